@@ -1,5 +1,5 @@
-//! A volume manager, as the one of EVE works: it brings images into a store, gives each container a
-//! root directory, and removes it when the container has ended.
+//! A volume manager that works as that of EVE does: it brings images into a store, gives each
+//! container a root directory, and removes it when the container has ended.
 //!
 //! `cargo run --example volume-manager -- ROOT ARCHIVE VOLUMES`, as the superuser. ARCHIVE is an
 //! archive or a layout of images, and VOLUMES an existing directory for the root directories.
@@ -13,7 +13,7 @@ use cas::{MountSnapshotOptions, Result, UnmountOptions, UsageOptions};
 fn main() -> Result<()> {
     let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
     let [root, archive, volumes] = &arguments[..] else {
-        let why = "expected ROOT ARCHIVE VOLUMES";
+        let why = "expected the arguments ROOT ARCHIVE VOLUMES";
         return Err(cas::Error::invalid(why));
     };
     for line in run(root, archive, volumes)? {
@@ -57,7 +57,7 @@ pub(crate) fn run(root: &Path, archive: &Path, volumes: &Path) -> Result<Vec<Str
         let kept = std::fs::read_to_string(&log)?;
         steps.push(format!("mounted {key} again: {}", kept.trim_end()));
 
-        // It is gone for good. A process that did not end does not keep its directory.
+        // It is gone for good. Its directory is removed even if one of its processes still runs.
         let lazy = UnmountOptions::default().with_force(true).with_lazy(true);
         cas.unmount_root_dir_with(&volume, lazy)?;
         cas.remove_root_dir(&volume)?;

@@ -1,4 +1,4 @@
-//! Mounted images, compared with what `cas unpack` makes of them.
+//! Mounted images, compared with the trees that `cas unpack` writes.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -22,7 +22,7 @@ use testkit::archive::Tar;
 const NAME: &str = "app";
 
 /// Makes a root with the image of `archive` under [`NAME`], and the directory `mnt` to mount on.
-/// Returns the root and the full name of the image.
+/// Returns the root, and the name that the import printed.
 fn imported(scratch: &Path, snapshotter: &str, archive: &Path) -> (std::path::PathBuf, String) {
     let root = scratch.join(snapshotter);
     ok(cas(&root).args(["--snapshotter", snapshotter, "init"]));
@@ -57,7 +57,8 @@ fn a_mounted_image_is_the_plain_tree_and_its_programs_run() {
     }
 }
 
-/// What is mounted in another mount namespace is not mounted here.
+/// The snapshot is mounted only in the namespace of `cas unshare`. An unmount outside of it is
+/// refused, and a collection keeps the snapshot.
 #[test]
 fn an_unmount_in_another_namespace_leaves_what_was_written() {
     if !can(&[]) {
@@ -183,8 +184,8 @@ fn a_mount_has_no_devices_and_no_set_user_ids_unless_they_are_asked_for() {
     }
 }
 
-/// The image's owners are mapped to other ids. Files that these ids write have the image's ids on
-/// disk.
+/// The owners of the image's files are mapped to other ids. Files that these other ids write belong
+/// to the image's ids on disk.
 #[test]
 fn ids_are_mapped_both_ways() {
     if !can(&["setpriv"]) {
@@ -292,8 +293,8 @@ fn printed_mounts_are_arguments_of_mount_whatever_the_root_is_called() {
     }
 }
 
-/// The snapshots of the diff IDs exist, but the image has other layers. It is damaged for every
-/// command, whether it was unpacked when it was imported or not.
+/// An image states the diff IDs of another image, whose snapshots exist, but has other layers.
+/// Every command reports it as damaged, and so does an import that unpacks it.
 #[test]
 fn an_image_with_the_diff_ids_of_another_image_is_damaged_for_all() {
     if !can(&[]) {

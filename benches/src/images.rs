@@ -26,9 +26,14 @@ impl Image {
     /// # Errors
     /// If `text` has no colon, or the layout does not exist.
     pub fn parse(text: &str) -> Result<Self> {
-        let (layout, tag) = text.rsplit_once(':').context("expected LAYOUT:TAG")?;
+        let (layout, tag) = text
+            .rsplit_once(':')
+            .with_context(|| format!("expected LAYOUT:TAG, found {text:?}"))?;
         let layout = Path::new(layout).canonicalize().with_context(|| {
-            format!("no image at {layout}; `cargo xtask long` makes it, see CONTRIBUTING.md")
+            format!(
+                "the layout {layout} does not exist; `cargo xtask long` makes the default one, see \
+                 CONTRIBUTING.md"
+            )
         })?;
         Ok(Image {
             layout,
@@ -61,21 +66,26 @@ impl Image {
         };
         let entries = index["manifests"].as_array();
         let entry = entries.and_then(|all| all.iter().find(named));
-        let manifest = self.json(&blob(&entry.context("no such tag")?["digest"])?)?;
-        let layers = manifest["layers"].as_array().context("no layers")?;
+        let entry = entry.with_context(|| {
+            let layout = self.layout.display();
+            format!("the layout {layout} does not have the tag {}", self.tag)
+        })?;
+        let manifest = self.json(&blob(&entry["digest"])?)?;
+        let layers = manifest["layers"].as_array();
+        let layers = layers.with_context(|| format!("{} is not an image manifest", self.tag))?;
         let path = |layer: &Value| Ok(self.layout.join(blob(&layer["digest"])?));
         layers.iter().map(path).collect()
     }
 
     fn json(&self, path: &Path) -> Result<Value> {
         let path = self.layout.join(path);
-        let data = fs::read(&path).with_context(|| format!("no {}", path.display()))?;
+        let data = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Ok(serde_json::from_slice(&data)?)
     }
 }
 
 fn blob(digest: &Value) -> Result<PathBuf> {
-    let digest = digest.as_str().context("no digest")?;
+    let digest = digest.as_str().context("a descriptor has no digest")?;
     Ok(Path::new("blobs").join(digest.replace(':', "/")))
 }
 

@@ -1,4 +1,4 @@
-//! A failed sync is final, because a second sync would succeed although bytes are lost.
+//! A failed sync is final, because a second sync may succeed although bytes were lost.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +13,7 @@ use snapshot_native::NativeSnapshotter;
 /// The environment variable with the directory of the snapshotter that [`task`] opens.
 const ROOT: &str = "CAS_TEST_SYNC_ROOT";
 
-/// The first `syncfs` of this process fails.
+/// Runs only in the child process of [`a_failed_sync_is_final`], in which the first `syncfs` fails.
 #[test]
 fn task() {
     let Some(root) = std::env::var_os(ROOT) else {

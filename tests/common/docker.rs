@@ -1,4 +1,4 @@
-//! The registry of Debian, on its own port.
+//! Debian's `docker-registry`, on a port of its own.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -26,7 +26,7 @@ impl Registry {
         Self::start(place, "", "")
     }
 
-    /// Starts a registry with TLS. It creates its certificate `certificate.pem` below `place`.
+    /// Starts a registry with TLS, and makes its certificate, `certificate.pem` below `place`.
     pub(crate) fn encrypted(place: &Path) -> Self {
         let [certificate, key] = ["certificate.pem", "key.pem"].map(|name| place.join(name));
         let mut openssl = Command::new("openssl");
@@ -44,7 +44,7 @@ impl Registry {
         Self::start(place, &tls, "")
     }
 
-    /// Starts a registry that requires a name and a password.
+    /// Starts a registry that requires [`USER`] and [`PASSWORD`].
     pub(crate) fn closed(place: &Path) -> Self {
         let line = ok(Command::new("htpasswd").args(["-nbB", USER, PASSWORD]));
         fs::write(place.join("htpasswd"), line).unwrap();
@@ -90,7 +90,7 @@ impl Registry {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        unreachable!("the registry does not listen");
+        unreachable!("{PROGRAM} did not listen on {} within 10 s", registry.host);
     }
 
     /// Returns a reference to `name` in this registry.
@@ -98,7 +98,7 @@ impl Registry {
         format!("{}/{name}", self.host)
     }
 
-    /// Returns the file of a blob on its disk.
+    /// Returns the file of a blob in the registry's storage.
     pub(crate) fn blob(&self, digest: &str) -> PathBuf {
         let (algorithm, hex) = digest.split_once(':').unwrap();
         let blobs = self.storage.join("docker/registry/v2/blobs");

@@ -22,7 +22,7 @@ const LATER: Duration = Duration::from_secs(3 * 86_400);
 pub(crate) struct Place {
     scratch: tempfile::TempDir,
     pub(crate) root: PathBuf,
-    /// How often something was chosen.
+    /// Number of choices made so far.
     pub(crate) round: u64,
     #[cfg(feature = "registry")]
     pub(crate) registry: Option<crate::common::docker::Registry>,

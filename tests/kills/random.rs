@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// Starts with the seed of the environment variable `CAS_KILLS_SEED`, or with a new one, and
-    /// prints it.
+    /// Returns a generator with the seed in the environment variable `CAS_KILLS_SEED`, or with one
+    /// from the clock. Prints the seed after `what`, which says what it is for.
     pub(crate) fn from_environment(what: &str) -> Self {
         let given = std::env::var("CAS_KILLS_SEED").ok();
         let seed = match given {
@@ -30,7 +30,7 @@ impl Random {
         (mixed ^ (mixed >> 31)) % bound
     }
 
-    /// Returns a random duration below `time`.
+    /// Returns a random duration below `time`, or zero if `time` is zero.
     pub(crate) fn within(&mut self, time: Duration) -> Duration {
         let nanos = u64::try_from(time.as_nanos()).unwrap();
         Duration::from_nanos(self.below(nanos.max(1)))

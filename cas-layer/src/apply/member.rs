@@ -47,7 +47,9 @@ impl Layer {
                 calls::symlinkat(&target[..], &dir.fd, name)
             }),
             EntryKind::Char(Device { major: 0, minor: 0 }) => {
-                self.warn("the character device 0:0 of the layer is left out");
+                self.warn(
+                    "the character device 0:0 is left out: an overlay would take it for a whiteout",
+                );
                 Ok(())
             }
             EntryKind::Char(device) => {

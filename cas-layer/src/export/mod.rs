@@ -207,7 +207,7 @@ fn warn_of_types(chosen: &BTreeMap<Reference, Chosen>, progress: &dyn Progress) 
     };
     let more = match names.count() {
         0 => String::new(),
-        more => format!(" (as {more} more)"),
+        more => format!(" (and {more} more)"),
     };
     progress.warn(&format!(
         "{first}{more} has a manifest of Docker's type; skopeo, podman and umoci cannot select it by \

@@ -128,9 +128,9 @@ pub async fn import(store: &Store, source: Source, options: &ImportOptions) -> R
 }
 
 /// Imports like [`import`], and unpacks the images into snapshots, for the platform of `options`,
-/// or for that of this machine if `options` selects all. If the snapshotter can set parents late,
-/// the layers of the first image are read only once. Names are written after everything is
-/// unpacked.
+/// or for that of this machine if `options` selects all. If the snapshotter can give a snapshot
+/// its parent at the commit, the layers of the first image are read only once. Names are written
+/// after everything is unpacked.
 ///
 /// Returns each image with its chain ID, which is `None` for an image without layers.
 ///

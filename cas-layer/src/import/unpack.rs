@@ -1,6 +1,6 @@
-//! Unpacks images during their import. If the snapshotter can set parents late, the first one is
-//! unpacked while its layers are stored, so that they are read once. The others are unpacked from
-//! the store.
+//! Unpacks images during their import. If the snapshotter can give a snapshot its parent at the
+//! commit, the first image is unpacked while its layers are stored, so that they are read once. The
+//! others are unpacked from the store.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -2,10 +2,11 @@
 //!
 //! The size and the diff ID of every layer that is unpacked are verified. If a label already
 //! records the diff ID, the digest is verified in place of the diff ID. A snapshot is committed
-//! only when its layer is complete. If the snapshotter can set parents late, the layers of an image
-//! are unpacked in parallel, and committed when all are on the device. If a directory could not be
-//! completed, what was unpacked into it is removed. If the caller drops the future, the threads end
-//! soon, and unfinished snapshots and directories are removed in the background.
+//! only when its layer is complete. If the snapshotter can give a snapshot its parent at the
+//! commit, the layers of an image are unpacked in parallel, and committed when all are on the
+//! device. If a directory could not be completed, what was unpacked into it is removed. If the
+//! caller drops the future, the threads end soon, and unfinished snapshots and directories are
+//! removed in the background.
 
 mod active_snapshot;
 mod blob;

@@ -10,8 +10,9 @@ use tokio::sync::RwLock;
 
 use super::unpacking::{Target, Unpacking};
 
-/// Unpacks one image into snapshots while it arrives in the store, if the snapshotter can set
-/// parents late. Otherwise the image is unpacked from the store when it is complete.
+/// Unpacks one image into snapshots while it arrives in the store, if the snapshotter can give a
+/// snapshot its parent at the commit. Otherwise the image is unpacked from the store when it is
+/// complete.
 pub struct StreamingUnpacker<'a> {
     store: &'a Store,
     target: Target<'a>,

@@ -114,7 +114,7 @@ fn write(scratch: &Path, data: &[u8]) -> std::path::PathBuf {
     path
 }
 
-/// E3: each document is parsed by itself, so each has its own children.
+/// Each document is parsed by itself, so each has its own children.
 #[tokio::test]
 async fn two_indexes_in_one_call_have_their_own_children() {
     let store = store();
@@ -161,7 +161,7 @@ async fn two_indexes_in_one_call_have_their_own_children() {
     assert_eq!(collected(&store, UNLEASED_TTL * 2).await, found.blobs.len());
 }
 
-/// E4: a document that was there without its children gets them, also if its file is gone.
+/// A document that was stored without its children gets them, even if its file is gone.
 #[tokio::test]
 async fn a_blob_that_is_there_counts_as_loaded_without_its_file() {
     let (store, sample) = (store(), Sample::new());
@@ -279,7 +279,6 @@ async fn an_empty_blob_and_an_empty_list_are_ingested() {
     assert_eq!(record.media_type, Some(MediaType::OCI_LAYER));
 }
 
-/// E7: all or nothing.
 #[tokio::test]
 async fn an_image_is_ingested_and_kept_by_its_name() {
     let (store, sample) = (store(), Sample::new());
@@ -435,7 +434,7 @@ async fn what_a_killed_ingest_left_is_collected_once_its_lease_has_expired() {
     }
 }
 
-/// E2: whatever collects beside an ingest, the image is whole.
+/// Collections that run during an ingest do not take parts of its image.
 #[tokio::test]
 async fn a_collection_beside_an_ingest_takes_nothing() {
     let sample = Sample::new();
@@ -475,7 +474,7 @@ async fn a_collection_beside_an_ingest_takes_nothing() {
     }
 }
 
-/// E6: files are closed one by one, so that their number has no bound.
+/// Files are opened one at a time, so that their number has no bound.
 #[tokio::test]
 async fn many_files_are_ingested_with_one_open_at_a_time() {
     let (store, scratch) = (store(), tempfile::tempdir_in("/dev/shm").unwrap());

@@ -1,9 +1,9 @@
 """Moto as an S3 service that handles one request at a time: python service.py HOST PORT
 
 moto_server has a thread per request and checks a condition before it writes, so that under load
-two writers can win the same race. The probe refuses such a service. moto_server also looks up the
-service of each request and logs it, and its HTTP server sends each part of a response by itself.
-All this takes several times as long as the request itself.
+two writers can win the same race. backend-remote probes for this, and refuses such a service.
+moto_server also looks up the service of each request and logs it, and its HTTP server sends each
+part of a response by itself. All this takes several times as long as the request itself.
 """
 
 import asyncio

@@ -156,7 +156,8 @@ fn open(source: &IngestSource) -> Result<Part> {
         IngestSource::Bytes(bytes) => Ok(Part::in_memory(bytes.clone())),
         IngestSource::Path(path) => contents::open(path.clone())?.ok_or_else(|| {
             Error::not_found(format!(
-                "neither the store has this blob nor is there a file {}; bring the file back",
+                "the store does not have this blob, and the file {} does not exist; bring the file \
+                 back",
                 path.display()
             ))
         }),
