@@ -82,7 +82,7 @@ impl Cas {
         self.blob_info(blob).await
     }
 
-    /// Stores blobs, in order, up to the first that fails. The loaded ones are kept for a day, or
+    /// Stores blobs, in order, up to the first that fails. Those before it are kept for a day, or
     /// for as long as something refers to them. Returns what became of each, and the error if one
     /// failed.
     ///

@@ -346,7 +346,7 @@ verbs! {
     /// Removes what no name, lease or label refers to. Returns what was removed.
     fn gc() -> Result<Removed>;
 
-    /// Removes with options. Returns what was removed.
+    /// Collects with options. Returns what was removed, or for a dry run what would be removed.
     fn gc_with(options: GcOptions) -> Result<Removed>;
 
     /// Returns all blobs of the store, joined with their records.

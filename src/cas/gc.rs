@@ -18,7 +18,7 @@ impl Cas {
         self.gc_with(GcOptions::default()).await
     }
 
-    /// Removes with options. Returns what was removed, or for a dry run what would be removed.
+    /// Collects with options. Returns what was removed, or for a dry run what would be removed.
     ///
     /// # Errors
     /// As [`gc::collect`].

@@ -112,7 +112,7 @@ impl Cas {
     /// # Errors
     /// `AlreadyExists` if the name exists; `NotFound` if the store does not have `target`, or has
     /// lost a part of it; `InvalidArgument` if `target` is neither a manifest nor an index, for
-    /// text that is not a name, or a name with another digest.
+    /// text that is not a name, or a name with another digest than that of `target`.
     pub async fn create_image(&self, name: impl Into<NewName>, target: &Digest) -> Result<Image> {
         let store = self.writable()?;
         let (name, full) = name.into().0?;

@@ -20,8 +20,8 @@ use super::mounted::{self, Mounted, NewSnapshot, State};
 pub struct MountOptions {
     /// Whether the mount is writable. What is written is removed by [`Cas::unmount`].
     pub writable: bool,
-    /// Whether programs of the image run with the rights of their owner or group if their mode says
-    /// so. If so, any user of this machine can use these rights.
+    /// Whether set-user-id and set-group-id programs of the image run with the rights of their
+    /// owner or group. If so, any user of this machine can use these rights.
     pub suid: bool,
     /// Whether device nodes of the image can be opened. If so, any user of this machine can use its
     /// devices through them.

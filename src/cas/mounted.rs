@@ -204,7 +204,7 @@ impl Mounted {
         .await
     }
 
-    /// Leaves the snapshot, and leaves it mounted.
+    /// Keeps the snapshot and its mount when this value is dropped.
     pub(super) fn keep(mut self) {
         self.ended = true;
     }

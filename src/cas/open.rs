@@ -108,8 +108,8 @@ impl Cas {
     ///
     /// # Errors
     /// `Unsupported` for an engine that is not compiled in; `Busy` if another process uses an
-    /// engine that one process at a time may open; `FailedPrecondition` for a newer
-    /// format; errors of the engines.
+    /// engine that one process at a time may open; `FailedPrecondition` for a newer format; errors
+    /// of the engines.
     pub async fn open(root: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(root, OpenOptions::default()).await
     }

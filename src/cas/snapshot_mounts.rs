@@ -17,8 +17,8 @@ use super::snapshots::{find, lock_files};
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct MountSnapshotOptions {
-    /// Whether programs in the snapshot run with the rights of their owner or group if their mode
-    /// says so. If so, any user who can reach the directory can use these rights.
+    /// Whether set-user-id and set-group-id programs in the snapshot run with the rights of their
+    /// owner or group. If so, any user who can reach the directory can use these rights.
     pub suid: bool,
     /// Whether device nodes in the snapshot can be opened. If so, any user who can reach the
     /// directory can use the devices of this machine through them.
@@ -93,7 +93,7 @@ impl Cas {
     ///
     /// # Errors
     /// `NotFound` for the snapshot or the directory; `AlreadyExists` if the snapshot is mounted;
-    /// `InvalidArgument` if the directory is something else, or its path is not UTF-8;
+    /// `InvalidArgument` if the path is not a directory, or is not UTF-8;
     /// `FailedPrecondition` for a committed snapshot; `Denied` without the right to mount.
     pub async fn mount_snapshot(
         &self,

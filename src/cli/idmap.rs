@@ -16,7 +16,8 @@ const COMMAND: &str = "hold-namespace";
 /// The greatest valid id. A range cannot contain it, so it can stand for the superuser that mounts.
 const LAST: u32 = u32::MAX - 1;
 
-/// Returns a range that leaves out [`LAST`]. It maps ids of the image to ids of the mount.
+/// Returns the range that `text` states. It maps ids of the image to ids of the mount, and must not
+/// contain [`LAST`].
 ///
 /// # Errors
 /// `InvalidArgument` if the text is not such a range.

@@ -29,7 +29,7 @@ pub(crate) struct Mount {
     /// Mount writable; changes are lost at `cas umount`
     #[arg(long)]
     rw: bool,
-    /// Let programs of the image run as their owner or group if their mode says so
+    /// Let set-user-id and set-group-id programs of the image run as their owner or group
     #[arg(long)]
     suid: bool,
     /// Let device nodes of the image be opened

@@ -57,7 +57,7 @@ pub(crate) struct Unmount {
     /// Abort pending requests to a file system that does not answer
     #[arg(long)]
     force: bool,
-    /// Detach it even if it is in use; it ends when nothing uses it any more
+    /// Detach the mount even if it is in use; it ends when nothing uses it any more
     #[arg(long)]
     lazy: bool,
 }

@@ -39,7 +39,7 @@ The superuser gets only the mount namespace.
 Unmount with `cas umount` before you leave: otherwise the snapshot, with what was written to it,
 stays until `cas umount` in another `cas unshare`.
 
-What was unpacked with other owners can be changed and removed only here: use gc here, too.
+Files of other owners than you can be changed and removed only here, so run `cas gc` here, too.
 
 Exit codes: the program's own; 126 if it cannot be executed; 127 if it is not found; if it did not
 start, those of cas.")]

@@ -116,7 +116,8 @@ impl Cas {
         };
         let snapshotters = cas.collected_snapshotters();
         let mut report = match check::check(&cas.store, &snapshotters, &check).await {
-            // What was found already is the reason, and has to be repaired before the rest.
+            // The damage that was found already is the reason. It must be repaired before the rest
+            // can be checked.
             Err(error) if error.kind() == ErrorKind::Corrupt && !findings.is_empty() => {
                 return Ok(Report {
                     findings,
