@@ -115,7 +115,7 @@ fn extended_attributes() {
             .collect();
         Tar::new().pax(&records).file("f", "")
     };
-    // What no file can have is left out.
+    // An attribute that no file can have is left out, with a warning.
     let kept = |tar: Tar| {
         let (members, warnings) = read_all(&tar.end()).unwrap();
         assert_eq!(members[0].0.xattrs.is_empty(), !warnings.is_empty());
@@ -128,7 +128,7 @@ fn extended_attributes() {
         let name = format!("user.{}", "x".repeat(length - 5));
         assert_eq!(kept(xattrs(&[(&name, 1)])), expected, "{length}");
     }
-    // The names count as well.
+    // The names of attributes count toward the bound as well.
     let quarter = limit::XATTRS / 4 - "user.a".len();
     edge(limit::XATTRS, quarter, |last| {
         let names = ["user.a", "user.b", "user.c"].map(|name| (name, quarter));

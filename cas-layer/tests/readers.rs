@@ -384,7 +384,7 @@ fn what_is_read_without_a_warning_is_read_alike_by_others() {
     let archive = scratch.path().join("archive.tar");
     for (what, tar, expected) in [prefixes(), sparse(), others()].into_iter().flatten() {
         let As(path) = expected else { continue };
-        // Python takes times for a prefix, and the target of the link does not exist.
+        // Python reads the times of GNU's header as a prefix, and the link's target does not exist.
         let other = ["GNU, times", "a hard link with a size"].contains(&what);
         if path.ends_with('/') || other {
             continue;

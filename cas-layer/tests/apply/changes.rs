@@ -158,7 +158,8 @@ fn times_of_directories_are_restored() {
         .unwrap();
     let mtime = |path: &str| fs::metadata(root.join(path)).unwrap().mtime();
     assert_eq!((mtime("d"), mtime("d/e")), (1_000_000_000, 1_000_000_000));
-    // Through a link, by whiteouts, and with more directories than are kept open.
+    // The times stay after writes through a link, after whiteouts, and if the layer has more
+    // directories than are kept open.
     let mut tar = Tar::new().file("l/g", "").file("d/e/.wh.f", "");
     for n in 0..300 {
         tar = tar.file(format!("many/{n}/f"), "");

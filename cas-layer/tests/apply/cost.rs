@@ -25,7 +25,7 @@ fn chain(depth: usize) -> Tar {
     let mut tar = deep_file(Tar::new(), &format!("{deep}file"));
     tar = deep_link(tar, "l1", &deep);
     for n in 2..=limit::LINKS {
-        // From the root, because the link is found there.
+        // The target leads back up to the root, because the previous link is there.
         let up = "../".repeat(depth);
         tar = deep_link(tar, &format!("l{n}"), &format!("{deep}{up}l{}", n - 1));
     }
@@ -96,8 +96,8 @@ fn many_members_may_imply_many_directories() {
     assert_eq!(names(cage.root()).len(), 10);
 }
 
-/// What hostile links, hard links and whiteouts lead to. Each row has so many members that a layer
-/// would take minutes if one member made the work of others grow.
+/// What layers of hostile links, hard links and whiteouts result in. Each row has so many members
+/// that a layer would take minutes if one member made the work of others grow.
 #[test]
 fn a_thousand_hostile_members_have_the_right_result() {
     const MANY: usize = 1000;

@@ -106,8 +106,8 @@ fn xattrs_that_control_the_host_are_never_set() {
     );
 }
 
-/// A member for the root directory replaces its other attributes. Without the mark, what a killed
-/// unpack leaves would be taken for files of the user.
+/// A member for the root directory replaces all its attributes except the mark. Without the mark,
+/// what a killed unpack leaves would be taken for files of the user.
 #[test]
 fn the_mark_of_an_unfinished_directory_stays() {
     for name in [".", "./", "/", "", "a/.."] {

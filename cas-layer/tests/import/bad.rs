@@ -277,7 +277,8 @@ async fn nothing_for_the_platform_is_not_found() {
     .await;
 }
 
-/// A manifest or an index is what its type says, also if a manifest lists it as a layer.
+/// A blob that has the type of a manifest, an index or the empty document must be one, even if a
+/// manifest lists it as a layer.
 #[tokio::test]
 async fn a_layer_that_is_described_as_a_document_is_damage() {
     let mut members = Files::default();

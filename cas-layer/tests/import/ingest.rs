@@ -21,11 +21,11 @@ use super::{state_of, store};
 
 use IngestState::{Failed, NotReached, Present, Stored};
 
-/// The blobs of an index with two manifests, by what they are.
+/// An index with two manifests, and what they list.
 struct Sample {
     index: Descriptor,
     manifests: Vec<Descriptor>,
-    /// The layer that only one of the manifests lists, for each of them.
+    /// For each manifest, the layer that only it lists.
     layers: Vec<Descriptor>,
     data: BTreeMap<Digest, Bytes>,
 }
