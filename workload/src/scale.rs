@@ -49,7 +49,8 @@ impl Scale {
         }
     }
 
-    /// Returns a scale with about a tenth of the work.
+    /// Returns a scale with less work: a tenth of the small blobs and of the images, smaller large
+    /// blobs, and shorter rounds.
     pub fn quick() -> Self {
         Scale {
             small_blobs: 1000,

@@ -94,7 +94,7 @@ pub struct IngestedBlob {
     pub state: IngestState,
 }
 
-/// What became of the blobs of a job. If one failed, the others may still be loaded.
+/// What became of the blobs of a job. If one failed, the store may still have others.
 #[derive(Debug)]
 #[must_use = "the job may have failed"]
 pub struct Ingested {
@@ -105,7 +105,7 @@ pub struct Ingested {
 }
 
 impl Ingested {
-    /// Returns the blobs, all of which are loaded.
+    /// Returns the blobs if the store has all of them.
     ///
     /// # Errors
     /// The error of the job.

@@ -19,10 +19,10 @@ use self::blob::with_states;
 use self::loader::Loader;
 use super::importer::BlobImporter;
 
-/// Stores blobs, in order, up to the first that fails. Nothing is stored of a blob that fails. The
-/// loaded ones are kept for a day, or for as long as an image, a lease or a label refers to them.
-/// Returns what became of each, and the error if one failed. If the future is dropped, a garbage
-/// collection removes what was stored.
+/// Stores blobs, in order, up to the first that fails. Nothing is stored of a blob that fails.
+/// Those before it are kept for a day, or for as long as an image, a lease or a label refers to
+/// them. Returns what became of each, and the error if one failed. If the future is dropped, a
+/// garbage collection removes what was stored.
 ///
 /// The error of a blob is `Corrupt` if its bytes have another digest or size, or are a document
 /// that does not parse; `NotFound` if neither the file nor the blob is there; `OutOfRange` for a
@@ -116,7 +116,7 @@ impl Attempt<'_> {
         Ok(Image::new(name, root))
     }
 
-    /// Names the image that was loaded, or undoes the ingest. Both go on if the caller drops the
+    /// Names the image that was stored, or undoes the ingest. Both go on if the caller drops the
     /// future.
     async fn end(&mut self, loaded: Result<Image>) -> Result<Image> {
         let Some(undo) = self.0.take().map(BlobImporter::into_undo) else {
