@@ -27,7 +27,7 @@ pub(super) enum RecordFault {
     AppliesBackwards,
     FoldsCase,
     PagesWithoutLimit,
-    /// For tests of a whole store.
+    /// For tests of a whole store: a scan finds no leases.
     ForgetsLeases,
     /// For tests of a whole store: a record of a blob loses its labels when it is written with
     /// unchanged labels.

@@ -137,7 +137,11 @@ pub(super) async fn a_late_removal_spares_what_came_after(subject: Subject) {
     let seen = store.stat(&digest).await.unwrap().unwrap();
     assert_eq!(put(&*store, &data).await, digest);
     let again = store.stat(&digest).await.unwrap();
-    assert_eq!(again, Some(seen), "storing twice is storing once");
+    assert_eq!(
+        again,
+        Some(seen),
+        "storing a blob twice must not change its version"
+    );
     assert_eq!(store.list(None, 9).await.unwrap(), [seen]);
     assert!(store.remove_version(&digest, seen.version).await.unwrap());
     assert!(!store.remove_version(&digest, seen.version).await.unwrap());
@@ -253,11 +257,15 @@ pub(super) async fn bytes_and_batch_are_one_step(subject: Subject) {
     let writer = Writer::begin(&*store, "layer", Expected::ANY)
         .await
         .unwrap();
-    assert_eq!(writer.offset(), 10_000, "the ingest is kept");
+    assert_eq!(
+        writer.offset(),
+        10_000,
+        "a refused commit must keep the bytes of its ingest"
+    );
     let committed = writer.commit(&batch, Durability::Full).await.unwrap();
     assert!(
         committed.batch,
-        "a store that promises joint commits reports that it did the batch"
+        "a store that promises joint commits must report that it committed the batch"
     );
     assert_has(&*store, &digest, &data).await;
     let mut writer = Writer::begin(&*store, "layer", Expected::ANY)
@@ -268,7 +276,7 @@ pub(super) async fn bytes_and_batch_are_one_step(subject: Subject) {
     assert_eq!(
         kind(again),
         Some(ErrorKind::Conflict),
-        "the record existed already"
+        "a batch that creates an existing record must be refused"
     );
 }
 
@@ -295,7 +303,7 @@ pub(super) async fn a_removal_and_its_batch_are_one_step(subject: Subject) {
     deletion.delete(Table::Blobs, "record", Expect::Any);
     assert!(
         store.remove_versions(&blobs, &deletion).await.unwrap(),
-        "a store that promises joint commits reports that it did the batch"
+        "a store that promises joint commits must report that it committed the batch"
     );
     assert_absent(&*store, &digest).await;
     store.flush().await.unwrap();

@@ -42,7 +42,7 @@ pub(super) async fn a_reopened_store_has_the_same_versions(subject: Subject) {
         put(&*store, &bytes(seed, length)).await;
     }
     let late = store.remove_version(&gone.digest, gone.version).await;
-    assert!(!late.unwrap(), "a version came twice");
+    assert!(!late.unwrap(), "a blob got the version of a removed one");
 }
 
 pub(super) async fn a_flush_makes_relaxed_durable(subject: Subject) {
@@ -66,7 +66,7 @@ pub(super) async fn a_second_opening_is_shared_or_busy(subject: Subject) {
     match subject.try_open().await {
         Ok(_) => assert!(
             store.capabilities().has(Capability::Shared),
-            "opened twice without the promise to share"
+            "the store was opened twice, but does not promise `shared`"
         ),
         Err(error) => assert_eq!(error.kind(), ErrorKind::Busy, "{error}"),
     }
@@ -76,7 +76,7 @@ pub(super) async fn a_second_opening_is_shared_or_busy(subject: Subject) {
     assert_eq!(
         kind(subject.try_open().await),
         None,
-        "the store is free after its owner ended"
+        "the store must be free when its first handle was dropped"
     );
 }
 

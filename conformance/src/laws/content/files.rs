@@ -34,7 +34,7 @@ pub(super) async fn a_file_becomes_its_bytes(subject: Subject) {
     }
     // The file ends before the range does, and changes a moment later.
     let written = writer.write_file(&file, 2_999_990, 100).await.unwrap();
-    assert_eq!(written, 10, "bytes to the end of the file");
+    assert_eq!(written, 10, "the number of bytes up to the end of the file");
     expected.extend_from_slice(&data[2_999_990..]);
     file.write_all_at(&[0; 100_000], 0).unwrap();
     let committed = writer
@@ -50,7 +50,11 @@ pub(super) async fn a_file_becomes_its_bytes(subject: Subject) {
     };
     let mut writer = Writer::begin(&*store, "short", short).await.unwrap();
     let more = writer.write_file(&file, 0, 11).await;
-    assert_eq!(kind(more), Some(ErrorKind::Corrupt), "more than expected");
+    assert_eq!(
+        kind(more),
+        Some(ErrorKind::Corrupt),
+        "more bytes than the expected size must be refused"
+    );
 }
 
 /// Stores a blob again. If the store keeps it as a file, changes a byte, and sets the time of
@@ -61,9 +65,15 @@ pub(super) async fn changed_bytes_are_noticed(subject: Subject) {
     let digest = put(&*store, &data).await;
     let first = store.stat(&digest).await.unwrap().unwrap();
     assert!(store.remove(&digest).await.unwrap());
-    assert!(!store.is_unchanged(&first).await.unwrap(), "it is gone");
+    assert!(
+        !store.is_unchanged(&first).await.unwrap(),
+        "a removed blob must not count as unchanged"
+    );
     put(&*store, &data).await;
-    assert!(!store.is_unchanged(&first).await.unwrap(), "another copy");
+    assert!(
+        !store.is_unchanged(&first).await.unwrap(),
+        "a blob that was stored again must not count as unchanged"
+    );
     let Some(file) = open_to_write(&*store, &digest).await else {
         return;
     };
@@ -73,7 +83,7 @@ pub(super) async fn changed_bytes_are_noticed(subject: Subject) {
     file.set_modified(modified).unwrap();
     assert!(
         !store.is_unchanged(&second).await.unwrap(),
-        "a byte differs"
+        "a blob with a changed byte must not count as unchanged"
     );
 }
 

@@ -156,7 +156,7 @@ pub(super) async fn discard_forgets_the_ingest(subject: Subject) {
     let store = subject.open().await;
     assert!(
         !store.discard("layer").await.unwrap(),
-        "no ingest was begun"
+        "an ingest was discarded, but none was begun"
     );
     let mut writer = Writer::begin(&*store, "layer", Expected::ANY)
         .await
@@ -164,7 +164,10 @@ pub(super) async fn discard_forgets_the_ingest(subject: Subject) {
     writer.write(bytes(1, 100_000)).await.unwrap();
     drop(writer);
     assert!(store.discard("layer").await.unwrap());
-    assert!(!store.discard("layer").await.unwrap(), "discarded twice");
+    assert!(
+        !store.discard("layer").await.unwrap(),
+        "an ingest was discarded twice"
+    );
     assert_eq!(store.ingests().await.unwrap(), []);
     assert_eq!(store.begin("layer").await.unwrap().offset(), 0);
 }

@@ -58,8 +58,15 @@ pub(super) async fn a_removed_blob_is_gone(subject: Subject) {
     let gone = all.remove(4);
     assert!(store.remove(&gone).await.unwrap());
     assert_absent(&*store, &gone).await;
-    assert!(!store.remove(&gone).await.unwrap(), "removed twice");
-    assert_eq!(digests(&*store).await, all, "the others stay");
+    assert!(
+        !store.remove(&gone).await.unwrap(),
+        "a blob was removed twice"
+    );
+    assert_eq!(
+        digests(&*store).await,
+        all,
+        "the blobs that were not removed must stay"
+    );
 }
 
 /// Lists ingests with and without bytes, while they are written and afterwards.
@@ -80,12 +87,12 @@ pub(super) async fn ingests_are_listed_by_key(subject: Subject) {
     assert_eq!(
         seen(store.ingests().await.unwrap()),
         wanted,
-        "while they are held"
+        "the ingests while they are written"
     );
     drop(held);
     assert_eq!(
         seen(store.ingests().await.unwrap())[..2],
         wanted[..2],
-        "when they are dropped"
+        "the ingests after their writers were dropped"
     );
 }

@@ -166,7 +166,10 @@ async fn check_step(store: &dyn ContentStore, oracle: &Oracle, step: &Step) {
         }
         Step::Discard { key } => {
             let there = store.discard(KEYS[key]).await.unwrap();
-            assert!(there || oracle.held(key).is_empty(), "nothing to discard");
+            assert!(
+                there || oracle.held(key).is_empty(),
+                "a discard did not find an ingest with bytes"
+            );
             assert_eq!(store.begin(KEYS[key]).await.unwrap().offset(), 0);
         }
         Step::Clash { key } => {
@@ -193,7 +196,11 @@ async fn begin(
     expected: Expected,
 ) -> Writer {
     let writer = Writer::begin(store, KEYS[key], expected).await.unwrap();
-    assert_eq!(writer.offset(), oracle.held(key).len() as u64, "offset");
+    assert_eq!(
+        writer.offset(),
+        oracle.held(key).len() as u64,
+        "the offset of the ingest"
+    );
     writer
 }
 
@@ -218,7 +225,7 @@ async fn look(store: &dyn ContentStore, oracle: &Oracle) {
     let listed = digests(store).await;
     assert!(
         listed.iter().eq(oracle.blobs.keys()),
-        "the list has other blobs"
+        "the list must have exactly the blobs that were stored"
     );
     for (digest, data) in &oracle.blobs {
         assert_has(store, digest, data).await;

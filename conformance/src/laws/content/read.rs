@@ -97,14 +97,14 @@ pub(super) async fn a_reader_never_reads_other_bytes(subject: Subject) {
     if let Ok(read) = reader.read_at(150_000, 1_000).await {
         assert!(
             read == data[150_000..151_000],
-            "other bytes after the removal"
+            "a reader got other bytes after its blob was removed"
         );
     }
     assert_eq!(put(&*store, &data).await, digest);
     let again = store.open(&digest).await.unwrap().unwrap();
     assert!(
         read_all(again.as_ref(), 70_000).await == data,
-        "stored again"
+        "a blob that was stored again has other bytes"
     );
 }
 
@@ -124,7 +124,7 @@ pub(super) async fn bytes_of_many_parts_come_back(subject: Subject) {
     let middle = ingest.read_back(5_242_870, 20).await.unwrap();
     assert!(
         !middle.is_empty() && data[5_242_870..].starts_with(&middle),
-        "read back"
+        "an ingest does not read back what was appended"
     );
     drop(ingest);
     let writer = Writer::begin(&*store, "layer", Expected::ANY)
@@ -140,7 +140,7 @@ pub(super) async fn bytes_of_many_parts_come_back(subject: Subject) {
     let across = reader.read_at(5_000_000, 6_000_000).await.unwrap();
     assert!(
         across == data[5_000_000..11_000_000],
-        "a range across parts"
+        "a range across parts has other bytes"
     );
 }
 

@@ -30,13 +30,13 @@ pub(super) async fn what_a_name_reaches_is_kept(subject: Subject) {
     assert_eq!(collected.blobs.len(), 3, "{collected:?}");
     assert!(
         collect_now(&store).await.is_empty(),
-        "a second collection removes nothing"
+        "a second collection must remove nothing"
     );
     one.import(&store, "one").await.unwrap();
     assert_eq!(
         there(&store).await.len(),
         7,
-        "a collected image can be imported again"
+        "an image that was collected must be complete when it is imported again"
     );
 }
 
@@ -102,7 +102,7 @@ pub(super) async fn a_flat_lease_keeps_only_what_it_lists(subject: Subject) {
     add_to_lease(&store, &[], "flat", image).await.unwrap();
     assert!(
         collect_now(&store).await.is_empty(),
-        "the name still keeps it"
+        "the name must keep everything below its image"
     );
     let root = sample.root().digest;
     add_to_lease(&store, &[], "flat", Resource::Content(root))
@@ -188,7 +188,7 @@ pub(super) async fn an_ingest_lives_a_day(subject: Subject) {
     let collected = collect_in(&store, DAY).await;
     assert!(
         collected.ingests.iter().all(|(key, _)| key == "left"),
-        "{collected:?}"
+        "an ingest that is being written was collected: {collected:?}"
     );
     drop(held);
     collect_in(&store, DAY).await;
@@ -269,7 +269,7 @@ pub(super) async fn each_root_that_keeps_a_blob_is_explained(subject: Subject) {
     assert_eq!((found.paths.len(), found.until), (0, None));
     assert!(
         store.content.remove(&root).await.unwrap(),
-        "an explanation does not end a lease"
+        "an explanation must not remove what it explains"
     );
     assert_eq!(store.leases().list().await.unwrap().len(), 1);
 }

@@ -91,7 +91,7 @@ pub(super) async fn a_name_of_another_owner_is_denied(subject: Subject) {
     assert_eq!(
         updated.owner,
         Some(owner("red")),
-        "an update keeps the owner"
+        "an update must keep the owner"
     );
     delete(&red, "a").await;
     let theirs = blue.images.create(image("a", "one")).await.unwrap();
@@ -117,8 +117,14 @@ pub(super) async fn an_owner_collects_only_their_content(subject: Subject) {
     assert_eq!(claimed(&blue).await, sorted(two.digests()));
     assert!(collect_now(&red).await.is_empty());
     delete(&blue, "two").await;
-    assert!(collect_in(&red, DAY).await.is_empty(), "not red's");
-    assert!(collect_in(&store, DAY).await.is_empty(), "blue has claims");
+    assert!(
+        collect_in(&red, DAY).await.is_empty(),
+        "a collection for red must not remove what is blue's"
+    );
+    assert!(
+        collect_in(&store, DAY).await.is_empty(),
+        "a collection must keep what blue claims"
+    );
     let options = GcOptions::default()
         .with_dry_run(true)
         .with_owner(owner("blue"));
@@ -148,7 +154,10 @@ pub(super) async fn bytes_stay_while_a_root_is_left(subject: Subject) {
     for (view, name) in [(&red, "red"), (&blue, "blue")] {
         delete(view, name).await;
         let collected = collect_now(view).await;
-        assert!(collected.blobs.is_empty(), "{collected:?}");
+        assert!(
+            collected.blobs.is_empty(),
+            "blobs that other names keep: {collected:?}"
+        );
         assert_eq!(sorted(collected.released), sorted(sample.digests()));
     }
     assert!(collect_now(&store).await.is_empty());
@@ -201,7 +210,10 @@ pub(super) async fn a_name_claims_what_it_reaches(subject: Subject) {
     let claim = Reason::Claim {
         owner: owner("blue"),
     };
-    assert!(why.paths.iter().any(|path| path.reason == claim), "{why:?}");
+    assert!(
+        why.paths.iter().any(|path| path.reason == claim),
+        "expected the reason {claim:?}, found {why:?}"
+    );
 }
 
 pub(super) async fn a_lease_keeps_a_claim(subject: Subject) {
@@ -213,7 +225,10 @@ pub(super) async fn a_lease_keeps_a_claim(subject: Subject) {
     assert!(collect_now(&red).await.is_empty());
     assert_eq!(there(&store).await, sorted(sample.digests()));
     guard.finish().await.unwrap();
-    assert!(collect_now(&store).await.is_empty(), "red has claims");
+    assert!(
+        collect_now(&store).await.is_empty(),
+        "a collection must keep what red claims"
+    );
     assert_eq!(collect_now(&red).await.blobs.len(), 4);
 }
 
@@ -230,7 +245,11 @@ pub(super) async fn owners_collect_at_once(subject: Subject) {
         collect_in(view, DAY).await;
     }
     collect_in(&store, DAY).await;
-    assert_eq!(there(&store).await, [], "nothing is forgotten");
+    assert_eq!(
+        there(&store).await,
+        [],
+        "blobs left after both owners have collected"
+    );
 }
 
 async fn live(view: Store) {

@@ -127,7 +127,7 @@ pub(super) async fn a_lease_that_expires_during_a_job_is_noticed(subject: Subjec
     assert_eq!(
         store.leases().list().await.unwrap(),
         [],
-        "the lease is ended in any case"
+        "the lease must be ended in any case"
     );
 }
 

@@ -96,7 +96,7 @@ async fn acknowledged(store: &Store, done: &[&str], context: &str) {
     assert!(there("imported") || !is_kept, "{context}: imported is lost");
     assert!(
         !there("imported") || !done.contains(&"removed"),
-        "{context}"
+        "{context}: imported was removed, but exists"
     );
     agrees(store).await;
 }

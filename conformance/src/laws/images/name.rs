@@ -38,12 +38,12 @@ pub(super) async fn the_store_sets_the_times(subject: Subject) {
     let after = SystemTime::now() + Duration::from_secs(1);
     assert!(
         (before..after).contains(&created.created_at),
-        "{:?}",
+        "created_at is not the time of the call: {:?}",
         created.created_at
     );
     assert!(
         (before..after).contains(&created.updated_at),
-        "{:?}",
+        "updated_at is not the time of the call: {:?}",
         created.updated_at
     );
     tokio::time::sleep(Duration::from_millis(2)).await;
@@ -51,7 +51,7 @@ pub(super) async fn the_store_sets_the_times(subject: Subject) {
     assert_eq!(updated.created_at, created.created_at);
     assert!(
         updated.updated_at > created.updated_at,
-        "an update is a change"
+        "an update must set a later `updated_at`"
     );
     assert_eq!(images.get(&named("a")).await.unwrap(), Some(updated));
 }

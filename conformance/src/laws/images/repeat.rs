@@ -48,7 +48,11 @@ pub(super) async fn an_image_can_be_put_again(subject: Subject) {
         (&put.target, put.created_at),
         (&target("two"), made.created_at)
     );
-    assert!(put.labels.is_empty(), "{:?}", put.labels);
+    assert!(
+        put.labels.is_empty(),
+        "expected no labels, found {:?}",
+        put.labels
+    );
     assert_eq!(images.get(&name()).await.unwrap(), Some(put));
     let mut empty = image("a", "one");
     empty.target.size = 0;

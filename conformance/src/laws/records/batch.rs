@@ -145,7 +145,7 @@ pub(super) async fn a_batch_of_many_keys_is_one_step(subject: Subject) {
             assert_eq!(
                 kind(outcome),
                 Some(ErrorKind::Conflict),
-                "key {taken} exists"
+                "a batch that creates the existing key {taken} must be refused"
             );
             assert_eq!(keys(&*records).await, [key(taken)]);
             let seen = record(&*records, T, &key(taken)).await;
@@ -175,7 +175,11 @@ pub(super) async fn a_batch_of_many_keys_is_one_step(subject: Subject) {
             kind(records.commit(&stale).await),
             Some(ErrorKind::Conflict)
         );
-        assert_eq!(keys(&*records).await.len(), 40, "nothing was deleted");
+        assert_eq!(
+            keys(&*records).await.len(),
+            40,
+            "a refused batch must delete nothing"
+        );
         records
             .commit(&some)
             .await

@@ -34,7 +34,7 @@ pub(super) async fn a_reopened_store_has_its_records(subject: Subject) {
     assert_eq!(
         kind(late),
         Some(ErrorKind::Conflict),
-        "an old revision was accepted after reopening"
+        "an old revision was accepted after the store was reopened"
     );
     let expect = Expect::Revision(kept.revision);
     write(&*records, T, "kept", expect, b"four")
@@ -68,14 +68,14 @@ pub(super) async fn a_killed_process_keeps_its_records(subject: Subject) {
             let acknowledged = (0..=last).rev().take(8).find(|one| one % 8 == slot);
             assert!(
                 second >= acknowledged,
-                "{second:?} of {acknowledged:?} acknowledged"
+                "found the change {second:?}, but {acknowledged:?} was acknowledged"
             );
             assert!(
                 first >= second,
-                "the second change of a batch without the first"
+                "the second change of a batch was kept, but not the first"
             );
             if records.capabilities().has(Capability::Atomic) {
-                assert_eq!(first, second, "half of an atomic batch");
+                assert_eq!(first, second, "only half of an atomic batch was kept");
             }
         }
     }

@@ -38,7 +38,7 @@ pub(super) async fn a_revision_is_good_for_one_change(subject: Subject) {
     assert_eq!(
         record(&*records, T, "k").await.revision,
         seen,
-        "reading changes nothing"
+        "a read must not change the revision"
     );
     write(&*records, T, "k", Expect::Revision(seen.clone()), b"two")
         .await

@@ -46,7 +46,7 @@ pub(super) async fn a_snapshot_updated_since_the_scan_stays(subject: Subject) {
     let updated = store.update("layer", Labels::new(), touch).await.unwrap();
     assert_ne!(
         updated.updated_at, seen.updated_at,
-        "two updates at one time"
+        "an update must change `updated_at`"
     );
     assert!(!store.remove_seen(&seen).await.unwrap());
     prepare(&*store, "child", Some("layer")).await.unwrap();
@@ -54,11 +54,14 @@ pub(super) async fn a_snapshot_updated_since_the_scan_stays(subject: Subject) {
     assert_eq!(kind(refused), Some(ErrorKind::FailedPrecondition));
     store.remove("child").await.unwrap();
     assert!(store.remove_seen(&updated).await.unwrap());
-    assert!(!store.remove_seen(&updated).await.unwrap(), "removed twice");
+    assert!(
+        !store.remove_seen(&updated).await.unwrap(),
+        "a snapshot was removed twice"
+    );
     bare_layer(&*store, "layer", None).await;
     assert!(
         !store.remove_seen(&seen).await.unwrap(),
-        "a new snapshot with the same key"
+        "a new snapshot with the key of a removed one must stay"
     );
 }
 

@@ -70,7 +70,10 @@ pub(super) async fn changed_files_are_found(subject: Subject) {
         Condition::Sound
     );
     match store.check("base", Depth::Files).await.unwrap() {
-        Condition::Damaged(what) => assert!(what.contains("file"), "{what}"),
+        Condition::Damaged(what) => assert!(
+            what.contains("file"),
+            "expected the name of the file, found {what}"
+        ),
         other => panic!("an emptied file was not found: {other:?}"),
     }
     std::fs::remove_dir_all(&tree).unwrap();

@@ -35,7 +35,10 @@ pub(super) async fn one_of_many_prepares_wins(subject: Subject) {
             .iter()
             .flatten()
             .all(|kind| *kind == ErrorKind::AlreadyExists);
-        assert!(lost, "{outcomes:?}");
+        assert!(
+            lost,
+            "expected `AlreadyExists` for all but one: {outcomes:?}"
+        );
         assert!(stores[1].mounts(&key).await.is_ok());
         stores[0].remove(&key).await.unwrap();
     }

@@ -29,7 +29,10 @@ pub(super) async fn hard_links_count_once(subject: Subject) {
     let full = store.usage("key").await.unwrap();
     assert_eq!(full.inodes, empty.inodes + 1);
     let grown = full.bytes - empty.bytes;
-    assert!((MIB..MIB + MIB / 4).contains(&grown), "grew by {grown}");
+    assert!(
+        (MIB..MIB + MIB / 4).contains(&grown),
+        "expected about 1 MiB for a file with five names, found {grown} bytes"
+    );
 }
 
 /// An active snapshot is measured each time, a committed one when it is committed.
@@ -48,12 +51,18 @@ pub(super) async fn usage_is_fixed_by_the_commit(subject: Subject) {
     })
     .await;
     let fixed = store.usage("name").await.unwrap();
-    assert!((MIB..2 * MIB).contains(&fixed.bytes), "{fixed:?}");
+    assert!(
+        (MIB..2 * MIB).contains(&fixed.bytes),
+        "expected 1 to 2 MiB, found {fixed:?}"
+    );
     let child = Tree::mount(&prepare(&*store, "child", Some("name")).await.unwrap());
     let before = store.usage("child").await.unwrap();
     fs::write(child.path.join("more"), &data).unwrap();
     let after = store.usage("child").await.unwrap();
-    assert!(after.bytes >= before.bytes + MIB, "{before:?} {after:?}");
+    assert!(
+        after.bytes >= before.bytes + MIB,
+        "expected 1 MiB more than {before:?}, found {after:?}"
+    );
     assert_eq!(store.usage("name").await.unwrap(), fixed);
 }
 
@@ -74,11 +83,17 @@ pub(super) async fn a_view_does_not_count_its_parent(subject: Subject) {
     .await;
     view(&*store, "view", Some("two")).await.unwrap();
     let taken = store.usage("view").await.unwrap();
-    assert!(taken.bytes < MIB / 4, "{taken:?}");
+    assert!(
+        taken.bytes < MIB / 4,
+        "expected less than 256 KiB, found {taken:?}"
+    );
     let mounts = prepare(&*store, "active", Some("two")).await.unwrap();
     if matches!(mounts[..], [Mount::Overlay { .. }]) {
         let taken = store.usage("active").await.unwrap();
-        assert!(taken.bytes < MIB / 4, "{taken:?}");
+        assert!(
+            taken.bytes < MIB / 4,
+            "expected less than 256 KiB, found {taken:?}"
+        );
     }
 }
 
@@ -172,7 +187,10 @@ pub(super) async fn cleanup_frees_leftovers_and_nothing_else(subject: Subject) {
     let freed = store.cleanup().await.unwrap();
     assert_eq!(found, [freed]);
     assert!(!planted.exists(), "the leftover still exists");
-    assert!((MIB..2 * MIB).contains(&freed.bytes), "{freed:?}");
+    assert!(
+        (MIB..2 * MIB).contains(&freed.bytes),
+        "expected 1 to 2 MiB, found {freed:?}"
+    );
     assert_eq!(freed.inodes, 6);
     assert!(outside.exists(), "a link was followed");
     assert_eq!(fs::read_to_string(active.join("file")).unwrap(), "text");

@@ -33,7 +33,7 @@ impl Run<'_> {
         assert_eq!(
             found.collect::<Vec<_>>(),
             wanted.collect::<Vec<_>>(),
-            "names"
+            "the names of images"
         );
         let leases = self.store.leases().list().await.unwrap();
         let found: Vec<_> = leases
@@ -44,7 +44,7 @@ impl Run<'_> {
         let wanted: Vec<_> = wanted
             .map(|(id, kept)| ((*id).to_owned(), resources(kept)))
             .collect();
-        assert_eq!(found, wanted, "leases");
+        assert_eq!(found, wanted, "the leases and their resources");
         let ingests = self.store.content.ingests().await.unwrap();
         // Ingests without bytes may or may not be listed.
         let found = ingests.iter().filter(|one| one.offset > 0);
@@ -69,11 +69,14 @@ impl Run<'_> {
             }
             State::Gone => {
                 assert_absent(content, digest).await;
-                assert_eq!(record, None, "{digest} is gone");
+                assert_eq!(record, None, "{digest} was removed, but its record is left");
             }
             State::Unknown => {
                 let found = read(content, digest).await;
-                assert!(found.is_none_or(|found| found == *data), "other bytes");
+                assert!(
+                    found.is_none_or(|found| found == *data),
+                    "{digest} has other bytes"
+                );
             }
         }
     }
