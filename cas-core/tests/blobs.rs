@@ -8,7 +8,7 @@ use bytes::Bytes;
 use cas_core::blob::{BlobProblem, children, describe, document, info, list};
 use cas_core::compose::observe::Operation;
 use cas_core::compose::{Counters, observe};
-use cas_core::content::Durability;
+use cas_core::content::{Durability, Expected, Writer};
 use cas_core::gc::{RemoveOptions, remove};
 use cas_core::lease::{LeaseGuard, UNLEASED_TTL, update_labels};
 use cas_core::records::{Batch, Blobs, Expect, Table, Tombstone};
@@ -374,6 +374,39 @@ async fn a_name_is_new_or_exists_as_the_job_demands() {
         (&new, &pairs(&[("kept", "1")]))
     );
     assert_eq!(store.leases().list().await.unwrap().len(), 0);
+}
+
+/// Two jobs pull one image: neither fails, and what one of them stores, the other does not.
+#[tokio::test]
+async fn a_blob_that_another_job_is_storing_is_waited_for() {
+    let store = store();
+    for is_published in [true, false] {
+        let data = Bytes::from(format!("published: {is_published}"));
+        let blob = Descriptor::of("text/plain".into(), &data);
+        let (key, expected) = (
+            blob.digest.to_string(),
+            Expected::exactly(blob.digest, blob.size),
+        );
+        let mut other = Writer::begin(&*store.content, &key, expected)
+            .await
+            .unwrap();
+        let other = async {
+            other.write(data.clone()).await.unwrap();
+            if !is_published {
+                return None;
+            }
+            let published = store.publish(other, &blob, vec![], Durability::Full);
+            published.await.unwrap();
+            store.content.stat(&blob.digest).await.unwrap()
+        };
+        let waiting = store.put(&blob, data.clone(), Durability::Full);
+        let (waited, published) = tokio::join!(waiting, other);
+        waited.unwrap();
+        let found = store.content.stat(&blob.digest).await.unwrap().unwrap();
+        assert_eq!(published.is_some(), is_published);
+        assert_eq!(found.version, published.unwrap_or(found).version);
+        assert!(info(&store, &blob.digest).await.unwrap().is_some());
+    }
 }
 
 /// An index that was stored before its manifests keeps them once it is named.

@@ -1,9 +1,11 @@
 //! Methods that every content store has, built on those that a backend implements.
 
+use std::thread;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::hashing::Hashing;
@@ -202,6 +204,9 @@ pub(crate) async fn discard_unless_open(
     }
 }
 
+/// Maximum time to wait for another writer of the same blob.
+pub(crate) const WRITER_TIMEOUT: Duration = Duration::from_secs(600);
+
 /// Waits between attempts, each time longer, until a timeout.
 pub(crate) struct Backoff {
     deadline: Instant,
@@ -221,7 +226,11 @@ impl Backoff {
         if Instant::now() + self.pause > self.deadline {
             return false;
         }
-        tokio::time::sleep(self.pause).await;
+        match Handle::try_current() {
+            Ok(_) => tokio::time::sleep(self.pause).await,
+            // Without a reactor there are no timers, and this thread runs nothing else.
+            Err(_) => thread::sleep(self.pause),
+        }
         self.pause = (self.pause * 2).min(Duration::from_millis(250));
         true
     }

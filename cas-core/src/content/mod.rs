@@ -38,7 +38,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use ext::ContentExt;
-pub(crate) use ext::{Backoff, discard_unless_open, hash, read_whole};
+pub(crate) use ext::{Backoff, WRITER_TIMEOUT, discard_unless_open, hash, read_whole};
 pub use own_ingest::OwnIngest;
 pub use put_reader::put_reader;
 pub use verified_reader::VerifiedReader;

@@ -6,7 +6,9 @@ use super::intact::is_intact;
 use super::pin::{BlobRef, Plan, pin, plan};
 use super::revive::reap;
 use super::swap::lost;
-use crate::content::{Committed, Durability, Expected, Writer};
+use crate::content::{
+    Backoff, Committed, ContentExt, Durability, Expected, Version, WRITER_TIMEOUT, Writer,
+};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::records::{ATTEMPTS, Batch, Blobs, Expect};
@@ -60,7 +62,8 @@ async fn publish_jointly(
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 // Nothing was stored, and the ingest still has its bytes.
                 let expected = Expected::exactly(*digest, size);
-                writer = Writer::begin(&*store.content, &key, expected).await?;
+                let begun = store.content.begin_or_wait(&key, expected, WRITER_TIMEOUT);
+                writer = begun.await?;
                 if writer.offset() != size {
                     // Another writer with the same key may have published our bytes.
                     return published(store, lease, blob, size, durability).await;
@@ -128,7 +131,8 @@ async fn published(
 }
 
 /// Stores a small blob, pinned under `lease`. If it is stored already and intact, it is not written
-/// again. Nothing is recorded of bytes that do not match `blob`.
+/// again; waits for another job that is storing it. Nothing is recorded of bytes that do not match
+/// `blob`.
 pub(crate) async fn put(
     store: &Store,
     lease: Option<&str>,
@@ -136,39 +140,31 @@ pub(crate) async fn put(
     data: Bytes,
     durability: Durability,
 ) -> Result<()> {
-    let size = data.len() as u64;
-    let expected = Expected::exactly(blob.digest, blob.size.unwrap_or(size));
-    // A blob that is not stored yet gets its record together with its bytes, in one commit if the
-    // store can.
-    let pinned = match store.content.stat(&blob.digest).await? {
-        None => None,
-        Some(_) => {
-            let found = Digest::of(blob.digest.algorithm(), &data);
-            let checked = expected.check(&found, size);
-            checked.map_err(|error| error.operation("store").subject(blob.digest))?;
-            pin(store, lease, blob).await?
+    let size = blob.size.unwrap_or(data.len() as u64);
+    let expected = Expected::exactly(blob.digest, size);
+    let key = blob.digest.to_string();
+    let mut backoff = Backoff::new(WRITER_TIMEOUT);
+    let (mut writer, damaged) = loop {
+        let stored = pin_stored(store, lease, blob, &data, expected).await?;
+        if stored.as_ref().is_some_and(|stored| stored.is_intact) {
+            return match durability {
+                Durability::Relaxed => Ok(()),
+                // It may have been published without a sync.
+                _ => store.content.flush().await,
+            };
+        }
+        match Writer::begin(&*store.content, &key, expected).await {
+            // Another job is storing the same blob.
+            Err(error) if error.kind() == ErrorKind::Busy && backoff.wait().await => {}
+            begun => break (begun?, stored),
         }
     };
-    let stat = pinned.as_ref().and_then(|pinned| pinned.stat);
-    let record = pinned.as_ref().map(|pinned| &pinned.record);
-    // A damaged blob is written again.
-    if let Some(stat) = stat.filter(|stat| stat.size == size)
-        && is_intact(store, &stat, record).await?
-    {
-        return match durability {
-            Durability::Relaxed => Ok(()),
-            // It may have been published without a sync.
-            _ => store.content.flush().await,
-        };
-    }
-    let key = blob.digest.to_string();
-    let mut writer = Writer::begin(&*store.content, &key, expected).await?;
     if writer.offset() > 0 {
         writer.rewind().await?;
     }
     writer.write(data).await?;
     writer.verify().await?;
-    if let Some(damaged) = stat {
+    if let Some(damaged) = damaged {
         store
             .content
             .remove_version(&blob.digest, damaged.version)
@@ -176,4 +172,40 @@ pub(crate) async fn put(
     }
     let published = publish(store, lease, writer, blob, durability);
     published.await.map(|_| ())
+}
+
+/// A blob that is in the store.
+struct Stored {
+    version: Version,
+    is_intact: bool,
+}
+
+/// Pins the stored copy of a blob whose bytes are `data`. Returns `None` if there is none: the blob
+/// gets its record together with its bytes then, in one commit if the store can.
+async fn pin_stored(
+    store: &Store,
+    lease: Option<&str>,
+    blob: &BlobRef,
+    data: &[u8],
+    expected: Expected,
+) -> Result<Option<Stored>> {
+    if store.content.stat(&blob.digest).await?.is_none() {
+        return Ok(None);
+    }
+    let size = data.len() as u64;
+    let found = Digest::of(blob.digest.algorithm(), data);
+    let checked = expected.check(&found, size);
+    checked.map_err(|error| error.operation("store").subject(blob.digest))?;
+    let Some(pinned) = pin(store, lease, blob).await? else {
+        return Ok(None);
+    };
+    let Some(stat) = pinned.stat else {
+        return Ok(None);
+    };
+    let record = Some(&pinned.record);
+    let is_intact = stat.size == size && is_intact(store, &stat, record).await?;
+    Ok(Some(Stored {
+        version: stat.version,
+        is_intact,
+    }))
 }

@@ -8,12 +8,11 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
 use super::documents::{Document, Documents, blob_refs};
-use super::fetch::WRITER_TIMEOUT;
 use super::options::CopyOptions;
 use super::source::StoredBlob;
 use super::store_blob::{BlobWrite, RecordOrder, Resume, store_blob};
 use crate::complete::Available;
-use crate::content::Durability;
+use crate::content::{Durability, WRITER_TIMEOUT};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::dispatch::{self, Chooser, Handler, Next, dispatch};

@@ -1,7 +1,6 @@
 //! Fetches blobs and documents from a remote.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
@@ -14,7 +13,7 @@ use super::remote_blob::RemoteBlob;
 use super::source::{BlobSource, StoredBlob};
 use super::store_blob::{BlobWrite, RecordOrder, Resume, first_cause, store_blob};
 use super::unpacker::Unpacker;
-use crate::content::{BlobReader, Durability};
+use crate::content::{BlobReader, Durability, WRITER_TIMEOUT};
 use crate::descriptor::Descriptor;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Context, Error, Result};
@@ -22,9 +21,6 @@ use crate::lease::{BlobRef, LeaseGuard, is_intact};
 use crate::progress::Progress;
 use crate::store::Store;
 use crate::{limit, pool};
-
-/// Maximum time to wait for another writer of the same blob.
-pub(super) const WRITER_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Fetches the content of `descriptor` into the store if it is missing, and pins it under the lease
 /// of `guard`. It is durable after the next flush.

@@ -8,13 +8,12 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::OnceCell;
 
-use super::fetch::WRITER_TIMEOUT;
 use super::remote::{DocumentName, Fetcher, Pieces, Pusher};
 use super::source::BlobSource;
 use super::store_blob::{BlobWrite, RecordOrder, Resume, store_blob};
 use super::store_fetcher::StoreFetcher;
 use crate::blob;
-use crate::content::Durability;
+use crate::content::{Durability, WRITER_TIMEOUT};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
