@@ -1,5 +1,5 @@
-//! What an OCI layout engine does: paths and links of blobs, old layouts, reading without writing,
-//! and checking a layout of another program.
+//! What an OCI layout engine does (see `docs/SEEDS.md`): paths and links of blobs, old layouts,
+//! reading without writing, and checking a layout of another program.
 
 #![allow(
     clippy::unwrap_used,
@@ -93,7 +93,7 @@ impl Foreign {
         found
     }
 
-    /// Checks the layout, which does not change.
+    /// Validates the layout, and checks that this changes no file.
     fn validate(&self) -> Report {
         let before = self.files();
         let report = wait(validate(self.path())).unwrap();
@@ -169,7 +169,7 @@ fn a_blob_has_a_path_and_can_be_linked() {
     assert_eq!(far.kind(), ErrorKind::Unsupported, "{far}");
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
 
-    // The store is used through the directory that was opened.
+    // The store keeps its directory open, so it works after the directory was renamed.
     let moved = temp.path().join("moved");
     fs::rename(temp.path().join("store"), &moved).unwrap();
     wait(store.link_blob(&digest, temp.path().join("second"))).unwrap();
@@ -314,7 +314,7 @@ fn a_name_is_put_again_and_deleted_again() {
     assert!(!remove().unwrap());
 }
 
-/// Of forty concurrent `umoci tag` on one layout, three names were kept.
+/// Forty concurrent `umoci tag` on one layout lose names: only three were kept.
 #[test]
 fn forty_writers_with_handles_of_their_own_lose_no_name() {
     let temp = tempfile::tempdir().unwrap();

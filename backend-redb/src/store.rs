@@ -24,7 +24,8 @@ pub struct RedbStore(KvStore);
 
 impl RedbStore {
     /// Opens the store in the directory `path`, or creates it. Other processes cannot open it until
-    /// the last handle is dropped.
+    /// the last handle is dropped; but several processes that cannot write to the directory can
+    /// have it open at the same time.
     ///
     /// # Errors
     /// `Busy` if another process has it open, with the pid of that process if it is known;

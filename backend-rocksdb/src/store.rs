@@ -1,4 +1,4 @@
-//! The store, and how a location opens it.
+//! The store, and the opener of locations such as `rocksdb:///path`.
 
 use std::ops::Deref;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::database::Database;
 use crate::engine::RocksEngine;
 use crate::options::Tuning;
 
-/// The laws that this store does not keep. There are none.
+/// The conformance laws that this store does not pass, with reasons. There are none.
 pub const GAPS: &[(&str, &str)] = &[];
 
 /// File names in the directory of a store.
@@ -33,7 +33,8 @@ pub struct RocksStore {
 
 impl RocksStore {
     /// Opens the store in the directory `path`, or creates it. Other processes cannot open it until
-    /// the last handle is dropped.
+    /// the last handle is dropped; but several processes that cannot write to the directory can
+    /// have it open at the same time.
     ///
     /// # Errors
     /// `Busy` if another process has it open, with the pid of that process if it is known;

@@ -1,8 +1,8 @@
-//! Turns panics of other libraries into errors.
+//! Catches panics of other libraries, so that callers can turn them into errors.
 //!
 //! Rust prints every panic through a hook, which belongs to the whole program. A library must not
-//! replace it. Therefore this module only marks panics that are handled, and a program may install
-//! a hook that leaves those out.
+//! replace it. A program may install a hook that does not print caught panics; in the hook,
+//! [`is_expected`] returns whether a panic is caught.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -59,7 +59,7 @@ async fn the_best_match_of_all_indexes_is_chosen() {
     assert_eq!(first.descriptor, amd64);
     let error = unresolved(&store, &root, "linux/s390x").await;
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    let there = "it has: linux/amd64, linux/arm/v5, linux/arm/v7";
+    let there = "the store has the image for: linux/amd64, linux/arm/v5, linux/arm/v7";
     assert!(error.to_string().ends_with(there), "{error}");
 }
 

@@ -15,7 +15,7 @@ use super::output::{printable, size};
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas tree app:1
 
-Damage that shows without reading layers is found: wrong sizes, and documents with wrong bytes.
+Reads and hashes indexes, manifests and embedded data; of other blobs, checks only the size.
 `cas fsck --read-data` reads everything.")]
 pub(crate) struct Tree {
     /// Name or digest of the image
@@ -81,7 +81,8 @@ fn grow<'a>(
             Some(left) if !is_index || depth > 0 => left,
             _ => {
                 let why = format!(
-                    "expected at most {} nested indexes and {} descriptors, found more",
+                    "expected indexes nested at most {} levels deep and at most {} descriptors, \
+                     found more; build the image again",
                     limit::INDEX_DEPTH,
                     limit::DESCRIPTORS
                 );
@@ -114,7 +115,7 @@ fn grow<'a>(
 }
 
 /// Returns whether the content of `descriptor` is in the store or in the descriptor, and what is
-/// wrong with it as far as its size or the descriptor shows.
+/// wrong with it: embedded data is hashed, and of a blob in the store, only the size is checked.
 async fn examine(store: &Store, descriptor: &Descriptor) -> Result<(bool, Option<String>)> {
     if descriptor.data.is_some() {
         return match dispatch::read(&*store.content, descriptor).await {
@@ -134,7 +135,8 @@ fn wrong() -> String {
     "the content is not what its descriptor says".to_owned()
 }
 
-/// Draws a node and its children. A `config` is the configuration of a manifest, whatever its type.
+/// Draws a node and its children. `config` is true for the configuration of a manifest, which
+/// may have any media type.
 fn draw(node: &Node, config: bool, lead: &str, below: &str, lines: &mut Vec<String>) {
     let Descriptor {
         media_type,

@@ -75,7 +75,7 @@ fn images(text: &str, files: &mut Files) -> Vec<(Value, &'static str, &'static s
         (odd, "unpack", "expected a layer"),
         (broken, "unpack", "the pax record"),
         (whiteout, "unpack", "of the hard link"),
-        (index, "unpack", "it has: "),
+        (index, "unpack", "the store has the image for: "),
     ]
 }
 

@@ -1,8 +1,8 @@
-//! The example is a program that works.
+//! The example `examples/volume-manager.rs` works.
 
 use crate::common::{can, demo_archive};
 
-#[expect(dead_code, reason = "only the tool for people has a `main`")]
+#[expect(dead_code, reason = "its `main` is not called")]
 #[path = "../../examples/volume-manager.rs"]
 mod volume_manager;
 

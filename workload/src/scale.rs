@@ -19,7 +19,7 @@ pub struct Scale {
     pub images: u32,
     /// Number of layers of the image that a snapshot is prepared on.
     pub layers: usize,
-    /// Number of rounds of each row, except for slow ones.
+    /// Number of rounds of a row. A row that is slow or always gives the same value has one round.
     pub rounds: usize,
     /// The time after which a round of many small items stops. A rate counts what was done by then.
     pub round_time: Duration,
@@ -49,8 +49,8 @@ impl Scale {
         }
     }
 
-    /// Returns a scale with less work: a tenth of the small blobs and of the images, smaller large
-    /// blobs, and shorter rounds.
+    /// Returns a scale with less work: a tenth of the small blobs and of the images, fewer and
+    /// smaller large blobs, half the streamed blob, and shorter rounds.
     pub fn quick() -> Self {
         Scale {
             small_blobs: 1000,
@@ -70,7 +70,8 @@ impl Scale {
 
     /// Returns the free space in bytes that `columns` columns need at most.
     pub fn space(&self, columns: usize) -> u64 {
-        // A small blob takes blocks for its bytes, its name, its record and the journal of each.
+        // A small blob takes blocks for its bytes, its directory entry and its record, and for the
+        // journal entries of these.
         let images = u64::from(self.image_blobs()) * (16 << 10);
         let small = self.small_blobs as u64 * 2 * self.rounds as u64 * (16 << 10);
         (columns as u64 * images.max(small)).max(2 * self.stream_size.max(self.large_size))

@@ -25,15 +25,15 @@ pub async fn describe(store: &Store, digest: &Digest) -> Result<Descriptor> {
 /// Returns a descriptor of a manifest or an index in the store.
 ///
 /// # Errors
-/// `NotFound` if the blob is not in the store; `InvalidArgument` if it is neither; errors of the
-/// store.
+/// `NotFound` if the blob is not in the store; `InvalidArgument` if it is neither a manifest nor an
+/// index; errors of the store.
 pub async fn document(store: &Store, digest: &Digest) -> Result<Descriptor> {
     let described = describe(store, digest).await?;
     if described.media_type.is_document() {
         return Ok(described);
     }
     Err(Error::invalid(format!(
-        "expected a manifest or an index, found {:.200}; name one of these",
+        "expected a manifest or an index, found {:.200}; give the digest of one",
         described.media_type
     ))
     .subject(digest))

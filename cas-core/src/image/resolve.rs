@@ -15,7 +15,7 @@ use crate::platform::{All, Matcher, Only, Platform, in_words};
 /// A manifest and its descriptor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
-    /// The descriptor, as the index lists it.
+    /// The descriptor of the manifest, as its index lists it or, without an index, as it was given.
     pub descriptor: Descriptor,
     /// The manifest.
     pub manifest: Manifest,
@@ -25,13 +25,15 @@ pub struct Resolved {
 
 /// Returns the manifest of an image for a platform: the best match in its index and nested indexes.
 ///
-/// If `image` is a manifest, it is returned. A manifest whose descriptor states no platform is
-/// matched by the platform of its configuration, after all manifests that state one. A match that
-/// is not in the store is skipped with a warning, and the next best one is used.
+/// If `image` is a manifest, it is returned, whatever its platform. A manifest whose descriptor
+/// states no platform is matched by the platform of its configuration, after all manifests that
+/// state one. A match that is not in the store is skipped with a warning, and the next best one is
+/// used.
 ///
 /// # Errors
-/// `NotFound` if nothing matches, or no match is in the store; `Corrupt` for an invalid document;
-/// `Unsupported` if `image` is neither a manifest nor an index.
+/// `NotFound` if `image` is not in the store, nothing matches, or no match is in the store;
+/// `Corrupt` for an invalid document; `OutOfRange` if the indexes exceed a bound of
+/// [`limit`](crate::limit); `Unsupported` if `image` is neither a manifest nor an index.
 pub async fn manifest(
     content: &dyn ContentStore,
     image: &Descriptor,
@@ -50,7 +52,7 @@ pub async fn manifest(
     Ok(resolved)
 }
 
-/// Returns the best match among manifests that is in the store. Adds the others that would match to
+/// Returns the best match that is in the store. Adds what may match, but is not in the store, to
 /// `missing`.
 async fn best(
     content: &dyn ContentStore,
@@ -76,7 +78,8 @@ async fn best(
 /// this machine, or `image` itself if that is a manifest.
 ///
 /// # Errors
-/// As [`manifest`]; also `NotFound` if `image` is a manifest for another platform.
+/// As [`manifest`]. If `image` is a manifest and a platform is given, also `NotFound` if the
+/// manifest is for another platform, and errors of [`config_platform`].
 pub async fn manifest_for(
     content: &dyn ContentStore,
     image: &Descriptor,
@@ -99,7 +102,7 @@ pub async fn manifest_for(
     Ok(resolved)
 }
 
-/// Returns the descriptor of the configuration of an image on a platform.
+/// Returns the descriptor of the configuration of an image for a platform.
 ///
 /// # Errors
 /// Errors of [`manifest`].
@@ -166,8 +169,8 @@ async fn no_match(
 ) -> Result<Error> {
     let there = stored_platforms(content, image).await?;
     let there = match there.len() {
-        0 => "it has no image for any other platform either".to_owned(),
-        _ => format!("it has: {}", in_words(&there)),
+        0 => "the store does not have the image for any other platform either".to_owned(),
+        _ => format!("the store has the image for: {}", in_words(&there)),
     };
     let why = match missing {
         [] => format!("the image has nothing for the platform; {there}"),
@@ -213,8 +216,10 @@ async fn load(content: &dyn ContentStore, descriptor: &Descriptor) -> Result<Res
             manifest: *manifest,
             indexes: Vec::new(),
         }),
-        Document::Index(_) => Err(Error::internal("an index was read as a manifest")
-            .operation("resolve manifest")
-            .subject(descriptor.digest)),
+        Document::Index(_) => Err(Error::internal(
+            "an index was read as a manifest; please report it",
+        )
+        .operation("resolve manifest")
+        .subject(descriptor.digest)),
     }
 }

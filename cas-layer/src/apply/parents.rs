@@ -1,4 +1,4 @@
-//! The parents of members: keeping them, and creating missing ones.
+//! The parents of members: recording that they are kept, and creating missing ones.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -116,7 +116,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let tree = Tree::open(temp.path()).unwrap();
         let mut layer = Layer::new(&tree).unwrap();
-        // The first member allows some more.
+        // With what the first member allows, two more directories may be implied.
         layer.implied = limit::IMPLIED + limit::IMPLIED_BY_ENTRY - 2;
         let mut apply = |name: &str| {
             let archive = testkit::archive::Tar::new().file(name, "").end();
