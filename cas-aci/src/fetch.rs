@@ -8,8 +8,9 @@ use cas_core::Result;
 /// Fetches ACIs by URL, over HTTP or in any other way.
 #[async_trait]
 pub trait AciFetcher: Send + Sync {
-    /// Fetches the ACI at `url`, unless it is still the one with this ETag: a fetcher for HTTP
-    /// sends `If-None-Match` and answers a 304 with [`Fetched::NotModified`].
+    /// Fetches the ACI at `url`. If `etag` is given and the ACI still has it, returns
+    /// [`Fetched::NotModified`] instead: a fetcher for HTTP sends `If-None-Match`, and the server
+    /// answers 304. Without `etag`, `NotModified` is not a valid answer.
     ///
     /// # Errors
     /// `Unavailable` if the server cannot be reached; `NotFound` if it does not have the ACI.
@@ -18,7 +19,7 @@ pub trait AciFetcher: Send + Sync {
 
 /// The answer of a server.
 pub enum Fetched {
-    /// The ACI is still the one with the ETag.
+    /// The ACI still has the ETag that the fetcher received.
     NotModified {
         /// The header `Cache-Control`; empty if there is none.
         cache_control: String,

@@ -64,7 +64,8 @@ fn fill(dir: &Path) {
     }
 }
 
-/// Describes everything that a copy must keep, one line for each entry.
+/// Describes the entries of a tree, one line for each, without holes and without the values of
+/// extended attributes.
 fn describe(dir: &Path, out: &mut Vec<String>) {
     let mut entries: Vec<_> = fs::read_dir(dir)
         .unwrap()

@@ -10,7 +10,10 @@ pub(crate) fn classify(error: rusqlite::Error) -> Error {
     // SQLite names the call that failed; the reason is the last error of the system.
     let cause = Error::from(io::Error::last_os_error());
     let full = (ErrorKind::Full, "free some disk space");
-    let denied = (ErrorKind::Denied, "make the database of records writable");
+    let denied = (
+        ErrorKind::Denied,
+        "allow this user to read and write the database of records and its directory",
+    );
     let (kind, advice) = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             (ErrorKind::Busy, "retry when the other writer is done")
@@ -18,7 +21,7 @@ pub(crate) fn classify(error: rusqlite::Error) -> Error {
         Some(ErrorCode::DiskFull) => full,
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => denied,
         Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure) => match cause.kind() {
-            // The message names the limit.
+            // Too many open files: the message of `cause` names the limit to raise.
             ErrorKind::OutOfRange => return cause,
             ErrorKind::Full => full,
             ErrorKind::Denied => denied,

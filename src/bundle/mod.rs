@@ -8,10 +8,12 @@
 //! `config.json` follows the conversion rules of the image-spec. Where they leave a choice:
 //! - The superuser has the default capabilities of podman, which do not include `MKNOD`. Other
 //!   users have none, and no process can gain more.
-//! - Namespaces are pid, network, ipc, uts and mount, so the network is a loopback device only.
-//! - `HOME` and `PATH` are added if the image does not set them.
-//! - Only labels that describe the image become annotations. Runtimes act on others (`run.oci.…`),
-//!   with which an image could control the host.
+//! - Namespaces are pid, network, ipc, uts and mount, so the network is a loopback device only. A
+//!   bundle [without privileges](BundleOptions::rootless) has a user namespace, too.
+//! - `HOME` and `PATH`, and `TERM` for a terminal, are added if the image does not set them.
+//! - Of the labels, only those that begin with `org.opencontainers.image.`, `org.label-schema.` or
+//!   `maintainer` become annotations. Runtimes act on some others (`run.oci.…`), with which an
+//!   image could control the host.
 //! - Volumes of the image are not mounted; their directories in `rootfs` are used.
 
 mod ids;
@@ -55,7 +57,7 @@ pub struct Process {
     pub args: Vec<String>,
     /// Environment variables, `NAME=value` each.
     pub env: Vec<String>,
-    /// Absolute path of the working directory. It is created if it is absent.
+    /// Absolute path of the working directory. The runtime creates it if it is absent.
     pub cwd: String,
     capabilities: Capabilities,
     no_new_privileges: bool,
@@ -69,7 +71,8 @@ pub struct User {
     pub uid: u32,
     /// Id of the primary group.
     pub gid: u32,
-    /// Ids of all groups of the process, including the primary one.
+    /// Ids of all groups of the process, including the primary one. Empty in a rootless bundle, and
+    /// in one that was made where processes may not set their groups.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub additional_gids: Vec<u32>,
 }
@@ -82,11 +85,13 @@ struct Capabilities {
 }
 
 /// Writes `config.json` of the bundle in `directory`. The root file system must already be there.
-/// Returns a warning for each label that a runtime would act on, and that was left out.
+/// Returns warnings: for each label that is left out because a runtime would act on it, and for a
+/// rootless bundle that cannot have the user of the image.
 ///
 /// # Errors
 /// `NotFound` for a user or group that the image does not have; `Corrupt` for a configuration that
-/// a process cannot be started with; errors of the file system.
+/// a process cannot be started with; `OutOfRange` if the image's lists of users and groups exceed a
+/// bound; errors of the file system.
 pub(crate) fn finish(
     directory: &Path,
     config: &Config,

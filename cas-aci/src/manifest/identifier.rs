@@ -9,7 +9,7 @@ use cas_core::{Error, Result, limit};
 /// # Errors
 /// `InvalidArgument`.
 pub fn check_identifier(text: &str) -> Result<()> {
-    check(text, b"-._~/", "- . _ ~ /")
+    check(text, b"-._~/", "one of - . _ ~ /")
 }
 
 /// Checks an AC name, the name of a mount point or a port: words of lower-case letters and digits,
@@ -18,7 +18,7 @@ pub fn check_identifier(text: &str) -> Result<()> {
 /// # Errors
 /// `InvalidArgument`.
 pub(super) fn check_name(text: &str) -> Result<()> {
-    check(text, b"-", "-")
+    check(text, b"-", "a -")
 }
 
 fn check(text: &str, separators: &[u8], shown: &str) -> Result<()> {
@@ -29,11 +29,11 @@ fn check(text: &str, separators: &[u8], shown: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::invalid(format!(
-        "invalid name: expected 1 to {} bytes, lower-case letters and digits with one of {shown} \
-         between them",
+        "invalid name: expected 1 to {} bytes, words of lower-case letters and digits with {shown} \
+         between two words",
         limit::NAME
     ))
-    .subject(excerpt(text)))
+    .subject(format!("\"{}\"", excerpt(text))))
 }
 
 #[cfg(test)]

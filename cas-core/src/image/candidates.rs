@@ -14,11 +14,12 @@ use crate::error::{ErrorKind, Result};
 use crate::platform::Matcher;
 use crate::sync::lock;
 
-/// The manifests that an index and its nested indexes list for a platform, or for none.
+/// The manifests that an index and its nested indexes list for a platform, and those that they list
+/// without a platform.
 #[derive(Default)]
 pub(super) struct Candidates {
     pub(super) manifests: Vec<Descriptor>,
-    /// The first index that lists each manifest and each nested index.
+    /// For each manifest and each nested index, the first index that lists it.
     listed_by: HashMap<Digest, Descriptor>,
 }
 

@@ -1,4 +1,4 @@
-//! A store as a remote with one name.
+//! A remote for tests. It has one name, and its content is that of a store.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,15 +15,15 @@ use cas_core::transfer::{DocumentName, Fetcher, Pieces, PullOptions, Pusher, pul
 use cas_core::{Descriptor, Digest, Error, Result, Store};
 use futures_util::{StreamExt, stream};
 
-/// A remote that counts the requests that it receives.
+/// A remote that notes what is fetched from it and pushed to it.
 pub(crate) struct FakeRemote {
     pub(crate) store: Store,
     pub(crate) root: Mutex<Descriptor>,
     /// A store that is collected before every fetch.
     pub(crate) collected: Option<Store>,
-    /// Whether ranges are served, or cut out of the whole.
+    /// What [`Fetcher::serves_ranges`] returns. The ranges that are fetched are served in any case.
     pub(crate) serves_ranges: bool,
-    /// Content whose first byte is changed on the way.
+    /// Content that is damaged on the way: the first byte of each fetched range is changed.
     pub(crate) damaged: Option<Digest>,
     /// Number of bytes that are missing at the end of a range.
     pub(crate) missing: usize,
@@ -89,7 +89,7 @@ impl Fetcher for FakeRemote {
         self.most_running.fetch_max(running, Ordering::SeqCst);
         let running = Running(Arc::clone(&self.running));
         if let Some(store) = &self.collected {
-            // The collection's clock is ahead, but the lease of the pull has not expired by it.
+            // The collection's clock is ahead, but not so far that the pull's lease has expired.
             let options = GcOptions::default().with_now(SystemTime::now() + LEASE_TTL / 2);
             collect(store, &[], &options).await?;
         }

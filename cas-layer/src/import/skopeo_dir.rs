@@ -1,6 +1,7 @@
-//! The directory of skopeo's transport `dir:`. `manifest.json` is the manifest or the index itself,
-//! blobs are named by the hexadecimal part of their digest, and the manifests of an index by the
-//! same with `.manifest.json` after it. It holds one image, without a name.
+//! The directory of skopeo's transport `dir:`. It holds one image, without a name. `manifest.json`
+//! is its manifest or index. The name of any other file is the hexadecimal part of the digest, with
+//! the algorithm before it if that is not SHA-256 (in newer versions), and with `.manifest.json`
+//! after it for a manifest that an index lists.
 
 use bytes::Bytes;
 use cas_core::{Descriptor, Document, Error, MediaType, Result, document_type};
@@ -15,7 +16,7 @@ pub(super) fn is_manifest(data: &[u8]) -> bool {
     data.trim_ascii_start().starts_with(b"{")
 }
 
-/// Returns the image whose manifest or index is `data`.
+/// Returns the image whose manifest or index is `data`, and sets how `plan` finds its blobs.
 pub(super) fn roots(plan: &mut Plan<'_>, data: &Bytes) -> Result<Vec<Root>> {
     let named = |error: Error| error.operation("read").subject(DOCKER_MANIFEST);
     let media_type = match document_type(data) {
