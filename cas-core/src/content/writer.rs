@@ -61,8 +61,9 @@ impl Expected {
             )));
         }
         match self.digest {
+            // The operation's subject, which a message has in front of it, is the expected digest.
             Some(expected) if expected != *digest => Err(Error::corrupt(format!(
-                "expected the digest {expected}, found {digest}"
+                "the bytes have another digest: {digest}"
             ))),
             _ => Ok(()),
         }
