@@ -20,6 +20,8 @@ pub const WALK: usize = 65_536;
 /// Maximum size of an answer of a registry, a token service or a credential helper that is neither
 /// a blob nor a manifest.
 pub const ANSWER: u64 = 1 << 20;
+/// Maximum size of a file of logins, such as docker's `config.json`.
+pub const LOGINS: u64 = 8 << 20;
 /// Maximum number of redirects that one request follows.
 pub const REDIRECTS: usize = 5;
 /// Maximum number of layers of one image.

@@ -2,16 +2,20 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use cas_core::image::FullName;
 use cas_core::{Error, ErrorKind, Result};
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
 use crate::challenge::{self, Challenge};
-use crate::credentials::{self, Credentials};
+use crate::client::Options;
+use crate::credentials::Credentials;
 use crate::error::{Credit, REGISTRY};
 use crate::host::Host;
 use crate::http::Http;
+use crate::keys::Keys;
+use crate::logins::{self, Found};
 use crate::{origin, token, trust};
 
 /// The credentials that are sent to one registry.
@@ -21,6 +25,9 @@ pub(crate) struct Auth {
     host: String,
     /// Hosts of token services that the configuration names for the registry.
     token_hosts: Vec<Host>,
+    keys: Keys,
+    /// The login, once a challenge has asked for it.
+    found: OnceCell<Found>,
     shown: Mutex<Shown>,
 }
 
@@ -41,15 +48,29 @@ struct Answer {
 }
 
 impl Auth {
-    /// Returns the state for the registry at this URL, before any challenge. References call the
-    /// registry `host`.
-    pub(crate) fn new(registry: Url, host: &str, token_hosts: Vec<Host>) -> Self {
+    /// Returns the state for the registry at this URL, before any challenge. `name` is in one of its
+    /// repositories.
+    pub(crate) fn new(registry: Url, name: &FullName, options: Options) -> Self {
         Auth {
+            host: name.host().to_owned(),
+            token_hosts: options.token_hosts,
+            keys: Keys::new(&registry, name.repository()),
+            found: OnceCell::new(),
             registry,
-            host: host.to_owned(),
-            token_hosts,
             shown: Mutex::default(),
         }
+    }
+
+    /// Returns a warning for each credential helper that was skipped.
+    pub(crate) fn warnings(&self) -> &[String] {
+        self.found.get().map_or(&[], |found| &found.warnings)
+    }
+
+    /// Returns the login for the registry, or `None` if there is none. It is looked up once.
+    async fn login(&self) -> Result<Option<Credentials>> {
+        let find = || logins::find(&self.keys, None);
+        let found = self.found.get_or_try_init(find).await?;
+        Ok(found.login.clone())
     }
 
     /// Returns the credentials to send now.
@@ -115,7 +136,7 @@ impl Auth {
 
     /// Answers a basic challenge with the login for the registry itself. Returns the answer.
     async fn basic(&self) -> Result<Answer> {
-        let login = find(&self.registry).await?;
+        let login = self.login().await?;
         let credit = Credit {
             login: login.as_ref().map(Credentials::in_words),
             ..Credit::default()
@@ -151,7 +172,7 @@ impl Auth {
         scope: &str,
     ) -> Result<Answer> {
         origin::check(&self.registry, &realm).map_err(|error| error.backend(REGISTRY))?;
-        let login = find(&self.registry).await?;
+        let login = self.login().await?;
         // A registry token goes to the registry itself.
         let to = match &login {
             Some(Credentials::Registry(_)) => &self.registry,
@@ -182,14 +203,6 @@ impl Auth {
         credit.accepted = true;
         Ok(Answer { header, credit })
     }
-}
-
-/// Returns the credentials, or `None` if there are none. The lookup may read files and start
-/// programs.
-async fn find(url: &Url) -> Result<Option<Credentials>> {
-    let host = origin::authority(url);
-    let found = tokio::task::spawn_blocking(move || credentials::find(&host)).await;
-    found.map_err(|_| Error::internal("looking up credentials panicked; please report it"))?
 }
 
 fn denied(why: String) -> Error {

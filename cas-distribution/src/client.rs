@@ -10,7 +10,7 @@ use reqwest::{Method, StatusCode, Url};
 
 use crate::auth::Auth;
 use crate::http::Http;
-use crate::{Host, origin, runtime};
+use crate::{Host, hub, origin, runtime};
 
 /// Maximum time that a registry on this machine may take to report that it requires TLS.
 const PROBE: Duration = Duration::from_secs(5);
@@ -61,7 +61,7 @@ impl Client {
             }
             Ok(Client(Arc::new(Inner {
                 http,
-                auth: Auth::new(base.clone(), reference.host(), options.token_hosts),
+                auth: Auth::new(base.clone(), &reference, options),
                 base,
                 reference,
                 ignores_ranges: AtomicBool::new(false),
@@ -76,6 +76,11 @@ impl Client {
         self.0.auth.current().await.credit.withheld
     }
 
+    /// Returns the warnings about credential helpers that were skipped so far. Each names its helper.
+    pub fn warnings(&self) -> &[String] {
+        self.0.auth.warnings()
+    }
+
     /// Runs `work` on the private runtime. Returns its result.
     pub(crate) async fn run<T, F>(&self, work: impl FnOnce(Arc<Inner>) -> F) -> Result<T>
     where
@@ -87,7 +92,7 @@ impl Client {
 }
 
 fn base(reference: &FullName, scheme: &str) -> Result<Url> {
-    let (host, repository) = (reference.host(), reference.repository());
+    let (host, repository) = (hub::registry(reference.host()), reference.repository());
     let url = format!("{scheme}://{host}/v2/{repository}/").parse();
     url.map_err(|error| {
         Error::invalid(format!("invalid URL: {error}; correct the reference")).subject(reference)
@@ -154,6 +159,24 @@ mod tests {
             ("R.Test:443/a---b/c", "https://r.test/v2/a---b/c/"),
             ("127.0.0.1:5000/a.b", "https://127.0.0.1:5000/v2/a.b/"),
             ("localhost/a", "https://localhost/v2/a/"),
+            ("a", "https://registry-1.docker.io/v2/library/a/"),
+            ("me/a", "https://registry-1.docker.io/v2/me/a/"),
+            (
+                "docker.io/a:1",
+                "https://registry-1.docker.io/v2/library/a/",
+            ),
+            ("Docker.io/b/a", "https://registry-1.docker.io/v2/b/a/"),
+            ("docker.io:443/b/a", "https://registry-1.docker.io/v2/b/a/"),
+            (
+                "index.docker.io/a",
+                "https://registry-1.docker.io/v2/library/a/",
+            ),
+            (
+                "registry-1.docker.io/b/a",
+                "https://registry-1.docker.io/v2/b/a/",
+            ),
+            ("docker.io.x.test/a", "https://docker.io.x.test/v2/a/"),
+            ("hub.docker.com/a", "https://hub.docker.com/v2/a/"),
         ] {
             let name: FullName = name.parse().unwrap();
             assert_eq!(base(&name, "https").unwrap().as_str(), expected);

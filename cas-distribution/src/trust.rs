@@ -12,12 +12,7 @@
 use reqwest::Url;
 
 use crate::host::Host;
-use crate::origin;
-
-/// The hosts of Docker Hub.
-const DOCKER_HUB: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
-/// The host of the token service of Docker Hub.
-const DOCKER_HUB_AUTH: &str = "auth.docker.io";
+use crate::{hub, origin};
 
 /// Why a login is withheld.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +76,7 @@ fn is_below(registry: &Url, service: &Url) -> bool {
 fn is_docker_hub(registry: &Url, service: &Url) -> bool {
     let host = registry.host_str().unwrap_or_default();
     let default_ports = registry.port().is_none() && service.port().is_none();
-    DOCKER_HUB.contains(&host) && service.host_str() == Some(DOCKER_HUB_AUTH) && default_ports
+    hub::is_hub(host) && service.host_str() == Some(hub::TOKENS) && default_ports
 }
 
 #[cfg(test)]

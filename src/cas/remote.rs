@@ -61,27 +61,38 @@ impl Cas {
     }
 
     async fn pull_from(&self, reference: &FullName, options: PullOptions) -> Result<StoredImage> {
-        let store = self.writable()?;
+        self.check_writable()?;
         let progress = &options.progress;
         let hosts = options.token_hosts.clone();
         let client = self.connect(reference, options.plain_http, hosts).await?;
+        let pulled = self.pull_by(&client, reference, &options).await;
+        warn_of_logins(&client, progress, pulled.is_ok()).await;
+        pulled
+    }
+
+    async fn pull_by(
+        &self,
+        client: &Client,
+        reference: &FullName,
+        options: &PullOptions,
+    ) -> Result<StoredImage> {
+        let store = self.writable()?;
+        let progress = &options.progress;
         let pull = transfer::PullOptions::default()
             .with_platforms(options.platforms.clone())
             .with_progress(Arc::clone(progress))
             .with_limits(options.limits.clone());
         if !options.unpack || options.platforms == Platforms::All {
-            let image = transfer::pull(store, &client, reference.name(), &pull).await?;
+            let image = transfer::pull(store, client, reference.name(), &pull).await?;
             self.name_was_written(&image.name, Naming::Docker, progress)
                 .await?;
-            warn_if_withheld(&client, progress).await;
-            return self.unpack_stored(image, &options).await;
+            return self.unpack_stored(image, options).await;
         }
         let unpacker = StreamingUnpacker::new(store, self.target()?, progress);
         let pull = pull.with_unpacker(&unpacker);
-        let image = transfer::pull(store, &client, reference.name(), &pull).await?;
+        let image = transfer::pull(store, client, reference.name(), &pull).await?;
         self.name_was_written(&image.name, Naming::Docker, progress)
             .await?;
-        warn_if_withheld(&client, progress).await;
         let snapshot = unpacker.into_chain_id();
         Ok(StoredImage { image, snapshot })
     }
@@ -159,9 +170,8 @@ impl Cas {
             .with_progress(Arc::clone(progress))
             .with_blobs(options.blobs);
         let pushed = transfer::push(&self.store, &client, &target, &push).await;
-        let pushed = pushed.map_err(|error| error.operation("push").within(&reference))?;
-        warn_if_withheld(&client, progress).await;
-        Ok(pushed)
+        warn_of_logins(&client, progress, pushed.is_ok()).await;
+        pushed.map_err(|error| error.operation("push").within(&reference))
     }
 
     /// Returns a client for `reference`. It also trusts the token services of `cas.toml`.
@@ -180,9 +190,13 @@ impl Cas {
     }
 }
 
-/// Warns of a login that was withheld from a token service; the job succeeded without it.
-async fn warn_if_withheld(client: &Client, progress: &Arc<dyn Progress>) {
-    if let Some(message) = client.withheld().await {
+/// Warns of credential helpers that were skipped. Also warns of a login that was withheld from a
+/// token service if the job succeeded without it: otherwise, the error says it.
+async fn warn_of_logins(client: &Client, progress: &Arc<dyn Progress>, succeeded: bool) {
+    for message in client.warnings() {
+        progress.warn(message);
+    }
+    if let Some(message) = client.withheld().await.filter(|_| succeeded) {
         progress.warn(&message);
     }
 }

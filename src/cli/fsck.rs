@@ -41,7 +41,7 @@ pub(crate) struct Fsck {
     #[arg(long)]
     repair: bool,
     /// Where to fetch missing and damaged blobs from: a root, an image layout, the URL of a store,
-    /// or an image in a registry [default: the registry of each image's name, but not docker.io]
+    /// or an image in a registry [default: the registry of each image's name]
     #[arg(long, value_name = "SOURCE", requires = "repair")]
     from: Option<String>,
     /// Use http instead of https for registries

@@ -28,35 +28,22 @@ impl Registry {
 
     /// Starts a registry with TLS, and makes its certificate, `certificate.pem` below `place`.
     pub(crate) fn encrypted(place: &Path) -> Self {
-        let [certificate, key] = ["certificate.pem", "key.pem"].map(|name| place.join(name));
-        let mut openssl = Command::new("openssl");
-        openssl.args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes".split(' '));
-        openssl.args([
-            "-subj",
-            "/CN=test",
-            "-addext",
-            "subjectAltName=IP:127.0.0.1",
-        ]);
-        openssl.args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"]);
-        ok(openssl.arg(&key).arg("-out").arg(&certificate));
-        let (certificate, key) = (certificate.display(), key.display());
-        let tls = format!(", tls: {{certificate: {certificate}, key: {key}}}");
-        Self::start(place, &tls, "")
+        Self::start(place, &tls(place, "IP:127.0.0.1"), "")
+    }
+
+    /// Starts a registry with the certificate of Docker Hub's host, as [`Registry::encrypted`] does,
+    /// that requires a name and a password.
+    pub(crate) fn hub(place: &Path) -> Self {
+        Self::start(
+            place,
+            &tls(place, "DNS:registry-1.docker.io"),
+            &login(place),
+        )
     }
 
     /// Starts a registry that requires [`USER`] and [`PASSWORD`].
     pub(crate) fn closed(place: &Path) -> Self {
-        let line = ok(Command::new("htpasswd").args(["-nbB", USER, PASSWORD]));
-        fs::write(place.join("htpasswd"), line).unwrap();
-        let path = place.join("htpasswd");
-        Self::start(
-            place,
-            "",
-            &format!(
-                "auth: {{htpasswd: {{realm: x, path: {}}}}}\n",
-                path.display()
-            ),
-        )
+        Self::start(place, "", &login(place))
     }
 
     fn start(place: &Path, tls: &str, auth: &str) -> Self {
@@ -104,6 +91,31 @@ impl Registry {
         let blobs = self.storage.join("docker/registry/v2/blobs");
         blobs.join(algorithm).join(&hex[..2]).join(hex).join("data")
     }
+}
+
+/// Creates a certificate for `host` below `place`. Returns the part of the configuration.
+fn tls(place: &Path, host: &str) -> String {
+    let [certificate, key] = ["certificate.pem", "key.pem"].map(|name| place.join(name));
+    let mut openssl = Command::new("openssl");
+    openssl.args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes".split(' '));
+    openssl.args(["-subj", "/CN=test", "-addext"]);
+    openssl.arg(format!("subjectAltName={host}"));
+    openssl.args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"]);
+    ok(openssl.arg(&key).arg("-out").arg(&certificate));
+    let (certificate, key) = (certificate.display(), key.display());
+    format!(", tls: {{certificate: {certificate}, key: {key}}}")
+}
+
+/// Creates the file of the name and the password below `place`. Returns the part of the
+/// configuration.
+fn login(place: &Path) -> String {
+    let line = ok(Command::new("htpasswd").args(["-nbB", USER, PASSWORD]));
+    let path = place.join("htpasswd");
+    fs::write(&path, line).unwrap();
+    format!(
+        "auth: {{htpasswd: {{realm: x, path: {}}}}}\n",
+        path.display()
+    )
 }
 
 impl Drop for Registry {

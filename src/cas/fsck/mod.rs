@@ -37,7 +37,7 @@ pub struct FsckOptions {
     pub repair: bool,
     /// Where a repair gets blobs from: the directory of a root or of an image layout, the URL of a
     /// store, or the reference of an image in a registry. By default, the registries that the names
-    /// of the images refer to, except `docker.io`.
+    /// of the images refer to.
     pub from: Option<String>,
     /// Whether registries are contacted over http instead of https.
     pub plain_http: bool,

@@ -12,10 +12,6 @@ use cas_core::{ContentStore, Context, Location, Registry, Result};
 use crate::cas::Cas;
 use crate::root::Root;
 
-/// The host that docker adds to a name without one. A repair does not ask it for blobs, because
-/// images with such names were often made on this machine.
-const NO_REGISTRY: &str = "docker.io";
-
 /// The place that the user named, or the registries that the names of images refer to.
 pub(super) struct RepairSources<'a> {
     #[cfg_attr(
@@ -95,8 +91,7 @@ impl Sources for RepairSources<'_> {
         if let Some(chosen) = &self.chosen {
             return Ok(vec![Arc::clone(chosen)]);
         }
-        let full = name.and_then(FullName::of);
-        let Some(full) = full.filter(|full| full.host() != NO_REGISTRY) else {
+        let Some(full) = name.and_then(FullName::of) else {
             return Ok(Vec::new());
         };
         Ok(vec![self.connect(&full.to_string()).await?])

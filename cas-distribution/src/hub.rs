@@ -1,0 +1,22 @@
+//! Docker Hub: its names say `docker.io`, its registry is on another host, and its logins have a
+//! key of their own.
+
+/// The hosts that mean Docker Hub.
+pub(crate) const HOSTS: [&str; 3] = ["docker.io", "index.docker.io", REGISTRY];
+/// The host of its registry.
+const REGISTRY: &str = "registry-1.docker.io";
+/// The host of its token service.
+pub(crate) const TOKENS: &str = "auth.docker.io";
+/// The keys of a login for it, best first: docker's and podman's.
+pub(crate) const KEYS: [&str; 2] = ["https://index.docker.io/v1/", "docker.io"];
+
+/// Returns whether a host, with its port if that is not 443, means Docker Hub.
+pub(crate) fn is_hub(host: &str) -> bool {
+    let host = host.strip_suffix(":443").unwrap_or(host);
+    HOSTS.iter().any(|known| known.eq_ignore_ascii_case(host))
+}
+
+/// Returns the host to connect to for the registry that names call `host`.
+pub(crate) fn registry(host: &str) -> &str {
+    if is_hub(host) { REGISTRY } else { host }
+}

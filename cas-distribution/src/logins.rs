@@ -1,0 +1,209 @@
+//! Where logins are: the files of podman and docker, and the credential helpers that they name.
+//!
+//! They are looked at in podman's order, which is docker's if podman has no file:
+//! 1. the file that the caller names, otherwise `$REGISTRY_AUTH_FILE`, otherwise
+//!    `containers/auth.json` in `$XDG_RUNTIME_DIR`, or `/run/containers/UID` without that;
+//! 2. `containers/auth.json` in `$XDG_CONFIG_HOME`, or `~/.config` without that;
+//! 3. `config.json` in `$DOCKER_CONFIG`, or `~/.docker` without that;
+//! 4. `~/.dockercfg`.
+//!
+//! In each of them the helper of the registry (`credHelpers`) comes first, then the helper for all
+//! registries (`credsStore`), then the logins in the file (`auths`). A helper that fails is skipped.
+//! Nothing is read before a registry asks for credentials.
+
+use std::env::var_os;
+use std::path::{Path, PathBuf};
+
+use cas_core::{Context, Error, Result};
+
+use crate::config::Config;
+use crate::credentials::Credentials;
+use crate::helper::{self, Helper};
+use crate::keys::Keys;
+
+/// What the search for a login has found.
+#[derive(Default)]
+pub(crate) struct Found {
+    pub(crate) login: Option<Credentials>,
+    /// A warning for each helper that was skipped.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// A file that may have logins.
+#[derive(Debug, PartialEq, Eq)]
+struct Source {
+    path: PathBuf,
+    is_legacy: bool,
+}
+
+/// Returns the login of these keys, with warnings. `file` is the file that the caller names.
+///
+/// # Errors
+/// Errors of [`Config::read`], and of an entry for these keys that does not decode.
+pub(crate) async fn find(keys: &Keys, file: Option<&Path>) -> Result<Found> {
+    let mut found = Found::default();
+    // The programs of helpers that have failed.
+    let mut skipped = Vec::new();
+    for source in sources(file, &Places::of_system()) {
+        let path = source.path.clone();
+        let read = move || Config::read(&source.path, source.is_legacy);
+        let Some(config) = blocking(read).await? else {
+            continue;
+        };
+        for name in config.helpers(keys) {
+            let program = helper::program(name);
+            if skipped.contains(&program) {
+                continue;
+            }
+            match ask(name, keys).await {
+                Ok(None) => {}
+                Ok(login) => return Ok(Found { login, ..found }),
+                Err(why) => {
+                    found.warnings.push(format!(
+                        "the credential helper {} of {} was skipped: {why}; correct the helper, or \
+                         remove it from this file",
+                        program.escape_debug(),
+                        path.display()
+                    ));
+                    skipped.push(program);
+                }
+            }
+        }
+        if let Some(login) = config.saved(keys).during("read", path.display())? {
+            found.login = Some(login);
+            return Ok(found);
+        }
+    }
+    Ok(found)
+}
+
+/// Asks a helper for each key. Returns the login.
+async fn ask(name: &str, keys: &Keys) -> std::result::Result<Option<Credentials>, helper::Failure> {
+    let helper = Helper::new(name)?;
+    for key in keys.whole() {
+        if let Some(login) = helper.get(key).await? {
+            return Ok(Some(login));
+        }
+    }
+    Ok(None)
+}
+
+/// Does work on files, which may block, on a thread for that. Returns its result.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| Error::internal("reading logins panicked; please report it"))?
+}
+
+/// The directories and files of the user, from the environment. A variable that is empty counts as
+/// unset.
+#[derive(Default)]
+struct Places {
+    registry_auth_file: Option<PathBuf>,
+    runtime: Option<PathBuf>,
+    config: Option<PathBuf>,
+    docker: Option<PathBuf>,
+    home: Option<PathBuf>,
+    user: u32,
+}
+
+impl Places {
+    fn of_system() -> Self {
+        let var = |name| {
+            var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
+        Places {
+            registry_auth_file: var("REGISTRY_AUTH_FILE"),
+            runtime: var("XDG_RUNTIME_DIR"),
+            config: var("XDG_CONFIG_HOME"),
+            docker: var("DOCKER_CONFIG"),
+            home: var("HOME"),
+            user: rustix::process::getuid().as_raw(),
+        }
+    }
+
+    /// Returns docker's `config.json`, or `None` if the user has no home directory.
+    fn of_docker(&self) -> Option<PathBuf> {
+        let docker = self.docker.clone();
+        let docker = docker.or_else(|| Some(self.home.as_ref()?.join(".docker")));
+        docker.map(|directory| directory.join("config.json"))
+    }
+}
+
+/// Returns the files in the order in which they are read.
+fn sources(file: Option<&Path>, places: &Places) -> Vec<Source> {
+    const PODMAN: &str = "containers/auth.json";
+    let home = |path: &str| places.home.as_ref().map(|home| home.join(path));
+    let chosen = file.map(Path::to_owned);
+    let chosen = chosen.or_else(|| places.registry_auth_file.clone());
+    let first = chosen.unwrap_or_else(|| match &places.runtime {
+        Some(directory) => directory.join(PODMAN),
+        None => format!("/run/containers/{}/auth.json", places.user).into(),
+    });
+    let config = places.config.clone().or_else(|| home(".config"));
+    let config = config.map(|directory| directory.join(PODMAN));
+    let named = [Some(first), config, places.of_docker()].map(|path| (path, false));
+    let all = named.into_iter().chain([(home(".dockercfg"), true)]);
+    all.filter_map(|(path, is_legacy)| {
+        Some(Source {
+            path: path?,
+            is_legacy,
+        })
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(file: Option<&str>, places: &Places) -> Vec<String> {
+        let sources = sources(file.map(Path::new), places);
+        let shown = sources
+            .iter()
+            .map(|source| source.path.display().to_string());
+        shown.collect()
+    }
+
+    #[test]
+    fn files_are_read_in_the_order_of_podman_and_docker() {
+        let mut places = Places {
+            home: Some("/home/me".into()),
+            user: 7,
+            ..Places::default()
+        };
+        let config = "/home/me/.config/containers/auth.json";
+        let docker = "/home/me/.docker/config.json";
+        let legacy = "/home/me/.dockercfg";
+        assert_eq!(
+            paths(None, &places),
+            ["/run/containers/7/auth.json", config, docker, legacy]
+        );
+        places.runtime = Some("/run/user/7".into());
+        let runtime = "/run/user/7/containers/auth.json";
+        assert_eq!(paths(None, &places), [runtime, config, docker, legacy]);
+        places.config = Some("/c".into());
+        places.docker = Some("/d".into());
+        let [config, docker] = ["/c/containers/auth.json", "/d/config.json"];
+        assert_eq!(paths(None, &places), [runtime, config, docker, legacy]);
+        places.registry_auth_file = Some("/chosen.json".into());
+        assert_eq!(
+            paths(None, &places),
+            ["/chosen.json", config, docker, legacy]
+        );
+        assert_eq!(paths(Some("a"), &places), ["a", config, docker, legacy]);
+        let only_legacy = |source: &Source| source.is_legacy == source.path.ends_with(".dockercfg");
+        assert!(sources(None, &places).iter().all(only_legacy));
+    }
+
+    #[test]
+    fn a_user_without_a_home_directory_has_fewer() {
+        assert_eq!(
+            paths(None, &Places::default()),
+            ["/run/containers/0/auth.json"]
+        );
+    }
+}

@@ -1,0 +1,175 @@
+//! Credential helpers that are missing or broken: each is skipped with one warning.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+use super::cas;
+use super::fake::{Answer, Fake, Request};
+use super::login::{AUTH, closed};
+use super::sample::Sample;
+use crate::common::{fails, ok, text};
+
+/// A line of a script: answers with the login of [`AUTH`].
+pub(crate) const ANSWER: &str = r#"echo '{"ServerURL":"x","Username":"me","Secret":"pass:word"}'"#;
+/// A line of a script: says that there is no login.
+pub(crate) const NONE: &str = "{ echo 'credentials not found in native keychain'; exit 1; }";
+
+/// Writes the helper `name` into `home`: a shell script.
+pub(crate) fn helper(home: &Path, name: &str, lines: &str) {
+    let script = home.join("script");
+    fs::write(&script, format!("#!/bin/sh\n{lines}\n")).unwrap();
+    // A file that another thread's child still has open for writing could not be started.
+    let mut install = Command::new("install");
+    install.args(["-m", "755"]).arg(script);
+    ok(install.arg(home.join(format!("docker-credential-{name}"))));
+}
+
+/// Returns the path of programs with those in `home` first.
+pub(crate) fn path(home: &Path) -> String {
+    format!("{}:{}", home.display(), std::env::var("PATH").unwrap())
+}
+
+/// Starts a registry whose token service gives a token to everybody.
+fn public() -> Fake {
+    closed(&Sample::new(&[1000]), None)
+}
+
+/// Pulls with this configuration and the helpers in `home`.
+fn pull(home: &Path, registry: &Fake, config: &Value) -> Output {
+    fs::write(home.join("config.json"), config.to_string()).unwrap();
+    let root = tempfile::tempdir_in(home).unwrap();
+    let mut pull = cas(&root.path().join("root"), home);
+    pull.env("PATH", path(home))
+        .args(["pull", &registry.image()]);
+    pull.output().unwrap()
+}
+
+/// Returns the logins that the token service was shown.
+fn shown(registry: &Fake) -> Vec<Option<String>> {
+    let asked = registry.seen().into_iter();
+    let asked = asked.filter(|request: &Request| request.path.starts_with("/token"));
+    asked
+        .map(|request| request.header("authorization").map(str::to_owned))
+        .collect()
+}
+
+#[test]
+fn a_helper_that_is_broken_is_skipped_with_one_warning() {
+    let scratch = tempfile::tempdir().unwrap();
+    let home = scratch.path();
+    for (name, lines) in [
+        ("fails", "exit 3"),
+        ("killed", "kill -9 $$"),
+        ("chatty", "echo hello"),
+        ("silent", "true"),
+        ("json", "echo '{\"Secret\":\"hush\"}'"),
+        ("leaks", "echo '{\"Secret\":\"hush\"}'; exit 1"),
+        ("endless", "yes"),
+        ("deaf", "exec <&-; echo no; exit 1"),
+    ] {
+        helper(home, name, lines);
+    }
+    let broken = [
+        "absent", "fails", "killed", "chatty", "silent", "json", "leaks", "endless", "deaf", "../x",
+    ];
+    for name in broken {
+        let registry = public();
+        let host = registry.host.as_str();
+        for config in [
+            json!({"credsStore": name}),
+            json!({"credHelpers": {host: name}}),
+            json!({"credHelpers": {host: name}, "credsStore": name}),
+        ] {
+            let out = pull(home, &registry, &config);
+            let said = text(&out.stderr);
+            assert!(out.status.success(), "{config}: {said}");
+            let named = format!("credential helper docker-credential-{name} of ");
+            assert_eq!(said.matches(&named).count(), 1, "{config}: {said}");
+            assert_eq!(said.matches("warning").count(), 1, "{config}: {said}");
+            assert!(
+                said.contains("config.json") && !said.contains("hush"),
+                "{said}"
+            );
+        }
+        assert_eq!(shown(&registry), vec![None; 3], "{name}");
+    }
+}
+
+#[test]
+fn the_next_source_is_asked_after_a_broken_helper() {
+    let scratch = tempfile::tempdir().unwrap();
+    let home = scratch.path();
+    helper(home, "good", ANSWER);
+    let registry = public();
+    let host = registry.host.as_str();
+    let configs = [
+        json!({"credHelpers": {host: "absent"}, "credsStore": "good"}),
+        json!({"credsStore": "absent", "auths": {host: {"auth": AUTH}}}),
+        json!({"credHelpers": {host: "absent"}, "auths": {host: {"auth": AUTH}}}),
+    ];
+    for config in &configs {
+        let out = pull(home, &registry, config);
+        let said = text(&out.stderr);
+        assert!(out.status.success(), "{config}: {said}");
+        assert_eq!(
+            said.matches("docker-credential-absent").count(),
+            1,
+            "{said}"
+        );
+    }
+    // In another file, the next one.
+    fs::create_dir(home.join("containers")).unwrap();
+    let auth = json!({"credHelpers": {host: "absent"}});
+    fs::write(home.join("containers/auth.json"), auth.to_string()).unwrap();
+    let out = pull(
+        home,
+        &registry,
+        &json!({"credsStore": "absent", "auths": {host: {"auth": AUTH}}}),
+    );
+    let said = text(&out.stderr);
+    assert_eq!(
+        said.matches("docker-credential-absent").count(),
+        1,
+        "{said}"
+    );
+    assert_eq!(shown(&registry), vec![Some(format!("Basic {AUTH}")); 4]);
+}
+
+#[test]
+fn a_helper_without_a_login_is_passed_over_without_a_warning() {
+    let scratch = tempfile::tempdir().unwrap();
+    let home = scratch.path();
+    helper(home, "none", NONE);
+    helper(
+        home,
+        "empty",
+        r#"echo '{"ServerURL":"","Username":"","Secret":""}'"#,
+    );
+    let registry = public();
+    for name in ["none", "empty"] {
+        let out = pull(home, &registry, &json!({"credsStore": name}));
+        let said = text(&out.stderr);
+        assert!(out.status.success() && !said.contains("warning"), "{said}");
+    }
+    assert_eq!(shown(&registry), [None, None]);
+}
+
+#[test]
+fn a_refusal_after_a_broken_helper_has_the_warning_too() {
+    let registry = Fake::start(|_| {
+        Answer::error(401, "UNAUTHORIZED", "no").with("WWW-Authenticate", "Basic realm=\"x\"")
+    });
+    let scratch = tempfile::tempdir().unwrap();
+    let home = scratch.path();
+    fs::write(home.join("config.json"), r#"{"credsStore": "absent"}"#).unwrap();
+    let mut pull = cas(&home.join("root"), home);
+    let said = fails(pull.args(["pull", &registry.image()]), 7);
+    assert_eq!(
+        said.matches("docker-credential-absent").count(),
+        1,
+        "{said}"
+    );
+}
