@@ -1,5 +1,9 @@
 //! Answers a registry's challenge with a login or a token. Neither is sent before a challenge.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use cas_core::image::FullName;
@@ -28,7 +32,14 @@ pub(crate) struct Auth {
     keys: Keys,
     /// The login, once a challenge has asked for it.
     found: OnceCell<Found>,
-    shown: Mutex<Shown>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    shown: Shown,
+    /// How the token that is shown is replaced, if it is from a token service.
+    renewal: Option<Renewal>,
 }
 
 /// The `Authorization` header, and how it came about.
@@ -37,14 +48,40 @@ pub(crate) struct Shown {
     pub(crate) header: Option<HeaderValue>,
     /// What was shown, in words, for messages.
     pub(crate) credit: Credit,
+    /// Whether the registry has accepted it for any request.
+    accepted: Arc<AtomicBool>,
     /// Number of challenges that were answered so far.
     round: u64,
+}
+
+impl Shown {
+    /// Notes that a request with this was not refused.
+    pub(crate) fn note_accepted(&self) {
+        self.accepted.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether a refusal of this may mean that it has expired: the registry has accepted it
+    /// before, or may just have accepted it for one of the other requests that are under way.
+    pub(crate) fn may_have_expired(&self) -> bool {
+        // One is in the state, and one is this.
+        let is_shared = Arc::strong_count(&self.accepted) > 2;
+        is_shared || self.accepted.load(Ordering::Relaxed)
+    }
+}
+
+/// What a token service needs for the next token.
+struct Renewal {
+    realm: Url,
+    service: Option<String>,
+    scope: String,
+    due: Option<Instant>,
 }
 
 /// The answer to a challenge.
 struct Answer {
     header: String,
     credit: Credit,
+    renewal: Option<Renewal>,
 }
 
 impl Auth {
@@ -57,7 +94,7 @@ impl Auth {
             keys: Keys::new(&registry, name.repository()),
             found: OnceCell::new(),
             registry,
-            shown: Mutex::default(),
+            state: Mutex::default(),
         }
     }
 
@@ -73,9 +110,24 @@ impl Auth {
         Ok(found.login.clone())
     }
 
-    /// Returns the credentials to send now.
+    /// Returns the credentials that were sent last.
     pub(crate) async fn current(&self) -> Shown {
-        self.shown.lock().await.clone()
+        self.state.lock().await.shown.clone()
+    }
+
+    /// Returns the credentials to send now. A token that is about to expire is replaced before; if
+    /// that fails, the registry decides about the old one.
+    pub(crate) async fn ready(&self, http: &Http) -> Shown {
+        let mut state = self.state.lock().await;
+        let is_due = |renewal: &mut Renewal| renewal.due.is_some_and(|due| due <= Instant::now());
+        if let Some(old) = state.renewal.take_if(is_due) {
+            let new = self.bearer(http, old.realm, old.service, &old.scope).await;
+            if let Ok(answer) = new {
+                // An invalid token would be refused, and then reported.
+                let _ = state.show(answer);
+            }
+        }
+        state.shown.clone()
     }
 
     /// Answers the refusal of a request that sent `before` and needs `scope`. Requests that are
@@ -91,27 +143,14 @@ impl Auth {
         refusal: &HeaderMap,
         scope: &str,
     ) -> Result<()> {
-        let mut shown = self.shown.lock().await;
-        if shown.round != before.round {
+        let mut state = self.state.lock().await;
+        if state.shown.round != before.round {
             return Ok(());
         }
         let values = refusal.get_all(WWW_AUTHENTICATE).iter();
         let challenges = challenge::parse(values.filter_map(|value| value.to_str().ok()));
         let answer = self.meet(http, challenges, scope).await?;
-        let mut header = HeaderValue::try_from(answer.header).map_err(|_| {
-            denied(
-                "the token for it is not valid in a header; check its token service, or use \
-                 `docker login` again"
-                    .to_owned(),
-            )
-        })?;
-        header.set_sensitive(true);
-        *shown = Shown {
-            header: Some(header),
-            credit: answer.credit,
-            round: shown.round + 1,
-        };
-        Ok(())
+        state.show(answer)
     }
 
     async fn meet(&self, http: &Http, challenges: Vec<Challenge>, scope: &str) -> Result<Answer> {
@@ -124,7 +163,7 @@ impl Auth {
                         "the URL of its token service is invalid; its operator must change this";
                     denied(why.to_owned())
                 })?;
-                self.bearer(http, realm, service.as_deref(), scope).await
+                self.bearer(http, realm, service.clone(), scope).await
             }
             Some(Challenge::Basic) => self.basic().await,
             None => Err(denied(
@@ -159,7 +198,11 @@ impl Auth {
                 ));
             }
         };
-        Ok(Answer { header, credit })
+        Ok(Answer {
+            header,
+            credit,
+            renewal: None,
+        })
     }
 
     /// Answers a bearer challenge with a token: one from the login itself, or one from the token
@@ -168,7 +211,7 @@ impl Auth {
         &self,
         http: &Http,
         realm: Url,
-        service: Option<&str>,
+        service: Option<String>,
         scope: &str,
     ) -> Result<Answer> {
         origin::check(&self.registry, &realm).map_err(|error| error.backend(REGISTRY))?;
@@ -189,19 +232,59 @@ impl Auth {
         };
         if let Some(Credentials::Registry(token)) = login {
             let header = format!("Bearer {token}");
-            return Ok(Answer { header, credit });
+            return Ok(Answer {
+                header,
+                credit,
+                renewal: None,
+            });
         }
         let wanted = token::Wanted {
-            realm,
-            service,
+            realm: realm.clone(),
+            service: service.as_deref(),
             scope,
             login: login.as_ref(),
             credit: &credit,
         };
-        let token = token::fetch(http, wanted).await?;
-        let header = format!("Bearer {token}");
+        let asked = Instant::now();
+        let token = token::fetch(http, &wanted).await?;
+        let header = format!("Bearer {}", token.text);
         credit.accepted = true;
-        Ok(Answer { header, credit })
+        let renewal = Some(Renewal {
+            realm,
+            service,
+            scope: scope.to_owned(),
+            due: asked.checked_add(token.renewal),
+        });
+        Ok(Answer {
+            header,
+            credit,
+            renewal,
+        })
+    }
+}
+
+impl State {
+    /// Replaces the credentials to send.
+    ///
+    /// # Errors
+    /// `Denied` if they are not valid in a header.
+    fn show(&mut self, answer: Answer) -> Result<()> {
+        let mut header = HeaderValue::try_from(answer.header).map_err(|_| {
+            denied(
+                "the token for it is not valid in a header; check its token service, or use \
+                 `docker login` again"
+                    .to_owned(),
+            )
+        })?;
+        header.set_sensitive(true);
+        self.renewal = answer.renewal;
+        self.shown = Shown {
+            header: Some(header),
+            credit: answer.credit,
+            accepted: Arc::default(),
+            round: self.shown.round + 1,
+        };
+        Ok(())
     }
 }
 

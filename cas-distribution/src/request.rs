@@ -11,6 +11,8 @@ use crate::{http, origin};
 
 /// Maximum number of times that a registry may ask for credentials for one request.
 const REFUSALS: usize = 2;
+/// The same if tokens expire: some are good for a few requests, and others may use them up.
+const EXPIRIES: usize = 32;
 
 /// What a request does, which decides the scope of its token.
 #[derive(Clone, Copy)]
@@ -86,7 +88,7 @@ impl Inner {
         let (mut refused, mut redirected) = (0, 0);
         loop {
             let own = origin::same(&self.base, &ask.url);
-            let shown = self.auth.current().await;
+            let shown = self.auth.ready(&self.http).await;
             let mut request = self.http.request(ask.method.clone(), &ask.url)?;
             request = request.headers(ask.headers.clone()).body(ask.body.clone());
             if let Some(header) = shown.header.as_ref().filter(|_| own) {
@@ -94,7 +96,15 @@ impl Inner {
             }
             let response = http::send(request, &ask.url).await?;
             let status = response.status();
-            if own && status == StatusCode::UNAUTHORIZED && refused < REFUSALS {
+            if own && status != StatusCode::UNAUTHORIZED {
+                shown.note_accepted();
+            }
+            let allowed = if shown.may_have_expired() {
+                EXPIRIES
+            } else {
+                REFUSALS
+            };
+            if own && status == StatusCode::UNAUTHORIZED && refused < allowed {
                 refused += 1;
                 let scope = self.scope(ask.action);
                 let refusal = response.headers();
@@ -141,6 +151,6 @@ impl Inner {
         if !origin::same(&self.base, url) {
             return None;
         }
-        self.auth.current().await.header
+        self.auth.ready(&self.http).await.header
     }
 }

@@ -1,13 +1,21 @@
-//! Requests tokens for one repository from the token service that a registry names.
+//! Requests tokens from the token service that a registry names.
+
+use std::time::Duration;
 
 use cas_core::{Error, ErrorKind, Result, limit};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, Url};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::credentials::Credentials;
 use crate::error::{self, Credit};
 use crate::http::{self, Http};
+
+/// How long a token is good for if its service does not state it, as in the specification.
+const LIFETIME: Duration = Duration::from_secs(60);
+/// How long before its end a token is replaced, at most: a request takes some time.
+const MARGIN: Duration = Duration::from_secs(10);
 
 /// A request for a token.
 pub(crate) struct Wanted<'a> {
@@ -15,7 +23,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) realm: Url,
     /// The registry's name for itself.
     pub(crate) service: Option<&'a str>,
-    /// The scope that the operation needs.
+    /// The scopes that the operation needs, separated by blanks.
     pub(crate) scope: &'a str,
     /// The login for the registry, if the service may receive it.
     pub(crate) login: Option<&'a Credentials>,
@@ -23,20 +31,44 @@ pub(crate) struct Wanted<'a> {
     pub(crate) credit: &'a Credit,
 }
 
+/// A token for a registry.
+pub(crate) struct Token {
+    pub(crate) text: String,
+    /// How long after it was requested it is to be replaced.
+    pub(crate) renewal: Duration,
+}
+
 #[derive(Deserialize)]
 struct Answer {
     token: Option<String>,
     access_token: Option<String>,
+    /// The lifetime in seconds. Some services write it as a text.
+    #[serde(default)]
+    expires_in: Value,
 }
 
 impl Answer {
     /// Returns the token in the body of an answer. Services write it into either member, and may
     /// leave the other one empty.
-    fn read(body: &[u8]) -> Option<String> {
+    fn read(body: &[u8]) -> Option<Token> {
         let answer: Answer = serde_json::from_slice(body).ok()?;
+        let renewal = renewal(&answer.expires_in);
         let tokens = [answer.token, answer.access_token];
-        tokens.into_iter().flatten().find(|token| !token.is_empty())
+        let text = tokens.into_iter().flatten().find(|token| !token.is_empty());
+        text.map(|text| Token { text, renewal })
     }
+}
+
+/// Returns how long after it was requested a token is to be replaced: [`MARGIN`] before its end, or
+/// after half of a shorter lifetime.
+fn renewal(expires_in: &Value) -> Duration {
+    let text = || expires_in.as_str()?.parse().ok();
+    let seconds = expires_in.as_f64().or_else(text);
+    let stated = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let lifetime = stated
+        .filter(|stated| !stated.is_zero())
+        .unwrap_or(LIFETIME);
+    lifetime - MARGIN.min(lifetime / 2)
 }
 
 /// Returns a new token. Without a login, it is anonymous. Redirects are not followed.
@@ -44,19 +76,19 @@ impl Answer {
 /// # Errors
 /// As [`error::refused`] if the service refuses; `Denied` if it sends no token; `Unavailable` if it
 /// cannot be reached.
-pub(crate) async fn fetch(http: &Http, wanted: Wanted<'_>) -> Result<String> {
+pub(crate) async fn fetch(http: &Http, wanted: &Wanted<'_>) -> Result<Token> {
     let realm = &address(&wanted.realm);
     let request = match wanted.login {
         Some(Credentials::Identity(token)) => http
             .request(Method::POST, realm)?
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .body(form(&wanted, token)),
+            .body(form(wanted, token)),
         Some(Credentials::Password { name, password }) => http
-            .request(Method::GET, &query(realm, &wanted))?
+            .request(Method::GET, &query(realm, wanted))?
             .basic_auth(name, Some(password)),
         // A registry token is only for the registry.
         Some(Credentials::Registry(_)) | None => {
-            http.request(Method::GET, &query(realm, &wanted))?
+            http.request(Method::GET, &query(realm, wanted))?
         }
     };
     let response = http::send(request, realm).await?;
@@ -96,7 +128,9 @@ fn query(address: &Url, wanted: &Wanted<'_>) -> Url {
         if let Some(service) = wanted.service {
             query.append_pair("service", service);
         }
-        query.append_pair("scope", wanted.scope);
+        for scope in wanted.scope.split(' ').filter(|scope| !scope.is_empty()) {
+            query.append_pair("scope", scope);
+        }
     }
     url
 }
@@ -136,7 +170,63 @@ mod tests {
             ("<html>", None),
             ("", None),
         ] {
-            assert_eq!(Answer::read(body.as_bytes()).as_deref(), expected, "{body}");
+            let read = Answer::read(body.as_bytes());
+            assert_eq!(read.map(|token| token.text).as_deref(), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_renewed_some_time_before_its_end() {
+        for (expires_in, expected) in [
+            ("300", 290.0),
+            ("60", 50.0),
+            ("20", 10.0),
+            ("5", 2.5),
+            ("0.5", 0.25),
+            ("\"300\"", 290.0),
+            // Without a lifetime, the specification has 60 seconds.
+            ("null", 50.0),
+            ("0", 50.0),
+            ("-1", 50.0),
+            ("1e300", 50.0),
+            ("\"soon\"", 50.0),
+            ("\"NaN\"", 50.0),
+            ("[]", 50.0),
+        ] {
+            let body = format!(r#"{{"token":"a","expires_in":{expires_in}}}"#);
+            let token = Answer::read(body.as_bytes()).expect(expires_in);
+            assert_eq!(token.renewal.as_secs_f64(), expected, "{expires_in}");
+        }
+        let absent = Answer::read(br#"{"token":"a"}"#).unwrap();
+        assert_eq!(absent.renewal.as_secs(), 50);
+    }
+
+    #[test]
+    fn several_scopes_are_asked_for_at_once() {
+        let realm: Url = "https://x.test/t".parse().unwrap();
+        for (scope, asked, posted) in [
+            ("", "service=s", "service=s&scope=&"),
+            (
+                "a:b:pull",
+                "service=s&scope=a%3Ab%3Apull",
+                "&scope=a%3Ab%3Apull&",
+            ),
+            (
+                "a:b c:d",
+                "service=s&scope=a%3Ab&scope=c%3Ad",
+                "&scope=a%3Ab+c%3Ad&",
+            ),
+        ] {
+            let wanted = Wanted {
+                realm: realm.clone(),
+                service: Some("s"),
+                scope,
+                login: None,
+                credit: &Credit::default(),
+            };
+            assert_eq!(query(&realm, &wanted).query(), Some(asked));
+            let form = form(&wanted, "id");
+            assert!(form.contains(posted), "{form}");
         }
     }
 

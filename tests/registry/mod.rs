@@ -13,6 +13,7 @@ mod ranges;
 mod resume;
 pub(crate) mod sample;
 mod signals;
+mod tokens;
 mod trust;
 
 use std::path::Path;
