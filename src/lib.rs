@@ -84,6 +84,8 @@ pub use self::cas::{
 #[cfg(feature = "registry")]
 pub use self::cas::{Policy, PullOptions, PushOptions, RegistryRef};
 pub use self::gc::{GcOptions, PruneOptions};
+#[cfg(feature = "registry")]
+pub use self::root::token_hosts;
 pub use self::root::{Engines, RegistryTable, Table};
 
 /// Compiles the code in README.md.

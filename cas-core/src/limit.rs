@@ -22,6 +22,8 @@ pub const WALK: usize = 65_536;
 pub const ANSWER: u64 = 1 << 20;
 /// Maximum size of a file of logins, such as docker's `config.json`.
 pub const LOGINS: u64 = 8 << 20;
+/// Maximum size of a password that is typed or read from standard input.
+pub const SECRET: u64 = 64 << 10;
 /// Maximum number of redirects that one request follows.
 pub const REDIRECTS: usize = 5;
 /// Maximum number of layers of one image.

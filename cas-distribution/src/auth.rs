@@ -1,12 +1,12 @@
 //! Answers a registry's challenge with a login or a token. Neither is sent before a challenge.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use cas_core::image::FullName;
 use cas_core::{Error, ErrorKind, Result};
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
@@ -30,6 +30,8 @@ pub(crate) struct Auth {
     /// Hosts of token services that the configuration names for the registry.
     token_hosts: Vec<Host>,
     keys: Keys,
+    /// The file of logins that the caller names.
+    file: Option<PathBuf>,
     /// The login, once a challenge has asked for it.
     found: OnceCell<Found>,
     state: Mutex<State>,
@@ -85,17 +87,28 @@ struct Answer {
 }
 
 impl Auth {
-    /// Returns the state for the registry at this URL, before any challenge. `name` is in one of its
-    /// repositories.
-    pub(crate) fn new(registry: Url, name: &FullName, options: Options) -> Self {
+    /// Returns the state for a repository of the registry at this URL, before any challenge.
+    /// References call the registry `host`. An empty `repository` stands for the registry as a whole.
+    pub(crate) fn new(registry: Url, host: &str, repository: &str, options: Options) -> Self {
         Auth {
-            host: name.host().to_owned(),
+            host: host.to_owned(),
             token_hosts: options.token_hosts,
-            keys: Keys::new(&registry, name.repository()),
+            keys: Keys::new(&registry, repository),
+            file: options.auth_file,
             found: OnceCell::new(),
             registry,
             state: Mutex::default(),
         }
+    }
+
+    /// Uses this login instead of one that is looked up.
+    pub(crate) fn with_login(mut self, login: Credentials) -> Self {
+        let login = Some(login);
+        self.found = OnceCell::new_with(Some(Found {
+            login,
+            ..Found::default()
+        }));
+        self
     }
 
     /// Returns a warning for each credential helper that was skipped.
@@ -105,7 +118,7 @@ impl Auth {
 
     /// Returns the login for the registry, or `None` if there is none. It is looked up once.
     async fn login(&self) -> Result<Option<Credentials>> {
-        let find = || logins::find(&self.keys, None);
+        let find = || logins::find(&self.keys, self.file.as_deref());
         let found = self.found.get_or_try_init(find).await?;
         Ok(found.login.clone())
     }

@@ -1,5 +1,6 @@
 //! The client for one name in one repository, over HTTP.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -24,6 +25,9 @@ pub struct Options {
     /// Hosts of token services that may receive the login for the registry, in addition to the
     /// registry's own host and the hosts below it.
     pub token_hosts: Vec<Host>,
+    /// The file of logins that is read first, instead of podman's own. By default it is
+    /// `$REGISTRY_AUTH_FILE`, if that is set.
+    pub auth_file: Option<PathBuf>,
 }
 
 /// A client for one name in a repository of a registry. Cheap to clone; clones share credentials.
@@ -53,15 +57,12 @@ impl Client {
     pub async fn connect(reference: &FullName, options: Options) -> Result<Self> {
         let reference = reference.clone();
         runtime::run(async move {
-            let mut base = base(&reference, "http")?;
-            let http = Http::new(&base)?;
-            if !options.plain_http && (!origin::is_loopback(&base) || wants_tls(&http, &base).await)
-            {
-                base = self::base(&reference, "https")?;
-            }
+            let (host, repository) = (reference.host(), reference.repository());
+            let reached = reach(host, repository, options.plain_http).await;
+            let (http, base) = reached.map_err(|error| error.subject(&reference))?;
             Ok(Client(Arc::new(Inner {
                 http,
-                auth: Auth::new(base.clone(), &reference, options),
+                auth: Auth::new(base.clone(), host, repository, options),
                 base,
                 reference,
                 ignores_ranges: AtomicBool::new(false),
@@ -91,12 +92,23 @@ impl Client {
     }
 }
 
-fn base(reference: &FullName, scheme: &str) -> Result<Url> {
-    let (host, repository) = (hub::registry(reference.host()), reference.repository());
-    let url = format!("{scheme}://{host}/v2/{repository}/").parse();
-    url.map_err(|error| {
-        Error::invalid(format!("invalid URL: {error}; correct the reference")).subject(reference)
-    })
+/// Returns connections to a repository of the registry that references call `host`, and its URL. An
+/// empty `repository` stands for the registry as a whole.
+pub(crate) async fn reach(host: &str, repository: &str, plain_http: bool) -> Result<(Http, Url)> {
+    let base = url(host, repository, "http")?;
+    let http = Http::new(&base)?;
+    if plain_http || origin::is_loopback(&base) && !wants_tls(&http, &base).await {
+        return Ok((http, base));
+    }
+    Ok((http, url(host, repository, "https")?))
+}
+
+/// Returns the URL of a repository, or of a registry as a whole.
+pub(crate) fn url(host: &str, repository: &str, scheme: &str) -> Result<Url> {
+    let host = hub::registry(host);
+    let end = if repository.is_empty() { "" } else { "/" };
+    let url = format!("{scheme}://{host}/v2/{repository}{end}").parse();
+    url.map_err(|error| Error::invalid(format!("invalid URL: {error}; correct the host")))
 }
 
 /// Returns whether a registry on this machine refuses plain http. No credentials are sent.
@@ -179,7 +191,8 @@ mod tests {
             ("hub.docker.com/a", "https://hub.docker.com/v2/a/"),
         ] {
             let name: FullName = name.parse().unwrap();
-            assert_eq!(base(&name, "https").unwrap().as_str(), expected);
+            let found = url(name.host(), name.repository(), "https").unwrap();
+            assert_eq!(found.as_str(), expected);
         }
     }
 }

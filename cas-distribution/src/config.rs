@@ -73,6 +73,23 @@ impl Config {
         Ok(None)
     }
 
+    /// Returns the keys of the logins that helpers keep, as far as the file names them, each with its
+    /// helper.
+    pub(crate) fn helped(&self) -> Vec<(&str, &str)> {
+        let own = self
+            .cred_helpers
+            .iter()
+            .map(|(key, helper)| (key.as_str(), helper.as_str()));
+        let all = self
+            .auths
+            .keys()
+            .filter(|key| !self.cred_helpers.contains_key(*key));
+        let all = all.map(|key| (key.as_str(), self.creds_store.as_str()));
+        own.chain(all)
+            .filter(|(_, helper)| !helper.is_empty())
+            .collect()
+    }
+
     /// Returns the helpers that may have the login, in the order in which they are asked: first that
     /// of the registry. An empty name for the registry means that it has none.
     pub(crate) fn helpers(&self, keys: &Keys) -> Vec<&str> {

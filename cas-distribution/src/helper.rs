@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use cas_core::limit;
 use serde::Deserialize;
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -76,6 +77,31 @@ impl Helper {
         let answer: Answer = serde_json::from_slice(&answer)
             .map_err(|_| Failure("it did not answer with Username and Secret".to_owned()))?;
         Ok(Credentials::of(answer.username, answer.secret))
+    }
+
+    /// Keeps a login.
+    ///
+    /// # Errors
+    /// As [`Helper::get`].
+    pub(crate) async fn store(
+        &self,
+        server: &str,
+        name: &str,
+        secret: &str,
+    ) -> Result<(), Failure> {
+        let login = json!({"ServerURL": server, "Username": name, "Secret": secret});
+        let stored = self.run("store", login.to_string().as_bytes()).await?;
+        stored
+            .map(drop)
+            .ok_or_else(|| Failure("it did not store the login".to_owned()))
+    }
+
+    /// Removes a login, if it is there.
+    ///
+    /// # Errors
+    /// As [`Helper::get`].
+    pub(crate) async fn erase(&self, server: &str) -> Result<(), Failure> {
+        self.run("erase", server.as_bytes()).await.map(drop)
     }
 
     /// Runs the helper. Returns what it wrote, or `None` if it does not have the login.

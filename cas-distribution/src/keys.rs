@@ -57,6 +57,11 @@ impl Keys {
         self.parts.iter().chain(&self.whole)
     }
 
+    /// Returns whether `key` means the registry as a whole, in any spelling.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.whole.iter().any(|own| own == key) || self.mean(key, false)
+    }
+
     /// Returns whether `key` means the registry as a whole in another spelling. A key is a URL if it
     /// has a scheme, ends with `/`, or `is_url`; then its path does not count.
     pub(crate) fn mean(&self, key: &str, is_url: bool) -> bool {

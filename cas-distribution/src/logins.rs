@@ -25,6 +25,8 @@ use crate::keys::Keys;
 #[derive(Default)]
 pub(crate) struct Found {
     pub(crate) login: Option<Credentials>,
+    /// The file that has the login, or names the helper that has it.
+    pub(crate) file: Option<PathBuf>,
     /// A warning for each helper that was skipped.
     pub(crate) warnings: Vec<String>,
 }
@@ -41,6 +43,10 @@ struct Source {
 /// # Errors
 /// Errors of [`Config::read`], and of an entry for these keys that does not decode.
 pub(crate) async fn find(keys: &Keys, file: Option<&Path>) -> Result<Found> {
+    if let Some(file) = file.filter(|file| !file.exists()) {
+        let error = Error::not_found("there is no such file of logins; check the path");
+        return Err(error).during("read", file.display());
+    }
     let mut found = Found::default();
     // The programs of helpers that have failed.
     let mut skipped = Vec::new();
@@ -57,7 +63,14 @@ pub(crate) async fn find(keys: &Keys, file: Option<&Path>) -> Result<Found> {
             }
             match ask(name, keys).await {
                 Ok(None) => {}
-                Ok(login) => return Ok(Found { login, ..found }),
+                Ok(login) => {
+                    let file = Some(path);
+                    return Ok(Found {
+                        login,
+                        file,
+                        ..found
+                    });
+                }
                 Err(why) => {
                     found.warnings.push(format!(
                         "the credential helper {} of {} was skipped: {why}; correct the helper, or \
@@ -71,10 +84,26 @@ pub(crate) async fn find(keys: &Keys, file: Option<&Path>) -> Result<Found> {
         }
         if let Some(login) = config.saved(keys).during("read", path.display())? {
             found.login = Some(login);
+            found.file = Some(path);
             return Ok(found);
         }
     }
     Ok(found)
+}
+
+/// Returns the file into which a login is written: `file` if the caller names one, otherwise
+/// `$REGISTRY_AUTH_FILE`, otherwise docker's `config.json`.
+///
+/// # Errors
+/// `InvalidArgument` if the user has none of these.
+pub(crate) fn written(file: Option<&Path>) -> Result<PathBuf> {
+    let places = Places::of_system();
+    let file = file
+        .map(Path::to_owned)
+        .or_else(|| places.registry_auth_file.clone());
+    file.or_else(|| places.of_docker()).ok_or_else(|| {
+        Error::invalid("neither DOCKER_CONFIG nor HOME is set; name a file with --authfile")
+    })
 }
 
 /// Asks a helper for each key. Returns the login.

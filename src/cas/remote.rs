@@ -7,7 +7,7 @@ use cas_core::image::{self, FullName};
 use cas_core::platform::Platforms;
 use cas_core::progress::Progress;
 use cas_core::{Descriptor, Error, ErrorKind, Image, Result, Store, transfer};
-use cas_distribution::{Client, Host, Options};
+use cas_distribution::{Client, Options};
 use cas_layer::Naming;
 use cas_layer::unpack::StreamingUnpacker;
 
@@ -63,8 +63,12 @@ impl Cas {
     async fn pull_from(&self, reference: &FullName, options: PullOptions) -> Result<StoredImage> {
         self.check_writable()?;
         let progress = &options.progress;
-        let hosts = options.token_hosts.clone();
-        let client = self.connect(reference, options.plain_http, hosts).await?;
+        let connection = Options {
+            plain_http: options.plain_http,
+            token_hosts: options.token_hosts.clone(),
+            auth_file: options.auth_file.clone(),
+        };
+        let client = self.connect(reference, connection).await?;
         let pulled = self.pull_by(&client, reference, &options).await;
         warn_of_logins(&client, progress, pulled.is_ok()).await;
         pulled
@@ -163,8 +167,12 @@ impl Cas {
         let target = image.target;
         let reference = reference.into().0?;
         let progress = &options.progress;
-        let hosts = options.token_hosts.clone();
-        let client = self.connect(&reference, options.plain_http, hosts).await?;
+        let connection = Options {
+            plain_http: options.plain_http,
+            token_hosts: options.token_hosts.clone(),
+            auth_file: options.auth_file.clone(),
+        };
+        let client = self.connect(&reference, connection).await?;
         let push = transfer::PushOptions::default()
             .with_platforms(options.platforms.clone())
             .with_progress(Arc::clone(progress))
@@ -178,14 +186,10 @@ impl Cas {
     pub(super) async fn connect(
         &self,
         reference: &FullName,
-        plain_http: bool,
-        mut token_hosts: Vec<Host>,
+        mut options: Options,
     ) -> Result<Client> {
-        token_hosts.extend(self.root.token_hosts(reference.host())?);
-        let options = Options {
-            plain_http,
-            token_hosts,
-        };
+        let named = self.root.token_hosts(reference.host())?;
+        options.token_hosts.extend(named);
         Client::connect(reference, options).await
     }
 }

@@ -1,5 +1,6 @@
 //! How an image is pulled and pushed.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use cas_core::platform::Platforms;
@@ -38,6 +39,9 @@ pub struct PullOptions {
     /// Hosts of token services that may see the login for the registry, in addition to the
     /// registry's own and those that `cas.toml` names.
     pub token_hosts: Vec<Host>,
+    /// The file of logins that is read first, instead of podman's own. By default it is
+    /// `$REGISTRY_AUTH_FILE`, if that is set.
+    pub auth_file: Option<PathBuf>,
     /// Limits on how many blobs and ranges are fetched concurrently.
     pub limits: PullLimits,
     /// Receives the progress. By default nothing does.
@@ -52,6 +56,7 @@ impl Default for PullOptions {
             unpack: false,
             plain_http: false,
             token_hosts: Vec::new(),
+            auth_file: None,
             limits: PullLimits::default(),
             progress: Arc::new(Silent),
         }
@@ -94,6 +99,13 @@ impl PullOptions {
         self
     }
 
+    /// Sets [`auth_file`](Self::auth_file).
+    #[must_use]
+    pub fn with_auth_file(mut self, auth_file: impl Into<Option<PathBuf>>) -> Self {
+        self.auth_file = auth_file.into();
+        self
+    }
+
     /// Sets [`limits`](Self::limits).
     #[must_use]
     pub fn with_limits(mut self, limits: PullLimits) -> Self {
@@ -120,6 +132,8 @@ pub struct PushOptions {
     pub plain_http: bool,
     /// Hosts of token services; see [`PullOptions::token_hosts`].
     pub token_hosts: Vec<Host>,
+    /// The file of logins that is read first; see [`PullOptions::auth_file`].
+    pub auth_file: Option<PathBuf>,
     /// Maximum number of blobs that are pushed concurrently, from 1 to
     /// [`transfer::PushOptions::MAX_BLOBS`]. By default, 3.
     pub blobs: usize,
@@ -133,6 +147,7 @@ impl Default for PushOptions {
             platforms: Platforms::default(),
             plain_http: false,
             token_hosts: Vec::new(),
+            auth_file: None,
             blobs: transfer::PushOptions::default().blobs,
             progress: Arc::new(Silent),
         }
@@ -158,6 +173,13 @@ impl PushOptions {
     #[must_use]
     pub fn with_token_hosts(mut self, token_hosts: Vec<Host>) -> Self {
         self.token_hosts = token_hosts;
+        self
+    }
+
+    /// Sets [`auth_file`](Self::auth_file).
+    #[must_use]
+    pub fn with_auth_file(mut self, auth_file: impl Into<Option<PathBuf>>) -> Self {
+        self.auth_file = auth_file.into();
         self
     }
 

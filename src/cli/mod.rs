@@ -19,12 +19,16 @@ mod ingest;
 mod init;
 mod inspect;
 mod lease;
+#[cfg(feature = "registry")]
+mod login;
 mod manual;
 mod mount;
 mod names;
 mod output;
 mod place;
 mod progress;
+#[cfg(feature = "registry")]
+mod prompt;
 mod prune;
 #[cfg(feature = "registry")]
 mod remote;
@@ -100,6 +104,10 @@ enum Command {
     Pull(remote::Pull),
     #[cfg(feature = "registry")]
     Push(remote::Push),
+    #[cfg(feature = "registry")]
+    Login(login::Login),
+    #[cfg(feature = "registry")]
+    Logout(login::Logout),
     Images(images::Images),
     Inspect(inspect::Inspect),
     Tag(images::Tag),
@@ -248,6 +256,10 @@ impl Command {
             Command::Pull(command) => command.run(context).await,
             #[cfg(feature = "registry")]
             Command::Push(command) => command.run(context).await,
+            #[cfg(feature = "registry")]
+            Command::Login(command) => command.run(context).await,
+            #[cfg(feature = "registry")]
+            Command::Logout(command) => command.run(context).await,
             Command::Images(command) => command.run(context).await,
             Command::Inspect(command) => command.run(context).await,
             Command::Tag(command) => command.run(context).await,

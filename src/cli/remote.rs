@@ -1,5 +1,7 @@
 //! `cas pull` and `cas push`: images from and to registries.
 
+use std::path::PathBuf;
+
 use cas::image::{FullName, Reference, familiar};
 use cas::{Error, ImageRef, Platform, Platforms, PullOptions, PushOptions, Result};
 use clap::{Args, ValueEnum};
@@ -70,6 +72,9 @@ struct Remote {
     /// Use plain HTTP (automatic for a registry on this machine that does not require TLS)
     #[arg(long)]
     plain_http: bool,
+    /// Look for the login in this file first, as podman does [default: $REGISTRY_AUTH_FILE]
+    #[arg(long, value_name = "FILE")]
+    authfile: Option<PathBuf>,
 }
 
 impl Remote {
@@ -89,6 +94,7 @@ impl Pull {
             .with_policy(self.policy.into())
             .with_unpack(self.unpack)
             .with_plain_http(self.remote.plain_http)
+            .with_auth_file(self.remote.authfile)
             .with_progress(context.progress.clone());
         let pulled = cas.pull_with(self.reference, options).await?;
         let (image, snapshot) = (pulled.image, pulled.snapshot);
@@ -113,6 +119,7 @@ impl Push {
         let options = PushOptions::default()
             .with_platforms(self.remote.platforms())
             .with_plain_http(self.remote.plain_http)
+            .with_auth_file(self.remote.authfile)
             .with_progress(context.progress.clone());
         let target = cas.push_with(&image, &reference, options).await?;
         let mut made = json!({"image": self.image, "target": target});

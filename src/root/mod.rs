@@ -31,6 +31,25 @@ use rustix::io::Errno;
 pub use self::engines::{Engines, Table};
 pub use self::registries::RegistryTable;
 
+/// Returns the hosts of token services that `cas.toml` of the root in this directory names for a
+/// registry. Returns none if there is no root.
+///
+/// # Errors
+/// `Corrupt` if the file does not parse; `InvalidArgument` if it names something that is not a host;
+/// errors of the file system.
+#[cfg(feature = "registry")]
+pub fn token_hosts(
+    root: impl AsRef<Path>,
+    registry: &cas_distribution::Host,
+) -> Result<Vec<cas_distribution::Host>> {
+    let path = root.as_ref();
+    match fs::read_to_string(path.join(file::NAME)) {
+        Ok(text) => Root::new(path, file::parse(&text, path)?)?.token_hosts(&registry.to_string()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(no_directory(error, path)).during("open root", path.display()),
+    }
+}
+
 pub(crate) use self::snapshotter::parse as parse_snapshotter;
 
 /// An open root directory.

@@ -7,6 +7,7 @@ mod heals;
 mod helpers;
 mod hostile;
 mod hub;
+mod log_in;
 mod login;
 mod logins;
 mod ranges;

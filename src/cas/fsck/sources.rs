@@ -55,7 +55,11 @@ impl<'a> RepairSources<'a> {
     #[cfg(feature = "registry")]
     async fn connect(&self, reference: &str) -> Result<Arc<dyn Fetcher>> {
         let reference = crate::cas::RegistryRef::from(reference).0?;
-        let client = self.cas.connect(&reference, self.plain_http, Vec::new());
+        let options = cas_distribution::Options {
+            plain_http: self.plain_http,
+            ..Default::default()
+        };
+        let client = self.cas.connect(&reference, options);
         Ok(Arc::new(client.await?))
     }
 

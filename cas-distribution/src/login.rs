@@ -1,0 +1,175 @@
+//! Logging in to a registry, and logging out.
+
+use std::path::{Path, PathBuf};
+
+use cas_core::{Error, ErrorKind, Result};
+use reqwest::{Method, StatusCode, Url};
+
+use crate::auth::Auth;
+use crate::client::{self, Options};
+use crate::credentials::Credentials;
+use crate::error::{self, REGISTRY};
+use crate::host::Host;
+use crate::keys::Keys;
+use crate::{http, logins, runtime, save};
+
+/// Where a login was saved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LoggedIn {
+    /// The file of logins.
+    pub file: PathBuf,
+    /// The program of the credential helper that keeps the login, if the file names one. Otherwise
+    /// the file itself has the login, and does not encrypt it.
+    pub helper: Option<String>,
+    /// What is unusual about the login.
+    pub warnings: Vec<String>,
+}
+
+/// Logs in to a registry: checks a name and a password with it, and then saves them where docker
+/// does. They are saved in [`Options::auth_file`], otherwise in `$REGISTRY_AUTH_FILE`, otherwise in
+/// docker's `config.json`, or in the credential helper that this file names. Returns where.
+///
+/// # Errors
+/// `InvalidArgument` for a name that is empty or contains a colon, or an empty password; `Denied` if
+/// the registry refuses them, or if its token service may not get them; `Unavailable` if the registry
+/// does not answer; `FailedPrecondition` if the helper fails; errors of the file. Nothing is saved
+/// then.
+pub async fn log_in(
+    registry: &Host,
+    name: &str,
+    password: &str,
+    options: Options,
+) -> Result<LoggedIn> {
+    let failed = |error: Error| error.operation("log in to").subject(registry);
+    if name.is_empty() || name.contains(':') || password.is_empty() {
+        let why = "expected a name without a colon, and a password; neither may be empty";
+        return Err(failed(Error::invalid(why)));
+    }
+    let login = Credentials::Password {
+        name: name.to_owned(),
+        password: password.to_owned(),
+    };
+    let host = registry.to_string();
+    let work = async move { save_checked(&host, login, options).await };
+    runtime::run(work).await.map_err(failed)
+}
+
+/// Removes the login for a registry from where [`log_in`] saves it. Returns warnings: about another
+/// login for it, which is used from now on.
+///
+/// # Errors
+/// `NotFound` if there is no login; otherwise as [`log_in`].
+pub async fn log_out(registry: &Host, file: Option<PathBuf>) -> Result<Vec<String>> {
+    let failed = |error: Error| error.operation("log out of").subject(registry);
+    let host = registry.to_string();
+    let work = async move {
+        let keys = keys(&host)?;
+        let from = logins::written(file.as_deref())?;
+        if !save::remove(&from, &keys).await? {
+            let why = format!("{} has no login for it", from.display());
+            return Err(Error::not_found(format!("{why}; check the host")));
+        }
+        let other = logins::find(&keys, file.as_deref()).await?;
+        let other = other.login.and(other.file);
+        Ok(other.map(|file| other_login(&file, &host, "is used from now on")))
+    };
+    let warning = runtime::run(work).await.map_err(failed)?;
+    Ok(warning.into_iter().collect())
+}
+
+/// Removes all logins from where [`log_in`] saves them. Returns their keys, most of which are hosts.
+///
+/// # Errors
+/// `FailedPrecondition` if a credential helper fails; errors of the file.
+pub async fn log_out_of_all(file: Option<PathBuf>) -> Result<Vec<String>> {
+    runtime::run(async move { save::remove_all(&logins::written(file.as_deref())?).await }).await
+}
+
+async fn save_checked(host: &str, login: Credentials, options: Options) -> Result<LoggedIn> {
+    let file = logins::written(options.auth_file.as_deref())?;
+    let chosen = options.auth_file.clone();
+    let mut warnings = Vec::new();
+    if !is_accepted(host, &login, options).await? {
+        warnings.push(format!(
+            "{host} does not ask for a login, so the name and the password could not be checked"
+        ));
+    }
+    let keys = keys(host)?;
+    let Credentials::Password { name, password } = &login else {
+        return Err(Error::internal(
+            "a login without a password; please report it",
+        ));
+    };
+    let helper = save::save(&file, &keys, name, password).await?;
+    let first = logins::find(&keys, chosen.as_deref()).await?;
+    warnings.extend(first.warnings);
+    if first.login.is_some_and(|first| first != login)
+        && let Some(other) = first.file
+    {
+        warnings.push(other_login(&other, host, "is used before this one"));
+    }
+    Ok(LoggedIn {
+        file,
+        helper,
+        warnings,
+    })
+}
+
+/// Returns the warning about a login in another file.
+fn other_login(file: &Path, host: &str, use_of_it: &str) -> String {
+    let file = file.display();
+    format!(
+        "{file} has another login for {host}, which {use_of_it}; to remove it, use `cas logout \
+         --authfile {file} {host}`"
+    )
+}
+
+fn keys(host: &str) -> Result<Keys> {
+    Ok(Keys::new(&client::url(host, "", "https")?, ""))
+}
+
+/// Checks a login with the registry. Returns whether the registry asked for it.
+///
+/// # Errors
+/// `Denied` if it is refused, or may not be sent; as [`http::send`].
+async fn is_accepted(host: &str, login: &Credentials, options: Options) -> Result<bool> {
+    let (http, url) = client::reach(host, "", options.plain_http).await?;
+    let auth = Auth::new(url.clone(), host, "", options).with_login(login.clone());
+    let ask = |shown: Option<_>| {
+        let request = http.request(Method::GET, &url)?;
+        let request = match shown {
+            Some(header) => request.header(reqwest::header::AUTHORIZATION, header),
+            None => request,
+        };
+        Ok::<_, Error>(request)
+    };
+    let asked = http::send(ask(None)?, &url).await?;
+    if asked.status() != StatusCode::UNAUTHORIZED {
+        return check(asked.status(), &url).map(|()| false);
+    }
+    let before = auth.current().await;
+    auth.answer(&http, &before, asked.headers(), "").await?;
+    let shown = auth.current().await;
+    if let Some(withheld) = &shown.credit.withheld {
+        return Err(Error::new(ErrorKind::Denied, withheld.clone()).backend(REGISTRY));
+    }
+    let answered = http::send(ask(shown.header)?, &url).await?;
+    match answered.status() {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            Err(error::refused(answered, &shown.credit).await)
+        }
+        status => check(status, &url).map(|()| true),
+    }
+}
+
+/// Checks that an answer to a request of `/v2/` is that of a registry.
+fn check(status: StatusCode, url: &Url) -> Result<()> {
+    if status.is_success() {
+        return Ok(());
+    }
+    Err(error::unexpected(
+        url,
+        &format!("answered {status} to a request of /v2/"),
+    ))
+}

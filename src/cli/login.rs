@@ -1,0 +1,159 @@
+//! `cas login` and `cas logout`: logins for registries, where docker and podman find them, too.
+
+use std::io::{self, IsTerminal, Read};
+use std::path::PathBuf;
+
+use cas::distribution::{Host, Options, log_in, log_out, log_out_of_all};
+use cas::{Error, Result, limit};
+use clap::Args;
+use serde_json::json;
+
+use super::Context;
+use super::prompt::{self, off_this_thread};
+
+/// The registry that is meant if none is named.
+const HUB: &str = "docker.io";
+
+/// Log in to a registry
+#[derive(Args)]
+#[command(after_help = "Examples:
+  cas login registry.example
+  cas login --username me --password-stdin < password.txt
+
+The name and the password are checked with the registry, and then saved in Docker's config.json, or
+in the credential helper that this file names. docs/CREDENTIALS.md has the rules.")]
+pub(crate) struct Login {
+    /// HOST[:PORT] of the registry
+    #[arg(value_name = "HOST", default_value = HUB, value_parser = host)]
+    registry: Host,
+    /// Name of the user [default: asks for it]
+    #[arg(short, long, value_name = "NAME")]
+    username: Option<String>,
+    /// Read the password from standard input
+    #[arg(long, requires = "username")]
+    password_stdin: bool,
+    /// Is refused: every user of this machine can read the arguments of a command
+    #[arg(short, long, hide = true, value_name = "PASSWORD")]
+    password: Option<String>,
+    /// Save the login in this file, as podman does [default: $REGISTRY_AUTH_FILE, or Docker's]
+    #[arg(long, value_name = "FILE")]
+    authfile: Option<PathBuf>,
+    /// Use plain HTTP (automatic for a registry on this machine that does not require TLS)
+    #[arg(long)]
+    plain_http: bool,
+}
+
+/// Log out of a registry
+#[derive(Args)]
+#[command(after_help = "Examples:\n  cas logout registry.example\n  cas logout --all")]
+pub(crate) struct Logout {
+    /// HOST[:PORT] of the registry
+    #[arg(value_name = "HOST", default_value = HUB, value_parser = host)]
+    registry: Host,
+    /// Remove all logins
+    #[arg(long, conflicts_with = "registry")]
+    all: bool,
+    /// Remove the login from this file [default: $REGISTRY_AUTH_FILE, or Docker's]
+    #[arg(long, value_name = "FILE")]
+    authfile: Option<PathBuf>,
+}
+
+/// Parses the host of a registry, or its URL, as in `https://index.docker.io/v1/`.
+fn host(text: &str) -> Result<Host> {
+    let host = match text.split_once("://") {
+        Some(("http" | "https", rest)) => rest.split('/').next().unwrap_or_default(),
+        _ => text,
+    };
+    host.parse()
+}
+
+impl Login {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
+        let token_hosts = cas::token_hosts(context.root()?, &self.registry)?;
+        let (name, password) = self.ask().await?;
+        let options = Options {
+            plain_http: self.plain_http,
+            token_hosts,
+            auth_file: self.authfile,
+        };
+        let done = log_in(&self.registry, &name, &password, options).await?;
+        for warning in &done.warnings {
+            context.progress.warn(warning);
+        }
+        let registry = self.registry.to_string();
+        let made = json!({
+            "registry": registry, "username": name, "file": done.file, "helper": done.helper,
+        });
+        context.out.item(&made, || {
+            let place = match done.helper {
+                Some(helper) => helper,
+                None => format!("{}, which is not encrypted", done.file.display()),
+            };
+            format!("logged in to {registry} as {name}; the login is in {place}")
+        })
+    }
+
+    /// Returns the name and the password.
+    async fn ask(&self) -> Result<(String, String)> {
+        let refused = |why: &'static str| Err(Error::invalid(why).operation("log in"));
+        if self.password.is_some() {
+            return refused(
+                "every user of this machine can read the arguments of a command; give the password \
+                 with --password-stdin, or without it at the terminal, and change one that was an \
+                 argument",
+            );
+        }
+        if self.password_stdin {
+            let name = self.username.clone().unwrap_or_default();
+            return Ok((name, off_this_thread(from_stdin).await?));
+        }
+        if !io::stdin().is_terminal() {
+            return refused(
+                "standard input is not a terminal; give the name with --username, and the password \
+                 with --password-stdin",
+            );
+        }
+        let name = match &self.username {
+            Some(name) => name.clone(),
+            None => prompt::ask("Username: ").await?.trim().to_owned(),
+        };
+        Ok((name, prompt::ask_secret("Password: ").await?))
+    }
+}
+
+/// Reads the password from standard input, without the line break at its end.
+fn from_stdin() -> Result<String> {
+    let mut text = Vec::new();
+    io::stdin().take(limit::SECRET + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > limit::SECRET {
+        let allowed = limit::SECRET;
+        let why = format!("the password has more than {allowed} bytes; check standard input");
+        return Err(Error::out_of_range(why).operation("log in"));
+    }
+    let text = String::from_utf8(text).map_err(|_| {
+        Error::invalid("the password is not UTF-8; check standard input").operation("log in")
+    })?;
+    Ok(prompt::line(&text).to_owned())
+}
+
+impl Logout {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
+        if self.all {
+            let removed = log_out_of_all(self.authfile).await?;
+            return removed
+                .iter()
+                .try_for_each(|registry| said(context, registry));
+        }
+        for warning in log_out(&self.registry, self.authfile).await? {
+            context.progress.warn(&warning);
+        }
+        said(context, &self.registry.to_string())
+    }
+}
+
+fn said(context: &Context, registry: &str) -> Result<()> {
+    let made = json!({"loggedOut": registry});
+    context
+        .out
+        .item(&made, || format!("logged out of {registry}"))
+}

@@ -1,0 +1,89 @@
+//! Questions to the person at the terminal.
+
+use std::io::{self, BufRead, Read};
+use std::thread;
+
+use cas::{Error, Result, limit};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use tokio::sync::oneshot;
+
+/// Asks for a line. Returns it without its end.
+///
+/// # Errors
+/// `InvalidArgument` if standard input ends; `OutOfRange` for a line that is longer than
+/// [`limit::SECRET`].
+pub(crate) async fn ask(question: &str) -> Result<String> {
+    eprint!("{question}");
+    off_this_thread(read_line).await
+}
+
+/// Asks for a line, and does not show what is typed. If the future is dropped, the terminal shows
+/// it again.
+///
+/// # Errors
+/// As [`ask`].
+pub(crate) async fn ask_secret(question: &str) -> Result<String> {
+    let _hidden = Hidden::begin()?;
+    ask(question).await
+}
+
+/// Does work that waits for input on a thread of its own, so that a signal can end the command
+/// meanwhile. Returns its result.
+pub(crate) async fn off_this_thread(
+    work: impl FnOnce() -> Result<String> + Send + 'static,
+) -> Result<String> {
+    let (sender, receiver) = oneshot::channel();
+    thread::Builder::new().spawn(move || {
+        // The receiver is gone if a signal has ended the command.
+        let _ = sender.send(work());
+    })?;
+    let gone = |_| Error::internal("reading from standard input panicked; please report it");
+    receiver.await.map_err(gone)?
+}
+
+fn read_line() -> Result<String> {
+    let mut text = String::new();
+    let mut input = io::stdin().lock().take(limit::SECRET + 1);
+    input.read_line(&mut text)?;
+    if text.len() as u64 > limit::SECRET {
+        let allowed = limit::SECRET;
+        return Err(Error::out_of_range(format!(
+            "the line has more than {allowed} bytes; type a shorter one"
+        )));
+    }
+    if text.is_empty() {
+        return Err(Error::invalid(
+            "standard input ended before an answer; try again",
+        ));
+    }
+    Ok(line(&text).to_owned())
+}
+
+/// Returns a text without the line break at its end.
+pub(crate) fn line(text: &str) -> &str {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    text.strip_suffix('\r').unwrap_or(text)
+}
+
+/// A terminal that does not show what is typed, until this value is dropped.
+struct Hidden {
+    before: Termios,
+}
+
+impl Hidden {
+    fn begin() -> Result<Self> {
+        let before = tcgetattr(io::stdin()).map_err(io::Error::from)?;
+        let mut hidden = before.clone();
+        hidden.local_modes.remove(LocalModes::ECHO);
+        hidden.local_modes.insert(LocalModes::ECHONL);
+        tcsetattr(io::stdin(), OptionalActions::Flush, &hidden).map_err(io::Error::from)?;
+        Ok(Hidden { before })
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        // The terminal may be gone.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
+    }
+}
