@@ -14,7 +14,7 @@ use crate::common::{fails, ok, text};
 
 /// A line of a script: answers with the login of [`AUTH`].
 pub(crate) const ANSWER: &str = r#"echo '{"ServerURL":"x","Username":"me","Secret":"pass:word"}'"#;
-/// A line of a script: says that there is no login.
+/// A line of a script: says that it has none.
 pub(crate) const NONE: &str = "{ echo 'credentials not found in native keychain'; exit 1; }";
 
 /// Writes the helper `name` into `home`: a shell script.
@@ -155,6 +155,32 @@ fn a_helper_without_a_login_is_passed_over_without_a_warning() {
         assert!(out.status.success() && !said.contains("warning"), "{said}");
     }
     assert_eq!(shown(&registry), [None, None]);
+}
+
+#[test]
+fn a_repair_goes_on_without_a_broken_helper() {
+    let registry = public();
+    let scratch = tempfile::tempdir().unwrap();
+    let home = scratch.path();
+    let tool = |words: &[&str]| {
+        let mut tool = cas(&home.join("root"), home);
+        tool.args(words);
+        tool
+    };
+    ok(&mut tool(&["pull", &registry.image()]));
+    let blobs = fs::read_dir(home.join("root/store/blobs/sha256")).unwrap();
+    for blob in blobs {
+        fs::remove_file(blob.unwrap().path()).unwrap();
+    }
+    fs::write(home.join("config.json"), r#"{"credsStore": "absent"}"#).unwrap();
+    let out = tool(&["fsck", "--repair"]).output().unwrap();
+    let said = text(&out.stderr);
+    assert!(out.status.success(), "{said}");
+    assert_eq!(
+        said.matches("docker-credential-absent").count(),
+        1,
+        "{said}"
+    );
 }
 
 #[test]

@@ -115,7 +115,10 @@ impl Cas {
             progress: Arc::clone(&progress),
         };
         let snapshotters = cas.collected_snapshotters();
-        let mut report = match check::check(&cas.store, &snapshotters, &check).await {
+        let checked = check::check(&cas.store, &snapshotters, &check).await;
+        #[cfg(feature = "registry")]
+        sources.warn_of_helpers(&*progress);
+        let mut report = match checked {
             // The damage that was found already is the reason. It must be repaired before the rest
             // can be checked.
             Err(error) if error.kind() == ErrorKind::Corrupt && !findings.is_empty() => {

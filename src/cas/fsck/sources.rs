@@ -25,6 +25,9 @@ pub(super) struct RepairSources<'a> {
         allow(dead_code, reason = "connects to registries")
     )]
     plain_http: bool,
+    /// The clients of registries so far.
+    #[cfg(feature = "registry")]
+    clients: std::sync::Mutex<Vec<cas_distribution::Client>>,
 }
 
 impl<'a> RepairSources<'a> {
@@ -37,6 +40,8 @@ impl<'a> RepairSources<'a> {
             cas,
             chosen: None,
             plain_http,
+            #[cfg(feature = "registry")]
+            clients: std::sync::Mutex::default(),
         };
         if let Some(from) = from {
             let chosen = sources.choose(from).await;
@@ -59,8 +64,19 @@ impl<'a> RepairSources<'a> {
             plain_http: self.plain_http,
             ..Default::default()
         };
-        let client = self.cas.connect(&reference, options);
-        Ok(Arc::new(client.await?))
+        let client = self.cas.connect(&reference, options).await?;
+        cas_core::sync::lock(&self.clients).push(client.clone());
+        Ok(Arc::new(client))
+    }
+
+    /// Warns of credential helpers that were skipped, each once.
+    #[cfg(feature = "registry")]
+    pub(super) fn warn_of_helpers(&self, progress: &dyn cas_core::Progress) {
+        let clients = cas_core::sync::lock(&self.clients);
+        let warnings = clients.iter().flat_map(cas_distribution::Client::warnings);
+        for message in std::collections::BTreeSet::from_iter(warnings) {
+            progress.warn(message);
+        }
     }
 
     #[cfg(not(feature = "registry"))]
