@@ -205,8 +205,7 @@ impl Auth {
             }
             Some(Credentials::Identity(_)) | None => {
                 return Err(denied(
-                    "it requires a name and a password, and Docker's config.json has none for it; \
-                     use `docker login`"
+                    "it requires a name and a password, and none were found; use `cas login`"
                         .to_owned(),
                 ));
             }
@@ -284,8 +283,8 @@ impl State {
     fn show(&mut self, answer: Answer) -> Result<()> {
         let mut header = HeaderValue::try_from(answer.header).map_err(|_| {
             denied(
-                "the token for it is not valid in a header; check its token service, or use \
-                 `docker login` again"
+                "the token for it is not valid in a header; check its token service, or use `cas \
+                 login` again"
                     .to_owned(),
             )
         })?;

@@ -93,7 +93,7 @@ impl Saved {
         let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
         let pair = decoded.as_deref().and_then(|text| text.split_once(':'));
         let (name, password) = pair.ok_or_else(|| {
-            Error::invalid("an `auth` is not NAME:PASSWORD in base64; use `docker login` again")
+            Error::invalid("an `auth` is not NAME:PASSWORD in base64; use `cas login` again")
         })?;
         let password = password.trim_end_matches('\0');
         Ok(Credentials::of(name.to_owned(), password.to_owned()))

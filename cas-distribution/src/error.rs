@@ -51,12 +51,11 @@ impl Credit {
             (None, None) => format!("{absent}: {LOG_IN}"),
             (None, Some(login)) if status == StatusCode::UNAUTHORIZED && !self.accepted => {
                 format!(
-                    "the registry refused {login}: check the password, and use `docker login` \
-                     again"
+                    "the registry refused {login}: check the password, and use `cas login` again"
                 )
             }
             (None, Some(login)) => format!(
-                "{absent} than those of {login}: check the name, or use `docker login` as another \
+                "{absent} than those of {login}: check the name, or use `cas login` as another \
                  user"
             ),
         }
@@ -64,7 +63,8 @@ impl Credit {
 }
 
 /// What to do if a registry refuses.
-const LOG_IN: &str = "check the name, or use `docker login`, whose credentials cas reads";
+const LOG_IN: &str =
+    "check the name, or use `cas login`; the logins of docker and podman are found, too";
 
 /// Returns the error for an answer that is not a success. `credit` is what was shown to get it.
 pub(crate) async fn refused(response: Response, credit: &Credit) -> Error {

@@ -59,7 +59,7 @@ pub async fn log_in(
 /// login for it, which is used from now on.
 ///
 /// # Errors
-/// `NotFound` if there is no login; otherwise as [`log_in`].
+/// `NotFound` if none is there; otherwise as [`log_in`].
 pub async fn log_out(registry: &Host, file: Option<PathBuf>) -> Result<Vec<String>> {
     let failed = |error: Error| error.operation("log out of").subject(registry);
     let host = registry.to_string();

@@ -14,12 +14,15 @@
 use std::env::var_os;
 use std::path::{Path, PathBuf};
 
-use cas_core::{Context, Error, Result};
+use cas_core::{Context, Error, ErrorKind, Result};
 
 use crate::config::Config;
 use crate::credentials::Credentials;
 use crate::helper::{self, Helper};
 use crate::keys::Keys;
+
+/// Where the files of users are if they have no `$XDG_RUNTIME_DIR`.
+const RUN: &str = "/run/containers";
 
 /// What the search for a login has found.
 #[derive(Default)]
@@ -44,7 +47,7 @@ struct Source {
 /// Errors of [`Config::read`], and of an entry for these keys that does not decode.
 pub(crate) async fn find(keys: &Keys, file: Option<&Path>) -> Result<Found> {
     if let Some(file) = file.filter(|file| !file.exists()) {
-        let error = Error::not_found("there is no such file of logins; check the path");
+        let error = Error::not_found("expected a file of logins, found nothing; check the path");
         return Err(error).during("read", file.display());
     }
     let mut found = Found::default();
@@ -53,8 +56,14 @@ pub(crate) async fn find(keys: &Keys, file: Option<&Path>) -> Result<Found> {
     for source in sources(file, &Places::of_system()) {
         let path = source.path.clone();
         let read = move || Config::read(&source.path, source.is_legacy);
-        let Some(config) = blocking(read).await? else {
-            continue;
+        let config = match blocking(read).await {
+            Ok(Some(config)) => config,
+            Ok(None) => continue,
+            Err(error) if file != Some(&path) && error.kind() == ErrorKind::Denied => {
+                found.warnings.extend(unreadable(&path, &error));
+                continue;
+            }
+            Err(error) => return Err(error),
         };
         for name in config.helpers(keys) {
             let program = helper::program(name);
@@ -89,6 +98,13 @@ pub(crate) async fn find(keys: &Keys, file: Option<&Path>) -> Result<Found> {
         }
     }
     Ok(found)
+}
+
+/// Returns the warning about a file of another user. The directory that stands in for
+/// `$XDG_RUNTIME_DIR` is closed to users who never had a login in it.
+fn unreadable(path: &Path, error: &Error) -> Option<String> {
+    let is_stand_in = path.starts_with(RUN);
+    (!is_stand_in).then(|| format!("{error}; the file was skipped; correct its owner"))
 }
 
 /// Returns the file into which a login is written: `file` if the caller names one, otherwise
@@ -170,7 +186,7 @@ fn sources(file: Option<&Path>, places: &Places) -> Vec<Source> {
     let chosen = chosen.or_else(|| places.registry_auth_file.clone());
     let first = chosen.unwrap_or_else(|| match &places.runtime {
         Some(directory) => directory.join(PODMAN),
-        None => format!("/run/containers/{}/auth.json", places.user).into(),
+        None => Path::new(RUN).join(format!("{}/auth.json", places.user)),
     });
     let config = places.config.clone().or_else(|| home(".config"));
     let config = config.map(|directory| directory.join(PODMAN));
@@ -226,6 +242,18 @@ mod tests {
         assert_eq!(paths(Some("a"), &places), ["a", config, docker, legacy]);
         let only_legacy = |source: &Source| source.is_legacy == source.path.ends_with(".dockercfg");
         assert!(sources(None, &places).iter().all(only_legacy));
+    }
+
+    #[test]
+    fn a_file_of_another_user_is_skipped_with_a_warning() {
+        let denied = || Error::from(std::io::Error::from(std::io::ErrorKind::PermissionDenied));
+        assert_eq!(denied().kind(), ErrorKind::Denied);
+        let said = unreadable(Path::new("/home/me/.docker/config.json"), &denied());
+        assert!(said.unwrap().contains("was skipped"));
+        assert_eq!(
+            unreadable(Path::new("/run/containers/7/auth.json"), &denied()),
+            None
+        );
     }
 
     #[test]

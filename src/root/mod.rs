@@ -32,7 +32,7 @@ pub use self::engines::{Engines, Table};
 pub use self::registries::RegistryTable;
 
 /// Returns the hosts of token services that `cas.toml` of the root in this directory names for a
-/// registry. Returns none if there is no root.
+/// registry. Returns none without a root.
 ///
 /// # Errors
 /// `Corrupt` if the file does not parse; `InvalidArgument` if it names something that is not a host;

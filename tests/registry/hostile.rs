@@ -116,8 +116,8 @@ fn documents_that_are_not_images_are_refused() {
 fn statuses_become_exit_codes() {
     let sample = Sample::new(&[10]);
     for (status, code, word) in [
-        (401, 7, "docker login"),
-        (403, 7, "docker login"),
+        (401, 7, "cas login"),
+        (403, 7, "cas login"),
         (404, 3, "check the name"),
         (418, 7, "418"),
         (429, 7, "after 30"),

@@ -14,7 +14,9 @@ use super::fake::{Answer, Fake, Request};
 use super::helpers::{self, helper};
 use super::login::AUTH;
 use super::sample::Sample;
-use crate::common::{fails, ok, text};
+use crate::common::docker::{PASSWORD, PROGRAM, Registry, USER};
+use crate::common::shop::{GZIP, Shop};
+use crate::common::{can, fails, ok, text};
 
 /// Starts a registry that accepts the login of [`AUTH`]: by itself, or by its token service.
 fn registry(has_tokens: bool) -> Fake {
@@ -356,6 +358,44 @@ fn what_is_no_longer_a_registry_or_asks_for_nothing_is_said() {
         out.status.success() && said.contains("could not be checked"),
         "{said}"
     );
+}
+
+#[test]
+fn skopeo_and_cas_find_each_others_logins() {
+    if !can(&["skopeo", PROGRAM, "htpasswd"]) {
+        return;
+    }
+    let shop = Shop::open();
+    let registry = Registry::closed(shop.scratch.path());
+    let home = shop.scratch.path();
+    let there = registry.at("app:1");
+    let out = login(home, &[&registry.host], PASSWORD);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    ok(cas(&shop.root, home).args(["push", GZIP, &there]));
+    let skopeo = |words: &[&str]| {
+        let mut skopeo = Command::new("skopeo");
+        let tool = cas(home, home);
+        skopeo.envs(
+            tool.get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+        skopeo.args(words);
+        skopeo
+    };
+    let inspect = format!("docker://{there}");
+    ok(&mut skopeo(&["inspect", "--tls-verify=false", &inspect]));
+    ok(&mut logout(home, &[&registry.host]));
+    fails(&mut skopeo(&["inspect", "--tls-verify=false", &inspect]), 1);
+    let mut theirs = skopeo(&[
+        "login",
+        "--tls-verify=false",
+        "-u",
+        USER,
+        "--password-stdin",
+    ]);
+    let out = with_password(theirs.arg(&registry.host), PASSWORD);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    ok(cas(&shop.path("empty"), home).args(["pull", &there]));
 }
 
 /// `script` runs the tool at a terminal. What is typed there must not appear.

@@ -60,7 +60,7 @@ fn name_and_password_open_the_registry_of_the_field() {
     let home = shop.scratch.path();
     let there = registry.at("app:1");
     let said = fails(cas(&shop.root, home).args(["push", GZIP, &there]), 7);
-    assert!(said.contains("config.json"), "{said}");
+    assert!(said.contains("cas login"), "{said}");
     log_in(home, &registry.host, &json!({"auth": AUTH}));
     assert_eq!((USER, PASSWORD), ("me", "pass:word"));
     ok(cas(&shop.root, home).args(["push", GZIP, &there]));
@@ -96,7 +96,7 @@ fn a_refused_login_is_told_from_no_login_and_from_missing_rights() {
     const BASIC: &str = "Basic realm=\"x\"";
     const BEARER: &str = "Bearer realm=\"REALM\",service=\"fake\"";
     let login = json!({"auth": AUTH});
-    let no_login = "use `docker login`, whose credentials cas reads";
+    let no_login = "use `cas login`; the logins of docker and podman are found, too";
     for (challenge, token_status, credentials, expected, unexpected) in [
         (
             BASIC,

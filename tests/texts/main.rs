@@ -44,6 +44,27 @@ fn commands_features_and_documents_exist() {
 }
 
 #[test]
+fn rules_about_logins_name_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/CREDENTIALS.md")).unwrap();
+    let rules = page
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.ends_with("| test |"));
+    let mut count = 0;
+    for rule in rules {
+        let named = rule.trim_end_matches("` |").rsplit('`').next().unwrap();
+        let (file, test) = named.split_once("::").expect(rule);
+        let source = fs::read_to_string(root.join(file)).expect(file);
+        assert!(
+            source.contains(&format!("fn {test}()")),
+            "{file} has no test {test}"
+        );
+        count += 1;
+    }
+    assert!(count > 30, "only {count} rules");
+}
+
+#[test]
 fn readme_lists_every_feature() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let readme = fs::read_to_string(root.join("README.md")).unwrap();
