@@ -2,7 +2,7 @@
 //! else into the file itself.
 //!
 //! A file is replaced as a whole, so that a kill leaves the old or the new one. A kill may also leave
-//! the temporary file next to it, which only its owner can read and which the next change replaces.
+//! the temporary file next to it, which only its owner can read and which the next change removes.
 //! Changes by several processes wait for each other.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -57,9 +57,7 @@ pub(crate) async fn save(
 /// # Errors
 /// As [`save`].
 pub(crate) async fn remove(file: &Path, keys: &Keys) -> Result<bool> {
-    let Some(config) = Config::read(file, false)? else {
-        return Ok(false);
-    };
+    let config = Config::read(file, false)?.unwrap_or_default();
     let mut was_there = false;
     for helper in config.helpers(keys) {
         for key in keys.whole() {
@@ -67,11 +65,13 @@ pub(crate) async fn remove(file: &Path, keys: &Keys) -> Result<bool> {
             was_there |= erased.map_err(|why| failed(helper, &why, file))?;
         }
     }
-    edit(file, |auths| {
-        let before = auths.len();
-        auths.retain(|key, _| !keys.has(key));
-        was_there |= auths.len() < before;
-    })?;
+    if directory(file).is_dir() {
+        edit(file, |auths| {
+            let before = auths.len();
+            auths.retain(|key, _| !keys.has(key));
+            was_there |= auths.len() < before;
+        })?;
+    }
     Ok(was_there)
 }
 
@@ -90,10 +90,12 @@ pub(crate) async fn remove_all(file: &Path) -> Result<Vec<String>> {
             removed.push(key.to_owned());
         }
     }
-    edit(file, |auths| {
-        removed.extend(auths.keys().cloned());
-        auths.clear();
-    })?;
+    if directory(file).is_dir() {
+        edit(file, |auths| {
+            removed.extend(auths.keys().cloned());
+            auths.clear();
+        })?;
+    }
     removed.sort();
     removed.dedup();
     Ok(removed)
@@ -126,17 +128,23 @@ fn edit(file: &Path, change: impl FnOnce(&mut Map<String, Value>)) -> Result<()>
 fn replace(file: &Path, change: impl FnOnce(&mut Map<String, Value>)) -> Result<()> {
     // The file itself, not a link to it, is replaced.
     let file = file.canonicalize().unwrap_or_else(|_| file.to_owned());
-    let directory = match file.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
     let mut builder = DirBuilder::new();
-    builder.recursive(true).mode(0o700).create(directory)?;
-    let directory = File::open(directory)?;
+    builder
+        .recursive(true)
+        .mode(0o700)
+        .create(directory(&file))?;
+    let directory = File::open(directory(&file))?;
     match directory.lock() {
         // Some file systems have no locks.
         Err(error) if error.kind() == ErrorKind::Unsupported => {}
         locked => locked?,
+    }
+    let mut temporary = file.clone().into_os_string();
+    temporary.push(".new");
+    let temporary = PathBuf::from(temporary);
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        removed => removed?,
     }
     let before = bytes(&file)?;
     let mut document = match before.as_deref().map(<[u8]>::trim_ascii) {
@@ -156,8 +164,21 @@ fn replace(file: &Path, change: impl FnOnce(&mut Map<String, Value>)) -> Result<
         return Ok(());
     }
     let owner = fs::metadata(&file).ok().map(|old| (old.uid(), old.gid()));
-    write(&file, &printed(&document)?, owner)?;
+    let written = write(&temporary, &printed(&document)?, owner);
+    if let Err(error) = written.and_then(|()| fs::rename(&temporary, &file)) {
+        // The first error matters.
+        let _ = fs::remove_file(&temporary);
+        return Err(error.into());
+    }
     Ok(directory.sync_all()?)
+}
+
+/// Returns the directory that a file is in.
+fn directory(file: &Path) -> &Path {
+    let parent = file
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
 }
 
 /// Returns a document as docker writes it.
@@ -171,36 +192,21 @@ fn printed(document: &Map<String, Value>) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Replaces a file by one that only its owner can read.
+/// Writes a new file that only its owner can read.
 fn write(file: &Path, text: &[u8], owner: Option<(u32, u32)>) -> io::Result<()> {
-    let mut temporary = file.as_os_str().to_owned();
-    temporary.push(".new");
-    let temporary = PathBuf::from(temporary);
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        removed => removed?,
-    }
     let mut options = OpenOptions::new();
     let mut new = options
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(&temporary)?;
-    let written = (|| {
-        let own = new.metadata()?;
-        // The superuser may change the file of another user, who must be able to read it.
-        if let Some((user, group)) = owner.filter(|owner| *owner != (own.uid(), own.gid())) {
-            fchown(&new, Some(user), Some(group))?;
-        }
-        new.write_all(text)?;
-        new.sync_all()?;
-        fs::rename(&temporary, file)
-    })();
-    if written.is_err() {
-        // The first error matters.
-        let _ = fs::remove_file(&temporary);
+        .open(file)?;
+    let own = new.metadata()?;
+    // The superuser may change the file of another user, who must be able to read it.
+    if let Some((user, group)) = owner.filter(|owner| *owner != (own.uid(), own.gid())) {
+        fchown(&new, Some(user), Some(group))?;
     }
-    written
+    new.write_all(text)?;
+    new.sync_all()
 }
 
 #[cfg(test)]
@@ -308,6 +314,39 @@ mod tests {
         assert!(!run(remove(&scratch.file(), &keys("x.test"))).unwrap());
         assert!(run(remove_all(&scratch.file())).unwrap().is_empty());
         assert!(!scratch.file().exists());
+        let deeper = scratch.0.join("deeper/config.json");
+        assert!(!run(remove(&deeper, &keys("x.test"))).unwrap());
+        assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_logout_removes_what_a_killed_login_has_left() {
+        let scratch = Scratch::new("killed");
+        for all in [false, true] {
+            fs::write(scratch.0.join("config.json.new"), "secret").unwrap();
+            if all {
+                run(remove_all(&scratch.file())).unwrap();
+            } else {
+                run(remove(&scratch.file(), &keys("x.test"))).unwrap();
+            }
+            assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 0);
+        }
+    }
+
+    #[test]
+    fn the_file_of_another_user_stays_theirs() {
+        let scratch = Scratch::new("owner");
+        fs::write(scratch.file(), "{}").unwrap();
+        if std::os::unix::fs::chown(scratch.file(), Some(1234), Some(1234)).is_err() {
+            eprintln!("SKIPPED: not the superuser");
+            return;
+        }
+        run(save(&scratch.file(), &keys("x.test"), "a", "b")).unwrap();
+        let found = scratch.file().metadata().unwrap();
+        assert_eq!(
+            (found.uid(), found.gid(), found.mode() & 0o777),
+            (1234, 1234, 0o600)
+        );
     }
 
     #[test]
