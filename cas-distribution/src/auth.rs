@@ -89,12 +89,12 @@ struct Answer {
 impl Auth {
     /// Returns the state for a repository of the registry at this URL, before any challenge.
     /// References call the registry `host`. An empty `repository` stands for the registry as a whole.
-    pub(crate) fn new(registry: Url, host: &str, repository: &str, options: Options) -> Self {
+    pub(crate) fn new(registry: Url, host: &str, repository: &str, options: &Options) -> Self {
         Auth {
             host: host.to_owned(),
-            token_hosts: options.token_hosts,
+            token_hosts: options.token_hosts.clone(),
             keys: Keys::new(&registry, repository),
-            file: options.auth_file,
+            file: options.auth_file.clone(),
             found: OnceCell::new(),
             registry,
             state: Mutex::default(),

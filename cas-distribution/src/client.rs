@@ -58,11 +58,11 @@ impl Client {
         let reference = reference.clone();
         runtime::run(async move {
             let (host, repository) = (reference.host(), reference.repository());
-            let reached = reach(host, repository, options.plain_http).await;
+            let reached = reach(host, repository, &options).await;
             let (http, base) = reached.map_err(|error| error.subject(&reference))?;
             Ok(Client(Arc::new(Inner {
                 http,
-                auth: Auth::new(base.clone(), host, repository, options),
+                auth: Auth::new(base.clone(), host, repository, &options),
                 base,
                 reference,
                 ignores_ranges: AtomicBool::new(false),
@@ -94,10 +94,10 @@ impl Client {
 
 /// Returns connections to a repository of the registry that references call `host`, and its URL. An
 /// empty `repository` stands for the registry as a whole.
-pub(crate) async fn reach(host: &str, repository: &str, plain_http: bool) -> Result<(Http, Url)> {
+pub(crate) async fn reach(host: &str, repository: &str, options: &Options) -> Result<(Http, Url)> {
     let base = url(host, repository, "http")?;
     let http = Http::new(&base)?;
-    if plain_http || origin::is_loopback(&base) && !wants_tls(&http, &base).await {
+    if options.plain_http || origin::is_loopback(&base) && !wants_tls(&http, &base).await {
         return Ok((http, base));
     }
     Ok((http, url(host, repository, "https")?))

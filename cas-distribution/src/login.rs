@@ -88,9 +88,8 @@ pub async fn log_out_of_all(file: Option<PathBuf>) -> Result<Vec<String>> {
 
 async fn save_checked(host: &str, login: Credentials, options: Options) -> Result<LoggedIn> {
     let file = logins::written(options.auth_file.as_deref())?;
-    let chosen = options.auth_file.clone();
     let mut warnings = Vec::new();
-    if !is_accepted(host, &login, options).await? {
+    if !is_accepted(host, &login, &options).await? {
         warnings.push(format!(
             "{host} does not ask for a login, so the name and the password could not be checked"
         ));
@@ -102,7 +101,7 @@ async fn save_checked(host: &str, login: Credentials, options: Options) -> Resul
         ));
     };
     let helper = save::save(&file, &keys, name, password).await?;
-    let first = logins::find(&keys, chosen.as_deref()).await?;
+    let first = logins::find(&keys, options.auth_file.as_deref()).await?;
     warnings.extend(first.warnings);
     if first.login.is_some_and(|first| first != login)
         && let Some(other) = first.file
@@ -133,8 +132,8 @@ fn keys(host: &str) -> Result<Keys> {
 ///
 /// # Errors
 /// `Denied` if it is refused, or may not be sent; as [`http::send`].
-async fn is_accepted(host: &str, login: &Credentials, options: Options) -> Result<bool> {
-    let (http, url) = client::reach(host, "", options.plain_http).await?;
+async fn is_accepted(host: &str, login: &Credentials, options: &Options) -> Result<bool> {
+    let (http, url) = client::reach(host, "", options).await?;
     let auth = Auth::new(url.clone(), host, "", options).with_login(login.clone());
     let ask = |shown: Option<_>| {
         let request = http.request(Method::GET, &url)?;
