@@ -257,8 +257,14 @@ impl Auth {
             login: login.as_ref(),
             credit: &credit,
         };
-        let asked = Instant::now();
-        let token = token::fetch(http, &wanted).await?;
+        let mut patience = http.patience();
+        let (asked, token) = loop {
+            let asked = Instant::now();
+            match token::fetch(http, &wanted).await {
+                Ok(token) => break (asked, token),
+                Err(failure) => patience.wait(failure).await?,
+            }
+        };
         let header = format!("Bearer {}", token.text);
         credit.accepted = true;
         let renewal = Some(Renewal {

@@ -9,9 +9,10 @@ use cas_core::image::FullName;
 use cas_core::{Descriptor, Error, Result};
 use reqwest::{Method, StatusCode, Url};
 
+use crate::address::Judge;
 use crate::auth::Auth;
 use crate::http::Http;
-use crate::{Host, hub, origin, runtime};
+use crate::{Host, Timeouts, hub, origin, runtime};
 
 /// Maximum time that a registry on this machine may take to report that it requires TLS.
 const PROBE: Duration = Duration::from_secs(5);
@@ -28,6 +29,14 @@ pub struct Options {
     /// The file of logins that is read first, instead of podman's own. By default it is
     /// `$REGISTRY_AUTH_FILE`, if that is set.
     pub auth_file: Option<PathBuf>,
+    /// Another repository of the same registry that may have the blobs that are pushed. The registry
+    /// is asked to mount them from there.
+    pub mount_from: Option<String>,
+    /// Whether the registry may refer to addresses on this machine and in private networks, even if
+    /// it is not there itself. Link-local addresses are never connected to.
+    pub private_addresses: bool,
+    /// How long to wait, and for how long to repeat what fails.
+    pub timeouts: Timeouts,
 }
 
 /// A client for one name in a repository of a registry. Cheap to clone; clones share credentials.
@@ -42,6 +51,8 @@ pub(crate) struct Inner {
     pub(crate) base: Url,
     pub(crate) reference: FullName,
     pub(crate) auth: Auth,
+    /// A repository to mount blobs from.
+    pub(crate) mount_from: Option<String>,
     /// Whether the registry has answered a request for a range with anything but that range, such
     /// as the whole blob.
     pub(crate) ignores_ranges: AtomicBool,
@@ -65,6 +76,7 @@ impl Client {
                 auth: Auth::new(base.clone(), host, repository, &options),
                 base,
                 reference,
+                mount_from: options.mount_from,
                 ignores_ranges: AtomicBool::new(false),
             })))
         })
@@ -96,7 +108,8 @@ impl Client {
 /// empty `repository` stands for the registry as a whole.
 pub(crate) async fn reach(host: &str, repository: &str, options: &Options) -> Result<(Http, Url)> {
     let base = url(host, repository, "http")?;
-    let http = Http::new(&base)?;
+    let judge = Judge::new(&base, options.private_addresses);
+    let http = Http::new(&base, judge, options.timeouts.clone())?;
     if options.plain_http || origin::is_loopback(&base) && !wants_tls(&http, &base).await {
         return Ok((http, base));
     }
@@ -113,14 +126,19 @@ pub(crate) fn url(host: &str, repository: &str, scheme: &str) -> Result<Url> {
 
 /// Returns whether a registry on this machine refuses plain http. No credentials are sent.
 async fn wants_tls(http: &Http, base: &Url) -> bool {
-    let Ok(request) = http.request(Method::HEAD, base) else {
-        return true;
-    };
-    match tokio::time::timeout(PROBE, request.send()).await {
-        Ok(Ok(response)) => response.status() == StatusCode::BAD_REQUEST,
-        Ok(Err(error)) => !error.is_connect(),
-        Err(_) => false,
+    // A registry with TLS answers 400, or breaks the connection. But any connection may break once,
+    // and a registry without TLS may not know HEAD.
+    for method in [Method::HEAD, Method::GET] {
+        let Ok(request) = http.request(method, base) else {
+            return true;
+        };
+        match tokio::time::timeout(PROBE, request.send()).await {
+            Ok(Ok(response)) if response.status() == StatusCode::BAD_REQUEST => {}
+            Ok(Err(error)) if !error.is_connect() => {}
+            _ => return false,
+        }
     }
+    true
 }
 
 impl Inner {

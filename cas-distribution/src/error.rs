@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use cas_core::nulls::null_is_default;
 use cas_core::{Error, ErrorKind, limit};
-use reqwest::header::RETRY_AFTER;
+use reqwest::header::{HeaderValue, RETRY_AFTER};
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
 
-use crate::http;
+use crate::http::Http;
 use crate::origin::shown;
+use crate::retry::{self, Failure};
 
 /// The name of the backend in errors of a registry, its token service, or the connection to them.
 pub const REGISTRY: &str = "registry";
@@ -66,15 +67,15 @@ impl Credit {
 const LOG_IN: &str =
     "check the name, or use `cas login`; the logins of docker and podman are found, too";
 
-/// Returns the error for an answer that is not a success. `credit` is what was shown to get it.
-pub(crate) async fn refused(response: Response, credit: &Credit) -> Error {
+/// Returns the failure for an answer that is not a success. `credit` is what was shown to get it.
+pub(crate) async fn refused(http: &Http, response: Response, credit: &Credit) -> Failure {
     let status = response.status();
+    let after = retry::wanted_pause(response.headers());
     let from = shown(response.url());
     let wait = response.headers().get(RETRY_AFTER);
     let wait = wait.and_then(|wait| wait.to_str().ok()).map(str::to_owned);
-    let body = http::body(response, limit::ANSWER)
-        .await
-        .unwrap_or_default();
+    let body = http.body(response, limit::ANSWER).await;
+    let body = body.unwrap_or_default();
     let problem = serde_json::from_slice::<Answer>(&body).ok();
     let problem = problem.and_then(|answer| answer.errors.into_iter().next());
     let (code, said) = match problem {
@@ -101,7 +102,7 @@ pub(crate) async fn refused(response: Response, credit: &Credit) -> Error {
         StatusCode::PAYLOAD_TOO_LARGE => Error::out_of_range(format!(
             "{answered}; ask the operator of the registry for a higher limit"
         )),
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
+        status if retry::passes(status) || status.is_server_error() => {
             let wait = wait.map_or("later".to_owned(), |wait| {
                 format!(
                     "after {:.50} (seconds or a date)",
@@ -109,9 +110,6 @@ pub(crate) async fn refused(response: Response, credit: &Credit) -> Error {
                 )
             });
             Error::unavailable(format!("{answered}; try again {wait}"))
-        }
-        status if status.is_server_error() => {
-            Error::unavailable(format!("{answered}; try again later"))
         }
         _ if code == "DIGEST_INVALID" => Error::corrupt(format!(
             "{answered}; the bytes in the store may be damaged: run `cas fsck`"
@@ -121,7 +119,12 @@ pub(crate) async fn refused(response: Response, credit: &Credit) -> Error {
             format!("{answered}; check the name, or ask the operator of the registry{note}"),
         ),
     };
-    error.backend(REGISTRY)
+    let error = error.backend(REGISTRY);
+    if retry::passes(status) {
+        Failure::refused(error, after)
+    } else {
+        Failure::Stays(error)
+    }
 }
 
 /// Returns the error for root certificates that cannot be read, or a TLS library that fails.
@@ -132,12 +135,17 @@ pub(crate) fn tls(error: &rustls::Error) -> Error {
     .backend(REGISTRY)
 }
 
-/// Returns the error for a failed connection to `url`.
-pub(crate) fn broken(error: reqwest::Error, url: &Url) -> Error {
+/// Returns the failure of a connection to `url`. It may pass, unless an address or a certificate was
+/// refused, or a limit of the system is reached.
+pub(crate) fn broken(error: reqwest::Error, url: &Url) -> Failure {
     let error = error.without_url();
     let mut last = error.to_string();
     let mut cause = std::error::Error::source(&error);
     while let Some(inner) = cause {
+        // The address was refused.
+        if let Some(ours) = inner.downcast_ref::<Error>() {
+            return Failure::Stays(Error::new(ours.kind(), ours.to_string()).source(error));
+        }
         last = inner.to_string();
         cause = inner.source();
     }
@@ -145,29 +153,72 @@ pub(crate) fn broken(error: reqwest::Error, url: &Url) -> Error {
     if let Some(limit) = Error::of_system(&error)
         && limit.kind() == ErrorKind::OutOfRange
     {
-        return limit.operation("connect to").subject(shown(url));
+        return Failure::Stays(limit.operation("connect to").subject(shown(url)));
     }
-    let what = if error.is_connect() {
+    let (connecting, distrusted) = (error.is_connect(), is_distrusted(&error));
+    let what = if connecting {
         "cannot connect to"
     } else {
         "lost the connection to"
     };
     let from = shown(url);
-    Error::unavailable(format!(
-        "{what} {from}: {last}; check the host and the network"
-    ))
-    .source(error)
-    .backend(REGISTRY)
+    let message = format!("{what} {from}: {last}; check the host and the network");
+    let error = Error::unavailable(message).source(error).backend(REGISTRY);
+    match (distrusted, connecting) {
+        (true, _) => Failure::Stays(error),
+        (_, true) => Failure::unconnected(error),
+        _ => Failure::lost(error),
+    }
 }
 
-/// Returns the error for a connection to `url` on which nothing arrived while it was `waited` for.
-pub(crate) fn silent(url: &Url, waited: Duration) -> Error {
-    let seconds = waited.as_secs();
-    Error::unavailable(format!(
-        "no response from {} for {seconds} s; try again later",
+/// Returns whether an error comes from TLS. Another attempt would find the same certificate.
+fn is_distrusted(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(inner) = cause {
+        let wrapped = inner.downcast_ref::<std::io::Error>();
+        let wrapped = wrapped.and_then(|error| error.get_ref());
+        let tls = wrapped.and_then(|error| error.downcast_ref::<rustls::Error>());
+        if matches!(tls, Some(rustls::Error::InvalidCertificate(_))) {
+            return true;
+        }
+        cause = inner.source();
+    }
+    false
+}
+
+/// Returns the failure of a connection to `url` on which nothing arrived while it was `waited` for.
+pub(crate) fn silent(url: &Url, waited: Duration) -> Failure {
+    let message = format!(
+        "no response from {} for {}; try again later",
+        shown(url),
+        in_seconds(waited)
+    );
+    Failure::lost(Error::unavailable(message).backend(REGISTRY))
+}
+
+/// Returns the failure of a connection to `url` on which only `arrived` bytes came within `idle`,
+/// where `least` are demanded.
+pub(crate) fn slow(url: &Url, arrived: u64, idle: Duration, least: u64) -> Failure {
+    let message = format!(
+        "the connection to {} is too slow: expected at least {least} bytes in {}, found {arrived}; \
+         try again later",
+        shown(url),
+        in_seconds(idle)
+    );
+    Failure::lost(Error::unavailable(message).backend(REGISTRY))
+}
+
+/// Returns the failure of a body of `url` that ended before its announced end.
+pub(crate) fn ended_early(url: &Url) -> Failure {
+    let message = format!(
+        "lost the connection to {}: it ended too early; check the host and the network",
         shown(url)
-    ))
-    .backend(REGISTRY)
+    );
+    Failure::lost(Error::unavailable(message).backend(REGISTRY))
+}
+
+fn in_seconds(time: Duration) -> String {
+    format!("{} s", time.as_secs_f32())
 }
 
 /// Returns the error for a request that is redirected too often, the last time by `url`.
@@ -176,6 +227,14 @@ pub(crate) fn redirected(url: &Url) -> Error {
         "{} redirects again after the {} redirects that are followed; check the registry",
         shown(url),
         limit::REDIRECTS
+    ))
+    .backend(REGISTRY)
+}
+
+/// Returns the error for a registry that has stored other bytes than those of the digest.
+pub(crate) fn stored_other(expected: &str, found: &HeaderValue) -> Error {
+    Error::corrupt(format!(
+        "expected the digest {expected}, but the registry stored {found:.200?}; check the registry"
     ))
     .backend(REGISTRY)
 }

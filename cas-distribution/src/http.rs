@@ -1,23 +1,22 @@
 //! Sends one request and reads its answer, with timeouts.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use cas_core::{Error, Result};
+use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use reqwest::{ClientBuilder, Method, RequestBuilder, Response, Url, redirect};
 use rustls::crypto::ring;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::time::timeout;
 
+use crate::address::{Judge, Resolver};
 use crate::error;
 use crate::origin::is_local;
-
-/// How long connecting may take.
-const CONNECT: Duration = Duration::from_secs(20);
-/// How long to wait for the next byte.
-pub(crate) const IDLE: Duration = Duration::from_secs(60);
+use crate::pace::Pace;
+use crate::retry::{Failure, Patience};
+use crate::timeouts::Timeouts;
 
 /// Connections to a registry, and to the URLs it refers to. Redirects are not followed here, and
 /// bodies are not decompressed.
@@ -26,6 +25,8 @@ pub(crate) struct Http {
     /// Created when it is needed, because reading the root certificates takes a tenth of a second.
     encrypted: OnceLock<reqwest::Client>,
     local: bool,
+    judge: Arc<Judge>,
+    pub(crate) timeouts: Timeouts,
 }
 
 impl Http {
@@ -33,26 +34,31 @@ impl Http {
     ///
     /// # Errors
     /// `Unavailable` if the system does not provide what an HTTP client needs.
-    pub(crate) fn new(registry: &Url) -> Result<Self> {
-        let local = is_local(registry);
+    pub(crate) fn new(registry: &Url, judge: Judge, timeouts: Timeouts) -> Result<Self> {
+        let (local, judge) = (is_local(registry), Arc::new(judge));
         // This client is used for plain http, so it needs no root certificates.
         let tls = tls().map(|tls| tls.with_root_certificates(RootCertStore::empty()));
         let tls = tls
             .map_err(|error| error::tls(&error))?
             .with_no_client_auth();
-        let plain = builder(local).tls_backend_preconfigured(tls).build();
+        let plain = builder(local, &judge, &timeouts).tls_backend_preconfigured(tls);
+        let plain = plain.build();
         Ok(Http {
             plain: plain.map_err(|error| error::broken(error, registry))?,
             encrypted: OnceLock::new(),
             local,
+            judge,
+            timeouts,
         })
     }
 
     /// Returns a new request to `url`.
     ///
     /// # Errors
-    /// `Unavailable` if the root certificates of this system cannot be read.
+    /// `Denied` if the host is an address that must not be connected to; `Unavailable` if the root
+    /// certificates of this system cannot be read.
     pub(crate) fn request(&self, method: Method, url: &Url) -> Result<RequestBuilder> {
+        self.judge.check(url)?;
         if url.scheme() == "http" {
             return Ok(self.plain.request(method, url.clone()));
         }
@@ -63,12 +69,53 @@ impl Http {
                 let tls = tls
                     .map_err(|error| error::tls(&error))?
                     .with_no_client_auth();
-                let made = builder(self.local).tls_backend_preconfigured(tls).build();
-                let made = made.map_err(|error| error::broken(error, url))?;
+                let made =
+                    builder(self.local, &self.judge, &self.timeouts).tls_backend_preconfigured(tls);
+                let made = made.build().map_err(|error| error::broken(error, url))?;
                 self.encrypted.get_or_init(|| made)
             }
         };
         Ok(client.request(method, url.clone()))
+    }
+
+    /// Sends a request with a short body once. Returns the answer, whatever its status is.
+    ///
+    /// # Errors
+    /// A failure that may pass if the connection fails, or no answer arrives in time.
+    pub(crate) async fn send(
+        &self,
+        request: RequestBuilder,
+        url: &Url,
+    ) -> Result<Response, Failure> {
+        let answer = timeout(self.timeouts.answer, request.send()).await;
+        let answer = answer.map_err(|_| error::silent(url, self.timeouts.answer))?;
+        answer.map_err(|error| error::broken(error, url))
+    }
+
+    /// Returns the whole body of an answer of at most `allowed` bytes.
+    ///
+    /// # Errors
+    /// `OutOfRange` if it is longer; errors of [`Pace::next`].
+    pub(crate) async fn body(
+        &self,
+        mut response: Response,
+        allowed: u64,
+    ) -> Result<Bytes, Failure> {
+        let (mut data, mut pace) = (BytesMut::new(), Pace::new(&self.timeouts));
+        while let Some(piece) = pace.next(&mut response).await? {
+            if (data.len() + piece.len()) as u64 > allowed {
+                return Err(Failure::Stays(Error::out_of_range(format!(
+                    "the answer is too long: at most {allowed} bytes are read; check the registry"
+                ))));
+            }
+            data.extend_from_slice(&piece);
+        }
+        Ok(data.freeze())
+    }
+
+    /// Returns the patience for one operation.
+    pub(crate) fn patience(&self) -> Patience {
+        Patience::new(&self.timeouts)
     }
 }
 
@@ -78,55 +125,23 @@ fn tls() -> std::result::Result<ConfigBuilder<ClientConfig, WantsVerifier>, rust
         .with_safe_default_protocol_versions()
 }
 
-fn builder(local: bool) -> ClientBuilder {
+fn builder(local: bool, judge: &Arc<Judge>, timeouts: &Timeouts) -> ClientBuilder {
     let builder = reqwest::Client::builder()
         .user_agent(concat!("cas/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())
         .referer(false)
+        .default_headers(HeaderMap::from_iter([(
+            ACCEPT_ENCODING,
+            HeaderValue::from_static("identity"),
+        )]))
         .no_gzip()
         .no_brotli()
         .no_zstd()
         .no_deflate()
-        .connect_timeout(CONNECT);
+        .connect_timeout(timeouts.connect)
+        .dns_resolver(Arc::new(Resolver(Arc::clone(judge))));
     // A client for a registry that is on this machine or link-local does not use a proxy.
     if local { builder.no_proxy() } else { builder }
-}
-
-/// Sends a request with a short body. Returns the answer, whatever its status is.
-///
-/// # Errors
-/// `Unavailable` if the connection fails, or no answer arrives in time.
-pub(crate) async fn send(request: RequestBuilder, url: &Url) -> Result<Response> {
-    let answer = timeout(IDLE, request.send()).await;
-    let answer = answer.map_err(|_| error::silent(url, IDLE))?;
-    answer.map_err(|error| error::broken(error, url))
-}
-
-/// Returns the next bytes of an answer, or `None` at its end.
-///
-/// # Errors
-/// `Unavailable` if the connection breaks, or no bytes arrive in time.
-pub(crate) async fn chunk(response: &mut Response) -> Result<Option<Bytes>> {
-    let chunk = timeout(IDLE, response.chunk()).await;
-    let chunk = chunk.map_err(|_| error::silent(response.url(), IDLE))?;
-    chunk.map_err(|error| error::broken(error, response.url()))
-}
-
-/// Returns the whole body of an answer of at most `allowed` bytes.
-///
-/// # Errors
-/// `OutOfRange` if it is longer; errors of [`chunk`].
-pub(crate) async fn body(mut response: Response, allowed: u64) -> Result<Bytes> {
-    let mut data = BytesMut::new();
-    while let Some(piece) = chunk(&mut response).await? {
-        if (data.len() + piece.len()) as u64 > allowed {
-            return Err(Error::out_of_range(format!(
-                "the answer is too long: at most {allowed} bytes are read; check the registry"
-            )));
-        }
-        data.extend_from_slice(&piece);
-    }
-    Ok(data.freeze())
 }
 
 #[cfg(test)]
@@ -152,9 +167,10 @@ mod tests {
         });
         let runtime = tokio::runtime::Builder::new_current_thread();
         let read = { runtime }.enable_all().build().unwrap().block_on(async {
-            let request = Http::new(&url)?.request(Method::GET, &url)?;
-            let response = send(request, &url).await?;
-            body(response, limit::ANSWER).await
+            let http = Http::new(&url, Judge::new(&url, false), Timeouts::default())?;
+            let request = http.request(Method::GET, &url)?;
+            let response = http.send(request, &url).await?;
+            Ok(http.body(response, limit::ANSWER).await?)
         });
         serving.join().unwrap();
         read

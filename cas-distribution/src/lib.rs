@@ -12,16 +12,22 @@
 //!   addition, the registry and the token service must both use https or both be on loopback.
 //!   Otherwise the token service is asked without a login.
 //! - A token is requested with the scope that the operation needs, whatever the registry proposes.
+//! - A redirect, an upload location or a token service is not connected to if its address is
+//!   link-local, or on this machine or in a private network while the registry is not
+//!   (`docs/ADDRESSES.md`).
 //! - A redirect from `https` to `http` is refused. A registry is reached over plain `http` only on
 //!   loopback, or if the caller requires it.
-//! - Connecting and waiting for the next byte have timeouts; a whole transfer does not.
+//! - What fails for a reason that may pass is repeated: a lost or slow connection, and the statuses
+//!   408, 425, 429, 500, 502, 503 and 504. A read continues where it ended. [`Timeouts`] has all
+//!   deadlines; a whole transfer that makes progress has none.
 
+mod address;
 mod auth;
-mod body;
 mod challenge;
 mod client;
 mod config;
 mod credentials;
+mod date;
 mod error;
 mod fetch;
 mod helper;
@@ -31,10 +37,17 @@ mod hub;
 mod keys;
 mod login;
 mod logins;
+mod open;
 mod origin;
+mod pace;
+mod place;
+mod push;
+mod read;
 mod request;
+mod retry;
 mod runtime;
 mod save;
+mod timeouts;
 mod token;
 mod trust;
 mod upload;
@@ -43,3 +56,4 @@ pub use client::{Client, Options};
 pub use error::REGISTRY;
 pub use host::Host;
 pub use login::{LoggedIn, log_in, log_out, log_out_of_all};
+pub use timeouts::Timeouts;

@@ -3,15 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use cas_core::{Error, ErrorKind, Result};
-use reqwest::{Method, StatusCode, Url};
+use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::{Method, Response, StatusCode, Url};
 
 use crate::auth::Auth;
 use crate::client::{self, Options};
 use crate::credentials::Credentials;
 use crate::error::{self, REGISTRY};
 use crate::host::Host;
+use crate::http::Http;
 use crate::keys::Keys;
-use crate::{http, logins, runtime, save};
+use crate::{logins, runtime, save};
 
 /// Where a login was saved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,19 +133,11 @@ fn keys(host: &str) -> Result<Keys> {
 /// Checks a login with the registry. Returns whether the registry asked for it.
 ///
 /// # Errors
-/// `Denied` if it is refused, or may not be sent; as [`http::send`].
+/// `Denied` if it is refused, or may not be sent; as [`Http::send`].
 async fn is_accepted(host: &str, login: &Credentials, options: &Options) -> Result<bool> {
     let (http, url) = client::reach(host, "", options).await?;
     let auth = Auth::new(url.clone(), host, "", options).with_login(login.clone());
-    let ask = |shown: Option<_>| {
-        let request = http.request(Method::GET, &url)?;
-        let request = match shown {
-            Some(header) => request.header(reqwest::header::AUTHORIZATION, header),
-            None => request,
-        };
-        Ok::<_, Error>(request)
-    };
-    let asked = http::send(ask(None)?, &url).await?;
+    let asked = ask(&http, &url, None).await?;
     if asked.status() != StatusCode::UNAUTHORIZED {
         return check(asked.status(), &url).map(|()| false);
     }
@@ -153,12 +147,27 @@ async fn is_accepted(host: &str, login: &Credentials, options: &Options) -> Resu
     if let Some(withheld) = &shown.credit.withheld {
         return Err(Error::new(ErrorKind::Denied, withheld.clone()).backend(REGISTRY));
     }
-    let answered = http::send(ask(shown.header)?, &url).await?;
+    let answered = ask(&http, &url, shown.header).await?;
     match answered.status() {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            Err(error::refused(answered, &shown.credit).await)
+            Err(error::refused(&http, answered, &shown.credit).await.into())
         }
         status => check(status, &url).map(|()| true),
+    }
+}
+
+/// Requests `/v2/`. Repeats this while the connection fails. Returns the answer.
+async fn ask(http: &Http, url: &Url, shown: Option<HeaderValue>) -> Result<Response> {
+    let mut patience = http.patience();
+    loop {
+        let mut request = http.request(Method::GET, url)?;
+        if let Some(header) = &shown {
+            request = request.header(AUTHORIZATION, header.clone());
+        }
+        match http.send(request, url).await {
+            Ok(response) => return Ok(response),
+            Err(failure) => patience.wait(failure).await?,
+        }
     }
 }
 

@@ -1,18 +1,29 @@
 //! Requests that are repeated with credentials, or at the target of a redirect.
 
 use bytes::Bytes;
-use cas_core::{Error, MediaType, Result, limit};
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use cas_core::{MediaType, Result, limit};
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION, RANGE};
 use reqwest::{Method, Response, StatusCode, Url};
 
+use crate::auth::Shown;
 use crate::client::Inner;
 use crate::error::{self, REGISTRY};
-use crate::{http, origin};
+use crate::origin;
+use crate::retry::{self, Failure, Patience};
 
 /// Maximum number of times that a registry may ask for credentials for one request.
 const REFUSALS: usize = 2;
 /// The same if tokens expire: some are good for a few requests, and others may use them up.
 const EXPIRIES: usize = 32;
+
+/// Returns how often a registry may ask for credentials for one request that sends `shown`.
+pub(crate) fn refusals(shown: &Shown) -> usize {
+    if shown.may_have_expired() {
+        EXPIRIES
+    } else {
+        REFUSALS
+    }
+}
 
 /// What a request does, which decides the scope of its token.
 #[derive(Clone, Copy)]
@@ -58,33 +69,70 @@ impl Ask {
     fn reads(&self) -> bool {
         [Method::GET, Method::HEAD].contains(&self.method)
     }
+
+    /// Returns whether this request is sent again after it was answered with `status`, for the time
+    /// `tried`.
+    ///
+    /// Some servers answer a method or a range that they do not know with 500. GET then decides for
+    /// HEAD, and the whole is requested instead of a range.
+    fn is_repeated(&self, status: StatusCode, tried: usize) -> bool {
+        let may_be_unknown = match status {
+            StatusCode::INTERNAL_SERVER_ERROR if self.method == Method::HEAD => true,
+            StatusCode::INTERNAL_SERVER_ERROR => self.headers.contains_key(RANGE) && tried > 1,
+            _ => false,
+        };
+        retry::passes(status) && !may_be_unknown
+    }
 }
 
 impl Inner {
     /// Sends a request and returns the response, as [`Inner::send`] does. Any status that is not
     /// `accepted` is an error.
-    pub(crate) async fn expect(&self, ask: Ask, accepted: &[StatusCode]) -> Result<Response> {
-        let response = self.send(ask).await?;
+    pub(crate) async fn expect(
+        &self,
+        ask: Ask,
+        accepted: &[StatusCode],
+        patience: &mut Patience,
+    ) -> Result<Response> {
+        let response = self.send(ask, patience).await?;
         if accepted.contains(&response.status()) {
             Ok(response)
         } else {
-            Err(self.refused(response).await)
+            Err(self.refused(response).await.into())
         }
     }
 
-    /// Returns the error for an answer of the registry that is not a success.
-    pub(crate) async fn refused(&self, response: Response) -> Error {
+    /// Returns the failure for an answer of the registry that is not a success.
+    pub(crate) async fn refused(&self, response: Response) -> Failure {
         let mut credit = self.auth.current().await.credit;
         if !origin::same(&self.base, response.url()) {
             // Another host got no login.
             credit.login = None;
         }
-        error::refused(response, &credit).await
+        error::refused(&self.http, response, &credit).await
+    }
+
+    /// Sends a request, again and again if it fails for a reason that may pass. Returns the last
+    /// response.
+    ///
+    /// # Errors
+    /// As [`Inner::send_once`]; the last failure when the patience ends.
+    pub(crate) async fn send(&self, ask: Ask, patience: &mut Patience) -> Result<Response> {
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            let failure = match self.send_once(ask.clone()).await {
+                Ok(response) if !ask.is_repeated(response.status(), tried) => return Ok(response),
+                Ok(response) => self.refused(response).await,
+                Err(failure) => failure,
+            };
+            patience.wait(failure).await?;
+        }
     }
 
     /// Sends a request, with credentials if the registry asks for them. Follows redirects if the
     /// request only reads. Returns the last response.
-    pub(crate) async fn send(&self, mut ask: Ask) -> Result<Response> {
+    async fn send_once(&self, mut ask: Ask) -> Result<Response, Failure> {
         let (mut refused, mut redirected) = (0, 0);
         loop {
             let own = origin::same(&self.base, &ask.url);
@@ -94,17 +142,12 @@ impl Inner {
             if let Some(header) = shown.header.as_ref().filter(|_| own) {
                 request = request.header(AUTHORIZATION, header.clone());
             }
-            let response = http::send(request, &ask.url).await?;
+            let response = self.http.send(request, &ask.url).await?;
             let status = response.status();
             if own && status != StatusCode::UNAUTHORIZED {
                 shown.note_accepted();
             }
-            let allowed = if shown.may_have_expired() {
-                EXPIRIES
-            } else {
-                REFUSALS
-            };
-            if own && status == StatusCode::UNAUTHORIZED && refused < allowed {
+            if own && status == StatusCode::UNAUTHORIZED && refused < refusals(&shown) {
                 refused += 1;
                 let scope = self.scope(ask.action);
                 let refusal = response.headers();
@@ -114,7 +157,7 @@ impl Inner {
             } else if status.is_redirection() && ask.reads() {
                 redirected += 1;
                 if redirected > limit::REDIRECTS {
-                    return Err(error::redirected(response.url()));
+                    return Err(error::redirected(response.url()).into());
                 }
                 ask.url = self.location(&response)?;
             } else {
@@ -123,12 +166,16 @@ impl Inner {
         }
     }
 
-    fn scope(&self, action: Action) -> String {
-        let actions = match action {
-            Action::Pull => "pull",
-            Action::Push => "pull,push",
-        };
-        format!("repository:{}:{actions}", self.reference.repository())
+    /// Returns the scopes of the token that an action needs, separated by blanks.
+    pub(crate) fn scope(&self, action: Action) -> String {
+        let own = self.reference.repository();
+        match (action, &self.mount_from) {
+            (Action::Pull, _) => format!("repository:{own}:pull"),
+            (Action::Push, None) => format!("repository:{own}:pull,push"),
+            (Action::Push, Some(from)) => {
+                format!("repository:{own}:pull,push repository:{from}:pull")
+            }
+        }
     }
 
     /// Returns the URL in the `Location` header of an answer.
@@ -144,13 +191,5 @@ impl Inner {
         })?;
         origin::check(&self.base, &url).map_err(|error| error.backend(REGISTRY))?;
         Ok(url)
-    }
-
-    /// Returns the credentials to send to `url`, if it has the registry's origin.
-    pub(crate) async fn shown_at(&self, url: &Url) -> Option<HeaderValue> {
-        if !origin::same(&self.base, url) {
-            return None;
-        }
-        self.auth.ready(&self.http).await.header
     }
 }

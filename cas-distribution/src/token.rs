@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cas_core::{Error, ErrorKind, Result, limit};
+use cas_core::{Error, ErrorKind, limit};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, Url};
 use serde::Deserialize;
@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use crate::credentials::Credentials;
 use crate::error::{self, Credit};
-use crate::http::{self, Http};
+use crate::http::Http;
+use crate::retry::Failure;
 
 /// How long a token is good for if its service does not state it, as in the specification.
 const LIFETIME: Duration = Duration::from_secs(60);
@@ -76,7 +77,7 @@ fn renewal(expires_in: &Value) -> Duration {
 /// # Errors
 /// As [`error::refused`] if the service refuses; `Denied` if it sends no token; `Unavailable` if it
 /// cannot be reached.
-pub(crate) async fn fetch(http: &Http, wanted: &Wanted<'_>) -> Result<Token> {
+pub(crate) async fn fetch(http: &Http, wanted: &Wanted<'_>) -> Result<Token, Failure> {
     let realm = &address(&wanted.realm);
     let request = match wanted.login {
         Some(Credentials::Identity(token)) => http
@@ -91,11 +92,11 @@ pub(crate) async fn fetch(http: &Http, wanted: &Wanted<'_>) -> Result<Token> {
             http.request(Method::GET, &query(realm, wanted))?
         }
     };
-    let response = http::send(request, realm).await?;
+    let response = http.send(request, realm).await?;
     if !response.status().is_success() {
-        return Err(error::refused(response, wanted.credit).await);
+        return Err(error::refused(http, response, wanted.credit).await);
     }
-    let body = http::body(response, limit::ANSWER).await?;
+    let body = http.body(response, limit::ANSWER).await?;
     Answer::read(&body).ok_or_else(|| {
         let from = crate::origin::shown(realm);
         Error::new(
@@ -106,6 +107,7 @@ pub(crate) async fn fetch(http: &Http, wanted: &Wanted<'_>) -> Result<Token> {
             ),
         )
         .backend(error::REGISTRY)
+        .into()
     })
 }
 

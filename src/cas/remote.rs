@@ -67,6 +67,9 @@ impl Cas {
             plain_http: options.plain_http,
             token_hosts: options.token_hosts.clone(),
             auth_file: options.auth_file.clone(),
+            private_addresses: options.private_addresses,
+            timeouts: options.timeouts.clone(),
+            ..Options::default()
         };
         let client = self.connect(reference, connection).await?;
         let pulled = self.pull_by(&client, reference, &options).await;
@@ -167,10 +170,17 @@ impl Cas {
         let target = image.target;
         let reference = reference.into().0?;
         let progress = &options.progress;
+        // The registry may have the blobs already, in the repository of the image's own name.
+        let source = FullName::of(&image.name).filter(|source| {
+            source.host() == reference.host() && source.repository() != reference.repository()
+        });
         let connection = Options {
             plain_http: options.plain_http,
             token_hosts: options.token_hosts.clone(),
             auth_file: options.auth_file.clone(),
+            private_addresses: options.private_addresses,
+            mount_from: source.map(|source| source.repository().to_owned()),
+            timeouts: options.timeouts.clone(),
         };
         let client = self.connect(&reference, connection).await?;
         let push = transfer::PushOptions::default()

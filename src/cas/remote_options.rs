@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cas_core::platform::Platforms;
 use cas_core::progress::{Progress, Silent};
 use cas_core::transfer::{self, PullLimits};
-use cas_distribution::Host;
+use cas_distribution::{Host, Timeouts};
 
 /// When a pull asks the registry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,6 +42,11 @@ pub struct PullOptions {
     /// The file of logins that is read first, instead of podman's own. By default it is
     /// `$REGISTRY_AUTH_FILE`, if that is set.
     pub auth_file: Option<PathBuf>,
+    /// Whether the registry may refer to addresses on this machine and in private networks, even if
+    /// it is not there itself. By default it may not.
+    pub private_addresses: bool,
+    /// How long to wait for the registry, and for how long to repeat what fails.
+    pub timeouts: Timeouts,
     /// Limits on how many blobs and ranges are fetched concurrently.
     pub limits: PullLimits,
     /// Receives the progress. By default nothing does.
@@ -57,6 +62,8 @@ impl Default for PullOptions {
             plain_http: false,
             token_hosts: Vec::new(),
             auth_file: None,
+            private_addresses: false,
+            timeouts: Timeouts::default(),
             limits: PullLimits::default(),
             progress: Arc::new(Silent),
         }
@@ -106,6 +113,20 @@ impl PullOptions {
         self
     }
 
+    /// Sets [`private_addresses`](Self::private_addresses).
+    #[must_use]
+    pub fn with_private_addresses(mut self, private_addresses: bool) -> Self {
+        self.private_addresses = private_addresses;
+        self
+    }
+
+    /// Sets [`timeouts`](Self::timeouts).
+    #[must_use]
+    pub fn with_timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
+        self
+    }
+
     /// Sets [`limits`](Self::limits).
     #[must_use]
     pub fn with_limits(mut self, limits: PullLimits) -> Self {
@@ -134,6 +155,11 @@ pub struct PushOptions {
     pub token_hosts: Vec<Host>,
     /// The file of logins that is read first; see [`PullOptions::auth_file`].
     pub auth_file: Option<PathBuf>,
+    /// Whether the registry may refer to private addresses; see
+    /// [`PullOptions::private_addresses`].
+    pub private_addresses: bool,
+    /// How long to wait for the registry, and for how long to repeat what fails.
+    pub timeouts: Timeouts,
     /// Maximum number of blobs that are pushed concurrently, from 1 to
     /// [`transfer::PushOptions::MAX_BLOBS`]. By default, 3.
     pub blobs: usize,
@@ -148,6 +174,8 @@ impl Default for PushOptions {
             plain_http: false,
             token_hosts: Vec::new(),
             auth_file: None,
+            private_addresses: false,
+            timeouts: Timeouts::default(),
             blobs: transfer::PushOptions::default().blobs,
             progress: Arc::new(Silent),
         }
@@ -180,6 +208,20 @@ impl PushOptions {
     #[must_use]
     pub fn with_auth_file(mut self, auth_file: impl Into<Option<PathBuf>>) -> Self {
         self.auth_file = auth_file.into();
+        self
+    }
+
+    /// Sets [`private_addresses`](Self::private_addresses).
+    #[must_use]
+    pub fn with_private_addresses(mut self, private_addresses: bool) -> Self {
+        self.private_addresses = private_addresses;
+        self
+    }
+
+    /// Sets [`timeouts`](Self::timeouts).
+    #[must_use]
+    pub fn with_timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
         self
     }
 

@@ -75,6 +75,7 @@ impl Login {
             plain_http: self.plain_http,
             token_hosts,
             auth_file: self.authfile,
+            ..Options::default()
         };
         let done = log_in(&self.registry, &name, &password, options).await?;
         for warning in &done.warnings {

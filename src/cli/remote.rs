@@ -1,10 +1,13 @@
 //! `cas pull` and `cas push`: images from and to registries.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use cas::distribution::Timeouts;
 use cas::image::{FullName, Reference, familiar};
+use cas::transfer::PullLimits;
 use cas::{Error, ImageRef, Platform, Platforms, PullOptions, PushOptions, Result};
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, value_parser};
 use serde_json::json;
 
 use super::{Context, names};
@@ -25,6 +28,11 @@ pub(crate) struct Pull {
     /// When to ask the registry
     #[arg(long, value_enum, default_value_t = Policy::Always)]
     policy: Policy,
+    /// Fetch a layer of more than 8 MiB in up to N ranges at once, each of which takes 8 MiB of
+    /// memory
+    #[arg(long, value_name = "N", default_value_t = 1,
+        value_parser = value_parser!(u64).range(1..=PullLimits::MAX_RANGES as u64))]
+    ranges: u64,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -75,9 +83,26 @@ struct Remote {
     /// Look for the login in this file first, as podman does [default: $REGISTRY_AUTH_FILE]
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
+    /// Let the registry refer to addresses on this machine and in private networks, even if it is
+    /// not there itself
+    #[arg(long)]
+    private_addresses: bool,
+    /// Repeat a request for so long if it fails for a reason that may pass; 0s never does
+    #[arg(long, value_name = "DURATION", default_value = "60s",
+        value_parser = humantime::parse_duration)]
+    retry_for: Duration,
+    /// Replace a connection that is slower, in bytes a second
+    #[arg(long, value_name = "SIZE", default_value = "1KiB", value_parser = cas::parse_size)]
+    min_speed: u64,
 }
 
 impl Remote {
+    fn timeouts(&self) -> Timeouts {
+        Timeouts::default()
+            .with_repeat(self.retry_for)
+            .with_min_speed(self.min_speed)
+    }
+
     fn platforms(&self) -> Platforms {
         if self.all_platforms {
             return Platforms::All;
@@ -94,7 +119,10 @@ impl Pull {
             .with_policy(self.policy.into())
             .with_unpack(self.unpack)
             .with_plain_http(self.remote.plain_http)
+            .with_private_addresses(self.remote.private_addresses)
+            .with_timeouts(self.remote.timeouts())
             .with_auth_file(self.remote.authfile)
+            .with_limits(PullLimits::default().with_per_layer(self.ranges as usize))
             .with_progress(context.progress.clone());
         let pulled = cas.pull_with(self.reference, options).await?;
         let (image, snapshot) = (pulled.image, pulled.snapshot);
@@ -119,6 +147,8 @@ impl Push {
         let options = PushOptions::default()
             .with_platforms(self.remote.platforms())
             .with_plain_http(self.remote.plain_http)
+            .with_private_addresses(self.remote.private_addresses)
+            .with_timeouts(self.remote.timeouts())
             .with_auth_file(self.remote.authfile)
             .with_progress(context.progress.clone());
         let target = cas.push_with(&image, &reference, options).await?;

@@ -190,7 +190,7 @@ const FAULTS: &[(usize, Fault, i32)] = &[
     (2, Status(404), 3),
     (2, Status(403), 7),
     (2, Damaged, 4),
-    (2, CutThenGone, 7),
+    (2, CutThenGone, 3),
 ];
 
 #[test]

@@ -42,6 +42,10 @@ pub(crate) struct Answer {
     body: Vec<u8>,
     length: Option<usize>,
     stalls: bool,
+    /// Whether the connection is closed without an answer.
+    is_nothing: bool,
+    /// The bytes of a piece of the body, and the pause after it.
+    pieces: Option<(usize, Duration)>,
 }
 
 impl Answer {
@@ -52,7 +56,16 @@ impl Answer {
             body: Vec::new(),
             length: None,
             stalls: false,
+            is_nothing: false,
+            pieces: None,
         }
+    }
+
+    /// Closes the connection without an answer.
+    pub(crate) fn nothing() -> Self {
+        let mut answer = Answer::new(0);
+        answer.is_nothing = true;
+        answer
     }
 
     pub(crate) fn error(status: u16, code: &str, message: &str) -> Self {
@@ -82,6 +95,12 @@ impl Answer {
         self
     }
 
+    /// Sends the body in pieces of `length` bytes, with pauses.
+    pub(crate) fn drip(mut self, length: usize, pause: Duration) -> Self {
+        self.pieces = Some((length, pause));
+        self
+    }
+
     /// Keeps the connection open after its body, but sends nothing more.
     pub(crate) fn stall(mut self) -> Self {
         self.stalls = true;
@@ -106,14 +125,31 @@ impl Fake {
         address: &str,
         answer: impl Fn(&Request) -> Answer + Send + Sync + 'static,
     ) -> Self {
+        Self::launch(address, |_| None, answer)
+    }
+
+    /// Starts a server that gives the answers of `early` before it reads the body of the request.
+    /// It closes these connections at once.
+    pub(crate) fn start_early(
+        early: impl Fn(&Request) -> Option<Answer> + Send + Sync + 'static,
+        answer: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        Self::launch("127.0.0.1", early, answer)
+    }
+
+    fn launch(
+        address: &str,
+        early: impl Fn(&Request) -> Option<Answer> + Send + Sync + 'static,
+        answer: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind((address, 0)).unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let (answer, log) = (Arc::new(answer), Arc::clone(&seen));
+        let (answers, log) = (Arc::new((early, answer)), Arc::clone(&seen));
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                let (answer, log) = (Arc::clone(&answer), Arc::clone(&log));
-                thread::spawn(move || serve(client, &*answer, &log));
+                let (answers, log) = (Arc::clone(&answers), Arc::clone(&log));
+                thread::spawn(move || serve(client, &answers.0, &answers.1, &log));
             }
         });
         Fake { host, seen }
@@ -143,19 +179,27 @@ impl Fake {
 /// Serves one request. A client that disconnects early is ignored.
 fn serve(
     mut client: TcpStream,
-    answer: &(impl Fn(&Request) -> Answer + ?Sized),
+    early: &impl Fn(&Request) -> Option<Answer>,
+    answer: &impl Fn(&Request) -> Answer,
     seen: &Mutex<Vec<Request>>,
 ) -> Option<()> {
-    let request = read(&client)?;
+    let stream = client.try_clone().ok()?;
+    let mut reader = BufReader::new(stream);
+    let mut request = read(&mut reader)?;
+    let known = early(&request);
+    if known.is_none() {
+        read_body(&mut reader, &mut request)?;
+    }
     seen.lock().unwrap().push(request.clone());
-    let answer = answer(&request);
+    let answer = known.unwrap_or_else(|| answer(&request));
+    if answer.is_nothing {
+        return None;
+    }
     let length = answer.length.unwrap_or(answer.body.len());
     let mut head = format!("HTTP/1.1 {} x\r\nConnection: close\r\n", answer.status);
-    if !answer
-        .headers
-        .iter()
-        .any(|(name, _)| name == "Content-Length")
-    {
+    let states = |stated: &str| answer.headers.iter().any(|(name, _)| name == stated);
+    // `X-No-Length` leaves the length out: the body ends with the connection.
+    if !states("Content-Length") && !states("X-No-Length") {
         head.push_str(&format!("Content-Length: {length}\r\n"));
     }
     for (name, value) in &answer.headers {
@@ -164,7 +208,11 @@ fn serve(
     head.push_str("\r\n");
     client.write_all(head.as_bytes()).ok()?;
     if request.method != "HEAD" {
-        client.write_all(&answer.body).ok()?;
+        let (length, pause) = answer.pieces.unwrap_or((usize::MAX, Duration::ZERO));
+        for piece in answer.body.chunks(length) {
+            client.write_all(piece).ok()?;
+            thread::sleep(pause);
+        }
     }
     if answer.stalls {
         thread::sleep(Duration::from_secs(30));
@@ -172,8 +220,8 @@ fn serve(
     Some(())
 }
 
-fn read(client: &TcpStream) -> Option<Request> {
-    let mut reader = BufReader::new(client);
+/// Reads a request up to its body.
+fn read(reader: &mut impl BufRead) -> Option<Request> {
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
     let mut words = line.split_whitespace();
@@ -187,15 +235,17 @@ fn read(client: &TcpStream) -> Option<Request> {
         };
         headers.push((name.to_ascii_lowercase(), value.to_owned()));
     }
-    let mut request = Request {
+    Some(Request {
         method,
         path,
         headers,
         body: Vec::new(),
-    };
+    })
+}
+
+fn read_body(reader: &mut impl Read, request: &mut Request) -> Option<()> {
     let length = request.header("content-length");
     let length = length.map_or(0, |length| length.parse::<usize>().unwrap());
     request.body = vec![0; length];
-    reader.read_exact(&mut request.body).ok()?;
-    Some(request)
+    reader.read_exact(&mut request.body).ok()
 }

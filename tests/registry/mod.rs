@@ -1,8 +1,10 @@
 //! Registries: a real one, and a fake one that misbehaves.
 
+mod addresses;
 mod exchange;
 mod failed;
 pub(crate) mod fake;
+mod faults;
 mod heals;
 mod helpers;
 mod hostile;
@@ -11,14 +13,28 @@ mod log_in;
 mod login;
 mod logins;
 mod ranges;
+pub(crate) mod receiver;
+mod refusals;
 mod resume;
 pub(crate) mod sample;
 mod signals;
+mod slow;
+mod together;
 mod tokens;
 mod trust;
+mod uploads;
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
+
+use cas::Result;
+use cas::distribution::{Client, Options, Timeouts};
+use cas::transfer::{PullOptions, pull};
+use cas_core::testing::memory::MemoryStore;
+
+use self::fake::Fake;
+use self::sample::Sample;
 
 /// Returns a command of the tool on a root. Its only credentials are those in `home`, which is also
 /// the directory of docker's configuration.
@@ -32,4 +48,37 @@ fn cas(root: &Path, home: &Path) -> Command {
     ]);
     command.env_remove("REGISTRY_AUTH_FILE");
     command
+}
+
+/// Returns timeouts for tests, in which nothing takes long.
+fn quick() -> Timeouts {
+    Timeouts::default()
+        .with_answer(Duration::from_secs(2))
+        .with_idle(Duration::from_millis(500))
+        .with_min_speed(1000)
+        .with_repeat(Duration::from_secs(10))
+        .with_pause(Duration::from_millis(2))
+}
+
+/// Returns a client for the image of a fake registry.
+async fn client(registry: &Fake, timeouts: Timeouts) -> Client {
+    let options = Options {
+        timeouts,
+        ..Options::default()
+    };
+    let reference = registry.image().parse().unwrap();
+    Client::connect(&reference, options).await.unwrap()
+}
+
+/// Pulls a sample into a new store, and checks that all of it arrives.
+async fn pulled(registry: &Fake, sample: &Sample, timeouts: Timeouts) -> Result<()> {
+    let store = MemoryStore::new().with_images();
+    let client = client(registry, timeouts).await;
+    let name = "app:1".parse().unwrap();
+    pull(&store, &client, name, &PullOptions::default()).await?;
+    for digest in sample.content.keys() {
+        let stat = store.content.stat(&digest.parse().unwrap()).await?;
+        assert!(stat.is_some(), "{digest} is missing");
+    }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use cas::distribution::{Client, Options};
+use cas::distribution::Client;
 use cas::transfer::{Fetcher, PullLimits, PullOptions, pull};
 use cas::{Descriptor, Result};
 use cas_core::testing::memory::MemoryStore;
@@ -11,18 +11,12 @@ use futures_util::TryStreamExt;
 
 use super::fake::{Answer, Fake, Request};
 use super::sample::Sample;
+use super::{client, quick};
 
 /// Size of a blob that arrives in more than one piece.
 const SIZE: u64 = 700_000;
 /// A range in it that also arrives in more than one piece.
 const MIDDLE: Range<u64> = 1000..600_001;
-
-async fn client(registry: &Fake) -> Client {
-    let reference = registry.image().parse().unwrap();
-    Client::connect(&reference, Options::default())
-        .await
-        .unwrap()
-}
 
 async fn fetched(client: &Client, blob: &Descriptor, range: Range<u64>) -> Result<Vec<u8>> {
     let pieces: Vec<Bytes> = client.fetch(blob, range).await?.try_collect().await?;
@@ -34,7 +28,7 @@ async fn the_middle_of_a_blob_is_asked_for_and_the_whole_is_not_a_range() {
     let sample = Sample::new(&[SIZE as usize]);
     let good = sample.clone();
     let registry = Fake::start(move |request| good.answer(request));
-    let (client, blob) = (client(&registry).await, &sample.layers[0]);
+    let (client, blob) = (client(&registry, quick()).await, &sample.layers[0]);
     for (range, header) in [
         (MIDDLE, Some("bytes=1000-600000")),
         (0..1, Some("bytes=0-0")),
@@ -66,7 +60,7 @@ async fn a_range_is_cut_out_of_other_answers() {
             (Some(_), 416) => Answer::new(416),
             _ => Answer::new(200).body(&answered),
         });
-        let client = client(&registry).await;
+        let client = client(&registry, quick()).await;
         assert!(client.serves_ranges());
         for range in [MIDDLE, 0..1, SIZE - 1..SIZE] {
             let expected = &whole[range.start as usize..range.end as usize];
@@ -77,13 +71,16 @@ async fn a_range_is_cut_out_of_other_answers() {
 }
 
 #[tokio::test]
-async fn a_range_that_breaks_off_is_an_error() {
+async fn a_range_that_breaks_off_continues_where_it_ended() {
     let sample = Sample::new(&[SIZE as usize]);
     let good = sample.clone();
-    let registry = Fake::start(move |request| good.answer(request).cut(500_000));
-    let (client, blob) = (client(&registry).await, &sample.layers[0]);
-    let error = fetched(&client, blob, MIDDLE).await.unwrap_err();
-    assert_eq!(error.kind(), cas::ErrorKind::Unavailable);
+    let registry = Fake::start(move |request| good.answer(request).cut(250_000));
+    let (client, blob) = (client(&registry, quick()).await, &sample.layers[0]);
+    let expected = &sample.data(blob)[MIDDLE.start as usize..MIDDLE.end as usize];
+    assert!(fetched(&client, blob, MIDDLE).await.unwrap() == expected);
+    let ranges: Vec<_> = registry.seen().iter().filter_map(Request::range).collect();
+    let starts = [1000, 251_000, 501_000];
+    assert_eq!(ranges, starts.map(|start| (start, 600_000)));
 }
 
 #[tokio::test]
@@ -101,11 +98,40 @@ async fn a_layer_comes_in_several_ranges_at_once() {
         });
         let store = MemoryStore::new().with_images();
         let options = PullOptions::default().with_limits(PullLimits::default().with_per_layer(3));
-        let (client, name) = (client(&registry).await, "app:1".parse().unwrap());
+        let (client, name) = (client(&registry, quick()).await, "app:1".parse().unwrap());
         pull(&store, &client, name, &options).await.unwrap();
         assert!(store.present(&layer).await.unwrap());
         let seen = registry.seen();
         let ranges: Vec<_> = seen.iter().filter_map(Request::range).collect();
         assert_eq!(ranges.len(), if serves { 3 } else { 1 }, "{ranges:?}");
     }
+}
+
+/// The registry serves the first ranges only, and one of these in two parts.
+#[tokio::test]
+async fn the_rest_comes_by_one_request_once_ranges_are_refused() {
+    let range = PullLimits::RANGE;
+    let size = 4 * range as usize + 5;
+    let sample = Sample::new(&[size]);
+    let (good, layer) = (sample.clone(), sample.layers[0].clone());
+    let path = format!("/blobs/{}", layer.digest);
+    let registry = Fake::start(move |request| {
+        let answer = good.answer(request);
+        match request.range() {
+            _ if !request.path.ends_with(&path) => answer,
+            Some((start, _)) if start == range as usize => answer.cut(1000),
+            Some((start, _)) if start > 2 * range as usize => Answer::new(501),
+            _ => answer,
+        }
+    });
+    let store = MemoryStore::new().with_images();
+    let options = PullOptions::default().with_limits(PullLimits::default().with_per_layer(2));
+    let (client, name) = (client(&registry, quick()).await, "app:1".parse().unwrap());
+    pull(&store, &client, name, &options).await.unwrap();
+    assert!(store.present(&layer).await.unwrap());
+    let path = format!("/blobs/{}", layer.digest);
+    let seen = registry.seen();
+    let asked = seen.iter().filter(|one| one.path.ends_with(&path));
+    let wholes = asked.filter(|one| one.range().is_none()).count();
+    assert!(wholes <= 2, "the layer was fetched {wholes} times");
 }

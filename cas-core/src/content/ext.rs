@@ -17,6 +17,8 @@ use crate::limit;
 use crate::records::Batch;
 
 const PIECE: usize = 1 << 20;
+/// Maximum time to wait for another writer of the same blob.
+pub(crate) const WRITER_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Convenience methods of every [`ContentStore`].
 #[async_trait]
@@ -203,9 +205,6 @@ pub(crate) async fn discard_unless_open(
         discarded => discarded,
     }
 }
-
-/// Maximum time to wait for another writer of the same blob.
-pub(crate) const WRITER_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Waits between attempts, each time longer, until a timeout.
 pub(crate) struct Backoff {

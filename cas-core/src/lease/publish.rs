@@ -7,7 +7,7 @@ use super::pin::{BlobRef, Plan, pin, plan};
 use super::revive::reap;
 use super::swap::lost;
 use crate::content::{
-    Backoff, Committed, ContentExt, Durability, Expected, Version, WRITER_TIMEOUT, Writer,
+    Backoff, Committed, ContentExt, Durability, Expected, WRITER_TIMEOUT, Writer,
 };
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
@@ -131,8 +131,8 @@ async fn published(
 }
 
 /// Stores a small blob, pinned under `lease`. If it is stored already and intact, it is not written
-/// again; waits for another job that is storing it. Nothing is recorded of bytes that do not match
-/// `blob`.
+/// again. If another writer is storing it, waits for that writer. Nothing is recorded of bytes that
+/// do not match `blob`.
 pub(crate) async fn put(
     store: &Store,
     lease: Option<&str>,
@@ -140,31 +140,56 @@ pub(crate) async fn put(
     data: Bytes,
     durability: Durability,
 ) -> Result<()> {
-    let size = blob.size.unwrap_or(data.len() as u64);
-    let expected = Expected::exactly(blob.digest, size);
-    let key = blob.digest.to_string();
     let mut backoff = Backoff::new(WRITER_TIMEOUT);
-    let (mut writer, damaged) = loop {
-        let stored = pin_stored(store, lease, blob, &data, expected).await?;
-        if stored.as_ref().is_some_and(|stored| stored.is_intact) {
-            return match durability {
-                Durability::Relaxed => Ok(()),
-                // It may have been published without a sync.
-                _ => store.content.flush().await,
-            };
-        }
-        match Writer::begin(&*store.content, &key, expected).await {
-            // Another job is storing the same blob.
+    loop {
+        match try_put(store, lease, blob, data.clone(), durability).await {
             Err(error) if error.kind() == ErrorKind::Busy && backoff.wait().await => {}
-            begun => break (begun?, stored),
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Does what [`put`] does, or fails with `Busy` while another writer has the blob.
+async fn try_put(
+    store: &Store,
+    lease: Option<&str>,
+    blob: &BlobRef,
+    data: Bytes,
+    durability: Durability,
+) -> Result<()> {
+    let size = data.len() as u64;
+    let expected = Expected::exactly(blob.digest, blob.size.unwrap_or(size));
+    // A blob that is not stored yet gets its record together with its bytes, in one commit if the
+    // store can.
+    let pinned = match store.content.stat(&blob.digest).await? {
+        None => None,
+        Some(_) => {
+            let found = Digest::of(blob.digest.algorithm(), &data);
+            let checked = expected.check(&found, size);
+            checked.map_err(|error| error.operation("store").subject(blob.digest))?;
+            pin(store, lease, blob).await?
         }
     };
+    let stat = pinned.as_ref().and_then(|pinned| pinned.stat);
+    let record = pinned.as_ref().map(|pinned| &pinned.record);
+    // A damaged blob is written again.
+    if let Some(stat) = stat.filter(|stat| stat.size == size)
+        && is_intact(store, &stat, record).await?
+    {
+        return match durability {
+            Durability::Relaxed => Ok(()),
+            // It may have been published without a sync.
+            _ => store.content.flush().await,
+        };
+    }
+    let key = blob.digest.to_string();
+    let mut writer = Writer::begin(&*store.content, &key, expected).await?;
     if writer.offset() > 0 {
         writer.rewind().await?;
     }
     writer.write(data).await?;
     writer.verify().await?;
-    if let Some(damaged) = damaged {
+    if let Some(damaged) = stat {
         store
             .content
             .remove_version(&blob.digest, damaged.version)
@@ -172,40 +197,4 @@ pub(crate) async fn put(
     }
     let published = publish(store, lease, writer, blob, durability);
     published.await.map(|_| ())
-}
-
-/// A blob that is in the store.
-struct Stored {
-    version: Version,
-    is_intact: bool,
-}
-
-/// Pins the stored copy of a blob whose bytes are `data`. Returns `None` if there is none: the blob
-/// gets its record together with its bytes then, in one commit if the store can.
-async fn pin_stored(
-    store: &Store,
-    lease: Option<&str>,
-    blob: &BlobRef,
-    data: &[u8],
-    expected: Expected,
-) -> Result<Option<Stored>> {
-    if store.content.stat(&blob.digest).await?.is_none() {
-        return Ok(None);
-    }
-    let size = data.len() as u64;
-    let found = Digest::of(blob.digest.algorithm(), data);
-    let checked = expected.check(&found, size);
-    checked.map_err(|error| error.operation("store").subject(blob.digest))?;
-    let Some(pinned) = pin(store, lease, blob).await? else {
-        return Ok(None);
-    };
-    let Some(stat) = pinned.stat else {
-        return Ok(None);
-    };
-    let record = Some(&pinned.record);
-    let is_intact = stat.size == size && is_intact(store, &stat, record).await?;
-    Ok(Some(Stored {
-        version: stat.version,
-        is_intact,
-    }))
 }

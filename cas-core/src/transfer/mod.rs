@@ -29,7 +29,7 @@ pub use options::{CopyOptions, PullOptions, PushOptions};
 pub use pull::pull;
 pub use pull_limits::PullLimits;
 pub use push::push;
-pub use remote::{DocumentName, Fetcher, Pieces, Pusher};
+pub use remote::{Content, DocumentName, Fetcher, Pieces, Pusher};
 pub use source::BlobSource;
 pub use store_blob::{BlobWrite, RecordOrder, Resume, store_blob};
 pub use store_fetcher::StoreFetcher;

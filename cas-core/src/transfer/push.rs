@@ -1,14 +1,16 @@
 //! Pushes an image to a remote.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use tokio::sync::Semaphore;
 
 use super::documents::{Document, Documents};
 use super::options::PushOptions;
-use super::remote::{DocumentName, Pieces, Pusher};
+use super::remote::{Content, DocumentName, Pieces, Pusher};
 use crate::complete::completeness;
 use crate::content::BlobReader;
 use crate::descriptor::Descriptor;
@@ -143,14 +145,16 @@ impl PushBlobs<'_> {
             return Ok(());
         }
         let item = descriptor.digest.to_string();
+        let sent = Sent {
+            item: item.clone(),
+            progress: Arc::clone(self.progress),
+            most: AtomicU64::new(0),
+        };
         let content = if descriptor.data.is_some() {
-            let data = dispatch::read(&*self.store.content, descriptor).await?;
-            let (item, progress) = (item.clone(), Arc::clone(self.progress));
-            stream::once(async move {
-                progress.advance(&item, data.len() as u64);
-                Ok(data)
-            })
-            .boxed()
+            in_memory(
+                dispatch::read(&*self.store.content, descriptor).await?,
+                sent,
+            )
         } else {
             let reader = self.store.content.open(&descriptor.digest).await?;
             let reader = reader.filter(|reader| reader.size() == descriptor.size);
@@ -160,7 +164,7 @@ impl PushBlobs<'_> {
                      all of it",
                 )
             })?;
-            pieces(reader, item.clone(), Arc::clone(self.progress))
+            stored(reader, sent)
         };
         self.progress.begin(&item, Some(descriptor.size));
         self.pusher.push(descriptor, content).await?;
@@ -169,17 +173,51 @@ impl PushBlobs<'_> {
     }
 }
 
-/// Returns the bytes of a blob, which are read on demand.
-fn pieces(reader: Arc<dyn BlobReader>, item: String, progress: Arc<dyn Progress>) -> Pieces {
-    let state = (reader, 0, item, progress);
-    stream::try_unfold(state, |(reader, at, item, progress)| async move {
+/// Reports how much of a blob was sent. Bytes that are sent again are not counted twice.
+struct Sent {
+    item: String,
+    progress: Arc<dyn Progress>,
+    /// The most bytes that were sent so far.
+    most: AtomicU64,
+}
+
+impl Sent {
+    fn reached(&self, at: u64) {
+        let before = self.most.fetch_max(at, Ordering::Relaxed);
+        if at > before {
+            self.progress.advance(&self.item, at - before);
+        }
+    }
+}
+
+/// Returns the content of a blob in memory.
+fn in_memory(data: Bytes, sent: Sent) -> Content {
+    let sent = Arc::new(sent);
+    Arc::new(move |at| {
+        let (data, sent) = (data.clone(), Arc::clone(&sent));
+        stream::once(async move {
+            sent.reached(data.len() as u64);
+            Ok(data.slice(data.len().min(at as usize)..))
+        })
+        .boxed()
+    })
+}
+
+/// Returns the content of a stored blob, which is read on demand.
+fn stored(reader: Arc<dyn BlobReader>, sent: Sent) -> Content {
+    let sent = Arc::new(sent);
+    Arc::new(move |at| pieces(Arc::clone(&reader), at, Arc::clone(&sent)))
+}
+
+fn pieces(reader: Arc<dyn BlobReader>, at: u64, sent: Arc<Sent>) -> Pieces {
+    stream::try_unfold((reader, at, sent), |(reader, at, sent)| async move {
         let piece = reader.read_at(at, PIECE).await?;
         if piece.is_empty() {
             return Ok(None);
         }
-        progress.advance(&item, piece.len() as u64);
         let next = at + piece.len() as u64;
-        Ok(Some((piece, (reader, next, item, progress))))
+        sent.reached(next);
+        Ok(Some((piece, (reader, next, sent))))
     })
     .boxed()
 }

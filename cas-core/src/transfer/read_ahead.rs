@@ -70,7 +70,8 @@ impl<'a> RangeReader<'a> {
         Ok(Some(reader))
     }
 
-    /// Returns the next bytes, or `None` at the end.
+    /// Returns the next bytes, or `None` at the end of what was requested. That is the end of the
+    /// blob, unless the remote has stopped serving ranges and there is a [rest](Self::rest).
     ///
     /// # Errors
     /// As [`Fetcher::fetch`]; `Corrupt` if the remote sends more or less than a range.
@@ -87,6 +88,11 @@ impl<'a> RangeReader<'a> {
         }
     }
 
+    /// Returns what was not requested yet.
+    pub(super) fn rest(&self) -> Range<u64> {
+        self.rest.clone()
+    }
+
     /// Does `work` while the ranges ahead arrive. Returns its result.
     pub(super) async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
         self.ahead.during(work).await
@@ -100,7 +106,9 @@ impl<'a> RangeReader<'a> {
     }
 
     fn request_ahead(&mut self) {
-        while self.ahead.len() < self.at_once && !self.rest.is_empty() {
+        // Each range that is not served costs a request for all that is before it.
+        let serves = self.fetcher.serves_ranges();
+        while serves && self.ahead.len() < self.at_once && !self.rest.is_empty() {
             let (fetcher, descriptor, range) = (self.fetcher, self.descriptor, self.take_range());
             self.ahead.running.push_back(Box::pin(async move {
                 let length = range.end - range.start;

@@ -4,6 +4,7 @@
 //! one name in one repository.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,6 +15,10 @@ use crate::error::Result;
 
 /// Bytes on their way from or to a remote, in pieces.
 pub type Pieces = BoxStream<'static, Result<Bytes>>;
+
+/// The bytes of a blob from an offset on, as often as they are needed: a [`Pusher`] may have to send
+/// some of them again.
+pub type Content = Arc<dyn Fn(u64) -> Pieces + Send + Sync>;
 
 /// Reads content from a repository.
 #[async_trait]
@@ -55,18 +60,18 @@ pub enum DocumentName {
 /// Writes content to a repository.
 #[async_trait]
 pub trait Pusher: Send + Sync {
-    /// Returns whether the repository has the content.
+    /// Returns whether the repository has the content, as far as it tells.
     ///
     /// # Errors
     /// `Denied`; `Unavailable`.
     async fn exists(&self, descriptor: &Descriptor) -> Result<bool>;
 
-    /// Pushes a blob. `content` yields all of its bytes.
+    /// Pushes a blob. `content` yields its bytes.
     ///
     /// # Errors
     /// `Corrupt` if the remote received other bytes than `descriptor` specifies; `Denied`;
     /// `Unavailable`; errors of `content`.
-    async fn push(&self, descriptor: &Descriptor, content: Pieces) -> Result<()>;
+    async fn push(&self, descriptor: &Descriptor, content: Content) -> Result<()>;
 
     /// Pushes a manifest or an index under `name`. The repository has its children already.
     ///

@@ -1,5 +1,7 @@
 //! A blob of a remote as a source of bytes.
 
+use std::ops::Range;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -46,16 +48,22 @@ impl<'a> RemoteBlob<'a> {
     async fn request(&mut self, offset: u64) -> Result<Incoming<'a>> {
         let (fetcher, descriptor) = (self.fetcher, self.descriptor);
         let range = offset..descriptor.size;
-        if range.is_empty() {
-            return Ok(Incoming::None);
-        }
-        if self.ranges > 1 && range.end - range.start > PullLimits::RANGE {
+        if self.ranges > 1 && range.end.saturating_sub(offset) > PullLimits::RANGE {
             let opened = RangeReader::open(fetcher, descriptor, range.clone(), self.ranges);
             if let Some(reader) = opened.await? {
                 return Ok(Incoming::Ranges(Box::new(reader)));
             }
         }
-        fetcher.fetch(descriptor, range).await.map(Incoming::Stream)
+        self.request_whole(range).await
+    }
+
+    /// Requests a range by one request.
+    async fn request_whole(&mut self, range: Range<u64>) -> Result<Incoming<'a>> {
+        if range.is_empty() {
+            return Ok(Incoming::None);
+        }
+        let pieces = self.fetcher.fetch(self.descriptor, range).await?;
+        Ok(Incoming::Stream(pieces))
     }
 }
 
@@ -67,15 +75,21 @@ impl BlobSource for RemoteBlob<'_> {
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>> {
-        match &mut self.incoming {
-            Incoming::None => Ok(None),
-            Incoming::Ranges(reader) => reader.next().await,
-            Incoming::Stream(pieces) => loop {
-                match pieces.next().await.transpose()? {
-                    Some(piece) if piece.is_empty() => {}
-                    piece => return Ok(piece),
-                }
-            },
+        if let Incoming::Ranges(reader) = &mut self.incoming {
+            if let Some(piece) = reader.next().await? {
+                return Ok(Some(piece));
+            }
+            let rest = reader.rest();
+            self.incoming = self.request_whole(rest).await?;
+        }
+        let Incoming::Stream(pieces) = &mut self.incoming else {
+            return Ok(None);
+        };
+        loop {
+            match pieces.next().await.transpose()? {
+                Some(piece) if piece.is_empty() => {}
+                piece => return Ok(piece),
+            }
         }
     }
 
@@ -84,14 +98,15 @@ impl BlobSource for RemoteBlob<'_> {
         writer: &mut Writer,
         sender: Option<&LayerSender>,
     ) -> Result<u64> {
-        let Incoming::Ranges(reader) = &mut self.incoming else {
-            return self.write_piece(writer, sender).await;
-        };
-        let Some(piece) = reader.next().await? else {
+        let Some(piece) = self.next().await? else {
             return Ok(0);
         };
         let length = piece.len() as u64;
-        reader.during(write_and_send(writer, piece, sender)).await?;
+        let write = write_and_send(writer, piece, sender);
+        match &mut self.incoming {
+            Incoming::Ranges(reader) => reader.during(write).await?,
+            _ => write.await?,
+        }
         Ok(length)
     }
 }

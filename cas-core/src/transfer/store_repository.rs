@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::OnceCell;
 
-use super::remote::{DocumentName, Fetcher, Pieces, Pusher};
+use super::remote::{Content, DocumentName, Fetcher, Pieces, Pusher};
 use super::source::BlobSource;
 use super::store_blob::{BlobWrite, RecordOrder, Resume, store_blob};
 use super::store_fetcher::StoreFetcher;
@@ -115,7 +115,7 @@ impl Pusher for StoreRepository {
         self.guard().await?.pin_intact(blob).await
     }
 
-    async fn push(&self, descriptor: &Descriptor, content: Pieces) -> Result<()> {
+    async fn push(&self, descriptor: &Descriptor, content: Content) -> Result<()> {
         if self.exists(descriptor).await? {
             return Ok(());
         }
@@ -129,7 +129,9 @@ impl Pusher for StoreRepository {
             feed: None,
             progress: &Silent,
         };
-        store_blob(&write, &mut Received(content)).await.map(|_| ())
+        store_blob(&write, &mut Received(content(0)))
+            .await
+            .map(|_| ())
     }
 
     async fn push_document(

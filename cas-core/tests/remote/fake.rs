@@ -11,7 +11,7 @@ use cas_core::content::Durability;
 use cas_core::gc::{GcOptions, collect};
 use cas_core::lease::LEASE_TTL;
 use cas_core::platform::Platforms;
-use cas_core::transfer::{DocumentName, Fetcher, Pieces, PullOptions, Pusher, pull};
+use cas_core::transfer::{Content, DocumentName, Fetcher, Pieces, PullOptions, Pusher, pull};
 use cas_core::{Descriptor, Digest, Error, Result, Store};
 use futures_util::{StreamExt, stream};
 
@@ -130,8 +130,8 @@ impl Pusher for FakeRemote {
         self.store.present(descriptor).await
     }
 
-    async fn push(&self, descriptor: &Descriptor, mut content: Pieces) -> Result<()> {
-        let mut data = Vec::new();
+    async fn push(&self, descriptor: &Descriptor, content: Content) -> Result<()> {
+        let (mut data, mut content) = (Vec::new(), content(0));
         while let Some(piece) = content.next().await.transpose()? {
             data.extend_from_slice(&piece);
         }
@@ -146,8 +146,8 @@ impl Pusher for FakeRemote {
         data: Bytes,
         name: DocumentName,
     ) -> Result<()> {
-        self.push(descriptor, stream::iter([Ok(data)]).boxed())
-            .await?;
+        let content = move |_| stream::iter([Ok(data.clone())]).boxed();
+        self.push(descriptor, Arc::new(content)).await?;
         if name == DocumentName::Root {
             *self.root.lock().unwrap() = descriptor.clone();
         }

@@ -11,9 +11,10 @@ use cas_core::pool;
 use cas_core::records::BlobRecord;
 use cas_core::testing::strict::StrictStore;
 use cas_core::transfer::{
-    DocumentName, Fetcher, PullOptions, PushOptions, Pusher, StoreRepository, pull, push,
+    Content, DocumentName, Fetcher, PullOptions, PushOptions, Pusher, StoreRepository, pull, push,
 };
 use cas_core::{Descriptor, Digest, ErrorKind, Image, ImageStoreExt, MediaType, Owner, Store};
+use futures_util::stream;
 
 use super::pull::is_whole;
 use crate::support::{index, named, parts, store};
@@ -171,8 +172,8 @@ async fn a_push_of_wrong_bytes_or_under_a_wrong_digest_leaves_no_name() {
 
     let pusher = repository(&to, "new");
     let blob = Descriptor::of(MediaType::OCI_LAYER, b"right");
-    let content = || futures_util::stream::iter([Ok("wrong".into())]);
-    let error = pusher.push(&blob, Box::pin(content())).await.unwrap_err();
+    let content: Content = Arc::new(|_| Box::pin(stream::iter([Ok("wrong".into())])));
+    let error = pusher.push(&blob, content).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert_eq!(to.content.stat(&blob.digest).await.unwrap(), None);
     assert_eq!(to.content.ingests().await.unwrap(), []);

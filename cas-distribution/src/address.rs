@@ -1,0 +1,302 @@
+//! Which addresses are connected to.
+//!
+//! A registry chooses where its redirects, its token service and its upload locations are. It must
+//! not make this machine send requests into places that only this machine reaches. So every address
+//! is judged, after a name is looked up and before a connection is made:
+//!
+//! | address | connected to |
+//! |---|---|
+//! | link-local, metadata services of clouds, multicast, reserved | never; only a link-local address that the user gave as the registry is |
+//! | loopback and unspecified | from a registry that is on loopback itself, or with [`Options::private_addresses`](crate::Options::private_addresses) |
+//! | private: RFC 1918, shared (100.64/10), unique local | from a registry whose own address is private or loopback, or with that option |
+//! | any other | always |
+//!
+//! - An IPv6 address that contains an IPv4 address (mapped, compatible, NAT64, 6to4, Teredo) is
+//!   judged as the IPv4 address.
+//! - The registry's own address is the one that its name has when it is looked up first; if it has
+//!   several, the most public one. If the name has other addresses later, they are judged like those
+//!   of any other host.
+//! - Behind a proxy, an address in a URL is judged, but names are left to the proxy, which looks
+//!   them up. The registry's own address is then unknown and counts as public. The proxy itself may
+//!   have any address, because the user has named it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+
+use cas_core::{Error, ErrorKind, Result};
+use reqwest::Url;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+use crate::error::REGISTRY;
+use crate::origin::shown;
+use crate::place::Place;
+
+/// The variables that name proxies, in lower case. They are read in upper case, too.
+const PROXIES: [&str; 3] = ["http_proxy", "https_proxy", "all_proxy"];
+
+/// Judges addresses for one registry.
+pub(crate) struct Judge {
+    /// The host of the registry, as in its URL.
+    registry: String,
+    /// Where the registry is, once that is known.
+    own: OnceLock<Place>,
+    allows_private: bool,
+    /// The hosts of proxies.
+    proxies: Vec<String>,
+}
+
+impl Judge {
+    /// Returns the judge for the registry at this URL.
+    pub(crate) fn new(registry: &Url, allows_private: bool) -> Self {
+        let own = literal(registry).map(|address| OnceLock::from(Place::of(address)));
+        Judge {
+            registry: registry.host_str().unwrap_or_default().to_owned(),
+            own: own.unwrap_or_default(),
+            allows_private,
+            proxies: proxies(),
+        }
+    }
+
+    /// Checks the host of a URL, if it is an address.
+    ///
+    /// # Errors
+    /// `Denied` if the address must not be connected to.
+    pub(crate) fn check(&self, url: &Url) -> Result<()> {
+        match literal(url) {
+            Some(address) if !self.is_registry(url.host_str()) => self.admit(&shown(url), address),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_registry(&self, host: Option<&str>) -> bool {
+        host == Some(&self.registry)
+    }
+
+    fn admit(&self, host: &str, address: IpAddr) -> Result<()> {
+        let own = self.own.get().copied().unwrap_or(Place::Public);
+        let what = match Place::of(address) {
+            Place::Forbidden => {
+                return Err(denied(format!(
+                    "{host} has the address {address}, which is link-local, reserved, or of a \
+                     metadata service; cas does not connect to it"
+                )));
+            }
+            place if place <= own || self.allows_private => return Ok(()),
+            Place::Private => "in a private network",
+            _ => "on this machine",
+        };
+        Err(denied(format!(
+            "{host} has the address {address}, which is {what}, but the registry {} is not; if it \
+             may refer to such addresses, allow them (--private-addresses)",
+            self.registry
+        )))
+    }
+
+    /// Returns those addresses of a name that may be connected to.
+    ///
+    /// # Errors
+    /// `Denied` if there is none.
+    fn select(&self, name: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>> {
+        if self.proxies.iter().any(|proxy| proxy == name) {
+            return Ok(found);
+        }
+        if self.is_registry(Some(name)) {
+            let places = found.iter().map(|address| Place::of(address.ip()));
+            if let Some(most_public) = places.min() {
+                self.own.get_or_init(|| most_public);
+            }
+        }
+        let mut refused = None;
+        let mut admitted = Vec::new();
+        for address in found {
+            match self.admit(name, address.ip()) {
+                Ok(()) => admitted.push(address),
+                Err(error) => refused = Some(error),
+            }
+        }
+        match refused {
+            Some(error) if admitted.is_empty() => Err(error),
+            _ => Ok(admitted),
+        }
+    }
+}
+
+/// The lookup of names, with the judgement of their addresses.
+pub(crate) struct Resolver(pub(crate) Arc<Judge>);
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let judge = Arc::clone(&self.0);
+        Box::pin(async move {
+            let name = name.as_str();
+            let found = tokio::net::lookup_host((name, 0)).await?;
+            let admitted = judge.select(name, found.collect())?;
+            Ok(Box::new(admitted.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// Returns the host of a URL as an address, if it is one.
+fn literal(url: &Url) -> Option<IpAddr> {
+    let host = url.host_str()?;
+    let plain = host.trim_start_matches('[').trim_end_matches(']');
+    plain.parse().ok()
+}
+
+/// Returns the hosts of the proxies that the environment names.
+fn proxies() -> Vec<String> {
+    let variables = PROXIES
+        .iter()
+        .flat_map(|name| [(*name).to_owned(), name.to_uppercase()]);
+    let values = variables.filter_map(|name| std::env::var(name).ok());
+    values.filter_map(|value| proxy_host(&value)).collect()
+}
+
+fn proxy_host(value: &str) -> Option<String> {
+    let value = value.trim();
+    let url: Url = if value.contains("://") {
+        value.parse().ok()?
+    } else {
+        format!("http://{value}").parse().ok()?
+    };
+    url.host_str().map(str::to_ascii_lowercase)
+}
+
+fn denied(why: String) -> Error {
+    Error::new(ErrorKind::Denied, why).backend(REGISTRY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn an_address_in_a_url_is_judged_by_where_the_registry_is() {
+        for (registry, to, expected) in [
+            ("https://10.0.0.1", "https://10.0.0.2/", true),
+            ("https://10.0.0.1", "https://127.0.0.1/", false),
+            ("https://10.0.0.1", "https://8.8.8.8/", true),
+            ("https://8.8.8.8", "https://10.0.0.1/", false),
+            ("https://8.8.8.8", "https://[::ffff:10.0.0.1]/", false),
+            ("https://8.8.8.8", "https://[64:ff9b::7f00:1]/", false),
+            // URLs have many forms of one address.
+            ("https://8.8.8.8", "https://0x7f.1/", false),
+            ("https://8.8.8.8", "https://2130706433/", false),
+            ("https://8.8.8.8", "https://0177.0.0.1/", false),
+            ("https://8.8.8.8", "https://127.0.0.1./", false),
+            ("https://8.8.8.8", "https://8.8.8.8:5001/", true),
+            ("http://127.0.0.1:1", "http://10.0.0.1/", true),
+            ("http://127.0.0.1:1", "http://[::1]:2/", true),
+            ("http://127.0.0.1:1", "http://169.254.169.254/", false),
+            ("http://127.0.0.1:1", "http://100.100.100.200/", false),
+            ("http://127.0.0.1:1", "http://[fd00:ec2::254]/", false),
+            // The user gave this address.
+            ("https://169.254.7.7", "https://169.254.7.7/token", true),
+            ("https://169.254.7.7", "https://169.254.169.254/", false),
+            ("https://169.254.7.7", "https://8.8.8.8/", true),
+            // As long as the address of a name is unknown, it counts as public.
+            ("https://r.test", "https://10.0.0.1/", false),
+            ("https://r.test", "https://8.8.8.8/", true),
+        ] {
+            let judge = Judge::new(&url(registry), false);
+            assert_eq!(judge.check(&url(to)).is_ok(), expected, "{registry} {to}");
+        }
+    }
+
+    #[test]
+    fn an_option_allows_private_addresses_and_nothing_else() {
+        let judge = Judge::new(&url("https://8.8.8.8"), true);
+        for to in ["https://10.0.0.1/", "https://127.0.0.1/", "https://[::1]/"] {
+            judge.check(&url(to)).unwrap();
+        }
+        for to in [
+            "https://169.254.169.254/",
+            "https://[fe80::1]/",
+            "https://100.100.100.200/",
+        ] {
+            let error = judge.check(&url(to)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Denied, "{to}");
+        }
+    }
+
+    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+        let parsed = texts
+            .iter()
+            .map(|text| SocketAddr::new(text.parse().unwrap(), 0));
+        parsed.collect()
+    }
+
+    /// Returns which of the addresses of a name are connected to.
+    fn selected(judge: &Judge, name: &str, found: &[&str]) -> Vec<String> {
+        let selected = judge.select(name, addresses(found)).unwrap_or_default();
+        selected
+            .iter()
+            .map(|address| address.ip().to_string())
+            .collect()
+    }
+
+    #[test]
+    fn the_addresses_of_a_name_are_judged_after_it_is_looked_up() {
+        let judge = Judge::new(&url("https://r.test"), false);
+        assert_eq!(selected(&judge, "r.test", &["8.8.8.8"]), ["8.8.8.8"]);
+        let none: [&str; 0] = [];
+        for hidden in [
+            "127.0.0.1",
+            "10.0.0.1",
+            "169.254.169.254",
+            "fd00:ec2::254",
+            "::",
+        ] {
+            assert_eq!(selected(&judge, "cdn.test", &[hidden]), none);
+            // The same name later has another address.
+            assert_eq!(selected(&judge, "r.test", &[hidden]), none);
+        }
+        let mixed = ["10.0.0.1", "9.9.9.9", "::1"];
+        assert_eq!(selected(&judge, "cdn.test", &mixed), ["9.9.9.9"]);
+    }
+
+    #[test]
+    fn the_most_public_address_of_a_registry_is_its_own() {
+        for (found, expected, private, loopback) in [
+            (
+                &["127.0.0.1", "8.8.8.8"][..],
+                &["8.8.8.8"][..],
+                false,
+                false,
+            ),
+            (&["10.0.0.1"], &["10.0.0.1"], true, false),
+            (&["127.0.0.1", "10.0.0.1"], &["10.0.0.1"], true, false),
+            (&["127.0.0.1", "::1"], &["127.0.0.1", "::1"], true, true),
+            (&["169.254.1.1"], &[], true, true),
+        ] {
+            let judge = Judge::new(&url("https://r.test"), false);
+            assert_eq!(selected(&judge, "r.test", found), expected);
+            let reaches = |address| !selected(&judge, "cdn.test", &[address]).is_empty();
+            if !expected.is_empty() {
+                assert_eq!(reaches("192.168.1.1"), private, "{found:?}");
+                assert_eq!(reaches("127.0.0.2"), loopback, "{found:?}");
+            }
+            assert!(!reaches("169.254.169.254"), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_may_have_any_address() {
+        for (value, expected) in [
+            ("http://proxy.corp:3128", Some("proxy.corp")),
+            ("http://me:secret@Proxy.corp:3128/", Some("proxy.corp")),
+            ("proxy.corp:3128", Some("proxy.corp")),
+            ("socks5h://proxy.corp:1080", Some("proxy.corp")),
+            ("", None),
+        ] {
+            assert_eq!(proxy_host(value).as_deref(), expected, "{value}");
+        }
+        let mut judge = Judge::new(&url("https://r.test"), false);
+        judge.proxies = vec!["proxy.corp".to_owned()];
+        assert_eq!(selected(&judge, "proxy.corp", &["10.0.0.9"]), ["10.0.0.9"]);
+    }
+}

@@ -1,0 +1,131 @@
+//! Requests a range of some content, and the whole if the range is refused.
+
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+
+use cas_core::{Descriptor, Error, Result};
+use reqwest::header::{
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, HeaderName, RANGE, TRANSFER_ENCODING,
+};
+use reqwest::{Method, Response, StatusCode, Version};
+
+use crate::client::Inner;
+use crate::error::REGISTRY;
+use crate::origin::shown;
+use crate::request::{Action, Ask};
+use crate::retry::Patience;
+
+/// An answer with bytes of some content.
+pub(crate) struct Opened {
+    pub(crate) response: Response,
+    /// Which bytes of the body are wanted.
+    pub(crate) kept: Range<u64>,
+    /// Whether the body is a range of the content.
+    pub(crate) is_partial: bool,
+}
+
+impl Opened {
+    /// Returns whether the body has an end that a broken connection cannot be taken for.
+    pub(crate) fn has_length(&self) -> bool {
+        let headers = self.response.headers();
+        self.response.version() >= Version::HTTP_2
+            || headers.contains_key(CONTENT_LENGTH)
+            || headers.contains_key(TRANSFER_ENCODING)
+    }
+}
+
+impl Inner {
+    /// Requests the bytes `range` of some content.
+    ///
+    /// What follows the end of the content is not cut off, so that the caller detects the damage.
+    ///
+    /// # Errors
+    /// As [`Inner::expect`]; `Unsupported` if the registry has encoded the content.
+    pub(crate) async fn open(
+        &self,
+        descriptor: &Descriptor,
+        range: Range<u64>,
+        patience: &mut Patience,
+    ) -> Result<Opened> {
+        let ask = Ask::new(Method::GET, self.content(descriptor)?, Action::Pull);
+        let ask = ask.accepting(&descriptor.media_type);
+        let size = descriptor.size;
+        let end = if range.end < size {
+            range.end
+        } else {
+            u64::MAX
+        };
+        let mut response = None;
+        if range != (0..size) {
+            let (start, last) = (range.start, range.end.saturating_sub(1));
+            let ranged = ask.clone().with(RANGE, &format!("bytes={start}-{last}"));
+            let answer = self.send(ranged, patience).await?;
+            if let Some(length) = partial(&answer, start..end, size) {
+                return Ok(Opened {
+                    response: answer,
+                    kept: 0..length,
+                    is_partial: true,
+                });
+            }
+            let final_statuses = [StatusCode::UNAUTHORIZED, StatusCode::NOT_FOUND];
+            if final_statuses.contains(&answer.status()) {
+                return Err(self.refused(answer).await.into());
+            }
+            self.ignores_ranges.store(true, Ordering::Relaxed);
+            response = Some(answer).filter(|answer| answer.status() == StatusCode::OK);
+        }
+        // The registry may have refused the range, or sent another one.
+        let response = match response {
+            Some(response) => response,
+            None => self.expect(ask, &[StatusCode::OK], patience).await?,
+        };
+        check_encoding(&response, Some(size))?;
+        Ok(Opened {
+            response,
+            kept: range.start..end,
+            is_partial: false,
+        })
+    }
+}
+
+/// Checks that an answer is not encoded. Some servers call a compressed blob encoded, but send its
+/// own bytes; their number, `size`, shows that.
+///
+/// # Errors
+/// `Unsupported` if the answer is encoded. The request has asked for the bytes as they are.
+pub(crate) fn check_encoding(response: &Response, size: Option<u64>) -> Result<()> {
+    let encoding = header(response, CONTENT_ENCODING).unwrap_or("identity");
+    let length = header(response, CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
+    if encoding.eq_ignore_ascii_case("identity") || size.is_some() && length == size {
+        return Ok(());
+    }
+    Err(Error::unsupported(format!(
+        "{} sent content with the encoding {:.50}, which was not asked for; its operator must turn \
+         this off",
+        shown(response.url()),
+        encoding.escape_debug().to_string()
+    ))
+    .backend(REGISTRY))
+}
+
+/// Returns how many bytes of the body of a partial answer are wanted, if it begins with the range
+/// `wanted` of a content of `size` bytes. A server may send less than it was asked for.
+fn partial(response: &Response, wanted: Range<u64>, size: u64) -> Option<u64> {
+    if response.status() != StatusCode::PARTIAL_CONTENT {
+        return None;
+    }
+    let (range, total) = header(response, CONTENT_RANGE)?
+        .strip_prefix("bytes ")?
+        .split_once('/')?;
+    let (start, last) = range.split_once('-')?;
+    let (start, last): (u64, u64) = (start.parse().ok()?, last.parse().ok()?);
+    let is_total = total == "*" || total.parse() == Ok(size);
+    if !is_total || start != wanted.start || last < start || last >= size {
+        return None;
+    }
+    Some(wanted.end - start)
+}
+
+fn header(response: &Response, name: HeaderName) -> Option<&str> {
+    response.headers().get(name)?.to_str().ok()
+}

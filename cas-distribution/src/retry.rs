@@ -1,0 +1,245 @@
+//! What is repeated, how often and after which pauses.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, SystemTime};
+
+use cas_core::{Error, Result};
+use reqwest::StatusCode;
+use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
+use tokio::time::Instant;
+
+use crate::date;
+use crate::timeouts::Timeouts;
+
+/// Maximum number of attempts to connect. A host that does not exist, or where nothing listens, is
+/// reported soon.
+const CONNECTS: u32 = 4;
+/// The longest pause, in multiples of the first.
+const LONGEST: u32 = 40;
+
+/// Why an attempt failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The same request may succeed later.
+    Passes {
+        error: Error,
+        /// How long the registry asks to wait.
+        after: Option<Duration>,
+        /// Maximum number of attempts in a row that may fail.
+        attempts: u32,
+    },
+    /// A repetition would not help.
+    Stays(Error),
+}
+
+impl Failure {
+    /// Returns the failure of a connection that broke, or on which nothing useful arrived.
+    pub(crate) fn lost(error: Error) -> Self {
+        Self::refused(error, None)
+    }
+
+    /// Returns the failure to connect.
+    pub(crate) fn unconnected(error: Error) -> Self {
+        Self::repeated(error, CONNECTS)
+    }
+
+    /// Returns a failure after which at most `attempts` are made in a row.
+    pub(crate) fn repeated(error: Error, attempts: u32) -> Self {
+        Failure::Passes {
+            error,
+            after: None,
+            attempts,
+        }
+    }
+
+    /// Returns the refusal of a request that may be sent again after the time `after`.
+    pub(crate) fn refused(error: Error, after: Option<Duration>) -> Self {
+        Failure::Passes {
+            error,
+            after,
+            attempts: u32::MAX,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Stays(error)
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Passes { error, .. } | Failure::Stays(error) => error,
+        }
+    }
+}
+
+/// Returns whether a request with this answer may succeed later without a change.
+pub(crate) fn passes(status: StatusCode) -> bool {
+    // 425 is "too early".
+    matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
+}
+
+/// Returns how long a registry asks to wait: as seconds, or until a date by its own clock.
+pub(crate) fn wanted_pause(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
+    let wanted = text(RETRY_AFTER)?;
+    if let Ok(seconds) = wanted.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = date::parse(wanted)?;
+    let now = text(DATE).and_then(date::parse);
+    let now = now.unwrap_or_else(SystemTime::now);
+    Some(until.duration_since(now).unwrap_or_default())
+}
+
+/// Decides how long one operation is repeated. Progress makes it begin again.
+pub(crate) struct Patience {
+    repeat: Duration,
+    first: Duration,
+    deadline: Instant,
+    pause: Duration,
+    /// Number of attempts that failed since the last progress.
+    failed: u32,
+}
+
+impl Patience {
+    pub(crate) fn new(timeouts: &Timeouts) -> Self {
+        Patience {
+            repeat: timeouts.repeat,
+            first: timeouts.pause,
+            deadline: Instant::now() + timeouts.repeat,
+            pause: timeouts.pause,
+            failed: 0,
+        }
+    }
+
+    /// Notes progress.
+    pub(crate) fn renew(&mut self) {
+        self.deadline = Instant::now() + self.repeat;
+        self.pause = self.first;
+        self.failed = 0;
+    }
+
+    /// Waits before the next attempt.
+    ///
+    /// # Errors
+    /// The error of the failure if there is no next attempt, because it would not help or would
+    /// begin too late.
+    pub(crate) async fn wait(&mut self, failure: Failure) -> Result<()> {
+        let (error, after, attempts) = match failure {
+            Failure::Stays(error) => return Err(error),
+            Failure::Passes {
+                error,
+                after,
+                attempts,
+            } => (error, after, attempts),
+        };
+        self.failed += 1;
+        let pause = after.unwrap_or_default() + shortened(self.pause);
+        if self.failed >= attempts || Instant::now() + pause > self.deadline {
+            return Err(error);
+        }
+        self.pause = (self.pause * 2).min(self.first * LONGEST);
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+}
+
+/// Returns between a half and all of `pause`, so that many clients do not come back at once.
+fn shortened(pause: Duration) -> Duration {
+    // Each state has random keys.
+    let random = RandomState::new().hash_one(0) % 1024;
+    pause / 2 + pause * random as u32 / 2048
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(HeaderName, &str)]) -> HeaderMap {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(name, value)| (name.clone(), value.parse().unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn the_pause_that_a_registry_asks_for_has_two_forms() {
+        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+        type Row<'a> = (&'a [(HeaderName, &'a str)], Option<u64>);
+        let rows: [Row<'_>; 7] = [
+            (&[(RETRY_AFTER, "7")], Some(7)),
+            (&[(RETRY_AFTER, " 0 ")], Some(0)),
+            (
+                &[(RETRY_AFTER, date), (DATE, "Sun, 06 Nov 1994 08:49:30 GMT")],
+                Some(7),
+            ),
+            // The date is past, by our clock.
+            (&[(RETRY_AFTER, date)], Some(0)),
+            (&[(RETRY_AFTER, "soon")], None),
+            (&[(RETRY_AFTER, "-7")], None),
+            (&[], None),
+        ];
+        for (pairs, expected) in rows {
+            let found = wanted_pause(&headers(pairs));
+            assert_eq!(found, expected.map(Duration::from_secs), "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn pauses_are_shortened_by_at_most_a_half() {
+        let pause = Duration::from_secs(8);
+        for _ in 0..100 {
+            let found = shortened(pause);
+            assert!(found >= pause / 2 && found <= pause, "{found:?}");
+        }
+    }
+
+    const MILLI: Duration = Duration::from_millis(1);
+
+    fn passing(after: Option<Duration>) -> Failure {
+        Failure::refused(Error::unavailable("busy"), after)
+    }
+
+    #[tokio::test]
+    async fn repetition_ends_at_its_deadline_and_progress_moves_it() {
+        let timeouts = Timeouts::default()
+            .with_repeat(200 * MILLI)
+            .with_pause(4 * MILLI);
+        let mut patience = Patience::new(&timeouts);
+        let began = Instant::now();
+        let mut attempts = 1;
+        while patience.wait(passing(None)).await.is_ok() {
+            attempts += 1;
+        }
+        // The pauses are at most 4, 8, 16, 32, 64 and 128 ms.
+        assert!((5..=9).contains(&attempts), "{attempts}");
+        assert!(began.elapsed() >= 72 * MILLI);
+        patience.renew();
+        let began = Instant::now();
+        assert!(patience.wait(passing(Some(50 * MILLI))).await.is_ok());
+        assert!(began.elapsed() >= 50 * MILLI);
+        // A pause beyond the deadline is not begun.
+        let hour = Duration::from_secs(3600);
+        assert!(patience.wait(passing(Some(hour))).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_does_not_pass_is_not_repeated_and_connecting_only_a_few_times() {
+        let timeouts = Timeouts::default().with_pause(MILLI);
+        let mut patience = Patience::new(&timeouts);
+        let stays = Failure::Stays(Error::not_found("gone"));
+        assert!(patience.wait(stays).await.is_err());
+        let mut attempts = 1;
+        let unconnected = || Failure::unconnected(Error::unavailable("nobody"));
+        while patience.wait(unconnected()).await.is_ok() {
+            attempts += 1;
+        }
+        assert_eq!(attempts, CONNECTS);
+        let mut never = Patience::new(&timeouts.with_repeat(Duration::ZERO));
+        assert!(never.wait(passing(None)).await.is_err());
+    }
+}

@@ -1,0 +1,103 @@
+//! How long a client waits, all in one place.
+
+use std::time::Duration;
+
+/// How long a client waits for a registry, and for how long it repeats what fails.
+///
+/// Each deadline ends one attempt, except `repeat`, which ends the attempts. So a registry that
+/// never sends anything useful costs at most `repeat` and one attempt. A transfer that makes
+/// progress has no deadline as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Timeouts {
+    /// Maximum time to look up a host, connect to it and set up TLS. By default 20 s.
+    pub connect: Duration,
+    /// Maximum time from a request to the head of its answer. By default 30 s.
+    pub answer: Duration,
+    /// Maximum time in which a body may make less progress than [`min_speed`](Self::min_speed)
+    /// demands, and in which no byte of an upload may be taken. By default 10 s.
+    pub idle: Duration,
+    /// Minimum speed of a body in bytes per second, on average over [`idle`](Self::idle). A slower
+    /// connection is replaced. By default 1024; with 0, a single byte is enough.
+    pub min_speed: u64,
+    /// Maximum time from the last byte of an upload to its answer, because the registry may have to
+    /// copy and hash the blob. By default 10 minutes.
+    pub store: Duration,
+    /// How long a request is repeated without progress, if it fails for a reason that may pass. By
+    /// default 60 s; with 0, nothing is repeated.
+    pub repeat: Duration,
+    /// The pause before the first repetition. It doubles with each further one, up to 40 times its
+    /// length, and up to half of each is left out at random. By default 250 ms.
+    pub pause: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            connect: Duration::from_secs(20),
+            answer: Duration::from_secs(30),
+            idle: Duration::from_secs(10),
+            min_speed: 1024,
+            store: Duration::from_secs(600),
+            repeat: Duration::from_secs(60),
+            pause: Duration::from_millis(250),
+        }
+    }
+}
+
+impl Timeouts {
+    /// Sets [`connect`](Self::connect).
+    #[must_use]
+    pub fn with_connect(mut self, connect: Duration) -> Self {
+        self.connect = connect;
+        self
+    }
+
+    /// Sets [`answer`](Self::answer).
+    #[must_use]
+    pub fn with_answer(mut self, answer: Duration) -> Self {
+        self.answer = answer;
+        self
+    }
+
+    /// Sets [`idle`](Self::idle).
+    #[must_use]
+    pub fn with_idle(mut self, idle: Duration) -> Self {
+        self.idle = idle;
+        self
+    }
+
+    /// Sets [`min_speed`](Self::min_speed).
+    #[must_use]
+    pub fn with_min_speed(mut self, min_speed: u64) -> Self {
+        self.min_speed = min_speed;
+        self
+    }
+
+    /// Sets [`store`](Self::store).
+    #[must_use]
+    pub fn with_store(mut self, store: Duration) -> Self {
+        self.store = store;
+        self
+    }
+
+    /// Sets [`repeat`](Self::repeat).
+    #[must_use]
+    pub fn with_repeat(mut self, repeat: Duration) -> Self {
+        self.repeat = repeat;
+        self
+    }
+
+    /// Sets [`pause`](Self::pause).
+    #[must_use]
+    pub fn with_pause(mut self, pause: Duration) -> Self {
+        self.pause = pause;
+        self
+    }
+
+    /// Returns how many bytes must arrive within [`idle`](Self::idle).
+    pub(crate) fn least(&self) -> u64 {
+        let least = u128::from(self.min_speed) * self.idle.as_millis() / 1000;
+        u64::try_from(least).unwrap_or(u64::MAX).max(1)
+    }
+}

@@ -1,0 +1,50 @@
+//! Several processes that pull one image into one root at the same time.
+
+use std::process::Stdio;
+
+use super::cas;
+use super::fake::Fake;
+use super::sample::Sample;
+use crate::common::ok;
+use crate::common::shop::names;
+
+/// How many processes pull.
+const PULLS: usize = 8;
+/// How many collections run beside them.
+const COLLECTIONS: usize = 2;
+
+/// Each blob is fetched once, by the first process that needs it, and the others wait for it.
+#[test]
+fn pulls_of_one_image_share_what_they_fetch() {
+    let sample = Sample::new(&[1000, 300_000, 2_000_000]);
+    for round in 0..4 {
+        let good = sample.clone();
+        let registry = Fake::start(move |request| good.answer(request));
+        let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+        let root = scratch.path().join("root");
+        ok(cas(&root, scratch.path()).arg("init"));
+        let start = |arguments: &[&str]| {
+            let mut command = cas(&root, scratch.path());
+            let command = command.args(arguments).stdout(Stdio::null());
+            command.stderr(Stdio::piped()).spawn().unwrap()
+        };
+        let pulls = (0..PULLS).map(|_| start(&["pull", &registry.image()]));
+        let mut running: Vec<_> = pulls.collect();
+        running.extend((0..COLLECTIONS).map(|_| start(&["gc"])));
+        for process in running {
+            let ended = process.wait_with_output().unwrap();
+            let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+            assert!(ended.status.success(), "round {round}: {said}");
+        }
+        assert_eq!(names(&root).len(), 1);
+        let blobs = sample
+            .content
+            .keys()
+            .filter(|digest| **digest != sample.root.digest.to_string());
+        for digest in blobs {
+            let fetched = registry.count("GET", &format!("/blobs/{digest}"));
+            assert_eq!(fetched, 1, "round {round}: {digest}");
+        }
+        ok(cas(&root, scratch.path()).args(["fsck", "--read-data"]));
+    }
+}

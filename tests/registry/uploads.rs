@@ -1,0 +1,419 @@
+//! Pushes to a registry that fails, forgets, refuses and lies.
+
+use std::time::{Duration, Instant};
+
+use cas::distribution::{Client, Options, Timeouts};
+use cas::transfer::{PushOptions, push};
+use cas::{Descriptor, ErrorKind, Result, Store};
+use cas_core::content::Durability;
+use cas_core::testing::memory::MemoryStore;
+
+use super::fake::{Answer, Fake, Request};
+use super::receiver::Receiver;
+use super::sample::Sample;
+use super::{client, quick};
+
+const SIZE: usize = 300_000;
+
+/// Returns a store with the sample.
+async fn stored(sample: &Sample) -> Store {
+    let store = MemoryStore::new().with_images();
+    let manifest: cas::Manifest = serde_json::from_slice(sample.data(&sample.root)).unwrap();
+    let parts = manifest
+        .layers
+        .iter()
+        .chain([&manifest.config, &sample.root]);
+    for part in parts {
+        let data = sample.data(part).to_vec().into();
+        store.put(part, data, Durability::Full).await.unwrap();
+    }
+    store
+}
+
+async fn pushed(registry: &Fake, sample: &Sample, timeouts: Timeouts) -> Result<Descriptor> {
+    let client = client(registry, timeouts).await;
+    pushed_by(&client, sample).await
+}
+
+async fn pushed_by(client: &Client, sample: &Sample) -> Result<Descriptor> {
+    let store = stored(sample).await;
+    push(&store, client, &sample.root, &PushOptions::default()).await
+}
+
+/// Returns whether a request sends the bytes of the layer.
+fn is_layer(sample: &Sample, request: &Request) -> bool {
+    request.is("PUT", &sample.layers[0].digest.hex().to_string())
+}
+
+#[tokio::test]
+async fn what_passes_is_repeated_in_a_push() {
+    let sample = Sample::new(&[SIZE]);
+    let faults: [fn() -> Answer; 6] = [
+        || Answer::new(429).with("Retry-After", "0"),
+        || Answer::new(500),
+        || Answer::new(502),
+        || Answer::new(503),
+        || Answer::new(504),
+        Answer::nothing,
+    ];
+    for (number, fault) in faults.into_iter().enumerate() {
+        for (method, part) in [
+            ("HEAD", "/blobs/"),
+            ("POST", "/uploads/"),
+            ("PUT", "/uploads/"),
+            ("PUT", "/manifests/"),
+        ] {
+            let receiver = Receiver::new();
+            let mut left = 2;
+            receiver.spoil(move |request, _| {
+                let fails = request.is(method, part) && left > 0;
+                left -= i32::from(fails);
+                fails.then(fault)
+            });
+            let registry = receiver.start();
+            let outcome = pushed(&registry, &sample, quick()).await;
+            outcome.unwrap_or_else(|error| panic!("{number} {method} {part}: {error}"));
+            receiver.has_all(&sample);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_push_that_always_fails_ends_in_time() {
+    let sample = Sample::new(&[SIZE]);
+    let timeouts = quick().with_repeat(Duration::from_millis(500));
+    for (method, part) in [("POST", "/uploads/"), ("PUT", "/uploads/")] {
+        let receiver = Receiver::new();
+        receiver.spoil(move |request, _| request.is(method, part).then(|| Answer::new(503)));
+        let registry = receiver.start();
+        let began = Instant::now();
+        let error = pushed(&registry, &sample, timeouts.clone())
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(began.elapsed() < Duration::from_secs(10));
+        assert!(registry.count(method, part) > 2);
+    }
+}
+
+/// The blob is stored, but the answer is lost.
+#[tokio::test]
+async fn a_blob_whose_answer_was_lost_is_not_sent_again() {
+    let sample = Sample::new(&[SIZE]);
+    let receiver = Receiver::new();
+    receiver.spoil(|request, state| {
+        if !request.is("PUT", "/uploads/") {
+            return None;
+        }
+        state.put_blob(request);
+        Some(Answer::nothing())
+    });
+    let registry = receiver.start();
+    pushed(&registry, &sample, quick()).await.unwrap();
+    receiver.has_all(&sample);
+    assert_eq!(registry.count("PUT", "/uploads/"), 2);
+}
+
+/// A HEAD without a clear answer means: send it.
+#[tokio::test]
+async fn an_unclear_head_does_not_stop_a_push() {
+    let sample = Sample::new(&[1000]);
+    for status in [400, 403, 405, 500, 501] {
+        let receiver = Receiver::new();
+        receiver.spoil(move |request, _| (request.method == "HEAD").then(|| Answer::new(status)));
+        let registry = receiver.start();
+        let outcome = pushed(&registry, &sample, quick()).await;
+        outcome.unwrap_or_else(|error| panic!("{status}: {error}"));
+        receiver.has_all(&sample);
+    }
+}
+
+#[tokio::test]
+async fn another_size_or_digest_in_a_head_means_that_it_is_not_there() {
+    let sample = Sample::new(&[1000]);
+    let other = sample.root.digest.to_string();
+    let lies = [
+        ("Content-Length", "999".to_owned()),
+        ("Docker-Content-Digest", other),
+    ];
+    for (header, value) in lies {
+        let receiver = Receiver::new();
+        receiver.spoil(move |request, _| {
+            let is_asked = request.is("HEAD", "/blobs/");
+            is_asked.then(|| Answer::new(200).with(header, &value))
+        });
+        let registry = receiver.start();
+        pushed(&registry, &sample, quick()).await.unwrap();
+        receiver.has_all(&sample);
+    }
+}
+
+/// Returns the lengths of the chunks that were sent.
+fn chunks(registry: &Fake) -> Vec<usize> {
+    let seen = registry.seen();
+    let patches = seen.iter().filter(|one| one.method == "PATCH");
+    patches.map(|one| one.body.len()).collect()
+}
+
+#[tokio::test]
+async fn chunks_are_sent_where_the_whole_is_too_large() {
+    let sample = Sample::new(&[SIZE]);
+    for most in [200_000, 100_000, 70_000] {
+        let receiver = Receiver::new();
+        receiver.spoil(move |request, _| {
+            let is_large = request.path.contains("/uploads/") && request.body.len() > most;
+            is_large.then(|| Answer::new(413))
+        });
+        let registry = receiver.start();
+        let pushed = pushed(&registry, &sample, quick()).await;
+        if most < 75_000 {
+            // The chunks would be shorter than a registry has to accept.
+            assert_eq!(pushed.unwrap_err().kind(), ErrorKind::OutOfRange);
+            continue;
+        }
+        pushed.unwrap();
+        receiver.has_all(&sample);
+        let accepted: Vec<_> = chunks(&registry)
+            .into_iter()
+            .filter(|one| *one <= most)
+            .collect();
+        let length = if most == 200_000 { 150_000 } else { 75_000 };
+        assert_eq!(accepted, vec![length; SIZE / length]);
+    }
+}
+
+#[tokio::test]
+async fn chunks_have_the_length_that_the_registry_states() {
+    let sample = Sample::new(&[SIZE]);
+    for (stated, expected) in [
+        ("100000", vec![100_000; 3]),
+        ("140000", vec![140_000, 140_000, 20_000]),
+        // Shorter chunks would cost more requests than they are worth.
+        ("1", vec![65_536, 65_536, 65_536, 65_536, 37_856]),
+        // The whole is not longer than a chunk.
+        ("300000", vec![]),
+        ("18446744073709551615", vec![]),
+        ("many", vec![]),
+    ] {
+        let receiver = Receiver::new();
+        receiver.states_chunks(stated);
+        let registry = receiver.start();
+        pushed(&registry, &sample, quick()).await.unwrap();
+        receiver.has_all(&sample);
+        assert_eq!(chunks(&registry), expected, "{stated}");
+    }
+}
+
+/// The second chunk arrives by half, as a whole, or not at all, and its answer is lost.
+#[tokio::test]
+async fn an_upload_continues_after_the_last_byte_that_arrived() {
+    let sample = Sample::new(&[SIZE]);
+    for (arrived, sent) in [
+        (50_000, vec![100_000, 100_000, 100_000, 50_000]),
+        (100_000, vec![100_000; 3]),
+        (0, vec![100_000; 4]),
+    ] {
+        let receiver = Receiver::new();
+        receiver.states_chunks("100000");
+        let mut number = 0;
+        receiver.spoil(move |request, state| {
+            number += i32::from(request.method == "PATCH");
+            if request.method != "PATCH" || number != 2 {
+                return None;
+            }
+            let mut part = request.clone();
+            part.body.truncate(arrived);
+            state.patch(&part);
+            Some(Answer::nothing())
+        });
+        let registry = receiver.start();
+        pushed(&registry, &sample, quick()).await.unwrap();
+        receiver.has_all(&sample);
+        assert_eq!(chunks(&registry), sent, "{arrived}");
+    }
+}
+
+#[tokio::test]
+async fn a_forgotten_upload_begins_again() {
+    let sample = Sample::new(&[SIZE]);
+    for status in [404, 416] {
+        let receiver = Receiver::new();
+        receiver.states_chunks("100000");
+        let mut number = 0;
+        receiver.spoil(move |request, state| {
+            number += i32::from(request.method == "PATCH");
+            if request.method == "PATCH" && number == 3 {
+                state.forget();
+                return Some(Answer::new(status));
+            }
+            None
+        });
+        let registry = receiver.start();
+        pushed(&registry, &sample, quick()).await.unwrap();
+        receiver.has_all(&sample);
+        assert_eq!(chunks(&registry).len(), 6);
+    }
+}
+
+/// The registry accepts the first chunk of every upload, and forgets it.
+#[tokio::test]
+async fn uploads_that_are_always_forgotten_end() {
+    let sample = Sample::new(&[SIZE]);
+    let receiver = Receiver::new();
+    receiver.states_chunks("100000");
+    receiver.spoil(move |request, state| {
+        let second = request.header("content-range")?.starts_with("100000-");
+        second.then(|| {
+            state.forget();
+            Answer::new(503)
+        })
+    });
+    let registry = receiver.start();
+    let timeouts = quick().with_repeat(Duration::from_secs(1));
+    let began = Instant::now();
+    let error = pushed(&registry, &sample, timeouts).await.unwrap_err();
+    assert!(began.elapsed() < Duration::from_secs(10), "{error}");
+}
+
+#[tokio::test]
+async fn a_201_without_bytes_is_believed_only_for_the_right_digest() {
+    let sample = Sample::new(&[SIZE]);
+    let right = sample.layers[0].digest.to_string();
+    let wrong = sample.root.digest.to_string();
+    for (header, value, stored, believed) in [
+        ("Docker-Content-Digest", right.clone(), false, true),
+        (
+            "Location",
+            format!("/v2/team/app/blobs/{right}"),
+            false,
+            true,
+        ),
+        ("Docker-Content-Digest", wrong.clone(), false, false),
+        (
+            "Location",
+            format!("/v2/team/app/blobs/{wrong}"),
+            false,
+            false,
+        ),
+        ("X-Nothing", "x".to_owned(), false, false),
+        // It says nothing, but a question shows that the blob is there.
+        ("X-Nothing", "x".to_owned(), true, true),
+    ] {
+        let receiver = Receiver::new();
+        let layer = sample.data(&sample.layers[0]).to_vec();
+        let named = value.clone();
+        let manifest: cas::Manifest = serde_json::from_slice(sample.data(&sample.root)).unwrap();
+        receiver.store(sample.data(&manifest.config));
+        receiver.spoil(move |request, state| {
+            if !request.is("POST", "/uploads/") {
+                return None;
+            }
+            if stored {
+                state.store(&layer);
+            }
+            Some(Answer::new(201).with(header, &named))
+        });
+        let registry = receiver.start();
+        let outcome = pushed(&registry, &sample, quick()).await;
+        assert_eq!(outcome.is_ok(), believed, "{header} {value}");
+        assert_eq!(registry.count("PUT", "/uploads/"), 0);
+    }
+}
+
+async fn mounting(registry: &Fake) -> Client {
+    let options = Options {
+        mount_from: Some("team/other".to_owned()),
+        timeouts: quick(),
+        ..Options::default()
+    };
+    let reference = registry.image().parse().unwrap();
+    Client::connect(&reference, options).await.unwrap()
+}
+
+#[tokio::test]
+async fn blobs_are_mounted_from_another_repository_or_sent() {
+    let sample = Sample::new(&[SIZE]);
+    for status in [201, 202, 400, 403, 404, 405] {
+        let receiver = Receiver::new();
+        let content = sample.content.clone();
+        receiver.spoil(move |request, state| {
+            let digest = request.path.split("mount=").nth(1)?.split('&').next()?;
+            assert!(
+                request.path.ends_with("&from=team%2Fother"),
+                "{}",
+                request.path
+            );
+            let digest = digest.replace("%3A", ":");
+            match status {
+                201 => {
+                    state.store(&content[&digest]);
+                    Some(Answer::new(201).with("Docker-Content-Digest", &digest))
+                }
+                202 => None,
+                _ => Some(Answer::new(status)),
+            }
+        });
+        let registry = receiver.start();
+        pushed_by(&mounting(&registry).await, &sample)
+            .await
+            .unwrap();
+        receiver.has_all(&sample);
+        let sent = registry.count("PUT", "/uploads/");
+        assert_eq!(sent, if status == 201 { 0 } else { 2 }, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_stored_other_bytes_is_found_out() {
+    let sample = Sample::new(&[SIZE]);
+    let wrong = cas::Digest::sha256(b"other bytes").to_string();
+    for part in ["/uploads/", "/manifests/"] {
+        let (receiver, wrong) = (Receiver::new(), wrong.clone());
+        receiver.spoil(move |request, _| {
+            let is_put = request.is("PUT", part);
+            is_put.then(|| Answer::new(201).with("Docker-Content-Digest", &wrong))
+        });
+        let registry = receiver.start();
+        let error = pushed(&registry, &sample, quick()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{part}: {error}");
+    }
+}
+
+/// The registry answers before it has read the body, and closes the connection.
+#[tokio::test]
+async fn an_early_refusal_is_heard_while_the_body_is_sent() {
+    let sample = Sample::new(&[6 << 20]);
+    for (status, kind) in [
+        (413, ErrorKind::OutOfRange),
+        (403, ErrorKind::Denied),
+        (507, ErrorKind::Unavailable),
+    ] {
+        let receiver = Receiver::new();
+        let layer = sample.clone();
+        let registry = receiver.start_early(move |request| {
+            let is_sent = is_layer(&layer, request) || request.method == "PATCH";
+            is_sent.then(|| Answer::error(status, "NO", "not this one"))
+        });
+        let began = Instant::now();
+        let error = pushed(&registry, &sample, quick()).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{status}: {error}");
+        assert!(error.to_string().contains("not this one"), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(20));
+    }
+}
+
+#[tokio::test]
+async fn an_upload_location_is_not_at_a_metadata_service() {
+    let sample = Sample::new(&[10]);
+    for address in ["169.254.169.254", "[fd00:ec2::254]", "100.100.100.200"] {
+        let receiver = Receiver::new();
+        receiver.spoil(move |request, _| {
+            let place = format!("http://{address}/upload");
+            let is_begun = request.is("POST", "/uploads/");
+            is_begun.then(|| Answer::new(202).with("Location", &place))
+        });
+        let registry = receiver.start();
+        let error = pushed(&registry, &sample, quick()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{address}: {error}");
+    }
+}
