@@ -13,7 +13,7 @@ use crate::timeouts::Timeouts;
 
 /// Maximum number of attempts to connect. A host that does not exist, or where nothing listens, is
 /// reported soon.
-const CONNECTS: u32 = 4;
+const CONNECTS: u32 = 5;
 /// The longest pause, in multiples of the first.
 const LONGEST: u32 = 40;
 
@@ -99,7 +99,8 @@ pub(crate) fn wanted_pause(headers: &HeaderMap) -> Option<Duration> {
 pub(crate) struct Patience {
     repeat: Duration,
     first: Duration,
-    deadline: Instant,
+    /// When the operation began, or last made progress.
+    since: Instant,
     pause: Duration,
     /// Number of attempts that failed since the last progress.
     failed: u32,
@@ -110,7 +111,7 @@ impl Patience {
         Patience {
             repeat: timeouts.repeat,
             first: timeouts.pause,
-            deadline: Instant::now() + timeouts.repeat,
+            since: Instant::now(),
             pause: timeouts.pause,
             failed: 0,
         }
@@ -118,7 +119,7 @@ impl Patience {
 
     /// Notes progress.
     pub(crate) fn renew(&mut self) {
-        self.deadline = Instant::now() + self.repeat;
+        self.since = Instant::now();
         self.pause = self.first;
         self.failed = 0;
     }
@@ -138,11 +139,14 @@ impl Patience {
             } => (error, after, attempts),
         };
         self.failed += 1;
-        let pause = after.unwrap_or_default() + shortened(self.pause);
-        if self.failed >= attempts || Instant::now() + pause > self.deadline {
+        let pause = after
+            .unwrap_or_default()
+            .saturating_add(shortened(self.pause));
+        if self.failed >= attempts || pause > self.repeat.saturating_sub(self.since.elapsed()) {
             return Err(error);
         }
-        self.pause = (self.pause * 2).min(self.first * LONGEST);
+        let doubled = self.pause.saturating_mul(2);
+        self.pause = doubled.min(self.first.saturating_mul(LONGEST));
         tokio::time::sleep(pause).await;
         Ok(())
     }
@@ -152,7 +156,7 @@ impl Patience {
 fn shortened(pause: Duration) -> Duration {
     // Each state has random keys.
     let random = RandomState::new().hash_one(0) % 1024;
-    pause / 2 + pause * random as u32 / 2048
+    pause / 2 + pause / 2048 * random as u32
 }
 
 #[cfg(test)]
@@ -170,7 +174,7 @@ mod tests {
     fn the_pause_that_a_registry_asks_for_has_two_forms() {
         let date = "Sun, 06 Nov 1994 08:49:37 GMT";
         type Row<'a> = (&'a [(HeaderName, &'a str)], Option<u64>);
-        let rows: [Row<'_>; 7] = [
+        let rows: [Row<'_>; 8] = [
             (&[(RETRY_AFTER, "7")], Some(7)),
             (&[(RETRY_AFTER, " 0 ")], Some(0)),
             (
@@ -180,6 +184,7 @@ mod tests {
             // The date is past, by our clock.
             (&[(RETRY_AFTER, date)], Some(0)),
             (&[(RETRY_AFTER, "soon")], None),
+            (&[(RETRY_AFTER, "18446744073709551615")], Some(u64::MAX)),
             (&[(RETRY_AFTER, "-7")], None),
             (&[], None),
         ];
@@ -223,8 +228,9 @@ mod tests {
         assert!(patience.wait(passing(Some(50 * MILLI))).await.is_ok());
         assert!(began.elapsed() >= 50 * MILLI);
         // A pause beyond the deadline is not begun.
-        let hour = Duration::from_secs(3600);
-        assert!(patience.wait(passing(Some(hour))).await.is_err());
+        for pause in [Duration::from_secs(3600), Duration::MAX] {
+            assert!(patience.wait(passing(Some(pause))).await.is_err());
+        }
     }
 
     #[tokio::test]

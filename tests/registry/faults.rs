@@ -135,10 +135,19 @@ async fn the_registry_says_how_long_to_wait() {
     pulled(&registry, &sample, quick()).await.unwrap();
     assert!(began.elapsed() >= Duration::from_secs(2));
     // It asks for more than this client waits.
-    let registry = failing(&sample, Wait("3600"), "GET", &part);
-    let error = pulled(&registry, &sample, quick()).await.unwrap_err();
-    assert!(error.to_string().contains("after 3600"), "{error}");
-    assert_eq!(registry.count("GET", &part), 1);
+    for wait in [
+        "3600",
+        "18446744073709551615",
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+    ] {
+        let registry = failing(&sample, Wait(wait), "GET", &part);
+        let error = pulled(&registry, &sample, quick()).await.unwrap_err();
+        assert!(
+            error.to_string().contains(&format!("after {wait}")),
+            "{error}"
+        );
+        assert_eq!(registry.count("GET", &part), 1);
+    }
 }
 
 /// Returns how many requests for the layer a pull makes of a registry that always fails there, and

@@ -12,6 +12,10 @@ use cas_core::{ContentStore, Context, Location, Registry, Result};
 use crate::cas::Cas;
 use crate::root::Root;
 
+/// How long a request to a registry is repeated. A repair may make one for each damaged blob.
+#[cfg(feature = "registry")]
+const REPEAT: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// The place that the user named, or the registries that the names of images refer to.
 pub(super) struct RepairSources<'a> {
     #[cfg_attr(
@@ -62,6 +66,7 @@ impl<'a> RepairSources<'a> {
         let reference = crate::cas::RegistryRef::from(reference).0?;
         let options = cas_distribution::Options {
             plain_http: self.plain_http,
+            timeouts: cas_distribution::Timeouts::default().with_repeat(REPEAT),
             ..Default::default()
         };
         let client = self.cas.connect(&reference, options).await?;
