@@ -1,9 +1,12 @@
 //! Storing blobs: an intact copy stays, and a damaged one is replaced.
 
+use std::sync::{Arc, Weak};
+
 use bytes::Bytes;
 use cas_core::content::{Durability, Expected, OwnIngest, Writer};
 use cas_core::lease::{BlobRef, LeaseGuard};
-use cas_core::{Descriptor, Digest, MediaType, Result, Store};
+use cas_core::{Descriptor, Digest, MediaType, Result, Store, pool};
+use tokio::runtime::Handle;
 
 /// Stores a small blob and its record under a lease, unless an intact copy is there. Other jobs may
 /// store the same blob meanwhile, because each uses an ingest of its own.
@@ -30,6 +33,30 @@ pub(crate) async fn store_small_blob(
     guard.publish(writer, &blob, Durability::Full).await?;
     ingest.published();
     Ok(())
+}
+
+/// Calls `write` with the writer of a new ingest, on a thread of its own that may block. Returns the
+/// ingest and what `write` returned. Once nobody waits any more, the second argument of `write`
+/// cannot be upgraded.
+///
+/// # Errors
+/// Errors of `write` and of the store. The ingest is then discarded.
+pub(crate) async fn write_apart<T: Send + 'static>(
+    store: &Store,
+    owner: &str,
+    write: impl FnOnce(Writer, Weak<()>) -> Result<T> + Send + 'static,
+) -> Result<(OwnIngest, T)> {
+    // Declared before the writer, so that the ingest can be discarded.
+    let ingest = OwnIngest::new(&store.content, owner);
+    let writer = Writer::begin(&*store.content, ingest.key(), Expected::ANY).await?;
+    let waiter = Arc::new(());
+    let watch = Arc::downgrade(&waiter);
+    let runtime = Handle::try_current().ok();
+    let written = pool::apart("cas-aci", move || {
+        let _entered = runtime.as_ref().map(Handle::enter);
+        write(writer, watch)
+    });
+    Ok((ingest, written.await?))
 }
 
 /// Publishes what was written to an ingest, with its record, under a lease. Returns its descriptor.

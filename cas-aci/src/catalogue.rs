@@ -234,14 +234,15 @@ impl Catalogue {
     }
 
     /// Returns the first ACIs whose keys begin with `prefix`, at most `limit`.
-    pub(crate) async fn first(&self, prefix: &KeyPrefix, limit: usize) -> Result<Vec<Key>> {
+    pub(crate) async fn first(&self, prefix: &KeyPrefix, limit: usize) -> Result<Vec<Candidate>> {
         self.check_open()?;
         let prefix = format!("image/{}", prefix.hex());
         let found = self.notes.first(&prefix, limit).await?;
-        found
-            .iter()
-            .map(|note| key_of(in_room(note, "image/")?))
-            .collect()
+        let candidate = |note: Record| {
+            let key = key_of(in_room(&note, "image/")?)?;
+            Ok(Candidate { key, note })
+        };
+        found.into_iter().map(candidate).collect()
     }
 
     /// Returns the name and the key of each entry that finds images by name, and its revision.
@@ -302,6 +303,20 @@ impl Catalogue {
         });
         read.await?;
         Ok(infos)
+    }
+}
+
+/// An ACI that the beginning of a key has found.
+pub(crate) struct Candidate {
+    pub(crate) key: Key,
+    note: Record,
+}
+
+impl Candidate {
+    /// # Errors
+    /// `Corrupt` if the information does not parse.
+    pub(crate) fn info(&self) -> Result<AciInfo> {
+        decode(&self.note.value, &self.key)
     }
 }
 

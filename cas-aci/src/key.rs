@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 /// What each key begins with.
 const ALGORITHM: &str = "sha512-";
 /// Number of digits of a whole key.
-const DIGITS: usize = 128;
+pub(crate) const DIGITS: usize = 128;
 /// Number of digits of a key of rkt, which keeps the first half of the hash.
-const HALF: usize = 64;
+pub(crate) const HALF: usize = 64;
 /// Minimum number of digits of a prefix.
 const SHORTEST: usize = 2;
 

@@ -5,19 +5,13 @@ mod dependencies;
 mod layer;
 mod whitelist;
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use cas_core::content::{Expected, OwnIngest, Writer};
 use cas_core::image::Reference;
 use cas_core::lease::{BlobRef, LeaseGuard};
-use cas_core::{
-    Context, Descriptor, Digest, Error, Image, Manifest, MediaType, Result, Store, pool,
-};
-use tokio::runtime::Handle;
+use cas_core::{Context, Descriptor, Digest, Error, Image, Manifest, MediaType, Result, Store};
 
 use self::dependencies::{Part, parts};
-use crate::blobs::{publish, store_small_blob};
+use crate::blobs::{publish, store_small_blob, write_apart};
 use crate::store::AciStore;
 
 impl AciStore {
@@ -96,18 +90,9 @@ async fn store_layer(
     let store: &Store = acis.store();
     guard.pin(BlobRef::of(&part.info.blob, Vec::new())).await?;
     let archive = acis.open_reader(&part.info).await?;
-    // Declared before the writer, so that the ingest can be discarded.
-    let ingest = OwnIngest::new(&store.content, "aci-layer");
-    let writer = Writer::begin(&*store.content, ingest.key(), Expected::ANY).await?;
-    let waiter = Arc::new(());
-    let watch = Arc::downgrade(&waiter);
     let whitelists = part.whitelists.clone();
-    let runtime = Handle::try_current().ok();
-    let written = pool::apart("cas-aci", move || {
-        let _entered = runtime.as_ref().map(Handle::enter);
-        layer::write(archive, &whitelists, writer, watch)
-    });
-    let (writer, diff_id) = written.await?;
+    let write = move |writer, waiter| layer::write(archive, &whitelists, writer, waiter);
+    let (ingest, (writer, diff_id)) = write_apart(store, "aci-layer", write).await?;
     let layer = publish(store, guard, MediaType::OCI_LAYER_GZIP, ingest, writer).await?;
     Ok((layer, diff_id))
 }

@@ -7,8 +7,9 @@ use cas_core::records::Revision;
 use cas_core::{Context, Error, Result, limit};
 
 use super::AciStore;
+use crate::catalogue::Candidate;
 use crate::info::AciInfo;
-use crate::key::{Key, KeyPrefix};
+use crate::key::{DIGITS, HALF, Key, KeyPrefix};
 use crate::manifest::Label;
 
 impl AciStore {
@@ -19,7 +20,9 @@ impl AciStore {
     /// message lists; `NotFound`; errors of the store.
     pub async fn resolve_key(&self, key: &str) -> Result<Key> {
         let found = self.resolve(key).await;
-        found.during("resolve key", excerpt(key))
+        found
+            .map(|found| found.key)
+            .during("resolve key", excerpt(key))
     }
 
     /// Returns the keys of the ACIs with exactly this name, in their order; none if there are none.
@@ -42,7 +45,7 @@ impl AciStore {
         let Ok(prefix) = key.parse::<KeyPrefix>() else {
             return Ok(false);
         };
-        let is_full = matches!(prefix.hex().len(), 64 | 128);
+        let is_full = matches!(prefix.hex().len(), HALF | DIGITS);
         Ok(is_full && !self.catalogue.first(&prefix, 1).await?.is_empty())
     }
 
@@ -77,8 +80,7 @@ impl AciStore {
 
     /// Returns the information on the ACI that a key or its first digits mean.
     pub(super) async fn find(&self, key: &str) -> Result<AciInfo> {
-        let key = self.resolve(key).await?;
-        Ok(self.load(&key).await?.0)
+        self.resolve(key).await?.info()
     }
 
     /// Returns the information on an ACI that was found, and its revision.
@@ -86,15 +88,18 @@ impl AciStore {
         self.catalogue.load(key).await?.ok_or_else(not_found)
     }
 
-    /// Returns the key that a key or its first digits mean.
-    pub(super) async fn resolve(&self, key: &str) -> Result<Key> {
+    /// Returns the only ACI that a key or its first digits mean.
+    pub(super) async fn resolve(&self, key: &str) -> Result<Candidate> {
         self.catalogue.check_open()?;
         let prefix: KeyPrefix = key.parse()?;
-        let found = self.catalogue.first(&prefix, limit::CANDIDATES + 1).await?;
-        match *found {
-            [] => Err(not_found()),
-            [key] => Ok(key),
-            _ => Err(ambiguous(&found)),
+        let mut found = self.catalogue.first(&prefix, limit::CANDIDATES + 1).await?;
+        match found.pop() {
+            None => Err(not_found()),
+            Some(only) if found.is_empty() => Ok(only),
+            Some(last) => {
+                found.push(last);
+                Err(ambiguous(&found))
+            }
         }
     }
 }
@@ -104,8 +109,9 @@ fn not_found() -> Error {
 }
 
 /// Returns the error for a prefix of several keys, which it lists as rkt writes them.
-fn ambiguous(found: &[Key]) -> Error {
-    let shown = found.iter().take(limit::CANDIDATES).map(Key::half);
+fn ambiguous(found: &[Candidate]) -> Error {
+    let shown = found.iter().take(limit::CANDIDATES);
+    let shown = shown.map(|candidate| candidate.key.half());
     let shown: Vec<String> = shown.collect();
     let more = if found.len() > limit::CANDIDATES {
         " and more"

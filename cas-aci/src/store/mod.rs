@@ -157,7 +157,7 @@ impl AciStore {
     }
 
     async fn update(&self, key: &str, change: impl Fn(&mut AciInfo) + Send + Sync) -> Result<()> {
-        let (key, change) = (&self.resolve(key).await?, &change);
+        let (key, change) = (&self.resolve(key).await?.key, &change);
         retry(|| async move {
             let (mut info, revision) = self.load(key).await?;
             change(&mut info);

@@ -24,9 +24,14 @@ impl AciStore {
         let info = removed.during("remove ACI", key)?;
         self.reads.forget(&info.key);
         let mut left = Vec::new();
-        for blob in [&info.blob, &info.manifest] {
-            if let Err(error) = self.remove_blob(&blob.digest).await {
-                left.push((blob.digest, error));
+        let blobs = [info.blob.digest, info.manifest.digest];
+        if self.remove_blobs(&blobs).await.is_err() {
+            // Another ACI may have the same manifest, which keeps both.
+            for digest in blobs {
+                match self.remove_blobs(&[digest]).await {
+                    Err(error) if error.kind() != ErrorKind::Busy => left.push((digest, error)),
+                    _ => {}
+                }
             }
         }
         self.flush_if_possible().await;
@@ -45,7 +50,7 @@ impl AciStore {
     /// Removes the information on an ACI, its remotes and, last, the lease that keeps its blobs.
     /// Returns the information.
     async fn remove_info(&self, key: &str) -> Result<AciInfo> {
-        let key = &self.resolve(key).await?;
+        let key = &self.resolve(key).await?.key;
         retry(|| async move {
             let (info, revision) = self.load(key).await?;
             let mut batch = Batch::new();
@@ -62,13 +67,13 @@ impl AciStore {
         .await
     }
 
-    /// Removes a blob unless something refers to it, or it is gone.
-    async fn remove_blob(&self, digest: &Digest) -> Result<()> {
-        let blobs = BTreeSet::from([*digest]);
-        match gc::remove(&self.store, &[], &blobs, &RemoveOptions::default()).await {
-            Err(error) if matches!(error.kind(), ErrorKind::Busy | ErrorKind::NotFound) => Ok(()),
-            outcome => outcome.map(drop),
-        }
+    /// Removes blobs, none of them if one is in use. Those that are gone are skipped.
+    async fn remove_blobs(&self, digests: &[Digest]) -> Result<()> {
+        let blobs: BTreeSet<Digest> = digests.iter().copied().collect();
+        let options = RemoveOptions::default().with_skip_absent(true);
+        gc::remove(&self.store, &[], &blobs, &options)
+            .await
+            .map(drop)
     }
 }
 

@@ -1,31 +1,28 @@
 //! Importing ACIs.
 
 use std::io::{self, BufReader, Read};
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use cas_core::content::{Expected, OwnIngest, Writer};
+use cas_core::content::Writer;
 use cas_core::error::excerpt;
 use cas_core::lease::LeaseGuard;
 use cas_core::records::{Batch, Expect, Lease, Leases, Resource, Table, retry};
 use cas_core::{
     Algorithm, Descriptor, Error, ErrorKind, Hasher, MediaType, Result, limit, pool, unique,
 };
-use cas_layer::codec::{Decoder, detect};
-use tokio::runtime::Handle;
+use cas_layer::codec::{Decoder, MAGIC, detect};
 
 use super::{AciStore, OWNER};
 use crate::archive::read_manifest;
-use crate::blobs::{publish, store_small_blob};
+use crate::blobs::{publish, store_small_blob, write_apart};
 use crate::info::{AciInfo, MANIFEST_MEDIA_TYPE, MEDIA_TYPE};
 use crate::key::{Key, KeyPrefix, hash_to_key};
 use crate::manifest::ImageManifest;
 
 /// Number of bytes that are read and written in one piece.
 const PIECE: usize = 256 << 10;
-/// Number of bytes that are enough to detect the compression.
-const MAGIC: usize = 8;
 
 /// Options of [`AciStore::write_aci_with`].
 #[derive(Clone, Debug, Default)]
@@ -137,23 +134,14 @@ impl AciStore {
         source: Box<dyn Read + Send>,
         options: &WriteOptions,
     ) -> Result<Key> {
-        let content = &self.store.content;
-        // Declared before the writer, so that the ingest can be discarded.
-        let ingest = OwnIngest::new(content, OWNER);
-        let writer = Writer::begin(&**content, ingest.key(), Expected::ANY).await?;
-        let waiter = Arc::new(());
-        let watch = Arc::downgrade(&waiter);
-        let runtime = Handle::try_current().ok();
-        let received = pool::apart("cas-aci", move || {
-            let _entered = runtime.as_ref().map(Handle::enter);
-            receive(source, writer, watch)
-        });
+        let receive = |writer, waiter| receive(source, writer, waiter);
+        let (ingest, received) = write_apart(&self.store, OWNER, receive).await?;
         let Received {
             writer,
             key,
             size,
             manifest: json,
-        } = received.await?;
+        } = received;
         let manifest = ImageManifest::parse(&json).map_err(|error| error.subject(key))?;
         check_asked(&key, &manifest.name, options).map_err(|error| error.subject(key))?;
         let blob = publish(&self.store, guard, MEDIA_TYPE.into(), ingest, writer).await?;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// Number of bytes that are enough to detect a format.
-pub(crate) const MAGIC: usize = 8;
+pub const MAGIC: usize = 8;
 
 /// How the bytes of a layer are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

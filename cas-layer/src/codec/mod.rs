@@ -15,8 +15,8 @@ use std::io::{self, ErrorKind, Read};
 
 use cas_core::{Error, limit};
 
-pub use format::{Compression, detect};
-pub(crate) use format::{MAGIC, foreign};
+pub(crate) use format::foreign;
+pub use format::{Compression, MAGIC, detect};
 
 use self::bzip2::Bzip2;
 use self::gzip::Gzip;
