@@ -141,3 +141,27 @@ fn a_newer_damaged_open_or_missing_database_is_refused() {
     fs::write(unclosed.path().join(log), "").unwrap();
     wait(store.import_store(unclosed.path())).unwrap();
 }
+
+#[test]
+fn the_locks_of_rkt_are_respected() {
+    let root = directory_of_rkt();
+    let key = key_of(&acis()[0]).half();
+    let locks = root.path().join("imagelocks");
+    fs::create_dir(&locks).unwrap();
+    fs::write(locks.join(&key), "").unwrap();
+    let store = open(&memory());
+    for locked in ["", "db", &format!("imagelocks/{key}")] {
+        let held = fs::File::open(root.path().join(locked)).unwrap();
+        // rkt reads at the same time.
+        held.lock_shared().unwrap();
+        wait(store.import_store(root.path())).unwrap();
+        held.lock().unwrap();
+        let error = wait(store.import_store(root.path())).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Busy, "{locked}: {error}");
+        // Nothing stays locked after a failure.
+        drop(held);
+        let other = fs::File::open(root.path().join(locked)).unwrap();
+        other.try_lock().unwrap();
+    }
+    wait(store.import_store(root.path())).unwrap();
+}

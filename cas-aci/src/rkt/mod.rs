@@ -1,5 +1,7 @@
 //! Bringing over the image store of rkt.
 
+mod lock;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{ErrorKind as IoKind, Read};
@@ -9,18 +11,21 @@ use std::time::{Duration, SystemTime};
 use cas_core::error::excerpt;
 use cas_core::{Context, Error, ErrorKind, Result, limit, pool};
 
-use crate::key::{Key, KeyPrefix};
+use self::lock::ReadLock;
+use crate::key::{HALF, Key, KeyPrefix};
 use crate::ql::{Table, Value, damaged, tables};
 use crate::remote::Remote;
 use crate::store::{AciStore, WriteOptions};
 
 /// The newest version of rkt's database.
 const NEWEST: i64 = 7;
+/// The directory with the files that rkt locks before it reads, writes or removes an archive.
+const KEY_LOCKS: &str = "imagelocks";
+/// The directory that rkt locks for each transaction.
+const DATABASE_LOCK: &str = "db";
 /// The file of the database, and its log, whose name is the SHA-1 of the name of the file.
 const DATABASE: &str = "db/ql.db";
 const LOG: &str = "db/.34a8b4c1ad933745146fdbfef3073706ee571625";
-/// Number of digits of the keys of rkt.
-const DIGITS: usize = 64;
 
 /// What was brought over from a directory of rkt, and what was not.
 #[derive(Debug, Default)]
@@ -52,14 +57,18 @@ struct Found {
     remotes: Vec<(Remote, String)>,
     /// The archives by key.
     blobs: BTreeMap<String, PathBuf>,
+    /// The lock of the directory, which keeps rkt from changing its format.
+    lock: Option<ReadLock>,
 }
 
 impl AciStore {
     /// Brings over the image store of rkt in `directory`: all ACIs with their names, times and
-    /// remotes. rkt must not use it meanwhile. The directory is only read, and may be brought over
+    /// remotes. rkt may use it meanwhile, because its own locks are taken: what it imports or
+    /// removes now may be missing or reported. The directory is only read, and may be brought over
     /// again.
     ///
     /// # Errors
+    /// `Busy` while rkt changes the format of its database, or keeps a lock for a second;
     /// `NotFound` if it has no database; `FailedPrecondition` if the database is newer than version
     /// 7 or was not closed; `Corrupt` if the database is damaged; errors of the file system and of
     /// the store. ACIs that were imported before the error stay.
@@ -72,7 +81,9 @@ impl AciStore {
 
     async fn import_directory(&self, directory: PathBuf) -> Result<ImportedStore> {
         self.catalogue().check_open()?;
+        let locks = directory.join(KEY_LOCKS);
         let found = pool::run(move || read(&directory)).await?;
+        let _lock = found.lock;
         let (mut done, mut keys) = (ImportedStore::default(), BTreeMap::new());
         let listed: BTreeSet<&String> = found.rows.iter().map(|row| &row.key).collect();
         let unlisted = found.blobs.keys().filter(|key| !listed.contains(key));
@@ -82,7 +93,11 @@ impl AciStore {
                 done.without_blob.push(key);
                 continue;
             };
-            let file = File::open(path).during("open", path.display())?;
+            let (lock, path) = (locks.join(&key), path.clone());
+            let Some(file) = pool::run(move || open_archive(&lock, &path)).await? else {
+                done.without_blob.push(key);
+                continue;
+            };
             match self.write_aci_with(file, options.with_name(name)).await {
                 Err(error) if is_of_aci(&error) => done.refused.push((key, error)),
                 outcome => {
@@ -109,7 +124,19 @@ fn is_of_aci(error: &Error) -> bool {
     )
 }
 
+/// Opens an archive under the lock of its key. Returns `None` if rkt has removed it. rkt never
+/// changes an archive, so an open one stays whole without the lock.
+fn open_archive(lock: &Path, path: &Path) -> Result<Option<File>> {
+    let _lock = ReadLock::new(lock)?;
+    match File::open(path) {
+        Err(error) if error.kind() == IoKind::NotFound => Ok(None),
+        file => file.map(Some).during("open", path.display()),
+    }
+}
+
 fn read(directory: &Path) -> Result<Found> {
+    let lock = ReadLock::new(directory)?;
+    let database_lock = ReadLock::new(&directory.join(DATABASE_LOCK))?;
     let log = directory.join(LOG);
     if fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
         return Err(Error::precondition(
@@ -143,10 +170,13 @@ fn read(directory: &Path) -> Result<Found> {
     let remotes = (0..remotes.len())
         .map(|row| remote(remotes, row))
         .collect::<Result<_>>();
+    drop(database_lock);
+    // An archive that rkt imports now comes before its row, and so is without one.
     Ok(Found {
         rows: rows.map_err(named)?,
         remotes: remotes.map_err(named)?,
         blobs: blobs(&directory.join("blob/sha512"))?,
+        lock,
     })
 }
 
@@ -211,7 +241,7 @@ fn text(table: &Table, row: usize, columns: &[&str]) -> Result<String> {
 /// Returns the key of a row, which must have as many digits as rkt writes.
 fn key_of(text: &str) -> Result<KeyPrefix> {
     let key = text.parse::<KeyPrefix>().ok();
-    key.filter(|key| key.hex().len() == DIGITS)
+    key.filter(|key| key.hex().len() == HALF)
         .ok_or_else(|| damaged(&format!("{:?} is not a key", excerpt(text))))
 }
 

@@ -1,0 +1,96 @@
+//! The locks of rkt: an `flock` on a directory or a file of its own.
+//!
+//! rkt locks the directory of the store as a reader while it is open, and alone while it changes the
+//! format of its database; `db` alone for each transaction; and a file in `imagelocks` while it
+//! reads an archive, or alone while it writes or removes it.
+
+use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cas_core::{Context, Error, Result};
+
+/// How long to wait for rkt to end a transaction, or a change of one archive.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long to wait before the next attempt.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// A lock that keeps writers out, and lets other readers in. It is released when it is dropped.
+#[derive(Debug)]
+pub(super) struct ReadLock(File);
+
+impl ReadLock {
+    /// Locks the file or directory at `path`. Returns `None` if there is none: rkt makes it before
+    /// it locks it. Where the file system has no locks, nobody is kept out.
+    ///
+    /// # Errors
+    /// `Busy` if another process keeps the lock for a second; errors of the file system.
+    pub(super) fn new(path: &Path) -> Result<Option<Self>> {
+        let begun = Instant::now();
+        loop {
+            let file = match File::open(path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                file => file.during("open", path.display())?,
+            };
+            match file.try_lock_shared() {
+                Err(TryLockError::WouldBlock) if begun.elapsed() < PATIENCE => {
+                    thread::sleep(PAUSE);
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Error::busy(
+                        "another process has locked it; end rkt, and try again",
+                    )
+                    .operation("lock")
+                    .subject(path.display()));
+                }
+                // A file that was removed before it was locked keeps nobody out.
+                Ok(()) if !is_at(&file, path) => {}
+                Ok(()) | Err(TryLockError::Error(_)) => return Ok(Some(ReadLock(file))),
+            }
+        }
+    }
+}
+
+impl Drop for ReadLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child between fork and exec may have a copy of the file
+        // descriptor.
+        let _ = self.0.unlock();
+    }
+}
+
+/// Returns whether `path` leads to this file.
+fn is_at(file: &File, path: &Path) -> bool {
+    let id = |found: fs::Metadata| (found.dev(), found.ino());
+    let (open, named) = (file.metadata().map(id), fs::metadata(path).map(id));
+    open.is_ok_and(|open| named.is_ok_and(|named| named == open))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_share_a_lock_and_a_writer_keeps_it_for_itself() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("db");
+        assert!(ReadLock::new(&path).unwrap().is_none());
+        fs::create_dir(&path).unwrap();
+        let writer = File::open(&path).unwrap();
+        let readers = [(); 2].map(|()| ReadLock::new(&path).unwrap().unwrap());
+        assert!(writer.try_lock().is_err());
+        drop(readers);
+        writer.try_lock().unwrap();
+        let error = ReadLock::new(&path).unwrap_err();
+        assert_eq!(error.kind(), cas_core::ErrorKind::Busy);
+        // A writer that is done within the time is waited for.
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| ReadLock::new(&path).map(|lock| lock.is_some()));
+            writer.unlock().unwrap();
+            assert!(reader.join().unwrap().unwrap());
+        });
+    }
+}
