@@ -22,7 +22,7 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemT
 }
 
 /// The same two functions, for a time that may be absent.
-pub(crate) mod optional {
+pub mod optional {
     use std::time::SystemTime;
 
     use serde::{Deserialize, Deserializer, Serializer};
@@ -30,7 +30,11 @@ pub(crate) mod optional {
     #[derive(Deserialize)]
     struct Time(#[serde(with = "super")] SystemTime);
 
-    pub(crate) fn serialize<S: Serializer>(
+    /// Writes a time, or nothing.
+    ///
+    /// # Errors
+    /// Errors of the serializer.
+    pub fn serialize<S: Serializer>(
         time: &Option<SystemTime>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
@@ -40,7 +44,11 @@ pub(crate) mod optional {
         }
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+    /// Returns what [`serialize`] wrote.
+    ///
+    /// # Errors
+    /// Errors of the deserializer.
+    pub fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<SystemTime>, D::Error> {
         Option::<Time>::deserialize(deserializer).map(|time| time.map(|Time(time)| time))

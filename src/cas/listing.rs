@@ -1,12 +1,12 @@
 //! Lists the images of a store under their familiar names.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use cas_core::image::filter::Filters;
 use cas_core::image::{Reference, familiar};
 use cas_core::{Image, Result};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::{Cas, lookup};
 
@@ -21,16 +21,8 @@ pub struct Listed {
     pub shown: String,
     /// When the image was last used under any spelling of its name, exact to an hour; `None` if
     /// that is not known. Written as whole nanoseconds since 1970.
-    #[serde(serialize_with = "as_nanos")]
+    #[serde(serialize_with = "cas_core::time::optional::serialize")]
     pub used_at: Option<SystemTime>,
-}
-
-fn as_nanos<S: Serializer>(
-    time: &Option<SystemTime>,
-    serializer: S,
-) -> std::result::Result<S::Ok, S::Error> {
-    let since = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    since.map(|since| since.as_nanos()).serialize(serializer)
 }
 
 impl Cas {
