@@ -27,6 +27,18 @@ pub(crate) const ENGINES: &[&str] = &[
     "dir",
 ];
 
+/// Returns the stores of this build: its engines, and an empty bucket if there is an S3 service.
+pub(crate) fn stores(test: &str) -> Vec<String> {
+    let mut stores: Vec<String> = ENGINES.iter().map(|engine| (*engine).to_owned()).collect();
+    if cfg!(feature = "s3")
+        && let Some(host) = testkit::s3::service()
+    {
+        let (bucket, unique) = (testkit::s3::BUCKET, cas::backend::unique::key(test));
+        stores.push(format!("s3://{bucket}/{unique}?endpoint=http://{host}"));
+    }
+    stores
+}
+
 /// Returns a command of the tool on a root.
 pub(crate) fn cas(root: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cas"));

@@ -16,7 +16,7 @@ use cas::{
 };
 
 use super::material::Image;
-use crate::common::ENGINES;
+use crate::common::stores;
 
 /// Longer than any lease, and than any blob is kept for being young.
 const LATER: Duration = Duration::from_secs(3 * 86_400);
@@ -28,19 +28,6 @@ fn each_store(test: &str, run: impl Fn(&Cas)) {
         let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
         run(&open(&scratch.path().join("root"), &store, None));
     }
-}
-
-fn stores(test: &str) -> Vec<String> {
-    let mut stores: Vec<String> = ENGINES.iter().map(|engine| (*engine).to_owned()).collect();
-    if cfg!(feature = "s3")
-        && let Some(host) = testkit::s3::service()
-    {
-        let (bucket, process) = (testkit::s3::BUCKET, std::process::id());
-        stores.push(format!(
-            "s3://{bucket}/{test}-{process}?endpoint=http://{host}"
-        ));
-    }
-    stores
 }
 
 fn open(root: &Path, store: &str, owner: Option<&str>) -> Cas {

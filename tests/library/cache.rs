@@ -11,11 +11,10 @@ use cas::backend::pool::{wait, wait_until_idle};
 use cas::blocking::Cas;
 use cas::image::{USE_PRECISION, Uses};
 use cas::records::{Lease, Resource};
-use cas::{
-    CopyOptions, Descriptor, Digest, Engines, ErrorKind, Image, Listed, MediaType, Platform,
-    PruneOptions,
-};
-use serde_json::json;
+use cas::{CopyOptions, Engines, ErrorKind, Image, Listed, PruneOptions};
+use testkit::archive::Tar;
+
+use crate::common::stores;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Size of a layer of its own in bytes. That of a shared one is several times larger.
@@ -25,48 +24,19 @@ const LAYER: usize = 4096;
 /// its own.
 fn layout(scratch: &Path, number: usize) -> PathBuf {
     let place = scratch.join(format!("layout-{number}"));
-    let mut blobs = BTreeMap::new();
-    let mut put = |media_type: MediaType, data: Vec<u8>| {
-        let descriptor = Descriptor::of(media_type, &data);
-        blobs.insert(descriptor.digest, data);
-        descriptor
-    };
-    let layers = [
-        put(MediaType::OCI_LAYER, tar(number % 4, 4 * LAYER)),
-        put(MediaType::OCI_LAYER, tar(number + 4, LAYER)),
-    ];
-    let diff_ids: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
-    let host = Platform::host();
-    let config = json!({"os": host.os, "architecture": host.architecture,
-        "rootfs": {"type": "layers", "diff_ids": diff_ids}});
-    let config = put(MediaType::OCI_CONFIG, config.to_string().into_bytes());
-    let manifest = json!({"schemaVersion": 2, "mediaType": MediaType::OCI_MANIFEST,
-        "config": config, "layers": layers});
-    let root = put(MediaType::OCI_MANIFEST, manifest.to_string().into_bytes());
-    let image = super::material::Image {
-        root,
-        layers: layers.to_vec(),
-        blobs,
-    };
-    image.write(&place, &format!("app:{number}"));
+    let layers = [tar(number % 4, 4 * LAYER), tar(number + 4, LAYER)];
+    super::material::Image::of(layers).write(&place, &format!("app:{number}"));
     place
 }
 
 fn tar(number: usize, size: usize) -> Vec<u8> {
-    let mut tar = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_gnu();
     let data = format!("{number:size$}");
-    header.set_size(data.len() as u64);
-    header.set_mode(0o644);
-    let path = format!("file-{number}");
-    tar.append_data(&mut header, path, data.as_bytes()).unwrap();
-    tar.into_inner().unwrap()
+    Tar::new().file(format!("file-{number}"), data).end()
 }
 
 /// Runs a test with a root of each kind of store.
 fn on_every_store(test: impl Fn(&Path, &dyn Fn() -> Cas)) {
-    on_every_local_store(&test);
-    on_stores(bucket(), test);
+    on_stores(stores("cache"), test);
 }
 
 fn on_every_local_store(test: impl Fn(&Path, &dyn Fn() -> Cas)) {
@@ -85,19 +55,6 @@ fn on_stores(stores: impl IntoIterator<Item = String>, test: impl Fn(&Path, &dyn
         test(scratch.path(), &|| Cas::open(&root).unwrap());
         wait_until_idle(Duration::from_secs(60));
     }
-}
-
-#[cfg(feature = "s3")]
-fn bucket() -> Option<String> {
-    let host = testkit::s3::service()?;
-    let unique = cas::backend::unique::key("cache");
-    let bucket = testkit::s3::BUCKET;
-    Some(format!("s3://{bucket}/{unique}?endpoint=http://{host}"))
-}
-
-#[cfg(not(feature = "s3"))]
-fn bucket() -> Option<String> {
-    None
 }
 
 fn names(cas: &Cas) -> Vec<String> {

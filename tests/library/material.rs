@@ -22,14 +22,20 @@ pub(super) struct Image {
 impl Image {
     /// Returns an image with `layers` layers. The content of the layers depends on `seed`.
     pub(super) fn new(layers: u32, seed: u32) -> Self {
+        Self::of((0..layers).map(|number| layer(number, seed)))
+    }
+
+    /// Returns an image of these uncompressed layers.
+    pub(super) fn of(layers: impl IntoIterator<Item = Vec<u8>>) -> Self {
         let mut blobs = BTreeMap::new();
         let mut put = |media_type: MediaType, data: Vec<u8>| {
             let descriptor = Descriptor::of(media_type, &data);
             blobs.insert(descriptor.digest, data);
             descriptor
         };
-        let layers: Vec<Descriptor> = (0..layers)
-            .map(|number| put(MediaType::OCI_LAYER, layer(number, seed)))
+        let layers = layers.into_iter();
+        let layers: Vec<Descriptor> = layers
+            .map(|layer| put(MediaType::OCI_LAYER, layer))
             .collect();
         let diff_ids: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
         let host = Platform::host();

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use cas::{ErrorKind, Labels};
 
-use super::{Scene, each, names};
+use super::{Scene, each, each_store, names};
 use crate::common::ok;
 
 /// A name for what is left, and what leaves it.
@@ -91,17 +91,22 @@ const LEFT: &[Left] = &[
     }),
 ];
 
-/// Clears what a case puts into the directory next to the root directories.
-fn clear(directory: &Path) -> Vec<String> {
-    let found = names(directory);
-    fs::remove_dir_all(directory).unwrap();
-    fs::create_dir(directory).unwrap();
-    found
+/// Checks that what a case has put beside the root directories is there, and clears it.
+fn assert_beside(scene: &Scene, what: &str) {
+    let beside = scene.path("mnt");
+    let kept: &[&str] = if what.starts_with("a link") {
+        &["precious"]
+    } else {
+        &[]
+    };
+    assert_eq!(names(&beside), kept, "{what}");
+    fs::remove_dir_all(&beside).unwrap();
+    fs::create_dir(&beside).unwrap();
 }
 
 #[test]
 fn a_root_directory_is_prepared_over_anything() {
-    each(|scene| {
+    each_store(|scene| {
         for (what, leave) in LEFT {
             leave(scene);
             let prepared = scene.cas.prepare_root_dir(scene.dir(), "app:1");
@@ -109,20 +114,14 @@ fn a_root_directory_is_prepared_over_anything() {
             scene.assert_prepared("app:1");
             assert!(scene.cas.remove_root_dir(scene.dir()).unwrap(), "{what}");
             scene.assert_nothing_left();
-            let beside = clear(&scene.path("mnt"));
-            let kept: &[&str] = if what.starts_with("a link") {
-                &["precious"]
-            } else {
-                &[]
-            };
-            assert_eq!(beside, kept, "{what}");
+            assert_beside(scene, what);
         }
     });
 }
 
 #[test]
 fn anything_is_removed_and_nothing_behind_it() {
-    each(|scene| {
+    each_store(|scene| {
         for (what, leave) in LEFT {
             leave(scene);
             let removed = scene.cas.remove_root_dir(scene.dir());
@@ -130,13 +129,7 @@ fn anything_is_removed_and_nothing_behind_it() {
             assert_eq!(removed, *what != "nothing", "{what}");
             scene.assert_nothing_left();
             assert!(!scene.cas.remove_root_dir(scene.dir()).unwrap(), "{what}");
-            let beside = clear(&scene.path("mnt"));
-            let kept: &[&str] = if what.starts_with("a link") {
-                &["precious"]
-            } else {
-                &[]
-            };
-            assert_eq!(beside, kept, "{what}");
+            assert_beside(scene, what);
         }
     });
 }

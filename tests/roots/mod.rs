@@ -16,11 +16,11 @@ use std::process::Command;
 use cas::blocking::Cas;
 use cas::image::Reference;
 use cas::layer::import::Source;
-use cas::{ImportOptions, OpenOptions};
+use cas::{Engines, ImportOptions, OpenOptions};
 use testkit::archive::Tar;
 
 use crate::common::layout::layout;
-use crate::common::{can, ok};
+use crate::common::{can, ok, stores};
 
 /// The last component of the path of a root directory, as EVE names it.
 const KEY: &str = "6f1c9a0e-52b7-4c1d-9d5e-0a7f3b2c1d4e#0.container";
@@ -34,9 +34,17 @@ struct Scene {
 
 impl Scene {
     fn new(snapshotter: &'static str) -> Self {
+        Self::on("fs", snapshotter)
+    }
+
+    fn on(store: &str, snapshotter: &'static str) -> Self {
         let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
-        let options = OpenOptions::default().with_snapshotter(snapshotter);
-        let cas = Cas::open_with(scratch.path().join("root"), options).unwrap();
+        let root = scratch.path().join("root");
+        let mut engines = Engines::default();
+        store.clone_into(&mut engines.store);
+        snapshotter.clone_into(&mut engines.snapshotter);
+        Cas::init_with(&root, engines, &cas::registry()).unwrap();
+        let cas = Cas::open(root).unwrap();
         let scene = Scene {
             scratch,
             cas,
@@ -174,5 +182,18 @@ fn mode(path: &Path) -> u32 {
 fn each(test: impl Fn(&Scene)) {
     if can(&["umount"]) {
         ["native", "overlay"].map(Scene::new).iter().for_each(test);
+    }
+}
+
+/// Runs a test on each snapshotter, and on each store of this build, if this is the superuser. Only
+/// one handle can open some stores.
+fn each_store(test: impl Fn(&Scene)) {
+    each(&test);
+    if can(&["umount"]) {
+        let others = stores("roots").into_iter().filter(|store| store != "fs");
+        for (number, store) in others.enumerate() {
+            eprintln!("on {store}");
+            test(&Scene::on(&store, ["native", "overlay"][number % 2]));
+        }
     }
 }

@@ -6,16 +6,16 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use cas::gc::GcOptions;
-use cas::{Digest, ErrorKind, ImageRef, Platform, RootDirOptions, UnmountOptions};
+use cas::{Digest, ErrorKind, ImageRef, Platform, PruneOptions, RootDirOptions, UnmountOptions};
 use serde_json::{Value, json};
 use testkit::archive::{Header, Tar};
 
-use super::{Scene, each, mode, names};
+use super::{Scene, each, each_store, mode, names};
 use crate::common::{fails, ok};
 
 #[test]
 fn a_root_directory_has_the_tree_the_configuration_and_the_name() {
-    each(|scene| {
+    each_store(|scene| {
         scene.prepare("app:1");
         scene.assert_prepared("app:1");
         assert_eq!(mode(&scene.dir()), 0o700);
@@ -52,7 +52,7 @@ fn other_users_cannot_reach_the_programs_of_the_image() {
 
 #[test]
 fn what_was_written_stays_until_it_is_prepared_again() {
-    each(|scene| {
+    each_store(|scene| {
         let cas = &scene.cas;
         scene.prepare("app:1");
         fs::write(scene.rootfs().join("new"), "kept").unwrap();
@@ -69,6 +69,29 @@ fn what_was_written_stays_until_it_is_prepared_again() {
         scene.assert_prepared("app:1");
         scene.prepare("other:1");
         scene.assert_prepared("other:1");
+    });
+}
+
+#[test]
+fn a_root_directory_is_a_use_of_its_image() {
+    each_store(|scene| {
+        let used = |name: &str| {
+            let listed = scene.cas.listing(&[]).unwrap().into_iter();
+            let mut listed = listed.filter(|one| one.shown == name);
+            listed.next().unwrap().used_at.unwrap()
+        };
+        let (app, other) = (used("app:1"), used("other:1"));
+        scene.prepare("app:1");
+        assert!(used("app:1") > app && used("other:1") == other);
+        let again = used("app:1");
+        scene.prepare("app:1");
+        assert!(used("app:1") > again);
+        // A cache keeps it while it is mounted, however little space there may be.
+        let bounds = PruneOptions::default().with_max_size(0);
+        let later = SystemTime::now() + Duration::from_secs(30 * 86_400);
+        scene.cas.prune(bounds.with_now(later)).unwrap();
+        assert!(scene.cas.image("app:1").is_ok() && scene.cas.image("other:1").is_err());
+        scene.assert_prepared("app:1");
     });
 }
 

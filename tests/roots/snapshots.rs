@@ -9,7 +9,7 @@ use cas::gc::GcOptions;
 use cas::snapshot::{SnapshotKind, Usage};
 use cas::{ErrorKind, Labels, MountSnapshotOptions, SnapshotOptions, UnmountOptions, UsageOptions};
 
-use super::{Scene, each, mounts};
+use super::{Scene, each, each_store, mounts};
 
 const DAYS: Duration = Duration::from_secs(30 * 86_400);
 
@@ -20,7 +20,7 @@ fn usage(scene: &Scene, key: &str, parents: bool) -> Usage {
 
 #[test]
 fn a_snapshot_of_an_image_is_made_once_and_kept_from_collections() {
-    each(|scene| {
+    each_store(|scene| {
         let cas = &scene.cas;
         for key in ["sha256:0123", super::KEY, "two words"] {
             cas.create_snapshot(key, "app:1").unwrap();
@@ -74,7 +74,7 @@ fn of_many_that_make_one_snapshot_one_succeeds() {
 
 #[test]
 fn what_is_written_stays_over_mounts_until_the_snapshot_is_removed() {
-    each(|scene| {
+    each_store(|scene| {
         let (cas, target) = (&scene.cas, scene.path("mnt"));
         cas.create_snapshot("one", "app:1").unwrap();
         assert!(!cas.unmount_snapshot("one").unwrap(), "never mounted");
@@ -262,7 +262,7 @@ fn usage_with_parents_is_the_sum_of_the_chain_and_of_nothing_else() {
 
 #[test]
 fn keys_are_listed_in_order_and_parents_are_busy() {
-    each(|scene| {
+    each_store(|scene| {
         let cas = &scene.cas;
         for key in ["b", "a", "c"] {
             cas.create_snapshot(key, "app:1").unwrap();
