@@ -104,7 +104,7 @@ impl AciStore {
     }
 }
 
-fn not_found() -> Error {
+pub(super) fn not_found() -> Error {
     Error::not_found("no image ID begins with this key; list the ACIs")
 }
 

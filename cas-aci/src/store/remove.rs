@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::SystemTime;
 
 use cas_core::gc::{self, RemoveOptions};
 use cas_core::records::{Batch, Expect, Table, retry};
 use cas_core::{Context, Digest, Error, ErrorKind, Result};
 
 use super::AciStore;
-use crate::info::AciInfo;
+use super::find::not_found;
+use crate::info::{AciInfo, SortField};
+use crate::key::Key;
 
 impl AciStore {
     /// Removes an ACI: its information and the remotes that it came from in one batch, then its
@@ -20,9 +23,10 @@ impl AciStore {
     /// be removed, the [source](std::error::Error::source) of the error is a
     /// [`StoreRemovalError`]; the next collection removes the blob.
     pub async fn remove_aci(&self, key: &str) -> Result<()> {
-        let removed = self.remove_info(key).await;
-        let info = removed.during("remove ACI", key)?;
-        self.reads.forget(&info.key);
+        let found = self.resolve(key).await.during("remove ACI", key)?.key;
+        let removed = self.remove_info(&found, |_| true).await;
+        let info = removed.and_then(|info| info.ok_or_else(not_found));
+        let info = info.during("remove ACI", key)?;
         let mut left = Vec::new();
         let blobs = [info.blob.digest, info.manifest.digest];
         if self.remove_blobs(&blobs).await.is_err() {
@@ -47,12 +51,45 @@ impl AciStore {
         }
     }
 
+    /// Returns the ACIs that were not read since `time`, least recently used first.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn unused(&self, time: SystemTime) -> Result<Vec<AciInfo>> {
+        let fields = [SortField::LastUsed];
+        let mut infos = self.get_all_aci_infos(&fields, true).await?;
+        infos.retain(|info| info.last_used < time);
+        Ok(infos)
+    }
+
+    /// Removes the ACIs that were not read since `time`, least recently used first. Each is looked
+    /// at again when its turn comes. Returns what was removed. Their blobs stay until a collection.
+    ///
+    /// # Errors
+    /// Errors of the store. What was removed before the error stays removed.
+    pub async fn remove_unused(&self, time: SystemTime) -> Result<Vec<AciInfo>> {
+        let mut removed = Vec::new();
+        for info in self.unused(time).await? {
+            let is_unused = |info: &AciInfo| info.last_used < time;
+            removed.extend(self.remove_info(&info.key, is_unused).await?);
+        }
+        self.flush_if_possible().await;
+        Ok(removed)
+    }
+
     /// Removes the information on an ACI, its remotes and, last, the lease that keeps its blobs.
-    /// Returns the information.
-    async fn remove_info(&self, key: &str) -> Result<AciInfo> {
-        let key = &self.resolve(key).await?.key;
-        retry(|| async move {
-            let (info, revision) = self.load(key).await?;
+    /// Returns the information, or `None` if the ACI is gone or may not go.
+    async fn remove_info(
+        &self,
+        key: &Key,
+        may_go: impl Fn(&AciInfo) -> bool + Send + Sync,
+    ) -> Result<Option<AciInfo>> {
+        let may_go = &may_go;
+        let removed = retry(|| async move {
+            let found = self.catalogue.load(key).await?;
+            let Some((info, revision)) = found.filter(|(info, _)| may_go(info)) else {
+                return Ok(None);
+            };
             let mut batch = Batch::new();
             self.catalogue
                 .delete(&mut batch, &info, Expect::Revision(revision))?;
@@ -62,9 +99,11 @@ impl AciStore {
                 }
             }
             batch.delete(Table::Leases, &info.lease, Expect::Any);
-            self.catalogue.commit(&batch).await.map(|()| info)
+            self.catalogue.commit(&batch).await.map(|()| Some(info))
         })
-        .await
+        .await?;
+        removed.iter().for_each(|info| self.reads.forget(&info.key));
+        Ok(removed)
     }
 
     /// Removes blobs, none of them if one is in use. Those that are gone are skipped.

@@ -1,9 +1,9 @@
 //! Removing, and sweeping.
 
 use std::error;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use cas_aci::{Remote, StoreRemovalError};
+use cas_aci::{AciInfo, Remote, StoreRemovalError, WriteOptions};
 use cas_core::pool::wait;
 use cas_core::records::{Batch, Expect, Lease, Resource, Table, UNLEASED_TTL};
 use cas_core::testing::fault::{Fault, Plan, Side, faulty_content};
@@ -81,6 +81,30 @@ fn what_a_removal_leaves_is_reported_and_collected() {
     assert!(!wait(acis.has_full_key(&key.half())).unwrap());
     assert_eq!(collect_later(&store).blobs.len(), 2);
     assert_eq!(blobs(&store), 0);
+}
+
+#[test]
+fn what_was_not_read_for_long_is_removed_and_the_rest_stays() {
+    on_every_store(|store| {
+        let acis = open(&store);
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let keys = [3, 1, 2].map(|seconds| {
+            let options = WriteOptions::default().with_import_time(at(seconds));
+            write_with(&acis, &aci(&manifest(&format!("a{seconds}"), "")), options)
+        });
+        let names = |infos: Vec<AciInfo>| -> Vec<String> {
+            infos.into_iter().map(|info| info.name).collect()
+        };
+        assert_eq!(names(wait(acis.unused(at(3))).unwrap()), ["a1", "a2"]);
+        // A read that this handle has noted counts, too.
+        read(&acis, &keys[2].half());
+        assert_eq!(names(wait(acis.remove_unused(at(3))).unwrap()), ["a1"]);
+        assert!(wait(acis.remove_unused(at(3))).unwrap().is_empty());
+        assert_eq!(wait(acis.get_all_aci_infos(&[], true)).unwrap().len(), 2);
+        assert_eq!(wait(store.leases().list()).unwrap().len(), 2);
+        assert_eq!(collect_later(&store).blobs.len(), 2);
+        assert_eq!(blobs(&store), 4);
+    });
 }
 
 #[test]
