@@ -28,6 +28,7 @@ mod client;
 mod config;
 mod credentials;
 mod date;
+mod download;
 mod error;
 mod fetch;
 mod helper;
@@ -53,6 +54,7 @@ mod trust;
 mod upload;
 
 pub use client::{Client, Options};
+pub use download::{Download, download};
 pub use error::REGISTRY;
 pub use host::Host;
 pub use login::{LoggedIn, log_in, log_out, log_out_of_all};

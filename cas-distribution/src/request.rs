@@ -183,13 +183,21 @@ impl Inner {
     /// # Errors
     /// As [`origin::check`]; `Unavailable` if the header is missing or invalid.
     pub(crate) fn location(&self, response: &Response) -> Result<Url> {
-        let location = response.headers().get(LOCATION);
-        let location = location.and_then(|location| location.to_str().ok());
-        let url = location.and_then(|location| response.url().join(location).ok());
-        let url = url.ok_or_else(|| {
-            error::unexpected(response.url(), "answered without a valid Location header")
-        })?;
-        origin::check(&self.base, &url).map_err(|error| error.backend(REGISTRY))?;
-        Ok(url)
+        location(&self.base, response)
     }
+}
+
+/// Returns the URL in the `Location` header of an answer to a request that began at `base`.
+///
+/// # Errors
+/// As [`origin::check`]; `Unavailable` if the header is missing or invalid.
+pub(crate) fn location(base: &Url, response: &Response) -> Result<Url> {
+    let location = response.headers().get(LOCATION);
+    let location = location.and_then(|location| location.to_str().ok());
+    let url = location.and_then(|location| response.url().join(location).ok());
+    let url = url.ok_or_else(|| {
+        error::unexpected(response.url(), "answered without a valid Location header")
+    })?;
+    origin::check(base, &url).map_err(|error| error.backend(REGISTRY))?;
+    Ok(url)
 }

@@ -1,0 +1,179 @@
+//! Files by URL, without a registry's protocol and without credentials.
+
+use std::io::{self, Read};
+
+use bytes::Bytes;
+use cas_core::error::excerpt;
+use cas_core::transfer::Pieces;
+use cas_core::{Error, ErrorKind, Result, limit, pool};
+use futures_util::StreamExt;
+use futures_util::stream::Fuse;
+use reqwest::header::{CACHE_CONTROL, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH};
+use reqwest::{Method, Response, StatusCode, Url};
+
+use crate::error::REGISTRY;
+use crate::http::{self, Http};
+use crate::origin::{is_loopback, shown};
+use crate::{body, error, request, runtime};
+
+/// The answer to [`download`].
+pub enum Download {
+    /// The file is still the one with the ETag.
+    NotModified {
+        /// The header `Cache-Control`; empty if there is none.
+        cache_control: String,
+    },
+    /// The file.
+    File {
+        /// Its bytes, read ahead a little. Reading them blocks.
+        body: Box<dyn Read + Send>,
+        /// The header `ETag`; empty if there is none.
+        etag: String,
+        /// The header `Cache-Control`; empty if there is none.
+        cache_control: String,
+    },
+}
+
+/// Requests the file at `url`, unless it is still the one with this ETag. Redirects are followed by
+/// the rules of this crate, and no login is sent.
+///
+/// # Errors
+/// `InvalidArgument` for what is not an http or https URL, has a login in it, or uses http although
+/// `plain_http` is false and the host is not on loopback; `NotFound`, `Denied` and `Unavailable` by
+/// the answer of the server; `Unavailable` if it cannot be reached.
+pub async fn download(url: &str, etag: Option<&str>, plain_http: bool) -> Result<Download> {
+    let url = parse(url, plain_http)?;
+    let etag = etag.and_then(|etag| HeaderValue::from_str(etag).ok());
+    runtime::run(async move {
+        let response = get(&url, etag).await?;
+        let said = |name: HeaderName| {
+            let value = response.headers().get(name);
+            let value = value.and_then(|value| value.to_str().ok());
+            value.unwrap_or_default().to_owned()
+        };
+        let (etag, cache_control) = (said(ETAG), said(CACHE_CONTROL));
+        match response.status() {
+            StatusCode::NOT_MODIFIED => Ok(Download::NotModified { cache_control }),
+            StatusCode::OK => Ok(Download::File {
+                body: Box::new(Body {
+                    pieces: body::stream(response, 0..u64::MAX)?.fuse(),
+                    piece: Bytes::new(),
+                }),
+                etag,
+                cache_control,
+            }),
+            _ => Err(refused(&response)),
+        }
+    })
+    .await
+}
+
+/// Sends the request, and again wherever it is redirected to. Returns the last response.
+async fn get(base: &Url, etag: Option<HeaderValue>) -> Result<Response> {
+    let http = Http::new(base)?;
+    let mut url = base.clone();
+    for _ in 0..=limit::REDIRECTS {
+        let mut request = http.request(Method::GET, &url)?;
+        if let Some(etag) = &etag {
+            request = request.header(IF_NONE_MATCH, etag.clone());
+        }
+        let response = http::send(request, &url).await?;
+        let status = response.status();
+        if !status.is_redirection() || status == StatusCode::NOT_MODIFIED {
+            return Ok(response);
+        }
+        url = request::location(base, &response)?;
+    }
+    Err(error::redirected(&url))
+}
+
+fn parse(text: &str, plain_http: bool) -> Result<Url> {
+    let invalid = |why: &str| Error::invalid(why.to_owned()).subject(excerpt(text));
+    let url = text.parse::<Url>();
+    let url = url.map_err(|error| invalid(&format!("invalid URL: {error}; correct it")))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(invalid(
+            "expected a URL that begins with https:// or http://",
+        ));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(invalid(
+            "expected a URL without a login, because none is sent",
+        ));
+    }
+    if url.scheme() == "http" && !plain_http && !is_loopback(&url) {
+        return Err(invalid(
+            "http does not protect the file from changes; use https, or allow plain http",
+        ));
+    }
+    Ok(url)
+}
+
+/// Returns the error for an answer that is not a success.
+fn refused(response: &Response) -> Error {
+    let status = response.status();
+    let answered = format!("{} answered {status}", shown(response.url()));
+    let error = match status {
+        StatusCode::NOT_FOUND | StatusCode::GONE => {
+            Error::not_found(format!("{answered}; check the URL"))
+        }
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
+            Error::unavailable(format!("{answered}; try again later"))
+        }
+        status if status.is_server_error() => {
+            Error::unavailable(format!("{answered}; try again later"))
+        }
+        _ => Error::new(
+            ErrorKind::Denied,
+            format!("{answered}; no login is sent, so fetch the file another way, and import it"),
+        ),
+    };
+    error.backend(REGISTRY)
+}
+
+/// Reads the body of an answer.
+struct Body {
+    pieces: Fuse<Pieces>,
+    piece: Bytes,
+}
+
+impl Read for Body {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.piece.is_empty() {
+            match pool::wait(self.pieces.next()) {
+                None => return Ok(0),
+                Some(piece) => self.piece = piece?,
+            }
+        }
+        let read = self.piece.len().min(out.len());
+        out[..read].copy_from_slice(&self.piece.split_to(read));
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_urls_that_protect_the_file_are_requested() {
+        for url in [
+            "https://host/a.aci",
+            "http://127.0.0.1:1/a",
+            "http://[::1]/",
+        ] {
+            parse(url, false).unwrap();
+        }
+        for url in [
+            "a.aci",
+            "ftp://host/a",
+            "http://host/a",
+            "https://me:secret@host/a",
+            "https://",
+        ] {
+            let error = parse(url, false).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{url}");
+        }
+        parse("http://host/a", true).unwrap();
+    }
+}
