@@ -53,6 +53,8 @@
 //! One backend is enough. Without a snapshotter, images can be stored and unpacked into
 //! directories, but not into snapshots or mounts.
 
+#[cfg(feature = "aci")]
+pub mod aci;
 pub mod backend;
 pub mod bundle;
 mod cas;

@@ -1,5 +1,7 @@
 //! The commands of the tool: one file for each, with thin calls on [`cas::Cas`].
 
+#[cfg(feature = "aci")]
+mod aci;
 mod backends;
 mod bench;
 mod blob;
@@ -139,6 +141,9 @@ enum Command {
     Ingest(ingest::Ingests),
     #[command(subcommand)]
     Lease(lease::Leases),
+    #[cfg(feature = "aci")]
+    #[command(subcommand)]
+    Aci(aci::Aci),
     Gc(gc::Gc),
     Fsck(fsck::Fsck),
     Why(gc::Why),
@@ -274,6 +279,8 @@ impl Command {
             Command::Blob(command) => command.run(context).await,
             Command::Ingest(command) => command.run(context).await,
             Command::Lease(command) => command.run(context).await,
+            #[cfg(feature = "aci")]
+            Command::Aci(command) => command.run(context).await,
             Command::Gc(command) => command.run(context).await,
             Command::Why(command) => command.run(context).await,
             Command::Df(command) => command.run(context).await,

@@ -2,6 +2,7 @@
 //!
 //! | module | contains |
 //! |---|---|
+//! | [`aci`] | App Container images |
 //! | [`archive`] | a writer of tar archives, correct and incorrect ones |
 //! | [`compress`] | xz and bzip2 |
 //! | [`kills`] | a snapshotter killed at each system call that changes the disk |
@@ -10,6 +11,7 @@
 // A test fails by a panic.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod aci;
 pub mod archive;
 pub mod compress;
 pub mod kills;

@@ -1,5 +1,7 @@
 //! The commands on blobs, ingests, stores and snapshots, as different people type them.
 
+#[cfg(feature = "aci")]
+mod aci;
 mod blobs;
 mod cache;
 mod copying;

@@ -1,0 +1,49 @@
+//! A store of App Container images (ACI), as rkt had one, over the store of a root:
+//! [`AciStore::open`] of [`Cas::store`](crate::Cas::store).
+
+pub use cas_aci::*;
+#[cfg(feature = "registry")]
+pub use http::HttpFetcher;
+
+#[cfg(feature = "registry")]
+mod http {
+    use async_trait::async_trait;
+    use cas_aci::{AciFetcher, Fetched};
+    use cas_core::Result;
+    use cas_distribution::{Download, download};
+
+    /// Fetches ACIs over HTTP, without a login. Signatures are not verified.
+    #[derive(Clone, Debug, Default)]
+    #[non_exhaustive]
+    pub struct HttpFetcher {
+        /// Whether URLs may begin with `http://`. On loopback, they always may.
+        pub plain_http: bool,
+    }
+
+    impl HttpFetcher {
+        /// Sets [`plain_http`](Self::plain_http).
+        #[must_use]
+        pub fn with_plain_http(mut self, plain_http: bool) -> Self {
+            self.plain_http = plain_http;
+            self
+        }
+    }
+
+    #[async_trait]
+    impl AciFetcher for HttpFetcher {
+        async fn fetch(&self, url: &str, etag: Option<&str>) -> Result<Fetched> {
+            Ok(match download(url, etag, self.plain_http).await? {
+                Download::NotModified { cache_control } => Fetched::NotModified { cache_control },
+                Download::File {
+                    body,
+                    etag,
+                    cache_control,
+                } => Fetched::Aci {
+                    body,
+                    etag,
+                    cache_control,
+                },
+            })
+        }
+    }
+}
