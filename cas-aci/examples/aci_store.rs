@@ -14,10 +14,9 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use backend_fs::FsStore;
 use cas_aci::{AciStore, SortField};
 use cas_core::pool::wait;
-use cas_core::{Error, Result};
+use cas_core::{Error, Location, Result};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -37,7 +36,9 @@ pub fn run(arguments: &[String], out: &mut dyn Write) -> Result<()> {
         [directory, ref command @ ..] => (directory, command),
         [] => return Err(usage()),
     };
-    let store = wait(AciStore::open(FsStore::open(directory)?.store()))?;
+    let location = Location::of_path("fs", directory.as_ref())?;
+    let store = wait(cas::registry().open(&location))?;
+    let store = wait(AciStore::open(store))?;
     let done = execute(&store, command, out);
     wait(store.close())?;
     done

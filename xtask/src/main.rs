@@ -78,6 +78,19 @@ const ENGINES: &[&str] = &[
     "space",
 ];
 
+/// The tests of ACIs, over RocksDB, too.
+const ACIS: &[&str] = &[
+    "test",
+    "--package",
+    "oci-cas",
+    "--package",
+    "oci-cas-aci",
+    "--features",
+    "oci-cas/s3,oci-cas/rocksdb",
+    "--test",
+    "store",
+];
+
 /// Clippy's own arguments.
 const STRICT: &[&str] = &["--all-targets", "--", "--deny", "warnings"];
 
@@ -135,6 +148,10 @@ fn rocksdb() -> Result<()> {
     stages.try_run("tests", &mut cargo(&tests));
     let tests = [&["test", "--no-fail-fast"], WITH_ROCKSDB, ENGINES].concat();
     stages.try_run("tests of the tool", &mut cargo(&tests));
+    let verbs = ["--test", "tool", "--", "library::", "roots::"];
+    let tests = [&["test"], WITH_ROCKSDB, &verbs].concat();
+    stages.try_run("tests of the verbs", &mut cargo(&tests));
+    stages.try_run("tests of ACIs", &mut cargo(ACIS));
     stages.finish()
 }
 

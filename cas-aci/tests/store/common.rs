@@ -1,33 +1,51 @@
 //! Stores and ACIs for these tests.
 
 use std::io::{Cursor, Read};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use backend_fs::FsStore;
-use backend_redb::RedbStore;
 use cas_aci::{AciStore, Key, WriteOptions};
 use cas_core::gc::{GcOptions, Removed, collect};
 use cas_core::image::RecordImages;
 use cas_core::pool::wait;
 use cas_core::records::{Lease, UNLEASED_TTL};
+use cas_core::registry::Opener;
 use cas_core::testing::memory::MemoryStore;
 use cas_core::testing::strict::StrictStore;
-use cas_core::{Algorithm, Digest, Store};
+use cas_core::{Algorithm, Digest, Location, Store, unique};
 use tempfile::TempDir;
-use testkit::archive::Tar;
+pub(crate) use testkit::aci::{aci, manifest, versioned};
 
-/// Runs `test` on an empty store of each kind: in memory, without transactions, in files, in redb.
+/// Runs `test` on an empty store of each kind: in memory, without transactions, and of each backend
+/// of this build.
 pub(crate) fn on_every_store(test: impl Fn(Store)) {
-    test(MemoryStore::new().with_images());
+    test(memory());
     test(strict());
     let directory = TempDir::new().unwrap();
-    test(FsStore::open(directory.path().join("fs")).unwrap().store());
-    test(
-        RedbStore::open(directory.path().join("redb"))
-            .unwrap()
-            .store(),
-    );
+    for scheme in cas::registry().openers().map(Opener::scheme) {
+        eprintln!("on {scheme}");
+        match scheme {
+            "s3" => bucket().into_iter().for_each(&test),
+            engine => test(open_engine(engine, &directory.path().join(engine))),
+        }
+    }
+}
+
+/// Opens the store of an engine at a path.
+pub(crate) fn open_engine(engine: &str, path: &Path) -> Store {
+    let location = Location::of_path(engine, path).unwrap();
+    wait(cas::registry().open(&location)).unwrap()
+}
+
+/// Returns a store in a bucket of its own, if there is an S3 service. It lists a bucket in the time
+/// of all its keys.
+fn bucket() -> Option<Store> {
+    let host = testkit::s3::service()?;
+    let bucket = unique::key("aci");
+    testkit::s3::make_bucket(host, &bucket);
+    let location = format!("s3://{bucket}/store?endpoint=http://{host}").parse();
+    Some(wait(cas::registry().open(&location.unwrap())).unwrap())
 }
 
 pub(crate) fn memory() -> Store {
@@ -46,23 +64,6 @@ pub(crate) fn strict() -> Store {
 
 pub(crate) fn open(store: &Store) -> AciStore {
     wait(AciStore::open(store.clone())).unwrap()
-}
-
-/// Returns the text of a manifest with more members, each of which begins with a comma.
-pub(crate) fn manifest(name: &str, more: &str) -> String {
-    format!(r#"{{"acKind":"ImageManifest","acVersion":"0.8.11","name":"{name}"{more}}}"#)
-}
-
-/// Returns the text of a manifest with the label `version`.
-pub(crate) fn versioned(name: &str, version: &str) -> String {
-    let labels = format!(r#","labels":[{{"name":"version","value":"{version}"}}]"#);
-    manifest(name, &labels)
-}
-
-/// Returns an uncompressed ACI with this manifest and one file.
-pub(crate) fn aci(manifest: &str) -> Vec<u8> {
-    let tar = Tar::new().file("manifest", manifest).dir("rootfs");
-    tar.file("rootfs/hello", "hello\n").end()
 }
 
 /// Returns the key that an uncompressed ACI must have.

@@ -5,10 +5,8 @@ use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use backend_fs::FsStore;
-use backend_redb::RedbStore;
+use cas_core::ErrorKind;
 use cas_core::pool::wait;
-use cas_core::{ErrorKind, Store};
 use tempfile::TempDir;
 use testkit::archive::Tar;
 
@@ -52,17 +50,12 @@ impl Drop for SmallDisk {
 
 #[test]
 fn a_full_disk_is_read_and_an_aci_is_removed_from_it() {
-    type Open = fn(&Path) -> Store;
-    let stores: [Open; 2] = [
-        |path| FsStore::open(path.join("fs")).unwrap().store(),
-        |path| RedbStore::open(path.join("redb")).unwrap().store(),
-    ];
-    for new in stores {
+    for engine in ["fs", "redb"] {
         let Some(disk) = SmallDisk::mount() else {
             eprintln!("SKIPPED: a mount needs the superuser");
             return;
         };
-        let store = new(disk.path());
+        let store = open_engine(engine, &disk.path().join(engine));
         let acis = open(&store);
         let tar = Tar::new().file("manifest", manifest("a", "")).dir("rootfs");
         let archive = tar.file("rootfs/large", vec![7; 4 << 20]).end();

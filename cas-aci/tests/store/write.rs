@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{Cursor, Read, Write};
 use std::time::{Duration, SystemTime};
 
-use backend_redb::RedbStore;
 use cas_aci::{AciStore, WriteOptions};
 use cas_core::pool::wait;
 use tempfile::TempDir;
@@ -31,6 +30,8 @@ fn an_aci_is_written_found_and_read_back_on_every_store() {
         assert_eq!(read(&acis, &key.half()), archive);
         let json = wait(acis.get_image_manifest_json(&key.half())).unwrap();
         assert_eq!(json, text);
+        let parsed = wait(acis.get_image_manifest(&key.half())).unwrap();
+        assert_eq!(parsed.name, "example.com/app");
         assert!(collect_later(&store).blobs.is_empty());
         assert_eq!(read(&acis, &key.to_string()), archive);
     });
@@ -181,7 +182,7 @@ fn assert_nothing_is_left(store: &cas_core::Store, acis: &AciStore) {
 fn an_archive_that_was_damaged_is_replaced_by_the_next_import() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("redb");
-    let store = || RedbStore::open(&path).unwrap().store();
+    let store = || open_engine("redb", &path);
     let archive = aci(&manifest("example.com/damaged", ""));
     let key = write(&open(&store()), &archive).half();
     let needle = b"example.com/damaged\"}";
