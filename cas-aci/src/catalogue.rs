@@ -1,7 +1,6 @@
 //! The catalogue: information on ACIs, and where they came from, as notes of the store.
 //!
 //! ```text
-//! format              the number of the format
 //! image/HEX           information on an ACI, under all digits of its key
 //! name/NAME:HEX       empty; finds the images with a name
 //! remote/HEX          a remote, under the SHA-256 of its URL
@@ -18,21 +17,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use cas_core::error::malformed;
 use cas_core::records::{Batch, Expect, Notes, Record, Records, Revision};
-use cas_core::{Digest, Error, ErrorKind, Result};
+use cas_core::{Digest, Error, Result, Store};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::format::{self, FORMATS};
 use crate::info::{AciInfo, SortField, sort};
 use crate::key::{Key, KeyPrefix};
 use crate::manifest::check_identifier;
 use crate::remote::Remote;
-
-/// The room of the notes.
-const ROOM: &str = "aci";
-/// The note with the number of the format.
-const FORMAT: &str = "format";
-/// The format that this version writes.
-const CURRENT: u32 = 1;
 
 /// The catalogue of an image store. Clones are handles of the same one.
 #[derive(Clone)]
@@ -43,44 +36,17 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// Opens the catalogue that is kept in `records`, and creates it if there is none.
+    /// Opens the catalogue that is kept in `store`. Creates it if there is none, and migrates one of
+    /// an older format.
     ///
     /// # Errors
-    /// `FailedPrecondition` if a newer version wrote it; errors of the store.
-    pub(crate) async fn open(records: Arc<dyn Records>) -> Result<Self> {
-        let notes = Notes::new(Arc::clone(&records), ROOM)?;
-        let current = Bytes::from(CURRENT.to_string());
-        let created = match notes.load(FORMAT).await? {
-            Some((found, _)) => return Self::of_format(&found, records, notes),
-            None => notes.put(FORMAT, current.clone(), Expect::Absent).await,
-        };
-        match created {
-            // A store that is read-only, or full, has an empty catalogue.
-            Err(error) if cas_core::lease::cannot_write(&error) => {}
-            Err(error) if error.kind() == ErrorKind::Conflict => {
-                let found = notes.load(FORMAT).await?;
-                let found = found.map_or(current, |(found, _)| found);
-                return Self::of_format(&found, records, notes);
-            }
-            outcome => outcome?,
-        }
-        Self::of_format(&current, records, notes)
-    }
-
-    fn of_format(found: &[u8], records: Arc<dyn Records>, notes: Notes) -> Result<Self> {
-        let text = String::from_utf8_lossy(found);
-        match text.parse::<u32>() {
-            Ok(CURRENT) => Ok(Catalogue {
-                records,
-                notes,
-                closed: Arc::default(),
-            }),
-            Ok(newer) if newer > CURRENT => Err(Error::newer_format(CURRENT, newer)),
-            _ => Err(Error::corrupt(format!(
-                "expected the number of a format, found {text:.20?}; restore the store from a copy"
-            ))),
-        }
-        .map_err(|error| error.operation("open catalogue of ACIs"))
+    /// As [`format::open`].
+    pub(crate) async fn open(store: &Store) -> Result<Self> {
+        Ok(Catalogue {
+            records: Arc::clone(&store.records),
+            notes: format::open(store, &FORMATS).await?,
+            closed: Arc::default(),
+        })
     }
 
     /// Makes every later call of every handle fail.

@@ -22,6 +22,7 @@ mod archive;
 mod blobs;
 mod catalogue;
 mod fetch;
+mod format;
 mod image;
 mod info;
 mod key;

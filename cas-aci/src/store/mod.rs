@@ -59,10 +59,12 @@ impl OpenOptions {
 }
 
 impl AciStore {
-    /// Opens the image store in `store`, and creates it if there is none.
+    /// Opens the image store in `store`, and creates it if there is none. A catalogue of an older
+    /// format is migrated; its notes stay as a backup.
     ///
     /// # Errors
-    /// `FailedPrecondition` if a newer version wrote its catalogue; errors of the store.
+    /// `FailedPrecondition` if a newer version wrote its catalogue, or if an older one did and the
+    /// store cannot be written; `Busy` while another process migrates it; errors of the store.
     pub async fn open(store: Store) -> Result<Self> {
         Self::open_with(store, OpenOptions::default()).await
     }
@@ -72,7 +74,7 @@ impl AciStore {
     /// # Errors
     /// As [`AciStore::open`].
     pub async fn open_with(store: Store, options: OpenOptions) -> Result<Self> {
-        let catalogue = Catalogue::open(store.records.clone()).await?;
+        let catalogue = Catalogue::open(&store).await?;
         Ok(AciStore {
             store,
             catalogue,

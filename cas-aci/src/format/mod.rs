@@ -1,0 +1,222 @@
+//! The format of the catalogue, and the migration from an older one.
+//!
+//! The room `aci` has a note with the number of the format. The first format has its other notes in
+//! this room, too, and each later one in a room of its own. A migration writes the notes of the new
+//! format and then the number, and never changes the older notes: they are the backup, which the
+//! next migration removes. While it is at work, the id of its lease is behind the number.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use cas_core::lease::{CLOCK_SKEW, LeaseGuard, cannot_write};
+use cas_core::records::{Expect, Notes, Record, Records, Revision, retry};
+use cas_core::{Error, Result, Store};
+
+/// The room of the number, and of the notes of the first format.
+const ROOM: &str = "aci";
+/// The note with the number.
+const FORMAT: &str = "format";
+/// Maximum number of notes in one batch.
+const BATCH: usize = 256;
+
+/// Returns a note of a format as the next one has it; the key does not contain the room.
+pub(crate) type Step = fn(Record) -> Result<Record>;
+
+/// The formats that can be read.
+pub(crate) struct Formats {
+    /// The oldest.
+    first: u32,
+    /// How to come from each to the next.
+    steps: &'static [Step],
+}
+
+/// The formats of this version: there is only one.
+pub(crate) const FORMATS: Formats = Formats {
+    first: 1,
+    steps: &[],
+};
+
+/// What the note with the number says.
+#[derive(Debug, PartialEq, Eq)]
+struct State {
+    number: u32,
+    /// The lease of the migration that is at work, or was killed.
+    lease: Option<String>,
+}
+
+impl Formats {
+    fn newest(&self) -> u32 {
+        self.first + self.steps.len() as u32
+    }
+}
+
+/// Returns the notes of the catalogue in `store`. Creates an empty one if there is none, and
+/// migrates an older one.
+///
+/// # Errors
+/// `FailedPrecondition` if it has a newer format, or an older one and the store cannot be written;
+/// `Busy` while another process migrates it; `Corrupt` if the number does not parse; errors of the
+/// store. A migration that fails leaves the catalogue in the format that it had.
+pub(crate) async fn open(store: &Store, formats: &Formats) -> Result<Notes> {
+    let opened = retry(|| prepare(store, formats)).await;
+    opened.map_err(|error| error.operation("open catalogue of ACIs"))?;
+    notes_of(&store.records, formats.newest())
+}
+
+async fn prepare(store: &Store, formats: &Formats) -> Result<()> {
+    let notes = Notes::new(Arc::clone(&store.records), ROOM)?;
+    let newest = formats.newest();
+    let Some((value, revision)) = notes.load(FORMAT).await? else {
+        let created = notes.put(FORMAT, number(newest), Expect::Absent).await;
+        return match created {
+            // A store that is read-only, or full, has an empty catalogue.
+            Err(error) if cannot_write(&error) => Ok(()),
+            outcome => outcome,
+        };
+    };
+    let state = State::parse(&value)?;
+    if state.number > newest {
+        return Err(Error::newer_format(newest, state.number));
+    }
+    if state.number < formats.first {
+        return Err(unknown(&value));
+    }
+    if state.number == newest {
+        return Ok(());
+    }
+    match migrate(store, &notes, formats, &state, revision).await {
+        Err(error) if cannot_write(&error) => Err(Error::precondition(format!(
+            "the catalogue has format {} and must be migrated to {newest}; make the store \
+             writable, and open it once",
+            state.number
+        ))
+        .source(error)),
+        outcome => outcome,
+    }
+}
+
+/// Takes the place of the migration that was at work, writes the notes of the newest format, and
+/// then the number.
+async fn migrate(
+    store: &Store,
+    notes: &Notes,
+    formats: &Formats,
+    state: &State,
+    revision: Revision,
+) -> Result<()> {
+    if let Some(id) = &state.lease
+        && let Some((lease, _)) = store.leases().load(id).await?
+        && lease
+            .expires_at
+            .is_none_or(|at| at + CLOCK_SKEW > SystemTime::now())
+    {
+        return Err(Error::busy(format!(
+            "another process migrates the catalogue; wait until it is done, or until its lease {id} \
+             has expired"
+        )));
+    }
+    let guard = LeaseGuard::begin(store, "aci-migration").await?;
+    let mine: Bytes = format!("{} {}", state.number, guard.id()).into();
+    let locked = notes.put(FORMAT, mine.clone(), Expect::Revision(revision));
+    if let Err(error) = locked.await {
+        return guard.finish_with(Err(error)).await;
+    }
+    let mut outcome = copy(store, formats, state.number).await;
+    if outcome.is_ok() {
+        outcome = guard.confirm().await;
+    }
+    let next = match &outcome {
+        Ok(()) => formats.newest(),
+        Err(_) => state.number,
+    };
+    let released = release(notes, &mine, next).await;
+    guard.finish_with(outcome.and(released)).await
+}
+
+/// Writes the number, if the migration that wrote `mine` still has the lock.
+async fn release(notes: &Notes, mine: &Bytes, next: u32) -> Result<()> {
+    match notes.load(FORMAT).await? {
+        Some((value, revision)) if value == *mine => {
+            let expect = Expect::Revision(revision);
+            notes.put(FORMAT, number(next), expect).await
+        }
+        _ => Err(Error::conflict(
+            "another process has gone on with the migration",
+        )),
+    }
+}
+
+/// Writes the notes of format `from` as the newest format has them. Removes what is older, and what
+/// a migration that was killed has left.
+async fn copy(store: &Store, formats: &Formats, from: u32) -> Result<()> {
+    for unused in formats.first..=formats.newest() {
+        if unused != from {
+            write(store, unused, clear(store, unused).await?).await?;
+        }
+    }
+    let mut migrated = Vec::new();
+    for mut note in list(store, from).await? {
+        for step in &formats.steps[(from - formats.first) as usize..] {
+            note = step(note)?;
+        }
+        migrated.push((note.key, Some(note.value)));
+    }
+    write(store, formats.newest(), migrated).await
+}
+
+/// Returns the removals of all notes of a format.
+async fn clear(store: &Store, format: u32) -> Result<Vec<(String, Option<Bytes>)>> {
+    let notes = list(store, format).await?.into_iter();
+    Ok(notes.map(|note| (note.key, None)).collect())
+}
+
+/// Returns the notes of a format, without the number.
+async fn list(store: &Store, format: u32) -> Result<Vec<Record>> {
+    let mut notes = notes_of(&store.records, format)?.list("").await?;
+    notes.retain(|note| note.key != FORMAT);
+    Ok(notes)
+}
+
+async fn write(store: &Store, format: u32, notes: Vec<(String, Option<Bytes>)>) -> Result<()> {
+    let room = notes_of(&store.records, format)?;
+    for some in notes.chunks(BATCH) {
+        room.write_all(some.iter().cloned()).await?;
+    }
+    Ok(())
+}
+
+fn notes_of(records: &Arc<dyn Records>, format: u32) -> Result<Notes> {
+    match format {
+        1 => Notes::new(Arc::clone(records), ROOM),
+        other => Notes::new(Arc::clone(records), &format!("{ROOM}.{other}")),
+    }
+}
+
+fn number(format: u32) -> Bytes {
+    format.to_string().into()
+}
+
+impl State {
+    /// # Errors
+    /// `Corrupt` unless it is a number, alone or with the id of a lease behind it.
+    fn parse(value: &[u8]) -> Result<Self> {
+        let text = str::from_utf8(value).map_err(|_| unknown(value))?;
+        let (number, lease) = match text.split_once(' ') {
+            Some((number, lease)) => (number, Some(lease.to_owned())),
+            None => (text, None),
+        };
+        let number = number.parse().map_err(|_| unknown(value))?;
+        Ok(State { number, lease })
+    }
+}
+
+fn unknown(value: &[u8]) -> Error {
+    let text = String::from_utf8_lossy(value);
+    Error::corrupt(format!(
+        "expected the number of a format, found {text:.20?}; restore the store from a copy"
+    ))
+}
+
+#[cfg(test)]
+mod tests;
