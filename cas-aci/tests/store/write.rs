@@ -143,6 +143,22 @@ fn what_is_not_an_aci_is_refused_and_leaves_nothing() {
 }
 
 #[test]
+fn a_bomb_is_stopped_by_its_ratio_and_leaves_nothing() {
+    let store = memory();
+    let acis = open(&store);
+    // 43 kB become 1.25 GiB.
+    let zstd = |data: &[u8]| zstd::encode_all(data, 3).unwrap();
+    let mut bomb = zstd(&aci(&manifest("a", "")));
+    let zeros = zstd(&vec![0; 64 << 20]);
+    for _ in 0..20 {
+        bomb.extend_from_slice(&zeros);
+    }
+    let error = wait(acis.write_aci(Cursor::new(bomb))).unwrap_err();
+    assert_eq!(error.kind(), cas_core::ErrorKind::OutOfRange, "{error}");
+    assert_nothing_is_left(&store, &acis);
+}
+
+#[test]
 fn an_aci_that_lies_about_its_name_or_key_is_refused() {
     let store = memory();
     let acis = open(&store);
