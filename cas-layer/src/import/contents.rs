@@ -83,8 +83,11 @@ impl Contents {
                 Err(error) => return Err(error.into()),
             },
             Contents::Archive(nodes) => {
-                let inside =
-                    |node: &String| Some(node.strip_prefix(path)?.strip_prefix('/')?.to_owned());
+                // What is deeper belongs to a directory in it, as in a file system.
+                let inside = |node: &String| {
+                    let below = node.strip_prefix(path)?.strip_prefix('/')?;
+                    below.split('/').next().map(str::to_owned)
+                };
                 for name in nodes.keys().filter_map(inside) {
                     add(&name)?;
                 }
@@ -299,6 +302,25 @@ mod tests {
             nodes.insert(links.to_string(), Node::File(part()));
             let found = Contents::Archive(nodes).find("0");
             assert_eq!(found.is_ok_and(|part| part.is_some()), is_found, "{links}");
+        }
+    }
+
+    #[test]
+    fn an_archive_has_the_names_that_a_directory_has() {
+        let root = tempfile::tempdir().unwrap();
+        let members = ["refs/one", "refs/team/a", "refs/team/b/c", "other/two"];
+        let mut nodes = HashMap::new();
+        for member in members {
+            let path = root.path().join(member);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+            nodes.insert(member.to_owned(), Node::Link(None));
+        }
+        let directory = Contents::Directory(root.path().to_owned());
+        for contents in [directory, Contents::Archive(nodes)] {
+            let names = contents.names("refs").unwrap();
+            assert_eq!(Vec::from_iter(names), ["one", "team"]);
+            assert!(contents.names("absent").unwrap().is_empty());
         }
     }
 
