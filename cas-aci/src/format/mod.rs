@@ -112,8 +112,8 @@ async fn migrate(
             .is_none_or(|at| at + CLOCK_SKEW > SystemTime::now())
     {
         return Err(Error::busy(format!(
-            "another process migrates the catalogue; wait until it is done, or until its lease {id} \
-             has expired"
+            "another process migrates the catalogue; wait until it is done, or until its lease \
+             {id} has expired"
         )));
     }
     let guard = LeaseGuard::begin(store, "aci-migration").await?;

@@ -1,8 +1,8 @@
 //! The locks of rkt: an `flock` on a directory or a file of its own.
 //!
-//! rkt locks the directory of the store as a reader while it is open, and alone while it changes the
-//! format of its database; `db` alone for each transaction; and a file in `imagelocks` while it
-//! reads an archive, or alone while it writes or removes it.
+//! rkt locks the directory of the store as a reader while it is open, and alone while it changes
+//! the format of its database; `db` alone for each transaction; and a file in `imagelocks` while
+//! it reads an archive, or alone while it writes or removes it.
 
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;

@@ -29,7 +29,8 @@ pub(crate) enum Aci {
   cas aci fetch --all
 
 While an ACI is fresh, as its server has said (max-age), the server is not asked. Then it is asked
-whether the ACI has changed (ETag), and only a changed one is fetched. Signatures are not verified.")]
+whether the ACI has changed (ETag), and only a changed one is fetched. Signatures are not
+verified.")]
     Fetch {
         /// URLs of ACIs
         #[arg(required_unless_present = "all", value_name = "URL")]
@@ -81,7 +82,8 @@ The directory is only read. rkt may use it meanwhile. It may be imported again."
     #[command(after_help = "Example:
   cas aci gc --older-than 30d
 
-Content that was stored less than a day ago is removed later. `cas gc` removes it, too, but no ACI.")]
+Content that was stored less than a day ago is removed later. `cas gc` removes it, too, but no
+ACI.")]
     Gc {
         /// Also remove ACIs that were not read for this long, as in 12h or 30d
         #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
