@@ -4,17 +4,21 @@ use std::io::{self, Read};
 
 use bytes::Bytes;
 use cas_core::error::excerpt;
-use cas_core::transfer::Pieces;
 use cas_core::{Error, ErrorKind, Result, limit, pool};
-use futures_util::StreamExt;
-use futures_util::stream::Fuse;
 use reqwest::header::{CACHE_CONTROL, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH};
 use reqwest::{Method, Response, StatusCode, Url};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
+use crate::address::Judge;
 use crate::error::REGISTRY;
-use crate::http::{self, Http};
+use crate::http::Http;
 use crate::origin::{is_loopback, shown};
-use crate::{body, error, request, runtime};
+use crate::pace::Pace;
+use crate::timeouts::Timeouts;
+use crate::{error, request, runtime};
+
+/// Maximum number of pieces that are read ahead.
+const AHEAD: usize = 16;
 
 /// The answer to [`download`].
 pub enum Download {
@@ -55,10 +59,7 @@ pub async fn download(url: &str, etag: Option<&str>, plain_http: bool) -> Result
         match response.status() {
             StatusCode::NOT_MODIFIED => Ok(Download::NotModified { cache_control }),
             StatusCode::OK => Ok(Download::File {
-                body: Box::new(Body {
-                    pieces: body::stream(response, 0..u64::MAX)?.fuse(),
-                    piece: Bytes::new(),
-                }),
+                body: Box::new(Body::of(response)?),
                 etag,
                 cache_control,
             }),
@@ -70,14 +71,19 @@ pub async fn download(url: &str, etag: Option<&str>, plain_http: bool) -> Result
 
 /// Sends the request, and again wherever it is redirected to. Returns the last response.
 async fn get(base: &Url, etag: Option<HeaderValue>) -> Result<Response> {
-    let http = Http::new(base)?;
-    let mut url = base.clone();
+    let http = Http::new(base, Judge::new(base, false), Timeouts::default())?;
+    let (mut url, mut patience) = (base.clone(), http.patience());
     for _ in 0..=limit::REDIRECTS {
-        let mut request = http.request(Method::GET, &url)?;
-        if let Some(etag) = &etag {
-            request = request.header(IF_NONE_MATCH, etag.clone());
-        }
-        let response = http::send(request, &url).await?;
+        let response = loop {
+            let mut request = http.request(Method::GET, &url)?;
+            if let Some(etag) = &etag {
+                request = request.header(IF_NONE_MATCH, etag.clone());
+            }
+            match http.send(request, &url).await {
+                Ok(response) => break response,
+                Err(failure) => patience.wait(failure).await?,
+            }
+        };
         let status = response.status();
         if !status.is_redirection() || status == StatusCode::NOT_MODIFIED {
             return Ok(response);
@@ -133,14 +139,41 @@ fn refused(response: &Response) -> Error {
 
 /// Reads the body of an answer.
 struct Body {
-    pieces: Fuse<Pieces>,
+    pieces: Receiver<Result<Bytes>>,
     piece: Bytes,
+}
+
+impl Body {
+    fn of(response: Response) -> Result<Self> {
+        let (sender, pieces) = channel(AHEAD);
+        runtime::handle()?.spawn(pump(response, sender));
+        let piece = Bytes::new();
+        Ok(Body { pieces, piece })
+    }
+}
+
+/// Passes the body of an answer on, until its end, an error, or the end of the receiver.
+async fn pump(mut response: Response, sender: Sender<Result<Bytes>>) {
+    let mut pace = Pace::new(&Timeouts::default());
+    loop {
+        let next = tokio::select! {
+            () = sender.closed() => return,
+            next = pace.next(&mut response) => next,
+        };
+        let Some(piece) = next.map_err(Error::from).transpose() else {
+            return;
+        };
+        let is_last = piece.is_err();
+        if sender.send(piece).await.is_err() || is_last {
+            return;
+        }
+    }
 }
 
 impl Read for Body {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if self.piece.is_empty() {
-            match pool::wait(self.pieces.next()) {
+            match pool::wait(self.pieces.recv()) {
                 None => return Ok(0),
                 Some(piece) => self.piece = piece?,
             }

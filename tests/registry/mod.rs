@@ -1,8 +1,8 @@
 //! Registries: a real one, and a fake one that misbehaves.
 
-mod addresses;
 #[cfg(feature = "aci")]
 mod aci;
+mod addresses;
 mod exchange;
 mod failed;
 pub(crate) mod fake;
