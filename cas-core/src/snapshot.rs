@@ -117,6 +117,11 @@ pub enum Depth {
     Directory,
     /// Type, mode, owner, size and time of modification of every file. Bytes are not read.
     Files,
+    /// As `Files`, and the bytes of every file.
+    Bytes {
+        /// Maximum number of bytes that are read per second; `None` for no maximum.
+        per_second: Option<u64>,
+    },
 }
 
 /// The condition of a snapshot.
@@ -281,7 +286,8 @@ pub trait Snapshotter: Send + Sync + 'static {
 
     /// Returns the condition of a snapshot: whether it has its directory, and, with
     /// [`Depth::Files`], whether the files of a committed one are those that were committed. If an
-    /// earlier release committed it without a list of its files, only the directory is checked.
+    /// earlier release committed it without a list of its files or their checksums, only what is
+    /// known is checked. With [`Depth::Bytes`], the call takes as long as reading all files.
     ///
     /// # Errors
     /// `NotFound`; errors of the file system.

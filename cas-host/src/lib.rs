@@ -5,6 +5,7 @@
 //! later, calls on the `Dir` still reach the first one.
 
 pub mod calls;
+mod checksum;
 mod claim;
 mod copy;
 mod dir;

@@ -1,13 +1,15 @@
-//! The manifest of a tree: the attributes of each entry at the time of the commit, so that damage
-//! can be found later. The bytes and extended attributes of files are not part of it.
+//! The manifest of a tree: the attributes of each entry and a checksum of the bytes of each file at
+//! the time of the commit, so that damage can be found later. The extended attributes of files are
+//! not part of it.
 //!
 //! ```text
 //! MANIFEST     one line for each entry, in no particular order, and `end COUNT` as the last
 //! LINE         TYPE MODE UID GID SIZE SECONDS.NANOSECONDS DEVICE MORE PATH
 //! ```
-//! SIZE is `-` for a directory. MORE is a hash of the target of a symbolic link, or of the extended
-//! attributes of a directory, and 0 otherwise. Bytes of PATH that are not printable ASCII are
-//! escaped, and so are spaces and backslashes.
+//! SIZE is `-` for a directory. MORE is a checksum of the bytes of a file, or a hash of the target of
+//! a symbolic link or of the extended attributes of a directory. It is 0 if there is none, and for a
+//! file that the writer may not read. Bytes of PATH that are not printable ASCII are escaped, and so
+//! are spaces and backslashes.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -19,14 +21,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use cas_core::Digest;
 use cas_core::error::Result;
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::calls;
+use crate::checksum::Sums;
 use crate::tree::{At, Visit, open_below, walk};
 
 /// Maximum number of differences that are described.
 const DESCRIBED: usize = 5;
+/// What stands for the checksum of a file that cannot be read. No checksum is 0.
+const UNREAD: u64 = 0;
 
 /// Writes the manifest of everything below `dir`.
 ///
@@ -35,30 +40,43 @@ const DESCRIBED: usize = 5;
 pub(crate) fn write(dir: impl AsFd, manifest: File) -> Result<()> {
     let mut out = BufWriter::with_capacity(256 << 10, manifest);
     let mut count: u64 = 0;
-    each(dir, |line, path| {
+    each(dir, Some(Sums::new(None)), |entry| {
         count += 1;
-        writeln!(out, "{line} {path}")
+        let Entry { line, more, path } = entry;
+        writeln!(out, "{line} {more:x} {path}")
     })?;
     writeln!(out, "end {count}")?;
     Ok(out.flush()?)
 }
 
-/// Compares the tree below `dir` with its manifest. Returns the first differences in words, or
-/// `None` if there are none. A manifest without an end, which a loss of power may leave, is
-/// ignored.
+/// Compares the tree below `dir` with its manifest, and with `sums` the bytes of its files too.
+/// Returns the first differences in words, or `None` if there are none. A manifest without an end,
+/// which a loss of power may leave, is ignored.
 ///
 /// # Errors
 /// Errors of the file system, with the path.
-pub(crate) fn compare(dir: impl AsFd, manifest: &File) -> Result<Option<String>> {
+pub(crate) fn compare(
+    dir: impl AsFd,
+    manifest: &File,
+    sums: Option<Sums>,
+) -> Result<Option<String>> {
     let hashes = RandomState::new();
     let Some(mut expected) = read(manifest, &hashes)? else {
         return Ok(None);
     };
     let mut differences = Differences::default();
-    each(dir, |line, path| {
+    let reads = sums.is_some();
+    each(dir, sums, |entry| {
+        let Entry { line, more, path } = entry;
         match expected.remove(&hashes.hash_one(path)) {
             None => differences.add(path, "was not committed"),
-            Some(known) if known != hashes.hash_one(line) => differences.add(path, "was changed"),
+            Some((known, _)) if known != hashes.hash_one(line) => {
+                differences.add(path, "was changed");
+            }
+            Some((_, known)) if known == more || known == UNREAD => {}
+            Some(_) if !is_file(line) => differences.add(path, "was changed"),
+            Some(_) if more == UNREAD && reads => differences.add(path, "cannot be read"),
+            Some(_) if reads => differences.add(path, "has other bytes"),
             Some(_) => {}
         }
         Ok(())
@@ -66,7 +84,7 @@ pub(crate) fn compare(dir: impl AsFd, manifest: &File) -> Result<Option<String>>
     if !expected.is_empty() {
         for line in lines(manifest)? {
             let line = line?;
-            if let Some((_, path)) = split(&line)
+            if let Some(Entry { path, .. }) = Entry::parse(&line)
                 && expected.contains_key(&hashes.hash_one(path))
             {
                 differences.add(path, "is missing");
@@ -100,9 +118,12 @@ impl Differences {
     }
 }
 
-/// Reads a manifest. Returns the hash of each line by the hash of its path, or `None` if the
-/// manifest has no end.
-fn read(manifest: &File, hashes: &RandomState) -> Result<Option<HashMap<u64, u64>>> {
+/// The hash of a line without MORE, and MORE.
+type Known = (u64, u64);
+
+/// Reads a manifest. Returns what each line says, by the hash of its path, or `None` if the manifest
+/// has no end.
+fn read(manifest: &File, hashes: &RandomState) -> Result<Option<HashMap<u64, Known>>> {
     let mut entries = HashMap::new();
     for line in lines(manifest)? {
         let line = line?;
@@ -110,10 +131,10 @@ fn read(manifest: &File, hashes: &RandomState) -> Result<Option<HashMap<u64, u64
             let complete = count.parse() == Ok(entries.len());
             return Ok(complete.then_some(entries));
         }
-        let Some((line, path)) = split(&line) else {
+        let Some(Entry { line, more, path }) = Entry::parse(&line) else {
             return Ok(None);
         };
-        entries.insert(hashes.hash_one(path), hashes.hash_one(line));
+        entries.insert(hashes.hash_one(path), (hashes.hash_one(line), more));
     }
     Ok(None)
 }
@@ -130,15 +151,39 @@ fn lines(manifest: &File) -> Result<impl Iterator<Item = io::Result<String>>> {
     }))
 }
 
-/// Returns a line without its path, and the path, or `None` if the line has no path.
-fn split(line: &str) -> Option<(&str, &str)> {
-    line.rsplit_once(' ')
+/// A line of a manifest.
+#[derive(Clone, Copy)]
+struct Entry<'a> {
+    /// The line up to MORE.
+    line: &'a str,
+    more: u64,
+    path: &'a str,
 }
 
-/// Calls `visit` with the line of each entry below `dir`, and its escaped path.
-fn each(dir: impl AsFd, visit: impl FnMut(&str, &str) -> io::Result<()>) -> Result<()> {
+impl<'a> Entry<'a> {
+    /// Returns `None` if the line is not one of an entry.
+    fn parse(line: &'a str) -> Option<Self> {
+        let (line, path) = line.rsplit_once(' ')?;
+        let (line, more) = line.rsplit_once(' ')?;
+        let more = u64::from_str_radix(more, 16).ok()?;
+        Some(Entry { line, more, path })
+    }
+}
+
+fn is_file(line: &str) -> bool {
+    line.starts_with('f')
+}
+
+/// Calls `visit` with each entry below `dir`. Files are read if `sums` is given.
+fn each(
+    dir: impl AsFd,
+    sums: Option<Sums>,
+    visit: impl FnMut(Entry<'_>) -> io::Result<()>,
+) -> Result<()> {
     let mut lister = Lister {
         visit,
+        sums,
+        linked: HashMap::new(),
         path: String::new(),
         line: String::new(),
         more: 0,
@@ -153,6 +198,9 @@ fn each(dir: impl AsFd, visit: impl FnMut(&str, &str) -> io::Result<()>) -> Resu
 
 struct Lister<F> {
     visit: F,
+    sums: Option<Sums>,
+    /// The checksums of files with several names, by device and inode.
+    linked: HashMap<(u64, u64), u64>,
     /// The escaped path of the current directory.
     path: String,
     line: String,
@@ -161,7 +209,7 @@ struct Lister<F> {
     failed: Option<io::Error>,
 }
 
-impl<F: FnMut(&str, &str) -> io::Result<()>> Lister<F> {
+impl<F: FnMut(Entry<'_>) -> io::Result<()>> Lister<F> {
     fn list(&mut self, at: At<'_>, more: u64) -> Result<(), Errno> {
         let stat = at.stat;
         let (kind, size) = match at.file_type() {
@@ -177,7 +225,7 @@ impl<F: FnMut(&str, &str) -> io::Result<()>> Lister<F> {
         let size = size.map_or("-".to_owned(), |size| size.to_string());
         let _ = write!(
             self.line,
-            "{kind} {:o} {} {} {size} {}.{} {} {more:x}",
+            "{kind} {:o} {} {} {size} {}.{} {}",
             stat.st_mode & 0o7777,
             stat.st_uid,
             stat.st_gid,
@@ -187,7 +235,11 @@ impl<F: FnMut(&str, &str) -> io::Result<()>> Lister<F> {
         );
         let length = self.path.len();
         self.push(at);
-        let visited = (self.visit)(&self.line, &self.path);
+        let visited = (self.visit)(Entry {
+            line: &self.line,
+            more,
+            path: &self.path,
+        });
         if at.file_type() != FileType::Directory {
             self.path.truncate(length);
         }
@@ -195,6 +247,32 @@ impl<F: FnMut(&str, &str) -> io::Result<()>> Lister<F> {
             self.failed = Some(error);
             Errno::IO
         })
+    }
+
+    /// Returns the checksum of a file, or [`UNREAD`] if files are not read or this one cannot be.
+    fn sum(&mut self, at: At<'_>) -> Result<u64, Errno> {
+        let Some(sums) = &mut self.sums else {
+            return Ok(UNREAD);
+        };
+        if let Some(known) = self.linked.get(&at.identity()) {
+            return Ok(*known);
+        }
+        // Nothing else is opened: a file may have become a pipe since.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let sum = match calls::openat(at.dir, at.name, flags, Mode::empty()) {
+            Err(Errno::ACCESS | Errno::PERM | Errno::IO) => UNREAD,
+            opened => match sums.of(File::from(opened?)) {
+                Ok(sum) => sum,
+                Err(error) => match Errno::from_io_error(&error) {
+                    Some(Errno::IO) | None => UNREAD,
+                    Some(other) => return Err(other),
+                },
+            },
+        };
+        if at.stat.st_nlink > 1 {
+            self.linked.insert(at.identity(), sum);
+        }
+        Ok(sum)
     }
 
     /// Adds the name of an entry to the path. A space is escaped, because it separates the path
@@ -212,10 +290,11 @@ impl<F: FnMut(&str, &str) -> io::Result<()>> Lister<F> {
     }
 }
 
-impl<F: FnMut(&str, &str) -> io::Result<()>> Visit for Lister<F> {
+impl<F: FnMut(Entry<'_>) -> io::Result<()>> Visit for Lister<F> {
     fn entry(&mut self, at: At<'_>) -> Result<(), Errno> {
         let more = match at.file_type() {
             FileType::Symlink => hash(calls::readlinkat(at.dir, at.name)?.as_bytes()),
+            FileType::RegularFile => self.sum(at)?,
             _ => 0,
         };
         self.list(at, more)
@@ -298,7 +377,11 @@ mod tests {
         let dir = File::open(&tree).unwrap();
         write(&dir, File::create(temp.path().join("manifest")).unwrap()).unwrap();
         change(&tree);
-        compare(&dir, &File::open(temp.path().join("manifest")).unwrap()).unwrap()
+        let manifest = File::open(temp.path().join("manifest")).unwrap();
+        let found = compare(&dir, &manifest, None).unwrap();
+        let read = compare(&dir, &manifest, Some(Sums::new(None))).unwrap();
+        assert!(found.is_none() || found == read, "{found:?}, but {read:?}");
+        read
     }
 
     #[test]
@@ -347,6 +430,30 @@ mod tests {
         assert!(many.as_ref().unwrap().ends_with("and 4 more"), "{many:?}");
     }
 
+    /// Only reading finds these, under each name of the file.
+    #[test]
+    fn other_bytes_with_the_old_time_and_size_are_found() {
+        let temp = tempfile::tempdir().unwrap();
+        make(temp.path());
+        let passwd = temp.path().join("etc/passwd");
+        fs::hard_link(&passwd, temp.path().join("etc/other")).unwrap();
+        let manifest = tempfile::tempfile().unwrap();
+        let dir = File::open(temp.path()).unwrap();
+        write(&dir, manifest.try_clone().unwrap()).unwrap();
+        let before = fs::metadata(&passwd).unwrap().modified().unwrap();
+        fs::write(&passwd, "rood").unwrap();
+        File::open(&passwd).unwrap().set_modified(before).unwrap();
+        assert_eq!(compare(&dir, &manifest, None).unwrap(), None);
+        let found = compare(&dir, &manifest, Some(Sums::new(None))).unwrap();
+        let found = found.unwrap();
+        for name in ["/etc/passwd", "/etc/other"] {
+            assert!(
+                found.contains(&format!("{name} has other bytes")),
+                "{found}"
+            );
+        }
+    }
+
     #[test]
     fn a_manifest_without_an_end_says_nothing() {
         let temp = tempfile::tempdir().unwrap();
@@ -357,19 +464,22 @@ mod tests {
         let whole = fs::read(&path).unwrap();
         fs::write(temp.path().join("etc/passwd"), "").unwrap();
         assert!(
-            compare(&dir, &File::open(&path).unwrap())
+            compare(&dir, &File::open(&path).unwrap(), None)
                 .unwrap()
                 .is_some()
         );
         for end in 0..whole.len() - 1 {
             fs::write(&path, &whole[..end]).unwrap();
             assert_eq!(
-                compare(&dir, &File::open(&path).unwrap()).unwrap(),
+                compare(&dir, &File::open(&path).unwrap(), None).unwrap(),
                 None,
                 "{end}"
             );
         }
         fs::write(&path, vec![0; whole.len()]).unwrap();
-        assert_eq!(compare(&dir, &File::open(&path).unwrap()).unwrap(), None);
+        assert_eq!(
+            compare(&dir, &File::open(&path).unwrap(), None).unwrap(),
+            None
+        );
     }
 }

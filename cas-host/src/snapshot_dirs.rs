@@ -5,7 +5,7 @@
 //!   snapshots/          0700
 //!     7/                0700, one snapshot; locked while it is built or committed
 //!   manifests/          0700
-//!     7                 the attributes of all files of the committed snapshot 7
+//!     7                 attributes and checksums of all files of the committed snapshot 7
 //!     6.replaced        the key of the snapshot that had the directory 6 before a repair
 //! ```
 //! A directory gets a number that was never used and is built in place. It has no meaning until a
@@ -28,6 +28,7 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::calls;
+use crate::checksum::Sums;
 use crate::{manifest, remove, syncfs, tree};
 
 /// The name of the root of a snapshot's tree in its directory.
@@ -274,8 +275,8 @@ impl SnapshotDirs {
         self.manifests.join(format!("{id}.replaced"))
     }
 
-    /// Returns the condition of the directory of `id`. [`Depth::Files`] also compares its tree with
-    /// the manifest.
+    /// Returns the condition of the directory of `id`. [`Depth::Files`] and [`Depth::Bytes`] also
+    /// compare its tree with the manifest.
     ///
     /// # Errors
     /// Errors of the file system, with the path.
@@ -284,9 +285,11 @@ impl SnapshotDirs {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Condition::Missing),
             tree => tree.during("open", self.path(id).display())?,
         };
-        if depth == Depth::Directory {
-            return Ok(Condition::Sound);
-        }
+        let sums = match depth {
+            Depth::Directory => return Ok(Condition::Sound),
+            Depth::Files => None,
+            Depth::Bytes { per_second } => Some(Sums::new(per_second)),
+        };
         let path = self.manifest(id);
         let manifest = match File::open(&path) {
             // The snapshot is not committed or an earlier release committed it, or a loss of power
@@ -294,7 +297,8 @@ impl SnapshotDirs {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Condition::Sound),
             manifest => manifest.during("open", path.display())?,
         };
-        let differences = manifest::compare(tree, &manifest).during("check", path.display())?;
+        let differences =
+            manifest::compare(tree, &manifest, sums).during("check", path.display())?;
         Ok(differences.map_or(Condition::Sound, Condition::Damaged))
     }
 

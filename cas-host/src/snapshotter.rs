@@ -5,7 +5,7 @@
 //!   snapshots/          0700
 //!     7/                0700, the directory of snapshot 7, locked while it is built
 //!   manifests/          0700
-//!     7                 the attributes of all files of the committed snapshot 7
+//!     7                 attributes and checksums of all files of the committed snapshot 7
 //! ```
 //! Only the records have the number, kind and parent of a key. A directory that no record names has
 //! no meaning, and [`Snapshotter::cleanup`] removes it.

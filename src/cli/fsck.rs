@@ -22,12 +22,13 @@ const DAMAGED: u8 = 4;
   cas fsck --repair --from registry.example/app:1
 
 Without --read-data, only documents are read and hashed. With --read-data=2/7, the second of seven
-parts of the blobs is read; with --read-data=5%, the next 5% of the bytes at each call.
+parts of the blobs, and of the files of snapshots, is read; with --read-data=5%, the next 5% of the
+bytes at each call.
 
 Exit codes: 0 no damage, or all damage was repaired; 4 damage remains; 3 not a root; 5 another
 process has the store open.")]
 pub(crate) struct Fsck {
-    /// Read and hash blobs: all, a part as in 2/7, or a share as in 5%
+    /// Read blobs and the files of snapshots: all, a part as in 2/7, or a share as in 5%
     #[arg(long, value_name = "PART", num_args = 0..=1, require_equals = true,
         default_missing_value = "all")]
     read_data: Option<String>,

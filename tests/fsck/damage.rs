@@ -1,7 +1,8 @@
 //! Damage to blobs, records, ingests and snapshots.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use cas::content::{Expected, Writer};
@@ -204,6 +205,9 @@ fn snapshots_are_unpacked_again() {
         };
         overwrite(&file(), b"");
         scene.heals("snapshot-damaged", snapshotter);
+        flip_unseen(&file());
+        assert_eq!(scene.fsck(&[]), (0, Vec::new()), "no file is read");
+        scene.heals("snapshot-damaged", snapshotter);
         fs::remove_file(file()).unwrap();
         scene.heals("snapshot-damaged", snapshotter);
         let first = || {
@@ -225,6 +229,39 @@ fn snapshots_are_unpacked_again() {
         fs::create_dir_all(directory.join("9999/fs/etc")).unwrap();
         scene.heals("snapshot-left", snapshotter);
     }
+}
+
+/// Flips a bit of a file as a failing device does: no time and no size changes.
+fn flip_unseen(file: &Path) {
+    let modified = file.metadata().unwrap().modified().unwrap();
+    let mut data = fs::read(file).unwrap();
+    *data.last_mut().unwrap() ^= 1;
+    fs::write(file, data).unwrap();
+    let open = fs::File::options().write(true).open(file).unwrap();
+    open.set_modified(modified).unwrap();
+}
+
+#[test]
+fn parts_of_the_snapshots_are_read_in_turn() {
+    let scene = Scene::new("fs");
+    let mut found = Vec::new();
+    let directory = scene.root.join("snapshots/native/snapshots");
+    for snapshot in fs::read_dir(directory).unwrap() {
+        let files = crate::scene::files(&snapshot.unwrap().path());
+        let is_filled = |file: &&PathBuf| file.metadata().unwrap().len() > 0;
+        flip_unseen(files.iter().find(is_filled).unwrap());
+    }
+    for part in ["1/3", "2/3", "3/3"] {
+        found.extend(scene.fsck(&[&format!("--read-data={part}")]).1);
+    }
+    let subjects: BTreeSet<&str> = found
+        .iter()
+        .map(|one| one["subject"].as_str().unwrap())
+        .collect();
+    assert_eq!((found.len(), subjects.len()), (3, 3), "{found:#?}");
+    let (code, repaired) = scene.fsck(&["--read-data", "--repair", "--rate", "100MiB"]);
+    assert_eq!((code, repaired.len()), (0, 3), "{repaired:#?}");
+    assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()));
 }
 
 /// Whichever directories of snapshots are gone, the next command that needs them makes them again.

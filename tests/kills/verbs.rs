@@ -116,7 +116,7 @@ pub(crate) const VERBS: &[Verb] = &[
         recover: remove_root_dir,
     },
     Verb {
-        name: "rootfs prepare, over another",
+        name: "rootfs prepare over another",
         prepare: |place| {
             ok(&mut prepare_root_dir(place));
         },

@@ -11,7 +11,8 @@ use crate::progress::{Progress, Silent};
 use crate::snapshot::Snapshotter;
 use crate::transfer::Fetcher;
 
-/// Which blobs are read and hashed. The documents of images always are.
+/// Which blobs are read and hashed. The documents of images always are. The same part of the
+/// snapshots is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReadData {
     /// None.
@@ -120,7 +121,8 @@ pub struct CheckOptions<'a> {
     pub read_data: ReadData,
     /// Whether reading goes on where an interrupted check stopped. A few blobs are read again.
     pub resume: bool,
-    /// Maximum number of bytes of blobs that are read per second; `None` for no maximum.
+    /// Maximum number of bytes of blobs and snapshots that are read per second; `None` for no
+    /// maximum.
     pub bytes_per_second: Option<u64>,
     /// Whether names were lost before the check. Documents that no name reaches are then kept, even
     /// if they have records.

@@ -1,4 +1,4 @@
-//! Which blobs are read, how fast, and from where reading goes on.
+//! Which blobs and snapshots are read, how fast, and from where reading goes on.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,9 +18,11 @@ const NOTED: usize = 16;
 /// The room of these notes. Each selection has its own note.
 const ROOM: &str = "fsck";
 
-/// A selection of blobs that are read.
+/// A selection of blobs that are read, or of snapshots.
 pub(super) struct Reading {
     selection: ReadData,
+    /// What is read, for the keys of the notes: `""` for blobs.
+    of: String,
     notes: Notes,
     /// The last blob that an earlier check read, or `None` to begin at the first blob.
     cursor: Option<Digest>,
@@ -28,18 +30,32 @@ pub(super) struct Reading {
 
 impl Reading {
     pub(super) async fn begin(store: &Store, options: &CheckOptions<'_>) -> Result<Self> {
-        let notes = Notes::new(Arc::clone(&store.records), ROOM)?;
-        Self::new(notes, options.read_data, options.resume).await
+        Self::begin_of(String::new(), store, options).await
     }
 
-    async fn new(notes: Notes, selection: ReadData, resume: bool) -> Result<Self> {
+    /// Begins with the snapshots of a snapshotter, whose digests are those of their keys.
+    pub(super) async fn begin_snapshots(
+        snapshotter: &str,
+        store: &Store,
+        options: &CheckOptions<'_>,
+    ) -> Result<Self> {
+        Self::begin_of(format!("{snapshotter}-"), store, options).await
+    }
+
+    async fn begin_of(of: String, store: &Store, options: &CheckOptions<'_>) -> Result<Self> {
+        let notes = Notes::new(Arc::clone(&store.records), ROOM)?;
+        Self::new(of, notes, options.read_data, options.resume).await
+    }
+
+    async fn new(of: String, notes: Notes, selection: ReadData, resume: bool) -> Result<Self> {
         let cursor = match resume || matches!(selection, ReadData::Percent(_)) {
-            true => notes.load(&key(selection)).await?,
+            true => notes.load(&key(&of, selection)).await?,
             false => None,
         };
         let cursor = cursor.and_then(|(value, _)| std::str::from_utf8(&value).ok()?.parse().ok());
         Ok(Reading {
             selection,
+            of,
             notes,
             cursor,
         })
@@ -89,26 +105,25 @@ impl Reading {
             (ReadData::Percent(_), Some(last)) => self.write(last).await,
             (ReadData::Nothing, _) => {}
             _ => {
-                let _ = self.notes.delete(&key(self.selection), Expect::Any).await;
+                let key = key(&self.of, self.selection);
+                let _ = self.notes.delete(&key, Expect::Any).await;
             }
         }
     }
 
     async fn write(&self, stat: &Stat) {
         let value = stat.digest.to_string().into();
-        let _ = self
-            .notes
-            .put(&key(self.selection), value, Expect::Any)
-            .await;
+        let key = key(&self.of, self.selection);
+        let _ = self.notes.put(&key, value, Expect::Any).await;
     }
 }
 
 /// Returns the key of the note of a selection. All percentages share one note.
-fn key(selection: ReadData) -> String {
+fn key(what: &str, selection: ReadData) -> String {
     match selection {
-        ReadData::Nothing | ReadData::All => "all".to_owned(),
-        ReadData::Part { number, of } => format!("{number}-of-{of}"),
-        ReadData::Percent(_) => "percentages".to_owned(),
+        ReadData::Nothing | ReadData::All => format!("{what}all"),
+        ReadData::Part { number, of } => format!("{what}{number}-of-{of}"),
+        ReadData::Percent(_) => format!("{what}percentages"),
     }
 }
 
@@ -189,6 +204,7 @@ mod tests {
         let records: Arc<MemoryStore> = Arc::default();
         Reading {
             selection,
+            of: String::new(),
             notes: Notes::new(records, "fsck").unwrap(),
             cursor,
         }
@@ -200,7 +216,8 @@ mod tests {
         let part = ReadData::Part { number: 1, of: 2 };
         let records: Arc<MemoryStore> = Arc::default();
         let notes = || Notes::new(records.clone(), ROOM).unwrap();
-        let reading = |selection| wait(Reading::new(notes(), selection, true)).unwrap();
+        let reading =
+            |selection| wait(Reading::new(String::new(), notes(), selection, true)).unwrap();
         wait(reading(ReadData::Percent(1)).end(Some(&stats[0])));
         wait(reading(part).write(&stats[1]));
         assert_eq!(reading(ReadData::All).cursor, None);

@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::{Checker, Problem};
+use super::reader::Reading;
+use super::{Checker, Problem, ReadData};
+use crate::content::{Stat, Version};
+use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::snapshot::{self, Condition, Depth, Info, SnapshotKind, Snapshotter};
 
@@ -21,17 +24,58 @@ impl Checker<'_> {
                 repairs,
             );
         }
+        let mut sound = Vec::new();
         for info in parents_first(snapshotter).await? {
-            self.check_snapshot(snapshotter, &info).await?;
+            let condition = condition(snapshotter, &info.key, Depth::Files).await?;
+            self.report.snapshots += u64::from(condition.is_some());
+            match condition {
+                Some(Condition::Sound) if info.kind == SnapshotKind::Committed => sound.push(info),
+                Some(condition) => self.heal_snapshot(snapshotter, &info, condition).await?,
+                None => {}
+            }
+        }
+        if self.options.read_data != ReadData::Nothing {
+            self.read_snapshots(snapshotter, &sound).await?;
         }
         self.check_leftovers(snapshotter).await
     }
 
-    async fn check_snapshot(&mut self, snapshotter: &dyn Snapshotter, info: &Info) -> Result<()> {
-        let Some(condition) = condition(snapshotter, &info.key).await? else {
-            return Ok(());
+    /// Reads the files of the selected snapshots.
+    async fn read_snapshots(&mut self, snapshotter: &dyn Snapshotter, all: &[Info]) -> Result<()> {
+        let options = self.options;
+        let mut stats = Vec::new();
+        for info in all {
+            stats.extend(stat(snapshotter, info).await?.map(|stat| (stat, info)));
+        }
+        stats.sort_unstable_by_key(|(stat, _)| stat.digest);
+        let (stats, infos): (Vec<Stat>, Vec<&Info>) = stats.into_iter().unzip();
+        let reading = Reading::begin_snapshots(snapshotter.name(), self.store, options).await?;
+        let selected = reading.select(&stats);
+        let depth = Depth::Bytes {
+            per_second: options.bytes_per_second,
         };
-        self.report.snapshots += 1;
+        for (number, stat) in selected.iter().enumerate() {
+            let at = stats.partition_point(|other| other.digest < stat.digest);
+            let item = name(snapshotter, &infos[at].key);
+            options.progress.begin(&item, Some(stat.size));
+            if let Some(condition) = condition(snapshotter, &infos[at].key, depth).await? {
+                self.heal_snapshot(snapshotter, infos[at], condition)
+                    .await?;
+            }
+            options.progress.end(&item);
+            reading.note(number, stat).await;
+        }
+        reading.end(selected.last()).await;
+        Ok(())
+    }
+
+    /// Reports what is wrong with a snapshot, and repairs it if the check repairs.
+    async fn heal_snapshot(
+        &mut self,
+        snapshotter: &dyn Snapshotter,
+        info: &Info,
+        condition: Condition,
+    ) -> Result<()> {
         let (problem, why) = match condition {
             Condition::Sound => return Ok(()),
             Condition::Missing => (
@@ -95,14 +139,31 @@ impl Checker<'_> {
 }
 
 /// Returns the condition of a listed snapshot. Returns `None` if it was removed or committed since.
-async fn condition(snapshotter: &dyn Snapshotter, key: &str) -> Result<Option<Condition>> {
-    let found = match snapshotter.check(key, Depth::Files).await {
+async fn condition(
+    snapshotter: &dyn Snapshotter,
+    key: &str,
+    depth: Depth,
+) -> Result<Option<Condition>> {
+    let found = match snapshotter.check(key, depth).await {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         found => found?,
     };
     // The snapshot may have been removed while its files were read.
     let is_gone = found != Condition::Sound && snapshotter.stat(key).await?.is_none();
     Ok(Some(found).filter(|_| !is_gone))
+}
+
+/// Returns a snapshot as what is selected for reading. Returns `None` if it was removed since.
+async fn stat(snapshotter: &dyn Snapshotter, info: &Info) -> Result<Option<Stat>> {
+    let usage = match snapshotter.usage(&info.key).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        usage => usage?,
+    };
+    Ok(Some(Stat {
+        digest: Digest::sha256(info.key.as_bytes()),
+        size: usage.bytes,
+        version: Version(0),
+    }))
 }
 
 /// Returns all snapshots, each after its parent, because a layer is unpacked on its parent.

@@ -27,11 +27,12 @@ const MAKING: Duration = Duration::from_secs(3);
 pub struct FsckOptions {
     /// How the root is opened.
     pub open: OpenOptions,
-    /// Which blobs are read and hashed. The documents of images always are.
+    /// Which blobs are read and hashed, and of which snapshots the files. The documents of images
+    /// always are.
     pub read_data: ReadData,
     /// Whether reading goes on after the blob that an interrupted check read last.
     pub resume: bool,
-    /// Maximum number of bytes of blobs that are read per second. `None` sets no limit.
+    /// Maximum number of bytes of blobs and snapshots that are read per second. `None` sets no limit.
     pub bytes_per_second: Option<u64>,
     /// Whether damage is repaired, and not only reported.
     pub repair: bool,

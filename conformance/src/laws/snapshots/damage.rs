@@ -9,6 +9,8 @@ use super::Subject;
 use super::scene::{Tree, bare_layer, can_mount, layer, prepare, stat, view};
 use crate::material::kind;
 
+const READ: Depth = Depth::Bytes { per_second: None };
+
 /// Returns the directory of a committed snapshot without a parent, or `None` if its view is not a
 /// bind mount.
 async fn tree_of(store: &dyn cas_core::Snapshotter, name: &str) -> Option<PathBuf> {
@@ -41,7 +43,7 @@ pub(super) async fn what_nobody_changed_is_sound(subject: Subject) {
     view(&*store, "empty", None).await.unwrap();
     for again in 0..2 {
         for key in ["base", "top", "active", "view", "empty"] {
-            for depth in [Depth::Directory, Depth::Files] {
+            for depth in [Depth::Directory, Depth::Files, READ] {
                 let found = store.check(key, depth).await.unwrap();
                 assert_eq!(found, Condition::Sound, "{key}, check {again}");
             }
@@ -64,6 +66,15 @@ pub(super) async fn changed_files_are_found(subject: Subject) {
     let Some(tree) = tree_of(&*store, "base").await else {
         return;
     };
+    // A device that fails changes no time and no size.
+    let modified = tree.join("file").metadata().unwrap().modified().unwrap();
+    std::fs::write(tree.join("file"), "tEXt").unwrap();
+    let file = std::fs::File::open(tree.join("file")).unwrap();
+    file.set_modified(modified).unwrap();
+    match store.check("base", READ).await.unwrap() {
+        Condition::Damaged(what) => assert!(what.contains("file"), "{what}"),
+        other => panic!("other bytes were not found: {other:?}"),
+    }
     std::fs::write(tree.join("file"), "").unwrap();
     assert_eq!(
         store.check("base", Depth::Directory).await.unwrap(),

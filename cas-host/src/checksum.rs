@@ -1,0 +1,132 @@
+//! A checksum of the bytes of a file, which finds accidental changes and is much faster than a
+//! digest. It is no protection against somebody who changes a file on purpose.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::time::{Duration, Instant};
+
+/// Size of the buffer that files are read into.
+const BUFFER: usize = 256 << 10;
+/// The checksum of nothing. It is not 0, and so are all others.
+const EMPTY: u64 = 0x9e37_79b9_7f4a_7c15;
+/// An odd number with as many ones as zeros.
+const FACTOR: u64 = 0xd6e8_feb8_6659_fd93;
+
+/// Reads files and returns their checksums, at most as fast as it was told.
+pub(crate) struct Sums {
+    buffer: Box<[u8]>,
+    per_second: Option<u64>,
+    read: u64,
+    begun: Instant,
+}
+
+impl Sums {
+    /// Reads at most `per_second` bytes per second, or as fast as possible if it is `None`.
+    pub(crate) fn new(per_second: Option<u64>) -> Self {
+        Sums {
+            buffer: vec![0; BUFFER].into_boxed_slice(),
+            per_second,
+            read: 0,
+            begun: Instant::now(),
+        }
+    }
+
+    /// Reads a file to its end. Returns its checksum, which is never 0.
+    pub(crate) fn of(&mut self, mut file: File) -> io::Result<u64> {
+        let mut sum = EMPTY;
+        loop {
+            let filled = fill(&mut file, &mut self.buffer)?;
+            sum = add(sum, &self.buffer[..filled]);
+            self.pace(filled as u64);
+            if filled < self.buffer.len() {
+                return Ok(sum.max(1));
+            }
+        }
+    }
+
+    fn pace(&mut self, read: u64) {
+        self.read += read;
+        if let Some(rate) = self.per_second {
+            let due = Duration::from_secs_f64(self.read as f64 / rate.max(1) as f64);
+            std::thread::sleep(due.saturating_sub(self.begun.elapsed()));
+        }
+    }
+}
+
+/// Reads until the buffer is full or the file ends. Returns the number of bytes.
+fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// Adds bytes to a checksum. Each step maps different words, and different checksums before it, to
+/// different results. So a change within one word always changes the checksum.
+fn add(sum: u64, data: &[u8]) -> u64 {
+    let (words, rest) = data.as_chunks::<8>();
+    let mix = |sum: u64, word: u64| (sum ^ word).wrapping_mul(FACTOR).rotate_left(29);
+    let sum = words
+        .iter()
+        .fold(sum, |sum, word| mix(sum, u64::from_le_bytes(*word)));
+    if rest.is_empty() {
+        return sum;
+    }
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    mix(sum ^ rest.len() as u64, u64::from_le_bytes(last))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn of(data: &[u8]) -> u64 {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("file");
+        fs::write(&path, data).unwrap();
+        Sums::new(None).of(File::open(path).unwrap()).unwrap()
+    }
+
+    /// These are in the manifests of other releases.
+    #[test]
+    fn checksums_stay_what_they_are() {
+        assert_eq!(of(b""), 0x9e37_79b9_7f4a_7c15);
+        assert_eq!(of(b"root"), 0x473b_bf1b_3b10_d281);
+        assert_eq!(of(&[7; 300_003]), 0x92f2_4e63_7570_e637);
+    }
+
+    #[test]
+    fn each_flipped_bit_is_seen() {
+        let mut data: Vec<u8> = (0..BUFFER + 21).map(|number| (number * 7) as u8).collect();
+        let right = of(&data);
+        for at in (0..data.len())
+            .step_by(9973)
+            .chain(BUFFER + 10..BUFFER + 21)
+        {
+            data[at] ^= 1 << (at % 8);
+            assert_ne!(of(&data), right, "byte {at}");
+            data[at] ^= 1 << (at % 8);
+        }
+        data.push(0);
+        assert_ne!(of(&data), right, "a zero at the end");
+    }
+
+    #[test]
+    fn the_rate_is_kept() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("file");
+        fs::write(&path, [0; 100_000]).unwrap();
+        let mut sums = Sums::new(Some(1_000_000));
+        sums.of(File::open(path).unwrap()).unwrap();
+        assert!(sums.begun.elapsed() >= Duration::from_millis(100));
+    }
+}
