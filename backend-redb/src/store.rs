@@ -4,8 +4,9 @@ use std::ops::Deref;
 use std::path::Path;
 
 use async_trait::async_trait;
+use cas_core::check::Finding;
 use cas_core::{Capabilities, Context, Location, Opener, Result, Store, pool};
-use cas_kv::{KvStore, OwnedDir, Reuse, Space};
+use cas_kv::{KvStore, OpenMode, OwnedDir, Reuse, Space};
 
 use crate::engine::RedbEngine;
 use crate::file::{self, NAMES};
@@ -55,10 +56,28 @@ impl Deref for RedbStore {
 
 fn open(path: &Path, cache: usize) -> Result<KvStore> {
     let dir = OwnedDir::claim(path, NAMES)?;
-    let space = Space::new(dir.path(), RESERVE, Reuse::Immediate)?;
-    KvStore::open(dir, |path, mode| {
-        RedbEngine::open(file::open(path, mode)?, mode, space.clone(), cache)
+    let space = space(&dir)?;
+    KvStore::open(dir, |path, mode| open_engine(path, mode, &space, cache))
+}
+
+/// Examines the database in the directory `path`, if there is one.
+fn examine(path: &Path, repair: bool) -> Result<Option<Finding>> {
+    if !path.join(NAMES.database).try_exists()? {
+        return Ok(None);
+    }
+    let dir = OwnedDir::claim(path, NAMES)?;
+    let space = space(&dir)?;
+    KvStore::examine(&dir, repair, |path, mode| {
+        open_engine(path, mode, &space, CACHE)
     })
+}
+
+fn space(dir: &OwnedDir) -> Result<Space> {
+    Ok(Space::new(dir.path(), RESERVE, Reuse::Immediate)?)
+}
+
+fn open_engine(path: &Path, mode: OpenMode, space: &Space, cache: usize) -> Result<RedbEngine> {
+    RedbEngine::open(file::open(path, mode)?, mode, space.clone(), cache)
 }
 
 /// Opens `redb:///path?cache=64MiB`. The path is the directory that contains the file; `cache` is
@@ -86,5 +105,15 @@ impl Opener for RedbOpener {
         let cache = location.size_option("cache")?;
         let cache = cache.map_or(CACHE, |size| usize::try_from(size).unwrap_or(usize::MAX));
         pool::run(move || RedbStore::open_with(&path, cache).map(|store| store.store())).await
+    }
+
+    async fn examine(&self, location: &Location, repair: bool) -> Result<Vec<Finding>> {
+        let path = location.path()?;
+        let found = pool::run(move || {
+            examine(&path, repair)
+                .map_err(|error| error.backend("redb"))
+                .during("examine store", path.display())
+        });
+        Ok(found.await?.into_iter().collect())
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use async_trait::async_trait;
+use cas_core::check::Finding;
 use cas_core::sync::lock;
 use cas_core::{Capabilities, Context, Location, Opener, Result, Store, pool};
 use cas_kv::{FileNames, KvStore, OwnedDir, Reuse, Space};
@@ -85,6 +86,18 @@ fn open(path: &Path, tuning: Tuning) -> Result<RocksStore> {
     Ok(RocksStore { store, database })
 }
 
+/// Examines the database in the directory `path`, if there is one.
+fn examine(path: &Path, repair: bool, tuning: Tuning) -> Result<Option<Finding>> {
+    if !path.join(NAMES.database).try_exists()? {
+        return Ok(None);
+    }
+    let dir = OwnedDir::claim(path, NAMES)?;
+    let space = Space::new(dir.path(), RESERVE, Reuse::AfterCompaction)?;
+    KvStore::examine(&dir, repair, |path, mode| {
+        RocksEngine::open(path, mode, space.clone(), tuning)
+    })
+}
+
 /// Opens `rocksdb:///path?cache=64MiB&buffer=16MiB&jobs=2&garbage=25&statistics=true`. The path is
 /// the directory that contains the database; [`Tuning`] describes the options.
 #[derive(Clone, Copy, Debug, Default)]
@@ -108,5 +121,16 @@ impl Opener for RocksOpener {
         let tuning = Tuning::from_location(location)?;
         let path = location.path()?;
         pool::run(move || RocksStore::open_with(&path, tuning).map(|store| store.store())).await
+    }
+
+    async fn examine(&self, location: &Location, repair: bool) -> Result<Vec<Finding>> {
+        let tuning = Tuning::from_location(location)?;
+        let path = location.path()?;
+        let found = pool::run(move || {
+            examine(&path, repair, tuning)
+                .map_err(|error| error.backend("rocksdb"))
+                .during("examine store", path.display())
+        });
+        Ok(found.await?.into_iter().collect())
     }
 }

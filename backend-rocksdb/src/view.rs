@@ -56,6 +56,9 @@ impl View for Database {
     }
 
     fn list_blobs(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<(Digest, BlobEntry)>> {
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
         let mut rows = self.iterate(CONTENT)?;
         match after.map(Key::of) {
             None => rows.seek_to_first(),
@@ -67,14 +70,12 @@ impl View for Database {
             }
         }
         let mut page = Vec::new();
+        // The row after the last one of the page may be damaged, so it is not read.
         for_each(rows, |key, value| {
-            if page.len() == limit {
-                return Ok(false);
-            }
             let digest = Key::digest(key);
             let digest = digest.ok_or_else(|| corrupt("a blob has an invalid key"))?;
             page.push((digest, family::decode_blob(value)?.0));
-            Ok(true)
+            Ok(page.len() < limit)
         })?;
         Ok(page)
     }
@@ -136,6 +137,9 @@ impl View for Database {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<(String, u64, Bytes)>> {
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
         let (family, all) = family::record_key(table, "");
         let (_, wanted) = family::record_key(table, prefix);
         let mut rows = self.iterate(family)?;
@@ -150,12 +154,12 @@ impl View for Database {
         }
         let mut page = Vec::new();
         for_each(rows, |key, record| {
-            if page.len() == limit || !key.starts_with(&wanted) {
+            if !key.starts_with(&wanted) {
                 return Ok(false);
             }
             let (revision, value) = family::decode_record(record)?;
             page.push((text(&key[all.len()..])?, revision, value));
-            Ok(true)
+            Ok(page.len() < limit)
         })?;
         Ok(page)
     }

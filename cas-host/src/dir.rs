@@ -203,6 +203,15 @@ impl Dir {
         }
     }
 
+    /// Gives each of two files or directories the name of the other, in one step.
+    ///
+    /// # Errors
+    /// Errors of the file system, which may not be able to do it.
+    pub fn exchange(&self, one: impl Arg + Copy, other: impl Arg + Copy) -> io::Result<()> {
+        let exchanged = calls::renameat_with(&self.0, one, &self.0, other, RenameFlags::EXCHANGE);
+        Ok(exchanged?)
+    }
+
     /// Removes a file. Returns false if it is absent.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use cas_core::records::Batch;
 use cas_core::{Digest, Result};
 
 use crate::batch::{apply, check};
-use crate::engine::{BlobEntry, Failed, IngestEntry, Rows};
+use crate::engine::{BlobEntry, Failed, IngestEntry, Rows, View};
 use crate::ingest_lock::IngestLock;
 use crate::kv::Kv;
 use crate::tx::Tx;
@@ -86,8 +86,8 @@ impl Body {
     pub(crate) fn read(&self, offset: u64, length: usize) -> Result<Bytes> {
         let left = usize::try_from(self.stored.saturating_sub(offset)).unwrap_or(usize::MAX);
         if let Some(number) = self.number.filter(|_| left > 0) {
-            let view = self.kv.engine.view()?;
-            return view.read_rows(number, offset, length.min(left));
+            let read = |view: &dyn View| view.read_rows(number, offset, length.min(left));
+            return self.kv.read(read);
         }
         let skip = usize::try_from(offset - self.stored.min(offset)).unwrap_or(usize::MAX);
         let rest = self.tail.get(skip..).unwrap_or_default();

@@ -26,7 +26,7 @@ pub(crate) struct KvContent(pub(crate) Arc<Kv>);
 
 impl KvContent {
     fn find(&self, digest: &Digest) -> Result<Option<Stat>> {
-        let found = self.0.engine.view()?.find_blob(digest)?;
+        let found = self.0.read(|view| view.find_blob(digest))?;
         Ok(found.map(|found| stat(*digest, found)))
     }
 
@@ -92,7 +92,7 @@ impl ContentStore for KvContent {
     }
 
     async fn open(&self, digest: &Digest) -> Result<Option<Arc<dyn BlobReader>>> {
-        let found = self.0.engine.view().and_then(|view| view.open_blob(digest));
+        let found = self.0.read(|view| view.open_blob(digest));
         Ok(found.during("open", digest)?.map(|(found, bytes)| {
             Arc::new(Reader {
                 kv: Arc::clone(&self.0),
@@ -112,7 +112,7 @@ impl ContentStore for KvContent {
     }
 
     async fn ingests(&self) -> Result<Vec<IngestStatus>> {
-        let stored = self.0.engine.view()?.ingests()?.into_iter();
+        let stored = self.0.read(|view| view.ingests())?.into_iter();
         let mut found: BTreeMap<String, _> = stored
             .map(|(key, ingest)| {
                 let updated_at = SystemTime::UNIX_EPOCH + Duration::from_millis(ingest.millis);
@@ -133,7 +133,7 @@ impl ContentStore for KvContent {
         check_key(key)?;
         let discarded = async {
             let lock = IngestLock::acquire(&self.0, key)?;
-            if self.0.engine.view()?.ingest(key)?.is_none() {
+            if self.0.read(|view| view.ingest(key))?.is_none() {
                 return Ok(false);
             }
             let (kv, owned) = (Arc::clone(&self.0), key.to_owned());
@@ -165,7 +165,7 @@ impl ContentStore for KvContent {
     }
 
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
-        let found = self.0.engine.view()?.list_blobs(after, limit)?;
+        let found = self.0.read(|view| view.list_blobs(after, limit))?;
         let stats = found.into_iter().map(|(digest, found)| stat(digest, found));
         Ok(stats.collect())
     }

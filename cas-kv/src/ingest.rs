@@ -34,7 +34,7 @@ impl KvIngest {
     pub(crate) fn begin(kv: &Arc<Kv>, key: &str) -> Result<Self> {
         kv.check_usable()?;
         let lock = IngestLock::acquire(kv, key)?;
-        let found = kv.engine.view()?.ingest(key)?;
+        let found = kv.read(|view| view.ingest(key))?;
         let stored = found.map_or(0, |ingest| ingest.offset);
         lock.set_offset(stored);
         let body = Body {

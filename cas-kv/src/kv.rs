@@ -5,12 +5,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use cas_core::caught::caught;
 use cas_core::content::Durability;
 use cas_core::group::Queue;
 use cas_core::sync::lock;
 use cas_core::{Error, ErrorKind, Result};
 
-use crate::engine::{Engine, Failed};
+use crate::engine::{Engine, Failed, View};
 use crate::job::Job;
 use crate::owned_dir::OwnedDir;
 use crate::space::KeptReserve;
@@ -86,7 +87,7 @@ impl Kv {
 
     /// Checks the format, and upgrades an older one.
     fn upgrade_format(&self) -> Result<()> {
-        match self.engine.view()?.meta(FORMAT)? {
+        match self.read(|view| view.meta(FORMAT))? {
             Some(VERSION) => Ok(()),
             Some(found) if found > VERSION => Err(Error::newer_format(VERSION, found)),
             // An older format can be read as it is.
@@ -138,6 +139,14 @@ impl Kv {
         Ok(())
     }
 
+    /// Reads the tables. A panic of the engine on damaged rows becomes an error.
+    ///
+    /// # Errors
+    /// `Corrupt` after a panic; the error of `work`.
+    pub(crate) fn read<T>(&self, work: impl FnOnce(&dyn View) -> Result<T>) -> Result<T> {
+        caught(|| work(&*self.engine.view()?)).unwrap_or_else(|| Err(unreadable()))
+    }
+
     /// Makes changes in a separate transaction, not in a group. Returns the result of `work`.
     pub(crate) fn write<T>(
         &self,
@@ -179,6 +188,13 @@ impl Kv {
         *numbers = left;
         done.ok_or_else(|| internal("a transaction did not run"))
     }
+}
+
+/// Returns the error for rows at which the engine panics.
+pub(crate) fn unreadable() -> Error {
+    Error::corrupt(
+        "the database is damaged; run `cas fsck --repair`, or import the images into a new store",
+    )
 }
 
 fn internal(found: &str) -> Failed {

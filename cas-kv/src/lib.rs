@@ -30,6 +30,7 @@ mod key;
 mod kv;
 mod owned_dir;
 mod reader;
+mod rebuild;
 mod records;
 mod space;
 mod store;

@@ -6,7 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use cas_core::{Error, Result};
-use cas_host::OwnerFile;
+use cas_host::{Dir, OwnerFile};
 
 use crate::space::RESERVE;
 
@@ -65,6 +65,25 @@ impl OwnedDir {
     pub(crate) fn publish(&self) -> io::Result<()> {
         fs::rename(self.path.join(self.names.new), self.database())?;
         File::open(&self.path)?.sync_all()
+    }
+
+    /// Puts the new database in the place of the old one, durably, and sets the old one aside.
+    /// Returns its name. A kill in between leaves the old one under the temporary name.
+    pub(crate) fn replace_database(&self) -> io::Result<String> {
+        let FileNames { database, new, .. } = self.names;
+        let dir = Dir::open(&self.path)?;
+        dir.exchange(new, database)?;
+        dir.sync()?;
+        let mut number = 1;
+        loop {
+            let aside = format!("{database}.damaged-{number}");
+            if dir.stat(&*aside)?.is_none() {
+                dir.rename(new, &dir, &*aside)?;
+                dir.sync()?;
+                return Ok(aside);
+            }
+            number += 1;
+        }
     }
 
     /// Removes a database whose creation was interrupted. Returns the path to create a database at.

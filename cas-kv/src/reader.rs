@@ -52,12 +52,11 @@ impl BlobReader for Reader {
 }
 
 fn read(kv: &Kv, digest: &Digest, number: u64, offset: u64, length: usize) -> Result<Bytes> {
-    let view = kv.engine.view()?;
-    let data = view.read_rows(number, offset, length)?;
+    let data = kv.read(|view| view.read_rows(number, offset, length))?;
     if data.len() == length {
         return Ok(data);
     }
-    let found = view.find_blob(digest)?;
+    let found = kv.read(|view| view.find_blob(digest))?;
     if found.is_some_and(|found| found.number == number) {
         return Err(Error::corrupt(
             "the stored blob is damaged: bytes are missing; pull or import the image again",

@@ -10,6 +10,7 @@ use cas_core::{Capabilities, Context, Records, Result};
 
 use crate::CAPABILITIES;
 use crate::batch::{apply, check, value_bytes};
+use crate::engine::View;
 use crate::job::{Change, weight};
 use crate::kv::Kv;
 use crate::tx::Tx;
@@ -24,8 +25,7 @@ impl Records for KvRecords {
     }
 
     async fn load(&self, table: Table, key: &str) -> Result<Option<Record>> {
-        let found = self.0.engine.view();
-        let found = found.and_then(|view| view.record(table, key));
+        let found = self.0.read(|view| view.record(table, key));
         let found = found.during("load record", key)?;
         Ok(found.map(|(revision, value)| record(key.to_owned(), revision, value)))
     }
@@ -64,8 +64,8 @@ impl Records for KvRecords {
         limit: usize,
     ) -> Result<Vec<Record>> {
         let after = after.filter(|after| *after >= prefix);
-        let found = self.0.engine.view();
-        let found = found.and_then(|view| view.records(table, prefix, after, limit));
+        let read = |view: &dyn View| view.records(table, prefix, after, limit);
+        let found = self.0.read(read);
         let found = found.during("list records", prefix)?.into_iter();
         Ok(found
             .map(|(key, revision, value)| record(key, revision, value))

@@ -46,10 +46,13 @@ impl KvStore {
         dir: OwnedDir,
         open: impl Fn(&Path, OpenMode) -> Result<E>,
     ) -> Result<Self> {
-        if dir.is_writable() && !dir.database().try_exists()? {
+        if dir.is_writable() {
+            // Also what a killed repair has left.
             let new = dir.remove_unfinished()?;
-            Kv::write_format(&open(&new, OpenMode::Create)?)?;
-            dir.publish()?;
+            if !dir.database().try_exists()? {
+                Kv::write_format(&open(&new, OpenMode::Create)?)?;
+                dir.publish()?;
+            }
         }
         let read_only = || open(&dir.database(), OpenMode::ReadOnly);
         let (engine, access) = if dir.is_writable() {

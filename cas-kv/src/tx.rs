@@ -3,7 +3,7 @@
 use crate::engine::{Failed, Transaction};
 
 /// The key of the first unallocated number in the table `meta`.
-const NUMBERS: &str = "numbers";
+pub(crate) const NUMBERS: &str = "numbers";
 /// How many numbers one write reserves. Those unused when the store closes are skipped.
 const BLOCK: u64 = 1 << 32;
 

@@ -19,12 +19,17 @@ fn flipped_bytes_of_layers_and_documents_are_fetched_again() {
         let (layer, document) = (scene.layer(), scene.manifest_digest);
         scene.flip(&layer);
         scene.heals("blob-damaged", layer.hex());
-        if !scene.keeps_documents_apart() {
-            continue;
-        }
         for document in [document, scene.manifest.config.digest] {
             scene.flip(&document);
-            scene.heals("blob-damaged", document.hex());
+            if scene.keeps_documents_apart() {
+                scene.heals("blob-damaged", document.hex());
+                continue;
+            }
+            assert_eq!(scene.fsck(&["--read-data"]).0, 4);
+            let (code, repaired) = scene.repair_from_source();
+            assert_eq!(code, 0, "on {store}: {repaired:#?}");
+            assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()), "on {store}");
+            scene.works();
         }
     }
 }

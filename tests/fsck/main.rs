@@ -11,6 +11,7 @@ mod bucket;
 #[path = "../common/mod.rs"]
 mod common;
 mod damage;
+mod database;
 mod names;
 mod replaced;
 mod scene;

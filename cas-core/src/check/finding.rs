@@ -11,6 +11,8 @@ use serde::Serialize;
 pub enum Problem {
     /// A database or a file of the store does not open or parse.
     StoreDamaged,
+    /// Rows of a database cannot be read. A repair loses them, and perhaps names.
+    DatabaseDamaged,
     /// A record does not parse.
     RecordDamaged,
     /// The record of a name does not parse, so the target of the name is lost.
@@ -44,6 +46,7 @@ impl Problem {
     pub const fn as_str(self) -> &'static str {
         match self {
             Problem::StoreDamaged => "store damaged",
+            Problem::DatabaseDamaged => "database damaged",
             Problem::RecordDamaged => "record damaged",
             Problem::NameLost => "name lost",
             Problem::RecordMissing => "record missing",

@@ -42,9 +42,8 @@ impl Checker<'_> {
             None => format!("{why}{within}; pull or import the image again"),
         };
         let healed = matches!(fetched, Some(Ok(())));
-        if healed {
-            self.hashed.insert(*digest);
-        } else if fetched.is_some() && problem == Problem::BlobDamaged {
+        self.hashed.insert(*digest);
+        if !healed && fetched.is_some() && problem == Problem::BlobDamaged {
             self.quarantine(digest).await?;
         }
         self.add(problem, digest, detail, healed);

@@ -89,7 +89,7 @@ struct Checker<'a> {
     uses: HashMap<Digest, Use>,
     /// Whether names were lost, so that documents that no name reaches are kept.
     names_lost: bool,
-    /// The blobs that were hashed and found intact.
+    /// The blobs that were hashed and found intact, or reported as damaged.
     hashed: BTreeSet<Digest>,
 }
 

@@ -106,9 +106,7 @@ impl Cas {
             read_data,
             resume,
             bytes_per_second,
-            names_lost: findings
-                .iter()
-                .any(|one| one.subject == "index.json" && one.repaired),
+            names_lost: findings.iter().any(may_have_lost_names),
             repair: repair.then_some(Repair {
                 sources: &sources,
                 rebuilder: Some(&rebuilder),
@@ -136,6 +134,12 @@ impl Cas {
         report.findings.splice(0..0, findings);
         Ok(report)
     }
+}
+
+/// Returns whether a repair may have lost names.
+fn may_have_lost_names(finding: &Finding) -> bool {
+    let has_names = finding.problem == Problem::DatabaseDamaged || finding.subject == "index.json";
+    has_names && finding.repaired
 }
 
 /// Examines the files of the store and the local records, which are not open yet.

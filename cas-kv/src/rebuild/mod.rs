@@ -1,0 +1,90 @@
+//! Examining a database, and copying what can be read of a damaged one to a new one.
+//!
+//! The new database is made under the temporary name, and takes the place of the damaged one in one
+//! step. The damaged one is set aside.
+
+mod copy;
+mod skip;
+mod source;
+
+use std::path::Path;
+
+use cas_core::check::{Finding, Problem};
+use cas_core::records::Table;
+use cas_core::{Error, ErrorKind, Result};
+
+use self::copy::{Copied, copy};
+use self::source::Source;
+use crate::engine::Engine;
+use crate::owned_dir::OwnedDir;
+use crate::store::{KvStore, OpenMode};
+
+impl KvStore {
+    /// Examines the database in `dir`. If some of its rows cannot be read and `repair` is set, puts
+    /// a new database with all other rows in its place, and sets it aside. Returns what is wrong.
+    /// Returns `None` if nothing is, or if the database is absent or cannot be opened, which
+    /// [`KvStore::open`] reports.
+    ///
+    /// # Errors
+    /// `Full` if the disk has no room for the copy; errors of the engine and of the file system.
+    pub fn examine<E: Engine>(
+        dir: &OwnedDir,
+        repair: bool,
+        open: impl Fn(&Path, OpenMode) -> Result<E>,
+    ) -> Result<Option<Finding>> {
+        if !dir.database().try_exists()? {
+            return Ok(None);
+        }
+        let open_old = || -> Result<Box<dyn Engine>> {
+            Ok(Box::new(open(&dir.database(), OpenMode::ReadOnly)?))
+        };
+        let mut old = match Source::open(&open_old) {
+            Err(error) if is_reported(&error) => return Ok(None),
+            old => old?,
+        };
+        scan(&mut old)?;
+        let Some(damage) = old.damage.take() else {
+            return Ok(None);
+        };
+        let repair = repair && dir.is_writable();
+        let detail = if repair {
+            let new = open(&dir.remove_unfinished()?, OpenMode::Create)?;
+            let copied = copy(&mut old, &new);
+            // Both close their files before these get other names.
+            drop((old, new));
+            let Copied { lost } = copied?;
+            let aside = dir.replace_database()?;
+            format!(
+                "{damage}; all that could be read was copied to a new database, without {lost} \
+                 damaged blobs; the old one is {aside}, which may be removed"
+            )
+        } else {
+            format!("{damage}; a repair copies what can be read to a new database")
+        };
+        Ok(Some(Finding {
+            problem: Problem::DatabaseDamaged,
+            subject: dir.database().display().to_string(),
+            detail,
+            repaired: repair,
+        }))
+    }
+}
+
+/// Returns whether the opening of the store after the examination reports this error.
+fn is_reported(error: &Error) -> bool {
+    use ErrorKind::{Corrupt, Denied, FailedPrecondition, Internal};
+    matches!(
+        error.kind(),
+        Corrupt | Denied | FailedPrecondition | Internal
+    )
+}
+
+/// Reads all entries and records.
+fn scan(source: &mut Source<'_>) -> Result<()> {
+    source.blobs(&mut |_, _| Ok(()))?;
+    for table in Table::ALL {
+        source.records(table, &mut |_, _| Ok(()))?;
+    }
+    source.read(|view| view.ingests().map(|_| ()))?;
+    Ok(())
+}
