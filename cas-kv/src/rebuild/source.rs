@@ -14,6 +14,15 @@ use crate::kv::unreadable;
 /// Maximum number of entries that are read at once.
 const PAGE: usize = 256;
 
+/// Entries of a table, in the order of their keys.
+type Page<K, V> = Vec<(K, V)>;
+/// Receives the pages of a table.
+type Each<'e, 'a, K, V> = dyn FnMut(&mut Source<'a>, Page<K, V>) -> Result<()> + 'e;
+/// Lists a table after a key.
+type List<K, V> = dyn Fn(&dyn View, Option<&K>, usize) -> Result<Page<K, V>>;
+/// Returns keys after a key, in their order.
+type After<K> = dyn Fn(Option<&K>) -> Box<dyn Iterator<Item = K>>;
+
 /// A database of which some rows may not be readable.
 pub(super) struct Source<'a> {
     open: &'a dyn Fn() -> Result<Box<dyn Engine>>,
@@ -65,10 +74,7 @@ impl<'a> Source<'a> {
     }
 
     /// Calls `each` with all blobs that are listed.
-    pub(super) fn blobs(
-        &mut self,
-        each: &mut dyn FnMut(&mut Self, Vec<(Digest, BlobEntry)>) -> Result<()>,
-    ) -> Result<()> {
+    pub(super) fn blobs(&mut self, each: &mut Each<'_, 'a, Digest, BlobEntry>) -> Result<()> {
         let list = |view: &dyn View, after: Option<&Digest>, limit| view.list_blobs(after, limit);
         self.pages(&list, &digests_after, each)
     }
@@ -77,9 +83,9 @@ impl<'a> Source<'a> {
     pub(super) fn records(
         &mut self,
         table: Table,
-        each: &mut dyn FnMut(&mut Self, Vec<(String, (u64, Bytes))>) -> Result<()>,
+        each: &mut Each<'_, 'a, String, (u64, Bytes)>,
     ) -> Result<()> {
-        let list = |view: &dyn View, after: Option<&String>, limit| {
+        let list = move |view: &dyn View, after: Option<&String>, limit| {
             let found = view.records(table, "", after.map(String::as_str), limit)?;
             let found = found.into_iter();
             Ok(found
@@ -93,9 +99,9 @@ impl<'a> Source<'a> {
     /// key of `after` from which it can.
     fn pages<K: Clone + Ord, V>(
         &mut self,
-        list: &dyn Fn(&dyn View, Option<&K>, usize) -> Result<Vec<(K, V)>>,
-        after: &dyn Fn(Option<&K>) -> Box<dyn Iterator<Item = K>>,
-        each: &mut dyn FnMut(&mut Self, Vec<(K, V)>) -> Result<()>,
+        list: &List<K, V>,
+        after: &After<K>,
+        each: &mut Each<'_, 'a, K, V>,
     ) -> Result<()> {
         let (mut last, mut limit) = (None::<K>, PAGE);
         loop {
@@ -134,7 +140,7 @@ impl<'a> Source<'a> {
 }
 
 /// Checks that the keys of a page ascend from `after`, as they do in every intact table.
-fn ascending<K: Ord, V>(page: Vec<(K, V)>, after: Option<&K>) -> Result<Vec<(K, V)>> {
+fn ascending<K: Ord, V>(page: Page<K, V>, after: Option<&K>) -> Result<Page<K, V>> {
     let first = page.first().map(|(key, _)| key);
     let begins = first.is_none_or(|first| after.is_none_or(|after| first > after));
     if !begins || !page.is_sorted_by(|(one, _), (next, _)| one < next) {
