@@ -127,8 +127,7 @@ impl Patience {
     /// Waits before the next attempt.
     ///
     /// # Errors
-    /// The error of the failure if there is no next attempt, because it would not help or would
-    /// begin too late.
+    /// The error of the failure if another attempt would not help, or would begin too late.
     pub(crate) async fn wait(&mut self, failure: Failure) -> Result<()> {
         let (error, after, attempts) = match failure {
             Failure::Stays(error) => return Err(error),

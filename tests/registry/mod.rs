@@ -3,6 +3,7 @@
 #[cfg(feature = "aci")]
 mod aci;
 mod addresses;
+mod chunks;
 mod exchange;
 mod failed;
 pub(crate) mod fake;

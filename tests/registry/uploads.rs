@@ -1,5 +1,7 @@
 //! Pushes to a registry that fails, forgets, refuses and lies.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cas::distribution::{Client, Options, Timeouts};
@@ -11,8 +13,10 @@ use cas_core::testing::memory::MemoryStore;
 use super::fake::{Answer, Fake, Request};
 use super::receiver::Receiver;
 use super::sample::Sample;
-use super::{client, quick};
+use super::{cas, client, quick};
+use crate::common::ok;
 
+/// Size in bytes of a layer.
 const SIZE: usize = 300_000;
 
 /// Returns a store with the sample.
@@ -30,7 +34,12 @@ async fn stored(sample: &Sample) -> Store {
     store
 }
 
-async fn pushed(registry: &Fake, sample: &Sample, timeouts: Timeouts) -> Result<Descriptor> {
+/// Pushes a sample to a fake registry.
+pub(super) async fn pushed(
+    registry: &Fake,
+    sample: &Sample,
+    timeouts: Timeouts,
+) -> Result<Descriptor> {
     let client = client(registry, timeouts).await;
     pushed_by(&client, sample).await
 }
@@ -146,133 +155,6 @@ async fn another_size_or_digest_in_a_head_means_that_it_is_not_there() {
         pushed(&registry, &sample, quick()).await.unwrap();
         receiver.has_all(&sample);
     }
-}
-
-/// Returns the lengths of the chunks that were sent.
-fn chunks(registry: &Fake) -> Vec<usize> {
-    let seen = registry.seen();
-    let patches = seen.iter().filter(|one| one.method == "PATCH");
-    patches.map(|one| one.body.len()).collect()
-}
-
-#[tokio::test]
-async fn chunks_are_sent_where_the_whole_is_too_large() {
-    let sample = Sample::new(&[SIZE]);
-    for most in [200_000, 100_000, 70_000] {
-        let receiver = Receiver::new();
-        receiver.spoil(move |request, _| {
-            let is_large = request.path.contains("/uploads/") && request.body.len() > most;
-            is_large.then(|| Answer::new(413))
-        });
-        let registry = receiver.start();
-        let pushed = pushed(&registry, &sample, quick()).await;
-        if most < 75_000 {
-            // The chunks would be shorter than a registry has to accept.
-            assert_eq!(pushed.unwrap_err().kind(), ErrorKind::OutOfRange);
-            continue;
-        }
-        pushed.unwrap();
-        receiver.has_all(&sample);
-        let accepted: Vec<_> = chunks(&registry)
-            .into_iter()
-            .filter(|one| *one <= most)
-            .collect();
-        let length = if most == 200_000 { 150_000 } else { 75_000 };
-        assert_eq!(accepted, vec![length; SIZE / length]);
-    }
-}
-
-#[tokio::test]
-async fn chunks_have_the_length_that_the_registry_states() {
-    let sample = Sample::new(&[SIZE]);
-    for (stated, expected) in [
-        ("100000", vec![100_000; 3]),
-        ("140000", vec![140_000, 140_000, 20_000]),
-        // Shorter chunks would cost more requests than they are worth.
-        ("1", vec![65_536, 65_536, 65_536, 65_536, 37_856]),
-        // The whole is not longer than a chunk.
-        ("300000", vec![]),
-        ("18446744073709551615", vec![]),
-        ("many", vec![]),
-    ] {
-        let receiver = Receiver::new();
-        receiver.states_chunks(stated);
-        let registry = receiver.start();
-        pushed(&registry, &sample, quick()).await.unwrap();
-        receiver.has_all(&sample);
-        assert_eq!(chunks(&registry), expected, "{stated}");
-    }
-}
-
-/// The second chunk arrives by half, as a whole, or not at all, and its answer is lost.
-#[tokio::test]
-async fn an_upload_continues_after_the_last_byte_that_arrived() {
-    let sample = Sample::new(&[SIZE]);
-    for (arrived, sent) in [
-        (50_000, vec![100_000, 100_000, 100_000, 50_000]),
-        (100_000, vec![100_000; 3]),
-        (0, vec![100_000; 4]),
-    ] {
-        let receiver = Receiver::new();
-        receiver.states_chunks("100000");
-        let mut number = 0;
-        receiver.spoil(move |request, state| {
-            number += i32::from(request.method == "PATCH");
-            if request.method != "PATCH" || number != 2 {
-                return None;
-            }
-            let mut part = request.clone();
-            part.body.truncate(arrived);
-            state.patch(&part);
-            Some(Answer::nothing())
-        });
-        let registry = receiver.start();
-        pushed(&registry, &sample, quick()).await.unwrap();
-        receiver.has_all(&sample);
-        assert_eq!(chunks(&registry), sent, "{arrived}");
-    }
-}
-
-#[tokio::test]
-async fn a_forgotten_upload_begins_again() {
-    let sample = Sample::new(&[SIZE]);
-    for status in [404, 416] {
-        let receiver = Receiver::new();
-        receiver.states_chunks("100000");
-        let mut number = 0;
-        receiver.spoil(move |request, state| {
-            number += i32::from(request.method == "PATCH");
-            if request.method == "PATCH" && number == 3 {
-                state.forget();
-                return Some(Answer::new(status));
-            }
-            None
-        });
-        let registry = receiver.start();
-        pushed(&registry, &sample, quick()).await.unwrap();
-        receiver.has_all(&sample);
-        assert_eq!(chunks(&registry).len(), 6);
-    }
-}
-
-/// The registry accepts the first chunk of every upload, and forgets it.
-#[tokio::test]
-async fn uploads_that_are_always_forgotten_end() {
-    let sample = Sample::new(&[SIZE]);
-    let receiver = Receiver::new();
-    receiver.states_chunks("100000");
-    receiver.spoil(move |request, state| {
-        let second = request.header("content-range")?.starts_with("100000-");
-        second.then(|| {
-            state.forget();
-            Answer::new(503)
-        })
-    });
-    let registry = receiver.start();
-    let timeouts = quick().with_repeat(Duration::from_secs(1));
-    let began = Instant::now();
-    let error = pushed(&registry, &sample, timeouts).await.unwrap_err();
-    assert!(began.elapsed() < Duration::from_secs(10), "{error}");
 }
 
 #[tokio::test]
@@ -400,6 +282,67 @@ async fn an_early_refusal_is_heard_while_the_body_is_sent() {
         assert!(error.to_string().contains("not this one"), "{error}");
         assert!(began.elapsed() < Duration::from_secs(20));
     }
+}
+
+/// Each token is good for one upload.
+#[tokio::test]
+async fn a_token_that_has_expired_is_replaced_while_the_body_is_sent() {
+    let sample = Sample::new(&[2 << 20, SIZE]);
+    let given = Arc::new(AtomicUsize::new(0));
+    let (number, last) = (Arc::clone(&given), Arc::clone(&given));
+    let tokens = Fake::start(move |_| {
+        let token = format!(
+            r#"{{"token":"t{}"}}"#,
+            number.fetch_add(1, Ordering::SeqCst) + 1
+        );
+        Answer::new(200).body(token.as_bytes())
+    });
+    let realm = format!(
+        "Bearer realm=\"http://{}/token\",service=\"x\"",
+        tokens.host
+    );
+    let (receiver, used) = (Receiver::new(), Mutex::new(0));
+    let registry = receiver.start_early(move |request| {
+        if !request.is("PUT", "/uploads/") {
+            return None;
+        }
+        let mut used = used.lock().unwrap();
+        let newest = last.load(Ordering::SeqCst);
+        let is_new = newest > *used;
+        if is_new && request.header("authorization") == Some(&format!("Bearer t{newest}")) {
+            *used = newest;
+            return None;
+        }
+        Some(Answer::new(401).with("WWW-Authenticate", &realm))
+    });
+    pushed(&registry, &sample, quick()).await.unwrap();
+    receiver.has_all(&sample);
+    assert!(given.load(Ordering::SeqCst) >= 3);
+}
+
+/// The tool mounts from the repository of the image's own name.
+#[test]
+fn a_push_to_another_repository_of_the_registry_asks_to_mount() {
+    let sample = Sample::new(&[SIZE]);
+    let good = sample.clone();
+    let registry = Fake::start(move |request| match request.method.as_str() {
+        "POST" => {
+            let digest = request.path.split("mount=").nth(1).unwrap_or_default();
+            let digest = digest.split('&').next().unwrap().replace("%3A", ":");
+            Answer::new(201).with("Docker-Content-Digest", &digest)
+        }
+        "PUT" => Answer::new(201),
+        _ if request.path.contains("/team/two/") => Answer::new(404),
+        _ => good.answer(request),
+    });
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    let image = registry.image();
+    let other = image.replace("team/app", "team/two");
+    ok(cas(&root, scratch.path()).args(["pull", &image]));
+    ok(cas(&root, scratch.path()).args(["push", &image, &other]));
+    assert_eq!(registry.count("POST", "&from=team%2Fapp"), 2);
+    assert_eq!(registry.count("PUT", "/v2/team/two/manifests/1"), 1);
 }
 
 #[tokio::test]
