@@ -12,6 +12,11 @@ use cas_core::{ContentStore, Context, Location, Registry, Result};
 use crate::cas::Cas;
 use crate::root::Root;
 
+/// The host of names without a host. Images with such names were often made on this machine, so
+/// requests to it are not repeated.
+#[cfg(feature = "registry")]
+const HUB: &str = "docker.io";
+
 /// How long a request to a registry is repeated. A repair may make one for each damaged blob.
 #[cfg(feature = "registry")]
 const REPEAT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -64,9 +69,13 @@ impl<'a> RepairSources<'a> {
     #[cfg(feature = "registry")]
     async fn connect(&self, reference: &str) -> Result<Arc<dyn Fetcher>> {
         let reference = crate::cas::RegistryRef::from(reference).0?;
+        let repeat = match reference.host() {
+            HUB => std::time::Duration::ZERO,
+            _ => REPEAT,
+        };
         let options = cas_distribution::Options {
             plain_http: self.plain_http,
-            timeouts: cas_distribution::Timeouts::default().with_repeat(REPEAT),
+            timeouts: cas_distribution::Timeouts::default().with_repeat(repeat),
             ..Default::default()
         };
         let client = self.cas.connect(&reference, options).await?;
