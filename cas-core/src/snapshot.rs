@@ -301,8 +301,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     async fn replace(&self, key: &str, by: &str) -> Result<()>;
 
     /// Returns the keys of the snapshots whose records do not parse, and of those whose chain of
-    /// parents is broken or circular. If `remove` is set, removes these records, so that the others
-    /// can be used.
+    /// parents is broken or circular, and an empty key if a record of the snapshotter itself is
+    /// damaged. If `remove` is set, removes these records, so that the others can be used.
     async fn damaged_records(&self, remove: bool) -> Result<Vec<String>>;
 
     /// Returns the space that each leftover takes. A leftover is what a killed process left behind

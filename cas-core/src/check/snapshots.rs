@@ -14,6 +14,12 @@ impl Checker<'_> {
     pub(super) async fn check_snapshots(&mut self, snapshotter: &dyn Snapshotter) -> Result<()> {
         let repairs = self.options.repair.is_some();
         for key in snapshotter.damaged_records(repairs).await? {
+            if key.is_empty() {
+                let detail = "the counter of ids is damaged; a repair corrects it";
+                let subject = format!("snapshots/{}", snapshotter.name());
+                self.add(Problem::RecordDamaged, subject, detail, repairs);
+                continue;
+            }
             let detail = "the record does not parse, its parent has no record, or it is one of \
                           its own ancestors; a repair removes the record, and a layer is unpacked \
                           again when it is needed";

@@ -77,8 +77,9 @@ impl Snapshots {
 
     /// Returns the keys of the records that do not parse, and of those whose chain of parents does
     /// not end at a snapshot without a parent: a record in the chain is missing or does not parse,
-    /// or the chain is circular. If `remove` is set, removes these records, and corrects the
-    /// counter of ids and the numbers of children.
+    /// or the chain is circular. An empty key stands for the counter of ids, if it does not parse, or
+    /// is lost or too low. If `remove` is set, removes these records, and corrects the counter of ids
+    /// and the numbers of children.
     ///
     /// # Errors
     /// Errors of the store.
@@ -97,9 +98,9 @@ impl Snapshots {
         for key in without_root(&sound) {
             damaged.extend(sound.remove(&key).map(|(_, revision)| (key, revision)));
         }
+        let mut batch = Batch::new();
+        let corrected = self.correct_counter(&sound, &mut batch).await?;
         if remove {
-            let mut batch = Batch::new();
-            self.correct_counter(&sound, &mut batch).await?;
             for (key, revision) in &damaged {
                 let expect = Expect::Revision(revision.clone());
                 batch.delete(Table::Snapshots, self.row(key), expect);
@@ -109,12 +110,13 @@ impl Snapshots {
                 self.records.commit(&batch).await?;
             }
         }
-        Ok(damaged.into_iter().map(|(key, _)| key).collect())
+        let keys = damaged.into_iter().map(|(key, _)| key);
+        Ok(keys.chain(corrected.then(String::new)).collect())
     }
 
     /// Writes the counter of ids again if it does not parse, or is lost or too low. An id that a
-    /// lost record had is used again only if its directory is gone, too.
-    async fn correct_counter(&self, sound: &Sound, batch: &mut Batch) -> Result<()> {
+    /// lost record had is used again only if its directory is gone, too. Returns whether it is wrong.
+    async fn correct_counter(&self, sound: &Sound, batch: &mut Batch) -> Result<bool> {
         let found = self
             .records
             .load(Table::Snapshots, self.snapshotter)
@@ -125,13 +127,13 @@ impl Snapshots {
             None => highest.is_none(),
         };
         if is_right {
-            return Ok(());
+            return Ok(false);
         }
         let next = highest.unwrap_or_default().saturating_add(1 + SKIPPED);
         let expect = found.map_or(Expect::Absent, |found| Expect::Revision(found.revision));
         let value = next.to_string().into();
         batch.put(Table::Snapshots, self.snapshotter, expect, value);
-        Ok(())
+        Ok(true)
     }
 
     /// Corrects the counts of children after some children are gone.

@@ -206,6 +206,9 @@ async fn a_corrected_counter_gives_out_no_id_twice() {
             None => batch.delete(Table::Snapshots, "test", Expect::Any),
         }
         store.commit(&batch).await.unwrap();
+        for remove in [false, true] {
+            assert_eq!(views[1].damaged(remove).await.unwrap(), [""]);
+        }
         assert!(views[1].damaged(true).await.unwrap().is_empty());
         let fresh = Snapshots::new(store, "test").unwrap();
         for _ in 0..3 * BLOCK {
