@@ -1,5 +1,5 @@
 //! A checksum of the bytes of a file, which finds accidental changes and is much faster than a
-//! digest. It is no protection against somebody who changes a file on purpose.
+//! digest. It does not find what somebody has changed on purpose.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
