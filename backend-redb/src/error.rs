@@ -39,7 +39,7 @@ pub(crate) fn classify(error: impl Into<redb::Error>) -> Error {
 /// Returns the error for a damaged file. `why` says what was found.
 pub(crate) fn corrupt(why: &str) -> Error {
     Error::corrupt(format!(
-        "the file is damaged: {why}; run `cas fsck --repair`, restore a copy, or import the images into \
-         a new store"
+        "the file is damaged: {why}; run `cas fsck --repair`, restore a copy, or import the \
+         images into a new store"
     ))
 }

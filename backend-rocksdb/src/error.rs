@@ -51,7 +51,7 @@ pub(crate) fn classify(error: rocksdb::Error) -> Error {
 /// Returns the error for a damaged database. `why` says what was found.
 pub(crate) fn corrupt(why: &str) -> Error {
     Error::corrupt(format!(
-        "the database is damaged: {why}; run `cas fsck --repair`, restore a copy, or import the images into \
-         a new store"
+        "the database is damaged: {why}; run `cas fsck --repair`, restore a copy, or import the \
+         images into a new store"
     ))
 }

@@ -6,10 +6,10 @@
 //! MANIFEST     one line for each entry, in no particular order, and `end COUNT` as the last
 //! LINE         TYPE MODE UID GID SIZE SECONDS.NANOSECONDS DEVICE MORE PATH
 //! ```
-//! SIZE is `-` for a directory. MORE is a checksum of the bytes of a file, or a hash of the target of
-//! a symbolic link or of the extended attributes of a directory. It is 0 if there is none, and for a
-//! file that the writer may not read. Bytes of PATH that are not printable ASCII are escaped, and so
-//! are spaces and backslashes.
+//! SIZE is `-` for a directory. MORE is a checksum of the bytes of a file, or a hash of the target
+//! of a symbolic link or of the extended attributes of a directory. It is 0 if there is none, and
+//! for a file that the writer may not read. Bytes of PATH that are not printable ASCII are escaped,
+//! and so are spaces and backslashes.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -121,8 +121,8 @@ impl Differences {
 /// The hash of a line without MORE, and MORE.
 type Known = (u64, u64);
 
-/// Reads a manifest. Returns what each line says, by the hash of its path, or `None` if the manifest
-/// has no end.
+/// Reads a manifest. Returns what each line says, by the hash of its path, or `None` if the
+/// manifest has no end.
 fn read(manifest: &File, hashes: &RandomState) -> Result<Option<HashMap<u64, Known>>> {
     let mut entries = HashMap::new();
     for line in lines(manifest)? {

@@ -42,8 +42,8 @@ fn at(position: u128) -> Option<Digest> {
     Digest::from_bytes(algorithm, &hash)
 }
 
-/// Returns texts after `after`, in their order: those that differ from it at the end, and then those
-/// that differ earlier.
+/// Returns texts after `after`, in their order: those that differ from it at the end, and then
+/// those that differ earlier.
 pub(super) fn keys_after(after: Option<&String>) -> Box<dyn Iterator<Item = String>> {
     let after = after.cloned().unwrap_or_default();
     let mut places: Vec<usize> = after.char_indices().map(|(at, _)| at).collect();

@@ -32,7 +32,8 @@ pub struct FsckOptions {
     pub read_data: ReadData,
     /// Whether reading goes on after the blob that an interrupted check read last.
     pub resume: bool,
-    /// Maximum number of bytes of blobs and snapshots that are read per second. `None` sets no limit.
+    /// Maximum number of bytes of blobs and snapshots that are read per second. `None` sets no
+    /// limit.
     pub bytes_per_second: Option<u64>,
     /// Whether damage is repaired, and not only reported.
     pub repair: bool,
