@@ -95,10 +95,9 @@ fn damaged_bytes_without_a_source_are_set_aside_and_reported_until_they_are_back
         for _ in 0..2 {
             let (code, found) = scene.fsck(&["--read-data", "--repair"]);
             assert_eq!(code, 4, "on {store}: {found:#?}");
-            assert!(
-                found.iter().all(|one| one["repaired"] == false),
-                "{found:#?}"
-            );
+            // The attempt to fetch the layer leaves an ingest, which the check discards.
+            let mut others = found.iter().filter(|one| one["problem"] != "ingest-left");
+            assert!(others.all(|one| one["repaired"] == false), "{found:#?}");
             assert!(
                 has(&found, "blob-missing", layer.hex()) || *store != "fs",
                 "{found:#?}"
