@@ -14,7 +14,7 @@ const SIZE: usize = 60_000;
 const CUT: usize = 20_000;
 
 #[tokio::test]
-async fn a_server_that_refuses_head_decides_by_get() {
+async fn if_a_server_refuses_head_its_answer_to_get_decides() {
     let sample = Sample::new(&[10]);
     for status in [400, 401, 403, 404, 405, 406, 500, 501] {
         let good = sample.clone();
@@ -24,7 +24,7 @@ async fn a_server_that_refuses_head_decides_by_get() {
         });
         let outcome = pulled(&registry, &sample, quick()).await;
         match status {
-            // It asks for a login in a way that is not known.
+            // A 401 must name a known way to authenticate. This one names none.
             401 => assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Denied),
             _ => outcome.unwrap_or_else(|error| panic!("{status}: {error}")),
         }
@@ -32,7 +32,7 @@ async fn a_server_that_refuses_head_decides_by_get() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_not_there_by_get_either() {
+async fn what_both_head_and_get_refuse_is_an_error() {
     let sample = Sample::new(&[10]);
     for (status, kind) in [(404, ErrorKind::NotFound), (403, ErrorKind::Denied)] {
         let registry = Fake::start(move |_| Answer::new(status));
@@ -107,7 +107,7 @@ async fn who_is_refused_the_rest_takes_the_whole() {
     }
 }
 
-/// A server may send less than it was asked for. The digest decides about what it says.
+/// A server may send less than it was asked for. Only the digest tells whether its bytes are right.
 #[tokio::test]
 async fn a_shorter_range_is_taken_and_wrong_bytes_are_not() {
     let sample = Sample::new(&[SIZE]);
@@ -131,7 +131,8 @@ async fn a_shorter_range_is_taken_and_wrong_bytes_are_not() {
     assert_eq!(error.kind(), ErrorKind::Corrupt);
 }
 
-/// The case of the reports: every later pull asks for the rest, which is refused.
+/// The first pull leaves a part of the layer. The next one asks for the rest, which is refused, and
+/// must then take the whole.
 #[test]
 fn a_refused_range_is_not_a_trap_for_later_pulls() {
     let sample = Sample::new(&[6 << 20]);
@@ -141,8 +142,8 @@ fn a_refused_range_is_not_a_trap_for_later_pulls() {
             return Answer::new(400);
         }
         let answer = good.answer(request);
-        let is_large = request.path.contains("/blobs/") && breaks.load(Ordering::SeqCst);
-        if is_large && request.path.ends_with(&good.layers[0].digest.to_string()) {
+        let may_break = request.path.contains("/blobs/") && breaks.load(Ordering::SeqCst);
+        if may_break && request.path.ends_with(&good.layers[0].digest.to_string()) {
             breaks.store(false, Ordering::SeqCst);
             return answer.cut(3 << 20);
         }

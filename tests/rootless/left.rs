@@ -1,4 +1,4 @@
-//! What `cas run` does about a bundle that it cannot remove, and where there are no variables.
+//! Bundles that runs leave, mappers that do not start, and commands without `HOME`.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -65,7 +65,7 @@ fn what_is_mounted_in_a_bundle_is_neither_removed_nor_changed() {
         let mode = fs::metadata(&kept).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o500, "{owner}");
         assert_eq!(fs::read_to_string(kept.join("file")).unwrap(), "kept");
-        // All else that could be removed is.
+        // Everything else in the bundle that could be removed is gone.
         assert!(!held.join("file").exists(), "{owner}");
         // Without the mount, the next collection removes the rest.
         succeeds(&mut home.cas(Ids::Many, &[&ROOT[..], &["gc"]].concat()));
@@ -88,7 +88,7 @@ fn with_own_mapper(home: &Home, mut command: Command) -> Command {
 }
 
 #[test]
-fn a_mapper_that_does_not_start_is_named_and_one_that_cannot_is_not_tried() {
+fn a_mapper_that_does_not_start_is_named_and_one_that_is_not_executable_is_skipped() {
     let Some(home) = Home::with_namespaces(&["newuidmap"]) else {
         return;
     };
@@ -106,7 +106,8 @@ fn a_mapper_that_does_not_start_is_named_and_one_that_cannot_is_not_tried() {
     }
 }
 
-/// The signal comes while files get their owners. By then, there is one that cannot be removed.
+/// The signal comes while files get their owners. By then, the bundle has a directory that cannot
+/// be removed.
 #[test]
 fn a_stopped_run_that_cannot_clean_up_has_the_exit_code_of_the_signal() {
     let Some(home) = Home::with_namespaces(&["newuidmap"]) else {

@@ -28,7 +28,7 @@ fn the_program_has_the_ids_that_the_user_may_use() {
     assert_eq!(words(Ids::Many), [&[0], &map[..], &map].concat());
 }
 
-/// The line of a user who has no name cannot be used, so `newuidmap` fails.
+/// The ranges are given to the id of the user, and `newuidmap` fails for an id that has no name.
 #[test]
 fn if_further_ids_cannot_be_mapped_the_own_id_is() {
     let Some(home) = Home::with_namespaces(&["newuidmap"]) else {
@@ -45,7 +45,7 @@ fn if_further_ids_cannot_be_mapped_the_own_id_is() {
 }
 
 #[test]
-fn exit_codes_shells_and_roots_are_those_of_the_program() {
+fn the_program_gets_the_root_and_its_exit_code_is_returned() {
     let Some(home) = Home::with_namespaces(&[]) else {
         return;
     };
@@ -128,7 +128,8 @@ fn owners_of_an_image_are_kept_with_further_ids() {
     let (shown, said) = succeeds(&mut home.unshared(Ids::Many, script));
     let owners = "33:34\n1000000:2000000\n".repeat(2);
     assert!(shown.ends_with(&owners), "{shown}{said}");
-    // A copy of the files would have other owners.
+    // Outside `cas unshare`, a mount fails. A copy, which would have other owners, does not replace
+    // it.
     for options in [
         &["mount", "--rw", "app", "tree"][..],
         &["mount", "app", "tree"],
@@ -137,7 +138,7 @@ fn owners_of_an_image_are_kept_with_further_ids() {
         let expected = "need CAP_SYS_ADMIN; run the command in `cas unshare`";
         assert!(said.contains(expected), "{options:?}: {said}");
     }
-    // The mount ended with the namespace, but only there its snapshot can be removed.
+    // The mount ended with its namespace. Its snapshot can be removed only in another namespace.
     let said = fails(&mut home.cas(Ids::Many, &["umount", "mnt"]), 1);
     assert!(said.contains("`cas unshare`"), "{said}");
     let script = "$cas umount mnt; $cas rmi app; rm -r tree";

@@ -15,8 +15,8 @@ use crate::key::Key;
 use crate::manifest::ImageManifest;
 
 impl AciStore {
-    /// Returns a reader of the uncompressed archive of an ACI, and notes in memory that it was
-    /// used. Reading does not write to the store until
+    /// Returns a reader of the uncompressed archive of an ACI, and notes in memory that the ACI was
+    /// used. This call writes the notes to the store only once
     /// [`limit::NOTED_READS`](cas_core::limit::NOTED_READS) ACIs are noted.
     ///
     /// # Errors
@@ -70,11 +70,12 @@ impl AciStore {
     }
 }
 
-/// Returns the error of a blob that is gone as one that says what to do about an ACI.
+/// Returns the error of a blob with the ACI that it belongs to. If the blob is gone, the error says
+/// to import the ACI again.
 fn import_again(error: Error, key: &Key) -> Error {
     match error.kind() {
         ErrorKind::NotFound => {
-            Error::not_found("the blob of the ACI is not in the store; import the ACI again")
+            Error::not_found("a blob of the ACI is not in the store; import the ACI again")
                 .operation("read ACI")
                 .subject(key)
                 .source(error)
@@ -84,10 +85,10 @@ fn import_again(error: Error, key: &Key) -> Error {
 }
 
 /// Reads the uncompressed archive of an ACI. Reading its end fails with `Corrupt` if the bytes do
-/// not have the key. A read blocks, so read on a thread that may block.
+/// not match the key. A read blocks, so read on a thread that may block.
 pub struct AciReader {
     archive: Decoder<Blob>,
-    /// `None` once the end was verified.
+    /// `None` once the end was read, whether the bytes matched the key or not.
     hasher: Option<Hasher>,
     key: Key,
 }

@@ -32,7 +32,8 @@ impl<R: Read> Zstd<R> {
         self.decoder.reinit()
     }
 
-    /// Reads decompressed bytes of the frame. Returns 0 at its verified end.
+    /// Reads decompressed bytes of the frame. Returns 0 at its end, after its checksum, if it has
+    /// one, was verified.
     pub(super) fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let decoder = &mut self.decoder;
         self.input

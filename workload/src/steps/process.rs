@@ -1,4 +1,4 @@
-//! Steps that run in a child process, to measure its memory, count its system calls, or kill it.
+//! Steps that run in a child process, to measure its memory, count its syncs, or kill it.
 
 use std::time::Instant;
 
@@ -18,7 +18,10 @@ pub(super) async fn stream(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     let size = lane.scale.stream_size;
     let numbers = lane.task().run(&format!("stream:{size}"))?;
     let [_, seconds, peak] = numbers[..] else {
-        return Err(Error::internal("the child process printed no measurement"));
+        return Err(Error::internal(format!(
+            "the child process printed {} numbers instead of 3; it must call `run_task`",
+            numbers.len()
+        )));
     };
     let mib = size as f64 / f64::from(1 << 20);
     Ok(vec![mib / seconds, peak])

@@ -67,7 +67,7 @@ pub(super) async fn a_batch_sees_its_own_changes(subject: Subject) {
     );
 }
 
-/// Causes a conflict at each position of an atomic batch.
+/// Causes a conflict at the first, the second and the third of four changes.
 pub(super) async fn a_conflict_applies_nothing(subject: Subject) {
     let records = subject.open().await;
     write(&*records, T, "taken", Expect::Absent, b"mine")
@@ -97,7 +97,7 @@ pub(super) async fn a_conflict_applies_nothing(subject: Subject) {
     }
 }
 
-/// No change after a conflict is applied, whether batches are atomic or not.
+/// An atomic store applies no change, any other store applies those before the conflict.
 pub(super) async fn a_conflict_leaves_a_prefix_at_most(subject: Subject) {
     let records = subject.open().await;
     write(&*records, T, "taken", Expect::Absent, b"mine")
