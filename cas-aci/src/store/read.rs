@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use cas_core::content::ContentExt;
-use cas_core::{Algorithm, Context, Error, ErrorKind, Hasher, Result};
+use cas_core::{Algorithm, Context, Digest, Error, ErrorKind, Hasher, Result};
 use cas_layer::codec::Decoder;
 use cas_layer::unpack::Blob;
 
@@ -65,6 +65,7 @@ impl AciStore {
         Ok(AciReader {
             archive: Decoder::new(blob, compression)?,
             hasher: Some(Hasher::new(Algorithm::Sha512)),
+            found: None,
             key: info.key,
         })
     }
@@ -88,8 +89,10 @@ fn import_again(error: Error, key: &Key) -> Error {
 /// not match the key. A read blocks, so read on a thread that may block.
 pub struct AciReader {
     archive: Decoder<Blob>,
-    /// `None` once the end was read, whether the bytes matched the key or not.
+    /// `None` once the end was read.
     hasher: Option<Hasher>,
+    /// The digest of all bytes, once the end was read.
+    found: Option<Digest>,
     key: Key,
 }
 
@@ -107,11 +110,12 @@ impl Read for AciReader {
             if let Some(hasher) = &mut self.hasher {
                 hasher.update(&out[..read]);
             }
-        } else if !out.is_empty()
-            && let Some(hasher) = self.hasher.take()
-        {
-            let found = hasher.finish();
-            if found != *self.key.digest() {
+        } else if !out.is_empty() {
+            if let Some(hasher) = self.hasher.take() {
+                self.found = Some(hasher.finish());
+            }
+            // Each read at the end of damaged bytes fails, not only the first.
+            if let Some(found) = self.found.filter(|found| found != self.key.digest()) {
                 return Err(Error::corrupt(format!(
                     "the stored ACI is damaged: its bytes hash to {found}; import it again"
                 ))

@@ -140,6 +140,8 @@ fn damaged_bytes_are_not_passed_off_as_the_aci() {
     let error = cas_core::Error::from(error);
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.to_string().contains("import it again"), "{error}");
+    let again = reader.read(&mut [0]).unwrap_err();
+    assert_eq!(cas_core::Error::from(again).kind(), ErrorKind::Corrupt);
 }
 
 #[test]
