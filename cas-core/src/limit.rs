@@ -22,6 +22,10 @@ pub const WALK: usize = 65_536;
 pub const ANSWER: u64 = 1 << 20;
 /// Maximum size of a file of logins, such as docker's `config.json`.
 pub const LOGINS: u64 = 8 << 20;
+/// Maximum size of `hosts.toml`, `registries.conf`, `policy.json`, or a file of certificates.
+pub const HOSTS_FILE: u64 = 1 << 20;
+/// Maximum number of entries of a directory of certificates or of drop-ins.
+pub const HOSTS_FILES: usize = 1024;
 /// Maximum size of a password that is typed or read from standard input.
 pub const SECRET: u64 = 64 << 10;
 /// Maximum number of redirects that one request follows.

@@ -11,8 +11,9 @@ use reqwest::{Method, StatusCode, Url};
 
 use crate::address::Judge;
 use crate::auth::Auth;
+use crate::hosts::{Access, Endpoint, Scheme};
 use crate::http::Http;
-use crate::{Host, Timeouts, hub, origin, runtime};
+use crate::{Host, Timeouts, origin, runtime};
 
 /// Maximum time that a registry on this machine may take to report that it requires TLS.
 const PROBE: Duration = Duration::from_secs(5);
@@ -29,8 +30,8 @@ pub struct Options {
     /// The file of logins that is read first, instead of podman's own. By default it is
     /// `$REGISTRY_AUTH_FILE`, if that is set.
     pub auth_file: Option<PathBuf>,
-    /// Another repository of the same registry that may have the blobs that are pushed. The registry
-    /// is asked to mount them from there.
+    /// Another repository of the same registry that may have the blobs that are pushed. The
+    /// registry is asked to mount them from there.
     pub mount_from: Option<String>,
     /// Whether the registry may refer to addresses on this machine and in private networks, even if
     /// it is not there itself. Link-local addresses are never connected to.
@@ -50,6 +51,8 @@ pub(crate) struct Inner {
     /// `https://HOST/v2/REPOSITORY/`.
     pub(crate) base: Url,
     pub(crate) reference: FullName,
+    /// The registry that a mirror of containerd is asked for.
+    namespace: Option<String>,
     pub(crate) auth: Auth,
     /// A repository to mount blobs from.
     pub(crate) mount_from: Option<String>,
@@ -66,16 +69,27 @@ impl Client {
     /// `InvalidArgument` if `reference` does not give a valid URL; `Unavailable` if the system does
     /// not provide what an HTTP client needs.
     pub async fn connect(reference: &FullName, options: Options) -> Result<Self> {
-        let reference = reference.clone();
+        Self::at(Endpoint::of(reference), options).await
+    }
+
+    /// Returns a client for a place that may have an image. A request is only made to find out
+    /// whether the place requires TLS, if that is not known.
+    ///
+    /// # Errors
+    /// As [`Client::connect`]; errors of the files with the certificates for the place.
+    pub async fn at(endpoint: Endpoint, options: Options) -> Result<Self> {
         runtime::run(async move {
-            let (host, repository) = (reference.host(), reference.repository());
-            let reached = reach(host, repository, &options).await;
-            let (http, base) = reached.map_err(|error| error.subject(&reference))?;
+            let base = |scheme: &str| endpoint.base(scheme);
+            let (scheme, access) = (endpoint.scheme, endpoint.access.clone());
+            let reached = reach(base, scheme, access, &options).await;
+            let (http, base) = reached.map_err(|error| error.subject(&endpoint.reference))?;
+            let repository = endpoint.reference.repository();
             Ok(Client(Arc::new(Inner {
                 http,
-                auth: Auth::new(base.clone(), host, repository, &options),
+                auth: Auth::new(base.clone(), &endpoint.host(), repository, &options),
                 base,
-                reference,
+                reference: endpoint.reference,
+                namespace: endpoint.namespace,
                 mount_from: options.mount_from,
                 ignores_ranges: AtomicBool::new(false),
             })))
@@ -89,7 +103,8 @@ impl Client {
         self.0.auth.current().await.credit.withheld
     }
 
-    /// Returns the warnings about credential helpers that were skipped so far. Each names its helper.
+    /// Returns the warnings about credential helpers that were skipped so far. Each names its
+    /// helper.
     pub fn warnings(&self) -> &[String] {
         self.0.auth.warnings()
     }
@@ -104,24 +119,33 @@ impl Client {
     }
 }
 
-/// Returns connections to a repository of the registry that references call `host`, and its URL. An
-/// empty `repository` stands for the registry as a whole.
-pub(crate) async fn reach(host: &str, repository: &str, options: &Options) -> Result<(Http, Url)> {
-    let base = url(host, repository, "http")?;
-    let judge = Judge::new(&base, options.private_addresses);
-    let http = Http::new(&base, judge, options.timeouts.clone())?;
-    if options.plain_http || origin::is_loopback(&base) && !wants_tls(&http, &base).await {
-        return Ok((http, base));
-    }
-    Ok((http, url(host, repository, "https")?))
+/// Returns connections to a registry, and the URL that `base` gives for the scheme that it is
+/// reached by.
+pub(crate) async fn reach(
+    base: impl Fn(&str) -> Result<Url>,
+    scheme: Scheme,
+    access: Access,
+    options: &Options,
+) -> Result<(Http, Url)> {
+    let (plain, encrypted) = (base("http")?, base("https")?);
+    let judge = Judge::new(&plain, options.private_addresses);
+    let http = Http::reaching(&plain, judge, options.timeouts.clone(), access)?;
+    let is_plain = match scheme {
+        Scheme::Http => true,
+        Scheme::Https => false,
+        Scheme::Usual if options.plain_http => true,
+        Scheme::Usual => origin::is_loopback(&plain) && !wants_tls(&http, &plain).await,
+        Scheme::Either => !answers(&http, &encrypted).await?,
+    };
+    let base = if is_plain { plain } else { encrypted };
+    Ok((http, base))
 }
 
-/// Returns the URL of a repository, or of a registry as a whole.
-pub(crate) fn url(host: &str, repository: &str, scheme: &str) -> Result<Url> {
-    let host = hub::registry(host);
-    let end = if repository.is_empty() { "" } else { "/" };
-    let url = format!("{scheme}://{host}/v2/{repository}{end}").parse();
-    url.map_err(|error| Error::invalid(format!("invalid URL: {error}; correct the host")))
+/// Returns whether a host answers to https. No credentials are sent.
+async fn answers(http: &Http, base: &Url) -> Result<bool> {
+    let request = http.request(Method::HEAD, base)?;
+    let answer = tokio::time::timeout(PROBE, request.send()).await;
+    Ok(!matches!(answer, Ok(Err(_))))
 }
 
 /// Returns whether a registry on this machine refuses plain http. No credentials are sent.
@@ -145,9 +169,13 @@ impl Inner {
     /// Returns the URL of a document or a blob.
     pub(crate) fn url(&self, kind: &str, name: &str) -> Result<Url> {
         let url = self.base.join(&format!("{kind}/{name}"));
-        url.map_err(|error| {
+        let mut url = url.map_err(|error| {
             Error::invalid(format!("invalid URL: {error}; correct the reference")).subject(name)
-        })
+        })?;
+        if let Some(namespace) = &self.namespace {
+            url.query_pairs_mut().append_pair("ns", namespace);
+        }
+        Ok(url)
     }
 
     /// Returns the URL of the content of a descriptor.
@@ -209,7 +237,7 @@ mod tests {
             ("hub.docker.com/a", "https://hub.docker.com/v2/a/"),
         ] {
             let name: FullName = name.parse().unwrap();
-            let found = url(name.host(), name.repository(), "https").unwrap();
+            let found = crate::hosts::url(name.host(), name.repository(), "https").unwrap();
             assert_eq!(found.as_str(), expected);
         }
     }

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use crate::http::Http;
 use crate::origin::shown;
 use crate::retry::{self, Failure};
+use crate::untrusted;
 
 /// The name of the backend in errors of a registry, its token service, or the connection to them.
 pub const REGISTRY: &str = "registry";
@@ -155,35 +156,23 @@ pub(crate) fn broken(error: reqwest::Error, url: &Url) -> Failure {
     {
         return Failure::Stays(limit.operation("connect to").subject(shown(url)));
     }
-    let (connecting, distrusted) = (error.is_connect(), is_distrusted(&error));
+    let (connecting, advice) = (error.is_connect(), untrusted::advice(&error, url));
+    // Another attempt would find the same certificate.
+    let distrusted = advice.is_some();
     let what = if connecting {
         "cannot connect to"
     } else {
         "lost the connection to"
     };
     let from = shown(url);
-    let message = format!("{what} {from}: {last}; check the host and the network");
+    let advice = advice.unwrap_or_else(|| "check the host and the network".to_owned());
+    let message = format!("{what} {from}: {last}; {advice}");
     let error = Error::unavailable(message).source(error).backend(REGISTRY);
     match (distrusted, connecting) {
         (true, _) => Failure::Stays(error),
         (_, true) => Failure::unconnected(error),
         _ => Failure::lost(error),
     }
-}
-
-/// Returns whether an error comes from TLS. Another attempt would find the same certificate.
-fn is_distrusted(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(inner) = cause {
-        let wrapped = inner.downcast_ref::<std::io::Error>();
-        let wrapped = wrapped.and_then(|error| error.get_ref());
-        let tls = wrapped.and_then(|error| error.downcast_ref::<rustls::Error>());
-        if matches!(tls, Some(rustls::Error::InvalidCertificate(_))) {
-            return true;
-        }
-        cause = inner.source();
-    }
-    false
 }
 
 /// Returns the failure of a connection to `url` on which nothing arrived while it was `waited` for.

@@ -6,17 +6,15 @@ use bytes::{Bytes, BytesMut};
 use cas_core::{Error, Result};
 use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use reqwest::{ClientBuilder, Method, RequestBuilder, Response, Url, redirect};
-use rustls::crypto::ring;
-use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
-use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::time::timeout;
 
 use crate::address::{Judge, Resolver};
-use crate::error;
+use crate::hosts::Access;
 use crate::origin::is_local;
 use crate::pace::Pace;
 use crate::retry::{Failure, Patience};
 use crate::timeouts::Timeouts;
+use crate::{error, origin, tls};
 
 /// Connections to a registry, and to the URLs it refers to. Redirects are not followed here, and
 /// bodies are not decompressed.
@@ -24,7 +22,11 @@ pub(crate) struct Http {
     plain: reqwest::Client,
     /// Created when it is needed, because reading the root certificates takes a tenth of a second.
     encrypted: OnceLock<reqwest::Client>,
+    /// The same for the registry's own host, if it is reached in another way.
+    own: OnceLock<reqwest::Client>,
     local: bool,
+    registry: Url,
+    access: Access,
     judge: Arc<Judge>,
     pub(crate) timeouts: Timeouts,
 }
@@ -35,18 +37,29 @@ impl Http {
     /// # Errors
     /// `Unavailable` if the system does not provide what an HTTP client needs.
     pub(crate) fn new(registry: &Url, judge: Judge, timeouts: Timeouts) -> Result<Self> {
+        Self::reaching(registry, judge, timeouts, Access::default())
+    }
+
+    /// Returns a client for the registry at this URL, which is reached in a way of its own.
+    ///
+    /// # Errors
+    /// As [`Http::new`].
+    pub(crate) fn reaching(
+        registry: &Url,
+        judge: Judge,
+        mut timeouts: Timeouts,
+        access: Access,
+    ) -> Result<Self> {
         let (local, judge) = (is_local(registry), Arc::new(judge));
-        // This client is used for plain http, so it needs no root certificates.
-        let tls = tls().map(|tls| tls.with_root_certificates(RootCertStore::empty()));
-        let tls = tls
-            .map_err(|error| error::tls(&error))?
-            .with_no_client_auth();
-        let plain = builder(local, &judge, &timeouts).tls_backend_preconfigured(tls);
-        let plain = plain.build();
+        timeouts.connect = access.connect.unwrap_or(timeouts.connect);
+        let plain = builder(local, &judge, &timeouts).tls_backend_preconfigured(tls::unused()?);
         Ok(Http {
-            plain: plain.map_err(|error| error::broken(error, registry))?,
+            plain: (plain.build()).map_err(|error| error::broken(error, registry))?,
             encrypted: OnceLock::new(),
+            own: OnceLock::new(),
             local,
+            registry: registry.clone(),
+            access,
             judge,
             timeouts,
         })
@@ -56,26 +69,33 @@ impl Http {
     ///
     /// # Errors
     /// `Denied` if the host is an address that must not be connected to; `Unavailable` if the root
-    /// certificates of this system cannot be read.
+    /// certificates of this system cannot be read; errors of the files of certificates.
     pub(crate) fn request(&self, method: Method, url: &Url) -> Result<RequestBuilder> {
         self.judge.check(url)?;
+        let request = self.client(url)?.request(method, url.clone());
+        let is_own = origin::authority(url) == origin::authority(&self.registry);
+        Ok(match is_own {
+            true => request.headers(self.access.headers.clone()),
+            false => request,
+        })
+    }
+
+    fn client(&self, url: &Url) -> Result<&reqwest::Client> {
         if url.scheme() == "http" {
-            return Ok(self.plain.request(method, url.clone()));
+            return Ok(&self.plain);
         }
-        let client = match self.encrypted.get() {
-            Some(client) => client,
-            None => {
-                let tls = tls().and_then(BuilderVerifierExt::with_platform_verifier);
-                let tls = tls
-                    .map_err(|error| error::tls(&error))?
-                    .with_no_client_auth();
-                let made =
-                    builder(self.local, &self.judge, &self.timeouts).tls_backend_preconfigured(tls);
-                let made = made.build().map_err(|error| error::broken(error, url))?;
-                self.encrypted.get_or_init(|| made)
-            }
-        };
-        Ok(client.request(method, url.clone()))
+        let tls = &self.access.tls;
+        let is_special = tls.skip_verify || !tls.clients.is_empty();
+        let is_own = is_special && url.host_str() == self.registry.host_str();
+        let kept = if is_own { &self.own } else { &self.encrypted };
+        if let Some(client) = kept.get() {
+            return Ok(client);
+        }
+        let made = builder(self.local, &self.judge, &self.timeouts)
+            .tls_backend_preconfigured(tls::config(tls, is_own)?)
+            .build();
+        let made = made.map_err(|error| error::broken(error, url))?;
+        Ok(kept.get_or_init(|| made))
     }
 
     /// Sends a request with a short body once. Returns the answer, whatever its status is.
@@ -117,12 +137,6 @@ impl Http {
     pub(crate) fn patience(&self) -> Patience {
         Patience::new(&self.timeouts)
     }
-}
-
-/// Returns the beginning of a TLS configuration that uses ring.
-fn tls() -> std::result::Result<ConfigBuilder<ClientConfig, WantsVerifier>, rustls::Error> {
-    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
 }
 
 fn builder(local: bool, judge: &Arc<Judge>, timeouts: &Timeouts) -> ClientBuilder {

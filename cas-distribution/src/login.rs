@@ -11,6 +11,7 @@ use crate::client::{self, Options};
 use crate::credentials::Credentials;
 use crate::error::{self, REGISTRY};
 use crate::host::Host;
+use crate::hosts::{self, Hosts, Scheme};
 use crate::http::Http;
 use crate::keys::Keys;
 use crate::{logins, runtime, save};
@@ -127,7 +128,7 @@ fn other_login(file: &Path, host: &str, use_of_it: &str) -> String {
 }
 
 fn keys(host: &str) -> Result<Keys> {
-    Ok(Keys::new(&client::url(host, "", "https")?, ""))
+    Ok(Keys::new(&hosts::url(host, "", "https")?, ""))
 }
 
 /// Checks a login with the registry. Returns whether the registry asked for it.
@@ -135,7 +136,9 @@ fn keys(host: &str) -> Result<Keys> {
 /// # Errors
 /// `Denied` if it is refused, or may not be sent; as [`Http::send`].
 async fn is_accepted(host: &str, login: &Credentials, options: &Options) -> Result<bool> {
-    let (http, url) = client::reach(host, "", options).await?;
+    let access = Hosts::of_system().access(host).await?;
+    let base = |scheme: &str| hosts::url(host, "", scheme);
+    let (http, url) = client::reach(base, Scheme::Usual, access, options).await?;
     let auth = Auth::new(url.clone(), host, "", options).with_login(login.clone());
     let asked = ask(&http, &url, None).await?;
     if asked.status() != StatusCode::UNAUTHORIZED {

@@ -32,6 +32,17 @@ where
     }
 }
 
+/// Does work on files, which may block, on a thread of the runtime for that. Returns its result.
+///
+/// # Errors
+/// Errors of `work`; `Internal` if it panicked.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = handle()?.spawn_blocking(work).await;
+    done.map_err(|_| Error::internal("reading files panicked; please report it"))?
+}
+
 /// Returns the runtime. The first call starts it.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use cas_core::image::{self, FullName};
 use cas_core::platform::Platforms;
 use cas_core::progress::Progress;
 use cas_core::{Descriptor, Error, ErrorKind, Image, Result, Store, transfer};
-use cas_distribution::{Client, Options};
+use cas_distribution::{Hosts, Mirrors, Options};
 use cas_layer::Naming;
 use cas_layer::unpack::StreamingUnpacker;
 
@@ -21,7 +21,8 @@ impl Cas {
     ///
     /// # Errors
     /// `InvalidArgument` for text that is not a reference; `NotFound` if the registry does not have
-    /// the image for the platform; `Denied` if it refuses; `Unavailable` if it does not answer;
+    /// the image for the platform; `Denied` if it refuses, or a file of [`PullOptions::hosts`] blocks
+    /// or rejects the name; `Unavailable` if it does not answer;
     /// `Corrupt` if it sends bytes that do not match a digest. No name is written then, and what
     /// arrived is kept for the next attempt until a garbage collection.
     pub async fn pull(&self, reference: impl Into<RegistryRef>) -> Result<Image> {
@@ -62,6 +63,7 @@ impl Cas {
 
     async fn pull_from(&self, reference: &FullName, options: PullOptions) -> Result<StoredImage> {
         self.check_writable()?;
+        options.hosts.check_policy(reference).await?;
         let progress = &options.progress;
         let connection = Options {
             plain_http: options.plain_http,
@@ -71,7 +73,7 @@ impl Cas {
             timeouts: options.timeouts.clone(),
             ..Options::default()
         };
-        let client = self.connect(reference, connection).await?;
+        let client = self.connect(reference, connection, &options.hosts).await?;
         let pulled = self.pull_by(&client, reference, &options).await;
         warn_of_logins(&client, progress, pulled.is_ok()).await;
         pulled
@@ -79,7 +81,7 @@ impl Cas {
 
     async fn pull_by(
         &self,
-        client: &Client,
+        client: &Mirrors,
         reference: &FullName,
         options: &PullOptions,
     ) -> Result<StoredImage> {
@@ -182,7 +184,7 @@ impl Cas {
             mount_from: source.map(|source| source.repository().to_owned()),
             timeouts: options.timeouts.clone(),
         };
-        let client = self.connect(&reference, connection).await?;
+        let client = self.connect(&reference, connection, &options.hosts).await?;
         let push = transfer::PushOptions::default()
             .with_platforms(options.platforms.clone())
             .with_progress(Arc::clone(progress))
@@ -192,23 +194,34 @@ impl Cas {
         pushed.map_err(|error| error.operation("push").within(&reference))
     }
 
-    /// Returns a client for `reference`. It also trusts the token services of `cas.toml`.
+    /// Returns a client for `reference` and its mirrors. It also trusts the token services of
+    /// `cas.toml`.
     pub(super) async fn connect(
         &self,
         reference: &FullName,
-        mut options: Options,
-    ) -> Result<Client> {
-        let named = self.root.token_hosts(reference.host())?;
-        options.token_hosts.extend(named);
-        Client::connect(reference, options).await
+        options: Options,
+        hosts: &Hosts,
+    ) -> Result<Mirrors> {
+        let mut endpoints = Vec::new();
+        for endpoint in hosts.endpoints(reference).await? {
+            let (host, mut options) = (endpoint.host(), options.clone());
+            if host != reference.host() {
+                // What the caller allows to the registry is not for its mirrors.
+                options.plain_http = false;
+                options.token_hosts.clear();
+            }
+            options.token_hosts.extend(self.root.token_hosts(&host)?);
+            endpoints.push((endpoint, options));
+        }
+        Ok(Mirrors::new(endpoints))
     }
 }
 
-/// Warns of credential helpers that were skipped. Also warns of a login that was withheld from a
+/// Warns of mirrors and credential helpers that were skipped. Also warns of a login that was withheld from a
 /// token service if the job succeeded without it: otherwise, the error says it.
-async fn warn_of_logins(client: &Client, progress: &Arc<dyn Progress>, succeeded: bool) {
+async fn warn_of_logins(client: &Mirrors, progress: &Arc<dyn Progress>, succeeded: bool) {
     for message in client.warnings() {
-        progress.warn(message);
+        progress.warn(&message);
     }
     if let Some(message) = client.withheld().await.filter(|_| succeeded) {
         progress.warn(&message);

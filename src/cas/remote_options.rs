@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cas_core::platform::Platforms;
 use cas_core::progress::{Progress, Silent};
 use cas_core::transfer::{self, PullLimits};
-use cas_distribution::{Host, Timeouts};
+use cas_distribution::{Host, Hosts, Timeouts};
 
 /// When a pull asks the registry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub struct PullOptions {
     /// Hosts of token services that may see the login for the registry, in addition to the
     /// registry's own and those that `cas.toml` names.
     pub token_hosts: Vec<Host>,
+    /// The files that name mirrors and certificates. By default those of this machine.
+    pub hosts: Hosts,
     /// The file of logins that is read first, instead of podman's own. By default it is
     /// `$REGISTRY_AUTH_FILE`, if that is set.
     pub auth_file: Option<PathBuf>,
@@ -61,6 +63,7 @@ impl Default for PullOptions {
             unpack: false,
             plain_http: false,
             token_hosts: Vec::new(),
+            hosts: Hosts::of_system(),
             auth_file: None,
             private_addresses: false,
             timeouts: Timeouts::default(),
@@ -103,6 +106,13 @@ impl PullOptions {
     #[must_use]
     pub fn with_token_hosts(mut self, token_hosts: Vec<Host>) -> Self {
         self.token_hosts = token_hosts;
+        self
+    }
+
+    /// Sets [`hosts`](Self::hosts).
+    #[must_use]
+    pub fn with_hosts(mut self, hosts: Hosts) -> Self {
+        self.hosts = hosts;
         self
     }
 
@@ -153,6 +163,8 @@ pub struct PushOptions {
     pub plain_http: bool,
     /// Hosts of token services; see [`PullOptions::token_hosts`].
     pub token_hosts: Vec<Host>,
+    /// The files that name certificates; see [`PullOptions::hosts`].
+    pub hosts: Hosts,
     /// The file of logins that is read first; see [`PullOptions::auth_file`].
     pub auth_file: Option<PathBuf>,
     /// Whether the registry may refer to private addresses; see
@@ -173,6 +185,7 @@ impl Default for PushOptions {
             platforms: Platforms::default(),
             plain_http: false,
             token_hosts: Vec::new(),
+            hosts: Hosts::of_system(),
             auth_file: None,
             private_addresses: false,
             timeouts: Timeouts::default(),
@@ -201,6 +214,13 @@ impl PushOptions {
     #[must_use]
     pub fn with_token_hosts(mut self, token_hosts: Vec<Host>) -> Self {
         self.token_hosts = token_hosts;
+        self
+    }
+
+    /// Sets [`hosts`](Self::hosts).
+    #[must_use]
+    pub fn with_hosts(mut self, hosts: Hosts) -> Self {
+        self.hosts = hosts;
         self
     }
 

@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cas::distribution::Timeouts;
+use cas::distribution::{Hosts, Timeouts};
 use cas::image::{FullName, Reference, familiar};
 use cas::transfer::PullLimits;
-use cas::{Error, ImageRef, Platform, Platforms, PullOptions, PushOptions, Result};
+use cas::{
+    Cas, Error, ErrorKind, ImageRef, Platform, Platforms, PullOptions, PushOptions, Result,
+    StoredImage,
+};
 use clap::{Args, ValueEnum, value_parser};
 use serde_json::json;
 
@@ -17,11 +20,15 @@ use super::{Context, names};
 #[command(after_help = "Example:\n  cas pull localhost:5000/app:1\n  \
     cas pull registry.example/team/app:1 --platform linux/arm64 --unpack")]
 pub(crate) struct Pull {
-    /// [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST], as docker reads it: without a host, docker.io
+    /// [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]; without a host as registries.conf says, otherwise
+    /// docker.io
     #[arg(value_name = "REF")]
-    reference: FullName,
+    reference: String,
     #[command(flatten)]
     remote: Remote,
+    /// Accept only what this policy.json does, which must not require signatures [default: podman's]
+    #[arg(long, value_name = "FILE")]
+    policy_file: Option<PathBuf>,
     /// Unpack the image into snapshots, too
     #[arg(long)]
     unpack: bool,
@@ -94,6 +101,16 @@ struct Remote {
     /// Replace a connection that is slower, in bytes a second
     #[arg(long, value_name = "SIZE", default_value = "1KiB", value_parser = cas::parse_size)]
     min_speed: u64,
+    /// Read hosts.toml or certificates for a registry from DIR/HOST[:PORT] only
+    #[arg(long, value_name = "DIR")]
+    hosts_dir: Option<PathBuf>,
+    /// Read mirrors and blocked names from this file [default: $CONTAINERS_REGISTRIES_CONF, then
+    /// podman's]
+    #[arg(long, value_name = "FILE")]
+    registries_conf: Option<PathBuf>,
+    /// Also trust the certificates of authorities in this PEM file
+    #[arg(long, value_name = "FILE")]
+    ca: Vec<PathBuf>,
 }
 
 impl Remote {
@@ -101,6 +118,17 @@ impl Remote {
         Timeouts::default()
             .with_repeat(self.retry_for)
             .with_min_speed(self.min_speed)
+    }
+
+    fn hosts(&self) -> Hosts {
+        let mut hosts = Hosts::of_system();
+        if let Some(directory) = &self.hosts_dir {
+            hosts = hosts.with_directory(directory.clone());
+        }
+        if let Some(file) = &self.registries_conf {
+            hosts = hosts.with_registries_conf(file.clone());
+        }
+        (self.ca.iter()).fold(hosts, |hosts, file| hosts.with_authority(file.clone()))
     }
 
     fn platforms(&self) -> Platforms {
@@ -114,6 +142,11 @@ impl Remote {
 impl Pull {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
+        let mut hosts = self.remote.hosts();
+        if let Some(file) = self.policy_file {
+            hosts = hosts.with_policy(file);
+        }
+        let names = hosts.expand(&self.reference).await?;
         let options = PullOptions::default()
             .with_platforms(self.remote.platforms())
             .with_policy(self.policy.into())
@@ -121,10 +154,11 @@ impl Pull {
             .with_plain_http(self.remote.plain_http)
             .with_private_addresses(self.remote.private_addresses)
             .with_timeouts(self.remote.timeouts())
+            .with_hosts(hosts)
             .with_auth_file(self.remote.authfile)
             .with_limits(PullLimits::default().with_per_layer(self.ranges as usize))
             .with_progress(context.progress.clone());
-        let pulled = cas.pull_with(self.reference, options).await?;
+        let pulled = pull_first(&cas, names, &options).await?;
         let (image, snapshot) = (pulled.image, pulled.snapshot);
         let name = familiar(&image.name);
         let mut made = json!({"target": image.target, "snapshot": snapshot});
@@ -134,6 +168,28 @@ impl Pull {
             None => name,
         })
     }
+}
+
+/// Pulls the first of these names that can be pulled. Warns of those before it.
+async fn pull_first(cas: &Cas, names: Vec<FullName>, options: &PullOptions) -> Result<StoredImage> {
+    let mut names = names.into_iter().peekable();
+    while let Some(name) = names.next() {
+        match cas.pull_with(&name, options.clone()).await {
+            Err(error) if names.peek().is_some() && may_be_elsewhere(&error) => {
+                options
+                    .progress
+                    .warn(&format!("{error}; trying the next registry"));
+            }
+            pulled => return pulled,
+        }
+    }
+    Err(Error::internal("a name has no registry; please report it"))
+}
+
+/// Returns whether another registry may have an image, after one gave this error.
+fn may_be_elsewhere(error: &Error) -> bool {
+    use ErrorKind::{Denied, NotFound, Unavailable};
+    matches!(error.kind(), Denied | NotFound | Unavailable)
 }
 
 impl Push {
@@ -149,6 +205,7 @@ impl Push {
             .with_plain_http(self.remote.plain_http)
             .with_private_addresses(self.remote.private_addresses)
             .with_timeouts(self.remote.timeouts())
+            .with_hosts(self.remote.hosts())
             .with_auth_file(self.remote.authfile)
             .with_progress(context.progress.clone());
         let target = cas.push_with(&image, &reference, options).await?;

@@ -31,6 +31,15 @@ impl Registry {
         Self::start(place, &tls(place, "IP:127.0.0.1"), "")
     }
 
+    /// Starts a registry with TLS, as [`Registry::encrypted`] does, that requires its own certificate
+    /// from its clients, too. The key is `key.pem`.
+    pub(crate) fn mutual(place: &Path) -> Self {
+        let tls = tls(place, "IP:127.0.0.1");
+        let certificate = place.join("certificate.pem");
+        let clients = format!(", clientcas: [{}]}}", certificate.display());
+        Self::start(place, &tls.replace('}', &clients), "")
+    }
+
     /// Starts a registry with the certificate of Docker Hub's host, as [`Registry::encrypted`] does,
     /// that requires a name and a password.
     pub(crate) fn hub(place: &Path) -> Self {

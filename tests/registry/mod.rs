@@ -3,6 +3,7 @@
 #[cfg(feature = "aci")]
 mod aci;
 mod addresses;
+mod certificates;
 mod chunks;
 mod exchange;
 mod failed;
@@ -15,6 +16,8 @@ mod hub;
 mod log_in;
 mod login;
 mod logins;
+mod mirrors;
+mod names;
 mod ranges;
 pub(crate) mod receiver;
 mod refusals;

@@ -117,7 +117,7 @@ impl Cas {
         let snapshotters = cas.collected_snapshotters();
         let checked = check::check(&cas.store, &snapshotters, &check).await;
         #[cfg(feature = "registry")]
-        sources.warn_of_helpers(&*progress);
+        sources.warn_of_skipped(&*progress);
         let mut report = match checked {
             // The damage that was found already is the reason. It must be repaired before the rest
             // can be checked.

@@ -36,7 +36,7 @@ pub(super) struct RepairSources<'a> {
     plain_http: bool,
     /// The clients of registries so far.
     #[cfg(feature = "registry")]
-    clients: std::sync::Mutex<Vec<cas_distribution::Client>>,
+    clients: std::sync::Mutex<Vec<cas_distribution::Mirrors>>,
 }
 
 impl<'a> RepairSources<'a> {
@@ -78,18 +78,19 @@ impl<'a> RepairSources<'a> {
             timeouts: cas_distribution::Timeouts::default().with_repeat(repeat),
             ..Default::default()
         };
-        let client = self.cas.connect(&reference, options).await?;
+        let hosts = cas_distribution::Hosts::of_system();
+        let client = self.cas.connect(&reference, options, &hosts).await?;
         cas_core::sync::lock(&self.clients).push(client.clone());
         Ok(Arc::new(client))
     }
 
-    /// Warns of credential helpers that were skipped, each once.
+    /// Warns of mirrors and credential helpers that were skipped, each once.
     #[cfg(feature = "registry")]
-    pub(super) fn warn_of_helpers(&self, progress: &dyn cas_core::Progress) {
+    pub(super) fn warn_of_skipped(&self, progress: &dyn cas_core::Progress) {
         let clients = cas_core::sync::lock(&self.clients);
-        let warnings = clients.iter().flat_map(cas_distribution::Client::warnings);
+        let warnings = clients.iter().flat_map(cas_distribution::Mirrors::warnings);
         for message in std::collections::BTreeSet::from_iter(warnings) {
-            progress.warn(message);
+            progress.warn(&message);
         }
     }
 

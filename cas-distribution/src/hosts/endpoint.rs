@@ -1,0 +1,152 @@
+//! A place that may have an image: a registry or a mirror of it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cas_core::image::FullName;
+use cas_core::{Error, Result};
+use reqwest::Url;
+use reqwest::header::HeaderMap;
+
+use crate::{hub, origin};
+
+/// What an endpoint may be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Capabilities {
+    /// Whether content may be read by its digest.
+    pub(crate) pull: bool,
+    /// Whether a tag may be resolved to a digest.
+    pub(crate) resolve: bool,
+    /// Whether images may be pushed.
+    pub(crate) push: bool,
+}
+
+impl Capabilities {
+    pub(crate) const ALL: Self = Capabilities {
+        pull: true,
+        resolve: true,
+        push: true,
+    };
+    pub(crate) const READ: Self = Capabilities {
+        push: false,
+        ..Self::ALL
+    };
+    pub(crate) const PUSH: Self = Capabilities {
+        pull: false,
+        resolve: false,
+        push: true,
+    };
+}
+
+/// The scheme by which an endpoint is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    /// https, except for a registry on this machine that does not require TLS.
+    Usual,
+    Https,
+    Http,
+    /// https, or http if the host does not answer to that.
+    Either,
+}
+
+/// Which certificates are trusted and shown. Paths are of PEM files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tls {
+    /// Certificates of authorities, in addition to those of the system. They are also trusted for
+    /// the hosts that the registry refers to.
+    pub(crate) authorities: Vec<PathBuf>,
+    /// Certificates that are shown to the host, each with its key, which may be in the same file.
+    pub(crate) clients: Vec<(PathBuf, PathBuf)>,
+    /// Whether the certificate of the host is not verified.
+    pub(crate) skip_verify: bool,
+}
+
+/// How a host is reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Access {
+    /// Which certificates are trusted and shown.
+    pub(crate) tls: Tls,
+    /// Headers of every request to the host.
+    pub(crate) headers: HeaderMap,
+    /// Maximum time that connecting may take, instead of the usual one.
+    pub(crate) connect: Option<Duration>,
+}
+
+/// A place that may have an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The name of the image there. Its host is that of the place, unless `url` has another one.
+    pub(crate) reference: FullName,
+    /// The URL of the API with its `/v2`, or `None` for `reference`'s host.
+    pub(crate) url: Option<Url>,
+    /// What the endpoint may be asked for.
+    pub(crate) may: Capabilities,
+    /// The registry that a mirror of containerd is asked for, as the query `ns`.
+    pub(crate) namespace: Option<String>,
+    /// How the host is reached.
+    pub(crate) access: Access,
+    pub(crate) scheme: Scheme,
+    /// Whether a file names the certificates, so that none are looked up.
+    pub(crate) names_its_trust: bool,
+}
+
+impl Endpoint {
+    /// Returns the registry that a name itself means.
+    pub fn of(reference: &FullName) -> Self {
+        Endpoint {
+            reference: reference.clone(),
+            url: None,
+            may: Capabilities::ALL,
+            namespace: None,
+            access: Access::default(),
+            scheme: Scheme::Usual,
+            names_its_trust: false,
+        }
+    }
+
+    /// Returns the host, with its port unless that is the usual one. Its login is used.
+    pub fn host(&self) -> String {
+        match &self.url {
+            Some(url) => origin::authority(url),
+            None => self.reference.host().to_owned(),
+        }
+    }
+
+    /// Returns the URL of the repository, by http or https.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the reference does not give a valid URL.
+    pub(crate) fn base(&self, scheme: &str) -> Result<Url> {
+        let repository = self.reference.repository();
+        let Some(root) = &self.url else {
+            return url(self.reference.host(), repository, scheme);
+        };
+        let path = root.path().trim_end_matches('/');
+        let authority = origin::authority(root);
+        parse(&format!("{scheme}://{authority}{path}/{repository}/"))
+    }
+}
+
+impl fmt::Display for Endpoint {
+    /// Writes the place, as messages name it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.url {
+            Some(url) => f.write_str(url.as_str()),
+            None => f.write_str(self.reference.host()),
+        }
+    }
+}
+
+/// Returns the URL of a repository of the registry that references call `host`, or of the registry
+/// as a whole if `repository` is empty.
+pub(crate) fn url(host: &str, repository: &str, scheme: &str) -> Result<Url> {
+    let host = hub::registry(host);
+    let end = if repository.is_empty() { "" } else { "/" };
+    parse(&format!("{scheme}://{host}/v2/{repository}{end}"))
+}
+
+fn parse(url: &str) -> Result<Url> {
+    url.parse()
+        .map_err(|error| Error::invalid(format!("invalid URL: {error}; correct the host")))
+}

@@ -1,0 +1,134 @@
+//! Reads the files of a configuration, and reports mistakes with their place.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use cas_core::{Context, Error, Result, limit};
+use serde::de::DeserializeOwned;
+
+/// A file of TOML.
+pub(super) struct Text<'a> {
+    path: &'a Path,
+    text: String,
+}
+
+impl<'a> Text<'a> {
+    /// Reads a file. Returns `None` if it is absent.
+    ///
+    /// # Errors
+    /// `OutOfRange` if it is larger than [`limit::HOSTS_FILE`]; `InvalidArgument` if it is not
+    /// UTF-8; errors of the file system.
+    pub(super) fn read(path: &'a Path) -> Result<Option<Self>> {
+        let Some(data) = bytes(path)? else {
+            return Ok(None);
+        };
+        let text = String::from_utf8(data);
+        let text = text.map_err(|_| mistake(path, None, "expected UTF-8, found other bytes"))?;
+        Ok(Some(Text { path, text }))
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(path: &'a Path, text: &str) -> Self {
+        let text = text.to_owned();
+        Text { path, text }
+    }
+
+    pub(super) fn path(&self) -> &'a Path {
+        self.path
+    }
+
+    /// Parses the file. Keys that the type does not have are ignored.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it does not parse.
+    pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T> {
+        toml::from_str(&self.text).map_err(|error| {
+            let line = error.span().map(|span| self.line(&span));
+            mistake(self.path, line, error.message())
+        })
+    }
+
+    /// Returns the error for a mistake at these bytes of the file.
+    pub(super) fn mistake(&self, at: &Range<usize>, what: impl fmt::Display) -> Error {
+        mistake(self.path, Some(self.line(at)), what)
+    }
+
+    fn line(&self, at: &Range<usize>) -> usize {
+        let before = self.text.as_bytes().get(..at.start).unwrap_or_default();
+        before.iter().filter(|byte| **byte == b'\n').count() + 1
+    }
+}
+
+/// Returns the error for a mistake in a file.
+pub(super) fn mistake(path: &Path, line: Option<usize>, what: impl fmt::Display) -> Error {
+    let line = line.map_or(String::new(), |line| format!("line {line}: "));
+    let what = what.to_string();
+    Error::invalid(format!("{line}{}; correct the file", what.trim_end()))
+        .operation("read")
+        .subject(path.display())
+}
+
+/// Returns the bytes of a file, or `None` if it is absent.
+///
+/// # Errors
+/// `OutOfRange` if it is larger than [`limit::HOSTS_FILE`]; errors of the file system.
+pub(super) fn bytes(path: &Path) -> Result<Option<Vec<u8>>> {
+    let read = || {
+        let file = match File::open(path) {
+            Err(error) if is_absent(&error) => return Ok(None),
+            opened => opened?,
+        };
+        let mut data = Vec::new();
+        file.take(limit::HOSTS_FILE + 1).read_to_end(&mut data)?;
+        if data.len() as u64 > limit::HOSTS_FILE {
+            let allowed = limit::HOSTS_FILE;
+            return Err(Error::out_of_range(format!(
+                "the file has more than {allowed} bytes; remove what it does not need"
+            )));
+        }
+        Ok(Some(data))
+    };
+    read().during("read", path.display())
+}
+
+/// Returns the paths in a directory whose names end with one of `ends`, in alphabetical order, or
+/// `None` if the directory is absent.
+///
+/// # Errors
+/// `OutOfRange` if it has more entries than [`limit::HOSTS_FILES`]; errors of the file system.
+pub(super) fn list(directory: &Path, ends: &[&str]) -> Result<Option<Vec<PathBuf>>> {
+    let list = || {
+        let entries = match fs::read_dir(directory) {
+            Err(error) if is_absent(&error) => return Ok(None),
+            opened => opened?,
+        };
+        let mut found = Vec::new();
+        for (number, entry) in entries.enumerate() {
+            if number >= limit::HOSTS_FILES {
+                let allowed = limit::HOSTS_FILES;
+                return Err(Error::out_of_range(format!(
+                    "the directory has more than {allowed} entries; remove what it does not need"
+                )));
+            }
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            if name.is_some_and(|name| ends.iter().any(|end| name.ends_with(end))) && !path.is_dir()
+            {
+                found.push(path);
+            }
+        }
+        found.sort();
+        Ok(Some(found))
+    };
+    list().during("read", directory.display())
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}

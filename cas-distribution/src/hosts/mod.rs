@@ -1,0 +1,196 @@
+//! Where an image is read from and pushed to on this machine: mirrors, trust and blocked names.
+//!
+//! The rules are those of the tools that own the files: `hosts.toml` of containerd,
+//! `registries.conf` of podman, and the certificates of docker and podman in `certs.d`.
+//! `docs/HOSTS.md` lists them.
+
+mod certificates;
+mod duration;
+mod endpoint;
+mod file;
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod fixtures_hosts_toml;
+#[cfg(test)]
+mod fixtures_registries_conf;
+mod hosts_toml;
+mod policy;
+mod prefix;
+mod registries_conf;
+mod registry_table;
+mod short_names;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use cas_core::Result;
+use cas_core::image::FullName;
+
+pub(crate) use certificates::{read as read_certificates, read_key};
+pub use endpoint::Endpoint;
+pub(crate) use endpoint::{Access, Scheme, Tls, url};
+
+use crate::runtime;
+use registries_conf::RegistriesConf;
+
+/// The files of this machine that say where images are read from and pushed to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Hosts {
+    /// Directories that have a directory with `hosts.toml` for a registry. The first one that has
+    /// it decides, before `registries.conf`.
+    pub directories: Vec<PathBuf>,
+    /// Directories that have a directory with certificates for a registry. The first one that has
+    /// it decides.
+    pub certificates: Vec<PathBuf>,
+    /// The file `registries.conf`.
+    pub registries_conf: Option<PathBuf>,
+    /// Directories of files that are read after `registries.conf`, in alphabetical order.
+    pub drop_ins: Vec<PathBuf>,
+    /// Files of certificates of authorities that are trusted, in addition to those of the system,
+    /// for every registry.
+    pub authorities: Vec<PathBuf>,
+    /// The file `policy.json`. Without it, every image is accepted.
+    pub policy: Option<PathBuf>,
+}
+
+impl Hosts {
+    /// Returns the places where containerd, docker and podman keep these files.
+    pub fn of_system() -> Self {
+        let environment = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        let home = environment("HOME").map(PathBuf::from);
+        let chosen = environment("CONTAINERS_REGISTRIES_CONF").map(PathBuf::from);
+        Hosts::of(home.as_deref(), chosen)
+    }
+
+    /// Returns the places for a user, whose environment may have `chosen` a `registries.conf`.
+    fn of(home: Option<&Path>, chosen: Option<PathBuf>) -> Self {
+        let own = home.map(|home| home.join(".config/containers"));
+        let in_own = |name: &str| own.as_ref().map(|own| own.join(name));
+        let system = Path::new("/etc/containers");
+        let [containerd, docker] =
+            ["/etc/containerd/certs.d", "/etc/docker/certs.d"].map(PathBuf::from);
+        let own_conf = in_own("registries.conf").filter(|conf| conf.exists());
+        let system_conf = Some(system.join("registries.conf")).filter(|conf| conf.exists());
+        // A user's own registries.conf replaces the system's, and its directory, too.
+        let is_system = chosen.is_some() || own_conf.is_none();
+        let drop_ins = is_system.then(|| system.join("registries.conf.d"));
+        let drop_ins = drop_ins.into_iter().chain(in_own("registries.conf.d"));
+        let certificates = in_own("certs.d").into_iter();
+        let of_others = [system.join("certs.d"), docker.clone(), containerd.clone()];
+        Hosts {
+            directories: vec![containerd, docker],
+            certificates: certificates.chain(of_others).collect(),
+            registries_conf: chosen.or(own_conf).or(system_conf),
+            drop_ins: drop_ins.collect(),
+            authorities: Vec::new(),
+            policy: policy::of_system(home),
+        }
+    }
+
+    /// Reads `hosts.toml` and certificates only from a directory with a directory for each
+    /// registry.
+    #[must_use]
+    pub fn with_directory(mut self, directory: PathBuf) -> Self {
+        self.certificates = vec![directory.clone()];
+        self.directories = vec![directory];
+        self
+    }
+
+    /// Sets [`registries_conf`](Self::registries_conf), which must exist. As with podman, drop-ins
+    /// are still read.
+    #[must_use]
+    pub fn with_registries_conf(mut self, file: PathBuf) -> Self {
+        self.registries_conf = Some(file);
+        self
+    }
+
+    /// Adds a file to [`authorities`](Self::authorities).
+    #[must_use]
+    pub fn with_authority(mut self, file: PathBuf) -> Self {
+        self.authorities.push(file);
+        self
+    }
+
+    /// Sets [`policy`](Self::policy), which must exist.
+    #[must_use]
+    pub fn with_policy(mut self, file: PathBuf) -> Self {
+        self.policy = Some(file);
+        self
+    }
+
+    /// Returns the names that a typed name may mean, in the order in which they are tried. If it
+    /// has no host, `registries.conf` completes it. If that has neither an alias nor registries to
+    /// search, Docker Hub is meant.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it is not a name; `FailedPrecondition` if several registries would be
+    /// searched, and the mode is `enforcing`; errors of the files as [`Hosts::endpoints`].
+    pub async fn expand(&self, typed: &str) -> Result<Vec<FullName>> {
+        let (hosts, typed) = (self.clone(), typed.to_owned());
+        runtime::blocking(move || hosts.registries()?.short_names.expand(&typed)).await
+    }
+
+    /// Checks that the policy accepts an image of this name.
+    ///
+    /// # Errors
+    /// `Denied` if it rejects the image; `Unsupported` if it requires a signature, which this
+    /// version does not verify; `InvalidArgument` for a file that does not parse; errors of the
+    /// file system.
+    pub async fn check_policy(&self, reference: &FullName) -> Result<()> {
+        let (policy, reference) = (self.policy.clone(), reference.clone());
+        runtime::blocking(move || match policy {
+            Some(path) => policy::check(&path, &reference),
+            None => Ok(()),
+        })
+        .await
+    }
+
+    /// Returns the endpoints for a name, in the order in which they are tried. The registry itself
+    /// is usually the last one.
+    ///
+    /// # Errors
+    /// `Denied` if `registries.conf` blocks the name; `InvalidArgument` for a file that does not
+    /// parse or contradicts itself, with its path and line; `OutOfRange` for a file larger than
+    /// [`limit::HOSTS_FILE`](cas_core::limit::HOSTS_FILE); errors of the file system.
+    pub async fn endpoints(&self, reference: &FullName) -> Result<Vec<Endpoint>> {
+        let (hosts, reference) = (self.clone(), reference.clone());
+        runtime::blocking(move || hosts.find(&reference)).await
+    }
+
+    fn find(&self, reference: &FullName) -> Result<Vec<Endpoint>> {
+        let mut found = match hosts_toml::find(&self.directories, reference)? {
+            Some(endpoints) => endpoints,
+            None => self.registries()?.endpoints(reference)?,
+        };
+        for endpoint in &mut found {
+            let host = endpoint.host();
+            if !endpoint.names_its_trust {
+                certificates::add(&self.certificates, &host, &mut endpoint.access.tls)?;
+            }
+            let authorities = &mut endpoint.access.tls.authorities;
+            authorities.extend(self.authorities.iter().cloned());
+        }
+        Ok(found)
+    }
+
+    fn registries(&self) -> Result<RegistriesConf> {
+        registries_conf::load(self.registries_conf.as_deref(), &self.drop_ins)
+    }
+
+    /// Returns how a registry itself is reached, without `hosts.toml` and `registries.conf`.
+    ///
+    /// # Errors
+    /// As [`Hosts::endpoints`].
+    pub(crate) async fn access(&self, host: &str) -> Result<Access> {
+        let (directories, host) = (self.certificates.clone(), host.to_owned());
+        runtime::blocking(move || {
+            let mut access = Access::default();
+            certificates::add(&directories, &host, &mut access.tls)?;
+            Ok(access)
+        })
+        .await
+    }
+}

@@ -1,0 +1,197 @@
+//! `policy.json`: which images podman accepts, as far as that needs no signatures.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use cas_core::image::FullName;
+use cas_core::{Error, ErrorKind, Result};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{file, prefix};
+
+/// The transport of registries.
+const REGISTRIES: &str = "docker";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    default: Vec<Requirement>,
+    #[serde(default)]
+    transports: BTreeMap<String, BTreeMap<String, Vec<Requirement>>>,
+}
+
+/// What an image must meet. All of a list must be met.
+#[derive(Deserialize)]
+struct Requirement {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(flatten)]
+    rest: BTreeMap<String, Value>,
+}
+
+/// Checks that the policy in a file accepts images of this name.
+///
+/// # Errors
+/// `Denied` if it rejects them; `Unsupported` if it requires signatures, which this version does
+/// not verify; `NotFound` if the file is absent; `InvalidArgument` if it does not parse, as podman
+/// requires; errors of the file system.
+pub(super) fn check(path: &Path, reference: &FullName) -> Result<()> {
+    let data = file::bytes(path)?.ok_or_else(|| {
+        let error = Error::not_found("policy.json is absent; check its path");
+        error.operation("read").subject(path.display())
+    })?;
+    let document: Document = serde_json::from_slice(&data).map_err(|error| {
+        let line = Some(error.line()).filter(|line| *line > 0);
+        file::mistake(path, line, error)
+    })?;
+    let mut lists = document.transports.values().flat_map(BTreeMap::values);
+    if document.default.is_empty() || lists.any(Vec::is_empty) {
+        let what = "a list of requirements is empty; expected [{\"type\": \"reject\"}] or others";
+        return Err(file::mistake(path, None, what));
+    }
+    let scopes = document.transports.get(REGISTRIES);
+    let (scope, requirements) = scopes
+        .and_then(|scopes| most_specific(scopes, reference))
+        .unwrap_or(("default", &document.default));
+    for requirement in requirements {
+        requirement
+            .check(path, scope)
+            .map_err(|error| error.operation("check the policy of").subject(reference))?;
+    }
+    Ok(())
+}
+
+/// Returns the scope that is for the fewest names and for this one, with its requirements.
+fn most_specific<'a>(
+    scopes: &'a BTreeMap<String, Vec<Requirement>>,
+    reference: &FullName,
+) -> Option<(&'a str, &'a Vec<Requirement>)> {
+    let name = prefix::compared(reference);
+    let is_for = |scope: &str| scope.is_empty() || prefix::rest(&name, scope).is_some();
+    let matching = scopes.iter().filter(|(scope, _)| is_for(scope));
+    // A host is for fewer names than a wildcard, which is for fewer than the transport's default.
+    let rank = |scope: &str| match scope.bytes().next() {
+        None => 0,
+        Some(b'*') => 1,
+        Some(_) => 2,
+    };
+    let best = matching.max_by_key(|(scope, _)| (rank(scope), scope.len()));
+    best.map(|(scope, requirements)| (scope.as_str(), requirements))
+}
+
+impl Requirement {
+    fn check(&self, path: &Path, scope: &str) -> Result<()> {
+        let by = format!("{scope:?} of {}", path.display());
+        match self.kind.as_str() {
+            "insecureAcceptAnything" | "reject" if !self.rest.is_empty() => {
+                let unknown = self.rest.keys().next().map_or("", String::as_str);
+                let what = format!(
+                    "{:?} of {scope:?} has the unknown key {unknown:?}",
+                    self.kind
+                );
+                Err(file::mistake(path, None, what))
+            }
+            "insecureAcceptAnything" => Ok(()),
+            "reject" => Err(Error::new(
+                ErrorKind::Denied,
+                format!("{by} rejects the image; change the policy to accept it"),
+            )),
+            kind => Err(Error::unsupported(format!(
+                "{by} requires {kind:?}, which this version does not verify; pull the image with \
+                 podman or skopeo, or name another policy with --policy-file"
+            ))),
+        }
+    }
+}
+
+/// Returns podman's file: that of the user, otherwise that of the system, or `None` if there is
+/// none.
+pub(super) fn of_system(home: Option<&Path>) -> Option<PathBuf> {
+    let own = home.map(|home| home.join(".config/containers/policy.json"));
+    let system = PathBuf::from("/etc/containers/policy.json");
+    own.into_iter().chain([system]).find(|path| path.exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn checked(policy: &str, name: &str) -> Result<(), String> {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("policy.json");
+        fs::write(&path, policy).unwrap();
+        check(&path, &name.parse().unwrap()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_most_specific_scope_decides() {
+        let policy = r#"{"default": [{"type": "reject"}], "transports": {
+            "docker": {
+                "docker.io/openshift": [{"type": "insecureAcceptAnything"}],
+                "docker.io/library/busybox": [{"type": "insecureAcceptAnything"}],
+                "docker.io/library/busybox:bad": [{"type": "reject"}],
+                "*.temporary.test": [{"type": "insecureAcceptAnything"}],
+                "b.temporary.test": [{"type": "reject"}],
+                "signed.test:5000/a": [{"type": "sigstoreSigned", "keyPath": "/k"}],
+                "both.test": [{"type": "insecureAcceptAnything"}, {"type": "reject"}]
+            },
+            "dir": {"": [{"type": "insecureAcceptAnything"}]}
+        }}"#;
+        for name in [
+            "openshift/a",
+            "busybox",
+            "busybox:1",
+            "a.temporary.test/x:1",
+        ] {
+            checked(policy, name).unwrap();
+        }
+        for (name, scope) in [
+            ("alpine", "\"default\""),
+            ("openshifty/a", "\"default\""),
+            ("busybox:bad", "busybox:bad\""),
+            ("b.temporary.test/x", "\"b.temporary.test\""),
+            ("temporary.test/x", "\"default\""),
+            ("both.test/x", "\"both.test\""),
+        ] {
+            let said = checked(policy, name).unwrap_err();
+            assert!(
+                said.contains(scope) && said.contains("rejects the image"),
+                "{name}: {said}"
+            );
+        }
+        let said = checked(policy, "signed.test:5000/a/b").unwrap_err();
+        assert!(said.contains("requires \"sigstoreSigned\""), "{said}");
+        let policy = r#"{"default": [{"type": "reject"}], "transports": {"docker":
+            {"": [{"type": "insecureAcceptAnything"}], "*.x.test": [{"type": "reject"}]}}}"#;
+        checked(policy, "y.test/a").unwrap();
+        checked(policy, "a.x.test/a").unwrap_err();
+    }
+
+    #[test]
+    fn mistakes_are_refused_as_by_podman() {
+        for (policy, expected) in [
+            ("{}", "missing field `default`"),
+            (r#"{"default": []}"#, "a list of requirements is empty"),
+            (
+                r#"{"default": [{"type": "reject", "x": 1}]}"#,
+                "unknown key \"x\"",
+            ),
+            (r#"{"default": [{}]}"#, "missing field `type`"),
+            ("{\n\"other\": 1}", "line 2: unknown field `other`"),
+            (
+                r#"{"default": [{"type": "reject"}], "default": []}"#,
+                "duplicate field",
+            ),
+            ("", "line 1: EOF"),
+        ] {
+            let said = checked(policy, "busybox").unwrap_err();
+            assert!(
+                said.contains(expected) && said.contains("policy.json"),
+                "{policy}: {said}"
+            );
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! podman's `registries.conf`, with its drop-ins.
+//!
+//! A table of a later file replaces one with the same prefix. The first format, which only has
+//! lists of hosts, is read as well, but not in drop-ins.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use cas_core::image::FullName;
+use cas_core::{Error, Result};
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::endpoint::Endpoint;
+use super::file::{self, Text};
+use super::prefix;
+use super::registry_table::{Registry, Table};
+use super::short_names::ShortNames;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Document {
+    #[serde(default)]
+    registry: Vec<Spanned<Table>>,
+    unqualified_search_registries: Option<Spanned<Vec<String>>>,
+    short_name_mode: Option<Spanned<String>>,
+    #[serde(default)]
+    aliases: BTreeMap<Spanned<String>, String>,
+    /// The first format.
+    registries: Option<Spanned<Lists>>,
+}
+
+/// The first format: lists of hosts.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Lists {
+    search: List,
+    insecure: List,
+    block: List,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct List {
+    registries: Vec<String>,
+}
+
+/// What the files say.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct RegistriesConf {
+    registries: Vec<Registry>,
+    pub(super) short_names: ShortNames,
+}
+
+/// Reads `registries.conf` and the files of its drop-in directories that end with `.conf`.
+///
+/// # Errors
+/// `NotFound` if `conf` is absent; `InvalidArgument` for a file that does not parse, mixes both
+/// formats or contradicts itself; errors of the file system.
+pub(super) fn load(conf: Option<&Path>, drop_ins: &[PathBuf]) -> Result<RegistriesConf> {
+    let mut found = RegistriesConf::default();
+    if let Some(path) = conf {
+        let text = Text::read(path)?.ok_or_else(|| {
+            Error::not_found("registries.conf is absent; check its path")
+                .operation("read")
+                .subject(path.display())
+        })?;
+        found.add(&text, false)?;
+    }
+    for directory in drop_ins {
+        for path in file::list(directory, &[".conf"])?.unwrap_or_default() {
+            // A file may have been removed since the directory was listed.
+            if let Some(text) = Text::read(&path)? {
+                found.add(&text, true)?;
+            }
+        }
+    }
+    Ok(found)
+}
+
+impl RegistriesConf {
+    /// Returns the endpoints for a name: those of the table with the longest prefix, or the
+    /// registry itself if there is none.
+    ///
+    /// # Errors
+    /// As [`Registry::endpoints`].
+    pub(super) fn endpoints(&self, reference: &FullName) -> Result<Vec<Endpoint>> {
+        let name = prefix::compared(reference);
+        let matching = self.registries.iter();
+        let matching = matching.filter(|one| prefix::rest(&name, &one.prefix).is_some());
+        match matching.max_by_key(|one| one.prefix.len()) {
+            Some(registry) => registry.endpoints(reference),
+            None => Ok(vec![Endpoint::of(reference)]),
+        }
+    }
+
+    pub(super) fn add(&mut self, text: &Text, is_drop_in: bool) -> Result<()> {
+        let document: Document = text.parse()?;
+        let mut tables = Vec::new();
+        for table in document.registry {
+            let at = table.span();
+            tables.push((table.into_inner(), at));
+        }
+        if let Some(lists) = document.registries {
+            let at = lists.span();
+            if is_drop_in {
+                let what = "expected [[registry]] tables, because this is a drop-in; found the \
+                            first format";
+                return Err(text.mistake(&at, what));
+            }
+            if !tables.is_empty() || document.unqualified_search_registries.is_some() {
+                let what = "the file mixes the first format, [registries.…], with the second one; \
+                            use [[registry]] tables only";
+                return Err(text.mistake(&at, what));
+            }
+            let searched = lists.get_ref().search.registries.clone();
+            self.short_names.search(searched, text, &at)?;
+            tables = lists
+                .get_ref()
+                .tables()
+                .into_iter()
+                .map(|table| (table, at.clone()))
+                .collect();
+        }
+        if let Some(hosts) = document.unqualified_search_registries {
+            let at = hosts.span();
+            self.short_names.search(hosts.into_inner(), text, &at)?;
+        }
+        if let Some(mode) = document.short_name_mode {
+            self.short_names.mode(mode.get_ref(), text, &mode.span())?;
+        }
+        for (name, value) in document.aliases {
+            self.short_names
+                .alias(name.get_ref(), value, text, &name.span())?;
+        }
+        let mut new: Vec<Registry> = Vec::new();
+        for (table, at) in tables {
+            let registry = table.check(text, &at)?;
+            if let Some(what) = new.iter().find_map(|one| one.contradicts(&registry)) {
+                let what = format!("another [[registry]] of this location has another {what:?}");
+                return Err(text.mistake(&at, what));
+            }
+            // In one file, the first table of a prefix counts.
+            if new.iter().all(|one| one.prefix != registry.prefix) {
+                new.push(registry);
+            }
+        }
+        self.registries
+            .retain(|old| new.iter().all(|one| one.prefix != old.prefix));
+        self.registries.extend(new);
+        Ok(())
+    }
+}
+
+impl Lists {
+    /// Returns a table for each host that is listed.
+    fn tables(&self) -> Vec<Table> {
+        let mut hosts: Vec<&String> = Vec::new();
+        for host in self
+            .block
+            .registries
+            .iter()
+            .chain(&self.insecure.registries)
+        {
+            if !hosts.contains(&host) {
+                hosts.push(host);
+            }
+        }
+        let table = |host: &String| {
+            let mut table = Table::of_list(host);
+            if self.block.registries.contains(host) {
+                table.block();
+            }
+            if self.insecure.registries.contains(host) {
+                table.trust();
+            }
+            table
+        };
+        hosts.into_iter().map(table).collect()
+    }
+}

@@ -1,0 +1,138 @@
+//! Names without a host, as `registries.conf` completes them.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use cas_core::image::FullName;
+use cas_core::{Error, Result};
+
+use super::file::Text;
+
+/// What is done with a name that several registries may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// It is refused.
+    Enforcing,
+    /// They are tried in their order.
+    All,
+}
+
+/// What the files say of names without a host.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct ShortNames {
+    aliases: BTreeMap<String, String>,
+    /// Hosts that are tried in their order.
+    search: Vec<String>,
+    mode: Option<Mode>,
+    /// The file that lists `search`, for messages.
+    file: String,
+}
+
+impl ShortNames {
+    /// Replaces the registries that are searched, as a later file does.
+    pub(super) fn search(
+        &mut self,
+        hosts: Vec<String>,
+        text: &Text,
+        at: &Range<usize>,
+    ) -> Result<()> {
+        for host in &hosts {
+            let is_host = format!("{host}/a").parse::<FullName>();
+            if !is_host.is_ok_and(|name| name.host() == host) {
+                let what = format!("expected hosts to search, found {host:?}");
+                return Err(text.mistake(at, what));
+            }
+        }
+        self.search = hosts;
+        self.file = text.path().display().to_string();
+        Ok(())
+    }
+
+    /// Replaces the mode, as a later file does.
+    pub(super) fn mode(&mut self, mode: &str, text: &Text, at: &Range<usize>) -> Result<()> {
+        self.mode = match mode {
+            "" => return Ok(()),
+            "enforcing" => Some(Mode::Enforcing),
+            "permissive" | "disabled" => Some(Mode::All),
+            other => {
+                let what = "expected short-name-mode to be enforcing, permissive or disabled";
+                let what = format!("{what}, found {other:?}");
+                return Err(text.mistake(at, what));
+            }
+        };
+        Ok(())
+    }
+
+    /// Adds an alias, or removes it if it stands for nothing.
+    pub(super) fn alias(
+        &mut self,
+        name: &str,
+        value: String,
+        text: &Text,
+        at: &Range<usize>,
+    ) -> Result<()> {
+        let is_short = without_host(name) && untagged(name) == name;
+        let is_full = value.is_empty() || !without_host(&value) && untagged(&value) == value;
+        if !is_short || !is_full {
+            let what = format!(
+                "expected an alias \"NAME\" = \"HOST/REPOSITORY\" without tags, found {name:?} = \
+                 {value:?}"
+            );
+            return Err(text.mistake(at, what));
+        }
+        self.aliases.remove(name);
+        if !value.is_empty() {
+            self.aliases.insert(name.to_owned(), value);
+        }
+        Ok(())
+    }
+
+    /// Returns the names that a typed name may mean, in the order in which they are tried.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it is not a name; `FailedPrecondition` if it may mean several and the
+    /// mode does not allow that.
+    pub(super) fn expand(&self, typed: &str) -> Result<Vec<FullName>> {
+        let as_docker: FullName = typed.parse()?;
+        if !without_host(typed) {
+            return Ok(vec![as_docker]);
+        }
+        let name = untagged(typed);
+        if let Some(alias) = self.aliases.get(name) {
+            return Ok(vec![format!("{alias}{}", &typed[name.len()..]).parse()?]);
+        }
+        if self.search.len() > 1 && self.mode == Some(Mode::Enforcing) {
+            let full = self.search.iter().map(|host| format!("{host}/{typed}"));
+            return Err(Error::precondition(format!(
+                "{} searches several registries for a name without a host, and does not allow to \
+                 try all; use one of {}",
+                self.file,
+                full.collect::<Vec<_>>().join(", ")
+            ))
+            .subject(typed));
+        }
+        if self.search.is_empty() {
+            return Ok(vec![as_docker]);
+        }
+        let found = self
+            .search
+            .iter()
+            .map(|host| format!("{host}/{typed}").parse());
+        found.collect()
+    }
+}
+
+/// Returns whether a name has no host.
+fn without_host(name: &str) -> bool {
+    let first = name.split_once('/').map(|(first, _)| first);
+    first.is_none_or(|first| first != "localhost" && !first.contains(['.', ':']))
+}
+
+/// Returns a name without its tag and its digest.
+fn untagged(name: &str) -> &str {
+    let name = name.split_once('@').map_or(name, |(name, _)| name);
+    match name.rsplit_once(':') {
+        Some((rest, tag)) if !tag.contains('/') => rest,
+        _ => name,
+    }
+}

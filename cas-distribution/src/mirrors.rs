@@ -1,0 +1,269 @@
+//! The places that may have an image, as one repository: what one place lacks comes from the next.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use cas_core::sync::lock;
+use cas_core::transfer::{Content, DocumentName, Fetcher, Pieces, Pusher};
+use cas_core::{Descriptor, Error, ErrorKind, Result};
+use futures_util::{StreamExt, stream};
+use tokio::sync::OnceCell;
+
+use crate::client::{Client, Options};
+use crate::hosts::Endpoint;
+
+/// A registry and its mirrors. Cheap to clone.
+///
+/// A request goes to the endpoints that may answer it, in their order. If one fails, the next one
+/// is asked. A read that fails in the middle continues there at the byte where it ended.
+#[derive(Clone)]
+pub struct Mirrors(Arc<[Place]>);
+
+struct Place {
+    endpoint: Endpoint,
+    options: Options,
+    /// The client, once the endpoint was asked for anything.
+    client: OnceCell<Client>,
+    /// Whether the endpoint did not answer, so that it is asked last.
+    is_down: AtomicBool,
+    /// Why the endpoint was passed over.
+    warning: Mutex<Option<String>>,
+}
+
+impl Mirrors {
+    /// Returns the repository for endpoints of one image, each with its options. This makes no
+    /// request.
+    pub fn new(endpoints: impl IntoIterator<Item = (Endpoint, Options)>) -> Self {
+        let mut endpoints: Vec<_> = endpoints.into_iter().collect();
+        let last = endpoints
+            .iter()
+            .rposition(|(endpoint, _)| endpoint.may.pull);
+        for (_, options) in endpoints.iter_mut().take(last.unwrap_or_default()) {
+            // What fails is not repeated: the next one is asked instead.
+            options.timeouts.repeat = Duration::ZERO;
+        }
+        let places = endpoints.into_iter().map(|(endpoint, options)| Place {
+            endpoint,
+            options,
+            client: OnceCell::new(),
+            is_down: AtomicBool::new(false),
+            warning: Mutex::default(),
+        });
+        Mirrors(places.collect())
+    }
+
+    /// Returns the message about a login that was withheld from a token service, if one was; as
+    /// [`Client::withheld`].
+    pub async fn withheld(&self) -> Option<String> {
+        for place in self.0.iter() {
+            if let Some(client) = place.client.get()
+                && let Some(withheld) = client.withheld().await
+            {
+                return Some(withheld);
+            }
+        }
+        None
+    }
+
+    /// Returns the warnings so far: about endpoints that were passed over because they failed, and
+    /// credential helpers that were skipped.
+    pub fn warnings(&self) -> Vec<String> {
+        let of_place = |place: &Place| {
+            let logins = place.client.get().map_or(&[][..], Client::warnings);
+            let passed_over = lock(&place.warning).clone();
+            passed_over
+                .into_iter()
+                .chain(logins.iter().cloned())
+                .collect::<Vec<_>>()
+        };
+        self.0.iter().flat_map(of_place).collect()
+    }
+
+    /// Returns the numbers of the places that `may` be asked, those that did not answer last.
+    fn order(&self, may: impl Fn(&Endpoint) -> bool) -> VecDeque<usize> {
+        let able = |number: &usize| may(&self.0[*number].endpoint);
+        let is_down = |number: &usize| self.0[*number].is_down.load(Ordering::Relaxed);
+        let able: Vec<usize> = (0..self.0.len()).filter(able).collect();
+        let (down, up): (Vec<_>, Vec<_>) = able.into_iter().partition(is_down);
+        up.into_iter().chain(down).collect()
+    }
+
+    async fn client(&self, number: usize) -> Result<&Client> {
+        let place = &self.0[number];
+        let connect = || Client::at(place.endpoint.clone(), place.options.clone());
+        place.client.get_or_try_init(connect).await
+    }
+
+    /// Notes that a place failed, and that the next one is asked. Returns the error if no other
+    /// place can help.
+    fn pass_over(&self, number: usize, error: Error, is_last: bool) -> Result<()> {
+        let place = &self.0[number];
+        if error.kind() == ErrorKind::Unavailable {
+            place.is_down.store(true, Ordering::Relaxed);
+        }
+        let is_theirs = matches!(
+            error.kind(),
+            ErrorKind::NotFound
+                | ErrorKind::Unavailable
+                | ErrorKind::Denied
+                | ErrorKind::Corrupt
+                | ErrorKind::Unsupported
+                | ErrorKind::OutOfRange
+        );
+        if is_last || !is_theirs {
+            return Err(error);
+        }
+        // A mirror need not have everything.
+        if error.kind() != ErrorKind::NotFound {
+            let warning = format!("{} was passed over: {error}", place.endpoint);
+            lock(&place.warning).get_or_insert(warning);
+        }
+        Ok(())
+    }
+
+    /// Returns the client that images are pushed by.
+    async fn pushing(&self) -> Result<&Client> {
+        match self.order(|endpoint| endpoint.may.push).front() {
+            Some(number) => self.client(*number).await,
+            None => Err(unable("push")),
+        }
+    }
+}
+
+#[async_trait]
+impl Fetcher for Mirrors {
+    async fn resolve(&self) -> Result<Descriptor> {
+        // A digest is not resolved, but checked.
+        let may = |endpoint: &Endpoint| match endpoint.reference.digest() {
+            Some(_) => endpoint.may.pull,
+            None => endpoint.may.resolve,
+        };
+        let mut left = self.order(may);
+        while let Some(number) = left.pop_front() {
+            let resolved = match self.client(number).await {
+                Ok(client) => client.resolve().await,
+                Err(error) => Err(error),
+            };
+            match resolved {
+                Ok(descriptor) => return Ok(descriptor),
+                Err(error) => self.pass_over(number, error, left.is_empty())?,
+            }
+        }
+        Err(unable("resolve"))
+    }
+
+    async fn fetch(&self, descriptor: &Descriptor, range: Range<u64>) -> Result<Pieces> {
+        let mut reading = Reading {
+            mirrors: self.clone(),
+            descriptor: descriptor.clone(),
+            rest: range,
+            left: self.order(|endpoint| endpoint.may.pull),
+            from: 0,
+        };
+        let pieces = reading.open().await?;
+        let pieces = stream::unfold(Some((reading, pieces)), |state| async move {
+            let (mut reading, mut pieces) = state?;
+            let piece = reading.next(&mut pieces).await?;
+            let state = piece.is_ok().then_some((reading, pieces));
+            Some((piece, state))
+        });
+        Ok(pieces.boxed())
+    }
+
+    fn serves_ranges(&self) -> bool {
+        let order = self.order(|endpoint| endpoint.may.pull);
+        let client = order
+            .front()
+            .and_then(|number| self.0[*number].client.get());
+        client.is_none_or(Fetcher::serves_ranges)
+    }
+}
+
+/// A range of some content that is being read.
+struct Reading {
+    mirrors: Mirrors,
+    descriptor: Descriptor,
+    /// What was not read yet.
+    rest: Range<u64>,
+    /// The places that were not asked yet.
+    left: VecDeque<usize>,
+    /// The place that is read from.
+    from: usize,
+}
+
+impl Reading {
+    /// Requests the rest from the next place that has it.
+    async fn open(&mut self) -> Result<Pieces> {
+        while let Some(number) = self.left.pop_front() {
+            let opened = match self.mirrors.client(number).await {
+                Ok(client) => client.fetch(&self.descriptor, self.rest.clone()).await,
+                Err(error) => Err(error),
+            };
+            match opened {
+                Ok(pieces) => {
+                    self.from = number;
+                    return Ok(pieces);
+                }
+                Err(error) => self
+                    .mirrors
+                    .pass_over(number, error, self.left.is_empty())?,
+            }
+        }
+        Err(unable("pull"))
+    }
+
+    /// Returns the next piece. If the place fails, it comes from another one.
+    async fn next(&mut self, pieces: &mut Pieces) -> Option<Result<Bytes>> {
+        loop {
+            match pieces.next().await? {
+                Ok(piece) => {
+                    self.rest.start += piece.len() as u64;
+                    return Some(Ok(piece));
+                }
+                Err(error) => {
+                    let is_last = self.left.is_empty() || self.rest.is_empty();
+                    if let Err(error) = self.mirrors.pass_over(self.from, error, is_last) {
+                        return Some(Err(error));
+                    }
+                }
+            }
+            match self.open().await {
+                Ok(opened) => *pieces = opened,
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Pusher for Mirrors {
+    async fn exists(&self, descriptor: &Descriptor) -> Result<bool> {
+        self.pushing().await?.exists(descriptor).await
+    }
+
+    async fn push(&self, descriptor: &Descriptor, content: Content) -> Result<()> {
+        self.pushing().await?.push(descriptor, content).await
+    }
+
+    async fn push_document(
+        &self,
+        descriptor: &Descriptor,
+        data: Bytes,
+        name: DocumentName,
+    ) -> Result<()> {
+        let client = self.pushing().await?;
+        client.push_document(descriptor, data, name).await
+    }
+}
+
+/// Returns the error for an operation that no endpoint may do.
+fn unable(what: &str) -> Error {
+    Error::precondition(format!(
+        "no host in hosts.toml has the capability {what:?}; add it to one"
+    ))
+}

@@ -1,0 +1,111 @@
+//! Which servers are trusted, and which certificates are shown to them.
+
+use std::sync::Arc;
+
+use cas_core::{Error, Result};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{self, CryptoProvider, ring};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{
+    ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    WantsVerifier,
+};
+use rustls_platform_verifier::Verifier;
+
+use crate::error;
+use crate::hosts::{Tls, read_certificates, read_key};
+
+/// Returns the configuration of a client for plain http, which needs no root certificates.
+///
+/// # Errors
+/// `Unavailable` if the TLS library fails.
+pub(crate) fn unused() -> Result<ClientConfig> {
+    let roots = begin()?.with_root_certificates(RootCertStore::empty());
+    Ok(roots.with_no_client_auth())
+}
+
+/// Returns the configuration for servers. They are trusted as the system and `tls` say. Only the
+/// registry's `own` host may be trusted without verification, and gets certificates of clients.
+///
+/// # Errors
+/// `Unavailable` if the root certificates of this system cannot be read; errors of the files that
+/// `tls` names.
+pub(crate) fn config(tls: &Tls, own: bool) -> Result<ClientConfig> {
+    let provider = Arc::new(ring::default_provider());
+    let verifier: Arc<dyn ServerCertVerifier> = if own && tls.skip_verify {
+        Arc::new(Unverified(provider))
+    } else {
+        let mut authorities = Vec::new();
+        for path in &tls.authorities {
+            authorities.extend(read_certificates(path)?);
+        }
+        let verifier = Verifier::new_with_extra_roots(authorities, provider);
+        Arc::new(verifier.map_err(|error| error::tls(&error))?)
+    };
+    let trusting = begin()?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let Some((certificate, key)) = tls.clients.first().filter(|_| own) else {
+        return Ok(trusting.with_no_client_auth());
+    };
+    let (chain, secret) = (read_certificates(certificate)?, read_key(key)?);
+    trusting
+        .with_client_auth_cert(chain, secret)
+        .map_err(|error| {
+            let why = format!(
+                "the certificate does not go with the key {}: {error}",
+                key.display()
+            );
+            Error::invalid(format!("{why}; replace one of them"))
+                .operation("read")
+                .subject(certificate.display())
+        })
+}
+
+/// Returns the beginning of a configuration that uses ring.
+fn begin() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>> {
+    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error::tls(&error))
+}
+
+/// Trusts every certificate, if its holder has the key.
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

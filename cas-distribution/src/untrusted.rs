@@ -1,0 +1,47 @@
+//! What to do if the certificate of a server is not trusted.
+
+use std::error::Error;
+use std::io;
+
+use reqwest::Url;
+use rustls::CertificateError;
+
+use crate::origin::authority;
+
+/// Returns what to do if a connection to `url` failed because its certificate is not trusted, or
+/// `None` if it failed for another reason.
+pub(crate) fn advice(error: &(dyn Error + 'static), url: &Url) -> Option<String> {
+    let mut cause = Some(error);
+    let wrong = loop {
+        match certificate_error(cause?) {
+            Some(found) => break found,
+            None => cause = cause?.source(),
+        }
+    };
+    let host = authority(url);
+    Some(match wrong {
+        CertificateError::UnknownIssuer => format!(
+            "put the certificate of its authority into /etc/containers/certs.d/{host}/ca.crt, or \
+             name it with --ca FILE"
+        ),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "its operator must renew the certificate; check the clock of this machine, too".into()
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "use the name of the host that its certificate is for".into()
+        }
+        _ => "its operator must correct the certificate".into(),
+    })
+}
+
+/// Returns what is wrong with a certificate, if that is the cause.
+fn certificate_error<'a>(mut cause: &'a (dyn Error + 'static)) -> Option<&'a CertificateError> {
+    // An error of I/O passes over the error in it when it is asked for its source.
+    while let Some(of_system) = cause.downcast_ref::<io::Error>() {
+        cause = of_system.get_ref()?;
+    }
+    match cause.downcast_ref::<rustls::Error>()? {
+        rustls::Error::InvalidCertificate(error) => Some(error),
+        _ => None,
+    }
+}

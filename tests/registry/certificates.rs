@@ -1,0 +1,107 @@
+//! Whom `cas` trusts: files with authorities, certificates of clients, and hosts that are not
+//! verified.
+
+use std::fs;
+use std::process::Command;
+
+use super::cas;
+use crate::common::docker::{PROGRAM, Registry};
+use crate::common::shop::{GZIP, Shop};
+use crate::common::{can, fails, ok};
+
+/// Starts a registry with a certificate that the system does not trust.
+fn encrypted() -> Option<(Shop, Registry)> {
+    if !can(&["skopeo", PROGRAM, "openssl"]) {
+        return None;
+    }
+    let shop = Shop::open();
+    let registry = Registry::encrypted(shop.scratch.path());
+    Some((shop, registry))
+}
+
+#[test]
+fn an_unknown_issuer_says_where_its_certificate_belongs() {
+    let Some((shop, registry)) = encrypted() else {
+        return;
+    };
+    let there = registry.at("app:1");
+    let push = || {
+        let mut push = cas(&shop.root, shop.scratch.path());
+        push.args(["push", GZIP, &there]);
+        push
+    };
+    let said = fails(&mut push(), 7);
+    let place = format!("/etc/containers/certs.d/{}/ca.crt", registry.host);
+    assert!(
+        said.contains(&place) && said.contains("--ca FILE"),
+        "{said}"
+    );
+    let certificate = shop.path("certificate.pem");
+    ok(push().arg("--ca").arg(&certificate));
+    // Where podman keeps it, for the user alone.
+    let own = shop.path(".config/containers/certs.d").join(&registry.host);
+    fs::create_dir_all(&own).unwrap();
+    fs::copy(&certificate, own.join("ca.crt")).unwrap();
+    ok(&mut push());
+    fs::write(own.join("ca.crt"), "nothing").unwrap();
+    let said = fails(&mut push(), 2);
+    assert!(
+        said.contains("ca.crt") && said.contains("expected certificates in PEM form"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_host_is_not_verified_only_if_a_file_says_so() {
+    let Some((shop, registry)) = encrypted() else {
+        return;
+    };
+    let there = registry.at("app:1");
+    let conf = |host: &str| {
+        let text = format!("[[registry]]\nlocation = \"{host}\"\ninsecure = true\n");
+        fs::write(shop.path("registries.conf"), text).unwrap();
+    };
+    let push = || -> Command {
+        let mut push = cas(&shop.root, shop.scratch.path());
+        push.args(["push", GZIP, &there, "--registries-conf"]);
+        push.arg(shop.path("registries.conf"));
+        push
+    };
+    conf("127.0.0.1:1");
+    fails(&mut push(), 7);
+    conf(&registry.host);
+    ok(&mut push());
+    let directory = shop.path("hosts").join(&registry.host);
+    fs::create_dir_all(&directory).unwrap();
+    let text = format!(
+        "server = \"https://{}\"\nskip_verify = true\n",
+        registry.host
+    );
+    fs::write(directory.join("hosts.toml"), text).unwrap();
+    let mut pull = cas(&shop.path("empty"), shop.scratch.path());
+    ok(pull
+        .args(["pull", &there, "--hosts-dir"])
+        .arg(shop.path("hosts")));
+}
+
+#[test]
+fn a_certificate_is_shown_to_the_registry_that_it_is_for() {
+    if !can(&["skopeo", PROGRAM, "openssl"]) {
+        return;
+    }
+    let shop = Shop::open();
+    let registry = Registry::mutual(shop.scratch.path());
+    let there = registry.at("app:1");
+    let push = || {
+        let mut push = cas(&shop.root, shop.scratch.path());
+        push.args(["push", GZIP, &there]);
+        push
+    };
+    let own = shop.path(".config/containers/certs.d").join(&registry.host);
+    fs::create_dir_all(&own).unwrap();
+    fs::copy(shop.path("certificate.pem"), own.join("ca.crt")).unwrap();
+    fails(push().args(["--retry-for", "0s"]), 7);
+    fs::copy(shop.path("certificate.pem"), own.join("client.cert")).unwrap();
+    fs::copy(shop.path("key.pem"), own.join("client.key")).unwrap();
+    ok(&mut push());
+}

@@ -1,0 +1,267 @@
+//! Mirrors: which of them is asked for what, with which login, and what happens if one fails.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::json;
+
+use super::cas;
+use super::fake::{Answer, Fake};
+use super::login::{AUTH, closed, log_in};
+use super::sample::Sample;
+use crate::common::{fails, ok, text};
+
+/// A registry with mirrors, and a machine that is configured for them.
+struct Scene {
+    scratch: tempfile::TempDir,
+    sample: Sample,
+    registry: Fake,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let sample = Sample::new(&[1000, 400_000]);
+        let served = sample.clone();
+        Scene {
+            scratch: tempfile::tempdir().unwrap(),
+            registry: Fake::start(move |request| match request.method.as_str() {
+                "PUT" => Answer::new(201),
+                _ => served.answer(request),
+            }),
+            sample,
+        }
+    }
+
+    fn home(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// Starts a mirror that answers correctly, or as `change` does.
+    fn mirror(
+        &self,
+        change: impl Fn(&super::fake::Request, Answer) -> Answer + Send + Sync + 'static,
+    ) -> Fake {
+        let sample = self.sample.clone();
+        Fake::start(move |request| {
+            let mut plain = request.clone();
+            plain
+                .path
+                .truncate(request.path.find('?').unwrap_or(request.path.len()));
+            change(request, sample.answer(&plain))
+        })
+    }
+
+    /// Writes `hosts.toml` of the registry, with these mirrors and their tables.
+    fn hosts_toml(&self, mirrors: &[(&Fake, &str)]) {
+        let host = self.registry.host.replace(':', "_") + "_";
+        let directory = self.home().join("hosts").join(host);
+        fs::create_dir_all(&directory).unwrap();
+        let mut text = format!("server = \"http://{}\"\n", self.registry.host);
+        for (mirror, table) in mirrors {
+            text.push_str(&format!("[host.\"http://{}\"]\n{table}\n", mirror.host));
+        }
+        fs::write(directory.join("hosts.toml"), text).unwrap();
+    }
+
+    /// Writes `registries.conf` with one table of the registry.
+    fn registries_conf(&self, table: &str) -> PathBuf {
+        let path = self.home().join("registries.conf");
+        let text = format!(
+            "[[registry]]\nprefix = \"{}\"\n{table}\n",
+            self.registry.host
+        );
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn cas(&self, root: &str, arguments: &[&str]) -> Command {
+        let mut command = cas(&self.home().join(root), self.home());
+        command.args(arguments);
+        command
+    }
+
+    /// Returns a pull that reads `hosts.toml`.
+    fn pull(&self, root: &str) -> Command {
+        let mut pull = self.cas(root, &["pull", &self.registry.image(), "--hosts-dir"]);
+        pull.arg(self.home().join("hosts"));
+        pull
+    }
+
+    /// Asserts that the root has the image, with all of its content.
+    fn has(&self, root: &str) {
+        let image = self.registry.image();
+        let inspected = ok(&mut self.cas(root, &["inspect", &image, "--json"]));
+        assert!(inspected.contains(&self.sample.root.digest.to_string()));
+        ok(&mut self.cas(root, &["fsck", "--read-data"]));
+    }
+}
+
+#[test]
+fn a_mirror_that_may_not_resolve_only_serves_content() {
+    let scene = Scene::new();
+    let mirror = scene.mirror(|_, answer| answer);
+    scene.hosts_toml(&[(
+        &mirror,
+        "capabilities = [\"pull\"]\nheader = {x-key = \"one\"}",
+    )]);
+    ok(&mut scene.pull("root"));
+    scene.has("root");
+    assert_eq!(scene.registry.count("HEAD", "/manifests/1"), 1);
+    assert_eq!(scene.registry.count("GET", ""), 0);
+    assert_eq!(mirror.count("HEAD", ""), 0);
+    assert_eq!(mirror.count("GET", "/blobs/"), 3);
+    // It is told which registry it stands for, and gets its own header.
+    let namespace = format!("ns={}", scene.registry.host.replace(':', "%3A"));
+    for request in mirror.seen() {
+        assert!(request.path.ends_with(&namespace), "{}", request.path);
+        assert_eq!(request.header("x-key"), Some("one"));
+    }
+    assert!(
+        scene
+            .registry
+            .seen()
+            .iter()
+            .all(|one| one.header("x-key").is_none())
+    );
+}
+
+#[test]
+fn what_a_mirror_lacks_comes_from_the_next() {
+    let scene = Scene::new();
+    let empty = scene.mirror(|_, _| Answer::new(404));
+    let partial = scene.mirror(|request, answer| match request.is("GET", "/blobs/") {
+        true => Answer::new(404),
+        false => answer,
+    });
+    scene.hosts_toml(&[(&empty, ""), (&partial, "")]);
+    let said = scene.pull("root").output().unwrap();
+    assert!(said.status.success(), "{}", text(&said.stderr));
+    scene.has("root");
+    // A mirror need not have everything, so nothing is warned of.
+    assert!(
+        !text(&said.stderr).contains("passed over"),
+        "{}",
+        text(&said.stderr)
+    );
+    assert_eq!(partial.count("GET", "/manifests/"), 1);
+    assert_eq!(scene.registry.count("HEAD", ""), 0);
+    assert_eq!(scene.registry.count("GET", "/blobs/"), 3);
+}
+
+#[test]
+fn a_mirror_that_denies_or_is_gone_is_passed_over_with_a_warning() {
+    let scene = Scene::new();
+    let denies = scene.mirror(|_, _| Answer::error(403, "DENIED", "not you"));
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let gone = gone.local_addr().unwrap();
+    let conf = scene.registries_conf(&format!(
+        "location = \"{}\"\n[[registry.mirror]]\nlocation = \"{gone}/a\"\n\
+         [[registry.mirror]]\nlocation = \"{}/b\"\n",
+        scene.registry.host, denies.host
+    ));
+    let mut pull = scene.cas("root", &["pull", &scene.registry.image()]);
+    let said = pull
+        .env("CONTAINERS_REGISTRIES_CONF", conf)
+        .output()
+        .unwrap();
+    assert!(said.status.success(), "{}", text(&said.stderr));
+    scene.has("root");
+    for host in [gone.to_string(), denies.host.clone()] {
+        let warning = format!("{host} was passed over");
+        assert!(
+            text(&said.stderr).contains(&warning),
+            "{}",
+            text(&said.stderr)
+        );
+    }
+    assert!(denies.count("HEAD", "/v2/b/team/app/manifests/1") > 0);
+}
+
+#[test]
+fn a_read_that_breaks_continues_on_the_next_mirror() {
+    let scene = Scene::new();
+    let breaks = scene.mirror(|request, answer| match request.is("GET", "/blobs/") {
+        true => answer.cut(150_000),
+        false => answer,
+    });
+    scene.hosts_toml(&[(&breaks, "")]);
+    ok(&mut scene.pull("root"));
+    scene.has("root");
+    let layer = scene.sample.layers[1].digest.to_string();
+    let asked = scene.registry.seen();
+    let asked = asked.iter().find(|one| one.is("GET", &layer)).unwrap();
+    let (start, last) = asked.range().unwrap();
+    assert!(start > 0 && start <= 150_000, "{start}");
+    assert_eq!(last, 399_999);
+}
+
+#[test]
+fn a_login_is_shown_only_to_its_own_host() {
+    let scene = Scene::new();
+    let mirror = closed(&scene.sample, None);
+    // The login of the registry is not for the mirror, which therefore gets none.
+    log_in(scene.home(), &scene.registry.host, &json!({"auth": AUTH}));
+    scene.hosts_toml(&[(&mirror, "")]);
+    ok(&mut scene.pull("one"));
+    scene.has("one");
+    assert!(mirror.count("GET", "/token") > 0);
+    assert!(mirror.seen().iter().all(|one| {
+        one.header("authorization")
+            .is_none_or(|shown| shown == "Bearer good")
+    }));
+    // The mirror's own login is.
+    log_in(scene.home(), &mirror.host, &json!({"auth": AUTH}));
+    ok(&mut scene.pull("two"));
+    let password = format!("Basic {AUTH}");
+    assert!(
+        mirror
+            .seen()
+            .iter()
+            .any(|one| one.header("authorization") == Some(&password))
+    );
+    assert!(
+        scene
+            .registry
+            .seen()
+            .iter()
+            .all(|one| one.header("authorization").is_none())
+    );
+}
+
+#[test]
+fn a_push_goes_to_the_registry_and_a_blocked_name_nowhere() {
+    let scene = Scene::new();
+    let mirror = scene.mirror(|_, answer| answer);
+    let conf = scene.registries_conf(&format!("location = \"{}/there\"\n", mirror.host));
+    let conf = conf.to_str().unwrap();
+    let image = scene.registry.image();
+    ok(&mut scene.cas("root", &["pull", &image, "--registries-conf", conf]));
+    scene.has("root");
+    assert_eq!(scene.registry.seen().len(), 0);
+    assert!(mirror.count("GET", "/v2/there/team/app/blobs/") > 0);
+    ok(&mut scene.cas("root", &["push", &image, "--registries-conf", conf]));
+    assert_eq!(scene.registry.count("PUT", "/manifests/1"), 1);
+    assert_eq!(mirror.count("PUT", ""), 0);
+    let before = scene.registry.seen().len();
+    scene.registries_conf(&format!("location = \"{}\"\nblocked = true\n", mirror.host));
+    for verb in ["pull", "push"] {
+        let mut command = scene.cas("root", &[verb, &image, "--registries-conf", conf]);
+        let said = fails(&mut command, 1);
+        assert!(said.contains("blocks names that begin with"), "{said}");
+    }
+    assert_eq!(scene.registry.seen().len(), before);
+}
+
+#[test]
+fn a_broken_file_is_told_with_its_line_and_nothing_is_asked() {
+    let scene = Scene::new();
+    let mirror = scene.mirror(|_, answer| answer);
+    scene.hosts_toml(&[(&mirror, "capabilities = [\"pul\"]")]);
+    let said = fails(&mut scene.pull("root"), 2);
+    assert!(
+        said.contains("hosts.toml: line 3: expected the capability pull"),
+        "{said}"
+    );
+    assert_eq!(scene.registry.seen().len() + mirror.seen().len(), 0);
+}
