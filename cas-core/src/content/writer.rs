@@ -63,7 +63,7 @@ impl Expected {
         match self.digest {
             // The operation's subject, which a message has in front of it, is the expected digest.
             Some(expected) if expected != *digest => Err(Error::corrupt(format!(
-                "the bytes have another digest: {digest}"
+                "expected other bytes, found those of {digest}"
             ))),
             _ => Ok(()),
         }
