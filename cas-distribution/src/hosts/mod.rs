@@ -129,6 +129,10 @@ impl Hosts {
     /// `InvalidArgument` if it is not a name; `FailedPrecondition` if several registries would be
     /// searched, and the mode is `enforcing`; errors of the files as [`Hosts::endpoints`].
     pub async fn expand(&self, typed: &str) -> Result<Vec<FullName>> {
+        // A name with a host is not completed, so the files may be unreadable.
+        if !short_names::without_host(typed) {
+            return Ok(vec![typed.parse()?]);
+        }
         let (hosts, typed) = (self.clone(), typed.to_owned());
         runtime::blocking(move || hosts.registries()?.short_names.expand(&typed)).await
     }

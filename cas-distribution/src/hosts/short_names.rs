@@ -123,7 +123,7 @@ impl ShortNames {
 }
 
 /// Returns whether a name has no host.
-fn without_host(name: &str) -> bool {
+pub(super) fn without_host(name: &str) -> bool {
     let first = name.split_once('/').map(|(first, _)| first);
     first.is_none_or(|first| first != "localhost" && !first.contains(['.', ':']))
 }
