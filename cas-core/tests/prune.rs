@@ -291,7 +291,7 @@ async fn bounds_are_required() {
     let cache = Cache::new();
     for (options, said) in [
         (cache.options(), "bound"),
-        (cache.options().with_keep_free(1), "free is not known"),
+        (cache.options().with_keep_free(1), "free bytes is not known"),
     ] {
         let error = prune(&cache.store, &[], &cache.uses, &options).await;
         let error = error.unwrap_err();
