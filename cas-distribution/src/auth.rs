@@ -257,14 +257,8 @@ impl Auth {
             login: login.as_ref(),
             credit: &credit,
         };
-        let mut patience = http.patience();
-        let (asked, token) = loop {
-            let asked = Instant::now();
-            match token::fetch(http, &wanted).await {
-                Ok(token) => break (asked, token),
-                Err(failure) => patience.wait(failure).await?,
-            }
-        };
+        let fetch = || async { Ok((Instant::now(), token::fetch(http, &wanted).await?)) };
+        let (asked, token) = http.patience().repeat(fetch).await?;
         let header = format!("Bearer {}", token.text);
         credit.accepted = true;
         let renewal = Some(Renewal {

@@ -74,16 +74,14 @@ async fn get(base: &Url, etag: Option<HeaderValue>) -> Result<Response> {
     let http = Http::new(base, Judge::new(base, false), Timeouts::default())?;
     let (mut url, mut patience) = (base.clone(), http.patience());
     for _ in 0..=limit::REDIRECTS {
-        let response = loop {
+        let attempt = || async {
             let mut request = http.request(Method::GET, &url)?;
             if let Some(etag) = &etag {
                 request = request.header(IF_NONE_MATCH, etag.clone());
             }
-            match http.send(request, &url).await {
-                Ok(response) => break response,
-                Err(failure) => patience.wait(failure).await?,
-            }
+            http.send(request, &url).await
         };
+        let response = patience.repeat(attempt).await?;
         let status = response.status();
         if !status.is_redirection() || status == StatusCode::NOT_MODIFIED {
             return Ok(response);

@@ -161,17 +161,14 @@ async fn is_accepted(host: &str, login: &Credentials, options: &Options) -> Resu
 
 /// Requests `/v2/`. Repeats this while the connection fails. Returns the answer.
 async fn ask(http: &Http, url: &Url, shown: Option<HeaderValue>) -> Result<Response> {
-    let mut patience = http.patience();
-    loop {
+    let attempt = || async {
         let mut request = http.request(Method::GET, url)?;
         if let Some(header) = &shown {
             request = request.header(AUTHORIZATION, header.clone());
         }
-        match http.send(request, url).await {
-            Ok(response) => return Ok(response),
-            Err(failure) => patience.wait(failure).await?,
-        }
-    }
+        http.send(request, url).await
+    };
+    http.patience().repeat(attempt).await
 }
 
 /// Checks that an answer to a request of `/v2/` is that of a registry.

@@ -124,6 +124,22 @@ impl Patience {
         self.failed = 0;
     }
 
+    /// Makes attempts until one does not fail. Returns its result.
+    ///
+    /// # Errors
+    /// As [`Patience::wait`].
+    pub(crate) async fn repeat<T, F>(&mut self, attempt: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        loop {
+            match attempt().await {
+                Ok(done) => return Ok(done),
+                Err(failure) => self.wait(failure).await?,
+            }
+        }
+    }
+
     /// Waits before the next attempt.
     ///
     /// # Errors

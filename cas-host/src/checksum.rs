@@ -33,11 +33,14 @@ impl Sums {
     pub(crate) fn of(&mut self, mut file: File) -> io::Result<u64> {
         let mut sum = Xxh3Default::new();
         loop {
-            let filled = fill(&mut file, &mut self.buffer)?;
-            sum.update(&self.buffer[..filled]);
-            self.pace(filled as u64);
-            if filled < self.buffer.len() {
-                return Ok(sum.digest().max(1));
+            match file.read(&mut self.buffer) {
+                Ok(0) => return Ok(sum.digest().max(1)),
+                Ok(read) => {
+                    sum.update(&self.buffer[..read]);
+                    self.pace(read as u64);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
     }
@@ -49,20 +52,6 @@ impl Sums {
             std::thread::sleep(due.saturating_sub(self.begun.elapsed()));
         }
     }
-}
-
-/// Reads until the buffer is full or the file ends. Returns the number of bytes.
-fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read(&mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
 }
 
 #[cfg(test)]

@@ -217,8 +217,8 @@ impl Cas {
     }
 }
 
-/// Warns of mirrors and credential helpers that were skipped. Also warns of a login that was withheld from a
-/// token service if the job succeeded without it: otherwise, the error says it.
+/// Warns of mirrors and credential helpers that were skipped. Also warns of a login that was withheld
+/// from a token service if the job succeeded without it: otherwise, the error says it.
 async fn warn_of_logins(client: &Mirrors, progress: &Arc<dyn Progress>, succeeded: bool) {
     for message in client.warnings() {
         progress.warn(&message);

@@ -13,14 +13,9 @@ const ROWS: usize = 16;
 /// Number of bytes after which a transaction is synced.
 const SYNCED: u64 = 64 << 20;
 
-/// What was not copied.
-pub(super) struct Copied {
-    /// Number of listed blobs whose bytes cannot be read.
-    pub(super) lost: u64,
-}
-
-/// Copies everything that can be read, except for ingests, and makes it durable.
-pub(super) fn copy(old: &mut Source<'_>, new: &dyn Engine) -> Result<Copied> {
+/// Copies everything that can be read, except for ingests, and makes it durable. Returns the number
+/// of listed blobs whose bytes cannot be read.
+pub(super) fn copy(old: &mut Source<'_>, new: &dyn Engine) -> Result<u64> {
     Kv::write_format(new)?;
     let mut copier = Copier {
         new,
@@ -47,7 +42,7 @@ pub(super) fn copy(old: &mut Source<'_>, new: &dyn Engine) -> Result<Copied> {
     }
     let numbers = old.read(|view| view.meta(tx::NUMBERS))?.flatten();
     copier.finish(numbers)?;
-    Ok(Copied { lost: copier.lost })
+    Ok(copier.lost)
 }
 
 struct Copier<'a> {
@@ -56,6 +51,7 @@ struct Copier<'a> {
     unsynced: u64,
     /// The highest number of a blob or revision of a record.
     highest: u64,
+    /// Number of listed blobs whose bytes cannot be read.
     lost: u64,
 }
 

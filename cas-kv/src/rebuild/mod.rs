@@ -13,7 +13,7 @@ use cas_core::check::{Finding, Problem};
 use cas_core::records::Table;
 use cas_core::{Error, ErrorKind, Result};
 
-use self::copy::{Copied, copy};
+use self::copy::copy;
 use self::source::Source;
 use crate::engine::Engine;
 use crate::owned_dir::OwnedDir;
@@ -52,7 +52,7 @@ impl KvStore {
             let copied = copy(&mut old, &new);
             // Both close their files before these get other names.
             drop((old, new));
-            let Copied { lost } = copied?;
+            let lost = copied?;
             let aside = dir.replace_database()?;
             format!(
                 "{damage}; all that could be read was copied to a new database, without {lost} \
