@@ -28,7 +28,7 @@ use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::error::REGISTRY;
-use crate::origin::shown;
+use crate::origin::{literal, shown};
 use crate::place::Place;
 
 /// The variables that name proxies, in lower case. They are read in upper case, too.
@@ -134,13 +134,6 @@ impl Resolve for Resolver {
             Ok(Box::new(admitted.into_iter()) as Addrs)
         })
     }
-}
-
-/// Returns the host of a URL as an address, if it is one.
-fn literal(url: &Url) -> Option<IpAddr> {
-    let host = url.host_str()?;
-    let plain = host.trim_start_matches('[').trim_end_matches(']');
-    plain.parse().ok()
 }
 
 /// Returns the hosts of the proxies that the environment names.

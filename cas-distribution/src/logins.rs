@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::credentials::Credentials;
 use crate::helper::{self, Helper};
 use crate::keys::Keys;
+use crate::runtime;
 
 /// Where the files of users are if they have no `$XDG_RUNTIME_DIR`.
 const RUN: &str = "/run/containers";
@@ -56,7 +57,7 @@ pub(crate) async fn find(keys: &Keys, file: Option<&Path>) -> Result<Found> {
     for source in sources(file, &Places::of_system()) {
         let path = source.path.clone();
         let read = move || Config::read(&source.path, source.is_legacy);
-        let config = match blocking(read).await {
+        let config = match runtime::blocking(read).await {
             Ok(Some(config)) => config,
             Ok(None) => continue,
             Err(error) if file != Some(&path) && error.kind() == ErrorKind::Denied => {
@@ -131,14 +132,6 @@ async fn ask(name: &str, keys: &Keys) -> std::result::Result<Option<Credentials>
         }
     }
     Ok(None)
-}
-
-/// Does work on files, which may block, on a thread for that. Returns its result.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|_| Error::internal("reading logins panicked; please report it"))?
 }
 
 /// The directories and files of the user, from the environment. A variable that is empty counts as

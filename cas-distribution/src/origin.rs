@@ -58,11 +58,15 @@ fn is_localhost(url: &Url) -> bool {
 }
 
 /// Returns the host as an IP address, if it is one.
-fn address(url: &Url) -> Option<IpAddr> {
+pub(crate) fn literal(url: &Url) -> Option<IpAddr> {
     let host = url.host_str()?;
     let plain = host.trim_start_matches('[').trim_end_matches(']');
-    let address = plain.parse::<IpAddr>().ok()?;
-    Some(address.to_canonical())
+    plain.parse().ok()
+}
+
+/// Returns the host as an IP address, if it is one, and as the IPv4 address if it is mapped.
+fn address(url: &Url) -> Option<IpAddr> {
+    Some(literal(url)?.to_canonical())
 }
 
 /// Returns the host of a URL, with its port unless that is the scheme's default.
