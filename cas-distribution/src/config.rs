@@ -1,14 +1,13 @@
 //! One file of logins: docker's `config.json`, podman's `auth.json`, or the older `.dockercfg`.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use cas_core::nulls::{null_is_default, texts};
 use cas_core::{Context, Error, Result, limit};
 use serde::Deserialize;
 
+use crate::bounded;
 use crate::credentials::{Credentials, Saved};
 use crate::keys::Keys;
 
@@ -117,21 +116,7 @@ impl Config {
 /// # Errors
 /// `OutOfRange` if it is larger than [`limit::LOGINS`]; errors of the file system.
 pub(crate) fn bytes(path: &Path) -> Result<Option<Vec<u8>>> {
-    let file = match File::open(path) {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            return Ok(None);
-        }
-        outcome => outcome?,
-    };
-    let mut data = Vec::new();
-    file.take(limit::LOGINS + 1).read_to_end(&mut data)?;
-    if data.len() as u64 > limit::LOGINS {
-        let allowed = limit::LOGINS;
-        return Err(Error::out_of_range(format!(
-            "the file of logins has more than {allowed} bytes; remove what it does not need"
-        )));
-    }
-    Ok(Some(data))
+    bounded::read(path, "the file of logins", limit::LOGINS)
 }
 
 /// Returns the error for a file that does not parse. The message of serde could contain a secret.

@@ -23,6 +23,7 @@
 
 mod address;
 mod auth;
+mod bounded;
 mod challenge;
 mod client;
 mod config;

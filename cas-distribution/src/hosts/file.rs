@@ -1,13 +1,14 @@
 //! Reads the files of a configuration, and reports mistakes with their place.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use cas_core::{Context, Error, Result, limit};
 use serde::de::DeserializeOwned;
+
+use crate::bounded::{self, is_absent};
 
 /// A file of TOML.
 pub(super) struct Text<'a> {
@@ -76,22 +77,7 @@ pub(super) fn mistake(path: &Path, line: Option<usize>, what: impl fmt::Display)
 /// # Errors
 /// `OutOfRange` if it is larger than [`limit::HOSTS_FILE`]; errors of the file system.
 pub(super) fn bytes(path: &Path) -> Result<Option<Vec<u8>>> {
-    let read = || {
-        let file = match File::open(path) {
-            Err(error) if is_absent(&error) => return Ok(None),
-            opened => opened?,
-        };
-        let mut data = Vec::new();
-        file.take(limit::HOSTS_FILE + 1).read_to_end(&mut data)?;
-        if data.len() as u64 > limit::HOSTS_FILE {
-            let allowed = limit::HOSTS_FILE;
-            return Err(Error::out_of_range(format!(
-                "the file has more than {allowed} bytes; remove what it does not need"
-            )));
-        }
-        Ok(Some(data))
-    };
-    read().during("read", path.display())
+    bounded::read(path, "the file", limit::HOSTS_FILE).during("read", path.display())
 }
 
 /// Returns the paths in a directory whose names end with one of `ends`, in alphabetical order, or
@@ -124,11 +110,4 @@ pub(super) fn list(directory: &Path, ends: &[&str]) -> Result<Option<Vec<PathBuf
         Ok(Some(found))
     };
     list().during("read", directory.display())
-}
-
-fn is_absent(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    )
 }
