@@ -1,4 +1,4 @@
-//! A volume manager that works as that of EVE does: it brings images into a store, gives each
+//! A volume manager that works like the one of EVE: it brings images into a store, gives each
 //! container a root directory, and removes it when the container has ended.
 //!
 //! `cargo run --example volume-manager -- ROOT ARCHIVE VOLUMES`, as the superuser. ARCHIVE is an
@@ -22,7 +22,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Runs one container's life for each image of the archive. Returns a line for each step.
+/// Prepares, runs and removes one container for each image of the archive. Returns a line for each
+/// step.
 ///
 /// # Errors
 /// Errors of the store, the snapshots and the mounts.
@@ -48,7 +49,7 @@ pub(crate) fn run(root: &Path, archive: &Path, volumes: &Path) -> Result<Vec<Str
         let (own, whole) = (own.inodes, whole.inodes);
         steps.push(format!("{key} has {own} inodes, {whole} with its layers"));
 
-        // It ends, and is started again, perhaps after a restart of the machine.
+        // The container ends, and is started again, perhaps after a restart of the machine.
         cas.unmount_root_dir(&volume)?;
         let rights = MountSnapshotOptions::default()
             .with_suid(true)
@@ -57,7 +58,8 @@ pub(crate) fn run(root: &Path, archive: &Path, volumes: &Path) -> Result<Vec<Str
         let kept = std::fs::read_to_string(&log)?;
         steps.push(format!("mounted {key} again: {}", kept.trim_end()));
 
-        // It is gone for good. Its directory is removed even if one of its processes still runs.
+        // The container is not started again. Its directory is removed even if one of its processes
+        // still runs.
         let lazy = UnmountOptions::default().with_force(true).with_lazy(true);
         cas.unmount_root_dir_with(&volume, lazy)?;
         cas.remove_root_dir(&volume)?;

@@ -1,5 +1,5 @@
-//! A store of App Container images (ACI), as rkt had one, over the store of a root:
-//! [`AciStore::open`] of [`Cas::store`](crate::Cas::store).
+//! A store of App Container images (ACI), as rkt had one, in the store of a root. To open it, pass
+//! [`Cas::store`](crate::Cas::store) to [`AciStore::open`].
 
 pub use cas_aci::*;
 #[cfg(feature = "registry")]

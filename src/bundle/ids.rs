@@ -51,7 +51,8 @@ impl FromStr for IdRange {
     /// Parses `INSIDE:OUTSIDE:COUNT`.
     ///
     /// # Errors
-    /// `InvalidArgument` for another form, for no ids, and for ids above the greatest one.
+    /// `InvalidArgument` if the text has another form, if the range has no ids, or if an id is
+    /// greater than 4,294,967,294.
     fn from_str(text: &str) -> Result<Self, Error> {
         let numbers = text.split(':').map(|number| number.parse::<u32>());
         let numbers: Option<Vec<u32>> = numbers.map(Result::ok).collect();
@@ -73,7 +74,7 @@ impl FromStr for IdRange {
 }
 
 impl UserIds {
-    /// Returns whether there are more ids than the user's own.
+    /// Returns whether there are both user ids and group ids besides the user's own.
     pub fn has_more(&self) -> bool {
         !self.users.more.is_empty() && !self.groups.more.is_empty()
     }

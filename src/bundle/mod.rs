@@ -101,7 +101,7 @@ pub(crate) fn finish(
     let account = user::find(&rootfs, &config.user)?;
     let (document, warnings) = spec::document(config, options, &account)?;
     let text = serde_json::to_vec_pretty(&document)
-        .map_err(|error| Error::internal("config.json cannot be serialised").source(error))?;
+        .map_err(|error| Error::internal("config.json cannot be serialized").source(error))?;
     let file = directory.join(DOCUMENT);
     let dir = Dir::open(directory).during("write", file.display())?;
     dir.replace(DOCUMENT, &text, 0o600, (&dir, TEMPORARY))
@@ -122,7 +122,7 @@ pub fn process(directory: &Path) -> Result<Process> {
         let text = Dir::open(directory)?.read(DOCUMENT, limit::DOCUMENT_READ)?;
         let text = text.ok_or_else(|| {
             Error::not_found(
-                "not a finished bundle: config.json is missing; make it with `cas bundle`",
+                "not a finished bundle: config.json is missing; make the bundle with `cas bundle`",
             )
         })?;
         let document: Document = serde_json::from_slice(&text)

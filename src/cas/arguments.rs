@@ -1,14 +1,13 @@
-//! What verbs accept for an image.
+//! The arguments of verbs that stand for an image.
 
 use cas_core::image::{FullName, Reference};
 use cas_core::{Image, Result};
 
 /// An image as an argument of a verb: its name in the store, an [`Image`], or what a person typed.
-///
-/// Text and a [`Reference`] are the name in the store. If the store does not have exactly that
-/// name, the image is found under the name that docker reads in it: `app:1` as
-/// `docker.io/library/app:1`. Text that is not a name is an error of the verb. An [`Image`] means
-/// its target, even if its name refers to something else by now.
+/// Text and a [`Reference`] are a name in the store. If the store does not have exactly this name,
+/// the verb looks for the name that docker understands, such as `docker.io/library/app:1` for
+/// `app:1`. If text is not a name, the verb returns an error. An [`Image`] means its target, even
+/// if its name refers to something else by now.
 pub struct ImageRef(pub(super) Given);
 
 pub(super) enum Given {
@@ -79,8 +78,8 @@ impl From<Reference> for ImageRef {
     }
 }
 
-/// A name that a verb gives to an image. Text and a [`Reference`] are stored exactly; text that is
-/// not a name is an error of the verb. A [`FullName`] is stored in full, and its other spellings
+/// A name that a verb gives to an image. Text and a [`Reference`] are stored exactly; if text is
+/// not a name, the verb returns an error. A [`FullName`] is stored in full, and its other spellings
 /// are removed from the store.
 pub struct NewName(pub(super) Result<(Reference, Option<FullName>)>);
 
@@ -127,7 +126,7 @@ impl From<FullName> for NewName {
 }
 
 /// An image in a registry as an argument of a verb: a [`FullName`], or what a person typed for one.
-/// Text that docker would not accept is an error of the verb.
+/// If docker would not accept the text, the verb returns an error.
 #[cfg(feature = "registry")]
 pub struct RegistryRef(pub(super) Result<FullName>);
 

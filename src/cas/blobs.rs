@@ -1,4 +1,4 @@
-//! Single blobs: what they are, their bytes and labels, storing and removing them.
+//! Verbs that list, read, label, store and remove single blobs.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +13,9 @@ use super::arguments::NewName;
 use super::images::{check_digest, check_unused};
 
 impl Cas {
-    /// Returns all blobs of the store, joined with their records in one pass, and what is wrong
-    /// with records. If the handle is opened for an owner, returns those that the owner claims.
+    /// Returns all blobs of the store, joined with their records in one pass, and a list of the
+    /// records that are damaged. If the handle is opened for an owner, returns only the blobs that
+    /// the owner claims.
     ///
     /// # Errors
     /// Errors of the store.
@@ -39,7 +40,8 @@ impl Cas {
         Ok(blob::info(self.opened()?, blob).await?.is_some())
     }
 
-    /// Returns what a manifest or an index lists, in order, and nothing for any other blob.
+    /// Returns the digests that a manifest or an index lists, in order. Returns an empty list for
+    /// any other blob.
     ///
     /// # Errors
     /// As [`blob::children`].
@@ -58,9 +60,9 @@ impl Cas {
         reader.ok_or_else(|| absent("read blob", blob))
     }
 
-    /// Replaces the labels of a blob that the field paths name, `labels` or `labels.<key>`, by
-    /// those of `update`; without field paths, all labels. A label that `update` does not have is
-    /// removed. Returns the blob as it is then.
+    /// Replaces labels of a blob with those of `update`: the labels that the field paths `labels`
+    /// and `labels.<key>` name, or all labels if there are no field paths. A label that `update`
+    /// does not have is removed. Returns the updated blob.
     ///
     /// # Errors
     /// As [`lease::update_labels`]; `InvalidArgument` if `update` has another size, because a size
@@ -82,9 +84,9 @@ impl Cas {
         self.blob_info(blob).await
     }
 
-    /// Stores blobs, in order, up to the first that fails. Those before it are kept for a day, or
-    /// for as long as something refers to them. Returns what became of each, and the error if one
-    /// failed.
+    /// Stores blobs, in order, up to the first that fails. The blobs before the failed one stay for
+    /// a day, or for as long as something refers to them. Returns what became of each blob, and the
+    /// error if one failed.
     ///
     /// # Errors
     /// `Denied` for a read-only root. The error of a blob is in the result: see
@@ -115,12 +117,12 @@ impl Cas {
     }
 
     /// Removes blobs that nothing refers to, except other blobs of this call. Other jobs may use
-    /// the store meanwhile. Returns what was removed; a blob that came into use meanwhile is
-    /// missing there.
+    /// the store meanwhile. Returns what was removed. A blob that came into use meanwhile is not
+    /// removed, and is not in the result.
     ///
     /// # Errors
     /// As [`gc::remove`]: `NotFound` for a blob that is not in the store; `Busy`, with what refers
-    /// to it, for a blob that is in use. Nothing is removed then.
+    /// to it, for a blob that is in use. In both cases nothing is removed.
     pub async fn remove_blobs(&self, blobs: impl IntoIterator<Item = Digest>) -> Result<Removed> {
         let options = RemoveOptions::default();
         self.remove_blobs_with(blobs, options).await

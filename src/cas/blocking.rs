@@ -30,8 +30,7 @@ use crate::bundle::BundleOptions;
 use crate::root::Engines;
 
 /// An open root, with every verb of [`crate::Cas`] in a form that blocks.
-///
-/// It contains its own runtime, and panics if it is used inside another one: there, use
+/// The handle contains its own runtime, and panics if it is used inside another runtime: there, use
 /// [`crate::Cas`]. It is cheap to clone, and all clones are the same handle.
 #[derive(Clone)]
 pub struct Cas {
@@ -66,8 +65,8 @@ impl Cas {
         crate::Cas::init(root)
     }
 
-    /// Makes a root with these engines of `registry`. Returns the engines. If no snapshotter was
-    /// chosen and the preferred one does not work here, also returns the reason.
+    /// Makes a root with these engines, which must be in `registry`. Returns the engines. If no
+    /// snapshotter was chosen and the preferred one does not work here, also returns the reason.
     ///
     /// # Errors
     /// As [`Cas::init_with`](crate::Cas::init_with).
@@ -107,7 +106,7 @@ impl Cas {
         runtime.block_on(crate::Cas::fsck(root, options))
     }
 
-    /// Ends the handle, and all clones of it.
+    /// Closes the handle and all its clones.
     ///
     /// # Errors
     /// As [`Cas::close`](crate::Cas::close).
@@ -170,11 +169,11 @@ verbs! {
         options: ExportOptions
     ) -> Result<Vec<Image>>;
 
-    /// Copies an image into the store of another handle, which is the
-    /// [`inner`](Cas::inner) of a blocking one. Returns the image as it is there.
+    /// Copies an image into the store of another handle; of a blocking handle, pass the
+    /// [`inner`](Cas::inner). Returns the image as it is in that store.
     fn copy(image: impl Into<ImageRef>, to: &crate::Cas) -> Result<Image>;
 
-    /// Copies with options. Returns the image as it is there.
+    /// Copies with options. Returns the image as it is in the other store.
     fn copy_with(
         image: impl Into<ImageRef>,
         to: &crate::Cas,
@@ -210,13 +209,13 @@ verbs! {
     /// Returns all images that have a name, sorted by name.
     fn images() -> Result<Vec<Image>>;
 
-    /// Returns the images with the names to show, sorted by stored name.
+    /// Returns the images that pass the filters, each with the name to show, sorted by stored name.
     fn listing(filters: &[&str]) -> Result<Vec<Listed>>;
 
     /// Returns the image of this name.
     fn image(image: impl Into<ImageRef>) -> Result<Image>;
 
-    /// Gives an image another name. Returns the image with the new name.
+    /// Gives an image an additional name. Returns the image with the new name.
     fn tag(image: impl Into<ImageRef>, name: impl Into<NewName>) -> Result<Image>;
 
     /// Gives a manifest or an index in the store a new name. Returns the image.
@@ -228,7 +227,7 @@ verbs! {
     /// Removes a name.
     fn remove(image: impl Into<ImageRef>) -> Result<()>;
 
-    /// Removes a name with options. Returns what was removed with it.
+    /// Removes a name with options. Returns what was collected with it.
     fn remove_with(image: impl Into<ImageRef>, options: DeleteOptions) -> Result<Removed>;
 
     /// Returns which parts of an image are in the store.
@@ -358,16 +357,16 @@ verbs! {
     /// Returns whether a blob is in the store.
     fn blob_exists(blob: &Digest) -> Result<bool>;
 
-    /// Returns what a manifest or an index lists, and nothing for any other blob.
+    /// Returns the digests that a manifest or an index lists, and an empty list for any other blob.
     fn blob_children(blob: &Digest) -> Result<Vec<Digest>>;
 
     /// Returns a reader that streams a blob and verifies it.
     fn read_blob(blob: &Digest) -> Result<VerifiedReader>;
 
-    /// Replaces the labels of a blob that the field paths name. Returns the blob as it is then.
+    /// Replaces the labels of a blob that the field paths name. Returns the updated blob.
     fn update_blob(update: &BlobInfo, fieldpaths: &[&str]) -> Result<BlobInfo>;
 
-    /// Stores blobs, in order, up to the first that fails. Returns what became of each.
+    /// Stores blobs, in order, up to the first that fails. Returns what became of each blob.
     fn ingest_blobs(blobs: &[IngestBlob]) -> Result<Ingested>;
 
     /// Stores the blobs of an image and gives it a new name: all of it, or nothing. Returns the
@@ -377,7 +376,8 @@ verbs! {
         root: &IngestBlob,
         blobs: &[IngestBlob]
     ) -> Result<IngestedImage>;
-    /// Removes images that were not used for long, and collects. Returns what was removed.
+    /// Removes the names of images that were not used for long, and runs a collection. Returns what
+    /// was removed.
     fn prune(options: PruneOptions) -> Result<Pruned>;
 
     /// Removes blobs that nothing refers to, except other blobs of this call. Returns what was

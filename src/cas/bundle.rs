@@ -17,8 +17,8 @@ impl Cas {
     /// set-id programs of the image.
     ///
     /// # Errors
-    /// As [`Cas::unpack`]; `NotFound` for a user that the image does not have. What was made is
-    /// then removed.
+    /// As [`Cas::unpack`]; `NotFound` if the user of the image is not in its files. On an error,
+    /// what was made is removed.
     pub async fn bundle(
         &self,
         image: impl Into<ImageRef>,
@@ -31,8 +31,8 @@ impl Cas {
     /// Makes a bundle with options.
     ///
     /// # Errors
-    /// As [`Cas::bundle`]; as [`Cas::mount`] if it is mounted; `InvalidArgument` for
-    /// `Platforms::All`, or if it is both `mounted` and `rootless`.
+    /// As [`Cas::bundle`]; as [`Cas::mount`] for a `mounted` bundle; `InvalidArgument` for
+    /// `Platforms::All`, or if both `mounted` and `rootless` are set.
     pub async fn bundle_with(
         &self,
         image: impl Into<ImageRef>,

@@ -16,12 +16,12 @@ use super::images::check_digest;
 /// Options of [`Cas::copy_with`].
 #[non_exhaustive]
 pub struct CopyOptions {
-    /// The name of the copy. By default that of the image.
+    /// The name of the copy. By default the name of the image.
     pub name: Option<NewName>,
     /// The platforms to copy, by default all that the store has.
     pub platforms: Platforms,
-    /// Receives the progress, and a warning for everything that is left out. By default nothing
-    /// does.
+    /// Receives the progress, and a warning for each platform that is left out. By default nothing
+    /// receives them.
     pub progress: Arc<dyn Progress>,
 }
 
@@ -59,19 +59,21 @@ impl CopyOptions {
 }
 
 impl Cas {
-    /// Copies an image into the store of `to`, with everything that this store has of it. Blobs
-    /// that are there already are not copied. Returns the image as it is there.
+    /// Copies an image into the store of `to`, with everything that this store has of the image.
+    /// Blobs that are in the store of `to` already are not copied. Returns the image as it is in
+    /// that store.
     ///
     /// # Errors
     /// `NotFound` for the image, or content that was lost; `Corrupt` for damaged content;
-    /// `InvalidArgument` if both are the same store, and the name stays the same. No name is
-    /// written then, and what arrived is kept for the next attempt until a garbage collection.
+    /// `InvalidArgument` if both are the same store, and the name stays the same. On an error, no
+    /// name is written, and the blobs that were copied stay for the next attempt until a garbage
+    /// collection.
     pub async fn copy(&self, image: impl Into<ImageRef>, to: &Cas) -> Result<Image> {
         self.copy_with(image, to, CopyOptions::default()).await
     }
 
-    /// Copies with options. Within one store, only the name is new. Returns the image as it is
-    /// there.
+    /// Copies with options. If both handles are on the same store, only a new name is written.
+    /// Returns the image as it is in the store of `to`.
     ///
     /// # Errors
     /// As [`Cas::copy`]; `InvalidArgument` for text that is not a name; `NotFound` for a platform
@@ -130,8 +132,8 @@ impl Cas {
     }
 }
 
-/// Returns a location that is equal for two handles only if they are on the same store: it has the
-/// real path of a store in the file system.
+/// Returns a location that is equal for two handles only if they are on the same store. For a store
+/// in the file system, it contains the path without symbolic links.
 fn identity(location: &Location) -> Location {
     let place = Path::new(location.place());
     let real = if place.is_absolute() {

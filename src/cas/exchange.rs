@@ -22,12 +22,12 @@ pub struct ImportOptions {
     /// default the images get the names that the source gives them. Images without a name are
     /// stored under their digests.
     pub name: Option<Reference>,
-    /// How names are read. By default they are kept as they are.
+    /// How names are read. By default they are stored as they are.
     pub naming: Naming,
     /// The platforms whose content is imported, by default all in the source.
     pub platforms: Platforms,
-    /// Whether the images are unpacked into snapshots, too, as by [`Cas::snapshot`]. If all
-    /// platforms are imported, that of this machine is unpacked.
+    /// Whether the images are also unpacked into snapshots, as by [`Cas::snapshot`]. If all
+    /// platforms are imported, the platform of this machine is unpacked.
     pub unpack: bool,
     /// Receives the progress. By default nothing does.
     pub progress: Arc<dyn Progress>,
@@ -83,13 +83,13 @@ impl ImportOptions {
 }
 
 impl Cas {
-    /// Imports all images of an archive or a directory, under the names that it gives them. Returns
-    /// the images, sorted by name.
+    /// Imports all images of an archive or a directory, under the names that they have there.
+    /// Returns the images, sorted by name.
     ///
     /// # Errors
     /// `InvalidArgument` if the source is not an image; `NotFound` if it is incomplete; `Corrupt` if
-    /// it is damaged or hostile; errors of the store. If no name was written yet, what was stored is
-    /// removed.
+    /// it is damaged or hostile; errors of the store. If no name was written before the error, what
+    /// was stored is removed.
     pub async fn import(&self, source: impl AsRef<Path>) -> Result<Vec<Image>> {
         let source = Source::Path(source.as_ref().to_owned());
         let options = import::ImportOptions::default();
@@ -135,8 +135,8 @@ impl Cas {
     /// the images with the targets that they have in the archive.
     ///
     /// # Errors
-    /// `NotFound` for an unknown name, or content that was lost; `Corrupt` for damaged content. An
-    /// existing file is then unchanged.
+    /// `NotFound` for an unknown name, or content that was lost; `Corrupt` for damaged content. On
+    /// an error, an existing file stays unchanged.
     pub async fn export(
         &self,
         images: impl IntoIterator<Item = impl Into<ImageRef>>,

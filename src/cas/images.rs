@@ -34,8 +34,8 @@ impl QueryOptions {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct DeleteOptions {
-    /// Whether what the name kept is also removed before the call returns. Otherwise the next
-    /// [`Cas::gc`] removes it.
+    /// Whether the call also runs [`Cas::gc`] after the name is removed. Otherwise what only this
+    /// name kept stays until the next collection.
     pub synchronous: bool,
     /// Whether a name that does not exist is skipped, so that a removal can be repeated.
     pub skip_absent: bool,
@@ -58,8 +58,8 @@ impl DeleteOptions {
 }
 
 impl Cas {
-    /// Returns all images that have a name, sorted by name. [`Cas::listing`] also returns those
-    /// without one.
+    /// Returns all images that have a name, sorted by name. [`Cas::listing`] also returns images
+    /// without a name.
     ///
     /// # Errors
     /// Errors of the store.
@@ -82,8 +82,8 @@ impl Cas {
         Ok(found.swap_remove(0))
     }
 
-    /// Gives an image another name. A name that exists refers to it afterwards. Returns the image
-    /// with the new name.
+    /// Gives an image an additional name. A name that exists already refers to this image
+    /// afterwards. Returns the image with the new name.
     ///
     /// # Errors
     /// `NotFound` for the image; `InvalidArgument` for text that is not a name, or a name with the
@@ -106,8 +106,8 @@ impl Cas {
         Ok(image)
     }
 
-    /// Gives a manifest or an index in the store a new name, and keeps all that the store has of
-    /// it. Returns the image.
+    /// Gives a manifest or an index in the store a new name, which protects it and all that the
+    /// store has of its content from collections. Returns the image.
     ///
     /// # Errors
     /// `AlreadyExists` if the name exists; `NotFound` if the store does not have `target`, or has
@@ -176,12 +176,12 @@ impl Cas {
         Ok(())
     }
 
-    /// Removes a name with options. Returns what was removed with it, which is nothing unless the
-    /// removal is synchronous.
+    /// Removes a name with options. Returns what the collection of a synchronous removal has
+    /// removed; other removals return an empty result.
     ///
     /// # Errors
     /// As [`Cas::remove`] and [`Cas::gc`]. The name stays removed if the collection fails. A name
-    /// that does not exist is not an error if it is skipped.
+    /// that does not exist is not an error if `skip_absent` is set.
     pub async fn remove_with(
         &self,
         image: impl Into<ImageRef>,
@@ -198,7 +198,7 @@ impl Cas {
     }
 
     /// Removes the other spellings of a name that was written as docker reads it, and warns if
-    /// programs that read the store may not find it.
+    /// programs that read the store may not find the name.
     pub(super) async fn name_was_written(
         &self,
         name: &Reference,

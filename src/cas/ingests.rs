@@ -11,17 +11,17 @@ use super::Cas;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IngestInfo {
-    /// Its key: the digest of the blob if that is known.
+    /// The key of the ingest: the digest of the blob if that is known.
     pub key: String,
-    /// The number of bytes that it holds.
+    /// The number of bytes that were written so far.
     pub offset: u64,
     /// The size of the blob, if it is known.
     pub total: Option<u64>,
-    /// When it last grew, as far as the store knows.
+    /// When bytes were last written, as far as the store knows.
     pub updated_at: SystemTime,
-    /// The owners of the leases that keep it or its blob: jobs that need the blob, jobs that were
-    /// killed a short time ago, and `the tool` for a lease that a user made. A job that does not
-    /// know the digest of its blob yet is not among them.
+    /// The owners of the leases that keep the ingest or its blob: jobs that need the blob, jobs
+    /// that were killed a short time ago, and `the tool` for a lease that a user made. A job that
+    /// does not know the digest of its blob yet is not among them.
     pub owners: Vec<String>,
 }
 

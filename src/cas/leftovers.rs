@@ -63,8 +63,8 @@ async fn abandoned(snapshotter: &dyn Snapshotter, now: SystemTime) -> Result<Vec
     Ok(found.filter_map(place).collect())
 }
 
-/// Removes the root directory that was made of a snapshot, if it is one. Returns false if another
-/// job works on it, or has worked on it since.
+/// Removes the root directory for which a snapshot was made, if it was made for one. Returns false
+/// if another job works on the directory, or has worked on it since.
 async fn remove_root_dir(
     snapshotter: &dyn Snapshotter,
     info: &Info,

@@ -14,22 +14,22 @@ use super::{Cas, lookup};
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Listed {
-    /// The image, under the name that the store has.
+    /// The image, under its name in the store.
     pub image: Image,
     /// The name to show: the familiar form, such as `app:1` for `docker.io/library/app:1`. If
-    /// spellings of the name refer to different images, it is the name that the store has.
+    /// spellings of the name refer to different images, this is the name in the store.
     pub shown: String,
     /// When the image was last used under any spelling of its name, exact to an hour; `None` if
-    /// that is not known. Written as whole nanoseconds since 1970.
+    /// that is not known. Serialized as whole nanoseconds since 1970.
     #[serde(serialize_with = "cas_core::time::optional::serialize")]
     pub used_at: Option<SystemTime>,
 }
 
 impl Cas {
-    /// Returns the images with the names to show, sorted by stored name. If the store has several
-    /// spellings of a name, the image is listed once; if the spellings refer to different images,
-    /// each of these is listed. Images without a name are listed under their digests. A filter may
-    /// match the stored name or the familiar one.
+    /// Returns the images that pass the filters, each with the name to show, sorted by stored name.
+    /// If the store has several spellings of a name, the image is listed once; if the spellings
+    /// refer to different images, each of these is listed. Images without a name are listed under
+    /// their digests. A filter may match the stored name or the familiar one.
     ///
     /// # Errors
     /// `InvalidArgument` if a filter does not parse; errors of the store.
@@ -40,7 +40,7 @@ impl Cas {
         let known: BTreeSet<Reference> = images.iter().map(|image| image.name.clone()).collect();
         let unnamed = lookup::unnamed(store).await?.into_iter();
         images.extend(unnamed.filter(|image| !known.contains(&image.name)));
-        // A store of an earlier release that cannot be written does not have notes.
+        // A store of an earlier release that cannot be written does not have times of last uses.
         let uses = self.uses.all().await.unwrap_or_default();
         let mut listed = merge(images, &uses);
         listed.retain(|one| filters.matches(&one.image) || matches_familiar(&filters, one));

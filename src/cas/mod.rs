@@ -1,9 +1,7 @@
 //! One handle on images, their content and their snapshots.
-//!
-//! A verb takes what it works on and nothing else. Many verbs have a second form, `*_with`, that
-//! takes options as well. The future of a verb may be dropped at any time: the job ends, and what
-//! it has left unfinished is removed in the background. A job that is at its last step may still
-//! complete it.
+//! Many verbs have a second form, `*_with`, that also takes options. The future of a verb may be
+//! dropped at any time: the job ends, and what it has left unfinished is removed in the background.
+//! A job that is at its last step may still complete this step.
 
 mod arguments;
 mod blobs;
@@ -62,10 +60,11 @@ pub use self::unpack::UnpackOptions;
 use crate::root::Root;
 
 /// An open root: images, their content and their snapshots.
-///
-/// Its methods that do a job, such as [`Cas::import`] or [`Cas::gc`], are called verbs.
-///
-/// It is cheap to clone. All clones are the same handle, and [`Cas::close`] ends it for all.
+/// Its methods that do a job, such as [`Cas::import`] or [`Cas::gc`], are called verbs. If the root
+/// is read-only and its store is in it, verbs that change something return `Denied` (see
+/// [`Cas::check_writable`]).
+/// It is cheap to clone. All clones are the same handle: after [`Cas::close`], the verbs of all
+/// clones return `FailedPrecondition`.
 #[derive(Clone)]
 pub struct Cas {
     store: Store,

@@ -26,8 +26,8 @@ pub struct MountOptions {
     /// Whether device nodes of the image can be opened. If so, any user of this machine can use its
     /// devices through them.
     pub devices: bool,
-    /// A user namespace that maps the owners on disk to those that are shown. By default owners are
-    /// shown as they are.
+    /// A user namespace that maps the owners of files on disk to the owners that the mount shows.
+    /// By default the mount shows the owners on disk.
     pub idmap: Option<OwnedFd>,
     /// The platform. `Platforms::All` is refused.
     pub platforms: Platforms,

@@ -21,10 +21,11 @@ pub struct OpenOptions {
     pub store: Option<String>,
     /// A snapshotter for this handle. By default the root's own.
     pub snapshotter: Option<String>,
-    /// The engines to choose from. By default all that are compiled in.
+    /// The backends, compositions and snapshotters to choose from. By default all that are compiled
+    /// in.
     pub registry: Option<Registry>,
     /// Receives every call of the store, for metrics, as [`Counters`](cas_core::compose::Counters)
-    /// does. By default nothing does.
+    /// does. By default there is none.
     pub observer: Option<Arc<dyn Observer>>,
     /// The owner for whom the store is opened: the handle lists, changes and collects only what
     /// belongs to them. By default the handle is for all owners.
@@ -79,8 +80,8 @@ impl Cas {
         Self::init_with(root, Engines::for_registry(&registry), &registry)
     }
 
-    /// Makes a root with these engines of `registry`. A root that exists already with the same
-    /// engines is left as it is. To open the root later, pass the same registry in
+    /// Makes a root with these engines, which must be in `registry`. A root that exists already
+    /// with the same engines is left as it is. To open the root later, pass the same registry in
     /// [`OpenOptions::registry`].
     ///
     /// Returns the engines. If no snapshotter was chosen and the preferred one does not work here,
@@ -107,9 +108,9 @@ impl Cas {
     /// Opens a root. Makes one with the default engines if there is none.
     ///
     /// # Errors
-    /// `Unsupported` for an engine that is not compiled in; `Busy` if another process uses an
-    /// engine that one process at a time may open; `FailedPrecondition` for a newer format; errors
-    /// of the engines.
+    /// `Unsupported` for a store or a snapshotter that is not compiled in; `Busy` if the store
+    /// allows only one process at a time, and another one has it open; `FailedPrecondition` for
+    /// another format of the root; errors of the store and the snapshotter.
     pub async fn open(root: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(root, OpenOptions::default()).await
     }
@@ -155,8 +156,9 @@ impl Cas {
         })
     }
 
-    /// Checks that the store is not in a read-only root. If this user cannot write to the root, or
-    /// its file system is read-only, what the user may read can still be read.
+    /// Checks that the store is not in a read-only root. A root is read-only if this user cannot
+    /// write to its directory, or if its file system is read-only. Verbs that only read work on
+    /// such a root.
     ///
     /// # Errors
     /// `Denied` if the root is read-only and the store is in it; `FailedPrecondition` if the handle
@@ -175,12 +177,13 @@ impl Cas {
         }
     }
 
-    /// Ends the handle. What was written is on the device when this returns. Later verbs of clones
-    /// fail. An engine that one process at a time may open is free for others when the last clone
-    /// is dropped.
+    /// Closes the handle. When this returns, everything that was written is on the device. Later
+    /// verbs of clones fail. If the store allows only one process at a time, another one can open
+    /// it after the last clone is dropped.
     ///
     /// # Errors
-    /// `FailedPrecondition` if it is closed already; errors of the store and the snapshotter.
+    /// `FailedPrecondition` if the handle is closed already; errors of the store and the
+    /// snapshotter.
     pub async fn close(self) -> Result<()> {
         self.opened()?;
         self.closed.store(true, Ordering::Relaxed);

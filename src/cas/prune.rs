@@ -14,10 +14,10 @@ impl Cas {
     /// Removes the names of images that were not used for long, and then collects what nothing
     /// keeps. What is mounted, leased or used by a job stays. Other jobs may use the store
     /// meanwhile. A dry run removes nothing. Returns what was, or would be, removed.
-    ///
-    /// Most verbs that read an image note its use; `image`, `check` and `manifest` do not. Between
-    /// handles, last uses are exact to an hour ([`USE_PRECISION`](cas_core::image::USE_PRECISION)).
-    /// If `keep_free` is set and `free` is not, it is read from the file system of the store.
+    /// Most verbs that read an image record its use; `image`, `check` and `manifest` do not.
+    /// Between handles, last uses are exact to an hour
+    /// ([`USE_PRECISION`](cas_core::image::USE_PRECISION)). If `keep_free` is set and `free` is
+    /// not, the free space is read from the file system of the store.
     ///
     /// # Errors
     /// `InvalidArgument` if the options set no bound; `Unsupported` for `keep_free` if the store is
@@ -38,13 +38,13 @@ impl Cas {
         pruned.removed.snapshots.splice(0..0, left.snapshots);
         pruned.removed.leftovers += left.leftovers;
         if !options.dry_run {
-            // Notes that stay are forgotten by the next collection.
+            // If this fails, the next collection forgets the last uses of the removed images.
             let _ = self.uses.forget_removed().await;
         }
         Ok(pruned)
     }
 
-    /// Notes that an image is used. Costs no read and no write.
+    /// Remembers in memory that an image is used. Reads and writes nothing.
     pub(super) fn note_use(&self, name: &Reference) {
         if self.read_only.is_none() {
             self.uses.note(name);

@@ -23,8 +23,8 @@ pub struct MountSnapshotOptions {
     /// Whether device nodes in the snapshot can be opened. If so, any user who can reach the
     /// directory can use the devices of this machine through them.
     pub devices: bool,
-    /// A user namespace that maps the owners on disk to those that are shown. By default owners are
-    /// shown as they are.
+    /// A user namespace that maps the owners of files on disk to the owners that the mount shows.
+    /// By default the mount shows the owners on disk.
     pub idmap: Option<OwnedFd>,
 }
 
@@ -155,7 +155,8 @@ impl Cas {
     /// Unmounts a snapshot with options.
     ///
     /// # Errors
-    /// As [`Cas::unmount_snapshot`]; a lazy unmount is never `Busy` in this mount namespace.
+    /// As [`Cas::unmount_snapshot`]; a lazy unmount is `Busy` only if the snapshot is mounted in
+    /// another mount namespace.
     pub async fn unmount_snapshot_with(
         &self,
         key: impl AsRef<str>,

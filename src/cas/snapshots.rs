@@ -65,7 +65,7 @@ impl SnapshotOptions {
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct UsageOptions {
-    /// Whether the space of all parents is added. Snapshots with the same parents share it.
+    /// Whether the space of all parents is added. Snapshots with the same parents share that space.
     pub parents: bool,
 }
 
@@ -126,7 +126,7 @@ impl Cas {
         made.map(Mounted::keep)
     }
 
-    /// Returns all snapshots in the order of their keys: those of layers, which have chain ids as
+    /// Returns all snapshots in the order of their keys: those of layers, which have chain IDs as
     /// keys, and those of callers and mounts.
     ///
     /// # Errors
@@ -143,8 +143,8 @@ impl Cas {
         self.snapshot_usage_with(key, UsageOptions::default()).await
     }
 
-    /// Returns the space that a snapshot takes, with options. It reads the records of the snapshot
-    /// and its parents only, however many others there are.
+    /// Returns the space that a snapshot takes, with options. Reads only the records of the
+    /// snapshot and its parents, even if there are many other snapshots.
     ///
     /// # Errors
     /// As [`Cas::snapshot_usage`]; `Corrupt` if a parent is missing, or a snapshot is one of its

@@ -77,7 +77,8 @@ impl Cas {
     /// # Errors
     /// `NotFound` if the store has no such image, if the image lacks the platform of this machine or
     /// a layer, or if the parent of `directory` does not exist; `FailedPrecondition` if `directory`
-    /// is not empty; `Corrupt` for damaged or hostile layers. What was written is then removed.
+    /// is not empty; `Corrupt` for damaged or hostile layers. On an error, what was written is
+    /// removed.
     pub async fn unpack(
         &self,
         image: impl Into<ImageRef>,
@@ -116,7 +117,8 @@ impl Cas {
     /// snapshot, or `None` if the image has no layers.
     ///
     /// # Errors
-    /// As [`Cas::unpack`]; `FailedPrecondition` if the root was made without a snapshotter.
+    /// As [`Cas::unpack`], except errors of the directory; `FailedPrecondition` if the root was
+    /// made without a snapshotter.
     pub async fn snapshot(&self, image: impl Into<ImageRef>) -> Result<Option<Digest>> {
         self.snapshot_with(image, UnpackOptions::default()).await
     }

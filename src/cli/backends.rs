@@ -14,7 +14,7 @@ use super::Context;
 #[command(after_help = "Example:
   cas backends --json
 
-CAPABILITIES are the promises that the conformance tests hold a store to, and what a snapshotter can
+CAPABILITIES are what a store promises, which the conformance tests check, and what a snapshotter can
 do. GAPS are the tests that a store does not pass, and why. HERE says whether a snapshotter works on
 this machine for this root, or why not.")]
 pub(crate) struct Backends {}

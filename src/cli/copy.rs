@@ -16,9 +16,9 @@ use super::{Context, names};
   cas copy /srv/a#app:1 /srv/b#                 # from root to root
 
 FROM and TO are URL#NAME, DIR#NAME for the root in a directory, or NAME in the store of this root.
-In place of a URL, you may write a scheme or the name of a table in cas.toml, as for --store. TO
-needs no name; the store is created if it is absent. What the destination has already is not copied,
-and a copy that was interrupted goes on where it ended.")]
+In place of a URL, you may write a scheme or the name of a table in cas.toml, as for --store. In
+TO, #NAME may be left out; the store is created if it is absent. Blobs that the destination has
+already are not copied, so a copy that was interrupted continues where it stopped.")]
 pub(crate) struct Copy {
     /// Image to copy
     from: String,

@@ -25,7 +25,7 @@ pub(crate) struct Export {
     /// File to write, or - for standard output; the file appears once it is complete
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Format of the archive; docker holds one platform per image
+    /// Format of the archive; a Docker archive has one platform per image
     #[arg(long, value_enum, default_value_t = Kind::Oci)]
     format: Kind,
     /// Export only this platform [default: all for oci; for docker this machine's, if the image

@@ -32,7 +32,7 @@ pub(crate) struct Fsck {
     #[arg(long, value_name = "PART", num_args = 0..=1, require_equals = true,
         default_missing_value = "all")]
     read_data: Option<String>,
-    /// Go on where an interrupted --read-data ended
+    /// Continue where an interrupted --read-data stopped
     #[arg(long, requires = "read_data")]
     resume: bool,
     /// Read at most this many bytes per second, as in 50MiB

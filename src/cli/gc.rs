@@ -17,9 +17,9 @@ use super::{Context, prune, resource};
 #[command(after_help = "Examples:\n  cas gc --dry-run\n  \
     cas gc --older-than 30d --keep-last 5 --max-size 20GiB --keep-free 5GiB
 
-Safe at any time, even while other commands run. With an option of a cache, the names of images are
-removed first: of those that were not used for too long, and then of the least recently used, as
-many as the sizes require. Images that are mounted, leased or being pulled stay.")]
+Safe at any time, even while other commands run. With an option of a cache, names of images are
+removed first: those of images that were not used for too long, and then those of the least recently
+used images, until the sizes fit. Images that are mounted, leased or being pulled stay.")]
 pub(crate) struct Gc {
     /// List what would be removed, but remove nothing
     #[arg(long)]

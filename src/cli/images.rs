@@ -98,13 +98,13 @@ pub(crate) fn describe(image: &Image, size: Option<u64>) -> Value {
     shown
 }
 
-/// Give an image another name
+/// Give an image an additional name
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas tag app:1 app:latest")]
 pub(crate) struct Tag {
     /// Name or digest of the image
     from: String,
-    /// New name; if it exists, it is moved to this image
+    /// New name; an existing name is moved to this image
     to: FullName,
 }
 

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{Context, names};
 
-/// Import images from a Docker archive, an OCI archive, an OCI layout or a directory of skopeo
+/// Import images from a Docker archive, an OCI archive, an OCI layout or a skopeo directory
 #[derive(Args)]
 #[command(
     after_help = "Example:\n  skopeo copy docker://debian oci-archive:d.tar\n  \

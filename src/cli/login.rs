@@ -100,7 +100,7 @@ impl Login {
         if self.password.is_some() {
             return refused(
                 "every user of this machine can read the arguments of a command; give the password \
-                 with --password-stdin, or without it at the terminal, and change one that was an \
+                 with --password-stdin, or type it at the terminal; change a password that was an \
                  argument",
             );
         }

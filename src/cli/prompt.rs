@@ -18,7 +18,7 @@ pub(crate) async fn ask(question: &str) -> Result<String> {
 }
 
 /// Asks for a line, and does not show what is typed. If the future is dropped, the terminal shows
-/// it again.
+/// typed text again.
 ///
 /// # Errors
 /// As [`ask`].

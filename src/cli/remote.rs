@@ -20,13 +20,13 @@ use super::{Context, names};
 #[command(after_help = "Example:\n  cas pull localhost:5000/app:1\n  \
     cas pull registry.example/team/app:1 --platform linux/arm64 --unpack")]
 pub(crate) struct Pull {
-    /// [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]; without a host as registries.conf says, otherwise
-    /// docker.io
+    /// [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]; for a name without a host, the registries that
+    /// registries.conf lists are tried, otherwise docker.io
     #[arg(value_name = "REF")]
     reference: String,
     #[command(flatten)]
     remote: Remote,
-    /// Accept only what this policy.json does, which must not require signatures [default: podman's]
+    /// Pull only what this policy.json accepts; it must not require signatures [default: podman's]
     #[arg(long, value_name = "FILE")]
     policy_file: Option<PathBuf>,
     /// Unpack the image into snapshots, too
@@ -94,11 +94,12 @@ struct Remote {
     /// not there itself
     #[arg(long)]
     private_addresses: bool,
-    /// Repeat a request for so long if it fails for a reason that may pass; 0s never does
+    /// Repeat a request that failed for a temporary reason, for up to this time; 0s means no
+    /// repetition
     #[arg(long, value_name = "DURATION", default_value = "60s",
         value_parser = humantime::parse_duration)]
     retry_for: Duration,
-    /// Replace a connection that is slower, in bytes a second
+    /// Replace a connection that transfers fewer bytes per second than this
     #[arg(long, value_name = "SIZE", default_value = "1KiB", value_parser = cas::parse_size)]
     min_speed: u64,
     /// Read hosts.toml or certificates for a registry from DIR/HOST[:PORT] only
@@ -219,6 +220,6 @@ impl Push {
 
 /// Returns the error for an image whose name does not say where to push it.
 fn unaddressed(name: &Reference) -> Error {
-    let why = "the name of the image is not one of a registry; give one: cas push IMAGE REF";
+    let why = "the name of the image does not name a registry; give a REF: cas push IMAGE REF";
     Error::invalid(why).operation("push").subject(name)
 }

@@ -71,7 +71,7 @@ pub(crate) struct New {
 
 #[derive(Args)]
 pub(crate) struct CommitArgs {
-    /// Key of the committed snapshot
+    /// Key that the committed snapshot gets
     name: String,
     /// Key of the writable snapshot; a digest may be shortened
     key: String,

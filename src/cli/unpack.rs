@@ -28,7 +28,7 @@ pub(crate) struct Unpack {
     /// Close the directory to all users but this one
     #[arg(long)]
     private: bool,
-    /// Keep the owners of files in an attribute, and leave out devices
+    /// Unpack without privileges: store the owners of files in an attribute, and leave out devices
     #[arg(long)]
     rootless: bool,
     /// Platform, as in linux/arm64 [default: this machine's, if the image has several]

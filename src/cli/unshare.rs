@@ -39,7 +39,8 @@ The superuser gets only the mount namespace.
 Unmount with `cas umount` before you leave: otherwise the snapshot, with what was written to it,
 stays until `cas umount` in another `cas unshare`.
 
-Files of other owners than you can be changed and removed only here, so run `cas gc` here, too.
+Files that belong to other ids than yours can be changed and removed only in `cas unshare`, so run
+`cas gc` in it, too.
 
 Exit codes: the program's own; 126 if it cannot be executed; 127 if it is not found; if it did not
 start, those of cas.")]

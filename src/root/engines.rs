@@ -11,19 +11,19 @@ use super::registries::RegistryTable;
 /// The format of `cas.toml` that this version reads and writes.
 pub(super) const FORMAT: u32 = 1;
 
-/// The engines of a root, as `cas.toml` names them.
+/// The content of `cas.toml`: the engines of a root, which are its store and its snapshotter, and
+/// settings of registries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Engines {
     format: u32,
-    /// The store: a scheme, a URL or the name of a table. Only a URL with a host or a path, such as
-    /// `fs:///srv/store`, means a store outside of the root.
+    /// The store: a scheme, a URL or the name of a table in `stores`. Only a URL with a host or a
+    /// path, such as `fs:///srv/store`, means a store outside of the root.
     pub store: String,
     /// The snapshotter. If it is empty, a new root gets the first one that works on its machine:
     /// overlay if it can be used, otherwise native.
     pub snapshotter: String,
-    /// Stores by name, for those that need more than a scheme: compositions and stores with
-    /// options.
+    /// The tables `[stores.NAME]` by name. Compositions and stores with options need a table.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stores: BTreeMap<String, Table>,
     /// Registries by `HOST` or `HOST:PORT`, as references of images name them.
@@ -34,7 +34,7 @@ pub struct Engines {
 /// A store as a table of `cas.toml`: `[stores.NAME]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
-    /// The scheme.
+    /// The scheme of the store, such as `by-size`.
     pub kind: String,
     /// The options, all as text. A member of a composition is a scheme, a URL or the name of
     /// another table.
@@ -112,7 +112,7 @@ impl Engines {
             };
             let place = whole.path()?.join(member);
             let depth = depth.checked_sub(1).ok_or_else(|| {
-                Error::invalid("a store of cas.toml is a member of itself; name another")
+                Error::invalid("a store of cas.toml is a member of itself; choose another member")
                     .operation("open store")
                     .subject(&whole)
             })?;

@@ -41,7 +41,7 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Engines> {
 /// Returns the text of the file for these engines.
 pub(super) fn text(engines: &Engines) -> Result<String> {
     toml::to_string(engines)
-        .map_err(|error| Error::internal("cas.toml could not be serialised").source(error))
+        .map_err(|error| Error::internal("cas.toml could not be serialized").source(error))
 }
 
 /// Refuses a store with a secret in its URL, because the URL is written to `cas.toml` and printed.

@@ -31,12 +31,13 @@ use rustix::io::Errno;
 pub use self::engines::{Engines, Table};
 pub use self::registries::RegistryTable;
 
-/// Returns the hosts of token services that `cas.toml` of the root in this directory names for a
-/// registry. Returns none without a root.
+/// Returns the hosts of token services that the `cas.toml` in the directory `root` names for a
+/// registry. Returns an empty list if there is no such file.
 ///
 /// # Errors
-/// `Corrupt` if the file does not parse; `InvalidArgument` if it names something that is not a host;
-/// errors of the file system.
+/// `Corrupt` if the file does not parse; `FailedPrecondition` if it has another format;
+/// `InvalidArgument` if the name of any registry or token service in it is not a host; errors of
+/// the file system.
 #[cfg(feature = "registry")]
 pub fn token_hosts(
     root: impl AsRef<Path>,
@@ -74,13 +75,13 @@ impl Root {
         }
     }
 
-    /// Makes a root with these engines. Returns the root. If no snapshotter was chosen and the
+    /// Makes a root with these engines. Returns the root. If `engines` has no snapshotter and the
     /// preferred one does not work here, also returns the reason.
     ///
     /// # Errors
     /// `AlreadyExists` if it is a root with other engines; `FailedPrecondition` if the directory
     /// contains something else; `InvalidArgument` for a store with a secret in its URL, or one that
-    /// cannot be located; nothing is made then.
+    /// cannot be located. In these cases, nothing is made.
     pub(crate) fn init(
         path: &Path,
         mut engines: Engines,

@@ -22,7 +22,7 @@ pub(super) fn first_usable(
         }
     }
     match refused {
-        // The root works without one, until something is unpacked into snapshots.
+        // The root works without a snapshotter, until something is unpacked into snapshots.
         None => Ok((String::new(), None)),
         Some(error) => Err(error),
     }

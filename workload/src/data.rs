@@ -16,7 +16,7 @@ pub const PIECE: usize = 1 << 20;
 /// Number of blobs of one image, including its root blob.
 pub const BLOBS_PER_IMAGE: u32 = 100;
 /// Number of offsets in the pool at which a piece of a large blob may begin. Cutting a piece from
-/// the pool costs nothing.
+/// the pool copies nothing.
 const POOL: usize = 16 << 20;
 
 /// Returns `length` incompressible bytes.
@@ -66,7 +66,8 @@ pub fn hash(seed: u64, size: u64) -> Digest {
     hasher.finish()
 }
 
-/// Returns the digest of a blob made of [`pieces`]. A blob is hashed once, then remembered.
+/// Returns the digest of a blob made of [`pieces`]. A blob is hashed once; its digest then stays in
+/// memory.
 pub fn digest(seed: u64, size: u64) -> Digest {
     static KNOWN: Mutex<BTreeMap<(u64, u64), Digest>> = Mutex::new(BTreeMap::new());
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);

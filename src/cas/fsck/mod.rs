@@ -27,10 +27,10 @@ const MAKING: Duration = Duration::from_secs(3);
 pub struct FsckOptions {
     /// How the root is opened.
     pub open: OpenOptions,
-    /// Which blobs are read and hashed, and of which snapshots the files. The documents of images
-    /// always are.
+    /// Which blobs are read and hashed, and which snapshots have their files read. The documents of
+    /// images are always read and hashed.
     pub read_data: ReadData,
-    /// Whether reading goes on after the blob that an interrupted check read last.
+    /// Whether this check continues after the last blob that an interrupted check has read.
     pub resume: bool,
     /// Maximum number of bytes of blobs and snapshots that are read per second. `None` sets no
     /// limit.
@@ -65,11 +65,12 @@ impl Default for FsckOptions {
 impl Cas {
     /// Checks the store and the snapshots of a root, and repairs them if the options say so.
     /// Returns what was found. The root may be so damaged that [`Cas::open`] fails. Other jobs may
-    /// use it meanwhile, unless only one process at a time may open its store.
+    /// use the root meanwhile, except if its store allows only one process at a time.
     ///
     /// # Errors
-    /// `NotFound` if the directory is not a root; `Busy` if another process has such a store open;
-    /// as [`Cas::open`], except for damage; errors of the source.
+    /// `NotFound` if the directory is not a root; `Busy` if the store allows only one process at a
+    /// time, and another one has it open; as [`Cas::open`], except for damage; errors of the source
+    /// of a repair.
     pub async fn fsck(root: impl AsRef<Path>, options: FsckOptions) -> Result<Report> {
         let path = root.as_ref();
         if !path
@@ -77,7 +78,7 @@ impl Cas {
             .try_exists()
             .during("check root", path.display())?
         {
-            let message = "not a root: it has no cas.toml; choose another with --root";
+            let message = "not a root: it has no cas.toml; choose the directory of a root";
             return Err(Error::not_found(message)).during("check root", path.display());
         }
         let mut findings = examine(path, &options).await?;

@@ -85,7 +85,7 @@ impl Cas {
     /// `path` does not exist; `InvalidArgument` if `path` is a link or a file, does not end in a
     /// name or is not UTF-8; `FailedPrecondition` if the directory has other files; `AlreadyExists`
     /// if another root directory or job has a snapshot with this key; `Busy` while the earlier root
-    /// directory is in use. What is there then stays.
+    /// directory is in use. In each of these cases, what is at `path` stays.
     pub async fn prepare_root_dir(
         &self,
         path: impl AsRef<Path>,
@@ -111,7 +111,7 @@ impl Cas {
         let image = self.image(image).await?;
         let manifest = self.manifest_of(&image, &options.platforms).await?;
         let config = dispatch::read(&*self.store.content, &manifest.config).await?;
-        // An image that cannot be unpacked does not cost what is there.
+        // If the image cannot be unpacked, what is at the path stays.
         self.ensure_unpacked(&manifest, &options.progress).await?;
         let (locked, created) = place.begin().await?;
         let request = Request {
@@ -144,7 +144,8 @@ impl Cas {
     /// Unmounts a root directory with options.
     ///
     /// # Errors
-    /// As [`Cas::unmount_root_dir`]; a lazy unmount is never `Busy` in this mount namespace.
+    /// As [`Cas::unmount_root_dir`]; a lazy unmount is `Busy` only if the directory is mounted in
+    /// another mount namespace.
     pub async fn unmount_root_dir_with(
         &self,
         path: impl AsRef<Path>,

@@ -28,10 +28,10 @@ pub(crate) struct Import {
     /// Fail unless the ACI has this name
     #[arg(long)]
     name: Option<String>,
-    /// Fail unless the ACI has this key, or a key that begins like this
+    /// Fail unless the key of the ACI begins with this text
     #[arg(long)]
     key: Option<KeyPrefix>,
-    /// Prefer it over others of its name when no version is asked for
+    /// Prefer this ACI over others with its name when no version is asked for
     #[arg(long)]
     latest: bool,
     /// Allow a URL with http:// on hosts other than this machine

@@ -20,7 +20,7 @@ const SHORT: usize = 19;
 pub(crate) struct Ls {
     /// Show only ACIs with exactly this name
     name: Option<String>,
-    /// Sort by these, the first one first, smallest or oldest first
+    /// Sort by these fields, the most important first; the smallest or oldest values come first
     #[arg(
         long,
         value_name = "FIELD",
@@ -50,7 +50,7 @@ enum Field {
     Packed,
     /// The size of the unpacked trees
     Tree,
-    /// Whether it is the latest; the others first
+    /// Whether it was imported with --latest; the other ACIs first
     Latest,
 }
 

@@ -28,9 +28,9 @@ pub(crate) enum Aci {
   cas aci fetch https://example.com/app-v1.0.aci
   cas aci fetch --all
 
-While an ACI is fresh, as its server has said (max-age), the server is not asked. Then it is asked
-whether the ACI has changed (ETag), and only a changed one is fetched. Signatures are not
-verified.")]
+While an ACI is fresh (by the max-age of its server), the server is not contacted. Afterwards, the
+server is asked whether the ACI has changed (ETag), and only a changed ACI is fetched. Signatures
+are not verified.")]
     Fetch {
         /// URLs of ACIs
         #[arg(required_unless_present = "all", value_name = "URL")]
@@ -46,7 +46,7 @@ verified.")]
     #[command(after_help = "Example:
   cas aci import-store /var/lib/rkt/cas
 
-The directory is only read. rkt may use it meanwhile. It may be imported again.")]
+The directory is only read, and rkt may use it meanwhile. You may import it more than once.")]
     ImportStore {
         /// Directory with db/ql.db and blob/sha512
         #[arg(value_name = "DIR")]
@@ -60,7 +60,7 @@ The directory is only read. rkt may use it meanwhile. It may be imported again."
         #[arg(value_name = "ACI")]
         aci: String,
     },
-    /// Make an OCI image of an ACI and of those that it depends on
+    /// Make an OCI image from an ACI and the ACIs that it depends on
     #[command(
         after_help = "Example:\n  cas aci to-image example.com/app:1.0 app:1\n  cas run app:1"
     )]
@@ -68,7 +68,7 @@ The directory is only read. rkt may use it meanwhile. It may be imported again."
         /// Key, its first digits, or NAME[:VERSION][,LABEL=VALUE]...
         #[arg(value_name = "ACI")]
         aci: String,
-        /// Name for the image; if it exists, it is moved to this image
+        /// Name for the image; an existing name is moved to this image
         name: FullName,
     },
     /// Remove ACIs with their content and their remotes
@@ -82,13 +82,13 @@ The directory is only read. rkt may use it meanwhile. It may be imported again."
     #[command(after_help = "Example:
   cas aci gc --older-than 30d
 
-Content that was stored less than a day ago is removed later. `cas gc` removes it, too, but no
-ACI.")]
+Unused content that was stored less than a day ago stays for a later `cas aci gc`. `cas gc` removes
+unused content, too, but does not remove ACIs.")]
     Gc {
         /// Also remove ACIs that were not read for this long, as in 12h or 30d
         #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
         older_than: Option<Duration>,
-        /// Only list these ACIs
+        /// Only list the ACIs that would be removed
         #[arg(long, requires = "older_than")]
         dry_run: bool,
     },

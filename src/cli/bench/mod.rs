@@ -38,7 +38,8 @@ pub(crate) struct Bench {
     /// first --store with a path, otherwise the current directory]
     #[arg(long, value_name = "DIR")]
     on: Option<PathBuf>,
-    /// Measure only these rows of the table, as in put,stat; an unknown name lists all names
+    /// Measure only these rows of the table, as in put,stat; the error for an unknown name lists
+    /// all names
     #[arg(long, value_name = "ROW", value_delimiter = ',')]
     rows: Vec<String>,
     /// Measure less: a tenth of the small blobs and images, fewer and smaller large blobs, and

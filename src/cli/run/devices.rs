@@ -14,7 +14,7 @@ const DEVICES: &[&str] = &["full", "null", "random", "tty", "urandom", "zero"];
 
 /// Mounts `/dev` and `/proc` into a root file system. `/dev` has only the usual devices, so that
 /// `rm -rf /` in the chroot cannot reach the host's other device files. Where the image has
-/// something else than a directory, nothing is mounted.
+/// something other than a directory, nothing is mounted.
 pub(super) fn mount_all(rootfs: &Rootfs) -> io::Result<()> {
     if let Some(proc) = directory(rootfs, "proc")? {
         mount_bind_recursive("/proc", path(&proc))?;
