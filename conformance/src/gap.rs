@@ -15,7 +15,7 @@ pub const KNOWN: &[&[&str]] = &[
 /// Checks that each gap names a law that exists, and gives a reason.
 ///
 /// # Panics
-/// If a gap does not. In a constant, the panic is a compile error.
+/// If a gap names an unknown law, or gives no reason. In a constant, the panic is a compile error.
 pub const fn check(gaps: Gaps) {
     let mut at = 0;
     while at < gaps.len() {

@@ -64,7 +64,7 @@ impl Promises for dyn Records {
     }
 }
 
-/// The promises of its records, because gc needs no others.
+/// The promises are those of the store's records, because gc needs no others.
 impl Promises for Store {
     fn promises(&self) -> Capabilities {
         self.records.capabilities()

@@ -24,7 +24,8 @@ pub struct Law<S: ?Sized + 'static> {
     pub source: &'static str,
     /// The promise it is about. A store that does not make the promise need not keep the law.
     pub needs: Option<Capability>,
-    /// Whether its outcome depends on timing. A law like that is not run if it is a gap.
+    /// Whether its outcome depends on timing. Such a law is not run on a store that declares it as
+    /// a gap.
     pub racy: bool,
     /// Runs the law, which panics if it is broken.
     pub run: fn(Subject<S>) -> Trial,

@@ -12,8 +12,9 @@
 //!
 //! This makes a module `mine_content` with a `#[test]` for each law of [`cas_core::ContentStore`].
 //! The second argument is the *opener*, an async closure that captures nothing. It receives a
-//! directory, opens the store there and returns it. If the directory has no store yet, it creates
-//! one. A law calls it again with the same directory to reopen the store, or to open it twice.
+//! directory, opens the store there and returns it. If the directory has no store yet, the opener
+//! creates one. A law calls the opener again with the same directory to reopen the store, or to
+//! open it twice.
 //!
 //! | macro | tests |
 //! |---|---|

@@ -40,7 +40,7 @@ impl Sample {
             annotations: None,
         };
         let children = vec![config.digest, base.digest, layer.digest];
-        let manifest = serde_json::to_vec(&manifest).expect("a manifest serialises");
+        let manifest = serde_json::to_vec(&manifest).expect("a manifest serializes");
         let (manifest, manifest_data) = blob(MediaType::OCI_MANIFEST, manifest);
         let parts = vec![
             (base, base_data, Vec::new()),
@@ -69,8 +69,8 @@ impl Sample {
         self.parts.iter().map(|(part, ..)| part.digest).collect()
     }
 
-    /// Stores its missing blobs, pinned by `guard`. The children of the manifest are recorded when
-    /// it is pinned.
+    /// Stores the blobs of the image that are missing, pinned by `guard`. The children of the
+    /// manifest are recorded when the manifest is pinned.
     ///
     /// # Errors
     /// `Busy` while another task stores one of its blobs; errors of the store.
@@ -90,7 +90,7 @@ impl Sample {
         Ok(())
     }
 
-    /// Imports it under a name.
+    /// Imports the image under a name.
     ///
     /// # Errors
     /// `InvalidArgument` for an invalid name; errors of [`Sample::store`].

@@ -22,7 +22,7 @@ use crate::judge::Verdict;
 use crate::laws::{Rule, book};
 
 /// The environment variable that names the directory of the results. The directory is created if it
-/// does not exist. If it holds lines of an earlier run, the report covers both runs.
+/// does not exist. If it contains lines of an earlier run, the report covers both runs.
 pub const DIRECTORY: &str = "CONFORMANCE_REPORT";
 
 /// A verdict without its reason, from the best to the worst.
@@ -92,7 +92,7 @@ pub struct Line {
     pub verdict: Outcome,
     /// The reason of a gap, the promise that is not made, what was missing, or what was seen.
     pub reason: Option<String>,
-    /// How long it took, in milliseconds.
+    /// How long the law took, in milliseconds.
     pub ms: u64,
 }
 

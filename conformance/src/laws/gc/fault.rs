@@ -26,7 +26,7 @@ pub(super) async fn a_failed_call_keeps_the_store(subject: Subject) {
     inject(&subject, Fault::Error).await;
 }
 
-/// The same for a full disk.
+/// On a full disk, an error is reported or the call is retried; an acknowledged step is not lost.
 pub(super) async fn a_full_disk_keeps_the_store(subject: Subject) {
     inject(&subject, Fault::Full).await;
 }

@@ -174,7 +174,7 @@ pub(super) async fn a_blob_without_a_lease_lives_a_day(subject: Subject) {
     assert_eq!(collected.bytes(), 1_000);
 }
 
-/// The same for an ingest. A writer that holds its ingest keeps it longer.
+/// An ingest is kept for a day after its last write, and for longer while a writer holds it.
 pub(super) async fn an_ingest_lives_a_day(subject: Subject) {
     let store = subject.open().await;
     for key in ["left", "held"] {

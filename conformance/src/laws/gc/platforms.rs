@@ -22,8 +22,8 @@ use crate::sample::{Sample, tag, verify};
 
 /// One in this many calls of the pull that change something is made to fail.
 const STRIDE: usize = 3;
-/// The same for a store without atomic batches. A pull into it makes many more calls, and slower
-/// ones.
+/// The [`STRIDE`] for a store without atomic batches. A pull into such a store makes many more
+/// calls, and slower ones.
 const LONG_STRIDE: usize = 7;
 
 /// One platform of an image is stored. A pull of all platforms is repeated, and each time a later
@@ -113,7 +113,7 @@ impl Remote {
             subject: None,
             annotations: None,
         };
-        let index = Bytes::from(serde_json::to_vec(&index).expect("an index serialises"));
+        let index = Bytes::from(serde_json::to_vec(&index).expect("an index serializes"));
         let root = Descriptor::of(MediaType::OCI_INDEX, &index);
         store.put(&root, index, Durability::Full).await.unwrap();
         Remote { store, root }

@@ -55,7 +55,7 @@ laws! { $
             "Setting one label would remove the labels of others"
             ["containerd images.Store.Update"],
         unknown_field_paths_are_refused:
-            "A misspelt path would report success and change nothing"
+            "A misspelled path would report success and change nothing"
             ["containerd images.Store.Update"],
         an_update_of_an_unknown_name_is_not_found:
             "A late update would bring back a removed image"

@@ -66,7 +66,7 @@ pub(super) async fn one_creator_of_a_key_wins(subject: Subject) {
     }
 }
 
-/// The same for keys that are created in one batch.
+/// Exactly one of many creators of the same keys, each in one batch, must win all of them.
 pub(super) async fn one_creator_of_many_keys_wins(subject: Subject) {
     let records = subject.open().await;
     for round in 0..5 {

@@ -1,4 +1,4 @@
-//! Laws of what a layer does to the layers below it, modelled on the test suite of containerd.
+//! Laws of what a layer does to the layers below it, modeled on the test suite of containerd.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
