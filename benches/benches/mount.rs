@@ -1,7 +1,8 @@
 //! The time of a mount of an image that is already unpacked: from the call to the mounted
 //! directory, for an image of 6 layers and one of 128. It does not include the start of a process;
-//! `peers mount` does. The same for a root directory of a container, whose goal is 10 ms, and over
-//! the mounted root directory of an earlier container, whose goal is 20 ms.
+//! `peers mount` does. It also measures how long the preparation of a container's root directory
+//! takes: in an empty place, with a goal of 10 ms, and over the mounted root directory of an
+//! earlier container, with a goal of 20 ms.
 //!
 //! `cargo bench --bench mount`, as the superuser.
 #![allow(missing_docs, reason = "a bench has no API")]

@@ -1,5 +1,5 @@
-//! A cache of 10,000 images: how long a pruning to half the bytes takes, and what it costs to note
-//! the use of an image.
+//! A cache of 10,000 images: how long a pruning to half the bytes takes, and how long it takes to
+//! record a use of an image.
 //!
 //! `cargo bench --bench prune`, in `/dev/shm` if it exists.
 #![allow(
@@ -150,7 +150,7 @@ async fn size(store: &Store) -> Result<u64> {
     }
 }
 
-/// Measures how long it takes to note a use.
+/// Measures how long it takes to record a use.
 fn note(runtime: &Runtime, place: &Path) -> Result<()> {
     let store = runtime.block_on(open("redb", &place.join("notes")))?;
     let uses = Uses::new(store.records.clone(), store.images.clone())?;

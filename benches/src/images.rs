@@ -134,7 +134,7 @@ pub fn tall(layers: usize, layout: &Path) -> Result<Image> {
     made.finish()
 }
 
-/// Returns a new copy of an image with layers compressed by zstd, at the default level of tools.
+/// Returns a new copy of an image with layers compressed by zstd, at its default level, 3.
 ///
 /// # Errors
 /// Errors of the file system, or of an image that cannot be read.

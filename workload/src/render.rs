@@ -28,10 +28,10 @@ impl Table {
         writeln!(
             text,
             "Medians of {rounds} rounds, or of one round for slow rows, columns in turn; ± is half \
-             the range. The best value is in **bold**, and so are those that tie with it: their \
-             ranges overlap, or they are within 2 % (10 % for a row that is measured once). Columns \
-             that do not sync compete only in reads and space on disk, and those in memory do not \
-             compete. Memory is the peak above what the open store takes.\n"
+             the range. The best value is in **bold**, and so are values that tie with it: the two \
+             ranges overlap, or the values differ by less than 2 % (10 % for a row measured once). \
+             Columns that do not sync compete only in reads and space on disk; columns in \
+             memory do not compete. Memory is the peak above what the open store takes.\n"
         )?;
         self.heads(text)?;
         for (number, row) in self.rows.iter().enumerate() {

@@ -21,7 +21,7 @@ cargo xtask TASK
   test     set up and test everything except RocksDB; a part of `check`
   words    find words that no text may use; a part of `check`
   rocksdb  lint and test RocksDB, which takes minutes to build; CI runs this and `check`
-  long     run what is too slow for CI: release build, all real images, licences, benches
+  long     run what is too slow for CI: release build, all real images, licenses, benches
   setup    install peers and make images that tests compare with (as the superuser on Debian)
   bench    measure all backends (writes docs/BACKENDS.md), and compare the tool with peers
   report   run the conformance tests of every store and write the results to docs/BACKENDS.md

@@ -138,7 +138,8 @@ pub(crate) fn can_build_rocksdb() -> bool {
     can
 }
 
-/// Returns whether a package is there. A program is not enough where the package adds a part of it.
+/// Returns whether a package is installed. Some packages add only a part of a program, so finding
+/// the program is not enough for these.
 fn is_installed(program: &str, package: &str) -> bool {
     match package {
         "python3-venv" => Command::new(program)

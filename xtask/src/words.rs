@@ -15,7 +15,7 @@ const WORDS: &[(&str, &str)] = &[
     ("is no", "\"is not a\", or \"there is none\""),
 ];
 
-/// Words that make a forbidden word a good one if they follow it.
+/// Words that make a forbidden word acceptable if they follow it.
 const ALLOWED: &[(&str, &str)] = &[("is no", "longer")];
 
 /// The files that are read, by their extensions.

@@ -27,7 +27,7 @@ fn overhead(lane: &Lane<'_>, stored: u64) -> Result<Vec<f64>> {
     rustix::fs::syncfs(&file).map_err(std::io::Error::from)?;
     if stored == 0 {
         return Err(Error::unsupported(
-            "no other row stored anything to compare with",
+            "no other row stored small blobs to compare with; also measure put, batch or read",
         ));
     }
     Ok(vec![disk::taken(directory)? as f64 / stored as f64])

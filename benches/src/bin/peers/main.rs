@@ -142,11 +142,17 @@ impl Table<'_> {
         if self.wants("zstd") {
             let image = images::zstd(&plain.image, &at("zstd"))?;
             let zstd = Subject::new(image, at("zstd.tar"))?;
-            self.job("the same of zstd", &self.jobs.unpacked_imports(&zstd))?;
+            self.job(
+                "import and unpack, zstd",
+                &self.jobs.unpacked_imports(&zstd),
+            )?;
         }
         if self.wants("fat") {
             let fat = Subject::new(images::fat(&plain.image, &at("fat"))?, at("fat.tar"))?;
-            self.job("the same in one layer", &self.jobs.unpacked_imports(&fat))?;
+            self.job(
+                "import and unpack, one layer",
+                &self.jobs.unpacked_imports(&fat),
+            )?;
         }
         if self.wants("tree") {
             self.job("unpack to a plain tree", &self.jobs.trees(&present, &plain))?;
@@ -158,7 +164,7 @@ impl Table<'_> {
             let tall = Subject::new(images::tall(TALL, &at("tall"))?, at("tall.tar"))?;
             let present = at("tall-present");
             self.jobs.present(&present, &tall.archive)?;
-            self.job("the same of 128 layers", &self.jobs.mounts(&present))?;
+            self.job("mount, 128 layers", &self.jobs.mounts(&present))?;
         }
         if self.wants("pull") {
             let registry = Registry::start(&at("registry"))?;
