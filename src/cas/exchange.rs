@@ -87,9 +87,9 @@ impl Cas {
     /// Returns the images, sorted by name.
     ///
     /// # Errors
-    /// `InvalidArgument` if the source is not an image; `NotFound` if it is incomplete; `Corrupt` if
-    /// it is damaged or hostile; errors of the store. If no name was written before the error, what
-    /// was stored is removed.
+    /// `InvalidArgument` if the source is not an image; `NotFound` if the source is incomplete;
+    /// `Corrupt` if the source is damaged or hostile; errors of the store. If no name was written
+    /// before the error, what was stored is removed.
     pub async fn import(&self, source: impl AsRef<Path>) -> Result<Vec<Image>> {
         let source = Source::Path(source.as_ref().to_owned());
         let options = import::ImportOptions::default();

@@ -75,10 +75,10 @@ impl Cas {
     /// Writes the root file system of an image into `directory`, which must be absent or empty.
     ///
     /// # Errors
-    /// `NotFound` if the store has no such image, if the image lacks the platform of this machine or
-    /// a layer, or if the parent of `directory` does not exist; `FailedPrecondition` if `directory`
-    /// is not empty; `Corrupt` for damaged or hostile layers. On an error, what was written is
-    /// removed.
+    /// `NotFound` if the store has no such image, if the image has no manifest for the platform of
+    /// this machine, if a layer is missing from the store, or if the parent of `directory` does not
+    /// exist; `FailedPrecondition` if `directory` is not empty; `Corrupt` for damaged or hostile
+    /// layers. On an error, what was written is removed.
     pub async fn unpack(
         &self,
         image: impl Into<ImageRef>,

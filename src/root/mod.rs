@@ -32,7 +32,7 @@ pub use self::engines::{Engines, Table};
 pub use self::registries::RegistryTable;
 
 /// Returns the hosts of token services that the `cas.toml` in the directory `root` names for a
-/// registry. Returns an empty list if there is no such file.
+/// registry. Returns an empty list if the directory has no `cas.toml`.
 ///
 /// # Errors
 /// `Corrupt` if the file does not parse; `FailedPrecondition` if it has another format;
