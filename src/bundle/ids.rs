@@ -106,7 +106,7 @@ impl Ids {
         ranges
     }
 
-    /// Returns whether that namespace has the id.
+    /// Returns whether the user namespace of [`Self::map`] has the id.
     pub(super) fn has(&self, id: u32) -> bool {
         let within = |range: &IdRange| id >= range.inside && id - range.inside < range.count;
         self.map().iter().any(within)

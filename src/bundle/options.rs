@@ -28,8 +28,8 @@ pub struct BundleOptions {
     /// namespace with these ids: a runtime of this user can start it. The root file system cannot
     /// be `mounted` then.
     pub rootless: Option<UserIds>,
-    /// Whether an unpacked root file system may be lost with the machine's power, because the
-    /// bundle is removed after its use.
+    /// Whether an unpacked root file system may be lost in a power failure, because the bundle is
+    /// removed after its use anyway. Files are then not synced to the device.
     pub temporary: bool,
     /// Receives the progress. By default nothing does.
     pub progress: Arc<dyn Progress>,

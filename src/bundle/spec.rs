@@ -69,7 +69,7 @@ const READ_ONLY: &[&str] = &[
 ];
 
 /// Returns `config.json` for a configuration, and warnings: for each label that a runtime would act
-/// on, and that was left out; and for a user that cannot be the one of the image.
+/// on, and that was left out; and if the process cannot run as the user of the image.
 ///
 /// # Errors
 /// `Corrupt` for an argument or a variable that a process cannot be given.

@@ -1,4 +1,4 @@
-//! The arguments of verbs that stand for an image.
+//! The types of arguments that stand for an image.
 
 use cas_core::image::{FullName, Reference};
 use cas_core::{Image, Result};

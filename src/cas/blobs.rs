@@ -50,8 +50,8 @@ impl Cas {
     }
 
     /// Returns a reader that streams a blob and verifies it: if the bytes are damaged, an error
-    /// comes instead of the end. It implements `AsyncRead` of tokio and `Read` of the standard
-    /// library. For single ranges, use `open` of the store's content.
+    /// comes instead of the end. The reader implements `AsyncRead` of tokio and `Read` of the
+    /// standard library. For single ranges, use `open` of the store's content.
     ///
     /// # Errors
     /// `NotFound`; errors of the store.
@@ -96,7 +96,8 @@ impl Cas {
     }
 
     /// Stores the blobs of an image, whose topmost index or manifest is `root`, and gives the image
-    /// a new name: all of it, or nothing. Returns the image, and what became of each blob.
+    /// a new name. If anything fails, neither the name nor any new blob stays. Returns the image,
+    /// and what became of each blob.
     ///
     /// # Errors
     /// As [`import::ingest_image`]; `InvalidArgument` for text that is not a name, or a name with
@@ -116,9 +117,9 @@ impl Cas {
         import::ingest_image(store, name, root, blobs).await
     }
 
-    /// Removes blobs that nothing refers to, except other blobs of this call. Other jobs may use
-    /// the store meanwhile. Returns what was removed. A blob that came into use meanwhile is not
-    /// removed, and is not in the result.
+    /// Removes blobs. Nothing may refer to them, except other blobs of this call. Other jobs may
+    /// use the store meanwhile. Returns what was removed. A blob that came into use meanwhile is
+    /// not removed, and is not in the result.
     ///
     /// # Errors
     /// As [`gc::remove`]: `NotFound` for a blob that is not in the store; `Busy`, with what refers

@@ -122,7 +122,7 @@ async fn finish(
     };
     if let Err(left) = cleared.await {
         progress.warn(&format!(
-            "the unfinished bundle could not be removed: {left}"
+            "the unfinished bundle could not be removed; remove it yourself: {left}"
         ));
     }
     Err(error)

@@ -65,7 +65,7 @@ impl Cas {
     ///
     /// # Errors
     /// `NotFound` for the image, or content that was lost; `Corrupt` for damaged content;
-    /// `InvalidArgument` if both are the same store, and the name stays the same. On an error, no
+    /// `InvalidArgument` if `to` has the same store, and the name stays the same. On an error, no
     /// name is written, and the blobs that were copied stay for the next attempt until a garbage
     /// collection.
     pub async fn copy(&self, image: impl Into<ImageRef>, to: &Cas) -> Result<Image> {

@@ -22,12 +22,12 @@ pub struct ImportOptions {
     /// default the images get the names that the source gives them. Images without a name are
     /// stored under their digests.
     pub name: Option<Reference>,
-    /// How names are read. By default they are stored as they are.
+    /// How the names in the source are read. By default they are stored unchanged.
     pub naming: Naming,
     /// The platforms whose content is imported, by default all in the source.
     pub platforms: Platforms,
     /// Whether the images are also unpacked into snapshots, as by [`Cas::snapshot`]. If all
-    /// platforms are imported, the platform of this machine is unpacked.
+    /// platforms are imported, only the platform of this machine is unpacked.
     pub unpack: bool,
     /// Receives the progress. By default nothing does.
     pub progress: Arc<dyn Progress>,

@@ -56,7 +56,7 @@ impl Cas {
         Ok(left)
     }
 
-    /// Returns what keeps a resource, as at most a hundred paths that lead to it.
+    /// Returns why a resource is kept: at most a hundred paths of references that lead to it.
     ///
     /// # Errors
     /// As [`gc::explain`].

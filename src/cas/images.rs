@@ -82,7 +82,7 @@ impl Cas {
         Ok(found.swap_remove(0))
     }
 
-    /// Gives an image an additional name. A name that exists already refers to this image
+    /// Gives an image an additional name. If the name exists already, it refers to this image
     /// afterwards. Returns the image with the new name.
     ///
     /// # Errors

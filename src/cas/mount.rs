@@ -177,7 +177,7 @@ impl Cas {
     }
 
     /// Unmounts what [`Cas::mount`] has mounted at `directory`, and removes what was written to it.
-    /// This continues in the background if the future is dropped.
+    /// If the future is dropped, the unmount continues in the background.
     ///
     /// # Errors
     /// `NotFound` if this root has nothing mounted there; `Busy` while it is in use.

@@ -17,9 +17,9 @@ use super::{Cas, QueryOptions};
 pub struct UnpackOptions {
     /// The platform. `Platforms::All` is refused.
     pub platforms: Platforms,
-    /// Whether the directory is closed to all users but this one. By default it has the mode that
-    /// the image gives it; if other users can then reach device nodes or set-id programs, the
-    /// progress receives a warning. Snapshots are always closed.
+    /// Whether the directory is closed to all other users. By default the directory has the mode
+    /// that the image gives its root directory; if other users can then reach device nodes or
+    /// set-id programs, the progress receives a warning. Snapshots are always closed.
     pub private: bool,
     /// Whether all files belong to the user of this process, who then needs no privileges. The
     /// owners that the image gives them are kept in the attribute `user.rootlesscontainers`, as

@@ -16,9 +16,9 @@ use super::{Context, blob, snapshot};
   cas inspect app:1 --platform linux/arm64
   cas inspect sha256:2c26b46b68ff
 
-An image is shown with its manifest and its configuration, or with its index and its platforms if it
-has nothing for this machine. A digest, or the first digits of one, is looked up among images,
-then blobs, then snapshots.")]
+An image is shown with its manifest and its configuration, or with its index and its platforms if
+the index has no manifest for this machine. A digest, or the first digits of one, is looked up among
+images, then blobs, then snapshots.")]
 pub(crate) struct Inspect {
     /// Name, digest, first digits of a digest, or key of a snapshot
     what: String,

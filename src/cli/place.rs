@@ -47,7 +47,7 @@ impl Place {
             if Path::new(text).join("cas.toml").is_file() {
                 return refused(
                     "this could be a name or the directory of a root; write DIR#NAME, or ./DIR# \
-                     for the same name",
+                     to keep the name",
                 );
             }
             let name = Some(text.to_owned());

@@ -90,8 +90,8 @@ struct Remote {
     /// Look for the login in this file first, as podman does [default: $REGISTRY_AUTH_FILE]
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
-    /// Let the registry refer to addresses on this machine and in private networks, even if it is
-    /// not there itself
+    /// Let the registry refer to addresses on this machine and in private networks, even if the
+    /// registry itself is elsewhere
     #[arg(long)]
     private_addresses: bool,
     /// Repeat a request that failed for a temporary reason, for up to this time; 0s means no

@@ -13,7 +13,7 @@ use super::mount::{advise, check_right};
 #[derive(Subcommand)]
 #[command(after_help = EXAMPLE)]
 pub(crate) enum Rootfs {
-    /// Mount a writable snapshot of an image at PATH/rootfs, next to its configuration and name
+    /// Mount a writable snapshot of an image at PATH/rootfs, and describe the image in two files
     #[command(after_help = "Example:
   cas rootfs prepare /run/app/6f1c#0.container --image app:1
 
@@ -30,7 +30,7 @@ It is not an error if nothing is mounted there.")]
     #[command(after_help = "Example:
   cas rootfs remove /run/app/6f1c#0.container
 
-It is not an error if nothing is there. If it is in use, nothing is removed.")]
+It is not an error if nothing is there. While the root directory is in use, nothing is removed.")]
     Remove(Remove),
 }
 

@@ -25,7 +25,7 @@ pub(crate) struct Unpack {
     image: String,
     /// Directory to create; it may exist if it is empty
     directory: PathBuf,
-    /// Close the directory to all users but this one
+    /// Close the directory to all other users
     #[arg(long)]
     private: bool,
     /// Unpack without privileges: store the owners of files in an attribute, and leave out devices

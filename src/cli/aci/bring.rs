@@ -119,11 +119,11 @@ pub(super) async fn import_store(
         show(context, acis, key).await?;
     }
     for key in &done.without_blob {
-        let warning = format!("{key}: rkt lists it, but its archive is gone");
+        let warning = format!("{key}: not imported: rkt lists this ACI, but its archive is gone");
         context.progress.warn(&warning);
     }
     for key in &done.without_row {
-        let warning = format!("{key}: rkt has its archive, but does not list it; not imported");
+        let warning = format!("{key}: not imported: rkt has this archive, but does not list it");
         context.progress.warn(&warning);
     }
     for (key, error) in &done.refused {
@@ -144,7 +144,7 @@ pub(super) async fn import_store(
         None => Ok(()),
         Some((_, first)) => {
             let count = refused.len();
-            let why = format!("{count} of the archives cannot be imported; the others are");
+            let why = format!("{count} archives could not be imported; all others were imported");
             let error = Error::new(first.kind(), why).operation("import rkt's image store");
             Err(error.subject(directory.display()))
         }

@@ -28,9 +28,9 @@ pub(crate) enum Aci {
   cas aci fetch https://example.com/app-v1.0.aci
   cas aci fetch --all
 
-While an ACI is fresh (by the max-age of its server), the server is not contacted. Afterwards, the
-server is asked whether the ACI has changed (ETag), and only a changed ACI is fetched. Signatures
-are not verified.")]
+Until the max-age that the server gave for an ACI has passed, the server is not contacted.
+Afterwards, the server is asked whether the ACI has changed (ETag), and only a changed ACI is
+fetched. Signatures are not verified.")]
     Fetch {
         /// URLs of ACIs
         #[arg(required_unless_present = "all", value_name = "URL")]

@@ -71,7 +71,7 @@ async fn warn_of_absent(
         };
         if cas.store().content.stat(&target).await?.is_none() {
             context.progress.warn(&format!(
-                "{key}: the store does not have {target}; it is kept once it is stored"
+                "the store does not have {target}; {key} keeps this blob once it is stored"
             ));
         }
     }

@@ -179,8 +179,10 @@ pub(crate) async fn find(store: &Store, text: &str) -> Result<Stat> {
                 .operation("find blob")
                 .subject(text),
         ),
-        _ => Err(Error::invalid("ambiguous digest prefix; give more digits")
-            .operation("find blob")
-            .subject(text)),
+        _ => Err(Error::invalid(
+            "the digests of several blobs begin with these digits; give more digits",
+        )
+        .operation("find blob")
+        .subject(text)),
     }
 }

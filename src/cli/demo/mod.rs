@@ -99,7 +99,9 @@ async fn steps(context: &Context, directory: &Path) -> Result<()> {
         let top = top.map_or_else(|| "none".into(), |top| top.short());
         step.done(&format!("unpacked into snapshots; the topmost is {top}"))?;
     } else {
-        step.done("skipped snapshots, which need `cas unshare cas demo`")?;
+        step.done(
+            "skipped snapshots, which need privileges; to see them, run `cas unshare cas demo`",
+        )?;
     }
 
     cas.remove(ImageRef::typed(NAME)).await?;
