@@ -24,7 +24,8 @@ use cas_host::mount;
 /// The environment variable that names the snapshotter's directory to the process that is killed.
 const ROOT: &str = "CAS_TEST_ROOT";
 
-/// The environment variable that makes that process collect garbage instead.
+/// The environment variable that makes the process that is killed collect garbage, instead of doing
+/// the work of its [`Scenario`].
 const COLLECTS: &str = "CAS_TEST_COLLECTS";
 /// The system calls of a collection that change the disk.
 const COLLECTION: [&str; 3] = ["unlinkat", "unlink", "pwrite64"];
@@ -43,7 +44,7 @@ pub trait Scenario {
     /// Errors of the snapshotter.
     fn open(root: &Path) -> Result<Opened>;
 
-    /// Makes the missing ones of [`LAYERS`], whatever an earlier run left behind. Calls
+    /// Makes those of [`LAYERS`] that are missing, whatever an earlier run left behind. Calls
     /// [`acknowledge`] for each layer that is committed.
     fn make_layers(store: &dyn Snapshotter) -> impl Future<Output = Result<()>>;
 

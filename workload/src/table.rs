@@ -68,8 +68,8 @@ impl Cell {
         self.failure.as_deref()
     }
 
-    /// Returns the range of the cell, widened by the noise of a measurement. Another cell with a
-    /// value in it ties with this one.
+    /// Returns the range of the cell, widened by the noise of a measurement. A cell with a value in
+    /// this range ties with this cell.
     fn spread(&self) -> Option<(f64, f64)> {
         let (median, (least, most)) = (self.median()?, self.range()?);
         let noise = median * if self.values.len() == 1 { ONCE } else { NOISE };
