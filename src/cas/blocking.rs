@@ -169,8 +169,8 @@ verbs! {
         options: ExportOptions
     ) -> Result<Vec<Image>>;
 
-    /// Copies an image into the store of another handle; of a blocking handle, pass the
-    /// [`inner`](Cas::inner). Returns the image as it is in that store.
+    /// Copies an image into the store of another handle. If that is a blocking handle, pass its
+    /// [`inner`](Cas::inner). Returns the image as it is in the other store.
     fn copy(image: impl Into<ImageRef>, to: &crate::Cas) -> Result<Image>;
 
     /// Copies with options. Returns the image as it is in the other store.
@@ -369,8 +369,8 @@ verbs! {
     /// Stores blobs, in order, up to the first that fails. Returns what became of each blob.
     fn ingest_blobs(blobs: &[IngestBlob]) -> Result<Ingested>;
 
-    /// Stores the blobs of an image and gives it a new name: all of it, or nothing. Returns the
-    /// image, and what became of each blob.
+    /// Stores the blobs of an image and gives it a new name. If anything fails, neither the name
+    /// nor any new blob stays. Returns the image, and what became of each blob.
     fn ingest_image(
         name: impl Into<NewName>,
         root: &IngestBlob,
@@ -380,7 +380,7 @@ verbs! {
     /// was removed.
     fn prune(options: PruneOptions) -> Result<Pruned>;
 
-    /// Removes blobs that nothing refers to, except other blobs of this call. Returns what was
+    /// Removes blobs. Nothing may refer to them, except other blobs of this call. Returns what was
     /// removed.
     fn remove_blobs(blobs: impl IntoIterator<Item = Digest>) -> Result<Removed>;
 
@@ -402,7 +402,7 @@ verbs! {
     /// Removes an unfinished ingest.
     fn discard_ingest(key: impl AsRef<str>) -> Result<()>;
 
-    /// Returns what keeps a resource.
+    /// Returns why a resource is kept.
     fn explain(resource: &Resource) -> Result<Explanation>;
 
     /// Adds a resource to a lease. Returns the lease.

@@ -65,9 +65,9 @@ impl Cas {
     ///
     /// # Errors
     /// `NotFound` for the image, or content that was lost; `Corrupt` for damaged content;
-    /// `InvalidArgument` if `to` has the same store, and the name stays the same. On an error, no
-    /// name is written, and the blobs that were copied stay for the next attempt until a garbage
-    /// collection.
+    /// `InvalidArgument` if `to` has the same store, and the name stays the same. The name is
+    /// written last. On an error, the blobs that were copied stay for the next attempt until a
+    /// garbage collection.
     pub async fn copy(&self, image: impl Into<ImageRef>, to: &Cas) -> Result<Image> {
         self.copy_with(image, to, CopyOptions::default()).await
     }
