@@ -100,8 +100,9 @@ pub(crate) fn finish(
     let rootfs = Rootfs::open(&directory.join(ROOTFS))?;
     let account = user::find(&rootfs, &config.user)?;
     let (document, warnings) = spec::document(config, options, &account)?;
-    let text = serde_json::to_vec_pretty(&document)
-        .map_err(|error| Error::internal("config.json cannot be serialized").source(error))?;
+    let text = serde_json::to_vec_pretty(&document).map_err(|error| {
+        Error::internal("config.json cannot be serialized; please report it").source(error)
+    })?;
     let file = directory.join(DOCUMENT);
     let dir = Dir::open(directory).during("write", file.display())?;
     dir.replace(DOCUMENT, &text, 0o600, (&dir, TEMPORARY))

@@ -82,14 +82,14 @@ impl Rootfs {
                 return Ok(None);
             };
             if !is_file(&stat) {
-                return Err(Error::corrupt("expected a regular file"));
+                return Err(Error::corrupt("expected a regular file; correct the image"));
             }
             // Open it only after the check, because opening a device or a pipe has side effects.
             let file = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
             let mut text = Vec::new();
             file.take(limit.saturating_add(1)).read_to_end(&mut text)?;
             if text.len() as u64 > limit {
-                let why = format!("expected at most {limit} bytes");
+                let why = format!("expected at most {limit} bytes; shorten the file in the image");
                 return Err(Error::out_of_range(why));
             }
             Ok(Some(String::from_utf8_lossy(&text).into_owned()))

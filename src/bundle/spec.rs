@@ -147,7 +147,8 @@ fn process(
     };
     let texts = args.iter().chain(&env).chain([&cwd]);
     if let Some(text) = texts.into_iter().find(|text| text.contains('\0')) {
-        let why = "an argument, a variable or the working directory contains a zero byte";
+        let why = "an argument, a variable or the working directory contains a zero byte; build \
+                   the image without it";
         return Err(Error::corrupt(why)
             .operation("create process")
             .subject(excerpt(text)));

@@ -367,6 +367,6 @@ pub(super) fn key(directory: &Path) -> Result<String> {
 /// `InvalidArgument` if it is not UTF-8.
 pub(super) fn utf8(path: &Path) -> Result<&str> {
     path.to_str().ok_or_else(|| {
-        Error::invalid("the path is not UTF-8; choose another").subject(path.display())
+        Error::invalid("the path is not UTF-8; choose another path").subject(path.display())
     })
 }

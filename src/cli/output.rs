@@ -154,7 +154,7 @@ fn is_dangerous(character: char) -> bool {
 }
 
 fn unserialisable(error: serde_json::Error) -> Error {
-    Error::internal("the result cannot be written as JSON").source(error)
+    Error::internal("the result cannot be written as JSON; please report it").source(error)
 }
 
 /// Returns a number of things, as in `1 blob` and `2 blobs`.

@@ -40,8 +40,9 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Engines> {
 
 /// Returns the text of the file for these engines.
 pub(super) fn text(engines: &Engines) -> Result<String> {
-    toml::to_string(engines)
-        .map_err(|error| Error::internal("cas.toml could not be serialized").source(error))
+    toml::to_string(engines).map_err(|error| {
+        Error::internal("cas.toml could not be serialized; please report it").source(error)
+    })
 }
 
 /// Refuses a store with a secret in its URL, because the URL is written to `cas.toml` and printed.

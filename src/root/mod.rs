@@ -215,7 +215,8 @@ fn refuse_foreign(dir: &Dir) -> Result<()> {
     let is_ours = |name: &str| ours.contains(&name) || name.starts_with('.');
     if let Some(foreign) = find_foreign(dir, is_ours)? {
         return Err(Error::precondition(format!(
-            "the directory is not a root, and not empty: it contains {foreign:?}; choose another"
+            "the directory is not a root, and not empty: it contains {foreign:?}; choose \
+             another directory"
         )));
     }
     Ok(())

@@ -76,8 +76,11 @@ impl Rebuilder for LayerRebuilder<'_> {
     async fn rebuild(&self, _: &dyn Snapshotter, key: &str) -> Result<()> {
         let images = self.images.get_or_try_init(|| self.images()).await?;
         let manifest = images.get(key).ok_or_else(|| {
-            Error::not_found("no stored image has the layer of this snapshot; remove the snapshot")
-                .subject(key)
+            Error::not_found(
+                "no stored image has the layer of this snapshot; remove the snapshot with \
+                 `cas snapshot rm`",
+            )
+            .subject(key)
         })?;
         let target = self.cas.target()?;
         unpack::rebuild(
