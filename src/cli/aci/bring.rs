@@ -144,7 +144,9 @@ pub(super) async fn import_store(
         None => Ok(()),
         Some((_, first)) => {
             let count = refused.len();
-            let why = format!("{count} archives could not be imported; all others were imported");
+            let why = format!(
+                "{count} archives could not be imported; all others that rkt lists were imported"
+            );
             let error = Error::new(first.kind(), why).operation("import rkt's image store");
             Err(error.subject(directory.display()))
         }
