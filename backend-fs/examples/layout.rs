@@ -1,4 +1,4 @@
-//! A tool over OCI image layouts.
+//! A tool that reads, changes and checks an OCI image layout.
 //!
 //! ```sh
 //! cargo run -p oci-cas-backend-fs --example layout -- DIR put < FILE
@@ -49,14 +49,15 @@ async fn run(arguments: &[&str], input: &mut impl Read, output: &mut impl Write)
             writeln!(output, "{}", path.display())?;
         }
         ["delete", digest] => {
-            // Idempotent: the blob is not in the layout afterwards.
+            // Succeeds also if the layout does not have the blob.
             open()?.content().remove(&digest.parse()?).await?;
         }
         ["tag", name, digest, media_type] => {
             let (store, digest) = (open()?, digest.parse()?);
             let stat = store.content().stat(&digest).await?.ok_or_else(absent)?;
             let target = Descriptor::new((*media_type).into(), digest, stat.size);
-            // Idempotent, but a name that refers to something else is an error.
+            // Succeeds if the name already refers to the blob. Fails if the name refers to
+            // something else.
             store
                 .images()
                 .put_new(Image::new(name.parse()?, target))
@@ -98,7 +99,9 @@ async fn check(directory: &Path, output: &mut impl Write) -> Result<()> {
     }
     match report.is_sound() {
         true => Ok(()),
-        false => Err(Error::corrupt("the layout is damaged, as listed")),
+        false => Err(Error::corrupt(
+            "the layout is damaged; restore or repair what is listed",
+        )),
     }
 }
 

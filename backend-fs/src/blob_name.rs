@@ -4,7 +4,7 @@ use std::ffi::CStr;
 
 use cas_core::{Algorithm, Digest};
 
-/// The file name of a blob. It needs no allocation, because a pull calls `stat` for every blob.
+/// The file name of a blob. It is not on the heap, because a pull makes a name for every blob.
 pub(crate) struct BlobName {
     text: [u8; 129],
     length: usize,
@@ -26,7 +26,8 @@ impl BlobName {
         }
     }
 
-    /// Parses a file name. Returns `None` if it is not the name of a blob of `algorithm`.
+    /// Parses a file name. Returns the digest, or `None` if the name is not the name of a blob of
+    /// `algorithm`.
     pub(crate) fn parse(algorithm: Algorithm, name: &str) -> Option<Digest> {
         let mut hash = [0; 64];
         let hash = hash.get_mut(..algorithm.size())?;
@@ -45,7 +46,8 @@ impl BlobName {
     }
 }
 
-/// Parses a digit. Other programs find blobs only under lower-case names.
+/// Returns the value of a hexadecimal digit, or `None` for another character. Upper-case letters
+/// are not digits, because other programs find blobs only under lower-case names.
 fn digit(text: u8) -> Option<u8> {
     match text {
         b'0'..=b'9' => Some(text - b'0'),

@@ -25,7 +25,8 @@ pub(crate) struct Blobs {
 }
 
 impl Blobs {
-    /// Opens `blobs/` and `blobs/sha256/`.
+    /// Returns the blobs in `root`, which is the directory `blobs/`. Creates `blobs/sha256/` if it
+    /// is absent.
     pub(crate) fn open(root: Dir) -> io::Result<Self> {
         let sha256 = root.make_dir(Algorithm::Sha256.name(), 0o755)?;
         Ok(Blobs {
@@ -118,8 +119,8 @@ impl Blobs {
     }
 
     /// Removes a version of a blob. Returns false if the blob is absent or has another version. The
-    /// caller holds the lock on removals or recovers the store, so that no other process replaces
-    /// the file meanwhile.
+    /// caller holds the lock on removals, or runs the recovery of the store, so that no other
+    /// process replaces the file meanwhile.
     pub(crate) fn remove(&self, digest: &Digest, seen: Version) -> io::Result<bool> {
         let Some(dir) = self.directory(digest.algorithm())? else {
             return Ok(false);

@@ -101,7 +101,7 @@ impl ContentStore for FsContent {
         let shared = Arc::clone(&self.0);
         pool::run(move || match shared.ingest_dir() {
             Ok(dir) => staging::key_files(dir, before, remove),
-            // They could not be removed from a read-only store.
+            // Leftover files cannot be removed from a read-only store.
             Err(_) => Ok(Vec::new()),
         })
         .await

@@ -1,4 +1,4 @@
-//! Files of a store that are damaged or lost, and that stop it from being opened or read.
+//! Finds and repairs damaged or lost files without which a store cannot be opened or read.
 
 use std::path::Path;
 
@@ -20,13 +20,13 @@ use crate::layout::{self, CAS_DIR, encode};
 const PAGE: usize = 256;
 
 /// Examines the files of the store at `path`. Returns what is wrong. If `repair` is set, repairs
-/// them: damaged records are set aside; `oci-layout` is written again; a lost or damaged
-/// `index.json` is made from the records, which have every name that this program wrote; and names
-/// that are only in `index.json` get a record. A directory that is not a store of this backend is
-/// left alone.
+/// the files: a damaged database of records is set aside; `oci-layout` is written again; a lost or
+/// damaged `index.json` is made from the records, which have every name that this crate wrote; and
+/// names that are only in `index.json` get a record. A directory that is not a store of this
+/// backend is left alone.
 ///
 /// # Errors
-/// Errors of the file system.
+/// Errors of the file system and of the records.
 pub(crate) fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
     if !path.join(CAS_DIR).try_exists()? {
         return Ok(Vec::new());
@@ -41,7 +41,7 @@ pub(crate) fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
         }
         findings.push(finding(
             OCI_LAYOUT,
-            format!("{why}; it is written again by a repair"),
+            format!("{why}; a repair writes the file again"),
             repair,
         ));
     }
@@ -49,15 +49,15 @@ pub(crate) fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
         true => repair_index((&root, &cas_dir), &database)?,
         false => {
             let why = why(read_index(&root))?;
-            let detail = |why| format!("{why}; a repair makes it again from the records");
+            let detail = |why| format!("{why}; a repair makes the file again from the records");
             why.map(|why| finding(FILE, detail(why), false))
         }
     });
     Ok(findings)
 }
 
-/// Makes a damaged or lost `index.json` again, and the records that its names lack. Other jobs may
-/// use the store, so it is read under the lock.
+/// Makes a damaged or lost `index.json` again, and the records that its names lack. Holds the lock
+/// of `index.json`, because other jobs may use the store.
 fn repair_index(directories: (&Dir, &Dir), database: &Path) -> Result<Option<Finding>> {
     let (root, cas_dir) = directories;
     let _lock = lock_index(cas_dir)?;
@@ -65,7 +65,7 @@ fn repair_index(directories: (&Dir, &Dir), database: &Path) -> Result<Option<Fin
     if let Some(why) = why(read_index(root))? {
         root.set_aside(FILE)?;
         let names = rebuild_index(directories, database)?;
-        let detail = format!("{why}; it was made again from the {names} names in the records");
+        let detail = format!("{why}; the file was made from the {names} names in the records");
         found = Some(finding(FILE, detail, true));
     }
     restore_names(&read_index(root)?, database)?;
@@ -115,8 +115,8 @@ fn restore_names(index: &Index, database: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes `index.json` with the names in the records. Returns their number. A kill may leave two
-/// records of one name; the one that was updated last counts.
+/// Writes `index.json` with the names in the records. Returns the number of names. A kill may leave
+/// two records of one name; the record with the later update counts.
 fn rebuild_index(directories: (&Dir, &Dir), database: &Path) -> Result<usize> {
     let mut images: Vec<Image> = Vec::new();
     let records = SqliteRecords::open(database)?;

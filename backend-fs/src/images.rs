@@ -55,7 +55,7 @@ impl FsImages {
 
     fn index(&self) -> Result<Arc<Index>> {
         let layout = &self.shared.layout;
-        // What can be written has had the file since it was opened.
+        // The opening of a writable layout creates the file.
         if !layout.writable
             && layout.root.stat(INDEX)?.is_none()
             && let Some(index) = refs::read(&layout.root)?
@@ -87,7 +87,8 @@ impl FsImages {
                 Ok(Image { target, ..image })
             }
             None => {
-                // Another program made the name, so the time of its target is the best guess.
+                // Another program made the name. The best guess for the time is when the file of
+                // the target was written.
                 let stat = self.shared.blobs.status(&target.digest)?;
                 let made = stat.as_ref().map_or(SystemTime::UNIX_EPOCH, time::modified);
                 Ok(Image {
@@ -106,8 +107,8 @@ impl FsImages {
             .transpose()
     }
 
-    /// Returns the image with this name, or `None` if there is none. Fails if it belongs to another
-    /// owner.
+    /// Returns the image with this name, or `None` if there is none. Fails if the image belongs to
+    /// another owner.
     fn load_own(&self, index: &Index, name: &Reference) -> Result<Option<Image>> {
         let found = self.load(index, name)?;
         if let Some(image) = &found {
@@ -237,7 +238,8 @@ impl FsImages {
         Ok(deleted.into_iter().map(|image| image.name).collect())
     }
 
-    /// Removes those of the records `found` whose names are still not in the index.
+    /// Removes the records with the keys `found`, except records whose names are in the index by
+    /// now.
     fn remove_strays(&self, found: &[String]) -> Result<()> {
         let directories = (&self.shared.layout.root, self.shared.cas_dir()?);
         self.index_file.tidy(directories, |index| {
@@ -268,7 +270,7 @@ impl ImageStore for FsImages {
         (!name.is_layout_name()).then(|| {
             format!(
                 "the OCI image-spec does not allow the name {name} in an image layout: skopeo and \
-                 umoci list it, but may refuse to select it"
+                 umoci list the image, but may refuse to select it by this name"
             )
         })
     }

@@ -1,4 +1,5 @@
-//! The document of `index.json`, in memory. Changes keep what other programs wrote elsewhere in it.
+//! The document of `index.json`, in memory. A change keeps what other programs wrote in the other
+//! parts of the document.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::OnceLock;
@@ -133,8 +134,8 @@ impl Index {
             .collect()
     }
 
-    /// Returns what is wrong with the entries: those that are not descriptors, and names with
-    /// several targets.
+    /// Returns an error for each entry that is not a descriptor, and for each name with several
+    /// targets.
     pub(crate) fn wrong(&self) -> Vec<Error> {
         let targets = self.entries().iter().map(target);
         let mut wrong: Vec<Error> = targets.filter_map(Result::err).collect();

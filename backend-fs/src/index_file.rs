@@ -1,10 +1,12 @@
 //! The file `index.json`: reading, caching, locking and replacing it.
 //!
-//! One writer of this crate at a time holds the index.json lock, also to create or repair the file;
-//! other programs do not take it.
-//! Any program may replace the file or write to it at any time, so its status is compared before
-//! each use of the cache. Two changes within one tick of the kernel's clock can leave the same
-//! status, so a status that young is not trusted, and the bytes are compared instead.
+//! A process that creates, changes or repairs the file with this crate first takes the index.json
+//! lock, which is the lock on `.cas/index.lock`. Other programs do not take this lock.
+//!
+//! Any program may replace the file or write to it at any time, so the status of the file is
+//! compared before each use of the cache. Two changes within one tick of the kernel's clock can
+//! leave the same status. The status of a file that was changed less than [`TICK`] ago is therefore
+//! not trusted, and the bytes are compared instead.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};

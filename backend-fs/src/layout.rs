@@ -92,7 +92,8 @@ impl Layout {
     }
 }
 
-/// Waits for the lock of the layout and takes it. It is held to create or repair the layout.
+/// Waits for the lock of the layout and takes it. The caller holds the lock while it creates,
+/// upgrades or repairs the layout.
 fn lock_layout(cas_dir: &Dir) -> io::Result<Lock> {
     Lock::exclusive(cas_dir, "lock")
 }
@@ -159,8 +160,8 @@ fn write_format(cas_dir: &Dir) -> Result<()> {
 /// Returns the version in the format file, or `None` if the file is absent.
 ///
 /// # Errors
-/// `FailedPrecondition` for another kind or a newer version; `Corrupt` if it does not parse;
-/// `OutOfRange` if it is longer than [`SMALL`]; errors of the file system.
+/// `FailedPrecondition` for another kind or a newer version; `Corrupt` if the file does not parse;
+/// `OutOfRange` if the file is longer than [`SMALL`]; errors of the file system.
 fn version(cas_dir: &Dir) -> Result<Option<u32>> {
     let Some(data) = cas_dir.read(FORMAT, SMALL)? else {
         return Ok(None);
@@ -188,8 +189,8 @@ pub(crate) fn check_oci_layout(root: &Dir) -> Result<()> {
     })?;
     let data = data.ok_or_else(|| {
         Error::precondition(format!(
-            "not an OCI image layout: the directory has no {OCI_LAYOUT}; restore it, let `cas \
-             fsck --repair` make it again, or choose another directory"
+            "not an OCI image layout: the directory has no {OCI_LAYOUT}; restore the file, let \
+             `cas fsck --repair` make it again, or choose another directory"
         ))
     })?;
     let layout = ImageLayout::parse(&data).map_err(damaged_layout)?;
@@ -204,8 +205,8 @@ pub(crate) fn check_oci_layout(root: &Dir) -> Result<()> {
 
 fn damaged_layout(why: impl Display) -> Error {
     Error::corrupt(format!(
-        "{OCI_LAYOUT} is damaged ({why}); restore it, let `cas fsck --repair` make it again, or \
-         choose another directory"
+        "{OCI_LAYOUT} is damaged ({why}); restore the file, let `cas fsck --repair` make it \
+         again, or choose another directory"
     ))
 }
 

@@ -18,7 +18,7 @@
 //!   reserve           space for removals on a full disk
 //! ```
 //!
-//! Any number of processes may use it concurrently.
+//! Any number of processes may use the store concurrently.
 
 mod blob_name;
 mod blobs;

@@ -1,4 +1,4 @@
-//! Second names for the files of blobs.
+//! Reflinks and hard links of the files of blobs.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -28,13 +28,13 @@ impl Shared {
             })?);
         }
         fs::remove_file(path)?;
-        // The directory that was opened, even if it has moved since.
+        // This path leads to the directory that was opened, even if it has moved since.
         let blob = proc_path_of(self.layout.root.as_fd(), blob_path(digest).as_bytes());
         fs::hard_link(OsStr::from_bytes(&blob), path).map_err(|error| {
             match Errno::from_io_error(&error) {
                 Some(Errno::XDEV | Errno::OPNOTSUPP | Errno::PERM | Errno::MLINK) => Error::new(
                     ErrorKind::Unsupported,
-                    format!("a file cannot be linked there: {error}; copy the blob instead"),
+                    format!("cannot link the blob to this path: {error}; copy the blob instead"),
                 ),
                 _ => error.into(),
             }

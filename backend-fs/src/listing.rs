@@ -1,7 +1,8 @@
 //! The digests in a directory, in order and by pages.
 //!
 //! The system does not sort the names of a directory, so each page would need a scan of the whole
-//! directory. The result of a scan is therefore kept for the pages that follow, for a while.
+//! directory. The result of a scan therefore stays in memory for the pages that follow, and is used
+//! for at most [`FRESH`].
 //!
 //! A list contains at least the blobs that existed from its first page to its last. So a kept scan
 //! is used only for a page that continues after another page. Every other page, such as the first
@@ -81,7 +82,8 @@ impl Listing {
 }
 
 impl Inner {
-    /// Returns the scan for the page that continues after `after`, if one is kept.
+    /// Returns the kept scan for the page that continues after `after`, or `None` if `after` is not
+    /// the end of a page or the scan does not cover the page.
     fn take_scan(&mut self, after: &Digest) -> Option<Arc<Scan>> {
         let position = self.ends.iter().position(|end| end == after)?;
         self.ends.remove(position);
@@ -89,7 +91,8 @@ impl Inner {
         latest.filter(|latest| latest.covers(after)).cloned()
     }
 
-    /// Notes the end of a page, or `None` after the last page of a list.
+    /// Adds the last digest of a page that another page may follow; `end` is `None` after the last
+    /// page of a list. Drops the scan when no list continues.
     fn add_end(&mut self, end: Option<&Digest>) {
         if self.ends.len() == LISTS {
             self.ends.pop_front();
@@ -145,7 +148,7 @@ impl Scan {
         })
     }
 
-    /// Returns what was found after a digest.
+    /// Returns the digests of the scan that follow a digest.
     fn after(&self, after: Option<&Digest>) -> &[Digest] {
         match after {
             None => &self.found,
@@ -153,7 +156,8 @@ impl Scan {
         }
     }
 
-    /// Returns whether it contains what follows a digest, and is not too old.
+    /// Returns whether the scan contains the digests that follow a digest, and is younger than
+    /// [`FRESH`].
     fn covers(&self, after: &Digest) -> bool {
         let begins = self.start.is_none_or(|start| start <= *after);
         let goes_on = self.complete || self.found.last().is_some_and(|last| after < last);

@@ -90,7 +90,7 @@ impl Shared {
     /// Publishes without a sync. [`crate::recover`] checks the bytes after a power loss.
     pub(crate) fn publish_unsynced(&self, pending: &Pending) -> Result<()> {
         set_mode(pending)?;
-        // Held until the bytes have their name: a flush in between would remove the marker.
+        // Held until the bytes have their name: a flush before the rename would remove the marker.
         let _marked = self.mark_unsynced()?;
         self.rename(pending, Bytes::Unsynced)?;
         pending.staged.remove_key_file(self.ingest_dir()?)

@@ -50,6 +50,7 @@ fn remove_damaged(blobs: &Blobs) -> Result<()> {
             None => break,
         }
     }
-    // Without this sync, another power loss could undo the removals, but not that of the markers.
+    // Without this sync, another power loss could undo the removal of the blobs, but not the
+    // removal of the markers.
     Ok(blobs.sync()?)
 }

@@ -1,4 +1,5 @@
-//! Names in a layout from before `index.json`: one file per name in `refs/`, each a descriptor.
+//! Names in a layout from before `index.json` was specified. The directory `refs/` has one file for
+//! each name, and the file contains a descriptor.
 
 use std::io;
 
@@ -11,11 +12,12 @@ use crate::index::Index;
 /// Maximum size of one file in bytes.
 const SMALL: u64 = 64 << 10;
 
-/// Returns the index that has the names in `refs/`, or `None` without such a directory.
+/// Returns an index with the names in `refs/`, or `None` if that directory does not exist.
 ///
 /// # Errors
-/// `Corrupt`, with the path, for a file that is not a descriptor or does not have the name of an
-/// image; `OutOfRange` for more than [`limit::DESCRIPTORS`] files; errors of the file system.
+/// `Corrupt`, with the path, for a file that is not a descriptor; `InvalidArgument`, with the path,
+/// for a file whose name is not the name of an image; `OutOfRange` for more than
+/// [`limit::DESCRIPTORS`] files, or a file of more than [`SMALL`] bytes; errors of the file system.
 pub(crate) fn read(root: &Dir) -> Result<Option<Index>> {
     let mut index = Index::empty();
     let refs = match root.open_dir(REFS) {

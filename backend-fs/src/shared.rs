@@ -107,8 +107,8 @@ impl Shared {
         Ok(intact.then_some(file))
     }
 
-    /// Writes the marker of unsynced blobs, before the first of them. No flush ends while the
-    /// returned guard is held.
+    /// Writes the marker of this open store, if it is not written yet. The caller does this before
+    /// it publishes a blob without a sync. No flush ends while the returned guard is held.
     pub(crate) fn mark_unsynced(&self) -> Result<MutexGuard<'_, Option<Marker>>> {
         let mut marker = lock(&self.marker);
         if marker.is_none() {

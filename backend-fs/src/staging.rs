@@ -4,8 +4,8 @@
 //! so that a blob costs one file. Otherwise `ingest/HASH` holds the bytes, and `ingest/HASH.key` is
 //! the lock and contains the key.
 //!
-//! Bytes from before a reboot may be torn, so the first opening after it removes them. A key file
-//! starts with the ID of the boot in which its ingest began.
+//! Bytes that were written before a reboot may be torn, so the first opening of the store after the
+//! reboot removes them. A key file starts with the ID of the boot in which its ingest began.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -20,7 +20,7 @@ use rustix::fs::OFlags;
 
 use crate::time;
 
-/// Maximum size of a key file: a boot ID, a line feed and a key.
+/// Maximum size in bytes of a key file: a boot ID, a line feed and a key.
 const KEY_FILE: u64 = 64 + limit::KEY as u64;
 /// The end of the name of a key file.
 const SUFFIX: &str = ".key";
@@ -49,7 +49,7 @@ impl Staged {
         })
     }
 
-    /// Removes the files. The lock is held until this is dropped.
+    /// Removes the files. The lock is held until `self` is dropped.
     pub(crate) fn remove(&self, dir: &Dir) -> Result<()> {
         dir.remove(&*self.name)?;
         self.remove_key_file(dir)
@@ -118,7 +118,8 @@ pub(crate) fn key_files(dir: &Dir, before: SystemTime, remove: bool) -> Result<V
         let Some(stat) = stat.filter(|stat| time::modified(stat) < before) else {
             continue;
         };
-        // A writer holds the lock until it has bytes, and while it publishes them.
+        // A writer has no file of bytes before it creates the file, and after it has published it.
+        // It holds the lock at both times.
         let lock = Lock::try_existing(dir, &file)?;
         if lock.is_none() || dir.stat(name)?.is_some() {
             continue;
@@ -165,8 +166,8 @@ fn lock_bytes(dir: &Dir, name: &str) -> Result<(Lock, File)> {
     Ok((held, file))
 }
 
-/// Locks the key file of an ingest. Resets the ingest if it has another key or is from another
-/// boot. Returns the lock and the file for the bytes.
+/// Locks the key file of an ingest. Resets the ingest if it has another key, is from another boot,
+/// or has a hard-linked file. Returns the lock and the file for the bytes.
 fn lock_key(dir: &Dir, name: &str, boot: &str, key: &str) -> Result<(Lock, File)> {
     let lock = lock(dir, name)?;
     let ours = Some((boot.to_owned(), key.to_owned()));
@@ -209,7 +210,7 @@ fn read_key(file: &File) -> Result<Option<(String, String)>> {
     Ok(parts.map(|(boot, key)| (boot.to_owned(), key.to_owned())))
 }
 
-/// Returns the file name of an ingest. A key may have any characters, so one that is not a digest
+/// Returns the file name of an ingest. A key may have any characters, so a key that is not a digest
 /// is hashed.
 fn name_of(key: &str) -> String {
     if is_digest(key) {

@@ -34,8 +34,9 @@ impl FsStore {
     /// is read-only.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the directory has other files in it, or a store of another kind or
-    /// of a newer format; `Corrupt` if a file of the store is damaged; errors of the file system.
+    /// `FailedPrecondition` if the directory is not empty and has no image layout, or has a store
+    /// of another kind or of a newer format; `Corrupt` if a file of the store is damaged; errors of
+    /// the file system.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         Layout::open(path)
@@ -45,7 +46,7 @@ impl FsStore {
     }
 
     /// Opens the store, or the image layout of another program, in the directory `path` for reading
-    /// only. Nothing is written to it.
+    /// only. Writes nothing to the directory.
     ///
     /// # Errors
     /// `FailedPrecondition` if the directory has no image layout, or a store of another kind or of
@@ -89,20 +90,21 @@ impl FsStore {
         self.images.clone()
     }
 
-    /// Gives the file of a blob a second name, `path`: a reflink, or a hard link where the file
-    /// system has no reflinks. The blob stays if the name is removed. A program that writes to a
+    /// Creates the file `path` with the bytes of a blob: as a reflink, or as a hard link where the
+    /// file system has no reflinks. The blob stays if `path` is removed. A program that writes to a
     /// hard link damages the store.
     ///
     /// # Errors
-    /// `NotFound` if the store does not have the blob; `AlreadyExists` for `path`; `Unsupported` if
-    /// `path` is on another file system: copy the blob instead.
+    /// `NotFound` if the store does not have the blob; `AlreadyExists` if `path` exists;
+    /// `Unsupported` if `path` is on another file system, or the file system allows no hard link:
+    /// copy the blob instead; errors of the file system.
     pub async fn link_blob(&self, digest: &Digest, path: impl AsRef<Path>) -> Result<()> {
         let (content, digest, path) =
             (Arc::clone(&self.content), *digest, path.as_ref().to_owned());
         pool::run(move || content.0.link(&digest, &path).during("link", digest)).await
     }
 
-    /// Returns all three parts.
+    /// Returns the content store, the records store and the image store together.
     pub fn store(&self) -> Store {
         Store {
             content: self.content(),

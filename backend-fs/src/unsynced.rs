@@ -44,7 +44,7 @@ impl Markers {
         Ok(Markers { dir, found })
     }
 
-    /// Returns whether there are none. Every blob that this crate published is then synced.
+    /// Returns whether there are no markers. If so, every blob that this crate published is synced.
     pub(crate) fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
@@ -60,8 +60,8 @@ impl Markers {
         Ok(())
     }
 
-    /// Runs `check` if there is a marker, then removes all markers. For recovery, when no store is
-    /// open.
+    /// Runs `check` if there is a marker, then removes all markers. Only the recovery calls this,
+    /// before any process of this boot writes a marker.
     pub(crate) fn check_and_remove(
         cas_dir: &Dir,
         check: impl FnOnce() -> Result<()>,

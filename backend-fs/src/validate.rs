@@ -12,9 +12,9 @@ use crate::index_file::missing;
 use crate::store::FsStore;
 use crate::{layout, refs};
 
-/// Checks the image layout in the directory `path`, of this or another program. Nothing is written.
-/// All blobs are read. Returns what is wrong; the subject of a finding is a file of the layout, the
-/// digest of a blob or the name of an image.
+/// Checks the image layout in the directory `path`, which this or another program made. Reads all
+/// blobs, and writes nothing. Returns what is wrong; the subject of a finding is a file of the
+/// layout, the digest of a blob or the name of an image.
 ///
 /// # Errors
 /// `FailedPrecondition` if the directory is not an image layout; errors of the file system.
@@ -26,7 +26,7 @@ pub async fn validate(path: impl AsRef<Path>) -> Result<Report> {
     });
     let store = match found.await? {
         Ok(store) => store.store(),
-        // What the damaged files list cannot be checked.
+        // The blobs and names that damaged files list cannot be checked.
         Err(findings) => {
             return Ok(Report {
                 findings,
@@ -39,7 +39,7 @@ pub async fn validate(path: impl AsRef<Path>) -> Result<Report> {
         ..CheckOptions::default()
     };
     let mut report = check(&store, &[], &options).await?;
-    // Only our own stores have records.
+    // A layout of another program has no records, so a missing record is not a fault.
     report
         .findings
         .retain(|finding| finding.problem != Problem::RecordMissing);

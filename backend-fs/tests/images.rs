@@ -156,7 +156,7 @@ fn a_collection_keeps_what_entries_list_that_have_no_name_or_one_that_is_refused
     assert_eq!((count(), collected(), count()), (23, 0, 23));
     assert!(wait(store.images.list(&[])).unwrap().is_empty());
 
-    // Names come and go beside them.
+    // Names beside these entries are created and deleted.
     let target = serde_json::from_value(entries[0].clone()).unwrap();
     let image = Image::new("app:1".parse().unwrap(), target);
     let image = wait(store.images.create(image)).unwrap();
@@ -214,7 +214,7 @@ fn a_collection_removes_records_without_a_name() {
     );
 }
 
-/// A process was killed between the file of the key and that of the bytes, in either order.
+/// A process was killed after it wrote the key file or the file of the bytes, but not both.
 #[test]
 fn key_files_without_bytes_are_removed_after_a_day() {
     let temp = tempfile::tempdir().unwrap();
