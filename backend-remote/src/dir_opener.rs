@@ -24,9 +24,9 @@ impl RemoteStore {
     /// not exist.
     ///
     /// # Errors
-    /// `Busy` if another process has it open, with the pid in the lock file; `FailedPrecondition`
-    /// if the directory contains something else, or a store of a newer format; errors of the file
-    /// system.
+    /// `Busy`, with the pid of the other process, if another process has the store open;
+    /// `FailedPrecondition` if the directory contains other files, or a store of a newer format;
+    /// errors of the file system.
     pub async fn open_dir(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         let root = path.clone();
@@ -46,7 +46,7 @@ impl RemoteStore {
     }
 }
 
-/// Opens `dir:///path`.
+/// Opens stores at `dir:///path`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DirOpener;
 

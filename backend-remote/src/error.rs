@@ -7,7 +7,7 @@ use cas_core::{Error, ErrorKind};
 
 /// S3's code for a missing bucket.
 const NO_BUCKET: &str = "NoSuchBucket";
-/// The step at which OpenDAL fails without credentials.
+/// The word that a message of OpenDAL contains if there are no credentials.
 const SIGNING: &str = "signing";
 
 /// Converts an error of a service about the object `path`.

@@ -1,4 +1,5 @@
-//! Cells that do not parse. They stop their table, or all blobs, from being listed.
+//! Finds and repairs cells that do not parse. While there is such a cell, the records of its table,
+//! or the blobs, cannot be listed.
 
 use std::future::ready;
 
@@ -80,8 +81,8 @@ impl Remote {
         }
         let name = path.strip_prefix(RECORDS).unwrap_or(path);
         let is_checked = CHECKED.iter().any(|table| name.starts_with(table));
-        let detail = "the object of the record is damaged, so its table cannot be listed; a repair \
-                      makes its bytes the value of the record";
+        let detail = "the object of the record is damaged, so the records of its table cannot be \
+                      listed; a repair makes the bytes of the object the value of the record";
         let finding = Finding {
             problem: Problem::RecordDamaged,
             subject: subject(name),
@@ -97,8 +98,8 @@ impl Remote {
         }
         let name = path.strip_prefix(FOLDER).unwrap_or(path).replace('/', ":");
         let digest: Result<Digest> = name.parse();
-        let detail = "the object that lists its parts is damaged; a repair removes it, and the \
-                      blob is then missing";
+        let detail = "the object that lists the parts of the blob is damaged; a repair removes \
+                      the object, and the blob is then missing";
         Ok(Finding {
             problem: Problem::BlobDamaged,
             subject: digest.map_or(name, |digest| digest.to_string()),

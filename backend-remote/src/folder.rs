@@ -26,7 +26,7 @@ const RESERVE: &str = "reserve";
 /// Size of the reserve in bytes: more than the new content of a record.
 const RESERVE_SIZE: usize = 64 << 10;
 
-/// A locked directory, and whether its names can still be trusted.
+/// The locked directory of a store. After a failed sync, [`Folder::check`] refuses all changes.
 pub(crate) struct Folder {
     root: Arc<Path>,
     sync_failed: AtomicBool,
@@ -41,8 +41,8 @@ impl Folder {
     /// is shared with other processes that only read.
     ///
     /// # Errors
-    /// `Busy` if it is locked; `FailedPrecondition` if it contains something else; errors of the
-    /// file system.
+    /// `Busy` if the directory is locked; `FailedPrecondition` if it contains other files; errors
+    /// of the file system.
     pub(crate) fn open(root: &Path) -> Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(root)?;
         refuse_foreign(root)?;
@@ -113,7 +113,7 @@ impl Folder {
     /// Checks that the directory can be written, and that every sync so far has succeeded.
     ///
     /// # Errors
-    /// `Denied` if it is read-only; `FailedPrecondition` after a failed sync.
+    /// `Denied` if the directory is read-only; `FailedPrecondition` after a failed sync.
     pub(crate) fn check(&self) -> Result<()> {
         if !self.is_writable() {
             return Err(Error::read_only().subject(self.root.display()));

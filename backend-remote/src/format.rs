@@ -1,4 +1,5 @@
-//! The object `format`. It marks a store, and keeps what a probe found when the store was created.
+//! The object `format`. It identifies a store, and contains what a probe of the service found when
+//! the store was created.
 
 use bytes::Bytes;
 use cas_core::{Error, Result};
@@ -125,7 +126,8 @@ impl Format {
 fn parse(body: &[u8]) -> Result<Format> {
     let found: Format = serde_json::from_slice(body).map_err(|error| {
         Error::precondition(format!(
-            "not the format of a store of cas: {error}; restore it, or name an empty location"
+            "not the format of a store of cas: {error}; restore the object, or name an empty \
+             location"
         ))
         .subject(PATH)
     })?;

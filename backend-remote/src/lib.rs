@@ -22,11 +22,11 @@
 //! writes the parts and then the cell; a removal goes in the opposite order. A kill in between
 //! leaves parts that no cell points to, which a collection removes after a day.
 //!
-//! Some services ignore conditions or do not decide them atomically. A probe finds that out, and
-//! they are refused unless `single=true` promises that only one process uses the store. A
-//! directory belongs to one process, which locks the file `lock` in it; the file `reserve` in it is
-//! space for removals on a full disk. A directory that cannot be written is shared by any number of
-//! processes that read it.
+//! Some services ignore conditions or do not decide them atomically. A probe finds such services.
+//! They are refused, except if the option `single=true` promises that only one process uses the
+//! store. A directory belongs to one process, which locks the file `lock` in it; the file `reserve`
+//! in it is space for removals on a full disk. A directory that cannot be written is shared by any
+//! number of processes that read it.
 
 mod blob;
 mod cell;

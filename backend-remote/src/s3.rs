@@ -35,7 +35,7 @@ const RETRIES: usize = 5;
 /// Pause before the first retry. It doubles before each further one.
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 
-/// Opens `s3://BUCKET/PREFIX`.
+/// Opens stores at `s3://BUCKET/PREFIX`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct S3Opener;
 
@@ -68,10 +68,11 @@ impl RemoteStore {
     /// Opens the store in a bucket, and creates it if the prefix is empty.
     ///
     /// # Errors
-    /// `InvalidArgument` if the location has an unknown option or contains credentials;
-    /// `FailedPrecondition` if the bucket does not exist, if the prefix contains something else,
-    /// or if the service does not decide conditions atomically; `Denied` if credentials or
-    /// permissions are missing; `Unavailable` if the service does not answer.
+    /// `InvalidArgument` if the location has no bucket or no region, has an unknown option or
+    /// contains credentials; `FailedPrecondition` if the bucket does not exist, if the prefix
+    /// contains other objects or a store of a newer format, or if the service does not decide
+    /// conditions atomically; `Denied` if credentials or permissions are missing; `Unavailable` if
+    /// the service does not answer.
     pub async fn open_s3(location: &Location) -> Result<Self> {
         let location = S3Location::parse(location)?;
         let shown = format!("s3://{}/{}", location.bucket, location.prefix);

@@ -44,8 +44,8 @@ pub(crate) struct Remote {
 pub struct RemoteStore(pub(crate) Arc<Remote>);
 
 impl RemoteStore {
-    /// Creates an empty store in memory, for tests. It has the bounds of a bucket, and is gone
-    /// when its last handle is dropped.
+    /// Returns an empty store in memory, for tests. The store has the bounds of a bucket, and its
+    /// content is lost when the last handle is dropped.
     ///
     /// # Errors
     /// `Unavailable` if no threads can be started.
@@ -100,7 +100,7 @@ impl RemoteStore {
         Arc::new(RecordImages::new(self.records()))
     }
 
-    /// Returns all three parts.
+    /// Returns the content store, the records store and the image store together.
     pub fn store(&self) -> Store {
         Store {
             content: self.content(),

@@ -4,8 +4,8 @@
 //! ROOT/snapshots/7/     see [`cas_host::snapshotter`]
 //!   fs/                 the snapshot's tree; without a parent it starts empty, with mode 0755
 //! ```
-//! - An active snapshot on a parent is a copy of the parent's tree. File systems with reflinks
-//!   (`FICLONE`) share the bytes.
+//! - An active snapshot on a parent is a copy of the parent's tree. If the file system has reflinks
+//!   (`FICLONE`), the copy shares the bytes of files.
 //! - A view is the parent's tree, read-only. Without a parent it is an empty directory.
 
 use cas_core::Result;
@@ -24,7 +24,7 @@ pub const NAME: &str = Native::NAME;
 /// The copying snapshotter.
 pub type NativeSnapshotter = DirSnapshotter<Native>;
 
-/// A layout with a complete tree in each directory. A snapshot cannot get another parent later.
+/// A layout with a complete tree in each directory. A commit cannot add a parent to a snapshot.
 #[derive(Clone, Copy, Debug)]
 pub struct Native;
 

@@ -8,7 +8,7 @@ use cas_core::{Result, Snapshotter, SnapshotterOpener, SnapshotterParts};
 
 use crate::{NAME, NativeSnapshotter};
 
-/// Opens [`NativeSnapshotter`]. It takes no options.
+/// Opens a [`NativeSnapshotter`], which has no options.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NativeOpener;
 

@@ -5,12 +5,12 @@
 //!   fs/                 what the snapshot adds or changes, and whiteouts for what it removes
 //!   work/               0700, used by the kernel while the snapshot is mounted writable
 //! ```
-//! - An active snapshot with ancestors is an overlay of its `fs` over theirs. Without a parent it
-//!   is a bind mount of its `fs`.
+//! - An active snapshot on a parent is an overlay of its `fs` over the `fs` of its ancestors. An
+//!   active snapshot without a parent is a bind mount of its `fs`.
 //! - A view on a parent without ancestors is a read-only bind mount of the parent's `fs`. A view
 //!   on a parent with ancestors is a read-only overlay of their `fs`.
-//! - This crate mounts nothing except to probe. [`cas_host::mount`] mounts what it returns; so can
-//!   any other program that supports as many layers.
+//! - This crate mounts nothing except to probe. It returns mounts as data. [`cas_host::mount`]
+//!   mounts them, and so can any other program that supports as many layers.
 //!
 //! As on every overlay without an index, writing to a hard link of a file in a lower layer breaks
 //! the link.
@@ -55,8 +55,8 @@ impl SnapshotLayout for Overlay {
         Ok(Overlay { options })
     }
 
-    /// Copies the attributes of the parent's top directory, because an overlay shows those of the
-    /// top layer.
+    /// Copies the attributes of the parent's root directory, because an overlay shows the
+    /// attributes of the root directory of its top layer.
     fn fill(&self, dirs: &SnapshotDirs, new: &LockedDir, parent: Option<u64>) -> Result<()> {
         make_tree(new)?;
         let work = cas_host::calls::mkdirat(new, WORK, Mode::RWXU).map_err(io::Error::from);

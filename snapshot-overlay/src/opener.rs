@@ -8,7 +8,7 @@ use cas_core::{Result, Snapshotter, SnapshotterOpener, SnapshotterParts};
 
 use crate::{NAME, OverlaySnapshotter, probe};
 
-/// Opens [`OverlaySnapshotter`]. It takes no options.
+/// Opens an [`OverlaySnapshotter`], which has no options.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OverlayOpener;
 

@@ -9,12 +9,12 @@ use cas_core::{Context, Error, ErrorKind, Result, unique};
 use cas_host::{mount, overlay};
 use rustix::fs::AtFlags;
 
-/// Probes whether overlayfs is usable: mounts an overlay in `directory`, which is created if it is
-/// absent, and removes a file of a lower layer.
+/// Probes whether overlayfs is usable: mounts an overlay of directories in `directory`, which is
+/// created if it is absent, and removes a file of a lower layer through the overlay.
 ///
 /// # Errors
-/// `Unsupported`, with the reason, if that fails; `Full` if the disk is full; errors of removing
-/// the files of the probe.
+/// `Unsupported`, with the reason, if the mount or the removal fails; `Full` if the disk is full;
+/// errors of removing the files of the probe.
 pub fn probe(directory: &Path) -> Result<()> {
     let scratch = directory.join(unique::key("probe"));
     let tried = mount_and_remove(&scratch).map_err(|error| {

@@ -114,8 +114,8 @@ impl Blobs {
     }
 
     /// Returns whether this version of the blob has all its parts, and no program has written one
-    /// of them again: they still have the ETags that the publish noted. If the service has no
-    /// ETags, none of them may be younger than the cell, which a publish writes last.
+    /// of the parts again: the parts still have the ETags that the pointer was made from. If the
+    /// service has no ETags, no part may be younger than the cell, which a publish writes last.
     pub(crate) async fn is_unchanged(&self, digest: &Digest, version: u64) -> Result<bool> {
         let prefix = self.cells.prefix();
         let found = self.pointer(digest).await?;

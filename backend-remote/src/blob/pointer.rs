@@ -20,7 +20,8 @@ pub(crate) struct Pointer {
     /// Length of every part but the last, in bytes.
     #[serde(rename = "part")]
     part_size: u64,
-    /// What [`etags_digest`] returned for the parts that were written. Older stores have none.
+    /// What [`etags_digest`] returned for the parts that were written. Pointers of older releases
+    /// do not have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) etags: Option<Digest>,
 }

@@ -63,8 +63,9 @@ impl ConditionalSwap {
         }
     }
 
-    /// Reads the cell and swaps exactly what it found. Returns false if the cell has a value and
-    /// `if_present` is `Refuse`. An unconditional write could arrive late and undo a newer one.
+    /// Reads the cell and replaces exactly the version that was read. Returns false if the cell has
+    /// a value and `if_present` is `Refuse`. Never writes unconditionally, because such a write
+    /// could arrive late and undo a newer write.
     async fn swap_current(
         &self,
         prefix: &Prefix,
@@ -132,8 +133,8 @@ async fn create(prefix: &Prefix, path: &str, value: Option<&Bytes>) -> Result<bo
     Ok(created)
 }
 
-/// Writes a cell if the condition holds. Returns `None` if it does not, and otherwise the new
-/// ETag, if the service returned one.
+/// Writes a cell if the condition holds. Returns `None` if it does not hold. Otherwise returns
+/// `Some` with the new ETag, which is `None` if the service returned no ETag.
 async fn write(
     prefix: &Prefix,
     path: &str,

@@ -1,7 +1,7 @@
 //! How a cell is stored in an object.
 //!
 //! ```text
-//! NONCE +\n VALUE \nNONCE      a nonce is 32 hex digits that never repeat
+//! NONCE +\n VALUE \nNONCE      a nonce is 32 random hex digits; each write has another
 //! NONCE -\n \nNONCE            a deleted cell has no value
 //! ```
 
@@ -17,8 +17,8 @@ use crate::prefix::{Object, Prefix};
 const HEAD: usize = NONCE + 3;
 /// Number of bytes after a value.
 const TAIL: usize = NONCE + 1;
-/// Maximum number of reads of an object before it counts as damaged. A read across a change looks
-/// damaged too.
+/// Maximum number of reads of an object before it counts as damaged. An object that changes while
+/// it is read looks damaged, too.
 const READS: usize = 3;
 
 /// A cell with a value.
@@ -62,8 +62,8 @@ pub(super) fn encode(nonce: &str, value: Option<&Bytes>) -> Bytes {
     body.freeze()
 }
 
-/// Decodes a cell. Returns `None` if the body is not a cell, or was read across a change: then its
-/// two ends disagree.
+/// Decodes a cell. Returns `None` if the body is not a cell, or if the object changed while it was
+/// read, so that the nonces at both ends differ.
 fn decode(body: &Bytes) -> Option<StoredCell> {
     let end = body.len().checked_sub(TAIL).filter(|end| *end >= HEAD)?;
     let nonce = std::str::from_utf8(&body[..NONCE]).ok()?.to_owned();

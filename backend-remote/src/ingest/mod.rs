@@ -1,6 +1,7 @@
 //! Ingests: a part is sent to the bucket when it is full, and the rest waits in memory.
 //!
-//! A dropped ingest keeps both, so this process can resume it.
+//! When the writer of an ingest is dropped, the ingest keeps its parts and the rest, so this
+//! process can resume it.
 
 mod open;
 mod upload;
@@ -88,7 +89,7 @@ impl RemoteIngest {
     }
 }
 
-/// Deletes parts that nothing needs. Those that cannot be deleted take space, nothing else, and a
+/// Deletes parts that nothing needs. Parts that cannot be deleted only take space, until a
 /// collection removes them.
 async fn discard_quietly(upload: Upload, blobs: Blobs) {
     let _ = runtime::run(async move { upload.discard(&blobs).await }).await;

@@ -25,8 +25,8 @@ struct IngestSlot {
 }
 
 impl OpenIngests {
-    /// Takes the upload of `key` for a writer, and returns it. Creates one if there is none, or if
-    /// its parts may have been collected.
+    /// Returns the upload of `key` to a writer, which has it until [`Self::release`]. Creates an
+    /// upload if there is none, or if its parts may have been collected.
     ///
     /// # Errors
     /// `Busy` while another writer has it.
@@ -54,7 +54,8 @@ impl OpenIngests {
         }
     }
 
-    /// Takes the upload back from its writer. Without an upload the ingest is over.
+    /// Takes the upload back from its writer. If `upload` is `None`, the ingest has ended, and is
+    /// removed.
     pub(super) fn release(&self, key: &str, upload: Option<Upload>) {
         let mut slots = self.slots();
         match (slots.get_mut(key), upload) {
@@ -78,7 +79,7 @@ impl OpenIngests {
         }
     }
 
-    /// Notes how far the upload of `key` has come.
+    /// Sets the version, the offset and the time of the ingest `key` after a change of its upload.
     pub(super) fn note(&self, key: &str, upload: &Upload) {
         if let Some(slot) = self.slots().get_mut(key) {
             (slot.version, slot.offset) = (upload.version(), upload.offset());
@@ -91,7 +92,7 @@ impl OpenIngests {
         self.slots().values().map(|slot| slot.version).collect()
     }
 
-    /// Returns the status of each ingest, in the order of their keys.
+    /// Returns the status of each ingest, in the order of the keys.
     pub(crate) fn list(&self) -> Vec<IngestStatus> {
         let status = |(key, slot): (&String, &IngestSlot)| IngestStatus {
             key: key.clone(),

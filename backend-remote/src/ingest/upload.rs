@@ -18,7 +18,7 @@ use crate::runtime;
 const PARALLEL_WRITES: usize = 3;
 
 /// The time after which an upload that sends nothing is given up. A collection removes the parts of
-/// one that has sent nothing for twice as long, because its process may have been killed.
+/// an upload that has sent nothing for twice as long, because its process may have been killed.
 const STALLED: Duration = UNLEASED_TTL.checked_div(2).unwrap();
 
 /// An upload that no cell points to yet.
@@ -31,7 +31,7 @@ pub(super) struct Upload {
     sending: JoinSet<Result<(u64, Option<String>)>>,
     /// The ETags of the parts that have arrived, by number.
     etags: BTreeMap<u64, Option<String>>,
-    /// Whether a cell may point to it: a swap that failed may still have taken effect.
+    /// Whether a cell may point to this upload: a swap that failed may still have taken effect.
     maybe_published: bool,
     /// When the last part was sent.
     sent_at: SystemTime,
@@ -55,7 +55,7 @@ impl Upload {
         self.version
     }
 
-    /// Returns whether its parts may have been collected.
+    /// Returns whether a collection may have removed the parts of this upload.
     pub(super) fn is_stalled(&self) -> bool {
         let idle = SystemTime::now().duration_since(self.sent_at);
         self.parts > 0 && idle.is_ok_and(|idle| idle > STALLED)
@@ -70,7 +70,8 @@ impl Upload {
         Ok(())
     }
 
-    /// Returns how many bytes it holds. Correct until [`Upload::publish`] sends a short part.
+    /// Returns the number of bytes of this upload. The number is wrong after [`Upload::publish`]
+    /// has sent a short part.
     pub(super) fn offset(&self) -> u64 {
         self.sent() + self.buffer.len() as u64
     }
@@ -80,7 +81,7 @@ impl Upload {
         self.parts * PART_SIZE as u64
     }
 
-    /// Adds bytes and sends the parts that are full. Cancelling it loses no bytes.
+    /// Adds bytes and sends the parts that are full. A cancelled call loses no bytes.
     pub(super) async fn append(&mut self, blobs: &Blobs, data: &[u8]) -> Result<()> {
         self.check_age()?;
         self.buffer.extend_from_slice(data);
@@ -130,7 +131,7 @@ impl Upload {
         Err(contended(&cell_path(digest)))
     }
 
-    /// Deletes its parts, unless a cell may point to them.
+    /// Deletes the parts of this upload, unless a cell may point to them.
     pub(super) async fn discard(mut self, blobs: &Blobs) -> Result<()> {
         if self.maybe_published {
             return Ok(());

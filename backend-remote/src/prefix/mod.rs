@@ -77,7 +77,7 @@ impl Prefix {
         }
     }
 
-    /// Returns the length of an object and when it was written, or `None` if it does not exist.
+    /// Returns the status of an object, or `None` if the object does not exist.
     pub(crate) async fn stat(&self, path: &str) -> Result<Option<Status>> {
         match self.operator.stat(path).await {
             Ok(metadata) => Ok(Some(Status {
