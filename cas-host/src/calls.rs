@@ -20,6 +20,7 @@ use crate::resolve::uninterrupted;
 macro_rules! repeated {
     ($($module:ident::$name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {$(
         #[doc = concat!("Calls `", stringify!($name), "` until no signal interrupts it.")]
+        /// Returns the result of the call.
         ///
         /// # Errors
         /// Errors of the call, except `EINTR`.
@@ -82,7 +83,7 @@ repeated! {
     io::pwrite(file: impl AsFd + Copy, bytes: &[u8], offset: u64) -> usize;
 }
 
-/// Returns the target of a link.
+/// Returns the target of a symbolic link.
 ///
 /// # Errors
 /// Errors of the call, except `EINTR`.

@@ -1,5 +1,5 @@
-//! The checksum of the bytes of a file, XXH3 with 64 bits, which finds accidental changes and is much faster than a
-//! digest. It does not find what somebody has changed on purpose.
+//! The checksum of the bytes of a file: XXH3 with 64 bits. It finds accidental changes and is much
+//! faster than a digest. It does not protect against deliberate changes.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use xxhash_rust::xxh3::Xxh3Default;
 
-/// Size of the buffer that files are read into.
+/// Size in bytes of the buffer that files are read into.
 const BUFFER: usize = 256 << 10;
 
-/// Reads files and returns their checksums, at most as fast as it was told.
+/// Reads files and returns their checksums. May have a maximum rate.
 pub(crate) struct Sums {
     buffer: Box<[u8]>,
     per_second: Option<u64>,
@@ -19,7 +19,8 @@ pub(crate) struct Sums {
 }
 
 impl Sums {
-    /// Reads at most `per_second` bytes per second, or as fast as possible if it is `None`.
+    /// Returns a value that reads at most `per_second` bytes per second, or as fast as possible if
+    /// `per_second` is `None`.
     pub(crate) fn new(per_second: Option<u64>) -> Self {
         Sums {
             buffer: vec![0; BUFFER].into_boxed_slice(),
@@ -67,7 +68,7 @@ mod tests {
         Sums::new(None).of(File::open(path).unwrap()).unwrap()
     }
 
-    /// These are in the manifests of other releases.
+    /// The manifests of other releases contain such checksums.
     #[test]
     fn checksums_stay_what_they_are() {
         assert_eq!(of(b""), 0x2d06_8005_38d3_94c2);

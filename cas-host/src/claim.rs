@@ -1,4 +1,4 @@
-//! Directories that a store or a root claims for itself.
+//! Directories that become the directory of a store or of a root.
 
 use std::fs::DirBuilder;
 use std::io::{self, ErrorKind};
@@ -9,8 +9,8 @@ use cas_core::Error;
 
 use crate::Dir;
 
-/// Returns the error of a job that failed because it needs the directory `path`: it says what is
-/// there instead, if that is the reason.
+/// Returns the error of a job that failed with `error` because it needs the directory `path`. If
+/// `path` or a directory above it is absent or is not a directory, the message says so.
 pub fn no_directory(error: io::Error, path: &Path) -> Error {
     let kind = error.kind();
     if !matches!(
@@ -23,7 +23,7 @@ pub fn no_directory(error: io::Error, path: &Path) -> Error {
     let there = there.find(|part| part.symlink_metadata().is_ok());
     match there.filter(|there| !there.is_dir()) {
         Some(there) if there == path => {
-            Error::invalid("what is there is not a directory; name another path")
+            Error::invalid("the path exists and is not a directory; name another path")
         }
         Some(there) => {
             let there = there.display();
@@ -37,11 +37,12 @@ pub fn no_directory(error: io::Error, path: &Path) -> Error {
     .source(error)
 }
 
-/// Creates the directory `path` with its missing parents, for the owner alone (0700). The name of
-/// `path` is then durable; those of new parents may not be. Leaves an existing directory as it is.
+/// Creates the directory `path` and its missing parents with the mode 0700. The name of `path` is
+/// then durable; the names of new parents may not be. Leaves an existing directory as it is.
 ///
 /// # Errors
-/// `InvalidArgument` if something else is there; errors of the file system.
+/// `InvalidArgument`, as an [`Error`] inside the `io::Error`, if `path` or a directory above it is
+/// not a directory; errors of the file system.
 pub fn make_private_dir(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -57,7 +58,7 @@ pub fn make_private_dir(path: &Path) -> io::Result<()> {
 }
 
 /// Returns a name in `dir` for which `is_ours` returns false, or `None` if there is none. A caller
-/// must not claim a directory that contains such a name.
+/// must not create a store or a root in a directory that contains such a name.
 ///
 /// # Errors
 /// Errors of the file system.

@@ -1,5 +1,5 @@
 //! Copying a tree with owners, modes, extended attributes, times, hard links, devices and holes.
-//! File systems with reflinks share the bytes.
+//! If the file system has reflinks, the copy shares the bytes of files.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -21,7 +21,8 @@ const PIECE: usize = 256 << 10;
 /// Prefixes of the attributes of overlayfs.
 const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
-/// Copies everything below `from` into `to`, which must be empty. No other process may use `to`.
+/// Copies everything below `from` into `to`, which must be empty. No other process may use `to`
+/// meanwhile.
 ///
 /// # Errors
 /// `Busy` at a mount point; errors of the file system, with the path.
@@ -38,9 +39,9 @@ pub fn copy_tree(from: impl AsFd, to: impl AsFd) -> Result<()> {
     walk(from, &mut copier)
 }
 
-/// Copies up to `length` bytes from one file to another in the kernel, by reflink if the file
-/// system supports it. Returns the number of bytes: zero at the end of the first file, or if the
-/// kernel cannot copy between these files.
+/// Copies up to `length` bytes in the kernel, from the offset `at` of `from` to the offset `offset`
+/// of `to`, by reflink if the file system supports that. Returns the number of copied bytes: zero
+/// at the end of `from`, or if the kernel cannot copy between these files.
 ///
 /// # Errors
 /// Errors of the file system.
@@ -81,7 +82,7 @@ struct Copier<'a> {
     root: BorrowedFd<'a>,
     /// The directory that is being written.
     here: OwnedFd,
-    /// Its path below `root`, with a slash after each name.
+    /// The path of `here` below `root`, with a slash after each name.
     path: Vec<u8>,
     /// The first copied name of each inode with several names.
     links: HashMap<(u64, u64), CString>,
@@ -323,7 +324,8 @@ impl Attributes<'_> {
     }
 }
 
-/// Returns a list of names or a value. Most are short, and none is longer than [`limit::XATTR`].
+/// Returns what `read` writes: a list of names, or a value. Most results are short, and none has
+/// more than [`limit::XATTR`] bytes.
 fn read_all(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
     let mut buffer = vec![0; 256];
     let length = match read(&mut buffer) {

@@ -28,7 +28,7 @@ pub enum Existing {
 /// An entry of a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The name. Names that are not UTF-8 are not listed.
+    /// The name. Entries whose names are not UTF-8 are not listed.
     pub name: String,
     /// The type, or `Unknown` if the directory does not store types.
     pub kind: FileType,
@@ -106,8 +106,8 @@ impl Dir {
     /// Returns the content of a file, or `None` if the file is absent.
     ///
     /// # Errors
-    /// `OutOfRange`, as an [`Error`] inside the `io::Error`, if it has more than `limit` bytes;
-    /// errors of the file system.
+    /// `OutOfRange`, as an [`Error`] inside the `io::Error`, if the file has more than `limit`
+    /// bytes; errors of the file system.
     pub fn read(&self, name: &str, limit: u64) -> io::Result<Option<Vec<u8>>> {
         let file = match self.open_file(name, OFlags::RDONLY | OFlags::NONBLOCK, 0) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -182,7 +182,7 @@ impl Dir {
         Ok(calls::renameat(&self.0, from, &dir.0, to)?)
     }
 
-    /// Renames a file unless another file has the new name. Returns whether another has it.
+    /// Renames a file unless another file has the new name. Returns what had the new name.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -206,7 +206,7 @@ impl Dir {
     /// Gives each of two files or directories the name of the other, in one step.
     ///
     /// # Errors
-    /// Errors of the file system, which may not be able to do it.
+    /// Errors of the file system. Some file systems do not support the exchange.
     pub fn exchange(&self, one: impl Arg + Copy, other: impl Arg + Copy) -> io::Result<()> {
         let exchanged = calls::renameat_with(&self.0, one, &self.0, other, RenameFlags::EXCHANGE);
         Ok(exchanged?)

@@ -9,8 +9,8 @@ use rustix::io::Errno;
 
 use crate::tree::{At, Visit, walk};
 
-/// Calls `change` for everything below `root`, with the directory that it is in, its name and its
-/// status. A directory follows what is in it.
+/// Calls `change` for each entry below `root`, with the directory that contains the entry, and the
+/// name and the status of the entry. A directory comes after its entries.
 ///
 /// # Errors
 /// `Busy` at a mount point; errors of `change` and of the file system, with the path.

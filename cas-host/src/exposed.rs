@@ -26,18 +26,19 @@ const RUN: u32 = 0o001;
 /// The attribute that gives a program the capabilities of its file.
 const CAPABILITIES: &CStr = c"security.capability";
 
-/// Device nodes and privileged programs that others can reach.
+/// The device nodes and privileged programs that other users can reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exposed {
-    /// How many there are.
+    /// The number of device nodes and programs.
     pub count: u64,
-    /// The first that was found.
+    /// The path of the device node or program that was found first.
     pub first: PathBuf,
 }
 
 /// Returns what other users can reach below the directory `path`: device nodes, and programs that
 /// are set-id or have capabilities and that other users can run. Returns `None` if there are none.
-/// Those that a mount option (`nodev`, `nosuid`) disables do not count.
+/// Device nodes do not count on a mount with the option `nodev`, nor programs on a mount with
+/// `nosuid`.
 ///
 /// # Errors
 /// Errors of the file system.
@@ -84,7 +85,7 @@ impl Search {
     }
 }
 
-/// Returns whether a program has capabilities. A program that cannot be examined any more has none.
+/// Returns whether a program has capabilities. Returns false if the attribute cannot be read.
 fn has_capabilities(at: At<'_>) -> bool {
     let path = proc_path_of(at.dir, at.name.to_bytes());
     calls::lgetxattr(&*path, CAPABILITIES, &mut []).is_ok()

@@ -2,7 +2,7 @@
 //! mounting, and the common part of snapshotters whose snapshots are directories.
 //!
 //! A [`Dir`] is an open directory: its path is resolved once. If another directory takes the path
-//! later, calls on the `Dir` still reach the first one.
+//! later, calls on the `Dir` still reach the directory that was opened.
 
 pub mod calls;
 mod checksum;

@@ -51,7 +51,8 @@ impl Lock {
         }
     }
 
-    /// Locks the file `name`. Returns `None` if it does not exist, or another owner has the lock.
+    /// Locks the file `name`. Returns `None` if the file does not exist or another owner has the
+    /// lock.
     ///
     /// # Errors
     /// Errors of the file system.

@@ -1,15 +1,15 @@
-//! The manifest of a tree: the attributes of each entry and a checksum of the bytes of each file at
-//! the time of the commit, so that damage can be found later. The extended attributes of files are
-//! not part of it.
+//! The manifest of a snapshot's tree: the attributes of each entry and a checksum of the bytes of
+//! each file at the time of the commit, so that damage can be found later. A manifest does not
+//! contain the extended attributes of files.
 //!
 //! ```text
 //! MANIFEST     one line for each entry, in no particular order, and `end COUNT` as the last
 //! LINE         TYPE MODE UID GID SIZE SECONDS.NANOSECONDS DEVICE MORE PATH
 //! ```
 //! SIZE is `-` for a directory. MORE is a checksum of the bytes of a file, or a hash of the target
-//! of a symbolic link or of the extended attributes of a directory. It is 0 if there is none, and
-//! for a file that the writer may not read. Bytes of PATH that are not printable ASCII are escaped,
-//! and so are spaces and backslashes.
+//! of a symbolic link or of the extended attributes of a directory. MORE is 0 for other entries,
+//! for a directory without extended attributes, and for a file that cannot be read. Bytes of PATH
+//! that are not printable ASCII are escaped, and so are spaces and backslashes.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -30,7 +30,7 @@ use crate::tree::{At, Visit, open_below, walk};
 
 /// Maximum number of differences that are described.
 const DESCRIBED: usize = 5;
-/// What stands for the checksum of a file that cannot be read. No checksum is 0.
+/// The value in place of the checksum of a file that cannot be read. No checksum is 0.
 const UNREAD: u64 = 0;
 
 /// Writes the manifest of everything below `dir`.
@@ -49,9 +49,9 @@ pub(crate) fn write(dir: impl AsFd, manifest: File) -> Result<()> {
     Ok(out.flush()?)
 }
 
-/// Compares the tree below `dir` with its manifest, and with `sums` the bytes of its files too.
-/// Returns the first differences in words, or `None` if there are none. A manifest without an end,
-/// which a loss of power may leave, is ignored.
+/// Compares the tree below `dir` with its manifest. If `sums` is given, also compares the bytes of
+/// files. Returns a text with the first differences, or `None` if there are none, or if the
+/// manifest has no end. A loss of power may leave a manifest without an end.
 ///
 /// # Errors
 /// Errors of the file system, with the path.
@@ -121,8 +121,8 @@ impl Differences {
 /// The hash of a line without MORE, and MORE.
 type Known = (u64, u64);
 
-/// Reads a manifest. Returns what each line says, by the hash of its path, or `None` if the
-/// manifest has no end.
+/// Reads a manifest. Returns a map from the hash of each path to the hashes of its line, or `None`
+/// if the manifest has no end.
 fn read(manifest: &File, hashes: &RandomState) -> Result<Option<HashMap<u64, Known>>> {
     let mut entries = HashMap::new();
     for line in lines(manifest)? {
@@ -143,7 +143,7 @@ fn lines(manifest: &File) -> Result<impl Iterator<Item = io::Result<String>>> {
     use std::io::Seek;
     let mut file = manifest;
     file.rewind()?;
-    // A line that is not UTF-8 is damaged, and counts as the end.
+    // A line that is not UTF-8 is damaged. The lines end before it, as at the end of the file.
     Ok(BufReader::new(file).lines().take_while(|line| {
         !line
             .as_ref()
@@ -161,7 +161,7 @@ struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    /// Returns `None` if the line is not one of an entry.
+    /// Parses a line. Returns `None` if it does not describe an entry.
     fn parse(line: &'a str) -> Option<Self> {
         let (line, path) = line.rsplit_once(' ')?;
         let (line, more) = line.rsplit_once(' ')?;
@@ -249,7 +249,8 @@ impl<F: FnMut(Entry<'_>) -> io::Result<()>> Lister<F> {
         })
     }
 
-    /// Returns the checksum of a file, or [`UNREAD`] if files are not read or this one cannot be.
+    /// Returns the checksum of a file, or [`UNREAD`] if files are not to be read or this file
+    /// cannot be read.
     fn sum(&mut self, at: At<'_>) -> Result<u64, Errno> {
         let Some(sums) = &mut self.sums else {
             return Ok(UNREAD);
@@ -257,7 +258,7 @@ impl<F: FnMut(Entry<'_>) -> io::Result<()>> Lister<F> {
         if let Some(known) = self.linked.get(&at.identity()) {
             return Ok(*known);
         }
-        // Nothing else is opened: a file may have become a pipe since.
+        // The flags guard against a link or a pipe that has replaced the file since.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let sum = match calls::openat(at.dir, at.name, flags, Mode::empty()) {
             Err(Errno::ACCESS | Errno::PERM | Errno::IO) => UNREAD,
@@ -430,7 +431,7 @@ mod tests {
         assert!(many.as_ref().unwrap().ends_with("and 4 more"), "{many:?}");
     }
 
-    /// Only reading finds these, under each name of the file.
+    /// Only a comparison of the bytes finds such a change. It reports each name of the file.
     #[test]
     fn other_bytes_with_the_old_time_and_size_are_found() {
         let temp = tempfile::tempdir().unwrap();

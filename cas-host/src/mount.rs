@@ -31,8 +31,9 @@ const VALUE: usize = 255;
 /// not attached. Returns the directory.
 ///
 /// # Errors
-/// `Unsupported` unless `mounts` is one mount of a known type; `OutOfRange` for too many layers;
-/// `Denied` without the right to mount overlays; errors of the file system.
+/// `Unsupported` if `mounts` is not exactly one mount of a known type, or if the kernel does not
+/// support the number of layers; `OutOfRange` for 1000 layers or more; `Denied` without the right
+/// to mount overlays; errors of the file system.
 pub fn open(mounts: &[Mount]) -> Result<OwnedFd> {
     match single(mounts)? {
         Mount::Bind { source, .. } => directory(source).during("open directory", source.display()),
@@ -44,7 +45,7 @@ pub fn open(mounts: &[Mount]) -> Result<OwnedFd> {
     }
 }
 
-/// What a mount may give to the users of the machine.
+/// What a mount lets the users of the machine do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rights {
     /// Whether set-id programs run with the rights of their owner or group.
@@ -53,7 +54,7 @@ pub struct Rights {
     pub devices: bool,
 }
 
-/// Mounts `mounts` at the directory `target`, with owners mapped by `idmap`.
+/// Mounts `mounts` at the directory `target`. If `idmap` is given, maps the owners of files by it.
 ///
 /// The kernel creates the work directory of an overlay as the user who mounts, so the map must
 /// contain that user.
@@ -99,7 +100,7 @@ fn restrict(tree: &OwnedFd, attributes: MountAttrFlags) -> Result<()> {
     })
 }
 
-/// How a mount that is in use is unmounted. By default it is not.
+/// How a mount that is in use is unmounted. By default, it stays mounted, and [`unmount`] fails.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UnmountMode {
     /// Whether pending requests to a file system that does not answer are aborted (`MNT_FORCE`).
@@ -112,19 +113,19 @@ pub struct UnmountMode {
 /// Unmounts `target`.
 ///
 /// # Errors
-/// `Busy` while it is in use; `FailedPrecondition` if nothing is mounted there; errors of the
-/// system.
+/// `Busy` if the mount is in use and `mode` is not `lazy`; `FailedPrecondition` if nothing is
+/// mounted at `target`; `Denied` without the right to mount; errors of the system.
 pub fn unmount(target: &Path, mode: UnmountMode) -> Result<()> {
     let mut flags = UnmountFlags::NOFOLLOW;
     flags.set(UnmountFlags::FORCE, mode.force);
     flags.set(UnmountFlags::DETACH, mode.lazy);
     match unmount_at(target, flags) {
         Err(Errno::BUSY) => Err(Error::busy(
-            "a file or directory in it is in use; end the process that uses it, or leave the \
-             directory",
+            "a file or directory in the mount is in use; end the process that uses it, or leave \
+             the directory",
         )),
         Err(Errno::INVAL) => Err(Error::precondition(
-            "nothing is mounted there; check the path",
+            "nothing is mounted at this path; check the path",
         )),
         done => done.map_err(explain),
     }
@@ -251,8 +252,9 @@ fn tree(mount: &Mount, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
     })
 }
 
-/// Splits the lower directories if there are too many. Returns those of the overlay, and the lowest
-/// ones. The lowest ones become an overlay of their own: the lowest directory of the first overlay.
+/// Splits the lower directories if they are too many for one overlay. Returns the directories of
+/// the overlay itself, and the lowest directories. The caller makes a second overlay of the lowest
+/// directories, which becomes the lowest layer of the first overlay.
 fn split(lower: &[PathBuf]) -> Result<(&[PathBuf], &[PathBuf])> {
     match lower.len() {
         0..=LOWER => Ok((lower, &[])),

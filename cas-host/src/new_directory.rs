@@ -16,13 +16,13 @@ use crate::{calls, no_directory};
 /// The extended attribute of a directory that is not complete yet.
 const UNFINISHED: &str = "user.cas.unfinished";
 
-/// A directory that is being filled, and was empty before. It is locked, so that nobody else fills
-/// it meanwhile. Unless it is kept, it is [cleared](Self::clear) in the background when it is
-/// dropped.
+/// A directory that is being filled, and was empty before. It is locked, so that no other process
+/// fills it meanwhile. When the value is dropped and [`Self::keep`] was not called, the directory
+/// is [cleared](Self::clear) in the background.
 ///
-/// An extended attribute marks it until it is kept, if the file system supports such attributes.
-/// What a killed process has left in a marked directory is removed when the directory is filled
-/// again.
+/// Until [`Self::keep`] is called, the directory has the extended attribute `user.cas.unfinished`,
+/// if the file system supports such attributes. If a killed process leaves a directory with this
+/// attribute, the next [`Self::try_begin`] removes everything in it.
 pub struct NewDirectory {
     path: PathBuf,
     created: bool,
@@ -35,8 +35,8 @@ impl NewDirectory {
     /// `None` if another owner has the lock or has just removed the directory.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the directory is not empty; `InvalidArgument` if something else is
-    /// there; `NotFound` if its parent does not exist; errors of the file system.
+    /// `FailedPrecondition` if the directory is not empty; `InvalidArgument` if `path` is not a
+    /// directory; `NotFound` if its parent does not exist; errors of the file system.
     pub fn try_begin(path: &Path, mode: u32) -> Result<Option<Self>> {
         let created = match DirBuilder::new().mode(mode).create(path) {
             Ok(()) => true,
@@ -68,7 +68,7 @@ impl NewDirectory {
         }))
     }
 
-    /// Returns the path.
+    /// Returns the path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -81,7 +81,7 @@ impl NewDirectory {
     /// Closes the directory to all users but its owner.
     ///
     /// # Errors
-    /// `Denied` if it belongs to another user; errors of the file system.
+    /// `Denied` if the directory belongs to another user; errors of the file system.
     pub fn close(&self) -> Result<()> {
         fs::set_permissions(&self.path, Permissions::from_mode(0o700)).map_err(|error| {
             let kind = error.kind();
@@ -115,7 +115,7 @@ impl NewDirectory {
     }
 
     /// Runs `remove` in the background instead of clearing the directory, which stays locked
-    /// meanwhile. `remove` gets the path, and whether the directory did not exist before.
+    /// meanwhile. `remove` receives the path, and true if the directory did not exist before.
     pub fn remove_by(mut self, remove: impl FnOnce(&Path, bool) + Send + 'static) {
         let (path, created) = (std::mem::take(&mut self.path), self.created);
         if let Some(locked) = self.locked.take() {
@@ -127,11 +127,11 @@ impl NewDirectory {
     }
 }
 
-/// Removes an empty directory, unless it is being filled or cleared.
+/// Removes an empty directory that no [`NewDirectory`] is filling or clearing.
 ///
 /// # Errors
-/// `NotFound` if it is absent; `ResourceBusy` if another owner has the lock; errors of the file
-/// system.
+/// `NotFound` if the directory is absent; `ResourceBusy` if another owner has the lock;
+/// `DirectoryNotEmpty` if the directory is not empty; errors of the file system.
 pub fn remove_unused_dir(path: &Path) -> io::Result<()> {
     match DirLock::try_new(path)? {
         Some(_locked) => fs::remove_dir(path),
@@ -162,8 +162,8 @@ impl DirLock {
         let _ = calls::fsetxattr(self, UNFINISHED, b"1", XattrFlags::empty());
     }
 
-    /// Removes the mark durably: after a loss of power, a directory that is in use must not be
-    /// taken for one that was left.
+    /// Removes the mark durably: after a loss of power, a directory that is in use must not have
+    /// the mark, because its content would be removed.
     fn unmark(&self) {
         let remove = || calls::fremovexattr(self, UNFINISHED);
         let removed = match (remove(), self.file().metadata()) {

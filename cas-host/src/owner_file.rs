@@ -14,8 +14,8 @@ const PID_READS: usize = 20;
 /// Time between these reads, in which a new owner can write its pid.
 const PID_DELAY: Duration = Duration::from_millis(5);
 
-/// A file that this process has locked until the value is dropped. Others read its pid from the
-/// file.
+/// A file that this process has locked until the value is dropped. Other processes read the pid of
+/// this process from the file.
 #[derive(Debug)]
 pub struct OwnerFile {
     file: File,
@@ -23,12 +23,12 @@ pub struct OwnerFile {
 }
 
 impl OwnerFile {
-    /// Locks the file, and creates it if it does not exist. If it can only be read, shares the lock
-    /// with other processes that only read.
+    /// Locks the file, and creates it if it does not exist. If the file can only be read, shares
+    /// the lock with other processes that can only read it.
     ///
     /// # Errors
-    /// `Busy`, with the pid of the owner if it is known, if another process has locked it; errors
-    /// of the file system.
+    /// `Busy` if another process has locked the file, with the pid of that process if it is known;
+    /// errors of the file system.
     pub fn claim(path: &Path) -> Result<Self> {
         let (file, writable) = match open(path, true) {
             Err(error) if cannot_write(&error) => (open(path, false)?, false),
@@ -99,21 +99,21 @@ fn busy(file: &File) -> Error {
         {
             return Error::busy(format!(
                 "process {pid} has the store open; only one process can open it at a time: wait \
-                 for it, or end it"
+                 until the process ends, or end it"
             ));
         }
         thread::sleep(PID_DELAY);
     }
     Error::busy(
-        "another process has the store open; only one process can open it at a time: wait for it, \
-         or end it",
+        "another process has the store open; only one process can open it at a time: wait until \
+         the process ends, or end it",
     )
 }
 
 fn read_pid(file: &File) -> Option<u32> {
     let mut text = [0; 11];
     let length = file.read_at(&mut text, 0).ok()?;
-    // Earlier releases of the store in a directory wrote a line.
+    // Earlier releases of `dir://` stores wrote a line feed after the pid.
     let text = std::str::from_utf8(&text[..length]).ok()?;
     text.trim_end().parse().ok()
 }

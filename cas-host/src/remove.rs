@@ -46,7 +46,7 @@ impl Visit for Remover {
     /// Without privileges, removing entries needs permissions that the directory may not grant.
     fn open(&mut self, at: At<'_>) -> Result<OwnedFd, Errno> {
         if self.is_closed(at.stat) {
-            // This refuses a mount point, whose mode is not changed.
+            // This call fails at a mount point, so that the mode of a mount point is not changed.
             let found = open_unmounted(at.dir, at.name.to_bytes(), DIRECTORY)?;
             calls::chmod(&proc_path(found.as_fd()), Mode::RWXU)?;
         }
@@ -75,7 +75,8 @@ fn ignore_absent(outcome: Result<(), Errno>) -> Result<(), Errno> {
 /// absent directory is not an error.
 ///
 /// # Errors
-/// `Busy` at a mount point; errors of the file system, with the path, except `Denied`.
+/// `Busy` at a mount point; `Denied` if this user may not remove a file; errors of the file system,
+/// with the path.
 pub(crate) fn remove(parent: impl AsFd, name: &str) -> Result<Usage> {
     let mut remover = Remover::new();
     let removed = remove_with(parent.as_fd(), name.as_ref(), &mut remover).during("remove", name);
@@ -112,7 +113,7 @@ pub fn remove_all(path: &Path, itself: bool) -> io::Result<()> {
     Ok(walk(open_again(found.as_fd(), c".")?, &mut remover)?)
 }
 
-/// Removes everything in an open directory, wherever it is by now.
+/// Removes everything in an open directory, even if the directory has moved since it was opened.
 ///
 /// # Errors
 /// `Busy` at a mount point; errors of the file system, with the path.

@@ -41,7 +41,7 @@ impl Reserve<'_> {
     /// the file, calls `work` again, and then allocates the file again.
     ///
     /// # Errors
-    /// Those of `work`.
+    /// Errors of `work`.
     pub fn remove_with<T>(self, mut work: impl FnMut() -> Result<T>) -> Result<T> {
         match work() {
             Err(error) if error.kind() == ErrorKind::Full && self.release() => {

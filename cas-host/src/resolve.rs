@@ -2,9 +2,10 @@
 //!
 //! While anything is renamed or mounted anywhere, the kernel may refuse to resolve a path with `..`
 //! inside a directory (`EAGAIN`); at the root of some mounts it always refuses. Network file
-//! systems report changes by other machines (`ESTALE`), and signals interrupt calls (`EINTR`). Such
-//! a call is repeated. If it keeps failing, the path is resolved here, one name at a time. Renames
-//! and mounts elsewhere do not affect that.
+//! systems report changes by other machines (`ESTALE`), and signals interrupt calls (`EINTR`). This
+//! module repeats a call that fails with one of these errors. If the call keeps failing, this
+//! module resolves the path itself, one name at a time. Renames and mounts elsewhere do not affect
+//! that.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -88,7 +89,7 @@ fn open(
     for _ in 0..TRIES {
         match rustix::fs::openat2(dir, path, flags, Mode::empty(), scope) {
             Err(Errno::AGAIN | Errno::STALE | Errno::INTR) => {}
-            // Some sandboxes forbid system calls that are newer than they are.
+            // A sandbox may forbid system calls that are newer than the sandbox.
             Err(Errno::NOSYS | Errno::PERM) => return None,
             opened => return Some(opened),
         }
@@ -170,7 +171,8 @@ fn step_inside(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<Owned
     open_name(last, b".", flags)
 }
 
-/// Returns the names of a path. A path that must be a directory ends with the name `.`.
+/// Returns the names of a path. If the path ends with a slash, the last name is `.`, because such a
+/// path must lead to a directory.
 fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     let names = path.split(|&byte| byte == b'/');
     let directory = path.ends_with(b"/").then_some(&b"."[..]);

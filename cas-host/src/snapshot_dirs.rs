@@ -8,10 +8,10 @@
 //!     7                 attributes and checksums of all files of the committed snapshot 7
 //!     6.replaced        the key of the snapshot that had the directory 6 before a repair
 //! ```
-//! A directory gets a number that was never used and is built in place. It has no meaning until a
-//! record names it. The lock (`flock`) is on the directory itself and ends with its owner, so
-//! [`SnapshotDirs::try_lock_exclusive`] distinguishes a leftover from a directory that is being
-//! built.
+//! A new directory has a number that no other directory has or had, and is built in place. The
+//! directory has no meaning until a record has its number. The lock (`flock`) is on the directory
+//! itself and ends with the process that holds it. [`SnapshotDirs::try_lock_exclusive`] therefore
+//! distinguishes a leftover from a directory that is being built.
 
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
@@ -171,8 +171,8 @@ impl SnapshotDirs {
         self.list().during("list", self.path.display())
     }
 
-    /// Returns the numbers of manifests and notes whose directories do not exist: someone has
-    /// removed the directory, or a process was killed while it removed a snapshot.
+    /// Returns the numbers of the manifests and `.replaced` files whose directories do not exist,
+    /// for example because someone has removed the directory by hand.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -196,7 +196,7 @@ impl SnapshotDirs {
         Ok(found)
     }
 
-    /// Removes the manifest and the note of `id`. Returns how many files were removed.
+    /// Removes the manifest and the `.replaced` file of `id`. Returns the number of removed files.
     ///
     /// # Errors
     /// Errors of the file system, with the path.
@@ -212,7 +212,7 @@ impl SnapshotDirs {
         Ok(removed)
     }
 
-    /// Removes the manifest of `id` and the note of its replacement, then its directory with
+    /// Removes the manifest and the `.replaced` file of `id`, then the directory of `id` with
     /// everything in it. Returns the freed space.
     ///
     /// # Errors
@@ -236,8 +236,8 @@ impl SnapshotDirs {
         write().during("write manifest", path.display())
     }
 
-    /// Notes durably that the committed snapshot `key` no longer has the directory of `id`, which
-    /// may still be mounted.
+    /// Writes the `.replaced` file of `id` durably. It says that the committed snapshot `key` had
+    /// the directory of `id`, which may still be mounted.
     ///
     /// # Errors
     /// Errors of the file system, with the path.
@@ -254,8 +254,8 @@ impl SnapshotDirs {
         write().during("write", path.display())
     }
 
-    /// Returns the key of the snapshot that had the directory of `id`, and the time of its
-    /// replacement, or `None` if no replacement was noted.
+    /// Returns the key in the `.replaced` file of `id`, which is the key of the snapshot that had
+    /// the directory, and the time of the replacement. Returns `None` if the file is absent.
     ///
     /// # Errors
     /// Errors of the file system, with the path.
@@ -276,7 +276,7 @@ impl SnapshotDirs {
     }
 
     /// Returns the condition of the directory of `id`. [`Depth::Files`] and [`Depth::Bytes`] also
-    /// compare its tree with the manifest.
+    /// compare the tree in the directory with its manifest, if it has one.
     ///
     /// # Errors
     /// Errors of the file system, with the path.

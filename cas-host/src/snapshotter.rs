@@ -42,7 +42,8 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
     /// The name of the snapshotter.
     const NAME: &'static str;
 
-    /// See [`Snapshotter::rebases`].
+    /// Whether a commit may add a parent to a snapshot without one: the result of
+    /// [`Snapshotter::rebases`].
     const REBASES: bool;
 
     /// Finds out what this system supports. Returns the layout for it.
@@ -123,7 +124,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         match outcome {
             Ok(record) => self.mounts_of(&record).await,
             Err(error) => {
-                // After an error that is not certain, the record may have been written.
+                // After other errors, the record may have been written, and needs the directory.
                 if dir.is_some() && is_certain(&error) {
                     self.remove_dir(id).await;
                 }
@@ -144,7 +145,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
                 Ok(None) => {}
                 Err(error) => {
                     self.remove_dir(id).await;
-                    // If the parent was removed meanwhile, that is the better error.
+                    // If the parent was removed meanwhile, this call returns the better error.
                     self.snapshots.admit(new).await?;
                     return Err(error);
                 }
@@ -156,7 +157,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
     async fn remove_dir(&self, id: u64) {
         let dirs = Arc::clone(&self.dirs);
         if let Err(error) = pool::run(move || dirs.remove(id)).await {
-            tracing::warn!(id, %error, "a snapshot directory is left; cleanup will remove it");
+            tracing::warn!(id, %error, "cannot remove a snapshot directory; cleanup will do it");
         }
     }
 
@@ -306,7 +307,7 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
         let record = self.snapshots.find(key).await?;
         record.must_be_active(key)?;
         if record.new_parent(key, &options)?.is_some() && !L::REBASES {
-            let message = "this snapshotter cannot change the parent of a snapshot; prepare the \
+            let message = "this snapshotter cannot add a parent to a snapshot; prepare the \
                            snapshot on that parent";
             return Err(Error::unsupported(message).operation("commit").subject(key));
         }

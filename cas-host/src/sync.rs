@@ -38,8 +38,8 @@ pub fn check_written(of: &impl AsFd) -> io::Result<()> {
     }
 }
 
-/// Starts writing a part of a file to the device, so that a later sync has less to do. This is a
-/// hint: it promises nothing, and ignores errors.
+/// Starts writing a part of a file to the device, so that a later sync has less to do. The call is
+/// a hint to the kernel: it guarantees nothing, and ignores errors.
 pub fn begin_write(file: &impl AsFd, offset: u64, length: u64) {
     let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else {
         return;
