@@ -8,10 +8,10 @@ use cas_core::{Descriptor, Digest, Result, Store, image};
 use crate::codec::{Decoder, MAGIC, detect};
 
 /// Returns the diff id of a layer; see [`image::diff_id`]. The first bytes of the layer decide how
-/// it is decompressed, because the types of layers are often wrong.
+/// it is decompressed, because the media types of layers are often wrong.
 ///
 /// # Errors
-/// As [`image::diff_id`]; `Corrupt` for a damaged stream.
+/// As [`image::diff_id`]; errors of [`Decoder`](crate::codec::Decoder).
 pub async fn diff_id(store: &Store, layer: &Descriptor) -> Result<Digest> {
     image::diff_id(store, layer, decompress).await
 }

@@ -6,12 +6,12 @@ use cas_core::image::{FullName, Reference};
 /// How an import reads names, and how an export writes them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Naming {
-    /// As they are.
+    /// Unchanged.
     #[default]
     Exact,
     /// As docker understands them: in full, so that `app` is `docker.io/library/app:latest`. An
-    /// import refuses names that docker does not accept, except names in an image layout that are
-    /// valid there. An export writes names that docker does not accept as they are.
+    /// import refuses a name that docker does not accept, except a name in an image layout that the
+    /// OCI image-spec allows there. An export does not change a name that docker does not accept.
     Docker,
 }
 

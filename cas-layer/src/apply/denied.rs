@@ -15,9 +15,9 @@ pub(super) fn owner(errno: Errno, uid: u32, gid: u32) -> Error {
     let io = std::io::Error::from(errno);
     match errno {
         Errno::INVAL => Error::precondition(format!(
-            "its owner {uid}:{gid} is not mapped in this user namespace; map more users and \
-             groups (/etc/subuid, /etc/subgid, `cas unshare`), or keep owners in attributes \
-             (`cas unpack --rootless`)"
+            "the owner {uid}:{gid} of the file is not mapped in this user namespace; map more \
+             users and groups (/etc/subuid, /etc/subgid, `cas unshare`), or keep owners in \
+             attributes (`cas unpack --rootless`)"
         ))
         .source(io),
         Errno::PERM => Error::new(

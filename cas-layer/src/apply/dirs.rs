@@ -38,9 +38,9 @@ pub(super) struct Dir {
     pub(super) path: Vec<u8>,
     times: RefCell<Timestamps>,
     changed: Cell<bool>,
-    /// Whether the directory and its ancestors are recorded as kept.
+    /// Whether it is recorded that the directory and its ancestors contain something of this layer.
     pub(super) kept: Cell<bool>,
-    /// Whether it has a default access list, which new members inherit.
+    /// Whether the directory has a default access list, which new members inherit.
     pub(super) default_acl: Cell<bool>,
 }
 
@@ -58,8 +58,8 @@ impl Dir {
         })
     }
 
-    /// Returns the path of a subdirectory, without links. It is limited, because members behind
-    /// links could otherwise make a tree that is too deep to be removed.
+    /// Returns the path of a subdirectory, without links. The length of the path is limited,
+    /// because members behind links could otherwise make a tree that is too deep to be removed.
     ///
     /// # Errors
     /// `OutOfRange` for more than [`limit::PATH_DEPTH`] names or [`limit::PATH`] bytes.
@@ -82,7 +82,7 @@ impl Dir {
         self.changed.set(true);
     }
 
-    /// Sets the times that the directory has in the end.
+    /// Sets the times that [`Self::restore_times`] gives to the directory.
     pub(super) fn set_times(&self, times: Timestamps) {
         self.times.replace(times);
         self.changed.set(true);
@@ -96,7 +96,7 @@ impl Dir {
         os(calls::futimens(&self.fd, &self.times.borrow()))
     }
 
-    /// Reads again what members inherit, after the xattrs changed.
+    /// Reads again whether there is a default access list, after the xattrs changed.
     pub(super) fn refresh(&self) {
         self.default_acl.set(has_default_acl(self.fd.as_fd()));
     }
@@ -215,8 +215,9 @@ impl Dirs {
     }
 
     /// Forgets all paths, and closes the directories of the tree that was removed at `name` in
-    /// `dir`. Their times must not be restored: an overlay would copy such a directory from the
-    /// layers below over an empty one that has its name now.
+    /// `dir`. Their times must not be restored: if the times of a removed directory are set, an
+    /// overlay copies the directory from the layers below, over an empty directory that has its
+    /// name now.
     pub(super) fn forget_tree(&mut self, dir: &Dir, name: &[u8]) {
         self.forget_paths();
         let mut removed = dir.path.clone();

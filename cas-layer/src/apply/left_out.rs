@@ -1,4 +1,5 @@
-//! What a layer leaves out because of who applies it: counted, with one warning for each kind.
+//! Devices and owners that are left out because of the user who applies a layer. They are counted,
+//! and cause one warning for each kind.
 
 use cas_core::Result;
 
@@ -10,7 +11,7 @@ use super::seen::Fact;
 #[derive(Debug, Default)]
 pub(super) struct Count {
     number: u64,
-    /// The path of the first.
+    /// The path of the first member.
     first: Vec<u8>,
 }
 
@@ -22,7 +23,8 @@ impl Count {
         self.number += 1;
     }
 
-    /// Returns how many there are and the first, or `None` if there are none.
+    /// Returns a text with the number of members and the path of the first, or `None` if there are
+    /// none.
     fn describe(&self) -> Option<String> {
         let first = self.first.escape_ascii();
         (self.number > 0).then(|| format!("{}, such as {first}", self.number))
@@ -30,7 +32,7 @@ impl Count {
 }
 
 impl Layer {
-    /// Leaves out a device. What was at its name is removed all the same.
+    /// Leaves out a device. Still removes what was at its name.
     pub(super) fn leave_out_device(&mut self, dir: &Dir, name: &[u8], path: &[u8]) -> Result<()> {
         self.clear(dir, name)?;
         self.record_hidden(dir, name);
@@ -44,7 +46,7 @@ impl Layer {
         self.seen.contains(&Fact::LeftOut(dir.inode, name))
     }
 
-    /// Adds a warning for each kind of what was left out.
+    /// Adds a warning if devices were left out, and a warning if owners were.
     pub(super) fn warn_of_left_out(&mut self) {
         if let Some(devices) = self.devices.describe() {
             self.warn(&format!(
@@ -55,7 +57,7 @@ impl Layer {
         if let Some(owners) = self.owners.describe() {
             self.warn(&format!(
                 "owners of the layer are not kept ({owners}): a link or a pipe cannot have the \
-                 attribute for them, nor can a file on some file systems"
+                 attribute that keeps an owner, nor can a file on some file systems"
             ));
         }
     }

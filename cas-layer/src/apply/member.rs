@@ -239,7 +239,7 @@ impl Layer {
         self.describe_node(&dir, name, entry)
     }
 
-    /// Creates something at `name` by calling `make`. Removes what is there before. Returns the
+    /// Creates something at `name` by calling `make`. First removes what exists there. Returns the
     /// result of `make`.
     fn fresh<T>(
         &mut self,

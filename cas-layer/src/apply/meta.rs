@@ -29,7 +29,7 @@ pub(super) fn own(fd: BorrowedFd<'_>, stat: &Stat, uid: u32, gid: u32, mode: u32
     Ok(())
 }
 
-/// Why an attribute that does not fit is left out.
+/// The reason in the warning about an attribute that does not fit.
 const NO_ROOM: &str = "the file system has no room for it";
 
 /// What happens to an attribute.
@@ -71,7 +71,7 @@ impl Layer {
         Ok(())
     }
 
-    /// Returns the mode of a directory while layers are applied.
+    /// Returns the mode that a directory gets while layers are applied. `mode` is its final mode.
     pub(super) fn mode_for_now(&self, directory: Inode, mode: u32) -> Result<u32> {
         match &self.rootless {
             Some(rootless) => rootless.open_mode(directory, mode),
@@ -85,8 +85,8 @@ impl Layer {
         self.warn(&format!("the xattr {shown} is never set from a layer"));
     }
 
-    /// Makes the attributes of an open file or directory equal to those of the member. If it is
-    /// `fresh`, it has no attributes that would have to be removed.
+    /// Makes the attributes of an open file or directory equal to the attributes of the member. If
+    /// `fresh` is set, the file or directory has no attributes that would have to be removed.
     pub(super) fn set_xattrs(
         &mut self,
         fd: BorrowedFd<'_>,

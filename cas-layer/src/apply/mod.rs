@@ -73,8 +73,8 @@ pub struct Applied {
     pub entries: u64,
     /// Number of bytes written to files.
     pub bytes: u64,
-    /// What was unusual or left out, each once: at most 32 warnings about members, then those of
-    /// the reader of the archive.
+    /// Warnings about what was unusual or left out: first about members, then about the archive.
+    /// Each warning occurs once, and there are at most [`limit::WARNINGS`].
     pub warnings: Vec<String>,
 }
 
@@ -82,7 +82,7 @@ impl Tree {
     /// Returns the tree of the directory `path`.
     ///
     /// # Errors
-    /// `FailedPrecondition` if it is not a directory; errors of the file system.
+    /// `FailedPrecondition` if `path` is not a directory; errors of the file system.
     pub fn open(path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = os(cas_host::calls::open(path, flags, Mode::empty()));
@@ -93,8 +93,9 @@ impl Tree {
         })
     }
 
-    /// Returns the tree for [`apply`](Self::apply) with a root directory that is closed to others:
-    /// if a layer describes it, it keeps its owner and gets the mode 0700, whatever the layer says.
+    /// Returns the tree with a root directory that stays closed to other users: if a layer
+    /// describes the root directory, [`apply`](Self::apply) keeps the owner of the directory and
+    /// sets the mode 0700, whatever the layer says.
     #[must_use]
     pub fn into_private(self) -> Self {
         Tree {

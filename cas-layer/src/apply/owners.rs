@@ -1,7 +1,7 @@
 //! The owner of a file in an extended attribute, for a user who cannot give files to others.
 //!
-//! The value is the message that umoci and others use: field 1 is the user and field 2 the group,
-//! each as a varint. `u32::MAX` stands for 0, and 0:0 has no attribute.
+//! The value is the protobuf message that umoci and others use: field 1 is the user and field 2 the
+//! group, each as a varint. `u32::MAX` stands for 0. A file of the owner 0:0 has no attribute.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -18,10 +18,10 @@ use super::os;
 /// The name of the attribute.
 pub(super) const OWNER: &[u8] = b"user.rootlesscontainers";
 
-/// Stands for 0.
+/// The number that stands for 0 in a value.
 const DEFAULT: u32 = u32::MAX;
 
-/// The longest value: two fields of one byte each, and five bytes for each number.
+/// Maximum length of a value in bytes: two fields of one byte each, and five bytes for each number.
 const LONGEST: usize = 12;
 
 /// Returns the value for an owner, or `None` for 0:0.

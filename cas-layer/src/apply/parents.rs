@@ -1,4 +1,5 @@
-//! The parents of members: recording that they are kept, and creating missing ones.
+//! The parents of members: recording that they contain something of the layer, and creating missing
+//! parents.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -49,8 +50,8 @@ impl Layer {
         Ok(())
     }
 
-    /// Records one directory as kept. Returns `false` if it was kept already. Its ancestors are
-    /// then kept too.
+    /// Records that one directory contains something of this layer. Returns `false` if this was
+    /// recorded before. It is then also recorded for all ancestors of the directory.
     pub(super) fn mark_kept(&mut self, inode: super::seen::Inode) -> bool {
         let fact = Fact::Kept(inode);
         let new = !self.seen.contains(&fact);

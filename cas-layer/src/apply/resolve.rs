@@ -1,4 +1,4 @@
-//! Resolves a standalone tree onto the layers below it, in the format of overlayfs.
+//! Completes a standalone tree, once the layers below it exist, for use in an overlay.
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,8 +19,8 @@ impl Tree {
     /// all layers under it, or alone if `below` is `None`. Directories that the layer only implies
     /// get the attributes that they have below, and hidden names get overlay whiteouts.
     ///
-    /// Returns `false` if the layer must be applied on top of `below` after all, because a link
-    /// there leads elsewhere. The tree is then useless.
+    /// Returns `false` if a directory that the layer implies is a link in `below`, so that the
+    /// layer must be applied on top of `below` after all. The tree is then useless.
     ///
     /// # Errors
     /// Errors of the file systems.
@@ -32,7 +32,7 @@ impl Tree {
         };
         resolver
             .resolve()
-            .during("resolve", "a layer onto those below it")
+            .during("resolve", "a layer onto the layers below it")
     }
 }
 

@@ -21,12 +21,12 @@ use crate::tar::Entry;
 /// The permissions that a directory keeps while layers are applied.
 const OPEN: u32 = 0o700;
 
-/// What a user without privileges keeps about a tree.
+/// What is known, in memory, about a tree that a user without privileges makes.
 #[derive(Debug)]
 pub(super) struct Rootless {
     uid: u32,
     gid: u32,
-    /// The final modes of the directories that are open only for now.
+    /// The final modes of the directories that are open until [`Tree::close_directories`].
     closed: Mutex<HashMap<Inode, u32>>,
 }
 
@@ -39,8 +39,8 @@ impl Rootless {
         }
     }
 
-    /// Gives a member to this user, and its owner to the attribute. Returns whether the member had
-    /// that attribute, which is never set from a layer.
+    /// Changes the owner of a member to this user, and adds the attribute with the owner that the
+    /// layer names. Returns whether the member had that attribute, which is never set from a layer.
     pub(super) fn adopt(&self, entry: &mut Entry) -> bool {
         let before = entry.xattrs.len();
         entry.xattrs.retain(|(name, _)| name != OWNER);

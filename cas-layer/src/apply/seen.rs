@@ -26,7 +26,7 @@ pub(super) enum Fact<'a> {
     Hidden(Inode, &'a [u8]),
     /// A member of this layer describes the directory, which existed before.
     Described(Inode),
-    /// The layer has a device at the name that was not made.
+    /// The layer has a device with this name in the directory, and the device was left out.
     LeftOut(Inode, &'a [u8]),
 }
 

@@ -8,10 +8,10 @@
 //! - A directory that replaces something that the layer hid or added before must show nothing of
 //!   the layers below.
 //!
-//! A layer *needs its parents* if its effects cannot be known without them: it has a hard link to
-//! a file of theirs, removes a directory that it added itself, or has effects that take more than
-//! [`MAX_RECORDED`] bytes. It must then be applied on top of them. Layers made by common tools
-//! rarely need this.
+//! A layer *needs its parents* if its effects cannot be known without the layers below: it has a
+//! hard link to a file of these layers, removes a directory that it added itself, or has effects
+//! that take more than [`MAX_RECORDED`] bytes. It must then be applied on top of its parents.
+//! Layers made by common tools rarely need this.
 
 use cas_core::{Error, Result};
 
@@ -57,7 +57,7 @@ pub(super) struct Recorder {
 /// How a directory came to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// It existed.
+    /// It was there before the layer.
     Found,
     /// A member describes it, and there was nothing at its path.
     New,
@@ -96,15 +96,16 @@ impl Layer {
             .is_some_and(|recorder| recorder.needs_parents)
     }
 
-    /// Gives up applying the layer standalone. Has no effect if its parents are there.
+    /// Records that the layer needs its parents. Has no effect if the layer is not applied
+    /// standalone.
     pub(super) fn require_parents(&mut self) {
         if let Some(recorder) = &mut self.standalone {
             recorder.needs_parents = true;
         }
     }
 
-    /// Gives up applying the layer standalone. If its parents are there, fails with `missing`
-    /// instead.
+    /// Records that the layer needs its parents. If the layer is not applied standalone, fails with
+    /// `missing`.
     pub(super) fn require_parents_or(&mut self, missing: impl FnOnce() -> Error) -> Result<()> {
         if self.standalone.is_none() {
             return Err(missing());

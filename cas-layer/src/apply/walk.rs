@@ -1,9 +1,10 @@
 //! Walks to the directory at a path, through links inside the tree.
 //!
 //! The kernel opens runs of ordinary directories in one call. Links, `..` and missing directories
-//! are handled here, one name at a time. The kernel could resolve whole paths, but it refuses those
-//! with `..` while others rename or mount something. Where a link leads is remembered, so that not
-//! every member resolves the same links. The number of lookups is bounded; see [`limit::LOOKUPS`].
+//! are handled here, one name at a time. The kernel could resolve whole paths, but it refuses paths
+//! with `..` while other processes rename or mount something. [`super::dirs::Dirs`] remembers where
+//! links lead, so that not every member resolves the same links. The number of lookups is bounded;
+//! see [`limit::LOOKUPS`].
 
 use std::os::fd::AsFd;
 use std::rc::Rc;

@@ -79,7 +79,7 @@ impl<R: Read> Input<R> {
         let at = self.total - (self.end - self.start) as u64;
         Err(Error::unsupported(format!(
             "{what} follow the {compression} stream, from byte {at} on; cut them off, or compress \
-             the whole again"
+             the whole file again"
         ))
         .into())
     }

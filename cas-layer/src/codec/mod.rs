@@ -141,7 +141,8 @@ impl<R: Read> Decoder<R> {
         self.produced
     }
 
-    /// Reads decompressed bytes of this member or the next ones. Returns 0 at the end of the last.
+    /// Reads decompressed bytes of this member or of the members that follow. Returns 0 at the end
+    /// of the last member.
     fn read_members(&mut self, out: &mut [u8]) -> io::Result<usize> {
         loop {
             let read = self.stream.read(out)?;
@@ -173,8 +174,8 @@ impl<R: Read> Decoder<R> {
         let consumed = self.consumed();
         if self.produced > floor && self.produced > consumed.saturating_mul(ratio) {
             return Err(Error::out_of_range(format!(
-                "{consumed} compressed bytes became {} bytes; at most {ratio} for each are \
-                 allowed; compress them less",
+                "{consumed} compressed bytes became {} bytes; at most {ratio} for each compressed \
+                 byte are allowed; compress the bytes less",
                 self.produced
             )));
         }
@@ -203,7 +204,7 @@ fn damaged(compression: Compression, error: io::Error) -> io::Error {
         let allowed = 1u64 << limit::ZSTD_WINDOW_LOG;
         return Error::out_of_range(format!(
             "the zstd frame needs a larger window than the {allowed} bytes allowed; compress it \
-             again with a smaller one"
+             again with a smaller window"
         ))
         .source(error)
         .into();

@@ -45,7 +45,7 @@ impl<R: Read> Xz<R> {
             io::ErrorKind::OutOfMemory => too_large(error),
             io::ErrorKind::Unsupported => Error::unsupported(format!(
                 "the xz stream needs a filter or a checksum that is not supported: {error}; \
-                 compress it again without it"
+                 compress the data again without this filter or checksum"
             ))
             .source(error)
             .into(),
@@ -58,7 +58,7 @@ fn too_large(error: io::Error) -> io::Error {
     let allowed = limit::XZ_DICTIONARY;
     Error::out_of_range(format!(
         "the xz stream needs a larger dictionary than the {allowed} bytes allowed; compress it \
-         again with a smaller one"
+         again with a smaller dictionary"
     ))
     .source(error)
     .into()

@@ -10,7 +10,8 @@ use super::target::Out;
 const BLOCK: u64 = 512;
 /// Maximum length in bytes of a name in a header. A longer one needs a pax record.
 const NAME: usize = 100;
-/// Maximum size of a file in a header: eleven octal digits. A larger one needs a pax record.
+/// Maximum size of a file in bytes that a header can have: eleven octal digits. A larger size needs
+/// a pax record.
 const OCTAL: u64 = 0o777_7777_7777;
 
 /// An archive that is being written.
@@ -103,7 +104,8 @@ fn head(path: &str, size: u64) -> Vec<u8> {
     head
 }
 
-/// Returns a header block, with the beginning of the path if it is too long.
+/// Returns a header block. If the path is too long for it, the header has the beginning of the
+/// path.
 fn header(path: &str, kind: EntryType, size: u64) -> Vec<u8> {
     let mut header = Header::new_ustar();
     let name = &path.as_bytes()[..path.len().min(NAME)];

@@ -47,7 +47,7 @@ pub enum Format {
     Docker,
 }
 
-/// Returns whether a configuration or a layer is written.
+/// A function that returns whether a configuration or a layer is written.
 pub type BlobFilter = Arc<dyn Fn(&Descriptor) -> bool + Send + Sync>;
 
 /// Options of an export.
@@ -59,8 +59,9 @@ pub struct ExportOptions {
     /// The platforms that are exported. By default everything that the store has; a docker archive
     /// holds one platform per image, and there the default is the platform of this machine.
     pub platforms: Platforms,
-    /// How names are written where containerd and podman expect them, by default as they are. The
-    /// annotation of the image layout always has the name that the store has.
+    /// How names are written in the annotation [`IMAGE_NAME`](crate::IMAGE_NAME), which containerd
+    /// and podman read; by default, unchanged. The annotation [`REF_NAME`](crate::REF_NAME) of the
+    /// image layout always has the name that the store has.
     pub naming: Naming,
     /// Selects the configurations and layers that are written, by default all. An archive without
     /// some of them is for a reader that has them from elsewhere, such as layers that are not
@@ -192,8 +193,8 @@ async fn write_archive(
 fn warn_of_names(chosen: &BTreeMap<Reference, Chosen>, progress: &dyn Progress) {
     for name in chosen.keys().filter(|name| !name.is_layout_name()) {
         progress.warn(&format!(
-            "the name {name} is not one that image layouts may have by their specification; skopeo \
-             and umoci may refuse to select it"
+            "the OCI image-spec does not allow the name {name} in an image layout; skopeo and \
+             umoci may refuse to select the image by this name"
         ));
     }
 }

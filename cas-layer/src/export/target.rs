@@ -78,8 +78,8 @@ fn open(path: PathBuf) -> Result<(Out, Pending)> {
     Ok((out, Pending(Some(file))))
 }
 
-/// Creates a temporary file, and locks it if the file system can lock files. Returns it and its
-/// name.
+/// Creates a temporary file, and locks it if the file system can lock files. Returns the file and
+/// its name.
 fn create_temporary(dir: &Dir) -> Result<(fs::File, String)> {
     loop {
         let name = format!(".{}", unique::key(PURPOSE));

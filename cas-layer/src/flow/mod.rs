@@ -37,7 +37,8 @@ const BUFFER: usize = 256 << 10;
 pub struct LayerSource<'a> {
     /// The stored bytes. A read must return eventually, because nothing interrupts it.
     pub blob: Box<dyn Read + Send + 'a>,
-    /// The descriptor of the blob. The blob must have its size. Its digest is not verified here.
+    /// The descriptor of the blob. The blob must have the size in the descriptor. The digest of the
+    /// blob is not verified by this module.
     pub descriptor: Descriptor,
     /// The expected digest of the decompressed bytes. `None` if the source verifies the bytes.
     pub diff_id: Option<Digest>,

@@ -58,7 +58,7 @@ impl Contents {
     /// empty.
     ///
     /// # Errors
-    /// `OutOfRange` for more than [`limit::DESCRIPTORS`]; errors of the file system.
+    /// `OutOfRange` for more than [`limit::DESCRIPTORS`] names; errors of the file system.
     pub(super) fn names(&self, path: &str) -> Result<BTreeSet<String>> {
         let mut names = BTreeSet::new();
         let mut add = |name: &str| {
@@ -83,7 +83,8 @@ impl Contents {
                 Err(error) => return Err(error.into()),
             },
             Contents::Archive(nodes) => {
-                // What is deeper belongs to a directory in it, as in a file system.
+                // For a member at a deeper path, the name of its directory is listed, as in a file
+                // system.
                 let inside = |node: &String| {
                     let below = node.strip_prefix(path)?.strip_prefix('/')?;
                     below.split('/').next().map(str::to_owned)
@@ -188,7 +189,7 @@ pub(super) fn check_document_size(size: u64) -> Result<()> {
     )))
 }
 
-/// Returns the error for a source that is not an image, and begins with these bytes.
+/// Returns the error for a source that is not an image and begins with the bytes `magic`.
 pub(super) fn unrecognised(magic: &[u8]) -> Error {
     let found = codec::foreign(magic);
     let found = found.map_or(String::new(), |found| format!("; found {found}"));

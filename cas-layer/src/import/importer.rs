@@ -147,7 +147,8 @@ impl<'a> BlobImporter<'a> {
         stored.map(|_| ())
     }
 
-    /// Returns where to feed a layer. A layer that cannot be unpacked stops the import.
+    /// Returns the channel through which the unpacker receives a layer, or `None` if it does not
+    /// unpack the layer while it is stored. A layer that cannot be unpacked stops the import.
     fn feed<'b>(&'b self, unpacker: &'b dyn Unpacker, layer: &Descriptor) -> Option<LayerFeed<'b>> {
         let LayerFeed { sender, unpacked } = unpacker.receive(layer)?;
         let unpacked = async move { unpacked.await.inspect_err(|_| self.stop()) };
@@ -157,7 +158,7 @@ impl<'a> BlobImporter<'a> {
         })
     }
 
-    /// Stores the bytes of a file whose path promises `digest`, which is pinned.
+    /// Stores the bytes of a file whose path contains `digest`, which is pinned.
     pub(super) async fn store_pinned(
         &self,
         digest: Digest,
@@ -279,7 +280,7 @@ impl<'a> BlobImporter<'a> {
         }
     }
 
-    /// Returns what removes everything that this import created, and ends the lease.
+    /// Returns an [`Undo`], which removes everything that this import created and ends the lease.
     pub(super) fn into_undo(self) -> Undo {
         let created = std::mem::take(&mut *self.created());
         Undo {

@@ -128,9 +128,9 @@ pub async fn import(store: &Store, source: Source, options: &ImportOptions) -> R
 }
 
 /// Imports like [`import`], and unpacks the images into snapshots, for the platform of `options`,
-/// or for that of this machine if `options` selects all. If the snapshotter can give a snapshot
-/// its parent at the commit, the layers of the first image are read only once. Names are written
-/// after everything is unpacked.
+/// or for the platform of this machine if `options` selects all platforms. If the snapshotter can
+/// give a snapshot its parent at the commit, the layers of the first image are read only once.
+/// Names are written after everything is unpacked.
 ///
 /// Returns each image with its chain ID, which is `None` for an image without layers.
 ///
@@ -145,7 +145,7 @@ pub async fn import_unpacked(
     let subject = source.to_string();
     let unpack = Unpack {
         target,
-        // If all platforms are imported, that of this machine is unpacked.
+        // If all platforms are imported, the platform of this machine is unpacked.
         platform: options.platforms.single().unwrap_or_default(),
         progress: &options.progress,
     };

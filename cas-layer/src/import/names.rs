@@ -41,11 +41,11 @@ impl SourceName {
     }
 }
 
-/// Assigns a name to each image: that of the source, or the given one. An image without a name gets
-/// its digest.
+/// Assigns a name to each image: the name in the source, or the given name. An image without a name
+/// gets its digest as its name.
 ///
 /// # Errors
-/// `InvalidArgument` for a name that cannot be written, and for a given one that does not suit the
+/// `InvalidArgument` for a name that cannot be written, and for a given name that does not suit the
 /// images; `Corrupt` if the source gives one name to two images.
 pub(super) fn assign(
     roots: Vec<Root>,
@@ -78,7 +78,8 @@ fn own_names(roots: &[Root], naming: Naming) -> Result<BTreeMap<Reference, Descr
         })?;
         if let Some((one, other)) = insert(&mut assigned, &name, target) {
             return Err(Error::corrupt(format!(
-                "the source gives this name to both {one} and {other}; remove one of them there"
+                "the source gives this name to both {one} and {other}; remove one of them from the \
+                 source"
             ))
             .subject(name));
         }

@@ -24,7 +24,7 @@ impl Naming {
             Naming::SkopeoDir { root } if root == digest => vec![DOCKER_MANIFEST.to_owned()],
             Naming::SkopeoDir { .. } => {
                 let (algorithm, hex) = (digest.algorithm().name(), digest.hex());
-                // Only digests of SHA-256 are named without their algorithm by newer versions.
+                // Newer versions of skopeo leave out the algorithm only if it is SHA-256.
                 vec![
                     hex.to_string(),
                     format!("{hex}.manifest.json"),

@@ -25,7 +25,7 @@ pub(super) async fn roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
 }
 
 /// Returns the images of a layout from before `index.json`: each file in `refs/` is a descriptor.
-/// Returns none if the source has no such file.
+/// Returns an empty list if the source has no such file.
 pub(super) async fn old_roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
     let names = plan.contents.names(REFS).during("list", REFS)?;
     if names.is_empty() {
@@ -37,7 +37,11 @@ pub(super) async fn old_roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
         let path = format!("{REFS}/{name}");
         let named = |error: Error| error.operation("read").subject(&path);
         let part = plan.contents.find(&path).map_err(named)?;
-        let absent = || named(Error::corrupt("it leads to no file; correct or remove it"));
+        let absent = || {
+            named(Error::corrupt(
+                "expected a file or a link to one; correct or remove it",
+            ))
+        };
         let data = part.ok_or_else(absent)?.document(plan.importer.store).await;
         let data = data.map_err(named)?;
         let target = parse_ref(&data).map_err(named)?;

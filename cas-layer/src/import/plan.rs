@@ -124,8 +124,8 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Follows the children that the source contains. The others may be absent. Returns whether one
-    /// of them leads to an image, or the index is empty.
+    /// Follows the chosen children that the source contains. Other children may be absent. Returns
+    /// whether a followed child leads to an image, or the index is empty.
     async fn index(&mut self, index: &Index, depth: usize) -> Result<bool> {
         for listed in &index.manifests {
             self.offer(listed).await?;
@@ -252,9 +252,9 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Checks that a digest has one size only, and one media type if one of its types is that of a
-/// document. Otherwise readers could differ. Manifests of docker and OCI manifests may share layers
-/// under the types of both.
+/// Checks that the descriptors of a digest have the same size, and that they have the same media
+/// type if one of them is a document. Otherwise, readers could understand the blob differently. A
+/// layer may have two types, because manifests of docker and OCI manifests may share it.
 fn check_same(known: &Descriptor, descriptor: &Descriptor) -> Result<()> {
     let types = [&known.media_type, &descriptor.media_type];
     let are_alike = types[0] == types[1] || !types.iter().any(|kind| kind.is_document());

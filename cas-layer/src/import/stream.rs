@@ -1,6 +1,7 @@
 //! An archive that can be read only once: a thread reads and decompresses it, and every file is
-//! stored as it arrives. While there is room in memory, small files are kept there until it is
-//! known whether an image needs them, because to store one takes longer than to read a thousand.
+//! stored as it arrives. Small files, up to [`IN_MEMORY`] bytes in all, stay in memory until it is
+//! known whether an image needs them, because storing one file takes longer than reading a
+//! thousand.
 
 use std::io::{BufReader, Read};
 use std::thread;
@@ -143,7 +144,7 @@ async fn file(
     Ok(Part { size, location })
 }
 
-/// Returns the digest that a path `blobs/<algorithm>/<hex>` promises.
+/// Returns the digest in a path `blobs/<algorithm>/<hex>`, or `None` for another path.
 fn blob_name(path: &str) -> Option<Digest> {
     let (algorithm, hex) = path.strip_prefix("blobs/")?.split_once('/')?;
     format!("{algorithm}:{hex}").parse().ok()

@@ -1,4 +1,5 @@
-//! Undoing an import: what it created, and nothing refers to, is removed.
+//! Undoing an import: removes its ingests, and the blobs that it created, except blobs that
+//! something else refers to.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -49,7 +50,7 @@ impl Undo {
     pub(super) async fn or_name(self, image: Image) -> Result<Image> {
         let named = self.guard.name_new(image).await;
         if named.is_err() {
-            // The caller has an error to report already. A later collection removes them.
+            // The caller has an error to report already. A later collection removes the blobs.
             let _ = collect_unreferenced(&self.store, self.created.blobs).await;
         }
         named
@@ -67,5 +68,5 @@ pub(super) async fn collect_unreferenced(store: &Store, blobs: BTreeSet<Digest>)
 
 /// Returns the warning for blobs that could not be removed.
 pub(super) fn not_removed(error: &Error) -> String {
-    format!("unreferenced blobs could not be removed: {error}")
+    format!("unreferenced blobs could not be removed: {error}; run `cas gc` to remove them")
 }

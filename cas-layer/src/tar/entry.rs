@@ -63,8 +63,8 @@ pub struct Time {
 /// A run of stored bytes in a sparse file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region {
-    /// Offset in the file.
+    /// Offset in the file, in bytes.
     pub offset: u64,
-    /// Its length in bytes.
+    /// Length in bytes.
     pub length: u64,
 }

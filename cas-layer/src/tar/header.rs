@@ -4,17 +4,17 @@ use cas_core::{Error, Result};
 
 use super::shown;
 
-/// Size of a block.
+/// Size of a block in bytes.
 pub(super) const BLOCK: usize = 512;
 
-/// Maximum length of the prefix in the format of star.
+/// Maximum length in bytes of the prefix in the format of star.
 const STAR_PREFIX: usize = 130;
 
 /// The warnings about a prefix in a header whose format does not have one. Such headers are read as
 /// container engines read them.
-const USED: &str = "a header has a prefix, which its format does not have; it is used, but some \
+const USED: &str = "a header has a prefix, but its format does not; the prefix is used, but some \
                     readers ignore it";
-const IGNORED: &str = "a header has a prefix, which its format does not have; it is ignored, but \
+const IGNORED: &str = "a header has a prefix, but its format does not; the prefix is ignored, but \
                        some readers use it";
 
 /// A header block with a valid checksum.
@@ -54,7 +54,8 @@ impl Header {
         self.0[156]
     }
 
-    /// Returns whether the header belongs to the next member.
+    /// Returns whether this is an extension header, which belongs to the next member or, if it is
+    /// global, to all.
     pub(super) fn is_extension(&self) -> bool {
         matches!(self.type_flag(), b'x' | b'g' | b'L' | b'K')
     }

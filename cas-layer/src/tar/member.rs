@@ -99,7 +99,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// Returns the number of bytes stored for a member. The same number locates the next header.
-    /// For a file, a size in a pax record takes precedence over that of the header.
+    /// For a file, a size in a pax record takes precedence over the size in the header.
     ///
     /// Only files have bytes. Some writers give a link the size of its target, or a directory its
     /// size on disk, but no bytes follow.

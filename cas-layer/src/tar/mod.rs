@@ -5,8 +5,8 @@
 //! the position of the next header. Extensions apply to the next member only.
 //!
 //! The reader refuses most archives that other readers understand in different ways. It accepts
-//! the following, because container engines do, and reads them as these engines do. Most of them
-//! cause a warning:
+//! archives with the following properties, because container engines accept them, and reads them as
+//! these engines do. Most of the properties cause a warning:
 //!
 //! - The stream ends after a complete member, without padding or end blocks.
 //! - A global pax header sets metadata, which is ignored. A global header that sets a path, a link,
@@ -154,7 +154,7 @@ impl<R: BufRead> Reader<R> {
         Ok(None)
     }
 
-    /// Reads what follows the archive, because the digests cover all of it.
+    /// Reads the bytes that follow the archive, because the digests of the layer cover them too.
     fn drain(&mut self) -> Result<()> {
         let mut junk = false;
         loop {

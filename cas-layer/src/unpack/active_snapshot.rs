@@ -10,8 +10,8 @@ use cas_core::{Labels, Result, Snapshotter};
 /// An active snapshot that is removed in the background when it is dropped, unless it is committed
 /// or removed before.
 ///
-/// A thread that applies a layer shares it. If the caller drops its future, the snapshot is removed
-/// only after the thread has ended.
+/// A thread that applies a layer also owns the value. If the caller drops its future, the snapshot
+/// is therefore removed only after the thread has ended.
 pub(super) struct ActiveSnapshot {
     snapshotter: Arc<dyn Snapshotter>,
     key: String,

@@ -27,10 +27,10 @@ pub struct Blob {
 }
 
 impl Blob {
-    /// Opens the blob of a descriptor. Returns it and its compression.
+    /// Opens the blob of a descriptor. Returns the blob and its compression.
     ///
     /// # Errors
-    /// `NotFound` if the store does not have it.
+    /// `NotFound` if the store does not have the blob; errors of the store.
     pub async fn open(store: &Store, descriptor: &Descriptor) -> Result<(Self, Compression)> {
         let reader = store.content.open(&descriptor.digest).await?;
         let reader = reader

@@ -43,7 +43,9 @@ impl ChainLock {
             }
             if !std::mem::replace(&mut told, true) {
                 let short = chain_id.short();
-                progress.warn(&format!("waiting for another unpack of {short} to end"));
+                progress.warn(&format!(
+                    "waiting until another unpack of the snapshot {short} ends"
+                ));
             }
             tokio::time::sleep(INTERVAL).await;
         }

@@ -22,7 +22,7 @@ pub enum Entrance {
     /// warning says so.
     #[default]
     AsImage,
-    /// The user that unpacks.
+    /// Only the user that unpacks.
     Private,
 }
 
@@ -43,7 +43,7 @@ pub struct DirectoryOptions {
     pub entrance: Entrance,
     /// Whether all files belong to the user of this process: see [`Tree::into_rootless`].
     pub rootless: bool,
-    /// Whether the tree may be lost with the machine's power, because nobody keeps it.
+    /// Whether the tree is temporary. It is then not synced, so a power loss may damage it.
     pub temporary: bool,
 }
 
@@ -56,9 +56,9 @@ impl From<Entrance> for DirectoryOptions {
     }
 }
 
-/// Unpacks an image into `directory`, which must be absent or empty. The result is the root file
-/// system as the layers describe it, with the options that were chosen. It is on the device when
-/// this returns, unless it is temporary.
+/// Unpacks an image into `directory`, which must be absent or empty. The directory becomes the root
+/// file system that the layers describe, changed as `options` says. Its content is on the device
+/// when this function returns, except with [`DirectoryOptions::temporary`].
 ///
 /// # Errors
 /// `FailedPrecondition` if the directory is not empty; `NotFound` for a layer that is not in the

@@ -75,8 +75,9 @@ fn parts(manifest: &Manifest) -> Vec<BlobRef> {
 }
 
 /// Returns the chain IDs of an image, lowest first: the names of its snapshots once it is unpacked.
-/// Returns `None` if a layer in the store is not known to have its diff ID, because snapshots of
-/// these diff IDs may then be those of another image. [`to_snapshots`] finds out.
+/// Returns `None` if the store has a layer that was not yet verified against its diff ID, because
+/// snapshots with these names may then belong to another image. [`to_snapshots`] verifies such a
+/// layer.
 ///
 /// # Errors
 /// `NotFound` if the store does not have the configuration; `Corrupt` if the manifest and the
@@ -153,8 +154,8 @@ async fn is_unverified(store: &Store, layer: &Descriptor, diff_id: &Digest) -> R
 }
 
 /// Records the diff ID of a verified layer in a label, so that it is known later without
-/// decompression. This is only an optimisation: a failure is a warning, unless the store cannot be
-/// written at all.
+/// decompression. The label only saves time, so a failure is only reported as a warning, and not at
+/// all if the store cannot be written.
 async fn record_diff_id(
     store: &Store,
     layer: &Descriptor,

@@ -10,8 +10,8 @@ use cas_host::NewDirectory;
 /// Time between two attempts to lock a directory.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// Creates the directory `path` with these permissions if it is absent, and waits until nobody
-/// else fills it. Returns the locked directory.
+/// Creates the directory `path` with the mode `mode` if it is absent, and waits until no other job
+/// fills it. Returns the locked directory.
 ///
 /// # Errors
 /// As [`NewDirectory::try_begin`].

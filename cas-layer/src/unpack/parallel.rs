@@ -1,5 +1,6 @@
-//! Unpacks layers in parallel: each is applied without its parents. Then, from the lowest layer
-//! up, each tree is resolved onto the layers below it, all are synced together, and committed.
+//! Unpacks layers in parallel: each layer is applied without its parents. Then, from the lowest
+//! layer up, each tree is [resolved](Tree::resolve_onto) onto the layers below it. Finally all
+//! trees are synced together, and committed.
 
 use std::cmp::Reverse;
 use std::fs::File;
@@ -64,7 +65,8 @@ impl Unpacking<'_> {
         layer.ok_or_else(|| Error::internal("a layer is unpacked twice; please report it"))
     }
 
-    /// Claims a waiting layer of this digest. Returns its index, or `None` if there is none.
+    /// Marks a waiting layer of this digest as begun. Returns its index, or `None` if there is
+    /// none.
     pub(super) fn claim(&self, digest: &Digest) -> Option<usize> {
         (self.existing..self.layers.len())
             .find(|index| self.layers[*index].0.digest == *digest && self.begin_layer(*index))
@@ -76,8 +78,9 @@ impl Unpacking<'_> {
             .is_ok_and(StandaloneLayer::begin)
     }
 
-    /// Applies a claimed layer while its bytes are stored; the writer verifies the digest. If the
-    /// bytes end early, the layer is applied later, from the store.
+    /// Applies a layer that [`Self::claim`] returned, while its bytes are stored. The writer of the
+    /// blob verifies the digest. If the bytes end early, the layer is applied later, from the
+    /// store.
     ///
     /// # Errors
     /// `Corrupt` if the layer does not match its diff ID or cannot be applied; errors of the file
@@ -294,8 +297,8 @@ fn only_tree(mut mounts: Vec<Mount>) -> Result<PathBuf> {
     match (mounts.pop(), mounts.is_empty()) {
         (Some(Mount::Bind { source, .. }), true) => Ok(source),
         _ => Err(Error::unsupported(
-            "a snapshotter that rebases must give one directory for a snapshot without parent; \
-             choose another snapshotter",
+            "expected one directory from the snapshotter for a snapshot without a parent, found \
+             other mounts; choose another snapshotter",
         )
         .operation("unpack")),
     }

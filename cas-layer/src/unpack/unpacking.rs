@@ -64,10 +64,12 @@ pub(super) struct Unpacking<'a> {
     pub(super) chain: Vec<Digest>,
     /// How many layers, from the lowest up, have a snapshot already.
     pub(super) existing: usize,
-    /// The layers above those, if they are unpacked in parallel. `None` when committed.
+    /// The layers without a snapshot, lowest first, if they are unpacked in parallel. `None` stands
+    /// for a layer that was committed.
     pub(super) standalone: Vec<Option<StandaloneLayer>>,
-    /// A handle on the file system of their trees, opened before the first write, so that its
-    /// sync also reports a write error that another process has seen in between.
+    /// An open directory on the file system of the trees in `standalone`. It is opened before the
+    /// first write, so that its sync also reports a write error that the kernel has already
+    /// reported to another process.
     pub(super) device: Option<Arc<File>>,
     lock: Option<ChainLock>,
 }
@@ -132,7 +134,8 @@ impl<'a> Unpacking<'a> {
         Ok(())
     }
 
-    /// Waits for the lock of the lowest layer without a snapshot. Returns `None` if all have one.
+    /// Waits for the lock of the lowest layer without a snapshot. Returns `None` if all layers have
+    /// a snapshot.
     async fn lock_first_missing(&mut self) -> Result<Option<ChainLock>> {
         loop {
             self.existing = self.count_committed().await?;
@@ -205,8 +208,8 @@ impl<'a> Unpacking<'a> {
         self.guard.pin_snapshots(self.name(), keys).await
     }
 
-    /// Keeps a pinned snapshot from a collection that has begun already. Returns whether it exists
-    /// and is committed.
+    /// Protects a pinned snapshot from a collection that has begun already. Returns whether the
+    /// snapshot exists and is committed.
     pub(super) async fn pin_committed(&self, chain_id: &Digest) -> Result<bool> {
         let (snapshotter, key) = (self.target.snapshotter, chain_id.to_string());
         let found = snapshotter.stat(&key).await?;
@@ -219,7 +222,8 @@ impl<'a> Unpacking<'a> {
         format!("{} {}", unique::key("extract"), self.chain[index])
     }
 
-    /// Returns the labels of a new snapshot. Without them, a collection keeps it for a day.
+    /// Returns the label that ties a new snapshot to the lease. A collection keeps a snapshot
+    /// without this label for a day.
     pub(super) fn labels(&self) -> Labels {
         Labels::from([(LEASE.to_owned(), self.guard.id().to_owned())])
     }
@@ -281,8 +285,8 @@ impl<'a> Unpacking<'a> {
         if let Err(left) = snapshot.remove().await {
             let key = snapshot.key();
             let message = format!(
-                "the unfinished snapshot {key:?} could not be removed, which a collection will do: \
-                 {left}"
+                "the unfinished snapshot {key:?} could not be removed: {left}; a garbage \
+                 collection will remove it"
             );
             self.progress.warn(&message);
         }

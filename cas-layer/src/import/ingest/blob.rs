@@ -9,7 +9,7 @@ use cas_core::{Digest, Error, Image, MediaType, Result};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct IngestBlob {
-    /// Its digest. Other bytes are refused.
+    /// The digest of the blob. Bytes with another digest are refused.
     pub digest: Digest,
     /// Its size in bytes, if it is known. Bytes of another size are refused.
     pub size: Option<u64>,
@@ -23,19 +23,19 @@ pub struct IngestBlob {
 /// Where the bytes of a blob are.
 #[derive(Clone, Debug)]
 pub enum IngestSource {
-    /// In a regular file. If the store has the blob already, the file may be gone.
+    /// In a regular file. If the store has the blob already, the file need not exist.
     Path(PathBuf),
     /// In memory.
     Bytes(Bytes),
 }
 
 impl IngestBlob {
-    /// Returns a blob of a file.
+    /// Returns a blob whose bytes are in the file `path`.
     pub fn from_path(digest: Digest, path: impl Into<PathBuf>) -> Self {
         Self::new(digest, IngestSource::Path(path.into()))
     }
 
-    /// Returns a blob in memory.
+    /// Returns a blob whose bytes are in memory.
     pub fn from_bytes(digest: Digest, bytes: impl Into<Bytes>) -> Self {
         Self::new(digest, IngestSource::Bytes(bytes.into()))
     }
@@ -49,8 +49,8 @@ impl IngestBlob {
         }
     }
 
-    /// Sets [`size`](Self::size). 0 stands for an unknown size, because the digest of nothing is
-    /// known.
+    /// Sets [`size`](Self::size). A size of 0 counts as unknown. The empty blob needs no size,
+    /// because its digest identifies it.
     #[must_use]
     pub fn with_size(mut self, size: u64) -> Self {
         self.size = Some(size).filter(|size| *size > 0);
@@ -74,7 +74,7 @@ pub enum IngestState {
     Stored,
     /// It could not be stored.
     Failed,
-    /// An earlier failure ended the job.
+    /// The job ended before this blob, because an earlier blob failed.
     NotReached,
 }
 
@@ -133,7 +133,8 @@ impl Ingested {
 pub struct IngestedImage {
     /// The image.
     pub image: Image,
-    /// The blobs, first the topmost one, then the others in the order in which they were given.
+    /// The blobs: first the topmost index or manifest, then the other blobs in the order in which
+    /// they were given.
     pub blobs: Vec<IngestedBlob>,
 }
 

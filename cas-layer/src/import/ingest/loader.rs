@@ -33,7 +33,7 @@ impl<'a> Loader<'a> {
         blobs: &[IngestBlob],
         states: &mut [IngestState],
     ) -> Result<()> {
-        // Their records are written in one batch if possible.
+        // The records of all blobs are written in one batch if possible.
         let pins: Vec<BlobRef> = blobs.iter().map(pin).collect();
         let present = self.importer.pin_all(&pins).await?;
         let blobs = blobs.iter().zip(present);
@@ -62,7 +62,8 @@ impl<'a> Loader<'a> {
         self.importer.record_children(documents).await
     }
 
-    /// Collects what a stored document lists: its record may not say so.
+    /// Adds a blob that the store already has to `documents` if it is a document, because its
+    /// record may lack its children.
     async fn add_present(&mut self, blob: &IngestBlob) -> Result<()> {
         let described = match &blob.media_type {
             Some(media_type) if !media_type.is_document() => return Ok(()),
@@ -79,7 +80,7 @@ impl<'a> Loader<'a> {
     async fn store(&mut self, blob: &IngestBlob) -> Result<IngestState> {
         let part = open(&blob.source)?;
         let size = blob.size.unwrap_or(part.size);
-        // The same blob may be given twice, and one without a size is not pinned yet.
+        // The same blob may be given twice, and a blob without a size is not pinned yet.
         let known = BlobRef {
             size: Some(size),
             ..pin(blob)
@@ -120,7 +121,8 @@ impl<'a> Loader<'a> {
                 let (found, allowed) = (part.size, limit::DOCUMENT_WRITE);
                 if found > allowed {
                     return Err(Error::out_of_range(format!(
-                        "the document has {found} bytes; at most {allowed} are stored"
+                        "the document has {found} bytes; at most {allowed} are allowed; build the \
+                         image with a smaller document"
                     )));
                 }
                 let data = part.document(self.store).await?;
@@ -156,8 +158,8 @@ fn open(source: &IngestSource) -> Result<Part> {
         IngestSource::Bytes(bytes) => Ok(Part::in_memory(bytes.clone())),
         IngestSource::Path(path) => contents::open(path.clone())?.ok_or_else(|| {
             Error::not_found(format!(
-                "the store does not have this blob, and the file {} does not exist; bring the file \
-                 back",
+                "the store does not have this blob, and the file {} does not exist; restore the \
+                 file",
                 path.display()
             ))
         }),

@@ -19,10 +19,10 @@ use self::blob::with_states;
 use self::loader::Loader;
 use super::importer::BlobImporter;
 
-/// Stores blobs, in order, up to the first that fails. Nothing is stored of a blob that fails.
-/// Those before it are kept for a day, or for as long as an image, a lease or a label refers to
-/// them. Returns what became of each, and the error if one failed. If the future is dropped, a
-/// garbage collection removes what was stored.
+/// Stores blobs, in order, up to the first that fails. Nothing is stored of a blob that fails. The
+/// store keeps the blobs before it for a day, and for as long as an image, a lease or a label
+/// refers to them. Returns the state of each blob, and the error if a blob failed. If the future is
+/// dropped, a garbage collection removes what was stored.
 ///
 /// The error of a blob is `Corrupt` if its bytes have another digest or size, or are a document
 /// that does not parse; `NotFound` if neither the file nor the blob is there; `OutOfRange` for a
@@ -48,7 +48,7 @@ async fn load_and_keep(
         Err(error) => Err(error),
     };
     if kept.is_err() {
-        // They may not be durable, and nothing keeps them.
+        // The stored blobs may not be durable, and the next collection may remove them.
         let stored = |state: &&mut IngestState| **state == IngestState::Stored;
         states
             .iter_mut()
@@ -58,13 +58,13 @@ async fn load_and_keep(
     loaded.and(kept)
 }
 
-/// Stores the blobs of an image, and gives the image a new name: all of it, or nothing. `root` is
-/// its topmost index or manifest. What an index or a manifest lists, and is neither given nor in
-/// the store, is recorded as absent.
+/// Stores the blobs of an image, and gives the image a new name. Stores and names either everything
+/// or nothing. `root` is the topmost index or manifest of the image. If an index or a manifest
+/// lists a blob that is neither given nor in the store, the blob is recorded as absent.
 ///
-/// After a failure, no blob is there that was not there before, unless something else refers to it
-/// by then. If the future is dropped, the same happens in the background; after a kill, a garbage
-/// collection does it once the lease has expired.
+/// After a failure, the blobs that were stored are removed again, except blobs that something else
+/// refers to by then. If the future is dropped, they are removed in the background. After a kill, a
+/// garbage collection removes them once the lease has expired.
 ///
 /// # Errors
 /// As for each blob of [`ingest_blobs`]; `AlreadyExists` if the name exists; `InvalidArgument` if
@@ -86,7 +86,7 @@ pub async fn ingest_image(
     })
 }
 
-/// An ingest that is undone unless it ends.
+/// The ingest of an image. If it is dropped before [`Self::end`], it is undone in the background.
 struct Attempt<'a>(Option<BlobImporter<'a>>);
 
 impl Attempt<'_> {
