@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! aci_store DIR import FILE     prints the key
-//! aci_store DIR list            key, name and size of each ACI, the last import first
-//! aci_store DIR manifest KEY
+//! aci_store DIR list            prints key, name and size of each ACI, the last import first
+//! aci_store DIR manifest KEY    prints the manifest
 //! aci_store DIR read KEY        writes the uncompressed archive
 //! aci_store DIR remove KEY
 //! aci_store DIR image KEY NAME  makes an OCI image of an ACI; prints its digest
-//! aci_store DIR import-store RKT-DIR   brings over the image store of rkt
+//! aci_store DIR import-store RKT-DIR   imports the image store of rkt; prints the keys
 //! ```
 
 use std::fs::File;

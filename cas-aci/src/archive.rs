@@ -24,8 +24,8 @@ pub(crate) enum Place {
 /// Reads an archive to its end. Returns the bytes of its manifest.
 ///
 /// # Errors
-/// `Corrupt` if it does not have exactly one manifest and a rootfs, or if a member is elsewhere;
-/// errors of [`Reader`].
+/// `Corrupt` if the archive does not have exactly one manifest and a rootfs, or if another member
+/// is outside of the rootfs; errors of [`Reader`].
 pub(crate) fn read_manifest(archive: impl BufRead) -> Result<Bytes> {
     let mut reader = Reader::new(archive);
     let (mut manifest, mut rootfs) = (None, false);
@@ -57,7 +57,7 @@ pub(crate) fn read_manifest(archive: impl BufRead) -> Result<Bytes> {
 /// Returns where a member belongs. The target of a hard link is checked as well.
 ///
 /// # Errors
-/// `Corrupt` if it is neither the manifest nor in the rootfs.
+/// `Corrupt` if the member is neither the manifest nor in the rootfs.
 pub(crate) fn place_of(entry: &Entry) -> Result<Place> {
     let place = place(&entry.path)?;
     let is_root = place == Place::Top || place == Place::Rootfs(Vec::new());
@@ -76,7 +76,7 @@ pub(crate) fn place_of(entry: &Entry) -> Result<Place> {
 /// Returns the path of the target of a hard link in the file system of the image.
 ///
 /// # Errors
-/// `Corrupt` if it is elsewhere.
+/// `Corrupt` if the target is not in the rootfs.
 pub(crate) fn rootfs_path(path: &[u8]) -> Result<Vec<u8>> {
     match place(path)? {
         Place::Rootfs(path) => Ok(path),
@@ -109,7 +109,7 @@ fn outside(path: &[u8]) -> Error {
 fn body_of_manifest(reader: &mut Reader<impl BufRead>, entry: &Entry) -> Result<Bytes> {
     if entry.kind != EntryKind::File || entry.regions.is_some() {
         return Err(Error::corrupt(
-            "it is not a plain file; build the ACI again",
+            "the manifest is not a regular file; build the ACI again",
         ));
     }
     check_size(entry.size)?;

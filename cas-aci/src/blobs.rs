@@ -8,8 +8,8 @@ use cas_core::lease::{BlobRef, LeaseGuard};
 use cas_core::{Descriptor, Digest, MediaType, Result, Store, pool};
 use tokio::runtime::Handle;
 
-/// Stores a small blob and its record under a lease, unless an intact copy is there. Other jobs may
-/// store the same blob meanwhile, because each uses an ingest of its own.
+/// Stores a small blob and its record under a lease, unless the store has an intact copy. Other
+/// jobs may store the same blob meanwhile, because each job uses an ingest of its own.
 ///
 /// # Errors
 /// Errors of the store.
@@ -22,7 +22,7 @@ pub(crate) async fn store_small_blob(
 ) -> Result<()> {
     let blob = BlobRef::of(descriptor, children);
     if guard.pin_intact(blob.clone()).await? {
-        // Another job may have published it without a sync.
+        // Another job may have published the blob without a sync.
         return store.content.flush().await;
     }
     // Declared before the writer, so that the ingest can be discarded.
@@ -35,9 +35,9 @@ pub(crate) async fn store_small_blob(
     Ok(())
 }
 
-/// Calls `write` with the writer of a new ingest, on a thread of its own that may block. Returns the
-/// ingest and what `write` returned. Once nobody waits any more, the second argument of `write`
-/// cannot be upgraded.
+/// Calls `write` with the writer of a new ingest, on a thread of its own that may block. Returns
+/// the ingest and the result of `write`. When the caller drops the future, the second argument of
+/// `write` can no longer be upgraded.
 ///
 /// # Errors
 /// Errors of `write` and of the store. The ingest is then discarded.

@@ -1,4 +1,4 @@
-//! The catalogue: information on ACIs, and where they came from, as notes of the store.
+//! The catalogue: information on ACIs, and where they came from, as [`Notes`] of the store.
 //!
 //! ```text
 //! image/HEX           information on an ACI, under all digits of its key
@@ -7,9 +7,9 @@
 //! ```
 //!
 //! Several changes are collected in a [`Batch`], which is a transaction if the store is
-//! [`Atomic`](cas_core::Capability::Atomic). Otherwise a kill leaves a prefix of it: an image
-//! without its entry under `name/`, or such an entry without an image. Both are passed over by
-//! readers, and corrected by [`AciStore::sweep`](crate::AciStore::sweep).
+//! [`Atomic`](cas_core::Capability::Atomic). Otherwise, a kill may leave only the first changes of
+//! the batch: an image without its entry under `name/`, or an entry without its image. Readers
+//! ignore both, and [`AciStore::sweep`](crate::AciStore::sweep) corrects them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,7 +27,7 @@ use crate::key::{Key, KeyPrefix};
 use crate::manifest::check_identifier;
 use crate::remote::Remote;
 
-/// The catalogue of an image store. Clones are handles of the same one.
+/// The catalogue of an image store. Clones are handles of the same catalogue.
 #[derive(Clone)]
 pub struct Catalogue {
     records: Arc<dyn Records>,
@@ -36,8 +36,8 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// Opens the catalogue that is kept in `store`. Creates it if there is none, and migrates one of
-    /// an older format.
+    /// Opens the catalogue in `store`. Creates it if there is none, and migrates a catalogue of an
+    /// older format.
     ///
     /// # Errors
     /// As [`format::open`].
@@ -54,6 +54,8 @@ impl Catalogue {
         self.closed.store(true, Ordering::SeqCst);
     }
 
+    /// Checks that the catalogue is open.
+    ///
     /// # Errors
     /// `FailedPrecondition` after [`Catalogue::close`].
     pub(crate) fn check_open(&self) -> Result<()> {
@@ -68,7 +70,8 @@ impl Catalogue {
     /// Returns the information on an ACI, or `None` if the catalogue does not have it.
     ///
     /// # Errors
-    /// `Corrupt` if it does not parse; errors of the store.
+    /// `Corrupt` if the information does not parse; `FailedPrecondition` after the image store was
+    /// closed; errors of the store.
     pub async fn get_aci_info(&self, key: &Key) -> Result<Option<AciInfo>> {
         Ok(self.load(key).await?.map(|(info, _)| info))
     }
@@ -112,7 +115,7 @@ impl Catalogue {
         Ok(infos)
     }
 
-    /// Adds the writing of `info` to `batch`, in place of what the catalogue has under its key.
+    /// Adds a change to `batch` that writes `info`. It replaces the information with the same key.
     ///
     /// # Errors
     /// `InvalidArgument` for an invalid name.
@@ -120,7 +123,8 @@ impl Catalogue {
         self.put(batch, info, Expect::Any)
     }
 
-    /// Adds the removal of `info` to `batch`. Its blobs stay until nothing keeps them.
+    /// Adds a change to `batch` that removes `info`. The blobs of the ACI stay as long as a lease
+    /// or an image refers to them.
     ///
     /// # Errors
     /// `InvalidArgument` for an invalid name.
@@ -131,7 +135,8 @@ impl Catalogue {
     /// Returns the remote with this URL.
     ///
     /// # Errors
-    /// `NotFound` if there is none; `Corrupt` if it does not parse; errors of the store.
+    /// `NotFound` if there is none; `Corrupt` if the remote does not parse; `FailedPrecondition`
+    /// after the image store was closed; errors of the store.
     pub async fn get_remote(&self, aci_url: &str) -> Result<Remote> {
         self.check_open()?;
         let found = self.notes.load(&remote_key(aci_url)).await?;
@@ -159,7 +164,7 @@ impl Catalogue {
         Ok(remotes)
     }
 
-    /// Adds the writing of `remote` to `batch`, in place of the one with the same URL.
+    /// Adds a change to `batch` that writes `remote`. It replaces the remote with the same URL.
     ///
     /// # Errors
     /// `InvalidArgument` for an empty URL, or for texts that exceed
@@ -173,7 +178,7 @@ impl Catalogue {
             .put_in(batch, &remote_key(&remote.aci_url), value, Expect::Any)
     }
 
-    /// Adds the removal of `remote` to `batch`. It may be absent.
+    /// Adds a change to `batch` that removes `remote`. The remote may be absent.
     ///
     /// # Errors
     /// As [`Notes::delete_in`].
@@ -211,7 +216,7 @@ impl Catalogue {
         found.into_iter().map(candidate).collect()
     }
 
-    /// Returns the name and the key of each entry that finds images by name, and its revision.
+    /// Returns the name, the key and the revision of each entry under `name/`.
     pub(crate) async fn names(&self) -> Result<Vec<(String, Key, Revision)>> {
         self.check_open()?;
         let mut names = Vec::new();
@@ -226,7 +231,8 @@ impl Catalogue {
         Ok(names)
     }
 
-    /// Adds the removal of the entry that finds an image to `batch`, if it is in the expected state.
+    /// Adds a change to `batch` that removes the entry of an image under `name/`. The commit fails
+    /// if the entry is not in the expected state.
     pub(crate) fn delete_name(
         &self,
         batch: &mut Batch,
@@ -237,13 +243,14 @@ impl Catalogue {
         self.notes.delete_in(batch, &name_key(name, key), expect)
     }
 
-    /// Adds the writing of an entry that finds an image to `batch`.
+    /// Adds a change to `batch` that writes the entry of an image under `name/`.
     pub(crate) fn put_name(&self, batch: &mut Batch, name: &str, key: &Key) -> Result<()> {
         self.notes
             .put_in(batch, &name_key(name, key), Bytes::new(), Expect::Any)
     }
 
-    /// Adds the writing of `info` to `batch`, if the catalogue has the expected state.
+    /// Adds changes to `batch` that write `info` and its entry under `name/`. The commit fails if
+    /// the information in the catalogue is not in the expected state.
     pub(crate) fn put(&self, batch: &mut Batch, info: &AciInfo, expect: Expect) -> Result<()> {
         check_identifier(&info.name)?;
         let value = encode(info)?;
@@ -252,7 +259,8 @@ impl Catalogue {
         self.put_name(batch, &info.name, &info.key)
     }
 
-    /// Adds the removal of `info` to `batch`, if the catalogue has the expected state.
+    /// Adds changes to `batch` that remove `info` and its entry under `name/`. The commit fails if
+    /// the information in the catalogue is not in the expected state.
     pub(crate) fn delete(&self, batch: &mut Batch, info: &AciInfo, expect: Expect) -> Result<()> {
         check_identifier(&info.name)?;
         self.notes.delete_in(batch, &image_key(&info.key), expect)?;
@@ -272,13 +280,15 @@ impl Catalogue {
     }
 }
 
-/// An ACI that the beginning of a key has found.
+/// An ACI whose key begins with a prefix that was looked up.
 pub(crate) struct Candidate {
     pub(crate) key: Key,
     note: Record,
 }
 
 impl Candidate {
+    /// Returns the information on the ACI.
+    ///
     /// # Errors
     /// `Corrupt` if the information does not parse.
     pub(crate) fn info(&self) -> Result<AciInfo> {
@@ -290,12 +300,13 @@ fn image_key(key: &Key) -> String {
     format!("image/{}", key.hex())
 }
 
-/// The names of images do not contain a colon.
+/// Returns the key of the entry of a name and a key. A name does not contain a colon.
 fn name_key(name: &str, key: &Key) -> String {
     format!("name/{name}:{}", key.hex())
 }
 
-/// A URL may be longer than a key of a note.
+/// Returns the key of the note of a remote. The URL is hashed, because it may be longer than the
+/// key of a note.
 fn remote_key(aci_url: &str) -> String {
     format!("remote/{}", Digest::sha256(aci_url.as_bytes()).hex())
 }

@@ -1,4 +1,4 @@
-//! What fetches ACIs.
+//! The trait of the fetchers of ACIs.
 
 use std::io::Read;
 

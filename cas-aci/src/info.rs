@@ -19,7 +19,7 @@ pub const MANIFEST_MEDIA_TYPE: &str = "application/vnd.appc.image.manifest+json"
 pub struct AciInfo {
     /// Its key, unique in the catalogue.
     pub key: Key,
-    /// Its name. Many images may have the same one.
+    /// Its name. Many images may have the same name.
     pub name: String,
     /// When it was imported last.
     #[serde(with = "cas_core::time")]
@@ -27,12 +27,12 @@ pub struct AciInfo {
     /// When it was read last.
     #[serde(with = "cas_core::time")]
     pub last_used: SystemTime,
-    /// The size of its uncompressed archive in bytes. The size that it takes in the store is that
-    /// of [`blob`](Self::blob).
+    /// The size of its uncompressed archive in bytes. The archive takes the size of
+    /// [`blob`](Self::blob) in the store.
     pub size: u64,
     /// The size of its unpacked trees in bytes, as the caller stated it; 0 at first.
     pub tree_store_size: u64,
-    /// Whether it was found without asking for a version.
+    /// Whether the ACI was found by a search without a version, which finds the latest ACI.
     pub latest: bool,
     /// The blob with its archive, as it was imported.
     pub blob: Descriptor,
@@ -71,7 +71,7 @@ impl AciInfo {
         }
     }
 
-    /// Returns the size that the image takes in the store, in bytes.
+    /// Returns the size that the archive takes in the store, in bytes.
     pub fn packed_size(&self) -> u64 {
         self.blob.size
     }

@@ -25,14 +25,14 @@ impl Key {
     /// Returns the key for the digest of an uncompressed archive.
     ///
     /// # Errors
-    /// `InvalidArgument` unless it is a SHA-512 digest.
+    /// `InvalidArgument` if the digest is not a SHA-512 digest.
     pub fn new(digest: Digest) -> Result<Self> {
         if digest.algorithm() == Algorithm::Sha512 {
             return Ok(Key(digest));
         }
         let found = digest.algorithm().name();
         Err(Error::invalid(format!(
-            "a key is a sha512 digest, found {found}; hash with SHA-512"
+            "expected a sha512 digest, found {found}; hash the archive with SHA-512"
         ))
         .subject(digest))
     }
@@ -68,9 +68,11 @@ impl FromStr for Key {
         let digest = format!("{}:{}", Algorithm::Sha512.name(), prefix.hex);
         digest.parse().map(Key).map_err(|_| {
             let found = prefix.hex.len();
-            Error::invalid(format!("expected a key of {DIGITS} digits, found {found}"))
-                .operation("parse key")
-                .subject(text)
+            Error::invalid(format!(
+                "expected a key of {DIGITS} digits, found {found}; give all digits"
+            ))
+            .operation("parse key")
+            .subject(text)
         })
     }
 }

@@ -1,9 +1,9 @@
 //! A store of App Container images (ACI) over any store of `cas`: what rkt's image store does.
 //!
-//! An [`AciStore`] keeps a [`Catalogue`] in the notes of a store, and the archives and manifests
-//! of the images as blobs. It has the verbs of rkt's package `imagestore`: ACIs are imported from a
-//! stream, found by key, by name and by labels, read, listed and removed, and the remotes that they
-//! came from are remembered.
+//! An [`AciStore`] keeps a [`Catalogue`] in the [notes](cas_core::records::Notes) of a store, and
+//! the archives and manifests of the images as blobs. It has the functions of rkt's package
+//! `imagestore`: ACIs are imported from a stream, found by key, by name and by labels, read, listed
+//! and removed. The catalogue also has the remotes that ACIs were fetched from.
 //!
 //! ```
 //! # use cas_core::testing::memory::MemoryStore;

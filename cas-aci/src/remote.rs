@@ -40,7 +40,8 @@ impl Remote {
         }
     }
 
-    /// Returns whether the server need not be asked at `now`. After a clock was set back it must.
+    /// Returns whether the ACI is fresh at `now`, so that the server need not be asked. Returns
+    /// false if `now` is before the download, as after a clock was set back.
     pub fn is_fresh(&self, now: SystemTime) -> bool {
         let age = now.duration_since(self.download_time);
         age.is_ok_and(|age| age < self.cache_max_age)
@@ -70,8 +71,9 @@ impl Remote {
     }
 }
 
-/// Returns how long an answer counts as fresh, by its header `Cache-Control`: `max-age`, unless
-/// `no-cache` or `no-store` says that the server must be asked each time.
+/// Returns how long an answer counts as fresh, by its header `Cache-Control`: the value of
+/// `max-age`. Returns zero if `max-age` is absent or not valid, or if `no-cache` or `no-store` says
+/// that the server must be asked each time.
 pub fn max_age(cache_control: &str) -> Duration {
     let mut age = Duration::ZERO;
     for part in cache_control.split(',') {

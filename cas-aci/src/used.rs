@@ -1,4 +1,4 @@
-//! When ACIs were read, noted in memory.
+//! The times of reads of ACIs, in memory until they are written to the catalogue.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -16,13 +16,13 @@ use crate::key::Key;
 /// Maximum number of changes in one batch.
 const BATCH: usize = 256;
 
-/// Reads that the catalogue does not know of yet. Clones share them.
+/// The times of reads that are not yet written to the catalogue. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct NotedReads(Arc<Mutex<BTreeMap<Key, SystemTime>>>);
 
 impl NotedReads {
-    /// Notes that an ACI is read at `now`. Returns whether this is the last read of another ACI that
-    /// is noted: further ones are not, until what is noted is written.
+    /// Stores the time of a read of an ACI, unless there are times of [`limit::NOTED_READS`] other
+    /// ACIs. Returns true if this call reached that number, so that the caller should flush.
     pub(crate) fn note(&self, key: Key, now: SystemTime) -> bool {
         let mut noted = lock(&self.0);
         if let Some(time) = noted.get_mut(&key) {
@@ -41,7 +41,7 @@ impl NotedReads {
         lock(&self.0).remove(key);
     }
 
-    /// Returns the information with what is noted.
+    /// Returns `info` with the time of the last read in memory, if that is later.
     pub(crate) fn merged(&self, mut info: AciInfo) -> AciInfo {
         if let Some(noted) = lock(&self.0).get(&info.key) {
             info.last_used = info.last_used.max(*noted);
@@ -49,10 +49,10 @@ impl NotedReads {
         info
     }
 
-    /// Writes what is noted to the catalogue. If the store is read-only or full, it stays noted.
+    /// Writes the times to the catalogue. If the store is read-only or full, they stay in memory.
     ///
     /// # Errors
-    /// Errors of the store. What was not written stays noted.
+    /// Errors of the store. Times that were not written stay in memory.
     pub(crate) async fn flush(&self, catalogue: &Catalogue) -> Result<()> {
         let noted: Vec<(Key, SystemTime)> = {
             let noted = lock(&self.0);
@@ -97,8 +97,8 @@ async fn write(catalogue: &Catalogue, reads: &[(Key, SystemTime)]) -> Result<()>
     catalogue.commit(&batch).await
 }
 
-/// Writes reads of images that others change meanwhile. One that is changed again keeps the time
-/// that the other writer gave it.
+/// Writes the times of ACIs one by one, because another writer has changed some of these ACIs. If
+/// an ACI is changed again meanwhile, its time is not written.
 async fn one_by_one(catalogue: &Catalogue, reads: &[(Key, SystemTime)]) -> Result<()> {
     for read in reads {
         match write(catalogue, std::slice::from_ref(read)).await {

@@ -1,9 +1,10 @@
-//! The format of the catalogue, and the migration from an older one.
+//! The format of the catalogue, and the migration from an older format.
 //!
-//! The room `aci` has a note with the number of the format. The first format has its other notes in
-//! this room, too, and each later one in a room of its own. A migration writes the notes of the new
-//! format and then the number, and never changes the older notes: they are the backup, which the
-//! next migration removes. While it is at work, the id of its lease is behind the number.
+//! The room `aci`, a namespace of [`Notes`], has a note with the number of the format. The first
+//! format has its other notes in this room, too, and each later format in a room of its own. A
+//! migration writes the notes of the new format and then the number, and never changes the older
+//! notes: they are the backup, which the next migration removes. While a migration runs, the note
+//! has the id of the lease of the migration after the number.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -20,14 +21,15 @@ const FORMAT: &str = "format";
 /// Maximum number of notes in one batch.
 const BATCH: usize = 256;
 
-/// Returns a note of a format as the next one has it; the key does not contain the room.
+/// A function that converts a note of a format to the next format. The key of the note does not
+/// contain the room.
 pub(crate) type Step = fn(Record) -> Result<Record>;
 
 /// The formats that can be read.
 pub(crate) struct Formats {
-    /// The oldest.
+    /// The oldest format.
     first: u32,
-    /// How to come from each to the next.
+    /// The conversions from each format to the next.
     steps: &'static [Step],
 }
 
@@ -37,11 +39,11 @@ pub(crate) const FORMATS: Formats = Formats {
     steps: &[],
 };
 
-/// What the note with the number says.
+/// The content of the note with the number.
 #[derive(Debug, PartialEq, Eq)]
 struct State {
     number: u32,
-    /// The lease of the migration that is at work, or was killed.
+    /// The lease of a migration that runs, or was killed.
     lease: Option<String>,
 }
 
@@ -51,13 +53,14 @@ impl Formats {
     }
 }
 
-/// Returns the notes of the catalogue in `store`. Creates an empty one if there is none, and
-/// migrates an older one.
+/// Returns the notes of the catalogue in `store`. Creates an empty catalogue if there is none, and
+/// migrates a catalogue of an older format.
 ///
 /// # Errors
-/// `FailedPrecondition` if it has a newer format, or an older one and the store cannot be written;
-/// `Busy` while another process migrates it; `Corrupt` if the number does not parse; errors of the
-/// store. A migration that fails leaves the catalogue in the format that it had.
+/// `FailedPrecondition` if the catalogue has a newer format, or an older format and the store
+/// cannot be written; `Busy` while another process migrates the catalogue; `Corrupt` if the number
+/// does not parse; errors of the store. A migration that fails leaves the catalogue in the format
+/// that it had.
 pub(crate) async fn open(store: &Store, formats: &Formats) -> Result<Notes> {
     let opened = retry(|| prepare(store, formats)).await;
     opened.map_err(|error| error.operation("open catalogue of ACIs"))?;
@@ -96,8 +99,8 @@ async fn prepare(store: &Store, formats: &Formats) -> Result<()> {
     }
 }
 
-/// Takes the place of the migration that was at work, writes the notes of the newest format, and
-/// then the number.
+/// Takes over from a migration that was killed, if there is one, writes the notes of the newest
+/// format, and then the number.
 async fn migrate(
     store: &Store,
     notes: &Notes,
@@ -112,8 +115,8 @@ async fn migrate(
             .is_none_or(|at| at + CLOCK_SKEW > SystemTime::now())
     {
         return Err(Error::busy(format!(
-            "another process migrates the catalogue; wait until it is done, or until its lease \
-             {id} has expired"
+            "another process migrates the catalogue; wait until the migration ends, or until its \
+             lease {id} has expired"
         )));
     }
     let guard = LeaseGuard::begin(store, "aci-migration").await?;
@@ -142,13 +145,13 @@ async fn release(notes: &Notes, mine: &Bytes, next: u32) -> Result<()> {
             notes.put(FORMAT, number(next), expect).await
         }
         _ => Err(Error::conflict(
-            "another process has gone on with the migration",
+            "another process has taken over the migration; open the store again",
         )),
     }
 }
 
-/// Writes the notes of format `from` as the newest format has them. Removes what is older, and what
-/// a migration that was killed has left.
+/// Writes the notes of format `from` as the newest format has them. Before that, removes the notes
+/// of all other formats: older backups, and what a killed migration has left.
 async fn copy(store: &Store, formats: &Formats, from: u32) -> Result<()> {
     for unused in formats.first..=formats.newest() {
         if unused != from {
@@ -198,8 +201,10 @@ fn number(format: u32) -> Bytes {
 }
 
 impl State {
+    /// Parses the content of the note.
+    ///
     /// # Errors
-    /// `Corrupt` unless it is a number, alone or with the id of a lease behind it.
+    /// `Corrupt` if the content is neither a number nor a number, a space and the id of a lease.
     fn parse(value: &[u8]) -> Result<Self> {
         let text = str::from_utf8(value).map_err(|_| unknown(value))?;
         let (number, lease) = match text.split_once(' ') {

@@ -10,8 +10,8 @@ use crate::manifest::{App, ImageManifest};
 /// Returns the configuration as JSON.
 ///
 /// # Errors
-/// `Unsupported` if the user is that of a file, which only a container runtime of appc can look up;
-/// `OutOfRange` for more than [`limit::ACI_PORTS`] ports.
+/// `Unsupported` if the user or the group is the owner of a file, which only a container runtime of
+/// appc can look up; `OutOfRange` for more than [`limit::ACI_PORTS`] ports.
 pub(super) fn config(manifest: &ImageManifest, diff_ids: &[Digest]) -> Result<Vec<u8>> {
     let platform = platform(manifest);
     let mut config = manifest.app.as_ref().map_or(Ok(Map::new()), process)?;

@@ -13,7 +13,7 @@ use crate::store::AciStore;
 pub(super) struct Part {
     pub(super) info: AciInfo,
     pub(super) manifest: ImageManifest,
-    /// Its whitelist and those of all ACIs above it. A path must be in each.
+    /// The whitelists of this ACI and of all ACIs above it. A path must be in each whitelist.
     pub(super) whitelists: Vec<Arc<Whitelist>>,
 }
 
@@ -23,8 +23,8 @@ struct Open {
     resolved: usize,
 }
 
-/// Returns the ACI with a key and all that it depends on, lowest first. What an ACI lists later is
-/// above what it lists earlier.
+/// Returns the ACI with a key and all ACIs that it depends on, lowest first. Of two dependencies of
+/// an ACI, the later one is above the earlier one.
 pub(super) async fn parts(acis: &AciStore, key: &str) -> Result<Vec<Part>> {
     let (mut parts, mut open) = (Vec::new(), vec![load(acis, key, &[]).await?]);
     while let Some(mut top) = open.pop() {
@@ -78,8 +78,8 @@ async fn find(acis: &AciStore, wanted: &Dependency, above: &[Arc<Whitelist>]) ->
     let found = &open.part.manifest;
     if found.name != wanted.image_name || !found.has_labels(&wanted.labels) {
         return Err(Error::corrupt(format!(
-            "a dependency fixes the image ID {}, but that is an image {} with other labels or \
-             another name than {}; build the ACI again",
+            "a dependency has the image ID {}, which belongs to the image {}; expected the image \
+             {} with the labels of the dependency; build the ACI again",
             wanted.image_id, found.name, wanted.image_name
         )));
     }

@@ -17,14 +17,15 @@ use crate::archive::{Place, place_of, rootfs_path};
 
 /// Number of bytes that are stored in one piece.
 const PIECE: usize = 256 << 10;
-/// Length of a name in the header of a tar.
+/// Maximum length in bytes of a name in the header of a tar.
 const NAME: usize = 100;
 
 /// Writes the rootfs in `archive` as a gzip layer, without the paths that a whitelist leaves out.
-/// Returns the writer and the diff id. It fails when nobody waits any more.
+/// Returns the writer and the diff id.
 ///
 /// # Errors
-/// `Unsupported` for what a layer cannot express; errors of the archive and of the store.
+/// `Unsupported` for what a layer cannot express; `Cancelled` if `waiter` can no longer be
+/// upgraded; errors of the archive and of the store.
 pub(super) fn write(
     archive: impl Read,
     whitelists: &[Arc<Whitelist>],

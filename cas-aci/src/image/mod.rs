@@ -17,16 +17,17 @@ use crate::store::AciStore;
 impl AciStore {
     /// Makes an OCI image of an ACI and gives it a name. Returns the image.
     ///
-    /// Each ACI that it depends on becomes a layer, lowest first, found in the catalogue by key or
-    /// by name and labels. A pathWhitelist limits the ACI that has it and all below it. The app
-    /// becomes the configuration; labels without `os` and `arch` mean the platform of this machine.
+    /// The ACI and each ACI that it depends on become a layer, lowest first. Dependencies are
+    /// looked up in the catalogue by key, or by name and labels. A pathWhitelist limits the ACI
+    /// that has it and all ACIs below. The app becomes the configuration. If the ACI lacks the
+    /// label `os` or `arch`, the value of this machine is used.
     ///
     /// # Errors
     /// As [`AciStore::resolve_key`]; `NotFound` for a dependency that the catalogue does not have;
     /// `Corrupt` if an ACI depends on itself, or if a key of a dependency belongs to another name
     /// or other labels; `OutOfRange` for more than [`limit::ACI_DEPTH`] levels or
     /// [`limit::LAYERS`] layers; `Unsupported` for what an OCI image cannot express; errors of the
-    /// store. The name is then as it was.
+    /// store. After an error, the name is unchanged.
     ///
     /// [`limit::ACI_DEPTH`]: cas_core::limit::ACI_DEPTH
     /// [`limit::LAYERS`]: cas_core::limit::LAYERS

@@ -34,10 +34,10 @@ pub struct App {
     /// The directory that the program starts in; empty for the root.
     #[serde(default, deserialize_with = "null_is_default")]
     pub working_directory: String,
-    /// Variables.
+    /// Environment variables.
     #[serde(default, deserialize_with = "null_is_default")]
     pub environment: Vec<Label>,
-    /// Where volumes belong.
+    /// Where volumes are mounted.
     #[serde(default, deserialize_with = "null_is_default")]
     pub mount_points: Vec<MountPoint>,
     /// Ports that the program listens on.
@@ -57,7 +57,7 @@ pub struct EventHandler {
     pub exec: Vec<String>,
 }
 
-/// A place for a volume.
+/// A path where a volume is mounted.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[serde(expecting = "an object")]
@@ -84,7 +84,7 @@ pub struct Port {
     pub protocol: String,
     /// The first number, from 1.
     pub port: u16,
-    /// How many ports there are.
+    /// The number of ports.
     #[serde(default = "one", deserialize_with = "one_if_zero")]
     pub count: u16,
 }
@@ -108,7 +108,7 @@ impl App {
         check_count("groups", self.supplementary_gids.len())?;
         if self.user.is_empty() || self.group.is_empty() {
             return Err(Error::invalid(
-                "expected a user and a group of the app, found none",
+                "expected a user and a group of the app, found an empty text",
             ));
         }
         if !self.working_directory.is_empty() {
@@ -118,7 +118,7 @@ impl App {
             if variable.name.is_empty() || variable.name.contains(['=', '\0']) {
                 let name = excerpt(&variable.name);
                 return Err(Error::invalid(format!(
-                    "invalid name of a variable: {name:?}"
+                    "expected a name of a variable without = and NUL, found {name:?}"
                 )));
             }
         }

@@ -7,7 +7,7 @@ use cas_core::{Error, Result, limit};
 /// digits, with one of `- . _ ~ /` between two words; at most [`limit::NAME`] bytes.
 ///
 /// # Errors
-/// `InvalidArgument`.
+/// `InvalidArgument` if the text is not such a name.
 pub fn check_identifier(text: &str) -> Result<()> {
     check(text, b"-._~/", "one of - . _ ~ /")
 }
@@ -16,7 +16,7 @@ pub fn check_identifier(text: &str) -> Result<()> {
 /// with a `-` between two words; at most [`limit::NAME`] bytes.
 ///
 /// # Errors
-/// `InvalidArgument`.
+/// `InvalidArgument` if the text is not such a name.
 pub(super) fn check_name(text: &str) -> Result<()> {
     check(text, b"-", "a -")
 }

@@ -15,8 +15,8 @@ use crate::key::KeyPrefix;
 pub use app::{App, EventHandler, MountPoint, Port};
 pub use identifier::check_identifier;
 
-/// The parsed manifest of an ACI. What it does not have a field for is ignored; the bytes are kept
-/// as they are.
+/// The parsed manifest of an ACI. Members of the JSON object for which this type has no field are
+/// ignored. The store keeps the bytes of the manifest unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[serde(expecting = "an object")]
@@ -78,7 +78,7 @@ pub struct Dependency {
     /// Its key, whole or in part, if the author fixed it.
     #[serde(rename = "imageID", default, deserialize_with = "null_is_default")]
     pub image_id: String,
-    /// Labels that it must have.
+    /// Labels that the image must have.
     #[serde(default, deserialize_with = "null_is_default")]
     pub labels: Vec<Label>,
 }
@@ -87,9 +87,9 @@ impl ImageManifest {
     /// Parses and checks a manifest.
     ///
     /// # Errors
-    /// `Corrupt` if it is larger than [`limit::ACI_MANIFEST`], does not parse, lists more than
-    /// [`limit::ACI_LIST`] things of one kind, has an invalid name, path or number, or depends on
-    /// itself.
+    /// `Corrupt` if the manifest has more than [`limit::ACI_MANIFEST`] bytes, does not parse, lists
+    /// more than [`limit::ACI_LIST`] things of one kind, or has an invalid name, path or number, or
+    /// if the image depends on itself.
     pub fn parse(data: &[u8]) -> Result<Self> {
         let parsed = Self::parse_checked(data);
         parsed.map_err(|error| error.operation("read image manifest"))
@@ -119,7 +119,8 @@ impl ImageManifest {
         labels.iter().all(|label| self.labels.contains(label))
     }
 
-    /// Returns the platform that the labels `os` and `arch` state, in the words of Go.
+    /// Returns the platform that the labels `os` and `arch` state, with the names that Go uses. A
+    /// missing label leaves its field empty.
     pub fn platform(&self) -> Platform {
         let arch = self.label("arch").unwrap_or_default();
         let (architecture, variant) = match arch {
@@ -166,7 +167,7 @@ impl ImageManifest {
         self.app.as_ref().map_or(Ok(()), App::check)
     }
 
-    /// Returns whether the image itself is the first that a dependency without a key may mean.
+    /// Returns whether a dependency has no key, and the image itself has its name and labels.
     fn is(&self, dependency: &Dependency) -> bool {
         let same = dependency.image_name == self.name && self.has_labels(&dependency.labels);
         same && dependency.image_id.is_empty()

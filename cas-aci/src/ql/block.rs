@@ -34,7 +34,7 @@ impl<'a> Blocks<'a> {
                 blocks,
                 left: Cell::new(limit::QL_TABLES),
             }),
-            _ => Err(damaged("it does not begin as a database does")),
+            _ => Err(damaged("it does not begin with the bytes of a ql database")),
         }
     }
 
@@ -76,7 +76,7 @@ impl<'a> Blocks<'a> {
         };
         let atoms = (header + length) / ATOM + 1;
         let whole = block.get(..atoms * ATOM);
-        let whole = whole.ok_or_else(|| damaged("a block ends behind the file"))?;
+        let whole = whole.ok_or_else(|| damaged("a block ends after the end of the file"))?;
         let content = &whole[header..header + length];
         match whole[whole.len() - 1] {
             0 => Ok(Cow::Borrowed(content)),
@@ -85,7 +85,7 @@ impl<'a> Blocks<'a> {
         }
     }
 
-    /// Returns the file from a block on.
+    /// Returns the bytes of the file from the beginning of a block.
     fn block(&self, handle: u64) -> Result<&'a [u8]> {
         let atom = usize::try_from(handle).ok().filter(|handle| *handle > 0);
         let offset = atom
@@ -94,6 +94,6 @@ impl<'a> Blocks<'a> {
         let block = offset.and_then(|offset| self.blocks.get(offset..));
         block
             .filter(|block| block.len() >= ATOM)
-            .ok_or_else(|| damaged("a handle names a block behind the file"))
+            .ok_or_else(|| damaged("a handle names a block after the end of the file"))
     }
 }

@@ -33,7 +33,7 @@ impl Table {
     pub(crate) fn value(&self, row: usize, columns: &[&str]) -> &Value {
         let named = |name: &&str| self.columns.iter().position(|column| column == name);
         let value = columns.iter().find_map(named).and_then(|column| {
-            // Behind the handle of the next row and the id of this one.
+            // The first two values are the handle of the next row and the id of this row.
             self.rows.get(row)?.get(column + 2)
         });
         value.unwrap_or(&Value::Null)
@@ -59,7 +59,7 @@ pub(crate) fn tables(file: &[u8]) -> Result<Vec<Table>> {
             [after, Value::Text(columns), head, Value::Text(name), ..] => {
                 (after, columns, head, name)
             }
-            _ => return Err(damaged("a table is not described as one")),
+            _ => return Err(damaged("the description of a table is malformed")),
         };
         // A letter for the type is before each name. A column that was dropped has no name.
         let names = columns

@@ -104,7 +104,7 @@ impl Value {
 
 fn take<'a>(data: &mut &'a [u8], length: usize) -> Result<&'a [u8]> {
     let split = data.split_at_checked(length);
-    let (taken, rest) = split.ok_or_else(|| damaged("a value ends behind its block"))?;
+    let (taken, rest) = split.ok_or_else(|| damaged("a value ends after the end of its block"))?;
     *data = rest;
     Ok(taken)
 }
@@ -126,7 +126,7 @@ fn text(data: &mut &[u8], length: usize) -> Result<Value> {
         .map_err(|_| damaged("a text is not UTF-8"))
 }
 
-/// Reads a number of `width` bytes whose higher bytes are those of `fill`.
+/// Reads a number of `width` bytes. Its higher bytes are the bytes of `fill`, which is 0 or -1.
 fn integer(data: &mut &[u8], width: usize, fill: i64) -> Result<Value> {
     let digits = take(data, width)?;
     let number = digits

@@ -7,7 +7,7 @@ use super::damaged;
 /// Maximum number of decompressed bytes of a block.
 const MOST: u64 = 65_787;
 
-/// Returns the decompressed bytes: literals, and copies of what is before.
+/// Returns the decompressed bytes: literals, and copies of earlier decompressed bytes.
 pub(super) fn decode(mut data: &[u8]) -> Result<Vec<u8>> {
     let length = unsigned(&mut data)?;
     if length > MOST {
@@ -17,7 +17,7 @@ pub(super) fn decode(mut data: &[u8]) -> Result<Vec<u8>> {
     let mut out = Vec::with_capacity(length);
     while !data.is_empty() {
         let code = unsigned(&mut data)?;
-        // Numbers from 0 up are written as even codes, those from -1 down as odd ones.
+        // Numbers from 0 up are written as even codes, and numbers from -1 down as odd codes.
         let count = code / 2 + 1;
         let count = usize::try_from(count)
             .ok()
@@ -31,7 +31,8 @@ pub(super) fn decode(mut data: &[u8]) -> Result<Vec<u8>> {
         }
         let offset = usize::try_from(unsigned(&mut data)?).unwrap_or(usize::MAX);
         let from = out.len().checked_sub(offset).filter(|_| offset > 0);
-        let from = from.ok_or_else(|| damaged("a compressed block copies what is not there"))?;
+        let from =
+            from.ok_or_else(|| damaged("a compressed block copies bytes that do not exist"))?;
         // A copy may overlap with what it copies.
         for at in from..from + count {
             out.push(out[at]);

@@ -1,8 +1,12 @@
 //! The locks of rkt: an `flock` on a directory or a file of its own.
 //!
-//! rkt locks the directory of the store as a reader while it is open, and alone while it changes
-//! the format of its database; `db` alone for each transaction; and a file in `imagelocks` while
-//! it reads an archive, or alone while it writes or removes it.
+//! rkt takes these locks:
+//!
+//! - on the directory of the store: a shared lock while the store is open, and an exclusive lock
+//!   while it changes the format of the database;
+//! - on `db`: an exclusive lock for each transaction;
+//! - on a file in `imagelocks`: a shared lock while it reads an archive, and an exclusive lock
+//!   while it writes or removes the archive.
 
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
@@ -18,16 +22,18 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How long to wait before the next attempt.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A lock that keeps writers out, and lets other readers in. It is released when it is dropped.
+/// A shared lock, which excludes exclusive locks. It is released when it is dropped.
 #[derive(Debug)]
 pub(super) struct ReadLock(File);
 
 impl ReadLock {
-    /// Locks the file or directory at `path`. Returns `None` if there is none: rkt makes it before
-    /// it locks it. Where the file system has no locks, nobody is kept out.
+    /// Locks the file or directory at `path`. Returns `None` if `path` does not exist: rkt creates
+    /// the file or directory before it locks it. If the file system has no locks, returns a value
+    /// that excludes no other process.
     ///
     /// # Errors
-    /// `Busy` if another process keeps the lock for a second; errors of the file system.
+    /// `Busy` if another process has an exclusive lock for longer than a second; errors of the file
+    /// system.
     pub(super) fn new(path: &Path) -> Result<Option<Self>> {
         let begun = Instant::now();
         loop {
@@ -41,12 +47,12 @@ impl ReadLock {
                 }
                 Err(TryLockError::WouldBlock) => {
                     return Err(Error::busy(
-                        "another process has locked it; end rkt, and try again",
+                        "another process has locked this file or directory; end rkt, and try again",
                     )
                     .operation("lock")
                     .subject(path.display()));
                 }
-                // A file that was removed before it was locked keeps nobody out.
+                // The lock of a file that was removed before it was locked excludes no process.
                 Ok(()) if !is_at(&file, path) => {}
                 Ok(()) | Err(TryLockError::Error(_)) => return Ok(Some(ReadLock(file))),
             }

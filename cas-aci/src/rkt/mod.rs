@@ -1,4 +1,4 @@
-//! Bringing over the image store of rkt.
+//! Importing the image store of rkt.
 
 mod lock;
 
@@ -27,20 +27,20 @@ const DATABASE_LOCK: &str = "db";
 const DATABASE: &str = "db/ql.db";
 const LOG: &str = "db/.34a8b4c1ad933745146fdbfef3073706ee571625";
 
-/// What was brought over from a directory of rkt, and what was not.
+/// What was imported from a directory of rkt, and what was not.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct ImportedStore {
     /// The ACIs that are in the catalogue now.
     pub imported: Vec<Key>,
-    /// Keys of rkt's catalogue whose archive is gone: rkt was killed while it removed or imported
-    /// them.
+    /// Keys of rkt's catalogue whose archive does not exist, because rkt was killed while it
+    /// removed or imported the ACI.
     pub without_blob: Vec<String>,
     /// Keys of archives that rkt's catalogue does not list, for the same reason.
     pub without_row: Vec<String>,
     /// Keys of archives that are damaged or not an ACI, each with the reason.
     pub refused: Vec<(String, Error)>,
-    /// The number of remotes that were brought over.
+    /// The number of imported remotes.
     pub remotes: usize,
 }
 
@@ -62,16 +62,17 @@ struct Found {
 }
 
 impl AciStore {
-    /// Brings over the image store of rkt in `directory`: all ACIs with their names, times and
-    /// remotes. rkt may use it meanwhile, because its own locks are taken: what it imports or
-    /// removes now may be missing or reported. The directory is only read, and may be brought over
-    /// again.
+    /// Imports the image store of rkt in `directory`: all ACIs with their names, times and remotes.
+    /// rkt may use the directory meanwhile, because this call takes the locks of rkt. An ACI that
+    /// rkt imports or removes meanwhile may be missing, or may be reported as incomplete. This call
+    /// only reads the directory, and may be repeated.
     ///
     /// # Errors
-    /// `Busy` while rkt changes the format of its database, or keeps a lock for a second;
-    /// `NotFound` if it has no database; `FailedPrecondition` if the database is newer than version
-    /// 7 or was not closed; `Corrupt` if the database is damaged; errors of the file system and of
-    /// the store. ACIs that were imported before the error stay.
+    /// `Busy` while rkt changes the format of its database, or has an exclusive lock for longer
+    /// than a second; `NotFound` if the directory has no database; `FailedPrecondition` if the
+    /// database is newer than version 7 or was not closed; `Corrupt` if the database is damaged;
+    /// `OutOfRange` if it has more than [`limit::QL_DATABASE`] bytes; errors of the file system and
+    /// of the store. ACIs that were imported before the error stay.
     pub async fn import_store(&self, directory: impl AsRef<Path>) -> Result<ImportedStore> {
         let directory = directory.as_ref().to_owned();
         let shown = directory.display().to_string();
@@ -171,7 +172,7 @@ fn read(directory: &Path) -> Result<Found> {
         .map(|row| remote(remotes, row))
         .collect::<Result<_>>();
     drop(database_lock);
-    // An archive that rkt imports now comes before its row, and so is without one.
+    // rkt writes an archive before its row, so an archive that rkt imports now has no row here.
     Ok(Found {
         rows: rows.map_err(named)?,
         remotes: remotes.map_err(named)?,
@@ -195,7 +196,7 @@ fn read_database(path: &Path) -> Result<Vec<Table>> {
 
 fn info(table: &Table, row: usize) -> Result<Row> {
     let imported = table.value(row, &["importtime"]).time()?;
-    // Versions before 4 did not know it.
+    // Versions before 4 do not have this column.
     let last_used = match table.value(row, &["lastused", "lastusedtime"]) {
         Value::Null => imported,
         value => value.time()?,
@@ -219,7 +220,8 @@ fn remote(table: &Table, row: usize) -> Result<(Remote, String)> {
         text(table, row, &["sigurl"])?,
     );
     remote.etag = text(table, row, &["etag"])?;
-    // Versions before 2 did not know them, and the migration changed the name of the second.
+    // Versions before 2 do not have these two columns. rkt's migration changed the name of the
+    // second.
     if let Value::Integer(seconds) = table.value(row, &["cachemaxage"]) {
         let seconds = u32::try_from(*seconds).unwrap_or(0);
         remote.cache_max_age = Duration::from_secs(seconds.into());
@@ -234,7 +236,9 @@ fn remote(table: &Table, row: usize) -> Result<(Remote, String)> {
 fn text(table: &Table, row: usize, columns: &[&str]) -> Result<String> {
     match table.value(row, columns) {
         Value::Text(text) => Ok(text.clone()),
-        _ => Err(damaged("a row has no text where one belongs")),
+        _ => Err(damaged(
+            "a row has a value that is not a text in a column of texts",
+        )),
     }
 }
 
@@ -262,7 +266,7 @@ fn blobs(directory: &Path) -> Result<BTreeMap<String, PathBuf>> {
     Ok(blobs)
 }
 
-/// Returns the paths in a directory; none if it is not there.
+/// Returns the paths in a directory, or an empty list if the directory is absent.
 fn list(directory: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == IoKind::NotFound => return Ok(Vec::new()),

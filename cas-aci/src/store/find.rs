@@ -16,8 +16,8 @@ impl AciStore {
     /// Returns the key that begins with `key`: `sha512-` and 2 to 128 digits, all of which count.
     ///
     /// # Errors
-    /// `InvalidArgument` if it is not a key, or if it is the beginning of several, which the
-    /// message lists; `NotFound`; errors of the store.
+    /// `InvalidArgument` if `key` is not a key, or if several keys begin with it, which the message
+    /// lists; `NotFound` if no key begins with it; errors of the store.
     pub async fn resolve_key(&self, key: &str) -> Result<Key> {
         let found = self.resolve(key).await;
         found
@@ -25,7 +25,7 @@ impl AciStore {
             .during("resolve key", excerpt(key))
     }
 
-    /// Returns the keys of the ACIs with exactly this name, in their order; none if there are none.
+    /// Returns the keys of the ACIs with exactly this name, in the order of the keys.
     ///
     /// # Errors
     /// `InvalidArgument` for a name that no ACI may have; errors of the store.
@@ -49,13 +49,13 @@ impl AciStore {
         Ok(is_full && !self.catalogue.first(&prefix, 1).await?.is_empty())
     }
 
-    /// Returns the key of the ACI that suits a name and labels best. All labels must be there with
-    /// their values. Of several ACIs, those found without a version are preferred unless `labels`
-    /// has a version, and then the one that was imported last.
+    /// Returns the key of the ACI that suits a name and labels best. The ACI must have all labels
+    /// with their values. If `labels` has no version, ACIs with [`AciInfo::latest`] are preferred.
+    /// Of several such ACIs, returns the ACI that was imported last.
     ///
     /// # Errors
-    /// `NotFound` if none suits; `InvalidArgument` for a name that no ACI may have; the error of a
-    /// manifest that cannot be read if no other ACI suits; errors of the store.
+    /// `NotFound` if no ACI suits; `InvalidArgument` for a name that no ACI may have; the error of
+    /// a manifest that cannot be read if no other ACI suits; errors of the store.
     pub async fn get_aci(&self, name: &str, labels: &[Label]) -> Result<Key> {
         let found = self.best(name, labels).await;
         found.during("get ACI", excerpt(name))
@@ -105,7 +105,7 @@ impl AciStore {
 }
 
 pub(super) fn not_found() -> Error {
-    Error::not_found("no image ID begins with this key; list the ACIs")
+    Error::not_found("no image ID begins with this key; list the ACIs to find their keys")
 }
 
 /// Returns the error for a prefix of several keys, which it lists as rkt writes them.

@@ -27,11 +27,11 @@ use crate::used::NotedReads;
 /// The beginning of the ids of the leases that keep ACIs, and their owner.
 const OWNER: &str = "aci";
 
-/// A store of ACIs over any store of `cas`. Clones are handles of the same one.
+/// A store of ACIs over any store of `cas`. Clones are handles of the same store.
 ///
-/// The bytes of an ACI are a blob, stored as they were imported, and its manifest is another one.
+/// The bytes of an ACI are a blob, stored as they were imported, and its manifest is another blob.
 /// A lease keeps both for as long as the [`Catalogue`] lists the ACI, so a collection
-/// ([`cas_core::gc`]) never takes them, and takes what a removed ACI leaves.
+/// ([`cas_core::gc`]) does not remove them. It removes the blobs that a removed ACI leaves.
 #[derive(Clone)]
 pub struct AciStore {
     store: Store,
@@ -63,13 +63,13 @@ impl AciStore {
     /// format is migrated; its notes stay as a backup.
     ///
     /// # Errors
-    /// `FailedPrecondition` if a newer version wrote its catalogue, or if an older one did and the
-    /// store cannot be written; `Busy` while another process migrates it; errors of the store.
+    /// `FailedPrecondition` if the catalogue has a newer format, or an older format and the store
+    /// cannot be written; `Busy` while another process migrates the catalogue; errors of the store.
     pub async fn open(store: Store) -> Result<Self> {
         Self::open_with(store, OpenOptions::default()).await
     }
 
-    /// As [`AciStore::open`], with options.
+    /// Opens the image store in `store` as [`AciStore::open`] does, with options.
     ///
     /// # Errors
     /// As [`AciStore::open`].
@@ -83,12 +83,13 @@ impl AciStore {
         })
     }
 
-    /// Writes when ACIs were read, and closes the image store: every later call of any handle
-    /// fails with `FailedPrecondition`. The store below it stays open. Readers go on.
+    /// Calls [`AciStore::flush`], and closes the image store: every later call of any handle fails
+    /// with `FailedPrecondition`. The store below it stays open, and readers that are open can
+    /// still be read.
     ///
     /// # Errors
-    /// `FailedPrecondition` if it is closed already; errors of the store, and then it is closed
-    /// all the same.
+    /// `FailedPrecondition` if the image store is closed already; errors of the store. After an
+    /// error of the store, the image store is also closed.
     pub async fn close(&self) -> Result<()> {
         self.catalogue.check_open()?;
         let flushed = self.flush().await;
@@ -101,8 +102,9 @@ impl AciStore {
         &self.catalogue
     }
 
-    /// Writes the times of reads that are noted in memory. Every change of the catalogue does this
-    /// too. On a store that is read-only or full, they stay noted.
+    /// Writes the times of reads to the store, which [`AciStore::read_stream`] keeps in memory.
+    /// Every change of the catalogue does this, too. If the store is read-only or full, the times
+    /// stay in memory.
     ///
     /// # Errors
     /// Errors of the store.
@@ -110,8 +112,8 @@ impl AciStore {
         self.reads.flush(&self.catalogue).await
     }
 
-    /// As [`AciStore::flush`], for a job that is done: it does not fail because of the times, which
-    /// stay noted.
+    /// Calls [`AciStore::flush`] after a job, and ignores errors: the times that were not written
+    /// stay in memory.
     async fn flush_if_possible(&self) {
         let _ = self.flush().await;
     }

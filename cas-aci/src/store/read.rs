@@ -15,12 +15,13 @@ use crate::key::Key;
 use crate::manifest::ImageManifest;
 
 impl AciStore {
-    /// Returns a reader of the uncompressed archive of an ACI, and notes in memory that the ACI was
-    /// used. This call writes the notes to the store only once
-    /// [`limit::NOTED_READS`](cas_core::limit::NOTED_READS) ACIs are noted.
+    /// Returns a reader of the uncompressed archive of an ACI, and keeps the time of this use in
+    /// memory until [`AciStore::flush`]. Once there are times of
+    /// [`limit::NOTED_READS`](cas_core::limit::NOTED_READS) ACIs, this call writes them to the
+    /// store.
     ///
     /// # Errors
-    /// As [`AciStore::resolve_key`]; `NotFound` if the blob is gone.
+    /// As [`AciStore::resolve_key`]; `NotFound` if the store does not have the blob.
     pub async fn read_stream(&self, key: &str) -> Result<AciReader> {
         let info = self.find(key).await.during("read ACI", key)?;
         let reader = self.open_reader(&info).await?;
@@ -33,7 +34,7 @@ impl AciStore {
     /// Returns the manifest of an ACI.
     ///
     /// # Errors
-    /// As [`AciStore::get_image_manifest_json`]; `Corrupt` if it does not parse.
+    /// As [`AciStore::get_image_manifest_json`]; `Corrupt` if the manifest does not parse.
     pub async fn get_image_manifest(&self, key: &str) -> Result<ImageManifest> {
         let info = self.find(key).await.during("get image manifest", key)?;
         self.manifest_of(&info).await
@@ -42,7 +43,8 @@ impl AciStore {
     /// Returns the manifest of an ACI, byte for byte as its author wrote it.
     ///
     /// # Errors
-    /// As [`AciStore::resolve_key`]; `NotFound` if the blob is gone; `Corrupt` if it is damaged.
+    /// As [`AciStore::resolve_key`]; `NotFound` if the store does not have the blob; `Corrupt` if
+    /// the blob is damaged.
     pub async fn get_image_manifest_json(&self, key: &str) -> Result<Bytes> {
         let info = self.find(key).await.during("get image manifest", key)?;
         self.manifest_json_of(&info).await
@@ -58,7 +60,7 @@ impl AciStore {
         data.map_err(|error| import_again(error, &info.key))
     }
 
-    /// Returns a reader of the uncompressed archive of an ACI, whose use is not noted.
+    /// Returns a reader of the uncompressed archive of an ACI. Does not count as a use of the ACI.
     pub(crate) async fn open_reader(&self, info: &AciInfo) -> Result<AciReader> {
         let opened = Blob::open(&self.store, &info.blob).await;
         let (blob, compression) = opened.map_err(|error| import_again(error, &info.key))?;

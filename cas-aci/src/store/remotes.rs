@@ -17,7 +17,7 @@ impl AciStore {
     /// Returns the remote with this URL.
     ///
     /// # Errors
-    /// `NotFound` if nothing was fetched from it; errors of the store.
+    /// `NotFound` if the catalogue has no remote with this URL; errors of the store.
     pub async fn get_remote(&self, aci_url: &str) -> Result<Remote> {
         self.catalogue.get_remote(aci_url).await
     }
@@ -30,7 +30,7 @@ impl AciStore {
         self.catalogue.get_all_remotes().await
     }
 
-    /// Adds a remote, or changes the one with the same URL.
+    /// Writes a remote. Replaces the remote with the same URL, if there is one.
     ///
     /// # Errors
     /// `InvalidArgument` for an empty URL, or for texts that exceed
@@ -44,14 +44,14 @@ impl AciStore {
     }
 
     /// Returns the key of the ACI at a URL. While the ACI that was fetched before is fresh, the
-    /// server is not asked. Then it is asked whether the ACI has changed, and only a changed one
-    /// is fetched and imported.
+    /// server is not asked. Afterwards, the server is asked whether the ACI has changed, and only a
+    /// changed ACI is fetched and imported.
     ///
-    /// `sig_url` is noted with the ACI; verifying the signature is up to the fetcher.
+    /// `sig_url` is stored in the [`Remote`]. The fetcher must verify the signature itself.
     ///
     /// # Errors
-    /// Errors of the fetcher, of [`AciStore::write_aci`] and of the store. The remote is then as
-    /// it was before.
+    /// Errors of the fetcher, of [`AciStore::write_aci`] and of the store. After an error, the
+    /// remote is unchanged.
     pub async fn fetch(
         &self,
         fetcher: &dyn AciFetcher,
@@ -87,7 +87,10 @@ impl AciStore {
         let key = match answer {
             Fetched::NotModified { cache_control } => {
                 let (before, info) = known.ok_or_else(|| {
-                    Error::corrupt("the server says that nothing changed, but it was not asked")
+                    Error::corrupt(
+                        "expected an ACI from the fetcher, found the answer that it is not \
+                         modified, although no ETag was sent; use another server",
+                    )
                 })?;
                 remote.etag = before.etag;
                 remote.cache_max_age = max_age(&cache_control);

@@ -15,8 +15,8 @@ use crate::key::Key;
 
 impl AciStore {
     /// Removes an ACI: its information and the remotes that it came from in one batch, then its
-    /// blobs. A blob that something else refers to stays. This needs no free space. Readers go on
-    /// or fail.
+    /// blobs. A blob that something else refers to stays. The removal needs no free space. A read
+    /// that is under way may go on or fail.
     ///
     /// # Errors
     /// As [`AciStore::resolve_key`]. If the catalogue no longer has the ACI but a blob could not
@@ -30,7 +30,8 @@ impl AciStore {
         let mut left = Vec::new();
         let blobs = [info.blob.digest, info.manifest.digest];
         if self.remove_blobs(&blobs).await.is_err() {
-            // Another ACI may have the same manifest, which keeps both.
+            // Another ACI may have the same manifest. No blob is then removed, so each is tried
+            // alone.
             for digest in blobs {
                 match self.remove_blobs(&[digest]).await {
                     Err(error) if error.kind() != ErrorKind::Busy => left.push((digest, error)),
@@ -43,7 +44,8 @@ impl AciStore {
             None => Ok(()),
             Some((_, first)) => Err(Error::new(
                 first.kind(),
-                "the ACI is removed, but not all of its bytes; collect garbage later",
+                "the ACI was removed from the catalogue, but not all of its blobs were removed; \
+                 collect garbage later",
             )
             .operation("remove ACI")
             .subject(info.key)
@@ -62,11 +64,12 @@ impl AciStore {
         Ok(infos)
     }
 
-    /// Removes the ACIs that were not read since `time`, least recently used first. Each is looked
-    /// at again when its turn comes. Returns what was removed. Their blobs stay until a collection.
+    /// Removes the ACIs that were not read since `time`, least recently used first. Checks each ACI
+    /// again just before its removal. Returns the removed ACIs. Their blobs stay until a
+    /// collection.
     ///
     /// # Errors
-    /// Errors of the store. What was removed before the error stays removed.
+    /// Errors of the store. ACIs that were removed before the error stay removed.
     pub async fn remove_unused(&self, time: SystemTime) -> Result<Vec<AciInfo>> {
         let mut removed = Vec::new();
         for info in self.unused(time).await? {
@@ -78,7 +81,8 @@ impl AciStore {
     }
 
     /// Removes the information on an ACI, its remotes and, last, the lease that keeps its blobs.
-    /// Returns the information, or `None` if the ACI is gone or may not go.
+    /// Returns the information, or `None` if the catalogue does not have the ACI or `may_go`
+    /// returns false.
     async fn remove_info(
         &self,
         key: &Key,
@@ -106,7 +110,7 @@ impl AciStore {
         Ok(removed)
     }
 
-    /// Removes blobs, none of them if one is in use. Those that are gone are skipped.
+    /// Removes blobs. If one of them is in use, removes none. Skips blobs that are absent.
     async fn remove_blobs(&self, digests: &[Digest]) -> Result<()> {
         let blobs: BTreeSet<Digest> = digests.iter().copied().collect();
         let options = RemoveOptions::default().with_skip_absent(true);

@@ -19,7 +19,7 @@ use crate::key::Key;
 pub struct Swept {
     /// Leases that kept blobs for no ACI of the catalogue.
     pub leases: Vec<String>,
-    /// Entries that found no ACI by its name.
+    /// Entries of a name and a key for which the catalogue has no ACI.
     pub names: Vec<(String, Key)>,
     /// Temporary files and directories.
     pub files: Vec<PathBuf>,
@@ -28,14 +28,15 @@ pub struct Swept {
 impl AciStore {
     /// Removes what killed processes left: leases that keep blobs for no ACI, entries of names
     /// without an ACI, and temporary files. Leases and files of the day before `now` stay, because
-    /// a job may still use them. Adds missing entries of names. A collection then removes the
-    /// blobs.
+    /// a job may still use them. Adds missing entries of names. The next collection removes the
+    /// blobs that the removed leases kept.
     ///
     /// # Errors
     /// Errors of the store.
     pub async fn sweep(&self, now: SystemTime) -> Result<Swept> {
         let mut swept = Swept::default();
-        // What is listed before the catalogue is read was written before it, too.
+        // These are listed first: the ACI of a lease or a name that is listed was written before
+        // the catalogue is read.
         let leases = self.store.leases().list().await?;
         let names = self.catalogue.names().await?;
         let infos = self.catalogue.get_all_aci_infos(&[], true).await?;

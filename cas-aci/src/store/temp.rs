@@ -9,7 +9,7 @@ use cas_core::{Context, Error, Result, limit, unique};
 
 use super::AciStore;
 
-/// A file that is removed when this is dropped.
+/// A temporary file. It is removed when this value is dropped.
 #[derive(Debug)]
 pub struct TempFile {
     /// The file, open for reading and writing.
@@ -18,7 +18,7 @@ pub struct TempFile {
 }
 
 impl TempFile {
-    /// Returns its path.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -32,7 +32,8 @@ impl Drop for TempFile {
 }
 
 impl AciStore {
-    /// Makes an empty directory for temporary files. Returns its path. The caller removes it.
+    /// Creates an empty directory for temporary files. Returns its path. The caller must remove the
+    /// directory.
     ///
     /// # Errors
     /// `Unsupported` if the image store was opened without a directory; `FailedPrecondition` after
@@ -43,7 +44,7 @@ impl AciStore {
         Ok(path)
     }
 
-    /// Makes an empty temporary file.
+    /// Creates an empty temporary file. Returns it.
     ///
     /// # Errors
     /// As [`AciStore::tmp_dir`].
@@ -56,18 +57,19 @@ impl AciStore {
     }
 
     /// Opens the temporary file `name` for reading and writing, at its end, so that a download can
-    /// go on. It is made if there is none, and stays until the caller removes it or a sweep finds
-    /// that nobody wrote to it for a day. Returns it and its path.
+    /// go on. Creates the file if it is absent. The file stays until the caller removes it, or
+    /// until an [`AciStore::sweep`] a day after the last write. Returns the file and its path.
     ///
     /// # Errors
-    /// `InvalidArgument` unless `name` is one name of a file; as [`AciStore::tmp_dir`].
+    /// `InvalidArgument` if `name` is not a file name; as [`AciStore::tmp_dir`].
     pub fn tmp_named_file(&self, name: &str) -> Result<(File, PathBuf)> {
         let unfit = |character: char| character == '/' || character.is_control();
         let is_name = !matches!(name, "" | "." | "..") && !name.contains(unfit);
         if !is_name || name.len() > limit::COMPONENT {
             let longest = limit::COMPONENT;
             return Err(Error::invalid(format!(
-                "expected one name of a file, of 1 to {longest} bytes"
+                "expected a file name of 1 to {longest} bytes without slashes and control \
+                 characters; use another name"
             ))
             .operation("make file")
             .subject(excerpt(name)));
@@ -80,7 +82,7 @@ impl AciStore {
         Ok((file, path))
     }
 
-    /// Returns the directory for temporary files, and makes it if it is not there.
+    /// Returns the directory for temporary files. Creates it if it is absent.
     fn directory(&self) -> Result<&Path> {
         self.catalogue.check_open()?;
         let directory = self.directory.as_deref().ok_or_else(|| {

@@ -28,15 +28,15 @@ const PIECE: usize = 256 << 10;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct WriteOptions {
-    /// Whether the ACI was found without asking for a version.
+    /// Whether the ACI was found by a search without a version, which finds the latest ACI.
     pub latest: bool,
     /// The name that the ACI must have, if the caller asked for one.
     pub name: Option<String>,
     /// The key that the ACI must have, or its first digits.
     pub key: Option<KeyPrefix>,
-    /// When it counts as imported; now if there is none.
+    /// When the ACI counts as imported. By default, now.
     pub import_time: Option<SystemTime>,
-    /// When it counts as last used; at its import if there is none.
+    /// When the ACI counts as last used. By default, when it is imported.
     pub last_used: Option<SystemTime>,
 }
 
@@ -86,21 +86,21 @@ struct Received {
 }
 
 impl AciStore {
-    /// Imports an ACI: a tar, plain or compressed with gzip, bzip2, xz or zstd. Returns its key.
-    /// An ACI that is there already is imported again: its time and
-    /// [`latest`](WriteOptions::latest) are those of the last import.
+    /// Imports an ACI: a tar, plain or compressed with gzip, bzip2, xz or zstd. Returns its key. If
+    /// the catalogue already has the ACI, this import replaces the time of the import and
+    /// [`latest`](WriteOptions::latest).
     ///
-    /// The source is read to its end, on a thread of its own. It may block.
+    /// The source is read to its end, on a thread of its own. The source may block.
     ///
     /// # Errors
-    /// `Corrupt` if the source is not an ACI, or not the one that the options name; `OutOfRange`
-    /// if it exceeds a bound of [`limit`]; errors of the source and of the store. Nothing is left
-    /// then.
+    /// `Corrupt` if the source is not an ACI, or not the ACI that the options name; `OutOfRange` if
+    /// the source exceeds a bound of [`limit`]; errors of the source and of the store. After an
+    /// error, nothing of the source stays.
     pub async fn write_aci(&self, source: impl Read + Send + 'static) -> Result<Key> {
         self.write_aci_with(source, WriteOptions::default()).await
     }
 
-    /// As [`AciStore::write_aci`], with options.
+    /// Imports an ACI as [`AciStore::write_aci`] does, with options.
     ///
     /// # Errors
     /// As [`AciStore::write_aci`].
@@ -126,8 +126,9 @@ impl AciStore {
         guard.finish_with(outcome).await
     }
 
-    /// Stores the ACI under the lease of the import, then the lease that keeps it and its
-    /// information in one batch. A kill before the batch leaves blobs that nothing keeps.
+    /// Stores the blobs of the ACI under the lease of the import. Then writes, in one batch, the
+    /// lease that keeps the blobs and the information on the ACI. A kill before the batch leaves
+    /// blobs that a collection removes.
     async fn write_under(
         &self,
         guard: &LeaseGuard,
@@ -238,7 +239,8 @@ fn receive(source: Box<dyn Read + Send>, writer: Writer, waiter: Weak<()>) -> Re
     })
 }
 
-/// Reads a source and stores what it reads. It fails when nobody waits for the import any more.
+/// Reads a source and stores what it reads. A read fails with `Cancelled` once `waiter` can no
+/// longer be upgraded.
 struct Tee {
     source: Box<dyn Read + Send>,
     writer: Writer,

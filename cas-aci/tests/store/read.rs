@@ -27,7 +27,7 @@ fn a_read_is_noted_in_memory_and_written_later() {
         let before = (records(Table::Notes), records(Table::Blobs));
         let now = SystemTime::now();
         read(&acis, &key.half());
-        // No record has changed, so a collection takes nothing for used, but this handle knows.
+        // No record has changed, so only this handle has the time of the read.
         assert_eq!((records(Table::Notes), records(Table::Blobs)), before);
         let used = || wait(acis.get_aci_info(&key.half())).unwrap().last_used;
         assert!(used() >= now);
@@ -98,7 +98,7 @@ fn a_read_only_or_full_store_is_read_and_nothing_is_lost() {
         let error = wait(acis.write_aci(std::io::empty())).unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");
         plan.end();
-        // Once it can be written again, the read is.
+        // Once the store can be written again, the time of the read is written.
         wait(acis.close()).unwrap();
         assert!(
             wait(open(&store).get_aci_info(&key.half()))

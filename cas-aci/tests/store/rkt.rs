@@ -99,7 +99,7 @@ fn what_a_killed_rkt_left_is_reported() {
     assert_eq!(done.imported, [key_of(&first)]);
     assert_eq!(done.without_blob, [key_of(&second).half()]);
     assert_eq!(done.without_row, [key_of(&other).half()]);
-    // An archive that was cut off keeps the others from nothing.
+    // A truncated archive does not prevent the import of the others.
     put(
         &root,
         &key_of(&second).half(),

@@ -114,7 +114,7 @@ fn what_is_not_an_aci_is_refused_and_leaves_nothing() {
                 .symlink("manifest", "rootfs/a")
                 .dir("rootfs")
                 .end(),
-            "not a plain file",
+            "not a regular file",
         ),
         (Tar::new().member(big, "").end(), "at most 1048576"),
         (
