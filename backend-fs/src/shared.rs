@@ -1,4 +1,4 @@
-//! What all handles of one open store share.
+//! The state that all handles of one open store share.
 
 use std::fs::File;
 use std::path::{self, Path};
@@ -117,7 +117,7 @@ impl Shared {
         Ok(marker)
     }
 
-    /// Syncs all blobs: those that this or another process published without a sync, and those
+    /// Syncs all blobs: also blobs that this or another process published without a sync, and blobs
     /// that another process is about to sync.
     pub(crate) fn flush(&self) -> Result<()> {
         // A read-only store has nothing to sync.

@@ -105,8 +105,9 @@ pub(crate) fn list(dir: &Dir) -> Result<Vec<IngestStatus>> {
     Ok(found)
 }
 
-/// Finds the key files that killed processes have left: those that were written before `before`,
-/// are not locked and have no file of bytes. Removes them if `remove` is set. Returns their sizes.
+/// Finds the key files that killed processes have left. Such a key file was written before
+/// `before`, is not locked and has no file of bytes. Removes them if `remove` is set. Returns their
+/// sizes in bytes.
 pub(crate) fn key_files(dir: &Dir, before: SystemTime, remove: bool) -> Result<Vec<u64>> {
     let mut found = Vec::new();
     for entry in dir.entries()? {

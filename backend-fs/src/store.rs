@@ -30,8 +30,8 @@ pub struct FsStore {
 
 impl FsStore {
     /// Opens the store in the directory `path`. Creates it if the directory is absent or empty, and
-    /// adopts an image layout that another program made. A store that the process cannot write to
-    /// is read-only.
+    /// adopts an image layout that another program made. If the process cannot write to the store,
+    /// opens it read-only.
     ///
     /// # Errors
     /// `FailedPrecondition` if the directory is not empty and has no image layout, or has a store

@@ -28,12 +28,12 @@ impl Marker {
 /// The markers that exist before a sync.
 pub(crate) struct Markers {
     dir: Dir,
-    /// The names, each with its lock if its writer is gone.
+    /// The names, each with its lock if its writer has ended.
     found: Vec<(String, Option<Lock>)>,
 }
 
 impl Markers {
-    /// Finds the markers, and locks those whose writers are gone.
+    /// Finds the markers, and locks the markers whose writers have ended.
     pub(crate) fn find(cas_dir: &Dir) -> Result<Self> {
         let dir = cas_dir.make_dir(MARKERS, 0o700)?;
         let mut found = Vec::new();
@@ -49,7 +49,7 @@ impl Markers {
         self.found.is_empty()
     }
 
-    /// Removes `own` and the markers whose writers are gone, after a sync. Keeps the markers of
+    /// Removes `own` and the markers whose writers have ended, after a sync. Keeps the markers of
     /// other writers, because these may publish more.
     pub(crate) fn remove_synced(self, own: Option<Marker>) -> Result<()> {
         let gone = self.found.iter().filter(|(_, lock)| lock.is_some());

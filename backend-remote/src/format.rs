@@ -96,18 +96,18 @@ impl Format {
     /// Returns the format of the store, or `None` if the prefix is empty.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the prefix contains something else, or a newer store.
+    /// `FailedPrecondition` if the prefix contains other objects, or a store of a newer format.
     pub(crate) async fn load(prefix: &Prefix) -> Result<Option<Self>> {
         if let Some(found) = Self::read(prefix).await? {
             return Ok(Some(found));
         }
         let names = prefix.list("", "", None, LISTED).await?;
-        // Another process may be creating the store right now.
+        // A process that creates the store writes these names before it writes `format`.
         let foreign = |name: &&String| !name.starts_with("probe/") && *name != "lock";
         let Some(name) = names.iter().find(foreign) else {
             return Ok(None);
         };
-        // It may also have created the store since the first read.
+        // Another process may have created the store since the first read.
         match Self::read(prefix).await? {
             Some(found) => Ok(Some(found)),
             None => Err(Error::precondition(format!(

@@ -1,4 +1,4 @@
-//! Random numbers, long enough to never repeat.
+//! Random numbers, long enough that none occurs twice.
 
 use cas_core::{Error, Result};
 

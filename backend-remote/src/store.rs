@@ -18,7 +18,8 @@ use crate::runtime;
 /// Maximum length of the name of an object in a bucket, in bytes.
 pub(crate) const MAX_NAME: usize = 1024;
 
-/// Laws that a store in a bucket or in memory does not keep. A store in a directory keeps all.
+/// The laws that a store in a bucket or in memory does not keep. A store in a directory keeps all
+/// laws.
 pub const GAPS: &[(&str, &str)] = &[
     (
         "openings_share_the_key",

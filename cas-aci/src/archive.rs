@@ -10,7 +10,7 @@ use cas_layer::tar::{Entry, EntryKind, Reader};
 
 use crate::manifest::check_size;
 
-/// Where a member of an archive belongs.
+/// The part of an ACI that a member of its archive belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// The top of the archive itself.
@@ -54,7 +54,7 @@ pub(crate) fn read_manifest(archive: impl BufRead) -> Result<Bytes> {
     manifest.ok_or_else(|| missing("manifest"))
 }
 
-/// Returns where a member belongs. The target of a hard link is checked as well.
+/// Returns the part of the ACI that a member belongs to. Checks the target of a hard link, too.
 ///
 /// # Errors
 /// `Corrupt` if the member is neither the manifest nor in the rootfs.

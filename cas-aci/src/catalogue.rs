@@ -100,8 +100,9 @@ impl Catalogue {
         Ok(infos)
     }
 
-    /// Returns all ACIs, sorted by the first field, then the second, and so on. Images that are
-    /// equal in all fields are in the order of their keys.
+    /// Returns all ACIs, sorted by the first field, then the second, and so on: in ascending order
+    /// if `ascending` is set, and otherwise in descending order. ACIs that are equal in all fields
+    /// are in the order of their keys.
     ///
     /// # Errors
     /// As [`Catalogue::get_aci_info`].
@@ -190,7 +191,7 @@ impl Catalogue {
     /// Commits a batch of changes.
     ///
     /// # Errors
-    /// Errors of [`Records::commit`].
+    /// Errors of [`Records::commit`]; `FailedPrecondition` after the image store was closed.
     pub async fn commit(&self, batch: &Batch) -> Result<()> {
         self.check_open()?;
         self.records.commit(batch).await

@@ -19,7 +19,7 @@ pub trait AciFetcher: Send + Sync {
 
 /// The answer of a server.
 pub enum Fetched {
-    /// The ACI still has the ETag that the fetcher received.
+    /// The ACI still has the ETag that was passed to the fetcher.
     NotModified {
         /// The header `Cache-Control`; empty if there is none.
         cache_control: String,

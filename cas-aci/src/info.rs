@@ -1,4 +1,4 @@
-//! What the catalogue knows of an ACI.
+//! The information that the catalogue has on an ACI.
 
 use std::cmp::Ordering;
 use std::time::SystemTime;
@@ -27,10 +27,11 @@ pub struct AciInfo {
     /// When it was read last.
     #[serde(with = "cas_core::time")]
     pub last_used: SystemTime,
-    /// The size of its uncompressed archive in bytes. The archive takes the size of
-    /// [`blob`](Self::blob) in the store.
+    /// The size of its uncompressed archive in bytes. In the store, the archive has the size of
+    /// [`blob`](Self::blob).
     pub size: u64,
-    /// The size of its unpacked trees in bytes, as the caller stated it; 0 at first.
+    /// The size of its unpacked trees in bytes, as set by
+    /// [`update_tree_store_size`](crate::AciStore::update_tree_store_size); 0 at first.
     pub tree_store_size: u64,
     /// Whether the ACI was found by a search without a version, which finds the latest ACI.
     pub latest: bool,
@@ -95,7 +96,7 @@ pub enum SortField {
     PackedSize,
     /// The size of the unpacked trees.
     TreeStoreSize,
-    /// Whether it is the latest; false comes first.
+    /// [`AciInfo::latest`]; false comes first.
     Latest,
 }
 

@@ -91,8 +91,8 @@ impl From<Key> for String {
     }
 }
 
-/// A key or its first digits, at least two: `sha512-0c45e8c0ab2`. All digits are compared, also
-/// those that rkt leaves out.
+/// A key or its first digits, at least two: `sha512-0c45e8c0ab2`. All digits are compared, also the
+/// digits after the 64th, which rkt leaves out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPrefix {
     hex: String,

@@ -64,7 +64,7 @@ impl Remote {
         }
         if self.aci_url.is_empty() {
             return Err(Error::invalid(
-                "expected the URL of an ACI, found an empty one",
+                "expected the URL of an ACI, found an empty text; give a URL",
             ));
         }
         Ok(())

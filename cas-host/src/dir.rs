@@ -56,7 +56,8 @@ impl Dir {
         Ok(Dir(calls::openat(&self.0, name, flags, Mode::empty())?))
     }
 
-    /// Opens a subdirectory, and creates it durably if it is absent.
+    /// Opens a subdirectory. If it is absent, creates it durably, with the permissions `mode` that
+    /// the umask allows.
     ///
     /// # Errors
     /// Errors of the file system.

@@ -1,4 +1,4 @@
-//! Locks on directories. The kernel releases them when their owner dies.
+//! Locks on directories. The kernel releases a lock when the process that has it ends.
 
 use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io;
@@ -8,9 +8,9 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// A locked directory, unlocked when it is dropped. Nothing is created for the lock, so a directory
-/// can also be locked on a full disk. Some network file systems cannot lock directories. There,
-/// every caller gets the lock.
+/// A locked directory. It is unlocked when the value is dropped. Nothing is created for the lock,
+/// so a directory can also be locked on a full disk. On a network file system that cannot lock
+/// directories, every caller gets the lock.
 #[derive(Debug)]
 pub struct DirLock(File);
 

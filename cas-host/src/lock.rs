@@ -1,4 +1,4 @@
-//! Locks on files. The kernel releases them when their owner dies.
+//! Locks on files. The kernel releases a lock when the process that has it ends.
 //!
 //! An `flock` belongs to the open file description, so it also excludes a second owner within one
 //! process.
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use crate::{Dir, calls};
 
-/// A lock, released on drop.
+/// A locked file. It is unlocked when the value is dropped.
 #[derive(Debug)]
 pub struct Lock {
     file: File,

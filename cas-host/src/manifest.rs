@@ -76,7 +76,7 @@ pub(crate) fn compare(
             Some((_, known)) if known == more || known == UNREAD => {}
             Some(_) if !is_file(line) => differences.add(path, "was changed"),
             Some(_) if more == UNREAD && reads => differences.add(path, "cannot be read"),
-            Some(_) if reads => differences.add(path, "has other bytes"),
+            Some(_) if reads => differences.add(path, "has other bytes than at the commit"),
             Some(_) => {}
         }
         Ok(())

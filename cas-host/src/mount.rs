@@ -149,7 +149,7 @@ pub fn has_no_right(error: &Error) -> bool {
     std::error::Error::source(error).is_some_and(|cause| cause.is::<NoRight>())
 }
 
-/// Checks that this process has the right to mount, before work that would be in vain without it.
+/// Checks that this process has the right to mount, so that a caller can fail before other work.
 ///
 /// # Errors
 /// `Denied` without the right; [`has_no_right`] then returns true.

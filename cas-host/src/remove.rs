@@ -93,8 +93,8 @@ pub(crate) fn remove(parent: impl AsFd, name: &str) -> Result<Usage> {
 /// in. If `itself` is set, removes the directory too, which must then not be a link.
 ///
 /// # Errors
-/// `Busy` at a mount point, which stays as it is; errors of the file system. What fails below
-/// `path` is an [`Error`] inside the `io::Error`.
+/// `Busy` at a mount point, which stays unchanged; errors of the file system. An error below `path`
+/// is an [`Error`] inside the `io::Error`.
 pub fn remove_all(path: &Path, itself: bool) -> io::Result<()> {
     let mut remover = Remover::new();
     let open = |path| calls::open(path, DIRECTORY, Mode::empty());

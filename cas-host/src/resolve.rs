@@ -30,7 +30,7 @@ pub fn uninterrupted<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
 }
 
 /// Opens a path inside the root directory `root`, as a process with that root would. Returns the
-/// file. Links are followed, and neither they nor `..` leave the root.
+/// file. Links are followed, and neither a link nor `..` leads out of the root.
 ///
 /// # Errors
 /// `ELOOP` for more than [`limit::LINKS`] links; errors of the file system.

@@ -103,8 +103,8 @@ impl SnapshotDirs {
         self.path.join(id.to_string())
     }
 
-    /// Creates and locks the directory of `id`. Returns `None` if it exists already, or another
-    /// process has locked it first.
+    /// Creates and locks the directory of `id`. Returns `None` if the directory exists already, or
+    /// if another process has locked it first.
     ///
     /// # Errors
     /// Errors of the file system, with the path.
@@ -142,8 +142,9 @@ impl SnapshotDirs {
         syncfs(dir).inspect_err(|_| self.failed.store(true, Ordering::Release))
     }
 
-    /// Waits until no other owner has the exclusive lock. Returns the directory with a shared lock.
-    /// Until the lock is released, [`Self::try_lock_exclusive`] returns `None`.
+    /// Waits until no other owner has the exclusive lock on the directory of `id`. Returns the
+    /// directory with a shared lock. Until this lock is released, [`Self::try_lock_exclusive`]
+    /// returns `None`.
     ///
     /// # Errors
     /// `NotFound` if the directory is absent; errors of the file system.
@@ -155,7 +156,8 @@ impl SnapshotDirs {
         })
     }
 
-    /// Takes the exclusive lock on the directory. Returns `None` if it is locked or absent.
+    /// Takes the exclusive lock on the directory of `id`. Returns `None` if the directory is locked
+    /// or absent.
     ///
     /// # Errors
     /// Errors of the file system, with the path.
@@ -216,14 +218,14 @@ impl SnapshotDirs {
     /// everything in it. Returns the freed space.
     ///
     /// # Errors
-    /// `Busy` if something is mounted in it; errors of the file system, with the path.
+    /// `Busy` if something is mounted in the directory; errors of the file system, with the path.
     pub fn remove(&self, id: u64) -> Result<Usage> {
         self.remove_manifest(id)?;
         remove::remove(&self.dir, &id.to_string())
     }
 
-    /// Writes the manifest of the tree of `id`, for [`Self::check`]. A loss of power may undo
-    /// this.
+    /// Writes the manifest of the tree of `id`, for [`Self::check`]. The manifest is not synced, so
+    /// a loss of power may undo the write.
     ///
     /// # Errors
     /// Errors of the file system, with the path.

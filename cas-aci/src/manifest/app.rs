@@ -67,7 +67,7 @@ pub struct MountPoint {
     pub name: String,
     /// Its absolute path.
     pub path: String,
-    /// Whether the program only reads it.
+    /// Whether the program only reads the volume.
     #[serde(default, deserialize_with = "null_is_default")]
     pub read_only: bool,
 }

@@ -31,7 +31,7 @@ pub struct ImageManifest {
     /// Labels, such as `version`, `os` and `arch`. No name occurs twice.
     #[serde(default, deserialize_with = "null_is_default")]
     pub labels: Vec<Label>,
-    /// How the image is run, if it can be.
+    /// How the image is run, or `None` if it cannot be run.
     #[serde(default)]
     pub app: Option<App>,
     /// The images that this one is built on, lowest first.
@@ -67,7 +67,7 @@ impl Label {
     }
 }
 
-/// An image that another one is built on.
+/// An image that another image is built on.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[serde(expecting = "an object")]
@@ -75,7 +75,7 @@ impl Label {
 pub struct Dependency {
     /// Its name.
     pub image_name: String,
-    /// Its key, whole or in part, if the author fixed it.
+    /// Its key, whole or in part; empty if the manifest does not have it.
     #[serde(rename = "imageID", default, deserialize_with = "null_is_default")]
     pub image_id: String,
     /// Labels that the image must have.

@@ -36,7 +36,8 @@ pub struct ImportedStore {
     /// Keys of rkt's catalogue whose archive does not exist, because rkt was killed while it
     /// removed or imported the ACI.
     pub without_blob: Vec<String>,
-    /// Keys of archives that rkt's catalogue does not list, for the same reason.
+    /// Keys of archives that rkt's catalogue does not list, because rkt was killed while it removed
+    /// or imported the ACI.
     pub without_row: Vec<String>,
     /// Keys of archives that are damaged or not an ACI, each with the reason.
     pub refused: Vec<(String, Error)>,

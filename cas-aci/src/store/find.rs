@@ -35,8 +35,8 @@ impl AciStore {
         Ok(infos.iter().map(|info| info.key).collect())
     }
 
-    /// Returns whether the catalogue has the ACI with this whole key, or this key of rkt, which has
-    /// the first 64 digits.
+    /// Returns whether `key` is a whole key, or a key of rkt with the first 64 digits, and the
+    /// catalogue has the ACI with this key.
     ///
     /// # Errors
     /// Errors of the store. A text that is not a key is not an error.
@@ -78,7 +78,7 @@ impl AciStore {
         }))
     }
 
-    /// Returns the information on the ACI that a key or its first digits mean.
+    /// Returns the information on the only ACI whose key begins with `key`.
     pub(super) async fn find(&self, key: &str) -> Result<AciInfo> {
         self.resolve(key).await?.info()
     }
@@ -88,7 +88,7 @@ impl AciStore {
         self.catalogue.load(key).await?.ok_or_else(not_found)
     }
 
-    /// Returns the only ACI that a key or its first digits mean.
+    /// Returns the only ACI whose key begins with `key`.
     pub(super) async fn resolve(&self, key: &str) -> Result<Candidate> {
         self.catalogue.check_open()?;
         let prefix: KeyPrefix = key.parse()?;

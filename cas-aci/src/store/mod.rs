@@ -102,9 +102,9 @@ impl AciStore {
         &self.catalogue
     }
 
-    /// Writes the times of reads to the store, which [`AciStore::read_stream`] keeps in memory.
-    /// Every change of the catalogue does this, too. If the store is read-only or full, the times
-    /// stay in memory.
+    /// Writes the times of reads, which [`AciStore::read_stream`] keeps in memory, to the store.
+    /// Every import, removal and update through this type does the same. If the store is read-only
+    /// or full, the times stay in memory.
     ///
     /// # Errors
     /// Errors of the store.
@@ -118,7 +118,7 @@ impl AciStore {
         let _ = self.flush().await;
     }
 
-    /// Returns the information on the ACI that a key or its first digits mean.
+    /// Returns the information on the only ACI whose key begins with `key`.
     ///
     /// # Errors
     /// As [`AciStore::resolve_key`].
@@ -128,7 +128,8 @@ impl AciStore {
         Ok(self.reads.merged(info))
     }
 
-    /// Returns all ACIs, sorted by the first field, then the second, and so on.
+    /// Returns all ACIs, sorted by the first field, then the second, and so on: in ascending order
+    /// if `ascending` is set, and otherwise in descending order.
     ///
     /// # Errors
     /// Errors of the store.

@@ -56,7 +56,7 @@ impl AciStore {
     }
 
     /// Removes the entries of names that find no ACI, unless they were written again since, and
-    /// adds those that are missing. Returns what was removed.
+    /// adds missing entries. Returns the removed entries.
     async fn correct_names(
         &self,
         names: Vec<(String, Key, Revision)>,
@@ -111,7 +111,8 @@ fn remove_if_old(path: &Path, now: SystemTime) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Removes what nobody has changed for a day. Returns the paths.
+/// Removes the files and directories in `directory` that nobody has changed for a day. Returns the
+/// paths.
 fn remove_old_files(directory: &Path, now: SystemTime) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

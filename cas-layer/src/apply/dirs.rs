@@ -194,7 +194,7 @@ impl Dirs {
         }
     }
 
-    /// Returns where a link leads, if that is known.
+    /// Returns where a link leads, or `None` if [`Self::remember_link`] has not stored that.
     pub(super) fn link(&self, path: &[u8]) -> Option<Found<Vec<u8>>> {
         self.links.get(path).cloned()
     }

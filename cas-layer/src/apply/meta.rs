@@ -196,7 +196,7 @@ impl Layer {
                 Some("only files and directories can have it")
             }
             Errno::PERM if is_restricted(name) => Some("only the superuser can set it"),
-            // The only values that the kernel checks are those of access lists.
+            // The kernel checks only the values of access lists.
             Errno::INVAL if self.rootless.is_some() && name.starts_with(b"system.posix_acl_") => {
                 Some("it is malformed, or names users that are not mapped in this user namespace")
             }

@@ -107,7 +107,7 @@ impl Tree {
     /// Returns the tree of an open directory.
     ///
     /// # Errors
-    /// `FailedPrecondition` if it is not a directory; errors of the file system.
+    /// `FailedPrecondition` if `directory` is not a directory; errors of the file system.
     pub fn at(directory: BorrowedFd<'_>) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = os(cas_host::calls::openat(
@@ -209,7 +209,7 @@ impl Layer {
         })
     }
 
-    /// Applies all members, or stops once the layer turns out to need its parents.
+    /// Applies all members. Stops early if the layer needs its parents.
     fn read<R: BufRead>(&mut self, reader: &mut Reader<R>) -> Result<()> {
         while let Some(mut entry) = reader.next_entry()? {
             if let Some(rootless) = self.rootless.clone()

@@ -57,13 +57,14 @@ pub(super) struct Recorder {
 /// How a directory came to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// It was there before the layer.
+    /// The directory existed already.
     Found,
-    /// A member describes it, and there was nothing at its path.
+    /// A member describes the directory, and there was nothing at its path.
     New,
-    /// Something must be in it, and there was nothing at its path.
+    /// No member describes the directory, but something must be in it. There was nothing at its
+    /// path.
     Implied,
-    /// It replaced something else.
+    /// The directory replaced something else.
     Replaces,
 }
 

@@ -56,15 +56,15 @@ pub type BlobFilter = Arc<dyn Fn(&Descriptor) -> bool + Send + Sync>;
 pub struct ExportOptions {
     /// The readers that the archive is made for.
     pub format: Format,
-    /// The platforms that are exported. By default everything that the store has; a docker archive
-    /// holds one platform per image, and there the default is the platform of this machine.
+    /// The platforms that are exported, by default all platforms that the store has. A docker
+    /// archive has one platform per image, by default the platform of this machine.
     pub platforms: Platforms,
     /// How names are written in the annotation [`IMAGE_NAME`](crate::IMAGE_NAME), which containerd
     /// and podman read; by default, unchanged. The annotation [`REF_NAME`](crate::REF_NAME) of the
     /// image layout always has the name that the store has.
     pub naming: Naming,
-    /// Selects the configurations and layers that are written, by default all. An archive without
-    /// some of them is for a reader that has them from elsewhere, such as layers that are not
+    /// Selects the configurations and layers that are written, by default all. The reader of an
+    /// archive without some of them must have them from elsewhere, as layers that are not
     /// distributed. Manifests and indexes are always written.
     pub filter: BlobFilter,
     /// Receives the progress. By default, it is dropped.

@@ -7,9 +7,9 @@
 //! error that is first in this order.
 //!
 //! A layer is verified when the whole blob has its size and the whole decompressed stream has its
-//! diff ID, including trailing bytes. A blob may differ in how it is compressed and still pass; its
-//! tree is the same. The outcome is known only after the last byte: do not use a tree before its
-//! layers are verified.
+//! diff ID, including trailing bytes. A blob of the same size with other compressed bytes passes if
+//! it decompresses to the same stream, because its tree is the same. The outcome is known only
+//! after the last byte: do not use a tree before its layers are verified.
 
 mod pipe;
 mod source;
@@ -52,8 +52,8 @@ pub type OnRead<'a> = &'a (dyn Fn(u64) + Sync);
 
 /// Applies all layers, lowest first, to one tree.
 ///
-/// With [`Durability::Relaxed`] the caller must sync the tree. Otherwise the tree is on the device
-/// when this returns, by one `syncfs`. Returns what was done for each layer.
+/// With [`Durability::Relaxed`] the caller must sync the tree. Otherwise one `syncfs` writes the
+/// tree to the device before this function returns. Returns what was done for each layer.
 ///
 /// # Errors
 /// As [`stream`], and the errors of [`Tree::apply`]. The tree is then incomplete; remove it.

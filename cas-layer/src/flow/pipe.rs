@@ -27,7 +27,7 @@ pub(super) struct Inflater<'a> {
     on_read: OnRead<'a>,
 }
 
-/// The receiver is gone: another thread failed first and has reported the error.
+/// The receiver was dropped: another thread failed first and has reported the error.
 struct Closed;
 
 impl<'a> Inflater<'a> {

@@ -11,7 +11,7 @@
 //! The order is: records, blobs, flush, names. A name is written only after everything it stands
 //! for is durable. If an import fails, names are unchanged, and the blobs and ingests that it
 //! created are removed, except blobs that something else references by then. If the caller drops
-//! the future, or the process crashes, the garbage collector removes them.
+//! the future, or the process crashes, a garbage collection removes these blobs and ingests.
 
 mod archive;
 mod contents;
@@ -61,7 +61,7 @@ pub struct ImportOptions {
     /// this name, the images get the names that the source gives them. Images without a name are
     /// stored under their digests.
     pub name: Option<Reference>,
-    /// How names are read, by default as they are.
+    /// How names are read; by default, unchanged.
     pub naming: Naming,
     /// The platforms whose content is imported, by default all in the source. An index is stored
     /// unchanged, and the manifests of other platforms stay absent.

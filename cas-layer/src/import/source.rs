@@ -16,7 +16,7 @@ use super::{archive, docker, oci, skopeo_dir, stream};
 use crate::codec::{self, Compression};
 use crate::layout::DOCKER_MANIFEST;
 
-/// Where images come from. The kind is detected from the content.
+/// Where images come from. The kind of the source is detected from its content.
 pub enum Source {
     /// A directory or an archive.
     Path(PathBuf),

@@ -56,7 +56,8 @@ pub struct Device {
 pub struct Time {
     /// Whole seconds, negative before 1970.
     pub seconds: i64,
-    /// 0 to 999,999,999. Always added, even to negative seconds.
+    /// Nanoseconds, from 0 to 999,999,999. They are added to the seconds, also if the seconds are
+    /// negative.
     pub nanoseconds: u32,
 }
 

@@ -30,7 +30,8 @@ pub use entry::{Device, Entry, EntryKind, Region, Time};
 use header::{BLOCK, Header};
 use pax::Pax;
 
-/// Reads members from `R`. As a reader itself, it returns the stored bytes of the current member.
+/// Reads members from `R`. As a [`Read`] and a [`BufRead`], it returns the stored bytes of the
+/// current member.
 pub struct Reader<R> {
     input: R,
     /// Stored bytes of the current member that are not read yet.
@@ -71,8 +72,8 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    /// Skips the rest of the current member. Returns the next one, or `None` at the end of the
-    /// archive, after reading `input` to its end.
+    /// Skips the rest of the current member. Returns the next member. At the end of the archive,
+    /// reads `input` to its end and returns `None`.
     ///
     /// # Errors
     /// `Corrupt` if the archive is malformed or truncated; `OutOfRange` if a bound of [`limit`] is
@@ -104,8 +105,8 @@ impl<R: BufRead> Reader<R> {
         Ok(None)
     }
 
-    /// Returns the error of an extension header with the name of the member that it applies to, if
-    /// that follows.
+    /// Returns the error of an extension header. If the header of the member follows, adds the name
+    /// of the member to the error.
     fn of_next(&mut self, error: Error) -> Error {
         match self.block().map(|block| block.map(Header::new)) {
             Ok(Some(Ok(next))) if !next.is_extension() => next.named(error),

@@ -14,7 +14,7 @@ pub(super) struct Waiter(Arc<()>);
 #[derive(Clone)]
 pub(super) struct WaiterWatch(Weak<()>);
 
-/// A reader that fails once the waiter is gone.
+/// A reader that fails once the waiter is dropped.
 struct WatchedReader<R> {
     reader: R,
     watch: WaiterWatch,
@@ -31,7 +31,7 @@ impl Waiter {
 }
 
 impl WaiterWatch {
-    /// Returns the same layer, whose bytes end with an error once the waiter is gone.
+    /// Returns the same layer, whose bytes end with an error once the waiter is dropped.
     pub(super) fn layer<'a>(&self, mut layer: LayerSource<'a>) -> LayerSource<'a> {
         layer.blob = Box::new(WatchedReader {
             reader: layer.blob,

@@ -176,7 +176,7 @@ async fn record_diff_id(
         && !lease::cannot_write(&error)
     {
         progress.warn(&format!(
-            "the diff ID of {} could not be recorded: {error}",
+            "the diff ID of {} could not be recorded: {error}; it will be verified again",
             layer.digest
         ));
     }

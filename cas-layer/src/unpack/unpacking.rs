@@ -23,15 +23,16 @@ use crate::flow;
 /// Where the snapshots of an image are made.
 #[derive(Clone, Copy)]
 pub struct Target<'a> {
-    /// The snapshotter that makes them.
+    /// The snapshotter that makes the snapshots.
     pub snapshotter: &'a Arc<dyn Snapshotter>,
     /// A directory for the locks between processes. It is created if it is absent.
     pub locks: &'a Path,
 }
 
 /// Unpacks the layers that have no snapshot yet, or whose snapshot has lost its directory. If
-/// another process unpacks the same layers, this waits for it. A gc label of the configuration then
-/// refers to the topmost snapshot, so that the snapshot is kept as long as the image.
+/// another process unpacks the same layers, waits for that process. Then sets a gc label of the
+/// configuration that refers to the topmost snapshot, so that a collection keeps the snapshot as
+/// long as the image.
 ///
 /// Returns the chain ID of the image, which is the name of its topmost snapshot. Returns `None` for
 /// an image without layers.

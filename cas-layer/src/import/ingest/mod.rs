@@ -25,8 +25,8 @@ use super::importer::BlobImporter;
 /// dropped, a garbage collection removes what was stored.
 ///
 /// The error of a blob is `Corrupt` if its bytes have another digest or size, or are a document
-/// that does not parse; `NotFound` if neither the file nor the blob is there; `OutOfRange` for a
-/// document of more than [`limit::DOCUMENT_WRITE`](cas_core::limit::DOCUMENT_WRITE) bytes; or an
+/// that does not parse; `NotFound` if neither the file nor the stored blob exists; `OutOfRange` for
+/// a document of more than [`limit::DOCUMENT_WRITE`](cas_core::limit::DOCUMENT_WRITE) bytes; or an
 /// error of the store.
 pub async fn ingest_blobs(store: &Store, blobs: &[IngestBlob]) -> Ingested {
     let mut states = vec![IngestState::NotReached; blobs.len()];
