@@ -17,7 +17,8 @@ use crate::{layout, refs};
 /// layout, the digest of a blob or the name of an image.
 ///
 /// # Errors
-/// `FailedPrecondition` if the directory is not an image layout; errors of the file system.
+/// `FailedPrecondition` if the directory is not an image layout; `OutOfRange` if `index.json` has
+/// more than [`limit::DOCUMENT_READ`] bytes; errors of the file system.
 pub async fn validate(path: impl AsRef<Path>) -> Result<Report> {
     let path = path.as_ref().to_owned();
     let found = pool::run(move || match files(&path)? {

@@ -31,12 +31,13 @@ pub struct NewDirectory {
 }
 
 impl NewDirectory {
-    /// Creates the directory `path` with these permissions if it is absent, and locks it. Returns
+    /// Creates the directory `path` with the mode `mode` if it is absent, and locks it. Returns
     /// `None` if another owner has the lock or has just removed the directory.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the directory is not empty; `InvalidArgument` if `path` is not a
-    /// directory; `NotFound` if its parent does not exist; errors of the file system.
+    /// `FailedPrecondition` if the directory is not empty; `InvalidArgument` if `path` or a
+    /// directory above it is not a directory; `NotFound` if its parent does not exist; errors of
+    /// the file system.
     pub fn try_begin(path: &Path, mode: u32) -> Result<Option<Self>> {
         let created = match DirBuilder::new().mode(mode).create(path) {
             Ok(()) => true,

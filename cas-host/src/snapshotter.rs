@@ -7,8 +7,8 @@
 //!   manifests/          0700
 //!     7                 attributes and checksums of all files of the committed snapshot 7
 //! ```
-//! Only the records have the number, kind and parent of a key. A directory that no record names has
-//! no meaning, and [`Snapshotter::cleanup`] removes it.
+//! Only the records have the number, kind and parent of a snapshot, by its key. A directory whose
+//! number is in no record has no meaning, and [`Snapshotter::cleanup`] removes it.
 //!
 //! - A directory is complete before its record is written.
 //! - A view on a parent has no directory.
@@ -76,7 +76,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
     /// open the same snapshots.
     ///
     /// # Errors
-    /// `Unsupported` if `records` is not atomic; errors of the system.
+    /// `Unsupported` if batches of `records` are not atomic; errors of the system.
     pub fn open(root: impl AsRef<Path>, records: Arc<dyn Records>) -> Result<Self> {
         let snapshots = Snapshots::new(records, L::NAME)?;
         Ok(DirSnapshotter {

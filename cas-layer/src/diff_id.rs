@@ -11,7 +11,7 @@ use crate::codec::{Decoder, MAGIC, detect};
 /// it is decompressed, because the media types of layers are often wrong.
 ///
 /// # Errors
-/// As [`image::diff_id`]; errors of [`Decoder`](crate::codec::Decoder).
+/// As [`image::diff_id`]; errors of [`Decoder`].
 pub async fn diff_id(store: &Store, layer: &Descriptor) -> Result<Digest> {
     image::diff_id(store, layer, decompress).await
 }

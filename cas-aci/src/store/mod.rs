@@ -64,7 +64,8 @@ impl AciStore {
     ///
     /// # Errors
     /// `FailedPrecondition` if the catalogue has a newer format, or an older format and the store
-    /// cannot be written; `Busy` while another process migrates the catalogue; errors of the store.
+    /// cannot be written; `Busy` while another process migrates the catalogue; `Corrupt` if the
+    /// number of the format does not parse; errors of the store.
     pub async fn open(store: Store) -> Result<Self> {
         Self::open_with(store, OpenOptions::default()).await
     }
@@ -132,7 +133,7 @@ impl AciStore {
     /// if `ascending` is set, and otherwise in descending order.
     ///
     /// # Errors
-    /// Errors of the store.
+    /// As [`Catalogue::get_all_aci_infos`].
     pub async fn get_all_aci_infos(
         &self,
         fields: &[SortField],

@@ -17,7 +17,7 @@ impl AciStore {
     /// Returns the remote with this URL.
     ///
     /// # Errors
-    /// `NotFound` if the catalogue has no remote with this URL; errors of the store.
+    /// As [`Catalogue::get_remote`](crate::Catalogue::get_remote).
     pub async fn get_remote(&self, aci_url: &str) -> Result<Remote> {
         self.catalogue.get_remote(aci_url).await
     }
@@ -25,7 +25,7 @@ impl AciStore {
     /// Returns all remotes in the order of their URLs.
     ///
     /// # Errors
-    /// Errors of the store.
+    /// As [`Catalogue::get_all_remotes`](crate::Catalogue::get_all_remotes).
     pub async fn get_all_remotes(&self) -> Result<Vec<Remote>> {
         self.catalogue.get_all_remotes().await
     }
@@ -50,8 +50,8 @@ impl AciStore {
     /// `sig_url` is stored in the [`Remote`]. The fetcher must verify the signature itself.
     ///
     /// # Errors
-    /// Errors of the fetcher, of [`AciStore::write_aci`] and of the store. After an error, the
-    /// remote is unchanged.
+    /// Errors of the fetcher, of [`AciStore::write_aci`] and of [`AciStore::write_remote`]. After
+    /// an error, the remote is unchanged.
     pub async fn fetch(
         &self,
         fetcher: &dyn AciFetcher,

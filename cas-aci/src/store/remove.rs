@@ -56,7 +56,7 @@ impl AciStore {
     /// Returns the ACIs that were not read since `time`, least recently used first.
     ///
     /// # Errors
-    /// Errors of the store.
+    /// As [`AciStore::get_all_aci_infos`].
     pub async fn unused(&self, time: SystemTime) -> Result<Vec<AciInfo>> {
         let fields = [SortField::LastUsed];
         let mut infos = self.get_all_aci_infos(&fields, true).await?;
@@ -69,7 +69,8 @@ impl AciStore {
     /// collection.
     ///
     /// # Errors
-    /// Errors of the store. ACIs that were removed before the error stay removed.
+    /// As [`AciStore::unused`]; errors of the store. ACIs that were removed before the error stay
+    /// removed.
     pub async fn remove_unused(&self, time: SystemTime) -> Result<Vec<AciInfo>> {
         let mut removed = Vec::new();
         for info in self.unused(time).await? {

@@ -32,7 +32,7 @@ impl AciStore {
     /// blobs that the removed leases kept.
     ///
     /// # Errors
-    /// Errors of the store.
+    /// As [`AciStore::get_all_aci_infos`]; errors of the store and of the file system.
     pub async fn sweep(&self, now: SystemTime) -> Result<Swept> {
         let mut swept = Swept::default();
         // These are listed first: the ACI of a lease or a name that is listed was written before

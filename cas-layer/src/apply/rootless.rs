@@ -87,9 +87,10 @@ impl Tree {
     }
 
     /// Sets the modes that would have kept this user out of directories while layers were applied.
+    /// Does nothing for a tree that is not [rootless](Self::into_rootless).
     ///
     /// # Errors
-    /// Errors of the file system.
+    /// `Busy` at a mount point; errors of the file system.
     pub fn close_directories(&self) -> Result<()> {
         let Some(rootless) = &self.rootless else {
             return Ok(());

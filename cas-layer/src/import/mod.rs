@@ -119,7 +119,9 @@ impl ImportOptions {
 /// # Errors
 /// `InvalidArgument` if the source is not an image, or the name of `options` does not suit it;
 /// `Corrupt` if a file of the source does not match its descriptor; `NotFound` if the source is
-/// incomplete or has nothing for the platform; errors of the store.
+/// incomplete or has nothing for the platform; `Unsupported` for a sparse file or another version
+/// of the image layout; `OutOfRange` if a bound of [`cas_core::limit`] is exceeded; errors of the
+/// store.
 pub async fn import(store: &Store, source: Source, options: &ImportOptions) -> Result<Vec<Image>> {
     let subject = source.to_string();
     let outcome = import_or_roll_back(store, source, options, None).await;

@@ -61,9 +61,10 @@ impl From<Entrance> for DirectoryOptions {
 /// when this function returns, except with [`DirectoryOptions::temporary`].
 ///
 /// # Errors
-/// `FailedPrecondition` if the directory is not empty; `NotFound` for a layer that is not in the
-/// store; `Corrupt` for a damaged layer; errors of the file system. What was unpacked is removed,
-/// also if the future is dropped.
+/// `FailedPrecondition` if the directory is not empty; `NotFound` if the store does not have the
+/// configuration or a layer; `Corrupt` for a damaged layer; `Unsupported` for an artifact or a blob
+/// that is not a layer; errors of [`Tree::apply`] and of the store. After an error, what was
+/// unpacked is removed, also if the future is dropped.
 pub async fn to_directory(
     store: &Store,
     manifest: &Manifest,
