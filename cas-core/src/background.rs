@@ -30,9 +30,9 @@ pub fn run(future: impl Future<Output = ()> + Send + 'static) {
         });
 }
 
-/// Returns a future that does the same as `future`, but goes on [in the background](run) if it is
-/// dropped after it has begun. Its output is then dropped there: a guard that undoes its work when
-/// it is dropped still undoes it.
+/// Returns a future that does the same as `future`. If the returned future is dropped after its
+/// first poll, the work goes on [in the background](run), and its output is dropped there. A guard
+/// in the output therefore still undoes what it guards.
 pub fn shield<T, F>(future: F) -> Shield<T>
 where
     T: Send + 'static,
@@ -46,7 +46,7 @@ where
 
 /// The future of [`shield`].
 pub struct Shield<T: Send + 'static> {
-    /// `None` when it is complete.
+    /// `None` after the future has completed.
     future: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
     begun: bool,
 }

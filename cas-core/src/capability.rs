@@ -14,7 +14,8 @@ pub enum Capability {
     Shared = 4,
     /// A batch of records is applied as a whole. Otherwise, a crash may leave a part of it.
     Atomic = 8,
-    /// Publishing or removing bytes commits the batch of records in the same step.
+    /// A call that publishes or removes bytes takes a batch of records, and commits it in the same
+    /// step.
     Joint = 16,
     /// Blobs are stored as files, which callers can open.
     Files = 32,

@@ -21,7 +21,7 @@ pub struct Descriptor {
     pub digest: Digest,
     /// Length of the content in bytes. A negative length does not parse.
     pub size: u64,
-    /// Other places to fetch it from. `cas` does not use them.
+    /// URLs from which the content can also be fetched. `cas` does not use them.
     #[serde(
         default,
         skip_serializing_if = "Vec::is_empty",
@@ -50,8 +50,8 @@ pub struct Descriptor {
     pub data: Option<String>,
 }
 
-/// Returns the platform of a descriptor. A platform without an operating system and a processor
-/// counts as none.
+/// Returns the platform of a descriptor. A platform that states neither an operating system nor a
+/// processor counts as none.
 fn stated<'de, D>(deserializer: D) -> Result<Option<Platform>, D::Error>
 where
     D: Deserializer<'de>,

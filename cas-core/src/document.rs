@@ -16,8 +16,8 @@ use crate::nulls::{null_is_default, optional_texts};
 #[serde(rename_all = "camelCase")]
 #[serde(expecting = "an object")]
 pub struct Manifest {
-    /// The version of the schema: 2 in a valid document, and if the document states none. It is
-    /// not checked.
+    /// The version of the schema, which is not checked. It is 2 in a valid document, and also if
+    /// the document states none.
     #[serde(default = "version", deserialize_with = "version_or_default")]
     pub schema_version: u32,
     /// The media type that the document states for itself, if any.
@@ -48,8 +48,8 @@ pub struct Manifest {
 #[serde(rename_all = "camelCase")]
 #[serde(expecting = "an object")]
 pub struct Index {
-    /// The version of the schema: 2 in a valid document, and if the document states none. It is
-    /// not checked.
+    /// The version of the schema, which is not checked. It is 2 in a valid document, and also if
+    /// the document states none.
     #[serde(default = "version", deserialize_with = "version_or_default")]
     pub schema_version: u32,
     /// The media type that the document states for itself, if any.

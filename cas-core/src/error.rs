@@ -22,7 +22,8 @@ pub enum ErrorKind {
     InvalidArgument,
     /// The state does not allow the operation now.
     FailedPrecondition,
-    /// An offset, size or count is outside its bound, or a bound of the system is reached.
+    /// An offset, size or count is outside its bound, or a limit of the system is reached, such as
+    /// the number of open files.
     OutOfRange,
     /// Stored or received bytes do not match their digest, size or format.
     Corrupt,
@@ -164,8 +165,8 @@ impl Error {
         self
     }
 
-    /// Adds what the subject is a part of, such as a layer or a directory. What the subject names
-    /// already is not named again.
+    /// Adds what the subject is a part of, such as a layer or a directory. The subject stays as it
+    /// is if its text ends with the text of `whole`, or the text of `whole` ends with it.
     #[must_use]
     pub fn within(mut self, whole: impl fmt::Display) -> Self {
         let whole = whole.to_string();
@@ -344,8 +345,8 @@ pub fn excerpt(text: &str) -> String {
     text.escape_debug().take(EXCERPT).collect()
 }
 
-/// Returns the error for data that a parser refuses. Its message is `what`, followed by that of the
-/// parser.
+/// Returns the error for data that a parser refuses. Its message is `what`, followed by the message
+/// of the parser.
 ///
 /// The message of a parser may repeat whole values of the data, so the middle of a long message is
 /// left out.

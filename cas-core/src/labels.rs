@@ -17,7 +17,7 @@ pub const GC: &str = "containerd.io/gc.";
 pub const GC_ROOT: &str = "containerd.io/gc.root";
 /// The prefix of a reference. The rest of the key names the kind of the target.
 pub const GC_REF: &str = "containerd.io/gc.ref.";
-/// Refers to a blob.
+/// A reference to a blob. The key may go on with `.` or `/` and any text.
 pub const GC_REF_CONTENT: &str = "containerd.io/gc.ref.content";
 /// The prefix of a back reference: the target keeps the thing that has the label. The rest of the
 /// key names the kind of the target.

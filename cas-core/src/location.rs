@@ -7,7 +7,8 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
-/// Where a store is: a scheme, a place, options, and the members of a composition.
+/// Where a store is: a scheme, a place such as a path or a bucket, options, and the members of a
+/// composition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Location {
     scheme: String,
@@ -30,10 +31,10 @@ impl Location {
         })
     }
 
-    /// Sets the place to `path` if the location does not name one.
+    /// Sets the place to `path` if the place is empty.
     ///
     /// # Errors
-    /// `InvalidArgument` if the location does not name one and the path is not UTF-8.
+    /// `InvalidArgument` if the place is empty and the path is not UTF-8.
     pub fn or_path(mut self, path: &Path) -> Result<Self> {
         if self.place.is_empty() {
             self.place = place(path)?;
@@ -189,7 +190,8 @@ impl Location {
     }
 }
 
-/// Returns a path as the place of a location. Another text would be another directory.
+/// Returns a path as the place of a location. A path that is not UTF-8 is refused, because its
+/// nearest text would name another directory.
 fn place(path: &Path) -> Result<String> {
     let text = path.to_str().ok_or_else(|| {
         Error::invalid("the path is not UTF-8; choose another")
@@ -207,7 +209,7 @@ fn is_scheme(text: &str) -> bool {
 /// Parses a size: bytes, or a whole number of KiB, MiB, GiB or TiB, as in `20GiB`. Returns bytes.
 ///
 /// # Errors
-/// `InvalidArgument`, also if it does not fit a `u64`.
+/// `InvalidArgument` for any other text, and for a size that does not fit a `u64`.
 pub fn parse_size(text: &str) -> Result<u64> {
     size(text).ok_or_else(|| {
         Error::invalid("expected bytes, or a number of KiB, MiB, GiB or TiB, as in 20GiB")

@@ -24,12 +24,12 @@ thread_local! {
     static MAY_BLOCK: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `work` on the pool, or on this thread if it may block. Returns its result.
+/// Runs `work` on the pool, or on this thread if this thread may block. Returns the result.
 ///
 /// Dropping the future does not stop work that was passed to the pool.
 ///
 /// # Errors
-/// Errors of `work`; `Internal` if it panicked.
+/// Errors of `work`; `Internal` if `work` panicked on the pool, or if the pool has no thread.
 pub async fn run<T, F>(work: F) -> Result<T>
 where
     T: Send + 'static,
@@ -127,8 +127,8 @@ fn panicked() -> Error {
     Error::internal("work on another thread panicked; please report it")
 }
 
-/// Runs `work` and returns its result. Until then, this thread is marked as one that may block, so
-/// that [`run`] runs inline.
+/// Runs `work` and returns its result. While `work` runs, this thread is marked as one that may
+/// block, so that [`run`] does its work on this thread, too.
 pub fn inline<T>(work: impl FnOnce() -> T) -> T {
     /// Restores the mark, even if `work` panics and the panic is caught further up.
     struct Before(bool);

@@ -5,7 +5,7 @@
 ///
 /// Calls come from several threads, and items overlap.
 pub trait Progress: Send + Sync {
-    /// Receives one event. It is called on the thread that does the work, so it must be quick.
+    /// Receives one event. The thread that does the work calls this method, so it must be quick.
     fn report(&self, event: Event<'_>);
 }
 

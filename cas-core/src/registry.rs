@@ -24,13 +24,14 @@ pub trait Opener: Send + Sync + 'static {
     /// Returns what its stores promise beyond the minimum.
     fn capabilities(&self) -> Capabilities;
 
-    /// Returns the laws that its stores do not keep, each with the reason.
+    /// Returns the laws (conformance tests) that its stores do not keep, each with the reason.
     fn gaps(&self) -> &'static [(&'static str, &'static str)];
 
     /// Opens the store at `location`, or creates it if there is none.
     ///
     /// # Errors
-    /// `FailedPrecondition` if something else is there; `Busy` if another process owns the store.
+    /// `FailedPrecondition` if something else is there; `Busy` if another process has the store
+    /// open and the store is not [`Shared`](crate::Capability::Shared).
     async fn open(&self, location: &Location) -> Result<Store>;
 
     /// Examines the files of the store at `location`. The store must not be open. If `repair` is
@@ -149,8 +150,9 @@ impl SnapshotterParts {
 /// The backends, compositions and snapshotters of a program. Each program makes its own, and none
 /// is global.
 ///
-/// A scheme may be registered once for a store and once for a snapshotter. If it is registered
-/// twice, [`Registry::check`] and every method that looks up an opener or opens a store fail.
+/// A scheme may be registered once for a store and once for a snapshotter. If two stores or two
+/// snapshotters have the same scheme, [`Registry::check`] and every method that looks up an opener
+/// or opens a store fail.
 #[derive(Default)]
 pub struct Registry {
     openers: Vec<Box<dyn Opener>>,

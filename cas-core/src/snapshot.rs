@@ -216,8 +216,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// its mounts.
     ///
     /// # Errors
-    /// `AlreadyExists` for `key`; `NotFound` for the parent; `InvalidArgument` if the parent is not
-    /// committed.
+    /// `AlreadyExists` if a snapshot has the key; `NotFound` if the parent does not exist;
+    /// `InvalidArgument` if the parent is not committed.
     async fn prepare(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>>;
 
     /// Makes the view `key`, empty or with the content of a committed parent. Returns its mounts.
@@ -229,22 +229,23 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// Returns the mounts of an active snapshot or a view.
     ///
     /// # Errors
-    /// `NotFound`; `FailedPrecondition` if it is committed.
+    /// `NotFound` if the snapshot does not exist; `FailedPrecondition` if it is committed.
     async fn mounts(&self, key: &str) -> Result<Vec<Mount>>;
 
     /// Turns the active snapshot `key` into the committed snapshot `name`. Afterwards `key` can be
     /// used again. The content is durable before this returns.
     ///
     /// # Errors
-    /// `NotFound`; `AlreadyExists` for `name`; `FailedPrecondition` if `key` is not active;
-    /// `InvalidArgument` if `options.parent` differs from an existing parent; `Unsupported` if
-    /// `options.parent` is given and the snapshotter does not rebase.
+    /// `NotFound` if `key` or `options.parent` does not exist; `AlreadyExists` if a snapshot has
+    /// the name; `FailedPrecondition` if `key` is not active; `InvalidArgument` if `options.parent`
+    /// differs from an existing parent or is not committed; `Unsupported` if `options.parent` is
+    /// given and the snapshotter does not rebase.
     async fn commit(&self, name: &str, key: &str, options: Commit) -> Result<()>;
 
     /// Removes a snapshot in any state.
     ///
     /// # Errors
-    /// `NotFound`; `FailedPrecondition` while it has children.
+    /// `NotFound` if the snapshot does not exist; `FailedPrecondition` while it has children.
     async fn remove(&self, key: &str) -> Result<()>;
 
     /// Removes a snapshot if it is still in the state `seen`. Returns false if it does not exist or
@@ -261,14 +262,15 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// snapshot.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` for a path other than `labels` or `labels.<key>`.
+    /// `NotFound` if the snapshot does not exist; `InvalidArgument` for a path other than `labels`
+    /// or `labels.<key>`.
     async fn update(&self, key: &str, labels: Labels, fieldpaths: &[&str]) -> Result<Info>;
 
     /// Returns the space that the snapshot takes, without its parents. It is measured while the
     /// snapshot is active, and fixed once it is committed.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound` if the snapshot does not exist; errors of the file system.
     async fn usage(&self, key: &str) -> Result<Usage>;
 
     /// Does the part of a commit that reads the files of the active snapshot `key`. The files must
@@ -276,7 +278,7 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// caller that syncs several snapshots can call this during the sync.
     ///
     /// # Errors
-    /// `NotFound`; `FailedPrecondition` if it is not active.
+    /// `NotFound` if the snapshot does not exist; `FailedPrecondition` if it is not active.
     async fn measure(&self, key: &str) -> Result<Usage> {
         self.usage(key).await
     }
@@ -290,19 +292,21 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// known is checked. With [`Depth::Bytes`], the call takes as long as reading all files.
     ///
     /// # Errors
-    /// `NotFound`; errors of the file system.
+    /// `NotFound` if the snapshot does not exist; errors of the file system.
     async fn check(&self, key: &str, depth: Depth) -> Result<Condition>;
 
     /// Gives the committed snapshot `key` the files of the active snapshot `by`, which has the same
     /// parent, and removes `by`. Existing mounts keep the old files.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` if the states or the parents are not as described.
+    /// `NotFound` if one of the two does not exist; `FailedPrecondition` if `by` is not active;
+    /// `InvalidArgument` if `key` is not committed, or if the parents differ.
     async fn replace(&self, key: &str, by: &str) -> Result<()>;
 
-    /// Returns the keys of the snapshots whose records do not parse, and of those whose chain of
-    /// parents is broken or circular, and an empty key if a record of the snapshotter itself is
-    /// damaged. If `remove` is set, removes these records, so that the others can be used.
+    /// Returns the keys of the snapshots with a damaged record: it does not parse, or the chain of
+    /// parents that it leads to is broken or circular. An empty key stands for a damaged record of
+    /// the snapshotter itself. If `remove` is set, removes the damaged records of snapshots and
+    /// corrects the record of the snapshotter, so that the other snapshots can be used.
     async fn damaged_records(&self, remove: bool) -> Result<Vec<String>>;
 
     /// Returns the space that each leftover takes. A leftover is what a killed process left behind

@@ -26,8 +26,8 @@ impl Store {
         self.images.owner()
     }
 
-    /// Returns the store as `owner` sees it: it lists only the names of `owner`, and claims every
-    /// blob that it stores or pins. Content is shared by all owners.
+    /// Returns the store, opened for `owner`: it lists only the names of `owner`, and each blob
+    /// that is stored or pinned through it gets a claim of `owner`. All owners share the content.
     ///
     /// # Errors
     /// `Denied` if the store is opened for another owner; `Unsupported` if its image store does not
@@ -54,7 +54,7 @@ impl Store {
     /// Returns whether the content of `descriptor` is in the store.
     ///
     /// # Errors
-    /// `Corrupt` if it is stored with another size.
+    /// `Corrupt` if it is stored with another size; errors of the store.
     pub async fn present(&self, descriptor: &Descriptor) -> Result<bool> {
         match self.content.stat(&descriptor.digest).await? {
             None => Ok(false),
@@ -69,10 +69,10 @@ impl Store {
         }
     }
 
-    /// Begins the ingest of a blob, with its digest as the key, or resumes it.
+    /// Begins the ingest of a blob, with the digest as the key, or resumes it. Returns its writer.
     ///
     /// # Errors
-    /// `Busy` while another writer has it open.
+    /// `Busy` while another writer has the ingest open; other errors of [`Writer::begin`].
     pub async fn writer(&self, descriptor: &Descriptor) -> Result<Writer> {
         let expected = Expected::exactly(descriptor.digest, descriptor.size);
         Writer::begin(&*self.content, &descriptor.digest.to_string(), expected).await

@@ -203,7 +203,7 @@ async fn a_label_without_a_meaning_is_refused() {
     let absent = Digest::sha256(b"absent");
     let error = label(&store, &absent, "a", "b").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    // What may still come may be referred to.
+    // A label may refer to content that is not in the store yet.
     let key = "containerd.io/gc.ref.content";
     label(&store, &blob, key, &absent.to_string())
         .await

@@ -16,7 +16,8 @@ use crate::store::Store;
 /// `application/octet-stream`.
 ///
 /// # Errors
-/// `NotFound` if the blob is not in the store; errors of the store.
+/// `NotFound` if the blob is not in the store; `Corrupt` if its record does not parse; errors of
+/// the store.
 pub async fn describe(store: &Store, digest: &Digest) -> Result<Descriptor> {
     let (stat, record) = find(store, digest).await?.ok_or_else(|| absent(digest))?;
     described(store, &stat, record.as_ref()).await
@@ -26,7 +27,7 @@ pub async fn describe(store: &Store, digest: &Digest) -> Result<Descriptor> {
 ///
 /// # Errors
 /// `NotFound` if the blob is not in the store; `InvalidArgument` if it is neither a manifest nor an
-/// index; errors of the store.
+/// index; `Corrupt` if its record does not parse; errors of the store.
 pub async fn document(store: &Store, digest: &Digest) -> Result<Descriptor> {
     let described = describe(store, digest).await?;
     if described.media_type.is_document() {

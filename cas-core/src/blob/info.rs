@@ -18,9 +18,9 @@ pub struct BlobInfo {
     pub digest: Digest,
     /// Its length in bytes. It never changes.
     pub size: u64,
-    /// Its media type, if it is recorded.
+    /// Its media type; `None` if none is recorded.
     pub media_type: Option<MediaType>,
-    /// Its labels.
+    /// Its labels; empty if it has no record.
     pub labels: Labels,
     /// When its record was made; `None` if it has none.
     pub created_at: Option<SystemTime>,

@@ -97,8 +97,8 @@ pub async fn list(store: &Store) -> Result<BlobList> {
                 false => Ok(Vec::new()),
             }
         };
-        // The next page is listed and the last one is joined on other threads, because many stores
-        // read records on this one.
+        // Other threads list the next page and join the previous one, because many stores read
+        // records on this thread.
         let joined = join(read.take(), store.owner());
         let records = records(store, after.as_ref(), &last, page.len());
         let (following, joined, records) = tokio::try_join!(next, joined, records)?;

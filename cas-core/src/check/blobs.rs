@@ -108,7 +108,8 @@ impl Checker<'_> {
         })
     }
 
-    /// Returns the media type of a blob without a record, or `None` if it is not a document.
+    /// Returns the media type of a blob without a record, or `None` if the blob is not an intact
+    /// document.
     async fn recognise(&self, stat: &Stat) -> Result<Option<MediaType>> {
         if stat.size > limit::DOCUMENT_READ {
             return Ok(None);

@@ -11,7 +11,8 @@ use serde::Serialize;
 pub enum Problem {
     /// A database or a file of the store does not open or parse.
     StoreDamaged,
-    /// Rows of a database cannot be read. A repair loses them, and perhaps names.
+    /// Rows of a database cannot be read. A repair copies all other rows to a new database. Names
+    /// in the unreadable rows are lost.
     DatabaseDamaged,
     /// A record does not parse.
     RecordDamaged,

@@ -90,8 +90,8 @@ impl Checker<'_> {
         }
     }
 
-    /// Checks a blob that an image needs. Returns the blobs that it lists and that the image needs
-    /// too.
+    /// Checks a blob that an image needs. Returns those children of the blob that the image also
+    /// needs.
     async fn check_use(&mut self, blob: &Use) -> Result<Vec<Use>> {
         let descriptor = &blob.descriptor;
         self.uses.insert(descriptor.digest, blob.clone());

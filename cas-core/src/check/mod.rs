@@ -50,7 +50,7 @@ pub const RECOVERED: &str = "recovered";
 /// found. Other jobs may use the store meanwhile.
 ///
 /// # Errors
-/// Errors of the store. A damaged resource is a finding instead.
+/// Errors of the store and of the snapshotters. A damaged resource is a finding instead.
 pub async fn check(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],

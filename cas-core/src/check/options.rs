@@ -11,8 +11,8 @@ use crate::progress::{Progress, Silent};
 use crate::snapshot::Snapshotter;
 use crate::transfer::Fetcher;
 
-/// Which blobs are read and hashed. The documents of images always are. The same part of the
-/// snapshots is read.
+/// Which blobs are read and hashed, and the files of which snapshots are read. The documents of
+/// images are always read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReadData {
     /// None.
@@ -20,15 +20,16 @@ pub enum ReadData {
     Nothing,
     /// All.
     All,
-    /// One of several disjoint parts, which together contain all blobs.
+    /// One of several disjoint parts, which together contain all blobs and snapshots.
     Part {
-        /// Which part, from 1.
+        /// The number of the part, from 1 to `of`.
         number: u64,
         /// How many parts there are.
         of: u64,
     },
-    /// Blobs with at least this percentage of all bytes, beginning after the last blob of the
-    /// previous check. Repeated checks thus read all blobs in turn.
+    /// Blobs with at least this percentage of all bytes (1 to 100), beginning after the last blob
+    /// that the previous check read. Repeated checks thus read all blobs in turn. The same goes for
+    /// snapshots.
     Percent(u8),
 }
 
@@ -36,7 +37,7 @@ impl ReadData {
     /// Parses `all`, a part as in `2/7`, or a percentage as in `5%`.
     ///
     /// # Errors
-    /// `InvalidArgument`.
+    /// `InvalidArgument` for any other text.
     pub fn parse(text: &str) -> Result<Self> {
         let fail = || {
             Error::invalid("expected `all`, a part as in 2/7, or a percentage as in 5%")
@@ -66,7 +67,7 @@ impl ReadData {
 /// second.
 ///
 /// # Errors
-/// `InvalidArgument`, also for 0.
+/// `InvalidArgument` for 0 and for any other text.
 pub fn parse_rate(text: &str) -> Result<u64> {
     size(text).filter(|bytes| *bytes > 0).ok_or_else(|| {
         Error::invalid("expected bytes per second, or a number of KiB to TiB, as in 50MiB")
@@ -78,15 +79,15 @@ pub fn parse_rate(text: &str) -> Result<u64> {
 /// Where a repair gets the bytes of a blob.
 #[async_trait]
 pub trait Sources: Send + Sync {
-    /// Returns the places that may have the content of the image `name`, or of any image if it is
-    /// `None`, best first.
+    /// Returns the sources that may have the blobs of the image `name`, best first. If `name` is
+    /// `None`, returns the sources that may have the blobs of any image.
     ///
     /// # Errors
-    /// Errors of connecting to a place, if there is only one.
+    /// Errors of connecting to a source, if there is only one source.
     async fn of(&self, name: Option<&Reference>) -> Result<Vec<Arc<dyn Fetcher>>>;
 }
 
-/// The sources of a repair that has none.
+/// [`Sources`] without any source, for a repair that fetches no blobs.
 pub struct NoSources;
 
 #[async_trait]
@@ -99,8 +100,8 @@ impl Sources for NoSources {
 /// Unpacks the layer of a committed snapshot again.
 #[async_trait]
 pub trait Rebuilder: Send + Sync {
-    /// Gives the committed snapshot `key` the files of its layer again. Existing mounts keep the
-    /// old files.
+    /// Replaces the files of the committed snapshot `key` by unpacking its layer again. Existing
+    /// mounts keep the old files.
     ///
     /// # Errors
     /// `NotFound` if no image in the store has the layer; errors of the snapshotter.
@@ -117,7 +118,7 @@ pub struct Repair<'a> {
 
 /// What is checked, and whether it is repaired.
 pub struct CheckOptions<'a> {
-    /// Which blobs are read.
+    /// Which blobs and snapshots are read.
     pub read_data: ReadData,
     /// Whether reading goes on where an interrupted check stopped. A few blobs are read again.
     pub resume: bool,
@@ -129,7 +130,7 @@ pub struct CheckOptions<'a> {
     pub names_lost: bool,
     /// How damage is repaired. By default, it is only reported.
     pub repair: Option<Repair<'a>>,
-    /// Receives the progress of each blob that is read.
+    /// Receives the progress of each blob and each snapshot that is read.
     pub progress: Arc<dyn Progress>,
 }
 

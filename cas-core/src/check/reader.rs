@@ -33,7 +33,7 @@ impl Reading {
         Self::begin_of(String::new(), store, options).await
     }
 
-    /// Begins with the snapshots of a snapshotter, whose digests are those of their keys.
+    /// Begins to read the snapshots of a snapshotter. The digest of the key stands for a snapshot.
     pub(super) async fn begin_snapshots(
         snapshotter: &str,
         store: &Store,

@@ -18,7 +18,7 @@ impl Checker<'_> {
                     let has_ended = begun.offset() < ingest.offset;
                     drop(begun);
                     if has_ended {
-                        // Its job ended since it was listed, so `begin` has made another ingest.
+                        // Its job ended after the ingest was listed, so `begin` has made another.
                         discard_unless_open(content, &ingest.key).await?;
                     }
                     has_ended

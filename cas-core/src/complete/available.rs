@@ -21,8 +21,9 @@ pub struct Available<'a> {
 }
 
 impl<'a> Available<'a> {
-    /// Finds what the store has of the images below `roots`. `progress` receives a warning for
-    /// everything that is left out.
+    /// Returns the parts of the images below `roots` that the store has.
+    /// [`children`](Self::children) later sends `progress` a warning for each part that is left
+    /// out.
     ///
     /// # Errors
     /// `NotFound` if a root is an index, and none of its manifests is complete; errors of
@@ -52,8 +53,8 @@ impl<'a> Available<'a> {
         })
     }
 
-    /// Returns the children of a descriptor, without those that are left out. A child that was lost
-    /// is among them.
+    /// Returns the children of a descriptor, without those that are left out. A child that was
+    /// stored and then lost is not left out, although the store does not have it.
     ///
     /// # Errors
     /// Errors of [`dispatch::children`] and of the store.
@@ -78,10 +79,10 @@ impl<'a> Available<'a> {
         Ok(kept)
     }
 
-    /// Returns whether the bytes are in the store or in the descriptor.
+    /// Returns whether the bytes of a blob are in the store or in the descriptor itself.
     ///
     /// # Errors
-    /// `Corrupt` if they are stored with another size.
+    /// `Corrupt` if the stored blob has another size; errors of the store.
     pub async fn has(&self, descriptor: &Descriptor) -> Result<bool> {
         Ok(descriptor.data.is_some() || self.store.present(descriptor).await?)
     }

@@ -33,7 +33,8 @@ pub struct Completeness {
     /// The first blob that the image needs and the store does not have; `None` if nothing is
     /// missing. An index needs one of its manifests, and everything that this manifest needs.
     pub missing: Option<Digest>,
-    /// The children of indexes that are not in the store, or that need a blob that is not in it.
+    /// The children of indexes that are not complete: the store lacks the child, or a blob that the
+    /// child needs.
     pub left_out: BTreeSet<Digest>,
 }
 
@@ -148,9 +149,9 @@ fn judge(parts: HashMap<Digest, Part>, root: Digest) -> Completeness {
 /// Corrects the records of all indexes, once in the life of a store.
 ///
 /// In earlier releases, a failed pull or import left wrong records: a manifest of an index counted
-/// as stored, although it or something that it needs was missing. Such manifests are recorded as
-/// absent, and so are those that were lost before. From then on, a manifest that is missing and not
-/// recorded as absent was lost.
+/// as stored, although it or something that it needs was missing. This function records such
+/// manifests as absent, and also those that were lost before. From then on, a manifest that is
+/// missing and not recorded as absent was lost.
 ///
 /// # Errors
 /// Errors of the store.
@@ -183,7 +184,8 @@ pub(crate) async fn correct_indexes(store: &Store) -> Result<()> {
 /// Records manifests of an index as absent if they are not complete.
 async fn correct_index(store: &Store, index: &Descriptor) -> Result<()> {
     // A job that completes a manifest of this index changes the record last. If it does so before
-    // the commit below, the commit fails. If it does so afterwards, it clears the mark.
+    // the commit below, the commit fails. If it does so afterwards, the job itself removes the
+    // manifest from `absent`.
     let Some((mut record, revision)) = store.blobs().load(&index.digest).await? else {
         return Ok(());
     };

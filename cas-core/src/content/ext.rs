@@ -47,7 +47,7 @@ pub trait ContentExt: ContentStore {
     /// If the bytes are damaged, the result differs from `digest`.
     ///
     /// # Errors
-    /// Errors of the store; `Corrupt` if it finds the damage itself.
+    /// Errors of the store; `Corrupt` if the store itself finds the damage.
     async fn hash(&self, digest: &Digest) -> Result<Option<Digest>> {
         let Some(reader) = self.open(digest).await? else {
             return Ok(None);
@@ -88,7 +88,7 @@ pub trait ContentExt: ContentStore {
     ///
     /// # Errors
     /// `NotFound` if the store does not have it; `Corrupt` if its size or digest differs;
-    /// `OutOfRange` if it is too large.
+    /// `OutOfRange` if it is too large; errors of the store.
     async fn fetch(&self, descriptor: &Descriptor) -> Result<Bytes> {
         fetch(self, descriptor)
             .await
@@ -126,7 +126,8 @@ pub trait ContentExt: ContentStore {
     /// Copies and verifies a blob from another store. Returns its size.
     ///
     /// # Errors
-    /// `NotFound` if `from` does not have the blob; `Corrupt` if it is damaged there.
+    /// `NotFound` if `from` does not have the blob; `Corrupt` if it is damaged there; errors of
+    /// both stores.
     async fn copy_from(&self, from: &dyn ContentStore, digest: &Digest) -> Result<u64> {
         let reader = from.open(digest).await?.ok_or_else(|| {
             Error::not_found("no such blob in the store; check the digest")

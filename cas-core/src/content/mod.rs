@@ -204,9 +204,9 @@ pub trait BlobReader: Send + Sync {
         None
     }
 
-    /// Returns where the file of the blob was when it was opened, if the store keeps it as one and
-    /// the path is known. A program that writes to the file damages the store. A collection may
-    /// remove the file.
+    /// Returns the path that the file of the blob had when the reader was opened. Returns `None` if
+    /// the store does not keep the blob as a file, or if the path is not known. A program that
+    /// writes to the file damages the store. A collection may remove the file.
     fn path(&self) -> Option<PathBuf> {
         None
     }
@@ -263,7 +263,7 @@ pub trait Ingest: Send {
 /// Checks the key of an ingest: 1 to [`limit::KEY`] bytes, no control characters.
 ///
 /// # Errors
-/// `InvalidArgument`.
+/// `InvalidArgument` for any other key.
 pub fn check_key(key: &str) -> Result<()> {
     if key.is_empty() || key.len() > limit::KEY || key.chars().any(char::is_control) {
         return Err(Error::invalid(format!(

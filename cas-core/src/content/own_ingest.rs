@@ -26,8 +26,8 @@ impl OwnIngest {
         Self::of(content, unique::key(purpose))
     }
 
-    /// Returns the value for the ingest `key`, which the caller has open. Other jobs may wait for
-    /// this key. If one of them has it open, the ingest is not discarded.
+    /// Returns an `OwnIngest` for the ingest `key`, which the caller has open. Other jobs may wait
+    /// for this key. If one of them has it open, the ingest is not discarded.
     pub fn of(content: &Arc<dyn ContentStore>, key: impl Into<String>) -> Self {
         OwnIngest {
             content: Arc::clone(content),

@@ -63,7 +63,7 @@ impl Expected {
         match self.digest {
             // The operation's subject, which a message has in front of it, is the expected digest.
             Some(expected) if expected != *digest => Err(Error::corrupt(format!(
-                "expected other bytes, found those of {digest}"
+                "expected other bytes, found bytes with the digest {digest}"
             ))),
             _ => Ok(()),
         }
@@ -178,8 +178,8 @@ impl Writer {
     /// Appends `data`. Hashing may finish after this returns.
     ///
     /// # Errors
-    /// `Corrupt` if there are more bytes than expected; errors of the store, after which the writer
-    /// accepts no more bytes.
+    /// `Corrupt` if there are more bytes than expected; `FailedPrecondition` after a failed write;
+    /// errors of the store, after which the writer accepts no more bytes.
     pub async fn write(&mut self, data: Bytes) -> Result<()> {
         self.check_room(data.len() as u64)?;
         let hashing = self.hashing.take().ok_or_else(poisoned)?;
@@ -283,8 +283,9 @@ impl Writer {
     /// was committed.
     ///
     /// # Errors
-    /// `Corrupt` if the digest or size is not the expected one; the ingest is then kept, because a
-    /// caller that expects these bytes can still commit it. Errors of the store.
+    /// `Corrupt` if the digest or the size is not the expected one; the ingest then stays, because
+    /// a caller that expects these bytes can still commit it. `FailedPrecondition` after a failed
+    /// write; errors of the store.
     pub async fn commit(mut self, batch: &Batch, durability: Durability) -> Result<Committed> {
         let verified = self.verify().await?;
         let Verified { digest, size, .. } = verified;

@@ -68,8 +68,8 @@ impl Digest {
         Some(Digest { algorithm, bytes })
     }
 
-    /// Reads a digest whose algorithm may be left out: 64 digits are those of SHA-256, 128 those of
-    /// SHA-512.
+    /// Parses a digest whose algorithm may be left out. Without it, 64 digits mean SHA-256, and 128
+    /// digits mean SHA-512. Returns the digest.
     ///
     /// # Errors
     /// `InvalidArgument` for anything else.

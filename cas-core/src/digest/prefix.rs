@@ -31,7 +31,7 @@ impl DigestPrefix {
         &self.hex
     }
 
-    /// Returns, for each algorithm that is possible, the first digest that begins with this prefix.
+    /// Returns the lowest digest that begins with this prefix, for each algorithm that it can have.
     pub fn first(&self) -> Vec<Digest> {
         let algorithms = Algorithm::ALL.into_iter();
         let algorithms = algorithms.filter(|one| self.algorithm.is_none_or(|own| own == *one));

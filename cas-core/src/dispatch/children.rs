@@ -12,8 +12,8 @@ use crate::digest::Digest;
 use crate::document::Document;
 use crate::error::{Error, Result};
 
-/// Returns a whole small blob, from the data embedded in its descriptor or else from the store. It
-/// is checked against the descriptor either way.
+/// Returns a whole small blob, from the data embedded in its descriptor or else from the store. In
+/// both cases, the bytes are checked against the descriptor.
 ///
 /// # Errors
 /// Errors of [`ContentExt::fetch`]; `Corrupt` if the embedded data does not match the descriptor.
@@ -35,13 +35,13 @@ fn embedded(text: &str, descriptor: &Descriptor) -> Result<Bytes> {
     if data.len() as u64 != descriptor.size {
         let (expected, found) = (descriptor.size, data.len());
         return Err(Error::corrupt(format!(
-            "expected {expected} bytes, found {found}"
+            "expected {expected} bytes, found {found}; build the image again"
         )));
     }
     let found = Digest::of(descriptor.digest.algorithm(), &data);
     if found != descriptor.digest {
         return Err(Error::corrupt(format!(
-            "the embedded data hashes to {found}"
+            "the embedded data hashes to {found}; build the image again"
         )));
     }
     Ok(data.into())

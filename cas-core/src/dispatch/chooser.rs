@@ -61,8 +61,8 @@ impl Chooser {
         matches
     }
 
-    /// Returns the other platforms that were offered, in words. The error for a platform that was
-    /// not found uses them.
+    /// Returns a clause that names the other platforms that were offered, as in `it has:
+    /// linux/arm64`. It is a part of the error for a platform that was not found.
     pub fn others(&self) -> String {
         let found = |platform: &&Platform| {
             let only = self.only.as_ref();

@@ -16,9 +16,9 @@ const MAX_PATHS: usize = 100;
 /// A path from a gc root to a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RootPath {
-    /// Why the first step is kept.
+    /// Why the first resource of the path is a gc root.
     pub reason: Reason,
-    /// The resources on the path. The last one is the resource itself.
+    /// The resources on the path, from the gc root to the resource itself.
     pub steps: Vec<Resource>,
 }
 
@@ -36,7 +36,7 @@ pub struct Explanation {
 /// Returns why a collection at the time `now` would keep `resource`.
 ///
 /// # Errors
-/// `NotFound` if the store has no record of the resource and nothing refers to it; otherwise as
+/// `NotFound` if the store has no record of the resource and nothing refers to it; errors of
 /// [`collect`](super::collect).
 pub async fn explain(
     store: &Store,

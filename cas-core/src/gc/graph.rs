@@ -31,7 +31,7 @@ pub enum Reason {
     Label,
     /// It was stored or begun without a lease a short time ago.
     Young {
-        /// Until when this keeps it.
+        /// When this reason ends.
         until: SystemTime,
     },
 }

@@ -97,7 +97,7 @@ pub(crate) fn referenced_content(labels: &Labels) -> impl Iterator<Item = Digest
 /// does not go unnoticed.
 ///
 /// # Errors
-/// `InvalidArgument`.
+/// `InvalidArgument` for a gc label without a meaning on a blob.
 pub(crate) fn check_meaning(labels: &Labels) -> Result<()> {
     for (key, value) in labels.iter().filter(|(key, _)| key.starts_with(GC)) {
         let effects = read(key, value);

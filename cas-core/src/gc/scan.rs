@@ -257,7 +257,7 @@ impl Scan {
 }
 
 /// Returns the leases that have not expired. An expired lease is deleted by compare-and-swap before
-/// it is ignored, so that either this or a concurrent renewal by its job fails.
+/// it is ignored, so that either this deletion or a concurrent renewal by its job fails.
 pub(crate) async fn live_leases(
     store: &Store,
     now: SystemTime,

@@ -30,8 +30,8 @@ pub(super) struct Unreachable {
 }
 
 impl Unreachable {
-    /// Selects what no root of a scan reaches. `snapshotters` are the names of the numbered
-    /// snapshotters.
+    /// Selects what no root of a scan reaches. `snapshotters` has the names of the snapshotters, by
+    /// their numbers in the scan.
     pub(super) fn of(found: Scan, snapshotters: &[&str], now: SystemTime) -> Self {
         let Scan {
             mut blobs,

@@ -75,11 +75,12 @@ impl Marks {
 
 impl ImageConfig {
     /// Returns the configuration of an image, or `None` if `data` is something else, such as the
-    /// configuration of an artifact. Docker wrote configurations of other types in 2015 and 2016,
-    /// so unless the type is that of a configuration, the content decides.
+    /// configuration of an artifact. Docker gave configurations other types in 2015 and 2016. So if
+    /// the type is not that of a configuration, the content decides.
     ///
     /// # Errors
-    /// `Corrupt` if the type is that of a configuration, and the content is not one.
+    /// `Corrupt` if the type or the content is that of a configuration, but `data` does not parse
+    /// as one.
     pub fn recognise(media_type: &MediaType, data: &[u8]) -> Result<Option<Self>> {
         if media_type.is_config() {
             return Self::parse(data).map(Some);
@@ -176,8 +177,8 @@ pub async fn rootfs(content: &dyn ContentStore, config: &Descriptor) -> Result<V
 ///
 /// # Errors
 /// `Corrupt` if the manifest and the configuration do not list the same number of layers, or the
-/// root file system is not of type `layers`; `Unsupported` if that is because the layers are those
-/// of an artifact.
+/// root file system is not of type `layers`. The error is `Unsupported` instead if a layer has the
+/// type of an artifact.
 pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descriptor, Digest)>> {
     let wrong = |why: String| {
         let mut layers = manifest.layers.iter();
@@ -205,8 +206,8 @@ pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descript
     Ok(layers.zip(config.diff_ids.iter().copied()).collect())
 }
 
-/// Returns the error for a blob that is listed as a layer and is not the archive of one. `found`
-/// says what it is.
+/// Returns the error for a blob that is listed as a layer, but is not the archive of a layer.
+/// `found` says what the blob is.
 pub fn not_a_layer(blob: &Descriptor, found: &str) -> Error {
     let media_type = &blob.media_type;
     let advice = if media_type.may_be_layer() {

@@ -33,7 +33,8 @@ const PIECE: usize = 1 << 20;
 /// # Errors
 /// `NotFound` if the layer is not in the store; `Unsupported` if the layer has no label and its
 /// type is not that of a layer, or it is wrapped, as by encryption; `Corrupt` if the blob does not
-/// match the descriptor; `OutOfRange` for more than [`limit::LAYER`] bytes; errors of `decompress`.
+/// match the descriptor; `OutOfRange` if the layer decompresses to more than [`limit::LAYER`]
+/// bytes; errors of `decompress` and of the store.
 pub async fn diff_id<C>(store: &Store, layer: &Descriptor, decompress: C) -> Result<Digest>
 where
     C: FnOnce(DiffCompression, Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>>
@@ -54,7 +55,8 @@ where
     let compression = stated?;
     if is_wrapped {
         return Err(Error::unsupported(format!(
-            "cannot compute the diff id of a layer of type {media_type:.200}: unwrap the layer first",
+            "cannot compute the diff id of a layer of type {media_type:.200}; decrypt or unwrap \
+             the layer first",
         ))
         .operation("diff id")
         .subject(layer.digest));

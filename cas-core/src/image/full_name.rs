@@ -104,7 +104,7 @@ impl FullName {
         }
         match repository.strip_prefix(OFFICIAL) {
             Some(rest) if !rest.contains('/') => rest.to_owned(),
-            // Without the host, the first part would be taken for one.
+            // Without the host, the first part would be taken for a host.
             _ if is_host_like(repository.split('/').next().unwrap_or_default()) => {
                 format!("{host}/{repository}")
             }

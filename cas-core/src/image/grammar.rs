@@ -43,7 +43,8 @@ pub(super) fn check(host: &str, repository: &str, tag: Option<&str>) -> Result<(
     }
     if tag.is_some_and(|tag| !is_tag(tag)) {
         return refused(format!(
-            "expected a tag of a letter, a digit or _, then at most {} of these, . and -",
+            "expected a tag that begins with a letter, a digit or _, and goes on with at most {} \
+             letters, digits, or characters of . _ -",
             limit::TAG - 1
         ));
     }
@@ -52,7 +53,7 @@ pub(super) fn check(host: &str, repository: &str, tag: Option<&str>) -> Result<(
     let is_id = short.len() == 64 && short.bytes().all(|byte| byte.is_ascii_hexdigit());
     if host == HUB && (is_algorithm || is_id && tag.is_none()) {
         return refused(
-            "it reads like a digest, which only finds stored images; use a name".into(),
+            "it looks like a digest, which only finds images in the store; use a name".into(),
         );
     }
     Ok(())
@@ -69,7 +70,7 @@ fn is_host(host: &str) -> bool {
         .strip_prefix('[')
         .and_then(|name| name.strip_suffix(']'));
     let named = match address {
-        // Docker takes no address that ends in the dotted form of IPv4.
+        // Docker refuses an address that ends in the dotted form of IPv4.
         Some(address) => !address.contains('.') && address.parse::<Ipv6Addr>().is_ok(),
         None => name.split('.').all(is_label),
     };

@@ -47,7 +47,7 @@ use crate::owner::Owner;
 pub struct Image {
     /// The name.
     pub name: Reference,
-    /// The owner of the name, if it has one. It never changes.
+    /// The owner of the name, if there is one. A name never changes its owner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Owner>,
     /// Labels of the name. None are inherited from the content.
@@ -133,8 +133,8 @@ pub trait ImageStore: Send + Sync + 'static {
         Ok(images.into_iter().map(Root::from).collect())
     }
 
-    /// Creates a name. The store sets its times, and its owner if the store is opened for one.
-    /// Returns the image as stored.
+    /// Creates a name. The store sets the times of the image. If the store is opened for an owner,
+    /// the name belongs to this owner. Returns the image as stored.
     ///
     /// # Errors
     /// `AlreadyExists` if the name exists; `InvalidArgument` as for [`fieldpath::check_image`].
@@ -154,7 +154,8 @@ pub trait ImageStore: Send + Sync + 'static {
     /// removed. Returns the image as stored.
     ///
     /// # Errors
-    /// `Conflict` if the name refers to something else; `NotFound` if it does not exist.
+    /// `Conflict` if the name refers to something else; `NotFound` if it does not exist;
+    /// `InvalidArgument` as for [`fieldpath::check_image`].
     async fn compare_and_swap(&self, expected: &Descriptor, image: Image) -> Result<Image>;
 
     /// Deletes a name, if it refers to `target` or no `target` is given.
@@ -163,8 +164,8 @@ pub trait ImageStore: Send + Sync + 'static {
     /// `NotFound` if the name does not exist or refers to something else.
     async fn delete(&self, name: &Reference, target: Option<&Descriptor>) -> Result<()>;
 
-    /// Deletes the names of `seen` that are still as they were when `seen` was read. Returns the
-    /// deleted ones. If this fails, some of the names may be deleted.
+    /// Deletes the names of those images in `seen` that have not changed since `seen` was read.
+    /// Returns the deleted names. If this fails, some of the names may be deleted.
     ///
     /// # Errors
     /// `Denied` for a name of another owner; errors of the store.
@@ -182,8 +183,8 @@ pub trait ImageStore: Send + Sync + 'static {
         Ok(deleted)
     }
 
-    /// Removes what killed processes have left of names that do not exist. Every collection calls
-    /// this.
+    /// Removes what killed processes have left of names that do not exist. A collection of a whole
+    /// store calls this.
     async fn cleanup(&self) -> Result<()> {
         Ok(())
     }

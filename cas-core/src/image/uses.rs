@@ -172,7 +172,7 @@ impl Drop for Uses {
             let _ = parts.write(times).await;
             drop((parts, ended));
         });
-        // A store with one owner must be free for others when its last handle is dropped.
+        // A store that only one process can open must be closed when its last handle is dropped.
         if has_one_owner {
             let _ = end.recv();
         }

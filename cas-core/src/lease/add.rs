@@ -13,7 +13,8 @@ use crate::store::Store;
 ///
 /// # Errors
 /// `NotFound` if the lease, the resource, or something that the resource refers to is missing;
-/// `Unsupported` for a snapshot of a snapshotter that is not in `snapshotters`.
+/// `Unsupported` for a snapshot of a snapshotter that is not in `snapshotters`; `InvalidArgument`
+/// for a name that does not parse; errors of the stores.
 pub async fn add_to_lease(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],
@@ -47,7 +48,8 @@ async fn pin(
                 .iter()
                 .find(|known| known.name() == snapshotter);
             let known = known.ok_or_else(|| {
-                Error::unsupported("unknown snapshotter; name an open one").subject(snapshotter)
+                Error::unsupported("unknown snapshotter; name one that is open")
+                    .subject(snapshotter)
             })?;
             let keys = std::slice::from_ref(key);
             guard.pin_snapshots(snapshotter, keys).await?;

@@ -22,9 +22,10 @@ use crate::store::Store;
 ///
 /// # Errors
 /// `NotFound` if the blob is not in the store, or something that a label would keep was lost;
-/// `InvalidArgument` for labels that exceed their bounds, and for labels of garbage collection
-/// that have no meaning on a blob; `Denied` if the store is opened for an owner and only others
-/// claim the blob; errors of the records store.
+/// `InvalidArgument` for a key that is empty or has blanks or control characters, for labels that
+/// exceed their bounds, and for labels of garbage collection that have no meaning on a blob;
+/// `Denied` if the store is opened for an owner and only other owners claim the blob; errors of the
+/// store.
 pub async fn change_labels(
     store: &Store,
     digest: &Digest,
@@ -136,11 +137,12 @@ async fn apply(
     Ok(written.labels)
 }
 
-/// Checks that an owner may label a blob: nobody claims it, or they do.
+/// Checks that `owner` may label a blob: no owner claims the blob, or `owner` does.
 fn check_claim(record: &BlobRecord, owner: Option<&Owner>) -> Result<()> {
     match owner {
         Some(owner) if !record.owners.is_empty() && !record.owners.contains(owner) => {
-            let why = format!("only others claim the blob; {owner} must store or pin it first");
+            let why =
+                format!("only other owners claim the blob; {owner} must store or pin it first");
             Err(Error::new(ErrorKind::Denied, why))
         }
         _ => Ok(()),

@@ -155,8 +155,7 @@ impl LeaseGuard {
     }
 
     /// Returns the image that a name had before, or `None` if there was none or a part of it is
-    /// gone. After an error that says neither, the image is returned, so that the user does not
-    /// lose the name.
+    /// gone. After any other error, the image is returned, so that the user does not lose the name.
     async fn restorable(&self, before: Option<Image>) -> Option<Image> {
         let before = before?;
         match self.pin_tree(&before.target).await {

@@ -37,7 +37,8 @@ impl Store {
         publish::publish(self, None, writer, &blob, durability).await
     }
 
-    /// Stores a small blob and its record. If it is a document, its children are recorded.
+    /// Stores a small blob and its record. If it is a document, its children are recorded. The blob
+    /// is kept for a day.
     ///
     /// # Errors
     /// As [`Store::publish`]; `Corrupt` if `data` is a document that does not parse, or if it does

@@ -22,9 +22,9 @@ impl LeaseGuard {
         self.pin_below(root, Absent::Skip).await
     }
 
-    /// As [`LeaseGuard::pin_tree`], but a child that is recorded as absent, and that was stored
-    /// since, is pinned, and recorded as stored. A job calls this to name an image whose blobs
-    /// others have stored one by one.
+    /// As [`LeaseGuard::pin_tree`], but also pins each child that is recorded as absent and was
+    /// stored since, and records the child as stored. A job calls this to name an image whose blobs
+    /// other jobs have stored one by one.
     ///
     /// # Errors
     /// As [`LeaseGuard::pin_tree`].
@@ -94,8 +94,8 @@ impl LeaseGuard {
         Ok(listed)
     }
 
-    /// Reads a document, and records its children: those that are in the store, and those that are
-    /// not. Returns those that are in the store, or were lost since they were recorded as stored.
+    /// Reads a document, and records which of its children are in the store. Returns these
+    /// children, and the children that were lost since they were recorded as stored.
     async fn read(&self, own: &Descriptor, record: &BlobRecord) -> Result<Vec<Child>> {
         let children = dispatch::children(&*self.store.content, own).await?;
         let mut blob = BlobRef::of(own, Vec::new());

@@ -16,7 +16,7 @@ use crate::labels::{Labels, check_labels};
 use crate::media_type::MediaType;
 use crate::owner::Owner;
 
-/// What a store knows about a blob. It is written when the bytes are published, or before.
+/// What a store knows about a blob. The record is written when the bytes are published, or before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobRecord {
     /// Length in bytes.
@@ -150,8 +150,9 @@ impl Blobs {
     /// with `None` for a blob without a record. Returns the record as written.
     ///
     /// # Errors
-    /// Errors of `change`; `NotFound` if the blob is being collected; `Conflict` if every attempt
-    /// lost against another writer.
+    /// Errors of `change`; `NotFound` if the blob is being collected; `InvalidArgument` for labels
+    /// that exceed their bounds; `Conflict` if every attempt lost against another writer; errors of
+    /// the store.
     pub async fn update<F>(&self, digest: &Digest, change: F) -> Result<BlobRecord>
     where
         F: Fn(Option<BlobRecord>) -> Result<BlobRecord> + Send + Sync,

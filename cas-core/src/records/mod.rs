@@ -41,7 +41,7 @@ pub enum Table {
     Snapshots,
     /// Leases, by id.
     Leases,
-    /// Notes, by room and key.
+    /// Notes, by room (their namespace) and key.
     Notes,
 }
 
@@ -121,8 +121,8 @@ pub struct Change {
 
 /// Changes that are applied in order.
 ///
-/// Put a record before those that refer to it, and names last: if the store is not
-/// [`Atomic`](crate::Capability::Atomic), a crash may leave only the first of the changes.
+/// Put a record before the records that refer to it, and names last: if the store is not
+/// [`Atomic`](crate::Capability::Atomic), a crash may interrupt the batch after any change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     changes: Arc<Vec<Change>>,
@@ -155,13 +155,13 @@ impl Batch {
         });
     }
 
-    /// Marks the batch as freeing space, now or later. A batch of tombstones is an example.
+    /// Marks the batch as freeing space, now or later, as a batch does that writes tombstones.
     pub fn set_reclaims(&mut self) {
         self.reclaims = true;
     }
 
-    /// Returns whether the batch deletes a record, or is marked as freeing space. On a full disk
-    /// such a batch may use what a store has reserved.
+    /// Returns whether the batch deletes a record, or is marked as freeing space. On a full disk,
+    /// such a batch may use the space that a store has reserved.
     pub fn reclaims(&self) -> bool {
         let deletes = |change: &Change| change.value.is_none();
         self.reclaims || self.changes.iter().any(deletes)

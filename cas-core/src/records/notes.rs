@@ -58,7 +58,7 @@ impl Notes {
     /// # Errors
     /// `Conflict` if the note is not in the expected state; `InvalidArgument` if the key is empty,
     /// contains control characters or, as `room/key`, is longer than [`limit::KEY`] bytes;
-    /// `OutOfRange` if the value exceeds [`limit::NOTE`].
+    /// `OutOfRange` if the value is larger than [`limit::NOTE`] bytes; errors of the store.
     pub async fn put(&self, key: &str, value: Bytes, expect: Expect) -> Result<()> {
         let mut batch = Batch::new();
         self.put_in(&mut batch, key, value, expect)?;

@@ -135,7 +135,7 @@ async fn records_that_claim_too_much_are_corrected_once() {
         assert_eq!(pin().await, Ok(()));
         assert_absent_is_what_was_never_pulled(&to, &root).await;
     }
-    // What is missing from now on was lost, and that is not forgotten.
+    // A blob that is missing from now on was lost, and must not be recorded as absent.
     claim_all().await;
     collect(&to, &[], &GcOptions::default()).await.unwrap();
     assert_eq!(pin().await, Err(ErrorKind::NotFound));

@@ -1,4 +1,4 @@
-//! The URL of the composition: `by-size:///place?small=SCHEME&large=SCHEME&threshold=64KiB`.
+//! The URL of the composition: `by-size:///PATH?small=SCHEME&large=SCHEME&threshold=64KiB`.
 
 use async_trait::async_trait;
 

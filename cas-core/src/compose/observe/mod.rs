@@ -19,8 +19,8 @@ use crate::store::Store;
 
 /// Receives an event for every asynchronous call that ended.
 pub trait Observer: Send + Sync + 'static {
-    /// Receives one event. It is called on the thread of the call, before the call returns, so it
-    /// must be quick.
+    /// Receives one event. The store calls this method on the thread of the observed call, before
+    /// the observed call returns, so this method must be quick.
     fn observe(&self, event: &Event);
 }
 

@@ -17,7 +17,8 @@ pub(super) struct InUse {
 }
 
 impl InUse {
-    /// `snapshotters` are the names of the numbered snapshotters.
+    /// Returns what is in use. `snapshotters` has the names of the snapshotters, by their numbers
+    /// in the scan.
     pub(super) fn new(found: &Scan, snapshotters: &[String]) -> Self {
         let graph = &found.graph;
         let roots = graph.roots.iter();

@@ -26,9 +26,9 @@ pub(super) struct Seen {
 /// Deletes the names that are as they were seen, and whose targets no job has pinned since. Returns
 /// the deleted ones.
 ///
-/// A job that pins a target before its name is deleted, and that finds the name, is noticed after
-/// the deletion: its name is then created again. A later job does not find the name, and creates it
-/// itself.
+/// A job may pin a target and find its name just before the name is deleted. The check after the
+/// deletion notices this, and the name is created again. A later job does not find the name, and
+/// creates the name itself.
 pub(super) async fn delete(store: &Store, seen: &[Seen]) -> Result<HashSet<Reference>> {
     let pinned = pinned(store, seen).await?;
     let free = seen.iter().filter(|one| !pinned.contains(&one.image.name));

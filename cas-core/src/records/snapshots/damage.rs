@@ -27,9 +27,9 @@ impl Snapshots {
         self.commit_plan(|| self.plan_replace(key, by, usage)).await
     }
 
-    /// Returns whether a snapshot may be mounted with the files that the committed snapshot `key`
-    /// had at `time`: an active snapshot or a view that is not younger than that and has `key` as
-    /// an ancestor.
+    /// Returns whether a mount may still use the files that the committed snapshot `key` had at
+    /// `time`. It may if `key` is an ancestor of an active snapshot or of a view that was created
+    /// no later than `time`.
     ///
     /// # Errors
     /// `Corrupt` if a record does not parse; errors of the store.

@@ -89,7 +89,7 @@ impl Snapshots {
     /// Returns the record of a snapshot that must exist.
     ///
     /// # Errors
-    /// `NotFound`, and errors of [`Self::load`].
+    /// `NotFound` if there is none; errors of [`Self::load`].
     pub async fn find(&self, key: &str) -> Result<SnapshotRecord> {
         self.existing(key).await.map(|seen| seen.record)
     }
@@ -97,7 +97,8 @@ impl Snapshots {
     /// Returns the parent of a snapshot, the parent of that, and so on.
     ///
     /// # Errors
-    /// `Corrupt` if one is missing or the chain is circular.
+    /// `Corrupt` if the record of a parent is missing, or if the chain is circular; errors of
+    /// [`Self::load`].
     pub async fn ancestors(&self, record: &SnapshotRecord) -> Result<Vec<SnapshotRecord>> {
         let mut met = BTreeSet::new();
         let mut chain: Vec<SnapshotRecord> = Vec::new();
@@ -128,9 +129,9 @@ impl Snapshots {
     /// Creates the record of a snapshot whose directory `id` is complete. Returns the record.
     ///
     /// # Errors
-    /// `AlreadyExists`; `NotFound` for the parent; `InvalidArgument` if the parent is not
-    /// committed, or for a key or labels that exceed their bounds; `Conflict` if every attempt lost
-    /// against another writer.
+    /// `AlreadyExists` if a snapshot has this key; `NotFound` if the parent does not exist;
+    /// `InvalidArgument` if the parent is not committed, or for a key or labels that exceed their
+    /// bounds; `Conflict` if every attempt lost against another writer.
     pub async fn create(&self, new: &New<'_>, id: u64) -> Result<SnapshotRecord> {
         self.commit_plan(|| self.plan_create(new, id)).await
     }
@@ -154,13 +155,13 @@ impl Snapshots {
     /// Removes the record of a snapshot and returns it. Afterwards the key can be used again.
     ///
     /// # Errors
-    /// `NotFound`; `FailedPrecondition` while it has children.
+    /// `NotFound` if there is none; `FailedPrecondition` while it has children.
     pub async fn remove(&self, key: &str) -> Result<SnapshotRecord> {
         self.commit_plan(|| self.plan_remove(key)).await
     }
 
-    /// Removes the record of a snapshot if it is still in the state `seen`, and returns it. Returns
-    /// `None` if it is not.
+    /// Removes the record of a snapshot and returns it, if the snapshot is still in the state
+    /// `seen`. Otherwise returns `None`.
     ///
     /// # Errors
     /// `FailedPrecondition` while it has children.
@@ -172,8 +173,8 @@ impl Snapshots {
     /// with an empty value is removed. Returns the updated snapshot.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` for a field path other than `labels` and `labels.<key>`, or
-    /// for labels that exceed their bounds.
+    /// `NotFound` if the snapshot does not exist; `InvalidArgument` for a field path other than
+    /// `labels` and `labels.<key>`, or for labels that exceed their bounds.
     pub async fn update(&self, key: &str, labels: &Labels, fieldpaths: &[&str]) -> Result<Info> {
         self.commit_plan(|| self.plan_update(key, labels, fieldpaths))
             .await

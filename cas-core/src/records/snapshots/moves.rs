@@ -196,7 +196,9 @@ impl SnapshotRecord {
     pub fn new_parent<'a>(&self, key: &str, options: &'a Commit) -> Result<Option<&'a str>> {
         match (&self.parent, &options.parent) {
             (Some(old), Some(new)) if old != new => {
-                let message = format!("a commit cannot change the parent from {old} to {new}");
+                let message = format!(
+                    "a commit cannot change the parent from {old} to {new}; commit without a parent"
+                );
                 Err(Error::invalid(message).subject(key))
             }
             (None, Some(new)) => Ok(Some(new)),
