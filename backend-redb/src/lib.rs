@@ -14,8 +14,8 @@
 //! ```
 //!
 //! All rows of one blob or ingest have the same row number. The store over these tables is the
-//! crate `cas-kv`. One process at a time may open it; processes that cannot write to the directory
-//! share it.
+//! crate `cas-kv`. One process at a time may open it. Only processes that cannot write to the
+//! directory may open it together, to read.
 
 mod disk;
 mod engine;

@@ -54,7 +54,7 @@ impl Overlay {
 }
 
 /// Splits a range of `length` bytes where pieces end. Calls `work` for each part, with the number
-/// of its piece, its place in the piece and its place in the range.
+/// of its piece, its position in the piece and its position in the range.
 fn parts(
     offset: u64,
     length: usize,

@@ -29,11 +29,11 @@ const MESSAGES_MAX: usize = 1 << 20;
 /// Options that a user can set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuning {
-    /// Size in bytes of the cache for entries, records and indexes. Rows of 1 KiB or more are
-    /// cached by the kernel only. Default: 64 MiB.
+    /// Size in bytes of the cache for entries, records and indexes. Rows (pieces of blobs) of 1 KiB
+    /// or more are cached by the kernel only. Default: 64 MiB.
     pub cache: usize,
     /// Size in bytes of the write buffer of rows. A full buffer becomes one blob file; up to three
-    /// are in memory while files are written. Default: 16 MiB.
+    /// buffers are in memory while files are written. Default: 16 MiB.
     pub buffer: usize,
     /// Number of background threads that flush and compact. Default: 2.
     pub jobs: NonZeroU8,

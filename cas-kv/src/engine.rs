@@ -44,15 +44,15 @@ pub trait Engine: Send + Sync + 'static {
     /// The caller runs one transaction at a time.
     ///
     /// # Errors
-    /// The error of `work`; nothing is then changed. Errors of the engine; until the database is
-    /// opened again, it is then unknown what is changed.
+    /// The error of `work`: then nothing was changed. Errors of the engine: then it is unknown what
+    /// was changed, until the database is opened again.
     fn transact(
         &self,
         work: &mut dyn FnMut(&mut dyn Transaction) -> Result<bool, Failed>,
     ) -> Result<(), Failed>;
 
-    /// Makes staged rows durable. An engine overrides this if the transaction that inserts the
-    /// blob does not sync its staged rows too.
+    /// Makes the rows durable that [`Transaction::stage_row`] wrote. An engine overrides this if
+    /// the synced transaction that inserts a blob does not make these rows of the blob durable.
     ///
     /// # Errors
     /// Errors of the engine.
@@ -74,7 +74,8 @@ pub trait Engine: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Returns removed space to the file system, if there is enough of it to justify the work.
+    /// Gives the space of removed rows back to the file system, if there is enough of it to justify
+    /// the work.
     ///
     /// # Errors
     /// Errors of the engine.

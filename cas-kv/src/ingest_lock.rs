@@ -23,7 +23,7 @@ impl IngestLock {
     pub(crate) fn acquire(kv: &Arc<Kv>, key: &str) -> Result<Self> {
         match lock(&kv.open_ingests).entry(key.to_owned()) {
             Entry::Occupied(_) => Err(Error::busy(
-                "another writer holds this ingest; wait until it finishes",
+                "another writer has this ingest open; wait for it to finish",
             )),
             Entry::Vacant(vacant) => {
                 vacant.insert((0, SystemTime::now()));

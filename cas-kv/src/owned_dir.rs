@@ -23,11 +23,11 @@ pub struct FileNames {
     pub new: &'static str,
 }
 
-/// A directory that this process owns until the value is dropped. If the process cannot write to
-/// it, it shares the directory with other processes that only read.
+/// A directory that this process owns until the value is dropped: no other process can open the
+/// store in it. A process that cannot write to the directory shares it with other such processes.
 ///
-/// It contains the database; `owner`, a locked file with the pid of the owner; and `reserve`, the
-/// disk space that [`Space`](crate::Space) keeps for removals on a full disk.
+/// The directory contains the database; `owner`, a locked file with the pid of the owner; and
+/// `reserve`, the disk space that [`Space`](crate::Space) keeps for removals on a full disk.
 #[derive(Debug)]
 pub struct OwnedDir {
     path: PathBuf,
@@ -36,12 +36,14 @@ pub struct OwnedDir {
 }
 
 impl OwnedDir {
-    /// Becomes the owner of the directory `path`, and creates it if it does not exist. On a
-    /// read-only file system, or without the permission to write, becomes one of its readers.
+    /// Makes this process the owner of the directory `path`, which is created if it does not exist.
+    /// On a read-only file system, or without the permission to write, makes this process one of
+    /// the readers of the directory. Returns the directory.
     ///
     /// # Errors
-    /// `Busy`, with the pid of the owner if it is known, if another process owns it;
-    /// `FailedPrecondition` if it is a file or has other contents; errors of the file system.
+    /// `Busy`, with the pid of the owner if it is known, if another process owns the directory;
+    /// `FailedPrecondition` if `path` is a file, or a directory with other contents; errors of the
+    /// file system.
     pub fn claim(path: &Path, names: FileNames) -> Result<Self> {
         if path.is_file() {
             return Err(Error::precondition(format!(

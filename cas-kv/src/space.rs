@@ -38,7 +38,8 @@ impl Drop for KeptReserve {
     }
 }
 
-/// Disk space accounting of one database, and its reserve.
+/// Disk space accounting of one database, and its reserve: a file that takes up disk space. The
+/// file is removed on a full disk, so that blobs can be removed.
 #[derive(Clone, Debug)]
 pub struct Space(Arc<Inner>);
 

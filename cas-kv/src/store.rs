@@ -33,8 +33,8 @@ pub struct KvStore {
 
 impl KvStore {
     /// Opens the store in `dir`, or creates it. Upgrades an older format. `open` opens or creates a
-    /// database at a path. A store whose directory cannot be written is read-only, and so is one
-    /// that the engine cannot open for writing because the disk is full.
+    /// database at a path. The store is read-only if the directory cannot be written, or if the
+    /// engine cannot open the database for writing because the disk is full.
     ///
     /// A new database is prepared under a temporary name first, so a crash leaves either no store
     /// or a complete one.

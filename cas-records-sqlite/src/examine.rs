@@ -37,7 +37,7 @@ pub fn examine(path: &Path, repair: bool) -> Result<Option<Finding>> {
             aside.display()
         )
     } else {
-        format!("{why}; a repair sets it aside and makes the records again")
+        format!("{why}; a repair renames the database and makes the records again")
     };
     Ok(Some(Finding {
         problem: Problem::StoreDamaged,

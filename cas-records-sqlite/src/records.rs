@@ -26,7 +26,8 @@ impl SqliteRecords {
     ///
     /// # Errors
     /// `FailedPrecondition` for a newer format; `Corrupt` if it is not an intact database; `Full`
-    /// if the disk is full; errors of the file system.
+    /// if the disk is full; `InvalidArgument` if `path` does not name a file in a directory; errors
+    /// of the file system.
     pub fn open(path: &Path) -> Result<Self> {
         Self::open_or_create(path).during("open records", path.display())
     }

@@ -1,7 +1,7 @@
 //! Examining a database, and copying what can be read of a damaged one to a new one.
 //!
-//! The new database is made under the temporary name, and takes the place of the damaged one in one
-//! step. The damaged one is set aside.
+//! The new database is made under the temporary name, and replaces the damaged one in one step. The
+//! damaged one is renamed.
 
 mod copy;
 mod skip;
@@ -20,10 +20,12 @@ use crate::owned_dir::OwnedDir;
 use crate::store::{KvStore, OpenMode};
 
 impl KvStore {
-    /// Examines the database in `dir`. If some of its rows cannot be read and `repair` is set, puts
-    /// a new database with all other rows in its place, and sets it aside. Returns what is wrong.
-    /// Returns `None` if nothing is, or if the database is absent or cannot be opened, which
-    /// [`KvStore::open`] reports.
+    /// Examines the database in `dir`. Returns what is wrong, or `None` if nothing is wrong. Also
+    /// returns `None` if the database is absent, or if it cannot be opened: [`KvStore::open`] then
+    /// reports why.
+    ///
+    /// If some rows cannot be read and `repair` is set, copies all other rows, except ingests, to a
+    /// new database. The new database gets the name of the damaged one, which is renamed.
     ///
     /// # Errors
     /// `Full` if the disk has no room for the copy; errors of the engine and of the file system.

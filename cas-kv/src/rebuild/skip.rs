@@ -6,7 +6,7 @@ use cas_core::{Algorithm, Digest};
 const VARIED: usize = 8;
 /// The least distance. Far fewer than 2^32 blobs lie between two digests at this distance.
 const LEAST: u128 = 1 << 24;
-/// The last character that is tried in the place of another.
+/// The last character that is tried instead of another.
 const LAST: char = '~';
 
 /// Returns digests after `after`, first near ones and then ones farther away.
@@ -20,7 +20,7 @@ pub(super) fn digests_after(after: Option<&Digest>) -> Box<dyn Iterator<Item = D
     }))
 }
 
-/// Returns the place of a digest among all of both algorithms, by its first bytes.
+/// Returns the position of a digest among the digests of both algorithms, by its first bytes.
 fn position(digest: &Digest) -> u128 {
     let first = digest.as_bytes().iter().take(VARIED);
     let number = first.fold(0, |number: u128, byte| number << 8 | u128::from(*byte));
@@ -30,7 +30,7 @@ fn position(digest: &Digest) -> u128 {
     }
 }
 
-/// Returns the first digest at a place, or `None` behind the last place.
+/// Returns the first digest at a position, or `None` behind the last position.
 fn at(position: u128) -> Option<Digest> {
     let algorithm = match position >> (8 * VARIED) {
         0 => Algorithm::Sha256,
@@ -42,8 +42,8 @@ fn at(position: u128) -> Option<Digest> {
     Digest::from_bytes(algorithm, &hash)
 }
 
-/// Returns texts after `after`, in their order: those that differ from it at the end, and then
-/// those that differ earlier.
+/// Returns texts after `after`, in their order: first texts that differ from `after` at its end,
+/// and then texts that differ earlier.
 pub(super) fn keys_after(after: Option<&String>) -> Box<dyn Iterator<Item = String>> {
     let after = after.cloned().unwrap_or_default();
     let mut places: Vec<usize> = after.char_indices().map(|(at, _)| at).collect();
