@@ -54,7 +54,7 @@ pub(crate) struct RedbEngine {
 impl RedbEngine {
     /// Opens a locked file. `cache` is the size of the page cache in bytes.
     ///
-    /// redb panics on some damaged files. This returns an error for those.
+    /// redb panics on some damaged files. This function returns an error instead.
     pub(crate) fn open(file: File, mode: OpenMode, space: Space, cache: usize) -> Result<Self> {
         let mut builder = Builder::new();
         builder.set_cache_size(cache);
@@ -136,8 +136,8 @@ impl RedbEngine {
         Ok(self.file.metadata()?.blocks() * SECTOR)
     }
 
-    /// Truncates the file, once no reader of an older state is left. Leaves it to the next
-    /// compaction if readers stay open.
+    /// Truncates the file, once no reader of an older state is left. If readers stay open, the next
+    /// compaction truncates the file.
     fn truncate(&self) -> Result<()> {
         // Held, so that no new reader starts.
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);

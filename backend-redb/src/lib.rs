@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! cas.redb          the database, with these tables:
-//!   cas             name -> number: the format of the store, and the next free row number
+//!   cas             name -> number: the format of the store, and the first unallocated number,
+//!                   for rows and revisions
 //!   content         algorithm and hash of a blob -> size, row number, and all bytes if there are
 //!                   at most 512
 //!   rows            row number, offset -> up to 256 KiB less 512 bytes of a blob or ingest

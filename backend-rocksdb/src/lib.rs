@@ -3,10 +3,10 @@
 //! ```text
 //! db                the database, with these column families; numbers have eight bytes, big-endian
 //!                   in keys and little-endian in values:
-//!   default         text -> number: its format, and the first unallocated number; and the notes,
-//!                   notes/key -> revision, value
-//!   content         algorithm and hash of a blob -> its size, its number, where its bytes are
-//!                   (one byte), and all of its bytes if there are at most 512
+//!   default         text -> number: the format of the store, and the first unallocated number;
+//!                   and the notes, notes/key -> revision, value
+//!   content         algorithm and hash of a blob -> its size, its number, one byte for where its
+//!                   bytes are, and all of its bytes if there are at most 512
 //!   rows            number, offset -> up to 64 KiB of a blob or an ingest
 //!   ingests         key -> number, time
 //!   blobs images snapshots leases          records: key -> revision, value

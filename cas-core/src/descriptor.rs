@@ -28,7 +28,7 @@ pub struct Descriptor {
         deserialize_with = "null_is_default"
     )]
     pub urls: Vec<String>,
-    /// Annotations of its author.
+    /// Annotations that the author of the descriptor added.
     #[serde(
         default,
         skip_serializing_if = "BTreeMap::is_empty",

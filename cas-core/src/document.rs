@@ -34,7 +34,7 @@ pub struct Manifest {
     /// The manifest that this one refers to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
-    /// Annotations of its author.
+    /// Annotations that the author of the document added.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -64,7 +64,7 @@ pub struct Index {
     /// The manifest that this index refers to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
-    /// Annotations of its author.
+    /// Annotations that the author of the document added.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -120,7 +120,7 @@ impl Document {
         if listed > limit::DESCRIPTORS {
             let allowed = limit::DESCRIPTORS;
             return Err(Error::corrupt(format!(
-                "lists {listed} descriptors: at most {allowed} are allowed"
+                "lists {listed} descriptors: at most {allowed} are allowed; split the document"
             )));
         }
         document.children().try_for_each(check_empty)?;
@@ -128,7 +128,7 @@ impl Document {
             Document::Manifest(manifest) if manifest.layers.len() > limit::LAYERS => {
                 let (found, allowed) = (manifest.layers.len(), limit::LAYERS);
                 Err(Error::corrupt(format!(
-                    "has {found} layers: at most {allowed} are allowed"
+                    "has {found} layers: at most {allowed} are allowed; build the image with fewer"
                 )))
             }
             _ => Ok(document),
@@ -156,7 +156,8 @@ fn check_empty(descriptor: &Descriptor) -> Result<()> {
         return Ok(());
     }
     Err(Error::corrupt(format!(
-        "lists {} as the empty JSON document, but it is not the two bytes `{{}}`",
+        "lists {} as the empty JSON document, but it is not the two bytes `{{}}`; build the image \
+         again",
         descriptor.digest
     )))
 }
@@ -194,7 +195,8 @@ fn check_shape(expected: &MediaType, data: &[u8]) -> Result<()> {
     match shape.media_type {
         Some(claimed) if !claimed.as_str().is_empty() && claims_other(&claimed) => {
             Err(Error::corrupt(format!(
-                "expected the type {expected:.200}, but the document states {claimed:.200}"
+                "expected the type {expected:.200}, but the document states {claimed:.200}; build \
+                 the image again"
             )))
         }
         _ => Ok(()),

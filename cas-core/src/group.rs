@@ -85,7 +85,7 @@ impl<J> Queue<J> {
 /// Does `job` together with the jobs of other callers. Returns what `outcome` receives.
 ///
 /// # Errors
-/// `Internal` if the job was lost.
+/// `Internal` if the job ended without an answer.
 pub async fn join<G: Grouped, T>(
     group: &Arc<G>,
     job: G::Job,

@@ -74,7 +74,8 @@ pub fn check_labels(labels: &Labels) -> Result<()> {
     let found = labels.len() - references;
     if found > limit::LABELS || references > limit::DESCRIPTORS {
         return Err(Error::invalid(format!(
-            "{found} labels and {references} references to children: at most {} and {} are allowed",
+            "{found} labels and {references} references to children: at most {} and {} are \
+             allowed; remove some",
             limit::LABELS,
             limit::DESCRIPTORS
         )));
@@ -86,7 +87,7 @@ pub fn check_labels(labels: &Labels) -> Result<()> {
     match too_long {
         None => Ok(()),
         Some((key, value)) => Err(Error::invalid(format!(
-            "key and value have {} bytes: at most {} are allowed",
+            "key and value have {} bytes: at most {} are allowed; shorten one of them",
             length(key, value),
             limit::LABEL
         ))

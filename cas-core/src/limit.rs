@@ -87,7 +87,7 @@ pub const PAX_GLOBAL: u64 = 4 << 20;
 pub const GNU_LONG: u64 = 64 << 10;
 /// Maximum number of regions of a sparse file.
 pub const SPARSE_REGIONS: usize = 64 << 10;
-/// Maximum number of different warnings that are kept for one layer or archive.
+/// Maximum number of different warnings that are reported for one layer or archive.
 pub const WARNINGS: usize = 32;
 /// Maximum size of the value of one extended attribute, as in the kernel. Larger ones are left out.
 pub const XATTR: usize = 64 << 10;
@@ -123,11 +123,11 @@ pub const ACI_MANIFEST: u64 = 1 << 20;
 pub const ACI_LIST: usize = 4096;
 /// Maximum number of ACIs in a chain in which each depends on the next.
 pub const ACI_DEPTH: usize = 32;
-/// Maximum number of ports of the app of one ACI: each of TCP and UDP.
+/// Maximum number of ports of the app of one ACI: all ports of TCP and all ports of UDP.
 pub const ACI_PORTS: usize = 2 * 65_535;
 /// Maximum size of the database of rkt's image store that is read.
 pub const QL_DATABASE: u64 = 64 << 20;
-/// Maximum number of bytes that the tables of such a database take in memory.
+/// Maximum number of bytes that the tables of rkt's database take in memory.
 pub const QL_TABLES: u64 = 4 * QL_DATABASE;
 /// Maximum number of images whose keys or names one message lists.
 pub const CANDIDATES: usize = 8;

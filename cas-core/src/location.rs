@@ -1,4 +1,4 @@
-//! The URL of a store: `redb:///path?inline=16KiB`.
+//! The URL of a store: `redb:///path?cache=64MiB`.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -14,7 +14,7 @@ use crate::records::{Blobs, Leases, Records};
 pub struct Store {
     /// The bytes of blobs.
     pub content: Arc<dyn ContentStore>,
-    /// The records of blobs, images, leases and snapshots.
+    /// The records of blobs, images and leases, and notes.
     pub records: Arc<dyn Records>,
     /// The names of images.
     pub images: Arc<dyn ImageStore>,

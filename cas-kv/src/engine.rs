@@ -150,8 +150,8 @@ pub trait View: Send + Sync {
     fn open_blob(&self, digest: &Digest) -> Result<Option<(BlobEntry, Bytes)>>;
     /// Returns up to `limit` blobs after the digest `after`, sorted by digest.
     fn list_blobs(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<(Digest, BlobEntry)>>;
-    /// Returns up to `length` bytes at `offset` of the rows with this number. Returns fewer if rows
-    /// are missing or end before that.
+    /// Returns up to `length` bytes at `offset` of the rows with this number. Returns fewer if a
+    /// row is missing, or if the rows end earlier.
     fn read_rows(&self, number: u64, offset: u64, length: usize) -> Result<Bytes>;
     /// Returns the entry of an ingest.
     fn ingest(&self, key: &str) -> Result<Option<IngestEntry>>;
@@ -197,10 +197,11 @@ pub trait Transaction {
     ) -> Result<(), Failed>;
     /// Removes the entries of blobs.
     fn remove_blobs(&mut self, digests: &[&Digest]) -> Result<(), Failed>;
-    /// Writes a row of a blob.
+    /// Writes the row of a blob that begins at the byte `offset`. `number` identifies the rows of
+    /// the blob.
     fn write_row(&mut self, number: u64, offset: u64, row: &[u8]) -> Result<(), Failed>;
-    /// Writes a row of an ingest. A crash may lose the last staged rows until
-    /// [`Engine::flush_staged`] returns.
+    /// Writes a row of an ingest, like [`Transaction::write_row`]. A crash may lose the last of
+    /// these rows until [`Engine::flush_staged`] returns.
     fn stage_row(&mut self, number: u64, offset: u64, row: &[u8]) -> Result<(), Failed> {
         self.write_row(number, offset, row)
     }

@@ -1,4 +1,4 @@
-//! What a blob is, by its digest alone.
+//! Finds out what a blob is, if only its digest is known.
 
 use super::info::find;
 use super::sniff::sniff;
@@ -45,8 +45,9 @@ pub async fn document(store: &Store, digest: &Digest) -> Result<Descriptor> {
 /// not read.
 ///
 /// # Errors
-/// `NotFound` if the blob is not in the store; `Corrupt` if it is a damaged document; errors of the
-/// store.
+/// `NotFound` if the blob is not in the store; `Corrupt` if it is a damaged document, or if its
+/// record does not parse; `OutOfRange` if it is a document that is too large to be read; errors of
+/// the store.
 pub async fn children(store: &Store, digest: &Digest) -> Result<Vec<Digest>> {
     let (stat, record) = find(store, digest).await?.ok_or_else(|| absent(digest))?;
     match record {

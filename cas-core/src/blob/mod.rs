@@ -1,8 +1,8 @@
 //! Blobs as a store knows them: the bytes joined with their records.
 //!
-//! [`list`] joins all of them in one pass, [`info`] a single one. [`describe`], [`document`] and
-//! [`children`] find out what a blob is from its digest alone: from its record, or, for a blob that
-//! another program stored, from its first bytes.
+//! [`list`] joins all blobs in one pass, and [`info`] joins a single one. [`describe`],
+//! [`document`] and [`children`] find out what a blob is, if only its digest is known: from its
+//! record or, for a blob that another program stored, from its bytes.
 
 mod describe;
 mod info;

@@ -76,7 +76,7 @@ impl fmt::Display for Problem {
 pub struct Finding {
     /// What is wrong.
     pub problem: Problem,
-    /// The digest, name or key of the resource.
+    /// The digest, name, key or path of the resource.
     pub subject: String,
     /// What was expected and found, and what to do if it was not repaired.
     pub detail: String,

@@ -61,8 +61,8 @@ impl Checker<'_> {
             Ok(sources) => sources,
             Err(error) => return Ok(Some(Err(error))),
         };
-        // Damage may leave the times of a file as they were. The record, which names these bytes as
-        // verified, would then be trusted.
+        // Damage may leave the times of a file as they were. Without this note, the pull would
+        // trust the record, which names these bytes as verified.
         if let Some(stat) = self.store.content.stat(&blob.descriptor.digest).await? {
             guard.note_damaged(&stat);
         }
@@ -89,8 +89,9 @@ impl Checker<'_> {
             return Ok(());
         };
         keep(self.store, QUARANTINE, &[aside.found]).await?;
-        let note = serde_json::to_vec(&aside)
-            .map_err(|error| Error::internal("a note could not be serialised").source(error))?;
+        let note = serde_json::to_vec(&aside).map_err(|error| {
+            Error::internal("a note could not be serialised; please report it").source(error)
+        })?;
         let notes = self.quarantined()?;
         notes
             .put(&digest.to_string(), note.into(), Expect::Any)

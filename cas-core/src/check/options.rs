@@ -125,8 +125,8 @@ pub struct CheckOptions<'a> {
     /// Maximum number of bytes of blobs and snapshots that are read per second; `None` for no
     /// maximum.
     pub bytes_per_second: Option<u64>,
-    /// Whether names were lost before the check. Documents that no name reaches are then kept, even
-    /// if they have records.
+    /// Whether names were lost before the check. A repair then keeps the documents that no name
+    /// reaches, even if they have records.
     pub names_lost: bool,
     /// How damage is repaired. By default, it is only reported.
     pub repair: Option<Repair<'a>>,

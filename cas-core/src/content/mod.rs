@@ -6,8 +6,8 @@
 //! that was left unfinished. Bytes are added with [`Ingest::append`], and stay if the ingest is
 //! dropped. [`Ingest::publish`] turns them into a blob. It requires a [`Verified`] token, which
 //! only a [`Writer`] creates, after it has hashed every byte: no store can publish bytes that were
-//! not checked. From then on [`ContentStore::stat`] finds the blob and [`ContentStore::open`] reads
-//! it, until it is removed.
+//! not checked. From the publish until the removal, [`ContentStore::stat`] finds the blob and
+//! [`ContentStore::open`] reads it.
 //!
 //! A blob has a [`Version`], which changes whenever it is removed and stored again. A removal names
 //! the version that its caller has seen, so that a late removal by a slow collector never hits a
@@ -56,7 +56,7 @@ pub enum Durability {
     /// The bytes and their records are on stable storage.
     #[default]
     Full,
-    /// As `Full`, but the publish waits for others, to be synced together with them.
+    /// As `Full`, but the publish waits for other publishes, to be synced together with them.
     Batched,
     /// The blob may be lost in a crash before the next flush. Its bytes are never wrong.
     Relaxed,
@@ -76,7 +76,7 @@ pub struct Stat {
 /// Identifies one stored copy of a blob. A store never uses a version twice for the same digest: a
 /// blob that is removed and stored again gets a new one.
 ///
-/// So a late removal by a slow collector never hits a newer copy.
+/// A removal names a version, so a late removal by a slow collector never hits a newer copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Version(pub u64);
@@ -149,7 +149,7 @@ pub trait ContentStore: Send + Sync + 'static {
     }
 
     /// Returns whether publishing a blob of this size commits its record in the same step. If not,
-    /// the record is committed first, because nothing collects bytes without one.
+    /// the caller commits the record first, because no collection removes bytes without a record.
     fn commits_records(&self, _size: u64) -> bool {
         self.capabilities().has(Capability::Joint)
     }
@@ -159,9 +159,9 @@ pub trait ContentStore: Send + Sync + 'static {
     /// A page with fewer than `limit` blobs is the last.
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>>;
 
-    /// Returns whether the store can tell, without reading the bytes, that nothing has changed them
-    /// since they became the version in `stat`. If it cannot, the bytes are hashed each time a
-    /// caller stores the blob again.
+    /// Returns whether the store can tell, without reading the bytes of a blob, that nothing has
+    /// changed the bytes since they were stored as the version in `stat`. If the store cannot tell,
+    /// the bytes are hashed each time a caller stores the blob again.
     async fn is_unchanged(&self, _stat: &Stat) -> Result<bool> {
         Ok(false)
     }
@@ -171,15 +171,15 @@ pub trait ContentStore: Send + Sync + 'static {
     async fn flush(&self) -> Result<()>;
 
     /// Frees the space that removals have left unused inside larger files, as far as this is worth
-    /// its cost. A collection that removed something calls it at its end. Readers and writers wait
-    /// for it only briefly.
+    /// the cost. A collection that removed something calls this at its end. Meanwhile, readers and
+    /// writers wait only briefly.
     async fn compact(&self) -> Result<()> {
         Ok(())
     }
 
     /// Returns the sizes, in bytes, of the pieces of blobs that killed processes have left behind
-    /// and that were stored before `before`. They belong to no blob and no ingest. If `remove` is
-    /// set, removes them. A collection of a whole store sets it.
+    /// and that were stored before `before`. Such a piece belongs to no blob and no ingest. If
+    /// `remove` is set, removes the pieces. Only a collection of a whole store sets `remove`.
     async fn leftovers(&self, _before: SystemTime, _remove: bool) -> Result<Vec<u64>> {
         Ok(Vec::new())
     }
@@ -198,8 +198,8 @@ pub trait BlobReader: Send + Sync {
     /// the functions that transfer or unpack an image do that.
     async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes>;
 
-    /// Returns the blob as a file, if the store keeps it as one. The file offset is shared, so read
-    /// by position only.
+    /// Returns the blob as a file, or `None` if the store does not keep the blob as a file. The
+    /// file offset is shared, so read by position only.
     fn file(&self) -> Option<&Arc<File>> {
         None
     }
@@ -250,8 +250,9 @@ pub trait Ingest: Send {
     /// not written again.
     ///
     /// # Errors
-    /// `Internal` if `verified` belongs to another ingest. After any error of the device, the
-    /// ingest must be started again.
+    /// `Internal` if `verified` belongs to another ingest; errors of
+    /// [`Records::commit`](crate::Records::commit) for the batch: then nothing is published, and
+    /// the ingest keeps its bytes. After an I/O error, the caller must begin the ingest again.
     async fn publish(
         self: Box<Self>,
         verified: &Verified,

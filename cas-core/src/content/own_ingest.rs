@@ -12,9 +12,10 @@ use crate::unique;
 /// Maximum time to wait until a write that was under way has ended.
 const LAST_WRITE: Duration = Duration::from_secs(5);
 
-/// The key of an ingest that nobody is to resume. Dropping it discards the ingest, unless the
-/// ingest was published. Create it before the writer. Variables are dropped in reverse order, so
-/// the writer releases the key before the ingest is discarded, even if a future is dropped.
+/// The key of an ingest that no job resumes. Dropping this value discards the ingest, unless
+/// [`published`](Self::published) was called. Create the value before the writer: variables are
+/// dropped in reverse order, so the writer releases the key before the ingest is discarded, even if
+/// a future is dropped.
 pub struct OwnIngest {
     content: Arc<dyn ContentStore>,
     key: String,
@@ -35,7 +36,7 @@ impl OwnIngest {
         }
     }
 
-    /// Ends the responsibility for an ingest that was published.
+    /// Drops the value without discarding the ingest. Call this after the ingest was published.
     pub fn published(mut self) {
         self.key.clear();
     }

@@ -20,8 +20,8 @@ use crate::pool;
 const PIECE: usize = 1 << 20;
 
 /// Reads a blob from its first byte to its last, and verifies it. If the size or the digest of the
-/// bytes is wrong, the end of the blob is an error. A caller that stops before the end has verified
-/// nothing.
+/// bytes is wrong, the reader returns an error instead of the end. A caller that stops before the
+/// end has verified nothing.
 ///
 /// It implements [`AsyncRead`], and [`Read`] for callers that may block. It holds a few MiB in
 /// memory, whatever the size of the blob.

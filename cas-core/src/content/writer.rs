@@ -191,11 +191,12 @@ impl Writer {
     }
 
     /// Appends up to `length` bytes of a file from `offset`, until the file ends. Returns the
-    /// number of appended bytes. The store shares them with the file, or copies them within the
-    /// kernel, if it can. They are hashed as stored, even if the file changes meanwhile.
+    /// number of appended bytes. If the store can, it shares the bytes with the file, or copies
+    /// them within the kernel. The bytes are hashed as stored, even if the file changes meanwhile.
     ///
     /// # Errors
-    /// As [`Writer::write`]; errors of the file.
+    /// `Corrupt` if `length` is more than what is still expected; other errors of
+    /// [`Writer::write`]; errors of the file.
     pub async fn write_file(&mut self, file: &Arc<File>, offset: u64, length: u64) -> Result<u64> {
         self.check_room(length)?;
         let hashing = self.hashing.take().ok_or_else(poisoned)?;

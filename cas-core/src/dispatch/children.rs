@@ -50,12 +50,13 @@ fn embedded(text: &str, descriptor: &Descriptor) -> Result<Bytes> {
 /// Returns the manifest or index of a descriptor.
 ///
 /// # Errors
-/// Errors of [`read`] and [`Document::parse`]; `Unsupported` for another type, without reading it.
+/// Errors of [`read`] and [`Document::parse`]; `Unsupported` for any other type, whose content is
+/// not read.
 pub async fn document(content: &dyn ContentStore, descriptor: &Descriptor) -> Result<Document> {
     let media_type = &descriptor.media_type;
     if !media_type.is_document() {
         return Err(Error::unsupported(format!(
-            "expected a manifest or an index, found {media_type:.200}"
+            "expected a manifest or an index, found {media_type:.200}; give the digest of one"
         ))
         .operation("read document")
         .subject(descriptor.digest));

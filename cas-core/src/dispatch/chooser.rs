@@ -61,8 +61,8 @@ impl Chooser {
         matches
     }
 
-    /// Returns a clause that names the other platforms that were offered, as in `it has:
-    /// linux/arm64`. It is a part of the error for a platform that was not found.
+    /// Returns a clause that names the other platforms that were offered, such as
+    /// `it has: linux/arm64`. The error for a platform that was not found ends with the clause.
     pub fn others(&self) -> String {
         let found = |platform: &&Platform| {
             let only = self.only.as_ref();

@@ -73,10 +73,10 @@ impl Handler for Watched<'_> {
 
 /// Visits `roots` and everything below them, siblings in parallel.
 ///
-/// Each handler runs under a permit of `limiter`, which is returned before the children are
+/// Each handler runs under a permit of `limiter`, and gives the permit back before the children are
 /// visited, so that one permit is enough for any depth. Without a limiter, only [`limit::WALK`]
-/// bounds how many handlers run concurrently. The first error drops the handlers that still run;
-/// none runs after this has returned.
+/// bounds how many handlers run concurrently. The first error drops the handlers that still run, so
+/// no handler runs after this function has returned.
 ///
 /// # Errors
 /// As [`walk`]; `Cancelled` if the limiter is closed.

@@ -29,7 +29,7 @@ pub enum Reason {
     },
     /// A label marks it as a gc root.
     Label,
-    /// It was stored or begun without a lease a short time ago.
+    /// It was stored or begun without a lease less than a day ago.
     Young {
         /// When this reason ends.
         until: SystemTime,

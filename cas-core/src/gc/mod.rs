@@ -78,8 +78,9 @@ pub struct GcOptions {
     pub dry_run: bool,
     /// If given, only these blobs are removed, and nothing else except expired leases.
     pub only: Option<BTreeSet<Digest>>,
-    /// If given, only what belongs to this owner is collected. Without it, a store that is opened
-    /// for an owner collects for that owner, and any other store collects what nobody claims.
+    /// If given, only what belongs to this owner is collected. Without it, a collection of a store
+    /// that is opened for an owner is for that owner, and a collection of any other store removes
+    /// what no owner claims.
     pub owner: Option<Owner>,
 }
 

@@ -64,14 +64,14 @@ impl RemoveOptions {
     }
 }
 
-/// Removes these blobs if nothing but each other refers to them, however young they are. Other jobs
-/// may use the store meanwhile. Returns what was removed. A blob that came into use meanwhile
+/// Removes `blobs`, however young they are, if nothing except these blobs refers to them. Other
+/// jobs may use the store meanwhile. Returns what was removed. A blob that came into use meanwhile
 /// stays, and is not in the result.
 ///
 /// # Errors
-/// `NotFound` for a blob that is not in the store, unless it is skipped; `Busy`, with what refers
-/// to it, for a blob that is in use, and nothing is removed then; `Denied` for `force` if the store
-/// is opened for one owner; errors of the stores.
+/// `NotFound` if a blob is not in the store, unless it is skipped; `Busy` if something else refers
+/// to a blob, with what it is: then nothing is removed; `Denied` for `force` if the store is opened
+/// for one owner; errors of the stores.
 pub async fn remove(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],

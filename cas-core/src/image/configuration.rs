@@ -139,7 +139,8 @@ fn may_be_config(media_type: &MediaType, size: u64) -> bool {
 ///
 /// # Errors
 /// `NotFound` if it is not in the store; `Corrupt` if it is damaged or does not parse;
-/// `Unsupported` if it is not the configuration of an image, but of an artifact.
+/// `OutOfRange` if it is too large to be read; `Unsupported` if it is not the configuration of an
+/// image, but of an artifact; errors of the store.
 pub async fn image_config(content: &dyn ContentStore, config: &Descriptor) -> Result<ImageConfig> {
     let mut found = None;
     if may_be_config(&config.media_type, config.size) {
@@ -150,7 +151,7 @@ pub async fn image_config(content: &dyn ContentStore, config: &Descriptor) -> Re
     found.ok_or_else(|| {
         let found = &config.media_type;
         Error::unsupported(format!(
-            "expected an image configuration, found {found:.200}"
+            "expected an image configuration, found {found:.200}; an artifact has none"
         ))
         .operation("read configuration")
         .subject(config.digest)

@@ -31,10 +31,10 @@ const PIECE: usize = 1 << 20;
 /// that the type states, which may be `Unknown`. It may block.
 ///
 /// # Errors
-/// `NotFound` if the layer is not in the store; `Unsupported` if the layer has no label and its
-/// type is not that of a layer, or it is wrapped, as by encryption; `Corrupt` if the blob does not
-/// match the descriptor; `OutOfRange` if the layer decompresses to more than [`limit::LAYER`]
-/// bytes; errors of `decompress` and of the store.
+/// `NotFound` if the layer is not in the store; `Unsupported` if the layer has no label, and its
+/// type is not that of a layer or states that the layer is wrapped, as by encryption; `Corrupt` if
+/// the blob does not match the descriptor; `OutOfRange` if the layer decompresses to more than
+/// [`limit::LAYER`] bytes; errors of `decompress` and of the store.
 pub async fn diff_id<C>(store: &Store, layer: &Descriptor, decompress: C) -> Result<Digest>
 where
     C: FnOnce(DiffCompression, Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>>

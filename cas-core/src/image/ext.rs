@@ -16,7 +16,7 @@ pub trait ImageStoreExt: ImageStore {
     ///
     /// # Errors
     /// `InvalidArgument` for a target or labels that [`ImageStore::create`] refuses; `Conflict` if
-    /// every attempt lost against another writer.
+    /// every attempt lost against another writer; errors of the store.
     async fn put(&self, image: Image) -> Result<Image> {
         retry(|| put_once(self, &image)).await
     }

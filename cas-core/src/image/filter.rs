@@ -119,7 +119,7 @@ impl<'a> Parser<'a> {
         if self.text.len() > limit::FILTER {
             let (found, allowed) = (self.text.len(), limit::FILTER);
             return Err(Error::invalid(format!(
-                "the filter has {found} bytes: at most {allowed} are allowed"
+                "the filter has {found} bytes: at most {allowed} are allowed; shorten it"
             )));
         }
         while !self.text.is_empty() {

@@ -69,8 +69,8 @@ impl FullName {
         text
     }
 
-    /// Returns all ways to spell the name, the full form first. Stores of earlier releases have
-    /// names as they were given.
+    /// Returns all ways to spell the name, the full form first. A store of an earlier release may
+    /// have the name in any of these forms.
     pub fn spellings(&self) -> Vec<Reference> {
         let mut repositories = vec![format!("{}/{}", self.host, self.repository)];
         if self.host == HUB {

@@ -64,7 +64,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// Returns the image `target` without a name of its own: its name is its digest.
+    /// Returns the image `target` without a name of its own: its name is the digest of `target`.
     pub fn unnamed(target: Descriptor) -> Self {
         Image::new(Reference::from(target.digest), target)
     }

@@ -59,8 +59,9 @@ impl RecordImages {
 
     async fn write(&self, image: &Image, expect: Expect) -> Result<()> {
         check_image(image)?;
-        let value = serde_json::to_vec(image)
-            .map_err(|error| Error::internal("an image could not be serialised").source(error))?;
+        let value = serde_json::to_vec(image).map_err(|error| {
+            Error::internal("an image could not be serialised; please report it").source(error)
+        })?;
         let mut batch = Batch::new();
         batch.put(Table::Images, image.name.as_str(), expect, value.into());
         self.records.commit(&batch).await

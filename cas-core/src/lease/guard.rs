@@ -102,17 +102,17 @@ impl LeaseGuard {
     /// the expected size.
     ///
     /// # Errors
-    /// Errors of the store.
+    /// `Conflict` if every attempt lost against another writer; errors of the store.
     pub async fn pin(&self, blob: BlobRef) -> Result<bool> {
         let pinned = pin::pin(&self.store, Some(&self.id), &blob).await?;
         Ok(self.add_pinned(&blob, pinned.as_ref()))
     }
 
-    /// Pins blobs as [`LeaseGuard::pin`] does, in one batch if possible. Returns for each what
+    /// Pins blobs as [`LeaseGuard::pin`] does, in one batch if possible. Returns for each blob what
     /// [`LeaseGuard::pin`] returns.
     ///
     /// # Errors
-    /// Errors of the store.
+    /// As [`LeaseGuard::pin`].
     pub async fn pin_all(&self, blobs: &[BlobRef]) -> Result<Vec<bool>> {
         let pinned = pin::pin_all(&self.store, Some(&self.id), blobs).await?;
         let pairs = blobs.iter().zip(&pinned);
@@ -218,8 +218,8 @@ impl LeaseGuard {
         Ok(())
     }
 
-    /// Changes the revision of a pinned snapshot, so that a collection that read it before no
-    /// longer removes it. Returns false if the snapshot does not exist.
+    /// Changes the time of the last update of a pinned snapshot, so that a collection that read the
+    /// snapshot before no longer removes it. Returns false if the snapshot does not exist.
     ///
     /// # Errors
     /// Errors of the snapshotter.
@@ -233,10 +233,11 @@ impl LeaseGuard {
         }
     }
 
-    /// Extends the lease before names are written, and renews it if it has expired.
+    /// Extends the lease before names are written. If the lease has expired, creates it again and
+    /// pins everything again.
     ///
     /// # Errors
-    /// `Conflict` if it has expired and a pinned blob was collected; errors of the store.
+    /// `Conflict` if the lease has expired and a pinned blob was collected; errors of the store.
     pub async fn confirm(&self) -> Result<()> {
         match self.store.leases().extend(&self.id, self.ttl).await {
             Err(error) if error.kind() == ErrorKind::NotFound => self.renew().await,

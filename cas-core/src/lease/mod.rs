@@ -19,7 +19,7 @@
 //!
 //! If a lease has expired before its job is done, it is created again and everything is pinned
 //! again. If a pinned blob was collected meanwhile, the job fails with `Conflict`, and the names
-//! that it wrote are taken back.
+//! that it wrote are deleted, or restored to what they were before.
 
 mod add;
 mod change_labels;

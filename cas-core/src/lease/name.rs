@@ -175,5 +175,5 @@ impl LeaseGuard {
 fn only(mut named: Vec<Image>) -> Result<Image> {
     named
         .pop()
-        .ok_or_else(|| Error::internal("the image store returned no image"))
+        .ok_or_else(|| Error::internal("the image store returned no image; please report it"))
 }

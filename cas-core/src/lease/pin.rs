@@ -40,7 +40,7 @@ pub struct BlobRef {
     pub media_type: Option<MediaType>,
     /// Its children, if it is a document.
     pub children: Vec<Digest>,
-    /// The children that are recorded as absent.
+    /// The children to record as absent; see [`BlobRecord::absent`].
     pub absent: BTreeSet<Digest>,
     /// The version of its bytes, if they were verified.
     pub verified: Option<Version>,

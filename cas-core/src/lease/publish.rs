@@ -104,7 +104,7 @@ async fn check_stored(store: &Store, digest: &Digest) -> Result<()> {
 }
 
 fn without_size() -> Error {
-    Error::internal("a blob is published without a size")
+    Error::internal("a blob is published without a size; please report it")
 }
 
 /// Pins the blob that another writer may have published. Fails with `Conflict` if there is none.

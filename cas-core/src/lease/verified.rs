@@ -15,17 +15,17 @@ impl LeaseGuard {
     /// published.
     ///
     /// # Errors
-    /// Errors of the store.
+    /// As [`LeaseGuard::pin`].
     pub async fn pin_intact(&self, blob: BlobRef) -> Result<bool> {
         let pinned = pin::pin(&self.store, Some(&self.id), &blob).await?;
         self.check_pinned(&blob, pinned).await
     }
 
-    /// Pins blobs that the caller brings, in one batch if possible. Returns for each what
+    /// Pins blobs that the caller brings, in one batch if possible. Returns for each blob what
     /// [`LeaseGuard::pin_intact`] returns.
     ///
     /// # Errors
-    /// Errors of the store.
+    /// As [`LeaseGuard::pin`].
     pub async fn pin_all_intact(&self, blobs: &[BlobRef]) -> Result<Vec<bool>> {
         let pinned = pin::pin_all(&self.store, Some(&self.id), blobs).await?;
         let mut intact = Vec::with_capacity(blobs.len());

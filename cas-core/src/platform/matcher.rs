@@ -27,9 +27,10 @@ impl Matcher for All {
     }
 }
 
-/// Matches what runs on one platform. The platform itself is the best match, followed by older
-/// variants of its processor, newest first, and then by the 32-bit processor whose programs it
-/// runs: amd64 runs those of 386, and arm64 those of arm. These are the rules of containerd.
+/// Matches the images that run on one platform. The platform itself is the best match. Then come
+/// older variants of its processor, newest first, and then the 32-bit processor whose programs it
+/// also runs: amd64 runs programs of 386, and arm64 runs programs of arm. These are the rules of
+/// containerd.
 #[derive(Clone, Debug)]
 pub struct Only {
     wanted: Vec<Platform>,

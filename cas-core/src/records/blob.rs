@@ -56,10 +56,10 @@ pub struct BlobRecord {
     /// and the bytes of the version that the tombstone names are removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tombstone: Option<Tombstone>,
-    /// When its record was made.
+    /// When the record was made.
     #[serde(with = "crate::time")]
     pub created_at: SystemTime,
-    /// When its record was last changed.
+    /// When the record was last changed.
     #[serde(with = "crate::time")]
     pub updated_at: SystemTime,
 }
@@ -131,7 +131,8 @@ impl Blobs {
         Ok(claimed)
     }
 
-    /// Adds a write of the record to `batch`. The batch may be published with the bytes.
+    /// Adds a write of the record to `batch`, which the caller commits, or publishes together with
+    /// the bytes.
     ///
     /// # Errors
     /// `InvalidArgument` for labels that exceed their bounds.
@@ -202,7 +203,9 @@ impl Blobs {
 pub(crate) fn encode(record: &BlobRecord) -> Result<Bytes> {
     serde_json::to_vec(record)
         .map(Bytes::from)
-        .map_err(|error| Error::internal("a blob record could not be serialised").source(error))
+        .map_err(|error| {
+            Error::internal("a blob record could not be serialised; please report it").source(error)
+        })
 }
 
 pub(crate) fn decode(record: &Record) -> Result<BlobRecord> {

@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result, malformed};
 use crate::labels::{Labels, check_labels};
 use crate::limit;
 
-/// A lease.
+/// A lease: what keeps blobs, images, ingests and snapshots until it ends or expires.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// Labels. `containerd.io/gc.expire` and `containerd.io/gc.flat` have the meaning that
@@ -219,7 +219,8 @@ impl Leases {
         extended.await.map(|_| ())
     }
 
-    /// Deletes a lease of `owner`. Returns false if it had ended already.
+    /// Deletes a lease of `owner`, or an expired lease of any owner. Returns false if the lease had
+    /// ended already.
     ///
     /// # Errors
     /// `FailedPrecondition` if it has another owner and has not expired at `now`.
@@ -262,8 +263,9 @@ impl Leases {
     /// `InvalidArgument` for labels that exceed their bounds.
     pub fn put(batch: &mut Batch, id: &str, lease: &Lease, expect: Expect) -> Result<()> {
         check_labels(&lease.labels)?;
-        let value = serde_json::to_vec(lease)
-            .map_err(|error| Error::internal("a lease could not be serialised").source(error))?;
+        let value = serde_json::to_vec(lease).map_err(|error| {
+            Error::internal("a lease could not be serialised; please report it").source(error)
+        })?;
         batch.put(Table::Leases, id, expect, value.into());
         Ok(())
     }

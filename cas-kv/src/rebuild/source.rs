@@ -33,6 +33,8 @@ pub(super) struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
+    /// Opens the database.
+    ///
     /// # Errors
     /// Errors of opening the database.
     pub(super) fn open(open: &'a dyn Fn() -> Result<Box<dyn Engine>>) -> Result<Self> {

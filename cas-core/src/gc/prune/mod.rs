@@ -35,11 +35,11 @@ use crate::store::Store;
 pub struct Pruned {
     /// The images whose names were removed, least recently used first.
     pub images: Vec<PrunedImage>,
-    /// Bytes of their content that nothing keeps any longer. Like the other sizes, it was counted
-    /// before the names were removed.
+    /// Bytes of the content of these images that nothing keeps any longer. Like the other sizes,
+    /// this one was counted before the names were removed.
     pub freed: u64,
-    /// Bytes of their content that a later collection frees: they were stored less than a day ago,
-    /// or a lease keeps them.
+    /// Bytes of the content of these images that a later collection frees: the content was stored
+    /// less than a day ago, or a lease keeps it.
     pub later: u64,
     /// Images that the bounds would have removed, but that are mounted, leased, or used by a job.
     pub in_use: Vec<Reference>,
@@ -57,7 +57,7 @@ pub struct Pruned {
 pub struct PrunedImage {
     /// The name.
     pub name: Reference,
-    /// When it was last used, or changed if it was not used since.
+    /// When the image was last used, created or changed, whichever is the latest.
     pub used_at: SystemTime,
     /// Bytes of content that no remaining image refers to once this one is gone.
     pub bytes: u64,
@@ -67,11 +67,11 @@ pub struct PrunedImage {
 /// nothing keeps. `uses` has the last uses by name, as [`Uses::all`](crate::image::Uses::all)
 /// returns them; the age of an image that was not used since it was created or changed counts from
 /// that time. Other jobs may use the store meanwhile: a name that another job changes before it is
-/// removed stays. If this is interrupted, the next collection frees the content of what was
-/// removed.
+/// removed stays. If the pruning is interrupted, the next collection frees the content of the
+/// removed images.
 ///
-/// What is mounted, leased or used by a job stays, and so do the names of other owners. If the
-/// store is not opened for an owner, only names without an owner are removed.
+/// Images that are mounted, leased or used by a job stay, and so do the names of other owners. If
+/// the store is not opened for an owner, only names without an owner are removed.
 ///
 /// # Errors
 /// `InvalidArgument` if the options set no bound, or `keep_free` without `free`; errors of

@@ -64,7 +64,8 @@ impl Snapshots {
         let (mut old, new) = (self.existing(key).await?, self.existing(by).await?);
         new.record.must_be_active(by)?;
         if old.record.kind != SnapshotKind::Committed || old.record.parent != new.record.parent {
-            let message = "only a committed snapshot with the same parent can be replaced";
+            let message = "only a committed snapshot with the same parent can be replaced; prepare \
+                           the new snapshot on that parent";
             return Err(Error::invalid(message).subject(key));
         }
         let id = std::mem::replace(&mut old.record.id, new.record.id);

@@ -182,8 +182,10 @@ impl SnapshotRecord {
             SnapshotKind::Active => Ok(()),
             kind => {
                 let found = kind.as_str();
-                let message =
-                    format!("only an active snapshot can be committed: this one is {found}");
+                let message = format!(
+                    "expected an active snapshot, found one that is {found}; give the key of an \
+                     active one"
+                );
                 Err(Error::precondition(message).subject(key))
             }
         }
@@ -212,7 +214,7 @@ fn check_key(key: &str) -> Result<()> {
         "the key is empty; choose a key".into()
     } else if key.len() > limit::KEY {
         format!(
-            "the key has {} bytes: at most {} are allowed",
+            "the key has {} bytes: at most {} are allowed; choose a shorter key",
             key.len(),
             limit::KEY
         )

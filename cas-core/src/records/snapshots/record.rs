@@ -79,9 +79,9 @@ impl SnapshotRecord {
     }
 
     pub(super) fn encode(&self) -> Result<Bytes> {
-        serde_json::to_vec(self)
-            .map(Bytes::from)
-            .map_err(|error| Error::internal("a snapshot could not be serialised").source(error))
+        serde_json::to_vec(self).map(Bytes::from).map_err(|error| {
+            Error::internal("a snapshot could not be serialised; please report it").source(error)
+        })
     }
 
     pub(super) fn decode(found: &Record) -> Result<Self> {
