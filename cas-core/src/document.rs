@@ -105,9 +105,9 @@ impl Document {
 
     fn read(media_type: &MediaType, data: &[u8]) -> Result<Self> {
         if !media_type.is_document() {
-            return Err(Error::unsupported(
-                "expected the media type of a manifest or an index",
-            ));
+            return Err(Error::unsupported(format!(
+                "expected the media type of a manifest or an index, found {media_type:.200}"
+            )));
         }
         check_json(data)?;
         check_shape(media_type, data)?;

@@ -97,7 +97,10 @@ impl Checker<'_> {
             }
             Some(Ok(())) => format!("{why}; its record was removed"),
             Some(Err(error)) => format!("{why}; it cannot be made again: {error}"),
-            None => why,
+            None => format!(
+                "{why}; a repair unpacks a committed snapshot again, and removes the record of any \
+                 other"
+            ),
         };
         let done = matches!(repaired, Some(Ok(())));
         self.add(problem, name(snapshotter, &info.key), detail, done);

@@ -29,9 +29,9 @@ pub async fn read(content: &dyn ContentStore, descriptor: &Descriptor) -> Result
 }
 
 fn embedded(text: &str, descriptor: &Descriptor) -> Result<Bytes> {
-    let data = BASE64_STANDARD
-        .decode(text)
-        .map_err(|error| Error::corrupt(format!("invalid base64: {error}")).source(error))?;
+    let data = BASE64_STANDARD.decode(text).map_err(|error| {
+        Error::corrupt(format!("invalid base64: {error}; build the image again")).source(error)
+    })?;
     if data.len() as u64 != descriptor.size {
         let (expected, found) = (descriptor.size, data.len());
         return Err(Error::corrupt(format!(

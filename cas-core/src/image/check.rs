@@ -104,9 +104,11 @@ pub async fn size(
         .filter(|blob| seen.insert(blob.digest))
         .try_fold(0u64, |sum, blob| sum.checked_add(blob.size))
         .ok_or_else(|| {
-            Error::out_of_range("the sizes of the blobs add up to more than 2^64 bytes")
-                .operation("measure image")
-                .subject(image.digest)
+            Error::out_of_range(
+                "the sizes of the blobs add up to more than 2^64 bytes; build the image again",
+            )
+            .operation("measure image")
+            .subject(image.digest)
         })
 }
 

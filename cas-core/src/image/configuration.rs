@@ -115,7 +115,8 @@ impl ImageConfig {
         if diff_ids.len() > limit::LAYERS {
             let (found, allowed) = (diff_ids.len(), limit::LAYERS);
             return Err(Error::corrupt(format!(
-                "has {found} diff ids: at most {allowed} are allowed"
+                "has {found} diff ids: at most {allowed} are allowed; build the image with fewer \
+                 layers"
             )));
         }
         Ok(ImageConfig {

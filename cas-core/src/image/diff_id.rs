@@ -96,7 +96,7 @@ fn hash_plain(
     if size > limit::LAYER {
         let allowed = limit::LAYER;
         return Err(Error::out_of_range(format!(
-            "decompresses to more than {allowed} bytes"
+            "decompresses to more than {allowed} bytes; build the image with smaller layers"
         )));
     }
     // A codec may stop before the end of the blob, but the digest covers all of it.

@@ -43,8 +43,8 @@ pub(super) fn check(host: &str, repository: &str, tag: Option<&str>) -> Result<(
     }
     if tag.is_some_and(|tag| !is_tag(tag)) {
         return refused(format!(
-            "expected a tag that begins with a letter, a digit or _, and goes on with at most {} \
-             letters, digits, or characters of . _ -",
+            "expected a tag that begins with a letter, a digit or _, followed by at most {} \
+             characters: letters, digits, . _ or -",
             limit::TAG - 1
         ));
     }

@@ -97,7 +97,7 @@ fn check_key(key: &String) -> Result<()> {
     if is_key(key) {
         return Ok(());
     }
-    let why = "expected a key without blanks and control characters";
+    let why = "expected a key of at least one character, without blanks or control characters";
     Err(Error::invalid(why).subject(format!("{key:.100}")))
 }
 
