@@ -15,14 +15,14 @@ const BLOBS: usize = 2_500;
 /// Size in bytes of a blob with more rows than one transaction removes.
 const LARGE: usize = 24 << 20;
 
-/// Stores numbered blobs, every fifth a second time after its removal, and one large blob.
+/// Stores numbered blobs and one large blob. Removes every fifth numbered blob and stores it again.
 ///
-/// Returns the blobs to remove: two of three, some with an old version, some twice, and some that
-/// do not exist.
+/// Returns the blobs to remove: two of three numbered ones (some with an old version, some twice),
+/// the large one, and some that do not exist.
 async fn fill(content: &dyn ContentStore) -> Result<Vec<(Digest, Version)>> {
     let mut doomed = Vec::new();
     for number in 0..BLOBS {
-        // Some are stored inline, some in rows.
+        // Some blobs are stored inline, the others in rows.
         let data = bytes::Bytes::from(number.to_le_bytes().repeat(1 + 100 * (number % 2)));
         let digest = content.put(data.clone()).await?;
         let stat = content.stat(&digest).await?.unwrap();

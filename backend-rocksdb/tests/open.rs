@@ -26,8 +26,8 @@ fn blobs(path: &Path) -> usize {
     wait(store.content().list(None, 100)).unwrap().len()
 }
 
-/// Returns whether the database is lost without this file: it has data, or it is the list of the
-/// files with data, or the name of that list.
+/// Returns whether the database is lost without `file`, because `file` has data, lists the files
+/// with data, or names that list.
 fn is_essential(file: &Path) -> bool {
     let name = file.file_name().unwrap().to_str().unwrap();
     let data = name.ends_with(".sst") || name.ends_with(".blob");

@@ -1,4 +1,4 @@
-//! Blobs joined with their records, and what is known of one from its digest alone.
+//! Blobs joined with their records, and what a store finds out about a blob from its digest.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeSet;
@@ -20,7 +20,7 @@ use cas_core::{
 mod support;
 use support::{image, index, named, parts, put, store};
 
-/// More than two pages.
+/// Number of blobs that fill more than two pages of a listing.
 const MANY: u32 = 2_345;
 
 async fn plain(store: &Store, text: &str) -> Digest {
@@ -60,7 +60,7 @@ async fn one_pass_joins_all_blobs_with_their_records() {
         let mut record = cas_core::records::BlobRecord::new(1, Some("text/plain".into()));
         record.labels = pairs(&[("number", &number.to_string())]);
         Blobs::put(&mut batch, &digest, &record, Expect::Any).unwrap();
-        // Records of blobs that are not there are passed over, on either side.
+        // A listing skips records of absent blobs, whether their keys sort before or after a blob.
         for absent in [format!("sha256:{number:064}"), format!("x{number}")] {
             batch.put(Table::Blobs, absent, Expect::Any, Bytes::from_static(b"{}"));
         }
@@ -94,8 +94,8 @@ async fn one_pass_joins_all_blobs_with_their_records() {
     }
 }
 
-/// The types of blobs that no image reaches are listed, those in nested indexes too, and what is
-/// wrong does not hide the rest.
+/// The listing has the types of all blobs, also of those that no image reaches or that are in
+/// nested indexes. A blob without a sound record does not hide the others.
 #[tokio::test]
 async fn media_types_of_all_blobs_are_listed_with_problems_beside_them() {
     let store = store();
@@ -222,7 +222,8 @@ async fn children_are_found_by_the_digest_alone() {
     }
 }
 
-/// A blob of unknown type is read within bounds, and is a document only if it is one.
+/// Of a blob of unknown type, only a bounded number of bytes is read, and the blob counts as a
+/// document only if it parses as one.
 #[tokio::test]
 async fn a_blob_without_a_record_is_recognised_within_bounds() {
     let plain_store = store();
@@ -316,7 +317,7 @@ async fn an_owner_does_not_label_what_only_others_claim() {
     updated(&store, &blob, &pairs(&[]), &[]).await.unwrap();
 }
 
-/// A removal can be repeated. A blob in use is refused all the same.
+/// A removal that skips absent blobs can be repeated, but it still refuses a blob in use.
 #[tokio::test]
 async fn a_removal_skips_what_is_absent_and_respects_what_is_used() {
     let store = store();
@@ -376,7 +377,7 @@ async fn a_name_is_new_or_exists_as_the_job_demands() {
     assert_eq!(store.leases().list().await.unwrap().len(), 0);
 }
 
-/// Two jobs pull one image: neither fails, and what one of them stores, the other does not.
+/// Two jobs pull one image: neither fails, and neither stores a blob that the other has stored.
 #[tokio::test]
 async fn a_blob_that_another_job_is_storing_is_waited_for() {
     let store = store();
@@ -437,7 +438,7 @@ async fn what_was_absent_and_came_since_is_kept_by_the_name() {
     assert_eq!(removed.blobs, []);
     assert_eq!(list(&to).await.unwrap().blobs.len(), 4);
 
-    // A part that was there and was lost is not taken for one that was left out.
+    // A part that was stored and then lost does not count as left out.
     to.content.remove(&inner.digest).await.unwrap();
     let guard = LeaseGuard::begin(&to, "name").await.unwrap();
     let error = guard.pin_tree_found(&outer).await.unwrap_err();

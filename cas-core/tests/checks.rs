@@ -193,7 +193,7 @@ async fn a_damaged_blob_is_fetched_although_it_seems_to_be_unchanged() {
     }
 }
 
-/// An image without a name that a lease keeps needs its blobs as much as one with a name.
+/// An image without a name that a lease keeps needs its blobs as much as an image with a name.
 #[tokio::test]
 async fn what_a_lease_keeps_is_checked_and_fetched_again() {
     for (flat, expired, part) in [
@@ -238,7 +238,7 @@ async fn what_a_lease_keeps_is_checked_and_fetched_again() {
         let report = check(&plain, &[], &options).await.unwrap();
         assert!(report.is_sound(), "{report:?}");
         assert!(plain.content.is_intact(&lost).await.unwrap());
-        // Without its record, nothing is known but the digest.
+        // Without the record of the manifest, only its digest is known.
         plain.content.remove(&target.digest).await.unwrap();
         plain.blobs().remove(&target.digest).await.unwrap();
         let report = check(&plain, &[], &CheckOptions::default()).await.unwrap();

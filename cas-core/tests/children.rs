@@ -44,7 +44,7 @@ async fn a_manifest_has_config_and_layers_as_children_and_a_leaf_has_none() {
     assert_eq!(error.kind(), ErrorKind::NotFound);
 }
 
-/// The bytes are stored as an opaque blob, and then listed as a document.
+/// The bytes are stored as a blob of another type, and then listed as a document.
 #[tokio::test]
 async fn ambiguous_documents_are_refused() {
     let store = store();

@@ -146,7 +146,7 @@ async fn one_platform_is_copied_and_the_others_later() {
         assert_eq!(error.kind(), ErrorKind::NotFound);
         assert!(error.to_string().ends_with(expected), "{error}");
     }
-    // A store that has one platform offers that one.
+    // `to` has one platform only, so the error lists that platform only.
     let error = copy_for(&to, &store(), &target, "linux/amd64").await;
     let said = error.unwrap_err().to_string();
     assert!(said.ends_with("it has: linux/arm64"), "{said}");

@@ -1,6 +1,6 @@
 //! Every bound of this crate: an input of exactly that size is accepted, and an input that is one
 //! larger is refused with an error that names the bound. The bounds of notes and of owners are
-//! tried next to their code, those of keys and labels of stores by the laws.
+//! tested next to their code. The laws test the bounds of keys and labels of stores.
 
 #![allow(
     clippy::unwrap_used,
@@ -99,7 +99,7 @@ fn labels() {
     });
 }
 
-/// The root counts, and so do repeated descriptors.
+/// A walk counts the root, and counts a repeated descriptor each time.
 #[test]
 fn a_walk() {
     let node = |text: &str| Descriptor::of(MediaType::from("test/node"), text.as_bytes());

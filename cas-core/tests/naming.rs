@@ -13,10 +13,10 @@ use cas_core::{ContentExt, Descriptor, Digest, ErrorKind, ImageStore, MediaType,
 mod support;
 use support::{image, index, manifest, put, store};
 
-/// What happens before a name is created.
+/// A function to call before a name is created. If it fails, the name is not created.
 type Hook = Box<dyn Fn(&Image) -> Result<()> + Send + Sync>;
 
-/// Names, and what happens before one is created.
+/// Names, and the function to call before a name is created.
 struct Hooked {
     inner: Arc<dyn ImageStore>,
     hook: Hook,

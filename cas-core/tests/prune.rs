@@ -24,7 +24,7 @@ const LAYER: u64 = 1000;
 struct Cache {
     store: Store,
     uses: BTreeMap<String, SystemTime>,
-    /// A time at which nothing of what was stored is young.
+    /// A time at which no stored content is young.
     now: SystemTime,
 }
 
@@ -89,7 +89,7 @@ async fn least_recently_used_images_go_until_the_size_fits_and_shared_layers_cou
         cache.add(name, &["base", own], days).await;
     }
     let before = cache.bytes().await;
-    // One image less is not enough. The base stays.
+    // Removing one image is not enough. The shared layer `base` stays.
     let most = before - 2 * LAYER;
     let pruned = cache.prune(cache.options().with_max_size(most)).await;
     assert_eq!(names(&pruned), ["b", "c"]);
@@ -101,7 +101,7 @@ async fn least_recently_used_images_go_until_the_size_fits_and_shared_layers_cou
     assert_eq!((pruned.later, pruned.missing), (0, 0));
     assert_eq!(pruned.images[0].used_at, cache.now - 4 * DAY);
     assert!(pruned.images[0].bytes > LAYER);
-    // Nothing is to be done any more.
+    // The size fits now, so another pruning removes nothing.
     let again = cache.prune(cache.options().with_max_size(most)).await;
     assert_eq!(again, Pruned::default());
 }
@@ -150,7 +150,7 @@ async fn an_image_that_was_not_used_counts_from_its_last_change() {
     let mut cache = Cache::new();
     cache.add("a", &["1"], 200).await;
     cache.add("b", &["2"], 1).await;
-    // It was used long before it was pulled again.
+    // `a` was used 200 days before `now`, but pulled again 100 days before.
     let pruned = cache
         .prune(cache.options().with_older_than(101 * DAY))
         .await;
@@ -300,7 +300,8 @@ async fn bounds_are_required() {
     }
 }
 
-/// Whatever call is the last one, what is left is complete, and the next pruning ends the work.
+/// A pruning may fail at any call. The remaining images are complete, and the next pruning removes
+/// what is left to remove.
 #[tokio::test]
 async fn a_pruning_that_stops_at_any_call_loses_nothing_and_is_completed_by_the_next() {
     for side in [Side::Before, Side::After] {

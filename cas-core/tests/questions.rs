@@ -156,7 +156,8 @@ async fn an_image_without_a_readable_platform_is_not_an_image_for_none() {
         let lost = configuration.digest.to_string();
         assert!(error.to_string().contains(&lost), "{error}");
     }
-    // Another platform is an answer, and so is an image for no platform.
+    // If the image has another platform, a missing configuration causes no error. An empty index
+    // has no platforms.
     let arm = named(&store, "linux/arm64").await;
     let root = index(&store, &[alone, arm]).await;
     let found = platforms(&*store.content, &root).await.unwrap();

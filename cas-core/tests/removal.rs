@@ -1,4 +1,4 @@
-//! Blobs that a user removes and labels: what refers to them decides, unless it is forced.
+//! Blobs that a user removes and labels. A blob to which something refers is only removed by force.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -34,7 +34,7 @@ struct Page {
     count: usize,
     /// The names; a method as `Type.Method` unless the page has one type only.
     names: &'static str,
-    /// The only names that have a row, if not all have one yet.
+    /// The only names that have a row, if there are names without a row.
     only: Option<&'static str>,
 }
 

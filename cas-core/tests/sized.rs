@@ -1,4 +1,5 @@
-//! Stores by size, beyond the laws: where a blob is, how it moves, and twins.
+//! Stores by size, beyond the laws: which member has a blob, how a blob moves, and blobs that are
+//! in both members.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -150,7 +151,7 @@ async fn an_ingest_is_in_one_member_at_a_time() {
     scene.assert_no_ingests().await;
 }
 
-/// A process may end between any two steps. It leaves a prefix of what was written.
+/// A process may end between any two steps. The ingest then has a prefix of what was written.
 #[tokio::test]
 async fn a_move_cut_off_anywhere_is_resumed() {
     let data = bytes(300);
@@ -304,7 +305,8 @@ async fn twins_are_one_blob_and_are_removed_together() {
     assert!(!scene.store.remove(&digest).await.unwrap());
 }
 
-/// The first blob in each member has the same version there, but not in the composition.
+/// Each member gives its first blob the same version, but the store over both members gives the two
+/// blobs different versions.
 #[tokio::test]
 async fn a_late_removal_never_hits_the_other_member() {
     let scene = Scene::new();
@@ -404,7 +406,7 @@ async fn all_records_are_in_the_small_store() {
 }
 
 /// Bytes without a record would never be collected. So if the records store fails, nothing is
-/// published, and the same publish again publishes both.
+/// published, and a repeated publish publishes the bytes and the record.
 #[tokio::test]
 async fn no_bytes_are_published_without_a_record() {
     for length in [80, 300] {

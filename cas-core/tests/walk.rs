@@ -239,7 +239,7 @@ async fn an_index_bomb_ends_at_once() {
     let mut level = vec![support::image(&store, "linux/amd64").await; 2];
     let mut deepest_allowed = None;
     for depth in 1..=30 {
-        // Two different indexes, each of which lists both of the level below.
+        // Two different indexes, each of which lists both indexes of the level below.
         let reversed: Vec<_> = level.iter().rev().cloned().collect();
         let other = [reversed, vec![level[0].clone()]].concat();
         level = vec![

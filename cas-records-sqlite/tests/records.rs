@@ -86,7 +86,8 @@ fn an_unfinished_database_reads_as_empty_if_it_is_read_only() {
     assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error:?}");
 }
 
-/// All batches but the first share a transaction, and only one of those with the same key succeeds.
+/// All batches but the first share a transaction, and only one of the batches with the same key
+/// succeeds.
 #[test]
 fn a_refused_batch_writes_nothing_and_does_not_affect_the_others() {
     let temp = tempfile::tempdir().unwrap();

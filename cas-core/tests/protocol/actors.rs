@@ -44,8 +44,8 @@ pub(crate) fn import(world: &World, number: u64, name: &'static str) -> Actor {
     })
 }
 
-/// As [`import`], but killed after `steps` steps: nothing of it runs any more, not even its
-/// destructors.
+/// As [`import`], but the actor is killed after `steps` steps: none of its code runs any more, not
+/// even destructors.
 pub(crate) fn killed(world: &World, number: u64, name: &'static str, steps: usize) -> Actor {
     let actor = import(world, number, name);
     Box::pin(Killed(ManuallyDrop::new(actor), steps))
@@ -75,7 +75,7 @@ pub(crate) fn tag(world: &World, from: &'static str, to: &'static str) -> Actor 
     })
 }
 
-/// As [`tag`], with a fault: only the target is pinned, not what it reaches.
+/// As [`tag`], with a fault: only the target is pinned, but not the blobs that the target reaches.
 pub(crate) fn tag_root_only(world: &World, from: &'static str, to: &'static str) -> Actor {
     let store = world.store.clone();
     Box::pin(async move {

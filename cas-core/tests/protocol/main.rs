@@ -1,6 +1,6 @@
 //! A search of the protocol of leases and garbage collection: every interleaving of a collection
-//! and its clients, up to a number of preemptions, on the strictest store. With one rule of the
-//! protocol removed, the search must find a loss, or it proves nothing.
+//! and its clients, up to a number of preemptions, on the strictest store. If one rule of the
+//! protocol is removed, the search must find a loss; otherwise the search proves nothing.
 //!
 //! A step ends wherever the strict store yields, so that between two steps another machine could
 //! have done anything. `CAS_PREEMPTIONS` deepens the search; three preemptions take some minutes.

@@ -71,7 +71,7 @@ pub(crate) fn killed_at(steps: usize) -> Outcome {
     }
 }
 
-/// Runs all actors to their ends. Returns, for each step, what else could have been chosen.
+/// Runs all actors to their ends. Returns, for each step, which other actors could have taken it.
 fn play(actors: Vec<Actor>, choices: &[Choice]) -> Vec<Fork> {
     let mut actors: Vec<Option<Actor>> = actors.into_iter().map(Some).collect();
     let mut context = Context::from_waker(Waker::noop());
@@ -99,7 +99,7 @@ fn play(actors: Vec<Actor>, choices: &[Choice]) -> Vec<Fork> {
         let others = ready.into_iter().filter(|one| *one != current).collect();
         forks.push(Fork { others, preempts });
         let actor = actors[current].as_mut().expect("it is ready");
-        // Work for the pool is done inline, or the steps would differ between runs.
+        // Work for the pool is done inline; otherwise the steps would differ between runs.
         if let Poll::Ready(()) = pool::inline(|| actor.as_mut().poll(&mut context)) {
             actors[current] = None;
         }

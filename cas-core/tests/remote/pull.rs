@@ -28,8 +28,8 @@ pub(crate) async fn is_whole(store: &Store, root: &Descriptor, platform: &str) -
     found.is_complete()
 }
 
-/// Checks that the children that are recorded as absent were never pulled: a blob that was pulled
-/// and then lost is not recorded as absent.
+/// Checks that the records below `root` list a child as absent exactly if the store does not have
+/// the child. Call it only while no pulled blob is lost.
 async fn assert_absent_is_what_was_never_pulled(store: &Store, root: &Descriptor) {
     let mut waiting = vec![root.digest];
     while let Some(digest) = waiting.pop() {

@@ -108,7 +108,7 @@ async fn all_bytes_of_embedded_and_stored_blobs_are_reported() {
     }
 }
 
-/// What is larger can be stored and read, but registries take no such document.
+/// A larger document can be stored and read, but registries refuse it.
 #[tokio::test]
 async fn a_document_is_pushed_up_to_its_bound() {
     let most = limit::DOCUMENT_WRITE as usize;

@@ -92,7 +92,7 @@ async fn what_is_served_stays_for_as_long_as_the_repository() {
     let root = named_index(&from, "app").await;
     let blobs = list(&from).await.unwrap().blobs;
     for blob in &blobs {
-        // As if a pull had stored it under a lease: it is not kept for being young.
+        // As if a pull had stored the blob under a lease: a collection does not spare it as young.
         let age = |found: Option<BlobRecord>| {
             let mut record = found.unwrap();
             record.expires_at = None;
@@ -134,7 +134,7 @@ async fn one_store_pushes_to_another_and_the_name_keeps_all_of_it() {
         );
         assert_eq!(collect_later(&to).await, 0);
         assert!(is_whole(&to, &root, PLATFORM).await);
-        // Again, with everything there; and under another name.
+        // Pushes again, when all blobs are there, and then under another name.
         for name in ["pushed", "second"] {
             push(&from, &repository(&to, name), &root, &options)
                 .await

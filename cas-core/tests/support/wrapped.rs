@@ -17,8 +17,9 @@ pub(crate) enum Flaw {
     Last,
     /// The last byte is missing, but the size is reported as before.
     Cut,
-    /// It cannot be opened, or its bytes cannot be read.
+    /// Opening the blob fails.
     Opens(ErrorKind),
+    /// The blob can be opened, but reading its bytes fails.
     Reads(ErrorKind),
 }
 
