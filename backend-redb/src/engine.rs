@@ -30,7 +30,8 @@ const ROW_OVERHEAD: u64 = 64;
 const COMPACT_PART: u64 = 4;
 /// Minimum number of free bytes on the disk for a compaction. A full disk would stop the engine.
 const COMPACT_FREE: u64 = 32 << 20;
-/// Maximum number of checks for open readers before a compaction leaves the work to the next one.
+/// Maximum number of checks for open readers before a compaction leaves the work to the next
+/// compaction.
 const READER_CHECKS: usize = 100;
 /// Time between these checks.
 const READER_DELAY: Duration = Duration::from_millis(1);

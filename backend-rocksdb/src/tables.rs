@@ -39,7 +39,7 @@ pub(crate) struct Tables<'a> {
 #[derive(Default)]
 pub(crate) struct StagedRows {
     pub(crate) rows: WriteBatch,
-    /// Whether they include the first rows of an ingest.
+    /// Whether these rows include the first rows of an ingest.
     pub(crate) first: bool,
 }
 

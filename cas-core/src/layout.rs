@@ -42,7 +42,7 @@ impl ImageLayout {
     /// Parses the document. Any version is accepted.
     ///
     /// # Errors
-    /// `Corrupt` if it is not the document.
+    /// `Corrupt` if `data` is not such a document.
     pub fn parse(data: &[u8]) -> error::Result<Self> {
         check_json(data)?;
         // serde would also read an array as the document.
@@ -55,7 +55,7 @@ impl ImageLayout {
 /// Parses a file of [`REFS`].
 ///
 /// # Errors
-/// `Corrupt` if it is not a descriptor.
+/// `Corrupt` if `data` is not a descriptor.
 pub fn parse_ref(data: &[u8]) -> error::Result<Descriptor> {
     check_json(data)?;
     serde_json::from_slice(data).map_err(|error| malformed("not a descriptor", &error))

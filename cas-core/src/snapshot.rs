@@ -200,7 +200,8 @@ pub struct Commit {
 /// A store of snapshots. See the [module](self) for an example.
 ///
 /// Its records are always local, even if the content store is not; see
-/// [`Snapshots`](crate::records::Snapshots).
+/// [`Snapshots`](crate::records::Snapshots). Besides the errors that it lists, every method may
+/// return errors of the records and of the file system.
 #[async_trait]
 pub trait Snapshotter: Send + Sync + 'static {
     /// Returns its name, which is also its scheme: `native`, `overlay`.
@@ -217,7 +218,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     ///
     /// # Errors
     /// `AlreadyExists` if a snapshot has the key; `NotFound` if the parent does not exist;
-    /// `InvalidArgument` if the parent is not committed.
+    /// `InvalidArgument` if the parent is not committed, or for a key or labels that exceed their
+    /// bounds.
     async fn prepare(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>>;
 
     /// Makes the view `key`, empty or with the content of a committed parent. Returns its mounts.
@@ -238,8 +240,9 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// # Errors
     /// `NotFound` if `key` or `options.parent` does not exist; `AlreadyExists` if a snapshot has
     /// the name; `FailedPrecondition` if `key` is not active; `InvalidArgument` if `options.parent`
-    /// differs from an existing parent or is not committed; `Unsupported` if `options.parent` is
-    /// given and the snapshotter does not rebase.
+    /// differs from an existing parent or is not committed, or for a name or labels that exceed
+    /// their bounds; `Unsupported` if `options.parent` is given and the snapshotter does not
+    /// rebase.
     async fn commit(&self, name: &str, key: &str, options: Commit) -> Result<()>;
 
     /// Removes a snapshot in any state.
@@ -262,8 +265,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// snapshot.
     ///
     /// # Errors
-    /// `NotFound` if the snapshot does not exist; `InvalidArgument` for a path other than `labels`
-    /// or `labels.<key>`.
+    /// `NotFound` if the snapshot does not exist; `InvalidArgument` for a field path other than
+    /// `labels` and `labels.<key>`, or for labels that exceed their bounds.
     async fn update(&self, key: &str, labels: Labels, fieldpaths: &[&str]) -> Result<Info>;
 
     /// Returns the space that the snapshot takes, without its parents. It is measured while the

@@ -112,7 +112,7 @@ pub trait Rebuilder: Send + Sync {
 pub struct Repair<'a> {
     /// Where missing and damaged blobs are fetched from.
     pub sources: &'a dyn Sources,
-    /// Unpacks layers again. Without it, damaged snapshots are only reported.
+    /// Unpacks layers again. Without it, missing and damaged committed snapshots are only reported.
     pub rebuilder: Option<&'a dyn Rebuilder>,
 }
 

@@ -28,8 +28,8 @@ pub struct Explanation {
     /// Paths to the resource, at most a hundred. Empty if nothing keeps it: the next collection
     /// removes it.
     pub paths: Vec<RootPath>,
-    /// When the last path to the resource expires. `None` if one of them never expires, or there
-    /// are none.
+    /// When the last path to the resource expires. `None` if a path never expires, or if there are
+    /// no paths.
     pub until: Option<SystemTime>,
 }
 

@@ -24,7 +24,7 @@ pub enum Reason {
     Lease {
         /// The id of the lease.
         id: String,
-        /// When the lease expires, if it does.
+        /// When the lease expires; `None` if it never does.
         until: Option<SystemTime>,
     },
     /// A label marks it as a gc root.

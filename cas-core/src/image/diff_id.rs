@@ -22,10 +22,10 @@ pub const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 /// The number of bytes in one read.
 const PIECE: usize = 1 << 20;
 
-/// Returns the diff id of a layer. It is the digest of the layer if its type is an uncompressed
-/// one, or else the value of its label [`UNCOMPRESSED`]. Without the label the layer is
-/// decompressed and hashed, and the label is stored. If it cannot be stored, as in a store that is
-/// read-only, only a warning is logged.
+/// Returns the diff id of a layer: its digest, if its type states that it is not compressed, or
+/// else the value of its label [`UNCOMPRESSED`]. Without the label, the layer is decompressed and
+/// hashed, and the label is stored. If the label cannot be stored, as in a store that is read-only,
+/// only a warning is logged.
 ///
 /// `decompress` turns the compressed stream into the uncompressed one. It receives the compression
 /// that the type states, which may be `Unknown`. It may block.

@@ -26,7 +26,7 @@ pub trait ImageStoreExt: ImageStore {
     ///
     /// # Errors
     /// `AlreadyExists` if the name refers to something else; `InvalidArgument` as for
-    /// [`ImageStoreExt::put`].
+    /// [`ImageStoreExt::put`]; errors of the store.
     async fn put_new(&self, image: Image) -> Result<Image> {
         match self.create(image.clone()).await {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -60,8 +60,8 @@ pub trait ImageStoreExt: ImageStore {
     /// If the store has the new image already, nothing changes. Returns the image as stored.
     ///
     /// # Errors
-    /// `Conflict` if the name refers to something else; `NotFound` if it does not exist;
-    /// `InvalidArgument` as for [`ImageStoreExt::put`].
+    /// `Conflict` if the name refers to something else; `NotFound` if the name does not exist;
+    /// `InvalidArgument` as for [`ImageStoreExt::put`]; errors of the store.
     async fn replace(&self, expected: &Descriptor, image: Image) -> Result<Image> {
         if let Some(found) = find_same(self, &image).await? {
             return Ok(found);

@@ -11,7 +11,7 @@ use crate::labels::{Labels, check_labels};
 /// annotation unless the whole target is copied.
 ///
 /// # Errors
-/// `InvalidArgument` for another path.
+/// `InvalidArgument` for any other path.
 pub fn update_image(image: &mut Image, update: &Image, fieldpaths: &[&str]) -> Result<()> {
     if fieldpaths.is_empty() {
         image.target = update.target.clone();
@@ -33,7 +33,7 @@ pub fn update_image(image: &mut Image, update: &Image, fieldpaths: &[&str]) -> R
 /// name, or all labels if there are no paths. A label with an empty value is removed.
 ///
 /// # Errors
-/// `InvalidArgument` for another path.
+/// `InvalidArgument` for any other path.
 pub fn update_labels(labels: &mut Labels, update: &Labels, fieldpaths: &[&str]) -> Result<()> {
     if fieldpaths.is_empty() {
         replace(labels, update);

@@ -99,7 +99,8 @@ fn completed(children: &[Descriptor], map: impl Fn(&Descriptor) -> Vec<String>) 
 /// Adds labels to the record of a blob in the store. Other labels stay as they are.
 ///
 /// # Errors
-/// `NotFound` if the blob is not in the store; errors of the records store.
+/// `NotFound` if the blob is not in the store; `InvalidArgument` for labels that exceed their
+/// bounds; errors of the store.
 pub async fn set_labels(store: &Store, descriptor: &Descriptor, labels: &Labels) -> Result<()> {
     if !store.present(descriptor).await? {
         return Err(

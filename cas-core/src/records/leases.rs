@@ -141,7 +141,7 @@ impl Leases {
     /// # Errors
     /// `AlreadyExists` if a lease has this id; `InvalidArgument` if the id is empty, longer than
     /// [`limit::NAME`] bytes or contains blanks or control characters, or if labels exceed their
-    /// bounds.
+    /// bounds; errors of the store.
     pub async fn create(&self, id: &str, lease: &Lease) -> Result<()> {
         let blank = |character: char| character.is_control() || character.is_whitespace();
         if id.is_empty() || id.len() > limit::NAME || id.chars().any(blank) {
@@ -191,7 +191,9 @@ impl Leases {
     /// Changes a lease, and retries if another writer was faster. Returns the lease as written.
     ///
     /// # Errors
-    /// `NotFound` if it has ended; errors of `change`.
+    /// `NotFound` if the lease has ended; `InvalidArgument` for labels that exceed their bounds;
+    /// `Corrupt` if its record does not parse; `Conflict` if every attempt lost against another
+    /// writer; errors of `change` and of the store.
     pub async fn update<F>(&self, id: &str, change: F) -> Result<Lease>
     where
         F: Fn(&mut Lease) -> Result<()> + Send + Sync,
@@ -209,7 +211,7 @@ impl Leases {
     /// Makes a lease expire `ttl` from now.
     ///
     /// # Errors
-    /// `NotFound` if it has ended.
+    /// As [`Leases::update`].
     pub async fn extend(&self, id: &str, ttl: Duration) -> Result<()> {
         let until = SystemTime::now() + ttl;
         let extended = self.update(id, |lease| {
@@ -223,7 +225,9 @@ impl Leases {
     /// ended already.
     ///
     /// # Errors
-    /// `FailedPrecondition` if it has another owner and has not expired at `now`.
+    /// `FailedPrecondition` if the lease has another owner and has not expired at `now`; `Corrupt`
+    /// if its record does not parse; `Conflict` if every attempt lost against another writer;
+    /// errors of the store.
     pub async fn delete(&self, id: &str, owner: &str, now: SystemTime) -> Result<bool> {
         retry(|| async move {
             let Some((lease, revision)) = self.load(id).await? else {
@@ -250,7 +254,7 @@ impl Leases {
     /// Deletes a lease if it is still in the state that was `seen`.
     ///
     /// # Errors
-    /// `Conflict` if it was changed or deleted since.
+    /// `Conflict` if the lease was changed or deleted since; errors of the store.
     pub(crate) async fn remove(&self, id: &str, seen: Revision) -> Result<()> {
         let mut batch = Batch::new();
         batch.delete(Table::Leases, id, Expect::Revision(seen));

@@ -144,7 +144,8 @@ impl Ingest for SizedIngest {
         self.ingest.read_back(offset, length).await
     }
 
-    /// Stays in its member: the bytes that are written next are usually the same.
+    /// The ingest stays in its member, because the bytes that are written next are usually the
+    /// same.
     async fn rewind(&mut self) -> Result<()> {
         self.ingest.rewind().await
     }

@@ -166,8 +166,8 @@ impl ContentStore for SizedContent {
         Ok(large || small)
     }
 
-    /// Also removes the twin in the large store, and removes it first: after a crash in between,
-    /// the same call removes the rest.
+    /// Also removes the twin, which is the copy in the large store. The twin is removed first:
+    /// after a crash in between, the same call removes the rest.
     ///
     /// The twin is not newer than the version that the caller saw. It existed before this version
     /// was found in the small store, and a publish that finds the blob in one store leaves the

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 /// Options of [`prune`](super::prune). At least one bound must be set.
 ///
 /// An image is removed if it is too old, or as long as the store exceeds a bound on the size. Of
-/// the most recently used images, [`keep_last`](Self::keep_last) stay in any case. If that is the
-/// only bound, all others are removed.
+/// the most recently used images, [`keep_last`](Self::keep_last) stay in any case. If `keep_last`
+/// is the only bound, all other images are removed.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PruneOptions {

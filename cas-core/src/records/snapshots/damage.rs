@@ -22,7 +22,9 @@ impl Snapshots {
     ///
     /// # Errors
     /// `NotFound` if one of the two does not exist; `FailedPrecondition` if `by` is not active;
-    /// `InvalidArgument` if `key` is not committed or does not have the same parent as `by`.
+    /// `InvalidArgument` if `key` is not committed or does not have the same parent as `by`;
+    /// `Corrupt` if a record does not parse; `Conflict` if every attempt lost against another
+    /// writer; errors of the store.
     pub async fn replace(&self, key: &str, by: &str, usage: Usage) -> Result<u64> {
         self.commit_plan(|| self.plan_replace(key, by, usage)).await
     }

@@ -68,7 +68,8 @@ impl Snapshots {
     /// Returns an id that no snapshot of this snapshotter has or ever had. It names a directory.
     ///
     /// # Errors
-    /// `Corrupt` if the counter does not parse; errors of the store.
+    /// `Corrupt` if the counter does not parse; `Conflict` if every attempt lost against another
+    /// writer; errors of the store.
     pub async fn fresh_id(&self) -> Result<u64> {
         if let Some(id) = lock(&self.ids).next() {
             return Ok(id);
@@ -131,7 +132,8 @@ impl Snapshots {
     /// # Errors
     /// `AlreadyExists` if a snapshot has this key; `NotFound` if the parent does not exist;
     /// `InvalidArgument` if the parent is not committed, or for a key or labels that exceed their
-    /// bounds; `Conflict` if every attempt lost against another writer.
+    /// bounds; `Corrupt` if a record does not parse; `Conflict` if every attempt lost against
+    /// another writer; errors of the store.
     pub async fn create(&self, new: &New<'_>, id: u64) -> Result<SnapshotRecord> {
         self.commit_plan(|| self.plan_create(new, id)).await
     }
@@ -140,7 +142,8 @@ impl Snapshots {
     /// Returns the new record.
     ///
     /// # Errors
-    /// Errors of [`crate::Snapshotter::commit`].
+    /// As [`crate::Snapshotter::commit`], but never `Unsupported`; `Corrupt` if a record does not
+    /// parse; `Conflict` if every attempt lost against another writer.
     pub async fn commit(
         &self,
         name: &str,
@@ -155,7 +158,9 @@ impl Snapshots {
     /// Removes the record of a snapshot and returns it. Afterwards the key can be used again.
     ///
     /// # Errors
-    /// `NotFound` if there is none; `FailedPrecondition` while it has children.
+    /// `NotFound` if there is none; `FailedPrecondition` while the snapshot has children; `Corrupt`
+    /// if a record does not parse; `Conflict` if every attempt lost against another writer; errors
+    /// of the store.
     pub async fn remove(&self, key: &str) -> Result<SnapshotRecord> {
         self.commit_plan(|| self.plan_remove(key)).await
     }
@@ -164,7 +169,7 @@ impl Snapshots {
     /// `seen`. Otherwise returns `None`.
     ///
     /// # Errors
-    /// `FailedPrecondition` while it has children.
+    /// As [`Self::remove`], but never `NotFound`.
     pub async fn remove_seen(&self, seen: &Info) -> Result<Option<SnapshotRecord>> {
         self.commit_plan(|| self.plan_remove_seen(seen)).await
     }
@@ -174,7 +179,9 @@ impl Snapshots {
     ///
     /// # Errors
     /// `NotFound` if the snapshot does not exist; `InvalidArgument` for a field path other than
-    /// `labels` and `labels.<key>`, or for labels that exceed their bounds.
+    /// `labels` and `labels.<key>`, or for labels that exceed their bounds; `Corrupt` if the record
+    /// does not parse; `Conflict` if every attempt lost against another writer; errors of the
+    /// store.
     pub async fn update(&self, key: &str, labels: &Labels, fieldpaths: &[&str]) -> Result<Info> {
         self.commit_plan(|| self.plan_update(key, labels, fieldpaths))
             .await

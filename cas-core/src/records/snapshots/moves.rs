@@ -173,10 +173,10 @@ impl Snapshots {
 }
 
 impl SnapshotRecord {
-    /// Checks that the snapshot can be committed.
+    /// Checks that the snapshot is active. The error names `key`, the key of the snapshot.
     ///
     /// # Errors
-    /// `FailedPrecondition` if it is a view or committed.
+    /// `FailedPrecondition` if the snapshot is a view or committed.
     pub fn must_be_active(&self, key: &str) -> Result<()> {
         match self.kind {
             SnapshotKind::Active => Ok(()),
@@ -191,7 +191,8 @@ impl SnapshotRecord {
         }
     }
 
-    /// Returns the parent that a commit adds, if any.
+    /// Returns the parent that a commit adds, or `None` if it adds none. The error names `key`, the
+    /// key of the snapshot.
     ///
     /// # Errors
     /// `InvalidArgument` if the snapshot already has another parent.
