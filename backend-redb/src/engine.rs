@@ -140,7 +140,7 @@ impl RedbEngine {
     /// Truncates the file, once no reader of an older state is left. If readers stay open, the next
     /// compaction truncates the file.
     fn truncate(&self) -> Result<()> {
-        // Held, so that no new reader starts.
+        // This lock is held, so that no new reader starts.
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         *view = None;
         let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);

@@ -31,7 +31,8 @@ pub trait Opener: Send + Sync + 'static {
     ///
     /// # Errors
     /// `FailedPrecondition` if something else is there; `Busy` if another process has the store
-    /// open and the store is not [`Shared`](crate::Capability::Shared).
+    /// open and the store is not [`Shared`](crate::Capability::Shared); `InvalidArgument` for an
+    /// option that the backend does not know; errors of the backend.
     async fn open(&self, location: &Location) -> Result<Store>;
 
     /// Examines the files of the store at `location`. The store must not be open. If `repair` is

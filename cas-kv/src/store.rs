@@ -47,7 +47,7 @@ impl KvStore {
         open: impl Fn(&Path, OpenMode) -> Result<E>,
     ) -> Result<Self> {
         if dir.is_writable() {
-            // Also what a killed repair has left.
+            // This also removes what a killed repair has left.
             let new = dir.remove_unfinished()?;
             if !dir.database().try_exists()? {
                 Kv::write_format(&open(&new, OpenMode::Create)?)?;

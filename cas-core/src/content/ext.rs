@@ -184,7 +184,7 @@ pub(super) async fn is_kept(
         return Ok(false);
     };
     if content.is_intact(digest).await? {
-        // It may have been published without a sync.
+        // The stored blob may have been published without a sync.
         content.flush().await?;
         return Ok(true);
     }

@@ -95,7 +95,9 @@ pub struct IngestStatus {
 /// A store of blobs. See the [module](self) for the life of a blob.
 ///
 /// `stat` and one page of `list` are quick and run on the caller's thread. Other methods may take
-/// as long as a disk takes, and must not block the threads of the async runtime.
+/// as long as a disk takes, and must not block the threads of the async runtime. Besides the errors
+/// that it lists, every asynchronous method may return errors of the backend, such as
+/// `Unavailable` or `Full`.
 #[async_trait]
 pub trait ContentStore: Send + Sync + 'static {
     /// Returns what the store promises beyond the minimum.

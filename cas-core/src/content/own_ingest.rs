@@ -66,7 +66,7 @@ impl Drop for OwnIngest {
         }
         background::run(async move {
             let begun = Instant::now();
-            // If it cannot be discarded, a later collection discards it.
+            // If the ingest cannot be discarded, a later collection discards it.
             while let Err(error) = content.discard(&key).await {
                 if error.kind() != ErrorKind::Busy || begun.elapsed() > LAST_WRITE {
                     return;

@@ -36,7 +36,7 @@ pub async fn put_reader(
         }
         Ok((committed, false)) => ingest.discard().await.map(|_| committed),
         Err(error) => {
-            // The first error is the one that matters.
+            // Only the first error is returned.
             let _ = ingest.discard().await;
             Err(error)
         }

@@ -107,7 +107,7 @@ impl Unreachable {
             .blobs
             .extend(sweep::blobs(store, &self.blobs).await?);
         for ingest in self.ingests {
-            // A writer may have resumed it.
+            // A writer may have resumed the ingest since the scan.
             if discard_unless_open(&*store.content, &ingest.key).await? {
                 removed.ingests.push((ingest.key, ingest.offset));
             }

@@ -86,7 +86,8 @@ impl Image {
 /// A store of image names.
 ///
 /// A store that is [opened for an owner](ImageStore::for_owner) shows only the names of this owner,
-/// and a change of any other name is `Denied`.
+/// and a change of any other name is `Denied`. Besides the errors that it lists, every asynchronous
+/// method may return errors of the backend.
 #[async_trait]
 pub trait ImageStore: Send + Sync + 'static {
     /// Returns the owner that the store is opened for, or `None` if it is not opened for an owner.

@@ -58,7 +58,7 @@ impl Platforms<'_> {
         if !descriptor.media_type.is_document() {
             match config_platform(self.content, descriptor).await {
                 Ok(platform) => self.add(&platform),
-                // An artifact, which is not for a platform.
+                // The configuration of an artifact, which is not for a platform.
                 Err(error) if error.kind() == ErrorKind::Unsupported => {}
                 Err(error) => return Err(error),
             }

@@ -33,7 +33,8 @@ pub struct Resolved {
 /// # Errors
 /// `NotFound` if `image` is not in the store, nothing matches, or no match is in the store;
 /// `Corrupt` for an invalid document; `OutOfRange` if the indexes exceed a bound of
-/// [`limit`](crate::limit); `Unsupported` if `image` is neither a manifest nor an index.
+/// [`limit`](crate::limit); `Unsupported` if `image` is neither a manifest nor an index; errors of
+/// the store.
 pub async fn manifest(
     content: &dyn ContentStore,
     image: &Descriptor,
@@ -133,7 +134,7 @@ async fn by_config(
         };
         let platform = match config_platform(content, &resolved.manifest.config).await {
             Ok(platform) => platform,
-            // An artifact, which is not for a platform.
+            // The manifest describes an artifact, which is not for a platform.
             Err(error) if error.kind() == ErrorKind::Unsupported => continue,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 pass(resolved.manifest.config, missing);

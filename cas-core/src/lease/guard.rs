@@ -249,9 +249,9 @@ impl LeaseGuard {
     /// pinned.
     ///
     /// # Errors
-    /// `Conflict` if the lease has expired and a pinned blob was collected. The content of the
-    /// names that were written is then incomplete, and the caller must remove the names, or restore
-    /// what they referred to before.
+    /// `Conflict` if the lease has expired and a pinned blob was collected; errors of the store.
+    /// After a `Conflict`, the content of the names that were written is incomplete, and the caller
+    /// must remove the names, or restore what they referred to before.
     pub async fn finish(mut self) -> Result<()> {
         self.end().await
     }

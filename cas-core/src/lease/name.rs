@@ -66,7 +66,7 @@ impl LeaseGuard {
             (Ok(named), Ok(())) => Ok(named),
             (Err(error), _) | (Ok(_), Err(error)) => {
                 self.take_back(before).await;
-                // Only the first error is reported. If this fails, the lease expires.
+                // Only the first error is reported. If the lease cannot be ended, it expires.
                 let _ = self.end().await;
                 Err(error)
             }
@@ -138,7 +138,7 @@ impl LeaseGuard {
         let images = &self.store.images;
         for (made, before) in before.into_iter().rev() {
             let outcome = match self.restorable(before).await {
-                // Another job may have changed it since.
+                // Another job may have changed the name since.
                 Some(before) => images
                     .compare_and_swap(&made.target, before)
                     .await

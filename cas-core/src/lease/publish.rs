@@ -178,7 +178,7 @@ async fn try_put(
     {
         return match durability {
             Durability::Relaxed => Ok(()),
-            // It may have been published without a sync.
+            // The stored blob may have been published without a sync.
             _ => store.content.flush().await,
         };
     }

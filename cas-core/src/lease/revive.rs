@@ -24,7 +24,7 @@ pub(super) async fn revive(
     match store_again(store, digest, tombstone, ingest.key()).await {
         Ok(()) => ingest.published(),
         Err(error) => {
-            // If this fails too, a collection removes it.
+            // If this fails too, a collection discards the ingest.
             let _ = ingest.discard().await;
             return Err(error);
         }

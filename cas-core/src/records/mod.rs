@@ -186,7 +186,8 @@ impl Extend<Change> for Batch {
 
 /// A store of records with single-key compare-and-swap.
 ///
-/// `load` and one page of `scan` are quick and run on the caller's thread.
+/// `load` and one page of `scan` are quick and run on the caller's thread. Besides the errors that
+/// it lists, every asynchronous method may return errors of the backend.
 #[async_trait]
 pub trait Records: Send + Sync + 'static {
     /// Returns what the store promises beyond the minimum: `Atomic`, `Durable`, `Shared`.

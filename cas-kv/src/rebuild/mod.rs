@@ -52,7 +52,7 @@ impl KvStore {
         let detail = if repair {
             let new = open(&dir.remove_unfinished()?, OpenMode::Create)?;
             let copied = copy(&mut old, &new);
-            // Both close their files before these get other names.
+            // Both databases close their files before the files get other names.
             drop((old, new));
             let lost = copied?;
             let aside = dir.replace_database()?;

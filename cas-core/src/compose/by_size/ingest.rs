@@ -71,7 +71,7 @@ impl SizedIngest {
         let key = self.ingest.key().to_owned();
         let mut large = begin_large(&*self.members.large, &key).await?;
         if large.offset() > 0 {
-            // Left behind by a writer that was dropped in the middle of a move.
+            // A writer that was dropped in the middle of a move left these bytes behind.
             large.rewind().await?;
         }
         while large.offset() < self.ingest.offset() {
@@ -167,7 +167,7 @@ impl Ingest for SizedIngest {
         let twin = other.stat(digest).await?;
         if twin.is_some_and(|twin| twin.size == verified.size()) {
             if durability != Durability::Relaxed {
-                // It may have been published without a sync.
+                // The twin may have been published without a sync.
                 other.flush().await?;
             }
             delete(own, self.ingest).await?;

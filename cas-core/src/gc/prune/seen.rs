@@ -39,7 +39,7 @@ pub(super) async fn delete(store: &Store, seen: &[Seen]) -> Result<HashSet<Refer
     for Seen { image, .. } in seen {
         if pinned.contains(&image.name) && deleted.remove(&image.name) {
             match store.images.create(image.clone()).await {
-                // The job has created it.
+                // The job has created the name.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 created => created.map(|_| ())?,
             }
