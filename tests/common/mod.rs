@@ -118,7 +118,9 @@ pub(crate) fn demo_archive(scratch: &Path) -> PathBuf {
             std::fs::remove_dir_all(&place).unwrap();
         }
         let mut demo = Command::new(env!("CARGO_BIN_EXE_cas"));
-        ok(demo.args(["-q", "demo", "--keep"]).arg(&place));
+        ok(demo
+            .args(["-q", "demo", "--files", "200", "--keep"])
+            .arg(&place));
         place.join("demo.tar")
     });
     let copy = scratch.join("demo.tar");

@@ -17,14 +17,12 @@ pub(super) struct Made {
     pub(super) bytes: u64,
 }
 
-/// Number of files in the first layer.
-const FILES: usize = 2_000;
-/// Number of these files that the third layer deletes: every tenth.
-const DELETED: usize = FILES / 10;
+/// The third layer deletes each file whose number is a multiple of this.
+const DELETED: usize = 10;
 
-/// Writes the archive.
-pub(super) fn write(path: &Path) -> Result<Made> {
-    let layers = [base()?, application()?, deletions()?];
+/// Writes the archive, whose first layer has so many files.
+pub(super) fn write(path: &Path, files: usize) -> Result<Made> {
+    let layers = [base(files)?, application()?, deletions(files)?];
     let mut archive = Builder::new(File::create_new(path)?);
     let mut put = |data: &[u8], media_type| -> Result<Descriptor> {
         let descriptor = Descriptor::of(media_type, data);
@@ -63,15 +61,15 @@ pub(super) fn write(path: &Path) -> Result<Made> {
     let bytes = std::fs::metadata(path)?.len();
     Ok(Made {
         layers: layers.len(),
-        files: FILES + 1,
+        files: files + 1,
         bytes,
     })
 }
 
-/// Checks the unpacked tree. Returns how many files it has.
-pub(super) fn check(root: &Path) -> Result<usize> {
+/// Checks the unpacked tree of an archive with so many files. Returns how many are left.
+pub(super) fn check(root: &Path, files: usize) -> Result<usize> {
     let mut found = 0;
-    for number in 0..FILES {
+    for number in 0..files {
         match File::open(root.join(path(number))) {
             Ok(mut file) => {
                 let mut data = Vec::new();
@@ -82,22 +80,22 @@ pub(super) fn check(root: &Path) -> Result<usize> {
                 }
                 found += 1;
             }
-            Err(error) if error.kind() == ErrorKind::NotFound && number % 10 == 0 => {}
+            Err(error) if error.kind() == ErrorKind::NotFound && number % DELETED == 0 => {}
             Err(error) => return Err(error),
         }
     }
-    if found != FILES - DELETED || !root.join("app/run").exists() {
+    let expected = files - files.div_ceil(DELETED);
+    if found != expected || !root.join("app/run").exists() {
         return Err(Error::other(format!(
-            "expected {} files and app/run, found {found} files",
-            FILES - DELETED
+            "expected {expected} files and app/run, found {found} files"
         )));
     }
     Ok(found + 1)
 }
 
-fn base() -> Result<Vec<u8>> {
+fn base(files: usize) -> Result<Vec<u8>> {
     let mut layer = Builder::new(Vec::new());
-    for number in 0..FILES {
+    for number in 0..files {
         file(&mut layer, &path(number), &content(number))?;
     }
     layer.into_inner()
@@ -114,9 +112,9 @@ fn application() -> Result<Vec<u8>> {
     layer.into_inner()
 }
 
-fn deletions() -> Result<Vec<u8>> {
+fn deletions(files: usize) -> Result<Vec<u8>> {
     let mut layer = Builder::new(Vec::new());
-    for number in (0..FILES).step_by(10) {
+    for number in (0..files).step_by(DELETED) {
         let path = path(number);
         let (directory, name) = path.split_once('/').unwrap_or(("", &path));
         file(&mut layer, &format!("{directory}/.wh.{name}"), b"")?;

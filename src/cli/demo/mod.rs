@@ -9,7 +9,7 @@ use cas::image::{Reference, familiar};
 use cas::layer::Naming;
 use cas::layer::import::Source;
 use cas::{Cas, Context as _, Error, ImageRef, ImportOptions, Result, UnpackOptions};
-use clap::Args;
+use clap::{Args, value_parser};
 
 use super::Context;
 use super::output::size;
@@ -21,6 +21,10 @@ pub(crate) struct Demo {
     /// Work in this directory and keep it; it may exist if it is empty
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
+    /// Number of files in the first layer of the image, at most 100000
+    #[arg(long, value_name = "N", default_value_t = 2000,
+        value_parser = value_parser!(u32).range(1..=100_000))]
+    files: u32,
 }
 
 /// Name of the image.
@@ -40,7 +44,7 @@ impl Demo {
             }
             None => scratch.path(),
         };
-        steps(context, directory).await?;
+        steps(context, directory, self.files as usize).await?;
         context.out.say(if self.keep.is_some() {
             "done; the files are kept"
         } else {
@@ -49,10 +53,10 @@ impl Demo {
     }
 }
 
-async fn steps(context: &Context, directory: &Path) -> Result<()> {
+async fn steps(context: &Context, directory: &Path, files: usize) -> Result<()> {
     let file = directory.join("demo.tar");
     let mut step = Steps::new(context);
-    let made = archive::write(&file).during("write the archive", file.display())?;
+    let made = archive::write(&file, files).during("write the archive", file.display())?;
     step.done(&format!(
         "made an OCI archive with {} layers, {} files, {}",
         made.layers,
@@ -89,7 +93,7 @@ async fn steps(context: &Context, directory: &Path) -> Result<()> {
     let plain = options.clone().with_rootless(!superuser);
     cas.unpack_with(ImageRef::typed(NAME), &rootfs, plain)
         .await?;
-    let found = archive::check(&rootfs).during("check the tree", rootfs.display())?;
+    let found = archive::check(&rootfs, files).during("check the tree", rootfs.display())?;
     step.done(&format!(
         "unpacked and checked {found} files; deleted files are absent"
     ))?;
