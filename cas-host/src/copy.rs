@@ -3,21 +3,19 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use cas_core::error::{Context, Result};
 use cas_core::limit;
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid, XattrFlags,
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
 };
 use rustix::io::Errno;
 
 use crate::calls;
-use crate::resolve::uninterrupted;
+use crate::copy_data::{copy_extent, copy_with_holes};
 use crate::tree::{At, Visit, proc_path, walk};
 
-const PIECE: usize = 256 << 10;
 /// Prefixes of the attributes of overlayfs.
 const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
@@ -34,48 +32,8 @@ pub fn copy_tree(from: impl AsFd, to: impl AsFd) -> Result<()> {
         path: Vec::new(),
         links: HashMap::new(),
         can_reflink: true,
-        buffer: vec![0; PIECE],
     };
     walk(from, &mut copier)
-}
-
-/// Copies up to `length` bytes in the kernel, from the offset `at` of `from` to the offset `offset`
-/// of `to`, by reflink if the file system supports that. Returns the number of copied bytes: zero
-/// at the end of `from`, or if the kernel cannot copy between these files.
-///
-/// # Errors
-/// Errors of the file system.
-pub fn copy_range(
-    from: impl AsFd,
-    at: u64,
-    to: impl AsFd,
-    offset: u64,
-    length: usize,
-) -> io::Result<usize> {
-    Ok(try_copy_range(
-        from.as_fd(),
-        at,
-        to.as_fd(),
-        offset,
-        length,
-    )?)
-}
-
-fn try_copy_range(
-    from: BorrowedFd<'_>,
-    mut at: u64,
-    to: BorrowedFd<'_>,
-    mut offset: u64,
-    length: usize,
-) -> Result<usize, Errno> {
-    let copy = || {
-        let (read, written) = (Some(&mut at), Some(&mut offset));
-        rustix::fs::copy_file_range(from, read, to, written, length)
-    };
-    match uninterrupted(copy) {
-        Err(Errno::XDEV | Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) => Ok(0),
-        copied => copied,
-    }
 }
 
 struct Copier<'a> {
@@ -88,7 +46,6 @@ struct Copier<'a> {
     links: HashMap<(u64, u64), CString>,
     /// False after a reflink has failed.
     can_reflink: bool,
-    buffer: Vec<u8>,
 }
 
 impl Visit for Copier<'_> {
@@ -150,7 +107,13 @@ impl Copier<'_> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let to = calls::openat(&self.here, at.name, flags, Mode::RUSR | Mode::WUSR)?;
         if at.stat.st_size > 0 && !self.reflink(&from, &to)? {
-            self.copy_data(&from, &to, at.stat)?;
+            let size = u64::try_from(at.stat.st_size).unwrap_or(0);
+            if u64::try_from(at.stat.st_blocks).unwrap_or(0) * 512 >= size {
+                copy_extent(from.as_fd(), 0..size, to.as_fd(), 0)?;
+            } else {
+                copy_with_holes(from.as_fd(), size, to.as_fd(), 0)?;
+                calls::ftruncate(&to, size)?;
+            }
         }
         copy_metadata(at.stat, from.as_fd(), to.as_fd(), all)
     }
@@ -168,63 +131,6 @@ impl Copier<'_> {
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// Copies the bytes of a file, and keeps its holes.
-    fn copy_data(&mut self, from: &OwnedFd, to: &OwnedFd, stat: &Stat) -> Result<(), Errno> {
-        let size = u64::try_from(stat.st_size).unwrap_or(0);
-        let dense = u64::try_from(stat.st_blocks).unwrap_or(0) * 512 >= size;
-        if dense {
-            return self.copy_extent(from, to, 0, size);
-        }
-        let mut at = 0;
-        while let Some(start) = seek(from, SeekFrom::Data(at), size)? {
-            let end = seek(from, SeekFrom::Hole(start), size)?.unwrap_or(size);
-            self.copy_extent(from, to, start, end)?;
-            at = end;
-        }
-        calls::ftruncate(to, size)
-    }
-
-    fn copy_extent(
-        &mut self,
-        from: &OwnedFd,
-        to: &OwnedFd,
-        start: u64,
-        end: u64,
-    ) -> Result<(), Errno> {
-        let mut at = start;
-        while at < end {
-            let rest = usize::try_from(end - at).unwrap_or(usize::MAX);
-            match try_copy_range(from.as_fd(), at, to.as_fd(), at, rest)? {
-                0 => return self.copy_through_memory(from, to, at, end),
-                copied => at += copied as u64,
-            }
-        }
-        Ok(())
-    }
-
-    fn copy_through_memory(
-        &mut self,
-        from: &OwnedFd,
-        to: &OwnedFd,
-        mut at: u64,
-        end: u64,
-    ) -> Result<(), Errno> {
-        while at < end {
-            let most = usize::try_from(end - at).map_or(PIECE, |rest| rest.min(PIECE));
-            let read = calls::pread(from, &mut self.buffer[..most], at)?;
-            if read == 0 {
-                return Err(Errno::IO);
-            }
-            let mut piece = &self.buffer[..read];
-            while !piece.is_empty() {
-                let written = calls::pwrite(to, piece, at)?;
-                piece = &piece[written..];
-                at += written as u64;
-            }
-        }
-        Ok(())
     }
 
     /// Copies owner, extended attributes and times of an entry that cannot be opened.
@@ -337,14 +243,6 @@ fn read_all(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>,
     };
     buffer.truncate(length);
     Ok(buffer)
-}
-
-fn seek(file: &OwnedFd, to: SeekFrom, size: u64) -> Result<Option<u64>, Errno> {
-    match calls::seek(file, to) {
-        Ok(at) if at < size => Ok(Some(at)),
-        Ok(_) | Err(Errno::NXIO) => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 fn open_dir(dir: &OwnedFd, name: &std::ffi::CStr) -> Result<OwnedFd, Errno> {

@@ -1,0 +1,104 @@
+//! A file that is being written.
+
+use std::fs::{self, File, TryLockError};
+use std::path::Path;
+
+use cas_core::{Context, Error, Result, unique};
+use rustix::fs::OFlags;
+
+use crate::{Dir, no_directory};
+
+/// What the names of temporary files begin with, after a dot.
+const PURPOSE: &str = "cas-export";
+
+/// A file under a temporary name beside its own, until it is published. Dropping it removes it.
+/// What a killed process has left is removed when the next file in the directory is begun.
+pub struct NewFile {
+    dir: Dir,
+    file: File,
+    temporary: String,
+    name: String,
+}
+
+impl NewFile {
+    /// Creates the file for `path`, which may exist. It is locked until it is dropped, if the file
+    /// system can lock files.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the path is a directory, or does not end in a UTF-8 file name;
+    /// `NotFound` if its parent does not exist; errors of the file system.
+    pub fn begin(path: &Path) -> Result<Self> {
+        if path.is_dir() {
+            return Err(Error::invalid("the path is a directory; name a file in it"));
+        }
+        let name = path.file_name().and_then(|name| name.to_str());
+        let name = name.ok_or_else(|| {
+            Error::invalid("the path does not end in a UTF-8 file name; name another file")
+        })?;
+        let parent = path.parent().filter(|parent| *parent != Path::new(""));
+        let parent = parent.unwrap_or(Path::new("."));
+        let dir = Dir::open(parent).map_err(|error| no_directory(error, parent));
+        let dir = dir.during("open", parent.display())?;
+        remove_leftovers(&dir, parent);
+        let (file, temporary) = create(&dir)?;
+        let name = name.to_owned();
+        Ok(NewFile {
+            dir,
+            file,
+            temporary,
+            name,
+        })
+    }
+
+    /// Returns the file, open for writing.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Syncs the file and gives it its name, so that it survives a crash. Replaces a file that has
+    /// the name.
+    ///
+    /// # Errors
+    /// Errors of the file system. The file is then removed.
+    pub fn publish(self) -> Result<()> {
+        self.file.sync_all()?;
+        self.dir.rename(&*self.temporary, &self.dir, &*self.name)?;
+        Ok(self.dir.sync()?)
+    }
+}
+
+impl Drop for NewFile {
+    /// Removes the file. After the rename there is nothing to remove.
+    fn drop(&mut self) {
+        let _ = self.dir.remove(&*self.temporary);
+    }
+}
+
+/// Creates a temporary file, and locks it if the file system can lock files. Returns it and its
+/// name.
+fn create(dir: &Dir) -> Result<(File, String)> {
+    loop {
+        let name = format!(".{}", unique::key(PURPOSE));
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let file = dir.open_file(&name, flags, 0o666)?;
+        // Another process may have taken it for a leftover before it was locked.
+        let is_locked = !matches!(file.try_lock(), Err(TryLockError::WouldBlock));
+        if is_locked && dir.stat(&*name)?.is_some() {
+            return Ok((file, name));
+        }
+    }
+}
+
+/// Removes what killed processes left in the directory: temporary files that nobody has locked.
+/// What cannot be removed stays.
+fn remove_leftovers(dir: &Dir, path: &Path) {
+    let prefix = format!(".{PURPOSE}-");
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    for name in names.filter(|name| name.starts_with(&prefix)) {
+        let opened = dir.open_file(&*name, OFlags::WRONLY | OFlags::NONBLOCK, 0);
+        if opened.is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = dir.remove(&*name);
+        }
+    }
+}
