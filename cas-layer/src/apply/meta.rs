@@ -32,21 +32,13 @@ pub(super) fn own(fd: BorrowedFd<'_>, stat: &Stat, uid: u32, gid: u32, mode: u32
 /// The reason in the warning about an attribute that does not fit.
 const NO_ROOM: &str = "the file system has no room for it";
 
-/// What happens to an attribute.
-enum Policy {
-    Set,
-    /// It is neither set nor removed.
-    Leave,
-}
-
-fn policy(name: &[u8]) -> Policy {
+/// Returns whether layers may set and remove an attribute: not those of the host, nor those that
+/// would control an overlay or mark a directory as unfinished.
+pub fn is_set(name: &[u8]) -> bool {
     // The mark of a directory that is being filled begins with the last prefix.
     let ours = [&b"trusted.overlay."[..], b"user.overlay.", b"user.cas."];
-    match name {
-        b"security.selinux" | b"system.nfs4_acl" => Policy::Leave,
-        _ if ours.iter().any(|prefix| name.starts_with(prefix)) => Policy::Leave,
-        _ => Policy::Set,
-    }
+    !matches!(name, b"security.selinux" | b"system.nfs4_acl")
+        && !ours.iter().any(|prefix| name.starts_with(prefix))
 }
 
 impl Layer {
@@ -149,7 +141,7 @@ impl Layer {
         set: impl FnOnce(&[u8]) -> rustix::io::Result<()>,
     ) -> Result<()> {
         let shown = name.escape_ascii();
-        if let Policy::Leave = policy(name) {
+        if !is_set(name) {
             self.warn_of_unset(name);
             return Ok(());
         }
@@ -229,7 +221,7 @@ fn clear_xattrs(fd: BorrowedFd<'_>, entry: &Entry) -> Result<()> {
         length => os(length)?,
     };
     for name in names[..length].split(|&byte| byte == 0) {
-        let stays = name.is_empty() || matches!(policy(name), Policy::Leave);
+        let stays = name.is_empty() || !is_set(name);
         if !stays
             && entry
                 .xattrs

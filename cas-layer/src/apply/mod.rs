@@ -29,7 +29,7 @@ mod member;
 mod meta;
 mod owners;
 mod parents;
-mod path;
+pub mod path;
 mod remove;
 mod resolve;
 mod rootless;
@@ -54,8 +54,10 @@ use rootless::Rootless;
 use seen::Seen;
 use standalone::Recorder;
 
+pub use meta::is_set;
 pub use owners::give_to_owners;
 pub use standalone::DeferredEffects;
+pub use whiteout::Whiteout;
 
 /// A directory tree that layers are applied to.
 #[derive(Debug)]

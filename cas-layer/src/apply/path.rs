@@ -2,7 +2,7 @@
 
 /// Returns `path` without empty, `.` and `..` names. `..` also removes the name before it, if there
 /// is one.
-pub(super) fn clean(path: &[u8]) -> Vec<u8> {
+pub fn clean(path: &[u8]) -> Vec<u8> {
     let mut clean = Vec::with_capacity(path.len());
     for name in path.split(|&byte| byte == b'/') {
         match name {
@@ -15,7 +15,7 @@ pub(super) fn clean(path: &[u8]) -> Vec<u8> {
 }
 
 /// Adds a name to a clean path.
-pub(super) fn push(path: &mut Vec<u8>, name: &[u8]) {
+pub fn push(path: &mut Vec<u8>, name: &[u8]) {
     if !path.is_empty() {
         path.push(b'/');
     }
@@ -23,14 +23,14 @@ pub(super) fn push(path: &mut Vec<u8>, name: &[u8]) {
 }
 
 /// Returns the number of names in a clean path.
-pub(super) fn depth(path: &[u8]) -> usize {
+pub fn depth(path: &[u8]) -> usize {
     path.split(|&byte| byte == b'/')
         .filter(|name| !name.is_empty())
         .count()
 }
 
 /// Returns the parent and the last name of a clean path. Both are empty for the root.
-pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|&byte| byte == b'/') {
         Some(slash) => (&path[..slash], &path[slash + 1..]),
         None => (&[], path),

@@ -22,7 +22,7 @@ const NAMES: usize = 4096;
 
 /// A whiteout: what the last name of a member hides.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Whiteout<'a> {
+pub enum Whiteout<'a> {
     /// The sibling with this name.
     Name(&'a [u8]),
     /// Everything in the directory that lower layers added.
@@ -30,8 +30,11 @@ pub(super) enum Whiteout<'a> {
 }
 
 impl<'a> Whiteout<'a> {
-    /// Parses the name of a member. Returns `None` for an ordinary name.
-    pub(super) fn parse(name: &'a [u8]) -> Result<Option<Self>> {
+    /// Parses the last name of a member's path. Returns `None` for an ordinary name.
+    ///
+    /// # Errors
+    /// `Corrupt` for a whiteout of nothing, `.` or `..`.
+    pub fn parse(name: &'a [u8]) -> Result<Option<Self>> {
         match name.strip_prefix(b".wh.") {
             None => Ok(None),
             Some(b".wh..opq") => Ok(Some(Whiteout::Opaque)),

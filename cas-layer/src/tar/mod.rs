@@ -72,6 +72,21 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
+    /// Returns the input.
+    pub fn get_ref(&self) -> &R {
+        &self.input
+    }
+
+    /// Returns the input. Reading from it directly makes the reader lose its place.
+    pub fn get_mut(&mut self) -> &mut R {
+        &mut self.input
+    }
+
+    /// Returns the input.
+    pub fn into_inner(self) -> R {
+        self.input
+    }
+
     /// Skips the rest of the current member. Returns the next member. At the end of the archive,
     /// reads `input` to its end and returns `None`.
     ///

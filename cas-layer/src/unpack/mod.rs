@@ -13,6 +13,7 @@ mod blob;
 mod cancel;
 mod chain_lock;
 mod directory;
+mod fold;
 mod new_directory;
 mod parallel;
 mod rebuild;
@@ -32,6 +33,7 @@ use cas_core::{Descriptor, Digest, Error, ErrorKind, Manifest, Result, Store};
 
 pub use chain_lock::free_locks;
 pub use directory::{DirectoryOptions, Entrance, to_directory};
+pub use fold::fold_layers;
 pub use new_directory::new_directory;
 pub use rebuild::{chain_of, rebuild};
 pub use streaming::StreamingUnpacker;

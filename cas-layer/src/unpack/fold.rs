@@ -1,0 +1,78 @@
+//! Reads all layers of an image, one after the other.
+
+use std::io::BufRead;
+use std::sync::Arc;
+
+use cas_core::lease::ReadGuard;
+use cas_core::progress::Progress;
+use cas_core::{Manifest, Result, Store, pool};
+
+use super::cancel::Waiter;
+use super::{StoredLayer, layers_with_diff_ids, parts, record_diff_id};
+use crate::flow;
+
+/// Passes the decompressed bytes of each layer, lowest first, to `read`, with a value that begins
+/// as `initial`. Returns the value after the last layer. Every layer is then verified: what `read`
+/// has made of the bytes must not be used if this fails.
+///
+/// `read` runs on another thread. It gets an error from its reader soon after the future was
+/// dropped. The progress receives the compressed bytes of all layers as one item of this name.
+///
+/// # Errors
+/// `NotFound` for a layer that is not in the store; `Corrupt` for a damaged layer; errors of
+/// `read`.
+pub async fn fold_layers<T, F>(
+    store: &Store,
+    manifest: &Manifest,
+    item: &str,
+    progress: &Arc<dyn Progress>,
+    initial: T,
+    read: F,
+) -> Result<T>
+where
+    T: Send + 'static,
+    F: FnMut(&mut T, &mut dyn BufRead) -> Result<()> + Send + 'static,
+{
+    let guard = ReadGuard::begin(store, "unpack").await?;
+    let folded = match guard.pin_all(&parts(manifest)).await {
+        Ok(()) => fold(store, manifest, item, progress, initial, read).await,
+        Err(error) => Err(error),
+    };
+    guard.finish_with(folded).await
+}
+
+async fn fold<T, F>(
+    store: &Store,
+    manifest: &Manifest,
+    item: &str,
+    progress: &Arc<dyn Progress>,
+    initial: T,
+    mut read: F,
+) -> Result<T>
+where
+    T: Send + 'static,
+    F: FnMut(&mut T, &mut dyn BufRead) -> Result<()> + Send + 'static,
+{
+    let layers = layers_with_diff_ids(store, manifest).await?;
+    let waiter = Waiter::new();
+    let mut sources = Vec::with_capacity(layers.len());
+    for layer in layers.clone() {
+        let source = StoredLayer::open(store, layer).await?.source();
+        sources.push(waiter.watch().layer(source));
+    }
+    let (reporter, name) = (Arc::clone(progress), item.to_owned());
+    let folded = pool::run(move || {
+        let total = sources.iter().map(|layer| layer.descriptor.size).sum();
+        reporter.begin(&name, Some(total));
+        let mut value = initial;
+        let advance = |bytes| reporter.advance(&name, bytes);
+        flow::stream(sources, &advance, |_, bytes| read(&mut value, bytes))?;
+        reporter.end(&name);
+        Ok(value)
+    });
+    let folded = folded.await?;
+    for (layer, diff_id) in &layers {
+        record_diff_id(store, layer, diff_id, progress.as_ref()).await;
+    }
+    Ok(folded)
+}
