@@ -65,6 +65,8 @@ pub const PATH_DEPTH: usize = 512;
 pub const LINKS: usize = 40;
 /// Maximum number of entries of one layer, including directories that it only implies.
 pub const ENTRIES: u64 = 2_000_000;
+/// Maximum number of files and directories of all layers of an image that are merged in memory.
+pub const INODES: usize = 4_000_000;
 /// Maximum number of directories of an image that their owner may not change, if it is unpacked
 /// without privileges.
 pub const CLOSED_DIRECTORIES: usize = 1_000_000;

@@ -18,6 +18,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("oci-cas-aci", &["oci-cas-core", "oci-cas-layer"]),
     ("oci-cas-core", &[]),
     ("oci-cas-distribution", &["oci-cas-core"]),
+    (
+        "oci-cas-erofs",
+        &["oci-cas-core", "oci-cas-host", "oci-cas-layer"],
+    ),
     ("oci-cas-host", &["oci-cas-core"]),
     ("oci-cas-kv", &["oci-cas-core", "oci-cas-host"]),
     ("oci-cas-layer", &["oci-cas-core", "oci-cas-host"]),
@@ -42,6 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "oci-cas-aci",
             "oci-cas-core",
             "oci-cas-distribution",
+            "oci-cas-erofs",
             "oci-cas-host",
             "oci-cas-layer",
             "oci-cas-records-sqlite",
@@ -81,7 +86,7 @@ fn test_arrows(package: &str) -> &'static [&'static str] {
         "oci-cas-core" => &["oci-cas-conformance"],
         // Unpacking is tested with the simplest snapshotter.
         "oci-cas-layer" => &["oci-cas-testkit", "oci-cas-snapshot-native"],
-        "oci-cas" => &["oci-cas-testkit"],
+        "oci-cas" | "oci-cas-erofs" => &["oci-cas-testkit"],
         _ => &[],
     }
 }

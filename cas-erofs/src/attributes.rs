@@ -1,0 +1,123 @@
+//! Extended attributes as an image stores them: sets that several files share.
+
+use std::collections::HashMap;
+
+/// Prefixes of names, with the numbers that stand for them. The third value says whether it is the
+/// whole name.
+const PREFIXES: [(&[u8], u8, bool); 5] = [
+    (b"user.", 1, false),
+    (b"system.posix_acl_access", 2, true),
+    (b"system.posix_acl_default", 3, true),
+    (b"trusted.", 4, false),
+    (b"security.", 6, false),
+];
+
+/// Maximum length of a value.
+pub(crate) const VALUE: usize = u16::MAX as usize;
+
+/// One attribute.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Attribute {
+    /// The number of the prefix.
+    pub(crate) prefix: u8,
+    /// The name after the prefix.
+    pub(crate) name: Box<[u8]>,
+    pub(crate) value: Box<[u8]>,
+}
+
+impl Attribute {
+    /// Returns the attribute, or `None` if an image cannot have one of this name or size.
+    pub(crate) fn new(name: &[u8], value: &[u8]) -> Option<Self> {
+        let split = |&(prefix, number, whole): &(&[u8], u8, bool)| {
+            let rest = name.strip_prefix(prefix)?;
+            (rest.is_empty() == whole).then_some((number, rest))
+        };
+        let (prefix, rest) = PREFIXES.iter().find_map(split)?;
+        let fits = rest.len() <= u8::MAX.into() && value.len() <= VALUE;
+        fits.then(|| Attribute {
+            prefix,
+            name: rest.into(),
+            value: value.into(),
+        })
+    }
+}
+
+/// Identifies a set of attributes.
+pub(crate) type SetId = u32;
+
+/// The set without attributes.
+pub(crate) const NONE: SetId = 0;
+
+/// The sets of attributes of a tree, each once.
+pub(crate) struct Sets {
+    sets: Vec<Vec<Attribute>>,
+    ids: HashMap<Vec<Attribute>, SetId>,
+}
+
+impl Default for Sets {
+    fn default() -> Self {
+        Sets {
+            sets: vec![Vec::new()],
+            ids: HashMap::from([(Vec::new(), NONE)]),
+        }
+    }
+}
+
+impl Sets {
+    /// Returns the identity of a set. Its attributes are sorted by this.
+    pub(crate) fn insert(&mut self, mut set: Vec<Attribute>) -> SetId {
+        set.sort();
+        if let Some(&id) = self.ids.get(&set) {
+            return id;
+        }
+        // A tree has fewer inodes than a set identity has values.
+        let id = self.sets.len() as SetId;
+        self.sets.push(set.clone());
+        self.ids.insert(set, id);
+        id
+    }
+
+    pub(crate) fn get(&self, id: SetId) -> &[Attribute] {
+        &self.sets[id as usize]
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.sets.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_and_values_that_an_image_can_store() {
+        let new = |name: &str, value: usize| Attribute::new(name.as_bytes(), &vec![0; value]);
+        assert_eq!(new("user.a", 1).map(|one| one.prefix), Some(1));
+        assert_eq!(new("security.capability", 0).map(|one| one.prefix), Some(6));
+        let acl = new("system.posix_acl_access", 4).map(|one| (one.prefix, one.name.len()));
+        assert_eq!(acl, Some((2, 0)));
+        for (name, value) in [
+            ("user.", 1),
+            ("system.posix_acl_access.more", 1),
+            ("system.other", 1),
+            ("plain", 1),
+            ("user.long", VALUE + 1),
+        ] {
+            assert!(new(name, value).is_none(), "{name}");
+        }
+        let long = |length| format!("user.{}", "n".repeat(length));
+        assert!(new(&long(255), VALUE).is_some());
+        assert!(new(&long(256), 1).is_none());
+    }
+
+    #[test]
+    fn equal_sets_have_one_identity() {
+        let one = |name: &str| Attribute::new(name.as_bytes(), b"v").unwrap();
+        let mut sets = Sets::default();
+        let first = sets.insert(vec![one("user.b"), one("user.a")]);
+        assert_eq!(sets.insert(vec![one("user.a"), one("user.b")]), first);
+        assert_eq!(sets.insert(Vec::new()), NONE);
+        assert_eq!(sets.len(), 2);
+    }
+}

@@ -1,0 +1,56 @@
+//! One file with everything: the metadata and the data files, at the offsets that the metadata
+//! expects. It mounts as a whole, on a loop device or as the disk of a virtual machine.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use cas_core::Result;
+use cas_host::{NewFile, copy_data};
+
+use crate::image::Image;
+use crate::layers::{ALIGNMENT, DataFile};
+use crate::tree::Tree;
+
+/// What an image takes as one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// Length of the file in bytes.
+    pub length: u64,
+    /// The part of it that is metadata.
+    pub metadata: u64,
+}
+
+impl Disk {
+    /// Writes the image of a tree and its data files to `path`. The file gets its name when it is
+    /// complete and on the device, and replaces one that has the name.
+    ///
+    /// # Errors
+    /// `OutOfRange` as [`Image::new`]; as [`NewFile::begin`]; errors of the file system.
+    pub fn write(tree: &Tree, data: &[DataFile], path: &Path) -> Result<Self> {
+        let new = NewFile::begin(path)?;
+        let disk = Image::new(tree, data)?.write_disk(data, new.file())?;
+        new.publish()?;
+        Ok(disk)
+    }
+}
+
+impl Image {
+    /// Writes the metadata and the data files to an empty file, in the kernel where that is
+    /// possible. Returns how large it is.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub fn write_disk(&self, data: &[DataFile], out: &File) -> Result<Disk> {
+        let mut out = out;
+        out.write_all(self.metadata())?;
+        let metadata = self.metadata().len() as u64;
+        let mut length = metadata;
+        for (data, &start) in data.iter().zip(self.starts()) {
+            copy_data(&data.file, data.length, out, start)?;
+            length = (start + data.length).next_multiple_of(ALIGNMENT);
+        }
+        out.set_len(length)?;
+        Ok(Disk { length, metadata })
+    }
+}

@@ -1,0 +1,179 @@
+//! Decides where everything of the metadata is: the inodes from the table of data files on, then
+//! the shared attributes, then the blocks of large directories and long links.
+//!
+//! An inode is followed by its attributes, and then by an incomplete last block of its data, which
+//! must not cross a block of the metadata. The gaps before such inodes are filled with small ones.
+
+use cas_core::Result;
+
+use super::attributes::Placed;
+use super::directory;
+use super::format::{DEVICE, DEVICES, DataLayout, INODE, SLOT};
+use crate::BLOCK;
+use crate::layers::ALIGNMENT;
+use crate::tree::{Id, Kind, Node, ROOT, Tree};
+
+/// Where one node is stored.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    /// Offset of the inode in bytes.
+    pub(super) inode: u64,
+    pub(super) data: DataLayout,
+    /// Size of a directory or a link in bytes.
+    pub(super) size: u64,
+    /// Offset of its blocks, if there are any: at first in the area of blocks, finally in the
+    /// metadata.
+    pub(super) blocks: u64,
+}
+
+pub(super) struct Layout {
+    /// All nodes of the tree, in the order of their inodes.
+    pub(super) order: Vec<Id>,
+    /// By the identity of the node.
+    places: Vec<Option<Place>>,
+    pub(super) attributes: Placed,
+    /// Offset of the shared attributes.
+    pub(super) shared: u64,
+    /// Length of the metadata.
+    pub(super) length: u64,
+}
+
+/// Places inodes one after the other.
+struct Cursor {
+    end: u64,
+    /// The last gap that was left before an inode, if it still has room for one.
+    gap: (u64, u64),
+}
+
+impl Layout {
+    pub(super) fn new(tree: &Tree, data_files: usize) -> Result<Self> {
+        let order = order(tree);
+        let mut uses = vec![0; tree.sets().len()];
+        for &id in &order {
+            uses[tree.node(id).attributes as usize] += 1;
+        }
+        let attributes = Placed::new(tree.sets(), &uses)?;
+        let mut places = vec![None; tree.slots()];
+        let begin = DEVICES + data_files as u64 * DEVICE;
+        let mut cursor = Cursor {
+            end: begin,
+            gap: (begin, begin),
+        };
+        let mut area = 0;
+        for &id in &order {
+            let node = tree.node(id);
+            let head = INODE + attributes.bodies[node.attributes as usize].len() as u64;
+            let mut place = cursor.place(tree, id, node, head);
+            let in_metadata = match place.data {
+                DataLayout::Plain => place.size.next_multiple_of(BLOCK),
+                DataLayout::Inline => place.size - place.size % BLOCK,
+            };
+            place.blocks = area;
+            area += in_metadata;
+            places[id as usize] = Some(place);
+        }
+        let shared = cursor.end.next_multiple_of(BLOCK);
+        let blocks = (shared + attributes.shared.len() as u64).next_multiple_of(BLOCK);
+        for place in places.iter_mut().flatten() {
+            place.blocks += blocks;
+        }
+        Ok(Layout {
+            order,
+            places,
+            attributes,
+            shared,
+            length: (blocks + area).next_multiple_of(ALIGNMENT),
+        })
+    }
+
+    /// Returns where a node of the tree is stored.
+    pub(super) fn place(&self, id: Id) -> Place {
+        match self.places[id as usize] {
+            Some(place) => place,
+            None => unreachable!("every node of the tree was placed"),
+        }
+    }
+
+    /// Returns the number of a node's inode.
+    pub(super) fn number(&self, id: Id) -> u64 {
+        self.place(id).inode / SLOT
+    }
+}
+
+/// Returns the nodes of a tree: each directory, what is in it by name, and then the directories in
+/// it.
+fn order(tree: &Tree) -> Vec<Id> {
+    let mut order = Vec::new();
+    let mut seen = vec![false; tree.slots()];
+    let mut waiting = vec![ROOT];
+    while let Some(id) = waiting.pop() {
+        order.push(id);
+        let children = &tree.directory_at(id).children;
+        for child in children.values().rev() {
+            if let Kind::Directory(_) = tree.node(child.id).kind {
+                waiting.push(child.id);
+            }
+        }
+        for child in children.values() {
+            let is_directory = matches!(tree.node(child.id).kind, Kind::Directory(_));
+            if !is_directory && !std::mem::replace(&mut seen[child.id as usize], true) {
+                order.push(child.id);
+            }
+        }
+    }
+    order
+}
+
+impl Cursor {
+    /// Places a node, whose inode and attributes take `head` bytes.
+    fn place(&mut self, tree: &Tree, id: Id, node: &Node, head: u64) -> Place {
+        // The size in the metadata, and the part of it that is stored after the inode.
+        let (size, tail) = match &node.kind {
+            Kind::File(content) => (0, content.tail.as_ref().map_or(0, |tail| tail.len() as u64)),
+            Kind::Directory(_) => {
+                let names = directory::names(tree, id);
+                let size = directory::size(&directory::blocks(&names));
+                (size, size % BLOCK)
+            }
+            Kind::Symlink(target) => (target.len() as u64, target.len() as u64 % BLOCK),
+            Kind::Char(_) | Kind::Block(_) | Kind::Fifo => (0, 0),
+        };
+        let inline = (tail > 0).then(|| self.with_tail(head, tail)).flatten();
+        let (inode, data) = match inline {
+            Some(inode) => (inode, DataLayout::Inline),
+            None => (self.without_tail(head), DataLayout::Plain),
+        };
+        Place {
+            inode,
+            data,
+            size,
+            blocks: 0,
+        }
+    }
+
+    fn without_tail(&mut self, head: u64) -> u64 {
+        let (begin, end) = self.gap;
+        if begin + head <= end {
+            self.gap.0 = (begin + head).next_multiple_of(SLOT);
+            return begin;
+        }
+        let begin = self.end.next_multiple_of(SLOT);
+        self.end = begin + head;
+        begin
+    }
+
+    /// Returns `None` if the tail does not fit after this head, wherever that is.
+    fn with_tail(&mut self, head: u64, tail: u64) -> Option<u64> {
+        let first = self.end.next_multiple_of(SLOT);
+        let mut places = (0..BLOCK / SLOT).map(|slot| first + slot * SLOT);
+        let begin = places.find(|begin| {
+            let at = begin + head;
+            at / BLOCK == (at + tail - 1) / BLOCK
+        })?;
+        if begin - first >= INODE {
+            self.gap = (first, begin);
+        }
+        self.end = begin + head + tail;
+        Some(begin)
+    }
+}

@@ -1,0 +1,195 @@
+//! Reads layers: their tars become data files, and their members are merged.
+
+use std::fs::File;
+use std::io::{BufRead, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use cas_core::{Error, Result};
+use cas_layer::tar::{Entry, EntryKind, Reader, Region};
+
+use crate::BLOCK;
+use crate::stored::StoredReader;
+use crate::tree::{Content, Tree};
+
+/// Alignment of a file in the data file for sparse files, and of the data files of an image, in
+/// bytes: file systems can share blocks of this size between files.
+pub(crate) const ALIGNMENT: u64 = 4096;
+
+/// Size of the buffer for the data of sparse files in bytes.
+const PIECE: usize = 64 << 10;
+
+/// The layers of one image, read lowest first.
+pub struct Layers {
+    directory: PathBuf,
+    tree: Tree,
+    data: Vec<DataFile>,
+    /// Index of the data file for sparse files.
+    sparse: Option<usize>,
+}
+
+/// A file with the data of files of the tree: the tar of a layer, or what is stored of sparse files.
+pub struct DataFile {
+    /// The file, whose name is removed already.
+    pub file: File,
+    /// Its length in bytes.
+    pub length: u64,
+}
+
+/// A file of a layer that is applied when its data has been read.
+struct Pending {
+    entry: Entry,
+    content: Content,
+    /// Number of bytes in its last block, if it is not complete.
+    rest: usize,
+}
+
+impl Layers {
+    /// Returns no layers. Their data files will be in the file system of `directory`, without
+    /// names, so that a killed process leaves nothing.
+    pub fn new(directory: &Path) -> Self {
+        Layers {
+            directory: directory.to_owned(),
+            tree: Tree::default(),
+            data: Vec::new(),
+            sparse: None,
+        }
+    }
+
+    /// Reads the next layer, an uncompressed tar, to its end. Returns what was unusual or left out,
+    /// each once.
+    ///
+    /// # Errors
+    /// `Corrupt` for a malformed archive or a member that cannot be applied; `OutOfRange` if a
+    /// bound of [`limit`](cas_core::limit) is exceeded; errors of `input` and of the file system.
+    /// The layers are then useless.
+    pub fn add(&mut self, input: &mut dyn BufRead) -> Result<Vec<String>> {
+        let file = tempfile::tempfile_in(&self.directory)?;
+        let source = self.data.len();
+        self.data.push(DataFile { file, length: 0 });
+        self.tree.begin_layer();
+        let tar = self.data[source].file.try_clone()?;
+        let mut reader = Reader::new(StoredReader::new(input, &tar));
+        let mut pending: Option<Pending> = None;
+        loop {
+            // This also reads what follows the data of the pending file.
+            let next = reader.next_entry()?;
+            if let Some(mut file) = pending.take() {
+                file.content.tail = tail(reader.get_ref().kept_block(), file.rest);
+                self.tree.apply(&file.entry, file.content)?;
+            }
+            let Some(entry) = next else {
+                break;
+            };
+            let content = match (&entry.kind, &entry.regions) {
+                (EntryKind::File, Some(regions)) => {
+                    self.store_sparse(entry.size, regions, &mut reader)?
+                }
+                (EntryKind::File, None) => Content {
+                    size: entry.size,
+                    source,
+                    offset: reader.get_ref().position(),
+                    tail: None,
+                },
+                _ => Content::default(),
+            };
+            let rest = match entry.regions {
+                None => (content.size % BLOCK) as usize,
+                // The data file has zeros there.
+                Some(_) => 0,
+            };
+            if rest == 0 {
+                self.tree.apply(&entry, content)?;
+                continue;
+            }
+            let last = content.offset + content.size - rest as u64;
+            reader.get_mut().keep_block(last);
+            pending = Some(Pending {
+                entry,
+                content,
+                rest,
+            });
+        }
+        for warning in reader.warnings() {
+            self.tree.warn(warning);
+        }
+        self.data[source].length = reader.into_inner().finish()?;
+        Ok(self.tree.take_warnings())
+    }
+
+    /// Returns the merged tree and the data files.
+    pub fn finish(self) -> (Tree, Vec<DataFile>) {
+        (self.tree, self.data)
+    }
+
+    /// Stores the data of a sparse file in the data file for these, at their offsets. The holes
+    /// take no space there.
+    fn store_sparse(
+        &mut self,
+        size: u64,
+        regions: &[Region],
+        data: &mut impl Read,
+    ) -> Result<Content> {
+        let source = match self.sparse {
+            Some(source) => source,
+            None => {
+                let file = tempfile::tempfile_in(&self.directory)?;
+                self.data.push(DataFile { file, length: 0 });
+                self.data.len() - 1
+            }
+        };
+        self.sparse = Some(source);
+        let DataFile { file, length } = &mut self.data[source];
+        let offset = length.next_multiple_of(ALIGNMENT);
+        let mut buffer = vec![0; PIECE];
+        for region in regions {
+            let (mut at, end) = (region.offset, region.offset + region.length);
+            while at < end {
+                let amount = PIECE.min((end - at) as usize);
+                let piece = &mut buffer[..amount];
+                data.read_exact(piece)?;
+                file.write_all_at(piece, offset + at)?;
+                at += amount as u64;
+            }
+        }
+        *length = offset
+            .checked_add(size.next_multiple_of(BLOCK))
+            .filter(|&length| i64::try_from(length).is_ok())
+            .ok_or_else(|| {
+                Error::out_of_range(
+                    "the sparse files are too large; build the image with smaller ones",
+                )
+            })?;
+        file.set_len(*length)?;
+        Ok(Content {
+            size,
+            source,
+            offset,
+            tail: None,
+        })
+    }
+}
+
+/// Returns the last `rest` bytes of a file, if an image cannot use the block that they are in: it
+/// is not complete, or something else than zeros follows them.
+fn tail(block: &[u8], rest: usize) -> Option<Box<[u8]>> {
+    let (data, padding) = block.split_at(rest.min(block.len()));
+    let is_usable = block.len() as u64 == BLOCK && padding.iter().all(|&byte| byte == 0);
+    (!is_usable).then(|| data.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_that_an_image_cannot_use_is_kept() {
+        let mut block = vec![0; 512];
+        block[0] = b'x';
+        assert_eq!(tail(&block, 1), None);
+        assert_eq!(tail(&block[..10], 1).as_deref(), Some(&b"x"[..]));
+        block[511] = 1;
+        assert_eq!(tail(&block, 1).as_deref(), Some(&b"x"[..]));
+        assert_eq!(tail(&block, 511).as_deref(), Some(&block[..511]));
+    }
+}

@@ -1,0 +1,29 @@
+//! EROFS images over the uncompressed tars of layers. Nothing is mounted, and no privileges are
+//! needed.
+//!
+//! Bytes flow one way: [`Layers`] copies the tar of each layer to a file and merges its members
+//! into a [`Tree`]; [`Image`] is the metadata of the tree, whose files point into the tars; and
+//! [`Image::write_disk`] makes one file of the metadata and the tars. The same layers always give
+//! the same bytes.
+//!
+//! The tree is the one that unpacking the layers one after the other gives, with these differences:
+//! directories that no member describes belong to the superuser, times and values of extended
+//! attributes are kept that other file systems cannot store, and a sparse file does not report its
+//! holes.
+
+mod acl;
+mod attributes;
+mod disk;
+mod image;
+mod layers;
+mod stored;
+mod tree;
+
+pub use disk::Disk;
+pub use image::Image;
+pub use layers::{DataFile, Layers};
+pub use tree::Tree;
+
+/// Size of a block of the images in bytes: that of tar, because the data of a file begins at any
+/// block of its tar.
+const BLOCK: u64 = 512;

@@ -1,0 +1,264 @@
+//! Applies the members of a layer, with the same result as `cas_layer::apply` in a directory.
+
+use cas_core::{Context, Error, Result};
+use cas_layer::apply::path::{clean, split};
+use cas_layer::apply::{Whiteout, is_set};
+use cas_layer::tar::{Device, Entry, EntryKind};
+
+use super::Tree;
+use super::node::{Content, Id, Kind, Node, ROOT};
+use super::resolve::Purpose;
+use crate::acl;
+use crate::attributes::{Attribute, SetId};
+
+/// What a member says about a node, besides its type.
+struct Description {
+    mode: u16,
+    attributes: SetId,
+}
+
+impl Tree {
+    /// Applies one member of the current layer. `content` says where the bytes of a file are.
+    ///
+    /// # Errors
+    /// `Corrupt` for a member that cannot be applied; `OutOfRange` if a bound is exceeded.
+    pub(crate) fn apply(&mut self, entry: &Entry, content: Content) -> Result<()> {
+        self.cost.entries += 1;
+        let applied = self.apply_member(entry, content);
+        applied.during("apply", entry.path.escape_ascii())
+    }
+
+    fn apply_member(&mut self, entry: &Entry, content: Content) -> Result<()> {
+        let path = clean(&entry.path);
+        if path.is_empty() {
+            return self.apply_root(entry);
+        }
+        self.allow_lookups(&path);
+        let (parent, name) = split(&path);
+        if let Some(whiteout) = Whiteout::parse(name)? {
+            // There is nothing to hide in a directory that does not exist.
+            let Some(directory) = self.directory(parent, Purpose::Lookup)? else {
+                return Ok(());
+            };
+            match whiteout {
+                Whiteout::Opaque => self.purge(directory),
+                Whiteout::Name(name) => self.hide(directory, name),
+            }
+            return Ok(());
+        }
+        let kind = match &entry.kind {
+            EntryKind::Directory => return self.apply_directory(entry, parent, name),
+            EntryKind::Hardlink(target) => return self.apply_hardlink(target, parent, name),
+            EntryKind::Char(Device { major: 0, minor: 0 }) => {
+                self.warn(
+                    "the character device 0:0 is left out: an overlay would take it for a whiteout",
+                );
+                return Ok(());
+            }
+            EntryKind::File => Kind::File(content),
+            EntryKind::Symlink(target) if target.is_empty() => {
+                return Err(Error::corrupt(
+                    "the symbolic link has no target; build the image again",
+                ));
+            }
+            EntryKind::Symlink(target) => Kind::Symlink(target[..].into()),
+            EntryKind::Char(device) => Kind::Char(encode(*device)),
+            EntryKind::Block(device) => Kind::Block(encode(*device)),
+            EntryKind::Fifo => Kind::Fifo,
+        };
+        let description = self.describe(entry)?;
+        let parent = self.parent(parent)?;
+        let node = node(kind, entry, &description);
+        self.replace(parent, name, |tree| tree.insert(node))
+    }
+
+    fn apply_root(&mut self, entry: &Entry) -> Result<()> {
+        if entry.kind != EntryKind::Directory {
+            return Err(Error::corrupt(
+                "the layer replaces the root of the tree, which must be a directory; build the \
+                 image again",
+            ));
+        }
+        self.describe_directory(ROOT, entry)
+    }
+
+    fn apply_directory(&mut self, entry: &Entry, parent: &[u8], name: &[u8]) -> Result<()> {
+        let parent = self.parent(parent)?;
+        let there = self.child(parent, name);
+        let id = match there {
+            Some(id) if matches!(self.node(id).kind, Kind::Directory(_)) => id,
+            there => {
+                if there.is_some() {
+                    self.unlink(parent, name);
+                }
+                self.make_directory(parent, name)?
+            }
+        };
+        self.keep(id);
+        self.describe_directory(id, entry)
+    }
+
+    fn describe_directory(&mut self, id: Id, entry: &Entry) -> Result<()> {
+        let description = self.describe(entry)?;
+        let described = &mut self.nodes[id as usize];
+        described.mode = description.mode;
+        described.attributes = description.attributes;
+        (described.uid, described.gid) = (entry.uid, entry.gid);
+        described.mtime = entry.mtime;
+        Ok(())
+    }
+
+    fn apply_hardlink(&mut self, target: &[u8], parent: &[u8], name: &[u8]) -> Result<()> {
+        let path = clean(target);
+        self.allow_lookups(&path);
+        let (target_parent, target_name) = split(&path);
+        let missing = || {
+            Error::corrupt(format!(
+                "the target {} of the hard link does not exist or is a directory; build the image \
+                 again",
+                target.escape_ascii()
+            ))
+        };
+        let from = self.directory(target_parent, Purpose::Lookup)?;
+        let from = from.ok_or_else(missing)?;
+        let parent = self.parent(parent)?;
+        // What is replaced may be the target, or contain it.
+        self.replace(parent, name, |tree| {
+            let Kind::Directory(from) = &tree.node(from).kind else {
+                return Err(missing());
+            };
+            let found = from.children.get(target_name).map(|child| child.id);
+            let found = found.filter(|&id| !matches!(tree.node(id).kind, Kind::Directory(_)));
+            found.ok_or_else(missing)
+        })
+    }
+
+    /// Gives a name to what `make` returns. Removes what has the name before.
+    fn replace(
+        &mut self,
+        parent: Id,
+        name: &[u8],
+        make: impl FnOnce(&mut Tree) -> Result<Id>,
+    ) -> Result<()> {
+        self.unlink(parent, name);
+        let id = make(self)?;
+        self.link(parent, name, id);
+        Ok(())
+    }
+
+    /// Returns the parent directory of a member. Makes it if it does not exist.
+    fn parent(&mut self, path: &[u8]) -> Result<Id> {
+        let found = self.directory(path, Purpose::Member)?;
+        let id = found
+            .ok_or_else(|| Error::internal("a parent directory was not made; please report it"))?;
+        self.keep(id);
+        Ok(id)
+    }
+
+    /// Removes what lower layers added at the name.
+    fn hide(&mut self, directory: Id, name: &[u8]) {
+        let Some(&child) = self.directory_at(directory).children.get(name) else {
+            return;
+        };
+        let kept = match &self.node(child.id).kind {
+            Kind::Directory(below) if below.kept == self.layer => return self.purge(child.id),
+            Kind::Directory(_) => false,
+            _ => child.added == self.layer,
+        };
+        if !kept {
+            self.unlink(directory, name);
+        }
+    }
+
+    /// Removes everything below the directory that lower layers added. Everything that is left
+    /// belongs to this layer, so each directory is visited once.
+    fn purge(&mut self, directory: Id) {
+        let layer = self.layer;
+        let purged = &mut self.directory_mut(directory).purged;
+        if std::mem::replace(purged, layer) == layer {
+            return;
+        }
+        let names: Vec<_> = self
+            .directory_at(directory)
+            .children
+            .keys()
+            .cloned()
+            .collect();
+        for name in names {
+            self.hide(directory, &name);
+        }
+    }
+
+    /// Returns the mode and the attributes that a member gives to its node. Warns of attributes
+    /// that are left out.
+    fn describe(&mut self, entry: &Entry) -> Result<Description> {
+        let mut mode = entry.mode as u16;
+        let mut attributes = Vec::new();
+        let is_directory = entry.kind == EntryKind::Directory;
+        let is_plain = is_directory || entry.kind == EntryKind::File;
+        let is_link = matches!(entry.kind, EntryKind::Symlink(_));
+        for (name, value) in &entry.xattrs {
+            let reason = match &name[..] {
+                name if !is_set(name) => {
+                    let shown = name.escape_ascii();
+                    self.warn(&format!("the xattr {shown} is never set from a layer"));
+                    continue;
+                }
+                b"system.posix_acl_access" if !is_link => {
+                    let stored;
+                    (mode, stored) = acl::access(value, mode)?;
+                    if !stored {
+                        continue;
+                    }
+                    None
+                }
+                b"system.posix_acl_default" if is_directory => {
+                    if !acl::default(value)? {
+                        continue;
+                    }
+                    None
+                }
+                name if name.starts_with(b"system.posix_acl_") => {
+                    Some("this type of file cannot have it")
+                }
+                name if name.starts_with(b"user.") && !is_plain => {
+                    Some("only files and directories can have it")
+                }
+                _ => None,
+            };
+            match (reason, Attribute::new(name, value)) {
+                (None, Some(attribute)) => attributes.push(attribute),
+                (reason, _) => {
+                    let reason = reason.unwrap_or("EROFS cannot store its name or its size");
+                    let (name, path) = (name.escape_ascii(), entry.path.escape_ascii());
+                    self.warn(&format!("the xattr {name} of {path} is left out: {reason}"));
+                }
+            }
+        }
+        let attributes = self.sets.insert(attributes);
+        Ok(Description { mode, attributes })
+    }
+}
+
+fn node(kind: Kind, entry: &Entry, description: &Description) -> Node {
+    // The kernel gives links this mode.
+    let mode = match kind {
+        Kind::Symlink(_) => 0o777,
+        _ => description.mode,
+    };
+    Node {
+        kind,
+        mode,
+        uid: entry.uid,
+        gid: entry.gid,
+        mtime: entry.mtime,
+        attributes: description.attributes,
+        links: 0,
+    }
+}
+
+/// Returns the number of a device as the kernel encodes it on disks.
+fn encode(device: Device) -> u32 {
+    let Device { major, minor } = device;
+    minor & 0xff | major << 8 | (minor & !0xff) << 12
+}

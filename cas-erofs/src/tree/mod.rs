@@ -1,0 +1,164 @@
+//! The merged tree of the layers of an image, in memory.
+
+mod merge;
+mod node;
+mod resolve;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+
+use cas_core::{Error, Result, limit};
+
+use crate::attributes::{self, Sets};
+use node::Child;
+pub(crate) use node::{Content, Directory, Id, Kind, Node, ROOT};
+
+/// The merged tree of some layers, lowest first. Hard links are names of one node.
+pub struct Tree {
+    nodes: Vec<Node>,
+    /// Nodes that nothing refers to any more.
+    free: Vec<Id>,
+    sets: Sets,
+    /// Number of the layer that is being applied: 1 for the first.
+    layer: u32,
+    /// What the members of this layer have cost so far.
+    cost: Cost,
+    /// Directories that paths led to, until something that may lead elsewhere is removed.
+    known: HashMap<Vec<u8>, Id>,
+    warnings: Vec<String>,
+}
+
+/// What the members of one layer cost.
+#[derive(Default)]
+struct Cost {
+    entries: u64,
+    /// Number of directories that were made without a member of their own.
+    implied: u64,
+    /// Number of names that were looked up to find parents, and the number that is allowed.
+    lookups: u64,
+    allowed_lookups: u64,
+}
+
+impl Default for Tree {
+    /// Returns the tree without layers: an empty directory of the superuser, of mode 0755.
+    fn default() -> Self {
+        Tree {
+            nodes: vec![Node::implied(Directory::new(ROOT, 0))],
+            free: Vec::new(),
+            sets: Sets::default(),
+            layer: 0,
+            cost: Cost::default(),
+            known: HashMap::new(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
+impl Tree {
+    /// Begins the next layer.
+    pub(crate) fn begin_layer(&mut self) {
+        self.layer += 1;
+        self.cost = Cost {
+            allowed_lookups: limit::LOOKUPS,
+            ..Cost::default()
+        };
+        self.known.clear();
+    }
+
+    /// Returns the warnings since the last call, at most [`limit::WARNINGS`].
+    pub(crate) fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
+    }
+
+    pub(crate) fn warn(&mut self, warning: &str) {
+        let is_new = !self.warnings.iter().any(|known| known == warning);
+        if is_new && self.warnings.len() < limit::WARNINGS {
+            self.warnings.push(warning.to_owned());
+        }
+    }
+
+    pub(crate) fn node(&self, id: Id) -> &Node {
+        &self.nodes[id as usize]
+    }
+
+    /// Returns the number of slots for nodes: every identity is smaller.
+    pub(crate) fn slots(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub(crate) fn sets(&self) -> &Sets {
+        &self.sets
+    }
+
+    /// Returns the directory that a node is known to be.
+    pub(crate) fn directory_at(&self, id: Id) -> &Directory {
+        match &self.node(id).kind {
+            Kind::Directory(directory) => directory,
+            _ => unreachable!("only directories are asked for their names"),
+        }
+    }
+
+    /// Returns what has a name in a directory.
+    fn child(&self, directory: Id, name: &[u8]) -> Option<Id> {
+        let children = &self.directory_at(directory).children;
+        children.get(name).map(|child| child.id)
+    }
+
+    fn directory_mut(&mut self, id: Id) -> &mut Directory {
+        match &mut self.nodes[id as usize].kind {
+            Kind::Directory(directory) => directory,
+            _ => unreachable!("only directories are asked for their names"),
+        }
+    }
+
+    /// Stores a node without a name. Returns its identity.
+    fn insert(&mut self, node: Node) -> Result<Id> {
+        if let Some(id) = self.free.pop() {
+            self.nodes[id as usize] = node;
+            return Ok(id);
+        }
+        if self.nodes.len() >= limit::INODES {
+            return Err(Error::out_of_range(format!(
+                "the image has more than the {} files and directories allowed; build it with fewer",
+                limit::INODES
+            )));
+        }
+        self.nodes.push(node);
+        Ok((self.nodes.len() - 1) as Id)
+    }
+
+    /// Gives a node a name that the directory does not have.
+    fn link(&mut self, directory: Id, name: &[u8], id: Id) {
+        let added = self.layer;
+        self.nodes[id as usize].links += 1;
+        let child = Child { id, added };
+        self.directory_mut(directory)
+            .children
+            .insert(name.into(), child);
+    }
+
+    /// Removes a name, and everything below it.
+    fn unlink(&mut self, directory: Id, name: &[u8]) {
+        let Some(child) = self.directory_mut(directory).children.remove(name) else {
+            return;
+        };
+        let mut removed = vec![child.id];
+        while let Some(id) = removed.pop() {
+            let node = &mut self.nodes[id as usize];
+            node.links -= 1;
+            if node.links > 0 {
+                continue;
+            }
+            let kind = std::mem::replace(&mut node.kind, Kind::Fifo);
+            node.attributes = attributes::NONE;
+            if matches!(kind, Kind::Directory(_) | Kind::Symlink(_)) {
+                self.known.clear();
+            }
+            if let Kind::Directory(directory) = kind {
+                removed.extend(directory.children.into_values().map(|child| child.id));
+            }
+            self.free.push(id);
+        }
+    }
+}

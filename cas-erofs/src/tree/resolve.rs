@@ -1,0 +1,156 @@
+//! Walks to the directory at a path, through links inside the tree.
+
+use cas_core::{Error, Result, limit};
+use cas_layer::apply::path::depth;
+
+use super::Tree;
+use super::node::{Directory, Id, Kind, Node, ROOT};
+
+/// Maximum number of directories that are known by their paths.
+const KNOWN: usize = 4096;
+
+/// Why a directory is needed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To find something in it.
+    Lookup,
+    /// To add a member to it. Missing directories are made, also behind links, and what is neither
+    /// a directory nor a link is replaced by a directory.
+    Member,
+}
+
+impl Tree {
+    /// Returns the directory at a path. Returns `None` if there is none and nothing is to be added
+    /// to it.
+    pub(super) fn directory(&mut self, path: &[u8], purpose: Purpose) -> Result<Option<Id>> {
+        if let Some(&known) = self.known.get(path) {
+            return Ok(Some(known));
+        }
+        let mut here = ROOT;
+        let mut links = 0;
+        // What is still to be walked, the next name last.
+        let mut ahead: Vec<Box<[u8]>> = Vec::new();
+        push_names(&mut ahead, path);
+        while let Some(name) = ahead.pop() {
+            self.count_lookup()?;
+            if &name[..] == b".." {
+                here = self.directory_at(here).parent;
+                continue;
+            }
+            let found = self.child(here, &name);
+            here = match found.map(|id| (id, &self.node(id).kind)) {
+                Some((id, Kind::Directory(_))) => id,
+                Some((_, Kind::Symlink(target))) => {
+                    links += 1;
+                    if links > limit::LINKS {
+                        return Err(too_many_links());
+                    }
+                    push_names(&mut ahead, target);
+                    if target.first() == Some(&b'/') {
+                        ROOT
+                    } else {
+                        here
+                    }
+                }
+                _ if purpose == Purpose::Lookup => return Ok(None),
+                _ => {
+                    self.unlink(here, &name);
+                    self.make_implied(here, &name)?
+                }
+            };
+        }
+        if self.known.len() >= KNOWN {
+            self.known.clear();
+        }
+        self.known.insert(path.to_vec(), here);
+        Ok(Some(here))
+    }
+
+    fn make_implied(&mut self, parent: Id, name: &[u8]) -> Result<Id> {
+        self.count_implied()?;
+        let id = self.make_directory(parent, name)?;
+        self.keep(id);
+        Ok(id)
+    }
+
+    /// Makes a directory that nothing describes yet.
+    pub(super) fn make_directory(&mut self, parent: Id, name: &[u8]) -> Result<Id> {
+        let depth = self.directory_at(parent).depth + 1;
+        if depth > limit::PATH_DEPTH || name.len() > limit::COMPONENT {
+            return Err(Error::out_of_range(format!(
+                "a directory has {depth} names in its path and {} bytes in the last; at most {} \
+                 and {} are allowed; build the image with shorter paths",
+                name.len(),
+                limit::PATH_DEPTH,
+                limit::COMPONENT
+            )));
+        }
+        let id = self.insert(Node::implied(Directory::new(parent, depth)))?;
+        self.link(parent, name, id);
+        Ok(id)
+    }
+
+    /// Records that a directory, and so those above it, contain something of this layer.
+    pub(super) fn keep(&mut self, directory: Id) {
+        let layer = self.layer;
+        let mut id = directory;
+        loop {
+            let directory = self.directory_mut(id);
+            if directory.kept == layer {
+                return;
+            }
+            directory.kept = layer;
+            if id == ROOT {
+                return;
+            }
+            id = directory.parent;
+        }
+    }
+
+    /// Allows as many lookups as a member of this path may need.
+    pub(super) fn allow_lookups(&mut self, path: &[u8]) {
+        let names = limit::LOOKUPS_BY_NAME * depth(path) as u64;
+        self.cost.allowed_lookups += limit::LOOKUPS_BY_ENTRY + names;
+    }
+
+    fn count_lookup(&mut self) -> Result<()> {
+        self.cost.lookups += 1;
+        let allowed = self.cost.allowed_lookups;
+        if self.cost.lookups <= allowed {
+            return Ok(());
+        }
+        Err(Error::out_of_range(format!(
+            "finding the parents of the layer's members takes more than the {allowed} lookups \
+             allowed; build the image with fewer links"
+        )))
+    }
+
+    fn count_implied(&mut self) -> Result<()> {
+        let entries = self.cost.entries;
+        let allowed = limit::IMPLIED.saturating_add(limit::IMPLIED_BY_ENTRY * entries);
+        let allowed = allowed.min(limit::ENTRIES.saturating_sub(entries));
+        self.cost.implied += 1;
+        if self.cost.implied <= allowed {
+            return Ok(());
+        }
+        Err(Error::out_of_range(format!(
+            "the first {entries} members imply {} directories that no member describes; at most \
+             {allowed} are allowed; build the image with members for its directories",
+            self.cost.implied
+        )))
+    }
+}
+
+fn too_many_links() -> Error {
+    Error::corrupt(format!(
+        "more than {} symbolic links lead to the parent; build the image with fewer links",
+        limit::LINKS
+    ))
+}
+
+/// Adds the names of a path, so that the first is taken first.
+fn push_names(ahead: &mut Vec<Box<[u8]>>, path: &[u8]) {
+    let names = path.rsplit(|&byte| byte == b'/');
+    let names = names.filter(|name| !matches!(*name, b"" | b"."));
+    ahead.extend(names.map(Box::from));
+}

@@ -1,0 +1,167 @@
+use cas_layer::tar::Reader;
+use testkit::archive::{Header, Tar};
+
+use super::*;
+
+/// Returns the tree of some layers as lines: the path of each node, its type and mode, and the
+/// number of its names.
+fn merge(layers: Vec<Tar>) -> Result<Vec<String>> {
+    let mut tree = Tree::default();
+    for layer in layers {
+        tree.begin_layer();
+        let archive = layer.end();
+        let mut reader = Reader::new(&archive[..]);
+        while let Some(entry) = reader.next_entry()? {
+            let content = node::Content {
+                size: entry.size,
+                ..Default::default()
+            };
+            tree.apply(&entry, content)?;
+        }
+    }
+    let mut lines = Vec::new();
+    list(&tree, ROOT, "", &mut lines);
+    Ok(lines)
+}
+
+fn list(tree: &Tree, directory: Id, path: &str, lines: &mut Vec<String>) {
+    for (name, child) in &tree.directory_at(directory).children {
+        let node = tree.node(child.id);
+        let path = format!("{path}{}", name.escape_ascii());
+        let (mode, links) = (node.mode, node.links);
+        match &node.kind {
+            Kind::Directory(_) => {
+                lines.push(format!("{path}/ {mode:o}"));
+                list(tree, child.id, &format!("{path}/"), lines);
+            }
+            Kind::File(content) => lines.push(format!("{path} {} x{links}", content.size)),
+            Kind::Symlink(target) => lines.push(format!("{path} -> {}", target.escape_ascii())),
+            Kind::Char(number) | Kind::Block(number) => lines.push(format!("{path} {number:x}")),
+            Kind::Fifo => lines.push(format!("{path} |")),
+        }
+    }
+}
+
+#[test]
+fn layers_are_merged_as_if_unpacked_one_after_the_other() {
+    let lower = Tar::new()
+        .file("etc/a", "1")
+        .file("etc/b", "22")
+        .file("dir/x/y", "1")
+        .symlink("lib", "usr/lib")
+        .file("usr/lib/one", "1");
+    let upper = Tar::new()
+        .file("etc/.wh.a", "")
+        .file("etc/c", "333")
+        .file("dir/.wh..wh..opq", "")
+        .file("dir/new", "")
+        .file("lib/two", "22")
+        .hardlink("three", "lib/two")
+        .member(Header::new(b'3', "device").device(259, 300), "");
+    let found = merge(vec![lower, upper]).unwrap();
+    let expected = [
+        "device 11003032c",
+        "dir/ 755",
+        "dir/new 0 x1",
+        "etc/ 755",
+        "etc/b 2 x1",
+        "etc/c 3 x1",
+        "lib -> usr/lib",
+        "three 2 x2",
+        "usr/ 755",
+        "usr/lib/ 755",
+        "usr/lib/one 1 x1",
+        "usr/lib/two 2 x2",
+    ];
+    let device = format!("device {:x}", 300 & 0xff | 259 << 8 | (300 & !0xff) << 12);
+    let expected: Vec<String> = std::iter::once(device)
+        .chain(expected[1..].iter().map(|&line| line.to_owned()))
+        .collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn whiteouts_spare_what_their_layer_adds_in_any_order() {
+    let lower = || Tar::new().file("d/old", "").file("f", "old");
+    for upper in [
+        Tar::new()
+            .file(".wh.d", "")
+            .file("d/new", "")
+            .file(".wh.f", "")
+            .file("f", ""),
+        Tar::new()
+            .file("d/new", "")
+            .file(".wh.d", "")
+            .file("f", "")
+            .file(".wh.f", ""),
+        Tar::new()
+            .file("d/new", "")
+            .file("d/.wh..wh..opq", "")
+            .file("f", ""),
+    ] {
+        let found = merge(vec![lower(), upper]).unwrap();
+        assert_eq!(found, ["d/ 755", "d/new 0 x1", "f 0 x1"]);
+    }
+    let nothing = Tar::new().file("absent/.wh.x", "").file("f/.wh.x", "");
+    let found = merge(vec![lower(), nothing]).unwrap();
+    assert_eq!(found, ["d/ 755", "d/old 0 x1", "f 3 x1"]);
+}
+
+#[test]
+fn types_replace_each_other_and_links_stay_inside() {
+    let lower = Tar::new()
+        .file("a/b", "")
+        .file("f", "")
+        .symlink("up", "../../..");
+    let upper = Tar::new()
+        .file("a", "1")
+        .file("f/g", "")
+        .file("up/here", "");
+    let found = merge(vec![lower, upper]).unwrap();
+    assert_eq!(
+        found,
+        [
+            "a 1 x1",
+            "f/ 755",
+            "f/g 0 x1",
+            "here 0 x1",
+            "up -> ../../.."
+        ]
+    );
+}
+
+#[test]
+fn members_that_cannot_be_applied_are_errors() {
+    let looped = Tar::new()
+        .symlink("a", "b")
+        .symlink("b", "a")
+        .file("a/x", "");
+    for bad in [
+        Tar::new().hardlink("a", "absent"),
+        Tar::new().dir("d").hardlink("a", "d"),
+        Tar::new().file("a", "").hardlink("a", "a"),
+        Tar::new().file("d/a", "").hardlink("d", "d/a"),
+        Tar::new().symlink(".", "x"),
+        looped,
+    ] {
+        assert!(merge(vec![bad]).is_err());
+    }
+}
+
+#[test]
+fn what_is_removed_is_used_again() {
+    let many = || (0..100).fold(Tar::new(), |tar, n| tar.file(&format!("d/{n}"), ""));
+    let mut tree = Tree::default();
+    for _ in 0..10 {
+        tree.begin_layer();
+        for layer in [many(), Tar::new().file(".wh.d", "")] {
+            tree.begin_layer();
+            let archive = layer.end();
+            let mut reader = Reader::new(&archive[..]);
+            while let Some(entry) = reader.next_entry().unwrap() {
+                tree.apply(&entry, node::Content::default()).unwrap();
+            }
+        }
+    }
+    assert!(tree.slots() <= 102, "{}", tree.slots());
+}

@@ -1,0 +1,160 @@
+//! Makes an image of layers, mounts it, and reads it beside a directory with the same layers.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cas_core::{Error, Result};
+use cas_erofs::{Disk, Layers};
+use cas_layer::apply;
+use cas_layer::tar::Reader;
+use tempfile::TempDir;
+
+/// What a tree says about a name: type and mode, owner, time, number of names, content and
+/// attributes.
+pub(crate) type Described = (
+    u32,
+    (u32, u32),
+    (i64, i64),
+    u64,
+    Vec<u8>,
+    Vec<(OsString, Vec<u8>)>,
+);
+
+/// Returns whether images can be mounted here. Says why if not.
+pub(crate) fn can_mount() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    let known = fs::read_to_string("/proc/filesystems").is_ok_and(|all| all.contains("erofs"));
+    if !(root && known) {
+        eprintln!("skipped: mounting an image needs the superuser, and a kernel with EROFS");
+    }
+    root && known
+}
+
+/// An image that is mounted on a loop device until it is dropped.
+pub(crate) struct Mounted(TempDir);
+
+impl Mounted {
+    pub(crate) fn new(layers: &[Vec<u8>]) -> Result<Self> {
+        let temp = tempfile::tempdir()?;
+        let file = temp.path().join("image");
+        make(layers, &file)?;
+        fs::create_dir(temp.path().join("mount"))?;
+        let mounted = Mounted(temp);
+        let mount = Command::new("mount")
+            .args(["-t", "erofs", "-o", "ro,loop"])
+            .args([&file, &mounted.path()])
+            .output()?;
+        let why = String::from_utf8_lossy(&mount.stderr);
+        assert!(mount.status.success(), "{why}");
+        Ok(mounted)
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.0.path().join("mount")
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg(self.path()).status();
+        assert!(unmounted.is_ok_and(|status| status.success()));
+    }
+}
+
+/// Makes the image of layers.
+pub(crate) fn make(layers: &[Vec<u8>], file: &Path) -> Result<Disk> {
+    let mut reader = Layers::new(file.parent().unwrap());
+    for layer in layers {
+        reader.add(&mut &layer[..])?;
+    }
+    let (tree, data) = reader.finish();
+    Disk::write(&tree, &data, file)
+}
+
+/// Applies layers to a new directory.
+pub(crate) fn apply(layers: &[Vec<u8>]) -> Result<TempDir> {
+    let temp = tempfile::tempdir()?;
+    let tree = apply::Tree::open(temp.path())?;
+    for layer in layers {
+        tree.apply(&mut Reader::new(&layer[..]))?;
+    }
+    Ok(temp)
+}
+
+/// Compares the image and the directory of layers. If they cannot be applied, neither may be made.
+/// Returns whether they were.
+pub(crate) fn compare(layers: &[Vec<u8>]) -> bool {
+    let (image, directory) = match (Mounted::new(layers), apply(layers)) {
+        (Ok(image), Ok(directory)) => (image, directory),
+        (Err(_), Err(_)) => return false,
+        (image, directory) => {
+            let errors: [Option<Error>; 2] = [image.err(), directory.err()];
+            panic!("only one of image and directory can be made: {errors:?}");
+        }
+    };
+    let (found, expected) = (scan(&image.path()), scan(directory.path()));
+    for (path, expected) in &expected {
+        assert_eq!(found.get(path), Some(expected), "{}", path.display());
+    }
+    assert_eq!(found.len(), expected.len());
+    true
+}
+
+/// Returns everything in a tree. The time of the root is left out, because no member may say it.
+pub(crate) fn scan(root: &Path) -> BTreeMap<PathBuf, Described> {
+    let mut found = BTreeMap::new();
+    let mut waiting = vec![root.to_owned()];
+    while let Some(path) = waiting.pop() {
+        let data = fs::symlink_metadata(&path).unwrap();
+        let kind = data.file_type();
+        if kind.is_dir() {
+            let names = fs::read_dir(&path).unwrap();
+            waiting.extend(names.map(|entry| entry.unwrap().path()));
+        }
+        let content = if kind.is_file() {
+            fs::read(&path).unwrap()
+        } else if kind.is_symlink() {
+            fs::read_link(&path)
+                .unwrap()
+                .as_os_str()
+                .as_bytes()
+                .to_vec()
+        } else if kind.is_block_device() || kind.is_char_device() {
+            data.rdev().to_le_bytes().to_vec()
+        } else {
+            Vec::new()
+        };
+        let time = match path == root {
+            true => (0, 0),
+            false => (data.mtime(), data.mtime_nsec()),
+        };
+        let owner = (data.uid(), data.gid());
+        // Not every file system counts subdirectories.
+        let names = if kind.is_dir() { 0 } else { data.nlink() };
+        let described = (data.mode(), owner, time, names, content, xattrs(&path));
+        found.insert(path.strip_prefix(root).unwrap().to_owned(), described);
+    }
+    found
+}
+
+fn xattrs(path: &Path) -> Vec<(OsString, Vec<u8>)> {
+    let mut names = vec![0; 64 << 10];
+    let length = rustix::fs::llistxattr(path, &mut names[..]).unwrap();
+    let mut found: Vec<_> = names[..length]
+        .split(|&byte| byte == 0)
+        .filter(|name| !name.is_empty())
+        .map(|name| {
+            let mut value = vec![0; 64 << 10];
+            let length = rustix::fs::lgetxattr(path, name, &mut value[..]).unwrap();
+            let name = std::ffi::OsStr::from_bytes(name).to_owned();
+            (name, value[..length].to_vec())
+        })
+        .collect();
+    found.sort();
+    found
+}

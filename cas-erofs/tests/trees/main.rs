@@ -1,0 +1,11 @@
+//! Images that the kernel mounts, compared with directories that the same layers are applied to.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test may fail anywhere"
+)]
+
+mod compare;
+mod odd;
+mod random;
