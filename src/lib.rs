@@ -73,11 +73,15 @@ pub use cas_core::{
 };
 #[cfg(feature = "registry")]
 pub use cas_distribution as distribution;
+#[cfg(feature = "erofs")]
+pub use cas_erofs as erofs;
 pub use cas_layer as layer;
 
 pub use cas_layer::export::ExportOptions;
 
 pub use self::bundle::BundleOptions;
+#[cfg(feature = "erofs")]
+pub use self::cas::DiskOptions;
 pub use self::cas::{
     Cas, CopyOptions, DeleteOptions, FsckOptions, ImageRef, ImportOptions, IngestInfo, Listed,
     MountOptions, MountSnapshotOptions, NewName, OpenOptions, QueryOptions, RootDirOptions,

@@ -15,10 +15,14 @@ use cas_core::records::{Lease, Resource};
 use cas_core::snapshot::{Info, Usage};
 use cas_core::transfer::StoreRepository;
 use cas_core::{Digest, Error, Image, Labels, Registry, Result, Snapshotter, Store};
+#[cfg(feature = "erofs")]
+use cas_erofs::Disk;
 use cas_layer::export::{ExportOptions, Target};
 use cas_layer::import::{IngestBlob, Ingested, IngestedImage, Source};
 use tokio::runtime::{Builder, Runtime};
 
+#[cfg(feature = "erofs")]
+use super::DiskOptions;
 use super::{
     CopyOptions, DeleteOptions, FsckOptions, ImageRef, ImportOptions, IngestInfo, Listed,
     MountOptions, MountSnapshotOptions, NewName, OpenOptions, QueryOptions, RootDirOptions,
@@ -251,6 +255,19 @@ verbs! {
         directory: impl AsRef<Path>,
         options: UnpackOptions
     ) -> Result<()>;
+
+    /// Writes the root file system of an image to a file, as one read-only EROFS image. Returns the
+    /// size of the file.
+    #[cfg(feature = "erofs")]
+    fn disk(image: impl Into<ImageRef>, file: impl AsRef<Path>) -> Result<Disk>;
+
+    /// Writes a disk with options. Returns the same as `disk`.
+    #[cfg(feature = "erofs")]
+    fn disk_with(
+        image: impl Into<ImageRef>,
+        file: impl AsRef<Path>,
+        options: DiskOptions
+    ) -> Result<Disk>;
 
     /// Unpacks the layers of an image into snapshots. Returns the name of the topmost snapshot, or
     /// `None` if the image has no layers.

@@ -9,6 +9,8 @@ pub mod blocking;
 mod bundle;
 mod copy;
 mod dir_lock;
+#[cfg(feature = "erofs")]
+mod disk;
 mod exchange;
 mod fsck;
 mod gc;
@@ -42,6 +44,8 @@ use cas_core::{Error, Location, Result, Snapshotter, Store};
 pub use self::arguments::RegistryRef;
 pub use self::arguments::{ImageRef, NewName};
 pub use self::copy::CopyOptions;
+#[cfg(feature = "erofs")]
+pub use self::disk::DiskOptions;
 pub use self::exchange::ImportOptions;
 pub use self::fsck::FsckOptions;
 pub use self::images::{DeleteOptions, QueryOptions};

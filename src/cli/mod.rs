@@ -9,6 +9,7 @@ mod bundle;
 mod copy;
 mod demo;
 mod df;
+mod disk;
 pub(crate) mod exit;
 mod export;
 mod fsck;
@@ -116,6 +117,7 @@ enum Command {
     Rmi(images::Rmi),
     Tree(tree::Tree),
     Unpack(unpack::Unpack),
+    Disk(disk::Disk),
     Bundle(bundle::Bundle),
     Run(run::Run),
     #[command(hide = true)]
@@ -271,6 +273,7 @@ impl Command {
             Command::Rmi(command) => command.run(context).await,
             Command::Tree(command) => command.run(context).await,
             Command::Unpack(command) => command.run(context).await,
+            Command::Disk(command) => command.run(context).await,
             Command::Bundle(command) => command.run(context).await,
             Command::Mount(command) => command.run(context).await,
             Command::Umount(command) => command.run(context).await,

@@ -5,6 +5,8 @@ mod aci;
 mod blobs;
 mod cache;
 mod copying;
+#[cfg(feature = "erofs")]
+mod disk;
 mod ingests;
 mod inspecting;
 mod paths;

@@ -1,0 +1,51 @@
+//! `cas disk`: an image as one read-only file system.
+
+use std::path::PathBuf;
+
+use cas::{DiskOptions, ImageRef, Platform, Result};
+use clap::Args;
+use serde_json::json;
+
+use super::Context;
+
+/// Write an image as one read-only file system, for a virtual machine or a mount
+#[derive(Args)]
+#[command(after_help = "Example:
+  cas disk app:1 -o app.erofs
+  mount -o ro,loop app.erofs /mnt
+
+The file is an EROFS image: metadata, and then the tar of each layer. Linux mounts it from 6.4 on,
+also as the disk of a virtual machine whose sectors have 512 bytes. The same image always gives the
+same bytes. No privileges are needed; until the file is complete, its directory needs twice the
+space.")]
+pub(crate) struct Disk {
+    /// Name or digest of the image
+    image: String,
+    /// File to write; it appears once it is complete
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Platform, as in linux/arm64 [default: this machine's, if the image has several]
+    #[arg(long)]
+    platform: Option<Platform>,
+}
+
+impl Disk {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
+        let cas = context.cas().await?;
+        let options = DiskOptions::default()
+            .with_platforms(self.platform)
+            .with_progress(context.progress.clone());
+        let image = ImageRef::typed(&self.image);
+        let disk = cas.disk_with(image, &self.output, options).await?;
+        let file = self.output.display().to_string();
+        let made = json!({
+            "image": self.image,
+            "output": file,
+            "size": disk.length,
+            "metadata": disk.metadata,
+        });
+        context
+            .out
+            .item(&made, || format!("{} -> {file}", self.image))
+    }
+}
