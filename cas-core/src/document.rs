@@ -135,6 +135,33 @@ impl Document {
         }
     }
 
+    /// Returns the manifest or index that the document refers to, if it is a referrer.
+    pub fn subject(&self) -> Option<&Descriptor> {
+        match self {
+            Document::Manifest(manifest) => manifest.subject.as_ref(),
+            Document::Index(index) => index.subject.as_ref(),
+        }
+    }
+
+    /// Returns the entry of the document, whose own descriptor is `own`, in a list of referrers: with
+    /// its annotations and the type of its artifact. The type of a manifest that states none is the
+    /// media type of its configuration.
+    pub fn listed_as_referrer(&self, own: &Descriptor) -> Descriptor {
+        let (stated, config, annotations) = match self {
+            Document::Manifest(manifest) => {
+                let config = manifest.config.media_type.as_str();
+                (&manifest.artifact_type, config, &manifest.annotations)
+            }
+            Document::Index(index) => (&index.artifact_type, "", &index.annotations),
+        };
+        let stated = stated.as_deref().filter(|stated| !stated.is_empty());
+        let artifact_type = stated.unwrap_or(config);
+        let mut entry = Descriptor::new(own.media_type.clone(), own.digest, own.size);
+        entry.artifact_type = Some(artifact_type.to_owned()).filter(|stated| !stated.is_empty());
+        entry.annotations = annotations.clone().unwrap_or_default();
+        entry
+    }
+
     /// Returns what the document lists: the configuration and the layers in order, or the
     /// manifests.
     pub fn children(&self) -> impl Iterator<Item = &Descriptor> {

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::descriptor::Descriptor;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::limit;
 
@@ -36,6 +37,18 @@ pub const GC_FLAT: &str = "containerd.io/gc.flat";
 pub const LEASE: &str = "cas.lease";
 /// On a snapshot that is mounted by its key: the directory at which it was last mounted.
 pub const MOUNTED_AT: &str = "cas.mounted-at";
+
+/// The prefix of a reference from a manifest or an index to a referrer: a document whose subject it
+/// is. The rest of the key is the digest of the referrer, with a dot for its colon.
+pub const GC_REF_REFERRER: &str = "containerd.io/gc.ref.content.referrer.";
+
+/// Returns the key of the label by which a subject keeps a referrer. Its value is the digest.
+pub fn gc_ref_referrer(referrer: &Digest) -> String {
+    format!(
+        "{GC_REF_REFERRER}{}",
+        referrer.to_string().replace(':', ".")
+    )
+}
 
 /// Returns the key of a label that refers to a snapshot of `snapshotter`.
 pub fn gc_ref_snapshot(snapshotter: &str) -> String {

@@ -17,6 +17,20 @@ pub const DESCRIPTORS: usize = 4096;
 pub const INDEX_DEPTH: usize = 4;
 /// Maximum number of descriptors that one walk of an image lists, repeated ones included.
 pub const WALK: usize = 65_536;
+/// Maximum number of referrers of one manifest that are listed, and of all referrers, theirs
+/// included, that one pull, push, copy or export takes with an image.
+pub const REFERRERS: usize = 1024;
+/// Maximum length of a chain of referrers in which each refers to the one before.
+pub const REFERRER_DEPTH: usize = 8;
+/// Maximum number of pages of one listing of a registry.
+pub const PAGES: usize = 10_000;
+/// Maximum size of one page of tags or repositories.
+pub const PAGE: u64 = 8 << 20;
+/// Maximum number of attempts to change the tag that lists the referrers of a manifest, if other
+/// clients change it at the same time.
+pub const REFERRER_ATTEMPTS: u32 = 16;
+/// Maximum length of all warnings in one answer of a registry together, as in the specification.
+pub const REGISTRY_WARNINGS: usize = 4096;
 /// Maximum size of an answer of a registry, a token service or a credential helper that is neither
 /// a blob nor a manifest.
 pub const ANSWER: u64 = 1 << 20;

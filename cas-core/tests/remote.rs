@@ -9,6 +9,7 @@ mod remote {
     mod pull;
     mod push;
     mod ranges;
+    mod referrers;
     mod repository;
     mod unpack;
 }

@@ -2,14 +2,17 @@
 //!
 //! [`list`] joins all blobs in one pass, and [`info`] joins a single one. [`describe`],
 //! [`document`] and [`children`] find out what a blob is, if only its digest is known: from its
-//! record or, for a blob that another program stored, from its bytes.
+//! record or, for a blob that another program stored, from its bytes. [`referrers`] returns
+//! the documents that refer to a blob.
 
 mod describe;
 mod info;
 mod list;
+mod referrers;
 mod sniff;
 
 pub use describe::{children, describe, document};
 pub use info::{BlobInfo, info};
 pub use list::{BlobList, BlobProblem, list};
+pub use referrers::referrers;
 pub use sniff::{HEAD, may_be_document};

@@ -116,11 +116,6 @@ impl Graph {
         self.nodes.len()
     }
 
-    /// Returns whether references of the resource are known.
-    pub(super) fn has_edges(&self, id: Id) -> bool {
-        !self.edges[id].is_empty()
-    }
-
     pub(super) fn root(&mut self, id: Id, reach: Reach, reason: Reason) {
         self.roots.push(Root { id, reach, reason });
     }

@@ -43,6 +43,9 @@ pub(super) struct Scan {
     pub(super) claims: HashMap<Digest, BTreeSet<Owner>>,
     /// The names that do not belong to the owner whose content is collected.
     pub(super) foreign: HashSet<Id>,
+    /// The documents whose children are in the graph. One that is not among them may have edges by
+    /// its labels.
+    listed: HashSet<Id>,
     pub(super) graph: Graph,
 }
 
@@ -63,6 +66,7 @@ pub(super) async fn scan(
         ingests: Vec::new(),
         claims: HashMap::new(),
         foreign: HashSet::new(),
+        listed: HashSet::new(),
         graph: Graph::default(),
     };
     scan.read_revisions(store).await?;
@@ -133,6 +137,7 @@ impl Scan {
                 .filter(|child| !blob.absent.contains(child))
             {
                 graph.refer(id, &Resource::Content(*child));
+                self.listed.insert(id);
             }
             graph.label(id, &blob.labels);
             for claimant in blob.owners.iter().filter(|one| Some(*one) != owner) {
@@ -240,7 +245,7 @@ impl Scan {
             let id = self.graph.id(&Resource::Content(descriptor.digest));
             let media_type = &descriptor.media_type;
             self.graph.weigh(id, descriptor.size, media_type.is_layer());
-            if self.graph.has_edges(id) || !media_type.is_document() {
+            if !media_type.is_document() || !self.listed.insert(id) {
                 continue;
             }
             let children = match dispatch::children(&*store.content, &descriptor).await {

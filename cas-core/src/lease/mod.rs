@@ -31,6 +31,7 @@ mod name;
 mod pin;
 mod publish;
 mod reading;
+mod referrers;
 mod renewer;
 mod revive;
 mod store;

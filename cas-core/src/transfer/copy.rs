@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
-use super::documents::{Document, Documents, blob_refs};
+use super::carry::{self, Carrier};
+use super::documents::{Document, Documents, blob_refs, descriptors};
 use super::options::CopyOptions;
 use super::source::StoredBlob;
 use super::store_blob::{BlobWrite, RecordOrder, Resume, store_blob};
 use crate::complete::Available;
-use crate::content::{Durability, WRITER_TIMEOUT};
+use crate::content::{ContentStore, Durability, WRITER_TIMEOUT};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::dispatch::{self, Chooser, Handler, Next, dispatch};
@@ -26,8 +27,8 @@ use crate::sync::lock;
 /// Maximum number of blobs that are copied concurrently.
 const CONCURRENT: usize = 4;
 
-/// Copies what `from` has of an image, children before the documents that list them, and then the
-/// name; an existing name is updated. Layers and configurations that `to` has intact are not
+/// Copies what `from` has of an image and of its referrers, children before the documents that list
+/// them, and then the name; an existing name is updated. Layers and configurations that `to` has intact are not
 /// copied. Returns the image as it is in `to`.
 ///
 /// What `from` does not have of the image, and platforms that were not chosen, are recorded as
@@ -73,31 +74,40 @@ async fn copy_content(
     if let (Platforms::One(platform), false) = (&options.platforms, root.media_type.is_index()) {
         manifest_for(&*from.content, root, Some(platform)).await?;
     }
-    let roots = std::slice::from_ref(root);
-    let blobs = CopyBlobs {
+    let blobs = CopyBlobs::new(from, to, guard, options, root, wanted.as_ref()).await?;
+    blobs.copy(root).await?;
+    blobs.check_found(wanted.as_ref(), root)?;
+    let subjects = blobs.write_documents(root).await?;
+    let copier = ReferrerCopier {
         from,
         to,
         guard,
         options,
-        available: Available::below(from, roots, &*options.progress).await?,
-        chooser: Mutex::new(Chooser::new(wanted.as_ref())),
-        has_manifest: AtomicBool::new(false),
-        begun: Mutex::default(),
-        documents: Documents::default(),
     };
-    let limiter = Semaphore::new(CONCURRENT);
-    dispatch(&blobs, Some(&limiter), roots).await?;
-    blobs.check_found(wanted.as_ref(), root)?;
-    let documents = blobs.documents.children_first(root.digest);
-    for Document { descriptor, .. } in &documents {
-        let data = dispatch::read(&*from.content, descriptor).await?;
-        guard
-            .put_alone(descriptor, data, Durability::Relaxed)
-            .await?;
+    let carried = carry::carry(from, &copier, subjects, &*options.progress).await?;
+    carry::record(guard, carried).await
+}
+
+/// Copies referrers, with all of their platforms.
+struct ReferrerCopier<'a> {
+    from: &'a Store,
+    to: &'a Store,
+    guard: &'a LeaseGuard,
+    options: &'a CopyOptions,
+}
+
+#[async_trait]
+impl Carrier for ReferrerCopier<'_> {
+    async fn carry(&self, referrer: &Descriptor) -> Result<Vec<Descriptor>> {
+        let (from, to, guard, options) = (self.from, self.to, self.guard, self.options);
+        let blobs = CopyBlobs::new(from, to, guard, options, referrer, None).await?;
+        blobs.copy(referrer).await?;
+        blobs.write_documents(referrer).await
     }
-    // Blobs that `to` had already may not be synced yet.
-    to.content.flush().await?;
-    guard.record_children(blob_refs(documents)).await
+
+    fn content(&self) -> &dyn ContentStore {
+        &*self.from.content
+    }
 }
 
 /// Copies blobs, and collects documents.
@@ -128,7 +138,50 @@ impl Handler for CopyBlobs<'_> {
     }
 }
 
-impl CopyBlobs<'_> {
+impl<'a> CopyBlobs<'a> {
+    async fn new(
+        from: &'a Store,
+        to: &'a Store,
+        guard: &'a LeaseGuard,
+        options: &'a CopyOptions,
+        root: &Descriptor,
+        wanted: Option<&Platform>,
+    ) -> Result<Self> {
+        let roots = std::slice::from_ref(root);
+        Ok(CopyBlobs {
+            from,
+            to,
+            guard,
+            options,
+            available: Available::below(from, roots, &*options.progress).await?,
+            chooser: Mutex::new(Chooser::new(wanted)),
+            has_manifest: AtomicBool::new(false),
+            begun: Mutex::default(),
+            documents: Documents::default(),
+        })
+    }
+
+    /// Copies the blobs below `root`, and collects its documents.
+    async fn copy(&self, root: &Descriptor) -> Result<()> {
+        let limiter = Semaphore::new(CONCURRENT);
+        dispatch(self, Some(&limiter), std::slice::from_ref(root)).await
+    }
+
+    /// Writes the documents at and below `root`, and records what they list. Returns them.
+    async fn write_documents(self, root: &Descriptor) -> Result<Vec<Descriptor>> {
+        let documents = self.documents.children_first(root.digest);
+        for Document { descriptor, .. } in &documents {
+            let data = dispatch::read(&*self.from.content, descriptor).await?;
+            let put = self.guard.put_alone(descriptor, data, Durability::Relaxed);
+            put.await?;
+        }
+        // Blobs that `to` had already may not be synced yet.
+        self.to.content.flush().await?;
+        let written = descriptors(&documents);
+        self.guard.record_children(blob_refs(documents)).await?;
+        Ok(written)
+    }
+
     /// Collects a document with everything that it lists. Returns the children to copy.
     async fn document(&self, descriptor: &Descriptor) -> Result<Vec<Descriptor>> {
         let listed = dispatch::children(&*self.from.content, descriptor).await?;

@@ -27,6 +27,14 @@ pub(super) fn blob_refs(documents: Vec<Document>) -> Vec<BlobRef> {
         .collect()
 }
 
+/// Returns the descriptors of documents.
+pub(super) fn descriptors(documents: &[Document]) -> Vec<Descriptor> {
+    let documents = documents.iter();
+    documents
+        .map(|document| document.descriptor.clone())
+        .collect()
+}
+
 impl Documents {
     /// Adds a document that lists `children`.
     pub(super) fn add<'a>(

@@ -4,6 +4,8 @@
 //! guarantees, so its arguments include the durability, whether to resume, and when the record is
 //! written.
 
+mod artifact_client;
+mod carry;
 mod copy;
 mod documents;
 mod fetch;
@@ -13,6 +15,7 @@ mod pull;
 mod pull_limits;
 mod push;
 mod read_ahead;
+mod referrers;
 mod remote;
 mod remote_blob;
 mod source;
@@ -22,6 +25,7 @@ mod store_repository;
 mod unpacker;
 mod wants;
 
+pub use artifact_client::{ArtifactClient, select_first};
 pub use copy::copy;
 pub use fetch::fetch;
 pub use layer_feed::{LayerFeed, LayerReader, LayerSender, layer_channel};
@@ -29,6 +33,7 @@ pub use options::{CopyOptions, PullOptions, PushOptions};
 pub use pull::pull;
 pub use pull_limits::PullLimits;
 pub use push::push;
+pub use referrers::{ReferrerPages, Referrers};
 pub use remote::{Content, DocumentName, Fetcher, Pieces, Pusher};
 pub use source::BlobSource;
 pub use store_blob::{BlobWrite, RecordOrder, Resume, store_blob};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::pull_limits::PullLimits;
+use super::referrers::Referrers;
 use super::unpacker::Unpacker;
 use crate::platform::Platforms;
 use crate::progress::{Progress, Silent};
@@ -17,6 +18,8 @@ pub struct PullOptions<'a> {
     pub platforms: Platforms,
     /// Unpacks the image while it arrives. By default, the image is only stored.
     pub unpacker: Option<&'a dyn Unpacker>,
+    /// Lists the referrers of the image, which are pulled, too. By default, none are.
+    pub referrers: Option<&'a dyn Referrers>,
     /// Receives the progress of each blob. By default, progress is ignored.
     pub progress: Arc<dyn Progress>,
     /// How many blobs, and how many ranges of one layer, are fetched concurrently.
@@ -28,6 +31,7 @@ impl Default for PullOptions<'_> {
         PullOptions {
             platforms: Platforms::default(),
             unpacker: None,
+            referrers: None,
             progress: Arc::new(Silent),
             limits: PullLimits::default(),
         }
@@ -46,6 +50,14 @@ impl<'a> PullOptions<'a> {
     #[must_use]
     pub fn with_unpacker(mut self, unpacker: &'a dyn Unpacker) -> Self {
         self.unpacker = Some(unpacker);
+        self
+    }
+
+    /// Sets what lists the referrers of the image, which are then pulled, too: all of any type, and
+    /// theirs.
+    #[must_use]
+    pub fn with_referrers(mut self, referrers: &'a dyn Referrers) -> Self {
+        self.referrers = Some(referrers);
         self
     }
 
@@ -71,6 +83,9 @@ pub struct PushOptions {
     /// The platforms to push. The default, [`Platforms::Host`], pushes all, or only the manifest
     /// for this machine if another one is not complete in the store.
     pub platforms: Platforms,
+    /// Whether the referrers that the store has of the image are pushed, too. By default, they are
+    /// not.
+    pub referrers: bool,
     /// Receives the progress of each blob. By default, progress is ignored.
     pub progress: Arc<dyn Progress>,
     /// Maximum number of blobs that are pushed concurrently, from 1 to [`PushOptions::MAX_BLOBS`].
@@ -82,6 +97,7 @@ impl Default for PushOptions {
     fn default() -> Self {
         PushOptions {
             platforms: Platforms::default(),
+            referrers: false,
             progress: Arc::new(Silent),
             blobs: 3,
         }
@@ -96,6 +112,13 @@ impl PushOptions {
     #[must_use]
     pub fn with_platforms(mut self, platforms: impl Into<Platforms>) -> Self {
         self.platforms = platforms.into();
+        self
+    }
+
+    /// Sets whether the referrers that the store has of the image are pushed, too, and theirs.
+    #[must_use]
+    pub fn with_referrers(mut self, referrers: bool) -> Self {
+        self.referrers = referrers;
         self
     }
 

@@ -12,13 +12,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use super::documents::{Documents, blob_refs};
+use super::carry::{self, Carrier};
+use super::documents::{Documents, blob_refs, descriptors};
 use super::fetch::Fetch;
 use super::options::PullOptions;
 use super::remote::Fetcher;
 use super::unpacker::{Unpacker, Want};
 use super::wants::Wants;
-use crate::content::Durability;
+use crate::content::{ContentStore, Durability};
 use crate::descriptor::Descriptor;
 use crate::dispatch::{self, Chooser, Handler, Next, dispatch};
 use crate::document::{Document, Manifest};
@@ -34,7 +35,9 @@ use crate::sync::lock;
 ///
 /// An index is stored unchanged. Manifests for platforms that were not chosen, layers that
 /// registries do not serve, and layers that the unpacker does not want to be stored are recorded as
-/// absent. Content that the store has is not fetched. After a failure, what arrived is kept for the
+/// absent. Content that the store has is not fetched. With
+/// [`referrers`](PullOptions::referrers), those of everything that was pulled are stored and kept
+/// with it. After a failure, what arrived is kept for the
 /// next attempt until a garbage collection.
 ///
 /// # Errors
@@ -103,8 +106,41 @@ async fn pull_content(
     }
     store.content.flush().await?;
     let documents = pull.documents.children_first(root.digest);
+    let subjects = descriptors(&documents);
     guard.record_children(blob_refs(documents)).await?;
+    if let Some(lister) = options.referrers {
+        let carried = carry::carry(lister, &fetch, subjects, fetch.progress).await;
+        carry::record(guard, carried.map_err(|error| error.within(name))?).await?;
+    }
     Ok(root)
+}
+
+/// Fetches referrers, with all of their platforms.
+#[async_trait]
+impl Carrier for Fetch<'_> {
+    async fn carry(&self, referrer: &Descriptor) -> Result<Vec<Descriptor>> {
+        let pull = Pull {
+            fetch: *self,
+            unpacker: None,
+            root: referrer,
+            required: None,
+            chooser: Mutex::new(Chooser::new(None)),
+            manifests: AtomicUsize::new(0),
+            wants: Wants::new(self.store),
+            documents: Documents::default(),
+        };
+        let limiter = Semaphore::new(self.limits.per_image());
+        dispatch(&pull, Some(&limiter), std::slice::from_ref(referrer)).await?;
+        self.store.content.flush().await?;
+        let documents = pull.documents.children_first(referrer.digest);
+        let found = descriptors(&documents);
+        self.guard.record_children(blob_refs(documents)).await?;
+        Ok(found)
+    }
+
+    fn content(&self) -> &dyn ContentStore {
+        &*self.store.content
+    }
 }
 
 struct Pull<'a> {

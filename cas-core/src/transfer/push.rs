@@ -8,11 +8,12 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use tokio::sync::Semaphore;
 
-use super::documents::{Document, Documents};
+use super::carry::{self, Carrier};
+use super::documents::{Document, Documents, descriptors};
 use super::options::PushOptions;
 use super::remote::{Content, DocumentName, Pieces, Pusher};
 use crate::complete::completeness;
-use crate::content::BlobReader;
+use crate::content::{BlobReader, ContentStore};
 use crate::descriptor::Descriptor;
 use crate::dispatch::{self, Handler, Next, dispatch};
 use crate::error::{Context, Error, Result};
@@ -29,6 +30,8 @@ const PIECE: usize = 1 << 20;
 /// Pushes `target` and everything below it that the remote does not have: children before the
 /// documents that list them, and the topmost document last, under the name of `pusher`. Layers that
 /// registries do not serve are left out. Returns the descriptor that the name refers to now.
+///
+/// With [`referrers`](PushOptions::referrers), those that the store has follow.
 ///
 /// If the options name one platform, only its manifest is pushed. Registries refuse an index if
 /// they do not have all of its manifests. So if one of them is not complete in the store,
@@ -58,27 +61,66 @@ async fn push_content(
 ) -> Result<Descriptor> {
     guard.pin_tree(target).await?;
     let root = root(store, target, options).await?;
-    let blobs = PushBlobs {
+    let push = Push {
         store,
         pusher,
-        progress: &options.progress,
-        documents: Documents::default(),
+        options,
     };
-    let limiter = Semaphore::new(options.blobs.clamp(1, PushOptions::MAX_BLOBS));
-    dispatch(&blobs, Some(&limiter), std::slice::from_ref(&root)).await?;
-    for Document { descriptor, .. } in blobs.documents.children_first(root.digest) {
-        let name = if descriptor.digest == root.digest {
-            DocumentName::Root
-        } else if pusher.exists(&descriptor).await? {
-            continue;
-        } else {
-            DocumentName::Digest
-        };
-        let data = dispatch::read(&*store.content, &descriptor).await?;
-        let pushed = pusher.push_document(&descriptor, data, name).await;
-        pushed.during("push", descriptor.digest)?;
+    let documents = push.tree(&root, DocumentName::Root).await?;
+    if options.referrers {
+        let subjects = descriptors(&documents);
+        carry::carry(store, &push, subjects, &*options.progress).await?;
     }
     Ok(root)
+}
+
+/// What the trees of one push have in common.
+struct Push<'a> {
+    store: &'a Store,
+    pusher: &'a dyn Pusher,
+    options: &'a PushOptions,
+}
+
+impl Push<'_> {
+    /// Pushes everything at and below `root`, which gets this name. Returns the documents.
+    async fn tree(&self, root: &Descriptor, name: DocumentName) -> Result<Vec<Document>> {
+        let blobs = PushBlobs {
+            store: self.store,
+            pusher: self.pusher,
+            progress: &self.options.progress,
+            documents: Documents::default(),
+        };
+        let limiter = Semaphore::new(self.options.blobs.clamp(1, PushOptions::MAX_BLOBS));
+        dispatch(&blobs, Some(&limiter), std::slice::from_ref(root)).await?;
+        let documents = blobs.documents.children_first(root.digest);
+        for Document { descriptor, .. } in &documents {
+            let is_root = descriptor.digest == root.digest;
+            let data = dispatch::read(&*self.store.content, descriptor).await?;
+            let document = dispatch::parse(descriptor, &data)?;
+            // The remote may have a referrer, but not list it yet.
+            let is_referrer = document.subject().is_some();
+            if !is_root && !is_referrer && self.pusher.exists(descriptor).await? {
+                continue;
+            }
+            let name = if is_root { name } else { DocumentName::Digest };
+            let pushed = self.pusher.push_document(descriptor, data, name).await;
+            pushed.during("push", descriptor.digest)?;
+        }
+        Ok(documents)
+    }
+}
+
+/// Pushes referrers under their digests.
+#[async_trait]
+impl Carrier for Push<'_> {
+    async fn carry(&self, referrer: &Descriptor) -> Result<Vec<Descriptor>> {
+        let documents = self.tree(referrer, DocumentName::Digest).await?;
+        Ok(descriptors(&documents))
+    }
+
+    fn content(&self) -> &dyn ContentStore {
+        &*self.store.content
+    }
 }
 
 /// Returns the descriptor of what is pushed: the target, or one manifest.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::OnceCell;
 
+use super::referrers::{ReferrerPages, Referrers};
 use super::remote::{Content, DocumentName, Fetcher, Pieces, Pusher};
 use super::source::BlobSource;
 use super::store_blob::{BlobWrite, RecordOrder, Resume, store_blob};
@@ -16,6 +17,7 @@ use crate::blob;
 use crate::content::{Durability, WRITER_TIMEOUT};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
+use crate::dispatch;
 use crate::error::{Context, Error, Result};
 use crate::image::{Image, Reference};
 use crate::lease::{BlobRef, LeaseGuard, ReadGuard};
@@ -83,6 +85,20 @@ impl StoreRepository {
         begun.await
     }
 
+    /// Records a document that was pushed as a referrer, if the store has its subject.
+    async fn record_subject(&self, descriptor: &Descriptor, data: &[u8]) -> Result<()> {
+        let document = dispatch::parse(descriptor, data)?;
+        let Some(subject) = document.subject() else {
+            return Ok(());
+        };
+        if self.store.content.stat(&subject.digest).await?.is_none() {
+            return Ok(());
+        }
+        let guard = self.guard().await?;
+        let subject = blob::document(&self.store, &subject.digest).await?;
+        guard.record_referrers(&subject, &[descriptor.digest]).await
+    }
+
     /// Names a document that was pushed.
     async fn point(&self, descriptor: &Descriptor) -> Result<()> {
         let guard = LeaseGuard::begin(&self.store, "receive").await?;
@@ -105,6 +121,17 @@ impl Fetcher for StoreRepository {
     async fn fetch(&self, descriptor: &Descriptor, range: Range<u64>) -> Result<Pieces> {
         let fetcher = StoreFetcher(Arc::clone(&self.store.content));
         fetcher.fetch(descriptor, range).await
+    }
+}
+
+#[async_trait]
+impl Referrers for StoreRepository {
+    async fn referrers(
+        &self,
+        subject: &Descriptor,
+        artifact_type: Option<&str>,
+    ) -> Result<ReferrerPages> {
+        self.store.referrers(subject, artifact_type).await
     }
 }
 
@@ -151,10 +178,11 @@ impl Pusher for StoreRepository {
             .operation("push")
             .subject(&self.name));
         }
-        self.guard()
-            .await?
-            .put(descriptor, data, Durability::Full)
+        let guard = self.guard().await?;
+        guard
+            .put(descriptor, data.clone(), Durability::Full)
             .await?;
+        self.record_subject(descriptor, &data).await?;
         match name {
             DocumentName::Root => self.point(descriptor).await,
             DocumentName::Digest => Ok(()),

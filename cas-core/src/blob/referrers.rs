@@ -1,0 +1,46 @@
+//! The referrers of a manifest or an index that a store has.
+
+use super::describe::describe;
+use crate::complete::is_of_document;
+use crate::descriptor::Descriptor;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::labels::GC_REF_REFERRER;
+use crate::store::Store;
+use crate::{dispatch, limit};
+
+/// Returns the referrers of a manifest or an index that were stored with it, in the order of their
+/// digests, each with its annotations and the type of its artifact; a damaged one has neither.
+/// Referrers that were lost are not among them.
+///
+/// # Errors
+/// `OutOfRange` for more than [`limit::REFERRERS`]; errors of the store.
+pub async fn referrers(store: &Store, subject: &Digest) -> Result<Vec<Descriptor>> {
+    let Some((record, _)) = store.blobs().load(subject).await? else {
+        return Ok(Vec::new());
+    };
+    let labels = record.labels.range(GC_REF_REFERRER.to_owned()..);
+    let labels = labels.take_while(|(key, _)| key.starts_with(GC_REF_REFERRER));
+    let digests: Vec<Digest> = labels.filter_map(|(_, value)| value.parse().ok()).collect();
+    if digests.len() > limit::REFERRERS {
+        let (found, allowed) = (digests.len(), limit::REFERRERS);
+        return Err(Error::out_of_range(format!(
+            "it has {found} referrers: at most {allowed} are listed; remove some of its labels"
+        ))
+        .operation("list referrers")
+        .subject(subject));
+    }
+    let mut found = Vec::with_capacity(digests.len());
+    for digest in digests {
+        if store.content.stat(&digest).await?.is_none() {
+            continue;
+        }
+        let own = describe(store, &digest).await?;
+        match dispatch::document(&*store.content, &own).await {
+            Ok(document) => found.push(document.listed_as_referrer(&own)),
+            Err(error) if is_of_document(&error) => found.push(own),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,99 @@
+//! Finds the artifacts that refer to an image.
+
+use futures_util::StreamExt;
+
+use super::referrers::Referrers;
+use crate::descriptor::Descriptor;
+use crate::error::{Context, Error, Result};
+use crate::limit;
+
+/// Finds the referrers of a manifest in a repository, all of them or one.
+pub struct ArtifactClient<R> {
+    inner: R,
+    artifact_type: Option<String>,
+}
+
+impl<R: Referrers> ArtifactClient<R> {
+    /// Returns a client for artifacts of any type.
+    pub fn new(inner: R) -> Self {
+        let artifact_type = None;
+        ArtifactClient {
+            inner,
+            artifact_type,
+        }
+    }
+
+    /// Sets the type of the artifacts to find, or finds those of any type.
+    #[must_use]
+    pub fn with_artifact_type(mut self, artifact_type: impl Into<Option<String>>) -> Self {
+        self.artifact_type = artifact_type.into();
+        self
+    }
+
+    /// Returns the repository. One that is a [`Fetcher`](super::Fetcher) also reads the artifacts.
+    pub fn inner(&self) -> &R {
+        &self.inner
+    }
+
+    /// Returns all referrers of `subject`, each once, in the order of the repository.
+    ///
+    /// # Errors
+    /// `OutOfRange` for more than [`limit::REFERRERS`]; otherwise as [`Referrers::referrers`].
+    pub async fn all_referrers(&self, subject: &Descriptor) -> Result<Vec<Descriptor>> {
+        let listed = self.list(subject).await;
+        listed.during("list referrers", subject.digest)
+    }
+
+    async fn list(&self, subject: &Descriptor) -> Result<Vec<Descriptor>> {
+        let artifact_type = self.artifact_type.as_deref();
+        let mut pages = self.inner.referrers(subject, artifact_type).await?;
+        let mut found: Vec<Descriptor> = Vec::new();
+        while let Some(page) = pages.next().await.transpose()? {
+            for one in page {
+                if found.iter().any(|known| known.digest == one.digest) {
+                    continue;
+                }
+                if found.len() == limit::REFERRERS {
+                    return Err(Error::out_of_range(format!(
+                        "it has more than {} referrers; ask for one type of artifact, or remove \
+                         some of them",
+                        limit::REFERRERS
+                    )));
+                }
+                found.push(one);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns the referrer of `subject` that `policy` chooses among all of them, such as
+    /// [`select_first`].
+    ///
+    /// # Errors
+    /// `NotFound` if there is none; errors of `policy`; otherwise as
+    /// [`ArtifactClient::all_referrers`].
+    pub async fn select_referrer(
+        &self,
+        subject: &Descriptor,
+        policy: impl FnOnce(&[Descriptor]) -> Result<Descriptor>,
+    ) -> Result<Descriptor> {
+        let found = self.all_referrers(subject).await?;
+        let selected = match found.is_empty() {
+            true => Err(none()),
+            false => policy(&found),
+        };
+        selected.during("select a referrer", subject.digest)
+    }
+}
+
+/// Returns the first referrer.
+///
+/// # Errors
+/// `NotFound` if there is none.
+pub fn select_first(found: &[Descriptor]) -> Result<Descriptor> {
+    found.first().cloned().ok_or_else(none)
+}
+
+fn none() -> Error {
+    Error::not_found("it has no referrers of this type; check the digest and the type")
+}

@@ -1,0 +1,142 @@
+//! Takes the referrers of an image along, and theirs.
+
+use std::collections::HashSet;
+
+use async_trait::async_trait;
+
+use super::artifact_client::ArtifactClient;
+use super::referrers::Referrers;
+use crate::content::ContentStore;
+use crate::descriptor::Descriptor;
+use crate::digest::Digest;
+use crate::dispatch;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::lease::LeaseGuard;
+use crate::limit;
+use crate::progress::Progress;
+
+/// Moves one referrer.
+#[async_trait]
+pub(super) trait Carrier: Send + Sync {
+    /// Moves a referrer and everything below it. Returns its documents, itself included.
+    async fn carry(&self, referrer: &Descriptor) -> Result<Vec<Descriptor>>;
+
+    /// Returns where the documents can be read once they were moved.
+    fn content(&self) -> &dyn ContentStore;
+}
+
+/// A subject with the referrers that were taken along.
+pub(super) struct Carried {
+    pub(super) subject: Descriptor,
+    pub(super) referrers: Vec<Digest>,
+}
+
+/// Records what was carried.
+pub(super) async fn record(guard: &LeaseGuard, carried: Vec<Carried>) -> Result<()> {
+    // A referrer is itself a subject, and is pinned with its own referrers.
+    for Carried { subject, referrers } in carried.into_iter().rev() {
+        guard.record_referrers(&subject, &referrers).await?;
+    }
+    Ok(())
+}
+
+/// Moves the referrers of `documents` that `lister` lists, their referrers, and so on. A referrer
+/// that is listed but absent is left out with a warning.
+///
+/// # Errors
+/// `Corrupt` for a referrer that is not a document, or that has another subject; `OutOfRange` for
+/// more than [`limit::REFERRERS`] or a chain of more than [`limit::REFERRER_DEPTH`]; errors of
+/// `lister` and `carrier`.
+pub(super) async fn carry(
+    lister: &dyn Referrers,
+    carrier: &dyn Carrier,
+    documents: Vec<Descriptor>,
+    progress: &dyn Progress,
+) -> Result<Vec<Carried>> {
+    let client = ArtifactClient::new(lister);
+    let mut known: HashSet<Digest> = documents.iter().map(|one| one.digest).collect();
+    let most = known.len() + limit::REFERRERS;
+    let (mut subjects, mut carried, mut depth) = (documents, Vec::new(), 0);
+    while !subjects.is_empty() {
+        depth += 1;
+        let mut next = Vec::new();
+        for subject in subjects {
+            let mut referrers = Vec::new();
+            for listed in client.all_referrers(&subject).await? {
+                let referrer = plain(&listed, &subject)?;
+                if known.insert(referrer.digest) {
+                    check_bounds(known.len() <= most, depth, &subject)?;
+                    match carrier.carry(&referrer).await {
+                        Err(error) if error.kind() == ErrorKind::NotFound => {
+                            progress.warn(&format!(
+                                "the referrer {} is listed but absent; it is left out: {error}",
+                                referrer.digest
+                            ));
+                            continue;
+                        }
+                        documents => next.extend(documents?),
+                    }
+                }
+                let checked = check_subject(carrier.content(), &referrer, &subject).await;
+                checked.during("check referrer", referrer.digest)?;
+                referrers.push(referrer.digest);
+            }
+            if !referrers.is_empty() {
+                carried.push(Carried { subject, referrers });
+            }
+        }
+        subjects = next;
+    }
+    Ok(carried)
+}
+
+/// Returns what is taken of a descriptor in a list. Annotations belong to the list.
+fn plain(listed: &Descriptor, subject: &Descriptor) -> Result<Descriptor> {
+    let media_type = &listed.media_type;
+    if media_type.is_document() {
+        return Ok(Descriptor::new(
+            media_type.clone(),
+            listed.digest,
+            listed.size,
+        ));
+    }
+    Err(Error::corrupt(format!(
+        "expected a manifest or an index as a referrer of {}, found {media_type:.200}; remove it \
+         from the list of referrers",
+        subject.digest
+    ))
+    .operation("check referrer")
+    .subject(listed.digest))
+}
+
+fn check_bounds(within: bool, depth: usize, subject: &Descriptor) -> Result<()> {
+    let why = if !within {
+        format!("more than {} referrers", limit::REFERRERS)
+    } else if depth > limit::REFERRER_DEPTH {
+        format!("a chain of more than {} referrers", limit::REFERRER_DEPTH)
+    } else {
+        return Ok(());
+    };
+    let why = format!("the image has {why}; take it without its referrers, or remove some of them");
+    Err(Error::out_of_range(why)
+        .operation("list referrers")
+        .subject(subject.digest))
+}
+
+/// Checks that a referrer names the subject for which it was listed.
+async fn check_subject(
+    content: &dyn ContentStore,
+    referrer: &Descriptor,
+    subject: &Descriptor,
+) -> Result<()> {
+    let document = dispatch::document(content, referrer).await?;
+    let found = match document.subject() {
+        Some(found) if found.digest == subject.digest => return Ok(()),
+        Some(other) => other.digest.to_string(),
+        None => "none".to_owned(),
+    };
+    Err(Error::corrupt(format!(
+        "expected the subject {}, found {found}; remove it from the list of referrers",
+        subject.digest
+    )))
+}
