@@ -13,6 +13,7 @@ use crate::address::Judge;
 use crate::auth::Auth;
 use crate::hosts::{Access, Endpoint, Scheme};
 use crate::http::Http;
+use crate::warning::Warnings;
 use crate::{Host, Timeouts, origin, runtime};
 
 /// Maximum time that a registry on this machine may take to report that it requires TLS.
@@ -59,6 +60,10 @@ pub(crate) struct Inner {
     /// Whether the registry has answered a request for a range with anything but that range, such
     /// as the whole blob.
     pub(crate) ignores_ranges: AtomicBool,
+    /// Whether the registry lacks the API of referrers, so that a tag lists them.
+    pub(crate) lacks_referrers: AtomicBool,
+    /// The warnings that the registry has sent.
+    pub(crate) warnings: Warnings,
 }
 
 impl Client {
@@ -92,6 +97,8 @@ impl Client {
                 namespace: endpoint.namespace,
                 mount_from: options.mount_from,
                 ignores_ranges: AtomicBool::new(false),
+                lacks_referrers: AtomicBool::new(false),
+                warnings: Warnings::default(),
             })))
         })
         .await
@@ -103,10 +110,14 @@ impl Client {
         self.0.auth.current().await.credit.withheld
     }
 
-    /// Returns the warnings about credential helpers that were skipped so far. Each names its
-    /// helper.
-    pub fn warnings(&self) -> &[String] {
-        self.0.auth.warnings()
+    /// Returns the warnings so far, each once: about credential helpers that were skipped, and those
+    /// that the registry has sent, which name it and are escaped.
+    pub fn warnings(&self) -> Vec<String> {
+        let host = self.0.reference.host();
+        let own = self.0.auth.warnings().iter().cloned();
+        let sent = self.0.warnings.all().into_iter();
+        own.chain(sent.map(|text| format!("{host} says: {text}")))
+            .collect()
     }
 
     /// Runs `work` on the private runtime. Returns its result.

@@ -10,13 +10,13 @@ use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, StatusCode, Url};
 
 use crate::client::{Client, Inner};
-use crate::open;
 use crate::read::Reading;
 use crate::request::{Action, Ask};
 use crate::retry::Patience;
+use crate::whole::Whole;
 
 /// The media types of documents that this client accepts.
-const DOCUMENTS: &str = "application/vnd.oci.image.index.v1+json, \
+pub(crate) const DOCUMENTS: &str = "application/vnd.oci.image.index.v1+json, \
      application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, \
      application/vnd.docker.distribution.manifest.v2+json";
@@ -84,16 +84,10 @@ impl Inner {
     /// descriptor.
     async fn read_root(&self, url: Url, patience: &mut Patience) -> Result<Descriptor> {
         let asked = Ask::new(Method::GET, url, Action::Pull).with(ACCEPT, DOCUMENTS);
-        let (media_type, data) = loop {
-            let response = self.expect(asked.clone(), &[StatusCode::OK], patience);
-            let response = response.await?;
-            open::check_encoding(&response, None)?;
-            let media_type = known(response.headers());
-            match self.http.body(response, limit::DOCUMENT_READ).await {
-                Ok(data) => break (media_type, data),
-                Err(failure) => patience.wait(failure).await?,
-            }
-        };
+        let ok = [StatusCode::OK];
+        let whole = self.whole(asked, &ok, limit::DOCUMENT_READ, patience);
+        let Whole { headers, data, .. } = whole.await?;
+        let media_type = known(&headers);
         let said = || serde_json::from_slice::<Said>(&data).ok()?.media_type;
         let media_type = media_type.or_else(said).filter(is_document);
         let media_type = media_type.ok_or_else(|| {
@@ -120,7 +114,7 @@ fn is_document(media_type: &MediaType) -> bool {
 }
 
 /// Returns the media type of a document, if the headers name a known one.
-fn known(headers: &HeaderMap) -> Option<MediaType> {
+pub(crate) fn known(headers: &HeaderMap) -> Option<MediaType> {
     let said = headers.get(CONTENT_TYPE)?.to_str().ok()?;
     let said = said.split(';').next().unwrap_or_default().trim();
     Some(MediaType::from(said)).filter(is_document)

@@ -2,7 +2,35 @@
 //!
 //! A [`Client`] serves one [`FullName`](cas_core::image::FullName), a name in one repository, and
 //! returns blobs as streams. `cas_core::transfer::pull` verifies and stores them, and `push` sends
-//! blobs to a client.
+//! blobs to a client. A client also lists referrers, tags and repositories, and deletes.
+//!
+//! ```no_run
+//! # async fn run() -> cas_core::Result<()> {
+//! use cas_core::transfer::Fetcher;
+//! use cas_core::{Document, Error};
+//! use cas_distribution::{Client, ListOptions, Options};
+//! use futures_util::{StreamExt, TryStreamExt};
+//!
+//! let name = "registry.example/team/app:1".parse()?;
+//! let client = Client::connect(&name, Options::default()).await?;
+//! let mut pages = client.tags(&ListOptions::default())?;
+//! while let Some(tags) = pages.next().await? {
+//!     println!("{tags:?}");
+//! }
+//! let own = client.resolve().await?;
+//! let pieces = client.fetch(&own, 0..own.size).await?;
+//! let data: Vec<u8> = pieces.try_collect::<Vec<_>>().await?.concat();
+//! let document = Document::parse(&own.media_type, &data)?;
+//! let layer = document.children().last().ok_or_else(|| Error::not_found("no layers"))?;
+//! let mut pieces = client.fetch(layer, 0..layer.size).await?;
+//! while let Some(piece) = pieces.next().await.transpose()? {
+//!     println!("{} bytes", piece.len());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A client does not check digests: whatever stores the bytes does.
 //!
 //! Rules that hold for every request:
 //! - Credentials are bound to their origin: scheme, host and port. A redirect or an upload location
@@ -29,8 +57,10 @@ mod client;
 mod config;
 mod credentials;
 mod date;
+mod delete;
 mod download;
 mod error;
+mod fallback;
 mod fetch;
 mod helper;
 mod host;
@@ -44,19 +74,24 @@ mod mirrors;
 mod open;
 mod origin;
 mod pace;
+mod pages;
 mod place;
 mod push;
 mod read;
+mod referrers;
 mod request;
 mod retry;
 mod runtime;
 mod save;
+mod tags;
 mod timeouts;
 mod tls;
 mod token;
 mod trust;
 mod untrusted;
 mod upload;
+mod warning;
+mod whole;
 
 pub use client::{Client, Options};
 pub use download::{Download, download};
@@ -65,4 +100,6 @@ pub use host::Host;
 pub use hosts::{Endpoint, Hosts};
 pub use login::{LoggedIn, log_in, log_out, log_out_of_all};
 pub use mirrors::Mirrors;
+pub use pages::Pages;
+pub use tags::ListOptions;
 pub use timeouts::Timeouts;

@@ -9,7 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cas_core::sync::lock;
-use cas_core::transfer::{Content, DocumentName, Fetcher, Pieces, Pusher};
+use cas_core::transfer::{
+    Content, DocumentName, Fetcher, Pieces, Pusher, ReferrerPages, Referrers,
+};
 use cas_core::{Descriptor, Error, ErrorKind, Result};
 use futures_util::{StreamExt, stream};
 use tokio::sync::OnceCell;
@@ -71,15 +73,13 @@ impl Mirrors {
     }
 
     /// Returns the warnings so far: about endpoints that were passed over because they failed, and
-    /// credential helpers that were skipped.
+    /// those of [`Client::warnings`].
     pub fn warnings(&self) -> Vec<String> {
         let of_place = |place: &Place| {
-            let logins = place.client.get().map_or(&[][..], Client::warnings);
+            let own = place.client.get().map(Client::warnings);
             let passed_over = lock(&place.warning).clone();
-            passed_over
-                .into_iter()
-                .chain(logins.iter().cloned())
-                .collect::<Vec<_>>()
+            let own = own.unwrap_or_default();
+            passed_over.into_iter().chain(own).collect::<Vec<_>>()
         };
         self.0.iter().flat_map(of_place).collect()
     }
@@ -126,8 +126,11 @@ impl Mirrors {
         Ok(())
     }
 
-    /// Returns the client that images are pushed by.
-    async fn pushing(&self) -> Result<&Client> {
+    /// Returns the client of the registry itself, by which images are pushed and deleted.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if nothing may be pushed anywhere; as [`Client::at`].
+    pub async fn registry(&self) -> Result<&Client> {
         match self.order(|endpoint| endpoint.may.push).front() {
             Some(number) => self.client(*number).await,
             None => Err(unable("push")),
@@ -240,14 +243,49 @@ impl Reading {
     }
 }
 
+/// A mirror may have an image without its referrers, so the first place that lists any is used.
+#[async_trait]
+impl Referrers for Mirrors {
+    async fn referrers(
+        &self,
+        subject: &Descriptor,
+        artifact_type: Option<&str>,
+    ) -> Result<ReferrerPages> {
+        let mut left = self.order(|endpoint| endpoint.may.pull);
+        while let Some(number) = left.pop_front() {
+            let listed = match self.client(number).await {
+                Ok(client) => begun(client.referrers(subject, artifact_type).await).await,
+                Err(error) => Err(error),
+            };
+            match listed {
+                Ok(Some(pages)) => return Ok(pages),
+                Ok(None) => {}
+                Err(error) => self.pass_over(number, error, left.is_empty())?,
+            }
+        }
+        Ok(stream::empty().boxed())
+    }
+}
+
+/// Returns pages from the first one on that is not empty, or `None` if all are.
+async fn begun(pages: Result<ReferrerPages>) -> Result<Option<ReferrerPages>> {
+    let mut pages = pages?;
+    while let Some(page) = pages.next().await.transpose()? {
+        if !page.is_empty() {
+            return Ok(Some(stream::once(async { Ok(page) }).chain(pages).boxed()));
+        }
+    }
+    Ok(None)
+}
+
 #[async_trait]
 impl Pusher for Mirrors {
     async fn exists(&self, descriptor: &Descriptor) -> Result<bool> {
-        self.pushing().await?.exists(descriptor).await
+        self.registry().await?.exists(descriptor).await
     }
 
     async fn push(&self, descriptor: &Descriptor, content: Content) -> Result<()> {
-        self.pushing().await?.push(descriptor, content).await
+        self.registry().await?.push(descriptor, content).await
     }
 
     async fn push_document(
@@ -256,7 +294,7 @@ impl Pusher for Mirrors {
         data: Bytes,
         name: DocumentName,
     ) -> Result<()> {
-        let client = self.pushing().await?;
+        let client = self.registry().await?;
         client.push_document(descriptor, data, name).await
     }
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use cas_core::transfer::{Content, DocumentName, Pusher};
-use cas_core::{Descriptor, Error, Result};
+use cas_core::{Descriptor, Document, Error, Result};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName};
 use reqwest::{Method, StatusCode};
 
@@ -12,6 +12,9 @@ use crate::fetch::CONTENT_DIGEST;
 use crate::request::{Action, Ask};
 use crate::retry::Patience;
 use crate::upload::{self, Upload};
+
+/// The header by which a registry says that it lists a pushed referrer itself.
+const OCI_SUBJECT: &str = "oci-subject";
 
 #[async_trait]
 impl Pusher for Client {
@@ -81,11 +84,24 @@ impl Inner {
         let url = self.url("manifests", name)?;
         let mut ask = Ask::new(Method::PUT, url, Action::Push);
         ask = ask.with(CONTENT_TYPE, descriptor.media_type.as_str());
-        ask.body = data;
+        ask.body = data.clone();
         let accepted = [StatusCode::CREATED, StatusCode::OK, StatusCode::NO_CONTENT];
         let patience = &mut self.http.patience();
         let response = self.expect(ask, &accepted, patience).await?;
-        upload::check_digest(response.headers(), descriptor)
+        upload::check_digest(response.headers(), descriptor)?;
+        if response.headers().contains_key(OCI_SUBJECT) {
+            return Ok(());
+        }
+        // The registry does not list referrers itself.
+        let document = Document::parse(&descriptor.media_type, &data).ok();
+        let subject = document.as_ref().and_then(Document::subject);
+        match document.as_ref().zip(subject) {
+            Some((document, subject)) => {
+                let entry = document.listed_as_referrer(descriptor);
+                self.list_referrer(&subject.digest, &entry).await
+            }
+            None => Ok(()),
+        }
     }
 }
 

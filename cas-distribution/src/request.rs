@@ -30,6 +30,9 @@ pub(crate) fn refusals(shown: &Shown) -> usize {
 pub(crate) enum Action {
     Pull,
     Push,
+    Delete,
+    /// To list the repositories of the registry.
+    Catalogue,
 }
 
 /// A request that can be repeated.
@@ -144,6 +147,9 @@ impl Inner {
             }
             let response = self.http.send(request, &ask.url).await?;
             let status = response.status();
+            if own {
+                self.warnings.note(response.headers());
+            }
             if own && status != StatusCode::UNAUTHORIZED {
                 shown.note_accepted();
             }
@@ -171,6 +177,9 @@ impl Inner {
         let own = self.reference.repository();
         match (action, &self.mount_from) {
             (Action::Pull, _) => format!("repository:{own}:pull"),
+            // To delete a referrer changes the tag that lists it.
+            (Action::Delete, _) => format!("repository:{own}:pull,push,delete"),
+            (Action::Catalogue, _) => "registry:catalog:*".to_owned(),
             (Action::Push, None) => format!("repository:{own}:pull,push"),
             (Action::Push, Some(from)) => {
                 format!("repository:{own}:pull,push repository:{from}:pull")

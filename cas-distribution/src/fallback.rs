@@ -1,0 +1,212 @@
+//! The tag that lists the referrers of a manifest in a registry without the API for that. Clients
+//! maintain it: a client that pushes or deletes a referrer changes the index at the tag.
+//!
+//! Two clients may do so at once. Each sends the `ETag` that it has read, so that a registry that
+//! knows conditional requests refuses the later change. Each reads the tag again after its change,
+//! and repeats the change if another one has replaced it, at most [`limit::REFERRER_ATTEMPTS`]
+//! times. In a registry without conditional requests, a gap remains that no client can close: one
+//! client reads the tag, a second one makes and confirms its change, and then the first one
+//! overwrites it. To push the lost referrer again lists it again.
+
+use cas_core::{Descriptor, Digest, Document, Error, Index, MediaType, Result, limit};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderValue, IF_MATCH, IF_NONE_MATCH};
+use reqwest::{Method, StatusCode};
+
+use crate::client::Inner;
+use crate::error::REGISTRY;
+use crate::fetch::{DOCUMENTS, known};
+use crate::request::{Action, Ask};
+use crate::retry::{Failure, Patience};
+
+/// What is at the tag.
+pub(crate) enum Listed {
+    Absent,
+    Index {
+        index: Box<Index>,
+        /// What a conditional request compares, if the registry states it.
+        etag: Option<HeaderValue>,
+    },
+    /// Anything else, in words.
+    Other(String),
+}
+
+impl Inner {
+    /// Reads what is at the tag for the referrers of `subject`.
+    ///
+    /// # Errors
+    /// `OutOfRange` for more than [`limit::DOCUMENT_READ`] bytes; as [`Inner::expect`].
+    pub(crate) async fn read_fallback(
+        &self,
+        subject: &Digest,
+        action: Action,
+        patience: &mut Patience,
+    ) -> Result<Listed> {
+        let url = self.url("manifests", &tag(subject))?;
+        let ask = Ask::new(Method::GET, url, action).with(ACCEPT, DOCUMENTS);
+        let accepted = [StatusCode::OK, StatusCode::NOT_FOUND];
+        let whole = self.whole(ask, &accepted, limit::DOCUMENT_READ, patience);
+        let whole = whole.await?;
+        if whole.status == StatusCode::NOT_FOUND {
+            return Ok(Listed::Absent);
+        }
+        let stated = whole.headers.get(CONTENT_TYPE);
+        let media_type = match (known(&whole.headers), stated) {
+            (Some(media_type), _) if media_type.is_index() => media_type,
+            (_, Some(stated)) => return Ok(Listed::Other(format!("content of type {stated:?}"))),
+            (_, None) => MediaType::OCI_INDEX,
+        };
+        Ok(match Document::parse(&media_type, &whole.data) {
+            Ok(Document::Index(index)) => Listed::Index {
+                index,
+                etag: whole.headers.get(ETAG).filter(is_strong).cloned(),
+            },
+            Ok(Document::Manifest(_)) => Listed::Other("a manifest".to_owned()),
+            Err(error) => Listed::Other(format!("a broken index ({error})")),
+        })
+    }
+
+    /// Adds `entry`, the descriptor of a referrer that was pushed, to the tag of its subject.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if there is something else at the tag; `OutOfRange` if the index has
+    /// too many entries; `Conflict` if other clients replace the change each time; as
+    /// [`Inner::expect`].
+    pub(crate) async fn list_referrer(&self, subject: &Digest, entry: &Descriptor) -> Result<()> {
+        self.change_fallback(subject, Action::Push, |listed| {
+            if listed.iter().any(|known| known.digest == entry.digest) {
+                return false;
+            }
+            listed.push(entry.clone());
+            true
+        })
+        .await
+    }
+
+    /// Removes a referrer that is about to be deleted from the tag of its subject.
+    ///
+    /// # Errors
+    /// As [`Inner::list_referrer`].
+    pub(crate) async fn unlist_referrer(&self, subject: &Digest, referrer: &Digest) -> Result<()> {
+        self.change_fallback(subject, Action::Delete, |listed| {
+            let before = listed.len();
+            listed.retain(|known| known.digest != *referrer);
+            listed.len() < before
+        })
+        .await
+    }
+
+    /// Changes the index at the tag until `change` finds nothing to change there.
+    async fn change_fallback(
+        &self,
+        subject: &Digest,
+        action: Action,
+        change: impl Fn(&mut Vec<Descriptor>) -> bool,
+    ) -> Result<()> {
+        let patience = &mut self.http.patience();
+        let mut was_changed = false;
+        loop {
+            let listed = self.read_fallback(subject, action, patience).await?;
+            let (mut index, condition) = match listed {
+                Listed::Absent => {
+                    let absent = (IF_NONE_MATCH, HeaderValue::from_static("*"));
+                    (empty(), Some(absent))
+                }
+                Listed::Index { index, etag } => (*index, etag.map(|etag| (IF_MATCH, etag))),
+                Listed::Other(found) => return Err(occupied(subject, &found)),
+            };
+            if !change(&mut index.manifests) {
+                return Ok(());
+            }
+            if was_changed {
+                let failure = Failure::repeated(replaced(subject), limit::REFERRER_ATTEMPTS);
+                patience.wait(failure).await?;
+            }
+            let url = self.url("manifests", &tag(subject))?;
+            let mut ask = Ask::new(Method::PUT, url, action);
+            ask = ask.with(CONTENT_TYPE, MediaType::OCI_INDEX.as_str());
+            ask.headers.extend(condition);
+            ask.body = written(&index)?.into();
+            let accepted = [
+                StatusCode::CREATED,
+                StatusCode::OK,
+                StatusCode::NO_CONTENT,
+                StatusCode::PRECONDITION_FAILED,
+            ];
+            self.expect(ask, &accepted, patience).await?;
+            was_changed = true;
+        }
+    }
+}
+
+/// Returns whether an `ETag` stands for exact bytes. Others never match a condition.
+fn is_strong(etag: &&HeaderValue) -> bool {
+    !etag.as_bytes().starts_with(b"W/")
+}
+
+/// Returns the tag for the referrers of a manifest.
+fn tag(subject: &Digest) -> String {
+    let text = subject.to_string();
+    let (algorithm, encoded) = text.split_once(':').unwrap_or_default();
+    format!("{algorithm}-{encoded:.64}")
+}
+
+fn empty() -> Index {
+    Index {
+        schema_version: 2,
+        media_type: Some(MediaType::OCI_INDEX),
+        artifact_type: None,
+        manifests: Vec::new(),
+        subject: None,
+        annotations: None,
+    }
+}
+
+/// Returns the bytes of an index of referrers.
+fn written(index: &Index) -> Result<Vec<u8>> {
+    let data = serde_json::to_vec(&Index {
+        media_type: Some(MediaType::OCI_INDEX),
+        ..index.clone()
+    });
+    let data = data.map_err(|error| {
+        Error::internal("an index could not be serialised; please report it").source(error)
+    })?;
+    let (found, size) = (index.manifests.len(), data.len() as u64);
+    if found > limit::DESCRIPTORS || size > limit::DOCUMENT_WRITE {
+        return Err(Error::out_of_range(format!(
+            "the tag would list {found} referrers in {size} bytes: at most {} in {} are allowed; \
+             delete some of them",
+            limit::DESCRIPTORS,
+            limit::DOCUMENT_WRITE
+        ))
+        .backend(REGISTRY));
+    }
+    Ok(data)
+}
+
+fn occupied(subject: &Digest, found: &str) -> Error {
+    Error::precondition(format!(
+        "expected an index of referrers at the tag {}, found {found:.300}; remove or rename that \
+         tag, and push again",
+        tag(subject)
+    ))
+    .backend(REGISTRY)
+}
+
+fn replaced(subject: &Digest) -> Error {
+    let why = "other clients replaced the change each time; try again later";
+    let error = Error::new(cas_core::ErrorKind::Conflict, why);
+    error.subject(tag(subject)).backend(REGISTRY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tag_of_a_digest_is_shortened_as_in_the_specification() {
+        let digest = Digest::sha256(b"");
+        assert_eq!(tag(&digest), format!("sha256-{}", digest.hex()));
+        let digest = Digest::of(cas_core::Algorithm::Sha512, b"");
+        assert_eq!(tag(&digest), format!("sha512-{}", &digest.hex()[..64]));
+    }
+}

@@ -1,0 +1,178 @@
+//! Listings in pages: each answer says where the next page is.
+
+use std::sync::Arc;
+
+use cas_core::{Error, Result, limit};
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, stream};
+use reqwest::header::{HeaderMap, LINK};
+use reqwest::{Method, StatusCode, Url};
+
+use crate::client::Inner;
+use crate::error::REGISTRY;
+use crate::origin::{self, shown};
+use crate::request::{Action, Ask};
+use crate::runtime;
+use crate::whole::Whole;
+
+/// The pages of a listing, which are requested one after the other.
+pub struct Pages<T>(BoxStream<'static, Result<Vec<T>>>);
+
+impl<T> Pages<T> {
+    /// Requests the next page. Returns `None` after the last one.
+    ///
+    /// # Errors
+    /// `NotFound`, `Denied` or `Unavailable` as the registry answers; `Corrupt` for an answer that is
+    /// not a list; `OutOfRange` for a list beyond its bounds. The list ends with an error.
+    pub async fn next(&mut self) -> Result<Option<Vec<T>>> {
+        self.0.next().await.transpose()
+    }
+}
+
+/// How the pages of a listing are requested.
+#[derive(Clone, Copy)]
+pub(crate) struct Listing {
+    pub(crate) action: Action,
+    /// Maximum size of a page in bytes.
+    pub(crate) allowed: u64,
+}
+
+/// Returns the pages of a listing that begins at `first`. `read` parses one.
+pub(crate) fn pages<T: Send + 'static>(
+    inner: Arc<Inner>,
+    listing: Listing,
+    first: Url,
+    read: impl Fn(&Whole) -> Result<Vec<T>> + Send + Sync + 'static,
+) -> Pages<T> {
+    Pages(after(inner, listing, Some(first), 0, read))
+}
+
+/// Returns the pages from `next` on, after `asked` pages.
+pub(crate) fn after<T: Send + 'static>(
+    inner: Arc<Inner>,
+    listing: Listing,
+    next: Option<Url>,
+    asked: usize,
+    read: impl Fn(&Whole) -> Result<Vec<T>> + Send + Sync + 'static,
+) -> BoxStream<'static, Result<Vec<T>>> {
+    let read = Arc::new(read);
+    let pages = stream::try_unfold((next, asked), move |(next, asked)| {
+        let (inner, read) = (Arc::clone(&inner), Arc::clone(&read));
+        async move {
+            let Some(url) = next else {
+                return Ok(None);
+            };
+            if asked == limit::PAGES {
+                return Err(endless(&url));
+            }
+            let own = Arc::clone(&inner);
+            let page = runtime::run(async move { own.page(url, listing).await }).await?;
+            let next = inner.next(&page)?;
+            Ok(Some((read(&page)?, (next, asked + 1))))
+        }
+    });
+    pages.boxed()
+}
+
+impl Inner {
+    /// Requests one page.
+    pub(crate) async fn page(&self, url: Url, listing: Listing) -> Result<Whole> {
+        let ask = Ask::new(Method::GET, url, listing.action);
+        let patience = &mut self.http.patience();
+        self.whole(ask, &[StatusCode::OK], listing.allowed, patience)
+            .await
+    }
+
+    /// Returns the URL of the page after this one, or `None` if it is the last.
+    ///
+    /// # Errors
+    /// `Denied` if the page is at another origin than the registry; `Unavailable` if it is the same
+    /// page again.
+    pub(crate) fn next(&self, page: &Whole) -> Result<Option<Url>> {
+        let Some(target) = target(&page.headers) else {
+            return Ok(None);
+        };
+        let Ok(next) = page.url.join(&target) else {
+            return Err(broken(&page.url, "names a next page that is not a URL"));
+        };
+        origin::check(&self.base, &next).map_err(|error| error.backend(REGISTRY))?;
+        if !origin::same(&self.base, &next) {
+            let why = "names a next page on another host";
+            return Err(broken(&page.url, why));
+        }
+        if next == page.url {
+            return Err(endless(&next));
+        }
+        Ok(Some(next))
+    }
+}
+
+/// Returns the target of the link to the next page, as RFC 8288 writes it: `<URL>; rel="next"`.
+fn target(headers: &HeaderMap) -> Option<String> {
+    let values = headers.get_all(LINK).iter();
+    let mut texts = values.filter_map(|value| value.to_str().ok());
+    texts.find_map(|text| {
+        let mut rest = text;
+        while let Some((_, link)) = rest.split_once('<') {
+            let (target, parameters) = link.split_once('>')?;
+            // A comma ends the link. One in a quoted value would only hide later links.
+            let (own, later) = parameters.split_once(',').unwrap_or((parameters, ""));
+            if own.split(';').any(is_next) {
+                return Some(target.to_owned());
+            }
+            rest = later;
+        }
+        None
+    })
+}
+
+/// Returns whether a parameter of a link says that it leads to the next page.
+fn is_next(parameter: &str) -> bool {
+    let Some((name, value)) = parameter.split_once('=') else {
+        return false;
+    };
+    let mut relations = value.trim().trim_matches('"').split_ascii_whitespace();
+    name.trim().eq_ignore_ascii_case("rel")
+        && relations.any(|relation| relation.eq_ignore_ascii_case("next"))
+}
+
+/// Returns the error for a listing that does not follow the protocol.
+pub(crate) fn broken(url: &Url, what: &str) -> Error {
+    let why = format!("{} {what}; its operator must correct this", shown(url));
+    Error::corrupt(why).backend(REGISTRY)
+}
+
+fn endless(url: &Url) -> Error {
+    Error::out_of_range(format!(
+        "{} lists the same page again, or more than {} pages; check the registry",
+        shown(url),
+        limit::PAGES
+    ))
+    .backend(REGISTRY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_is_found_among_links() {
+        for (text, expected) in [
+            ("</v2/a?n=2&last=x>; rel=\"next\"", Some("/v2/a?n=2&last=x")),
+            ("<a>;rel=next", Some("a")),
+            (
+                "<a>; rel=prev, <b>; title=\"x\"; REL=\"last Next\"",
+                Some("b"),
+            ),
+            ("<a,b>; rel=next", Some("a,b")),
+            ("<a>; rel=prev", None),
+            ("<a>", None),
+            ("a; rel=next", None),
+            ("<a; rel=next", None),
+            ("", None),
+        ] {
+            let headers = HeaderMap::from_iter([(LINK, text.parse().unwrap())]);
+            assert_eq!(target(&headers).as_deref(), expected, "{text}");
+        }
+    }
+}

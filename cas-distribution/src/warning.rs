@@ -1,0 +1,107 @@
+//! Warnings that a registry sends with its answers.
+
+use std::sync::Mutex;
+
+use cas_core::limit;
+use cas_core::sync::lock;
+use reqwest::header::{HeaderMap, WARNING};
+
+/// Maximum number of characters of a warning that are shown.
+const SHOWN: usize = 300;
+
+/// The different warnings of a registry so far, escaped, in their order. No more than
+/// [`limit::WARNINGS`] are kept.
+#[derive(Default)]
+pub(crate) struct Warnings(Mutex<Vec<String>>);
+
+impl Warnings {
+    /// Keeps the warnings of an answer: the first [`limit::REGISTRY_WARNINGS`] bytes of them.
+    pub(crate) fn note(&self, headers: &HeaderMap) {
+        let mut left = limit::REGISTRY_WARNINGS;
+        for value in headers.get_all(WARNING) {
+            let bytes = value.as_bytes();
+            left = match left.checked_sub(bytes.len()) {
+                Some(left) => left,
+                None => return,
+            };
+            let Some(text) = text(&String::from_utf8_lossy(bytes)) else {
+                continue;
+            };
+            let mut kept = lock(&self.0);
+            if kept.len() < limit::WARNINGS && !kept.contains(&text) {
+                kept.push(text);
+            }
+        }
+    }
+
+    pub(crate) fn all(&self) -> Vec<String> {
+        lock(&self.0).clone()
+    }
+}
+
+/// Returns the text of a warning of the form `299 - "text"`, escaped and shortened. Warnings of
+/// other forms are those of caches.
+fn text(warning: &str) -> Option<String> {
+    let quoted = warning.trim().strip_prefix("299 - \"")?;
+    let (mut text, mut letters) = (String::new(), quoted.chars());
+    loop {
+        match letters.next()? {
+            '"' => break,
+            '\\' => text.push(letters.next()?),
+            letter => text.push(letter),
+        }
+    }
+    let escaped: String = text.chars().flat_map(char::escape_debug).collect();
+    // Quotes are harmless, and frequent in sentences.
+    let readable = escaped.replace("\\'", "'").replace("\\\"", "\"");
+    Some(format!("{readable:.SHOWN$}")).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_text_of_code_299_is_taken_and_escaped() {
+        for (warning, expected) in [
+            ("299 - \"soon gone\"", Some("soon gone")),
+            (r#"299 - "a \"b\" \\ c""#, Some(r#"a "b" \\ c"#)),
+            ("299 - \"don't\"", Some("don't")),
+            ("299 - \"\u{1b}]0;x\"", Some("\\u{1b}]0;x")),
+            ("299 - \"open", None),
+            ("299 - \"\"", None),
+            ("110 - \"stale\"", None),
+            ("299 r.test \"agent\"", None),
+            ("", None),
+        ] {
+            assert_eq!(text(warning).as_deref(), expected, "{warning}");
+        }
+        let long = format!("299 - \"{}\"", "x".repeat(1000));
+        assert_eq!(text(&long).unwrap().len(), SHOWN);
+    }
+
+    #[test]
+    fn each_warning_is_kept_once_and_their_number_is_bounded() {
+        let warnings = Warnings::default();
+        let headers = |texts: &[String]| {
+            let texts = texts.iter();
+            let values = texts.map(|text| (WARNING, format!("299 - \"{text}\"").parse().unwrap()));
+            let mut headers = HeaderMap::new();
+            values.for_each(|(name, value)| {
+                headers.append(name, value);
+            });
+            headers
+        };
+        for _ in 0..2 {
+            warnings.note(&headers(&["a".into(), "b".into(), "a".into()]));
+        }
+        assert_eq!(warnings.all(), ["a", "b"]);
+        // Of one answer, 4096 bytes are read.
+        warnings.note(&headers(&["c".repeat(4000), "d".repeat(100)]));
+        assert_eq!(warnings.all().len(), 3);
+        for number in 0..100 {
+            warnings.note(&headers(&[number.to_string()]));
+        }
+        assert_eq!(warnings.all().len(), limit::WARNINGS);
+    }
+}
