@@ -5,6 +5,9 @@
 //! and in any order of arguments: images are sorted by name, blobs follow the order of a walk from
 //! them, parents before children, and all files have the owner 0:0, the mode 644 and the time 1970.
 //!
+//! The referrers that the store has of the images are in an OCI archive, too. `index.json` lists them
+//! without names, after the images.
+//!
 //! Blobs are copied unchanged, so the digests of layers, manifests and indexes stay the same. With
 //! a platform, `index.json` names the manifest of that platform instead of the index that lists it.
 //! Without a platform, an OCI archive names the targets that the images have in the store.
@@ -169,11 +172,16 @@ async fn write_archive(
         guard.pin_tree(root).await?;
     }
     warn_of_names(&chosen, progress);
-    let plan = Plan::of(store, &roots, &options.filter, progress).await?;
+    let mut plan = Plan::of(store, &roots, &options.filter, progress).await?;
+    let referrers = match options.format {
+        Format::Oci => plan.add_referrers(store, &options.filter, progress).await?,
+        // The readers that this is for have no use for them.
+        Format::Docker => Vec::new(),
+    };
     let mut archive = Archive::new(out);
     archive.file(OCI_LAYOUT, oci::version()).await?;
     archive
-        .file(INDEX, oci::index(&chosen, options.naming)?)
+        .file(INDEX, oci::index(&chosen, &referrers, options.naming)?)
         .await?;
     if options.format == Format::Docker {
         let listed = docker::manifest(store, &chosen, &plan, progress).await?;

@@ -20,7 +20,17 @@ pub(super) fn version() -> Bytes {
 /// they use. containerd stores the value of its own annotation as the name, so `naming` says how it
 /// is written. The other annotation has the name that the store has, and not only the tag, because
 /// two images may have the same tag. An image without a name has neither annotation.
-pub(super) fn index(chosen: &BTreeMap<Reference, Chosen>, naming: Naming) -> Result<Bytes> {
+///
+/// Referrers follow without names. Their annotations could be taken for names, so they have none.
+pub(super) fn index(
+    chosen: &BTreeMap<Reference, Chosen>,
+    referrers: &[Descriptor],
+    naming: Naming,
+) -> Result<Bytes> {
+    let referrers = referrers.iter().map(|referrer| Descriptor {
+        annotations: BTreeMap::new(),
+        ..referrer.clone()
+    });
     let entry = |(name, chosen): (&Reference, &Chosen)| -> Descriptor {
         let mut entry = chosen.target.clone();
         if *name == Reference::from(entry.digest) {
@@ -35,7 +45,7 @@ pub(super) fn index(chosen: &BTreeMap<Reference, Chosen>, naming: Naming) -> Res
         schema_version: 2,
         media_type: Some(MediaType::OCI_INDEX),
         artifact_type: None,
-        manifests: chosen.iter().map(entry).collect(),
+        manifests: chosen.iter().map(entry).chain(referrers).collect(),
         subject: None,
         annotations: None,
     };

@@ -10,7 +10,9 @@ use cas_core::dispatch::{self, Handler, Next};
 use cas_core::layout::blob_path;
 use cas_core::progress::Progress;
 use cas_core::sync::lock;
-use cas_core::{BlobReader, Descriptor, Digest, Error, Hasher, Result, Store, pool};
+use cas_core::{
+    BlobReader, Descriptor, Digest, Error, ErrorKind, Hasher, Result, Store, blob, limit, pool,
+};
 use futures_util::future::join;
 
 use super::BlobFilter;
@@ -49,6 +51,55 @@ impl Plan {
             .plan
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Adds the referrers that the store has of the documents in the plan, and theirs. Returns them.
+    /// One that is not complete in the store is left out with a warning.
+    ///
+    /// # Errors
+    /// `OutOfRange` for more than [`limit::REFERRERS`]; otherwise as [`Plan::of`].
+    pub(super) async fn add_referrers(
+        &mut self,
+        store: &Store,
+        filter: &BlobFilter,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Descriptor>> {
+        let (mut found, mut at) = (Vec::new(), 0);
+        while let Some(Blob(subject)) = self.blobs.get(at) {
+            at += 1;
+            if !subject.media_type.is_document() {
+                continue;
+            }
+            for referrer in blob::referrers(store, &subject.digest.clone()).await? {
+                if self.has(&referrer.digest) {
+                    continue;
+                }
+                if found.len() == limit::REFERRERS {
+                    let allowed = limit::REFERRERS;
+                    return Err(Error::out_of_range(format!(
+                        "the images have more than {allowed} referrers; export fewer at a time"
+                    )));
+                }
+                let roots = std::slice::from_ref(&referrer);
+                match Plan::of(store, roots, filter, progress).await {
+                    Err(error) if error.kind() == ErrorKind::NotFound => progress.warn(&format!(
+                        "the referrer {} is not complete in the store; it is left out: {error}",
+                        referrer.digest
+                    )),
+                    tree => {
+                        self.extend(tree?);
+                        found.push(referrer);
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn extend(&mut self, other: Plan) {
+        let new = other.blobs.into_iter();
+        let new = new.filter(|Blob(one)| self.digests.insert(one.digest));
+        self.blobs.extend(new);
     }
 
     /// Returns the blobs in their order.

@@ -106,6 +106,15 @@ impl<'a> BlobImporter<'a> {
         self.guard.record_children(documents).await
     }
 
+    /// Makes `subject` keep a referrer.
+    pub(super) async fn record_referrer(
+        &self,
+        subject: &Descriptor,
+        referrer: Digest,
+    ) -> Result<()> {
+        self.guard.record_referrers(subject, &[referrer]).await
+    }
+
     /// Stores blobs one after the other.
     pub(super) async fn store_in_order(&self, items: &[Item]) -> Result<()> {
         for item in items {

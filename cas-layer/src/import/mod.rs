@@ -25,6 +25,7 @@ mod naming;
 mod oci;
 mod part_source;
 mod plan;
+mod referrers;
 mod skopeo_dir;
 mod source;
 mod stream;
@@ -49,6 +50,7 @@ pub use self::source::Source;
 use self::importer::BlobImporter;
 use self::item::Item;
 use self::plan::Plan;
+use self::referrers::Referrer;
 use self::unpack::{ChainIds, Unpack};
 use crate::Naming;
 use crate::unpack::Target;
@@ -220,11 +222,15 @@ async fn store_images(
     {
         return Err(error);
     }
+    let referrers = referrers::take(&mut roots, &plan);
     let named = names::assign(roots, options.name.as_ref(), options.naming)?;
     let mut images: Vec<Descriptor> = named.values().cloned().collect();
     images.sort_by_key(|image| image.digest);
     images.dedup_by_key(|image| image.digest);
     let (planned, chain_ids) = store_planned(plan, unpack, &images).await?;
+    for Referrer { subject, digest } in referrers {
+        importer.record_referrer(&subject, digest).await?;
+    }
     Ok(Stored {
         named,
         planned,

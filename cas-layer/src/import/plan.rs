@@ -25,6 +25,8 @@ pub(super) struct Plan<'a> {
     pub(super) documents: Vec<Item>,
     /// The configurations among the leaves.
     pub(super) configs: HashSet<Digest>,
+    /// The subject of each planned document that has one.
+    subjects: HashMap<Digest, Digest>,
     /// The visited blobs, and whether each leads to an image.
     visited: HashMap<Digest, (Descriptor, bool)>,
 }
@@ -45,6 +47,7 @@ impl<'a> Plan<'a> {
             leaves: Vec::new(),
             documents: Vec::new(),
             configs: HashSet::new(),
+            subjects: HashMap::new(),
             visited: HashMap::new(),
         }
     }
@@ -69,6 +72,15 @@ impl<'a> Plan<'a> {
         match chosen.first() {
             None => Ok(false),
             Some(_) => self.descend(root, 1).await,
+        }
+    }
+
+    /// Returns the subject of a visited document, if that was planned, too.
+    pub(super) fn subject(&self, referrer: &Digest) -> Option<&Descriptor> {
+        let subject = self.subjects.get(referrer)?;
+        match self.visited.get(subject)? {
+            (descriptor, true) if descriptor.digest != *referrer => Some(descriptor),
+            _ => None,
         }
     }
 
@@ -101,6 +113,9 @@ impl<'a> Plan<'a> {
             let document = Document::parse(kind, &data)
                 .map_err(|error| error.operation("read").subject(descriptor.digest))?;
             let children = document.children().map(|child| child.digest).collect();
+            if let Some(subject) = document.subject() {
+                self.subjects.insert(descriptor.digest, subject.digest);
+            }
             let leads_to_image = match document {
                 Document::Index(index) => self.index(&index, depth).await?,
                 Document::Manifest(manifest) => self.manifest(descriptor, &manifest, depth).await?,
