@@ -88,7 +88,7 @@ pub use self::cas::{
     SnapshotOptions, StoredImage, UnmountOptions, UnpackOptions, UsageOptions, blocking,
 };
 #[cfg(feature = "registry")]
-pub use self::cas::{Policy, PullOptions, PushOptions, RegistryRef};
+pub use self::cas::{Policy, PullOptions, PushOptions, RegistryRef, connect};
 pub use self::gc::{GcOptions, PruneOptions};
 #[cfg(feature = "registry")]
 pub use self::root::token_hosts;

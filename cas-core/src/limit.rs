@@ -23,7 +23,7 @@ pub const REFERRERS: usize = 1024;
 /// Maximum length of a chain of referrers in which each refers to the one before.
 pub const REFERRER_DEPTH: usize = 8;
 /// Maximum number of pages of one listing of a registry.
-pub const PAGES: usize = 10_000;
+pub const PAGES: usize = 1000;
 /// Maximum size of one page of tags or repositories.
 pub const PAGE: u64 = 8 << 20;
 /// Maximum number of attempts to change the tag that lists the referrers of a manifest, if other

@@ -34,7 +34,7 @@ struct Page {
     count: usize,
     /// The names; a method as `Type.Method` unless the page has one type only.
     names: &'static str,
-    /// The only names that have a row, if there are names without a row.
+    /// The only names that have a row, if not all have one yet, in the order of `names`.
     only: Option<&'static str>,
 }
 
@@ -68,7 +68,12 @@ const PAGES: [Page; 5] = [
         count: 67,
         names: SOCI,
         // The others belong to the parallel pull and to the lazy file system.
-        only: Some("Fetcher.Fetch"),
+        only: Some(
+            "ErrNoReferrers SelectFirstPolicy Fetcher.Fetch IndexSelectionPolicy Inner
+             OCIArtifactClient NewOCIArtifactClient OCIArtifactClient.AllReferrers
+             OCIArtifactClient.SelectReferrer ReferrersCaller ReferrersCaller.Referrers
+             ReferrersClient ReferrersClient.SelectReferrer",
+        ),
     },
 ];
 
@@ -163,7 +168,9 @@ fn every_name_of_the_five_pages_has_a_row() {
         let rows = rows(&document, page.heading);
         let has_row = |name: &&str| rows.iter().any(|row| row == *name);
         let found: Vec<&str> = names.iter().copied().filter(has_row).collect();
-        let expected = page.only.map_or(names, |only| vec![only]);
+        let expected = page
+            .only
+            .map_or(names, |only| only.split_whitespace().collect());
         assert_eq!(found, expected, "names with a row: {}", page.heading);
     }
 }

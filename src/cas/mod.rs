@@ -54,6 +54,8 @@ pub use self::listing::Listed;
 pub use self::mount::MountOptions;
 pub use self::open::OpenOptions;
 #[cfg(feature = "registry")]
+pub use self::remote::connect;
+#[cfg(feature = "registry")]
 pub use self::remote_options::{Policy, PullOptions, PushOptions};
 pub use self::root_dir::RootDirOptions;
 pub use self::snapshot_mounts::{MountSnapshotOptions, UnmountOptions};

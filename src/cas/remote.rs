@@ -1,5 +1,6 @@
 //! Pulls images from registries, and pushes images to them.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use cas_core::dispatch::{self, Next, handler_fn, walk};
@@ -7,13 +8,14 @@ use cas_core::image::{self, FullName};
 use cas_core::platform::Platforms;
 use cas_core::progress::Progress;
 use cas_core::{Descriptor, Error, ErrorKind, Image, Result, Store, transfer};
-use cas_distribution::{Hosts, Mirrors, Options};
+use cas_distribution::{Host, Hosts, Mirrors, Options};
 use cas_layer::Naming;
 use cas_layer::unpack::StreamingUnpacker;
 
 use super::arguments::{ImageRef, RegistryRef};
 use super::remote_options::{Policy, PullOptions, PushOptions};
 use super::{Cas, StoredImage, lookup};
+use crate::root::token_hosts;
 
 impl Cas {
     /// Pulls an image for the platform of this machine. The content of other platforms stays
@@ -87,10 +89,13 @@ impl Cas {
     ) -> Result<StoredImage> {
         let store = self.writable()?;
         let progress = &options.progress;
-        let pull = transfer::PullOptions::default()
+        let mut pull = transfer::PullOptions::default()
             .with_platforms(options.platforms.clone())
             .with_progress(Arc::clone(progress))
             .with_limits(options.limits.clone());
+        if options.referrers {
+            pull = pull.with_referrers(client);
+        }
         if !options.unpack || options.platforms == Platforms::All {
             let image = transfer::pull(store, client, reference.name(), &pull).await?;
             self.name_was_written(&image.name, Naming::Docker, progress)
@@ -187,6 +192,7 @@ impl Cas {
         let client = self.connect(&reference, connection, &options.hosts).await?;
         let push = transfer::PushOptions::default()
             .with_platforms(options.platforms.clone())
+            .with_referrers(options.referrers)
             .with_progress(Arc::clone(progress))
             .with_blobs(options.blobs);
         let pushed = transfer::push(&self.store, &client, &target, &push).await;
@@ -202,22 +208,50 @@ impl Cas {
         options: Options,
         hosts: &Hosts,
     ) -> Result<Mirrors> {
-        let mut endpoints = Vec::new();
-        for endpoint in hosts.endpoints(reference).await? {
-            let (host, mut options) = (endpoint.host(), options.clone());
-            if host != reference.host() {
-                // What the caller allows to the registry is not for its mirrors.
-                options.plain_http = false;
-                options.token_hosts.clear();
-            }
-            options.token_hosts.extend(self.root.token_hosts(&host)?);
-            endpoints.push((endpoint, options));
-        }
-        Ok(Mirrors::new(endpoints))
+        let named = |host: &str| self.root.token_hosts(host);
+        mirrors(reference, options, hosts, named).await
     }
 }
 
-/// Warns of mirrors and credential helpers that were skipped. Also warns of a login that was withheld
+/// Returns a client for `reference` and its mirrors as the files of `hosts` name them, without a
+/// store. It also trusts the token services that `cas.toml` of the root in this directory names. The
+/// root need not exist.
+///
+/// # Errors
+/// As [`Hosts::endpoints`] and [`token_hosts`].
+pub async fn connect(
+    root: impl AsRef<Path>,
+    reference: &FullName,
+    options: Options,
+    hosts: &Hosts,
+) -> Result<Mirrors> {
+    let root = root.as_ref();
+    let named = |host: &str| token_hosts(root, &host.parse()?);
+    mirrors(reference, options, hosts, named).await
+}
+
+async fn mirrors(
+    reference: &FullName,
+    options: Options,
+    hosts: &Hosts,
+    token_hosts: impl Fn(&str) -> Result<Vec<Host>>,
+) -> Result<Mirrors> {
+    let mut endpoints = Vec::new();
+    for endpoint in hosts.endpoints(reference).await? {
+        let (host, mut options) = (endpoint.host(), options.clone());
+        if host != reference.host() {
+            // What the caller allows to the registry is not for its mirrors.
+            options.plain_http = false;
+            options.token_hosts.clear();
+        }
+        options.token_hosts.extend(token_hosts(&host)?);
+        endpoints.push((endpoint, options));
+    }
+    Ok(Mirrors::new(endpoints))
+}
+
+/// Warns of mirrors and credential helpers that were skipped, and repeats what the registry has warned
+/// of. Also warns of a login that was withheld
 /// from a token service if the job succeeded without it: otherwise, the error says it.
 async fn warn_of_logins(client: &Mirrors, progress: &Arc<dyn Progress>, succeeded: bool) {
     for message in client.warnings() {

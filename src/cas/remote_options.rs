@@ -33,6 +33,10 @@ pub struct PullOptions {
     /// [`Cas::snapshot`](super::Cas::snapshot). If all platforms are pulled, that of this machine
     /// is unpacked afterwards.
     pub unpack: bool,
+    /// Whether what refers to the image in the registry is pulled, too, such as signatures and
+    /// lists of contents: everything that refers to a manifest or an index that is pulled, and what
+    /// refers to that. Nothing is asked for if the policy finds the image in the store.
+    pub referrers: bool,
     /// Whether the registry is reached over http. By default it is reached over https, or over http
     /// if it is on this machine and does not require TLS.
     pub plain_http: bool,
@@ -61,6 +65,7 @@ impl Default for PullOptions {
             platforms: Platforms::default(),
             policy: Policy::default(),
             unpack: false,
+            referrers: false,
             plain_http: false,
             token_hosts: Vec::new(),
             hosts: Hosts::of_system(),
@@ -92,6 +97,13 @@ impl PullOptions {
     #[must_use]
     pub fn with_unpack(mut self, unpack: bool) -> Self {
         self.unpack = unpack;
+        self
+    }
+
+    /// Sets [`referrers`](Self::referrers).
+    #[must_use]
+    pub fn with_referrers(mut self, referrers: bool) -> Self {
+        self.referrers = referrers;
         self
     }
 
@@ -159,6 +171,8 @@ pub struct PushOptions {
     /// The platforms to push. By default all, or that of this machine if the store does not have
     /// all.
     pub platforms: Platforms,
+    /// Whether the referrers that the store has of the image are pushed, too, and theirs.
+    pub referrers: bool,
     /// Whether the registry is reached over http; see [`PullOptions::plain_http`].
     pub plain_http: bool,
     /// Hosts of token services; see [`PullOptions::token_hosts`].
@@ -183,6 +197,7 @@ impl Default for PushOptions {
     fn default() -> Self {
         PushOptions {
             platforms: Platforms::default(),
+            referrers: false,
             plain_http: false,
             token_hosts: Vec::new(),
             hosts: Hosts::of_system(),
@@ -200,6 +215,13 @@ impl PushOptions {
     #[must_use]
     pub fn with_platforms(mut self, platforms: impl Into<Platforms>) -> Self {
         self.platforms = platforms.into();
+        self
+    }
+
+    /// Sets [`referrers`](Self::referrers).
+    #[must_use]
+    pub fn with_referrers(mut self, referrers: bool) -> Self {
+        self.referrers = referrers;
         self
     }
 

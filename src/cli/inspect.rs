@@ -16,9 +16,9 @@ use super::{Context, blob, snapshot};
   cas inspect app:1 --platform linux/arm64
   cas inspect sha256:2c26b46b68ff
 
-An image is shown with its manifest and its configuration, or with its index and its platforms if
-the index has no manifest for this machine. A digest, or the first digits of one, is looked up among
-images, then blobs, then snapshots.")]
+An image is shown with its manifest, its configuration and what refers to it, or with its index and
+its platforms if the index has no manifest for this machine. A digest, or the first digits of one,
+is looked up among images, then blobs, then snapshots.")]
 pub(crate) struct Inspect {
     /// Name, digest, first digits of a digest, or key of a snapshot
     what: String,
@@ -57,6 +57,8 @@ impl Inspect {
         };
         let mut shown = describe(image, None);
         shown["platforms"] = platforms.iter().map(ToString::to_string).collect();
+        let store = cas.store();
+        let mut referrers = cas::blob::referrers(store, &image.target.digest).await?;
         let Some(Resolved {
             descriptor,
             manifest,
@@ -65,13 +67,18 @@ impl Inspect {
         else {
             let index = dispatch::read(content, &image.target).await?;
             shown["descriptor"] = json!(image.target);
+            shown["referrers"] = json!(referrers);
             shown["index"] = serde_json::from_slice(&index).unwrap_or(Value::Null);
             return Ok(shown);
         };
         let platform = self.platform.clone().unwrap_or_else(Platform::host);
         let size = image::size(content, &image.target, &Only::new(&platform)).await?;
         let config = dispatch::read(content, &manifest.config).await?;
+        if descriptor.digest != image.target.digest {
+            referrers.extend(cas::blob::referrers(store, &descriptor.digest).await?);
+        }
         shown["size"] = json!(size);
+        shown["referrers"] = json!(referrers);
         shown["descriptor"] = json!(descriptor);
         shown["manifest"] = json!(manifest);
         shown["config"] = serde_json::from_slice(&config).unwrap_or(Value::Null);

@@ -6,6 +6,8 @@ mod backends;
 mod bench;
 mod blob;
 mod bundle;
+#[cfg(feature = "registry")]
+mod connection;
 mod copy;
 mod demo;
 mod df;
@@ -33,6 +35,8 @@ mod progress;
 #[cfg(feature = "registry")]
 mod prompt;
 mod prune;
+#[cfg(feature = "registry")]
+mod registry;
 #[cfg(feature = "registry")]
 mod remote;
 mod resource;
@@ -107,6 +111,9 @@ enum Command {
     Pull(remote::Pull),
     #[cfg(feature = "registry")]
     Push(remote::Push),
+    #[cfg(feature = "registry")]
+    #[command(subcommand)]
+    Registry(registry::Registry),
     #[cfg(feature = "registry")]
     Login(login::Login),
     #[cfg(feature = "registry")]
@@ -263,6 +270,8 @@ impl Command {
             Command::Pull(command) => command.run(context).await,
             #[cfg(feature = "registry")]
             Command::Push(command) => command.run(context).await,
+            #[cfg(feature = "registry")]
+            Command::Registry(command) => command.run(context).await,
             #[cfg(feature = "registry")]
             Command::Login(command) => command.run(context).await,
             #[cfg(feature = "registry")]

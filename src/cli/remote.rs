@@ -1,9 +1,7 @@
 //! `cas pull` and `cas push`: images from and to registries.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use cas::distribution::{Hosts, Timeouts};
 use cas::image::{FullName, Reference, familiar};
 use cas::transfer::PullLimits;
 use cas::{
@@ -13,6 +11,7 @@ use cas::{
 use clap::{Args, ValueEnum, value_parser};
 use serde_json::json;
 
+use super::connection::Connection;
 use super::{Context, names};
 
 /// Pull an image from a registry
@@ -32,6 +31,9 @@ pub(crate) struct Pull {
     /// Unpack the image into snapshots, too
     #[arg(long)]
     unpack: bool,
+    /// Pull what refers to the image, too, such as signatures
+    #[arg(long)]
+    referrers: bool,
     /// When to ask the registry
     #[arg(long, value_enum, default_value_t = Policy::Always)]
     policy: Policy,
@@ -72,6 +74,9 @@ pub(crate) struct Push {
     /// HOST[:PORT]/REPOSITORY[:TAG] to push to [default: the name of the image]
     #[arg(value_name = "REF")]
     reference: Option<FullName>,
+    /// Push what the store has of what refers to the image, too, such as signatures
+    #[arg(long)]
+    referrers: bool,
     #[command(flatten)]
     remote: Remote,
 }
@@ -84,54 +89,11 @@ struct Remote {
     /// Transfer all platforms of the image
     #[arg(long)]
     all_platforms: bool,
-    /// Use plain HTTP (automatic for a registry on this machine that does not require TLS)
-    #[arg(long)]
-    plain_http: bool,
-    /// Look for the login in this file first, as podman does [default: $REGISTRY_AUTH_FILE]
-    #[arg(long, value_name = "FILE")]
-    authfile: Option<PathBuf>,
-    /// Let the registry refer to addresses on this machine and in private networks, even if the
-    /// registry itself is elsewhere
-    #[arg(long)]
-    private_addresses: bool,
-    /// Repeat a request that failed for a temporary reason, for up to this time; 0s means no
-    /// repetition
-    #[arg(long, value_name = "DURATION", default_value = "60s",
-        value_parser = humantime::parse_duration)]
-    retry_for: Duration,
-    /// Replace a connection that transfers fewer bytes per second than this
-    #[arg(long, value_name = "SIZE", default_value = "1KiB", value_parser = cas::parse_size)]
-    min_speed: u64,
-    /// Read hosts.toml or certificates for a registry from DIR/HOST[:PORT] only
-    #[arg(long, value_name = "DIR")]
-    hosts_dir: Option<PathBuf>,
-    /// Read mirrors and blocked names from this file [default: $CONTAINERS_REGISTRIES_CONF, then
-    /// podman's]
-    #[arg(long, value_name = "FILE")]
-    registries_conf: Option<PathBuf>,
-    /// Also trust the certificates of authorities in this PEM file
-    #[arg(long, value_name = "FILE")]
-    ca: Vec<PathBuf>,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 impl Remote {
-    fn timeouts(&self) -> Timeouts {
-        Timeouts::default()
-            .with_repeat(self.retry_for)
-            .with_min_speed(self.min_speed)
-    }
-
-    fn hosts(&self) -> Hosts {
-        let mut hosts = Hosts::of_system();
-        if let Some(directory) = &self.hosts_dir {
-            hosts = hosts.with_directory(directory.clone());
-        }
-        if let Some(file) = &self.registries_conf {
-            hosts = hosts.with_registries_conf(file.clone());
-        }
-        (self.ca.iter()).fold(hosts, |hosts, file| hosts.with_authority(file.clone()))
-    }
-
     fn platforms(&self) -> Platforms {
         if self.all_platforms {
             return Platforms::All;
@@ -143,7 +105,7 @@ impl Remote {
 impl Pull {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
-        let mut hosts = self.remote.hosts();
+        let mut hosts = self.remote.connection.hosts();
         if let Some(file) = self.policy_file {
             hosts = hosts.with_policy(file);
         }
@@ -152,11 +114,12 @@ impl Pull {
             .with_platforms(self.remote.platforms())
             .with_policy(self.policy.into())
             .with_unpack(self.unpack)
-            .with_plain_http(self.remote.plain_http)
-            .with_private_addresses(self.remote.private_addresses)
-            .with_timeouts(self.remote.timeouts())
+            .with_referrers(self.referrers)
+            .with_plain_http(self.remote.connection.plain_http)
+            .with_private_addresses(self.remote.connection.private_addresses)
+            .with_timeouts(self.remote.connection.timeouts())
             .with_hosts(hosts)
-            .with_auth_file(self.remote.authfile)
+            .with_auth_file(self.remote.connection.authfile)
             .with_limits(PullLimits::default().with_per_layer(self.ranges as usize))
             .with_progress(context.progress.clone());
         let pulled = pull_first(&cas, names, &options).await?;
@@ -203,11 +166,12 @@ impl Push {
         };
         let options = PushOptions::default()
             .with_platforms(self.remote.platforms())
-            .with_plain_http(self.remote.plain_http)
-            .with_private_addresses(self.remote.private_addresses)
-            .with_timeouts(self.remote.timeouts())
-            .with_hosts(self.remote.hosts())
-            .with_auth_file(self.remote.authfile)
+            .with_referrers(self.referrers)
+            .with_plain_http(self.remote.connection.plain_http)
+            .with_private_addresses(self.remote.connection.private_addresses)
+            .with_timeouts(self.remote.connection.timeouts())
+            .with_hosts(self.remote.connection.hosts())
+            .with_auth_file(self.remote.connection.authfile)
             .with_progress(context.progress.clone());
         let target = cas.push_with(&image, &reference, options).await?;
         let mut made = json!({"image": self.image, "target": target});

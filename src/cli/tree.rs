@@ -4,14 +4,14 @@ use std::future::Future;
 use std::pin::Pin;
 
 use cas::image::familiar;
-use cas::{Descriptor, Digest, Error, ErrorKind, ImageRef, Result, Store, dispatch, limit};
+use cas::{Descriptor, Digest, Error, ErrorKind, ImageRef, Result, Store, blob, dispatch, limit};
 use clap::Args;
 use serde::Serialize;
 
 use super::Context;
 use super::output::{printable, size};
 
-/// Show an image as a tree, with digests, sizes, media types, and what is missing or damaged
+/// Show an image and what refers to it as a tree, with digests, sizes, media types, and what is missing or damaged
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas tree app:1
 
@@ -32,6 +32,18 @@ struct Node {
     damage: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     children: Vec<Node>,
+    /// What refers to it, such as signatures.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    referrers: Vec<Node>,
+}
+
+/// How much more the tree may grow, because a small index can list the same child many times.
+#[derive(Clone, Copy)]
+struct Depth {
+    /// How deep indexes may nest.
+    indexes: usize,
+    /// How long a chain of referrers may be.
+    referrers: usize,
 }
 
 impl Tree {
@@ -39,10 +51,14 @@ impl Tree {
         let cas = context.cas().await?;
         let image = cas.image(ImageRef::typed(&self.image)).await?;
         let mut budget = limit::DESCRIPTORS;
-        let root = grow(cas.store(), image.target, limit::INDEX_DEPTH, &mut budget).await?;
+        let depth = Depth {
+            indexes: limit::INDEX_DEPTH,
+            referrers: limit::REFERRER_DEPTH,
+        };
+        let root = grow(cas.store(), image.target, depth, &mut budget).await?;
         context.out.item(&root, || {
             let mut lines = vec![familiar(&image.name)];
-            draw(&root, false, "", "", &mut lines);
+            draw(&root, Role::Child, "", "", &mut lines);
             lines.join("\n")
         })?;
         match root.damaged() {
@@ -63,22 +79,23 @@ impl Node {
         if self.damage.is_some() {
             return Some(&self.descriptor.digest);
         }
-        self.children.iter().find_map(Node::damaged)
+        let mut below = self.children.iter().chain(&self.referrers);
+        below.find_map(Node::damaged)
     }
 }
 
-/// Returns the node of `descriptor` with all its children. Indexes may nest `depth` deep, and
-/// `budget` bounds the number of nodes, because a small index can list the same child many times.
+/// Returns the node of `descriptor` with all its children and referrers. `budget` bounds the number
+/// of nodes.
 fn grow<'a>(
     store: &'a Store,
     descriptor: Descriptor,
-    depth: usize,
+    depth: Depth,
     budget: &'a mut usize,
 ) -> Pin<Box<dyn Future<Output = Result<Node>> + 'a>> {
     Box::pin(async move {
         let is_index = descriptor.media_type.is_index();
         *budget = match budget.checked_sub(1) {
-            Some(left) if !is_index || depth > 0 => left,
+            Some(left) if !is_index || depth.indexes > 0 => left,
             _ => {
                 let why = format!(
                     "expected indexes nested at most {} levels deep and at most {} descriptors, \
@@ -97,17 +114,31 @@ fn grow<'a>(
             present,
             damage,
             children: Vec::new(),
+            referrers: Vec::new(),
         };
         if !present || node.damage.is_some() {
             return Ok(node);
         }
-        let below = if is_index { depth - 1 } else { depth };
+        let below = Depth {
+            indexes: depth.indexes - usize::from(is_index),
+            ..depth
+        };
         match dispatch::children(&*store.content, &node.descriptor).await {
             Err(error) if error.kind() == ErrorKind::Corrupt => node.damage = Some(wrong()),
             children => {
                 for child in children? {
                     node.children.push(grow(store, child, below, budget).await?);
                 }
+            }
+        }
+        if let Some(referrers) = depth.referrers.checked_sub(1) {
+            let depth = Depth {
+                indexes: limit::INDEX_DEPTH,
+                referrers,
+            };
+            for referrer in blob::referrers(store, &node.descriptor.digest).await? {
+                let grown = grow(store, referrer, depth, budget).await?;
+                node.referrers.push(grown);
             }
         }
         Ok(node)
@@ -135,19 +166,29 @@ fn wrong() -> String {
     "the content is not what its descriptor says".to_owned()
 }
 
-/// Draws a node and its children. `config` is true for the configuration of a manifest, which
-/// may have any media type.
-fn draw(node: &Node, config: bool, lead: &str, below: &str, lines: &mut Vec<String>) {
+/// What a node is to its parent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Child,
+    /// The configuration of a manifest, which may have any media type.
+    Config,
+    Referrer,
+}
+
+/// Draws a node, its children and its referrers.
+fn draw(node: &Node, role: Role, lead: &str, below: &str, lines: &mut Vec<String>) {
     let Descriptor {
         media_type,
         digest,
         platform,
+        artifact_type,
         ..
     } = &node.descriptor;
-    let role = match media_type {
+    let name = match media_type {
+        _ if role == Role::Referrer => "referrer",
         kind if kind.is_index() => "index",
         kind if kind.is_manifest() => "manifest",
-        _ if config => "config",
+        _ if role == Role::Config => "config",
         kind if kind.is_layer() => "layer",
         _ => "blob",
     };
@@ -163,10 +204,19 @@ fn draw(node: &Node, config: bool, lead: &str, below: &str, lines: &mut Vec<Stri
     };
     let bytes = size(node.descriptor.size);
     let digest = digest.short();
-    let shown = format!("{role}{platform} {digest}  {bytes}  {media_type}{state}");
+    let kind = artifact_type.as_deref().filter(|_| role == Role::Referrer);
+    let kind = kind.unwrap_or(media_type.as_str());
+    let shown = format!("{name}{platform} {digest}  {bytes}  {kind}{state}");
     lines.push(format!("{lead}{}", printable(&shown)));
-    for (at, child) in node.children.iter().enumerate() {
-        let last = at + 1 == node.children.len();
+    let below_it = node.children.iter().chain(&node.referrers);
+    let number = node.children.len() + node.referrers.len();
+    for (at, child) in below_it.enumerate() {
+        let last = at + 1 == number;
+        let role = match at {
+            _ if at >= node.children.len() => Role::Referrer,
+            0 if media_type.is_manifest() => Role::Config,
+            _ => Role::Child,
+        };
         let (branch, trunk) = if last {
             ("└─ ", "   ")
         } else {
@@ -174,7 +224,7 @@ fn draw(node: &Node, config: bool, lead: &str, below: &str, lines: &mut Vec<Stri
         };
         draw(
             child,
-            at == 0 && media_type.is_manifest(),
+            role,
             &format!("{below}{branch}"),
             &format!("{below}{trunk}"),
             lines,

@@ -51,7 +51,7 @@ impl Receiver {
 
     pub(crate) fn start(&self) -> Fake {
         let own = self.clone();
-        Fake::start(move |request| own.answer(request))
+        Fake::start(move |request| own.reply(request))
     }
 
     /// Starts the registry with answers that it gives before it reads the body of a request.
@@ -60,10 +60,11 @@ impl Receiver {
         early: impl Fn(&Request) -> Option<Answer> + Send + Sync + 'static,
     ) -> Fake {
         let own = self.clone();
-        Fake::start_early(early, move |request| own.answer(request))
+        Fake::start_early(early, move |request| own.reply(request))
     }
 
-    fn answer(&self, request: &Request) -> Answer {
+    /// Returns the answer of this registry.
+    pub(crate) fn reply(&self, request: &Request) -> Answer {
         let mut state = self.state.lock().unwrap();
         let mut spoil = self.spoil.lock().unwrap();
         let spoiled = spoil.as_mut().and_then(|spoil| spoil(request, &mut state));

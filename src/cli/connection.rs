@@ -1,0 +1,76 @@
+//! The options of every command that asks a registry.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cas::Result;
+use cas::distribution::{Hosts, Mirrors, Options, Timeouts};
+use cas::image::FullName;
+use clap::Args;
+
+use super::Context;
+
+#[derive(Args)]
+pub(crate) struct Connection {
+    /// Use plain HTTP (automatic for a registry on this machine that does not require TLS)
+    #[arg(long)]
+    pub(crate) plain_http: bool,
+    /// Look for the login in this file first, as podman does [default: $REGISTRY_AUTH_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) authfile: Option<PathBuf>,
+    /// Let the registry refer to addresses on this machine and in private networks, even if the
+    /// registry itself is elsewhere
+    #[arg(long)]
+    pub(crate) private_addresses: bool,
+    /// Repeat a request that failed for a temporary reason, for up to this time; 0s means no
+    /// repetition
+    #[arg(long, value_name = "DURATION", default_value = "60s",
+        value_parser = humantime::parse_duration)]
+    retry_for: Duration,
+    /// Replace a connection that transfers fewer bytes per second than this
+    #[arg(long, value_name = "SIZE", default_value = "1KiB", value_parser = cas::parse_size)]
+    min_speed: u64,
+    /// Read hosts.toml or certificates for a registry from DIR/HOST[:PORT] only
+    #[arg(long, value_name = "DIR")]
+    hosts_dir: Option<PathBuf>,
+    /// Read mirrors and blocked names from this file [default: $CONTAINERS_REGISTRIES_CONF, then
+    /// podman's]
+    #[arg(long, value_name = "FILE")]
+    registries_conf: Option<PathBuf>,
+    /// Also trust the certificates of authorities in this PEM file
+    #[arg(long, value_name = "FILE")]
+    ca: Vec<PathBuf>,
+}
+
+impl Connection {
+    /// Returns a client for a repository, without a store.
+    pub(crate) async fn connect(&self, context: &Context, to: &FullName) -> Result<Mirrors> {
+        let options = Options {
+            plain_http: self.plain_http,
+            auth_file: self.authfile.clone(),
+            private_addresses: self.private_addresses,
+            timeouts: self.timeouts(),
+            ..Options::default()
+        };
+        cas::connect(context.root()?, to, options, &self.hosts()).await
+    }
+
+    /// Returns how long the registry is waited for.
+    pub(crate) fn timeouts(&self) -> Timeouts {
+        Timeouts::default()
+            .with_repeat(self.retry_for)
+            .with_min_speed(self.min_speed)
+    }
+
+    /// Returns the files that name mirrors and certificates.
+    pub(crate) fn hosts(&self) -> Hosts {
+        let mut hosts = Hosts::of_system();
+        if let Some(directory) = &self.hosts_dir {
+            hosts = hosts.with_directory(directory.clone());
+        }
+        if let Some(file) = &self.registries_conf {
+            hosts = hosts.with_registries_conf(file.clone());
+        }
+        (self.ca.iter()).fold(hosts, |hosts, file| hosts.with_authority(file.clone()))
+    }
+}

@@ -1,0 +1,297 @@
+//! What refers to an image is pushed, listed, pulled, exported and copied with it.
+
+use cas::ErrorKind;
+use cas::transfer::{ArtifactClient, Referrers};
+use serde_json::json;
+
+use super::artifacts::{Artifacts, SBOM, SIGNATURE, artifact};
+use super::fake::{Answer, Fake};
+use super::spec::{Abilities, INDEX, Spec};
+use super::{client, quick};
+use crate::common::docker::{PROGRAM, Registry};
+use crate::common::shop::skopeo;
+use crate::common::{can, fails, ok};
+
+const UNFILTERED: Abilities = Abilities {
+    filters: false,
+    ..Abilities::ALL
+};
+
+#[test]
+fn artifacts_go_to_a_registry_and_back_with_their_image() {
+    for able in [Abilities::ALL, UNFILTERED, Abilities::OLD] {
+        let artifacts = Artifacts::new();
+        let spec = Spec::new(able);
+        let registry = spec.start();
+        let there = registry.image();
+        let push = ["push", "app:1", &there];
+        ok(&mut artifacts.cas("own", &push));
+        let list = ["registry", "referrers", &there];
+        assert!(artifacts.json("own", &list).is_empty());
+        for _ in 0..2 {
+            ok(artifacts.cas("own", &push).arg("--referrers"));
+        }
+        let listed = artifacts.json("own", &list);
+        assert_eq!(listed.len(), 1);
+        assert_eq!(listed[0]["digest"], json!(artifacts.sbom.digest));
+        assert_eq!(listed[0]["artifactType"], SBOM);
+        assert_eq!(listed[0]["annotations"]["made"], "now");
+        for (kind, number) in [(SBOM, 1), (SIGNATURE, 0)] {
+            let list = [&list[..], &["--artifact-type", kind]].concat();
+            assert_eq!(artifacts.json("own", &list).len(), number, "{kind}");
+        }
+        let by_tag = spec.listed_by_tag(&artifacts.image.digest.to_string());
+        match able.referrers {
+            true => assert!(by_tag.is_empty()),
+            false => assert_eq!(by_tag, [artifacts.sbom.digest.to_string()]),
+        }
+        ok(&mut artifacts.cas("new", &["pull", &there]));
+        let tree = ok(&mut artifacts.cas("new", &["tree", &there]));
+        assert!(!tree.contains("referrer"), "{tree}");
+        ok(&mut artifacts.cas("new", &["pull", "--referrers", &there]));
+        artifacts.are_in("new", &there);
+        artifacts.end_with("new", &there);
+    }
+}
+
+#[test]
+fn artifacts_are_imported_exported_and_copied_with_their_image() {
+    let artifacts = Artifacts::new();
+    artifacts.are_in("own", "app:1");
+    let archive = artifacts.path("app.tar");
+    ok(artifacts
+        .cas("own", &["export", "app:1", "-o"])
+        .arg(&archive));
+    ok(artifacts.cas("two", &["import"]).arg(&archive));
+    artifacts.are_in("two", "app:1");
+    // Both archives are equal, whatever store they come from.
+    let again = artifacts.path("again.tar");
+    ok(artifacts.cas("two", &["export", "app:1", "-o"]).arg(&again));
+    assert_eq!(
+        std::fs::read(&archive).unwrap(),
+        std::fs::read(again).unwrap()
+    );
+    for (number, store) in crate::common::stores("referrers").iter().enumerate() {
+        let root = format!("copy-{number}");
+        ok(artifacts.cas(&root, &["init", "--store"]).arg(store));
+        let to = artifacts.path(&root);
+        ok(artifacts.cas("own", &["copy", "app:1"]).arg(&to));
+        artifacts.are_in(&root, "app:1");
+        artifacts.end_with(&root, "app:1");
+    }
+    let docker = artifacts.path("docker.tar");
+    ok(artifacts
+        .cas("own", &["export", "app:1", "--format", "docker", "-o"])
+        .arg(&docker));
+    ok(artifacts.cas("three", &["import"]).arg(docker));
+    assert!(!ok(&mut artifacts.cas("three", &["tree", "app:1"])).contains("referrer"));
+}
+
+#[test]
+fn skopeo_reads_and_moves_what_stands_for_the_missing_api() {
+    if !can(&["skopeo", PROGRAM]) {
+        return;
+    }
+    let artifacts = Artifacts::new();
+    let registry = Registry::open(&artifacts.path(""));
+    let (ours, theirs) = (registry.at("ours/app"), registry.at("theirs/app"));
+    let tags = [&artifacts.image, &artifacts.sbom].map(|one| one.digest.to_string());
+    let tags = tags.map(|digest| digest.replace(':', "-"));
+    ok(&mut artifacts.cas(
+        "own",
+        &["push", "--referrers", "app:1", &format!("{ours}:1")],
+    ));
+    let raw = ["inspect", "--raw", "--tls-verify=false"];
+    let raw = skopeo(&[&raw[..], &[&format!("docker://{ours}:{}", tags[0])]].concat());
+    let index: serde_json::Value = serde_json::from_str(&raw).unwrap();
+    assert_eq!(index["mediaType"], INDEX);
+    assert_eq!(
+        index["manifests"][0]["digest"],
+        json!(artifacts.sbom.digest)
+    );
+    let listed = skopeo(&[
+        "list-tags",
+        "--tls-verify=false",
+        &format!("docker://{ours}"),
+    ]);
+    for tag in ["1", &tags[0], &tags[1]] {
+        assert!(listed.contains(tag), "{listed}");
+    }
+    let printed = ok(&mut artifacts.cas("own", &["registry", "tags", &ours]));
+    let printed: Vec<&str> = printed.lines().collect();
+    assert!(printed.len() == 3 && printed.contains(&"1"), "{printed:?}");
+    // skopeo writes each index again, but keeps the manifests that it lists.
+    for tag in [&tags[1], &tags[0], "1"] {
+        let [from, to] = [&ours, &theirs].map(|place| format!("docker://{place}:{tag}"));
+        let plain = ["--src-tls-verify=false", "--dest-tls-verify=false"];
+        let exact = match tag {
+            "1" => "--preserve-digests",
+            _ => "--all",
+        };
+        skopeo(&[&["copy", "-q", exact][..], &plain, &[&from, &to]].concat());
+    }
+    let there = format!("{theirs}:1");
+    ok(&mut artifacts.cas("new", &["pull", "--referrers", &there]));
+    artifacts.are_in("new", &there);
+}
+
+#[tokio::test]
+async fn referrers_come_in_pages_and_are_filtered_in_any_case() {
+    for able in [Abilities::ALL, UNFILTERED] {
+        let spec = Spec::new(able);
+        let subject = cas::Descriptor::of(cas::MediaType::OCI_MANIFEST, b"subject");
+        for number in 0..5 {
+            let kind = format!("application/x.{}", number % 2);
+            let mut subject = subject.clone();
+            subject
+                .annotations
+                .insert("number".into(), number.to_string());
+            let (own, data) = artifact(&kind, &subject);
+            spec.put(None, own.media_type.as_str(), &data);
+        }
+        let registry = spec.start();
+        let client = ArtifactClient::new(client(&registry, quick()).await);
+        assert_eq!(client.all_referrers(&subject).await.unwrap().len(), 5);
+        assert_eq!(registry.count("GET", "/referrers/"), 3);
+        let client = client.with_artifact_type("application/x.1".to_owned());
+        let found = client.all_referrers(&subject).await.unwrap();
+        let kinds: Vec<_> = found
+            .iter()
+            .map(|one| one.artifact_type.clone().unwrap())
+            .collect();
+        assert_eq!(kinds, ["application/x.1"; 2]);
+        let asked = registry.seen().pop().unwrap();
+        assert!(asked.path.contains("artifactType=application%2Fx.1") || !able.filters);
+    }
+}
+
+/// Returns the error of listing referrers where the API answers so.
+async fn refused(answer: Answer) -> cas::Error {
+    let registry = Fake::start(move |request| match request.path.contains("/referrers/") {
+        true => answer.clone(),
+        false => Answer::error(404, "MANIFEST_UNKNOWN", "unknown here"),
+    });
+    let client = ArtifactClient::new(client(&registry, quick()).await);
+    let subject = cas::Descriptor::of(cas::MediaType::OCI_MANIFEST, b"subject");
+    let error = client.all_referrers(&subject).await.unwrap_err();
+    assert!(registry.count("GET", "") < 5, "{error}");
+    error
+}
+
+#[tokio::test]
+async fn answers_that_break_the_rules_are_typed_errors() {
+    let index = |body: &str| {
+        Answer::new(200)
+            .with("Content-Type", INDEX)
+            .body(body.as_bytes())
+    };
+    let empty = r#"{"schemaVersion":2,"manifests":[]}"#;
+    let entry = json!(cas::Descriptor::of(cas::MediaType::OCI_MANIFEST, b"x")).to_string();
+    let entries = |number: usize| {
+        let listed = vec![&*entry; number].join(",");
+        format!(r#"{{"schemaVersion":2,"manifests":[{listed}]}}"#)
+    };
+    let link = |to: &str| index(empty).with("Link", &format!("<{to}>; rel=next"));
+    let own = "/v2/team/app/referrers/sha256:";
+    let itself = format!("{own}{}", cas::Digest::sha256(b"subject").hex());
+    for (answer, kind) in [
+        (index("not JSON"), ErrorKind::Corrupt),
+        (index(r#"{"manifests":[],"layers":[]}"#), ErrorKind::Corrupt),
+        (index(&"[".repeat(100_000)), ErrorKind::Corrupt),
+        (index(&entries(5000)), ErrorKind::Corrupt),
+        // More bytes than are read.
+        (index(&entries(100_000)), ErrorKind::OutOfRange),
+        (link(&itself), ErrorKind::OutOfRange),
+        (link("http://169.254.169.254/latest"), ErrorKind::Corrupt),
+        (link("https://127.0.0.1:1/v2/"), ErrorKind::Corrupt),
+        (link("http://me:secret@127.0.0.1/"), ErrorKind::Denied),
+        (link("file:///etc/passwd"), ErrorKind::Denied),
+        (link("http://["), ErrorKind::Corrupt),
+        (Answer::error(403, "DENIED", "no"), ErrorKind::Denied),
+        (
+            Answer::error(400, "DIGEST_INVALID", "no"),
+            ErrorKind::Corrupt,
+        ),
+        (
+            index(empty).with("Content-Encoding", "gzip"),
+            ErrorKind::Unsupported,
+        ),
+    ] {
+        let error = refused(answer).await;
+        assert_eq!(error.kind(), kind, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_registry_without_the_api_and_the_tag_has_no_referrers() {
+    let html = || {
+        Answer::new(200)
+            .with("Content-Type", "text/html")
+            .body(b"<p>")
+    };
+    let not_found = || Answer::new(404).body(b"404 page not found");
+    for (api, tag) in [
+        (not_found(), not_found()),
+        (html(), not_found()),
+        (not_found(), html()),
+        (
+            not_found(),
+            Answer::new(200)
+                .with("Content-Type", INDEX)
+                .body(b"{broken"),
+        ),
+    ] {
+        let registry = Fake::start(move |request| match request.path.contains("/referrers/") {
+            true => api.clone(),
+            false => tag.clone(),
+        });
+        let client = client(&registry, quick()).await;
+        let subject = cas::Descriptor::of(cas::MediaType::OCI_MANIFEST, b"subject");
+        for _ in 0..2 {
+            let found = ArtifactClient::new(&client).all_referrers(&subject).await;
+            assert!(found.unwrap().is_empty());
+        }
+        // That the API is missing is remembered.
+        assert_eq!(registry.count("GET", "/referrers/"), 1);
+        assert_eq!(registry.count("GET", "/manifests/sha256-"), 2);
+        drop(client.referrers(&subject, None).await.unwrap());
+    }
+}
+
+#[test]
+fn a_pull_with_artifacts_that_lie_writes_no_name() {
+    let artifacts = Artifacts::new();
+    let spec = Spec::new(Abilities::OLD);
+    let there = spec.start();
+    ok(&mut artifacts.cas("own", &["push", "--referrers", "app:1", &there.image()]));
+    let tag = artifacts.image.digest.to_string().replace(':', "-");
+    let list = |entry: &cas::Descriptor| {
+        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]});
+        spec.put(Some(&tag), INDEX, index.to_string().as_bytes());
+    };
+    let mut text = artifacts.sbom.clone();
+    text.media_type = "text/plain".into();
+    for (entry, said) in [
+        (&artifacts.signature, "expected the subject"),
+        (&artifacts.image, "found none"),
+        (&text, "found text/plain"),
+    ] {
+        list(entry);
+        let pull = ["pull", "--referrers", &there.image()];
+        let error = fails(&mut artifacts.cas("new", &pull), 4);
+        assert!(error.contains(said), "{error}");
+        assert!(artifacts.json("new", &["images"]).is_empty());
+    }
+    // One that was deleted is left out.
+    list(&cas::Descriptor::of(cas::MediaType::OCI_MANIFEST, b"gone"));
+    let pull = artifacts
+        .cas("new", &["pull", "--referrers", &there.image()])
+        .output();
+    let pull = pull.unwrap();
+    assert!(pull.status.success());
+    let said = crate::common::text(&pull.stderr);
+    assert!(
+        said.contains("is listed but absent; it is left out"),
+        "{said}"
+    );
+}

@@ -1,0 +1,40 @@
+//! Warnings that a registry sends.
+
+use super::artifacts::Artifacts;
+use super::fake::Fake;
+use super::sample::Sample;
+use crate::common::text;
+
+#[test]
+fn each_warning_of_a_registry_is_shown_once_and_escaped() {
+    let sample = Sample::new(&[1000, 2000]);
+    let registry = Fake::start(move |request| {
+        sample
+            .answer(request)
+            .with("Warning", "299 - \"this registry ends \\\"soon\\\"\"")
+            .with("Warning", "299 - \"\u{202e}eltit\"")
+            .with("Warning", "110 proxy \"stale\"")
+    });
+    let artifacts = Artifacts::new();
+    let pull = artifacts
+        .cas("new", &["pull", &registry.image()])
+        .output()
+        .unwrap();
+    assert!(pull.status.success());
+    let said = text(&pull.stderr);
+    let host = registry.image().split(':').next().unwrap().to_owned();
+    assert_eq!(said.matches("says: ").count(), 2, "{said}");
+    assert_eq!(
+        said.matches("says: this registry ends \"soon\"").count(),
+        1,
+        "{said}"
+    );
+    assert_eq!(said.matches("says: \\u{202e}eltit").count(), 1, "{said}");
+    assert!(said.contains(&format!("cas: warning: {host}")), "{said}");
+    // Silence is possible.
+    let pull = artifacts
+        .cas("new", &["pull", "-q", &registry.image()])
+        .output()
+        .unwrap();
+    assert_eq!(text(&pull.stderr), "");
+}
