@@ -35,6 +35,10 @@ pub(crate) struct Export {
     /// Export all platforms that the store has (default for oci)
     #[arg(long)]
     all_platforms: bool,
+    /// Export what the store has of what refers to the images, too, such as signatures; skopeo and
+    /// podman then need the name of an image to read the archive
+    #[arg(long)]
+    referrers: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -66,6 +70,7 @@ impl Export {
             .with_format(format)
             .with_naming(Naming::Docker)
             .with_platforms(self.platform.map_or(Platforms::All, Platforms::One))
+            .with_referrers(self.referrers)
             .with_progress(context.progress.clone());
         let cas = context.cas().await?;
         let images = self.images.iter().map(ImageRef::typed);

@@ -114,3 +114,40 @@ async fn pages_without_end_are_bounded() {
     assert_eq!(error.kind(), cas::ErrorKind::OutOfRange, "{error}");
     assert_eq!(number, cas::limit::PAGES);
 }
+
+#[test]
+fn each_operation_asks_for_a_token_with_the_scope_that_it_needs() {
+    let artifacts = Artifacts::new();
+    let spec = Spec::new(Abilities::ALL);
+    let registry = spec.start_with(|request, _| {
+        if request.path.starts_with("/token") {
+            return Some(Answer::new(200).body(br#"{"token":"good","expires_in":60}"#));
+        }
+        if request.header("authorization") == Some("Bearer good") {
+            return None;
+        }
+        let realm = format!("http://{}/token", request.header("host").unwrap());
+        let challenge = format!("Bearer realm=\"{realm}\",service=\"fake\"");
+        let refusal = Answer::error(401, "UNAUTHORIZED", "show a token");
+        Some(refusal.with("WWW-Authenticate", &challenge))
+    });
+    let place = format!("{}/team/app", registry.host);
+    for (arguments, scope) in [
+        (["tags", &*place], "repository:team/app:pull"),
+        (["ls", &*registry.host], "registry:catalog:*"),
+        (
+            ["rm", &*registry.image()],
+            "repository:team/app:pull,push,delete",
+        ),
+    ] {
+        spec.put(Some("1"), "text/plain", b"{}");
+        ok(&mut artifacts.cas("none", &["registry", arguments[0], arguments[1]]));
+        let asked = registry.seen().into_iter();
+        let asked = asked
+            .filter(|one| one.path.starts_with("/token"))
+            .next_back();
+        let asked = asked.unwrap().path.replace("%3A", ":").replace("%2F", "/");
+        let asked = asked.replace("%2C", ",").replace("%2A", "*");
+        assert!(asked.ends_with(&format!("scope={scope}")), "{asked}");
+    }
+}

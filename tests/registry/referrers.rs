@@ -1,7 +1,10 @@
 //! What refers to an image is pushed, listed, pulled, exported and copied with it.
 
-use cas::ErrorKind;
+use std::fs;
+
+use cas::distribution::{Endpoint, Mirrors, Options};
 use cas::transfer::{ArtifactClient, Referrers};
+use cas::{Descriptor, ErrorKind, MediaType};
 use serde_json::json;
 
 use super::artifacts::{Artifacts, SBOM, SIGNATURE, artifact};
@@ -10,7 +13,7 @@ use super::spec::{Abilities, INDEX, Spec};
 use super::{client, quick};
 use crate::common::docker::{PROGRAM, Registry};
 use crate::common::shop::skopeo;
-use crate::common::{can, fails, ok};
+use crate::common::{can, fails, ok, stores, text};
 
 const UNFILTERED: Abilities = Abilities {
     filters: false,
@@ -58,20 +61,28 @@ fn artifacts_go_to_a_registry_and_back_with_their_image() {
 fn artifacts_are_imported_exported_and_copied_with_their_image() {
     let artifacts = Artifacts::new();
     artifacts.are_in("own", "app:1");
-    let archive = artifacts.path("app.tar");
-    ok(artifacts
-        .cas("own", &["export", "app:1", "-o"])
-        .arg(&archive));
-    ok(artifacts.cas("two", &["import"]).arg(&archive));
-    artifacts.are_in("two", "app:1");
-    // Both archives are equal, whatever store they come from.
-    let again = artifacts.path("again.tar");
-    ok(artifacts.cas("two", &["export", "app:1", "-o"]).arg(&again));
-    assert_eq!(
-        std::fs::read(&archive).unwrap(),
-        std::fs::read(again).unwrap()
-    );
-    for (number, store) in crate::common::stores("referrers").iter().enumerate() {
+    let export = |root: &str, file: &str, more: &[&str]| {
+        let path = artifacts.path(file);
+        let export = ["export", "app:1", "-o", path.to_str().unwrap()];
+        ok(&mut artifacts.cas(root, &[&export[..], more].concat()));
+        path
+    };
+    for (number, format) in ["oci", "docker"].into_iter().enumerate() {
+        let more = ["--referrers", "--format", format];
+        let archive = export("own", "app.tar", &more);
+        let root = format!("import-{number}");
+        ok(artifacts.cas(&root, &["import"]).arg(&archive));
+        artifacts.are_in(&root, "app:1");
+        // The archive is the same from any store.
+        let again = export(&root, "again.tar", &more);
+        assert_eq!(fs::read(&archive).unwrap(), fs::read(again).unwrap());
+        // Without being asked for, they stay out.
+        let plain = export("own", "plain.tar", &more[1..]);
+        let root = format!("plain-{number}");
+        ok(artifacts.cas(&root, &["import"]).arg(plain));
+        assert!(!ok(&mut artifacts.cas(&root, &["tree", "app:1"])).contains("referrer"));
+    }
+    for (number, store) in stores("referrers").iter().enumerate() {
         let root = format!("copy-{number}");
         ok(artifacts.cas(&root, &["init", "--store"]).arg(store));
         let to = artifacts.path(&root);
@@ -79,12 +90,6 @@ fn artifacts_are_imported_exported_and_copied_with_their_image() {
         artifacts.are_in(&root, "app:1");
         artifacts.end_with(&root, "app:1");
     }
-    let docker = artifacts.path("docker.tar");
-    ok(artifacts
-        .cas("own", &["export", "app:1", "--format", "docker", "-o"])
-        .arg(&docker));
-    ok(artifacts.cas("three", &["import"]).arg(docker));
-    assert!(!ok(&mut artifacts.cas("three", &["tree", "app:1"])).contains("referrer"));
 }
 
 #[test]
@@ -139,7 +144,7 @@ fn skopeo_reads_and_moves_what_stands_for_the_missing_api() {
 async fn referrers_come_in_pages_and_are_filtered_in_any_case() {
     for able in [Abilities::ALL, UNFILTERED] {
         let spec = Spec::new(able);
-        let subject = cas::Descriptor::of(cas::MediaType::OCI_MANIFEST, b"subject");
+        let subject = Descriptor::of(MediaType::OCI_MANIFEST, b"subject");
         for number in 0..5 {
             let kind = format!("application/x.{}", number % 2);
             let mut subject = subject.clone();
@@ -172,7 +177,7 @@ async fn refused(answer: Answer) -> cas::Error {
         false => Answer::error(404, "MANIFEST_UNKNOWN", "unknown here"),
     });
     let client = ArtifactClient::new(client(&registry, quick()).await);
-    let subject = cas::Descriptor::of(cas::MediaType::OCI_MANIFEST, b"subject");
+    let subject = Descriptor::of(MediaType::OCI_MANIFEST, b"subject");
     let error = client.all_referrers(&subject).await.unwrap_err();
     assert!(registry.count("GET", "") < 5, "{error}");
     error
@@ -186,7 +191,7 @@ async fn answers_that_break_the_rules_are_typed_errors() {
             .body(body.as_bytes())
     };
     let empty = r#"{"schemaVersion":2,"manifests":[]}"#;
-    let entry = json!(cas::Descriptor::of(cas::MediaType::OCI_MANIFEST, b"x")).to_string();
+    let entry = json!(Descriptor::of(MediaType::OCI_MANIFEST, b"x")).to_string();
     let entries = |number: usize| {
         let listed = vec![&*entry; number].join(",");
         format!(r#"{{"schemaVersion":2,"manifests":[{listed}]}}"#)
@@ -246,7 +251,7 @@ async fn a_registry_without_the_api_and_the_tag_has_no_referrers() {
             false => tag.clone(),
         });
         let client = client(&registry, quick()).await;
-        let subject = cas::Descriptor::of(cas::MediaType::OCI_MANIFEST, b"subject");
+        let subject = Descriptor::of(MediaType::OCI_MANIFEST, b"subject");
         for _ in 0..2 {
             let found = ArtifactClient::new(&client).all_referrers(&subject).await;
             assert!(found.unwrap().is_empty());
@@ -265,16 +270,16 @@ fn a_pull_with_artifacts_that_lie_writes_no_name() {
     let there = spec.start();
     ok(&mut artifacts.cas("own", &["push", "--referrers", "app:1", &there.image()]));
     let tag = artifacts.image.digest.to_string().replace(':', "-");
-    let list = |entry: &cas::Descriptor| {
+    let list = |entry: &Descriptor| {
         let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]});
         spec.put(Some(&tag), INDEX, index.to_string().as_bytes());
     };
-    let mut text = artifacts.sbom.clone();
-    text.media_type = "text/plain".into();
+    let mut plain = artifacts.sbom.clone();
+    plain.media_type = "text/plain".into();
     for (entry, said) in [
         (&artifacts.signature, "expected the subject"),
         (&artifacts.image, "found none"),
-        (&text, "found text/plain"),
+        (&plain, "found text/plain"),
     ] {
         list(entry);
         let pull = ["pull", "--referrers", &there.image()];
@@ -283,15 +288,40 @@ fn a_pull_with_artifacts_that_lie_writes_no_name() {
         assert!(artifacts.json("new", &["images"]).is_empty());
     }
     // One that was deleted is left out.
-    list(&cas::Descriptor::of(cas::MediaType::OCI_MANIFEST, b"gone"));
+    list(&Descriptor::of(MediaType::OCI_MANIFEST, b"gone"));
     let pull = artifacts
         .cas("new", &["pull", "--referrers", &there.image()])
         .output();
     let pull = pull.unwrap();
     assert!(pull.status.success());
-    let said = crate::common::text(&pull.stderr);
+    let said = text(&pull.stderr);
     assert!(
         said.contains("is listed but absent; it is left out"),
         "{said}"
     );
+}
+
+#[tokio::test]
+async fn a_mirror_without_referrers_does_not_hide_those_of_the_registry() {
+    let subject = Descriptor::of(MediaType::OCI_MANIFEST, b"subject");
+    let (own, data) = artifact(SBOM, &subject);
+    let spec = Spec::new(Abilities::ALL);
+    spec.put(None, own.media_type.as_str(), &data);
+    let registry = spec.start();
+    let gone = Fake::start(|_| Answer::error(403, "DENIED", "not you"));
+    let (empty, old) = (
+        Spec::new(Abilities::ALL).start(),
+        Spec::new(Abilities::OLD).start(),
+    );
+    let places = [&gone, &old, &empty, &registry].map(|place| {
+        let name = place.image().parse().unwrap();
+        (Endpoint::of(&name), Options::default())
+    });
+    let mirrors = Mirrors::new(places);
+    let found = ArtifactClient::new(&mirrors).all_referrers(&subject).await;
+    assert_eq!(found.unwrap()[0].digest, own.digest);
+    assert_eq!(mirrors.warnings().len(), 1);
+    let other = Descriptor::of(MediaType::OCI_MANIFEST, b"other");
+    let found = ArtifactClient::new(&mirrors).all_referrers(&other).await;
+    assert!(found.unwrap().is_empty());
 }

@@ -1,8 +1,11 @@
 //! What refers to an image: it is pulled, pushed, copied and collected with the image.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::task::Poll;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use cas_core::blob;
@@ -17,6 +20,7 @@ use cas_core::transfer::{
 };
 use cas_core::{
     Descriptor, Digest, Error, ErrorKind, Image, ImageStoreExt, MediaType, Result, Store, limit,
+    pool,
 };
 use futures_util::{StreamExt, stream};
 use serde_json::json;
@@ -143,6 +147,42 @@ async fn a_pull_without_referrers_leaves_them_and_a_later_one_adds_them() {
     assert!(listed(&to, &scene.manifest).await.is_empty());
     scene.pull(&to, &scene.repository()).await.unwrap();
     scene.is_kept_in(&to, "copy").await;
+}
+
+#[tokio::test]
+async fn a_pull_of_referrers_that_is_dropped_at_any_point_is_all_or_nothing() {
+    let scene = Scene::new().await;
+    let repository = scene.repository();
+    for polls in 0.. {
+        let to = store();
+        let ended = {
+            let mut pulling = pin!(scene.pull(&to, &repository));
+            let mut left = polls;
+            poll_fn(|context| {
+                if left == 0 {
+                    return Poll::Ready(false);
+                }
+                left -= 1;
+                let polled = pulling.as_mut().poll(context);
+                polled.map(|done| done.is_ok())
+            })
+            .await
+        };
+        assert!(pool::wait_until_idle(Duration::from_secs(60)));
+        let is_named = !to.images.list(&[]).await.unwrap().is_empty();
+        assert!(is_named || !ended, "after {polls} polls");
+        if !is_named {
+            collect_later(&to).await;
+            let left = to.content.list(None, 1).await.unwrap();
+            assert!(left.is_empty(), "after {polls} polls");
+            scene.pull(&to, &repository).await.unwrap();
+        }
+        scene.is_kept_in(&to, "copy").await;
+        if ended {
+            assert!(polls > 1);
+            return;
+        }
+    }
 }
 
 #[tokio::test]

@@ -5,8 +5,8 @@
 //! and in any order of arguments: images are sorted by name, blobs follow the order of a walk from
 //! them, parents before children, and all files have the owner 0:0, the mode 644 and the time 1970.
 //!
-//! The referrers that the store has of the images are in an OCI archive, too. `index.json` lists them
-//! without names, after the images.
+//! On request, what the store has of the referrers of the images is in the archive, too. `index.json`
+//! lists them without names, after the images.
 //!
 //! Blobs are copied unchanged, so the digests of layers, manifests and indexes stay the same. With
 //! a platform, `index.json` names the manifest of that platform instead of the index that lists it.
@@ -62,6 +62,10 @@ pub struct ExportOptions {
     /// The platforms that are exported, by default all platforms that the store has. A docker
     /// archive has one platform per image, by default the platform of this machine.
     pub platforms: Platforms,
+    /// Whether the referrers that the store has of the images are written, too, and theirs. By default
+    /// they are not, because skopeo and podman take an archive with several entries only with the
+    /// name of one.
+    pub referrers: bool,
     /// How names are written in the annotation [`IMAGE_NAME`](crate::IMAGE_NAME), which containerd
     /// and podman read; by default, unchanged. The annotation [`REF_NAME`](crate::REF_NAME) of the
     /// image layout always has the name that the store has.
@@ -79,6 +83,7 @@ impl Default for ExportOptions {
         ExportOptions {
             format: Format::default(),
             platforms: Platforms::All,
+            referrers: false,
             naming: Naming::default(),
             filter: Arc::new(|_| true),
             progress: Arc::new(Silent),
@@ -98,6 +103,13 @@ impl ExportOptions {
     #[must_use]
     pub fn with_platforms(mut self, platforms: impl Into<Platforms>) -> Self {
         self.platforms = platforms.into();
+        self
+    }
+
+    /// Sets [`referrers`](Self::referrers).
+    #[must_use]
+    pub fn with_referrers(mut self, referrers: bool) -> Self {
+        self.referrers = referrers;
         self
     }
 
@@ -173,10 +185,9 @@ async fn write_archive(
     }
     warn_of_names(&chosen, progress);
     let mut plan = Plan::of(store, &roots, &options.filter, progress).await?;
-    let referrers = match options.format {
-        Format::Oci => plan.add_referrers(store, &options.filter, progress).await?,
-        // The readers that this is for have no use for them.
-        Format::Docker => Vec::new(),
+    let referrers = match options.referrers {
+        true => plan.add_referrers(store, &options.filter, progress).await?,
+        false => Vec::new(),
     };
     let mut archive = Archive::new(out);
     archive.file(OCI_LAYOUT, oci::version()).await?;
