@@ -12,7 +12,9 @@ use cas_core::image::filter::Filters;
 use cas_core::image::{Image, Reference, Root};
 use cas_core::layout::INDEX;
 use cas_core::records::{Batch, Expect, Table};
-use cas_core::{Context, Descriptor, Error, ImageStore, Owner, Records, Result, pool};
+use cas_core::{
+    Context, Descriptor, DigestPrefix, Error, ImageStore, Owner, Records, Result, pool,
+};
 use cas_host::Reserve;
 use cas_records_sqlite::SqliteRecords;
 
@@ -298,6 +300,24 @@ impl ImageStore for FsImages {
                 if image.is_shown_to(images.owner.as_ref()) && filters.matches(&image) {
                     found.push(image);
                 }
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    async fn find(&self, prefix: &DigestPrefix) -> Result<Vec<Image>> {
+        let prefix = prefix.clone();
+        self.run(move |images| {
+            let (named, mut unnamed) = images.index()?.find(&prefix)?;
+            let mut found = Vec::new();
+            for (name, target) in named {
+                found.push(images.image(name, target)?);
+            }
+            found.retain(|image| image.is_shown_to(images.owner.as_ref()));
+            unnamed.dedup_by_key(|target| target.digest);
+            for target in unnamed {
+                found.push(images.image(target.digest.into(), target)?);
             }
             Ok(found)
         })

@@ -7,17 +7,22 @@ use std::sync::OnceLock;
 use cas_core::document::check_json;
 use cas_core::image::Reference;
 use cas_core::layout::REF_NAME as NAME;
-use cas_core::{Descriptor, Digest, Error, ErrorKind, MediaType, Result, limit};
+use cas_core::{Descriptor, Digest, DigestPrefix, Error, ErrorKind, MediaType, Result, limit};
 use serde_json::{Map, Value, json};
 
 /// What to do about a damaged file.
 pub(crate) const REPAIR: &str = "restore the file, or let `cas fsck --repair` make it again";
+
+/// A name with its target.
+pub(crate) type Named = (Reference, Descriptor);
 
 /// The document. Entries are parsed only when they are used.
 pub(crate) struct Index {
     document: Map<String, Value>,
     /// The positions of the entries of each name, computed at the first lookup.
     positions: OnceLock<HashMap<Reference, Vec<usize>>>,
+    /// The digests of the entries and their positions, sorted at the first lookup.
+    digests: OnceLock<Vec<(Digest, usize)>>,
 }
 
 impl Index {
@@ -48,6 +53,7 @@ impl Index {
         Index {
             document,
             positions: OnceLock::new(),
+            digests: OnceLock::new(),
         }
     }
 
@@ -111,7 +117,7 @@ impl Index {
 
     /// Returns all names with their targets, in the order of the names. Skips entries without a
     /// name and entries that are not descriptors.
-    pub(crate) fn list(&self) -> Vec<(Reference, Descriptor)> {
+    pub(crate) fn list(&self) -> Vec<Named> {
         let entries = self.entries().iter();
         let mut list: Vec<_> = entries
             .filter_map(|entry| Some((name_of(entry)?, target(entry).ok()?)))
@@ -132,6 +138,31 @@ impl Index {
             .filter(|entry| digest_of(entry).is_some())
             .map(target)
             .collect()
+    }
+
+    /// Returns what [`Self::list`] and [`Self::unnamed`] return of the entries whose digests begin
+    /// with `prefix`.
+    ///
+    /// # Errors
+    /// As [`Self::unnamed`].
+    pub(crate) fn find(&self, prefix: &DigestPrefix) -> Result<(Vec<Named>, Vec<Descriptor>)> {
+        let (entries, mut named, mut unnamed) = (self.entries(), Vec::new(), Vec::new());
+        let digests = self.digests.get_or_init(|| self.sort_digests());
+        for first in prefix.first() {
+            let from = digests.partition_point(|(digest, _)| *digest < first);
+            let matches = |(digest, _): &&(Digest, usize)| {
+                digest.algorithm() == first.algorithm() && prefix.matches(digest)
+            };
+            for (_, position) in digests[from..].iter().take_while(matches) {
+                let entry = &entries[*position];
+                match (name_of(entry), target(entry)) {
+                    (Some(name), Ok(target)) => named.push((name, target)),
+                    (_, target) => unnamed.push(target?),
+                }
+            }
+        }
+        named.sort_by(|(one, _), (next, _)| one.cmp(next));
+        Ok((named, unnamed))
     }
 
     /// Returns an error for each entry that is not a descriptor, and for each name with several
@@ -155,7 +186,7 @@ impl Index {
         let mut entry = serde_json::to_value(target)
             .map_err(|error| Error::internal("encoding failed; please report it").source(error))?;
         entry["annotations"][NAME] = json!(name.as_str());
-        self.positions.take();
+        self.forget();
         let manifests = self
             .document
             .entry("manifests")
@@ -174,10 +205,16 @@ impl Index {
 
     /// Removes all entries of these names.
     pub(crate) fn remove_all(&mut self, names: &HashSet<&Reference>) {
-        self.positions.take();
+        self.forget();
         if let Some(Value::Array(list)) = self.document.get_mut("manifests") {
             list.retain(|entry| name_or_digest(entry).is_none_or(|name| !names.contains(&name)));
         }
+    }
+
+    /// Drops what lookups computed, before entries change.
+    fn forget(&mut self) {
+        self.positions.take();
+        self.digests.take();
     }
 
     fn entries(&self) -> &[Value] {
@@ -193,6 +230,15 @@ impl Index {
             }
         }
         positions
+    }
+
+    fn sort_digests(&self) -> Vec<(Digest, usize)> {
+        let entries = self.entries().iter().enumerate();
+        let mut digests: Vec<_> = entries
+            .filter_map(|(position, entry)| Some((digest_of(entry)?, position)))
+            .collect();
+        digests.sort_unstable();
+        digests
     }
 }
 
@@ -296,6 +342,17 @@ mod tests {
         let found: Vec<String> = unnamed.iter().map(|one| one.digest.to_string()).collect();
         assert_eq!(found, (1..6).map(digest).collect::<Vec<_>>());
         assert_eq!(index.list().len(), 1);
+        for number in 0..6 {
+            let prefix = digest(number)[..19].parse().unwrap();
+            let (names, unnamed) = index.find(&prefix).unwrap();
+            let found: Vec<String> = names.iter().map(|(name, _)| name.to_string()).collect();
+            assert_eq!(found, ["app:1"; 1][usize::from(number > 0)..]);
+            let targets = names.iter().map(|(_, target)| target).chain(&unnamed);
+            let targets: Vec<String> = targets.map(|one| one.digest.to_string()).collect();
+            assert_eq!(targets, [digest(number)]);
+        }
+        let none = index.find(&"sha512:ab".parse().unwrap()).unwrap();
+        assert_eq!((none.0.len(), none.1.len()), (0, 0));
         let mut index = index;
         for number in 1..6 {
             let name: Reference = digest(number).parse().unwrap();

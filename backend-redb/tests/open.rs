@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use backend_redb::{RedbOpener, RedbStore};
 use cas_core::records::{Expect, Notes};
-use cas_core::{ContentExt, ErrorKind, Opener, pool::wait};
+use cas_core::{ContentExt, Descriptor, ErrorKind, Image, MediaType, Opener, pool::wait};
 use redb::ReadableDatabase;
 
 /// The environment variable with the store that the process [`owner`] opens.
@@ -187,10 +187,10 @@ fn a_newer_format_and_a_foreign_database_are_refused() {
             .unwrap();
         tx.commit().unwrap();
     };
-    write(META, 3);
+    write(META, 4);
     let error = RedbStore::open(temp.path()).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
-    assert!(error.to_string().contains("found 3"), "{error}");
+    assert!(error.to_string().contains("found 4"), "{error}");
     assert!(error.to_string().contains("newer version"), "{error}");
     std::fs::remove_file(&file).unwrap();
     write(redb::TableDefinition::new("theirs"), 1);
@@ -199,13 +199,20 @@ fn a_newer_format_and_a_foreign_database_are_refused() {
     assert!(error.to_string().contains("another program"), "{error}");
 }
 
-/// Format 1 has no table of notes. Opening a store in it adds the table.
+/// Format 1 has no table of notes, so it has none of the notes that lead from targets to names.
 #[test]
 fn an_older_format_is_upgraded() {
     const META: redb::TableDefinition<&str, u64> = redb::TableDefinition::new("cas");
     const NOTES: redb::TableDefinition<&[u8], (u64, &[u8])> = redb::TableDefinition::new("notes");
     let temp = tempfile::tempdir().unwrap();
     let file = create(temp.path());
+    let images = RedbStore::open(temp.path()).unwrap().images();
+    let target = Descriptor::of(MediaType::OCI_MANIFEST, b"{}");
+    for name in ["a:1", "b:1"] {
+        let image = Image::new(name.parse().unwrap(), target.clone());
+        wait(images.create(image)).unwrap();
+    }
+    drop(images);
     let db = redb::Database::create(&file).unwrap();
     let tx = db.begin_write().unwrap();
     assert!(tx.delete_table(NOTES).unwrap());
@@ -214,6 +221,9 @@ fn an_older_format_is_upgraded() {
     drop(db);
     let store = RedbStore::open(temp.path()).unwrap();
     assert_eq!(wait(store.content().list(None, 100)).unwrap().len(), 20);
+    let found = wait(store.images().find(&target.digest.into())).unwrap();
+    assert_eq!(found, wait(store.images().list(&[])).unwrap());
+    assert_eq!(found.len(), 2);
     let notes = Notes::new(store.records(), "test").unwrap();
     assert_eq!(wait(notes.list("")).unwrap(), []);
     wait(notes.put("k", "v".into(), Expect::Absent)).unwrap();
@@ -221,7 +231,7 @@ fn an_older_format_is_upgraded() {
     drop((notes, store));
     let db = redb::Database::create(&file).unwrap();
     let meta = db.begin_read().unwrap().open_table(META).unwrap();
-    assert_eq!(meta.get("format").unwrap().unwrap().value(), 2);
+    assert_eq!(meta.get("format").unwrap().unwrap().value(), 3);
 }
 
 #[test]

@@ -103,14 +103,14 @@ fn an_older_format_is_upgraded_and_a_newer_or_foreign_one_refused() {
         DB::open_cf(&options, &db, names).unwrap()
     };
     let write = |format: u64| open().put("format", format.to_le_bytes()).unwrap();
-    write(3);
+    write(4);
     let error = RocksStore::open(temp.path()).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
-    assert!(error.to_string().contains("found 3"), "{error}");
+    assert!(error.to_string().contains("found 4"), "{error}");
     assert!(error.to_string().contains("newer version"), "{error}");
     write(1);
     assert_eq!(blobs(temp.path()), BLOBS as usize);
-    assert_eq!(open().get("format").unwrap().unwrap(), 2_u64.to_le_bytes());
+    assert_eq!(open().get("format").unwrap().unwrap(), 3_u64.to_le_bytes());
     fs::remove_dir_all(&db).unwrap();
     write(1);
     let error = RocksStore::open(temp.path()).err().unwrap();

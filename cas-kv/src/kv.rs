@@ -8,10 +8,12 @@ use std::time::SystemTime;
 use cas_core::caught::caught;
 use cas_core::content::Durability;
 use cas_core::group::Queue;
+use cas_core::image::target_note;
+use cas_core::records::Table;
 use cas_core::sync::lock;
 use cas_core::{Error, ErrorKind, Result};
 
-use crate::engine::{Engine, Failed, View};
+use crate::engine::{Engine, Failed, Transaction, View};
 use crate::job::Job;
 use crate::owned_dir::OwnedDir;
 use crate::space::KeptReserve;
@@ -19,8 +21,11 @@ use crate::tx::{Numbers, Tx};
 
 /// The key of the format in the table `meta`.
 const FORMAT: &str = "format";
-/// The format that this version writes. Format 1 does not have the records table `notes`.
-const VERSION: u64 = 2;
+/// The format that this version writes. Format 1 does not have the records table `notes`; format 2
+/// does not have the notes that lead from targets to names.
+const VERSION: u64 = 3;
+/// Number of names that an upgrade reads at once.
+const PAGE: usize = 1000;
 
 /// What a store can be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +49,8 @@ pub(crate) struct Kv {
     /// shows.
     failed: AtomicBool,
     access: Access,
+    /// Whether every name has a note that leads from its target to it.
+    pub(crate) has_targets: bool,
     /// Dropped after the engine. `None` if the directory cannot be written.
     _reserve: Option<KeptReserve>,
     /// Dropped last, so that the directory is unlocked after the engine has closed its files.
@@ -66,17 +73,18 @@ impl Kv {
         let reserve = dir
             .is_writable()
             .then(|| KeptReserve(engine.space().clone()));
-        let kv = Kv {
+        let mut kv = Kv {
             engine,
             numbers: Mutex::default(),
             queue: Queue::default(),
             open_ingests: Mutex::default(),
             failed: AtomicBool::new(false),
             access,
+            has_targets: false,
             _reserve: reserve,
             _dir: dir,
         };
-        kv.upgrade_format()?;
+        kv.has_targets = kv.upgrade_format()? == VERSION;
         if access != Access::Writable {
             return Ok(kv);
         }
@@ -85,17 +93,45 @@ impl Kv {
         Ok(kv)
     }
 
-    /// Checks the format, and upgrades an older one.
-    fn upgrade_format(&self) -> Result<()> {
+    /// Checks the format, and upgrades an older one. Returns the format that the database has then.
+    fn upgrade_format(&self) -> Result<u64> {
         match self.read(|view| view.meta(FORMAT))? {
-            Some(VERSION) => Ok(()),
+            Some(VERSION) => Ok(VERSION),
             Some(found) if found > VERSION => Err(Error::newer_format(VERSION, found)),
             // An older format can be read as it is.
-            Some(_) if self.access != Access::Writable => Ok(()),
-            Some(_) => Self::write_format(&*self.engine),
+            Some(found) if self.access != Access::Writable => Ok(found),
+            Some(_) if self.note_targets()? => {
+                Self::write_format(&*self.engine)?;
+                Ok(VERSION)
+            }
+            Some(found) => Ok(found),
             None => Err(Error::precondition(
                 "the database belongs to another program; choose another directory",
             )),
+        }
+    }
+
+    /// Writes the notes that lead from targets to names, for all names. They are durable once the
+    /// format is. Returns false if the disk is too full: the store is then used as it is.
+    fn note_targets(&self) -> Result<bool> {
+        let mut after: Option<String> = None;
+        loop {
+            let list = |view: &dyn View| view.records(Table::Images, "", after.as_deref(), PAGE);
+            let page = self.read(list)?;
+            let bytes = page.iter().map(|(_, _, name)| name.len() as u64).sum();
+            match self.claim_space(bytes) {
+                Err(error) if error.kind() == ErrorKind::Full => return Ok(false),
+                claimed => claimed?,
+            }
+            self.engine.transact(&mut |tx| {
+                let mut names = page.iter();
+                names.try_for_each(|(_, revision, name)| put_target(tx, *revision, name))?;
+                Ok(false)
+            })?;
+            match page.into_iter().nth(PAGE - 1) {
+                Some((last, ..)) => after = Some(last),
+                None => return Ok(true),
+            }
         }
     }
 
@@ -187,6 +223,19 @@ impl Kv {
         outcome?;
         *numbers = left;
         done.ok_or_else(|| internal("a transaction did not run"))
+    }
+}
+
+/// Writes the note that leads from the target of a name to the name, whose record is given.
+pub(crate) fn put_target(
+    tx: &mut dyn Transaction,
+    revision: u64,
+    name: &[u8],
+) -> Result<(), Failed> {
+    match target_note(name) {
+        Some(note) => tx.put_record(Table::Notes, &note, revision, &[]),
+        // `fsck` reports a record that does not parse.
+        None => Ok(()),
     }
 }
 

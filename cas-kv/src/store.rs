@@ -65,7 +65,10 @@ impl KvStore {
         };
         let kv = Arc::new(Kv::open(Box::new(engine), dir, access)?);
         let records = Arc::new(KvRecords(Arc::clone(&kv)));
-        let images = RecordImages::new(records.clone());
+        let images = match kv.has_targets {
+            true => RecordImages::with_targets(records.clone())?,
+            false => RecordImages::new(records.clone()),
+        };
         Ok(KvStore {
             content: Arc::new(KvContent(kv)),
             records,

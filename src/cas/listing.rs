@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use cas_core::image::filter::Filters;
 use cas_core::image::{Reference, familiar};
-use cas_core::{Image, Result};
+use cas_core::{Image, ImageStoreExt, Result};
 use serde::Serialize;
 
 use super::{Cas, lookup};
@@ -38,7 +38,7 @@ impl Cas {
         let store = self.opened()?;
         let mut images = store.images.list(&[]).await?;
         let known: BTreeSet<Reference> = images.iter().map(|image| image.name.clone()).collect();
-        let unnamed = lookup::unnamed(store).await?.into_iter();
+        let unnamed = store.images.unnamed().await?.into_iter();
         images.extend(unnamed.filter(|image| !known.contains(&image.name)));
         // A store of an earlier release that cannot be written does not have times of last uses.
         let uses = self.uses.all().await.unwrap_or_default();

@@ -125,8 +125,8 @@ async fn by_name_and_digest(store: &Store, full: &FullName) -> Result<Vec<Image>
                 && full.tag().is_none_or(|tag| other.tag() == Some(tag))
         })
     };
-    let mut found = store.images.list(&[]).await?;
-    found.retain(|image| image.target.digest == *digest && is_same(image));
+    let mut found = store.images.find(&DigestPrefix::from(*digest)).await?;
+    found.retain(is_same);
     Ok(found)
 }
 
@@ -134,12 +134,8 @@ async fn by_name_and_digest(store: &Store, full: &FullName) -> Result<Vec<Image>
 /// and indexes in the store whose digest does.
 async fn by_digest(store: &Store, prefix: &DigestPrefix) -> Result<BTreeMap<Digest, Vec<Image>>> {
     let mut found: BTreeMap<Digest, Vec<Image>> = BTreeMap::new();
-    let mut images = store.images.list(&[]).await?;
-    images.extend(unnamed(store).await?);
-    for image in images {
-        if prefix.matches(&image.target.digest) {
-            found.entry(image.target.digest).or_default().push(image);
-        }
+    for image in store.images.find(prefix).await? {
+        found.entry(image.target.digest).or_default().push(image);
     }
     if !found.is_empty() {
         return Ok(found);
@@ -153,22 +149,6 @@ async fn by_digest(store: &Store, prefix: &DigestPrefix) -> Result<BTreeMap<Dige
         }
     }
     Ok(found)
-}
-
-/// Returns the images that the store lists without a name, each under its digest.
-pub(super) async fn unnamed(store: &Store) -> Result<Vec<Image>> {
-    let mut found = BTreeMap::new();
-    for root in store.images.roots().await? {
-        let (digest, name) = (root.target.digest, Reference::from(root.target.digest));
-        if root.name.is_none() && !found.contains_key(&digest) {
-            let image = store.images.get(&name).await?;
-            found.insert(
-                digest,
-                image.unwrap_or_else(|| Image::new(name, root.target)),
-            );
-        }
-    }
-    Ok(found.into_values().collect())
 }
 
 /// Returns the name of an image in full, or unchanged if docker would not accept it.

@@ -31,15 +31,35 @@ impl DigestPrefix {
         &self.hex
     }
 
+    /// Returns, for each algorithm that is possible, the text with which digests begin.
+    pub fn texts(&self) -> Vec<String> {
+        let texts = self.algorithms();
+        texts
+            .map(|one| format!("{}:{}", one.name(), self.hex))
+            .collect()
+    }
+
     /// Returns the lowest digest that begins with this prefix, for each algorithm that it can have.
     pub fn first(&self) -> Vec<Digest> {
-        let algorithms = Algorithm::ALL.into_iter();
-        let algorithms = algorithms.filter(|one| self.algorithm.is_none_or(|own| own == *one));
-        let padded = algorithms.map(|one| {
+        let padded = self.algorithms().map(|one| {
             let width = 2 * one.size();
             format!("{}:{:0<width$}", one.name(), self.hex)
         });
         padded.filter_map(|text| text.parse().ok()).collect()
+    }
+
+    fn algorithms(&self) -> impl Iterator<Item = Algorithm> {
+        let algorithms = Algorithm::ALL.into_iter();
+        algorithms.filter(|one| self.algorithm.is_none_or(|own| own == *one))
+    }
+}
+
+impl From<Digest> for DigestPrefix {
+    fn from(digest: Digest) -> Self {
+        DigestPrefix {
+            algorithm: Some(digest.algorithm()),
+            hex: digest.hex(),
+        }
     }
 }
 
@@ -94,6 +114,10 @@ mod tests {
             }
         }
         assert_eq!("ab".parse::<DigestPrefix>().unwrap().first().len(), 2);
+        let texts = |text: &str| text.parse::<DigestPrefix>().unwrap().texts();
+        assert_eq!(texts("ab"), ["sha256:ab", "sha512:ab"]);
+        assert_eq!(texts("sha512:ab"), ["sha512:ab"]);
+        assert_eq!(DigestPrefix::from(short).texts(), [short.to_string()]);
         for bad in [
             "",
             "sha256:",

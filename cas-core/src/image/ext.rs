@@ -1,5 +1,7 @@
 //! Methods that every image store has, built on those that a backend implements.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
 
@@ -43,6 +45,23 @@ pub trait ImageStoreExt: ImageStore {
     async fn get_all(&self, names: &[Reference]) -> Result<Vec<Image>> {
         let found = try_join_all(names.iter().map(|name| self.get(name))).await?;
         Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Returns the content that the store lists without a name, each as an image under its digest,
+    /// in the order of the digests.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    async fn unnamed(&self) -> Result<Vec<Image>> {
+        let mut found = BTreeMap::new();
+        for root in self.roots().await? {
+            let digest = root.target.digest;
+            if root.name.is_none() && !found.contains_key(&digest) {
+                let image = self.get(&Reference::from(digest)).await?;
+                found.insert(digest, image.unwrap_or_else(|| Image::unnamed(root.target)));
+            }
+        }
+        Ok(found.into_values().collect())
     }
 
     /// Deletes a name. Returns false if the store does not have it.

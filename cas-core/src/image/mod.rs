@@ -17,6 +17,7 @@ mod records;
 mod reference;
 mod resolve;
 mod root;
+mod targets;
 mod uses;
 
 use std::sync::Arc;
@@ -35,9 +36,11 @@ pub use records::RecordImages;
 pub use reference::Reference;
 pub use resolve::{Resolved, config, manifest, manifest_for};
 pub use root::Root;
+pub use targets::{is_target_note, target_note};
 pub use uses::{USE_PRECISION, Uses};
 
 use crate::descriptor::Descriptor;
+use crate::digest::DigestPrefix;
 use crate::error::{Error, ErrorKind, Result};
 use crate::labels::Labels;
 use crate::owner::Owner;
@@ -122,6 +125,18 @@ pub trait ImageStore: Send + Sync + 'static {
     /// # Errors
     /// `InvalidArgument` if a filter does not parse.
     async fn list(&self, filters: &[&str]) -> Result<Vec<Image>>;
+
+    /// Returns the images whose targets have digests that begin with `prefix`: first those that
+    /// [`ImageStore::list`] returns, and then those of [`ImageStoreExt::unnamed`].
+    ///
+    /// # Errors
+    /// Errors of the store.
+    async fn find(&self, prefix: &DigestPrefix) -> Result<Vec<Image>> {
+        let mut found = self.list(&[]).await?;
+        found.extend(self.unnamed().await?);
+        found.retain(|image| prefix.matches(&image.target.digest));
+        Ok(found)
+    }
 
     /// Returns the gc roots that the store lists: by default the images. A store that also lists
     /// content without a name adds it here. A store that is opened for an owner returns the gc

@@ -8,9 +8,11 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::fieldpath::{check_image, check_target, update_image};
 use super::filter::Filters;
-use super::{Image, ImageStore, Reference, Root};
+use super::targets::Targets;
+use super::{Image, ImageStore, ImageStoreExt, Reference, Root};
 use crate::capability::Capability;
 use crate::descriptor::Descriptor;
+use crate::digest::DigestPrefix;
 use crate::error::{Context, Error, ErrorKind, Result, malformed};
 use crate::owner::Owner;
 use crate::records::{Batch, Expect, Record, Records, Revision, Table, each, retry};
@@ -25,13 +27,32 @@ const CONCURRENT: usize = 16;
 pub struct RecordImages {
     records: Arc<dyn Records>,
     owner: Option<Owner>,
+    /// The notes that lead from targets to names, if the store keeps them.
+    targets: Option<Targets>,
 }
 
 impl RecordImages {
     /// Returns the image store in `records`.
     pub fn new(records: Arc<dyn Records>) -> Self {
-        let owner = None;
-        RecordImages { records, owner }
+        RecordImages {
+            records,
+            owner: None,
+            targets: None,
+        }
+    }
+
+    /// Returns the image store in `records`, which are [`Capability::Atomic`], with a note for each
+    /// name under the digest of its target, so that [`ImageStore::find`] does not read all names.
+    /// Names that [`RecordImages::new`] wrote need their [`target_note`](super::target_note) first.
+    ///
+    /// # Errors
+    /// Errors of [`Notes::new`](crate::records::Notes::new).
+    pub fn with_targets(records: Arc<dyn Records>) -> Result<Self> {
+        let targets = Some(Targets::new(Arc::clone(&records))?);
+        Ok(RecordImages {
+            targets,
+            ..RecordImages::new(records)
+        })
     }
 
     async fn load(&self, name: &Reference) -> Result<Option<(Image, Revision)>> {
@@ -57,14 +78,28 @@ impl RecordImages {
         }))
     }
 
-    async fn write(&self, image: &Image, expect: Expect) -> Result<()> {
+    /// Writes an image, of which `before` is the state that `expect` expects.
+    async fn write(&self, image: &Image, before: Option<&Image>, expect: Expect) -> Result<()> {
         check_image(image)?;
         let value = serde_json::to_vec(image).map_err(|error| {
             Error::internal("an image could not be serialised; please report it").source(error)
         })?;
         let mut batch = Batch::new();
         batch.put(Table::Images, image.name.as_str(), expect, value.into());
+        if let Some(targets) = &self.targets {
+            targets.replace(&mut batch, before, image)?;
+        }
         self.records.commit(&batch).await
+    }
+
+    /// Adds the deletion of an image in the state with this revision to `batch`.
+    fn delete_in(&self, batch: &mut Batch, image: &Image, revision: Revision) -> Result<()> {
+        let expect = Expect::Revision(revision);
+        batch.delete(Table::Images, image.name.as_str(), expect);
+        match &self.targets {
+            Some(targets) => targets.delete(batch, image),
+            None => Ok(()),
+        }
     }
 
     async fn update_once(&self, update: &Image, fieldpaths: &[&str]) -> Result<Image> {
@@ -84,13 +119,15 @@ impl RecordImages {
 
     async fn write_update(
         &self,
-        (mut image, revision): (Image, Revision),
+        (before, revision): (Image, Revision),
         update: &Image,
         fieldpaths: &[&str],
     ) -> Result<Image> {
+        let mut image = before.clone();
         update_image(&mut image, update, fieldpaths)?;
         image.updated_at = SystemTime::now();
-        self.write(&image, Expect::Revision(revision)).await?;
+        let expect = Expect::Revision(revision);
+        self.write(&image, Some(&before), expect).await?;
         Ok(image)
     }
 
@@ -103,8 +140,7 @@ impl RecordImages {
             )));
         }
         let mut batch = Batch::new();
-        let expect = Expect::Revision(revision);
-        batch.delete(Table::Images, name.as_str(), expect);
+        self.delete_in(&mut batch, &image, revision)?;
         self.records.commit(&batch).await
     }
 
@@ -132,8 +168,7 @@ impl RecordImages {
                 continue;
             }
             found.check_owner(self.owner.as_ref())?;
-            let expect = Expect::Revision(revision);
-            batch.delete(Table::Images, image.name.as_str(), expect);
+            self.delete_in(&mut batch, &found, revision)?;
             names.push(found.name);
         }
         Ok((names, batch))
@@ -148,8 +183,8 @@ impl ImageStore for RecordImages {
 
     fn for_owner(&self, owner: &Owner) -> Result<Arc<dyn ImageStore>> {
         Ok(Arc::new(RecordImages {
-            records: Arc::clone(&self.records),
             owner: Some(owner.clone()),
+            ..self.clone()
         }))
     }
 
@@ -172,6 +207,15 @@ impl ImageStore for RecordImages {
         Ok(images)
     }
 
+    async fn find(&self, prefix: &DigestPrefix) -> Result<Vec<Image>> {
+        let mut found = match &self.targets {
+            Some(targets) => self.get_all(&targets.names(prefix).await?).await?,
+            None => self.list(&[]).await?,
+        };
+        found.retain(|image| prefix.matches(&image.target.digest));
+        Ok(found)
+    }
+
     async fn roots(&self) -> Result<Vec<Root>> {
         let all = RecordImages::new(Arc::clone(&self.records));
         let images = all.list(&[]).await?;
@@ -185,7 +229,7 @@ impl ImageStore for RecordImages {
             ..Image::new(image.name, image.target)
         };
         image.labels.retain(|_, value| !value.is_empty());
-        match self.write(&image, Expect::Absent).await {
+        match self.write(&image, None, Expect::Absent).await {
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 let taken = self.taken(&image.name).await;
                 taken.and_then(|taken| Err(taken.source(error)))

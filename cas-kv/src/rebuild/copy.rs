@@ -1,11 +1,12 @@
 //! Copying the readable rows of a database to a new one.
 
+use cas_core::image::is_target_note;
 use cas_core::records::Table;
 use cas_core::{Digest, Result};
 
 use super::source::Source;
 use crate::engine::{BlobEntry, Engine, Failed, Transaction};
-use crate::kv::Kv;
+use crate::kv::{Kv, put_target};
 use crate::tx;
 
 /// Number of rows that are read at once.
@@ -33,8 +34,13 @@ pub(super) fn copy(old: &mut Source<'_>, new: &dyn Engine) -> Result<u64> {
             let revisions = page.iter().map(|(_, (revision, _))| *revision);
             copier.highest = revisions.fold(copier.highest, u64::max);
             copier.write(bytes, &mut |tx| {
-                let mut records = page.iter();
-                records.try_for_each(|(key, (revision, value))| {
+                page.iter().try_for_each(|(key, (revision, value))| {
+                    match table {
+                        Table::Images => put_target(tx, *revision, value)?,
+                        // Those of the names that are copied are written with the names.
+                        Table::Notes if is_target_note(key) => return Ok(()),
+                        _ => {}
+                    }
                     tx.put_record(table, key, *revision, value)
                 })
             })

@@ -1,12 +1,13 @@
 //! Image stores with one fault each.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::UNIX_EPOCH;
 
 use async_trait::async_trait;
 use cas_core::image::{Image, Reference, Root};
+use cas_core::sync::lock;
 use cas_core::testing::memory::MemoryStore;
-use cas_core::{Descriptor, ErrorKind, ImageStore, Result};
+use cas_core::{Descriptor, DigestPrefix, ErrorKind, ImageStore, Result};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum ImageFault {
@@ -19,6 +20,7 @@ pub(super) enum ImageFault {
     UpdatesIntoBeing,
     MatchesPartsOfNames,
     TakesBadFilters,
+    FindsFormerTargets,
     KeepsTheTimesOfCallers,
     TakesAnyTarget,
     SwapsWithoutComparing,
@@ -29,12 +31,18 @@ use ImageFault as Fault;
 pub(super) struct BrokenImages {
     store: Arc<dyn ImageStore>,
     fault: Fault,
+    /// All images that were created.
+    created: Mutex<Vec<Image>>,
 }
 
 impl BrokenImages {
     pub(super) fn new(fault: Fault) -> Self {
         let store = MemoryStore::new().with_images().images;
-        BrokenImages { store, fault }
+        BrokenImages {
+            store,
+            fault,
+            created: Mutex::default(),
+        }
     }
 }
 
@@ -65,12 +73,23 @@ impl ImageStore for BrokenImages {
         Ok(images)
     }
 
+    async fn find(&self, prefix: &DigestPrefix) -> Result<Vec<Image>> {
+        if self.fault != Fault::FindsFormerTargets {
+            return self.store.find(prefix).await;
+        }
+        let mut found = lock(&self.created).clone();
+        found.retain(|image| prefix.matches(&image.target.digest));
+        found.sort_by(|one, next| one.name.cmp(&next.name));
+        Ok(found)
+    }
+
     async fn roots(&self) -> Result<Vec<Root>> {
         self.store.roots().await
     }
 
     async fn create(&self, image: Image) -> Result<Image> {
         let given = image.created_at;
+        lock(&self.created).push(image.clone());
         match self.store.create(image.clone()).await {
             Ok(created) if given == UNIX_EPOCH && self.fault == Fault::KeepsTheTimesOfCallers => {
                 Ok(Image {

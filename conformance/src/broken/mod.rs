@@ -190,6 +190,7 @@ pub const IMAGES: &[Exhibit<dyn ImageStore>] = exhibits![BrokenImages, ImageFaul
     UpdatesIntoBeing => an_update_of_an_unknown_name_is_not_found []
     MatchesPartsOfNames => filters_choose_images []
     TakesBadFilters => bad_filters_are_refused []
+    FindsFormerTargets => images_are_found_by_their_targets []
     KeepsTheTimesOfCallers => the_store_sets_the_times []
     TakesAnyTarget => an_image_needs_a_target []
     SwapsWithoutComparing => a_replacement_asks_for_the_target [one_of_many_replacements_wins]

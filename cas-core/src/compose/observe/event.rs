@@ -108,6 +108,8 @@ operations! {
     Get => Images, "images.get";
     /// [`ImageStore::list`](crate::ImageStore::list).
     Images => Images, "images.list";
+    /// [`ImageStore::find`](crate::ImageStore::find).
+    Find => Images, "images.find";
     /// [`ImageStore::roots`](crate::ImageStore::roots).
     Roots => Images, "images.roots";
     /// [`ImageStore::create`](crate::ImageStore::create).

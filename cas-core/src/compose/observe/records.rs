@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use super::{Operation, Watch};
 use crate::capability::Capabilities;
 use crate::descriptor::Descriptor;
+use crate::digest::DigestPrefix;
 use crate::error::Result;
 use crate::image::{Image, ImageStore, Reference, Root};
 use crate::owner::Owner;
@@ -82,6 +83,11 @@ impl ImageStore for Watched<dyn ImageStore> {
     async fn list(&self, filters: &[&str]) -> Result<Vec<Image>> {
         let call = self.inner.list(filters);
         self.watch.call(Operation::Images, call).await
+    }
+
+    async fn find(&self, prefix: &DigestPrefix) -> Result<Vec<Image>> {
+        let call = self.inner.find(prefix);
+        self.watch.call(Operation::Find, call).await
     }
 
     async fn roots(&self) -> Result<Vec<Root>> {

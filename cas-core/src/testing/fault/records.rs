@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use super::Plan;
 use crate::capability::Capabilities;
 use crate::descriptor::Descriptor;
+use crate::digest::DigestPrefix;
 use crate::error::Result;
 use crate::image::{Image, ImageStore, Reference, Root};
 use crate::owner::Owner;
@@ -72,6 +73,10 @@ impl ImageStore for Faulty<dyn ImageStore> {
 
     async fn list(&self, filters: &[&str]) -> Result<Vec<Image>> {
         self.inner.list(filters).await
+    }
+
+    async fn find(&self, prefix: &DigestPrefix) -> Result<Vec<Image>> {
+        self.inner.find(prefix).await
     }
 
     async fn roots(&self) -> Result<Vec<Root>> {

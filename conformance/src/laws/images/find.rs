@@ -5,6 +5,66 @@ use cas_core::{ErrorKind, ImageStore};
 use super::Subject;
 use crate::material::{image, kind, target};
 
+/// Returns the names that are found by the beginning of the digest of `target(text)`.
+async fn found(images: &dyn ImageStore, text: &str) -> Vec<String> {
+    let prefix = target(text).digest.to_string();
+    let found = images
+        .find(&prefix[..19].parse().unwrap())
+        .await
+        .expect("find answers");
+    assert!(
+        found
+            .iter()
+            .all(|image| image.target.digest == target(text).digest)
+    );
+    found
+        .into_iter()
+        .map(|image| image.name.to_string())
+        .collect()
+}
+
+/// Creates, updates, swaps and deletes names.
+pub(super) async fn images_are_found_by_their_targets(subject: Subject) {
+    let images = subject.open().await;
+    assert_eq!(found(&*images, "one").await, [""; 0]);
+    for (name, text) in [
+        ("b:1", "one"),
+        ("a:1", "one"),
+        ("c:1", "two"),
+        ("d:1", "one"),
+    ] {
+        images.create(image(name, text)).await.unwrap();
+    }
+    assert_eq!(found(&*images, "one").await, ["a:1", "b:1", "d:1"]);
+    let whole = target("two").digest.hex();
+    let named = images.find(&whole.parse().unwrap()).await.unwrap();
+    assert_eq!(named, images.list(&["name==c:1"]).await.unwrap());
+    images
+        .update(image("a:1", "two"), &["target"])
+        .await
+        .unwrap();
+    let (one, swapped) = (target("one"), image("b:1", "three"));
+    images.compare_and_swap(&one, swapped).await.unwrap();
+    images
+        .update(image("c:1", "two"), &["labels"])
+        .await
+        .unwrap();
+    images
+        .delete(&image("d:1", "one").name, None)
+        .await
+        .unwrap();
+    assert_eq!(found(&*images, "one").await, [""; 0]);
+    assert_eq!(found(&*images, "two").await, ["a:1", "c:1"]);
+    assert_eq!(found(&*images, "three").await, ["b:1"]);
+    let seen = images.list(&["name==a:1", "name==b:1"]).await.unwrap();
+    images.delete_unchanged(&seen).await.unwrap();
+    images.create(image("a:1", "one")).await.unwrap();
+    assert_eq!(found(&*images, "one").await, ["a:1"]);
+    assert_eq!(found(&*images, "two").await, ["c:1"]);
+    let any = images.find(&"sha512:a".parse().unwrap()).await.unwrap();
+    assert_eq!(any, []);
+}
+
 async fn fill(images: &dyn ImageStore) {
     for (name, label) in [("web:2", "front"), ("db:1", "back"), ("web:1", "front")] {
         let mut given = image(name, name);

@@ -79,6 +79,9 @@ laws! { $
         bad_filters_are_refused:
             "A filter that is not understood would match everything, in deletions too"
             ["containerd filters"],
+        images_are_found_by_their_targets:
+            "A removal by digest would leave a name, or take one that has another target by now"
+            ["cas_core::ImageStore::find"],
     ]
     repeat() [
         an_image_can_be_put_again:
