@@ -1,28 +1,33 @@
-//! Finds and repairs cells that do not parse. While there is such a cell, the records of its table,
-//! or the blobs, cannot be listed.
+//! Finds and repairs cells that do not parse, or whose names have no key. While there is such a
+//! cell, the records of its table, or the blobs, cannot be listed.
 
 use std::future::ready;
 
 use cas_core::check::{Finding, Problem};
-use cas_core::{Digest, ErrorKind, Result};
+use cas_core::records::Expect;
+use cas_core::{Digest, ErrorKind, Result, limit};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::blob::{FOLDER, Pointer};
 use crate::cell::CONCURRENCY;
-use crate::object_name::unescape;
+use crate::error::foreign_object;
+use crate::object_name::{escape, unescape};
 use crate::runtime;
 use crate::store::{Remote, RemoteStore};
 
 const RECORDS: &str = "records/";
 /// The tables whose records the check of a store parses.
 const CHECKED: [&str; 3] = ["blobs/", "images/", "leases/"];
+/// The room of the notes with damaged records, and what begins their keys.
+const NOTES: &str = "damaged-records/objects/";
 /// Maximum number of names in one page of a list.
 const PAGE: usize = 1000;
 
 impl RemoteStore {
-    /// Finds the cells that do not parse. A repair deletes a damaged cell of a blob, so that the
-    /// blob is missing, and makes the bytes of any other damaged cell the value of a record. If the
-    /// check of the store parses the table of that record, it reports the record and sets it aside.
+    /// Finds the cells that do not parse, and those whose names have no key. A repair deletes such a
+    /// cell of a blob, so that the blob is missing, and makes the bytes of any other one the value of
+    /// a record. If the check of the store parses the table of that record, it reports the record
+    /// and sets it aside. A record under a name without a key is moved to a note.
     ///
     /// # Errors
     /// Errors of the service.
@@ -68,51 +73,84 @@ impl Remote {
     }
 
     async fn check_cell(&self, path: &str) -> Result<()> {
-        let cell = self.cells.load(path).await?;
-        match cell.filter(|_| path.starts_with(FOLDER)) {
-            Some(cell) => Pointer::parse(&cell.value, path).map(|_| ()),
+        let Some(cell) = self.cells.load(path).await? else {
+            return Ok(());
+        };
+        match path.strip_prefix(FOLDER) {
+            Some(name) if digest(name).is_none() => Err(foreign_object(path)),
+            Some(_) => Pointer::parse(&cell.value, path).map(|_| ()),
+            None if key(path).is_none() => Err(foreign_object(path)),
             None => Ok(()),
         }
     }
 
     async fn examine_record(&self, path: &str, repair: bool) -> Result<Option<Finding>> {
+        let name = path.strip_prefix(RECORDS).unwrap_or(path);
+        let Some(subject) = key(path) else {
+            if repair {
+                self.move_to_note(path).await?;
+            }
+            return Ok(Some(Finding {
+                problem: Problem::RecordDamaged,
+                subject: name.to_owned(),
+                detail: "the name of the object is not that of a record, so its table cannot be \
+                         listed; a repair moves its bytes to a note"
+                    .to_owned(),
+                repaired: repair,
+            }));
+        };
         if repair {
             self.cells.wrap(path).await?;
         }
-        let name = path.strip_prefix(RECORDS).unwrap_or(path);
         let is_checked = CHECKED.iter().any(|table| name.starts_with(table));
         let detail = "the object of the record is damaged, so the records of its table cannot be \
                       listed; a repair makes the bytes of the object the value of the record";
         let finding = Finding {
             problem: Problem::RecordDamaged,
-            subject: subject(name),
+            subject,
             detail: detail.to_owned(),
             repaired: repair,
         };
         Ok(Some(finding).filter(|_| !(repair && is_checked)))
     }
 
+    /// Makes the bytes of an object the value of a note, and deletes the object.
+    async fn move_to_note(&self, path: &str) -> Result<()> {
+        let prefix = self.cells.prefix();
+        if let Some(object) = prefix.get(path).await? {
+            let kept = object.body.slice(..object.body.len().min(limit::NOTE));
+            // The name of the object may be too long for a part of another.
+            let hash = Digest::sha256(path.as_bytes()).hex();
+            let note = format!("{RECORDS}notes/{}", escape(&format!("{NOTES}{hash}")));
+            self.cells.swap(&note, &Expect::Any, Some(kept)).await?;
+        }
+        prefix.delete(path).await
+    }
+
     async fn examine_blob(&self, path: &str, repair: bool) -> Result<Finding> {
         if repair {
             self.cells.prefix().delete(path).await?;
         }
-        let name = path.strip_prefix(FOLDER).unwrap_or(path).replace('/', ":");
-        let digest: Result<Digest> = name.parse();
+        let name = path.strip_prefix(FOLDER).unwrap_or(path);
         let detail = "the object that lists the parts of the blob is damaged; a repair removes \
                       the object, and the blob is then missing";
         Ok(Finding {
             problem: Problem::BlobDamaged,
-            subject: digest.map_or(name, |digest| digest.to_string()),
+            subject: digest(name).map_or_else(|| name.to_owned(), |digest| digest.to_string()),
             detail: detail.to_owned(),
             repaired: repair,
         })
     }
 }
 
-/// Returns the table and the key of a record, or the name of its object if it has no key.
-fn subject(name: &str) -> String {
-    let key = name
-        .split_once('/')
-        .and_then(|(table, key)| Some((table, unescape(key)?)));
-    key.map_or_else(|| name.to_owned(), |(table, key)| format!("{table}/{key}"))
+/// Returns the table and the key of a record, or `None` if its object has a name without a key.
+fn key(path: &str) -> Option<String> {
+    let (table, name) = path.strip_prefix(RECORDS)?.split_once('/')?;
+    Some(format!("{table}/{}", unescape(name)?))
+}
+
+/// Returns the digest of a blob, or `None` if its object has another name.
+fn digest(name: &str) -> Option<Digest> {
+    let (algorithm, hex) = name.split_once('/')?;
+    format!("{algorithm}:{hex}").parse().ok()
 }

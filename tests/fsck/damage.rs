@@ -9,6 +9,8 @@ use cas::content::{Expected, Writer};
 use cas::records::{Batch, Expect, Table};
 use cas::{ContentExt, Digest, Store};
 
+#[cfg(feature = "remote")]
+use crate::common::fails;
 use crate::common::{ENGINES, can, cas, ok};
 use crate::scene::{Scene, has, overwrite};
 
@@ -44,6 +46,29 @@ fn a_truncated_or_lengthened_blob_is_fetched_again() {
             overwrite(&file, wrong);
             scene.heals("blob-damaged", digest.hex());
         }
+    }
+}
+
+/// A program copied objects to names that the store does not give.
+#[cfg(feature = "remote")]
+#[test]
+fn objects_under_names_without_a_key_are_moved_away() {
+    let scene = Scene::new("dir");
+    let store = scene.root.join("store");
+    let first = |folder: &str| crate::scene::files(&store.join(folder)).remove(0);
+    for (folder, verb, problem) in [
+        ("records/images", "images", "record-damaged"),
+        ("blobs/sha256", "blob", "blob-damaged"),
+    ] {
+        let object = first(folder);
+        let other = object.with_file_name("other!");
+        fs::copy(&object, &other).unwrap();
+        let mut list = cas(&scene.root);
+        list.arg(verb).args((verb == "blob").then_some("ls"));
+        fails(&mut list, 4);
+        scene.heals(problem, "other!");
+        assert!(!other.exists());
+        ok(&mut list);
     }
 }
 
