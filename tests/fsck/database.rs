@@ -68,6 +68,10 @@ fn unreadable_rows_of_blobs_are_fetched_again() {
             has(&repaired, "blob-missing", digest.hex()),
             "{repaired:#?}"
         );
+        // The copy also leads from the digest to the name.
+        let prefix = &scene.manifest_digest.hex()[..12];
+        let shown = ok(cas(&scene.root).args(["inspect", prefix]));
+        assert!(shown.contains("app:1"), "{shown}");
         assert_eq!(aside(&scene).len(), 1);
         assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()), "on {store}");
         scene.works();
@@ -111,5 +115,30 @@ fn what_a_killed_repair_leaves_is_removed() {
         fs::write(&left, "a part of the copy").unwrap();
         scene.works();
         assert!(!left.exists(), "on {store}");
+    }
+}
+
+/// The size is in the entry of the blob. RocksDB finds that the checksum of the block is wrong.
+#[test]
+fn a_document_that_is_truncated_is_fetched_again() {
+    for store in DATABASES {
+        let scene = Scene::new(store);
+        let size = scene.bytes(&scene.manifest_digest).len() as u64;
+        let mut entries = 0;
+        for file in files(&scene.root.join("store")) {
+            let mut data = fs::read(&file).unwrap();
+            for at in 0..data.len().saturating_sub(8) {
+                if data[at..].starts_with(&size.to_le_bytes()) {
+                    data[at..][..8].copy_from_slice(&(size / 2).to_le_bytes());
+                    entries += 1;
+                }
+            }
+            overwrite(&file, &data);
+        }
+        assert!(entries > 0, "{store} has the entry nowhere");
+        match *store {
+            "redb" => scene.heals("blob-damaged", scene.manifest_digest.hex()),
+            _ => scene.heals("database-damaged", ""),
+        }
     }
 }

@@ -1,14 +1,21 @@
 //! Ingests that no job has open.
 
+use std::time::SystemTime;
+
 use super::{Checker, Problem};
-use crate::content::discard_unless_open;
+use crate::content::{IngestStatus, discard_unless_open};
 use crate::error::{ErrorKind, Result};
+use crate::records::UNLEASED_TTL;
 
 impl Checker<'_> {
     /// Reports the ingests that no writer has open. A repair discards them.
     pub(super) async fn check_ingests(&mut self) -> Result<()> {
         let content = &*self.store.content;
+        let now = SystemTime::now();
         for ingest in content.ingests().await? {
+            if self.options.repair.is_none() && is_of_failed_job(&ingest, now) {
+                continue;
+            }
             let is_open = match content.begin(&ingest.key).await {
                 Err(error) if error.kind() == ErrorKind::Busy => true,
                 // In a store that cannot be written, no ingest can be opened.
@@ -38,5 +45,38 @@ impl Checker<'_> {
             self.add(Problem::IngestLeft, &ingest.key, detail, repaired);
         }
         Ok(())
+    }
+}
+
+/// Returns whether an ingest has no bytes and is so new that a collection keeps it. A job that
+/// fails before it receives a byte leaves such an ingest, and nothing is damaged by it.
+fn is_of_failed_job(ingest: &IngestStatus, now: SystemTime) -> bool {
+    let age = now.duration_since(ingest.updated_at).unwrap_or_default();
+    ingest.offset == 0 && age < UNLEASED_TTL
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn only_new_ingests_without_bytes_are_of_failed_jobs() {
+        let now = SystemTime::now();
+        let second = Duration::from_secs(1);
+        for (offset, updated_at, expected) in [
+            (0, now, true),
+            (0, now + second, true),
+            (0, now - UNLEASED_TTL + second, true),
+            (0, now - UNLEASED_TTL, false),
+            (1, now, false),
+        ] {
+            let ingest = IngestStatus {
+                key: "k".to_owned(),
+                offset,
+                updated_at,
+            };
+            assert_eq!(is_of_failed_job(&ingest, now), expected, "{ingest:?}");
+        }
     }
 }
