@@ -1,5 +1,6 @@
 //! `cas fsck`: checking and repairing a root.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -49,6 +50,9 @@ pub(crate) struct Fsck {
     /// Use http instead of https for registries
     #[arg(long, requires = "repair")]
     plain_http: bool,
+    /// Look for the login in this file first, as podman does [default: $REGISTRY_AUTH_FILE]
+    #[arg(long, value_name = "FILE", requires = "repair")]
+    authfile: Option<PathBuf>,
 }
 
 impl Fsck {
@@ -64,6 +68,7 @@ impl Fsck {
         options.repair = self.repair;
         options.from = self.from;
         options.plain_http = self.plain_http;
+        options.auth_file = self.authfile;
         options.progress = Arc::clone(&context.progress);
         let report = Cas::fsck(context.root()?, options).await?;
         print(context, &report)?;

@@ -12,7 +12,7 @@ use super::sample::Sample;
 use crate::common::ok;
 
 /// Flips a bit of a blob in the store of files.
-fn flip(root: &Path, digest: &cas::Digest) {
+pub(super) fn flip(root: &Path, digest: &cas::Digest) {
     let file = root.join("store/blobs/sha256").join(digest.hex());
     let mut bytes = fs::read(&file).unwrap();
     let middle = bytes.len() / 2;

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::cas;
 use super::fake::{Answer, Fake, Request};
+use super::heals::flip;
 use super::helpers::{self, helper};
 use super::login::AUTH;
 use super::sample::Sample;
@@ -228,6 +229,19 @@ fn another_file_is_written_and_read_if_it_is_named() {
         tool("empty").args(["pull", "--authfile", "/nowhere", &registry.image()]),
         3,
     );
+    // A repair reads the file, too.
+    let repair = |more: &[&str]| {
+        let mut repair = tool("root");
+        repair.args(["fsck", "--read-data", "--repair"]).args(more);
+        repair
+    };
+    let image = registry.image();
+    for from in [&[][..], &["--from", &image]] {
+        flip(&home.join("root"), &Sample::new(&[1000]).layers[0].digest);
+        fails(&mut repair(&["--from", &image]), 4);
+        ok(repair(from).args(["--authfile", named]));
+        ok(tool("root").args(["fsck", "--read-data"]));
+    }
     let mut pull = tool("variable");
     ok(pull
         .env("REGISTRY_AUTH_FILE", named)

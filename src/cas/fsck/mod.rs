@@ -1,6 +1,6 @@
 //! Checking and repairing a root.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -43,6 +43,8 @@ pub struct FsckOptions {
     pub from: Option<String>,
     /// Whether registries are contacted over http instead of https.
     pub plain_http: bool,
+    /// The file of logins that is read first, as for a pull.
+    pub auth_file: Option<PathBuf>,
     /// Receives the progress. By default nothing does.
     pub progress: Arc<dyn Progress>,
 }
@@ -57,6 +59,7 @@ impl Default for FsckOptions {
             repair: false,
             from: None,
             plain_http: false,
+            auth_file: None,
             progress: Arc::new(Silent),
         }
     }
@@ -90,6 +93,7 @@ impl Cas {
             repair,
             from,
             plain_http,
+            auth_file,
             progress,
         } = options;
         let cas = match Cas::open_with(path, open).await {
@@ -102,7 +106,7 @@ impl Cas {
             }
             opened => opened?,
         };
-        let sources = RepairSources::open(&cas, from.as_deref(), plain_http).await?;
+        let sources = RepairSources::open(&cas, from.as_deref(), plain_http, auth_file).await?;
         let rebuilder = LayerRebuilder::new(&cas, &progress);
         let check = CheckOptions {
             read_data,

@@ -1,6 +1,6 @@
 //! Where a repair gets blobs from.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -34,6 +34,11 @@ pub(super) struct RepairSources<'a> {
         allow(dead_code, reason = "connects to registries")
     )]
     plain_http: bool,
+    #[cfg_attr(
+        not(feature = "registry"),
+        allow(dead_code, reason = "connects to registries")
+    )]
+    auth_file: Option<PathBuf>,
     /// The clients of registries so far.
     #[cfg(feature = "registry")]
     clients: std::sync::Mutex<Vec<cas_distribution::Mirrors>>,
@@ -44,11 +49,17 @@ impl<'a> RepairSources<'a> {
     ///
     /// # Errors
     /// Errors of the place.
-    pub(super) async fn open(cas: &'a Cas, from: Option<&str>, plain_http: bool) -> Result<Self> {
+    pub(super) async fn open(
+        cas: &'a Cas,
+        from: Option<&str>,
+        plain_http: bool,
+        auth_file: Option<PathBuf>,
+    ) -> Result<Self> {
         let mut sources = RepairSources {
             cas,
             chosen: None,
             plain_http,
+            auth_file,
             #[cfg(feature = "registry")]
             clients: std::sync::Mutex::default(),
         };
@@ -75,6 +86,7 @@ impl<'a> RepairSources<'a> {
         };
         let options = cas_distribution::Options {
             plain_http: self.plain_http,
+            auth_file: self.auth_file.clone(),
             timeouts: cas_distribution::Timeouts::default().with_repeat(repeat),
             ..Default::default()
         };
