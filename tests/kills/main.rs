@@ -11,11 +11,15 @@
     reason = "a test may fail anywhere"
 )]
 
+#[cfg(feature = "aci")]
+mod aci;
 #[path = "../common/mod.rs"]
 mod common;
 mod damage;
-#[cfg(feature = "registry")]
+#[cfg(all(feature = "aci", feature = "registry"))]
 #[allow(dead_code, reason = "the tests of registries use all of it")]
+#[path = "../registry/fake.rs"]
+mod fake;
 mod inventory;
 mod material;
 mod place;
@@ -44,6 +48,19 @@ macro_rules! stores {
             }
         )*
     };
+}
+
+/// A few kills of verbs that need neither mounts nor a registry.
+#[cfg(feature = "aci")]
+#[test]
+fn verbs_of_acis_that_are_killed_leave_nothing() {
+    for store in [
+        "fs",
+        #[cfg(feature = "redb")]
+        "redb",
+    ] {
+        run::kill_few(store, "native", aci::VERBS);
+    }
 }
 
 stores! {

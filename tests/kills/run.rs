@@ -17,6 +17,9 @@ const CHECKED: u64 = 3;
 const SHOWN: usize = 12;
 /// The number of kills of each verb if `CAS_KILLS` is not set.
 const KILLS: u64 = 300;
+/// The number of kills of each verb in the check.
+#[cfg(feature = "aci")]
+const FEW: u64 = 2;
 
 /// A place, and what exists there if nothing was ever killed.
 struct World {
@@ -101,17 +104,27 @@ pub(crate) fn kill_all(store: &str, snapshotter: &str) {
     if !crate::common::can(&["mount", "runc"]) {
         return;
     }
+    let kills = std::env::var("CAS_KILLS").map_or(KILLS, |number| number.parse().unwrap());
+    kill_each(store, snapshotter, &chosen(), kills);
+}
+
+/// Kills each of `verbs` a few times.
+#[cfg(feature = "aci")]
+pub(crate) fn kill_few(store: &str, snapshotter: &str, verbs: &'static [Verb]) {
+    let verbs: Vec<&Verb> = verbs.iter().collect();
+    kill_each(store, snapshotter, &verbs, FEW);
+}
+
+fn kill_each(store: &str, snapshotter: &str, verbs: &[&Verb], kills: u64) {
     let what = format!("{store} on {snapshotter}");
     let mut random = Random::from_environment(&what);
-    let kills = std::env::var("CAS_KILLS").map_or(KILLS, |number| number.parse().unwrap());
-    let verbs = chosen();
-    let mut world = World::new(store, snapshotter, &verbs);
+    let mut world = World::new(store, snapshotter, verbs);
     let mut failed = Vec::new();
-    for verb in &verbs {
+    for verb in verbs {
         let left = world.kill_verb(verb, kills, &mut random);
         if !left.is_empty() {
             failed.push(format!("{what}, {}: {left:#?}", verb.name));
-            world = World::new(store, snapshotter, &verbs);
+            world = World::new(store, snapshotter, verbs);
         }
     }
     assert!(failed.is_empty(), "{}", failed.join("\n"));
@@ -120,6 +133,8 @@ pub(crate) fn kill_all(store: &str, snapshotter: &str) {
 /// Returns the verbs that the environment chooses and this machine can run.
 fn chosen() -> Vec<&'static Verb> {
     let mut verbs: Vec<&Verb> = verbs::VERBS.iter().collect();
+    #[cfg(feature = "aci")]
+    verbs.extend(crate::aci::VERBS);
     #[cfg(feature = "registry")]
     if crate::common::can(&[crate::common::docker::PROGRAM]) {
         verbs.extend(verbs::REMOTE);
