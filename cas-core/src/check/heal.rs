@@ -69,7 +69,7 @@ impl Checker<'_> {
         let mut last = Error::not_found("no source has it; pull or import the image again");
         for source in sources {
             match fetch(self.store, guard, &*source, &blob.descriptor, &options).await {
-                Ok(()) => {
+                Ok(_) => {
                     self.store.content.flush().await?;
                     return Ok(Some(Ok(())));
                 }

@@ -8,6 +8,7 @@ use futures_util::StreamExt;
 use super::layer_feed::{LayerFeed, LayerSender};
 use super::options::PullOptions;
 use super::pull_limits::PullLimits;
+use super::quota::ImageQuota;
 use super::remote::Fetcher;
 use super::remote_blob::RemoteBlob;
 use super::source::{BlobSource, StoredBlob};
@@ -22,8 +23,16 @@ use crate::progress::Progress;
 use crate::store::Store;
 use crate::{limit, pool};
 
+/// Content that is in the store.
+pub struct Fetched {
+    /// Reads its bytes.
+    pub reader: Arc<dyn BlobReader>,
+    /// Whether the store had it before, so that nothing was fetched.
+    pub was_stored: bool,
+}
+
 /// Fetches the content of `descriptor` into the store if it is missing, and pins it under the lease
-/// of `guard`. It is durable after the next flush.
+/// of `guard`. It is durable after the next flush. Returns the stored content.
 ///
 /// What an earlier attempt left is kept, and only the rest is fetched. A layer is fed to the
 /// unpacker of `options` if the unpacker wants it.
@@ -38,17 +47,25 @@ pub async fn fetch(
     fetcher: &dyn Fetcher,
     descriptor: &Descriptor,
     options: &PullOptions<'_>,
-) -> Result<()> {
+) -> Result<Fetched> {
     let fetch = Fetch {
         store,
         guard,
         fetcher,
         limits: &options.limits,
+        requests: &options.limits.requests().for_image(),
         progress: &*options.progress,
     };
     let unpacker = options.unpacker;
     let unpacker = unpacker.filter(|unpacker| unpacker.wants(descriptor).is_fed());
-    fetch.store(descriptor, unpacker).await
+    let was_stored = fetch.store(descriptor, unpacker).await?;
+    let reader = store.content.open(&descriptor.digest).await?;
+    let reader = reader.ok_or_else(|| {
+        Error::unavailable("the blob was removed while it was fetched; repeat the command")
+            .operation("fetch")
+            .subject(descriptor.digest)
+    })?;
+    Ok(Fetched { reader, was_stored })
 }
 
 /// What the fetches of one pull have in common.
@@ -58,11 +75,13 @@ pub(super) struct Fetch<'a> {
     pub(super) guard: &'a LeaseGuard,
     pub(super) fetcher: &'a dyn Fetcher,
     pub(super) limits: &'a PullLimits,
+    pub(super) requests: &'a ImageQuota,
     pub(super) progress: &'a dyn Progress,
 }
 
 impl Fetch<'_> {
-    /// Pins a blob and stores it if it is missing. Feeds it to `unpacker` meanwhile.
+    /// Pins a blob and stores it if it is missing. Feeds it to `unpacker` meanwhile. Returns
+    /// whether the store had it.
     ///
     /// # Errors
     /// As [`fetch`].
@@ -70,7 +89,7 @@ impl Fetch<'_> {
         &self,
         descriptor: &Descriptor,
         unpacker: Option<&dyn Unpacker>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let outcome = self.pin_or_store(descriptor, unpacker).await;
         outcome.during("fetch", descriptor.digest)
     }
@@ -79,12 +98,11 @@ impl Fetch<'_> {
         &self,
         descriptor: &Descriptor,
         unpacker: Option<&dyn Unpacker>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let blob = BlobRef::of(descriptor, Vec::new());
         if self.guard.pin_intact(blob).await? {
-            return Ok(());
+            return Ok(true);
         }
-        let _permit = self.limits.permit().await?;
         let feed = || unpacker?.receive(descriptor);
         let write = BlobWrite {
             store: self.store,
@@ -96,8 +114,8 @@ impl Fetch<'_> {
             feed: Some(&feed),
             progress: self.progress,
         };
-        let mut source = RemoteBlob::new(self.fetcher, descriptor, self.limits);
-        store_blob(&write, &mut source).await.map(|_| ())
+        let mut source = self.remote_blob(descriptor);
+        store_blob(&write, &mut source).await.map(|_| false)
     }
 
     /// Verifies a layer and feeds it to `unpacker`, but does not store it. Its bytes come from the
@@ -107,18 +125,23 @@ impl Fetch<'_> {
     /// `Corrupt` if the bytes are not those of `layer`; errors of the remote, the store and the
     /// unpacker.
     pub(super) async fn feed(&self, layer: &Descriptor, unpacker: &dyn Unpacker) -> Result<()> {
-        let outcome = match self.open_intact(layer).await? {
+        let outcome = self.feed_admitted(layer, unpacker).await;
+        outcome.during("fetch", layer.digest)
+    }
+
+    async fn feed_admitted(&self, layer: &Descriptor, unpacker: &dyn Unpacker) -> Result<()> {
+        // A request that waits for the unpacker would keep others waiting.
+        unpacker.admit(layer).await?;
+        match self.open_intact(layer).await? {
             Some(reader) => {
                 let mut source = StoredBlob::new(reader);
                 self.feed_from(&mut source, layer, unpacker).await
             }
             None => {
-                let _permit = self.limits.permit().await?;
-                let mut source = RemoteBlob::new(self.fetcher, layer, self.limits);
+                let mut source = self.remote_blob(layer);
                 self.feed_from(&mut source, layer, unpacker).await
             }
-        };
-        outcome.during("fetch", layer.digest)
+        }
     }
 
     /// Opens the stored copy of a layer. Returns `None` if there is none or it is damaged. An
@@ -134,6 +157,10 @@ impl Fetch<'_> {
             true => self.store.content.open(&layer.digest).await,
             false => Ok(None),
         }
+    }
+
+    fn remote_blob<'a>(&'a self, descriptor: &'a Descriptor) -> RemoteBlob<'a> {
+        RemoteBlob::new(self.fetcher, descriptor, self.limits, self.requests)
     }
 
     async fn feed_from(
@@ -184,7 +211,7 @@ impl Fetch<'_> {
     /// # Errors
     /// As [`fetch`]; `OutOfRange` for more than [`limit::DOCUMENT_READ`] bytes.
     pub(super) async fn document(&self, descriptor: &Descriptor) -> Result<Bytes> {
-        let _permit = self.limits.permit().await?;
+        let _lease = self.requests.acquire().await?;
         let data = self.read(descriptor).await;
         data.during("fetch", descriptor.digest)
     }

@@ -83,6 +83,7 @@ async fn pull_content(
         guard,
         fetcher,
         limits: &options.limits,
+        requests: &options.limits.requests().for_image(),
         progress: &*options.progress,
     };
     let pull = Pull {
@@ -95,13 +96,16 @@ async fn pull_content(
         wants: Wants::new(store),
         documents: Documents::default(),
     };
-    let limiter = Semaphore::new(options.limits.per_image());
+    let limiter = Semaphore::new(options.limits.blobs());
     let fetched = dispatch(&pull, Some(&limiter), std::slice::from_ref(&root)).await;
     fetched.map_err(|error| error.within(name))?;
     if let Some(platform) = &wanted {
         pull.check_found(platform).during("pull", name)?;
     }
     if let Some(unpacker) = options.unpacker {
+        for layer in unpacker.needs() {
+            pull.fetch.store(&layer, None).await?;
+        }
         unpacker.finish().await?;
     }
     store.content.flush().await?;
@@ -253,7 +257,7 @@ impl Pull<'_> {
             let data = dispatch::read(&*store.content, descriptor).await?;
             return guard.put(descriptor, data, Durability::Relaxed).await;
         }
-        self.fetch.store(descriptor, unpacker).await
+        self.fetch.store(descriptor, unpacker).await.map(|_| ())
     }
 
     /// Checks that an image without an index is for the required platform.

@@ -1,49 +1,50 @@
 //! Bounds on concurrent fetches.
 
-use std::sync::Arc;
+use super::quota::Quota;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
-
-use crate::error::{Error, Result};
-
-/// How many blobs, and how many ranges of one layer, are fetched concurrently.
+/// How many requests a pull makes concurrently, how many blobs it handles, and in which ranges it
+/// fetches large layers.
 ///
-/// Clones share the overall limit: give clones to pulls that run at the same time. A value out of
-/// bounds is replaced by the nearest bound.
+/// Clones share the overall limit on requests: give clones to pulls that run at the same time. A
+/// value out of bounds is replaced by the nearest bound.
 #[derive(Clone, Debug)]
 pub struct PullLimits {
-    overall: Arc<Semaphore>,
-    per_image: usize,
+    requests: Quota,
+    blobs: usize,
     per_layer: usize,
+    range: u64,
 }
 
 impl PullLimits {
-    /// Default maximum number of blobs that are fetched concurrently, by all pulls together and by
-    /// one pull.
+    /// Default maximum number of blobs that one pull handles concurrently.
     pub const DEFAULT_BLOBS: usize = 3;
-    /// Maximum number of blobs that may be fetched concurrently.
+    /// Maximum number of blobs that one pull may handle concurrently.
     pub const MAX_BLOBS: usize = 64;
     /// Maximum number of ranges of one layer that may be fetched concurrently.
     pub const MAX_RANGES: usize = 8;
-    /// Size of one range in bytes. A layer that is fetched in n concurrent ranges has at most n + 1
-    /// of them in memory.
+    /// Default size of one range in bytes. A layer that is fetched in n concurrent ranges has at
+    /// most n + 1 of them in memory.
     pub const RANGE: u64 = 8 << 20;
+    /// Smallest size of a range in bytes.
+    pub const MIN_RANGE: u64 = 64 << 10;
+    /// Largest size of a range in bytes.
+    pub const MAX_RANGE: u64 = 64 << 20;
 
-    /// Returns limits under which all pulls that share them fetch at most `overall` blobs
-    /// concurrently, from 1 to [`Self::MAX_BLOBS`]; by default [`Self::DEFAULT_BLOBS`].
-    pub fn new(overall: usize) -> Self {
+    /// Returns limits under which the requests for documents, blobs and ranges stay within a quota.
+    /// One pull handles up to [`Self::MAX_BLOBS`] blobs then.
+    pub fn of_requests(requests: Quota) -> Self {
         PullLimits {
-            overall: Arc::new(Semaphore::new(overall.clamp(1, Self::MAX_BLOBS))),
-            per_image: Self::DEFAULT_BLOBS,
-            per_layer: 1,
+            requests,
+            blobs: Self::MAX_BLOBS,
+            ..Self::default()
         }
     }
 
     /// Sets how many blobs one pull handles concurrently, from 1 to [`Self::MAX_BLOBS`]; by default
     /// [`Self::DEFAULT_BLOBS`].
     #[must_use]
-    pub fn with_per_image(mut self, blobs: usize) -> Self {
-        self.per_image = blobs.clamp(1, Self::MAX_BLOBS);
+    pub fn with_blobs(mut self, blobs: usize) -> Self {
+        self.blobs = blobs.clamp(1, Self::MAX_BLOBS);
         self
     }
 
@@ -55,9 +56,22 @@ impl PullLimits {
         self
     }
 
+    /// Sets the size of a range in bytes, from [`Self::MIN_RANGE`] to [`Self::MAX_RANGE`]; by
+    /// default [`Self::RANGE`].
+    #[must_use]
+    pub fn with_range(mut self, bytes: u64) -> Self {
+        self.range = bytes.clamp(Self::MIN_RANGE, Self::MAX_RANGE);
+        self
+    }
+
+    /// Returns how many requests are made concurrently, by one pull and by all that share this.
+    pub fn requests(&self) -> &Quota {
+        &self.requests
+    }
+
     /// Returns the maximum number of blobs that one pull handles concurrently.
-    pub fn per_image(&self) -> usize {
-        self.per_image
+    pub fn blobs(&self) -> usize {
+        self.blobs
     }
 
     /// Returns the maximum number of ranges of one layer that are fetched concurrently.
@@ -65,16 +79,20 @@ impl PullLimits {
         self.per_layer
     }
 
-    /// Waits until one more blob may be fetched. Returns the permit. A caller that waits here must
-    /// not hold anything that another fetch waits for.
-    pub(super) async fn permit(&self) -> Result<SemaphorePermit<'_>> {
-        let permit = self.overall.acquire().await;
-        permit.map_err(|closed| Error::internal("the limits were closed").source(closed))
+    /// Returns the size of a range in bytes.
+    pub fn range(&self) -> u64 {
+        self.range
     }
 }
 
 impl Default for PullLimits {
+    /// Handles three blobs at a time, each by one request.
     fn default() -> Self {
-        Self::new(Self::DEFAULT_BLOBS)
+        PullLimits {
+            requests: Quota::of_each_image(0),
+            blobs: Self::DEFAULT_BLOBS,
+            per_layer: 1,
+            range: Self::RANGE,
+        }
     }
 }

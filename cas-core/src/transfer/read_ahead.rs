@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 
 use super::pull_limits::PullLimits;
+use super::quota::{ImageQuota, QuotaLease};
 use super::remote::{Fetcher, Pieces};
 use crate::descriptor::Descriptor;
 use crate::error::{Error, Result};
@@ -25,8 +26,8 @@ pub(super) struct RangeReader<'a> {
     ahead: ReadAhead<'a>,
     /// What was not requested yet.
     rest: Range<u64>,
-    /// Maximum number of ranges in `ahead`.
-    at_once: usize,
+    limits: &'a PullLimits,
+    requests: &'a ImageQuota,
 }
 
 /// Ranges that were requested, in order: first those that have arrived.
@@ -37,37 +38,42 @@ struct ReadAhead<'a> {
 }
 
 impl<'a> RangeReader<'a> {
-    /// Requests the first ranges of `range`. Returns `None` if the remote does not serve ranges.
-    ///
-    /// # Errors
-    /// As [`Fetcher::fetch`].
-    pub(super) async fn open(
+    /// Returns a reader of the bytes `range`. Nothing was requested yet.
+    pub(super) fn new(
         fetcher: &'a dyn Fetcher,
         descriptor: &'a Descriptor,
         range: Range<u64>,
-        at_once: usize,
-    ) -> Result<Option<Self>> {
-        let mut reader = RangeReader {
+        limits: &'a PullLimits,
+        requests: &'a ImageQuota,
+    ) -> Self {
+        RangeReader {
             fetcher,
             descriptor,
             current: VecDeque::new(),
             ahead: ReadAhead::default(),
             rest: range,
-            at_once,
-        };
+            limits,
+            requests,
+        }
+    }
+
+    /// Requests the first ranges. Returns `None` if the remote does not serve ranges.
+    ///
+    /// # Errors
+    /// As [`Fetcher::fetch`].
+    pub(super) async fn begin(mut self) -> Result<Option<Self>> {
         // The answer to the first request shows whether the remote serves ranges.
-        let first = reader.take_range();
+        let first = self.take_range();
         let length = first.end - first.start;
-        let pieces = fetcher.fetch(descriptor, first).await?;
-        if !fetcher.serves_ranges() {
+        let lease = self.requests.acquire().await?;
+        let pieces = self.fetcher.fetch(self.descriptor, first).await?;
+        if !self.fetcher.serves_ranges() {
             return Ok(None);
         }
-        reader
-            .ahead
-            .running
-            .push_back(Box::pin(collect(pieces, length)));
-        reader.request_ahead();
-        Ok(Some(reader))
+        let collected = collect(pieces, length, lease);
+        self.ahead.running.push_back(Box::pin(collected));
+        self.request_ahead();
+        Ok(Some(self))
     }
 
     /// Returns the next bytes, or `None` at the end of what was requested. That is the end of the
@@ -99,7 +105,7 @@ impl<'a> RangeReader<'a> {
     }
 
     fn take_range(&mut self) -> Range<u64> {
-        let end = self.rest.end.min(self.rest.start + PullLimits::RANGE);
+        let end = self.rest.end.min(self.rest.start + self.limits.range());
         let range = self.rest.start..end;
         self.rest.start = end;
         range
@@ -108,11 +114,14 @@ impl<'a> RangeReader<'a> {
     fn request_ahead(&mut self) {
         // Each range that is not served costs a request for all that is before it.
         let serves = self.fetcher.serves_ranges();
-        while serves && self.ahead.len() < self.at_once && !self.rest.is_empty() {
+        while serves && self.ahead.len() < self.limits.per_layer() && !self.rest.is_empty() {
             let (fetcher, descriptor, range) = (self.fetcher, self.descriptor, self.take_range());
+            let requests = self.requests;
             self.ahead.running.push_back(Box::pin(async move {
                 let length = range.end - range.start;
-                collect(fetcher.fetch(descriptor, range).await?, length).await
+                let lease = requests.acquire().await?;
+                let pieces = fetcher.fetch(descriptor, range).await?;
+                collect(pieces, length, lease).await
             }));
         }
     }
@@ -142,8 +151,8 @@ impl ReadAhead<'_> {
     }
 }
 
-/// Reads a whole range into memory.
-async fn collect(mut pieces: Pieces, length: u64) -> Fetched {
+/// Reads a whole range into memory. The lease of its request ends then.
+async fn collect(mut pieces: Pieces, length: u64, _lease: QuotaLease) -> Fetched {
     let (mut range, mut read) = (VecDeque::new(), 0);
     while let Some(piece) = pieces.next().await.transpose()? {
         read += piece.len() as u64;

@@ -8,6 +8,7 @@ use futures_util::StreamExt;
 
 use super::layer_feed::{LayerSender, write_and_send};
 use super::pull_limits::PullLimits;
+use super::quota::{ImageQuota, QuotaLease};
 use super::read_ahead::RangeReader;
 use super::remote::{Fetcher, Pieces};
 use super::source::BlobSource;
@@ -19,15 +20,19 @@ use crate::error::Result;
 pub(super) struct RemoteBlob<'a> {
     fetcher: &'a dyn Fetcher,
     descriptor: &'a Descriptor,
-    /// Maximum number of ranges that are fetched concurrently.
-    ranges: usize,
+    limits: &'a PullLimits,
+    /// Every request takes a lease, and returns it when its bytes have arrived.
+    requests: &'a ImageQuota,
     incoming: Incoming<'a>,
 }
 
 enum Incoming<'a> {
     /// Nothing was requested, or nothing is left to request.
     None,
-    Stream(Pieces),
+    Stream {
+        pieces: Pieces,
+        _lease: QuotaLease,
+    },
     Ranges(Box<RangeReader<'a>>),
 }
 
@@ -35,22 +40,30 @@ impl<'a> RemoteBlob<'a> {
     pub(super) fn new(
         fetcher: &'a dyn Fetcher,
         descriptor: &'a Descriptor,
-        limits: &PullLimits,
+        limits: &'a PullLimits,
+        requests: &'a ImageQuota,
     ) -> Self {
         RemoteBlob {
             fetcher,
             descriptor,
-            ranges: limits.per_layer(),
+            limits,
+            requests,
             incoming: Incoming::None,
         }
     }
 
     async fn request(&mut self, offset: u64) -> Result<Incoming<'a>> {
-        let (fetcher, descriptor) = (self.fetcher, self.descriptor);
-        let range = offset..descriptor.size;
-        if self.ranges > 1 && range.end.saturating_sub(offset) > PullLimits::RANGE {
-            let opened = RangeReader::open(fetcher, descriptor, range.clone(), self.ranges);
-            if let Some(reader) = opened.await? {
+        let range = offset..self.descriptor.size;
+        let is_large = range.end.saturating_sub(offset) > self.limits.range();
+        if self.limits.per_layer() > 1 && is_large {
+            let reader = RangeReader::new(
+                self.fetcher,
+                self.descriptor,
+                range.clone(),
+                self.limits,
+                self.requests,
+            );
+            if let Some(reader) = reader.begin().await? {
                 return Ok(Incoming::Ranges(Box::new(reader)));
             }
         }
@@ -62,14 +75,20 @@ impl<'a> RemoteBlob<'a> {
         if range.is_empty() {
             return Ok(Incoming::None);
         }
+        let lease = self.requests.acquire().await?;
         let pieces = self.fetcher.fetch(self.descriptor, range).await?;
-        Ok(Incoming::Stream(pieces))
+        Ok(Incoming::Stream {
+            pieces,
+            _lease: lease,
+        })
     }
 }
 
 #[async_trait]
 impl BlobSource for RemoteBlob<'_> {
     async fn open(&mut self, offset: u64) -> Result<()> {
+        // An earlier request must not hold the lease that the next one waits for.
+        self.incoming = Incoming::None;
         self.incoming = self.request(offset).await?;
         Ok(())
     }
@@ -82,15 +101,14 @@ impl BlobSource for RemoteBlob<'_> {
             let rest = reader.rest();
             self.incoming = self.request_whole(rest).await?;
         }
-        let Incoming::Stream(pieces) = &mut self.incoming else {
-            return Ok(None);
-        };
-        loop {
+        while let Incoming::Stream { pieces, .. } = &mut self.incoming {
             match pieces.next().await.transpose()? {
                 Some(piece) if piece.is_empty() => {}
+                None => self.incoming = Incoming::None,
                 piece => return Ok(piece),
             }
         }
+        Ok(None)
     }
 
     async fn write_next(

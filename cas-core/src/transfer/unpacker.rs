@@ -36,9 +36,9 @@ impl Want {
 
 /// Unpacks an image while it is pulled. If a pull finds several images, only the first is unpacked.
 ///
-/// The calls come in this order: `begin`, then `wants` and `receive` for layers, then `finish`. If
-/// the pull fails at any point, `abandon` is the last call. Layers arrive in any order and
-/// concurrently.
+/// The calls come in this order: `begin`, then `wants`, `admit` and `receive` for layers, then
+/// `needs` and `finish`. If the pull fails at any point, `abandon` is the last call. Layers arrive
+/// in any order and concurrently.
 #[async_trait]
 pub trait Unpacker: Send + Sync {
     /// Announces an image, whose configuration is in the store.
@@ -53,11 +53,26 @@ pub trait Unpacker: Send + Sync {
     /// that an earlier pull stored and that was lost is stored again, whatever the answer.
     fn wants(&self, layer: &Descriptor) -> Want;
 
+    /// Waits until a layer that is fed and not stored may be unpacked. Its bytes are requested only
+    /// then. By default, it may be unpacked at once.
+    ///
+    /// # Errors
+    /// Errors of the unpacker.
+    async fn admit(&self, _layer: &Descriptor) -> Result<()> {
+        Ok(())
+    }
+
     /// Returns where to feed the bytes of a layer, or `None` if it is not to be fed after all.
     ///
     /// Only called for layers to be fed. A layer that is to be stored is not fed if the store has
     /// some or all of it already.
     fn receive(&self, layer: &Descriptor) -> Option<LayerFeed<'_>>;
+
+    /// Returns the layers that were fed only, but must be in the store after all to be unpacked.
+    /// They are stored before `finish`, and fetched again for that. By default, there are none.
+    fn needs(&self) -> Vec<Descriptor> {
+        Vec::new()
+    }
 
     /// Unpacks what was not fed, and commits. By then, all layers that were to be stored are in the
     /// store.

@@ -1,7 +1,7 @@
-//! Limits on the number of blobs that are fetched concurrently.
+//! Limits on the number of requests and of blobs that are fetched concurrently.
 
 use cas_core::platform::Platforms;
-use cas_core::transfer::{PullLimits, PullOptions};
+use cas_core::transfer::{PullLimits, PullOptions, Quota};
 use cas_core::{Descriptor, MediaType, Platform, Store};
 
 use super::fake::{FakeRemote, of, pulled};
@@ -22,21 +22,30 @@ fn limited(limits: &PullLimits) -> PullOptions<'static> {
 }
 
 #[tokio::test]
-async fn one_pull_fetches_as_many_blobs_as_the_lower_limit_says() {
-    for (overall, per_image, expected) in [(3, 3, 3), (2, 5, 2), (8, 4, 4), (0, 0, 1)] {
+async fn one_pull_makes_as_many_requests_as_the_lower_limit_says() {
+    for (overall, per_image, expected) in [(3, 3, 3), (2, 2, 2), (8, 4, 4), (5, 0, 5), (-1, 2, 2)] {
         let from = store();
         let remote = FakeRemote::new(&from, &made(&from).await);
-        let limits = PullLimits::new(overall).with_per_image(per_image);
+        let limits = PullLimits::of_requests(Quota::new(overall, per_image).unwrap());
         pulled(&store(), &remote, &limited(&limits)).await.unwrap();
         assert_eq!(remote.most_running(), expected, "{overall} {per_image}");
     }
 }
 
 #[tokio::test]
+async fn without_a_limit_on_requests_the_number_of_blobs_counts() {
+    let from = store();
+    let remote = FakeRemote::new(&from, &made(&from).await);
+    let limits = PullLimits::default().with_blobs(4);
+    pulled(&store(), &remote, &limited(&limits)).await.unwrap();
+    assert_eq!(remote.most_running(), 4);
+}
+
+#[tokio::test]
 async fn the_overall_limit_holds_for_pulls_that_share_it() {
     let from = store();
     let remote = FakeRemote::new(&from, &made(&from).await);
-    let shared = PullLimits::new(4);
+    let shared = PullLimits::of_requests(Quota::new(4, 3).unwrap());
     let (first, second) = (limited(&shared), limited(&shared));
     let stores = (store(), store());
     let pulls = (
@@ -46,4 +55,18 @@ async fn the_overall_limit_holds_for_pulls_that_share_it() {
     let (first, second) = tokio::join!(pulls.0, pulls.1);
     assert_eq!(first.unwrap(), second.unwrap());
     assert_eq!(remote.most_running(), 4);
+}
+
+/// Two pulls of one image into one store: one waits for the ingest of the other, which waits for a
+/// request.
+#[tokio::test]
+async fn pulls_of_one_image_do_not_wait_for_each_other_forever() {
+    let (from, to) = (store(), store());
+    let remote = FakeRemote::new(&from, &made(&from).await);
+    let shared = PullLimits::of_requests(Quota::new(1, 1).unwrap());
+    let (first, second) = (limited(&shared), limited(&shared));
+    let pulls = (pulled(&to, &remote, &first), pulled(&to, &remote, &second));
+    let (first, second) = tokio::join!(pulls.0, pulls.1);
+    assert_eq!(first.unwrap(), second.unwrap());
+    assert_eq!(remote.most_running(), 1);
 }

@@ -8,6 +8,7 @@ use cas_core::lease::LeaseGuard;
 use cas_core::platform::{Only, Platforms};
 use cas_core::records::{BlobRecord, Expect, Notes};
 use cas_core::testing::strict::StrictStore;
+use cas_core::transfer::fetch;
 use cas_core::{ContentExt, Descriptor, ErrorKind, MediaType, Platform, Store};
 
 use super::fake::{FakeRemote, of, pulled};
@@ -139,6 +140,23 @@ async fn records_that_claim_too_much_are_corrected_once() {
     claim_all().await;
     collect(&to, &[], &GcOptions::default()).await.unwrap();
     assert_eq!(pin().await, Err(ErrorKind::NotFound));
+}
+
+#[tokio::test]
+async fn content_is_fetched_into_the_store_and_read_from_there() {
+    let (from, to) = (store(), store());
+    let root = made(&from).await;
+    let layer = put(&from, MediaType::OCI_LAYER, b"a layer").await;
+    let remote = FakeRemote::new(&from, &root);
+    let guard = LeaseGuard::begin(&to, "test").await.unwrap();
+    for was_stored in [false, true] {
+        let options = of(Platforms::Host);
+        let fetched = fetch(&to, &guard, &remote, &layer, &options).await.unwrap();
+        assert_eq!(fetched.was_stored, was_stored);
+        assert_eq!(&*fetched.reader.read_at(0, 100).await.unwrap(), b"a layer");
+        assert_eq!(remote.fetches(), 1);
+    }
+    guard.finish().await.unwrap();
 }
 
 #[tokio::test]

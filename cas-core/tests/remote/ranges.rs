@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use cas_core::platform::Platforms;
-use cas_core::transfer::{Fetcher, PullLimits, PullOptions};
+use cas_core::transfer::{Fetcher, PullLimits, PullOptions, Quota};
 use cas_core::{Descriptor, ErrorKind, MediaType, Platform, Store};
 use futures_util::TryStreamExt;
 
@@ -25,7 +25,7 @@ async fn made(store: &Store) -> (Descriptor, Descriptor) {
 }
 
 fn in_ranges(ranges: usize) -> PullOptions<'static> {
-    of(Platforms::Host).with_limits(PullLimits::new(1).with_per_layer(ranges))
+    of(Platforms::Host).with_limits(PullLimits::default().with_blobs(1).with_per_layer(ranges))
 }
 
 /// Returns the ranges that begin at these positions and end where the next one begins.
@@ -63,6 +63,25 @@ async fn ranges_are_fetched_at_once_and_written_in_order() {
         pulled(&to, &remote, &in_ranges(at_once)).await.unwrap();
         assert_eq!(remote.ranges_of(&layer.digest), ranges(starts));
         assert_eq!(remote.most_running(), at_once.min(starts.len()));
+        assert!(to.present(&layer).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn ranges_count_as_requests_and_have_the_size_that_was_chosen() {
+    let from = store();
+    let (root, layer) = made(&from).await;
+    for (requests, expected) in [(1, 1), (2, 2), (0, 4)] {
+        let (to, remote) = (store(), FakeRemote::new(&from, &root));
+        let limits = PullLimits::of_requests(Quota::of_each_image(requests))
+            .with_blobs(1)
+            .with_per_layer(4)
+            .with_range(RANGE / 2);
+        let options = of(Platforms::Host).with_limits(limits);
+        pulled(&to, &remote, &options).await.unwrap();
+        let starts: Vec<u64> = (0..7).map(|at| at * RANGE / 2).collect();
+        assert_eq!(remote.ranges_of(&layer.digest), ranges(&starts));
+        assert_eq!(remote.most_running(), expected);
         assert!(to.present(&layer).await.unwrap());
     }
 }

@@ -10,7 +10,8 @@ use cas_core::image::check;
 use cas_core::platform::{All, Platforms};
 use cas_core::transfer::{LayerFeed, PushOptions, Unpacker, Want, layer_channel, push};
 use cas_core::{
-    ContentExt, Descriptor, Digest, ErrorKind, Manifest, MediaType, Platform, Result, Store, pool,
+    ContentExt, Descriptor, Digest, Error, ErrorKind, Manifest, MediaType, Platform, Result, Store,
+    pool,
 };
 
 use super::fake::{FakeRemote, of, pulled};
@@ -20,6 +21,10 @@ use crate::support::{config, index, manifest, parts, put, store};
 /// Gives the same answer for each layer, and keeps what it is fed.
 struct TestUnpacker {
     answer: Want,
+    /// The layer that it needs in the store after it was fed.
+    needed: Option<Descriptor>,
+    /// Whether it fails at the end of each layer.
+    fails: bool,
     asked: Mutex<Vec<Digest>>,
     /// The layers that were fed, and the errors of those that were not fed to their end.
     fed: Mutex<BTreeMap<Digest, std::result::Result<Vec<u8>, ErrorKind>>>,
@@ -31,6 +36,8 @@ impl TestUnpacker {
     fn new(answer: Want) -> Self {
         TestUnpacker {
             answer,
+            needed: None,
+            fails: false,
             asked: Mutex::default(),
             fed: Mutex::default(),
             calls: Mutex::default(),
@@ -72,9 +79,16 @@ impl Unpacker for TestUnpacker {
             let fed = read.as_ref().map(Clone::clone);
             let fed = fed.map_err(cas_core::Error::kind);
             self.fed.lock().unwrap().insert(digest, fed);
+            if self.fails {
+                return Err(Error::corrupt("this test wants a failure"));
+            }
             read.map(|_| ())
         });
         Some(LayerFeed { sender, unpacked })
+    }
+
+    fn needs(&self) -> Vec<Descriptor> {
+        self.needed.clone().into_iter().collect()
     }
 
     async fn finish(&self) -> Result<()> {
@@ -242,6 +256,35 @@ async fn a_stored_layer_that_is_damaged_is_fed_from_the_remote() {
             sorted(LAYERS.map(<[u8]>::to_vec).to_vec())
         );
     }
+}
+
+#[tokio::test]
+async fn an_error_of_the_unpacker_is_not_ignored() {
+    for answer in [Want::Feed, Want::StoreAndFeed] {
+        let (from, to) = (store(), store());
+        let root = made(&from).await;
+        let remote = FakeRemote::new(&from, &root);
+        let mut unpacker = TestUnpacker::new(answer);
+        unpacker.fails = true;
+        let error = pulled_by(&to, &remote, &unpacker).await.unwrap_err();
+        assert!(error.to_string().contains("wants a failure"), "{error}");
+        assert!(to.images.list(&[]).await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_layer_that_the_unpacker_needs_after_all_is_stored() {
+    let (from, to) = (store(), store());
+    let root = made(&from).await;
+    let layers = parts(&from, &root).await.split_off(1);
+    let remote = FakeRemote::new(&from, &root);
+    let mut unpacker = TestUnpacker::new(Want::Feed);
+    unpacker.needed = Some(layers[1].clone());
+    pulled_by(&to, &remote, &unpacker).await.unwrap();
+    assert_eq!(remote.ranges_of(&layers[1].digest).len(), 2);
+    assert_eq!(absent(&to, &root).await, [layers[0].digest]);
+    collect(&to, &[], &GcOptions::default()).await.unwrap();
+    assert_eq!(stored(&to, &layers).await, 1);
 }
 
 #[tokio::test]
