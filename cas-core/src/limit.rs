@@ -132,6 +132,11 @@ pub const GROUPS: usize = 1024;
 /// Maximum user or group id that a process may run as; runtimes accept no larger one.
 pub const ID: u32 = i32::MAX as u32;
 
+/// Maximum size of the record of an unpack job.
+pub const UNPACK_JOB: u64 = 4 << 20;
+/// Maximum size of the saved effects of one layer on the layers below it.
+pub const UNPACK_EFFECTS: u64 = 16 << 20;
+
 /// Maximum size of the manifest of an ACI.
 pub const ACI_MANIFEST: u64 = 1 << 20;
 /// Maximum number of dependencies, labels, annotations, mount points, ports or whitelisted paths

@@ -33,6 +33,7 @@ pub mod path;
 mod remove;
 mod resolve;
 mod rootless;
+mod saved_effects;
 mod seen;
 mod standalone;
 mod times;
@@ -123,6 +124,26 @@ impl Tree {
             private: false,
             rootless: None,
         })
+    }
+
+    /// Checks that the tree is empty, so that no file that someone else has put there becomes a
+    /// part of a layer.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if something is in it; errors of the file system.
+    pub fn check_empty(&self) -> Result<()> {
+        for child in os(rustix::fs::Dir::read_from(&self.root))? {
+            let child = os(child)?;
+            let name = child.file_name().to_bytes();
+            if !matches!(name, b"." | b"..") {
+                return Err(Error::precondition(format!(
+                    "expected an empty directory for the layer, found {:?} in it; find out which \
+                     program writes there, and repeat the command",
+                    name.escape_ascii().to_string()
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Applies all members of `reader`, and reads it to the end. Returns what was done.

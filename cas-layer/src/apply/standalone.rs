@@ -46,6 +46,18 @@ pub(super) struct Implied {
     pub(super) described: bool,
 }
 
+impl Implied {
+    /// Returns a directory whose layer was applied earlier, when its inode was still of use.
+    pub(super) fn saved(path: Vec<u8>, needed: bool, described: bool) -> Self {
+        Implied {
+            path,
+            inode: Inode::default(),
+            needed,
+            described,
+        }
+    }
+}
+
 /// Records the effects of a layer while it is applied.
 #[derive(Default)]
 pub(super) struct Recorder {

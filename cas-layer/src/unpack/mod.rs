@@ -14,6 +14,8 @@ mod cancel;
 mod chain_lock;
 mod directory;
 mod fold;
+pub mod jobs;
+mod kept_layer;
 mod new_directory;
 mod parallel;
 mod rebuild;

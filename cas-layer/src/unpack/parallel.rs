@@ -11,8 +11,8 @@ use std::sync::Arc;
 use cas_core::background::shield;
 use cas_core::error::{Context, ErrorKind};
 use cas_core::snapshot::{Commit, Mount, Usage};
-use cas_core::transfer::LayerReader;
-use cas_core::{Digest, Error, Labels, Result, pool, unique};
+use cas_core::transfer::{LayerReader, QuotaLease};
+use cas_core::{Digest, Error, Labels, Result, limit, pool, unique};
 use cas_host::{mount, overlay, syncfs};
 use futures_util::{StreamExt, stream};
 
@@ -25,10 +25,6 @@ use crate::apply::{DeferredEffects, Tree};
 use crate::codec::{self, Compression};
 use crate::flow::{self, LayerSource};
 use crate::tar::Reader;
-
-/// Maximum number of layers that are applied concurrently. Each needs three or four threads and a
-/// few MiB of buffers.
-const MAX_PARALLEL: usize = 3;
 
 /// Whether the progress of the bytes is reported here, or by the job that stores them.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -72,6 +68,12 @@ impl Unpacking<'_> {
             .find(|index| self.layers[*index].0.digest == *digest && self.begin_layer(*index))
     }
 
+    /// Returns whether a layer was not applied, or must be applied again on top of its parents.
+    pub(super) fn must_apply(&self, index: usize) -> bool {
+        self.standalone_layer(index)
+            .is_ok_and(|layer| !matches!(*layer.state(), State::Applied(Some(_))))
+    }
+
     /// Marks a layer as begun. Returns `false` if it is not waiting.
     fn begin_layer(&self, index: usize) -> bool {
         self.standalone_layer(index)
@@ -85,7 +87,12 @@ impl Unpacking<'_> {
     /// # Errors
     /// `Corrupt` if the layer does not match its diff ID or cannot be applied; errors of the file
     /// system.
-    pub(super) async fn apply_incoming(&self, index: usize, mut bytes: LayerReader) -> Result<()> {
+    pub(super) async fn apply_incoming(
+        &self,
+        index: usize,
+        mut bytes: LayerReader,
+        lease: QuotaLease,
+    ) -> Result<()> {
         let (descriptor, diff_id) = self.layers[index].clone();
         let source = move || {
             let compression = codec::detect(bytes.peek()?);
@@ -99,7 +106,7 @@ impl Unpacking<'_> {
             })
         };
         match self
-            .apply_standalone(index, source, Reports::WarningsOnly)
+            .apply_standalone(index, source, lease, Reports::WarningsOnly)
             .await
         {
             Err(error) if error.kind() == ErrorKind::Cancelled => {
@@ -113,8 +120,9 @@ impl Unpacking<'_> {
 
     /// Applies a layer that is in the store.
     async fn apply_stored(&self, index: usize) -> Result<()> {
+        let lease = self.quota.acquire().await?;
         let layer = StoredLayer::open(self.store, self.layers[index].clone()).await?;
-        self.apply_standalone(index, || Ok(layer.source()), Reports::Bytes)
+        self.apply_standalone(index, || Ok(layer.source()), lease, Reports::Bytes)
             .await
     }
 
@@ -122,30 +130,37 @@ impl Unpacking<'_> {
         &self,
         index: usize,
         source: impl FnOnce() -> Result<LayerSource<'static>> + Send + 'static,
+        lease: QuotaLease,
         reports: Reports,
     ) -> Result<()> {
         let standalone = self.standalone_layer(index)?;
         let (path, progress) = (standalone.tree.clone(), Arc::clone(self.progress));
-        let snapshot = Arc::clone(&standalone.snapshot);
+        let (snapshot, kept) = (Arc::clone(&standalone.snapshot), standalone.kept.clone());
         let waiter = Waiter::new();
         let watch = waiter.watch();
         let layer = &self.layers[index].0;
         let (item, size) = (layer.digest.to_string(), layer.size);
         let applied = pool::apart("cas-unpack", move || {
-            // The snapshot is not removed before this thread ends.
-            let _snapshot = snapshot;
+            // The snapshot is not removed, and no other layer begins, before this thread ends.
+            let _ended = (snapshot, lease);
             let shown = reports == Reports::Bytes;
             if shown {
                 progress.begin(&item, Some(size));
             }
+            let path = match &kept {
+                Some(kept) => kept.make_tree(&path)?,
+                None => path,
+            };
             let tree = Tree::open(&path)?;
+            tree.check_empty().during("unpack", path.display())?;
             let advance = |bytes| {
                 if shown {
                     progress.advance(&item, bytes);
                 }
             };
             let mut deferred = None;
-            flow::stream(vec![watch.layer(source()?)], &advance, |_, bytes| {
+            let layers = vec![watch.layer(source()?)];
+            let streamed = flow::stream(layers, &advance, |_, bytes| {
                 let (applied, effects) = tree.apply_standalone(&mut Reader::new(bytes))?;
                 // Otherwise the layer is applied again, and its warnings are reported then.
                 if effects.is_some() {
@@ -155,7 +170,12 @@ impl Unpacking<'_> {
                 }
                 deferred = effects;
                 Ok(())
-            })?;
+            });
+            let applied = streamed.map(|()| deferred);
+            if let Some(kept) = &kept {
+                kept.record(&applied)?;
+            }
+            let deferred = applied?;
             if shown {
                 progress.end(&item);
             }
@@ -175,7 +195,7 @@ impl Unpacking<'_> {
         waiting.sort_by_key(|index| Reverse(self.layers[*index].0.size));
         let this = &*self;
         let applied = stream::iter(waiting).map(|index| this.apply_stored(index));
-        first_cause(applied.buffer_unordered(MAX_PARALLEL).collect().await)?;
+        first_cause(applied.buffer_unordered(limit::LAYERS).collect().await)?;
         for index in 0..self.existing {
             self.verify_existing(index).await?;
         }
@@ -198,6 +218,10 @@ impl Unpacking<'_> {
                     "a layer that was not applied is committed; please report it",
                 ));
             };
+            if let Some(kept) = layer.kept.clone().filter(|_| effects.is_some()) {
+                let tree = layer.tree.clone();
+                pool::run(move || kept.give_to(&tree)).await?;
+            }
             if resolve(layer.tree.clone(), effects, &resolved, &committed_trees).await? {
                 resolved.push((index, layer.tree.clone()));
                 continue;

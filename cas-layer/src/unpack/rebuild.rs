@@ -50,9 +50,10 @@ impl Unpacking<'_> {
         self.unpack_on_parent(index, true).await
     }
 
-    /// Unpacks the layers of committed snapshots whose directories are missing, except layers that
-    /// are not in the store.
-    pub(super) async fn rebuild_missing(&self) -> Result<()> {
+    /// Unpacks the layers of committed snapshots whose directories are missing. Returns the indexes
+    /// of those that are not in the store.
+    pub(super) async fn rebuild_missing(&self) -> Result<Vec<usize>> {
+        let mut lost = Vec::new();
         for (index, chain_id) in self.chain.iter().enumerate() {
             let _lock = match self.is_missing(chain_id).await? {
                 true => self.lock(chain_id).await?,
@@ -67,6 +68,7 @@ impl Unpacking<'_> {
                     .await?
                     .is_none()
                 {
+                    lost.push(index);
                     continue;
                 }
                 let short = chain_id.short();
@@ -78,7 +80,7 @@ impl Unpacking<'_> {
                 self.unpack_on_parent(index, true).await?;
             }
         }
-        Ok(())
+        Ok(lost)
     }
 
     async fn is_missing(&self, chain_id: &Digest) -> Result<bool> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use cas_core::content::Durability;
 use cas_core::snapshot::{Commit, Mount};
+use cas_core::transfer::QuotaLease;
 use cas_core::{Result, pool};
 
 use super::StoredLayer;
@@ -36,6 +37,7 @@ impl Unpacking<'_> {
     /// Applies a layer on top of its committed parent, and commits it. If `is_rebuilt` is set, its
     /// snapshot is committed already, and gets the new files.
     pub(super) async fn unpack_on_parent(&self, index: usize, is_rebuilt: bool) -> Result<()> {
+        let lease = self.quota.acquire().await?;
         let layer = StoredLayer::open(self.store, self.layers[index].clone()).await?;
         let key = self.extract_key(index);
         self.pin_snapshots(std::slice::from_ref(&key)).await?;
@@ -44,7 +46,7 @@ impl Unpacking<'_> {
         let snapshotter = self.target.snapshotter;
         let (snapshot, mounts) =
             ActiveSnapshot::prepare(snapshotter, key, parent, self.labels()).await?;
-        let outcome = match self.apply(layer, &snapshot, mounts).await {
+        let outcome = match self.apply(layer, &snapshot, mounts, lease).await {
             Ok(()) if is_rebuilt => snapshot.replace(self.chain[index].to_string()).await,
             Ok(()) => self.commit(index, &snapshot, Commit::default()).await,
             Err(error) => Err(error),
@@ -60,14 +62,15 @@ impl Unpacking<'_> {
         layer: StoredLayer,
         snapshot: &Arc<ActiveSnapshot>,
         mounts: Vec<Mount>,
+        lease: QuotaLease,
     ) -> Result<()> {
         let (snapshot, progress) = (Arc::clone(snapshot), Arc::clone(self.progress));
         let waiter = Waiter::new();
         let watch = waiter.watch();
         let item = layer.descriptor.digest.to_string();
         pool::apart("cas-unpack", move || {
-            // The snapshot is not removed before this thread ends.
-            let _snapshot = snapshot;
+            // The snapshot is not removed, and no other layer begins, before this thread ends.
+            let _ended = (snapshot, lease);
             progress.begin(&item, Some(layer.descriptor.size));
             let tree = Tree::at(cas_host::mount::open(&mounts)?.as_fd())?;
             let advance = |bytes| progress.advance(&item, bytes);

@@ -6,13 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use cas_core::sync::lock;
 
 use super::active_snapshot::ActiveSnapshot;
+use super::kept_layer::KeptLayer;
 use crate::apply::DeferredEffects;
 
 /// A layer that is applied without its parents.
 pub(super) struct StandaloneLayer {
     pub(super) snapshot: Arc<ActiveSnapshot>,
-    /// The directory that it is applied to.
+    /// The directory of the snapshot. The layer is applied to it, unless it is kept.
     pub(super) tree: PathBuf,
+    /// Its place in the job of its image, if it is unpacked there first.
+    pub(super) kept: Option<KeptLayer>,
     state: Mutex<State>,
 }
 
@@ -29,7 +32,17 @@ impl StandaloneLayer {
         StandaloneLayer {
             snapshot,
             tree,
+            kept: None,
             state: Mutex::new(State::Waiting),
+        }
+    }
+
+    /// Sets the place in the job of its image. With effects, an earlier process has applied it
+    /// there.
+    pub(super) fn keep(&mut self, kept: KeptLayer, effects: Option<DeferredEffects>) {
+        self.kept = Some(kept);
+        if effects.is_some() {
+            *self.state() = State::Applied(effects);
         }
     }
 

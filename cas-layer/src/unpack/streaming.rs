@@ -1,14 +1,17 @@
 //! Unpacks an image while it arrives in the store.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use cas_core::progress::Progress;
-use cas_core::transfer::{LayerFeed, Unpacker, Want, layer_channel};
+use cas_core::sync::lock;
+use cas_core::transfer::{LayerFeed, Quota, QuotaLease, Unpacker, Want, layer_channel};
 use cas_core::{Descriptor, Digest, Error, Manifest, Result, Store};
 use tokio::sync::RwLock;
 
-use super::unpacking::{Target, Unpacking};
+use super::jobs::Jobs;
+use super::unpacking::{How, Target, Unpacking};
 
 /// Unpacks one image into snapshots while it arrives in the store, if the snapshotter can give a
 /// snapshot its parent at the commit. Otherwise the image is unpacked from the store when it is
@@ -17,7 +20,10 @@ pub struct StreamingUnpacker<'a> {
     store: &'a Store,
     target: Target<'a>,
     progress: &'a Arc<dyn Progress>,
+    how: How,
     state: RwLock<State<'a>>,
+    /// The leases of layers that may be unpacked, and are not yet.
+    admitted: Mutex<HashMap<Digest, QuotaLease>>,
 }
 
 enum State<'a> {
@@ -33,8 +39,28 @@ impl<'a> StreamingUnpacker<'a> {
             store,
             target,
             progress,
+            how: How::default(),
             state: RwLock::new(State::Waiting),
+            admitted: Mutex::default(),
         }
+    }
+
+    /// Sets how many layers are unpacked at the same time; by default three of each image. A layer
+    /// that arrives when no more may be unpacked is unpacked from the store later.
+    #[must_use]
+    pub fn with_quota(mut self, quota: Quota) -> Self {
+        self.how.quota = quota;
+        self
+    }
+
+    /// Sets whether layers are only unpacked and not stored; by default they are stored. Their
+    /// digests and diff IDs are verified in any case. Layers that have a snapshot are not fetched.
+    /// A layer that must be applied on top of its parents, or twice, is stored. If the snapshotter
+    /// unpacks from the store, all layers are stored, with a warning.
+    #[must_use]
+    pub fn with_discard(mut self, discards: bool) -> Self {
+        self.how.discards = discards;
+        self
     }
 
     /// Returns the chain ID of the unpacked image, or `None` if the image has no layers or was not
@@ -44,6 +70,15 @@ impl<'a> StreamingUnpacker<'a> {
             State::Ended(chain_id) => chain_id,
             _ => None,
         }
+    }
+
+    /// Sets the jobs in which layers are unpacked first. If the process is killed or the pull
+    /// fails, the next unpack of the image uses the layers that were unpacked. By default, nothing
+    /// is kept.
+    #[must_use]
+    pub fn with_jobs(mut self, jobs: Jobs) -> Self {
+        self.how.jobs = Some(jobs);
+        self
     }
 
     async fn end(&self, came: Result<()>) -> Result<()> {
@@ -64,14 +99,29 @@ impl Unpacker for StreamingUnpacker<'_> {
     async fn begin(&self, manifest: &Manifest) -> Result<()> {
         let mut state = self.state.write().await;
         if let State::Waiting = *state {
-            let begun = Unpacking::begin(self.store, self.target, manifest, self.progress);
+            let (store, target, progress) = (self.store, self.target, self.progress);
+            let begun = Unpacking::begin(store, target, manifest, progress, &self.how);
             *state = State::Running(Box::new(begun.await?));
         }
         Ok(())
     }
 
-    fn wants(&self, _: &Descriptor) -> Want {
-        Want::StoreAndFeed
+    fn wants(&self, layer: &Descriptor) -> Want {
+        // While another image begins, it holds the lock. The layer is then stored.
+        match self.state.try_read().as_deref() {
+            Ok(State::Running(unpacking)) => unpacking.want(&layer.digest),
+            _ => Want::StoreAndFeed,
+        }
+    }
+
+    async fn admit(&self, layer: &Descriptor) -> Result<()> {
+        let quota = match &*self.state.read().await {
+            State::Running(unpacking) => unpacking.quota.clone(),
+            _ => return Ok(()),
+        };
+        let lease = quota.acquire().await?;
+        lock(&self.admitted).insert(layer.digest, lease);
+        Ok(())
     }
 
     fn receive(&self, layer: &Descriptor) -> Option<LayerFeed<'_>> {
@@ -80,11 +130,16 @@ impl Unpacker for StreamingUnpacker<'_> {
         let State::Running(unpacking) = &*state else {
             return None;
         };
+        let admitted = lock(&self.admitted).remove(&layer.digest);
+        let lease = match admitted {
+            Some(lease) => lease,
+            None => unpacking.quota.try_acquire().ok()??,
+        };
         let index = unpacking.claim(&layer.digest)?;
         let (sender, bytes) = layer_channel();
         let unpacked = async move {
             match &*self.state.read().await {
-                State::Running(unpacking) => unpacking.apply_incoming(index, bytes).await,
+                State::Running(unpacking) => unpacking.apply_incoming(index, bytes, lease).await,
                 _ => Err(Error::internal(
                     "a layer arrived after its image was finished; please report it",
                 )),
@@ -94,6 +149,13 @@ impl Unpacker for StreamingUnpacker<'_> {
             sender,
             unpacked: Box::pin(unpacked),
         })
+    }
+
+    fn needs(&self) -> Vec<Descriptor> {
+        match self.state.try_read().as_deref() {
+            Ok(State::Running(unpacking)) => unpacking.needs(),
+            _ => Vec::new(),
+        }
     }
 
     async fn finish(&self) -> Result<()> {

@@ -6,19 +6,25 @@ use std::sync::Arc;
 
 use cas_core::error::ErrorKind;
 use cas_core::labels::LEASE;
-use cas_core::lease::{self, LeaseGuard};
+use cas_core::lease::{self, BlobRef, LeaseGuard};
 use cas_core::progress::Progress;
 use cas_core::snapshot::{Commit, SnapshotKind};
+use cas_core::transfer::{ImageQuota, Quota, Want};
 use cas_core::{Descriptor, Digest, Labels, Manifest, Result, Snapshotter, Store, pool, unique};
 
 use super::active_snapshot::ActiveSnapshot;
 use super::cancel::Waiter;
 use super::chain_lock::ChainLock;
+use super::jobs::Jobs;
+use super::kept_layer::{self, KeptLayer};
 use super::standalone::StandaloneLayer;
 use super::{
     StoredLayer, chain_ids_of, is_unverified, layers_with_diff_ids, parts, record_diff_id,
 };
 use crate::flow;
+
+/// How many layers of an image are unpacked at the same time by default.
+const AT_ONCE: i64 = 3;
 
 /// Where the snapshots of an image are made.
 #[derive(Clone, Copy)]
@@ -49,8 +55,31 @@ pub async fn to_snapshots(
     manifest: &Manifest,
     progress: &Arc<dyn Progress>,
 ) -> Result<Option<Digest>> {
-    let unpacking = Unpacking::begin(store, target, manifest, progress).await?;
+    let how = How::default();
+    let unpacking = Unpacking::begin(store, target, manifest, progress, &how).await?;
     unpacking.finish().await
+}
+
+/// How an image is unpacked.
+#[derive(Clone)]
+pub(super) struct How {
+    /// How many layers are unpacked at the same time. Each needs three or four threads and a few
+    /// MiB of buffers.
+    pub(super) quota: Quota,
+    /// Whether layers are not stored if their snapshots can be made without that.
+    pub(super) discards: bool,
+    /// Where layers are unpacked first, so that a later process can use them.
+    pub(super) jobs: Option<Jobs>,
+}
+
+impl Default for How {
+    fn default() -> Self {
+        How {
+            quota: Quota::of_each_image(AT_ONCE),
+            discards: false,
+            jobs: None,
+        }
+    }
 }
 
 /// An image that is being unpacked into snapshots.
@@ -60,6 +89,8 @@ pub(super) struct Unpacking<'a> {
     pub(super) progress: &'a Arc<dyn Progress>,
     guard: LeaseGuard,
     config: Descriptor,
+    /// The place of any layer in the job of the image, if there is a job.
+    kept: Option<KeptLayer>,
     /// All layers with their diff IDs, lowest first.
     pub(super) layers: Vec<(Descriptor, Digest)>,
     pub(super) chain: Vec<Digest>,
@@ -73,6 +104,10 @@ pub(super) struct Unpacking<'a> {
     /// reported to another process.
     pub(super) device: Option<Arc<File>>,
     lock: Option<ChainLock>,
+    pub(super) quota: ImageQuota,
+    discards: bool,
+    /// Committed snapshots that have lost their directories, and whose layers are not stored.
+    lost: Vec<usize>,
 }
 
 impl<'a> Unpacking<'a> {
@@ -87,9 +122,18 @@ impl<'a> Unpacking<'a> {
         target: Target<'a>,
         manifest: &Manifest,
         progress: &'a Arc<dyn Progress>,
+        how: &How,
     ) -> Result<Self> {
         let mut unpacking = Self::new(store, target, manifest, progress).await?;
-        match unpacking.prepare(manifest).await {
+        unpacking.quota = how.quota.for_image();
+        unpacking.discards = how.discards && unpacking.rebases();
+        if how.discards && !unpacking.discards {
+            let name = unpacking.name();
+            progress.warn(&format!(
+                "the snapshotter {name} unpacks layers from the store, so they are kept"
+            ));
+        }
+        match unpacking.prepare(manifest, how.jobs.as_ref()).await {
             Ok(()) => Ok(unpacking),
             Err(error) => unpacking.end(Err(error)).await,
         }
@@ -107,30 +151,42 @@ impl<'a> Unpacking<'a> {
             progress,
             guard: LeaseGuard::begin(store, "unpack").await?,
             config: manifest.config.clone(),
+            kept: None,
             layers: Vec::new(),
             chain: Vec::new(),
             existing: 0,
             standalone: Vec::new(),
             device: None,
             lock: None,
+            quota: How::default().quota.for_image(),
+            discards: false,
+            lost: Vec::new(),
         })
     }
 
     /// Pins the image and the snapshots of its layers.
     pub(super) async fn pin(&mut self, manifest: &Manifest) -> Result<()> {
-        self.guard.pin_all(&parts(manifest)).await?;
+        if self.discards {
+            let config = BlobRef::of(&manifest.config, Vec::new());
+            self.guard.pin_all(&[config]).await?;
+        } else {
+            self.guard.pin_all(&parts(manifest)).await?;
+        }
         self.layers = layers_with_diff_ids(self.store, manifest).await?;
         self.chain = chain_ids_of(&self.layers);
         let names: Vec<String> = self.chain.iter().map(ToString::to_string).collect();
         self.pin_snapshots(&names).await
     }
 
-    async fn prepare(&mut self, manifest: &Manifest) -> Result<()> {
+    async fn prepare(&mut self, manifest: &Manifest, jobs: Option<&Jobs>) -> Result<()> {
         self.pin(manifest).await?;
-        self.rebuild_missing().await?;
+        self.lost = self.rebuild_missing().await?;
         if self.rebases() {
             self.lock = self.lock_first_missing().await?;
             self.prepare_standalone().await?;
+            if let Some(jobs) = jobs {
+                self.keep_layers(jobs).await;
+            }
         }
         Ok(())
     }
@@ -173,6 +229,9 @@ impl<'a> Unpacking<'a> {
     }
 
     async fn complete(&mut self) -> Result<Option<Digest>> {
+        if self.discards && !self.lost.is_empty() {
+            self.rebuild_missing().await?;
+        }
         if self.rebases() {
             self.unpack_parallel().await?;
         } else {
@@ -183,6 +242,7 @@ impl<'a> Unpacking<'a> {
             let label = Labels::from([(reference, top.to_string())]);
             lease::set_labels(self.store, &self.config, &label).await?;
         }
+        self.end_job(KeptLayer::end_job).await;
         Ok(self.chain.last().copied())
     }
 
@@ -190,11 +250,80 @@ impl<'a> Unpacking<'a> {
     /// removed.
     pub(super) async fn end<T>(self, outcome: Result<T>) -> Result<T> {
         if outcome.is_err() {
+            self.end_job(KeptLayer::abandon_job).await;
             for layer in self.standalone.iter().flatten() {
                 self.remove_unfinished(&layer.snapshot).await;
             }
         }
         self.guard.finish_with(outcome).await
+    }
+
+    /// Has the missing layers unpacked in a job of the image, and takes those that an earlier
+    /// process has unpacked there. Without it, they are unpacked nevertheless, so a failure is a
+    /// warning.
+    async fn keep_layers(&mut self, jobs: &Jobs) {
+        let missing = self.layers[self.existing..].to_vec();
+        if missing.is_empty() {
+            return;
+        }
+        let (jobs, image) = (jobs.clone(), self.config.digest);
+        let kept = pool::run(move || kept_layer::keep_layers(&jobs, image, &missing)).await;
+        let kept = match kept {
+            Ok(kept) => kept,
+            Err(error) => {
+                self.progress.warn(&format!(
+                    "layers that are unpacked cannot be kept for a later attempt: {error}"
+                ));
+                return;
+            }
+        };
+        for (layer, (place, effects)) in self.standalone.iter_mut().flatten().zip(kept) {
+            self.kept.get_or_insert_with(|| place.clone());
+            layer.keep(place, effects);
+        }
+    }
+
+    /// Ends the job of the image, if there is one. A collection deletes what is left.
+    async fn end_job(&self, end: fn(&KeptLayer) -> Result<()>) {
+        let Some(kept) = self.kept.clone() else {
+            return;
+        };
+        if let Err(left) = pool::run(move || end(&kept)).await {
+            self.progress.warn(&format!(
+                "an unpack job could not be removed, which a collection will do: {left}"
+            ));
+        }
+    }
+
+    /// Returns what to do with a layer. A layer that is discarded is fed only, and not fetched if
+    /// its snapshot exists. It is stored if it is unpacked more than once.
+    pub(super) fn want(&self, digest: &Digest) -> Want {
+        if !self.discards {
+            return Want::StoreAndFeed;
+        }
+        let is_it = |index: &usize| self.layers[*index].0.digest == *digest;
+        let (mut missing, mut is_unpacked) = (0, false);
+        for index in (0..self.layers.len()).filter(is_it) {
+            match index < self.existing || !self.must_apply(index) {
+                true => is_unpacked = true,
+                false => missing += 1,
+            }
+        }
+        let is_lost = self.lost.iter().any(is_it);
+        match missing {
+            _ if is_lost => Want::Store,
+            0 if is_unpacked => Want::Nothing,
+            0 => Want::Store,
+            1 => Want::Feed,
+            _ => Want::StoreAndFeed,
+        }
+    }
+
+    /// Returns the layers that were discarded, but must be applied again on top of their parents.
+    pub(super) fn needs(&self) -> Vec<Descriptor> {
+        let missing = self.existing..self.layers.len();
+        let again = missing.filter(|index| self.discards && self.must_apply(*index));
+        again.map(|index| self.layers[index].0.clone()).collect()
     }
 
     pub(super) fn rebases(&self) -> bool {
@@ -251,6 +380,9 @@ impl<'a> Unpacking<'a> {
             committed => committed?,
         }
         let (layer, diff_id) = &self.layers[index];
+        if self.discards && self.store.content.stat(&layer.digest).await?.is_none() {
+            return Ok(());
+        }
         record_diff_id(self.store, layer, diff_id, self.progress.as_ref()).await;
         Ok(())
     }

@@ -1,0 +1,290 @@
+//! The job of one image, locked by the process that works on it.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use cas_core::sync::lock;
+use cas_core::{Context, Digest, Error, ErrorKind, Result, limit};
+use cas_host::{Dir, Lock, make_private_dir};
+
+use super::record::{JobRecord, LayerJob, LayerState};
+use super::{JobProblem, JobStorage};
+use crate::apply::DeferredEffects;
+
+/// The name of the file that is locked.
+pub(super) const LOCK: &str = "lock";
+/// The name of the tree in the directory of a layer.
+const TREE: &str = "fs";
+/// The name of the file with the effects of a layer on the layers below it.
+const EFFECTS: &str = "effects";
+
+/// The job of one image: a directory for each layer, and what has become of it. Other processes
+/// cannot use the job while this exists.
+pub struct ImageJob {
+    storage: Arc<dyn JobStorage>,
+    id: String,
+    path: PathBuf,
+    dir: Dir,
+    record: Mutex<JobRecord>,
+    _lock: Lock,
+}
+
+impl ImageJob {
+    /// Opens a job that exists. Returns `None` if another process has locked it, or has deleted it.
+    pub(super) fn open(storage: &Arc<dyn JobStorage>, id: &str) -> Result<Option<Self>> {
+        let Some((path, dir, _lock)) = lock_job(&**storage, id)? else {
+            return Ok(None);
+        };
+        let record = JobRecord::read(&dir).map_err(|error| error.within(path.display()))?;
+        let record = record.ok_or_else(|| {
+            Error::corrupt("the unpack job has no record; it will be collected")
+                .subject(path.display())
+        })?;
+        Ok(Some(Self::of(storage, id, path, dir, _lock, record)))
+    }
+
+    /// Creates a job. Nothing is in it yet.
+    pub(super) fn create(storage: &Arc<dyn JobStorage>, record: JobRecord) -> Result<Self> {
+        loop {
+            let id = storage.create()?;
+            // A collection may have taken the directory for a leftover.
+            if let Some((path, dir, _lock)) = lock_job(&**storage, &id)? {
+                record.write(&dir)?;
+                return Ok(Self::of(storage, &id, path, dir, _lock, record));
+            }
+        }
+    }
+
+    fn of(
+        storage: &Arc<dyn JobStorage>,
+        id: &str,
+        path: PathBuf,
+        dir: Dir,
+        lock: Lock,
+        record: JobRecord,
+    ) -> Self {
+        ImageJob {
+            storage: Arc::clone(storage),
+            id: id.to_owned(),
+            path,
+            dir,
+            record: Mutex::new(record),
+            _lock: lock,
+        }
+    }
+
+    /// Returns the identifier in the storage.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Returns the layers, in the order in which they were added.
+    pub fn layers(&self) -> Vec<LayerJob> {
+        lock(&self.record).layers.clone()
+    }
+
+    pub(super) fn image(&self) -> Digest {
+        lock(&self.record).image
+    }
+
+    pub(super) fn is_expired(&self, now: SystemTime, boot: &str) -> bool {
+        lock(&self.record).is_expired(now, boot)
+    }
+
+    /// Changes the record, and writes it.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut JobRecord) -> Result<T>) -> Result<T> {
+        let mut record = lock(&self.record);
+        let mut changed = record.clone();
+        let result = change(&mut changed)?;
+        changed.write(&self.dir)?;
+        *record = changed;
+        Ok(result)
+    }
+
+    /// Adds a layer in progress. Returns its number.
+    ///
+    /// # Errors
+    /// `OutOfRange` for more layers than an image may have; errors of the file system.
+    pub fn add(&self, layer: Digest, diff_id: Digest) -> Result<u64> {
+        self.change(|record| {
+            if record.layers.len() >= limit::LAYERS {
+                let most = limit::LAYERS;
+                return Err(Error::out_of_range(format!(
+                    "an unpack job has at most {most} layers; remove one before adding another"
+                )));
+            }
+            let number = record.next_number;
+            record.next_number += 1;
+            record.layers.push(LayerJob {
+                layer,
+                diff_id,
+                state: LayerState::InProgress,
+                error: None,
+                number,
+            });
+            Ok(number)
+        })
+    }
+
+    fn layer_path(&self, number: u64) -> PathBuf {
+        self.path.join(number.to_string())
+    }
+
+    /// Returns the directory that the layer `number` is unpacked into. It may not exist yet.
+    pub fn tree(&self, number: u64) -> PathBuf {
+        self.layer_path(number).join(TREE)
+    }
+
+    /// Creates the directory that the layer `number` is unpacked into, without what an earlier
+    /// attempt has left in it. Returns its path.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub fn make_tree(&self, number: u64) -> Result<PathBuf> {
+        self.clear(number)?;
+        let tree = self.tree(number);
+        make_private_dir(&tree).during("make directory", tree.display())?;
+        Ok(tree)
+    }
+
+    fn clear(&self, number: u64) -> Result<()> {
+        let path = self.layer_path(number);
+        match cas_host::remove_all(&path, true) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            removed => removed.during("remove", path.display()),
+        }
+    }
+
+    /// Marks a layer in progress as done: its tree is whole and verified. The effects on the layers
+    /// below are kept with it.
+    ///
+    /// # Errors
+    /// [`JobProblem::UnknownLayerJob`]; `FailedPrecondition` if it is not in progress; errors of
+    /// the file system.
+    pub fn finish(&self, number: u64, effects: &DeferredEffects) -> Result<()> {
+        let path = self.layer_path(number).join(EFFECTS);
+        std::fs::write(&path, effects.to_bytes()).during("write", path.display())?;
+        self.end(number, LayerState::Done, None)
+    }
+
+    /// Marks a layer in progress as failed.
+    ///
+    /// # Errors
+    /// As [`ImageJob::finish`].
+    pub fn fail(&self, number: u64, error: &Error) -> Result<()> {
+        self.end(number, LayerState::Failed, Some(error.to_string()))
+    }
+
+    fn end(&self, number: u64, state: LayerState, error: Option<String>) -> Result<()> {
+        self.change(|record| {
+            let layer = record.layer(number).ok_or(JobProblem::UnknownLayerJob)?;
+            if layer.state != LayerState::InProgress {
+                return Err(Error::precondition(format!(
+                    "expected a layer in progress, found it {:?}; begin a new job",
+                    layer.state
+                ))
+                .subject(layer.layer));
+            }
+            layer.state = state;
+            layer.error = error;
+            Ok(())
+        })
+    }
+
+    /// Returns the effects of a layer that is done on the layers below it.
+    ///
+    /// # Errors
+    /// `NotFound`, `OutOfRange` or `Corrupt` if they were not saved whole.
+    pub fn effects(&self, number: u64) -> Result<DeferredEffects> {
+        let path = self.layer_path(number);
+        let read = || {
+            let bytes = Dir::open(&path)?.read(EFFECTS, limit::UNPACK_EFFECTS)?;
+            let missing = || Error::not_found("the layer has no saved effects; unpack it again");
+            DeferredEffects::from_bytes(&bytes.ok_or_else(missing)?)
+        };
+        read().during("read effects of", path.display())
+    }
+
+    /// Claims the first layer of this digest that is done: its tree now belongs to the caller.
+    /// Returns its number.
+    ///
+    /// # Errors
+    /// [`JobProblem::NoLayers`], [`JobProblem::NoLayerJob`], [`JobProblem::NoneClaimable`]; errors
+    /// of the file system.
+    pub fn claim(&self, layer: &Digest) -> Result<u64> {
+        self.change(|record| {
+            if record.layers.is_empty() {
+                return Err(JobProblem::NoLayers.into());
+            }
+            let mut same = record.layers.iter_mut().filter(|job| job.layer == *layer);
+            let mut problem = JobProblem::NoLayerJob;
+            loop {
+                match same.next() {
+                    None => return Err(Error::from(problem).subject(layer)),
+                    Some(job) if job.state == LayerState::Done => {
+                        job.state = LayerState::Claimed;
+                        return Ok(job.number);
+                    }
+                    Some(_) => problem = JobProblem::NoneClaimable,
+                }
+            }
+        })
+    }
+
+    /// Cancels the layer `number`, whatever has become of it.
+    ///
+    /// # Errors
+    /// [`JobProblem::UnknownLayerJob`]; errors of the file system.
+    pub fn cancel(&self, number: u64) -> Result<()> {
+        self.change(|record| {
+            let layer = record.layer(number).ok_or(JobProblem::UnknownLayerJob)?;
+            layer.state = LayerState::Cancelled;
+            Ok(())
+        })
+    }
+
+    /// Removes a layer that is claimed or cancelled, and what is left in its directory. Returns
+    /// whether it was the last one; the job is then deleted.
+    ///
+    /// # Errors
+    /// [`JobProblem::UnknownLayerJob`], [`JobProblem::CannotBeRemoved`]; errors of the file system.
+    pub fn remove(&self, number: u64) -> Result<bool> {
+        let is_last = self.change(|record| {
+            let layer = record.layer(number).ok_or(JobProblem::UnknownLayerJob)?;
+            if !matches!(layer.state, LayerState::Claimed | LayerState::Cancelled) {
+                return Err(Error::from(JobProblem::CannotBeRemoved).subject(layer.layer));
+            }
+            record.layers.retain(|layer| layer.number != number);
+            Ok(record.layers.is_empty())
+        })?;
+        self.clear(number)?;
+        if is_last {
+            self.delete()?;
+        }
+        Ok(is_last)
+    }
+
+    /// Deletes the job and everything in it.
+    ///
+    /// # Errors
+    /// Errors of the storage.
+    pub fn delete(&self) -> Result<()> {
+        self.storage.delete(&self.id)
+    }
+}
+
+/// Opens and locks the directory of a job. Returns `None` if another process has locked it, or it
+/// is gone.
+pub(super) fn lock_job(storage: &dyn JobStorage, id: &str) -> Result<Option<(PathBuf, Dir, Lock)>> {
+    let lock = || -> Result<_> {
+        let path = storage.path(id)?;
+        let dir = Dir::open(&path).during("open directory", path.display())?;
+        let lock = Lock::try_exclusive(&dir, LOCK).during("lock", path.display())?;
+        Ok(lock.map(|lock| (path, dir, lock)))
+    };
+    match lock() {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        locked => locked,
+    }
+}

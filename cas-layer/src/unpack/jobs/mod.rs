@@ -1,0 +1,296 @@
+//! Jobs that survive the process: the layers of an image that were unpacked, and not committed.
+//!
+//! ```text
+//! ROOT/ID/             0700, the job of one image
+//!   lock               locked by the process that works on it
+//!   job.json           the image, when the job expires, and the states of its layers
+//!   3/fs/              the tree of a layer
+//!   3/effects          what it means for the layers below it
+//! ```
+//! A layer is *in progress* until its tree is whole and verified. Then it is *done*, which a later
+//! process can use. A process that gives the tree to a snapshot has *claimed* the layer. A layer
+//! that could not be unpacked has *failed*. The others of its image are *cancelled* then, except
+//! those that are done.
+//!
+//! What a kill leaves is found by the next job for the same image. A layer that was in progress or
+//! claimed is unpacked again. A collection deletes jobs that have expired, and those of an earlier
+//! boot, whose files may not have reached the device.
+
+mod image_job;
+mod problem;
+mod record;
+mod storage;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use cas_core::snapshot::Usage;
+use cas_core::{Context, Digest, Error, ErrorKind, Result};
+
+pub use image_job::ImageJob;
+pub use problem::JobProblem;
+pub use record::{LayerJob, LayerState};
+pub use storage::{DiskJobStorage, JobStorage};
+
+use self::image_job::lock_job;
+use self::record::JobRecord;
+
+/// The jobs of all images in a storage.
+#[derive(Clone)]
+pub struct Jobs {
+    storage: Arc<dyn JobStorage>,
+    lifetime: Duration,
+}
+
+impl Jobs {
+    /// How long a job is kept by default after the last process has begun to work on it.
+    pub const LIFETIME: Duration = Duration::from_secs(2 * 60 * 60);
+
+    /// Returns the jobs in `storage`.
+    pub fn new(storage: Arc<dyn JobStorage>) -> Self {
+        Jobs {
+            storage,
+            lifetime: Self::LIFETIME,
+        }
+    }
+
+    /// Sets how long a new job is kept; by default [`Jobs::LIFETIME`].
+    #[must_use]
+    pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
+        self.lifetime = lifetime;
+        self
+    }
+
+    /// Begins a job for the image with this configuration. It has no layers yet.
+    ///
+    /// # Errors
+    /// `Unavailable` if the kernel does not say which boot this is; errors of the storage and of
+    /// the file system.
+    pub fn begin(&self, image: Digest, now: SystemTime) -> Result<ImageJob> {
+        let mut record = JobRecord::new(image, cas_host::boot_id()?);
+        record.extend(now, self.lifetime);
+        ImageJob::create(&self.storage, record)
+    }
+
+    /// Opens the job of the image with this configuration, which no other process uses, and renews
+    /// its lifetime.
+    ///
+    /// # Errors
+    /// [`JobProblem::NoImageJob`]; [`JobProblem::NoLayers`] and [`JobProblem::Expired`], and the
+    /// job is deleted then; errors of the storage and of the file system.
+    pub fn open(&self, image: &Digest, now: SystemTime) -> Result<ImageJob> {
+        let boot = cas_host::boot_id()?;
+        for id in self.storage.keys()? {
+            let job = match ImageJob::open(&self.storage, &id) {
+                Ok(Some(job)) if job.image() == *image => job,
+                Ok(_) => continue,
+                // A collection deletes a job whose record is damaged.
+                Err(error) if error.kind() == ErrorKind::Corrupt => continue,
+                Err(error) => return Err(error),
+            };
+            let problem = if job.is_expired(now, &boot) {
+                JobProblem::Expired
+            } else if job.layers().is_empty() {
+                JobProblem::NoLayers
+            } else {
+                job.change(|record| {
+                    record.extend(now, self.lifetime);
+                    Ok(())
+                })?;
+                return Ok(job);
+            };
+            job.delete()?;
+            return Err(Error::from(problem).subject(image));
+        }
+        Err(Error::from(JobProblem::NoImageJob).subject(image))
+    }
+
+    /// Finds the jobs that have expired, are of an earlier boot or are damaged, and that no process
+    /// uses. Deletes them if `delete` is set. Returns the space that they take.
+    ///
+    /// # Errors
+    /// Errors of the storage and of the file system.
+    pub fn collect(&self, now: SystemTime, delete: bool) -> Result<Usage> {
+        let (mut found, keys) = (Usage::default(), self.storage.keys()?);
+        if keys.is_empty() {
+            return Ok(found);
+        }
+        let boot = cas_host::boot_id()?;
+        for id in keys {
+            let Some((path, dir, _lock)) = lock_job(&*self.storage, &id)? else {
+                continue;
+            };
+            let is_alive = match JobRecord::read(&dir) {
+                Ok(record) => record.is_some_and(|record| !record.is_expired(now, &boot)),
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::OutOfRange) =>
+                {
+                    false
+                }
+                Err(error) => return Err(error.within(path.display())),
+            };
+            if is_alive {
+                continue;
+            }
+            let opened = std::fs::File::open(&path).during("open directory", path.display())?;
+            found += cas_host::measure(&opened)?;
+            found.inodes += 1;
+            if delete {
+                self.storage.delete(&id)?;
+            }
+        }
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::apply::DeferredEffects;
+
+    fn digest(text: &str) -> Digest {
+        Digest::sha256(text.as_bytes())
+    }
+
+    fn jobs(temp: &tempfile::TempDir) -> Jobs {
+        Jobs::new(Arc::new(DiskJobStorage::new(temp.path().join("jobs"))))
+    }
+
+    fn problem<T>(result: Result<T>) -> JobProblem {
+        JobProblem::of(&result.err().unwrap()).unwrap()
+    }
+
+    fn done(job: &ImageJob, layer: &str) -> u64 {
+        let number = job.add(digest(layer), digest("plain")).unwrap();
+        let tree = job.make_tree(number).unwrap();
+        fs::write(tree.join("file"), layer).unwrap();
+        job.finish(number, &DeferredEffects::default()).unwrap();
+        number
+    }
+
+    #[test]
+    fn the_first_layer_that_is_done_is_claimed() {
+        let temp = tempfile::tempdir().unwrap();
+        let job = jobs(&temp)
+            .begin(digest("image"), SystemTime::now())
+            .unwrap();
+        assert_eq!(problem(job.claim(&digest("a"))), JobProblem::NoLayers);
+        let running = job.add(digest("a"), digest("plain")).unwrap();
+        assert_eq!(problem(job.claim(&digest("b"))), JobProblem::NoLayerJob);
+        assert_eq!(problem(job.claim(&digest("a"))), JobProblem::NoneClaimable);
+        let (one, two) = (done(&job, "a"), done(&job, "a"));
+        assert_eq!(job.claim(&digest("a")).unwrap(), one);
+        assert_eq!(job.claim(&digest("a")).unwrap(), two);
+        assert_eq!(problem(job.claim(&digest("a"))), JobProblem::NoneClaimable);
+        let states: Vec<_> = job.layers().iter().map(|layer| layer.state).collect();
+        use LayerState::{Claimed, InProgress};
+        assert_eq!(states, [InProgress, Claimed, Claimed]);
+        job.fail(running, &Error::corrupt("no archive")).unwrap();
+        assert_eq!(job.layers()[0].error.as_deref(), Some("no archive"));
+        assert!(job.finish(running, &DeferredEffects::default()).is_err());
+        assert_eq!(
+            problem(job.fail(9, &Error::corrupt("x"))),
+            JobProblem::UnknownLayerJob
+        );
+    }
+
+    #[test]
+    fn only_what_is_claimed_or_cancelled_is_removed_and_the_last_ends_the_job() {
+        let temp = tempfile::tempdir().unwrap();
+        let jobs = jobs(&temp);
+        let job = jobs.begin(digest("image"), SystemTime::now()).unwrap();
+        let (claimed, failed) = (done(&job, "a"), job.add(digest("b"), digest("c")).unwrap());
+        for number in [claimed, failed] {
+            assert_eq!(problem(job.remove(number)), JobProblem::CannotBeRemoved);
+        }
+        job.claim(&digest("a")).unwrap();
+        job.fail(failed, &Error::corrupt("x")).unwrap();
+        assert_eq!(problem(job.remove(failed)), JobProblem::CannotBeRemoved);
+        job.cancel(failed).unwrap();
+        assert!(!job.remove(claimed).unwrap());
+        assert_eq!(problem(job.remove(claimed)), JobProblem::UnknownLayerJob);
+        assert!(job.remove(failed).unwrap());
+        drop(job);
+        let opened = jobs.open(&digest("image"), SystemTime::now());
+        assert_eq!(problem(opened), JobProblem::NoImageJob);
+    }
+
+    #[test]
+    fn a_job_is_used_by_one_process_and_survives_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let (jobs, now) = (jobs(&temp), SystemTime::now());
+        let job = jobs.begin(digest("image"), now).unwrap();
+        let number = done(&job, "a");
+        job.add(digest("b"), digest("plain")).unwrap();
+        let open = || jobs.open(&digest("image"), now);
+        assert_eq!(problem(open()), JobProblem::NoImageJob, "it is in use");
+        assert_eq!(
+            jobs.collect(now + Jobs::LIFETIME, true).unwrap(),
+            Usage::default()
+        );
+        let layers = job.layers();
+        drop(job);
+        let again = open().unwrap();
+        assert_eq!(again.layers(), layers);
+        assert_eq!(again.claim(&digest("a")).unwrap(), number);
+        assert_eq!(fs::read(again.tree(number).join("file")).unwrap(), b"a");
+        again.effects(number).unwrap();
+        assert!(again.effects(7).is_err());
+    }
+
+    #[test]
+    fn a_job_expires_after_its_lifetime_and_a_use_renews_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let (jobs, now) = (jobs(&temp), SystemTime::now());
+        done(&jobs.begin(digest("image"), now).unwrap(), "a");
+        let open = |later| jobs.open(&digest("image"), now + later);
+        let almost = Jobs::LIFETIME - Duration::from_secs(2);
+        open(almost).unwrap();
+        open(2 * almost).unwrap();
+        let late = 2 * almost + Jobs::LIFETIME + Duration::from_secs(1);
+        assert_eq!(problem(open(late)), JobProblem::Expired);
+        assert_eq!(
+            problem(open(late)),
+            JobProblem::NoImageJob,
+            "it was deleted"
+        );
+        let short = jobs.clone().with_lifetime(Duration::ZERO);
+        drop(short.begin(digest("image"), now).unwrap());
+        assert_eq!(problem(open(Duration::ZERO)), JobProblem::Expired);
+        drop(jobs.begin(digest("image"), now).unwrap());
+        assert_eq!(problem(open(Duration::ZERO)), JobProblem::NoLayers);
+    }
+
+    #[test]
+    fn what_nobody_will_use_is_collected() {
+        let temp = tempfile::tempdir().unwrap();
+        let (jobs, now) = (jobs(&temp), SystemTime::now());
+        let at = |id: &str| temp.path().join("jobs").join(id);
+        let begun = |image: &str| {
+            let job = jobs.begin(digest(image), now).unwrap();
+            done(&job, "a");
+            job.id().to_owned()
+        };
+        let (alive, damaged, old) = (begun("alive"), begun("damaged"), begun("old boot"));
+        fs::write(at(&damaged).join("job.json"), "{").unwrap();
+        let text = fs::read_to_string(at(&old).join("job.json")).unwrap();
+        let boot = cas_host::boot_id().unwrap();
+        fs::write(at(&old).join("job.json"), text.replace(&boot, "another")).unwrap();
+        let empty = jobs.storage.create().unwrap();
+        let found = jobs.collect(now, false).unwrap();
+        assert!(found.inodes >= 10, "{found:?}");
+        assert!(
+            [&alive, &damaged, &old, &empty]
+                .iter()
+                .all(|id| at(id).exists())
+        );
+        let opened = jobs.open(&digest("old boot"), now);
+        assert_eq!(problem(opened), JobProblem::Expired);
+        jobs.collect(now, true).unwrap();
+        assert_eq!(jobs.storage.keys().unwrap(), [alive.clone()]);
+        jobs.collect(now + Jobs::LIFETIME, true).unwrap();
+        assert!(!at(&alive).exists());
+    }
+}

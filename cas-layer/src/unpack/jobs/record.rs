@@ -1,0 +1,121 @@
+//! The record of a job, as a file in its directory.
+
+use std::io::Write;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use cas_core::{Context, Digest, Error, Result, limit};
+use cas_host::Dir;
+use rustix::fs::OFlags;
+use serde::{Deserialize, Serialize};
+
+/// The name of the file.
+const NAME: &str = "job.json";
+/// Its name while it is written.
+const NEW: &str = "job.json.new";
+
+/// What has become of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LayerState {
+    /// It is unpacked, or will be.
+    InProgress,
+    /// It was done, and its files have been given to a snapshot.
+    Claimed,
+    /// It is unpacked and verified, and waits for a claim.
+    Done,
+    /// It could not be unpacked.
+    Failed,
+    /// It was given up, because the job of its image ended.
+    Cancelled,
+}
+
+/// A layer of a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct LayerJob {
+    /// The digest of the layer.
+    pub layer: Digest,
+    /// The digest of its plain tar.
+    pub diff_id: Digest,
+    /// What has become of it.
+    pub state: LayerState,
+    /// Why it failed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Its number, which names its directory in that of the job.
+    pub(super) number: u64,
+}
+
+impl LayerJob {
+    /// Returns its number in the job of its image.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct JobRecord {
+    /// The digest of the configuration, which names the layers of an image.
+    pub(super) image: Digest,
+    /// Seconds since 1970.
+    expires: u64,
+    /// The boot in which files were written. Another boot may have lost some of them.
+    boot: String,
+    pub(super) next_number: u64,
+    pub(super) layers: Vec<LayerJob>,
+}
+
+impl JobRecord {
+    pub(super) fn new(image: Digest, boot: String) -> Self {
+        JobRecord {
+            image,
+            expires: 0,
+            boot,
+            next_number: 0,
+            layers: Vec::new(),
+        }
+    }
+
+    /// Reads the record in the directory of a job. Returns `None` if there is none.
+    ///
+    /// # Errors
+    /// `Corrupt` for a file that is not a record; errors of the file system.
+    pub(super) fn read(dir: &Dir) -> Result<Option<Self>> {
+        let Some(text) = dir.read(NAME, limit::UNPACK_JOB).during("read", NAME)? else {
+            return Ok(None);
+        };
+        let parsed = serde_json::from_slice(&text);
+        parsed.map(Some).map_err(|error| {
+            Error::corrupt(format!("expected the record of an unpack job: {error}")).subject(NAME)
+        })
+    }
+
+    /// Replaces the record. A kill leaves the old one or the new one. It is not synced, because a
+    /// loss of power ends the boot, and the job with it.
+    pub(super) fn write(&self, dir: &Dir) -> Result<()> {
+        let text = serde_json::to_vec(self).map_err(|error| {
+            Error::internal("the record of an unpack job could not be serialised").source(error)
+        })?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
+        let file = dir.open_file(NEW, flags, 0o600);
+        let written = file.and_then(|mut file| file.write_all(&text));
+        written.during("write", NEW)?;
+        dir.rename(NEW, dir, NAME).during("write", NAME)
+    }
+
+    pub(super) fn extend(&mut self, now: SystemTime, lifetime: Duration) {
+        let until = now.checked_add(lifetime);
+        let since = until.and_then(|until| until.duration_since(UNIX_EPOCH).ok());
+        self.expires = since.map_or(u64::MAX, |since| since.as_secs());
+    }
+
+    pub(super) fn is_expired(&self, now: SystemTime, boot: &str) -> bool {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.boot != boot || self.expires <= now.as_secs()
+    }
+
+    pub(super) fn layer(&mut self, number: u64) -> Option<&mut LayerJob> {
+        self.layers.iter_mut().find(|layer| layer.number == number)
+    }
+}

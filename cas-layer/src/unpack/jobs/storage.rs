@@ -1,0 +1,162 @@
+//! Where the jobs of images are kept.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use cas_core::{Context, Error, ErrorKind, Result, unique};
+use cas_host::{Dir, remove_all};
+
+/// How often a new identifier is chosen before it is an error that it exists.
+const ATTEMPTS: usize = 10;
+/// Number of characters of an identifier.
+const ID: usize = 16;
+
+/// Keeps one directory for each job.
+pub trait JobStorage: Send + Sync {
+    /// Creates a job with a new identifier, and its empty directory. Returns the identifier.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    fn create(&self) -> Result<String>;
+
+    /// Returns the directory of a job.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for what is not an identifier; `NotFound` if the job does not exist; errors
+    /// of the file system.
+    fn path(&self, id: &str) -> Result<PathBuf>;
+
+    /// Returns the identifiers of all jobs.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    fn keys(&self) -> Result<Vec<String>>;
+
+    /// Deletes a job with everything in its directory. Does nothing if it does not exist.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for what is not an identifier; errors of the file system.
+    fn delete(&self, id: &str) -> Result<()>;
+}
+
+/// Keeps jobs in a directory, which is created with the first job.
+#[derive(Clone, Debug)]
+pub struct DiskJobStorage {
+    root: PathBuf,
+}
+
+impl DiskJobStorage {
+    /// Returns the storage in the directory `root`. Nothing is created yet.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        DiskJobStorage { root: root.into() }
+    }
+
+    fn place(&self, id: &str) -> Result<PathBuf> {
+        if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            let why = "expected the identifier of an unpack job: letters and digits";
+            return Err(Error::invalid(why).subject(format!("{id:?}")));
+        }
+        Ok(self.root.join(id))
+    }
+}
+
+impl JobStorage for DiskJobStorage {
+    fn create(&self) -> Result<String> {
+        let make = |path: &Path, nested: bool| {
+            let made = DirBuilder::new().recursive(nested).mode(0o700).create(path);
+            made.during("make directory", path.display())
+        };
+        make(&self.root, true)?;
+        for _ in 0..ATTEMPTS {
+            let random = unique::key("");
+            let id = random[random.len() - ID..].to_owned();
+            match make(&self.root.join(&id), false) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                made => return made.map(|()| id),
+            }
+        }
+        let root = self.root.display();
+        Err(Error::internal("no free identifier was found for an unpack job").subject(root))
+    }
+
+    fn path(&self, id: &str) -> Result<PathBuf> {
+        let path = self.place(id)?;
+        match path.symlink_metadata() {
+            Ok(found) if found.is_dir() => Ok(path),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).during("open unpack job", path.display())
+            }
+            _ => Err(Error::not_found("no such unpack job; begin a new one").subject(id)),
+        }
+    }
+
+    fn keys(&self) -> Result<Vec<String>> {
+        let dir = match Dir::open(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            opened => opened.during("open directory", self.root.display())?,
+        };
+        let mut keys = Vec::new();
+        for entry in dir.entries().during("list", self.root.display())? {
+            let name = entry.during("list", self.root.display())?.name;
+            if self.path(&name).is_ok() {
+                keys.push(name);
+            }
+        }
+        keys.sort();
+        Ok(keys)
+    }
+
+    fn delete(&self, id: &str) -> Result<()> {
+        let path = self.place(id)?;
+        match remove_all(&path, true) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.during("remove", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_job_is_a_private_directory_until_it_is_deleted() {
+        let temp = tempfile::tempdir().unwrap();
+        let storage = DiskJobStorage::new(temp.path().join("snapshots/jobs"));
+        assert!(storage.keys().unwrap().is_empty(), "the root is absent");
+        let (one, two) = (storage.create().unwrap(), storage.create().unwrap());
+        assert_ne!(one, two);
+        let path = storage.path(&one).unwrap();
+        let mode = path.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        std::fs::create_dir_all(path.join("0/fs/etc")).unwrap();
+        let mut both = [one.clone(), two.clone()];
+        both.sort();
+        assert_eq!(storage.keys().unwrap(), both);
+        storage.delete(&one).unwrap();
+        storage.delete(&one).unwrap();
+        assert_eq!(storage.keys().unwrap(), [two]);
+        assert_eq!(storage.path(&one).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn only_directories_with_the_name_of_a_job_are_jobs() {
+        let temp = tempfile::tempdir().unwrap();
+        let storage = DiskJobStorage::new(temp.path());
+        std::fs::write(temp.path().join("file"), "").unwrap();
+        std::fs::create_dir(temp.path().join("lost+found")).unwrap();
+        std::os::unix::fs::symlink("/", temp.path().join("link")).unwrap();
+        assert!(storage.keys().unwrap().is_empty());
+        for id in ["", ".", "..", "a/b", "../x", "lost+found"] {
+            let error = storage.delete(id).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{id:?}");
+            let error = storage.path(id).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{id:?}");
+        }
+        assert!(temp.path().join("lost+found").exists());
+    }
+}
