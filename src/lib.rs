@@ -88,11 +88,11 @@ pub use self::cas::{
     SnapshotOptions, StoredImage, UnmountOptions, UnpackOptions, UsageOptions, blocking,
 };
 #[cfg(feature = "registry")]
-pub use self::cas::{Policy, PullOptions, PushOptions, RegistryRef, connect};
+pub use self::cas::{ParallelPull, Policy, PullOptions, PushOptions, RegistryRef, connect};
 pub use self::gc::{GcOptions, PruneOptions};
-#[cfg(feature = "registry")]
-pub use self::root::token_hosts;
 pub use self::root::{Engines, RegistryTable, Table};
+#[cfg(feature = "registry")]
+pub use self::root::{PullMode, PullModes, token_hosts};
 
 /// Compiles the code in README.md.
 #[cfg(doctest)]

@@ -34,8 +34,8 @@ struct Page {
     count: usize,
     /// The names; a method as `Type.Method` unless the page has one type only.
     names: &'static str,
-    /// The only names that have a row, if not all have one yet, in the order of `names`.
-    only: Option<&'static str>,
+    /// The names that have no row yet.
+    missing: &'static str,
 }
 
 const PAGES: [Page; 5] = [
@@ -43,37 +43,31 @@ const PAGES: [Page; 5] = [
         heading: "## containerd: the images package",
         count: 65,
         names: CONTAINERD,
-        only: None,
+        missing: "",
     },
     Page {
         heading: "## An OCI layout engine",
         count: 18,
         names: LAYOUT,
-        only: None,
+        missing: "",
     },
     Page {
         heading: "## EVE",
         count: 31,
         names: EVE,
-        only: None,
+        missing: "",
     },
     Page {
         heading: "## rkt",
         count: 45,
         names: RKT,
-        only: None,
+        missing: "",
     },
     Page {
         heading: "## The SOCI snapshotter",
         count: 67,
         names: SOCI,
-        // The others belong to the parallel pull and to the lazy file system.
-        only: Some(
-            "ErrNoReferrers SelectFirstPolicy Fetcher.Fetch IndexSelectionPolicy Inner
-             OCIArtifactClient NewOCIArtifactClient OCIArtifactClient.AllReferrers
-             OCIArtifactClient.SelectReferrer ReferrersCaller ReferrersCaller.Referrers
-             ReferrersClient ReferrersClient.SelectReferrer",
-        ),
+        missing: SOCI_MISSING,
     },
 ];
 
@@ -143,6 +137,13 @@ const SOCI: &str = "
     SemaphoreWithNil.Release Unpacker Unpacker.Unpack
 ";
 
+/// Referrers, then the lazy file system.
+const SOCI_MISSING: &str = "
+    ErrAllLazyPullModesDisabled FetchHermesArtifacts FetchSociArtifacts NewFilesystem Option
+    WithGetSources WithMaxConcurrency WithMetadataStore WithOverlayOpaqueType WithPullModes
+    WithResolveHandler
+";
+
 /// Returns the names in the first columns of the rows below the headings of a page.
 fn rows(document: &str, heading: &str) -> Vec<String> {
     let mut names = Vec::new();
@@ -168,9 +169,12 @@ fn every_name_of_the_five_pages_has_a_row() {
         let rows = rows(&document, page.heading);
         let has_row = |name: &&str| rows.iter().any(|row| row == *name);
         let found: Vec<&str> = names.iter().copied().filter(has_row).collect();
-        let expected = page
-            .only
-            .map_or(names, |only| only.split_whitespace().collect());
+        let missing: Vec<&str> = page.missing.split_whitespace().collect();
+        let expected: Vec<&str> = names
+            .iter()
+            .copied()
+            .filter(|name| !missing.contains(name))
+            .collect();
         assert_eq!(found, expected, "names with a row: {}", page.heading);
     }
 }

@@ -32,6 +32,8 @@ use super::{
 use super::{PullOptions, PushOptions, RegistryRef};
 use crate::bundle::BundleOptions;
 use crate::root::Engines;
+#[cfg(feature = "registry")]
+use crate::root::PullModes;
 
 /// An open root, with every verb of [`crate::Cas`] in a form that blocks.
 /// The handle contains its own runtime, and panics if it is used inside another runtime: there, use
@@ -142,6 +144,15 @@ impl Cas {
     /// As [`Cas::repository`](crate::Cas::repository).
     pub fn repository(&self, name: impl Into<NewName>) -> Result<StoreRepository> {
         self.inner.repository(name)
+    }
+
+    /// Returns how `cas.toml` says that images are pulled in parallel, and warnings.
+    ///
+    /// # Errors
+    /// As [`Cas::pull_modes`](crate::Cas::pull_modes).
+    #[cfg(feature = "registry")]
+    pub fn pull_modes(&self) -> Result<(PullModes, Vec<String>)> {
+        self.inner.pull_modes()
     }
 
     /// Returns the snapshotter.

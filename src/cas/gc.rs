@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use cas_core::gc::{self, Explanation, GcOptions, Removed};
 use cas_core::records::{Lease, Resource};
-use cas_core::{Result, Snapshotter, lease};
+use cas_core::{Result, Snapshotter, lease, pool};
 
 use super::{Cas, leftovers};
 
@@ -51,6 +51,8 @@ impl Cas {
         if self.store.owner().is_none() {
             for snapshotter in self.collected_snapshotters() {
                 leftovers::remove(snapshotter, &self.locks, now, dry_run, &mut left).await?;
+                let jobs = self.jobs();
+                left.leftovers += pool::run(move || jobs.collect(now, !dry_run)).await?;
             }
         }
         Ok(left)

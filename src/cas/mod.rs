@@ -22,6 +22,8 @@ mod lookup;
 mod mount;
 mod mounted;
 mod open;
+#[cfg(feature = "registry")]
+mod parallel_pull;
 mod prune;
 #[cfg(feature = "registry")]
 mod remote;
@@ -35,6 +37,8 @@ mod unpack;
 
 use std::path::Path;
 use std::sync::Arc;
+#[cfg(feature = "registry")]
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cas_core::image::Uses;
@@ -53,6 +57,8 @@ pub use self::ingests::IngestInfo;
 pub use self::listing::Listed;
 pub use self::mount::MountOptions;
 pub use self::open::OpenOptions;
+#[cfg(feature = "registry")]
+pub use self::parallel_pull::ParallelPull;
 #[cfg(feature = "registry")]
 pub use self::remote::connect;
 #[cfg(feature = "registry")]
@@ -88,6 +94,9 @@ pub struct Cas {
     closed: Arc<AtomicBool>,
     #[cfg(feature = "registry")]
     root: Arc<Root>,
+    /// How `cas.toml` says that images are pulled, once a pull has read it.
+    #[cfg(feature = "registry")]
+    parallel: Arc<OnceLock<Option<ParallelPull>>>,
 }
 
 impl Cas {

@@ -153,6 +153,8 @@ impl Cas {
             closed: Arc::new(AtomicBool::new(false)),
             #[cfg(feature = "registry")]
             root: Arc::new(root),
+            #[cfg(feature = "registry")]
+            parallel: Arc::default(),
         })
     }
 

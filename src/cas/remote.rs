@@ -14,8 +14,8 @@ use cas_layer::unpack::StreamingUnpacker;
 
 use super::arguments::{ImageRef, RegistryRef};
 use super::remote_options::{Policy, PullOptions, PushOptions};
-use super::{Cas, StoredImage, lookup};
-use crate::root::token_hosts;
+use super::{Cas, ParallelPull, StoredImage, lookup};
+use crate::root::{PullMode, PullModes, token_hosts};
 
 impl Cas {
     /// Pulls an image for the platform of this machine. The content of other platforms stays
@@ -91,8 +91,12 @@ impl Cas {
         let progress = &options.progress;
         let mut pull = transfer::PullOptions::default()
             .with_platforms(options.platforms.clone())
-            .with_progress(Arc::clone(progress))
-            .with_limits(options.limits.clone());
+            .with_progress(Arc::clone(progress));
+        let parallel = self.parallel(options)?;
+        pull = match &parallel {
+            Some(parallel) => pull.with_limits(parallel.limits(&options.limits)),
+            None => pull.with_limits(options.limits.clone()),
+        };
         if options.referrers {
             pull = pull.with_referrers(client);
         }
@@ -102,13 +106,45 @@ impl Cas {
                 .await?;
             return self.unpack_stored(image, options).await;
         }
-        let unpacker = StreamingUnpacker::new(store, self.target()?, progress);
+        let mut unpacker = StreamingUnpacker::new(store, self.target()?, progress);
+        if let Some(parallel) = &parallel {
+            unpacker = parallel.limit(unpacker).with_jobs(self.jobs());
+        }
         let pull = pull.with_unpacker(&unpacker);
         let image = transfer::pull(store, client, reference.name(), &pull).await?;
         self.name_was_written(&image.name, Naming::Docker, progress)
             .await?;
         let snapshot = unpacker.into_chain_id();
         Ok(StoredImage { image, snapshot })
+    }
+
+    /// Returns how `cas.toml` says that images are pulled in parallel, and a warning for each
+    /// setting that has no effect.
+    ///
+    /// # Errors
+    /// As [`PullModes::from_toml`]; errors of the file system.
+    pub fn pull_modes(&self) -> Result<(PullModes, Vec<String>)> {
+        self.opened()?;
+        self.root.pull_modes()
+    }
+
+    /// Returns how a pull is parallel, or `None` if it is not.
+    fn parallel(&self, options: &PullOptions) -> Result<Option<ParallelPull>> {
+        if let Some(parallel) = &options.parallel {
+            return Ok(Some(parallel.clone()));
+        }
+        if let Some(parallel) = self.parallel.get() {
+            return Ok(parallel.clone());
+        }
+        let (modes, warnings) = self.pull_modes()?;
+        for warning in warnings {
+            options.progress.warn(&warning);
+        }
+        let parallel = match modes.mode {
+            PullMode::Off => None,
+            _ => Some(ParallelPull::new(&modes)?),
+        };
+        Ok(self.parallel.get_or_init(|| parallel).clone())
     }
 
     /// Unpacks an image that is in the store, if `options` ask for it. If they name all platforms,

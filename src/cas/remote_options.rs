@@ -8,6 +8,8 @@ use cas_core::progress::{Progress, Silent};
 use cas_core::transfer::{self, PullLimits};
 use cas_distribution::{Host, Hosts, Timeouts};
 
+use super::ParallelPull;
+
 /// When a pull asks the registry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
@@ -53,8 +55,11 @@ pub struct PullOptions {
     pub private_addresses: bool,
     /// How long to wait for the registry, and for how long to repeat what fails.
     pub timeouts: Timeouts,
-    /// Limits on how many blobs and ranges are fetched concurrently.
+    /// Limits on how many requests are made and blobs are fetched concurrently.
     pub limits: PullLimits,
+    /// How images are fetched and unpacked in parallel. By default as `cas.toml` says, which all
+    /// pulls of a handle then share. It replaces `limits`.
+    pub parallel: Option<ParallelPull>,
     /// Receives the progress. By default nothing does.
     pub progress: Arc<dyn Progress>,
 }
@@ -73,6 +78,7 @@ impl Default for PullOptions {
             private_addresses: false,
             timeouts: Timeouts::default(),
             limits: PullLimits::default(),
+            parallel: None,
             progress: Arc::new(Silent),
         }
     }
@@ -153,6 +159,13 @@ impl PullOptions {
     #[must_use]
     pub fn with_limits(mut self, limits: PullLimits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Sets [`parallel`](Self::parallel).
+    #[must_use]
+    pub fn with_parallel(mut self, parallel: impl Into<Option<ParallelPull>>) -> Self {
+        self.parallel = parallel.into();
         self
     }
 

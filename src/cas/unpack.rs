@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cas_core::platform::Platforms;
 use cas_core::progress::{Progress, Silent};
 use cas_core::{Digest, Error, Manifest, Result};
+use cas_layer::unpack::jobs::{DiskJobStorage, Jobs};
 use cas_layer::unpack::{self, DirectoryOptions, Entrance};
 
 use super::arguments::ImageRef;
@@ -161,6 +162,12 @@ impl Cas {
         let options = QueryOptions::default().with_platforms(platforms.clone());
         let resolved = self.manifest_with(image, options).await?;
         Ok(resolved.manifest)
+    }
+
+    /// Returns the jobs of unpacks that were interrupted.
+    pub(super) fn jobs(&self) -> Jobs {
+        let place = self.locks.with_file_name("jobs");
+        Jobs::new(Arc::new(DiskJobStorage::new(place)))
     }
 
     /// Returns the snapshotter, and the directory of the locks for unpacking.

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use cas::image::{FullName, Reference, familiar};
 use cas::transfer::PullLimits;
 use cas::{
-    Cas, Error, ErrorKind, ImageRef, Platform, Platforms, PullOptions, PushOptions, Result,
-    StoredImage,
+    Cas, Context as _, Error, ErrorKind, ImageRef, ParallelPull, Platform, Platforms, PullMode,
+    PullModes, PullOptions, PushOptions, Result, StoredImage,
 };
 use clap::{Args, ValueEnum, value_parser};
 use serde_json::json;
@@ -42,6 +42,47 @@ pub(crate) struct Pull {
     #[arg(long, value_name = "N", default_value_t = 1,
         value_parser = value_parser!(u64).range(1..=PullLimits::MAX_RANGES as u64))]
     ranges: u64,
+    #[command(flatten)]
+    parallel: Parallel,
+}
+
+#[derive(Args)]
+struct Parallel {
+    /// Pull and unpack in parallel, and keep what is unpacked if the pull is interrupted, as
+    /// [pull_modes.parallel_pull_unpack] of cas.toml describes
+    #[arg(long)]
+    parallel: bool,
+    /// Read [pull_modes.parallel_pull_unpack] of this file instead, such as the configuration of
+    /// the SOCI snapshotter
+    #[arg(long, value_name = "FILE")]
+    pull_modes: Option<PathBuf>,
+    /// Unpack layers in parallel without storing them; the image cannot be exported or pushed to
+    /// another repository then
+    #[arg(long, requires = "unpack")]
+    discard_unpacked_layers: bool,
+}
+
+impl Parallel {
+    /// Returns how to pull, or `None` if `cas.toml` says it.
+    fn options(&self, cas: &Cas, context: &Context) -> Result<Option<ParallelPull>> {
+        let (mut modes, warnings) = match &self.pull_modes {
+            Some(file) => {
+                let read = std::fs::read_to_string(file).map_err(Error::from);
+                let parsed = read.and_then(|text| PullModes::from_toml(&text));
+                parsed.during("read", file.display())?
+            }
+            None if !self.parallel && !self.discard_unpacked_layers => return Ok(None),
+            None => cas.pull_modes()?,
+        };
+        for warning in warnings {
+            context.progress.warn(&warning);
+        }
+        if self.parallel {
+            modes.mode = PullMode::Parallel;
+        }
+        modes.discard_unpacked_layers |= self.discard_unpacked_layers;
+        ParallelPull::new(&modes).map(Some)
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -121,6 +162,7 @@ impl Pull {
             .with_hosts(hosts)
             .with_auth_file(self.remote.connection.authfile)
             .with_limits(PullLimits::default().with_per_layer(self.ranges as usize))
+            .with_parallel(self.parallel.options(&cas, context)?)
             .with_progress(context.progress.clone());
         let pulled = pull_first(&cas, names, &options).await?;
         let (image, snapshot) = (pulled.image, pulled.snapshot);

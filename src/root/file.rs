@@ -5,6 +5,7 @@ use std::path::Path;
 use cas_core::{Error, Result};
 use serde::Deserialize;
 
+use super::PULL_MODES;
 use super::engines::{Engines, FORMAT};
 
 /// The name of the file in a root.
@@ -35,7 +36,10 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Engines> {
         .operation("open root")
         .subject(path.display()));
     }
-    toml::from_str(text).map_err(fail)
+    let mut table: toml::Table = toml::from_str(text).map_err(fail)?;
+    // Those are read when an image is pulled.
+    table.remove(PULL_MODES);
+    table.try_into().map_err(fail)
 }
 
 /// Returns the text of the file for these engines.

@@ -13,6 +13,8 @@
 
 mod engines;
 mod file;
+#[cfg(feature = "registry")]
+mod pull_modes;
 mod registries;
 mod snapshotter;
 
@@ -29,6 +31,8 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
 
 pub use self::engines::{Engines, Table};
+#[cfg(feature = "registry")]
+pub use self::pull_modes::{PullMode, PullModes};
 pub use self::registries::RegistryTable;
 
 /// Returns the hosts of token services that the `cas.toml` in the directory `root` names for a
@@ -52,6 +56,9 @@ pub fn token_hosts(
 }
 
 pub(crate) use self::snapshotter::parse as parse_snapshotter;
+
+/// The table of `cas.toml` that says how images are pulled in parallel.
+const PULL_MODES: &str = "pull_modes";
 
 /// An open root directory.
 #[derive(Clone, Debug)]
@@ -144,6 +151,18 @@ impl Root {
     pub(crate) fn token_hosts(&self, host: &str) -> Result<Vec<cas_distribution::Host>> {
         let file = self.path.join(file::NAME);
         registries::token_hosts(&self.engines.registries, host, &file)
+    }
+
+    /// Returns how `cas.toml` says that images are pulled in parallel, and warnings about settings
+    /// that have no effect.
+    ///
+    /// # Errors
+    /// As [`PullModes::from_toml`]; errors of the file system.
+    #[cfg(feature = "registry")]
+    pub(crate) fn pull_modes(&self) -> Result<(PullModes, Vec<String>)> {
+        let file = self.path.join(file::NAME);
+        let text = fs::read_to_string(&file).during("read", file.display())?;
+        PullModes::from_toml(&text).map_err(|error| error.within(file.display()))
     }
 
     /// Returns the directory of a snapshotter.

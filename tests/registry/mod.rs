@@ -22,6 +22,7 @@ mod login;
 mod logins;
 mod mirrors;
 mod names;
+mod parallel;
 mod ranges;
 pub(crate) mod receiver;
 mod referrers;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cas::{Descriptor, MediaType};
+use cas::{Descriptor, Digest, MediaType};
 use serde_json::{Value, json};
 
 use super::fake::{Answer, Request};
@@ -24,24 +24,44 @@ impl Sample {
 
     /// Returns the image with a changed manifest.
     pub(crate) fn with(layers: &[usize], change: impl Fn(&mut Value)) -> Self {
-        let mut content = BTreeMap::new();
-        let mut put = |media_type: MediaType, data: Vec<u8>| {
-            let descriptor = Descriptor::of(media_type, &data);
-            content.insert(descriptor.digest.to_string(), data);
-            descriptor
-        };
         let layer = |(number, size): (usize, &usize)| {
             let mut state = number as u32 + 1;
             let byte = |_| {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 (state >> 24) as u8
             };
-            put(MediaType::OCI_LAYER, (0..*size).map(byte).collect())
+            (0..*size).map(byte).collect()
         };
-        let layers: Vec<Descriptor> = layers.iter().enumerate().map(layer).collect();
+        let layers = layers.iter().enumerate().map(layer).collect();
+        Self::of(layers, &[], change)
+    }
+
+    /// Returns an image of these archives, which can be unpacked.
+    pub(crate) fn of_archives(archives: Vec<Vec<u8>>) -> Self {
+        let diff_ids: Vec<Digest> = archives.iter().map(|tar| Digest::sha256(tar)).collect();
+        Self::of(archives, &diff_ids, |_| {})
+    }
+
+    /// Returns an image of these layers with these diff ids, and a changed manifest.
+    pub(crate) fn of(
+        layers: Vec<Vec<u8>>,
+        diff_ids: &[Digest],
+        change: impl Fn(&mut Value),
+    ) -> Self {
+        let mut content = BTreeMap::new();
+        let mut put = |media_type: MediaType, data: Vec<u8>| {
+            let descriptor = Descriptor::of(media_type, &data);
+            content.insert(descriptor.digest.to_string(), data);
+            descriptor
+        };
+        let layers = layers.into_iter();
+        let layers: Vec<Descriptor> = layers
+            .map(|layer| put(MediaType::OCI_LAYER, layer))
+            .collect();
+        let diff_ids: Vec<String> = diff_ids.iter().map(Digest::to_string).collect();
         let host = cas::Platform::host();
         let config = json!({"os": host.os, "architecture": host.architecture,
-            "rootfs": {"type": "layers", "diff_ids": []}});
+            "rootfs": {"type": "layers", "diff_ids": diff_ids}});
         let config = put(MediaType::OCI_CONFIG, config.to_string().into_bytes());
         let mut manifest = json!({"schemaVersion": 2, "mediaType": MediaType::OCI_MANIFEST,
             "config": config, "layers": layers});

@@ -1,0 +1,60 @@
+//! Pulls that fetch and unpack in parallel, within limits that several pulls share.
+
+use cas_core::transfer::{PullLimits, Quota};
+use cas_core::{Error, Result};
+use cas_layer::unpack::StreamingUnpacker;
+
+use crate::root::{PullMode, PullModes};
+
+/// How pulls fetch and unpack in parallel. Pulls that use clones of it share the limits for all
+/// images.
+#[derive(Clone, Debug)]
+pub struct ParallelPull {
+    requests: Quota,
+    unpacks: Quota,
+    chunk: Option<u64>,
+    discards: bool,
+}
+
+impl ParallelPull {
+    /// Returns what these modes describe.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if they do not allow parallel pulls; `InvalidArgument` if limits
+    /// contradict each other.
+    pub fn new(modes: &PullModes) -> Result<Self> {
+        if modes.mode == PullMode::Off {
+            return Err(Error::precondition(
+                "the pull modes do not allow parallel pulls; set `enable = true` in \
+                 [pull_modes.parallel_pull_unpack], or pull with --parallel",
+            )
+            .operation("pull"));
+        }
+        let (requests, unpacks) = modes.quotas()?;
+        Ok(ParallelPull {
+            requests,
+            unpacks,
+            chunk: modes.chunk,
+            discards: modes.discard_unpacked_layers,
+        })
+    }
+
+    /// Returns the limits for one more pull. Without a size of chunks, layers are fetched in as
+    /// many ranges as `limits` say.
+    pub(super) fn limits(&self, limits: &PullLimits) -> PullLimits {
+        let own = PullLimits::of_requests(self.requests.clone());
+        match self.chunk {
+            Some(bytes) => own.with_per_layer(PullLimits::MAX_RANGES).with_range(bytes),
+            None => own
+                .with_per_layer(limits.per_layer())
+                .with_range(limits.range()),
+        }
+    }
+
+    /// Returns the unpacker within the limits.
+    pub(super) fn limit<'a>(&self, unpacker: StreamingUnpacker<'a>) -> StreamingUnpacker<'a> {
+        unpacker
+            .with_quota(self.unpacks.clone())
+            .with_discard(self.discards)
+    }
+}

@@ -1,0 +1,341 @@
+//! How images are pulled in parallel, in the form in which the SOCI snapshotter is configured.
+//!
+//! ```toml
+//! [pull_modes.parallel_pull_unpack]
+//! enable = true
+//! max_concurrent_downloads = 20
+//! max_concurrent_downloads_per_image = 12
+//! concurrent_download_chunk_size = "16mb"
+//! max_concurrent_unpacks_per_image = 3
+//! discard_unpacked_layers = true
+//! ```
+
+use cas_core::error::excerpt;
+use cas_core::transfer::{PullLimits, Quota};
+use cas_core::{Error, Result};
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use super::PULL_MODES;
+
+/// The table of the parallel one.
+const PARALLEL: &str = "parallel_pull_unpack";
+
+/// Whether images are pulled and unpacked in parallel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PullMode {
+    /// They are pulled as options of the pull say.
+    #[default]
+    Off,
+    /// They are pulled in parallel.
+    Parallel,
+    /// Images that cannot be loaded on demand are pulled in parallel. No image can be loaded on
+    /// demand yet, so this is the same as `Parallel`.
+    ParallelAsFallback,
+}
+
+/// How images are pulled and unpacked in parallel. For limits, zero or less means that there is
+/// none. The defaults are those of the SOCI snapshotter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PullModes {
+    /// Whether they are.
+    pub mode: PullMode,
+    /// How many requests all pulls of a handle make at the same time.
+    pub downloads: i64,
+    /// How many requests one pull makes at the same time.
+    pub downloads_per_image: i64,
+    /// The size in bytes of the ranges in which a layer is fetched. `None` fetches it by one
+    /// request.
+    pub chunk: Option<u64>,
+    /// How many layers all pulls of a handle unpack at the same time.
+    pub unpacks: i64,
+    /// How many layers of one image are unpacked at the same time.
+    pub unpacks_per_image: i64,
+    /// Whether a pull that unpacks layers does not store them.
+    pub discard_unpacked_layers: bool,
+}
+
+impl Default for PullModes {
+    fn default() -> Self {
+        PullModes {
+            mode: PullMode::Off,
+            downloads: -1,
+            downloads_per_image: 3,
+            chunk: None,
+            unpacks: -1,
+            unpacks_per_image: 1,
+            discard_unpacked_layers: false,
+        }
+    }
+}
+
+/// The table as it is written.
+#[derive(Deserialize)]
+#[serde(default)]
+struct Written {
+    enable: bool,
+    experimental_parallel_pull_as_fallback: bool,
+    max_concurrent_downloads: i64,
+    max_concurrent_downloads_per_image: i64,
+    concurrent_download_chunk_size: String,
+    max_concurrent_unpacks: i64,
+    max_concurrent_unpacks_per_image: i64,
+    discard_unpacked_layers: bool,
+    decompress_streams: Option<Value>,
+    #[serde(flatten)]
+    unknown: Table,
+}
+
+impl Default for Written {
+    fn default() -> Self {
+        let modes = PullModes::default();
+        Written {
+            enable: false,
+            experimental_parallel_pull_as_fallback: false,
+            max_concurrent_downloads: modes.downloads,
+            max_concurrent_downloads_per_image: modes.downloads_per_image,
+            concurrent_download_chunk_size: String::new(),
+            max_concurrent_unpacks: modes.unpacks,
+            max_concurrent_unpacks_per_image: modes.unpacks_per_image,
+            discard_unpacked_layers: modes.discard_unpacked_layers,
+            decompress_streams: None,
+            unknown: Table::new(),
+        }
+    }
+}
+
+impl PullModes {
+    /// Reads `[pull_modes.parallel_pull_unpack]` of a configuration of the SOCI snapshotter, or of
+    /// `cas.toml`. Other tables are not read. Returns the modes, and a warning for each setting
+    /// that has no effect.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for text that is not TOML, a value of another type, a size that is not
+    /// one, or limits that contradict each other.
+    pub fn from_toml(text: &str) -> Result<(Self, Vec<String>)> {
+        let invalid = |error: toml::de::Error| {
+            let message = error.message().to_owned();
+            Error::invalid(format!("{message}; correct it")).subject("[pull_modes]")
+        };
+        let mut whole: Table = toml::from_str(text).map_err(invalid)?;
+        let mut modes = match whole.remove(PULL_MODES) {
+            Some(modes) => modes.try_into::<Table>().map_err(invalid)?,
+            None => Table::new(),
+        };
+        let parallel = modes.remove(PARALLEL).unwrap_or(Value::Table(Table::new()));
+        let written: Written = parallel.try_into().map_err(invalid)?;
+        let mut warnings = Vec::new();
+        for other in modes.keys() {
+            warnings.push(format!(
+                "[pull_modes.{other}] has no effect: no such mode exists"
+            ));
+        }
+        for key in written.unknown.keys() {
+            warnings.push(format!(
+                "{key} of [pull_modes.{PARALLEL}] is not known, and has no effect"
+            ));
+        }
+        if written.decompress_streams.is_some() {
+            warnings.push(format!(
+                "decompress_streams of [pull_modes.{PARALLEL}] has no effect: layers are \
+                 decompressed without other programs"
+            ));
+        }
+        let chunk = parse_chunk(&written.concurrent_download_chunk_size)?;
+        let kept = chunk.map(|chunk| chunk.clamp(PullLimits::MIN_RANGE, PullLimits::MAX_RANGE));
+        if kept != chunk {
+            warnings.push(format!(
+                "concurrent_download_chunk_size {:?} is replaced by {} bytes, because chunks are \
+                 kept in memory",
+                written.concurrent_download_chunk_size,
+                kept.unwrap_or_default()
+            ));
+        }
+        let modes = PullModes {
+            mode: match (
+                written.enable,
+                written.experimental_parallel_pull_as_fallback,
+            ) {
+                (true, _) => PullMode::Parallel,
+                (false, true) => PullMode::ParallelAsFallback,
+                (false, false) => PullMode::Off,
+            },
+            downloads: written.max_concurrent_downloads,
+            downloads_per_image: written.max_concurrent_downloads_per_image,
+            chunk: kept,
+            unpacks: written.max_concurrent_unpacks,
+            unpacks_per_image: written.max_concurrent_unpacks_per_image,
+            discard_unpacked_layers: written.discard_unpacked_layers,
+        };
+        modes.quotas()?;
+        Ok((modes, warnings))
+    }
+
+    /// Returns the limits on requests and on unpacks.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if limits contradict each other. All that do are named.
+    pub(crate) fn quotas(&self) -> Result<(Quota, Quota)> {
+        let downloads = Quota::new(self.downloads, self.downloads_per_image);
+        let unpacks = Quota::new(self.unpacks, self.unpacks_per_image);
+        match (downloads, unpacks) {
+            (Ok(downloads), Ok(unpacks)) => Ok((downloads, unpacks)),
+            (downloads, unpacks) => {
+                let told = |name: &str, quota: Result<Quota>| {
+                    quota.err().map(|error| format!("{name}: {error}"))
+                };
+                let told = [told("downloads", downloads), told("unpacks", unpacks)];
+                let told: Vec<String> = told.into_iter().flatten().collect();
+                Err(Error::invalid(told.join("; ")).subject("[pull_modes]"))
+            }
+        }
+    }
+}
+
+/// Parses a size such as `8mb`, in powers of 1024. Returns `None` for none and for zero, which mean
+/// one request for a whole layer.
+fn parse_chunk(text: &str) -> Result<Option<u64>> {
+    let lower = text.trim().to_ascii_lowercase();
+    if lower.is_empty() {
+        return Ok(None);
+    }
+    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &lower[digits.len()..] {
+        "gb" => Some(1_u64 << 30),
+        "mb" => Some(1 << 20),
+        "kb" => Some(1 << 10),
+        "b" | "" => Some(1),
+        _ => None,
+    };
+    let is_number = {
+        let (whole, part) = digits.split_once('.').unwrap_or((digits, "0"));
+        let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        !whole.is_empty() && !part.is_empty() && all_digits(whole) && all_digits(part)
+    };
+    let number = digits.parse::<f64>().ok().filter(|_| is_number);
+    let (Some(number), Some(unit)) = (number, unit) else {
+        return Err(Error::invalid(
+            "expected a size such as \"8mb\": a number, and b, kb, mb or gb; correct \
+             concurrent_download_chunk_size",
+        )
+        .subject(format!("{:?}", excerpt(text))));
+    };
+    // The conversion saturates.
+    let bytes = (number * unit as f64) as u64;
+    Ok((bytes > 0).then_some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use cas_core::ErrorKind;
+
+    use super::*;
+
+    fn parsed(keys: &str) -> Result<(PullModes, Vec<String>)> {
+        PullModes::from_toml(&format!("[pull_modes.parallel_pull_unpack]\n{keys}"))
+    }
+
+    #[test]
+    fn without_the_table_nothing_is_parallel_and_other_tables_are_not_read() {
+        for text in ["", "root = \"/x\"\n[blob]\nmax_retries = 8", "[pull_modes]"] {
+            let read = PullModes::from_toml(text).unwrap();
+            assert_eq!(read, (PullModes::default(), Vec::new()), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_table_of_amazon_linux_is_read() {
+        let (modes, warnings) = parsed(
+            "enable = true\nmax_concurrent_downloads = 20\n\
+             max_concurrent_downloads_per_image = 12\n\
+             concurrent_download_chunk_size = \"16mb\"\nmax_concurrent_unpacks = 15\n\
+             max_concurrent_unpacks_per_image = 10\ndiscard_unpacked_layers = true",
+        )
+        .unwrap();
+        let expected = PullModes {
+            mode: PullMode::Parallel,
+            downloads: 20,
+            downloads_per_image: 12,
+            chunk: Some(16 << 20),
+            unpacks: 15,
+            unpacks_per_image: 10,
+            discard_unpacked_layers: true,
+        };
+        assert_eq!((modes, warnings), (expected, Vec::new()));
+    }
+
+    #[test]
+    fn parallel_comes_first_and_may_be_the_fallback() {
+        let fallback = "experimental_parallel_pull_as_fallback = true";
+        let (modes, _) = parsed(fallback).unwrap();
+        assert_eq!(modes.mode, PullMode::ParallelAsFallback);
+        let (modes, _) = parsed(&format!("enable = true\n{fallback}")).unwrap();
+        assert_eq!(modes.mode, PullMode::Parallel);
+    }
+
+    #[test]
+    fn sizes_are_in_powers_of_1024() {
+        for (text, bytes) in [
+            ("8mb", Some(8 << 20)),
+            ("1.5mb", Some(3 << 19)),
+            ("70000", Some(70_000)),
+            ("70000b", Some(70_000)),
+            ("512KB", Some(512 << 10)),
+            ("1gb", Some(1 << 30)),
+            ("", None),
+            ("0", None),
+            ("0mb", None),
+        ] {
+            assert_eq!(parse_chunk(text).unwrap(), bytes, "{text}");
+        }
+        for text in [
+            "-1mb", "mb", "1tb", "1.mb", ".5mb", "1 mb", "1e3", "8mib", "inf", "1.2.3",
+        ] {
+            let error = parse_chunk(text).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_effect_is_named() {
+        let (modes, warnings) = parsed(
+            "enable = true\nconcurrent_download_chunk_size = \"1gb\"\nspeed = 1\n\
+             [pull_modes.parallel_pull_unpack.decompress_streams.gzip]\npath = \"/usr/bin/igzip\"\n\
+             [pull_modes.soci_v2]\nenable = true",
+        )
+        .unwrap();
+        assert_eq!(modes.chunk, Some(PullLimits::MAX_RANGE));
+        let names = [
+            "soci_v2",
+            "speed",
+            "decompress_streams",
+            "chunk_size \"1gb\"",
+        ];
+        assert_eq!(warnings.len(), names.len(), "{warnings:?}");
+        for (warning, name) in warnings.iter().zip(names) {
+            assert!(warning.contains(name), "{warning}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_an_error_that_says_where() {
+        for (keys, part) in [
+            ("enable = 1", "invalid type"),
+            ("max_concurrent_unpacks = \"2\"", "invalid type"),
+            ("concurrent_download_chunk_size = \"x\"", "such as \"8mb\""),
+            ("enable = true =", "pull_modes"),
+        ] {
+            let error = parsed(keys).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{keys}");
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        let both = "max_concurrent_downloads = 2\nmax_concurrent_unpacks = 2\n\
+                    max_concurrent_unpacks_per_image = 3";
+        let error = parsed(both).unwrap_err().to_string();
+        assert!(
+            error.contains("downloads: ") && error.contains("unpacks: "),
+            "{error}"
+        );
+    }
+}
