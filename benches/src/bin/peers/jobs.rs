@@ -188,11 +188,45 @@ impl Jobs<'_> {
             Contender::new("ctr images pull, layers not synced", ctr),
         ]
     }
+
+    /// Returns the contenders that pull an image, and do not unpack it.
+    pub(super) fn fetches<'a>(&'a self, registry: &'a Registry) -> Vec<Contender<'a>> {
+        let reference = format!("{}/bench:1", registry.host);
+        let source = format!("docker://{reference}");
+        vec![
+            Contender::command("cas pull, Full", move |fresh| {
+                let mut command = self.cas(fresh);
+                command.args(["pull", "--plain-http", &reference]);
+                command
+            }),
+            Contender::command("skopeo copy to oci:, not synced", move |fresh| {
+                let mut command = Command::new("skopeo");
+                command.args(["copy", "-q", "--src-tls-verify=false", &source]);
+                command.arg(format!("oci:{}:bench", fresh.display()));
+                command
+            }),
+        ]
+    }
+
+    /// Returns the contenders that pull an image of one layer over a link whose connections are
+    /// slow.
+    pub(super) fn slow_fetches<'a>(&'a self, link: &str) -> Vec<Contender<'a>> {
+        let reference = format!("{link}/bench:fat");
+        let pull = |ranges: &'static str| {
+            let reference = reference.clone();
+            Contender::command(format!("cas pull --ranges {ranges}"), move |fresh| {
+                let mut command = self.cas(fresh);
+                command.args(["pull", "--plain-http", "--ranges", ranges, &reference]);
+                command
+            })
+        };
+        vec![pull("4"), pull("1")]
+    }
 }
 
-/// Pushes an image to a registry.
-pub(super) fn push(image: &Image, registry: &Registry) -> Result<()> {
-    let target = format!("docker://{}/bench:1", registry.host);
+/// Pushes an image to a registry under a name.
+pub(super) fn push(image: &Image, registry: &Registry, name: &str) -> Result<()> {
+    let target = format!("docker://{}/{name}", registry.host);
     let mut command = Command::new("skopeo");
     command.args([
         "copy",

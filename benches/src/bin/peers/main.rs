@@ -10,6 +10,7 @@
 mod daemon;
 mod floor;
 mod jobs;
+mod shaped;
 mod warm;
 
 use std::path::{Path, PathBuf};
@@ -24,10 +25,12 @@ use oci_cas_benches::process::{self, Sample, finish};
 use oci_cas_benches::scratch::{self, Scratch};
 
 const USAGE: &str = "usage: peers [--rounds N] [--on DIR] [--ctr DIR] [--image LAYOUT:TAG] \
-                     [import|unpacked|zstd|fat|tree|mount|tall|pull]...";
+                     [import|unpacked|zstd|fat|tree|mount|tall|pull|fetch|slow]...";
 
 /// Size of the file system; its file is sparse.
 const SIZE: u64 = 8 << 30;
+/// Speed of one connection of the slow link, in bytes a second.
+const SLOW: u64 = 8_000_000;
 /// Number of layers of the tall image.
 const TALL: usize = 128;
 
@@ -166,10 +169,33 @@ impl Table<'_> {
             self.jobs.present(&present, &tall.archive)?;
             self.job("mount, 128 layers", &self.jobs.mounts(&present))?;
         }
-        if self.wants("pull") {
+        let pulls = ["pull", "fetch", "slow"].map(|row| self.wants(row));
+        if pulls.contains(&true) {
             let registry = Registry::start(&at("registry"))?;
-            jobs::push(&plain.image, &registry)?;
-            self.job("pull and unpack, loopback", &self.jobs.pulls(&registry))?;
+            self.print_pulls(pulls, &registry, &plain.image)?;
+        }
+        Ok(())
+    }
+
+    fn print_pulls(
+        &self,
+        [pull, fetch, slow]: [bool; 3],
+        registry: &Registry,
+        image: &Image,
+    ) -> Result<()> {
+        jobs::push(image, registry, "bench:1")?;
+        if pull {
+            self.job("pull and unpack, loopback", &self.jobs.pulls(registry))?;
+        }
+        if fetch {
+            self.job("pull, loopback", &self.jobs.fetches(registry))?;
+        }
+        if slow {
+            let fat = images::fat(image, &self.directory.join("fat-pulled"))?;
+            jobs::push(&fat, registry, "bench:fat")?;
+            let link = shaped::link(&registry.host, SLOW)?;
+            let name = "pull of one layer, 8 MB/s a connection";
+            self.job(name, &self.jobs.slow_fetches(&link))?;
         }
         Ok(())
     }
