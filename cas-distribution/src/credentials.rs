@@ -74,7 +74,7 @@ impl Saved {
     /// keeps.
     ///
     /// # Errors
-    /// `InvalidArgument` if `auth` does not decode.
+    /// `InvalidArgument` if `auth` does not decode, or has no name.
     pub(crate) fn credentials(&self) -> Result<Option<Credentials>> {
         if !self.registrytoken.is_empty() {
             return Ok(Some(Credentials::Registry(self.registrytoken.clone())));
@@ -92,6 +92,7 @@ impl Saved {
         let decoded = BASE64.decode(auth).ok();
         let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
         let pair = decoded.as_deref().and_then(|text| text.split_once(':'));
+        let pair = pair.filter(|(name, _)| !name.is_empty());
         let (name, password) = pair.ok_or_else(|| {
             Error::invalid("an `auth` is not NAME:PASSWORD in base64; use `cas login` again")
         })?;

@@ -62,6 +62,8 @@ mod download;
 mod error;
 mod fallback;
 mod fetch;
+#[cfg(test)]
+mod fixtures_logins;
 mod helper;
 mod host;
 mod hosts;
