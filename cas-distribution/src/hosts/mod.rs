@@ -34,6 +34,7 @@ pub(crate) use endpoint::{Access, Scheme, Tls, url};
 
 use crate::runtime;
 use registries_conf::RegistriesConf;
+use short_names::ShortNames;
 
 /// The files of this machine that say where images are read from and pushed to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +50,9 @@ pub struct Hosts {
     pub registries_conf: Option<PathBuf>,
     /// Directories of files that are read after `registries.conf`, in alphabetical order.
     pub drop_ins: Vec<PathBuf>,
+    /// The file of the aliases that users of podman have chosen when it asked them. They come before
+    /// those of `registries.conf`.
+    pub aliases: Option<PathBuf>,
     /// Files of certificates of authorities that are trusted, in addition to those of the system,
     /// for every registry.
     pub authorities: Vec<PathBuf>,
@@ -62,7 +66,14 @@ impl Hosts {
         let environment = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         let home = environment("HOME").map(PathBuf::from);
         let chosen = environment("CONTAINERS_REGISTRIES_CONF").map(PathBuf::from);
-        Hosts::of(home.as_deref(), chosen)
+        let cache = match rustix::process::geteuid().is_root() {
+            true => Some(PathBuf::from("/var/cache")),
+            false => (environment("XDG_CACHE_HOME").map(PathBuf::from))
+                .or_else(|| Some(home.as_ref()?.join(".cache"))),
+        };
+        let mut hosts = Hosts::of(home.as_deref(), chosen);
+        hosts.aliases = cache.map(|cache| cache.join("containers/short-name-aliases.conf"));
+        hosts
     }
 
     /// Returns the places for a user, whose environment may have `chosen` a `registries.conf`.
@@ -85,6 +96,7 @@ impl Hosts {
             certificates: certificates.chain(of_others).collect(),
             registries_conf: chosen.or(own_conf).or(system_conf),
             drop_ins: drop_ins.collect(),
+            aliases: None,
             authorities: Vec::new(),
             policy: policy::of_system(home),
         }
@@ -122,8 +134,8 @@ impl Hosts {
     }
 
     /// Returns the names that a typed name may mean, in the order in which they are tried. If it
-    /// has no host, `registries.conf` completes it. If that has neither an alias nor registries to
-    /// search, Docker Hub is meant.
+    /// has no host, the chosen aliases or `registries.conf` complete it. If they have neither an
+    /// alias nor registries to search, Docker Hub is meant.
     ///
     /// # Errors
     /// `InvalidArgument` if it is not a name; `FailedPrecondition` if several registries would be
@@ -134,7 +146,7 @@ impl Hosts {
             return Ok(vec![typed.parse()?]);
         }
         let (hosts, typed) = (self.clone(), typed.to_owned());
-        runtime::blocking(move || hosts.registries()?.short_names.expand(&typed)).await
+        runtime::blocking(move || hosts.short_names()?.expand(&typed)).await
     }
 
     /// Checks that the policy accepts an image of this name.
@@ -182,6 +194,14 @@ impl Hosts {
 
     fn registries(&self) -> Result<RegistriesConf> {
         registries_conf::load(self.registries_conf.as_deref(), &self.drop_ins)
+    }
+
+    fn short_names(&self) -> Result<ShortNames> {
+        let mut names = self.registries()?.short_names;
+        if let Some(path) = &self.aliases {
+            names.choose(path)?;
+        }
+        Ok(names)
     }
 
     /// Returns how a registry itself is reached, without `hosts.toml` and `registries.conf`.

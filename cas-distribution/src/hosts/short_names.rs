@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 
 use cas_core::image::FullName;
 use cas_core::{Error, Result};
+use serde::Deserialize;
+use toml::Spanned;
 
 use super::file::Text;
 
@@ -15,6 +18,13 @@ enum Mode {
     Enforcing,
     /// They are tried in their order.
     All,
+}
+
+/// podman's `short-name-aliases.conf`.
+#[derive(Deserialize)]
+struct Chosen {
+    #[serde(default)]
+    aliases: BTreeMap<Spanned<String>, String>,
 }
 
 /// What the files say of names without a host.
@@ -83,6 +93,19 @@ impl ShortNames {
         self.aliases.remove(name);
         if !value.is_empty() {
             self.aliases.insert(name.to_owned(), value);
+        }
+        Ok(())
+    }
+
+    /// Reads the aliases that users have chosen. They replace others, and other tables of the file
+    /// are passed over. The file may be absent.
+    pub(super) fn choose(&mut self, path: &Path) -> Result<()> {
+        let Some(text) = Text::read(path)? else {
+            return Ok(());
+        };
+        let chosen: Chosen = text.parse()?;
+        for (name, value) in chosen.aliases {
+            self.alias(name.get_ref(), value, &text, &name.span())?;
         }
         Ok(())
     }

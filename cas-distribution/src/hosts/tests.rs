@@ -128,6 +128,44 @@ fn drop_ins_follow_in_alphabetical_order() {
 }
 
 #[test]
+fn aliases_that_users_have_chosen_come_before_those_of_registries_conf() {
+    let scratch = tempfile::tempdir().unwrap();
+    let at = scratch.path();
+    let conf = "unqualified-search-registries = [\"s.test\"]\n\
+        [aliases]\na = \"one.test/a\"\nb = \"one.test/b\"\nc = \"one.test/c\"\n";
+    let conf = write(at, "r.conf", conf);
+    let chosen = "[aliases]\na = \"two.test/a\"\nc = \"\"\nd = \"two.test/team/d\"\n\
+        [[registry]]\nlocation = \"x.test\"\nblocked = true\n";
+    let mut hosts = Hosts::default().with_registries_conf(conf);
+    let mean = |hosts: &Hosts, typed: &str| -> cas_core::Result<String> {
+        let names = hosts.short_names()?.expand(typed)?;
+        Ok(names[0].to_string())
+    };
+    hosts.aliases = Some(at.join("absent.conf"));
+    assert_eq!(mean(&hosts, "a:1").unwrap(), "one.test/a:1");
+    hosts.aliases = Some(write(at, "short-name-aliases.conf", chosen));
+    for (typed, expected) in [
+        ("a:1", "two.test/a:1"),
+        ("b:1", "one.test/b:1"),
+        ("c:1", "s.test/c:1"),
+        ("d:1", "two.test/team/d:1"),
+        ("e:1", "s.test/e:1"),
+        ("x.test/a:1", "x.test/a:1"),
+    ] {
+        assert_eq!(mean(&hosts, typed).unwrap(), expected);
+    }
+    // Only aliases are read from it.
+    assert_eq!(found(&hosts, "x.test/a:1"), ["pru https://x.test/v2/a/"]);
+    write(at, "short-name-aliases.conf", "[aliases]\na = \"b\"\n");
+    let said = mean(&hosts, "e").unwrap_err().to_string();
+    assert!(
+        said.contains("short-name-aliases.conf: line 2: expected an alias"),
+        "{said}"
+    );
+    assert_eq!(found(&hosts, "x.test/a:1"), ["pru https://x.test/v2/a/"]);
+}
+
+#[test]
 fn the_files_of_a_user_come_before_those_of_the_system() {
     let scratch = tempfile::tempdir().unwrap();
     let own = scratch.path().join(".config/containers");
