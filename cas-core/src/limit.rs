@@ -38,10 +38,12 @@ pub const ANSWER: u64 = 1 << 20;
 pub const LOGINS: u64 = 8 << 20;
 /// Maximum size of `hosts.toml`, `registries.conf`, `policy.json`, or a file of certificates.
 pub const HOSTS_FILE: u64 = 1 << 20;
-/// Maximum number of entries of a directory of certificates or of drop-ins.
+/// Maximum number of entries of a directory of certificates, of drop-ins or of verifiers.
 pub const HOSTS_FILES: usize = 1024;
 /// Maximum size of a password that is typed or read from standard input.
 pub const SECRET: u64 = 64 << 10;
+/// Maximum size of the reason of a verifier that is kept; the rest is read, but passed over.
+pub const REASON: u64 = 1024;
 /// Maximum number of redirects that one request follows.
 pub const REDIRECTS: usize = 5;
 /// Maximum number of layers of one image.

@@ -92,6 +92,7 @@ mod token;
 mod trust;
 mod untrusted;
 mod upload;
+mod verify;
 mod warning;
 mod whole;
 
@@ -105,3 +106,4 @@ pub use mirrors::Mirrors;
 pub use pages::Pages;
 pub use tags::ListOptions;
 pub use timeouts::Timeouts;
+pub use verify::{Rules, Verified, Verifier, VerifierDir, verify};

@@ -1,0 +1,88 @@
+//! Whether an image may be pulled: judged after its name is resolved, and before its content is
+//! fetched.
+//!
+//! The lists are [`Rules`], and programs with containerd's contract a [`VerifierDir`]. Callers may
+//! bring verifiers of their own.
+
+mod pattern;
+mod process;
+mod programs;
+mod rules;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cas_core::image::FullName;
+use cas_core::progress::Progress;
+use cas_core::transfer::{Fetcher, Pieces};
+use cas_core::{Descriptor, Result};
+
+pub use programs::VerifierDir;
+pub use rules::Rules;
+
+/// Decides whether an image may be pulled.
+#[async_trait]
+pub trait Verifier: Send + Sync {
+    /// Judges the image `name`, which refers to `target`: a manifest or an index. Returns warnings,
+    /// if the image is accepted. The caller may drop the future.
+    ///
+    /// # Errors
+    /// `Denied` if the image is rejected; any other error if it could not be judged. The image is
+    /// not pulled then.
+    async fn verify(&self, name: &FullName, target: &Descriptor) -> Result<Vec<String>>;
+}
+
+/// Asks verifiers in their order. All must accept the image. Their warnings go to `progress`.
+///
+/// # Errors
+/// The error of the first verifier that does not accept it.
+pub async fn verify(
+    verifiers: &[Arc<dyn Verifier>],
+    name: &FullName,
+    target: &Descriptor,
+    progress: &dyn Progress,
+) -> Result<()> {
+    for verifier in verifiers {
+        let judged = verifier.verify(name, target).await;
+        let judged = judged.map_err(|error| error.operation("verify").subject(name));
+        for warning in judged? {
+            progress.warn(&warning);
+        }
+    }
+    Ok(())
+}
+
+/// A repository from which only content of an image that verifiers accept is fetched: the name is
+/// not resolved otherwise.
+pub struct Verified<'a> {
+    /// The repository.
+    pub fetcher: &'a dyn Fetcher,
+    /// The name of the image.
+    pub name: &'a FullName,
+    /// The verifiers, in the order in which they are asked.
+    pub verifiers: &'a [Arc<dyn Verifier>],
+    /// Receives the warnings of the verifiers.
+    pub progress: &'a dyn Progress,
+}
+
+#[async_trait]
+impl Fetcher for Verified<'_> {
+    async fn resolve(&self) -> Result<Descriptor> {
+        let target = self.fetcher.resolve().await?;
+        verify(self.verifiers, self.name, &target, self.progress).await?;
+        Ok(target)
+    }
+
+    async fn fetch(&self, descriptor: &Descriptor, range: Range<u64>) -> Result<Pieces> {
+        self.fetcher.fetch(descriptor, range).await
+    }
+
+    fn serves_ranges(&self) -> bool {
+        self.fetcher.serves_ranges()
+    }
+
+    fn distrust(&self, descriptor: &Descriptor) -> bool {
+        self.fetcher.distrust(descriptor)
+    }
+}

@@ -1,0 +1,340 @@
+//! Verifiers that are programs, with the contract of containerd's image verifiers: a directory of
+//! programs, each of which is asked about an image and accepts it with the exit status 0.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cas_core::image::FullName;
+use cas_core::{Context, Descriptor, Error, ErrorKind, Result, limit};
+
+use super::Verifier;
+use super::process::{self, Ended};
+use crate::bounded::is_absent;
+use crate::runtime;
+
+/// The media type of what a verifier reads from its standard input.
+const INPUT: &str = "application/vnd.oci.descriptor.v1+json";
+
+/// A directory whose files are programs that verify images.
+///
+/// Each is started as `PROGRAM -name NAME -digest DIGEST -stdin-media-type TYPE`, with the
+/// descriptor of the image as JSON on its standard input. It accepts the image with the exit status
+/// 0, rejects it with any other, and may write the reason to its standard output.
+#[derive(Clone, Debug)]
+pub struct VerifierDir {
+    path: PathBuf,
+    max: Option<usize>,
+    time: Duration,
+}
+
+impl VerifierDir {
+    /// Returns the verifiers in this directory. At most ten are asked, each for at most ten
+    /// seconds.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        VerifierDir {
+            path: path.into(),
+            max: Some(10),
+            time: Duration::from_secs(10),
+        }
+    }
+
+    /// Sets how many verifiers are asked: the first ones by name. All are with `None`.
+    #[must_use]
+    pub fn with_max(mut self, max: impl Into<Option<usize>>) -> Self {
+        self.max = max.into();
+        self
+    }
+
+    /// Sets how long each may take.
+    #[must_use]
+    pub fn with_time(mut self, time: Duration) -> Self {
+        self.time = time;
+        self
+    }
+
+    /// Asks the verifiers. Returns a warning if not all of them were asked, or there are none.
+    async fn judge(self, name: String, target: Descriptor) -> Result<Vec<String>> {
+        let path = self.path.clone();
+        let programs = runtime::blocking(move || list(&path)).await?;
+        let asked = self.max.unwrap_or(usize::MAX).min(programs.len());
+        for program in &programs[..asked] {
+            self.ask(program, &name, &target).await?;
+        }
+        let (all, place) = (programs.len(), self.path.display());
+        let warning = match (asked, all) {
+            (_, 0) => format!("{place} has no verifiers, so the image was not verified"),
+            (asked, all) if asked < all => format!(
+                "only {asked} of the {all} verifiers in {place} were asked; allow more, or remove \
+                 some"
+            ),
+            _ => return Ok(Vec::new()),
+        };
+        Ok(vec![warning])
+    }
+
+    async fn ask(&self, program: &OsString, name: &str, target: &Descriptor) -> Result<()> {
+        let path = self.path.join(program);
+        let input = serde_json::to_vec(target)
+            .map_err(|error| Error::internal("a descriptor does not serialise").source(error))?;
+        let digest = target.digest.to_string();
+        let arguments = [
+            "-name",
+            name,
+            "-digest",
+            &digest,
+            "-stdin-media-type",
+            INPUT,
+        ];
+        let ended = process::run(&path, &arguments, &input, self.time).await;
+        let shown = path.display();
+        let failed = |why: String| {
+            Error::precondition(format!(
+                "the verifier {shown} {why}; correct it, or remove it from its directory"
+            ))
+        };
+        let Ended { status, said } = ended.map_err(failed)?;
+        match status.code() {
+            Some(0) => Ok(()),
+            Some(code) => {
+                let said = String::from_utf8_lossy(&said);
+                let said = said.trim().escape_debug().to_string();
+                let reason = if said.is_empty() {
+                    "it gave no reason"
+                } else {
+                    &said
+                };
+                let message = format!(
+                    "the verifier {shown} rejects the image {digest} with exit status {code}: \
+                     {reason}"
+                );
+                Err(Error::new(ErrorKind::Denied, message))
+            }
+            None => Err(failed(format!("ended with {status}"))),
+        }
+    }
+}
+
+#[async_trait]
+impl Verifier for VerifierDir {
+    async fn verify(&self, name: &FullName, target: &Descriptor) -> Result<Vec<String>> {
+        runtime::run(self.clone().judge(name.to_string(), target.clone())).await
+    }
+}
+
+/// Returns the names in a directory, in the order of their bytes.
+fn list(path: &Path) -> Result<Vec<OsString>> {
+    let read = || {
+        let entries = fs::read_dir(path).map_err(|error| match is_absent(&error) {
+            true => Error::not_found(
+                "expected a directory of verifiers, found nothing; make it, or correct the path",
+            ),
+            false => error.into(),
+        })?;
+        let mut names = Vec::new();
+        for entry in entries {
+            if names.len() >= limit::HOSTS_FILES {
+                let allowed = limit::HOSTS_FILES;
+                return Err(Error::out_of_range(format!(
+                    "the directory has more than {allowed} entries; remove what is not a verifier"
+                )));
+            }
+            names.push(entry?.file_name());
+        }
+        names.sort();
+        Ok(names)
+    };
+    read().during("list", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Instant;
+
+    use cas_core::{Digest, MediaType};
+
+    use super::*;
+
+    /// A directory of verifiers that are shell scripts.
+    struct Scripts(tempfile::TempDir);
+
+    impl Scripts {
+        fn new(scripts: &[(&str, &str)]) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            for (name, lines) in scripts {
+                let path = directory.path().join(name);
+                fs::write(&path, format!("#!/bin/sh\n{lines}\n")).unwrap();
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            }
+            Scripts(directory)
+        }
+
+        fn verifiers(&self) -> VerifierDir {
+            VerifierDir::new(self.0.path())
+        }
+
+        /// Returns the file into which a script has written.
+        fn read(&self, file: &str) -> String {
+            fs::read_to_string(self.0.path().with_extension(file)).unwrap_or_default()
+        }
+    }
+
+    impl Drop for Scripts {
+        fn drop(&mut self) {
+            // A file that a script has not written is absent.
+            let _ = fs::remove_file(self.0.path().with_extension("out"));
+        }
+    }
+
+    fn target() -> Descriptor {
+        Descriptor::new(MediaType::OCI_INDEX, Digest::sha256(b"x"), 7)
+    }
+
+    /// Writes to a file next to the directory, whose path begins with that of the directory.
+    const OUT: &str = "out=$(dirname \"$0\").out";
+
+    fn ask(verifiers: &VerifierDir) -> Result<Vec<String>> {
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.enable_all().build().unwrap();
+        let name = "x.test/team/app:1".parse().unwrap();
+        // A program cannot be started while another thread starts one and still has the file open
+        // for writing.
+        loop {
+            let judged = runtime.block_on(verifiers.verify(&name, &target()));
+            let is_busy = |error: &Error| error.to_string().contains("os error 26");
+            if !judged.as_ref().is_err_and(is_busy) {
+                return judged;
+            }
+        }
+    }
+
+    fn refused(verifiers: &VerifierDir, kind: ErrorKind) -> String {
+        let error = ask(verifiers).unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        error.to_string()
+    }
+
+    #[test]
+    fn a_verifier_gets_the_arguments_and_the_descriptor_of_containerd() {
+        let script = format!("{OUT}\necho \"$@\" > $out\ncat >> $out");
+        let scripts = Scripts::new(&[("one", &script)]);
+        assert!(ask(&scripts.verifiers()).unwrap().is_empty());
+        let written = scripts.read("out");
+        let (arguments, input) = written.split_once('\n').unwrap();
+        let digest = Digest::sha256(b"x");
+        assert_eq!(
+            arguments,
+            format!("-name x.test/team/app:1 -digest {digest} -stdin-media-type {INPUT}")
+        );
+        let input: Descriptor = serde_json::from_str(input).unwrap();
+        assert_eq!(input, target());
+    }
+
+    #[test]
+    fn all_must_accept_and_the_one_that_rejects_says_why() {
+        let scripts = Scripts::new(&[
+            ("1-good", "echo fine"),
+            ("2-bad", "printf 'not\\033[31m signed'; exit 3"),
+            ("3-never", &format!("{OUT}\ntouch $out")),
+        ]);
+        let said = refused(&scripts.verifiers(), ErrorKind::Denied);
+        assert!(said.contains("2-bad rejects the image sha256:"), "{said}");
+        assert!(
+            said.contains("exit status 3: not\\u{1b}[31m signed"),
+            "{said}"
+        );
+        assert!(!scripts.0.path().with_extension("out").exists());
+        let scripts = Scripts::new(&[("bad", "exit 1")]);
+        let said = refused(&scripts.verifiers(), ErrorKind::Denied);
+        assert!(said.contains("it gave no reason"), "{said}");
+    }
+
+    #[test]
+    fn a_verifier_that_fails_is_an_error() {
+        let failed = ErrorKind::FailedPrecondition;
+        let scripts = Scripts::new(&[("killed", "kill -9 $$")]);
+        assert!(refused(&scripts.verifiers(), failed).contains("killed ended with signal: 9"));
+        let scripts = Scripts::new(&[("data", "exit 0")]);
+        let mode = fs::Permissions::from_mode(0o644);
+        fs::set_permissions(scripts.0.path().join("data"), mode).unwrap();
+        let said = refused(&scripts.verifiers(), failed);
+        assert!(said.contains("data cannot be started"), "{said}");
+        let scripts = Scripts::new(&[]);
+        fs::create_dir(scripts.0.path().join("directory")).unwrap();
+        assert!(refused(&scripts.verifiers(), failed).contains("cannot be started"));
+        let absent = VerifierDir::new(scripts.0.path().join("absent"));
+        assert!(refused(&absent, ErrorKind::NotFound).contains("found nothing"));
+    }
+
+    #[test]
+    fn a_verifier_that_hangs_is_killed_with_its_children() {
+        for lines in [
+            "sleep 1000",
+            "exec sleep 1000",
+            // It ends, but its child keeps the output open.
+            "sleep 1000 &",
+            "exec >&-; sleep 1000",
+        ] {
+            let pid = format!("{OUT}\necho $$ > $out\n{lines}");
+            let scripts = Scripts::new(&[("hangs", &pid)]);
+            let began = Instant::now();
+            let verifiers = scripts.verifiers().with_time(Duration::from_millis(500));
+            let said = refused(&verifiers, ErrorKind::FailedPrecondition);
+            assert!(said.contains("did not end within 0.5 s"), "{said}");
+            assert!(began.elapsed() < Duration::from_secs(20));
+            let group = scripts.read("out").trim().parse().unwrap();
+            // The signal is sent, but the processes need a moment to end.
+            while has_processes(group) {
+                assert!(began.elapsed() < Duration::from_secs(20), "{lines} goes on");
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// Returns whether a process group has a process that has not ended.
+    fn has_processes(group: u32) -> bool {
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        let mut stats =
+            processes.filter_map(|one| fs::read_to_string(one.path().join("stat")).ok());
+        stats.any(|stat| {
+            let (_, rest) = stat.rsplit_once(')').unwrap();
+            let fields: Vec<_> = rest.split_whitespace().collect();
+            fields[0] != "Z" && fields[2] == group.to_string()
+        })
+    }
+
+    #[test]
+    fn a_verifier_that_shouts_is_read_to_its_end_but_not_kept() {
+        let shout = "head -c 10000000 /dev/zero | tr '\\0' x";
+        let quiet = "head -c 10000000 /dev/zero >&2";
+        let scripts = Scripts::new(&[
+            ("1", shout),
+            ("2", quiet),
+            ("3", &format!("{shout}; exit 1")),
+        ]);
+        let said = refused(&scripts.verifiers(), ErrorKind::Denied);
+        assert!(said.contains("/3 rejects"), "{said}");
+        assert!(said.len() < limit::REASON as usize + 500, "{}", said.len());
+    }
+
+    #[test]
+    fn as_many_are_asked_as_the_caller_allows_and_a_warning_names_the_rest() {
+        let scripts = Scripts::new(&[("a", "exit 0"), ("b", "exit 0"), ("c", "exit 1")]);
+        let warnings = ask(&scripts.verifiers().with_max(2)).unwrap();
+        assert!(
+            warnings[0].contains("only 2 of the 3 verifiers"),
+            "{warnings:?}"
+        );
+        assert_eq!(ask(&scripts.verifiers().with_max(0)).unwrap().len(), 1);
+        for max in [Some(3), Some(usize::MAX), None] {
+            let verifiers = scripts.verifiers().with_max(max);
+            refused(&verifiers, ErrorKind::Denied);
+        }
+        let none = Scripts::new(&[]);
+        let warnings = ask(&none.verifiers()).unwrap();
+        assert!(warnings[0].contains("has no verifiers"), "{warnings:?}");
+    }
+}
