@@ -1,6 +1,6 @@
 //! The places that may have an image, as one repository: what one place lacks comes from the next.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use cas_core::sync::lock;
 use cas_core::transfer::{
     Content, DocumentName, Fetcher, Pieces, Pusher, ReferrerPages, Referrers,
 };
-use cas_core::{Descriptor, Error, ErrorKind, Result};
+use cas_core::{Descriptor, Digest, Error, ErrorKind, Result};
 use futures_util::{StreamExt, stream};
 use tokio::sync::OnceCell;
 
@@ -22,7 +22,8 @@ use crate::hosts::Endpoint;
 /// A registry and its mirrors. Cheap to clone.
 ///
 /// A request goes to the endpoints that may answer it, in their order. If one fails, the next one
-/// is asked. A read that fails in the middle continues there at the byte where it ended.
+/// is asked. A read that fails in the middle continues there at the byte where it ended. What turns
+/// out to be wrong is read again from the others.
 #[derive(Clone)]
 pub struct Mirrors(Arc<[Place]>);
 
@@ -35,6 +36,10 @@ struct Place {
     is_down: AtomicBool,
     /// Why the endpoint was passed over.
     warning: Mutex<Option<String>>,
+    /// What the endpoint has sent bytes of.
+    sent: Mutex<BTreeSet<Digest>>,
+    /// What it has sent wrong bytes of, or may have, so that it is not asked for that again.
+    wrong: Mutex<BTreeSet<Digest>>,
 }
 
 impl Mirrors {
@@ -55,6 +60,8 @@ impl Mirrors {
             client: OnceCell::new(),
             is_down: AtomicBool::new(false),
             warning: Mutex::default(),
+            sent: Mutex::default(),
+            wrong: Mutex::default(),
         });
         Mirrors(places.collect())
     }
@@ -91,6 +98,15 @@ impl Mirrors {
         let able: Vec<usize> = (0..self.0.len()).filter(able).collect();
         let (down, up): (Vec<_>, Vec<_>) = able.into_iter().partition(is_down);
         up.into_iter().chain(down).collect()
+    }
+
+    /// Returns the numbers of the places that may have some content, without those that have sent
+    /// wrong bytes of it if there are others.
+    fn order_for(&self, descriptor: &Descriptor) -> VecDeque<usize> {
+        let all = self.order(|endpoint| endpoint.may.pull);
+        let is_right = |number: &&usize| !self.0[**number].was_wrong(&descriptor.digest);
+        let right: VecDeque<usize> = all.iter().filter(is_right).copied().collect();
+        if right.is_empty() { all } else { right }
     }
 
     async fn client(&self, number: usize) -> Result<&Client> {
@@ -165,7 +181,7 @@ impl Fetcher for Mirrors {
             mirrors: self.clone(),
             descriptor: descriptor.clone(),
             rest: range,
-            left: self.order(|endpoint| endpoint.may.pull),
+            left: self.order_for(descriptor),
             from: 0,
         };
         let pieces = reading.open().await?;
@@ -184,6 +200,30 @@ impl Fetcher for Mirrors {
             .front()
             .and_then(|number| self.0[*number].client.get());
         client.is_none_or(Fetcher::serves_ranges)
+    }
+
+    fn distrust(&self, descriptor: &Descriptor) -> bool {
+        let digest = descriptor.digest;
+        let sent = |place: &&Place| lock(&place.sent).remove(&digest);
+        let senders: Vec<&Place> = self.0.iter().filter(sent).collect();
+        // If several have sent parts of it, the others are asked for the whole.
+        let Some(first) = senders.first() else {
+            return false;
+        };
+        lock(&first.wrong).insert(digest);
+        let warning = format!(
+            "{} was passed over: it sent other bytes than those of {digest}",
+            first.endpoint
+        );
+        lock(&first.warning).get_or_insert(warning);
+        let may_have = |place: &Place| place.endpoint.may.pull && !place.was_wrong(&digest);
+        self.0.iter().any(may_have)
+    }
+}
+
+impl Place {
+    fn was_wrong(&self, digest: &Digest) -> bool {
+        lock(&self.wrong).contains(digest)
     }
 }
 
@@ -223,7 +263,12 @@ impl Reading {
     /// Returns the next piece. If the place fails, it comes from another one.
     async fn next(&mut self, pieces: &mut Pieces) -> Option<Result<Bytes>> {
         loop {
-            match pieces.next().await? {
+            let piece = pieces.next().await;
+            if !matches!(piece, Some(Err(_))) {
+                let sent = &self.mirrors.0[self.from].sent;
+                lock(sent).insert(self.descriptor.digest);
+            }
+            match piece? {
                 Ok(piece) => {
                     self.rest.start += piece.len() as u64;
                     return Some(Ok(piece));

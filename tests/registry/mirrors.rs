@@ -196,6 +196,65 @@ fn a_read_that_breaks_continues_on_the_next_mirror() {
     assert_eq!(last, 399_999);
 }
 
+/// The mirror sends other bytes, too few, none, or a beginning of other bytes that breaks off; of a
+/// layer or of a manifest.
+#[test]
+fn what_a_mirror_sends_wrong_comes_from_the_next() {
+    type Lie = fn(Answer) -> Answer;
+    let lies: [(&str, &str, Lie); 5] = [
+        ("other bytes", "/blobs/", |answer| {
+            answer.body(&[7; 400_000])
+        }),
+        ("too few", "/blobs/", |answer| answer.body(&[7; 10])),
+        ("none", "/blobs/", |answer| answer.body(&[])),
+        ("a beginning", "/blobs/", |answer| {
+            answer.body(&[7; 400_000]).cut(300_000)
+        }),
+        ("a manifest", "/manifests/sha256", |answer| {
+            answer.body(b"{}")
+        }),
+    ];
+    for (number, (what, part, lie)) in lies.into_iter().enumerate() {
+        let scene = Scene::new();
+        let mirror = scene.mirror(move |request, answer| match request.is("GET", part) {
+            true => lie(answer),
+            false => answer,
+        });
+        scene.hosts_toml(&[(&mirror, "")]);
+        let root = format!("root{number}");
+        let done = scene.pull(&root).output().unwrap();
+        let said = text(&done.stderr);
+        assert!(done.status.success(), "{what}: {said}");
+        scene.has(&root);
+        assert!(
+            said.contains("was passed over: it sent other bytes"),
+            "{what}: {said}"
+        );
+        let asked = if part == "/blobs/" { 3 } else { 1 };
+        assert_eq!(mirror.count("GET", part), asked, "{what}");
+    }
+    // If all send wrong bytes, each is asked once.
+    let scene = Scene::new();
+    let layer = scene.sample.layers[1].digest.to_string();
+    let wrong = || {
+        let part = layer.clone();
+        scene.mirror(move |request, answer| match request.is("GET", &part) {
+            true => answer.body(&[7; 1000]),
+            false => answer,
+        })
+    };
+    let (one, two) = (wrong(), wrong());
+    let conf = scene.registries_conf(&format!(
+        "location = \"{}\"\n[[registry.mirror]]\nlocation = \"{}\"\n",
+        two.host, one.host
+    ));
+    let mut pull = scene.cas("root", &["pull", &scene.registry.image()]);
+    fails(pull.env("CONTAINERS_REGISTRIES_CONF", conf), 4);
+    for mirror in [one, two] {
+        assert_eq!(mirror.count("GET", &layer), 1);
+    }
+}
+
 #[test]
 fn a_login_is_shown_only_to_its_own_host() {
     let scene = Scene::new();

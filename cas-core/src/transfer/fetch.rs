@@ -17,7 +17,7 @@ use super::unpacker::Unpacker;
 use crate::content::{BlobReader, Durability, WRITER_TIMEOUT};
 use crate::descriptor::Descriptor;
 use crate::digest::{Digest, Hasher};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::lease::{BlobRef, LeaseGuard, is_intact};
 use crate::progress::Progress;
 use crate::store::Store;
@@ -223,7 +223,20 @@ impl Fetch<'_> {
                 "the document has {size} bytes; at most {allowed} are read"
             )));
         }
-        let mut data = BytesMut::new();
+        loop {
+            match self.read_once(descriptor).await {
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    if !self.fetcher.distrust(descriptor) {
+                        return Err(error);
+                    }
+                }
+                read => return read,
+            }
+        }
+    }
+
+    async fn read_once(&self, descriptor: &Descriptor) -> Result<Bytes> {
+        let (size, mut data) = (descriptor.size, BytesMut::new());
         let mut pieces = self.fetcher.fetch(descriptor, 0..size).await?;
         while let Some(piece) = pieces.next().await.transpose()? {
             data.extend_from_slice(&piece);

@@ -46,6 +46,13 @@ pub trait Fetcher: Send + Sync {
     fn serves_ranges(&self) -> bool {
         true
     }
+
+    /// Receives that what was fetched of `descriptor` is not what its digest specifies. Returns
+    /// whether another place has it, from which it is then fetched: `true` at most once for each
+    /// place.
+    fn distrust(&self, _: &Descriptor) -> bool {
+        false
+    }
 }
 
 /// The name under which a document is pushed.

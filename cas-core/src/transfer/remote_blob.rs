@@ -111,6 +111,10 @@ impl BlobSource for RemoteBlob<'_> {
         Ok(None)
     }
 
+    fn distrust(&mut self) -> bool {
+        self.fetcher.distrust(self.descriptor)
+    }
+
     async fn write_next(
         &mut self,
         writer: &mut Writer,

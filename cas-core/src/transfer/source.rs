@@ -19,7 +19,7 @@ const SHARED: u64 = 64 << 20;
 #[async_trait]
 pub trait BlobSource: Send {
     /// Moves to the byte `offset`. Called once the ingest is open, and again if the blob is written
-    /// from its beginning after all.
+    /// again from its beginning.
     ///
     /// # Errors
     /// Errors of the source.
@@ -45,6 +45,12 @@ pub trait BlobSource: Send {
         sender: Option<&LayerSender>,
     ) -> Result<u64> {
         self.write_piece(writer, sender).await
+    }
+
+    /// Receives that the bytes since the last [`open`](BlobSource::open) turned out to be wrong.
+    /// Returns whether another `open` may bring others.
+    fn distrust(&mut self) -> bool {
+        false
     }
 
     /// Does what [`BlobSource::write_next`] does, always through memory.

@@ -80,18 +80,22 @@ pub enum Resume {
 /// `Corrupt` if the bytes are not the expected ones, and the ingest is discarded then; `Busy` if
 /// another writer takes longer than the timeout; errors of the source, the store and the feed.
 pub async fn store_blob(write: &BlobWrite<'_>, source: &mut dyn BlobSource) -> Result<Digest> {
-    let writer = match write.begin().await? {
-        Begun::Stored(digest) => return Ok(digest),
-        Begun::Writer(writer) => writer,
-    };
-    let resumed = writer.offset() > 0;
-    let outcome = write.attempt(writer, source).await;
-    if !is_corrupt(&outcome) || !resumed || write.resume != Resume::OrRestart {
-        return outcome;
-    }
-    match write.begin().await? {
-        Begun::Stored(digest) => Ok(digest),
-        Begun::Writer(writer) => write.attempt(writer, source).await,
+    let mut may_restart = write.resume == Resume::OrRestart;
+    loop {
+        let writer = match write.begin().await? {
+            Begun::Stored(digest) => return Ok(digest),
+            Begun::Writer(writer) => writer,
+        };
+        let is_resumed = writer.offset() > 0;
+        let (outcome, is_fed) = write.attempt(writer, source).await;
+        // What was fed cannot be taken back.
+        if !is_corrupt(&outcome) || is_fed {
+            return outcome;
+        }
+        let is_old = is_resumed && std::mem::take(&mut may_restart);
+        if !is_old && !source.distrust() {
+            return outcome;
+        }
     }
 }
 
@@ -161,15 +165,15 @@ impl BlobWrite<'_> {
         Ok(stat.is_some_and(|stat| stat.size == descriptor.size && !self.guard.is_damaged(&stat)))
     }
 
-    /// Writes the blob, and has it unpacked meanwhile if it is fed.
-    async fn attempt(&self, writer: Writer, source: &mut dyn BlobSource) -> Result<Digest> {
+    /// Writes the blob, and has it unpacked meanwhile if it is fed. Also returns whether it was.
+    async fn attempt(&self, writer: Writer, source: &mut dyn BlobSource) -> (Result<Digest>, bool) {
         let feed = self.feed.filter(|_| writer.offset() == 0);
         let Some(LayerFeed { sender, unpacked }) = feed.and_then(|feed| feed()) else {
-            return self.fill_or_discard(writer, source, None).await;
+            return (self.fill_or_discard(writer, source, None).await, false);
         };
         let stored = self.fill_or_discard(writer, source, Some(sender));
         let (stored, unpacked) = tokio::join!(stored, unpacked);
-        first_cause(stored, unpacked)
+        (first_cause(stored, unpacked), true)
     }
 
     async fn fill_or_discard(
