@@ -44,6 +44,8 @@ pub const HOSTS_FILES: usize = 1024;
 pub const SECRET: u64 = 64 << 10;
 /// Maximum size of the reason of a verifier that is kept; the rest is read, but passed over.
 pub const REASON: u64 = 1024;
+/// Maximum number of signatures of one image that are checked.
+pub const SIGNATURES: usize = 64;
 /// Maximum number of redirects that one request follows.
 pub const REDIRECTS: usize = 5;
 /// Maximum number of layers of one image.

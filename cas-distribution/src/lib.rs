@@ -55,6 +55,7 @@ mod bounded;
 mod challenge;
 mod client;
 mod config;
+mod content;
 mod credentials;
 mod date;
 mod delete;
@@ -106,4 +107,6 @@ pub use mirrors::Mirrors;
 pub use pages::Pages;
 pub use tags::ListOptions;
 pub use timeouts::Timeouts;
+#[cfg(feature = "cosign")]
+pub use verify::{Connect, Cosign, CosignKey};
 pub use verify::{Rules, Verified, Verifier, VerifierDir, verify};

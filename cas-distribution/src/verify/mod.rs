@@ -4,6 +4,8 @@
 //! The lists are [`Rules`], and programs with containerd's contract a [`VerifierDir`]. Callers may
 //! bring verifiers of their own.
 
+#[cfg(feature = "cosign")]
+mod cosign;
 mod pattern;
 mod process;
 mod programs;
@@ -18,6 +20,8 @@ use cas_core::progress::Progress;
 use cas_core::transfer::{Fetcher, Pieces};
 use cas_core::{Descriptor, Result};
 
+#[cfg(feature = "cosign")]
+pub use cosign::{Connect, Cosign, CosignKey};
 pub use programs::VerifierDir;
 pub use rules::Rules;
 
