@@ -88,11 +88,11 @@ pub use self::cas::{
     SnapshotOptions, StoredImage, UnmountOptions, UnpackOptions, UsageOptions, blocking,
 };
 #[cfg(feature = "registry")]
-pub use self::cas::{ParallelPull, Policy, PullOptions, PushOptions, RegistryRef, connect};
+pub use self::cas::{ParallelPull, Policy, PullOptions, PushOptions, RegistryRef};
 pub use self::gc::{GcOptions, PruneOptions};
-pub use self::root::{Engines, RegistryTable, Table};
+pub use self::root::{Engines, PolicyTable, RegistryTable, RemoteTable, Table};
 #[cfg(feature = "registry")]
-pub use self::root::{PullMode, PullModes, token_hosts};
+pub use self::root::{PullMode, PullModes, RemoteSettings};
 
 /// Compiles the code in README.md.
 #[cfg(doctest)]

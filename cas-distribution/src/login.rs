@@ -9,12 +9,12 @@ use reqwest::{Method, Response, StatusCode, Url};
 use crate::auth::Auth;
 use crate::client::{self, Options};
 use crate::credentials::Credentials;
-use crate::error::{self, REGISTRY};
+use crate::error::{self, Credit, REGISTRY};
 use crate::host::Host;
-use crate::hosts::{self, Hosts, Scheme};
+use crate::hosts::{self, Access, Hosts, Scheme};
 use crate::http::Http;
 use crate::keys::Keys;
-use crate::{logins, runtime, save};
+use crate::{logins, retry, runtime, save};
 
 /// Where a login was saved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +31,8 @@ pub struct LoggedIn {
 
 /// Logs in to a registry: checks a name and a password with it, and then saves them where docker
 /// does. They are saved in [`Options::auth_file`], otherwise in `$REGISTRY_AUTH_FILE`, otherwise in
-/// docker's `config.json`, or in the credential helper that this file names. Returns where.
+/// docker's `config.json`, or in the credential helper that this file names. `hosts` has the
+/// certificates for the registry. Returns where the login was saved.
 ///
 /// # Errors
 /// `InvalidArgument` for a name that is empty or contains a colon, or an empty password; `Denied` if
@@ -42,6 +43,7 @@ pub async fn log_in(
     registry: &Host,
     name: &str,
     password: &str,
+    hosts: &Hosts,
     options: Options,
 ) -> Result<LoggedIn> {
     let failed = |error: Error| error.operation("log in to").subject(registry);
@@ -53,8 +55,8 @@ pub async fn log_in(
         name: name.to_owned(),
         password: password.to_owned(),
     };
-    let host = registry.to_string();
-    let work = async move { save_checked(&host, login, options).await };
+    let (host, hosts) = (registry.to_string(), hosts.clone());
+    let work = async move { save_checked(&host, login, &hosts, options).await };
     runtime::run(work).await.map_err(failed)
 }
 
@@ -89,10 +91,16 @@ pub async fn log_out_of_all(file: Option<PathBuf>) -> Result<Vec<String>> {
     runtime::run(async move { save::remove_all(&logins::written(file.as_deref())?).await }).await
 }
 
-async fn save_checked(host: &str, login: Credentials, options: Options) -> Result<LoggedIn> {
+async fn save_checked(
+    host: &str,
+    login: Credentials,
+    hosts: &Hosts,
+    options: Options,
+) -> Result<LoggedIn> {
     let file = logins::written(options.auth_file.as_deref())?;
     let mut warnings = Vec::new();
-    if !is_accepted(host, &login, &options).await? {
+    let access = hosts.access(host).await?;
+    if !is_accepted(host, &login, access, &options).await? {
         warnings.push(format!(
             "{host} does not ask for a login, so the name and the password could not be checked"
         ));
@@ -135,8 +143,12 @@ fn keys(host: &str) -> Result<Keys> {
 ///
 /// # Errors
 /// `Denied` if it is refused, or may not be sent; as [`Http::send`].
-async fn is_accepted(host: &str, login: &Credentials, options: &Options) -> Result<bool> {
-    let access = Hosts::of_system().access(host).await?;
+async fn is_accepted(
+    host: &str,
+    login: &Credentials,
+    access: Access,
+    options: &Options,
+) -> Result<bool> {
     let base = |scheme: &str| hosts::url(host, "", scheme);
     let (http, url) = client::reach(base, Scheme::Usual, access, options).await?;
     let auth = Auth::new(url.clone(), host, "", options).with_login(login.clone());
@@ -159,14 +171,18 @@ async fn is_accepted(host: &str, login: &Credentials, options: &Options) -> Resu
     }
 }
 
-/// Requests `/v2/`. Repeats this while the connection fails. Returns the answer.
+/// Requests `/v2/`. Repeats this while it fails for a reason that may pass. Returns the answer.
 async fn ask(http: &Http, url: &Url, shown: Option<HeaderValue>) -> Result<Response> {
     let attempt = || async {
         let mut request = http.request(Method::GET, url)?;
         if let Some(header) = &shown {
             request = request.header(AUTHORIZATION, header.clone());
         }
-        http.send(request, url).await
+        let answer = http.send(request, url).await?;
+        match retry::passes(answer.status()) {
+            true => Err(error::refused(http, answer, &Credit::default()).await),
+            false => Ok(answer),
+        }
     };
     http.patience().repeat(attempt).await
 }

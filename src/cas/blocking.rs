@@ -15,6 +15,8 @@ use cas_core::records::{Lease, Resource};
 use cas_core::snapshot::{Info, Usage};
 use cas_core::transfer::StoreRepository;
 use cas_core::{Digest, Error, Image, Labels, Registry, Result, Snapshotter, Store};
+#[cfg(feature = "registry")]
+use cas_distribution::Hosts;
 #[cfg(feature = "erofs")]
 use cas_erofs::Disk;
 use cas_layer::export::{ExportOptions, Target};
@@ -136,6 +138,12 @@ impl Cas {
     /// Returns the store, for everything that is not a verb.
     pub fn store(&self) -> &Store {
         self.inner.store()
+    }
+
+    /// Returns the files that say where images are read from and whom to trust.
+    #[cfg(feature = "registry")]
+    pub fn hosts(&self) -> Hosts {
+        self.inner.hosts()
     }
 
     /// Returns a name of the store as a remote repository.

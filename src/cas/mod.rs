@@ -8,6 +8,8 @@ mod blobs;
 pub mod blocking;
 mod bundle;
 mod copy;
+#[cfg(feature = "registry")]
+mod cosign;
 mod dir_lock;
 #[cfg(feature = "erofs")]
 mod disk;
@@ -59,8 +61,6 @@ pub use self::mount::MountOptions;
 pub use self::open::OpenOptions;
 #[cfg(feature = "registry")]
 pub use self::parallel_pull::ParallelPull;
-#[cfg(feature = "registry")]
-pub use self::remote::connect;
 #[cfg(feature = "registry")]
 pub use self::remote_options::{Policy, PullOptions, PushOptions};
 pub use self::root_dir::RootDirOptions;

@@ -1,6 +1,5 @@
 //! Pulls images from registries, and pushes images to them.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use cas_core::dispatch::{self, Next, handler_fn, walk};
@@ -8,14 +7,14 @@ use cas_core::image::{self, FullName};
 use cas_core::platform::Platforms;
 use cas_core::progress::Progress;
 use cas_core::{Descriptor, Error, ErrorKind, Image, Result, Store, transfer};
-use cas_distribution::{Host, Hosts, Mirrors, Options};
+use cas_distribution::{Hosts, Mirrors, Options, Verified, Verifier, verify};
 use cas_layer::Naming;
 use cas_layer::unpack::StreamingUnpacker;
 
 use super::arguments::{ImageRef, RegistryRef};
 use super::remote_options::{Policy, PullOptions, PushOptions};
-use super::{Cas, ParallelPull, StoredImage, lookup};
-use crate::root::{PullMode, PullModes, token_hosts};
+use super::{Cas, ParallelPull, StoredImage, cosign, lookup};
+use crate::root::{PullMode, PullModes};
 
 impl Cas {
     /// Pulls an image for the platform of this machine. The content of other platforms stays
@@ -23,8 +22,8 @@ impl Cas {
     ///
     /// # Errors
     /// `InvalidArgument` for text that is not a reference; `NotFound` if the registry does not have
-    /// the image for the platform; `Denied` if it refuses, or a file of [`PullOptions::hosts`] blocks
-    /// or rejects the name; `Unavailable` if it does not answer;
+    /// the image for the platform; `Denied` if it refuses, a file of [`PullOptions::hosts`]
+    /// blocks or rejects the name, or a verifier rejects the image; `Unavailable` if it does not answer;
     /// `Corrupt` if it sends bytes that do not match a digest. No name is written then, and what
     /// arrived is kept for the next attempt until a garbage collection.
     pub async fn pull(&self, reference: impl Into<RegistryRef>) -> Result<Image> {
@@ -50,7 +49,11 @@ impl Cas {
             }
         };
         let pulled = match (stored, options.policy) {
-            (Some(image), _) => self.unpack_stored(image, &options).await,
+            (Some(image), _) => {
+                let verifiers = self.verifiers(&options)?;
+                verify(&verifiers, &reference, &image.target, &*options.progress).await?;
+                self.unpack_stored(image, &options).await
+            }
             (None, Policy::Never) => Err(Error::not_found(
                 "the store does not have all of the image, and the policy `never` asks no \
                  registry; pull with another policy",
@@ -65,7 +68,8 @@ impl Cas {
 
     async fn pull_from(&self, reference: &FullName, options: PullOptions) -> Result<StoredImage> {
         self.check_writable()?;
-        options.hosts.check_policy(reference).await?;
+        let hosts = options.hosts.clone().unwrap_or_else(|| self.hosts());
+        hosts.check_policy(reference).await?;
         let progress = &options.progress;
         let connection = Options {
             plain_http: options.plain_http,
@@ -75,8 +79,13 @@ impl Cas {
             timeouts: options.timeouts.clone(),
             ..Options::default()
         };
-        let client = self.connect(reference, connection, &options.hosts).await?;
-        let pulled = self.pull_by(&client, reference, &options).await;
+        let mut verifiers = self.verifiers(&options)?;
+        let settings = self.root.remote_settings();
+        if let Some(key) = options.cosign_key.clone().or_else(|| settings.cosign_key()) {
+            verifiers.push(cosign::verifier(&key, settings, &connection, &hosts).await?);
+        }
+        let client = self.connect(reference, connection, &hosts).await?;
+        let pulled = self.pull_by(&client, reference, &verifiers, &options).await;
         warn_of_logins(&client, progress, pulled.is_ok()).await;
         pulled
     }
@@ -85,10 +94,17 @@ impl Cas {
         &self,
         client: &Mirrors,
         reference: &FullName,
+        verifiers: &[Arc<dyn Verifier>],
         options: &PullOptions,
     ) -> Result<StoredImage> {
         let store = self.writable()?;
         let progress = &options.progress;
+        let verified = Verified {
+            fetcher: client,
+            name: reference,
+            verifiers,
+            progress: &**progress,
+        };
         let mut pull = transfer::PullOptions::default()
             .with_platforms(options.platforms.clone())
             .with_progress(Arc::clone(progress));
@@ -101,7 +117,7 @@ impl Cas {
             pull = pull.with_referrers(client);
         }
         if !options.unpack || options.platforms == Platforms::All {
-            let image = transfer::pull(store, client, reference.name(), &pull).await?;
+            let image = transfer::pull(store, &verified, reference.name(), &pull).await?;
             self.name_was_written(&image.name, Naming::Docker, progress)
                 .await?;
             return self.unpack_stored(image, options).await;
@@ -111,7 +127,7 @@ impl Cas {
             unpacker = parallel.limit(unpacker).with_jobs(self.jobs());
         }
         let pull = pull.with_unpacker(&unpacker);
-        let image = transfer::pull(store, client, reference.name(), &pull).await?;
+        let image = transfer::pull(store, &verified, reference.name(), &pull).await?;
         self.name_was_written(&image.name, Naming::Docker, progress)
             .await?;
         let snapshot = unpacker.into_chain_id();
@@ -225,7 +241,8 @@ impl Cas {
             mount_from: source.map(|source| source.repository().to_owned()),
             timeouts: options.timeouts.clone(),
         };
-        let client = self.connect(&reference, connection, &options.hosts).await?;
+        let hosts = options.hosts.clone().unwrap_or_else(|| self.hosts());
+        let client = self.connect(&reference, connection, &hosts).await?;
         let push = transfer::PushOptions::default()
             .with_platforms(options.platforms.clone())
             .with_referrers(options.referrers)
@@ -236,59 +253,34 @@ impl Cas {
         pushed.map_err(|error| error.operation("push").within(&reference))
     }
 
-    /// Returns a client for `reference` and its mirrors. It also trusts the token services of
-    /// `cas.toml`.
+    /// Returns the files that say where images are read from and whom to trust: those that
+    /// `cas.toml` names, otherwise those of this machine.
+    pub fn hosts(&self) -> Hosts {
+        self.root.remote_settings().hosts()
+    }
+
+    /// Returns the verifiers of a pull: those that `cas.toml` names, then those of its options.
+    fn verifiers(&self, options: &PullOptions) -> Result<Vec<Arc<dyn Verifier>>> {
+        let mut verifiers = self.root.remote_settings().verifiers()?;
+        verifiers.extend(options.verifiers.iter().cloned());
+        Ok(verifiers)
+    }
+
+    /// Returns a client for `reference` and its mirrors, with the settings of `cas.toml`.
     pub(super) async fn connect(
         &self,
         reference: &FullName,
         options: Options,
         hosts: &Hosts,
     ) -> Result<Mirrors> {
-        let named = |host: &str| self.root.token_hosts(host);
-        mirrors(reference, options, hosts, named).await
+        let settings = self.root.remote_settings();
+        settings.connect(reference, options, hosts).await
     }
 }
 
-/// Returns a client for `reference` and its mirrors as the files of `hosts` name them, without a
-/// store. It also trusts the token services that `cas.toml` of the root in this directory names. The
-/// root need not exist.
-///
-/// # Errors
-/// As [`Hosts::endpoints`] and [`token_hosts`].
-pub async fn connect(
-    root: impl AsRef<Path>,
-    reference: &FullName,
-    options: Options,
-    hosts: &Hosts,
-) -> Result<Mirrors> {
-    let root = root.as_ref();
-    let named = |host: &str| token_hosts(root, &host.parse()?);
-    mirrors(reference, options, hosts, named).await
-}
-
-async fn mirrors(
-    reference: &FullName,
-    options: Options,
-    hosts: &Hosts,
-    token_hosts: impl Fn(&str) -> Result<Vec<Host>>,
-) -> Result<Mirrors> {
-    let mut endpoints = Vec::new();
-    for endpoint in hosts.endpoints(reference).await? {
-        let (host, mut options) = (endpoint.host(), options.clone());
-        if host != reference.host() {
-            // What the caller allows to the registry is not for its mirrors.
-            options.plain_http = false;
-            options.token_hosts.clear();
-        }
-        options.token_hosts.extend(token_hosts(&host)?);
-        endpoints.push((endpoint, options));
-    }
-    Ok(Mirrors::new(endpoints))
-}
-
-/// Warns of mirrors and credential helpers that were skipped, and repeats what the registry has warned
-/// of. Also warns of a login that was withheld
-/// from a token service if the job succeeded without it: otherwise, the error says it.
+/// Warns of mirrors and credential helpers that were skipped, and repeats what the registry has
+/// warned of. Also warns of a login that was withheld from a token service if the job succeeded
+/// without it: otherwise, the error says it.
 async fn warn_of_logins(client: &Mirrors, progress: &Arc<dyn Progress>, succeeded: bool) {
     for message in client.warnings() {
         progress.warn(&message);

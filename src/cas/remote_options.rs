@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cas_core::platform::Platforms;
 use cas_core::progress::{Progress, Silent};
 use cas_core::transfer::{self, PullLimits};
-use cas_distribution::{Host, Hosts, Timeouts};
+use cas_distribution::{Host, Hosts, Timeouts, Verifier};
 
 use super::ParallelPull;
 
@@ -45,10 +45,11 @@ pub struct PullOptions {
     /// Hosts of token services that may see the login for the registry, in addition to the
     /// registry's own and those that `cas.toml` names.
     pub token_hosts: Vec<Host>,
-    /// The files that name mirrors and certificates. By default those of this machine.
-    pub hosts: Hosts,
-    /// The file of logins that is read first, instead of podman's own. By default it is
-    /// `$REGISTRY_AUTH_FILE`, if that is set.
+    /// The files that name mirrors and certificates. By default those of
+    /// [`Cas::hosts`](super::Cas::hosts).
+    pub hosts: Option<Hosts>,
+    /// The file of logins that is read first, instead of podman's own. By default it is the one
+    /// that `cas.toml` names, otherwise `$REGISTRY_AUTH_FILE`, if that is set.
     pub auth_file: Option<PathBuf>,
     /// Whether the registry may refer to addresses on this machine and in private networks, even if
     /// it is not there itself. By default it may not.
@@ -60,6 +61,12 @@ pub struct PullOptions {
     /// How images are fetched and unpacked in parallel. By default as `cas.toml` says, which all
     /// pulls of a handle then share. It replaces `limits`.
     pub parallel: Option<ParallelPull>,
+    /// The file of the public key by which cosign must have signed the image. By default the one
+    /// that `cas.toml` names. It needs the Cargo feature `cosign`.
+    pub cosign_key: Option<PathBuf>,
+    /// Judge the image after its name is resolved and before its content is fetched, after those
+    /// that `cas.toml` names.
+    pub verifiers: Vec<Arc<dyn Verifier>>,
     /// Receives the progress. By default nothing does.
     pub progress: Arc<dyn Progress>,
 }
@@ -73,12 +80,14 @@ impl Default for PullOptions {
             referrers: false,
             plain_http: false,
             token_hosts: Vec::new(),
-            hosts: Hosts::of_system(),
+            hosts: None,
             auth_file: None,
             private_addresses: false,
             timeouts: Timeouts::default(),
             limits: PullLimits::default(),
             parallel: None,
+            cosign_key: None,
+            verifiers: Vec::new(),
             progress: Arc::new(Silent),
         }
     }
@@ -129,8 +138,8 @@ impl PullOptions {
 
     /// Sets [`hosts`](Self::hosts).
     #[must_use]
-    pub fn with_hosts(mut self, hosts: Hosts) -> Self {
-        self.hosts = hosts;
+    pub fn with_hosts(mut self, hosts: impl Into<Option<Hosts>>) -> Self {
+        self.hosts = hosts.into();
         self
     }
 
@@ -169,6 +178,20 @@ impl PullOptions {
         self
     }
 
+    /// Sets [`cosign_key`](Self::cosign_key).
+    #[must_use]
+    pub fn with_cosign_key(mut self, cosign_key: impl Into<Option<PathBuf>>) -> Self {
+        self.cosign_key = cosign_key.into();
+        self
+    }
+
+    /// Adds a verifier to [`verifiers`](Self::verifiers).
+    #[must_use]
+    pub fn with_verifier(mut self, verifier: Arc<dyn Verifier>) -> Self {
+        self.verifiers.push(verifier);
+        self
+    }
+
     /// Sets [`progress`](Self::progress).
     #[must_use]
     pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Self {
@@ -191,7 +214,7 @@ pub struct PushOptions {
     /// Hosts of token services; see [`PullOptions::token_hosts`].
     pub token_hosts: Vec<Host>,
     /// The files that name certificates; see [`PullOptions::hosts`].
-    pub hosts: Hosts,
+    pub hosts: Option<Hosts>,
     /// The file of logins that is read first; see [`PullOptions::auth_file`].
     pub auth_file: Option<PathBuf>,
     /// Whether the registry may refer to private addresses; see
@@ -213,7 +236,7 @@ impl Default for PushOptions {
             referrers: false,
             plain_http: false,
             token_hosts: Vec::new(),
-            hosts: Hosts::of_system(),
+            hosts: None,
             auth_file: None,
             private_addresses: false,
             timeouts: Timeouts::default(),
@@ -254,8 +277,8 @@ impl PushOptions {
 
     /// Sets [`hosts`](Self::hosts).
     #[must_use]
-    pub fn with_hosts(mut self, hosts: Hosts) -> Self {
-        self.hosts = hosts;
+    pub fn with_hosts(mut self, hosts: impl Into<Option<Hosts>>) -> Self {
+        self.hosts = hosts.into();
         self
     }
 

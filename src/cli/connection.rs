@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cas::Result;
 use cas::distribution::{Hosts, Mirrors, Options, Timeouts};
 use cas::image::FullName;
+use cas::{RemoteSettings, Result};
 use clap::Args;
 
 use super::Context;
@@ -15,7 +15,8 @@ pub(crate) struct Connection {
     /// Use plain HTTP (automatic for a registry on this machine that does not require TLS)
     #[arg(long)]
     pub(crate) plain_http: bool,
-    /// Look for the login in this file first, as podman does [default: $REGISTRY_AUTH_FILE]
+    /// Look for the login in this file first, as podman does [default: that of cas.toml, or
+    /// $REGISTRY_AUTH_FILE]
     #[arg(long, value_name = "FILE")]
     pub(crate) authfile: Option<PathBuf>,
     /// Let the registry refer to addresses on this machine and in private networks, even if the
@@ -33,8 +34,8 @@ pub(crate) struct Connection {
     /// Read hosts.toml or certificates for a registry from DIR/HOST[:PORT] only
     #[arg(long, value_name = "DIR")]
     hosts_dir: Option<PathBuf>,
-    /// Read mirrors and blocked names from this file [default: $CONTAINERS_REGISTRIES_CONF, then
-    /// podman's]
+    /// Read mirrors and blocked names from this file [default: that of cas.toml,
+    /// $CONTAINERS_REGISTRIES_CONF, or podman's]
     #[arg(long, value_name = "FILE")]
     registries_conf: Option<PathBuf>,
     /// Also trust the certificates of authorities in this PEM file
@@ -52,7 +53,9 @@ impl Connection {
             timeouts: self.timeouts(),
             ..Options::default()
         };
-        cas::connect(context.root()?, to, options, &self.hosts()).await
+        let settings = RemoteSettings::read(context.root()?)?;
+        let hosts = self.hosts(settings.hosts());
+        settings.connect(to, options, &hosts).await
     }
 
     /// Returns how long the registry is waited for.
@@ -62,9 +65,9 @@ impl Connection {
             .with_min_speed(self.min_speed)
     }
 
-    /// Returns the files that name mirrors and certificates.
-    pub(crate) fn hosts(&self) -> Hosts {
-        let mut hosts = Hosts::of_system();
+    /// Returns the files that name mirrors and certificates: those of this command, otherwise
+    /// `hosts`, which are those of the root.
+    pub(crate) fn hosts(&self, mut hosts: Hosts) -> Hosts {
         if let Some(directory) = &self.hosts_dir {
             hosts = hosts.with_directory(directory.clone());
         }

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Read};
 use std::path::PathBuf;
 
 use cas::distribution::{Host, Options, log_in, log_out, log_out_of_all};
-use cas::{Error, Result, limit};
+use cas::{Error, RemoteSettings, Result, limit};
 use clap::Args;
 use serde_json::json;
 
@@ -35,7 +35,8 @@ pub(crate) struct Login {
     /// Is refused: every user of this machine can read the arguments of a command
     #[arg(short, long, hide = true, value_name = "PASSWORD")]
     password: Option<String>,
-    /// Save the login in this file, as podman does [default: $REGISTRY_AUTH_FILE, or Docker's]
+    /// Save the login in this file, as podman does [default: that of cas.toml,
+    /// $REGISTRY_AUTH_FILE, or Docker's]
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
     /// Use plain HTTP (automatic for a registry on this machine that does not require TLS)
@@ -53,7 +54,8 @@ pub(crate) struct Logout {
     /// Remove all logins
     #[arg(long, conflicts_with = "registry")]
     all: bool,
-    /// Remove the login from this file [default: $REGISTRY_AUTH_FILE, or Docker's]
+    /// Remove the login from this file [default: that of cas.toml,
+    /// $REGISTRY_AUTH_FILE, or Docker's]
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
 }
@@ -69,15 +71,16 @@ fn host(text: &str) -> Result<Host> {
 
 impl Login {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
-        let token_hosts = cas::token_hosts(context.root()?, &self.registry)?;
+        let settings = RemoteSettings::read(context.root()?)?;
+        let token_hosts = settings.token_hosts(&self.registry.to_string())?;
         let (name, password) = self.ask().await?;
         let options = Options {
             plain_http: self.plain_http,
             token_hosts,
-            auth_file: self.authfile,
+            auth_file: self.authfile.or_else(|| settings.auth_file()),
             ..Options::default()
         };
-        let done = log_in(&self.registry, &name, &password, options).await?;
+        let done = log_in(&self.registry, &name, &password, &settings.hosts(), options).await?;
         for warning in &done.warnings {
             context.progress.warn(warning);
         }
@@ -139,13 +142,15 @@ fn from_stdin() -> Result<String> {
 
 impl Logout {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
+        let settings = RemoteSettings::read(context.root()?)?;
+        let file = self.authfile.or_else(|| settings.auth_file());
         if self.all {
-            let removed = log_out_of_all(self.authfile).await?;
+            let removed = log_out_of_all(file).await?;
             return removed
                 .iter()
                 .try_for_each(|registry| said(context, registry));
         }
-        for warning in log_out(&self.registry, self.authfile).await? {
+        for warning in log_out(&self.registry, file).await? {
             context.progress.warn(&warning);
         }
         said(context, &self.registry.to_string())

@@ -25,9 +25,14 @@ pub(crate) struct Pull {
     reference: String,
     #[command(flatten)]
     remote: Remote,
-    /// Pull only what this policy.json accepts; it must not require signatures [default: podman's]
+    /// Accept only what this policy.json does, which must not require signatures [default: that of
+    /// cas.toml, or podman's]
     #[arg(long, value_name = "FILE")]
     policy_file: Option<PathBuf>,
+    /// Accept only an image that cosign has signed with the key of this public key [default: that of
+    /// cas.toml]
+    #[arg(long, value_name = "FILE")]
+    cosign_key: Option<PathBuf>,
     /// Unpack the image into snapshots, too
     #[arg(long)]
     unpack: bool,
@@ -146,7 +151,7 @@ impl Remote {
 impl Pull {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
-        let mut hosts = self.remote.connection.hosts();
+        let mut hosts = self.remote.connection.hosts(cas.hosts());
         if let Some(file) = self.policy_file {
             hosts = hosts.with_policy(file);
         }
@@ -160,6 +165,7 @@ impl Pull {
             .with_private_addresses(self.remote.connection.private_addresses)
             .with_timeouts(self.remote.connection.timeouts())
             .with_hosts(hosts)
+            .with_cosign_key(self.cosign_key)
             .with_auth_file(self.remote.connection.authfile)
             .with_limits(PullLimits::default().with_per_layer(self.ranges as usize))
             .with_parallel(self.parallel.options(&cas, context)?)
@@ -212,7 +218,7 @@ impl Push {
             .with_plain_http(self.remote.connection.plain_http)
             .with_private_addresses(self.remote.connection.private_addresses)
             .with_timeouts(self.remote.connection.timeouts())
-            .with_hosts(self.remote.connection.hosts())
+            .with_hosts(self.remote.connection.hosts(cas.hosts()))
             .with_auth_file(self.remote.connection.authfile)
             .with_progress(context.progress.clone());
         let target = cas.push_with(&image, &reference, options).await?;

@@ -7,6 +7,7 @@ use cas_core::{Error, Location, Opener, Registry, Result};
 use serde::{Deserialize, Serialize};
 
 use super::registries::RegistryTable;
+use super::remote::{PolicyTable, RemoteTable};
 
 /// The format of `cas.toml` that this version reads and writes.
 pub(super) const FORMAT: u32 = 1;
@@ -29,6 +30,16 @@ pub struct Engines {
     /// Registries by `HOST` or `HOST:PORT`, as references of images name them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub registries: BTreeMap<String, RegistryTable>,
+    /// How all registries are reached.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub remote: RemoteTable,
+    /// Which images a pull accepts.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub policy: PolicyTable,
+}
+
+fn is_default<T: Default + PartialEq>(table: &T) -> bool {
+    *table == T::default()
 }
 
 /// A store as a table of `cas.toml`: `[stores.NAME]`.
@@ -61,6 +72,8 @@ impl Default for Engines {
             snapshotter: String::new(),
             stores: BTreeMap::new(),
             registries: BTreeMap::new(),
+            remote: RemoteTable::default(),
+            policy: PolicyTable::default(),
         }
     }
 }

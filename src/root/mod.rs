@@ -16,6 +16,9 @@ mod file;
 #[cfg(feature = "registry")]
 mod pull_modes;
 mod registries;
+mod remote;
+#[cfg(feature = "registry")]
+mod settings;
 mod snapshotter;
 
 use std::fs;
@@ -34,26 +37,9 @@ pub use self::engines::{Engines, Table};
 #[cfg(feature = "registry")]
 pub use self::pull_modes::{PullMode, PullModes};
 pub use self::registries::RegistryTable;
-
-/// Returns the hosts of token services that the `cas.toml` in the directory `root` names for a
-/// registry. Returns an empty list if the directory has no `cas.toml`.
-///
-/// # Errors
-/// `Corrupt` if the file does not parse; `FailedPrecondition` if it has another format;
-/// `InvalidArgument` if the name of any registry or token service in it is not a host; errors of
-/// the file system.
+pub use self::remote::{PolicyTable, RemoteTable};
 #[cfg(feature = "registry")]
-pub fn token_hosts(
-    root: impl AsRef<Path>,
-    registry: &cas_distribution::Host,
-) -> Result<Vec<cas_distribution::Host>> {
-    let path = root.as_ref();
-    match fs::read_to_string(path.join(file::NAME)) {
-        Ok(text) => Root::new(path, file::parse(&text, path)?)?.token_hosts(&registry.to_string()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(no_directory(error, path)).during("open root", path.display()),
-    }
-}
+pub use self::settings::RemoteSettings;
 
 pub(crate) use self::snapshotter::parse as parse_snapshotter;
 
@@ -143,14 +129,10 @@ impl Root {
         self.engines.locate(store, &self.path, registry)
     }
 
-    /// Returns the hosts of token services that `cas.toml` names for the registry at `host`.
-    ///
-    /// # Errors
-    /// `InvalidArgument` if it names something that is not a host.
+    /// Returns what `cas.toml` says of registries.
     #[cfg(feature = "registry")]
-    pub(crate) fn token_hosts(&self, host: &str) -> Result<Vec<cas_distribution::Host>> {
-        let file = self.path.join(file::NAME);
-        registries::token_hosts(&self.engines.registries, host, &file)
+    pub(crate) fn remote_settings(&self) -> RemoteSettings {
+        RemoteSettings::of(&self.path, self.engines.clone())
     }
 
     /// Returns how `cas.toml` says that images are pulled in parallel, and warnings about settings
@@ -209,18 +191,25 @@ fn same_engines(mut chosen: Engines, found: Engines) -> Result<Engines> {
     if chosen.registries.is_empty() {
         chosen.registries.clone_from(&found.registries);
     }
+    if chosen.remote == RemoteTable::default() {
+        chosen.remote.clone_from(&found.remote);
+    }
+    if chosen.policy == PolicyTable::default() {
+        chosen.policy.clone_from(&found.policy);
+    }
     if found == chosen {
         return Ok(found);
     }
-    let tables = match (
-        found.stores == chosen.stores,
-        found.registries == chosen.registries,
-    ) {
-        (true, true) => "",
-        (false, true) => ", and other [stores]",
-        (true, false) => ", and other [registries]",
-        (false, false) => ", and other [stores] and [registries]",
-    };
+    let others = [
+        ("stores", found.stores == chosen.stores),
+        ("registries", found.registries == chosen.registries),
+        ("remote", found.remote == chosen.remote),
+        ("policy", found.policy == chosen.policy),
+    ];
+    let others = others.into_iter().filter(|(_, is_same)| !is_same);
+    let tables: String = others
+        .map(|(table, _)| format!(", and other [{table}]"))
+        .collect();
     Err(Error::already_exists(format!(
         "this root uses store {:?} and snapshotter {:?}{tables}; choose another directory",
         found.store, found.snapshotter

@@ -63,7 +63,7 @@ const FEATURES: &[&[&str]] = &[
 const WORKSPACE: &[&str] = &[
     "--workspace",
     "--features",
-    "s3",
+    "s3,cosign",
     "--exclude",
     "oci-cas-backend-rocksdb",
 ];

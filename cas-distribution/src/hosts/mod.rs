@@ -209,10 +209,11 @@ impl Hosts {
     /// # Errors
     /// As [`Hosts::endpoints`].
     pub(crate) async fn access(&self, host: &str) -> Result<Access> {
-        let (directories, host) = (self.certificates.clone(), host.to_owned());
+        let (hosts, host) = (self.clone(), host.to_owned());
         runtime::blocking(move || {
             let mut access = Access::default();
-            certificates::add(&directories, &host, &mut access.tls)?;
+            certificates::add(&hosts.certificates, &host, &mut access.tls)?;
+            access.tls.authorities.extend(hosts.authorities);
             Ok(access)
         })
         .await

@@ -90,8 +90,10 @@ impl<'a> RepairSources<'a> {
             timeouts: cas_distribution::Timeouts::default().with_repeat(repeat),
             ..Default::default()
         };
-        let hosts = cas_distribution::Hosts::of_system();
-        let client = self.cas.connect(&reference, options, &hosts).await?;
+        let client = self
+            .cas
+            .connect(&reference, options, &self.cas.hosts())
+            .await?;
         cas_core::sync::lock(&self.clients).push(client.clone());
         Ok(Arc::new(client))
     }

@@ -1,0 +1,54 @@
+//! Signatures of cosign, which a pull may require.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cas_core::Result;
+use cas_distribution::{Hosts, Options, Verifier};
+
+use crate::root::RemoteSettings;
+
+/// Returns a verifier that requires a signature by the key in a file. It fetches signatures as the
+/// image is fetched.
+///
+/// # Errors
+/// Errors of the file; `Unsupported` without the Cargo feature `cosign`.
+#[cfg(feature = "cosign")]
+pub(super) async fn verifier(
+    key: &Path,
+    settings: RemoteSettings,
+    options: &Options,
+    hosts: &Hosts,
+) -> Result<Arc<dyn Verifier>> {
+    use cas_core::image::FullName;
+    use cas_core::transfer::Fetcher;
+    use cas_distribution::{Connect, Cosign, CosignKey};
+
+    struct Registries(RemoteSettings, Options, Hosts);
+
+    #[async_trait::async_trait]
+    impl Connect for Registries {
+        async fn connect(&self, name: &FullName) -> Result<Arc<dyn Fetcher>> {
+            let Registries(settings, options, hosts) = self;
+            let client = settings.connect(name, options.clone(), hosts).await?;
+            Ok(Arc::new(client))
+        }
+    }
+
+    let key = CosignKey::read(key).await?;
+    let registries = Registries(settings, options.clone(), hosts.clone());
+    Ok(Arc::new(Cosign::new(key, Arc::new(registries))))
+}
+
+#[cfg(not(feature = "cosign"))]
+pub(super) async fn verifier(
+    key: &Path,
+    _: RemoteSettings,
+    _: &Options,
+    _: &Hosts,
+) -> Result<Arc<dyn Verifier>> {
+    let why = "this build does not verify signatures of cosign; build with the Cargo feature \
+               `cosign`";
+    let error = cas_core::Error::unsupported(why);
+    Err(error.operation("read").subject(key.display()))
+}

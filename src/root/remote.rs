@@ -1,0 +1,63 @@
+//! How registries are reached, and which images are accepted, in `cas.toml`.
+//!
+//! ```toml
+//! [remote]
+//! hosts-dir = "/etc/cas/hosts"
+//! ca = ["/etc/cas/ca.pem"]
+//!
+//! [policy]
+//! allow = ["registry.example", "docker.io/library/*"]
+//! deny = ["registry.example/team/old:*"]
+//! verifiers = "/opt/containerd/image-verifier/bin"
+//! ```
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The table `[remote]` of `cas.toml`: what the options of `cas pull`, `cas push` and `cas login`
+/// say otherwise. A relative path begins at the root.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct RemoteTable {
+    /// The only directory with `hosts.toml` or certificates of registries, as `--hosts-dir`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hosts_dir: Option<PathBuf>,
+    /// The file `registries.conf`, as `--registries-conf`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registries_conf: Option<PathBuf>,
+    /// The file `policy.json`, as `--policy-file`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy_file: Option<PathBuf>,
+    /// Files of certificates of authorities that are trusted in addition, as `--ca`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ca: Vec<PathBuf>,
+    /// The file of logins that is read first, and into which logins are written, as `--authfile`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authfile: Option<PathBuf>,
+}
+
+/// The table `[policy]` of `cas.toml`: which images a pull accepts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct PolicyTable {
+    /// Rules for the images that are accepted. Without any, all are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<String>,
+    /// Rules for images that are not accepted, whatever `allow` contains.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<String>,
+    /// The file of the public key by which cosign has signed the images that are accepted, as
+    /// `--cosign-key`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cosign_key: Option<PathBuf>,
+    /// A directory of programs that verify images, with containerd's contract.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verifiers: Option<PathBuf>,
+    /// Maximum number of verifiers that are asked, by default 10. Below zero, all are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_verifiers: Option<i64>,
+    /// Maximum time for each of them in seconds, by default 10.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verifier_timeout: Option<u64>,
+}

@@ -1,0 +1,144 @@
+//! What `cas.toml` says of registries, as clients need it.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cas_core::image::FullName;
+use cas_core::{Context, Error, Result};
+use cas_distribution::{Host, Hosts, Mirrors, Options, Rules, Verifier, VerifierDir};
+use cas_host::no_directory;
+
+use super::engines::Engines;
+use super::{file, registries};
+
+/// What `cas.toml` of a root says of registries.
+#[derive(Clone, Debug, Default)]
+pub struct RemoteSettings {
+    /// The directory of the root.
+    root: PathBuf,
+    engines: Engines,
+}
+
+impl RemoteSettings {
+    /// Reads the settings of the root in this directory. Without a root, there are none.
+    ///
+    /// # Errors
+    /// `Corrupt` if the file does not parse; errors of the file system.
+    pub fn read(root: impl AsRef<Path>) -> Result<Self> {
+        let path = root.as_ref();
+        match fs::read_to_string(path.join(file::NAME)) {
+            Ok(text) => Ok(Self::of(path, file::parse(&text, path)?)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(no_directory(error, path)).during("open root", path.display()),
+        }
+    }
+
+    pub(super) fn of(root: &Path, engines: Engines) -> Self {
+        let root = root.to_owned();
+        RemoteSettings { root, engines }
+    }
+
+    /// Returns the hosts of token services that may receive the login for a registry.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if a table names something that is not a host.
+    pub fn token_hosts(&self, registry: &str) -> Result<Vec<Host>> {
+        registries::token_hosts(&self.engines.registries, registry, &self.file())
+    }
+
+    /// Returns the files that say where images are read from and whom to trust: those of the table
+    /// `[remote]`, otherwise those of this machine.
+    pub fn hosts(&self) -> Hosts {
+        let remote = &self.engines.remote;
+        let mut hosts = Hosts::of_system();
+        if let Some(directory) = &remote.hosts_dir {
+            hosts = hosts.with_directory(self.root.join(directory));
+        }
+        if let Some(file) = &remote.registries_conf {
+            hosts = hosts.with_registries_conf(self.root.join(file));
+        }
+        if let Some(file) = &remote.policy_file {
+            hosts = hosts.with_policy(self.root.join(file));
+        }
+        let authorities = remote.ca.iter().map(|file| self.root.join(file));
+        authorities.fold(hosts, Hosts::with_authority)
+    }
+
+    /// Returns the file of logins that is read first, and into which logins are written, if the
+    /// table `[remote]` names one.
+    pub fn auth_file(&self) -> Option<PathBuf> {
+        let file = self.engines.remote.authfile.as_ref();
+        file.map(|file| self.root.join(file))
+    }
+
+    /// Returns the file of the key for signatures of cosign, if the table `[policy]` names one.
+    pub fn cosign_key(&self) -> Option<PathBuf> {
+        let file = self.engines.policy.cosign_key.as_ref();
+        file.map(|file| self.root.join(file))
+    }
+
+    /// Returns a client for `reference` and its mirrors, as the files of `hosts` name them. It also
+    /// trusts the token services that `cas.toml` names, and finds logins in its file.
+    ///
+    /// # Errors
+    /// As [`Hosts::endpoints`] and [`RemoteSettings::token_hosts`].
+    pub async fn connect(
+        &self,
+        reference: &FullName,
+        mut options: Options,
+        hosts: &Hosts,
+    ) -> Result<Mirrors> {
+        options.auth_file = options.auth_file.or_else(|| self.auth_file());
+        let mut endpoints = Vec::new();
+        for endpoint in hosts.endpoints(reference).await? {
+            let (host, mut options) = (endpoint.host(), options.clone());
+            if host != reference.host() {
+                // What the caller allows to the registry is not for its mirrors.
+                options.plain_http = false;
+                options.token_hosts.clear();
+            }
+            options.token_hosts.extend(self.token_hosts(&host)?);
+            endpoints.push((endpoint, options));
+        }
+        Ok(Mirrors::new(endpoints))
+    }
+
+    /// Returns the verifiers of the table `[policy]`: its rules, then its programs.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a rule that does not parse.
+    pub fn verifiers(&self) -> Result<Vec<Arc<dyn Verifier>>> {
+        let policy = &self.engines.policy;
+        let place = format!("[policy] of {}", self.file().display());
+        let at = |list: &str| {
+            let subject = format!("{list} in {place}");
+            move |error: Error| error.operation("read").subject(subject)
+        };
+        let mut rules = Rules::new(place.clone());
+        for rule in &policy.allow {
+            rules = rules.allow(rule).map_err(at("allow"))?;
+        }
+        for rule in &policy.deny {
+            rules = rules.deny(rule).map_err(at("deny"))?;
+        }
+        let mut verifiers: Vec<Arc<dyn Verifier>> = vec![Arc::new(rules)];
+        if let Some(directory) = &policy.verifiers {
+            let mut programs = VerifierDir::new(self.root.join(directory));
+            if let Some(max) = policy.max_verifiers {
+                programs = programs.with_max(usize::try_from(max).ok());
+            }
+            if let Some(seconds) = policy.verifier_timeout {
+                programs = programs.with_time(Duration::from_secs(seconds));
+            }
+            verifiers.push(Arc::new(programs));
+        }
+        Ok(verifiers)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.root.join(file::NAME)
+    }
+}

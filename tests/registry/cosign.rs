@@ -1,0 +1,145 @@
+//! Signatures of cosign: an image is pulled only with one by the right key.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use base64::Engine as _;
+use cas::{Descriptor, MediaType};
+use serde_json::json;
+
+use super::fake::{Answer, Fake, Request};
+use super::sample::Sample;
+use super::settings::configure;
+use crate::common::shop::names;
+use crate::common::{can, fails, ok};
+
+fn openssl(directory: &Path, arguments: &str) {
+    let mut command = Command::new("openssl");
+    command.args(arguments.split(' ')).current_dir(directory);
+    ok(command.stderr(Stdio::null()));
+}
+
+/// Makes the keys `NAME.pem` and `NAME.pub`.
+fn make_key(directory: &Path, name: &str) {
+    openssl(
+        directory,
+        &format!("ecparam -name prime256v1 -genkey -noout -out {name}.pem"),
+    );
+    openssl(
+        directory,
+        &format!("ec -in {name}.pem -pubout -out {name}.pub"),
+    );
+}
+
+/// Returns the image with the signature of `signed` by the key `key.pem`, as cosign makes it.
+fn signature_of(directory: &Path, signed: &Descriptor) -> Vec<(String, Vec<u8>)> {
+    let image = json!({"docker-manifest-digest": signed.digest});
+    let critical = json!({"identity": {"docker-reference": ""}, "image": image,
+        "type": "cosign container image signature"});
+    let payload = json!({"critical": critical, "optional": null}).to_string();
+    fs::write(directory.join("payload"), &payload).unwrap();
+    openssl(
+        directory,
+        "dgst -sha256 -sign key.pem -out signature payload",
+    );
+    let signature = fs::read(directory.join("signature")).unwrap();
+    let signature = base64::engine::general_purpose::STANDARD.encode(signature);
+    let kind = MediaType::from("application/vnd.dev.cosign.simplesigning.v1+json");
+    let mut layer = Descriptor::of(kind, payload.as_bytes());
+    let annotation = ("dev.cosignproject.cosign/signature".to_owned(), signature);
+    layer.annotations.extend([annotation]);
+    let config = Descriptor::of(MediaType::OCI_CONFIG, b"{}");
+    let manifest = json!({"schemaVersion": 2, "mediaType": MediaType::OCI_MANIFEST,
+        "config": config, "layers": [layer]});
+    let manifest = manifest.to_string().into_bytes();
+    let tag = signed.digest.to_string().replace(':', "-");
+    let digest = Descriptor::of(MediaType::OCI_MANIFEST, &manifest).digest;
+    vec![
+        (
+            format!("/v2/team/app/manifests/{tag}.sig"),
+            manifest.clone(),
+        ),
+        (format!("/v2/team/app/manifests/{digest}"), manifest),
+        (
+            format!("/v2/team/app/blobs/{}", layer.digest),
+            payload.into_bytes(),
+        ),
+    ]
+}
+
+/// Starts a registry of the image, which also has `others` by path.
+fn registry(sample: &Sample, others: Vec<(String, Vec<u8>)>) -> Fake {
+    let sample = sample.clone();
+    Fake::start(move |request: &Request| {
+        let other = others.iter().find(|(path, _)| *path == request.path);
+        match other {
+            Some((_, data)) => Answer::new(200)
+                .with("Content-Type", MediaType::OCI_MANIFEST.as_str())
+                .body(data),
+            None if request.path.ends_with(".sig") => Answer::new(404),
+            None => sample.answer(request),
+        }
+    })
+}
+
+#[test]
+fn only_an_image_with_a_signature_by_the_key_is_pulled() {
+    if !can(&["openssl"]) {
+        return;
+    }
+    let sample = Sample::new(&[1000]);
+    let other = Sample::new(&[2000]);
+    let scratch = tempfile::tempdir().unwrap();
+    let home = scratch.path();
+    for name in ["key", "other"] {
+        make_key(home, name);
+    }
+    let signed = signature_of(home, &sample.root);
+    // The signature of another image under the tag of this one.
+    let mut moved = signature_of(home, &other.root);
+    moved[0].0.clone_from(&signed[0].0);
+    let pull = |root: &str, registry: &Fake, key: &str| {
+        let mut pull = super::cas(&home.join(root), home);
+        pull.args(["pull", &registry.image(), "--cosign-key"]);
+        pull.arg(home.join(key));
+        pull
+    };
+    let signed = registry(&sample, signed);
+    ok(&mut pull("right", &signed, "key.pub"));
+    assert_eq!(names(&home.join("right")).len(), 1);
+    let layer = sample.layers[0].digest.to_string();
+    for (registry, key, why) in [
+        (&signed, "other.pub", "no signature is by this key"),
+        (
+            &registry(&sample, Vec::new()),
+            "key.pub",
+            "is absent, so it is not signed",
+        ),
+        (&registry(&sample, moved), "key.pub", "another image"),
+    ] {
+        let before = registry.count("GET", &layer);
+        let said = fails(&mut pull("wrong", registry, key), 1);
+        assert!(
+            said.contains(why) && said.contains(&registry.image()),
+            "{said}"
+        );
+        assert_eq!(registry.count("GET", &layer), before);
+    }
+    fails(&mut pull("wrong", &signed, "absent.pub"), 3);
+    fails(&mut pull("wrong", &signed, "key.pem"), 2);
+    // A root may require it of every pull.
+    configure(
+        &home.join("wrong"),
+        "[policy]\ncosign-key = \"../other.pub\"\n",
+    );
+    let mut any = super::cas(&home.join("wrong"), home);
+    fails(any.args(["pull", &signed.image()]), 1);
+    assert!(names(&home.join("wrong")).is_empty());
+    configure(
+        &home.join("wrong"),
+        "[policy]\ncosign-key = \"../key.pub\"\n",
+    );
+    let mut any = super::cas(&home.join("wrong"), home);
+    ok(any.args(["pull", &signed.image()]));
+}
