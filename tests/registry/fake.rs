@@ -44,8 +44,13 @@ pub(crate) struct Answer {
     stalls: bool,
     /// Whether the connection is closed without an answer.
     is_nothing: bool,
+    /// Whether the body is sent without a head.
+    is_raw: bool,
     /// The bytes of a piece of the body, and the pause after it.
     pieces: Option<(usize, Duration)>,
+    /// The pause before the answer.
+    pause: Duration,
+    is_endless: bool,
 }
 
 impl Answer {
@@ -57,7 +62,10 @@ impl Answer {
             length: None,
             stalls: false,
             is_nothing: false,
+            is_raw: false,
             pieces: None,
+            pause: Duration::ZERO,
+            is_endless: false,
         }
     }
 
@@ -88,6 +96,19 @@ impl Answer {
         self
     }
 
+    /// Changes the body, and announces its new length.
+    pub(crate) fn edit(mut self, change: impl FnOnce(&mut Vec<u8>)) -> Self {
+        change(&mut self.body);
+        self
+    }
+
+    /// Sends these bytes in place of an answer.
+    pub(crate) fn raw(bytes: &[u8]) -> Self {
+        let mut answer = Answer::new(0).body(bytes);
+        answer.is_raw = true;
+        answer
+    }
+
     /// Ends after `length` bytes of its body, whatever length it has announced.
     pub(crate) fn cut(mut self, length: usize) -> Self {
         self.length = Some(self.body.len());
@@ -99,6 +120,18 @@ impl Answer {
     pub(crate) fn drip(mut self, length: usize, pause: Duration) -> Self {
         self.pieces = Some((length, pause));
         self
+    }
+
+    /// Waits before the answer.
+    pub(crate) fn late(mut self, pause: Duration) -> Self {
+        self.pause = pause;
+        self
+    }
+
+    /// Goes on after its body, with zeros and without an end, and announces no length.
+    pub(crate) fn endless(mut self) -> Self {
+        self.is_endless = true;
+        self.with("X-No-Length", "1")
     }
 
     /// Keeps the connection open after its body, but sends nothing more.
@@ -195,6 +228,10 @@ fn serve(
     if answer.is_nothing {
         return None;
     }
+    if answer.is_raw {
+        return client.write_all(&answer.body).ok();
+    }
+    thread::sleep(answer.pause);
     let length = answer.length.unwrap_or(answer.body.len());
     let mut head = format!("HTTP/1.1 {} x\r\nConnection: close\r\n", answer.status);
     let states = |stated: &str| answer.headers.iter().any(|(name, _)| name == stated);
@@ -213,6 +250,9 @@ fn serve(
             client.write_all(piece).ok()?;
             thread::sleep(pause);
         }
+    }
+    while answer.is_endless {
+        client.write_all(&[0; 1 << 16]).ok()?;
     }
     if answer.stalls {
         thread::sleep(Duration::from_secs(30));

@@ -2,18 +2,15 @@
 //! on this machine.
 
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
-use std::thread;
 
 use serde_json::json;
 
 use super::cas;
 use super::helpers::{self, helper};
 use super::login::{AUTH, log_in};
+use super::relay::Relay;
 use crate::common::docker::{PROGRAM, Registry};
 use crate::common::shop::{GZIP, Shop};
 use crate::common::{can, fails, ok};
@@ -24,9 +21,7 @@ const HUB: &str = "registry-1.docker.io:443";
 /// Docker Hub as a machine behind a proxy finds it.
 struct Hub {
     shop: Shop,
-    proxy: String,
-    /// The hosts that the proxy was asked for.
-    asked: Arc<Mutex<Vec<String>>>,
+    proxy: Relay,
     _registry: Registry,
 }
 
@@ -38,20 +33,9 @@ impl Hub {
         }
         let shop = Shop::open();
         let registry = Registry::hub(shop.scratch.path());
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let proxy = format!("http://{}", listener.local_addr().unwrap());
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let (log, to) = (Arc::clone(&asked), registry.host.clone());
-        thread::spawn(move || {
-            for client in listener.incoming().map_while(Result::ok) {
-                let (log, to) = (Arc::clone(&log), to.clone());
-                thread::spawn(move || lead(client, &to, &log));
-            }
-        });
         Some(Hub {
+            proxy: Relay::start(&[(HUB, &registry.host)], None),
             shop,
-            proxy,
-            asked,
             _registry: registry,
         })
     }
@@ -62,7 +46,7 @@ impl Hub {
 
     fn cas(&self, root: &Path, arguments: &[&str]) -> Command {
         let mut command = cas(root, self.home());
-        command.env("HTTPS_PROXY", &self.proxy);
+        command.env("HTTPS_PROXY", format!("http://{}", self.proxy.host));
         command.env("SSL_CERT_FILE", self.shop.path("certificate.pem"));
         command.args(arguments);
         command
@@ -74,32 +58,10 @@ impl Hub {
 
     /// Asserts that nothing but Docker Hub's registry was asked.
     fn was_asked(&self) {
-        let asked = self.asked.lock().unwrap();
+        let asked = self.proxy.asked();
         assert!(!asked.is_empty());
-        assert!(asked.iter().all(|host| host == HUB), "{asked:?}");
+        assert!(asked.iter().all(|one| one.host == HUB), "{asked:?}");
     }
-}
-
-/// Leads a client that asks for Docker Hub's registry to `to`.
-fn lead(mut client: TcpStream, to: &str, asked: &Mutex<Vec<String>>) -> io::Result<()> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        client.read_exact(&mut byte)?;
-        head.extend(byte);
-    }
-    let head = String::from_utf8_lossy(&head);
-    let host = head.split(' ').nth(1).unwrap_or_default().to_owned();
-    asked.lock().unwrap().push(host.clone());
-    if host != HUB {
-        return client.write_all(b"HTTP/1.1 502 x\r\nContent-Length: 0\r\n\r\n");
-    }
-    client.write_all(b"HTTP/1.1 200 x\r\n\r\n")?;
-    let mut server = TcpStream::connect(to)?;
-    let (mut from_server, mut to_client) = (server.try_clone()?, client.try_clone()?);
-    thread::spawn(move || io::copy(&mut from_server, &mut to_client));
-    io::copy(&mut client, &mut server)?;
-    server.shutdown(std::net::Shutdown::Write)
 }
 
 #[test]
