@@ -1,36 +1,71 @@
-//! A client for OCI registries, over HTTP.
+//! A client for OCI registries, over HTTP. It needs no store:
+//!
+//! ```
+//! # use std::io::{BufRead, BufReader, Write};
+//! # use cas_core::{Descriptor, MediaType};
+//! # fn serve() -> std::io::Result<String> {
+//! #     let layer = Descriptor::of(MediaType::OCI_LAYER, b"hello");
+//! #     let config = Descriptor::of(MediaType::OCI_CONFIG, b"{}");
+//! #     let manifest = serde_json::json!({
+//! #         "schemaVersion": 2, "mediaType": MediaType::OCI_MANIFEST,
+//! #         "config": config, "layers": [layer],
+//! #     });
+//! #     let manifest = manifest.to_string();
+//! #     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+//! #     let host = listener.local_addr()?.to_string();
+//! #     std::thread::spawn(move || {
+//! #         for mut stream in listener.incoming().flatten() {
+//! #             let mut head = BufReader::new(stream.try_clone().unwrap()).lines();
+//! #             let first = head.next().unwrap().unwrap();
+//! #             while head.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+//! #             let body = match first.split(' ').nth(1).unwrap() {
+//! #                 path if path.contains("/tags/") => r#"{"tags": ["1", "2"]}"#,
+//! #                 path if path.contains("/manifests/") => &manifest,
+//! #                 _ => "hello",
+//! #             };
+//! #             let kind = MediaType::OCI_MANIFEST;
+//! #             let size = body.len();
+//! #             write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\n").unwrap();
+//! #             write!(stream, "Content-Type: {kind}\r\nContent-Length: {size}\r\n\r\n").unwrap();
+//! #             let is_head = first.starts_with("HEAD");
+//! #             stream.write_all(if is_head { b"" } else { body.as_bytes() }).unwrap();
+//! #         }
+//! #     });
+//! #     Ok(host)
+//! # }
+//! # fn main() -> cas_core::Result<()> {
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! # let registry = serve()?;
+//! # let mut file = Vec::new();
+//! use cas_core::Manifest;
+//! use cas_core::transfer::Fetcher;
+//! use cas_distribution::{Client, ListOptions, Options};
+//! use futures_util::StreamExt;
+//!
+//! let name = format!("{registry}/team/app:1").parse()?;
+//! let client = Client::connect(&name, Options::default()).await?;
+//! let mut tags = client.tags(&ListOptions::default())?;
+//! while let Some(page) = tags.next().await? {
+//!     println!("{}", page.join("\n"));
+//! }
+//! let manifest = client.document(&client.resolve().await?).await?;
+//! let manifest: Manifest = serde_json::from_slice(&manifest).expect("a manifest");
+//! let mut layer = client.blob(&manifest.layers[0]).await?;
+//! while let Some(piece) = layer.next().await {
+//!     file.write_all(&piece?)?;
+//! }
+//! # assert_eq!(file, b"hello");
+//! # Ok(())
+//! # })
+//! # }
+//! ```
 //!
 //! A [`Client`] serves one [`FullName`](cas_core::image::FullName), a name in one repository, and
 //! returns blobs as streams. `cas_core::transfer::pull` verifies and stores them, and `push` sends
 //! blobs to a client. A client also lists referrers, tags and repositories, and deletes.
 //!
-//! ```no_run
-//! # async fn run() -> cas_core::Result<()> {
-//! use cas_core::transfer::Fetcher;
-//! use cas_core::{Document, Error};
-//! use cas_distribution::{Client, ListOptions, Options};
-//! use futures_util::{StreamExt, TryStreamExt};
-//!
-//! let name = "registry.example/team/app:1".parse()?;
-//! let client = Client::connect(&name, Options::default()).await?;
-//! let mut pages = client.tags(&ListOptions::default())?;
-//! while let Some(tags) = pages.next().await? {
-//!     println!("{tags:?}");
-//! }
-//! let own = client.resolve().await?;
-//! let pieces = client.fetch(&own, 0..own.size).await?;
-//! let data: Vec<u8> = pieces.try_collect::<Vec<_>>().await?.concat();
-//! let document = Document::parse(&own.media_type, &data)?;
-//! let layer = document.children().last().ok_or_else(|| Error::not_found("no layers"))?;
-//! let mut pieces = client.fetch(layer, 0..layer.size).await?;
-//! while let Some(piece) = pieces.next().await.transpose()? {
-//!     println!("{} bytes", piece.len());
-//! }
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! A client does not check digests: whatever stores the bytes does.
+//! [`Client::blob`] and [`Client::document`] verify what they read. What
+//! [`Fetcher::fetch`](cas_core::transfer::Fetcher::fetch) returns is not verified.
 //!
 //! Rules that hold for every request:
 //! - Credentials are bound to their origin: scheme, host and port. A redirect or an upload location
@@ -110,3 +145,8 @@ pub use timeouts::Timeouts;
 #[cfg(feature = "cosign")]
 pub use verify::{Connect, Cosign, CosignKey};
 pub use verify::{Rules, Verified, Verifier, VerifierDir, verify};
+
+/// Compiles the code in README.md.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

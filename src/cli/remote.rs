@@ -25,7 +25,7 @@ pub(crate) struct Pull {
     reference: String,
     #[command(flatten)]
     remote: Remote,
-    /// Accept only what this policy.json does, which must not require signatures [default: that of
+    /// Pull only what this policy.json accepts; it must not require signatures [default: that of
     /// cas.toml, or podman's]
     #[arg(long, value_name = "FILE")]
     policy_file: Option<PathBuf>,

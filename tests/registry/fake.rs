@@ -251,8 +251,10 @@ fn serve(
             thread::sleep(pause);
         }
     }
-    while answer.is_endless {
-        client.write_all(&[0; 1 << 16]).ok()?;
+    if answer.is_endless {
+        loop {
+            client.write_all(&[0; 1 << 16]).ok()?;
+        }
     }
     if answer.stalls {
         thread::sleep(Duration::from_secs(30));

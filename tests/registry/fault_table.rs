@@ -254,17 +254,14 @@ async fn wrong(sample: &Sample, case: &'static Case) -> Option<String> {
     }
     // What is in the store is right, whatever happened.
     for (digest, data) in &sample.content {
-        let stored = store.content.open(&digest.parse().unwrap()).await.unwrap();
-        match stored {
-            None if found.is_ok() => {
+        let Some(reader) = store.content.open(&digest.parse().unwrap()).await.unwrap() else {
+            if found.is_ok() {
                 return Some(format!("{place:?}, {what}: {digest} is missing"));
             }
-            None => {}
-            Some(reader) => {
-                if reader.read_at(0, data.len() + 1).await.unwrap() != data {
-                    return Some(format!("{place:?}, {what}: {digest} has other bytes"));
-                }
-            }
+            continue;
+        };
+        if reader.read_at(0, data.len() + 1).await.unwrap() != data {
+            return Some(format!("{place:?}, {what}: {digest} has other bytes"));
         }
     }
     let took = began.elapsed();
