@@ -133,7 +133,7 @@ impl Carrier for Fetch<'_> {
             wants: Wants::new(self.store),
             documents: Documents::default(),
         };
-        let limiter = Semaphore::new(self.limits.per_image());
+        let limiter = Semaphore::new(self.limits.blobs());
         dispatch(&pull, Some(&limiter), std::slice::from_ref(referrer)).await?;
         self.store.content.flush().await?;
         let documents = pull.documents.children_first(referrer.digest);
