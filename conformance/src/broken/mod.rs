@@ -210,7 +210,9 @@ macro_rules! stores {
 /// Whole stores, one part of which is broken.
 pub const STORES: &[Exhibit<Store>] = stores![
     BrokenContent(ContentFault::RemovesWhatIsNotFlushed) => any_sequence_agrees_with_plain_maps []
-    BrokenRecords(RecordFault::ForgetsLabels) => any_sequence_agrees_with_plain_maps []
+    BrokenRecords(RecordFault::ForgetsLabels) => any_sequence_agrees_with_plain_maps [
+        a_referrer_lives_as_long_as_its_subject,
+    ]
     BrokenContent(ContentFault::RemovesAnyVersion) => a_tombstoned_blob_can_be_pinned_again [
         collections_during_other_jobs_lose_nothing,
     ]
@@ -224,6 +226,7 @@ pub const STORES: &[Exhibit<Store>] = stores![
         a_root_label_keeps_a_blob,
         a_reference_has_the_exact_suffix,
         a_back_reference_keeps_the_child,
+        a_referrer_lives_as_long_as_its_subject,
         an_expired_image_is_removed,
         a_condition_needs_its_snapshot,
         a_tombstoned_blob_can_be_pinned_again,

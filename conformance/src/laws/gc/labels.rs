@@ -96,6 +96,34 @@ pub(super) async fn a_back_reference_keeps_the_child(subject: Subject) {
     assert!(there(&store).await.is_empty());
 }
 
+/// A referrer is kept as long as its subject, also if another job pins the subject again, and no
+/// longer.
+pub(super) async fn a_referrer_lives_as_long_as_its_subject(subject: Subject) {
+    let store = subject.open().await;
+    let (image, referrer) = (Sample::of(7), Sample::of(8));
+    let guard = LeaseGuard::begin_for(&store, "law", JOB_LEASE)
+        .await
+        .unwrap();
+    image.store(&store, &guard).await.unwrap();
+    referrer.store(&store, &guard).await.unwrap();
+    guard
+        .record_referrers(&image.root(), &[referrer.root().digest])
+        .await
+        .unwrap();
+    let seven = Image::new("seven".parse().unwrap(), image.root());
+    guard.name_one(seven, &[]).await.unwrap();
+    image.import(&store, "again").await.unwrap();
+    collect_in(&store, DAY).await;
+    let all = [image.digests(), referrer.digests()].concat();
+    assert_eq!(there(&store).await, super::sorted(all));
+    for name in ["seven", "again"] {
+        let name = name.parse().unwrap();
+        store.images.delete(&name, None).await.unwrap();
+    }
+    collect_now(&store).await;
+    assert!(there(&store).await.is_empty());
+}
+
 /// After the time in `gc.expire`, a name is removed, with the blobs that only it kept.
 pub(super) async fn an_expired_image_is_removed(subject: Subject) {
     let store = subject.open().await;

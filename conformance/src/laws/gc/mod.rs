@@ -71,6 +71,9 @@ laws! { $
         a_back_reference_keeps_the_child:
             "A signature of an image would be removed although the image stays"
             ["containerd docs/garbage-collection.md, gc.bref"],
+        a_referrer_lives_as_long_as_its_subject:
+            "A collection would remove the signature that a pull has brought with its image"
+            ["distribution-spec 1.1, listing referrers"],
         an_expired_image_is_removed:
             "An image that was meant for an hour would stay"
             ["containerd docs/garbage-collection.md, gc.expire"],
