@@ -37,6 +37,8 @@ pub const GC_FLAT: &str = "containerd.io/gc.flat";
 pub const LEASE: &str = "cas.lease";
 /// On a snapshot that is mounted by its key: the directory at which it was last mounted.
 pub const MOUNTED_AT: &str = "cas.mounted-at";
+/// On a snapshot: the digest of the layer that it was made of, if that was verified and not stored.
+pub const VERIFIED_LAYER: &str = "cas.verified-layer";
 
 /// The prefix of a reference from a manifest or an index to a referrer: a document whose subject it
 /// is. The rest of the key is the digest of the referrer, with a dot for its colon.

@@ -257,6 +257,32 @@ fn both_digests_are_verified_although_nothing_is_kept() {
     }
 }
 
+/// The second image has the diff IDs of the first, but another layer, whose bytes must be seen.
+#[test]
+fn a_layer_is_passed_over_only_if_it_was_verified_before() {
+    let Some(place) = Place::open() else {
+        return;
+    };
+    let [layer, other] = ["one", "two"].map(|name| Tar::new().file(name, name).end());
+    let diff_ids = [cas::Digest::sha256(&layer)];
+    let sample = |layer: &[u8]| Sample::of(vec![gzip(layer)], &diff_ids, |_| {});
+    let (good, bad) = (sample(&layer), sample(&other));
+    let flags = ["--parallel", "--discard-unpacked-layers"];
+    let registry = serves(&good);
+    for _ in 0..2 {
+        ok(&mut place.pull("root", &registry.image(), &flags));
+        assert_eq!(fetches(&registry, &good.layers[0]), 1);
+        assert!(!place.has("root", &good.layers[0]));
+    }
+    let registry = serves(&bad);
+    let said = fails(&mut place.pull("root", &registry.image(), &flags), 4);
+    assert!(said.contains("diff ID"), "{said}");
+    // Another compression of the same layer is verified, and then known.
+    let again = Sample::of(vec![layer], &diff_ids, |_| {});
+    let registry = serves(&again);
+    ok(&mut place.pull("root", &registry.image(), &flags));
+}
+
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     use std::io::Write;
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

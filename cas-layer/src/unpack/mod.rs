@@ -13,6 +13,7 @@ mod blob;
 mod cancel;
 mod chain_lock;
 mod directory;
+mod discard;
 mod fold;
 pub mod jobs;
 mod kept_layer;

@@ -18,6 +18,7 @@ use futures_util::{StreamExt, stream};
 
 use super::active_snapshot::ActiveSnapshot;
 use super::cancel::Waiter;
+use super::kept_layer::KeptLayer;
 use super::standalone::{StandaloneLayer, State};
 use super::unpacking::Unpacking;
 use super::{StoredLayer, first_cause};
@@ -276,6 +277,11 @@ impl Unpacking<'_> {
         let synced = pool::run(move || syncfs(&*device));
         // The sync leaves a core idle, so the trees are measured meanwhile.
         let (synced, usages) = tokio::join!(synced, self.measure(resolved));
+        if synced.is_err() {
+            // What other layers of the job have written may be lost, too.
+            self.end_job(KeptLayer::end_job).await;
+            self.kept = None;
+        }
         synced?;
         for ((index, _), usage) in resolved.drain(..).zip(usages?) {
             let parent = index.checked_sub(1);

@@ -1,15 +1,16 @@
 //! Unpacks an image into committed snapshots, each named by its chain ID.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
 use cas_core::error::ErrorKind;
-use cas_core::labels::LEASE;
+use cas_core::labels::{LEASE, VERIFIED_LAYER};
 use cas_core::lease::{self, BlobRef, LeaseGuard};
 use cas_core::progress::Progress;
 use cas_core::snapshot::{Commit, SnapshotKind};
-use cas_core::transfer::{ImageQuota, Quota, Want};
+use cas_core::transfer::{ImageQuota, Quota};
 use cas_core::{Descriptor, Digest, Labels, Manifest, Result, Snapshotter, Store, pool, unique};
 
 use super::active_snapshot::ActiveSnapshot;
@@ -90,7 +91,7 @@ pub(super) struct Unpacking<'a> {
     guard: LeaseGuard,
     config: Descriptor,
     /// The place of any layer in the job of the image, if there is a job.
-    kept: Option<KeptLayer>,
+    pub(super) kept: Option<KeptLayer>,
     /// All layers with their diff IDs, lowest first.
     pub(super) layers: Vec<(Descriptor, Digest)>,
     pub(super) chain: Vec<Digest>,
@@ -105,9 +106,11 @@ pub(super) struct Unpacking<'a> {
     pub(super) device: Option<Arc<File>>,
     lock: Option<ChainLock>,
     pub(super) quota: ImageQuota,
-    discards: bool,
+    pub(super) discards: bool,
     /// Committed snapshots that have lost their directories, and whose layers are not stored.
-    lost: Vec<usize>,
+    pub(super) lost: Vec<usize>,
+    /// Layers with a snapshot whose bytes are known to have their diff ID, if layers are discarded.
+    pub(super) verified: BTreeSet<usize>,
 }
 
 impl<'a> Unpacking<'a> {
@@ -161,6 +164,7 @@ impl<'a> Unpacking<'a> {
             quota: How::default().quota.for_image(),
             discards: false,
             lost: Vec::new(),
+            verified: BTreeSet::new(),
         })
     }
 
@@ -184,6 +188,9 @@ impl<'a> Unpacking<'a> {
         if self.rebases() {
             self.lock = self.lock_first_missing().await?;
             self.prepare_standalone().await?;
+            if self.discards {
+                self.find_verified().await?;
+            }
             if let Some(jobs) = jobs {
                 self.keep_layers(jobs).await;
             }
@@ -284,7 +291,7 @@ impl<'a> Unpacking<'a> {
     }
 
     /// Ends the job of the image, if there is one. A collection deletes what is left.
-    async fn end_job(&self, end: fn(&KeptLayer) -> Result<()>) {
+    pub(super) async fn end_job(&self, end: fn(&KeptLayer) -> Result<()>) {
         let Some(kept) = self.kept.clone() else {
             return;
         };
@@ -293,37 +300,6 @@ impl<'a> Unpacking<'a> {
                 "an unpack job could not be removed, which a collection will do: {left}"
             ));
         }
-    }
-
-    /// Returns what to do with a layer. A layer that is discarded is fed only, and not fetched if
-    /// its snapshot exists. It is stored if it is unpacked more than once.
-    pub(super) fn want(&self, digest: &Digest) -> Want {
-        if !self.discards {
-            return Want::StoreAndFeed;
-        }
-        let is_it = |index: &usize| self.layers[*index].0.digest == *digest;
-        let (mut missing, mut is_unpacked) = (0, false);
-        for index in (0..self.layers.len()).filter(is_it) {
-            match index < self.existing || !self.must_apply(index) {
-                true => is_unpacked = true,
-                false => missing += 1,
-            }
-        }
-        let is_lost = self.lost.iter().any(is_it);
-        match missing {
-            _ if is_lost => Want::Store,
-            0 if is_unpacked => Want::Nothing,
-            0 => Want::Store,
-            1 => Want::Feed,
-            _ => Want::StoreAndFeed,
-        }
-    }
-
-    /// Returns the layers that were discarded, but must be applied again on top of their parents.
-    pub(super) fn needs(&self) -> Vec<Descriptor> {
-        let missing = self.existing..self.layers.len();
-        let again = missing.filter(|index| self.discards && self.must_apply(*index));
-        again.map(|index| self.layers[index].0.clone()).collect()
     }
 
     pub(super) fn rebases(&self) -> bool {
@@ -366,10 +342,14 @@ impl<'a> Unpacking<'a> {
         options: Commit,
     ) -> Result<()> {
         let chain_id = &self.chain[index];
-        let options = Commit {
-            labels: self.labels(),
-            ..options
-        };
+        let (layer, diff_id) = &self.layers[index];
+        let content = &self.store.content;
+        let is_stored = !self.discards || content.stat(&layer.digest).await?.is_some();
+        let mut labels = self.labels();
+        if !is_stored {
+            labels.insert(VERIFIED_LAYER.to_owned(), layer.digest.to_string());
+        }
+        let options = Commit { labels, ..options };
         match snapshot.commit(chain_id.to_string(), options).await {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 if !self.pin_committed(chain_id).await? {
@@ -379,11 +359,9 @@ impl<'a> Unpacking<'a> {
             }
             committed => committed?,
         }
-        let (layer, diff_id) = &self.layers[index];
-        if self.discards && self.store.content.stat(&layer.digest).await?.is_none() {
-            return Ok(());
+        if is_stored {
+            record_diff_id(self.store, layer, diff_id, self.progress.as_ref()).await;
         }
-        record_diff_id(self.store, layer, diff_id, self.progress.as_ref()).await;
         Ok(())
     }
 

@@ -289,7 +289,7 @@ mod tests {
         let opened = jobs.open(&digest("old boot"), now);
         assert_eq!(problem(opened), JobProblem::Expired);
         jobs.collect(now, true).unwrap();
-        assert_eq!(jobs.storage.keys().unwrap(), [alive.clone()]);
+        assert_eq!(jobs.storage.keys().unwrap(), std::slice::from_ref(&alive));
         jobs.collect(now + Jobs::LIFETIME, true).unwrap();
         assert!(!at(&alive).exists());
     }

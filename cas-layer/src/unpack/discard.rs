@@ -1,0 +1,67 @@
+//! Layers that are unpacked and not stored.
+
+use cas_core::labels::VERIFIED_LAYER;
+use cas_core::transfer::Want;
+use cas_core::{Descriptor, Digest, Result};
+
+use super::is_diff_id_known;
+use super::unpacking::Unpacking;
+
+impl Unpacking<'_> {
+    /// Finds the layers with a snapshot whose bytes are known to have their diff ID. The snapshot
+    /// may have been made of another layer with this diff ID.
+    pub(super) async fn find_verified(&mut self) -> Result<()> {
+        for index in 0..self.existing {
+            let (layer, diff_id) = &self.layers[index];
+            if layer.digest == *diff_id
+                || is_diff_id_known(self.store, layer, diff_id).await?
+                || self.is_made_of(index).await?
+            {
+                self.verified.insert(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether a label says that a snapshot was made of this very layer.
+    async fn is_made_of(&self, index: usize) -> Result<bool> {
+        let key = self.chain[index].to_string();
+        let found = self.target.snapshotter.stat(&key).await?;
+        let label = found.and_then(|mut info| info.labels.remove(VERIFIED_LAYER));
+        Ok(label.is_some_and(|label| label == self.layers[index].0.digest.to_string()))
+    }
+
+    /// Returns what to do with a layer. A layer that is discarded is fed only, and not fetched if
+    /// its snapshot exists. It is stored if it is unpacked more than once, if it was not verified,
+    /// or if its snapshot has lost its files.
+    pub(super) fn want(&self, digest: &Digest) -> Want {
+        if !self.discards {
+            return Want::StoreAndFeed;
+        }
+        let (mut applied, mut is_known, mut is_stored) = (0, false, false);
+        for index in 0..self.layers.len() {
+            if self.layers[index].0.digest != *digest {
+                continue;
+            }
+            is_known = true;
+            if index >= self.existing {
+                applied += usize::from(self.must_apply(index));
+            } else {
+                is_stored |= !self.verified.contains(&index) || self.lost.contains(&index);
+            }
+        }
+        match applied {
+            0 if is_known && !is_stored => Want::Nothing,
+            0 => Want::Store,
+            1 if !is_stored => Want::Feed,
+            _ => Want::StoreAndFeed,
+        }
+    }
+
+    /// Returns the layers that were discarded, but must be applied again on top of their parents.
+    pub(super) fn needs(&self) -> Vec<Descriptor> {
+        let missing = self.existing..self.layers.len();
+        let again = missing.filter(|index| self.discards && self.must_apply(*index));
+        again.map(|index| self.layers[index].0.clone()).collect()
+    }
+}
