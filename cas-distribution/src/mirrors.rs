@@ -91,6 +91,11 @@ impl Mirrors {
         self.0.iter().flat_map(of_place).collect()
     }
 
+    /// Returns how often content of an endpoint turned out to be wrong that another one may have.
+    pub fn distrusted(&self) -> usize {
+        self.0.iter().map(|place| lock(&place.wrong).len()).sum()
+    }
+
     /// Returns the numbers of the places that `may` be asked, those that did not answer last.
     fn order(&self, may: impl Fn(&Endpoint) -> bool) -> VecDeque<usize> {
         let able = |number: &usize| may(&self.0[*number].endpoint);
@@ -101,12 +106,11 @@ impl Mirrors {
     }
 
     /// Returns the numbers of the places that may have some content, without those that have sent
-    /// wrong bytes of it if there are others.
+    /// wrong bytes of it.
     fn order_for(&self, descriptor: &Descriptor) -> VecDeque<usize> {
-        let all = self.order(|endpoint| endpoint.may.pull);
-        let is_right = |number: &&usize| !self.0[**number].was_wrong(&descriptor.digest);
-        let right: VecDeque<usize> = all.iter().filter(is_right).copied().collect();
-        if right.is_empty() { all } else { right }
+        let mut order = self.order(|endpoint| endpoint.may.pull);
+        order.retain(|number| !self.0[*number].was_wrong(&descriptor.digest));
+        order
     }
 
     async fn client(&self, number: usize) -> Result<&Client> {
@@ -210,14 +214,21 @@ impl Fetcher for Mirrors {
         let Some(first) = senders.first() else {
             return false;
         };
+        let is_other = |place: &Place| !std::ptr::eq(place, *first) && !place.was_wrong(&digest);
+        if !self
+            .0
+            .iter()
+            .any(|place| place.endpoint.may.pull && is_other(place))
+        {
+            return false;
+        }
         lock(&first.wrong).insert(digest);
         let warning = format!(
             "{} was passed over: it sent other bytes than those of {digest}",
             first.endpoint
         );
         lock(&first.warning).get_or_insert(warning);
-        let may_have = |place: &Place| place.endpoint.may.pull && !place.was_wrong(&digest);
-        self.0.iter().any(may_have)
+        true
     }
 }
 

@@ -85,7 +85,18 @@ impl Cas {
             verifiers.push(cosign::verifier(&key, settings, &connection, &hosts).await?);
         }
         let client = self.connect(reference, connection, &hosts).await?;
-        let pulled = self.pull_by(&client, reference, &verifiers, &options).await;
+        let mut distrusted = 0;
+        let pulled = loop {
+            let pulled = self.pull_by(&client, reference, &verifiers, &options);
+            let pulled = pulled.await;
+            let before = std::mem::replace(&mut distrusted, client.distrusted());
+            let error = pulled.as_ref().err().map(Error::kind);
+            // A layer that was unpacked while it arrived comes from another mirror the next time.
+            let may_be_elsewhere = options.unpack && distrusted > before;
+            if error != Some(ErrorKind::Corrupt) || !may_be_elsewhere {
+                break pulled;
+            }
+        };
         warn_of_logins(&client, progress, pulled.is_ok()).await;
         pulled
     }

@@ -34,7 +34,7 @@ pub struct RemoteTable {
     pub ca: Vec<PathBuf>,
     /// The file of logins that is read first, and into which logins are written, as `--authfile`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub authfile: Option<PathBuf>,
+    pub auth_file: Option<PathBuf>,
 }
 
 /// The table `[policy]` of `cas.toml`: which images a pull accepts.

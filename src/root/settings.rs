@@ -70,7 +70,7 @@ impl RemoteSettings {
     /// Returns the file of logins that is read first, and into which logins are written, if the
     /// table `[remote]` names one.
     pub fn auth_file(&self) -> Option<PathBuf> {
-        let file = self.engines.remote.authfile.as_ref();
+        let file = self.engines.remote.auth_file.as_ref();
         file.map(|file| self.root.join(file))
     }
 

@@ -10,7 +10,9 @@ use super::cas;
 use super::fake::{Answer, Fake};
 use super::login::{AUTH, closed, log_in};
 use super::sample::Sample;
-use crate::common::{fails, ok, text};
+use crate::common::docker::{PROGRAM, Registry};
+use crate::common::shop::{GZIP, Shop};
+use crate::common::{can, fails, ok, text};
 
 /// A registry with mirrors, and a machine that is configured for them.
 struct Scene {
@@ -253,6 +255,38 @@ fn what_a_mirror_sends_wrong_comes_from_the_next() {
     for mirror in [one, two] {
         assert_eq!(mirror.count("GET", &layer), 1);
     }
+}
+
+/// What was unpacked while it arrived cannot be taken back, so the whole pull is made again.
+#[test]
+fn a_layer_that_is_unpacked_comes_from_the_next_mirror_too() {
+    if !can(&["skopeo", PROGRAM]) {
+        return;
+    }
+    let shop = Shop::open();
+    let home = shop.scratch.path();
+    let registry = Registry::open(home);
+    let there = registry.at("app:1");
+    ok(cas(&shop.root, home).args(["push", GZIP, &there]));
+    let mirror = Fake::start(|request| match request.is("GET", "/blobs/") {
+        true => Answer::new(200).body(&[7; 5000]),
+        false => Answer::new(404),
+    });
+    let directory = home.join("hosts").join(&registry.host);
+    fs::create_dir_all(&directory).unwrap();
+    let table = format!(
+        "server = \"http://{}\"\n[host.\"http://{}\"]\n",
+        registry.host, mirror.host
+    );
+    fs::write(directory.join("hosts.toml"), table).unwrap();
+    let root = home.join("unpacked");
+    let mut pull = cas(&root, home);
+    pull.args(["pull", &there, "--unpack", "--hosts-dir"]);
+    let done = pull.arg(home.join("hosts")).output().unwrap();
+    let said = text(&done.stderr);
+    assert!(done.status.success(), "{said}");
+    assert!(said.contains("it sent other bytes"), "{said}");
+    ok(cas(&root, home).args(["fsck", "--read-data"]));
 }
 
 #[test]

@@ -105,7 +105,7 @@ fn the_root_names_its_file_of_logins() {
     let registry = closed(&sample, None);
     let scratch = tempfile::tempdir().unwrap();
     let (home, root) = (scratch.path(), scratch.path().join("root"));
-    configure(&root, "[remote]\nauthfile = \"logins.json\"\n");
+    configure(&root, "[remote]\nauth-file = \"logins.json\"\n");
     let logins = json!({"auths": {&registry.host: {"auth": AUTH}}});
     fs::write(root.join("logins.json"), logins.to_string()).unwrap();
     ok(cas(&root, home).args(["pull", &registry.image()]));

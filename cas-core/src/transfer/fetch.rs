@@ -12,7 +12,7 @@ use super::quota::ImageQuota;
 use super::remote::Fetcher;
 use super::remote_blob::RemoteBlob;
 use super::source::{BlobSource, StoredBlob};
-use super::store_blob::{BlobWrite, RecordOrder, Resume, first_cause, store_blob};
+use super::store_blob::{BlobWrite, RecordOrder, Resume, first_cause, is_corrupt, store_blob};
 use super::unpacker::Unpacker;
 use crate::content::{BlobReader, Durability, WRITER_TIMEOUT};
 use crate::descriptor::Descriptor;
@@ -173,7 +173,12 @@ impl Fetch<'_> {
             return Ok(());
         };
         let (sent, unpacked) = tokio::join!(self.send(source, layer, sender), unpacked);
-        first_cause(sent, unpacked)
+        let fed = first_cause(sent, unpacked);
+        if is_corrupt(&fed) {
+            // The layer was taken, so only another pull can fetch it from elsewhere.
+            source.distrust();
+        }
+        fed
     }
 
     /// Sends all bytes of a layer, and its end once they are verified.

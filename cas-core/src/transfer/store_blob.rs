@@ -88,18 +88,18 @@ pub async fn store_blob(write: &BlobWrite<'_>, source: &mut dyn BlobSource) -> R
         };
         let is_resumed = writer.offset() > 0;
         let (outcome, is_fed) = write.attempt(writer, source).await;
-        // What was fed cannot be taken back.
-        if !is_corrupt(&outcome) || is_fed {
+        if !is_corrupt(&outcome) {
             return outcome;
         }
         let is_old = is_resumed && std::mem::take(&mut may_restart);
-        if !is_old && !source.distrust() {
+        // What was fed cannot be taken back.
+        if !is_old && !source.distrust() || is_fed {
             return outcome;
         }
     }
 }
 
-fn is_corrupt<T>(outcome: &Result<T>) -> bool {
+pub(super) fn is_corrupt<T>(outcome: &Result<T>) -> bool {
     let error = outcome.as_ref().err();
     error.is_some_and(|error| error.kind() == ErrorKind::Corrupt)
 }

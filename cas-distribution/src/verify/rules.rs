@@ -20,7 +20,7 @@ use crate::{Host, hub, origin};
 ///   part of a component, and `**` for any text, as in `registry.example/team/**`. A pattern of
 ///   hosts alone, such as `*.example.com`, is for all of their names;
 /// - the digest that a name refers to. If an image has an index, that is the digest of the index.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Rules {
     allow: Vec<Rule>,
     deny: Vec<Rule>,
@@ -50,8 +50,9 @@ impl Rules {
     /// Returns rules that accept every image. `place` says in messages where they come from.
     pub fn new(place: impl Into<String>) -> Self {
         Rules {
+            allow: Vec::new(),
+            deny: Vec::new(),
             place: place.into(),
-            ..Rules::default()
         }
     }
 
@@ -320,7 +321,7 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Denied);
             assert!(error.to_string().contains(expected), "{error}");
         }
-        Rules::default()
+        Rules::new("here")
             .check(&"x.test/a".parse().unwrap(), &target())
             .unwrap();
     }
