@@ -5,7 +5,7 @@ use std::io;
 use std::sync::OnceLock;
 
 use cas_core::content::{Stat, Version};
-use cas_core::{Algorithm, Digest, Result};
+use cas_core::{Algorithm, Digest};
 use cas_host::Dir;
 use rustix::fs::{FileType, OFlags};
 
@@ -131,33 +131,27 @@ impl Blobs {
         }
     }
 
-    /// Returns a page of blobs in digest order. Skips names that are not digests or not regular
-    /// files.
-    pub(crate) fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
+    /// Returns the digests of a page of names, in order. Skips other names than digests. A name may
+    /// not be that of a blob.
+    pub(crate) fn digests(&self, after: Option<&Digest>, limit: usize) -> io::Result<Vec<Digest>> {
         let mut page = Vec::new();
         for (algorithm, listing) in Algorithm::ALL.into_iter().zip(&self.listings) {
-            let Some(dir) = self.directory(algorithm)? else {
-                continue;
-            };
             // Digests are ordered by algorithm first.
-            if after.is_some_and(|after| after.algorithm() > algorithm) {
+            if page.len() == limit || after.is_some_and(|after| after.algorithm() > algorithm) {
                 continue;
             }
-            let mut after = after.copied();
-            while page.len() < limit {
-                let left = limit - page.len();
-                let digests = listing.page(dir, algorithm, after.as_ref(), left)?;
-                after = digests.last().copied();
-                if after.is_none() {
-                    break;
-                }
-                // A blob may have been removed meanwhile; the next round fills the page.
-                for digest in digests {
-                    page.extend(self.stat(&digest)?);
-                }
+            if let Some(dir) = self.directory(algorithm)? {
+                page.append(&mut listing.page(dir, algorithm, after, limit - page.len())?);
             }
         }
         Ok(page)
+    }
+
+    /// Returns what [`Blobs::digests`] returns, or `None` if the directory has to be read for it.
+    pub(crate) fn known_digests(&self, after: &Digest, limit: usize) -> Option<Vec<Digest>> {
+        let listings = Algorithm::ALL.into_iter().zip(&self.listings);
+        let mut own = listings.filter(|(algorithm, _)| *algorithm == after.algorithm());
+        own.next()?.1.kept_page(after, limit)
     }
 }
 

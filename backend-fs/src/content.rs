@@ -1,5 +1,6 @@
 //! The content store.
 
+use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -26,6 +27,30 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::of(&[
 
 /// The blobs of a store.
 pub(crate) struct FsContent(pub(crate) Arc<Shared>);
+
+impl FsContent {
+    /// Returns a page of names, as [`Blobs::digests`](crate::blobs::Blobs::digests) does.
+    async fn digests(&self, after: Option<Digest>, limit: usize) -> Result<Vec<Digest>> {
+        let known = after.and_then(|after| self.0.blobs.known_digests(&after, limit));
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let shared = Arc::clone(&self.0);
+        pool::run(move || Ok(shared.blobs.digests(after.as_ref(), limit)?)).await
+    }
+
+    /// Returns the status of each blob. Skips what is absent or not a regular file.
+    async fn stats(&self, digests: &[Digest]) -> Result<Vec<Stat>> {
+        let (shared, digests) = (Arc::clone(&self.0), digests.to_vec());
+        pool::run(move || {
+            let stats = digests.iter().map(|digest| shared.blobs.stat(digest));
+            Ok(stats
+                .filter_map(io::Result::transpose)
+                .collect::<io::Result<_>>()?)
+        })
+        .await
+    }
+}
 
 #[async_trait]
 impl ContentStore for FsContent {
@@ -88,8 +113,21 @@ impl ContentStore for FsContent {
     }
 
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
-        let (shared, after) = (Arc::clone(&self.0), after.copied());
-        pool::run(move || shared.blobs.list(after.as_ref(), limit)).await
+        let (mut page, mut after) = (Vec::new(), after.copied());
+        loop {
+            let wanted = limit - page.len();
+            let digests = self.digests(after, wanted).await?;
+            // The status of a file takes longer than everything else, and the kernel finds two at
+            // the same time.
+            let (first, second) = digests.split_at(digests.len() / 2);
+            let (first, second) = tokio::try_join!(self.stats(first), self.stats(second))?;
+            page.extend(first.into_iter().chain(second));
+            // A blob may have been removed meanwhile; the next round fills the page.
+            if digests.len() < wanted || page.len() == limit {
+                return Ok(page);
+            }
+            after = digests.last().copied();
+        }
     }
 
     /// The version is made from the inode and its time of change, which only the kernel sets.

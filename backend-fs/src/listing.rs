@@ -65,6 +65,16 @@ impl Listing {
         Ok(page)
     }
 
+    /// Returns the page after `after`, or `None` if no scan is kept that has as many digests.
+    pub(crate) fn kept_page(&self, after: &Digest, limit: usize) -> Option<Vec<Digest>> {
+        let mut inner = lock(&self.0);
+        let latest = inner.latest.as_ref()?;
+        let page = latest.after(Some(after)).get(..limit)?.to_vec();
+        inner.take_scan(after)?;
+        inner.add_end(page.last());
+        Some(page)
+    }
+
     fn scan(
         &self,
         dir: &Dir,
@@ -122,13 +132,13 @@ impl Scan {
         window: usize,
     ) -> io::Result<Self> {
         let (begun, mut complete, mut found) = (Instant::now(), true, Vec::new());
-        for entry in dir.entries()? {
+        dir.each_name(|name| {
             // Other names are not blobs.
-            let Some(digest) = BlobName::parse(algorithm, &entry?.name) else {
-                continue;
+            let Some(digest) = BlobName::parse(algorithm, name) else {
+                return;
             };
             if after.is_some_and(|after| digest <= *after) {
-                continue;
+                return;
             }
             found.push(digest);
             if found.len() == 2 * window {
@@ -136,7 +146,7 @@ impl Scan {
                 found.truncate(window);
                 complete = false;
             }
-        }
+        })?;
         found.sort_unstable();
         complete &= found.len() <= window;
         found.truncate(window);

@@ -36,17 +36,18 @@ pub(crate) fn recover(cas_dir: &Dir, blobs: &Blobs, boot: &str) -> Result<System
 fn remove_damaged(blobs: &Blobs) -> Result<()> {
     let mut after: Option<Digest> = None;
     loop {
-        let page = blobs.list(after.as_ref(), PAGE)?;
-        for stat in &page {
-            if let Some((file, _)) = blobs.open_blob(&stat.digest)?
-                && !hashes_to(&file, &stat.digest)?
+        let page = blobs.digests(after.as_ref(), PAGE)?;
+        for digest in &page {
+            if let Some(stat) = blobs.stat(digest)?
+                && let Some((file, _)) = blobs.open_blob(digest)?
+                && !hashes_to(&file, digest)?
             {
-                tracing::warn!(digest = %stat.digest, "removed a damaged blob; store it again");
-                blobs.remove(&stat.digest, stat.version)?;
+                tracing::warn!(%digest, "removed a damaged blob; store it again");
+                blobs.remove(digest, stat.version)?;
             }
         }
         match page.get(PAGE - 1) {
-            Some(last) => after = Some(last.digest),
+            Some(last) => after = Some(*last),
             None => break,
         }
     }

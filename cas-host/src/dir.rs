@@ -34,6 +34,8 @@ pub struct Entry {
     pub kind: FileType,
 }
 
+/// Number of bytes of names that are read at once from a large directory.
+const LISTED: usize = 256 << 10;
 const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::CLOEXEC);
@@ -250,6 +252,24 @@ impl Dir {
             },
         }))
     }
+
+    /// Calls `visit` for the name of each entry, in any order, without an allocation for each. Skips
+    /// names that are not text.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub fn each_name(&self, mut visit: impl FnMut(&str)) -> io::Result<()> {
+        let dir = fs::openat(&self.0, ".", DIRECTORY, Mode::empty())?;
+        let mut buffer = Vec::with_capacity(LISTED);
+        let mut entries = fs::RawDir::new(dir, buffer.spare_capacity_mut());
+        while let Some(entry) = entries.next() {
+            match entry?.file_name().to_str() {
+                Ok("." | "..") | Err(_) => {}
+                Ok(name) => visit(name),
+            }
+        }
+        Ok(())
+    }
 }
 
 impl AsFd for Dir {
@@ -274,6 +294,22 @@ mod tests {
         let too_large = Error::from(dir.read("x", 2).unwrap_err());
         assert_eq!(too_large.kind(), cas_core::ErrorKind::OutOfRange);
         assert_eq!(staging.entries().unwrap().count(), 0);
+    }
+
+    #[test]
+    fn each_name_of_a_large_directory_is_visited_once() {
+        let temp = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        let temp = temp.unwrap();
+        let mut expected: Vec<String> = (0..9000).map(|number| format!("{number:0>64}")).collect();
+        for name in &expected {
+            std::fs::write(temp.path().join(name), "").unwrap();
+        }
+        std::fs::create_dir(temp.path().join("directory")).unwrap();
+        expected.push("directory".to_owned());
+        let (dir, mut found) = (Dir::open(temp.path()).unwrap(), Vec::new());
+        dir.each_name(|name| found.push(name.to_owned())).unwrap();
+        found.sort_unstable();
+        assert!(found == expected, "{} names", found.len());
     }
 
     #[test]
