@@ -142,10 +142,8 @@ fn each_operation_asks_for_a_token_with_the_scope_that_it_needs() {
     ] {
         spec.put(Some("1"), "text/plain", b"{}");
         ok(&mut artifacts.cas("none", &["registry", arguments[0], arguments[1]]));
-        let asked = registry.seen().into_iter();
-        let asked = asked
-            .filter(|one| one.path.starts_with("/token"))
-            .next_back();
+        let mut asked = registry.seen().into_iter();
+        let asked = asked.rfind(|one| one.path.starts_with("/token"));
         let asked = asked.unwrap().path.replace("%3A", ":").replace("%2F", "/");
         let asked = asked.replace("%2C", ",").replace("%2A", "*");
         assert!(asked.ends_with(&format!("scope={scope}")), "{asked}");

@@ -150,7 +150,7 @@ fn members_that_cannot_be_applied_are_errors() {
 
 #[test]
 fn what_is_removed_is_used_again() {
-    let many = || (0..100).fold(Tar::new(), |tar, n| tar.file(&format!("d/{n}"), ""));
+    let many = || (0..100).fold(Tar::new(), |tar, n| tar.file(format!("d/{n}"), ""));
     let mut tree = Tree::default();
     for _ in 0..10 {
         tree.begin_layer();
