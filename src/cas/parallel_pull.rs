@@ -6,6 +6,10 @@ use cas_layer::unpack::StreamingUnpacker;
 
 use crate::root::{PullMode, PullModes};
 
+/// How many layers one pull fetches in chunks at the same time. Of each, a chunk that is written is
+/// in memory, in addition to those that the limit on requests allows.
+const CHUNKED: usize = 8;
+
 /// How pulls fetch and unpack in parallel. Pulls that use clones of it share the limits for all
 /// images.
 #[derive(Clone, Debug)]
@@ -44,7 +48,10 @@ impl ParallelPull {
     pub(super) fn limits(&self, limits: &PullLimits) -> PullLimits {
         let own = PullLimits::of_requests(self.requests.clone());
         match self.chunk {
-            Some(bytes) => own.with_per_layer(PullLimits::MAX_RANGES).with_range(bytes),
+            Some(bytes) => own
+                .with_blobs(CHUNKED)
+                .with_per_layer(PullLimits::MAX_RANGES)
+                .with_range(bytes),
             None => own
                 .with_per_layer(limits.per_layer())
                 .with_range(limits.range()),

@@ -14,8 +14,9 @@ use super::remote::{Fetcher, Pieces};
 use crate::descriptor::Descriptor;
 use crate::error::{Error, Result};
 
-/// The bytes of one range.
-type Fetched = Result<VecDeque<Bytes>>;
+/// The bytes of one range, and the lease of its request. The lease ends when the range is read, so
+/// that the limit on requests also bounds the ranges in memory.
+type Fetched = Result<(VecDeque<Bytes>, QuotaLease)>;
 
 /// Reads a blob in order while the ranges ahead are fetched into memory.
 pub(super) struct RangeReader<'a> {
@@ -89,7 +90,8 @@ impl<'a> RangeReader<'a> {
             let Some(range) = self.ahead.next().await else {
                 return Ok(None);
             };
-            self.current = range?;
+            let (pieces, _lease) = range?;
+            self.current = pieces;
             self.request_ahead();
         }
     }
@@ -151,8 +153,8 @@ impl ReadAhead<'_> {
     }
 }
 
-/// Reads a whole range into memory. The lease of its request ends then.
-async fn collect(mut pieces: Pieces, length: u64, _lease: QuotaLease) -> Fetched {
+/// Reads a whole range into memory.
+async fn collect(mut pieces: Pieces, length: u64, lease: QuotaLease) -> Fetched {
     let (mut range, mut read) = (VecDeque::new(), 0);
     while let Some(piece) = pieces.next().await.transpose()? {
         read += piece.len() as u64;
@@ -166,7 +168,7 @@ async fn collect(mut pieces: Pieces, length: u64, _lease: QuotaLease) -> Fetched
     if read < length {
         return Err(wrong_length(length, "fewer"));
     }
-    Ok(range)
+    Ok((range, lease))
 }
 
 fn wrong_length(length: u64, found: &str) -> Error {

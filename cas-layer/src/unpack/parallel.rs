@@ -173,10 +173,9 @@ impl Unpacking<'_> {
                 Ok(())
             });
             let applied = streamed.map(|()| deferred);
-            if let Some(kept) = &kept {
-                kept.record(&applied)?;
-            }
+            let recorded = kept.map_or(Ok(()), |kept| kept.record(&applied));
             let deferred = applied?;
+            recorded?;
             if shown {
                 progress.end(&item);
             }

@@ -13,7 +13,7 @@ use super::{JobProblem, JobStorage};
 use crate::apply::DeferredEffects;
 
 /// The name of the file that is locked.
-pub(super) const LOCK: &str = "lock";
+const LOCK: &str = "lock";
 /// The name of the tree in the directory of a layer.
 const TREE: &str = "fs";
 /// The name of the file with the effects of a layer on the layers below it.
