@@ -228,10 +228,8 @@ fn what_a_mirror_sends_wrong_comes_from_the_next() {
         let said = text(&done.stderr);
         assert!(done.status.success(), "{what}: {said}");
         scene.has(&root);
-        assert!(
-            said.contains("was passed over: it sent other bytes"),
-            "{what}: {said}"
-        );
+        // Of a mirror, the first failure is told.
+        assert!(said.contains("was passed over"), "{what}: {said}");
         let asked = if part == "/blobs/" { 3 } else { 1 };
         assert_eq!(mirror.count("GET", part), asked, "{what}");
     }
