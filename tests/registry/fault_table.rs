@@ -55,10 +55,10 @@ type Case = (
 fn timeouts() -> Timeouts {
     Timeouts::default()
         .with_connect(Duration::from_secs(2))
-        .with_answer(Duration::from_millis(500))
+        .with_answer(Duration::from_secs(1))
         .with_idle(Duration::from_millis(400))
         .with_min_speed(1000)
-        .with_repeat(Duration::from_millis(1500))
+        .with_repeat(Duration::from_secs(3))
         .with_pause(Duration::from_millis(5))
 }
 
@@ -91,11 +91,11 @@ fn busy(status: u16) -> Answer {
 #[rustfmt::skip]
 const CASES: &[Case] = &[
     // Delays.
-    ("late once", Tag, 1, |good, _, _| good.late(Duration::from_secs(2)), Ok(())),
-    ("late once", Manifest, 1, |good, _, _| good.late(Duration::from_secs(2)), Ok(())),
-    ("late once", Layer, 1, |good, _, _| good.late(Duration::from_secs(2)), Ok(())),
-    ("late always", Layer, ALWAYS, |good, _, _| good.late(Duration::from_secs(2)), Err(Unavailable)),
-    ("late always", Token, ALWAYS, |good, _, _| good.late(Duration::from_secs(2)), Err(Unavailable)),
+    ("late once", Tag, 1, |good, _, _| good.late(Duration::from_secs(3)), Ok(())),
+    ("late once", Manifest, 1, |good, _, _| good.late(Duration::from_secs(3)), Ok(())),
+    ("late once", Layer, 1, |good, _, _| good.late(Duration::from_secs(3)), Ok(())),
+    ("late always", Layer, ALWAYS, |good, _, _| good.late(Duration::from_secs(3)), Err(Unavailable)),
+    ("late always", Token, ALWAYS, |good, _, _| good.late(Duration::from_secs(3)), Err(Unavailable)),
     ("slow once", Manifest, 1, |good, _, _| slow(good), Ok(())),
     ("slow once", Layer, 1, |good, _, _| slow(good), Ok(())),
     ("slow always", Layer, ALWAYS, |good, _, _| slow(good), Err(Unavailable)),

@@ -44,6 +44,7 @@ mod together;
 mod tokens;
 mod trust;
 mod uploads;
+mod verified;
 mod warnings;
 
 use std::path::Path;
