@@ -86,6 +86,16 @@ impl Descriptor {
         self
     }
 
+    /// Returns how many bytes its texts have together: annotations, URLs and embedded data.
+    pub(crate) fn text_size(&self) -> u64 {
+        let annotations = self.annotations.iter();
+        let annotations = annotations.map(|(key, value)| key.len() + value.len());
+        let urls = self.urls.iter().map(String::len);
+        let others =
+            [&self.artifact_type, &self.data].map(|text| text.as_ref().map_or(0, String::len));
+        annotations.chain(urls).chain(others).sum::<usize>() as u64
+    }
+
     /// Returns whether both have the same digest, size and type; the other members may differ.
     pub fn same_content(&self, other: &Self) -> bool {
         self.digest == other.digest

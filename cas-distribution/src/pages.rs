@@ -86,8 +86,8 @@ impl Inner {
     /// Returns the URL of the page after this one, or `None` if it is the last.
     ///
     /// # Errors
-    /// `Denied` if the page is at another origin than the registry; `Unavailable` if it is the same
-    /// page again.
+    /// `Corrupt` if the link is not a URL, or leads to another host; `Denied` as [`origin::check`];
+    /// `OutOfRange` if it leads to the same page again.
     pub(crate) fn next(&self, page: &Whole) -> Result<Option<Url>> {
         let Some(target) = target(&page.headers) else {
             return Ok(None);

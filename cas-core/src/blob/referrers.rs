@@ -10,8 +10,9 @@ use crate::store::Store;
 use crate::{dispatch, limit};
 
 /// Returns the referrers of a manifest or an index that were stored with it, in the order of their
-/// digests, each with its annotations and the type of its artifact; a damaged one has neither.
-/// Referrers that were lost are not among them.
+/// digests, each with its annotations and the type of its artifact; a damaged one has neither, nor
+/// have those after the first [`limit::DOCUMENT_READ`] bytes of annotations. Referrers that were lost
+/// are not among them.
 ///
 /// # Errors
 /// `OutOfRange` for more than [`limit::REFERRERS`]; errors of the store.
@@ -30,17 +31,22 @@ pub async fn referrers(store: &Store, subject: &Digest) -> Result<Vec<Descriptor
         .operation("list referrers")
         .subject(subject));
     }
-    let mut found = Vec::with_capacity(digests.len());
+    let (mut found, mut texts) = (Vec::with_capacity(digests.len()), 0);
     for digest in digests {
         if store.content.stat(&digest).await?.is_none() {
             continue;
         }
         let own = describe(store, &digest).await?;
-        match dispatch::document(&*store.content, &own).await {
-            Ok(document) => found.push(document.listed_as_referrer(&own)),
-            Err(error) if is_of_document(&error) => found.push(own),
+        let entry = match dispatch::document(&*store.content, &own).await {
+            Ok(document) => document.listed_as_referrer(&own),
+            Err(error) if is_of_document(&error) => own.clone(),
             Err(error) => return Err(error),
-        }
+        };
+        texts += entry.text_size();
+        found.push(match texts > limit::DOCUMENT_READ {
+            true => own,
+            false => entry,
+        });
     }
     Ok(found)
 }

@@ -38,7 +38,8 @@ impl<R: Referrers> ArtifactClient<R> {
     /// Returns all referrers of `subject`, each once, in the order of the repository.
     ///
     /// # Errors
-    /// `OutOfRange` for more than [`limit::REFERRERS`]; otherwise as [`Referrers::referrers`].
+    /// `OutOfRange` for more than [`limit::REFERRERS`], or if their annotations have more than
+    /// [`limit::DOCUMENT_READ`] bytes together; otherwise as [`Referrers::referrers`].
     pub async fn all_referrers(&self, subject: &Descriptor) -> Result<Vec<Descriptor>> {
         let listed = self.list(subject).await;
         listed.during("list referrers", subject.digest)
@@ -47,17 +48,19 @@ impl<R: Referrers> ArtifactClient<R> {
     async fn list(&self, subject: &Descriptor) -> Result<Vec<Descriptor>> {
         let artifact_type = self.artifact_type.as_deref();
         let mut pages = self.inner.referrers(subject, artifact_type).await?;
-        let mut found: Vec<Descriptor> = Vec::new();
+        let (mut found, mut texts) = (Vec::<Descriptor>::new(), 0);
         while let Some(page) = pages.next().await.transpose()? {
             for one in page {
                 if found.iter().any(|known| known.digest == one.digest) {
                     continue;
                 }
-                if found.len() == limit::REFERRERS {
+                texts += one.text_size();
+                if found.len() == limit::REFERRERS || texts > limit::DOCUMENT_READ {
                     return Err(Error::out_of_range(format!(
-                        "it has more than {} referrers; ask for one type of artifact, or remove \
-                         some of them",
-                        limit::REFERRERS
+                        "it has more than {} referrers, or more than {} bytes of annotations; ask \
+                         for one type of artifact, or remove some of them",
+                        limit::REFERRERS,
+                        limit::DOCUMENT_READ
                     )));
                 }
                 found.push(one);

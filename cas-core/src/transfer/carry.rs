@@ -56,6 +56,7 @@ pub(super) async fn carry(
     let client = ArtifactClient::new(lister);
     let mut known: HashSet<Digest> = documents.iter().map(|one| one.digest).collect();
     let most = known.len() + limit::REFERRERS;
+    let mut absent = HashSet::new();
     let (mut subjects, mut carried, mut depth) = (documents, Vec::new(), 0);
     while !subjects.is_empty() {
         depth += 1;
@@ -72,10 +73,13 @@ pub(super) async fn carry(
                                 "the referrer {} is listed but absent; it is left out: {error}",
                                 referrer.digest
                             ));
-                            continue;
+                            absent.insert(referrer.digest);
                         }
                         documents => next.extend(documents?),
                     }
+                }
+                if absent.contains(&referrer.digest) {
+                    continue;
                 }
                 let checked = check_subject(carrier.content(), &referrer, &subject).await;
                 checked.during("check referrer", referrer.digest)?;

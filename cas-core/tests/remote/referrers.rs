@@ -32,8 +32,8 @@ const SBOM: &str = "application/spdx+json";
 
 /// Puts an artifact of this type that refers to `subject`. Returns its descriptor.
 async fn artifact(store: &Store, kind: &str, subject: &Descriptor) -> Descriptor {
-    let text = format!("{kind} of {}", subject.digest);
-    let layer = put(store, MediaType::from(kind), text.as_bytes()).await;
+    let text = format!("{kind:.50} of {}", subject.digest);
+    let layer = put(store, MediaType::from("text/plain"), text.as_bytes()).await;
     let empty = put(store, MediaType::OCI_EMPTY, b"{}").await;
     let manifest = json!({
         "schemaVersion": 2, "mediaType": MediaType::OCI_MANIFEST, "artifactType": kind,
@@ -336,6 +336,41 @@ async fn chains_and_numbers_of_referrers_are_bounded() {
         error.to_string().contains("more than 1024 referrers"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn annotations_are_bounded_however_they_are_spread() {
+    let scene = Scene::new().await;
+    let entries: Vec<Descriptor> = (0..9)
+        .map(|number: u32| {
+            let data = number.to_string();
+            let mut entry = Descriptor::of(MediaType::OCI_MANIFEST, data.as_bytes());
+            entry.annotations.insert("a".into(), "x".repeat(1 << 20));
+            entry
+        })
+        .collect();
+    let lister = Lister(BTreeMap::from([(scene.manifest.digest, entries)]));
+    let client = ArtifactClient::new(&lister);
+    let error = client.all_referrers(&scene.manifest).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
+    // A store lists its referrers in any case, but not all of their annotations.
+    let mut referrers = Vec::new();
+    for number in 0..3 {
+        let long = format!("{number}{}", "x".repeat(3 << 20));
+        referrers.push(artifact(&scene.store, &long, &scene.manifest).await);
+    }
+    refer(
+        &scene.store,
+        &scene.manifest,
+        &referrers.iter().collect::<Vec<_>>(),
+    )
+    .await;
+    let found = blob::referrers(&scene.store, &scene.manifest.digest)
+        .await
+        .unwrap();
+    assert_eq!(found.len(), 4);
+    let texts = found.iter().filter_map(|one| one.artifact_type.as_ref());
+    assert!(texts.map(String::len).sum::<usize>() < 8 << 20);
 }
 
 #[tokio::test]

@@ -57,6 +57,9 @@ impl Upload<'_> {
             let request = request.body(sending.body(pieces, length));
             let response = self.watch(request.send(), place, &sending, length).await?;
             let response = response.map_err(|error| error::broken(error, place))?;
+            if own {
+                inner.warnings.note(response.headers());
+            }
             // The token may have expired while the body was sent.
             let is_refused = own && response.status() == StatusCode::UNAUTHORIZED;
             if own && !is_refused {
