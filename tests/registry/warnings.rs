@@ -3,6 +3,7 @@
 use super::artifacts::Artifacts;
 use super::fake::Fake;
 use super::sample::Sample;
+use super::spec::{Abilities, Spec};
 use crate::common::text;
 
 #[test]
@@ -37,4 +38,25 @@ fn each_warning_of_a_registry_is_shown_once_and_escaped() {
         .output()
         .unwrap();
     assert_eq!(text(&pull.stderr), "");
+}
+
+#[test]
+fn a_warning_about_an_upload_is_shown() {
+    let spec = Spec::new(Abilities::ALL);
+    let registry = spec.start_with(|request, spec| {
+        let is_upload = request.is("PUT", "/uploads/");
+        let warned = || {
+            spec.answer(request)
+                .with("Warning", "299 - \"nearly full\"")
+        };
+        is_upload.then(warned)
+    });
+    let artifacts = Artifacts::new();
+    let push = artifacts
+        .cas("own", &["push", "app:1", &registry.image()])
+        .output()
+        .unwrap();
+    assert!(push.status.success());
+    let said = text(&push.stderr);
+    assert_eq!(said.matches("says: nearly full").count(), 1, "{said}");
 }
