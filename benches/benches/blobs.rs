@@ -1,16 +1,15 @@
-//! How long it takes to list 100,000 blobs joined with their records, as criterion curves for every
-//! compiled backend. The goal is 300 ms.
+//! How long it takes to list 100,000 blobs joined with their records, on every compiled backend.
+//! The goal is 300 ms.
 //!
 //! `cargo bench --bench blobs`. The environment variable `CAS_BENCH_ON` sets the directory.
-#![allow(
-    clippy::unwrap_used,
-    missing_docs,
-    reason = "a bench may stop anywhere"
-)]
+#![allow(missing_docs, reason = "a bench has no API")]
 
+use std::time::Duration;
+
+use anyhow::Result;
 use cas::content::Durability;
 use cas::{Descriptor, Location, MediaType, Store, blob};
-use criterion::{Criterion, criterion_group, criterion_main};
+use oci_cas_benches::measure::{nine, place, print_floors, time};
 use tokio::runtime::Builder;
 use workload::{ImageBlobs, data};
 
@@ -22,49 +21,47 @@ const STORES: &[&str] = &[
 ];
 /// Number of images, of a hundred blobs each.
 const IMAGES: u32 = 1000;
+const GOAL: Duration = Duration::from_millis(300);
 
-fn blobs(criterion: &mut Criterion) {
-    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    let mut group = criterion.benchmark_group("blobs");
-    group.sample_size(10);
+fn main() -> Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let place = place()?;
+    print_floors(place.path())?;
     for name in STORES {
-        let directory = match std::env::var_os("CAS_BENCH_ON") {
-            Some(on) => tempfile::tempdir_in(on),
-            None => tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()),
-        };
-        let directory = directory.unwrap();
-        let location = Location::of_path(name, &directory.path().join("store")).unwrap();
-        let store = runtime.block_on(cas::registry().open(&location)).unwrap();
-        runtime.block_on(fill(&store));
-        group.bench_function(*name, |bench| {
-            bench.iter(|| {
-                let list = runtime.block_on(blob::list(&store)).unwrap();
-                assert_eq!((list.blobs.len(), list.problems.len()), (100_000, 0));
-            });
-        });
+        let directory = place.path().join(name);
+        let location = Location::of_path(name, &directory)?;
+        let store = runtime.block_on(cas::registry().open(&location))?;
+        runtime.block_on(fill(&store))?;
+        let taken = nine(|| {
+            let (taken, list) = time(|| runtime.block_on(blob::list(&store)));
+            let list = list?;
+            assert_eq!((list.blobs.len(), list.problems.len()), (100_000, 0));
+            Ok(taken)
+        })?;
+        println!("{name}: 100,000 blobs: {taken}; {}", taken.verdict(GOAL));
+        drop(store);
+        std::fs::remove_dir_all(&directory)?;
     }
-    group.finish();
+    Ok(())
 }
 
-async fn fill(store: &Store) {
+async fn fill(store: &Store) -> Result<()> {
     let images = (0..IMAGES).map(|number| {
         let (store, image) = (store.clone(), data::image(number));
         tokio::spawn(async move { fill_one(&store, image).await })
     });
     for image in images.collect::<Vec<_>>() {
-        image.await.unwrap();
+        image.await??;
     }
-    store.content.flush().await.unwrap();
+    Ok(store.content.flush().await?)
 }
 
-async fn fill_one(store: &Store, image: ImageBlobs) {
+async fn fill_one(store: &Store, image: ImageBlobs) -> cas::Result<()> {
     for blob in image.children.into_iter().chain([image.root]) {
         let size = blob.data.len() as u64;
         let descriptor = Descriptor::new(MediaType::OCI_LAYER, blob.digest, size);
         let put = store.put(&descriptor, blob.data, Durability::Relaxed);
-        put.await.unwrap();
+        put.await?;
     }
+    Ok(())
 }
-
-criterion_group!(benches, blobs);
-criterion_main!(benches);

@@ -8,77 +8,71 @@
 #![allow(missing_docs, reason = "a bench has no API")]
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use cas::layer::import::Source;
 use cas::{Cas, ImportOptions, MountOptions};
 use oci_cas_benches::images;
+use oci_cas_benches::measure::{Taken, nine, print_floors, time};
 use oci_cas_benches::scratch::{self, Scratch};
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 
-const ROUNDS: usize = 50;
 const TALL: usize = 128;
 
 fn main() -> Result<()> {
     let runtime = Builder::new_current_thread().enable_time().build()?;
     let scratch = Scratch::new(None, Path::new(scratch::MEMORY), 8 << 30)?;
-    println!("median of {ROUNDS}, {}", scratch.kind());
+    println!("on {}", scratch.kind());
+    print_floors(scratch.path())?;
     for layers in [6, TALL] {
         let layout = scratch.path().join(format!("layout-{layers}"));
         images::tall(layers, &layout)?;
         let root = scratch.path().join(format!("root-{layers}"));
+        let cas = runtime.block_on(Cas::open(&root))?;
+        let options = ImportOptions::default().with_unpack(true);
+        runtime.block_on(cas.import_with(Source::Path(layout), options))?;
         for (name, writable) in [("read-only", false), ("writable", true)] {
-            let took = runtime.block_on(mounted(&root, &layout, writable))?;
-            println!("{layers} layers, {name}: {took:.2?}");
+            let taken = mounted(&runtime, &cas, &root, writable)?;
+            println!("{layers} layers, {name}: {taken}");
         }
-        for (name, over) in [
-            ("root directory", false),
-            ("root directory over another", true),
+        for (name, over, goal) in [
+            ("root directory", false, 10),
+            ("root directory over another", true, 20),
         ] {
-            let took = runtime.block_on(prepared(&root, over))?;
-            println!("{layers} layers, {name}: {took:.2?}");
+            let taken = prepared(&runtime, &cas, &root, over)?;
+            let met = taken.verdict(Duration::from_millis(goal));
+            println!("{layers} layers, {name}: {taken}; {met}");
         }
+        runtime.block_on(cas.close())?;
     }
     Ok(())
 }
 
-async fn mounted(root: &Path, layout: &Path, writable: bool) -> Result<Duration> {
-    let cas = Cas::open(root).await?;
-    let source = Source::Path(layout.to_owned());
-    cas.import_with(source, ImportOptions::default().with_unpack(true))
-        .await?;
+fn mounted(runtime: &Runtime, cas: &Cas, root: &Path, writable: bool) -> Result<Taken> {
     let target = root.join("mounted");
     std::fs::create_dir_all(&target)?;
-    let mut took = Vec::with_capacity(ROUNDS);
-    for _ in 0..ROUNDS {
+    nine(|| {
         let options = MountOptions::default().with_writable(writable);
-        let begun = Instant::now();
-        cas.mount_with("bench", &target, options).await?;
-        took.push(begun.elapsed());
-        cas.unmount(&target).await?;
-    }
-    Ok(median(took))
+        let mount = cas.mount_with("bench", &target, options);
+        let (taken, mounted) = time(|| runtime.block_on(mount));
+        mounted?;
+        runtime.block_on(cas.unmount(&target))?;
+        Ok(taken)
+    })
 }
 
-/// Prepares root directories of the image that [`mounted`] has imported.
-async fn prepared(root: &Path, over: bool) -> Result<Duration> {
-    let cas = Cas::open(root).await?;
+/// Prepares root directories of the image.
+fn prepared(runtime: &Runtime, cas: &Cas, root: &Path, over: bool) -> Result<Taken> {
     let path = root.join("container");
-    let mut took = Vec::with_capacity(ROUNDS);
-    for _ in 0..ROUNDS {
+    nine(|| {
         if over {
-            cas.prepare_root_dir(&path, "bench").await?;
+            runtime.block_on(cas.prepare_root_dir(&path, "bench"))?;
         }
-        let begun = Instant::now();
-        cas.prepare_root_dir(&path, "bench").await?;
-        took.push(begun.elapsed());
-        cas.remove_root_dir(&path).await?;
-    }
-    Ok(median(took))
-}
-
-fn median(mut took: Vec<Duration>) -> Duration {
-    took.sort();
-    took[took.len() / 2]
+        let prepare = cas.prepare_root_dir(&path, "bench");
+        let (taken, prepared) = time(|| runtime.block_on(prepare));
+        prepared?;
+        runtime.block_on(cas.remove_root_dir(&path))?;
+        Ok(taken)
+    })
 }

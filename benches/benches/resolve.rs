@@ -2,7 +2,7 @@
 //! one of 100,000 images by its name or by the beginning of its digest. The goal is 1 ms. With
 //! files, there are as many images as `index.json` has room for.
 //!
-//! `cargo bench --bench resolve`, in `/dev/shm` if it exists.
+//! `cargo bench --bench resolve`. The environment variable `CAS_BENCH_ON` sets the directory.
 #![allow(
     clippy::unwrap_used,
     missing_docs,
@@ -11,13 +11,14 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use cas::aci::{AciInfo, AciStore, Key};
 use cas::content::Durability;
 use cas::records::Batch;
 use cas::{Algorithm, Cas, Descriptor, Digest, Engines, Image, ImageRef, MediaType, Store};
+use oci_cas_benches::measure::{nine, place, print_floors, time};
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 
@@ -27,9 +28,9 @@ const STORES: &[&str] = &[
     #[cfg(feature = "rocksdb")]
     "rocksdb",
 ];
-const ROUNDS: usize = 9;
 /// Number of ACIs, and of images.
 const COUNT: u32 = 100_000;
+const GOAL: Duration = Duration::from_millis(1);
 /// Number of images that `index.json` has room for, which bounds the names of a store of files.
 const LAYOUT: u32 = 25_000;
 /// Number of ACIs with one name.
@@ -43,9 +44,10 @@ const BATCH: u32 = 500;
 
 fn main() -> Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
+    let place = place()?;
+    print_floors(place.path())?;
     for scheme in STORES {
-        let place = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?;
-        let root = place.path().join("root");
+        let root = place.path().join(scheme);
         let mut engines = Engines::default();
         (*scheme).clone_into(&mut engines.store);
         Cas::init_with(&root, engines, &cas::registry())?;
@@ -56,6 +58,8 @@ fn main() -> Result<()> {
         runtime.block_on(cas.close())?;
         let cas = runtime.block_on(Cas::open(&root))?;
         measure(&runtime, scheme, images, &cas)?;
+        runtime.block_on(cas.close())?;
+        fs::remove_dir_all(&root)?;
     }
     Ok(())
 }
@@ -116,16 +120,16 @@ fn measure(runtime: &Runtime, scheme: &str, images: u32, cas: &Cas) -> Result<()
         let key = key(number);
         let prefix = format!("sha512-{}", &key.hex()[..DIGITS]);
         assert_eq!(runtime.block_on(acis.resolve_key(&prefix)).unwrap(), key);
-    });
+    })?;
     report(scheme, "ACIs by name", COUNT, |number| {
         let name = format!("example.com/app{}", number / SHARING);
         let found = runtime.block_on(acis.resolve_name(&name)).unwrap();
         assert_eq!(found.len(), SHARING as usize);
-    });
+    })?;
     report(scheme, "image by name", images, |number| {
         let found = runtime.block_on(cas.image(ImageRef::typed(format!("app:{number}"))));
         assert_eq!(found.unwrap().target.digest, Digest::sha256(&data(number)));
-    });
+    })?;
     report(
         scheme,
         "image by the beginning of its digest",
@@ -136,42 +140,28 @@ fn measure(runtime: &Runtime, scheme: &str, images: u32, cas: &Cas) -> Result<()
             let found = runtime.block_on(cas.image(prefix)).unwrap();
             assert_eq!(found.target.digest, digest);
         },
-    );
-    Ok(())
+    )
 }
 
 /// Measures lookups of different numbers. Prints the median of the rounds.
-fn report(scheme: &str, what: &str, among: u32, look_up: impl Fn(u32)) {
+fn report(scheme: &str, what: &str, among: u32, look_up: impl Fn(u32)) -> Result<()> {
     let mut number: u32 = 0;
     let mut next = || {
         number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         number % among
     };
-    let begun = Instant::now();
-    look_up(next());
-    let first = begun.elapsed();
+    let (first, ()) = time(|| look_up(next()));
     // A lookup that reads everything is measured a few times only.
     let lookups = if first > Duration::from_millis(20) {
         2
     } else {
         LOOKUPS
     };
-    let mut taken: Vec<Duration> = (0..ROUNDS)
-        .map(|_| {
-            let begun = Instant::now();
-            (0..lookups).for_each(|_| look_up(next()));
-            begun.elapsed() / lookups
-        })
-        .collect();
-    taken.sort_unstable();
-    let (least, median, most) = (taken[0], taken[ROUNDS / 2], taken[ROUNDS - 1]);
-    let met = if median <= Duration::from_millis(1) {
-        "met"
-    } else {
-        "MISSED"
-    };
-    println!(
-        "{scheme}: {what} among {among}: {median:.1?} ({least:.1?} to {most:.1?}), the first one \
-         {first:.1?}; goal 1 ms {met}"
-    );
+    let taken = nine(|| {
+        let (taken, ()) = time(|| (0..lookups).for_each(|_| look_up(next())));
+        Ok(taken / lookups)
+    })?;
+    let goal = taken.verdict(GOAL);
+    println!("{scheme}: {what} among {among}: {taken}, the first one {first:.1?}; {goal}");
+    Ok(())
 }

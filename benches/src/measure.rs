@@ -1,0 +1,107 @@
+//! Medians of nine rounds, beside what the machine needs for one sync and one hash in the same run.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use cas::Digest;
+use tempfile::TempDir;
+use workload::data;
+
+/// Number of rounds.
+pub const ROUNDS: usize = 9;
+/// Number of bytes that are hashed.
+const HASHED: usize = 64 << 20;
+/// Number of bytes that are written before a sync.
+const SYNCED: usize = 4 << 10;
+
+/// How long the rounds took.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken {
+    /// The quickest round.
+    pub least: Duration,
+    /// The round in the middle.
+    pub median: Duration,
+    /// The slowest round.
+    pub most: Duration,
+}
+
+impl Taken {
+    /// Returns whether a goal is met, in words.
+    pub fn verdict(&self, goal: Duration) -> String {
+        format!("goal {goal:?} {}", verdict(self.median <= goal))
+    }
+}
+
+impl fmt::Display for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Taken {
+            least,
+            median,
+            most,
+        } = self;
+        write!(f, "{median:.1?} ({least:.1?} to {most:.1?})")
+    }
+}
+
+/// Returns how long the rounds took, of which `round` returns the time of one.
+///
+/// # Errors
+/// The first error of `round`.
+pub fn nine(mut round: impl FnMut() -> Result<Duration>) -> Result<Taken> {
+    let taken: Result<Vec<Duration>> = (0..ROUNDS).map(|_| round()).collect();
+    let mut taken = taken?;
+    taken.sort_unstable();
+    Ok(Taken {
+        least: taken[0],
+        median: taken[ROUNDS / 2],
+        most: taken[ROUNDS - 1],
+    })
+}
+
+/// Returns how long `work` takes.
+pub fn time<T>(work: impl FnOnce() -> T) -> (Duration, T) {
+    let begun = Instant::now();
+    let outcome = work();
+    (begun.elapsed(), outcome)
+}
+
+/// Returns whether a goal is met, as a word.
+pub fn verdict(met: bool) -> &'static str {
+    if met { "met" } else { "MISSED" }
+}
+
+/// Returns a new directory for a bench: in the directory that the environment variable
+/// `CAS_BENCH_ON` names, otherwise in memory, otherwise in the directory for temporary files.
+///
+/// # Errors
+/// Errors of the file system.
+pub fn place() -> Result<TempDir> {
+    Ok(match std::env::var_os("CAS_BENCH_ON") {
+        Some(on) => TempDir::new_in(on)?,
+        None => TempDir::new_in(crate::scratch::MEMORY).or_else(|_| TempDir::new())?,
+    })
+}
+
+/// Prints how long one sync of a small file in `directory` takes, and one hash of 64 MiB.
+///
+/// # Errors
+/// Errors of the file system.
+pub fn print_floors(directory: &Path) -> Result<()> {
+    let (path, small) = (directory.join("synced"), data::bytes(1, SYNCED));
+    let sync = nine(|| {
+        let mut file = File::create(&path)?;
+        file.write_all(&small)?;
+        let (taken, synced) = time(|| file.sync_all());
+        synced?;
+        Ok(taken)
+    })?;
+    std::fs::remove_file(&path)?;
+    let large = data::bytes(2, HASHED);
+    let hash = nine(|| Ok(time(|| std::hint::black_box(Digest::sha256(&large))).0))?;
+    println!("median of {ROUNDS} (least to most); one fsync: {sync}; SHA-256 of 64 MiB: {hash}");
+    Ok(())
+}
