@@ -4,7 +4,11 @@
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use cas_core::image::{Reference, fieldpath};
+use cas_core::compose::observe::Operation;
+use cas_core::compose::{Counters, observe};
+use cas_core::image::{RecordImages, Reference, fieldpath};
+use cas_core::records::Table;
+use cas_core::testing::memory::MemoryStore;
 use cas_core::{Descriptor, ErrorKind, Image, ImageStore, MediaType};
 
 mod support;
@@ -122,4 +126,34 @@ async fn forty_writers_of_one_name_lose_nothing() {
     }
     let image = images.get(&name("a")).await.unwrap().unwrap();
     assert_eq!(image.labels.len(), 40);
+}
+
+/// Only the notes with the digits and the names that they lead to are read.
+#[tokio::test]
+async fn a_digest_leads_to_its_names_and_others_are_not_read() {
+    let counters = Arc::new(Counters::new());
+    let store = observe(MemoryStore::new().with_images(), counters.clone());
+    let images = RecordImages::with_targets(store.records.clone()).unwrap();
+    for number in 0..300_u32 {
+        let data = (number / 2).to_be_bytes();
+        let image = image(&format!("app:{number}"), &data);
+        images.create(image).await.unwrap();
+    }
+    let before = counters.of(Operation::Load).calls;
+    let digest = Descriptor::of(MediaType::OCI_MANIFEST, &7_u32.to_be_bytes()).digest;
+    let found = images.find(&digest.hex()[..12].parse().unwrap()).await;
+    let names: Vec<String> = found
+        .unwrap()
+        .iter()
+        .map(|one| one.name.to_string())
+        .collect();
+    assert_eq!(names, ["app:14", "app:15"]);
+    assert_eq!(counters.of(Operation::Load).calls, before + 2);
+    // One for each algorithm.
+    assert_eq!(counters.of(Operation::Scan).calls, 2);
+    for name in names {
+        images.delete(&name.parse().unwrap(), None).await.unwrap();
+    }
+    let notes = store.records.scan(Table::Notes, "", None, 1000).await;
+    assert_eq!(notes.unwrap().len(), 298, "no note is left");
 }

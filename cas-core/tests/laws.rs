@@ -18,6 +18,11 @@ conformance::image_store!(memory_images, |_| async {
     Ok(MemoryStore::new().with_images().images)
 });
 
+conformance::image_store!(memory_images_by_target, |_| async {
+    let images = RecordImages::with_targets(Arc::new(MemoryStore::new()))?;
+    Ok(Arc::new(images) as _)
+});
+
 conformance::content_store!(strict_content, |_| async {
     Ok(Arc::new(StrictStore::new()) as _)
 });
