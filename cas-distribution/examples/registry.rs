@@ -1,5 +1,5 @@
 //! Reads an image without a store: lists the tags of its repository, and writes each layer into a
-//! file whose name is its digest.
+//! file whose name is the hex digits of the layer's digest.
 //!
 //! ```sh
 //! cargo run -p oci-cas-distribution --example registry -- registry.example/team/app:1 /tmp
@@ -19,7 +19,7 @@ async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [name, directory] = &arguments[..] else {
         return Err(Error::invalid(
-            "expected the name of an image, and a directory",
+            "expected two arguments: the name of an image, and a directory",
         ));
     };
     let client = Client::connect(&name.parse()?, Options::default()).await?;

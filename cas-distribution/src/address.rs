@@ -6,15 +6,15 @@
 //!
 //! | address | connected to |
 //! |---|---|
-//! | link-local, metadata services of clouds, multicast, reserved | never; only a link-local address that the user gave as the registry is |
-//! | loopback and unspecified | from a registry that is on loopback itself, or with [`Options::private_addresses`](crate::Options::private_addresses) |
-//! | private: RFC 1918, shared (100.64/10), unique local | from a registry whose own address is private or loopback, or with that option |
+//! | link-local, metadata services of clouds, multicast, reserved | never, except if the user gave this address as the registry |
+//! | loopback and unspecified | from a registry that is on loopback or at an address of the first row, or with [`Options::private_addresses`](crate::Options::private_addresses) |
+//! | private: RFC 1918, shared (100.64/10), unique local | from a registry whose own address is not public, or with that option |
 //! | any other | always |
 //!
 //! - An IPv6 address that contains an IPv4 address (mapped, compatible, NAT64, 6to4, Teredo) is
 //!   judged as the IPv4 address.
-//! - The registry's own address is the one that its name has when it is looked up first; if it has
-//!   several, the most public one. If the name has other addresses later, they are judged like those
+//! - The registry's own address is the address that the first lookup of its name returns; if there
+//!   are several, the most public one. Addresses that a later lookup returns are judged like those
 //!   of any other host.
 //! - Behind a proxy, an address in a URL is judged, but names are left to the proxy, which looks
 //!   them up. The registry's own address is then unknown and counts as public. The proxy itself may
@@ -86,8 +86,8 @@ impl Judge {
             _ => "on this machine",
         };
         Err(denied(format!(
-            "{host} has the address {address}, which is {what}, but the registry {} is not; if it \
-             may refer to such addresses, allow them (--private-addresses)",
+            "{host} has the address {address}, which is {what}, but the registry {} is not there; \
+             if the registry may refer to such addresses, allow them (--private-addresses)",
             self.registry
         )))
     }

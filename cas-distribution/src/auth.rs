@@ -32,7 +32,7 @@ pub(crate) struct Auth {
     keys: Keys,
     /// The file of logins that the caller names.
     file: Option<PathBuf>,
-    /// The login, once a challenge has asked for it.
+    /// The login, once a challenge has required it.
     found: OnceCell<Found>,
     state: Mutex<State>,
 }
@@ -50,22 +50,23 @@ pub(crate) struct Shown {
     pub(crate) header: Option<HeaderValue>,
     /// What was shown, in words, for messages.
     pub(crate) credit: Credit,
-    /// Whether the registry has accepted it for any request.
+    /// Whether the registry has accepted the header for any request.
     accepted: Arc<AtomicBool>,
     /// Number of challenges that were answered so far.
     round: u64,
 }
 
 impl Shown {
-    /// Notes that a request with this was not refused.
+    /// Notes that the registry did not refuse a request with this header.
     pub(crate) fn note_accepted(&self) {
         self.accepted.store(true, Ordering::Relaxed);
     }
 
-    /// Returns whether a refusal of this may mean that it has expired: the registry has accepted it
-    /// before, or may just have accepted it for one of the other requests that are under way.
+    /// Returns whether a refusal of this header may mean that its token has expired: the registry
+    /// has accepted the header before, or may just have accepted it for another request that is
+    /// under way.
     pub(crate) fn may_have_expired(&self) -> bool {
-        // One is in the state, and one is this.
+        // One reference is in the state, and one is in `self`.
         let is_shared = Arc::strong_count(&self.accepted) > 2;
         is_shared || self.accepted.load(Ordering::Relaxed)
     }
@@ -128,8 +129,8 @@ impl Auth {
         self.state.lock().await.shown.clone()
     }
 
-    /// Returns the credentials to send now. A token that is about to expire is replaced before; if
-    /// that fails, the registry decides about the old one.
+    /// Returns the credentials to send now. A token that is about to expire is replaced first. If
+    /// this fails, the old token is sent.
     pub(crate) async fn ready(&self, http: &Http) -> Shown {
         let mut state = self.state.lock().await;
         let is_due = |renewal: &mut Renewal| renewal.due.is_some_and(|due| due <= Instant::now());

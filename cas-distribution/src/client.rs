@@ -16,13 +16,14 @@ use crate::http::Http;
 use crate::warning::Warnings;
 use crate::{Host, Timeouts, origin, runtime};
 
-/// Maximum time that a registry on this machine may take to report that it requires TLS.
+/// Maximum time that a host may take to show whether it requires TLS.
 const PROBE: Duration = Duration::from_secs(5);
 
 /// How a registry is reached.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Whether to use http in any case. Otherwise https is used, except for a registry on this
+    /// Whether to use http for an endpoint without a scheme of its own; `hosts.toml` and
+    /// `registries.conf` can give it one. If `false`, https is used, except for a registry on this
     /// machine that does not require TLS.
     pub plain_http: bool,
     /// Hosts of token services that may receive the login for the registry, in addition to the
@@ -35,9 +36,9 @@ pub struct Options {
     /// registry is asked to mount them from there.
     pub mount_from: Option<String>,
     /// Whether the registry may refer to addresses on this machine and in private networks, even if
-    /// it is not there itself. Link-local addresses are never connected to.
+    /// it is not there itself. It may never refer to link-local and reserved addresses.
     pub private_addresses: bool,
-    /// How long to wait, and for how long to repeat what fails.
+    /// How long to wait for an answer, and for how long to repeat a request that fails.
     pub timeouts: Timeouts,
 }
 
@@ -52,7 +53,8 @@ pub(crate) struct Inner {
     /// `https://HOST/v2/REPOSITORY/`.
     pub(crate) base: Url,
     pub(crate) reference: FullName,
-    /// The registry that a mirror of containerd is asked for.
+    /// The registry that a mirror stands for, as containerd tells it to the mirror in the query
+    /// `ns`.
     namespace: Option<String>,
     pub(crate) auth: Auth,
     /// A repository to mount blobs from.
@@ -77,11 +79,11 @@ impl Client {
         Self::at(Endpoint::of(reference), options).await
     }
 
-    /// Returns a client for a place that may have an image. A request is only made to find out
-    /// whether the place requires TLS, if that is not known.
+    /// Returns a client for an endpoint. This makes a request only if the scheme of the endpoint is
+    /// not known, to find out whether it requires TLS.
     ///
     /// # Errors
-    /// As [`Client::connect`]; errors of the files with the certificates for the place.
+    /// As [`Client::connect`]; errors of the files with the certificates for the endpoint.
     pub async fn at(endpoint: Endpoint, options: Options) -> Result<Self> {
         runtime::run(async move {
             let base = |scheme: &str| endpoint.base(scheme);
@@ -110,8 +112,9 @@ impl Client {
         self.0.auth.current().await.credit.withheld
     }
 
-    /// Returns the warnings so far, each once: about credential helpers that were skipped, and those
-    /// that the registry has sent, which name it and are escaped.
+    /// Returns the warnings so far, each once. The first ones are about credential helpers and
+    /// files of logins that were skipped. The registry has sent the others: they name its host and
+    /// are escaped.
     pub fn warnings(&self) -> Vec<String> {
         let host = self.0.reference.host();
         let own = self.0.auth.warnings().iter().cloned();
@@ -130,8 +133,8 @@ impl Client {
     }
 }
 
-/// Returns connections to a registry, and the URL that `base` gives for the scheme that it is
-/// reached by.
+/// Returns connections to a registry, and the URL that `base` gives for the scheme by which the
+/// registry is reached.
 pub(crate) async fn reach(
     base: impl Fn(&str) -> Result<Url>,
     scheme: Scheme,
@@ -152,7 +155,8 @@ pub(crate) async fn reach(
     Ok((http, base))
 }
 
-/// Returns whether a host answers to https. No credentials are sent.
+/// Returns whether a host answers to https, or at least does not refuse it within [`PROBE`]. No
+/// credentials are sent.
 async fn answers(http: &Http, base: &Url) -> Result<bool> {
     let request = http.request(Method::HEAD, base)?;
     let answer = tokio::time::timeout(PROBE, request.send()).await;

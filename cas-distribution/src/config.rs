@@ -11,7 +11,7 @@ use crate::bounded;
 use crate::credentials::{Credentials, Saved};
 use crate::keys::Keys;
 
-/// What a file says of logins.
+/// The logins that a file has, and the credential helpers that it names.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Config {
@@ -89,8 +89,8 @@ impl Config {
             .collect()
     }
 
-    /// Returns the helpers that may have the login, in the order in which they are asked: first that
-    /// of the registry. An empty name for the registry means that it has none.
+    /// Returns the helpers that may have the login, in the order in which they are asked: first the
+    /// helper of the registry. An empty name means that the registry has no helper.
     pub(crate) fn helpers(&self, keys: &Keys) -> Vec<&str> {
         let mut exact = keys.whole().iter();
         let exact = exact.find_map(|key| self.cred_helpers.get(key));

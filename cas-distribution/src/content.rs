@@ -9,11 +9,13 @@ use crate::client::Client;
 use crate::error::REGISTRY;
 
 impl Client {
-    /// Returns the content of `descriptor` in pieces. If the whole does not have its size and digest,
-    /// the last piece is an error, so what was read before must not be used without the end.
+    /// Returns the content of `descriptor` in pieces. If the content does not have the size and
+    /// digest of `descriptor`, the last piece is an error. So the pieces must not be used before
+    /// the stream has ended without an error.
     ///
     /// # Errors
-    /// As [`Fetcher::fetch`]; `Corrupt`, as the last piece, for other bytes.
+    /// As [`Fetcher::fetch`]; `Corrupt`, as the last piece, if the bytes do not have that size and
+    /// digest.
     pub async fn blob(&self, descriptor: &Descriptor) -> Result<Pieces> {
         verified(self, descriptor).await
     }
@@ -40,7 +42,7 @@ async fn verified(fetcher: &dyn Fetcher, descriptor: &Descriptor) -> Result<Piec
             Some(Ok(piece)) => {
                 reading.size += piece.len() as u64;
                 reading.hasher.update(&piece);
-                // What is too long may be endless.
+                // Content that is too long may be endless.
                 if reading.size > reading.expected.size {
                     return reading.check().err().map(|error| (Err(error), None));
                 }

@@ -28,8 +28,9 @@ pub(crate) enum Credentials {
 }
 
 impl Credentials {
-    /// Returns the login of a name and a secret, which is an identity token if the name says so.
-    /// Returns `None` if both are empty.
+    /// Returns the login of a name and a secret. The secret is an identity token if the name is
+    /// [`TOKEN`], and otherwise a password. Returns `None` if the secret is empty and the name is
+    /// empty or [`TOKEN`].
     pub(crate) fn of(name: String, secret: String) -> Option<Self> {
         match name.as_str() {
             "" if secret.is_empty() => None,

@@ -11,12 +11,16 @@ use crate::origin::shown;
 use crate::request::{Action, Ask};
 
 impl Client {
-    /// Deletes what the reference names: the manifest or index with its digest, with all tags that
-    /// refer to it, or, without a digest, only the tag. If a manifest is a referrer and the registry
-    /// lacks the API for referrers, the tag that lists it is changed first.
+    /// Deletes what the reference names. With a digest, that is the manifest or index, and all tags
+    /// that refer to it. Without a digest, it is only the tag. If a manifest or an index with a
+    /// digest is a referrer, and the registry lacks the API for referrers, the tag that lists it is
+    /// changed first.
     ///
     /// # Errors
-    /// `NotFound`; `Unsupported` if the registry does not allow this; `Denied`; `Unavailable`.
+    /// `NotFound` if the repository does not have it; `Unsupported` if the registry does not allow
+    /// deletions; `Denied` if it refuses the request; `Unavailable` if it does not answer;
+    /// `FailedPrecondition`, `OutOfRange` or `Conflict` if the tag that lists a referrer cannot be
+    /// changed.
     pub async fn delete(&self) -> Result<()> {
         self.run(|inner| async move {
             let deleted = match inner.reference.digest() {
@@ -34,7 +38,7 @@ impl Client {
     /// Deletes a blob of the repository. Manifests that list it are then incomplete.
     ///
     /// # Errors
-    /// As [`Client::delete`].
+    /// `NotFound`, `Unsupported`, `Denied` and `Unavailable` as [`Client::delete`].
     pub async fn delete_blob(&self, digest: &Digest) -> Result<()> {
         let digest = *digest;
         self.run(move |inner| async move {

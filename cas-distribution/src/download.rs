@@ -1,4 +1,4 @@
-//! Files by URL, without a registry's protocol and without credentials.
+//! Downloads files by URL, without the protocol of registries and without credentials.
 
 use std::io::{self, Read};
 
@@ -22,14 +22,15 @@ const AHEAD: usize = 16;
 
 /// The answer to [`download`].
 pub enum Download {
-    /// The file is still the one with the ETag.
+    /// The server has not changed the file since it sent the ETag that the caller gave.
     NotModified {
         /// The header `Cache-Control`; empty if there is none.
         cache_control: String,
     },
     /// The file.
     File {
-        /// Its bytes, read ahead a little. Reading them blocks.
+        /// The bytes of the file. Reading them blocks. Up to 16 pieces of the answer are read
+        /// ahead.
         body: Box<dyn Read + Send>,
         /// The header `ETag`; empty if there is none.
         etag: String,
@@ -38,13 +39,15 @@ pub enum Download {
     },
 }
 
-/// Requests the file at `url`, unless it is still the one with this ETag. Redirects are followed by
-/// the rules of this crate, and no login is sent.
+/// Downloads the file at `url`. Returns the file, or [`Download::NotModified`] if the server
+/// reports that the file still has this ETag. An `etag` that is not valid in a header is ignored.
+/// Redirects are followed by the rules of this crate, and no login is sent.
 ///
 /// # Errors
-/// `InvalidArgument` for what is not an http or https URL, has a login in it, or uses http although
-/// `plain_http` is false and the host is not on loopback; `NotFound`, `Denied` and `Unavailable` by
-/// the answer of the server; `Unavailable` if it cannot be reached.
+/// `InvalidArgument` if `url` is not an http or https URL, contains a login, or uses http for a
+/// host that is not on loopback although `plain_http` is false; `NotFound`, `Denied` and
+/// `Unavailable` by the answer of the server; `Denied` for a redirect or an address that the rules
+/// of this crate forbid; `Unavailable` if the server cannot be reached.
 pub async fn download(url: &str, etag: Option<&str>, plain_http: bool) -> Result<Download> {
     let url = parse(url, plain_http)?;
     let etag = etag.and_then(|etag| HeaderValue::from_str(etag).ok());
@@ -102,7 +105,7 @@ fn parse(text: &str, plain_http: bool) -> Result<Url> {
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(invalid(
-            "expected a URL without a login, because none is sent",
+            "expected a URL without a login, found one; remove it, because no login is sent",
         ));
     }
     if url.scheme() == "http" && !plain_http && !is_loopback(&url) {

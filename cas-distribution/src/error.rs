@@ -33,7 +33,7 @@ struct Problem {
     message: String,
 }
 
-/// What a request that was refused had to show.
+/// The credentials of a request that was refused, in words.
 #[derive(Clone, Default)]
 pub(crate) struct Credit {
     /// The message about a login that was withheld, if one was.
@@ -68,7 +68,8 @@ impl Credit {
 const LOG_IN: &str =
     "check the name, or use `cas login`; the logins of docker and podman are found, too";
 
-/// Returns the failure for an answer that is not a success. `credit` is what was shown to get it.
+/// Returns the failure for an answer that is not a success. `credit` describes the credentials of
+/// the request.
 pub(crate) async fn refused(http: &Http, response: Response, credit: &Credit) -> Failure {
     let status = response.status();
     let after = retry::wanted_pause(response.headers());
@@ -136,8 +137,8 @@ pub(crate) fn tls(error: &rustls::Error) -> Error {
     .backend(REGISTRY)
 }
 
-/// Returns the failure of a connection to `url`. It may pass, unless an address or a certificate was
-/// refused, or a limit of the system is reached.
+/// Returns the failure of a connection to `url`. The failure stays if an address or a certificate
+/// was refused, or if a limit of the system is reached. Otherwise it may pass.
 pub(crate) fn broken(error: reqwest::Error, url: &Url) -> Failure {
     let error = error.without_url();
     let mut last = error.to_string();
@@ -175,7 +176,7 @@ pub(crate) fn broken(error: reqwest::Error, url: &Url) -> Failure {
     }
 }
 
-/// Returns the failure of a connection to `url` on which nothing arrived while it was `waited` for.
+/// Returns the failure of a connection to `url` on which nothing arrived within the time `waited`.
 pub(crate) fn silent(url: &Url, waited: Duration) -> Failure {
     let message = format!(
         "no response from {} for {}; try again later",
@@ -200,7 +201,7 @@ pub(crate) fn slow(url: &Url, arrived: u64, idle: Duration, least: u64) -> Failu
 /// Returns the failure of a body of `url` that ended before its announced end.
 pub(crate) fn ended_early(url: &Url) -> Failure {
     let message = format!(
-        "lost the connection to {}: it ended too early; check the host and the network",
+        "lost the connection to {}: the answer ended too early; check the host and the network",
         shown(url)
     );
     Failure::lost(Error::unavailable(message).backend(REGISTRY))

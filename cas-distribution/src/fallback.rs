@@ -4,9 +4,10 @@
 //! Two clients may do so at once. Each sends the `ETag` that it has read, so that a registry that
 //! knows conditional requests refuses the later change. Each reads the tag again after its change,
 //! and repeats the change if another one has replaced it, at most [`limit::REFERRER_ATTEMPTS`]
-//! times. In a registry without conditional requests, a gap remains that no client can close: one
-//! client reads the tag, a second one makes and confirms its change, and then the first one
-//! overwrites it. To push the lost referrer again lists it again.
+//! times. In a registry without conditional requests, a race remains that no client can prevent:
+//! one client reads the tag, a second client makes its change and reads it back, and then the first
+//! client overwrites that change. A client that pushes the lost referrer again adds it to the list
+//! again.
 
 use cas_core::{Descriptor, Digest, Document, Error, Index, MediaType, Result, limit};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderValue, IF_MATCH, IF_NONE_MATCH};
@@ -168,7 +169,7 @@ fn written(index: &Index) -> Result<Vec<u8>> {
         ..index.clone()
     });
     let data = data.map_err(|error| {
-        Error::internal("an index could not be serialised; please report it").source(error)
+        Error::internal("an index could not be serialized; please report it").source(error)
     })?;
     let (found, size) = (index.manifests.len(), data.len() as u64);
     if found > limit::DESCRIPTORS || size > limit::DOCUMENT_WRITE {

@@ -1,7 +1,7 @@
 //! Docker's credential helpers: `docker-credential-NAME ACTION`.
 //!
 //! A helper gets its input from standard input, so that no argument holds a secret, and has a
-//! limited time to answer. If it is not waited for any longer, it is killed.
+//! limited time to answer. A helper that does not answer in time is killed.
 
 use std::fmt;
 use std::io;
@@ -33,7 +33,7 @@ struct Answer {
     secret: String,
 }
 
-/// Why a helper was of no use: a clause without its name.
+/// Why a helper was of no use: a clause that does not name the helper.
 #[derive(Debug)]
 pub(crate) struct Failure(String);
 
@@ -53,7 +53,7 @@ impl Helper {
     /// Returns the helper of this name, as a configuration has it.
     ///
     /// # Errors
-    /// If the name has a character that could lead to another program.
+    /// If the name is empty, or has a character that could lead to another program.
     pub(crate) fn new(name: &str) -> Result<Self, Failure> {
         let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if name.is_empty() || !name.bytes().all(letter) {

@@ -7,7 +7,8 @@ use cas_core::error::excerpt;
 use cas_core::{Error, Result};
 use reqwest::Url;
 
-/// A host as a configuration names it: `HOST[:PORT]`. Without a port, it includes every port.
+/// A host as a configuration names it: `HOST[:PORT]`. Without a port, it stands for every port of
+/// the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
     /// In lower case; an IPv6 address in brackets.

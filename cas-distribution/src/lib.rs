@@ -62,7 +62,8 @@
 //!
 //! A [`Client`] serves one [`FullName`](cas_core::image::FullName), a name in one repository, and
 //! returns blobs as streams. `cas_core::transfer::pull` verifies and stores them, and `push` sends
-//! blobs to a client. A client also lists referrers, tags and repositories, and deletes.
+//! blobs to a client. A client also lists referrers, tags and repositories, and deletes tags,
+//! manifests and blobs.
 //!
 //! [`Client::blob`] and [`Client::document`] verify what they read. What
 //! [`Fetcher::fetch`](cas_core::transfer::Fetcher::fetch) returns is not verified.
@@ -75,14 +76,15 @@
 //!   addition, the registry and the token service must both use https or both be on loopback.
 //!   Otherwise the token service is asked without a login.
 //! - A token is requested with the scope that the operation needs, whatever the registry proposes.
-//! - A redirect, an upload location or a token service is not connected to if its address is
-//!   link-local, or on this machine or in a private network while the registry is not
+//! - No connection is made to a redirect, an upload location or a token service whose address is
+//!   link-local or reserved. An address on this machine or in a private network is connected to
+//!   only if the registry is there, too, or with [`Options::private_addresses`]
 //!   (`docs/ADDRESSES.md`).
 //! - A redirect from `https` to `http` is refused. A registry is reached over plain `http` only on
-//!   loopback, or if the caller requires it.
-//! - What fails for a reason that may pass is repeated: a lost or slow connection, and the statuses
-//!   408, 425, 429, 500, 502, 503 and 504. A read continues where it ended. [`Timeouts`] has all
-//!   deadlines; a whole transfer that makes progress has none.
+//!   loopback, or if the caller or a file that [`Hosts`] reads allows it.
+//! - A request that fails for a reason that may pass is repeated: after a lost or slow connection,
+//!   and after the statuses 408, 425, 429, 500, 502, 503 and 504. A read continues where it ended.
+//!   [`Timeouts`] has all deadlines; a transfer that makes progress has no deadline as a whole.
 
 mod address;
 mod auth;

@@ -87,5 +87,5 @@ pub(crate) fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>> {
 
 fn present(path: &Path) -> Result<Vec<u8>> {
     let data = file::bytes(path)?;
-    data.ok_or_else(|| file::mistake(path, None, "there are no certificates here"))
+    data.ok_or_else(|| file::mistake(path, None, "expected a file in PEM form, found none"))
 }

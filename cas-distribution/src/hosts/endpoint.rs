@@ -73,16 +73,18 @@ pub(crate) struct Access {
     pub(crate) connect: Option<Duration>,
 }
 
-/// A place that may have an image.
+/// A registry, or a mirror of it, that may have an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// The name of the image there. Its host is that of the place, unless `url` has another one.
+    /// The name of the image at the endpoint. If `url` is `None`, the host of this name is the host
+    /// of the endpoint.
     pub(crate) reference: FullName,
     /// The URL of the API with its `/v2`, or `None` for `reference`'s host.
     pub(crate) url: Option<Url>,
     /// What the endpoint may be asked for.
     pub(crate) may: Capabilities,
-    /// The registry that a mirror of containerd is asked for, as the query `ns`.
+    /// The registry that a mirror stands for, as containerd tells it to the mirror in the query
+    /// `ns`.
     pub(crate) namespace: Option<String>,
     /// How the host is reached.
     pub(crate) access: Access,
@@ -92,7 +94,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Returns the registry that a name itself means.
+    /// Returns the endpoint of the registry that a name states.
     pub fn of(reference: &FullName) -> Self {
         Endpoint {
             reference: reference.clone(),
@@ -105,7 +107,8 @@ impl Endpoint {
         }
     }
 
-    /// Returns the host, with its port unless that is the usual one. Its login is used.
+    /// Returns the host whose login is used. It is the host of the URL, with its port if this is
+    /// not the default of the scheme, or, without a URL, the host as the name states it.
     pub fn host(&self) -> String {
         match &self.url {
             Some(url) => origin::authority(url),

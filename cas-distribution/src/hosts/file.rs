@@ -1,4 +1,4 @@
-//! Reads the files of a configuration, and reports mistakes with their place.
+//! Reads the files of a configuration, and reports mistakes with file and line.
 
 use std::fmt;
 use std::fs;

@@ -99,7 +99,7 @@ fn a_url_has_a_path_and_a_scheme() {
             "server = \"http://m.test\"\n",
             Ok(&["pru http://m.test/v2/team/app/ ns=x.test"]),
         ),
-        // A host of http with a setting of TLS is asked by https first, unless its port says http.
+        // A host of http with settings of TLS and a port other than 80 is tried over https first.
         (
             HUB,
             "server = \"https://registry-1.docker.io\"\n[host.\"http://192.0.2.1:5000\"]\n\
@@ -118,7 +118,7 @@ fn a_url_has_a_path_and_a_scheme() {
         (
             APP,
             "[host.\"https://\"]\n",
-            Err("is not a URL of http or https; correct the file"),
+            Err("is not a URL of http or https without a login and a query; correct the file"),
         ),
     ];
     hold("/c/hosts.toml", rows, read);

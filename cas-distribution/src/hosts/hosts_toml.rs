@@ -75,7 +75,8 @@ enum Client {
 }
 
 /// Returns the endpoints of the first directory that has a `hosts.toml` for the registry, or `None`
-/// if there is none. In each directory, the one for the registry hides `_default`.
+/// if there is none. In each of `directories`, the directory of the registry hides `_default`, even
+/// if it does not have a `hosts.toml`.
 ///
 /// # Errors
 /// `InvalidArgument` for a file that does not parse; errors of the file system.
@@ -98,7 +99,7 @@ pub(super) fn find(directories: &[PathBuf], reference: &FullName) -> Result<Opti
 pub(super) fn read(text: &Text, reference: &FullName) -> Result<Vec<Endpoint>> {
     let document: Document = text.parse()?;
     let mut hosts: Vec<_> = document.host.into_iter().collect();
-    // The order in which they are written counts.
+    // The order of the tables in the file counts.
     hosts.sort_by_key(|(url, _)| url.span().start);
     let mut found = Vec::new();
     for (url, table) in hosts {
@@ -111,7 +112,7 @@ pub(super) fn read(text: &Text, reference: &FullName) -> Result<Vec<Endpoint>> {
 }
 
 impl Table {
-    /// Returns the endpoint for a URL, or for the registry itself if there is none.
+    /// Returns the endpoint for a URL, or for the registry itself if there is no URL.
     fn endpoint(
         self,
         text: &Text,
@@ -124,7 +125,7 @@ impl Table {
         endpoint.access.connect = self.connect(text)?;
         if let Some(proxy) = &self.proxy {
             let what = "a proxy for one host is not supported; use the environment variables \
-                        HTTPS_PROXY and NO_PROXY, and remove it here";
+                        HTTPS_PROXY and NO_PROXY, and remove `proxy` here";
             return Err(text.mistake(&proxy.span(), what));
         }
         let override_path = self.override_path;
@@ -133,7 +134,10 @@ impl Table {
         if let Some(url) = url {
             let root = root(url.get_ref(), override_path);
             let root = root.ok_or_else(|| {
-                let what = format!("{:?} is not a URL of http or https", url.get_ref());
+                let what = format!(
+                    "{:?} is not a URL of http or https without a login and a query",
+                    url.get_ref()
+                );
                 text.mistake(&url.span(), what)
             })?;
             // The registry itself may push and resolve, whatever a file without `server` says.
@@ -151,7 +155,7 @@ impl Table {
         Ok(endpoint)
     }
 
-    /// Returns whether the table says whom to trust.
+    /// Returns whether the table has a setting of TLS.
     fn names_trust(&self) -> bool {
         self.ca.is_some() || self.client.is_some() || self.skip_verify.is_some()
     }
@@ -188,7 +192,7 @@ impl Table {
         let mut headers = HeaderMap::new();
         for (name, values) in &self.header {
             let refused = || {
-                let what = format!("{name:?} is not a header with values");
+                let what = format!("{name:?} is not a header, or its value is invalid");
                 text.mistake(&values.span(), what)
             };
             let name: HeaderName = name.parse().map_err(|_| refused())?;

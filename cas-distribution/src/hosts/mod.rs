@@ -1,4 +1,5 @@
-//! Where an image is read from and pushed to on this machine: mirrors, trust and blocked names.
+//! The configuration of this machine for registries: mirrors, certificates, blocked names, short
+//! names and the policy.
 //!
 //! The rules are those of the tools that own the files: `hosts.toml` of containerd,
 //! `registries.conf` of podman, and the certificates of docker and podman in `certs.d`.
@@ -40,18 +41,20 @@ use short_names::ShortNames;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Hosts {
-    /// Directories that have a directory with `hosts.toml` for a registry. The first one that has
-    /// it decides, before `registries.conf`.
+    /// Directories in which a registry may have a directory with `hosts.toml`. The first
+    /// `hosts.toml` that is found for a registry decides. If none is found, `registries.conf` does.
     pub directories: Vec<PathBuf>,
-    /// Directories that have a directory with certificates for a registry. The first one that has
-    /// it decides.
+    /// Directories in which a registry may have a directory with certificates. The first such
+    /// directory that exists is used. None is used for a host whose URL or settings of TLS are in
+    /// `hosts.toml`.
     pub certificates: Vec<PathBuf>,
     /// The file `registries.conf`.
     pub registries_conf: Option<PathBuf>,
-    /// Directories of files that are read after `registries.conf`, in alphabetical order.
+    /// Directories of drop-ins: files whose names end with `.conf`, which are read after
+    /// `registries.conf`. The files of one directory are read in alphabetical order.
     pub drop_ins: Vec<PathBuf>,
-    /// The file of the aliases that users of podman have chosen when it asked them. They come before
-    /// those of `registries.conf`.
+    /// The file `short-name-aliases.conf`, in which podman keeps the aliases that its users have
+    /// chosen. They come before the aliases of `registries.conf`.
     pub aliases: Option<PathBuf>,
     /// Files of certificates of authorities that are trusted, in addition to those of the system,
     /// for every registry.
@@ -85,7 +88,7 @@ impl Hosts {
             ["/etc/containerd/certs.d", "/etc/docker/certs.d"].map(PathBuf::from);
         let own_conf = in_own("registries.conf").filter(|conf| conf.exists());
         let system_conf = Some(system.join("registries.conf")).filter(|conf| conf.exists());
-        // A user's own registries.conf replaces the system's, and its directory, too.
+        // A user's own registries.conf replaces that of the system and the drop-ins of the system.
         let is_system = chosen.is_some() || own_conf.is_none();
         let drop_ins = is_system.then(|| system.join("registries.conf.d"));
         let drop_ins = drop_ins.into_iter().chain(in_own("registries.conf.d"));
@@ -102,8 +105,8 @@ impl Hosts {
         }
     }
 
-    /// Reads `hosts.toml` and certificates only from a directory with a directory for each
-    /// registry.
+    /// Sets [`directories`](Self::directories) and [`certificates`](Self::certificates) to this
+    /// directory alone.
     #[must_use]
     pub fn with_directory(mut self, directory: PathBuf) -> Self {
         self.certificates = vec![directory.clone()];
@@ -133,13 +136,14 @@ impl Hosts {
         self
     }
 
-    /// Returns the names that a typed name may mean, in the order in which they are tried. If it
-    /// has no host, the chosen aliases or `registries.conf` complete it. If they have neither an
-    /// alias nor registries to search, Docker Hub is meant.
+    /// Returns the names that a typed name may mean, in the order in which they are tried. A name
+    /// without a host is completed by an alias, or by each of the registries to search. If there
+    /// are neither, it is a name of Docker Hub.
     ///
     /// # Errors
-    /// `InvalidArgument` if it is not a name; `FailedPrecondition` if several registries would be
-    /// searched, and the mode is `enforcing`; errors of the files as [`Hosts::endpoints`].
+    /// `InvalidArgument` if `typed` is not a name; `FailedPrecondition` if several registries would
+    /// be searched, but `short-name-mode` is `enforcing`; errors of the files as
+    /// [`Hosts::endpoints`].
     pub async fn expand(&self, typed: &str) -> Result<Vec<FullName>> {
         // A name with a host is not completed, so the files may be unreadable.
         if !short_names::without_host(typed) {
@@ -152,9 +156,10 @@ impl Hosts {
     /// Checks that the policy accepts an image of this name.
     ///
     /// # Errors
-    /// `Denied` if it rejects the image; `Unsupported` if it requires a signature, which this
-    /// version does not verify; `InvalidArgument` for a file that does not parse; errors of the
-    /// file system.
+    /// `Denied` if the policy rejects the image; `Unsupported` if the policy requires a signature,
+    /// which this version does not verify; `NotFound` if the file is absent; `InvalidArgument` if
+    /// it does not parse; `OutOfRange` if it is larger than
+    /// [`limit::HOSTS_FILE`](cas_core::limit::HOSTS_FILE); errors of the file system.
     pub async fn check_policy(&self, reference: &FullName) -> Result<()> {
         let (policy, reference) = (self.policy.clone(), reference.clone());
         runtime::blocking(move || match policy {
@@ -168,9 +173,11 @@ impl Hosts {
     /// is usually the last one.
     ///
     /// # Errors
-    /// `Denied` if `registries.conf` blocks the name; `InvalidArgument` for a file that does not
-    /// parse or contradicts itself, with its path and line; `OutOfRange` for a file larger than
-    /// [`limit::HOSTS_FILE`](cas_core::limit::HOSTS_FILE); errors of the file system.
+    /// `Denied` if `registries.conf` blocks the name; `InvalidArgument` if a file does not parse or
+    /// contradicts itself (the message has its path and line); `NotFound` if
+    /// [`registries_conf`](Self::registries_conf) is absent; `OutOfRange` if a file is larger than
+    /// [`limit::HOSTS_FILE`](cas_core::limit::HOSTS_FILE), or if a directory has more than
+    /// [`limit::HOSTS_FILES`](cas_core::limit::HOSTS_FILES) entries; errors of the file system.
     pub async fn endpoints(&self, reference: &FullName) -> Result<Vec<Endpoint>> {
         let (hosts, reference) = (self.clone(), reference.clone());
         runtime::blocking(move || hosts.find(&reference)).await

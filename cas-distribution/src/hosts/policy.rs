@@ -21,7 +21,7 @@ struct Document {
     transports: BTreeMap<String, BTreeMap<String, Vec<Requirement>>>,
 }
 
-/// What an image must meet. All of a list must be met.
+/// A requirement for images. An image must meet all requirements of a list.
 #[derive(Deserialize)]
 struct Requirement {
     #[serde(rename = "type")]
@@ -62,7 +62,7 @@ pub(super) fn check(path: &Path, reference: &FullName) -> Result<()> {
     Ok(())
 }
 
-/// Returns the scope that is for the fewest names and for this one, with its requirements.
+/// Returns the most specific scope that includes this name, with its requirements.
 fn most_specific<'a>(
     scopes: &'a BTreeMap<String, Vec<Requirement>>,
     reference: &FullName,

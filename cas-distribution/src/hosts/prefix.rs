@@ -13,7 +13,7 @@ pub(super) fn compared(reference: &FullName) -> String {
 }
 
 /// Returns what follows `prefix` in a name that begins with it, or `None` if the name does not. The
-/// prefix ends where a part of the name does. `*.HOST` is for all hosts below a host.
+/// prefix must end where a component of the name ends. `*.HOST` is for all hosts below a host.
 pub(super) fn rest<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
     let slash = name.find('/').unwrap_or(name.len());
     if let Some(domain) = prefix.strip_prefix('*') {

@@ -45,7 +45,7 @@ struct List {
     registries: Vec<String>,
 }
 
-/// What the files say.
+/// The content of `registries.conf` and its drop-ins.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct RegistriesConf {
     registries: Vec<Registry>,
@@ -80,7 +80,7 @@ pub(super) fn load(conf: Option<&Path>, drop_ins: &[PathBuf]) -> Result<Registri
 
 impl RegistriesConf {
     /// Returns the endpoints for a name: those of the table with the longest prefix, or the
-    /// registry itself if there is none.
+    /// registry itself if there is no such table.
     ///
     /// # Errors
     /// As [`Registry::endpoints`].

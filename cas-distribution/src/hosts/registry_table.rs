@@ -42,7 +42,7 @@ enum Names {
     WithoutDigest,
 }
 
-/// A place that names are looked for in.
+/// Where the images of names are: the location of a registry, or a mirror.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Place {
     /// What replaces the prefix. Empty if nothing does.
@@ -79,7 +79,7 @@ impl Table {
         self.insecure = true;
     }
 
-    /// Checks a table, which is at `at` of the file.
+    /// Checks a table, which is at the bytes `at` of the file.
     ///
     /// # Errors
     /// `InvalidArgument` for a table that podman refuses, and for a proxy.
@@ -224,7 +224,7 @@ impl Registry {
             return Ok(reference.clone());
         }
         let parsed = text.parse::<FullName>().ok();
-        // What docker would fill in is not filled in here.
+        // A default host, namespace or tag is not added, as docker would do.
         let parsed = parsed.filter(|parsed| prefix::compared(parsed) == text);
         parsed.ok_or_else(|| {
             Error::invalid(format!(
@@ -252,7 +252,7 @@ fn refuse_proxy(proxy: &str, text: &Text, at: &Range<usize>) -> Result<()> {
         return Ok(());
     }
     let what = "a proxy for one registry is not supported; use the environment variables \
-                HTTPS_PROXY and NO_PROXY, and remove it here";
+                HTTPS_PROXY and NO_PROXY, and remove `proxy` here";
     Err(text.mistake(at, what))
 }
 

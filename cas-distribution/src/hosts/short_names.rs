@@ -14,9 +14,9 @@ use super::file::Text;
 /// What is done with a name that several registries may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
-    /// It is refused.
+    /// The name is refused.
     Enforcing,
-    /// They are tried in their order.
+    /// The registries are tried in their order.
     All,
 }
 
@@ -73,7 +73,7 @@ impl ShortNames {
         Ok(())
     }
 
-    /// Adds an alias, or removes it if it stands for nothing.
+    /// Adds an alias, or removes it if `value` is empty.
     pub(super) fn alias(
         &mut self,
         name: &str,
@@ -97,8 +97,8 @@ impl ShortNames {
         Ok(())
     }
 
-    /// Reads the aliases that users have chosen. They replace others, and other tables of the file
-    /// are passed over. The file may be absent.
+    /// Reads the aliases that users have chosen. They replace aliases of `registries.conf`. Other
+    /// tables of the file are ignored. The file may be absent.
     pub(super) fn choose(&mut self, path: &Path) -> Result<()> {
         let Some(text) = Text::read(path)? else {
             return Ok(());
@@ -113,8 +113,8 @@ impl ShortNames {
     /// Returns the names that a typed name may mean, in the order in which they are tried.
     ///
     /// # Errors
-    /// `InvalidArgument` if it is not a name; `FailedPrecondition` if it may mean several and the
-    /// mode does not allow that.
+    /// `InvalidArgument` if `typed` is not a name; `FailedPrecondition` if it may mean several
+    /// names and the mode does not allow that.
     pub(super) fn expand(&self, typed: &str) -> Result<Vec<FullName>> {
         let as_docker: FullName = typed.parse()?;
         if !without_host(typed) {
