@@ -89,7 +89,8 @@ struct Answer {
 
 impl Auth {
     /// Returns the state for a repository of the registry at this URL, before any challenge.
-    /// References call the registry `host`. An empty `repository` stands for the registry as a whole.
+    /// References call the registry `host`. An empty `repository` stands for the registry as a
+    /// whole.
     pub(crate) fn new(registry: Url, host: &str, repository: &str, options: &Options) -> Self {
         Auth {
             host: host.to_owned(),

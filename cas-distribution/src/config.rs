@@ -72,8 +72,8 @@ impl Config {
         Ok(None)
     }
 
-    /// Returns the keys of the logins that helpers keep, as far as the file names them, each with its
-    /// helper.
+    /// Returns the keys of the logins that helpers keep, as far as the file names them, each with
+    /// its helper.
     pub(crate) fn helped(&self) -> Vec<(&str, &str)> {
         let own = self
             .cred_helpers

@@ -59,7 +59,8 @@ impl Inner {
             return self.delete(url).await;
         }
         // After a kill in between, the manifest is still there, and can be deleted again. In the
-        // other order, the tag would list what is gone, and nothing would say whose referrer it was.
+        // other order, the tag would list what is gone, and nothing would say whose referrer it
+        // was.
         self.unlist_referrer(&subject, digest).await?;
         let deleted = self.delete(url).await;
         if deleted.is_err() {

@@ -22,7 +22,8 @@ pub(crate) struct Http {
     plain: reqwest::Client,
     /// Created when it is needed, because reading the root certificates takes a tenth of a second.
     encrypted: OnceLock<reqwest::Client>,
-    /// The same for the registry's own host, if it is reached in another way.
+    /// Like `encrypted`, for the registry's own host, if client certificates are shown to it or its
+    /// certificate is not verified.
     own: OnceLock<reqwest::Client>,
     local: bool,
     registry: Url,
@@ -40,7 +41,7 @@ impl Http {
         Self::reaching(registry, judge, timeouts, Access::default())
     }
 
-    /// Returns a client for the registry at this URL, which is reached in a way of its own.
+    /// Returns a client for the registry at this URL, which is reached as `access` says.
     ///
     /// # Errors
     /// As [`Http::new`].
@@ -101,7 +102,8 @@ impl Http {
     /// Sends a request with a short body once. Returns the answer, whatever its status is.
     ///
     /// # Errors
-    /// A failure that may pass if the connection fails, or no answer arrives in time.
+    /// As [`error::broken`] if the connection fails; a failure that may pass if no answer arrives
+    /// in time.
     pub(crate) async fn send(
         &self,
         request: RequestBuilder,

@@ -62,8 +62,9 @@ impl Keys {
         self.whole.iter().any(|own| own == key) || self.mean(key, false)
     }
 
-    /// Returns whether `key` means the registry as a whole in another spelling. A key is a URL if it
-    /// has a scheme, ends with `/`, or `is_url`; then its path does not count.
+    /// Returns whether `key` means the registry as a whole in another spelling. A key is a URL if
+    /// it has a scheme, if it ends with `/`, or if `is_url` is true. The path of a URL does not
+    /// count.
     pub(crate) fn mean(&self, key: &str, is_url: bool) -> bool {
         let (rest, is_url) = match key.split_once("://") {
             Some((_, rest)) => (rest, true),

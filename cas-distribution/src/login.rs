@@ -25,20 +25,22 @@ pub struct LoggedIn {
     /// The program of the credential helper that keeps the login, if the file names one. Otherwise
     /// the file itself has the login, and does not encrypt it.
     pub helper: Option<String>,
-    /// What is unusual about the login.
+    /// Warnings: the login could not be checked, a credential helper or a file of logins was
+    /// skipped, or another file has a login that is used before this one.
     pub warnings: Vec<String>,
 }
 
-/// Logs in to a registry: checks a name and a password with it, and then saves them where docker
-/// does. They are saved in [`Options::auth_file`], otherwise in `$REGISTRY_AUTH_FILE`, otherwise in
-/// docker's `config.json`, or in the credential helper that this file names. `hosts` has the
-/// certificates for the registry. Returns where the login was saved.
+/// Logs in to a registry: checks a name and a password with it, and then saves them. They are saved
+/// in the file [`Options::auth_file`], otherwise in `$REGISTRY_AUTH_FILE`, otherwise in docker's
+/// `config.json`. If this file names a credential helper for the registry, they are saved in the
+/// helper instead. `hosts` has the certificates for the registry. Returns where the login was
+/// saved.
 ///
 /// # Errors
-/// `InvalidArgument` for a name that is empty or contains a colon, or an empty password; `Denied` if
-/// the registry refuses them, or if its token service may not get them; `Unavailable` if the registry
-/// does not answer; `FailedPrecondition` if the helper fails; errors of the file. Nothing is saved
-/// then.
+/// `InvalidArgument` if the name is empty or contains a colon, or if the password is empty;
+/// `Denied` if the registry refuses them, or if its token service may not get them; `Unavailable`
+/// if the registry does not answer. In these cases, nothing is saved. `FailedPrecondition` if the
+/// helper fails; errors of the files of logins.
 pub async fn log_in(
     registry: &Host,
     name: &str,
@@ -60,11 +62,13 @@ pub async fn log_in(
     runtime::run(work).await.map_err(failed)
 }
 
-/// Removes the login for a registry from where [`log_in`] saves it. Returns warnings: about another
-/// login for it, which is used from now on.
+/// Removes the login for a registry from `file`, and from the credential helpers that this file
+/// names for the registry. By default, the file is the one that [`log_in`] writes by default.
+/// Returns a warning if another file has a login for the registry, which is used from now on.
 ///
 /// # Errors
-/// `NotFound` if none is there; otherwise as [`log_in`].
+/// `NotFound` if there is none; `InvalidArgument` if the user has no such file;
+/// `FailedPrecondition` if a credential helper fails; errors of the files of logins.
 pub async fn log_out(registry: &Host, file: Option<PathBuf>) -> Result<Vec<String>> {
     let failed = |error: Error| error.operation("log out of").subject(registry);
     let host = registry.to_string();
@@ -83,10 +87,13 @@ pub async fn log_out(registry: &Host, file: Option<PathBuf>) -> Result<Vec<Strin
     Ok(warning.into_iter().collect())
 }
 
-/// Removes all logins from where [`log_in`] saves them. Returns their keys, most of which are hosts.
+/// Removes all logins from `file`, and from the credential helpers that this file names. By
+/// default, the file is the one that [`log_in`] writes by default. Returns the keys of the logins,
+/// most of which are hosts.
 ///
 /// # Errors
-/// `FailedPrecondition` if a credential helper fails; errors of the file.
+/// `InvalidArgument` if the user has no such file; `FailedPrecondition` if a credential helper
+/// fails; errors of the file. Logins that were removed before the error stay removed.
 pub async fn log_out_of_all(file: Option<PathBuf>) -> Result<Vec<String>> {
     runtime::run(async move { save::remove_all(&logins::written(file.as_deref())?).await }).await
 }

@@ -1,6 +1,6 @@
 //! Where logins are: the files of podman and docker, and the credential helpers that they name.
 //!
-//! They are looked at in podman's order, which is docker's if podman has no file:
+//! The files are read in podman's order, which is docker's if podman has no file:
 //! 1. the file that the caller names, otherwise `$REGISTRY_AUTH_FILE`, otherwise
 //!    `containers/auth.json` in `$XDG_RUNTIME_DIR`, or `/run/containers/UID` without that;
 //! 2. `containers/auth.json` in `$XDG_CONFIG_HOME`, or `~/.config` without that;
@@ -8,8 +8,8 @@
 //! 4. `~/.dockercfg`.
 //!
 //! In each of them the helper of the registry (`credHelpers`) comes first, then the helper for all
-//! registries (`credsStore`), then the logins in the file (`auths`). A helper that fails is skipped.
-//! Nothing is read before a registry asks for credentials.
+//! registries (`credsStore`), then the logins in the file (`auths`). A helper that fails is
+//! skipped. Nothing is read before a registry asks for credentials.
 
 use std::env::var_os;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,8 @@ struct Source {
 /// Returns the login of these keys, with warnings. `file` is the file that the caller names.
 ///
 /// # Errors
-/// Errors of [`Config::read`], and of an entry for these keys that does not decode.
+/// `NotFound` if `file` is absent; errors of [`Config::read`], and of an entry for these keys that
+/// does not decode.
 pub(crate) async fn find(keys: &Keys, file: Option<&Path>) -> Result<Found> {
     if let Some(file) = file.filter(|file| !file.exists()) {
         let error = Error::not_found("expected a file of logins, found nothing; check the path");
@@ -101,11 +102,11 @@ pub(crate) async fn find(keys: &Keys, file: Option<&Path>) -> Result<Found> {
     Ok(found)
 }
 
-/// Returns the warning about a file of another user. The directory that stands in for
-/// `$XDG_RUNTIME_DIR` is closed to users who never had a login in it.
+/// Returns the warning about a file that the user may not read. Returns `None` for a file below
+/// [`RUN`], which is closed to users who never had a login there.
 fn unreadable(path: &Path, error: &Error) -> Option<String> {
     let is_stand_in = path.starts_with(RUN);
-    (!is_stand_in).then(|| format!("{error}; the file was skipped; correct its owner"))
+    (!is_stand_in).then(|| format!("{error}; the file was skipped; correct its owner or its mode"))
 }
 
 /// Returns the file into which a login is written: `file` if the caller names one, otherwise
@@ -123,7 +124,7 @@ pub(crate) fn written(file: Option<&Path>) -> Result<PathBuf> {
     })
 }
 
-/// Asks a helper for each key. Returns the login.
+/// Asks a helper for the keys in turn. Returns the first login that it has.
 async fn ask(name: &str, keys: &Keys) -> std::result::Result<Option<Credentials>, helper::Failure> {
     let helper = Helper::new(name)?;
     for key in keys.whole() {

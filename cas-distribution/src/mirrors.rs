@@ -1,4 +1,5 @@
-//! The places that may have an image, as one repository: what one place lacks comes from the next.
+//! The endpoints that may have an image, as one repository: content that one endpoint lacks comes
+//! from the next.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
@@ -22,8 +23,8 @@ use crate::hosts::Endpoint;
 /// A registry and its mirrors. Cheap to clone.
 ///
 /// A request goes to the endpoints that may answer it, in their order. If one fails, the next one
-/// is asked. A read that fails in the middle continues there at the byte where it ended. What turns
-/// out to be wrong is read again from the others.
+/// is asked. A read that fails in the middle continues at the next endpoint, at the byte where it
+/// ended. Content that turns out to be wrong is read again from the other endpoints.
 #[derive(Clone)]
 pub struct Mirrors(Arc<[Place]>);
 
@@ -36,22 +37,23 @@ struct Place {
     is_down: AtomicBool,
     /// Why the endpoint was passed over.
     warning: Mutex<Option<String>>,
-    /// What the endpoint has sent bytes of.
+    /// The content of which the endpoint has sent bytes.
     sent: Mutex<BTreeSet<Digest>>,
-    /// What it has sent wrong bytes of, or may have, so that it is not asked for that again.
+    /// The content of which the endpoint has sent wrong bytes, or may have. The endpoint is not
+    /// asked for this content again.
     wrong: Mutex<BTreeSet<Digest>>,
 }
 
 impl Mirrors {
     /// Returns the repository for endpoints of one image, each with its options. This makes no
-    /// request.
+    /// request. Only the last endpoint that may be read from repeats a request that fails.
     pub fn new(endpoints: impl IntoIterator<Item = (Endpoint, Options)>) -> Self {
         let mut endpoints: Vec<_> = endpoints.into_iter().collect();
         let last = endpoints
             .iter()
             .rposition(|(endpoint, _)| endpoint.may.pull);
         for (_, options) in endpoints.iter_mut().take(last.unwrap_or_default()) {
-            // What fails is not repeated: the next one is asked instead.
+            // A request that fails is not repeated: the next endpoint is asked instead.
             options.timeouts.repeat = Duration::ZERO;
         }
         let places = endpoints.into_iter().map(|(endpoint, options)| Place {
@@ -66,8 +68,8 @@ impl Mirrors {
         Mirrors(places.collect())
     }
 
-    /// Returns the message about a login that was withheld from a token service, if one was; as
-    /// [`Client::withheld`].
+    /// Returns the message of [`Client::withheld`] of the first endpoint that has one, or `None` if
+    /// there is none.
     pub async fn withheld(&self) -> Option<String> {
         for place in self.0.iter() {
             if let Some(client) = place.client.get()
@@ -91,12 +93,15 @@ impl Mirrors {
         self.0.iter().flat_map(of_place).collect()
     }
 
-    /// Returns how often content of an endpoint turned out to be wrong that another one may have.
+    /// Returns how many blobs and documents were reported as wrong by [`Fetcher::distrust`], and
+    /// may be read from another endpoint. If several endpoints sent wrong bytes of the same blob,
+    /// each of them counts.
     pub fn distrusted(&self) -> usize {
         self.0.iter().map(|place| lock(&place.wrong).len()).sum()
     }
 
-    /// Returns the numbers of the places that `may` be asked, those that did not answer last.
+    /// Returns the numbers of the places that `may` be asked. Places that did not answer come at
+    /// the end.
     fn order(&self, may: impl Fn(&Endpoint) -> bool) -> VecDeque<usize> {
         let able = |number: &usize| may(&self.0[*number].endpoint);
         let is_down = |number: &usize| self.0[*number].is_down.load(Ordering::Relaxed);
@@ -146,10 +151,11 @@ impl Mirrors {
         Ok(())
     }
 
-    /// Returns the client of the registry itself, by which images are pushed and deleted.
+    /// Returns the client of the first endpoint to which images may be pushed, usually the registry
+    /// itself. Images are pushed to it and deleted from it.
     ///
     /// # Errors
-    /// `FailedPrecondition` if nothing may be pushed anywhere; as [`Client::at`].
+    /// `FailedPrecondition` if images may be pushed to none of the endpoints; as [`Client::at`].
     pub async fn registry(&self) -> Result<&Client> {
         match self.order(|endpoint| endpoint.may.push).front() {
             Some(number) => self.client(*number).await,
@@ -161,7 +167,7 @@ impl Mirrors {
 #[async_trait]
 impl Fetcher for Mirrors {
     async fn resolve(&self) -> Result<Descriptor> {
-        // A digest is not resolved, but checked.
+        // A name with a digest needs no capability to resolve tags.
         let may = |endpoint: &Endpoint| match endpoint.reference.digest() {
             Some(_) => endpoint.may.pull,
             None => endpoint.may.resolve,
@@ -271,7 +277,7 @@ impl Reading {
         Err(unable("pull"))
     }
 
-    /// Returns the next piece. If the place fails, it comes from another one.
+    /// Returns the next piece. If the place fails, the piece comes from another place.
     async fn next(&mut self, pieces: &mut Pieces) -> Option<Result<Bytes>> {
         loop {
             let piece = pieces.next().await;
@@ -299,7 +305,7 @@ impl Reading {
     }
 }
 
-/// A mirror may have an image without its referrers, so the first place that lists any is used.
+/// A mirror may have an image without its referrers, so the first endpoint that lists any is used.
 #[async_trait]
 impl Referrers for Mirrors {
     async fn referrers(
@@ -358,6 +364,6 @@ impl Pusher for Mirrors {
 /// Returns the error for an operation that no endpoint may do.
 fn unable(what: &str) -> Error {
     Error::precondition(format!(
-        "no host in hosts.toml has the capability {what:?}; add it to one"
+        "no host in hosts.toml has the capability {what:?}; add it to one of them"
     ))
 }

@@ -25,7 +25,7 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Returns whether the body has an end that a broken connection cannot be taken for.
+    /// Returns whether the end of the body can be told from a broken connection.
     pub(crate) fn has_length(&self) -> bool {
         let headers = self.response.headers();
         self.response.version() >= Version::HTTP_2
@@ -88,8 +88,8 @@ impl Inner {
     }
 }
 
-/// Checks that an answer is not encoded. Some servers call a compressed blob encoded, but send its
-/// own bytes; their number, `size`, shows that.
+/// Checks that an answer is not encoded. Some servers declare a compressed blob as encoded, but
+/// send its bytes as they are. An answer of `size` bytes shows this.
 ///
 /// # Errors
 /// `Unsupported` if the answer is encoded. The request has asked for the bytes as they are.

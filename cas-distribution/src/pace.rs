@@ -10,8 +10,8 @@ use crate::error;
 use crate::retry::Failure;
 use crate::timeouts::Timeouts;
 
-/// Reads a body, and measures its speed. Only the time in which it is waited for the network
-/// counts, so a slow receiver of the bytes does not make a connection slow.
+/// Reads a body, and measures its speed. Only the time spent on waiting for the network counts, so
+/// a slow receiver of the bytes does not make a connection slow.
 pub(crate) struct Pace {
     /// Maximum time in which fewer than `least` bytes may arrive.
     idle: Duration,

@@ -22,8 +22,10 @@ impl<T> Pages<T> {
     /// Requests the next page. Returns `None` after the last one.
     ///
     /// # Errors
-    /// `NotFound`, `Denied` or `Unavailable` as the registry answers; `Corrupt` for an answer that is
-    /// not a list; `OutOfRange` for a list beyond its bounds. The list ends with an error.
+    /// `NotFound`, `Denied` or `Unavailable` by the answer of the registry; `Corrupt` if the answer
+    /// is not a list, or names a next page on another host; `OutOfRange` if a page is too large or
+    /// there are too many pages; `Unsupported` if the answer is encoded. After an error, the next
+    /// call returns `None`.
     pub async fn next(&mut self) -> Result<Option<Vec<T>>> {
         self.0.next().await.transpose()
     }
@@ -47,7 +49,7 @@ pub(crate) fn pages<T: Send + 'static>(
     Pages(after(inner, listing, Some(first), 0, read))
 }
 
-/// Returns the pages from `next` on, after `asked` pages.
+/// Returns the pages from `next` on, after `asked` pages were requested.
 pub(crate) fn after<T: Send + 'static>(
     inner: Arc<Inner>,
     listing: Listing,
@@ -86,8 +88,8 @@ impl Inner {
     /// Returns the URL of the page after this one, or `None` if it is the last.
     ///
     /// # Errors
-    /// `Corrupt` if the link is not a URL, or leads to another host; `Denied` as [`origin::check`];
-    /// `OutOfRange` if it leads to the same page again.
+    /// `Denied` as [`origin::check`]; `Corrupt` if the link is not a URL, or leads to another
+    /// origin than that of the registry; `OutOfRange` if it leads to the same page again.
     pub(crate) fn next(&self, page: &Whole) -> Result<Option<Url>> {
         let Some(target) = target(&page.headers) else {
             return Ok(None);

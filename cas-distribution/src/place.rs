@@ -1,4 +1,4 @@
-//! Where an address is: public, private, on this machine, or nowhere to connect to.
+//! Where an address is: public, private, on this machine, or forbidden.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -12,7 +12,8 @@ const METADATA: [IpAddr; 5] = [
     IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
 ];
 
-/// Where an address is, from what everybody reaches to what nobody should.
+/// Where an address is. The order is from the addresses that everybody reaches to those that are
+/// never connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Place {
     Public,

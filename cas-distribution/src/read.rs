@@ -15,8 +15,8 @@ use crate::pace::Pace;
 use crate::retry::Failure;
 use crate::{error, runtime};
 
-/// Minimum size in bytes of a piece that is passed on, except the last of a connection. A chunk from
-/// the network is about a tenth as large, and each piece costs the store a step.
+/// Minimum size in bytes of a piece that is passed on, except the last of a connection. A chunk
+/// from the network is about a tenth as large, and the store takes some time for each piece.
 const PIECE: usize = 256 << 10;
 /// Maximum number of pieces that are read ahead.
 const AHEAD: usize = 4;
@@ -39,8 +39,8 @@ enum End {
 }
 
 impl Reading {
-    /// Requests the bytes `range` of some content, and reads ahead a little. If a connection breaks
-    /// or is too slow, another one continues where it ended.
+    /// Requests the bytes `range` of some content, and reads up to [`AHEAD`] pieces ahead. If a
+    /// connection breaks or is too slow, another one continues where it ended.
     ///
     /// # Errors
     /// As [`Inner::open`].

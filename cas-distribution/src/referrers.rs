@@ -57,14 +57,14 @@ impl Inner {
         let patience = &mut self.http.patience();
         let found = match self.read_fallback(subject, Action::Pull, patience).await? {
             Listed::Index { index, .. } => suiting(index.manifests, wanted.as_deref()),
-            // The specification takes another document there for an empty list.
+            // By the specification, another document there counts as an empty list.
             Listed::Absent | Listed::Other(_) => Vec::new(),
         };
         Ok(stream::once(async { Ok(found) }).boxed())
     }
 
-    /// Returns the first page of the referrers, or `None` if the registry lacks the API. It then
-    /// answers 404, or with another document.
+    /// Returns the first page of the referrers, or `None` if the registry lacks the API. A registry
+    /// without the API answers with the status 404 or with another document.
     pub(crate) async fn referrers_by_api(
         &self,
         subject: &Digest,
@@ -93,7 +93,7 @@ impl Inner {
     }
 }
 
-/// Returns the entries of a page of the wanted type.
+/// Returns those entries of a page that have the wanted type.
 fn entries(page: &Whole, wanted: Option<&str>) -> Result<Vec<Descriptor>> {
     let document = Document::parse(&MediaType::OCI_INDEX, &page.data);
     let document = document.map_err(|error| error.backend(REGISTRY))?;

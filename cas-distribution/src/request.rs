@@ -13,7 +13,8 @@ use crate::retry::{self, Failure, Patience};
 
 /// Maximum number of times that a registry may ask for credentials for one request.
 const REFUSALS: usize = 2;
-/// The same if tokens expire: some are good for a few requests, and others may use them up.
+/// The same maximum if tokens expire: a token may be valid for a few requests only, and other
+/// requests may use it up.
 const EXPIRIES: usize = 32;
 
 /// Returns how often a registry may ask for credentials for one request that sends `shown`.
@@ -73,11 +74,11 @@ impl Ask {
         [Method::GET, Method::HEAD].contains(&self.method)
     }
 
-    /// Returns whether this request is sent again after it was answered with `status`, for the time
-    /// `tried`.
+    /// Returns whether this request is sent again after its attempt number `tried` was answered
+    /// with `status`.
     ///
-    /// Some servers answer a method or a range that they do not know with 500. GET then decides for
-    /// HEAD, and the whole is requested instead of a range.
+    /// Some servers answer a method or a range that they do not know with 500. The caller then
+    /// sends GET instead of HEAD, or requests the whole instead of a range.
     fn is_repeated(&self, status: StatusCode, tried: usize) -> bool {
         let may_be_unknown = match status {
             StatusCode::INTERNAL_SERVER_ERROR if self.method == Method::HEAD => true,
@@ -177,7 +178,7 @@ impl Inner {
         let own = self.reference.repository();
         match (action, &self.mount_from) {
             (Action::Pull, _) => format!("repository:{own}:pull"),
-            // To delete a referrer changes the tag that lists it.
+            // The deletion of a referrer changes the tag that lists it.
             (Action::Delete, _) => format!("repository:{own}:pull,push,delete"),
             (Action::Catalogue, _) => "registry:catalog:*".to_owned(),
             (Action::Push, None) => format!("repository:{own}:pull,push"),

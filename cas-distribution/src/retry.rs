@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use crate::date;
 use crate::timeouts::Timeouts;
 
-/// Maximum number of attempts to connect. A host that does not exist, or where nothing listens, is
-/// reported soon.
+/// Maximum number of attempts to connect. It is small, so that a host that does not exist, or on
+/// which nothing listens, is reported soon.
 const CONNECTS: u32 = 5;
 /// The longest pause, in multiples of the first.
 const LONGEST: u32 = 40;
@@ -43,7 +43,8 @@ impl Failure {
         Self::repeated(error, CONNECTS)
     }
 
-    /// Returns a failure after which at most `attempts` are made in a row.
+    /// Returns a failure that may pass, and that is reported after `attempts` failed attempts in a
+    /// row.
     pub(crate) fn repeated(error: Error, attempts: u32) -> Self {
         Failure::Passes {
             error,
@@ -95,7 +96,7 @@ pub(crate) fn wanted_pause(headers: &HeaderMap) -> Option<Duration> {
     Some(until.duration_since(now).unwrap_or_default())
 }
 
-/// Decides how long one operation is repeated. Progress makes it begin again.
+/// Decides how long one operation is repeated. The time begins again with each progress.
 pub(crate) struct Patience {
     repeat: Duration,
     first: Duration,
@@ -117,7 +118,7 @@ impl Patience {
         }
     }
 
-    /// Notes progress.
+    /// Notes progress: the time and the pauses begin again.
     pub(crate) fn renew(&mut self) {
         self.since = Instant::now();
         self.pause = self.first;

@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinSet;
 
 const THREADS: usize = 2;
-/// Maximum number of threads for name lookups and credential helpers, which block. tokio's default
+/// Maximum number of threads for name lookups and for reading files, which block. tokio's default
 /// is 512.
 const BLOCKING: usize = 8;
 
@@ -32,7 +32,8 @@ where
     }
 }
 
-/// Does work on files, which may block, on a thread of the runtime for that. Returns its result.
+/// Runs `work`, which may block on files, on a thread of the runtime for such work. Returns its
+/// result.
 ///
 /// # Errors
 /// Errors of `work`; `Internal` if it panicked.

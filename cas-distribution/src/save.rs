@@ -1,9 +1,9 @@
 //! Writes logins where docker writes them: into the helper that the file names for the registry, or
 //! else into the file itself.
 //!
-//! A file is replaced as a whole, so that a kill leaves the old or the new one. A kill may also leave
-//! the temporary file next to it, which only its owner can read and which the next change removes.
-//! Changes by several processes wait for each other.
+//! A file is replaced as a whole, so that a kill leaves the old or the new one. A kill may also
+//! leave the temporary file next to it, which only its owner can read and which the next change
+//! removes. Changes by several processes wait for each other.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -78,7 +78,7 @@ pub(crate) async fn remove(file: &Path, keys: &Keys) -> Result<bool> {
 /// Removes every login that the file has or names. Returns their keys.
 ///
 /// # Errors
-/// As [`save`]. What was removed before stays so.
+/// As [`save`]. Logins that were removed before the error stay removed.
 pub(crate) async fn remove_all(file: &Path) -> Result<Vec<String>> {
     let config = Config::read(file, false)?.unwrap_or_default();
     let mut removed = Vec::new();
@@ -187,7 +187,7 @@ fn printed(document: &Map<String, Value>) -> Result<Vec<u8>> {
     let format = PrettyFormatter::with_indent(b"\t");
     let mut serializer = Serializer::with_formatter(&mut text, format);
     let printed = document.serialize(&mut serializer);
-    printed.map_err(|error| Error::internal("logins could not be serialised").source(error))?;
+    printed.map_err(|error| Error::internal("logins could not be serialized; please report it").source(error))?;
     text.push(b'\n');
     Ok(text)
 }

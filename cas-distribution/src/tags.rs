@@ -13,12 +13,12 @@ use crate::pages::{Listing, Pages, pages};
 use crate::request::Action;
 use crate::whole::Whole;
 
-/// Which part of a listing is requested.
+/// Which part of a listing is requested, and in pages of which size.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListOptions {
     /// Maximum number of names in one page. By default the registry decides. Some registries ignore
-    /// it.
+    /// this number.
     pub page: Option<u32>,
     /// The name after which the listing begins. By default it begins with the first.
     pub after: Option<String>,
@@ -65,7 +65,8 @@ struct Catalogue {
 
 impl Client {
     /// Returns the tags of the repository, page by page, in the order of the registry. At most
-    /// [`limit::PAGES`] pages of [`limit::PAGE`] bytes are read. The text is that of the registry.
+    /// [`limit::PAGES`] pages of [`limit::PAGE`] bytes are read. The names are not checked: they
+    /// contain whatever the registry sends.
     ///
     /// # Errors
     /// `InvalidArgument` if the reference does not give a valid URL.
@@ -81,7 +82,7 @@ impl Client {
     }
 
     /// Returns the repositories of the registry, page by page; otherwise as [`Client::tags`]. Only
-    /// the host of the client's reference matters. Many registries refuse this.
+    /// the host of the client's reference matters. Many registries refuse this listing.
     ///
     /// # Errors
     /// As [`Client::tags`].
@@ -112,7 +113,7 @@ impl Inner {
 fn parse<T: for<'a> Deserialize<'a>>(page: &Whole) -> Result<T> {
     serde_json::from_slice(&page.data).map_err(|error| {
         Error::corrupt(format!(
-            "the answer is not a list: {error}; check that it is a registry"
+            "the answer is not a list: {error}; check that the host is a registry"
         ))
         .backend(REGISTRY)
     })

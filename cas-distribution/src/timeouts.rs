@@ -12,13 +12,15 @@ use std::time::Duration;
 pub struct Timeouts {
     /// Maximum time to look up a host, connect to it and set up TLS. By default 20 s.
     pub connect: Duration,
-    /// Maximum time from a request to the head of its answer. By default 30 s.
+    /// Maximum time from a request to the head of its answer. During an upload, the maximum time in
+    /// which the registry takes no byte. By default 30 s.
     pub answer: Duration,
-    /// Maximum time in which a body may make less progress than [`min_speed`](Self::min_speed)
-    /// demands, and in which no byte of an upload may be taken. By default 10 s.
+    /// Maximum time in which the body of an answer may make less progress than
+    /// [`min_speed`](Self::min_speed) demands. By default 10 s.
     pub idle: Duration,
-    /// Minimum speed of a body in bytes per second, on average over [`idle`](Self::idle). A slower
-    /// connection is replaced. By default 1024; with 0, a single byte is enough.
+    /// Minimum speed of the body of an answer in bytes per second, on average over
+    /// [`idle`](Self::idle). A slower connection is replaced. By default 1024; with 0, a single
+    /// byte is enough.
     pub min_speed: u64,
     /// Maximum time from the last byte of an upload to its answer, because the registry may have to
     /// copy and hash the blob. By default 10 minutes.
@@ -26,8 +28,8 @@ pub struct Timeouts {
     /// How long a request is repeated without progress, if it fails for a reason that may pass. By
     /// default 60 s; with 0, nothing is repeated.
     pub repeat: Duration,
-    /// The pause before the first repetition. It doubles with each further one, up to 40 times its
-    /// length, and up to half of each is left out at random. By default 250 ms.
+    /// The pause before the first repetition. Each further pause is twice as long, up to 40 times
+    /// the first. Each pause is shortened at random by up to a half. By default 250 ms.
     pub pause: Duration,
 }
 

@@ -24,8 +24,9 @@ pub(crate) fn unused() -> Result<ClientConfig> {
     Ok(roots.with_no_client_auth())
 }
 
-/// Returns the configuration for servers. They are trusted as the system and `tls` say. Only the
-/// registry's `own` host may be trusted without verification, and gets certificates of clients.
+/// Returns the configuration for https. Servers are trusted as the system and `tls` say. If `own`,
+/// the server is the registry's own host. Only this host may be trusted without verification, and
+/// only to this host a client certificate is shown.
 ///
 /// # Errors
 /// `Unavailable` if the root certificates of this system cannot be read; errors of the files that

@@ -35,7 +35,7 @@ pub(crate) struct Wanted<'a> {
 /// A token for a registry.
 pub(crate) struct Token {
     pub(crate) text: String,
-    /// How long after it was requested it is to be replaced.
+    /// How long after its request the token is to be replaced.
     pub(crate) renewal: Duration,
 }
 

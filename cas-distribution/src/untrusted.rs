@@ -36,7 +36,7 @@ pub(crate) fn advice(error: &(dyn Error + 'static), url: &Url) -> Option<String>
 
 /// Returns what is wrong with a certificate, if that is the cause.
 fn certificate_error<'a>(mut cause: &'a (dyn Error + 'static)) -> Option<&'a CertificateError> {
-    // An error of I/O passes over the error in it when it is asked for its source.
+    // The source of an error of I/O is not the error that it wraps, but the source of that error.
     while let Some(of_system) = cause.downcast_ref::<io::Error>() {
         cause = of_system.get_ref()?;
     }

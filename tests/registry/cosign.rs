@@ -114,7 +114,7 @@ fn only_an_image_with_a_signature_by_the_key_is_pulled() {
         (
             &registry(&sample, Vec::new()),
             "key.pub",
-            "is absent, so it is not signed",
+            "is absent, so the image is not signed",
         ),
         (&registry(&sample, moved), "key.pub", "another image"),
     ] {

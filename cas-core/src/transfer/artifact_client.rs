@@ -7,7 +7,8 @@ use crate::descriptor::Descriptor;
 use crate::error::{Context, Error, Result};
 use crate::limit;
 
-/// Finds the referrers of a manifest in a repository, all of them or one.
+/// Finds the referrers of a manifest or an index in a repository: all of them, or one that the
+/// caller chooses.
 pub struct ArtifactClient<R> {
     inner: R,
     artifact_type: Option<String>,
@@ -23,19 +24,20 @@ impl<R: Referrers> ArtifactClient<R> {
         }
     }
 
-    /// Sets the type of the artifacts to find, or finds those of any type.
+    /// Sets the type of the artifacts to find. With `None`, artifacts of any type are found.
     #[must_use]
     pub fn with_artifact_type(mut self, artifact_type: impl Into<Option<String>>) -> Self {
         self.artifact_type = artifact_type.into();
         self
     }
 
-    /// Returns the repository. One that is a [`Fetcher`](super::Fetcher) also reads the artifacts.
+    /// Returns the repository. If it is also a [`Fetcher`](super::Fetcher), it reads the artifacts.
     pub fn inner(&self) -> &R {
         &self.inner
     }
 
-    /// Returns all referrers of `subject`, each once, in the order of the repository.
+    /// Returns all referrers of `subject` that have the type of this client, each once, in the
+    /// order of the repository.
     ///
     /// # Errors
     /// `OutOfRange` for more than [`limit::REFERRERS`], or if their annotations have more than
@@ -69,8 +71,8 @@ impl<R: Referrers> ArtifactClient<R> {
         Ok(found)
     }
 
-    /// Returns the referrer of `subject` that `policy` chooses among all of them, such as
-    /// [`select_first`].
+    /// Returns the referrer of `subject` that `policy` chooses among
+    /// [`ArtifactClient::all_referrers`]. A policy is, for example, [`select_first`].
     ///
     /// # Errors
     /// `NotFound` if there is none; errors of `policy`; otherwise as

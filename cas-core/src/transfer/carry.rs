@@ -1,4 +1,4 @@
-//! Takes the referrers of an image along, and theirs.
+//! Moves the referrers of an image, their referrers, and so on, together with the image.
 
 use std::collections::HashSet;
 
@@ -18,10 +18,11 @@ use crate::progress::Progress;
 /// Moves one referrer.
 #[async_trait]
 pub(super) trait Carrier: Send + Sync {
-    /// Moves a referrer and everything below it. Returns its documents, itself included.
+    /// Moves a referrer and everything below it. Returns the documents that were moved, including
+    /// the referrer.
     async fn carry(&self, referrer: &Descriptor) -> Result<Vec<Descriptor>>;
 
-    /// Returns where the documents can be read once they were moved.
+    /// Returns the content from which the documents can be read after they were moved.
     fn content(&self) -> &dyn ContentStore;
 }
 
@@ -31,7 +32,7 @@ pub(super) struct Carried {
     pub(super) referrers: Vec<Digest>,
 }
 
-/// Records what was carried.
+/// Records the referrers that were taken along with each subject.
 pub(super) async fn record(guard: &LeaseGuard, carried: Vec<Carried>) -> Result<()> {
     // A referrer is itself a subject, and is pinned with its own referrers.
     for Carried { subject, referrers } in carried.into_iter().rev() {
@@ -94,7 +95,8 @@ pub(super) async fn carry(
     Ok(carried)
 }
 
-/// Returns what is taken of a descriptor in a list. Annotations belong to the list.
+/// Returns the part of a descriptor in a list with which the referrer is moved. Annotations belong
+/// to the list.
 fn plain(listed: &Descriptor, subject: &Descriptor) -> Result<Descriptor> {
     let media_type = &listed.media_type;
     if media_type.is_document() {
@@ -140,7 +142,8 @@ async fn check_subject(
         None => "none".to_owned(),
     };
     Err(Error::corrupt(format!(
-        "expected the subject {}, found {found}; remove it from the list of referrers",
+        "expected the subject {}, found {found}; remove the referrer from the list of this \
+         subject",
         subject.digest
     )))
 }

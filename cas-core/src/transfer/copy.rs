@@ -28,16 +28,18 @@ use crate::sync::lock;
 const CONCURRENT: usize = 4;
 
 /// Copies what `from` has of an image and of its referrers, children before the documents that list
-/// them, and then the name; an existing name is updated. Layers and configurations that `to` has intact are not
-/// copied. Returns the image as it is in `to`.
+/// them, and then the name. If `to` has the name already, it is updated. Layers and configurations
+/// that `to` has intact are not copied. Returns the image as it is in `to`.
 ///
-/// What `from` does not have of the image, and platforms that were not chosen, are recorded as
-/// absent. After a failure, what arrived is kept for the next attempt until a garbage collection.
+/// Content of the image that `from` does not have, and platforms that were not chosen, are recorded
+/// as absent in `to`. After a failure, content that was copied stays in `to` for the next attempt,
+/// until a garbage collection.
 ///
 /// # Errors
 /// `NotFound` for content that was lost in `from`, or a platform that the image does not have;
 /// `Corrupt` for damaged content; `Busy` if another job has been writing a blob for ten minutes;
-/// errors of the stores.
+/// `OutOfRange` for more referrers than [`limit::REFERRERS`](crate::limit::REFERRERS); errors of
+/// the stores.
 pub async fn copy(from: &Store, to: &Store, image: &Image, options: &CopyOptions) -> Result<Image> {
     let reading = ReadGuard::begin(from, "copy").await?;
     let copied = copy_image(from, &reading, to, image, options).await;

@@ -25,22 +25,23 @@ use crate::{limit, pool};
 
 /// Content that is in the store.
 pub struct Fetched {
-    /// Reads its bytes.
+    /// Reads the bytes of the content.
     pub reader: Arc<dyn BlobReader>,
-    /// Whether the store had it before, so that nothing was fetched.
+    /// Whether the store had the content before, so that nothing was fetched.
     pub was_stored: bool,
 }
 
 /// Fetches the content of `descriptor` into the store if it is missing, and pins it under the lease
-/// of `guard`. It is durable after the next flush. Returns the stored content.
+/// of `guard`. The content is durable after the next
+/// [`flush`](crate::content::ContentStore::flush). Returns the stored content.
 ///
-/// What an earlier attempt left is kept, and only the rest is fetched. A layer is fed to the
+/// Bytes that an earlier attempt left are kept, and only the rest is fetched. A layer is fed to the
 /// unpacker of `options` if the unpacker wants it.
 ///
 /// # Errors
 /// `Corrupt` if the remote sends other bytes than `descriptor` specifies, and none of them are kept
-/// then; `Busy` if another job has been writing the blob for ten minutes; errors of the remote, the
-/// store and the unpacker.
+/// then; `Busy` if another job has been writing the blob for ten minutes; `Unavailable` if the blob
+/// was removed meanwhile; errors of the remote, the store and the unpacker.
 pub async fn fetch(
     store: &Store,
     guard: &LeaseGuard,
@@ -130,7 +131,8 @@ impl Fetch<'_> {
     }
 
     async fn feed_admitted(&self, layer: &Descriptor, unpacker: &dyn Unpacker) -> Result<()> {
-        // A request that waits for the unpacker would keep others waiting.
+        // A request counts in the quota while it waits, so other requests would wait for the
+        // unpacker, too.
         unpacker.admit(layer).await?;
         match self.open_intact(layer).await? {
             Some(reader) => {
@@ -144,8 +146,8 @@ impl Fetch<'_> {
         }
     }
 
-    /// Opens the stored copy of a layer. Returns `None` if there is none or it is damaged. An
-    /// unpacker takes a layer only once, so this is found out before it is fed.
+    /// Opens the stored copy of a layer. Returns `None` if the copy is absent or damaged. An
+    /// unpacker takes a layer only once, so the copy is checked before it is fed.
     async fn open_intact(&self, layer: &Descriptor) -> Result<Option<Arc<dyn BlobReader>>> {
         let stat = self.store.content.stat(&layer.digest).await?;
         let Some(stat) = stat.filter(|stat| stat.size == layer.size) else {
@@ -225,7 +227,8 @@ impl Fetch<'_> {
         let (size, allowed) = (descriptor.size, limit::DOCUMENT_READ);
         if size > allowed {
             return Err(Error::out_of_range(format!(
-                "the document has {size} bytes; at most {allowed} are read"
+                "the document has {size} bytes; at most {allowed} are read; push the image again \
+                 with fewer entries"
             )));
         }
         loop {

@@ -16,9 +16,9 @@ const PIECES_AHEAD: usize = 2;
 pub struct LayerFeed<'a> {
     /// Takes the bytes, from the first one on.
     pub sender: LayerSender,
-    /// Unpacks them. It must be polled while the bytes are sent, and must not wait for another
-    /// layer. It does not fail if the bytes end early: the unpacker then reads the layer from the
-    /// store in [`Unpacker::finish`](super::Unpacker::finish).
+    /// Unpacks the bytes. This future must be polled while the bytes are sent, and must not wait
+    /// for another layer. It does not fail if the bytes end early: the unpacker then reads the
+    /// layer from the store in [`Unpacker::finish`](super::Unpacker::finish).
     pub unpacked: BoxFuture<'a, Result<()>>,
 }
 
@@ -49,7 +49,8 @@ impl LayerSender {
         let _ = self.0.send(piece).await;
     }
 
-    /// Marks the layer as whole and verified. Without this, the reader fails with `Cancelled`.
+    /// Tells the reader that the layer is whole and verified. If the sender is dropped without this
+    /// call, the reader fails with `Cancelled`.
     pub async fn end(self) {
         let _ = self.0.send(Bytes::new()).await;
     }
@@ -72,7 +73,8 @@ pub(super) async fn write_and_send(
 }
 
 impl LayerReader {
-    /// Waits for the next bytes. Returns them without consuming them, or an empty slice at the end.
+    /// Blocks until the next bytes arrive. Returns them without consuming them, or an empty slice
+    /// at the end.
     ///
     /// # Errors
     /// `Cancelled` if the sender was dropped before the end of the layer.

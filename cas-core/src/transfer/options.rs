@@ -12,9 +12,9 @@ use crate::progress::{Progress, Silent};
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct PullOptions<'a> {
-    /// The platforms to pull. By default, this machine's. If [`Platforms::One`] is chosen, an image
-    /// without an index must be for this platform. With the other choices, such an image is pulled
-    /// as it is.
+    /// The platforms to pull. By default, this machine's. With [`Platforms::One`], an image without
+    /// an index must be for this platform. With the other choices, an image without an index is
+    /// pulled for whatever platform it is.
     pub platforms: Platforms,
     /// Unpacks the image while it arrives. By default, the image is only stored.
     pub unpacker: Option<&'a dyn Unpacker>,
@@ -53,8 +53,8 @@ impl<'a> PullOptions<'a> {
         self
     }
 
-    /// Sets what lists the referrers of the image, which are then pulled, too: all of any type, and
-    /// theirs.
+    /// Sets what lists the referrers of the image. Referrers of any type are then pulled, too, and
+    /// so are their own referrers.
     #[must_use]
     pub fn with_referrers(mut self, referrers: &'a dyn Referrers) -> Self {
         self.referrers = Some(referrers);
@@ -80,8 +80,8 @@ impl<'a> PullOptions<'a> {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct PushOptions {
-    /// The platforms to push. The default, [`Platforms::Host`], pushes all, or only the manifest
-    /// for this machine if another one is not complete in the store.
+    /// The platforms to push. The default, [`Platforms::Host`], pushes all platforms if the store
+    /// has all of them complete, and otherwise only the manifest for this machine.
     pub platforms: Platforms,
     /// Whether the referrers that the store has of the image are pushed, too. By default, they are
     /// not.
@@ -115,7 +115,8 @@ impl PushOptions {
         self
     }
 
-    /// Sets whether the referrers that the store has of the image are pushed, too, and theirs.
+    /// Sets whether the referrers that the store has of the image, and their own referrers, are
+    /// pushed, too.
     #[must_use]
     pub fn with_referrers(mut self, referrers: bool) -> Self {
         self.referrers = referrers;

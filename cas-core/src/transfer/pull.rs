@@ -3,7 +3,7 @@
 //! The records of what is going to be fetched are written first, then documents and the content
 //! that they list. Once all of it is durable, the documents' records get their children, and the
 //! name is written last. So a pull that fails leaves every image as it was. A garbage collection
-//! finds whatever a killed pull leaves; until then, the next pull continues from it.
+//! removes whatever a killed pull leaves. Until then, the next pull continues from it.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,19 +30,22 @@ use crate::platform::{Matcher, Only, Platform, Platforms};
 use crate::store::Store;
 use crate::sync::lock;
 
-/// Fetches what the name of `fetcher` refers to, and names it `name` in the store. Returns the
-/// image.
+/// Fetches the image that the name of `fetcher` refers to, and names it `name` in the store.
+/// Returns the image.
 ///
 /// An index is stored unchanged. Manifests for platforms that were not chosen, layers that
 /// registries do not serve, and layers that the unpacker does not want to be stored are recorded as
-/// absent. Content that the store has is not fetched. With
-/// [`referrers`](PullOptions::referrers), those of everything that was pulled are stored and kept
-/// with it. After a failure, what arrived is kept for the
-/// next attempt until a garbage collection.
+/// absent. Content that the store has is not fetched. With [`referrers`](PullOptions::referrers),
+/// the referrers of each manifest and index that was pulled are stored, and are protected from a
+/// garbage collection as long as their subject. After a failure, content that was fetched stays in
+/// the store for the next attempt, until a garbage collection.
 ///
 /// # Errors
 /// `NotFound` if the remote does not have the name, the platform or content; `Corrupt` for content
-/// that does not match its descriptor; errors of the remote, the store and the unpacker.
+/// that does not match its descriptor; `OutOfRange` for a document larger than
+/// [`limit::DOCUMENT_READ`](crate::limit::DOCUMENT_READ), or for too many referrers; `Busy` if
+/// another job has been writing a blob for ten minutes; errors of the remote, the store and the
+/// unpacker.
 pub async fn pull(
     store: &Store,
     fetcher: &dyn Fetcher,
@@ -172,8 +175,8 @@ impl Handler for Pull<'_> {
 }
 
 impl Pull<'_> {
-    /// Stores a document, after the records of the children that will be stored. Its own record
-    /// gets its children when they are all there. Returns the children to visit.
+    /// Stores a document, after the records of the children that will be stored. The record of the
+    /// document gets its children when all of them are stored. Returns the children to visit.
     async fn document(&self, descriptor: &Descriptor) -> Result<Vec<Descriptor>> {
         let data = self.read(descriptor).await?;
         let document = dispatch::parse(descriptor, &data)?;

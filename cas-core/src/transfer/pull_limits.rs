@@ -64,7 +64,8 @@ impl PullLimits {
         self
     }
 
-    /// Returns how many requests are made concurrently, by one pull and by all that share this.
+    /// Returns the quota of concurrent requests: of one pull, and of all pulls that share these
+    /// limits.
     pub fn requests(&self) -> &Quota {
         &self.requests
     }

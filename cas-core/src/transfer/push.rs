@@ -27,20 +27,22 @@ use crate::store::Store;
 /// Maximum number of bytes in one read from the store.
 const PIECE: usize = 1 << 20;
 
-/// Pushes `target` and everything below it that the remote does not have: children before the
-/// documents that list them, and the topmost document last, under the name of `pusher`. Layers that
-/// registries do not serve are left out. Returns the descriptor that the name refers to now.
+/// Pushes `target` and everything below it that the remote does not have. Children are pushed
+/// before the documents that list them, and the topmost document last, under the name of `pusher`.
+/// Layers that registries do not serve are left out. Returns the descriptor that the name refers to
+/// now.
 ///
-/// With [`referrers`](PushOptions::referrers), those that the store has follow.
+/// With [`referrers`](PushOptions::referrers), the referrers that the store has of the image are
+/// pushed afterwards.
 ///
 /// If the options name one platform, only its manifest is pushed. Registries refuse an index if
 /// they do not have all of its manifests. So if one of them is not complete in the store,
 /// [`Platforms::Host`] pushes only the manifest for this machine and warns.
 ///
 /// # Errors
-/// `NotFound` for content that the store has lost, or that it left out and the remote does not have
-/// either; `OutOfRange` for a document larger than [`limit::DOCUMENT_WRITE`]; errors of the store
-/// and of the remote.
+/// `NotFound` if the image has nothing for the chosen platform, or if neither the store nor the
+/// remote has a part of the image; `OutOfRange` for a document larger than
+/// [`limit::DOCUMENT_WRITE`]; errors of the store and of the remote.
 pub async fn push(
     store: &Store,
     pusher: &dyn Pusher,

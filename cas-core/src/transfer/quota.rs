@@ -6,7 +6,7 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, TryAcquireError
 
 use crate::error::{Error, Result};
 
-/// A number of slots, which may be unlimited. Clones share them.
+/// Slots for concurrent jobs: a fixed number, or any number. Clones share the slots.
 #[derive(Clone, Debug)]
 pub struct Slots {
     /// `None` without a limit.
@@ -37,11 +37,11 @@ impl Slots {
         self.free.as_ref().map(|_| self.count)
     }
 
-    /// Waits until `wanted` slots are free, after all that asked before. Returns them. If the
-    /// future is dropped, it takes none.
+    /// Waits until `wanted` slots are free. Callers get slots in the order in which they asked.
+    /// Returns the slots. If the future is dropped, no slot stays acquired.
     ///
     /// # Errors
-    /// `OutOfRange` if there are fewer slots than that.
+    /// `OutOfRange` if there are fewer than `wanted` slots in total; `Internal` for a defect.
     pub async fn acquire(&self, wanted: u32) -> Result<AcquiredSlots> {
         let Some(free) = &self.free else {
             return Ok(AcquiredSlots { _permit: None });
@@ -59,7 +59,7 @@ impl Slots {
         })
     }
 
-    /// Returns one slot, or `None` if none is free now.
+    /// Acquires one slot without waiting. Returns the slot, or `None` if no slot is free.
     ///
     /// # Errors
     /// `Internal` for a defect.
@@ -82,21 +82,21 @@ fn closed(error: AcquireError) -> Error {
 }
 
 /// How many jobs run at the same time: for all images together, and for each image. Clones share
-/// the first limit.
+/// the limit for all images.
 #[derive(Clone, Debug)]
 pub struct Quota {
     overall: Slots,
     per_image: i64,
 }
 
-/// A quota as one image uses it.
+/// The limits of a [`Quota`] for one image.
 #[derive(Clone, Debug)]
 pub struct ImageQuota {
     own: Slots,
     overall: Slots,
 }
 
-/// One job within a quota. The quota has room for another one once this is dropped.
+/// The permission to run one job within a quota. Once this is dropped, another job may run instead.
 #[derive(Debug)]
 #[must_use = "the job no longer counts once this is dropped"]
 pub struct QuotaLease {
@@ -128,7 +128,7 @@ impl Quota {
         Quota { overall, per_image }
     }
 
-    /// Returns the quota of one more image.
+    /// Returns the limits for one more image.
     pub fn for_image(&self) -> ImageQuota {
         ImageQuota {
             own: Slots::new(self.per_image),
@@ -138,8 +138,9 @@ impl Quota {
 }
 
 impl ImageQuota {
-    /// Waits until one more job may run, first for this image, then for all. Returns its lease. If
-    /// the future is dropped, nothing stays acquired.
+    /// Waits until one more job of this image may run: until the limit for the image allows it, and
+    /// then until the limit for all images does. Returns the permission. If the future is dropped,
+    /// no slot stays acquired.
     ///
     /// # Errors
     /// `Internal` for a defect.
@@ -150,7 +151,7 @@ impl ImageQuota {
         })
     }
 
-    /// Returns the lease of one more job, or `None` if it would have to wait.
+    /// Returns the permission to run one more job, or `None` if the job would have to wait.
     ///
     /// # Errors
     /// `Internal` for a defect.

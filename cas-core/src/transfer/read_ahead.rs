@@ -77,8 +77,9 @@ impl<'a> RangeReader<'a> {
         Ok(Some(self))
     }
 
-    /// Returns the next bytes, or `None` at the end of what was requested. That is the end of the
-    /// blob, unless the remote has stopped serving ranges and there is a [rest](Self::rest).
+    /// Returns the next bytes, or `None` at the end of what was requested. If the
+    /// [rest](Self::rest) is empty, that is the end of the blob. Otherwise, the remote has stopped
+    /// serving ranges.
     ///
     /// # Errors
     /// As [`Fetcher::fetch`]; `Corrupt` if the remote sends more or less than a range.
@@ -114,7 +115,7 @@ impl<'a> RangeReader<'a> {
     }
 
     fn request_ahead(&mut self) {
-        // Each range that is not served costs a request for all that is before it.
+        // A remote that does not serve a range also sends all bytes before it.
         let serves = self.fetcher.serves_ranges();
         while serves && self.ahead.len() < self.limits.per_layer() && !self.rest.is_empty() {
             let (fetcher, descriptor, range) = (self.fetcher, self.descriptor, self.take_range());
@@ -153,7 +154,7 @@ impl ReadAhead<'_> {
     }
 }
 
-/// Reads a whole range into memory.
+/// Reads a whole range into memory. The request counts in the quota until then.
 async fn collect(mut pieces: Pieces, length: u64, lease: QuotaLease) -> Fetched {
     let (mut range, mut read) = (VecDeque::new(), 0);
     while let Some(piece) = pieces.next().await.transpose()? {

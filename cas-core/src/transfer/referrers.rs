@@ -16,13 +16,15 @@ pub type ReferrerPages = BoxStream<'static, Result<Vec<Descriptor>>>;
 /// signatures and lists of contents.
 #[async_trait]
 pub trait Referrers: Send + Sync {
-    /// Returns descriptors of the referrers of `subject`, as the repository lists them, with their
-    /// annotations and the types of their artifacts; with a type, only the referrers of this type.
-    /// The stream is bounded. A caller that reads a referrer checks that `subject` is its subject.
+    /// Returns the descriptors of the referrers of `subject`, as the repository lists them, with
+    /// their annotations and the types of their artifacts. If `artifact_type` is given, only
+    /// referrers of this type are listed. The number and the sizes of the pages are bounded. A
+    /// caller that reads a referrer must check that its subject is `subject`.
     ///
     /// # Errors
-    /// `Denied`; `Unavailable`; `OutOfRange` for a list beyond its bounds; errors of the store. A
-    /// subject that does not exist has no referrers.
+    /// `Denied` if the repository refuses the request; `Unavailable` if it does not answer;
+    /// `OutOfRange` for a list beyond its bounds; errors of the store. A subject that does not
+    /// exist is not an error: it has no referrers.
     async fn referrers(
         &self,
         subject: &Descriptor,
@@ -41,7 +43,7 @@ impl<R: Referrers + ?Sized> Referrers for &R {
     }
 }
 
-/// What a store has of the referrers, as by [`blob::referrers`], in one page.
+/// Lists the referrers that a store has, as [`blob::referrers`] does, in one page.
 #[async_trait]
 impl Referrers for Store {
     async fn referrers(

@@ -26,19 +26,21 @@ pub trait Fetcher: Send + Sync {
     /// Returns the descriptor of the manifest or index that the name refers to.
     ///
     /// # Errors
-    /// `NotFound`; `Denied`; `Unavailable`; `OutOfRange` for a document larger than
+    /// `NotFound` if the repository does not have the name; `Denied` if it refuses the request;
+    /// `Unavailable` if it does not answer; `OutOfRange` for a document larger than
     /// [`limit::DOCUMENT_READ`](crate::limit::DOCUMENT_READ).
     async fn resolve(&self) -> Result<Descriptor>;
 
     /// Returns the bytes `range` of the content of `descriptor`.
     ///
-    /// The end is exclusive, so the whole is `0..descriptor.size`. The range lies within the
-    /// content and is not empty, unless the content is. If the range ends before the content does,
-    /// bytes after the range are cut off. Length and digest are not checked otherwise. An error is
-    /// the last piece.
+    /// The end is exclusive, so the whole is `0..descriptor.size`. The range must lie within the
+    /// content, and may be empty only if the content is empty. If the range ends before the content
+    /// does, bytes after the range are cut off. Apart from that, neither length nor digest is
+    /// checked. An error is the last piece.
     ///
     /// # Errors
-    /// `NotFound`; `Denied`; `Unavailable`.
+    /// `NotFound` if the repository does not have the content; `Denied` if it refuses the request;
+    /// `Unavailable` if it does not answer.
     async fn fetch(&self, descriptor: &Descriptor, range: Range<u64>) -> Result<Pieces>;
 
     /// Returns whether it is worth requesting many ranges: `false` once the remote has answered a
@@ -47,8 +49,9 @@ pub trait Fetcher: Send + Sync {
         true
     }
 
-    /// Receives that what was fetched of `descriptor` is not what its digest specifies. Returns
-    /// whether another place has it, from which it is then fetched: `true` at most once for each
+    /// Called if bytes that were fetched for `descriptor` do not have its digest. Returns whether
+    /// the content may be fetched from another place, from which the next [`fetch`](Fetcher::fetch)
+    /// then reads it. Returns `true` at most once for each place. By default, there is only one
     /// place.
     fn distrust(&self, _: &Descriptor) -> bool {
         false
@@ -67,20 +70,21 @@ pub enum DocumentName {
 /// Writes content to a repository.
 #[async_trait]
 pub trait Pusher: Send + Sync {
-    /// Returns whether the repository has the content, as far as it tells.
+    /// Returns whether the repository reports that it has the content.
     ///
     /// # Errors
-    /// `Denied`; `Unavailable`.
+    /// `Denied` if the repository refuses the request; `Unavailable` if it does not answer.
     async fn exists(&self, descriptor: &Descriptor) -> Result<bool>;
 
     /// Pushes a blob. `content` yields its bytes.
     ///
     /// # Errors
-    /// `Corrupt` if the remote received other bytes than `descriptor` specifies; `Denied`;
-    /// `Unavailable`; errors of `content`.
+    /// `Corrupt` if the remote received other bytes than `descriptor` specifies; `Denied` if it
+    /// refuses the request; `Unavailable` if it does not answer; errors of `content`.
     async fn push(&self, descriptor: &Descriptor, content: Content) -> Result<()>;
 
-    /// Pushes a manifest or an index under `name`. The repository has its children already.
+    /// Pushes a manifest or an index under `name`. The caller has pushed the children of the
+    /// document before.
     ///
     /// # Errors
     /// As [`Pusher::push`]; `InvalidArgument` if the name of the pusher contains another digest.

@@ -21,7 +21,7 @@ pub(super) struct RemoteBlob<'a> {
     fetcher: &'a dyn Fetcher,
     descriptor: &'a Descriptor,
     limits: &'a PullLimits,
-    /// Every request takes a lease, and returns it when its bytes have arrived.
+    /// Every request counts in this quota until its bytes have arrived.
     requests: &'a ImageQuota,
     incoming: Incoming<'a>,
 }

@@ -18,7 +18,7 @@ use crate::store::Store;
 
 /// A blob to store, and how to store it.
 pub struct BlobWrite<'a> {
-    /// The store.
+    /// The store that receives the blob.
     pub store: &'a Store,
     /// The lease under which the blob is pinned.
     pub guard: &'a LeaseGuard,
@@ -30,7 +30,8 @@ pub struct BlobWrite<'a> {
     pub resume: Resume,
     /// Maximum time to wait for another writer of the same blob.
     pub writer_timeout: Duration,
-    /// Returns where to feed the bytes. Only called if the blob is written from its first byte.
+    /// Returns where to feed the bytes, or `None` if they are not fed. Only called if the blob is
+    /// written from its first byte.
     pub feed: Option<&'a (dyn Fn() -> Option<LayerFeed<'a>> + Sync)>,
     /// Receives the progress.
     pub progress: &'a dyn Progress,
@@ -40,7 +41,8 @@ pub struct BlobWrite<'a> {
 #[derive(Clone, Copy)]
 pub enum RecordOrder<'a> {
     /// The record is written with the bytes, in one commit if the store can. The caller has pinned
-    /// the blob and found it missing. If another writer stores it meanwhile, it is not written.
+    /// the blob and found it missing. If another writer stores the blob meanwhile, nothing is
+    /// written.
     WithBytes(&'a Descriptor),
     /// The record was written when the caller pinned the blob, and the bytes are committed alone.
     BeforeBytes {
@@ -67,7 +69,7 @@ pub enum RecordOrder<'a> {
 pub enum Resume {
     /// Drop them.
     Never,
-    /// Keep them.
+    /// Keep them. If the whole turns out to be damaged, it is not written again for that.
     Once,
     /// Keep them. If the whole turns out to be damaged, the damage may be in them: write the blob
     /// again from its first byte.
@@ -165,7 +167,8 @@ impl BlobWrite<'_> {
         Ok(stat.is_some_and(|stat| stat.size == descriptor.size && !self.guard.is_damaged(&stat)))
     }
 
-    /// Writes the blob, and has it unpacked meanwhile if it is fed. Also returns whether it was.
+    /// Writes the blob, and has it unpacked meanwhile if it is fed. Returns the outcome, and
+    /// whether the blob was fed.
     async fn attempt(&self, writer: Writer, source: &mut dyn BlobSource) -> (Result<Digest>, bool) {
         let feed = self.feed.filter(|_| writer.offset() == 0);
         let Some(LayerFeed { sender, unpacked }) = feed.and_then(|feed| feed()) else {

@@ -1,4 +1,4 @@
-//! A store as the remote of a repair.
+//! A store as the remote from which a repair fetches blobs.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,16 +14,16 @@ use crate::error::{Error, Result};
 /// Maximum number of bytes in one read.
 const PIECE: u64 = 1 << 20;
 
-/// Fetches blobs from a store, by digest. It has no name to resolve, so
-/// [`resolve`](Fetcher::resolve) fails with `Unsupported`; a
-/// [`StoreRepository`](super::StoreRepository) has one.
+/// Fetches blobs from a store, by digest. There is not a name to resolve, so
+/// [`resolve`](Fetcher::resolve) fails with `Unsupported`. Use a
+/// [`StoreRepository`](super::StoreRepository) for a name.
 pub struct StoreFetcher(pub Arc<dyn ContentStore>);
 
 #[async_trait]
 impl Fetcher for StoreFetcher {
     async fn resolve(&self) -> Result<Descriptor> {
         Err(Error::unsupported(
-            "blobs are fetched from a store by digest only",
+            "this source has no names to resolve; fetch its blobs by digest",
         ))
     }
 

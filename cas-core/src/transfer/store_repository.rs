@@ -26,8 +26,9 @@ use crate::store::Store;
 
 /// A name of a store as a [`Fetcher`] and a [`Pusher`].
 ///
-/// What it has resolved, and what was pushed to it, is kept for as long as it exists, as by a
-/// lease. A store that is opened for an owner serves the names of this owner.
+/// The images that it has resolved and the content that was pushed to it are protected from a
+/// garbage collection, as by a lease, until it is dropped. A store that was opened for an owner
+/// serves the names of this owner.
 pub struct StoreRepository {
     store: Store,
     name: Reference,
@@ -38,8 +39,8 @@ pub struct StoreRepository {
 }
 
 impl StoreRepository {
-    /// Returns `name` in `store`: the name of an image, or such a name and a digest,
-    /// `name@sha256:…`. With a digest, the name need not exist.
+    /// Returns the repository for `name` in `store`. `name` is the name of an image, or such a name
+    /// with a digest: `name@sha256:…`. With a digest, the name need not exist.
     pub fn new(store: &Store, name: &Reference) -> Self {
         let parts = name.as_str().rsplit_once('@');
         let parts = parts.and_then(|(name, digest)| Some((name.to_owned(), digest.parse().ok()?)));

@@ -34,14 +34,15 @@ impl Want {
     }
 }
 
-/// Unpacks an image while it is pulled. If a pull finds several images, only the first is unpacked.
+/// Unpacks an image while it is pulled. A pull that finds several images calls `begin` for each. An
+/// unpacker unpacks only the first.
 ///
 /// The calls come in this order: `begin`, then `wants`, `admit` and `receive` for layers, then
 /// `needs` and `finish`. If the pull fails at any point, `abandon` is the last call. Layers arrive
 /// in any order and concurrently.
 #[async_trait]
 pub trait Unpacker: Send + Sync {
-    /// Announces an image, whose configuration is in the store.
+    /// Announces an image. Its configuration is in the store already.
     ///
     /// # Errors
     /// `Corrupt` if manifest and configuration contradict each other; errors of the snapshotter.
@@ -74,14 +75,14 @@ pub trait Unpacker: Send + Sync {
         Vec::new()
     }
 
-    /// Unpacks what was not fed, and commits. By then, all layers that were to be stored are in the
-    /// store.
+    /// Unpacks the layers that were not fed, and commits the snapshots. By then, all layers that
+    /// were to be stored are in the store.
     ///
     /// # Errors
     /// `Corrupt` for a damaged layer; errors of the snapshotter. The unpacker then removes what it
     /// made.
     async fn finish(&self) -> Result<()>;
 
-    /// Removes what was made and not committed, because the pull failed.
+    /// Removes the snapshots that were made and not committed, because the pull failed.
     async fn abandon(&self);
 }

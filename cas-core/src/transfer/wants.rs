@@ -26,7 +26,7 @@ impl<'a> Wants<'a> {
         }
     }
 
-    /// Returns what to do with a blob. A blob about which nothing was decided is stored.
+    /// Returns what to do with a blob. A blob for which nothing was decided is stored.
     pub(super) fn get(&self, descriptor: &Descriptor) -> Want {
         let decided = lock(&self.decided);
         decided.get(&descriptor.digest).copied().unwrap_or_default()

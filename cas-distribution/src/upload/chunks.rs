@@ -41,8 +41,8 @@ impl Upload<'_> {
         self.check_stored(response).await
     }
 
-    /// Asks how many bytes of an upload have arrived. Returns where to send the next ones, and their
-    /// number.
+    /// Asks how many bytes of an upload have arrived. Returns where to send the next bytes, and how
+    /// many have arrived.
     async fn find_out(&mut self, place: Url) -> Result<(Url, u64), Refusal> {
         let ask = Ask::new(Method::GET, place.clone(), Action::Push);
         let response = self.inner.send(ask, &mut self.patience).await?;

@@ -37,7 +37,7 @@ pub(crate) struct Upload<'a> {
 
 /// How an attempt failed.
 enum Refusal {
-    /// Another attempt, or none, depending on the failure.
+    /// The failure decides whether another attempt is made.
     Failed(Failure),
     /// The body was too large.
     TooLarge(Failure),
@@ -171,7 +171,8 @@ impl<'a> Upload<'a> {
         let status = response.status();
         match (status, self.inner.refused(response).await) {
             (StatusCode::PAYLOAD_TOO_LARGE, failure) => Refusal::TooLarge(failure),
-            // The registry has forgotten the upload, or has other bytes of it. A new one may do.
+            // The registry has forgotten the upload, or has other bytes of it. A new upload may
+            // succeed.
             (StatusCode::NOT_FOUND | StatusCode::RANGE_NOT_SATISFIABLE, Failure::Stays(error)) => {
                 Refusal::Failed(Failure::repeated(error, FORGOTTEN))
             }
@@ -183,7 +184,7 @@ impl<'a> Upload<'a> {
 /// Checks the digest that a registry states for what it has stored.
 ///
 /// # Errors
-/// `Corrupt` if it is another one.
+/// `Corrupt` if it is not the digest of `descriptor`.
 pub(crate) fn check_digest(headers: &HeaderMap, descriptor: &Descriptor) -> Result<()> {
     let expected = descriptor.digest.to_string();
     match headers.get(CONTENT_DIGEST) {

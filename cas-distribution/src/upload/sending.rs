@@ -17,7 +17,8 @@ use crate::request::{Action, refusals};
 use crate::retry::Failure;
 use crate::{error, origin};
 
-/// Maximum number of bytes that are passed on at once, so that slow sending is seen as sending.
+/// Maximum number of bytes that are passed on at once, so that a slow upload is seen to make
+/// progress.
 const PIECE: usize = 64 << 10;
 
 impl Upload<'_> {

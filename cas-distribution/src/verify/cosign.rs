@@ -1,8 +1,8 @@
 //! Signatures of cosign, by a public key.
 //!
-//! A signature of an image is a layer of the image `sha256-<digits>.sig` in the same repository. Its
-//! content, the payload, names the digest of the signed image, and an annotation of the layer has
-//! the signature of the payload.
+//! A signature of an image is a layer of the image `sha256-<digits>.sig` in the same repository.
+//! Its content, the payload, names the digest of the signed image, and an annotation of the layer
+//! has the signature of the payload.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -44,7 +44,8 @@ impl CosignKey {
     /// Reads a key from a file in PEM form, such as `cosign.pub`.
     ///
     /// # Errors
-    /// `NotFound` if the file is absent; as [`CosignKey::parse`]; errors of the file system.
+    /// `NotFound` if the file is absent; `OutOfRange` if it has more than [`limit::HOSTS_FILE`]
+    /// bytes; as [`CosignKey::parse`]; errors of the file system.
     pub async fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_owned();
         runtime::blocking(move || {
@@ -77,7 +78,8 @@ impl CosignKey {
         match der.strip_prefix(&P256[..]) {
             Some(point) if point.len() == POINT && point[0] == 4 => Ok(CosignKey(point.to_vec())),
             _ => Err(Error::unsupported(
-                "expected a key of the curve P-256, which cosign makes, found another one",
+                "expected a key of the curve P-256, found another one; make one with `cosign \
+                 generate-key-pair`",
             )),
         }
     }
@@ -99,8 +101,9 @@ pub trait Connect: Send + Sync {
     async fn connect(&self, name: &FullName) -> Result<Arc<dyn Fetcher>>;
 }
 
-/// Accepts images that have a signature of cosign by one key. The digest in the signature counts.
-/// The name in it does not, as with `cosign verify`, so that an image may be copied.
+/// Accepts images that have a signature of cosign by one key. The digest in the signature must be
+/// that of the image. The name in the signature does not count, as with `cosign verify`, so that an
+/// image may be copied to another name.
 #[derive(Clone)]
 pub struct Cosign {
     key: CosignKey,
@@ -113,7 +116,8 @@ impl Cosign {
         Cosign { key, registries }
     }
 
-    /// Checks the signatures of an image until one is right. Returns why the last one is not.
+    /// Checks the signatures of an image until one is right. If none is right, returns an error
+    /// that says why the last one is not.
     async fn check(&self, name: &FullName, target: &Descriptor) -> Result<()> {
         let signatures = signatures_of(name, &target.digest)?;
         let fetcher = self.registries.connect(&signatures).await?;
@@ -121,7 +125,7 @@ impl Cosign {
             Ok(found) => whole(&*fetcher, &found, limit::DOCUMENT_READ).await?,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Err(rejected(format!(
-                    "{signatures} is absent, so it is not signed"
+                    "{signatures} is absent, so the image is not signed"
                 )));
             }
             Err(error) => return Err(error),
@@ -361,7 +365,7 @@ mod tests {
             rejected(Repository::new(&[(payload, signature)]), why).await;
         }
         rejected(Repository::new(&[]), "it has no signatures").await;
-        rejected(Repository::default(), "is absent, so it is not signed").await;
+        rejected(Repository::default(), "is absent, so the image is not signed").await;
     }
 
     #[tokio::test]

@@ -1,8 +1,8 @@
-//! Whether an image may be pulled: judged after its name is resolved, and before its content is
+//! Decides whether an image may be pulled, after its name is resolved and before its content is
 //! fetched.
 //!
-//! The lists are [`Rules`], and programs with containerd's contract a [`VerifierDir`]. Callers may
-//! bring verifiers of their own.
+//! [`Rules`] are lists of rules, and a [`VerifierDir`] has programs with containerd's contract.
+//! Callers may implement [`Verifier`] themselves.
 
 #[cfg(feature = "cosign")]
 mod cosign;
@@ -28,8 +28,9 @@ pub use rules::Rules;
 /// Decides whether an image may be pulled.
 #[async_trait]
 pub trait Verifier: Send + Sync {
-    /// Judges the image `name`, which refers to `target`: a manifest or an index. Returns warnings,
-    /// if the image is accepted. The caller may drop the future.
+    /// Decides whether the image `name` may be pulled. `target` is the manifest or the index that
+    /// the name refers to. Returns warnings if the image is accepted. The caller may drop the
+    /// future at any time.
     ///
     /// # Errors
     /// `Denied` if the image is rejected; any other error if it could not be judged. The image is
@@ -57,8 +58,8 @@ pub async fn verify(
     Ok(())
 }
 
-/// A repository from which only content of an image that verifiers accept is fetched: the name is
-/// not resolved otherwise.
+/// A repository whose name is resolved only if all verifiers accept the image. [`Fetcher::fetch`]
+/// does not ask the verifiers.
 pub struct Verified<'a> {
     /// The repository.
     pub fetcher: &'a dyn Fetcher,

@@ -22,7 +22,7 @@ pub(super) struct Ended {
 /// dropped, it is killed with every process that it has started in its group.
 ///
 /// # Errors
-/// Why it was of no use, as a clause without its name.
+/// Why the program was of no use, as a clause that does not name the program.
 pub(super) async fn run(
     program: &Path,
     arguments: &[&str],
@@ -50,7 +50,7 @@ async fn work(child: &mut Child, input: &[u8]) -> io::Result<Ended> {
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
     let write = async {
         if let Some(mut stdin) = stdin {
-            // It need not read its input.
+            // The program need not read its input.
             let _ = stdin.write_all(input).await;
         }
     };

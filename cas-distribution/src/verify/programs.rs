@@ -21,8 +21,9 @@ const INPUT: &str = "application/vnd.oci.descriptor.v1+json";
 /// A directory whose files are programs that verify images.
 ///
 /// Each is started as `PROGRAM -name NAME -digest DIGEST -stdin-media-type TYPE`, with the
-/// descriptor of the image as JSON on its standard input. It accepts the image with the exit status
-/// 0, rejects it with any other, and may write the reason to its standard output.
+/// descriptor of the image as JSON on its standard input. A program accepts the image with the exit
+/// status 0 and rejects it with any other status. It may write the reason to its standard output. A
+/// program that a signal ends, or that takes too long, is an error.
 #[derive(Clone, Debug)]
 pub struct VerifierDir {
     path: PathBuf,
@@ -41,14 +42,15 @@ impl VerifierDir {
         }
     }
 
-    /// Sets how many verifiers are asked: the first ones by name. All are with `None`.
+    /// Sets the maximum number of verifiers that are asked, in the order of their names. With
+    /// `None`, all are asked.
     #[must_use]
     pub fn with_max(mut self, max: impl Into<Option<usize>>) -> Self {
         self.max = max.into();
         self
     }
 
-    /// Sets how long each may take.
+    /// Sets the maximum time that each verifier may take.
     #[must_use]
     pub fn with_time(mut self, time: Duration) -> Self {
         self.time = time;
@@ -78,7 +80,7 @@ impl VerifierDir {
     async fn ask(&self, program: &OsString, name: &str, target: &Descriptor) -> Result<()> {
         let path = self.path.join(program);
         let input = serde_json::to_vec(target)
-            .map_err(|error| Error::internal("a descriptor does not serialise").source(error))?;
+            .map_err(|error| Error::internal("a descriptor could not be serialized; please report it").source(error))?;
         let digest = target.digest.to_string();
         let arguments = [
             "-name",

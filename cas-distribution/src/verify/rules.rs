@@ -16,8 +16,8 @@ use crate::{Host, hub, origin};
 ///
 /// A rule is
 /// - a registry, `HOST` or `HOST:PORT`. Without a port, it is for every port of the host;
-/// - a pattern of names, `HOST/REPOSITORY`, with or without `:TAG` and `@DIGEST`. `*` stands for any
-///   part of a component, and `**` for any text, as in `registry.example/team/**`. A pattern of
+/// - a pattern of names, `HOST/REPOSITORY`, with or without `:TAG` and `@DIGEST`. `*` stands for
+///   any part of a component, and `**` for any text, as in `registry.example/team/**`. A pattern of
 ///   hosts alone, such as `*.example.com`, is for all of their names;
 /// - the digest that a name refers to. If an image has an index, that is the digest of the index.
 #[derive(Clone, Debug)]
@@ -56,7 +56,8 @@ impl Rules {
         }
     }
 
-    /// Adds a rule that allows images. Once there is one, every other image is denied.
+    /// Adds a rule that allows images. Once there is such a rule, images for which there is none
+    /// are denied.
     ///
     /// # Errors
     /// `InvalidArgument` for text that is not a rule.
@@ -205,7 +206,7 @@ impl Kind {
             None => (rest, None),
         };
         let has_tag = named.contains(':');
-        // As in names of images, these are below library/.
+        // Names of Docker Hub without a namespace are below library/.
         let is_official = host == hub::HOSTS[0] && !rest.contains('/') && !named.contains("**");
         let library = if is_official { "library/" } else { "" };
         Some(Kind::Name {
