@@ -113,7 +113,7 @@ impl Auth {
         self
     }
 
-    /// Returns a warning for each credential helper that was skipped.
+    /// Returns a warning for each credential helper and each file of logins that was skipped.
     pub(crate) fn warnings(&self) -> &[String] {
         self.found.get().map_or(&[], |found| &found.warnings)
     }

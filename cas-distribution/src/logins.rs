@@ -31,7 +31,7 @@ pub(crate) struct Found {
     pub(crate) login: Option<Credentials>,
     /// The file that has the login, or names the helper that has it.
     pub(crate) file: Option<PathBuf>,
-    /// A warning for each helper that was skipped.
+    /// A warning for each helper and each file that was skipped.
     pub(crate) warnings: Vec<String>,
 }
 

@@ -46,7 +46,8 @@ struct Place {
 
 impl Mirrors {
     /// Returns the repository for endpoints of one image, each with its options. This makes no
-    /// request. Only the last endpoint that may be read from repeats a request that fails.
+    /// request. The endpoints before the last one that may be read from do not repeat a request
+    /// that fails.
     pub fn new(endpoints: impl IntoIterator<Item = (Endpoint, Options)>) -> Self {
         let mut endpoints: Vec<_> = endpoints.into_iter().collect();
         let last = endpoints

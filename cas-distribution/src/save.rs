@@ -187,7 +187,9 @@ fn printed(document: &Map<String, Value>) -> Result<Vec<u8>> {
     let format = PrettyFormatter::with_indent(b"\t");
     let mut serializer = Serializer::with_formatter(&mut text, format);
     let printed = document.serialize(&mut serializer);
-    printed.map_err(|error| Error::internal("logins could not be serialized; please report it").source(error))?;
+    printed.map_err(|error| {
+        Error::internal("logins could not be serialized; please report it").source(error)
+    })?;
     text.push(b'\n');
     Ok(text)
 }

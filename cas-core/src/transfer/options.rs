@@ -14,7 +14,7 @@ use crate::progress::{Progress, Silent};
 pub struct PullOptions<'a> {
     /// The platforms to pull. By default, this machine's. With [`Platforms::One`], an image without
     /// an index must be for this platform. With the other choices, an image without an index is
-    /// pulled for whatever platform it is.
+    /// pulled, whatever its platform is.
     pub platforms: Platforms,
     /// Unpacks the image while it arrives. By default, the image is only stored.
     pub unpacker: Option<&'a dyn Unpacker>,

@@ -16,8 +16,8 @@ use crate::error::Result;
 /// Bytes on their way from or to a remote, in pieces.
 pub type Pieces = BoxStream<'static, Result<Bytes>>;
 
-/// The bytes of a blob from an offset on, as often as they are needed: a [`Pusher`] may have to send
-/// some of them again.
+/// The bytes of a blob from an offset on, as often as they are needed: a [`Pusher`] may have to
+/// send some of them again.
 pub type Content = Arc<dyn Fn(u64) -> Pieces + Send + Sync>;
 
 /// Reads content from a repository.

@@ -69,7 +69,7 @@ pub enum RecordOrder<'a> {
 pub enum Resume {
     /// Drop them.
     Never,
-    /// Keep them. If the whole turns out to be damaged, it is not written again for that.
+    /// Keep them, but make only one attempt with them.
     Once,
     /// Keep them. If the whole turns out to be damaged, the damage may be in them: write the blob
     /// again from its first byte.

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 /// Maximum number of bytes in one read.
 const PIECE: u64 = 1 << 20;
 
-/// Fetches blobs from a store, by digest. There is not a name to resolve, so
+/// Fetches blobs from a store, by digest. It does not have a name to resolve, so
 /// [`resolve`](Fetcher::resolve) fails with `Unsupported`. Use a
 /// [`StoreRepository`](super::StoreRepository) for a name.
 pub struct StoreFetcher(pub Arc<dyn ContentStore>);

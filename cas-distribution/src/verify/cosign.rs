@@ -365,7 +365,11 @@ mod tests {
             rejected(Repository::new(&[(payload, signature)]), why).await;
         }
         rejected(Repository::new(&[]), "it has no signatures").await;
-        rejected(Repository::default(), "is absent, so the image is not signed").await;
+        rejected(
+            Repository::default(),
+            "is absent, so the image is not signed",
+        )
+        .await;
     }
 
     #[tokio::test]

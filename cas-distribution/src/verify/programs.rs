@@ -79,8 +79,9 @@ impl VerifierDir {
 
     async fn ask(&self, program: &OsString, name: &str, target: &Descriptor) -> Result<()> {
         let path = self.path.join(program);
-        let input = serde_json::to_vec(target)
-            .map_err(|error| Error::internal("a descriptor could not be serialized; please report it").source(error))?;
+        let input = serde_json::to_vec(target).map_err(|error| {
+            Error::internal("a descriptor could not be serialized; please report it").source(error)
+        })?;
         let digest = target.digest.to_string();
         let arguments = [
             "-name",
