@@ -182,7 +182,8 @@ impl Auth {
             }
             Some(Challenge::Basic) => self.basic().await,
             None => Err(denied(
-                "its answer does not name a known way to authenticate; check that it is a registry"
+                "its answer names neither Basic nor Bearer credentials; check that the host is a \
+                 registry"
                     .to_owned(),
             )),
         }

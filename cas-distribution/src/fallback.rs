@@ -194,7 +194,7 @@ fn occupied(subject: &Digest, found: &str) -> Error {
 }
 
 fn replaced(subject: &Digest) -> Error {
-    let why = "other clients replaced the change each time; try again later";
+    let why = "other clients replaced each change of this tag; try again later";
     let error = Error::new(cas_core::ErrorKind::Conflict, why);
     error.subject(tag(subject)).backend(REGISTRY)
 }

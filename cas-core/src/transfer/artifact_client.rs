@@ -100,5 +100,5 @@ pub fn select_first(found: &[Descriptor]) -> Result<Descriptor> {
 }
 
 fn none() -> Error {
-    Error::not_found("it has no referrers of this type; check the digest and the type")
+    Error::not_found("it has no referrers, or none of this type; check the digest and the type")
 }

@@ -261,7 +261,7 @@ fn check_size(expected: u64, found: u64) -> Result<()> {
         return Ok(());
     }
     Err(Error::corrupt(format!(
-        "expected {expected} bytes, found more"
+        "expected {expected} bytes, found more; check the source of these bytes"
     )))
 }
 
@@ -270,7 +270,8 @@ fn check(descriptor: &Descriptor, size: u64, digest: Digest) -> Result<()> {
         return Ok(());
     }
     Err(Error::corrupt(format!(
-        "expected {} bytes of this digest, found {size} bytes of {digest}",
+        "expected {} bytes of this digest, found {size} bytes of {digest}; check the source of \
+         these bytes",
         descriptor.size
     )))
 }

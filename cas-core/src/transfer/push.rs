@@ -176,7 +176,8 @@ impl PushBlobs<'_> {
         let (size, allowed) = (descriptor.size, limit::DOCUMENT_WRITE);
         if size > allowed {
             return Err(Error::out_of_range(format!(
-                "the document has {size} bytes; at most {allowed} are pushed"
+                "the document has {size} bytes; at most {allowed} are pushed; build the image \
+                 again with fewer entries or annotations"
             )));
         }
         let children = dispatch::children(&*self.store.content, descriptor).await?;

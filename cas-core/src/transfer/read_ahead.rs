@@ -174,6 +174,6 @@ async fn collect(mut pieces: Pieces, length: u64, lease: QuotaLease) -> Fetched 
 
 fn wrong_length(length: u64, found: &str) -> Error {
     Error::corrupt(format!(
-        "expected a range of {length} bytes, the remote sent {found}"
+        "expected a range of {length} bytes, found {found}; check the repository that sent them"
     ))
 }

@@ -246,7 +246,7 @@ fn mistakes_are_told_with_their_line() {
         (
             APP,
             "[[registry]]\nlocation = \"x.test\"\npull-from-mirror = \"all\"\n",
-            Err("belongs into a [[registry.mirror]]"),
+            Err("belongs in a [[registry.mirror]]"),
         ),
         (
             APP,

@@ -102,8 +102,7 @@ impl Table {
             return Err(refused(format!("the prefix {prefix:?} needs a location")));
         }
         if !self.pull_from_mirror.is_empty() {
-            let what =
-                "pull-from-mirror belongs into a [[registry.mirror]], not into a [[registry]]";
+            let what = "pull-from-mirror belongs in a [[registry.mirror]], not in a [[registry]]";
             return Err(refused(what.into()));
         }
         refuse_proxy(&self.proxy, text, at)?;

@@ -155,7 +155,11 @@ impl Cosign {
         digest: &Digest,
     ) -> Result<()> {
         if layer.size > limit::ANSWER {
-            return Err(rejected("a payload is too large".to_owned()));
+            return Err(rejected(format!(
+                "a payload has {} bytes; at most {} are read",
+                layer.size,
+                limit::ANSWER
+            )));
         }
         let signature = layer.annotations.get(SIGNATURE).map(String::as_str);
         let signature = STANDARD.decode(signature.unwrap_or_default());
