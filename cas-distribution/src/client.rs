@@ -29,8 +29,9 @@ pub struct Options {
     /// Hosts of token services that may receive the login for the registry, in addition to the
     /// registry's own host and the hosts below it.
     pub token_hosts: Vec<Host>,
-    /// The file of logins that is read first, instead of podman's own. By default it is
-    /// `$REGISTRY_AUTH_FILE`, if that is set.
+    /// The file of logins that is read first, instead of podman's `containers/auth.json` in
+    /// `$XDG_RUNTIME_DIR`. The file must exist; only [`log_in`](crate::log_in) creates it. By
+    /// default it is `$REGISTRY_AUTH_FILE`, if that variable is set.
     pub auth_file: Option<PathBuf>,
     /// Another repository of the same registry that may have the blobs that are pushed. The
     /// registry is asked to mount them from there.

@@ -20,7 +20,7 @@ use crate::{logins, retry, runtime, save};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LoggedIn {
-    /// The file of logins.
+    /// The file of logins. It has the login, or names the helper that keeps it.
     pub file: PathBuf,
     /// The program of the credential helper that keeps the login, if the file names one. Otherwise
     /// the file itself has the login, and does not encrypt it.
@@ -63,8 +63,9 @@ pub async fn log_in(
 }
 
 /// Removes the login for a registry from `file`, and from the credential helpers that this file
-/// names for the registry. By default, the file is the one that [`log_in`] writes by default.
-/// Returns a warning if another file has a login for the registry, which is used from now on.
+/// names for the registry. Without `file`, this is the file that [`log_in`] writes without
+/// [`Options::auth_file`]. Returns a warning if another file has a login for the registry, which is
+/// used from now on.
 ///
 /// # Errors
 /// `NotFound` if there is none; `InvalidArgument` if the user has no such file;
@@ -87,9 +88,9 @@ pub async fn log_out(registry: &Host, file: Option<PathBuf>) -> Result<Vec<Strin
     Ok(warning.into_iter().collect())
 }
 
-/// Removes all logins from `file`, and from the credential helpers that this file names. By
-/// default, the file is the one that [`log_in`] writes by default. Returns the keys of the logins,
-/// most of which are hosts.
+/// Removes all logins from `file`, and from the credential helpers that this file names. Without
+/// `file`, this is the file that [`log_in`] writes without [`Options::auth_file`]. Returns the keys
+/// of the logins, most of which are hosts.
 ///
 /// # Errors
 /// `InvalidArgument` if the user has no such file; `FailedPrecondition` if a credential helper

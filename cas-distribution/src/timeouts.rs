@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// How long a client waits for a registry, and for how long it repeats what fails.
+/// How long a client waits for a registry, and for how long it repeats a request that fails.
 ///
 /// Each deadline ends one attempt, except `repeat`, which ends the attempts. So a registry that
 /// never sends anything useful costs at most `repeat` and one attempt. A transfer that makes

@@ -25,7 +25,7 @@ pub struct LayerFeed<'a> {
 /// The sending half of a layer's bytes.
 pub struct LayerSender(Sender<Bytes>);
 
-/// The receiving half: a blocking reader.
+/// The receiving half of a layer's bytes: a blocking reader.
 pub struct LayerReader {
     pieces: Receiver<Bytes>,
     current: Bytes,

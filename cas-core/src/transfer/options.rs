@@ -18,7 +18,8 @@ pub struct PullOptions<'a> {
     pub platforms: Platforms,
     /// Unpacks the image while it arrives. By default, the image is only stored.
     pub unpacker: Option<&'a dyn Unpacker>,
-    /// Lists the referrers of the image, which are pulled, too. By default, none are.
+    /// Lists the referrers of the image, which are pulled, too. By default, no referrers are
+    /// pulled.
     pub referrers: Option<&'a dyn Referrers>,
     /// Receives the progress of each blob. By default, progress is ignored.
     pub progress: Arc<dyn Progress>,

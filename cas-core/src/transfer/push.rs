@@ -35,9 +35,9 @@ const PIECE: usize = 1 << 20;
 /// With [`referrers`](PushOptions::referrers), the referrers that the store has of the image are
 /// pushed afterwards.
 ///
-/// If the options name one platform, only its manifest is pushed. Registries refuse an index if
-/// they do not have all of its manifests. So if one of them is not complete in the store,
-/// [`Platforms::Host`] pushes only the manifest for this machine and warns.
+/// If the options name one platform, only the manifest for this platform is pushed. Registries
+/// refuse an index if they do not have all of its manifests. So if a manifest of the index is not
+/// complete in the store, [`Platforms::Host`] pushes only the manifest for this machine and warns.
 ///
 /// # Errors
 /// `NotFound` if the image has nothing for the chosen platform, or if neither the store nor the

@@ -12,8 +12,8 @@ use crate::store::Store;
 /// The referrers of a manifest, page by page. An error is the last page.
 pub type ReferrerPages = BoxStream<'static, Result<Vec<Descriptor>>>;
 
-/// Lists the referrers of a manifest or an index: the documents whose subject it is, such as
-/// signatures and lists of contents.
+/// Lists the referrers of a manifest or an index: the documents that name it as their subject, such
+/// as signatures and lists of contents.
 #[async_trait]
 pub trait Referrers: Send + Sync {
     /// Returns the descriptors of the referrers of `subject`, as the repository lists them, with

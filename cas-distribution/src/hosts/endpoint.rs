@@ -46,7 +46,7 @@ pub(crate) enum Scheme {
     Usual,
     Https,
     Http,
-    /// https, or http if the host does not answer to that.
+    /// https, or http if the host does not answer over https.
     Either,
 }
 

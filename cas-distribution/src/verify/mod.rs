@@ -41,7 +41,7 @@ pub trait Verifier: Send + Sync {
 /// Asks verifiers in their order. All must accept the image. Their warnings go to `progress`.
 ///
 /// # Errors
-/// The error of the first verifier that does not accept it.
+/// The error of the first verifier that does not accept the image.
 pub async fn verify(
     verifiers: &[Arc<dyn Verifier>],
     name: &FullName,

@@ -32,8 +32,8 @@ pub struct VerifierDir {
 }
 
 impl VerifierDir {
-    /// Returns the verifiers in this directory. At most ten are asked, each for at most ten
-    /// seconds.
+    /// Returns the verifiers in this directory. By default, at most ten of them are asked, and each
+    /// may take at most ten seconds.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         VerifierDir {
             path: path.into(),

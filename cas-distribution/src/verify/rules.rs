@@ -47,7 +47,8 @@ enum Kind {
 }
 
 impl Rules {
-    /// Returns rules that accept every image. `place` says in messages where they come from.
+    /// Returns rules that accept every image. `place` tells in messages where the rules are, such
+    /// as the path of a file.
     pub fn new(place: impl Into<String>) -> Self {
         Rules {
             allow: Vec::new(),
@@ -56,7 +57,7 @@ impl Rules {
         }
     }
 
-    /// Adds a rule that allows images. Once there is such a rule, images for which there is none
+    /// Adds a rule that allows images. Once there is such a rule, images that no such rule allows
     /// are denied.
     ///
     /// # Errors
