@@ -112,7 +112,7 @@ pub(super) fn read(text: &Text, reference: &FullName) -> Result<Vec<Endpoint>> {
 }
 
 impl Table {
-    /// Returns the endpoint for a URL, or for the registry itself if there is no URL.
+    /// Returns the endpoint for a URL, or for the registry itself if `url` is `None`.
     fn endpoint(
         self,
         text: &Text,

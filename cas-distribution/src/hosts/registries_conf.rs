@@ -80,7 +80,7 @@ pub(super) fn load(conf: Option<&Path>, drop_ins: &[PathBuf]) -> Result<Registri
 
 impl RegistriesConf {
     /// Returns the endpoints for a name: those of the table with the longest prefix, or the
-    /// registry itself if there is no such table.
+    /// registry itself if the name matches none of the tables.
     ///
     /// # Errors
     /// As [`Registry::endpoints`].
