@@ -146,7 +146,7 @@ pub(crate) fn broken(url: &Url, what: &str) -> Error {
 
 fn endless(url: &Url) -> Error {
     Error::out_of_range(format!(
-        "{} lists the same page again, or more than {} pages; check the registry",
+        "{} lists the same page again, or has more than {} pages; check the registry",
         shown(url),
         limit::PAGES
     ))

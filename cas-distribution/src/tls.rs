@@ -54,7 +54,7 @@ pub(crate) fn config(tls: &Tls, own: bool) -> Result<ClientConfig> {
         .with_client_auth_cert(chain, secret)
         .map_err(|error| {
             let why = format!(
-                "the certificate does not go with the key {}: {error}",
+                "the certificate does not match the key {}: {error}",
                 key.display()
             );
             Error::invalid(format!("{why}; replace one of them"))

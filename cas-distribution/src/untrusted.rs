@@ -21,14 +21,14 @@ pub(crate) fn advice(error: &(dyn Error + 'static), url: &Url) -> Option<String>
     let host = authority(url);
     Some(match wrong {
         CertificateError::UnknownIssuer => format!(
-            "put the certificate of its authority into /etc/containers/certs.d/{host}/ca.crt, or \
-             name it with --ca FILE"
+            "put the certificate of the authority into /etc/containers/certs.d/{host}/ca.crt, or \
+             name that file with --ca FILE"
         ),
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             "its operator must renew the certificate; check the clock of this machine, too".into()
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "use the name of the host that its certificate is for".into()
+            "use the host name for which the certificate was issued".into()
         }
         _ => "its operator must correct the certificate".into(),
     })
