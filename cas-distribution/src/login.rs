@@ -37,10 +37,11 @@ pub struct LoggedIn {
 /// saved.
 ///
 /// # Errors
-/// `InvalidArgument` if the name is empty or contains a colon, or if the password is empty;
-/// `Denied` if the registry refuses them, or if its token service may not get them; `Unavailable`
-/// if the registry does not answer. In these cases, nothing is saved. `FailedPrecondition` if the
-/// helper fails; errors of the files of logins.
+/// `InvalidArgument` if the name is empty or contains a colon, if the password is empty, or if no
+/// file is named and neither `$DOCKER_CONFIG` nor `$HOME` is set; `Denied` if the registry refuses
+/// them, or if its token service may not get them; `Unavailable` if the registry does not answer.
+/// In these cases, nothing is saved. `FailedPrecondition` if the helper fails; errors of the files
+/// of logins.
 pub async fn log_in(
     registry: &Host,
     name: &str,
@@ -68,8 +69,9 @@ pub async fn log_in(
 /// used from now on.
 ///
 /// # Errors
-/// `NotFound` if there is none; `InvalidArgument` if the user has no such file;
-/// `FailedPrecondition` if a credential helper fails; errors of the files of logins.
+/// `NotFound` if neither the file nor its helpers have a login for the registry; `InvalidArgument`
+/// if no file is named and neither `$DOCKER_CONFIG` nor `$HOME` is set; `FailedPrecondition` if a
+/// credential helper fails; errors of the files of logins.
 pub async fn log_out(registry: &Host, file: Option<PathBuf>) -> Result<Vec<String>> {
     let failed = |error: Error| error.operation("log out of").subject(registry);
     let host = registry.to_string();
@@ -93,8 +95,9 @@ pub async fn log_out(registry: &Host, file: Option<PathBuf>) -> Result<Vec<Strin
 /// of the logins, most of which are hosts.
 ///
 /// # Errors
-/// `InvalidArgument` if the user has no such file; `FailedPrecondition` if a credential helper
-/// fails; errors of the file. Logins that were removed before the error stay removed.
+/// `InvalidArgument` if no file is named and neither `$DOCKER_CONFIG` nor `$HOME` is set;
+/// `FailedPrecondition` if a credential helper fails; errors of the file. Logins that were removed
+/// before the error stay removed.
 pub async fn log_out_of_all(file: Option<PathBuf>) -> Result<Vec<String>> {
     runtime::run(async move { save::remove_all(&logins::written(file.as_deref())?).await }).await
 }

@@ -113,7 +113,7 @@ fn unreadable(path: &Path, error: &Error) -> Option<String> {
 /// `$REGISTRY_AUTH_FILE`, otherwise docker's `config.json`.
 ///
 /// # Errors
-/// `InvalidArgument` if the user has none of these.
+/// `InvalidArgument` if no file is named and neither `$DOCKER_CONFIG` nor `$HOME` is set.
 pub(crate) fn written(file: Option<&Path>) -> Result<PathBuf> {
     let places = Places::of_system();
     let file = file
