@@ -39,9 +39,9 @@ pub struct LoggedIn {
 /// # Errors
 /// `InvalidArgument` if the name is empty or contains a colon, if the password is empty, or if no
 /// file is named and neither `$DOCKER_CONFIG` nor `$HOME` is set; `Denied` if the registry refuses
-/// them, or if its token service may not get them; `Unavailable` if the registry does not answer.
-/// In these cases, nothing is saved. `FailedPrecondition` if the helper fails; errors of the files
-/// of logins.
+/// the name and the password, or if its token service may not get them; `Unavailable` if the
+/// registry does not answer. In these cases, nothing is saved. `FailedPrecondition` if the helper
+/// fails; errors of the files of logins.
 pub async fn log_in(
     registry: &Host,
     name: &str,
