@@ -1,4 +1,5 @@
-//! Access control lists: what the kernel does when one is set.
+//! Access control lists: checks them and derives modes from them, as the kernel does when a process
+//! sets one.
 
 use cas_core::{Error, Result};
 
@@ -13,8 +14,8 @@ const OTHER: u16 = 0x20;
 /// One entry of a list: its type and its permissions, 0 to 7.
 type Entry = (u16, u16);
 
-/// Returns the mode of a file with this access list, and whether the list says more than the mode,
-/// so that it must be stored.
+/// Returns the mode that a file of mode `mode` gets with this access list, and whether the list
+/// must also be stored, because it contains more than the mode.
 ///
 /// # Errors
 /// `Corrupt` for a list that the kernel refuses.
@@ -60,8 +61,9 @@ fn parse(value: &[u8]) -> Result<Vec<Entry>> {
     is_valid(&entries).then_some(entries).ok_or_else(malformed)
 }
 
-/// Returns whether the kernel takes a list: all types in their order, each of the four of the mode
-/// at most once, and a mask if users or groups are named.
+/// Returns whether the kernel accepts a list: an empty one; or one of known types in their order,
+/// with permissions of at most 7, with exactly one entry each for the owner, for the group and for
+/// others, and with at most one mask. The mask is required if other users or groups are named.
 fn is_valid(entries: &[Entry]) -> bool {
     if entries.is_empty() {
         return true;

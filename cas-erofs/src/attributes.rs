@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-/// Prefixes of names, with the numbers that stand for them. The third value says whether it is the
-/// whole name.
+/// Prefixes of names, and the numbers that stand for them in an image. The third value is true if
+/// the prefix must be the whole name.
 const PREFIXES: [(&[u8], u8, bool); 5] = [
     (b"user.", 1, false),
     (b"system.posix_acl_access", 2, true),
@@ -12,7 +12,7 @@ const PREFIXES: [(&[u8], u8, bool); 5] = [
     (b"security.", 6, false),
 ];
 
-/// Maximum length of a value.
+/// Maximum length of a value in bytes.
 pub(crate) const VALUE: usize = u16::MAX as usize;
 
 /// One attribute.
@@ -64,7 +64,7 @@ impl Default for Sets {
 }
 
 impl Sets {
-    /// Returns the identity of a set. Its attributes are sorted by this.
+    /// Sorts the attributes of a set, and stores the set if it is new. Returns its identity.
     pub(crate) fn insert(&mut self, mut set: Vec<Attribute>) -> SetId {
         set.sort();
         if let Some(&id) = self.ids.get(&set) {

@@ -12,21 +12,21 @@ use crate::image::Image;
 use crate::layers::{ALIGNMENT, DataFile};
 use crate::tree::Tree;
 
-/// What an image takes as one file.
+/// The size of an image that was written as one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disk {
     /// Length of the file in bytes.
     pub length: u64,
-    /// The part of it that is metadata.
+    /// Length of the metadata at its beginning in bytes.
     pub metadata: u64,
 }
 
 impl Disk {
     /// Writes the image of a tree and its data files to `path`. The file gets its name when it is
-    /// complete and on the device, and replaces one that has the name.
+    /// complete and flushed to the device. It replaces a file that has the name. Returns its size.
     ///
     /// # Errors
-    /// `OutOfRange` as [`Image::new`]; as [`NewFile::begin`]; errors of the file system.
+    /// As [`Image::new`] and [`NewFile::begin`]; errors of the file system.
     pub fn write(tree: &Tree, data: &[DataFile], path: &Path) -> Result<Self> {
         let new = NewFile::begin(path)?;
         let disk = Image::new(tree, data)?.write_disk(data, new.file())?;
@@ -36,8 +36,8 @@ impl Disk {
 }
 
 impl Image {
-    /// Writes the metadata and the data files to an empty file, in the kernel where that is
-    /// possible. Returns how large it is.
+    /// Writes the metadata and the data files to `out`, an empty file. The kernel copies the data
+    /// files where it can. Returns the size of the file.
     ///
     /// # Errors
     /// Errors of the file system.

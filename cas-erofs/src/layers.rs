@@ -12,11 +12,11 @@ use crate::BLOCK;
 use crate::stored::StoredReader;
 use crate::tree::{Content, Tree};
 
-/// Alignment of a file in the data file for sparse files, and of the data files of an image, in
-/// bytes: file systems can share blocks of this size between files.
+/// Alignment in bytes of each file in the data file for sparse files, and of each data file in an
+/// image. File systems can share blocks of this size between files.
 pub(crate) const ALIGNMENT: u64 = 4096;
 
-/// Size of the buffer for the data of sparse files in bytes.
+/// Size in bytes of the buffer for the data of sparse files.
 const PIECE: usize = 64 << 10;
 
 /// The layers of one image, read lowest first.
@@ -28,9 +28,10 @@ pub struct Layers {
     sparse: Option<usize>,
 }
 
-/// A file with the data of files of the tree: the tar of a layer, or what is stored of sparse files.
+/// A file with the data of files of the tree: the tar of a layer, or the content of all sparse
+/// files.
 pub struct DataFile {
-    /// The file, whose name is removed already.
+    /// The open file. It has no name in any directory.
     pub file: File,
     /// Its length in bytes.
     pub length: u64,
@@ -40,13 +41,13 @@ pub struct DataFile {
 struct Pending {
     entry: Entry,
     content: Content,
-    /// Number of bytes in its last block, if it is not complete.
+    /// Number of bytes of the file in its last block, which the file does not fill.
     rest: usize,
 }
 
 impl Layers {
-    /// Returns no layers. Their data files will be in the file system of `directory`, without
-    /// names, so that a killed process leaves nothing.
+    /// Returns an empty list of layers. [`Layers::add`] makes data files in the file system of
+    /// `directory`, without names, so that a killed process leaves no files behind.
     pub fn new(directory: &Path) -> Self {
         Layers {
             directory: directory.to_owned(),
@@ -56,13 +57,13 @@ impl Layers {
         }
     }
 
-    /// Reads the next layer, an uncompressed tar, to its end. Returns what was unusual or left out,
-    /// each once.
+    /// Reads the next layer, an uncompressed tar, to its end. Returns warnings of what was unusual
+    /// or left out: each once, and at most [`limit::WARNINGS`](cas_core::limit::WARNINGS).
     ///
     /// # Errors
     /// `Corrupt` for a malformed archive or a member that cannot be applied; `OutOfRange` if a
     /// bound of [`limit`](cas_core::limit) is exceeded; errors of `input` and of the file system.
-    /// The layers are then useless.
+    /// A caller must not use the layers after an error.
     pub fn add(&mut self, input: &mut dyn BufRead) -> Result<Vec<String>> {
         let file = tempfile::tempfile_in(&self.directory)?;
         let source = self.data.len();
@@ -95,7 +96,7 @@ impl Layers {
             };
             let rest = match entry.regions {
                 None => (content.size % BLOCK) as usize,
-                // The data file has zeros there.
+                // Zeros follow each file in the data file for sparse files.
                 Some(_) => 0,
             };
             if rest == 0 {
@@ -122,8 +123,8 @@ impl Layers {
         (self.tree, self.data)
     }
 
-    /// Stores the data of a sparse file in the data file for these, at their offsets. The holes
-    /// take no space there.
+    /// Stores the regions of a sparse file in the data file for sparse files, at their offsets in
+    /// the sparse file. The holes take no space. Returns where the sparse file begins.
     fn store_sparse(
         &mut self,
         size: u64,
@@ -157,7 +158,8 @@ impl Layers {
             .filter(|&length| i64::try_from(length).is_ok())
             .ok_or_else(|| {
                 Error::out_of_range(
-                    "the sparse files are too large; build the image with smaller ones",
+                    "the sparse files have more than 2^63 - 1 bytes together; build the image with \
+                     smaller ones",
                 )
             })?;
         file.set_len(*length)?;
@@ -170,8 +172,9 @@ impl Layers {
     }
 }
 
-/// Returns the last `rest` bytes of a file, if an image cannot use the block that they are in: it
-/// is not complete, or something else than zeros follows them.
+/// Returns the last `rest` bytes of a file, or `None` if an image can use the block that contains
+/// them. An image cannot use a block that is incomplete, or in which anything but zeros follows the
+/// bytes.
 fn tail(block: &[u8], rest: usize) -> Option<Box<[u8]>> {
     let (data, padding) = block.split_at(rest.min(block.len()));
     let is_usable = block.len() as u64 == BLOCK && padding.iter().all(|&byte| byte == 0);

@@ -6,10 +6,10 @@
 //! [`Image::write_disk`] makes one file of the metadata and the tars. The same layers always give
 //! the same bytes.
 //!
-//! The tree is the one that unpacking the layers one after the other gives, with these differences:
-//! directories that no member describes belong to the superuser, times and values of extended
-//! attributes are kept that other file systems cannot store, and a sparse file does not report its
-//! holes.
+//! The tree is the same as after unpacking the layers one after the other, with these differences:
+//! directories that no member describes belong to the superuser; times and values of extended
+//! attributes are kept even if other file systems could not store them; and a sparse file does not
+//! report its holes.
 
 mod acl;
 mod attributes;
@@ -24,6 +24,6 @@ pub use image::Image;
 pub use layers::{DataFile, Layers};
 pub use tree::Tree;
 
-/// Size of a block of the images in bytes: that of tar, because the data of a file begins at any
-/// block of its tar.
+/// Size of a block of the images in bytes. It is the size of a block of a tar, because the data of
+/// a file can begin at any block of its tar.
 const BLOCK: u64 = 512;

@@ -5,15 +5,15 @@ use std::io::{self, BufRead, BufWriter, Read, Write};
 
 use crate::BLOCK;
 
-/// Size of the buffer before the file in bytes.
+/// Size in bytes of the buffer for writes to the file.
 const BUFFER: usize = 256 << 10;
 
-/// A reader of an archive that writes what it reads to a file. It also keeps one block, to show
-/// what follows the data of a member.
+/// A reader of an archive that also writes every byte that is read to a file. It keeps a copy of
+/// one block, so that the caller can check what follows the data of a member.
 pub(crate) struct StoredReader<'a> {
     input: &'a mut dyn BufRead,
     file: BufWriter<&'a File>,
-    /// Why a write failed, until it is returned.
+    /// The error of a failed write, until a method returns it.
     failed: Option<io::Error>,
     /// Number of bytes read and written.
     position: u64,
@@ -38,7 +38,7 @@ impl<'a> StoredReader<'a> {
         self.position
     }
 
-    /// Keeps the block at an offset that is not read yet.
+    /// Keeps a copy of the block at `offset` when it is read. It must not have been read yet.
     pub(crate) fn keep_block(&mut self, offset: u64) {
         self.kept_at = offset;
         self.kept.clear();
@@ -66,9 +66,9 @@ impl BufRead for StoredReader<'_> {
         }
     }
 
-    /// Writes the bytes. If that fails, the next call returns the error.
+    /// Writes the bytes. If that fails, the next `fill_buf` or `finish` returns the error.
     fn consume(&mut self, amount: usize) {
-        // Only returns what is buffered: the caller has seen these bytes.
+        // This reads nothing new: the caller has received these bytes from the buffer.
         let bytes = match self.input.fill_buf() {
             Ok(buffered) => &buffered[..amount],
             Err(error) => {

@@ -16,7 +16,7 @@ use super::arguments::ImageRef;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct DiskOptions {
-    /// The platform. `Platforms::All` is refused.
+    /// The platform of the image that is written. `Platforms::All` is refused.
     pub platforms: Platforms,
     /// Receives the progress. By default nothing does.
     pub progress: Arc<dyn Progress>,
@@ -50,16 +50,17 @@ impl DiskOptions {
 impl Cas {
     /// Writes the root file system of an image to `file`, as one read-only EROFS image: metadata,
     /// and then the uncompressed tar of each layer. Linux mounts it from 6.4 on, on a device with
-    /// sectors of 512 bytes. The same image always gives the same bytes. Needs no privileges.
+    /// sectors of 512 bytes. The same image always gives the same bytes. This needs no privileges.
     /// Returns the size of the file.
     ///
-    /// The file appears when it is complete, and replaces one that has the name. Until then, its
-    /// directory needs twice the space.
+    /// The file gets its name when it is complete, and replaces a file that has the name. Until
+    /// then, its directory needs space for twice its size.
     ///
     /// # Errors
-    /// `NotFound` if the store has no such image, if the image lacks the platform of this machine or
-    /// a layer, or if the directory of `file` does not exist; `OutOfRange` for an image of 2 TiB;
-    /// `Corrupt` for damaged or hostile layers. An existing file is then unchanged.
+    /// `NotFound` if the store does not have the image, one of its layers, or the platform of this
+    /// machine, or if the directory of `file` does not exist; `OutOfRange` if the file would have
+    /// 2 TiB or more, or if the image exceeds another limit; `Corrupt` for damaged or hostile
+    /// layers. If this fails, an existing file is unchanged.
     pub async fn disk(&self, image: impl Into<ImageRef>, file: impl AsRef<Path>) -> Result<Disk> {
         self.disk_with(image, file, DiskOptions::default()).await
     }

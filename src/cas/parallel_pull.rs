@@ -21,11 +21,11 @@ pub struct ParallelPull {
 }
 
 impl ParallelPull {
-    /// Returns what these modes describe.
+    /// Returns the parallel pull that `modes` describe, with new limits.
     ///
     /// # Errors
-    /// `FailedPrecondition` if they do not allow parallel pulls; `InvalidArgument` if limits
-    /// contradict each other.
+    /// `FailedPrecondition` if `modes` do not allow parallel pulls; `InvalidArgument` if their
+    /// limits contradict each other.
     pub fn new(modes: &PullModes) -> Result<Self> {
         if modes.mode == PullMode::Off {
             return Err(Error::precondition(
@@ -43,8 +43,8 @@ impl ParallelPull {
         })
     }
 
-    /// Returns the limits for one more pull. Without a size of chunks, layers are fetched in as
-    /// many ranges as `limits` say.
+    /// Returns the limits for one more pull. If the modes have no size of chunks, each layer is
+    /// fetched in the ranges that `limits` describe.
     pub(super) fn limits(&self, limits: &PullLimits) -> PullLimits {
         let own = PullLimits::of_requests(self.requests.clone());
         match self.chunk {
@@ -58,7 +58,7 @@ impl ParallelPull {
         }
     }
 
-    /// Returns the unpacker within the limits.
+    /// Returns the unpacker with the limit on unpacks, and with the choice to discard layers.
     pub(super) fn limit<'a>(&self, unpacker: StreamingUnpacker<'a>) -> StreamingUnpacker<'a> {
         unpacker
             .with_quota(self.unpacks.clone())

@@ -58,15 +58,15 @@ impl Connection {
         settings.connect(to, options, &hosts).await
     }
 
-    /// Returns how long the registry is waited for.
+    /// Returns how long failed requests are repeated, and how slow a connection may be.
     pub(crate) fn timeouts(&self) -> Timeouts {
         Timeouts::default()
             .with_repeat(self.retry_for)
             .with_min_speed(self.min_speed)
     }
 
-    /// Returns the files that name mirrors and certificates: those of this command, otherwise
-    /// `hosts`, which are those of the root.
+    /// Returns the files that name mirrors and certificates: `hosts`, which are those of the root,
+    /// with the files that the options of this command name in their place. Adds authorities.
     pub(crate) fn hosts(&self, mut hosts: Hosts) -> Hosts {
         if let Some(directory) = &self.hosts_dir {
             hosts = hosts.with_directory(directory.clone());

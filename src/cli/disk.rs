@@ -16,8 +16,8 @@ use super::Context;
 
 The file is an EROFS image: metadata, and then the tar of each layer. Linux mounts it from 6.4 on,
 also as the disk of a virtual machine whose sectors have 512 bytes. The same image always gives the
-same bytes. No privileges are needed; until the file is complete, its directory needs twice the
-space.")]
+same bytes. No privileges are needed. Until the file is complete, its directory needs space for
+twice its size.")]
 pub(crate) struct Disk {
     /// Name or digest of the image
     image: String,

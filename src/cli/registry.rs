@@ -1,4 +1,4 @@
-//! `cas registry`: what a registry has, without a store.
+//! `cas registry`: lists and deletes what a registry has, without a store.
 
 use cas::distribution::{Client, Host, ListOptions, Mirrors, Pages};
 use cas::image::FullName;
@@ -66,7 +66,7 @@ struct Part {
   cas registry referrers registry.example/team/app:1
   cas registry referrers registry.example/team/app:1 --artifact-type application/spdx+json
 
-To see what refers to one platform of an image, name the digest of its manifest.")]
+To list what refers to one platform of an image, write the digest of that platform's manifest.")]
 pub(crate) struct Referrers {
     /// HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]
     #[arg(value_name = "REF")]
@@ -84,13 +84,13 @@ pub(crate) struct Referrers {
   cas registry rm registry.example/team/app:1
   cas registry rm registry.example/team/app@sha256:DIGEST
 
-A tag is removed alone. A digest removes the manifest or the index, and all of its tags. The registry
-must allow this; many free the space later.")]
+A tag is removed without its manifest. A digest removes the manifest or the index, and all of its
+tags. The registry must allow this; many registries free the space later.")]
 pub(crate) struct Rm {
     /// HOST[:PORT]/REPOSITORY:TAG or HOST[:PORT]/REPOSITORY@DIGEST
     #[arg(value_name = "REF")]
     reference: String,
-    /// The digest is that of a blob
+    /// Delete the blob with this digest, not a manifest
     #[arg(long)]
     blob: bool,
     #[command(flatten)]
@@ -123,11 +123,11 @@ impl Tags {
 
 impl Ls {
     async fn run(self, context: &Context) -> Result<()> {
-        // A client is for a repository, and any will do.
+        // A client needs a repository. Any repository will do here.
         let any: FullName = format!("{}/any", self.host).parse()?;
         if any.repository().starts_with(&format!("{}/", self.host)) {
-            let why = "without a dot or a port, this is a part of a repository of Docker Hub; add \
-                       the domain or the port";
+            let why = "expected a host, found a name without a dot or a port, which is part of a \
+                       repository of Docker Hub; add the domain or the port";
             return Err(Error::invalid(why)
                 .operation("list repositories")
                 .subject(&self.host));
@@ -215,14 +215,14 @@ impl Rm {
             (Some(digest), true) => client.delete_blob(digest).await,
             (None, true) => refused("the digest of the blob is missing; write REPOSITORY@DIGEST"),
             (None, false) if !names_tag(&self.reference) => {
-                refused("it names neither a tag nor a digest; write REPOSITORY:TAG")
+                refused("expected a tag or a digest; write REPOSITORY:TAG or REPOSITORY@DIGEST")
             }
             _ => client.delete().await,
         }
     }
 }
 
-/// Returns whether what a person typed has a tag: the default tag is not deleted by accident.
+/// Returns whether a person typed a tag, so that the default tag is not deleted by accident.
 fn names_tag(typed: &str) -> bool {
     typed
         .rsplit('/')
@@ -230,12 +230,12 @@ fn names_tag(typed: &str) -> bool {
         .is_some_and(|last| last.contains(':'))
 }
 
-/// Returns the repository without its host's default.
+/// Returns the host and the repository of a name, as in `HOST/REPOSITORY`.
 fn repository(name: &FullName) -> String {
     format!("{}/{}", name.host(), name.repository())
 }
 
-/// Warns of what was unusual, and repeats what the registry has warned of.
+/// Prints the warnings of the mirrors and the registry.
 async fn warn(context: &Context, mirrors: &Mirrors) {
     let withheld = mirrors.withheld().await;
     for message in mirrors.warnings().into_iter().chain(withheld) {

@@ -1,5 +1,5 @@
-//! Where attributes are stored: those that several inodes have once for all of them, the others
-//! after their inode.
+//! Decides where each attribute is stored: once for all inodes if several inodes have it, otherwise
+//! after its inode.
 
 use std::collections::BTreeMap;
 
@@ -15,14 +15,15 @@ const MOST: u64 = ATTRIBUTES + (u16::MAX as u64 - 1) * 4;
 
 /// The attributes of all inodes.
 pub(super) struct Placed {
-    /// The bytes of the shared ones.
+    /// The bytes of the shared attributes.
     pub(super) shared: Vec<u8>,
-    /// What follows an inode that has a set, by the identity of the set.
+    /// The bytes that follow an inode, by the identity of its set.
     pub(super) bodies: Vec<Vec<u8>>,
 }
 
 impl Placed {
-    /// Places the attributes of sets, each of which `uses` inodes have.
+    /// Places the attributes of all sets. `uses` has the number of inodes with each set, by the
+    /// identity of the set.
     pub(super) fn new(sets: &Sets, uses: &[u64]) -> Result<Self> {
         let mut counts: BTreeMap<&Attribute, u64> = BTreeMap::new();
         for (id, &used) in uses.iter().enumerate() {
@@ -43,7 +44,8 @@ impl Placed {
     }
 }
 
-/// Returns what follows an inode with these attributes.
+/// Returns the bytes that follow an inode with these attributes. `places` has the offsets of the
+/// shared attributes, in units of four bytes.
 fn body(set: &[Attribute], places: &BTreeMap<&Attribute, u32>) -> Result<Vec<u8>> {
     if set.is_empty() {
         return Ok(Vec::new());

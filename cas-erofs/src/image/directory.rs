@@ -4,7 +4,7 @@ use super::format::{ENTRY, kind};
 use crate::BLOCK;
 use crate::tree::{Id, Kind, Tree};
 
-/// The entries of one block.
+/// Entries of a directory, such as those in one block.
 type Block<'a> = &'a [(&'a [u8], Id)];
 
 /// Returns the names in a directory with `.` and `..`, sorted by their bytes.
@@ -39,7 +39,8 @@ pub(super) fn blocks<'a>(mut names: Block<'a>) -> Vec<Block<'a>> {
     blocks
 }
 
-/// Returns the size of a directory in bytes: whole blocks, and the used part of the last.
+/// Returns the size of a directory in bytes: all blocks but the last, and the used part of the
+/// last.
 pub(super) fn size(blocks: &[Block<'_>]) -> u64 {
     let Some((last, full)) = blocks.split_last() else {
         return 0;

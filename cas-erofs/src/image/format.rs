@@ -1,4 +1,4 @@
-//! Sizes and numbers of the format.
+//! Sizes and numbers of the EROFS format. All sizes are in bytes.
 
 /// Offset of the superblock in bytes.
 pub(super) const SUPERBLOCK: u64 = 1024;
@@ -6,7 +6,7 @@ pub(super) const SUPERBLOCK: u64 = 1024;
 pub(super) const DEVICES: u64 = SUPERBLOCK + 128;
 /// Size of a slot of the table.
 pub(super) const DEVICE: u64 = 128;
-/// Unit of the numbers of inodes in bytes.
+/// The number of an inode is its offset in units of this size.
 pub(super) const SLOT: u64 = 32;
 /// Size of an inode of the extended form.
 pub(super) const INODE: u64 = 64;

@@ -1,5 +1,5 @@
-//! Decides where everything of the metadata is: the inodes from the table of data files on, then
-//! the shared attributes, then the blocks of large directories and long links.
+//! Decides where each part of the metadata is stored: after the table of data files the inodes,
+//! then the shared attributes, then the blocks of large directories and long links.
 //!
 //! An inode is followed by its attributes, and then by an incomplete last block of its data, which
 //! must not cross a block of the metadata. The gaps before such inodes are filled with small ones.
@@ -21,15 +21,15 @@ pub(super) struct Place {
     pub(super) data: DataLayout,
     /// Size of a directory or a link in bytes.
     pub(super) size: u64,
-    /// Offset of its blocks, if there are any: at first in the area of blocks, finally in the
-    /// metadata.
+    /// Offset of its blocks in bytes, if it has any: in the area of blocks while the layout is
+    /// computed, and then in the metadata.
     pub(super) blocks: u64,
 }
 
 pub(super) struct Layout {
     /// All nodes of the tree, in the order of their inodes.
     pub(super) order: Vec<Id>,
-    /// By the identity of the node.
+    /// Where each node is stored, by the identity of the node.
     places: Vec<Option<Place>>,
     pub(super) attributes: Placed,
     /// Offset of the shared attributes.
@@ -41,7 +41,7 @@ pub(super) struct Layout {
 /// Places inodes one after the other.
 struct Cursor {
     end: u64,
-    /// The last gap that was left before an inode, if it still has room for one.
+    /// Begin and end of the last gap that was left before an inode. Small inodes are placed in it.
     gap: (u64, u64),
 }
 
@@ -100,8 +100,8 @@ impl Layout {
     }
 }
 
-/// Returns the nodes of a tree: each directory, what is in it by name, and then the directories in
-/// it.
+/// Returns the nodes of a tree in the order of their inodes. A directory is followed by everything
+/// in it that is not a directory, sorted by name, and then by the directories in it.
 fn order(tree: &Tree) -> Vec<Id> {
     let mut order = Vec::new();
     let mut seen = vec![false; tree.slots()];
@@ -162,7 +162,8 @@ impl Cursor {
         begin
     }
 
-    /// Returns `None` if the tail does not fit after this head, wherever that is.
+    /// Places an inode and its attributes of `head` bytes, and a tail after them. Returns the
+    /// offset, or `None` if the tail would cross a block at any offset.
     fn with_tail(&mut self, head: u64, tail: u64) -> Option<u64> {
         let first = self.end.next_multiple_of(SLOT);
         let mut places = (0..BLOCK / SLOT).map(|slot| first + slot * SLOT);

@@ -1,5 +1,6 @@
 //! The metadata of a tree in the format of EROFS: the superblock, a table of the data files, and
-//! all inodes with their names, links and attributes. The data of files stays in the data files.
+//! all inodes with their names, links and attributes. The data of files stays in the data files,
+//! except last blocks that an image cannot use there.
 //!
 //! Source: fs/erofs/erofs_fs.h of Linux 6.12. All numbers are little-endian.
 
@@ -19,7 +20,7 @@ use layout::Layout;
 /// Maximum number of blocks of an image, because their addresses have 32 bits.
 const BLOCKS: u64 = u32::MAX as u64;
 
-/// The metadata of a merged tree, and where it expects the data files.
+/// The metadata of a merged tree, and the offsets at which it expects the data files.
 pub struct Image {
     metadata: Vec<u8>,
     /// Offsets of the data files in bytes, from the beginning of the metadata.
@@ -27,10 +28,11 @@ pub struct Image {
 }
 
 impl Image {
-    /// Makes the metadata of a tree whose files are in `data`.
+    /// Makes the metadata of a tree. The contents of its files are in `data`. Returns the image.
     ///
     /// # Errors
-    /// `OutOfRange` if the image would have more blocks than addresses.
+    /// `OutOfRange` if the image would have 2^32 blocks of 512 bytes or more, or if the extended
+    /// attributes of a file take more bytes than the format allows.
     pub fn new(tree: &Tree, data: &[DataFile]) -> Result<Self> {
         let layout = Layout::new(tree, data.len())?;
         let mut starts = Vec::with_capacity(data.len());

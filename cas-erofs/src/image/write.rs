@@ -1,4 +1,4 @@
-//! Writes the metadata as its layout says.
+//! Writes the metadata at the offsets that its layout gives.
 
 use cas_core::{Algorithm, Hasher};
 
@@ -19,7 +19,7 @@ const BLOCK_DEVICE: u16 = 0o060_000;
 const FILE: u16 = 0o100_000;
 const SYMLINK: u16 = 0o120_000;
 
-/// The metadata, written at any offset.
+/// The metadata. Bytes can be written at any offset in it.
 struct Out(Vec<u8>);
 
 impl Out {
@@ -46,8 +46,8 @@ pub(super) fn metadata(tree: &Tree, layout: &Layout, data: &[DataFile], starts: 
     out.0
 }
 
-/// Returns the number of blocks in so many bytes, or the address of the block at this offset. Both
-/// are less than 2^32, because the image was checked.
+/// Returns a length as a number of blocks, or an offset as the address of its block: four bytes,
+/// lowest first. They are enough, because `Image::new` checked the size of the image.
 fn blocks(bytes: u64) -> [u8; 4] {
     ((bytes / BLOCK) as u32).to_le_bytes()
 }

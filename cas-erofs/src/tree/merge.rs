@@ -11,7 +11,7 @@ use super::resolve::Purpose;
 use crate::acl;
 use crate::attributes::{Attribute, SetId};
 
-/// What a member says about a node, besides its type.
+/// The mode and the extended attributes that a member gives to its node.
 struct Description {
     mode: u16,
     attributes: SetId,
@@ -122,7 +122,7 @@ impl Tree {
         let from = self.directory(target_parent, Purpose::Lookup)?;
         let from = from.ok_or_else(missing)?;
         let parent = self.parent(parent)?;
-        // What is replaced may be the target, or contain it.
+        // The node that was replaced may have been the target, or have contained it.
         self.replace(parent, name, |tree| {
             let Kind::Directory(from) = &tree.node(from).kind else {
                 return Err(missing());
@@ -133,7 +133,7 @@ impl Tree {
         })
     }
 
-    /// Gives a name to what `make` returns. Removes what has the name before.
+    /// Removes the node that has a name, and then gives the name to the node that `make` returns.
     fn replace(
         &mut self,
         parent: Id,
@@ -155,7 +155,7 @@ impl Tree {
         Ok(id)
     }
 
-    /// Removes what lower layers added at the name.
+    /// Removes what lower layers added at a name of a directory, and below it.
     fn hide(&mut self, directory: Id, name: &[u8]) {
         let Some(&child) = self.directory_at(directory).children.get(name) else {
             return;
@@ -170,8 +170,8 @@ impl Tree {
         }
     }
 
-    /// Removes everything below the directory that lower layers added. Everything that is left
-    /// belongs to this layer, so each directory is visited once.
+    /// Removes everything that lower layers added below a directory. The rest belongs to this
+    /// layer, so each directory is visited once for each layer.
     fn purge(&mut self, directory: Id) {
         let layer = self.layer;
         let purged = &mut self.directory_mut(directory).purged;

@@ -22,14 +22,15 @@ pub struct Tree {
     sets: Sets,
     /// Number of the layer that is being applied: 1 for the first.
     layer: u32,
-    /// What the members of this layer have cost so far.
+    /// The work that the members of this layer have caused so far.
     cost: Cost,
-    /// Directories that paths led to, until something that may lead elsewhere is removed.
+    /// Directories that were found, by their paths. It is emptied when a directory or a symbolic
+    /// link is removed, because a path may then lead elsewhere.
     known: HashMap<Vec<u8>, Id>,
     warnings: Vec<String>,
 }
 
-/// What the members of one layer cost.
+/// The work that the members of one layer cause. It has bounds.
 #[derive(Default)]
 struct Cost {
     entries: u64,
@@ -99,7 +100,7 @@ impl Tree {
         }
     }
 
-    /// Returns what has a name in a directory.
+    /// Returns the node that has a name in a directory.
     fn child(&self, directory: Id, name: &[u8]) -> Option<Id> {
         let children = &self.directory_at(directory).children;
         children.get(name).map(|child| child.id)
@@ -128,7 +129,7 @@ impl Tree {
         Ok((self.nodes.len() - 1) as Id)
     }
 
-    /// Gives a node a name that the directory does not have.
+    /// Adds a name for a node to a directory. The directory must not have the name.
     fn link(&mut self, directory: Id, name: &[u8], id: Id) {
         let added = self.layer;
         self.nodes[id as usize].links += 1;

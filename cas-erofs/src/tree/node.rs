@@ -1,4 +1,4 @@
-//! What a tree consists of.
+//! The nodes of a tree.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::attributes::{self, SetId};
 /// Identifies a node of a tree.
 pub(crate) type Id = u32;
 
-/// The root directory.
+/// The identity of the root directory.
 pub(crate) const ROOT: Id = 0;
 
 const EPOCH: Time = Time {
@@ -30,7 +30,7 @@ pub(crate) struct Node {
     pub(crate) links: u32,
 }
 
-/// The type of a node, and what it consists of.
+/// The type of a node, with the content of that type.
 pub(crate) enum Kind {
     Directory(Directory),
     File(Content),
@@ -50,8 +50,8 @@ pub(crate) struct Content {
     pub(crate) source: usize,
     /// Offset in the data file in bytes, a multiple of the block size.
     pub(crate) offset: u64,
-    /// The bytes of the last block, if that is not complete, and something else than zeros follows
-    /// it in the data file or its end does.
+    /// The bytes of the file in its last block, if the file does not fill the block and an image
+    /// cannot use it: anything but zeros follows the bytes, or the data file ends in the block.
     pub(crate) tail: Option<Box<[u8]>>,
 }
 
@@ -60,11 +60,11 @@ pub(crate) struct Directory {
     pub(crate) children: BTreeMap<Box<[u8]>, Child>,
     /// The root is its own parent.
     pub(crate) parent: Id,
-    /// Number of directories above.
+    /// Number of directories above it; 0 for the root.
     pub(crate) depth: usize,
-    /// The last layer that the directory or something below it belongs to.
+    /// The last layer that has a member at the directory or below it.
     pub(crate) kept: u32,
-    /// The last layer that everything below the directory belongs to.
+    /// The last layer that removed everything that lower layers added below the directory.
     pub(crate) purged: u32,
 }
 

@@ -6,7 +6,7 @@ use cas_layer::apply::path::depth;
 use super::Tree;
 use super::node::{Directory, Id, Kind, Node, ROOT};
 
-/// Maximum number of directories that are known by their paths.
+/// Maximum number of paths whose directories are remembered.
 const KNOWN: usize = 4096;
 
 /// Why a directory is needed.
@@ -20,15 +20,15 @@ pub(super) enum Purpose {
 }
 
 impl Tree {
-    /// Returns the directory at a path. Returns `None` if there is none and nothing is to be added
-    /// to it.
+    /// Returns the directory at a path. If there is none, a lookup returns `None`; for a member,
+    /// the directory is made.
     pub(super) fn directory(&mut self, path: &[u8], purpose: Purpose) -> Result<Option<Id>> {
         if let Some(&known) = self.known.get(path) {
             return Ok(Some(known));
         }
         let mut here = ROOT;
         let mut links = 0;
-        // What is still to be walked, the next name last.
+        // The names that are not walked yet, the next one last.
         let mut ahead: Vec<Box<[u8]>> = Vec::new();
         push_names(&mut ahead, path);
         while let Some(name) = ahead.pop() {
@@ -73,13 +73,13 @@ impl Tree {
         Ok(id)
     }
 
-    /// Makes a directory that nothing describes yet.
+    /// Makes a directory that no member describes yet. Returns its identity.
     pub(super) fn make_directory(&mut self, parent: Id, name: &[u8]) -> Result<Id> {
         let depth = self.directory_at(parent).depth + 1;
         if depth > limit::PATH_DEPTH || name.len() > limit::COMPONENT {
             return Err(Error::out_of_range(format!(
-                "a directory has {depth} names in its path and {} bytes in the last; at most {} \
-                 and {} are allowed; build the image with shorter paths",
+                "a directory has {depth} names in its path and {} bytes in the last name; at most \
+                 {} names and {} bytes are allowed; build the image with shorter paths",
                 name.len(),
                 limit::PATH_DEPTH,
                 limit::COMPONENT
@@ -90,7 +90,7 @@ impl Tree {
         Ok(id)
     }
 
-    /// Records that a directory, and so those above it, contain something of this layer.
+    /// Records that a directory, and so each directory above it, contains something of this layer.
     pub(super) fn keep(&mut self, directory: Id) {
         let layer = self.layer;
         let mut id = directory;
@@ -148,7 +148,7 @@ fn too_many_links() -> Error {
     ))
 }
 
-/// Adds the names of a path, so that the first is taken first.
+/// Pushes the names of a path, last name first, so that the first name is popped first.
 fn push_names(ahead: &mut Vec<Box<[u8]>>, path: &[u8]) {
     let names = path.rsplit(|&byte| byte == b'/');
     let names = names.filter(|name| !matches!(*name, b"" | b"."));

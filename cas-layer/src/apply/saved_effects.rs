@@ -1,7 +1,7 @@
 //! Deferred effects as bytes, so that a later process can resolve them.
 //!
-//! After a line with the format, each effect is one byte with its kind, the length of its path as
-//! four bytes, lowest first, and the path.
+//! The first line names the format. After it, each effect has one byte with its kind, four bytes
+//! with the length of its path, lowest first, and the path.
 
 use cas_core::{Error, Result};
 
@@ -37,10 +37,10 @@ impl DeferredEffects {
         out
     }
 
-    /// Returns the effects that [`DeferredEffects::to_bytes`] gave as these bytes.
+    /// Returns the effects for which [`DeferredEffects::to_bytes`] returned these bytes.
     ///
     /// # Errors
-    /// `Corrupt` for other bytes.
+    /// `Corrupt` for bytes that are damaged or have another format.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let mut effects = DeferredEffects::default();
         let mut rest = bytes.strip_prefix(FORMAT).ok_or_else(damaged)?;

@@ -7,14 +7,14 @@ use cas_core::{Descriptor, Digest};
 use super::names::Root;
 use super::plan::Plan;
 
-/// An entry without a name, and what keeps it.
+/// An entry without a name, and the subject that it refers to.
 pub(super) struct Referrer {
     pub(super) subject: Descriptor,
     pub(super) digest: Digest,
 }
 
-/// Takes out the entries without a name whose subject one of the other entries reaches. An entry
-/// whose subject is elsewhere stays an image without a name.
+/// Removes from `roots` the entries without a name whose subject can be reached from another entry.
+/// Returns them. An entry whose subject is not in the source stays, as an image without a name.
 pub(super) fn take(roots: &mut Vec<Root>, plan: &Plan<'_>) -> Vec<Referrer> {
     let listed: HashMap<Digest, &[Digest]> = plan
         .documents

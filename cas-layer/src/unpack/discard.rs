@@ -8,8 +8,8 @@ use super::is_diff_id_known;
 use super::unpacking::Unpacking;
 
 impl Unpacking<'_> {
-    /// Finds the layers with a snapshot whose bytes are known to have their diff ID. The snapshot
-    /// may have been made of another layer with this diff ID.
+    /// Finds the layers that have a snapshot, and whose bytes are known to have their diff ID. If
+    /// that is not known, the snapshot may have been made of another layer.
     pub(super) async fn find_verified(&mut self) -> Result<()> {
         for index in 0..self.existing {
             let (layer, diff_id) = &self.layers[index];
@@ -23,7 +23,8 @@ impl Unpacking<'_> {
         Ok(())
     }
 
-    /// Returns whether a label says that a snapshot was made of this very layer.
+    /// Returns whether the snapshot of a layer has a label with the digest of the layer, and so was
+    /// made of these bytes.
     async fn is_made_of(&self, index: usize) -> Result<bool> {
         let key = self.chain[index].to_string();
         let found = self.target.snapshotter.stat(&key).await?;
@@ -31,9 +32,10 @@ impl Unpacking<'_> {
         Ok(label.is_some_and(|label| label == self.layers[index].0.digest.to_string()))
     }
 
-    /// Returns what to do with a layer. A layer that is discarded is fed only, and not fetched if
-    /// its snapshot exists. It is stored if it is unpacked more than once, if it was not verified,
-    /// or if its snapshot has lost its files.
+    /// Returns what to do with a layer. If layers are discarded, a layer that must be applied is
+    /// fed to the unpacker and not stored, and a layer whose snapshot exists is not fetched. But a
+    /// layer is stored if it must be applied more than once, or if it has a snapshot that has lost
+    /// its files or may have been made of another layer.
     pub(super) fn want(&self, digest: &Digest) -> Want {
         if !self.discards {
             return Want::StoreAndFeed;

@@ -11,12 +11,13 @@ use super::cancel::Waiter;
 use super::{StoredLayer, layers_with_diff_ids, parts, record_diff_id};
 use crate::flow;
 
-/// Passes the decompressed bytes of each layer, lowest first, to `read`, with a value that begins
-/// as `initial`. Returns the value after the last layer. Every layer is then verified: what `read`
-/// has made of the bytes must not be used if this fails.
+/// Calls `read` for each layer, lowest first, with a value that begins as `initial` and with the
+/// decompressed bytes of the layer. Returns the value after the last layer, when every layer is
+/// verified. If this function fails, a caller must not use what `read` has made of the bytes.
 ///
-/// `read` runs on another thread. It gets an error from its reader soon after the future was
-/// dropped. The progress receives the compressed bytes of all layers as one item of this name.
+/// `read` runs on another thread. Soon after the future is dropped, the reader of `read` returns an
+/// error. The progress receives the compressed bytes of all layers as one item with the name
+/// `item`.
 ///
 /// # Errors
 /// `NotFound` for a layer that is not in the store; `Corrupt` for a damaged layer; errors of

@@ -11,7 +11,7 @@ use cas_host::copy_attributes;
 use super::jobs::{ImageJob, JobProblem, Jobs, LayerState};
 use crate::apply::{DeferredEffects, Tree};
 
-/// The place of a layer in the job of its image.
+/// A layer in the job of its image.
 #[derive(Clone)]
 pub(super) struct KeptLayer {
     job: Arc<ImageJob>,
@@ -19,9 +19,9 @@ pub(super) struct KeptLayer {
     layer: Digest,
 }
 
-/// Finds the job of the image with the configuration `image`, or begins one. Returns the place of
-/// each of these layers, and its effects if an earlier process has unpacked it. What else is in the
-/// job is removed.
+/// Finds the job of the image whose configuration has the digest `image`, or begins one. Returns
+/// each of `layers` in the job, with its effects if an earlier process has unpacked it. Removes
+/// other layers from the job.
 pub(super) fn keep_layers(
     jobs: &Jobs,
     image: Digest,
@@ -59,18 +59,19 @@ pub(super) fn keep_layers(
 }
 
 impl KeptLayer {
-    /// Makes the directory that the layer is unpacked into. It has the attributes of the directory
-    /// of its snapshot. Returns its path.
+    /// Makes the directory that the layer is unpacked into, with the attributes of `snapshot`, the
+    /// directory of its snapshot. Returns the path of the new directory.
     ///
     /// # Errors
-    /// `Unsupported` if the two are not in one file system; errors of the file system.
+    /// `Unsupported` if the two directories are not in one file system; errors of the file system.
     pub(super) fn make_tree(&self, snapshot: &Path) -> Result<PathBuf> {
         let tree = self.job.make_tree(self.number)?;
         let open = |path: &Path| std::fs::File::open(path).during("open", path.display());
         let (from, to) = (open(snapshot)?, open(&tree)?);
         if from.metadata()?.dev() != to.metadata()?.dev() {
             return Err(Error::unsupported(
-                "expected snapshots and unpack jobs in one file system; remove the mount",
+                "expected snapshots and unpack jobs in one file system; remove the mount between \
+                 them",
             )
             .subject(tree.display()));
         }
@@ -78,8 +79,9 @@ impl KeptLayer {
         Ok(tree)
     }
 
-    /// Records how the layer was unpacked. A layer that needs its parents is given up, because it
-    /// is unpacked in another place. A layer whose bytes ended early stays in progress.
+    /// Records the result of unpacking the layer. A layer that needs its parents is cancelled,
+    /// because it will be applied on top of them. A layer whose bytes ended early stays in
+    /// progress.
     pub(super) fn record(&self, applied: &Result<Option<DeferredEffects>>) -> Result<()> {
         match applied {
             Ok(Some(effects)) => self.job.finish(self.number, effects),
@@ -89,7 +91,8 @@ impl KeptLayer {
         }
     }
 
-    /// Claims the layer, and gives its tree to the directory of a snapshot, which must be empty.
+    /// Claims the layer, and moves its tree to `snapshot`, the directory of a snapshot. That must
+    /// be empty.
     ///
     /// # Errors
     /// [`JobProblem`]; `FailedPrecondition` if something is in `snapshot`; errors of the file
@@ -102,13 +105,13 @@ impl KeptLayer {
         renamed.during("move layer to", snapshot.display())
     }
 
-    /// Ends the job of the image, whose layers are committed.
+    /// Deletes the job of the image, after its layers were committed.
     pub(super) fn end_job(&self) -> Result<()> {
         self.job.delete()
     }
 
-    /// Ends the work on the job of the image, which has failed. Layers that are done stay for the
-    /// next attempt.
+    /// Ends the work on the job of the image after a failure. Layers that are done or have failed
+    /// stay for the next attempt. Deletes the job if no layer is done.
     pub(super) fn abandon_job(&self) -> Result<()> {
         let layers = self.job.layers();
         if !layers.iter().any(|layer| layer.state == LayerState::Done) {

@@ -19,8 +19,8 @@ const TREE: &str = "fs";
 /// The name of the file with the effects of a layer on the layers below it.
 const EFFECTS: &str = "effects";
 
-/// The job of one image: a directory for each layer, and what has become of it. Other processes
-/// cannot use the job while this exists.
+/// The job of one image: a directory and a state for each layer. Other processes cannot use the job
+/// until this value is dropped.
 pub struct ImageJob {
     storage: Arc<dyn JobStorage>,
     id: String,
@@ -31,24 +31,24 @@ pub struct ImageJob {
 }
 
 impl ImageJob {
-    /// Opens a job that exists. Returns `None` if another process has locked it, or has deleted it.
+    /// Opens a job. Returns `None` if another process has locked or deleted it.
     pub(super) fn open(storage: &Arc<dyn JobStorage>, id: &str) -> Result<Option<Self>> {
         let Some((path, dir, _lock)) = lock_job(&**storage, id)? else {
             return Ok(None);
         };
         let record = JobRecord::read(&dir).map_err(|error| error.within(path.display()))?;
         let record = record.ok_or_else(|| {
-            Error::corrupt("the unpack job has no record; it will be collected")
+            Error::corrupt("the unpack job has no record; a collection will remove it")
                 .subject(path.display())
         })?;
         Ok(Some(Self::of(storage, id, path, dir, _lock, record)))
     }
 
-    /// Creates a job. Nothing is in it yet.
+    /// Creates a job with a record, and without directories of layers.
     pub(super) fn create(storage: &Arc<dyn JobStorage>, record: JobRecord) -> Result<Self> {
         loop {
             let id = storage.create()?;
-            // A collection may have taken the directory for a leftover.
+            // A collection may have removed the directory, because it had no record yet.
             if let Some((path, dir, _lock)) = lock_job(&**storage, &id)? {
                 record.write(&dir)?;
                 return Ok(Self::of(storage, &id, path, dir, _lock, record));
@@ -74,7 +74,7 @@ impl ImageJob {
         }
     }
 
-    /// Returns the identifier in the storage.
+    /// Returns the identifier of the job in its storage.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -105,7 +105,7 @@ impl ImageJob {
     /// Adds a layer in progress. Returns its number.
     ///
     /// # Errors
-    /// `OutOfRange` for more layers than an image may have; errors of the file system.
+    /// `OutOfRange` if the job has [`limit::LAYERS`] layers already; errors of the file system.
     pub fn add(&self, layer: Digest, diff_id: Digest) -> Result<u64> {
         self.change(|record| {
             if record.layers.len() >= limit::LAYERS {
@@ -136,8 +136,8 @@ impl ImageJob {
         self.layer_path(number).join(TREE)
     }
 
-    /// Creates the directory that the layer `number` is unpacked into, without what an earlier
-    /// attempt has left in it. Returns its path.
+    /// Creates the empty directory that the layer `number` is unpacked into, after it has removed
+    /// what an earlier attempt left there. Returns the path of the directory.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -156,19 +156,19 @@ impl ImageJob {
         }
     }
 
-    /// Marks a layer in progress as done: its tree is whole and verified. The effects on the layers
-    /// below are kept with it.
+    /// Marks a layer in progress as done: its tree is whole and verified. Saves the effects of the
+    /// layer on the layers below it in the directory of the layer.
     ///
     /// # Errors
-    /// [`JobProblem::UnknownLayerJob`]; `FailedPrecondition` if it is not in progress; errors of
-    /// the file system.
+    /// [`JobProblem::UnknownLayerJob`]; `FailedPrecondition` if the layer is not in progress;
+    /// errors of the file system.
     pub fn finish(&self, number: u64, effects: &DeferredEffects) -> Result<()> {
         let path = self.layer_path(number).join(EFFECTS);
         std::fs::write(&path, effects.to_bytes()).during("write", path.display())?;
         self.end(number, LayerState::Done, None)
     }
 
-    /// Marks a layer in progress as failed.
+    /// Marks a layer in progress as failed, and records the error.
     ///
     /// # Errors
     /// As [`ImageJob::finish`].
@@ -181,7 +181,7 @@ impl ImageJob {
             let layer = record.layer(number).ok_or(JobProblem::UnknownLayerJob)?;
             if layer.state != LayerState::InProgress {
                 return Err(Error::precondition(format!(
-                    "expected a layer in progress, found it {:?}; begin a new job",
+                    "expected a layer in progress, found one in the state {:?}; begin a new job",
                     layer.state
                 ))
                 .subject(layer.layer));
@@ -195,7 +195,8 @@ impl ImageJob {
     /// Returns the effects of a layer that is done on the layers below it.
     ///
     /// # Errors
-    /// `NotFound`, `OutOfRange` or `Corrupt` if they were not saved whole.
+    /// `NotFound` if the effects were not saved; `OutOfRange` or `Corrupt` if their file is too
+    /// large or damaged; errors of the file system.
     pub fn effects(&self, number: u64) -> Result<DeferredEffects> {
         let path = self.layer_path(number);
         let read = || {
@@ -206,8 +207,8 @@ impl ImageJob {
         read().during("read effects of", path.display())
     }
 
-    /// Claims the first layer of this digest that is done: its tree now belongs to the caller.
-    /// Returns its number.
+    /// Claims the first layer that has this digest and is done: its tree then belongs to the
+    /// caller. Returns the number of the layer.
     ///
     /// # Errors
     /// [`JobProblem::NoLayers`], [`JobProblem::NoLayerJob`], [`JobProblem::NoneClaimable`]; errors
@@ -232,7 +233,7 @@ impl ImageJob {
         })
     }
 
-    /// Cancels the layer `number`, whatever has become of it.
+    /// Cancels the layer `number`, in whatever state it is.
     ///
     /// # Errors
     /// [`JobProblem::UnknownLayerJob`]; errors of the file system.
@@ -244,11 +245,12 @@ impl ImageJob {
         })
     }
 
-    /// Removes a layer that is claimed or cancelled, and what is left in its directory. Returns
-    /// whether it was the last one; the job is then deleted.
+    /// Removes a layer that is claimed or cancelled from the job, and deletes its directory. If no
+    /// layer is left, deletes the job. Returns whether the job was deleted.
     ///
     /// # Errors
-    /// [`JobProblem::UnknownLayerJob`], [`JobProblem::CannotBeRemoved`]; errors of the file system.
+    /// [`JobProblem::UnknownLayerJob`], [`JobProblem::CannotBeRemoved`]; errors of the storage and
+    /// of the file system.
     pub fn remove(&self, number: u64) -> Result<bool> {
         let is_last = self.change(|record| {
             let layer = record.layer(number).ok_or(JobProblem::UnknownLayerJob)?;

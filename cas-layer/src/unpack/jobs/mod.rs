@@ -1,20 +1,21 @@
-//! Jobs that survive the process: the layers of an image that were unpacked, and not committed.
+//! Jobs that survive the process. They have the layers of an image that were unpacked and are not
+//! committed yet.
 //!
 //! ```text
 //! ROOT/ID/             0700, the job of one image
 //!   lock               locked by the process that works on it
 //!   job.json           the image, when the job expires, and the states of its layers
 //!   3/fs/              the tree of a layer
-//!   3/effects          what it means for the layers below it
+//!   3/effects          the effects of the layer on the layers below it
 //! ```
-//! A layer is *in progress* until its tree is whole and verified. Then it is *done*, which a later
-//! process can use. A process that gives the tree to a snapshot has *claimed* the layer. A layer
-//! that could not be unpacked has *failed*. The others of its image are *cancelled* then, except
-//! those that are done.
+//! A layer is *in progress* until its tree is whole and verified. Then it is *done*, and a later
+//! process can use it. A layer is *claimed* by the process that moves its tree to a snapshot. A
+//! layer that could not be unpacked has *failed*. A layer is *cancelled* if it must be applied on
+//! top of its parents instead, or if it is not done when the unpacking of another layer fails.
 //!
-//! What a kill leaves is found by the next job for the same image. A layer that was in progress or
-//! claimed is unpacked again. A collection deletes jobs that have expired, and those of an earlier
-//! boot, whose files may not have reached the device.
+//! The next process that unpacks the same image finds the job that a killed process has left. It
+//! unpacks the layers again that were in progress or claimed. A collection deletes damaged and
+//! expired jobs, and jobs of an earlier boot, because their files may not have reached the device.
 
 mod image_job;
 mod problem;
@@ -54,17 +55,19 @@ impl Jobs {
         }
     }
 
-    /// Sets how long a new job is kept; by default [`Jobs::LIFETIME`].
+    /// Sets how long a job is kept after a process has begun to work on it; by default
+    /// [`Jobs::LIFETIME`].
     #[must_use]
     pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
         self
     }
 
-    /// Begins a job for the image with this configuration. It has no layers yet.
+    /// Begins a job for the image whose configuration has the digest `image`. Returns the job,
+    /// which has no layers yet.
     ///
     /// # Errors
-    /// `Unavailable` if the kernel does not say which boot this is; errors of the storage and of
+    /// `Unsupported` if the kernel does not provide an ID of the boot; errors of the storage and of
     /// the file system.
     pub fn begin(&self, image: Digest, now: SystemTime) -> Result<ImageJob> {
         let mut record = JobRecord::new(image, cas_host::boot_id()?);
@@ -72,12 +75,14 @@ impl Jobs {
         ImageJob::create(&self.storage, record)
     }
 
-    /// Opens the job of the image with this configuration, which no other process uses, and renews
-    /// its lifetime.
+    /// Finds a job of the image whose configuration has the digest `image`, among the jobs that no
+    /// other process uses. Renews the lifetime of the job, and returns it.
     ///
     /// # Errors
-    /// [`JobProblem::NoImageJob`]; [`JobProblem::NoLayers`] and [`JobProblem::Expired`], and the
-    /// job is deleted then; errors of the storage and of the file system.
+    /// [`JobProblem::NoImageJob`]; [`JobProblem::NoLayers`] or [`JobProblem::Expired`] after the
+    /// job that was found is deleted; `Unsupported` if the kernel does not provide an ID of the
+    /// boot; `OutOfRange` if the record of a job is too large; errors of the storage and of the
+    /// file system.
     pub fn open(&self, image: &Digest, now: SystemTime) -> Result<ImageJob> {
         let boot = cas_host::boot_id()?;
         for id in self.storage.keys()? {
@@ -109,7 +114,8 @@ impl Jobs {
     /// uses. Deletes them if `delete` is set. Returns the space that they take.
     ///
     /// # Errors
-    /// Errors of the storage and of the file system.
+    /// `Unsupported` if the kernel does not provide an ID of the boot; errors of the storage and of
+    /// the file system.
     pub fn collect(&self, now: SystemTime, delete: bool) -> Result<Usage> {
         let (mut found, keys) = (Usage::default(), self.storage.keys()?);
         if keys.is_empty() {

@@ -1,11 +1,11 @@
-//! What a job cannot do.
+//! Why jobs cannot be used.
 
 use std::fmt;
 
 use cas_core::{Error, ErrorKind};
 
-/// Why a job of an image or of a layer cannot be used. It is the source of the [`Error`] that
-/// reports it; [`JobProblem::of`] returns it.
+/// Why the job of an image, or a layer in it, cannot be used. A method of a job returns an
+/// [`Error`] with this as its source; [`JobProblem::of`] finds it there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JobProblem {
@@ -13,20 +13,21 @@ pub enum JobProblem {
     NoImageJob,
     /// The job of the image has no layers.
     NoLayers,
-    /// The job of the image is too old, or its machine was started again since.
+    /// The job of the image is older than its lifetime, or the machine was restarted since.
     Expired,
-    /// The image has no job for the layer.
+    /// The job of the image does not have the layer.
     NoLayerJob,
-    /// The jobs for the layer cannot be claimed: none is done.
+    /// The job of the image has the layer, but it is not done and so cannot be claimed.
     NoneClaimable,
-    /// The image has no job of this number.
+    /// The job of the image has no layer with this number.
     UnknownLayerJob,
-    /// The job of a layer cannot be removed: it is neither claimed nor cancelled.
+    /// The layer cannot be removed from the job: it is neither claimed nor cancelled.
     CannotBeRemoved,
 }
 
 impl JobProblem {
-    /// Returns the problem that an error reports, if it reports one.
+    /// Returns the problem that is the source of an error. Returns `None` if its source is
+    /// something else, or if it has none.
     pub fn of(error: &Error) -> Option<JobProblem> {
         let source = std::error::Error::source(error)?;
         source.downcast_ref().copied()
@@ -56,11 +57,11 @@ impl fmt::Display for JobProblem {
             JobProblem::NoImageJob => "the image has no unpack job",
             JobProblem::NoLayers => "the unpack job of the image has no layers",
             JobProblem::Expired => "the unpack job of the image has expired",
-            JobProblem::NoLayerJob => "the unpack job of the image has no job for the layer",
-            JobProblem::NoneClaimable => "no job for the layer is done, so none can be claimed",
-            JobProblem::UnknownLayerJob => "the unpack job of the image has no such layer job",
+            JobProblem::NoLayerJob => "the unpack job of the image does not have the layer",
+            JobProblem::NoneClaimable => "the layer is not done, so it cannot be claimed",
+            JobProblem::UnknownLayerJob => "the unpack job of the image has no such layer number",
             JobProblem::CannotBeRemoved => {
-                "the job of the layer cannot be removed: it is neither claimed nor cancelled"
+                "the layer cannot be removed from the job: it is neither claimed nor cancelled"
             }
         })
     }

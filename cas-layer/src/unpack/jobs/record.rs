@@ -13,19 +13,19 @@ const NAME: &str = "job.json";
 /// Its name while it is written.
 const NEW: &str = "job.json.new";
 
-/// What has become of a layer.
+/// The state of a layer in a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LayerState {
-    /// It is unpacked, or will be.
+    /// It is being unpacked, or will be.
     InProgress,
-    /// It was done, and its files have been given to a snapshot.
+    /// It was done, and its files belong to the process that moves them to a snapshot.
     Claimed,
-    /// It is unpacked and verified, and waits for a claim.
+    /// It is unpacked and verified, and can be claimed.
     Done,
     /// It could not be unpacked.
     Failed,
-    /// It was given up, because the job of its image ended.
+    /// It is not unpacked in the job any more, for example because another layer failed.
     Cancelled,
 }
 
@@ -35,19 +35,19 @@ pub enum LayerState {
 pub struct LayerJob {
     /// The digest of the layer.
     pub layer: Digest,
-    /// The digest of its plain tar.
+    /// The digest of the plain tar of the layer.
     pub diff_id: Digest,
-    /// What has become of it.
+    /// The state of the layer.
     pub state: LayerState,
-    /// Why it failed, if it did.
+    /// The message of the error, if the layer failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// Its number, which names its directory in that of the job.
+    /// The number of the layer in the job; the name of its directory.
     pub(super) number: u64,
 }
 
 impl LayerJob {
-    /// Returns its number in the job of its image.
+    /// Returns the number of the layer in the job of its image.
     pub fn number(&self) -> u64 {
         self.number
     }
@@ -60,7 +60,7 @@ pub(super) struct JobRecord {
     pub(super) image: Digest,
     /// Seconds since 1970.
     expires: u64,
-    /// The boot in which files were written. Another boot may have lost some of them.
+    /// The ID of the boot in which files were written. After another boot, some may be lost.
     boot: String,
     pub(super) next_number: u64,
     pub(super) layers: Vec<LayerJob>,
@@ -80,22 +80,26 @@ impl JobRecord {
     /// Reads the record in the directory of a job. Returns `None` if there is none.
     ///
     /// # Errors
-    /// `Corrupt` for a file that is not a record; errors of the file system.
+    /// `Corrupt` for a file that is not a record; `OutOfRange` for one that is too large; errors of
+    /// the file system.
     pub(super) fn read(dir: &Dir) -> Result<Option<Self>> {
         let Some(text) = dir.read(NAME, limit::UNPACK_JOB).during("read", NAME)? else {
             return Ok(None);
         };
         let parsed = serde_json::from_slice(&text);
         parsed.map(Some).map_err(|error| {
-            Error::corrupt(format!("expected the record of an unpack job: {error}")).subject(NAME)
+            Error::corrupt(format!(
+                "expected the record of an unpack job: {error}; a collection will remove the job"
+            ))
+            .subject(NAME)
         })
     }
 
-    /// Replaces the record. A kill leaves the old one or the new one. It is not synced, because a
-    /// loss of power ends the boot, and the job with it.
+    /// Replaces the record. A kill leaves the old record or the new one. The file is not synced,
+    /// because a loss of power ends the boot, and jobs of an earlier boot are not used.
     pub(super) fn write(&self, dir: &Dir) -> Result<()> {
         let text = serde_json::to_vec(self).map_err(|error| {
-            Error::internal("the record of an unpack job could not be serialised").source(error)
+            Error::internal("an unpack job could not be serialised; please report it").source(error)
         })?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
         let file = dir.open_file(NEW, flags, 0o600);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use cas_core::{Context, Error, ErrorKind, Result, unique};
 use cas_host::{Dir, remove_all};
 
-/// How often a new identifier is chosen before it is an error that it exists.
+/// Number of random identifiers that are tried before it is an error that all of them exist.
 const ATTEMPTS: usize = 10;
 /// Number of characters of an identifier.
 const ID: usize = 16;
@@ -24,8 +24,8 @@ pub trait JobStorage: Send + Sync {
     /// Returns the directory of a job.
     ///
     /// # Errors
-    /// `InvalidArgument` for what is not an identifier; `NotFound` if the job does not exist; errors
-    /// of the file system.
+    /// `InvalidArgument` for what is not an identifier; `NotFound` if the job does not exist;
+    /// errors of the file system.
     fn path(&self, id: &str) -> Result<PathBuf>;
 
     /// Returns the identifiers of all jobs.
@@ -78,7 +78,10 @@ impl JobStorage for DiskJobStorage {
             }
         }
         let root = self.root.display();
-        Err(Error::internal("no free identifier was found for an unpack job").subject(root))
+        Err(
+            Error::internal("no free identifier was found for an unpack job; please report it")
+                .subject(root),
+        )
     }
 
     fn path(&self, id: &str) -> Result<PathBuf> {
