@@ -1,4 +1,4 @@
-//! Copying the bytes of one file into another, by reflink if the file system supports it.
+//! Copies the bytes of one file into another, by reflink if the file system supports that.
 
 use std::io;
 use std::ops::Range;
@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use crate::calls;
 use crate::resolve::uninterrupted;
 
-/// Size of the buffer if the kernel cannot copy.
+/// Size in bytes of the buffer for copies that the kernel cannot make.
 const PIECE: usize = 256 << 10;
 
 /// Copies up to `length` bytes in the kernel, from the offset `at` of `from` to the offset `offset`
@@ -52,8 +52,8 @@ fn try_copy_range(
     }
 }
 
-/// Copies the first `length` bytes of a file without its holes to the offset `start` of another,
-/// which has nothing there. Does not set the length of that file.
+/// Copies the first `length` bytes of `from` without the holes to the offset `start` of `to`, where
+/// `to` must have a hole or its end. A hole at the end does not extend `to`.
 ///
 /// # Errors
 /// Errors of the file systems.
@@ -96,7 +96,7 @@ pub(crate) fn copy_extent(
     Ok(())
 }
 
-/// Copies a range of one file to an offset of another. Returns its length.
+/// Copies a range of one file to an offset of another. Returns the length of the range.
 fn copy_through_memory(
     from: BorrowedFd<'_>,
     Range { start, end }: Range<u64>,

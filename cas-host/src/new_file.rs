@@ -1,4 +1,4 @@
-//! A file that is being written.
+//! A file that gets its name when it is complete.
 
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
@@ -8,11 +8,12 @@ use rustix::fs::OFlags;
 
 use crate::{Dir, no_directory};
 
-/// What the names of temporary files begin with, after a dot.
+/// The beginning of the names of temporary files, after a dot.
 const PURPOSE: &str = "cas-export";
 
-/// A file under a temporary name beside its own, until it is published. Dropping it removes it.
-/// What a killed process has left is removed when the next file in the directory is begun.
+/// A file that has a temporary name in the directory of its final name until it is published. If it
+/// is dropped before, it is removed. A file that a killed process has left is removed when the next
+/// one in the directory is begun.
 pub struct NewFile {
     dir: Dir,
     file: File,
@@ -21,8 +22,8 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    /// Creates the file for `path`, which may exist. It is locked until it is dropped, if the file
-    /// system can lock files.
+    /// Creates the temporary file for `path`. A file at `path` may exist. The temporary file is
+    /// locked until it is dropped, if the file system can lock files.
     ///
     /// # Errors
     /// `InvalidArgument` if the path is a directory, or does not end in a UTF-8 file name;
@@ -55,11 +56,10 @@ impl NewFile {
         &self.file
     }
 
-    /// Syncs the file and gives it its name, so that it survives a crash. Replaces a file that has
-    /// the name.
+    /// Syncs the file and gives it its final name, durably. Replaces a file that has the name.
     ///
     /// # Errors
-    /// Errors of the file system. The file is then removed.
+    /// Errors of the file system. If the file does not have its name yet, it is removed.
     pub fn publish(self) -> Result<()> {
         self.file.sync_all()?;
         self.dir.rename(&*self.temporary, &self.dir, &*self.name)?;
@@ -74,14 +74,14 @@ impl Drop for NewFile {
     }
 }
 
-/// Creates a temporary file, and locks it if the file system can lock files. Returns it and its
-/// name.
+/// Creates a temporary file, and locks it if the file system can lock files. Returns the file and
+/// its name.
 fn create(dir: &Dir) -> Result<(File, String)> {
     loop {
         let name = format!(".{}", unique::key(PURPOSE));
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         let file = dir.open_file(&name, flags, 0o666)?;
-        // Another process may have taken it for a leftover before it was locked.
+        // Another process may have removed the file as a leftover before it was locked.
         let is_locked = !matches!(file.try_lock(), Err(TryLockError::WouldBlock));
         if is_locked && dir.stat(&*name)?.is_some() {
             return Ok((file, name));
@@ -89,8 +89,8 @@ fn create(dir: &Dir) -> Result<(File, String)> {
     }
 }
 
-/// Removes what killed processes left in the directory: temporary files that nobody has locked.
-/// What cannot be removed stays.
+/// Removes temporary files that killed processes left in the directory: those that no process has
+/// locked. A file that cannot be removed stays.
 fn remove_leftovers(dir: &Dir, path: &Path) {
     let prefix = format!(".{PURPOSE}-");
     let entries = fs::read_dir(path).into_iter().flatten().flatten();

@@ -1,4 +1,4 @@
-//! How images are pulled in parallel, in the form in which the SOCI snapshotter is configured.
+//! Settings of parallel pulls, in the form in which the SOCI snapshotter is configured.
 //!
 //! ```toml
 //! [pull_modes.parallel_pull_unpack]
@@ -18,37 +18,38 @@ use toml::{Table, Value};
 
 use super::PULL_MODES;
 
-/// The table of the parallel one.
+/// The name of the table of the parallel mode.
 const PARALLEL: &str = "parallel_pull_unpack";
 
 /// Whether images are pulled and unpacked in parallel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PullMode {
-    /// They are pulled as options of the pull say.
+    /// Images are pulled as the options of each pull say.
     #[default]
     Off,
-    /// They are pulled in parallel.
+    /// Images are pulled and unpacked in parallel.
     Parallel,
     /// Images that cannot be loaded on demand are pulled in parallel. No image can be loaded on
     /// demand yet, so this is the same as `Parallel`.
     ParallelAsFallback,
 }
 
-/// How images are pulled and unpacked in parallel. For limits, zero or less means that there is
-/// none. The defaults are those of the SOCI snapshotter.
+/// How images are pulled and unpacked in parallel. A limit of zero or less means that there is no
+/// limit. The defaults are those of the SOCI snapshotter. The pulls of one [`Cas`](crate::Cas)
+/// share the limits, or those with clones of one [`ParallelPull`](crate::ParallelPull).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PullModes {
-    /// Whether they are.
+    /// Whether images are pulled and unpacked in parallel.
     pub mode: PullMode,
-    /// How many requests all pulls of a handle make at the same time.
+    /// How many requests all pulls that share the limits make at the same time.
     pub downloads: i64,
     /// How many requests one pull makes at the same time.
     pub downloads_per_image: i64,
-    /// The size in bytes of the ranges in which a layer is fetched. `None` fetches it by one
-    /// request.
+    /// The size in bytes of the ranges in which a layer is fetched. If it is `None`, the options of
+    /// the pull set the ranges.
     pub chunk: Option<u64>,
-    /// How many layers all pulls of a handle unpack at the same time.
+    /// How many layers all pulls that share the limits unpack at the same time.
     pub unpacks: i64,
     /// How many layers of one image are unpacked at the same time.
     pub unpacks_per_image: i64,
@@ -70,7 +71,7 @@ impl Default for PullModes {
     }
 }
 
-/// The table as it is written.
+/// The table `[pull_modes.parallel_pull_unpack]` as it is written.
 #[derive(Deserialize)]
 #[serde(default)]
 struct Written {
@@ -128,7 +129,7 @@ impl PullModes {
         let mut warnings = Vec::new();
         for other in modes.keys() {
             warnings.push(format!(
-                "[pull_modes.{other}] has no effect: no such mode exists"
+                "[pull_modes.{other}] has no effect: there is no such mode; remove it"
             ));
         }
         for key in written.unknown.keys() {
@@ -175,7 +176,7 @@ impl PullModes {
     /// Returns the limits on requests and on unpacks.
     ///
     /// # Errors
-    /// `InvalidArgument` if limits contradict each other. All that do are named.
+    /// `InvalidArgument` if limits contradict each other. The message names all that do.
     pub(crate) fn quotas(&self) -> Result<(Quota, Quota)> {
         let downloads = Quota::new(self.downloads, self.downloads_per_image);
         let unpacks = Quota::new(self.unpacks, self.unpacks_per_image);
@@ -193,8 +194,11 @@ impl PullModes {
     }
 }
 
-/// Parses a size such as `8mb`, in powers of 1024. Returns `None` for none and for zero, which mean
-/// one request for a whole layer.
+/// Parses a size such as `8mb`, in powers of 1024. Returns the bytes, or `None` for an empty text
+/// and for less than one byte.
+///
+/// # Errors
+/// `InvalidArgument` for text that is not a size.
 fn parse_chunk(text: &str) -> Result<Option<u64>> {
     let lower = text.trim().to_ascii_lowercase();
     if lower.is_empty() {

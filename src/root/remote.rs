@@ -1,4 +1,4 @@
-//! How registries are reached, and which images are accepted, in `cas.toml`.
+//! The tables of `cas.toml` on how registries are reached, and on which images are accepted.
 //!
 //! ```toml
 //! [remote]
@@ -15,8 +15,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// The table `[remote]` of `cas.toml`: what the options of `cas pull`, `cas push` and `cas login`
-/// say otherwise. A relative path begins at the root.
+/// The table `[remote]` of `cas.toml`: defaults for options of `cas pull`, `cas push` and
+/// `cas login`. A relative path begins at the root.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 pub struct RemoteTable {
@@ -41,7 +41,7 @@ pub struct RemoteTable {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 pub struct PolicyTable {
-    /// Rules for the images that are accepted. Without any, all are.
+    /// Rules for the images that are accepted. If there is none, all images are.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<String>,
     /// Rules for images that are not accepted, whatever `allow` contains.
@@ -51,13 +51,15 @@ pub struct PolicyTable {
     /// `--cosign-key`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cosign_key: Option<PathBuf>,
-    /// A directory of programs that verify images, with containerd's contract.
+    /// A directory of programs that verify images. They have the interface of containerd's image
+    /// verifiers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verifiers: Option<PathBuf>,
-    /// Maximum number of verifiers that are asked, by default 10. Below zero, all are.
+    /// Maximum number of programs that are run for an image, the first ones by name; by default 10.
+    /// Below zero, there is no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_verifiers: Option<i64>,
-    /// Maximum time for each of them in seconds, by default 10.
+    /// Maximum time for each program in seconds, by default 10.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verifier_timeout: Option<u64>,
 }

@@ -1,4 +1,4 @@
-//! What `cas.toml` says of registries, as clients need it.
+//! The settings in `cas.toml` that clients of registries need.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -14,7 +14,7 @@ use cas_host::no_directory;
 use super::engines::Engines;
 use super::{file, registries};
 
-/// What `cas.toml` of a root says of registries.
+/// The settings of registries in the `cas.toml` of a root.
 #[derive(Clone, Debug, Default)]
 pub struct RemoteSettings {
     /// The directory of the root.
@@ -23,7 +23,7 @@ pub struct RemoteSettings {
 }
 
 impl RemoteSettings {
-    /// Reads the settings of the root in this directory. Without a root, there are none.
+    /// Reads the settings of the root in a directory. Returns empty settings if there is no root.
     ///
     /// # Errors
     /// `Corrupt` if the file does not parse; errors of the file system.
@@ -49,8 +49,8 @@ impl RemoteSettings {
         registries::token_hosts(&self.engines.registries, registry, &self.file())
     }
 
-    /// Returns the files that say where images are read from and whom to trust: those of the table
-    /// `[remote]`, otherwise those of this machine.
+    /// Returns the files that say where images are read from and which certificates are trusted:
+    /// those of the table `[remote]`, and those of this machine for what the table does not name.
     pub fn hosts(&self) -> Hosts {
         let remote = &self.engines.remote;
         let mut hosts = Hosts::of_system();
@@ -74,14 +74,15 @@ impl RemoteSettings {
         file.map(|file| self.root.join(file))
     }
 
-    /// Returns the file of the key for signatures of cosign, if the table `[policy]` names one.
+    /// Returns the file of the key that must have signed images, if the table `[policy]` names one.
     pub fn cosign_key(&self) -> Option<PathBuf> {
         let file = self.engines.policy.cosign_key.as_ref();
         file.map(|file| self.root.join(file))
     }
 
-    /// Returns a client for `reference` and its mirrors, as the files of `hosts` name them. It also
-    /// trusts the token services that `cas.toml` names, and finds logins in its file.
+    /// Returns a client for `reference` and for the mirrors that the files of `hosts` name. The
+    /// client also trusts the token services that `cas.toml` names. If `options` do not name a file
+    /// of logins, it reads the file that `cas.toml` names.
     ///
     /// # Errors
     /// As [`Hosts::endpoints`] and [`RemoteSettings::token_hosts`].
@@ -96,7 +97,7 @@ impl RemoteSettings {
         for endpoint in hosts.endpoints(reference).await? {
             let (host, mut options) = (endpoint.host(), options.clone());
             if host != reference.host() {
-                // What the caller allows to the registry is not for its mirrors.
+                // The caller allows these to the registry, not to its mirrors.
                 options.plain_http = false;
                 options.token_hosts.clear();
             }

@@ -1,4 +1,4 @@
-//! The referrers of a manifest or an index that a store has.
+//! Lists the referrers of a manifest or an index in a store.
 
 use super::describe::describe;
 use crate::complete::is_of_document;
@@ -9,10 +9,10 @@ use crate::labels::GC_REF_REFERRER;
 use crate::store::Store;
 use crate::{dispatch, limit};
 
-/// Returns the referrers of a manifest or an index that were stored with it, in the order of their
-/// digests, each with its annotations and the type of its artifact; a damaged one has neither, nor
-/// have those after the first [`limit::DOCUMENT_READ`] bytes of annotations. Referrers that were lost
-/// are not among them.
+/// Returns the referrers that were stored with a manifest or an index, in the order of their
+/// digests. Each has its annotations and its artifact type, unless its document is damaged or comes
+/// after the first [`limit::DOCUMENT_READ`] bytes of annotations. Referrers whose bytes were lost are
+/// left out.
 ///
 /// # Errors
 /// `OutOfRange` for more than [`limit::REFERRERS`]; errors of the store.
@@ -26,7 +26,8 @@ pub async fn referrers(store: &Store, subject: &Digest) -> Result<Vec<Descriptor
     if digests.len() > limit::REFERRERS {
         let (found, allowed) = (digests.len(), limit::REFERRERS);
         return Err(Error::out_of_range(format!(
-            "it has {found} referrers: at most {allowed} are listed; remove some of its labels"
+            "the document has {found} referrers, at most {allowed} are listed; remove some of its \
+             labels"
         ))
         .operation("list referrers")
         .subject(subject));

@@ -1,5 +1,5 @@
-//! Notes that lead from the targets of names to the names, so that an image is found by its digest
-//! without reading all names.
+//! Notes, which are small records, that lead from the target of an image to its name. With them an
+//! image is found by its digest without reading all names.
 //!
 //! The key of a note is the digest, a blank, and the name; its value is empty. The note is written
 //! and deleted in the batch that changes the name.
@@ -13,7 +13,7 @@ use crate::digest::DigestPrefix;
 use crate::error::Result;
 use crate::records::{Batch, Expect, Notes, Records};
 
-/// The room of the notes.
+/// The room of the notes: the first part of their keys in the table.
 const ROOM: &str = "image-targets";
 
 /// The notes of one store.
@@ -25,7 +25,8 @@ impl Targets {
         Ok(Targets(Notes::new(records, ROOM)?))
     }
 
-    /// Adds the note of an image to `batch`, instead of the one of the same name `before`.
+    /// Adds the note of an image to `batch`. If the target has changed, also adds the deletion of
+    /// the note of `before`, the image that had the name.
     pub(super) fn replace(
         &self,
         batch: &mut Batch,
@@ -46,8 +47,8 @@ impl Targets {
         self.0.delete_in(batch, &key(image), Expect::Any)
     }
 
-    /// Returns the names of which a target begins with `prefix`, in their order. A name may have
-    /// another target by now.
+    /// Returns the names for whose targets there are notes that begin with `prefix`, sorted. A name
+    /// may have another target by now.
     pub(super) async fn names(&self, prefix: &DigestPrefix) -> Result<Vec<Reference>> {
         let mut names = Vec::new();
         for prefix in prefix.texts() {
@@ -69,15 +70,16 @@ fn key(image: &Image) -> String {
     format!("{} {}", image.target.digest, image.name)
 }
 
-/// Returns the key in [`Table::Notes`](crate::records::Table::Notes) of the note that leads to a
-/// name, which is stored as `value`. Returns `None` if `value` does not parse.
+/// Returns the key in [`Table::Notes`](crate::records::Table::Notes) of the note that leads to the
+/// name of an image. `value` is the stored record of the image. Returns `None` if it does not
+/// parse.
 pub fn target_note(value: &[u8]) -> Option<String> {
     let image: Image = serde_json::from_slice(value).ok()?;
     Some(format!("{ROOM}/{}", key(&image)))
 }
 
-/// Returns whether a key in [`Table::Notes`](crate::records::Table::Notes) is that of a note which
-/// leads to a name.
+/// Returns whether a key in [`Table::Notes`](crate::records::Table::Notes) belongs to a note that
+/// leads from a target to a name.
 pub fn is_target_note(key: &str) -> bool {
     key.strip_prefix(ROOM)
         .is_some_and(|rest| rest.starts_with('/'))

@@ -8,9 +8,9 @@ use crate::labels::{Labels, gc_ref_referrer};
 use crate::records::BlobRecord;
 
 impl LeaseGuard {
-    /// Records that `referrers` refer to `subject`. From then on they are kept for as long as their
-    /// subject is, and everything that pins the subject pins them. The lease has pinned all of them,
-    /// and their own children are recorded.
+    /// Records that `referrers` refer to `subject`. From then on, collections keep them for as long
+    /// as the subject, and a job that pins the tree of the subject pins them too. The lease must
+    /// have pinned them, and their own children must be recorded.
     ///
     /// # Errors
     /// `NotFound` if the subject, or something that it lists and that is not recorded as absent, is

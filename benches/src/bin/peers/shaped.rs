@@ -1,4 +1,4 @@
-//! A link of which each connection has a limited speed, as to a registry far away.
+//! A link that limits the speed of each connection, as the link to a registry far away does.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-/// Number of bytes that are passed on at once.
+/// Maximum number of bytes that are passed on at once.
 const PIECE: usize = 64 << 10;
 
-/// Passes connections on to a server, each at no more than a number of bytes a second. Returns host
-/// and port of the link, which exists as long as this process.
+/// Passes connections on to a server. The server sends at most `bytes_per_second` on each. Returns
+/// the host and port of the link, which exists as long as this process.
 pub(super) fn link(server: &str, bytes_per_second: u64) -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let host = listener.local_addr()?.to_string();
@@ -40,7 +40,7 @@ fn pass_on(client: TcpStream, server: &str, bytes_per_second: u64) -> io::Result
 
 fn copy(mut from: TcpStream, mut to: &TcpStream, bytes_per_second: u64) -> io::Result<()> {
     let mut buffer = vec![0; PIECE];
-    // Time that was not used for sending is not made up for later.
+    // A connection that was idle does not send faster afterwards.
     let mut due = Instant::now();
     loop {
         let read = from.read(&mut buffer)?;

@@ -1,11 +1,11 @@
-//! Laws of lists, and of containerd's filters.
+//! Laws of `find`, of lists, and of containerd's filters.
 
 use cas_core::{ErrorKind, ImageStore};
 
 use super::Subject;
 use crate::material::{image, kind, target};
 
-/// Returns the names that are found by the beginning of the digest of `target(text)`.
+/// Returns the names that `find` returns for the first digits of the digest of `target(text)`.
 async fn found(images: &dyn ImageStore, text: &str) -> Vec<String> {
     let prefix = target(text).digest.to_string();
     let found = images
