@@ -131,8 +131,8 @@ impl Blobs {
         }
     }
 
-    /// Returns the digests of a page of names, in order. Skips other names than digests. A name may
-    /// not be that of a blob.
+    /// Returns the first `limit` digests after `after` that are names in the directories, in order.
+    /// Skips names that are not digests. A digest may be the name of something that is not a blob.
     pub(crate) fn digests(&self, after: Option<&Digest>, limit: usize) -> io::Result<Vec<Digest>> {
         let mut page = Vec::new();
         for (algorithm, listing) in Algorithm::ALL.into_iter().zip(&self.listings) {
@@ -147,7 +147,7 @@ impl Blobs {
         Ok(page)
     }
 
-    /// Returns what [`Blobs::digests`] returns, or `None` if the directory has to be read for it.
+    /// Returns the same as [`Blobs::digests`], or `None` if that would have to read a directory.
     pub(crate) fn known_digests(&self, after: &Digest, limit: usize) -> Option<Vec<Digest>> {
         let listings = Algorithm::ALL.into_iter().zip(&self.listings);
         let mut own = listings.filter(|(algorithm, _)| *algorithm == after.algorithm());

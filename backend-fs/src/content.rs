@@ -29,7 +29,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::of(&[
 pub(crate) struct FsContent(pub(crate) Arc<Shared>);
 
 impl FsContent {
-    /// Returns a page of names, as [`Blobs::digests`](crate::blobs::Blobs::digests) does.
+    /// Returns the same as [`Blobs::digests`](crate::blobs::Blobs::digests).
     async fn digests(&self, after: Option<Digest>, limit: usize) -> Result<Vec<Digest>> {
         let known = after.and_then(|after| self.0.blobs.known_digests(&after, limit));
         if let Some(known) = known {
@@ -39,7 +39,7 @@ impl FsContent {
         pool::run(move || Ok(shared.blobs.digests(after.as_ref(), limit)?)).await
     }
 
-    /// Returns the status of each blob. Skips what is absent or not a regular file.
+    /// Returns the status of each blob. Skips blobs that are absent or not regular files.
     async fn stats(&self, digests: &[Digest]) -> Result<Vec<Stat>> {
         let (shared, digests) = (Arc::clone(&self.0), digests.to_vec());
         pool::run(move || {
@@ -117,8 +117,8 @@ impl ContentStore for FsContent {
         loop {
             let wanted = limit - page.len();
             let digests = self.digests(after, wanted).await?;
-            // The status of a file takes longer than everything else, and the kernel finds two at
-            // the same time.
+            // Reading the status of the files takes most of the time, and two threads can read it
+            // at the same time.
             let (first, second) = digests.split_at(digests.len() / 2);
             let (first, second) = tokio::try_join!(self.stats(first), self.stats(second))?;
             page.extend(first.into_iter().chain(second));

@@ -140,8 +140,8 @@ impl Index {
             .collect()
     }
 
-    /// Returns what [`Self::list`] and [`Self::unnamed`] return of the entries whose digests begin
-    /// with `prefix`.
+    /// Returns the same as [`Self::list`] and [`Self::unnamed`], but only for entries whose digests
+    /// begin with `prefix`.
     ///
     /// # Errors
     /// As [`Self::unnamed`].

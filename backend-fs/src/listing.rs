@@ -65,7 +65,8 @@ impl Listing {
         Ok(page)
     }
 
-    /// Returns the page after `after`, or `None` if no scan is kept that has as many digests.
+    /// Returns the first `limit` digests after `after`, or `None` if the latest scan does not have
+    /// that many.
     pub(crate) fn kept_page(&self, after: &Digest, limit: usize) -> Option<Vec<Digest>> {
         let mut inner = lock(&self.0);
         let latest = inner.latest.as_ref()?;

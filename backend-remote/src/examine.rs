@@ -1,5 +1,5 @@
-//! Finds and repairs cells that do not parse, or whose names have no key. While there is such a
-//! cell, the records of its table, or the blobs, cannot be listed.
+//! Finds and repairs cells that do not parse, and cells whose object names do not stand for a key.
+//! While there is such a cell, the records of its table, or the blobs, cannot be listed.
 
 use std::future::ready;
 
@@ -18,16 +18,17 @@ use crate::store::{Remote, RemoteStore};
 const RECORDS: &str = "records/";
 /// The tables whose records the check of a store parses.
 const CHECKED: [&str; 3] = ["blobs/", "images/", "leases/"];
-/// The room of the notes with damaged records, and what begins their keys.
+/// The beginning of the keys of notes with damaged records.
 const NOTES: &str = "damaged-records/objects/";
 /// Maximum number of names in one page of a list.
 const PAGE: usize = 1000;
 
 impl RemoteStore {
-    /// Finds the cells that do not parse, and those whose names have no key. A repair deletes such a
-    /// cell of a blob, so that the blob is missing, and makes the bytes of any other one the value of
-    /// a record. If the check of the store parses the table of that record, it reports the record
-    /// and sets it aside. A record under a name without a key is moved to a note.
+    /// Finds the cells that do not parse, and the cells whose object names do not stand for a key.
+    /// A repair deletes such a cell if it belongs to a blob; the blob is then missing. If it
+    /// belongs to a record, a repair makes the bytes of the cell the value of the record. The check
+    /// of the store then reports the record and sets it aside, if it parses the table. If the name
+    /// of the cell does not stand for a key, a repair moves its bytes to a note instead.
     ///
     /// # Errors
     /// Errors of the service.
@@ -119,7 +120,7 @@ impl Remote {
         let prefix = self.cells.prefix();
         if let Some(object) = prefix.get(path).await? {
             let kept = object.body.slice(..object.body.len().min(limit::NOTE));
-            // The name of the object may be too long for a part of another.
+            // The name of the object may be too long to be a part of another name.
             let hash = Digest::sha256(path.as_bytes()).hex();
             let note = format!("{RECORDS}notes/{}", escape(&format!("{NOTES}{hash}")));
             self.cells.swap(&note, &Expect::Any, Some(kept)).await?;
@@ -143,13 +144,14 @@ impl Remote {
     }
 }
 
-/// Returns the table and the key of a record, or `None` if its object has a name without a key.
+/// Returns the table and the key of a record, as in `TABLE/KEY`. Returns `None` if the name of its
+/// object does not stand for a key.
 fn key(path: &str) -> Option<String> {
     let (table, name) = path.strip_prefix(RECORDS)?.split_once('/')?;
     Some(format!("{table}/{}", unescape(name)?))
 }
 
-/// Returns the digest of a blob, or `None` if its object has another name.
+/// Returns the digest of a blob, or `None` if the name of its object is not that of a blob.
 fn digest(name: &str) -> Option<Digest> {
     let (algorithm, hex) = name.split_once('/')?;
     format!("{algorithm}:{hex}").parse().ok()

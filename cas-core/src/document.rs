@@ -143,9 +143,10 @@ impl Document {
         }
     }
 
-    /// Returns the entry of the document, whose own descriptor is `own`, in a list of referrers: with
-    /// its annotations and the type of its artifact. The type of a manifest that states none is the
-    /// media type of its configuration.
+    /// Returns the entry of the document in a list of referrers. It has the media type, digest and
+    /// size of `own`, the descriptor of the document, and the annotations and the artifact type of
+    /// the document. If a manifest does not state an artifact type, the entry has the media type of
+    /// its configuration instead.
     pub fn listed_as_referrer(&self, own: &Descriptor) -> Descriptor {
         let (stated, config, annotations) = match self {
             Document::Manifest(manifest) => {

@@ -37,14 +37,17 @@ pub const GC_FLAT: &str = "containerd.io/gc.flat";
 pub const LEASE: &str = "cas.lease";
 /// On a snapshot that is mounted by its key: the directory at which it was last mounted.
 pub const MOUNTED_AT: &str = "cas.mounted-at";
-/// On a snapshot: the digest of the layer that it was made of, if that was verified and not stored.
+/// On a snapshot: the digest of the layer that it was made of, if the layer was verified and not
+/// stored.
 pub const VERIFIED_LAYER: &str = "cas.verified-layer";
 
-/// The prefix of a reference from a manifest or an index to a referrer: a document whose subject it
-/// is. The rest of the key is the digest of the referrer, with a dot for its colon.
+/// The prefix of the labels by which a manifest or an index keeps its referrers, the documents
+/// whose subject it is. The rest of the key is the digest of the referrer, with a dot instead of
+/// the colon.
 pub const GC_REF_REFERRER: &str = "containerd.io/gc.ref.content.referrer.";
 
-/// Returns the key of the label by which a subject keeps a referrer. Its value is the digest.
+/// Returns the key of the label by which a subject keeps a referrer. The value of the label is the
+/// digest of the referrer.
 pub fn gc_ref_referrer(referrer: &Digest) -> String {
     format!(
         "{GC_REF_REFERRER}{}",

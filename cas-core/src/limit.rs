@@ -17,8 +17,9 @@ pub const DESCRIPTORS: usize = 4096;
 pub const INDEX_DEPTH: usize = 4;
 /// Maximum number of descriptors that one walk of an image lists, repeated ones included.
 pub const WALK: usize = 65_536;
-/// Maximum number of referrers of one manifest that are listed, and of all referrers, theirs
-/// included, that one pull, push, copy or export takes with an image.
+/// Maximum number of referrers of one manifest that are listed. Also the maximum number of all
+/// referrers, including referrers of referrers, that one pull, push, copy or export takes with an
+/// image.
 pub const REFERRERS: usize = 1024;
 /// Maximum length of a chain of referrers in which each refers to the one before.
 pub const REFERRER_DEPTH: usize = 8;
@@ -29,7 +30,8 @@ pub const PAGE: u64 = 8 << 20;
 /// Maximum number of attempts to change the tag that lists the referrers of a manifest, if other
 /// clients change it at the same time.
 pub const REFERRER_ATTEMPTS: u32 = 16;
-/// Maximum length of all warnings in one answer of a registry together, as in the specification.
+/// Maximum length of all warnings in one answer of a registry together, as in the specification of
+/// registries.
 pub const REGISTRY_WARNINGS: usize = 4096;
 /// Maximum size of an answer of a registry, a token service or a credential helper that is neither
 /// a blob nor a manifest.
@@ -42,7 +44,7 @@ pub const HOSTS_FILE: u64 = 1 << 20;
 pub const HOSTS_FILES: usize = 1024;
 /// Maximum size of a password that is typed or read from standard input.
 pub const SECRET: u64 = 64 << 10;
-/// Maximum size of the reason of a verifier that is kept; the rest is read, but passed over.
+/// Maximum size of the part of a verifier's reason that is reported. The rest is read and dropped.
 pub const REASON: u64 = 1024;
 /// Maximum number of signatures of one image that are checked.
 pub const SIGNATURES: usize = 64;

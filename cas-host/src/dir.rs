@@ -34,7 +34,7 @@ pub struct Entry {
     pub kind: FileType,
 }
 
-/// Number of bytes of names that are read at once from a large directory.
+/// Size in bytes of the buffer for names that are read from a large directory.
 const LISTED: usize = 256 << 10;
 const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
@@ -253,8 +253,8 @@ impl Dir {
         }))
     }
 
-    /// Calls `visit` for the name of each entry, in any order, without an allocation for each. Skips
-    /// names that are not text.
+    /// Calls `visit` for the name of each entry, in any order, without an allocation for each name.
+    /// Skips names that are not UTF-8.
     ///
     /// # Errors
     /// Errors of the file system.

@@ -93,7 +93,8 @@ impl Kv {
         Ok(kv)
     }
 
-    /// Checks the format, and upgrades an older one. Returns the format that the database has then.
+    /// Checks the format, and upgrades an older format if the database is writable and the disk has
+    /// room. Returns the format that the database then has.
     fn upgrade_format(&self) -> Result<u64> {
         match self.read(|view| view.meta(FORMAT))? {
             Some(VERSION) => Ok(VERSION),
@@ -111,8 +112,9 @@ impl Kv {
         }
     }
 
-    /// Writes the notes that lead from targets to names, for all names. They are durable once the
-    /// format is. Returns false if the disk is too full: the store is then used as it is.
+    /// Writes the notes that lead from targets to names, for all names. The next durable write,
+    /// that of the format, makes them durable. Returns false if the disk is too full; the store is
+    /// then used without the notes.
     fn note_targets(&self) -> Result<bool> {
         let mut after: Option<String> = None;
         loop {
@@ -226,7 +228,8 @@ impl Kv {
     }
 }
 
-/// Writes the note that leads from the target of a name to the name, whose record is given.
+/// Writes the note that leads from the target of a name to the name. `name` is the record of the
+/// name.
 pub(crate) fn put_target(
     tx: &mut dyn Transaction,
     revision: u64,

@@ -140,7 +140,7 @@ impl Cas {
         self.inner.store()
     }
 
-    /// Returns the files that say where images are read from and whom to trust.
+    /// Returns the files that say where images are read from and which certificates are trusted.
     #[cfg(feature = "registry")]
     pub fn hosts(&self) -> Hosts {
         self.inner.hosts()
@@ -154,7 +154,8 @@ impl Cas {
         self.inner.repository(name)
     }
 
-    /// Returns how `cas.toml` says that images are pulled in parallel, and warnings.
+    /// Returns the settings of parallel pulls in `cas.toml`, and a warning for each setting that
+    /// has no effect.
     ///
     /// # Errors
     /// As [`Cas::pull_modes`](crate::Cas::pull_modes).

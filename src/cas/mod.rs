@@ -94,7 +94,8 @@ pub struct Cas {
     closed: Arc<AtomicBool>,
     #[cfg(feature = "registry")]
     root: Arc<Root>,
-    /// How `cas.toml` says that images are pulled, once a pull has read it.
+    /// The limits of parallel pulls by `cas.toml`, or `None` if it does not turn them on. The first
+    /// pull that needs them reads the file.
     #[cfg(feature = "registry")]
     parallel: Arc<OnceLock<Option<ParallelPull>>>,
 }

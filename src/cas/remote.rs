@@ -22,8 +22,8 @@ impl Cas {
     ///
     /// # Errors
     /// `InvalidArgument` for text that is not a reference; `NotFound` if the registry does not have
-    /// the image for the platform; `Denied` if it refuses, a file of [`PullOptions::hosts`]
-    /// blocks or rejects the name, or a verifier rejects the image; `Unavailable` if it does not answer;
+    /// the image for the platform; `Denied` if it refuses, a file of [`PullOptions::hosts`] blocks
+    /// or rejects the name, or a verifier rejects the image; `Unavailable` if it does not answer;
     /// `Corrupt` if it sends bytes that do not match a digest. No name is written then, and what
     /// arrived is kept for the next attempt until a garbage collection.
     pub async fn pull(&self, reference: impl Into<RegistryRef>) -> Result<Image> {
@@ -91,7 +91,8 @@ impl Cas {
             let pulled = pulled.await;
             let before = std::mem::replace(&mut distrusted, client.distrusted());
             let error = pulled.as_ref().err().map(Error::kind);
-            // A layer that was unpacked while it arrived comes from another mirror the next time.
+            // The next attempt fetches a wrong layer that was unpacked meanwhile from another
+            // mirror.
             let may_be_elsewhere = options.unpack && distrusted > before;
             if error != Some(ErrorKind::Corrupt) || !may_be_elsewhere {
                 break pulled;
@@ -145,8 +146,8 @@ impl Cas {
         Ok(StoredImage { image, snapshot })
     }
 
-    /// Returns how `cas.toml` says that images are pulled in parallel, and a warning for each
-    /// setting that has no effect.
+    /// Returns the settings of parallel pulls in `cas.toml`, and a warning for each setting that
+    /// has no effect.
     ///
     /// # Errors
     /// As [`PullModes::from_toml`]; errors of the file system.
@@ -155,7 +156,7 @@ impl Cas {
         self.root.pull_modes()
     }
 
-    /// Returns how a pull is parallel, or `None` if it is not.
+    /// Returns the limits of a parallel pull, or `None` if the pull is not parallel.
     fn parallel(&self, options: &PullOptions) -> Result<Option<ParallelPull>> {
         if let Some(parallel) = &options.parallel {
             return Ok(Some(parallel.clone()));
@@ -264,8 +265,8 @@ impl Cas {
         pushed.map_err(|error| error.operation("push").within(&reference))
     }
 
-    /// Returns the files that say where images are read from and whom to trust: those that
-    /// `cas.toml` names, otherwise those of this machine.
+    /// Returns the files that say where images are read from and which certificates are trusted:
+    /// those that `cas.toml` names, and those of this machine for what it does not name.
     pub fn hosts(&self) -> Hosts {
         self.root.remote_settings().hosts()
     }
@@ -289,9 +290,9 @@ impl Cas {
     }
 }
 
-/// Warns of mirrors and credential helpers that were skipped, and repeats what the registry has
-/// warned of. Also warns of a login that was withheld from a token service if the job succeeded
-/// without it: otherwise, the error says it.
+/// Reports the warnings of the registry, and warns of mirrors and credential helpers that were
+/// skipped. If the job succeeded, also warns of a login that was withheld from a token service; if
+/// the job failed, its error mentions the login.
 async fn warn_of_logins(client: &Mirrors, progress: &Arc<dyn Progress>, succeeded: bool) {
     for message in client.warnings() {
         progress.warn(&message);

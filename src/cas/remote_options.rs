@@ -35,9 +35,9 @@ pub struct PullOptions {
     /// [`Cas::snapshot`](super::Cas::snapshot). If all platforms are pulled, that of this machine
     /// is unpacked afterwards.
     pub unpack: bool,
-    /// Whether what refers to the image in the registry is pulled, too, such as signatures and
-    /// lists of contents: everything that refers to a manifest or an index that is pulled, and what
-    /// refers to that. Nothing is asked for if the policy finds the image in the store.
+    /// Whether the referrers of each manifest and index that is pulled are pulled, too, such as
+    /// signatures and lists of contents, and the referrers of these referrers. If the policy finds
+    /// the image in the store, the registry is not asked for referrers.
     pub referrers: bool,
     /// Whether the registry is reached over http. By default it is reached over https, or over http
     /// if it is on this machine and does not require TLS.
@@ -56,16 +56,17 @@ pub struct PullOptions {
     pub private_addresses: bool,
     /// How long to wait for the registry, and for how long to repeat what fails.
     pub timeouts: Timeouts,
-    /// Limits on how many requests are made and blobs are fetched concurrently.
+    /// Limits on how many requests are made, and on how many blobs are fetched, at the same time.
     pub limits: PullLimits,
-    /// How images are fetched and unpacked in parallel. By default as `cas.toml` says, which all
-    /// pulls of a handle then share. It replaces `limits`.
+    /// How images are fetched and unpacked in parallel. By default as `cas.toml` says, with limits
+    /// that all pulls of one [`Cas`](super::Cas) share. It replaces `limits`, except for the ranges
+    /// of a layer if it has no size of chunks.
     pub parallel: Option<ParallelPull>,
-    /// The file of the public key by which cosign must have signed the image. By default the one
-    /// that `cas.toml` names. It needs the Cargo feature `cosign`.
+    /// The file of the public key that must verify a signature of the image by cosign. By default
+    /// the file that `cas.toml` names. It needs the Cargo feature `cosign`.
     pub cosign_key: Option<PathBuf>,
-    /// Judge the image after its name is resolved and before its content is fetched, after those
-    /// that `cas.toml` names.
+    /// Verifiers that accept or reject the image, after its name is resolved and before its content
+    /// is fetched. The verifiers that `cas.toml` names are asked first.
     pub verifiers: Vec<Arc<dyn Verifier>>,
     /// Receives the progress. By default nothing does.
     pub progress: Arc<dyn Progress>,
@@ -207,7 +208,8 @@ pub struct PushOptions {
     /// The platforms to push. By default all, or that of this machine if the store does not have
     /// all.
     pub platforms: Platforms,
-    /// Whether the referrers that the store has of the image are pushed, too, and theirs.
+    /// Whether the referrers of the image that the store has are pushed, too, and the referrers of
+    /// these referrers.
     pub referrers: bool,
     /// Whether the registry is reached over http; see [`PullOptions::plain_http`].
     pub plain_http: bool,

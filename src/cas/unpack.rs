@@ -164,7 +164,7 @@ impl Cas {
         Ok(resolved.manifest)
     }
 
-    /// Returns the jobs of unpacks that were interrupted.
+    /// Returns the unpack jobs of the root.
     pub(super) fn jobs(&self) -> Jobs {
         let place = self.locks.with_file_name("jobs");
         Jobs::new(Arc::new(DiskJobStorage::new(place)))

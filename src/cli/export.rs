@@ -35,8 +35,8 @@ pub(crate) struct Export {
     /// Export all platforms that the store has (default for oci)
     #[arg(long)]
     all_platforms: bool,
-    /// Export what the store has of what refers to the images, too, such as signatures; skopeo and
-    /// podman then need the name of an image to read the archive
+    /// Also export everything in the store that refers to the images, such as signatures; skopeo
+    /// and podman then need the name of an image to read the archive
     #[arg(long)]
     referrers: bool,
 }

@@ -50,7 +50,8 @@ pub(crate) struct Fsck {
     /// Use http instead of https for registries
     #[arg(long, requires = "repair")]
     plain_http: bool,
-    /// Look for the login in this file first, as podman does [default: $REGISTRY_AUTH_FILE]
+    /// Look for the login in this file first, as podman does [default: that of cas.toml, or
+    /// $REGISTRY_AUTH_FILE]
     #[arg(long, value_name = "FILE", requires = "repair")]
     authfile: Option<PathBuf>,
 }

@@ -29,14 +29,14 @@ pub(crate) struct Pull {
     /// cas.toml, or podman's]
     #[arg(long, value_name = "FILE")]
     policy_file: Option<PathBuf>,
-    /// Accept only an image that cosign has signed with the key of this public key [default: that of
-    /// cas.toml]
+    /// Accept only an image with a signature of cosign that this public key verifies [default: that
+    /// of cas.toml]
     #[arg(long, value_name = "FILE")]
     cosign_key: Option<PathBuf>,
     /// Unpack the image into snapshots, too
     #[arg(long)]
     unpack: bool,
-    /// Pull what refers to the image, too, such as signatures
+    /// Also pull everything that refers to the image, such as signatures
     #[arg(long)]
     referrers: bool,
     /// When to ask the registry
@@ -53,22 +53,22 @@ pub(crate) struct Pull {
 
 #[derive(Args)]
 struct Parallel {
-    /// Pull and unpack in parallel, and keep what is unpacked if the pull is interrupted, as
-    /// [pull_modes.parallel_pull_unpack] of cas.toml describes
+    /// Pull and unpack in parallel, with the settings of [pull_modes.parallel_pull_unpack] of
+    /// cas.toml; if the pull is interrupted, the next one uses the layers that it has unpacked
     #[arg(long)]
     parallel: bool,
-    /// Read [pull_modes.parallel_pull_unpack] of this file instead, such as the configuration of
-    /// the SOCI snapshotter
+    /// Read [pull_modes.parallel_pull_unpack] from this file instead of cas.toml, for example from
+    /// the configuration of the SOCI snapshotter
     #[arg(long, value_name = "FILE")]
     pull_modes: Option<PathBuf>,
-    /// Unpack layers in parallel without storing them; the image cannot be exported or pushed to
-    /// another repository then
+    /// Unpack layers in parallel without storing them; the image then cannot be exported, or pushed
+    /// to another repository
     #[arg(long, requires = "unpack")]
     discard_unpacked_layers: bool,
 }
 
 impl Parallel {
-    /// Returns how to pull, or `None` if `cas.toml` says it.
+    /// Returns the parallel pull that these options describe, or `None` if `cas.toml` decides.
     fn options(&self, cas: &Cas, context: &Context) -> Result<Option<ParallelPull>> {
         let (mut modes, warnings) = match &self.pull_modes {
             Some(file) => {
@@ -120,7 +120,7 @@ pub(crate) struct Push {
     /// HOST[:PORT]/REPOSITORY[:TAG] to push to [default: the name of the image]
     #[arg(value_name = "REF")]
     reference: Option<FullName>,
-    /// Push what the store has of what refers to the image, too, such as signatures
+    /// Also push everything in the store that refers to the image, such as signatures
     #[arg(long)]
     referrers: bool,
     #[command(flatten)]

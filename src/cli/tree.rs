@@ -11,7 +11,8 @@ use serde::Serialize;
 use super::Context;
 use super::output::{printable, size};
 
-/// Show an image and what refers to it as a tree, with digests, sizes, media types, and what is missing or damaged
+/// Show an image and what refers to it as a tree, with digests, sizes, media types, and what is
+/// missing or damaged
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas tree app:1
 
@@ -32,17 +33,17 @@ struct Node {
     damage: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     children: Vec<Node>,
-    /// What refers to it, such as signatures.
+    /// The documents that refer to it, such as signatures.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     referrers: Vec<Node>,
 }
 
-/// How much more the tree may grow, because a small index can list the same child many times.
+/// How deep the tree may grow below a node.
 #[derive(Clone, Copy)]
 struct Depth {
-    /// How deep indexes may nest.
+    /// How many levels of indexes may follow.
     indexes: usize,
-    /// How long a chain of referrers may be.
+    /// How many referrers may follow, each of which refers to the one before.
     referrers: usize,
 }
 
@@ -84,8 +85,8 @@ impl Node {
     }
 }
 
-/// Returns the node of `descriptor` with all its children and referrers. `budget` bounds the number
-/// of nodes.
+/// Returns the node of `descriptor` with all its children and referrers. `budget` is the number of
+/// nodes that may still be added: a small index can list the same child many times.
 fn grow<'a>(
     store: &'a Store,
     descriptor: Descriptor,

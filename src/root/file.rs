@@ -37,7 +37,7 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Engines> {
         .subject(path.display()));
     }
     let mut table: toml::Table = toml::from_str(text).map_err(fail)?;
-    // Those are read when an image is pulled.
+    // The pull modes are read when an image is pulled.
     table.remove(PULL_MODES);
     table.try_into().map_err(fail)
 }

@@ -129,14 +129,14 @@ impl Root {
         self.engines.locate(store, &self.path, registry)
     }
 
-    /// Returns what `cas.toml` says of registries.
+    /// Returns the settings of registries in `cas.toml`.
     #[cfg(feature = "registry")]
     pub(crate) fn remote_settings(&self) -> RemoteSettings {
         RemoteSettings::of(&self.path, self.engines.clone())
     }
 
-    /// Returns how `cas.toml` says that images are pulled in parallel, and warnings about settings
-    /// that have no effect.
+    /// Returns the settings of parallel pulls in `cas.toml`, and warnings about settings that have
+    /// no effect.
     ///
     /// # Errors
     /// As [`PullModes::from_toml`]; errors of the file system.

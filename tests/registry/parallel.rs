@@ -459,7 +459,7 @@ fn without_overlay_layers_are_kept_with_a_warning() {
     let done = pull.output().unwrap();
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
     assert!(
-        done.status.success() && said.contains("so they are kept"),
+        done.status.success() && said.contains("so they are stored"),
         "{said}"
     );
     let stored = root

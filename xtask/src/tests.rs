@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::stage::{cargo, step};
 
 /// Number of binaries that run at the same time. Each runs one test per core, and more than half of
-/// them wait for something else than a core.
+/// the tests wait for something other than a core.
 const SIDE_BY_SIDE: usize = 4;
 
 /// A binary of tests, with what cargo tells a program about its package.

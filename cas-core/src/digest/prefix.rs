@@ -31,7 +31,7 @@ impl DigestPrefix {
         &self.hex
     }
 
-    /// Returns, for each algorithm that is possible, the text with which digests begin.
+    /// Returns the text with which the digests begin, for each algorithm that they can have.
     pub fn texts(&self) -> Vec<String> {
         let texts = self.algorithms();
         texts

@@ -43,8 +43,8 @@ pub(super) struct Scan {
     pub(super) claims: HashMap<Digest, BTreeSet<Owner>>,
     /// The names that do not belong to the owner whose content is collected.
     pub(super) foreign: HashSet<Id>,
-    /// The documents whose children are in the graph. One that is not among them may have edges by
-    /// its labels.
+    /// The documents whose children are in the graph. Other documents may have edges by their
+    /// labels.
     listed: HashSet<Id>,
     pub(super) graph: Graph,
 }

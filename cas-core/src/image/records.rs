@@ -41,9 +41,10 @@ impl RecordImages {
         }
     }
 
-    /// Returns the image store in `records`, which are [`Capability::Atomic`], with a note for each
-    /// name under the digest of its target, so that [`ImageStore::find`] does not read all names.
-    /// Names that [`RecordImages::new`] wrote need their [`target_note`](super::target_note) first.
+    /// Returns the image store in `records`, which must be [`Capability::Atomic`]. The store also
+    /// keeps a note for each name under the digest of its target, so that [`ImageStore::find`] does
+    /// not read all names. If a store of [`RecordImages::new`] has written names to `records`, the
+    /// caller must add their [`target_note`](super::target_note) first.
     ///
     /// # Errors
     /// Errors of [`Notes::new`](crate::records::Notes::new).
@@ -78,7 +79,7 @@ impl RecordImages {
         }))
     }
 
-    /// Writes an image, of which `before` is the state that `expect` expects.
+    /// Writes an image if its record is in the state `expect`. `before` is the image in that state.
     async fn write(&self, image: &Image, before: Option<&Image>, expect: Expect) -> Result<()> {
         check_image(image)?;
         let value = serde_json::to_vec(image).map_err(|error| {
@@ -92,7 +93,7 @@ impl RecordImages {
         self.records.commit(&batch).await
     }
 
-    /// Adds the deletion of an image in the state with this revision to `batch`.
+    /// Adds to `batch` the deletion of an image, if its record still has this revision.
     fn delete_in(&self, batch: &mut Batch, image: &Image, revision: Revision) -> Result<()> {
         let expect = Expect::Revision(revision);
         batch.delete(Table::Images, image.name.as_str(), expect);

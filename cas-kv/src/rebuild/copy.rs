@@ -37,7 +37,7 @@ pub(super) fn copy(old: &mut Source<'_>, new: &dyn Engine) -> Result<u64> {
                 page.iter().try_for_each(|(key, (revision, value))| {
                     match table {
                         Table::Images => put_target(tx, *revision, value)?,
-                        // Those of the names that are copied are written with the names.
+                        // The notes of the names that are copied are written with the names.
                         Table::Notes if is_target_note(key) => return Ok(()),
                         _ => {}
                     }

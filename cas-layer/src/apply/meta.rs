@@ -32,8 +32,8 @@ pub(super) fn own(fd: BorrowedFd<'_>, stat: &Stat, uid: u32, gid: u32, mode: u32
 /// The reason in the warning about an attribute that does not fit.
 const NO_ROOM: &str = "the file system has no room for it";
 
-/// Returns whether layers may set and remove an attribute: not those of the host, nor those that
-/// would control an overlay or mark a directory as unfinished.
+/// Returns whether a layer may set and remove an extended attribute. It may not if the attribute
+/// belongs to the host, controls an overlay, or marks a directory as unfinished.
 pub fn is_set(name: &[u8]) -> bool {
     // The mark of a directory that is being filled begins with the last prefix.
     let ours = [&b"trusted.overlay."[..], b"user.overlay.", b"user.cas."];

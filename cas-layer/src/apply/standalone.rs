@@ -47,7 +47,8 @@ pub(super) struct Implied {
 }
 
 impl Implied {
-    /// Returns a directory whose layer was applied earlier, when its inode was still of use.
+    /// Returns a directory of a layer that an earlier process applied. The inode is only needed
+    /// while a layer is applied.
     pub(super) fn saved(path: Vec<u8>, needed: bool, described: bool) -> Self {
         Implied {
             path,

@@ -33,7 +33,7 @@ impl<'a> Whiteout<'a> {
     /// Parses the last name of a member's path. Returns `None` for an ordinary name.
     ///
     /// # Errors
-    /// `Corrupt` for a whiteout of nothing, `.` or `..`.
+    /// `Corrupt` for a whiteout that names nothing, `.` or `..`.
     pub fn parse(name: &'a [u8]) -> Result<Option<Self>> {
         match name.strip_prefix(b".wh.") {
             None => Ok(None),

@@ -5,7 +5,7 @@
 //! and in any order of arguments: images are sorted by name, blobs follow the order of a walk from
 //! them, parents before children, and all files have the owner 0:0, the mode 644 and the time 1970.
 //!
-//! On request, what the store has of the referrers of the images is in the archive, too. `index.json`
+//! On request, the archive also has the referrers of the images that the store has. `index.json`
 //! lists them without names, after the images.
 //!
 //! Blobs are copied unchanged, so the digests of layers, manifests and indexes stay the same. With
@@ -62,9 +62,9 @@ pub struct ExportOptions {
     /// The platforms that are exported, by default all platforms that the store has. A docker
     /// archive has one platform per image, by default the platform of this machine.
     pub platforms: Platforms,
-    /// Whether the referrers that the store has of the images are written, too, and theirs. By default
-    /// they are not, because skopeo and podman take an archive with several entries only with the
-    /// name of one.
+    /// Whether the referrers of the images that the store has are written, too, and the referrers
+    /// of these referrers. By default they are not, because skopeo and podman read an archive with
+    /// several entries only if they are given the name of one.
     pub referrers: bool,
     /// How names are written in the annotation [`IMAGE_NAME`](crate::IMAGE_NAME), which containerd
     /// and podman read; by default, unchanged. The annotation [`REF_NAME`](crate::REF_NAME) of the

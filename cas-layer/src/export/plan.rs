@@ -30,8 +30,8 @@ pub(super) struct Plan {
 pub(super) struct Blob(Descriptor);
 
 impl Plan {
-    /// Returns the plan with the blobs that `roots` reach and `filter` selects, each before the blobs
-    /// that it lists. The caller has pinned the roots.
+    /// Returns the plan with the blobs that `roots` reach and `filter` selects, each before the
+    /// blobs that it lists. The caller has pinned the roots.
     ///
     /// # Errors
     /// `NotFound` if a part of a manifest is missing; `Corrupt` for a wrong size.
@@ -53,11 +53,12 @@ impl Plan {
             .unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Adds the referrers that the store has of the documents in the plan, and theirs. Returns them.
-    /// One that is not complete in the store is left out with a warning.
+    /// Adds the referrers that the store has of the documents in the plan, and the referrers of
+    /// these referrers. Returns the referrers. A referrer that is not complete in the store is left
+    /// out with a warning.
     ///
     /// # Errors
-    /// `OutOfRange` for more than [`limit::REFERRERS`]; otherwise as [`Plan::of`].
+    /// `OutOfRange` for more than [`limit::REFERRERS`] referrers; otherwise as [`Plan::of`].
     pub(super) async fn add_referrers(
         &mut self,
         store: &Store,

@@ -75,7 +75,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Returns the subject of a visited document, if that was planned, too.
+    /// Returns the subject of a visited document, if the subject is planned, too.
     pub(super) fn subject(&self, referrer: &Digest) -> Option<&Descriptor> {
         let subject = self.subjects.get(referrer)?;
         match self.visited.get(subject)? {

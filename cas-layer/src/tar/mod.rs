@@ -77,7 +77,8 @@ impl<R: BufRead> Reader<R> {
         &self.input
     }
 
-    /// Returns the input. Reading from it directly makes the reader lose its place.
+    /// Returns the input. A caller must not read from it, because the reader would lose its
+    /// position.
     pub fn get_mut(&mut self) -> &mut R {
         &mut self.input
     }

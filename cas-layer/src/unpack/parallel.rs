@@ -69,7 +69,7 @@ impl Unpacking<'_> {
             .find(|index| self.layers[*index].0.digest == *digest && self.begin_layer(*index))
     }
 
-    /// Returns whether a layer was not applied, or must be applied again on top of its parents.
+    /// Returns whether a layer is not applied yet, or must be applied again on top of its parents.
     pub(super) fn must_apply(&self, index: usize) -> bool {
         self.standalone_layer(index)
             .is_ok_and(|layer| !matches!(*layer.state(), State::Applied(Some(_))))

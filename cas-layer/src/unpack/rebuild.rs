@@ -51,7 +51,7 @@ impl Unpacking<'_> {
     }
 
     /// Unpacks the layers of committed snapshots whose directories are missing. Returns the indexes
-    /// of those that are not in the store.
+    /// of the layers that are not in the store.
     pub(super) async fn rebuild_missing(&self) -> Result<Vec<usize>> {
         let mut lost = Vec::new();
         for (index, chain_id) in self.chain.iter().enumerate() {

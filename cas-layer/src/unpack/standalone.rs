@@ -12,9 +12,9 @@ use crate::apply::DeferredEffects;
 /// A layer that is applied without its parents.
 pub(super) struct StandaloneLayer {
     pub(super) snapshot: Arc<ActiveSnapshot>,
-    /// The directory of the snapshot. The layer is applied to it, unless it is kept.
+    /// The directory of the snapshot. The layer is applied to it if `kept` is `None`.
     pub(super) tree: PathBuf,
-    /// Its place in the job of its image, if it is unpacked there first.
+    /// The layer in the job of its image, if it is unpacked there first.
     pub(super) kept: Option<KeptLayer>,
     state: Mutex<State>,
 }
@@ -37,8 +37,8 @@ impl StandaloneLayer {
         }
     }
 
-    /// Sets the place in the job of its image. With effects, an earlier process has applied it
-    /// there.
+    /// Sets the layer in the job of its image. If there are effects, an earlier process has applied
+    /// the layer there.
     pub(super) fn keep(&mut self, kept: KeptLayer, effects: Option<DeferredEffects>) {
         self.kept = Some(kept);
         if effects.is_some() {

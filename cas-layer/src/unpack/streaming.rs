@@ -22,7 +22,7 @@ pub struct StreamingUnpacker<'a> {
     progress: &'a Arc<dyn Progress>,
     how: How,
     state: RwLock<State<'a>>,
-    /// The leases of layers that may be unpacked, and are not yet.
+    /// The unpack slots of layers whose bytes have not arrived yet.
     admitted: Mutex<HashMap<Digest, QuotaLease>>,
 }
 
@@ -53,10 +53,11 @@ impl<'a> StreamingUnpacker<'a> {
         self
     }
 
-    /// Sets whether layers are only unpacked and not stored; by default they are stored. Their
-    /// digests and diff IDs are verified in any case. Layers that have a snapshot are not fetched.
-    /// A layer that must be applied on top of its parents, or twice, is stored. If the snapshotter
-    /// unpacks from the store, all layers are stored, with a warning.
+    /// Sets whether layers are unpacked without being stored; by default they are stored. Their
+    /// digests and diff IDs are verified in any case. If `discards` is set, layers whose snapshots
+    /// are known to be made of them are not fetched. A layer that must be applied on top of its
+    /// parents, or twice, is stored. If the snapshotter unpacks from the store, all layers are
+    /// stored, with a warning.
     #[must_use]
     pub fn with_discard(mut self, discards: bool) -> Self {
         self.how.discards = discards;
@@ -73,8 +74,8 @@ impl<'a> StreamingUnpacker<'a> {
     }
 
     /// Sets the jobs in which layers are unpacked first. If the process is killed or the pull
-    /// fails, the next unpack of the image uses the layers that were unpacked. By default, nothing
-    /// is kept.
+    /// fails, the next unpack of the image uses the layers that were unpacked. By default there are
+    /// no jobs, and the next unpack begins again.
     #[must_use]
     pub fn with_jobs(mut self, jobs: Jobs) -> Self {
         self.how.jobs = Some(jobs);

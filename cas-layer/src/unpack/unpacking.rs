@@ -67,7 +67,7 @@ pub(super) struct How {
     /// How many layers are unpacked at the same time. Each needs three or four threads and a few
     /// MiB of buffers.
     pub(super) quota: Quota,
-    /// Whether layers are not stored if their snapshots can be made without that.
+    /// Whether layers are not stored, if their snapshots can be made without storing them.
     pub(super) discards: bool,
     /// Where layers are unpacked first, so that a later process can use them.
     pub(super) jobs: Option<Jobs>,
@@ -90,7 +90,7 @@ pub(super) struct Unpacking<'a> {
     pub(super) progress: &'a Arc<dyn Progress>,
     guard: LeaseGuard,
     config: Descriptor,
-    /// The place of any layer in the job of the image, if there is a job.
+    /// Any layer in the job of the image, if there is a job. It gives access to the job.
     pub(super) kept: Option<KeptLayer>,
     /// All layers with their diff IDs, lowest first.
     pub(super) layers: Vec<(Descriptor, Digest)>,
@@ -109,7 +109,8 @@ pub(super) struct Unpacking<'a> {
     pub(super) discards: bool,
     /// Committed snapshots that have lost their directories, and whose layers are not stored.
     pub(super) lost: Vec<usize>,
-    /// Layers with a snapshot whose bytes are known to have their diff ID, if layers are discarded.
+    /// If layers are discarded: the layers that have a snapshot and are known to have their diff
+    /// ID.
     pub(super) verified: BTreeSet<usize>,
 }
 
@@ -133,7 +134,7 @@ impl<'a> Unpacking<'a> {
         if how.discards && !unpacking.discards {
             let name = unpacking.name();
             progress.warn(&format!(
-                "the snapshotter {name} unpacks layers from the store, so they are kept"
+                "the snapshotter {name} unpacks layers from the store, so they are stored"
             ));
         }
         match unpacking.prepare(manifest, how.jobs.as_ref()).await {
@@ -265,9 +266,9 @@ impl<'a> Unpacking<'a> {
         self.guard.finish_with(outcome).await
     }
 
-    /// Has the missing layers unpacked in a job of the image, and takes those that an earlier
-    /// process has unpacked there. Without it, they are unpacked nevertheless, so a failure is a
-    /// warning.
+    /// Sets that the missing layers are unpacked in the job of the image, and takes the layers that
+    /// an earlier process has unpacked there. If that fails, warns, and the layers are unpacked
+    /// without a job.
     async fn keep_layers(&mut self, jobs: &Jobs) {
         let missing = self.layers[self.existing..].to_vec();
         if missing.is_empty() {
@@ -297,7 +298,7 @@ impl<'a> Unpacking<'a> {
         };
         if let Err(left) = pool::run(move || end(&kept)).await {
             self.progress.warn(&format!(
-                "an unpack job could not be removed, which a collection will do: {left}"
+                "an unpack job could not be removed; a collection will remove it: {left}"
             ));
         }
     }

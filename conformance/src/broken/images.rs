@@ -31,7 +31,7 @@ use ImageFault as Fault;
 pub(super) struct BrokenImages {
     store: Arc<dyn ImageStore>,
     fault: Fault,
-    /// All images that were created.
+    /// All images that were ever passed to `create`.
     created: Mutex<Vec<Image>>,
 }
 

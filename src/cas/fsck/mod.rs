@@ -43,7 +43,8 @@ pub struct FsckOptions {
     pub from: Option<String>,
     /// Whether registries are contacted over http instead of https.
     pub plain_http: bool,
-    /// The file of logins that is read first, as for a pull.
+    /// The file of logins that is read first when a repair fetches from a registry. By default the
+    /// same as for a pull.
     pub auth_file: Option<PathBuf>,
     /// Receives the progress. By default nothing does.
     pub progress: Arc<dyn Progress>,

@@ -20,7 +20,7 @@ pub(super) struct Made {
 /// The third layer deletes each file whose number is a multiple of this.
 const DELETED: usize = 10;
 
-/// Writes the archive, whose first layer has so many files.
+/// Writes the archive, with `files` files in its first layer. Returns what it contains.
 pub(super) fn write(path: &Path, files: usize) -> Result<Made> {
     let layers = [base(files)?, application()?, deletions(files)?];
     let mut archive = Builder::new(File::create_new(path)?);
@@ -66,7 +66,8 @@ pub(super) fn write(path: &Path, files: usize) -> Result<Made> {
     })
 }
 
-/// Checks the unpacked tree of an archive with so many files. Returns how many are left.
+/// Checks the unpacked tree of an archive with `files` files in its first layer. Returns the number
+/// of files in the tree.
 pub(super) fn check(root: &Path, files: usize) -> Result<usize> {
     let mut found = 0;
     for number in 0..files {

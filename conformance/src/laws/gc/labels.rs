@@ -96,8 +96,7 @@ pub(super) async fn a_back_reference_keeps_the_child(subject: Subject) {
     assert!(there(&store).await.is_empty());
 }
 
-/// A referrer is kept as long as its subject, also if another job pins the subject again, and no
-/// longer.
+/// A referrer is kept exactly as long as its subject, also if another job pins the subject again.
 pub(super) async fn a_referrer_lives_as_long_as_its_subject(subject: Subject) {
     let store = subject.open().await;
     let (image, referrer) = (Sample::of(7), Sample::of(8));
