@@ -82,12 +82,12 @@ fn an_aci_is_asked_for_when_it_is_not_fresh_and_fetched_when_it_has_changed() {
         (&remote["etag"], &remote["maxAge"]),
         (&"\"one\"".into(), &3600.into())
     );
-    // The second time, the fresh one is not asked for, and the other one has not changed.
+    // The second fetch does not request the fresh ACI, and the stale ACI has not changed.
     assert_eq!(ok(scene.aci(&["fetch", "--all"]).arg("--quiet")), first);
     assert_eq!(scene.server.count("GET", "/fresh.aci"), 1);
     assert_eq!(scene.server.count("GET", "/stale.aci"), 2);
     assert_eq!(scene.listed()[0]["importedAt"], listed[0]["importedAt"]);
-    // An import of a URL is the same.
+    // An import of the URL does not request the fresh ACI either.
     let again = ok(&mut scene.aci(&["import", &fresh, "--name", "fresh"]));
     assert_eq!(again.trim(), keys[0]);
     assert_eq!(scene.server.count("GET", "/fresh.aci"), 1);

@@ -49,7 +49,7 @@ async fn token_services_are_not_at_metadata_services() {
     }
 }
 
-/// The option allows private addresses, not those.
+/// The option allows private addresses, but not the addresses of metadata services.
 #[tokio::test]
 async fn no_option_leads_to_metadata_services() {
     for address in NEVER {
@@ -68,7 +68,7 @@ async fn no_option_leads_to_metadata_services() {
     }
 }
 
-/// The name of a registry on loopback is looked up before its address counts.
+/// The name `localhost` of a registry is resolved before its address is judged.
 #[tokio::test]
 async fn a_registry_on_this_machine_may_refer_to_this_machine() {
     let sample = Sample::new(&[10]);

@@ -19,7 +19,7 @@ pub(crate) const SIGNATURE: &str = "application/x.signature";
 /// OCI's empty document.
 pub(crate) fn artifact(kind: &str, subject: &Descriptor) -> (Descriptor, Vec<u8>) {
     let empty = Descriptor::of(MediaType::OCI_EMPTY, b"{}");
-    // The annotations are those of the artifact, even if they look like a name.
+    // The annotations of the artifact are not taken for the name of an image.
     let manifest = json!({
         "schemaVersion": 2, "mediaType": MediaType::OCI_MANIFEST, "artifactType": kind,
         "config": empty, "layers": [empty], "subject": subject,
@@ -53,7 +53,7 @@ impl Artifacts {
             fs::write(layout.join("blobs/sha256").join(digest.hex()), data).unwrap();
         }
         image["annotations"] = json!({"org.opencontainers.image.ref.name": "app:1"});
-        // Neither the order nor the names depend on what refers to what.
+        // An import must not depend on the order of the entries.
         let index = json!({"schemaVersion": 2, "manifests": [signature, image, sbom]});
         fs::write(layout.join("index.json"), index.to_string()).unwrap();
         let artifacts = Artifacts {

@@ -1,4 +1,4 @@
-//! Signatures of cosign: an image is pulled only with one by the right key.
+//! Signatures of cosign: an image is pulled only if it has a signature by the right key.
 
 use std::fs;
 use std::path::Path;
@@ -96,7 +96,7 @@ fn only_an_image_with_a_signature_by_the_key_is_pulled() {
         make_key(home, name);
     }
     let signed = signature_of(home, &sample.root);
-    // The signature of another image under the tag of this one.
+    // The signature of another image is at the tag for signatures of this image.
     let mut moved = signature_of(home, &other.root);
     moved[0].0.clone_from(&signed[0].0);
     let pull = |root: &str, registry: &Fake, key: &str| {
@@ -128,7 +128,7 @@ fn only_an_image_with_a_signature_by_the_key_is_pulled() {
     }
     fails(&mut pull("wrong", &signed, "absent.pub"), 3);
     fails(&mut pull("wrong", &signed, "key.pem"), 2);
-    // A root may require it of every pull.
+    // `cas.toml` of a root can require a signature for every pull.
     configure(
         &home.join("wrong"),
         "[policy]\ncosign-key = \"../other.pub\"\n",

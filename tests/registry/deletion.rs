@@ -28,7 +28,7 @@ fn a_tag_a_manifest_and_a_blob_are_deleted_and_nothing_else() {
     fails(&mut rm(&[&format!("{place}@{digest}")]), 3);
     ok(&mut rm(&["--blob", &format!("{place}@{digest}")]));
     assert_eq!(registry.count("DELETE", &format!("/blobs/{digest}")), 1);
-    // The default tag is not meant by accident, nor a manifest for a blob.
+    // Without a tag, the default tag is not deleted; `--blob` does not take a tag.
     let before = registry.seen().len();
     for arguments in [&[&*place][..], &["--blob", &format!("{place}:1")]] {
         fails(&mut rm(arguments), 2);

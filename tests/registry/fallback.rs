@@ -1,4 +1,5 @@
-//! The tag that lists referrers where the registry does not, and clients that change it at once.
+//! The tag that lists referrers in a registry without the API for them, and clients that change the
+//! tag at the same time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -67,7 +68,7 @@ async fn a_change_that_another_client_replaces_is_repeated() {
         if !request.is("PUT", &tag()) || counted.fetch_add(1, Ordering::SeqCst) > 0 {
             return None;
         }
-        // Another client has read the tag before this change, and replaces it.
+        // Another client has read the tag before this change, and replaces the change.
         let answer = spec.answer(request);
         let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]});
         spec.put(Some(&tag()), INDEX, index.to_string().as_bytes());

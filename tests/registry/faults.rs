@@ -1,4 +1,4 @@
-//! Faults that pass: what a pull asks for is repeated, and a 404 is not.
+//! Temporary faults: a pull repeats its requests, but not after a 404.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -134,7 +134,7 @@ async fn the_registry_says_how_long_to_wait() {
     let began = Instant::now();
     pulled(&registry, &sample, quick()).await.unwrap();
     assert!(began.elapsed() >= Duration::from_secs(2));
-    // It asks for more than this client waits.
+    // The registry asks for a longer wait than this client accepts.
     for wait in [
         "3600",
         "18446744073709551615",

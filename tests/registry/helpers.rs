@@ -120,7 +120,7 @@ fn the_next_source_is_asked_after_a_broken_helper() {
             "{said}"
         );
     }
-    // In another file, the next one.
+    // If another file names the helper, the login is found in the next file.
     fs::create_dir(home.join("containers")).unwrap();
     let auth = json!({"credHelpers": {host: "absent"}});
     fs::write(home.join("containers/auth.json"), auth.to_string()).unwrap();

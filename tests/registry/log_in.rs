@@ -246,7 +246,8 @@ fn another_file_is_written_and_read_if_it_is_named() {
     ok(pull
         .env("REGISTRY_AUTH_FILE", named)
         .args(["pull", &registry.image()]));
-    // It hides the login of docker, and comes to light again.
+    // The login in the named file comes before docker's. After its removal, docker's is found
+    // again.
     assert!(login(home, &[host], "pass:word").status.success());
     let said = logout(home, &[host, "--authfile", named]).output().unwrap();
     let said = text(&said.stderr);
@@ -344,7 +345,7 @@ fn a_login_is_not_shown_to_a_foreign_token_service() {
             .all(|request| request.header("authorization").is_none())
     );
     assert!(!home.join("config.json").exists());
-    // The root names it.
+    // The root names the token service.
     ok(cas(&home.join("root"), home).arg("init"));
     let toml = home.join("root/cas.toml");
     let mut table = fs::read_to_string(&toml).unwrap();

@@ -126,7 +126,7 @@ fn a_refused_login_is_told_from_no_login_and_from_missing_rights() {
             "refused the saved token: ",
             "absent",
         ),
-        // The token service has accepted it.
+        // The token service has accepted the login.
         (
             BEARER,
             200,

@@ -140,7 +140,7 @@ fn what_a_mirror_lacks_comes_from_the_next() {
     let said = scene.pull("root").output().unwrap();
     assert!(said.status.success(), "{}", text(&said.stderr));
     scene.has("root");
-    // A mirror need not have everything, so nothing is warned of.
+    // A mirror need not have everything, so there is no warning.
     assert!(
         !text(&said.stderr).contains("passed over"),
         "{}",
@@ -233,7 +233,7 @@ fn what_a_mirror_sends_wrong_comes_from_the_next() {
         let asked = if part == "/blobs/" { 3 } else { 1 };
         assert_eq!(mirror.count("GET", part), asked, "{what}");
     }
-    // If all send wrong bytes, each is asked once.
+    // If the registry and all mirrors send wrong bytes, each is asked once.
     let scene = Scene::new();
     let layer = scene.sample.layers[1].digest.to_string();
     let wrong = || {
@@ -255,7 +255,8 @@ fn what_a_mirror_sends_wrong_comes_from_the_next() {
     }
 }
 
-/// What was unpacked while it arrived cannot be taken back, so the whole pull is made again.
+/// A layer that was unpacked while it arrived cannot be fetched again, so the whole pull is
+/// repeated.
 #[test]
 fn a_layer_that_is_unpacked_comes_from_the_next_mirror_too() {
     if !can(&["skopeo", PROGRAM]) {
@@ -291,7 +292,7 @@ fn a_layer_that_is_unpacked_comes_from_the_next_mirror_too() {
 fn a_login_is_shown_only_to_its_own_host() {
     let scene = Scene::new();
     let mirror = closed(&scene.sample, None);
-    // The login of the registry is not for the mirror, which therefore gets none.
+    // The login of the registry is not for the mirror, so the mirror gets no login.
     log_in(scene.home(), &scene.registry.host, &json!({"auth": AUTH}));
     scene.hosts_toml(&[(&mirror, "")]);
     ok(&mut scene.pull("one"));
@@ -301,7 +302,7 @@ fn a_login_is_shown_only_to_its_own_host() {
         one.header("authorization")
             .is_none_or(|shown| shown == "Bearer good")
     }));
-    // The mirror's own login is.
+    // The mirror gets its own login.
     log_in(scene.home(), &mirror.host, &json!({"auth": AUTH}));
     ok(&mut scene.pull("two"));
     let password = format!("Basic {AUTH}");

@@ -1,4 +1,4 @@
-//! Pulls that unpack in parallel: what they keep, and what they do after a failure and a kill.
+//! Pulls that unpack in parallel: what they store, and how they continue after a failure or a kill.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -198,7 +198,7 @@ fn discarded_layers_are_noted_as_absent() {
     let said = fails(place.cas("root").args(["push", &image, &empty.image()]), 3);
     assert!(said.contains("pull or import all of it"), "{said}");
 
-    // The next pull fetches no layer, and one that keeps layers fetches those that are absent.
+    // The next pull fetches no layer. A pull that stores layers fetches the absent layers.
     let before = sample.layers.iter().map(|one| fetches(&registry, one));
     let before: Vec<usize> = before.collect();
     ok(&mut place.pull("root", &image, &flags));
@@ -381,7 +381,7 @@ fn a_killed_pull_is_continued_and_what_nobody_continues_is_collected() {
         let mut slot = killed.lock().unwrap();
         *slot = Some((root, pull.spawn().unwrap()));
         drop(slot);
-        // The registry kills it.
+        // The registry kills the pull.
         loop {
             let mut slot = killed.lock().unwrap();
             let (_, child) = slot.as_mut().unwrap();

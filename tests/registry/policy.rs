@@ -139,7 +139,7 @@ fn programs_judge_with_the_contract_of_containerd() {
     assert!(said.contains("only 2 of the 3 verifiers"), "{said}");
 }
 
-/// A verifier that notes what it is asked, and rejects it or not.
+/// A verifier that records the images it is asked about, and rejects all or none.
 struct Noting {
     asked: Mutex<Vec<(String, Descriptor)>>,
     rejects: bool,

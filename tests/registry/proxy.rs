@@ -113,7 +113,7 @@ fn no_proxy_is_used_for_what_the_environment_excepts_and_for_this_machine() {
         .env("NO_PROXY", "other.test,10.0.0.0/8"));
 }
 
-/// Where the proxy leads is its own matter, but an address is judged before it is asked for.
+/// The proxy resolves names, but an address in a URL is judged before the proxy is asked for it.
 #[test]
 fn addresses_are_judged_and_names_are_left_to_the_proxy() {
     let sample = Sample::new(&[1000]);

@@ -1,4 +1,4 @@
-//! Layers in ranges at once, in the ten situations in which containerd tests this.
+//! Layers that are fetched in several ranges at once, in the ten situations that containerd tests.
 
 use std::fs;
 use std::path::Path;
@@ -109,7 +109,7 @@ fn mirror() {
     assert!(origin.seen().is_empty());
 }
 
-/// It refuses a range, breaks off in one, and sends other bytes.
+/// The mirror refuses a range, breaks off within a range, or sends other bytes.
 #[test]
 fn mirror_goes_wrong() {
     type Change = fn(&Request, Answer) -> Answer;

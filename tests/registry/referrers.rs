@@ -1,4 +1,4 @@
-//! What refers to an image is pushed, listed, pulled, exported and copied with it.
+//! Referrers of an image are pushed, listed, pulled, exported and copied with it.
 
 use std::fs;
 
@@ -76,7 +76,7 @@ fn artifacts_are_imported_exported_and_copied_with_their_image() {
         // The archive is the same from any store.
         let again = export(&root, "again.tar", &more);
         assert_eq!(fs::read(&archive).unwrap(), fs::read(again).unwrap());
-        // Without being asked for, they stay out.
+        // Without `--referrers`, an archive has none.
         let plain = export("own", "plain.tar", &more[1..]);
         let root = format!("plain-{number}");
         ok(artifacts.cas(&root, &["import"]).arg(plain));
@@ -170,7 +170,7 @@ async fn referrers_come_in_pages_and_are_filtered_in_any_case() {
     }
 }
 
-/// Returns the error of listing referrers where the API answers so.
+/// Returns the error of listing referrers if the API of the registry gives this answer.
 async fn refused(answer: Answer) -> cas::Error {
     let registry = Fake::start(move |request| match request.path.contains("/referrers/") {
         true => answer.clone(),
@@ -204,7 +204,7 @@ async fn answers_that_break_the_rules_are_typed_errors() {
         (index(r#"{"manifests":[],"layers":[]}"#), ErrorKind::Corrupt),
         (index(&"[".repeat(100_000)), ErrorKind::Corrupt),
         (index(&entries(5000)), ErrorKind::Corrupt),
-        // More bytes than are read.
+        // The list is larger than the limit of a document.
         (index(&entries(100_000)), ErrorKind::OutOfRange),
         (link(&itself), ErrorKind::OutOfRange),
         (link("http://169.254.169.254/latest"), ErrorKind::Corrupt),
@@ -256,7 +256,7 @@ async fn a_registry_without_the_api_and_the_tag_has_no_referrers() {
             let found = ArtifactClient::new(&client).all_referrers(&subject).await;
             assert!(found.unwrap().is_empty());
         }
-        // That the API is missing is remembered.
+        // The client remembers that the registry does not have the API.
         assert_eq!(registry.count("GET", "/referrers/"), 1);
         assert_eq!(registry.count("GET", "/manifests/sha256-"), 2);
         drop(client.referrers(&subject, None).await.unwrap());
@@ -287,7 +287,7 @@ fn a_pull_with_artifacts_that_lie_writes_no_name() {
         assert!(error.contains(said), "{error}");
         assert!(artifacts.json("new", &["images"]).is_empty());
     }
-    // One that was deleted is left out.
+    // A referrer that was deleted is left out.
     list(&Descriptor::of(MediaType::OCI_MANIFEST, b"gone"));
     let pull = artifacts
         .cas("new", &["pull", "--referrers", &there.image()])

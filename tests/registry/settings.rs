@@ -1,4 +1,4 @@
-//! What `cas.toml` says of registries, and what options say instead.
+//! Settings of registries in `cas.toml`, and options that replace them.
 
 use std::fs;
 use std::path::Path;
@@ -116,7 +116,7 @@ fn the_root_names_its_file_of_logins() {
             .any(|one| one.header("authorization") == Some(&password))
     };
     assert!(shown(&registry));
-    // What `cas logout` removes is there, too.
+    // `cas logout` removes the login from the file that `cas.toml` names.
     ok(cas(&root, home).args(["logout", &registry.host]));
     let left = fs::read_to_string(root.join("logins.json")).unwrap();
     assert!(!left.contains(&registry.host), "{left}");
@@ -180,7 +180,7 @@ fn tables_of_a_root_stay_when_it_is_made_again() {
     assert!(refused.to_string().contains("other [policy]"), "{refused}");
 }
 
-/// `cas login` repeats what passes before it judges a password.
+/// `cas login` repeats a request that failed for a temporary reason before it judges a password.
 #[test]
 fn a_login_is_checked_again_if_the_registry_is_busy() {
     let left = std::sync::Mutex::new(2);

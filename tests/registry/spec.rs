@@ -19,7 +19,7 @@ pub(crate) struct Abilities {
     pub(crate) referrers: bool,
     /// It filters referrers by the types of their artifacts.
     pub(crate) filters: bool,
-    /// It honours `If-Match` and `If-None-Match`, and states an `ETag`.
+    /// It honors `If-Match` and `If-None-Match`, and states an `ETag`.
     pub(crate) conditions: bool,
     /// It deletes.
     pub(crate) deletes: bool,
@@ -35,7 +35,7 @@ impl Abilities {
         deletes: true,
         page: 2,
     };
-    /// Those of a registry from before version 1.1 of the specification.
+    /// Returns the abilities of a registry from before version 1.1 of the specification.
     pub(crate) const OLD: Self = Abilities {
         referrers: false,
         filters: false,

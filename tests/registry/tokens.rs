@@ -15,7 +15,8 @@ use super::sample::Sample;
 use crate::common::{fails, ok};
 
 /// Starts a registry whose token service gives tokens `t1`, `t2` and so on, and states the lifetime
-/// `expires_in`. Of each token, `accepts` decides by its number and how often it was shown before.
+/// `expires_in`. `accepts` decides whether a token is accepted, by its number and by how often it
+/// was shown before.
 fn service(
     sample: &Sample,
     expires_in: Value,

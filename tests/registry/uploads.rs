@@ -123,7 +123,7 @@ async fn a_blob_whose_answer_was_lost_is_not_sent_again() {
     assert_eq!(registry.count("PUT", "/uploads/"), 2);
 }
 
-/// A HEAD without a clear answer means: send it.
+/// If the answer to a HEAD is unclear, the blob is sent.
 #[tokio::test]
 async fn an_unclear_head_does_not_stop_a_push() {
     let sample = Sample::new(&[1000]);
@@ -178,7 +178,7 @@ async fn a_201_without_bytes_is_believed_only_for_the_right_digest() {
             false,
         ),
         ("X-Nothing", "x".to_owned(), false, false),
-        // It says nothing, but a question shows that the blob is there.
+        // The answer does not name the digest, but a HEAD shows that the blob is there.
         ("X-Nothing", "x".to_owned(), true, true),
     ] {
         let receiver = Receiver::new();

@@ -32,7 +32,7 @@ fn each_warning_of_a_registry_is_shown_once_and_escaped() {
     );
     assert_eq!(said.matches("says: \\u{202e}eltit").count(), 1, "{said}");
     assert!(said.contains(&format!("cas: warning: {host}")), "{said}");
-    // Silence is possible.
+    // `-q` suppresses the warnings.
     let pull = artifacts
         .cas("new", &["pull", "-q", &registry.image()])
         .output()
