@@ -21,11 +21,13 @@ impl Cas {
     /// absent, and may be pulled later. Returns the image, whose name is the whole reference.
     ///
     /// # Errors
-    /// `InvalidArgument` for text that is not a reference; `NotFound` if the registry does not have
-    /// the image for the platform; `Denied` if it refuses, a file of [`PullOptions::hosts`] blocks
-    /// or rejects the name, or a verifier rejects the image; `Unavailable` if it does not answer;
-    /// `Corrupt` if it sends bytes that do not match a digest. No name is written then, and what
-    /// arrived is kept for the next attempt until a garbage collection.
+    /// `InvalidArgument` for text that is not a reference, or a wrong setting in `cas.toml`;
+    /// `NotFound` if the registry does not have the image for the platform; `Denied` if the
+    /// registry refuses, a file of [`PullOptions::hosts`] blocks or rejects the name, or a verifier
+    /// rejects the image; `Unavailable` if the registry does not answer; `Corrupt` if the registry
+    /// sends bytes that do not match a digest; `Unsupported` if `cas.toml` requires a signature of
+    /// cosign and this build does not verify it. After an error, no name is written, and what
+    /// arrived stays in the store for the next attempt, until a garbage collection.
     pub async fn pull(&self, reference: impl Into<RegistryRef>) -> Result<Image> {
         let pulled = self.pull_with(reference, PullOptions::default()).await?;
         Ok(pulled.image)

@@ -6,7 +6,7 @@
 //!   store/             the store; that of `fs` is an OCI image layout
 //!   stores/NAME/       the store of the table NAME of cas.toml, or a composition whose scheme is
 //!                      NAME; the members of a composition are below it
-//!   snapshots/NAME/    the files of a snapshotter
+//!   snapshots/NAME/    the files of a snapshotter, and unpack jobs
 //!   local/records.db   the records of snapshots, which are always local
 //!   run/               bundles of `cas run` that are in use
 //! ```

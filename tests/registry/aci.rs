@@ -123,7 +123,7 @@ fn a_fetch_that_fails_is_told_and_leaves_nothing() {
     let root = scene.scratch.path().join("root");
     assert!(ok(cas(&root).args(["blob", "ls", "--json"])).is_empty());
     assert!(ok(cas(&root).args(["lease", "ls", "--json"])).is_empty());
-    // The others are fetched all the same.
+    // The failures do not stop the fetch of the other ACIs.
     let urls = ["absent", "fresh", "busy"].map(|name| scene.url(name));
     let mut several = scene.aci(&["fetch"]);
     let shown = fails(several.args(&urls), 3);

@@ -54,7 +54,7 @@ fn a_disk_mounts_as_the_tree_that_is_unpacked() {
         shelf.ok(&["unpack", image, &tree]);
         let found = differences(&mount, &shelf.path("tree"));
         run(Command::new("umount").arg(&mount));
-        // No member of these layers says the time of the root.
+        // No member of these layers sets the time of the root.
         let found: Vec<_> = found.iter().filter(|one| !one.starts_with(':')).collect();
         assert!(found.is_empty(), "{found:?}");
         fs::remove_dir_all(shelf.path("tree")).unwrap();

@@ -1,4 +1,4 @@
-//! What refers to an image: it is pulled, pushed, copied and collected with the image.
+//! Referrers of an image are pulled, pushed, copied and collected with it.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -215,7 +215,7 @@ async fn a_push_takes_referrers_along_if_it_is_asked_to() {
     }
 }
 
-/// Lists what a test says, in pages of one.
+/// Lists the referrers that a test sets, one on each page.
 #[derive(Default)]
 struct Lister(BTreeMap<Digest, Vec<Descriptor>>);
 

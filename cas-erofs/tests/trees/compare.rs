@@ -1,4 +1,5 @@
-//! Makes an image of layers, mounts it, and reads it beside a directory with the same layers.
+//! Makes an image of layers, mounts it, and compares it with a directory that the same layers are
+//! applied to.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -14,7 +15,7 @@ use cas_layer::apply;
 use cas_layer::tar::Reader;
 use tempfile::TempDir;
 
-/// What a tree says about a name: type and mode, owner, time, number of names, content and
+/// A file or directory of a tree: type and mode, owner, time, number of names, content and
 /// attributes.
 pub(crate) type Described = (
     u32,
@@ -25,7 +26,7 @@ pub(crate) type Described = (
     Vec<(OsString, Vec<u8>)>,
 );
 
-/// Returns whether images can be mounted here. Says why if not.
+/// Returns whether images can be mounted here. Prints the reason if they cannot.
 pub(crate) fn can_mount() -> bool {
     let root = rustix::process::geteuid().is_root();
     let known = fs::read_to_string("/proc/filesystems").is_ok_and(|all| all.contains("erofs"));
@@ -86,8 +87,8 @@ pub(crate) fn apply(layers: &[Vec<u8>]) -> Result<TempDir> {
     Ok(temp)
 }
 
-/// Compares the image and the directory of layers. If they cannot be applied, neither may be made.
-/// Returns whether they were.
+/// Compares the image and the directory of layers. If the layers cannot be applied, both must fail.
+/// Returns whether both were made.
 pub(crate) fn compare(layers: &[Vec<u8>]) -> bool {
     let (image, directory) = match (Mounted::new(layers), apply(layers)) {
         (Ok(image), Ok(directory)) => (image, directory),
@@ -105,7 +106,7 @@ pub(crate) fn compare(layers: &[Vec<u8>]) -> bool {
     true
 }
 
-/// Returns everything in a tree. The time of the root is left out, because no member may say it.
+/// Returns everything in a tree. The time of the root is left out, because maybe no member sets it.
 pub(crate) fn scan(root: &Path) -> BTreeMap<PathBuf, Described> {
     let mut found = BTreeMap::new();
     let mut waiting = vec![root.to_owned()];

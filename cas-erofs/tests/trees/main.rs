@@ -1,4 +1,4 @@
-//! Images that the kernel mounts, compared with directories that the same layers are applied to.
+//! Compares images that the kernel mounts with directories that the same layers are applied to.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

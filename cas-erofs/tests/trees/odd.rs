@@ -1,5 +1,4 @@
-//! What few images have: large directories, long links, many attributes, sparse files, incomplete
-//! blocks.
+//! Unusual layers: large directories, long links, many attributes, sparse files, incomplete blocks.
 
 use std::fs;
 use std::process::Command;
@@ -71,7 +70,8 @@ fn attributes_are_shared_and_many() {
         .file("many", "")
         .pax(&records[..250])
         .file("again", "");
-    // The directory is on a file system that has no room for that many, so only the image is read.
+    // The file system of the directory has no room for so many attributes, so only the image is
+    // read.
     let mounted = Mounted::new(&[tar.end()]).unwrap();
     let found = scan(&mounted.path());
     let count = |path: &str| found[std::path::Path::new(path)].5.len();

@@ -1,4 +1,4 @@
-//! Random stacks of layers over few names, so that members meet.
+//! Random stacks of layers with few names, so that members often have the same path.
 
 use testkit::archive::{Header, Tar};
 
@@ -59,7 +59,7 @@ fn layer(random: &mut Random) -> Vec<u8> {
                 let target = random.pick(&["a", "/b", "../c", ".", "absent", "link", "../../.."]);
                 tar.symlink(&path, target)
             }
-            // The target is there, unless its parent is a link now.
+            // The target exists, unless a link has replaced its parent.
             7 => {
                 let target = random.path();
                 tar.file(&target, "linked").hardlink(&path, target)
@@ -84,7 +84,7 @@ fn layer(random: &mut Random) -> Vec<u8> {
     }
 }
 
-/// Compares the images of some stacks with directories. Returns how many could be made.
+/// Compares the images of some stacks with directories. Returns how many of them could be made.
 fn compare_stacks(seeds: std::ops::Range<u64>) -> usize {
     let mut made = 0;
     for seed in seeds {

@@ -6,7 +6,7 @@
 //! commit, the layers of an image are unpacked in parallel, and committed when all are on the
 //! device. If a directory could not be completed, what was unpacked into it is removed. If the
 //! caller drops the future, the threads end soon, and unfinished snapshots and directories are
-//! removed in the background.
+//! removed in the background. Layers that were unpacked in [`jobs`] stay for a later process.
 
 mod active_snapshot;
 mod blob;
