@@ -52,6 +52,8 @@ impl Cas {
         };
         let pulled = match (stored, options.policy) {
             (Some(image), _) => {
+                let hosts = options.hosts.clone().unwrap_or_else(|| self.hosts());
+                hosts.check_policy(&reference).await?;
                 let verifiers = self.verifiers(&options)?;
                 verify(&verifiers, &reference, &image.target, &*options.progress).await?;
                 self.unpack_stored(image, &options).await

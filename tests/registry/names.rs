@@ -71,4 +71,9 @@ fn a_policy_rejects_before_anything_is_asked() {
     assert!(said.contains("requires \"signedBy\""), "{said}");
     assert_eq!(registry.seen().len(), 0);
     ok(&mut try_with("insecureAcceptAnything"));
+    // An image that the store has is judged, too.
+    for policy in ["missing", "never"] {
+        ok(try_with("insecureAcceptAnything").args(["--policy", policy]));
+        fails(try_with("reject").args(["--policy", policy]), 1);
+    }
 }

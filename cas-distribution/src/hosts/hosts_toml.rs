@@ -134,10 +134,8 @@ impl Table {
         if let Some(url) = url {
             let root = root(url.get_ref(), override_path);
             let root = root.ok_or_else(|| {
-                let what = format!(
-                    "{:?} is not a URL of http or https without a login and a query",
-                    url.get_ref()
-                );
+                // The value may contain a password.
+                let what = "this is not a URL of http or https without a login and a query";
                 text.mistake(&url.span(), what)
             })?;
             // The registry itself may push and resolve, whatever a file without `server` says.

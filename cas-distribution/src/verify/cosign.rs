@@ -155,7 +155,7 @@ impl Cosign {
         digest: &Digest,
     ) -> Result<()> {
         if layer.size > limit::ANSWER {
-            return Err(rejected(format!(
+            return Err(denied(format!(
                 "a payload has {} bytes; at most {} are read",
                 layer.size,
                 limit::ANSWER
@@ -166,18 +166,18 @@ impl Cosign {
         let payload = whole(fetcher, layer, limit::ANSWER).await?;
         let is_signed = signature.is_ok_and(|text| self.key.has_signed(&payload, &text));
         if !is_signed {
-            return Err(rejected("no signature is by this key".to_owned()));
+            return Err(denied("no signature is by this key".to_owned()));
         }
         let payload: Option<Payload> = serde_json::from_slice(&payload).ok();
         let claims = payload.map(|payload| payload.critical);
         let claims = claims.filter(|claims| claims.kind == TYPE);
         match claims {
             Some(claims) if claims.image.digest == digest.to_string() => Ok(()),
-            Some(claims) => Err(rejected(format!(
+            Some(claims) => Err(denied(format!(
                 "the signature is for {:.100}, another image",
                 claims.image.digest.escape_debug().to_string()
             ))),
-            None => Err(rejected("what is signed is not an image".to_owned())),
+            None => Err(denied("what is signed is not an image".to_owned())),
         }
     }
 }
@@ -217,7 +217,11 @@ fn signatures_of(name: &FullName, digest: &Digest) -> Result<FullName> {
 
 fn rejected(why: String) -> Error {
     let advice = "sign the image with `cosign sign`, or pull another one";
-    Error::new(ErrorKind::Denied, format!("{why}; {advice}"))
+    denied(format!("{why}; {advice}"))
+}
+
+fn denied(why: String) -> Error {
+    Error::new(ErrorKind::Denied, why)
 }
 
 #[cfg(test)]
