@@ -24,8 +24,8 @@ pub struct OpenOptions {
     /// The backends, compositions and snapshotters to choose from. By default all that are compiled
     /// in.
     pub registry: Option<Registry>,
-    /// Is told of every call to the store, for metrics, as
-    /// [`Counters`](cas_core::compose::Counters) is. By default nothing is told.
+    /// Receives every call to the store, for metrics, such as
+    /// [`Counters`](cas_core::compose::Counters). By default nothing does.
     pub observer: Option<Arc<dyn Observer>>,
     /// The owner for whom the store is opened: the handle lists, changes and collects only what
     /// belongs to them. By default the handle is for all owners.

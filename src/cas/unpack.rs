@@ -16,7 +16,7 @@ use super::{Cas, QueryOptions};
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct UnpackOptions {
-    /// The platform. `Platforms::All` is refused.
+    /// The platform of the image that is unpacked. `Platforms::All` is refused.
     pub platforms: Platforms,
     /// Whether the directory is closed to all other users. By default the directory has the mode
     /// that the image gives its root directory; if other users can then reach device nodes or

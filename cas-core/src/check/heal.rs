@@ -14,7 +14,8 @@ use crate::records::{Expect, Lease, Notes, Resource};
 use crate::store::Store;
 use crate::transfer::{PullOptions, fetch};
 
-/// The room of the notes on damaged bytes. The key of a note is the digest of the blob.
+/// The room of the notes on damaged bytes: the first part of their keys. The rest of a key is the
+/// digest of the blob.
 const ROOM: &str = "quarantine";
 
 /// A note on damaged bytes that were set aside.

@@ -150,6 +150,7 @@ struct Chosen {
 /// # Errors
 /// `InvalidArgument` without images; `NotFound` if content was lost, or an image does not have the
 /// platform; `Corrupt` for damaged content; `Unsupported` for an image that docker cannot load;
+/// `OutOfRange` for more referrers than [`limit::REFERRERS`](cas_core::limit::REFERRERS);
 /// errors of the store and of the target. An existing file with the name of the target is then
 /// unchanged.
 pub async fn export(

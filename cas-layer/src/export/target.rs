@@ -44,7 +44,7 @@ impl Target {
 }
 
 fn open(path: PathBuf) -> Result<(Out, Pending)> {
-    // If the path is a link to something that exists, that is replaced, not the link.
+    // If the path is a link to a file that exists, the file is replaced, not the link.
     let path = fs::canonicalize(&path).unwrap_or(path);
     let there = fs::metadata(&path).ok();
     if there.is_some_and(|there| !there.is_file() && !there.is_dir()) {

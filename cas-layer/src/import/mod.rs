@@ -114,7 +114,8 @@ impl ImportOptions {
 }
 
 /// Imports the images of `source`, and creates or updates their names. Importing the same source
-/// again changes nothing.
+/// again changes nothing. An entry of the source without a name that refers to an image in the
+/// source, such as a signature, is stored as a referrer of this image.
 ///
 /// Returns the images in the order of their names.
 ///

@@ -202,7 +202,9 @@ async fn check_mounts(snapshotter: &dyn Snapshotter, repair: bool) -> Result<Vec
         findings.push(Finding {
             problem: Problem::MountLeft,
             subject: directory.display().to_string(),
-            detail: "its snapshot is kept, but nothing is mounted there".to_owned(),
+            detail:
+                "its snapshot is kept, but nothing is mounted there; a repair removes the snapshot"
+                    .to_owned(),
             repaired: repair && snapshotter.remove_seen(&info).await?,
         });
     }

@@ -39,7 +39,7 @@ pub(super) struct RepairSources<'a> {
         allow(dead_code, reason = "connects to registries")
     )]
     auth_file: Option<PathBuf>,
-    /// The clients of registries so far.
+    /// The clients of registries that were opened so far.
     #[cfg(feature = "registry")]
     clients: std::sync::Mutex<Vec<cas_distribution::Mirrors>>,
 }
