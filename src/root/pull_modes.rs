@@ -34,9 +34,9 @@ pub enum PullMode {
     ParallelAsFallback,
 }
 
-/// How images are pulled and unpacked in parallel. A limit of zero or less means that there is no
-/// limit. The defaults are those of the SOCI snapshotter. The pulls of one [`Cas`](crate::Cas)
-/// share the limits, or those with clones of one [`ParallelPull`](crate::ParallelPull).
+/// How images are pulled and unpacked in parallel. A limit of zero or less means any number. The
+/// defaults are those of the SOCI snapshotter. All pulls of one [`Cas`](crate::Cas) share the
+/// limits, and so do all pulls with clones of one [`ParallelPull`](crate::ParallelPull).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PullModes {
@@ -129,7 +129,7 @@ impl PullModes {
         let mut warnings = Vec::new();
         for other in modes.keys() {
             warnings.push(format!(
-                "[pull_modes.{other}] has no effect: there is no such mode; remove it"
+                "[pull_modes.{other}] has no effect: no such mode exists; remove the table"
             ));
         }
         for key in written.unknown.keys() {

@@ -56,7 +56,7 @@ pub struct PolicyTable {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verifiers: Option<PathBuf>,
     /// Maximum number of programs that are run for an image, the first ones by name; by default 10.
-    /// Below zero, there is no limit.
+    /// Below zero, all programs are run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_verifiers: Option<i64>,
     /// Maximum time for each program in seconds, by default 10.

@@ -23,7 +23,7 @@ pub struct RemoteSettings {
 }
 
 impl RemoteSettings {
-    /// Reads the settings of the root in a directory. Returns empty settings if there is no root.
+    /// Reads the settings of the root in a directory. Without a root, returns empty settings.
     ///
     /// # Errors
     /// `Corrupt` if the file does not parse; errors of the file system.

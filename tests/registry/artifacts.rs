@@ -110,7 +110,7 @@ impl Artifacts {
         assert_eq!(shown["referrers"].as_array().unwrap().len(), 1);
         assert_eq!(shown["referrers"][0]["digest"], json!(self.sbom.digest));
         ok(&mut self.cas(root, &["fsck", "--read-data"]));
-        // No other image was made.
+        // The root does not have another image.
         assert_eq!(self.json(root, &["images"]).len(), 1);
     }
 

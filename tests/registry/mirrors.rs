@@ -140,7 +140,7 @@ fn what_a_mirror_lacks_comes_from_the_next() {
     let said = scene.pull("root").output().unwrap();
     assert!(said.status.success(), "{}", text(&said.stderr));
     scene.has("root");
-    // A mirror need not have everything, so there is no warning.
+    // A mirror need not have everything, so nothing is reported.
     assert!(
         !text(&said.stderr).contains("passed over"),
         "{}",
