@@ -266,9 +266,9 @@ impl<'a> Unpacking<'a> {
         self.guard.finish_with(outcome).await
     }
 
-    /// Sets that the missing layers are unpacked in the job of the image, and takes the layers that
-    /// an earlier process has unpacked there. If that fails, warns, and the layers are unpacked
-    /// without a job.
+    /// Assigns the missing layers to the job of the image, in which they are then unpacked, and
+    /// takes the layers that an earlier process has unpacked there. If that fails, warns, and the
+    /// layers are unpacked without a job.
     async fn keep_layers(&mut self, jobs: &Jobs) {
         let missing = self.layers[self.existing..].to_vec();
         if missing.is_empty() {

@@ -10,8 +10,8 @@
 //! ```
 //! A layer is *in progress* until its tree is whole and verified. Then it is *done*, and a later
 //! process can use it. A layer is *claimed* by the process that moves its tree to a snapshot. A
-//! layer that could not be unpacked has *failed*. A layer is *cancelled* if it must be applied on
-//! top of its parents instead, or if it is not done when the unpacking of another layer fails.
+//! layer that could not be unpacked has *failed*. A layer is *cancelled* if the job does not need
+//! it any more: it must be applied on top of its parents instead, or another layer has failed.
 //!
 //! The next process that unpacks the same image finds the job that a killed process has left. It
 //! unpacks the layers again that were in progress or claimed. A collection deletes damaged and
