@@ -89,7 +89,7 @@ impl Format {
     pub(crate) fn body(&self) -> Result<Bytes> {
         let text = serde_json::to_vec_pretty(self);
         text.map(Bytes::from).map_err(|error| {
-            Error::internal("cannot serialise the format; please report it").source(error)
+            Error::internal("cannot serialize the format; please report it").source(error)
         })
     }
 

@@ -347,7 +347,7 @@ fn parse<T: DeserializeOwned>(value: &[u8], what: &'static str, subject: &str) -
 fn encode(value: &impl Serialize) -> Result<Bytes> {
     let encoded = serde_json::to_vec(value);
     let encoded = encoded.map_err(|error| {
-        Error::internal("a note could not be serialised; please report it").source(error)
+        Error::internal("a note could not be serialized; please report it").source(error)
     })?;
     Ok(encoded.into())
 }

@@ -173,7 +173,7 @@ impl Mount {
         .operation("mount")
     }
 
-    /// Returns the type of the mount, as it is serialised.
+    /// Returns the type of the mount, as it is serialized.
     pub const fn type_name(&self) -> &'static str {
         match self {
             Mount::Bind { .. } => "bind",

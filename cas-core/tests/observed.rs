@@ -80,7 +80,7 @@ async fn a_failure_is_reported_with_its_kind_and_passed_on() {
 }
 
 #[tokio::test]
-async fn counters_add_up_and_can_be_serialised() {
+async fn counters_add_up_and_can_be_serialized() {
     let counters = Arc::new(Counters::new());
     let store = watched(&counters);
     let descriptor = use_store(&store).await;

@@ -64,7 +64,7 @@ impl Output {
 
     /// Prints a JSON document: indented for people, in one line for machines.
     pub(crate) fn document<T: Serialize>(&self, value: &T) -> Result<()> {
-        let pretty = || serde_json::to_string_pretty(value).map_err(unserialisable);
+        let pretty = || serde_json::to_string_pretty(value).map_err(unserializable);
         let text = if self.json {
             to_json(value)?
         } else {
@@ -93,7 +93,7 @@ impl Output {
 }
 
 fn to_json<T: Serialize>(value: &T) -> Result<String> {
-    let text = serde_json::to_string(value).map_err(unserialisable)?;
+    let text = serde_json::to_string(value).map_err(unserializable)?;
     Ok(harmless(&text).into_owned())
 }
 
@@ -153,7 +153,7 @@ fn is_dangerous(character: char) -> bool {
             | '\u{e0000}'..='\u{e0fff}')
 }
 
-fn unserialisable(error: serde_json::Error) -> Error {
+fn unserializable(error: serde_json::Error) -> Error {
     Error::internal("the result cannot be written as JSON; please report it").source(error)
 }
 

@@ -86,7 +86,7 @@ impl Blobs {
         found: Option<(Pointer, Revision)>,
     ) -> Result<bool> {
         let value = serde_json::to_vec(pointer).map_err(|error| {
-            Error::internal("cannot serialise a blob's pointer; please report it").source(error)
+            Error::internal("cannot serialize a blob's pointer; please report it").source(error)
         })?;
         let (damaged, expect) = match found {
             None => (None, Expect::Absent),

@@ -30,7 +30,7 @@ pub(super) fn config(manifest: &ImageManifest, diff_ids: &[Digest]) -> Result<Ve
         image["variant"] = json!(variant);
     }
     serde_json::to_vec(&image).map_err(|error| {
-        Error::internal("a configuration could not be serialised; please report it").source(error)
+        Error::internal("a configuration could not be serialized; please report it").source(error)
     })
 }
 

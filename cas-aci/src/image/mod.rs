@@ -75,7 +75,7 @@ async fn build(acis: &AciStore, guard: &LeaseGuard, parts: &[Part]) -> Result<De
         annotations: None,
     };
     let manifest = serde_json::to_vec(&manifest).map_err(|error| {
-        Error::internal("a manifest could not be serialised; please report it").source(error)
+        Error::internal("a manifest could not be serialized; please report it").source(error)
     })?;
     let target = Descriptor::of(MediaType::OCI_MANIFEST, &manifest);
     store_small_blob(store, guard, &target, children, manifest.into()).await?;

@@ -91,7 +91,7 @@ impl Checker<'_> {
         };
         keep(self.store, QUARANTINE, &[aside.found]).await?;
         let note = serde_json::to_vec(&aside).map_err(|error| {
-            Error::internal("a note could not be serialised; please report it").source(error)
+            Error::internal("a note could not be serialized; please report it").source(error)
         })?;
         let notes = self.quarantined()?;
         notes

@@ -83,7 +83,7 @@ impl RecordImages {
     async fn write(&self, image: &Image, before: Option<&Image>, expect: Expect) -> Result<()> {
         check_image(image)?;
         let value = serde_json::to_vec(image).map_err(|error| {
-            Error::internal("an image could not be serialised; please report it").source(error)
+            Error::internal("an image could not be serialized; please report it").source(error)
         })?;
         let mut batch = Batch::new();
         batch.put(Table::Images, image.name.as_str(), expect, value.into());

@@ -197,7 +197,7 @@ impl Parts {
             }
             if self.images.get(&name).await?.is_some() {
                 let value = serde_json::to_vec(&LastUse { used_at }).map_err(|error| {
-                    Error::internal("a time could not be serialised; please report it")
+                    Error::internal("a time could not be serialized; please report it")
                         .source(error)
                 })?;
                 changed.push((name.to_string(), Some(value.into())));

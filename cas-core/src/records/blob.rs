@@ -204,7 +204,7 @@ pub(crate) fn encode(record: &BlobRecord) -> Result<Bytes> {
     serde_json::to_vec(record)
         .map(Bytes::from)
         .map_err(|error| {
-            Error::internal("a blob record could not be serialised; please report it").source(error)
+            Error::internal("a blob record could not be serialized; please report it").source(error)
         })
 }
 

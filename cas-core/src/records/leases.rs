@@ -268,7 +268,7 @@ impl Leases {
     pub fn put(batch: &mut Batch, id: &str, lease: &Lease, expect: Expect) -> Result<()> {
         check_labels(&lease.labels)?;
         let value = serde_json::to_vec(lease).map_err(|error| {
-            Error::internal("a lease could not be serialised; please report it").source(error)
+            Error::internal("a lease could not be serialized; please report it").source(error)
         })?;
         batch.put(Table::Leases, id, expect, value.into());
         Ok(())

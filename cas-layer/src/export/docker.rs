@@ -65,7 +65,7 @@ pub(super) async fn manifest(
     serde_json::to_vec(&entries)
         .map(Bytes::from)
         .map_err(|error| {
-            Error::internal("a list of images could not be serialised; please report it")
+            Error::internal("a list of images could not be serialized; please report it")
                 .source(error)
         })
 }

@@ -52,6 +52,6 @@ pub(super) fn index(
     serde_json::to_vec(&index)
         .map(Bytes::from)
         .map_err(|error| {
-            Error::internal("an index could not be serialised; please report it").source(error)
+            Error::internal("an index could not be serialized; please report it").source(error)
         })
 }

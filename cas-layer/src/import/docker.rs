@@ -166,7 +166,7 @@ fn manifest(
         annotations: None::<BTreeMap<String, String>>,
     };
     let data = serde_json::to_vec(&manifest).map_err(|error| {
-        Error::internal("a manifest could not be serialised; please report it").source(error)
+        Error::internal("a manifest could not be serialized; please report it").source(error)
     })?;
     let descriptor = Descriptor::of(MediaType::OCI_MANIFEST, &data);
     plan.add_document(descriptor.clone(), children, Part::in_memory(data.into()));

@@ -80,7 +80,7 @@ impl SnapshotRecord {
 
     pub(super) fn encode(&self) -> Result<Bytes> {
         serde_json::to_vec(self).map(Bytes::from).map_err(|error| {
-            Error::internal("a snapshot could not be serialised; please report it").source(error)
+            Error::internal("a snapshot could not be serialized; please report it").source(error)
         })
     }
 

@@ -90,7 +90,11 @@ impl Jobs {
                 Ok(Some(job)) if job.image() == *image => job,
                 Ok(_) => continue,
                 // A collection deletes a job whose record is damaged.
-                Err(error) if error.kind() == ErrorKind::Corrupt => continue,
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::OutOfRange) =>
+                {
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             let problem = if job.is_expired(now, &boot) {

@@ -99,7 +99,7 @@ impl JobRecord {
     /// because a loss of power ends the boot, and jobs of an earlier boot are not used.
     pub(super) fn write(&self, dir: &Dir) -> Result<()> {
         let text = serde_json::to_vec(self).map_err(|error| {
-            Error::internal("an unpack job could not be serialised; please report it").source(error)
+            Error::internal("an unpack job could not be serialized; please report it").source(error)
         })?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
         let file = dir.open_file(NEW, flags, 0o600);
