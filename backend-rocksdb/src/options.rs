@@ -21,7 +21,7 @@ const BLOB_FILE_MIN: u64 = 1 << 10;
 const FILTER_BITS: f64 = 10.0;
 /// Size in bytes of each write buffer for records, ingests and the format.
 const RECORDS_BUFFER: usize = 4 << 20;
-/// Size of the write buffer of blob entries in bytes: it holds about a hundred thousand of them.
+/// Size in bytes of the write buffer of blob entries. It has room for about a hundred thousand.
 const CONTENT_BUFFER: usize = 16 << 20;
 /// Maximum size in bytes of the file with RocksDB's log messages. Two are kept.
 const MESSAGES_MAX: usize = 1 << 20;
@@ -29,16 +29,16 @@ const MESSAGES_MAX: usize = 1 << 20;
 /// Options that a user can set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuning {
-    /// Size in bytes of the cache for entries, records and indexes. Rows (pieces of blobs) of 1 KiB
-    /// or more are cached by the kernel only. Default: 64 MiB.
+    /// Size in bytes of RocksDB's block cache: it has the entries of blobs, records, and RocksDB's
+    /// index and filter blocks. Rows (pieces of blobs) of 1 KiB or more are cached by the kernel only. Default: 64 MiB.
     pub cache: usize,
-    /// Size in bytes of the write buffer of rows. A full buffer becomes one blob file; up to three
-    /// buffers are in memory while files are written. Default: 16 MiB.
+    /// Size in bytes of the write buffer of rows. A full buffer becomes one of RocksDB's blob files,
+    /// which have rows of many blobs; up to three buffers are in memory while files are written. Default: 16 MiB.
     pub buffer: usize,
     /// Number of background threads that flush and compact. Default: 2.
     pub jobs: NonZeroU8,
-    /// Minimum percentage of dead bytes in blob files for which a compaction rewrites the files.
-    /// The bytes of removed blobs are dead. Default: 25.
+    /// Percentage of dead bytes, 0 to 100, from which a garbage collection rewrites RocksDB's blob
+    /// files. The bytes of removed blobs are dead. Default: 25.
     pub garbage: u8,
     /// Whether the engine collects statistics: see [`RocksStore::statistics`]. Default: `false`.
     ///

@@ -46,7 +46,7 @@ fn main() -> Result<()> {
         let verdict = if ratio <= 3.0 { "met" } else { "MISSED" };
         println!(
             "publish of 4 KiB, p99: alone {without:.0?}, during a collection {with:.0?} \
-             ({} of them in {taken:.2?}): {ratio:.1} times, goal 3 {verdict}",
+             ({} publishes in {taken:.2?}): {ratio:.1} times as long; goal, at most 3: {verdict}",
             during.len()
         );
         drop(store);

@@ -145,8 +145,8 @@ impl Document {
 
     /// Returns the entry of the document in a list of referrers. It has the media type, digest and
     /// size of `own`, the descriptor of the document, and the annotations and the artifact type of
-    /// the document. If a manifest does not state an artifact type, the entry has the media type of
-    /// its configuration instead.
+    /// the document. If a manifest states no artifact type, the artifact type of the entry is the
+    /// media type of the configuration.
     pub fn listed_as_referrer(&self, own: &Descriptor) -> Descriptor {
         let (stated, config, annotations) = match self {
             Document::Manifest(manifest) => {
@@ -184,9 +184,9 @@ fn check_empty(descriptor: &Descriptor) -> Result<()> {
         return Ok(());
     }
     Err(Error::corrupt(format!(
-        "lists {} as the empty JSON document, but it is not the two bytes `{{}}`; build the image \
-         again",
-        descriptor.digest
+        "lists {} with {} bytes as the empty JSON document, expected {digest} with 2 bytes; build \
+         the image again",
+        descriptor.digest, descriptor.size
     )))
 }
 
@@ -215,7 +215,11 @@ fn check_shape(expected: &MediaType, data: &[u8]) -> Result<()> {
     } else {
         (shape.manifests.is_some(), |claimed| !claimed.is_manifest())
     };
-    if foreign {
+    let own = match expected.is_index() {
+        true => shape.manifests.is_some(),
+        false => shape.config.is_some() || shape.layers.is_some(),
+    };
+    if foreign && own {
         return Err(Error::corrupt(
             "is ambiguous: it has members of both a manifest and an index; build the image again",
         ));
@@ -227,6 +231,10 @@ fn check_shape(expected: &MediaType, data: &[u8]) -> Result<()> {
                  the image again"
             )))
         }
+        _ if foreign => Err(Error::corrupt(format!(
+            "expected the type {expected:.200}, but the document has the members of another type; \
+             correct its descriptor"
+        ))),
         _ => Ok(()),
     }
 }

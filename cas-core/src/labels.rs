@@ -1,6 +1,6 @@
 //! Labels, and every label key that `cas` gives a meaning to.
 //!
-//! The keys of garbage collection are containerd's; the table in `gc/labels.rs` explains them.
+//! The keys of garbage collection mean the same as in containerd's docs/garbage-collection.md.
 
 use std::collections::BTreeMap;
 
@@ -23,17 +23,18 @@ pub const GC_REF_CONTENT: &str = "containerd.io/gc.ref.content";
 /// The prefix of a back reference: the target keeps the thing that has the label. The rest of the
 /// key names the kind of the target.
 pub const GC_BACK_REF: &str = "containerd.io/gc.bref.";
-/// The prefix of a conditional reference to a snapshot. The rest of the key names the snapshotter.
+/// The prefix of a reference to a snapshot that holds only if the snapshot was used early or late
+/// enough. A dot and the name of the snapshotter follow.
 pub const GC_CONDITION: &str = "containerd.io/gc.cond.snapshot";
-/// On a snapshot: the time that conditions compare.
+/// On a snapshot: when it was last used, as RFC 3339. Conditional references bound its age.
 pub const GC_USED_AT: &str = "containerd.io/gc.cond.value-usedat";
 /// On a lease or an image: when it expires, as RFC 3339.
 pub const GC_EXPIRE: &str = "containerd.io/gc.expire";
 /// On a lease: it keeps only its resources themselves, the targets of its images and the parents of
 /// its snapshots.
 pub const GC_FLAT: &str = "containerd.io/gc.flat";
-/// On a snapshot: the lease of the job that made it. A snapshot without this label is kept for a
-/// day.
+/// On a snapshot: the id of the lease of the job that made it. A snapshot without this label is kept
+/// for at least a day after it was made, even if nothing refers to it.
 pub const LEASE: &str = "cas.lease";
 /// On a snapshot that is mounted by its key: the directory at which it was last mounted.
 pub const MOUNTED_AT: &str = "cas.mounted-at";
@@ -64,8 +65,8 @@ pub fn gc_ref_snapshot(snapshotter: &str) -> String {
 const MANIFEST_SUBJECT: &str = "io.containerd.manifest.subject";
 
 /// Returns the key under which a parent refers to `child`: by the child's media type, or as a
-/// referrer. A key that ends with `.sha256.` is completed by the first 12 digits of the child's
-/// digest, and any other key that ends with a dot by a number.
+/// referrer. A key that ends with a dot is not complete: the caller appends the first 12 digits of
+/// the child's digest after `.sha256.`, and a number after any other dot.
 pub fn gc_ref_child(child: &Descriptor) -> String {
     let media_type = &child.media_type;
     let suffix = if child.annotations.contains_key(MANIFEST_SUBJECT) {
@@ -82,8 +83,8 @@ pub fn gc_ref_child(child: &Descriptor) -> String {
     format!("{GC_REF_CONTENT}.{suffix}")
 }
 
-/// Checks labels against [`limit::LABEL`] and [`limit::LABELS`], and references to children
-/// against [`limit::DESCRIPTORS`].
+/// Checks labels against [`limit::LABEL`] and [`limit::LABELS`]. The number of labels that begin
+/// with [`GC_REF`] is checked against [`limit::DESCRIPTORS`] instead.
 ///
 /// # Errors
 /// `InvalidArgument`, with the bound that is exceeded.
@@ -92,10 +93,10 @@ pub fn check_labels(labels: &Labels) -> Result<()> {
     let found = labels.len() - references;
     if found > limit::LABELS || references > limit::DESCRIPTORS {
         return Err(Error::invalid(format!(
-            "{found} labels and {references} references to children: at most {} and {} are \
-             allowed; remove some",
-            limit::LABELS,
-            limit::DESCRIPTORS
+            "found {references} labels that begin with {GC_REF} and {found} other labels: at most \
+             {} and {} are allowed; remove some",
+            limit::DESCRIPTORS,
+            limit::LABELS
         )));
     }
     let length = |key: &str, value: &str| key.len() + value.len();

@@ -62,7 +62,7 @@ impl Keys {
         self.whole.iter().any(|own| own == key) || self.mean(key, false)
     }
 
-    /// Returns whether `key` means the registry as a whole in another spelling. A key is a URL if
+    /// Returns whether `key` is a host of the registry, or a URL of one, in any spelling. A key is a URL if
     /// it has a scheme, if it ends with `/`, or if `is_url` is true. The path of a URL does not
     /// count.
     pub(crate) fn mean(&self, key: &str, is_url: bool) -> bool {

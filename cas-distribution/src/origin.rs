@@ -64,7 +64,8 @@ pub(crate) fn literal(url: &Url) -> Option<IpAddr> {
     plain.parse().ok()
 }
 
-/// Returns the host as an IP address, if it is one, and as the IPv4 address if it is mapped.
+/// Returns the host if it is an IP address. An IPv6 address that is mapped from an IPv4 address is
+/// returned as that one.
 fn address(url: &Url) -> Option<IpAddr> {
     Some(literal(url)?.to_canonical())
 }

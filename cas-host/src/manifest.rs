@@ -30,7 +30,7 @@ use crate::tree::{At, Visit, open_below, walk};
 
 /// Maximum number of differences that are described.
 const DESCRIBED: usize = 5;
-/// The value in place of the checksum of a file that cannot be read. No checksum is 0.
+/// The MORE of an entry without a checksum or a hash. It matches any other. No checksum is 0.
 const UNREAD: u64 = 0;
 
 /// Writes the manifest of everything below `dir`.
@@ -51,7 +51,7 @@ pub(crate) fn write(dir: impl AsFd, manifest: File) -> Result<()> {
 
 /// Compares the tree below `dir` with its manifest. If `sums` is given, also compares the bytes of
 /// files. Returns a text with the first differences, or `None` if there are none, or if the
-/// manifest has no end. A loss of power may leave a manifest without an end.
+/// manifest is incomplete or damaged. A loss of power may leave a manifest without an end.
 ///
 /// # Errors
 /// Errors of the file system, with the path.
@@ -118,11 +118,11 @@ impl Differences {
     }
 }
 
-/// The hash of a line without MORE, and MORE.
+/// The hash of the part of a line before MORE, and MORE.
 type Known = (u64, u64);
 
 /// Reads a manifest. Returns a map from the hash of each path to the hashes of its line, or `None`
-/// if the manifest has no end.
+/// if the manifest is incomplete or damaged.
 fn read(manifest: &File, hashes: &RandomState) -> Result<Option<HashMap<u64, Known>>> {
     let mut entries = HashMap::new();
     for line in lines(manifest)? {

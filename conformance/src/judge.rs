@@ -39,8 +39,8 @@ thread_local! {
     static SKIPPED: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
-/// Reports that a law cannot check everything, and what is missing for that. Laws call it, and so
-/// does the opener of a store whose service is missing.
+/// Notes that a law cannot check everything, and what is missing for that. Laws call it on their own
+/// thread and then return, and so does the opener of a store whose service is missing.
 pub fn skip(missing: &'static str) {
     eprintln!("SKIPPED: {missing}");
     SKIPPED.set(Some(missing));
@@ -64,7 +64,8 @@ impl Promises for dyn Records {
     }
 }
 
-/// The promises are those of the store's records, because gc needs no others.
+/// The laws of a whole store are those of garbage collection. They are run if the records make the
+/// promises that they need.
 impl Promises for Store {
     fn promises(&self) -> Capabilities {
         self.records.capabilities()
@@ -78,7 +79,7 @@ impl Promises for dyn ImageStore {
     }
 }
 
-/// A snapshotter makes no promises. Its laws query its abilities.
+/// A snapshotter makes no promises. Laws that depend on what it can do ask it.
 impl Promises for dyn Snapshotter {
     fn promises(&self) -> Capabilities {
         Capabilities::default()
@@ -86,7 +87,7 @@ impl Promises for dyn Snapshotter {
 }
 
 /// Judges a new store by one law. Returns the verdict. `test` is the path of the `#[test]` that
-/// runs the law, if there is one; laws that kill a process need it.
+/// runs the law, if there is one. Without it, a law that kills a process gives `Broken`.
 ///
 /// # Panics
 /// If no directory or runtime can be created.
@@ -96,7 +97,9 @@ where
 {
     SKIPPED.take();
     match (look(law, open, gaps, test), SKIPPED.take()) {
-        (Verdict::Kept | Verdict::NotClaimed(_), Some(missing)) => Verdict::Skipped(missing),
+        (Verdict::Kept | Verdict::NotClaimed(_) | Verdict::Outgrown, Some(missing)) => {
+            Verdict::Skipped(missing)
+        }
         (verdict, _) => verdict,
     }
 }

@@ -87,9 +87,9 @@ impl ImageManifest {
     /// Parses and checks a manifest.
     ///
     /// # Errors
-    /// `Corrupt` if the manifest has more than [`limit::ACI_MANIFEST`] bytes, does not parse, lists
-    /// more than [`limit::ACI_LIST`] things of one kind, or has an invalid name, path or number, or
-    /// if the image depends on itself.
+    /// `Corrupt` if the manifest has more than [`limit::ACI_MANIFEST`] bytes or does not parse, if a
+    /// list has more than [`limit::ACI_LIST`] members, if a member has an invalid value, or if the
+    /// image depends on itself.
     pub fn parse(data: &[u8]) -> Result<Self> {
         let parsed = Self::parse_checked(data);
         parsed.map_err(|error| error.operation("read image manifest"))
@@ -119,8 +119,8 @@ impl ImageManifest {
         labels.iter().all(|label| self.labels.contains(label))
     }
 
-    /// Returns the platform that the labels `os` and `arch` state, with the names that Go uses. A
-    /// missing label leaves its field empty.
+    /// Returns the platform that the labels `os` and `arch` state. Common names of `arch` become those
+    /// that Go uses; others stay as they are. A missing label leaves its field empty.
     pub fn platform(&self) -> Platform {
         let arch = self.label("arch").unwrap_or_default();
         let (architecture, variant) = match arch {
@@ -213,7 +213,7 @@ fn check_labels(labels: &[Label]) -> Result<()> {
         if label.value.len() > limit::LABEL {
             let (found, allowed) = (label.value.len(), limit::LABEL);
             return Err(Error::invalid(format!(
-                "the label {:?} has {found} bytes, at most {allowed} are allowed",
+                "the value of the label {:?} has {found} bytes, at most {allowed} are allowed",
                 label.name
             )));
         }
@@ -245,9 +245,9 @@ pub(super) fn check_path(path: &str) -> Result<()> {
     }
     let allowed = limit::PATH;
     Err(Error::invalid(format!(
-        "expected an absolute path without .., at most {allowed} bytes"
+        "expected an absolute path without .. and NUL, at most {allowed} bytes"
     ))
-    .subject(excerpt(path)))
+    .subject(format!("\"{}\"", excerpt(path))))
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@
 //! 5. The bytes of the selected blobs: they are read and hashed.
 //! 6. Ingests that no job has open. A repair discards them.
 //! 7. Snapshots: each record parses, and each snapshot has its directory, with the files that were
-//!    committed. The files of the selected snapshots are read. A repair removes files that no
-//!    record names.
+//!    committed. The files of the selected snapshots are read. A repair removes snapshot
+//!    directories that no record names.
 //!
 //! A repair fetches a missing or damaged blob from a source. If no source has it, the damaged bytes
 //! are set aside in quarantine: they are stored under their own digest, which the lease
@@ -43,7 +43,7 @@ use crate::store::Store;
 
 /// The lease that keeps damaged bytes.
 pub const QUARANTINE: &str = "quarantine";
-/// The lease that keeps documents whose names were lost.
+/// The lease that keeps documents that no name reaches.
 pub const RECOVERED: &str = "recovered";
 
 /// Checks a store and its snapshots, and repairs them if `options.repair` is set. Returns what was
@@ -85,15 +85,15 @@ struct Checker<'a> {
     /// The lease of a repair.
     guard: Option<&'a LeaseGuard>,
     report: Report,
-    /// The blobs that images need.
+    /// The blobs that images need or that leases keep.
     uses: HashMap<Digest, Use>,
     /// Whether names were lost, so that documents that no name reaches are kept.
     names_lost: bool,
-    /// The blobs that were hashed and found intact, or reported as damaged.
+    /// The blobs that need no more hashing: found intact, or reported as missing or damaged.
     hashed: BTreeSet<Digest>,
 }
 
-/// How an image uses a blob.
+/// How an image or a lease uses a blob. Only an image with a name has one here.
 #[derive(Clone)]
 struct Use {
     descriptor: Descriptor,

@@ -94,7 +94,8 @@ pub struct IngestStatus {
 
 /// A store of blobs. See the [module](self) for the life of a blob.
 ///
-/// `stat` and one page of `list` are quick and run on the caller's thread. Other methods may take
+/// In a local store, `stat` and one page of `list` are quick and run on the caller's thread. Over a
+/// network, they take as long as a request. Other methods may take
 /// as long as a disk takes, and must not block the threads of the async runtime. Besides the errors
 /// that it lists, every asynchronous method may return errors of the backend, such as
 /// `Unavailable` or `Full`.
@@ -247,14 +248,14 @@ pub trait Ingest: Send {
     /// Turns the bytes into a blob, and commits `batch` in the same step if the store keeps the
     /// records too.
     ///
-    /// Returns true if it committed the batch. A store that does not keep the records leaves the
-    /// batch alone and returns false. If the store has the blob already, with the same size, it is
+    /// Returns true if it committed the batch. Otherwise it leaves the batch to the caller and
+    /// returns false. If the store has the blob already, with the same size, it is
     /// not written again.
     ///
     /// # Errors
     /// `Internal` if `verified` belongs to another ingest; errors of
     /// [`Records::commit`](crate::Records::commit) for the batch: then nothing is published, and
-    /// the ingest keeps its bytes. After an I/O error, the caller must begin the ingest again.
+    /// the ingest keeps its bytes. After any error, the caller must begin the ingest again to retry.
     async fn publish(
         self: Box<Self>,
         verified: &Verified,

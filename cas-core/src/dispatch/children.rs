@@ -56,7 +56,8 @@ pub async fn document(content: &dyn ContentStore, descriptor: &Descriptor) -> Re
     let media_type = &descriptor.media_type;
     if !media_type.is_document() {
         return Err(Error::unsupported(format!(
-            "expected a manifest or an index, found {media_type:.200}; give the digest of one"
+            "expected a manifest or an index, found {media_type:.200}; give the digest of a \
+             manifest or an index"
         ))
         .operation("read document")
         .subject(descriptor.digest));

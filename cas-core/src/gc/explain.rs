@@ -29,7 +29,8 @@ pub struct Explanation {
     /// removes it.
     pub paths: Vec<RootPath>,
     /// When the last path to the resource expires. `None` if a path never expires, or if there are
-    /// no paths.
+    /// no paths. A path from an image name counts as one that never expires, whatever the label
+    /// [`GC_EXPIRE`](crate::labels::GC_EXPIRE) of the name says.
     pub until: Option<SystemTime>,
 }
 
@@ -57,11 +58,12 @@ pub async fn explain(
             paths: Vec::new(),
             until: None,
         }),
-        _ => Err(
-            Error::not_found("the store has no record of it; check the name or the digest")
-                .operation("explain")
-                .subject(resource),
-        ),
+        _ => Err(Error::not_found(
+            "the store has no record of it, and nothing refers to it; check its name, key or \
+                 digest, or run `cas fsck`",
+        )
+        .operation("explain")
+        .subject(resource)),
     }
 }
 
@@ -117,7 +119,7 @@ impl<'a> Search<'a> {
         roots.filter(move |root| root.reach >= wanted)
     }
 
-    /// Returns what refers to `id` and is reached itself, with the reach that a root then needs.
+    /// Returns the referrers of `id` that roots reach far enough, each with the reach that it needs.
     fn referrers_of(&self, id: Id, wanted: Reach) -> impl Iterator<Item = (Id, Reach)> {
         let referrers = self.referrers.get(&id).into_iter().flatten();
         referrers

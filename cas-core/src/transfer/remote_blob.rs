@@ -16,12 +16,13 @@ use crate::content::Writer;
 use crate::descriptor::Descriptor;
 use crate::error::Result;
 
-/// A blob that is fetched by one request or, if the limits allow more, by ranges.
+/// A blob that is fetched by one request, or in ranges if it is large and the limits and the remote
+/// allow it.
 pub(super) struct RemoteBlob<'a> {
     fetcher: &'a dyn Fetcher,
     descriptor: &'a Descriptor,
     limits: &'a PullLimits,
-    /// Every request counts in this quota until its bytes have arrived.
+    /// Every request counts in this quota until its stream ends or its range is read.
     requests: &'a ImageQuota,
     incoming: Incoming<'a>,
 }

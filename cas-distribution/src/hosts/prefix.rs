@@ -2,7 +2,7 @@
 
 use cas_core::image::FullName;
 
-/// Returns the name as the tools compare it: with the digest and without the tag, if it has both.
+/// Returns the name as podman and skopeo compare it: without the tag, if it also has a digest.
 pub(super) fn compared(reference: &FullName) -> String {
     let (host, repository) = (reference.host(), reference.repository());
     match (reference.digest(), reference.tag()) {
@@ -13,7 +13,8 @@ pub(super) fn compared(reference: &FullName) -> String {
 }
 
 /// Returns what follows `prefix` in a name that begins with it, or `None` if the name does not. The
-/// prefix must end where a component of the name ends. `*.HOST` is for all hosts below a host.
+/// prefix must end where a component of the name ends. `*.HOST` matches each subdomain of
+/// HOST at any port; the port is then part of what follows.
 pub(super) fn rest<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
     let slash = name.find('/').unwrap_or(name.len());
     if let Some(domain) = prefix.strip_prefix('*') {

@@ -82,14 +82,21 @@ pub(super) fn check(root: &Path, files: usize) -> Result<usize> {
                 found += 1;
             }
             Err(error) if error.kind() == ErrorKind::NotFound && number % DELETED == 0 => {}
-            Err(error) => return Err(error),
+            Err(error) => {
+                let path = path(number);
+                return Err(Error::other(format!("{path} cannot be read: {error}")));
+            }
         }
     }
     let expected = files - files.div_ceil(DELETED);
-    if found != expected || !root.join("app/run").exists() {
+    if found != expected {
         return Err(Error::other(format!(
-            "expected {expected} files and app/run, found {found} files"
+            "{} files that the third layer deletes are still there",
+            found - expected
         )));
+    }
+    if !root.join("app/run").exists() {
+        return Err(Error::other("app/run of the second layer is missing"));
     }
     Ok(found + 1)
 }
@@ -127,7 +134,7 @@ fn path(number: usize) -> String {
     format!("data{}/file-{number:05}", number % 20)
 }
 
-/// Returns up to 32 KiB that differ from file to file and compress about as well as text.
+/// Returns up to 32 KiB: one line, different for each file, repeated.
 fn content(number: usize) -> Vec<u8> {
     let line = format!("{number:08x} {}\n", Digest::sha256(&number.to_le_bytes()));
     line.repeat(1 + number % 390).into_bytes()

@@ -20,7 +20,10 @@ pub(super) async fn a_committed_snapshot_was_synced(subject: Subject) {
             mounts.expect("the snapshot is prepared")[..],
             [Mount::Bind { .. }]
         ) {
-            return crate::skip("a trace does not show what is below a mount");
+            return crate::skip(
+                "the snapshotter does not return one bind mount, so strace cannot show the syncs of \
+                 its files",
+            );
         }
         return subject.syncs_before_it_acknowledges(MARKER);
     }

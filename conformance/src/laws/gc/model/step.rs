@@ -10,7 +10,7 @@ pub(super) const NAMES: [&str; 3] = ["one", "two", "three:4"];
 pub(super) const LEASES: [&str; 2] = ["mine", "yours"];
 /// The length of [`blobs`](super::oracle::blobs).
 const BLOBS: usize = 8;
-/// The highest number of a changing call that fails in a step.
+/// In a step that fails, one of its first so many changing calls fails.
 const CALLS: usize = 5;
 
 /// One operation of a user. Keys, blobs, names and leases are given by their indexes. A step does
@@ -100,7 +100,7 @@ pub(super) type Failing = Option<(usize, Side)>;
 pub(super) fn sequence(longest: usize) -> impl Strategy<Value = Vec<(Step, Failing)>> {
     let side = prop_oneof![Just(Side::Before), Just(Side::After)];
     let failing = prop::option::weighted(0.15, (1..=CALLS, side));
-    prop::collection::vec((step(), failing), 1..longest)
+    prop::collection::vec((step(), failing), 1..=longest)
 }
 
 fn step() -> impl Strategy<Value = Step> {
