@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::tree::{Entry, scan};
-use common::{cas, demo_archive, fails, ok};
+use common::{cas, fails, ok, small_archive};
 
 const URL: &str = "by-size://?small=fs&large=fs&threshold=1KiB";
 
@@ -30,7 +30,7 @@ threshold = "1KiB"
 
 /// Returns what the tool shows of an imported image and its content.
 fn listed(root: &Path, scratch: &Path) -> Vec<String> {
-    let archive = demo_archive(scratch);
+    let archive = small_archive(scratch);
     ok(cas(root).args(["import", "--name", "app:1"]).arg(&archive));
     let said = [&["blob", "ls"][..], &["tree", "app:1"]];
     said.map(|what| ok(cas(root).args(what).arg("--json")))

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use common::tree::{Entry, scan};
-use common::{cas, demo_archive, ok, real_image};
+use common::{cas, ok, real_image, small_archive};
 use serde_json::Value;
 
 /// What the tool shows of a store, without times and ids of leases, which differ by root.
@@ -92,7 +92,7 @@ fn main_job(store: &str, source: &Path, scratch: &Path) -> Seen {
 fn assert_as_on_fs(store: &str, images: &[&str]) {
     let scratch = tempfile::tempdir().unwrap();
     let real = images.iter().filter_map(|name| real_image(name));
-    let sources = std::iter::once(demo_archive(scratch.path())).chain(real);
+    let sources = std::iter::once(small_archive(scratch.path())).chain(real);
     for (number, source) in sources.enumerate() {
         let place = |engine: &str| {
             let place = scratch.path().join(format!("{engine}-{number}"));

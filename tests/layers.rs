@@ -332,7 +332,7 @@ fn a_lock_of_another_process_is_waited_for() {
     assert!(out.status.success());
     assert!(begun.elapsed() > held / 2, "{:?}", begun.elapsed());
     let said = String::from_utf8_lossy(&out.stderr);
-    assert!(said.contains("waiting for another unpack"), "{said}");
+    assert!(said.contains("waiting until another unpack"), "{said}");
     holder.wait().unwrap();
 }
 

@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 use cas::Digest;
 use common::layout::{layout, layout_of};
 use common::tree::differences;
-use common::{can, cas, demo_archive, fails, ok, real_image};
+use common::{can, cas, fails, ok, real_image, small_archive};
 use testkit::archive::Tar;
 
 const NAME: &str = "app";
@@ -66,7 +66,7 @@ fn an_unmount_in_another_namespace_leaves_what_was_written() {
     }
     let scratch = tempfile::tempdir().unwrap();
     let target = scratch.path().join("mnt");
-    let archive = demo_archive(scratch.path());
+    let archive = small_archive(scratch.path());
     for snapshotter in ["overlay", "native"] {
         let (root, name) = imported(scratch.path(), snapshotter, &archive);
         let script = "\"$CAS\" -q mount --rw \"$NAME\" . > /dev/null && cd . && \
@@ -106,7 +106,7 @@ fn a_mount_is_read_only_unless_it_is_asked_for_and_is_kept_by_collections() {
     }
     let scratch = tempfile::tempdir().unwrap();
     let target = scratch.path().join("mnt");
-    let archive = demo_archive(scratch.path());
+    let archive = small_archive(scratch.path());
     for snapshotter in ["overlay", "native"] {
         let (root, name) = imported(scratch.path(), snapshotter, &archive);
         ok(cas(&root).args(["mount", &name]).arg(&target));
@@ -157,7 +157,7 @@ fn a_mount_has_no_devices_and_no_set_user_ids_unless_they_are_asked_for() {
     }
     let scratch = tempfile::tempdir().unwrap();
     let target = scratch.path().join("mnt");
-    let archive = demo_archive(scratch.path());
+    let archive = small_archive(scratch.path());
     let cases: [(&[&str], bool, bool); 6] = [
         (&[], true, true),
         (&["--rw"], true, true),
@@ -194,7 +194,7 @@ fn ids_are_mapped_both_ways() {
     let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
     let target = scratch.path().join("mnt");
     std::fs::set_permissions(scratch.path(), Permissions::from_mode(0o755)).unwrap();
-    let archive = demo_archive(scratch.path());
+    let archive = small_archive(scratch.path());
     for snapshotter in ["overlay", "native"] {
         let (root, name) = imported(scratch.path(), snapshotter, &archive);
         let mount = |options: &[&str]| {

@@ -148,7 +148,7 @@ fn an_owner_that_is_not_mapped_is_named() {
     let said = text(&refused.stderr);
     assert_eq!(refused.status.code(), Some(1), "{said}");
     // Layers are unpacked in parallel, so the error may be of either.
-    let owners = ["owner 0:50 is not", "owner 3000000:4000000 is not"];
+    let owners = ["owner 0:50 of the", "owner 3000000:4000000 of the"];
     assert!(owners.iter().any(|owner| said.contains(owner)), "{said}");
     assert!(said.contains("/etc/subuid"), "{said}");
     let left = namespace(Map::Own, "$cas snapshot ls --json", dir.path());

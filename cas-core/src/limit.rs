@@ -87,6 +87,9 @@ pub const LINKS: usize = 40;
 pub const ENTRIES: u64 = 2_000_000;
 /// Maximum number of files and directories of all layers of an image that are merged in memory.
 pub const INODES: usize = 4_000_000;
+/// Maximum number of bytes of names, targets of links, extended attributes and incomplete blocks of
+/// all layers of an image that are merged in memory.
+pub const TREE: usize = 256 << 20;
 /// Maximum number of directories of an image that their owner may not change, if it is unpacked
 /// without privileges.
 pub const CLOSED_DIRECTORIES: usize = 1_000_000;

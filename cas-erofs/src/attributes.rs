@@ -1,6 +1,7 @@
 //! Extended attributes as an image stores them: sets that several files share.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Prefixes of names, and the numbers that stand for them in an image. The third value is true if
 /// the prefix must be the whole name.
@@ -40,6 +41,11 @@ impl Attribute {
             value: value.into(),
         })
     }
+
+    /// Returns the number of bytes of the name and the value.
+    pub(crate) fn size(&self) -> usize {
+        self.name.len() + self.value.len()
+    }
 }
 
 /// Identifies a set of attributes.
@@ -50,15 +56,16 @@ pub(crate) const NONE: SetId = 0;
 
 /// The sets of attributes of a tree, each once.
 pub(crate) struct Sets {
-    sets: Vec<Vec<Attribute>>,
-    ids: HashMap<Vec<Attribute>, SetId>,
+    sets: Vec<Arc<[Attribute]>>,
+    ids: HashMap<Arc<[Attribute]>, SetId>,
 }
 
 impl Default for Sets {
     fn default() -> Self {
+        let none: Arc<[Attribute]> = Arc::new([]);
         Sets {
-            sets: vec![Vec::new()],
-            ids: HashMap::from([(Vec::new(), NONE)]),
+            sets: vec![Arc::clone(&none)],
+            ids: HashMap::from([(none, NONE)]),
         }
     }
 }
@@ -67,12 +74,13 @@ impl Sets {
     /// Sorts the attributes of a set, and stores the set if it is new. Returns its identity.
     pub(crate) fn insert(&mut self, mut set: Vec<Attribute>) -> SetId {
         set.sort();
-        if let Some(&id) = self.ids.get(&set) {
+        if let Some(&id) = self.ids.get(&set[..]) {
             return id;
         }
         // A tree has fewer inodes than a set identity has values.
         let id = self.sets.len() as SetId;
-        self.sets.push(set.clone());
+        let set: Arc<[Attribute]> = set.into();
+        self.sets.push(Arc::clone(&set));
         self.ids.insert(set, id);
         id
     }

@@ -1,5 +1,6 @@
 //! Pulls images from registries, and pushes images to them.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use cas_core::dispatch::{self, Next, handler_fn, walk};
@@ -52,10 +53,7 @@ impl Cas {
         };
         let pulled = match (stored, options.policy) {
             (Some(image), _) => {
-                let hosts = options.hosts.clone().unwrap_or_else(|| self.hosts());
-                hosts.check_policy(&reference).await?;
-                let verifiers = self.verifiers(&options)?;
-                verify(&verifiers, &reference, &image.target, &*options.progress).await?;
+                self.judge_stored(&reference, &image, &options).await?;
                 self.unpack_stored(image, &options).await
             }
             (None, Policy::Never) => Err(Error::not_found(
@@ -70,24 +68,35 @@ impl Cas {
         Ok(pulled)
     }
 
+    /// Judges an image that the store has. Its signature is fetched again, because the image may
+    /// have come from elsewhere.
+    async fn judge_stored(
+        &self,
+        reference: &FullName,
+        image: &Image,
+        options: &PullOptions,
+    ) -> Result<()> {
+        let hosts = options.hosts.clone().unwrap_or_else(|| self.hosts());
+        hosts.check_policy(reference).await?;
+        if options.policy == Policy::Never && self.cosign_key(options).is_some() {
+            return Err(Error::precondition(
+                "the policy `never` asks no registry, but a signature of the image is required; \
+                 pull with another policy",
+            )
+            .operation("pull")
+            .subject(reference));
+        }
+        let verifiers = self.verifiers(options, &hosts).await?;
+        verify(&verifiers, reference, &image.target, &*options.progress).await
+    }
+
     async fn pull_from(&self, reference: &FullName, options: PullOptions) -> Result<StoredImage> {
         self.check_writable()?;
         let hosts = options.hosts.clone().unwrap_or_else(|| self.hosts());
         hosts.check_policy(reference).await?;
         let progress = &options.progress;
-        let connection = Options {
-            plain_http: options.plain_http,
-            token_hosts: options.token_hosts.clone(),
-            auth_file: options.auth_file.clone(),
-            private_addresses: options.private_addresses,
-            timeouts: options.timeouts.clone(),
-            ..Options::default()
-        };
-        let mut verifiers = self.verifiers(&options)?;
-        let settings = self.root.remote_settings();
-        if let Some(key) = options.cosign_key.clone().or_else(|| settings.cosign_key()) {
-            verifiers.push(cosign::verifier(&key, settings, &connection, &hosts).await?);
-        }
+        let connection = connection(&options);
+        let verifiers = self.verifiers(&options, &hosts).await?;
         let client = self.connect(reference, connection, &hosts).await?;
         let mut distrusted = 0;
         let pulled = loop {
@@ -275,11 +284,27 @@ impl Cas {
         self.root.remote_settings().hosts()
     }
 
-    /// Returns the verifiers of a pull: those that `cas.toml` names, then those of its options.
-    fn verifiers(&self, options: &PullOptions) -> Result<Vec<Arc<dyn Verifier>>> {
-        let mut verifiers = self.root.remote_settings().verifiers()?;
+    /// Returns the verifiers of a pull: those that `cas.toml` names, then those of its options, then
+    /// the one of the signature that is required.
+    async fn verifiers(
+        &self,
+        options: &PullOptions,
+        hosts: &Hosts,
+    ) -> Result<Vec<Arc<dyn Verifier>>> {
+        let settings = self.root.remote_settings();
+        let mut verifiers = settings.verifiers()?;
         verifiers.extend(options.verifiers.iter().cloned());
+        if let Some(key) = self.cosign_key(options) {
+            let connection = connection(options);
+            verifiers.push(cosign::verifier(&key, settings, &connection, hosts).await?);
+        }
         Ok(verifiers)
+    }
+
+    /// Returns the file of the key that must have signed the image of a pull.
+    fn cosign_key(&self, options: &PullOptions) -> Option<PathBuf> {
+        let named = options.cosign_key.clone();
+        named.or_else(|| self.root.remote_settings().cosign_key())
     }
 
     /// Returns a client for `reference` and its mirrors, with the settings of `cas.toml`.
@@ -291,6 +316,18 @@ impl Cas {
     ) -> Result<Mirrors> {
         let settings = self.root.remote_settings();
         settings.connect(reference, options, hosts).await
+    }
+}
+
+/// Returns how a pull connects to registries.
+fn connection(options: &PullOptions) -> Options {
+    Options {
+        plain_http: options.plain_http,
+        token_hosts: options.token_hosts.clone(),
+        auth_file: options.auth_file.clone(),
+        private_addresses: options.private_addresses,
+        timeouts: options.timeouts.clone(),
+        ..Options::default()
     }
 }
 

@@ -99,6 +99,7 @@ impl RemoteSettings {
             if host != reference.host() {
                 // The caller allows these to the registry, not to its mirrors.
                 options.plain_http = false;
+                options.private_addresses = false;
                 options.token_hosts.clear();
             }
             options.token_hosts.extend(self.token_hosts(&host)?);

@@ -110,17 +110,26 @@ pub(crate) fn real_image(name: &str) -> Option<PathBuf> {
 /// Returns an OCI archive of the demo's image in `scratch`. It is made once per test binary.
 pub(crate) fn demo_archive(scratch: &Path) -> PathBuf {
     static MADE: OnceLock<PathBuf> = OnceLock::new();
-    let made = MADE.get_or_init(|| {
+    archive_of(2000, &MADE, scratch)
+}
+
+/// Returns an archive as [`demo_archive`], of an image with a tenth of the files.
+pub(crate) fn small_archive(scratch: &Path) -> PathBuf {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    archive_of(200, &MADE, scratch)
+}
+
+fn archive_of(files: u32, made: &'static OnceLock<PathBuf>, scratch: &Path) -> PathBuf {
+    let made = made.get_or_init(|| {
         // Several test binaries run at the same time.
-        let name = concat!("demo-", env!("CARGO_CRATE_NAME"));
+        let name = format!("demo-{}-{files}", env!("CARGO_CRATE_NAME"));
         let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         if place.exists() {
             std::fs::remove_dir_all(&place).unwrap();
         }
         let mut demo = Command::new(env!("CARGO_BIN_EXE_cas"));
-        ok(demo
-            .args(["-q", "demo", "--files", "200", "--keep"])
-            .arg(&place));
+        demo.args(["-q", "demo", "--files", &files.to_string(), "--keep"]);
+        ok(demo.arg(&place));
         place.join("demo.tar")
     });
     let copy = scratch.join("demo.tar");

@@ -8,7 +8,7 @@ use std::process::Command;
 use cas::{Descriptor, Digest, MediaType};
 use serde_json::{Value, json};
 
-use super::{cas, demo_archive, ok};
+use super::{cas, ok, small_archive};
 
 pub(crate) const GZIP: &str = "x.test/gzip:1";
 pub(crate) const ZSTD: &str = "x.test/zstd:1";
@@ -34,7 +34,7 @@ impl Shop {
         };
         let demo = format!(
             "oci-archive:{}",
-            demo_archive(shop.scratch.path()).display()
+            small_archive(shop.scratch.path()).display()
         );
         let gzip = format!("oci:{}:{GZIP}", shop.path("gzip").display());
         let zstd = format!("oci:{}:{ZSTD}", shop.path("zstd").display());

@@ -7,7 +7,7 @@ use cas::blocking::Cas;
 use cas::{ContentExt, Digest, Manifest, Store};
 use serde_json::Value;
 
-use crate::common::{cas, demo_archive, ok, text};
+use crate::common::{cas, ok, small_archive, text};
 
 /// A root with the image `app:1`.
 pub(crate) struct Scene {
@@ -27,7 +27,7 @@ impl Scene {
     pub(crate) fn with(store: &'static str, snapshotter: &str) -> Self {
         let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
         let (root, source) = (scratch.path().join("root"), scratch.path().join("source"));
-        let archive = demo_archive(scratch.path());
+        let archive = small_archive(scratch.path());
         ok(cas(&source)
             .arg("import")
             .arg(&archive)

@@ -274,12 +274,12 @@ fn a_dependency_must_be_there_and_be_what_its_key_says() {
         (
             fixed("base", labels("2")),
             ErrorKind::Corrupt,
-            "other labels",
+            "the image base with the labels of the dependency",
         ),
         (
             fixed("other", json!([])),
             ErrorKind::Corrupt,
-            "another name",
+            "belongs to the image base; expected the image other",
         ),
         (
             depends("a", json!({ "imageName": "none" })),

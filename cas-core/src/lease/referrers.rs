@@ -3,8 +3,9 @@
 use super::guard::LeaseGuard;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
-use crate::error::Result;
-use crate::labels::{Labels, gc_ref_referrer};
+use crate::error::{Error, Result};
+use crate::labels::{GC_REF_REFERRER, Labels, gc_ref_referrer};
+use crate::limit;
 use crate::records::BlobRecord;
 
 impl LeaseGuard {
@@ -14,8 +15,8 @@ impl LeaseGuard {
     ///
     /// # Errors
     /// `NotFound` if the subject, or something that it lists and that is not recorded as absent, is
-    /// missing; `InvalidArgument` if the subject would keep more than
-    /// [`limit::DESCRIPTORS`](crate::limit::DESCRIPTORS); errors of the store.
+    /// missing; `OutOfRange` if the subject would keep more than [`limit::REFERRERS`]; errors of the
+    /// store.
     pub async fn record_referrers(&self, subject: &Descriptor, referrers: &[Digest]) -> Result<()> {
         if referrers.is_empty() {
             return Ok(());
@@ -28,7 +29,18 @@ impl LeaseGuard {
             let unknown = || BlobRecord::new(subject.size, Some(subject.media_type.clone()));
             let mut record = found.unwrap_or_else(unknown);
             record.labels.extend(labels.clone());
-            Ok(record)
+            let kept = record.labels.keys();
+            let kept = kept.filter(|key| key.starts_with(GC_REF_REFERRER)).count();
+            if kept <= limit::REFERRERS {
+                return Ok(record);
+            }
+            Err(Error::out_of_range(format!(
+                "the document would have {kept} referrers, at most {} are kept; take it without its \
+                 referrers, or remove the labels {GC_REF_REFERRER}… of those that are no longer of use",
+                limit::REFERRERS
+            ))
+            .operation("record referrers")
+            .subject(subject.digest))
         };
         let blobs = self.store.blobs();
         blobs.update(&subject.digest, add).await.map(|_| ())

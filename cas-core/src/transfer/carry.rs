@@ -59,10 +59,17 @@ pub(super) async fn carry(
     let most = known.len() + limit::REFERRERS;
     let mut absent = HashSet::new();
     let (mut subjects, mut carried, mut depth) = (documents, Vec::new(), 0);
+    let mut asked = HashSet::new();
     while !subjects.is_empty() {
         depth += 1;
         let mut next = Vec::new();
         for subject in subjects {
+            if !asked.insert(subject.digest) {
+                continue;
+            }
+            if asked.len() > limit::WALK {
+                return Err(too_many_subjects(&subject));
+            }
             let mut referrers = Vec::new();
             for listed in client.all_referrers(&subject).await? {
                 let referrer = plain(&listed, &subject)?;
@@ -113,6 +120,16 @@ fn plain(listed: &Descriptor, subject: &Descriptor) -> Result<Descriptor> {
     ))
     .operation("check referrer")
     .subject(listed.digest))
+}
+
+fn too_many_subjects(subject: &Descriptor) -> Error {
+    Error::out_of_range(format!(
+        "the image and its referrers have more than the {} documents allowed; take it without its \
+         referrers",
+        limit::WALK
+    ))
+    .operation("list referrers")
+    .subject(subject.digest)
 }
 
 fn check_bounds(within: bool, depth: usize, subject: &Descriptor) -> Result<()> {

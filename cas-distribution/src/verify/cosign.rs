@@ -141,7 +141,15 @@ impl Cosign {
         for layer in layers.take(limit::SIGNATURES) {
             match self.check_one(&*fetcher, layer, &target.digest).await {
                 Ok(()) => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::Denied => why = error.to_string(),
+                // Another signature may be right.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::Denied | ErrorKind::NotFound | ErrorKind::Corrupt
+                    ) =>
+                {
+                    why = error.to_string();
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -18,8 +18,12 @@ use crate::{Host, hub, origin};
 /// - a registry, `HOST` or `HOST:PORT`. Without a port, it is for every port of the host;
 /// - a pattern of names, `HOST/REPOSITORY`, with or without `:TAG` and `@DIGEST`. `*` stands for
 ///   any part of a component, and `**` for any text, as in `registry.example/team/**`. A pattern of
-///   hosts alone, such as `*.example.com`, is for all of their names;
+///   hosts alone, such as `*.example.com`, is for all of their names. A host with `*` and without a
+///   port is for every port;
 /// - the digest that a name refers to. If an image has an index, that is the digest of the index.
+///
+/// A name with a digest does not show which tags the image has. A rule with a tag denies such an
+/// image, whatever the tag, and does not allow it.
 #[derive(Clone, Debug)]
 pub struct Rules {
     allow: Vec<Rule>,
@@ -41,9 +45,19 @@ enum Kind {
     Digest(Digest),
     Name {
         pattern: Pattern,
-        has_tag: bool,
+        /// The pattern without its tag, if it has one.
+        untagged: Option<Pattern>,
         has_digest: bool,
+        /// Whether the host is a pattern, too.
+        any_host: bool,
     },
+}
+
+/// What the rules of a list do with an image.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    Allow,
+    Deny,
 }
 
 impl Rules {
@@ -79,7 +93,11 @@ impl Rules {
     fn check(&self, name: &FullName, target: &Descriptor) -> Result<()> {
         let image = Judged::new(name, target)?;
         let place = &self.place;
-        if let Some(rule) = self.deny.iter().find(|rule| rule.is_for(&image)) {
+        if let Some(rule) = self
+            .deny
+            .iter()
+            .find(|rule| rule.is_for(&image, Effect::Deny))
+        {
             let message = format!(
                 "the rule {:?} of `deny` in {place} denies the image {}; pull another image, or \
                  change the rule",
@@ -87,7 +105,8 @@ impl Rules {
             );
             return Err(Error::new(ErrorKind::Denied, message));
         }
-        if self.allow.is_empty() || self.allow.iter().any(|rule| rule.is_for(&image)) {
+        let mut allow = self.allow.iter();
+        if self.allow.is_empty() || allow.any(|rule| rule.is_for(&image, Effect::Allow)) {
             return Ok(());
         }
         let message = format!(
@@ -110,16 +129,29 @@ struct Judged<'a> {
     registry: Url,
     /// `HOST/REPOSITORY`.
     name: String,
+    /// The same with other hosts that patterns of hosts may mean: without a port, and all hosts of
+    /// Docker Hub.
+    others: Vec<String>,
     tag: Option<&'a str>,
+    /// Whether the name has a digest, so that its tag is not looked up.
+    is_pinned: bool,
     digest: Digest,
 }
 
 impl<'a> Judged<'a> {
     fn new(name: &'a FullName, target: &Descriptor) -> Result<Self> {
+        let (registry, host) = (url(name.host(), "", "https")?, one_spelling(name.host())?);
+        let named = |host: &str| format!("{host}/{}", name.repository());
+        let mut others: Vec<String> = registry.host_str().map(named).into_iter().collect();
+        if hub::is_hub(&host) {
+            others.extend(hub::HOSTS.iter().map(|host| named(host)));
+        }
         Ok(Judged {
-            registry: url(name.host(), "", "https")?,
-            name: format!("{}/{}", one_spelling(name.host())?, name.repository()),
+            name: named(&host),
+            registry,
+            others,
             tag: name.tag(),
+            is_pinned: name.digest().is_some(),
             digest: target.digest,
         })
     }
@@ -130,13 +162,20 @@ impl<'a> Judged<'a> {
 /// rule.
 fn one_spelling(host: &str) -> Result<String> {
     let host = origin::authority(&url(host, "", "https")?);
-    let host = host.strip_suffix(":80").unwrap_or(&host);
+    let host = usual(&host);
     let host = if hub::is_hub(host) {
         hub::HOSTS[0]
     } else {
         host
     };
     Ok(host.to_owned())
+}
+
+/// Returns a host without one of the usual ports.
+fn usual(host: &str) -> &str {
+    let port = [":443", ":80"].into_iter();
+    let mut plain = port.filter_map(|port| host.strip_suffix(port));
+    plain.next().unwrap_or(host)
 }
 
 impl Rule {
@@ -161,7 +200,7 @@ impl Rule {
         Ok(Rule { text, kind })
     }
 
-    fn is_for(&self, image: &Judged) -> bool {
+    fn is_for(&self, image: &Judged, effect: Effect) -> bool {
         match &self.kind {
             // The registry of Docker Hub has another host than its names.
             Kind::Registry(host) if hub::is_hub(&host.to_string()) => {
@@ -171,19 +210,28 @@ impl Rule {
             Kind::Digest(digest) => *digest == image.digest,
             Kind::Name {
                 pattern,
-                has_tag,
+                untagged,
                 has_digest,
+                any_host,
             } => {
-                let mut name = image.name.clone();
-                match image.tag {
-                    Some(tag) if *has_tag => name.push_str(&format!(":{tag}")),
-                    None if *has_tag => return false,
-                    _ => {}
-                }
-                if *has_digest {
-                    name.push_str(&format!("@{}", image.digest));
-                }
-                pattern.is_for(&name)
+                let (pattern, tag) = match (untagged, image.tag) {
+                    (None, _) => (pattern, String::new()),
+                    (Some(untagged), _) if image.is_pinned && effect == Effect::Deny => {
+                        (untagged, String::new())
+                    }
+                    // The digest of the rule says which image is meant.
+                    (Some(_), Some(tag)) if !image.is_pinned || *has_digest => {
+                        (pattern, format!(":{tag}"))
+                    }
+                    (Some(_), _) => return false,
+                };
+                let digest = match has_digest {
+                    true => format!("@{}", image.digest),
+                    false => String::new(),
+                };
+                let others = image.others.iter().filter(|_| *any_host);
+                let mut names = std::iter::once(&image.name).chain(others);
+                names.any(|name| pattern.is_for(&format!("{name}{tag}{digest}")))
             }
         }
     }
@@ -197,23 +245,26 @@ impl Kind {
         if !is_host || rest.split('/').any(str::is_empty) || !rest.bytes().all(known) {
             return None;
         }
-        let host = match host.contains('*') {
-            true if host.bytes().all(known) => host.to_ascii_lowercase(),
+        let any_host = host.contains('*');
+        let host = match any_host {
+            true if host.bytes().all(known) => usual(&host.to_ascii_lowercase()).to_owned(),
             true => return None,
             false => one_spelling(&host.parse::<Host>().ok()?.to_string()).ok()?,
         };
         let (named, digest) = match rest.split_once('@') {
-            Some((named, digest)) => (named, Some(digest)),
-            None => (rest, None),
+            Some((named, digest)) => (named, format!("@{digest}")),
+            None => (rest, String::new()),
         };
-        let has_tag = named.contains(':');
         // Names of Docker Hub without a namespace are below library/.
         let is_official = host == hub::HOSTS[0] && !rest.contains('/') && !named.contains("**");
         let library = if is_official { "library/" } else { "" };
+        let pattern = |rest: &str| Pattern::new(&format!("{host}/{library}{rest}"));
+        let untagged = named.split_once(':');
         Some(Kind::Name {
-            pattern: Pattern::new(&format!("{host}/{library}{rest}")),
-            has_tag,
-            has_digest: digest.is_some(),
+            pattern: pattern(rest),
+            untagged: untagged.map(|(repository, _)| pattern(&format!("{repository}{digest}"))),
+            has_digest: !digest.is_empty(),
+            any_host,
         })
     }
 }
@@ -254,7 +305,6 @@ mod tests {
             ("x.test/a", "x.test/a/b:1", false),
             ("x.test/a:1", "x.test/a:1", true),
             ("x.test/a:1", "x.test/a:11", false),
-            ("x.test/a:1", &pinned, false),
             ("x.test/a:*", "x.test/a:11", true),
             ("x.test/**:latest", "x.test/a/b", true),
             ("x.test/**", "x.test/a/b:1", true),
@@ -262,6 +312,7 @@ mod tests {
             ("x.test:5000/**", "x.test:5000/a/b:1", true),
             ("*.x.test", "a.x.test/b:1", true),
             ("*.x.test", "x.test/b:1", false),
+            ("*.x.test:5000", "a.x.test/b:1", false),
             ("*", "x.test/b:1", true),
             ("docker.io/busybox", "busybox", true),
             ("docker.io/*", "busybox", true),
@@ -295,9 +346,42 @@ mod tests {
             ("index.docker.io", "team/app"),
             ("registry-1.docker.io/team/*", "team/app"),
             ("docker.io/team/app", "registry-1.docker.io:443/team/app"),
+            ("*.x.test", "a.x.test:8443/b:1"),
+            ("*.x.test/b", "a.x.test:8443/b:1"),
+            ("*.x.test:443", "a.x.test/b:1"),
+            ("*.x.test:80", "a.x.test/b:1"),
+            ("*.docker.io", "team/app"),
+            ("registry*.docker.io/team/*", "team/app"),
         ] {
             assert!(is_for(rule, name), "{rule} {name}");
         }
+    }
+
+    #[test]
+    fn a_tag_that_is_not_looked_up_is_denied_and_not_allowed() {
+        let digest = Digest::sha256(b"x");
+        let other = Digest::sha256(b"y");
+        let check =
+            |rules: Rules, name: &str| rules.check(&name.parse().unwrap(), &target()).is_ok();
+        for name in [
+            format!("x.test/a@{digest}"),
+            format!("x.test/a:1@{digest}"),
+            format!("x.test/a:2@{digest}"),
+        ] {
+            for rule in ["x.test/a:1", "x.test/a:*", "x.test/*:1"] {
+                let rules = Rules::new("here");
+                assert!(
+                    !check(rules.clone().deny(rule).unwrap(), &name),
+                    "{rule} {name}"
+                );
+                assert!(!check(rules.allow(rule).unwrap(), &name), "{rule} {name}");
+            }
+            let rules = Rules::new("here");
+            let rules = rules.deny(&format!("x.test/a:1@{other}")).unwrap();
+            assert!(check(rules, &name), "{name}");
+        }
+        let rules = Rules::new("here").allow(&format!("x.test/a:1@{digest}"));
+        assert!(check(rules.unwrap(), &format!("x.test/a:1@{digest}")));
     }
 
     #[test]

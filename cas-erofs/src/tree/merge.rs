@@ -46,6 +46,12 @@ impl Tree {
             }
             return Ok(());
         }
+        let target = match &entry.kind {
+            EntryKind::Symlink(target) => target.len(),
+            _ => 0,
+        };
+        let tail = content.tail.as_ref().map_or(0, |tail| tail.len());
+        self.count_bytes(name.len() + target + tail)?;
         let kind = match &entry.kind {
             EntryKind::Directory => return self.apply_directory(entry, parent, name),
             EntryKind::Hardlink(target) => return self.apply_hardlink(target, parent, name),
@@ -235,7 +241,12 @@ impl Tree {
                 }
             }
         }
+        let size = attributes.iter().map(Attribute::size).sum();
+        let known = self.sets.len();
         let attributes = self.sets.insert(attributes);
+        if self.sets.len() > known {
+            self.count_bytes(size)?;
+        }
         Ok(Description { mode, attributes })
     }
 }

@@ -28,6 +28,8 @@ pub struct Tree {
     /// link is removed, because a path may then lead elsewhere.
     known: HashMap<Vec<u8>, Id>,
     warnings: Vec<String>,
+    /// Number of bytes of names, targets, attributes and incomplete blocks that all layers brought.
+    bytes: usize,
 }
 
 /// The work that the members of one layer cause. It has bounds.
@@ -52,6 +54,7 @@ impl Default for Tree {
             cost: Cost::default(),
             known: HashMap::new(),
             warnings: Vec::new(),
+            bytes: 0,
         }
     }
 }
@@ -127,6 +130,19 @@ impl Tree {
         }
         self.nodes.push(node);
         Ok((self.nodes.len() - 1) as Id)
+    }
+
+    /// Counts bytes that a member brings, whether or not a later one replaces them.
+    fn count_bytes(&mut self, bytes: usize) -> Result<()> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes <= limit::TREE {
+            return Ok(());
+        }
+        Err(Error::out_of_range(format!(
+            "the names, links and extended attributes of the image have more than the {} bytes \
+             allowed; build it with fewer",
+            limit::TREE
+        )))
     }
 
     /// Adds a name for a node to a directory. The directory must not have the name.

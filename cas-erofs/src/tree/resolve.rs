@@ -68,6 +68,7 @@ impl Tree {
 
     fn make_implied(&mut self, parent: Id, name: &[u8]) -> Result<Id> {
         self.count_implied()?;
+        self.count_bytes(name.len())?;
         let id = self.make_directory(parent, name)?;
         self.keep(id);
         Ok(id)

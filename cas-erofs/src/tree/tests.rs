@@ -165,3 +165,31 @@ fn what_is_removed_is_used_again() {
     }
     assert!(tree.slots() <= 102, "{}", tree.slots());
 }
+
+#[test]
+fn what_layers_bring_is_bounded() {
+    let mut tree = Tree::default();
+    tree.begin_layer();
+    let attribute = |n: u32| {
+        let mut value = vec![0; 60_000];
+        value[..4].copy_from_slice(&n.to_le_bytes());
+        value
+    };
+    let mut apply = |n: u32| {
+        let archive = Tar::new()
+            .pax(&[("SCHILY.xattr.user.n", &attribute(n))])
+            .file("same", "")
+            .end();
+        let entry = Reader::new(&archive[..]).next_entry().unwrap().unwrap();
+        tree.apply(&entry, node::Content::default())
+    };
+    let most = (limit::TREE / 60_010) as u32;
+    for n in 0..most {
+        apply(n).unwrap();
+        // An attribute that is there already costs nothing more.
+        apply(n).unwrap();
+    }
+    let error = (most..most + 3).find_map(|n| apply(n).err()).unwrap();
+    assert_eq!(error.kind(), cas_core::ErrorKind::OutOfRange);
+    assert!(error.to_string().contains("268435456 bytes"), "{error}");
+}
