@@ -108,6 +108,16 @@ fn only_an_image_with_a_signature_by_the_key_is_pulled() {
     let signed = registry(&sample, signed);
     ok(&mut pull("right", &signed, "key.pub"));
     assert_eq!(names(&home.join("right")).len(), 1);
+    // An image of the store may never have been verified.
+    let with = |key: &str, policy: &str| {
+        let mut pull = pull("right", &signed, key);
+        pull.args(["--policy", policy]);
+        pull
+    };
+    ok(&mut with("key.pub", "missing"));
+    fails(&mut with("other.pub", "missing"), 1);
+    let said = fails(&mut with("key.pub", "never"), 1);
+    assert!(said.contains("asks no registry"), "{said}");
     let layer = sample.layers[0].digest.to_string();
     for (registry, key, why) in [
         (&signed, "other.pub", "no signature is by this key"),

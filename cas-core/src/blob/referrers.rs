@@ -11,8 +11,8 @@ use crate::{dispatch, limit};
 
 /// Returns the referrers that were stored with a manifest or an index, in the order of their
 /// digests. Each has its annotations and its artifact type, unless its document is damaged or comes
-/// after the first [`limit::DOCUMENT_READ`] bytes of annotations. Referrers whose bytes were lost are
-/// left out.
+/// after the first [`limit::DOCUMENT_READ`] bytes of annotations. Referrers whose bytes were lost
+/// are left out.
 ///
 /// # Errors
 /// `OutOfRange` for more than [`limit::REFERRERS`]; errors of the store.
