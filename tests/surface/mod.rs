@@ -16,7 +16,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::common::{cas, fails, ok, small_archive};
+use crate::common::{cas, demo_archive, fails, ok};
 
 /// A root in memory with the image `app:1`, and a directory for files.
 struct Shelf {
@@ -26,7 +26,7 @@ struct Shelf {
 impl Shelf {
     fn new() -> Self {
         let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
-        let archive = small_archive(scratch.path());
+        let archive = demo_archive(scratch.path());
         let shelf = Shelf { scratch };
         shelf.ok(&["init", "--snapshotter", "native"]);
         shelf.ok(&["import", archive.to_str().unwrap(), "--name", "app:1"]);

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::media_type::MediaType;
 use crate::records::{Expect, Lease, Notes, Resource};
 use crate::store::Store;
-use crate::transfer::{PullOptions, fetch};
+use crate::transfer::{PullOptions, fetch_into};
 
 /// The room of the notes on damaged bytes: the first part of their keys. The rest of a key is the
 /// digest of the blob.
@@ -69,7 +69,7 @@ impl Checker<'_> {
         }
         let mut last = Error::not_found("no source has it; pull or import the image again");
         for source in sources {
-            match fetch(self.store, guard, &*source, &blob.descriptor, &options).await {
+            match fetch_into(self.store, guard, &*source, &blob.descriptor, &options).await {
                 Ok(_) => {
                     self.store.content.flush().await?;
                     return Ok(Some(Ok(())));

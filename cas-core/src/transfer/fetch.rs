@@ -49,6 +49,27 @@ pub async fn fetch(
     descriptor: &Descriptor,
     options: &PullOptions<'_>,
 ) -> Result<Fetched> {
+    let was_stored = fetch_into(store, guard, fetcher, descriptor, options).await?;
+    let reader = store.content.open(&descriptor.digest).await?;
+    let reader = reader.ok_or_else(|| {
+        Error::unavailable("the blob was removed while it was fetched; repeat the command")
+            .operation("fetch")
+            .subject(descriptor.digest)
+    })?;
+    Ok(Fetched { reader, was_stored })
+}
+
+/// Fetches content as [`fetch`] does, but does not open it. Returns whether the store had it.
+///
+/// # Errors
+/// As [`fetch`].
+pub(crate) async fn fetch_into(
+    store: &Store,
+    guard: &LeaseGuard,
+    fetcher: &dyn Fetcher,
+    descriptor: &Descriptor,
+    options: &PullOptions<'_>,
+) -> Result<bool> {
     let fetch = Fetch {
         store,
         guard,
@@ -59,14 +80,7 @@ pub async fn fetch(
     };
     let unpacker = options.unpacker;
     let unpacker = unpacker.filter(|unpacker| unpacker.wants(descriptor).is_fed());
-    let was_stored = fetch.store(descriptor, unpacker).await?;
-    let reader = store.content.open(&descriptor.digest).await?;
-    let reader = reader.ok_or_else(|| {
-        Error::unavailable("the blob was removed while it was fetched; repeat the command")
-            .operation("fetch")
-            .subject(descriptor.digest)
-    })?;
-    Ok(Fetched { reader, was_stored })
+    fetch.store(descriptor, unpacker).await
 }
 
 /// What the fetches of one pull have in common.

@@ -28,6 +28,7 @@ mod wants;
 
 pub use artifact_client::{ArtifactClient, select_first};
 pub use copy::copy;
+pub(crate) use fetch::fetch_into;
 pub use fetch::{Fetched, fetch};
 pub use layer_feed::{LayerFeed, LayerReader, LayerSender, layer_channel};
 pub use options::{CopyOptions, PullOptions, PushOptions};

@@ -145,7 +145,7 @@ pub(super) async fn import_store(
         Some((_, first)) => {
             let count = refused.len();
             let why = format!(
-                "{count} archives could not be imported; all others that rkt lists were imported"
+                "{count} of the archives could not be imported; all others that rkt lists were"
             );
             let error = Error::new(first.kind(), why).operation("import rkt's image store");
             Err(error.subject(directory.display()))
