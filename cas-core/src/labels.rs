@@ -1,6 +1,6 @@
 //! Labels, and every label key that `cas` gives a meaning to.
 //!
-//! The keys of garbage collection mean the same as in containerd's docs/garbage-collection.md.
+//! The keys of garbage collection mean the same as in containerd's documentation.
 
 use std::collections::BTreeMap;
 

@@ -137,23 +137,19 @@ impl Cosign {
         })?;
         let is_payload = |layer: &&Descriptor| layer.media_type == MediaType::from(PAYLOAD);
         let layers = manifest.layers.iter().filter(is_payload);
-        let mut why = "it has no signatures".to_owned();
+        let (mut why, mut failed) = ("it has no signatures".to_owned(), None);
         for layer in layers.take(limit::SIGNATURES) {
             match self.check_one(&*fetcher, layer, &target.digest).await {
                 Ok(()) => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Denied => why = error.to_string(),
                 // Another signature may be right.
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        ErrorKind::Denied | ErrorKind::NotFound | ErrorKind::Corrupt
-                    ) =>
-                {
-                    why = error.to_string();
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
+                    failed = Some(error);
                 }
                 Err(error) => return Err(error),
             }
         }
-        Err(rejected(format!("{signatures}: {why}")))
+        Err(failed.unwrap_or_else(|| rejected(format!("{signatures}: {why}"))))
     }
 
     async fn check_one(
