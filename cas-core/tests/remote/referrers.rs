@@ -264,7 +264,7 @@ async fn a_list_that_lies_is_an_error_and_writes_no_name() {
         (Lister::default().with(manifest, &[&larger]), "expected"),
         (
             Lister::default().with(manifest, &[&other_type]),
-            "ambiguous",
+            "the document states",
         ),
         (circle, "found none"),
     ] {
