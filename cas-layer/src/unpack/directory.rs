@@ -11,7 +11,7 @@ use cas_host::NewDirectory;
 
 use super::cancel::Waiter;
 use super::new_directory::new_directory;
-use super::{StoredLayer, layers_with_diff_ids, parts, record_diff_id};
+use super::{layers_with_diff_ids, open_layers, parts, record_diff_id};
 use crate::apply::Tree;
 use crate::flow::{self, LayerSource};
 
@@ -90,11 +90,7 @@ async fn unpack(
 ) -> Result<NewDirectory> {
     let layers = layers_with_diff_ids(store, manifest).await?;
     let waiter = Waiter::new();
-    let mut sources = Vec::with_capacity(layers.len());
-    for layer in layers.clone() {
-        let source = StoredLayer::open(store, layer).await?.source();
-        sources.push(waiter.watch().layer(source));
-    }
+    let sources = open_layers(store, &layers, &waiter).await?;
     let (path, reporter) = (directory.to_owned(), Arc::clone(progress));
     let filled = async {
         let new = new_directory(directory, options.entrance.mode(), progress.as_ref()).await?;

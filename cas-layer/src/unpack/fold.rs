@@ -8,7 +8,7 @@ use cas_core::progress::Progress;
 use cas_core::{Manifest, Result, Store, pool};
 
 use super::cancel::Waiter;
-use super::{StoredLayer, layers_with_diff_ids, parts, record_diff_id};
+use super::{layers_with_diff_ids, open_layers, parts, record_diff_id};
 use crate::flow;
 
 /// Calls `read` for each layer, lowest first, with a value that begins as `initial` and with the
@@ -56,11 +56,7 @@ where
 {
     let layers = layers_with_diff_ids(store, manifest).await?;
     let waiter = Waiter::new();
-    let mut sources = Vec::with_capacity(layers.len());
-    for layer in layers.clone() {
-        let source = StoredLayer::open(store, layer).await?.source();
-        sources.push(waiter.watch().layer(source));
-    }
+    let sources = open_layers(store, &layers, &waiter).await?;
     let (reporter, name) = (Arc::clone(progress), item.to_owned());
     let folded = pool::run(move || {
         let total = sources.iter().map(|layer| layer.descriptor.size).sum();

@@ -44,6 +44,7 @@ pub use unpacking::{Target, to_snapshots};
 
 pub use self::blob::Blob;
 use self::blob::CheckedBlob;
+use self::cancel::Waiter;
 use crate::codec::Compression;
 use crate::flow::LayerSource;
 
@@ -110,6 +111,20 @@ async fn layers_with_diff_ids(
 ) -> Result<Vec<(Descriptor, Digest)>> {
     let config = image::image_config(store.content.as_ref(), &manifest.config).await?;
     image::layers(manifest, &config)
+}
+
+/// Opens layers, lowest first, to read them on a thread that `waiter` waits for.
+async fn open_layers(
+    store: &Store,
+    layers: &[(Descriptor, Digest)],
+    waiter: &Waiter,
+) -> Result<Vec<LayerSource<'static>>> {
+    let mut sources = Vec::with_capacity(layers.len());
+    for layer in layers {
+        let source = StoredLayer::open(store, layer.clone()).await?.source();
+        sources.push(waiter.watch().layer(source));
+    }
+    Ok(sources)
 }
 
 impl StoredLayer {
