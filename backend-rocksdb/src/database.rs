@@ -18,6 +18,14 @@ pub(crate) struct Database {
     pub(crate) unchecked: ReadOptions,
 }
 
+/// Ends background work first. After a full disk, RocksDB flushes to recover; a close waits for that
+/// flush, which a database that closes no longer starts, so both would wait forever.
+impl Drop for Database {
+    fn drop(&mut self) {
+        self.db.cancel_all_background_work(false);
+    }
+}
+
 impl Database {
     /// Returns the handle of a column family.
     pub(crate) fn family(&self, name: &str) -> Result<&ColumnFamily> {
