@@ -44,7 +44,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Returns a client for a repository, without a store.
+    /// Returns a client for the repository of `to`. Opens no store.
     pub(crate) async fn connect(&self, context: &Context, to: &FullName) -> Result<Mirrors> {
         let options = Options {
             plain_http: self.plain_http,
@@ -65,8 +65,8 @@ impl Connection {
             .with_min_speed(self.min_speed)
     }
 
-    /// Returns the files that name mirrors and certificates: `hosts`, which are those of the root,
-    /// with the files that the options of this command name in their place. Adds authorities.
+    /// Returns the files that name mirrors and certificates. `hosts` has those of the root. A file
+    /// that an option of this command names replaces that of the root, and authorities are added.
     pub(crate) fn hosts(&self, mut hosts: Hosts) -> Hosts {
         if let Some(directory) = &self.hosts_dir {
             hosts = hosts.with_directory(directory.clone());

@@ -17,8 +17,9 @@ use super::{Context, names};
 
 FROM and TO are URL#NAME, DIR#NAME for the root in a directory, or NAME in the store of this root.
 In place of a URL, you may write a scheme or the name of a table in cas.toml, as for --store. In
-TO, #NAME may be left out; the store is created if it is absent. Blobs that the destination has
-already are not copied, so a copy that was interrupted continues where it stopped.")]
+TO, #NAME may be left out: the image then keeps its name. If the destination does not exist, it is
+created. Blobs that the destination already has are not copied, so a copy that was interrupted
+continues where it stopped.")]
 pub(crate) struct Copy {
     /// Image to copy
     from: String,

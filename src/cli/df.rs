@@ -93,7 +93,7 @@ async fn snapshots(cas: &Cas) -> Result<Share> {
     };
     for info in all(&**snapshotter).await? {
         match snapshotter.usage(&info.key).await {
-            // It was removed since it was listed.
+            // The snapshot was removed after it was listed.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             usage => share.add(usage?.bytes),
         }

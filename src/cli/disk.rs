@@ -14,10 +14,10 @@ use super::Context;
   cas disk app:1 -o app.erofs
   mount -o ro,loop app.erofs /mnt
 
-The file is an EROFS image: metadata, and then the tar of each layer. Linux mounts it from 6.4 on,
+The file is an EROFS image: metadata, and then the tar of each layer. Linux 6.4 and later mount it,
 also as the disk of a virtual machine whose sectors have 512 bytes. The same image always gives the
-same bytes. No privileges are needed. Until the file is complete, its directory needs space for
-twice its size.")]
+same bytes. No privileges are needed. While the file is written, its directory needs free space for
+twice the size of the file.")]
 pub(crate) struct Disk {
     /// Name or digest of the image
     image: String,

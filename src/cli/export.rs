@@ -53,7 +53,8 @@ impl Export {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         if self.all_platforms && self.format == Kind::Docker {
             return Err(Error::invalid(
-                "a Docker archive holds one platform per image; choose it with --platform",
+                "--all-platforms is not for Docker archives, which have one platform per image; \
+                 choose one with --platform, or use --format oci",
             ));
         }
         let piped = self.output.to_str() == Some("-");

@@ -39,8 +39,8 @@ pub(crate) struct Fsck {
     /// Read at most this many bytes per second, as in 50MiB
     #[arg(long, value_name = "SIZE", requires = "read_data")]
     rate: Option<String>,
-    /// Repair what can be repaired; if no source has a damaged blob, the lease `quarantine` keeps
-    /// its bytes under their own digest
+    /// Repair what can be repaired; if no source has the right bytes of a blob, the lease
+    /// `quarantine` keeps the damaged bytes under their own digest
     #[arg(long)]
     repair: bool,
     /// Where to fetch missing and damaged blobs from: a root, an image layout, the URL of a store,

@@ -17,9 +17,9 @@ use super::{Context, prune, resource};
 #[command(after_help = "Examples:\n  cas gc --dry-run\n  \
     cas gc --older-than 30d --keep-last 5 --max-size 20GiB --keep-free 5GiB
 
-Safe at any time, even while other commands run. With an option of a cache, names of images are
-removed first: those of images that were not used for too long, and then those of the least recently
-used images, until the sizes fit. Images that are mounted, leased or being pulled stay.")]
+Safe at any time, even while other commands run. The options of a cache first remove names: those of
+images that were not used for --older-than, and then those of the least recently used images, until
+--max-size and --keep-free are met. Images that are mounted, leased or being pulled stay.")]
 pub(crate) struct Gc {
     /// List what would be removed, but remove nothing
     #[arg(long)]
@@ -118,7 +118,7 @@ pub(crate) fn summary(removed: &Removed) -> String {
     format!("{}: {}", parts.join(", "), size(removed.bytes()))
 }
 
-/// Show why a blob or snapshot is kept, or when gc will remove it
+/// Show what keeps a blob, a snapshot, an ingest or an image, and until when
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas why sha256:2c26b46b68ff\n  \
     cas why snapshots/native/sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae")]
@@ -180,8 +180,8 @@ fn line(path: &RootPath) -> String {
     format!("{reason}: {}", steps.collect::<Vec<_>>().join(" -> "))
 }
 
-/// Returns the resource as text. The name of an image has its familiar form, and a digest at the
-/// end is shortened.
+/// Returns a resource as people read it: the name of an image as docker shows it, and a digest at
+/// the end in its short form.
 pub(crate) fn shorten(resource: &str) -> String {
     let name = resource.strip_prefix("images/");
     if let Some(name) = name.and_then(|name| name.parse().ok()) {

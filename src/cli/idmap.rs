@@ -13,7 +13,8 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 /// Name of the hidden command that holds a user namespace.
 const COMMAND: &str = "hold-namespace";
 
-/// The greatest valid id. A range cannot contain it, so it can stand for the superuser that mounts.
+/// The greatest valid id. A range must not contain it, because [`map`] gives it to the superuser
+/// that mounts.
 const LAST: u32 = u32::MAX - 1;
 
 /// Returns the range that `text` states. It maps ids of the image to ids of the mount, and must not
@@ -85,7 +86,7 @@ fn map(child: &mut Child, ranges: &[IdRange]) -> Result<OwnedFd> {
     }
     let line = |range: &IdRange| format!("{} {} {}\n", range.inside, range.outside, range.count);
     let mut map: String = ranges.iter().map(line).collect();
-    // The superuser mounts the overlay, so an id of the image must map to its id.
+    // The superuser, whose id is 0, mounts the overlay, so an id of the image must map to 0.
     if ranges.iter().all(|range| range.outside > 0) {
         map += &format!("{LAST} 0 1\n");
     }

@@ -16,7 +16,8 @@ use super::{Context, names};
 #[command(after_help = "Examples:\n  cas images --json | jq -r .name\n  \
     cas images --sort used --reverse")]
 pub(crate) struct Images {
-    /// Show only images that match a filter, as in name~=debian; repeat it to match any of several
+    /// Show only images that match a filter, as in name~=debian; repeat the option to show images
+    /// that match any of several filters
     #[arg(long = "filter", value_name = "FILTER")]
     filters: Vec<String>,
     /// Sort by this, smallest or oldest first
@@ -85,7 +86,7 @@ impl Images {
     }
 }
 
-/// Returns what the store knows of an image.
+/// Returns an image and its size in bytes, as JSON.
 pub(crate) fn describe(image: &Image, size: Option<u64>) -> Value {
     let mut shown = json!({
         "target": image.target,

@@ -41,7 +41,8 @@ impl RemoveTree {
     }
 }
 
-/// Gives what was unpacked into `directory` without privileges to the owners in the image.
+/// Gives the files that were unpacked into `directory` without privileges to the owners that they
+/// have in the image.
 pub(super) async fn give_owners(directory: &Path) -> Result<()> {
     let why = "files could not be given to their owners, for the reason above";
     call(GIVE, directory, why).await
@@ -53,7 +54,10 @@ pub(super) async fn remove_tree(directory: &Path) -> Result<()> {
     call(REMOVE, directory, why).await
 }
 
-/// Starts a hidden command. If it fails, it has printed the reason.
+/// Runs a hidden command, which prints the reason if it fails.
+///
+/// # Errors
+/// `Denied` with the message `failed` if the command fails; errors of starting it.
 async fn call(command: &str, directory: &Path, failed: &'static str) -> Result<()> {
     let mut child = tokio::process::Command::new("/proc/self/exe");
     child

@@ -76,7 +76,11 @@ fn shown(one: &IngestInfo) -> Value {
     })
 }
 
-/// Returns the key that `typed` is, or the only one that is a digest beginning with it.
+/// Returns `typed` if it is the key of an ingest. Otherwise, returns the only key that is a digest
+/// and begins with `typed`.
+///
+/// # Errors
+/// `NotFound` if there is no such key; `InvalidArgument` if there are several.
 async fn find(cas: &Cas, typed: &str) -> Result<String> {
     let mut keys = cas.ingests().await?.into_iter().map(|one| one.key);
     if keys.clone().any(|key| key == typed) {

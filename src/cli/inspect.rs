@@ -16,9 +16,9 @@ use super::{Context, blob, snapshot};
   cas inspect app:1 --platform linux/arm64
   cas inspect sha256:2c26b46b68ff
 
-An image is shown with its manifest, its configuration and what refers to it, or with its index and
-its platforms if the index has no manifest for this machine. A digest, or the first digits of one,
-is looked up among images, then blobs, then snapshots.")]
+An image is shown with its platforms, its manifest, its configuration, and its referrers, such as
+signatures. If its index has no manifest for this machine, the index is shown instead of a manifest.
+A digest, or the first digits of one, is looked up among images, then blobs, then snapshots.")]
 pub(crate) struct Inspect {
     /// Name, digest, first digits of a digest, or key of a snapshot
     what: String,
@@ -85,8 +85,8 @@ impl Inspect {
         Ok(shown)
     }
 
-    /// Returns whether the index is shown, because the image has no manifest for this machine. A
-    /// platform that was asked for must be there.
+    /// Returns whether the index is shown, because the image has no manifest for this machine. If
+    /// the user asked for a platform, the image must have it.
     fn may_show_index(&self, error: &Error, image: &Image) -> bool {
         let is_index = image.target.media_type.is_index();
         is_index && self.platform.is_none() && error.kind() == ErrorKind::NotFound
@@ -95,7 +95,7 @@ impl Inspect {
     /// Returns the blob or the snapshot that was asked for.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` for the first digits of several.
+    /// `NotFound`; `InvalidArgument` for the first digits of several digests; errors of the store.
     async fn other(&self, cas: &Cas) -> Result<Value> {
         let (kind, rest) = self.what.split_once('/').unwrap_or(("", &self.what));
         let digest = if kind == "content" { rest } else { &self.what };

@@ -20,13 +20,14 @@ const HUB: &str = "docker.io";
   cas login registry.example
   cas login --username me --password-stdin < password.txt
 
-The name and the password are checked with the registry, and then saved in Docker's config.json, or
-in the credential helper that this file names. docs/CREDENTIALS.md has the rules.")]
+The name and the password are checked with the registry. Then they are saved in the file that
+--authfile describes, or in the credential helper that this file names. docs/CREDENTIALS.md has the
+rules.")]
 pub(crate) struct Login {
     /// HOST[:PORT] of the registry
     #[arg(value_name = "HOST", default_value = HUB, value_parser = host)]
     registry: Host,
-    /// Name of the user [default: asks for it]
+    /// Name of the user [default: what the user types at the terminal]
     #[arg(short, long, value_name = "NAME")]
     username: Option<String>,
     /// Read the password from standard input
@@ -51,7 +52,7 @@ pub(crate) struct Logout {
     /// HOST[:PORT] of the registry
     #[arg(value_name = "HOST", default_value = HUB, value_parser = host)]
     registry: Host,
-    /// Remove all logins
+    /// Remove all logins from the file, and from the credential helpers that it names
     #[arg(long, conflicts_with = "registry")]
     all: bool,
     /// Remove the login from this file [default: that of cas.toml,
@@ -97,14 +98,19 @@ impl Login {
         })
     }
 
-    /// Returns the name and the password.
+    /// Returns the name and the password. What the options do not give is read from standard input
+    /// or asked for at the terminal.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a password that is an argument, or if there is no terminal to ask at;
+    /// as [`from_stdin`] and [`prompt::ask_secret`].
     async fn ask(&self) -> Result<(String, String)> {
         let refused = |why: &'static str| Err(Error::invalid(why).operation("log in"));
         if self.password.is_some() {
             return refused(
                 "every user of this machine can read the arguments of a command; give the password \
-                 with --password-stdin, or type it at the terminal; change a password that was an \
-                 argument",
+                 with --password-stdin, or type it at the terminal; change this password at the \
+                 registry, because others may have read it",
             );
         }
         if self.password_stdin {
@@ -125,7 +131,10 @@ impl Login {
     }
 }
 
-/// Reads the password from standard input, without the line break at its end.
+/// Returns the password from standard input, without the line break at its end.
+///
+/// # Errors
+/// `OutOfRange` if it has more than [`limit::SECRET`] bytes; `InvalidArgument` if it is not UTF-8.
 fn from_stdin() -> Result<String> {
     let mut text = Vec::new();
     io::stdin().take(limit::SECRET + 1).read_to_end(&mut text)?;

@@ -73,7 +73,7 @@ fn is_shown(command: &&clap::Command) -> bool {
 mod tests {
     use super::*;
 
-    /// Returns every command that is shown, with its words and its help.
+    /// Returns the full name and the help of every command that is shown.
     fn commands() -> Vec<(String, String)> {
         let mut tool = Arguments::command();
         tool.build();

@@ -184,7 +184,8 @@ impl Context {
         Cas::open_with(self.root()?, self.open_options()).await
     }
 
-    /// Returns whether the tool works on the store of the root in this directory, a real path.
+    /// Returns whether `directory`, a canonical path, is the root whose own store the tool uses:
+    /// false with `--store`.
     pub(crate) fn is_own_root(&self, directory: &Path) -> bool {
         let root = self.root().and_then(|root| Ok(root.canonicalize()?));
         self.store.is_none() && root.is_ok_and(|root| root == directory)
@@ -193,7 +194,7 @@ impl Context {
     /// Returns the directory of the root.
     ///
     /// # Errors
-    /// `InvalidArgument` if none was given, and the user has no data directory.
+    /// `InvalidArgument` if no root was given, and the user has no data directory.
     pub(crate) fn root(&self) -> Result<PathBuf> {
         self.root.clone().map_or_else(default_root, Ok)
     }
@@ -206,7 +207,8 @@ impl Context {
         options
     }
 
-    /// Opens the root for a command that changes it without a verb of [`Cas`].
+    /// Opens the root, and checks that this user can write to it. This is for commands that change
+    /// the root without a method of [`Cas`] that checks it.
     pub(crate) async fn writable_cas(&self) -> Result<Cas> {
         let cas = self.cas().await?;
         cas.check_writable()?;
@@ -214,7 +216,8 @@ impl Context {
     }
 }
 
-/// Runs one command. Returns the tool's exit code, or for `cas run` that of the program.
+/// Runs one command. Returns the exit code: that of the tool, or for `cas run`, that of the
+/// program.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let hide_progress = arguments.no_progress || arguments.json;
     let context = &Context {

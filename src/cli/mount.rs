@@ -35,8 +35,8 @@ pub(crate) struct Mount {
     /// Let device nodes of the image be opened
     #[arg(long)]
     dev: bool,
-    /// Map COUNT user and group ids of the image, starting at INSIDE, to ids starting at OUTSIDE;
-    /// may be repeated
+    /// Map COUNT user and group ids of the image, starting at INSIDE, to the ids that the mount
+    /// shows, starting at OUTSIDE; may be repeated
     #[arg(long, value_name = "INSIDE:OUTSIDE:COUNT", value_parser = idmap::range)]
     map_ids: Vec<IdRange>,
     /// Platform, as in linux/arm64 [default: this machine's, if the image has several]
@@ -94,7 +94,8 @@ pub(super) fn check_right(cas: &Cas) -> Result<()> {
     cas_host::mount::check_right().map_err(advise)
 }
 
-/// Returns the error, with what a user without the right to mount can do.
+/// Adds to the error of a user without the right to mount what they can do. Returns any other error
+/// unchanged.
 pub(super) fn advise(error: Error) -> Error {
     if !has_no_right(&error) || rustix::process::geteuid().is_root() {
         return error;

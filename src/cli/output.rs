@@ -170,7 +170,7 @@ pub(crate) fn size(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }
 
-/// Returns how long ago a time was, in its two largest units.
+/// Returns how long ago a time was, in the two largest units, as in `2h 5m ago`.
 pub(crate) fn ago(time: std::time::SystemTime) -> String {
     let elapsed = time.elapsed().unwrap_or_default().as_secs();
     let text = humantime::format_duration(std::time::Duration::from_secs(elapsed)).to_string();

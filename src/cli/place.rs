@@ -25,11 +25,12 @@ pub(crate) enum At {
 }
 
 impl Place {
-    /// Reads what was typed. Text without `#` is a name in the store of this root, unless it is a
-    /// URL or a path.
+    /// Parses what a user typed. Text without `#` is a URL, a path, or otherwise the name of an
+    /// image in the store of this root.
     ///
     /// # Errors
-    /// `InvalidArgument` if it is none of these, or could be both a name and a directory.
+    /// `InvalidArgument` if the text is empty, if nothing is before `#`, or if it could be both a
+    /// name and the directory of a root.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let refused = |why: &'static str| {
             Err(Error::invalid(why)
@@ -46,8 +47,8 @@ impl Place {
             }
             if Path::new(text).join("cas.toml").is_file() {
                 return refused(
-                    "this could be a name or the directory of a root; write DIR#NAME, or ./DIR# \
-                     to keep the name",
+                    "this could be the name of an image or the directory of a root; for the image, \
+                     write NAME:TAG; for the root, DIR#NAME, or ./DIR# to keep the name",
                 );
             }
             let name = Some(text.to_owned());
@@ -90,7 +91,8 @@ impl At {
         At::Store(text.to_owned())
     }
 
-    /// Returns the store that this stands for. The store of this root is always [`At::Here`].
+    /// Returns [`At::Here`] if this is the directory of the root that the tool uses, otherwise a
+    /// copy of this value. Two results are equal if they name the same store in the same way.
     pub(crate) fn resolved(&self, context: &Context) -> At {
         match self {
             At::Root(path) if context.is_own_root(path) => At::Here,
@@ -98,7 +100,7 @@ impl At {
         }
     }
 
-    /// Returns how an image in this store is typed.
+    /// Returns the text with which a user names this image of this store.
     pub(crate) fn with(&self, name: &str) -> String {
         match self {
             At::Here => name.to_owned(),
@@ -107,10 +109,10 @@ impl At {
         }
     }
 
-    /// Opens the store. Creates it if it is absent and `may_create`.
+    /// Opens the store. If the store is absent and `may_create` is set, creates it.
     ///
     /// # Errors
-    /// `NotFound` if it is absent; errors of [`Cas::open_with`].
+    /// `NotFound` if the store is absent and `may_create` is not set; errors of [`Cas::open_with`].
     pub(crate) async fn open(&self, context: &Context, may_create: bool) -> Result<Cas> {
         match self {
             At::Here => context.cas().await,
@@ -143,7 +145,7 @@ fn is_path(text: &str) -> bool {
     text.starts_with('/') || text.starts_with('.')
 }
 
-/// Checks that the store of a URL is there, if it is in the file system.
+/// Checks that the path in the URL of a store exists, if it is an absolute path.
 fn check_there(url: &str) -> Result<()> {
     let Ok(location) = url.parse::<Location>() else {
         return Ok(());
@@ -152,9 +154,11 @@ fn check_there(url: &str) -> Result<()> {
     if !place.is_absolute() || place.exists() {
         return Ok(());
     }
-    Err(Error::not_found("no store is there; check the path")
-        .operation("open store")
-        .subject(location))
+    Err(
+        Error::not_found("nothing exists at the path of this store; check the path")
+            .operation("open store")
+            .subject(location),
+    )
 }
 
 #[cfg(test)]

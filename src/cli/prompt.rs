@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 /// Asks for a line. Returns it without its end.
 ///
 /// # Errors
-/// `InvalidArgument` if standard input ends; `OutOfRange` for a line that is longer than
-/// [`limit::SECRET`].
+/// `InvalidArgument` if standard input ends; `OutOfRange` for a line of more than [`limit::SECRET`]
+/// bytes; errors of reading.
 pub(crate) async fn ask(question: &str) -> Result<String> {
     eprint!("{question}");
     off_this_thread(read_line).await
@@ -21,7 +21,7 @@ pub(crate) async fn ask(question: &str) -> Result<String> {
 /// typed text again.
 ///
 /// # Errors
-/// As [`ask`].
+/// As [`ask`]; errors of the terminal.
 pub(crate) async fn ask_secret(question: &str) -> Result<String> {
     let _hidden = Hidden::begin()?;
     ask(question).await

@@ -8,7 +8,8 @@ use super::Context;
 use super::gc::{shorten, when};
 use super::output::{count, size};
 
-/// Lists the images, and says what is freed later and which bounds are missed.
+/// Prints the number of removed images, and how much space is free now and later; with `dry_run` or
+/// JSON, also the images. Warns if a bound cannot be met.
 pub(crate) fn report(context: &Context, pruned: &Pruned, dry_run: bool) -> Result<()> {
     let out = &context.out;
     if out.is_json() || dry_run && !pruned.images.is_empty() {
@@ -48,8 +49,9 @@ pub(crate) fn report(context: &Context, pruned: &Pruned, dry_run: bool) -> Resul
     out.say(said)?;
     if pruned.missing > 0 {
         context.progress.warn(&format!(
-            "{} more would have to be removed, but the other images stay: {} in use, and those \
-             that --keep-last keeps; unmount images, or end leases, and try again",
+            "--max-size or --keep-free is not met: {} more would have to be removed, but the other \
+             images stay: {} in use, and those that --keep-last keeps; unmount images, or end \
+             leases, and try again",
             size(pruned.missing),
             count(pruned.in_use.len() as u64, "image")
         ));

@@ -84,8 +84,9 @@ pub(crate) struct Referrers {
   cas registry rm registry.example/team/app:1
   cas registry rm registry.example/team/app@sha256:DIGEST
 
-A tag is removed without its manifest. A digest removes the manifest or the index, and all of its
-tags. The registry must allow this; many registries free the space later.")]
+With a tag, only the tag is deleted, and its manifest stays. With a digest, the manifest or index is
+deleted with all of its tags. The registry must allow deletions; many registries free the space
+later.")]
 pub(crate) struct Rm {
     /// HOST[:PORT]/REPOSITORY:TAG or HOST[:PORT]/REPOSITORY@DIGEST
     #[arg(value_name = "REF")]

@@ -25,8 +25,8 @@ pub(crate) struct Pull {
     reference: String,
     #[command(flatten)]
     remote: Remote,
-    /// Pull only what this policy.json accepts; it must not require signatures [default: that of
-    /// cas.toml, or podman's]
+    /// Pull only an image that this policy.json accepts; if it requires a signature for the image,
+    /// the pull fails [default: that of cas.toml, or podman's]
     #[arg(long, value_name = "FILE")]
     policy_file: Option<PathBuf>,
     /// Accept only an image with a signature of cosign that this public key verifies [default: that
@@ -54,7 +54,7 @@ pub(crate) struct Pull {
 #[derive(Args)]
 struct Parallel {
     /// Pull and unpack in parallel, with the settings of [pull_modes.parallel_pull_unpack] of
-    /// cas.toml; if the pull is interrupted, the next one uses the layers that it has unpacked
+    /// cas.toml; after an interrupted pull, the next one uses the layers that are already unpacked
     #[arg(long)]
     parallel: bool,
     /// Read [pull_modes.parallel_pull_unpack] from this file instead of cas.toml, for example from
@@ -182,7 +182,11 @@ impl Pull {
     }
 }
 
-/// Pulls the first of these names that can be pulled. Warns of those before it.
+/// Pulls the first of these names that can be pulled, in order. Warns of each name that failed
+/// before it.
+///
+/// # Errors
+/// The first error after which another registry cannot help, otherwise the error of the last name.
 async fn pull_first(cas: &Cas, names: Vec<FullName>, options: &PullOptions) -> Result<StoredImage> {
     let mut names = names.into_iter().peekable();
     while let Some(name) = names.next() {
@@ -198,7 +202,7 @@ async fn pull_first(cas: &Cas, names: Vec<FullName>, options: &PullOptions) -> R
     Err(Error::internal("a name has no registry; please report it"))
 }
 
-/// Returns whether another registry may have an image, after one gave this error.
+/// Returns whether the next registry is tried after this error.
 fn may_be_elsewhere(error: &Error) -> bool {
     use ErrorKind::{Denied, NotFound, Unavailable};
     matches!(error.kind(), Denied | NotFound | Unavailable)
@@ -232,6 +236,6 @@ impl Push {
 
 /// Returns the error for an image whose name does not say where to push it.
 fn unaddressed(name: &Reference) -> Error {
-    let why = "the name of the image does not name a registry; give a REF: cas push IMAGE REF";
+    let why = "the name of the image does not name a registry; give another: `cas push IMAGE REF`";
     Error::invalid(why).operation("push").subject(name)
 }

@@ -6,9 +6,9 @@ use cas::{Cas, DigestPrefix, ErrorKind, ImageRef, Result};
 
 use super::blob;
 
-/// Returns the resource that `text` means: `content/DIGEST`, `images/NAME`, `ingests/KEY` or
-/// `snapshots/SNAPSHOTTER/KEY`, or a digest alone. Of a digest the first digits are enough, and a
-/// name may have any spelling.
+/// Returns the resource that `text` means: `content/DIGEST`, `images/NAME`, `ingests/KEY`,
+/// `snapshots/SNAPSHOTTER/KEY`, or a digest alone. Of a digest, the first digits are enough. A name
+/// may be short, as docker accepts it.
 pub(crate) async fn find(cas: &Cas, text: &str) -> Result<Resource> {
     match text.split_once('/') {
         Some(("content", digest)) => content(cas, digest).await,
@@ -71,7 +71,7 @@ async fn snapshot(cas: &Cas, typed: &str) -> Result<Resource> {
     }
 }
 
-/// Returns the image, or its content if it does not have a name.
+/// Returns the image of this name or digest. If the image has no name, returns its target, a blob.
 async fn image(cas: &Cas, name: &str) -> Result<Resource> {
     let image = cas.image(ImageRef::typed(name)).await?;
     let digest = image.target.digest;

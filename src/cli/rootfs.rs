@@ -18,7 +18,7 @@ pub(crate) enum Rootfs {
   cas rootfs prepare /run/app/6f1c#0.container --image app:1
 
 Writes PATH/image-config.json and PATH/image-name. The last component of PATH is the key of the
-snapshot. What an earlier root directory has left there is removed first.")]
+snapshot. What an earlier root directory has left at PATH is removed first.")]
     Prepare(Prepare),
     /// Unmount a root directory and keep what was written to it
     #[command(after_help = "Example:

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::Context;
 use super::output::{ago, size};
 
-/// Inspect and create snapshots
+/// List, show, create, commit and remove snapshots
 #[derive(Subcommand)]
 #[command(after_help = "Example:\n  cas snapshot ls")]
 pub(crate) enum Snapshot {
@@ -37,7 +37,7 @@ pub(crate) enum Snapshot {
     /// Remove a snapshot without children
     #[command(after_help = "Example:\n  cas snapshot rm work")]
     Rm(Key),
-    /// Show the disk usage of a snapshot, with --parents including that of all its parents
+    /// Show the disk usage of a snapshot, or with --parents that of a snapshot and all its parents
     #[command(after_help = "Example:\n  cas snapshot usage work --parents")]
     Usage(UsageArgs),
     /// Show snapshots and their children as a tree
@@ -47,7 +47,7 @@ pub(crate) enum Snapshot {
 
 #[derive(Args)]
 pub(crate) struct Key {
-    /// Key of the snapshot; a digest may be shortened
+    /// Key of the snapshot; of a digest, the first four or more digits are enough
     key: String,
 }
 
@@ -84,7 +84,7 @@ pub(crate) struct CommitArgs {
 const PREFIX: usize = 4;
 
 impl Snapshot {
-    /// Returns whether the command changes a snapshot.
+    /// Returns whether the command creates, commits or removes a snapshot.
     fn changes(&self) -> bool {
         use Snapshot::{Commit, Prepare, Rm, View};
         matches!(self, Prepare(_) | View(_) | Commit(_) | Rm(_))
@@ -143,7 +143,7 @@ impl Snapshot {
     }
 }
 
-/// Returns everything that is known of the snapshot that `key` means.
+/// Returns the snapshot that `key` means, its usage and its snapshotter, as JSON.
 pub(crate) async fn describe(snapshots: &dyn Snapshotter, key: &str) -> Result<Value> {
     let (info, usage) = find(snapshots, key).await?;
     Ok(json!({"snapshotter": snapshots.name(), "info": info, "usage": usage}))
@@ -160,7 +160,7 @@ async fn list(context: &Context, snapshots: &dyn Snapshotter) -> Result<()> {
     let mut found = Vec::new();
     for info in all(snapshots).await? {
         match snapshots.usage(&info.key).await {
-            // It was removed since it was listed.
+            // The snapshot was removed after it was listed.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             usage => found.push((info, usage?)),
         }
@@ -214,6 +214,9 @@ async fn tree(context: &Context, snapshots: &dyn Snapshotter) -> Result<()> {
 }
 
 /// Returns `key` if a snapshot has it, otherwise the only key that is a digest with this prefix.
+///
+/// # Errors
+/// `NotFound` if there is no such key; `InvalidArgument` if there are several.
 pub(crate) async fn resolve(snapshots: &dyn Snapshotter, key: &str) -> Result<String> {
     if snapshots.stat(key).await?.is_some() {
         return Ok(key.to_owned());

@@ -10,14 +10,14 @@ use rustix::process::{getegid, geteuid};
 
 use super::run::on_path;
 
-/// Returns the programs that map further ids into a user namespace: user ids, and group ids. Returns
-/// `None` if they are not installed.
+/// Returns the paths of `newuidmap` and `newgidmap`, which map more ids than the user's own into a
+/// user namespace. Returns `None` if one of them is not installed.
 pub(super) fn mappers() -> Option<[PathBuf; 2]> {
     Some([on_path("newuidmap")?, on_path("newgidmap")?])
 }
 
-/// Returns the ids of this user. They are only the user's own if no more are listed, or if the
-/// programs that map them are not installed.
+/// Returns the ids of this user. These are only the user's own ids if the files list no others, or
+/// if the programs that map others are not installed.
 pub(super) fn of_this_user() -> UserIds {
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     let name = name(&read("/etc/passwd"), uid);

@@ -16,7 +16,7 @@ use super::output::{printable, size};
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas tree app:1
 
-Reads and hashes indexes, manifests and embedded data; of other blobs, checks only the size.
+Indexes, manifests and embedded data are read and hashed; of other blobs, only the size is checked.
 `cas fsck --read-data` reads everything.")]
 pub(crate) struct Tree {
     /// Name or digest of the image
@@ -26,14 +26,14 @@ pub(crate) struct Tree {
 #[derive(Serialize)]
 struct Node {
     descriptor: Descriptor,
-    /// Whether its bytes are in the store or in the descriptor.
+    /// Whether the bytes of the descriptor are in the store or embedded in the descriptor.
     present: bool,
-    /// What is wrong with the bytes.
+    /// How the bytes differ from the descriptor.
     #[serde(skip_serializing_if = "Option::is_none")]
     damage: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     children: Vec<Node>,
-    /// The documents that refer to it, such as signatures.
+    /// The documents whose subject this is, such as signatures.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     referrers: Vec<Node>,
 }
@@ -164,7 +164,7 @@ async fn examine(store: &Store, descriptor: &Descriptor) -> Result<(bool, Option
 }
 
 fn wrong() -> String {
-    "the content is not what its descriptor says".to_owned()
+    "the content does not match its descriptor".to_owned()
 }
 
 /// What a node is to its parent.

@@ -15,7 +15,7 @@ use super::Context;
   cas unpack app:1 ./rootfs --rootless
 
 The directory and all files in it have the owners and modes that the image gives them. Other users
-may then use its device nodes and set-id programs; --private prevents that.
+may then use the device nodes and set-id programs among them; --private prevents that.
 
 With --rootless no privileges are needed: all files are yours, and their owners in the image are
 kept in the attribute user.rootlesscontainers, as umoci does. Devices, and attributes that only the

@@ -31,9 +31,10 @@ const MAPS: [&str; 2] = ["/proc/self/uid_map", "/proc/self/gid_map"];
   cas unshare
   cas unshare -- sh -c 'cas mount app:1 mnt && ls mnt && cas umount mnt'
 
-The program gets a user namespace, in which you are the superuser, and a mount namespace: nobody
-else has its mounts, and they end with it. Other ids of an image need ranges of ids in /etc/subuid
-and /etc/subgid, and newuidmap and newgidmap (package uidmap); otherwise there is only your own id.
+The program gets a user namespace, in which you are the superuser, and a mount namespace: its mounts
+are not visible elsewhere, and end when it ends. Other ids of an image need ranges of ids in
+/etc/subuid and /etc/subgid, and newuidmap and newgidmap (package uidmap); without these, all files
+must belong to your own id.
 The superuser gets only the mount namespace.
 
 Unmount with `cas umount` before you leave: otherwise the snapshot, with what was written to it,
@@ -98,7 +99,8 @@ impl Unshare {
     }
 }
 
-/// Gives this process its own mounts. Those that the machine adds or removes still appear in it.
+/// Gives this process a mount namespace. Changes of the machine's mounts still take effect in it,
+/// but its own mounts do not appear elsewhere.
 fn private_mounts() -> io::Result<()> {
     idmap::unshare(UnshareFlags::NEWNS)?;
     let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
@@ -114,7 +116,7 @@ pub(super) fn enter(ids: &UserIds, progress: &dyn Progress) -> Result<()> {
     unshared.map_err(|error| {
         Error::unsupported(format!(
             "a user namespace cannot be created here ({error}); ask the administrator to allow \
-             them (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, \
+             user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, \
              kernel.apparmor_restrict_unprivileged_userns)"
         ))
         .operation("unshare")

@@ -31,7 +31,7 @@ pub(crate) struct Import {
     /// Fail unless the key of the ACI begins with this text
     #[arg(long)]
     key: Option<KeyPrefix>,
-    /// Prefer this ACI over others with its name when no version is asked for
+    /// Prefer this ACI over others with the same name if no version is given
     #[arg(long)]
     latest: bool,
     /// Allow a URL with http:// on hosts other than this machine
@@ -77,11 +77,11 @@ async fn fetch_one(_: &AciStore, url: &str, _: WriteOptions, _: bool) -> Result<
     Err(Error::unsupported(why).operation("fetch ACI").subject(url))
 }
 
-/// Fetches these URLs, or all that were fetched before. One that fails does not keep the others
-/// from being fetched.
+/// Fetches the ACIs at these URLs, and with `all` at every URL that was fetched before. If a fetch
+/// fails, the other ACIs are still fetched.
 ///
 /// # Errors
-/// The first error.
+/// The error of the first fetch that failed; errors of the store.
 #[cfg(feature = "registry")]
 pub(super) async fn fetch(
     context: &Context,
@@ -105,10 +105,11 @@ pub(super) async fn fetch(
     failed.map_or(Ok(()), Err)
 }
 
-/// Imports a directory of rkt, and warns of what could not be imported.
+/// Imports the ACIs of a store directory of rkt. Warns of each ACI that could not be imported.
 ///
 /// # Errors
-/// As [`AciStore::import_store`]; the kind of the first archive that was refused.
+/// As [`AciStore::import_store`]; if archives were refused, an error of the same kind as that of
+/// the first one.
 pub(super) async fn import_store(
     context: &Context,
     acis: &AciStore,
@@ -145,7 +146,8 @@ pub(super) async fn import_store(
         Some((_, first)) => {
             let count = refused.len();
             let why = format!(
-                "{count} of the archives could not be imported; all others that rkt lists were"
+                "{count} of the archives could not be imported, for the reasons in the warnings; \
+                 all others that rkt lists were imported"
             );
             let error = Error::new(first.kind(), why).operation("import rkt's image store");
             Err(error.subject(directory.display()))
@@ -153,7 +155,7 @@ pub(super) async fn import_store(
     }
 }
 
-/// Prints the key of an ACI that is in the store now.
+/// Prints the key of an ACI in the store.
 async fn show(context: &Context, acis: &AciStore, key: &Key) -> Result<()> {
     let info = acis.get_aci_info(&key.to_string()).await?;
     context.out.item(&describe(&info), || key.half())

@@ -23,7 +23,8 @@ pub(super) async fn remove(context: &Context, acis: &AciStore, keys: &[KeyPrefix
     Ok(())
 }
 
-/// Removes ACIs that were not read for long, what killed jobs left, and what nothing keeps then.
+/// Removes ACIs that were not read for `older_than`, what killed jobs left, and then all content
+/// that nothing keeps.
 pub(super) async fn gc(
     context: &Context,
     cas: &Cas,
@@ -32,7 +33,7 @@ pub(super) async fn gc(
     dry_run: bool,
 ) -> Result<()> {
     let now = SystemTime::now();
-    // No ACI was read before a time that is too early to be written.
+    // If the time is too early for `SystemTime`, no ACI was read before it.
     let time = older_than.map(|age| now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH));
     let out = &context.out;
     let infos = match time {

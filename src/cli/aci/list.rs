@@ -40,9 +40,9 @@ enum Field {
     Key,
     /// The name
     Name,
-    /// When it was imported last
+    /// When the ACI was last imported
     Imported,
-    /// When it was read last
+    /// When the ACI was last read
     Used,
     /// The size of the uncompressed archive
     Size,
@@ -50,7 +50,7 @@ enum Field {
     Packed,
     /// The size of the unpacked trees
     Tree,
-    /// Whether it was imported with --latest; the other ACIs first
+    /// Whether the ACI was imported with --latest; ACIs that were not come first
     Latest,
 }
 
@@ -102,7 +102,7 @@ pub(super) fn show(context: &Context, infos: &[AciInfo]) -> Result<()> {
     })
 }
 
-/// Returns what the store knows of where an ACI came from.
+/// Returns a URL that an ACI was fetched from, and how it was fetched, as JSON.
 fn origin(remote: &Remote) -> Value {
     json!({
         "url": remote.aci_url,
@@ -113,7 +113,7 @@ fn origin(remote: &Remote) -> Value {
     })
 }
 
-/// Returns what the store knows of an ACI.
+/// Returns the entry of an ACI in the catalogue, as JSON.
 pub(super) fn describe(info: &AciInfo) -> Value {
     json!({
         "key": info.key,

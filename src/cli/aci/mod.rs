@@ -22,7 +22,7 @@ use super::{Context, names};
 #[command(after_help = "Example:\n  cas aci import-store /var/lib/rkt/cas\n  cas aci ls")]
 pub(crate) enum Aci {
     Import(Import),
-    /// Fetch ACIs that have changed on their servers, and print their keys
+    /// Fetch ACIs by URL, except those that have not changed, and print the keys of all
     #[cfg(feature = "registry")]
     #[command(after_help = "Example:
   cas aci fetch https://example.com/app-v1.0.aci
@@ -78,7 +78,8 @@ The directory is only read, and rkt may use it meanwhile. You may import it more
         #[arg(required = true, value_name = "KEY")]
         keys: Vec<KeyPrefix>,
     },
-    /// Remove what killed jobs left, ACIs that were not read for long, and unused content
+    /// Remove what killed jobs left, unused content, and with --older-than also ACIs that were not
+    /// read for long
     #[command(after_help = "Example:
   cas aci gc --older-than 30d
 
@@ -141,11 +142,11 @@ impl Aci {
     }
 }
 
-/// Returns the key that `text` is, as it was typed, or that of the ACI with this name and these
-/// labels.
+/// Returns `text` if it is a key or the first digits of one. Otherwise, `text` is a name with
+/// labels; returns the key of the ACI that has them.
 ///
 /// # Errors
-/// `InvalidArgument` for a label without a value; as [`AciStore::get_aci`].
+/// `InvalidArgument` for a label without `=`; as [`AciStore::get_aci`].
 async fn find(acis: &AciStore, text: &str) -> Result<String> {
     if text.parse::<KeyPrefix>().is_ok() {
         return Ok(text.to_owned());

@@ -29,9 +29,9 @@ const ATTEMPTS: usize = 100;
   cas bench --on /srv
   cas bench --store redb --store 'redb://?cache=512MiB' --on /srv --rows put,batch,stat")]
 pub(crate) struct Bench {
-    /// Kind of store to measure: a scheme, or a URL without a host; repeat it for several columns.
-    /// Each is measured as a new store with the options of the URL; nothing at its path is
-    /// touched
+    /// Kind of store to measure: a scheme, or a URL without a host; repeat the option to measure
+    /// several. A new store with the options of the URL is measured; a store at the path of the
+    /// URL is not touched
     #[arg(long, value_name = "URL", default_value = "fs")]
     store: Vec<String>,
     /// Work below this directory [default: the nearest existing directory above the path of the
@@ -42,8 +42,8 @@ pub(crate) struct Bench {
     /// all names
     #[arg(long, value_name = "ROW", value_delimiter = ',')]
     rows: Vec<String>,
-    /// Measure less: a tenth of the small blobs and images, fewer and smaller large blobs, and
-    /// shorter rounds
+    /// Measure less: a tenth of the small blobs and images, fewer and smaller large blobs, half of
+    /// the blob for the rows stream and stream-memory, and shorter rounds
     #[arg(long, conflicts_with = "full")]
     quick: bool,
     /// Use a blob of 10 GiB, not of 512 MiB, for the rows stream and stream-memory
@@ -55,7 +55,8 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// Returns 128 plus its number if a signal ended the measurement, as other commands do.
+    /// Measures, and prints the table. If a signal ends the measurement, returns 128 plus the
+    /// number of the signal, as other commands do.
     pub(crate) async fn run(self, context: &Context) -> Result<ExitCode> {
         let contenders = columns::all(&self.store)?;
         let rows = rows(&self.rows)?;

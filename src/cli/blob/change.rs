@@ -9,7 +9,7 @@ use serde_json::json;
 use super::find;
 use crate::cli::Context;
 
-/// Removes blobs, none of them if one is in use.
+/// Removes blobs. If one of them is in use, removes none of them, except with `force`.
 pub(super) async fn remove(
     context: &Context,
     cas: &Cas,
@@ -32,13 +32,13 @@ pub(super) async fn remove(
     match blobs.iter().find(is_left) {
         None => Ok(()),
         Some(left) => {
-            let why = "the blob came into use meanwhile; see `cas why`, and try again";
+            let why = "not removed: something began to refer to it meanwhile; `cas why` shows what";
             Err(Error::conflict(why).operation("remove blob").subject(left))
         }
     }
 }
 
-/// Sets and removes labels of a blob, and prints all that it has then.
+/// Sets and removes labels of a blob. Prints all labels that the blob then has.
 pub(super) async fn set_labels(
     context: &Context,
     cas: &Cas,
@@ -57,7 +57,8 @@ pub(super) async fn set_labels(
     })
 }
 
-/// Warns of references to blobs that are not in the store, and that are kept only once they are.
+/// Warns of references to blobs that the store does not have. Such a reference has an effect only
+/// once the blob is stored.
 async fn warn_of_absent(
     context: &Context,
     cas: &Cas,
@@ -78,7 +79,8 @@ async fn warn_of_absent(
     Ok(())
 }
 
-/// Reads `KEY=VALUE`. A label without a value is to be removed.
+/// Parses `KEY=VALUE`. Returns the key and the value, or for `KEY=`, which removes the label,
+/// `None`.
 pub(super) fn label(text: &str) -> std::result::Result<(String, Option<String>), &'static str> {
     match text.split_once('=') {
         None | Some(("", _)) => Err("expected KEY=VALUE, or KEY= to remove the label"),

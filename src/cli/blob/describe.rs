@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use crate::cli::gc::when;
 
-/// Number of bytes that show the format of a blob: the header of a tar.
+/// Number of bytes at the beginning of a blob that show its format: the size of the header of a
+/// tar.
 const HEAD: usize = 512;
-/// Where the header of a tar has its mark.
+/// Where the header of a tar has the bytes `ustar`.
 const MARK: std::ops::Range<usize> = 257..262;
 
 /// Returns everything that is known of a blob. A configuration is shown with its content.

@@ -71,9 +71,10 @@ says what does, and removes nothing. `cas why` lists all references.")]
   cas blob label e3b0c442 containerd.io/gc.root=yes    # keep it, and everything below it
   cas blob label e3b0c442 containerd.io/gc.root=       # no longer
 
-Labels that begin with containerd.io/gc. decide what gc keeps, as in containerd: gc.root on a blob
-keeps it; gc.ref.content.NAME=DIGEST makes it keep another blob, gc.bref.content.NAME=DIGEST makes
-another blob keep it. A gc label that has no meaning on a blob is refused.")]
+Labels that begin with containerd.io/gc. decide what gc keeps, as in containerd. A blob with gc.root
+stays. A blob with gc.ref.content.NAME=DIGEST keeps the blob DIGEST. A blob with
+gc.bref.content.NAME=DIGEST is kept by the blob DIGEST. A gc label that has no meaning on a blob is
+refused.")]
     Label {
         /// Digest of the blob, or its first digits
         digest: String,
@@ -168,7 +169,8 @@ async fn open(store: &Store, digest: &Digest) -> Result<Arc<dyn BlobReader>> {
 /// no algorithm, blobs of all algorithms are searched.
 ///
 /// # Errors
-/// `InvalidArgument` for text that is not the beginning of a digest, or of several; `NotFound`.
+/// `InvalidArgument` if `text` is not the beginning of a digest, or if several blobs have such a
+/// digest; `NotFound` if no blob has; errors of the store.
 pub(crate) async fn find(store: &Store, text: &str) -> Result<Stat> {
     let prefix: DigestPrefix = text.to_ascii_lowercase().parse()?;
     let found = store.content.find(&prefix).await?;

@@ -35,7 +35,7 @@ impl RunInChroot {
         if rootless {
             unshare::enter(&subids::of_this_user(), &*context.progress)?;
         }
-        // In the namespace, because the directory may belong to another user of the image.
+        // This is opened in the namespace, because it may belong to another user of the image.
         let rootfs = Rootfs::open(&self.bundle.join("rootfs"))?;
         if rootless {
             devices::mount_all(&rootfs).during("mount in", self.bundle.display())?;

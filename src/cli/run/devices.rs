@@ -24,7 +24,7 @@ pub(super) fn mount_all(rootfs: &Rootfs) -> io::Result<()> {
     };
     let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
     mount("tmpfs", path(&dev), "tmpfs", flags, c"mode=755")?;
-    // The directory that was opened before is below the mount.
+    // The directory that was opened before is hidden by the mount, so it is opened again.
     let Some(dev) = directory(rootfs, "dev")? else {
         return Ok(());
     };

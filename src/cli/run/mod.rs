@@ -86,7 +86,8 @@ impl Run {
     }
 }
 
-/// Removes what is left of a run. How the run ended stays its outcome, even if this fails.
+/// Removes what is left of a run. A failure is only a warning, so that the tool still returns the
+/// exit code of the run.
 async fn clean_up(run_dir: RunDir, cas: Result<Cas>, context: &Context) {
     let removed = match cas {
         Ok(cas) => run_dir.remove(&cas).await,
@@ -98,7 +99,7 @@ async fn clean_up(run_dir: RunDir, cas: Result<Cas>, context: &Context) {
     }
 }
 
-/// Returns whether this user has no privileges.
+/// Returns whether this user is not the superuser.
 fn is_rootless() -> bool {
     !rustix::process::geteuid().is_root()
 }
@@ -107,12 +108,12 @@ fn is_rootless() -> bool {
 enum Made {
     /// A directory for the bundle, and how making the bundle ended.
     Bundle(RunDir, Result<()>, Signals),
-    /// A signal stopped it. What was made of the bundle is in the directory, if there is one.
+    /// A signal stopped the run. The directory, if there is one, has an incomplete bundle.
     Stopped(ExitCode, Option<RunDir>),
 }
 
-/// Makes the bundle. The image is unpacked before signals are passed on: it may take long, and a
-/// signal should end it.
+/// Makes the bundle. A signal during the unpacking of the image, which may take long, stops the
+/// run. Later signals are passed on to the program.
 async fn make(cas: &Cas, context: &Context, image: &str, options: BundleOptions) -> Result<Made> {
     let image = || ImageRef::typed(image);
     let stop = stop::signalled()?;
@@ -161,7 +162,7 @@ async fn start(run_dir: &RunDir, runtimes: &[Runtime], signals: &mut Signals) ->
     let name = excerpt(process.args.first().map_or("", String::as_str));
     let program = Rootfs::open(&run_dir.rootfs()).and_then(|rootfs| rootfs.program(&process));
     match program {
-        // It may be in a directory of another user of the image.
+        // The program may be in a directory that belongs to another user of the image.
         Err(error) if error.kind() == ErrorKind::Denied && is_rootless() => {}
         found => match found? {
             Program::Found => {}

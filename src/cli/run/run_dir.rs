@@ -96,12 +96,13 @@ impl RunDir {
     /// Ends the container of the run, and removes its mount, snapshot and bundle.
     ///
     /// # Errors
-    /// `Busy` while something uses it; nothing that is in use is removed.
+    /// `Busy` while the container does not end, or while something uses the mount, which then
+    /// stays.
     pub(super) async fn remove(self, cas: &Cas) -> Result<()> {
         if self.bundle.exists() {
             runtime::end(&self).await?;
             match cas.unmount(self.rootfs()).await {
-                // It was not mounted yet, or an earlier removal has unmounted it.
+                // The rootfs was not mounted yet, or an earlier removal has unmounted it.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 unmounted => unmounted?,
             }
@@ -116,7 +117,7 @@ impl RunDir {
     async fn remove_bundle(&self) -> Result<()> {
         let removed = cas_host::remove_all(&self.bundle, true).map_err(Error::from);
         match removed {
-            // Users of the container may own files in it.
+            // Users of the container may own files in the bundle.
             Err(error) if error.kind() == ErrorKind::Denied && is_rootless() => {
                 in_namespace::remove_tree(&self.bundle).await
             }
@@ -157,7 +158,9 @@ pub(in super::super) async fn sweep(cas: &Cas, root: &Path, progress: &dyn Progr
             lock,
         };
         if let Err(error) = left.remove(cas).await {
-            progress.warn(&format!("cannot clean up after a killed run: {error}"));
+            progress.warn(&format!(
+                "cannot clean up after a killed run: {error}; the next `cas gc` tries again"
+            ));
         }
     }
     Ok(())

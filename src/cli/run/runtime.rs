@@ -38,7 +38,7 @@ impl fmt::Display for Runtime {
 }
 
 impl Runtime {
-    /// Returns the runtimes to try, at least one.
+    /// Returns the runtimes to try, in this order. There is at least one.
     pub(super) fn choose(wanted: Option<&str>) -> Vec<Self> {
         match wanted {
             Some("chroot") => vec![Runtime::Chroot],
@@ -102,7 +102,8 @@ fn code(status: ExitStatus) -> ExitCode {
     ExitCode::from(u8::try_from(number).unwrap_or(1))
 }
 
-/// Returns the path of a program, or `None` if this user has none that can be executed.
+/// Returns the path of a program that this user can execute: the first on `PATH`, then in
+/// `/usr/sbin` and `/sbin`. Returns `None` if there is none.
 pub(in super::super) fn on_path(program: &str) -> Option<PathBuf> {
     let may_execute = |file: &PathBuf| rustix::fs::access(file, Access::EXEC_OK).is_ok();
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -125,7 +126,11 @@ fn record(run_dir: &RunDir, runtime: &Path) -> Result<()> {
     std::fs::write(&file, runtime.as_os_str().as_bytes()).during("write", file.display())
 }
 
-/// Calls the runtime of a run. Returns false if the run has no container any more.
+/// Calls the runtime of a run with these arguments. Returns false if the run no longer has a
+/// container.
+///
+/// # Errors
+/// `Busy` if the runtime fails and the container is still there; errors of starting the runtime.
 async fn call(run_dir: &RunDir, arguments: &[&str]) -> Result<bool> {
     use std::os::unix::ffi::OsStringExt;
     let state = run_dir.bundle().join("state").join(run_dir.id());
@@ -182,7 +187,7 @@ impl Signals {
             let last = deadline.unwrap_or_else(Instant::now);
             tokio::select! {
                 status = child.wait() => return status.during("wait for", "the program"),
-                // The kernel has sent it to all processes of the terminal.
+                // At a terminal, the kernel has sent this signal to the program, too.
                 _ = self.interrupt.recv() => if !at_terminal {
                     pass(child, Signal::INT);
                     deadline.get_or_insert(Instant::now() + GRACE);
