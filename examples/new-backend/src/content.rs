@@ -145,7 +145,7 @@ impl ContentStore for SqliteContent {
     }
 }
 
-/// Reads fail after the blob is removed, because its id is never used again.
+/// Reads a blob. After the blob is removed, reads fail, because its id is never used again.
 struct Reader {
     engine: Arc<Engine>,
     stat: Stat,

@@ -147,6 +147,6 @@ fn prepare(connection: &Connection) -> Result<(), Failed> {
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic cannot leave a transaction open: dropping it rolls it back.
+    // A panic cannot leave a transaction open: a transaction that is dropped is rolled back.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -18,7 +18,7 @@ use crate::records::apply;
 const PIECE: usize = 256 << 10;
 
 /// The exclusive right to write under a key, until the last copy is dropped. Work on the pool
-/// holds a copy, because its caller may be gone before it ends.
+/// holds a copy, because the work may outlast its caller.
 pub(crate) struct IngestLock {
     engine: Arc<Engine>,
     key: String,
@@ -60,8 +60,8 @@ pub(crate) struct SqliteIngest {
     lock: Arc<IngestLock>,
     id: i64,
     size: u64,
-    /// Whether `size` is the size in the file. It may not be, after an append that failed or whose
-    /// future was dropped.
+    /// Whether `size` is known to be the size in the file. After a call that failed or whose future
+    /// was dropped, the two may differ.
     usable: bool,
 }
 
@@ -85,7 +85,7 @@ impl SqliteIngest {
         })
     }
 
-    /// Runs `work` on the pool. The ingest is unusable if that fails, or if this future is dropped.
+    /// Runs `work` on the pool. If that fails or this future is dropped, the ingest is unusable.
     async fn run<T: Send + 'static>(
         &mut self,
         operation: &'static str,
@@ -204,7 +204,7 @@ pub(crate) fn read(
     }
     if found.len() as u64 != end - offset {
         return Err(Failed(Error::not_found(
-            "removed during the read; store the blob again",
+            "the blob was removed during the read; store it again",
         )));
     }
     Ok(found.into())

@@ -10,7 +10,7 @@ use cas_core::{Result, Snapshotter, SnapshotterOpener, SnapshotterParts};
 use cas_host::snapshotter::{DirSnapshotter, SnapshotLayout};
 use cas_host::{LockedDir, SnapshotDirs, TREE, copy_tree, make_tree};
 
-/// The layout: what the directory of a snapshot contains, and how it is mounted.
+/// The layout: what the directory of a snapshot contains, and how a snapshot is mounted.
 pub struct Copies;
 
 impl SnapshotLayout for Copies {
@@ -28,7 +28,7 @@ impl SnapshotLayout for Copies {
         }
     }
 
-    /// A view shows the directory of its parent.
+    /// Returns the mount of a snapshot. A view shows the directory of its parent, read-only.
     fn mount(&self, dirs: &SnapshotDirs, snapshot: &SnapshotRecord, below: &[u64]) -> Mount {
         let read_only = snapshot.kind == SnapshotKind::View;
         let parent = below.first().filter(|_| read_only);

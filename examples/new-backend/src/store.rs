@@ -21,12 +21,12 @@ pub const GAPS: &[(&str, &str)] = &[];
 pub struct SqliteStore(Arc<Engine>);
 
 impl SqliteStore {
-    /// Opens the store in the directory `path`, or creates it. It cannot be opened again until the
-    /// last handle is dropped.
+    /// Opens the store in the directory `path`, or creates it. The store cannot be opened again
+    /// until its last handle is dropped.
     ///
     /// # Errors
-    /// `Busy` if it is already open; `FailedPrecondition` for a newer format; `Corrupt` for a file
-    /// that is not a database; `Full`; errors of the file system.
+    /// `Busy` if the store is already open; `FailedPrecondition` for a newer format; `Corrupt` for
+    /// a file that is not a database; `Full`; errors of the file system.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let engine = Engine::open(path).map_err(|error| error.backend("sqlite"));
