@@ -22,9 +22,9 @@ const DAMAGED: u8 = 4;
   cas fsck --read-data=5% --rate 50MiB
   cas fsck --repair --from registry.example/app:1
 
-Without --read-data, only documents are read and hashed. With --read-data=2/7, the second of seven
-parts of the blobs, and of the files of snapshots, is read; with --read-data=5%, the next 5% of the
-bytes at each call.
+Without --read-data, only indexes and manifests are read and hashed. With --read-data=2/7, the
+second of seven parts of the blobs, and of the files of snapshots, is read; with --read-data=5%,
+each call reads the next 5% of the bytes.
 
 Exit codes: 0 no damage, or all damage was repaired; 4 damage remains; 3 not a root; 5 another
 process has the store open.")]

@@ -20,7 +20,7 @@ pub(crate) struct Images {
     /// that match any of several filters
     #[arg(long = "filter", value_name = "FILTER")]
     filters: Vec<String>,
-    /// Sort by this, smallest or oldest first
+    /// Sort by this field; the smallest or oldest values come first
     #[arg(long, value_name = "FIELD", default_value = "name")]
     sort: Field,
     /// Reverse the order
