@@ -65,8 +65,9 @@ impl Connection {
             .with_min_speed(self.min_speed)
     }
 
-    /// Returns the files that name mirrors and certificates. `hosts` has those of the root. A file
-    /// that an option of this command names replaces that of the root, and authorities are added.
+    /// Returns the files that name mirrors and certificates. `hosts` has the files of the
+    /// root. A file that an option of this command names replaces that of the root; authorities of
+    /// certificates are added.
     pub(crate) fn hosts(&self, mut hosts: Hosts) -> Hosts {
         if let Some(directory) = &self.hosts_dir {
             hosts = hosts.with_directory(directory.clone());

@@ -16,7 +16,7 @@ pub(crate) struct Place {
 /// Where a store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum At {
-    /// The store of this root, or the one that `--store` names.
+    /// The store of this root, or the store that `--store` names.
     Here,
     /// A URL, a scheme or the name of a table in cas.toml.
     Store(String),
@@ -125,8 +125,8 @@ impl At {
             }
             At::Root(path) => {
                 if !may_create && !path.join("cas.toml").is_file() {
-                    let why = "not the root of a store: expected a directory with cas.toml; for an \
-                               archive or an image layout, use `cas import`";
+                    let why = "not a root: expected a directory with cas.toml; for an archive or \
+                               an image layout, use `cas import`";
                     let error = Error::not_found(why).operation("open root");
                     return Err(error.subject(path.display()));
                 }

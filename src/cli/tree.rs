@@ -43,7 +43,7 @@ struct Node {
 struct Depth {
     /// How many levels of indexes may follow.
     indexes: usize,
-    /// How many referrers may follow, each of which refers to the one before.
+    /// How many levels of referrers may follow: referrers, their referrers, and so on.
     referrers: usize,
 }
 

@@ -14,7 +14,8 @@ const HEAD: usize = 512;
 /// Where the header of a tar has the bytes `ustar`.
 const MARK: std::ops::Range<usize> = 257..262;
 
-/// Returns everything that is known of a blob. A configuration is shown with its content.
+/// Returns the digest, size, kind, format and record of a blob as JSON, and of a configuration also
+/// the content.
 ///
 /// # Errors
 /// `Corrupt` for a damaged configuration; errors of the store.
