@@ -42,7 +42,7 @@ fetched. Signatures are not verified.")]
         #[arg(long)]
         plain_http: bool,
     },
-    /// Import all ACIs of an rkt store directory, with names, times and remotes
+    /// Import all ACIs of an rkt store directory, with names, times, and the URLs they came from
     #[command(after_help = "Example:
   cas aci import-store /var/lib/rkt/cas
 
@@ -71,7 +71,7 @@ The directory is only read, and rkt may use it meanwhile. You may import it more
         /// Name for the image; an existing name is moved to this image
         name: FullName,
     },
-    /// Remove ACIs with their content and their remotes
+    /// Remove ACIs with their content, and forget the URLs they came from
     #[command(after_help = "Example:\n  cas aci rm sha512-0c45e8c0ab2")]
     Rm {
         /// Keys or their first digits
