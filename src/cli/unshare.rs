@@ -33,8 +33,8 @@ const MAPS: [&str; 2] = ["/proc/self/uid_map", "/proc/self/gid_map"];
 
 The program gets a user namespace, in which you are the superuser, and a mount namespace: its mounts
 are not visible elsewhere, and end when it ends. Other ids of an image need ranges of ids in
-/etc/subuid and /etc/subgid, and newuidmap and newgidmap (package uidmap); without these, all files
-must belong to your own id.
+/etc/subuid and /etc/subgid, and newuidmap and newgidmap (package uidmap); without these, the
+namespace has only your own id.
 The superuser gets only the mount namespace.
 
 Unmount with `cas umount` before you leave: otherwise the snapshot, with what was written to it,
