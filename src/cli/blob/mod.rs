@@ -84,6 +84,7 @@ refused.")]
     },
 }
 
+/// Size in bytes of the pieces in which a stream is read and stored.
 const PIECE: usize = 1 << 20;
 
 impl Blob {
