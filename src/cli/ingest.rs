@@ -80,7 +80,7 @@ fn shown(one: &IngestInfo) -> Value {
 /// and begins with `typed`.
 ///
 /// # Errors
-/// `NotFound` if there is no such key; `InvalidArgument` if there are several.
+/// `NotFound` if no key begins so; `InvalidArgument` if several do; errors of the store.
 async fn find(cas: &Cas, typed: &str) -> Result<String> {
     let mut keys = cas.ingests().await?.into_iter().map(|one| one.key);
     if keys.clone().any(|key| key == typed) {

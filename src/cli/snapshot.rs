@@ -216,7 +216,7 @@ async fn tree(context: &Context, snapshots: &dyn Snapshotter) -> Result<()> {
 /// Returns `key` if a snapshot has it, otherwise the only key that is a digest with this prefix.
 ///
 /// # Errors
-/// `NotFound` if there is no such key; `InvalidArgument` if there are several.
+/// `NotFound` if no key begins so; `InvalidArgument` if several do; errors of the snapshotter.
 pub(crate) async fn resolve(snapshots: &dyn Snapshotter, key: &str) -> Result<String> {
     if snapshots.stat(key).await?.is_some() {
         return Ok(key.to_owned());
