@@ -102,8 +102,8 @@ impl Login {
     /// or asked for at the terminal.
     ///
     /// # Errors
-    /// `InvalidArgument` for a password that is an argument, or if standard input is not a
-    /// terminal; as [`from_stdin`] and [`prompt::ask_secret`].
+    /// `InvalidArgument` for a password that is an argument, or without `--password-stdin` if
+    /// standard input is not a terminal; as [`from_stdin`] and [`prompt::ask_secret`].
     async fn ask(&self) -> Result<(String, String)> {
         let refused = |why: &'static str| Err(Error::invalid(why).operation("log in"));
         if self.password.is_some() {
