@@ -24,7 +24,8 @@ pub(crate) struct Disk {
     /// File to write; it appears once it is complete
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Platform, as in linux/arm64 [default: this machine's, if the image has several]
+    /// Platform, as in linux/arm64 [default: this machine's; an image without an index is used as
+    /// it is]
     #[arg(long)]
     platform: Option<Platform>,
 }

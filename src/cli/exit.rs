@@ -45,7 +45,7 @@ fn code(error: &Error) -> u8 {
         ErrorKind::Busy | ErrorKind::Conflict | ErrorKind::AlreadyExists => 5,
         ErrorKind::Full | ErrorKind::OutOfRange => 6,
         ErrorKind::Unavailable => 7,
-        // Refused by a registry, not by this system.
+        // A registry has refused this, not this system.
         #[cfg(feature = "registry")]
         ErrorKind::Denied if error.answered_by() == Some(cas::distribution::REGISTRY) => 7,
         _ => 1,

@@ -28,8 +28,8 @@ pub(crate) struct Export {
     /// Format of the archive; a Docker archive has one platform per image
     #[arg(long, value_enum, default_value_t = Kind::Oci)]
     format: Kind,
-    /// Export only this platform [default: all for oci; for docker this machine's, if the image
-    /// has several]
+    /// Export only this platform, as in linux/arm64 [default: all for oci, this machine's for
+    /// docker]
     #[arg(long, conflicts_with = "all_platforms")]
     platform: Option<Platform>,
     /// Export all platforms that the store has (default for oci)

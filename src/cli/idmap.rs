@@ -49,7 +49,7 @@ impl HoldNamespace {
     }
 }
 
-/// Gives this process new namespaces. It must not have other threads.
+/// Gives this process new namespaces. The process must not have other threads.
 pub(super) fn unshare(namespaces: UnshareFlags) -> std::io::Result<()> {
     let namespaces = namespaces.difference(UnshareFlags::FILES);
     // SAFETY: the flags do not unshare the table of file descriptors.

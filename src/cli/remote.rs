@@ -25,8 +25,8 @@ pub(crate) struct Pull {
     reference: String,
     #[command(flatten)]
     remote: Remote,
-    /// Pull only an image that this policy.json accepts; if it requires a signature for the image,
-    /// the pull fails [default: that of cas.toml, or podman's]
+    /// Pull only an image that this policy.json accepts; if the file requires a signature for
+    /// the image, the pull fails [default: that of cas.toml, or podman's]
     #[arg(long, value_name = "FILE")]
     policy_file: Option<PathBuf>,
     /// Accept only an image with a signature of cosign that this public key verifies [default: that
@@ -129,7 +129,8 @@ pub(crate) struct Push {
 
 #[derive(Args)]
 struct Remote {
-    /// Transfer only this platform [default: this machine's for pull, all for push]
+    /// Transfer only this platform, as in linux/arm64 [default: this machine's for pull, all for
+    /// push]
     #[arg(long, conflicts_with = "all_platforms")]
     platform: Option<Platform>,
     /// Transfer all platforms of the image

@@ -64,7 +64,8 @@ pub(crate) struct UsageArgs {
 pub(crate) struct New {
     /// Key of the new snapshot
     key: String,
-    /// Committed snapshot to start from [default: an empty directory]; a digest may be shortened
+    /// Key of the committed snapshot to start from; a digest may be shortened [default: an empty
+    /// directory]
     #[arg(long, value_name = "KEY")]
     parent: Option<String>,
 }
@@ -75,7 +76,7 @@ pub(crate) struct CommitArgs {
     name: String,
     /// Key of the writable snapshot; a digest may be shortened
     key: String,
-    /// Committed snapshot to use as the parent, if the writable snapshot has none
+    /// Key of a committed snapshot that becomes the parent, if the writable snapshot has no parent
     #[arg(long, value_name = "KEY")]
     parent: Option<String>,
 }
@@ -290,7 +291,7 @@ fn line(mount: &Mount) -> Result<String> {
     }
 }
 
-/// Returns a path as the options of an overlay spell it.
+/// Returns a path in which the characters that separate options of an overlay mount are escaped.
 fn escaped(path: &Path) -> String {
     let mut text = path.to_string_lossy().replace('\\', "\\\\");
     for separator in [":", ","] {

@@ -31,7 +31,8 @@ pub(crate) struct Unpack {
     /// Unpack without privileges: store the owners of files in an attribute, and leave out devices
     #[arg(long)]
     rootless: bool,
-    /// Platform, as in linux/arm64 [default: this machine's, if the image has several]
+    /// Platform, as in linux/arm64 [default: this machine's; an image without an index is used as
+    /// it is]
     #[arg(long)]
     platform: Option<Platform>,
 }

@@ -178,7 +178,7 @@ impl MapIds {
             let mut mapper = Command::new(&program);
             mapper.arg(&process);
             mapper.args(numbers.map(|number| number.to_string()));
-            // If it fails, it prints its errors, and leaves the map empty.
+            // A program that fails prints its errors, and leaves the map empty.
             if let Err(error) = mapper.status() {
                 eprintln!("cas: run {program:?}: {error}");
             }

@@ -21,8 +21,8 @@ pub(super) fn all(named: &[String]) -> Result<Vec<Contender>> {
     Ok(all)
 }
 
-/// Returns the default directory to work in: the nearest existing one above the store of the first
-/// URL with a path, otherwise the current one. The store itself is not touched.
+/// Returns the default directory to work in: the nearest existing directory above the store of the
+/// first URL with a path, otherwise the current directory. The store itself is not touched.
 pub(super) fn directory(named: &[String]) -> Result<PathBuf> {
     for name in named.iter().filter(|name| name.contains("://")) {
         let location: Location = name.parse()?;

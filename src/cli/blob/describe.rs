@@ -1,4 +1,4 @@
-//! What a blob is, in words.
+//! Describes a blob as JSON: what its record and its first bytes show.
 
 use cas::content::Stat;
 use cas::layer::codec;

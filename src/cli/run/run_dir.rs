@@ -86,7 +86,7 @@ impl RunDir {
         self.bundle.join("rootfs")
     }
 
-    /// Lets child processes inherit the lock from now on.
+    /// Lets child processes inherit the lock from now on, so that it stays locked until they end.
     pub(super) fn share(&self) -> Result<()> {
         let flags = rustix::io::FdFlags::empty();
         let shared = rustix::io::fcntl_setfd(self.lock.file().as_fd(), flags);
