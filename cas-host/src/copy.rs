@@ -3,18 +3,17 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use cas_core::error::{Context, Result};
-use cas_core::limit;
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
-};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
+use crate::attributes::Attributes;
 use crate::calls;
 use crate::copy_data::{copy_extent, copy_with_holes};
-use crate::tree::{At, Visit, proc_path, walk};
+use crate::tree::{At, Visit, walk};
 
 /// Prefixes of the attributes of overlayfs.
 const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
@@ -49,27 +48,28 @@ struct Copier<'a> {
 }
 
 impl Visit for Copier<'_> {
-    fn entry(&mut self, at: At<'_>) -> Result<(), Errno> {
+    fn entry(&mut self, at: At<'_>) -> io::Result<()> {
         if at.stat.st_nlink > 1 && self.link_to_copy(at)? {
             return Ok(());
         }
         match at.file_type() {
-            FileType::RegularFile => self.copy_file(at),
+            FileType::RegularFile => self.copy_file(at)?,
             FileType::Symlink => {
                 let target = calls::readlinkat(at.dir, at.name)?;
                 calls::symlinkat(&target, &self.here, at.name)?;
-                self.copy_metadata_by_name(at)
+                self.copy_metadata_by_name(at)?;
             }
             kind => {
                 calls::mknodat(&self.here, at.name, kind, Mode::empty(), at.stat.st_rdev)?;
                 self.copy_metadata_by_name(at)?;
                 // A change of the owner clears the set-id bits.
-                calls::chmodat(&self.here, at.name, mode(at.stat), AtFlags::empty())
+                calls::chmodat(&self.here, at.name, mode(at.stat), AtFlags::empty())?;
             }
         }
+        Ok(())
     }
 
-    fn enter(&mut self, at: At<'_>) -> Result<(), Errno> {
+    fn enter(&mut self, at: At<'_>) -> io::Result<()> {
         calls::mkdirat(&self.here, at.name, Mode::RWXU)?;
         self.here = open_dir(&self.here, at.name)?;
         self.path.extend_from_slice(at.name.to_bytes());
@@ -78,7 +78,7 @@ impl Visit for Copier<'_> {
     }
 
     /// Copies the metadata of a directory last, because changes in it change its times.
-    fn leave(&mut self, at: At<'_>, child: BorrowedFd<'_>) -> Result<(), Errno> {
+    fn leave(&mut self, at: At<'_>, child: BorrowedFd<'_>) -> io::Result<()> {
         copy_metadata(at.stat, child, self.here.as_fd(), all)?;
         self.path
             .truncate(self.path.len() - at.name.count_bytes() - 1);
@@ -152,7 +152,7 @@ pub fn copy_attributes(from: impl AsFd, to: impl AsFd) -> Result<()> {
     let copied =
         calls::fstat(from).and_then(|stat| copy_metadata(&stat, from, to, is_not_of_overlayfs));
     copied
-        .map_err(std::io::Error::from)
+        .map_err(io::Error::from)
         .during("copy", "attributes of a directory")
 }
 
@@ -177,72 +177,6 @@ fn all(_: &[u8]) -> bool {
 
 fn is_not_of_overlayfs(name: &[u8]) -> bool {
     !OVERLAY.iter().any(|prefix| name.starts_with(prefix))
-}
-
-/// The file whose extended attributes are read or written.
-enum Attributes<'a> {
-    Open(BorrowedFd<'a>),
-    /// A path. A link is not followed.
-    Named(CString),
-}
-
-impl Attributes<'_> {
-    fn named(dir: BorrowedFd<'_>, name: &std::ffi::CStr) -> Result<Self, Errno> {
-        let path = [proc_path(dir).as_bytes(), b"/", name.to_bytes()].concat();
-        CString::new(path)
-            .map(Attributes::Named)
-            .map_err(|_| Errno::INVAL)
-    }
-
-    /// Copies the attributes whose names are `wanted`.
-    fn copy_to(&self, to: &Attributes<'_>, wanted: fn(&[u8]) -> bool) -> Result<(), Errno> {
-        let names = match self.list() {
-            Err(Errno::OPNOTSUPP) => return Ok(()),
-            names => names?,
-        };
-        let names = names.split_inclusive(|byte| *byte == 0);
-        for name in names.filter(|name| wanted(name)) {
-            let name = std::ffi::CStr::from_bytes_with_nul(name).map_err(|_| Errno::INVAL)?;
-            to.set(name, &self.value(name)?)?;
-        }
-        Ok(())
-    }
-
-    fn list(&self) -> Result<Vec<u8>, Errno> {
-        read_all(|buffer| match self {
-            Attributes::Open(fd) => calls::flistxattr(fd, buffer),
-            Attributes::Named(path) => calls::llistxattr(path, buffer),
-        })
-    }
-
-    fn value(&self, name: &std::ffi::CStr) -> Result<Vec<u8>, Errno> {
-        read_all(|buffer| match self {
-            Attributes::Open(fd) => calls::fgetxattr(fd, name, buffer),
-            Attributes::Named(path) => calls::lgetxattr(path, name, buffer),
-        })
-    }
-
-    fn set(&self, name: &std::ffi::CStr, value: &[u8]) -> Result<(), Errno> {
-        match self {
-            Attributes::Open(fd) => calls::fsetxattr(fd, name, value, XattrFlags::empty()),
-            Attributes::Named(path) => calls::lsetxattr(path, name, value, XattrFlags::empty()),
-        }
-    }
-}
-
-/// Returns what `read` writes: a list of names, or a value. Most results are short, and none has
-/// more than [`limit::XATTR`] bytes.
-fn read_all(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
-    let mut buffer = vec![0; 256];
-    let length = match read(&mut buffer) {
-        Err(Errno::RANGE) => {
-            buffer.resize(limit::XATTR, 0);
-            read(&mut buffer)?
-        }
-        length => length?,
-    };
-    buffer.truncate(length);
-    Ok(buffer)
 }
 
 fn open_dir(dir: &OwnedFd, name: &std::ffi::CStr) -> Result<OwnedFd, Errno> {

@@ -1,6 +1,7 @@
 //! Changing every entry of a tree.
 
 use std::ffi::CStr;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use cas_core::Result;
@@ -24,15 +25,15 @@ pub fn for_each(
 struct Each<F>(F);
 
 impl<F: FnMut(BorrowedFd<'_>, &CStr, &Stat) -> Result<(), Errno>> Visit for Each<F> {
-    fn entry(&mut self, at: At<'_>) -> Result<(), Errno> {
-        (self.0)(at.dir, at.name, at.stat)
+    fn entry(&mut self, at: At<'_>) -> io::Result<()> {
+        Ok((self.0)(at.dir, at.name, at.stat)?)
     }
 
-    fn enter(&mut self, _: At<'_>) -> Result<(), Errno> {
+    fn enter(&mut self, _: At<'_>) -> io::Result<()> {
         Ok(())
     }
 
-    fn leave(&mut self, at: At<'_>, _: BorrowedFd<'_>) -> Result<(), Errno> {
-        (self.0)(at.dir, at.name, at.stat)
+    fn leave(&mut self, at: At<'_>, _: BorrowedFd<'_>) -> io::Result<()> {
+        Ok((self.0)(at.dir, at.name, at.stat)?)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, OsStr};
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -96,7 +97,7 @@ fn name(name: &CStr) -> &OsStr {
 }
 
 impl Visit for Search {
-    fn entry(&mut self, at: At<'_>) -> Result<(), Errno> {
+    fn entry(&mut self, at: At<'_>) -> io::Result<()> {
         if self.counts(at) {
             let first = || Exposed {
                 count: 0,
@@ -115,12 +116,12 @@ impl Visit for Search {
         }
     }
 
-    fn enter(&mut self, at: At<'_>) -> Result<(), Errno> {
+    fn enter(&mut self, at: At<'_>) -> io::Result<()> {
         self.here.push(name(at.name));
         Ok(())
     }
 
-    fn leave(&mut self, _: At<'_>, _: BorrowedFd<'_>) -> Result<(), Errno> {
+    fn leave(&mut self, _: At<'_>, _: BorrowedFd<'_>) -> io::Result<()> {
         self.here.pop();
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! A [`Dir`] is an open directory: its path is resolved once. If another directory takes the path
 //! later, calls on the `Dir` still reach the directory that was opened.
 
+mod attributes;
 pub mod calls;
 mod checksum;
 mod claim;
@@ -32,6 +33,7 @@ pub mod snapshotter;
 mod sync;
 mod tree;
 
+pub use attributes::attributes;
 pub use claim::{find_foreign, make_private_dir, no_directory};
 pub use copy::{copy_attributes, copy_tree};
 pub use copy_data::{copy_data, copy_range};
@@ -51,4 +53,4 @@ pub use reserve::Reserve;
 pub use resolve::{open_beneath, open_inside, uninterrupted};
 pub use snapshot_dirs::{LockedDir, SnapshotDirs, TREE, make_tree};
 pub use sync::{begin_write, boot_id, check_written, syncfs};
-pub use tree::{measure, proc_path_of};
+pub use tree::{At, Visit, measure, proc_path_of, walk};

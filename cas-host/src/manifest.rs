@@ -292,13 +292,13 @@ impl<F: FnMut(Entry<'_>) -> io::Result<()>> Lister<F> {
 }
 
 impl<F: FnMut(Entry<'_>) -> io::Result<()>> Visit for Lister<F> {
-    fn entry(&mut self, at: At<'_>) -> Result<(), Errno> {
+    fn entry(&mut self, at: At<'_>) -> io::Result<()> {
         let more = match at.file_type() {
             FileType::Symlink => hash(calls::readlinkat(at.dir, at.name)?.as_bytes()),
             FileType::RegularFile => self.sum(at)?,
             _ => 0,
         };
-        self.list(at, more)
+        Ok(self.list(at, more)?)
     }
 
     fn open(&mut self, at: At<'_>) -> Result<OwnedFd, Errno> {
@@ -307,11 +307,11 @@ impl<F: FnMut(Entry<'_>) -> io::Result<()>> Visit for Lister<F> {
         Ok(dir)
     }
 
-    fn enter(&mut self, at: At<'_>) -> Result<(), Errno> {
-        self.list(at, self.more)
+    fn enter(&mut self, at: At<'_>) -> io::Result<()> {
+        Ok(self.list(at, self.more)?)
     }
 
-    fn leave(&mut self, _: At<'_>, _: BorrowedFd<'_>) -> Result<(), Errno> {
+    fn leave(&mut self, _: At<'_>, _: BorrowedFd<'_>) -> io::Result<()> {
         let parent = self.path.rfind('/').unwrap_or_default();
         self.path.truncate(parent);
         Ok(())

@@ -71,16 +71,24 @@ pub fn hide(dir: &BorrowedFd<'_>, name: impl Arg + Copy) -> Result<()> {
     Ok(made.map_err(io::Error::from)?)
 }
 
+/// Returns the prefix of the attributes with which this process mounts and writes overlays:
+/// `trusted.overlay.`, or `user.overlay.` in a user namespace.
+///
+/// # Errors
+/// Errors of reading `/proc`.
+pub fn attribute_prefix() -> Result<&'static str> {
+    Ok(match in_user_namespace()? {
+        true => "user.overlay.",
+        false => "trusted.overlay.",
+    })
+}
+
 /// Makes a directory opaque: hides everything that the layers below have in it.
 ///
 /// # Errors
 /// Errors of the file system.
 pub fn make_opaque(dir: impl AsFd) -> Result<()> {
-    let name = if in_user_namespace()? {
-        "user.overlay.opaque"
-    } else {
-        "trusted.overlay.opaque"
-    };
-    let set = calls::fsetxattr(&dir, name, b"y", XattrFlags::empty());
+    let name = format!("{}opaque", attribute_prefix()?);
+    let set = calls::fsetxattr(&dir, &name, b"y", XattrFlags::empty());
     Ok(set.map_err(io::Error::from)?)
 }

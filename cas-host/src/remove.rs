@@ -38,7 +38,7 @@ impl Remover {
 }
 
 impl Visit for Remover {
-    fn entry(&mut self, at: At<'_>) -> Result<(), Errno> {
+    fn entry(&mut self, at: At<'_>) -> io::Result<()> {
         self.meter.count(at);
         ignore_absent(calls::unlinkat(at.dir, at.name, AtFlags::empty()))
     }
@@ -53,21 +53,21 @@ impl Visit for Remover {
         open_below(at)
     }
 
-    fn enter(&mut self, at: At<'_>) -> Result<(), Errno> {
+    fn enter(&mut self, at: At<'_>) -> io::Result<()> {
         self.meter.count(at);
         Ok(())
     }
 
-    fn leave(&mut self, at: At<'_>, _: BorrowedFd<'_>) -> Result<(), Errno> {
+    fn leave(&mut self, at: At<'_>, _: BorrowedFd<'_>) -> io::Result<()> {
         ignore_absent(calls::unlinkat(at.dir, at.name, AtFlags::REMOVEDIR))
     }
 }
 
 /// Ignores that the entry is absent, because another process may be removing the same tree.
-fn ignore_absent(outcome: Result<(), Errno>) -> Result<(), Errno> {
+fn ignore_absent(outcome: Result<(), Errno>) -> io::Result<()> {
     match outcome {
         Err(Errno::NOENT) => Ok(()),
-        other => other,
+        other => Ok(other?),
     }
 }
 

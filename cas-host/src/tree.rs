@@ -18,40 +18,59 @@ use crate::resolve::open_unmounted;
 
 /// An entry of a directory. Links are not followed.
 #[derive(Clone, Copy)]
-pub(crate) struct At<'a> {
-    pub(crate) dir: BorrowedFd<'a>,
-    pub(crate) name: &'a CStr,
-    pub(crate) stat: &'a Stat,
+pub struct At<'a> {
+    /// The directory that contains the entry.
+    pub dir: BorrowedFd<'a>,
+    /// The name of the entry.
+    pub name: &'a CStr,
+    /// The status of the entry.
+    pub stat: &'a Stat,
 }
 
 impl At<'_> {
-    pub(crate) fn file_type(&self) -> FileType {
+    /// Returns the type of the entry.
+    pub fn file_type(&self) -> FileType {
         FileType::from_raw_mode(self.stat.st_mode)
     }
 
     /// Returns device and inode.
-    pub(crate) fn identity(&self) -> (u64, u64) {
+    pub fn identity(&self) -> (u64, u64) {
         (self.stat.st_dev, self.stat.st_ino)
     }
 }
 
 /// The actions of a walk.
-pub(crate) trait Visit {
+pub trait Visit {
     /// Visits an entry that is not a directory.
-    fn entry(&mut self, at: At<'_>) -> Result<(), Errno>;
+    ///
+    /// # Errors
+    /// An error ends the walk.
+    fn entry(&mut self, at: At<'_>) -> io::Result<()>;
 
     /// Opens a directory.
+    ///
+    /// # Errors
+    /// `XDEV` for a mount point; `NOENT` skips the directory; any other error ends the walk.
     fn open(&mut self, at: At<'_>) -> Result<OwnedFd, Errno> {
         open_below(at)
     }
 
-    /// Enters a directory.
-    fn enter(&mut self, at: At<'_>) -> Result<(), Errno>;
+    /// Enters a directory, before anything in it is visited.
+    ///
+    /// # Errors
+    /// An error ends the walk.
+    fn enter(&mut self, at: At<'_>) -> io::Result<()>;
 
     /// Leaves a directory, after everything in it was visited.
-    fn leave(&mut self, at: At<'_>, child: BorrowedFd<'_>) -> Result<(), Errno>;
+    ///
+    /// # Errors
+    /// An error ends the walk.
+    fn leave(&mut self, at: At<'_>, child: BorrowedFd<'_>) -> io::Result<()>;
 
     /// Visits a mount point, which is not entered.
+    ///
+    /// # Errors
+    /// An error ends the walk.
     fn mounted(&mut self) -> Result<()> {
         Err(Error::busy("something is mounted here; unmount it first"))
     }
@@ -65,11 +84,12 @@ struct Above {
     stat: Stat,
 }
 
-/// Visits everything below `root`. Entries that are removed meanwhile are skipped.
+/// Visits everything below `root`. The entries of a directory come in the order of their names,
+/// first those that are not directories. Entries that are removed meanwhile are skipped.
 ///
 /// # Errors
 /// `Busy` at a mount point; errors of the visitor and the file system, with the path.
-pub(crate) fn walk(root: impl AsFd, visit: &mut impl Visit) -> Result<()> {
+pub fn walk(root: impl AsFd, visit: &mut impl Visit) -> Result<()> {
     let mut above = Vec::new();
     walk_below(root.as_fd(), &mut above, visit).during("walk", Path(&above, None))
 }
@@ -137,7 +157,7 @@ fn ascend(here: OwnedFd, last: &Above, visit: &mut impl Visit) -> io::Result<Own
     Ok(parent)
 }
 
-/// Visits all entries that are not directories. Returns the directories.
+/// Visits all entries that are not directories. Returns the directories, the first one last.
 fn list(
     dir: &OwnedFd,
     above: &[Above],
@@ -150,6 +170,7 @@ fn list(
             names.push(entry.file_name().to_owned());
         }
     }
+    names.sort_unstable();
     let mut directories = Vec::new();
     for name in names {
         let stat = match calls::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -164,10 +185,10 @@ fn list(
         if at.file_type() == FileType::Directory {
             directories.push((name, stat));
         } else {
-            let visited = visit.entry(at).map_err(io::Error::from);
-            visited.during("walk", Path(above, Some(&name)))?;
+            visit.entry(at).during("walk", Path(above, Some(&name)))?;
         }
     }
+    directories.reverse();
     Ok(directories)
 }
 
@@ -217,17 +238,17 @@ impl Meter {
 }
 
 impl Visit for Meter {
-    fn entry(&mut self, at: At<'_>) -> Result<(), Errno> {
+    fn entry(&mut self, at: At<'_>) -> io::Result<()> {
         self.count(at);
         Ok(())
     }
 
-    fn enter(&mut self, at: At<'_>) -> Result<(), Errno> {
+    fn enter(&mut self, at: At<'_>) -> io::Result<()> {
         self.count(at);
         Ok(())
     }
 
-    fn leave(&mut self, _: At<'_>, _: BorrowedFd<'_>) -> Result<(), Errno> {
+    fn leave(&mut self, _: At<'_>, _: BorrowedFd<'_>) -> io::Result<()> {
         Ok(())
     }
 

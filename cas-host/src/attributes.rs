@@ -1,0 +1,98 @@
+//! Extended attributes of files, directories and what cannot be opened.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::BorrowedFd;
+
+use cas_core::limit;
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+
+use crate::calls;
+use crate::tree::proc_path_of;
+
+/// Returns the extended attributes of the entry `name` of a directory, name and value, ordered by
+/// name. A link is not followed. There are none if the file system does not support them.
+///
+/// # Errors
+/// Errors of the file system.
+pub fn attributes(dir: BorrowedFd<'_>, name: &CStr) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+    let mut found = Attributes::named(dir, name)?.read(|_| true)?;
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// The file whose extended attributes are read or written.
+pub(crate) enum Attributes<'a> {
+    Open(BorrowedFd<'a>),
+    /// A path. A link is not followed.
+    Named(CString),
+}
+
+impl Attributes<'_> {
+    pub(crate) fn named(dir: BorrowedFd<'_>, name: &CStr) -> Result<Self, Errno> {
+        CString::new(proc_path_of(dir, name.to_bytes()))
+            .map(Attributes::Named)
+            .map_err(|_| Errno::INVAL)
+    }
+
+    /// Copies the attributes whose names are `wanted`.
+    pub(crate) fn copy_to(
+        &self,
+        to: &Attributes<'_>,
+        wanted: fn(&[u8]) -> bool,
+    ) -> Result<(), Errno> {
+        for (name, value) in self.read(wanted)? {
+            to.set(&name, &value)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the names and values of the attributes whose names are `wanted`.
+    fn read(&self, wanted: fn(&[u8]) -> bool) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+        let names = match self.list() {
+            Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+            names => names?,
+        };
+        let names = names.split(|byte| *byte == 0);
+        let names = names.filter(|name| !name.is_empty() && wanted(name));
+        names
+            .map(|name| Ok((name.to_vec(), self.value(name)?)))
+            .collect()
+    }
+
+    fn list(&self) -> Result<Vec<u8>, Errno> {
+        read_all(|buffer| match self {
+            Attributes::Open(fd) => calls::flistxattr(fd, buffer),
+            Attributes::Named(path) => calls::llistxattr(path, buffer),
+        })
+    }
+
+    fn value(&self, name: &[u8]) -> Result<Vec<u8>, Errno> {
+        read_all(|buffer| match self {
+            Attributes::Open(fd) => calls::fgetxattr(fd, name, buffer),
+            Attributes::Named(path) => calls::lgetxattr(path, name, buffer),
+        })
+    }
+
+    fn set(&self, name: &[u8], value: &[u8]) -> Result<(), Errno> {
+        match self {
+            Attributes::Open(fd) => calls::fsetxattr(fd, name, value, XattrFlags::empty()),
+            Attributes::Named(path) => calls::lsetxattr(path, name, value, XattrFlags::empty()),
+        }
+    }
+}
+
+/// Returns what `read` writes: a list of names, or a value. Most results are short, and none has
+/// more than [`limit::XATTR`] bytes.
+fn read_all(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    let mut buffer = vec![0; 256];
+    let length = match read(&mut buffer) {
+        Err(Errno::RANGE) => {
+            buffer.resize(limit::XATTR, 0);
+            read(&mut buffer)?
+        }
+        length => length?,
+    };
+    buffer.truncate(length);
+    Ok(buffer)
+}
