@@ -1,4 +1,5 @@
-//! GNU tar and `cas` make the same tree of an archive, in every format that GNU tar writes.
+//! GNU tar and `cas` make the same tree of an archive, in every format that GNU tar writes, and of
+//! the layers that `cas` writes, which Python reads, too.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -7,13 +8,16 @@
 
 mod common;
 
+use std::fmt::Write;
 use std::fs::{self, File};
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use cas::Digest;
 use cas::layer::apply::Tree;
+use cas::layer::changes;
 use cas::layer::tar::Reader;
 use common::{can, ok, tree};
 use rustix::fs::{Gid, Mode, Uid, XattrFlags};
@@ -137,6 +141,72 @@ fn every_format_of_gnu_tar_gives_the_tree_that_it_makes() {
         let found = tree::differences(&ours, &theirs);
         assert!(found.is_empty(), "{format:?}:\n{}", found.join("\n"));
     }
+}
+
+/// Makes files, and writes them as a layer. Returns the path of the layer.
+fn written(from: &Path) -> PathBuf {
+    source(from);
+    attributes(from);
+    let layer = from.with_extension("layer");
+    changes::write(File::open(from).unwrap(), File::create(&layer).unwrap()).unwrap();
+    layer
+}
+
+#[test]
+fn gnu_tar_makes_the_tree_of_a_layer_that_we_write() {
+    if !can(&["tar"]) {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let [from, theirs] = ["from", "theirs"].map(|name| scratch.path().join(name));
+    let layer = written(&from);
+    fs::create_dir(&theirs).unwrap();
+    ok(tar()
+        .args(["--xattrs", "--xattrs-include=*", "--same-owner", "-xpf"])
+        .arg(&layer)
+        .arg("-C")
+        .arg(&theirs));
+    let found = tree::differences(&from, &theirs);
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// Prints each member as [`python_reads_the_members_of_a_layer_that_we_write`] expects it.
+const LIST: &str = "
+import hashlib, sys, tarfile
+for m in (archive := tarfile.open(sys.argv[1])):
+    body = archive.extractfile(m).read() if m.isreg() else b''
+    path = m.name.encode('utf-8', 'surrogateescape').hex()
+    print(path, oct(m.mode), m.uid, m.gid, int(m.mtime), hashlib.sha256(body).hexdigest())
+";
+
+#[test]
+fn python_reads_the_members_of_a_layer_that_we_write() {
+    if !can(&["python3"]) {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let layer = written(&scratch.path().join("from"));
+    let mut reader = Reader::new(BufReader::new(File::open(&layer).unwrap()));
+    let mut expected = String::new();
+    while let Some(entry) = reader.next_entry().unwrap() {
+        let mut body = Vec::new();
+        reader.read_to_end(&mut body).unwrap();
+        let path = entry.path.strip_suffix(b"/").unwrap_or(&entry.path);
+        let path: String = path.iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = Digest::sha256(&body);
+        writeln!(
+            expected,
+            "{path} 0o{:o} {} {} {} {}",
+            entry.mode,
+            entry.uid,
+            entry.gid,
+            entry.mtime.seconds,
+            digest.hex()
+        )
+        .unwrap();
+    }
+    let listed = ok(Command::new("python3").arg("-c").arg(LIST).arg(&layer));
+    assert_eq!(listed, expected);
 }
 
 fn tar() -> Command {

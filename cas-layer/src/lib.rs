@@ -1,13 +1,14 @@
-//! Layers of container images: their compression, a strict tar reader, applying them to a directory
-//! tree, and import, export and unpack of whole images.
+//! Layers of container images: their compression, a strict tar reader and a writer, applying them to
+//! a directory tree, and import, export and unpack of whole images.
 //!
 //! Bytes flow one way: [`flow`] reads a blob, [`codec`] decompresses it, [`tar`] splits it into
-//! members, and [`apply`] writes them below one directory, never outside it. These four are
-//! synchronous. [`flow`] starts two threads: one reads and decompresses, one hashes. Members are
+//! members, and [`apply`] writes them below one directory, never outside it. The other way,
+//! [`changes`] writes what an overlay has changed as a layer. These five are synchronous. [`flow`] starts two threads: one reads and decompresses, one hashes. Members are
 //! parsed and written on the thread of the caller.
 
 pub mod apply;
 mod buffers;
+pub mod changes;
 pub mod codec;
 mod diff_id;
 pub mod export;

@@ -7,6 +7,7 @@
 //! | [`compress`] | xz and bzip2 |
 //! | [`kills`] | a snapshotter killed at each system call that changes the disk |
 //! | [`s3`] | an S3 service, and a proxy that makes it misbehave |
+//! | [`tree`] | everything in a tree, to be compared |
 
 // A test fails by a panic.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -16,3 +17,4 @@ pub mod archive;
 pub mod compress;
 pub mod kills;
 pub mod s3;
+pub mod tree;

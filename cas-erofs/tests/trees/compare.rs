@@ -1,11 +1,7 @@
 //! Makes an image of layers, mounts it, and compares it with a directory that the same layers are
 //! applied to.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,17 +10,7 @@ use cas_erofs::{Disk, Layers};
 use cas_layer::apply;
 use cas_layer::tar::Reader;
 use tempfile::TempDir;
-
-/// A file or directory of a tree: type and mode, owner, time, number of names, content and
-/// attributes.
-pub(crate) type Described = (
-    u32,
-    (u32, u32),
-    (i64, i64),
-    u64,
-    Vec<u8>,
-    Vec<(OsString, Vec<u8>)>,
-);
+use testkit::tree::scan;
 
 /// Returns whether images can be mounted here. Prints the reason if they cannot.
 pub(crate) fn can_mount() -> bool {
@@ -104,58 +90,4 @@ pub(crate) fn compare(layers: &[Vec<u8>]) -> bool {
     }
     assert_eq!(found.len(), expected.len());
     true
-}
-
-/// Returns everything in a tree. The time of the root is left out, because maybe no member sets it.
-pub(crate) fn scan(root: &Path) -> BTreeMap<PathBuf, Described> {
-    let mut found = BTreeMap::new();
-    let mut waiting = vec![root.to_owned()];
-    while let Some(path) = waiting.pop() {
-        let data = fs::symlink_metadata(&path).unwrap();
-        let kind = data.file_type();
-        if kind.is_dir() {
-            let names = fs::read_dir(&path).unwrap();
-            waiting.extend(names.map(|entry| entry.unwrap().path()));
-        }
-        let content = if kind.is_file() {
-            fs::read(&path).unwrap()
-        } else if kind.is_symlink() {
-            fs::read_link(&path)
-                .unwrap()
-                .as_os_str()
-                .as_bytes()
-                .to_vec()
-        } else if kind.is_block_device() || kind.is_char_device() {
-            data.rdev().to_le_bytes().to_vec()
-        } else {
-            Vec::new()
-        };
-        let time = match path == root {
-            true => (0, 0),
-            false => (data.mtime(), data.mtime_nsec()),
-        };
-        let owner = (data.uid(), data.gid());
-        // Not every file system counts subdirectories.
-        let names = if kind.is_dir() { 0 } else { data.nlink() };
-        let described = (data.mode(), owner, time, names, content, xattrs(&path));
-        found.insert(path.strip_prefix(root).unwrap().to_owned(), described);
-    }
-    found
-}
-
-fn xattrs(path: &Path) -> Vec<(OsString, Vec<u8>)> {
-    let mut names = vec![0; 64 << 10];
-    let length = rustix::fs::llistxattr(path, &mut names[..]).unwrap();
-    let mut found: Vec<_> = names[..length]
-        .split(|&byte| byte == 0)
-        .filter(|name| !name.is_empty())
-        .map(|name| {
-            let mut value = vec![0; 64 << 10];
-            let length = rustix::fs::lgetxattr(path, name, &mut value[..]).unwrap();
-            let name = std::ffi::OsStr::from_bytes(name).to_owned();
-            (name, value[..length].to_vec())
-        })
-        .collect();
-    found.sort();
-    found
 }

@@ -5,8 +5,9 @@ use std::process::Command;
 
 use cas_core::ErrorKind;
 use testkit::archive::{Header, Tar};
+use testkit::tree::scan;
 
-use crate::compare::{Mounted, apply, can_mount, compare, make, scan};
+use crate::compare::{Mounted, apply, can_mount, compare, make};
 
 #[test]
 fn large_directories_and_long_names_are_found() {

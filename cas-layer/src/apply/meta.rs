@@ -37,8 +37,12 @@ const NO_ROOM: &str = "the file system has no room for it";
 pub fn is_set(name: &[u8]) -> bool {
     // The mark of a directory that is being filled begins with the last prefix.
     let ours = [&b"trusted.overlay."[..], b"user.overlay.", b"user.cas."];
-    !matches!(name, b"security.selinux" | b"system.nfs4_acl")
-        && !ours.iter().any(|prefix| name.starts_with(prefix))
+    !is_of_host(name) && !ours.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Returns whether an extended attribute belongs to the host.
+pub(crate) fn is_of_host(name: &[u8]) -> bool {
+    matches!(name, b"security.selinux" | b"system.nfs4_acl")
 }
 
 impl Layer {

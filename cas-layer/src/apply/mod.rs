@@ -55,6 +55,7 @@ use rootless::Rootless;
 use seen::Seen;
 use standalone::Recorder;
 
+pub(crate) use meta::is_of_host;
 pub use meta::is_set;
 pub use owners::give_to_owners;
 pub use standalone::DeferredEffects;
@@ -274,6 +275,6 @@ fn write_budget(root: BorrowedFd<'_>) -> Result<u64> {
 }
 
 /// Converts the result of a system call.
-fn os<T>(result: rustix::io::Result<T>) -> Result<T> {
+pub(crate) fn os<T>(result: rustix::io::Result<T>) -> Result<T> {
     result.map_err(|errno| Error::from(std::io::Error::from(errno)))
 }

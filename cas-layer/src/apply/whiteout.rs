@@ -1,4 +1,4 @@
-//! Whiteouts: parsing their names, and applying them to a plain tree. Hidden names are removed
+//! Whiteouts: their names, and applying them to a plain tree. Hidden names are removed
 //! unless this layer added them.
 //!
 //! A directory is read at most once per layer for this. Afterwards everything below it belongs to
@@ -20,6 +20,9 @@ use super::{Layer, os};
 /// Size in bytes of the buffer for the names of a directory.
 const NAMES: usize = 4096;
 
+/// What the last names of whiteouts begin with.
+const PREFIX: &[u8] = b".wh.";
+
 /// A whiteout: what the last name of a member hides.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Whiteout<'a> {
@@ -35,7 +38,7 @@ impl<'a> Whiteout<'a> {
     /// # Errors
     /// `Corrupt` for a whiteout that names nothing, `.` or `..`.
     pub fn parse(name: &'a [u8]) -> Result<Option<Self>> {
-        match name.strip_prefix(b".wh.") {
+        match name.strip_prefix(PREFIX) {
             None => Ok(None),
             Some(b".wh..opq") => Ok(Some(Whiteout::Opaque)),
             Some(b"" | b"." | b"..") => Err(Error::corrupt(format!(
@@ -45,6 +48,27 @@ impl<'a> Whiteout<'a> {
             ))),
             Some(hidden) => Ok(Some(Whiteout::Name(hidden))),
         }
+    }
+
+    /// Returns the last name of the member's path.
+    pub fn name(&self) -> Vec<u8> {
+        match self {
+            Whiteout::Opaque => b".wh..wh..opq".to_vec(),
+            Whiteout::Name(hidden) => [PREFIX, hidden].concat(),
+        }
+    }
+
+    /// Checks that a file with this name can be in a layer.
+    ///
+    /// # Errors
+    /// `Unsupported` for a name that a layer takes for a whiteout.
+    pub fn check_file(name: &[u8]) -> Result<()> {
+        if name.starts_with(PREFIX) {
+            return Err(Error::unsupported(
+                "the name of a file begins with .wh., which a layer takes for a whiteout; rename it",
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -133,12 +157,18 @@ mod tests {
 
     #[test]
     fn whiteouts_that_name_nothing() {
+        fn parse(name: &[u8]) -> Option<Whiteout<'_>> {
+            Whiteout::parse(name).ok().flatten()
+        }
         for bad in [".wh.", ".wh..", ".wh..."] {
             assert!(Whiteout::parse(bad.as_bytes()).is_err(), "{bad}");
         }
-        let parse = |name| Whiteout::parse(name).ok().flatten();
         assert_eq!(parse(b".wh..wh..opq"), Some(Whiteout::Opaque));
         assert_eq!(parse(b".wh.x"), Some(Whiteout::Name(b"x")));
         assert_eq!(parse(b".whx"), None);
+        for whiteout in [Whiteout::Opaque, Whiteout::Name(b".opq")] {
+            let name = whiteout.name();
+            assert_eq!(parse(&name), Some(whiteout));
+        }
     }
 }

@@ -10,9 +10,9 @@ use super::pax::Pax;
 use super::sparse::{self, Map};
 use super::{Extensions, Reader, shown};
 
-/// The largest size in eleven octal digits. Writers put it into the header of a file that is larger
-/// and has its size in a pax record.
-const OCTAL: u64 = 0o777_7777_7777;
+/// The largest size in eleven octal digits. Some writers put it into the header of a file that is
+/// larger and has its size in a pax record.
+pub(super) const OCTAL: u64 = 0o777_7777_7777;
 
 impl<R: BufRead> Reader<R> {
     /// Returns the member of `header`. Its body becomes the current body.
@@ -212,8 +212,8 @@ fn kind(header: &Header, path: &[u8], link: Vec<u8>) -> Result<EntryKind> {
         0 if path.ends_with(b"/") => EntryKind::Directory,
         0 | b'0' | b'7' => EntryKind::File,
         b'S' if header.is_gnu() => EntryKind::File,
-        b'1' => EntryKind::Hardlink(target(link)?),
-        b'2' => EntryKind::Symlink(target(link)?),
+        b'1' => EntryKind::Hardlink(target(&link).map(|()| link)?),
+        b'2' => EntryKind::Symlink(target(&link).map(|()| link)?),
         b'3' => EntryKind::Char(device(header)?),
         b'4' => EntryKind::Block(device(header)?),
         b'5' => EntryKind::Directory,
@@ -227,7 +227,8 @@ fn kind(header: &Header, path: &[u8], link: Vec<u8>) -> Result<EntryKind> {
     })
 }
 
-fn target(link: Vec<u8>) -> Result<Vec<u8>> {
+/// Checks the length of the target of a link.
+pub(super) fn target(link: &[u8]) -> Result<()> {
     if link.is_empty() || link.len() >= limit::PATH {
         return Err(Error::corrupt(format!(
             "the link target has {} bytes; 1 to {} are allowed; build the image again",
@@ -235,7 +236,7 @@ fn target(link: Vec<u8>) -> Result<Vec<u8>> {
             limit::PATH - 1
         )));
     }
-    Ok(link)
+    Ok(())
 }
 
 fn device(header: &Header) -> Result<Device> {
@@ -259,7 +260,8 @@ fn id(what: &str, pax: Option<u64>, header: i64) -> Result<u32> {
     })
 }
 
-fn check_path(path: &[u8]) -> Result<()> {
+/// Checks the length of a path and of its names.
+pub(super) fn check_path(path: &[u8]) -> Result<()> {
     let fail = |why: String| {
         let shown = &path[..path.len().min(80)];
         Err(Error::out_of_range(why).subject(shown.escape_ascii()))

@@ -1,6 +1,6 @@
-//! A strict, streaming tar reader.
+//! A strict, streaming tar reader, and a writer.
 //!
-//! It reads ustar, star, pax, GNU long names, base-256 numbers and all sparse formats of GNU tar. A
+//! The reader reads ustar, star, pax, GNU long names, base-256 numbers and all sparse formats of GNU tar. A
 //! malformed extension is an error and is never skipped. One size is used both for the body and for
 //! the position of the next header. Extensions apply to the next member only.
 //!
@@ -21,6 +21,7 @@ mod member;
 mod pax;
 mod seek;
 mod sparse;
+mod write;
 
 use std::io::{self, BufRead, Read};
 
@@ -29,6 +30,8 @@ use cas_core::{Error, Result, limit};
 pub use entry::{Device, Entry, EntryKind, Region, Time};
 use header::{BLOCK, Header};
 use pax::Pax;
+pub use write::Writer;
+pub(crate) use write::{END, head, padding};
 
 /// Reads members from `R`. As a [`Read`] and a [`BufRead`], it returns the stored bytes of the
 /// current member.
@@ -290,7 +293,7 @@ impl<R: BufRead> Reader<R> {
     /// Makes the next `size` bytes the current body.
     fn begin(&mut self, size: u64) {
         self.body = size;
-        self.padding = size.wrapping_neg() % BLOCK as u64;
+        self.padding = padding(size) as u64;
     }
 
     fn warn(&mut self, warning: &str) {

@@ -7,7 +7,8 @@ use cas_core::{Error, Result, limit};
 use super::entry::{Region, Time};
 use super::shown;
 
-const XATTR: &[u8] = b"SCHILY.xattr.";
+/// The beginning of the keys of extended attributes.
+pub(super) const XATTR: &[u8] = b"SCHILY.xattr.";
 
 /// The warnings about records that container engines and other readers understand differently.
 const EMPTY: &str = "a pax record of a path, a link or a size is empty; it is ignored, but some \
@@ -67,7 +68,7 @@ impl Pax {
             ));
         }
         pax.sparse.check()?;
-        pax.bound_xattrs()?;
+        check_xattrs(pax.xattrs.iter().map(|(n, v)| (&n[..], &v[..])))?;
         Ok(pax)
     }
 
@@ -122,18 +123,19 @@ impl Pax {
         self.xattrs.insert(name.to_vec(), value.to_vec());
         Ok(())
     }
+}
 
-    fn bound_xattrs(&self) -> Result<()> {
-        let total: usize = self.xattrs.iter().map(|(n, v)| n.len() + v.len()).sum();
-        if total > limit::XATTRS {
-            return Err(Error::out_of_range(format!(
-                "the xattrs of one entry have {total} bytes; at most {} are allowed; build the \
-                 image with fewer",
-                limit::XATTRS
-            )));
-        }
-        Ok(())
+/// Checks the size of all extended attributes of one member together.
+pub(super) fn check_xattrs<'a>(all: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Result<()> {
+    let total: usize = all.map(|(name, value)| name.len() + value.len()).sum();
+    if total > limit::XATTRS {
+        return Err(Error::out_of_range(format!(
+            "the xattrs of one entry have {total} bytes; at most {} are allowed; build the image \
+             with fewer",
+            limit::XATTRS
+        )));
     }
+    Ok(())
 }
 
 impl Sparse {

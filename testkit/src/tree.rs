@@ -1,0 +1,64 @@
+//! Comparing trees of files.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// A file or directory of a tree: type and mode, owner, time, number of names, content and
+/// attributes.
+pub type Described = (
+    u32,
+    (u32, u32),
+    (i64, i64),
+    u64,
+    Vec<u8>,
+    Vec<(Vec<u8>, Vec<u8>)>,
+);
+
+/// Returns everything in a tree. The time of the root is left out, because maybe no member sets it.
+pub fn scan(root: &Path) -> BTreeMap<PathBuf, Described> {
+    let mut found = BTreeMap::new();
+    let mut waiting = vec![root.to_owned()];
+    while let Some(path) = waiting.pop() {
+        let data = fs::symlink_metadata(&path).unwrap();
+        let kind = data.file_type();
+        if kind.is_dir() {
+            let names = fs::read_dir(&path).unwrap();
+            waiting.extend(names.map(|entry| entry.unwrap().path()));
+        }
+        let content = if kind.is_file() {
+            fs::read(&path).unwrap()
+        } else if kind.is_symlink() {
+            fs::read_link(&path)
+                .unwrap()
+                .as_os_str()
+                .as_bytes()
+                .to_vec()
+        } else if kind.is_block_device() || kind.is_char_device() {
+            data.rdev().to_le_bytes().to_vec()
+        } else {
+            Vec::new()
+        };
+        let time = match path == root {
+            true => (0, 0),
+            false => (data.mtime(), data.mtime_nsec()),
+        };
+        let owner = (data.uid(), data.gid());
+        // Not every file system counts subdirectories.
+        let names = if kind.is_dir() { 0 } else { data.nlink() };
+        let described = (data.mode(), owner, time, names, content, xattrs(&path));
+        found.insert(path.strip_prefix(root).unwrap().to_owned(), described);
+    }
+    found
+}
+
+fn xattrs(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
+    // An absolute path is also a path from the root.
+    let name = CString::new(path.as_os_str().as_bytes()).unwrap();
+    let root = File::open("/").unwrap();
+    cas_host::attributes(root.as_fd(), &name).unwrap()
+}
