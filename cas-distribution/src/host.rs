@@ -59,7 +59,8 @@ fn parse(text: &str) -> Option<Host> {
         Some(_) => return None,
         None => None,
     };
-    let name = name.to_ascii_lowercase();
+    // A final dot makes a name absolute.
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b".-_[:]".contains(&byte);
     // A host that is not written as in a URL would never match a URL.
     let url: Url = format!("https://{name}/").parse().ok()?;
@@ -80,6 +81,7 @@ mod tests {
             ("auth.x.test:443", "https://auth.x.test/token", true),
             ("auth.x.test:443", "https://auth.x.test:5001/token", false),
             ("auth.x.test:5001", "https://auth.x.test:5001/token", true),
+            ("auth.x.test.", "https://auth.x.test/token", true),
             ("x.test", "https://auth.x.test/token", false),
             ("auth.x.test", "https://auth.x.test.evil.test/token", false),
             ("10.0.0.1:80", "http://10.0.0.1/token", true),
@@ -88,7 +90,8 @@ mod tests {
         ] {
             let parsed: Host = host.parse().unwrap();
             assert_eq!(parsed.has(&url.parse().unwrap()), expected, "{host} {url}");
-            assert_eq!(parsed.to_string(), host.to_ascii_lowercase());
+            let shown = parsed.to_string();
+            assert_eq!(shown, host.trim_end_matches('.').to_ascii_lowercase());
         }
     }
 

@@ -123,6 +123,7 @@ mod request;
 mod retry;
 mod runtime;
 mod save;
+mod spelling;
 mod tags;
 mod timeouts;
 mod tls;

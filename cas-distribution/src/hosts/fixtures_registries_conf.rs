@@ -215,6 +215,59 @@ fn the_first_format_lists_hosts() {
     ]);
 }
 
+/// A table is for a registry, however its host is spelled. A table that spells it as the name does
+/// comes first.
+#[test]
+fn another_spelling_does_not_evade_a_table() {
+    let blocks = "[[registry]]\nlocation = \"x.test\"\nblocked = true\n\
+        [[registry]]\nlocation = \"[2001:db8::1]:5000\"\nblocked = true\n\
+        [[registry]]\nlocation = \"docker.io/team\"\nblocked = true\n\
+        [[registry]]\nprefix = \"*.y.test\"\nblocked = true\n";
+    for name in [
+        "X.Test/a:1",
+        "x.test:443/a:1",
+        "X.TEST:0443/a:1",
+        "[2001:DB8:0:0::1]:5000/a:1",
+        "[2001:0db8::1]:05000/a:1",
+        "registry-1.docker.io/team/a:1",
+        "INDEX.docker.io:443/team/a:1",
+        "A.Y.test:5000/a:1",
+    ] {
+        hold_all(&[(name, blocks, Err("blocks names that begin with"))]);
+    }
+    let lists = "[registries.block]\nregistries = [\"X.test.\"]\n";
+    let mirror = "[[registry]]\nlocation = \"x.test\"\n\
+        [[registry.mirror]]\nlocation = \"m.test\"\n";
+    let both = "[[registry]]\nlocation = \"docker.io\"\n\
+        [[registry]]\nprefix = \"registry-1.docker.io\"\nlocation = \"m.test\"\n";
+    hold_all(&[
+        ("x.test/a:1", lists, Err("blocks names")),
+        (
+            "x.test:80/a:1",
+            blocks,
+            Ok(&["pru https://x.test:80/v2/a/"]),
+        ),
+        (
+            "X.TEST:443/a:1",
+            mirror,
+            Ok(&["pr- https://m.test/v2/a/", "pru https://x.test/v2/a/"]),
+        ),
+        (
+            "team/a:1",
+            both,
+            Ok(&["pru https://registry-1.docker.io/v2/team/a/"]),
+        ),
+        (
+            "registry-1.docker.io/team/a:1",
+            both,
+            Ok(&[
+                "pr- https://m.test/v2/team/a/",
+                "--u https://registry-1.docker.io/v2/team/a/",
+            ]),
+        ),
+    ]);
+}
+
 #[test]
 fn mistakes_are_told_with_their_line() {
     hold_all(&[

@@ -8,7 +8,8 @@ use cas_core::{Error, ErrorKind, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{file, prefix};
+use super::file;
+use super::prefix::Compared;
 
 /// The transport of registries.
 const REGISTRIES: &str = "docker";
@@ -67,17 +68,16 @@ fn most_specific<'a>(
     scopes: &'a BTreeMap<String, Vec<Requirement>>,
     reference: &FullName,
 ) -> Option<(&'a str, &'a Vec<Requirement>)> {
-    let name = prefix::compared(reference);
-    let is_for = |scope: &str| scope.is_empty() || prefix::rest(&name, scope).is_some();
-    let matching = scopes.iter().filter(|(scope, _)| is_for(scope));
+    let name = Compared::of(reference);
     // A host is for fewer names than a wildcard, which is for fewer than the transport's default.
     let rank = |scope: &str| match scope.bytes().next() {
-        None => 0,
-        Some(b'*') => 1,
-        Some(_) => 2,
+        None => Some((0, (0, true))),
+        Some(b'*') => Some((1, name.rank(scope)?)),
+        Some(_) => Some((2, name.rank(scope)?)),
     };
-    let best = matching.max_by_key(|(scope, _)| (rank(scope), scope.len()));
-    best.map(|(scope, requirements)| (scope.as_str(), requirements))
+    let matching = scopes.iter().filter_map(|one| Some((rank(one.0)?, one)));
+    let (_, (scope, requirements)) = matching.max_by_key(|(rank, _)| *rank)?;
+    Some((scope, requirements))
 }
 
 impl Requirement {
@@ -168,6 +168,40 @@ mod tests {
             {"": [{"type": "insecureAcceptAnything"}], "*.x.test": [{"type": "reject"}]}}}"#;
         checked(policy, "y.test/a").unwrap();
         checked(policy, "a.x.test/a").unwrap_err();
+    }
+
+    #[test]
+    fn another_spelling_does_not_evade_a_scope() {
+        let policy = r#"{"default": [{"type": "insecureAcceptAnything"}], "transports": {
+            "docker": {
+                "x.test": [{"type": "reject"}],
+                "Y.test.:443/team": [{"type": "reject"}],
+                "[2001:db8::1]:5000": [{"type": "reject"}],
+                "docker.io/team/app:1": [{"type": "reject"}],
+                "*.Z.test": [{"type": "reject"}],
+                "127.0.0.1": [{"type": "reject"}]
+            }
+        }}"#;
+        for name in [
+            "X.TEST/a:1",
+            "x.test:443/a:1",
+            "X.test:0443/a:1",
+            "y.test/team/app:1",
+            "Y.TEST:443/team/app:1",
+            "[2001:DB8:0:0::1]:5000/a:1",
+            "[2001:0db8::0001]:05000/a:1",
+            "registry-1.docker.io/team/app:1",
+            "INDEX.docker.io/team/app:1",
+            "Docker.io:443/team/app:1",
+            "A.z.TEST:5000/a:1",
+            "127.1/a:1",
+        ] {
+            let said = checked(policy, name).unwrap_err();
+            assert!(said.contains("rejects the image"), "{name}: {said}");
+        }
+        for name in ["x.test:80/a:1", "y.test/other:1", "docker.io/team/app:2"] {
+            checked(policy, name).unwrap();
+        }
     }
 
     #[test]

@@ -2,8 +2,10 @@
 
 use cas_core::image::FullName;
 
+use crate::spelling;
+
 /// Returns the name as podman and skopeo compare it: without the tag, if it also has a digest.
-pub(super) fn compared(reference: &FullName) -> String {
+pub(super) fn written(reference: &FullName) -> String {
     let (host, repository) = (reference.host(), reference.repository());
     match (reference.digest(), reference.tag()) {
         (Some(digest), _) => format!("{host}/{repository}@{digest}"),
@@ -12,10 +14,43 @@ pub(super) fn compared(reference: &FullName) -> String {
     }
 }
 
+/// A name, with which prefixes are compared: as podman does, and then in [one spelling](spelling).
+pub(super) struct Compared {
+    written: String,
+    spelled: String,
+}
+
+impl Compared {
+    pub(super) fn of(reference: &FullName) -> Self {
+        let written = written(reference);
+        let spelled = spelling::name(&written);
+        Compared { written, spelled }
+    }
+
+    /// Returns what follows a prefix in the name, or `None` if the name does not begin with it.
+    pub(super) fn rest(&self, prefix: &str) -> Option<&str> {
+        let spelled = || rest(&self.spelled, &spelling::name(prefix));
+        rest(&self.written, prefix).or_else(spelled)
+    }
+
+    /// Returns how specific a prefix of the name is, or `None` if the name does not begin with it:
+    /// its length, and whether it is spelled as the name is.
+    pub(super) fn rank(&self, prefix: &str) -> Option<(usize, bool)> {
+        self.rest(prefix)?;
+        let is_as_written = rest(&self.written, prefix).is_some();
+        Some((spelling::name(prefix).len(), is_as_written))
+    }
+
+    /// Returns whether a text is this name in any spelling of its host.
+    pub(super) fn is(&self, text: &str) -> bool {
+        spelling::name(text) == self.spelled
+    }
+}
+
 /// Returns what follows `prefix` in a name that begins with it, or `None` if the name does not. The
 /// prefix must end where a component of the name ends. `*.HOST` matches each subdomain of
 /// HOST at any port; the port is then part of what follows.
-pub(super) fn rest<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
+fn rest<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
     let slash = name.find('/').unwrap_or(name.len());
     if let Some(domain) = prefix.strip_prefix('*') {
         let host = &name[..slash];
@@ -23,7 +58,9 @@ pub(super) fn rest<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
             Some((host, port)) if !port.ends_with(']') => host,
             _ => host,
         };
-        return host.ends_with(domain).then(|| &name[host.len()..]);
+        let domain = domain.strip_suffix('.').unwrap_or(domain);
+        let [lower, domain] = [host, domain].map(str::to_ascii_lowercase);
+        return lower.ends_with(&domain).then(|| &name[host.len()..]);
     }
     let rest = name.strip_prefix(prefix)?;
     // A colon in the host begins a port, which is another registry.
@@ -61,6 +98,30 @@ mod tests {
             ("evil.test/a.x.test:1", "*.x.test", None),
         ] {
             assert_eq!(rest(name, prefix), expected, "{name} {prefix}");
+        }
+    }
+
+    #[test]
+    fn another_spelling_begins_with_the_prefix_too() {
+        for (name, prefix, expected) in [
+            ("X.TEST/a:1", "x.test", Some("/a:1")),
+            ("x.test/a:1", "X.Test/a", Some(":1")),
+            ("x.test:443/a:1", "x.test", Some("/a:1")),
+            ("x.test/a:1", "x.test.:443/a", Some(":1")),
+            ("x.test:05000/a:1", "x.test:5000", Some("/a:1")),
+            ("[2001:DB8:0::1]/a:1", "[2001:db8::1]", Some("/a:1")),
+            ("[::1]:443/a:1", "[0:0:0:0:0:0:0:1]", Some("/a:1")),
+            ("registry-1.docker.io/a/b:1", "docker.io/a", Some("/b:1")),
+            ("a/b:1", "index.docker.io", Some("/a/b:1")),
+            ("REGISTRY-1.docker.io/a/b:1", "*.docker.io", Some("/a/b:1")),
+            ("a.x.test/b:1", "*.X.test.", Some("/b:1")),
+            ("A.x.test:5000/b:1", "*.X.test", Some(":5000/b:1")),
+            ("x.test:80/a:1", "x.test", None),
+            ("X.TEST/a:1", "y.test", None),
+        ] {
+            let compared = Compared::of(&name.parse().unwrap());
+            assert_eq!(compared.rest(prefix), expected, "{name} {prefix}");
+            assert_eq!(compared.rank(prefix).is_some(), expected.is_some());
         }
     }
 }

@@ -13,7 +13,7 @@ use toml::Spanned;
 
 use super::endpoint::Endpoint;
 use super::file::{self, Text};
-use super::prefix;
+use super::prefix::Compared;
 use super::registry_table::{Registry, Table};
 use super::short_names::ShortNames;
 
@@ -85,11 +85,11 @@ impl RegistriesConf {
     /// # Errors
     /// As [`Registry::endpoints`].
     pub(super) fn endpoints(&self, reference: &FullName) -> Result<Vec<Endpoint>> {
-        let name = prefix::compared(reference);
-        let matching = self.registries.iter();
-        let matching = matching.filter(|one| prefix::rest(&name, &one.prefix).is_some());
-        match matching.max_by_key(|one| one.prefix.len()) {
-            Some(registry) => registry.endpoints(reference),
+        let name = Compared::of(reference);
+        let all = self.registries.iter();
+        let matching = all.filter_map(|one| Some((name.rank(&one.prefix)?, one)));
+        match matching.max_by_key(|(rank, _)| *rank) {
+            Some((_, registry)) => registry.endpoints(reference),
             None => Ok(vec![Endpoint::of(reference)]),
         }
     }

@@ -9,7 +9,7 @@ use toml::Spanned;
 
 use super::endpoint::{Capabilities, Endpoint, Scheme};
 use super::file::Text;
-use super::prefix;
+use super::prefix::{self, Compared};
 
 /// A table as it is written.
 #[derive(Deserialize, Default)]
@@ -213,18 +213,20 @@ impl Registry {
 
     /// Returns the name of the image in a place.
     fn rewritten(&self, place: &Place, reference: &FullName) -> Result<FullName> {
-        let name = prefix::compared(reference);
-        let Some(rest) = prefix::rest(&name, &self.prefix).filter(|_| !place.location.is_empty())
+        let name = Compared::of(reference);
+        let Some(rest) = name
+            .rest(&self.prefix)
+            .filter(|_| !place.location.is_empty())
         else {
             return Ok(reference.clone());
         };
         let text = format!("{}{rest}", place.location);
-        if text == name {
+        if name.is(&text) {
             return Ok(reference.clone());
         }
         let parsed = text.parse::<FullName>().ok();
         // A default host, namespace or tag is not added, as docker would do.
-        let parsed = parsed.filter(|parsed| prefix::compared(parsed) == text);
+        let parsed = parsed.filter(|parsed| prefix::written(parsed) == text);
         parsed.ok_or_else(|| {
             Error::invalid(format!(
                 "{} gives the name {text:?}, which is not HOST[:PORT]/REPOSITORY with a tag or a \

@@ -9,7 +9,7 @@ use reqwest::Url;
 use super::Verifier;
 use super::pattern::Pattern;
 use crate::hosts::url;
-use crate::{Host, hub, origin};
+use crate::{Host, hub, spelling};
 
 /// Lists of rules by which images are accepted. A rule that denies an image wins over one that
 /// allows it.
@@ -140,7 +140,7 @@ struct Judged<'a> {
 
 impl<'a> Judged<'a> {
     fn new(name: &'a FullName, target: &Descriptor) -> Result<Self> {
-        let (registry, host) = (url(name.host(), "", "https")?, one_spelling(name.host())?);
+        let (registry, host) = (url(name.host(), "", "https")?, one_spelling(name.host()));
         let named = |host: &str| format!("{host}/{}", name.repository());
         let mut others: Vec<String> = registry.host_str().map(named).into_iter().collect();
         if hub::is_hub(&host) {
@@ -157,18 +157,11 @@ impl<'a> Judged<'a> {
     }
 }
 
-/// Returns a host in the one form that rules and names are compared in: in lower case, without the
-/// usual ports, and `docker.io` for all names of Docker Hub. Another spelling must not evade a
-/// rule.
-fn one_spelling(host: &str) -> Result<String> {
-    let host = origin::authority(&url(host, "", "https")?);
-    let host = usual(&host);
-    let host = if hub::is_hub(host) {
-        hub::HOSTS[0]
-    } else {
-        host
-    };
-    Ok(host.to_owned())
+/// Returns a host in its one spelling, also without the port of http.
+fn one_spelling(host: &str) -> String {
+    let host = spelling::host(host);
+    // Without this port, the host may be one of Docker Hub.
+    spelling::host(usual(&host))
 }
 
 /// Returns a host without one of the usual ports.
@@ -249,7 +242,7 @@ impl Kind {
         let host = match any_host {
             true if host.bytes().all(known) => usual(&host.to_ascii_lowercase()).to_owned(),
             true => return None,
-            false => one_spelling(&host.parse::<Host>().ok()?.to_string()).ok()?,
+            false => one_spelling(&host.parse::<Host>().ok()?.to_string()),
         };
         let (named, digest) = match rest.split_once('@') {
             Some((named, digest)) => (named, format!("@{digest}")),
@@ -352,6 +345,11 @@ mod tests {
             ("*.x.test:80", "a.x.test/b:1"),
             ("*.docker.io", "team/app"),
             ("registry*.docker.io/team/*", "team/app"),
+            ("x.test.", "x.test/a:1"),
+            ("x.test./a", "x.test/a:1"),
+            ("[2001:db8::1]", "[2001:DB8:0:0::1]/a:1"),
+            ("[2001:db8::1]/a", "[2001:DB8:0:0::1]:443/a:1"),
+            ("127.0.0.1/a", "127.1/a:1"),
         ] {
             assert!(is_for(rule, name), "{rule} {name}");
         }
