@@ -35,7 +35,7 @@ use super::{PullOptions, PushOptions, RegistryRef};
 use crate::bundle::BundleOptions;
 use crate::root::Engines;
 #[cfg(feature = "registry")]
-use crate::root::PullModes;
+use crate::root::{PullModes, RemoteSettings};
 
 /// An open root, with every verb of [`crate::Cas`] in a form that blocks.
 /// The handle contains its own runtime, and panics if it is used inside another runtime: there, use
@@ -138,6 +138,12 @@ impl Cas {
     /// Returns the store, for everything that is not a verb.
     pub fn store(&self) -> &Store {
         self.inner.store()
+    }
+
+    /// Returns the settings of registries in `cas.toml`.
+    #[cfg(feature = "registry")]
+    pub fn remote_settings(&self) -> RemoteSettings {
+        self.inner.remote_settings()
     }
 
     /// Returns the files that say where images are read from and which certificates are trusted.

@@ -1,13 +1,15 @@
 //! Pulls that fetch and unpack in parallel, within limits that several pulls share.
 
+use std::time::Duration;
+
 use cas_core::transfer::{PullLimits, Quota};
 use cas_core::{Error, Result};
 use cas_layer::unpack::StreamingUnpacker;
+use cas_layer::unpack::jobs::Jobs;
 
 use crate::root::{PullMode, PullModes};
 
-/// How many layers one pull fetches in chunks at the same time. Of each, a chunk that is written is
-/// in memory, in addition to those that the limit on requests allows.
+/// How many layers one pull fetches in chunks at the same time.
 const CHUNKED: usize = 8;
 
 /// How pulls fetch and unpack in parallel. Pulls that use clones of it share the limits for all
@@ -18,6 +20,7 @@ pub struct ParallelPull {
     unpacks: Quota,
     chunk: Option<u64>,
     discards: bool,
+    job_lifetime: Duration,
 }
 
 impl ParallelPull {
@@ -40,6 +43,7 @@ impl ParallelPull {
             unpacks,
             chunk: modes.chunk,
             discards: modes.discard_unpacked_layers,
+            job_lifetime: modes.unpack_job_lifetime,
         })
     }
 
@@ -58,10 +62,16 @@ impl ParallelPull {
         }
     }
 
-    /// Returns the unpacker with the limit on unpacks, and with the choice to discard layers.
-    pub(super) fn limit<'a>(&self, unpacker: StreamingUnpacker<'a>) -> StreamingUnpacker<'a> {
+    /// Returns the unpacker with the limit on unpacks, with the choice to discard layers, and with
+    /// jobs of the right lifetime.
+    pub(super) fn limit<'a>(
+        &self,
+        unpacker: StreamingUnpacker<'a>,
+        jobs: Jobs,
+    ) -> StreamingUnpacker<'a> {
         unpacker
             .with_quota(self.unpacks.clone())
             .with_discard(self.discards)
+            .with_jobs(jobs.with_lifetime(self.job_lifetime))
     }
 }

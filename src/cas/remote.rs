@@ -8,14 +8,14 @@ use cas_core::image::{self, FullName};
 use cas_core::platform::Platforms;
 use cas_core::progress::Progress;
 use cas_core::{Descriptor, Error, ErrorKind, Image, Result, Store, transfer};
-use cas_distribution::{Hosts, Mirrors, Options, Verified, Verifier, verify};
+use cas_distribution::{Hosts, Mirrors, Options, Timeouts, Verified, Verifier, verify};
 use cas_layer::Naming;
 use cas_layer::unpack::StreamingUnpacker;
 
 use super::arguments::{ImageRef, RegistryRef};
 use super::remote_options::{Policy, PullOptions, PushOptions};
 use super::{Cas, ParallelPull, StoredImage, cosign, lookup};
-use crate::root::{PullMode, PullModes};
+use crate::root::{PullMode, PullModes, RemoteSettings};
 
 impl Cas {
     /// Pulls an image for the platform of this machine. The content of other platforms stays
@@ -95,7 +95,7 @@ impl Cas {
         let hosts = options.hosts.clone().unwrap_or_else(|| self.hosts());
         hosts.check_policy(reference).await?;
         let progress = &options.progress;
-        let connection = connection(&options);
+        let connection = self.connection(&options)?;
         let verifiers = self.verifiers(&options, &hosts).await?;
         let client = self.connect(reference, connection, &hosts).await?;
         let mut distrusted = 0;
@@ -133,10 +133,14 @@ impl Cas {
         let mut pull = transfer::PullOptions::default()
             .with_platforms(options.platforms.clone())
             .with_progress(Arc::clone(progress));
+        let limits = match &options.limits {
+            Some(limits) => limits.clone(),
+            None => self.remote_settings().limits()?,
+        };
         let parallel = self.parallel(options)?;
         pull = match &parallel {
-            Some(parallel) => pull.with_limits(parallel.limits(&options.limits)),
-            None => pull.with_limits(options.limits.clone()),
+            Some(parallel) => pull.with_limits(parallel.limits(&limits)),
+            None => pull.with_limits(limits),
         };
         if options.referrers {
             pull = pull.with_referrers(client);
@@ -149,7 +153,7 @@ impl Cas {
         }
         let mut unpacker = StreamingUnpacker::new(store, self.target()?, progress);
         if let Some(parallel) = &parallel {
-            unpacker = parallel.limit(unpacker).with_jobs(self.jobs());
+            unpacker = parallel.limit(unpacker, self.jobs());
         }
         let pull = pull.with_unpacker(&unpacker);
         let image = transfer::pull(store, &verified, reference.name(), &pull).await?;
@@ -264,7 +268,7 @@ impl Cas {
             auth_file: options.auth_file.clone(),
             private_addresses: options.private_addresses,
             mount_from: source.map(|source| source.repository().to_owned()),
-            timeouts: options.timeouts.clone(),
+            timeouts: self.timeouts(options.timeouts.as_ref())?,
         };
         let hosts = options.hosts.clone().unwrap_or_else(|| self.hosts());
         let client = self.connect(&reference, connection, &hosts).await?;
@@ -278,10 +282,15 @@ impl Cas {
         pushed.map_err(|error| error.operation("push").within(&reference))
     }
 
+    /// Returns the settings of registries in `cas.toml`.
+    pub fn remote_settings(&self) -> RemoteSettings {
+        self.root.remote_settings()
+    }
+
     /// Returns the files that say where images are read from and which certificates are trusted:
     /// those that `cas.toml` names, and those of this machine for what it does not name.
     pub fn hosts(&self) -> Hosts {
-        self.root.remote_settings().hosts()
+        self.remote_settings().hosts()
     }
 
     /// Returns the verifiers of a pull: those that `cas.toml` names, then those of its options, then
@@ -291,11 +300,11 @@ impl Cas {
         options: &PullOptions,
         hosts: &Hosts,
     ) -> Result<Vec<Arc<dyn Verifier>>> {
-        let settings = self.root.remote_settings();
+        let settings = self.remote_settings();
         let mut verifiers = settings.verifiers()?;
         verifiers.extend(options.verifiers.iter().cloned());
         if let Some(key) = self.cosign_key(options) {
-            let connection = connection(options);
+            let connection = self.connection(options)?;
             verifiers.push(cosign::verifier(&key, settings, &connection, hosts).await?);
         }
         Ok(verifiers)
@@ -304,7 +313,7 @@ impl Cas {
     /// Returns the file of the key that must have signed the image of a pull.
     fn cosign_key(&self, options: &PullOptions) -> Option<PathBuf> {
         let named = options.cosign_key.clone();
-        named.or_else(|| self.root.remote_settings().cosign_key())
+        named.or_else(|| self.remote_settings().cosign_key())
     }
 
     /// Returns a client for `reference` and its mirrors, with the settings of `cas.toml`.
@@ -314,20 +323,28 @@ impl Cas {
         options: Options,
         hosts: &Hosts,
     ) -> Result<Mirrors> {
-        let settings = self.root.remote_settings();
+        let settings = self.remote_settings();
         settings.connect(reference, options, hosts).await
     }
-}
 
-/// Returns how a pull connects to registries.
-fn connection(options: &PullOptions) -> Options {
-    Options {
-        plain_http: options.plain_http,
-        token_hosts: options.token_hosts.clone(),
-        auth_file: options.auth_file.clone(),
-        private_addresses: options.private_addresses,
-        timeouts: options.timeouts.clone(),
-        ..Options::default()
+    /// Returns how a pull connects to registries.
+    fn connection(&self, options: &PullOptions) -> Result<Options> {
+        Ok(Options {
+            plain_http: options.plain_http,
+            token_hosts: options.token_hosts.clone(),
+            auth_file: options.auth_file.clone(),
+            private_addresses: options.private_addresses,
+            timeouts: self.timeouts(options.timeouts.as_ref())?,
+            ..Options::default()
+        })
+    }
+
+    /// Returns the timeouts that a caller has chosen, or those of `cas.toml`.
+    fn timeouts(&self, chosen: Option<&Timeouts>) -> Result<Timeouts> {
+        match chosen {
+            Some(timeouts) => Ok(timeouts.clone()),
+            None => self.remote_settings().timeouts(),
+        }
     }
 }
 

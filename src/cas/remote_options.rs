@@ -54,10 +54,12 @@ pub struct PullOptions {
     /// Whether the registry may refer to addresses on this machine and in private networks, even if
     /// it is not there itself. By default it may not.
     pub private_addresses: bool,
-    /// How long to wait for the registry, and for how long to repeat what fails.
-    pub timeouts: Timeouts,
+    /// How long to wait for the registry, and for how long to repeat what fails. By default as
+    /// `cas.toml` says.
+    pub timeouts: Option<Timeouts>,
     /// Limits on how many requests are made, and on how many blobs are fetched, at the same time.
-    pub limits: PullLimits,
+    /// By default as `cas.toml` says.
+    pub limits: Option<PullLimits>,
     /// How images are fetched and unpacked in parallel. By default as `cas.toml` says, with limits
     /// that all pulls of one [`Cas`](super::Cas) share. It replaces `limits`, except for the ranges
     /// of a layer if it has no size of chunks.
@@ -84,8 +86,8 @@ impl Default for PullOptions {
             hosts: None,
             auth_file: None,
             private_addresses: false,
-            timeouts: Timeouts::default(),
-            limits: PullLimits::default(),
+            timeouts: None,
+            limits: None,
             parallel: None,
             cosign_key: None,
             verifiers: Vec::new(),
@@ -160,15 +162,15 @@ impl PullOptions {
 
     /// Sets [`timeouts`](Self::timeouts).
     #[must_use]
-    pub fn with_timeouts(mut self, timeouts: Timeouts) -> Self {
-        self.timeouts = timeouts;
+    pub fn with_timeouts(mut self, timeouts: impl Into<Option<Timeouts>>) -> Self {
+        self.timeouts = timeouts.into();
         self
     }
 
     /// Sets [`limits`](Self::limits).
     #[must_use]
-    pub fn with_limits(mut self, limits: PullLimits) -> Self {
-        self.limits = limits;
+    pub fn with_limits(mut self, limits: impl Into<Option<PullLimits>>) -> Self {
+        self.limits = limits.into();
         self
     }
 
@@ -222,8 +224,8 @@ pub struct PushOptions {
     /// Whether the registry may refer to private addresses; see
     /// [`PullOptions::private_addresses`].
     pub private_addresses: bool,
-    /// How long to wait for the registry, and for how long to repeat what fails.
-    pub timeouts: Timeouts,
+    /// How long to wait for the registry; see [`PullOptions::timeouts`].
+    pub timeouts: Option<Timeouts>,
     /// Maximum number of blobs that are pushed concurrently, from 1 to
     /// [`transfer::PushOptions::MAX_BLOBS`]. By default, 3.
     pub blobs: usize,
@@ -241,7 +243,7 @@ impl Default for PushOptions {
             hosts: None,
             auth_file: None,
             private_addresses: false,
-            timeouts: Timeouts::default(),
+            timeouts: None,
             blobs: transfer::PushOptions::default().blobs,
             progress: Arc::new(Silent),
         }
@@ -300,8 +302,8 @@ impl PushOptions {
 
     /// Sets [`timeouts`](Self::timeouts).
     #[must_use]
-    pub fn with_timeouts(mut self, timeouts: Timeouts) -> Self {
-        self.timeouts = timeouts;
+    pub fn with_timeouts(mut self, timeouts: impl Into<Option<Timeouts>>) -> Self {
+        self.timeouts = timeouts.into();
         self
     }
 

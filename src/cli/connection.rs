@@ -24,13 +24,13 @@ pub(crate) struct Connection {
     #[arg(long)]
     pub(crate) private_addresses: bool,
     /// Repeat a request that failed for a temporary reason, for up to this time; 0s means no
-    /// repetition
-    #[arg(long, value_name = "DURATION", default_value = "60s",
-        value_parser = humantime::parse_duration)]
-    retry_for: Duration,
-    /// Replace a connection that transfers fewer bytes per second than this
-    #[arg(long, value_name = "SIZE", default_value = "1KiB", value_parser = cas::parse_size)]
-    min_speed: u64,
+    /// repetition [default: that of cas.toml, or 60s]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    retry_for: Option<Duration>,
+    /// Replace a connection that transfers fewer bytes per second than this [default: that of
+    /// cas.toml, or 1KiB]
+    #[arg(long, value_name = "SIZE", value_parser = cas::parse_size)]
+    min_speed: Option<u64>,
     /// Read hosts.toml or certificates for a registry from DIR/HOST[:PORT] only
     #[arg(long, value_name = "DIR")]
     hosts_dir: Option<PathBuf>,
@@ -46,23 +46,31 @@ pub(crate) struct Connection {
 impl Connection {
     /// Returns a client for the repository of `to`. Opens no store.
     pub(crate) async fn connect(&self, context: &Context, to: &FullName) -> Result<Mirrors> {
+        let settings = RemoteSettings::read(context.root()?)?;
         let options = Options {
             plain_http: self.plain_http,
             auth_file: self.authfile.clone(),
             private_addresses: self.private_addresses,
-            timeouts: self.timeouts(),
+            timeouts: self.timeouts(&settings)?,
             ..Options::default()
         };
-        let settings = RemoteSettings::read(context.root()?)?;
         let hosts = self.hosts(settings.hosts());
         settings.connect(to, options, &hosts).await
     }
 
     /// Returns how long failed requests are repeated, and how slow a connection may be.
-    pub(crate) fn timeouts(&self) -> Timeouts {
-        Timeouts::default()
-            .with_repeat(self.retry_for)
-            .with_min_speed(self.min_speed)
+    ///
+    /// # Errors
+    /// As [`RemoteSettings::timeouts`].
+    pub(crate) fn timeouts(&self, settings: &RemoteSettings) -> Result<Timeouts> {
+        let mut timeouts = settings.timeouts()?;
+        if let Some(time) = self.retry_for {
+            timeouts = timeouts.with_repeat(time);
+        }
+        if let Some(speed) = self.min_speed {
+            timeouts = timeouts.with_min_speed(speed);
+        }
+        Ok(timeouts)
     }
 
     /// Returns the files that name mirrors and certificates. `hosts` has the files of the

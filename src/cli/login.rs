@@ -79,6 +79,7 @@ impl Login {
             plain_http: self.plain_http,
             token_hosts,
             auth_file: self.authfile.or_else(|| settings.auth_file()),
+            timeouts: settings.timeouts()?,
             ..Options::default()
         };
         let done = log_in(&self.registry, &name, &password, &settings.hosts(), options).await?;

@@ -43,10 +43,10 @@ pub(crate) struct Pull {
     #[arg(long, value_enum, default_value_t = Policy::Always)]
     policy: Policy,
     /// Fetch a layer of more than 8 MiB in up to N ranges at once, each of which takes 8 MiB of
-    /// memory
-    #[arg(long, value_name = "N", default_value_t = 1,
+    /// memory [default: that of cas.toml, or 1]
+    #[arg(long, value_name = "N",
         value_parser = value_parser!(u64).range(1..=PullLimits::MAX_RANGES as u64))]
-    ranges: u64,
+    ranges: Option<u64>,
     #[command(flatten)]
     parallel: Parallel,
 }
@@ -152,7 +152,8 @@ impl Remote {
 impl Pull {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
-        let mut hosts = self.remote.connection.hosts(cas.hosts());
+        let settings = cas.remote_settings();
+        let mut hosts = self.remote.connection.hosts(settings.hosts());
         if let Some(file) = self.policy_file {
             hosts = hosts.with_policy(file);
         }
@@ -164,11 +165,11 @@ impl Pull {
             .with_referrers(self.referrers)
             .with_plain_http(self.remote.connection.plain_http)
             .with_private_addresses(self.remote.connection.private_addresses)
-            .with_timeouts(self.remote.connection.timeouts())
+            .with_timeouts(self.remote.connection.timeouts(&settings)?)
             .with_hosts(hosts)
             .with_cosign_key(self.cosign_key)
             .with_auth_file(self.remote.connection.authfile)
-            .with_limits(PullLimits::default().with_per_layer(self.ranges as usize))
+            .with_limits(self.ranges.map(limits))
             .with_parallel(self.parallel.options(&cas, context)?)
             .with_progress(context.progress.clone());
         let pulled = pull_first(&cas, names, &options).await?;
@@ -181,6 +182,11 @@ impl Pull {
             None => name,
         })
     }
+}
+
+/// Returns the limits of a pull that fetches a layer in this number of ranges.
+fn limits(ranges: u64) -> PullLimits {
+    PullLimits::default().with_per_layer(ranges as usize)
 }
 
 /// Pulls the first of these names that can be pulled, in order. Warns of each name that failed
@@ -212,6 +218,7 @@ fn may_be_elsewhere(error: &Error) -> bool {
 impl Push {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
+        let settings = cas.remote_settings();
         let image = cas.image(ImageRef::typed(&self.image)).await?;
         let reference = match self.reference {
             Some(reference) => reference,
@@ -222,8 +229,8 @@ impl Push {
             .with_referrers(self.referrers)
             .with_plain_http(self.remote.connection.plain_http)
             .with_private_addresses(self.remote.connection.private_addresses)
-            .with_timeouts(self.remote.connection.timeouts())
-            .with_hosts(self.remote.connection.hosts(cas.hosts()))
+            .with_timeouts(self.remote.connection.timeouts(&settings)?)
+            .with_hosts(self.remote.connection.hosts(settings.hosts()))
             .with_auth_file(self.remote.connection.authfile)
             .with_progress(context.progress.clone());
         let target = cas.push_with(&image, &reference, options).await?;

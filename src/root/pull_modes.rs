@@ -8,11 +8,17 @@
 //! concurrent_download_chunk_size = "16mb"
 //! max_concurrent_unpacks_per_image = 3
 //! discard_unpacked_layers = true
+//! unpack_job_lifetime_sec = 7200
 //! ```
+//!
+//! The last key is ours: the SOCI snapshotter deletes all jobs when it starts.
+
+use std::time::Duration;
 
 use cas_core::error::excerpt;
 use cas_core::transfer::{PullLimits, Quota};
 use cas_core::{Error, Result};
+use cas_layer::unpack::jobs::Jobs;
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -55,6 +61,9 @@ pub struct PullModes {
     pub unpacks_per_image: i64,
     /// Whether a pull that unpacks layers does not store them.
     pub discard_unpacked_layers: bool,
+    /// How long an interrupted unpack is kept after a process has begun to work on it. By default
+    /// [`Jobs::LIFETIME`].
+    pub unpack_job_lifetime: Duration,
 }
 
 impl Default for PullModes {
@@ -67,6 +76,7 @@ impl Default for PullModes {
             unpacks: -1,
             unpacks_per_image: 1,
             discard_unpacked_layers: false,
+            unpack_job_lifetime: Jobs::LIFETIME,
         }
     }
 }
@@ -83,6 +93,7 @@ struct Written {
     max_concurrent_unpacks: i64,
     max_concurrent_unpacks_per_image: i64,
     discard_unpacked_layers: bool,
+    unpack_job_lifetime_sec: u64,
     decompress_streams: Option<Value>,
     #[serde(flatten)]
     unknown: Table,
@@ -100,6 +111,7 @@ impl Default for Written {
             max_concurrent_unpacks: modes.unpacks,
             max_concurrent_unpacks_per_image: modes.unpacks_per_image,
             discard_unpacked_layers: modes.discard_unpacked_layers,
+            unpack_job_lifetime_sec: modes.unpack_job_lifetime.as_secs(),
             decompress_streams: None,
             unknown: Table::new(),
         }
@@ -168,6 +180,7 @@ impl PullModes {
             unpacks: written.max_concurrent_unpacks,
             unpacks_per_image: written.max_concurrent_unpacks_per_image,
             discard_unpacked_layers: written.discard_unpacked_layers,
+            unpack_job_lifetime: Duration::from_secs(written.unpack_job_lifetime_sec),
         };
         modes.quotas()?;
         Ok((modes, warnings))
@@ -249,12 +262,13 @@ mod tests {
     }
 
     #[test]
-    fn the_table_of_amazon_linux_is_read() {
+    fn the_table_of_amazon_linux_and_our_own_key_are_read() {
         let (modes, warnings) = parsed(
             "enable = true\nmax_concurrent_downloads = 20\n\
              max_concurrent_downloads_per_image = 12\n\
              concurrent_download_chunk_size = \"16mb\"\nmax_concurrent_unpacks = 15\n\
-             max_concurrent_unpacks_per_image = 10\ndiscard_unpacked_layers = true",
+             max_concurrent_unpacks_per_image = 10\ndiscard_unpacked_layers = true\n\
+             unpack_job_lifetime_sec = 90",
         )
         .unwrap();
         let expected = PullModes {
@@ -265,6 +279,7 @@ mod tests {
             unpacks: 15,
             unpacks_per_image: 10,
             discard_unpacked_layers: true,
+            unpack_job_lifetime: Duration::from_secs(90),
         };
         assert_eq!((modes, warnings), (expected, Vec::new()));
     }
@@ -327,6 +342,7 @@ mod tests {
         for (keys, part) in [
             ("enable = 1", "invalid type"),
             ("max_concurrent_unpacks = \"2\"", "invalid type"),
+            ("unpack_job_lifetime_sec = -1", "expected u64"),
             ("concurrent_download_chunk_size = \"x\"", "such as \"8mb\""),
             ("enable = true =", "pull_modes"),
         ] {

@@ -4,6 +4,9 @@
 //! [remote]
 //! hosts-dir = "/etc/cas/hosts"
 //! ca = ["/etc/cas/ca.pem"]
+//! retry-for = 300
+//! min-speed = "100KiB"
+//! ranges = 4
 //!
 //! [policy]
 //! allow = ["registry.example", "docker.io/library/*"]
@@ -35,6 +38,17 @@ pub struct RemoteTable {
     /// The file of logins that is read first, and into which logins are written, as `--authfile`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_file: Option<PathBuf>,
+    /// How long a request that failed for a temporary reason is repeated, in seconds, as
+    /// `--retry-for`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_for: Option<u64>,
+    /// The size that a connection transfers at least in each second, such as `1KiB`, as
+    /// `--min-speed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_speed: Option<String>,
+    /// The number of ranges in which a large layer is fetched at the same time, as `--ranges`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ranges: Option<u64>,
 }
 
 /// The table `[policy]` of `cas.toml`: which images a pull accepts.

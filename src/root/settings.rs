@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cas_core::image::FullName;
-use cas_core::{Context, Error, Result};
-use cas_distribution::{Host, Hosts, Mirrors, Options, Rules, Verifier, VerifierDir};
+use cas_core::transfer::PullLimits;
+use cas_core::{Context, Error, Result, parse_size};
+use cas_distribution::{Host, Hosts, Mirrors, Options, Rules, Timeouts, Verifier, VerifierDir};
 use cas_host::no_directory;
 
 use super::engines::Engines;
@@ -74,6 +75,47 @@ impl RemoteSettings {
         file.map(|file| self.root.join(file))
     }
 
+    /// Returns how long a client waits and repeats: the defaults, with the repetitions and the
+    /// minimum speed of the table `[remote]`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a minimum speed that is not a size.
+    pub fn timeouts(&self) -> Result<Timeouts> {
+        let remote = &self.engines.remote;
+        let mut timeouts = Timeouts::default();
+        if let Some(seconds) = remote.retry_for {
+            timeouts = timeouts.with_repeat(Duration::from_secs(seconds));
+        }
+        if let Some(size) = &remote.min_speed {
+            let speed = parse_size(size).map_err(self.at("min-speed", "remote"))?;
+            timeouts = timeouts.with_min_speed(speed);
+        }
+        Ok(timeouts)
+    }
+
+    /// Returns the limits of a pull: the defaults, with the ranges of the table `[remote]`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a number of ranges that is not from 1 to [`PullLimits::MAX_RANGES`].
+    pub fn limits(&self) -> Result<PullLimits> {
+        let limits = PullLimits::default();
+        let Some(ranges) = self.engines.remote.ranges else {
+            return Ok(limits);
+        };
+        let allowed = 1..=PullLimits::MAX_RANGES;
+        let known = usize::try_from(ranges).ok();
+        match known.filter(|ranges| allowed.contains(ranges)) {
+            Some(ranges) => Ok(limits.with_per_layer(ranges)),
+            None => {
+                let most = PullLimits::MAX_RANGES;
+                let error = Error::invalid(format!(
+                    "expected a number of ranges from 1 to {most}, found {ranges}; correct it"
+                ));
+                Err(self.at("ranges", "remote")(error))
+            }
+        }
+    }
+
     /// Returns the file of the key that must have signed images, if the table `[policy]` names one.
     pub fn cosign_key(&self) -> Option<PathBuf> {
         let file = self.engines.policy.cosign_key.as_ref();
@@ -114,17 +156,12 @@ impl RemoteSettings {
     /// `InvalidArgument` for a rule that does not parse.
     pub fn verifiers(&self) -> Result<Vec<Arc<dyn Verifier>>> {
         let policy = &self.engines.policy;
-        let place = format!("[policy] of {}", self.file().display());
-        let at = |list: &str| {
-            let subject = format!("{list} in {place}");
-            move |error: Error| error.operation("read").subject(subject)
-        };
-        let mut rules = Rules::new(place.clone());
+        let mut rules = Rules::new(format!("[policy] of {}", self.file().display()));
         for rule in &policy.allow {
-            rules = rules.allow(rule).map_err(at("allow"))?;
+            rules = rules.allow(rule).map_err(self.at("allow", "policy"))?;
         }
         for rule in &policy.deny {
-            rules = rules.deny(rule).map_err(at("deny"))?;
+            rules = rules.deny(rule).map_err(self.at("deny", "policy"))?;
         }
         let mut verifiers: Vec<Arc<dyn Verifier>> = vec![Arc::new(rules)];
         if let Some(directory) = &policy.verifiers {
@@ -138,6 +175,12 @@ impl RemoteSettings {
             verifiers.push(Arc::new(programs));
         }
         Ok(verifiers)
+    }
+
+    /// Returns what adds to an error the key and the table that it is about.
+    fn at(&self, key: &str, table: &str) -> impl FnOnce(Error) -> Error + use<> {
+        let subject = format!("{key} in [{table}] of {}", self.file().display());
+        move |error| error.operation("read").within(subject)
     }
 
     fn file(&self) -> PathBuf {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use cas::transfer::PullLimits;
 use serde_json::json;
 
 use super::cas;
@@ -149,12 +150,100 @@ fn the_root_names_whom_it_trusts() {
 }
 
 #[test]
+fn the_root_says_how_long_requests_are_repeated_and_an_option_replaces_that() {
+    let sample = Sample::new(&[1000]);
+    let left = std::sync::atomic::AtomicUsize::new(0);
+    let left = std::sync::Arc::new(left);
+    let (good, busy) = (sample.clone(), left.clone());
+    let registry = Fake::start(move |request| {
+        use std::sync::atomic::Ordering::SeqCst;
+        let is_busy = busy.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
+        match is_busy {
+            Ok(_) => Answer::new(503).with("Retry-After", "0"),
+            Err(_) => good.answer(request),
+        }
+    });
+    let scratch = tempfile::tempdir().unwrap();
+    let (home, root) = (scratch.path(), scratch.path().join("root"));
+    configure(&root, "[remote]\nretry-for = 0\n");
+    let once = |arguments: &[&str]| {
+        left.store(1, std::sync::atomic::Ordering::SeqCst);
+        let mut command = cas(&root, home);
+        command.args(arguments);
+        command
+    };
+    let (image, repository) = (registry.image(), format!("{}/team/app", registry.host));
+    fails(&mut once(&["pull", &image]), 7);
+    fails(&mut once(&["registry", "tags", &repository]), 7);
+    ok(&mut once(&["pull", &image, "--retry-for", "10s"]));
+    configure(&root, "[remote]\nretry-for = 10\n");
+    ok(&mut once(&["pull", &image]));
+    fails(&mut once(&["pull", &image, "--retry-for", "0s"]), 7);
+}
+
+#[test]
+fn the_root_says_in_how_many_ranges_a_layer_comes() {
+    let sample = Sample::new(&[2 * PullLimits::RANGE as usize + 5]);
+    let scratch = tempfile::tempdir().unwrap();
+    let home = scratch.path();
+    for (at, (tables, options, expected)) in [
+        ("[remote]\nranges = 3\n", &[][..], 3),
+        ("[remote]\nranges = 3\n", &["--ranges", "1"], 0),
+        ("", &["--ranges", "2"], 3),
+        ("", &[], 0),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (registry, root) = (registry(&sample), home.join(at.to_string()));
+        configure(&root, tables);
+        ok(cas(&root, home)
+            .args(["pull", &registry.image()])
+            .args(options));
+        let seen = registry.seen();
+        let ranges = seen.iter().filter_map(|one| one.range()).count();
+        assert_eq!(ranges, expected, "{tables}{options:?}");
+    }
+}
+
+#[test]
+fn values_that_make_no_sense_are_refused_with_file_and_key() {
+    let scratch = tempfile::tempdir().unwrap();
+    let root = scratch.path().join("root");
+    let read = || ::cas::RemoteSettings::read(&root).unwrap();
+    for (key, value, found) in [
+        ("ranges", "0", "found 0"),
+        ("ranges", "9", "from 1 to 8, found 9"),
+        ("min-speed", "\"fast\"", "expected bytes"),
+        ("min-speed", "\"-1\"", "expected bytes"),
+    ] {
+        configure(&root, &format!("[remote]\n{key} = {value}\n"));
+        let settings = read();
+        let error = settings
+            .limits()
+            .map(drop)
+            .and(settings.timeouts().map(drop));
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ::cas::ErrorKind::InvalidArgument);
+        let said = error.to_string();
+        let place = format!("{key} in [remote] of {}/cas.toml", root.display());
+        assert!(said.contains(&place) && said.contains(found), "{said}");
+        let pull = ["pull", "localhost:1/a:1"];
+        assert!(fails(cas(&root, scratch.path()).args(pull), 2).contains(&place));
+    }
+    configure(&root, "[remote]\nmin-speed = \"2KiB\"\nretry-for = 7\n");
+    let timeouts = read().timeouts().unwrap();
+    assert_eq!((timeouts.min_speed, timeouts.repeat.as_secs()), (2048, 7));
+}
+
+#[test]
 fn unknown_keys_and_wrong_values_are_refused_with_their_names() {
     let scratch = tempfile::tempdir().unwrap();
     let (home, root) = (scratch.path(), scratch.path().join("root"));
     for (tables, expected) in [
         ("[remote]\nhost-dir = \"x\"\n", "unknown field `host-dir`"),
         ("[remote]\nca = \"x\"\n", "expected a sequence"),
+        ("[remote]\nretry-for = \"60s\"\n", "expected u64"),
         ("[policy]\nalow = []\n", "unknown field `alow`"),
         ("[policy]\nverifier-timeout = \"1s\"\n", "expected u64"),
     ] {

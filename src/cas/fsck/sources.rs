@@ -87,7 +87,7 @@ impl<'a> RepairSources<'a> {
         let options = cas_distribution::Options {
             plain_http: self.plain_http,
             auth_file: self.auth_file.clone(),
-            timeouts: cas_distribution::Timeouts::default().with_repeat(repeat),
+            timeouts: self.cas.remote_settings().timeouts()?.with_repeat(repeat),
             ..Default::default()
         };
         let client = self
