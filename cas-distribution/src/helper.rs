@@ -1,21 +1,18 @@
 //! Docker's credential helpers: `docker-credential-NAME ACTION`.
 //!
 //! A helper gets its input from standard input, so that no argument holds a secret, and has a
-//! limited time to answer. A helper that does not answer in time is killed.
+//! limited time to answer. A helper that does not answer in time is killed with its children.
 
 use std::fmt;
-use std::io;
 use std::process::Stdio;
 use std::time::Duration;
 
 use cas_core::limit;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::Command;
-use tokio::time::timeout;
 
 use crate::credentials::Credentials;
+use crate::process::{Ended, Output, Program};
 
 /// How long a helper may take. It may have to ask the user to unlock its store.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -106,61 +103,23 @@ impl Helper {
 
     /// Runs the helper. Returns what it wrote, or `None` if it does not have the login.
     async fn run(&self, action: &str, input: &[u8]) -> Result<Option<Vec<u8>>, Failure> {
-        let mut child = Command::new(&self.program)
-            .arg(action)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| Failure(format!("it cannot be started: {error}")))?;
-        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-        let write = async {
-            if let Some(mut stdin) = stdin {
-                // If the helper does not read its input, its exit status shows that.
-                let _ = stdin.write_all(input).await;
-            }
+        let program = Program {
+            path: self.program.as_ref(),
+            arguments: &[action],
+            input,
+            errors: Stdio::inherit(),
+            time: self.patience,
+            output: Output::AtMost(limit::ANSWER),
         };
-        let read = async {
-            let mut answer = Vec::new();
-            if let Some(stdout) = stdout {
-                stdout
-                    .take(limit::ANSWER + 1)
-                    .read_to_end(&mut answer)
-                    .await?;
-            }
-            io::Result::Ok(answer)
-        };
-        let work = async {
-            let ((), answer) = tokio::join!(write, read);
-            let answer = answer?;
-            // A helper that has more to say would wait until that is read.
-            let is_cut = answer.len() as u64 > limit::ANSWER;
-            let status = if is_cut {
-                None
-            } else {
-                Some(child.wait().await?)
-            };
-            Ok((answer, status))
-        };
-        let ended = timeout(self.patience, work).await.map_err(|_| {
-            Failure(format!(
-                "it did not answer within {} s",
-                self.patience.as_secs()
-            ))
-        })?;
-        let (answer, status) = ended
-            .map_err(|error: io::Error| Failure(format!("its answer cannot be read: {error}")))?;
-        match status {
-            None => {
-                let allowed = limit::ANSWER;
-                Err(Failure(format!(
-                    "it answered with more than {allowed} bytes"
-                )))
-            }
-            Some(status) if status.success() => Ok(Some(answer)),
-            Some(_) if String::from_utf8_lossy(&answer).contains(NOT_FOUND) => Ok(None),
-            Some(status) => Err(Failure(format!("it ended with {status}{}", said(&answer)))),
+        let ended = program.run().await;
+        let Ended { status, said } = ended.map_err(|why| Failure(format!("it {why}")))?;
+        if status.success() {
+            return Ok(Some(said));
         }
+        if String::from_utf8_lossy(&said).contains(NOT_FOUND) {
+            return Ok(None);
+        }
+        Err(Failure(format!("it ended with {status}{}", message(&said))))
     }
 }
 
@@ -171,7 +130,7 @@ pub(crate) fn program(name: &str) -> String {
 
 /// Returns the message of a helper that failed, if it has one. JSON may contain a secret, so it is
 /// not repeated.
-fn said(answer: &[u8]) -> String {
+fn message(answer: &[u8]) -> String {
     let text = String::from_utf8_lossy(answer);
     let line = text.trim().lines().next().unwrap_or_default();
     if line.is_empty() || text.contains(['{', '"']) {
@@ -187,6 +146,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::process::tests::has_processes;
 
     /// A program in a file that is removed in the end.
     struct Script(PathBuf);
@@ -236,9 +196,11 @@ mod tests {
         };
         let whole = Script::new("whole", &script(limit::ANSWER)).get(PATIENCE);
         assert!(whole.unwrap() == Credentials::of("a".into(), "b".into()));
-        for size in [limit::ANSWER + 1, limit::ANSWER * 3] {
-            let said = failure("long", &script(size));
-            assert!(said.contains("1048576"), "{said}");
+        let endless = "exec yes".to_owned();
+        let long = [limit::ANSWER + 1, limit::ANSWER * 3].map(script);
+        for lines in long.into_iter().chain([endless]) {
+            let said = failure("long", &lines);
+            assert_eq!(said, "it wrote more than 1048576 bytes");
         }
     }
 
@@ -284,21 +246,25 @@ mod tests {
 
     #[test]
     fn a_helper_that_hangs_is_not_waited_for_and_does_not_outlive_that() {
-        let script = Script::new("hang", "echo $$ > $0.pid\nexec sleep 1000");
-        let said = script.get(Duration::from_millis(300)).err().unwrap();
-        assert!(said.to_string().contains("did not answer within"), "{said}");
-        let pid = format!("{}.pid", script.0.display());
-        let number = fs::read_to_string(&pid).unwrap();
-        fs::remove_file(pid).unwrap();
-        // The signal is sent, but the process needs a moment to die.
-        let runs = || {
-            let state = fs::read_to_string(format!("/proc/{}/stat", number.trim()));
-            state.is_ok_and(|state| !state.contains(" Z "))
-        };
-        let begun = std::time::Instant::now();
-        while runs() {
-            assert!(begun.elapsed() < PATIENCE, "the helper still runs");
-            std::thread::yield_now();
+        for (name, lines) in [
+            ("hang", "exec sleep 1000"),
+            ("hang-child", "sleep 1000"),
+            // It ends, but its child keeps the output open.
+            ("hang-open", "sleep 1000 &"),
+            ("hang-closed", "exec >&-; sleep 1000"),
+        ] {
+            let script = Script::new(name, &format!("echo $$ > $0.pid\n{lines}"));
+            let said = script.get(Duration::from_millis(500)).err().unwrap();
+            assert_eq!(said.to_string(), "it did not end within 0.5 s", "{lines}");
+            let pid = format!("{}.pid", script.0.display());
+            let group = fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
+            fs::remove_file(pid).unwrap();
+            // The signal is sent, but the processes need a moment to end.
+            let begun = std::time::Instant::now();
+            while has_processes(group) {
+                assert!(begun.elapsed() < PATIENCE, "{lines} goes on");
+                std::thread::yield_now();
+            }
         }
     }
 

@@ -116,6 +116,7 @@ mod origin;
 mod pace;
 mod pages;
 mod place;
+mod process;
 mod push;
 mod read;
 mod referrers;

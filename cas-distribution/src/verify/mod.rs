@@ -7,7 +7,6 @@
 #[cfg(feature = "cosign")]
 mod cosign;
 mod pattern;
-mod process;
 mod programs;
 mod rules;
 

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,8 +12,8 @@ use cas_core::image::FullName;
 use cas_core::{Context, Descriptor, Error, ErrorKind, Result, limit};
 
 use super::Verifier;
-use super::process::{self, Ended};
 use crate::bounded::is_absent;
+use crate::process::{Ended, Output, Program};
 use crate::runtime;
 
 /// The media type of what a verifier reads from its standard input.
@@ -91,7 +92,15 @@ impl VerifierDir {
             "-stdin-media-type",
             INPUT,
         ];
-        let ended = process::run(&path, &arguments, &input, self.time).await;
+        let program = Program {
+            path: path.as_os_str(),
+            arguments: &arguments,
+            input: &input,
+            errors: Stdio::null(),
+            time: self.time,
+            output: Output::Beginning(limit::REASON),
+        };
+        let ended = program.run().await;
         let shown = path.display();
         let failed = |why: String| {
             Error::precondition(format!(
@@ -160,6 +169,7 @@ mod tests {
     use cas_core::{Digest, MediaType};
 
     use super::*;
+    use crate::process::tests::has_processes;
 
     /// A directory of verifiers that are shell scripts.
     struct Scripts(tempfile::TempDir);
@@ -295,18 +305,6 @@ mod tests {
                 std::thread::yield_now();
             }
         }
-    }
-
-    /// Returns whether a process group has a process that has not ended.
-    fn has_processes(group: u32) -> bool {
-        let processes = fs::read_dir("/proc").unwrap().flatten();
-        let mut stats =
-            processes.filter_map(|one| fs::read_to_string(one.path().join("stat")).ok());
-        stats.any(|stat| {
-            let (_, rest) = stat.rsplit_once(')').unwrap();
-            let fields: Vec<_> = rest.split_whitespace().collect();
-            fields[0] != "Z" && fields[2] == group.to_string()
-        })
     }
 
     #[test]

@@ -1,0 +1,141 @@
+//! Runs a program with a bounded time and a bounded output.
+
+use std::ffi::OsStr;
+use std::io;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, sink};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::timeout;
+
+/// A program that is run, and its bounds.
+pub(crate) struct Program<'a> {
+    /// Its path, or its name, which is then looked for in the directories of `$PATH`.
+    pub(crate) path: &'a OsStr,
+    pub(crate) arguments: &'a [&'a str],
+    /// What it may read from its standard input.
+    pub(crate) input: &'a [u8],
+    /// Where its standard error goes.
+    pub(crate) errors: Stdio,
+    /// Maximum time that it may take.
+    pub(crate) time: Duration,
+    pub(crate) output: Output,
+}
+
+/// What is read of the standard output of a program.
+#[derive(Clone, Copy)]
+pub(crate) enum Output {
+    /// All of it. A program that writes more bytes is killed.
+    AtMost(u64),
+    /// This many bytes. The rest is read and dropped.
+    Beginning(u64),
+}
+
+/// How a program ended.
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    /// Its standard output, or the beginning of that.
+    pub(crate) said: Vec<u8>,
+}
+
+impl Program<'_> {
+    /// Runs the program. If it does not end in time or writes too much, or the future is dropped, it
+    /// is killed with every process that it has started in its group.
+    ///
+    /// # Errors
+    /// Why the program was of no use, as a clause that does not name the program.
+    pub(crate) async fn run(self) -> Result<Ended, String> {
+        let mut child = Command::new(self.path)
+            .args(self.arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(self.errors)
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| format!("cannot be started: {error}"))?;
+        let mut group = Group::of(&child);
+        let ended = timeout(self.time, work(&mut child, self.input, self.output)).await;
+        let late = |_| format!("did not end within {} s", self.time.as_secs_f32());
+        let ended = ended.map_err(late)??;
+        group.0 = None;
+        Ok(ended)
+    }
+}
+
+async fn work(child: &mut Child, input: &[u8], output: Output) -> Result<Ended, String> {
+    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+    let write = async {
+        if let Some(mut stdin) = stdin {
+            // The program need not read its input.
+            let _ = stdin.write_all(input).await;
+        }
+        Ok(())
+    };
+    let read = async {
+        match stdout {
+            Some(stdout) => read(stdout, output).await,
+            None => Ok(Vec::new()),
+        }
+    };
+    let ((), said) = tokio::try_join!(write, read)?;
+    let status = child.wait().await.map_err(lost)?;
+    Ok(Ended { status, said })
+}
+
+async fn read(mut stdout: ChildStdout, output: Output) -> Result<Vec<u8>, String> {
+    let mut said = Vec::new();
+    let (Output::AtMost(most) | Output::Beginning(most)) = output;
+    let mut beginning = (&mut stdout).take(most);
+    beginning.read_to_end(&mut said).await.map_err(lost)?;
+    if let Output::AtMost(_) = output {
+        let more = stdout.read(&mut [0]).await.map_err(lost)?;
+        return match more {
+            0 => Ok(said),
+            _ => Err(format!("wrote more than {most} bytes")),
+        };
+    }
+    // A program whose output is not read would wait or fail.
+    copy(&mut stdout, &mut sink()).await.map_err(lost)?;
+    Ok(said)
+}
+
+fn lost(error: io::Error) -> String {
+    format!("cannot be waited for: {error}")
+}
+
+/// The processes of a program that has not ended. They are killed when this is dropped.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        let id = child.id().and_then(|id| i32::try_from(id).ok());
+        Group(id.and_then(Pid::from_raw))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // They may all have ended.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    /// Returns whether a process group has a process that has not ended.
+    pub(crate) fn has_processes(group: u32) -> bool {
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let mut stats =
+            processes.filter_map(|one| std::fs::read_to_string(one.path().join("stat")).ok());
+        stats.any(|stat| {
+            let (_, rest) = stat.rsplit_once(')').unwrap();
+            let fields: Vec<_> = rest.split_whitespace().collect();
+            fields[0] != "Z" && fields[2] == group.to_string()
+        })
+    }
+}
