@@ -147,7 +147,7 @@ pub use pages::Pages;
 pub use tags::ListOptions;
 pub use timeouts::Timeouts;
 #[cfg(feature = "cosign")]
-pub use verify::{Connect, Cosign, CosignKey};
+pub use verify::{Connect, Cosign, CosignKey, Repository};
 pub use verify::{Rules, Verified, Verifier, VerifierDir, verify};
 
 /// Compiles the code in README.md.

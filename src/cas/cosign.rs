@@ -21,14 +21,13 @@ pub(super) async fn verifier(
     hosts: &Hosts,
 ) -> Result<Arc<dyn Verifier>> {
     use cas_core::image::FullName;
-    use cas_core::transfer::Fetcher;
-    use cas_distribution::{Connect, Cosign, CosignKey};
+    use cas_distribution::{Connect, Cosign, CosignKey, Repository};
 
     struct Registries(RemoteSettings, Options, Hosts);
 
     #[async_trait::async_trait]
     impl Connect for Registries {
-        async fn connect(&self, name: &FullName) -> Result<Arc<dyn Fetcher>> {
+        async fn connect(&self, name: &FullName) -> Result<Arc<dyn Repository>> {
             let Registries(settings, options, hosts) = self;
             let client = settings.connect(name, options.clone(), hosts).await?;
             Ok(Arc::new(client))

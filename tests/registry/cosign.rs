@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use cas::{Descriptor, MediaType};
 use serde_json::json;
 
@@ -13,6 +14,9 @@ use super::sample::Sample;
 use super::settings::configure;
 use crate::common::shop::names;
 use crate::common::{can, fails, ok};
+
+/// The type of a bundle of sigstore.
+const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 
 fn openssl(directory: &Path, arguments: &str) {
     let mut command = Command::new("openssl");
@@ -32,19 +36,56 @@ fn make_key(directory: &Path, name: &str) {
     );
 }
 
+/// Returns the signature of some data by the key `key.pem`, in base64.
+fn signature_by_key(directory: &Path, data: &[u8]) -> String {
+    fs::write(directory.join("data"), data).unwrap();
+    openssl(directory, "dgst -sha256 -sign key.pem -out signature data");
+    let signature = fs::read(directory.join("signature")).unwrap();
+    STANDARD.encode(signature)
+}
+
+/// Returns the bundle with the signature of `signed` by the key `key.pem`, as cosign 3 makes it,
+/// and the list of referrers that has it.
+fn bundle_of(directory: &Path, signed: &Descriptor) -> Vec<(String, Vec<u8>)> {
+    let statement = json!({"_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"digest": {"sha256": signed.digest.hex()}, "annotations": {}}],
+        "predicateType": "https://sigstore.dev/cosign/sign/v1", "predicate": {}});
+    let statement = statement.to_string();
+    let kind = "application/vnd.in-toto+json";
+    let data = format!("DSSEv1 28 {kind} {} {statement}", statement.len());
+    let signature = signature_by_key(directory, data.as_bytes());
+    let bundle = json!({"mediaType": BUNDLE,
+        "verificationMaterial": {"publicKey": {"hint": ""}, "tlogEntries": []},
+        "dsseEnvelope": {"payload": STANDARD.encode(&statement), "payloadType": kind,
+            "signatures": [{"sig": signature}]}});
+    let bundle = bundle.to_string().into_bytes();
+    let layer = Descriptor::of(MediaType::from(BUNDLE), &bundle);
+    let config = Descriptor::of(MediaType::from("application/vnd.oci.empty.v1+json"), b"{}");
+    let manifest = json!({"schemaVersion": 2, "mediaType": MediaType::OCI_MANIFEST,
+        "artifactType": BUNDLE, "config": config, "layers": [layer], "subject": signed});
+    let manifest = manifest.to_string().into_bytes();
+    let mut listed = Descriptor::of(MediaType::OCI_MANIFEST, &manifest);
+    listed.artifact_type = Some(BUNDLE.to_owned());
+    let list = json!({"schemaVersion": 2, "mediaType": MediaType::OCI_INDEX,
+        "manifests": [listed]});
+    let at = |place: &str, last: &dyn std::fmt::Display| format!("/v2/team/app/{place}/{last}");
+    vec![
+        (
+            at("referrers", &signed.digest),
+            list.to_string().into_bytes(),
+        ),
+        (at("manifests", &listed.digest), manifest),
+        (at("blobs", &layer.digest), bundle),
+    ]
+}
+
 /// Returns the image with the signature of `signed` by the key `key.pem`, as cosign makes it.
 fn signature_of(directory: &Path, signed: &Descriptor) -> Vec<(String, Vec<u8>)> {
     let image = json!({"docker-manifest-digest": signed.digest});
     let critical = json!({"identity": {"docker-reference": ""}, "image": image,
         "type": "cosign container image signature"});
     let payload = json!({"critical": critical, "optional": null}).to_string();
-    fs::write(directory.join("payload"), &payload).unwrap();
-    openssl(
-        directory,
-        "dgst -sha256 -sign key.pem -out signature payload",
-    );
-    let signature = fs::read(directory.join("signature")).unwrap();
-    let signature = base64::engine::general_purpose::STANDARD.encode(signature);
+    let signature = signature_by_key(directory, payload.as_bytes());
     let kind = MediaType::from("application/vnd.dev.cosign.simplesigning.v1+json");
     let mut layer = Descriptor::of(kind, payload.as_bytes());
     let annotation = ("dev.cosignproject.cosign/signature".to_owned(), signature);
@@ -74,13 +115,65 @@ fn registry(sample: &Sample, others: Vec<(String, Vec<u8>)>) -> Fake {
     Fake::start(move |request: &Request| {
         let other = others.iter().find(|(path, _)| *path == request.path);
         match other {
-            Some((_, data)) => Answer::new(200)
-                .with("Content-Type", MediaType::OCI_MANIFEST.as_str())
-                .body(data),
-            None if request.path.ends_with(".sig") => Answer::new(404),
+            Some((path, data)) => {
+                let kind = match path.contains("/referrers/") || is_tag_of_list(path) {
+                    true => MediaType::OCI_INDEX,
+                    false => MediaType::OCI_MANIFEST,
+                };
+                Answer::new(200)
+                    .with("Content-Type", kind.as_str())
+                    .body(data)
+            }
+            None if is_of_signatures(&request.path) => Answer::new(404),
             None => sample.answer(request),
         }
     })
+}
+
+/// Returns whether a path is that of the tag that lists referrers.
+fn is_tag_of_list(path: &str) -> bool {
+    path.contains("/manifests/sha256-") && !path.ends_with(".sig")
+}
+
+fn is_of_signatures(path: &str) -> bool {
+    path.contains("/referrers/") || path.contains("/manifests/sha256-")
+}
+
+/// A registry may have the API for referrers, or the tag that lists them.
+#[test]
+fn an_image_with_a_bundle_by_the_key_is_pulled() {
+    if !can(&["openssl"]) {
+        return;
+    }
+    let (sample, other) = (Sample::new(&[1000]), Sample::new(&[2000]));
+    let scratch = tempfile::tempdir().unwrap();
+    let home = scratch.path();
+    for name in ["key", "other"] {
+        make_key(home, name);
+    }
+    let by_api = bundle_of(home, &sample.root);
+    let mut by_tag = by_api.clone();
+    let tag = sample.root.digest.to_string().replace(':', "-");
+    by_tag[0].0 = format!("/v2/team/app/manifests/{tag}");
+    // The bundle of another image is in the list of this one.
+    let mut moved = bundle_of(home, &other.root);
+    moved[0].0.clone_from(&by_api[0].0);
+    let pull = |root: &str, registry: &Fake, key: &str| {
+        let mut pull = super::cas(&home.join(root), home);
+        pull.args(["pull", &registry.image(), "--cosign-key"]);
+        pull.arg(home.join(key));
+        pull
+    };
+    for (root, files) in [("api", &by_api), ("tag", &by_tag)] {
+        let registry = registry(&sample, files.clone());
+        ok(&mut pull(root, &registry, "key.pub"));
+        assert_eq!(names(&home.join(root)).len(), 1);
+        let said = fails(&mut pull("wrong", &registry, "other.pub"), 1);
+        assert!(said.contains("no signature is by this key"), "{said}");
+    }
+    let said = fails(&mut pull("wrong", &registry(&sample, moved), "key.pub"), 1);
+    assert!(said.contains("another image"), "{said}");
+    assert!(names(&home.join("wrong")).is_empty());
 }
 
 #[test]
@@ -124,7 +217,7 @@ fn only_an_image_with_a_signature_by_the_key_is_pulled() {
         (
             &registry(&sample, Vec::new()),
             "key.pub",
-            "is absent, so the image is not signed",
+            "is absent, and no signature refers to the image",
         ),
         (&registry(&sample, moved), "key.pub", "another image"),
     ] {

@@ -20,7 +20,7 @@ use cas_core::transfer::{Fetcher, Pieces};
 use cas_core::{Descriptor, Result};
 
 #[cfg(feature = "cosign")]
-pub use cosign::{Connect, Cosign, CosignKey};
+pub use cosign::{Connect, Cosign, CosignKey, Repository};
 pub use programs::VerifierDir;
 pub use rules::Rules;
 

@@ -1,0 +1,225 @@
+//! Signatures of cosign, by a public key.
+//!
+//! cosign keeps the signatures of an image in its repository, in one of two forms: in layers of the
+//! image `sha256-<digits>.sig` ([`payload`]), or, since version 3, in bundles that refer to the
+//! image ([`bundle`]).
+
+mod bundle;
+mod key;
+mod payload;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cas_core::image::FullName;
+use cas_core::transfer::{Fetcher, Referrers};
+use cas_core::{Descriptor, Digest, Error, ErrorKind, Manifest, Result, limit};
+use futures_util::TryStreamExt;
+
+use super::Verifier;
+use crate::content::whole;
+
+pub use key::CosignKey;
+
+/// A repository of which the content and the referrers can be read.
+pub trait Repository: Fetcher + Referrers {}
+
+impl<R: Fetcher + Referrers> Repository for R {}
+
+/// Finds the repository for a name.
+#[async_trait]
+pub trait Connect: Send + Sync {
+    /// Returns the repository for a name, from which its content can be fetched.
+    ///
+    /// # Errors
+    /// As [`Client::at`](crate::Client::at).
+    async fn connect(&self, name: &FullName) -> Result<Arc<dyn Repository>>;
+}
+
+/// Accepts images that have a signature of cosign by one key. The digest in the signature must be
+/// that of the image. The name in the signature does not count, as with `cosign verify`, so that an
+/// image may be copied to another name. No transparency log is asked.
+#[derive(Clone)]
+pub struct Cosign {
+    key: CosignKey,
+    registries: Arc<dyn Connect>,
+}
+
+impl Cosign {
+    /// Returns a verifier for this key, which fetches signatures from these registries.
+    pub fn new(key: CosignKey, registries: Arc<dyn Connect>) -> Self {
+        Cosign { key, registries }
+    }
+
+    /// Checks the signatures of an image until one is right. If none is right, returns an error
+    /// that says why the last one is not.
+    async fn check(&self, name: &FullName, target: &Descriptor) -> Result<()> {
+        let tag = signatures_of(name, &target.digest)?;
+        let repository = self.registries.connect(&tag).await?;
+        let mut search = Search {
+            key: &self.key,
+            repository: &*repository,
+            digest: target.digest,
+            left: limit::SIGNATURES,
+            why: format!(
+                "{tag} is absent, and no signature refers to the image, so the image is not signed"
+            ),
+            failed: None,
+        };
+        match repository.resolve().await {
+            Ok(found) => {
+                if search.is_in(&found, &tag.to_string()).await? {
+                    return Ok(());
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let mut pages = repository.referrers(target, None).await?;
+        let mut documents = limit::SIGNATURES;
+        while let Some(page) = pages.try_next().await? {
+            for referrer in page.iter().filter(|one| may_sign(one)) {
+                if documents == 0 {
+                    break;
+                }
+                documents -= 1;
+                let shown = referrer.digest.to_string();
+                if search.is_in(referrer, &shown).await? {
+                    return Ok(());
+                }
+            }
+        }
+        Err(search.failed.unwrap_or_else(|| rejected(search.why)))
+    }
+}
+
+#[async_trait]
+impl Verifier for Cosign {
+    async fn verify(&self, name: &FullName, target: &Descriptor) -> Result<Vec<String>> {
+        self.check(name, target).await.map(|()| Vec::new())
+    }
+}
+
+/// The search for a right signature.
+struct Search<'a> {
+    key: &'a CosignKey,
+    repository: &'a dyn Repository,
+    /// The digest of the image.
+    digest: Digest,
+    /// How many more signatures are checked.
+    left: usize,
+    /// Why no signature was right.
+    why: String,
+    /// Why a signature could not be read.
+    failed: Option<Error>,
+}
+
+impl Search<'_> {
+    /// Returns whether a manifest of signatures, which messages call `shown`, has a right one.
+    /// Otherwise, notes why not.
+    async fn is_in(&mut self, manifest: &Descriptor, shown: &str) -> Result<bool> {
+        match self.first_right(manifest).await {
+            Ok(why) => {
+                self.why = match why {
+                    None => return Ok(true),
+                    Some(why) => format!("{shown}: {why}"),
+                }
+            }
+            // Another signature may be right.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
+                self.failed = Some(error);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(false)
+    }
+
+    /// Checks the signatures of a manifest. Returns `None` if one is right, otherwise why the last
+    /// one is not.
+    async fn first_right(&mut self, manifest: &Descriptor) -> Result<Option<String>> {
+        let data = whole(self.repository, manifest, limit::DOCUMENT_READ).await?;
+        let manifest: Manifest = match serde_json::from_slice(&data) {
+            Ok(manifest) => manifest,
+            Err(error) => return Ok(Some(format!("it is not a manifest of signatures: {error}"))),
+        };
+        let is_subject = |subject: &Descriptor| subject.digest == self.digest;
+        if !manifest.subject.as_ref().is_none_or(is_subject) {
+            return Ok(Some("it refers to another image".to_owned()));
+        }
+        let mut why = "it has no signatures".to_owned();
+        let mut failed = None;
+        for layer in &manifest.layers {
+            let form = match layer.media_type.as_str() {
+                payload::TYPE => Form::Payload,
+                bundle::TYPE => Form::Bundle,
+                other if other.starts_with(bundle::ALL) => {
+                    let known = bundle::TYPE;
+                    why = format!(
+                        "its bundle is of the type {other:.100}, but only {known} is verified"
+                    );
+                    continue;
+                }
+                _ => continue,
+            };
+            if self.left == 0 {
+                break;
+            }
+            self.left -= 1;
+            match self.check_one(form, layer).await {
+                Ok(Ok(())) => return Ok(None),
+                Ok(Err(reason)) => why = reason,
+                Err(error) => failed = Some(error),
+            }
+        }
+        failed.map_or(Ok(Some(why)), Err)
+    }
+
+    /// Checks a signature. The inner error says why it is not right.
+    async fn check_one(&self, form: Form, layer: &Descriptor) -> Result<Result<(), String>> {
+        let (size, most) = (layer.size, limit::ANSWER);
+        if size > most {
+            let why = format!("a signature has {size} bytes; at most {most} are read");
+            return Ok(Err(why));
+        }
+        let data = whole(self.repository, layer, most).await?;
+        Ok(match form {
+            Form::Payload => payload::check(self.key, layer, &data, &self.digest),
+            Form::Bundle => bundle::check(self.key, &data, &self.digest),
+        })
+    }
+}
+
+/// The form of a signature.
+#[derive(Clone, Copy)]
+enum Form {
+    Payload,
+    Bundle,
+}
+
+/// Returns whether a referrer may have signatures. In the list of a registry without the API for
+/// referrers, cosign 2 gives bundles the type of their empty configuration.
+fn may_sign(referrer: &Descriptor) -> bool {
+    let known = [bundle::ALL, payload::ARTIFACT, "application/vnd.oci.empty."];
+    let kind = referrer.artifact_type.as_deref().unwrap_or_default();
+    known.iter().any(|known| kind.starts_with(known))
+}
+
+/// Returns the name of the image whose layers are the signatures of an image.
+fn signatures_of(name: &FullName, digest: &Digest) -> Result<FullName> {
+    let (host, repository) = (name.host(), name.repository());
+    let tag = digest.to_string().replace(':', "-");
+    format!("{host}/{repository}:{tag}.sig").parse()
+}
+
+/// Returns why a signature is not right if it is for another image.
+fn other_image(named: &str) -> String {
+    let named = named.escape_debug().to_string();
+    format!("the signature is for {named:.100}, another image")
+}
+
+fn rejected(why: String) -> Error {
+    let advice = "sign the image with `cosign sign`, or pull another one";
+    Error::new(ErrorKind::Denied, format!("{why}; {advice}"))
+}
