@@ -91,10 +91,14 @@ impl Inventory {
     }
 }
 
-/// Returns whether an engine makes and removes this file as it needs to.
+/// Returns whether an engine or the kernel makes and removes this file as it needs to.
 fn is_changing(path: &str) -> bool {
     let engine = [".sst", ".log", ".blob", "-wal", "-shm"];
     let rocks = ["LOG", "MANIFEST", "OPTIONS", "CURRENT"];
+    // The kernel makes this directory in a snapshot that it mounts writable.
+    if path.ends_with("/work/work") {
+        return true;
+    }
     let name = path.rsplit('/').next().unwrap_or_default();
     engine.iter().any(|end| name.ends_with(end)) || rocks.iter().any(|one| name.starts_with(one))
 }

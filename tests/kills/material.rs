@@ -1,7 +1,10 @@
 //! The images of the tests.
 
+use std::fs;
 use std::path::Path;
 
+use cas::{Descriptor, MediaType};
+use serde_json::{Value, json};
 use testkit::archive::{Header, Tar};
 
 use crate::common::layout::layout;
@@ -9,11 +12,39 @@ use crate::common::layout::layout;
 /// The size of the large file of each layer.
 const LARGE: usize = 700_000;
 
-/// Writes two layouts with images of two and three layers. They share the lowest, which has a
-/// program.
-pub(crate) fn write(base: &Path, other: &Path) {
-    layout(base, vec![lowest(), layer("base", 20)]);
-    layout(other, vec![lowest(), layer("other", 60), top()]);
+/// Writes layouts with images of two and three layers, `base` and `other`. They share the lowest
+/// layer, which has a program. `signed` is `other` under the name `signed:1`, with an artifact that
+/// refers to it.
+pub(crate) fn write(place: &Path) {
+    layout(&place.join("base"), vec![lowest(), layer("base", 20)]);
+    for name in ["other", "signed"] {
+        let layers = vec![lowest(), layer("other", 60), top()];
+        layout(&place.join(name), layers);
+    }
+    sign(&place.join("signed"));
+}
+
+/// Names the image of a layout, and adds an artifact that refers to it.
+fn sign(layout: &Path) {
+    let index = fs::read(layout.join("index.json")).unwrap();
+    let index: Value = serde_json::from_slice(&index).unwrap();
+    let mut image = index["manifests"][0].clone();
+    let subject: Descriptor = serde_json::from_value(image.clone()).unwrap();
+    let empty = Descriptor::of(MediaType::OCI_EMPTY, b"{}");
+    let artifact = json!({
+        "schemaVersion": 2, "mediaType": MediaType::OCI_MANIFEST,
+        "artifactType": "application/x.signature",
+        "config": empty, "layers": [empty], "subject": subject,
+    });
+    let artifact = artifact.to_string();
+    let signature = Descriptor::of(MediaType::OCI_MANIFEST, artifact.as_bytes());
+    for (descriptor, data) in [(&empty, "{}"), (&signature, &artifact)] {
+        let blobs = layout.join("blobs/sha256");
+        fs::write(blobs.join(descriptor.digest.hex()), data).unwrap();
+    }
+    image["annotations"] = json!({"org.opencontainers.image.ref.name": "signed:1"});
+    let index = json!({"schemaVersion": 2, "manifests": [image, signature]});
+    fs::write(layout.join("index.json"), index.to_string()).unwrap();
 }
 
 fn lowest() -> Tar {

@@ -34,7 +34,7 @@ impl Place {
     pub(crate) fn new(store: &str, snapshotter: &str) -> Self {
         let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
         let root = scratch.path().join("root");
-        material::write(&scratch.path().join("base"), &scratch.path().join("other"));
+        material::write(scratch.path());
         #[cfg(feature = "registry")]
         let registry_files = tempfile::tempdir_in("/dev/shm").unwrap();
         let place = Place {
@@ -53,7 +53,12 @@ impl Place {
             .cas(&["import", "--unpack", "--name", BASE])
             .arg(&base));
         let source = place.path("source");
-        ok(cas(&source).args(["import", "--name", BASE]).arg(&base));
+        for (name, layout) in [(BASE, "base"), (OTHER, "other")] {
+            let mut import = cas(&source);
+            ok(import
+                .args(["import", "--name", name])
+                .arg(place.path(layout)));
+        }
         ok(cas(&source).args(["unpack", BASE]).arg(place.path("right")));
         for name in ["out", "mounted"] {
             fs::create_dir(place.path(name)).unwrap();

@@ -2,23 +2,31 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::log::Log;
+
 /// A generator of numbers (splitmix64).
 pub(crate) struct Random(u64);
 
+/// Returns the seed in the environment variable `CAS_KILLS_SEED`. If it is not set, returns that of
+/// the run that goes on, or else one from the clock, which it adds to the log.
+pub(crate) fn seed(log: &Log) -> u64 {
+    if let Ok(given) = std::env::var("CAS_KILLS_SEED") {
+        return given.parse().expect("CAS_KILLS_SEED is a number");
+    }
+    log.seed().unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let seed = now.subsec_nanos().into();
+        log.add_seed(seed);
+        seed
+    })
+}
+
 impl Random {
-    /// Returns a generator with the seed in the environment variable `CAS_KILLS_SEED`, or with one
-    /// from the clock. Prints the seed after `what`, which says what it is for.
-    pub(crate) fn from_environment(what: &str) -> Self {
-        let given = std::env::var("CAS_KILLS_SEED").ok();
-        let seed = match given {
-            Some(seed) => seed.parse().expect("CAS_KILLS_SEED is a number"),
-            None => {
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-                now.subsec_nanos().into()
-            }
-        };
-        eprintln!("{what}: CAS_KILLS_SEED={seed}");
-        Random(seed)
+    /// Returns the generator for a verb, whose numbers do not depend on the verbs before it.
+    pub(crate) fn new(seed: u64, verb: &str) -> Self {
+        let digest = cas::Digest::sha256(verb.as_bytes());
+        let start = digest.as_bytes().first_chunk().copied();
+        Random(seed ^ u64::from_le_bytes(start.unwrap_or_default()))
     }
 
     /// Returns a number below `bound`.

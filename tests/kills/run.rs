@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use crate::common::ok;
 use crate::inventory::Inventory;
+use crate::log::Log;
 use crate::place::Place;
-use crate::random::Random;
+use crate::random::{self, Random};
 use crate::strike::{End, kill, measure};
-use crate::verbs::{self, Verb};
+use crate::verbs::Verb;
 
 /// After how many kills a verb is measured again.
 const MEASURED: u64 = 20;
@@ -32,7 +33,7 @@ impl World {
         let mut place = Place::new(store, snapshotter);
         #[cfg(feature = "registry")]
         if place.registry.is_some() {
-            verbs::fill_registry(&place);
+            crate::registry::fill(&place);
         }
         for verb in verbs {
             place.round += 1;
@@ -47,7 +48,7 @@ impl World {
     }
 
     /// Kills a verb many times. Returns what was left after a collection.
-    fn kill_verb(&mut self, verb: &Verb, kills: u64, random: &mut Random) -> Vec<String> {
+    fn kill_verb(&mut self, verb: &Verb, kills: u64, mut random: Random) -> Vec<String> {
         let (mut killed, mut missed, begun) = (0, 0, Instant::now());
         let (mut time, mut left) = (Duration::ZERO, Vec::new());
         while killed < kills && left.is_empty() {
@@ -117,14 +118,23 @@ pub(crate) fn kill_few(store: &str, snapshotter: &str, verbs: &'static [Verb]) {
 
 fn kill_each(store: &str, snapshotter: &str, verbs: &[&Verb], kills: u64) {
     let what = format!("{store} on {snapshotter}");
-    let mut random = Random::from_environment(&what);
-    let mut world = World::new(store, snapshotter, verbs);
+    let log = Log::from_environment(&what);
+    let seed = random::seed(&log);
+    eprintln!("{what}: CAS_KILLS_SEED={seed}");
+    let is_done = |verb: &&&Verb| log.has(verb.name, kills);
+    let verbs: Vec<&Verb> = verbs
+        .iter()
+        .filter(|verb| !is_done(verb))
+        .copied()
+        .collect();
+    let mut world = World::new(store, snapshotter, &verbs);
     let mut failed = Vec::new();
-    for verb in verbs {
-        let left = world.kill_verb(verb, kills, &mut random);
+    for verb in &verbs {
+        let left = world.kill_verb(verb, kills, Random::new(seed, verb.name));
+        log.add_verb(verb.name, kills, !left.is_empty());
         if !left.is_empty() {
             failed.push(format!("{what}, {}: {left:#?}", verb.name));
-            world = World::new(store, snapshotter, verbs);
+            world = World::new(store, snapshotter, &verbs);
         }
     }
     assert!(failed.is_empty(), "{}", failed.join("\n"));
@@ -132,12 +142,13 @@ fn kill_each(store: &str, snapshotter: &str, verbs: &[&Verb], kills: u64) {
 
 /// Returns the verbs that the environment chooses and this machine can run.
 fn chosen() -> Vec<&'static Verb> {
-    let mut verbs: Vec<&Verb> = verbs::VERBS.iter().collect();
+    let mut verbs: Vec<&Verb> = crate::verbs::VERBS.iter().collect();
+    verbs.extend(crate::resources::VERBS);
     #[cfg(feature = "aci")]
     verbs.extend(crate::aci::VERBS);
     #[cfg(feature = "registry")]
     if crate::common::can(&[crate::common::docker::PROGRAM]) {
-        verbs.extend(verbs::REMOTE);
+        verbs.extend(crate::registry::VERBS);
     }
     if let Ok(wanted) = std::env::var("CAS_KILLS_OF") {
         verbs.retain(|verb| wanted.split(',').any(|name| name == verb.name));

@@ -19,7 +19,7 @@ pub(crate) struct Verb {
     pub(crate) recover: fn(&Place),
 }
 
-/// The verbs of every build.
+/// The verbs of images, in every build.
 pub(crate) const VERBS: &[Verb] = &[
     Verb {
         name: "init",
@@ -58,6 +58,24 @@ pub(crate) const VERBS: &[Verb] = &[
             ok(&mut export(place));
             fs::remove_file(place.out()).unwrap();
         },
+    },
+    Verb {
+        name: "disk",
+        prepare: |_| {},
+        command: disk,
+        recover: |place| {
+            ok(&mut disk(place));
+            fs::remove_file(place.out()).unwrap();
+        },
+    },
+    Verb {
+        name: "copy",
+        prepare: renew,
+        command: |place| {
+            let from = format!("{}#{OTHER}", place.path("source").display());
+            place.cas(&["copy", &from, OTHER])
+        },
+        recover: |place| place.forget(OTHER),
     },
     Verb {
         name: "mount",
@@ -124,6 +142,14 @@ pub(crate) const VERBS: &[Verb] = &[
         recover: remove_root_dir,
     },
     Verb {
+        name: "rootfs unmount",
+        prepare: |place| {
+            ok(&mut prepare_root_dir(place));
+        },
+        command: |place| to_out(place, &["rootfs", "unmount"]),
+        recover: remove_root_dir,
+    },
+    Verb {
         name: "rootfs remove",
         prepare: |place| {
             ok(&mut prepare_root_dir(place));
@@ -155,46 +181,6 @@ pub(crate) const VERBS: &[Verb] = &[
         recover: |_| {},
     },
     Verb {
-        name: "blob add",
-        prepare: |place| place.collect(),
-        command: |place| at(place.cas(&["blob", "add"]), place, "file"),
-        recover: |_| {},
-    },
-    Verb {
-        name: "lease create",
-        prepare: |_| {},
-        command: |place| place.cas(&["lease", "create", "--expire", "2h"]),
-        recover: |_| {},
-    },
-    Verb {
-        name: "snapshot prepare",
-        prepare: |place| {
-            place.found(&mut place.cas(&["snapshot", "rm", "mine"]));
-        },
-        command: |place| place.cas(&["snapshot", "prepare", "mine"]),
-        recover: |_| {},
-    },
-    Verb {
-        name: "snapshot commit",
-        prepare: |place| {
-            for key in ["mine", "committed"] {
-                place.found(&mut place.cas(&["snapshot", "rm", key]));
-            }
-            ok(&mut place.cas(&["snapshot", "prepare", "mine"]));
-        },
-        command: |place| place.cas(&["snapshot", "commit", "committed", "mine"]),
-        recover: |_| {},
-    },
-    Verb {
-        name: "snapshot rm",
-        prepare: |place| {
-            place.found(&mut place.cas(&["snapshot", "rm", "mine"]));
-            ok(&mut place.cas(&["snapshot", "prepare", "mine"]));
-        },
-        command: |place| place.cas(&["snapshot", "rm", "mine"]),
-        recover: |_| {},
-    },
-    Verb {
         name: "fsck --repair",
         prepare: crate::damage::damage,
         command: repair,
@@ -204,44 +190,7 @@ pub(crate) const VERBS: &[Verb] = &[
     },
 ];
 
-/// The verbs that need a registry.
-#[cfg(feature = "registry")]
-pub(crate) const REMOTE: &[Verb] = &[
-    Verb {
-        name: "push",
-        prepare: |_| {},
-        command: |place| {
-            let target = format!("pushed{}:1", place.round);
-            place.cas(&["push", BASE, &at_registry(place, &target)])
-        },
-        recover: |_| {},
-    },
-    Verb {
-        name: "pull",
-        prepare: |place| {
-            place.forget(&at_registry(place, OTHER));
-            renew(place);
-        },
-        command: |place| place.cas(&["pull", "--unpack", &at_registry(place, OTHER)]),
-        recover: |place| place.forget(&at_registry(place, OTHER)),
-    },
-];
-
-/// Brings the image of [`REMOTE`] to the registry.
-#[cfg(feature = "registry")]
-pub(crate) fn fill_registry(place: &Place) {
-    ok(&mut import(place));
-    ok(&mut place.cas(&["push", OTHER, &at_registry(place, OTHER)]));
-    place.forget(OTHER);
-    place.collect();
-}
-
-#[cfg(feature = "registry")]
-fn at_registry(place: &Place, name: &str) -> String {
-    place.registry.as_ref().unwrap().at(name)
-}
-
-fn import(place: &Place) -> Command {
+pub(crate) fn import(place: &Place) -> Command {
     at(
         place.cas(&["import", "--unpack", "--name", OTHER]),
         place,
@@ -250,14 +199,14 @@ fn import(place: &Place) -> Command {
 }
 
 /// Lets half of the imports start without content, and the others with what kills have left.
-fn renew(place: &Place) {
+pub(crate) fn renew(place: &Place) {
     place.forget(OTHER);
     if place.round.is_multiple_of(2) {
         place.collect();
     }
 }
 
-fn at(mut command: Command, place: &Place, name: &str) -> Command {
+pub(crate) fn at(mut command: Command, place: &Place, name: &str) -> Command {
     command.arg(place.path(name));
     command
 }
@@ -268,6 +217,10 @@ fn to_out(place: &Place, arguments: &[&str]) -> Command {
 
 fn export(place: &Place) -> Command {
     place.cas(&["export", BASE, "--output", place.out().to_str().unwrap()])
+}
+
+fn disk(place: &Place) -> Command {
+    place.cas(&["disk", BASE, "--output", place.out().to_str().unwrap()])
 }
 
 fn mount(place: &Place) -> Command {

@@ -21,6 +21,7 @@ cargo xtask TASK
   test     set up and test everything except RocksDB; a part of `check`
   words    find words that no text may use; a part of `check`
   rocksdb  lint and test RocksDB, which takes minutes to build; CI runs this and `check`
+  kills    kill every verb 300 times on each store and snapshotter; hours; goes on where it stopped
   long     run what is too slow for CI: release build, all real images, licenses, benches
   setup    install peers and make images that tests compare with (as the superuser on Debian)
   bench    measure all backends (writes docs/BACKENDS.md), and compare the tool with peers
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         "test" => peers::set_up().and_then(|()| tests::run(WORKSPACE)),
         "words" => words::check(),
         "rocksdb" => rocksdb(),
+        "kills" => kills(),
         "long" => long(),
         "setup" => peers::set_up(),
         "bench" => bench(),
@@ -190,6 +192,21 @@ fn long() -> Result<()> {
     let ignored = ["--release", "--", "--include-ignored"];
     step(&mut cargo(&[&["test"], everything(), &ignored].concat()))?;
     bench()
+}
+
+/// Where the kills are logged. A run leaves out what the log has; without the file, all begins again.
+const KILLED: &str = "target/kills.log";
+
+fn kills() -> Result<()> {
+    let features = if peers::can_build_rocksdb() {
+        "s3,rocksdb"
+    } else {
+        "s3"
+    };
+    let test = ["test", "--package", "oci-cas", "--features", features];
+    let kills = ["--test", "kills", "--", "--ignored", "--nocapture"];
+    let log = env::current_dir()?.join(KILLED);
+    step(cargo(&[&test[..], &kills].concat()).env("CAS_KILLS_LOG", log))
 }
 
 /// Returns cargo's options for the whole workspace, with RocksDB if it can be built.

@@ -1,0 +1,77 @@
+//! What was killed so far, in a file, so that a run that was stopped goes on.
+//!
+//! Each store and snapshotter has a line with its seed, and a line for each verb.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::PathBuf;
+
+/// What a verb has after kills that left nothing.
+const DONE: &str = "nothing left";
+
+/// The lines of one store and snapshotter.
+pub(crate) struct Log {
+    /// `None` if no file is kept.
+    file: Option<PathBuf>,
+    /// The store and the snapshotter.
+    what: String,
+}
+
+impl Log {
+    /// Returns the log in the file that `CAS_KILLS_LOG` names.
+    pub(crate) fn from_environment(what: &str) -> Self {
+        Log {
+            file: std::env::var_os("CAS_KILLS_LOG").map(PathBuf::from),
+            what: what.to_owned(),
+        }
+    }
+
+    /// Returns the seed of the run that goes on.
+    pub(crate) fn seed(&self) -> Option<u64> {
+        self.entries("seed").last()?.parse().ok()
+    }
+
+    pub(crate) fn add_seed(&self, seed: u64) {
+        self.add("seed", &seed.to_string());
+    }
+
+    /// Returns whether a verb was killed as often, and nothing was left.
+    pub(crate) fn has(&self, verb: &str, kills: u64) -> bool {
+        let enough = |entry: &String| {
+            let number = entry.split(' ').next().and_then(|text| text.parse().ok());
+            number.is_some_and(|number: u64| number >= kills) && entry.ends_with(DONE)
+        };
+        self.entries(verb).iter().any(enough)
+    }
+
+    /// Adds how often a verb was killed, and whether something was `left`.
+    pub(crate) fn add_verb(&self, verb: &str, kills: u64, left: bool) {
+        let result = if left { "LEFT" } else { DONE };
+        self.add(verb, &format!("{kills} kills, {result}"));
+    }
+
+    /// Returns what the lines of `subject` say, in order.
+    fn entries(&self, subject: &str) -> Vec<String> {
+        let Some(file) = self.file.as_ref().filter(|file| file.exists()) else {
+            return Vec::new();
+        };
+        let begin = format!("{}, {subject}: ", self.what);
+        let text = fs::read_to_string(file).unwrap();
+        let entries = text.lines().filter_map(|line| line.strip_prefix(&begin));
+        entries.map(str::to_owned).collect()
+    }
+
+    fn add(&self, subject: &str, entry: &str) {
+        let Some(file) = &self.file else {
+            return;
+        };
+        let mut file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(file)
+            .unwrap();
+        // One write, because other stores add lines at the same time.
+        let line = format!("{}, {subject}: {entry}\n", self.what);
+        file.write_all(line.as_bytes()).unwrap();
+    }
+}
