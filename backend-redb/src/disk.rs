@@ -8,11 +8,15 @@ use redb::StorageBackend;
 
 use cas_kv::Space;
 
+use crate::head::Head;
+
 /// The file, and the reserve that is given up when the disk is full.
 #[derive(Debug)]
 pub(crate) struct Disk {
     pub(crate) file: File,
     pub(crate) space: Space,
+    /// The copy of the start of the file. `None` for a file that is being created.
+    pub(crate) head: Option<Head>,
 }
 
 impl Disk {
@@ -53,6 +57,9 @@ impl StorageBackend for Disk {
     }
 
     fn close(&self) -> io::Result<()> {
+        if let Some(head) = &self.head {
+            head.save(&self.file);
+        }
         // Closing is not enough: a child between fork and exec may share the open file.
         self.file.unlock()
     }

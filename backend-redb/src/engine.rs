@@ -15,6 +15,7 @@ use redb::{Builder, CompactionError, Database, ReadableDatabase, ReadableTableMe
 
 use crate::disk::Disk;
 use crate::error::{broken, classify, corrupt};
+use crate::head::Head;
 use crate::overlay::Overlay;
 use crate::rows::{INLINE_MAX, ROW_SIZE};
 use crate::tables::Tables;
@@ -53,21 +54,36 @@ pub(crate) struct RedbEngine {
 }
 
 impl RedbEngine {
-    /// Opens a locked file. `cache` is the size of the page cache in bytes.
+    /// Opens a locked file. `head` is the copy of its start, and `cache` is the size of the page
+    /// cache in bytes.
     ///
     /// redb panics on some damaged files. This function returns an error instead.
-    pub(crate) fn open(file: File, mode: OpenMode, space: Space, cache: usize) -> Result<Self> {
+    pub(crate) fn open(
+        file: File,
+        head: Head,
+        mode: OpenMode,
+        space: Space,
+        cache: usize,
+    ) -> Result<Self> {
         let mut builder = Builder::new();
         builder.set_cache_size(cache);
         let copy = file.try_clone()?;
         let open = || match mode {
             OpenMode::ReadOnly => builder.create_with_backend(Overlay::new(copy)?),
-            _ => builder.create_with_backend(Disk {
+            OpenMode::Damaged => {
+                let (start, length) = head.load()?;
+                builder.create_with_backend(Overlay::with_head(copy, &start, length)?)
+            }
+            OpenMode::Create | OpenMode::Existing => builder.create_with_backend(Disk {
                 file: copy,
                 space: space.clone(),
+                head: (mode == OpenMode::Existing).then(|| head.clone()),
             }),
         };
         let opened = caught(open).ok_or_else(|| corrupt("redb cannot read it"))?;
+        if opened.is_ok() {
+            head.set_opened();
+        }
         Ok(RedbEngine {
             view: RwLock::new(None),
             db: RwLock::new(opened.map_err(classify)?),

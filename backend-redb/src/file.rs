@@ -24,7 +24,7 @@ pub(crate) fn open(path: &Path, mode: OpenMode) -> Result<File> {
             "expected the file {name}, found a directory; choose another directory for the store"
         )));
     }
-    let (new, writable) = (mode == OpenMode::Create, mode != OpenMode::ReadOnly);
+    let (new, writable) = (mode == OpenMode::Create, mode.is_writable());
     let file = OpenOptions::new()
         .read(true)
         .write(writable)
@@ -34,7 +34,7 @@ pub(crate) fn open(path: &Path, mode: OpenMode) -> Result<File> {
         .open(path)?;
     if !new && file.metadata()?.len() == 0 {
         return Err(Error::corrupt(format!(
-            "{name} is empty; restore a copy, or remove the file to create a new store"
+            "{name} is empty; restore a copy, or let `cas fsck --repair` make a new database"
         )));
     }
     let locked = if writable {

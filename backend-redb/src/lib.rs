@@ -10,6 +10,7 @@
 //!   ingests         key -> row number, bytes in its rows, time
 //!   doomed          row number of rows that are still to be removed -> bytes in their blob
 //!   blobs images snapshots leases notes    records: key -> revision, value
+//! cas.redb.head     a copy of the start of the database, made when it was last closed
 //! owner             locked by the process that has the store open; contains its pid
 //! reserve           disk space for removals on a full disk
 //! ```
@@ -22,6 +23,7 @@ mod disk;
 mod engine;
 mod error;
 mod file;
+mod head;
 mod overlay;
 mod rows;
 mod store;

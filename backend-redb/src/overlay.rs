@@ -44,6 +44,17 @@ impl Overlay {
         })
     }
 
+    /// Returns a damaged file with another start. If the file is shorter than `length`, zeros follow
+    /// it.
+    pub(crate) fn with_head(file: File, head: &[u8], length: u64) -> io::Result<Self> {
+        let overlay = Overlay::new(file)?;
+        overlay.write(0, head)?;
+        if overlay.len()? < length {
+            overlay.set_len(length)?;
+        }
+        Ok(overlay)
+    }
+
     /// Reads bytes of the file. All bytes after the first `intact` bytes are read as zeros.
     fn read_file(&self, intact: u64, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let left = usize::try_from(intact.saturating_sub(offset)).unwrap_or(usize::MAX);

@@ -10,6 +10,7 @@ use cas_kv::{KvStore, OpenMode, OwnedDir, Reuse, Space};
 
 use crate::engine::RedbEngine;
 use crate::file::{self, NAMES};
+use crate::head::Head;
 
 /// The conformance laws that this store does not pass, with reasons. There are none.
 pub const GAPS: &[(&str, &str)] = &[];
@@ -60,9 +61,9 @@ fn open(path: &Path, cache: usize) -> Result<KvStore> {
     KvStore::open(dir, |path, mode| open_engine(path, mode, &space, cache))
 }
 
-/// Examines the database in the directory `path`, if there is one.
+/// Examines the database in the directory `path`, if there is or was one.
 fn examine(path: &Path, repair: bool) -> Result<Option<Finding>> {
-    if !path.join(NAMES.database).try_exists()? {
+    if !OwnedDir::has_store(path, NAMES)? {
         return Ok(None);
     }
     let dir = OwnedDir::claim(path, NAMES)?;
@@ -77,7 +78,13 @@ fn space(dir: &OwnedDir) -> Result<Space> {
 }
 
 fn open_engine(path: &Path, mode: OpenMode, space: &Space, cache: usize) -> Result<RedbEngine> {
-    RedbEngine::open(file::open(path, mode)?, mode, space.clone(), cache)
+    RedbEngine::open(
+        file::open(path, mode)?,
+        Head::of(path),
+        mode,
+        space.clone(),
+        cache,
+    )
 }
 
 /// Opens `redb:///path?cache=64MiB`. The path is the directory that contains the file; `cache` is

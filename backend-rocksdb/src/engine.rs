@@ -2,7 +2,7 @@
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -15,6 +15,7 @@ use crate::compaction::Compaction;
 use crate::database::Database;
 use crate::error::{broken, classify};
 use crate::family::{ROW_SIZE, ROWS};
+use crate::head;
 use crate::options::Tuning;
 use crate::tables::Tables;
 
@@ -27,7 +28,11 @@ const IN_MEMORY: &str = "rocksdb.size-all-mem-tables";
 /// An open RocksDB database.
 pub(crate) struct RocksEngine {
     db: Arc<Database>,
+    /// Whether the database is flushed when it is closed.
     writable: bool,
+    /// The database of which a copy of its head is made when it is closed. `None` if it is being
+    /// created, or only read.
+    path: Option<PathBuf>,
     /// How many writes of rows have bypassed the log.
     staged: AtomicU64,
     /// How many of those writes are durable.
@@ -44,11 +49,15 @@ impl RocksEngine {
         if mode == OpenMode::Create {
             DirBuilder::new().mode(0o700).create(path)?;
         }
-        let open = || {
+        let open = |mode| {
             let options = tuning.database(mode)?;
-            let families = tuning.families();
+            let mut families = tuning.families();
+            if mode == OpenMode::Damaged {
+                let found = DB::list_cf(&options, path).map_err(classify)?;
+                families.retain(|family| found.iter().any(|name| name == family.name()));
+            }
             let db = match mode {
-                OpenMode::ReadOnly => {
+                OpenMode::ReadOnly | OpenMode::Damaged => {
                     DB::open_cf_descriptors_read_only(&options, path, families, false)
                 }
                 _ => DB::open_cf_descriptors(&options, path, families),
@@ -62,13 +71,15 @@ impl RocksEngine {
             };
             db.map(database).map_err(classify)
         };
-        let opened = match open() {
-            Err(error) if error.kind() == ErrorKind::Full && space.release_reserve() => open(),
+        let opened = match open(mode) {
+            Err(error) if error.kind() == ErrorKind::Full && space.release_reserve() => open(mode),
+            Err(_) if mode == OpenMode::Damaged => open_damaged(path, tuning, &open),
             opened => opened,
         };
         Ok(RocksEngine {
             db: Arc::new(opened?),
-            writable: mode != OpenMode::ReadOnly,
+            writable: mode.is_writable(),
+            path: (mode == OpenMode::Existing).then(|| path.to_owned()),
             staged: AtomicU64::new(0),
             flushed: Mutex::new(0),
             unsynced: AtomicBool::new(false),
@@ -83,6 +94,22 @@ impl RocksEngine {
     }
 }
 
+/// Opens a damaged database with the copy of its head, or else from its tables alone. RocksDB then
+/// does not find the rows in blob files.
+fn open_damaged<T>(
+    path: &Path,
+    tuning: Tuning,
+    open: &impl Fn(OpenMode) -> Result<T>,
+) -> Result<T> {
+    if head::restore(path).is_ok()
+        && let Ok(opened) = open(OpenMode::Damaged)
+    {
+        return Ok(opened);
+    }
+    DB::repair(&tuning.database(OpenMode::Damaged)?, path).map_err(classify)?;
+    open(OpenMode::Damaged)
+}
+
 /// Moves the contents of the log to table files. The next opening does not, because the disk may
 /// be full by then.
 impl Drop for RocksEngine {
@@ -91,6 +118,10 @@ impl Drop for RocksEngine {
             && let Err(error) = self.db.flush()
         {
             tracing::warn!(%error, "the log was not flushed; the next opening reads it");
+        }
+        if let Some(path) = &self.path {
+            // Without a copy, less can be repaired.
+            let _ = head::save(path);
         }
     }
 }

@@ -10,6 +10,8 @@
 //!   rows            number, offset -> up to 64 KiB of a blob or an ingest
 //!   ingests         key -> number, time
 //!   blobs images snapshots leases          records: key -> revision, value
+//! db.head           copies of the files that lead to the tables, made when the database was last
+//!                   closed
 //! owner             locked by the process that has the store open; contains its pid
 //! reserve           disk space for removals on a full disk
 //! ```
@@ -26,6 +28,7 @@ mod database;
 mod engine;
 mod error;
 mod family;
+mod head;
 mod options;
 mod store;
 mod tables;

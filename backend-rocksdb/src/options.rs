@@ -105,11 +105,12 @@ impl Tuning {
             .map_err(classify)?;
         options.create_if_missing(mode == OpenMode::Create);
         options.create_missing_column_families(mode == OpenMode::Create);
-        options.set_paranoid_checks(true);
+        // A damaged database is opened although some of its tables cannot be.
+        options.set_paranoid_checks(mode != OpenMode::Damaged);
         // After a crash, the unsynced end of the log may be torn. Everything before the tear is
         // intact, and nothing after it was acknowledged as durable.
         options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
-        options.set_track_and_verify_wals_in_manifest(true);
+        options.set_track_and_verify_wals_in_manifest(mode != OpenMode::Damaged);
         options.set_max_total_wal_size((self.buffer as u64).saturating_mul(4));
         options.set_max_background_jobs(i32::from(self.jobs.get()));
         // There is one writer at a time. Without support for more, keys that arrive in order are

@@ -86,9 +86,9 @@ fn open(path: &Path, tuning: Tuning) -> Result<RocksStore> {
     Ok(RocksStore { store, database })
 }
 
-/// Examines the database in the directory `path`, if there is one.
+/// Examines the database in the directory `path`, if there is or was one.
 fn examine(path: &Path, repair: bool, tuning: Tuning) -> Result<Option<Finding>> {
-    if !path.join(NAMES.database).try_exists()? {
+    if !OwnedDir::has_store(path, NAMES)? {
         return Ok(None);
     }
     let dir = OwnedDir::claim(path, NAMES)?;

@@ -40,7 +40,7 @@ use cas_core::{Capabilities, Capability};
 
 pub use engine::{BlobEntry, Engine, Failed, IngestEntry, Rows, Transaction, View};
 pub use key::Key;
-pub use owned_dir::{FileNames, OwnedDir};
+pub use owned_dir::{FileNames, HEAD, OwnedDir};
 pub use space::{Reuse, Space};
 pub use store::{KvStore, OpenMode};
 

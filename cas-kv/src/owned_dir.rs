@@ -11,6 +11,9 @@ use cas_host::{Dir, OwnerFile};
 use crate::space::RESERVE;
 
 const OWNER: &str = "owner";
+/// What an engine appends to the name of the database for a copy of what leads to its content. The
+/// copy is a file or a directory.
+pub const HEAD: &str = ".head";
 
 /// The names that an engine uses in the directory and in messages.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +66,14 @@ impl OwnedDir {
         })
     }
 
+    /// Returns whether a directory has a database, or had one that was open. Changes nothing.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub fn has_store(path: &Path, names: FileNames) -> io::Result<bool> {
+        Ok(path.join(names.database).try_exists()? || path.join(RESERVE).try_exists()?)
+    }
+
     /// Renames the new database to its final name, durably.
     pub(crate) fn publish(&self) -> io::Result<()> {
         fs::rename(self.path.join(self.names.new), self.database())?;
@@ -76,6 +87,7 @@ impl OwnedDir {
         let dir = Dir::open(&self.path)?;
         dir.exchange(new, database)?;
         dir.sync()?;
+        remove_any(&self.path.join(format!("{database}{HEAD}")))?;
         let mut number = 1;
         loop {
             let aside = format!("{database}.damaged-{number}");
@@ -91,15 +103,14 @@ impl OwnedDir {
     /// Removes a database whose creation was interrupted. Returns the path to create a database at.
     pub(crate) fn remove_unfinished(&self) -> io::Result<PathBuf> {
         let new = self.path.join(self.names.new);
-        let removed = if new.is_dir() {
-            fs::remove_dir_all(&new)
-        } else {
-            fs::remove_file(&new)
-        };
-        match removed {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(new),
-        }
+        remove_any(&new)?;
+        Ok(new)
+    }
+
+    /// Returns whether the database is absent although it was open before. The reserve is made only
+    /// then.
+    pub(crate) fn has_lost_database(&self) -> io::Result<bool> {
+        Ok(!self.database().try_exists()? && Self::has_store(&self.path, self.names)?)
     }
 
     /// Returns whether the process can write to the directory.
@@ -118,6 +129,18 @@ impl OwnedDir {
     }
 }
 
+/// Removes a file or a directory. Does nothing if it does not exist.
+fn remove_any(path: &Path) -> io::Result<()> {
+    let removed = match path.is_dir() {
+        true => fs::remove_dir_all(path),
+        false => fs::remove_file(path),
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
 /// Syncs the parent directory, which has the new entry. Does not sync the directories above it.
 fn sync_parent(path: &Path) -> io::Result<()> {
     match path.canonicalize()?.parent() {
@@ -129,18 +152,17 @@ fn sync_parent(path: &Path) -> io::Result<()> {
 /// Refuses to create a store in a directory that contains other files.
 fn refuse_foreign(path: &Path, names: FileNames) -> Result<()> {
     let FileNames {
-        engine,
-        database,
-        new,
+        engine, database, ..
     } = names;
     if path.join(database).exists() {
         return Ok(());
     }
-    // Files that an interrupted creation leaves.
-    let ours = [new, OWNER, RESERVE];
+    // What an interrupted creation leaves, and what is next to a database that was lost.
+    let beside = format!("{database}.");
+    let is_ours = |name: &str| name == OWNER || name == RESERVE || name.starts_with(&beside);
     for entry in fs::read_dir(path)? {
         let name = entry?.file_name();
-        if !ours.iter().any(|ours| name == *ours) {
+        if !name.to_str().is_some_and(is_ours) {
             return Err(Error::precondition(format!(
                 "the directory is not a {engine} store: found {name:?}, but not {database}; \
                  choose another directory"

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cas_core::image::RecordImages;
-use cas_core::{ContentStore, ErrorKind, ImageStore, Records, Result, Store};
+use cas_core::{ContentStore, Error, ErrorKind, ImageStore, Records, Result, Store};
 
 use crate::content::KvContent;
 use crate::engine::Engine;
@@ -21,6 +21,16 @@ pub enum OpenMode {
     Existing,
     /// Open the database at the path, and change no file.
     ReadOnly,
+    /// Open as much as possible of the damaged database at the path, only for reading. A repair is
+    /// about to rename it, so the engine may change files in it that do not have its content.
+    Damaged,
+}
+
+impl OpenMode {
+    /// Returns whether the database can be changed.
+    pub const fn is_writable(self) -> bool {
+        matches!(self, OpenMode::Create | OpenMode::Existing)
+    }
 }
 
 /// A store over an engine.
@@ -50,6 +60,12 @@ impl KvStore {
             // This also removes what a killed repair has left.
             let new = dir.remove_unfinished()?;
             if !dir.database().try_exists()? {
+                if dir.has_lost_database()? {
+                    return Err(Error::corrupt(
+                        "the database is missing; restore a copy, or let `cas fsck --repair` make an \
+                         empty one",
+                    ));
+                }
                 Kv::write_format(&open(&new, OpenMode::Create)?)?;
                 dir.publish()?;
             }

@@ -1,9 +1,10 @@
 //! Databases of engines of which some rows cannot be read.
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 
-use crate::common::{cas, ok};
+use crate::common::{cas, fails, ok};
 use crate::scene::{Scene, files, has, overwrite};
 
 /// The engines of this build that keep everything in one database.
@@ -140,5 +141,124 @@ fn a_document_that_is_truncated_is_fetched_again() {
             "redb" => scene.heals("blob-damaged", scene.manifest_digest.hex()),
             _ => scene.heals("database-damaged", ""),
         }
+    }
+}
+
+/// What happens to the files in the directory of a store.
+type Harm = fn(&Path);
+
+fn overwrite_start(store: &Path) {
+    let file = fs::File::options()
+        .write(true)
+        .open(store.join("cas.redb"))
+        .unwrap();
+    file.write_all_at(&[0xa5; PAGE], 0).unwrap();
+}
+
+fn cut_in_half(store: &Path) {
+    let file = fs::File::options()
+        .write(true)
+        .open(store.join("cas.redb"))
+        .unwrap();
+    file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+}
+
+/// Removes the files in the directory of RocksDB whose names contain `part`.
+fn remove(store: &Path, part: &str) {
+    let mut found = files(&store.join("db"));
+    found.retain(|file| file.file_name().unwrap().to_str().unwrap().contains(part));
+    assert!(!found.is_empty(), "no file has {part} in its name");
+    found.iter().for_each(|file| fs::remove_file(file).unwrap());
+}
+
+fn spoil_a_table(store: &Path) {
+    let mut tables = files(&store.join("db"));
+    tables.retain(|file| file.extension().is_some_and(|extension| extension == "sst"));
+    tables.sort();
+    let mut data = fs::read(&tables[0]).unwrap();
+    let end = data.len() - 50;
+    data[end..].fill(0xa5);
+    overwrite(&tables[0], &data);
+}
+
+#[test]
+fn a_database_that_does_not_open_is_copied_as_far_as_it_can_be_read() {
+    let harms: [(&str, Harm); 6] = [
+        ("redb", overwrite_start),
+        ("redb", cut_in_half),
+        ("rocksdb", |store| remove(store, "CURRENT")),
+        ("rocksdb", |store| remove(store, "MANIFEST")),
+        ("rocksdb", |store| {
+            // Without the copies, RocksDB makes another manifest from the tables.
+            fs::remove_dir_all(store.join("db.head")).unwrap();
+            remove(store, "CURRENT");
+        }),
+        ("rocksdb", spoil_a_table),
+    ];
+    for (number, (store, harm)) in harms.into_iter().enumerate() {
+        if !DATABASES.contains(&store) {
+            continue;
+        }
+        let scene = Scene::new(store);
+        harm(&scene.root.join("store"));
+        fails(cas(&scene.root).arg("images"), 4);
+        let (code, found) = scene.fsck(&[]);
+        assert_eq!((code, aside(&scene).len()), (4, 0), "harm {number}");
+        assert!(
+            has(&found, "database-damaged", store_file(store)),
+            "{found:#?}"
+        );
+        let (code, repaired) = scene.repair_from_source();
+        assert_eq!(
+            (code, aside(&scene).len()),
+            (0, 1),
+            "{number}: {repaired:#?}"
+        );
+        assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()), "{number}");
+        scene.works();
+    }
+}
+
+/// Returns the name of the database in the directory of a store.
+fn store_file(store: &str) -> &'static str {
+    match store {
+        "redb" => "cas.redb",
+        _ => "store/db",
+    }
+}
+
+#[test]
+fn a_database_of_which_nothing_is_left_is_replaced_by_an_empty_one() {
+    let harms: [(&str, usize, Harm); 4] = [
+        ("redb", 1, |store| {
+            fs::write(store.join("cas.redb"), "").unwrap();
+        }),
+        ("redb", 0, |store| {
+            fs::remove_file(store.join("cas.redb")).unwrap();
+        }),
+        ("rocksdb", 1, |store| remove(store, ".sst")),
+        ("rocksdb", 0, |store| {
+            fs::remove_dir_all(store.join("db")).unwrap();
+        }),
+    ];
+    for (store, set_aside, harm) in harms {
+        if !DATABASES.contains(&store) {
+            continue;
+        }
+        let scene = Scene::new(store);
+        harm(&scene.root.join("store"));
+        fails(cas(&scene.root).arg("images"), 4);
+        assert_eq!(scene.fsck(&[]).0, 4, "on {store}");
+        let (code, found) = scene.fsck(&["--repair"]);
+        assert_eq!((code, aside(&scene).len()), (4, set_aside), "{found:#?}");
+        assert!(
+            has(&found, "database-damaged", store_file(store)),
+            "{found:#?}"
+        );
+        assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()), "on {store}");
+        ok(cas(&scene.root)
+            .args(["import", "--name", "app:1"])
+            .arg(scene.scratch.path().join("demo.tar")));
+        scene.works();
     }
 }

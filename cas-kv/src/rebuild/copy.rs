@@ -14,15 +14,23 @@ const ROWS: usize = 16;
 /// Number of bytes after which a transaction is synced.
 const SYNCED: u64 = 64 << 20;
 
-/// Copies everything that can be read, except for ingests, and makes it durable. Returns the number
-/// of listed blobs whose bytes cannot be read.
-pub(super) fn copy(old: &mut Source<'_>, new: &dyn Engine) -> Result<u64> {
+/// What was copied.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Copied {
+    /// Number of blobs and records that were copied.
+    pub(super) kept: u64,
+    /// Number of listed blobs whose bytes cannot be read.
+    pub(super) lost: u64,
+}
+
+/// Copies everything that can be read, except for ingests, and makes it durable.
+pub(super) fn copy(old: &mut Source<'_>, new: &dyn Engine) -> Result<Copied> {
     Kv::write_format(new)?;
     let mut copier = Copier {
         new,
         unsynced: 0,
         highest: 0,
-        lost: 0,
+        copied: Copied::default(),
     };
     old.blobs(&mut |old, page| {
         page.into_iter()
@@ -33,6 +41,7 @@ pub(super) fn copy(old: &mut Source<'_>, new: &dyn Engine) -> Result<u64> {
             let bytes = page.iter().map(|(_, (_, value))| value.len() as u64).sum();
             let revisions = page.iter().map(|(_, (revision, _))| *revision);
             copier.highest = revisions.fold(copier.highest, u64::max);
+            copier.copied.kept += page.len() as u64;
             copier.write(bytes, &mut |tx| {
                 page.iter().try_for_each(|(key, (revision, value))| {
                     match table {
@@ -48,7 +57,7 @@ pub(super) fn copy(old: &mut Source<'_>, new: &dyn Engine) -> Result<u64> {
     }
     let numbers = old.read(|view| view.meta(tx::NUMBERS))?.flatten();
     copier.finish(numbers)?;
-    Ok(copier.lost)
+    Ok(copier.copied)
 }
 
 struct Copier<'a> {
@@ -57,8 +66,7 @@ struct Copier<'a> {
     unsynced: u64,
     /// The highest number of a blob or revision of a record.
     highest: u64,
-    /// Number of listed blobs whose bytes cannot be read.
-    lost: u64,
+    copied: Copied,
 }
 
 impl Copier<'_> {
@@ -72,13 +80,14 @@ impl Copier<'_> {
                 .map(|(_, bytes)| bytes.to_vec()),
         };
         let Some(inline) = inline else {
-            self.lost += 1;
+            self.copied.lost += 1;
             return Ok(());
         };
         if blob.in_rows() && !self.rows(old, blob)? {
-            self.lost += 1;
+            self.copied.lost += 1;
             return self.write(0, &mut |tx| tx.remove_rows(blob).map(drop));
         }
+        self.copied.kept += 1;
         self.write(inline.len() as u64, &mut |tx| {
             tx.insert_blob(digest, blob, &inline)
         })

@@ -13,19 +13,21 @@ use cas_core::check::{Finding, Problem};
 use cas_core::records::Table;
 use cas_core::{Error, ErrorKind, Result};
 
-use self::copy::copy;
+use self::copy::{Copied, copy};
 use self::source::Source;
 use crate::engine::Engine;
+use crate::kv::Kv;
 use crate::owned_dir::OwnedDir;
 use crate::store::{KvStore, OpenMode};
 
 impl KvStore {
     /// Examines the database in `dir`. Returns what is wrong, or `None` if nothing is wrong. Also
-    /// returns `None` if the database is absent, or if it cannot be opened: [`KvStore::open`] then
-    /// reports why.
+    /// returns `None` if there was never a database, or if it cannot be opened for a reason other
+    /// than damage: [`KvStore::open`] then reports why.
     ///
-    /// If some rows cannot be read and `repair` is set, copies all other rows, except ingests, to a
-    /// new database. The new database gets the name of the damaged one, which is renamed.
+    /// If `repair` is set, copies all rows that can be read, except ingests, to a new database. The
+    /// new database gets the name of the damaged one, which is renamed. If no row can be read, the
+    /// new database is empty, and the finding counts as not repaired, because the content is lost.
     ///
     /// # Errors
     /// `Full` if the disk has no room for the copy; errors of the engine and of the file system.
@@ -34,41 +36,85 @@ impl KvStore {
         repair: bool,
         open: impl Fn(&Path, OpenMode) -> Result<E>,
     ) -> Result<Option<Finding>> {
-        if !dir.database().try_exists()? {
-            return Ok(None);
-        }
-        let open_old = || -> Result<Box<dyn Engine>> {
-            Ok(Box::new(open(&dir.database(), OpenMode::ReadOnly)?))
-        };
-        let mut old = match Source::open(&open_old) {
-            Err(error) if is_reported(&error) => return Ok(None),
-            old => old?,
-        };
-        scan(&mut old)?;
-        let Some(damage) = old.damage.take() else {
-            return Ok(None);
-        };
         let repair = repair && dir.is_writable();
-        let detail = if repair {
-            let new = open(&dir.remove_unfinished()?, OpenMode::Create)?;
-            let copied = copy(&mut old, &new);
-            // Both databases close their files before the files get other names.
-            drop((old, new));
-            let lost = copied?;
-            let aside = dir.replace_database()?;
-            format!(
+        if !dir.database().try_exists()? {
+            return examine_absent(dir, repair, &open);
+        }
+        let open_as =
+            |mode| -> Result<Box<dyn Engine>> { Ok(Box::new(open(&dir.database(), mode)?)) };
+        let open_old = || open_as(OpenMode::ReadOnly);
+        let (old, damage) = match Source::open(&open_old) {
+            Err(error) if error.kind() == ErrorKind::Corrupt => (None, error),
+            Err(error) if is_reported(&error) => return Ok(None),
+            old => {
+                let mut old = old?;
+                scan(&mut old)?;
+                let Some(damage) = old.damage.take() else {
+                    return Ok(None);
+                };
+                (Some(old), damage)
+            }
+        };
+        if !repair {
+            let detail = format!("{damage}; a repair copies what can be read to a new database");
+            return Ok(Some(finding(dir, detail, false)));
+        }
+        let open_damaged = || open_as(OpenMode::Damaged);
+        let old = match old {
+            Some(old) => Some(old),
+            None => match Source::open(&open_damaged) {
+                Err(error) if is_reported(&error) => None,
+                opened => Some(opened?),
+            },
+        };
+        let new = open(&dir.remove_unfinished()?, OpenMode::Create)?;
+        let copied = match old {
+            Some(mut old) => copy(&mut old, &new),
+            None => Kv::write_format(&new).map(|()| Copied::default()),
+        };
+        // Both databases close their files before the files get other names.
+        drop(new);
+        let Copied { kept, lost } = copied?;
+        let aside = dir.replace_database()?;
+        let detail = match kept {
+            0 => format!(
+                "{damage}; nothing in it can be read, so the new database is empty; the old one is \
+                 {aside}, which may be removed; pull or import the images again"
+            ),
+            _ => format!(
                 "{damage}; all that could be read was copied to a new database, without {lost} \
                  damaged blobs; the old one is {aside}, which may be removed"
-            )
-        } else {
-            format!("{damage}; a repair copies what can be read to a new database")
+            ),
         };
-        Ok(Some(Finding {
-            problem: Problem::DatabaseDamaged,
-            subject: dir.database().display().to_string(),
-            detail,
-            repaired: repair,
-        }))
+        Ok(Some(finding(dir, detail, kept > 0)))
+    }
+}
+
+/// Reports a database that was lost. A repair makes an empty one.
+fn examine_absent<E: Engine>(
+    dir: &OwnedDir,
+    repair: bool,
+    open: &impl Fn(&Path, OpenMode) -> Result<E>,
+) -> Result<Option<Finding>> {
+    if !dir.has_lost_database()? {
+        return Ok(None);
+    }
+    let detail = if repair {
+        Kv::write_format(&open(&dir.remove_unfinished()?, OpenMode::Create)?)?;
+        dir.publish()?;
+        "the database is missing; an empty one was made; pull or import the images again"
+    } else {
+        "the database is missing; restore a copy, or let a repair make an empty one"
+    };
+    Ok(Some(finding(dir, detail.to_owned(), false)))
+}
+
+fn finding(dir: &OwnedDir, detail: String, repaired: bool) -> Finding {
+    Finding {
+        problem: Problem::DatabaseDamaged,
+        subject: dir.database().display().to_string(),
+        detail,
+        repaired,
     }
 }
 
