@@ -13,11 +13,11 @@ use tokio::runtime::Handle;
 
 use crate::pool::{self, Active};
 
-/// Drives a future on a thread of its own, without waiting for it. If no thread can be started, the
+/// Runs a future to its end on a new thread, and returns at once. If no thread can be started, the
 /// future is dropped.
 ///
 /// If the caller runs on a tokio runtime, the future can use the timers and sockets of the runtime
-/// until the runtime ends. It should not need them, because the runtime may end first.
+/// until the runtime ends. The future should not need them, because the runtime may end first.
 pub fn run(future: impl Future<Output = ()> + Send + 'static) {
     let runtime = Handle::try_current().ok();
     let active = Active::begin();
@@ -31,8 +31,8 @@ pub fn run(future: impl Future<Output = ()> + Send + 'static) {
 }
 
 /// Returns a future that does the same as `future`. If the returned future is dropped after its
-/// first poll, the work goes on [in the background](run), and its output is dropped there. A guard
-/// in the output therefore still undoes what it guards.
+/// first poll, the work goes on [in the background](run), and its output is dropped when the work
+/// ends. So a guard in the output still cleans up.
 pub fn shield<T, F>(future: F) -> Shield<T>
 where
     T: Send + 'static,

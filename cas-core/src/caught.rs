@@ -14,7 +14,8 @@ thread_local! {
 
 /// Runs `work`, which may panic on damaged data. Returns its result, or `None` if it panicked.
 ///
-/// Data that `work` can change must not be used after a panic unless the data is still valid.
+/// After a panic, the caller may use data that `work` can change only if it knows that the data is
+/// still valid.
 pub fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
     RUNNING.set(RUNNING.get() + 1);
     let outcome = catch_unwind(AssertUnwindSafe(work));

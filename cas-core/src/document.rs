@@ -1,4 +1,5 @@
-//! Manifests and indexes. They are parsed within bounds, and refused if they could be read as both.
+//! Manifests and indexes. They are parsed within bounds, and a document that could be read as both
+//! is refused.
 
 use std::collections::BTreeMap;
 
@@ -16,8 +17,8 @@ use crate::nulls::{null_is_default, optional_texts};
 #[serde(rename_all = "camelCase")]
 #[serde(expecting = "an object")]
 pub struct Manifest {
-    /// The version of the schema, which is not checked. It is 2 in a valid document, and also if
-    /// the document states none.
+    /// The version of the schema, which is not checked. A valid document states 2, which is also
+    /// the default.
     #[serde(default = "version", deserialize_with = "version_or_default")]
     pub schema_version: u32,
     /// The media type that the document states for itself, if any.
@@ -48,8 +49,8 @@ pub struct Manifest {
 #[serde(rename_all = "camelCase")]
 #[serde(expecting = "an object")]
 pub struct Index {
-    /// The version of the schema, which is not checked. It is 2 in a valid document, and also if
-    /// the document states none.
+    /// The version of the schema, which is not checked. A valid document states 2, which is also
+    /// the default.
     #[serde(default = "version", deserialize_with = "version_or_default")]
     pub schema_version: u32,
     /// The media type that the document states for itself, if any.

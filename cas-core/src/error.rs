@@ -165,8 +165,8 @@ impl Error {
         self
     }
 
-    /// Adds what the subject is a part of, such as a layer or a directory. The subject stays as it
-    /// is if its text ends with the text of `whole`, or the text of `whole` ends with it.
+    /// Adds what the subject is a part of, such as a layer or a directory. If one of the two texts
+    /// ends with the other, the subject stays as it is.
     #[must_use]
     pub fn within(mut self, whole: impl fmt::Display) -> Self {
         let whole = whole.to_string();
@@ -291,7 +291,7 @@ impl From<std::io::Error> for Error {
             Io::DirectoryNotEmpty | Io::NotADirectory | Io::IsADirectory | Io::TooManyLinks => {
                 ErrorKind::FailedPrecondition
             }
-            // The standard library has no stable name for this one.
+            // The standard library has no stable name for this kind.
             _ if error.raw_os_error() == Some(ELOOP) => ErrorKind::FailedPrecondition,
             _ => ErrorKind::Unavailable,
         };

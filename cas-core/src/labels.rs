@@ -23,18 +23,20 @@ pub const GC_REF_CONTENT: &str = "containerd.io/gc.ref.content";
 /// The prefix of a back reference: the target keeps the thing that has the label. The rest of the
 /// key names the kind of the target.
 pub const GC_BACK_REF: &str = "containerd.io/gc.bref.";
-/// The prefix of a reference to a snapshot that holds only if the snapshot was used early or late
-/// enough. A dot and the name of the snapshotter follow.
+/// The prefix of a conditional reference to a snapshot. The reference counts only while the time
+/// since the last use of the snapshot meets the condition. A dot and the name of the snapshotter
+/// follow.
 pub const GC_CONDITION: &str = "containerd.io/gc.cond.snapshot";
-/// On a snapshot: when it was last used, as RFC 3339. Conditional references bound its age.
+/// On a snapshot: when it was last used, as RFC 3339. Conditional references compare this time with
+/// the current time.
 pub const GC_USED_AT: &str = "containerd.io/gc.cond.value-usedat";
 /// On a lease or an image: when it expires, as RFC 3339.
 pub const GC_EXPIRE: &str = "containerd.io/gc.expire";
 /// On a lease: it keeps only its resources themselves, the targets of its images and the parents of
 /// its snapshots.
 pub const GC_FLAT: &str = "containerd.io/gc.flat";
-/// On a snapshot: the id of the lease of the job that made it. A snapshot without this label is kept
-/// for at least a day after it was made, even if nothing refers to it.
+/// On a snapshot: the id of the lease of the job that made it. Without this label, a snapshot is
+/// kept for at least a day after it was made, even if nothing refers to it.
 pub const LEASE: &str = "cas.lease";
 /// On a snapshot that is mounted by its key: the directory at which it was last mounted.
 pub const MOUNTED_AT: &str = "cas.mounted-at";

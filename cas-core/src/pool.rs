@@ -154,7 +154,8 @@ pub fn wait<T>(future: impl Future<Output = T>) -> T {
             self.1.notify_one();
         }
     }
-    // tokio makes a task yield after a certain amount of work, and nobody would wake it here.
+    // tokio makes a task yield after a certain amount of work, and nothing would wake the task
+    // here.
     let mut future = std::pin::pin!(unconstrained(future));
     inline(|| {
         // Most futures are ready at once and need no waker.

@@ -5,7 +5,8 @@
 ///
 /// Calls come from several threads, and items overlap.
 pub trait Progress: Send + Sync {
-    /// Receives one event. The thread that does the work calls this method, so it must be quick.
+    /// Receives one event. The thread that does the work calls this method, so the method must be
+    /// quick.
     fn report(&self, event: Event<'_>);
 }
 

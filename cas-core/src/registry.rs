@@ -100,13 +100,15 @@ pub trait SnapshotterOpener: Send + Sync + 'static {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct SnapshotterParts {
-    /// The directory for its files. It need not exist. Nothing else writes there.
+    /// The directory for the files of the snapshotter. It need not exist. Nothing else writes to
+    /// it.
     pub directory: PathBuf,
-    /// The store of its records. It is on this machine, and its batches are atomic.
+    /// The store for the records of the snapshotter. It is on this machine, and its batches are
+    /// atomic.
     pub records: Arc<dyn Records>,
-    /// The store whose layers it unpacks.
+    /// The store whose layers the snapshotter unpacks.
     pub store: Store,
-    /// Its options, by name.
+    /// The options of the snapshotter, by name.
     pub options: BTreeMap<String, String>,
 }
 

@@ -73,8 +73,8 @@ impl Dir {
         self.open_dir(name)
     }
 
-    /// Opens a file. Refuses a symbolic link. Returns the file. Child processes do not inherit its
-    /// file descriptor.
+    /// Opens a file. Refuses a symbolic link. Child processes do not inherit the file descriptor.
+    /// Returns the file.
     ///
     /// # Errors
     /// Errors of the file system.

@@ -38,8 +38,8 @@ pub struct Exposed {
 
 /// Returns what other users can reach below the directory `path`: device nodes, and programs that
 /// are set-id or have capabilities and that other users can run. Returns `None` if there are none.
-/// Device nodes do not count on a mount with the option `nodev`, nor programs on a mount with
-/// `nosuid`.
+/// On a mount with the option `nodev`, device nodes do not count. On a mount with the option
+/// `nosuid`, programs do not count.
 ///
 /// # Errors
 /// Errors of the file system.

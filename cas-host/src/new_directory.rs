@@ -158,7 +158,7 @@ impl DirLock {
         calls::fgetxattr(self, UNFINISHED, &mut [0]).is_ok()
     }
 
-    /// Marks the directory. If that fails, what a killed process leaves in it is not recognised.
+    /// Marks the directory. If that fails, what a killed process leaves in it is not recognized.
     fn mark(&self) {
         let _ = calls::fsetxattr(self, UNFINISHED, b"1", XattrFlags::empty());
     }

@@ -11,9 +11,9 @@ use crate::{Dir, no_directory};
 /// The beginning of the names of temporary files, after a dot.
 const PURPOSE: &str = "cas-export";
 
-/// A file that has a temporary name in the directory of its final name until it is published. If it
-/// is dropped before, it is removed. A file that a killed process has left is removed when the next
-/// one in the directory is begun.
+/// A file that has a temporary name in the directory of its final name until it is published. If
+/// the value is dropped before, the file is removed. A temporary file that a killed process has
+/// left is removed when the next file in the directory is begun.
 pub struct NewFile {
     dir: Dir,
     file: File,

@@ -25,8 +25,8 @@ pub trait Engine: Send + Sync + 'static {
         bytes
     }
 
-    /// Returns how many accepted bytes the engine will write again, for example by a flush of its
-    /// log.
+    /// Returns how many bytes that were written already the engine will write once more, for
+    /// example by a flush of its log.
     ///
     /// # Errors
     /// Errors of the engine.
@@ -34,7 +34,8 @@ pub trait Engine: Send + Sync + 'static {
         Ok(0)
     }
 
-    /// Returns the current state of the tables. Callers drop it at the end of one operation.
+    /// Returns a view of the current state of the tables. Callers drop the view at the end of one
+    /// operation.
     ///
     /// # Errors
     /// Errors of the engine.
@@ -90,7 +91,7 @@ pub trait Engine: Send + Sync + 'static {
 pub struct BlobEntry {
     /// Length of the blob in bytes.
     pub size: u64,
-    /// The number that identifies its rows. It is also the version of the blob.
+    /// The number that identifies the rows of the blob. It is also the version of the blob.
     pub number: u64,
     /// Where its bytes are.
     pub rows: Rows,
@@ -228,8 +229,8 @@ pub trait Transaction {
 /// Why a change was not made.
 #[derive(Debug)]
 pub enum Failed {
-    /// The change conflicts with stored data, or the store cannot be written. It wrote nothing.
-    /// Other changes in the same transaction are unaffected.
+    /// The change conflicts with stored data, or the store cannot be written. The change wrote
+    /// nothing, and other changes in the same transaction are unaffected.
     Refused(Error),
     /// The engine failed, and the whole transaction is lost.
     Broken(Error),

@@ -45,8 +45,8 @@ pub(crate) struct Kv {
     pub(crate) queue: Queue<Box<dyn Job>>,
     /// Ingests that have a writer: their size in bytes, and the time of their last write.
     pub(crate) open_ingests: Mutex<BTreeMap<String, (u64, SystemTime)>>,
-    /// Whether the engine failed inside a transaction. It may then have lost data that it still
-    /// shows.
+    /// Whether the engine failed inside a transaction. The engine may then have lost data that it
+    /// still returns.
     failed: AtomicBool,
     access: Access,
     /// Whether every name has a note that leads from its target to it.
@@ -113,8 +113,8 @@ impl Kv {
     }
 
     /// Writes the notes that lead from targets to names, for all names. The next durable write,
-    /// that of the format, makes them durable. Returns false if the disk is too full; the store is
-    /// then used without the notes.
+    /// which writes the format, also makes the notes durable. Returns false if the disk is too
+    /// full; the store is then used without the notes.
     fn note_targets(&self) -> Result<bool> {
         let mut after: Option<String> = None;
         loop {
@@ -158,8 +158,8 @@ impl Kv {
             Access::ReadOnly => Err(Error::read_only()),
             Access::Full => Err(Error::new(
                 ErrorKind::Full,
-                "the disk was full when the store was opened, so it can only be read; free some \
-                 space and reopen it",
+                "the disk was full when the store was opened, so the store can only be read; free \
+                 some space and reopen the store",
             )),
         }
     }

@@ -15,8 +15,8 @@
 //! A number is allocated once. It identifies the rows of one stored blob and is that blob's
 //! version, or it is the revision of one state of a record.
 //!
-//! The store is in an [`OwnedDir`]. One process at a time may open it. Only processes that cannot
-//! write to the directory may open it together, to read.
+//! The store is in an [`OwnedDir`]. One process at a time may open the store. Several processes may
+//! have the store open only if none of them can write to the directory; they can only read.
 
 mod batch;
 mod body;

@@ -56,8 +56,8 @@ struct Inner {
 }
 
 impl Space {
-    /// Returns the accounting for a database in `dir`. `size` is the size of the reserve in bytes:
-    /// more than the engine writes to remove a blob and to open the database.
+    /// Returns the accounting for a database in `dir`. `size` is the size of the reserve in bytes.
+    /// It must be more than the engine writes to remove a blob and to open the database.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -77,8 +77,8 @@ impl Space {
         self.reserve(self.0.size);
     }
 
-    /// Creates the reserve if it does not exist. On an almost full disk it gets smaller, but never
-    /// has less than `least` bytes.
+    /// Creates the reserve if it does not exist. On an almost full disk the reserve is smaller. If
+    /// not even `least` bytes fit, no reserve is created.
     fn reserve(&self, least: u64) {
         let path = &self.0.reserve;
         if path.exists() {
@@ -149,7 +149,8 @@ impl Space {
         self.0.removed.store(0, Ordering::Relaxed);
     }
 
-    /// Returns the number of bytes that a sync starting now makes durable.
+    /// Returns the number of bytes that were added since the last sync, and that a sync would make
+    /// durable now.
     pub fn unsynced_bytes(&self) -> u64 {
         self.0.unsynced.load(Ordering::Relaxed)
     }

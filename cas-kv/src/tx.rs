@@ -4,7 +4,8 @@ use crate::engine::{Failed, Transaction};
 
 /// The key of the first unallocated number in the table `meta`.
 pub(crate) const NUMBERS: &str = "numbers";
-/// How many numbers one write reserves. Those unused when the store closes are skipped.
+/// How many numbers one write reserves. Numbers that are not used before the store closes are
+/// skipped.
 const BLOCK: u64 = 1 << 32;
 
 /// Numbers for the rows and versions of blobs and for revisions of records. None is used twice.

@@ -12,7 +12,7 @@ use crate::records::BlobRecord;
 use crate::store::Store;
 
 /// Returns a descriptor of a blob in the store. Its media type is the recorded one. If none is
-/// recorded, a manifest or an index is recognised by its bytes, and anything else is
+/// recorded, a manifest or an index is recognized by its bytes, and anything else is
 /// `application/octet-stream`.
 ///
 /// # Errors
@@ -41,8 +41,8 @@ pub async fn document(store: &Store, digest: &Digest) -> Result<Descriptor> {
 }
 
 /// Returns what a blob lists, in order: the configuration and the layers of a manifest, or the
-/// manifests of an index. Returns nothing for any other blob. If the record lists them, the blob is
-/// not read.
+/// manifests of an index. Returns nothing for any other blob. If the record of the blob has this
+/// list, the blob is not read.
 ///
 /// # Errors
 /// `NotFound` if the blob is not in the store; `Corrupt` if it is a damaged document, or if its

@@ -10,7 +10,7 @@ use crate::media_type::MediaType;
 use crate::records::BlobRecord;
 use crate::store::Store;
 
-/// A blob, and what is recorded of it.
+/// A blob, with the data from its record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BlobInfo {
@@ -29,7 +29,7 @@ pub struct BlobInfo {
 }
 
 impl BlobInfo {
-    /// Returns a blob of `size` bytes of which nothing is recorded.
+    /// Returns a blob of `size` bytes that has no record.
     pub fn new(digest: Digest, size: u64) -> Self {
         BlobInfo {
             digest,

@@ -84,7 +84,8 @@ impl fmt::Display for BlobProblem {
 /// returns those that the owner claims. Blobs that a collection is removing are left out.
 ///
 /// # Errors
-/// Errors of the store. A record that does not parse is a problem in the list.
+/// Errors of the store. A record that does not parse is not an error: it is reported in
+/// [`BlobList::problems`].
 pub async fn list(store: &Store) -> Result<BlobList> {
     let mut list = BlobList::default();
     let (mut after, mut read) = (None, None);

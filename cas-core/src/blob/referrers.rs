@@ -10,12 +10,13 @@ use crate::store::Store;
 use crate::{dispatch, limit};
 
 /// Returns the referrers that were stored with a manifest or an index, in the order of their
-/// digests. Each has its annotations and its artifact type, unless its document is damaged or comes
-/// after the first [`limit::DOCUMENT_READ`] bytes of annotations. Referrers whose bytes were lost
-/// are left out.
+/// digests. Each has its annotations and its artifact type, with two exceptions: referrers whose
+/// documents are damaged, and the last referrers of a list whose annotations have more than
+/// [`limit::DOCUMENT_READ`] bytes together. Referrers whose bytes were lost are left out.
 ///
 /// # Errors
-/// `OutOfRange` for more than [`limit::REFERRERS`]; errors of the store.
+/// `OutOfRange` for more than [`limit::REFERRERS`] referrers; `Corrupt` if the record of `subject`
+/// or of a referrer does not parse; errors of the store.
 pub async fn referrers(store: &Store, subject: &Digest) -> Result<Vec<Descriptor>> {
     let Some((record, _)) = store.blobs().load(subject).await? else {
         return Ok(Vec::new());
@@ -26,8 +27,8 @@ pub async fn referrers(store: &Store, subject: &Digest) -> Result<Vec<Descriptor
     if digests.len() > limit::REFERRERS {
         let (found, allowed) = (digests.len(), limit::REFERRERS);
         return Err(Error::out_of_range(format!(
-            "the document has {found} referrers, at most {allowed} are listed; remove some of its \
-             labels"
+            "the document has {found} referrers, at most {allowed} are listed; remove some of \
+             its labels {GC_REF_REFERRER}…"
         ))
         .operation("list referrers")
         .subject(subject));

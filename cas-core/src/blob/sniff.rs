@@ -1,4 +1,4 @@
-//! Recognising a document by its bytes.
+//! Recognizing a document by its bytes.
 
 use crate::content::{BlobReader, read_whole};
 use crate::document_type::document_type;

@@ -1,4 +1,4 @@
-//! What can be taken out of a store: the parts of images that it has.
+//! The parts of images that can be taken out of a store, because the store has them.
 
 use std::collections::BTreeSet;
 

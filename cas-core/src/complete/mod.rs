@@ -1,5 +1,5 @@
-//! Finds out whether everything below a document is in the store, and corrects records that are
-//! wrong about it.
+//! Finds out whether everything below a document is in the store, and corrects records that wrongly
+//! state that it is.
 
 mod available;
 
@@ -21,7 +21,7 @@ use crate::records::{Batch, Blobs, Expect, Notes, Table, each, retry};
 use crate::store::Store;
 use crate::sync::lock;
 
-/// The room and the key of the note that exists once the records of indexes were corrected.
+/// The namespace and the key of the note that exists once the records of indexes were corrected.
 const CORRECTED: (&str, &str) = ("records", "indexes-corrected");
 
 /// Maximum number of documents that are read concurrently.

@@ -1,4 +1,4 @@
-//! Methods that every content store has, built on those that a backend implements.
+//! Methods of every content store, built on the methods that a backend implements.
 
 use std::thread;
 use std::time::Duration;

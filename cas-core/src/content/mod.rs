@@ -95,10 +95,9 @@ pub struct IngestStatus {
 /// A store of blobs. See the [module](self) for the life of a blob.
 ///
 /// In a local store, `stat` and one page of `list` are quick and run on the caller's thread. Over a
-/// network, they take as long as a request. Other methods may take
-/// as long as a disk takes, and must not block the threads of the async runtime. Besides the errors
-/// that it lists, every asynchronous method may return errors of the backend, such as
-/// `Unavailable` or `Full`.
+/// network, they take as long as a request. Other methods may wait for a disk, and must not block
+/// the threads of the async runtime. Besides the errors that it lists, every asynchronous method
+/// may return errors of the backend, such as `Unavailable` or `Full`.
 #[async_trait]
 pub trait ContentStore: Send + Sync + 'static {
     /// Returns what the store promises beyond the minimum.
@@ -249,13 +248,13 @@ pub trait Ingest: Send {
     /// records too.
     ///
     /// Returns true if it committed the batch. Otherwise it leaves the batch to the caller and
-    /// returns false. If the store has the blob already, with the same size, it is
-    /// not written again.
+    /// returns false. If the store has the blob already, with the same size, the bytes are not
+    /// written again.
     ///
     /// # Errors
     /// `Internal` if `verified` belongs to another ingest; errors of
     /// [`Records::commit`](crate::Records::commit) for the batch: then nothing is published, and
-    /// the ingest keeps its bytes. After any error, the caller must begin the ingest again to retry.
+    /// the ingest keeps its bytes. After any error, the caller must begin the ingest again.
     async fn publish(
         self: Box<Self>,
         verified: &Verified,

@@ -1,4 +1,4 @@
-//! An ingest that its maker discards.
+//! An ingest that is discarded with the value that holds its key.
 
 use std::sync::Arc;
 use std::thread;

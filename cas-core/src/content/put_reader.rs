@@ -18,8 +18,8 @@ use crate::records::Batch;
 const PIECE: usize = 256 << 10;
 
 /// Stores the bytes of `reader` under their SHA-256, without a record. Succeeds if the blob is
-/// stored already. Returns the digest and the size. If it fails, or if the future is dropped,
-/// nothing is left.
+/// stored already. Returns the digest and the size. If this fails, or if the future is dropped, the
+/// bytes that were written are discarded.
 ///
 /// # Errors
 /// Errors of `reader` and of the store.

@@ -61,7 +61,8 @@ impl Expected {
             )));
         }
         match self.digest {
-            // The operation's subject, which a message has in front of it, is the expected digest.
+            // In the message, the expected digest stands before this text, as the subject of the
+            // error.
             Some(expected) if expected != *digest => Err(Error::corrupt(format!(
                 "expected other bytes, found bytes with the digest {digest}"
             ))),

@@ -106,7 +106,8 @@ mod tests {
             assert!(!chooser.matches(Some(&platform)), "{unknown}");
         }
         assert!(chooser.matches(None));
-        // What was wanted was not found, so it is not there.
+        // The platform of the chooser itself is not named: the error is that nothing was found for
+        // it.
         assert_eq!(chooser.others(), "it has: linux/arm64, linux/s390x");
         let all = Chooser::new(None);
         assert_eq!(all.choose(&listed), listed);

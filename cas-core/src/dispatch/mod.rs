@@ -87,7 +87,7 @@ where
 }
 
 /// Returns a handler that calls the handlers of `sequence` in order and returns the children of
-/// all. [`Next`] says how one of them ends the sequence.
+/// all. With [`Next::Stop`] or [`Next::Skip`], a handler ends the sequence early.
 pub fn handlers<'a>(sequence: Vec<Box<dyn Handler + 'a>>) -> impl Handler + 'a {
     Sequence(sequence)
 }

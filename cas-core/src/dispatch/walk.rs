@@ -140,7 +140,7 @@ impl Bounds {
         self.listed = self.listed.saturating_add(listed.len());
         if self.listed > limit::WALK {
             return Err(Error::out_of_range(format!(
-                "the image lists more than {} descriptors",
+                "the image lists more than {} descriptors; build it again with fewer",
                 limit::WALK
             ))
             .operation("visit"));
@@ -149,7 +149,7 @@ impl Bounds {
             let indexes = indexes + usize::from(descriptor.media_type.is_index());
             if indexes > limit::INDEX_DEPTH {
                 return Err(Error::out_of_range(format!(
-                    "indexes are nested deeper than {} levels",
+                    "indexes are nested deeper than {} levels; build the image again with fewer",
                     limit::INDEX_DEPTH
                 ))
                 .operation("visit")

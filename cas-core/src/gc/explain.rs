@@ -37,8 +37,8 @@ pub struct Explanation {
 /// Returns why a collection at the time `now` would keep `resource`.
 ///
 /// # Errors
-/// `NotFound` if the store has no record of the resource and nothing refers to it; errors of
-/// [`collect`](super::collect).
+/// `NotFound` if the store has no record of the resource and nothing refers to it; `Corrupt` if a
+/// record or a document does not parse; errors of the stores.
 pub async fn explain(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],
@@ -119,7 +119,8 @@ impl<'a> Search<'a> {
         roots.filter(move |root| root.reach >= wanted)
     }
 
-    /// Returns the referrers of `id` that roots reach far enough, each with the reach that it needs.
+    /// Returns the referrers of `id` that roots reach far enough, each with the reach that the path
+    /// then needs.
     fn referrers_of(&self, id: Id, wanted: Reach) -> impl Iterator<Item = (Id, Reach)> {
         let referrers = self.referrers.get(&id).into_iter().flatten();
         referrers

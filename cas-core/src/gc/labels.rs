@@ -103,10 +103,10 @@ pub(crate) fn check_meaning(labels: &Labels) -> Result<()> {
         let effects = read(key, value);
         if effects.is_empty() || effects.iter().any(|one| matches!(one, Effect::UsedAt(_))) {
             return Err(Error::invalid(
-                "this label has no meaning on a blob; expected containerd.io/gc.root, or \
-                 containerd.io/gc.ref.content or gc.bref.content with a digest, .image with a \
-                 name, or .snapshot.SNAPSHOTTER with a key, or gc.cond.snapshot.SNAPSHOTTER with a \
-                 condition",
+                "this label has no meaning on a blob; expected one of: containerd.io/gc.root; \
+                 containerd.io/gc.ref or containerd.io/gc.bref, followed by .content with a digest \
+                 as the value, .image with a name, or .snapshot.SNAPSHOTTER with a key; \
+                 containerd.io/gc.cond.snapshot.SNAPSHOTTER with a condition",
             )
             .subject(format!("{key:.200}={value:.200}")));
         }
@@ -146,7 +146,7 @@ fn snapshot(snapshotter: &str, key: &str) -> Resource {
     }
 }
 
-/// Parses `CONDITION,…|KEY`, where one condition on the snapshot `KEY` must hold.
+/// Parses `CONDITION,…|KEY`, where at least one of the conditions on the snapshot `KEY` must hold.
 fn conditions(snapshotter: &str, value: &str) -> Vec<Effect> {
     let Some((conditions, key)) = value.split_once('|') else {
         return Vec::new();

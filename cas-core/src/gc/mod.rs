@@ -19,9 +19,9 @@
 //! the blob again stores it as another version. Where bytes and records are in one transaction,
 //! steps 4 and 5 are a single one. A collection that is interrupted is completed by the next.
 //!
-//! This requires nothing but a compare-and-swap on single records. So it is as safe on an object
-//! store that many machines share as in one process. `tests/protocol` of this crate searches the
-//! interleavings of jobs and collections.
+//! The protocol requires nothing but a compare-and-swap on single records. So it is as safe on an
+//! object store that many machines share as in one process. `tests/protocol` of this crate searches
+//! the interleavings of jobs and collections.
 //!
 //! A collection for an [owner](crate::owner) marks twice. It marks what the owner's names, leases,
 //! labels and young blobs reach, to find the claims that it drops. It marks what anything except

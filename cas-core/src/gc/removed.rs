@@ -17,7 +17,8 @@ pub struct Removed {
     pub ingests: Vec<(String, u64)>,
     /// Names of expired images.
     pub images: Vec<String>,
-    /// The space of what killed processes had left in the snapshotters and in the content store.
+    /// The space that leftovers of killed processes took in the snapshotters and in the content
+    /// store.
     pub leftovers: Usage,
 }
 

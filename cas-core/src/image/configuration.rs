@@ -43,7 +43,7 @@ struct RawRootFs {
     diff_ids: Vec<Digest>,
 }
 
-/// The members by which content is recognised as a configuration.
+/// The members by which content is recognized as a configuration.
 #[derive(Deserialize)]
 struct Marks {
     rootfs: Option<RawRootFs>,
@@ -179,8 +179,8 @@ pub async fn rootfs(content: &dyn ContentStore, config: &Descriptor) -> Result<V
 ///
 /// # Errors
 /// `Corrupt` if the manifest and the configuration do not list the same number of layers, or the
-/// root file system is not of type `layers`. The error is `Unsupported` instead if a layer has the
-/// type of an artifact.
+/// configuration states another type of root file system than `layers`. The error is `Unsupported`
+/// instead if a layer has the type of an artifact.
 pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descriptor, Digest)>> {
     let wrong = |why: String| {
         let mut layers = manifest.layers.iter();

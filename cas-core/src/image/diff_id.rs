@@ -28,7 +28,7 @@ const PIECE: usize = 1 << 20;
 /// only a warning is logged.
 ///
 /// `decompress` turns the compressed stream into the uncompressed one. It receives the compression
-/// that the type states, which may be `Unknown`. It may block.
+/// that the type states, which may be `Unknown`, and is called on a thread that may block.
 ///
 /// # Errors
 /// `NotFound` if the layer is not in the store; `Unsupported` if the layer has no label, and its

@@ -1,4 +1,4 @@
-//! Methods that every image store has, built on those that a backend implements.
+//! Methods of every image store, built on the methods that a backend implements.
 
 use std::collections::BTreeMap;
 

@@ -145,7 +145,7 @@ impl RecordImages {
         self.records.commit(&batch).await
     }
 
-    /// Deletes an image that is still as it was seen. Returns whether it was.
+    /// Deletes an image if it is still as it was seen. Returns whether it was deleted.
     async fn delete_seen(&self, seen: &Image) -> Result<bool> {
         retry(|| async {
             let (names, batch) = self.deletion(std::slice::from_ref(seen)).await?;
@@ -264,7 +264,7 @@ impl ImageStore for RecordImages {
                     continue;
                 }
                 match self.records.commit(&batch).await {
-                    // Another writer has changed one of them meanwhile.
+                    // Another writer has changed one of the images meanwhile.
                     Err(error) if error.kind() == ErrorKind::Conflict => {}
                     outcome => {
                         outcome?;

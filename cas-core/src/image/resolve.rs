@@ -116,7 +116,7 @@ pub async fn config(
     Ok(resolved.manifest.config)
 }
 
-/// Returns the best match among manifests whose platform only their configuration states.
+/// Returns the best match among manifests whose platforms are stated only by their configurations.
 async fn by_config(
     content: &dyn ContentStore,
     matcher: &dyn Matcher,
@@ -150,7 +150,8 @@ async fn by_config(
     Ok(best.map(|(_, resolved)| resolved))
 }
 
-/// Returns whether a configuration for `platform` matches. One that states no platform always does.
+/// Returns whether a configuration for `platform` matches. A configuration that states no platform
+/// always matches.
 fn suits(matcher: &dyn Matcher, platform: &Platform) -> bool {
     platform.is_unstated() || matcher.matches(platform)
 }
@@ -161,8 +162,8 @@ fn pass(descriptor: Descriptor, missing: &mut Vec<Descriptor>) {
     missing.push(descriptor);
 }
 
-/// Returns the error for an image without a match, or whose matches are `missing`. It lists the
-/// platforms that the store has.
+/// Returns the error for an image that has no match, or whose matches are all `missing`. The error
+/// lists the platforms for which the store has the image.
 async fn no_match(
     content: &dyn ContentStore,
     image: &Descriptor,

@@ -2,9 +2,9 @@
 //!
 //! A use is noted in memory, which costs less than a microsecond. All uses that were noted are
 //! written to notes of the store later: at most once a minute, and when the handle is dropped. As
-//! with `relatime` of a file system, a time is written only if the stored one is older than
-//! [`USE_PRECISION`]. A note changes no record that a collection reads. Notes are made on a best
-//! effort: a kill or a full disk loses times, and fails no job.
+//! with `relatime` of a file system, a time is written only if the stored time is older by more
+//! than [`USE_PRECISION`]. A note changes no record that a collection reads. Notes are made on a
+//! best effort: a kill or a full disk loses times, and fails no job.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
@@ -23,7 +23,7 @@ use crate::sync::lock;
 
 /// The room of the notes. Their keys are names of images.
 const ROOM: &str = "image-uses";
-/// How much older than the last use a stored time may be.
+/// Maximum time by which a stored time may be older than the last use.
 pub const USE_PRECISION: Duration = Duration::from_secs(60 * 60);
 /// How long uses stay in memory while others are noted.
 const FLUSH_AFTER: Duration = Duration::from_secs(60);
@@ -36,8 +36,9 @@ struct LastUse {
     used_at: SystemTime,
 }
 
-/// The last uses of the images of a store. What was not written yet is written in the background
-/// when this is dropped.
+/// The last uses of the images of a store. When the value is dropped, uses that were not written
+/// yet are written in the background. If only one process can have the store open, the drop waits
+/// until they are written.
 pub struct Uses {
     parts: Parts,
     pending: Mutex<Pending>,
@@ -96,8 +97,8 @@ impl Uses {
         }
     }
 
-    /// Notes that an image was used at `time`. If [`limit::USES`] other images wait to be written,
-    /// the use is forgotten.
+    /// Notes that an image was used at `time`. If the times of [`limit::USES`] other images wait to
+    /// be written, this time is dropped.
     pub fn note_at(&self, name: &Reference, time: SystemTime) {
         let times = &mut lock(&self.pending).times;
         if let Some(known) = times.get_mut(name) {
@@ -107,11 +108,11 @@ impl Uses {
         }
     }
 
-    /// Writes what was noted, if the stored time is older than [`USE_PRECISION`]. Names that do not
-    /// exist are skipped.
+    /// Writes the noted time of each image whose stored time is older by more than
+    /// [`USE_PRECISION`]. Names that do not exist are skipped.
     ///
     /// # Errors
-    /// Errors of the store. What was noted is lost then.
+    /// Errors of the store. The noted times are lost then.
     pub async fn flush(&self) -> Result<()> {
         let times = lock(&self.pending).take();
         self.parts.write(times).await

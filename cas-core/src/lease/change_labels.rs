@@ -17,8 +17,9 @@ use crate::store::Store;
 /// Changes labels of a blob in the store: sets those with a value, and removes those without one.
 /// Returns all labels that the blob has then.
 ///
-/// A label that keeps content is written like a name: what the blob lists, and the content that
-/// the label refers to, is pinned first. Content that is not in the store yet may be referred to.
+/// A label that keeps content is written like a name: what the blob lists, and the content that the
+/// label refers to, is pinned first. A label may also refer to content that is not in the store
+/// yet.
 ///
 /// # Errors
 /// `NotFound` if the blob is not in the store, or something that a label would keep was lost;

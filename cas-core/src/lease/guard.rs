@@ -40,7 +40,7 @@ pub struct LeaseGuard {
     snapshots: Mutex<Vec<Resource>>,
 }
 
-/// What a job knows of a blob that it has pinned.
+/// What a job has found out about a blob that it has pinned.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Known {
     /// Whether its bytes are in the store.
@@ -121,7 +121,8 @@ impl LeaseGuard {
             .collect())
     }
 
-    /// Remembers a pinned blob. Returns whether its bytes are in the store, with the expected size.
+    /// Adds a pinned blob to the blobs of the guard. Returns whether its bytes are in the store,
+    /// with the expected size.
     pub(super) fn add_pinned(&self, blob: &BlobRef, pinned: Option<&Pinned>) -> bool {
         let stat = pinned.and_then(|pinned| pinned.stat);
         let there = stat.is_some_and(|stat| blob.size.is_none_or(|size| size == stat.size));
@@ -192,7 +193,8 @@ impl LeaseGuard {
         self.note_published(&blob.digest).await
     }
 
-    /// Marks a pinned blob as stored. A caller that stores its bytes without the guard calls this.
+    /// Marks a pinned blob as stored. A caller that stores the bytes of the blob without the guard
+    /// calls this.
     pub fn stored(&self, digest: &Digest) {
         self.lock().entry(*digest).or_default().stored = true;
     }

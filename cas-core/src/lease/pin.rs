@@ -26,7 +26,7 @@ use crate::time::later;
 
 /// Maximum number of blobs that are pinned concurrently, if they are not pinned in one batch.
 const CONCURRENT: usize = 16;
-/// Number of leases in a record above which those that have ended are removed from it.
+/// If a record names more leases than this, the leases that have ended are removed from the record.
 const STALE: usize = 8;
 
 /// A blob that is to be pinned, and what is known about it.
@@ -34,7 +34,8 @@ const STALE: usize = 8;
 pub struct BlobRef {
     /// Its digest.
     pub digest: Digest,
-    /// Its size. Without a size, the blob is pinned only if the store has it or its record.
+    /// Its size in bytes. Without a size, the blob is pinned only if the store has the blob or its
+    /// record.
     pub size: Option<u64>,
     /// Its media type.
     pub media_type: Option<MediaType>,
@@ -61,7 +62,7 @@ impl BlobRef {
     }
 
     /// Returns a reference to a blob of which only the digest is known. The blob is pinned only if
-    /// the store has it or its record.
+    /// the store has the blob or its record.
     pub fn existing(digest: Digest) -> Self {
         BlobRef {
             digest,

@@ -15,8 +15,8 @@ impl LeaseGuard {
     ///
     /// # Errors
     /// `NotFound` if the subject, or something that it lists and that is not recorded as absent, is
-    /// missing; `OutOfRange` if the subject would keep more than [`limit::REFERRERS`]; errors of the
-    /// store.
+    /// missing; `OutOfRange` if the subject would keep more than [`limit::REFERRERS`] referrers;
+    /// errors of the store.
     pub async fn record_referrers(&self, subject: &Descriptor, referrers: &[Digest]) -> Result<()> {
         if referrers.is_empty() {
             return Ok(());
@@ -35,8 +35,8 @@ impl LeaseGuard {
                 return Ok(record);
             }
             Err(Error::out_of_range(format!(
-                "the document would have {kept} referrers, at most {} are kept; take it without its \
-                 referrers, or remove the labels {GC_REF_REFERRER}… of those that are no longer of use",
+                "the document would have {kept} referrers, at most {} are kept; transfer it without \
+                 its referrers, or remove the labels {GC_REF_REFERRER}… of unneeded referrers",
                 limit::REFERRERS
             ))
             .operation("record referrers")

@@ -56,7 +56,8 @@ impl Store {
     /// Records the type and the children of a blob in the store, and keeps it for a day.
     ///
     /// # Errors
-    /// Errors of the records store.
+    /// `Corrupt` if the record of the blob does not parse; `Conflict` if every attempt lost against
+    /// another writer; errors of the store.
     pub async fn describe(&self, descriptor: &Descriptor, children: Vec<Digest>) -> Result<()> {
         self.record(&BlobRef::of(descriptor, children)).await
     }
@@ -64,7 +65,7 @@ impl Store {
     /// Records what is known of a blob in the store, and keeps it for a day.
     ///
     /// # Errors
-    /// Errors of the records store.
+    /// As [`Store::describe`].
     pub(crate) async fn record(&self, blob: &BlobRef) -> Result<()> {
         pin::pin(self, None, blob).await.map(|_| ())
     }

@@ -16,8 +16,9 @@ impl LeaseGuard {
     /// are skipped, as in a collection.
     ///
     /// # Errors
-    /// `NotFound` if the image, or a child that is not recorded as absent, is missing; errors of
-    /// the store.
+    /// `NotFound` if the image, or a child that is not recorded as absent, is missing; `Corrupt`
+    /// for a damaged document or record; `Conflict` if every attempt lost against another writer;
+    /// errors of the store.
     pub async fn pin_tree(&self, root: &Descriptor) -> Result<()> {
         self.pin_below(root, Absent::Skip).await
     }

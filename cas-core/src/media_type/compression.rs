@@ -12,7 +12,7 @@ pub enum DiffCompression {
     Gzip,
     /// zstd.
     Zstd,
-    /// The type does not state it; look at the bytes.
+    /// The type does not state the compression; look at the bytes.
     Unknown,
 }
 

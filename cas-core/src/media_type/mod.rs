@@ -23,7 +23,7 @@ macro_rules! media_types {
 
 impl MediaType {
     media_types! {
-        /// Bytes of which nothing is known.
+        /// Any bytes: the type states nothing about the content.
         BYTES = "application/octet-stream";
         /// OCI index.
         OCI_INDEX = "application/vnd.oci.image.index.v1+json";
@@ -46,7 +46,7 @@ impl MediaType {
         DOCKER_MANIFEST_LIST = "application/vnd.docker.distribution.manifest.list.v2+json";
         /// Docker schema 2 manifest.
         DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json";
-        /// Docker schema 1 manifest, signed. It is recognised but never read.
+        /// Docker schema 1 manifest, signed. `cas` does not read manifests of this type.
         DOCKER_SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+prettyjws";
         /// Docker schema 2 image configuration.
         DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json";
@@ -128,8 +128,8 @@ impl MediaType {
             || self.docker_layer().is_some()
     }
 
-    /// Returns whether content of this type may be a file system layer: it is one, or the type
-    /// states nothing about the content. Layers of artifacts have types of their own.
+    /// Returns whether content of this type may be a file system layer: the type is that of a
+    /// layer, or states nothing about the content. Layers of artifacts have types of their own.
     pub fn may_be_layer(&self) -> bool {
         let is_text = self.0.contains("json") || self.0.starts_with("text/");
         self.is_layer() || !is_text && !self.is_vendor()
@@ -141,7 +141,7 @@ impl MediaType {
     }
 
     /// Returns whether this is a type that a vendor defined for one purpose, and not one of
-    /// docker's image configurations. Any other type may be on any content.
+    /// docker's image configurations. Content of any kind may have one of the other types.
     pub fn is_vendor(&self) -> bool {
         self.0.starts_with("application/vnd.")
             && !self

@@ -162,7 +162,7 @@ pub enum Platforms {
     /// The platform of this machine. An image for a single platform is taken as it is.
     #[default]
     Host,
-    /// This platform and no other.
+    /// One platform: the best match for it by the rules of [`Only`].
     One(Platform),
     /// Every platform of the image.
     All,

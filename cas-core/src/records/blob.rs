@@ -1,4 +1,4 @@
-//! The record of a blob: what a store knows about it besides its bytes.
+//! The record of a blob: what a store knows about the blob besides its bytes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -34,10 +34,11 @@ pub struct BlobRecord {
     /// platforms and layers that are not distributed. Any other child that is missing was lost.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub absent: BTreeSet<Digest>,
-    /// The owners that claim it. A claim keeps the blob until a collection for the owner drops it.
+    /// The owners that claim the blob. A claim keeps the blob until a collection for the owner
+    /// drops it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub owners: BTreeSet<Owner>,
-    /// The ids of the leases that pin it; some of them may have ended.
+    /// The ids of the leases that pin the blob; some of the leases may have ended.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub leases: BTreeSet<String>,
     /// The version of the bytes that were last verified: published by a [`Writer`], or hashed.
@@ -45,7 +46,7 @@ pub struct BlobRecord {
     /// [`Writer`]: crate::content::Writer
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified: Option<Version>,
-    /// Until when it is kept without a lease; `None` if it was only stored under leases.
+    /// Until when the blob is kept without a lease; `None` if it was only stored under leases.
     #[serde(
         default,
         with = "crate::time::optional",

@@ -23,10 +23,11 @@ pub struct Lease {
     /// containerd gives them.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
-    /// The job that made it. Until the lease expires, no other job may delete it.
+    /// The job that made the lease. Until the lease expires, no other job may delete it.
     pub owner: String,
-    /// The resources that it keeps, and everything below them unless the lease is flat. Blobs that
-    /// a job pins are not listed here: their records name the lease.
+    /// The resources that the lease keeps. The lease also keeps everything below them, unless it
+    /// has the label [`GC_FLAT`](crate::labels::GC_FLAT). Blobs that a job pins are not listed
+    /// here: their records name the lease.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub resources: BTreeSet<Resource>,
     /// When it was made.

@@ -5,7 +5,8 @@ use std::time::Duration;
 /// The default lifetime of a lease: how long a lease outlives its job if the job is killed.
 /// `docs/DURABILITY.md` states it.
 pub const LEASE_TTL: Duration = Duration::from_secs(10 * 60);
-/// How long a blob, a snapshot or an ingest that no lease pins is kept.
+/// How long a blob, a snapshot or an ingest that was stored without a lease is kept, even if
+/// nothing refers to it.
 pub const UNLEASED_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Maximum difference between the clocks of machines that share a store. A collection treats a
 /// lease as expired this long after the time that the lease states.

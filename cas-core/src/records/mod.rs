@@ -67,7 +67,8 @@ impl Table {
     }
 }
 
-/// Identifies one state of a record. It is made by the store, and only the store may interpret it.
+/// Identifies one state of a record. The store makes the revision, and only the store may interpret
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Revision(Arc<str>);
 
@@ -155,7 +156,8 @@ impl Batch {
         });
     }
 
-    /// Marks the batch as freeing space, now or later, as a batch does that writes tombstones.
+    /// Marks the batch as one that frees space, now or later. A batch that writes tombstones needs
+    /// this mark.
     pub fn set_reclaims(&mut self) {
         self.reclaims = true;
     }
@@ -190,7 +192,7 @@ impl Extend<Change> for Batch {
 /// it lists, every asynchronous method may return errors of the backend.
 #[async_trait]
 pub trait Records: Send + Sync + 'static {
-    /// Returns what the store promises beyond the minimum: `Atomic`, `Durable`, `Shared`.
+    /// Returns which of `Atomic`, `Durable` and `Shared` the store promises.
     fn capabilities(&self) -> Capabilities;
 
     /// Returns the record, or `None` if there is none.

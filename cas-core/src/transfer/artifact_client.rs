@@ -40,8 +40,8 @@ impl<R: Referrers> ArtifactClient<R> {
     /// order of the repository.
     ///
     /// # Errors
-    /// `OutOfRange` for more than [`limit::REFERRERS`], or if their annotations have more than
-    /// [`limit::DOCUMENT_READ`] bytes together; otherwise as [`Referrers::referrers`].
+    /// `OutOfRange` for more than [`limit::REFERRERS`] referrers, or if their annotations have more
+    /// than [`limit::DOCUMENT_READ`] bytes together; otherwise as [`Referrers::referrers`].
     pub async fn all_referrers(&self, subject: &Descriptor) -> Result<Vec<Descriptor>> {
         let listed = self.list(subject).await;
         listed.during("list referrers", subject.digest)
@@ -59,8 +59,8 @@ impl<R: Referrers> ArtifactClient<R> {
                 texts += one.text_size();
                 if found.len() == limit::REFERRERS || texts > limit::DOCUMENT_READ {
                     return Err(Error::out_of_range(format!(
-                        "it has more than {} referrers, or more than {} bytes of annotations; ask \
-                         for one type of artifact, or remove some of them",
+                        "the list has more than {} referrers, or more than {} bytes of \
+                         annotations; ask for one type of artifact, or remove some referrers",
                         limit::REFERRERS,
                         limit::DOCUMENT_READ
                     )));
@@ -100,5 +100,5 @@ pub fn select_first(found: &[Descriptor]) -> Result<Descriptor> {
 }
 
 fn none() -> Error {
-    Error::not_found("it has no referrers, or none of this type; check the digest and the type")
+    Error::not_found("there are no referrers, or none of this type; check the digest and the type")
 }

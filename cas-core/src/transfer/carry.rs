@@ -46,8 +46,8 @@ pub(super) async fn record(guard: &LeaseGuard, carried: Vec<Carried>) -> Result<
 ///
 /// # Errors
 /// `Corrupt` for a referrer that is not a document, or that has another subject; `OutOfRange` for
-/// more than [`limit::REFERRERS`] or a chain of more than [`limit::REFERRER_DEPTH`]; errors of
-/// `lister` and `carrier`.
+/// more than [`limit::REFERRERS`] referrers, or for a chain of more than [`limit::REFERRER_DEPTH`];
+/// errors of `lister` and `carrier`.
 pub(super) async fn carry(
     lister: &dyn Referrers,
     carrier: &dyn Carrier,

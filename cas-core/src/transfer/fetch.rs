@@ -39,9 +39,9 @@ pub struct Fetched {
 /// unpacker of `options` if the unpacker wants it.
 ///
 /// # Errors
-/// `Corrupt` if the remote sends other bytes than `descriptor` specifies, and none of them are kept
-/// then; `Busy` if another job has been writing the blob for ten minutes; `Unavailable` if the blob
-/// was removed meanwhile; errors of the remote, the store and the unpacker.
+/// `Corrupt` if the remote sends other bytes than `descriptor` specifies: none of the bytes are
+/// kept then; `Busy` if another job has been writing the blob for ten minutes; `Unavailable` if the
+/// blob was removed meanwhile; errors of the remote, the store and the unpacker.
 pub async fn fetch(
     store: &Store,
     guard: &LeaseGuard,

@@ -109,7 +109,7 @@ impl Quota {
     /// Zero or less means any number.
     ///
     /// # Errors
-    /// `InvalidArgument` if the limit for each image is above the one for all.
+    /// `InvalidArgument` if the limit for each image is above the limit for all images.
     pub fn new(overall: i64, per_image: i64) -> Result<Self> {
         if overall > 0 && per_image > overall {
             return Err(Error::invalid(format!(

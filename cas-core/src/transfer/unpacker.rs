@@ -65,12 +65,13 @@ pub trait Unpacker: Send + Sync {
 
     /// Returns where to feed the bytes of a layer, or `None` if it is not to be fed after all.
     ///
-    /// Only called for layers to be fed. A layer that is to be stored is not fed if the store has
+    /// Called only for layers to be fed. A layer that is to be stored is not fed if the store has
     /// some or all of it already.
     fn receive(&self, layer: &Descriptor) -> Option<LayerFeed<'_>>;
 
-    /// Returns the layers that were fed only, but must be in the store after all to be unpacked.
-    /// They are stored before `finish`, and fetched again for that. By default, there are none.
+    /// Returns layers that were fed and not stored, but that the unpacker needs in the store to
+    /// unpack them. The pull fetches them again and stores them before `finish`. By default, there
+    /// are none.
     fn needs(&self) -> Vec<Descriptor> {
         Vec::new()
     }

@@ -57,7 +57,7 @@ impl<'a> Source<'a> {
         Ok(view)
     }
 
-    /// Returns what `work` reads, or `None` if that is damaged.
+    /// Returns what `work` reads, or `None` if `work` finds damage.
     pub(super) fn read<T>(&mut self, work: impl Fn(&dyn View) -> Result<T>) -> Result<Option<T>> {
         let view = self.view()?;
         let found = caught(|| work(&*view)).unwrap_or_else(|| {
@@ -97,8 +97,8 @@ impl<'a> Source<'a> {
         self.pages(&list, &keys_after, each)
     }
 
-    /// Lists a table from its first key to its last. Where it cannot be read, goes on at the first
-    /// key of `after` from which it can.
+    /// Lists a table from its first key to its last. If a part of the table cannot be read,
+    /// continues at the first key of `after` from which the table can be read again.
     fn pages<K: Clone + Ord, V>(
         &mut self,
         list: &List<K, V>,

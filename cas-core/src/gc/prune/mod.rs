@@ -59,7 +59,7 @@ pub struct PrunedImage {
     pub name: Reference,
     /// When the image was last used, created or changed, whichever is the latest.
     pub used_at: SystemTime,
-    /// Bytes of content that no remaining image refers to once this one is gone.
+    /// Bytes of content that no remaining image refers to once this image is gone.
     pub bytes: u64,
 }
 

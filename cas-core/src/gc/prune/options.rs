@@ -92,12 +92,12 @@ impl PruneOptions {
         self
     }
 
-    /// Returns whether nothing bounds the store.
+    /// Returns whether no bound is set.
     pub fn is_unbounded(&self) -> bool {
         self.has_no_other_bound() && self.keep_last.is_none()
     }
 
-    /// Returns whether nothing but the number of images bounds the store.
+    /// Returns whether no bound is set except the number of images.
     pub(super) fn has_no_other_bound(&self) -> bool {
         self.older_than.is_none() && self.max_size.is_none() && self.keep_free.is_none()
     }

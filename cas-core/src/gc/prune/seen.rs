@@ -1,8 +1,8 @@
 //! Deletes names of images, unless a job has begun to use them meanwhile.
 //!
-//! A job that pulls or imports an image that is there already pins it, but may leave its name as it
-//! is. So the name does not show that the job has begun, but the revision of the target's record
-//! does.
+//! If a job pulls or imports an image that the store already has, it pins the image, but may leave
+//! the name as it is. So the name does not show that the job has begun. The revision of the
+//! target's record does.
 
 use std::collections::HashSet;
 

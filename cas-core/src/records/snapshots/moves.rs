@@ -1,7 +1,7 @@
 //! The changes of state: what each requires, and the batch that makes it.
 //!
-//! A batch that adds a parent changes the parent first. A batch that gives a parent up changes it
-//! last.
+//! A batch that adds a child to a parent changes the parent first. A batch that removes a child
+//! changes the parent last.
 
 use std::time::SystemTime;
 
