@@ -1,4 +1,5 @@
-//! What a store promises beyond the minimum. Each capability has a group of laws in `conformance`.
+//! What a store promises beyond what its traits require of every store. Each capability has a group
+//! of laws in `conformance`.
 
 use std::fmt;
 

@@ -96,7 +96,8 @@ impl Descriptor {
         annotations.chain(urls).chain(others).sum::<usize>() as u64
     }
 
-    /// Returns whether both have the same digest, size and type; the other members may differ.
+    /// Returns whether both descriptors have the same digest, size and type. The other members may
+    /// differ.
     pub fn same_content(&self, other: &Self) -> bool {
         self.digest == other.digest
             && self.size == other.size

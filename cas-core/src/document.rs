@@ -248,7 +248,7 @@ pub fn check_json(data: &[u8]) -> Result<()> {
     if data.len() as u64 > limit::DOCUMENT_READ {
         let (found, allowed) = (data.len(), limit::DOCUMENT_READ);
         return Err(Error::corrupt(format!(
-            "has {found} bytes: at most {allowed} are allowed"
+            "has {found} bytes: at most {allowed} are allowed; build the image again"
         )));
     }
     let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
@@ -264,7 +264,7 @@ pub fn check_json(data: &[u8]) -> Result<()> {
         if depth > limit::JSON_DEPTH {
             let allowed = limit::JSON_DEPTH;
             return Err(Error::corrupt(format!(
-                "is nested too deep: at most {allowed} levels are allowed"
+                "is nested too deep: at most {allowed} levels are allowed; build the image again"
             )));
         }
     }

@@ -269,7 +269,7 @@ impl From<std::io::Error> for Error {
             if let Some(Ok(ours)) = error.into_inner().map(|inner| inner.downcast::<Error>()) {
                 return *ours;
             }
-            return Error::internal("the error inside an I/O error could not be recovered");
+            return Error::internal("the error inside an I/O error is lost; please report it");
         }
         let advice = match error.raw_os_error() {
             Some(EMFILE) => "; raise the limit with `ulimit -n`",

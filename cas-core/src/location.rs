@@ -58,7 +58,8 @@ impl Location {
         self
     }
 
-    /// Sets the store of one member of a composition. It overrides the option of that name.
+    /// Sets the store of one member of a composition, and overrides the option that names the
+    /// member.
     #[must_use]
     pub fn with_member(mut self, option: &str, member: Location) -> Self {
         self.members.insert(option.to_owned(), member);

@@ -21,7 +21,7 @@ pub trait Opener: Send + Sync + 'static {
     /// Returns the scheme.
     fn scheme(&self) -> &'static str;
 
-    /// Returns what its stores promise beyond the minimum.
+    /// Returns what its stores promise beyond what their traits require.
     fn capabilities(&self) -> Capabilities;
 
     /// Returns the laws (conformance tests) that its stores do not keep, each with the reason.
@@ -56,7 +56,7 @@ pub trait Composer: Send + Sync + 'static {
     /// the directory of the composition; see [`Location::member`].
     fn members(&self) -> &'static [&'static str];
 
-    /// Checks the other options, before anything is opened.
+    /// Checks the options that do not name members, before anything is opened.
     ///
     /// # Errors
     /// `InvalidArgument`, naming the option.
@@ -75,8 +75,8 @@ pub trait SnapshotterOpener: Send + Sync + 'static {
     /// Returns the scheme, which is the [name](Snapshotter::name) of the snapshotter.
     fn scheme(&self) -> &'static str;
 
-    /// Returns what its snapshots can do, in a few short phrases for people who choose one. By
-    /// default, none.
+    /// Returns what its snapshots can do, in a few short phrases for people who choose a
+    /// snapshotter. By default, none.
     fn abilities(&self) -> &'static [&'static str] {
         &[]
     }

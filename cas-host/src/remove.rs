@@ -82,7 +82,8 @@ pub(crate) fn remove(parent: impl AsFd, name: &str) -> Result<Usage> {
     let removed = remove_with(parent.as_fd(), name.as_ref(), &mut remover).during("remove", name);
     match removed {
         Err(error) if error.kind() == ErrorKind::Denied && !remover.privileged => {
-            let why = "other users may own files in the directory; run the command in `cas unshare`";
+            let why =
+                "other users may own files in the directory; run the command in `cas unshare`";
             Err(Error::new(ErrorKind::Denied, why).source(error)).during("remove", name)
         }
         removed => removed.map(|()| remover.meter.usage),

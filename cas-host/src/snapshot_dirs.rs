@@ -238,8 +238,8 @@ impl SnapshotDirs {
         write().during("write manifest", path.display())
     }
 
-    /// Writes the `.replaced` file of `id` durably. It says that the committed snapshot `key` had
-    /// the directory of `id`, which may still be mounted.
+    /// Writes the `.replaced` file of `id` durably. The file records that the committed snapshot
+    /// `key` had the directory of `id`, which may still be mounted.
     ///
     /// # Errors
     /// Errors of the file system, with the path.

@@ -80,8 +80,9 @@ impl OwnedDir {
         File::open(&self.path)?.sync_all()
     }
 
-    /// Gives the new database the name of the old one, durably, and renames the old one. Returns
-    /// the new name of the old one. A kill in between leaves the old one under the temporary name.
+    /// Gives the new database the name of the old database, durably, and renames the old database.
+    /// Returns the new name of the old database. A kill in between leaves the old database under
+    /// the temporary name.
     pub(crate) fn replace_database(&self) -> io::Result<String> {
         let FileNames { database, new, .. } = self.names;
         let dir = Dir::open(&self.path)?;

@@ -43,8 +43,8 @@ pub struct Completeness {
 /// as missing.
 ///
 /// # Errors
-/// `Corrupt` for a damaged document; `OutOfRange` for indexes that are nested too deep; errors of
-/// the store.
+/// `Corrupt` for a damaged document or record; `OutOfRange` for a document that is too large to be
+/// read, or if the image exceeds a bound of [`walk`](crate::dispatch::walk); errors of the store.
 pub async fn completeness(store: &Store, root: &Descriptor) -> Result<Completeness> {
     let finder = Finder {
         store,
@@ -146,7 +146,7 @@ fn judge(parts: HashMap<Digest, Part>, root: Digest) -> Completeness {
     }
 }
 
-/// Corrects the records of all indexes, once in the life of a store.
+/// Corrects the records of all indexes, when it is first called for a store.
 ///
 /// In earlier releases, a failed pull or import left wrong records: a manifest of an index counted
 /// as stored, although it or something that it needs was missing. This function records such

@@ -26,7 +26,7 @@ pub trait ContentExt: ContentStore {
     /// Stores `data` under its SHA-256, without a record. Returns the digest.
     ///
     /// # Errors
-    /// Errors of the store.
+    /// `Busy` while another writer stores the same blob; errors of the store.
     async fn put(&self, data: Bytes) -> Result<Digest> {
         let digest = Digest::sha256(&data);
         let size = data.len() as u64;
@@ -126,8 +126,8 @@ pub trait ContentExt: ContentStore {
     /// Copies and verifies a blob from another store. Returns its size.
     ///
     /// # Errors
-    /// `NotFound` if `from` does not have the blob; `Corrupt` if it is damaged there; errors of
-    /// both stores.
+    /// `NotFound` if `from` does not have the blob; `Corrupt` if the blob is damaged in `from`;
+    /// `Busy` while another writer stores the same blob; errors of both stores.
     async fn copy_from(&self, from: &dyn ContentStore, digest: &Digest) -> Result<u64> {
         let reader = from.open(digest).await?.ok_or_else(|| {
             Error::not_found("no such blob in the store; check the digest")

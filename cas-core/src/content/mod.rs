@@ -88,7 +88,7 @@ pub struct IngestStatus {
     pub key: String,
     /// The number of bytes that it holds.
     pub offset: u64,
-    /// When it last grew, as far as the store knows.
+    /// When bytes were last added to it, as far as the store records this.
     pub updated_at: SystemTime,
 }
 
@@ -100,7 +100,7 @@ pub struct IngestStatus {
 /// may return errors of the backend, such as `Unavailable` or `Full`.
 #[async_trait]
 pub trait ContentStore: Send + Sync + 'static {
-    /// Returns what the store promises beyond the minimum.
+    /// Returns what the store promises beyond what this trait requires.
     fn capabilities(&self) -> Capabilities;
 
     /// Returns the size and version of a blob, or `None` if it is not in the store.

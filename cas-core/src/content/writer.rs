@@ -57,14 +57,15 @@ impl Expected {
     pub(crate) fn check(&self, digest: &Digest, size: u64) -> Result<()> {
         if let Some(expected) = self.size.filter(|expected| *expected != size) {
             return Err(Error::corrupt(format!(
-                "expected {expected} bytes, found {size}"
+                "expected {expected} bytes, found {size}; check the source of the bytes"
             )));
         }
         match self.digest {
             // In the message, the expected digest stands before this text, as the subject of the
             // error.
             Some(expected) if expected != *digest => Err(Error::corrupt(format!(
-                "expected other bytes, found bytes with the digest {digest}"
+                "expected other bytes, found bytes with the digest {digest}; check the source of the \
+                 bytes"
             ))),
             _ => Ok(()),
         }
@@ -98,7 +99,8 @@ impl Verified {
     pub fn check(&self, key: &str, size: u64) -> Result<()> {
         if self.key != key || self.size != size {
             return Err(Error::internal(format!(
-                "the proof belongs to ingest {:?} with {} bytes, not to {key:?} with {size}",
+                "the proof belongs to ingest {:?} with {} bytes, not to {key:?} with {size}; please \
+                 report it",
                 self.key, self.size
             )));
         }
@@ -239,11 +241,11 @@ impl Writer {
     fn check_room(&self, length: u64) -> Result<()> {
         let end = self.ingest.offset() + length;
         match self.expected.size.filter(|expected| end > *expected) {
-            Some(expected) => Err(
-                Error::corrupt(format!("expected {expected} bytes, found more"))
-                    .operation("write")
-                    .subject(self.ingest.key()),
-            ),
+            Some(expected) => Err(Error::corrupt(format!(
+                "expected {expected} bytes, found more; check the source of the bytes"
+            ))
+            .operation("write")
+            .subject(self.ingest.key())),
             None => Ok(()),
         }
     }

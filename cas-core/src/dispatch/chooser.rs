@@ -6,8 +6,8 @@ use super::platforms::choose;
 use crate::descriptor::Descriptor;
 use crate::platform::{Matcher, Only, Platform, in_words};
 
-/// Chooses the manifests for one platform and remembers which platforms were offered, or chooses
-/// all manifests.
+/// Chooses manifests by platform: either those for one platform, or all. For one platform, it also
+/// collects the platforms that the image offers, for an error message.
 #[derive(Debug, Default)]
 pub struct Chooser {
     only: Option<Only>,
@@ -36,7 +36,7 @@ impl Chooser {
         }
     }
 
-    /// Remembers that the image offers content for the platform of this descriptor.
+    /// Adds the platform of this descriptor to the platforms that the image offers.
     pub fn offer(&mut self, listed: &Descriptor) {
         if let (Some(_), Some(platform)) = (&self.only, &listed.platform) {
             self.remember(platform);
@@ -50,8 +50,8 @@ impl Chooser {
         }
     }
 
-    /// Returns whether an image for `platform` is chosen, and remembers that the platform was
-    /// offered. An image without a platform is always chosen.
+    /// Returns whether an image for `platform` is chosen, and adds the platform to the offered
+    /// platforms. An image without a platform is always chosen.
     pub fn matches(&mut self, platform: Option<&Platform>) -> bool {
         let (Some(only), Some(platform)) = (&self.only, platform) else {
             return true;

@@ -35,8 +35,8 @@ impl<H: Handler> Handler for FilterPlatforms<'_, H> {
 }
 
 /// Returns `handler` wrapped so that the children of an index are sorted, the best match first and
-/// those without a platform last, and at most `most` of them are returned. If `most` is 0, all are
-/// returned.
+/// children without a platform last, and at most `most` of them are returned. If `most` is 0, all
+/// are returned.
 ///
 /// With a limit, the handler fails with `NotFound` for an index without children. It does not
 /// filter by platform; wrap the result of [`filter_platforms`] for that.
@@ -89,7 +89,8 @@ pub(crate) fn suits(descriptor: &Descriptor, matcher: &dyn Matcher) -> bool {
         .is_none_or(|platform| matcher.matches(platform))
 }
 
-/// Returns the descriptors that match as well as the best one, and those without a platform.
+/// Returns the descriptors that match as well as the best match, and the descriptors without a
+/// platform.
 pub fn choose(listed: &[Descriptor], matcher: &dyn Matcher) -> Vec<Descriptor> {
     let platforms = listed.iter().filter_map(|child| child.platform.as_ref());
     let best = platforms
@@ -105,7 +106,7 @@ pub fn choose(listed: &[Descriptor], matcher: &dyn Matcher) -> Vec<Descriptor> {
     listed.iter().filter(wanted).cloned().collect()
 }
 
-/// Compares manifests: the best match comes first, and those without a platform last.
+/// Compares manifests: the best match comes first, and manifests without a platform come last.
 pub(crate) fn best_first(matcher: &dyn Matcher, a: &Descriptor, b: &Descriptor) -> Ordering {
     match (&a.platform, &b.platform) {
         (Some(a), Some(b)) => matcher.compare(a, b),

@@ -130,8 +130,8 @@ impl GcOptions {
 ///
 /// # Errors
 /// `Corrupt` if a record or a document does not parse: what it refers to is unknown, so nothing but
-/// expired leases is removed; `Denied` for an owner if the store is opened for another one; errors
-/// of the stores.
+/// expired leases is removed; `Denied` for an owner if the store is opened for another owner;
+/// errors of the stores.
 pub async fn collect(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],

@@ -8,12 +8,12 @@ use crate::error::Result;
 impl LeaseGuard {
     /// Records the children of documents, in one batch if possible. A child is recorded as absent
     /// if it is in [`BlobRef::absent`], or if this job neither stored nor found it. A child that an
-    /// earlier job recorded as stored stays so. The versions of blobs that the job verified are
-    /// recorded in the same batch.
+    /// earlier job recorded as stored stays recorded as stored. The versions of blobs that the job
+    /// verified are recorded in the same batch.
     ///
     /// Call this once the documents and all children that are not absent are in the store and
-    /// durable. A job that fails before this call leaves every image as it was. Once in the life of
-    /// a store, this also corrects the records of all indexes: earlier releases could record a
+    /// durable. A job that fails before this call leaves every image as it was. The first call for
+    /// a store also corrects the records of all indexes, because earlier releases could record a
     /// missing or incomplete manifest as stored.
     ///
     /// # Errors
@@ -27,7 +27,7 @@ impl LeaseGuard {
         correct_indexes(&self.store).await
     }
 
-    /// Adds the children that this job neither stored nor found to the absent ones.
+    /// Marks the children that this job neither stored nor found as absent.
     pub(super) fn leave_out_missing(&self, document: &mut BlobRef) {
         let pinned = self.lock();
         let is_missing = |child: &&_| !pinned.get(child).is_some_and(|known| known.stored);

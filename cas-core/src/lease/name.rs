@@ -148,7 +148,7 @@ impl LeaseGuard {
             if let Err(error) = outcome {
                 tracing::warn!(
                     name = %made.name, %error,
-                    "a name of a failed job could not be undone"
+                    "a name that a failed job wrote could not be restored or deleted"
                 );
             }
         }

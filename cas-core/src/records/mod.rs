@@ -202,14 +202,15 @@ pub trait Records: Send + Sync + 'static {
     ///
     /// # Errors
     /// `Conflict`, naming the key, if a record is not in the expected state. Then an `Atomic` store
-    /// has applied nothing of the batch; any other store has applied the changes before that one.
+    /// has applied nothing of the batch; any other store has applied the changes before the change
+    /// that failed.
     async fn commit(&self, batch: &Batch) -> Result<()>;
 
     /// Returns at most `limit` records whose keys begin with `prefix`, in byte order, starting
     /// after `after`. A page with fewer than `limit` records is the last.
     ///
     /// Pages are not a consistent snapshot: a record that is changed meanwhile may appear in either
-    /// state; an unchanged one appears once.
+    /// state; an unchanged record appears once.
     async fn scan(
         &self,
         table: Table,
@@ -219,8 +220,8 @@ pub trait Records: Send + Sync + 'static {
     ) -> Result<Vec<Record>>;
 }
 
-/// Returns the error of a change that does not find the expected state; every store reports the
-/// same one.
+/// Returns the error of a change that does not find the expected state. Every store returns this
+/// error.
 pub fn conflict(change: &Change) -> Error {
     let found = match change.expect {
         Expect::Absent => "the record already exists",

@@ -1,5 +1,5 @@
-//! Notes: small values that do not have a table of their own, such as those of catalogues, jobs and
-//! remotes.
+//! Notes: small values that do not have a table of their own. Catalogues, jobs and remotes store
+//! such values.
 
 use std::sync::Arc;
 

@@ -72,13 +72,15 @@ impl Slots {
                 _permit: Some(permit),
             })),
             Err(TryAcquireError::NoPermits) => Ok(None),
-            Err(TryAcquireError::Closed) => Err(Error::internal("the slots were closed")),
+            Err(TryAcquireError::Closed) => {
+                Err(Error::internal("the slots were closed; please report it"))
+            }
         }
     }
 }
 
 fn closed(error: AcquireError) -> Error {
-    Error::internal("the slots were closed").source(error)
+    Error::internal("the slots were closed; please report it").source(error)
 }
 
 /// How many jobs run at the same time: for all images together, and for each image. Clones share

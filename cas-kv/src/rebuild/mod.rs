@@ -1,7 +1,7 @@
-//! Examining a database, and copying what can be read of a damaged one to a new one.
+//! Examining a database, and copying the readable rows of a damaged database to a new database.
 //!
-//! The new database is made under the temporary name, and replaces the damaged one in one step. The
-//! damaged one is renamed.
+//! The new database is made under a temporary name, and replaces the damaged database in one step.
+//! The damaged database is renamed.
 
 mod copy;
 mod skip;
@@ -83,7 +83,7 @@ impl KvStore {
             ),
             _ => format!(
                 "{damage}; all that could be read was copied to a new database, without {lost} \
-                 damaged blobs; the old one is {aside}, which may be removed"
+                 damaged blobs; the old database is {aside}, which may be removed"
             ),
         };
         Ok(Some(finding(dir, detail, kept > 0)))

@@ -47,7 +47,7 @@ impl SizedIngest {
             Ok(large) => large,
             Err(error) => {
                 if error.kind() == ErrorKind::Busy {
-                    // The writer of the large one no longer needs the small one.
+                    // The writer that has the large ingest open no longer needs the small ingest.
                     delete(&*members.small, small).await?;
                 }
                 return Err(error);
@@ -150,8 +150,8 @@ impl Ingest for SizedIngest {
         self.ingest.rewind().await
     }
 
-    /// A blob that the other member has is not stored a second time. If it has another size there,
-    /// it is damaged, and is removed once the right one is stored.
+    /// A blob that the other member has is not stored a second time. If the other member has it
+    /// with another size, that copy is damaged, and is removed once the right bytes are stored.
     async fn publish(
         self: Box<Self>,
         verified: &Verified,

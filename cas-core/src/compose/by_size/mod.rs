@@ -6,8 +6,8 @@
 //! ```
 //!
 //! An ingest begins in the small store, and moves when it exceeds THRESHOLD. A blob can be in both
-//! stores, after a race or a change of the threshold. It counts as one: the copy in the small store
-//! is shown, and removing it removes both.
+//! stores, after a race or a change of the threshold. The copies count as one blob: the copy in the
+//! small store is listed and read, and a removal removes both.
 
 mod ingest;
 mod opener;

@@ -20,7 +20,7 @@ struct Counter {
     longest: AtomicU64,
 }
 
-/// The sums of one operation.
+/// The totals of all calls of one operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Number of calls that ended.
@@ -41,7 +41,7 @@ impl Counters {
         Counters(array::from_fn(|_| Counter::default()))
     }
 
-    /// Returns the sums of one operation so far.
+    /// Returns the totals of one operation so far.
     pub fn of(&self, operation: Operation) -> Counts {
         let counter = &self.0[operation as usize];
         Counts {
@@ -53,8 +53,9 @@ impl Counters {
         }
     }
 
-    /// Returns the sums of every operation that was called, by its name. If calls end meanwhile,
-    /// the numbers of one operation may not cover the same calls.
+    /// Returns the totals of every operation that was called, by the name of the operation. If
+    /// calls end meanwhile, one total of an operation may include a call that another total does
+    /// not.
     pub fn snapshot(&self) -> BTreeMap<&'static str, Counts> {
         let all = Operation::ALL.iter();
         all.map(|operation| (operation.name(), self.of(*operation)))

@@ -9,11 +9,12 @@ use crate::error::ErrorKind;
 pub struct Event {
     /// The method that was called.
     pub operation: Operation,
-    /// Bytes of content that it moved, or bytes of records that it loaded or wrote; 0 if it failed.
+    /// Number of bytes of content that the call moved, or of records that it loaded or wrote. 0 if
+    /// the call failed.
     pub bytes: u64,
-    /// How long it took.
+    /// How long the call took.
     pub elapsed: Duration,
-    /// The kind of its error, if it failed.
+    /// The kind of the error, if the call failed.
     pub error: Option<ErrorKind>,
 }
 

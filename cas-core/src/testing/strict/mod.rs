@@ -48,7 +48,7 @@ impl Default for State {
 }
 
 impl StrictStore {
-    /// What it promises: nothing beyond the minimum.
+    /// The capabilities of the store, for content and for records: none.
     pub const CAPABILITIES: Capabilities = Capabilities::of(&[]);
 
     /// Returns an empty store.
