@@ -52,7 +52,7 @@ impl Capability {
 pub struct Capabilities(u8);
 
 impl Capabilities {
-    /// Returns the set of these capabilities.
+    /// Returns the set of the capabilities in `list`.
     pub const fn of(list: &[Capability]) -> Self {
         let (mut bits, mut at) = (0, 0);
         while at < list.len() {
@@ -67,7 +67,7 @@ impl Capabilities {
         self.0 & capability as u8 != 0
     }
 
-    /// Returns the members.
+    /// Returns the capabilities in the set.
     pub fn iter(self) -> impl Iterator<Item = Capability> {
         Capability::ALL
             .into_iter()

@@ -32,7 +32,7 @@ pub struct Manifest {
     /// The layers, lowest first.
     #[serde(default, deserialize_with = "null_is_default")]
     pub layers: Vec<Descriptor>,
-    /// The manifest that this one refers to.
+    /// The manifest or index that this manifest refers to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
     /// Annotations that the author of the document added.
@@ -62,7 +62,7 @@ pub struct Index {
     /// Manifests and further indexes.
     #[serde(default, deserialize_with = "null_is_default")]
     pub manifests: Vec<Descriptor>,
-    /// The manifest that this index refers to.
+    /// The manifest or index that this index refers to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
     /// Annotations that the author of the document added.

@@ -17,7 +17,7 @@ pub const DESCRIPTORS: usize = 4096;
 pub const INDEX_DEPTH: usize = 4;
 /// Maximum number of descriptors that one walk of an image lists, repeated ones included.
 pub const WALK: usize = 65_536;
-/// Maximum number of referrers of one manifest that are listed. Also the maximum number of all
+/// Maximum number of referrers in the list of one manifest. Also the maximum number of all
 /// referrers, including referrers of referrers, that one pull, push, copy or export takes with an
 /// image.
 pub const REFERRERS: usize = 1024;
@@ -93,12 +93,13 @@ pub const TREE: usize = 256 << 20;
 /// Maximum number of directories of an image that their owner may not change, if it is unpacked
 /// without privileges.
 pub const CLOSED_DIRECTORIES: usize = 1_000_000;
-/// Maximum number of directories that one layer implies, besides [`IMPLIED_BY_ENTRY`].
+/// Maximum number of directories that one layer implies: directories in the paths of entries,
+/// without an entry of their own. [`IMPLIED_BY_ENTRY`] more are allowed for each entry.
 pub const IMPLIED: u64 = 32_768;
 /// Maximum number of further directories that a layer implies for each of its entries.
 pub const IMPLIED_BY_ENTRY: u64 = 16;
-/// Maximum number of names that are looked up to find the parents of the entries of one layer,
-/// besides [`LOOKUPS_BY_ENTRY`] and [`LOOKUPS_BY_NAME`].
+/// Maximum number of names that are looked up to find the parents of the entries of one layer, in
+/// addition to [`LOOKUPS_BY_ENTRY`] and [`LOOKUPS_BY_NAME`].
 pub const LOOKUPS: u64 = 4 << 20;
 /// Maximum number of further names that are looked up for each entry of a layer.
 pub const LOOKUPS_BY_ENTRY: u64 = 64;
@@ -130,9 +131,9 @@ pub const RATIO_GZIP: u64 = 1_100;
 /// Maximum number of decompressed bytes for each compressed byte of zstd, xz and bzip2, checked
 /// after the first GiB.
 pub const RATIO: u64 = 10_000;
-/// Maximum number of members of an image archive. It also bounds how many hashes of the changes of
-/// a layer are kept unsorted while the layer is applied: at this number, they are merged into the
-/// sorted ones.
+/// Maximum number of members of an image archive. Also the maximum number of hashes of changes that
+/// are kept unsorted while a layer is applied: at this number, they are merged into the sorted
+/// hashes.
 pub const ENTRIES_IN_MEMORY: usize = 100_000;
 /// Maximum size of the `/etc/passwd` or `/etc/group` of an image that is read.
 pub const ACCOUNTS: u64 = 1 << 20;
@@ -146,7 +147,7 @@ pub const UNPACK_JOB: u64 = 4 << 20;
 /// Maximum size of the saved effects of one layer on the layers below it.
 pub const UNPACK_EFFECTS: u64 = 16 << 20;
 
-/// Maximum size of the manifest of an ACI.
+/// Maximum size of the manifest of an ACI (App Container Image).
 pub const ACI_MANIFEST: u64 = 1 << 20;
 /// Maximum number of dependencies, labels, annotations, mount points, ports or whitelisted paths
 /// that the manifest of an ACI lists. The bound holds for each of these lists.

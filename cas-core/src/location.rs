@@ -207,7 +207,8 @@ fn is_scheme(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(good)
 }
 
-/// Parses a size: bytes, or a whole number of KiB, MiB, GiB or TiB, as in `20GiB`. Returns bytes.
+/// Parses a size: bytes, or a whole number of KiB, MiB, GiB or TiB, as in `20GiB`. Returns the
+/// number of bytes.
 ///
 /// # Errors
 /// `InvalidArgument` for any other text, and for a size that does not fit a `u64`.

@@ -30,9 +30,10 @@ pub trait Opener: Send + Sync + 'static {
     /// Opens the store at `location`, or creates it if there is none.
     ///
     /// # Errors
-    /// `FailedPrecondition` if something else is there; `Busy` if another process has the store
-    /// open and the store is not [`Shared`](crate::Capability::Shared); `InvalidArgument` for an
-    /// option that the backend does not know; errors of the backend.
+    /// `FailedPrecondition` if the location has something other than a store of this scheme; `Busy`
+    /// if another process has the store open and the store is not
+    /// [`Shared`](crate::Capability::Shared); `InvalidArgument` for an option that the backend does
+    /// not know; errors of the backend.
     async fn open(&self, location: &Location) -> Result<Store>;
 
     /// Examines the files of the store at `location`. The store must not be open. If `repair` is

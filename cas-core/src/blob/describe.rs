@@ -11,9 +11,9 @@ use crate::media_type::MediaType;
 use crate::records::BlobRecord;
 use crate::store::Store;
 
-/// Returns a descriptor of a blob in the store. Its media type is the recorded one. If none is
-/// recorded, a manifest or an index is recognized by its bytes, and anything else is
-/// `application/octet-stream`.
+/// Returns a descriptor of a blob in the store. Its media type is the media type in the record of
+/// the blob. If the record has none, a manifest or an index is recognized by its bytes, and
+/// anything else is `application/octet-stream`.
 ///
 /// # Errors
 /// `NotFound` if the blob is not in the store; `Corrupt` if its record does not parse; errors of

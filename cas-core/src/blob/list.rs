@@ -34,7 +34,7 @@ pub struct BlobList {
 }
 
 impl BlobList {
-    /// Returns the media types of the blobs that have one.
+    /// Returns the media types of the blobs, by digest. Blobs without a media type are left out.
     pub fn media_types(&self) -> BTreeMap<Digest, MediaType> {
         let typed = |blob: &BlobInfo| Some((blob.digest, blob.media_type.clone()?));
         self.blobs.iter().filter_map(typed).collect()
@@ -81,7 +81,7 @@ impl fmt::Display for BlobProblem {
 }
 
 /// Returns all blobs of the store, joined with their records. If the store is opened for an owner,
-/// returns those that the owner claims. Blobs that a collection is removing are left out.
+/// returns only the blobs that the owner claims. Blobs that a collection is removing are left out.
 ///
 /// # Errors
 /// Errors of the store. A record that does not parse is not an error: it is reported in

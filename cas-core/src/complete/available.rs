@@ -11,8 +11,8 @@ use crate::progress::Progress;
 use crate::store::Store;
 
 /// The parts of images that a store has. An export and a copy take these, and leave out the rest:
-/// manifests of an index that are not complete, layers that are not distributed, and layers that
-/// were left out when the image was stored.
+/// incomplete manifests of an index, and layers that the store does not have because registries do
+/// not distribute them, or because they were left out when the image was stored.
 pub struct Available<'a> {
     store: &'a Store,
     progress: &'a dyn Progress,

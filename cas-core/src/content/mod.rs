@@ -197,7 +197,7 @@ pub trait BlobReader: Send + Sync {
     /// beyond it.
     ///
     /// The bytes are not checked against the digest; [`ContentExt::fetch`], [`VerifiedReader`] and
-    /// the functions that transfer or unpack an image do that.
+    /// the functions that transfer or unpack an image check them.
     async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes>;
 
     /// Returns the blob as a file, or `None` if the store does not keep the blob as a file. The
@@ -214,8 +214,8 @@ pub trait BlobReader: Send + Sync {
     }
 }
 
-/// A blob that is being written. If it is dropped, its bytes stay, and [`ContentStore::begin`]
-/// resumes it.
+/// A blob that is being written. If the ingest is dropped, its bytes stay, and
+/// [`ContentStore::begin`] resumes it.
 #[async_trait]
 pub trait Ingest: Send {
     /// Returns the key that it was begun with.
@@ -228,8 +228,9 @@ pub trait Ingest: Send {
     async fn append(&mut self, data: Bytes) -> Result<()>;
 
     /// Appends up to `length` bytes of a file from `offset`, by sharing them with the file or by
-    /// copying them within the kernel. Returns the number of appended bytes. It is 0 at the end of
-    /// the file, or if the store cannot do this; the caller then reads the bytes and appends them.
+    /// copying them within the kernel. Returns the number of appended bytes. The number is 0 at the
+    /// end of the file, or if the store can do neither. The caller then reads the bytes and appends
+    /// them.
     ///
     /// # Errors
     /// As [`Ingest::append`].

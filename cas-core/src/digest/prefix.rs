@@ -31,7 +31,8 @@ impl DigestPrefix {
         &self.hex
     }
 
-    /// Returns the text with which the digests begin, for each algorithm that they can have.
+    /// Returns the texts with which matching digests begin, one for each algorithm that the digests
+    /// can have.
     pub fn texts(&self) -> Vec<String> {
         let texts = self.algorithms();
         texts
@@ -39,7 +40,8 @@ impl DigestPrefix {
             .collect()
     }
 
-    /// Returns the lowest digest that begins with this prefix, for each algorithm that it can have.
+    /// Returns the lowest digests that begin with this prefix, one for each algorithm that the
+    /// digests can have.
     pub fn first(&self) -> Vec<Digest> {
         let padded = self.algorithms().map(|one| {
             let width = 2 * one.size();

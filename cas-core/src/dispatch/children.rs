@@ -47,11 +47,11 @@ fn embedded(text: &str, descriptor: &Descriptor) -> Result<Bytes> {
     Ok(data.into())
 }
 
-/// Returns the manifest or index of a descriptor.
+/// Returns the manifest or index that a descriptor refers to.
 ///
 /// # Errors
-/// Errors of [`read`] and [`Document::parse`]; `Unsupported` for any other type, whose content is
-/// not read.
+/// Errors of [`read`] and [`Document::parse`]; `Unsupported` for any other media type; the content
+/// is not read then.
 pub async fn document(content: &dyn ContentStore, descriptor: &Descriptor) -> Result<Document> {
     let media_type = &descriptor.media_type;
     if !media_type.is_document() {

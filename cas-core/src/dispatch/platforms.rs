@@ -38,8 +38,8 @@ impl<H: Handler> Handler for FilterPlatforms<'_, H> {
 /// children without a platform last, and at most `most` of them are returned. If `most` is 0, all
 /// are returned.
 ///
-/// With a limit, the handler fails with `NotFound` for an index without children. It does not
-/// filter by platform; wrap the result of [`filter_platforms`] for that.
+/// With a limit, the handler fails with `NotFound` for an index without children. The handler does
+/// not filter by platform. To filter too, pass the result of [`filter_platforms`] as `handler`.
 pub fn limit_manifests<'a>(
     handler: impl Handler + 'a,
     matcher: &'a dyn Matcher,

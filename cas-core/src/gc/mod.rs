@@ -17,7 +17,7 @@
 //!
 //! A tombstone is final: it names the version of the bytes that are removed, and a job that needs
 //! the blob again stores it as another version. Where bytes and records are in one transaction,
-//! steps 4 and 5 are a single one. A collection that is interrupted is completed by the next.
+//! steps 4 and 5 are one step. A collection that is interrupted is completed by the next.
 //!
 //! The protocol requires nothing but a compare-and-swap on single records. So it is as safe on an
 //! object store that many machines share as in one process. `tests/protocol` of this crate searches
@@ -25,8 +25,8 @@
 //!
 //! A collection for an [owner](crate::owner) marks twice. It marks what the owner's names, leases,
 //! labels and young blobs reach, to find the claims that it drops. It marks what anything except
-//! the owner's claims reaches, to find the blobs that it removes. Both changes are
-//! compare-and-swaps on the revision of step 1.
+//! the owner's claims reaches, to find the blobs that it removes. Dropping a claim and removing a
+//! blob are both compare-and-swaps on the revision of step 1.
 //!
 //! [`prune`] removes the names of images that were not used for long, and then collects.
 //!

@@ -31,8 +31,8 @@ impl Check {
     }
 }
 
-/// Returns which content an image needs on a platform, and which of it is in the store. What is
-/// neither a manifest nor an index counts as an image whose manifest was not found.
+/// Returns which content an image needs on a platform, and which of it is in the store. An image
+/// that is neither a manifest nor an index counts as an image whose manifest was not found.
 ///
 /// # Errors
 /// Errors of [`manifest`] except `NotFound`; `Corrupt` if content is stored with another size, or

@@ -66,7 +66,7 @@ pub fn check_image(image: &Image) -> Result<()> {
 /// Checks that the name of `image` refers to `expected`, before the image is replaced.
 ///
 /// # Errors
-/// `Conflict`, with both digests.
+/// `Conflict` if the name refers to something else. The error names both digests.
 pub fn check_target(image: &Image, expected: &Descriptor) -> Result<()> {
     let found = image.target.digest;
     if found == expected.digest {

@@ -98,7 +98,8 @@ pub trait ImageStore: Send + Sync + 'static {
         None
     }
 
-    /// Returns the store as `owner` sees it. The names that it creates belong to `owner`.
+    /// Returns a handle of the store for `owner`. It shows only the names of `owner`, and the names
+    /// that are created through it belong to `owner`.
     ///
     /// # Errors
     /// `Unsupported` if the store does not keep owners.

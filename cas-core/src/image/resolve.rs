@@ -19,16 +19,16 @@ pub struct Resolved {
     pub descriptor: Descriptor,
     /// The manifest.
     pub manifest: Manifest,
-    /// The indexes that lead to it, outermost first. There are none if the image is a manifest.
+    /// The indexes that lead to the manifest, outermost first. There are none if the image is a
+    /// manifest.
     pub indexes: Vec<Descriptor>,
 }
 
 /// Returns the manifest of an image for a platform: the best match in its index and nested indexes.
 ///
-/// If `image` is a manifest, it is returned, whatever its platform. A manifest whose descriptor
-/// states no platform is matched by the platform of its configuration, after all manifests that
-/// state one. A match that is not in the store is skipped with a warning, and the next best one is
-/// used.
+/// If `image` is a manifest, it is returned, whatever its platform. Manifests whose descriptors
+/// state no platform are tried last, by the platforms that their configurations state. A match that
+/// is not in the store is skipped with a warning, and the next best match is used.
 ///
 /// # Errors
 /// `NotFound` if `image` is not in the store, nothing matches, or no match is in the store;

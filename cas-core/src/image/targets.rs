@@ -71,8 +71,8 @@ fn key(image: &Image) -> String {
 }
 
 /// Returns the key in [`Table::Notes`](crate::records::Table::Notes) of the note that leads to the
-/// name of an image. `value` is the stored record of the image. Returns `None` if it does not
-/// parse.
+/// name of an image. `value` is the stored record of the image. Returns `None` if the record does
+/// not parse.
 pub fn target_note(value: &[u8]) -> Option<String> {
     let image: Image = serde_json::from_slice(value).ok()?;
     Some(format!("{ROOM}/{}", key(&image)))

@@ -80,7 +80,7 @@ impl Uses {
         })
     }
 
-    /// Notes that an image is used now. If the last flush was more than a minute ago, another one
+    /// Notes that an image is used now. If the last flush was more than a minute ago, another flush
     /// begins in the background.
     pub fn note(&self, name: &Reference) {
         self.note_at(name, SystemTime::now());

@@ -14,8 +14,8 @@ use crate::owner::Owner;
 use crate::records::BlobRecord;
 use crate::store::Store;
 
-/// Changes labels of a blob in the store: sets those with a value, and removes those without one.
-/// Returns all labels that the blob has then.
+/// Changes labels of a blob in the store: sets the labels that have a value, and removes the labels
+/// that have none. Returns all labels that the blob has afterwards.
 ///
 /// A label that keeps content is written like a name: what the blob lists, and the content that the
 /// label refers to, is pinned first. A label may also refer to content that is not in the store
@@ -53,7 +53,7 @@ pub async fn change_labels(
 /// Replaces labels of a blob in the store with those of `update`: the labels that the field paths
 /// `labels` and `labels.<key>` name, or all labels if there are no field paths. A label that
 /// `update` does not have, or has with an empty value, is removed. Otherwise as [`change_labels`].
-/// Returns all labels that the blob has then.
+/// Returns all labels that the blob has afterwards.
 ///
 /// # Errors
 /// As [`change_labels`]; `InvalidArgument` for another field path.
@@ -73,7 +73,7 @@ pub async fn update_labels(
     updated.during("label blob", digest)
 }
 
-/// Changes the labels of a blob. `added` are those that the change sets.
+/// Changes the labels of a blob. `added` are the labels that the change sets.
 async fn write(
     store: &Store,
     digest: &Digest,

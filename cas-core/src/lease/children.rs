@@ -12,9 +12,9 @@ impl LeaseGuard {
     /// verified are recorded in the same batch.
     ///
     /// Call this once the documents and all children that are not absent are in the store and
-    /// durable. A job that fails before this call leaves every image as it was. The first call for
-    /// a store also corrects the records of all indexes, because earlier releases could record a
-    /// missing or incomplete manifest as stored.
+    /// durable. A job that fails before this call changes no image. The first call for a store also
+    /// corrects the records of all indexes, because earlier releases could record a missing or
+    /// incomplete manifest as stored.
     ///
     /// # Errors
     /// Errors of the store.

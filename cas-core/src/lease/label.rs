@@ -37,7 +37,7 @@ pub fn set_children_labels<'a>(store: &'a Store, handler: impl Handler + 'a) -> 
 
 /// Returns `handler` wrapped so that labels for the children that it returns are stored on their
 /// parent. `map` returns the label keys of a child. Children with the same key are numbered from 0,
-/// and the number is appended to the key. The first child gets no number unless the key ends with a
+/// and the number is appended to the key. The first child gets a number only if the key ends with a
 /// dot. To a key that ends with `.sha256.`, the first 12 digits of the child's digest are appended
 /// instead.
 ///

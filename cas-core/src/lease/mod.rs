@@ -6,7 +6,7 @@
 //! 1. It creates a lease ([`LeaseGuard::begin`]). A thread extends the lease until the job ends;
 //!    after a kill it expires within [`LEASE_TTL`].
 //! 2. It pins everything that it depends on, down to the last blob ([`LeaseGuard::pin_tree`]), and
-//!    publishes the rest ([`LeaseGuard::publish`]).
+//!    publishes what the store does not have yet ([`LeaseGuard::publish`]).
 //! 3. It records what the stored documents list ([`LeaseGuard::record_children`]). A job that fails
 //!    before this leaves every image as it was.
 //! 4. It writes names ([`LeaseGuard::name`]).

@@ -13,8 +13,9 @@ enum Names {
 }
 
 impl LeaseGuard {
-    /// Creates these images, or updates the existing ones by the field paths, and ends the lease.
-    /// After an error, what was written is undone as far as possible. Returns the images as stored.
+    /// Creates these images, and ends the lease. If a name exists, its image is updated by the
+    /// field paths instead. After an error, what was written is undone as far as possible. Returns
+    /// the images as stored.
     ///
     /// # Errors
     /// `Conflict` if the lease expired and a pinned blob was collected; errors of the image store.
@@ -33,7 +34,7 @@ impl LeaseGuard {
     /// As [`LeaseGuard::name_one`], for a name that does not exist yet.
     ///
     /// # Errors
-    /// `AlreadyExists` if it exists; otherwise as [`LeaseGuard::name`].
+    /// `AlreadyExists` if the name exists; otherwise as [`LeaseGuard::name`].
     pub async fn name_new(self, image: Image) -> Result<Image> {
         only(self.name_if(Names::New, vec![image], &[]).await?)
     }
@@ -42,7 +43,7 @@ impl LeaseGuard {
     /// stay.
     ///
     /// # Errors
-    /// `NotFound` if it does not exist; otherwise as [`LeaseGuard::name`].
+    /// `NotFound` if the name does not exist; otherwise as [`LeaseGuard::name`].
     pub async fn name_again(self, image: Image) -> Result<Image> {
         only(
             self.name_if(Names::Existing, vec![image], &["target"])

@@ -6,7 +6,7 @@ use crate::descriptor::Descriptor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Store;
 
-/// The lease of a job that only reads. The job has none if the store cannot be written.
+/// The lease of a job that only reads. The guard has a lease only if the store can be written.
 ///
 /// A store that is read-only, or whose disk is full, can still be read. Nothing is pinned then: if
 /// another process collects meanwhile, the job fails with `NotFound`, but never reads wrong bytes.
@@ -65,8 +65,8 @@ fn if_writable<T>(outcome: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// Returns whether the error is of the kind that a write to a read-only store has (`Denied`), or a
-/// write to a full disk (`Full`). Such a store may still be readable.
+/// Returns whether the error is `Denied`, as for a write to a read-only store, or `Full`, as for a
+/// write to a full disk. Such a store may still be readable.
 pub fn cannot_write(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Denied | ErrorKind::Full)
 }

@@ -9,9 +9,10 @@ use crate::limit;
 use crate::records::BlobRecord;
 
 impl LeaseGuard {
-    /// Records that `referrers` refer to `subject`. From then on, collections keep them for as long
-    /// as the subject, and a job that pins the tree of the subject pins them too. The lease must
-    /// have pinned them, and their own children must be recorded.
+    /// Records that `referrers` refer to `subject`. From then on, collections keep the referrers
+    /// for as long as the subject, and a job that pins the tree of the subject pins the referrers
+    /// too. The lease must have pinned the referrers, and the children of the referrers must be
+    /// recorded.
     ///
     /// # Errors
     /// `NotFound` if the subject, or something that it lists and that is not recorded as absent, is

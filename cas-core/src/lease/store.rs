@@ -16,8 +16,8 @@ use crate::store::Store;
 impl Store {
     /// Publishes what `writer` has written, together with the record of the blob. The blob is kept
     /// for a day. [`LeaseGuard::publish`](crate::lease::LeaseGuard::publish) does the same under a
-    /// lease. If the blob has a record already, its type and children are added if they are
-    /// missing. A damaged copy is replaced. Returns what was committed.
+    /// lease. If the blob has a record already, a missing type and missing children are added to
+    /// the record. A damaged copy is replaced. Returns what was committed.
     ///
     /// # Errors
     /// Errors of [`Writer::commit`], where `Corrupt` means that the bytes do not match

@@ -1,10 +1,10 @@
-//! Which platforms match another one, and which of them is the better match.
+//! Which platforms match a wanted platform, and which of two matches is better.
 
 use std::cmp::Ordering;
 
 use super::Platform;
 
-/// Decides which platforms match, and which of two is the better match.
+/// Decides which platforms match, and which of two matches is better.
 pub trait Matcher: Send + Sync {
     /// Returns whether an image for `platform` matches.
     fn matches(&self, platform: &Platform) -> bool;

@@ -159,7 +159,9 @@ impl FromStr for Platform {
 /// Selects the platforms of an image for an operation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Platforms {
-    /// The platform of this machine. An image for a single platform is taken as it is.
+    /// The platform of this machine. A pull, a push, a copy or an unpack takes an image without an
+    /// index, whatever its platform is. An import takes such an image only if it is for this
+    /// machine.
     #[default]
     Host,
     /// One platform: the best match for it by the rules of [`Only`].

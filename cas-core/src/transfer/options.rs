@@ -81,8 +81,8 @@ impl<'a> PullOptions<'a> {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct PushOptions {
-    /// The platforms to push. The default, [`Platforms::Host`], pushes all platforms if the store
-    /// has all of them complete, and otherwise only the manifest for this machine.
+    /// The platforms to push. The default, [`Platforms::Host`], pushes all platforms if all of them
+    /// are complete in the store, and otherwise only the manifest for this machine.
     pub platforms: Platforms,
     /// Whether the referrers that the store has of the image are pushed, too. By default, they are
     /// not.

@@ -9,7 +9,7 @@ use crate::descriptor::Descriptor;
 use crate::error::Result;
 use crate::store::Store;
 
-/// The referrers of a manifest, page by page. An error is the last page.
+/// The referrers of a manifest, page by page. No page follows an error.
 pub type ReferrerPages = BoxStream<'static, Result<Vec<Descriptor>>>;
 
 /// Lists the referrers of a manifest or an index: the documents that name it as their subject, such

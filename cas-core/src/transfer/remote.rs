@@ -36,7 +36,7 @@ pub trait Fetcher: Send + Sync {
     /// The end is exclusive, so the whole is `0..descriptor.size`. The range must lie within the
     /// content, and may be empty only if the content is empty. If the range ends before the content
     /// does, bytes after the range are cut off. Apart from that, neither length nor digest is
-    /// checked. An error is the last piece.
+    /// checked. No piece follows an error.
     ///
     /// # Errors
     /// `NotFound` if the repository does not have the content; `Denied` if it refuses the request;

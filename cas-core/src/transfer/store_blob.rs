@@ -79,7 +79,7 @@ pub enum Resume {
 /// Stores a blob, unless another writer does so first. Returns its digest.
 ///
 /// # Errors
-/// `Corrupt` if the bytes are not the expected ones, and the ingest is discarded then; `Busy` if
+/// `Corrupt` if the bytes are not the expected bytes: the ingest is discarded then; `Busy` if
 /// another writer takes longer than the timeout; errors of the source, the store and the feed.
 pub async fn store_blob(write: &BlobWrite<'_>, source: &mut dyn BlobSource) -> Result<Digest> {
     let mut may_restart = write.resume == Resume::OrRestart;

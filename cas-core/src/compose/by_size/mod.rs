@@ -91,9 +91,9 @@ impl Side {
     /// Returns `stat` with the member marked in the lowest bit of its version, so that versions of
     /// the two members are never equal.
     ///
-    /// The highest bit of the member's version is lost. Versions that count or that are nanoseconds
-    /// never use it. Two random versions that differ only in that bit are as unlikely as two equal
-    /// ones.
+    /// The highest bit of the member's version is lost. Versions that are counters or times in
+    /// nanoseconds never use that bit. Two random versions that differ only in that bit are as
+    /// unlikely as two equal ones.
     fn tag(self, stat: Stat) -> Stat {
         let version = Version(stat.version.0 << 1 | self as u64);
         Stat { version, ..stat }

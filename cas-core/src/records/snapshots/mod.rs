@@ -95,7 +95,7 @@ impl Snapshots {
         self.existing(key).await.map(|seen| seen.record)
     }
 
-    /// Returns the parent of a snapshot, the parent of that, and so on.
+    /// Returns the ancestors of a snapshot, from its parent up.
     ///
     /// # Errors
     /// `Corrupt` if the record of a parent is missing, or if the chain is circular; errors of
