@@ -164,7 +164,7 @@ pub const QL_TABLES: u64 = 4 * QL_DATABASE;
 pub const CANDIDATES: usize = 8;
 /// Maximum length of the URL of an ACI or of its signature, and of an ETag.
 pub const URL: usize = 8192;
-/// Maximum number of ACIs whose last reads are noted in memory and not written yet.
+/// Maximum number of ACIs whose last reads are recorded in memory and not written yet.
 pub const NOTED_READS: usize = 4096;
 
 /// Checks the size of a document that is about to be read against [`DOCUMENT_READ`].

@@ -305,7 +305,7 @@ impl Registry {
         Ok(findings)
     }
 
-    /// Remembers `scheme` as registered twice if a store has it already.
+    /// Sets `scheme` as the scheme that is registered twice, if a store has the scheme already.
     fn refuse_store(&mut self, scheme: &'static str) {
         if self.store_schemes().any(|known| known == scheme) {
             self.twice = Some(scheme);

@@ -1,4 +1,4 @@
-//! Directories that become the directory of a store or of a root.
+//! Checks and creation of the directory of a new store or root.
 
 use std::fs::DirBuilder;
 use std::io::{self, ErrorKind};

@@ -157,7 +157,7 @@ pub fn copy_attributes(from: impl AsFd, to: impl AsFd) -> Result<()> {
 }
 
 /// Copies owner, mode, extended attributes and times of a file or a directory. They are set in this
-/// order because setting one may reset a later one.
+/// order because a change of one may reset others that come later.
 fn copy_metadata(
     stat: &Stat,
     from: BorrowedFd<'_>,

@@ -52,8 +52,9 @@ fn try_copy_range(
     }
 }
 
-/// Copies the first `length` bytes of `from` without the holes to the offset `start` of `to`, where
-/// `to` must have a hole or its end. A hole at the end does not extend `to`.
+/// Copies the first `length` bytes of `from`, except holes, to the offset `start` of `to`. From
+/// this offset on, `to` must have a hole or end. A hole at the end of the copied bytes does not
+/// extend `to`.
 ///
 /// # Errors
 /// Errors of the file systems.

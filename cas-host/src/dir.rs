@@ -84,7 +84,8 @@ impl Dir {
         Ok(File::from(file))
     }
 
-    /// Returns the status of a name, or `None` if it is absent.
+    /// Returns the status of the entry `name`, or `None` if the entry is absent. Does not follow a
+    /// symbolic link.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -129,10 +130,11 @@ impl Dir {
     /// Replaces the content of `name` atomically and durably.
     ///
     /// `staging` is the directory and the name of the temporary file. The caller must ensure that
-    /// nothing else uses that name. The new file has the mode `mode`, regardless of the umask.
+    /// nothing else uses the temporary file. The new file has the mode `mode`, regardless of the
+    /// umask.
     ///
     /// # Errors
-    /// Errors of the file system. The file then has the old content or the new.
+    /// Errors of the file system. The file then has the old or the new content.
     pub fn replace(
         &self,
         name: &str,
@@ -235,7 +237,7 @@ impl Dir {
         Ok(calls::fsync(&self.0)?)
     }
 
-    /// Returns the entries in no particular order, without `.` and `..`.
+    /// Returns the entries in no particular order, without `.`, `..` and names that are not UTF-8.
     ///
     /// # Errors
     /// Errors of the file system.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cas_core::{Error, Result};
 
-/// Maximum number of reads of the file, while it does not name a running process.
+/// Maximum number of reads of a file that does not name a running process yet.
 const PID_READS: usize = 20;
 /// Time between these reads, in which a new owner can write its pid.
 const PID_DELAY: Duration = Duration::from_millis(5);
@@ -27,8 +27,8 @@ impl OwnerFile {
     /// the lock with other processes that can only read it.
     ///
     /// # Errors
-    /// `Busy` if another process has locked the file, with the pid of that process if it is known;
-    /// errors of the file system.
+    /// `Busy` if another process has locked the file: the error names the pid of that process if
+    /// the pid is known; errors of the file system.
     pub fn claim(path: &Path) -> Result<Self> {
         let (file, writable) = match open(path, true) {
             Err(error) if cannot_write(&error) => (open(path, false)?, false),

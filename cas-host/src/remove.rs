@@ -91,7 +91,7 @@ pub(crate) fn remove(parent: impl AsFd, name: &str) -> Result<Usage> {
 }
 
 /// Removes everything below the directory `path`, also from directories that do not let their owner
-/// in. If `itself` is set, removes the directory too, which must then not be a link.
+/// in. If `itself` is set, also removes the directory; `path` must not be a symbolic link then.
 ///
 /// # Errors
 /// `Busy` at a mount point, which stays unchanged; errors of the file system. An error below `path`

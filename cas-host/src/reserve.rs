@@ -19,8 +19,8 @@ const STEP: u64 = 16 << 10;
 pub struct Reserve<'a>(pub &'a Dir);
 
 impl Reserve<'_> {
-    /// Allocates the file if it is absent: 256 KiB, or less on an almost full disk. A full disk
-    /// cannot hold the file, which is then absent.
+    /// Allocates the file if it is absent: 256 KiB, or less on an almost full disk. On a full disk,
+    /// the file stays absent.
     pub fn allocate(self) {
         let flags = OFlags::WRONLY | OFlags::CREATE;
         if let Ok(None) = self.0.stat(NAME)

@@ -183,7 +183,7 @@ fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 fn mount(file: impl AsFd) -> Result<u64> {
     let wanted = StatxFlags::MNT_ID;
     let found = uninterrupted(|| rustix::fs::statx(&file, "", AtFlags::EMPTY_PATH, wanted))?;
-    // Kernels before Linux 5.8 do not report it.
+    // Kernels before Linux 5.8 do not report the id.
     let is_known = found.stx_mask & wanted.bits() != 0;
     is_known.then_some(found.stx_mnt_id).ok_or(Errno::NOSYS)
 }

@@ -10,8 +10,9 @@
 //! ```
 //! A new directory has a number that no other directory has or had, and is built in place. The
 //! directory has no meaning until a record has its number. The lock (`flock`) is on the directory
-//! itself and ends with the process that holds it. [`SnapshotDirs::try_lock_exclusive`] therefore
-//! distinguishes a leftover from a directory that is being built.
+//! itself, and ends with the process that has the lock. So a caller of
+//! [`SnapshotDirs::try_lock_exclusive`] can distinguish a leftover from a directory that is being
+//! built.
 
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
@@ -31,7 +32,7 @@ use crate::calls;
 use crate::checksum::Sums;
 use crate::{manifest, remove, syncfs, tree};
 
-/// The name of the root of a snapshot's tree in its directory.
+/// The name of the root of a snapshot's tree, in the directory of the snapshot.
 pub const TREE: &str = "fs";
 
 const DIRECTORY: OFlags = OFlags::RDONLY
@@ -278,7 +279,7 @@ impl SnapshotDirs {
     }
 
     /// Returns the condition of the directory of `id`. [`Depth::Files`] and [`Depth::Bytes`] also
-    /// compare the tree in the directory with its manifest, if it has one.
+    /// compare the tree in the directory with its manifest, if there is a manifest.
     ///
     /// # Errors
     /// Errors of the file system, with the path.
@@ -331,7 +332,7 @@ impl SnapshotDirs {
             Err(Errno::WOULDBLOCK) => return Ok(None),
             locked => locked?,
         }
-        // It may have been removed before it was locked.
+        // The directory may have been removed before it was locked.
         let exists = calls::fstat(&dir)?.st_nlink > 0;
         Ok(exists.then_some(LockedDir(dir)))
     }

@@ -1,7 +1,8 @@
 //! Walking a directory tree through file descriptors, and measuring it.
 //!
 //! A walk follows no links and crosses no mounts. It keeps one file descriptor open, at any depth:
-//! it returns to a parent through `..`, and checks that this is the directory it came from.
+//! it returns to a parent through `..`, and checks that the parent is still the directory that it
+//! came from.
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};

@@ -1,4 +1,4 @@
-//! The bytes of an ingest: the last of them in memory, all others in rows.
+//! The bytes of an ingest: the last bytes in memory, all others in rows.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -82,7 +82,8 @@ impl Body {
         Ok(())
     }
 
-    /// Returns up to `length` bytes from `offset`. Returns fewer at the end of the rows or tail.
+    /// Returns up to `length` bytes from `offset`. Returns fewer at the end of the rows, and at the
+    /// end of the tail.
     pub(crate) fn read(&self, offset: u64, length: usize) -> Result<Bytes> {
         let left = usize::try_from(self.stored.saturating_sub(offset)).unwrap_or(usize::MAX);
         if let Some(number) = self.number.filter(|_| left > 0) {

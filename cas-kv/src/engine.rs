@@ -20,13 +20,13 @@ pub trait Engine: Send + Sync + 'static {
     /// in rows.
     fn inline_max(&self) -> usize;
 
-    /// Returns how many bytes on disk a blob of `bytes` bytes takes.
+    /// Returns how many bytes a blob of `bytes` bytes takes on the disk.
     fn footprint(&self, bytes: u64) -> u64 {
         bytes
     }
 
-    /// Returns how many bytes that were written already the engine will write once more, for
-    /// example by a flush of its log.
+    /// Returns the number of bytes that the engine has accepted and will write once more, for
+    /// example when it flushes its log.
     ///
     /// # Errors
     /// Errors of the engine.
@@ -198,8 +198,8 @@ pub trait Transaction {
     ) -> Result<(), Failed>;
     /// Removes the entries of blobs.
     fn remove_blobs(&mut self, digests: &[&Digest]) -> Result<(), Failed>;
-    /// Writes the row of a blob that begins at the byte `offset`. `number` identifies the rows of
-    /// the blob.
+    /// Writes a row of a blob. The row begins at the byte `offset` of the blob, and `number`
+    /// identifies the rows of the blob.
     fn write_row(&mut self, number: u64, offset: u64, row: &[u8]) -> Result<(), Failed>;
     /// Writes a row of an ingest, like [`Transaction::write_row`]. A crash may lose the last of
     /// these rows until [`Engine::flush_staged`] returns.

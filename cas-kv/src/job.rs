@@ -24,8 +24,8 @@ pub(crate) trait Job: Send {
     fn finish(self: Box<Self>, lost: Option<&Error>) -> Answer;
 }
 
-/// Returns how much a change counts in a group. It changes `rows` blobs and records, and adds
-/// `bytes` bytes.
+/// Returns how much a change counts in a group, if the change concerns `rows` blobs and records,
+/// and adds `bytes` bytes.
 pub(crate) fn weight(rows: usize, bytes: u64) -> u64 {
     rows as u64 * (GROUP_BYTES / GROUP_ROWS) + bytes
 }

@@ -49,7 +49,7 @@ pub(crate) struct Kv {
     /// still returns.
     failed: AtomicBool,
     access: Access,
-    /// Whether every name has a note that leads from its target to it.
+    /// Whether there is a note for every name, which leads from the target of the name to the name.
     pub(crate) has_targets: bool,
     /// Dropped after the engine. `None` if the directory cannot be written.
     _reserve: Option<KeptReserve>,

@@ -44,9 +44,9 @@ impl OwnedDir {
     /// the readers of the directory. Returns the directory.
     ///
     /// # Errors
-    /// `Busy`, with the pid of the owner if it is known, if another process owns the directory;
-    /// `FailedPrecondition` if `path` is a file, or a directory with other contents; errors of the
-    /// file system.
+    /// `Busy` if another process owns the directory: the error names the pid of the owner if the
+    /// pid is known; `FailedPrecondition` if `path` is a file, or a directory with other contents;
+    /// errors of the file system.
     pub fn claim(path: &Path, names: FileNames) -> Result<Self> {
         if path.is_file() {
             return Err(Error::precondition(format!(

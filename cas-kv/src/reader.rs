@@ -11,8 +11,8 @@ use crate::kv::Kv;
 /// Maximum size in bytes of a read on the caller's thread. The pool would cost more than the read.
 const DIRECT_READ_MAX: usize = 64 << 10;
 
-/// A blob. Reads fail after its rows are removed, and never return other bytes, because no other
-/// rows get its number.
+/// A blob. After its rows are removed, reads fail. They never return other bytes, because no other
+/// rows get the number of the blob.
 pub(crate) struct Reader {
     pub(crate) kv: Arc<Kv>,
     pub(crate) digest: Digest,

@@ -1,5 +1,5 @@
-//! Disk space. It is checked before bytes are added, because an engine that runs out of space
-//! inside a commit accepts no more writes. A reserve makes removals possible on a full disk.
+//! Disk space. The free space is checked before bytes are added, because an engine that runs out of
+//! space inside a commit accepts no more writes. A reserve makes removals possible on a full disk.
 
 use std::fs::{File, OpenOptions};
 use std::io;

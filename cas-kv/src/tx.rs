@@ -8,10 +8,11 @@ pub(crate) const NUMBERS: &str = "numbers";
 /// skipped.
 const BLOCK: u64 = 1 << 32;
 
-/// Numbers for the rows and versions of blobs and for revisions of records. None is used twice.
+/// Numbers for the rows and versions of blobs and for revisions of records. No number is used
+/// twice.
 ///
-/// A block of numbers is reserved durably before its first number is used, so none is repeated
-/// even if the transaction that used it is lost in a crash.
+/// A block of numbers is reserved durably before its first number is used, so no number is used
+/// again even if the transaction that used it is lost in a crash.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Numbers {
     next: u64,

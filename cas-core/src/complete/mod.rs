@@ -111,8 +111,8 @@ fn digests(descriptors: &[Descriptor]) -> Vec<Digest> {
     descriptors.iter().map(|one| one.digest).collect()
 }
 
-/// Finds what is missing. Judges children before the documents that list them. It does not recurse,
-/// because shared indexes can form a chain that is longer than the nesting limit.
+/// Finds what is missing. Judges children before the documents that list them. The function does
+/// not recurse, because shared indexes can form a chain that is longer than the nesting limit.
 fn judge(parts: HashMap<Digest, Part>, root: Digest) -> Completeness {
     let mut missing: HashMap<Digest, Option<Digest>> = HashMap::new();
     let mut left_out = BTreeSet::new();

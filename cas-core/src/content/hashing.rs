@@ -89,7 +89,8 @@ impl Hashing {
 }
 
 impl Shared {
-    /// Hashes the next piece, unless another thread is hashing one. Returns whether it did.
+    /// Hashes the next piece, unless another thread is hashing a piece. Returns whether a piece was
+    /// hashed.
     fn try_step(&self) -> bool {
         self.hasher.try_lock().is_ok_and(|hasher| self.step(hasher))
     }

@@ -116,7 +116,7 @@ impl Read for VerifiedReader {
     }
 }
 
-/// Returns the bytes of a blob. If they are wrong, an error comes after the last of them.
+/// Returns the bytes of a blob. If the bytes are wrong, an error follows the last of them.
 fn pieces(reader: Arc<dyn BlobReader>, digest: Digest) -> BoxStream<'static, Result<Bytes>> {
     let begun = (reader, Hashing::new(digest.algorithm()), 0);
     let pieces = stream::try_unfold(begun, move |(reader, hashing, at)| async move {

@@ -43,7 +43,8 @@ impl Chooser {
         }
     }
 
-    /// Remembers a platform, unless it is unknown, as the platform of an attestation is.
+    /// Adds a platform to the offered platforms. An unknown platform, as attestations have it, is
+    /// left out.
     fn remember(&mut self, platform: &Platform) {
         if !platform.is_unknown() {
             self.offered.insert(platform.normalized());

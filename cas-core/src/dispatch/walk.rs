@@ -124,7 +124,7 @@ async fn run(
 /// A descriptor to visit.
 struct Visit {
     descriptor: Descriptor,
-    /// How many indexes are on the path to it, itself included.
+    /// How many indexes are on the path to the descriptor, including the descriptor itself.
     indexes: usize,
 }
 

@@ -134,7 +134,7 @@ async fn scan_unused(
     Ok(found)
 }
 
-/// Returns those of `blobs` that are in the store.
+/// Returns the digests in `blobs` whose blobs are in the store.
 async fn present(store: &Store, blobs: &BTreeSet<Digest>) -> Result<BTreeSet<Digest>> {
     let mut present = BTreeSet::new();
     for digest in blobs {
@@ -144,8 +144,8 @@ async fn present(store: &Store, blobs: &BTreeSet<Digest>) -> Result<BTreeSet<Dig
     Ok(present)
 }
 
-/// Adds the missing records of `blobs`, whose revisions show whether a blob is used meanwhile.
-/// Returns whether one was missing.
+/// Adds the missing records of `blobs`. Their revisions then show whether a blob is used meanwhile.
+/// Returns whether a record was missing.
 async fn add_records(store: &Store, blobs: &BTreeSet<Digest>, skip_absent: bool) -> Result<bool> {
     let mut missing = Vec::new();
     for digest in blobs {
@@ -201,7 +201,8 @@ fn in_use(digest: &Digest, paths: &[RootPath]) -> Error {
     .subject(digest)
 }
 
-/// Returns what a path begins with, and through what it leads to the blob.
+/// Returns, for a message, the beginning of a path, and the resource through which the path leads
+/// to the blob.
 fn user(path: &RootPath) -> String {
     let first = &path.steps[0];
     let root = match (&path.reason, first) {

@@ -64,7 +64,7 @@ fn joint(store: &Store) -> bool {
     store.content.capabilities().has(Capability::Joint)
 }
 
-/// Removes the blobs whose records still have the given revision. Returns the removed ones and
+/// Removes the blobs whose records still have the given revision. Returns the removed blobs and
 /// their sizes.
 pub(super) async fn blobs(
     store: &Store,
@@ -203,7 +203,7 @@ async fn release_step(
 }
 
 /// Removes the bytes of tombstoned blobs and then their records. Blobs that were revived meanwhile
-/// are skipped. Returns the removed ones and their sizes.
+/// are skipped. Returns the removed blobs and their sizes.
 pub(super) async fn reap(store: &Store, tombstoned: &[Digest]) -> Result<Vec<(Digest, u64)>> {
     let mut removed = Vec::with_capacity(tombstoned.len());
     for chunk in tombstoned.chunks(CHUNK) {
@@ -233,7 +233,7 @@ async fn reap_step(store: &Store, digest: Digest) -> Result<Option<Step>> {
     }))
 }
 
-/// Applies the steps whose records are as expected. Returns the applied ones.
+/// Applies the steps whose records are as expected. Returns these steps.
 async fn apply_each(store: &Store, mut steps: Vec<Step>) -> Result<Vec<Step>> {
     if store.records.capabilities().has(Capability::Atomic) {
         for _ in 0..ROUNDS {

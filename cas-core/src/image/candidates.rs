@@ -14,8 +14,8 @@ use crate::error::{ErrorKind, Result};
 use crate::platform::Matcher;
 use crate::sync::lock;
 
-/// The manifests that an index and its nested indexes list for a platform, and those that they list
-/// without a platform.
+/// The manifests that an index and its nested indexes list for a platform, and the manifests that
+/// they list without a platform.
 #[derive(Default)]
 pub(super) struct Candidates {
     pub(super) manifests: Vec<Descriptor>,

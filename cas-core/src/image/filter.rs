@@ -37,8 +37,8 @@ impl Fields for Image {
     }
 }
 
-/// Returns the value of the label whose key is `path`, joined by dots, or `None` if no label has
-/// this key. `path` is the rest of a field path, after `labels`.
+/// Returns the value of the label whose key consists of the components of `path`, joined by dots,
+/// or `None` if no label has this key. `path` is the rest of a field path, after `labels`.
 pub fn in_map<'a>(labels: &'a Labels, path: &[String]) -> Option<Cow<'a, str>> {
     labels
         .get(&path.join("."))

@@ -1,10 +1,10 @@
 //! When images were last used.
 //!
-//! A use is noted in memory, which costs less than a microsecond. All uses that were noted are
-//! written to notes of the store later: at most once a minute, and when the handle is dropped. As
-//! with `relatime` of a file system, a time is written only if the stored time is older by more
-//! than [`USE_PRECISION`]. A note changes no record that a collection reads. Notes are made on a
-//! best effort: a kill or a full disk loses times, and fails no job.
+//! A use is recorded in memory, which costs less than a microsecond. The recorded uses are written
+//! to notes of the store later: at most once a minute, and when the handle is dropped. As with
+//! `relatime` of a file system, a time is written only if the stored time is older by more than
+//! [`USE_PRECISION`]. A note changes no record that a collection reads. Notes are made on a best
+//! effort: a kill or a full disk loses times, and fails no job.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
@@ -25,7 +25,7 @@ use crate::sync::lock;
 const ROOM: &str = "image-uses";
 /// Maximum time by which a stored time may be older than the last use.
 pub const USE_PRECISION: Duration = Duration::from_secs(60 * 60);
-/// How long uses stay in memory while others are noted.
+/// How long uses stay in memory while others are recorded.
 const FLUSH_AFTER: Duration = Duration::from_secs(60);
 
 /// The value of a note.
@@ -80,8 +80,8 @@ impl Uses {
         })
     }
 
-    /// Notes that an image is used now. If the last flush was more than a minute ago, another flush
-    /// begins in the background.
+    /// Records in memory that an image is used now. If the last flush was more than a minute ago,
+    /// another flush begins in the background.
     pub fn note(&self, name: &Reference) {
         self.note_at(name, SystemTime::now());
         let due = {
@@ -97,8 +97,8 @@ impl Uses {
         }
     }
 
-    /// Notes that an image was used at `time`. If the times of [`limit::USES`] other images wait to
-    /// be written, this time is dropped.
+    /// Records in memory that an image was used at `time`. If the times of [`limit::USES`] other
+    /// images wait to be written, this time is dropped.
     pub fn note_at(&self, name: &Reference, time: SystemTime) {
         let times = &mut lock(&self.pending).times;
         if let Some(known) = times.get_mut(name) {
@@ -108,17 +108,17 @@ impl Uses {
         }
     }
 
-    /// Writes the noted time of each image whose stored time is older by more than
+    /// Writes the recorded time of each image whose stored time is older by more than
     /// [`USE_PRECISION`]. Names that do not exist are skipped.
     ///
     /// # Errors
-    /// Errors of the store. The noted times are lost then.
+    /// Errors of the store. The times in memory are lost then.
     pub async fn flush(&self) -> Result<()> {
         let times = lock(&self.pending).take();
         self.parts.write(times).await
     }
 
-    /// Returns the last uses that were stored or noted, by name. A stored time may be up to
+    /// Returns the last uses that are stored or in memory, by name. A stored time may be up to
     /// [`USE_PRECISION`] older than the last use.
     ///
     /// # Errors

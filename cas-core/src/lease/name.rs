@@ -133,8 +133,9 @@ impl LeaseGuard {
         Ok(made)
     }
 
-    /// Undoes what was named, last one first. A name whose old content is gone is deleted. Failures
-    /// are only logged, because the caller has an error to report already.
+    /// Restores or deletes the names that were written, in reverse order. A name whose old content
+    /// is gone is deleted. Failures are only logged, because the caller has an error to report
+    /// already.
     async fn take_back(&self, before: Vec<(Image, Option<Image>)>) {
         let images = &self.store.images;
         for (made, before) in before.into_iter().rev() {

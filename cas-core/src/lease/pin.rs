@@ -1,8 +1,8 @@
 //! Pinning: a compare-and-swap that adds a lease to the record of a blob.
 //!
-//! A collector that read the record before this can no longer tombstone it. One that reads it later
-//! finds the lease. The bytes are looked up only after the swap, because until then a collector may
-//! still remove them.
+//! A collector that read the record before the swap can no longer tombstone it. A collector that
+//! reads the record later finds the lease. The bytes are looked up only after the swap, because
+//! until then a collector may still remove them.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;

@@ -5,8 +5,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::records::{Batch, BlobRecord, Blobs, Expect};
 use crate::store::Store;
 
-/// Writes the record if the stored one is in the state `expect`. Returns the record, or `None` if
-/// another writer was faster.
+/// Writes the record if the stored record is in the state `expect`. Returns the record, or `None`
+/// if another writer was faster.
 pub(super) async fn swap(
     store: &Store,
     digest: &Digest,

@@ -35,7 +35,8 @@ impl LeaseGuard {
         Ok(intact)
     }
 
-    /// Remembers a pinned blob. Returns whether its bytes are in the store and have its digest.
+    /// Adds a pinned blob to the blobs of the guard. Returns whether its bytes are in the store and
+    /// have its digest.
     async fn check_pinned(&self, blob: &BlobRef, pinned: Option<Pinned>) -> Result<bool> {
         let there = self.add_pinned(blob, pinned.as_ref());
         let found = pinned.and_then(|pinned| Some((pinned.stat?, pinned.record)));
@@ -56,7 +57,8 @@ impl LeaseGuard {
         Ok(intact)
     }
 
-    /// Notes that the stored bytes of a blob are damaged, whatever its record says.
+    /// Records in the guard that the stored bytes of a blob are damaged, whatever its record
+    /// states.
     pub(crate) fn note_damaged(&self, stat: &Stat) {
         self.lock().entry(stat.digest).or_default().damaged = Some(stat.version);
     }
@@ -86,7 +88,7 @@ impl LeaseGuard {
         self.store.content.remove_version(digest, version).await
     }
 
-    /// Notes that a pinned blob is in the store and that its bytes were verified.
+    /// Records in the guard that a pinned blob is in the store and that its bytes were verified.
     pub(crate) async fn note_published(&self, digest: &Digest) -> Result<()> {
         // A joint store cannot tell whether bytes are unchanged, so it hashes them again anyway.
         let verified = match self.store.content.capabilities().has(Capability::Joint) {

@@ -169,7 +169,7 @@ impl<'a> CopyBlobs<'a> {
         dispatch(self, Some(&limiter), std::slice::from_ref(root)).await
     }
 
-    /// Writes the documents at and below `root`, and records what they list. Returns them.
+    /// Writes the documents at and below `root`, and records what they list. Returns the documents.
     async fn write_documents(self, root: &Descriptor) -> Result<Vec<Descriptor>> {
         let documents = self.documents.children_first(root.digest);
         for Document { descriptor, .. } in &documents {

@@ -49,7 +49,7 @@ impl Documents {
         lock(&self.0).insert(descriptor.digest, document);
     }
 
-    /// Returns the documents at and below `root`, each after those that it lists.
+    /// Returns the documents at and below `root`, each after the documents that it lists.
     ///
     /// The stack is explicit, because shared indexes can form a chain that is longer than the
     /// nesting limit.

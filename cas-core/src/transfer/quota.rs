@@ -191,7 +191,7 @@ mod tests {
         let two = slots.acquire(2).await.unwrap();
         let mut waiting = Box::pin(slots.acquire(2));
         assert!(waiting.as_mut().now_or_never().is_none());
-        // One that waits is served before one that asks later.
+        // A caller that waits is served before a caller that asks later.
         assert!(slots.try_acquire().unwrap().is_none());
         drop(two);
         let two = waiting.await.unwrap();

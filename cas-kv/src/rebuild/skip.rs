@@ -10,7 +10,7 @@ const LEAST: u128 = 1 << 24;
 /// The last character that is tried instead of another.
 const LAST: char = '~';
 
-/// Returns digests after `after`, first near ones and then ones farther away.
+/// Returns digests after `after`, first close to it and then farther away.
 pub(super) fn digests_after(after: Option<&Digest>) -> Box<dyn Iterator<Item = Digest>> {
     let from = after.map_or(0, position);
     let mut distance = LEAST;

@@ -1,8 +1,8 @@
 //! An ingest that begins in the small store, and moves when it grows.
 //!
-//! A writer keeps the key open in the small store until the key is open in the large one, so there
-//! is one writer across both. After a crash, each of the two holds a prefix of the same bytes, and
-//! the next writer goes on with the longer one.
+//! A writer keeps the key open in the small store until the key is open in the large store, so
+//! there is one writer across both. After a crash, each of the two stores may have a prefix of the
+//! same bytes, and the next writer goes on with the longer prefix.
 
 use std::fs::File;
 use std::mem;

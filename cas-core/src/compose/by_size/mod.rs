@@ -248,7 +248,7 @@ impl ContentStore for SizedContent {
     }
 }
 
-/// Returns the merged pages. Of two twins, they contain the one in the small store.
+/// Returns the merged pages. Of two twins, the result contains the copy in the small store.
 fn merge(small: Vec<Stat>, large: Vec<Stat>) -> impl Iterator<Item = Stat> {
     let mut small = small.into_iter().peekable();
     let mut large = large.into_iter().peekable();

@@ -12,7 +12,7 @@ use crate::snapshot::SnapshotKind;
 pub(super) struct InUse {
     /// What leases keep.
     leased: HashSet<Id>,
-    /// The snapshots on which a mounted or writable one is based.
+    /// The snapshots on which a mounted or writable snapshot is based.
     bases: HashSet<Id>,
 }
 

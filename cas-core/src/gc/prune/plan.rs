@@ -78,8 +78,8 @@ impl Plan {
         }
     }
 
-    /// Returns how many bytes of the chosen images a collection frees now, and how many a later
-    /// one.
+    /// Returns how many bytes of the chosen images a collection frees now, and how many bytes a
+    /// later collection frees.
     pub(super) fn effect(&self, graph: &Graph) -> (u64, u64) {
         let removed: HashSet<Id> = self.chosen.iter().map(|(one, _)| one.id).collect();
         let stays = |root: &Root| root.reason != Reason::Name || !removed.contains(&root.id);

@@ -24,7 +24,7 @@ pub(super) struct Seen {
 }
 
 /// Deletes the names that are as they were seen, and whose targets no job has pinned since. Returns
-/// the deleted ones.
+/// the deleted names.
 ///
 /// A job may pin a target and find its name just before the name is deleted. The check after the
 /// deletion notices this, and the name is created again. A later job does not find the name, and

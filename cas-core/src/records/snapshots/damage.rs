@@ -118,8 +118,8 @@ impl Snapshots {
     }
 
     /// Writes the counter of ids again if it does not parse, or is lost or too low. An id that a
-    /// lost record had is used again only if its directory is gone, too. Returns whether it is
-    /// wrong.
+    /// lost record had is used again only if its directory is gone, too. Returns whether the
+    /// counter was wrong.
     async fn correct_counter(&self, sound: &Sound, batch: &mut Batch) -> Result<bool> {
         let found = self
             .records

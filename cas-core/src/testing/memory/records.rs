@@ -33,8 +33,8 @@ impl Tables {
         Ok(())
     }
 
-    /// Checks the batch without applying it. Each change is checked against the results of those
-    /// before it.
+    /// Checks the batch without applying it. Each change is checked against the results of the
+    /// changes before it.
     fn check(&self, batch: &Batch) -> Result<()> {
         let mut written: HashMap<(Table, &str), bool> = HashMap::new();
         for change in batch.changes() {
