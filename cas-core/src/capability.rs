@@ -7,8 +7,8 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Capability {
-    /// A change that a call has reported as durable survives a crash of the process or the kernel,
-    /// and a power loss.
+    /// What a commit, a publish or a flush has made durable survives a crash of the process or the
+    /// kernel, and a power loss.
     Durable = 1,
     /// An unfinished ingest survives the process and can be resumed where it stopped.
     Resume = 2,

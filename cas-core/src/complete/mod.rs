@@ -44,7 +44,7 @@ pub struct Completeness {
 ///
 /// # Errors
 /// `Corrupt` for a damaged document or record; `OutOfRange` for a document that is too large to be
-/// read, or if the image exceeds a bound of [`walk`](crate::dispatch::walk); errors of the store.
+/// read, or if the image exceeds a bound of [`walk`](crate::dispatch::walk()); errors of the store.
 pub async fn completeness(store: &Store, root: &Descriptor) -> Result<Completeness> {
     let finder = Finder {
         store,

@@ -158,7 +158,7 @@ fn suits(matcher: &dyn Matcher, platform: &Platform) -> bool {
 
 fn pass(descriptor: Descriptor, missing: &mut Vec<Descriptor>) {
     let digest = descriptor.digest;
-    tracing::warn!(%digest, "a manifest or configuration is missing; trying the next best one");
+    tracing::warn!(%digest, "a manifest or configuration is missing; trying the next best match");
     missing.push(descriptor);
 }
 

@@ -48,7 +48,7 @@ async fn pin(
                 .iter()
                 .find(|known| known.name() == snapshotter);
             let known = known.ok_or_else(|| {
-                Error::unsupported("unknown snapshotter; name one that is open")
+                Error::unsupported("the snapshotter is not open; name an open snapshotter")
                     .subject(snapshotter)
             })?;
             let keys = std::slice::from_ref(key);

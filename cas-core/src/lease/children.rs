@@ -17,7 +17,8 @@ impl LeaseGuard {
     /// incomplete manifest as stored.
     ///
     /// # Errors
-    /// Errors of the store.
+    /// `Corrupt` if a record does not parse; `Conflict` if every attempt lost against another writer;
+    /// errors of the store.
     pub async fn record_children(&self, mut documents: Vec<BlobRef>) -> Result<()> {
         for document in &mut documents {
             self.leave_out_missing(document);

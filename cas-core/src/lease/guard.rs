@@ -55,8 +55,8 @@ impl LeaseGuard {
     /// Begins a lease that a thread extends for as long as the guard lives.
     ///
     /// # Errors
-    /// `InvalidArgument` if `purpose` contains blanks or control characters; errors of the records
-    /// store.
+    /// `InvalidArgument` if `purpose` is too long, or contains blanks or control characters; errors
+    /// of the records store.
     pub async fn begin(store: &Store, purpose: &str) -> Result<Self> {
         let mut guard = Self::begin_for(store, purpose, LEASE_TTL).await?;
         guard.renewer = Some(LeaseRenewer::start(&store.records, &guard.id, LEASE_TTL));

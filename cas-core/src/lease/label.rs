@@ -99,8 +99,9 @@ fn completed(children: &[Descriptor], map: impl Fn(&Descriptor) -> Vec<String>) 
 /// Adds labels to the record of a blob in the store. Other labels stay as they are.
 ///
 /// # Errors
-/// `NotFound` if the blob is not in the store; `InvalidArgument` for labels that exceed their
-/// bounds; errors of the store.
+/// `NotFound` if the blob is not in the store or is being collected; `InvalidArgument` for labels
+/// that exceed their bounds; `Conflict` if every attempt lost against another writer; errors of the
+/// store.
 pub async fn set_labels(store: &Store, descriptor: &Descriptor, labels: &Labels) -> Result<()> {
     if !store.present(descriptor).await? {
         return Err(

@@ -124,8 +124,8 @@ fn plain(listed: &Descriptor, subject: &Descriptor) -> Result<Descriptor> {
 
 fn too_many_subjects(subject: &Descriptor) -> Error {
     Error::out_of_range(format!(
-        "the image and its referrers have more than the {} documents allowed; take it without its \
-         referrers",
+        "the image and its referrers have more than the {} documents allowed; transfer the image \
+         without its referrers",
         limit::WALK
     ))
     .operation("list referrers")
@@ -140,7 +140,8 @@ fn check_bounds(within: bool, depth: usize, subject: &Descriptor) -> Result<()> 
     } else {
         return Ok(());
     };
-    let why = format!("the image has {why}; take it without its referrers, or remove some of them");
+    let why =
+        format!("the image has {why}; transfer it without its referrers, or remove some referrers");
     Err(Error::out_of_range(why)
         .operation("list referrers")
         .subject(subject.digest))

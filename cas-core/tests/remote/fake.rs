@@ -15,7 +15,7 @@ use cas_core::transfer::{Content, DocumentName, Fetcher, Pieces, PullOptions, Pu
 use cas_core::{Descriptor, Digest, Error, Result, Store};
 use futures_util::{StreamExt, stream};
 
-/// A remote that notes what is fetched from it and pushed to it.
+/// A remote that records what is fetched from it and pushed to it.
 pub(crate) struct FakeRemote {
     pub(crate) store: Store,
     pub(crate) root: Mutex<Descriptor>,

@@ -46,8 +46,8 @@ pub struct Fault {
 enum Choice {
     /// One call, after this many others.
     After(usize),
-    /// One call in a number of calls, on average, which is the second number. The first number is
-    /// the state of the generator that chooses the calls.
+    /// One call in a number of calls, on average. The first value is the state of the generator
+    /// that chooses the calls, and the second value is the number of calls.
     OneIn(u64, u64),
 }
 

@@ -111,7 +111,8 @@ impl Ingest for MemoryIngest {
         Ok(())
     }
 
-    /// The batch and the bytes are stored in one step, or neither is and the ingest is kept.
+    /// The batch and the bytes are stored in one step. If this fails, neither is stored, and the
+    /// ingest keeps its bytes.
     async fn publish(
         mut self: Box<Self>,
         verified: &Verified,

@@ -47,7 +47,8 @@ impl StrictStore {
         lock(&self.0.bucket).pointers.get(digest).copied()
     }
 
-    /// Uploads under a new name, then points the digest there, unless another writer was faster.
+    /// Uploads bytes under a new name. Then points the digest to the upload, unless another writer
+    /// was faster.
     pub(super) async fn upload(&self, digest: Digest, size: u64, parts: Vec<Bytes>) {
         give_way().await;
         if self.pointer(&digest).is_some() {
