@@ -17,8 +17,8 @@ impl LeaseGuard {
     /// incomplete manifest as stored.
     ///
     /// # Errors
-    /// `Corrupt` if a record does not parse; `Conflict` if every attempt lost against another writer;
-    /// errors of the store.
+    /// `Corrupt` if a record does not parse; `Conflict` if every attempt lost against another
+    /// writer; errors of the store.
     pub async fn record_children(&self, mut documents: Vec<BlobRef>) -> Result<()> {
         for document in &mut documents {
             self.leave_out_missing(document);
@@ -28,7 +28,7 @@ impl LeaseGuard {
         correct_indexes(&self.store).await
     }
 
-    /// Marks the children that this job neither stored nor found as absent.
+    /// Adds to the absent children each child that this job neither stored nor found.
     pub(super) fn leave_out_missing(&self, document: &mut BlobRef) {
         let pinned = self.lock();
         let is_missing = |child: &&_| !pinned.get(child).is_some_and(|known| known.stored);
