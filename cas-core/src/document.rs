@@ -234,7 +234,7 @@ fn check_shape(expected: &MediaType, data: &[u8]) -> Result<()> {
         }
         _ if foreign => Err(Error::corrupt(format!(
             "expected the type {expected:.200}, but the document has the members of another type; \
-             correct its descriptor"
+             correct the descriptor"
         ))),
         _ => Ok(()),
     }

@@ -177,6 +177,6 @@ pub fn check_document(found: u64) -> Result<()> {
     }
     let allowed = DOCUMENT_READ;
     Err(Error::out_of_range(format!(
-        "the document has {found} bytes; at most {allowed} are read"
+        "the document has {found} bytes; at most {allowed} are read; build the image again"
     )))
 }

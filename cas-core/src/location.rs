@@ -195,7 +195,7 @@ impl Location {
 /// nearest text would name another directory.
 fn place(path: &Path) -> Result<String> {
     let text = path.to_str().ok_or_else(|| {
-        Error::invalid("the path is not UTF-8; choose another")
+        Error::invalid("the path is not UTF-8; choose another path")
             .operation("open")
             .subject(path.display())
     })?;

@@ -30,7 +30,7 @@ pub fn no_directory(error: io::Error, path: &Path) -> Error {
             Error::invalid(format!("{there} is not a directory; name another path"))
         }
         None if kind == ErrorKind::NotFound => {
-            Error::not_found("no such directory; name one that exists")
+            Error::not_found("no such directory; name a directory that exists")
         }
         None => return error.into(),
     }

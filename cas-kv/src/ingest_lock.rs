@@ -23,7 +23,7 @@ impl IngestLock {
     pub(crate) fn acquire(kv: &Arc<Kv>, key: &str) -> Result<Self> {
         match lock(&kv.open_ingests).entry(key.to_owned()) {
             Entry::Occupied(_) => Err(Error::busy(
-                "another writer has this ingest open; wait for it to finish",
+                "another writer has this ingest open; wait until that writer ends",
             )),
             Entry::Vacant(vacant) => {
                 vacant.insert((0, SystemTime::now()));

@@ -34,7 +34,7 @@ pub async fn document(store: &Store, digest: &Digest) -> Result<Descriptor> {
         return Ok(described);
     }
     Err(Error::invalid(format!(
-        "expected a manifest or an index, found {:.200}; give the digest of one",
+        "expected a manifest or an index, found {:.200}; give the digest of a manifest or an index",
         described.media_type
     ))
     .subject(digest))

@@ -142,11 +142,11 @@ impl Writer {
         while at < ingest.offset() {
             let piece = ingest.read_back(at, PIECE).await?;
             if piece.is_empty() {
-                return Err(
-                    Error::corrupt("the ingest is shorter than its offset; discard it")
-                        .operation("resume")
-                        .subject(key),
-                );
+                return Err(Error::corrupt(
+                    "the ingest has fewer bytes than it states; discard it",
+                )
+                .operation("resume")
+                .subject(key));
             }
             at += piece.len() as u64;
             hashing.push(piece);

@@ -59,8 +59,8 @@ pub async fn explain(
             until: None,
         }),
         _ => Err(Error::not_found(
-            "the store has no record of it, and nothing refers to it; check its name, key or \
-                 digest, or run `cas fsck`",
+            "the store has no record of this resource, and nothing refers to it; check the \
+                 name, key or digest, or run `cas fsck`",
         )
         .operation("explain")
         .subject(resource)),

@@ -77,11 +77,11 @@ impl SizedIngest {
         while large.offset() < self.ingest.offset() {
             let piece = self.ingest.read_back(large.offset(), PIECE).await?;
             if piece.is_empty() {
-                return Err(
-                    Error::corrupt("the ingest is shorter than its offset; discard it")
-                        .operation("move ingest")
-                        .subject(self.ingest.key()),
-                );
+                return Err(Error::corrupt(
+                    "the ingest has fewer bytes than it states; discard it",
+                )
+                .operation("move ingest")
+                .subject(self.ingest.key()));
             }
             large.append(piece).await?;
         }

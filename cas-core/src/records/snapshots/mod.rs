@@ -54,7 +54,7 @@ impl Snapshots {
     /// count a child that does not exist.
     pub fn new(records: Arc<dyn Records>, snapshotter: &'static str) -> Result<Self> {
         if !records.capabilities().has(Capability::Atomic) {
-            let message = "snapshots need a records store with atomic batches; use a local one";
+            let message = "snapshots need a records store with atomic batches; use a local store";
             return Err(Error::unsupported(message).subject(snapshotter));
         }
         Ok(Snapshots {

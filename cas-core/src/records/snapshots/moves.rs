@@ -146,8 +146,9 @@ impl Snapshots {
             SnapshotKind::Committed => Ok(seen),
             kind => {
                 let found = kind.as_str();
-                let message =
-                    format!("expected a committed parent, found one that is {found}; name another");
+                let message = format!(
+                    "expected a committed parent, found the state {found}; name a committed snapshot"
+                );
                 Err(Error::invalid(message).subject(key))
             }
         }
@@ -183,8 +184,8 @@ impl SnapshotRecord {
             kind => {
                 let found = kind.as_str();
                 let message = format!(
-                    "expected an active snapshot, found one that is {found}; give the key of an \
-                     active one"
+                    "expected an active snapshot, found the state {found}; give the key of an \
+                     active snapshot"
                 );
                 Err(Error::precondition(message).subject(key))
             }
@@ -220,7 +221,7 @@ fn check_key(key: &str) -> Result<()> {
             limit::KEY
         )
     } else if key.chars().any(char::is_control) {
-        "the key contains a control character; choose a key without any".into()
+        "the key contains a control character; choose another key".into()
     } else {
         return Ok(());
     };

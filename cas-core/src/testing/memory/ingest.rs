@@ -61,7 +61,7 @@ impl OpenIngests {
 }
 
 fn busy(operation: &'static str, key: &str) -> Error {
-    Error::busy("another writer has this ingest open; wait for it to finish")
+    Error::busy("another writer has this ingest open; wait until that writer ends")
         .operation(operation)
         .subject(key)
 }
