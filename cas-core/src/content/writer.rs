@@ -64,8 +64,8 @@ impl Expected {
             // In the message, the expected digest stands before this text, as the subject of the
             // error.
             Some(expected) if expected != *digest => Err(Error::corrupt(format!(
-                "expected other bytes, found bytes with the digest {digest}; check the source of the \
-                 bytes"
+                "expected other bytes, found bytes with the digest {digest}; check the source of \
+                 the bytes"
             ))),
             _ => Ok(()),
         }
@@ -99,8 +99,8 @@ impl Verified {
     pub fn check(&self, key: &str, size: u64) -> Result<()> {
         if self.key != key || self.size != size {
             return Err(Error::internal(format!(
-                "the proof belongs to ingest {:?} with {} bytes, not to {key:?} with {size}; please \
-                 report it",
+                "the proof belongs to ingest {:?} with {} bytes, not to {key:?} with {size}; \
+                 please report it",
                 self.key, self.size
             )));
         }

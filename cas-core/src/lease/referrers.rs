@@ -36,8 +36,9 @@ impl LeaseGuard {
                 return Ok(record);
             }
             Err(Error::out_of_range(format!(
-                "the document would have {kept} referrers, at most {} are kept; transfer it without \
-                 its referrers, or remove the labels {GC_REF_REFERRER}… of unneeded referrers",
+                "the document would have {kept} referrers, at most {} are kept; transfer it \
+                 without its referrers, or remove the labels {GC_REF_REFERRER}… of \
+                 unneeded referrers",
                 limit::REFERRERS
             ))
             .operation("record referrers")

@@ -147,7 +147,8 @@ impl Snapshots {
             kind => {
                 let found = kind.as_str();
                 let message = format!(
-                    "expected a committed parent, found the state {found}; name a committed snapshot"
+                    "expected a committed parent, found the state {found}; name a committed \
+                     snapshot"
                 );
                 Err(Error::invalid(message).subject(key))
             }
