@@ -10,7 +10,7 @@ use cas_host::Dir;
 use rustix::fs::{FileType, OFlags};
 
 use crate::blob_name::BlobName;
-use crate::listing::Listing;
+use crate::listing::{Listing, Page};
 
 /// The error of opening a symbolic link.
 const LOOP: i32 = rustix::io::Errno::LOOP.raw_os_error();
@@ -131,24 +131,28 @@ impl Blobs {
         }
     }
 
-    /// Returns the first `limit` digests after `after` that are names in the directories, in order.
-    /// Skips names that are not digests. A digest may be the name of something that is not a blob.
-    pub(crate) fn digests(&self, after: Option<&Digest>, limit: usize) -> io::Result<Vec<Digest>> {
-        let mut page = Vec::new();
+    /// Returns the first `limit` digests after `after` that are names in the directories. Skips names
+    /// that are not digests. In an untyped page, a digest may be the name of something that is not a
+    /// blob.
+    pub(crate) fn digests(&self, after: Option<&Digest>, limit: usize) -> io::Result<Page> {
+        let mut page = Page::default();
         for (algorithm, listing) in Algorithm::ALL.into_iter().zip(&self.listings) {
             // Digests are ordered by algorithm first.
-            if page.len() == limit || after.is_some_and(|after| after.algorithm() > algorithm) {
+            let left = limit - page.digests.len();
+            if left == 0 || after.is_some_and(|after| after.algorithm() > algorithm) {
                 continue;
             }
             if let Some(dir) = self.directory(algorithm)? {
-                page.append(&mut listing.page(dir, algorithm, after, limit - page.len())?);
+                let mut own = listing.page(dir, algorithm, after, left)?;
+                page.digests.append(&mut own.digests);
+                page.is_untyped |= own.is_untyped;
             }
         }
         Ok(page)
     }
 
     /// Returns the same as [`Blobs::digests`], or `None` if that would have to read a directory.
-    pub(crate) fn known_digests(&self, after: &Digest, limit: usize) -> Option<Vec<Digest>> {
+    pub(crate) fn known_digests(&self, after: &Digest, limit: usize) -> Option<Page> {
         let listings = Algorithm::ALL.into_iter().zip(&self.listings);
         let mut own = listings.filter(|(algorithm, _)| *algorithm == after.algorithm());
         own.next()?.1.kept_page(after, limit)

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use cas_core::sync::lock;
 use cas_core::{Algorithm, Digest};
 use cas_host::Dir;
+use rustix::fs::FileType;
 
 use crate::blob_name::BlobName;
 
@@ -25,6 +26,14 @@ const WINDOW: usize = 128 << 10;
 const FRESH: Duration = Duration::from_secs(10);
 /// Maximum number of lists that continue with a kept scan.
 const LISTS: usize = 16;
+
+/// Digests in order.
+#[derive(Default)]
+pub(crate) struct Page {
+    pub(crate) digests: Vec<Digest>,
+    /// Whether the directory says that some are of an unknown type, so that they may not be files.
+    pub(crate) is_untyped: bool,
+}
 
 /// The lists of one directory that are under way.
 #[derive(Default)]
@@ -38,41 +47,46 @@ struct Inner {
 }
 
 impl Listing {
-    /// Returns the first digests of `dir` after `after` in order, at most `limit`.
+    /// Returns the first digests of `dir` after `after`, at most `limit`.
     pub(crate) fn page(
         &self,
         dir: &Dir,
         algorithm: Algorithm,
         after: Option<&Digest>,
         limit: usize,
-    ) -> io::Result<Vec<Digest>> {
+    ) -> io::Result<Page> {
         let kept = after.and_then(|after| lock(&self.0).take_scan(after));
         let mut scan = match kept {
             Some(kept) => kept,
             None => self.scan(dir, algorithm, after)?,
         };
-        let mut page = Vec::new();
+        let mut page = Page::default();
+        let digests = &mut page.digests;
         loop {
-            let more = scan.after(page.last().or(after));
-            page.extend(more.iter().take(limit - page.len()));
-            if page.len() == limit || scan.complete {
+            let more = scan.after(digests.last().or(after));
+            digests.extend(more.iter().take(limit - digests.len()));
+            page.is_untyped |= scan.is_untyped;
+            if digests.len() == limit || scan.complete {
                 break;
             }
-            scan = self.scan(dir, algorithm, page.last().or(after))?;
+            scan = self.scan(dir, algorithm, digests.last().or(after))?;
         }
-        let continues = page.len() == limit;
-        lock(&self.0).add_end(page.last().filter(|_| continues));
+        let continues = digests.len() == limit;
+        lock(&self.0).add_end(digests.last().filter(|_| continues));
         Ok(page)
     }
 
     /// Returns the first `limit` digests after `after`, or `None` if the latest scan does not have
     /// that many.
-    pub(crate) fn kept_page(&self, after: &Digest, limit: usize) -> Option<Vec<Digest>> {
+    pub(crate) fn kept_page(&self, after: &Digest, limit: usize) -> Option<Page> {
         let mut inner = lock(&self.0);
         let latest = inner.latest.as_ref()?;
-        let page = latest.after(Some(after)).get(..limit)?.to_vec();
+        let page = Page {
+            digests: latest.after(Some(after)).get(..limit)?.to_vec(),
+            is_untyped: latest.is_untyped,
+        };
         inner.take_scan(after)?;
-        inner.add_end(page.last());
+        inner.add_end(page.digests.last());
         Some(page)
     }
 
@@ -121,6 +135,8 @@ struct Scan {
     found: Vec<Digest>,
     /// Whether `found` has all digests after `start`.
     complete: bool,
+    /// Whether the directory did not tell the type of a name.
+    is_untyped: bool,
     begun: Instant,
 }
 
@@ -133,11 +149,16 @@ impl Scan {
         window: usize,
     ) -> io::Result<Self> {
         let (begun, mut complete, mut found) = (Instant::now(), true, Vec::new());
-        dir.each_name(|name| {
-            // Other names are not blobs.
+        let mut is_untyped = false;
+        dir.each_name(|name, kind| {
+            // Other names, and what is not a file, are not blobs.
+            if !matches!(kind, FileType::RegularFile | FileType::Unknown) {
+                return;
+            }
             let Some(digest) = BlobName::parse(algorithm, name) else {
                 return;
             };
+            is_untyped |= kind == FileType::Unknown;
             if after.is_some_and(|after| digest <= *after) {
                 return;
             }
@@ -155,6 +176,7 @@ impl Scan {
             start: after.copied(),
             found,
             complete,
+            is_untyped,
             begun,
         })
     }
@@ -201,7 +223,7 @@ mod tests {
         let (mut all, mut pages) = (Vec::new(), 0);
         loop {
             let page = listing.page(&dir, Algorithm::Sha256, all.last(), 1000);
-            let page = page.unwrap();
+            let page = page.unwrap().digests;
             pages += 1;
             all.extend(page.iter().copied());
             if page.len() < 1000 {
@@ -236,7 +258,8 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let (dir, listing) = (Dir::open(temp.path()).unwrap(), Listing::default());
         let page = |after: Option<&Digest>, limit| {
-            listing.page(&dir, Algorithm::Sha256, after, limit).unwrap()
+            let page = listing.page(&dir, Algorithm::Sha256, after, limit);
+            page.unwrap().digests
         };
         make(temp.path(), 0..10);
         let old = page(None, 3);

@@ -36,7 +36,7 @@ pub(crate) fn recover(cas_dir: &Dir, blobs: &Blobs, boot: &str) -> Result<System
 fn remove_damaged(blobs: &Blobs) -> Result<()> {
     let mut after: Option<Digest> = None;
     loop {
-        let page = blobs.digests(after.as_ref(), PAGE)?;
+        let page = blobs.digests(after.as_ref(), PAGE)?.digests;
         for digest in &page {
             if let Some(stat) = blobs.stat(digest)?
                 && let Some((file, _)) = blobs.open_blob(digest)?

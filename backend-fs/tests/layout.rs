@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use backend_fs::FsStore;
+use cas_core::content::Entry;
 use cas_core::image::Image;
 use cas_core::records::Table;
 use cas_core::{ContentExt, Descriptor, Digest, ErrorKind, MediaType, pool::wait};
@@ -83,6 +84,11 @@ fn foreign_files_among_the_blobs_are_not_listed() {
     assert_eq!(
         listed.iter().map(|stat| stat.digest).collect::<Vec<_>>(),
         [digest]
+    );
+    let entries = wait(content.entries(None, 10)).unwrap();
+    assert_eq!(
+        entries.iter().map(Entry::digest).collect::<Vec<_>>(),
+        [&digest]
     );
     for foreign in ["directory", "link"] {
         let digest = Digest::sha256(foreign.as_bytes());

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cas_core::blob::{BlobProblem, children, describe, document, info, list};
+use cas_core::blob::{BlobList, BlobProblem, children, describe, document, info, list};
 use cas_core::compose::observe::Operation;
 use cas_core::compose::{Counters, observe};
 use cas_core::content::{Durability, Expected, Writer};
@@ -18,6 +18,7 @@ use cas_core::{
 };
 
 mod support;
+use support::wrapped::Wrapped;
 use support::{image, index, named, parts, put, store};
 
 /// Number of blobs that fill more than two pages of a listing.
@@ -137,19 +138,61 @@ async fn media_types_of_all_blobs_are_listed_with_problems_beside_them() {
     );
 }
 
+/// Marks a blob as one that a collection removes, in its version or in an earlier one.
+async fn bury(store: &Store, digest: &Digest, is_current: bool) {
+    let stat = store.content.stat(digest).await.unwrap().unwrap();
+    let (mut record, revision) = store.blobs().load(digest).await.unwrap().unwrap();
+    let version = is_current.then_some(stat.version);
+    record.tombstone = Some(Tombstone { version });
+    let mut batch = Batch::new();
+    Blobs::put(&mut batch, digest, &record, Expect::Revision(revision)).unwrap();
+    store.records.commit(&batch).await.unwrap();
+}
+
+/// A store of files lists names. The sizes come from the records, and only blobs without a sound
+/// record are looked at.
+#[tokio::test]
+async fn a_list_of_names_looks_only_for_what_no_record_tells() {
+    let store = store();
+    for number in 0..20 {
+        plain(&store, &format!("plain {number}")).await;
+    }
+    let foreign = bare(&store, "foreign").await;
+    let broken = plain(&store, "broken").await;
+    break_record(&store, &broken).await;
+    let (going, back) = (plain(&store, "going").await, plain(&store, "back").await);
+    bury(&store, &going, true).await;
+    bury(&store, &back, false).await;
+    let mut names = Wrapped::new(&store);
+    names.only_digests = true;
+    let counters = Arc::new(Counters::new());
+    let names = observe(names.of(&store), counters.clone());
+    for owned in [false, true] {
+        let open = |store: &Store| match owned {
+            true => store.for_owner(&owner("one")).unwrap(),
+            false => store.clone(),
+        };
+        plain(&open(&store), "claimed").await;
+        let (found, expected) = (list(&open(&names)).await, list(&open(&store)).await);
+        let (found, expected) = (found.unwrap(), expected.unwrap());
+        assert_eq!(found.blobs, expected.blobs);
+        assert_eq!(found.blobs.len(), if owned { 1 } else { 24 });
+        let problems = |list: &BlobList| -> Vec<String> {
+            list.problems.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(problems(&found), problems(&expected));
+        assert_eq!(found.problems.len(), if owned { 0 } else { 2 });
+    }
+    let looks = counters.of(Operation::Stat).calls;
+    assert_eq!(looks, 2 * 4, "{foreign}, {broken}, {going}, {back}");
+}
+
 #[tokio::test]
 async fn a_blob_that_a_collection_removes_is_absent() {
     let store = store();
     let (going, back) = (plain(&store, "going").await, plain(&store, "back").await);
-    for (digest, is_current) in [(going, true), (back, false)] {
-        let stat = store.content.stat(&digest).await.unwrap().unwrap();
-        let (mut record, revision) = store.blobs().load(&digest).await.unwrap().unwrap();
-        let version = is_current.then_some(stat.version);
-        record.tombstone = Some(Tombstone { version });
-        let mut batch = Batch::new();
-        Blobs::put(&mut batch, &digest, &record, Expect::Revision(revision)).unwrap();
-        store.records.commit(&batch).await.unwrap();
-    }
+    bury(&store, &going, true).await;
+    bury(&store, &back, false).await;
     assert_eq!(info(&store, &going).await.unwrap(), None);
     let left = info(&store, &back).await.unwrap().unwrap();
     assert_eq!((left.size, &left.media_type), (4, &None));

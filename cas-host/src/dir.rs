@@ -255,19 +255,21 @@ impl Dir {
         }))
     }
 
-    /// Calls `visit` for the name of each entry, in any order, without an allocation for each name.
-    /// Skips names that are not UTF-8.
+    /// Calls `visit` for the name and the type of each entry, in any order, without an allocation
+    /// for each name. The type is `Unknown` if the directory does not store types. Skips names that
+    /// are not UTF-8.
     ///
     /// # Errors
     /// Errors of the file system.
-    pub fn each_name(&self, mut visit: impl FnMut(&str)) -> io::Result<()> {
+    pub fn each_name(&self, mut visit: impl FnMut(&str, FileType)) -> io::Result<()> {
         let dir = fs::openat(&self.0, ".", DIRECTORY, Mode::empty())?;
         let mut buffer = Vec::with_capacity(LISTED);
         let mut entries = fs::RawDir::new(dir, buffer.spare_capacity_mut());
         while let Some(entry) = entries.next() {
-            match entry?.file_name().to_str() {
+            let entry = entry?;
+            match entry.file_name().to_str() {
                 Ok("." | "..") | Err(_) => {}
-                Ok(name) => visit(name),
+                Ok(name) => visit(name, entry.file_type()),
             }
         }
         Ok(())
@@ -309,7 +311,15 @@ mod tests {
         std::fs::create_dir(temp.path().join("directory")).unwrap();
         expected.push("directory".to_owned());
         let (dir, mut found) = (Dir::open(temp.path()).unwrap(), Vec::new());
-        dir.each_name(|name| found.push(name.to_owned())).unwrap();
+        let visit = |name: &str, kind| {
+            let expected = match name {
+                "directory" => FileType::Directory,
+                _ => FileType::RegularFile,
+            };
+            assert!([expected, FileType::Unknown].contains(&kind), "{name}");
+            found.push(name.to_owned());
+        };
+        dir.each_name(visit).unwrap();
         found.sort_unstable();
         assert!(found == expected, "{} names", found.len());
     }

@@ -60,12 +60,21 @@ impl BlobInfo {
             // The record describes bytes that are gone.
             Some(_) => Some(bare),
             None => Some(BlobInfo {
-                media_type: record.media_type,
-                labels: record.labels,
-                created_at: Some(record.created_at),
-                updated_at: Some(record.updated_at),
-                ..bare
+                size: stat.size,
+                ..BlobInfo::recorded(stat.digest, record)
             }),
+        }
+    }
+
+    /// Returns a blob as its record describes it.
+    pub(super) fn recorded(digest: Digest, record: BlobRecord) -> Self {
+        BlobInfo {
+            digest,
+            size: record.size,
+            media_type: record.media_type,
+            labels: record.labels,
+            created_at: Some(record.created_at),
+            updated_at: Some(record.updated_at),
         }
     }
 }

@@ -6,17 +6,17 @@
 //! record.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use super::info::BlobInfo;
-use crate::content::Stat;
+use crate::content::{Entry, Stat};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::media_type::MediaType;
 use crate::owner::Owner;
 use crate::pool::{self, give_way};
 use crate::records::blob::decode;
-use crate::records::{Record, Table};
+use crate::records::{BlobRecord, Record, Table};
 use crate::store::Store;
 
 /// Maximum number of blobs, and of records, in one page.
@@ -82,6 +82,7 @@ impl fmt::Display for BlobProblem {
 
 /// Returns all blobs of the store, joined with their records. If the store is opened for an owner,
 /// returns only the blobs that the owner claims. Blobs that a collection is removing are left out.
+/// The size of a blob is the recorded one if the store would have to look for it.
 ///
 /// # Errors
 /// Errors of the store. A record that does not parse is not an error: it is reported in
@@ -89,12 +90,12 @@ impl fmt::Display for BlobProblem {
 pub async fn list(store: &Store) -> Result<BlobList> {
     let mut list = BlobList::default();
     let (mut after, mut read) = (None, None);
-    let mut page = store.content.list(None, PAGE).await?;
-    while let Some(last) = page.last().map(|stat| stat.digest) {
+    let mut page = store.content.entries(None, PAGE).await?;
+    while let Some(last) = page.last().map(|entry| *entry.digest()) {
         let more = page.len() == PAGE;
         let next = async {
             match more {
-                true => store.content.list(Some(&last), PAGE).await,
+                true => store.content.entries(Some(&last), PAGE).await,
                 false => Ok(Vec::new()),
             }
         };
@@ -103,23 +104,76 @@ pub async fn list(store: &Store) -> Result<BlobList> {
         let joined = join(read.take(), store.owner());
         let records = records(store, after.as_ref(), &last, page.len());
         let (following, joined, records) = tokio::try_join!(next, joined, records)?;
-        list.append(joined);
+        list.append(store, joined).await?;
         // Most stores answer without yielding, and other tasks share this thread.
         give_way().await;
         read = Some((std::mem::replace(&mut page, following), records));
         after = Some(last);
     }
-    list.append(join(read, store.owner()).await?);
+    let joined = join(read, store.owner()).await?;
+    list.append(store, joined).await?;
     Ok(list)
 }
 
+/// A blob of a page.
+enum Row {
+    /// It is joined with its record. There is no information on a blob that does not count.
+    Joined(Option<BlobInfo>, Option<BlobProblem>),
+    /// Its record does not tell its size, and the store has not looked for it yet.
+    Unsettled(Digest, Option<Record>),
+}
+
 /// Returns the blobs of a page of content, joined with the records of the same range.
-async fn join(read: Option<(Vec<Stat>, Vec<Record>)>, owner: Option<&Owner>) -> Result<BlobList> {
+async fn join(read: Option<(Vec<Entry>, Vec<Record>)>, owner: Option<&Owner>) -> Result<Vec<Row>> {
     let Some((page, records)) = read else {
-        return Ok(BlobList::default());
+        return Ok(Vec::new());
     };
     let owner = owner.cloned();
-    pool::run(move || Ok(BlobList::of(&page, records, owner.as_ref()))).await
+    pool::run(move || Ok(rows(&page, records, owner.as_ref()))).await
+}
+
+/// Joins a page of content with the records of the same range.
+fn rows(page: &[Entry], records: Vec<Record>, owner: Option<&Owner>) -> Vec<Row> {
+    let mut records = records.into_iter().peekable();
+    let mut key = String::new();
+    let row = |entry: &Entry| {
+        key.clear();
+        // Writing to a string does not fail.
+        let _ = write!(key, "{}", entry.digest());
+        while records.next_if(|record| record.key < key).is_some() {}
+        row(entry, records.next_if(|record| record.key == key), owner)
+    };
+    page.iter().map(row).collect()
+}
+
+fn row(entry: &Entry, record: Option<Record>, owner: Option<&Owner>) -> Row {
+    match entry {
+        Entry::Stat(stat) => joined(stat, record.as_ref(), owner),
+        Entry::Digest(digest) => match record.as_ref().map(decode) {
+            Some(Ok(blob)) if blob.tombstone.is_none() => {
+                let is_claimed = owner.is_none_or(|owner| blob.owners.contains(owner));
+                let info = is_claimed.then(|| BlobInfo::recorded(*digest, blob));
+                Row::Joined(info, None)
+            }
+            _ => Row::Unsettled(*digest, record),
+        },
+    }
+}
+
+fn joined(stat: &Stat, record: Option<&Record>, owner: Option<&Owner>) -> Row {
+    let (record, problem) = match record.map(decode) {
+        None => (None, Some(BlobProblem::Unrecorded(stat.digest))),
+        Some(Err(error)) => (None, Some(BlobProblem::Unreadable(stat.digest, error))),
+        Some(Ok(record)) => (Some(record), None),
+    };
+    let claims = |owner| {
+        let record = record.as_ref();
+        record.is_some_and(|record: &BlobRecord| record.owners.contains(owner))
+    };
+    if owner.is_some_and(|owner| !claims(owner)) {
+        return Row::Joined(None, None);
+    }
+    Row::Joined(BlobInfo::join(stat, record), problem)
 }
 
 /// Returns the records after the digest `after`, up to and including the digest `last`.
@@ -148,39 +202,21 @@ async fn records(
 }
 
 impl BlobList {
-    /// Joins a page of content with the records of the same range.
-    fn of(page: &[Stat], records: Vec<Record>, owner: Option<&Owner>) -> Self {
-        let mut list = BlobList::default();
-        let mut records = records.into_iter().peekable();
-        for stat in page {
-            let key = stat.digest.to_string();
-            while records.next_if(|record| record.key < key).is_some() {}
-            let record = records.next_if(|record| record.key == key);
-            list.add(stat, record.as_ref(), owner);
+    /// Adds the rows of a page. Looks for the sizes that no record tells.
+    async fn append(&mut self, store: &Store, rows: Vec<Row>) -> Result<()> {
+        for row in rows {
+            let row = match row {
+                Row::Unsettled(digest, record) => match store.content.stat(&digest).await? {
+                    Some(stat) => joined(&stat, record.as_ref(), store.owner()),
+                    None => continue,
+                },
+                row => row,
+            };
+            if let Row::Joined(info, problem) = row {
+                self.blobs.extend(info);
+                self.problems.extend(problem);
+            }
         }
-        list
-    }
-
-    fn append(&mut self, mut page: BlobList) {
-        self.blobs.append(&mut page.blobs);
-        self.problems.append(&mut page.problems);
-    }
-
-    fn add(&mut self, stat: &Stat, record: Option<&Record>, owner: Option<&Owner>) {
-        let (record, problem) = match record.map(decode) {
-            None => (None, Some(BlobProblem::Unrecorded(stat.digest))),
-            Some(Err(error)) => (None, Some(BlobProblem::Unreadable(stat.digest, error))),
-            Some(Ok(record)) => (Some(record), None),
-        };
-        let claims = |owner| {
-            record
-                .as_ref()
-                .is_some_and(|record| record.owners.contains(owner))
-        };
-        if owner.is_some_and(|owner| !claims(owner)) {
-            return;
-        }
-        self.blobs.extend(BlobInfo::join(stat, record));
-        self.problems.extend(problem);
+        Ok(())
     }
 }

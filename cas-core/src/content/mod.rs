@@ -73,6 +73,25 @@ pub struct Stat {
     pub version: Version,
 }
 
+/// A blob of a store, as [`ContentStore::entries`] lists it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Its digest. The store would have to look for its size and version.
+    Digest(Digest),
+    /// All that the store knows.
+    Stat(Stat),
+}
+
+impl Entry {
+    /// Returns the digest of the blob.
+    pub fn digest(&self) -> &Digest {
+        match self {
+            Entry::Digest(digest) => digest,
+            Entry::Stat(stat) => &stat.digest,
+        }
+    }
+}
+
 /// Identifies one stored copy of a blob. A store never uses a version twice for the same digest: a
 /// blob that is removed and stored again gets a new one.
 ///
@@ -160,6 +179,13 @@ pub trait ContentStore: Send + Sync + 'static {
     ///
     /// A page with fewer than `limit` blobs is the last.
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>>;
+
+    /// Returns the same blobs as [`ContentStore::list`], for a caller that needs the sizes and
+    /// versions of few of them. A store whose lists look for each size leaves out this look.
+    async fn entries(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Entry>> {
+        let page = self.list(after, limit).await?;
+        Ok(page.into_iter().map(Entry::Stat).collect())
+    }
 
     /// Returns whether the store can tell, without reading the bytes of a blob, that nothing has
     /// changed the bytes since they were stored as the version in `stat`. If the store cannot tell,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cas_core::capability::Capabilities;
-use cas_core::content::{IngestStatus, Stat, Version};
+use cas_core::content::{Entry, IngestStatus, Stat, Version};
 use cas_core::{BlobReader, ContentStore, Digest, Error, ErrorKind, Ingest, Result, Store};
 
 /// What is wrong with a blob.
@@ -35,6 +35,8 @@ pub(crate) struct Wrapped {
     pub(crate) discarding: Option<Hook>,
     /// Whether every blob is reported as unchanged.
     pub(crate) unchanged: bool,
+    /// Whether the entries of a list are digests only, as in a directory.
+    pub(crate) only_digests: bool,
 }
 
 impl Wrapped {
@@ -45,6 +47,7 @@ impl Wrapped {
             listed: None,
             discarding: None,
             unchanged: false,
+            only_digests: false,
         }
     }
 
@@ -96,6 +99,14 @@ impl ContentStore for Wrapped {
     }
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
         self.inner.list(after, limit).await
+    }
+    async fn entries(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Entry>> {
+        let page = self.inner.entries(after, limit).await?;
+        let only_digests = page.iter().map(|entry| Entry::Digest(*entry.digest()));
+        Ok(match self.only_digests {
+            true => only_digests.collect(),
+            false => page,
+        })
     }
     async fn flush(&self) -> Result<()> {
         self.inner.flush().await

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cas_core::content::{Durability, IngestStatus, Stat, Verified, Version, check_key};
+use cas_core::content::{Durability, Entry, IngestStatus, Stat, Verified, Version, check_key};
 use cas_core::records::Batch;
 use cas_core::testing::memory::MemoryStore;
 use cas_core::{
@@ -35,6 +35,7 @@ pub(super) enum ContentFault {
     KeepsWhatIsRewound,
     LosesSha512,
     SkipsAfterTheCursor,
+    SkipsAnEntry,
     ForgetsAnIngest,
     ReadsShort,
     TakesForeignProofs,
@@ -211,6 +212,14 @@ impl ContentStore for BrokenContent {
             page.reverse();
         }
         Ok(page)
+    }
+
+    async fn entries(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Entry>> {
+        let mut page = self.list(after, limit).await?;
+        if self.fault == Fault::SkipsAnEntry {
+            page.pop();
+        }
+        Ok(page.into_iter().map(Entry::Stat).collect())
     }
 
     async fn flush(&self) -> Result<()> {

@@ -122,6 +122,7 @@ pub const CONTENT: &[Exhibit<dyn ContentStore>] = exhibits![BrokenContent, Conte
         pages_make_up_the_list,
         a_removed_blob_is_gone,
     ]
+    SkipsAnEntry => pages_make_up_the_list []
     SkipsAfterTheCursor => pages_make_up_the_list [
         a_removed_blob_is_gone,
         a_removal_of_many_removes_only_those,

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::{Operation, Watch};
 use crate::capability::Capabilities;
 use crate::content::{
-    BlobReader, ContentStore, Durability, Ingest, IngestStatus, Stat, Verified, Version,
+    BlobReader, ContentStore, Durability, Entry, Ingest, IngestStatus, Stat, Verified, Version,
 };
 use crate::digest::Digest;
 use crate::error::Result;
@@ -81,6 +81,11 @@ impl ContentStore for Content {
 
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
         let call = self.inner.list(after, limit);
+        self.watch.call(Operation::List, call).await
+    }
+
+    async fn entries(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Entry>> {
+        let call = self.inner.entries(after, limit);
         self.watch.call(Operation::List, call).await
     }
 

@@ -77,7 +77,8 @@ operations! {
     RemoveVersion => Content, "content.remove_version";
     /// [`ContentStore::remove_versions`](crate::ContentStore::remove_versions).
     RemoveVersions => Content, "content.remove_versions";
-    /// [`ContentStore::list`](crate::ContentStore::list).
+    /// [`ContentStore::list`](crate::ContentStore::list) and
+    /// [`ContentStore::entries`](crate::ContentStore::entries).
     List => Content, "content.list";
     /// [`ContentStore::is_unchanged`](crate::ContentStore::is_unchanged).
     IsUnchanged => Content, "content.is_unchanged";

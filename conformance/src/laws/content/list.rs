@@ -45,6 +45,10 @@ pub(super) async fn pages_make_up_the_list(subject: Subject) {
         assert_eq!(page.len(), limit, "a page of {limit}");
     }
     assert_eq!(store.list(all.last(), 5).await.unwrap(), []);
+    let mut entries = store.entries(None, 5).await.unwrap();
+    entries.extend(store.entries(Some(&all[4]), usize::MAX).await.unwrap());
+    let entries: Vec<_> = entries.iter().map(|entry| *entry.digest()).collect();
+    assert_eq!(entries, all, "entries");
     let absent = Digest::sha256(b"a cursor that is not a blob");
     let rest = store.list(Some(&absent), 100).await.unwrap();
     let rest: Vec<_> = rest.iter().map(|stat| stat.digest).collect();
