@@ -30,7 +30,13 @@ fn main() {
     }
 }
 
-async fn run(arguments: &[&str], input: &mut impl Read, output: &mut impl Write) -> Result<()> {
+/// Runs one command of the tool.
+///
+/// # Errors
+/// `InvalidArgument` for an unknown command or a bad digest or name; `NotFound` for an absent blob;
+/// `AlreadyExists` for a name that refers to something else; `Corrupt` for a damaged layout; errors
+/// of the store.
+pub async fn run(arguments: &[&str], input: &mut impl Read, output: &mut impl Write) -> Result<()> {
     let [directory, arguments @ ..] = arguments else {
         return Err(Error::invalid(USAGE));
     };
@@ -107,43 +113,4 @@ async fn check(directory: &Path, output: &mut impl Write) -> Result<()> {
 
 fn absent() -> Error {
     Error::not_found("the layout does not have the blob; check the digest")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_layout_is_filled_listed_checked_and_emptied() {
-        let temp = tempfile::tempdir().unwrap();
-        let directory = temp.path().to_str().unwrap();
-        let run = |arguments: &[&str], mut input: &[u8]| {
-            let arguments = [&[directory], arguments].concat();
-            let mut output = Vec::new();
-            let done = wait(run(&arguments, &mut input, &mut output));
-            done.map(|()| String::from_utf8(output).unwrap())
-        };
-        let put = run(&["put"], b"{}").unwrap();
-        let (digest, size) = put.trim().split_once(' ').unwrap();
-        assert_eq!(size, "2");
-        assert_eq!(run(&["put"], b"{}").unwrap(), put);
-        assert_eq!(run(&["cat", digest], b"").unwrap(), "{}");
-        let path = run(&["path", digest], b"").unwrap();
-        assert_eq!(std::fs::read(path.trim()).unwrap(), b"{}");
-        let tag = |digest: &str| run(&["tag", "v1", digest, "application/json"], b"");
-        assert_eq!(tag(digest).unwrap(), "");
-        assert_eq!(tag(digest).unwrap(), "");
-        let other = run(&["put"], b"[]").unwrap();
-        let error = tag(other.split_once(' ').unwrap().0).unwrap_err();
-        assert_eq!(error.kind(), cas_core::ErrorKind::AlreadyExists);
-        assert_eq!(run(&["list"], b"").unwrap(), format!("v1 {digest}\n"));
-        assert_eq!(run(&["check"], b"").unwrap(), "");
-        for _ in 0..2 {
-            run(&["untag", "v1"], b"").unwrap();
-            run(&["delete", digest], b"").unwrap();
-        }
-        assert_eq!(run(&["list"], b"").unwrap(), "");
-        assert!(run(&["cat", digest], b"").is_err());
-        assert!(run(&["frob"], b"").is_err());
-    }
 }

@@ -4,6 +4,7 @@ mod arguments;
 mod blobs;
 mod cache;
 mod dropped;
+mod layout;
 mod material;
 #[cfg(feature = "registry")]
 mod policy;
