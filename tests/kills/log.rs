@@ -44,10 +44,13 @@ impl Log {
         self.entries(verb).iter().any(enough)
     }
 
-    /// Adds how often a verb was killed, and whether something was `left`.
+    /// Adds that a verb was killed as often, or that something was `left`.
     pub(crate) fn add_verb(&self, verb: &str, kills: u64, left: bool) {
-        let result = if left { "LEFT" } else { DONE };
-        self.add(verb, &format!("{kills} kills, {result}"));
+        let result = match left {
+            true => "LEFT".to_owned(),
+            false => format!("{kills} kills, {DONE}"),
+        };
+        self.add(verb, &result);
     }
 
     /// Returns what the lines of `subject` say, in order.
