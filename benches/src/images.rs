@@ -1,7 +1,7 @@
 //! Images for the benches, as OCI layouts: made from a given image, or from nothing.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -132,6 +132,42 @@ pub fn tall(layers: usize, layout: &Path) -> Result<Image> {
         })?;
     }
     made.finish()
+}
+
+/// Returns a new image with a layer for each size in MiB, of one file whose bytes cannot be
+/// compressed.
+///
+/// # Errors
+/// Errors of the file system.
+pub fn random(sizes: &[u64], layout: &Path) -> Result<Image> {
+    let mut made = Layout::new(layout)?;
+    for (number, size) in sizes.iter().enumerate() {
+        made.layer_as("zstd", |out| {
+            let mut tar = tar::Builder::new(out);
+            let mut header = tar::Header::new_gnu();
+            header.set_size(size << 20);
+            header.set_mode(0o644);
+            let data = Random(number as u64 + 1).take(size << 20);
+            tar.append_data(&mut header, format!("file-{number}"), data)?;
+            Ok(tar.finish()?)
+        })?;
+    }
+    made.finish()
+}
+
+/// Endless bytes of a generator (xorshift) with this state.
+struct Random(u64);
+
+impl Read for Random {
+    fn read(&mut self, data: &mut [u8]) -> io::Result<usize> {
+        for part in data.chunks_mut(8) {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            part.copy_from_slice(&self.0.to_le_bytes()[..part.len()]);
+        }
+        Ok(data.len())
+    }
 }
 
 /// Returns a new copy of an image with layers compressed by zstd, at its default level, 3.

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use super::daemon::{Containerd, Programs, Registry};
+use super::daemon::{Containerd, Programs};
 use super::floor;
 use oci_cas_benches::images::Image;
 use oci_cas_benches::process::{Sample, finish, measure};
@@ -21,7 +21,7 @@ pub(super) struct Contender<'a> {
 }
 
 impl<'a> Contender<'a> {
-    fn new(name: impl Into<String>, run: impl Fn(&Path) -> Result<Sample> + 'a) -> Self {
+    pub(super) fn new(name: impl Into<String>, run: impl Fn(&Path) -> Result<Sample> + 'a) -> Self {
         Contender {
             name: name.into(),
             run: Box::new(run),
@@ -29,7 +29,10 @@ impl<'a> Contender<'a> {
     }
 
     /// Returns a contender that is a command.
-    fn command(name: impl Into<String>, command: impl Fn(&Path) -> Command + 'a) -> Self {
+    pub(super) fn command(
+        name: impl Into<String>,
+        command: impl Fn(&Path) -> Command + 'a,
+    ) -> Self {
         Contender::new(name, move |fresh| measure(&command(fresh)))
     }
 }
@@ -54,13 +57,13 @@ pub(super) struct Jobs<'c> {
 }
 
 impl Jobs<'_> {
-    fn cas(&self, root: &Path) -> Command {
+    pub(super) fn cas(&self, root: &Path) -> Command {
         let mut command = Command::new(&self.cas);
         command.arg("--root").arg(root).arg("-q");
         command
     }
 
-    fn import(&self, root: &Path, archive: &Path) -> Command {
+    pub(super) fn import(&self, root: &Path, archive: &Path) -> Command {
         let mut command = self.cas(root);
         command.args(["import", "--name", "bench"]).arg(archive);
         command
@@ -167,79 +170,10 @@ impl Jobs<'_> {
             Contender::new("cas mount --rw", mount(true)),
         ]
     }
-
-    /// Returns the contenders that pull an image, and unpack it into snapshots.
-    pub(super) fn pulls<'a>(&'a self, registry: &'a Registry) -> Vec<Contender<'a>> {
-        let reference = format!("{}/bench:1", registry.host);
-        let ctr_reference = reference.clone();
-        let ctr = move |fresh: &Path| {
-            let containerd = Containerd::start(fresh, self.containerd)?;
-            let mut pull = containerd.ctr();
-            pull.args(["images", "pull", "--plain-http", &ctr_reference]);
-            let sample = measure(&pull)?;
-            with_server(sample, &containerd)
-        };
-        vec![
-            Contender::command("cas pull --unpack, Full", move |fresh| {
-                let mut command = self.cas(fresh);
-                command.args(["pull", "--plain-http", "--unpack", &reference]);
-                command
-            }),
-            Contender::new("ctr images pull, layers not synced", ctr),
-        ]
-    }
-
-    /// Returns the contenders that pull an image, and do not unpack it.
-    pub(super) fn fetches<'a>(&'a self, registry: &'a Registry) -> Vec<Contender<'a>> {
-        let reference = format!("{}/bench:1", registry.host);
-        let source = format!("docker://{reference}");
-        vec![
-            Contender::command("cas pull, Full", move |fresh| {
-                let mut command = self.cas(fresh);
-                command.args(["pull", "--plain-http", &reference]);
-                command
-            }),
-            Contender::command("skopeo copy to oci:, not synced", move |fresh| {
-                let mut command = Command::new("skopeo");
-                command.args(["copy", "-q", "--src-tls-verify=false", &source]);
-                command.arg(format!("oci:{}:bench", fresh.display()));
-                command
-            }),
-        ]
-    }
-
-    /// Returns the contenders that pull an image of one layer over a link whose connections are
-    /// slow.
-    pub(super) fn slow_fetches<'a>(&'a self, link: &str) -> Vec<Contender<'a>> {
-        let reference = format!("{link}/bench:fat");
-        let pull = |ranges: &'static str| {
-            let reference = reference.clone();
-            Contender::command(format!("cas pull --ranges {ranges}"), move |fresh| {
-                let mut command = self.cas(fresh);
-                command.args(["pull", "--plain-http", "--ranges", ranges, &reference]);
-                command
-            })
-        };
-        vec![pull("4"), pull("1")]
-    }
-}
-
-/// Pushes an image to a registry under a name.
-pub(super) fn push(image: &Image, registry: &Registry, name: &str) -> Result<()> {
-    let target = format!("docker://{}/{name}", registry.host);
-    let mut command = Command::new("skopeo");
-    command.args([
-        "copy",
-        "-q",
-        "--dest-tls-verify=false",
-        &image.source(),
-        &target,
-    ]);
-    finish(&mut command)
 }
 
 /// Returns a client's time, and the peak memory of the client or its server, whichever is larger.
-fn with_server(sample: Sample, containerd: &Containerd<'_>) -> Result<Sample> {
+pub(super) fn with_server(sample: Sample, containerd: &Containerd<'_>) -> Result<Sample> {
     Ok(Sample {
         peak: sample.peak.max(containerd.peak()?),
         ..sample

@@ -10,11 +10,13 @@
 mod daemon;
 mod floor;
 mod jobs;
+mod network;
 mod shaped;
 mod warm;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -25,12 +27,25 @@ use oci_cas_benches::process::{self, Sample, finish};
 use oci_cas_benches::scratch::{self, Scratch};
 
 const USAGE: &str = "usage: peers [--rounds N] [--on DIR] [--ctr DIR] [--image LAYOUT:TAG] \
-                     [import|unpacked|zstd|fat|tree|mount|tall|pull|fetch|slow]...";
+                     [import|unpacked|zstd|fat|tree|mount|tall|pull|fetch|relaxed|link|slow|push|\
+                     large]...";
 
 /// Size of the file system; its file is sparse.
 const SIZE: u64 = 8 << 30;
-/// Speed of one connection of the slow link, in bytes a second.
-const SLOW: u64 = 8_000_000;
+/// A link to a registry far away.
+const FAR: shaped::Link = shaped::Link {
+    bytes_per_second: 50_000_000,
+    per_connection: u64::MAX,
+    delay: Duration::from_millis(20),
+};
+/// A link whose connections are slow.
+const SLOW: shaped::Link = shaped::Link {
+    bytes_per_second: u64::MAX,
+    per_connection: 8_000_000,
+    delay: Duration::ZERO,
+};
+/// Sizes of the layers of the large image, in MiB.
+const LARGE: [u64; 4] = [400, 300, 200, 100];
 /// Number of layers of the tall image.
 const TALL: usize = 128;
 
@@ -169,33 +184,47 @@ impl Table<'_> {
             self.jobs.present(&present, &tall.archive)?;
             self.job("mount, 128 layers", &self.jobs.mounts(&present))?;
         }
-        let pulls = ["pull", "fetch", "slow"].map(|row| self.wants(row));
-        if pulls.contains(&true) {
+        if self.wants("push") {
+            self.job("push, loopback", &self.jobs.pushes(&present, &plain))?;
+        }
+        let pulls = ["pull", "fetch", "relaxed", "link", "slow", "large"];
+        if pulls.into_iter().any(|row| self.wants(row)) {
             let registry = Registry::start(&at("registry"))?;
-            self.print_pulls(pulls, &registry, &plain.image)?;
+            self.print_pulls(&registry.host, &plain)?;
         }
         Ok(())
     }
 
-    fn print_pulls(
-        &self,
-        [pull, fetch, slow]: [bool; 3],
-        registry: &Registry,
-        image: &Image,
-    ) -> Result<()> {
-        jobs::push(image, registry, "bench:1")?;
-        if pull {
-            self.job("pull and unpack, loopback", &self.jobs.pulls(registry))?;
+    fn print_pulls(&self, host: &str, plain: &Subject) -> Result<()> {
+        let (jobs, image) = (&self.jobs, &plain.image);
+        network::push(image, host, "bench:1")?;
+        if self.wants("pull") {
+            self.job("pull and unpack, loopback", &jobs.pulls(host, plain))?;
         }
-        if fetch {
-            self.job("pull, loopback", &self.jobs.fetches(registry))?;
+        if self.wants("fetch") {
+            self.job("pull, loopback", &jobs.fetches(host))?;
         }
-        if slow {
+        if self.wants("relaxed") {
+            self.job("pull into memory, loopback", &jobs.relaxed_fetches(host))?;
+        }
+        if self.wants("link") {
+            let link = shaped::start(host, FAR)?;
+            let mut contenders = jobs.ranged_fetches(&link, "bench:1", &["1"]);
+            contenders.push(network::wire(image, FAR.bytes_per_second)?);
+            self.job("pull, 20 ms and 50 MB/s", &contenders)?;
+        }
+        if self.wants("slow") {
             let fat = images::fat(image, &self.directory.join("fat-pulled"))?;
-            jobs::push(&fat, registry, "bench:fat")?;
-            let link = shaped::link(&registry.host, SLOW)?;
-            let name = "pull of one layer, 8 MB/s a connection";
-            self.job(name, &self.jobs.slow_fetches(&link))?;
+            network::push(&fat, host, "bench:fat")?;
+            let link = shaped::start(host, SLOW)?;
+            let contenders = jobs.ranged_fetches(&link, "bench:fat", &["4", "1"]);
+            self.job("pull of one layer, 8 MB/s a connection", &contenders)?;
+        }
+        if self.wants("large") {
+            let large = images::random(&LARGE, &self.directory.join("large"))?;
+            network::push(&large, host, "bench:large")?;
+            let contenders = jobs.ranged_fetches(host, "bench:large", &["1", "4", "8"]);
+            self.job("pull of a large image, loopback", &contenders)?;
         }
         Ok(())
     }
