@@ -5,8 +5,10 @@ use std::path::Path;
 use std::process::Command;
 #[cfg(feature = "registry")]
 use std::sync::LazyLock;
+use std::time::SystemTime;
 
-use cas::{Algorithm, Digest};
+use cas::aci::AciStore;
+use cas::{Algorithm, Digest, Result, Store};
 use testkit::aci::manifest;
 use testkit::archive::Tar;
 
@@ -115,6 +117,12 @@ fn import(place: &Place) -> Command {
     let mut import = place.cas(&["aci", "import"]);
     import.arg(file);
     import
+}
+
+/// Removes what killed jobs left in the catalogue, as `cas aci gc` does.
+pub(crate) async fn sweep(store: &Store, now: SystemTime) -> Result<()> {
+    let acis = AciStore::open(store.clone()).await?;
+    acis.sweep(now).await.map(drop)
 }
 
 fn gc(place: &Place) -> Command {

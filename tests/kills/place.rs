@@ -109,10 +109,12 @@ impl Place {
         mounts.contains(&directory)
     }
 
-    /// Collects once, after all leases have ended.
+    /// Collects once, after all leases have ended and nothing is young.
     pub(crate) fn collect(&self) {
         let cas = Cas::open(&self.root).unwrap();
         let later = SystemTime::now() + LATER;
+        #[cfg(feature = "aci")]
+        cas::backend::pool::wait(crate::aci::sweep(cas.store(), later)).unwrap();
         cas.gc_with(GcOptions::default().with_now(later)).unwrap();
         cas.close().unwrap();
     }

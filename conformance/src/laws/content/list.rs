@@ -46,7 +46,7 @@ pub(super) async fn pages_make_up_the_list(subject: Subject) {
     }
     assert_eq!(store.list(all.last(), 5).await.unwrap(), []);
     let mut entries = store.entries(None, 5).await.unwrap();
-    entries.extend(store.entries(Some(&all[4]), usize::MAX).await.unwrap());
+    entries.extend(store.entries(Some(&all[4]), 100).await.unwrap());
     let entries: Vec<_> = entries.iter().map(|entry| *entry.digest()).collect();
     assert_eq!(entries, all, "entries");
     let absent = Digest::sha256(b"a cursor that is not a blob");
