@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufWriter, Read, Write};
 
+use cas_layer::read_buffered;
+
 use crate::BLOCK;
 
 /// Size in bytes of the buffer for writes to the file.
@@ -96,11 +98,7 @@ impl BufRead for StoredReader<'_> {
 
 impl Read for StoredReader<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let amount = available.len().min(out.len());
-        out[..amount].copy_from_slice(&available[..amount]);
-        self.consume(amount);
-        Ok(amount)
+        read_buffered(self, out)
     }
 }
 

@@ -10,12 +10,15 @@ use rustix::io::Errno;
 use crate::calls;
 use crate::tree::proc_path_of;
 
+/// The name and the value of an extended attribute.
+pub type Attribute = (Vec<u8>, Vec<u8>);
+
 /// Returns the extended attributes of the entry `name` of a directory, name and value, ordered by
 /// name. A link is not followed. There are none if the file system does not support them.
 ///
 /// # Errors
 /// Errors of the file system.
-pub fn attributes(dir: BorrowedFd<'_>, name: &CStr) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+pub fn attributes(dir: BorrowedFd<'_>, name: &CStr) -> Result<Vec<Attribute>, Errno> {
     let mut found = Attributes::named(dir, name)?.read(|_| true)?;
     found.sort_unstable();
     Ok(found)
@@ -48,7 +51,7 @@ impl Attributes<'_> {
     }
 
     /// Returns the names and values of the attributes whose names are `wanted`.
-    fn read(&self, wanted: fn(&[u8]) -> bool) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+    fn read(&self, wanted: fn(&[u8]) -> bool) -> Result<Vec<Attribute>, Errno> {
         let names = match self.list() {
             Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
             names => names?,

@@ -33,7 +33,7 @@ pub mod snapshotter;
 mod sync;
 mod tree;
 
-pub use attributes::attributes;
+pub use attributes::{Attribute, attributes};
 pub use claim::{find_foreign, make_private_dir, no_directory};
 pub use copy::{copy_attributes, copy_tree};
 pub use copy_data::{copy_data, copy_range};

@@ -20,7 +20,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use cas_core::{Context, Error, Result, limit};
-use cas_host::{At, Visit, attributes, calls, overlay, walk};
+use cas_host::{At, Attribute, Visit, attributes, calls, overlay, walk};
 use rustix::fs::{FileType, Mode, OFlags, Stat, major, minor};
 
 use crate::apply::{Whiteout, is_of_host, is_set, os};
@@ -88,7 +88,7 @@ struct Changes<W> {
 #[derive(Default)]
 struct Attributes {
     /// Those that belong to the layer.
-    kept: Vec<(Vec<u8>, Vec<u8>)>,
+    kept: Vec<Attribute>,
     opaque: bool,
     whiteout: bool,
 }
@@ -187,7 +187,7 @@ impl<W: Write> Changes<W> {
         path: &[u8],
         kind: EntryKind,
         stat: &Stat,
-        xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+        xattrs: Vec<Attribute>,
         body: impl Read,
     ) -> Result<()> {
         let size = match kind {

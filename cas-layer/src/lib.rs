@@ -7,6 +7,7 @@
 //! parsed and written on the thread of the caller.
 
 pub mod apply;
+mod buffered;
 mod buffers;
 pub mod changes;
 pub mod codec;
@@ -19,6 +20,7 @@ mod naming;
 pub mod tar;
 pub mod unpack;
 
+pub use buffered::read_buffered;
 pub use cas_core::layout::REF_NAME;
 pub use diff_id::diff_id;
 pub use layout::IMAGE_NAME;

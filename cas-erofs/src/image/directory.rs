@@ -10,16 +10,13 @@ type Block<'a> = &'a [(&'a [u8], Id)];
 /// Returns the names in a directory with `.` and `..`, sorted by their bytes.
 pub(super) fn names(tree: &Tree, id: Id) -> Vec<(&[u8], Id)> {
     let directory = tree.directory_at(id);
-    let mut names = Vec::with_capacity(directory.children.len() + 2);
-    names.push((&b"."[..], id));
-    names.push((&b".."[..], directory.parent));
-    names.extend(
-        directory
-            .children
-            .iter()
-            .map(|(name, child)| (&name[..], child.id)),
-    );
-    names.sort_unstable();
+    let children = &directory.children;
+    let mut names = Vec::with_capacity(children.len() + 2);
+    names.extend(children.iter().map(|(name, child)| (&name[..], child.id)));
+    for (name, id) in [(&b"."[..], id), (b"..", directory.parent)] {
+        let at = names.partition_point(|&(other, _)| other < name);
+        names.insert(at, (name, id));
+    }
     names
 }
 

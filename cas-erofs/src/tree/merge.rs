@@ -2,7 +2,7 @@
 
 use cas_core::{Context, Error, Result};
 use cas_layer::apply::path::{clean, split};
-use cas_layer::apply::{Whiteout, is_set};
+use cas_layer::apply::{Action, WHITEOUT_DEVICE, Whiteout, is_set};
 use cas_layer::tar::{Device, Entry, EntryKind};
 
 use super::Tree;
@@ -23,29 +23,19 @@ impl Tree {
     /// # Errors
     /// `Corrupt` for a member that cannot be applied; `OutOfRange` if a bound is exceeded.
     pub(crate) fn apply(&mut self, entry: &Entry, content: Content) -> Result<()> {
-        self.cost.entries += 1;
+        self.cost.count_entry();
         let applied = self.apply_member(entry, content);
         applied.during("apply", entry.path.escape_ascii())
     }
 
     fn apply_member(&mut self, entry: &Entry, content: Content) -> Result<()> {
         let path = clean(&entry.path);
-        if path.is_empty() {
-            return self.apply_root(entry);
-        }
-        self.allow_lookups(&path);
-        let (parent, name) = split(&path);
-        if let Some(whiteout) = Whiteout::parse(name)? {
-            // There is nothing to hide in a directory that does not exist.
-            let Some(directory) = self.directory(parent, Purpose::Lookup)? else {
-                return Ok(());
-            };
-            match whiteout {
-                Whiteout::Opaque => self.purge(directory),
-                Whiteout::Name(name) => self.hide(directory, name),
-            }
-            return Ok(());
-        }
+        self.cost.allow_lookups(&path);
+        let (parent, name) = match Action::of(entry, &path)? {
+            Action::Root => return self.describe_directory(ROOT, entry),
+            Action::Hide { parent, whiteout } => return self.apply_whiteout(parent, &whiteout),
+            Action::Add { parent, name } => (parent, name),
+        };
         let target = match &entry.kind {
             EntryKind::Symlink(target) => target.len(),
             _ => 0,
@@ -56,9 +46,7 @@ impl Tree {
             EntryKind::Directory => return self.apply_directory(entry, parent, name),
             EntryKind::Hardlink(target) => return self.apply_hardlink(target, parent, name),
             EntryKind::Char(Device { major: 0, minor: 0 }) => {
-                self.warn(
-                    "the character device 0:0 is left out: an overlay would take it for a whiteout",
-                );
+                self.warn(WHITEOUT_DEVICE);
                 return Ok(());
             }
             EntryKind::File => Kind::File(content),
@@ -78,14 +66,16 @@ impl Tree {
         self.replace(parent, name, |tree| tree.insert(node))
     }
 
-    fn apply_root(&mut self, entry: &Entry) -> Result<()> {
-        if entry.kind != EntryKind::Directory {
-            return Err(Error::corrupt(
-                "the layer replaces the root of the tree, which must be a directory; build the \
-                 image again",
-            ));
+    fn apply_whiteout(&mut self, parent: &[u8], whiteout: &Whiteout<'_>) -> Result<()> {
+        // There is nothing to hide in a directory that does not exist.
+        let Some(directory) = self.directory(parent, Purpose::Lookup)? else {
+            return Ok(());
+        };
+        match whiteout {
+            Whiteout::Opaque => self.purge(directory),
+            Whiteout::Name(name) => self.hide(directory, name),
         }
-        self.describe_directory(ROOT, entry)
+        Ok(())
     }
 
     fn apply_directory(&mut self, entry: &Entry, parent: &[u8], name: &[u8]) -> Result<()> {
@@ -116,7 +106,7 @@ impl Tree {
 
     fn apply_hardlink(&mut self, target: &[u8], parent: &[u8], name: &[u8]) -> Result<()> {
         let path = clean(target);
-        self.allow_lookups(&path);
+        self.cost.allow_lookups(&path);
         let (target_parent, target_name) = split(&path);
         let missing = || {
             Error::corrupt(format!(

@@ -9,6 +9,7 @@ mod tests;
 use std::collections::HashMap;
 
 use cas_core::{Error, Result, limit};
+use cas_layer::apply::Cost;
 
 use crate::attributes::{self, Sets};
 use node::Child;
@@ -32,17 +33,6 @@ pub struct Tree {
     bytes: usize,
 }
 
-/// The work that the members of one layer cause. It has bounds.
-#[derive(Default)]
-struct Cost {
-    entries: u64,
-    /// Number of directories that were made without a member of their own.
-    implied: u64,
-    /// Number of names that were looked up to find parents, and the number that is allowed.
-    lookups: u64,
-    allowed_lookups: u64,
-}
-
 impl Default for Tree {
     /// Returns the tree without layers: an empty directory of the superuser, of mode 0755.
     fn default() -> Self {
@@ -63,10 +53,7 @@ impl Tree {
     /// Begins the next layer.
     pub(crate) fn begin_layer(&mut self) {
         self.layer += 1;
-        self.cost = Cost {
-            allowed_lookups: limit::LOOKUPS,
-            ..Cost::default()
-        };
+        self.cost = Cost::default();
         self.known.clear();
     }
 

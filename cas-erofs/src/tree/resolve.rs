@@ -1,7 +1,7 @@
 //! Walks to the directory at a path, through links inside the tree.
 
 use cas_core::{Error, Result, limit};
-use cas_layer::apply::path::depth;
+use cas_layer::apply::check_links;
 
 use super::Tree;
 use super::node::{Directory, Id, Kind, Node, ROOT};
@@ -32,7 +32,7 @@ impl Tree {
         let mut ahead: Vec<Box<[u8]>> = Vec::new();
         push_names(&mut ahead, path);
         while let Some(name) = ahead.pop() {
-            self.count_lookup()?;
+            self.cost.count_lookups(1)?;
             if &name[..] == b".." {
                 here = self.directory_at(here).parent;
                 continue;
@@ -42,9 +42,7 @@ impl Tree {
                 Some((id, Kind::Directory(_))) => id,
                 Some((_, Kind::Symlink(target))) => {
                     links += 1;
-                    if links > limit::LINKS {
-                        return Err(too_many_links());
-                    }
+                    check_links(links)?;
                     push_names(&mut ahead, target);
                     if target.first() == Some(&b'/') {
                         ROOT
@@ -67,7 +65,7 @@ impl Tree {
     }
 
     fn make_implied(&mut self, parent: Id, name: &[u8]) -> Result<Id> {
-        self.count_implied()?;
+        self.cost.count_implied(1)?;
         self.count_bytes(name.len())?;
         let id = self.make_directory(parent, name)?;
         self.keep(id);
@@ -107,46 +105,6 @@ impl Tree {
             id = directory.parent;
         }
     }
-
-    /// Allows as many lookups as a member of this path may need.
-    pub(super) fn allow_lookups(&mut self, path: &[u8]) {
-        let names = limit::LOOKUPS_BY_NAME * depth(path) as u64;
-        self.cost.allowed_lookups += limit::LOOKUPS_BY_ENTRY + names;
-    }
-
-    fn count_lookup(&mut self) -> Result<()> {
-        self.cost.lookups += 1;
-        let allowed = self.cost.allowed_lookups;
-        if self.cost.lookups <= allowed {
-            return Ok(());
-        }
-        Err(Error::out_of_range(format!(
-            "finding the parents of the layer's members takes more than the {allowed} lookups \
-             allowed; build the image with fewer links"
-        )))
-    }
-
-    fn count_implied(&mut self) -> Result<()> {
-        let entries = self.cost.entries;
-        let allowed = limit::IMPLIED.saturating_add(limit::IMPLIED_BY_ENTRY * entries);
-        let allowed = allowed.min(limit::ENTRIES.saturating_sub(entries));
-        self.cost.implied += 1;
-        if self.cost.implied <= allowed {
-            return Ok(());
-        }
-        Err(Error::out_of_range(format!(
-            "the first {entries} members imply {} directories that no member describes; at most \
-             {allowed} are allowed; build the image with members for its directories",
-            self.cost.implied
-        )))
-    }
-}
-
-fn too_many_links() -> Error {
-    Error::corrupt(format!(
-        "more than {} symbolic links lead to the parent; build the image with fewer links",
-        limit::LINKS
-    ))
 }
 
 /// Pushes the names of a path, last name first, so that the first name is popped first.

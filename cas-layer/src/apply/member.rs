@@ -9,6 +9,7 @@ use cas_host::calls;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::action::{Action, WHITEOUT_DEVICE};
 use super::dirs::{DIRECTORY, Dir};
 use super::meta::own;
 use super::path::{clean, split};
@@ -17,7 +18,6 @@ use super::seen::Fact;
 use super::standalone::Origin;
 use super::times::timestamps;
 use super::walk::Purpose;
-use super::whiteout::Whiteout;
 use super::{Layer, denied, os};
 use crate::tar::{Device, Entry, EntryKind, Reader};
 
@@ -29,16 +29,14 @@ impl Layer {
         reader: &mut Reader<R>,
     ) -> Result<()> {
         self.dirs.close_excess()?;
-        self.applied.entries += 1;
+        self.cost.count_entry();
         let path = clean(&entry.path);
-        if path.is_empty() {
-            return self.apply_root(entry);
-        }
-        self.allow_lookups(&path);
-        let (parent, name) = split(&path);
-        if let Some(whiteout) = Whiteout::parse(name)? {
-            return self.apply_whiteout(parent, &whiteout);
-        }
+        self.cost.allow_lookups(&path);
+        let (parent, name) = match Action::of(entry, &path)? {
+            Action::Root => return self.apply_root(entry),
+            Action::Hide { parent, whiteout } => return self.apply_whiteout(parent, &whiteout),
+            Action::Add { parent, name } => (parent, name),
+        };
         match &entry.kind {
             EntryKind::Directory => self.apply_directory(entry, parent, name),
             EntryKind::File => self.apply_file(entry, parent, name, reader),
@@ -47,9 +45,7 @@ impl Layer {
                 calls::symlinkat(&target[..], &dir.fd, name)
             }),
             EntryKind::Char(Device { major: 0, minor: 0 }) => {
-                self.warn(
-                    "the character device 0:0 is left out: an overlay would take it for a whiteout",
-                );
+                self.warn(WHITEOUT_DEVICE);
                 Ok(())
             }
             EntryKind::Char(device) => {
@@ -66,12 +62,6 @@ impl Layer {
     }
 
     fn apply_root(&mut self, entry: &Entry) -> Result<()> {
-        if entry.kind != EntryKind::Directory {
-            return Err(Error::corrupt(
-                "the layer replaces the root of the tree, which must be a directory; build the \
-                 image again",
-            ));
-        }
         let root = self.dirs.root();
         self.seen.insert(&Fact::Described(root.inode));
         if !self.private {
@@ -174,7 +164,7 @@ impl Layer {
         name: &[u8],
     ) -> Result<()> {
         let path = clean(target);
-        self.allow_lookups(&path);
+        self.cost.allow_lookups(&path);
         let (target_parent, target_name) = split(&path);
         let missing = || {
             Error::corrupt(format!(

@@ -21,7 +21,9 @@
 //! - The files of a layer may use at most 95 % of the free space.
 //! - The kernel clamps times that the file system cannot store.
 
+mod action;
 mod body;
+mod cost;
 mod denied;
 mod dirs;
 mod left_out;
@@ -55,6 +57,8 @@ use rootless::Rootless;
 use seen::Seen;
 use standalone::Recorder;
 
+pub use action::{Action, WHITEOUT_DEVICE};
+pub use cost::{Cost, check_links};
 pub(crate) use meta::is_of_host;
 pub use meta::is_set;
 pub use owners::give_to_owners;
@@ -194,12 +198,7 @@ impl Tree {
 struct Layer {
     dirs: Dirs,
     seen: Seen,
-    /// Number of parents that were created without a member of their own.
-    implied: u64,
-    /// Number of names that were looked up to find parents.
-    lookups: u64,
-    /// Number of names that may be looked up for the members so far.
-    allowed_lookups: u64,
+    cost: Cost,
     /// Number of bytes that files may still take.
     budget: u64,
     /// Whether the root directory stays closed to others.
@@ -221,9 +220,7 @@ impl Layer {
         Ok(Layer {
             dirs: Dirs::new(root)?,
             seen: Seen::default(),
-            implied: 0,
-            lookups: 0,
-            allowed_lookups: limit::LOOKUPS,
+            cost: Cost::default(),
             budget: write_budget(root)?,
             private: tree.private,
             rootless: tree.rootless.clone(),
@@ -248,6 +245,7 @@ impl Layer {
                 return Ok(());
             }
         }
+        self.applied.entries = self.cost.entries();
         self.dirs.flush()?;
         self.warn_of_left_out();
         for warning in reader.warnings() {

@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
-use cas_core::{Error, Result, limit};
+use cas_core::{Error, Result};
 use cas_host::calls;
 use rustix::fs::Mode;
 
@@ -61,22 +61,6 @@ impl Layer {
         new
     }
 
-    /// Counts directories that are about to be created without a member of their own.
-    pub(super) fn reserve_implied(&mut self, count: usize) -> Result<()> {
-        let entries = self.applied.entries;
-        let allowed = limit::IMPLIED.saturating_add(limit::IMPLIED_BY_ENTRY * entries);
-        let allowed = allowed.min(limit::ENTRIES.saturating_sub(entries));
-        self.implied += count as u64;
-        if self.implied <= allowed {
-            return Ok(());
-        }
-        Err(Error::out_of_range(format!(
-            "the first {entries} members imply {} directories that no member describes; at most \
-             {allowed} are allowed; build the image with members for its directories",
-            self.implied
-        )))
-    }
-
     /// Creates a directory that no member has described. Returns its handle.
     pub(super) fn make_implied(
         &mut self,
@@ -108,6 +92,8 @@ impl Layer {
 
 #[cfg(test)]
 mod tests {
+    use cas_core::limit;
+
     use super::*;
     use crate::apply::Tree;
     use crate::tar::Reader;
@@ -118,7 +104,7 @@ mod tests {
         let tree = Tree::open(temp.path()).unwrap();
         let mut layer = Layer::new(&tree).unwrap();
         // With what the first member allows, two more directories may be implied.
-        layer.implied = limit::IMPLIED + limit::IMPLIED_BY_ENTRY - 2;
+        layer.cost.implied = limit::IMPLIED + limit::IMPLIED_BY_ENTRY - 2;
         let mut apply = |name: &str| {
             let archive = testkit::archive::Tar::new().file(name, "").end();
             layer.read(&mut Reader::new(&archive[..]))

@@ -4,16 +4,17 @@
 //! are handled here, one name at a time. The kernel could resolve whole paths, but it refuses paths
 //! with `..` while other processes rename or mount something. [`super::dirs::Dirs`] remembers where
 //! links lead, so that not every member resolves the same links. The number of lookups is bounded;
-//! see [`limit::LOOKUPS`].
+//! see [`limit::LOOKUPS`](cas_core::limit::LOOKUPS).
 
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
-use cas_core::{Error, Result, limit};
+use cas_core::Result;
 use cas_host::{calls, open_beneath};
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
+use super::cost::check_links;
 use super::dirs::{DIRECTORY, Dir};
 use super::path::{depth, split};
 use super::remove::remove;
@@ -127,7 +128,7 @@ impl Layer {
             Step::Missing(origin) => {
                 // Everything below a missing directory is missing.
                 if !here.new {
-                    self.reserve_implied(ordinary)?;
+                    self.cost.count_implied(ordinary)?;
                 }
                 let dir = self.make_implied(&here.dir, ahead[0], origin, walk.purpose)?;
                 Ok(Some((Place { dir, new: true }, 1)))
@@ -143,7 +144,7 @@ impl Layer {
         let mut left_out = 0;
         while left_out < names.len() {
             let count = names.len() - left_out;
-            self.count_lookups(count)?;
+            self.cost.count_lookups(count)?;
             let path = names[..count].join(&b'/');
             match open_beneath(&from.fd, &path, DIRECTORY) {
                 Ok(fd) => {
@@ -163,7 +164,7 @@ impl Layer {
     /// Returns what is at one name. For a member, first removes anything that is neither a
     /// directory nor a link.
     fn step(&mut self, dir: &Rc<Dir>, name: &[u8], purpose: Purpose) -> Result<Step> {
-        self.count_lookups(1)?;
+        self.cost.count_lookups(1)?;
         let found = match calls::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => None,
             stat => Some(FileType::from_raw_mode(os(stat)?.st_mode)),
@@ -221,40 +222,15 @@ impl Layer {
         if let Some(found) = self.dirs.cached(path) {
             return Ok(found.to);
         }
-        self.count_lookups(depth(path))?;
+        self.cost.count_lookups(depth(path))?;
         self.dirs.open(path)
-    }
-
-    /// Allows as many lookups as a member of this path may need.
-    pub(super) fn allow_lookups(&mut self, path: &[u8]) {
-        let names = limit::LOOKUPS_BY_NAME * depth(path) as u64;
-        self.allowed_lookups += limit::LOOKUPS_BY_ENTRY + names;
-    }
-
-    /// Counts names that are about to be looked up.
-    fn count_lookups(&mut self, names: usize) -> Result<()> {
-        self.lookups += names as u64;
-        let allowed = self.allowed_lookups;
-        if self.lookups <= allowed {
-            return Ok(());
-        }
-        Err(Error::out_of_range(format!(
-            "finding the parents of the layer's members takes more than the {allowed} lookups \
-             allowed; build the image with fewer links"
-        )))
     }
 }
 
 impl Walk {
     fn count_links(&mut self, links: usize) -> Result<()> {
         self.links += links;
-        if self.links <= limit::LINKS {
-            return Ok(());
-        }
-        let most = limit::LINKS;
-        Err(Error::corrupt(format!(
-            "more than {most} symbolic links lead to the parent; build the image with fewer links"
-        )))
+        check_links(self.links)
     }
 }
 
@@ -280,7 +256,7 @@ mod tests {
         let tree = crate::apply::Tree::open(place.path()).unwrap();
         let mut layer = Layer::new(&tree).unwrap();
         layer.read(&mut Reader::new(&tar.end()[..])).unwrap();
-        layer.lookups
+        layer.cost.lookups
     }
 
     /// Returns an archive with a file in a directory `depth` levels deep, and the path of the

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use cas_core::{Error, Result};
 
 use super::Message;
+use crate::buffered::read_buffered;
 
 /// Reads the decompressed bytes of one layer after the other. It stays at the end of a layer until
 /// [`Source::finish`] is called.
@@ -64,11 +65,7 @@ impl Source {
 
 impl Read for Source {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let amount = available.len().min(out.len());
-        out[..amount].copy_from_slice(&available[..amount]);
-        self.consume(amount);
-        Ok(amount)
+        read_buffered(self, out)
     }
 }
 

@@ -27,6 +27,7 @@ use std::io::{self, BufRead, Read};
 
 use cas_core::{Error, Result, limit};
 
+use crate::buffered::read_buffered;
 pub use entry::{Device, Entry, EntryKind, Region, Time};
 use header::{BLOCK, Header};
 use pax::Pax;
@@ -332,11 +333,7 @@ fn once<T>(slot: &mut Option<T>, value: T) -> Result<()> {
 
 impl<R: BufRead> Read for Reader<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let amount = available.len().min(out.len());
-        out[..amount].copy_from_slice(&available[..amount]);
-        self.consume(amount);
-        Ok(amount)
+        read_buffered(self, out)
     }
 }
 

@@ -1,0 +1,96 @@
+//! The work that the members of one layer cause, and its bounds.
+
+use cas_core::{Error, Result, limit};
+
+use super::path::depth;
+
+/// The members of one layer so far, and the work for them that has bounds.
+#[derive(Debug)]
+pub struct Cost {
+    entries: u64,
+    /// Number of directories that were made without a member of their own.
+    pub(super) implied: u64,
+    /// Number of names that were looked up to find parents.
+    pub(super) lookups: u64,
+    /// Number of names that may be looked up for the members so far.
+    allowed_lookups: u64,
+}
+
+impl Default for Cost {
+    /// Returns the cost of a layer without members.
+    fn default() -> Self {
+        Cost {
+            entries: 0,
+            implied: 0,
+            lookups: 0,
+            allowed_lookups: limit::LOOKUPS,
+        }
+    }
+}
+
+impl Cost {
+    /// Counts a member.
+    pub fn count_entry(&mut self) {
+        self.entries += 1;
+    }
+
+    /// Returns the number of members.
+    pub fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    /// Allows as many lookups as a member of this path may need.
+    pub fn allow_lookups(&mut self, path: &[u8]) {
+        let names = limit::LOOKUPS_BY_NAME * depth(path) as u64;
+        self.allowed_lookups += limit::LOOKUPS_BY_ENTRY + names;
+    }
+
+    /// Counts names that are about to be looked up.
+    ///
+    /// # Errors
+    /// `OutOfRange` for more than the members so far may need.
+    pub fn count_lookups(&mut self, names: usize) -> Result<()> {
+        self.lookups += names as u64;
+        let allowed = self.allowed_lookups;
+        if self.lookups <= allowed {
+            return Ok(());
+        }
+        Err(Error::out_of_range(format!(
+            "finding the parents of the layer's members takes more than the {allowed} lookups \
+             allowed; build the image with fewer links"
+        )))
+    }
+
+    /// Counts directories that are about to be made without a member of their own.
+    ///
+    /// # Errors
+    /// `OutOfRange` for more than the members so far may imply.
+    pub fn count_implied(&mut self, directories: usize) -> Result<()> {
+        let entries = self.entries;
+        let allowed = limit::IMPLIED.saturating_add(limit::IMPLIED_BY_ENTRY * entries);
+        let allowed = allowed.min(limit::ENTRIES.saturating_sub(entries));
+        self.implied += directories as u64;
+        if self.implied <= allowed {
+            return Ok(());
+        }
+        Err(Error::out_of_range(format!(
+            "the first {entries} members imply {} directories that no member describes; at most \
+             {allowed} are allowed; build the image with members for its directories",
+            self.implied
+        )))
+    }
+}
+
+/// Checks the number of symbolic links that one path leads through.
+///
+/// # Errors
+/// `Corrupt` for more than [`limit::LINKS`].
+pub fn check_links(links: usize) -> Result<()> {
+    let most = limit::LINKS;
+    if links <= most {
+        return Ok(());
+    }
+    Err(Error::corrupt(format!(
+        "more than {most} symbolic links lead to the parent; build the image with fewer links"
+    )))
+}
