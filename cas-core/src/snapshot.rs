@@ -161,6 +161,16 @@ pub enum Mount {
         /// Further mount options.
         options: Vec<String>,
     },
+    /// An EROFS image, read-only. All users of an image share one mount of it.
+    Erofs {
+        /// The file with the metadata.
+        image: PathBuf,
+        /// The files with the data, in the order in which the image numbers them.
+        devices: Vec<PathBuf>,
+        /// The shared mount. Further mounts of the snapshot use this path. Until the image is
+        /// mounted, it does not exist.
+        shared: PathBuf,
+    },
 }
 
 impl Mount {
@@ -178,8 +188,35 @@ impl Mount {
         match self {
             Mount::Bind { .. } => "bind",
             Mount::Overlay { .. } => "overlay",
+            Mount::Erofs { .. } => "erofs",
         }
     }
+
+    /// Returns whether what the mounts of a snapshot show cannot be changed.
+    pub fn is_read_only(mounts: &[Mount]) -> bool {
+        mounts.iter().all(|mount| match mount {
+            Mount::Bind { read_only, .. } => *read_only,
+            Mount::Overlay { upper, .. } => upper.is_none(),
+            Mount::Erofs { .. } => true,
+        })
+    }
+}
+
+/// The name of the tar in the directory of [`LayerTarget::Tar`].
+pub const LAYER_TAR: &str = "layer.tar";
+
+/// What the layer of a new snapshot is written to.
+///
+/// Later versions may add other targets. A caller returns `Unsupported` for one that it does not
+/// know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LayerTarget {
+    /// The layer is applied to the tree that these mounts show.
+    Tree(Vec<Mount>),
+    /// The uncompressed tar of the layer is stored in this empty directory, under the name
+    /// [`LAYER_TAR`]. Nothing else is in the directory when the snapshot is committed.
+    Tar(PathBuf),
 }
 
 /// Options of [`Snapshotter::commit`].
@@ -204,7 +241,7 @@ pub struct Commit {
 /// return errors of the records and of the file system.
 #[async_trait]
 pub trait Snapshotter: Send + Sync + 'static {
-    /// Returns its name, which is also its scheme: `native`, `overlay`.
+    /// Returns its name, which is also its scheme: `native`, `overlay`, `erofs`.
     fn name(&self) -> &'static str;
 
     /// Returns whether a commit may add a parent to a snapshot without one. The content of that
@@ -221,6 +258,22 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// `InvalidArgument` if the parent is not committed, or for a key or labels that exceed their
     /// bounds.
     async fn prepare(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>>;
+
+    /// Makes the active snapshot `key` for one layer, which the caller writes to the returned
+    /// target and then commits. Snapshotters that keep layers as archives return another target
+    /// than the mounts of [`Snapshotter::prepare`].
+    ///
+    /// # Errors
+    /// As [`Snapshotter::prepare`].
+    async fn prepare_layer(
+        &self,
+        key: &str,
+        parent: Option<&str>,
+        labels: Labels,
+    ) -> Result<LayerTarget> {
+        let mounts = self.prepare(key, parent, labels).await?;
+        Ok(LayerTarget::Tree(mounts))
+    }
 
     /// Makes the view `key`, empty or with the content of a committed parent. Returns its mounts.
     ///

@@ -5,7 +5,8 @@
 //! `rustix` does not.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
 
 use rustix::fs::{
     AtFlags, Dev, FallocateFlags, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags,
@@ -15,6 +16,11 @@ use rustix::io::Result;
 use rustix::path::Arg;
 
 use crate::resolve::uninterrupted;
+
+/// Returns a path to an open file, for calls of this process.
+pub fn proc_path(file: &impl AsRawFd) -> PathBuf {
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
+}
 
 /// Defines functions that repeat the function of `rustix` with the same name.
 macro_rules! repeated {

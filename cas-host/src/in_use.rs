@@ -31,6 +31,33 @@ impl MountedDirs {
         MountedDirs(tables)
     }
 
+    /// Reads the mount table of this process alone.
+    pub(crate) fn of_this_namespace() -> Self {
+        let table = fs::read_to_string("/proc/self/mountinfo");
+        MountedDirs(table.into_iter().collect())
+    }
+
+    /// Returns whether another mount shows the file system that is mounted at `directory`: a bind
+    /// mount of it, or an overlay on it.
+    pub(crate) fn is_shared_by_others(&self, directory: &Path) -> bool {
+        let Some(text) = directory.to_str() else {
+            return true;
+        };
+        let lines = || self.0.iter().flat_map(|table| table.lines());
+        let field = |line: &str, number| line.split(' ').nth(number).map(unescape);
+        let path = directory.as_os_str().as_bytes();
+        let is_here = |line: &&str| field(line, 4).is_some_and(|place| place == path);
+        let Some(device) = lines().find(is_here).and_then(|line| field(line, 2)) else {
+            return false;
+        };
+        let plain = without_backslashes(text);
+        lines().filter(|line| !is_here(line)).any(|line| {
+            let options = String::from_utf8_lossy(&unescape(line)).into_owned();
+            field(line, 2).as_ref() == Some(&device)
+                || without_backslashes(&options).contains(&plain)
+        })
+    }
+
     /// Returns whether something is mounted at `directory`.
     pub fn has(&self, directory: &Path) -> bool {
         let lines = self.0.iter().flat_map(|table| table.lines());
@@ -121,5 +148,30 @@ mod tests {
             assert!(mounted.may_use(Path::new(directory)), "{directory}");
         }
         assert_eq!(unescape("a\\134\\012b"), b"a\\\nb");
+    }
+    #[test]
+    fn an_overlay_and_a_bind_mount_share_a_mount_and_other_lines_do_not() {
+        let line = "36 35 0:50 / /r/mounts/ab ro - erofs /r/snapshots/7/image.erofs ro\n";
+        let shared = Path::new("/r/mounts/ab");
+        let other = "38 35 0:51 / /r/mounts/cd ro - erofs /r/snapshots/8/image.erofs ro\n";
+        for (more, expected) in [
+            ("", false),
+            (
+                "40 35 0:50 / /mnt ro - erofs /r/snapshots/7/image.erofs ro\n",
+                true,
+            ),
+            (
+                "41 35 0:52 / /m rw - overlay overlay rw,lowerdir+=/r/mounts/ab,upperdir=/u\n",
+                true,
+            ),
+            (
+                "42 35 0:53 / /m rw - overlay overlay rw,lowerdir=/r/mounts/cd\n",
+                false,
+            ),
+        ] {
+            let mounted = MountedDirs(vec![format!("{line}{other}{more}")]);
+            assert_eq!(mounted.is_shared_by_others(shared), expected, "{more}");
+        }
+        assert!(!MountedDirs(Vec::new()).is_shared_by_others(shared));
     }
 }

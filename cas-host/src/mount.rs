@@ -2,47 +2,77 @@
 //! visible. A mount that is not attached ends when its file descriptor is closed, even by a kill.
 
 use std::ffi::OsStr;
-use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use cas_core::error::{Context, Error, ErrorKind, Result};
+use cas_core::error::{Context, Error, Result};
 use cas_core::snapshot::Mount;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
-    open_tree, unmount as unmount_at,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
 use crate::IdMap;
-use crate::calls;
+use crate::calls::{self, proc_path};
+use crate::erofs;
+
 use crate::mount_attr::set_attributes;
+use crate::mount_right::explain;
+pub use crate::mount_right::{check_right, has_no_right};
+pub use crate::unmount::{UnmountMode, unmount};
 
 /// Maximum number of lower directories that the kernel accepts in one overlay.
 const LOWER: usize = 500;
 /// Maximum length in bytes of a mount parameter, without the final zero.
 const VALUE: usize = 255;
 
-/// Opens the root directory of `mounts` for this process only. An overlay is mounted for that, but
-/// not attached. Returns the directory.
+/// Opens the root directory of `mounts` for this process only. An overlay or an EROFS image is
+/// mounted for that, but not attached. Returns the directory.
 ///
 /// # Errors
-/// `Unsupported` if `mounts` is not exactly one mount of a known type, or if the kernel does not
-/// support the number of layers; `OutOfRange` for 1000 layers or more; `Denied` without the right
-/// to mount overlays; errors of the file system.
+/// `Unsupported` if `mounts` is not one mount of a known type, or an overlay on an EROFS image, or
+/// if the kernel does not support the number of layers; `OutOfRange` for 1000 layers or more;
+/// `Denied` without the right to mount; `NotFound` or `Corrupt` if a file of an image is missing or
+/// damaged; errors of the file system.
 pub fn open(mounts: &[Mount]) -> Result<OwnedFd> {
-    match single(mounts)? {
-        Mount::Bind { source, .. } => directory(source).during("open directory", source.display()),
-        other => {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let root = calls::openat(&tree(other, None)?, c".", flags, Mode::empty());
-            root.map_err(io::Error::from).during("open", "the overlay")
+    let (image, mount) = split(mounts)?;
+    let Some(image) = image else {
+        return match mount {
+            Mount::Bind { source, .. } => {
+                directory(source).during("open directory", source.display())
+            }
+            other => root_of(&tree(other, None)?),
+        };
+    };
+    let image = erofs::mount_image(image.metadata, image.devices)?;
+    match mount {
+        Mount::Overlay {
+            upper,
+            work,
+            options,
+            ..
+        } => {
+            let overlay = Mount::Overlay {
+                lower: vec![proc_path(&image)],
+                upper: upper.clone(),
+                work: work.clone(),
+                options: options.clone(),
+            };
+            root_of(&tree(&overlay, None)?)
         }
+        _ => root_of(&image),
     }
+}
+
+/// Returns the root directory of a mount that is not attached.
+fn root_of(tree: &OwnedFd) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = calls::openat(tree, c".", flags, Mode::empty());
+    root.map_err(io::Error::from).during("open", "the mount")
 }
 
 /// What a mount lets the users of the machine do.
@@ -69,7 +99,10 @@ pub fn attach(
     idmap: Option<IdMap<'_>>,
     rights: Rights,
 ) -> Result<()> {
-    let mount = single(mounts)?;
+    let (image, mount) = split(mounts)?;
+    let share = |image: Image<'_>| erofs::share(image.metadata, image.devices, image.shared);
+    // The image stays mounted at least until the lock is dropped.
+    let _lock = image.map(share).transpose()?;
     let tree = tree(mount, idmap)?;
     let mut attributes = MountAttrFlags::empty();
     attributes.set(MountAttrFlags::MOUNT_ATTR_NOSUID, !rights.suid);
@@ -79,7 +112,7 @@ pub fn attach(
         Mount::Bind {
             read_only: true,
             ..
-        }
+        } | Mount::Erofs { .. }
     );
     attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, is_read_only);
     if !attributes.is_empty() {
@@ -100,95 +133,49 @@ fn restrict(tree: &OwnedFd, attributes: MountAttrFlags) -> Result<()> {
     })
 }
 
-/// How a mount that is in use is unmounted. By default, it stays mounted, and [`unmount`] fails.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct UnmountMode {
-    /// Whether pending requests to a file system that does not answer are aborted (`MNT_FORCE`).
-    pub force: bool,
-    /// Whether the mount is only detached (`MNT_DETACH`): its path no longer shows it, and it ends
-    /// when nothing uses it any more.
-    pub lazy: bool,
+/// An EROFS image that is mounted first.
+struct Image<'a> {
+    metadata: &'a Path,
+    devices: &'a [PathBuf],
+    shared: &'a Path,
 }
 
-/// Unmounts `target`.
-///
-/// # Errors
-/// `Busy` if the mount is in use and `mode` is not `lazy`; `FailedPrecondition` if nothing is
-/// mounted at `target`; `Denied` without the right to mount; errors of the system.
-pub fn unmount(target: &Path, mode: UnmountMode) -> Result<()> {
-    let mut flags = UnmountFlags::NOFOLLOW;
-    flags.set(UnmountFlags::FORCE, mode.force);
-    flags.set(UnmountFlags::DETACH, mode.lazy);
-    match unmount_at(target, flags) {
-        Err(Errno::BUSY) => Err(Error::busy(
-            "a file or directory in the mount is in use; end the process that uses it, or leave \
-             the directory",
-        )),
-        Err(Errno::INVAL) => Err(Error::precondition(
-            "nothing is mounted at this path; check the path",
-        )),
-        done => done.map_err(explain),
-    }
-    .during("unmount", target.display())
-}
-
-/// The kernel's refusal of a mount to a process without the right to mount.
-#[derive(Debug)]
-struct NoRight;
-
-impl fmt::Display for NoRight {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        io::Error::from(Errno::PERM).fmt(f)
-    }
-}
-
-impl std::error::Error for NoRight {}
-
-/// Returns whether the cause of an error is that this process has no right to mount.
-pub fn has_no_right(error: &Error) -> bool {
-    std::error::Error::source(error).is_some_and(|cause| cause.is::<NoRight>())
-}
-
-/// Checks that this process has the right to mount, so that a caller can fail before other work.
-///
-/// # Errors
-/// `Denied` without the right; [`has_no_right`] then returns true.
-pub fn check_right() -> Result<()> {
-    match open_tree(
-        CWD,
-        "/",
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
-    ) {
-        Err(Errno::PERM) => Err(explain(Errno::PERM).operation("mount")),
-        // Any other failure here does not mean that other mounts would fail.
-        _ => Ok(()),
-    }
-}
-
-/// Returns the error of a call that needs the right to mount.
-fn explain(errno: Errno) -> Error {
-    if errno != Errno::PERM {
-        return io::Error::from(errno).into();
-    }
-    let why = "mounting and unmounting need CAP_SYS_ADMIN";
-    Error::new(ErrorKind::Denied, why).source(NoRight)
-}
-
-fn single(mounts: &[Mount]) -> Result<&Mount> {
-    match mounts {
-        [mount] => Ok(mount),
-        other => Err(Error::unsupported(format!(
-            "expected one mount from the snapshotter, found {}; use another snapshotter",
-            other.len()
-        ))
-        .operation("mount")),
-    }
+/// Returns the image that is mounted first, if there is one, and the mount that shows the snapshot,
+/// which may be the same.
+fn split(mounts: &[Mount]) -> Result<(Option<Image<'_>>, &Mount)> {
+    let (first, top) = match mounts {
+        [top] => (top, top),
+        [first @ Mount::Erofs { .. }, top @ Mount::Overlay { .. }] => (first, top),
+        other => {
+            return Err(Error::unsupported(format!(
+                "expected one mount from the snapshotter, or an overlay on an EROFS image, found \
+                 {} mounts; use another snapshotter",
+                other.len()
+            ))
+            .operation("mount"));
+        }
+    };
+    let image = match first {
+        Mount::Erofs {
+            image,
+            devices,
+            shared,
+        } => Some(Image {
+            metadata: image,
+            devices,
+            shared,
+        }),
+        _ => None,
+    };
+    Ok((image, top))
 }
 
 /// Returns a new mount that is not attached yet.
 fn tree(mount: &Mount, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
     let (lower, upper, work, options) = match mount {
-        Mount::Bind { source, .. } => return clone(source, idmap),
+        Mount::Bind { source: path, .. } | Mount::Erofs { shared: path, .. } => {
+            return clone(path, idmap);
+        }
         Mount::Overlay {
             lower,
             upper,
@@ -202,7 +189,7 @@ fn tree(mount: &Mount, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
         context: context.during("mount", "an overlay")?,
         layers: Vec::new(),
     };
-    let (direct, nested) = split(lower)?;
+    let (direct, nested) = split_lower(lower)?;
     for path in direct {
         match idmap {
             Some(idmap) => {
@@ -255,7 +242,7 @@ fn tree(mount: &Mount, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
 /// Splits the lower directories if they are too many for one overlay. Returns the directories of
 /// the overlay itself, and the lowest directories. The caller makes a second overlay of the lowest
 /// directories, which becomes the lowest layer of the first overlay.
-fn split(lower: &[PathBuf]) -> Result<(&[PathBuf], &[PathBuf])> {
+fn split_lower(lower: &[PathBuf]) -> Result<(&[PathBuf], &[PathBuf])> {
     match lower.len() {
         0..=LOWER => Ok((lower, &[])),
         found if found < 2 * LOWER => Ok(lower.split_at(LOWER - 1)),
@@ -294,9 +281,9 @@ impl Overlay {
 
     /// Keeps a layer open until the mount is created. Returns a path to it.
     fn keep_open(&mut self, layer: OwnedFd) -> PathBuf {
-        let path = format!("/proc/self/fd/{}", layer.as_raw_fd());
+        let path = proc_path(&layer);
         self.layers.push(File::from(layer));
-        path.into()
+        path
     }
 
     /// Sets one layer. Each layer is a parameter of its own, so the maximum length of a parameter
@@ -361,25 +348,4 @@ impl Overlay {
 fn directory(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(calls::open(path, flags, Mode::empty())?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_refusal_to_mount_is_a_missing_right() {
-        for (errno, expected) in [
-            (Errno::PERM, true),
-            (Errno::ACCESS, false),
-            (Errno::ROFS, false),
-            (Errno::BUSY, false),
-            (Errno::NOENT, false),
-        ] {
-            let error = explain(errno).operation("mount").subject("/mnt");
-            assert_eq!(has_no_right(&error), expected, "{error}");
-        }
-        let other = Error::from(io::Error::from(Errno::PERM));
-        assert!(!has_no_right(&other));
-    }
 }

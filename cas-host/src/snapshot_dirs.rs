@@ -104,6 +104,11 @@ impl SnapshotDirs {
         self.path.join(id.to_string())
     }
 
+    /// Returns the path of a directory beside those of the snapshots.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.path.with_file_name(name)
+    }
+
     /// Creates and locks the directory of `id`. Returns `None` if the directory exists already, or
     /// if another process has locked it first.
     ///

@@ -36,19 +36,24 @@ impl SnapshotLayout for Native {
         Ok(Native)
     }
 
-    fn fill(&self, dirs: &SnapshotDirs, new: &LockedDir, parent: Option<u64>) -> Result<()> {
-        match parent {
-            Some(parent) => copy_tree(dirs.lock_shared(parent)?, new),
+    fn fill(&self, dirs: &SnapshotDirs, new: &LockedDir, below: &[u64]) -> Result<()> {
+        match below.first() {
+            Some(parent) => copy_tree(dirs.lock_shared(*parent)?, new),
             None => make_tree(new),
         }
     }
 
-    fn mount(&self, dirs: &SnapshotDirs, snapshot: &SnapshotRecord, below: &[u64]) -> Mount {
+    fn mounts(
+        &self,
+        dirs: &SnapshotDirs,
+        snapshot: &SnapshotRecord,
+        below: &[u64],
+    ) -> Result<Vec<Mount>> {
         let read_only = snapshot.kind == SnapshotKind::View;
         let parent = below.first().filter(|_| read_only);
-        Mount::Bind {
+        Ok(vec![Mount::Bind {
             source: dirs.path(*parent.unwrap_or(&snapshot.id)).join(TREE),
             read_only,
-        }
+        }])
     }
 }

@@ -57,20 +57,25 @@ impl SnapshotLayout for Overlay {
 
     /// Copies the attributes of the parent's root directory, because an overlay shows the
     /// attributes of the root directory of its top layer.
-    fn fill(&self, dirs: &SnapshotDirs, new: &LockedDir, parent: Option<u64>) -> Result<()> {
+    fn fill(&self, dirs: &SnapshotDirs, new: &LockedDir, below: &[u64]) -> Result<()> {
         make_tree(new)?;
         let work = cas_host::calls::mkdirat(new, WORK, Mode::RWXU).map_err(io::Error::from);
         work.during("make directory", WORK)?;
-        match parent {
-            Some(parent) => copy_attributes(tree(&dirs.lock_shared(parent)?)?, tree(new)?),
+        match below.first() {
+            Some(parent) => copy_attributes(tree(&dirs.lock_shared(*parent)?)?, tree(new)?),
             None => Ok(()),
         }
     }
 
-    fn mount(&self, dirs: &SnapshotDirs, snapshot: &SnapshotRecord, below: &[u64]) -> Mount {
+    fn mounts(
+        &self,
+        dirs: &SnapshotDirs,
+        snapshot: &SnapshotRecord,
+        below: &[u64],
+    ) -> Result<Vec<Mount>> {
         let tree = |id: u64| dirs.path(id).join(TREE);
         let read_only = snapshot.kind == SnapshotKind::View;
-        match below {
+        Ok(vec![match below {
             [] => Mount::Bind {
                 source: tree(snapshot.id),
                 read_only,
@@ -85,7 +90,7 @@ impl SnapshotLayout for Overlay {
                 work: (!read_only).then(|| dirs.path(snapshot.id).join(WORK)),
                 options: self.options.clone(),
             },
-        }
+        }])
     }
 }
 

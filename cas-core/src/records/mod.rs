@@ -24,7 +24,7 @@ pub use lifetime::{CLOCK_SKEW, LEASE_TTL, UNLEASED_TTL};
 pub use notes::Notes;
 pub(crate) use retry::ATTEMPTS;
 pub use retry::retry;
-pub use snapshots::{New, SnapshotRecord, Snapshots};
+pub use snapshots::{New, SnapshotContent, SnapshotRecord, Snapshots};
 
 use crate::capability::Capabilities;
 use crate::error::{Error, Result};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cas_core::background::{self, shield};
-use cas_core::snapshot::{Commit, Mount};
+use cas_core::snapshot::{Commit, LayerTarget};
 use cas_core::{Labels, Result, Snapshotter};
 
 /// An active snapshot that is removed in the background when it is dropped, unless it is committed
@@ -20,13 +20,13 @@ pub(super) struct ActiveSnapshot {
 }
 
 impl ActiveSnapshot {
-    /// Prepares the snapshot `key`. Returns it with its mounts.
+    /// Prepares the snapshot `key` for a layer. Returns it with what the layer is written to.
     pub(super) async fn prepare(
         snapshotter: &Arc<dyn Snapshotter>,
         key: String,
         parent: Option<String>,
         labels: Labels,
-    ) -> Result<(Arc<Self>, Vec<Mount>)> {
+    ) -> Result<(Arc<Self>, LayerTarget)> {
         let active = ActiveSnapshot {
             snapshotter: Arc::clone(snapshotter),
             key,
@@ -34,9 +34,9 @@ impl ActiveSnapshot {
         };
         shield(async move {
             let (snapshotter, key) = (&active.snapshotter, &active.key);
-            let prepared = snapshotter.prepare(key, parent.as_deref(), labels).await;
-            match prepared {
-                Ok(mounts) => Ok((Arc::new(active), mounts)),
+            let prepared = snapshotter.prepare_layer(key, parent.as_deref(), labels);
+            match prepared.await {
+                Ok(target) => Ok((Arc::new(active), target)),
                 Err(error) => {
                     active.end();
                     Err(error)

@@ -22,6 +22,7 @@ mod parallel;
 mod rebuild;
 mod serial;
 mod standalone;
+mod stored_tar;
 mod streaming;
 mod unpacking;
 

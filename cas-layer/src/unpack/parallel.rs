@@ -21,7 +21,7 @@ use super::cancel::Waiter;
 use super::kept_layer::KeptLayer;
 use super::standalone::{StandaloneLayer, State};
 use super::unpacking::Unpacking;
-use super::{StoredLayer, first_cause};
+use super::{StoredLayer, first_cause, stored_tar};
 use crate::apply::{DeferredEffects, Tree};
 use crate::codec::{self, Compression};
 use crate::flow::{self, LayerSource};
@@ -43,15 +43,15 @@ impl Unpacking<'_> {
         self.pin_snapshots(&keys).await?;
         for key in keys {
             let snapshotter = self.target.snapshotter;
-            let (snapshot, mounts) =
+            let (snapshot, target) =
                 ActiveSnapshot::prepare(snapshotter, key, None, self.labels()).await?;
-            let tree = only_tree(mounts)?;
+            let layer = StandaloneLayer::new(snapshot, target)?;
             if self.device.is_none() {
-                let opened = File::open(&tree).during("open directory", tree.display());
+                let tree = &layer.tree;
+                let opened = File::open(tree).during("open directory", tree.display());
                 self.device = Some(Arc::new(opened?));
             }
-            self.standalone
-                .push(Some(StandaloneLayer::new(snapshot, tree)));
+            self.standalone.push(Some(layer));
         }
         Ok(())
     }
@@ -135,7 +135,8 @@ impl Unpacking<'_> {
         reports: Reports,
     ) -> Result<()> {
         let standalone = self.standalone_layer(index)?;
-        let (path, progress) = (standalone.tree.clone(), Arc::clone(self.progress));
+        let (path, is_tar) = (standalone.tree.clone(), standalone.is_tar);
+        let progress = Arc::clone(self.progress);
         let (snapshot, kept) = (Arc::clone(&standalone.snapshot), standalone.kept.clone());
         let waiter = Waiter::new();
         let watch = waiter.watch();
@@ -162,6 +163,10 @@ impl Unpacking<'_> {
             let mut deferred = None;
             let layers = vec![watch.layer(source()?)];
             let streamed = flow::stream(layers, &advance, |_, bytes| {
+                if is_tar {
+                    deferred = Some(DeferredEffects::default());
+                    return stored_tar::store(bytes, &path);
+                }
                 let (applied, effects) = tree.apply_standalone(&mut Reader::new(bytes))?;
                 // Otherwise the layer is applied again, and its warnings are reported then.
                 if effects.is_some() {
@@ -209,7 +214,11 @@ impl Unpacking<'_> {
             return Ok(());
         }
         let mut resolved = Vec::new();
-        let mut committed_trees = self.trees_of_lowest(self.existing).await?;
+        let is_tar = self.standalone_layer(self.existing)?.is_tar;
+        let mut committed_trees = match is_tar {
+            true => Vec::new(),
+            false => self.trees_of_lowest(self.existing).await?,
+        };
         for index in self.existing..self.chain.len() {
             let layer = self.standalone_layer(index)?;
             let State::Applied(effects) = std::mem::replace(&mut *layer.state(), State::Begun)
@@ -222,7 +231,8 @@ impl Unpacking<'_> {
                 let tree = layer.tree.clone();
                 pool::run(move || kept.give_to(&tree)).await?;
             }
-            if resolve(layer.tree.clone(), effects, &resolved, &committed_trees).await? {
+            // A tar has no effects on the layers below until all are merged.
+            if is_tar || resolve(layer.tree.clone(), effects, &resolved, &committed_trees).await? {
                 resolved.push((index, layer.tree.clone()));
                 continue;
             }
@@ -233,7 +243,24 @@ impl Unpacking<'_> {
             self.unpack_on_parent(index, false).await?;
             committed_trees = self.trees_of_lowest(index + 1).await?;
         }
-        self.commit_resolved(&mut resolved).await
+        self.commit_resolved(&mut resolved).await?;
+        if is_tar {
+            // The snapshotter merges the tars now, so a layer that cannot be applied is found now.
+            self.look_at(self.chain.len() - 1).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a view of a committed layer and removes it again. Returns the mounts that it had.
+    async fn look_at(&self, index: usize) -> Result<Vec<Mount>> {
+        let (snapshotter, key) = (Arc::clone(self.target.snapshotter), unique::key("look"));
+        let (top, labels) = (self.chain[index].to_string(), self.labels());
+        let mounts = shield(async move {
+            let mounts = snapshotter.view(&key, Some(&top), labels).await?;
+            snapshotter.remove(&key).await?;
+            Ok::<_, Error>(mounts)
+        });
+        mounts.await
     }
 
     /// Returns the trees of the lowest `count` layers, which are committed, topmost first.
@@ -241,15 +268,8 @@ impl Unpacking<'_> {
         let Some(top) = count.checked_sub(1) else {
             return Ok(Vec::new());
         };
-        let (snapshotter, key) = (Arc::clone(self.target.snapshotter), unique::key("look"));
-        let (top, labels) = (self.chain[top].to_string(), self.labels());
-        let mounts = shield(async move {
-            let mounts = snapshotter.view(&key, Some(&top), labels).await?;
-            snapshotter.remove(&key).await?;
-            Ok::<_, Error>(mounts)
-        });
         let mut trees = Vec::new();
-        for mount in mounts.await? {
+        for mount in self.look_at(top).await? {
             match mount {
                 Mount::Bind { source, .. } => trees.push(source),
                 Mount::Overlay { lower, .. } => trees.extend(lower),
@@ -319,16 +339,4 @@ async fn resolve(
         Tree::open(&tree)?.resolve_onto(parents.as_ref(), &effects)
     })
     .await
-}
-
-/// Returns the directory of a snapshot without parent.
-fn only_tree(mut mounts: Vec<Mount>) -> Result<PathBuf> {
-    match (mounts.pop(), mounts.is_empty()) {
-        (Some(Mount::Bind { source, .. }), true) => Ok(source),
-        _ => Err(Error::unsupported(
-            "expected one directory from the snapshotter for a snapshot without a parent, found \
-             other mounts; choose another snapshotter",
-        )
-        .operation("unpack")),
-    }
 }

@@ -1,17 +1,18 @@
 //! Unpacks layers one by one: each is applied on top of its parent, and committed.
 
+use std::io::BufRead;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use cas_core::content::Durability;
-use cas_core::snapshot::{Commit, Mount};
+use cas_core::snapshot::{Commit, LayerTarget};
 use cas_core::transfer::QuotaLease;
 use cas_core::{Result, pool};
 
-use super::StoredLayer;
 use super::active_snapshot::ActiveSnapshot;
 use super::cancel::Waiter;
 use super::unpacking::Unpacking;
+use super::{StoredLayer, stored_tar};
 use crate::apply::Tree;
 use crate::flow;
 
@@ -44,9 +45,9 @@ impl Unpacking<'_> {
         let parent = index.checked_sub(1);
         let parent = parent.map(|below| self.chain[below].to_string());
         let snapshotter = self.target.snapshotter;
-        let (snapshot, mounts) =
+        let (snapshot, target) =
             ActiveSnapshot::prepare(snapshotter, key, parent, self.labels()).await?;
-        let outcome = match self.apply(layer, &snapshot, mounts, lease).await {
+        let outcome = match self.apply(layer, &snapshot, target, lease).await {
             Ok(()) if is_rebuilt => snapshot.replace(self.chain[index].to_string()).await,
             Ok(()) => self.commit(index, &snapshot, Commit::default()).await,
             Err(error) => Err(error),
@@ -61,7 +62,7 @@ impl Unpacking<'_> {
         &self,
         layer: StoredLayer,
         snapshot: &Arc<ActiveSnapshot>,
-        mounts: Vec<Mount>,
+        target: LayerTarget,
         lease: QuotaLease,
     ) -> Result<()> {
         let (snapshot, progress) = (Arc::clone(snapshot), Arc::clone(self.progress));
@@ -72,12 +73,22 @@ impl Unpacking<'_> {
             // The snapshot is not removed, and no other layer begins, before this thread ends.
             let _ended = (snapshot, lease);
             progress.begin(&item, Some(layer.descriptor.size));
-            let tree = Tree::at(cas_host::mount::open(&mounts)?.as_fd())?;
             let advance = |bytes| progress.advance(&item, bytes);
-            // The commit syncs.
             let source = watch.layer(layer.source());
-            let applied = flow::unpack_one(source, &tree, Durability::Relaxed, &advance)?;
-            for warning in applied.warnings {
+            // The commit syncs.
+            let warnings = match target {
+                LayerTarget::Tree(mounts) => {
+                    let tree = Tree::at(cas_host::mount::open(&mounts)?.as_fd())?;
+                    flow::unpack_one(source, &tree, Durability::Relaxed, &advance)?.warnings
+                }
+                LayerTarget::Tar(directory) => {
+                    let store = |_, bytes: &mut dyn BufRead| stored_tar::store(bytes, &directory);
+                    flow::stream(vec![source], &advance, store)?;
+                    Vec::new()
+                }
+                _ => return Err(stored_tar::unknown_target()),
+            };
+            for warning in warnings {
                 progress.warn(&format!("{item}: {warning}"));
             }
             progress.end(&item);

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use super::record::SnapshotRecord;
+use super::record::{SnapshotContent, SnapshotRecord};
 use super::{BLOCK, Snapshots, parse_counter};
 use crate::error::{Error, Result};
 use crate::records::{Batch, Expect, Revision, Table, each};
-use crate::snapshot::{SnapshotKind, Usage};
+use crate::snapshot::SnapshotKind;
 
 /// The records that are not damaged, by key, with their revisions.
 type Sound = BTreeMap<String, (SnapshotRecord, Revision)>;
@@ -17,16 +17,23 @@ type Sound = BTreeMap<String, (SnapshotRecord, Revision)>;
 const SKIPPED: u64 = 1024 * BLOCK;
 
 impl Snapshots {
-    /// Gives the committed snapshot `key` the directory of the active snapshot `by`, and removes
-    /// `by`. Returns the id of the old directory.
+    /// Gives the committed snapshot `key` this content, that of the active snapshot `by`, and
+    /// removes `by`. Returns the id of the old directory.
     ///
     /// # Errors
     /// `NotFound` if one of the two does not exist; `FailedPrecondition` if `by` is not active;
     /// `InvalidArgument` if `key` is not committed or does not have the same parent as `by`;
     /// `Corrupt` if a record does not parse; `Conflict` if every attempt lost against another
     /// writer; errors of the store.
-    pub async fn replace(&self, key: &str, by: &str, usage: Usage) -> Result<u64> {
-        self.commit_plan(|| self.plan_replace(key, by, usage)).await
+    pub async fn replace(
+        &self,
+        key: &str,
+        by: &str,
+        content: impl Into<SnapshotContent>,
+    ) -> Result<u64> {
+        let content = content.into();
+        self.commit_plan(|| self.plan_replace(key, by, content))
+            .await
     }
 
     /// Returns whether a mount may still use the files that the committed snapshot `key` had at
@@ -62,7 +69,12 @@ impl Snapshots {
         Ok(users.any(is_above))
     }
 
-    async fn plan_replace(&self, key: &str, by: &str, usage: Usage) -> Result<(Batch, u64)> {
+    async fn plan_replace(
+        &self,
+        key: &str,
+        by: &str,
+        content: SnapshotContent,
+    ) -> Result<(Batch, u64)> {
         let (mut old, new) = (self.existing(key).await?, self.existing(by).await?);
         new.record.must_be_active(by)?;
         if old.record.kind != SnapshotKind::Committed || old.record.parent != new.record.parent {
@@ -70,8 +82,9 @@ impl Snapshots {
                            the new snapshot on that parent";
             return Err(Error::invalid(message).subject(key));
         }
-        let id = std::mem::replace(&mut old.record.id, new.record.id);
-        old.record.usage = Some(usage);
+        let new_id = content.id.unwrap_or(new.record.id);
+        let id = std::mem::replace(&mut old.record.id, new_id);
+        old.record.usage = Some(content.usage);
         let (mut batch, _) = self.removal(by, new).await?;
         let expect = Expect::Revision(old.revision);
         self.put(&mut batch, key, &old.record, expect)?;

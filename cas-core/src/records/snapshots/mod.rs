@@ -17,7 +17,7 @@ use std::future::Future;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-pub use record::{New, SnapshotRecord};
+pub use record::{New, SnapshotContent, SnapshotRecord};
 
 use super::each::each;
 use super::retry::retry;
@@ -25,7 +25,7 @@ use super::{Batch, Expect, Records, Revision, Table};
 use crate::capability::Capability;
 use crate::error::{Error, Result};
 use crate::labels::Labels;
-use crate::snapshot::{Commit, Info, Usage};
+use crate::snapshot::{Commit, Info};
 use crate::sync::lock;
 
 /// Number of ids that are taken from the records in one step. Ids that are left over when the
@@ -138,8 +138,9 @@ impl Snapshots {
         self.commit_plan(|| self.plan_create(new, id)).await
     }
 
-    /// Turns the active snapshot `key` into the committed snapshot `name`, and stores its usage.
-    /// Returns the new record.
+    /// Turns the active snapshot `key` into the committed snapshot `name` with this content: the
+    /// usage alone stands for what is in the directory of the active snapshot. Returns the new
+    /// record.
     ///
     /// # Errors
     /// As [`crate::Snapshotter::commit`], but never `Unsupported`; `Corrupt` if a record does not
@@ -149,9 +150,10 @@ impl Snapshots {
         name: &str,
         key: &str,
         options: &Commit,
-        usage: Usage,
+        content: impl Into<SnapshotContent>,
     ) -> Result<SnapshotRecord> {
-        self.commit_plan(|| self.plan_commit(name, key, options, usage))
+        let content = content.into();
+        self.commit_plan(|| self.plan_commit(name, key, options, content))
             .await
     }
 

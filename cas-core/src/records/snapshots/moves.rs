@@ -5,14 +5,14 @@
 
 use std::time::SystemTime;
 
-use super::record::{New, SnapshotRecord};
+use super::record::{New, SnapshotContent, SnapshotRecord};
 use super::{Seen, Snapshots};
 use crate::error::{Error, Result};
 use crate::image::fieldpath::update_labels;
 use crate::labels::{Labels, check_labels};
 use crate::limit;
 use crate::records::{Batch, Expect, Table};
-use crate::snapshot::{Commit, Info, SnapshotKind, Usage};
+use crate::snapshot::{Commit, Info, SnapshotKind};
 use crate::time::later;
 
 impl Snapshots {
@@ -48,7 +48,7 @@ impl Snapshots {
         name: &str,
         key: &str,
         options: &Commit,
-        usage: Usage,
+        content: SnapshotContent,
     ) -> Result<(Batch, SnapshotRecord)> {
         check_key(name)?;
         check_labels(&options.labels)?;
@@ -72,7 +72,8 @@ impl Snapshots {
             labels: options.labels.clone(),
             created_at: now,
             updated_at: now,
-            usage: Some(usage),
+            usage: Some(content.usage),
+            id: content.id.unwrap_or(record.id),
             ..record
         };
         self.put(&mut batch, name, &record, Expect::Absent)?;

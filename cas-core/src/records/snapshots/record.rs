@@ -23,6 +23,23 @@ pub struct New<'a> {
     pub labels: &'a Labels,
 }
 
+/// The content with which a snapshot is committed.
+#[derive(Clone, Copy, Debug)]
+pub struct SnapshotContent {
+    /// The space that it takes, without the parents of the snapshot.
+    pub usage: Usage,
+    /// The number of the directory with the content, or `None` if it is in the directory of the
+    /// active snapshot.
+    pub id: Option<u64>,
+}
+
+impl From<Usage> for SnapshotContent {
+    /// Returns the content of the active snapshot's directory.
+    fn from(usage: Usage) -> Self {
+        SnapshotContent { usage, id: None }
+    }
+}
+
 /// What is stored about a snapshot besides its directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotRecord {

@@ -1,0 +1,186 @@
+//! Mounts of EROFS images from files. All users of an image share one mount, because the kernel
+//! caches files once for each mount.
+//!
+//! Mounting an image, putting an overlay on the mount, and unmounting it again happen under one
+//! lock, the lock of the directory in which the shared mounts are. A mount that is in use by
+//! something that a mount table does not show may be unmounted. What uses it then still works, but
+//! the next user gets a mount of its own.
+
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use cas_core::error::{Context, Error, ErrorKind, Result};
+use rustix::fs::{Advice, CWD, FileType, Mode, OFlags, fadvise};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, move_mount,
+};
+
+use crate::calls;
+use crate::in_use::MountedDirs;
+use crate::mount_right::explain;
+use crate::unmount::{UnmountMode, unmount};
+
+/// Maximum length in bytes of a mount parameter, without the final zero.
+const VALUE: usize = 255;
+
+/// The lock of a directory with shared mounts. It is released when it is dropped.
+pub(crate) struct SharedLock(File);
+
+impl SharedLock {
+    fn wait(directory: &Path) -> Result<Self> {
+        let opened = File::open(directory).during("open", directory.display())?;
+        calls::flock(&opened, rustix::fs::FlockOperation::LockExclusive)
+            .map_err(io::Error::from)
+            .during("lock", directory.display())?;
+        Ok(SharedLock(opened))
+    }
+}
+
+impl Drop for SharedLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child between fork and exec may have a copy of the file
+        // descriptor.
+        let _ = self.0.unlock();
+    }
+}
+
+/// Mounts an image at `shared`, unless it is mounted there. Returns the lock, during which it is
+/// not unmounted.
+///
+/// # Errors
+/// As [`mount_image`]; errors of the file system.
+pub(crate) fn share(image: &Path, devices: &[PathBuf], shared: &Path) -> Result<SharedLock> {
+    let directory = shared.parent().unwrap_or(Path::new("/"));
+    let make = |path: &Path| {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.during("make directory", path.display())
+    };
+    make(directory)?;
+    let lock = SharedLock::wait(directory)?;
+    make(shared)?;
+    if !MountedDirs::of_this_namespace().has(shared) {
+        let mounted = mount_image(image, devices)?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        let moved = move_mount(mounted, c"", CWD, shared, flags).map_err(explain);
+        moved.during("mount on", shared.display())?;
+    }
+    Ok(lock)
+}
+
+/// Unmounts the shared mounts in `directory` that no other mount uses, and removes their
+/// directories. Leaves what a process uses.
+///
+/// # Errors
+/// `Denied` without the right to unmount; errors of the file system.
+pub fn release_unused(directory: &Path) -> Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.during("list", directory.display())?,
+    };
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    let paths: Vec<PathBuf> = paths
+        .collect::<io::Result<_>>()
+        .during("list", directory.display())?;
+    if paths.is_empty() {
+        return Ok(());
+    }
+    let _lock = SharedLock::wait(directory)?;
+    let mounted = MountedDirs::of_this_namespace();
+    for path in paths {
+        if mounted.has(&path) {
+            if mounted.is_shared_by_others(&path) {
+                continue;
+            }
+            match unmount(&path, UnmountMode::default()) {
+                Err(error) if error.kind() == ErrorKind::Busy => continue,
+                unmounted => unmounted?,
+            }
+        }
+        match fs::remove_dir(&path) {
+            // It may be mounted in another mount namespace of an old kernel.
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed.during("remove", path.display())?,
+        }
+    }
+    Ok(())
+}
+
+/// Returns a new read-only mount of an image whose data is in the files `devices`. The mount is not
+/// attached yet.
+///
+/// # Errors
+/// `NotFound` for a missing file; `Corrupt` if the kernel refuses the image, or if one of the files
+/// is not a regular file; `Unsupported` if the kernel cannot mount images from files here; `Denied`
+/// without the right to mount.
+pub fn mount_image(image: &Path, devices: &[PathBuf]) -> Result<OwnedFd> {
+    let metadata = open_file(image)?;
+    // The kernel reads the metadata in small pieces otherwise. Without advice, it only is slower.
+    let _ = fadvise(&metadata, 0, None, Advice::WillNeed);
+    let devices: Vec<File> = devices
+        .iter()
+        .map(|device| open_file(device))
+        .collect::<Result<_>>()?;
+    let context = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(refused);
+    let context = context.during("mount", image.display())?;
+    // A mount table shows this path. The other paths are never shown.
+    let source = match image.as_os_str().len() <= VALUE {
+        true => image.as_os_str().to_owned(),
+        false => calls::proc_path(&metadata).into_os_string(),
+    };
+    let set = |key: &str, value: &OsStr| fsconfig_set_string(&context, key, value);
+    let mounted = set("source", &source)
+        .and_then(|()| fsconfig_set_flag(&context, "ro"))
+        .and_then(|()| {
+            let mut each = devices.iter();
+            each.try_for_each(|device| set("device", calls::proc_path(device).as_os_str()))
+        })
+        .and_then(|()| fsconfig_create(&context))
+        .and_then(|()| {
+            let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+            fsmount(&context, flags, MountAttrFlags::MOUNT_ATTR_RDONLY)
+        });
+    mounted.map_err(refused).during("mount", image.display())
+}
+
+/// Opens a regular file. The kernel would wait for ever if it opened a pipe.
+fn open_file(path: &Path) -> Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = calls::open(path, flags, Mode::empty()).map_err(io::Error::from);
+    let file = File::from(opened.during("open", path.display())?);
+    let found = calls::fstat(&file).map_err(io::Error::from)?;
+    if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+        return Err(Error::corrupt(
+            "expected a regular file, found something else; run `cas fsck --repair`",
+        )
+        .operation("mount")
+        .subject(path.display()));
+    }
+    Ok(file)
+}
+
+/// Returns the error of a mount that the kernel refused.
+fn refused(errno: Errno) -> Error {
+    let why = match errno {
+        Errno::NODEV => "this kernel has no EROFS; load the module `erofs`",
+        Errno::NOTBLK => {
+            "the kernel cannot mount an image from a file here: that needs Linux 6.12, and a file \
+             system that is not in memory, not an overlay and not EROFS itself; move the root, or \
+             use the overlay snapshotter"
+        }
+        Errno::INVAL | Errno::UCLEAN | Errno::BADMSG => {
+            return Error::corrupt(
+                "the kernel refuses the image; run `cas fsck --repair`, which makes it again",
+            )
+            .source(io::Error::from(errno));
+        }
+        errno => return explain(errno),
+    };
+    Error::unsupported(why).source(io::Error::from(errno))
+}

@@ -1,0 +1,90 @@
+//! What the directories of a snapshotter contain, and how they are mounted.
+
+use cas_core::error::Result;
+use cas_core::records::SnapshotRecord;
+use cas_core::snapshot::{Condition, Depth, Mount};
+
+use crate::{LockedDir, SnapshotDirs};
+
+/// The content of a snapshotter's directories, and how it is mounted. Wherever a method receives
+/// the numbers of ancestors, the nearest is first.
+pub trait SnapshotLayout: Sized + Send + Sync + 'static {
+    /// The name of the snapshotter.
+    const NAME: &'static str;
+
+    /// Whether a commit may add a parent to a snapshot without one: the result of
+    /// [`rebases`](cas_core::Snapshotter::rebases).
+    const REBASES: bool;
+
+    /// Whether a layer is kept as a tar: [`prepare_layer`](cas_core::Snapshotter::prepare_layer)
+    /// then returns an empty tree for the tar. Otherwise the layer is applied to a tree.
+    const TARS: bool = false;
+
+    /// Finds out what this system supports. Returns the layout for it.
+    ///
+    /// # Errors
+    /// Errors of the system.
+    fn open() -> Result<Self>;
+
+    /// Fills the new directory of a snapshot. `below` has the numbers of its ancestors.
+    ///
+    /// # Errors
+    /// Errors of the file system. The directory is then removed.
+    fn fill(&self, dirs: &SnapshotDirs, new: &LockedDir, below: &[u64]) -> Result<()>;
+
+    /// Makes what the mounts of a snapshot on these ancestors need. It is called before a view is
+    /// made, and before mounts are returned again.
+    ///
+    /// # Errors
+    /// `NotFound` or `Corrupt` if the files of an ancestor are missing or were changed; errors of
+    /// the file system.
+    fn ready(&self, _dirs: &SnapshotDirs, _below: &[u64]) -> Result<()> {
+        Ok(())
+    }
+
+    /// Returns the mounts of an active snapshot or a view. `below` has the numbers of its
+    /// ancestors.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` for a snapshot that cannot be mounted; errors of the file system.
+    fn mounts(
+        &self,
+        dirs: &SnapshotDirs,
+        snapshot: &SnapshotRecord,
+        below: &[u64],
+    ) -> Result<Vec<Mount>>;
+
+    /// Returns whether the tree of an active snapshot must be [packed](Self::pack) to be committed.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if it cannot be committed; errors of the file system.
+    fn must_pack(&self, _active: &LockedDir) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Stores the changes of an active snapshot in the tree of a new directory, in the form of a
+    /// committed snapshot. The caller syncs them.
+    ///
+    /// # Errors
+    /// Errors of the file system. The new directory is then removed.
+    fn pack(&self, _active: &LockedDir, _new: &LockedDir) -> Result<()> {
+        Ok(())
+    }
+
+    /// Returns the condition of the directory of `id`.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    fn check(&self, dirs: &SnapshotDirs, id: u64, depth: Depth) -> Result<Condition> {
+        dirs.check(id, depth)
+    }
+
+    /// Unmounts what snapshots share and no mount uses any more. It is called before the files of a
+    /// snapshot are removed.
+    ///
+    /// # Errors
+    /// Errors of the system.
+    fn release(&self, _dirs: &SnapshotDirs) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,124 @@
+//! Directories that no record names.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use cas_core::error::{ErrorKind, Result};
+use cas_core::pool;
+use cas_core::snapshot::Usage;
+
+use super::{DirSnapshotter, SnapshotLayout};
+use crate::LockedDir;
+use crate::in_use::MountedDirs;
+
+/// Maximum number of leftovers that are locked at a time.
+const LOCKED_LEFTOVERS: usize = 64;
+
+impl<L: SnapshotLayout> DirSnapshotter<L> {
+    /// Returns the space that each leftover takes.
+    pub(super) async fn measure_leftovers(&self) -> Result<Vec<Usage>> {
+        let (mut found, candidates) = (Vec::new(), self.unnamed().await?);
+        if candidates.is_empty() {
+            return Ok(found);
+        }
+        let mounted = MountedDirs::read();
+        for some in candidates.chunks(LOCKED_LEFTOVERS) {
+            let leftovers = self.lock_leftovers(some, &mounted).await?;
+            let measured = pool::run(move || {
+                let measured = leftovers.iter().map(|(_, dir)| dir.usage());
+                measured.collect::<Result<Vec<Usage>>>()
+            });
+            found.extend(measured.await?);
+        }
+        Ok(found)
+    }
+
+    /// Removes the leftovers. Returns the freed space.
+    ///
+    /// A record may change its key while the records are listed, so the candidates are locked and
+    /// looked up again. A locked directory is neither built nor committed.
+    pub(super) async fn remove_leftovers(&self) -> Result<Usage> {
+        let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
+        pool::run(move || layout.release(&dirs)).await?;
+        let mut freed = self.remove_manifests().await?;
+        let candidates = self.unnamed().await?;
+        if candidates.is_empty() {
+            return Ok(freed);
+        }
+        let mounted = MountedDirs::read();
+        for some in candidates.chunks(LOCKED_LEFTOVERS) {
+            let leftovers = self.lock_leftovers(some, &mounted).await?;
+            let dirs = Arc::clone(&self.dirs);
+            freed += pool::run(move || {
+                let mut freed = Usage::default();
+                for (id, _dir) in &leftovers {
+                    match dirs.remove(*id) {
+                        Err(error) if error.kind() == ErrorKind::Busy => {
+                            tracing::debug!(id, %error, "a leftover is in use");
+                        }
+                        removed => freed += removed?,
+                    }
+                }
+                Ok(freed)
+            })
+            .await?;
+        }
+        Ok(freed)
+    }
+
+    /// Removes the manifests that have neither a directory nor a record. Returns the freed space.
+    async fn remove_manifests(&self) -> Result<Usage> {
+        let dirs = Arc::clone(&self.dirs);
+        let found = pool::run(move || dirs.without_directory()).await?;
+        let mut freed = Usage::default();
+        if found.is_empty() {
+            return Ok(freed);
+        }
+        let named = self.snapshots.named_ids().await?;
+        for id in found.difference(&named) {
+            freed.inodes += self.dirs.remove_manifest(*id)?;
+        }
+        Ok(freed)
+    }
+
+    /// Returns the numbers of the directories that no record names.
+    async fn unnamed(&self) -> Result<Vec<u64>> {
+        let found: BTreeSet<u64> = self.dirs.ids()?.into_iter().collect();
+        let named = self.snapshots.named_ids().await?;
+        Ok(found.difference(&named).copied().collect())
+    }
+
+    /// Returns whether a directory that no record names may be mounted: a mount shows its path, or
+    /// it was replaced and snapshots that used it still exist.
+    pub(super) async fn is_in_use(&self, id: u64, mounted: &MountedDirs) -> Result<bool> {
+        if mounted.may_use(&self.dirs.path(id)) {
+            return Ok(true);
+        }
+        match self.dirs.replaced_key(id)? {
+            Some((key, time)) => self.snapshots.has_users(&key, time).await,
+            None => Ok(false),
+        }
+    }
+
+    /// Returns the candidates that no record names and no mount uses, locked so that no process
+    /// builds or commits them.
+    async fn lock_leftovers(
+        &self,
+        candidates: &[u64],
+        mounted: &MountedDirs,
+    ) -> Result<Vec<(u64, LockedDir)>> {
+        let mut locked = Vec::new();
+        for id in candidates {
+            let dir = self.dirs.try_lock_exclusive(*id)?;
+            locked.extend(dir.map(|dir| (*id, dir)));
+        }
+        let named = self.snapshots.named_ids().await?;
+        let mut leftovers = Vec::new();
+        for (id, dir) in locked {
+            if !named.contains(&id) && !self.is_in_use(id, mounted).await? {
+                leftovers.push((id, dir));
+            }
+        }
+        Ok(leftovers)
+    }
+}

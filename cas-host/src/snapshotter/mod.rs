@@ -1,0 +1,412 @@
+//! A snapshotter of numbered directories. A [`SnapshotLayout`] defines what is in them.
+//!
+//! ```text
+//! ROOT/                 0700
+//!   snapshots/          0700
+//!     7/                0700, the directory of snapshot 7, locked while it is built
+//!   manifests/          0700
+//!     7                 attributes and checksums of all files of the committed snapshot 7
+//! ```
+//! Only the records have the number, kind and parent of a snapshot, by its key. A directory whose
+//! number is in no record has no meaning, and [`Snapshotter::cleanup`] removes it.
+//!
+//! - A directory is complete before its record is written.
+//! - A view on a parent has no directory.
+//! - A commit makes the content durable, then changes the record. It moves nothing on disk. If the
+//!   layout packs what was written, the commit stores it in a new directory, and the record gets
+//!   the number of that directory.
+//! - A removal deletes the record, then the directory. Numbers are never reused, so a leftover
+//!   directory does no harm.
+//!
+//! The content of an active snapshot becomes durable when it is committed. After a power loss
+//! before the commit, remove the snapshot and prepare it again.
+
+mod layout;
+mod leftovers;
+mod seal;
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use cas_core::error::{Context, Error, ErrorKind, Result};
+use cas_core::records::{New, SnapshotRecord, Snapshots};
+use cas_core::snapshot::{Commit, Condition, Depth, Info, LayerTarget, Mount, SnapshotKind, Usage};
+use cas_core::{Labels, Records, Snapshotter, pool};
+
+pub use layout::SnapshotLayout;
+
+use crate::in_use::MountedDirs;
+use crate::{LockedDir, SnapshotDirs, TREE, make_tree, measure};
+
+/// What a new snapshot begins with.
+#[derive(Clone, Copy)]
+enum NewTree {
+    /// What the layout fills it with.
+    Snapshot,
+    /// An empty tree for the tar of a layer.
+    Tar,
+}
+
+/// Snapshots as numbered directories.
+pub struct DirSnapshotter<L> {
+    layout: Arc<L>,
+    snapshots: Snapshots,
+    dirs: Arc<SnapshotDirs>,
+    closed: AtomicBool,
+}
+
+impl<L: SnapshotLayout> DirSnapshotter<L> {
+    /// Opens the snapshots below `root`, which is created if it is absent. Several processes may
+    /// open the same snapshots.
+    ///
+    /// # Errors
+    /// `Unsupported` if batches of `records` are not atomic; errors of the system.
+    pub fn open(root: impl AsRef<Path>, records: Arc<dyn Records>) -> Result<Self> {
+        let snapshots = Snapshots::new(records, L::NAME)?;
+        Ok(DirSnapshotter {
+            layout: Arc::new(L::open().during("open snapshotter", L::NAME)?),
+            snapshots,
+            dirs: Arc::new(SnapshotDirs::open(root)?),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::precondition(
+                "the snapshotter is closed; open it again",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Creates a snapshot: first its directory, then its record. Returns the record.
+    async fn create(&self, new: &New<'_>, tree: NewTree) -> Result<SnapshotRecord> {
+        self.check_open()?;
+        let below = match self.snapshots.admit(new).await? {
+            Some(parent) => self.ids_from(parent).await?,
+            None => Vec::new(),
+        };
+        let (id, dir) = match (new.kind, below.is_empty()) {
+            (SnapshotKind::View, false) => {
+                self.ready(below, new).await?;
+                (self.snapshots.fresh_id().await?, None)
+            }
+            _ => {
+                let (id, dir) = self.build(below, new, tree).await?;
+                (id, Some(dir))
+            }
+        };
+        let created = self.snapshots.create(new, id).await;
+        if let Err(error) = &created
+            && dir.is_some()
+            // After other errors, the record may have been written, and needs the directory.
+            && is_certain(error)
+        {
+            self.remove_dir(id).await;
+        }
+        created
+    }
+
+    /// Returns the number of a snapshot, and then those of its ancestors.
+    async fn ids_from(&self, record: SnapshotRecord) -> Result<Vec<u64>> {
+        let below = self.snapshots.ancestors(&record).await?;
+        let ids = std::iter::once(&record).chain(&below);
+        Ok(ids.map(|record| record.id).collect())
+    }
+
+    /// Makes what the mounts of a new view need.
+    async fn ready(&self, below: Vec<u64>, new: &New<'_>) -> Result<()> {
+        let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
+        let ready = pool::run(move || layout.ready(&dirs, &below)).await;
+        if ready.is_err() {
+            // If the parent was removed meanwhile, this call returns the better error.
+            self.snapshots.admit(new).await?;
+        }
+        ready
+    }
+
+    /// Creates and fills a new directory. Returns its number and the locked directory.
+    async fn build(
+        &self,
+        below: Vec<u64>,
+        new: &New<'_>,
+        tree: NewTree,
+    ) -> Result<(u64, LockedDir)> {
+        let below = Arc::new(below);
+        let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
+        let built = self.in_new_dir(move |dir| {
+            match tree {
+                NewTree::Snapshot => layout.fill(&dirs, &dir, &below)?,
+                NewTree::Tar => make_tree(&dir)?,
+            }
+            dirs.sync(&dir)?;
+            Ok(dir)
+        });
+        match built.await {
+            Ok(built) => Ok(built),
+            Err(error) => {
+                // If the parent was removed meanwhile, this call returns the better error.
+                self.snapshots.admit(new).await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Creates a new directory and calls `fill` with it. Returns its number and the result. After
+    /// an error, removes the directory.
+    async fn in_new_dir<T, F>(&self, fill: F) -> Result<(u64, T)>
+    where
+        T: Send + 'static,
+        F: Fn(LockedDir) -> Result<T> + Clone + Send + 'static,
+    {
+        loop {
+            let id = self.snapshots.fresh_id().await?;
+            let (dirs, fill) = (Arc::clone(&self.dirs), fill.clone());
+            let filled = pool::run(move || dirs.create(id)?.map(fill).transpose()).await;
+            match filled {
+                Ok(Some(filled)) => return Ok((id, filled)),
+                // A leftover has this number; try the next.
+                Ok(None) => {}
+                Err(error) => {
+                    self.remove_dir(id).await;
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Removes a directory that no record names. If that fails, it is left to `cleanup`.
+    async fn remove_dir(&self, id: u64) {
+        let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
+        let remove = move || {
+            layout.release(&dirs)?;
+            dirs.remove(id)
+        };
+        if let Err(error) = pool::run(remove).await {
+            tracing::warn!(id, %error, "cannot remove a snapshot directory; cleanup will do it");
+        }
+    }
+
+    async fn mounts_of(&self, record: SnapshotRecord) -> Result<Vec<Mount>> {
+        let below = self.ids_from(record.clone()).await?.split_off(1);
+        let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
+        pool::run(move || layout.mounts(&dirs, &record, &below)).await
+    }
+}
+
+/// Returns whether it is certain after this error that no record was written.
+fn is_certain(error: &Error) -> bool {
+    use ErrorKind::{AlreadyExists, Conflict, Full, InvalidArgument, NotFound};
+    matches!(
+        error.kind(),
+        AlreadyExists | Conflict | Full | InvalidArgument | NotFound
+    )
+}
+
+#[async_trait]
+impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
+    fn name(&self) -> &'static str {
+        L::NAME
+    }
+
+    fn rebases(&self) -> bool {
+        L::REBASES
+    }
+
+    async fn prepare(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>> {
+        let new = New {
+            key,
+            kind: SnapshotKind::Active,
+            parent,
+            labels: &labels,
+        };
+        let made = async {
+            self.mounts_of(self.create(&new, NewTree::Snapshot).await?)
+                .await
+        };
+        made.await.during("prepare snapshot", key)
+    }
+
+    async fn prepare_layer(
+        &self,
+        key: &str,
+        parent: Option<&str>,
+        labels: Labels,
+    ) -> Result<LayerTarget> {
+        if !L::TARS {
+            return self
+                .prepare(key, parent, labels)
+                .await
+                .map(LayerTarget::Tree);
+        }
+        let new = New {
+            key,
+            kind: SnapshotKind::Active,
+            parent,
+            labels: &labels,
+        };
+        let made = self.create(&new, NewTree::Tar).await;
+        let id = made.during("prepare snapshot", key)?.id;
+        Ok(LayerTarget::Tar(self.dirs.path(id).join(TREE)))
+    }
+
+    async fn view(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>> {
+        let new = New {
+            key,
+            kind: SnapshotKind::View,
+            parent,
+            labels: &labels,
+        };
+        let made = async {
+            self.mounts_of(self.create(&new, NewTree::Snapshot).await?)
+                .await
+        };
+        made.await.during("view snapshot", key)
+    }
+
+    async fn mounts(&self, key: &str) -> Result<Vec<Mount>> {
+        self.check_open()?;
+        let record = self.snapshots.find(key).await?;
+        if record.kind == SnapshotKind::Committed {
+            let message =
+                "a committed snapshot cannot be mounted; prepare or view a snapshot on it";
+            return Err(Error::precondition(message).subject(key));
+        }
+        let below = self.ids_from(record.clone()).await?.split_off(1);
+        let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
+        let mounts = pool::run(move || {
+            layout.ready(&dirs, &below)?;
+            layout.mounts(&dirs, &record, &below)
+        });
+        mounts.await.during("mount snapshot", key)
+    }
+
+    async fn commit(&self, name: &str, key: &str, options: Commit) -> Result<()> {
+        self.check_open()?;
+        let record = self.snapshots.find(key).await?;
+        record.must_be_active(key)?;
+        if record.new_parent(key, &options)?.is_some() && !L::REBASES {
+            let message = "this snapshotter cannot add a parent to a snapshot; prepare the \
+                           snapshot on that parent";
+            return Err(Error::unsupported(message).operation("commit").subject(key));
+        }
+        let sealed = self.seal(record.id, &options).await;
+        let (dir, content) = sealed.during("commit snapshot", key)?;
+        let committed = self.snapshots.commit(name, key, &options, content).await;
+        self.end_pack(record.id, content, &committed).await;
+        drop(dir);
+        committed.map(|_| ()).during("commit snapshot", key)
+    }
+
+    async fn remove_seen(&self, seen: &Info) -> Result<bool> {
+        self.check_open()?;
+        let removed = self.snapshots.remove_seen(seen).await;
+        let Some(record) = removed.during("remove snapshot", &seen.key)? else {
+            return Ok(false);
+        };
+        self.remove_dir(record.id).await;
+        Ok(true)
+    }
+
+    async fn remove(&self, key: &str) -> Result<()> {
+        self.check_open()?;
+        let removed = self.snapshots.remove(key).await;
+        let record = removed.during("remove snapshot", key)?;
+        self.remove_dir(record.id).await;
+        Ok(())
+    }
+
+    async fn stat(&self, key: &str) -> Result<Option<Info>> {
+        self.check_open()?;
+        let record = self.snapshots.load(key).await?;
+        Ok(record.map(|record| record.info(key)))
+    }
+
+    async fn update(&self, key: &str, labels: Labels, fieldpaths: &[&str]) -> Result<Info> {
+        self.check_open()?;
+        let updated = self.snapshots.update(key, &labels, fieldpaths).await;
+        updated.during("update snapshot", key)
+    }
+
+    /// A view on a parent takes no space.
+    async fn usage(&self, key: &str) -> Result<Usage> {
+        self.check_open()?;
+        let record = self.snapshots.find(key).await?;
+        if let Some(usage) = record.usage {
+            return Ok(usage);
+        }
+        if record.kind == SnapshotKind::View && record.parent.is_some() {
+            return Ok(Usage::default());
+        }
+        let path = self.dirs.path(record.id);
+        pool::run(move || {
+            let dir = File::open(&path).during("measure", path.display())?;
+            measure(&dir)
+        })
+        .await
+    }
+
+    async fn measure(&self, key: &str) -> Result<Usage> {
+        self.check_open()?;
+        let record = self.snapshots.find(key).await?;
+        record.must_be_active(key)?;
+        self.describe(record.id).await
+    }
+
+    async fn walk(&self, after: Option<&str>, limit: usize) -> Result<Vec<Info>> {
+        self.check_open()?;
+        self.snapshots.walk(after, limit).await
+    }
+
+    /// A view on a parent has no directory.
+    async fn check(&self, key: &str, depth: Depth) -> Result<Condition> {
+        self.check_open()?;
+        let record = self.snapshots.find(key).await?;
+        if record.kind == SnapshotKind::View && record.parent.is_some() {
+            return Ok(Condition::Sound);
+        }
+        let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
+        pool::run(move || layout.check(&dirs, record.id, depth)).await
+    }
+
+    async fn replace(&self, key: &str, by: &str) -> Result<()> {
+        self.check_open()?;
+        let new = self.snapshots.find(by).await?;
+        new.must_be_active(by)?;
+        let sealed = self.seal(new.id, &Commit::default()).await;
+        let (_dir, content) = sealed.during("replace snapshot", key)?;
+        let old = self.snapshots.find(key).await?.id;
+        self.dirs.note_replaced(old, key)?;
+        let replaced = self.snapshots.replace(key, by, content).await;
+        self.end_pack(new.id, content, &replaced).await;
+        let old = replaced.during("replace snapshot", key)?;
+        if !self.is_in_use(old, &MountedDirs::read()).await? {
+            self.remove_dir(old).await;
+        }
+        Ok(())
+    }
+
+    async fn damaged_records(&self, remove: bool) -> Result<Vec<String>> {
+        self.check_open()?;
+        self.snapshots.damaged(remove).await
+    }
+
+    async fn leftovers(&self) -> Result<Vec<Usage>> {
+        self.check_open()?;
+        self.measure_leftovers().await
+    }
+
+    async fn cleanup(&self) -> Result<Usage> {
+        self.check_open()?;
+        self.remove_leftovers().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.closed.store(true, Ordering::Release);
+        Ok(())
+    }
+}

@@ -1,0 +1,106 @@
+//! Making the content of a snapshot durable before it is committed.
+
+use std::sync::Arc;
+
+use cas_core::error::Result;
+use cas_core::pool;
+use cas_core::records::SnapshotContent;
+use cas_core::snapshot::{Commit, Usage};
+
+use super::{DirSnapshotter, SnapshotLayout, is_certain};
+use crate::in_use::MountedDirs;
+use crate::{LockedDir, SnapshotDirs, make_tree, measure};
+
+impl<L: SnapshotLayout> DirSnapshotter<L> {
+    /// Makes the content of the active snapshot in the directory of `id` durable, and packs it if
+    /// its layout requires that. Returns the content and its directory, which the caller keeps
+    /// locked until the record is changed.
+    pub(super) async fn seal(
+        &self,
+        id: u64,
+        options: &Commit,
+    ) -> Result<(LockedDir, SnapshotContent)> {
+        let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
+        let how = options.clone();
+        let sealed = pool::run(move || {
+            let dir = dirs.lock_shared(id)?;
+            if layout.must_pack(&dir)? {
+                return Ok((dir, None));
+            }
+            let usage = in_place(&dirs, id, &dir, &how)?;
+            Ok((dir, Some(usage)))
+        });
+        let (active, usage) = sealed.await?;
+        match usage {
+            Some(usage) => Ok((active, usage.into())),
+            None => self.pack(active).await,
+        }
+    }
+
+    /// Measures the active snapshot in the directory of `id` and writes its manifest.
+    pub(super) async fn describe(&self, id: u64) -> Result<Usage> {
+        let dirs = Arc::clone(&self.dirs);
+        pool::run(move || describe(&dirs, id, &dirs.lock_shared(id)?)).await
+    }
+
+    /// Packs an active snapshot into a new directory.
+    async fn pack(&self, active: LockedDir) -> Result<(LockedDir, SnapshotContent)> {
+        let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
+        let active = Arc::new(active);
+        let packed = self.in_new_dir(move |new| {
+            make_tree(&new)?;
+            layout.pack(&active, &new)?;
+            dirs.sync_content(&new)?;
+            Ok(new)
+        });
+        let (id, new) = packed.await?;
+        let dirs = Arc::clone(&self.dirs);
+        let described = pool::run(move || describe(&dirs, id, &new).map(|usage| (new, usage)));
+        match described.await {
+            Ok((new, usage)) => {
+                let content = SnapshotContent {
+                    usage,
+                    id: Some(id),
+                };
+                Ok((new, content))
+            }
+            Err(error) => {
+                self.remove_dir(id).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes the directory that nothing names after a snapshot was packed: that of the active
+    /// snapshot `id`, or the new one if the record was not changed.
+    pub(super) async fn end_pack<T>(&self, id: u64, content: SnapshotContent, done: &Result<T>) {
+        let Some(new) = content.id else {
+            return;
+        };
+        match done {
+            // A cleanup removes it when it is not mounted any more.
+            Ok(_) if MountedDirs::read().may_use(&self.dirs.path(id)) => {}
+            Ok(_) => self.remove_dir(id).await,
+            Err(error) if is_certain(error) => self.remove_dir(new).await,
+            Err(_) => {}
+        }
+    }
+}
+
+/// Makes the content of a snapshot durable, measures it and writes its manifest, unless the caller
+/// has done so. Returns the usage.
+fn in_place(dirs: &SnapshotDirs, id: u64, dir: &LockedDir, options: &Commit) -> Result<Usage> {
+    if !options.synced {
+        dirs.sync_content(dir)?;
+    }
+    match options.usage {
+        Some(usage) => Ok(usage),
+        None => describe(dirs, id, dir),
+    }
+}
+
+/// Measures a snapshot and writes its manifest.
+fn describe(dirs: &SnapshotDirs, id: u64, dir: &LockedDir) -> Result<Usage> {
+    dirs.write_manifest(id, dir)?;
+    measure(dir)
+}

@@ -1,0 +1,41 @@
+//! Unmounting.
+
+use std::path::Path;
+
+use cas_core::error::{Context, Error, Result};
+use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount as unmount_at};
+
+use crate::mount_right::explain;
+
+/// How a mount that is in use is unmounted. By default, it stays mounted, and [`unmount`] fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnmountMode {
+    /// Whether pending requests to a file system that does not answer are aborted (`MNT_FORCE`).
+    pub force: bool,
+    /// Whether the mount is only detached (`MNT_DETACH`): its path no longer shows it, and it ends
+    /// when nothing uses it any more.
+    pub lazy: bool,
+}
+
+/// Unmounts `target`.
+///
+/// # Errors
+/// `Busy` if the mount is in use and `mode` is not `lazy`; `FailedPrecondition` if nothing is
+/// mounted at `target`; `Denied` without the right to mount; errors of the system.
+pub fn unmount(target: &Path, mode: UnmountMode) -> Result<()> {
+    let mut flags = UnmountFlags::NOFOLLOW;
+    flags.set(UnmountFlags::FORCE, mode.force);
+    flags.set(UnmountFlags::DETACH, mode.lazy);
+    match unmount_at(target, flags) {
+        Err(Errno::BUSY) => Err(Error::busy(
+            "a file or directory in the mount is in use; end the process that uses it, or leave \
+             the directory",
+        )),
+        Err(Errno::INVAL) => Err(Error::precondition(
+            "nothing is mounted at this path; check the path",
+        )),
+        done => done.map_err(explain),
+    }
+    .during("unmount", target.display())
+}
