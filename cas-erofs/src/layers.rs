@@ -1,7 +1,7 @@
 //! Reads layers: their tars become data files, and their members are merged.
 
 use std::fs::File;
-use std::io::{BufRead, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +19,9 @@ pub(crate) const ALIGNMENT: u64 = 4096;
 /// Size in bytes of the buffer for the data of sparse files.
 const PIECE: usize = 64 << 10;
 
+/// Size in bytes of the buffer for the headers of a stored tar.
+const HEADERS: usize = 4 << 10;
+
 /// The layers of one image, read lowest first.
 pub struct Layers {
     directory: PathBuf,
@@ -31,7 +34,7 @@ pub struct Layers {
 /// A file with the data of files of the tree: the tar of a layer, or the content of all sparse
 /// files.
 pub struct DataFile {
-    /// The open file. It has no name in any directory.
+    /// The open file. It has no name in any directory, unless [`Layers::add_file`] has received it.
     pub file: File,
     /// Its length in bytes.
     pub length: u64,
@@ -118,6 +121,68 @@ impl Layers {
         Ok(self.tree.take_warnings())
     }
 
+    /// Reads the next layer, an uncompressed tar in a file at its beginning. The file becomes a
+    /// data file as it is, and its members are located without reading their data. Returns warnings
+    /// as [`Layers::add`].
+    ///
+    /// # Errors
+    /// As [`Layers::add`].
+    pub fn add_file(&mut self, file: File) -> Result<Vec<String>> {
+        let length = file.metadata()?.len();
+        let headers = BufReader::with_capacity(HEADERS, file.try_clone()?);
+        let source = self.data.len();
+        self.data.push(DataFile { file, length });
+        self.tree.begin_layer();
+        let mut reader = Reader::new(headers);
+        while let Some(entry) = reader.next_entry()? {
+            let content = match (&entry.kind, &entry.regions) {
+                (EntryKind::File, Some(regions)) => {
+                    self.store_sparse(entry.size, regions, &mut reader)?
+                }
+                (EntryKind::File, None) => {
+                    let offset = reader.skip_body_seek()?;
+                    self.locate(source, offset, entry.size)?
+                }
+                _ => Content::default(),
+            };
+            self.tree.apply(&entry, content)?;
+        }
+        for warning in reader.warnings() {
+            self.tree.warn(warning);
+        }
+        Ok(self.tree.take_warnings())
+    }
+
+    /// Returns the content of a file whose data is in a stored tar.
+    fn locate(&self, source: usize, offset: u64, size: u64) -> Result<Content> {
+        let DataFile { file, length } = &self.data[source];
+        let end = offset.checked_add(size).filter(|end| end <= length);
+        let end = end.ok_or_else(|| {
+            Error::corrupt("the archive ends before the data of a member; get an intact copy")
+        })?;
+        let rest = (size % BLOCK) as usize;
+        let tail = match rest {
+            0 => None,
+            _ => {
+                let mut block = vec![0; BLOCK as usize];
+                let read = read_up_to(file, &mut block, end - rest as u64)?;
+                tail(&block[..read], rest)
+            }
+        };
+        Ok(Content {
+            size,
+            source,
+            offset,
+            tail,
+        })
+    }
+
+    /// Returns the index of the data file with the content of all sparse files, or `None` if no
+    /// layer has sparse files.
+    pub fn sparse(&self) -> Option<usize> {
+        self.sparse
+    }
+
     /// Returns the merged tree and the data files.
     pub fn finish(self) -> (Tree, Vec<DataFile>) {
         (self.tree, self.data)
@@ -170,6 +235,20 @@ impl Layers {
             tail: None,
         })
     }
+}
+
+/// Reads at an offset until the buffer is full or the file ends. Returns the number of bytes read.
+fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 /// Returns the last `rest` bytes of a file, or `None` if an image can use the block that contains
