@@ -18,7 +18,7 @@ use cas_core::pool::wait;
 use cas_core::records::{Snapshots, UNLEASED_TTL};
 use cas_core::snapshot::{Info, Mount, SnapshotKind, Usage};
 use cas_core::testing::memory::MemoryStore;
-use cas_core::{Labels, Records, Result, Snapshotter};
+use cas_core::{ErrorKind, Labels, Records, Result, Snapshotter};
 use cas_host::mount;
 
 /// The environment variable that names the snapshotter's directory to the process that is killed.
@@ -37,6 +37,10 @@ pub const LAYERS: [&str; 3] = ["one", "two", "three"];
 pub trait Scenario {
     /// The system calls of the work that change the disk.
     const CALLS: &'static [&'static str];
+
+    /// Whether the snapshotter works in a file system in memory. No disk is needed, because a killed
+    /// process loses nothing that it gave to the kernel.
+    const IN_MEMORY: bool = true;
 
     /// Opens the snapshotter below `root`, and its records.
     ///
@@ -162,8 +166,13 @@ fn check<S: Scenario>(root: &Path, acknowledged: &[String], context: &str) {
 /// that of the layers below.
 async fn check_snapshot<S: Scenario>(store: &dyn Snapshotter, info: &Info, context: &str) {
     if info.kind != SnapshotKind::Committed {
-        for dir in store.mounts(&info.key).await.unwrap().iter().flat_map(dirs) {
-            assert!(dir.is_dir(), "{context}: {} lacks {dir:?}", info.key);
+        let mounts = match store.mounts(&info.key).await {
+            // It is for the tar of a layer.
+            Err(error) if error.kind() == ErrorKind::FailedPrecondition => Vec::new(),
+            mounts => mounts.expect(context),
+        };
+        for path in paths(&mounts) {
+            assert!(path.exists(), "{context}: {} lacks {path:?}", info.key);
         }
         return;
     }
@@ -181,14 +190,29 @@ async fn check_snapshot<S: Scenario>(store: &dyn Snapshotter, info: &Info, conte
     store.remove("look").await.unwrap();
 }
 
-fn dirs(mount: &Mount) -> Vec<PathBuf> {
-    match mount.clone() {
-        Mount::Bind { source, .. } => vec![source],
-        Mount::Overlay {
-            lower, upper, work, ..
-        } => lower.into_iter().chain(upper).chain(work).collect(),
-        other => panic!("{}", other.unsupported()),
+/// Returns the paths that the mounts need.
+fn paths(mounts: &[Mount]) -> Vec<&PathBuf> {
+    let mut paths = Vec::new();
+    let mut shown = None;
+    for mount in mounts {
+        match mount {
+            Mount::Bind { source, .. } => paths.push(source),
+            Mount::Overlay {
+                lower, upper, work, ..
+            } => paths.extend(lower.iter().chain(upper).chain(work)),
+            Mount::Erofs {
+                image,
+                devices,
+                shared,
+            } => {
+                paths.extend(devices.iter().chain([image]));
+                shown = Some(shared);
+            }
+            other => panic!("{}", other.unsupported()),
+        }
     }
+    paths.retain(|path| Some(*path) != shown);
+    paths
 }
 
 fn directories(root: &Path) -> BTreeSet<u64> {
@@ -199,11 +223,12 @@ fn directories(root: &Path) -> BTreeSet<u64> {
         .collect()
 }
 
-/// Returns a directory, in memory if possible. No disk is needed, because a killed process loses
-/// nothing that it gave to the kernel.
-fn in_memory() -> tempfile::TempDir {
-    let memory = tempfile::tempdir_in("/dev/shm");
-    memory.or_else(|_| tempfile::tempdir()).unwrap()
+/// Returns a directory, in memory if possible.
+fn scratch_dir<S: Scenario>() -> tempfile::TempDir {
+    match tempfile::tempdir_in("/dev/shm") {
+        Ok(memory) if S::IN_MEMORY => memory,
+        _ => tempfile::tempdir().unwrap(),
+    }
 }
 
 /// Kills the task at each of the calls, and checks what it left.
@@ -224,7 +249,7 @@ pub fn kill_everywhere<S: Scenario>() {
 
 /// Kills a new task at its `number`th call of `call`. Returns `false` if it made fewer calls.
 fn kill<S: Scenario>(call: &str, number: usize) -> bool {
-    let temp = in_memory();
+    let temp = scratch_dir::<S>();
     let root = temp.path();
     let trace = format!("trace={call}");
     let inject = format!("inject={call}:signal=SIGKILL:when={number}");
@@ -252,7 +277,7 @@ pub fn kill_collections<S: Scenario>() {
         eprintln!("SKIPPED: strace is not installed");
         return;
     }
-    let full = in_memory();
+    let full = scratch_dir::<S>();
     assert!(run(full.path(), &[]).status.success());
     for call in COLLECTION {
         let killed = |number: &usize| !kill_collection::<S>(full.path(), call, *number);
@@ -265,7 +290,7 @@ pub fn kill_collections<S: Scenario>() {
 /// Kills a collection in a copy of the root `full`, at its `number`th call of `call`. Returns
 /// `false` if it made fewer calls.
 fn kill_collection<S: Scenario>(full: &Path, call: &str, number: usize) -> bool {
-    let temp = in_memory();
+    let temp = scratch_dir::<S>();
     let root = temp.path().join("root");
     let copied = Command::new("cp").arg("-a").args([full, &root]).status();
     assert!(copied.unwrap().success());

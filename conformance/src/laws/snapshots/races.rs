@@ -160,14 +160,24 @@ pub(super) async fn cleanup_spares_what_is_being_made(subject: Subject) {
 }
 
 fn assert_there(mounts: &[Mount]) {
+    let mut shown_later = None;
     for mount in mounts {
         let paths = match mount {
-            Mount::Bind { source, .. } => vec![source.clone()],
-            Mount::Overlay { lower, upper, .. } => lower.iter().chain(upper).cloned().collect(),
+            Mount::Bind { source, .. } => vec![source],
+            Mount::Overlay { lower, upper, .. } => lower.iter().chain(upper).collect(),
+            Mount::Erofs {
+                image,
+                devices,
+                shared,
+            } => {
+                shown_later = Some(shared);
+                devices.iter().chain([image]).collect()
+            }
             other => panic!("{}", other.unsupported()),
         };
         for path in paths {
-            assert!(path.is_dir(), "{} is gone", path.display());
+            let is_there = path.exists() || shown_later == Some(path);
+            assert!(is_there, "{} is gone", path.display());
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Helpers of the laws of snapshots.
 
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
 
 use cas_core::snapshot::{Commit, Info, Mount};
 use cas_core::{Labels, Result, Snapshotter};
@@ -100,62 +100,26 @@ pub(super) fn is_root() -> bool {
     root
 }
 
-/// The tree of a snapshot, as its mounts show it. It is unmounted on drop.
+/// The tree of a snapshot, as its mounts show it.
 pub(super) struct Tree {
     pub(super) path: PathBuf,
-    mounted: Option<tempfile::TempDir>,
+    /// The root directory of a mount that is not attached. The mount ends when it is closed.
+    _root: Option<OwnedFd>,
 }
 
 impl Tree {
     /// Mounts a snapshot. Returns its tree. The source of a bind mount is used as it is.
     pub(super) fn mount(mounts: &[Mount]) -> Tree {
-        match mounts {
-            [Mount::Bind { source, .. }] => Tree {
+        if let [Mount::Bind { source, .. }] = mounts {
+            return Tree {
                 path: source.clone(),
-                mounted: None,
-            },
-            [
-                Mount::Overlay {
-                    lower,
-                    upper,
-                    work,
-                    options,
-                },
-            ] => {
-                // Relative paths, because all options together must fit into one page of memory.
-                let from = lower[0]
-                    .ancestors()
-                    .nth(2)
-                    .expect("the snapshot is below a root");
-                let name = |path: &PathBuf| {
-                    let path = path.strip_prefix(from).unwrap_or(path);
-                    path.display().to_string()
-                };
-                let lower = lower.iter().map(name).collect::<Vec<_>>().join(":");
-                let mut all = vec![format!("lowerdir={lower}")];
-                all.extend(upper.iter().map(|path| format!("upperdir={}", name(path))));
-                all.extend(work.iter().map(|path| format!("workdir={}", name(path))));
-                all.extend(options.iter().cloned());
-                Tree::overlay(from, &all.join(","))
-            }
-            other => panic!("one mount is expected, found {other:?}"),
+                _root: None,
+            };
         }
-    }
-
-    fn overlay(from: &Path, options: &str) -> Tree {
-        let dir = tempfile::tempdir().expect("a directory to mount on");
-        let status = Command::new("mount")
-            .args(["-t", "overlay", "overlay", "-o", options])
-            .arg(dir.path())
-            .current_dir(from)
-            .status();
-        assert!(
-            status.is_ok_and(|status| status.success()),
-            "{options} does not mount"
-        );
+        let root = cas_host::mount::open(mounts).expect("the snapshot is mounted");
         Tree {
-            path: dir.path().to_owned(),
-            mounted: Some(dir),
+            path: format!("/proc/self/fd/{}", root.as_raw_fd()).into(),
+            _root: Some(root),
         }
     }
 
@@ -186,22 +150,5 @@ impl Tree {
         let mut names: Vec<String> = entries.map(name).collect();
         names.sort();
         names
-    }
-}
-
-impl Drop for Tree {
-    fn drop(&mut self) {
-        let Some(dir) = &self.mounted else {
-            return;
-        };
-        // A child of another test may have a copy of a file descriptor between fork and exec.
-        for _ in 0..200 {
-            let unmounted = Command::new("umount").arg(dir.path()).output();
-            if unmounted.is_ok_and(|output| output.status.success()) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        eprintln!("{} stays mounted", dir.path().display());
     }
 }

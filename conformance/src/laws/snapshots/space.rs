@@ -88,7 +88,7 @@ pub(super) async fn a_view_does_not_count_its_parent(subject: Subject) {
         "expected less than 256 KiB, found {taken:?}"
     );
     let mounts = prepare(&*store, "active", Some("two")).await.unwrap();
-    if matches!(mounts[..], [Mount::Overlay { .. }]) {
+    if !matches!(mounts[..], [Mount::Bind { .. }]) {
         let taken = store.usage("active").await.unwrap();
         assert!(
             taken.bytes < MIB / 4,
@@ -102,6 +102,7 @@ fn directories(mounts: &[Mount]) -> Vec<PathBuf> {
     let directory = |mount: &Mount| match mount {
         Mount::Bind { source, .. } => Some(source.clone()),
         Mount::Overlay { upper, .. } => upper.clone(),
+        Mount::Erofs { .. } => None,
         other => panic!("{}", other.unsupported()),
     };
     mounts.iter().filter_map(directory).collect()
