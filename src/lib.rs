@@ -106,6 +106,7 @@ const FEATURES: &[(&str, &str)] = &[
     ("rocksdb", "rocksdb"),
     ("dir", "remote"),
     ("s3", "s3"),
+    ("erofs", "erofs"),
     ("native", "native"),
     ("overlay", "overlay"),
 ];
@@ -130,5 +131,7 @@ pub fn registry() -> Registry {
     let registry = registry.with_snapshotter(snapshot_overlay::OverlayOpener);
     #[cfg(feature = "native")]
     let registry = registry.with_snapshotter(snapshot_native::NativeOpener);
+    #[cfg(feature = "erofs")]
+    let registry = registry.with_snapshotter(snapshot_erofs::ErofsOpener);
     registry
 }

@@ -230,12 +230,12 @@ impl Drop for Mounted {
     }
 }
 
-/// Checks that the directories that mounts show exist.
+/// Checks that the directories and images that mounts show exist.
 ///
 /// # Errors
 /// `NotFound`.
 pub(super) fn check_directories(mounts: &[Mount]) -> Result<()> {
-    if mounts.iter().any(lacks_directory) {
+    if mounts.iter().any(|mount| lacks_files(mount, mounts)) {
         return Err(Error::not_found(
             "the directory of a snapshot is missing; pull or import the image again",
         )
@@ -244,16 +244,20 @@ pub(super) fn check_directories(mounts: &[Mount]) -> Result<()> {
     Ok(())
 }
 
-/// Returns whether a directory that the mount shows is missing.
-fn lacks_directory(mount: &Mount) -> bool {
-    let shown = match mount {
-        Mount::Bind { source, .. } => std::slice::from_ref(source),
-        Mount::Overlay { lower, .. } => lower,
-        _ => &[],
+/// Returns whether something that the mount shows is missing. What another of the mounts will show
+/// may be missing.
+fn lacks_files(mount: &Mount, mounts: &[Mount]) -> bool {
+    let is_shared = |path: &Path| {
+        let shows = |one: &Mount| matches!(one, Mount::Erofs { shared, .. } if shared == path);
+        mounts.iter().any(shows)
     };
-    shown
-        .iter()
-        .any(|directory| matches!(directory.try_exists(), Ok(false)))
+    let is_absent = |path: &PathBuf| matches!(path.try_exists(), Ok(false)) && !is_shared(path);
+    match mount {
+        Mount::Bind { source, .. } => is_absent(source),
+        Mount::Overlay { lower, .. } => lower.iter().any(is_absent),
+        Mount::Erofs { image, devices, .. } => std::iter::once(image).chain(devices).any(is_absent),
+        _ => false,
+    }
 }
 
 async fn undo(

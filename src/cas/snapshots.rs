@@ -244,17 +244,18 @@ fn is_refusal(error: &Error) -> bool {
 /// Waits until no other job mounts or removes the snapshot with these mounts. Returns the lock, or
 /// `None` if its directory is missing.
 pub(super) async fn lock_files(mounts: &[Mount]) -> Result<Option<DirLock>> {
-    match mounts.first().and_then(files) {
+    match mounts.last().and_then(files) {
         Some(directory) => lock(directory).await,
         None => Ok(None),
     }
 }
 
-/// Returns the directory that a mount writes to, or the topmost one that it shows.
+/// Returns the directory that a mount writes to, or the topmost one with what it shows.
 fn files(mount: &Mount) -> Option<&Path> {
     match mount {
         Mount::Bind { source, .. } => Some(source),
         Mount::Overlay { lower, upper, .. } => upper.as_ref().or(lower.first()).map(|one| &**one),
+        Mount::Erofs { image, .. } => image.parent(),
         _ => None,
     }
 }

@@ -287,6 +287,25 @@ fn line(mount: &Mount) -> Result<String> {
             all.extend(options.iter().cloned());
             Ok(format!("-t overlay -o {} overlay", quoted(&all.join(","))))
         }
+        Mount::Erofs {
+            image,
+            devices,
+            shared,
+        } => {
+            let mut all = vec!["ro".to_owned()];
+            all.extend(
+                devices
+                    .iter()
+                    .map(|one| format!("device={}", one.display())),
+            );
+            let (image, shared) = (image.to_string_lossy(), shared.to_string_lossy());
+            let all = quoted(&all.join(","));
+            Ok(format!(
+                "-t erofs -o {all} {} {}",
+                quoted(&image),
+                quoted(&shared)
+            ))
+        }
         other => Err(other.unsupported()),
     }
 }

@@ -33,12 +33,21 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("oci-cas-backend-redb", &["oci-cas-core", "oci-cas-kv"]),
     ("oci-cas-backend-rocksdb", &["oci-cas-core", "oci-cas-kv"]),
     ("oci-cas-backend-remote", &["oci-cas-core", "oci-cas-host"]),
+    (
+        "oci-cas-snapshot-erofs",
+        &[
+            "oci-cas-core",
+            "oci-cas-erofs",
+            "oci-cas-host",
+            "oci-cas-layer",
+        ],
+    ),
     ("oci-cas-snapshot-native", &["oci-cas-core", "oci-cas-host"]),
     (
         "oci-cas-snapshot-overlay",
         &["oci-cas-core", "oci-cas-host"],
     ),
-    ("oci-cas-conformance", &["oci-cas-core"]),
+    ("oci-cas-conformance", &["oci-cas-core", "oci-cas-host"]),
     ("oci-cas-workload", &["oci-cas-core"]),
     (
         "oci-cas",
@@ -54,6 +63,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "oci-cas-backend-redb",
             "oci-cas-backend-rocksdb",
             "oci-cas-backend-remote",
+            "oci-cas-snapshot-erofs",
             "oci-cas-snapshot-native",
             "oci-cas-snapshot-overlay",
             // For `cas bench`.

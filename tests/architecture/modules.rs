@@ -23,6 +23,7 @@ const CRATES: &[&str] = &[
     "cas-layer",
     "cas-records-sqlite",
     "conformance",
+    "snapshot-erofs",
     "snapshot-native",
     "snapshot-overlay",
     "testkit",

@@ -1,0 +1,221 @@
+//! The image of a chain of layers.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use cas_core::snapshot::{Condition, Depth, LAYER_TAR, Mount};
+use cas_core::{Context, Digest, Error, Result};
+use cas_erofs::Layers;
+use cas_host::{NewFile, SnapshotDirs, TREE, calls, copy_data};
+use rustix::fs::{Mode, OFlags};
+
+use crate::record::{Record, Stored};
+
+/// The names of the files of an image.
+const METADATA: &str = "image.erofs";
+const SPARSE: &str = "sparse";
+const RECORD: &str = "image.json";
+
+/// Number of digits of the digest of a record that name the mount of its image.
+const MOUNT_NAME: usize = 32;
+
+/// The image of a chain of layers, in the directory of the topmost one.
+pub(crate) struct Image {
+    metadata: PathBuf,
+    devices: Vec<PathBuf>,
+    /// The digest of the record, which identifies the image with all its files.
+    identity: Digest,
+}
+
+impl Image {
+    /// Returns the image of the layers with these numbers, topmost first. Makes it if there is
+    /// none, or if the one that was made has other files.
+    ///
+    /// # Errors
+    /// `NotFound` or `Corrupt` if the tar of a layer is missing or is not the one that was
+    /// committed; `Corrupt` or `OutOfRange` if the layers cannot be merged; errors of the file
+    /// system.
+    pub(crate) fn made(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Self> {
+        for id in chain {
+            check_tar(dirs, *id)?;
+        }
+        match load(dirs, chain) {
+            Some(image) => Ok(image),
+            None => make(dirs, chain),
+        }
+    }
+
+    /// Returns the image of the layers with these numbers, topmost first, if it was made.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub(crate) fn existing(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Self> {
+        load(dirs, chain)
+            .ok_or_else(|| Error::not_found("the image of the layers is missing; mount it again"))
+    }
+
+    /// Returns the path of the metadata.
+    pub(crate) fn path(&self) -> &Path {
+        &self.metadata
+    }
+
+    /// Returns the paths of the data files, in the order in which the image numbers them.
+    pub(crate) fn devices(&self) -> &[PathBuf] {
+        &self.devices
+    }
+
+    pub(crate) fn into_mount(self, dirs: &SnapshotDirs) -> Mount {
+        let name = &self.identity.hex()[..MOUNT_NAME];
+        Mount::Erofs {
+            shared: mounts(dirs).join(name),
+            image: self.metadata,
+            devices: self.devices,
+        }
+    }
+
+    fn new(dirs: &SnapshotDirs, record: &Record, text: &[u8], directory: &Path) -> Self {
+        let tar = |id: &u64| dirs.path(*id).join(TREE).join(LAYER_TAR);
+        let mut devices: Vec<PathBuf> = record.layers.iter().map(tar).collect();
+        if let Some((place, _)) = &record.sparse {
+            devices.insert(*place, directory.join(SPARSE));
+        }
+        Image {
+            metadata: directory.join(METADATA),
+            devices,
+            identity: Digest::sha256(text),
+        }
+    }
+}
+
+/// Returns the directory in which images are mounted.
+pub(crate) fn mounts(dirs: &SnapshotDirs) -> PathBuf {
+    dirs.beside("mounts")
+}
+
+/// Checks that the tar of a committed layer is the one that was committed. Its bytes are not read.
+fn check_tar(dirs: &SnapshotDirs, id: u64) -> Result<()> {
+    let what = match dirs.check(id, Depth::Files)? {
+        Condition::Sound => return Ok(()),
+        Condition::Missing => {
+            return Err(Error::not_found(
+                "the directory of a layer is missing; pull or import the image again",
+            )
+            .subject(dirs.path(id).display()));
+        }
+        Condition::Damaged(what) => what,
+    };
+    Err(Error::corrupt(format!(
+        "the tar of a layer is not the one that was committed ({what}); run `cas fsck --repair`"
+    ))
+    .subject(dirs.path(id).display()))
+}
+
+/// Returns the image that was made of these layers, topmost first, or `None` if there is none, or
+/// if one of its files was changed.
+fn load(dirs: &SnapshotDirs, chain: &[u64]) -> Option<Image> {
+    let directory = dirs.path(*chain.first()?);
+    let text = fs::read(directory.join(RECORD)).ok()?;
+    let record: Record = serde_json::from_slice(&text).ok()?;
+    let is_of_chain = record.layers.iter().rev().eq(chain);
+    let sparse = record.sparse.as_ref();
+    let is_whole = record.metadata.is_at(&directory.join(METADATA))
+        && sparse.is_none_or(|(place, stored)| {
+            *place <= chain.len() && stored.is_at(&directory.join(SPARSE))
+        });
+    (is_of_chain && is_whole).then(|| Image::new(dirs, &record, &text, &directory))
+}
+
+/// Makes the image of layers. Its record is written last.
+fn make(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Image> {
+    let Some(top) = chain.first() else {
+        return Err(Error::internal("an image needs a layer; please report it"));
+    };
+    let directory = dirs.path(*top);
+    let mut layers = Layers::new(&directory);
+    for id in chain.iter().rev() {
+        let tar = dirs.path(*id).join(TREE).join(LAYER_TAR);
+        let added = open(&tar).and_then(|file| layers.add_file(file));
+        for warning in added.during("merge layer", tar.display())? {
+            tracing::warn!(layer = %tar.display(), "{warning}");
+        }
+    }
+    let sparse = layers.sparse();
+    let (tree, data) = layers.finish();
+    let image = cas_erofs::Image::new(&tree, &data)?;
+    let sparse = match sparse {
+        None => None,
+        Some(place) => {
+            let stored = store(&directory.join(SPARSE), |file| {
+                let content = &data[place];
+                file.set_len(content.length)?;
+                copy_data(&content.file, content.length, file, 0)
+            });
+            Some((place, stored?))
+        }
+    };
+    let record = Record {
+        layers: chain.iter().rev().copied().collect(),
+        metadata: store(&directory.join(METADATA), |mut file| {
+            file.write_all(image.metadata())
+        })?,
+        sparse,
+    };
+    let text = serde_json::to_vec(&record).map_err(|error| {
+        Error::internal("the record of an image could not be serialized; please report it")
+            .source(error)
+    })?;
+    store(&directory.join(RECORD), |mut file| file.write_all(&text))?;
+    Ok(Image::new(dirs, &record, &text, &directory))
+}
+
+/// Stores a file durably under its name, complete or not at all. Returns its description.
+fn store(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> Result<Stored> {
+    let stored = || {
+        let new = NewFile::begin(path)?;
+        write(new.file())?;
+        new.publish()?;
+        Ok(Stored::of(path)?)
+    };
+    let stored: Result<Stored> = stored();
+    stored.during("write", path.display())
+}
+
+/// Opens a tar. Fails for what is not a regular file, because a pipe would block the reader.
+fn open(path: &Path) -> Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = File::from(calls::open(path, flags, Mode::empty()).map_err(io::Error::from)?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(Error::corrupt(
+            "expected the tar of a layer, found something else; run `cas fsck --repair`",
+        )),
+    }
+}
+
+/// Compares the bytes of the image in the directory of a layer with its record, if it has one.
+/// Returns the condition.
+///
+/// # Errors
+/// Errors of the file system.
+pub(crate) fn check(directory: &Path) -> Result<Condition> {
+    let Ok(text) = fs::read(directory.join(RECORD)) else {
+        return Ok(Condition::Sound);
+    };
+    // A record that does not parse belongs to an image that is made again.
+    let Ok(record) = serde_json::from_slice::<Record>(&text) else {
+        return Ok(Condition::Sound);
+    };
+    let files = std::iter::once((METADATA, &record.metadata));
+    let sparse = record.sparse.as_ref().map(|(_, stored)| (SPARSE, stored));
+    for (name, stored) in files.chain(sparse) {
+        let path = directory.join(name);
+        // An image with other files is not used, but made again.
+        if stored.is_at(&path) && !stored.has_bytes(&path).during("read", path.display())? {
+            return Ok(Condition::Damaged(format!(
+                "{name} has other bytes than it was written with"
+            )));
+        }
+    }
+    Ok(Condition::Sound)
+}

@@ -1,0 +1,171 @@
+//! The EROFS snapshotter: a layer stays the tar that it is, and a chain of layers is mounted as one
+//! image over the tars.
+//!
+//! ```text
+//! ROOT/snapshots/7/     see [`cas_host::snapshotter`]
+//!   fs/                 of a committed snapshot: `layer.tar`, its layer, and nothing else; of an
+//!                       active one: what it changes, as in the upper directory of an overlay
+//!   work/               0700, only of an active snapshot, for the overlay
+//!   image.erofs         the merged metadata of the layers up to this one
+//!   sparse              the content of their sparse files, if they have any
+//!   image.json          which layers the image has, and the digests of the two files
+//! ROOT/mounts/5f3a/     where an image is mounted, shared by all snapshots on the layer
+//! ```
+//! - An image is made when a snapshot on its topmost layer is first wanted. It can always be made
+//!   again from the tars. It is not made if a tar is not the one that was committed.
+//! - A view on a parent is the image of the parent. An active snapshot on a parent is an overlay of
+//!   its `fs` on that image.
+//! - The commit of an active snapshot writes its changes as a tar, into a new directory.
+//! - A layer that an unpacker has stored as a tar is committed as it is.
+//! - This crate mounts nothing except to probe, and to read the attributes of a parent's root
+//!   directory. It returns mounts as data, and [`cas_host::mount`] mounts them.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use cas_core::records::SnapshotRecord;
+use cas_core::snapshot::{Condition, Depth, LAYER_TAR, Mount, SnapshotKind};
+use cas_core::{Context, Error, Result};
+use cas_host::snapshotter::{DirSnapshotter, SnapshotLayout};
+use cas_host::{LockedDir, SnapshotDirs, TREE, calls, copy_attributes, erofs, make_tree, overlay};
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+mod image;
+mod opener;
+mod pack;
+mod probe;
+mod record;
+
+use image::Image;
+pub use opener::ErofsOpener;
+pub use probe::probe;
+
+/// The name of the snapshotter.
+pub const NAME: &str = Erofs::NAME;
+
+/// The EROFS snapshotter.
+pub type ErofsSnapshotter = DirSnapshotter<Erofs>;
+
+/// The name of the work directory, which overlayfs needs for writes.
+const WORK: &str = "work";
+
+/// A layout with the tar of each layer in its directory.
+#[derive(Clone, Debug)]
+pub struct Erofs {
+    /// The options of every overlay.
+    options: Vec<String>,
+}
+
+impl SnapshotLayout for Erofs {
+    const NAME: &'static str = "erofs";
+    const REBASES: bool = true;
+    const TARS: bool = true;
+
+    fn open() -> Result<Self> {
+        let options = overlay::options()?;
+        Ok(Erofs { options })
+    }
+
+    /// Copies the attributes of the parent's root directory, because an overlay shows the
+    /// attributes of the root directory of its top layer.
+    fn fill(&self, dirs: &SnapshotDirs, new: &LockedDir, below: &[u64]) -> Result<()> {
+        make_tree(new)?;
+        let work = calls::mkdirat(new, WORK, Mode::RWXU).map_err(io::Error::from);
+        work.during("make directory", WORK)?;
+        if below.is_empty() {
+            return Ok(());
+        }
+        let image = Image::made(dirs, below)?;
+        let mounted = erofs::mount_image(image.path(), image.devices())?;
+        let root = directory(&mounted, ".").during("open", "the image")?;
+        copy_attributes(root, tree(new)?)
+    }
+
+    fn ready(&self, dirs: &SnapshotDirs, below: &[u64]) -> Result<()> {
+        match below {
+            [] => Ok(()),
+            below => Image::made(dirs, below).map(|_| ()),
+        }
+    }
+
+    fn mounts(
+        &self,
+        dirs: &SnapshotDirs,
+        snapshot: &SnapshotRecord,
+        below: &[u64],
+    ) -> Result<Vec<Mount>> {
+        let directory = dirs.path(snapshot.id);
+        let is_view = snapshot.kind == SnapshotKind::View;
+        let has_work = || directory.join(WORK).try_exists();
+        if !is_view && !has_work().during("open", directory.display())? {
+            return Err(Error::precondition(
+                "the snapshot holds the tar of a layer and cannot be mounted; commit it first",
+            ));
+        }
+        if below.is_empty() {
+            return Ok(vec![Mount::Bind {
+                source: directory.join(TREE),
+                read_only: is_view,
+            }]);
+        }
+        let shown = Image::existing(dirs, below)?.into_mount(dirs);
+        if is_view {
+            return Ok(vec![shown]);
+        }
+        let lower = match &shown {
+            Mount::Erofs { shared, .. } => vec![shared.clone()],
+            _ => Vec::new(),
+        };
+        let writable = Mount::Overlay {
+            lower,
+            upper: Some(directory.join(TREE)),
+            work: Some(directory.join(WORK)),
+            options: self.options.clone(),
+        };
+        Ok(vec![shown, writable])
+    }
+
+    fn must_pack(&self, active: &LockedDir) -> Result<bool> {
+        let has = |name: &str| match calls::statat(active, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => Ok(false),
+            found => found.map(|_| true).map_err(io::Error::from),
+        };
+        if has(WORK).during("open directory", WORK)? {
+            return Ok(true);
+        }
+        let tar = format!("{TREE}/{LAYER_TAR}");
+        if has(&tar).during("open", &tar)? {
+            return Ok(false);
+        }
+        Err(Error::precondition(
+            "the snapshot does not have the tar of its layer yet; store it before the commit",
+        ))
+    }
+
+    fn pack(&self, active: &LockedDir, new: &LockedDir) -> Result<()> {
+        pack::pack(&tree(active)?, &tree(new)?)
+    }
+
+    /// An image with other bytes than it was made with is damage, too.
+    fn check(&self, dirs: &SnapshotDirs, id: u64, depth: Depth) -> Result<Condition> {
+        let found = dirs.check(id, depth)?;
+        match (&found, depth) {
+            (Condition::Sound, Depth::Bytes { .. }) => image::check(&dirs.path(id)),
+            _ => Ok(found),
+        }
+    }
+
+    fn release(&self, dirs: &SnapshotDirs) -> Result<()> {
+        erofs::release_unused(&image::mounts(dirs))
+    }
+}
+
+fn tree(dir: &LockedDir) -> Result<OwnedFd> {
+    directory(dir, TREE).during("open directory", TREE)
+}
+
+fn directory(parent: impl std::os::fd::AsFd + Copy, name: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(calls::openat(parent, name, flags, Mode::empty())?)
+}

@@ -1,0 +1,121 @@
+//! Probing whether images can be mounted from files, by mounting one.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use cas_core::snapshot::LAYER_TAR;
+use cas_core::{Context, Error, ErrorKind, Result, unique};
+use cas_erofs::Layers;
+use cas_host::erofs::mount_image;
+use cas_host::mount::has_no_right;
+use cas_layer::tar::{Entry, EntryKind, Time, Writer};
+
+/// The files of the image: the data of the second one is cut off.
+const WHOLE: &str = "whole";
+const CUT: &str = "cut";
+/// Length of each file in bytes. Both are in pages of their own.
+const LENGTH: usize = 64 << 10;
+
+/// Probes whether images of EROFS can be mounted from files in `directory`, which is created if it
+/// is absent: mounts an image and reads it, also where its data is cut off.
+///
+/// # Errors
+/// `Unsupported`, with the reason, if the image cannot be mounted or is read with wrong bytes;
+/// `Full` if the disk is full; errors of removing the files of the probe.
+pub fn probe(directory: &Path) -> Result<()> {
+    let scratch = directory.join(unique::key("probe"));
+    let tried = mount_and_read(&scratch).map_err(|error| {
+        if error.kind() == ErrorKind::Full {
+            return error;
+        }
+        let why = match has_no_right(&error) {
+            true => "only the superuser of the machine can mount images, also not in `cas unshare`",
+            false => "images of EROFS are not usable here",
+        };
+        Error::unsupported(format!(
+            "{why} ({error}); use the overlay or the native snapshotter"
+        ))
+        .subject(directory.display())
+        .source(error)
+    });
+    let cleaned = fs::remove_dir_all(&scratch).during("remove", scratch.display());
+    tried.and(cleaned)
+}
+
+fn mount_and_read(scratch: &Path) -> Result<()> {
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(scratch);
+    made.during("make directory", scratch.display())?;
+    let (image, tar) = (scratch.join("image.erofs"), scratch.join(LAYER_TAR));
+    write_image(&image, &tar).during("write", scratch.display())?;
+    let mounted = mount_image(&image, std::slice::from_ref(&tar))?;
+    let shown = PathBuf::from(format!("/proc/self/fd/{}", mounted.as_raw_fd()));
+    if fs::read(shown.join(WHOLE)).during("read", WHOLE)? != [b'x'; LENGTH] {
+        return Err(Error::corrupt(
+            "the kernel reads other bytes than the tar has",
+        ));
+    }
+    let length = fs::metadata(&tar)?.len();
+    // What is cut off is the end blocks, and nearly all of the second file.
+    let cut = File::options().write(true).open(&tar)?;
+    cut.set_len(length - LENGTH as u64)?;
+    judge(fs::read(shown.join(CUT)))
+}
+
+/// Judges what a kernel returned for a file whose data is cut off. Only an error is right: some
+/// kernels return zeros, and a damaged layer would go unnoticed.
+fn judge(answer: io::Result<Vec<u8>>) -> Result<()> {
+    match answer {
+        Err(_) => Ok(()),
+        Ok(_) => Err(Error::unsupported(
+            "this kernel reads data that was cut off as if it were there; use a newer kernel",
+        )),
+    }
+}
+
+/// Writes a tar with the two files, and an image over it.
+fn write_image(image: &Path, tar: &Path) -> Result<()> {
+    let mut writer = Writer::new(Vec::new());
+    for name in [WHOLE, CUT] {
+        let entry = Entry {
+            path: name.as_bytes().to_vec(),
+            kind: EntryKind::File,
+            mode: 0o600,
+            uid: 0,
+            gid: 0,
+            mtime: Time {
+                seconds: 0,
+                nanoseconds: 0,
+            },
+            xattrs: Vec::new(),
+            size: LENGTH as u64,
+            regions: None,
+        };
+        writer.append(&entry, &[b'x'; LENGTH][..])?;
+    }
+    fs::write(tar, writer.finish()?)?;
+    let mut layers = Layers::new(Path::new("/"));
+    layers.add_file(File::open(tar)?)?;
+    let (tree, data) = layers.finish();
+    let made = cas_erofs::Image::new(&tree, &data)?;
+    Ok(File::create(image)?.write_all(made.metadata())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_reads_zeros_past_the_end_is_refused() {
+        assert!(judge(Err(io::Error::from_raw_os_error(5))).is_ok());
+        for answer in [vec![0; LENGTH], vec![b'x'; LENGTH], Vec::new()] {
+            let error = judge(Ok(answer)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+        }
+    }
+}

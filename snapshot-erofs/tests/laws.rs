@@ -1,0 +1,11 @@
+//! The laws for the EROFS snapshotter, with its records in SQLite as in a root.
+
+use std::sync::Arc;
+
+use cas_records_sqlite::SqliteRecords;
+use snapshot_erofs::ErofsSnapshotter;
+
+conformance::snapshotter!(erofs, |dir| async move {
+    let records = Arc::new(SqliteRecords::open(&dir.join("records.db"))?);
+    Ok(Arc::new(ErofsSnapshotter::open(dir, records)?) as _)
+});
