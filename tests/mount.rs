@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 use cas::Digest;
 use common::layout::{layout, layout_of};
 use common::tree::differences;
-use common::{can, cas, fails, ok, real_image, small_archive};
+use common::{can, cas, fails, mounting_snapshotters, ok, real_image, small_archive};
 use testkit::archive::Tar;
 
 const NAME: &str = "app";
@@ -41,7 +41,7 @@ fn a_mounted_image_is_the_plain_tree_and_its_programs_run() {
     // The metadata of an EROFS image cannot be in memory.
     let scratch = tempfile::tempdir().unwrap();
     let (target, plain) = (scratch.path().join("mnt"), scratch.path().join("plain"));
-    for snapshotter in ["overlay", "native", "erofs"] {
+    for snapshotter in mounting_snapshotters() {
         let (root, name) = imported(scratch.path(), snapshotter, &layout);
         if !plain.exists() {
             ok(cas(&root).args(["-q", "unpack", &name]).arg(&plain));
@@ -108,7 +108,7 @@ fn a_mount_is_read_only_unless_it_is_asked_for_and_is_kept_by_collections() {
     let scratch = tempfile::tempdir().unwrap();
     let target = scratch.path().join("mnt");
     let archive = small_archive(scratch.path());
-    for snapshotter in ["overlay", "native", "erofs"] {
+    for snapshotter in mounting_snapshotters() {
         let (root, name) = imported(scratch.path(), snapshotter, &archive);
         ok(cas(&root).args(["mount", &name]).arg(&target));
         let refused = std::fs::write(target.join("new"), "").unwrap_err();
@@ -167,7 +167,7 @@ fn a_mount_has_no_devices_and_no_set_user_ids_unless_they_are_asked_for() {
         (&["--suid", "--dev"], false, false),
         (&["--rw", "--suid", "--dev"], false, false),
     ];
-    for snapshotter in ["overlay", "native", "erofs"] {
+    for snapshotter in mounting_snapshotters() {
         let (root, name) = imported(scratch.path(), snapshotter, &archive);
         for (flags, nosuid, nodev) in cases {
             ok(cas(&root).arg("mount").args(flags).arg(&name).arg(&target));
@@ -196,7 +196,7 @@ fn ids_are_mapped_both_ways() {
     let target = scratch.path().join("mnt");
     std::fs::set_permissions(scratch.path(), Permissions::from_mode(0o755)).unwrap();
     let archive = small_archive(scratch.path());
-    for snapshotter in ["overlay", "native", "erofs"] {
+    for snapshotter in mounting_snapshotters() {
         let (root, name) = imported(scratch.path(), snapshotter, &archive);
         let mount = |options: &[&str]| {
             let mut mount = cas(&root);

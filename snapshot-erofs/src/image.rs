@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use cas_core::snapshot::{Condition, Depth, LAYER_TAR, Mount};
 use cas_core::{Context, Digest, Error, Result};
 use cas_erofs::Layers;
-use cas_host::{NewFile, SnapshotDirs, TREE, calls, copy_data};
+use cas_host::{Dir, Lock, NewFile, SnapshotDirs, TREE, calls, copy_data};
 use rustix::fs::{Mode, OFlags};
 
 use crate::record::{Record, Stored};
@@ -16,6 +16,8 @@ use crate::record::{Record, Stored};
 const METADATA: &str = "image.erofs";
 const SPARSE: &str = "sparse";
 const RECORD: &str = "image.json";
+/// The name of the file that is locked while an image is made.
+const LOCK: &str = "image.lock";
 
 /// Number of digits of the digest of a record that name the mount of its image.
 const MOUNT_NAME: usize = 32;
@@ -42,7 +44,7 @@ impl Image {
         }
         match load(dirs, chain) {
             Some(image) => Ok(image),
-            None => make(dirs, chain),
+            None => make_alone(dirs, chain),
         }
     }
 
@@ -124,6 +126,18 @@ fn load(dirs: &SnapshotDirs, chain: &[u64]) -> Option<Image> {
             *place <= chain.len() && stored.is_at(&directory.join(SPARSE))
         });
     (is_of_chain && is_whole).then(|| Image::new(dirs, &record, &text, &directory))
+}
+
+/// Makes the image of layers, unless another process has just done so.
+fn make_alone(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Image> {
+    let path = chain.first().map(|top| dirs.path(*top)).unwrap_or_default();
+    let dir = Dir::open(&path).during("open directory", path.display())?;
+    let lock = Lock::exclusive(&dir, LOCK).during("lock", path.display())?;
+    let made = load(dirs, chain).map_or_else(|| make(dirs, chain), Ok);
+    // A file that stays goes with the directory.
+    let _ = dir.remove(LOCK);
+    drop(lock);
+    made
 }
 
 /// Makes the image of layers. Its record is written last.

@@ -6,6 +6,8 @@
     reason = "a test may fail anywhere"
 )]
 
+mod usable;
+
 use std::fs::{self, File, FileTimes};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -19,17 +21,9 @@ use cas_host::mount::{self, Rights, UnmountMode};
 use cas_records_sqlite::SqliteRecords;
 use snapshot_erofs::ErofsSnapshotter;
 use testkit::archive::{Header, Tar};
+use usable::is_usable;
 
 const READ: Depth = Depth::Bytes { per_second: None };
-
-/// Returns whether this process may mount. Says so if the test is skipped.
-fn can_mount() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("SKIPPED: images are mounted by root only");
-    }
-    root
-}
 
 fn open(root: &Path) -> ErofsSnapshotter {
     let records = Arc::new(SqliteRecords::open(&root.join("records.db")).unwrap());
@@ -114,7 +108,7 @@ fn images_below(root: &Path) -> usize {
 
 #[tokio::test]
 async fn stored_tars_show_their_merged_tree_and_stay_as_they_are() {
-    if !can_mount() {
+    if !is_usable() {
         return;
     }
     let temp = tempfile::tempdir().unwrap();
@@ -155,7 +149,7 @@ async fn stored_tars_show_their_merged_tree_and_stay_as_they_are() {
 
 #[tokio::test]
 async fn an_image_is_mounted_once_and_until_its_last_user_is_removed() {
-    if !can_mount() {
+    if !is_usable() {
         return;
     }
     let temp = tempfile::tempdir().unwrap();
@@ -201,7 +195,7 @@ async fn an_image_is_mounted_once_and_until_its_last_user_is_removed() {
 /// A killed process has mounted the image, but nothing on it.
 #[tokio::test]
 async fn a_shared_mount_without_users_is_found_by_a_cleanup() {
-    if !can_mount() {
+    if !is_usable() {
         return;
     }
     let temp = tempfile::tempdir().unwrap();
@@ -227,7 +221,7 @@ async fn a_shared_mount_without_users_is_found_by_a_cleanup() {
 
 #[tokio::test]
 async fn a_changed_tar_is_refused_before_it_is_mounted() {
-    if !can_mount() {
+    if !is_usable() {
         return;
     }
     let temp = tempfile::tempdir().unwrap();
@@ -296,7 +290,7 @@ async fn a_changed_tar_is_refused_before_it_is_mounted() {
 
 #[tokio::test]
 async fn a_damaged_image_is_found_and_a_changed_one_is_made_again() {
-    if !can_mount() {
+    if !is_usable() {
         return;
     }
     let temp = tempfile::tempdir().unwrap();
@@ -324,9 +318,32 @@ async fn a_damaged_image_is_found_and_a_changed_one_is_made_again() {
     assert_eq!(store.check("top", READ).await.unwrap(), Condition::Sound);
 }
 
+/// Two openings stand for two processes.
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_that_make_one_image_at_a_time_agree_on_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let stores = [open(temp.path()), open(temp.path())].map(Arc::new);
+    two_layers(&stores[0]).await;
+    for _ in 0..20 {
+        let views = stores.clone().map(|store| {
+            let key = format!("view {:p}", Arc::as_ptr(&store));
+            tokio::spawn(async move {
+                let mounts = store.view(&key, Some("top"), Labels::new()).await;
+                store.remove(&key).await.unwrap();
+                mounts.unwrap()
+            })
+        });
+        let [one, two] = views;
+        let (one, two) = (one.await.unwrap(), two.await.unwrap());
+        assert_eq!(one, two);
+        let (image, _, _) = parts(&one);
+        fs::remove_file(image).unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_replaced_layer_gives_the_layers_above_a_new_image() {
-    if !can_mount() {
+    if !is_usable() {
         return;
     }
     let temp = tempfile::tempdir().unwrap();
@@ -398,7 +415,7 @@ fn the_probe_mounts_here_or_says_why_not() {
         Err(error) => assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}"),
     }
     assert_eq!(fs::read_dir(temp.path().join("new")).unwrap().count(), 0);
-    if !can_mount() {
+    if !is_usable() {
         return;
     }
     let memory = tempfile::tempdir_in("/dev/shm").unwrap();

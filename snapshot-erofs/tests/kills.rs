@@ -8,6 +8,8 @@
     reason = "helpers of tests"
 )]
 
+mod usable;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,17 +20,16 @@ use cas_records_sqlite::SqliteRecords;
 use snapshot_erofs::ErofsSnapshotter;
 use testkit::archive::Tar;
 use testkit::kills::{self, LAYERS, Opened, Scenario, acknowledge, fill};
+use usable::is_usable;
 
 struct Erofs;
 
 impl Scenario for Erofs {
     const CALLS: &'static [&'static str] = &[
         "mkdirat",
-        "mkdir",
-        "flock",
         "renameat",
         "ftruncate",
-        "fsync",
+        "syncfs",
         "unlinkat",
         "fsmount",
     ];
@@ -87,15 +88,6 @@ async fn store_tar(store: &dyn Snapshotter, key: &str, name: &str) -> Result<()>
     }
 }
 
-/// Returns whether this process may mount. Says so if the test is skipped.
-fn can_mount() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("SKIPPED: images are mounted by root only");
-    }
-    root
-}
-
 #[test]
 fn task() {
     kills::task::<Erofs>();
@@ -103,14 +95,14 @@ fn task() {
 
 #[test]
 fn after_a_kill_at_any_call_the_work_succeeds() {
-    if can_mount() {
+    if is_usable() {
         kills::kill_everywhere::<Erofs>();
     }
 }
 
 #[test]
 fn after_a_killed_collection_the_next_one_leaves_nothing() {
-    if can_mount() {
+    if is_usable() {
         kills::kill_collections::<Erofs>();
     }
 }

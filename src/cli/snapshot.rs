@@ -1,7 +1,7 @@
 //! `cas snapshot`: the operations of the snapshotter.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cas::backend::Snapshotter;
 use cas::snapshot::{Commit, Info, Mount, Usage, all};
@@ -287,24 +287,12 @@ fn line(mount: &Mount) -> Result<String> {
             all.extend(options.iter().cloned());
             Ok(format!("-t overlay -o {} overlay", quoted(&all.join(","))))
         }
-        Mount::Erofs {
-            image,
-            devices,
-            shared,
-        } => {
-            let mut all = vec!["ro".to_owned()];
-            all.extend(
-                devices
-                    .iter()
-                    .map(|one| format!("device={}", one.display())),
-            );
-            let (image, shared) = (image.to_string_lossy(), shared.to_string_lossy());
-            let all = quoted(&all.join(","));
-            Ok(format!(
-                "-t erofs -o {all} {} {}",
-                quoted(&image),
-                quoted(&shared)
-            ))
+        Mount::Erofs { image, devices, .. } => {
+            let device = |one: &PathBuf| format!(",device={}", one.display());
+            let devices: String = devices.iter().map(device).collect();
+            let options = quoted(&format!("ro{devices}"));
+            let image = quoted(&image.to_string_lossy());
+            Ok(format!("-t erofs -o {options} {image}"))
         }
         other => Err(other.unsupported()),
     }

@@ -27,6 +27,21 @@ pub(crate) const ENGINES: &[&str] = &[
     "dir",
 ];
 
+/// Returns the snapshotters that the superuser can mount with: `erofs` only where the kernel mounts
+/// its images from files. Says so if it cannot.
+pub(crate) fn mounting_snapshotters() -> Vec<&'static str> {
+    let mut usable = vec!["overlay", "native"];
+    let scratch = tempfile::tempdir().unwrap();
+    let registry = cas::registry();
+    let mut openers = registry.snapshotters();
+    let erofs = openers.find(|opener| opener.scheme() == "erofs");
+    match erofs.map(|opener| opener.probe(scratch.path())) {
+        Some(Ok(())) => usable.push("erofs"),
+        probed => eprintln!("SKIPPED: erofs: {probed:?}"),
+    }
+    usable
+}
+
 /// Returns the stores of this build: its engines, and an empty bucket if there is an S3 service.
 pub(crate) fn stores(test: &str) -> Vec<String> {
     let mut stores: Vec<String> = ENGINES.iter().map(|engine| (*engine).to_owned()).collect();

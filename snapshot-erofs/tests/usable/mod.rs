@@ -1,0 +1,16 @@
+//! Whether images can be mounted here.
+
+use std::sync::OnceLock;
+
+/// Returns whether this process can mount images from files. If not, says that a test is skipped.
+pub(crate) fn is_usable() -> bool {
+    static PROBED: OnceLock<bool> = OnceLock::new();
+    *PROBED.get_or_init(|| {
+        let probed = tempfile::tempdir().map(|temp| snapshot_erofs::probe(temp.path()));
+        let usable = matches!(probed, Ok(Ok(())));
+        if !usable {
+            eprintln!("SKIPPED: {probed:?}");
+        }
+        usable
+    })
+}
