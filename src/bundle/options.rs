@@ -15,8 +15,8 @@ pub struct BundleOptions {
     pub platforms: Platforms,
     /// Replaces the image's entrypoint and command. `None` keeps the entrypoint.
     pub entrypoint: Option<String>,
-    /// Replaces the image's command, and follows the entrypoint. If it is empty, the image's
-    /// command is kept, unless `entrypoint` is set.
+    /// Replaces the image's command, and follows the entrypoint. If it is empty and `entrypoint` is
+    /// `None`, the image's command is kept.
     pub command: Vec<String>,
     /// Whether the process has a terminal.
     pub terminal: bool,

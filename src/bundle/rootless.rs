@@ -8,8 +8,8 @@ use super::{User, UserIds};
 /// The group of terminals.
 const TTY: u32 = 5;
 
-/// Returns the user that a process of the image runs as. They have no further groups, because runc
-/// refuses those. Returns also a warning if it is another user than the image names.
+/// Returns the user that a process of the image runs as, without further groups, because runc
+/// refuses those. Also returns a warning if this is not the user that the image names.
 pub(super) fn user(ids: &UserIds, wanted: &User) -> (User, Option<String>) {
     let User { uid, gid, .. } = *wanted;
     let mut user = User::default();

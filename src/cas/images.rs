@@ -34,8 +34,8 @@ impl QueryOptions {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct DeleteOptions {
-    /// Whether the call also runs [`Cas::gc`] after the name is removed. Otherwise what only this
-    /// name kept stays until the next collection.
+    /// Whether the call also runs [`Cas::gc`] after the name is removed. Otherwise, blobs and
+    /// snapshots that only this name referred to stay until the next collection.
     pub synchronous: bool,
     /// Whether a name that does not exist is skipped, so that a removal can be repeated.
     pub skip_absent: bool,
@@ -67,7 +67,8 @@ impl Cas {
         self.opened()?.images.list(&[]).await
     }
 
-    /// Returns the image of this name. An [`Image`] is returned as it is.
+    /// Returns the image of this name. An [`Image`] is returned unchanged, even if the store does
+    /// not have it.
     ///
     /// # Errors
     /// `NotFound`; `InvalidArgument` for text that is not a name, or that stands for several
@@ -145,8 +146,9 @@ impl Cas {
     /// store does not have exactly this name.
     ///
     /// # Errors
-    /// `NotFound` if the name does not exist or refers to something else; `InvalidArgument` for a
-    /// digest of an image that has several names.
+    /// `NotFound` if the name does not exist or refers to something else; `InvalidArgument` for
+    /// text that is not a name, that stands for several images, or that is the digest of an image
+    /// with several names.
     pub async fn remove(&self, image: impl Into<ImageRef>) -> Result<()> {
         let store = self.writable()?;
         let found = match image.into().0 {
@@ -241,7 +243,8 @@ impl Cas {
     /// Returns the manifest of an image for the platform of this machine.
     ///
     /// # Errors
-    /// `NotFound` for the image, or if it has no manifest for the platform.
+    /// `NotFound` for the image, or if it has no manifest for the platform; `Corrupt` for a damaged
+    /// document.
     pub async fn manifest(&self, image: impl Into<ImageRef>) -> Result<Resolved> {
         self.manifest_with(image, QueryOptions::default()).await
     }
@@ -267,7 +270,7 @@ impl Cas {
 pub(super) fn check_digest(name: &FullName, found: &Digest) -> Result<()> {
     match name.digest() {
         Some(expected) if expected != found => Err(Error::invalid(format!(
-            "the image has the digest {found}; give it a name without a digest, or with this one"
+            "the image has the digest {found}; give it a name with this digest, or without one"
         ))
         .operation("tag")
         .subject(name)),

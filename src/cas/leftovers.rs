@@ -15,7 +15,8 @@ use cas_layer::unpack;
 use super::mounted::{self, State};
 use super::root_dir::RootDir;
 
-/// Removes what killed jobs have left, or only finds it if it is a dry run. Adds it to `removed`.
+/// Removes what killed jobs have left, and adds it to `removed`. A dry run removes nothing, and
+/// adds to `removed` what would be removed.
 ///
 /// # Errors
 /// Errors of the snapshotter and of the file system.
@@ -31,7 +32,7 @@ pub(super) async fn remove(
     let mounted = LazyCell::new(MountedDirs::read);
     for (info, directory) in abandoned {
         if mounted.has(&directory) {
-            // The job was killed after it had mounted this, or before it unmounted it.
+            // The job was killed after it had mounted the snapshot, or before it unmounted it.
             if !dry_run {
                 State::Mounted.write(snapshotter, &info.key).await?;
             }
@@ -63,8 +64,8 @@ async fn abandoned(snapshotter: &dyn Snapshotter, now: SystemTime) -> Result<Vec
     Ok(found.filter_map(place).collect())
 }
 
-/// Removes the root directory for which a snapshot was made, if it was made for one. Returns false
-/// if another job works on the directory, or has worked on it since.
+/// If a snapshot was made for a root directory, removes that directory. Returns false if another
+/// job works on the directory, or has worked on it since.
 async fn remove_root_dir(
     snapshotter: &dyn Snapshotter,
     info: &Info,

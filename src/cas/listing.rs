@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{Cas, lookup};
 
-/// An image of a listing.
+/// An image that [`Cas::listing`] returns.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Listed {

@@ -94,8 +94,8 @@ impl MountOptions {
 
 impl Cas {
     /// Mounts the root file system of an image at `directory`, read-only. Its device nodes cannot
-    /// be opened, and its set-id programs run with the rights of their caller. The image is
-    /// unpacked into snapshots first, if it is not yet. [`Cas::unmount`] unmounts it.
+    /// be opened, and its set-id programs run with the rights of their caller. If the image is not
+    /// unpacked into snapshots yet, it is unpacked first. [`Cas::unmount`] unmounts it.
     ///
     /// # Errors
     /// As [`Cas::snapshot`]; `NotFound` for the directory; `AlreadyExists` if this root has
@@ -180,7 +180,8 @@ impl Cas {
     /// If the future is dropped, the unmount continues in the background.
     ///
     /// # Errors
-    /// `NotFound` if this root has nothing mounted there; `Busy` while it is in use.
+    /// `NotFound` if this root has nothing mounted there; `Busy` while the mount is in use;
+    /// `Denied` without the right to unmount.
     pub async fn unmount(&self, directory: impl AsRef<Path>) -> Result<()> {
         self.check_writable()?;
         let directory = mounted::resolve(directory.as_ref(), "unmount")?;

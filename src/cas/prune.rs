@@ -11,11 +11,12 @@ use cas_host::calls::fstatvfs;
 use super::Cas;
 
 impl Cas {
-    /// Removes the names of images that were not used for long, and then collects what nothing
-    /// keeps. What is mounted, leased or used by a job stays. Other jobs may use the store
-    /// meanwhile. A dry run removes nothing. Returns what was, or would be, removed.
-    /// Most verbs that read an image record its use; `image`, `check` and `manifest` do not.
-    /// Between handles, last uses are exact to an hour
+    /// Removes the names of images that were not used for long, and then removes what no name,
+    /// lease or label refers to. What is mounted, leased or used by a job stays. Other jobs may use
+    /// the store meanwhile. A dry run removes nothing. Returns what was, or would be, removed.
+    ///
+    /// Most verbs that read an image record its use; `image`, `check` and `manifest` do not. A last
+    /// use that another handle recorded is exact to an hour
     /// ([`USE_PRECISION`](cas_core::image::USE_PRECISION)). If `keep_free` is set and `free` is
     /// not, the free space is read from the file system of the store.
     ///

@@ -287,8 +287,8 @@ impl Cas {
         self.root.remote_settings()
     }
 
-    /// Returns the files that say where images are read from and which certificates are trusted:
-    /// those that `cas.toml` names, and those of this machine for what it does not name.
+    /// Returns the files that say where images are read from and which certificates are trusted.
+    /// A file that `cas.toml` does not name is the file of this machine for the same purpose.
     pub fn hosts(&self) -> Hosts {
         self.remote_settings().hosts()
     }

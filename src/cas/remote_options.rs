@@ -13,8 +13,8 @@ use super::ParallelPull;
 /// When a pull asks the registry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
-    /// Only if the store does not have an image of this name with all content for the platforms. A
-    /// tag that was moved in the registry is not noticed.
+    /// Only if the store does not have an image of this name with all content for the platforms. If
+    /// the store has it, a tag that was moved in the registry keeps its old target in the store.
     Missing,
     /// Always; only content that is missing is fetched.
     #[default]
@@ -32,8 +32,8 @@ pub struct PullOptions {
     /// When the registry is asked.
     pub policy: Policy,
     /// Whether the image is unpacked into snapshots while it arrives, as by
-    /// [`Cas::snapshot`](super::Cas::snapshot). If all platforms are pulled, that of this machine
-    /// is unpacked afterwards.
+    /// [`Cas::snapshot`](super::Cas::snapshot). If all platforms are pulled, only the platform of
+    /// this machine is unpacked, after the pull.
     pub unpack: bool,
     /// Whether the referrers of each manifest and index that is pulled are pulled, too, such as
     /// signatures and lists of contents, and the referrers of these referrers. If the policy finds
@@ -48,8 +48,8 @@ pub struct PullOptions {
     /// The files that name mirrors and certificates. By default those of
     /// [`Cas::hosts`](super::Cas::hosts).
     pub hosts: Option<Hosts>,
-    /// The file of logins that is read first, instead of podman's own. By default it is the one
-    /// that `cas.toml` names, otherwise `$REGISTRY_AUTH_FILE`, if that is set.
+    /// The file of logins that is read first, instead of podman's own. By default the file that
+    /// `cas.toml` names, or else the file that `$REGISTRY_AUTH_FILE` names.
     pub auth_file: Option<PathBuf>,
     /// Whether the registry may refer to addresses on this machine and in private networks, even if
     /// it is not there itself. By default it may not.
@@ -61,8 +61,8 @@ pub struct PullOptions {
     /// By default as `cas.toml` says.
     pub limits: Option<PullLimits>,
     /// How images are fetched and unpacked in parallel. By default as `cas.toml` says, with limits
-    /// that all pulls of one [`Cas`](super::Cas) share. It replaces `limits`, except for the ranges
-    /// of a layer if it has no size of chunks.
+    /// that all pulls of one [`Cas`](super::Cas) share. If a pull is parallel, `limits` has no
+    /// effect; but if no size of chunks is set, the ranges of a layer are still those of `limits`.
     pub parallel: Option<ParallelPull>,
     /// The file of the public key that must verify a signature of the image by cosign. By default
     /// the file that `cas.toml` names. It needs the Cargo feature `cosign`.

@@ -152,11 +152,11 @@ impl Cas {
         self.unmount_snapshot_with(key, options).await
     }
 
-    /// Unmounts a snapshot with options.
+    /// Unmounts a snapshot with options. Returns the same as [`Cas::unmount_snapshot`].
     ///
     /// # Errors
-    /// As [`Cas::unmount_snapshot`]; a lazy unmount is `Busy` only if the snapshot is mounted in
-    /// another mount namespace.
+    /// As [`Cas::unmount_snapshot`]; a lazy unmount returns `Busy` only if the snapshot is mounted
+    /// in another mount namespace.
     pub async fn unmount_snapshot_with(
         &self,
         key: impl AsRef<str>,

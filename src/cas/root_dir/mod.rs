@@ -141,11 +141,11 @@ impl Cas {
             .await
     }
 
-    /// Unmounts a root directory with options.
+    /// Unmounts a root directory with options. Returns the same as [`Cas::unmount_root_dir`].
     ///
     /// # Errors
-    /// As [`Cas::unmount_root_dir`]; a lazy unmount is `Busy` only if the directory is mounted in
-    /// another mount namespace.
+    /// As [`Cas::unmount_root_dir`]; a lazy unmount returns `Busy` only if the directory is mounted
+    /// in another mount namespace.
     pub async fn unmount_root_dir_with(
         &self,
         path: impl AsRef<Path>,
@@ -167,9 +167,9 @@ impl Cas {
     /// itself. Returns false if there was nothing to remove. A mount is never entered.
     ///
     /// # Errors
-    /// `Busy` while it is in use: nothing is then removed; `FailedPrecondition` if the directory is
-    /// not a root directory; `InvalidArgument` as for [`Cas::prepare_root_dir`]; `Denied` without
-    /// the right to unmount.
+    /// `Busy` while the directory is in use; nothing is removed in this case. `FailedPrecondition`
+    /// if the directory is not a root directory; `InvalidArgument` as for
+    /// [`Cas::prepare_root_dir`]; `Denied` without the right to unmount.
     pub async fn remove_root_dir(&self, path: impl AsRef<Path>) -> Result<bool> {
         self.check_writable()?;
         let place = RootDir::of(path.as_ref(), REMOVE)?;

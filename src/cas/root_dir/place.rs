@@ -189,9 +189,9 @@ impl RootDir {
         }
     }
 
-    /// Returns the name of an entry that a root directory does not have, or `None` if this may be
-    /// one. A root directory is recognized by both of its files, or by a job that did not end
-    /// (`is_noted`), and may then have other entries.
+    /// Returns the name of an entry that no root directory has, or `None` if this directory may be
+    /// a root directory. A root directory is recognized by both of its files, or by a job that did
+    /// not end (`is_noted`), and may then have other entries.
     fn foreign(&self, is_noted: bool) -> Result<Option<String>> {
         let has_file = |name| self.path.join(name).is_file();
         if is_noted || (has_file(CONFIG) && has_file(NAME)) {

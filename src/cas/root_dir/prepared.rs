@@ -20,7 +20,7 @@ use super::place::{CONFIG, NAME, RootDir};
 /// What a root directory is prepared from.
 pub(super) struct Request {
     pub(super) place: RootDir,
-    /// Whether the directory was created for this.
+    /// Whether the directory was created for this request.
     pub(super) created: bool,
     pub(super) manifest: Manifest,
     pub(super) documents: Documents,
@@ -46,8 +46,8 @@ impl Prepared {
     /// Removes what is in the locked directory, and prepares it.
     ///
     /// # Errors
-    /// As [`RootDir::check`] and [`RootDir::clear`]: what is there then stays; as
-    /// [`Cas::mount_snapshot`]: nothing is then left.
+    /// As [`RootDir::check`] and [`RootDir::clear`], after which what is in the directory stays; as
+    /// [`Cas::mount_snapshot`], after which nothing is left.
     pub(super) async fn make(cas: &Cas, request: Request, locked: DirLock) -> Result<Self> {
         let Request {
             place,
