@@ -18,7 +18,7 @@ use crate::images::FsImages;
 use crate::layout::Layout;
 use crate::shared::Shared;
 
-/// The laws that this store does not keep. There are none.
+/// The conformance laws that this store does not pass, with reasons. There are none.
 pub const GAPS: &[(&str, &str)] = &[];
 
 /// A store of files in a directory.

@@ -46,7 +46,7 @@ impl RedbStore {
     }
 }
 
-/// Gives access to its content, records and images.
+/// Gives access to the content, records and images of the store.
 impl Deref for RedbStore {
     type Target = KvStore;
 

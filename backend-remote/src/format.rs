@@ -26,7 +26,7 @@ pub(crate) struct Format {
     version: u32,
     /// The endpoint that was probed. `None` if one process uses the store alone.
     pub(crate) endpoint: Option<String>,
-    /// Whether that endpoint honours conditions on deletes.
+    /// Whether that endpoint honors conditions on deletes.
     conditional_deletion: bool,
 }
 

@@ -18,8 +18,8 @@ use crate::runtime;
 /// Maximum length of the name of an object in a bucket, in bytes.
 pub(crate) const MAX_NAME: usize = 1024;
 
-/// The laws that a store in a bucket or in memory does not keep. A store in a directory keeps all
-/// laws.
+/// The conformance laws that a store in a bucket or in memory does not pass, with reasons. A store
+/// in a directory passes all laws.
 pub const GAPS: &[(&str, &str)] = &[
     (
         "openings_share_the_key",

@@ -29,11 +29,13 @@ const MESSAGES_MAX: usize = 1 << 20;
 /// Options that a user can set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuning {
-    /// Size in bytes of RocksDB's block cache: it has the entries of blobs, records, and RocksDB's
-    /// index and filter blocks. Rows (pieces of blobs) of 1 KiB or more are cached by the kernel only. Default: 64 MiB.
+    /// Size in bytes of RocksDB's block cache, which has the entries of blobs, records, and
+    /// RocksDB's index and filter blocks. Rows (pieces of blobs) of 1 KiB or more are cached only
+    /// by the kernel. Default: 64 MiB.
     pub cache: usize,
-    /// Size in bytes of the write buffer of rows. A full buffer becomes one of RocksDB's blob files,
-    /// which have rows of many blobs; up to three buffers are in memory while files are written. Default: 16 MiB.
+    /// Size in bytes of the write buffer of rows. A full buffer becomes one of RocksDB's blob
+    /// files, which have rows of many blobs. Up to three buffers are in memory while files are
+    /// written. Default: 16 MiB.
     pub buffer: usize,
     /// Number of background threads that flush and compact. Default: 2.
     pub jobs: NonZeroU8,

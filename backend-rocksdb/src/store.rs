@@ -64,7 +64,7 @@ impl RocksStore {
     }
 }
 
-/// Gives access to its content, records and images.
+/// Gives access to the content, records and images of the store.
 impl Deref for RocksStore {
     type Target = KvStore;
 

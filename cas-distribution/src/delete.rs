@@ -11,10 +11,10 @@ use crate::origin::shown;
 use crate::request::{Action, Ask};
 
 impl Client {
-    /// Deletes what the reference names. With a digest, that is the manifest or index, and all tags
-    /// that refer to it. Without a digest, it is only the tag. If a manifest or an index with a
-    /// digest is a referrer, and the registry lacks the API for referrers, the tag that lists it is
-    /// changed first.
+    /// Deletes what the reference names. If the reference has a digest, this is the manifest or the
+    /// index with that digest, and all tags that refer to it. Otherwise it is only the tag. If the
+    /// deleted manifest or index is a referrer, and the registry lacks the API for referrers, the
+    /// tag that lists the referrer is changed first.
     ///
     /// # Errors
     /// `NotFound` if the repository does not have it; `Unsupported` if the registry does not allow

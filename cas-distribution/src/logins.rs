@@ -1,6 +1,6 @@
 //! Where logins are: the files of podman and docker, and the credential helpers that they name.
 //!
-//! The files are read in podman's order, which is docker's if podman has no file:
+//! The files are read in this order, as podman reads them:
 //! 1. the file that the caller names, otherwise `$REGISTRY_AUTH_FILE`, otherwise
 //!    `containers/auth.json` in `$XDG_RUNTIME_DIR`, or `/run/containers/UID` without that;
 //! 2. `containers/auth.json` in `$XDG_CONFIG_HOME`, or `~/.config` without that;

@@ -46,8 +46,8 @@ struct Place {
 
 impl Mirrors {
     /// Returns the repository for endpoints of one image, each with its options. This makes no
-    /// request. The endpoints before the last one that may be read from do not repeat a request
-    /// that fails.
+    /// request. A request that fails is repeated only at the last endpoint that may be read from,
+    /// and at endpoints after it. At an earlier endpoint, the next endpoint is asked instead.
     pub fn new(endpoints: impl IntoIterator<Item = (Endpoint, Options)>) -> Self {
         let mut endpoints: Vec<_> = endpoints.into_iter().collect();
         let last = endpoints

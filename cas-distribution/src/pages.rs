@@ -23,9 +23,10 @@ impl<T> Pages<T> {
     ///
     /// # Errors
     /// `NotFound`, `Denied` or `Unavailable` by the answer of the registry; `Corrupt` if the answer
-    /// is not a list, or names a next page on another host; `OutOfRange` if a page is too large or
-    /// there are too many pages; `Unsupported` if the answer is encoded. After an error, the next
-    /// call returns `None`.
+    /// is not a list, or names a next page on another host; `Denied` if the URL of the next page
+    /// gives up encryption or contains credentials; `OutOfRange` if a page is too large, names
+    /// itself as the next page, or there are too many pages; `Unsupported` if the answer is
+    /// encoded. After an error, the next call returns `None`.
     pub async fn next(&mut self) -> Result<Option<Vec<T>>> {
         self.0.next().await.transpose()
     }

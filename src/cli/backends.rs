@@ -14,9 +14,9 @@ use super::Context;
 #[command(after_help = "Example:
   cas backends --json
 
-CAPABILITIES are what a store promises, which the conformance tests check, and what a snapshotter
-can do. GAPS are the tests that a store does not pass, and why. HERE says whether a snapshotter
-works on this machine for this root, or why not.")]
+CAPABILITIES are what a store promises and the conformance tests check, or what a snapshotter can
+do. GAPS are the conformance tests that a store does not pass, and why. HERE says whether a
+snapshotter works on this machine for this root, or why not.")]
 pub(crate) struct Backends {}
 
 impl Backends {

@@ -29,7 +29,7 @@ pub(crate) enum Outcome {
 /// How a service deletes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Deletion {
-    /// It honours conditions.
+    /// It honors conditions.
     Conditional,
     /// It ignores or rejects conditions.
     Unconditional,

@@ -72,7 +72,7 @@ async fn warn_of_absent(
         };
         if cas.store().content.stat(&target).await?.is_none() {
             context.progress.warn(&format!(
-                "the store does not have {target}; {key} keeps this blob once it is stored"
+                "the store does not have {target}; {key} keeps that blob once it is stored"
             ));
         }
     }

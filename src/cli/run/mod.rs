@@ -27,8 +27,8 @@ use super::{Context, in_namespace, stop, subids};
 
 Arguments after -- replace the image's command and follow its entrypoint, as with docker run. If
 the image has neither, sh runs. runc starts the program, or crun if runc cannot; both give it only
-a loopback network device. If neither is installed, it runs in a chroot, which does not isolate it.
-Its changes to files are lost when it ends.
+a loopback network device. If neither is installed, the program runs in a chroot, which does not
+isolate it. Changes that the program makes to files are lost when it ends.
 
 Without privileges, the image is unpacked for each run, and the program runs in a user namespace,
 in which you are the superuser. Other users of the image need ranges of ids in /etc/subuid and
