@@ -18,8 +18,9 @@ pub(crate) struct Database {
     pub(crate) unchecked: ReadOptions,
 }
 
-/// Ends background work first. After a full disk, RocksDB flushes to recover; a close waits for that
-/// flush, which a database that closes no longer starts, so both would wait forever.
+/// Ends background work before the close. After a full disk, RocksDB flushes to recover. A close
+/// waits for that flush, but a database that closes does not start it, so the close would never
+/// end.
 impl Drop for Database {
     fn drop(&mut self) {
         self.db.cancel_all_background_work(false);

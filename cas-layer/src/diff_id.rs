@@ -1,4 +1,4 @@
-//! Diff ids of layers in every compression that this crate reads.
+//! Diff IDs of layers in every compression that this crate reads.
 
 use std::io::{Cursor, Read};
 
@@ -7,7 +7,7 @@ use cas_core::{Descriptor, Digest, Result, Store, image};
 
 use crate::codec::{Decoder, MAGIC, detect};
 
-/// Returns the diff id of a layer; see [`image::diff_id`]. The first bytes of the layer decide how
+/// Returns the diff ID of a layer; see [`image::diff_id`]. The first bytes of the layer decide how
 /// it is decompressed, because the media types of layers are often wrong.
 ///
 /// # Errors

@@ -293,8 +293,8 @@ impl Cas {
         self.remote_settings().hosts()
     }
 
-    /// Returns the verifiers of a pull: those that `cas.toml` names, then those of its options, then
-    /// the one of the signature that is required.
+    /// Returns the verifiers of a pull: first those that `cas.toml` names, then those of its
+    /// options, and last the verifier of a required signature.
     async fn verifiers(
         &self,
         options: &PullOptions,

@@ -70,11 +70,11 @@ pub struct ExportOptions {
     /// and podman read; by default, unchanged. The annotation [`REF_NAME`](crate::REF_NAME) of the
     /// image layout always has the name that the store has.
     pub naming: Naming,
-    /// Selects the configurations and layers that are written, by default all. The reader of an
-    /// archive without some of them must have them from elsewhere, as layers that are not
-    /// distributed. Manifests and indexes are always written.
+    /// Selects the configurations and layers that are written, by default all. If some are left
+    /// out, a reader of the archive must get them elsewhere, like layers that registries do not
+    /// distribute. Manifests and indexes are always written.
     pub filter: BlobFilter,
-    /// Receives the progress. By default, it is dropped.
+    /// Receives the progress. By default nothing does.
     pub progress: Arc<dyn Progress>,
 }
 

@@ -194,7 +194,7 @@ pub(super) fn unrecognised(magic: &[u8]) -> Error {
     let found = codec::foreign(magic);
     let found = found.map_or(String::new(), |found| format!("; found {found}"));
     Error::invalid(format!(
-        "unrecognised image format: expected an OCI layout directory, a directory of skopeo, or a \
+        "unrecognized image format: expected an OCI layout directory, a directory of skopeo, or a \
          tar archive (plain, or compressed with gzip, zstd, xz or bzip2) with an OCI layout or \
          with docker's manifest.json{found}"
     ))

@@ -68,7 +68,7 @@ pub struct ImportOptions {
     /// The platforms whose content is imported, by default all in the source. An index is stored
     /// unchanged, and the manifests of other platforms stay absent.
     pub platforms: Platforms,
-    /// Receives the progress. By default, it is dropped.
+    /// Receives the progress. By default nothing does.
     pub progress: Arc<dyn Progress>,
 }
 
@@ -114,8 +114,8 @@ impl ImportOptions {
 }
 
 /// Imports the images of `source`, and creates or updates their names. Importing the same source
-/// again changes nothing. An entry of the source without a name that refers to an image in the
-/// source, such as a signature, is stored as a referrer of this image.
+/// again changes nothing. An entry that does not have a name and refers to an image in the source,
+/// such as a signature, is stored as a referrer of this image.
 ///
 /// Returns the images in the order of their names.
 ///

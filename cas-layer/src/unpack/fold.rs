@@ -11,9 +11,10 @@ use super::cancel::Waiter;
 use super::{layers_with_diff_ids, open_layers, parts, record_diff_id};
 use crate::flow;
 
-/// Calls `read` for each layer, lowest first, with a value that begins as `initial` and with the
-/// decompressed bytes of the layer. Returns the value after the last layer, when every layer is
-/// verified. If this function fails, a caller must not use what `read` has made of the bytes.
+/// Calls `read` for each layer, lowest first, with a value that it may change, and with the
+/// decompressed bytes of the layer. The value is `initial` at the first call. Returns the value
+/// after the last call, when every layer is verified. If this function fails, a caller must not use
+/// what `read` has made of the bytes.
 ///
 /// `read` runs on another thread. Soon after the future is dropped, the reader of `read` returns an
 /// error. The progress receives the compressed bytes of all layers as one item with the name

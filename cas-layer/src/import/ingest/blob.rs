@@ -13,7 +13,7 @@ pub struct IngestBlob {
     pub digest: Digest,
     /// Its size in bytes, if it is known. Bytes of another size are refused.
     pub size: Option<u64>,
-    /// Its media type, if it is known. A manifest or an index without a media type is recognised by
+    /// Its media type, if it is known. A manifest or an index without a media type is recognized by
     /// its bytes.
     pub media_type: Option<MediaType>,
     /// Where its bytes are.

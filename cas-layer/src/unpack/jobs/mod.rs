@@ -79,8 +79,8 @@ impl Jobs {
     /// other process uses. Renews the lifetime of the job, and returns it.
     ///
     /// # Errors
-    /// [`JobProblem::NoImageJob`]; [`JobProblem::NoLayers`] or [`JobProblem::Expired`] after the
-    /// job that was found is deleted; `Unsupported` if the kernel does not provide an ID of the
+    /// [`JobProblem::NoImageJob`]; [`JobProblem::NoLayers`] or [`JobProblem::Expired`] for the job
+    /// that was found, which is deleted; `Unsupported` if the kernel does not provide an ID of the
     /// boot; `OutOfRange` if the record of a job is too large; errors of the storage and of the
     /// file system.
     pub fn open(&self, image: &Digest, now: SystemTime) -> Result<ImageJob> {
