@@ -39,8 +39,8 @@ thread_local! {
     static SKIPPED: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
-/// Notes that a law cannot check everything, and what is missing for that. Laws call it on their own
-/// thread and then return, and so does the opener of a store whose service is missing.
+/// Records that the law that runs on this thread cannot check everything, because `missing` is not
+/// there. A law then returns. The opener of a store whose service is missing calls this, too.
 pub fn skip(missing: &'static str) {
     eprintln!("SKIPPED: {missing}");
     SKIPPED.set(Some(missing));

@@ -196,7 +196,7 @@ fn what_is_not_an_image_is_named() {
         (b"\x1f\x9d\x90", "a stream of `compress`"),
         (b"QFI\xfb\0\0\0\x03", "a qcow2 disk"),
         (b"\x7fELF\x02", "an ELF program"),
-        (b"hello, world", "unrecognised image format"),
+        (b"hello, world", "unrecognized image format"),
     ] {
         let content = [content, &[7; 3000]].concat();
         let compressed = testkit::compress::xz(&content);

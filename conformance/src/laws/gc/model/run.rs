@@ -89,8 +89,8 @@ impl<'a> Run<'a> {
         None
     }
 
-    /// Opens the ingest `key`, and rewinds it unless it holds a prefix of `data`. Returns its writer
-    /// and the rest of `data`.
+    /// Opens the ingest `key`, and rewinds it unless it holds a prefix of `data`. Returns its
+    /// writer and the rest of `data`.
     async fn begin(&self, key: &str, data: &Bytes) -> Result<(Writer, Bytes)> {
         let mut writer = Writer::begin(&*self.faulty.content, key, Expected::ANY).await?;
         let held = self.oracle.ingest(key);
