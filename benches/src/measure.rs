@@ -47,7 +47,8 @@ impl fmt::Display for Taken {
     }
 }
 
-/// Returns how long the rounds took, of which `round` returns the time of one.
+/// Calls `round` nine times. Each call does a round, and returns how long it took. Returns the
+/// shortest, the median and the longest time.
 ///
 /// # Errors
 /// The first error of `round`.

@@ -4,10 +4,11 @@ use cas_core::image::{FullName, Reference};
 use cas_core::{Image, Result};
 
 /// An image as an argument of a verb: its name in the store, an [`Image`], or what a person typed.
-/// Text and a [`Reference`] are a name in the store. If the store does not have exactly this name,
-/// the verb looks for the name that docker understands, such as `docker.io/library/app:1` for
-/// `app:1`. If text is not a name, the verb returns an error. An [`Image`] means its target, even
-/// if its name refers to something else by now.
+/// Text and a [`Reference`] are taken as a name in the store. If the store does not have exactly
+/// this name, the verb looks for other spellings that docker takes for the same name, such as
+/// `docker.io/library/app:1` for `app:1`. If text is not a name, the verb returns an error. A
+/// [`FullName`] is looked up as if a person typed it. An [`Image`] means its target, even if its
+/// name refers to something else by now.
 pub struct ImageRef(pub(super) Given);
 
 pub(super) enum Given {

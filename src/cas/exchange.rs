@@ -88,8 +88,9 @@ impl Cas {
     ///
     /// # Errors
     /// `InvalidArgument` if the source is not an image; `NotFound` if the source is incomplete;
-    /// `Corrupt` if the source is damaged or hostile; errors of the store. If no name was written
-    /// before the error, what was stored is removed.
+    /// `Corrupt` if the source is damaged or hostile; `Unsupported` for a sparse file or another
+    /// version of the image layout; `OutOfRange` if the source exceeds a limit; errors of the
+    /// store. If no name was written before the error, what was stored is removed.
     pub async fn import(&self, source: impl AsRef<Path>) -> Result<Vec<Image>> {
         let source = Source::Path(source.as_ref().to_owned());
         let options = import::ImportOptions::default();
@@ -135,8 +136,9 @@ impl Cas {
     /// the images with the targets that they have in the archive.
     ///
     /// # Errors
-    /// `NotFound` for an unknown name, or content that was lost; `Corrupt` for damaged content. On
-    /// an error, an existing file stays unchanged.
+    /// `InvalidArgument` if there are no images, or if `file` is a directory; `NotFound` for an
+    /// unknown name, or content that was lost; `Corrupt` for damaged content. On an error, an
+    /// existing file stays unchanged.
     pub async fn export(
         &self,
         images: impl IntoIterator<Item = impl Into<ImageRef>>,
@@ -150,7 +152,9 @@ impl Cas {
     /// Exports with options. Returns the images as [`Cas::export`] does.
     ///
     /// # Errors
-    /// As [`Cas::export`]; `NotFound` for a platform that an image does not have.
+    /// As [`Cas::export`]; `NotFound` for a platform that an image does not have; `Unsupported` for
+    /// an image that docker cannot load, if the archive is for docker; `OutOfRange` if the images
+    /// have too many referrers.
     pub async fn export_with(
         &self,
         images: impl IntoIterator<Item = impl Into<ImageRef>>,

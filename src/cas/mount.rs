@@ -98,8 +98,9 @@ impl Cas {
     /// unpacked into snapshots yet, it is unpacked first. [`Cas::unmount`] unmounts it.
     ///
     /// # Errors
-    /// As [`Cas::snapshot`]; `NotFound` for the directory; `AlreadyExists` if this root has
-    /// something mounted there; `Denied` without the right to mount.
+    /// As [`Cas::snapshot`]; `NotFound` if `directory` does not exist; `InvalidArgument` if it is
+    /// not a directory, or its path is not UTF-8; `AlreadyExists` if this root has something
+    /// mounted there; `Denied` without the right to mount.
     pub async fn mount(
         &self,
         image: impl Into<ImageRef>,

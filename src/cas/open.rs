@@ -109,8 +109,10 @@ impl Cas {
     ///
     /// # Errors
     /// `Unsupported` for a store or a snapshotter that is not compiled in; `Busy` if the store
-    /// allows only one process at a time, and another one has it open; `FailedPrecondition` for
-    /// another format of the root; errors of the store and the snapshotter.
+    /// allows only one process at a time, and another one has it open; `FailedPrecondition` if the
+    /// root has a format that this release does not read, or if the directory is not a root and
+    /// contains something else; `Corrupt` if `cas.toml` does not parse; errors of the store and
+    /// the snapshotter.
     pub async fn open(root: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(root, OpenOptions::default()).await
     }

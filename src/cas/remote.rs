@@ -232,8 +232,10 @@ impl Cas {
     /// does not have all of them. Returns what `reference` refers to afterwards.
     ///
     /// # Errors
-    /// `NotFound` for the image, or content that the store does not have; `Denied`, `Unavailable`
-    /// as [`Cas::pull`]; `Corrupt` if the registry received other bytes.
+    /// `InvalidArgument` for text that is not a name or a reference; `NotFound` for the image, or
+    /// content that the store does not have; `FailedPrecondition` if `hosts.toml` does not allow a
+    /// push to any host; `Denied` and `Unavailable` as [`Cas::pull`]; `Corrupt` if the registry
+    /// received other bytes.
     pub async fn push(
         &self,
         image: impl Into<ImageRef>,

@@ -84,8 +84,9 @@ impl Cas {
     ///
     /// # Errors
     /// As [`Cas::snapshot`]; `AlreadyExists` if there is a snapshot with this key;
-    /// `InvalidArgument` for a key that is empty, longer than [`limit::KEY`](cas_core::limit::KEY)
-    /// or reserved for mounts, or that contains control characters.
+    /// `InvalidArgument` for a key that is empty, that has more than
+    /// [`limit::KEY`](cas_core::limit::KEY) bytes, that is reserved for mounts, or that contains
+    /// control characters.
     pub async fn create_snapshot(
         &self,
         key: impl AsRef<str>,

@@ -79,7 +79,8 @@ impl Cas {
     /// `NotFound` if the store has no such image, if the image has no manifest for the platform of
     /// this machine, if a layer is missing from the store, or if the parent of `directory` does not
     /// exist; `FailedPrecondition` if `directory` is not empty; `Corrupt` for damaged or hostile
-    /// layers. On an error, what was written is removed.
+    /// layers; `Unsupported` for an artifact, or for a blob that is not a layer; `OutOfRange` if
+    /// the image exceeds a limit. On an error, what was written is removed.
     pub async fn unpack(
         &self,
         image: impl Into<ImageRef>,

@@ -44,7 +44,7 @@ laws! { $
             "Parallel imports would lose names, and the next collection their images"
             ["opencontainers/umoci#146"],
         one_creator_of_a_name_wins:
-            "Two builds of one tag would both report success, and one of them is lost"
+            "Two builds of one tag would both report success, and one image would be lost"
             ["containerd images.Store.Create"],
     ]
     change() [
