@@ -132,7 +132,8 @@ fn number(text: &str) -> Result<Option<u32>> {
     match text.parse() {
         Ok(id) if id <= limit::ID => Ok(Some(id)),
         _ => Err(Error::corrupt(format!(
-            "expected a user or group id of at most {}, found {text:.40}",
+            "expected a user or group id of at most {}, found {text:.40}; build the image with \
+             another user",
             limit::ID
         ))
         .operation("find user")),

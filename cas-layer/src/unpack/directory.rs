@@ -133,7 +133,8 @@ fn warn_of_exposed(path: &Path, progress: &dyn Progress) {
         Ok(Some(exposed)) => exposed,
         Err(error) => {
             return progress.warn(&format!(
-                "it could not be checked which files of {} other users can reach: {error}",
+                "cannot find out which files of {} other users can reach: {error}; close the \
+                 directory with `chmod 700` if they must not reach any",
                 path.display()
             ));
         }
