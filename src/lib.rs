@@ -49,9 +49,9 @@
 //! # }
 //! ```
 //!
-//! Cargo features choose the backends and snapshotters; [`registry()`] returns those compiled in.
-//! One backend is enough. Without a snapshotter, images can be stored and unpacked into
-//! directories, but not into snapshots or mounts.
+//! Cargo features choose the backends and snapshotters. [`registry()`] returns all that are
+//! compiled in. One backend is enough. Without a snapshotter, images can be stored and unpacked
+//! into directories, but not into snapshots or mounts.
 
 #[cfg(feature = "aci")]
 pub mod aci;

@@ -83,7 +83,7 @@ impl Mirrors {
     }
 
     /// Returns the warnings so far: about endpoints that were passed over because they failed, and
-    /// those of [`Client::warnings`].
+    /// the warnings of [`Client::warnings`] of each endpoint.
     pub fn warnings(&self) -> Vec<String> {
         let of_place = |place: &Place| {
             let own = place.client.get().map(Client::warnings);

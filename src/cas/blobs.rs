@@ -60,7 +60,7 @@ impl Cas {
         reader.ok_or_else(|| absent("read blob", blob))
     }
 
-    /// Replaces labels of a blob with those of `update`: the labels that the field paths `labels`
+    /// Replaces labels of a blob with labels of `update`: the labels that the field paths `labels`
     /// and `labels.<key>` name, or all labels if there are no field paths. A label that `update`
     /// does not have is removed. Returns the updated blob.
     ///
@@ -144,9 +144,9 @@ impl Cas {
         gc::remove(store, &snapshotters, &blobs, &options).await
     }
 
-    /// Changes labels of a blob: sets those with a value, and removes those without one. Labels
-    /// that begin with `containerd.io/gc.` decide what a collection keeps, as in containerd.
-    /// Returns all labels that the blob has then.
+    /// Changes labels of a blob: sets each label that has a value in `changes`, and removes each
+    /// label that is `None` there. Labels that begin with `containerd.io/gc.` decide what a
+    /// collection keeps, as in containerd. Returns all labels that the blob has afterwards.
     ///
     /// # Errors
     /// As [`lease::change_labels`].

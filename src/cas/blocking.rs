@@ -433,7 +433,7 @@ verbs! {
         options: RemoveOptions
     ) -> Result<Removed>;
 
-    /// Changes labels of a blob. Returns all labels that the blob has then.
+    /// Changes labels of a blob. Returns all labels that the blob has afterwards.
     fn label_blob(
         blob: &Digest,
         changes: &BTreeMap<String, Option<String>>

@@ -156,8 +156,9 @@ impl Cas {
         snapshot.attach(directory, options.idmap, rights).await
     }
 
-    /// Makes and returns a snapshot on an image, which is unpacked first if it is not yet. The
-    /// parents of the snapshot cannot be removed while it exists, so they need no lease.
+    /// Makes and returns a snapshot on an image. If the image is not unpacked yet, it is unpacked
+    /// first. The parents of the snapshot cannot be removed while the snapshot exists, so they need
+    /// no lease.
     pub(super) async fn make(
         &self,
         manifest: &Manifest,

@@ -9,7 +9,8 @@ use cas_layer::unpack::jobs::Jobs;
 
 use crate::root::{PullMode, PullModes};
 
-/// How many layers one pull fetches in chunks at the same time.
+/// How many layers one pull fetches in chunks at the same time. Of each layer, a chunk that is
+/// being written is in memory, in addition to the chunks that the limit on requests allows.
 const CHUNKED: usize = 8;
 
 /// How pulls fetch and unpack in parallel. Pulls that use clones of it share the limits for all

@@ -1,4 +1,4 @@
-//! Last uses of images, and the removal of those that were not used for long.
+//! Last uses of images, and the removal of images that were not used for long.
 
 use std::fs::File;
 use std::path::PathBuf;

@@ -27,7 +27,7 @@ pub enum Policy {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct PullOptions {
-    /// The platforms to pull, if the image has several. By default that of this machine.
+    /// The platforms to pull, if the image has several. By default the platform of this machine.
     pub platforms: Platforms,
     /// When the registry is asked.
     pub policy: Policy,
@@ -45,8 +45,8 @@ pub struct PullOptions {
     /// Hosts of token services that may see the login for the registry, in addition to the
     /// registry's own and those that `cas.toml` names.
     pub token_hosts: Vec<Host>,
-    /// The files that name mirrors and certificates. By default those of
-    /// [`Cas::hosts`](super::Cas::hosts).
+    /// The files that name mirrors and certificates. By default the files that
+    /// [`Cas::hosts`](super::Cas::hosts) returns.
     pub hosts: Option<Hosts>,
     /// The file of logins that is read first, instead of podman's own. By default the file that
     /// `cas.toml` names, or else the file that `$REGISTRY_AUTH_FILE` names.
@@ -207,8 +207,8 @@ impl PullOptions {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct PushOptions {
-    /// The platforms to push. By default all, or that of this machine if the store does not have
-    /// all.
+    /// The platforms to push. By default all platforms of the image, or the platform of this
+    /// machine if the store does not have all of them.
     pub platforms: Platforms,
     /// Whether the referrers of the image that the store has are pushed, too, and the referrers of
     /// these referrers.

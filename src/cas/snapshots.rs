@@ -79,8 +79,9 @@ impl UsageOptions {
 }
 
 impl Cas {
-    /// Makes the writable snapshot `key` on an image, which is unpacked first if it is not yet. A
-    /// label keeps the snapshot from collections until [`Cas::remove_snapshot`] removes it.
+    /// Makes the writable snapshot `key` on an image. If the image is not unpacked yet, it is
+    /// unpacked first. A label protects the snapshot from collections until
+    /// [`Cas::remove_snapshot`] removes it.
     ///
     /// # Errors
     /// As [`Cas::snapshot`]; `AlreadyExists` if there is a snapshot with this key;
@@ -127,8 +128,8 @@ impl Cas {
         made.map(Mounted::keep)
     }
 
-    /// Returns all snapshots in the order of their keys: those of layers, which have chain IDs as
-    /// keys, and those of callers and mounts.
+    /// Returns all snapshots in the order of their keys: snapshots of layers, which have chain IDs
+    /// as keys, and snapshots of callers and mounts.
     ///
     /// # Errors
     /// `FailedPrecondition` if the root was made without a snapshotter; errors of the records.

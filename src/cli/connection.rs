@@ -15,7 +15,7 @@ pub(crate) struct Connection {
     /// Use plain HTTP (automatic for a registry on this machine that does not require TLS)
     #[arg(long)]
     pub(crate) plain_http: bool,
-    /// Look for the login in this file first, as podman does [default: that of cas.toml, or
+    /// Look for the login in this file first, as podman does [default: the file in cas.toml, or
     /// $REGISTRY_AUTH_FILE]
     #[arg(long, value_name = "FILE")]
     pub(crate) authfile: Option<PathBuf>,
@@ -34,7 +34,7 @@ pub(crate) struct Connection {
     /// Read hosts.toml or certificates for a registry from DIR/HOST[:PORT] only
     #[arg(long, value_name = "DIR")]
     hosts_dir: Option<PathBuf>,
-    /// Read mirrors and blocked names from this file [default: that of cas.toml,
+    /// Read mirrors and blocked names from this file [default: the file in cas.toml,
     /// $CONTAINERS_REGISTRIES_CONF, or podman's]
     #[arg(long, value_name = "FILE")]
     registries_conf: Option<PathBuf>,

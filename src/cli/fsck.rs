@@ -50,7 +50,7 @@ pub(crate) struct Fsck {
     /// Use http instead of https for registries
     #[arg(long, requires = "repair")]
     plain_http: bool,
-    /// Look for the login in this file first, as podman does [default: that of cas.toml, or
+    /// Look for the login in this file first, as podman does [default: the file in cas.toml, or
     /// $REGISTRY_AUTH_FILE]
     #[arg(long, value_name = "FILE", requires = "repair")]
     authfile: Option<PathBuf>,

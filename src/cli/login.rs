@@ -36,7 +36,7 @@ pub(crate) struct Login {
     /// Is refused: every user of this machine can read the arguments of a command
     #[arg(short, long, hide = true, value_name = "PASSWORD")]
     password: Option<String>,
-    /// Save the login in this file, as podman does [default: that of cas.toml,
+    /// Save the login in this file, as podman does [default: the file in cas.toml,
     /// $REGISTRY_AUTH_FILE, or Docker's]
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
@@ -55,7 +55,7 @@ pub(crate) struct Logout {
     /// Remove all logins from the file, and from the credential helpers that it names
     #[arg(long, conflicts_with = "registry")]
     all: bool,
-    /// Remove the login from this file [default: that of cas.toml,
+    /// Remove the login from this file [default: the file in cas.toml,
     /// $REGISTRY_AUTH_FILE, or Docker's]
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,

@@ -29,8 +29,8 @@ pub(crate) struct Pull {
     /// the image, the pull fails [default: that of cas.toml, or podman's]
     #[arg(long, value_name = "FILE")]
     policy_file: Option<PathBuf>,
-    /// Accept only an image with a signature of cosign that this public key verifies [default: that
-    /// of cas.toml]
+    /// Accept only an image with a signature of cosign that this public key verifies [default: the
+    /// key in cas.toml]
     #[arg(long, value_name = "FILE")]
     cosign_key: Option<PathBuf>,
     /// Unpack the image into snapshots, too

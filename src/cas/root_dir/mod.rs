@@ -73,8 +73,8 @@ impl RootDirOptions {
 impl Cas {
     /// Prepares the root directory of a container at `path`: `rootfs`, on which a writable snapshot
     /// of the image is mounted; `image-config.json`, the configuration of the image; and
-    /// `image-name`, its full name. The last component of `path` is the key of the snapshot. The
-    /// image is unpacked first if it is not yet.
+    /// `image-name`, the full name of the image. The last component of `path` is the key of the
+    /// snapshot. If the image is not unpacked yet, it is unpacked first.
     ///
     /// The directory is closed to other users, because programs and device nodes of the image have
     /// all their rights. What an earlier root directory has left at `path` is unmounted and removed

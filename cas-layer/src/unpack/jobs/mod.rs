@@ -44,7 +44,7 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// How long a job is kept by default after the last process has begun to work on it.
+    /// How long a job can be used by default after the last process has begun to work on it.
     pub const LIFETIME: Duration = Duration::from_secs(2 * 60 * 60);
 
     /// Returns the jobs in `storage`.
@@ -55,7 +55,7 @@ impl Jobs {
         }
     }
 
-    /// Sets how long a job is kept after a process has begun to work on it; by default
+    /// Sets how long a job can be used after a process has begun to work on it; by default
     /// [`Jobs::LIFETIME`].
     #[must_use]
     pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
