@@ -11,7 +11,8 @@ use super::Cas;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IngestInfo {
-    /// The key of the ingest: the digest of the blob if that is known.
+    /// The key of the ingest. If the job knows the digest of its blob beforehand, the key is the
+    /// digest.
     pub key: String,
     /// The number of bytes that were written so far.
     pub offset: u64,

@@ -20,7 +20,7 @@ pub struct Listed {
     /// spellings of the name refer to different images, this is the name in the store.
     pub shown: String,
     /// When the image was last used under any spelling of its name, exact to an hour; `None` if
-    /// that is not known. Serialized as whole nanoseconds since 1970.
+    /// the time is not known. Serialized as whole nanoseconds since 1970.
     #[serde(serialize_with = "cas_core::time::optional::serialize")]
     pub used_at: Option<SystemTime>,
 }

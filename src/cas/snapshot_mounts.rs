@@ -145,7 +145,7 @@ impl Cas {
     /// it is not mounted.
     ///
     /// # Errors
-    /// `NotFound` for the snapshot; `Busy` while it is in use; `Denied` without the right to
+    /// `NotFound` for the snapshot; `Busy` while the mount is in use; `Denied` without the right to
     /// unmount.
     pub async fn unmount_snapshot(&self, key: impl AsRef<str>) -> Result<bool> {
         let options = UnmountOptions::default();

@@ -134,8 +134,8 @@ impl Cas {
     /// not mounted, or does not exist. [`Cas::mount_snapshot`] mounts the snapshot again.
     ///
     /// # Errors
-    /// `Busy` while it is in use; `InvalidArgument` as for [`Cas::prepare_root_dir`]; `Denied`
-    /// without the right to unmount.
+    /// `Busy` while the mount is in use; `InvalidArgument` as for [`Cas::prepare_root_dir`];
+    /// `Denied` without the right to unmount.
     pub async fn unmount_root_dir(&self, path: impl AsRef<Path>) -> Result<bool> {
         self.unmount_root_dir_with(path, UnmountOptions::default())
             .await
