@@ -1,4 +1,4 @@
-//! Compares images that the kernel mounts with directories that the same layers are applied to.
+//! Compares images that the kernel mounts, and images that another crate reads, with directories that the same layers are applied to.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,4 +8,5 @@
 
 mod compare;
 mod odd;
+mod oracle;
 mod random;

@@ -1,9 +1,10 @@
 //! Unusual layers: large directories, long links, many attributes, sparse files, incomplete blocks.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::process::Command;
 
-use cas_core::ErrorKind;
+use cas_core::{ErrorKind, limit};
 use testkit::archive::{Header, Tar};
 use testkit::tree::scan;
 
@@ -130,11 +131,8 @@ fn access_lists_are_those_that_the_kernel_sets() {
     }
 }
 
-#[test]
-fn sparse_files_have_their_content_and_take_no_more_space() {
-    if !can_mount() {
-        return;
-    }
+/// Returns layers with sparse files.
+pub(crate) fn sparse_layers() -> [Vec<u8>; 3] {
     let map = b"2\n700\n10\n1048576\n5\n";
     let mut body = map.to_vec();
     body.resize(512, 0);
@@ -150,11 +148,19 @@ fn sparse_files_have_their_content_and_take_no_more_space() {
             .pax(&records)
             .file("GNUSparseFile.1/sparse", &body)
     };
-    let layers = [
+    [
         sparse().file("a", "b").end(),
         Tar::new().file("c", "d").end(),
         sparse().end(),
-    ];
+    ]
+}
+
+#[test]
+fn sparse_files_have_their_content_and_take_no_more_space() {
+    if !can_mount() {
+        return;
+    }
+    let layers = sparse_layers();
     assert!(compare(&layers));
     let temp = tempfile::tempdir().unwrap();
     let file = temp.path().join("image");
@@ -199,6 +205,49 @@ print(len(ctypes.string_at(at, 4096).rstrip(b'\\0')))",
         let found = found.unwrap();
         let found = String::from_utf8_lossy(&found.stdout);
         assert_eq!(found.trim(), size.to_string());
+    }
+}
+
+#[test]
+fn files_beyond_4_gib_are_found() {
+    if !can_mount() {
+        return;
+    }
+    let (offset, size) = (5u64 << 30, (5u64 << 30) + 3);
+    let map = format!("{offset},3");
+    let size = size.to_string();
+    let records: [(&str, &[u8]); 3] = [
+        ("GNU.sparse.size", size.as_bytes()),
+        ("GNU.sparse.numblocks", b"1"),
+        ("GNU.sparse.map", map.as_bytes()),
+    ];
+    let large = || Tar::new().pax(&records);
+    let layers = [
+        large().file("one", "end").end(),
+        large().file("two", "END").file("small", "after").end(),
+    ];
+    let mounted = Mounted::new(&layers).unwrap();
+    for (name, expected) in [("one", b"end"), ("two", b"END")] {
+        let file = fs::File::open(mounted.path().join(name)).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), offset + 3);
+        let mut end = [1; 5];
+        file.read_exact_at(&mut end, offset - 2).unwrap();
+        assert_eq!(end, [&[0, 0], &expected[..]].concat()[..], "{name}");
+    }
+    assert_eq!(fs::read(mounted.path().join("small")).unwrap(), b"after");
+}
+
+#[test]
+fn as_many_layers_as_an_image_may_have_are_found() {
+    if !can_mount() {
+        return;
+    }
+    let layer = |n: usize| Tar::new().file(format!("f{n}"), n.to_string()).end();
+    let layers: Vec<_> = (0..limit::LAYERS).map(layer).collect();
+    let mounted = Mounted::new(&layers).unwrap();
+    for n in 0..limit::LAYERS {
+        let found = fs::read_to_string(mounted.path().join(format!("f{n}")));
+        assert_eq!(found.unwrap(), n.to_string());
     }
 }
 

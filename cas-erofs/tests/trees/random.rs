@@ -84,14 +84,18 @@ fn layer(random: &mut Random) -> Vec<u8> {
     }
 }
 
+/// Returns a random stack of layers.
+pub(crate) fn layers(seed: u64) -> Vec<Vec<u8>> {
+    let mut random = Random(seed);
+    (0..=random.below(4)).map(|_| layer(&mut random)).collect()
+}
+
 /// Compares the images of some stacks with directories. Returns how many of them could be made.
 fn compare_stacks(seeds: std::ops::Range<u64>) -> usize {
     let mut made = 0;
     for seed in seeds {
-        let mut random = Random(seed);
-        let layers: Vec<_> = (0..=random.below(4)).map(|_| layer(&mut random)).collect();
         eprintln!("seed {seed}");
-        made += usize::from(compare(&layers));
+        made += usize::from(compare(&layers(seed)));
     }
     made
 }
