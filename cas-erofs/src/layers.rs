@@ -61,7 +61,7 @@ impl Layers {
     }
 
     /// Reads the next layer, an uncompressed tar, to its end. Returns warnings of what was unusual
-    /// or left out: each once, and at most [`limit::WARNINGS`](cas_core::limit::WARNINGS).
+    /// or left out, bounded as those of an applied layer are.
     ///
     /// # Errors
     /// `Corrupt` for a malformed archive or a member that cannot be applied; `OutOfRange` if a
@@ -114,11 +114,10 @@ impl Layers {
                 rest,
             });
         }
-        for warning in reader.warnings() {
-            self.tree.warn(warning);
-        }
+        let mut warnings = self.tree.take_warnings();
+        warnings.extend(reader.warnings());
         self.data[source].length = reader.into_inner().finish()?;
-        Ok(self.tree.take_warnings())
+        Ok(warnings)
     }
 
     /// Reads the next layer, an uncompressed tar in a file at its beginning. The file becomes a

@@ -19,9 +19,11 @@ mod layout;
 mod naming;
 pub mod tar;
 pub mod unpack;
+mod warnings;
 
 pub use buffered::read_buffered;
 pub use cas_core::layout::REF_NAME;
 pub use diff_id::diff_id;
 pub use layout::IMAGE_NAME;
 pub use naming::Naming;
+pub use warnings::Warnings;

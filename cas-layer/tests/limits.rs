@@ -241,14 +241,17 @@ fn warnings() {
     for (read, applied, expected) in [
         (1, 1, 2),
         (most, 0, most),
-        (most + 1, 0, most),
+        (most + 1, 0, most + 1),
         (0, most, most),
-        (0, most + 1, most),
-        (most, 1, most),
+        (0, most + 2, most + 1),
+        (most, most, 2 * most),
         (most - 1, 1, most),
     ] {
         let temp = tempfile::tempdir().unwrap();
         let found = archive(read, applied).apply(temp.path()).unwrap().warnings;
         assert_eq!(found.len(), expected, "{read} {applied}: {found:#?}");
+        let left_out = (read.max(applied)).saturating_sub(most);
+        let says = format!("{left_out} more warnings were left out");
+        assert_eq!(found.contains(&says), left_out > 0, "{found:#?}");
     }
 }

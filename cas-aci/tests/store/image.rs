@@ -70,7 +70,7 @@ fn entries(archive: &[u8]) -> Vec<Entry> {
     while let Some(entry) = reader.next_entry().unwrap() {
         entries.push(entry);
     }
-    assert_eq!(reader.warnings(), [] as [String; 0]);
+    assert_eq!(reader.warnings(), Vec::<String>::new());
     entries
 }
 

@@ -9,6 +9,7 @@ mod tests;
 use std::collections::HashMap;
 
 use cas_core::{Error, Result, limit};
+use cas_layer::Warnings;
 use cas_layer::apply::Cost;
 
 use crate::attributes::{self, Sets};
@@ -28,7 +29,7 @@ pub struct Tree {
     /// Directories that were found, by their paths. It is emptied when a directory or a symbolic
     /// link is removed, because a path may then lead elsewhere.
     known: HashMap<Vec<u8>, Id>,
-    warnings: Vec<String>,
+    warnings: Warnings,
     /// Number of bytes of names, targets, attributes and incomplete blocks that all layers brought.
     bytes: usize,
 }
@@ -43,7 +44,7 @@ impl Default for Tree {
             layer: 0,
             cost: Cost::default(),
             known: HashMap::new(),
-            warnings: Vec::new(),
+            warnings: Warnings::default(),
             bytes: 0,
         }
     }
@@ -57,16 +58,13 @@ impl Tree {
         self.known.clear();
     }
 
-    /// Returns the warnings since the last call, at most [`limit::WARNINGS`].
+    /// Returns the warnings since the last call.
     pub(crate) fn take_warnings(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.warnings)
+        std::mem::take(&mut self.warnings).list()
     }
 
     pub(crate) fn warn(&mut self, warning: &str) {
-        let is_new = !self.warnings.iter().any(|known| known == warning);
-        if is_new && self.warnings.len() < limit::WARNINGS {
-            self.warnings.push(warning.to_owned());
-        }
+        self.warnings.add(warning);
     }
 
     pub(crate) fn node(&self, id: Id) -> &Node {

@@ -50,6 +50,7 @@ use std::sync::Arc;
 use cas_core::{Context, Error, Result, limit};
 use rustix::fs::{Mode, OFlags};
 
+use crate::Warnings;
 use crate::tar::Reader;
 use dirs::Dirs;
 use left_out::Count;
@@ -82,7 +83,8 @@ pub struct Applied {
     /// Number of bytes written to files.
     pub bytes: u64,
     /// Warnings about what was unusual or left out: first about members, then about the archive.
-    /// Each warning occurs once, and there are at most [`limit::WARNINGS`].
+    /// Of each, there are at most [`limit::WARNINGS`] different ones, and then one that says how
+    /// many others were left out.
     pub warnings: Vec<String>,
 }
 
@@ -211,6 +213,7 @@ struct Layer {
     owners: Count,
     /// Records effects on the layers below, if the layer is applied without them.
     standalone: Option<Recorder>,
+    warnings: Warnings,
     applied: Applied,
 }
 
@@ -227,6 +230,7 @@ impl Layer {
             devices: Count::default(),
             owners: Count::default(),
             standalone: None,
+            warnings: Warnings::default(),
             applied: Applied::default(),
         })
     }
@@ -248,17 +252,13 @@ impl Layer {
         self.applied.entries = self.cost.entries();
         self.dirs.flush()?;
         self.warn_of_left_out();
-        for warning in reader.warnings() {
-            self.warn(warning);
-        }
+        self.applied.warnings = self.warnings.list();
+        self.applied.warnings.extend(reader.warnings());
         Ok(())
     }
 
     fn warn(&mut self, warning: &str) {
-        let warnings = &mut self.applied.warnings;
-        if warnings.len() < limit::WARNINGS && !warnings.iter().any(|known| known == warning) {
-            warnings.push(warning.to_owned());
-        }
+        self.warnings.add(warning);
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) fn scan(file: File) -> Result<(Contents, Vec<String>)> {
         };
         members.add(member.path, node)?;
     }
-    Ok((members.finish(), reader.warnings().to_vec()))
+    Ok((members.finish(), reader.warnings()))
 }
 
 /// Begins to read an archive.

@@ -110,7 +110,7 @@ fn read(
             send(Event::Piece(piece))?;
         }
     }
-    Ok(reader.warnings().to_vec())
+    Ok(reader.warnings())
 }
 
 /// Stores the current file, or keeps it in memory. `room` is the number of bytes that may still be

@@ -27,6 +27,7 @@ use std::io::{self, BufRead, Read};
 
 use cas_core::{Error, Result, limit};
 
+use crate::Warnings;
 use crate::buffered::read_buffered;
 pub use entry::{Device, Entry, EntryKind, Region, Time};
 use header::{BLOCK, Header};
@@ -45,7 +46,7 @@ pub struct Reader<R> {
     entries: u64,
     global: u64,
     ended: bool,
-    warnings: Vec<String>,
+    warnings: Warnings,
 }
 
 /// Extension headers that apply to the next member.
@@ -72,7 +73,7 @@ impl<R: BufRead> Reader<R> {
             entries: 0,
             global: 0,
             ended: false,
-            warnings: Vec::new(),
+            warnings: Warnings::default(),
         }
     }
 
@@ -135,9 +136,9 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// Returns what was unusual about the archive but accepted: at most [`limit::WARNINGS`]
-    /// different warnings.
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
+    /// different warnings, and then one that says how many others were left out.
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.list()
     }
 
     /// Returns the next header, or `None` at the end.
@@ -298,10 +299,7 @@ impl<R: BufRead> Reader<R> {
     }
 
     fn warn(&mut self, warning: &str) {
-        let is_new = !self.warnings.iter().any(|known| known == warning);
-        if is_new && self.warnings.len() < limit::WARNINGS {
-            self.warnings.push(warning.to_owned());
-        }
+        self.warnings.add(warning);
     }
 }
 

@@ -53,7 +53,7 @@ pub fn read_all(archive: &[u8]) -> Result<(Members, Vec<String>)> {
         reader.read_to_end(&mut body)?;
         members.push((entry, body));
     }
-    Ok((members, reader.warnings().to_vec()))
+    Ok((members, reader.warnings()))
 }
 
 /// A tree to apply to, and a canary next to it that must stay untouched.

@@ -1,0 +1,32 @@
+//! Warnings about one layer or archive.
+
+use cas_core::limit;
+
+/// Different warnings: the first [`limit::WARNINGS`], and how many others were left out.
+#[derive(Clone, Debug, Default)]
+pub struct Warnings {
+    kept: Vec<String>,
+    left_out: u64,
+}
+
+impl Warnings {
+    /// Adds a warning unless it is known. A warning that is left out counts each time.
+    pub fn add(&mut self, warning: &str) {
+        if self.kept.iter().any(|known| known == warning) {
+            return;
+        }
+        match self.kept.len() < limit::WARNINGS {
+            true => self.kept.push(warning.to_owned()),
+            false => self.left_out += 1,
+        }
+    }
+
+    /// Returns the warnings. If others were left out, the last one says how many.
+    pub fn list(&self) -> Vec<String> {
+        let mut list = self.kept.clone();
+        if self.left_out > 0 {
+            list.push(format!("{} more warnings were left out", self.left_out));
+        }
+        list
+    }
+}
