@@ -41,7 +41,10 @@ pub(crate) fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
         }
         findings.push(finding(
             OCI_LAYOUT,
-            format!("{why}; a repair writes the file again"),
+            match repair {
+                true => format!("{why}; the file was written again"),
+                false => format!("{why}; a repair writes the file again"),
+            },
             repair,
         ));
     }

@@ -14,37 +14,41 @@ use crate::{layout, refs};
 
 /// Checks the image layout in the directory `path`, which this or another program made. Reads all
 /// blobs, and writes nothing. Returns what is wrong; the subject of a finding is a file of the
-/// layout, the digest of a blob or the name of an image.
+/// layout, the digest of a blob or the name of an image. An `index.json` that is malformed, or has
+/// more than [`limit::DOCUMENT_READ`] bytes, is a finding; the names in it are then not checked.
 ///
 /// # Errors
-/// `FailedPrecondition` if the directory is not an image layout; `OutOfRange` if `index.json` has
-/// more than [`limit::DOCUMENT_READ`] bytes; errors of the file system.
+/// `FailedPrecondition` if the directory is not an image layout; errors of the file system.
 pub async fn validate(path: impl AsRef<Path>) -> Result<Report> {
     let path = path.as_ref().to_owned();
-    let found = pool::run(move || match files(&path)? {
-        found if found.is_empty() => Ok(Ok(FsStore::open_read_only(path)?)),
-        findings => Ok(Err(findings)),
-    });
-    let store = match found.await? {
-        Ok(store) => store.store(),
-        // The blobs and names that damaged files list cannot be checked.
-        Err(findings) => {
-            return Ok(Report {
-                findings,
-                ..Report::default()
-            });
+    let found = pool::run(move || {
+        let findings = files(&path)?;
+        match FsStore::open_read_only(path) {
+            Err(error) if findings.is_empty() => Err(error),
+            opened => Ok((findings, opened.ok())),
         }
+    });
+    let (mut findings, opened) = found.await?;
+    // A layout of another version is not read any further.
+    let Some(store) = opened.map(|store| store.store()) else {
+        return Ok(Report {
+            findings,
+            ..Report::default()
+        });
     };
     let options = CheckOptions {
         read_data: ReadData::All,
         ..CheckOptions::default()
     };
     let mut report = check(&store, &[], &options).await?;
-    // A layout of another program has no records, so a missing record is not a fault.
-    report
-        .findings
-        .retain(|finding| finding.problem != Problem::RecordMissing);
-    Ok(report)
+    // A layout of another program has no records, so a missing record is not a fault. What is wrong
+    // with `index.json` is among the findings already.
+    let is_known = |finding: &Finding| {
+        finding.problem == Problem::RecordMissing || finding.problem == Problem::StoreDamaged
+    };
+    report.findings.retain(|finding| !is_known(finding));
+    findings.append(&mut report.findings);
+    Ok(Report { findings, ..report })
 }
 
 /// Checks the files that are not blobs.
@@ -57,9 +61,11 @@ fn files(path: &Path) -> Result<Vec<Finding>> {
         }
         findings.push(finding(OCI_LAYOUT, &why));
     }
-    let index = match root.read(INDEX, limit::DOCUMENT_READ)? {
-        Some(data) => Index::parse(&data),
-        None => refs::read(&root).and_then(|index| index.ok_or_else(missing)),
+    let index = match root.read(INDEX, limit::DOCUMENT_READ).map_err(Error::from) {
+        Err(error) if error.kind() != ErrorKind::OutOfRange => return Err(error),
+        Err(error) => Err(error),
+        Ok(Some(data)) => Index::parse(&data),
+        Ok(None) => refs::read(&root).and_then(|index| index.ok_or_else(missing)),
     };
     let wrong = index.map_or_else(|why| vec![why], |index| index.wrong());
     findings.extend(wrong.iter().map(|why| finding(INDEX, why)));

@@ -16,7 +16,7 @@ use cas_core::check::{Problem, Report};
 use cas_core::image::Image;
 use cas_core::layout::{IMAGE_LAYOUT_VERSION, INDEX, OCI_LAYOUT, REF_NAME, blob_path};
 use cas_core::pool::wait;
-use cas_core::{ContentExt, Descriptor, Digest, ErrorKind, MediaType};
+use cas_core::{ContentExt, Descriptor, Digest, ErrorKind, MediaType, limit};
 use serde_json::{Value, json};
 
 /// A layout of another program, with one image.
@@ -267,6 +267,16 @@ fn what_is_wrong_with_a_layout_is_said_where_it_is() {
     ] {
         let index = damaged(&|layout| fs::write(layout.path().join(INDEX), text).unwrap());
         index.finds(StoreDamaged, INDEX, detail);
+    }
+    let most = limit::DOCUMENT_READ as usize;
+    for (size, detail) in [(most + 1, "expected at most"), (most, "not an image index")] {
+        let large =
+            damaged(&|layout| fs::write(layout.path().join(INDEX), vec![b' '; size]).unwrap());
+        large.finds(StoreDamaged, INDEX, detail);
+        // The blobs are checked nevertheless.
+        fs::write(large.blob(&large.layer), "LAYER").unwrap();
+        let problems = large.validate().findings.into_iter().map(|one| one.problem);
+        assert_eq!(problems.collect::<Vec<_>>(), [StoreDamaged, BlobDamaged]);
     }
     let entry = damaged(&|layout| layout.write_index(&[layout.entry("app"), json!({"size": 1})]));
     entry.finds(StoreDamaged, INDEX, "not a descriptor");

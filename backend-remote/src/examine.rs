@@ -94,9 +94,14 @@ impl Remote {
             return Ok(Some(Finding {
                 problem: Problem::RecordDamaged,
                 subject: name.to_owned(),
-                detail: "the name of the object is not that of a record, so its table cannot be \
-                         listed; a repair moves its bytes to a note"
-                    .to_owned(),
+                detail: format!(
+                    "the name of the object is not that of a record, so its table cannot be \
+                     listed; {}",
+                    match repair {
+                        true => "its bytes were moved to a note",
+                        false => "a repair moves its bytes to a note",
+                    }
+                ),
                 repaired: repair,
             }));
         };
@@ -104,12 +109,17 @@ impl Remote {
             self.cells.wrap(path).await?;
         }
         let is_checked = CHECKED.iter().any(|table| name.starts_with(table));
-        let detail = "the object of the record is damaged, so the records of its table cannot be \
-                      listed; a repair makes the bytes of the object the value of the record";
+        let outcome = match repair {
+            true => "its bytes are now the value of the record",
+            false => "a repair makes its bytes the value of the record",
+        };
         let finding = Finding {
             problem: Problem::RecordDamaged,
             subject,
-            detail: detail.to_owned(),
+            detail: format!(
+                "the object of the record is damaged, so the records of its table cannot be \
+                 listed; {outcome}"
+            ),
             repaired: repair,
         };
         Ok(Some(finding).filter(|_| !(repair && is_checked)))
@@ -133,12 +143,14 @@ impl Remote {
             self.cells.prefix().delete(path).await?;
         }
         let name = path.strip_prefix(FOLDER).unwrap_or(path);
-        let detail = "the object that lists the parts of the blob is damaged; a repair removes \
-                      the object, and the blob is then missing";
+        let outcome = match repair {
+            true => "the object was removed, and the blob is missing",
+            false => "a repair removes the object, and the blob is then missing",
+        };
         Ok(Finding {
             problem: Problem::BlobDamaged,
             subject: digest(name).map_or_else(|| name.to_owned(), |digest| digest.to_string()),
-            detail: detail.to_owned(),
+            detail: format!("the object that lists the parts of the blob is damaged; {outcome}"),
             repaired: repair,
         })
     }

@@ -15,14 +15,22 @@ impl Checker<'_> {
         let repairs = self.options.repair.is_some();
         for key in snapshotter.damaged_records(repairs).await? {
             if key.is_empty() {
-                let detail = "the counter of ids is damaged; a repair corrects it";
+                let detail = match repairs {
+                    true => "the counter of ids was damaged; it was corrected",
+                    false => "the counter of ids is damaged; a repair corrects it",
+                };
                 let subject = format!("snapshots/{}", snapshotter.name());
                 self.add(Problem::RecordDamaged, subject, detail, repairs);
                 continue;
             }
-            let detail = "the record does not parse, its parent has no record, or it is one of \
-                          its own ancestors; a repair removes the record, and a layer is unpacked \
-                          again when it is needed";
+            let outcome = match repairs {
+                true => "the record was removed",
+                false => "a repair removes the record",
+            };
+            let detail = format!(
+                "the record does not parse, its parent has no record, or it is one of its own \
+                 ancestors; {outcome}; a layer is unpacked again when it is needed"
+            );
             self.add(
                 Problem::RecordDamaged,
                 name(snapshotter, &key),
@@ -139,8 +147,12 @@ impl Checker<'_> {
         }
         let bytes: u64 = left.iter().map(|usage| usage.bytes).sum();
         let detail = format!(
-            "no record names {} directories with {bytes} bytes in all; a collection removes them",
-            left.len()
+            "no record names {} directories with {bytes} bytes in all; {}",
+            left.len(),
+            match repairs {
+                true => "those that are not in use were removed",
+                false => "a collection removes them",
+            }
         );
         self.add(Problem::SnapshotLeft, snapshotter.name(), detail, repairs);
         Ok(())

@@ -41,7 +41,11 @@ impl Checker<'_> {
                     continue;
                 }
             }
-            let detail = format!("a job left {} bytes; a repair discards them", ingest.offset);
+            let outcome = match repaired {
+                true => "they were discarded",
+                false => "a repair discards them",
+            };
+            let detail = format!("a job left {} bytes; {outcome}", ingest.offset);
             self.add(Problem::IngestLeft, &ingest.key, detail, repaired);
         }
         Ok(())
