@@ -58,6 +58,14 @@ pub fn gc_ref_referrer(referrer: &Digest) -> String {
     )
 }
 
+/// Returns the referrers that a subject with these labels keeps, in the order of their digests.
+/// Skips a label whose value is not a digest.
+pub(crate) fn kept_referrers(labels: &Labels) -> impl Iterator<Item = Digest> {
+    let labels = labels.range(GC_REF_REFERRER.to_owned()..);
+    let labels = labels.take_while(|(key, _)| key.starts_with(GC_REF_REFERRER));
+    labels.filter_map(|(_, value)| value.parse().ok())
+}
+
 /// Returns the key of a label that refers to a snapshot of `snapshotter`.
 pub fn gc_ref_snapshot(snapshotter: &str) -> String {
     format!("{GC_REF}snapshot.{snapshotter}")

@@ -5,7 +5,7 @@ use crate::complete::is_of_document;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::labels::GC_REF_REFERRER;
+use crate::labels::kept_referrers;
 use crate::store::Store;
 use crate::{dispatch, limit};
 
@@ -21,9 +21,7 @@ pub async fn referrers(store: &Store, subject: &Digest) -> Result<Vec<Descriptor
     let Some((record, _)) = store.blobs().load(subject).await? else {
         return Ok(Vec::new());
     };
-    let labels = record.labels.range(GC_REF_REFERRER.to_owned()..);
-    let labels = labels.take_while(|(key, _)| key.starts_with(GC_REF_REFERRER));
-    let digests: Vec<Digest> = labels.filter_map(|(_, value)| value.parse().ok()).collect();
+    let digests: Vec<Digest> = kept_referrers(&record.labels).collect();
     if digests.len() > limit::REFERRERS {
         let (found, allowed) = (digests.len(), limit::REFERRERS);
         return Err(Error::out_of_range(format!(

@@ -39,7 +39,10 @@ impl Checker<'_> {
                 Some(record) => self.unnamed(stat, record),
             });
         }
+        self.link_referrers(&stats).await?;
+        unnamed.retain(|document| !self.uses.contains_key(&document.digest));
         self.keep_unnamed(unnamed).await?;
+        self.restore_claims().await?;
         self.read_data(&stats).await
     }
 
@@ -74,6 +77,7 @@ impl Checker<'_> {
             true => self.children(&descriptor).await?,
             false => Vec::new(),
         };
+        self.made.insert(stat.digest);
         let repairs = self.options.repair.is_some();
         let found = self.store.blobs().load(&stat.digest).await;
         // `check_records` has reported a record that does not parse.
@@ -110,7 +114,7 @@ impl Checker<'_> {
 
     /// Returns the media type of a blob without a record, or `None` if the blob is not an intact
     /// document.
-    async fn recognise(&self, stat: &Stat) -> Result<Option<MediaType>> {
+    pub(super) async fn recognise(&self, stat: &Stat) -> Result<Option<MediaType>> {
         if stat.size > limit::DOCUMENT_READ {
             return Ok(None);
         }

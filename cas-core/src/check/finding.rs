@@ -11,8 +11,8 @@ use serde::Serialize;
 pub enum Problem {
     /// A database or a file of the store does not open or parse.
     StoreDamaged,
-    /// Rows of a database cannot be read. A repair copies all other rows to a new database. Names
-    /// in the unreadable rows are lost.
+    /// A database is missing, does not open, or has rows that cannot be read. A repair copies all
+    /// other rows to a new database. Names in the unreadable rows are lost.
     DatabaseDamaged,
     /// A record does not parse.
     RecordDamaged,
@@ -28,6 +28,8 @@ pub enum Problem {
     BlobDamaged,
     /// Damaged bytes of a blob that were set aside; the blob is still missing.
     Quarantined,
+    /// A document that refers to another one, its subject, which does not keep it.
+    ReferrerUnlinked,
     /// A document that no name reaches, in a store that lost names or records.
     NameMissing,
     /// An ingest that no job has open.
@@ -55,6 +57,7 @@ impl Problem {
             Problem::BlobMissing => "blob missing",
             Problem::BlobDamaged => "blob damaged",
             Problem::Quarantined => "quarantined",
+            Problem::ReferrerUnlinked => "referrer unlinked",
             Problem::NameMissing => "name missing",
             Problem::IngestLeft => "ingest left",
             Problem::SnapshotMissing => "snapshot missing",

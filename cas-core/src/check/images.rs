@@ -12,7 +12,6 @@ use crate::error::{ErrorKind, Result};
 use crate::gc;
 use crate::image::Root;
 use crate::labels::GC_FLAT;
-use crate::media_type::MediaType;
 use crate::records::{Batch, BlobRecord, Blobs, Expect, Resource, retry};
 use crate::store::Store;
 
@@ -35,7 +34,7 @@ impl Checker<'_> {
     }
 
     /// Checks a blob and all blobs that it needs, each once.
-    async fn check_tree(&mut self, root: Use) -> Result<()> {
+    pub(super) async fn check_tree(&mut self, root: Use) -> Result<()> {
         let mut pending = vec![root];
         while let Some(blob) = pending.pop() {
             if !self.uses.contains_key(&blob.descriptor.digest) {
@@ -62,13 +61,12 @@ impl Checker<'_> {
                 let Resource::Content(digest) = resource else {
                     continue;
                 };
-                if let Some(record) = load(self.store, &digest).await? {
-                    let media_type = record.media_type.unwrap_or(MediaType::BYTES);
+                if let Some(descriptor) = self.known(&digest).await? {
                     leased.push(Use {
-                        descriptor: Descriptor::new(media_type, digest, record.size),
+                        descriptor,
                         image: None,
                     });
-                } else if self.store.content.stat(&digest).await?.is_none() {
+                } else {
                     let detail = format!(
                         "the store does not have it, but the lease {id} keeps it; pull or import \
                          an image with the blob, or remove it from the lease"
@@ -82,7 +80,7 @@ impl Checker<'_> {
 
     async fn roots(&mut self) -> Result<Vec<Root>> {
         match self.store.images.roots().await {
-            Err(error) if error.kind() == ErrorKind::Corrupt => {
+            Err(error) if is_of_document(&error) => {
                 self.add(Problem::StoreDamaged, "images", error.to_string(), false);
                 Ok(Vec::new())
             }
@@ -112,7 +110,10 @@ impl Checker<'_> {
         if let Some(record) = &record {
             self.check_children(descriptor, &children, record).await?;
         }
-        let mut needed = Vec::new();
+        let mut needed = match &record {
+            Some(record) => self.referrers_of(blob, record).await?,
+            None => Vec::new(),
+        };
         for child in children {
             if self.is_needed(descriptor, &child, record.as_ref()).await? {
                 needed.push(Use {
@@ -200,10 +201,13 @@ impl Checker<'_> {
             retry(|| set_children(self.store, &document.digest, &listed)).await?;
         }
         let detail = format!(
-            "the {} blobs that the record lists are not the {} that the document lists; a repair \
-             corrects the record",
+            "the {} blobs that the record lists are not the {} that the document lists; {}",
             record.children.len(),
-            listed.len()
+            listed.len(),
+            match repairs {
+                true => "the record was corrected",
+                false => "a repair corrects the record",
+            }
         );
         self.add(Problem::ChildrenWrong, document.digest, detail, repairs);
         Ok(())

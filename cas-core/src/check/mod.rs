@@ -4,9 +4,11 @@
 //!
 //! 1. Records of blobs, images and leases: each one parses. A repair sets a damaged record aside,
 //!    and makes the record of a blob again in step 3.
-//! 2. Images: everything that a name or a lease needs is there, with the right size; documents are
-//!    hashed, and the record of a document lists the same blobs as the document.
-//! 3. Blobs: each one has a record.
+//! 2. Images: everything that a name or a lease needs is there, with the right size, and so are the
+//!    referrers; documents are hashed, and the record of a document lists the same blobs as the
+//!    document.
+//! 3. Blobs: each one has a record, and each referrer is kept by its subject. A record that a repair
+//!    makes gets the claims of the owners whose names reach the blob.
 //! 4. Documents that no name reaches, in a store that lost names or records.
 //! 5. The bytes of the selected blobs: they are read and hashed.
 //! 6. Ingests that no job has open. A repair discards them.
@@ -23,8 +25,10 @@ mod finding;
 mod heal;
 mod images;
 mod options;
+mod owners;
 mod reader;
 mod records;
+mod referrers;
 mod snapshots;
 mod strays;
 
@@ -68,6 +72,7 @@ pub async fn check(
         uses: HashMap::new(),
         names_lost: options.names_lost,
         hashed: BTreeSet::new(),
+        made: BTreeSet::new(),
     };
     let outcome = checker.run(snapshotters).await;
     let report = std::mem::take(&mut checker.report);
@@ -91,6 +96,8 @@ struct Checker<'a> {
     names_lost: bool,
     /// The blobs that need no more hashing: found intact, or reported as missing or damaged.
     hashed: BTreeSet<Digest>,
+    /// The blobs whose records were missing or did not parse. A repair has made them again.
+    made: BTreeSet<Digest>,
 }
 
 /// How an image or a lease uses a blob. Only an image with a name has one here.

@@ -55,8 +55,12 @@ impl Checker<'_> {
         }
         let detail = match table {
             Table::Images => {
-                format!("the record does not parse: {why}; pull, import or tag the image again")
+                format!(
+                    "the record does not parse: {why}; the labels and the owner of the name are \
+                     lost; pull, import or tag the image again"
+                )
             }
+            _ if repairs => format!("the record does not parse: {why}; it was set aside"),
             _ => format!("the record does not parse: {why}; a repair sets it aside"),
         };
         // After a repair, the name itself is reported as lost, unless the store has it elsewhere.

@@ -49,5 +49,6 @@ pub use label::{
 };
 pub use pin::BlobRef;
 pub use reading::{ReadGuard, cannot_write};
+pub(crate) use referrers::add_referrers;
 
 pub use crate::records::{CLOCK_SKEW, LEASE_TTL, UNLEASED_TTL};

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::labels::{GC_REF_REFERRER, Labels, gc_ref_referrer};
 use crate::limit;
 use crate::records::BlobRecord;
+use crate::store::Store;
 
 impl LeaseGuard {
     /// Records that `referrers` refer to `subject`. From then on, collections keep the referrers
@@ -24,27 +25,38 @@ impl LeaseGuard {
         }
         // This records the children of a subject that another program stored without a record.
         self.pin_tree(subject).await?;
-        let label = |referrer: &Digest| (gc_ref_referrer(referrer), referrer.to_string());
-        let labels: Labels = referrers.iter().map(label).collect();
-        let add = |found: Option<BlobRecord>| {
-            let unknown = || BlobRecord::new(subject.size, Some(subject.media_type.clone()));
-            let mut record = found.unwrap_or_else(unknown);
-            record.labels.extend(labels.clone());
-            let kept = record.labels.keys();
-            let kept = kept.filter(|key| key.starts_with(GC_REF_REFERRER)).count();
-            if kept <= limit::REFERRERS {
-                return Ok(record);
-            }
-            Err(Error::out_of_range(format!(
-                "the document would have {kept} referrers, at most {} are kept; transfer it \
-                 without its referrers, or remove the labels {GC_REF_REFERRER}… of \
-                 unneeded referrers",
-                limit::REFERRERS
-            ))
-            .operation("record referrers")
-            .subject(subject.digest))
-        };
-        let blobs = self.store.blobs();
-        blobs.update(&subject.digest, add).await.map(|_| ())
+        add_referrers(&self.store, subject, referrers).await
     }
+}
+
+/// Adds the labels by which `subject` keeps `referrers`.
+///
+/// # Errors
+/// `OutOfRange` if the subject would keep more than [`limit::REFERRERS`]; errors of the store.
+pub(crate) async fn add_referrers(
+    store: &Store,
+    subject: &Descriptor,
+    referrers: &[Digest],
+) -> Result<()> {
+    let label = |referrer: &Digest| (gc_ref_referrer(referrer), referrer.to_string());
+    let labels: Labels = referrers.iter().map(label).collect();
+    let add = |found: Option<BlobRecord>| {
+        let unknown = || BlobRecord::new(subject.size, Some(subject.media_type.clone()));
+        let mut record = found.unwrap_or_else(unknown);
+        record.labels.extend(labels.clone());
+        let kept = record.labels.keys();
+        let kept = kept.filter(|key| key.starts_with(GC_REF_REFERRER)).count();
+        if kept <= limit::REFERRERS {
+            return Ok(record);
+        }
+        Err(Error::out_of_range(format!(
+            "the document would have {kept} referrers, at most {} are kept; transfer it without its \
+             referrers, or remove the labels {GC_REF_REFERRER}… of unneeded referrers",
+            limit::REFERRERS
+        ))
+        .operation("record referrers")
+        .subject(subject.digest))
+    };
+    let blobs = store.blobs();
+    blobs.update(&subject.digest, add).await.map(|_| ())
 }

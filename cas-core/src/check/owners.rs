@@ -1,0 +1,65 @@
+//! The claims of owners on blobs whose records were made again.
+
+use std::collections::BTreeSet;
+
+use super::Checker;
+use super::images::load;
+use crate::digest::Digest;
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::Image;
+use crate::labels::kept_referrers;
+use crate::owner::Owner;
+use crate::records::BlobRecord;
+
+impl Checker<'_> {
+    /// Adds the claims of owners to the records that this repair has made, for each owner with a
+    /// name that reaches the blob. Claims in other records are left as they are: an administrator
+    /// may have moved a name, and a name may have been deleted since the last collection.
+    pub(super) async fn restore_claims(&self) -> Result<()> {
+        if self.options.repair.is_none() || self.made.is_empty() {
+            return Ok(());
+        }
+        let images = match self.store.images.list(&[]).await {
+            // `check_images` has reported it.
+            Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(()),
+            images => images?,
+        };
+        for image in images {
+            if let Some(owner) = &image.owner {
+                self.claim(&image, owner).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the claim of `owner` to the records of `image` that this repair has made.
+    async fn claim(&self, image: &Image, owner: &Owner) -> Result<()> {
+        let (mut seen, mut pending) = (BTreeSet::new(), vec![image.target.digest]);
+        while let Some(digest) = pending.pop() {
+            if !seen.insert(digest) {
+                continue;
+            }
+            let Some(record) = load(self.store, &digest).await? else {
+                continue;
+            };
+            pending.extend(kept_referrers(&record.labels));
+            pending.extend(&record.children);
+            if self.made.contains(&digest) {
+                self.add_claim(&digest, owner).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn add_claim(&self, digest: &Digest, owner: &Owner) -> Result<()> {
+        let add = |found: Option<BlobRecord>| {
+            let mut record = found.ok_or_else(|| Error::not_found("the blob was collected"))?;
+            record.owners.insert(owner.clone());
+            Ok(record)
+        };
+        match self.store.blobs().update(digest, add).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            added => added.map(|_| ()),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Referrers: the documents that a subject keeps by the labels in its record.
+
+use std::collections::BTreeSet;
+use std::time::SystemTime;
+
+use super::images::load;
+use super::{Checker, Problem, Use};
+use crate::complete::is_of_document;
+use crate::content::Stat;
+use crate::descriptor::Descriptor;
+use crate::digest::Digest;
+use crate::dispatch;
+use crate::error::{ErrorKind, Result};
+use crate::labels::kept_referrers;
+use crate::lease::{BlobRef, add_referrers};
+use crate::limit;
+use crate::media_type::MediaType;
+use crate::records::BlobRecord;
+
+/// A document that no image needs, and its subject.
+struct Found {
+    referrer: Descriptor,
+    subject: Descriptor,
+}
+
+impl Checker<'_> {
+    /// Returns the referrers that a document keeps. Reports those of which the store has neither
+    /// the bytes nor a record, and that can therefore not be fetched.
+    pub(super) async fn referrers_of(
+        &mut self,
+        subject: &Use,
+        record: &BlobRecord,
+    ) -> Result<Vec<Use>> {
+        let mut kept = Vec::new();
+        for referrer in kept_referrers(&record.labels) {
+            match self.known(&referrer).await? {
+                Some(descriptor) => kept.push(Use {
+                    descriptor,
+                    image: subject.image.clone(),
+                }),
+                None => {
+                    let detail = format!(
+                        "the store has neither its bytes nor its record, but {} keeps it as a \
+                         referrer; pull or import the image again with its referrers, or remove \
+                         the label of the referrer",
+                        subject.descriptor.digest
+                    );
+                    self.add(Problem::BlobMissing, referrer, detail, false);
+                }
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Returns the descriptor of a blob of which the store has the bytes or a record.
+    pub(super) async fn known(&self, digest: &Digest) -> Result<Option<Descriptor>> {
+        if let Some(record) = load(self.store, digest).await? {
+            let media_type = record.media_type.unwrap_or(MediaType::BYTES);
+            return Ok(Some(Descriptor::new(media_type, *digest, record.size)));
+        }
+        let Some(stat) = self.store.content.stat(digest).await? else {
+            return Ok(None);
+        };
+        let media_type = self.recognise(&stat).await?.unwrap_or(MediaType::BYTES);
+        Ok(Some(Descriptor::new(media_type, *digest, stat.size)))
+    }
+
+    /// Reports the referrers that their subjects do not keep, though something keeps the subjects.
+    /// A repair adds the labels. What such a referrer needs is then checked, too.
+    pub(super) async fn link_referrers(&mut self, stats: &[Stat]) -> Result<()> {
+        let mut found = Vec::new();
+        for stat in stats {
+            found.extend(self.unlinked(stat).await?);
+        }
+        // A referrer may be the subject of another one.
+        loop {
+            found.retain(|one| !self.uses.contains_key(&one.referrer.digest));
+            let is_kept = |one: &Found| self.uses.contains_key(&one.subject.digest);
+            let Some(at) = found.iter().position(is_kept) else {
+                return Ok(());
+            };
+            let one = found.swap_remove(at);
+            self.link(&one).await?;
+            let image = self.uses.get(&one.subject.digest);
+            let image = image.and_then(|subject| subject.image.clone());
+            self.check_tree(Use {
+                descriptor: one.referrer,
+                image,
+            })
+            .await?;
+        }
+    }
+
+    async fn link(&mut self, found: &Found) -> Result<()> {
+        let (referrer, subject) = (found.referrer.digest, &found.subject);
+        let linked = match self.guard {
+            Some(guard) => {
+                guard.pin(BlobRef::existing(referrer)).await?;
+                match add_referrers(self.store, subject, &[referrer]).await {
+                    Err(error) if error.kind() == ErrorKind::OutOfRange => Err(error.to_string()),
+                    added => added.map(Ok)?,
+                }
+            }
+            None => Err("a repair adds the label that keeps it".to_owned()),
+        };
+        let detail = match &linked {
+            Ok(()) => format!("it refers to {}, which keeps it again", subject.digest),
+            Err(why) => format!(
+                "it refers to {}, which does not keep it; {why}",
+                subject.digest
+            ),
+        };
+        self.add(Problem::ReferrerUnlinked, referrer, detail, linked.is_ok());
+        Ok(())
+    }
+
+    /// Returns a blob that is a referrer, unless something keeps it. Leaves out those that a
+    /// collection removes or that are not complete, as an interrupted job leaves them, and those
+    /// that were stored without a lease within the last day, perhaps without their subject.
+    async fn unlinked(&self, stat: &Stat) -> Result<Option<Found>> {
+        if self.uses.contains_key(&stat.digest) || stat.size > limit::DOCUMENT_READ {
+            return Ok(None);
+        }
+        let record = load(self.store, &stat.digest).await?;
+        if record.as_ref().is_some_and(|one| one.tombstone.is_some()) {
+            return Ok(None);
+        }
+        let Some(referrer) = self.known(&stat.digest).await? else {
+            return Ok(None);
+        };
+        if !referrer.media_type.is_document() {
+            return Ok(None);
+        }
+        let document = match dispatch::document(&*self.store.content, &referrer).await {
+            Err(error) if is_of_document(&error) => return Ok(None),
+            document => document?,
+        };
+        let Some(subject) = document.subject().cloned() else {
+            return Ok(None);
+        };
+        let is_lost = |digest: &Digest| self.made.contains(digest);
+        let expires = record.and_then(|record| record.expires_at);
+        let is_young = expires.is_some_and(|expires| expires > SystemTime::now());
+        if is_young && !is_lost(&referrer.digest) && !is_lost(&subject.digest) {
+            return Ok(None);
+        }
+        let children = dispatch::children(&*self.store.content, &referrer).await?;
+        let children: BTreeSet<Digest> = children.iter().map(|child| child.digest).collect();
+        for child in children {
+            if self.store.content.stat(&child).await?.is_none() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(Found { referrer, subject }))
+    }
+}
