@@ -13,7 +13,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use cas::Digest;
+use cas::{Digest, ErrorKind};
 use common::layout::{layout, layout_of};
 use common::tree::differences;
 use common::{can, cas, fails, mounting_snapshotters, ok, real_image, small_archive};
@@ -348,5 +348,74 @@ fn an_image_with_the_diff_ids_of_another_image_is_damaged_for_all() {
             }
             assert!(!out.exists() && mnt.read_dir().unwrap().next().is_none());
         }
+    }
+}
+
+/// Mounts an empty file system that is not one of ours.
+fn mount_other(target: &Path) {
+    ok(Command::new("mount")
+        .args(["-t", "tmpfs", "other"])
+        .arg(target));
+}
+
+/// A user has unmounted the image, and has mounted something else at the same place.
+#[test]
+fn an_unmount_leaves_what_others_have_mounted_there() {
+    if !can(&["mount", "umount"]) {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let target = scratch.path().join("mnt");
+    let archive = small_archive(scratch.path());
+    for snapshotter in ["overlay", "native"] {
+        let (root, name) = imported(scratch.path(), snapshotter, &archive);
+        let mount = || ok(cas(&root).args(["-q", "mount", &name]).arg(&target));
+        let snapshots = || ok(cas(&root).args(["snapshot", "ls", "-q"]));
+        mount();
+        mount_other(&target);
+        let refused = fails(cas(&root).arg("umount").arg(&target), 5);
+        assert!(refused.contains("unmount that first"), "{refused}");
+        ok(Command::new("umount").arg(&target));
+        assert!(std::fs::read_dir(&target).unwrap().next().is_some());
+        ok(Command::new("umount").arg(&target));
+        mount_other(&target);
+        std::fs::write(target.join("precious"), "").unwrap();
+        let checked = cas(&root).arg("fsck").output().unwrap();
+        let said = String::from_utf8_lossy(&checked.stdout);
+        assert!(said.contains("mount left"), "{said}");
+        assert_eq!(checked.status.code(), Some(4));
+        ok(cas(&root).arg("umount").arg(&target));
+        assert!(target.join("precious").exists(), "{snapshotter}");
+        assert!(!snapshots().contains("mounted"), "{snapshotter}");
+        ok(Command::new("umount").arg(&target));
+    }
+}
+
+/// A snapshot can be mounted over another one. Each is unmounted only from the top.
+#[test]
+fn two_snapshots_at_one_place_are_told_apart() {
+    if !can(&[]) {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let target = scratch.path().join("mnt");
+    let archive = small_archive(scratch.path());
+    for snapshotter in ["overlay", "native"] {
+        let (root, name) = imported(scratch.path(), snapshotter, &archive);
+        let cas = cas::blocking::Cas::open(&root).unwrap();
+        for key in ["lower", "upper"] {
+            cas.create_snapshot(key, &*name).unwrap();
+            cas.mount_snapshot(key, &target).unwrap();
+            std::fs::write(target.join(key), "").unwrap();
+        }
+        let taken = cas.mount_snapshot("upper", &target).unwrap_err();
+        assert_eq!(taken.kind(), ErrorKind::AlreadyExists, "{taken}");
+        let covered = cas.unmount_snapshot("lower").unwrap_err();
+        assert_eq!(covered.kind(), ErrorKind::Busy, "{covered}");
+        assert!(target.join("upper").exists(), "{snapshotter}");
+        assert!(cas.unmount_snapshot("upper").unwrap());
+        assert!(target.join("lower").exists(), "{snapshotter}");
+        assert!(cas.unmount_snapshot("lower").unwrap());
+        assert!(std::fs::read_dir(&target).unwrap().next().is_none());
     }
 }

@@ -65,7 +65,7 @@ impl Head {
     /// Returns the copy and the length of the file that it was made of.
     ///
     /// # Errors
-    /// `NotFound` if there is no copy; `UnexpectedEof` if it is not complete.
+    /// `NotFound` if the copy is missing; `UnexpectedEof` if it is not complete.
     pub(crate) fn load(&self) -> io::Result<(Vec<u8>, u64)> {
         let data = fs::read(&self.path)?;
         let (head, length) = data

@@ -37,7 +37,7 @@ pub(crate) fn save(database: &Path) -> io::Result<()> {
 /// Puts the copies in place of the files of the database, which get names that end in `.damaged`.
 ///
 /// # Errors
-/// `NotFound` if there is no copy; errors of the file system.
+/// `NotFound` if the copy is missing; errors of the file system.
 pub(crate) fn restore(database: &Path) -> io::Result<()> {
     let copy = directory(database);
     for name in [manifest_of(&copy)?, CURRENT.to_owned()] {

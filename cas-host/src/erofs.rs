@@ -64,7 +64,7 @@ pub(crate) fn share(image: &Path, devices: &[PathBuf], shared: &Path) -> Result<
     make(directory)?;
     let lock = SharedLock::wait(directory)?;
     make(shared)?;
-    if !MountedDirs::of_this_namespace().has(shared) {
+    if !MountedDirs::read_own().has(shared) {
         let mounted = mount_image(image, devices)?;
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         let moved = move_mount(mounted, c"", CWD, shared, flags).map_err(explain);
@@ -91,7 +91,7 @@ pub fn release_unused(directory: &Path) -> Result<()> {
         return Ok(());
     }
     let _lock = SharedLock::wait(directory)?;
-    let mounted = MountedDirs::of_this_namespace();
+    let mounted = MountedDirs::read_own();
     for path in paths {
         if mounted.has(&path) {
             if mounted.is_shared_by_others(&path) {

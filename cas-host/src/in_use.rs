@@ -4,7 +4,12 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use cas_core::snapshot::Mount;
+
+/// Number of names by which the path of a layer is recognised, as in `overlay/snapshots/7/fs`.
+const LAST: usize = 4;
 
 /// The mount tables of the mount namespaces that this process can read.
 pub struct MountedDirs(Vec<String>);
@@ -31,12 +36,6 @@ impl MountedDirs {
         MountedDirs(tables)
     }
 
-    /// Reads the mount table of this process alone.
-    pub(crate) fn of_this_namespace() -> Self {
-        let table = fs::read_to_string("/proc/self/mountinfo");
-        MountedDirs(table.into_iter().collect())
-    }
-
     /// Returns whether another mount shows the file system that is mounted at `directory`: a bind
     /// mount of it, or an overlay on it.
     pub(crate) fn is_shared_by_others(&self, directory: &Path) -> bool {
@@ -60,9 +59,43 @@ impl MountedDirs {
 
     /// Returns whether something is mounted at `directory`.
     pub fn has(&self, directory: &Path) -> bool {
+        self.at(directory).next().is_some()
+    }
+
+    /// Reads the mount table of the namespace of this process.
+    #[must_use]
+    pub fn read_own() -> Self {
+        let table = fs::read_to_string("/proc/self/mountinfo");
+        MountedDirs(table.into_iter().collect())
+    }
+
+    /// Returns whether `mounts` seem to be mounted at `directory`, perhaps below another
+    /// mount.
+    pub fn shows(&self, directory: &Path, mounts: &[Mount]) -> bool {
+        let mut lines = self.at(directory);
+        lines.any(|line| shows_last(line, mounts))
+    }
+
+    /// Returns whether the topmost mount at `directory` is certainly not that of `mounts`.
+    pub fn is_foreign(&self, directory: &Path, mounts: &[Mount]) -> bool {
+        let lines: Vec<&str> = self.at(directory).collect();
+        let id = |line: &str, field| line.split(' ').nth(field).map(str::to_owned);
+        // A mount that is on top of another one has that one as its parent.
+        let is_topmost = |line: &&str| {
+            let own = id(line, 0);
+            lines.iter().all(|other| id(other, 1) != own)
+        };
+        let is_ours = |line: &str| shows_last(line, mounts);
+        let mut topmost = lines.iter().copied().filter(is_topmost).peekable();
+        topmost.peek().is_some() && !topmost.any(is_ours)
+    }
+
+    fn at(&self, directory: &Path) -> impl Iterator<Item = &str> {
         let lines = self.0.iter().flat_map(|table| table.lines());
-        let mut places = lines.filter_map(|line| line.split(' ').nth(4));
-        places.any(|place| unescape(place) == directory.as_os_str().as_bytes())
+        lines.filter(|line| {
+            let place = line.split(' ').nth(4).map(unescape);
+            place.is_some_and(|place| place == directory.as_os_str().as_bytes())
+        })
     }
 
     /// Returns whether a mount seems to use `directory` or something in it. An overlay that names
@@ -79,6 +112,43 @@ impl MountedDirs {
             without_backslashes(&plain).contains(&inside) || is_bound(line, directory)
         })
     }
+}
+
+/// Returns whether a line seems to show the last of these mounts, which hides the others.
+fn shows_last(line: &str, mounts: &[Mount]) -> bool {
+    mounts.last().is_some_and(|mount| seems(line, mount))
+}
+
+/// Returns whether a line seems to show this mount. A root may have been opened by another path
+/// since, so only the ends of paths are compared. An overlay that names its layers by file
+/// descriptors could be any, so it counts.
+fn seems(line: &str, mount: &Mount) -> bool {
+    match mount {
+        Mount::Bind { source, .. } => {
+            let root = line.split(' ').nth(3).map(unescape).unwrap_or_default();
+            let inside = Path::new(OsStr::from_bytes(&root));
+            // The root of another file system is `/`.
+            shares_names(&inside.to_string_lossy())
+                && source.ends_with(inside.strip_prefix("/").unwrap_or(inside))
+        }
+        Mount::Overlay { lower, upper, .. } => {
+            let plain = without_backslashes(&String::from_utf8_lossy(&unescape(line)));
+            let shown = upper.as_ref().or(lower.first());
+            let end = shown.map(|directory| end(directory)).unwrap_or_default();
+            line.contains(" - overlay ") && (plain.contains(&end) || plain.contains("/fd/"))
+        }
+        Mount::Erofs { .. } => line.contains(" - erofs "),
+        _ => true,
+    }
+}
+
+/// Returns the last names of the path of a layer, as [`without_backslashes`] gives them.
+fn end(directory: &Path) -> String {
+    let names: Vec<_> = directory.iter().collect();
+    let last = names[names.len().saturating_sub(LAST)..]
+        .iter()
+        .collect::<PathBuf>();
+    without_backslashes(&last.to_string_lossy())
 }
 
 /// Returns whether a line seems to show a bind mount of `directory` or something in it. The line
@@ -149,6 +219,7 @@ mod tests {
         }
         assert_eq!(unescape("a\\134\\012b"), b"a\\\nb");
     }
+
     #[test]
     fn an_overlay_and_a_bind_mount_share_a_mount_and_other_lines_do_not() {
         let line = "36 35 0:50 / /r/mounts/ab ro - erofs /r/snapshots/7/image.erofs ro\n";
@@ -173,5 +244,77 @@ mod tests {
             assert_eq!(mounted.is_shared_by_others(shared), expected, "{more}");
         }
         assert!(!MountedDirs(Vec::new()).is_shared_by_others(shared));
+    }
+
+    #[test]
+    fn the_topmost_mount_is_compared_with_a_snapshot() {
+        let bind = |source: &str| Mount::Bind {
+            source: source.into(),
+            read_only: true,
+        };
+        let overlay = |upper: &str| Mount::Overlay {
+            lower: vec!["/r/snapshots/overlay/snapshots/1/fs".into()],
+            upper: Some(upper.into()),
+            work: None,
+            options: Vec::new(),
+        };
+        let table = "36 35 98:0 /r/snapshots/native/snapshots/8/fs /a rw - ext4 /dev/root rw\n\
+            39 41 0:40 / /b rw - tmpfs x rw\n\
+            41 35 0:41 / /b rw - overlay o rw,upperdir=/r/snapshots/overlay/snapshots/7/fs\n\
+            43 35 0:43 / /t rw - tmpfs x rw\n\
+            42 35 0:42 / /c rw - overlay o rw,lowerdir+=/proc/self/fd/5\n";
+        let mounted = MountedDirs(vec![table.to_owned()]);
+        for (place, mount, shown, foreign) in [
+            (
+                "/t",
+                bind("/r/snapshots/native/snapshots/8/fs"),
+                false,
+                true,
+            ),
+            (
+                "/a",
+                bind("/x/r/snapshots/native/snapshots/8/fs"),
+                true,
+                false,
+            ),
+            (
+                "/a",
+                bind("/x/r/snapshots/native/snapshots/9/fs"),
+                false,
+                true,
+            ),
+            (
+                "/b",
+                overlay("/link/snapshots/overlay/snapshots/7/fs"),
+                true,
+                true,
+            ),
+            (
+                "/b",
+                overlay("/r/snapshots/overlay/snapshots/70/fs"),
+                false,
+                true,
+            ),
+            (
+                "/c",
+                overlay("/r/snapshots/overlay/snapshots/7/fs"),
+                true,
+                false,
+            ),
+            (
+                "/d",
+                overlay("/r/snapshots/overlay/snapshots/7/fs"),
+                false,
+                false,
+            ),
+        ] {
+            let (place, mounts) = (Path::new(place), [mount]);
+            assert_eq!(mounted.shows(place, &mounts), shown, "{place:?} {mounts:?}");
+            assert_eq!(
+                mounted.is_foreign(place, &mounts),
+                foreign,
+                "{place:?} {mounts:?}"
+            );
+        }
     }
 }

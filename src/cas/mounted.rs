@@ -286,9 +286,11 @@ pub(super) async fn detach(
     key: &str,
     directory: PathBuf,
 ) -> Result<()> {
+    let mounts = mounts(snapshotter, key).await?;
     // The state matters only after a kill, and there may be no space to write it.
     let _ = State::Unmounting.write(snapshotter, key).await;
-    if let Err(error) = pool::run(move || unmount(&directory, UnmountMode::default())).await {
+    let unmounted = pool::run(move || unmount_only(&directory, &mounts, UnmountMode::default()));
+    if let Err(error) = unmounted.await {
         let _ = State::Mounted.write(snapshotter, key).await;
         return Err(error);
     }
@@ -304,16 +306,54 @@ pub(super) fn unmount(directory: &Path, mode: UnmountMode) -> Result<bool> {
     match mount::unmount(directory, mode) {
         Err(error) if error.kind() == ErrorKind::FailedPrecondition => {
             if MountedDirs::read().has(directory) {
-                return Err(Error::busy(
-                    "it is mounted in another mount namespace, perhaps that of a `cas unshare`: \
-                     unmount it there, or end the programs in that namespace",
-                )
-                .subject(directory.display()));
+                return Err(elsewhere(directory));
             }
             Ok(false)
         }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         unmounted => unmounted.map(|()| true),
+    }
+}
+
+fn elsewhere(directory: &Path) -> Error {
+    Error::busy(
+        "it is mounted in another mount namespace, perhaps that of a `cas unshare`: unmount it \
+         there, or end the programs in that namespace",
+    )
+    .subject(directory.display())
+}
+
+/// Returns the mounts of the snapshot `key`. Returns none if its files are damaged, so that what is
+/// mounted cannot be compared with them.
+///
+/// # Errors
+/// Errors of the snapshotter.
+pub(super) async fn mounts(snapshotter: &dyn Snapshotter, key: &str) -> Result<Vec<Mount>> {
+    match snapshotter.mounts(key).await {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
+            Ok(Vec::new())
+        }
+        mounts => mounts,
+    }
+}
+
+/// Unmounts one of `mounts` from a directory. Returns false if none of them is mounted there, even
+/// if something else is: a user may have unmounted it, and mounted that instead.
+///
+/// # Errors
+/// As [`unmount`]; `Busy` if something else is mounted over it.
+pub(super) fn unmount_only(directory: &Path, mounts: &[Mount], mode: UnmountMode) -> Result<bool> {
+    let own = MountedDirs::read_own();
+    if mounts.is_empty() || !own.is_foreign(directory, mounts) {
+        return unmount(directory, mode);
+    }
+    if own.shows(directory, mounts) {
+        let why = "something else is mounted over it; unmount that first";
+        return Err(Error::busy(why).subject(directory.display()));
+    }
+    match MountedDirs::read().shows(directory, mounts) {
+        true => Err(elsewhere(directory)),
+        false => Ok(false),
     }
 }
 

@@ -167,7 +167,8 @@ impl Cas {
         if mounted::last_directory(&find(&*snapshotter, &key).await?).is_none() {
             return Ok(false);
         }
-        let lock = lock_files(&snapshotter.mounts(&key).await?).await?;
+        let mounts = snapshotter.mounts(&key).await?;
+        let lock = lock_files(&mounts).await?;
         shield(async move {
             let _lock = lock;
             let info = find(&*snapshotter, &key).await?;
@@ -175,10 +176,11 @@ impl Cas {
             let Some(directory) = last else {
                 return Ok(false);
             };
-            let (place, mode) = (directory.clone(), options.mode());
-            let unmounted = pool::run(move || mounted::unmount(&place, mode)).await?;
+            let (place, mode, own) = (directory.clone(), options.mode(), mounts.clone());
+            let unmount = move || mounted::unmount_only(&place, &own, mode);
+            let unmounted = pool::run(unmount).await?;
             let is_by_path = mounted::directory(&key).is_some();
-            if !is_by_path && !MountedDirs::read().has(&directory) {
+            if !is_by_path && !MountedDirs::read().shows(&directory, &mounts) {
                 // Otherwise what is mounted there later would be taken for this snapshot.
                 let _ = State::Kept.write(&*snapshotter, &key).await;
             }

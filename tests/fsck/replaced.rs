@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use cas::blocking::Cas;
+use cas::snapshot::Mount;
+
 use crate::common::{can, cas, ok};
 use crate::scene::{Scene, files, has, overwrite};
 
@@ -85,12 +88,19 @@ fn a_mount_in_the_making_is_kept() {
     fs::create_dir(&target).unwrap();
     ok(cas(&scene.root).arg("mount").arg("app:1").arg(&target));
     ok(Command::new("umount").arg(&target));
+    let key = format!("mounted {}", target.display());
+    let open = Cas::open(&scene.root).unwrap();
+    let mounts = cas::backend::pool::wait(open.snapshotter().unwrap().mounts(&key)).unwrap();
+    open.close().unwrap();
+    let Mount::Bind { source, .. } = &mounts[0] else {
+        panic!("{mounts:?}");
+    };
     // The mount is missing for a moment, as if the snapshot had not been mounted yet.
     let mounting = std::thread::spawn({
-        let (scratch, target) = (scene.scratch.path().to_owned(), target.clone());
+        let (source, target) = (source.clone(), target.clone());
         move || {
             std::thread::sleep(Duration::from_secs(1));
-            ok(Command::new("mount").arg("--bind").args([scratch, target]));
+            ok(Command::new("mount").arg("--bind").args([source, target]));
         }
     });
     assert_eq!(scene.fsck(&["--repair"]), (0, Vec::new()));

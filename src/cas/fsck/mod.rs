@@ -10,7 +10,7 @@ use cas_core::snapshot::Info;
 use cas_core::{Context, Error, ErrorKind, Result, Snapshotter, pool, snapshot};
 use cas_host::MountedDirs;
 
-use super::{Cas, OpenOptions};
+use super::{Cas, OpenOptions, mounted};
 use crate::root::Root;
 
 mod rebuilder;
@@ -136,7 +136,12 @@ impl Cas {
             checked => checked?,
         };
         for snapshotter in snapshotters {
-            findings.extend(check_mounts(snapshotter, repair).await?);
+            let left = check_mounts(snapshotter, repair).await?;
+            if left.iter().any(|finding| finding.repaired) {
+                // The files that only these snapshots used.
+                snapshotter.cleanup().await?;
+            }
+            findings.extend(left);
         }
         report.findings.splice(0..0, findings);
         Ok(report)
@@ -196,16 +201,19 @@ async fn check_mounts(snapshotter: &dyn Snapshotter, repair: bool) -> Result<Vec
     }
     let mut findings = Vec::new();
     for info in left {
-        let Some(directory) = super::mounted::directory(&info.key) else {
+        let Some(directory) = mounted::directory(&info.key) else {
             continue;
+        };
+        let repaired = repair && snapshotter.remove_seen(&info).await?;
+        let outcome = match repaired {
+            true => "the snapshot was removed",
+            false => "a repair removes the snapshot",
         };
         findings.push(Finding {
             problem: Problem::MountLeft,
             subject: directory.display().to_string(),
-            detail:
-                "its snapshot is kept, but nothing is mounted there; a repair removes the snapshot"
-                    .to_owned(),
-            repaired: repair && snapshotter.remove_seen(&info).await?,
+            detail: format!("its snapshot is kept, but is not mounted there; {outcome}"),
+            repaired,
         });
     }
     Ok(findings)
@@ -213,10 +221,20 @@ async fn check_mounts(snapshotter: &dyn Snapshotter, repair: bool) -> Result<Vec
 
 /// Returns the snapshots that were made for mounts and are not mounted.
 async fn unmounted(snapshotter: &dyn Snapshotter) -> Result<Vec<Info>> {
-    let mut made = snapshot::all(snapshotter).await?;
-    let mounted = MountedDirs::read();
-    made.retain(|info| {
-        super::mounted::directory(&info.key).is_some_and(|directory| !mounted.has(&directory))
-    });
-    Ok(made)
+    let (found, mut left) = (snapshot::all(snapshotter).await?, Vec::new());
+    let there = MountedDirs::read();
+    for info in found {
+        let Some(directory) = mounted::directory(&info.key) else {
+            continue;
+        };
+        let mounts = mounted::mounts(snapshotter, &info.key).await?;
+        let is_mounted = match mounts.is_empty() {
+            true => there.has(&directory),
+            false => there.shows(&directory, &mounts),
+        };
+        if !is_mounted {
+            left.push(info);
+        }
+    }
+    Ok(left)
 }
