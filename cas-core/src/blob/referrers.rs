@@ -5,7 +5,7 @@ use crate::complete::is_of_document;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::labels::kept_referrers;
+use crate::labels::{GC_REF_REFERRER, kept_referrers};
 use crate::store::Store;
 use crate::{dispatch, limit};
 
