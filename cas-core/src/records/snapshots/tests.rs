@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::error::ErrorKind;
-use crate::snapshot::SnapshotKind;
+use crate::snapshot::{SnapshotKind, Usage};
 use crate::testing::memory::MemoryStore;
 
 fn two_views() -> [Arc<Snapshots>; 2] {
