@@ -117,7 +117,7 @@ pub async fn list(store: &Store) -> Result<BlobList> {
 
 /// A blob of a page.
 enum Row {
-    /// It is joined with its record. There is no information on a blob that does not count.
+    /// It is joined with its record. If it does not count, nothing is returned of it.
     Joined(Option<BlobInfo>, Option<BlobProblem>),
     /// Its record does not tell its size, and the store has not looked for it yet.
     Unsettled(Digest, Option<Record>),
