@@ -147,7 +147,7 @@ impl Layers {
             self.tree.apply(&entry, content)?;
         }
         for warning in reader.warnings() {
-            self.tree.warn(warning);
+            self.tree.warn(&warning);
         }
         Ok(self.tree.take_warnings())
     }

@@ -47,7 +47,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use cas_core::{Context, Error, Result, limit};
+use cas_core::{Context, Error, Result};
 use rustix::fs::{Mode, OFlags};
 
 use crate::Warnings;
