@@ -23,7 +23,7 @@ impl PullLimits {
     /// Maximum number of ranges of one layer that may be fetched concurrently.
     pub const MAX_RANGES: usize = 8;
     /// Default size of one range in bytes. A layer that is fetched in n concurrent ranges has at
-    /// most n of them in memory.
+    /// most n + 1 of them in memory.
     pub const RANGE: u64 = 8 << 20;
     /// Smallest size of a range in bytes.
     pub const MIN_RANGE: u64 = 64 << 10;
