@@ -80,13 +80,13 @@ pub use cas_layer as layer;
 pub use cas_layer::export::ExportOptions;
 
 pub use self::bundle::BundleOptions;
-#[cfg(feature = "erofs")]
-pub use self::cas::DiskOptions;
 pub use self::cas::{
     Cas, CopyOptions, DeleteOptions, FsckOptions, ImageRef, ImportOptions, IngestInfo, Listed,
     MountOptions, MountSnapshotOptions, NewName, OpenOptions, QueryOptions, RootDirOptions,
     SnapshotOptions, StoredImage, UnmountOptions, UnpackOptions, UsageOptions, blocking,
 };
+#[cfg(feature = "erofs")]
+pub use self::cas::{DiskFormat, DiskOptions};
 #[cfg(feature = "registry")]
 pub use self::cas::{ParallelPull, Policy, PullOptions, PushOptions, RegistryRef};
 pub use self::gc::{GcOptions, PruneOptions};

@@ -11,6 +11,7 @@ use cas_layer::tar::{Entry, EntryKind, Reader, Region};
 use crate::BLOCK;
 use crate::stored::StoredReader;
 use crate::tree::{Content, Tree};
+use crate::vmdk::data_name;
 
 /// Alignment in bytes of each file in the data file for sparse files, and of each data file in an
 /// image. File systems can share blocks of this size between files.
@@ -25,6 +26,8 @@ const HEADERS: usize = 4 << 10;
 /// The layers of one image, read lowest first.
 pub struct Layers {
     directory: PathBuf,
+    /// Whether the data files have names.
+    named: bool,
     tree: Tree,
     data: Vec<DataFile>,
     /// Index of the data file for sparse files.
@@ -34,7 +37,8 @@ pub struct Layers {
 /// A file with the data of files of the tree: the tar of a layer, or the content of all sparse
 /// files.
 pub struct DataFile {
-    /// The open file. It has no name in any directory, unless [`Layers::add_file`] has received it.
+    /// The open file. It has no name in any directory, unless [`Layers::add_file`] has received it
+    /// or [`Layers::named`] made the list.
     pub file: File,
     /// Its length in bytes.
     pub length: u64,
@@ -54,9 +58,19 @@ impl Layers {
     pub fn new(directory: &Path) -> Self {
         Layers {
             directory: directory.to_owned(),
+            named: false,
             tree: Tree::default(),
             data: Vec::new(),
             sparse: None,
+        }
+    }
+
+    /// Returns an empty list of layers. [`Layers::add`] makes data files in `directory`, for
+    /// [`Disk::write_vmdk`](crate::Disk::write_vmdk). The caller must remove them after an error.
+    pub fn named(directory: &Path) -> Self {
+        Layers {
+            named: true,
+            ..Layers::new(directory)
         }
     }
 
@@ -68,9 +82,7 @@ impl Layers {
     /// bound of [`limit`](cas_core::limit) is exceeded; errors of `input` and of the file system.
     /// A caller must not use the layers after an error.
     pub fn add(&mut self, input: &mut dyn BufRead) -> Result<Vec<String>> {
-        let file = tempfile::tempfile_in(&self.directory)?;
-        let source = self.data.len();
-        self.data.push(DataFile { file, length: 0 });
+        let source = self.begin_data()?;
         self.tree.begin_layer();
         let tar = self.data[source].file.try_clone()?;
         let mut reader = Reader::new(StoredReader::new(input, &tar));
@@ -187,6 +199,21 @@ impl Layers {
         (self.tree, self.data)
     }
 
+    /// Makes the next data file. Returns its index.
+    fn begin_data(&mut self) -> Result<usize> {
+        let index = self.data.len();
+        let file = match self.named {
+            true => File::options()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(self.directory.join(data_name(index)))?,
+            false => tempfile::tempfile_in(&self.directory)?,
+        };
+        self.data.push(DataFile { file, length: 0 });
+        Ok(index)
+    }
+
     /// Stores the regions of a sparse file in the data file for sparse files, at their offsets in
     /// the sparse file. The holes take no space. Returns where the sparse file begins.
     fn store_sparse(
@@ -197,11 +224,7 @@ impl Layers {
     ) -> Result<Content> {
         let source = match self.sparse {
             Some(source) => source,
-            None => {
-                let file = tempfile::tempfile_in(&self.directory)?;
-                self.data.push(DataFile { file, length: 0 });
-                self.data.len() - 1
-            }
+            None => self.begin_data()?,
         };
         self.sparse = Some(source);
         let DataFile { file, length } = &mut self.data[source];

@@ -5,12 +5,24 @@ use std::sync::Arc;
 
 use cas_core::platform::Platforms;
 use cas_core::progress::{Progress, Silent};
-use cas_core::{Context, Result, pool};
-use cas_erofs::{Disk, Layers};
+use cas_core::{Context, Manifest, Result, pool};
+use cas_erofs::{DataFile, Disk, Layers, Tree};
 use cas_layer::unpack;
 
 use super::Cas;
 use super::arguments::ImageRef;
+
+/// The form of a disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DiskFormat {
+    /// One file: metadata, and then the tars.
+    #[default]
+    Erofs,
+    /// A directory with the metadata, the tars and a descriptor in the format VMDK, `disk.vmdk`,
+    /// which puts them one after the other. The bytes of the disk are those of [`Self::Erofs`].
+    Vmdk,
+}
 
 /// Options of [`Cas::disk_with`].
 #[derive(Clone)]
@@ -18,6 +30,8 @@ use super::arguments::ImageRef;
 pub struct DiskOptions {
     /// The platform of the image that is written. `Platforms::All` is refused.
     pub platforms: Platforms,
+    /// The form of the disk.
+    pub format: DiskFormat,
     /// Receives the progress. By default nothing does.
     pub progress: Arc<dyn Progress>,
 }
@@ -26,6 +40,7 @@ impl Default for DiskOptions {
     fn default() -> Self {
         DiskOptions {
             platforms: Platforms::default(),
+            format: DiskFormat::default(),
             progress: Arc::new(Silent),
         }
     }
@@ -36,6 +51,13 @@ impl DiskOptions {
     #[must_use]
     pub fn with_platforms(mut self, platforms: impl Into<Platforms>) -> Self {
         self.platforms = platforms.into();
+        self
+    }
+
+    /// Sets [`format`](Self::format).
+    #[must_use]
+    pub fn with_format(mut self, format: DiskFormat) -> Self {
+        self.format = format;
         self
     }
 
@@ -67,8 +89,12 @@ impl Cas {
 
     /// Writes a disk with options. Returns the same as [`Cas::disk`].
     ///
+    /// With [`DiskFormat::Vmdk`], `file` is a directory, which must be empty or absent. After a
+    /// failure, what was written there is removed; after a kill, the next call removes it.
+    ///
     /// # Errors
-    /// As [`Cas::disk`]; `InvalidArgument` for `Platforms::All`.
+    /// As [`Cas::disk`]; `InvalidArgument` for `Platforms::All`; `FailedPrecondition` for a
+    /// directory that is not empty.
     pub async fn disk_with(
         &self,
         image: impl Into<ImageRef>,
@@ -76,9 +102,54 @@ impl Cas {
         options: DiskOptions,
     ) -> Result<Disk> {
         let manifest = self.manifest_of(image, &options.platforms).await?;
-        let (file, progress) = (file.as_ref(), &options.progress);
+        let file = file.as_ref();
+        let written = match options.format {
+            DiskFormat::Erofs => self.write_disk(&manifest, file, &options.progress).await,
+            DiskFormat::Vmdk => self.write_vmdk(&manifest, file, &options.progress).await,
+        };
+        written.during("make disk", file.display())
+    }
+
+    async fn write_disk(
+        &self,
+        manifest: &Manifest,
+        file: &Path,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<Disk> {
         let directory = file.parent().filter(|parent| *parent != Path::new(""));
         let layers = Layers::new(directory.unwrap_or(Path::new(".")));
+        let (tree, data) = self.read_layers(manifest, file, progress, layers).await?;
+        let path = file.to_owned();
+        pool::run(move || Disk::write(&tree, &data, &path)).await
+    }
+
+    async fn write_vmdk(
+        &self,
+        manifest: &Manifest,
+        directory: &Path,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<Disk> {
+        let new = unpack::new_directory(directory, 0o755, progress.as_ref()).await?;
+        let layers = Layers::named(new.path());
+        let (tree, data) = self
+            .read_layers(manifest, directory, progress, layers)
+            .await?;
+        pool::run(move || {
+            let disk = Disk::write_vmdk(&tree, &data, new.path())?;
+            new.keep();
+            Ok(disk)
+        })
+        .await
+    }
+
+    /// Reads the layers of an image. Returns their merged tree and their data files.
+    async fn read_layers(
+        &self,
+        manifest: &Manifest,
+        file: &Path,
+        progress: &Arc<dyn Progress>,
+        layers: Layers,
+    ) -> Result<(Tree, Vec<DataFile>)> {
         let reporter = Arc::clone(progress);
         let read = move |layers: &mut Layers, input: &mut dyn std::io::BufRead| {
             for warning in layers.add(input)? {
@@ -87,10 +158,7 @@ impl Cas {
             Ok(())
         };
         let item = file.display().to_string();
-        let layers = unpack::fold_layers(self.opened()?, &manifest, &item, progress, layers, read);
-        let (tree, data) = layers.await.during("make disk", file.display())?.finish();
-        let path = file.to_owned();
-        let written = pool::run(move || Disk::write(&tree, &data, &path)).await;
-        written.during("make disk", file.display())
+        let layers = unpack::fold_layers(self.opened()?, manifest, &item, progress, layers, read);
+        Ok(layers.await?.finish())
     }
 }

@@ -51,7 +51,7 @@ pub use self::arguments::RegistryRef;
 pub use self::arguments::{ImageRef, NewName};
 pub use self::copy::CopyOptions;
 #[cfg(feature = "erofs")]
-pub use self::disk::DiskOptions;
+pub use self::disk::{DiskFormat, DiskOptions};
 pub use self::exchange::ImportOptions;
 pub use self::fsck::FsckOptions;
 pub use self::images::{DeleteOptions, QueryOptions};

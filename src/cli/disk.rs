@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use cas::{DiskOptions, ImageRef, Platform, Result};
-use clap::Args;
+use cas::{DiskFormat, DiskOptions, ImageRef, Platform, Result};
+use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::Context;
@@ -13,21 +13,45 @@ use super::Context;
 #[command(after_help = "Example:
   cas disk app:1 -o app.erofs
   mount -o ro,loop app.erofs /mnt
+  cas disk app:1 -o vm --format vmdk
+  qemu-system-x86_64 -drive file=vm/disk.vmdk,snapshot=on ...
 
 The file is an EROFS image: metadata, and then the tar of each layer. Linux 6.4 and later mount it,
 also as the disk of a virtual machine whose sectors have 512 bytes. The same image always gives the
 same bytes. No privileges are needed. While the file is written, its directory needs free space for
-twice the size of the file.")]
+twice the size of the file. With `--format vmdk`, FILE is a directory, which must be empty or
+absent.")]
 pub(crate) struct Disk {
     /// Name or digest of the image
     image: String,
     /// File to write; it appears once it is complete
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    /// Form of the disk
+    #[arg(long, value_enum, default_value_t = Format::Erofs)]
+    format: Format,
     /// Platform, as in linux/arm64 [default: this machine's; an image without an index is used as
     /// it is]
     #[arg(long)]
     platform: Option<Platform>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    /// One file, which is a raw disk (also: raw)
+    #[value(alias = "raw")]
+    Erofs,
+    /// A directory with a descriptor, disk.vmdk, over the metadata and the tars as they are
+    Vmdk,
+}
+
+impl From<Format> for DiskFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Erofs => DiskFormat::Erofs,
+            Format::Vmdk => DiskFormat::Vmdk,
+        }
+    }
 }
 
 impl Disk {
@@ -35,6 +59,7 @@ impl Disk {
         let cas = context.cas().await?;
         let options = DiskOptions::default()
             .with_platforms(self.platform)
+            .with_format(self.format.into())
             .with_progress(context.progress.clone());
         let image = ImageRef::typed(&self.image);
         let disk = cas.disk_with(image, &self.output, options).await?;

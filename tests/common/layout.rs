@@ -16,6 +16,16 @@ pub(crate) fn layout(path: &Path, layers: Vec<Tar>) {
 
 /// Writes a layout with an image of these layers, whose configuration states these diff IDs.
 pub(crate) fn layout_of(path: &Path, layers: &[Vec<u8>], diff_ids: &[Digest]) {
+    layout_typed(
+        path,
+        layers,
+        diff_ids,
+        "application/vnd.oci.image.layer.v1.tar",
+    );
+}
+
+/// Writes a layout as [`layout_of`] does, with layers of this media type.
+pub(crate) fn layout_typed(path: &Path, layers: &[Vec<u8>], diff_ids: &[Digest], media_type: &str) {
     fs::create_dir_all(path.join("blobs/sha256")).unwrap();
     let blob = |data: &[u8]| {
         let digest = Digest::sha256(data).to_string();
@@ -31,7 +41,7 @@ pub(crate) fn layout_of(path: &Path, layers: &[Vec<u8>], diff_ids: &[Digest]) {
         .iter()
         .map(|layer| {
             let mut descriptor = blob(layer);
-            descriptor["mediaType"] = "application/vnd.oci.image.layer.v1.tar".into();
+            descriptor["mediaType"] = media_type.into();
             descriptor
         })
         .collect();

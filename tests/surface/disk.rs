@@ -1,14 +1,20 @@
 //! `cas disk`: one file that mounts.
 
+use std::ffi::OsString;
 use std::fs;
+use std::io::{BufReader, Read};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use cas::Digest;
+use cas::layer::tar::{Entry, Reader};
 use testkit::archive::{Header, Tar};
 
 use super::Shelf;
-use crate::common::layout::layout;
+use crate::common::layout::{layout, layout_typed};
 use crate::common::tree::differences;
+use crate::common::{can, ok};
 
 #[test]
 fn a_disk_mounts_as_the_tree_that_is_unpacked() {
@@ -62,6 +68,35 @@ fn a_disk_mounts_as_the_tree_that_is_unpacked() {
 }
 
 #[test]
+fn a_layer_that_is_an_erofs_image_is_stored_as_it_is_and_not_read_as_a_tar() {
+    const TYPE: &str = "application/vnd.erofs.layer.v1";
+    let shelf = Shelf::new();
+    shelf.ok(&["disk", "app:1", "-o", "image"]);
+    let image = fs::read(shelf.path("image")).unwrap();
+    let digest = Digest::sha256(&image);
+    layout_typed(&shelf.path("layout"), &[image.clone()], &[digest], TYPE);
+    shelf.ok(&["import", "layout", "--name", "native:1"]);
+    assert!(shelf.ok(&["images"]).contains("native:1"));
+    shelf.ok(&["export", "native:1", "-o", "native.tar"]);
+    let exported = fs::File::open(shelf.path("native.tar")).unwrap();
+    let mut reader = Reader::new(BufReader::new(exported));
+    let is_layer = |entry: &Entry| entry.path.ends_with(digest.hex().as_bytes());
+    while !is_layer(&reader.next_entry().unwrap().unwrap()) {}
+    let mut found = Vec::new();
+    reader.read_to_end(&mut found).unwrap();
+    assert!(found == image);
+    for command in [
+        &["disk", "native:1", "-o", "no"][..],
+        &["unpack", "native:1", "no"],
+    ] {
+        let said = shelf.fails(command, 2);
+        assert!(said.contains("found an EROFS image of type"), "{said}");
+        assert!(said.contains(TYPE), "{said}");
+        assert!(!shelf.path("no").exists());
+    }
+}
+
+#[test]
 fn wrong_arguments_leave_everything_as_it_is() {
     let shelf = Shelf::new();
     fs::write(shelf.path("image"), "before").unwrap();
@@ -85,17 +120,81 @@ fn what_a_kill_leaves_is_removed_by_the_next_disk() {
     let shelf = Shelf::new();
     let files = shelf.path("files");
     fs::create_dir(&files).unwrap();
-    for milliseconds in [0, 5, 10, 20, 40, 80] {
-        let mut disk = shelf.cas(&["disk", "app:1", "-o", "files/image"]);
-        let mut disk = disk.stdout(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(milliseconds));
-        disk.kill().unwrap();
-        disk.wait().unwrap();
+    for format in ["erofs", "vmdk"] {
+        let output = format!("files/{format}");
+        let disk = ["disk", "app:1", "-o", &output, "--format", format];
+        for milliseconds in [0, 5, 10, 20, 40, 80] {
+            let mut disk = shelf.cas(&disk);
+            let mut disk = disk.stdout(Stdio::null()).spawn().unwrap();
+            std::thread::sleep(Duration::from_millis(milliseconds));
+            disk.kill().unwrap();
+            disk.wait().unwrap();
+            // If the disk was complete before the kill, nothing is left to be found.
+            if shelf.path(&output).join("disk.vmdk").exists() {
+                fs::remove_dir_all(shelf.path(&output)).unwrap();
+            }
+        }
+        shelf.ok(&disk);
     }
-    shelf.ok(&["disk", "app:1", "-o", "files/image"]);
-    let names: Vec<_> = fs::read_dir(&files)
-        .unwrap()
-        .map(|one| one.unwrap().file_name())
-        .collect();
-    assert_eq!(names, ["image"]);
+    assert_eq!(names(&files), ["erofs", "vmdk"]);
+    let expected = [
+        "data-001",
+        "data-002",
+        "data-003",
+        "disk.vmdk",
+        "metadata.erofs",
+        "zeros",
+    ];
+    assert_eq!(names(&files.join("vmdk")), expected);
+}
+
+/// Returns the names in a directory, in order.
+fn names(directory: &Path) -> Vec<OsString> {
+    let names = fs::read_dir(directory).unwrap();
+    let mut names: Vec<_> = names.map(|one| one.unwrap().file_name()).collect();
+    names.sort();
+    names
+}
+
+/// Returns the bytes of the disk that the descriptor in a directory describes.
+fn described(directory: &Path) -> Vec<u8> {
+    let descriptor = fs::read_to_string(directory.join("disk.vmdk")).unwrap();
+    let mut disk = Vec::new();
+    for line in descriptor.lines().filter(|line| line.starts_with("RW ")) {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let [_, sectors, "FLAT", name, "0"] = fields[..] else {
+            panic!("{line}");
+        };
+        let file = fs::read(directory.join(name.trim_matches('"'))).unwrap();
+        disk.extend(&file[..sectors.parse::<usize>().unwrap() * 512]);
+    }
+    disk
+}
+
+#[test]
+fn a_disk_of_several_files_has_the_bytes_of_one_file() {
+    let shelf = Shelf::new();
+    let vmdk = |directory| ["disk", "app:1", "-o", directory, "--format", "vmdk"];
+    shelf.ok(&["disk", "app:1", "-o", "image", "--format", "raw"]);
+    let expected = fs::read(shelf.path("image")).unwrap();
+    for directory in ["vm", "again"] {
+        let made = shelf.json(&vmdk(directory));
+        assert_eq!(made[0]["size"], expected.len());
+        assert!(described(&shelf.path(directory)) == expected);
+    }
+    for name in names(&shelf.path("vm")) {
+        let file = |directory| fs::read(shelf.path(directory).join(&name)).unwrap();
+        assert!(file("vm") == file("again"), "{name:?}");
+    }
+    let said = shelf.fails(&vmdk("vm"), 1);
+    assert!(said.contains("the directory is not empty"), "{said}");
+    shelf.fails(&vmdk("image"), 2);
+    shelf.fails(&["disk", "absent:1", "-o", "no", "--format", "vmdk"], 3);
+    assert!(!shelf.path("no").exists());
+    if can(&["qemu-img"]) {
+        let (disk, image) = (shelf.path("vm/disk.vmdk"), shelf.path("image"));
+        let mut compare = Command::new("qemu-img");
+        let compare = compare.args(["compare", "-f", "vmdk", "-F", "raw"]);
+        ok(compare.arg(disk).arg(image));
+    }
 }

@@ -78,6 +78,12 @@ const FOREIGN: &[(&[u8], &str)] = &[
     (b"-----BEGIN", "a PEM document"),
 ];
 
+/// Returns whether an EROFS image begins with these bytes. Its first 1,024 bytes may be zeros, as in
+/// an empty tar.
+pub(crate) fn is_erofs(bytes: &[u8]) -> bool {
+    bytes.get(1024..1028) == Some(b"\xe2\xe1\xf5\xe0")
+}
+
 /// Returns the name of the unsupported format of the bytes, or `None` if the format is not known.
 pub(crate) fn foreign(magic: &[u8]) -> Option<&'static str> {
     let known = FOREIGN.iter().find(|(first, _)| magic.starts_with(first));

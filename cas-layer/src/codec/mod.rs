@@ -15,8 +15,8 @@ use std::io::{self, ErrorKind, Read};
 
 use cas_core::{Error, limit};
 
-pub(crate) use format::foreign;
 pub use format::{Compression, MAGIC, detect};
+pub(crate) use format::{foreign, is_erofs};
 
 use self::bzip2::Bzip2;
 use self::gzip::Gzip;

@@ -144,6 +144,9 @@ fn check_archive(source: &mut Source, blob: &Descriptor) -> Result<()> {
             .within(format_args!("layer {}", blob.digest))
     };
     let first = source.fill_buf().map_err(|error| named(error.into()))?;
+    if codec::is_erofs(first) {
+        return Err(erofs(blob));
+    }
     if tar::may_begin(first) {
         return Ok(());
     }
@@ -157,4 +160,15 @@ fn check_archive(source: &mut Source, blob: &Descriptor) -> Result<()> {
         }
     };
     Err(not_a_layer(blob, found).operation("apply"))
+}
+
+/// Returns the error for a layer that is an EROFS image of its own.
+fn erofs(blob: &Descriptor) -> Error {
+    Error::unsupported(format!(
+        "expected the tar of a layer, found an EROFS image of type {:.200}; export the image and \
+         mount its layers as they are, or get the image with layers of tar",
+        blob.media_type
+    ))
+    .operation("apply")
+    .within(format_args!("layer {}", blob.digest))
 }

@@ -1,0 +1,119 @@
+//! A disk for virtual machines in several files: the metadata and the data files as they are, and
+//! a descriptor in the format VMDK that puts them one after the other.
+//!
+//! Source: "Virtual Disk Format 5.0" of VMware. QEMU only reads extents that are writable, and of
+//! these only `FLAT` ones, so that the gaps between the files are parts of a file of zeros.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use cas_core::{Digest, Result};
+use cas_host::syncfs;
+
+use crate::BLOCK;
+use crate::disk::Disk;
+use crate::image::Image;
+use crate::layers::{ALIGNMENT, DataFile};
+use crate::tree::Tree;
+
+const DESCRIPTOR: &str = "disk.vmdk";
+const METADATA: &str = "metadata.erofs";
+const ZEROS: &str = "zeros";
+
+/// Heads and sectors of a track of the geometry that old systems are shown.
+const HEADS: u64 = 16;
+const SECTORS: u64 = 63;
+/// Maximum number of cylinders of such a geometry.
+const CYLINDERS: u64 = 16_383;
+
+/// Returns the name of a data file in the directory of a disk.
+pub(crate) fn data_name(index: usize) -> String {
+    format!("data-{:03}", index + 1)
+}
+
+impl Disk {
+    /// Writes the image of a tree as a disk in several files to `directory`, which must have the
+    /// data files already: those of [`Layers::named`](crate::Layers::named). `disk.vmdk` is the
+    /// descriptor. The metadata and the tars are not copied into one file. Everything is on the
+    /// device when this function returns. Returns the size of the disk.
+    ///
+    /// # Errors
+    /// As [`Image::new`]; `AlreadyExists` if the directory has other files of a disk; errors of the
+    /// file system.
+    pub fn write_vmdk(tree: &Tree, data: &[DataFile], directory: &Path) -> Result<Self> {
+        let image = Image::new(tree, data)?;
+        let metadata = image.metadata().len() as u64;
+        let write = |name: &str, bytes: &[u8]| -> io::Result<()> {
+            File::create_new(directory.join(name))?.write_all(bytes)
+        };
+        write(METADATA, image.metadata())?;
+        write(ZEROS, &[0; ALIGNMENT as usize])?;
+        let mut extents = Extents::default();
+        extents.add(METADATA, metadata);
+        for (index, (data, &start)) in data.iter().zip(image.starts()).enumerate() {
+            extents.fill(start);
+            // A disk has whole sectors, but some tars end within one.
+            let length = data.length.next_multiple_of(BLOCK);
+            data.file.set_len(length)?;
+            extents.add(&data_name(index), length);
+        }
+        extents.fill(extents.length.next_multiple_of(ALIGNMENT));
+        write(DESCRIPTOR, extents.descriptor(image.metadata()).as_bytes())?;
+        syncfs(&File::open(directory)?)?;
+        Ok(Disk {
+            length: extents.length,
+            metadata,
+        })
+    }
+}
+
+/// The files of a disk, one after the other.
+#[derive(Default)]
+struct Extents {
+    lines: String,
+    /// Length of all together in bytes.
+    length: u64,
+}
+
+impl Extents {
+    /// Adds the beginning of a file, in bytes.
+    fn add(&mut self, name: &str, length: u64) {
+        let sectors = length / BLOCK;
+        if sectors > 0 {
+            let _ = writeln!(self.lines, "RW {sectors} FLAT \"{name}\" 0");
+        }
+        self.length += length;
+    }
+
+    /// Adds zeros up to an offset, fewer than [`ALIGNMENT`].
+    fn fill(&mut self, end: u64) {
+        self.add(ZEROS, end - self.length);
+    }
+
+    fn descriptor(&self, metadata: &[u8]) -> String {
+        let digest = Digest::sha256(metadata);
+        let cylinders = (self.length / BLOCK / (HEADS * SECTORS)).clamp(1, CYLINDERS);
+        format!(
+            "# Disk DescriptorFile
+version=1
+CID={}
+parentCID=ffffffff
+createType=\"twoGbMaxExtentFlat\"
+
+# Extent description
+{}
+# The Disk Data Base
+#DDB
+ddb.virtualHWVersion = \"4\"
+ddb.geometry.cylinders = \"{cylinders}\"
+ddb.geometry.heads = \"{HEADS}\"
+ddb.geometry.sectors = \"{SECTORS}\"
+ddb.adapterType = \"ide\"
+",
+            &digest.hex()[..8],
+            self.lines
+        )
+    }
+}
