@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{BufReader, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::slice::from_ref;
 use std::time::Duration;
 
 use cas::Digest;
@@ -74,7 +75,7 @@ fn a_layer_that_is_an_erofs_image_is_stored_as_it_is_and_not_read_as_a_tar() {
     shelf.ok(&["disk", "app:1", "-o", "image"]);
     let image = fs::read(shelf.path("image")).unwrap();
     let digest = Digest::sha256(&image);
-    layout_typed(&shelf.path("layout"), &[image.clone()], &[digest], TYPE);
+    layout_typed(&shelf.path("layout"), from_ref(&image), &[digest], TYPE);
     shelf.ok(&["import", "layout", "--name", "native:1"]);
     assert!(shelf.ok(&["images"]).contains("native:1"));
     shelf.ok(&["export", "native:1", "-o", "native.tar"]);
