@@ -42,7 +42,7 @@ pub(crate) struct Pull {
     /// When to ask the registry
     #[arg(long, value_enum, default_value_t = Policy::Always)]
     policy: Policy,
-    /// Fetch a layer of more than 8 MiB in up to N ranges at once, each of which takes 8 MiB of
+    /// Fetch a layer of more than 4 MiB in up to N ranges at once, each of which takes 4 MiB of
     /// memory [default: that of cas.toml, or 1]
     #[arg(long, value_name = "N",
         value_parser = value_parser!(u64).range(1..=PullLimits::MAX_RANGES as u64))]

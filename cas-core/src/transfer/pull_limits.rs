@@ -24,7 +24,7 @@ impl PullLimits {
     pub const MAX_RANGES: usize = 8;
     /// Default size of one range in bytes. A layer that is fetched in n concurrent ranges has at
     /// most n + 1 of them in memory.
-    pub const RANGE: u64 = 8 << 20;
+    pub const RANGE: u64 = 4 << 20;
     /// Smallest size of a range in bytes.
     pub const MIN_RANGE: u64 = 64 << 10;
     /// Largest size of a range in bytes.
