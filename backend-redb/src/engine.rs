@@ -49,6 +49,8 @@ pub(crate) struct RedbEngine {
     writer: Mutex<()>,
     /// Whether there are commits that a crash would undo.
     unsynced: AtomicBool,
+    /// Whether the start of the file was read from its copy.
+    reads_head: bool,
     file: File,
     space: Space,
 }
@@ -68,13 +70,14 @@ impl RedbEngine {
         let mut builder = Builder::new();
         builder.set_cache_size(cache);
         let copy = file.try_clone()?;
-        let open = || match mode {
-            OpenMode::ReadOnly => builder.create_with_backend(Overlay::new(copy)?),
-            OpenMode::Damaged => {
-                let (start, length) = head.load()?;
+        let reads_head = mode == OpenMode::Damaged;
+        let start = reads_head.then(|| head.load()).transpose()?;
+        let open = || match start {
+            Some((start, length)) => {
                 builder.create_with_backend(Overlay::with_head(copy, &start, length)?)
             }
-            OpenMode::Create | OpenMode::Existing => builder.create_with_backend(Disk {
+            None if mode == OpenMode::ReadOnly => builder.create_with_backend(Overlay::new(copy)?),
+            None => builder.create_with_backend(Disk {
                 file: copy,
                 space: space.clone(),
                 head: (mode == OpenMode::Existing).then(|| head.clone()),
@@ -89,6 +92,7 @@ impl RedbEngine {
             db: RwLock::new(opened.map_err(classify)?),
             writer: Mutex::new(()),
             unsynced: AtomicBool::new(false),
+            reads_head,
             file,
             space,
         })
@@ -233,6 +237,10 @@ impl Engine for RedbEngine {
             })?;
         }
         self.truncate()
+    }
+
+    fn reads_head(&self) -> bool {
+        self.reads_head
     }
 
     fn space(&self) -> &Space {

@@ -124,3 +124,111 @@ impl Opener for RedbOpener {
         Ok(found.await?.into_iter().collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::FileExt;
+
+    use cas_core::{ContentExt, Error, ErrorKind, pool::wait};
+
+    use super::*;
+
+    /// Creates a store with a blob in `path`, and closes it. Returns its database and the head.
+    fn create(path: &Path) -> [std::path::PathBuf; 2] {
+        let store = RedbStore::open(path).unwrap();
+        wait(store.content().put(vec![7; 100_000].into())).unwrap();
+        ["cas.redb", "cas.redb.head"].map(|name| path.join(name))
+    }
+
+    fn overwrite_start(database: &Path) -> Vec<u8> {
+        let file = fs::File::options().write(true).open(database).unwrap();
+        file.write_all_at(&[0xa5; 4096], 0).unwrap();
+        fs::read(database).unwrap()
+    }
+
+    fn blobs(path: &Path) -> usize {
+        let store = RedbStore::open(path).unwrap();
+        wait(store.content().list(None, 10)).unwrap().len()
+    }
+
+    #[test]
+    fn a_repair_keeps_the_old_database_and_its_head() {
+        let temp = tempfile::tempdir().unwrap();
+        let [database, head] = create(temp.path());
+        let (damaged, copy) = (overwrite_start(&database), fs::read(&head).unwrap());
+        fs::write(temp.path().join("cas.redb.damaged-1"), "an earlier one").unwrap();
+        let found = examine(temp.path(), true).unwrap().unwrap();
+        assert!(found.repaired, "{found:?}");
+        assert!(found.detail.contains("cas.redb.damaged-2"), "{found:?}");
+        assert!(found.detail.contains("the last close"), "{found:?}");
+        assert!(!head.exists(), "it does not fit the new database");
+        let aside = temp.path().join("cas.redb.damaged-2");
+        assert!(fs::read(&aside).unwrap() == damaged);
+        assert!(fs::read(temp.path().join("cas.redb.damaged-2.head")).unwrap() == copy);
+        assert_eq!(blobs(temp.path()), 1);
+    }
+
+    /// Stores of earlier releases have no copy, and neither does a store that was just repaired.
+    #[test]
+    fn without_a_whole_copy_the_new_database_is_empty() {
+        for left in [None, Some(0), Some(4096), Some(4103)] {
+            let temp = tempfile::tempdir().unwrap();
+            let [database, head] = create(temp.path());
+            let damaged = overwrite_start(&database);
+            match left {
+                None => fs::remove_file(&head).unwrap(),
+                Some(left) => fs::write(&head, vec![0; left]).unwrap(),
+            }
+            let found = examine(temp.path(), true).unwrap().unwrap();
+            assert!(!found.repaired, "{found:?}");
+            assert!(
+                found.detail.contains("nothing in it can be read"),
+                "{found:?}"
+            );
+            let aside = fs::read(temp.path().join("cas.redb.damaged-1")).unwrap();
+            assert!(aside == damaged, "{left:?}");
+            assert_eq!(blobs(temp.path()), 0);
+        }
+    }
+
+    /// The database may be readable once the cause of the error is gone.
+    #[test]
+    fn an_error_other_than_damage_ends_a_repair_and_changes_nothing() {
+        let temp = tempfile::tempdir().unwrap();
+        let [database, head] = create(temp.path());
+        let (damaged, copy) = (overwrite_start(&database), fs::read(&head).unwrap());
+        for kind in [
+            ErrorKind::Denied,
+            ErrorKind::FailedPrecondition,
+            ErrorKind::Internal,
+        ] {
+            let dir = OwnedDir::claim(temp.path(), NAMES).unwrap();
+            let space = space(&dir).unwrap();
+            let found = KvStore::examine(&dir, true, |path, mode| match mode {
+                OpenMode::Damaged => Err(Error::new(kind, "a reason")),
+                _ => open_engine(path, mode, &space, CACHE),
+            });
+            assert_eq!(found.unwrap_err().kind(), kind);
+            assert!(fs::read(&database).unwrap() == damaged);
+            assert!(fs::read(&head).unwrap() == copy);
+        }
+    }
+
+    /// There is no reserve if the disk was too full for it.
+    #[test]
+    fn a_lost_database_is_noticed_by_its_head_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        let [database, head] = create(temp.path());
+        fs::remove_file(&database).unwrap();
+        fs::remove_file(temp.path().join("reserve")).unwrap();
+        let error = RedbStore::open(temp.path()).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        let found = examine(temp.path(), false).unwrap().unwrap();
+        assert!(found.detail.contains("missing"), "{found:?}");
+        let found = examine(temp.path(), true).unwrap().unwrap();
+        assert!(found.detail.contains("an empty one was made"), "{found:?}");
+        assert!(!head.exists(), "it does not fit the new database");
+        assert_eq!(blobs(temp.path()), 0);
+    }
+}

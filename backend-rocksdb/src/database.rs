@@ -1,12 +1,17 @@
 //! The database and its column families.
 
+use std::path::Path;
+
 use bytes::Bytes;
 use cas_core::Result;
-use cas_kv::IngestEntry;
+use cas_kv::{IngestEntry, OpenMode};
 use rocksdb::{ColumnFamily, DB, DBPinnableSlice, DBRawIterator, Options, ReadOptions};
 
 use crate::error::{classify, corrupt};
 use crate::family::{self, ROWS};
+use crate::head::SavedHead;
+use crate::options::Tuning;
+use crate::side::SideDir;
 
 /// An open database.
 pub(crate) struct Database {
@@ -16,6 +21,11 @@ pub(crate) struct Database {
     /// Options for reads of rows, without RocksDB's checksums: readers check bytes of a blob
     /// against its digest, as with every store.
     pub(crate) unchecked: ReadOptions,
+    /// Copies the manifest once `db` is closed, because background work changes it until then.
+    /// `None` if the database is being created, or only read.
+    _head: Option<SavedHead>,
+    /// The directory that `db` was opened in instead of its own, if it is damaged.
+    pub(crate) side: Option<SideDir>,
 }
 
 /// Ends background work before the close. After a full disk, RocksDB flushes to recover. A close
@@ -28,6 +38,35 @@ impl Drop for Database {
 }
 
 impl Database {
+    /// Opens or creates the database at `path`. Of a damaged database, opens the column families
+    /// that it has.
+    ///
+    /// # Errors
+    /// Errors of the engine.
+    pub(crate) fn open(path: &Path, mode: OpenMode, tuning: Tuning) -> Result<Self> {
+        let options = tuning.database(mode)?;
+        let mut families = tuning.families();
+        if mode == OpenMode::Damaged {
+            let found = DB::list_cf(&options, path).map_err(classify)?;
+            families.retain(|family| found.iter().any(|name| name == family.name()));
+        }
+        let db = match mode {
+            OpenMode::ReadOnly | OpenMode::Damaged => {
+                DB::open_cf_descriptors_read_only(&options, path, families, false)
+            }
+            _ => DB::open_cf_descriptors(&options, path, families),
+        };
+        let mut unchecked = ReadOptions::default();
+        unchecked.set_verify_checksums(false);
+        Ok(Database {
+            db: db.map_err(classify)?,
+            options,
+            unchecked,
+            _head: (mode == OpenMode::Existing).then(|| SavedHead(path.to_owned())),
+            side: None,
+        })
+    }
+
     /// Returns the handle of a column family.
     pub(crate) fn family(&self, name: &str) -> Result<&ColumnFamily> {
         let family = self.db.cf_handle(name);

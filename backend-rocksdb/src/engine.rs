@@ -2,20 +2,20 @@
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cas_core::sync::lock;
 use cas_core::{ErrorKind, Result};
 use cas_kv::{Engine, Failed, OpenMode, Space, Transaction, View};
-use rocksdb::{DB, ReadOptions, WriteOptions};
+use rocksdb::WriteOptions;
 
 use crate::compaction::Compaction;
+use crate::damaged;
 use crate::database::Database;
 use crate::error::{broken, classify};
 use crate::family::{ROW_SIZE, ROWS};
-use crate::head;
 use crate::options::Tuning;
 use crate::tables::Tables;
 
@@ -30,9 +30,8 @@ pub(crate) struct RocksEngine {
     db: Arc<Database>,
     /// Whether the database is flushed when it is closed.
     writable: bool,
-    /// The database of which a copy of its head is made when it is closed. `None` if it is being
-    /// created, or only read.
-    path: Option<PathBuf>,
+    /// Whether the database is read with the copy of its manifest.
+    reads_head: bool,
     /// How many writes of rows have bypassed the log.
     staged: AtomicU64,
     /// How many of those writes are durable.
@@ -49,37 +48,19 @@ impl RocksEngine {
         if mode == OpenMode::Create {
             DirBuilder::new().mode(0o700).create(path)?;
         }
-        let open = |mode| {
-            let options = tuning.database(mode)?;
-            let mut families = tuning.families();
-            if mode == OpenMode::Damaged {
-                let found = DB::list_cf(&options, path).map_err(classify)?;
-                families.retain(|family| found.iter().any(|name| name == family.name()));
-            }
-            let db = match mode {
-                OpenMode::ReadOnly | OpenMode::Damaged => {
-                    DB::open_cf_descriptors_read_only(&options, path, families, false)
-                }
-                _ => DB::open_cf_descriptors(&options, path, families),
-            };
-            let mut unchecked = ReadOptions::default();
-            unchecked.set_verify_checksums(false);
-            let database = |db| Database {
-                db,
-                options,
-                unchecked,
-            };
-            db.map(database).map_err(classify)
+        let open = || match mode {
+            OpenMode::Damaged => damaged::open(path, tuning),
+            _ => Database::open(path, mode, tuning).map(|database| (database, false)),
         };
-        let opened = match open(mode) {
-            Err(error) if error.kind() == ErrorKind::Full && space.release_reserve() => open(mode),
-            Err(_) if mode == OpenMode::Damaged => open_damaged(path, tuning, &open),
+        let opened = match open() {
+            Err(error) if error.kind() == ErrorKind::Full && space.release_reserve() => open(),
             opened => opened,
         };
+        let (db, reads_head) = opened?;
         Ok(RocksEngine {
-            db: Arc::new(opened?),
+            db: Arc::new(db),
             writable: mode.is_writable(),
-            path: (mode == OpenMode::Existing).then(|| path.to_owned()),
+            reads_head,
             staged: AtomicU64::new(0),
             flushed: Mutex::new(0),
             unsynced: AtomicBool::new(false),
@@ -94,22 +75,6 @@ impl RocksEngine {
     }
 }
 
-/// Opens a damaged database with the copy of its head, or else from its tables alone. RocksDB then
-/// does not find the rows in blob files.
-fn open_damaged<T>(
-    path: &Path,
-    tuning: Tuning,
-    open: &impl Fn(OpenMode) -> Result<T>,
-) -> Result<T> {
-    if head::restore(path).is_ok()
-        && let Ok(opened) = open(OpenMode::Damaged)
-    {
-        return Ok(opened);
-    }
-    DB::repair(&tuning.database(OpenMode::Damaged)?, path).map_err(classify)?;
-    open(OpenMode::Damaged)
-}
-
 /// Moves the contents of the log to table files. The next opening does not, because the disk may
 /// be full by then.
 impl Drop for RocksEngine {
@@ -118,10 +83,6 @@ impl Drop for RocksEngine {
             && let Err(error) = self.db.flush()
         {
             tracing::warn!(%error, "the log was not flushed; the next opening reads it");
-        }
-        if let Some(path) = &self.path {
-            // Without a copy, less can be repaired.
-            let _ = head::save(path);
         }
     }
 }
@@ -204,6 +165,10 @@ impl Engine for RocksEngine {
 
     fn compact(&self) -> Result<()> {
         self.compaction.run(&self.db, &self.space)
+    }
+
+    fn reads_head(&self) -> bool {
+        self.reads_head
     }
 
     fn space(&self) -> &Space {

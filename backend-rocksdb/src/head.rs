@@ -1,69 +1,94 @@
-//! A copy of the two files that lead to the tables: `CURRENT`, and the manifest that it names.
+//! A copy of the manifest, which leads to the tables. Its first line is the name of the manifest,
+//! as in the file `CURRENT`.
 //!
-//! The copy is made when the database is closed. If one of the files is damaged or lost later, a
-//! repair puts the copy in its place. If a kill or a compaction came in between, the manifest may
-//! name files that are gone; RocksDB then reads the others.
+//! The copy is made when the database is closed. If the manifest is damaged or lost later, a repair
+//! opens the database with the copy. If a kill or a compaction came in between, the copy may name
+//! files that are gone; RocksDB then reads the others.
 
-use std::fs::{self, DirBuilder};
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
-use cas_kv::HEAD;
+use cas_kv::Head;
 
 /// The file that names the manifest.
 const CURRENT: &str = "CURRENT";
-/// How the name of every manifest begins.
+/// How the name of every manifest begins. A number follows.
 const MANIFEST: &str = "MANIFEST-";
+/// Maximum length of the first line in bytes.
+const LINE_MAX: u64 = 64;
 
-/// Copies the files of a database that is about to be closed.
+/// Copies the manifest of a database when it is dropped, which must be after the database is
+/// closed. Without a copy, less can be repaired, so an error is ignored.
+pub(crate) struct SavedHead(pub(crate) PathBuf);
+
+impl Drop for SavedHead {
+    fn drop(&mut self) {
+        let _ = save(&self.0);
+    }
+}
+
+fn save(database: &Path) -> io::Result<()> {
+    let current = fs::read_to_string(database.join(CURRENT))?;
+    let name = manifest(&current)?;
+    let mut manifest = File::open(database.join(name))?;
+    Head::of(database).save(|copy| {
+        writeln!(copy, "{name}")?;
+        io::copy(&mut manifest, copy).map(drop)
+    })
+}
+
+/// Puts the copy of the manifest of `database` into the directory `to`, and makes it the current
+/// one. Returns whether there is a copy.
 ///
 /// # Errors
-/// Errors of the file system. The earlier copy may then be gone.
-pub(crate) fn save(database: &Path) -> io::Result<()> {
-    let copy = directory(database);
-    match DirBuilder::new().mode(0o700).create(&copy) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    let manifest = manifest_of(database)?;
-    for entry in fs::read_dir(&copy)? {
-        fs::remove_file(entry?.path())?;
-    }
-    fs::copy(database.join(&manifest), copy.join(&manifest))?;
-    fs::copy(database.join(CURRENT), copy.join(CURRENT)).map(|_| ())
+/// Errors of the file system.
+pub(crate) fn restore(database: &Path, to: &Path) -> io::Result<bool> {
+    let Some(copy) = Head::of(database).open()? else {
+        return Ok(false);
+    };
+    let (mut copy, mut line) = (BufReader::new(copy), Vec::new());
+    copy.by_ref().take(LINE_MAX).read_until(b'\n', &mut line)?;
+    let Ok(name) = manifest(&String::from_utf8_lossy(&line)).map(str::to_owned) else {
+        return Ok(false);
+    };
+    io::copy(&mut copy, &mut File::create(to.join(&name))?)?;
+    set_current(to, &name)?;
+    Ok(true)
 }
 
-/// Puts the copies in place of the files of the database, which get names that end in `.damaged`.
+/// Makes the newest manifest in a directory the current one. Returns whether there is a manifest.
 ///
 /// # Errors
-/// `NotFound` if the copy is missing; errors of the file system.
-pub(crate) fn restore(database: &Path) -> io::Result<()> {
-    let copy = directory(database);
-    for name in [manifest_of(&copy)?, CURRENT.to_owned()] {
-        let file = database.join(&name);
-        match fs::rename(&file, database.join(format!("{name}.damaged"))) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        fs::copy(copy.join(&name), file)?;
+/// Errors of the file system.
+pub(crate) fn set_newest(directory: &Path) -> io::Result<bool> {
+    let mut newest = None;
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(number);
+        newest = newest.max(number.map(|number| (number, name)));
     }
-    Ok(())
+    match newest.as_ref().and_then(|(_, name)| name.to_str()) {
+        Some(name) => set_current(directory, name).map(|()| true),
+        None => Ok(false),
+    }
 }
 
-fn directory(database: &Path) -> PathBuf {
-    let mut path = database.as_os_str().to_owned();
-    path.push(HEAD);
-    path.into()
+fn set_current(directory: &Path, manifest: &str) -> io::Result<()> {
+    fs::write(directory.join(CURRENT), format!("{manifest}\n"))
 }
 
-/// Returns the name of the manifest that `CURRENT` names.
-fn manifest_of(directory: &Path) -> io::Result<String> {
-    let current = fs::read_to_string(directory.join(CURRENT))?;
-    let name = current.trim_end();
-    let is_number = |rest: &str| rest.bytes().all(|byte| byte.is_ascii_digit());
-    match name.strip_prefix(MANIFEST) {
-        Some(rest) if is_number(rest) => Ok(name.to_owned()),
-        _ => Err(io::ErrorKind::InvalidData.into()),
-    }
+/// Returns the name in a line that names a manifest.
+fn manifest(line: &str) -> io::Result<&str> {
+    let name = line.trim_end();
+    number(name)
+        .map(|_| name)
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Returns the number of the manifest with this name.
+fn number(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix(MANIFEST)?;
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| digits.parse().ok()).flatten()
 }

@@ -10,8 +10,9 @@
 //!   rows            number, offset -> up to 64 KiB of a blob or an ingest
 //!   ingests         key -> number, time
 //!   blobs images snapshots leases          records: key -> revision, value
-//! db.head           copies of the files that lead to the tables, made when the database was last
-//!                   closed
+//! db.head           a copy of the manifest, which leads to the tables, made when the database was
+//!                   last closed
+//! db.repair         files of a damaged database, while a repair reads them
 //! owner             locked by the process that has the store open; contains its pid
 //! reserve           disk space for removals on a full disk
 //! ```
@@ -24,12 +25,14 @@
 //! files, and are durable before the entry of the blob is written to the log.
 
 mod compaction;
+mod damaged;
 mod database;
 mod engine;
 mod error;
 mod family;
 mod head;
 mod options;
+mod side;
 mod store;
 mod tables;
 mod view;

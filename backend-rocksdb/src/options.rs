@@ -112,7 +112,9 @@ impl Tuning {
         // After a crash, the unsynced end of the log may be torn. Everything before the tear is
         // intact, and nothing after it was acknowledged as durable.
         options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
-        options.set_track_and_verify_wals_in_manifest(mode != OpenMode::Damaged);
+        // Also for a damaged database: without this, RocksDB crashes when it reads a manifest that
+        // names logs.
+        options.set_track_and_verify_wals_in_manifest(true);
         options.set_max_total_wal_size((self.buffer as u64).saturating_mul(4));
         options.set_max_background_jobs(i32::from(self.jobs.get()));
         // There is one writer at a time. Without support for more, keys that arrive in order are

@@ -134,3 +134,118 @@ impl Opener for RocksOpener {
         Ok(found.await?.into_iter().collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+
+    use cas_core::{ContentExt, Error, ErrorKind, pool::wait};
+    use cas_kv::OpenMode;
+
+    use super::*;
+
+    /// Stores a blob whose rows are in a blob file.
+    fn put(path: &Path, byte: u8) -> RocksStore {
+        let store = RocksStore::open(path).unwrap();
+        wait(store.content().put(vec![byte; 2 << 20].into())).unwrap();
+        store
+    }
+
+    fn blobs(path: &Path) -> usize {
+        let store = RocksStore::open(path).unwrap();
+        wait(store.content().list(None, 10)).unwrap().len()
+    }
+
+    /// Returns the files of a directory, except for the messages of RocksDB.
+    fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+        let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap());
+        entries
+            .map(|entry| (entry.file_name().into_string().unwrap(), entry.path()))
+            .filter(|(name, _)| !name.starts_with("LOG"))
+            .map(|(name, path)| (name, fs::read(path).unwrap()))
+            .collect()
+    }
+
+    /// Removes the files of the database in `path` whose names begin with `start`.
+    fn remove(path: &Path, start: &str) {
+        let db = path.join("db");
+        let names = files(&db)
+            .into_keys()
+            .filter(|name| name.starts_with(start));
+        names.for_each(|name| fs::remove_file(db.join(name)).unwrap());
+    }
+
+    /// Repairs the store in `path`. Returns what was found.
+    fn repair(path: &Path) -> Finding {
+        examine(path, true, Tuning::default()).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_close_copies_the_manifest() {
+        let temp = tempfile::tempdir().unwrap();
+        for byte in 0..3 {
+            drop(put(temp.path(), byte));
+            let db = files(&temp.path().join("db"));
+            let current = &db["CURRENT"];
+            let manifest = &db[String::from_utf8_lossy(current).trim_end()];
+            let head = fs::read(temp.path().join("db.head")).unwrap();
+            assert!(head == [&**current, &**manifest].concat(), "close {byte}");
+        }
+    }
+
+    #[test]
+    fn a_repair_that_fails_changes_nothing() {
+        for (lost, with_head) in [("CURRENT", true), ("MANIFEST", true), ("MANIFEST", false)] {
+            let temp = tempfile::tempdir().unwrap();
+            let (db, head) = (temp.path().join("db"), temp.path().join("db.head"));
+            drop(put(temp.path(), 1));
+            remove(temp.path(), lost);
+            if !with_head {
+                fs::remove_file(&head).unwrap();
+            }
+            let before = files(&db);
+            let dir = OwnedDir::claim(temp.path(), NAMES).unwrap();
+            let space = Space::new(dir.path(), RESERVE, Reuse::AfterCompaction).unwrap();
+            let found = KvStore::examine(&dir, true, |path, mode| match mode {
+                OpenMode::Create => Err(Error::new(ErrorKind::Full, "the disk is full")),
+                _ => RocksEngine::open(path, mode, space.clone(), Tuning::default()),
+            });
+            assert_eq!(found.unwrap_err().kind(), ErrorKind::Full, "{lost}");
+            assert!(files(&db) == before, "{lost}");
+            assert_eq!(head.exists(), with_head);
+            assert!(!temp.path().join("db.repair").exists(), "{lost}");
+            drop(dir);
+            let found = repair(temp.path());
+            assert!(files(&temp.path().join("db.damaged-1")) == before, "{lost}");
+            // Without any manifest, RocksDB does not find the rows in blob files.
+            let kept = usize::from(with_head);
+            assert_eq!(blobs(temp.path()), kept, "{lost}: {found:?}");
+        }
+    }
+
+    /// A kill leaves a copy that is older than the manifest.
+    #[test]
+    fn the_newest_manifest_is_tried_before_the_copy() {
+        for (lost, kept) in [("CURRENT", 2), ("MANIFEST", 1)] {
+            let (temp, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            drop(put(temp.path(), 1));
+            let open = put(temp.path(), 2);
+            fs::create_dir(killed.path().join("db")).unwrap();
+            for name in ["db.head", "reserve"] {
+                fs::copy(temp.path().join(name), killed.path().join(name)).unwrap();
+            }
+            for (name, data) in files(&temp.path().join("db")) {
+                fs::write(killed.path().join("db").join(name), data).unwrap();
+            }
+            drop(open);
+            remove(killed.path(), lost);
+            let found = repair(killed.path());
+            let with_copy = found
+                .detail
+                .contains("a copy of its start from the last close");
+            assert_eq!(with_copy, lost == "MANIFEST", "{found:?}");
+            assert_eq!(blobs(killed.path()), kept, "{found:?}");
+        }
+    }
+}

@@ -82,6 +82,12 @@ pub trait Engine: Send + Sync + 'static {
     /// Errors of the engine.
     fn compact(&self) -> Result<()>;
 
+    /// Returns whether a damaged database is read with its [`Head`](crate::Head), so that changes
+    /// after the last close may be missing. By default it is not.
+    fn reads_head(&self) -> bool {
+        false
+    }
+
     /// Returns the disk space accounting of this database.
     fn space(&self) -> &Space;
 }

@@ -23,6 +23,7 @@ mod body;
 mod content;
 mod engine;
 mod group;
+mod head;
 mod ingest;
 mod ingest_lock;
 mod job;
@@ -39,8 +40,9 @@ mod tx;
 use cas_core::{Capabilities, Capability};
 
 pub use engine::{BlobEntry, Engine, Failed, IngestEntry, Rows, Transaction, View};
+pub use head::{Head, side_dir};
 pub use key::Key;
-pub use owned_dir::{FileNames, HEAD, OwnedDir};
+pub use owned_dir::{FileNames, OwnedDir};
 pub use space::{Reuse, Space};
 pub use store::{KvStore, OpenMode};
 

@@ -8,12 +8,10 @@ use std::path::{Path, PathBuf};
 use cas_core::{Error, Result};
 use cas_host::{Dir, OwnerFile};
 
+use crate::head::{Head, remove_any, side_dir};
 use crate::space::RESERVE;
 
 const OWNER: &str = "owner";
-/// What an engine appends to the name of the database for a copy of what leads to its content. The
-/// copy is a file or a directory.
-pub const HEAD: &str = ".head";
 
 /// The names that an engine uses in the directory and in messages.
 #[derive(Clone, Copy, Debug)]
@@ -71,45 +69,62 @@ impl OwnedDir {
     /// # Errors
     /// Errors of the file system.
     pub fn has_store(path: &Path, names: FileNames) -> io::Result<bool> {
-        Ok(path.join(names.database).try_exists()? || path.join(RESERVE).try_exists()?)
+        let database = path.join(names.database);
+        let head = Head::of(&database);
+        Ok(database.try_exists()?
+            || path.join(RESERVE).try_exists()?
+            || head.path().try_exists()?)
     }
 
-    /// Renames the new database to its final name, durably.
+    /// Renames the new database to its final name, durably. Removes the head of a database that was
+    /// lost, which does not fit the new one.
     pub(crate) fn publish(&self) -> io::Result<()> {
+        remove_any(Head::of(&self.database()).path())?;
         fs::rename(self.path.join(self.names.new), self.database())?;
         File::open(&self.path)?.sync_all()
     }
 
-    /// Gives the new database the name of the old database, durably, and renames the old database.
-    /// Returns the new name of the old database. A kill in between leaves the old database under
-    /// the temporary name.
+    /// Gives the new database the name of the old database, durably, and gives the old database and
+    /// its head other names. Returns the new name of the old database.
+    ///
+    /// The new database first gets the name that the old one is to have. So a kill never leaves the
+    /// old database under the temporary name, which the next opening removes.
     pub(crate) fn replace_database(&self) -> io::Result<String> {
         let FileNames { database, new, .. } = self.names;
         let dir = Dir::open(&self.path)?;
-        dir.exchange(new, database)?;
-        dir.sync()?;
-        remove_any(&self.path.join(format!("{database}{HEAD}")))?;
         let mut number = 1;
-        loop {
+        let aside = loop {
             let aside = format!("{database}.damaged-{number}");
             if dir.stat(&*aside)?.is_none() {
-                dir.rename(new, &dir, &*aside)?;
-                dir.sync()?;
-                return Ok(aside);
+                break aside;
             }
             number += 1;
+        };
+        dir.rename(new, &dir, &*aside)?;
+        if let Err(error) = dir.exchange(&*aside, database) {
+            dir.rename(&*aside, &dir, new)?;
+            return Err(error);
         }
+        dir.sync()?;
+        let aside_head = Head::of(&self.path.join(&aside));
+        match fs::rename(Head::of(&self.database()).path(), aside_head.path()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => dir.sync()?,
+        }
+        Ok(aside)
     }
 
-    /// Removes a database whose creation was interrupted. Returns the path to create a database at.
+    /// Removes a database whose creation was interrupted, and what a killed repair has left.
+    /// Returns the path to create a database at.
     pub(crate) fn remove_unfinished(&self) -> io::Result<PathBuf> {
         let new = self.path.join(self.names.new);
         remove_any(&new)?;
+        remove_any(&side_dir(&self.database()))?;
         Ok(new)
     }
 
-    /// Returns whether the database is absent although it was open before. The reserve is made only
-    /// then.
+    /// Returns whether the database is absent although it was open before. The reserve and the head
+    /// are made only then.
     pub(crate) fn has_lost_database(&self) -> io::Result<bool> {
         Ok(!self.database().try_exists()? && Self::has_store(&self.path, self.names)?)
     }
@@ -127,18 +142,6 @@ impl OwnedDir {
     /// Returns the path of the database, which may not exist yet.
     pub(crate) fn database(&self) -> PathBuf {
         self.path.join(self.names.database)
-    }
-}
-
-/// Removes a file or a directory. Does nothing if it does not exist.
-fn remove_any(path: &Path) -> io::Result<()> {
-    let removed = match path.is_dir() {
-        true => fs::remove_dir_all(path),
-        false => fs::remove_file(path),
-    };
-    match removed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
     }
 }
 

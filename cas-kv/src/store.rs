@@ -21,8 +21,8 @@ pub enum OpenMode {
     Existing,
     /// Open the database at the path, and change no file.
     ReadOnly,
-    /// Open as much as possible of the damaged database at the path, only for reading. A repair is
-    /// about to rename it, so the engine may change files in it that do not have its content.
+    /// Open as much as possible of the damaged database at the path, only for reading. No file of
+    /// the database changes; the engine may use [`side_dir`](crate::side_dir).
     Damaged,
 }
 
@@ -57,7 +57,6 @@ impl KvStore {
         open: impl Fn(&Path, OpenMode) -> Result<E>,
     ) -> Result<Self> {
         if dir.is_writable() {
-            // This also removes what a killed repair has left.
             let new = dir.remove_unfinished()?;
             if !dir.database().try_exists()? {
                 if dir.has_lost_database()? {

@@ -47,6 +47,8 @@ fn aside(scene: &Scene) -> Vec<PathBuf> {
     let entries = fs::read_dir(scene.root.join("store")).unwrap();
     let mut found: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     found.retain(|path| path.to_str().unwrap().contains(".damaged-"));
+    // The copies of what leads to their content are set aside with them.
+    found.retain(|path| path.extension().is_none_or(|extension| extension != "head"));
     found
 }
 
@@ -107,7 +109,11 @@ fn images_whose_names_cannot_be_read_are_kept() {
 /// A kill may leave the unfinished copy. It is no longer there after the next opening.
 #[test]
 fn what_a_killed_repair_leaves_is_removed() {
-    for (store, left) in [("redb", "cas.redb.new"), ("rocksdb", "db.new")] {
+    for (store, left) in [
+        ("redb", "cas.redb.new"),
+        ("rocksdb", "db.new"),
+        ("rocksdb", "db.repair"),
+    ] {
         if !DATABASES.contains(&store) {
             continue;
         }
@@ -189,9 +195,9 @@ fn a_database_that_does_not_open_is_copied_as_far_as_it_can_be_read() {
         ("rocksdb", |store| remove(store, "CURRENT")),
         ("rocksdb", |store| remove(store, "MANIFEST")),
         ("rocksdb", |store| {
-            // Without the copies, RocksDB makes another manifest from the tables.
-            fs::remove_dir_all(store.join("db.head")).unwrap();
-            remove(store, "CURRENT");
+            // Without the copy, RocksDB makes another manifest from the tables.
+            fs::remove_file(store.join("db.head")).unwrap();
+            remove(store, "MANIFEST");
         }),
         ("rocksdb", spoil_a_table),
     ];
@@ -229,9 +235,13 @@ fn store_file(store: &str) -> &'static str {
 
 #[test]
 fn a_database_of_which_nothing_is_left_is_replaced_by_an_empty_one() {
-    let harms: [(&str, usize, Harm); 4] = [
+    let harms: [(&str, usize, Harm); 5] = [
         ("redb", 1, |store| {
             fs::write(store.join("cas.redb"), "").unwrap();
+        }),
+        ("redb", 1, |store| {
+            fs::remove_file(store.join("cas.redb.head")).unwrap();
+            overwrite_start(store);
         }),
         ("redb", 0, |store| {
             fs::remove_file(store.join("cas.redb")).unwrap();

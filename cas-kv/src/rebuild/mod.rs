@@ -31,6 +31,7 @@ impl KvStore {
     ///
     /// # Errors
     /// `Full` if the disk has no room for the copy; errors of the engine and of the file system.
+    /// The damaged database is then unchanged.
     pub fn examine<E: Engine>(
         dir: &OwnedDir,
         repair: bool,
@@ -59,18 +60,26 @@ impl KvStore {
             let detail = format!("{damage}; a repair copies what can be read to a new database");
             return Ok(Some(finding(dir, detail, false)));
         }
+        let new = dir.remove_unfinished()?;
         let open_damaged = || open_as(OpenMode::Damaged);
-        let old = match old {
+        let mut old = match old {
             Some(old) => Some(old),
             None => match Source::open(&open_damaged) {
-                Err(error) if is_reported(&error) => None,
+                // Another error may pass, and nothing may be given up for it.
+                Err(error) if error.kind() == ErrorKind::Corrupt => None,
                 opened => Some(opened?),
             },
         };
-        let new = open(&dir.remove_unfinished()?, OpenMode::Create)?;
-        let copied = match old {
-            Some(mut old) => copy(&mut old, &new),
+        let new = open(&new, OpenMode::Create)?;
+        let copied = match &mut old {
+            Some(old) => copy(old, &new),
             None => Kv::write_format(&new).map(|()| Copied::default()),
+        };
+        let later = match old.is_some_and(|old| old.reads_head) {
+            true => {
+                "; a copy of its start from the last close was used; later changes may be missing"
+            }
+            false => "",
         };
         // Both databases close their files before the files get other names.
         drop(new);
@@ -83,7 +92,7 @@ impl KvStore {
             ),
             _ => format!(
                 "{damage}; all that could be read was copied to a new database, without {lost} \
-                 damaged blobs; the old database is {aside}, which may be removed"
+                 damaged blobs{later}; the old database is {aside}, which may be removed"
             ),
         };
         Ok(Some(finding(dir, detail, kept > 0)))

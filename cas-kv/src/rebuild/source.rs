@@ -28,6 +28,8 @@ pub(super) struct Source<'a> {
     open: &'a dyn Fn() -> Result<Box<dyn Engine>>,
     /// The view is dropped before its engine.
     opened: Option<(Arc<dyn View>, Box<dyn Engine>)>,
+    /// Whether the database is read with a copy of its start.
+    pub(super) reads_head: bool,
     /// The first damage that was found.
     pub(super) damage: Option<Error>,
 }
@@ -41,6 +43,7 @@ impl<'a> Source<'a> {
         let mut source = Source {
             open,
             opened: None,
+            reads_head: false,
             damage: None,
         };
         source.view()?;
@@ -53,6 +56,7 @@ impl<'a> Source<'a> {
         }
         let engine = (self.open)()?;
         let view = caught(|| engine.view()).unwrap_or_else(|| Err(unreadable()))?;
+        self.reads_head |= engine.reads_head();
         self.opened = Some((Arc::clone(&view), engine));
         Ok(view)
     }

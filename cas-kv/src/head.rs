@@ -1,0 +1,127 @@
+//! A copy of what leads to the content of a database, in a file next to it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+/// A copy of what leads to the content of a database. Engines make it when they close the database,
+/// and open a damaged database with it.
+#[derive(Clone, Debug)]
+pub struct Head(PathBuf);
+
+impl Head {
+    /// Returns the copy for the database at `database`. It may not exist.
+    pub fn of(database: &Path) -> Self {
+        Head(beside(database, ".head"))
+    }
+
+    /// Replaces the copy in one step by what `write` writes. The copy is not synced.
+    ///
+    /// # Errors
+    /// Errors of `write` and of the file system. The earlier copy is then kept.
+    pub fn save(&self, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+        let new = beside(&self.0, ".new");
+        remove_any(&new)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        let mut file = options.open(&new)?;
+        let written = write(&mut file).and_then(|()| fs::rename(&new, &self.0));
+        if written.is_err() {
+            // The write may have failed for lack of space.
+            let _ = fs::remove_file(&new);
+        }
+        written
+    }
+
+    /// Opens the copy to read it. Returns `None` if there is none.
+    ///
+    /// # Errors
+    /// Errors of the file system, also for a symbolic link.
+    pub fn open(&self) -> io::Result<Option<File>> {
+        let mut options = OpenOptions::new();
+        options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+        match options.read(true).open(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+/// Returns the path of a directory next to a database. An engine may create it to open a damaged
+/// database ([`OpenMode::Damaged`](crate::OpenMode::Damaged)), and removes it when the database is
+/// closed. The next repair or opening removes what a kill leaves.
+pub fn side_dir(database: &Path) -> PathBuf {
+    beside(database, ".repair")
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}
+
+/// Removes a file or a directory. Does nothing if it does not exist. Does not follow a symbolic
+/// link.
+pub(crate) fn remove_any(path: &Path) -> io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    fn read(head: &Head) -> Option<String> {
+        let mut text = String::new();
+        let copy = head.open().unwrap();
+        copy.map(|mut copy| copy.read_to_string(&mut text).map(|_| text).unwrap())
+    }
+
+    #[test]
+    fn a_copy_that_cannot_be_written_leaves_the_earlier_one() {
+        let temp = tempfile::tempdir().unwrap();
+        let head = Head::of(&temp.path().join("db"));
+        assert_eq!(read(&head), None);
+        head.save(|file| file.write_all(b"earlier")).unwrap();
+        let full = head.save(|file| {
+            file.write_all(b"half")?;
+            Err(io::ErrorKind::StorageFull.into())
+        });
+        assert_eq!(full.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(read(&head).as_deref(), Some("earlier"));
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_symbolic_link_is_replaced_and_not_followed() {
+        let temp = tempfile::tempdir().unwrap();
+        let theirs = temp.path().join("theirs");
+        fs::create_dir(&theirs).unwrap();
+        fs::write(theirs.join("file"), "kept").unwrap();
+        for name in ["db.head", "db.head.new"] {
+            std::os::unix::fs::symlink(&theirs, temp.path().join(name)).unwrap();
+        }
+        let head = Head::of(&temp.path().join("db"));
+        head.open().unwrap_err();
+        head.save(|file| file.write_all(b"copy")).unwrap();
+        assert_eq!(read(&head).as_deref(), Some("copy"));
+        assert_eq!(fs::read(theirs.join("file")).unwrap(), b"kept");
+        assert_eq!(fs::read_dir(&theirs).unwrap().count(), 1);
+    }
+}
