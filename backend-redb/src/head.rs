@@ -56,9 +56,9 @@ impl Head {
     /// Returns the copy and the length of the file that it was made of.
     ///
     /// # Errors
-    /// `Corrupt` if there is no copy, or if it is not complete; errors of the file system.
+    /// `Corrupt` if the copy is missing or not complete; errors of the file system.
     pub(crate) fn load(&self) -> Result<(Vec<u8>, u64)> {
-        let none = || corrupt("there is no copy of its start");
+        let none = || corrupt("the copy of its start is missing");
         let mut copy = self.copy.open()?.ok_or_else(none)?;
         let (mut start, mut length) = (vec![0; SIZE], [0; 8]);
         let read = copy.read_exact(&mut start);

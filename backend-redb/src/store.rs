@@ -215,7 +215,7 @@ mod tests {
         }
     }
 
-    /// There is no reserve if the disk was too full for it.
+    /// The reserve is missing if the disk was too full for it.
     #[test]
     fn a_lost_database_is_noticed_by_its_head_alone() {
         let temp = tempfile::tempdir().unwrap();

@@ -10,6 +10,7 @@ use rocksdb::{BottommostLevelCompaction, CompactOptions};
 use crate::database::Database;
 use crate::error::classify;
 use crate::family::{self, ROWS};
+use crate::options::PASSES;
 
 /// The property with the bytes in blob files, live and dead.
 const TOTAL: &str = "rocksdb.live-blob-file-size";
@@ -21,10 +22,6 @@ const DEAD: &str = "rocksdb.live-blob-file-garbage-size";
 const COMPACT_PART: u64 = 32;
 /// The option with which a compaction rewrites the live rows of the oldest blob files.
 const BLOB_GC: &str = "enable_blob_garbage_collection";
-/// Number of compactions that together rewrite all blob files.
-const PASSES: u64 = 4;
-/// The part of the blob files that one compaction rewrites. It takes the oldest ones.
-pub(crate) const PASS_PART: f64 = 1.0 / PASSES as f64;
 /// Minimum number of bytes that a compaction leaves free on the disk.
 const FREE_MIN: u64 = 16 << 20;
 

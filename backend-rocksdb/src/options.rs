@@ -10,10 +10,13 @@ use rocksdb::{
     Options,
 };
 
-use crate::compaction::PASS_PART;
 use crate::error::classify;
 use crate::family::{self, CONTENT, ROWS};
 
+/// Number of compactions that together rewrite all blob files.
+pub(crate) const PASSES: u64 = 4;
+/// The part of the blob files that one compaction rewrites. It takes the oldest ones.
+const PASS_PART: f64 = 1.0 / PASSES as f64;
 /// Minimum size in bytes of a row that is stored in a blob file.
 const BLOB_FILE_MIN: u64 = 1 << 10;
 /// Bits per key of the Bloom filters: about one in a hundred lookups of an absent key reads a
