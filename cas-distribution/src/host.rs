@@ -17,6 +17,11 @@ pub struct Host {
 }
 
 impl Host {
+    /// Returns whether this stands for every port of the host.
+    pub(crate) fn is_any_port(&self) -> bool {
+        self.port.is_none()
+    }
+
     /// Returns whether a URL is on this host. A subdomain is another host.
     pub(crate) fn has(&self, url: &Url) -> bool {
         let port = url.port_or_known_default();

@@ -215,6 +215,63 @@ fn the_first_format_lists_hosts() {
     ]);
 }
 
+/// Several tables, or entries of lists, may be for one registry. None of its spellings evades the
+/// one that blocks it.
+#[test]
+fn what_blocks_a_registry_wins_over_other_spellings_of_it() {
+    let lists = "[registries.block]\nregistries = [\"X.test\"]\n\
+        [registries.insecure]\nregistries = [\"x.test\", \"y.test\"]\n";
+    let wildcard = "[[registry]]\nprefix = \"*.docker.io\"\nlocation = \"m.test\"\n\
+        [[registry]]\nlocation = \"registry-1.docker.io\"\nblocked = true\n\
+        [[registry]]\nprefix = \"*.x.test.\"\nlocation = \"m.test\"\n\
+        [[registry]]\nlocation = \"a.x.test\"\nblocked = true\n";
+    let both = "[[registry]]\nlocation = \"x.test:80\"\nblocked = true\n\
+        [[registry]]\nlocation = \"x.test\"\n[[registry.mirror]]\nlocation = \"m.test\"\n";
+    let contradiction = "[[registry]]\nlocation = \"x.test:443\"\nblocked = true\n\
+        [[registry]]\nlocation = \"X.test\"\n";
+    for (name, conf) in [
+        ("x.test/a:1", lists),
+        ("X.TEST:80/a:1", lists),
+        ("registry-1.docker.io/a/b:1", wildcard),
+        ("index.docker.io/a/b:1", wildcard),
+        ("a.x.test/a:1", wildcard),
+        ("x.test/a:1", both),
+        ("x.test:443/a:1", both),
+    ] {
+        hold_all(&[(name, conf, Err("blocks names that begin with"))]);
+    }
+    hold_all(&[
+        (
+            "Y.test/a:1",
+            lists,
+            Ok(&["pru https://y.test/v2/a/ or http unverified"]),
+        ),
+        (
+            "x.test/a:1",
+            contradiction,
+            Err("another [[registry]] of this location has another \"blocked\""),
+        ),
+    ]);
+}
+
+#[test]
+fn a_later_file_replaces_tables_of_the_same_registry_in_any_spelling() {
+    let mut conf = RegistriesConf::default();
+    let path = std::path::Path::new("/c/50.conf");
+    let blocked = "[[registry]]\nlocation = \"x.test:443\"\nblocked = true\n\
+        [[registry]]\nprefix = \"*.Y.test\"\nblocked = true\n";
+    let mirror = "[[registry]]\nlocation = \"x.test\"\n\
+        [[registry.mirror]]\nlocation = \"m.test\"\n\
+        [[registry]]\nprefix = \"*.y.test.\"\n";
+    conf.add(&Text::of(path, blocked), false).unwrap();
+    conf.add(&Text::of(path, mirror), true).unwrap();
+    for name in ["x.test/a:1", "x.test:443/a:1", "X.TEST/a:1"] {
+        let found = words(&conf.endpoints(&name.parse().unwrap()).unwrap());
+        assert_eq!(found[0], "pr- https://m.test/v2/a/", "{name}");
+    }
+    conf.endpoints(&"a.y.test/a:1".parse().unwrap()).unwrap();
+}
+
 /// A table is for a registry, however its host is spelled. A table that spells it as the name does
 /// comes first.
 #[test]
@@ -222,7 +279,8 @@ fn another_spelling_does_not_evade_a_table() {
     let blocks = "[[registry]]\nlocation = \"x.test\"\nblocked = true\n\
         [[registry]]\nlocation = \"[2001:db8::1]:5000\"\nblocked = true\n\
         [[registry]]\nlocation = \"docker.io/team\"\nblocked = true\n\
-        [[registry]]\nprefix = \"*.y.test\"\nblocked = true\n";
+        [[registry]]\nprefix = \"*.y.test\"\nblocked = true\n\
+        [[registry]]\nlocation = \"127.0.0.1:5000\"\nblocked = true\n";
     for name in [
         "X.Test/a:1",
         "x.test:443/a:1",
@@ -232,6 +290,9 @@ fn another_spelling_does_not_evade_a_table() {
         "registry-1.docker.io/team/a:1",
         "INDEX.docker.io:443/team/a:1",
         "A.Y.test:5000/a:1",
+        "x.test:80/a:1",
+        "[::ffff:7f00:1]:5000/a:1",
+        "[64:ff9b::7f00:1]:5000/a:1",
     ] {
         hold_all(&[(name, blocks, Err("blocks names that begin with"))]);
     }
@@ -243,9 +304,15 @@ fn another_spelling_does_not_evade_a_table() {
     hold_all(&[
         ("x.test/a:1", lists, Err("blocks names")),
         (
-            "x.test:80/a:1",
+            "x.test:8080/a:1",
             blocks,
-            Ok(&["pru https://x.test:80/v2/a/"]),
+            Ok(&["pru https://x.test:8080/v2/a/"]),
+        ),
+        // A table without another location does not change the port.
+        (
+            "x.test:80/a:1",
+            mirror,
+            Ok(&["pr- https://m.test/v2/a/", "pru https://x.test:80/v2/a/"]),
         ),
         (
             "X.TEST:443/a:1",
@@ -358,108 +425,4 @@ fn a_later_file_replaces_tables_of_the_same_prefix() {
         error.contains("this is a drop-in; found the first format"),
         "{error}"
     );
-}
-
-/// Returns the names that a typed name may mean, or the error.
-fn expanded(files: &[&str], typed: &str) -> Result<Vec<String>, String> {
-    let mut conf = RegistriesConf::default();
-    for file in files {
-        let text = Text::of(std::path::Path::new("/c/r.conf"), file);
-        conf.add(&text, false).map_err(|error| error.to_string())?;
-    }
-    let found = conf.short_names.expand(typed);
-    let found = found.map_err(|error| error.to_string())?;
-    Ok(found.iter().map(ToString::to_string).collect())
-}
-
-#[test]
-fn names_without_a_host_are_completed() {
-    let conf = "unqualified-search-registries = [\"a.test\", \"b.test:5000\"]\n\
-        [aliases]\n\"fedora\" = \"registry.test/fedora\"\n\"team/app\" = \"x.test/y/app\"\n";
-    let drop_in = "[aliases]\nfedora = \"\"\nnew = \"new.test/new\"\n";
-    let digest = digest();
-    let with_digest = format!("fedora@{digest}");
-    let full = format!("registry.test/fedora@{digest}");
-    let rows: &[(&[&str], &str, &[&str])] = &[
-        (&[], "app", &["docker.io/library/app:latest"]),
-        (&[conf], "fedora", &["registry.test/fedora:latest"]),
-        (&[conf], "fedora:36", &["registry.test/fedora:36"]),
-        (&[conf], &with_digest, &[&full]),
-        (&[conf], "team/app:1", &["x.test/y/app:1"]),
-        (
-            &[conf],
-            "other:1",
-            &["a.test/other:1", "b.test:5000/other:1"],
-        ),
-        (
-            &[conf],
-            "docker.io/fedora:1",
-            &["docker.io/library/fedora:1"],
-        ),
-        (&[conf], "localhost/fedora:1", &["localhost/fedora:1"]),
-        (
-            &[conf, drop_in],
-            "fedora:1",
-            &["a.test/fedora:1", "b.test:5000/fedora:1"],
-        ),
-        (&[conf, drop_in], "new:1", &["new.test/new:1"]),
-        (
-            &[conf, "unqualified-search-registries = [\"docker.io\"]\n"],
-            "other:1",
-            &["docker.io/library/other:1"],
-        ),
-        (
-            &["short-name-mode = \"enforcing\"\nunqualified-search-registries = [\"a.test\"]\n"],
-            "app:1",
-            &["a.test/app:1"],
-        ),
-        (
-            &["[registries.search]\nregistries = [\"a.test\"]\n"],
-            "app:1",
-            &["a.test/app:1"],
-        ),
-    ];
-    for (files, typed, expected) in rows {
-        assert_eq!(expanded(files, typed).unwrap(), *expected, "{typed}");
-    }
-    let enforcing = [conf, "short-name-mode = \"enforcing\"\n"];
-    let said = expanded(&enforcing, "app:1").unwrap_err();
-    assert!(
-        said.contains("use one of a.test/app:1, b.test:5000/app:1"),
-        "{said}"
-    );
-    assert_eq!(
-        expanded(&enforcing, "fedora:1").unwrap(),
-        ["registry.test/fedora:1"]
-    );
-}
-
-#[test]
-fn mistakes_about_short_names_are_told_with_their_line() {
-    for (file, expected) in [
-        (
-            "short-name-mode = \"some\"\n",
-            "line 1: expected short-name-mode",
-        ),
-        (
-            "\nunqualified-search-registries = [\"x.test/a\"]\n",
-            "line 2: expected hosts",
-        ),
-        (
-            "[aliases]\n\"x.test/a\" = \"y.test/a\"\n",
-            "line 2: expected an alias",
-        ),
-        ("[aliases]\na = \"b\"\n", "line 2: expected an alias"),
-        (
-            "[aliases]\n\"a:1\" = \"y.test/a\"\n",
-            "line 2: expected an alias",
-        ),
-        (
-            "[aliases]\na = \"y.test/a\"\na = \"y.test/b\"\n",
-            "line 3: duplicate key",
-        ),
-    ] {
-        let said = expanded(&[file], "app").unwrap_err();
-        assert!(said.contains(expected), "{file}: {said}");
-    }
 }

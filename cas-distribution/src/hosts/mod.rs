@@ -15,6 +15,8 @@ mod fixtures;
 mod fixtures_hosts_toml;
 #[cfg(test)]
 mod fixtures_registries_conf;
+#[cfg(test)]
+mod fixtures_short_names;
 mod hosts_toml;
 mod policy;
 mod prefix;

@@ -11,6 +11,8 @@ use serde_json::Value;
 use super::file;
 use super::prefix::Compared;
 
+/// The requirement that every image meets.
+const ACCEPT: &str = "insecureAcceptAnything";
 /// The transport of registries.
 const REGISTRIES: &str = "docker";
 
@@ -69,22 +71,30 @@ fn most_specific<'a>(
     reference: &FullName,
 ) -> Option<(&'a str, &'a Vec<Requirement>)> {
     let name = Compared::of(reference);
-    // A host is for fewer names than a wildcard, which is for fewer than the transport's default.
-    let rank = |scope: &str| match scope.bytes().next() {
-        None => Some((0, (0, true))),
-        Some(b'*') => Some((1, name.rank(scope)?)),
-        Some(_) => Some((2, name.rank(scope)?)),
-    };
-    let matching = scopes.iter().filter_map(|one| Some((rank(one.0)?, one)));
+    let matching = scopes.iter().filter_map(|one| {
+        let (scope, requirements) = one;
+        let refuses = requirements.iter().any(Requirement::refuses);
+        // Every other scope is for fewer names than the default of the transport.
+        let rank = match scope.as_str() {
+            "" => None,
+            scope => Some(name.rank(scope, refuses)?),
+        };
+        Some((rank, one))
+    });
     let (_, (scope, requirements)) = matching.max_by_key(|(rank, _)| *rank)?;
     Some((scope, requirements))
 }
 
 impl Requirement {
+    /// Returns whether it may refuse an image.
+    fn refuses(&self) -> bool {
+        self.kind != ACCEPT
+    }
+
     fn check(&self, path: &Path, scope: &str) -> Result<()> {
         let by = format!("{scope:?} of {}", path.display());
         match self.kind.as_str() {
-            "insecureAcceptAnything" | "reject" if !self.rest.is_empty() => {
+            ACCEPT | "reject" if !self.rest.is_empty() => {
                 let unknown = self.rest.keys().next().map_or("", String::as_str);
                 let what = format!(
                     "{:?} of {scope:?} has the unknown key {unknown:?}",
@@ -92,7 +102,7 @@ impl Requirement {
                 );
                 Err(file::mistake(path, None, what))
             }
-            "insecureAcceptAnything" => Ok(()),
+            ACCEPT => Ok(()),
             "reject" => Err(Error::new(
                 ErrorKind::Denied,
                 format!("{by} rejects the image; change the policy to accept it"),
@@ -195,11 +205,38 @@ mod tests {
             "Docker.io:443/team/app:1",
             "A.z.TEST:5000/a:1",
             "127.1/a:1",
+            "[::ffff:7f00:1]/a:1",
+            "x.test:80/a:1",
         ] {
             let said = checked(policy, name).unwrap_err();
             assert!(said.contains("rejects the image"), "{name}: {said}");
         }
-        for name in ["x.test:80/a:1", "y.test/other:1", "docker.io/team/app:2"] {
+        for name in ["x.test:8080/a:1", "y.test/other:1", "docker.io/team/app:2"] {
+            checked(policy, name).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_scope_that_rejects_wins_over_other_spellings_of_it() {
+        let policy = r#"{"default": [{"type": "reject"}], "transports": {
+            "docker": {
+                "docker.io": [{"type": "reject"}],
+                "index.docker.io": [{"type": "insecureAcceptAnything"}],
+                "*.docker.io.": [{"type": "insecureAcceptAnything"}],
+                "X.test": [{"type": "insecureAcceptAnything"}],
+                "x.test": [{"type": "signedBy"}],
+                "x.test/team": [{"type": "insecureAcceptAnything"}]
+            }
+        }}"#;
+        for name in ["docker.io/a", "index.docker.io/a", "registry-1.docker.io/a"] {
+            let said = checked(policy, name).unwrap_err();
+            assert!(said.contains("\"docker.io\" of"), "{name}: {said}");
+        }
+        for name in ["x.test/a", "X.test/a", "x.test:80/a"] {
+            let said = checked(policy, name).unwrap_err();
+            assert!(said.contains("requires \"signedBy\""), "{name}: {said}");
+        }
+        for name in ["auth.docker.io/a", "X.test:443/team/a"] {
             checked(policy, name).unwrap();
         }
     }

@@ -33,18 +33,35 @@ impl Compared {
         rest(&self.written, prefix).or_else(spelled)
     }
 
-    /// Returns how specific a prefix of the name is, or `None` if the name does not begin with it:
-    /// its length, and whether it is spelled as the name is.
-    pub(super) fn rank(&self, prefix: &str) -> Option<(usize, bool)> {
+    /// Returns the rank of a prefix of the name, or `None` if the name does not begin with it.
+    /// `refuses` tells whether the rule of this prefix refuses images.
+    pub(super) fn rank(&self, prefix: &str, refuses: bool) -> Option<Rank> {
         self.rest(prefix)?;
-        let is_as_written = rest(&self.written, prefix).is_some();
-        Some((spelling::name(prefix).len(), is_as_written))
+        Some(Rank {
+            has_host: !prefix.starts_with('*'),
+            length: spelling::name(prefix).len(),
+            refuses,
+            is_as_written: rest(&self.written, prefix).is_some(),
+        })
     }
 
-    /// Returns whether a text is this name in any spelling of its host.
+    /// Returns whether a text is this name in any spelling of its place.
     pub(super) fn is(&self, text: &str) -> bool {
-        spelling::name(text) == self.spelled
+        spelling::is_same_place(text, &self.written)
     }
+}
+
+/// How specific a prefix of a name is. The greatest decides, and the first field counts most.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank {
+    /// Whether the prefix is for one host, and not for all that a pattern describes.
+    has_host: bool,
+    /// The length of the prefix in its one spelling.
+    length: usize,
+    /// Whether its rule refuses images, so that another spelling of the prefix does not evade it.
+    refuses: bool,
+    /// Whether the prefix is spelled like the name.
+    is_as_written: bool,
 }
 
 /// Returns what follows `prefix` in a name that begins with it, or `None` if the name does not. The
@@ -53,11 +70,7 @@ impl Compared {
 fn rest<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
     let slash = name.find('/').unwrap_or(name.len());
     if let Some(domain) = prefix.strip_prefix('*') {
-        let host = &name[..slash];
-        let host = match host.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => host,
-            _ => host,
-        };
+        let host = spelling::without_port(&name[..slash]);
         let domain = domain.strip_suffix('.').unwrap_or(domain);
         let [lower, domain] = [host, domain].map(str::to_ascii_lowercase);
         return lower.ends_with(&domain).then(|| &name[host.len()..]);
@@ -116,12 +129,43 @@ mod tests {
             ("REGISTRY-1.docker.io/a/b:1", "*.docker.io", Some("/a/b:1")),
             ("a.x.test/b:1", "*.X.test.", Some("/b:1")),
             ("A.x.test:5000/b:1", "*.X.test", Some(":5000/b:1")),
-            ("x.test:80/a:1", "x.test", None),
+            ("x.test:80/a:1", "x.test", Some("/a:1")),
+            ("x.test/a:1", "x.test:80/a", Some(":1")),
+            ("x.test:8080/a:1", "x.test", None),
+            ("[::ffff:7f00:1]:5000/a:1", "127.0.0.1:5000", Some("/a:1")),
+            ("127.0.0.1/a:1", "[::ffff:7f00:1]", Some("/a:1")),
             ("X.TEST/a:1", "y.test", None),
         ] {
             let compared = Compared::of(&name.parse().unwrap());
             assert_eq!(compared.rest(prefix), expected, "{name} {prefix}");
-            assert_eq!(compared.rank(prefix).is_some(), expected.is_some());
+            assert_eq!(compared.rank(prefix, false).is_some(), expected.is_some());
         }
+    }
+
+    #[test]
+    fn a_host_is_more_specific_than_a_pattern_however_long_it_is() {
+        for (name, less, more) in [
+            (
+                "registry-1.docker.io/a",
+                "*.docker.io",
+                "registry-1.docker.io",
+            ),
+            ("a.x.test/a", "*.x.test.", "a.x.test"),
+            ("a.x.test/a", "*.x.test", "a.x.test/a"),
+            ("x.test/a", "x.test:443", "x.test/a"),
+            ("a.b.x.test/a", "*.x.test", "*.b.x.test"),
+            // Spelled like the name.
+            ("x.test/a", "X.test:443", "x.test"),
+            ("a.x.test/a", "*.x.test", "a.x.test:80"),
+        ] {
+            let compared = Compared::of(&name.parse().unwrap());
+            let [less, more] = [less, more].map(|prefix| compared.rank(prefix, false).unwrap());
+            assert!(less < more, "{name}");
+        }
+        let compared = Compared::of(&"x.test/a".parse().unwrap());
+        assert!(compared.rank("x.test", false) < compared.rank("X.TEST:443", true));
+        assert!(compared.rank("x.test", true) < compared.rank("x.test/a", false));
+        let compared = Compared::of(&"a.x.test/a".parse().unwrap());
+        assert!(compared.rank("*.x.test", false) == compared.rank("*.X.test.", false));
     }
 }

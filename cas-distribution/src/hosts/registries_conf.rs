@@ -1,6 +1,6 @@
 //! podman's `registries.conf`, with its drop-ins.
 //!
-//! A table of a later file replaces one with the same prefix. The first format, which only has
+//! A table of a later file replaces those with the same prefix, in any spelling. The first format, which only has
 //! lists of hosts, is read as well, but not in drop-ins.
 
 use std::collections::BTreeMap;
@@ -16,6 +16,7 @@ use super::file::{self, Text};
 use super::prefix::Compared;
 use super::registry_table::{Registry, Table};
 use super::short_names::ShortNames;
+use crate::spelling;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -79,7 +80,7 @@ pub(super) fn load(conf: Option<&Path>, drop_ins: &[PathBuf]) -> Result<Registri
 }
 
 impl RegistriesConf {
-    /// Returns the endpoints for a name: those of the table with the longest prefix, or the
+    /// Returns the endpoints for a name: those of the table with the most specific prefix, or the
     /// registry itself if the name matches none of the tables.
     ///
     /// # Errors
@@ -87,7 +88,7 @@ impl RegistriesConf {
     pub(super) fn endpoints(&self, reference: &FullName) -> Result<Vec<Endpoint>> {
         let name = Compared::of(reference);
         let all = self.registries.iter();
-        let matching = all.filter_map(|one| Some((name.rank(&one.prefix)?, one)));
+        let matching = all.filter_map(|one| Some((name.rank(&one.prefix, one.blocked)?, one)));
         match matching.max_by_key(|(rank, _)| *rank) {
             Some((_, registry)) => registry.endpoints(reference),
             None => Ok(vec![Endpoint::of(reference)]),
@@ -145,37 +146,28 @@ impl RegistriesConf {
                 new.push(registry);
             }
         }
+        let spelled = |one: &Registry| spelling::name(&one.prefix);
+        let replaced: Vec<String> = new.iter().map(spelled).collect();
         self.registries
-            .retain(|old| new.iter().all(|one| one.prefix != old.prefix));
+            .retain(|old| !replaced.contains(&spelled(old)));
         self.registries.extend(new);
         Ok(())
     }
 }
 
 impl Lists {
-    /// Returns a table for each host that is listed.
+    /// Returns a table for each host that is listed, in any spelling.
     fn tables(&self) -> Vec<Table> {
-        let mut hosts: Vec<&String> = Vec::new();
-        for host in self
-            .block
-            .registries
-            .iter()
-            .chain(&self.insecure.registries)
-        {
-            if !hosts.contains(&host) {
-                hosts.push(host);
+        let mut tables = BTreeMap::new();
+        for (list, apply) in [
+            (&self.block, Table::block as fn(&mut Table)),
+            (&self.insecure, Table::trust),
+        ] {
+            for host in &list.registries {
+                let table = tables.entry(spelling::name(host));
+                apply(table.or_insert_with(|| Table::of_list(host)));
             }
         }
-        let table = |host: &String| {
-            let mut table = Table::of_list(host);
-            if self.block.registries.contains(host) {
-                table.block();
-            }
-            if self.insecure.registries.contains(host) {
-                table.trust();
-            }
-            table
-        };
-        hosts.into_iter().map(table).collect()
+        tables.into_values().collect()
     }
 }

@@ -10,6 +10,7 @@ use toml::Spanned;
 use super::endpoint::{Capabilities, Endpoint, Scheme};
 use super::file::Text;
 use super::prefix::{self, Compared};
+use crate::spelling;
 
 /// A table as it is written.
 #[derive(Deserialize, Default)]
@@ -57,7 +58,7 @@ pub(super) struct Registry {
     pub(super) prefix: String,
     own: Place,
     mirrors: Vec<Place>,
-    blocked: bool,
+    pub(super) blocked: bool,
     /// The file, for messages.
     file: String,
 }
@@ -161,11 +162,7 @@ impl MirrorTable {
 impl Registry {
     /// Returns how this table contradicts another one of the same file, or `None` if it does not.
     pub(super) fn contradicts(&self, other: &Self) -> Option<&'static str> {
-        let place = |registry: &Self| match registry.own.location.as_str() {
-            "" => registry.prefix.clone(),
-            location => location.to_owned(),
-        };
-        if place(self) != place(other) {
+        if !spelling::is_same_place(self.location(), other.location()) {
             None
         } else if self.own.insecure != other.own.insecure {
             Some("insecure")
@@ -173,6 +170,13 @@ impl Registry {
             Some("blocked")
         } else {
             None
+        }
+    }
+
+    fn location(&self) -> &str {
+        match self.own.location.as_str() {
+            "" => &self.prefix,
+            location => location,
         }
     }
 
@@ -214,10 +218,9 @@ impl Registry {
     /// Returns the name of the image in a place.
     fn rewritten(&self, place: &Place, reference: &FullName) -> Result<FullName> {
         let name = Compared::of(reference);
-        let Some(rest) = name
-            .rest(&self.prefix)
-            .filter(|_| !place.location.is_empty())
-        else {
+        let is_own =
+            place.location.is_empty() || spelling::is_same_place(&place.location, &self.prefix);
+        let Some(rest) = name.rest(&self.prefix).filter(|_| !is_own) else {
             return Ok(reference.clone());
         };
         let text = format!("{}{rest}", place.location);

@@ -4,18 +4,17 @@ use async_trait::async_trait;
 use cas_core::error::excerpt;
 use cas_core::image::FullName;
 use cas_core::{Descriptor, Digest, Error, ErrorKind, Result};
-use reqwest::Url;
 
 use super::Verifier;
 use super::pattern::Pattern;
-use crate::hosts::url;
 use crate::{Host, hub, spelling};
 
 /// Lists of rules by which images are accepted. A rule that denies an image wins over one that
 /// allows it.
 ///
 /// A rule is
-/// - a registry, `HOST` or `HOST:PORT`. Without a port, it is for every port of the host;
+/// - a registry, `HOST` or `HOST:PORT`. Without a port, it is for every port of the host. The
+///   ports 443 and 80 count as one;
 /// - a pattern of names, `HOST/REPOSITORY`, with or without `:TAG` and `@DIGEST`. `*` stands for
 ///   any part of a component, and `**` for any text, as in `registry.example/team/**`. A pattern of
 ///   hosts alone, such as `*.example.com`, is for all of their names. A host with `*` and without a
@@ -41,7 +40,11 @@ struct Rule {
 
 #[derive(Clone, Debug)]
 enum Kind {
-    Registry(Host),
+    Registry {
+        /// The host in its one spelling.
+        host: String,
+        any_port: bool,
+    },
     Digest(Digest),
     Name {
         pattern: Pattern,
@@ -91,7 +94,7 @@ impl Rules {
     }
 
     fn check(&self, name: &FullName, target: &Descriptor) -> Result<()> {
-        let image = Judged::new(name, target)?;
+        let image = Judged::new(name, target);
         let place = &self.place;
         if let Some(rule) = self
             .deny
@@ -126,7 +129,10 @@ impl Verifier for Rules {
 
 /// An image, as rules compare it.
 struct Judged<'a> {
-    registry: Url,
+    /// The registry in its one spelling.
+    host: String,
+    /// The same without a port.
+    portless: String,
     /// `HOST/REPOSITORY`.
     name: String,
     /// The same with other hosts that patterns of hosts may mean: without a port, and all hosts of
@@ -139,36 +145,24 @@ struct Judged<'a> {
 }
 
 impl<'a> Judged<'a> {
-    fn new(name: &'a FullName, target: &Descriptor) -> Result<Self> {
-        let (registry, host) = (url(name.host(), "", "https")?, one_spelling(name.host()));
+    fn new(name: &'a FullName, target: &Descriptor) -> Self {
+        let host = spelling::host(name.host());
+        let portless = spelling::host(spelling::without_port(&host));
         let named = |host: &str| format!("{host}/{}", name.repository());
-        let mut others: Vec<String> = registry.host_str().map(named).into_iter().collect();
-        if hub::is_hub(&host) {
+        let mut others = vec![named(&portless)];
+        if hub::is_hub(&portless) {
             others.extend(hub::HOSTS.iter().map(|host| named(host)));
         }
-        Ok(Judged {
+        Judged {
             name: named(&host),
-            registry,
+            host,
+            portless,
             others,
             tag: name.tag(),
             is_pinned: name.digest().is_some(),
             digest: target.digest,
-        })
+        }
     }
-}
-
-/// Returns a host in its one spelling, also without the port of http.
-fn one_spelling(host: &str) -> String {
-    let host = spelling::host(host);
-    // Without this port, the host may be one of Docker Hub.
-    spelling::host(usual(&host))
-}
-
-/// Returns a host without one of the usual ports.
-fn usual(host: &str) -> &str {
-    let port = [":443", ":80"].into_iter();
-    let mut plain = port.filter_map(|port| host.strip_suffix(port));
-    plain.next().unwrap_or(host)
 }
 
 impl Rule {
@@ -180,7 +174,7 @@ impl Rule {
             None if text.starts_with("sha") && text.contains(':') => {
                 text.parse().ok().map(Kind::Digest)
             }
-            None => text.parse().ok().map(Kind::Registry),
+            None => text.parse().ok().map(Kind::registry),
         };
         let kind = kind.ok_or_else(|| {
             Error::invalid(format!(
@@ -195,11 +189,10 @@ impl Rule {
 
     fn is_for(&self, image: &Judged, effect: Effect) -> bool {
         match &self.kind {
-            // The registry of Docker Hub has another host than its names.
-            Kind::Registry(host) if hub::is_hub(&host.to_string()) => {
-                image.registry.host_str().is_some_and(hub::is_hub)
-            }
-            Kind::Registry(host) => host.has(&image.registry),
+            Kind::Registry { host, any_port } => match any_port {
+                true => *host == image.portless,
+                false => *host == image.host,
+            },
             Kind::Digest(digest) => *digest == image.digest,
             Kind::Name {
                 pattern,
@@ -231,6 +224,13 @@ impl Rule {
 }
 
 impl Kind {
+    fn registry(host: Host) -> Self {
+        Kind::Registry {
+            host: spelling::host(&host.to_string()),
+            any_port: host.is_any_port(),
+        }
+    }
+
     /// Returns the rule for names, or `None` if it could not be for any name.
     fn name(host: &str, rest: &str) -> Option<Self> {
         let known = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:@*".contains(&byte);
@@ -240,9 +240,9 @@ impl Kind {
         }
         let any_host = host.contains('*');
         let host = match any_host {
-            true if host.bytes().all(known) => usual(&host.to_ascii_lowercase()).to_owned(),
+            true if host.bytes().all(known) => spelling::host(host),
             true => return None,
-            false => one_spelling(&host.parse::<Host>().ok()?.to_string()),
+            false => spelling::host(&host.parse::<Host>().ok()?.to_string()),
         };
         let (named, digest) = match rest.split_once('@') {
             Some((named, digest)) => (named, format!("@{digest}")),
@@ -289,6 +289,10 @@ mod tests {
             ("x.test:5000", "x.test:5000/a:1", true),
             ("x.test:5000", "x.test/a:1", false),
             ("x.test", "a.x.test/a:1", false),
+            ("x.test:443", "x.test:5000/a:1", false),
+            ("docker.io:443", "registry-1.docker.io:5000/a:1", false),
+            ("*.x.test.:5000", "a.x.test/b:1", false),
+            ("[2002:7f00:1::1]", "127.0.0.1/a:1", false),
             ("localhost", "localhost:5000/a:1", true),
             ("docker.io", "busybox", true),
             ("docker.io", "x.test/busybox", false),
@@ -350,6 +354,19 @@ mod tests {
             ("[2001:db8::1]", "[2001:DB8:0:0::1]/a:1"),
             ("[2001:db8::1]/a", "[2001:DB8:0:0::1]:443/a:1"),
             ("127.0.0.1/a", "127.1/a:1"),
+            ("127.0.0.1", "[::ffff:7f00:1]:5000/a:1"),
+            ("127.0.0.1:5000", "[::FFFF:7F00:1]:05000/a:1"),
+            ("127.0.0.1/a", "[0:0:0:0:0:ffff:7f00:1]/a:1"),
+            ("127.0.0.*", "[::ffff:7f00:1]:5000/a:1"),
+            ("[::ffff:7f00:1]:5000", "127.0.0.1:5000/a:1"),
+            ("192.0.2.1", "[64:ff9b::c000:201]/a:1"),
+            ("x.test:443", "x.test:80/a:1"),
+            ("x.test:80", "x.test/a:1"),
+            ("docker.io", "registry-1.docker.io:80/a"),
+            ("docker.io", "registry-1.docker.io:5000/a"),
+            ("*.x.test.", "a.x.test/b:1"),
+            ("*.X.test.:443/b", "a.x.test:80/b:1"),
+            ("*.x.test.:5000/b", "a.x.test:5000/b:1"),
         ] {
             assert!(is_for(rule, name), "{rule} {name}");
         }
