@@ -26,7 +26,11 @@ use crate::hosts::Endpoint;
 /// is asked. A read that fails in the middle continues at the next endpoint, at the byte where it
 /// ended. Content that turns out to be wrong is read again from the other endpoints.
 #[derive(Clone)]
-pub struct Mirrors(Arc<[Place]>);
+pub struct Mirrors {
+    places: Arc<[Place]>,
+    /// Whether the referrers of all endpoints are listed.
+    lists_all: bool,
+}
 
 struct Place {
     endpoint: Endpoint,
@@ -66,13 +70,25 @@ impl Mirrors {
             sent: Mutex::default(),
             wrong: Mutex::default(),
         });
-        Mirrors(places.collect())
+        Mirrors {
+            places: places.collect(),
+            lists_all: false,
+        }
+    }
+
+    /// Lists the referrers of all endpoints from which images are pulled, one endpoint after the
+    /// other, instead of those of the first endpoint that lists any. An endpoint is asked when the
+    /// pages of the one before it were read. Several endpoints may list the same referrer.
+    #[must_use]
+    pub fn with_all_referrers(mut self) -> Self {
+        self.lists_all = true;
+        self
     }
 
     /// Returns the message of [`Client::withheld`] of the first endpoint that has one, or `None` if
     /// there is none.
     pub async fn withheld(&self) -> Option<String> {
-        for place in self.0.iter() {
+        for place in self.places.iter() {
             if let Some(client) = place.client.get()
                 && let Some(withheld) = client.withheld().await
             {
@@ -91,22 +107,25 @@ impl Mirrors {
             let own = own.unwrap_or_default();
             passed_over.into_iter().chain(own).collect::<Vec<_>>()
         };
-        self.0.iter().flat_map(of_place).collect()
+        self.places.iter().flat_map(of_place).collect()
     }
 
     /// Returns how many blobs and documents were reported as wrong by [`Fetcher::distrust`], and
     /// may be read from another endpoint. If several endpoints sent wrong bytes of the same blob,
     /// each of them counts.
     pub fn distrusted(&self) -> usize {
-        self.0.iter().map(|place| lock(&place.wrong).len()).sum()
+        self.places
+            .iter()
+            .map(|place| lock(&place.wrong).len())
+            .sum()
     }
 
     /// Returns the numbers of the places that `may` be asked. Places that did not answer come at
     /// the end.
     fn order(&self, may: impl Fn(&Endpoint) -> bool) -> VecDeque<usize> {
-        let able = |number: &usize| may(&self.0[*number].endpoint);
-        let is_down = |number: &usize| self.0[*number].is_down.load(Ordering::Relaxed);
-        let able: Vec<usize> = (0..self.0.len()).filter(able).collect();
+        let able = |number: &usize| may(&self.places[*number].endpoint);
+        let is_down = |number: &usize| self.places[*number].is_down.load(Ordering::Relaxed);
+        let able: Vec<usize> = (0..self.places.len()).filter(able).collect();
         let (down, up): (Vec<_>, Vec<_>) = able.into_iter().partition(is_down);
         up.into_iter().chain(down).collect()
     }
@@ -115,12 +134,12 @@ impl Mirrors {
     /// wrong bytes of it.
     fn order_for(&self, descriptor: &Descriptor) -> VecDeque<usize> {
         let mut order = self.order(|endpoint| endpoint.may.pull);
-        order.retain(|number| !self.0[*number].was_wrong(&descriptor.digest));
+        order.retain(|number| !self.places[*number].was_wrong(&descriptor.digest));
         order
     }
 
     async fn client(&self, number: usize) -> Result<&Client> {
-        let place = &self.0[number];
+        let place = &self.places[number];
         let connect = || Client::at(place.endpoint.clone(), place.options.clone());
         place.client.get_or_try_init(connect).await
     }
@@ -128,7 +147,7 @@ impl Mirrors {
     /// Notes that a place failed, and that the next one is asked. Returns the error if no other
     /// place can help.
     fn pass_over(&self, number: usize, error: Error, is_last: bool) -> Result<()> {
-        let place = &self.0[number];
+        let place = &self.places[number];
         if error.kind() == ErrorKind::Unavailable {
             place.is_down.store(true, Ordering::Relaxed);
         }
@@ -209,21 +228,21 @@ impl Fetcher for Mirrors {
         let order = self.order(|endpoint| endpoint.may.pull);
         let client = order
             .front()
-            .and_then(|number| self.0[*number].client.get());
+            .and_then(|number| self.places[*number].client.get());
         client.is_none_or(Fetcher::serves_ranges)
     }
 
     fn distrust(&self, descriptor: &Descriptor) -> bool {
         let digest = descriptor.digest;
         let sent = |place: &&Place| lock(&place.sent).remove(&digest);
-        let senders: Vec<&Place> = self.0.iter().filter(sent).collect();
+        let senders: Vec<&Place> = self.places.iter().filter(sent).collect();
         // If several have sent parts of it, the others are asked for the whole.
         let Some(first) = senders.first() else {
             return false;
         };
         let is_other = |place: &Place| !std::ptr::eq(place, *first) && !place.was_wrong(&digest);
         if !self
-            .0
+            .places
             .iter()
             .any(|place| place.endpoint.may.pull && is_other(place))
         {
@@ -283,7 +302,7 @@ impl Reading {
         loop {
             let piece = pieces.next().await;
             if !matches!(piece, Some(Err(_))) {
-                let sent = &self.mirrors.0[self.from].sent;
+                let sent = &self.mirrors.places[self.from].sent;
                 lock(sent).insert(self.descriptor.digest);
             }
             match piece? {
@@ -306,7 +325,8 @@ impl Reading {
     }
 }
 
-/// A mirror may have an image without its referrers, so the first endpoint that lists any is used.
+/// A mirror may have an image without its referrers, so the first endpoint that lists any is used,
+/// or all are.
 #[async_trait]
 impl Referrers for Mirrors {
     async fn referrers(
@@ -314,19 +334,79 @@ impl Referrers for Mirrors {
         subject: &Descriptor,
         artifact_type: Option<&str>,
     ) -> Result<ReferrerPages> {
-        let mut left = self.order(|endpoint| endpoint.may.pull);
-        while let Some(number) = left.pop_front() {
-            let listed = match self.client(number).await {
-                Ok(client) => begun(client.referrers(subject, artifact_type).await).await,
+        let mut listing = Listing {
+            mirrors: self.clone(),
+            subject: subject.clone(),
+            wanted: artifact_type.map(str::to_owned),
+            left: self.order(|endpoint| endpoint.may.pull),
+            from: 0,
+        };
+        let Some(pages) = listing.open().await? else {
+            return Ok(stream::empty().boxed());
+        };
+        if !self.lists_all {
+            return Ok(pages);
+        }
+        let pages = stream::unfold(Some((listing, pages)), |state| async move {
+            let (mut listing, mut pages) = state?;
+            let page = listing.next(&mut pages).await.transpose()?;
+            let state = page.is_ok().then_some((listing, pages));
+            Some((page, state))
+        });
+        Ok(pages.boxed())
+    }
+}
+
+/// Lists of referrers that are being read.
+struct Listing {
+    mirrors: Mirrors,
+    subject: Descriptor,
+    wanted: Option<String>,
+    /// The places that were not asked yet.
+    left: VecDeque<usize>,
+    /// The place that is read from.
+    from: usize,
+}
+
+impl Listing {
+    /// Returns the pages of the next place that lists any referrer, or `None` if none does.
+    async fn open(&mut self) -> Result<Option<ReferrerPages>> {
+        while let Some(number) = self.left.pop_front() {
+            let wanted = self.wanted.as_deref();
+            let listed = match self.mirrors.client(number).await {
+                Ok(client) => begun(client.referrers(&self.subject, wanted).await).await,
                 Err(error) => Err(error),
             };
             match listed {
-                Ok(Some(pages)) => return Ok(pages),
+                Ok(Some(pages)) => {
+                    self.from = number;
+                    return Ok(Some(pages));
+                }
                 Ok(None) => {}
-                Err(error) => self.pass_over(number, error, left.is_empty())?,
+                Err(error) => self
+                    .mirrors
+                    .pass_over(number, error, self.left.is_empty())?,
             }
         }
-        Ok(stream::empty().boxed())
+        Ok(None)
+    }
+
+    /// Returns the next page, which may come from the next place, or `None` if there is none.
+    async fn next(&mut self, pages: &mut ReferrerPages) -> Result<Option<Vec<Descriptor>>> {
+        loop {
+            match pages.next().await {
+                Some(Ok(page)) => return Ok(Some(page)),
+                Some(Err(error)) => {
+                    let is_last = self.left.is_empty();
+                    self.mirrors.pass_over(self.from, error, is_last)?;
+                }
+                None => {}
+            }
+            match self.open().await? {
+                Some(opened) => *pages = opened,
+                None => return Ok(None),
+            }
+        }
     }
 }
 

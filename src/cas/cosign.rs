@@ -30,7 +30,8 @@ pub(super) async fn verifier(
         async fn connect(&self, name: &FullName) -> Result<Arc<dyn Repository>> {
             let Registries(settings, options, hosts) = self;
             let client = settings.connect(name, options.clone(), hosts).await?;
-            Ok(Arc::new(client))
+            // A mirror may have other referrers than the signature.
+            Ok(Arc::new(client.with_all_referrers()))
         }
     }
 

@@ -176,6 +176,39 @@ fn an_image_with_a_bundle_by_the_key_is_pulled() {
     assert!(names(&home.join("wrong")).is_empty());
 }
 
+/// The mirror lists a bundle by another key only, and the registry lists the right one.
+#[test]
+fn a_bundle_is_found_although_a_mirror_has_another_one() {
+    if !can(&["openssl"]) {
+        return;
+    }
+    let sample = Sample::new(&[1000]);
+    let scratch = tempfile::tempdir().unwrap();
+    let home = scratch.path();
+    for name in ["key", "other"] {
+        make_key(home, name);
+    }
+    let right = bundle_of(home, &sample.root);
+    fs::rename(home.join("other.pem"), home.join("key.pem")).unwrap();
+    let mut mirrored = bundle_of(home, &sample.root);
+    mirrored.extend_from_slice(&right[1..]);
+    let mirror = registry(&sample, mirrored);
+    let registry = registry(&sample, right);
+    let conf = home.join("registries.conf");
+    let (own, other) = (&registry.host, &mirror.host);
+    let text = format!(
+        "[[registry]]\nlocation = \"{own}\"\n[[registry.mirror]]\nlocation = \"{other}\"\n"
+    );
+    fs::write(&conf, text).unwrap();
+    let mut pull = super::cas(&home.join("root"), home);
+    pull.args(["pull", &registry.image(), "--cosign-key"]);
+    pull.arg(home.join("key.pub"));
+    ok(pull.arg("--registries-conf").arg(&conf));
+    let layer = sample.layers[0].digest.to_string();
+    assert_eq!(mirror.count("GET", &layer), 1);
+    assert_eq!(registry.count("GET", &layer), 0);
+}
+
 #[test]
 fn only_an_image_with_a_signature_by_the_key_is_pulled() {
     if !can(&["openssl"]) {

@@ -10,11 +10,12 @@ mod payload;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use cas_core::image::FullName;
-use cas_core::transfer::{Fetcher, Referrers};
+use cas_core::transfer::{Fetcher, ReferrerPages, Referrers};
 use cas_core::{Descriptor, Digest, Error, ErrorKind, Manifest, Result, limit};
 use futures_util::TryStreamExt;
 
@@ -77,19 +78,9 @@ impl Cosign {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        let mut pages = repository.referrers(target, None).await?;
-        let mut documents = limit::SIGNATURES;
-        while let Some(page) = pages.try_next().await? {
-            for referrer in page.iter().filter(|one| may_sign(one)) {
-                if documents == 0 {
-                    break;
-                }
-                documents -= 1;
-                let shown = referrer.digest.to_string();
-                if search.is_in(referrer, &shown).await? {
-                    return Ok(());
-                }
-            }
+        let pages = repository.referrers(target, None).await?;
+        if search.is_in_any(pages).await? {
+            return Ok(());
         }
         Err(search.failed.unwrap_or_else(|| rejected(search.why)))
     }
@@ -117,6 +108,28 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
+    /// Returns whether one of these referrers has a right signature. Otherwise, notes why not.
+    async fn is_in_any(&mut self, mut pages: ReferrerPages) -> Result<bool> {
+        let mut read = BTreeSet::new();
+        while let Some(page) = pages.try_next().await? {
+            for referrer in page.iter().filter(|one| may_sign(one)) {
+                // Mirrors may list the same referrers.
+                if read.contains(&referrer.digest) {
+                    continue;
+                }
+                if read.len() == limit::SIGNATURES {
+                    return Ok(false);
+                }
+                read.insert(referrer.digest);
+                let shown = referrer.digest.to_string();
+                if self.is_in(referrer, &shown).await? {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
     /// Returns whether a manifest of signatures, which messages call `shown`, has a right one.
     /// Otherwise, notes why not.
     async fn is_in(&mut self, manifest: &Descriptor, shown: &str) -> Result<bool> {
@@ -128,7 +141,12 @@ impl Search<'_> {
                 }
             }
             // Another signature may be right.
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::OutOfRange
+                ) =>
+            {
                 self.failed = Some(error);
             }
             Err(error) => return Err(error),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use cas_core::MediaType;
@@ -27,6 +28,9 @@ const EMPTY: &str = "MEYCIQCKxdzsp8AICMxjrNGH5mv0bp4e3JMDfXbVo8U4VOvXjgIhAOI4TRe
 const OTHER_KEY: &str = "MEQCIArXUFvAcMb1TaY+no6gYq9ytJigQdxtQxrrt96SZdzAAiAM+1/2m7jH\
     NTK+8AR2ZzI28WS6t4jXO5pBu3wyXOPyQw==";
 
+/// How many referrers a page has.
+const PAGE: usize = 16;
+
 fn payload(image: &str, kind: &str) -> String {
     let image = json!({"docker-manifest-digest": image});
     let identity = json!({"docker-reference": "x.test/app"});
@@ -44,6 +48,8 @@ struct Signed {
     root: Option<Descriptor>,
     referrers: Vec<Descriptor>,
     content: BTreeMap<Digest, Vec<u8>>,
+    /// How many pages of referrers were read.
+    pages: Arc<AtomicUsize>,
 }
 
 impl Signed {
@@ -112,8 +118,14 @@ impl Fetcher for Signed {
 impl Referrers for Signed {
     async fn referrers(&self, subject: &Descriptor, kind: Option<&str>) -> Result<ReferrerPages> {
         assert_eq!((subject, kind), (&target(), None));
-        let page = self.referrers.clone();
-        Ok(stream::once(async { Ok(page) }).boxed())
+        let pages: Vec<_> = self.referrers.chunks(PAGE).map(<[_]>::to_vec).collect();
+        let read = Arc::clone(&self.pages);
+        let count = move |_: &_| {
+            read.fetch_add(1, Ordering::Relaxed);
+        };
+        Ok(stream::iter(pages.into_iter().map(Ok))
+            .inspect(count)
+            .boxed())
     }
 }
 
@@ -293,4 +305,50 @@ async fn no_more_referrers_are_read_than_the_bound() {
         let found = verified_by(signer.public(), repository).await;
         assert_eq!(found.is_ok(), is_found);
     }
+}
+
+#[tokio::test]
+async fn pages_after_the_bound_are_not_requested() {
+    let (signer, other) = (Signer::new(), Signer::new());
+    let mut repository = Signed::default();
+    for _ in 0..limit::SIGNATURES * 3 {
+        let wrong = bundle::tests::signed(&other, &target().digest);
+        repository = repository.refer(bundle::TYPE, (bundle::TYPE, &wrong), &target());
+    }
+    let pages = Arc::clone(&repository.pages);
+    let error = verified_by(signer.public(), repository).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    assert_eq!(pages.load(Ordering::Relaxed), limit::SIGNATURES / PAGE + 1);
+}
+
+#[tokio::test]
+async fn a_referrer_that_is_listed_again_does_not_count_again() {
+    let (signer, other) = (Signer::new(), Signer::new());
+    let good = bundle::tests::signed(&signer, &target().digest);
+    let wrong = bundle::tests::signed(&other, &target().digest);
+    let mut repository = refer(bundle::TYPE, (bundle::TYPE, &wrong), &target());
+    let listed = repository.referrers.clone();
+    for _ in 0..limit::SIGNATURES {
+        repository.referrers.extend(listed.clone());
+    }
+    let repository = repository.refer(bundle::TYPE, (bundle::TYPE, &good), &target());
+    verified_by(signer.public(), repository).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_referrer_that_is_too_large_does_not_hide_the_next_one() {
+    let signer = Signer::new();
+    let good = bundle::tests::signed(&signer, &target().digest);
+    let mut repository = refer(bundle::TYPE, (bundle::TYPE, &good), &target());
+    let mut large = Descriptor::of(MediaType::OCI_MANIFEST, b"large");
+    large.size = limit::DOCUMENT_READ + 1;
+    large.artifact_type = Some(bundle::TYPE.to_owned());
+    repository.referrers.insert(0, large.clone());
+    verified_by(signer.public(), repository).await.unwrap();
+    let alone = Signed {
+        referrers: vec![large],
+        ..Signed::default()
+    };
+    let error = verified_by(signer.public(), alone).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfRange);
 }
