@@ -1,7 +1,8 @@
 //! Docker's credential helpers: `docker-credential-NAME ACTION`.
 //!
 //! A helper gets its input from standard input, so that no argument holds a secret, and has a
-//! limited time to answer. A helper that does not answer in time is killed with its children.
+//! limited time to answer. It may ask the user at the terminal of this process. A helper that does
+//! not answer in time is killed; if there is no terminal, with its children.
 
 use std::fmt;
 use std::process::Stdio;
@@ -12,7 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::credentials::Credentials;
-use crate::process::{Ended, Output, Program};
+use crate::process::{Ended, Group, Output, Program};
 
 /// How long a helper may take. It may have to ask the user to unlock its store.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -44,6 +45,7 @@ impl fmt::Display for Failure {
 pub(crate) struct Helper {
     program: String,
     patience: Duration,
+    group: Group,
 }
 
 impl Helper {
@@ -60,6 +62,7 @@ impl Helper {
         Ok(Helper {
             program: program(name),
             patience: PATIENCE,
+            group: Group::for_questions(),
         })
     }
 
@@ -110,6 +113,7 @@ impl Helper {
             errors: Stdio::inherit(),
             time: self.patience,
             output: Output::AtMost(limit::ANSWER),
+            group: self.group,
         };
         let ended = program.run().await;
         let Ended { status, said } = ended.map_err(|why| Failure(format!("it {why}")))?;
@@ -149,19 +153,23 @@ mod tests {
     use crate::process::tests::has_processes;
 
     /// A program in a file that is removed in the end.
-    struct Script(PathBuf);
+    struct Script(PathBuf, Group);
 
     impl Script {
         fn new(name: &str, lines: &str) -> Self {
             let path = std::env::temp_dir().join(format!("cas-{name}-{}", std::process::id()));
             fs::write(&path, format!("#!/bin/sh\n{lines}\n")).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-            Script(path)
+            Script(path, Group::Own)
         }
 
         fn get(&self, patience: Duration) -> Result<Option<Credentials>, Failure> {
             let program = self.0.to_str().unwrap().to_owned();
-            let helper = Helper { program, patience };
+            let helper = Helper {
+                program,
+                patience,
+                group: self.1,
+            };
             let runtime = tokio::runtime::Builder::new_current_thread();
             let runtime = { runtime }.enable_all().build().unwrap();
             // A program cannot be started while another thread starts one and still has the file
@@ -242,6 +250,23 @@ mod tests {
         let runtime = { runtime }.enable_all().build().unwrap();
         let said = runtime.block_on(absent.get("x.test")).err().unwrap();
         assert!(said.to_string().contains("cannot be started"), "{said}");
+    }
+
+    #[test]
+    fn a_helper_that_shares_the_group_is_killed_alone() {
+        let mut script = Script::new("shared", "echo $$ > $0.pid\nexec sleep 1000");
+        script.1 = Group::Shared;
+        let said = script.get(Duration::from_millis(500)).err().unwrap();
+        assert_eq!(said.to_string(), "it did not end within 0.5 s");
+        let pid = format!("{}.pid", script.0.display());
+        let process = fs::read_to_string(&pid).unwrap();
+        fs::remove_file(pid).unwrap();
+        let stat = format!("/proc/{}/stat", process.trim());
+        let begun = std::time::Instant::now();
+        while fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
+            assert!(begun.elapsed() < PATIENCE, "{process} goes on");
+            std::thread::yield_now();
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Runs a program with a bounded time and a bounded output.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -22,6 +23,27 @@ pub(crate) struct Program<'a> {
     /// Maximum time that it may take.
     pub(crate) time: Duration,
     pub(crate) output: Output,
+    pub(crate) group: Group,
+}
+
+/// The process group of a program.
+#[derive(Clone, Copy)]
+pub(crate) enum Group {
+    /// A new one, so that the program is killed with its children. It cannot read from a terminal,
+    /// which would stop it.
+    Own,
+    /// That of this process, so that the program can ask the user. Its children are not killed.
+    Shared,
+}
+
+impl Group {
+    /// Returns `Shared` if this process has a terminal.
+    pub(crate) fn for_questions() -> Self {
+        match File::open("/dev/tty") {
+            Ok(_) => Group::Shared,
+            Err(_) => Group::Own,
+        }
+    }
 }
 
 /// What is read of the standard output of a program.
@@ -42,25 +64,32 @@ pub(crate) struct Ended {
 
 impl Program<'_> {
     /// Runs the program. If it does not end in time or writes too much, or the future is dropped, it
-    /// is killed with every process that it has started in its group.
+    /// is killed, with every process that it has started in its own group.
     ///
     /// # Errors
     /// Why the program was of no use, as a clause that does not name the program.
     pub(crate) async fn run(self) -> Result<Ended, String> {
-        let mut child = Command::new(self.path)
+        let mut command = Command::new(self.path);
+        command
             .args(self.arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(self.errors)
-            .process_group(0)
-            .kill_on_drop(true)
+            .kill_on_drop(true);
+        if let Group::Own = self.group {
+            command.process_group(0);
+        }
+        let mut child = command
             .spawn()
             .map_err(|error| format!("cannot be started: {error}"))?;
-        let mut group = Group::of(&child);
+        let mut running = match self.group {
+            Group::Own => Running::of(&child),
+            Group::Shared => Running(None),
+        };
         let ended = timeout(self.time, work(&mut child, self.input, self.output)).await;
         let late = |_| format!("did not end within {} s", self.time.as_secs_f32());
         let ended = ended.map_err(late)??;
-        group.0 = None;
+        running.0 = None;
         Ok(ended)
     }
 }
@@ -106,17 +135,17 @@ fn lost(error: io::Error) -> String {
     format!("cannot be waited for: {error}")
 }
 
-/// The processes of a program that has not ended. They are killed when this is dropped.
-struct Group(Option<Pid>);
+/// The group of a program that has not ended. Its processes are killed when this is dropped.
+struct Running(Option<Pid>);
 
-impl Group {
+impl Running {
     fn of(child: &Child) -> Self {
         let id = child.id().and_then(|id| i32::try_from(id).ok());
-        Group(id.and_then(Pid::from_raw))
+        Running(id.and_then(Pid::from_raw))
     }
 }
 
-impl Drop for Group {
+impl Drop for Running {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
             // They may all have ended.

@@ -1,8 +1,9 @@
 //! Credential helpers that are missing or broken: each is skipped with one warning.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
@@ -30,6 +31,45 @@ pub(crate) fn helper(home: &Path, name: &str, lines: &str) {
 /// Returns the path of programs with those in `home` first.
 pub(crate) fn path(home: &Path) -> String {
     format!("{}:{}", home.display(), std::env::var("PATH").unwrap())
+}
+
+/// Returns a command that runs the tool at a terminal, or `None` if the program for that is
+/// missing.
+pub(crate) fn at_terminal(tool: &Command) -> Option<Command> {
+    if Command::new("script").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: missing script; install bsdutils");
+        return None;
+    }
+    let words = std::iter::once(tool.get_program()).chain(tool.get_args());
+    let words: Vec<_> = words.map(|word| word.to_str().unwrap()).collect();
+    let mut script = Command::new("script");
+    script.args(["-qec", &words.join(" "), "/dev/null"]);
+    script.envs(
+        tool.get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    script.stdin(Stdio::piped()).stdout(Stdio::piped());
+    Some(script)
+}
+
+/// Answers questions at a terminal, each when it is asked. Returns what the terminal showed.
+pub(crate) fn answer(mut script: Command, answers: &[(&str, &str)]) -> String {
+    let mut script = script.spawn().unwrap();
+    let (mut typed, mut shown) = (script.stdin.take().unwrap(), script.stdout.take().unwrap());
+    let mut seen = String::new();
+    for (question, answer) in answers {
+        while !seen.ends_with(question) {
+            let mut byte = [0];
+            assert_eq!(shown.read(&mut byte).unwrap(), 1, "{seen}");
+            seen.push(char::from(byte[0]));
+        }
+        typed.write_all(answer.as_bytes()).unwrap();
+    }
+    let mut rest = Vec::new();
+    shown.read_to_end(&mut rest).unwrap();
+    seen.push_str(&text(&rest));
+    assert!(script.wait().unwrap().success(), "{seen}");
+    seen
 }
 
 /// Starts a registry whose token service gives a token to everybody.
@@ -155,6 +195,26 @@ fn a_helper_without_a_login_is_passed_over_without_a_warning() {
         assert!(out.status.success() && !said.contains("warning"), "{said}");
     }
     assert_eq!(shown(&registry), [None, None]);
+}
+
+/// A helper in the background would be stopped when it reads from the terminal.
+#[test]
+fn a_helper_may_ask_at_the_terminal() {
+    let scratch = tempfile::tempdir().unwrap();
+    let home = scratch.path();
+    let ask = "printf 'PIN? ' > /dev/tty; read pin < /dev/tty; test \"$pin\" = 1234 || exit 1";
+    helper(home, "asks", &format!("{ask}\n{ANSWER}"));
+    fs::write(home.join("config.json"), r#"{"credsStore": "asks"}"#).unwrap();
+    let registry = public();
+    let mut pull = cas(&home.join("root"), home);
+    pull.env("PATH", path(home));
+    pull.args(["pull", &registry.image()]);
+    let Some(script) = at_terminal(&pull) else {
+        return;
+    };
+    let seen = answer(script, &[("PIN? ", "1234\n")]);
+    assert!(!seen.contains("warning"), "{seen}");
+    assert_eq!(shown(&registry), [Some(format!("Basic {AUTH}"))]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `cas login` and `cas logout`.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -416,39 +416,17 @@ fn skopeo_and_cas_find_each_others_logins() {
 /// `script` runs the tool at a terminal. What is typed there must not appear.
 #[test]
 fn a_password_that_is_typed_is_not_shown() {
-    if Command::new("script").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: missing script; install bsdutils");
-        return;
-    }
     let registry = registry(false);
     let scratch = tempfile::tempdir().unwrap();
     let home = scratch.path();
-    let tool = cas(&home.join("root"), home);
-    let mut script = Command::new("script");
-    script.args([
-        "-qec",
-        &format!("{} login {}", env!("CARGO_BIN_EXE_cas"), registry.host),
-    ]);
-    script
-        .arg("/dev/null")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped());
-    let variables = tool
-        .get_envs()
-        .filter_map(|(name, value)| Some((name, value?)));
-    let mut script = script.envs(variables).spawn().unwrap();
-    let (mut typed, mut shown) = (script.stdin.take().unwrap(), script.stdout.take().unwrap());
-    let mut seen = String::new();
-    for (question, answer) in [("Username: ", "me\n"), ("Password: ", "pass:word\n")] {
-        while !seen.ends_with(question) {
-            let mut byte = [0];
-            assert_eq!(shown.read(&mut byte).unwrap(), 1, "{seen}");
-            seen.push(char::from(byte[0]));
-        }
-        typed.write_all(answer.as_bytes()).unwrap();
-    }
-    shown.read_to_string(&mut seen).unwrap();
-    assert!(script.wait().unwrap().success(), "{seen}");
+    let mut tool = cas(&home.join("root"), home);
+    let Some(script) = helpers::at_terminal(tool.args(["login", &registry.host])) else {
+        return;
+    };
+    let seen = helpers::answer(
+        script,
+        &[("Username: ", "me\n"), ("Password: ", "pass:word\n")],
+    );
     assert!(
         seen.contains("as me") && !seen.contains("pass:word"),
         "{seen}"

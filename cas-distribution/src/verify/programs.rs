@@ -13,7 +13,7 @@ use cas_core::{Context, Descriptor, Error, ErrorKind, Result, limit};
 
 use super::Verifier;
 use crate::bounded::is_absent;
-use crate::process::{Ended, Output, Program};
+use crate::process::{Ended, Group, Output, Program};
 use crate::runtime;
 
 /// The media type of what a verifier reads from its standard input.
@@ -99,6 +99,7 @@ impl VerifierDir {
             errors: Stdio::null(),
             time: self.time,
             output: Output::Beginning(limit::REASON),
+            group: Group::Own,
         };
         let ended = program.run().await;
         let shown = path.display();
