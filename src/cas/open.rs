@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use cas_core::compose::{Observer, observe};
 use cas_core::image::Uses;
 use cas_core::records::Records;
-use cas_core::{Error, ErrorKind, Owner, Registry, Result, Snapshotter, SnapshotterParts, Store};
+use cas_core::{
+    Error, ErrorKind, Location, Owner, Registry, Result, Snapshotter, SnapshotterParts, Store,
+};
 
 use super::Cas;
 use crate::root::{Engines, Root, parse_snapshotter};
@@ -30,6 +32,9 @@ pub struct OpenOptions {
     /// The owner for whom the store is opened: the handle lists, changes and collects only what
     /// belongs to them. By default the handle is for all owners.
     pub owner: Option<Owner>,
+    /// Whether the store must exist already. By default, it is created if it is absent. This is
+    /// checked only of stores in the file system.
+    pub must_exist: bool,
 }
 
 impl OpenOptions {
@@ -65,6 +70,13 @@ impl OpenOptions {
     #[must_use]
     pub fn with_owner(mut self, owner: Owner) -> Self {
         self.owner = Some(owner);
+        self
+    }
+
+    /// Sets [`must_exist`](Self::must_exist).
+    #[must_use]
+    pub fn with_must_exist(mut self, must_exist: bool) -> Self {
+        self.must_exist = must_exist;
         self
     }
 }
@@ -120,7 +132,8 @@ impl Cas {
     /// Opens a root with options.
     ///
     /// # Errors
-    /// As [`Cas::open`]; `Unsupported` for an owner if the store does not keep owners.
+    /// As [`Cas::open`]; `Unsupported` for an owner if the store does not keep owners; `NotFound`
+    /// if the store must exist and is absent.
     pub async fn open_with(root: impl AsRef<Path>, options: OpenOptions) -> Result<Self> {
         let registry = options.registry.unwrap_or_else(crate::registry);
         let root = Root::open(root.as_ref(), &registry)?;
@@ -128,6 +141,10 @@ impl Cas {
             Some(store) => root.locate(store, &registry)?,
             None => root.store(&registry)?,
         };
+        if options.must_exist {
+            registry.check(&location)?;
+            check_there(&location, &registry)?;
+        }
         let mut store = registry.open(&location).await?;
         if let Some(observer) = options.observer {
             store = observe(store, observer);
@@ -199,6 +216,24 @@ impl Cas {
             None => Ok(()),
         }
     }
+}
+
+/// Checks that something is at the place of a store, if that is an absolute path. A composition is
+/// where its members are.
+fn check_there(location: &Location, registry: &Registry) -> Result<()> {
+    if let Some(composer) = registry.composer(location.scheme()) {
+        let mut members = composer.members().iter();
+        return members.try_for_each(|member| check_there(&location.member(member)?, registry));
+    }
+    let place = Path::new(location.place());
+    if !place.is_absolute() || place.exists() {
+        return Ok(());
+    }
+    Err(
+        Error::not_found("nothing exists at the path of this store; check the path")
+            .operation("open store")
+            .subject(location),
+    )
 }
 
 /// Opens the snapshotter that `chosen` names, in its directory of the root.

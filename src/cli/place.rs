@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use cas::{Cas, Error, Location, OpenOptions, Result};
+use cas::{Cas, Error, OpenOptions, Result};
 
 use super::Context;
 
@@ -117,11 +117,8 @@ impl At {
         match self {
             At::Here => context.cas().await,
             At::Store(store) => {
-                if !may_create {
-                    check_there(store)?;
-                }
                 let options = context.open_options().with_store(store);
-                Cas::open_with(context.root()?, options).await
+                Cas::open_with(context.root()?, options.with_must_exist(!may_create)).await
             }
             At::Root(path) => {
                 if !may_create && !path.join("cas.toml").is_file() {
@@ -143,22 +140,6 @@ fn is_url(text: &str) -> bool {
 /// Returns whether text is a path and cannot be a name.
 fn is_path(text: &str) -> bool {
     text.starts_with('/') || text.starts_with('.')
-}
-
-/// Checks that the path in the URL of a store exists, if it is an absolute path.
-fn check_there(url: &str) -> Result<()> {
-    let Ok(location) = url.parse::<Location>() else {
-        return Ok(());
-    };
-    let place = Path::new(location.place());
-    if !place.is_absolute() || place.exists() {
-        return Ok(());
-    }
-    Err(
-        Error::not_found("nothing exists at the path of this store; check the path")
-            .operation("open store")
-            .subject(location),
-    )
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::fs;
 use cas::backend::pool::wait;
 
 use super::Shelf;
+use crate::common::{cas, fails};
 
 #[test]
 fn an_image_goes_from_store_to_store_and_comes_back_the_same() {
@@ -60,6 +61,14 @@ fn a_table_of_the_root_is_a_store() {
     let mut text = fs::read_to_string(&file).unwrap();
     text.push_str("\n[stores.fast]\nkind = \"redb\"\n");
     fs::write(&file, text).unwrap();
+    for absent in ["fast#app:2", "by-size://?small=redb&large=fs#app:2"] {
+        let said = shelf.fails(&["copy", absent, "app:3"], 3);
+        assert!(said.contains("nothing exists at the path"), "{said}");
+    }
+    let mut copy = cas(&shelf.path("empty"));
+    fails(copy.args(["copy", "redb#app:2", &shelf.text("root")]), 3);
+    let made = ["root/stores", "empty/store", "empty/stores"];
+    assert!(made.iter().all(|made| !shelf.path(made).exists()));
     shelf.ok(&["copy", "app:1", "fast#app:2"]);
     assert!(shelf.ok(&["--store", "fast", "images"]).contains("app:2"));
     shelf.ok(&["copy", "fast#app:2", "app:3"]);
@@ -84,7 +93,7 @@ fn what_cannot_be_copied_is_refused_and_creates_nothing() {
         ("app:1", &*own, 2, "same store"),
         ("app:9", "app:2", 3, "app:9"),
         (&*absent, "app:2", 3, "cas.toml"),
-        (&*no_store, "app:2", 3, "no store"),
+        (&*no_store, "app:2", 3, "nothing exists"),
         (&*layout, "app:2", 3, "cas import"),
         (&*no_name, "app:2", 2, "URL#NAME"),
         (&*root, "app:2", 2, "DIR#NAME"),
