@@ -2,7 +2,7 @@
 //!
 //! A helper gets its input from standard input, so that no argument holds a secret, and has a
 //! limited time to answer. It may ask the user at the terminal of this process. A helper that does
-//! not answer in time is killed, without a terminal also its children.
+//! not answer in time is killed. Without a terminal, so are its children.
 
 use std::fmt;
 use std::process::Stdio;
