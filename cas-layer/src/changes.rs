@@ -26,7 +26,7 @@ use rustix::fs::{FileType, Mode, OFlags, Stat, major, minor};
 use crate::apply::{Whiteout, is_of_host, is_set, os};
 use crate::tar::{Device, Entry, EntryKind, Time, Writer};
 
-/// What [`write`] has done.
+/// What [`write()`] has done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Written {
     /// Number of members, including whiteouts.

@@ -83,8 +83,8 @@ pub struct Applied {
     /// Number of bytes written to files.
     pub bytes: u64,
     /// Warnings about what was unusual or left out: first about members, then about the archive.
-    /// Of each, there are at most [`limit::WARNINGS`] different ones, and then one that says how
-    /// many others were left out.
+    /// Of each, there are at most [`limit::WARNINGS`](cas_core::limit::WARNINGS) different ones, and
+    /// then one that says how many others were left out.
     pub warnings: Vec<String>,
 }
 
@@ -156,8 +156,8 @@ impl Tree {
     /// Applies all members of `reader`, and reads it to the end. Returns what was done.
     ///
     /// # Errors
-    /// `Corrupt` for a member that cannot be applied; `OutOfRange` if a bound of [`limit`] is
-    /// exceeded; `Full` if a file does not fit into the free space; `FailedPrecondition` or
+    /// `Corrupt` for a member that cannot be applied; `OutOfRange` if a bound of
+    /// [`limit`](cas_core::limit) is exceeded; `Full` if a file does not fit into the free space; `FailedPrecondition` or
     /// `Denied` if an owner cannot be set; errors of the reader and of the file system. After an
     /// error, the tree contains a part of the layer, and should be removed.
     pub fn apply<R: BufRead>(&self, reader: &mut Reader<R>) -> Result<Applied> {
