@@ -157,9 +157,9 @@ impl Tree {
     ///
     /// # Errors
     /// `Corrupt` for a member that cannot be applied; `OutOfRange` if a bound of
-    /// [`limit`](cas_core::limit) is exceeded; `Full` if a file does not fit into the free space; `FailedPrecondition` or
-    /// `Denied` if an owner cannot be set; errors of the reader and of the file system. After an
-    /// error, the tree contains a part of the layer, and should be removed.
+    /// [`limit`](cas_core::limit) is exceeded; `Full` if a file does not fit into the free space;
+    /// `FailedPrecondition` or `Denied` if an owner cannot be set; errors of the reader and of the
+    /// file system. After an error, the tree contains a part of the layer, and should be removed.
     pub fn apply<R: BufRead>(&self, reader: &mut Reader<R>) -> Result<Applied> {
         let mut layer = Layer::new(self)?;
         layer.read(reader)?;
