@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 
 use cas_core::{Error, Result};
 
-use super::format::ATTRIBUTES;
+use super::format::{ATTRIBUTES, SLOT};
 use crate::attributes::{Attribute, Sets};
 
 /// Maximum number of shared attributes of one inode.
 const SHARED: usize = u8::MAX as usize;
-/// Maximum size of an inode's attributes in bytes.
-const MOST: u64 = ATTRIBUTES + (u16::MAX as u64 - 1) * 4;
+/// Maximum size of an inode's attributes in bytes. It leaves room for the padding before data.
+const MOST: u64 = ATTRIBUTES + (u16::MAX as u64 - 1) * 4 - SLOT;
 
 /// The attributes of all inodes.
 pub(super) struct Placed {

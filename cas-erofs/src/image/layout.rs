@@ -18,6 +18,9 @@ use crate::tree::{Id, Kind, Node, ROOT, Tree};
 pub(super) struct Place {
     /// Offset of the inode in bytes.
     pub(super) inode: u64,
+    /// Number of zeros between the attributes and the end of the data, so that this end does not
+    /// cross a block. They are attributes without a name, which readers skip.
+    pub(super) padding: u64,
     pub(super) data: DataLayout,
     /// Size of a directory or a link in bytes.
     pub(super) size: u64,
@@ -138,13 +141,19 @@ impl Cursor {
             Kind::Symlink(target) => (target.len() as u64, target.len() as u64 % BLOCK),
             Kind::Char(_) | Kind::Block(_) | Kind::Fifo => (0, 0),
         };
-        let inline = (tail > 0).then(|| self.with_tail(head, tail)).flatten();
-        let (inode, data) = match inline {
-            Some(inode) => (inode, DataLayout::Inline),
-            None => (self.without_tail(head), DataLayout::Plain),
+        let (inode, padding, data) = if tail > 0 {
+            let padding = padding(head, tail);
+            (
+                self.with_tail(head + padding, tail),
+                padding,
+                DataLayout::Inline,
+            )
+        } else {
+            (self.without_tail(head), 0, DataLayout::Plain)
         };
         Place {
             inode,
+            padding,
             data,
             size,
             blocks: 0,
@@ -163,18 +172,26 @@ impl Cursor {
     }
 
     /// Places an inode and its attributes of `head` bytes, and a tail after them. Returns the
-    /// offset, or `None` if the tail would cross a block at any offset.
-    fn with_tail(&mut self, head: u64, tail: u64) -> Option<u64> {
+    /// offset.
+    fn with_tail(&mut self, head: u64, tail: u64) -> u64 {
         let first = self.end.next_multiple_of(SLOT);
-        let mut places = (0..BLOCK / SLOT).map(|slot| first + slot * SLOT);
-        let begin = places.find(|begin| {
-            let at = begin + head;
-            at / BLOCK == (at + tail - 1) / BLOCK
-        })?;
+        let mut begin = first;
+        while (begin + head) / BLOCK != (begin + head + tail - 1) / BLOCK {
+            begin += SLOT;
+        }
         if begin - first >= INODE {
             self.gap = (first, begin);
         }
         self.end = begin + head + tail;
-        Some(begin)
+        begin
     }
+}
+
+/// Returns how many bytes must be added to `head` bytes so that a tail after them fits into a
+/// block.
+fn padding(head: u64, tail: u64) -> u64 {
+    if head % SLOT + tail <= BLOCK {
+        return 0;
+    }
+    head.next_multiple_of(SLOT) - head
 }

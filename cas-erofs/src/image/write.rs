@@ -103,7 +103,7 @@ fn write_node(out: &mut Out, tree: &Tree, layout: &Layout, starts: &[u64], id: I
     let count = match attributes.len() as u64 {
         0 => 0,
         // In units of four bytes; the header counts as one.
-        length => (length - super::format::ATTRIBUTES) / 4 + 1,
+        length => (length + place.padding - super::format::ATTRIBUTES) / 4 + 1,
     };
     let at = |field| place.inode + field;
     // Bit 0 says that the inode has the extended form.
@@ -119,7 +119,7 @@ fn write_node(out: &mut Out, tree: &Tree, layout: &Layout, starts: &[u64], id: I
     out.put(at(40), node.mtime.nanoseconds.to_le_bytes());
     out.put(at(44), links.to_le_bytes());
     out.put(at(INODE), attributes);
-    let after = at(INODE) + attributes.len() as u64;
+    let after = at(INODE) + attributes.len() as u64 + place.padding;
     match &node.kind {
         Kind::Directory(_) => write_data(out, place, after, &entries(tree, layout, id)),
         Kind::Symlink(target) => write_data(out, place, after, target),

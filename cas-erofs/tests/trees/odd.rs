@@ -169,6 +169,34 @@ fn sparse_files_have_their_content_and_take_no_more_space() {
     assert!(taken < 1 << 20, "{taken}");
 }
 
+/// Returns a layer of files with attributes of many lengths, whose last blocks in the tar cannot be
+/// shown, because foreign bytes follow.
+pub(crate) fn attributes_before_ends() -> Vec<u8> {
+    let mut tar = Tar::new();
+    for length in 1..40 {
+        for size in [480, 481, 492, 493, 508, 511] {
+            let value = format!("{size:length$}");
+            tar = tar
+                .pax(&[("SCHILY.xattr.user.a", value.as_bytes())])
+                .raw(
+                    Header::new(b'0', format!("{length}-{size}"))
+                        .size(size)
+                        .sealed(false),
+                )
+                .raw(vec![b'a'; size as usize])
+                .raw(vec![b'z'; 512 - size as usize]);
+        }
+    }
+    tar.end()
+}
+
+#[test]
+fn ends_of_files_with_attributes_fit_into_blocks() {
+    if can_mount() {
+        assert!(compare(&[attributes_before_ends()]));
+    }
+}
+
 #[test]
 fn nothing_foreign_is_seen_after_the_end_of_a_file() {
     if !can_mount() {

@@ -114,4 +114,5 @@ fn another_reader_finds_the_same_trees() {
         .count();
     assert!(made > 30, "only {made} stacks were made");
     assert!(compare(&odd::sparse_layers()));
+    assert!(compare(&[odd::attributes_before_ends()]));
 }
