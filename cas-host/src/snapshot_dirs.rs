@@ -87,9 +87,13 @@ impl SnapshotDirs {
     /// # Errors
     /// Errors of the file system, with the path.
     pub fn open(root: impl AsRef<Path>) -> Result<Self> {
-        let path = std::path::absolute(root.as_ref().join("snapshots"))?;
-        let manifests = path.with_file_name("manifests");
+        let path = root.as_ref().join("snapshots");
         make_private(&path).during("make directory", path.display())?;
+        // Mount tables have paths without symbolic links.
+        let path = path
+            .canonicalize()
+            .during("open directory", path.display())?;
+        let manifests = path.with_file_name("manifests");
         let dir = File::open(&path).during("open directory", path.display())?;
         Ok(SnapshotDirs {
             path,

@@ -148,7 +148,8 @@ impl<W: Write> Changes<W> {
                 "the socket {} is left out, because a layer cannot have sockets",
                 path.escape_ascii()
             ));
-            return Ok(());
+            // It may have taken the place of something in a layer below.
+            return self.whiteout(&Whiteout::Name(name));
         }
         if let Some(first) = self.linked.get(&at.identity()) {
             let kind = EntryKind::Hardlink(first.clone());

@@ -63,7 +63,9 @@ impl SnapshotLayout for Erofs {
     const TARS: bool = true;
 
     fn open() -> Result<Self> {
-        let options = overlay::options()?;
+        let mut options = overlay::options()?;
+        // A layer cannot say that a directory was renamed, or that only attributes changed.
+        options.extend(["redirect_dir=off", "metacopy=off"].map(str::to_owned));
         Ok(Erofs { options })
     }
 

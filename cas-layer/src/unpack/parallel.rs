@@ -231,8 +231,14 @@ impl Unpacking<'_> {
                 let tree = layer.tree.clone();
                 pool::run(move || kept.give_to(&tree)).await?;
             }
-            // A tar has no effects on the layers below until all are merged.
-            if is_tar || resolve(layer.tree.clone(), effects, &resolved, &committed_trees).await? {
+            let tree = layer.tree.clone();
+            let is_resolved = match is_tar {
+                // A tar has no effects on the layers below until all are merged. Without effects,
+                // only a part of it arrived.
+                true => effects.is_some(),
+                false => resolve(tree, effects, &resolved, &committed_trees).await?,
+            };
+            if is_resolved {
                 resolved.push((index, layer.tree.clone()));
                 continue;
             }
@@ -241,7 +247,9 @@ impl Unpacking<'_> {
                 layer.snapshot.remove().await?;
             }
             self.unpack_on_parent(index, false).await?;
-            committed_trees = self.trees_of_lowest(index + 1).await?;
+            if !is_tar {
+                committed_trees = self.trees_of_lowest(index + 1).await?;
+            }
         }
         self.commit_resolved(&mut resolved).await?;
         if is_tar {

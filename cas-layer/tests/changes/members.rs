@@ -63,6 +63,7 @@ fn every_kind_of_change_becomes_a_member() {
         ("block", EntryKind::Block(device(259, 70_000)), none),
         ("char", EntryKind::Char(device(4095, 255)), none),
         ("fifo", EntryKind::Fifo, none),
+        (".wh.socket", EntryKind::File, none),
         ("z", EntryKind::Symlink(b"b/file".to_vec()), none),
         ("b/", EntryKind::Directory, none),
         ("b/file", EntryKind::File, b"text"),
