@@ -153,7 +153,10 @@ async fn an_image_is_mounted_once_and_until_its_last_user_is_removed() {
         return;
     }
     let temp = tempfile::tempdir().unwrap();
-    let store = open(temp.path());
+    // The mount table has paths without links.
+    fs::create_dir(temp.path().join("root")).unwrap();
+    std::os::unix::fs::symlink("root", temp.path().join("linked")).unwrap();
+    let store = open(&temp.path().join("linked"));
     two_layers(&store).await;
     let seen = view(&store, "view", "top").await;
     let written = [
