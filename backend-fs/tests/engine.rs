@@ -273,11 +273,13 @@ fn what_is_wrong_with_a_layout_is_said_where_it_is() {
         let large =
             damaged(&|layout| fs::write(layout.path().join(INDEX), vec![b' '; size]).unwrap());
         large.finds(StoreDamaged, INDEX, detail);
-        // The blobs are checked if the index can be read.
+        // The blobs are checked nevertheless.
         fs::write(large.blob(&large.layer), "LAYER").unwrap();
         let found = large.validate().findings;
-        let has_blob = found.iter().any(|one| one.problem == BlobDamaged);
-        assert_eq!(has_blob, size == most, "{found:?}");
+        assert!(
+            found.iter().any(|one| one.problem == BlobDamaged),
+            "{found:?}"
+        );
     }
     let entry = damaged(&|layout| layout.write_index(&[layout.entry("app"), json!({"size": 1})]));
     entry.finds(StoreDamaged, INDEX, "not a descriptor");

@@ -254,7 +254,7 @@ fn disk_full() {
     }
     let registry = registry(|_, good| good);
     let scratch = tempfile::tempdir().unwrap();
-    let disk = Disk::mount(scratch.path().join("disk"), "size=12m");
+    let disk = Disk::mount(scratch.path().join("disk"), "size=6m");
     let said = fails(&mut cas(&disk.0, &registry.image()), 6);
     assert!(said.contains("No space left"), "{said}");
     assert!(names(&disk.0.join("root")).is_empty());
