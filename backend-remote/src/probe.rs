@@ -144,8 +144,8 @@ async fn probe_deletion(prefix: &Prefix, path: &str, etag: &str) -> Result<Delet
 
 fn refuse(observed: impl AsRef<str>) -> Error {
     Error::precondition(format!(
-        "several processes cannot share a store in this bucket: {}; add ?single=true if only one \
-         process uses the store",
+        "several processes cannot share a store in this bucket: {}; if only one process uses the \
+         store, add the option single=true to its location",
         observed.as_ref()
     ))
 }

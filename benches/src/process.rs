@@ -20,7 +20,8 @@ pub struct Sample {
 /// First argument of the process that measures.
 const CHILD: &str = "--measure-one";
 
-/// Runs a command. Returns the time and the memory that it took.
+/// Runs the program of `command` with its arguments; other settings of `command` have no effect.
+/// Returns the time and the memory that the run took.
 ///
 /// # Errors
 /// Errors of the system, or a command that fails.
@@ -45,8 +46,9 @@ pub fn measure(command: &Command) -> Result<Sample> {
     })
 }
 
-/// Runs the command and prints what it took, if this is a measuring process. Returns its exit code,
-/// or `None` in other processes.
+/// Must be called first in `main` of a program that uses [`measure`], which starts the program
+/// again. In that second process, runs the command in the arguments, prints its time and memory,
+/// and returns its exit code. In other processes, returns `None`.
 ///
 /// # Errors
 /// Errors of the system.

@@ -2,8 +2,9 @@
 //!
 //! A caller that finds no leader becomes the leader. If its thread may block, it leads on that
 //! thread until its own job is done, and then passes the lead on. This saves a switch of threads.
-//! For a caller that must not block, a thread of the pool leads for as long as jobs wait. Only a
-//! running thread may lead: if all threads waited for a promised leader, the pool would deadlock.
+//! For a caller that must not block, a thread of the pool leads for as long as jobs wait. The
+//! lead is never reserved for a thread that does not run yet: if all threads of the pool waited for
+//! that thread, it would never run.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -33,15 +34,15 @@ pub trait Grouped: Send + Sync + 'static {
     /// Returns what a job adds to the weight of its group.
     fn weight(job: &Self::Job) -> u64;
 
-    /// Returns whether the job can wait because it does not hold up its caller. Such jobs run when
-    /// no other job waits, and one at a time while other jobs keep arriving.
+    /// Returns whether the job can wait because it does not hold up its caller. Such jobs run only
+    /// when no other job waits. The first group after other jobs has only one of them.
     fn is_low_priority(_job: &Self::Job) -> bool {
         false
     }
 
-    /// Does all jobs and returns their answers. The leader sends the last answers after it has
-    /// dropped its handle of the group, because a caller that is answered may expect to hold the
-    /// last handle.
+    /// Does all jobs and returns their answers. The leader drops its `Arc` of this value
+    /// before it sends the last answers, because a caller that is answered may expect to hold the
+    /// last `Arc`.
     fn make(&self, jobs: Vec<Self::Job>) -> Vec<Answer>;
 }
 
@@ -91,7 +92,7 @@ pub async fn join<G: Grouped, T>(
     job: G::Job,
     mut outcome: oneshot::Receiver<T>,
 ) -> Result<T> {
-    let lost = |_| Error::internal("a change was lost; reopen the store");
+    let lost = |_| Error::internal("a change got no answer and may be lost; reopen the store");
     if !pool::may_block() {
         if !push(&**group, job, Weak::new()) {
             start(group);

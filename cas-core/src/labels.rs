@@ -1,4 +1,5 @@
-//! Labels, and every label key that `cas` gives a meaning to.
+//! Labels, and the label keys that `cas` gives a meaning to, except
+//! [`UNCOMPRESSED`](crate::image::UNCOMPRESSED).
 //!
 //! The keys of garbage collection mean the same as in containerd's documentation.
 
@@ -116,7 +117,7 @@ pub fn check_labels(labels: &Labels) -> Result<()> {
     match too_long {
         None => Ok(()),
         Some((key, value)) => Err(Error::invalid(format!(
-            "key and value have {} bytes: at most {} are allowed; shorten one of them",
+            "key and value have {} bytes together: at most {} are allowed; shorten one of them",
             length(key, value),
             limit::LABEL
         ))

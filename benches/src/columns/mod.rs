@@ -1,4 +1,5 @@
-//! The columns of the table: our stores, the databases called directly, and the crate cacache.
+//! The columns of the table: our stores, the databases called directly, plain files, the crate
+//! cacache, and the floors, which are bounds that no store can beat.
 
 mod cached;
 mod raw_redb;
@@ -29,8 +30,9 @@ pub fn all() -> Vec<Contender> {
     all
 }
 
-/// The object store in a directory, which makes as many calls as a bucket needs. A list or a
-/// collection of 100,000 blobs takes many minutes, so this column is shown only on request.
+/// The column of the object store with a directory in place of a bucket. It makes as many calls as
+/// with a bucket, so a list or a collection of 100,000 blobs takes many minutes, and the column is
+/// shown only on request.
 pub const SLOW: &str = "dir";
 
 /// The schemes of stores in directories.

@@ -46,9 +46,7 @@ impl<'a> Blocks<'a> {
         let taken = content.len() + values.len() * size_of::<Value>();
         let left = self.left.get().checked_sub(taken as u64);
         self.left.set(
-            left.ok_or_else(|| {
-                damaged("its tables are too large, or a chain leads back to itself")
-            })?,
+            left.ok_or_else(|| damaged("its tables are too large, or a list in it is circular"))?,
         );
         Ok(values)
     }
@@ -72,7 +70,11 @@ impl<'a> Blocks<'a> {
                 let wraps = length < usize::from(LONG);
                 (3, if wraps { length + (1 << 16) } else { length })
             }
-            _ => return Err(damaged("a handle names a free block")),
+            _ => {
+                return Err(damaged(
+                    "a handle names a block that is free or was moved twice",
+                ));
+            }
         };
         let atoms = (header + length) / ATOM + 1;
         let whole = block.get(..atoms * ATOM);

@@ -28,7 +28,8 @@ impl Chooser {
         self.only.is_none()
     }
 
-    /// Returns the best matches among the entries of an index, and the entries without a platform.
+    /// Returns the entries of an index that match best, and those without a platform. If every
+    /// platform is chosen, returns all entries.
     pub fn choose(&self, listed: &[Descriptor]) -> Vec<Descriptor> {
         match &self.only {
             Some(only) => choose(listed, only),

@@ -105,8 +105,9 @@ pub(crate) fn check_meaning(labels: &Labels) -> Result<()> {
             return Err(Error::invalid(
                 "this label has no meaning on a blob; expected one of: containerd.io/gc.root; \
                  containerd.io/gc.ref or containerd.io/gc.bref, followed by .content with a digest \
-                 as the value, .image with a name, or .snapshot.SNAPSHOTTER with a key; \
-                 containerd.io/gc.cond.snapshot.SNAPSHOTTER with a condition",
+                 as the value, .image with the name of an image, or .snapshot.SNAPSHOTTER with the \
+                 name of a snapshot; containerd.io/gc.cond.snapshot.SNAPSHOTTER with a condition \
+                 such as usedat<2h|NAME",
             )
             .subject(format!("{key:.200}={value:.200}")));
         }

@@ -27,7 +27,7 @@ pub trait ImageStoreExt: ImageStore {
     /// as stored.
     ///
     /// # Errors
-    /// `AlreadyExists` if the name refers to something else; `InvalidArgument` as for
+    /// `AlreadyExists` if the name has another target or other labels; `InvalidArgument` as for
     /// [`ImageStoreExt::put`]; errors of the store.
     async fn put_new(&self, image: Image) -> Result<Image> {
         match self.create(image.clone()).await {
@@ -47,8 +47,8 @@ pub trait ImageStoreExt: ImageStore {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// Returns the content that the store lists without a name, each as an image under its digest,
-    /// in the order of the digests.
+    /// Returns an image for each target of [`ImageStore::roots`] that has no name. The name of the
+    /// image is the digest of the target. The images are in the order of their digests.
     ///
     /// # Errors
     /// Errors of the store.

@@ -78,7 +78,7 @@ impl BlobSource for DecodedSource {
     async fn open(&mut self, offset: u64) -> Result<()> {
         if offset > 0 || self.produced > 0 {
             return Err(Error::internal(
-                "a stream is read from its beginning; please report it",
+                "a decompressed layer was read again, or not from its beginning; please report it",
             ));
         }
         Ok(())
