@@ -6,11 +6,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use rustix::fs::OFlags;
+use rustix::fs::{FlockOperation, OFlags};
+
+use crate::calls;
 
 /// A locked directory. It is unlocked when the value is dropped. Nothing is created for the lock,
 /// so a directory can also be locked on a full disk. On a network file system that cannot lock
-/// directories, every caller gets the lock.
+/// directories, every caller of [`DirLock::try_new`] gets the lock.
 #[derive(Debug)]
 pub struct DirLock(File);
 
@@ -34,6 +36,16 @@ impl DirLock {
         let same =
             found.is_ok_and(|found| (found.dev(), found.ino()) == (locked.dev(), locked.ino()));
         Ok(same.then_some(DirLock(opened)))
+    }
+
+    /// Locks the directory `path`. Waits until the lock is free.
+    ///
+    /// # Errors
+    /// Errors of the file system, also if it cannot lock directories.
+    pub(crate) fn wait(path: &Path) -> io::Result<Self> {
+        let opened = File::open(path)?;
+        calls::flock(&opened, FlockOperation::LockExclusive)?;
+        Ok(DirLock(opened))
     }
 
     /// Returns the open directory.

@@ -14,7 +14,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use cas_core::error::{Context, Error, ErrorKind, Result};
-use rustix::fs::{Advice, CWD, FileType, Mode, OFlags, fadvise};
+use rustix::fs::{Advice, CWD, Mode, OFlags, fadvise};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
@@ -22,6 +22,7 @@ use rustix::mount::{
 };
 
 use crate::calls;
+use crate::dir_lock::DirLock;
 use crate::in_use::MountedDirs;
 use crate::mount_right::explain;
 use crate::unmount::{UnmountMode, unmount};
@@ -29,40 +30,19 @@ use crate::unmount::{UnmountMode, unmount};
 /// Maximum length in bytes of a mount parameter, without the final zero.
 const VALUE: usize = 255;
 
-/// The lock of a directory with shared mounts. It is released when it is dropped.
-pub(crate) struct SharedLock(File);
-
-impl SharedLock {
-    fn wait(directory: &Path) -> Result<Self> {
-        let opened = File::open(directory).during("open", directory.display())?;
-        calls::flock(&opened, rustix::fs::FlockOperation::LockExclusive)
-            .map_err(io::Error::from)
-            .during("lock", directory.display())?;
-        Ok(SharedLock(opened))
-    }
-}
-
-impl Drop for SharedLock {
-    fn drop(&mut self) {
-        // Closing is not enough: a child between fork and exec may have a copy of the file
-        // descriptor.
-        let _ = self.0.unlock();
-    }
-}
-
 /// Mounts an image at `shared`, unless it is mounted there. Returns the lock, during which it is
 /// not unmounted.
 ///
 /// # Errors
 /// As [`mount_image`]; errors of the file system.
-pub(crate) fn share(image: &Path, devices: &[PathBuf], shared: &Path) -> Result<SharedLock> {
+pub(crate) fn share(image: &Path, devices: &[PathBuf], shared: &Path) -> Result<DirLock> {
     let directory = shared.parent().unwrap_or(Path::new("/"));
     let make = |path: &Path| {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.during("make directory", path.display())
     };
     make(directory)?;
-    let lock = SharedLock::wait(directory)?;
+    let lock = DirLock::wait(directory).during("lock", directory.display())?;
     make(shared)?;
     if !MountedDirs::read_own().has(shared) {
         let mounted = mount_image(image, devices)?;
@@ -90,7 +70,7 @@ pub fn release_unused(directory: &Path) -> Result<()> {
     if paths.is_empty() {
         return Ok(());
     }
-    let _lock = SharedLock::wait(directory)?;
+    let _lock = DirLock::wait(directory).during("lock", directory.display())?;
     let mounted = MountedDirs::read_own();
     for path in paths {
         if mounted.has(&path) {
@@ -120,12 +100,13 @@ pub fn release_unused(directory: &Path) -> Result<()> {
 /// is not a regular file; `Unsupported` if the kernel cannot mount images from files here; `Denied`
 /// without the right to mount.
 pub fn mount_image(image: &Path, devices: &[PathBuf]) -> Result<OwnedFd> {
-    let metadata = open_file(image)?;
+    let open = |path: &Path| open_file(path).during("open", path.display());
+    let metadata = open(image)?;
     // The kernel reads the metadata in small pieces otherwise. Without advice, it only is slower.
     let _ = fadvise(&metadata, 0, None, Advice::WillNeed);
     let devices: Vec<File> = devices
         .iter()
-        .map(|device| open_file(device))
+        .map(|device| open(device))
         .collect::<Result<_>>()?;
     let context = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(refused);
     let context = context.during("mount", image.display())?;
@@ -149,20 +130,19 @@ pub fn mount_image(image: &Path, devices: &[PathBuf]) -> Result<OwnedFd> {
     mounted.map_err(refused).during("mount", image.display())
 }
 
-/// Opens a regular file. The kernel would wait for ever if it opened a pipe.
-fn open_file(path: &Path) -> Result<File> {
+/// Opens a regular file for reading. The kernel would wait for ever if it opened a pipe.
+///
+/// # Errors
+/// `Corrupt` for what is not a regular file; errors of the file system.
+pub fn open_file(path: &Path) -> Result<File> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let opened = calls::open(path, flags, Mode::empty()).map_err(io::Error::from);
-    let file = File::from(opened.during("open", path.display())?);
-    let found = calls::fstat(&file).map_err(io::Error::from)?;
-    if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
-        return Err(Error::corrupt(
+    let file = File::from(calls::open(path, flags, Mode::empty()).map_err(io::Error::from)?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(Error::corrupt(
             "expected a regular file, found something else; run `cas fsck --repair`",
-        )
-        .operation("mount")
-        .subject(path.display()));
+        )),
     }
-    Ok(file)
 }
 
 /// Returns the error of a mount that the kernel refused.

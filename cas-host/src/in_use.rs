@@ -11,6 +11,14 @@ use cas_core::snapshot::Mount;
 /// Number of names by which the path of a layer is recognised, as in `overlay/snapshots/7/fs`.
 const LAST: usize = 4;
 
+/// Numbers of fields in a line of a mount table. The root is the path inside the file system, and
+/// the place is where it is mounted.
+const ID: usize = 0;
+const PARENT: usize = 1;
+const DEVICE: usize = 2;
+const ROOT: usize = 3;
+const PLACE: usize = 4;
+
 /// The mount tables of the mount namespaces that this process can read.
 pub struct MountedDirs(Vec<String>);
 
@@ -42,18 +50,14 @@ impl MountedDirs {
         let Some(text) = directory.to_str() else {
             return true;
         };
-        let lines = || self.0.iter().flat_map(|table| table.lines());
-        let field = |line: &str, number| line.split(' ').nth(number).map(unescape);
-        let path = directory.as_os_str().as_bytes();
-        let is_here = |line: &&str| field(line, 4).is_some_and(|place| place == path);
-        let Some(device) = lines().find(is_here).and_then(|line| field(line, 2)) else {
+        let own = self.at(directory).next();
+        let Some(device) = own.and_then(|line| field(line, DEVICE)) else {
             return false;
         };
-        let plain = without_backslashes(text);
-        lines().filter(|line| !is_here(line)).any(|line| {
-            let options = String::from_utf8_lossy(&unescape(line)).into_owned();
-            field(line, 2).as_ref() == Some(&device)
-                || without_backslashes(&options).contains(&plain)
+        let path = without_backslashes(text);
+        let mut others = self.lines().filter(|line| !is_at(line, directory));
+        others.any(|line| {
+            field(line, DEVICE).as_ref() == Some(&device) || plain(line).contains(&path)
         })
     }
 
@@ -79,23 +83,22 @@ impl MountedDirs {
     /// Returns whether the topmost mount at `directory` is certainly not that of `mounts`.
     pub fn is_foreign(&self, directory: &Path, mounts: &[Mount]) -> bool {
         let lines: Vec<&str> = self.at(directory).collect();
-        let id = |line: &str, field| line.split(' ').nth(field).map(str::to_owned);
         // A mount that is on top of another one has that one as its parent.
         let is_topmost = |line: &&str| {
-            let own = id(line, 0);
-            lines.iter().all(|other| id(other, 1) != own)
+            let own = field(line, ID);
+            lines.iter().all(|other| field(other, PARENT) != own)
         };
         let is_ours = |line: &str| shows_last(line, mounts);
         let mut topmost = lines.iter().copied().filter(is_topmost).peekable();
         topmost.peek().is_some() && !topmost.any(is_ours)
     }
 
+    fn lines(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().flat_map(|table| table.lines())
+    }
+
     fn at(&self, directory: &Path) -> impl Iterator<Item = &str> {
-        let lines = self.0.iter().flat_map(|table| table.lines());
-        lines.filter(|line| {
-            let place = line.split(' ').nth(4).map(unescape);
-            place.is_some_and(|place| place == directory.as_os_str().as_bytes())
-        })
+        self.lines().filter(|line| is_at(line, directory))
     }
 
     /// Returns whether a mount seems to use `directory` or something in it. An overlay that names
@@ -106,12 +109,24 @@ impl MountedDirs {
             return true;
         };
         let inside = without_backslashes(&format!("{directory}/"));
-        let mut lines = self.0.iter().flat_map(|table| table.lines());
-        lines.any(|line| {
-            let plain = String::from_utf8_lossy(&unescape(line)).into_owned();
-            without_backslashes(&plain).contains(&inside) || is_bound(line, directory)
-        })
+        let mut lines = self.lines();
+        lines.any(|line| plain(line).contains(&inside) || is_bound(line, directory))
     }
+}
+
+/// Returns a field of a line.
+fn field(line: &str, number: usize) -> Option<Vec<u8>> {
+    line.split(' ').nth(number).map(unescape)
+}
+
+/// Returns whether a line is of a mount at `directory`.
+fn is_at(line: &str, directory: &Path) -> bool {
+    field(line, PLACE).is_some_and(|place| place == directory.as_os_str().as_bytes())
+}
+
+/// Returns a line without escapes.
+fn plain(line: &str) -> String {
+    without_backslashes(&String::from_utf8_lossy(&unescape(line)))
 }
 
 /// Returns whether a line seems to show the last of these mounts, which hides the others.
@@ -125,14 +140,14 @@ fn shows_last(line: &str, mounts: &[Mount]) -> bool {
 fn seems(line: &str, mount: &Mount) -> bool {
     match mount {
         Mount::Bind { source, .. } => {
-            let root = line.split(' ').nth(3).map(unescape).unwrap_or_default();
+            let root = field(line, ROOT).unwrap_or_default();
             let inside = Path::new(OsStr::from_bytes(&root));
             // The root of another file system is `/`.
             shares_names(&inside.to_string_lossy())
                 && source.ends_with(inside.strip_prefix("/").unwrap_or(inside))
         }
         Mount::Overlay { lower, upper, .. } => {
-            let plain = without_backslashes(&String::from_utf8_lossy(&unescape(line)));
+            let plain = plain(line);
             let shown = upper.as_ref().or(lower.first());
             let end = shown.map(|directory| end(directory)).unwrap_or_default();
             line.contains(" - overlay ") && (plain.contains(&end) || plain.contains("/fd/"))
@@ -154,7 +169,7 @@ fn end(directory: &Path) -> String {
 /// Returns whether a line seems to show a bind mount of `directory` or something in it. The line
 /// has the path inside the file system, without the path where the file system is mounted.
 fn is_bound(line: &str, directory: &str) -> bool {
-    let Some(root) = line.split(' ').nth(3).map(unescape) else {
+    let Some(root) = field(line, ROOT) else {
         return false;
     };
     let mut above = Path::new(OsStr::from_bytes(&root))

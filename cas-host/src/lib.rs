@@ -54,6 +54,6 @@ pub use owner_file::OwnerFile;
 pub use remove::{clear, remove_all};
 pub use reserve::Reserve;
 pub use resolve::{open_beneath, open_inside, uninterrupted};
-pub use snapshot_dirs::{LockedDir, SnapshotDirs, TREE, make_tree};
+pub use snapshot_dirs::{LockedDir, SnapshotDirs, TREE, make_tree, open_tree};
 pub use sync::{begin_write, boot_id, check_written, syncfs};
 pub use tree::{At, Visit, measure, proc_path_of, walk};

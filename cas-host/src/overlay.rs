@@ -9,7 +9,10 @@ use cas_core::snapshot::Mount;
 use rustix::fs::{FileType, Mode, XattrFlags, makedev};
 use rustix::path::Arg;
 
-use crate::calls;
+use crate::{LockedDir, calls};
+
+/// The name of the work directory of a snapshot, which overlayfs needs for writes.
+pub const WORK: &str = "work";
 
 /// The ID map of the initial user namespace, which maps every ID to itself.
 const ALL: &str = "0 0 4294967295";
@@ -34,6 +37,15 @@ pub fn options() -> Result<Vec<String>> {
         options.push("userxattr".to_owned());
     }
     Ok(options)
+}
+
+/// Creates the work directory of a snapshot, [`WORK`], in its new directory.
+///
+/// # Errors
+/// Errors of the file system.
+pub fn make_work(dir: &LockedDir) -> Result<()> {
+    let made = calls::mkdirat(dir, WORK, Mode::RWXU).map_err(io::Error::from);
+    made.during("make directory", WORK)
 }
 
 /// Returns a read-only mount of the trees over each other, topmost first, or `None` if there are

@@ -372,6 +372,14 @@ pub fn make_tree(dir: &LockedDir) -> Result<()> {
     made.map_err(io::Error::from).during("make directory", TREE)
 }
 
+/// Opens the root of the tree in a snapshot's directory.
+///
+/// # Errors
+/// Errors of the file system.
+pub fn open_tree(dir: &LockedDir) -> Result<OwnedFd> {
+    tree_of(dir).during("open directory", TREE)
+}
+
 /// Returns the number in a name that [`SnapshotDirs`] has written, or `None` for another name.
 fn number(name: &str) -> Option<u64> {
     let id: u64 = name.parse().ok()?;

@@ -19,10 +19,11 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use cas_core::{Context, Error, Result, limit};
+use cas_core::{Context, Error, Result};
 use cas_host::{At, Attribute, Visit, attributes, calls, overlay, walk};
 use rustix::fs::{FileType, Mode, OFlags, Stat, major, minor};
 
+use crate::Warnings;
 use crate::apply::{Whiteout, is_of_host, is_set, os};
 use crate::tar::{Device, Entry, EntryKind, Time, Writer};
 
@@ -31,7 +32,7 @@ use crate::tar::{Device, Entry, EntryKind, Time, Writer};
 pub struct Written {
     /// Number of members, including whiteouts.
     pub entries: u64,
-    /// What was left out: each warning once, and at most [`limit::WARNINGS`].
+    /// Warnings about what was left out, bounded as [`Warnings`] says.
     pub warnings: Vec<String>,
 }
 
@@ -44,9 +45,9 @@ pub struct Written {
 /// # Errors
 /// `Unsupported` for what a layer cannot express: a name that begins with `.wh.`, and files and
 /// directories that an overlay with `metacopy` or `redirect_dir` has moved or changed;
-/// `OutOfRange` if a bound of [`limit`] is exceeded; `FailedPrecondition` for a file that becomes
-/// shorter; `Busy` at a mount point; errors of the file system and of `out`. After an error, `out`
-/// has received a part of the layer.
+/// `OutOfRange` if a bound of [`limit`](cas_core::limit) is exceeded; `FailedPrecondition` for a
+/// file that becomes shorter; `Busy` at a mount point; errors of the file system and of `out`. After
+/// an error, `out` has received a part of the layer.
 pub fn write(upper: impl AsFd, out: impl Write) -> Result<Written> {
     write_marked(upper.as_fd(), overlay::attribute_prefix()?, out)
 }
@@ -57,7 +58,7 @@ fn write_marked(upper: BorrowedFd<'_>, prefix: &'static str, out: impl Write) ->
         prefix: prefix.as_bytes(),
         path: Vec::new(),
         linked: HashMap::new(),
-        warnings: Vec::new(),
+        warnings: Warnings::default(),
     };
     let stat = os(calls::fstat(upper))?;
     changes
@@ -68,7 +69,7 @@ fn write_marked(upper: BorrowedFd<'_>, prefix: &'static str, out: impl Write) ->
     changes.layer.finish()?;
     Ok(Written {
         entries,
-        warnings: changes.warnings,
+        warnings: changes.warnings.list(),
     })
 }
 
@@ -81,7 +82,7 @@ struct Changes<W> {
     path: Vec<u8>,
     /// The path of the first name of each inode with several names.
     linked: HashMap<(u64, u64), Vec<u8>>,
-    warnings: Vec<String>,
+    warnings: Warnings,
 }
 
 /// The extended attributes of a file in an upper directory.
@@ -144,7 +145,7 @@ impl<W: Write> Changes<W> {
             return self.whiteout(&Whiteout::Name(name));
         }
         if at.file_type() == FileType::Socket {
-            self.warn(format!(
+            self.warnings.add(&format!(
                 "the socket {} is left out, because a layer cannot have sockets",
                 path.escape_ascii()
             ));
@@ -196,9 +197,6 @@ impl<W: Write> Changes<W> {
             _ => 0,
         };
         let entry = Entry {
-            path: path.to_vec(),
-            kind,
-            mode: stat.st_mode & 0o7777,
             uid: stat.st_uid,
             gid: stat.st_gid,
             mtime: Time {
@@ -206,8 +204,7 @@ impl<W: Write> Changes<W> {
                 nanoseconds: stat.st_mtime_nsec as u32,
             },
             xattrs,
-            size,
-            regions: None,
+            ..Entry::plain(path, kind, stat.st_mode & 0o7777, size)
         };
         self.layer.append(&entry, body)
     }
@@ -215,20 +212,7 @@ impl<W: Write> Changes<W> {
     /// Writes a whiteout in the current directory.
     fn whiteout(&mut self, whiteout: &Whiteout<'_>) -> Result<()> {
         let path = [&self.path[..], &whiteout.name()].concat();
-        let whiteout = Entry {
-            path,
-            kind: EntryKind::File,
-            mode: 0,
-            uid: 0,
-            gid: 0,
-            mtime: Time {
-                seconds: 0,
-                nanoseconds: 0,
-            },
-            xattrs: Vec::new(),
-            size: 0,
-            regions: None,
-        };
+        let whiteout = Entry::plain(path, EntryKind::File, 0, 0);
         self.layer.append(&whiteout, io::empty())
     }
 
@@ -253,19 +237,13 @@ impl<W: Write> Changes<W> {
                 Some(own) if !own.starts_with(b"overlay.") => {}
                 None if is_set(&name) => found.kept.push((name, value)),
                 None if is_of_host(&name) => {}
-                _ => self.warn(format!(
+                _ => self.warnings.add(&format!(
                     "the xattr {} is left out, because it is never set from a layer",
                     name.escape_ascii()
                 )),
             }
         }
         Ok(found)
-    }
-
-    fn warn(&mut self, warning: String) {
-        if self.warnings.len() < limit::WARNINGS && !self.warnings.contains(&warning) {
-            self.warnings.push(warning);
-        }
     }
 }
 

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use cas_core::snapshot::{Condition, Depth, LAYER_TAR, Mount};
 use cas_core::{Context, Digest, Error, Result};
 use cas_erofs::Layers;
-use cas_host::{Dir, Lock, NewFile, SnapshotDirs, TREE, calls, copy_data};
-use rustix::fs::{Mode, OFlags};
+use cas_host::{Dir, Lock, NewFile, SnapshotDirs, TREE, copy_data, erofs};
 
 use crate::record::{Record, Stored};
 
@@ -67,10 +66,14 @@ impl Image {
         &self.devices
     }
 
+    /// Returns where the image is mounted for all snapshots on it.
+    pub(crate) fn shared(&self, dirs: &SnapshotDirs) -> PathBuf {
+        mounts(dirs).join(&self.identity.hex()[..MOUNT_NAME])
+    }
+
     pub(crate) fn into_mount(self, dirs: &SnapshotDirs) -> Mount {
-        let name = &self.identity.hex()[..MOUNT_NAME];
         Mount::Erofs {
-            shared: mounts(dirs).join(name),
+            shared: self.shared(dirs),
             image: self.metadata,
             devices: self.devices,
         }
@@ -149,7 +152,7 @@ fn make(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Image> {
     let mut layers = Layers::new(&directory);
     for id in chain.iter().rev() {
         let tar = dirs.path(*id).join(TREE).join(LAYER_TAR);
-        let added = open(&tar).and_then(|file| layers.add_file(file));
+        let added = erofs::open_file(&tar).and_then(|file| layers.add_file(file));
         for warning in added.during("merge layer", tar.display())? {
             tracing::warn!(layer = %tar.display(), "{warning}");
         }
@@ -160,19 +163,20 @@ fn make(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Image> {
     let sparse = match sparse {
         None => None,
         Some(place) => {
-            let stored = store(&directory.join(SPARSE), |file| {
+            let path = directory.join(SPARSE);
+            store(&path, |file| {
                 let content = &data[place];
                 file.set_len(content.length)?;
                 copy_data(&content.file, content.length, file, 0)
-            });
-            Some((place, stored?))
+            })?;
+            Some((place, Stored::of(&path).during("read", path.display())?))
         }
     };
+    let path = directory.join(METADATA);
+    store(&path, |mut file| file.write_all(image.metadata()))?;
     let record = Record {
         layers: chain.iter().rev().copied().collect(),
-        metadata: store(&directory.join(METADATA), |mut file| {
-            file.write_all(image.metadata())
-        })?,
+        metadata: Stored::of(&path).during("read", path.display())?,
         sparse,
     };
     let text = serde_json::to_vec(&record).map_err(|error| {
@@ -183,28 +187,14 @@ fn make(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Image> {
     Ok(Image::new(dirs, &record, &text, &directory))
 }
 
-/// Stores a file durably under its name, complete or not at all. Returns its description.
-fn store(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> Result<Stored> {
+/// Stores a file durably under its name, complete or not at all.
+fn store(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> Result<()> {
     let stored = || {
         let new = NewFile::begin(path)?;
         write(new.file())?;
-        new.publish()?;
-        Ok(Stored::of(path)?)
+        new.publish()
     };
-    let stored: Result<Stored> = stored();
-    stored.during("write", path.display())
-}
-
-/// Opens a tar. Fails for what is not a regular file, because a pipe would block the reader.
-fn open(path: &Path) -> Result<File> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = File::from(calls::open(path, flags, Mode::empty()).map_err(io::Error::from)?);
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(Error::corrupt(
-            "expected the tar of a layer, found something else; run `cas fsck --repair`",
-        )),
-    }
+    stored().during("write", path.display())
 }
 
 /// Compares the bytes of the image in the directory of a layer with its record, if it has one.

@@ -21,13 +21,15 @@
 //!   directory. It returns mounts as data, and [`cas_host::mount`] mounts them.
 
 use std::io;
-use std::os::fd::OwnedFd;
 
 use cas_core::records::SnapshotRecord;
 use cas_core::snapshot::{Condition, Depth, LAYER_TAR, Mount, SnapshotKind};
 use cas_core::{Context, Error, Result};
+use cas_host::overlay::{self, WORK};
 use cas_host::snapshotter::{DirSnapshotter, SnapshotLayout};
-use cas_host::{LockedDir, SnapshotDirs, TREE, calls, copy_attributes, erofs, make_tree, overlay};
+use cas_host::{
+    LockedDir, SnapshotDirs, TREE, calls, copy_attributes, erofs, make_tree, open_tree,
+};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -46,9 +48,6 @@ pub const NAME: &str = Erofs::NAME;
 
 /// The EROFS snapshotter.
 pub type ErofsSnapshotter = DirSnapshotter<Erofs>;
-
-/// The name of the work directory, which overlayfs needs for writes.
-const WORK: &str = "work";
 
 /// A layout with the tar of each layer in its directory.
 #[derive(Clone, Debug)]
@@ -73,15 +72,15 @@ impl SnapshotLayout for Erofs {
     /// attributes of the root directory of its top layer.
     fn fill(&self, dirs: &SnapshotDirs, new: &LockedDir, below: &[u64]) -> Result<()> {
         make_tree(new)?;
-        let work = calls::mkdirat(new, WORK, Mode::RWXU).map_err(io::Error::from);
-        work.during("make directory", WORK)?;
+        overlay::make_work(new)?;
         if below.is_empty() {
             return Ok(());
         }
         let image = Image::made(dirs, below)?;
         let mounted = erofs::mount_image(image.path(), image.devices())?;
-        let root = directory(&mounted, ".").during("open", "the image")?;
-        copy_attributes(root, tree(new)?)
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = calls::openat(&mounted, ".", flags, Mode::empty()).map_err(io::Error::from);
+        copy_attributes(root.during("open", "the image")?, open_tree(new)?)
     }
 
     fn ready(&self, dirs: &SnapshotDirs, below: &[u64]) -> Result<()> {
@@ -111,16 +110,14 @@ impl SnapshotLayout for Erofs {
                 read_only: is_view,
             }]);
         }
-        let shown = Image::existing(dirs, below)?.into_mount(dirs);
+        let image = Image::existing(dirs, below)?;
+        let shared = image.shared(dirs);
+        let shown = image.into_mount(dirs);
         if is_view {
             return Ok(vec![shown]);
         }
-        let lower = match &shown {
-            Mount::Erofs { shared, .. } => vec![shared.clone()],
-            _ => Vec::new(),
-        };
         let writable = Mount::Overlay {
-            lower,
+            lower: vec![shared],
             upper: Some(directory.join(TREE)),
             work: Some(directory.join(WORK)),
             options: self.options.clone(),
@@ -146,7 +143,7 @@ impl SnapshotLayout for Erofs {
     }
 
     fn pack(&self, active: &LockedDir, new: &LockedDir) -> Result<()> {
-        pack::pack(&tree(active)?, &tree(new)?)
+        pack::pack(&open_tree(active)?, &open_tree(new)?)
     }
 
     /// An image with other bytes than it was made with is damage, too.
@@ -161,13 +158,4 @@ impl SnapshotLayout for Erofs {
     fn release(&self, dirs: &SnapshotDirs) -> Result<()> {
         erofs::release_unused(&image::mounts(dirs))
     }
-}
-
-fn tree(dir: &LockedDir) -> Result<OwnedFd> {
-    directory(dir, TREE).during("open directory", TREE)
-}
-
-fn directory(parent: impl std::os::fd::AsFd + Copy, name: &str) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(calls::openat(parent, name, flags, Mode::empty())?)
 }

@@ -11,7 +11,7 @@ use cas_core::{Context, Error, ErrorKind, Result, unique};
 use cas_erofs::Layers;
 use cas_host::erofs::mount_image;
 use cas_host::mount::has_no_right;
-use cas_layer::tar::{Entry, EntryKind, Time, Writer};
+use cas_layer::tar::{Entry, EntryKind, Writer};
 
 /// The files of the image: the data of the second one is cut off.
 const WHOLE: &str = "whole";
@@ -82,20 +82,7 @@ fn judge(answer: io::Result<Vec<u8>>) -> Result<()> {
 fn write_image(image: &Path, tar: &Path) -> Result<()> {
     let mut writer = Writer::new(Vec::new());
     for name in [WHOLE, CUT] {
-        let entry = Entry {
-            path: name.as_bytes().to_vec(),
-            kind: EntryKind::File,
-            mode: 0o600,
-            uid: 0,
-            gid: 0,
-            mtime: Time {
-                seconds: 0,
-                nanoseconds: 0,
-            },
-            xattrs: Vec::new(),
-            size: LENGTH as u64,
-            regions: None,
-        };
+        let entry = Entry::plain(name, EntryKind::File, 0o600, LENGTH as u64);
         writer.append(&entry, &[b'x'; LENGTH][..])?;
     }
     fs::write(tar, writer.finish()?)?;

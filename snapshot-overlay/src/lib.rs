@@ -15,14 +15,11 @@
 //! As on every overlay without an index, writing to a hard link of a file in a lower layer breaks
 //! the link.
 
-use std::io;
-
+use cas_core::Result;
 use cas_core::records::SnapshotRecord;
 use cas_core::snapshot::{Mount, SnapshotKind};
-use cas_core::{Context, Result};
 use cas_host::snapshotter::{DirSnapshotter, SnapshotLayout};
-use cas_host::{LockedDir, SnapshotDirs, TREE, copy_attributes, make_tree, overlay};
-use rustix::fs::{Mode, OFlags};
+use cas_host::{LockedDir, SnapshotDirs, TREE, copy_attributes, make_tree, open_tree, overlay};
 
 mod opener;
 mod probe;
@@ -35,9 +32,6 @@ pub const NAME: &str = Overlay::NAME;
 
 /// The overlay snapshotter.
 pub type OverlaySnapshotter = DirSnapshotter<Overlay>;
-
-/// The name of the work directory, which overlayfs needs for writes.
-const WORK: &str = "work";
 
 /// A layout with the changes of each snapshot in its directory.
 #[derive(Clone, Debug)]
@@ -59,10 +53,12 @@ impl SnapshotLayout for Overlay {
     /// attributes of the root directory of its top layer.
     fn fill(&self, dirs: &SnapshotDirs, new: &LockedDir, below: &[u64]) -> Result<()> {
         make_tree(new)?;
-        let work = cas_host::calls::mkdirat(new, WORK, Mode::RWXU).map_err(io::Error::from);
-        work.during("make directory", WORK)?;
+        overlay::make_work(new)?;
         match below.first() {
-            Some(parent) => copy_attributes(tree(&dirs.lock_shared(*parent)?)?, tree(new)?),
+            Some(parent) => {
+                let parent = dirs.lock_shared(*parent)?;
+                copy_attributes(open_tree(&parent)?, open_tree(new)?)
+            }
             None => Ok(()),
         }
     }
@@ -87,17 +83,9 @@ impl SnapshotLayout for Overlay {
             _ => Mount::Overlay {
                 lower: below.iter().map(|id| tree(*id)).collect(),
                 upper: (!read_only).then(|| tree(snapshot.id)),
-                work: (!read_only).then(|| dirs.path(snapshot.id).join(WORK)),
+                work: (!read_only).then(|| dirs.path(snapshot.id).join(overlay::WORK)),
                 options: self.options.clone(),
             },
         }])
     }
-}
-
-fn tree(dir: &LockedDir) -> Result<rustix::fd::OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let opened = cas_host::calls::openat(dir, TREE, flags, Mode::empty());
-    opened
-        .map_err(io::Error::from)
-        .during("open directory", TREE)
 }

@@ -54,8 +54,18 @@ impl Checker<'_> {
 
     /// Returns the descriptor of a blob of which the store has the bytes or a record.
     pub(super) async fn known(&self, digest: &Digest) -> Result<Option<Descriptor>> {
-        if let Some(record) = load(self.store, digest).await? {
-            let media_type = record.media_type.unwrap_or(MediaType::BYTES);
+        let record = load(self.store, digest).await?;
+        self.described(digest, record.as_ref()).await
+    }
+
+    /// Returns the descriptor of a blob from its record, or from its bytes if it has no record.
+    async fn described(
+        &self,
+        digest: &Digest,
+        record: Option<&BlobRecord>,
+    ) -> Result<Option<Descriptor>> {
+        if let Some(record) = record {
+            let media_type = record.media_type.clone().unwrap_or(MediaType::BYTES);
             return Ok(Some(Descriptor::new(media_type, *digest, record.size)));
         }
         let Some(stat) = self.store.content.stat(digest).await? else {
@@ -125,7 +135,7 @@ impl Checker<'_> {
         if record.as_ref().is_some_and(|one| one.tombstone.is_some()) {
             return Ok(None);
         }
-        let Some(referrer) = self.known(&stat.digest).await? else {
+        let Some(referrer) = self.described(&stat.digest, record.as_ref()).await? else {
             return Ok(None);
         };
         if !referrer.media_type.is_document() {
@@ -144,8 +154,7 @@ impl Checker<'_> {
         if is_young && !is_lost(&referrer.digest) && !is_lost(&subject.digest) {
             return Ok(None);
         }
-        let children = dispatch::children(&*self.store.content, &referrer).await?;
-        let children: BTreeSet<Digest> = children.iter().map(|child| child.digest).collect();
+        let children: BTreeSet<Digest> = document.children().map(|child| child.digest).collect();
         for child in children {
             if self.store.content.stat(&child).await?.is_none() {
                 return Ok(None);

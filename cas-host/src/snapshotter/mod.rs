@@ -191,7 +191,9 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         }
     }
 
-    async fn mounts_of(&self, record: SnapshotRecord) -> Result<Vec<Mount>> {
+    /// Creates a snapshot. Returns its mounts.
+    async fn make(&self, new: &New<'_>) -> Result<Vec<Mount>> {
+        let record = self.create(new, NewTree::Snapshot).await?;
         let below = self.ids_from(record.clone()).await?.split_off(1);
         let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
         pool::run(move || layout.mounts(&dirs, &record, &below)).await
@@ -224,11 +226,7 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
             parent,
             labels: &labels,
         };
-        let made = async {
-            self.mounts_of(self.create(&new, NewTree::Snapshot).await?)
-                .await
-        };
-        made.await.during("prepare snapshot", key)
+        self.make(&new).await.during("prepare snapshot", key)
     }
 
     async fn prepare_layer(
@@ -261,11 +259,7 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
             parent,
             labels: &labels,
         };
-        let made = async {
-            self.mounts_of(self.create(&new, NewTree::Snapshot).await?)
-                .await
-        };
-        made.await.during("view snapshot", key)
+        self.make(&new).await.during("view snapshot", key)
     }
 
     async fn mounts(&self, key: &str) -> Result<Vec<Mount>> {

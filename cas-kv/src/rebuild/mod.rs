@@ -127,13 +127,11 @@ fn finding(dir: &OwnedDir, detail: String, repaired: bool) -> Finding {
     }
 }
 
-/// Returns whether the opening of the store after the examination reports this error.
+/// Returns whether the opening of the store after the examination reports this error, which is not
+/// damage.
 fn is_reported(error: &Error) -> bool {
-    use ErrorKind::{Corrupt, Denied, FailedPrecondition, Internal};
-    matches!(
-        error.kind(),
-        Corrupt | Denied | FailedPrecondition | Internal
-    )
+    use ErrorKind::{Denied, FailedPrecondition, Internal};
+    matches!(error.kind(), Denied | FailedPrecondition | Internal)
 }
 
 /// Reads all entries and records.

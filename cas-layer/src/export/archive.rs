@@ -4,7 +4,7 @@ use bytes::Bytes;
 use cas_core::{Error, Hasher, Result, pool};
 
 use super::target::Out;
-use crate::tar::{self, Entry, EntryKind, Time};
+use crate::tar::{self, Entry, EntryKind};
 
 /// An archive that is being written.
 pub(super) struct Archive {
@@ -77,18 +77,5 @@ impl Archive {
 
 /// Returns the header blocks of a file.
 fn head(path: &str, size: u64) -> Result<Vec<u8>> {
-    tar::head(&Entry {
-        path: path.as_bytes().to_vec(),
-        kind: EntryKind::File,
-        mode: 0o644,
-        uid: 0,
-        gid: 0,
-        mtime: Time {
-            seconds: 0,
-            nanoseconds: 0,
-        },
-        xattrs: Vec::new(),
-        size,
-        regions: None,
-    })
+    tar::head(&Entry::plain(path, EntryKind::File, 0o644, size))
 }

@@ -23,6 +23,27 @@ pub struct Entry {
     pub regions: Option<Vec<Region>>,
 }
 
+impl Entry {
+    /// Returns a member that belongs to the superuser, was modified in 1970, and has no extended
+    /// attributes. `size` is in bytes.
+    pub fn plain(path: impl Into<Vec<u8>>, kind: EntryKind, mode: u32, size: u64) -> Self {
+        Entry {
+            path: path.into(),
+            kind,
+            mode,
+            uid: 0,
+            gid: 0,
+            mtime: Time {
+                seconds: 0,
+                nanoseconds: 0,
+            },
+            xattrs: Vec::new(),
+            size,
+            regions: None,
+        }
+    }
+}
+
 /// The type of a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EntryKind {

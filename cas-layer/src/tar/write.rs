@@ -270,20 +270,7 @@ mod tests {
     use crate::tar::Reader;
 
     fn entry() -> Entry {
-        Entry {
-            path: b"f".to_vec(),
-            kind: EntryKind::File,
-            mode: 0o644,
-            uid: 0,
-            gid: 0,
-            mtime: Time {
-                seconds: 0,
-                nanoseconds: 0,
-            },
-            xattrs: Vec::new(),
-            size: 0,
-            regions: None,
-        }
+        Entry::plain("f", EntryKind::File, 0o644, 0)
     }
 
     /// Checks that a member is read back as it is, from as many blocks as are expected.
