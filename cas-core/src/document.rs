@@ -74,7 +74,7 @@ pub struct Index {
     pub annotations: Option<BTreeMap<String, String>>,
 }
 
-/// The version of the schema.
+/// Returns the version of the schema in a document that states none.
 fn version() -> u32 {
     2
 }
@@ -136,7 +136,8 @@ impl Document {
         }
     }
 
-    /// Returns the manifest or index that the document refers to, if it is a referrer.
+    /// Returns the subject: the manifest or index that the document refers to. Returns `None` if
+    /// the document is not a referrer.
     pub fn subject(&self) -> Option<&Descriptor> {
         match self {
             Document::Manifest(manifest) => manifest.subject.as_ref(),
@@ -144,10 +145,10 @@ impl Document {
         }
     }
 
-    /// Returns the entry of the document in a list of referrers. It has the media type, digest and
-    /// size of `own`, the descriptor of the document, and the annotations and the artifact type of
-    /// the document. If a manifest states no artifact type, the artifact type of the entry is the
-    /// media type of the configuration.
+    /// Returns the entry for the document in a list of referrers. `own` is the descriptor of the
+    /// document. The entry has the media type, the digest and the size of `own`. It has the
+    /// annotations and the artifact type that the document states. If a manifest states no artifact
+    /// type, the artifact type of the entry is the media type of the configuration.
     pub fn listed_as_referrer(&self, own: &Descriptor) -> Descriptor {
         let (stated, config, annotations) = match self {
             Document::Manifest(manifest) => {
@@ -271,8 +272,8 @@ pub fn check_json(data: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Returns an index. An entry without a media type counts as a manifest, because indexes of old
-/// versions of the specification leave the type out.
+/// Parses an index and returns it. An entry without a media type counts as a manifest, because
+/// indexes of old versions of the specification leave the type out.
 fn index(data: &[u8]) -> Result<Index> {
     let mut index: Index = decode(data)?;
     for entry in &mut index.manifests {

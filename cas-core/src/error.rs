@@ -20,7 +20,7 @@ pub enum ErrorKind {
     Busy,
     /// The argument is invalid in every state of the store.
     InvalidArgument,
-    /// The state does not allow the operation now.
+    /// The current state of the store, or of the thing, does not allow the operation.
     FailedPrecondition,
     /// An offset, size or count is outside its bound, or a limit of the system is reached, such as
     /// the number of open files.
@@ -129,8 +129,8 @@ impl Error {
         internal => Internal,
     }
 
-    /// Returns the error for a store, a database or a file in format `found`, if this version of
-    /// `cas` knows only the formats up to `expected`. Its kind is
+    /// Returns the error for a store, a database or a file in the format `found`. `expected` is the
+    /// newest format that this version of `cas` supports. The kind of the error is
     /// [`ErrorKind::FailedPrecondition`].
     #[cold]
     pub fn newer_format(expected: impl fmt::Display, found: impl fmt::Display) -> Self {
@@ -165,8 +165,9 @@ impl Error {
         self
     }
 
-    /// Adds what the subject is a part of, such as a layer or a directory. If one of the two texts
-    /// ends with the other, the subject stays as it is.
+    /// Adds `whole`, the thing that the subject is a part of, such as a layer or a directory. If
+    /// the error has no subject, `whole` becomes the subject. If one of the two texts ends with the
+    /// other as a separate word, the subject does not change.
     #[must_use]
     pub fn within(mut self, whole: impl fmt::Display) -> Self {
         let whole = whole.to_string();
@@ -300,8 +301,8 @@ impl From<std::io::Error> for Error {
 }
 
 impl Error {
-    /// Returns the system error that is `error` or one of its causes, or `None` if there is none.
-    /// Libraries that wrap a system error often keep its kind only as text.
+    /// Returns the first system error among `error` and its causes, or `None` if there is none. Use
+    /// it for the errors of libraries, which often state the kind of a system error only as text.
     pub fn of_system(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
         let mut cause = Some(error);
         while let Some(inner) = cause {
@@ -326,7 +327,8 @@ pub trait Context<T> {
     /// Adds the operation that was tried and the thing it was tried on.
     ///
     /// # Errors
-    /// Returns the error of the result, with both added.
+    /// Returns the error of the result. The operation and the thing are added unless the error
+    /// names them already.
     fn during(self, operation: &'static str, subject: impl fmt::Display) -> Result<T>;
 }
 
@@ -336,7 +338,7 @@ impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
     }
 }
 
-/// Maximum number of characters of a text from outside in a message.
+/// Maximum number of characters that a message repeats of a text from its input.
 const EXCERPT: usize = 100;
 
 /// Returns the beginning of a text for a message: at most 100 characters, after control characters,
@@ -348,8 +350,8 @@ pub fn excerpt(text: &str) -> String {
 /// Returns the error for data that a parser refuses. Its message is `what`, followed by the message
 /// of the parser.
 ///
-/// The message of a parser may repeat whole values of the data, so the middle of a long message is
-/// left out.
+/// The message of a parser may repeat whole values of the data. If it has more than 300 characters,
+/// its middle is left out.
 pub fn malformed(what: &str, error: &impl fmt::Display) -> Error {
     const END: usize = 150;
     let said = error.to_string();

@@ -1,10 +1,10 @@
-//! Group commit: one caller does the jobs of many callers, in groups.
+//! Group commit: one thread, the leader, does the jobs of many callers in groups.
 //!
-//! A caller that finds no leader becomes the leader. If its thread may block, it leads on that
-//! thread until its own job is done, and then passes the lead on. This saves a switch of threads.
-//! For a caller that must not block, a thread of the pool leads for as long as jobs wait. The
-//! lead is never reserved for a thread that does not run yet: if all threads of the pool waited for
-//! that thread, it would never run.
+//! A caller that finds no leader becomes the leader if its thread may block. The caller leads until
+//! its own job is done, and then passes the lead on. This saves a switch of threads. If the caller
+//! must not block, a thread of the pool becomes the leader, for as long as jobs wait. The lead is
+//! never reserved for a thread that does not run yet: if all threads of the pool waited for that
+//! thread, it would never run.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -27,15 +27,16 @@ pub trait Grouped: Send + Sync + 'static {
     /// Returns the queue in which jobs wait.
     fn queue(&self) -> &Queue<Self::Job>;
 
-    /// Maximum weight of a group, so that its first job does not wait long. A group always has at
-    /// least one job.
+    /// Maximum weight of a group, so that its first job does not wait long. A job that weighs more
+    /// is a group of its own.
     const MOST: u64;
 
     /// Returns what a job adds to the weight of its group.
     fn weight(job: &Self::Job) -> u64;
 
-    /// Returns whether the job can wait because it does not hold up its caller. Such jobs run only
-    /// when no other job waits. The first group after other jobs has only one of them.
+    /// Returns whether the job has low priority, because it does not hold up its caller. Jobs of
+    /// low priority run only when no other job waits. After a group of other jobs, the first group
+    /// of low priority has only one job.
     fn is_low_priority(_job: &Self::Job) -> bool {
         false
     }
@@ -178,7 +179,7 @@ fn next<G: Grouped>(group: &G) -> Option<Vec<G::Job>> {
     queue.has_leader.then_some(jobs)
 }
 
-/// Ends the lead if `time` returns true. Returns whether it ended.
+/// Ends the lead if `time` returns true. Returns whether the lead ended.
 fn end_if<G: Grouped>(group: &G, time: impl Fn(&Inner<G::Job>) -> bool) -> bool {
     let mut queue = group.queue().lock();
     queue.has_leader = !time(&queue);

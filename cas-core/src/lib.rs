@@ -1,5 +1,6 @@
 //! The traits of `cas`, the storage layer for container images, and everything that needs
-//! only them. The crate knows no backend, no file system, no HTTP and no compression format.
+//! only them. The crate contains no backend, and no code for file systems, HTTP or compression
+//! formats.
 //!
 //! Bytes are written to an [`Ingest`], hashed and checked, and published to a [`ContentStore`]. A
 //! [`Handler`] visits an image, from its index or manifest to its layers, and a [`Snapshotter`]

@@ -78,7 +78,8 @@ impl Drop for Connections {
 
 impl Connections {
     /// Writes a batch in its own transaction. On a full disk, writes the log to the database to
-    /// reuse its space, and tries again. A batch that frees space may then use up the reserve.
+    /// reuse the space of the log, and tries again. If this fails, too, a batch that frees space
+    /// may use up the reserve.
     pub(crate) fn write(&self, batch: &Batch) -> Result<()> {
         let write = || match self.try_write(batch) {
             Err(error) if error.kind() == ErrorKind::Full => {
@@ -142,8 +143,8 @@ impl Connections {
         }
     }
 
-    /// Runs `work` in a transaction, with the last revision that was given, which `work` advances.
-    /// Returns the result of `work`.
+    /// Runs `work` in a transaction. `work` receives the last revision that a record was given, and
+    /// advances it for each change. Returns the result of `work`.
     fn transact<T>(&self, work: impl FnOnce(&Transaction<'_>, &mut i64) -> Result<T>) -> Result<T> {
         // A panic drops its open transaction, which rolls it back.
         let mut connection = lock(&self.writer);

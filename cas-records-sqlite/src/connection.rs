@@ -20,7 +20,8 @@ const VERSION: i64 = 2;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Number of pages of 4 KiB in the log after which SQLite writes them to the database.
 const CHECKPOINT: u32 = 256;
-/// The one row of `revisions` has the last revision that was given, so that none is given twice.
+/// The one row of `revisions` has the last revision that a record was given, so that no revision is
+/// given twice.
 const SCHEMA: &str = "
     CREATE TABLE records (
         kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, revision INTEGER NOT NULL,
@@ -79,8 +80,9 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
 }
 
 fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
-    // The log is read through its index, which SQLite makes in memory if it cannot lock the file.
-    // A database with neither has no other users: older versions left closed databases like that.
+    // The log is read through its index, which SQLite makes in memory if it cannot lock the file. A
+    // database without log and index has no other users: older versions left closed databases like
+    // that.
     let size = |suffix: &str| {
         let mut file = path.as_os_str().to_owned();
         file.push(suffix);

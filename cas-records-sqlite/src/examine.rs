@@ -15,11 +15,11 @@ const SOUND: &str = "ok";
 
 /// Examines the database at `path`. If it is damaged and `repair` is set, renames it to a name that
 /// ends in `.damaged-` and a number, and its log with it. The next opening then creates an empty
-/// database. Returns what is wrong, or `None` if the database is intact or absent, or cannot be
-/// opened for lack of permission.
+/// database. Returns what is wrong, or `None` if the database is intact or absent, cannot be opened
+/// for lack of permission, or was set aside by another process meanwhile.
 ///
 /// # Errors
-/// Errors of the file system.
+/// Errors of the file system and of SQLite, except those of a damaged database.
 pub fn examine(path: &Path, repair: bool) -> Result<Option<Finding>> {
     let why = match path.try_exists().during("examine", path.display())? {
         true => damage(path)?,

@@ -1,9 +1,9 @@
-//! Records in an SQLite database. `backend-fs` keeps its records in one, and every root keeps the
-//! records of its snapshots in one.
+//! Records in an SQLite database. `backend-fs` keeps its records in such a database. Every root
+//! keeps the records of its snapshots in another.
 //!
 //! ```text
 //! NAME             the database; NAME-wal and NAME-shm next to it are SQLite's
-//! NAME.lock        held while the database is opened or set aside
+//! NAME.lock        locked while a process opens the database or sets it aside
 //! NAME.damaged-1   a damaged database that a repair has set aside
 //! reserve          space for opening the database and removing records on a full disk
 //! ```

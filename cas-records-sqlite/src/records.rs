@@ -25,9 +25,9 @@ impl SqliteRecords {
     /// documentation of this crate lists. Upgrades an older format.
     ///
     /// # Errors
-    /// `FailedPrecondition` for a newer format; `Corrupt` if it is not an intact database; `Full`
-    /// if the disk is full; `InvalidArgument` if `path` does not name a file in a directory; errors
-    /// of the file system.
+    /// `FailedPrecondition` for a newer format; `Corrupt` if `path` is not an intact database;
+    /// `Full` if the disk is full; `InvalidArgument` if `path` does not name a file in a directory;
+    /// errors of the file system.
     pub fn open(path: &Path) -> Result<Self> {
         Self::open_or_create(path).during("open records", path.display())
     }
@@ -54,7 +54,8 @@ impl SqliteRecords {
     /// database reads as an empty one.
     ///
     /// # Errors
-    /// As [`SqliteRecords::open`].
+    /// `FailedPrecondition` for a newer format; `Corrupt` if `path` is not an intact database;
+    /// errors of the file system.
     pub fn open_read_only(path: &Path) -> Result<Self> {
         let open = || connect_read_only(path).during("open records", path.display());
         Ok(SqliteRecords(Arc::new(Connections::new(

@@ -2,7 +2,7 @@
 
 use crate::archive::Tar;
 
-/// Returns the text of a manifest with more members, each of which begins with a comma.
+/// Returns the text of a manifest. `more` has further members, each with a comma before it.
 pub fn manifest(name: &str, more: &str) -> String {
     format!(r#"{{"acKind":"ImageManifest","acVersion":"0.8.11","name":"{name}"{more}}}"#)
 }

@@ -72,7 +72,7 @@ impl Header {
         self
     }
 
-    /// Turns it into a GNU header.
+    /// Turns the header into a GNU header.
     pub fn gnu(mut self) -> Self {
         self.put(257, b"ustar  \0");
         self
@@ -94,7 +94,7 @@ impl Header {
     }
 }
 
-/// An archive that grows member by member. Each method returns it with something appended.
+/// An archive that grows member by member. Each method that appends returns the archive.
 #[derive(Clone, Default)]
 pub struct Tar(pub Vec<u8>);
 

@@ -1,5 +1,6 @@
-//! Kills a snapshotter at each system call that changes the disk, and checks that what it had
-//! acknowledged exists, that records and directories agree, and that the same work then succeeds.
+//! Kills a process that uses a snapshotter at each system call that changes the disk. Checks that
+//! the snapshots that the process had acknowledged exist, that records and directories agree, and
+//! that the same work then succeeds.
 //!
 //! A test binary implements [`Scenario`], and has a test named `task` that calls [`task`], one that
 //! calls [`kill_everywhere`], and one that calls [`kill_collections`]. The latter two run the
@@ -38,7 +39,7 @@ pub trait Scenario {
     /// The system calls of the work that change the disk.
     const CALLS: &'static [&'static str];
 
-    /// Whether the snapshotter works in a file system in memory. No disk is needed, because a killed
+    /// Whether the test uses a directory in memory. The test needs no disk, because a killed
     /// process loses nothing that it gave to the kernel.
     const IN_MEMORY: bool = true;
 
@@ -92,8 +93,8 @@ pub fn acknowledge(step: &str) {
     out.flush().unwrap();
 }
 
-/// Does the work in the process that is killed, and nothing in others. All of it runs on one
-/// thread, because strace counts the calls of each thread.
+/// Does the work in the process that is killed. Does nothing in any other process. All work runs on
+/// one thread, because strace counts the calls of each thread.
 ///
 /// # Panics
 /// If the work fails.
@@ -121,7 +122,7 @@ async fn scratch(store: &dyn Snapshotter) -> Result<()> {
     store.remove("scratch").await
 }
 
-/// Collects everything, because nothing has a lease and a day has passed.
+/// Removes all snapshots by a collection at a later time, because no lease keeps them then.
 fn collect(store: &dyn Snapshotter) {
     let content = MemoryStore::new().with_images();
     let options = GcOptions::default().with_now(SystemTime::now() + 2 * UNLEASED_TTL);
@@ -167,7 +168,7 @@ fn check<S: Scenario>(root: &Path, acknowledged: &[String], context: &str) {
 async fn check_snapshot<S: Scenario>(store: &dyn Snapshotter, info: &Info, context: &str) {
     if info.kind != SnapshotKind::Committed {
         let mounts = match store.mounts(&info.key).await {
-            // It is for the tar of a layer.
+            // The snapshot holds the tar of a layer, and cannot be mounted.
             Err(error) if error.kind() == ErrorKind::FailedPrecondition => Vec::new(),
             mounts => mounts.expect(context),
         };
@@ -223,7 +224,7 @@ fn directories(root: &Path) -> BTreeSet<u64> {
         .collect()
 }
 
-/// Returns a directory, in memory if possible.
+/// Returns a temporary directory. It is in memory if the scenario allows this and /dev/shm exists.
 fn scratch_dir<S: Scenario>() -> tempfile::TempDir {
     match tempfile::tempdir_in("/dev/shm") {
         Ok(memory) if S::IN_MEMORY => memory,
@@ -231,7 +232,7 @@ fn scratch_dir<S: Scenario>() -> tempfile::TempDir {
     }
 }
 
-/// Kills the task at each of the calls, and checks what it left.
+/// Kills the task at each call that changes the disk, and checks what the killed process left.
 ///
 /// # Panics
 /// If something is lost or left behind.
@@ -268,7 +269,8 @@ fn kill<S: Scenario>(call: &str, number: usize) -> bool {
     !output.status.success()
 }
 
-/// Kills a collection at each of its calls, and checks that the next one leaves nothing.
+/// Kills a collection at each call that changes the disk, and checks that the next collection
+/// leaves nothing.
 ///
 /// # Panics
 /// If something is left.

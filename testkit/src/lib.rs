@@ -7,7 +7,7 @@
 //! | [`compress`] | xz and bzip2 |
 //! | [`kills`] | a snapshotter killed at each system call that changes the disk |
 //! | [`s3`] | an S3 service, and a proxy that makes it misbehave |
-//! | [`tree`] | everything in a tree, to be compared |
+//! | [`tree`] | a list of everything in a tree of files, for comparisons |
 
 // A test fails by a panic.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

@@ -8,8 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// A file or directory of a tree: type and mode, owner, time, number of names, content and
-/// attributes.
+/// A file or directory of a tree: type and mode, user and group, time of the last change in seconds
+/// and nanoseconds, number of hard links, content, and extended attributes.
 pub type Described = (
     u32,
     (u32, u32),
@@ -19,7 +19,8 @@ pub type Described = (
     Vec<(Vec<u8>, Vec<u8>)>,
 );
 
-/// Returns everything in a tree. The time of the root is left out, because maybe no member sets it.
+/// Returns the root of a tree and all files and directories below it, by their paths from the root.
+/// The time of the root is left out, because an archive may have no member that sets it.
 pub fn scan(root: &Path) -> BTreeMap<PathBuf, Described> {
     let mut found = BTreeMap::new();
     let mut waiting = vec![root.to_owned()];

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::stage::step;
 use crate::{everything, peers};
 
-/// The page. The generated part is between the lines [`BEGIN`] and [`END`].
+/// The page with the results. The generated part is between the lines [`BEGIN`] and [`END`].
 const PAGE: &str = "docs/BACKENDS.md";
 const BEGIN: &str = "<!-- laws -->";
 const END: &str = "<!-- /laws -->";
@@ -41,7 +41,10 @@ pub(crate) fn report() -> Result<()> {
         .output()
         .context("cannot start law-report")?;
     if told.stdout.is_empty() {
-        bail!("law-report: {}", String::from_utf8_lossy(&told.stderr));
+        bail!(
+            "law-report printed no results: {}",
+            String::from_utf8_lossy(&told.stderr)
+        );
     }
     write_between(Path::new(PAGE), &String::from_utf8(told.stdout)?)?;
     judged

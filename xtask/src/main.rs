@@ -21,9 +21,9 @@ cargo xtask TASK
   test     set up and test everything except RocksDB; a part of `check`
   words    find words that no text may use; a part of `check`
   rocksdb  lint and test RocksDB, which takes minutes to build; CI runs this and `check`
-  kills    kill every verb 300 times on each store and snapshotter; hours; goes on where it stopped
+  kills    kill every verb 300 times on each store and snapshotter; takes hours; can be resumed
   long     run what is too slow for CI: release build, all real images, licenses, benches
-  setup    install peers and make images that tests compare with (as the superuser on Debian)
+  setup    install the programs that tests call, make the small image (as superuser on Debian)
   bench    measure all backends (writes docs/BACKENDS.md), and compare the tool with peers
   report   run the conformance tests of every store and write the results to docs/BACKENDS.md
 ";
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Feature sets that must build in addition to the default one and that of the tests.
+/// Feature sets that must build in addition to the default set and the set of the tests.
 const FEATURES: &[&[&str]] = &[
     &["--no-default-features"],
     &["--no-default-features", "--features", "redb"],
@@ -194,7 +194,8 @@ fn long() -> Result<()> {
     bench()
 }
 
-/// Where the kills are logged. A run leaves out what the log has; without the file, all begins again.
+/// The log of the kills. A run skips the kills that the log lists. Without the file, a run begins
+/// with the first kill.
 const KILLED: &str = "target/kills.log";
 
 fn kills() -> Result<()> {

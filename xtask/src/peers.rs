@@ -1,4 +1,4 @@
-//! Peers and images: other tools that tests compare with, and real images.
+//! Peers and images: other tools that tests compare `cas` with, and real images.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -46,7 +46,8 @@ pub(crate) const ALL_IMAGES: &[&str] = &["small", "platforms", "multi"];
 /// The S3 service for tests of the store in a bucket, a Python package.
 const MOTO: &str = "moto[server,s3]==5.2.5";
 
-/// Installs what is missing and makes the small image. Prints what it cannot do.
+/// Installs the programs that are missing, and makes the small image. Prints what could not be
+/// installed or made.
 pub(crate) fn set_up() -> Result<()> {
     let missing: Vec<&str> = PEERS
         .iter()
@@ -57,8 +58,8 @@ pub(crate) fn set_up() -> Result<()> {
         install(&missing)?;
     } else if !missing.is_empty() {
         eprintln!(
-            "NOTE: missing {missing:?}; only the superuser can install them, with apt-get; tests \
-             that need them print SKIPPED"
+            "NOTE: the Debian packages {missing:?} are missing; install them, or run `cargo xtask \
+             setup` as the superuser on Debian; until then, tests that need them print SKIPPED"
         );
     }
     install_moto()?;
@@ -108,8 +109,8 @@ pub(crate) fn make_images(images: &[&str]) -> Result<()> {
         }
         if !scripts.is_dir() || !is_root() {
             eprintln!(
-                "NOTE: the image {made} is not made: that needs the superuser and \
-                 ../shared/images; tests on it print SKIPPED"
+                "NOTE: the image {made} was not made, because this needs the superuser and the \
+                 scripts in ../shared/images; tests on the image print SKIPPED"
             );
             continue;
         }

@@ -24,8 +24,8 @@ struct Binary {
     directory: PathBuf,
 }
 
-/// Builds and runs the tests of the packages that `selection` names, and then those in their
-/// documentation. All are run, even if some fail.
+/// Builds and runs the tests of the packages that `selection` names, and then the tests in their
+/// documentation. All tests are run, even if some fail.
 ///
 /// # Errors
 /// Names the binaries that failed.

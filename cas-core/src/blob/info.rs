@@ -89,7 +89,7 @@ pub async fn info(store: &Store, digest: &Digest) -> Result<Option<BlobInfo>> {
     Ok(found.and_then(|(stat, record)| BlobInfo::join(&stat, record)))
 }
 
-/// Returns a blob with its record, or `None` if it is not in the store.
+/// Returns a blob with its record, or `None` if the blob is not in the store.
 pub(super) async fn find(
     store: &Store,
     digest: &Digest,

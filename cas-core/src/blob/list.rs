@@ -82,7 +82,7 @@ impl fmt::Display for BlobProblem {
 
 /// Returns all blobs of the store, joined with their records. If the store is opened for an owner,
 /// returns only the blobs that the owner claims. Blobs that a collection is removing are left out.
-/// The size of a blob is the recorded one if the store would have to look for it.
+/// If the store would have to look up the size of a blob, the size in its record is used instead.
 ///
 /// # Errors
 /// Errors of the store. A record that does not parse is not an error: it is reported in
@@ -117,9 +117,9 @@ pub async fn list(store: &Store) -> Result<BlobList> {
 
 /// A blob of a page.
 enum Row {
-    /// It is joined with its record. If it does not count, nothing is returned of it.
+    /// The blob is joined with its record. Both values are `None` if the list leaves the blob out.
     Joined(Option<BlobInfo>, Option<BlobProblem>),
-    /// Its record does not tell its size, and the store has not looked for it yet.
+    /// No valid record states the size of the blob, and the store has not looked up the size yet.
     Unsettled(Digest, Option<Record>),
 }
 
@@ -202,7 +202,7 @@ async fn records(
 }
 
 impl BlobList {
-    /// Adds the rows of a page. Looks for the sizes that no record tells.
+    /// Adds the rows of a page. Looks up the sizes that no record states.
     async fn append(&mut self, store: &Store, rows: Vec<Row>) -> Result<()> {
         for row in rows {
             let row = match row {

@@ -10,9 +10,11 @@ use crate::store::Store;
 use crate::{dispatch, limit};
 
 /// Returns the referrers that were stored with a manifest or an index, in the order of their
-/// digests. Each has its annotations and its artifact type, with two exceptions: referrers whose
-/// documents are damaged, and the last referrers of a list whose annotations have more than
-/// [`limit::DOCUMENT_READ`] bytes together. Referrers whose bytes were lost are left out.
+/// digests. Referrers whose bytes were lost are left out.
+///
+/// Each entry has the annotations and the artifact type of the referrer, with two exceptions: a
+/// referrer whose document is damaged, and a referrer with which the texts of the list so far
+/// exceed [`limit::DOCUMENT_READ`] bytes.
 ///
 /// # Errors
 /// `OutOfRange` for more than [`limit::REFERRERS`] referrers; `Corrupt` if the record of `subject`

@@ -143,8 +143,8 @@ impl Checker<'_> {
         self.store.record(&blob).await
     }
 
-    /// Reports the documents that none of the others lists and that no earlier repair has kept. A
-    /// repair keeps them under a lease.
+    /// Reports each document of `unnamed` that no other document of `unnamed` lists and that no
+    /// earlier repair has kept. A repair keeps the reported documents under a lease.
     async fn keep_unnamed(&mut self, unnamed: Vec<Unnamed>) -> Result<()> {
         let listed: BTreeSet<Digest> = unnamed
             .iter()
@@ -216,7 +216,8 @@ impl Checker<'_> {
             .map(|_| ())
     }
 
-    /// Returns how an image uses a blob. If no image uses it, its media type is that of its record.
+    /// Returns how an image uses a blob. If no image uses the blob, the media type is taken from
+    /// the record of the blob.
     async fn use_of(&self, stat: &Stat) -> Result<Use> {
         if let Some(used) = self.uses.get(&stat.digest) {
             return Ok(used.clone());

@@ -11,8 +11,8 @@ use serde::Serialize;
 pub enum Problem {
     /// A database or a file of the store does not open or parse.
     StoreDamaged,
-    /// A database is missing, does not open, or has rows that cannot be read. A repair copies all
-    /// other rows to a new database. Names in the unreadable rows are lost.
+    /// A database is missing, does not open, or has rows that cannot be read. A repair copies the
+    /// readable rows to a new database. Names in the unreadable rows are lost.
     DatabaseDamaged,
     /// A record does not parse.
     RecordDamaged,
@@ -20,7 +20,7 @@ pub enum Problem {
     NameLost,
     /// A blob has no record.
     RecordMissing,
-    /// The record of a document does not list what the document lists.
+    /// The record of a document lists other blobs than the document.
     ChildrenWrong,
     /// An image needs a blob that the store does not have.
     BlobMissing,
@@ -28,7 +28,8 @@ pub enum Problem {
     BlobDamaged,
     /// Damaged bytes of a blob that were set aside; the blob is still missing.
     Quarantined,
-    /// A document that refers to another one, its subject, which does not keep it.
+    /// A document refers to another document, its subject, but the record of the subject does not
+    /// have the label that keeps such a referrer.
     ReferrerUnlinked,
     /// A document that no name reaches, in a store that lost names or records.
     NameMissing,
@@ -36,11 +37,11 @@ pub enum Problem {
     IngestLeft,
     /// The directory of a snapshot is missing.
     SnapshotMissing,
-    /// The files of a snapshot are not those that were committed.
+    /// The files of a snapshot differ from the files that were committed.
     SnapshotDamaged,
     /// Files of a snapshotter that no record names.
     SnapshotLeft,
-    /// A snapshot that was made for a mount, and is not mounted.
+    /// A snapshot that was made for a mount, and that is not mounted.
     MountLeft,
 }
 
@@ -92,7 +93,7 @@ pub struct Finding {
 pub struct Report {
     /// What is wrong, in the order in which it was found.
     pub findings: Vec<Finding>,
-    /// Number of images that were walked.
+    /// Number of images that were checked.
     pub images: u64,
     /// Number of blobs in the store.
     pub blobs: u64,

@@ -44,8 +44,8 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Returns the blobs that leases keep. Reports those of which the store has neither the bytes
-    /// nor a record.
+    /// Returns the blobs that leases keep, except those of flat leases. Reports each such blob of
+    /// which the store has neither the bytes nor a record.
     async fn leased(&mut self) -> Result<Vec<Use>> {
         let leases = match gc::live_leases(self.store, SystemTime::now(), true).await {
             // `check_records` has reported a lease that does not parse.
@@ -88,8 +88,8 @@ impl Checker<'_> {
         }
     }
 
-    /// Checks a blob that an image needs. Returns those children of the blob that the image also
-    /// needs.
+    /// Checks a blob that an image needs. Returns the children and the referrers of the blob that
+    /// the image also needs.
     async fn check_use(&mut self, blob: &Use) -> Result<Vec<Use>> {
         let descriptor = &blob.descriptor;
         self.uses.insert(descriptor.digest, blob.clone());
@@ -162,9 +162,10 @@ impl Checker<'_> {
         }
     }
 
-    /// Returns whether an image needs a child of one of its documents. It needs every child that
-    /// was not left out on purpose. If the record was lost, a missing child of an index counts as
-    /// left out; a missing layer that may not be distributed always does.
+    /// Returns whether an image needs a child of one of its documents. An image needs every child
+    /// that was not left out on purpose. A missing layer that may not be distributed counts as left
+    /// out. If the record of an index was lost, every missing child of the index counts as left
+    /// out, too.
     async fn is_needed(
         &self,
         document: &Descriptor,
@@ -182,9 +183,9 @@ impl Checker<'_> {
         Ok(self.store.content.stat(&child.digest).await?.is_some())
     }
 
-    /// Checks that the record of a document lists what the document lists. A record without
-    /// children was made by another program, or by a job that did not end; collections then read
-    /// the document.
+    /// Checks that the record of a document lists the same blobs as the document. A record without
+    /// children is not reported: another program made it, or a job that did not end, and a
+    /// collection reads the document instead.
     async fn check_children(
         &mut self,
         document: &Descriptor,

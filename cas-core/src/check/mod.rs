@@ -1,14 +1,14 @@
 //! Checking a store and its snapshots, and repairing them.
 //!
-//! A check goes in this order, so that each repair can rely on the repairs before it:
+//! A check has these steps, in this order, so that each repair can rely on the repairs before it:
 //!
 //! 1. Records of blobs, images and leases: each one parses. A repair sets a damaged record aside,
 //!    and makes the record of a blob again in step 3.
-//! 2. Images: everything that a name or a lease needs is there, with the right size, and so are the
-//!    referrers; documents are hashed, and the record of a document lists the same blobs as the
+//! 2. Images: the store has every blob and every referrer that a name or a lease needs, with the
+//!    right size. Documents are hashed, and the record of a document lists the same blobs as the
 //!    document.
-//! 3. Blobs: each one has a record, and each referrer is kept by its subject. A record that a repair
-//!    makes gets the claims of the owners whose names reach the blob.
+//! 3. Blobs: each one has a record, and the subject of each referrer keeps the referrer. A record
+//!    that a repair makes gets the claims of the owners whose names reach the blob.
 //! 4. Documents that no name reaches, in a store that lost names or records.
 //! 5. The bytes of the selected blobs: they are read and hashed.
 //! 6. Ingests that no job has open. A repair discards them.
@@ -54,7 +54,8 @@ pub const RECOVERED: &str = "recovered";
 /// found. Other jobs may use the store meanwhile.
 ///
 /// # Errors
-/// Errors of the store and of the snapshotters. A damaged resource is a finding instead.
+/// Errors of the store and of the snapshotters. A damaged resource is not an error: the report has
+/// a finding for it.
 pub async fn check(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],
@@ -100,7 +101,8 @@ struct Checker<'a> {
     made: BTreeSet<Digest>,
 }
 
-/// How an image or a lease uses a blob. Only an image with a name has one here.
+/// How an image or a lease uses a blob. `image` is `None` for a lease, and for an image without a
+/// name.
 #[derive(Clone)]
 struct Use {
     descriptor: Descriptor,

@@ -11,14 +11,14 @@ use crate::progress::{Progress, Silent};
 use crate::snapshot::Snapshotter;
 use crate::transfer::Fetcher;
 
-/// Which blobs are read and hashed, and the files of which snapshots are read. The documents of
+/// Which blobs are read and hashed, and which snapshots have their files read. The documents of
 /// images are always read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReadData {
-    /// None.
+    /// No blobs and no snapshots.
     #[default]
     Nothing,
-    /// All.
+    /// All blobs and all snapshots.
     All,
     /// One of several disjoint parts, which together contain all blobs and snapshots.
     Part {
@@ -28,8 +28,8 @@ pub enum ReadData {
         of: u64,
     },
     /// Blobs with at least this percentage of all bytes (1 to 100), beginning after the last blob
-    /// that the previous check read. Repeated checks thus read all blobs in turn. The same goes for
-    /// snapshots.
+    /// that the previous check of a percentage read. Repeated checks thus read all blobs in turn.
+    /// Snapshots are selected in the same way.
     Percent(u8),
 }
 
@@ -70,9 +70,12 @@ impl ReadData {
 /// `InvalidArgument` for 0 and for any other text.
 pub fn parse_rate(text: &str) -> Result<u64> {
     size(text).filter(|bytes| *bytes > 0).ok_or_else(|| {
-        Error::invalid("expected bytes per second, or a number of KiB to TiB, as in 50MiB")
-            .operation("parse rate")
-            .subject(format!("{text:.40}"))
+        Error::invalid(
+            "expected a rate above 0: bytes per second, or a whole number of KiB, MiB, GiB or TiB, \
+             as in 50MiB",
+        )
+        .operation("parse rate")
+        .subject(format!("{text:.40}"))
     })
 }
 
@@ -80,7 +83,7 @@ pub fn parse_rate(text: &str) -> Result<u64> {
 #[async_trait]
 pub trait Sources: Send + Sync {
     /// Returns the sources that may have the blobs of the image `name`, best first. If `name` is
-    /// `None`, returns the sources that may have the blobs of any image.
+    /// `None`, returns the sources that do not depend on the name of an image.
     ///
     /// # Errors
     /// Errors of connecting to a source, if there is only one source.

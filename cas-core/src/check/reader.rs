@@ -21,7 +21,7 @@ const ROOM: &str = "fsck";
 /// A selection of blobs that are read, or of snapshots.
 pub(super) struct Reading {
     selection: ReadData,
-    /// What is read, for the keys of the notes: `""` for blobs.
+    /// The beginning of the keys of the notes: empty for blobs, `SNAPSHOTTER-` for snapshots.
     of: String,
     notes: Notes,
     /// The last blob that an earlier check read, or `None` to begin at the first blob.
@@ -33,7 +33,8 @@ impl Reading {
         Self::begin_of(String::new(), store, options).await
     }
 
-    /// Begins to read the snapshots of a snapshotter. The digest of the key stands for a snapshot.
+    /// Begins to read the snapshots of a snapshotter. In place of the digest of a blob, a snapshot
+    /// has the digest of its key.
     pub(super) async fn begin_snapshots(
         snapshotter: &str,
         store: &Store,

@@ -1,7 +1,7 @@
 //! Records of blobs, images and leases that do not parse.
 //!
-//! A repair copies such a record into a note, because perhaps only one letter of it is wrong. It
-//! then deletes the record, because listing its table would fail.
+//! A repair copies such a record into a note, because perhaps only one letter of it is wrong. The
+//! repair then deletes the record, because as long as it exists, listing its table fails.
 
 use std::sync::Arc;
 
@@ -74,8 +74,8 @@ impl Checker<'_> {
         let notes = self.damaged_records()?;
         for note in notes.list(NAMES).await? {
             let name = note.key.strip_prefix(NAMES).unwrap_or(&note.key).to_owned();
-            // The store of files has the target of the name in `index.json`, and appends the digest
-            // of the target to the key of the record.
+            // `backend-fs` stores the target of the name in `index.json`, and appends the digest of
+            // the target to the key of the record.
             let plain = name.split(' ').next().unwrap_or_default();
             let exists = match plain.parse() {
                 Ok(name) => self.store.images.get(&name).await?.is_some(),

@@ -24,8 +24,8 @@ struct Found {
 }
 
 impl Checker<'_> {
-    /// Returns the referrers that a document keeps. Reports those of which the store has neither
-    /// the bytes nor a record, and that can therefore not be fetched.
+    /// Returns the referrers that a document keeps. Reports each referrer of which the store has
+    /// neither the bytes nor a record: a repair cannot fetch it, because its size is not known.
     pub(super) async fn referrers_of(
         &mut self,
         subject: &Use,
@@ -52,7 +52,7 @@ impl Checker<'_> {
         Ok(kept)
     }
 
-    /// Returns the descriptor of a blob of which the store has the bytes or a record.
+    /// Returns the descriptor of a blob, or `None` if the store has neither its bytes nor a record.
     pub(super) async fn known(&self, digest: &Digest) -> Result<Option<Descriptor>> {
         let record = load(self.store, digest).await?;
         self.described(digest, record.as_ref()).await
@@ -75,8 +75,8 @@ impl Checker<'_> {
         Ok(Some(Descriptor::new(media_type, *digest, stat.size)))
     }
 
-    /// Reports the referrers that their subjects do not keep, though something keeps the subjects.
-    /// A repair adds the labels. What such a referrer needs is then checked, too.
+    /// Reports the referrers that their subjects do not keep, if an image or a lease keeps the
+    /// subjects. A repair adds the missing labels. Then checks the blobs that such referrers need.
     pub(super) async fn link_referrers(&mut self, stats: &[Stat]) -> Result<()> {
         let mut found = Vec::new();
         for stat in stats {
@@ -124,9 +124,11 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Returns a blob that is a referrer, unless something keeps it. Leaves out those that a
-    /// collection removes or that are not complete, as an interrupted job leaves them, and those
-    /// that were stored without a lease within the last day, perhaps without their subject.
+    /// Returns the referrer and its subject, if the blob is a referrer that no image and no lease
+    /// keeps. Returns `None` if a collection is removing the referrer, or if one of its children is
+    /// missing, because an interrupted job leaves such a referrer. Also returns `None` if the
+    /// referrer was stored without a lease within the last day, perhaps before its subject, unless
+    /// the record of either was lost.
     async fn unlinked(&self, stat: &Stat) -> Result<Option<Found>> {
         if self.uses.contains_key(&stat.digest) || stat.size > limit::DOCUMENT_READ {
             return Ok(None);

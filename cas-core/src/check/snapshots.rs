@@ -28,8 +28,9 @@ impl Checker<'_> {
                 false => "a repair removes the record",
             };
             let detail = format!(
-                "the record does not parse, its parent has no record, or it is one of its own \
-                 ancestors; {outcome}; a layer is unpacked again when it is needed"
+                "the record does not parse, the parent of the snapshot has no record, or the \
+                 snapshot is one of its own ancestors; {outcome}; a layer is unpacked again when \
+                 it is needed"
             );
             self.add(
                 Problem::RecordDamaged,
@@ -159,7 +160,8 @@ impl Checker<'_> {
     }
 }
 
-/// Returns the condition of a listed snapshot. Returns `None` if it was removed or committed since.
+/// Returns the condition of a snapshot. Returns `None` if the snapshot was removed or committed
+/// since it was listed.
 async fn condition(
     snapshotter: &dyn Snapshotter,
     key: &str,
@@ -174,7 +176,8 @@ async fn condition(
     Ok(Some(found).filter(|_| !is_gone))
 }
 
-/// Returns a snapshot as what is selected for reading. Returns `None` if it was removed since.
+/// Returns a snapshot in the form of a blob, as [`Reading`] selects it: with the digest of its key
+/// and the size of its files. Returns `None` if the snapshot was removed since it was listed.
 async fn stat(snapshotter: &dyn Snapshotter, info: &Info) -> Result<Option<Stat>> {
     let usage = match snapshotter.usage(&info.key).await {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),

@@ -1,4 +1,4 @@
-//! The parts of images that can be taken out of a store, because the store has them.
+//! The parts of images that an export or a copy can read, because the store has them.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use crate::store::Store;
 pub struct Available<'a> {
     store: &'a Store,
     progress: &'a dyn Progress,
-    /// The children of indexes that are not complete.
+    /// The incomplete children of indexes.
     incomplete: BTreeSet<Digest>,
 }
 

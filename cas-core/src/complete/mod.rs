@@ -33,8 +33,8 @@ pub struct Completeness {
     /// The first blob that the image needs and the store does not have; `None` if nothing is
     /// missing. An index needs one of its manifests, and everything that this manifest needs.
     pub missing: Option<Digest>,
-    /// The children of indexes that are not complete: the store lacks the child, or a blob that the
-    /// child needs.
+    /// The incomplete children of indexes. A child is incomplete if the store lacks the child, or a
+    /// blob that the child needs.
     pub left_out: BTreeSet<Digest>,
 }
 
@@ -64,9 +64,9 @@ enum Part {
     Missing,
     /// A blob that lists nothing.
     Leaf,
-    /// Needs one of these.
+    /// An index, which needs one of these children.
     Index(Vec<Digest>),
-    /// Needs all of these.
+    /// A manifest, which needs all of these children.
     Manifest(Vec<Digest>),
 }
 

@@ -1,7 +1,8 @@
 //! Compositions: stores made of other stores.
 //!
-//! A composition is a store itself: it passes every group of laws whose capability it reports, and
-//! uses its members only through their traits. It decides which member is the records store.
+//! A composition is a store itself: it passes the conformance tests of every capability that it
+//! reports, and uses its members only through their traits. The composition decides which member is
+//! the records store.
 
 pub mod by_size;
 pub mod observe;

@@ -23,7 +23,7 @@ pub(crate) const WRITER_TIMEOUT: Duration = Duration::from_secs(600);
 /// Convenience methods of every [`ContentStore`].
 #[async_trait]
 pub trait ContentExt: ContentStore {
-    /// Stores `data` under its SHA-256, without a record. Returns the digest.
+    /// Stores `data` under its SHA-256 digest, without a record. Returns the digest.
     ///
     /// # Errors
     /// `Busy` while another writer stores the same blob; errors of the store.
@@ -152,7 +152,7 @@ pub trait ContentExt: ContentStore {
     /// open.
     ///
     /// # Errors
-    /// Errors of [`ContentStore::begin`]; `Busy` only after `timeout`.
+    /// Errors of [`Writer::begin`]; `Busy` only after `timeout`.
     async fn begin_or_wait(
         &self,
         key: &str,
@@ -171,8 +171,8 @@ pub trait ContentExt: ContentStore {
 
 impl<S: ContentStore + ?Sized> ContentExt for S {}
 
-/// Returns whether the store has a blob, intact and durable. Removes a damaged copy, so that the
-/// right bytes can be stored.
+/// Returns whether the store has an intact blob, after making the blob durable. Removes a damaged
+/// blob, so that the right bytes can be stored.
 ///
 /// # Errors
 /// Errors of the store.

@@ -11,8 +11,8 @@ use crate::digest::{Algorithm, Digest, Hasher};
 use crate::pool;
 use crate::sync::lock;
 
-/// Minimum size of a piece that is hashed on another thread if no other piece waits. For a smaller
-/// one, switching threads would cost more than it saves.
+/// Minimum size, in bytes, of a piece that is hashed on another thread if no other piece waits. For
+/// a smaller piece, switching threads would cost more time than it saves.
 const OVERLAP: usize = 64 << 10;
 /// Maximum number of bytes that are not hashed yet when a writer continues.
 const BEHIND: usize = 4 << 20;

@@ -76,9 +76,9 @@ pub struct Stat {
 /// A blob of a store, as [`ContentStore::entries`] lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
-    /// Its digest. The store would have to look for its size and version.
+    /// Only the digest, because the store would have to look up the size and the version.
     Digest(Digest),
-    /// All that the store knows.
+    /// The digest, the size and the version.
     Stat(Stat),
 }
 
@@ -156,8 +156,8 @@ pub trait ContentStore: Send + Sync + 'static {
     /// skipped.
     ///
     /// A store that is [`Joint`](crate::Capability::Joint) applies the batch in the same step and
-    /// returns true; a crash before the next [`ContentStore::flush`] may undo all of it. Any other
-    /// store leaves the batch to the caller and returns false.
+    /// returns true; a crash before the next [`ContentStore::flush`] may undo the removals together
+    /// with the batch. Any other store leaves the batch to the caller and returns false.
     ///
     /// # Errors
     /// Errors of [`Records::commit`](crate::Records::commit) for the batch; then nothing is
@@ -181,7 +181,8 @@ pub trait ContentStore: Send + Sync + 'static {
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>>;
 
     /// Returns the same blobs as [`ContentStore::list`], for a caller that needs the sizes and
-    /// versions of few of them. A store whose lists look for each size leaves out this look.
+    /// versions of few of them. A store that has to look up the size of each blob for `list` does
+    /// not do so here, and returns [`Entry::Digest`].
     async fn entries(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Entry>> {
         let page = self.list(after, limit).await?;
         Ok(page.into_iter().map(Entry::Stat).collect())
@@ -244,13 +245,13 @@ pub trait BlobReader: Send + Sync {
 /// [`ContentStore::begin`] resumes it.
 #[async_trait]
 pub trait Ingest: Send {
-    /// Returns the key that it was begun with.
+    /// Returns the key that the ingest was begun with.
     fn key(&self) -> &str;
 
-    /// Returns the number of bytes that it holds.
+    /// Returns the number of bytes that the ingest holds.
     fn offset(&self) -> u64;
 
-    /// Appends all bytes. If this fails, the ingest accepts no more bytes.
+    /// Appends all bytes of `data`. If this fails, the ingest accepts no more bytes.
     async fn append(&mut self, data: Bytes) -> Result<()>;
 
     /// Appends up to `length` bytes of a file from `offset`, by sharing them with the file or by
@@ -274,9 +275,9 @@ pub trait Ingest: Send {
     /// Turns the bytes into a blob, and commits `batch` in the same step if the store keeps the
     /// records too.
     ///
-    /// Returns true if it committed the batch. Otherwise it leaves the batch to the caller and
-    /// returns false. If the store has the blob already, with the same size, the bytes are not
-    /// written again.
+    /// Returns true if the store committed the batch. Returns false if the caller must commit the
+    /// batch. If the store has the blob already, with the same size, the bytes are not written
+    /// again.
     ///
     /// # Errors
     /// `Internal` if `verified` belongs to another ingest; errors of

@@ -22,13 +22,13 @@ pub struct OwnIngest {
 }
 
 impl OwnIngest {
-    /// Returns an unused key that begins with `purpose`. No other job knows it.
+    /// Returns an `OwnIngest` with a new key that begins with `purpose`. No other job uses the key.
     pub fn new(content: &Arc<dyn ContentStore>, purpose: &str) -> Self {
         Self::of(content, unique::key(purpose))
     }
 
     /// Returns an `OwnIngest` for the ingest `key`, which the caller has open. Other jobs may wait
-    /// for this key. If one of them has it open, the ingest is not discarded.
+    /// for this key. If one of these jobs has the ingest open, the ingest is not discarded.
     pub fn of(content: &Arc<dyn ContentStore>, key: impl Into<String>) -> Self {
         OwnIngest {
             content: Arc::clone(content),

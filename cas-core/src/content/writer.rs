@@ -16,7 +16,7 @@ use crate::records::Batch;
 /// Maximum number of bytes of an ingest, a file or a blob that are read in one piece.
 const PIECE: usize = 1 << 20;
 
-/// What the caller knows about the bytes in advance.
+/// The digest and the size that the caller of a [`Writer`] expects of the bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Expected {
     /// Their digest, if it is known.
@@ -61,8 +61,8 @@ impl Expected {
             )));
         }
         match self.digest {
-            // In the message, the expected digest stands before this text, as the subject of the
-            // error.
+            // The caller adds the expected digest, or the key of the ingest, which usually is that
+            // digest, as the subject of the error. So the message does not repeat the digest.
             Some(expected) if expected != *digest => Err(Error::corrupt(format!(
                 "expected other bytes, found bytes with the digest {digest}; check the source of \
                  the bytes"
@@ -95,7 +95,7 @@ impl Verified {
     /// before it publishes.
     ///
     /// # Errors
-    /// `Internal` if it belongs to another ingest.
+    /// `Internal` if the proof belongs to another ingest, or if the number of bytes differs.
     pub fn check(&self, key: &str, size: u64) -> Result<()> {
         if self.key != key || self.size != size {
             return Err(Error::internal(format!(
@@ -169,7 +169,7 @@ impl Writer {
         self.ingest.offset()
     }
 
-    /// Returns the digest of what was written so far.
+    /// Returns the digest of all bytes of the ingest, including those of earlier writers.
     ///
     /// # Errors
     /// `FailedPrecondition` after a failed write.

@@ -47,7 +47,7 @@ impl Algorithm {
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
-/// Length of the longest text of a digest, that of a SHA-512 digest.
+/// Length in bytes of the text of a SHA-512 digest, which is the longest.
 const TEXT: usize = 7 + 128;
 
 /// A digest, written `algorithm:hex` as in the OCI image specification, and ordered as its text is.
@@ -68,8 +68,8 @@ impl Digest {
         Some(Digest { algorithm, bytes })
     }
 
-    /// Parses a digest whose algorithm may be left out. Without it, 64 digits mean SHA-256, and 128
-    /// digits mean SHA-512. Returns the digest.
+    /// Parses a digest whose algorithm may be left out, and returns the digest. Without an
+    /// algorithm, 64 digits are a SHA-256 digest, and 128 digits are a SHA-512 digest.
     ///
     /// # Errors
     /// `InvalidArgument` for anything else.

@@ -88,7 +88,8 @@ impl FromStr for DigestPrefix {
 
 fn refused(text: &str) -> Error {
     Error::invalid(
-        "not a digest: expected its first hexadecimal digits, alone or after sha256: or sha512:",
+        "not a digest: expected the first lower-case hexadecimal digits of one, alone or after \
+         sha256: or sha512:",
     )
     .operation("parse digest")
     .subject(excerpt(text))

@@ -50,8 +50,8 @@ fn embedded(text: &str, descriptor: &Descriptor) -> Result<Bytes> {
 /// Returns the manifest or index that a descriptor refers to.
 ///
 /// # Errors
-/// Errors of [`read`] and [`Document::parse`]; `Unsupported` for any other media type; the content
-/// is not read then.
+/// Errors of [`read`] and [`Document::parse`]; `Unsupported`, before the content is read, if the
+/// media type of the descriptor is neither a manifest nor an index.
 pub async fn document(content: &dyn ContentStore, descriptor: &Descriptor) -> Result<Document> {
     let media_type = &descriptor.media_type;
     if !media_type.is_document() {
@@ -75,7 +75,7 @@ pub(crate) fn parse(descriptor: &Descriptor, data: &[u8]) -> Result<Document> {
 /// the manifests of an index, or none for any other type.
 ///
 /// # Errors
-/// As [`document`].
+/// Errors of [`read`] and [`Document::parse`] for a manifest or an index.
 pub async fn children(
     content: &dyn ContentStore,
     descriptor: &Descriptor,

@@ -15,7 +15,7 @@ pub struct Chooser {
 }
 
 impl Chooser {
-    /// Returns a chooser for `platform`, or for all platforms if there is none.
+    /// Returns a chooser for `platform`, or for all platforms if `platform` is `None`.
     pub fn new(platform: Option<&Platform>) -> Self {
         Chooser {
             only: platform.map(Only::new),
@@ -37,7 +37,8 @@ impl Chooser {
         }
     }
 
-    /// Adds the platform of this descriptor to the platforms that the image offers.
+    /// Adds the platform of this descriptor to the platforms that the image offers. Does nothing if
+    /// every platform is chosen.
     pub fn offer(&mut self, listed: &Descriptor) {
         if let (Some(_), Some(platform)) = (&self.only, &listed.platform) {
             self.remember(platform);
@@ -52,8 +53,8 @@ impl Chooser {
         }
     }
 
-    /// Returns whether an image for `platform` is chosen, and adds the platform to the offered
-    /// platforms. An image without a platform is always chosen.
+    /// Returns whether an image for `platform` is chosen. An image without a platform is always
+    /// chosen. Also adds the platform to the offered platforms, unless every platform is chosen.
     pub fn matches(&mut self, platform: Option<&Platform>) -> bool {
         let (Some(only), Some(platform)) = (&self.only, platform) else {
             return true;

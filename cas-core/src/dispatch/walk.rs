@@ -37,7 +37,7 @@ pub async fn walk(handler: &dyn Handler, roots: &[Descriptor]) -> Result<()> {
     Ok(())
 }
 
-/// As [`walk`], but fails if no descriptor has children.
+/// Visits `roots` as [`walk`] does, but fails if no descriptor has children.
 ///
 /// # Errors
 /// As [`walk`]; `NotFound` if no descriptor has children, perhaps because a filter left them out.

@@ -38,7 +38,8 @@ pub struct Explanation {
 ///
 /// # Errors
 /// `NotFound` if the store has no record of the resource and nothing refers to it; `Corrupt` if a
-/// record or a document does not parse; errors of the stores.
+/// record or a document does not parse; `OutOfRange` if a document is too large to be read; errors
+/// of the stores.
 pub async fn explain(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],
@@ -153,8 +154,8 @@ impl<'a> Search<'a> {
         paths
     }
 
-    /// Returns when the last root that keeps the resource expires, or `None` if there is none or
-    /// one of them never expires.
+    /// Returns when the last root that keeps the resource expires. Returns `None` if no root keeps
+    /// the resource, or if one of these roots never expires.
     fn until(&self) -> Option<SystemTime> {
         let mut until = None;
         let mut seen = HashSet::new();

@@ -54,7 +54,7 @@ pub(super) struct Root {
     pub(super) reason: Reason,
 }
 
-/// What a blob weighs.
+/// The size of a blob, and whether the blob is a layer.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Weight {
     /// Its size in bytes.
@@ -67,7 +67,7 @@ pub(super) struct Weight {
 pub(super) struct Graph {
     ids: HashMap<Resource, Id>,
     nodes: Vec<Resource>,
-    /// The weight of each resource. What is not a blob weighs nothing.
+    /// The weight of each resource, which is 0 bytes for anything but a blob.
     weights: Vec<Weight>,
     /// The references of each resource, with the least reach that follows them.
     edges: Vec<Vec<(Id, Reach)>>,

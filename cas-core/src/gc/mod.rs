@@ -130,8 +130,9 @@ impl GcOptions {
 ///
 /// # Errors
 /// `Corrupt` if a record or a document does not parse, and `OutOfRange` if a document is too large
-/// to be read: what it refers to is unknown, so nothing but expired leases is removed; `Denied` for
-/// an owner if the store is opened for another owner; errors of the stores.
+/// to be read: what the record or the document refers to is unknown, so nothing but expired leases
+/// is removed; `Denied` for an owner if the store is opened for another owner; errors of the
+/// stores.
 pub async fn collect(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],

@@ -24,8 +24,8 @@ pub(super) struct Unreachable {
     pub(super) snapshots: Vec<(usize, Info)>,
     pub(super) images: Vec<(Reference, Descriptor)>,
     pub(super) ingests: Vec<IngestStatus>,
-    /// If given, leftovers are removed too. Those of the store are removed only if they were stored
-    /// before this time.
+    /// If given, leftovers of killed processes are removed, too. In the content store, only
+    /// leftovers that were stored before this time are removed.
     pub(super) leftovers: Option<SystemTime>,
 }
 

@@ -15,11 +15,11 @@ pub enum Fault {
     IgnoresConditions,
     /// It ignores the conditions of deletes.
     IgnoresDeleteConditions,
-    /// It checks a condition and writes a moment later, so that others write in between.
+    /// It checks a condition and writes a moment later, so that other writes can come in between.
     ChecksThenWrites,
     /// It writes a record, but the reply to the first attempt is lost.
     LosesFirstReply,
-    /// It writes the cell of a blob, but every reply is lost.
+    /// It writes the object that publishes a blob, but every reply is lost.
     NeverRepliesToPublish,
 }
 

@@ -30,7 +30,8 @@ pub(super) struct SizedIngest {
 }
 
 impl SizedIngest {
-    /// Begins in the small store, or goes on in the large one if that has more bytes.
+    /// Begins or resumes the ingest in the small store, or resumes it in the large store if the
+    /// ingest there has more bytes.
     pub(super) async fn begin(members: Arc<Members>, key: &str) -> Result<Self> {
         let small = members.small.begin(key).await?;
         // The large store is listed only after the small ingest is open: a writer that moves the
@@ -144,8 +145,7 @@ impl Ingest for SizedIngest {
         self.ingest.read_back(offset, length).await
     }
 
-    /// The ingest stays in its member, because the bytes that are written next are usually the
-    /// same.
+    /// The ingest stays in its member, because usually the same bytes are written again.
     async fn rewind(&mut self) -> Result<()> {
         self.ingest.rewind().await
     }

@@ -34,8 +34,8 @@ pub const THRESHOLD: u64 = 64 << 10;
 /// Returns a store that keeps blobs of up to `threshold` bytes in `small`, and larger ones in
 /// `large`.
 ///
-/// `small` also keeps the records and the names. The two must be different stores, or the keys of
-/// their ingests would collide.
+/// `small` also keeps the records and the names. `small` and `large` must be different stores, or
+/// the keys of their ingests would collide.
 pub fn by_size(small: Store, large: Arc<dyn ContentStore>, threshold: u64) -> Store {
     let capabilities = capabilities(
         small.content.capabilities(),

@@ -35,7 +35,7 @@ pub enum Interface {
 
 macro_rules! operations {
     ($($(#[$doc:meta])* $name:ident => $interface:ident, $text:literal;)*) => {
-        /// A method of a store and its parts.
+        /// An asynchronous method of a store, of one of its ingests or of one of its readers.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Operation {
             $($(#[$doc])* $name,)*

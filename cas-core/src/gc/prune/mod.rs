@@ -1,8 +1,8 @@
-//! Removes images that were not used for long, so that a store stays within bounds.
+//! Removes images that were not used for a long time, so that a store stays within bounds.
 //!
 //! Least recently used images go first. The sizes of images overlap: the bytes of a blob are free
-//! when the last image that refers to it is gone. So blobs are counted by the images that refer to
-//! them, and no more images are removed than the bounds need.
+//! when the last image that refers to the blob is gone. So the number of images that refer to each
+//! blob is counted, and no more images are removed than the bounds require.
 
 mod in_use;
 mod options;
@@ -35,19 +35,19 @@ use crate::store::Store;
 pub struct Pruned {
     /// The images whose names were removed, least recently used first.
     pub images: Vec<PrunedImage>,
-    /// Bytes of the content of these images that nothing keeps any longer. Like the other sizes,
-    /// this one was counted before the names were removed.
+    /// Bytes of the content of the removed images that nothing keeps any longer. Like the other
+    /// sizes of this struct, this size was counted before the names were removed.
     pub freed: u64,
-    /// Bytes of the content of these images that a later collection frees: the content was stored
-    /// less than a day ago, or a lease keeps it.
+    /// Bytes of the content of the removed images that a later collection frees: the content was
+    /// stored less than a day ago, or a lease keeps it.
     pub later: u64,
     /// Images that the bounds would have removed, but that are mounted, leased, or used by a job.
     pub in_use: Vec<Reference>,
     /// Bytes by which a bound is missed, because the remaining images may not be removed.
     pub missing: u64,
-    /// What the collection removed, including the content of these images. In a dry run, what a
-    /// collection would remove now, without the content of these images, because their names still
-    /// exist.
+    /// What the collection removed, including the content of the removed images. In a dry run, what
+    /// a collection would remove now. This does not include the content of the images in `images`,
+    /// because their names still exist.
     pub removed: Removed,
 }
 

@@ -105,12 +105,12 @@ fn passes(reason: &Reason) -> bool {
     matches!(reason, Reason::Lease { .. } | Reason::Young { .. })
 }
 
-/// Counts the bytes that images keep.
+/// Counts the bytes that the candidates keep.
 struct Space<'a> {
     graph: &'a Graph,
     /// How many images refer to each blob.
     images: Vec<u32>,
-    /// Whether something other than these images keeps a blob for good.
+    /// Whether something other than the candidates keeps a blob for good.
     held: Vec<bool>,
     /// Bytes of the blobs that images refer to.
     kept: u64,
