@@ -18,7 +18,7 @@ pub enum ErrorKind {
     Conflict,
     /// Another writer or owner is using the thing; retry later.
     Busy,
-    /// The argument is invalid in every state of the store.
+    /// An argument is invalid, whatever the state of the store.
     InvalidArgument,
     /// The current state of the store, or of the thing, does not allow the operation.
     FailedPrecondition,
@@ -88,8 +88,8 @@ macro_rules! constructors {
 }
 
 impl Error {
-    /// Returns an error of `kind`. The message says what was expected, what was found and what to
-    /// do.
+    /// Returns an error of `kind`. The message must say what was expected, what was found and what
+    /// to do.
     #[cold]
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
         Error(Box::new(Inner {
@@ -350,8 +350,8 @@ pub fn excerpt(text: &str) -> String {
 /// Returns the error for data that a parser refuses. Its message is `what`, followed by the message
 /// of the parser.
 ///
-/// The message of a parser may repeat whole values of the data. If it has more than 300 characters,
-/// its middle is left out.
+/// A parser may repeat whole values of the data in its message. If the message of the parser has
+/// more than 300 characters, its middle is left out.
 pub fn malformed(what: &str, error: &impl fmt::Display) -> Error {
     const END: usize = 150;
     let said = error.to_string();

@@ -36,7 +36,8 @@ pub(crate) fn connect_both(path: &Path, dir: &Dir) -> Result<(Connection, Connec
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let writer = connect(path, flags | OpenFlags::SQLITE_OPEN_CREATE)?;
     let found = format(&writer)?;
-    // The files have their names now. SQLite syncs only the name of the log, and ignores a failure.
+    // The files have their names now. SQLite syncs only the name of the log, and ignores a failure
+    // of that sync.
     dir.sync()?;
     let upgraded = match found {
         None => writer.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;")),

@@ -30,7 +30,7 @@ impl Header {
         header
     }
 
-    /// Overwrites bytes of the header. Returns the header.
+    /// Overwrites the bytes of the header from the offset `at`. Returns the header.
     pub fn put(&mut self, at: usize, bytes: &[u8]) -> &mut Self {
         self.0[at..at + bytes.len()].copy_from_slice(bytes);
         self
@@ -78,7 +78,8 @@ impl Header {
         self
     }
 
-    /// Returns the header with its checksum, over unsigned or signed bytes.
+    /// Returns the header with its checksum: the sum of the bytes, as signed numbers if `signed` is
+    /// set.
     pub fn sealed(mut self, signed: bool) -> [u8; 512] {
         self.put(148, b"        ");
         let value = |byte: u8| {
@@ -110,7 +111,7 @@ impl Tar {
         self
     }
 
-    /// Appends a header with its checksum, and a body padded to blocks.
+    /// Appends a header with its checksum, and a body padded to blocks of 512 bytes.
     pub fn member(self, header: Header, body: impl AsRef<[u8]>) -> Self {
         let body = body.as_ref();
         let padding = vec![0; body.len().wrapping_neg() % 512];

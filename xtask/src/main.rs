@@ -98,7 +98,7 @@ const STRICT: &[&str] = &["--all-targets", "--", "--deny", "warnings"];
 
 fn check() -> Result<()> {
     let mut stages = Stages::default();
-    // The set-up waits for the network most of the time, and only the tests need it.
+    // The set-up waits for the network most of the time, and only the tests need the set-up.
     let checked = thread::scope(|scope| check_stages(&mut stages, scope.spawn(peers::set_up)));
     let finished = stages.finish();
     checked.and(finished)

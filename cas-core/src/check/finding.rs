@@ -14,7 +14,7 @@ pub enum Problem {
     /// A database is missing, does not open, or has rows that cannot be read. A repair copies the
     /// readable rows to a new database. Names in the unreadable rows are lost.
     DatabaseDamaged,
-    /// A record does not parse.
+    /// A record does not parse, or the parents of a snapshot lack records or form a circle.
     RecordDamaged,
     /// The record of a name does not parse, so the target of the name is lost.
     NameLost,
@@ -22,7 +22,7 @@ pub enum Problem {
     RecordMissing,
     /// The record of a document lists other blobs than the document.
     ChildrenWrong,
-    /// An image needs a blob that the store does not have.
+    /// An image or a lease needs a blob that the store does not have.
     BlobMissing,
     /// The bytes of a blob do not have its digest.
     BlobDamaged,
@@ -97,7 +97,7 @@ pub struct Report {
     pub images: u64,
     /// Number of blobs in the store.
     pub blobs: u64,
-    /// Number of bytes of blobs that were read and hashed.
+    /// Number of bytes of the selected blobs that were read and hashed.
     pub bytes_read: u64,
     /// Number of snapshots that were checked.
     pub snapshots: u64,

@@ -123,7 +123,8 @@ pub struct Repair<'a> {
 pub struct CheckOptions<'a> {
     /// Which blobs and snapshots are read.
     pub read_data: ReadData,
-    /// Whether reading goes on where an interrupted check stopped. A few blobs are read again.
+    /// Whether reading goes on where an interrupted check of the same selection stopped. A few
+    /// blobs are read again. A check of a percentage always goes on.
     pub resume: bool,
     /// Maximum number of bytes of blobs and snapshots that are read per second; `None` for no
     /// maximum.

@@ -20,7 +20,7 @@ impl Checker<'_> {
             return Ok(());
         }
         let images = match self.store.images.list(&[]).await {
-            // `check_images` has reported it.
+            // `check_images` has reported the damaged record.
             Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(()),
             images => images?,
         };

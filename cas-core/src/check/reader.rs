@@ -15,10 +15,11 @@ use crate::store::Store;
 
 /// Number of blobs between two notes of the last blob that was read.
 const NOTED: usize = 16;
-/// The room of these notes. Each selection has its own note.
+/// The room of the notes on the last blob that was read. Each selection has its own note, except
+/// that all percentages share one.
 const ROOM: &str = "fsck";
 
-/// A selection of blobs that are read, or of snapshots.
+/// The blobs or the snapshots that a check selects for reading.
 pub(super) struct Reading {
     selection: ReadData,
     /// The beginning of the keys of the notes: empty for blobs, `SNAPSHOTTER-` for snapshots.

@@ -25,7 +25,8 @@ impl Checker<'_> {
                     let has_ended = begun.offset() < ingest.offset;
                     drop(begun);
                     if has_ended {
-                        // Its job ended after the ingest was listed, so `begin` has made another.
+                        // The job of the ingest ended after the ingest was listed, so `begin` has
+                        // made a new one.
                         discard_unless_open(content, &ingest.key).await?;
                     }
                     has_ended

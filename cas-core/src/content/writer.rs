@@ -32,7 +32,7 @@ impl Expected {
         size: None,
     };
 
-    /// Returns the expectation of bytes with this digest and size.
+    /// Returns an `Expected` for bytes with this digest and size.
     pub fn exactly(digest: Digest, size: u64) -> Self {
         Expected {
             digest: Some(digest),
@@ -40,7 +40,7 @@ impl Expected {
         }
     }
 
-    /// Returns the expectation of bytes with this digest, of any size.
+    /// Returns an `Expected` for bytes with this digest and any size.
     pub fn digest(digest: Digest) -> Self {
         Expected {
             digest: Some(digest),

@@ -1,8 +1,8 @@
 //! Visiting an image: a [`Handler`] is called for each descriptor, and the children that it returns
 //! are visited next, in order by [`walk`] or in parallel by [`dispatch`].
 //!
-//! Both visit repeated content once, and both are bounded by [`limit`](crate::limit), so that no
-//! image can keep them busy for ever. They spawn no tasks and run on any executor.
+//! Both functions visit repeated content once. Both have the bounds in [`limit`](crate::limit), so
+//! that no image can keep them busy for ever. They spawn no tasks and run on any executor.
 
 mod children;
 mod chooser;

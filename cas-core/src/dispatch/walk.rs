@@ -51,7 +51,7 @@ pub async fn walk_not_empty(handler: &dyn Handler, roots: &[Descriptor]) -> Resu
         return Ok(());
     }
     Err(Error::not_found(
-        "no descriptor has children; a filter may have left them out",
+        "no descriptor has children: a filter may have left them out; choose another filter",
     ))
 }
 

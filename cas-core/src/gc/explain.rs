@@ -29,7 +29,7 @@ pub struct Explanation {
     /// collection then removes it.
     pub paths: Vec<RootPath>,
     /// When the last path to the resource expires. `None` if a path never expires, or if there are
-    /// no paths. A path from an image name counts as one that never expires, whatever the label
+    /// no paths. A path from an image name counts as a path that never expires, whatever the label
     /// [`GC_EXPIRE`](crate::labels::GC_EXPIRE) of the name says.
     pub until: Option<SystemTime>,
 }

@@ -23,12 +23,12 @@
 //! object store that many machines share as in one process. `tests/protocol` of this crate searches
 //! the interleavings of jobs and collections.
 //!
-//! A collection for an [owner](crate::owner) marks twice. It marks what the owner's names, leases,
-//! labels and young blobs reach, to find the claims that it drops. It marks what anything except
-//! the owner's claims reaches, to find the blobs that it removes. Dropping a claim and removing a
-//! blob are both compare-and-swaps on the revision of step 1.
+//! A collection for an [owner](crate::owner) marks twice. It marks what the names of the owner and
+//! all leases, labels and young blobs reach, to find the claims that it drops. It marks what
+//! anything except the claims of the owner reaches, to find the blobs that it removes. Dropping a
+//! claim and removing a blob are both compare-and-swaps on the revision of step 1.
 //!
-//! [`prune`] removes the names of images that were not used for long, and then collects.
+//! [`prune`] removes the names of images that were not used for a long time, and then collects.
 //!
 //! [`remove`] removes the blobs that a user names, by the same steps, unless something refers to
 //! them.
@@ -126,7 +126,7 @@ impl GcOptions {
 }
 
 /// Removes everything that nothing keeps, and completes interrupted collections. Returns what was
-/// removed. Any number of collections may run concurrently, in any process.
+/// removed. Any number of collections may run concurrently, in any number of processes.
 ///
 /// # Errors
 /// `Corrupt` if a record or a document does not parse, and `OutOfRange` if a document is too large

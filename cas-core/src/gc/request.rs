@@ -15,7 +15,7 @@ use crate::records::{BlobRecord, Resource};
 use crate::snapshot::Snapshotter;
 use crate::store::Store;
 
-/// Maximum number of references that the error names.
+/// Maximum number of references to a blob that the error names.
 const NAMED: usize = 3;
 
 /// Options of [`remove`].
@@ -69,10 +69,10 @@ impl RemoveOptions {
 /// stays, and is not in the result.
 ///
 /// # Errors
-/// `NotFound` if a blob is not in the store, unless it is skipped; `Busy` if something else refers
-/// to a blob: the error names what refers to it, and nothing is removed; `Denied` for `force` if
-/// the store is opened for one owner; `Corrupt` if a record or a document does not parse;
-/// `OutOfRange` if a document is too large to be read; errors of the stores.
+/// `NotFound` if a blob is not in the store and `skip_absent` is not set; `Busy` if something else
+/// refers to a blob: the error names what refers to it, and nothing is removed; `Denied` for
+/// `force` if the store is opened for one owner; `Corrupt` if a record or a document does not
+/// parse; `OutOfRange` if a document is too large to be read; errors of the stores.
 pub async fn remove(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],
@@ -120,7 +120,7 @@ async fn remove_named(
     Ok(removed)
 }
 
-/// Scans the store, and makes sure that nothing refers to `blobs` unless the removal is forced.
+/// Scans the store. If the removal is not forced, also checks that nothing else refers to `blobs`.
 async fn scan_unused(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],
@@ -167,7 +167,7 @@ async fn add_records(store: &Store, blobs: &BTreeSet<Digest>, skip_absent: bool)
     Ok(!missing.is_empty())
 }
 
-/// Checks that nothing refers to `blobs` but themselves. That they are young does not count.
+/// Checks that no gc root reaches `blobs`. That `blobs` are young does not make them gc roots here.
 fn check_unused(graph: &Graph, blobs: &BTreeSet<Digest>) -> Result<()> {
     let is_own_youth = |resource: &Resource, reason: &Reason| match resource {
         Resource::Content(digest) => {

@@ -262,7 +262,8 @@ impl Scan {
 }
 
 /// Returns the leases that have not expired. An expired lease is deleted by compare-and-swap before
-/// it is ignored, so that either this deletion or a concurrent renewal by its job fails.
+/// it is ignored, so that either this deletion or a concurrent renewal by its job fails. If
+/// `read_only` is set, no lease is deleted.
 pub(crate) async fn live_leases(
     store: &Store,
     now: SystemTime,
@@ -304,7 +305,7 @@ fn reason(id: &str, lease: &Lease) -> Reason {
     }
 }
 
-/// Returns when a lease expires: the time that it states, or its label if that is earlier.
+/// Returns when a lease expires: the earlier of the time in its record and the time in its label.
 fn ending(lease: &Lease) -> Option<SystemTime> {
     let labelled = labels::expiry(&lease.labels);
     labelled.into_iter().chain(lease.expires_at).min()

@@ -22,8 +22,8 @@ use crate::time::later;
 const CHUNK: usize = 64;
 /// Maximum number of chunks that are processed concurrently.
 const CHUNKS: usize = 8;
-/// Number of removals after which they are made durable, if a crash would undo them. Until then the
-/// store cannot free their space.
+/// Number of removals after which the removals are made durable, if a crash would undo them. Until
+/// then, the store cannot free their space.
 const FLUSHED: usize = 32 * CHUNK;
 /// Maximum number of blobs that are examined concurrently, and of changes that are made
 /// concurrently if they are not made in one batch.

@@ -189,7 +189,7 @@ impl ContentStore for SizedContent {
         self.0.on(side).remove_version(digest, stat.version).await
     }
 
-    /// Blobs without a twin are removed from their member together. Nearly all blobs have none.
+    /// Blobs without a twin are removed from their member together. Nearly all blobs have no twin.
     async fn remove_versions(&self, blobs: &[(Digest, Version)], _batch: &Batch) -> Result<bool> {
         let (mut small, mut large) = (Vec::new(), Vec::new());
         for (digest, version) in blobs {

@@ -10,7 +10,7 @@ use crate::snapshot::SnapshotKind;
 
 /// What leases and snapshots use.
 pub(super) struct InUse {
-    /// What leases keep.
+    /// What leases pin or list.
     leased: HashSet<Id>,
     /// The snapshots on which a mounted or writable snapshot is based.
     bases: HashSet<Id>,

@@ -46,7 +46,7 @@ pub struct Pruned {
     /// Bytes by which a bound is missed, because the remaining images may not be removed.
     pub missing: u64,
     /// What the collection removed, including the content of the removed images. In a dry run, what
-    /// a collection would remove now. This does not include the content of the images in `images`,
+    /// a collection would remove now, which leaves out the content of the images in `images`,
     /// because their names still exist.
     pub removed: Removed,
 }

@@ -16,10 +16,10 @@ use crate::store::Store;
 /// Maximum number of records that are loaded concurrently.
 const CONCURRENT: usize = 16;
 
-/// An image as it was seen.
+/// An image as it was before the scan.
 pub(super) struct Seen {
     pub(super) image: Image,
-    /// The revision of the record of its target, or `None` if there was no record.
+    /// The revision that the record of its target had in the scan, or `None` if there was none.
     pub(super) revision: Option<Revision>,
 }
 
