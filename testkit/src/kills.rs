@@ -122,7 +122,8 @@ async fn scratch(store: &dyn Snapshotter) -> Result<()> {
     store.remove("scratch").await
 }
 
-/// Removes all snapshots by a collection at a later time, because no lease keeps them then.
+/// Runs a collection that removes all snapshots, because no lease keeps them and the collection is
+/// told that two days have passed.
 fn collect(store: &dyn Snapshotter) {
     let content = MemoryStore::new().with_images();
     let options = GcOptions::default().with_now(SystemTime::now() + 2 * UNLEASED_TTL);

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// A file or directory of a tree: type and mode, user and group, time of the last change in seconds
-/// and nanoseconds, number of hard links, content, and extended attributes.
+/// and nanoseconds, number of hard links (0 for a directory), content, and extended attributes.
 pub type Described = (
     u32,
     (u32, u32),

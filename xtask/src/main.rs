@@ -80,7 +80,7 @@ const ENGINES: &[&str] = &[
     "space",
 ];
 
-/// The tests of ACIs, over RocksDB, too.
+/// The tests of ACIs, with RocksDB among the stores.
 const ACIS: &[&str] = &[
     "test",
     "--package",

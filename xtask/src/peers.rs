@@ -58,8 +58,9 @@ pub(crate) fn set_up() -> Result<()> {
         install(&missing)?;
     } else if !missing.is_empty() {
         eprintln!(
-            "NOTE: the Debian packages {missing:?} are missing; install them, or run `cargo xtask \
-             setup` as the superuser on Debian; until then, tests that need them print SKIPPED"
+            "NOTE: the Debian packages {missing:?} are missing; install them, or run \
+             `cargo xtask setup` as the superuser on Debian; until then, tests that need them \
+             print SKIPPED"
         );
     }
     install_moto()?;

@@ -43,8 +43,9 @@ pub struct Completeness {
 /// as missing.
 ///
 /// # Errors
-/// `Corrupt` for a damaged document or record; `OutOfRange` for a document that is too large to be
-/// read, or if the image exceeds a bound of [`walk`](crate::dispatch::walk()); errors of the store.
+/// `Corrupt` for a damaged document or record, or for a blob of another size than its descriptor
+/// states; `OutOfRange` for a document that is too large to be read, or if the image exceeds a
+/// bound of [`walk`](crate::dispatch::walk()); errors of the store.
 pub async fn completeness(store: &Store, root: &Descriptor) -> Result<Completeness> {
     let finder = Finder {
         store,
@@ -154,7 +155,7 @@ fn judge(parts: HashMap<Digest, Part>, root: Digest) -> Completeness {
 /// missing and not recorded as absent was lost.
 ///
 /// # Errors
-/// Errors of the store.
+/// `Corrupt` if a record does not parse; errors of the store.
 pub(crate) async fn correct_indexes(store: &Store) -> Result<()> {
     let (room, key) = CORRECTED;
     let notes = Notes::new(Arc::clone(&store.records), room)?;
@@ -190,7 +191,7 @@ async fn correct_index(store: &Store, index: &Descriptor) -> Result<()> {
         return Ok(());
     };
     let left_out = match completeness(store, index).await {
-        // What a damaged document needs is not known.
+        // The blobs that a damaged document needs are not known.
         Err(error) if is_of_document(&error) => {
             tracing::debug!(digest = %index.digest, %error, "an index was not corrected");
             return Ok(());

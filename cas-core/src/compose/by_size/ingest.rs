@@ -104,8 +104,8 @@ async fn begin_large(store: &dyn ContentStore, key: &str) -> Result<Box<dyn Inge
     }
 }
 
-/// Deletes an ingest. Empties the ingest first: if another writer opens the key before the ingest is
-/// discarded, that writer finds no bytes.
+/// Empties an ingest and then deletes it. If another writer opens the key before the deletion, that
+/// writer finds no bytes.
 async fn delete(store: &dyn ContentStore, mut ingest: Box<dyn Ingest>) -> Result<()> {
     let key = ingest.key().to_owned();
     if ingest.offset() > 0 {
