@@ -107,7 +107,8 @@ impl Document {
     fn read(media_type: &MediaType, data: &[u8]) -> Result<Self> {
         if !media_type.is_document() {
             return Err(Error::unsupported(format!(
-                "expected the media type of a manifest or an index, found {media_type:.200}"
+                "expected the media type of a manifest or an index, found {media_type:.200}; \
+                 correct the descriptor"
             )));
         }
         check_json(data)?;

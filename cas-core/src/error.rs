@@ -1,4 +1,4 @@
-//! The one error type of `cas`. Its kind says what the caller can do about it.
+//! The one error type of `cas`. The kind of an error says what the caller can do about the error.
 
 use std::borrow::Cow;
 use std::fmt;

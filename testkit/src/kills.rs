@@ -239,7 +239,7 @@ fn scratch_dir<S: Scenario>() -> tempfile::TempDir {
 /// If something is lost or left behind.
 pub fn kill_everywhere<S: Scenario>() {
     if Command::new("strace").arg("-V").output().is_err() {
-        eprintln!("SKIPPED: strace is not installed");
+        eprintln!("SKIPPED: strace is not installed; run `cargo xtask setup`");
         return;
     }
     for call in S::CALLS {
@@ -277,7 +277,7 @@ fn kill<S: Scenario>(call: &str, number: usize) -> bool {
 /// If something is left.
 pub fn kill_collections<S: Scenario>() {
     if Command::new("strace").arg("-V").output().is_err() {
-        eprintln!("SKIPPED: strace is not installed");
+        eprintln!("SKIPPED: strace is not installed; run `cargo xtask setup`");
         return;
     }
     let full = scratch_dir::<S>();

@@ -63,7 +63,7 @@ fn binaries(selection: &[&str]) -> Result<Vec<Binary>> {
     let build = [&["test", "--no-run", "--message-format=json"], selection].concat();
     let built = cargo(&build).stderr(Stdio::inherit()).output()?;
     if !built.status.success() {
-        bail!("the tests do not build");
+        bail!("the tests do not build; cargo has printed why");
     }
     let mut found = Vec::new();
     for message in String::from_utf8(built.stdout)?.lines() {

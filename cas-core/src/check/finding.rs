@@ -82,9 +82,9 @@ pub struct Finding {
     pub problem: Problem,
     /// The digest, name, key or path of the resource.
     pub subject: String,
-    /// What was expected and found, and what to do if it was not repaired.
+    /// What was expected and found, and what to do if the problem was not repaired.
     pub detail: String,
-    /// Whether it was repaired.
+    /// Whether the problem was repaired.
     pub repaired: bool,
 }
 

@@ -119,7 +119,7 @@ pub struct Repair<'a> {
     pub rebuilder: Option<&'a dyn Rebuilder>,
 }
 
-/// What is checked, and whether it is repaired.
+/// What a check reads, and whether it repairs the damage that it finds.
 pub struct CheckOptions<'a> {
     /// Which blobs and snapshots are read.
     pub read_data: ReadData,
@@ -132,7 +132,7 @@ pub struct CheckOptions<'a> {
     /// Whether names were lost before the check. A repair then keeps the documents that no name
     /// reaches, even if they have records.
     pub names_lost: bool,
-    /// How damage is repaired. By default, it is only reported.
+    /// How damage is repaired. If this is `None`, damage is only reported.
     pub repair: Option<Repair<'a>>,
     /// Receives the progress of each blob and each snapshot that is read.
     pub progress: Arc<dyn Progress>,

@@ -103,11 +103,11 @@ pub struct Version(pub u64);
 /// An ingest that is not published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IngestStatus {
-    /// The key that it was begun with.
+    /// The key that the ingest was begun with.
     pub key: String,
-    /// The number of bytes that it holds.
+    /// The number of bytes that the ingest holds.
     pub offset: u64,
-    /// When bytes were last added to it, as far as the store records this.
+    /// When bytes were last added to the ingest, as far as the store records this.
     pub updated_at: SystemTime,
 }
 
@@ -265,8 +265,8 @@ pub trait Ingest: Send {
         Ok(0)
     }
 
-    /// Returns up to `length` of the appended bytes from `offset`. A [`Writer`] hashes them if the
-    /// ingest is resumed or if they were adopted.
+    /// Returns up to `length` of the appended bytes from `offset`. A [`Writer`] calls this method
+    /// to hash the bytes of a resumed ingest, and bytes that were adopted.
     async fn read_back(&mut self, offset: u64, length: usize) -> Result<Bytes>;
 
     /// Drops all bytes, so that the offset is 0 again.

@@ -119,7 +119,7 @@ pub struct Committed {
     pub batch: bool,
 }
 
-/// Writes an ingest, and hashes what is written.
+/// Writes an ingest, and hashes the bytes that are written.
 pub struct Writer {
     ingest: Box<dyn Ingest>,
     expected: Expected,
@@ -218,7 +218,8 @@ impl Writer {
         Ok(at - offset)
     }
 
-    /// Appends the rest of another store's blob, from the current offset.
+    /// Appends the bytes of another store's blob that the ingest does not have yet: the bytes from
+    /// [`offset`](Self::offset).
     ///
     /// # Errors
     /// As [`Writer::write`]; errors of the reader.
@@ -255,7 +256,7 @@ impl Writer {
         self.expected = Expected::exactly(digest, size);
     }
 
-    /// Drops all bytes, so that the offset is 0 again.
+    /// Drops all bytes of the ingest, so that its offset is 0 again.
     ///
     /// # Errors
     /// Errors of the store.

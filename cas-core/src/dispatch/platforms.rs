@@ -35,8 +35,8 @@ impl<H: Handler> Handler for FilterPlatforms<'_, H> {
 }
 
 /// Returns `handler` wrapped so that the children of an index are sorted, the best match first and
-/// children without a platform last, and at most `most` of them are returned. If `most` is 0, all
-/// are returned.
+/// children without a platform last. Only the first `most` children are returned, or all of them if
+/// `most` is 0.
 ///
 /// With a limit, the handler fails with `NotFound` for an index without children. The handler does
 /// not filter by platform. To filter too, pass the result of [`filter_platforms`] as `handler`.

@@ -25,8 +25,8 @@ pub struct RootPath {
 /// Why a resource is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
-    /// Paths to the resource, at most a hundred. Empty if nothing keeps the resource: the next
-    /// collection then removes it.
+    /// Paths to the resource, at most 100. Empty if nothing keeps the resource, so that the next
+    /// collection removes it.
     pub paths: Vec<RootPath>,
     /// When the last path to the resource expires. `None` if a path never expires, or if there are
     /// no paths. A path from an image name counts as a path that never expires, whatever the label

@@ -8,7 +8,7 @@ use crate::labels::Labels;
 use crate::owner::Owner;
 use crate::records::Resource;
 
-/// Why a resource is a gc root: it is kept even if nothing refers to it.
+/// Why a resource is a gc root, which is kept even if nothing refers to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// It is the name of an image.

@@ -24,8 +24,8 @@ const NAMED: usize = 3;
 pub struct RemoveOptions {
     /// The current time, against which expiry is checked. Tests set it.
     pub now: SystemTime,
-    /// Whether blobs are removed even if something refers to them. What refers to them is then
-    /// incomplete.
+    /// Whether blobs are removed even if something refers to them. The images and other resources
+    /// that refer to them are then incomplete.
     pub force: bool,
     /// Whether a blob that is not in the store is skipped, so that a removal can be repeated.
     pub skip_absent: bool,

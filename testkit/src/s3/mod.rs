@@ -46,7 +46,7 @@ fn start() -> Option<String> {
     run_service(program, host.clone());
     let deadline = Instant::now() + Duration::from_secs(60);
     while TcpStream::connect(&host).is_err() {
-        assert!(Instant::now() < deadline, "moto does not start");
+        assert!(Instant::now() < deadline, "moto did not start in a minute");
         thread::sleep(Duration::from_millis(50));
     }
     make_bucket(&host, BUCKET);

@@ -8,7 +8,8 @@ use crate::location::Location;
 use crate::registry::{Composer, Registry};
 use crate::store::Store;
 
-/// Opens `by-size` URLs. They name two members, and may set a threshold other than [`THRESHOLD`].
+/// Opens `by-size` URLs. Such a URL names two members, and may set a threshold other than
+/// [`THRESHOLD`], in bytes or with a unit, as in `64KiB`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BySize;
 

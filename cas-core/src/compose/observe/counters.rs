@@ -27,7 +27,7 @@ pub struct Counts {
     pub calls: u64,
     /// Number of calls that failed.
     pub errors: u64,
-    /// Number of bytes moved by calls that succeeded.
+    /// Number of bytes of content or records that successful calls read or wrote.
     pub bytes: u64,
     /// Total duration of all calls in nanoseconds.
     pub total_ns: u64,
