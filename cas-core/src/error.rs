@@ -63,10 +63,10 @@ impl ErrorKind {
     }
 }
 
-/// An error: its kind, a message, and, if known, the operation, the thing it is about, the backend
-/// and the cause.
+/// An error with its kind and a message. If known, it also has the operation that failed, the
+/// subject of the operation, the backend and the cause.
 ///
-/// It is as large as one pointer, so that `Result<T>` stays small.
+/// An `Error` is as large as one pointer, so that `Result<T>` stays small.
 pub struct Error(Box<Inner>);
 
 struct Inner {

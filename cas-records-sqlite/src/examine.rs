@@ -13,10 +13,11 @@ use crate::error::classify;
 /// The result of `quick_check` for a database that is not damaged.
 const SOUND: &str = "ok";
 
-/// Examines the database at `path`. If it is damaged and `repair` is set, renames it to a name that
-/// ends in `.damaged-` and a number, and its log with it. The next opening then creates an empty
-/// database. Returns what is wrong, or `None` if the database is intact or absent, cannot be opened
-/// for lack of permission, or was set aside by another process meanwhile.
+/// Examines the database at `path`. If the database is damaged and `repair` is set, renames the
+/// database and its log: the new name of the database ends in `.damaged-` and a number. The next
+/// opening then creates an empty database. Returns what is wrong, or `None` if the database is
+/// intact or absent, cannot be opened for lack of permission, or was set aside by another process
+/// meanwhile.
 ///
 /// # Errors
 /// Errors of the file system and of SQLite, except those of a damaged database.

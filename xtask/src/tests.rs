@@ -1,5 +1,5 @@
-//! Runs the binaries of tests side by side. `cargo test` runs one after the other, and many of them
-//! wait for timers, processes and disks.
+//! Runs the binaries of tests side by side. `cargo test` runs one binary after the other, and many
+//! binaries wait for timers, processes and disks.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

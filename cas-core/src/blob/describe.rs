@@ -26,8 +26,8 @@ pub async fn describe(store: &Store, digest: &Digest) -> Result<Descriptor> {
 /// Returns a descriptor of a manifest or an index in the store.
 ///
 /// # Errors
-/// `NotFound` if the blob is not in the store; `InvalidArgument` if it is neither a manifest nor an
-/// index; `Corrupt` if its record does not parse; errors of the store.
+/// `NotFound` if the blob is not in the store; `InvalidArgument` if the blob is neither a manifest
+/// nor an index; `Corrupt` if its record does not parse; errors of the store.
 pub async fn document(store: &Store, digest: &Digest) -> Result<Descriptor> {
     let described = describe(store, digest).await?;
     if described.media_type.is_document() {
@@ -45,9 +45,9 @@ pub async fn document(store: &Store, digest: &Digest) -> Result<Descriptor> {
 /// list, the blob is not read.
 ///
 /// # Errors
-/// `NotFound` if the blob is not in the store; `Corrupt` if it is a damaged document, or if its
-/// record does not parse; `OutOfRange` if it is a document that is too large to be read; errors of
-/// the store.
+/// `NotFound` if the blob is not in the store; `Corrupt` if the blob is a damaged document, or if
+/// its record does not parse; `OutOfRange` if the blob is a document that is too large to be read;
+/// errors of the store.
 pub async fn children(store: &Store, digest: &Digest) -> Result<Vec<Digest>> {
     let (stat, record) = find(store, digest).await?.ok_or_else(|| absent(digest))?;
     match record {

@@ -69,8 +69,8 @@ pub trait ContentExt: ContentStore {
         }
     }
 
-    /// Removes the blob in whatever version it has. Returns false if it is not in the store. The
-    /// record of the blob stays, and leases are not respected.
+    /// Removes the blob in whatever version it has. Returns false if the blob is not in the store.
+    /// The record of the blob stays, and leases are not respected.
     ///
     /// # Errors
     /// Errors of the store.
@@ -87,8 +87,8 @@ pub trait ContentExt: ContentStore {
     /// descriptor.
     ///
     /// # Errors
-    /// `NotFound` if the store does not have it; `Corrupt` if its size or digest differs;
-    /// `OutOfRange` if it is too large; errors of the store.
+    /// `NotFound` if the store does not have the document; `Corrupt` if the size or the digest of
+    /// the document differs; `OutOfRange` if the document is too large; errors of the store.
     async fn fetch(&self, descriptor: &Descriptor) -> Result<Bytes> {
         fetch(self, descriptor)
             .await

@@ -2,18 +2,18 @@
 //!
 //! # The life of a blob
 //!
-//! [`ContentStore::begin`] opens an [`Ingest`] under a key that the caller chooses, or resumes one
-//! that was left unfinished. Bytes are added with [`Ingest::append`], and stay if the ingest is
-//! dropped. [`Ingest::publish`] turns them into a blob. It requires a [`Verified`] token, which
-//! only a [`Writer`] creates, after it has hashed every byte: no store can publish bytes that were
-//! not checked. From the publish until the removal, [`ContentStore::stat`] finds the blob and
+//! [`ContentStore::begin`] opens an [`Ingest`] under a key that the caller chooses, or resumes an
+//! unfinished ingest. Bytes are added with [`Ingest::append`], and stay if the ingest is dropped.
+//! [`Ingest::publish`] turns the bytes into a blob. `publish` requires a [`Verified`] token. Only a
+//! [`Writer`] creates the token, after it has hashed every byte, so no store can publish bytes that
+//! were not checked. From the publish until the removal, [`ContentStore::stat`] finds the blob and
 //! [`ContentStore::open`] reads it.
 //!
 //! A blob has a [`Version`], which changes whenever it is removed and stored again. A removal names
 //! the version that its caller has seen, so that a late removal by a slow collector never hits a
 //! newer copy:
 //!
-//! - [`ContentStore::remove_version`] removes one blob if it still has this version.
+//! - [`ContentStore::remove_version`] removes one blob if it still has the named version.
 //! - [`ContentStore::remove_versions`] does the same for many blobs in one call, for a collection.
 //!   If the store can, it commits a batch of records in the same step. The default calls
 //!   `remove_version` for each blob.
@@ -93,7 +93,7 @@ impl Entry {
 }
 
 /// Identifies one stored copy of a blob. A store never uses a version twice for the same digest: a
-/// blob that is removed and stored again gets a new one.
+/// blob that is removed and stored again gets a new version.
 ///
 /// A removal names a version, so a late removal by a slow collector never hits a newer copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -122,12 +122,13 @@ pub trait ContentStore: Send + Sync + 'static {
     /// Returns what the store promises beyond what this trait requires.
     fn capabilities(&self) -> Capabilities;
 
-    /// Returns the size and version of a blob, or `None` if it is not in the store.
+    /// Returns the size and version of a blob, or `None` if the blob is not in the store.
     async fn stat(&self, digest: &Digest) -> Result<Option<Stat>>;
 
-    /// Returns a reader of the blob, or `None` if it is not in the store.
+    /// Returns a reader of the blob, or `None` if the blob is not in the store.
     ///
-    /// If the blob is removed meanwhile, the reader goes on or fails. It never returns other bytes.
+    /// If the blob is removed while the reader is open, the reader goes on or fails. The reader
+    /// never returns other bytes.
     async fn open(&self, digest: &Digest) -> Result<Option<Arc<dyn BlobReader>>>;
 
     /// Begins the ingest `key`, or resumes it at its offset.
@@ -146,8 +147,8 @@ pub trait ContentStore: Send + Sync + 'static {
     /// `Busy` while a writer has it open.
     async fn discard(&self, key: &str) -> Result<bool>;
 
-    /// Removes the blob if it still has this version. Returns false if it is not in the store or
-    /// has another version. The check and the removal are one step, even if others remove or
+    /// Removes the blob if it still has this version. Returns false if the blob is not in the store
+    /// or has another version. The check and the removal are one step, even if others remove or
     /// publish the blob at the same time.
     async fn remove_version(&self, digest: &Digest, version: Version) -> Result<bool>;
 

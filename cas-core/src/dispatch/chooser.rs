@@ -6,8 +6,8 @@ use super::platforms::choose;
 use crate::descriptor::Descriptor;
 use crate::platform::{Matcher, Only, Platform, in_words};
 
-/// Chooses manifests by platform: either those for one platform, or all. For one platform, it also
-/// collects the platforms that the image offers, for an error message.
+/// Chooses manifests by platform: the manifests for one platform, or all manifests. A chooser for
+/// one platform also collects the platforms that the image offers, for an error message.
 #[derive(Debug, Default)]
 pub struct Chooser {
     only: Option<Only>,
@@ -28,8 +28,8 @@ impl Chooser {
         self.only.is_none()
     }
 
-    /// Returns the entries of an index that match best, and those without a platform. If every
-    /// platform is chosen, returns all entries.
+    /// Returns the entries of an index that match best, and the entries without a platform. If
+    /// every platform is chosen, returns all entries.
     pub fn choose(&self, listed: &[Descriptor]) -> Vec<Descriptor> {
         match &self.only {
             Some(only) => choose(listed, only),

@@ -39,9 +39,9 @@ pub enum Reason {
 /// How much a root keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Reach {
-    /// Itself and what it consists of: the target of an image, the parents of a snapshot.
+    /// The root and what the root consists of: the target of an image, the parents of a snapshot.
     Flat,
-    /// Itself and everything that it refers to.
+    /// The root and everything that the root refers to.
     Full,
 }
 

@@ -1,4 +1,4 @@
-//! What a collection for one owner may change: their expired names and their claims.
+//! What a collection for one owner may change: the expired names and the claims of the owner.
 
 use super::graph::{Reach, Reason};
 use super::scan::Scan;

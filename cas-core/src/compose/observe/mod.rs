@@ -1,5 +1,5 @@
-//! Metrics: a store that reports each asynchronous call to an observer, with its bytes, its
-//! duration and its error.
+//! Metrics: a store that reports each asynchronous call to an observer, with the number of bytes,
+//! the duration and the error of the call.
 //!
 //! Everything else stays the same, including the capabilities. A call that is cancelled is not
 //! reported.

@@ -111,7 +111,7 @@ fn last_use(image: &Image, uses: &BTreeMap<String, SystemTime>) -> SystemTime {
     used.map_or(changed, |used| used.max(changed))
 }
 
-/// Returns what is pruned, and the images and their targets as they were seen.
+/// Returns what is pruned, and the state that each image must still have when its name is deleted.
 fn select(
     own: Vec<(SystemTime, Image)>,
     found: &Scan,
