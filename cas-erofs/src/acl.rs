@@ -1,5 +1,5 @@
-//! Access control lists: checks them and derives modes from them, as the kernel does when a process
-//! sets one.
+//! Checks access control lists and derives the modes of files from them, as the kernel does when a
+//! process sets a list.
 
 use cas_core::{Error, Result};
 

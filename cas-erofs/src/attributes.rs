@@ -27,7 +27,7 @@ pub(crate) struct Attribute {
 }
 
 impl Attribute {
-    /// Returns the attribute, or `None` if an image cannot have one of this name or size.
+    /// Returns the attribute, or `None` if an image cannot store its name or a value of its size.
     pub(crate) fn new(name: &[u8], value: &[u8]) -> Option<Self> {
         let split = |&(prefix, number, whole): &(&[u8], u8, bool)| {
             let rest = name.strip_prefix(prefix)?;
@@ -77,7 +77,7 @@ impl Sets {
         if let Some(&id) = self.ids.get(&set[..]) {
             return id;
         }
-        // A tree has fewer inodes than a set identity has values.
+        // The number fits: every new set counts at least one byte of `limit::TREE`.
         let id = self.sets.len() as SetId;
         let set: Arc<[Attribute]> = set.into();
         self.sets.push(Arc::clone(&set));

@@ -1,5 +1,5 @@
 //! One file with everything: the metadata and the data files, at the offsets that the metadata
-//! expects. It mounts as a whole, on a loop device or as the disk of a virtual machine.
+//! expects. The file can be mounted, on a loop device or as the disk of a virtual machine.
 
 use std::fs::File;
 use std::io::Write;
@@ -12,18 +12,20 @@ use crate::image::Image;
 use crate::layers::{ALIGNMENT, DataFile};
 use crate::tree::Tree;
 
-/// The size of an image that was written as one file.
+/// The size of an image that was written as a disk: as one file, or as several files that a
+/// descriptor joins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disk {
-    /// Length of the file in bytes.
+    /// Length of the disk in bytes.
     pub length: u64,
-    /// Length of the metadata at its beginning in bytes.
+    /// Length in bytes of the metadata, which is at the beginning of the disk.
     pub metadata: u64,
 }
 
 impl Disk {
-    /// Writes the image of a tree and its data files to `path`. The file gets its name when it is
-    /// complete and flushed to the device. It replaces a file that has the name. Returns its size.
+    /// Writes the image of a tree and its data files to `path`. The new file
+    /// gets the name when it is complete and flushed to the device. It then replaces a file that had
+    /// the name. Returns the size of the new file.
     ///
     /// # Errors
     /// As [`Image::new`] and [`NewFile::begin`]; errors of the file system.
@@ -37,7 +39,8 @@ impl Disk {
 
 impl Image {
     /// Writes the metadata and the data files to `out`, an empty file. The kernel copies the data
-    /// files where it can. Returns the size of the file.
+    /// files, or lets them share blocks with `out`, if the file system supports that. Returns the
+    /// size of the file.
     ///
     /// # Errors
     /// Errors of the file system.

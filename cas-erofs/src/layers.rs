@@ -74,8 +74,9 @@ impl Layers {
         }
     }
 
-    /// Reads the next layer, an uncompressed tar, to its end. Returns warnings of what was unusual
-    /// or left out, bounded as those of an applied layer are.
+    /// Reads the next layer, an uncompressed tar, to its end. Returns warnings about what was
+    /// unusual or left out, with the bound of
+    /// [`Applied::warnings`](cas_layer::apply::Applied::warnings).
     ///
     /// # Errors
     /// `Corrupt` for a malformed archive or a member that cannot be applied; `OutOfRange` if a
@@ -169,7 +170,7 @@ impl Layers {
         let DataFile { file, length } = &self.data[source];
         let end = offset.checked_add(size).filter(|end| end <= length);
         let end = end.ok_or_else(|| {
-            Error::corrupt("the archive ends before the data of a member; get an intact copy")
+            Error::corrupt("the archive ends within the data of a member; get an intact copy")
         })?;
         let rest = (size % BLOCK) as usize;
         let tail = match rest {

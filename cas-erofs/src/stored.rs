@@ -10,8 +10,8 @@ use crate::BLOCK;
 /// Size in bytes of the buffer for writes to the file.
 const BUFFER: usize = 256 << 10;
 
-/// A reader of an archive that also writes every byte that is read to a file. It keeps a copy of
-/// one block, so that the caller can check what follows the data of a member.
+/// Reads an archive, and writes each byte that its caller has read to a file. Keeps a copy of one
+/// block, so that the caller can check what follows the data of a member.
 pub(crate) struct StoredReader<'a> {
     input: &'a mut dyn BufRead,
     file: BufWriter<&'a File>,

@@ -1,8 +1,8 @@
 //! A disk for virtual machines in several files: the metadata and the data files as they are, and
 //! a descriptor in the format VMDK that puts them one after the other.
 //!
-//! Source: "Virtual Disk Format 5.0" of VMware. QEMU only reads extents that are writable, and of
-//! these only `FLAT` ones, so that the gaps between the files are parts of a file of zeros.
+//! Source: "Virtual Disk Format 5.0" of VMware. QEMU only reads extents that are writable and
+//! `FLAT`. Therefore a file of zeros fills the gaps between the other files.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -22,10 +22,11 @@ const DESCRIPTOR: &str = "disk.vmdk";
 const METADATA: &str = "metadata.erofs";
 const ZEROS: &str = "zeros";
 
-/// Heads and sectors of a track of the geometry that old systems are shown.
+/// Number of heads, and of sectors of a track, in the geometry that old systems read from the
+/// descriptor.
 const HEADS: u64 = 16;
 const SECTORS: u64 = 63;
-/// Maximum number of cylinders of such a geometry.
+/// Maximum number of cylinders in this geometry.
 const CYLINDERS: u64 = 16_383;
 
 /// Returns the name of a data file in the directory of a disk.
@@ -34,14 +35,14 @@ pub(crate) fn data_name(index: usize) -> String {
 }
 
 impl Disk {
-    /// Writes the image of a tree as a disk in several files to `directory`, which must have the
-    /// data files already: those of [`Layers::named`](crate::Layers::named). `disk.vmdk` is the
-    /// descriptor. The metadata and the tars are not copied into one file. Everything is on the
-    /// device when this function returns. Returns the size of the disk.
+    /// Writes the image of a tree as a disk in several files to `directory`, in which
+    /// [`Layers::named`](crate::Layers::named) must have made the data files `data`. The file
+    /// `disk.vmdk` is the descriptor. The metadata and the tars are not copied into one file.
+    /// Everything is on the device when this function returns. Returns the size of the disk.
     ///
     /// # Errors
-    /// As [`Image::new`]; `AlreadyExists` if the directory has other files of a disk; errors of the
-    /// file system.
+    /// As [`Image::new`]; `AlreadyExists` if the directory has a file `metadata.erofs`, `zeros` or
+    /// `disk.vmdk`; errors of the file system.
     pub fn write_vmdk(tree: &Tree, data: &[DataFile], directory: &Path) -> Result<Self> {
         let image = Image::new(tree, data)?;
         let metadata = image.metadata().len() as u64;
@@ -73,12 +74,12 @@ impl Disk {
 #[derive(Default)]
 struct Extents {
     lines: String,
-    /// Length of all together in bytes.
+    /// Length of all files together in bytes.
     length: u64,
 }
 
 impl Extents {
-    /// Adds the beginning of a file, in bytes.
+    /// Adds the first `length` bytes of a file.
     fn add(&mut self, name: &str, length: u64) {
         let sectors = length / BLOCK;
         if sectors > 0 {

@@ -2,7 +2,8 @@
 
 use std::io::{self, BufRead};
 
-/// Reads what `input` has buffered into `out`. Returns the number of bytes, which is 0 at the end.
+/// Copies as many buffered bytes of `input` as fit into `out`, and fills the buffer first if it is
+/// empty. Returns the number of copied bytes, which is 0 at the end of `input`.
 ///
 /// # Errors
 /// Errors of `input`.

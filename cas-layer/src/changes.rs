@@ -1,7 +1,7 @@
 //! Writes the changes of an overlay as a layer.
 //!
-//! The upper directory of an overlay has everything that was changed. Applied to the layers below
-//! it, the layer gives the tree that the overlay shows.
+//! The upper directory of an overlay has everything that was changed. If the layer is applied
+//! to the lower layers of the overlay, it gives the tree that the overlay shows.
 //!
 //! - Members come in the order of the tree: a directory, then what is in it by name, directories
 //!   last. The same changes give the same bytes.
@@ -10,8 +10,9 @@
 //!   what the layers below have in it, except for the root, which an overlay always merges.
 //! - A file with several names is one member, and hard links to it. Sparse files are written with
 //!   the zeros of their holes.
-//! - Left out: the attributes of overlayfs and of the host, as [`apply`](crate::apply) leaves them
-//!   out; and, with a warning, sockets and the attributes of overlays that the tree itself contains.
+//! - Left out: the attributes of this overlay and of the host; and, with a warning, sockets and all
+//!   other attributes that [`apply`](crate::apply) never sets, such as those that an overlay inside
+//!   the tree has set.
 
 use std::collections::HashMap;
 use std::ffi::CStr;
@@ -39,14 +40,14 @@ pub struct Written {
 /// Writes the changes in the upper directory of an overlay to `out`, as a tar archive. Nothing may
 /// change them meanwhile. `out` is not flushed. Returns what was done.
 ///
-/// The overlay is one that this process can mount: in a user namespace, its attributes begin with
+/// The overlay must be one that this process could mount: in a user namespace, its attributes begin with
 /// `user.overlay.`, otherwise with `trusted.overlay.`.
 ///
 /// # Errors
 /// `Unsupported` for what a layer cannot express: a name that begins with `.wh.`, and files and
 /// directories that an overlay with `metacopy` or `redirect_dir` has moved or changed;
 /// `OutOfRange` if a bound of [`limit`](cas_core::limit) is exceeded; `FailedPrecondition` for a
-/// file that becomes shorter; `Busy` at a mount point; errors of the file system and of `out`. After
+/// file that is replaced or becomes shorter meanwhile; `Busy` at a mount point; errors of the file system and of `out`. After
 /// an error, `out` has received a part of the layer.
 pub fn write(upper: impl AsFd, out: impl Write) -> Result<Written> {
     write_marked(upper.as_fd(), overlay::attribute_prefix()?, out)
@@ -88,7 +89,7 @@ struct Changes<W> {
 /// The extended attributes of a file in an upper directory.
 #[derive(Default)]
 struct Attributes {
-    /// Those that belong to the layer.
+    /// The attributes that belong to the layer.
     kept: Vec<Attribute>,
     opaque: bool,
     whiteout: bool,
@@ -121,7 +122,8 @@ impl<W: Write> Changes<W> {
         [&self.path, name.to_bytes()].concat()
     }
 
-    /// Writes a directory. If it is opaque, writes this first of what is in it.
+    /// Writes a directory. If the directory is opaque, writes the opaque whiteout as the first member
+    /// in it.
     fn directory(&mut self, dir: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Result<()> {
         let found = self.attributes(dir, name)?;
         let is_root = self.path.is_empty();
@@ -247,14 +249,15 @@ impl<W: Write> Changes<W> {
     }
 }
 
-/// Opens a file for reading, if it is still the one that was found.
+/// Opens a file for reading. Fails if another file has its name by now.
 fn open(at: At<'_>) -> Result<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = os(calls::openat(at.dir, at.name, flags, Mode::empty()))?;
     let found = os(calls::fstat(&file))?;
     if (found.st_dev, found.st_ino) != at.identity() {
         return Err(Error::precondition(
-            "the file was replaced while the changes were read; let nothing change them meanwhile",
+            "the file was replaced while the changes were read; repeat the command when no program \
+             changes the files",
         ));
     }
     Ok(file.into())

@@ -1,10 +1,11 @@
-//! Layers of container images: their compression, a strict tar reader and a writer, applying them to
-//! a directory tree, and import, export and unpack of whole images.
+//! Decompresses layers of container images, reads them strictly and writes them as tars, and applies
+//! them to a directory tree. Imports, exports and unpacks whole images.
 //!
 //! Bytes flow one way: [`flow`] reads a blob, [`codec`] decompresses it, [`tar`] splits it into
 //! members, and [`apply`] writes them below one directory, never outside it. The other way,
-//! [`changes`] writes what an overlay has changed as a layer. These five are synchronous. [`flow`] starts two threads: one reads and decompresses, one hashes. Members are
-//! parsed and written on the thread of the caller.
+//! [`changes`] writes what an overlay has changed as a layer. These five modules are synchronous.
+//! [`flow`] starts two threads: one reads and decompresses, one hashes. Members are parsed and
+//! written on the thread of the caller.
 
 pub mod apply;
 mod buffered;

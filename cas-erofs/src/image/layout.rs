@@ -2,7 +2,8 @@
 //! then the shared attributes, then the blocks of large directories and long links.
 //!
 //! An inode is followed by its attributes, and then by an incomplete last block of its data, which
-//! must not cross a block of the metadata. The gaps before such inodes are filled with small ones.
+//! must not cross a block of the metadata. The gaps before such inodes are filled with small
+//! inodes without such a block.
 
 use cas_core::Result;
 
@@ -24,8 +25,8 @@ pub(super) struct Place {
     pub(super) data: DataLayout,
     /// Size of a directory or a link in bytes.
     pub(super) size: u64,
-    /// Offset of its blocks in bytes, if it has any: in the area of blocks while the layout is
-    /// computed, and then in the metadata.
+    /// Offset in bytes of the node's blocks, if it has any. While the layout is computed, it counts
+    /// from the beginning of the area of blocks; afterwards, from the beginning of the metadata.
     pub(super) blocks: u64,
 }
 

@@ -1,6 +1,6 @@
 //! The metadata of a tree in the format of EROFS: the superblock, a table of the data files, and
 //! all inodes with their names, links and attributes. The data of files stays in the data files,
-//! except last blocks that an image cannot use there.
+//! but the metadata contains a copy of each last block that an image cannot use there.
 //!
 //! Source: fs/erofs/erofs_fs.h of Linux 6.12. All numbers are little-endian.
 

@@ -129,7 +129,8 @@ impl Tree {
         })
     }
 
-    /// Removes the node that has a name, and then gives the name to the node that `make` returns.
+    /// Removes a name and everything below it, and then gives the name to the node that `make`
+    /// returns.
     fn replace(
         &mut self,
         parent: Id,
@@ -167,7 +168,7 @@ impl Tree {
     }
 
     /// Removes everything that lower layers added below a directory. The rest belongs to this
-    /// layer, so each directory is visited once for each layer.
+    /// layer, so a second call for the same directory and layer does nothing.
     fn purge(&mut self, directory: Id) {
         let layer = self.layer;
         let purged = &mut self.directory_mut(directory).purged;

@@ -26,8 +26,8 @@ pub struct Tree {
     layer: u32,
     /// The work that the members of this layer have caused so far.
     cost: Cost,
-    /// Directories that were found, by their paths. It is emptied when a directory or a symbolic
-    /// link is removed, because a path may then lead elsewhere.
+    /// Directories that were found, by their paths. The map is emptied when a directory or a
+    /// symbolic link is removed, because a path may then lead elsewhere.
     known: HashMap<Vec<u8>, Id>,
     warnings: Warnings,
     /// Number of bytes of names, targets, attributes and incomplete blocks that all layers brought.
@@ -80,7 +80,7 @@ impl Tree {
         &self.sets
     }
 
-    /// Returns the directory that a node is known to be.
+    /// Returns a directory. The node with the identity `id` must be one.
     pub(crate) fn directory_at(&self, id: Id) -> &Directory {
         match &self.node(id).kind {
             Kind::Directory(directory) => directory,

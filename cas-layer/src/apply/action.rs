@@ -15,7 +15,7 @@ pub const WHITEOUT_DEVICE: &str =
 pub enum Action<'a> {
     /// Describes the root directory.
     Root,
-    /// Hides something in the directory at the clean path `parent`.
+    /// Hides something in the directory at `parent`.
     Hide {
         /// The path of the directory.
         parent: &'a [u8],
@@ -32,7 +32,8 @@ pub enum Action<'a> {
 }
 
 impl<'a> Action<'a> {
-    /// Returns what a member at the clean path `path` does.
+    /// Returns what a member at `path` does. [`clean`](super::path::clean) must have returned the
+    /// path.
     ///
     /// # Errors
     /// `Corrupt` for a whiteout that names nothing, and for a root that is not a directory.

@@ -4,7 +4,7 @@ use cas_core::{Error, Result, limit};
 
 use super::path::depth;
 
-/// The members of one layer so far, and the work for them that has bounds.
+/// Counts the members of one layer and the bounded work for them, so far.
 #[derive(Debug)]
 pub struct Cost {
     entries: u64,
@@ -48,7 +48,7 @@ impl Cost {
     /// Counts names that are about to be looked up.
     ///
     /// # Errors
-    /// `OutOfRange` for more than the members so far may need.
+    /// `OutOfRange` if more names are looked up than [`Cost::allow_lookups`] has allowed.
     pub fn count_lookups(&mut self, names: usize) -> Result<()> {
         self.lookups += names as u64;
         let allowed = self.allowed_lookups;
@@ -64,7 +64,8 @@ impl Cost {
     /// Counts directories that are about to be made without a member of their own.
     ///
     /// # Errors
-    /// `OutOfRange` for more than the members so far may imply.
+    /// `OutOfRange` if the members so far imply more directories than
+    /// [`limit`](cas_core::limit) allows for their number.
     pub fn count_implied(&mut self, directories: usize) -> Result<()> {
         let entries = self.entries;
         let allowed = limit::IMPLIED.saturating_add(limit::IMPLIED_BY_ENTRY * entries);

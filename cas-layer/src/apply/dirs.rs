@@ -185,7 +185,7 @@ impl Dirs {
     }
 
     /// Returns the cached handle of a directory, or a new handle. The caller must cache a new
-    /// handle or restore its times.
+    /// handle, or call [`Dir::restore_times`] on it.
     pub(super) fn handle(&self, fd: OwnedFd, path: Vec<u8>) -> Result<Rc<Dir>> {
         let dir = Dir::new(fd, path)?;
         match self.by_inode.get(&dir.inode) {

@@ -75,7 +75,7 @@ impl Layer {
         }
     }
 
-    /// Warns of an attribute that is not set, whatever the layer says.
+    /// Warns of an attribute that is never set from a layer.
     pub(super) fn warn_of_unset(&mut self, name: &[u8]) {
         let shown = name.escape_ascii();
         self.warn(&format!("the xattr {shown} is never set from a layer"));

@@ -14,10 +14,10 @@
 //! - Some xattrs are neither set nor removed: `security.selinux` and `system.nfs4_acl`, which
 //!   belong to the host; `trusted.overlay.*` and `user.overlay.*`, which would control an overlay;
 //!   and `user.cas.*`, which would mark a directory as unfinished.
-//! - Left out with a warning: these xattrs; xattrs that a file cannot have, such as `user.*` of a
-//!   link, or that the file system does not support or does not have room for, or that only the
-//!   superuser may set; devices, if this process may not create them, with the hard links to them;
-//!   and the character device 0:0, which would be a whiteout in an overlay.
+//! - Left out with a warning: the xattrs that the item above lists; xattrs that a file cannot have,
+//!   such as `user.*` of a link, or that the file system does not support or does not have room
+//!   for, or that only the superuser may set; devices, if this process may not create them, and the
+//!   hard links to them; and the character device 0:0, which would be a whiteout in an overlay.
 //! - The files of a layer may use at most 95 % of the free space.
 //! - The kernel clamps times that the file system cannot store.
 
@@ -83,8 +83,8 @@ pub struct Applied {
     /// Number of bytes written to files.
     pub bytes: u64,
     /// Warnings about what was unusual or left out: first about members, then about the archive.
-    /// Of each, there are at most [`limit::WARNINGS`](cas_core::limit::WARNINGS) different ones, and
-    /// then one that says how many others were left out.
+    /// Both parts have at most [`limit::WARNINGS`](cas_core::limit::WARNINGS) different warnings.
+    /// If there were others, one more warning says how many.
     pub warnings: Vec<String>,
 }
 

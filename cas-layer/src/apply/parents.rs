@@ -50,8 +50,8 @@ impl Layer {
         Ok(())
     }
 
-    /// Records that one directory contains something of this layer. Returns `false` if this was
-    /// recorded before. It is then also recorded for all ancestors of the directory.
+    /// Records that one directory contains something of this layer. Returns `false` if that was
+    /// recorded before; the ancestors of the directory are then recorded, too.
     pub(super) fn mark_kept(&mut self, inode: super::seen::Inode) -> bool {
         let fact = Fact::Kept(inode);
         let new = !self.seen.contains(&fact);

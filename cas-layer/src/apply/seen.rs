@@ -1,5 +1,5 @@
-//! What is known about the tree because of this layer, stored as 64-bit keyed hashes of 8 bytes
-//! each: about 16 MB for the maximum number of members.
+//! Facts about the tree that this layer made true, each stored as a keyed hash of 8 bytes: about
+//! 16 MB if each of the maximum number of members causes one fact.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};

@@ -59,8 +59,8 @@ struct Place {
 
 impl Layer {
     /// Returns the directory at a clean path. Returns `None` if there is none and the purpose does
-    /// not require one, or if the path of a whiteout leads through a file of this layer or a name
-    /// that it hides.
+    /// not require one, or if the path of a whiteout leads through a file of this layer, or through
+    /// a name that this layer hides.
     pub(super) fn directory(&mut self, path: &[u8], purpose: Purpose) -> Result<Option<Rc<Dir>>> {
         if let Some(found) = self.dirs.cached(path) {
             return Ok(Some(found.to));

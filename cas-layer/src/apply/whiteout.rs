@@ -1,8 +1,8 @@
-//! Whiteouts: their names, and applying them to a plain tree. Hidden names are removed
+//! Parses the names of whiteouts, and applies whiteouts to a plain tree. Hidden names are removed
 //! unless this layer added them.
 //!
-//! A directory is read at most once per layer for this. Afterwards everything below it belongs to
-//! this layer.
+//! To apply an opaque whiteout, a directory is read at most once per layer: afterwards everything
+//! below the directory belongs to this layer.
 
 use std::rc::Rc;
 
@@ -50,7 +50,7 @@ impl<'a> Whiteout<'a> {
         }
     }
 
-    /// Returns the last name of the member's path.
+    /// Returns the last name in the path of the member that is this whiteout.
     pub fn name(&self) -> Vec<u8> {
         match self {
             Whiteout::Opaque => b".wh..wh..opq".to_vec(),
@@ -58,14 +58,16 @@ impl<'a> Whiteout<'a> {
         }
     }
 
-    /// Checks that a file with this name can be in a layer.
+    /// Checks that a layer can contain a file with this name.
     ///
     /// # Errors
-    /// `Unsupported` for a name that a layer takes for a whiteout.
+    /// `Unsupported` for a name that begins with `.wh.`, because readers of the layer would take the
+    /// file for a whiteout.
     pub fn check_file(name: &[u8]) -> Result<()> {
         if name.starts_with(PREFIX) {
             return Err(Error::unsupported(
-                "the name of a file begins with .wh., which a layer takes for a whiteout; rename it",
+                "the name of a file begins with .wh., so readers of the layer would take the file for \
+                 a whiteout; rename the file",
             ));
         }
         Ok(())

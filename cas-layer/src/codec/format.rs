@@ -1,4 +1,4 @@
-//! Formats by their first bytes.
+//! Detects formats by their first bytes.
 
 use std::fmt;
 
@@ -46,8 +46,8 @@ pub fn detect(magic: &[u8]) -> Compression {
     }
 }
 
-/// Returns whether bytes that follow a member are the beginning of another one, which may be
-/// damaged.
+/// Returns whether bytes that follow a member are the beginning of another member, which may
+/// be damaged.
 pub(super) fn continues(compression: Compression, magic: &[u8]) -> bool {
     match compression {
         Compression::Gzip => magic.starts_with(&[0x1f, 0x8b]),
@@ -78,8 +78,8 @@ const FOREIGN: &[(&[u8], &str)] = &[
     (b"-----BEGIN", "a PEM document"),
 ];
 
-/// Returns whether an EROFS image begins with these bytes. Its first 1,024 bytes may be zeros, as in
-/// an empty tar.
+/// Returns whether these bytes are the beginning of an EROFS image. The first 1,024 bytes of an
+/// image may be zeros, as in an empty tar.
 pub(crate) fn is_erofs(bytes: &[u8]) -> bool {
     bytes.get(1024..1028) == Some(b"\xe2\xe1\xf5\xe0")
 }

@@ -54,7 +54,7 @@ impl<R: Read> Input<R> {
         Ok(0)
     }
 
-    /// Returns whether another member follows the one that ended. Zeros between and after members,
+    /// Returns whether another member follows. The member before must have ended. Zeros between and after members,
     /// which tapes and block devices leave, are skipped.
     ///
     /// # Errors

@@ -30,7 +30,7 @@ struct Entry {
 ///
 /// # Errors
 /// `Unsupported` for a manifest that is not an image of layers; `NotFound` if the archive does not
-/// contain all its layers.
+/// contain all layers of a manifest.
 pub(super) async fn manifest(
     store: &Store,
     chosen: &BTreeMap<Reference, Chosen>,
@@ -97,8 +97,8 @@ async fn entry(store: &Store, manifest: &Manifest, plan: &Plan) -> Result<Entry>
     })
 }
 
-/// Returns the name as docker's `repository:tag` in full, because podman reads a short name as one
-/// of `localhost`. Returns `None` if docker would refuse it, and the whole archive with it.
+/// Returns the name as docker's `repository:tag` in full, because podman reads a short name as a
+/// name at the registry `localhost`. Returns `None` if docker would refuse it, and the whole archive with it.
 fn repo_tag(name: &Reference) -> Option<String> {
     let full = FullName::of(name).filter(|full| full.digest().is_none())?;
     Some(full.name().to_string())

@@ -5,8 +5,8 @@
 //! and in any order of arguments: images are sorted by name, blobs follow the order of a walk from
 //! them, parents before children, and all files have the owner 0:0, the mode 644 and the time 1970.
 //!
-//! On request, the archive also has the referrers of the images that the store has. `index.json`
-//! lists them without names, after the images.
+//! On request, the archive also has all referrers of the images that are in the store.
+//! `index.json` lists the referrers without names, after the images.
 //!
 //! Blobs are copied unchanged, so the digests of layers, manifests and indexes stay the same. With
 //! a platform, `index.json` names the manifest of that platform instead of the index that lists it.
@@ -62,8 +62,8 @@ pub struct ExportOptions {
     /// The platforms that are exported, by default all platforms that the store has. A docker
     /// archive has one platform per image, by default the platform of this machine.
     pub platforms: Platforms,
-    /// Whether the referrers of the images that the store has are written, too, and the referrers
-    /// of these referrers. By default they are not, because skopeo and podman read an archive with
+    /// Whether all referrers of the images that are in the store are written, too, and the referrers
+    /// of these referrers. By default, referrers are not written, because skopeo and podman read an archive with
     /// several entries only if they are given the name of one.
     pub referrers: bool,
     /// How names are written in the annotation [`IMAGE_NAME`](crate::IMAGE_NAME), which containerd
@@ -148,7 +148,8 @@ struct Chosen {
 /// Returns the images with the targets that they have in the archive.
 ///
 /// # Errors
-/// `InvalidArgument` without images; `NotFound` if content was lost, or an image does not have the
+/// `InvalidArgument` without images, or if the target is a directory or a path without a UTF-8 file
+/// name; `NotFound` if content was lost, or an image does not have the
 /// platform; `Corrupt` for damaged content; `Unsupported` for an image that docker cannot load;
 /// `OutOfRange` for more referrers than [`limit::REFERRERS`](cas_core::limit::REFERRERS);
 /// errors of the store and of the target. An existing file with the name of the target is then

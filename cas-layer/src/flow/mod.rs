@@ -166,7 +166,7 @@ fn check_archive(source: &mut Source, blob: &Descriptor) -> Result<()> {
 fn erofs(blob: &Descriptor) -> Error {
     Error::unsupported(format!(
         "expected the tar of a layer, found an EROFS image of type {:.200}; export the image and \
-         mount its layers as they are, or get the image with layers of tar",
+         mount its layers as they are, or get an image whose layers are tars",
         blob.media_type
     ))
     .operation("apply")

@@ -45,7 +45,7 @@ pub(super) fn scan(file: File) -> Result<(Contents, Vec<String>)> {
     Ok((members.finish(), reader.warnings()))
 }
 
-/// Begins to read an archive.
+/// Begins to read an archive. Returns a reader of its members, and an empty list of members.
 pub(super) fn begin<R: BufRead>(mut input: R) -> Result<(Reader<R>, Members)> {
     let first = input.fill_buf()?;
     let members = Members {

@@ -66,7 +66,7 @@ impl Contents {
             match names.len() <= limit::DESCRIPTORS {
                 true => Ok(()),
                 false => Err(Error::out_of_range(format!(
-                    "more than the {} names allowed; import the images in parts",
+                    "the directory has more than the {} names allowed; import the images in parts",
                     limit::DESCRIPTORS
                 ))),
             }
@@ -218,7 +218,7 @@ impl Part {
         self.head(store, self.size as usize).await
     }
 
-    /// Returns its first `length` bytes, or all if it is shorter.
+    /// Returns the first `length` bytes of the part, or all bytes if the part is shorter.
     pub(super) async fn head(&self, store: &Store, length: usize) -> Result<Bytes> {
         let length = self.size.min(length as u64) as usize;
         match &self.location {

@@ -136,7 +136,8 @@ impl<'a> BlobImporter<'a> {
     /// Stores an item, which is pinned, and feeds it to `unpacker` meanwhile.
     ///
     /// # Errors
-    /// `Corrupt` if the bytes do not match the descriptor; errors of the store and the unpacker.
+    /// `Corrupt` if the bytes do not match the descriptor; `Conflict` if the blob was in the store
+    /// and has been removed; errors of the store and the unpacker.
     pub(super) async fn store(&self, item: &Item, unpacker: Option<&dyn Unpacker>) -> Result<()> {
         let stored = match item.check() {
             Ok(()) => self.store_part(item, unpacker).await,
@@ -156,8 +157,8 @@ impl<'a> BlobImporter<'a> {
         stored.map(|_| ())
     }
 
-    /// Returns the channel through which the unpacker receives a layer, or `None` if it does not
-    /// unpack the layer while it is stored. A layer that cannot be unpacked stops the import.
+    /// Returns the channel through which the unpacker receives a layer while the layer is stored, or
+    /// `None` if the unpacker does not unpack the layer then. A layer that cannot be unpacked stops the import.
     fn feed<'b>(&'b self, unpacker: &'b dyn Unpacker, layer: &Descriptor) -> Option<LayerFeed<'b>> {
         let LayerFeed { sender, unpacked } = unpacker.receive(layer)?;
         let unpacked = async move { unpacked.await.inspect_err(|_| self.stop()) };
@@ -203,7 +204,7 @@ impl<'a> BlobImporter<'a> {
         self.store_unnamed(Some(part.size), &mut source).await
     }
 
-    /// Stores the decompressed bytes of a part. Returns them as a part.
+    /// Stores the decompressed bytes of a part. Returns their digest, and the part that they are.
     pub(super) async fn store_decoded(
         &self,
         part: &Part,
@@ -258,7 +259,7 @@ impl<'a> BlobImporter<'a> {
         self.guard.finish_kept().await
     }
 
-    /// Writes the names of blobs that are durable, and ends the lease. Blobs that this import
+    /// Names images, whose blobs must be durable, and ends the lease. Blobs that this import
     /// created and that are not in `planned` are removed. Returns the named images.
     pub(super) async fn finish(
         self,

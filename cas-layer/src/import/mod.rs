@@ -120,7 +120,8 @@ impl ImportOptions {
 /// Returns the images in the order of their names.
 ///
 /// # Errors
-/// `InvalidArgument` if the source is not an image, or the name of `options` does not suit it;
+/// `InvalidArgument` if the source is not an image, does not list any, or gives an image a name that
+/// cannot be used, and if the name in `options` does not suit the source;
 /// `Corrupt` if a file of the source does not match its descriptor; `NotFound` if the source is
 /// incomplete or has nothing for the platform; `Unsupported` for a sparse file or another version
 /// of the image layout; `OutOfRange` if a bound of [`cas_core::limit`] is exceeded; errors of the
@@ -239,8 +240,8 @@ async fn store_images(
     })
 }
 
-/// Stores the planned blobs, and unpacks `images` if asked to. The blobs are durable once the
-/// importer is finished.
+/// Stores the planned blobs, and unpacks `images` if asked to. The blobs are durable when
+/// this function returns.
 ///
 /// Returns the digests of all planned blobs, and the chain IDs of the unpacked images.
 ///

@@ -68,7 +68,7 @@ async fn check_layout(plan: &mut Plan<'_>) -> Result<()> {
 
 fn check_version(data: &[u8]) -> Result<()> {
     match ImageLayout::parse(data)?.image_layout_version.as_str() {
-        // An empty version counts as this one.
+        // An empty version counts as the supported version.
         IMAGE_LAYOUT_VERSION | "" => Ok(()),
         other => Err(Error::unsupported(format!(
             "unsupported layout version {}; create the source with version {IMAGE_LAYOUT_VERSION}",

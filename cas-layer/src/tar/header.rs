@@ -65,7 +65,7 @@ impl Header {
         error.subject(text(&self.0[0..100]).escape_ascii())
     }
 
-    /// Returns the path, and a warning if some readers find another one.
+    /// Returns the path, and a warning if some readers find another path.
     ///
     /// # Errors
     /// `Corrupt` for a prefix that readers end at different bytes.

@@ -67,7 +67,7 @@ async fn load_and_keep(
 /// garbage collection removes them once the lease has expired.
 ///
 /// # Errors
-/// As for each blob of [`ingest_blobs`]; `AlreadyExists` if the name exists; `InvalidArgument` if
+/// The errors of a blob as in [`ingest_blobs`]; `AlreadyExists` if the name exists; `InvalidArgument` if
 /// `root` is neither an index nor a manifest.
 pub async fn ingest_image(
     store: &Store,
