@@ -23,9 +23,9 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Writes the image of a tree and its data files to `path`. The new file
-    /// gets the name when it is complete and flushed to the device. It then replaces a file that had
-    /// the name. Returns the size of the new file.
+    /// Writes the image of a tree and its data files to `path`. The new file gets the name when it
+    /// is complete and flushed to the device. It then replaces a file that had the name. Returns
+    /// the size of the new file.
     ///
     /// # Errors
     /// As [`Image::new`] and [`NewFile::begin`]; errors of the file system.

@@ -40,15 +40,15 @@ pub struct Written {
 /// Writes the changes in the upper directory of an overlay to `out`, as a tar archive. Nothing may
 /// change them meanwhile. `out` is not flushed. Returns what was done.
 ///
-/// The overlay must be one that this process could mount: in a user namespace, its attributes begin with
-/// `user.overlay.`, otherwise with `trusted.overlay.`.
+/// The overlay must be one that this process could mount: in a user namespace, its attributes begin
+/// with `user.overlay.`, otherwise with `trusted.overlay.`.
 ///
 /// # Errors
 /// `Unsupported` for what a layer cannot express: a name that begins with `.wh.`, and files and
-/// directories that an overlay with `metacopy` or `redirect_dir` has moved or changed;
-/// `OutOfRange` if a bound of [`limit`](cas_core::limit) is exceeded; `FailedPrecondition` for a
-/// file that is replaced or becomes shorter meanwhile; `Busy` at a mount point; errors of the file system and of `out`. After
-/// an error, `out` has received a part of the layer.
+/// directories that an overlay with `metacopy` or `redirect_dir` has moved or changed; `OutOfRange`
+/// if a bound of [`limit`](cas_core::limit) is exceeded; `FailedPrecondition` for a file that is
+/// replaced or becomes shorter meanwhile; `Busy` at a mount point; errors of the file system and of
+/// `out`. After an error, `out` has received a part of the layer.
 pub fn write(upper: impl AsFd, out: impl Write) -> Result<Written> {
     write_marked(upper.as_fd(), overlay::attribute_prefix()?, out)
 }
@@ -122,8 +122,8 @@ impl<W: Write> Changes<W> {
         [&self.path, name.to_bytes()].concat()
     }
 
-    /// Writes a directory. If the directory is opaque, writes the opaque whiteout as the first member
-    /// in it.
+    /// Writes a directory. If the directory is opaque, the first member in it is an opaque
+    /// whiteout.
     fn directory(&mut self, dir: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Result<()> {
         let found = self.attributes(dir, name)?;
         let is_root = self.path.is_empty();

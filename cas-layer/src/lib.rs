@@ -1,5 +1,5 @@
-//! Decompresses layers of container images, reads them strictly and writes them as tars, and applies
-//! them to a directory tree. Imports, exports and unpacks whole images.
+//! Decompresses layers of container images, reads them strictly and writes them as tars, and
+//! applies them to a directory tree. Imports, exports and unpacks whole images.
 //!
 //! Bytes flow one way: [`flow`] reads a blob, [`codec`] decompresses it, [`tar`] splits it into
 //! members, and [`apply`] writes them below one directory, never outside it. The other way,

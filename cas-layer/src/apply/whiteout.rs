@@ -61,13 +61,13 @@ impl<'a> Whiteout<'a> {
     /// Checks that a layer can contain a file with this name.
     ///
     /// # Errors
-    /// `Unsupported` for a name that begins with `.wh.`, because readers of the layer would take the
-    /// file for a whiteout.
+    /// `Unsupported` for a name that begins with `.wh.`, because readers of the layer would take
+    /// the file for a whiteout.
     pub fn check_file(name: &[u8]) -> Result<()> {
         if name.starts_with(PREFIX) {
             return Err(Error::unsupported(
-                "the name of a file begins with .wh., so readers of the layer would take the file for \
-                 a whiteout; rename the file",
+                "the name of a file begins with .wh., so readers of the layer would take it for a \
+                 whiteout; rename the file",
             ));
         }
         Ok(())

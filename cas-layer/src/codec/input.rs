@@ -54,8 +54,8 @@ impl<R: Read> Input<R> {
         Ok(0)
     }
 
-    /// Returns whether another member follows. The member before must have ended. Zeros between and after members,
-    /// which tapes and block devices leave, are skipped.
+    /// Returns whether another member follows. The member before must have ended. Zeros between and
+    /// after members, which tapes and block devices leave, are skipped.
     ///
     /// # Errors
     /// `Unsupported` for other bytes.

@@ -98,7 +98,8 @@ async fn entry(store: &Store, manifest: &Manifest, plan: &Plan) -> Result<Entry>
 }
 
 /// Returns the name as docker's `repository:tag` in full, because podman reads a short name as a
-/// name at the registry `localhost`. Returns `None` if docker would refuse it, and the whole archive with it.
+/// name at the registry `localhost`. Returns `None` if docker would refuse it, and the whole
+/// archive with it.
 fn repo_tag(name: &Reference) -> Option<String> {
     let full = FullName::of(name).filter(|full| full.digest().is_none())?;
     Some(full.name().to_string())

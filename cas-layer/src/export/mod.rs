@@ -5,8 +5,8 @@
 //! and in any order of arguments: images are sorted by name, blobs follow the order of a walk from
 //! them, parents before children, and all files have the owner 0:0, the mode 644 and the time 1970.
 //!
-//! On request, the archive also has all referrers of the images that are in the store.
-//! `index.json` lists the referrers without names, after the images.
+//! If the store has referrers of the images, the archive has them, too, on request. `index.json`
+//! lists the referrers without names, after the images.
 //!
 //! Blobs are copied unchanged, so the digests of layers, manifests and indexes stay the same. With
 //! a platform, `index.json` names the manifest of that platform instead of the index that lists it.
@@ -62,9 +62,9 @@ pub struct ExportOptions {
     /// The platforms that are exported, by default all platforms that the store has. A docker
     /// archive has one platform per image, by default the platform of this machine.
     pub platforms: Platforms,
-    /// Whether all referrers of the images that are in the store are written, too, and the referrers
-    /// of these referrers. By default, referrers are not written, because skopeo and podman read an archive with
-    /// several entries only if they are given the name of one.
+    /// Whether referrers of the images are written, too, if the store has any, and the referrers of
+    /// these referrers. By default, referrers are not written, because skopeo and podman read an
+    /// archive with several entries only if they are given the name of one.
     pub referrers: bool,
     /// How names are written in the annotation [`IMAGE_NAME`](crate::IMAGE_NAME), which containerd
     /// and podman read; by default, unchanged. The annotation [`REF_NAME`](crate::REF_NAME) of the

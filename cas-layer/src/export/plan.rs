@@ -53,7 +53,7 @@ impl Plan {
             .unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Adds all referrers of the documents in the plan that are in the store, and the referrers of
+    /// Adds the referrers of the documents in the plan, if the store has any, and the referrers of
     /// these referrers. Returns the referrers. A referrer that is not complete in the store is left
     /// out with a warning.
     ///

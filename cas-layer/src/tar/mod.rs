@@ -1,17 +1,17 @@
 //! A strict, streaming tar reader, and a writer.
 //!
-//! The reader reads ustar, star, pax, GNU long names, base-256 numbers and all sparse formats of GNU tar. A
-//! malformed extension is an error and is never skipped. One size is used both for the body and for
-//! the position of the next header. Extensions apply to the next member only.
+//! The reader reads ustar, star, pax, GNU long names, base-256 numbers and all sparse formats of
+//! GNU tar. A malformed extension is an error and is never skipped. One size is used both for the
+//! body and for the position of the next header. Extensions apply to the next member only.
 //!
 //! The reader refuses most archives that other readers understand in different ways. It accepts
-//! archives with the following properties, because container engines accept them, and reads them as
-//! these engines do. Most of the properties cause a warning:
+//! archives with unusual properties that container engines accept, and reads them as these engines
+//! do. Most of these properties cause a warning. Examples:
 //!
 //! - The stream ends after a complete member, without padding or end blocks.
 //! - A global pax header sets metadata, which is ignored. A global header that sets a path, a link,
 //!   a size or anything about sparse files is refused.
-//! - A header has a prefix, but its format does not.
+//! - A header has a prefix, but its format does not define one.
 //! - The name of a file ends with a slash.
 //! - A member that is not a file has a size, which is ignored.
 
@@ -39,9 +39,9 @@ pub(crate) use write::{END, head, padding};
 /// current member.
 pub struct Reader<R> {
     input: R,
-    /// Stored bytes of the current member that are not read yet.
+    /// Number of stored bytes of the current member that are not read yet.
     body: u64,
-    /// Bytes from the end of the body to the next header.
+    /// Number of bytes from the end of the body to the next header.
     padding: u64,
     entries: u64,
     global: u64,
@@ -135,8 +135,9 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    /// Returns what was unusual about the archive but accepted: at most [`limit::WARNINGS`]
-    /// different warnings, and then one that says how many others were left out.
+    /// Returns warnings about what was unusual about the archive and accepted: at most
+    /// [`limit::WARNINGS`] different warnings. If there were others, one more warning says how
+    /// many.
     pub fn warnings(&self) -> Vec<String> {
         self.warnings.list()
     }

@@ -1,4 +1,5 @@
-//! Pax extension records, `LENGTH KEY=VALUE\n`. One malformed record makes the header an error.
+//! Pax extension records, `LENGTH KEY=VALUE\n`. If one record is malformed, the whole header is
+//! refused.
 
 use std::collections::BTreeMap;
 
@@ -114,7 +115,7 @@ impl Pax {
         if name.is_empty() || name.contains(&0) {
             return Err(bad(XATTR, name));
         }
-        // The kernel refuses longer ones, whatever the file system.
+        // The kernel refuses longer names and values, whatever the file system.
         if name.len() > limit::COMPONENT || value.len() > limit::XATTR {
             self.xattrs.remove(name);
             self.left_out.push(shown(name));
@@ -213,7 +214,8 @@ pub(super) fn push(map: &mut Vec<Region>, offset: u64, length: u64) -> Result<()
     Ok(())
 }
 
-/// Returns the key and value of the first record, and the rest. Returns `None` if it is malformed.
+/// Returns the key and value of the first record, and the rest. Returns `None` if the
+/// record is malformed.
 fn record(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let space = body.iter().take(20).position(|&byte| byte == b' ')?;
     let length = usize::try_from(digits(&body[..space])?).ok()?;

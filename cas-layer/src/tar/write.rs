@@ -36,13 +36,14 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// Writes a member. For a file, reads `size` bytes from `body`, which include the bytes of
-    /// holes: `regions` has no effect.
+    /// Writes a member. For a file, reads as many bytes from `body` as the size in `entry` says.
+    /// They include the bytes of holes: the regions in `entry` have no effect.
     ///
     /// # Errors
-    /// `OutOfRange` if a bound of [`limit`] is exceeded; `Unsupported` for an attribute whose name
-    /// has a `=`; `FailedPrecondition` if `body` ends too early; errors of `body` and of the output.
-    /// After an error, the archive is incomplete.
+    /// `OutOfRange` if a bound of [`limit`] is exceeded; `Corrupt` for a link target that is empty
+    /// or too long; `Unsupported` for an attribute whose name has a `=`; `FailedPrecondition` if
+    /// `body` ends too early; errors of `body` and of the output. After an error, the archive is
+    /// incomplete.
     pub fn append(&mut self, entry: &Entry, body: impl Read) -> Result<()> {
         let written = self.write(entry, body);
         written.map_err(|error| error.subject(entry.path.escape_ascii()))
@@ -91,8 +92,8 @@ impl<W: Write> Writer<W> {
             if read == 0 {
                 let found = size - left;
                 return Err(Error::precondition(format!(
-                    "expected {size} bytes of the file, found {found}; let nothing change it while \
-                     it is read"
+                    "expected {size} bytes of the file, found {found}; repeat the command when \
+                     no program changes the file"
                 )));
             }
             self.out.write_all(&self.buffer[..read])?;
@@ -113,8 +114,8 @@ pub(crate) fn padding(size: u64) -> usize {
 /// Returns the header blocks of a member, with a pax header if it needs one.
 ///
 /// # Errors
-/// `OutOfRange` if a bound of [`limit`] is exceeded; `Unsupported` for an attribute whose name has
-/// a `=`.
+/// `OutOfRange` if a bound of [`limit`] is exceeded; `Corrupt` for a link target that is empty or
+/// too long; `Unsupported` for an attribute whose name has a `=`.
 pub(crate) fn head(entry: &Entry) -> Result<Vec<u8>> {
     check_path(&entry.path)?;
     let (flag, link, device) = match &entry.kind {

@@ -16,13 +16,14 @@ use crate::flow;
 /// after the last call, when every layer is verified. If this function fails, a caller must not use
 /// what `read` has made of the bytes.
 ///
-/// `read` runs on another thread. Soon after the future is dropped, the reader of `read` returns an
-/// error. The progress receives the compressed bytes of all layers as one item with the name
-/// `item`.
+/// `read` runs on another thread. Soon after the future is dropped, the reader that `read` has
+/// received returns an error. The progress receives the compressed bytes of all layers as one item
+/// with the name `item`.
 ///
 /// # Errors
-/// `NotFound` for a layer that is not in the store; `Corrupt` for a damaged layer; errors of
-/// `read`.
+/// `NotFound` if the store does not have the configuration or a layer; `Corrupt` for a damaged
+/// layer; `Unsupported` for an artifact or a blob that is not a layer; errors of `read` and of the
+/// store.
 pub async fn fold_layers<T, F>(
     store: &Store,
     manifest: &Manifest,

@@ -67,8 +67,8 @@ async fn load_and_keep(
 /// garbage collection removes them once the lease has expired.
 ///
 /// # Errors
-/// The errors of a blob as in [`ingest_blobs`]; `AlreadyExists` if the name exists; `InvalidArgument` if
-/// `root` is neither an index nor a manifest.
+/// The errors of a blob as in [`ingest_blobs`]; `AlreadyExists` if the name exists;
+/// `InvalidArgument` if `root` is neither an index nor a manifest.
 pub async fn ingest_image(
     store: &Store,
     name: Reference,

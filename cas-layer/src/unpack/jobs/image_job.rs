@@ -136,8 +136,8 @@ impl ImageJob {
         self.layer_path(number).join(TREE)
     }
 
-    /// Creates the empty directory that the layer `number` is unpacked into, after it has removed
-    /// what an earlier attempt left there. Returns the path of the directory.
+    /// Creates the empty directory that the layer `number` is unpacked into. First removes what an
+    /// earlier attempt has left there. Returns the path of the directory.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -192,7 +192,7 @@ impl ImageJob {
         })
     }
 
-    /// Returns the effects of a layer that is done on the layers below it.
+    /// Returns the effects that a layer has on the layers below it. The layer must be done.
     ///
     /// # Errors
     /// `NotFound` if the effects were not saved; `OutOfRange` or `Corrupt` if their file is too
@@ -276,8 +276,8 @@ impl ImageJob {
     }
 }
 
-/// Opens and locks the directory of a job. Returns `None` if another process has locked it, or it
-/// is gone.
+/// Opens and locks the directory of a job. Returns `None` if another process has locked the job, or
+/// if the job does not exist.
 pub(super) fn lock_job(storage: &dyn JobStorage, id: &str) -> Result<Option<(PathBuf, Dir, Lock)>> {
     let lock = || -> Result<_> {
         let path = storage.path(id)?;

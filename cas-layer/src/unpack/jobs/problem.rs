@@ -17,7 +17,7 @@ pub enum JobProblem {
     Expired,
     /// The job of the image does not have the layer.
     NoLayerJob,
-    /// The job of the image has the layer, but it is not done and so cannot be claimed.
+    /// The job of the image has the layer, but the layer is not done and so cannot be claimed.
     NoneClaimable,
     /// The job of the image has no layer with this number.
     UnknownLayerJob,
@@ -26,8 +26,8 @@ pub enum JobProblem {
 }
 
 impl JobProblem {
-    /// Returns the problem that is the source of an error. Returns `None` if its source is
-    /// something else, or if it has none.
+    /// Returns the problem that is the source of an error. Returns `None` if the error has another
+    /// source, or none.
     pub fn of(error: &Error) -> Option<JobProblem> {
         let source = std::error::Error::source(error)?;
         source.downcast_ref().copied()

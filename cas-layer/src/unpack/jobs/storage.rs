@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use cas_core::{Context, Error, ErrorKind, Result, unique};
 use cas_host::{Dir, remove_all};
 
-/// Number of random identifiers that are tried before it is an error that all of them exist.
+/// Maximum number of random identifiers that are tried for one job. If all of them exist already,
+/// creating the job fails.
 const ATTEMPTS: usize = 10;
 /// Number of characters of an identifier.
 const ID: usize = 16;
