@@ -10,7 +10,8 @@ pub struct Warnings {
 }
 
 impl Warnings {
-    /// Adds a warning unless it is known. A warning that is left out counts each time.
+    /// Adds a warning, unless the list has it already. If the list is full, the warning is only
+    /// counted, each time that it is added.
     pub fn add(&mut self, warning: &str) {
         if self.kept.iter().any(|known| known == warning) {
             return;
@@ -21,7 +22,7 @@ impl Warnings {
         }
     }
 
-    /// Returns the warnings. If others were left out, the last one says how many.
+    /// Returns the warnings. If others were left out, the last warning says how many.
     pub fn list(&self) -> Vec<String> {
         let mut list = self.kept.clone();
         if self.left_out > 0 {

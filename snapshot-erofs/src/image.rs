@@ -21,7 +21,7 @@ const LOCK: &str = "image.lock";
 /// Number of digits of the digest of a record that name the mount of its image.
 const MOUNT_NAME: usize = 32;
 
-/// The image of a chain of layers, in the directory of the topmost one.
+/// The image of a chain of layers, in the directory of the topmost layer.
 pub(crate) struct Image {
     metadata: PathBuf,
     devices: Vec<PathBuf>,
@@ -30,13 +30,13 @@ pub(crate) struct Image {
 }
 
 impl Image {
-    /// Returns the image of the layers with these numbers, topmost first. Makes it if there is
-    /// none, or if the one that was made has other files.
+    /// Returns the image of the layers with these numbers, topmost first. Makes the image if there
+    /// is none, or if a file of the existing image was changed.
     ///
     /// # Errors
-    /// `NotFound` or `Corrupt` if the tar of a layer is missing or is not the one that was
-    /// committed; `Corrupt` or `OutOfRange` if the layers cannot be merged; errors of the file
-    /// system.
+    /// `NotFound` if the directory of a layer is missing; `Corrupt` if the tar of a layer was
+    /// changed after the commit; `Corrupt` or `OutOfRange` if the layers cannot be merged; errors
+    /// of the file system.
     pub(crate) fn made(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Self> {
         for id in chain {
             check_tar(dirs, *id)?;
@@ -50,10 +50,11 @@ impl Image {
     /// Returns the image of the layers with these numbers, topmost first, if it was made.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound` if the image was not made, or if one of its files was changed since.
     pub(crate) fn existing(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Self> {
-        load(dirs, chain)
-            .ok_or_else(|| Error::not_found("the image of the layers is missing; mount it again"))
+        load(dirs, chain).ok_or_else(|| {
+            Error::not_found("the image of the layers is missing; mount the snapshot again")
+        })
     }
 
     /// Returns the path of the metadata.
@@ -98,7 +99,7 @@ pub(crate) fn mounts(dirs: &SnapshotDirs) -> PathBuf {
     dirs.beside("mounts")
 }
 
-/// Checks that the tar of a committed layer is the one that was committed. Its bytes are not read.
+/// Checks that the tar of a layer has not been changed since the commit. Does not read its bytes.
 fn check_tar(dirs: &SnapshotDirs, id: u64) -> Result<()> {
     let what = match dirs.check(id, Depth::Files)? {
         Condition::Sound => return Ok(()),
@@ -111,7 +112,7 @@ fn check_tar(dirs: &SnapshotDirs, id: u64) -> Result<()> {
         Condition::Damaged(what) => what,
     };
     Err(Error::corrupt(format!(
-        "the tar of a layer is not the one that was committed ({what}); run `cas fsck --repair`"
+        "the tar of a layer was changed after the commit ({what}); run `cas fsck --repair`"
     ))
     .subject(dirs.path(id).display()))
 }
@@ -137,7 +138,7 @@ fn make_alone(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Image> {
     let dir = Dir::open(&path).during("open directory", path.display())?;
     let lock = Lock::exclusive(&dir, LOCK).during("lock", path.display())?;
     let made = load(dirs, chain).map_or_else(|| make(dirs, chain), Ok);
-    // A file that stays goes with the directory.
+    // If the file cannot be removed, it is removed with the directory later.
     let _ = dir.remove(LOCK);
     drop(lock);
     made
@@ -197,8 +198,8 @@ fn store(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> Result<()>
     stored().during("write", path.display())
 }
 
-/// Compares the bytes of the image in the directory of a layer with its record, if it has one.
-/// Returns the condition.
+/// Compares the bytes of the image in the directory of a layer with the record of the image.
+/// Returns the condition of the image, or `Sound` if the layer does not have an image.
 ///
 /// # Errors
 /// Errors of the file system.

@@ -1,5 +1,5 @@
-//! The EROFS snapshotter: a layer stays the tar that it is, and a chain of layers is mounted as one
-//! image over the tars.
+//! The EROFS snapshotter: it keeps each layer as a tar, and mounts a chain of layers as one image
+//! over the tars.
 //!
 //! ```text
 //! ROOT/snapshots/7/     see [`cas_host::snapshotter`]
@@ -7,12 +7,12 @@
 //!                       active one: what it changes, as in the upper directory of an overlay
 //!   work/               0700, only of an active snapshot, for the overlay
 //!   image.erofs         the merged metadata of the layers up to this one
-//!   sparse              the content of their sparse files, if they have any
+//!   sparse              the content of the sparse files of these layers, if they have any
 //!   image.json          which layers the image has, and the digests of the two files
 //! ROOT/mounts/5f3a/     where an image is mounted, shared by all snapshots on the layer
 //! ```
 //! - An image is made when a snapshot on its topmost layer is first wanted. It can always be made
-//!   again from the tars. It is not made if a tar is not the one that was committed.
+//!   again from the tars. If a tar was changed after its commit, the image is not made.
 //! - A view on a parent is the image of the parent. An active snapshot on a parent is an overlay of
 //!   its `fs` on that image.
 //! - The commit of an active snapshot writes its changes as a tar, into a new directory.
@@ -63,7 +63,7 @@ impl SnapshotLayout for Erofs {
 
     fn open() -> Result<Self> {
         let mut options = overlay::options()?;
-        // A layer cannot say that a directory was renamed, or that only attributes changed.
+        // A layer cannot express that a directory was renamed, or that only attributes changed.
         options.extend(["redirect_dir=off", "metacopy=off"].map(str::to_owned));
         Ok(Erofs { options })
     }
@@ -146,7 +146,7 @@ impl SnapshotLayout for Erofs {
         pack::pack(&open_tree(active)?, &open_tree(new)?)
     }
 
-    /// An image with other bytes than it was made with is damage, too.
+    /// If the bytes of an image were changed, that is damage, too.
     fn check(&self, dirs: &SnapshotDirs, id: u64, depth: Depth) -> Result<Condition> {
         let found = dirs.check(id, depth)?;
         match (&found, depth) {

@@ -13,7 +13,7 @@ use cas_host::erofs::mount_image;
 use cas_host::mount::has_no_right;
 use cas_layer::tar::{Entry, EntryKind, Writer};
 
-/// The files of the image: the data of the second one is cut off.
+/// The names of the files in the image. The data of the second file is cut off.
 const WHOLE: &str = "whole";
 const CUT: &str = "cut";
 /// Length of each file in bytes. Both are in pages of their own.
@@ -32,7 +32,7 @@ pub fn probe(directory: &Path) -> Result<()> {
             return error;
         }
         let why = match has_no_right(&error) {
-            true => "only the superuser of the machine can mount images, also not in `cas unshare`",
+            true => "only the superuser of the machine can mount images, and not in `cas unshare`",
             false => "images of EROFS are not usable here",
         };
         Error::unsupported(format!(
@@ -61,14 +61,14 @@ fn mount_and_read(scratch: &Path) -> Result<()> {
         ));
     }
     let length = fs::metadata(&tar)?.len();
-    // What is cut off is the end blocks, and nearly all of the second file.
+    // This cuts off the end blocks and nearly all of the second file.
     let cut = File::options().write(true).open(&tar)?;
     cut.set_len(length - LENGTH as u64)?;
     judge(fs::read(shown.join(CUT)))
 }
 
-/// Judges what a kernel returned for a file whose data is cut off. Only an error is right: some
-/// kernels return zeros, and a damaged layer would go unnoticed.
+/// Checks what a kernel returned for a file whose data is cut off. Only an error is right: some
+/// kernels return zeros, so that a damaged layer would go unnoticed.
 fn judge(answer: io::Result<Vec<u8>>) -> Result<()> {
     match answer {
         Err(_) => Ok(()),
@@ -78,7 +78,7 @@ fn judge(answer: io::Result<Vec<u8>>) -> Result<()> {
     }
 }
 
-/// Writes a tar with the two files, and an image over it.
+/// Writes a tar with the two files, and an image over the tar.
 fn write_image(image: &Path, tar: &Path) -> Result<()> {
     let mut writer = Writer::new(Vec::new());
     for name in [WHOLE, CUT] {

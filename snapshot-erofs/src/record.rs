@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// Size in bytes of the buffer that files are read into.
 const BUFFER: usize = 256 << 10;
 
-/// An image, as it was made.
+/// The layers and the files of an image when it was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     /// The numbers of the layers' directories, lowest first.
@@ -33,7 +33,7 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
-    /// Reads a file to describe it.
+    /// Reads a file. Returns its description.
     pub(crate) fn of(path: &Path) -> io::Result<Self> {
         let found = fs::symlink_metadata(path)?;
         Ok(Stored {
@@ -43,7 +43,7 @@ impl Stored {
         })
     }
 
-    /// Returns whether a file still has its type, its length and its time.
+    /// Returns whether `path` is a file with the recorded length and time. Does not read its bytes.
     pub(crate) fn is_at(&self, path: &Path) -> bool {
         fs::symlink_metadata(path).is_ok_and(|found| {
             let same_time = (found.mtime(), found.mtime_nsec()) == self.modified;
@@ -51,7 +51,7 @@ impl Stored {
         })
     }
 
-    /// Returns whether a file still has its bytes.
+    /// Reads a file. Returns whether it has the recorded bytes.
     ///
     /// # Errors
     /// Errors of the file system.

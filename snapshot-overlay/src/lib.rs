@@ -5,8 +5,8 @@
 //!   fs/                 what the snapshot adds or changes, and whiteouts for what it removes
 //!   work/               0700, used by the kernel while the snapshot is mounted writable
 //! ```
-//! - An active snapshot on a parent is an overlay of its `fs` over the `fs` of its ancestors. An
-//!   active snapshot without a parent is a bind mount of its `fs`.
+//! - An active snapshot on a parent is an overlay of its `fs` over the `fs` of its ancestors. A
+//!   snapshot without a parent is a bind mount of its `fs`; for a view, the mount is read-only.
 //! - A view on a parent without ancestors is a read-only bind mount of the parent's `fs`. A view
 //!   on a parent with ancestors is a read-only overlay of their `fs`.
 //! - This crate mounts nothing except to probe. It returns mounts as data. [`cas_host::mount`]

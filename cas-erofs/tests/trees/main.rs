@@ -1,4 +1,5 @@
-//! Compares images that the kernel mounts, and images that another crate reads, with directories that the same layers are applied to.
+//! Compares images that the kernel mounts, and images that another crate reads, with directories
+//! that the same layers are applied to.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

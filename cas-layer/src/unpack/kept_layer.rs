@@ -91,7 +91,7 @@ impl KeptLayer {
         }
     }
 
-    /// Claims the layer, and moves its tree to `snapshot`, the directory of a snapshot. That must
+    /// Claims the layer, and moves its tree to `snapshot`, the directory of a snapshot, which must
     /// be empty.
     ///
     /// # Errors

@@ -168,7 +168,7 @@ impl Unpacking<'_> {
                     return stored_tar::store(bytes, &path);
                 }
                 let (applied, effects) = tree.apply_standalone(&mut Reader::new(bytes))?;
-                // Otherwise the layer is applied again, and its warnings are reported then.
+                // Without effects, the layer is applied again, and its warnings are reported then.
                 if effects.is_some() {
                     for warning in applied.warnings {
                         progress.warn(&format!("{item}: {warning}"));
@@ -233,8 +233,8 @@ impl Unpacking<'_> {
             }
             let tree = layer.tree.clone();
             let is_resolved = match is_tar {
-                // A tar has no effects on the layers below until all are merged. Without effects,
-                // only a part of it arrived.
+                // A stored tar has empty effects, because tars are merged later. `None` means that
+                // only a part of the tar arrived.
                 true => effects.is_some(),
                 false => resolve(tree, effects, &resolved, &committed_trees).await?,
             };
@@ -259,7 +259,8 @@ impl Unpacking<'_> {
         Ok(())
     }
 
-    /// Makes a view of a committed layer and removes it again. Returns the mounts that it had.
+    /// Makes a view of a committed layer and removes the view again. Returns the mounts of the
+    /// view.
     async fn look_at(&self, index: usize) -> Result<Vec<Mount>> {
         let (snapshotter, key) = (Arc::clone(self.target.snapshotter), unique::key("look"));
         let (top, labels) = (self.chain[index].to_string(), self.labels());

@@ -22,8 +22,7 @@ pub async fn chain_of(store: &Store, manifest: &Manifest) -> Result<Vec<Digest>>
 /// old files.
 ///
 /// # Errors
-/// `NotFound` if the image does not have the layer, or the store does not; `Corrupt` for a damaged
-/// layer; errors of the snapshotter.
+/// As [`to_snapshots`](super::to_snapshots); `NotFound` also if the image does not have the layer.
 pub async fn rebuild(
     store: &Store,
     target: Target<'_>,
@@ -60,7 +59,8 @@ impl Unpacking<'_> {
                 false => continue,
             };
             if self.is_missing(chain_id).await? {
-                // If the layer is not in the store yet, the next job unpacks it.
+                // A layer that is not in the store yet is unpacked later: at the end of this job if
+                // layers are discarded, otherwise by the next job.
                 if self
                     .store
                     .content

@@ -33,6 +33,8 @@ pub(super) enum State {
 }
 
 impl StandaloneLayer {
+    /// Returns a layer that is waiting to be applied to `target` of `snapshot`.
+    ///
     /// # Errors
     /// `Unsupported` if `target` is neither one directory nor the directory of a tar.
     pub(super) fn new(snapshot: Arc<ActiveSnapshot>, target: LayerTarget) -> Result<Self> {

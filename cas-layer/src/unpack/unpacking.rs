@@ -37,9 +37,9 @@ pub struct Target<'a> {
 }
 
 /// Unpacks the layers that have no snapshot yet, or whose snapshot has lost its directory. If
-/// another process unpacks the same layers, waits for that process. Then sets a gc label of the
-/// configuration that refers to the topmost snapshot, so that a collection keeps the snapshot as
-/// long as the image.
+/// another process unpacks the same layers, waits for that process. Then adds a gc label to the
+/// record of the configuration. The label refers to the topmost snapshot, so a collection keeps the
+/// snapshot as long as the image.
 ///
 /// Returns the chain ID of the image, which is the name of its topmost snapshot. Returns `None` for
 /// an image without layers.
@@ -107,10 +107,11 @@ pub(super) struct Unpacking<'a> {
     lock: Option<ChainLock>,
     pub(super) quota: ImageQuota,
     pub(super) discards: bool,
-    /// Committed snapshots that have lost their directories, and whose layers are not stored.
+    /// The indexes of the layers whose committed snapshots have lost their directories, and that
+    /// are not in the store.
     pub(super) lost: Vec<usize>,
-    /// If layers are discarded: the layers that have a snapshot and are known to have their diff
-    /// ID.
+    /// If layers are discarded: the indexes of the layers that have a snapshot and are known to
+    /// have their diff ID.
     pub(super) verified: BTreeSet<usize>,
 }
 
@@ -335,7 +336,8 @@ impl<'a> Unpacking<'a> {
         Labels::from([(LEASE.to_owned(), self.guard.id().to_owned())])
     }
 
-    /// Commits a layer. If another process has committed it already, that snapshot is used.
+    /// Commits a layer. If another process has committed the layer already, keeps the snapshot of
+    /// that process, and removes `snapshot`.
     pub(super) async fn commit(
         &self,
         index: usize,
@@ -367,7 +369,7 @@ impl<'a> Unpacking<'a> {
     }
 
     /// Verifies a layer whose snapshot exists already. The snapshot was made from a layer with this
-    /// diff ID, but the blob of this image may be another one with another diff ID. A layer that is
+    /// diff ID, but the blob that this image lists may have another diff ID. A layer that is
     /// not in the store is skipped.
     pub(super) async fn verify_existing(&self, index: usize) -> Result<()> {
         let (layer, diff_id) = self.layers[index].clone();
