@@ -61,9 +61,10 @@ fn parse(value: &[u8]) -> Result<Vec<Entry>> {
     is_valid(&entries).then_some(entries).ok_or_else(malformed)
 }
 
-/// Returns whether the kernel accepts a list: an empty one; or one of known types in their order,
-/// with permissions of at most 7, with exactly one entry each for the owner, for the group and for
-/// others, and with at most one mask. The mask is required if other users or groups are named.
+/// Returns whether the kernel accepts a list. It accepts an empty list. In any other list, the
+/// entries have known types in ascending order, and permissions of at most 7. The owner, the group
+/// and others have exactly one entry each. There is at most one mask, and exactly one if other
+/// users or groups are named.
 fn is_valid(entries: &[Entry]) -> bool {
     if entries.is_empty() {
         return true;

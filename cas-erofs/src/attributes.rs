@@ -71,7 +71,8 @@ impl Default for Sets {
 }
 
 impl Sets {
-    /// Sorts the attributes of a set, and stores the set if it is new. Returns its identity.
+    /// Sorts the attributes of a set, and stores the set if it is new. Returns the identity of the
+    /// set.
     pub(crate) fn insert(&mut self, mut set: Vec<Attribute>) -> SetId {
         set.sort();
         if let Some(&id) = self.ids.get(&set[..]) {

@@ -38,7 +38,7 @@ pub struct Layers {
 /// files.
 pub struct DataFile {
     /// The open file. It has no name in any directory, unless [`Layers::add_file`] has received it
-    /// or [`Layers::named`] made the list.
+    /// or [`Layers::named`] made the list of layers.
     pub file: File,
     /// Its length in bytes.
     pub length: u64,
@@ -133,9 +133,9 @@ impl Layers {
         Ok(warnings)
     }
 
-    /// Reads the next layer, an uncompressed tar in a file at its beginning. The file becomes a
-    /// data file as it is, and its members are located without reading their data. Returns warnings
-    /// as [`Layers::add`].
+    /// Reads the next layer, an uncompressed tar, from `file`, whose position must be its
+    /// beginning. The file becomes a data file as it is. The data of the members is not read.
+    /// Returns warnings as [`Layers::add`].
     ///
     /// # Errors
     /// As [`Layers::add`].

@@ -1,7 +1,7 @@
 //! Writes the changes of an overlay as a layer.
 //!
-//! The upper directory of an overlay has everything that was changed. If the layer is applied
-//! to the lower layers of the overlay, it gives the tree that the overlay shows.
+//! The upper directory of an overlay has everything that was changed. If the layer is applied to
+//! the lower layers of the overlay, it gives the tree that the overlay shows.
 //!
 //! - Members come in the order of the tree: a directory, then what is in it by name, directories
 //!   last. The same changes give the same bytes.

@@ -1,4 +1,4 @@
-//! The EROFS snapshotter: it keeps each layer as a tar, and mounts a chain of layers as one image
+//! The EROFS snapshotter: it keeps each layer as a tar. A chain of layers is mounted as one image
 //! over the tars.
 //!
 //! ```text

@@ -16,8 +16,8 @@ const BUFFER: usize = 256 << 10;
 /// Size in bytes of the smallest hole.
 const HOLE: usize = 4 << 10;
 
-/// Writes the changes in `upper` as the tar of a layer to the directory `tree`. Does not sync
-/// the tar.
+/// Writes the changes in `upper` as the tar of a layer to the directory `tree`. Does not sync the
+/// tar.
 pub(crate) fn pack(upper: &OwnedFd, tree: &OwnedFd) -> Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let created = calls::openat(tree, LAYER_TAR, flags, Mode::RUSR | Mode::WUSR);

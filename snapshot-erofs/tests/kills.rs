@@ -1,5 +1,5 @@
-//! An unpacker that stores tars, and a writer whose changes are packed, killed at changes of the
-//! disk.
+//! Kills an unpacker that stores tars, and a writer whose changes are packed, at calls that change
+//! the disk.
 
 #![allow(
     clippy::expect_used,

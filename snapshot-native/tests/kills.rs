@@ -1,4 +1,4 @@
-//! An unpacker that makes one layer after the other, killed at every change of the disk.
+//! Kills an unpacker that makes one layer after the other, at every change of the disk.
 
 #![allow(
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! An unpacker that makes layers side by side, killed at every change of the disk.
+//! Kills an unpacker that makes layers side by side, at every change of the disk.
 
 #![allow(
     clippy::expect_used,
@@ -86,7 +86,8 @@ impl Scenario for Overlay {
     }
 }
 
-/// Lets the second layer hide a file of the first and everything in one of its directories.
+/// Makes the second layer hide one file of the first layer, and everything in one directory of the
+/// first layer.
 fn change(tree: &Path, index: usize) -> Result<()> {
     let dir = tree.join("dir");
     match index {

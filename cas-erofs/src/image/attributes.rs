@@ -1,5 +1,5 @@
 //! Decides where each attribute is stored: once for all inodes if several inodes have it, otherwise
-//! after its inode.
+//! after the only inode that has it.
 
 use std::collections::BTreeMap;
 

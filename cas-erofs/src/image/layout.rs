@@ -1,9 +1,9 @@
-//! Decides where each part of the metadata is stored: after the table of data files the inodes,
-//! then the shared attributes, then the blocks of large directories and long links.
+//! Decides where each part of the metadata is stored. The order is: the table of data files, the
+//! inodes, the shared attributes, and the blocks of large directories and long links.
 //!
 //! An inode is followed by its attributes, and then by an incomplete last block of its data, which
-//! must not cross a block of the metadata. The gaps before such inodes are filled with small
-//! inodes without such a block.
+//! must not cross a block of the metadata. The gaps before such inodes are filled with small inodes
+//! without such a block.
 
 use cas_core::Result;
 

@@ -47,7 +47,7 @@ pub(super) fn metadata(tree: &Tree, layout: &Layout, data: &[DataFile], starts: 
 }
 
 /// Returns a length as a number of blocks, or an offset as the address of its block: four bytes,
-/// lowest first. They are enough, because `Image::new` checked the size of the image.
+/// lowest first. Four bytes are enough, because `Image::new` checked the size of the image.
 fn blocks(bytes: u64) -> [u8; 4] {
     ((bytes / BLOCK) as u32).to_le_bytes()
 }

@@ -64,8 +64,8 @@ impl Cost {
     /// Counts directories that are about to be made without a member of their own.
     ///
     /// # Errors
-    /// `OutOfRange` if the members so far imply more directories than
-    /// [`limit`](cas_core::limit) allows for their number.
+    /// `OutOfRange` if the members so far imply more directories than [`limit`] allows for their
+    /// number.
     pub fn count_implied(&mut self, directories: usize) -> Result<()> {
         let entries = self.entries;
         let allowed = limit::IMPLIED.saturating_add(limit::IMPLIED_BY_ENTRY * entries);

@@ -10,7 +10,7 @@
 //! - Missing parents are created with mode 0755, the caller as owner, and the time 1970, so that
 //!   applying twice gives equal trees. A parent that is neither a directory nor a link is replaced
 //!   by a directory.
-//! - Whiteouts never affect members of the same layer, in any order.
+//! - Whiteouts never affect members of the same layer, whatever the order of the members.
 //! - Some xattrs are neither set nor removed: `security.selinux` and `system.nfs4_acl`, which
 //!   belong to the host; `trusted.overlay.*` and `user.overlay.*`, which would control an overlay;
 //!   and `user.cas.*`, which would mark a directory as unfinished.

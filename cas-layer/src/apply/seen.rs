@@ -1,5 +1,5 @@
-//! Facts about the tree that this layer made true, each stored as a keyed hash of 8 bytes: about
-//! 16 MB if each of the maximum number of members causes one fact.
+//! Facts about the tree that this layer made true. Each is stored as a keyed hash of 8 bytes. The
+//! facts take about 16 MB if each of the maximum number of members causes one.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};

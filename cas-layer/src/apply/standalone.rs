@@ -1,5 +1,5 @@
-//! Applies a layer without the layers below it. Its effects on them are recorded under the real
-//! paths in its own tree, and deferred.
+//! Applies a layer without the layers below it. The effects of the layer on the layers below are
+//! recorded under the real paths in the tree of the layer, and take place later.
 //!
 //! - A directory that the layer only implies is created with default attributes. In the layers
 //!   below it may have other attributes, or be a link that leads elsewhere.

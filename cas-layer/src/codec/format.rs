@@ -46,8 +46,8 @@ pub fn detect(magic: &[u8]) -> Compression {
     }
 }
 
-/// Returns whether bytes that follow a member are the beginning of another member, which may
-/// be damaged.
+/// Returns whether bytes that follow a member are the beginning of another member, which may be
+/// damaged.
 pub(super) fn continues(compression: Compression, magic: &[u8]) -> bool {
     match compression {
         Compression::Gzip => magic.starts_with(&[0x1f, 0x8b]),

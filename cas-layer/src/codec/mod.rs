@@ -1,8 +1,9 @@
 //! Compression of layers and archives: detection, and a streaming decoder with size limits.
 //!
-//! A stream is either complete or an error. Another member, frame or stream may follow the one
-//! that ended, and so may zeros, which tapes and block devices leave. Other bytes are an error that
-//! says what they are: the stream before them is intact, so they are not taken for damage.
+//! A stream is either complete or an error. Another member, frame or stream may follow the one that
+//! ended, and so may zeros, which tapes and block devices leave. If other bytes follow, the error
+//! is `Unsupported` and says what they are. It is not `Corrupt`, because the stream before them is
+//! intact.
 
 mod bzip2;
 mod format;

@@ -6,10 +6,11 @@
 //! and the others then stop. An error is passed on in order with the bytes, so the caller gets the
 //! error that is first in this order.
 //!
-//! A layer is verified when the whole blob has its size and the whole decompressed stream has its
-//! diff ID, including trailing bytes. A blob of the same size with other compressed bytes passes if
-//! it decompresses to the same stream, because its tree is the same. The outcome is known only
-//! after the last byte: do not use a tree before its layers are verified.
+//! A layer is verified when the whole blob has the size in its descriptor, and the whole
+//! decompressed stream, including trailing bytes, has the diff ID of the layer. A blob of the same
+//! size with other compressed bytes passes if it decompresses to the same stream, because its tree
+//! is the same. The outcome is known only after the last byte: do not use a tree before its layers
+//! are verified.
 
 mod pipe;
 mod source;

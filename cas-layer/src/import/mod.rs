@@ -123,8 +123,9 @@ impl ImportOptions {
 /// `InvalidArgument` if the source is not an image, does not list any, or gives an image a name
 /// that cannot be used, and if the name in `options` does not suit the source; `Corrupt` if a file
 /// of the source does not match its descriptor; `NotFound` if the source is incomplete or has
-/// nothing for the platform; `Unsupported` for a sparse file or another version of the image
-/// layout; `OutOfRange` if a bound of [`cas_core::limit`] is exceeded; errors of the store.
+/// nothing for the platform; `Unsupported` for a sparse file, another version of the image layout,
+/// or other bytes after a compressed archive; `OutOfRange` if a bound of [`cas_core::limit`] is
+/// exceeded; errors of the store.
 pub async fn import(store: &Store, source: Source, options: &ImportOptions) -> Result<Vec<Image>> {
     let subject = source.to_string();
     let outcome = import_or_roll_back(store, source, options, None).await;
@@ -239,8 +240,8 @@ async fn store_images(
     })
 }
 
-/// Stores the planned blobs, and unpacks `images` if asked to. The blobs are durable when
-/// this function returns.
+/// Stores the planned blobs, and unpacks `images` if asked to. The blobs are durable when this
+/// function returns.
 ///
 /// Returns the digests of all planned blobs, and the chain IDs of the unpacked images.
 ///

@@ -18,9 +18,9 @@ pub(super) struct Root {
 
 /// A name in the source.
 pub(super) enum SourceName {
-    /// Of an entry in the index of an image layout.
+    /// The name of an entry in an image layout.
     Layout(String),
-    /// Of a docker archive.
+    /// A name in a docker archive.
     Docker(String),
 }
 

@@ -167,7 +167,8 @@ impl<'a> Plan<'a> {
         self.configs.insert(manifest.config.digest);
         for child in std::iter::once(&manifest.config).chain(&manifest.layers) {
             match self.locate(child).await? {
-                // Its type says how it is read, as in every other walk of an image.
+                // The media type of a child decides how the child is read, as in every other walk
+                // of an image.
                 Some(_) if child.media_type.is_document() => {
                     self.descend(child, depth + 1).await?;
                 }

@@ -214,8 +214,8 @@ pub(super) fn push(map: &mut Vec<Region>, offset: u64, length: u64) -> Result<()
     Ok(())
 }
 
-/// Returns the key and value of the first record, and the rest. Returns `None` if the
-/// record is malformed.
+/// Returns the key and value of the first record, and the rest. Returns `None` if the record is
+/// malformed.
 fn record(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let space = body.iter().take(20).position(|&byte| byte == b' ')?;
     let length = usize::try_from(digits(&body[..space])?).ok()?;

@@ -18,8 +18,8 @@ pub async fn chain_of(store: &Store, manifest: &Manifest) -> Result<Vec<Digest>>
 }
 
 /// Unpacks the layer that `chain_id` identifies in the image of `manifest`, and gives its files to
-/// the committed snapshot of that name. The snapshots below must be sound. Existing mounts keep the
-/// old files.
+/// the committed snapshot whose name is `chain_id`. The snapshots below must be sound. Existing
+/// mounts keep the old files.
 ///
 /// # Errors
 /// As [`to_snapshots`](super::to_snapshots); `NotFound` also if the image does not have the layer.

@@ -54,10 +54,10 @@ impl<'a> StreamingUnpacker<'a> {
     }
 
     /// Sets whether layers are unpacked without being stored; by default they are stored. Their
-    /// digests and diff IDs are verified in any case. If `discards` is set, layers whose snapshots
-    /// are known to be made of them are not fetched. A layer that must be applied on top of its
-    /// parents, or twice, is stored. If the snapshotter unpacks from the store, all layers are
-    /// stored, with a warning.
+    /// digests and diff IDs are verified in any case. If `discards` is set, a layer is not fetched
+    /// if its snapshot is known to have been made of the same layer. A layer that must be applied
+    /// on top of its parents, or twice, is stored. If the snapshotter unpacks from the store, all
+    /// layers are stored, with a warning.
     #[must_use]
     pub fn with_discard(mut self, discards: bool) -> Self {
         self.how.discards = discards;

@@ -47,9 +47,9 @@ pub struct Target<'a> {
 /// # Errors
 /// `NotFound` if the store does not have the configuration, or a layer without a snapshot;
 /// `Corrupt` for a damaged layer, a layer that does not have its diff ID, or if the manifest and
-/// the configuration do not match; `Unsupported` for an artifact; errors of the snapshotter.
-/// Unfinished snapshots are removed, also if the future is dropped. Committed snapshots stay until
-/// a collection, and a later call uses them.
+/// the configuration do not match; `Unsupported` for an artifact or a blob that is not a layer;
+/// errors of the store and of the snapshotter. Unfinished snapshots are removed, also if the future
+/// is dropped. Committed snapshots stay until a collection, and a later call uses them.
 pub async fn to_snapshots(
     store: &Store,
     target: Target<'_>,
@@ -369,8 +369,8 @@ impl<'a> Unpacking<'a> {
     }
 
     /// Verifies a layer whose snapshot exists already. The snapshot was made from a layer with this
-    /// diff ID, but the blob that this image lists may have another diff ID. A layer that is
-    /// not in the store is skipped.
+    /// diff ID, but the blob that this image lists may have another diff ID. A layer that is not in
+    /// the store is skipped.
     pub(super) async fn verify_existing(&self, index: usize) -> Result<()> {
         let (layer, diff_id) = self.layers[index].clone();
         if !is_unverified(self.store, &layer, &diff_id).await? {

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-/// Returns whether this process can mount images from files. If not, says that a test is skipped.
+/// Returns whether this process can mount images from files. If not, prints that a test is skipped.
 pub(crate) fn is_usable() -> bool {
     static PROBED: OnceLock<bool> = OnceLock::new();
     *PROBED.get_or_init(|| {

@@ -72,9 +72,9 @@ pub enum IngestState {
     Present,
     /// It was stored now.
     Stored,
-    /// It could not be stored.
+    /// It could not be stored, or the store may lose it.
     Failed,
-    /// The job ended before this blob, because an earlier blob failed.
+    /// The job failed before it came to this blob.
     NotReached,
 }
 

@@ -14,7 +14,7 @@
 //! it any more: it must be applied on top of its parents instead, or another layer has failed.
 //!
 //! The next process that unpacks the same image finds the job that a killed process has left. It
-//! unpacks the layers again that were in progress or claimed. A collection deletes damaged and
+//! uses the layers that are done, and unpacks the others again. A collection deletes damaged and
 //! expired jobs, and jobs of an earlier boot, because their files may not have reached the device.
 
 mod image_job;
@@ -76,13 +76,13 @@ impl Jobs {
     }
 
     /// Finds a job of the image whose configuration has the digest `image`, among the jobs that no
-    /// other process uses. Renews the lifetime of the job, and returns it.
+    /// other process uses and whose records are not damaged. Renews the lifetime of the job.
+    /// Returns the job.
     ///
     /// # Errors
     /// [`JobProblem::NoImageJob`]; [`JobProblem::NoLayers`] or [`JobProblem::Expired`] for the job
     /// that was found, which is deleted; `Unsupported` if the kernel does not provide an ID of the
-    /// boot; `OutOfRange` if the record of a job is too large; errors of the storage and of the
-    /// file system.
+    /// boot; errors of the storage and of the file system.
     pub fn open(&self, image: &Digest, now: SystemTime) -> Result<ImageJob> {
         let boot = cas_host::boot_id()?;
         for id in self.storage.keys()? {

@@ -5,7 +5,7 @@ use std::fmt;
 use cas_core::{Error, ErrorKind};
 
 /// Why the job of an image, or a layer in it, cannot be used. A method of a job returns an
-/// [`Error`] with this as its source; [`JobProblem::of`] finds it there.
+/// [`Error`] whose source is the problem; [`JobProblem::of`] finds the problem there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JobProblem {

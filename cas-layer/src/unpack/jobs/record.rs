@@ -56,7 +56,7 @@ impl LayerJob {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct JobRecord {
-    /// The digest of the configuration, which names the layers of an image.
+    /// The digest of the configuration of the image.
     pub(super) image: Digest,
     /// Seconds since 1970.
     expires: u64,
@@ -80,8 +80,8 @@ impl JobRecord {
     /// Reads the record in the directory of a job. Returns `None` if there is none.
     ///
     /// # Errors
-    /// `Corrupt` for a file that is not a record; `OutOfRange` for one that is too large; errors of
-    /// the file system.
+    /// `Corrupt` for a file that is not a record; `OutOfRange` for a file that is too large; errors
+    /// of the file system.
     pub(super) fn read(dir: &Dir) -> Result<Option<Self>> {
         let Some(text) = dir.read(NAME, limit::UNPACK_JOB).during("read", NAME)? else {
             return Ok(None);
