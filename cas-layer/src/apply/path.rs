@@ -1,7 +1,7 @@
 //! Paths of members, relative to the tree.
 
-/// Returns `path` without empty, `.` and `..` names. `..` also removes the name before it, if there
-/// is one.
+/// Returns `path` as a clean path: without empty, `.` and `..` names. `..` also removes the name
+/// before it, if there is one.
 pub fn clean(path: &[u8]) -> Vec<u8> {
     let mut clean = Vec::with_capacity(path.len());
     for name in path.split(|&byte| byte == b'/') {

@@ -24,10 +24,10 @@ use super::importer::BlobImporter;
 /// refers to them. Returns the state of each blob, and the error if a blob failed. If the future is
 /// dropped, a garbage collection removes what was stored.
 ///
-/// The error of a blob is `Corrupt` if its bytes have another digest or size, or are a document
-/// that does not parse; `NotFound` if neither the file nor the stored blob exists; `OutOfRange` for
-/// a document of more than [`limit::DOCUMENT_WRITE`](cas_core::limit::DOCUMENT_WRITE) bytes; or an
-/// error of the store.
+/// The error of a blob is `Corrupt` if its bytes have another digest or size, are a document that
+/// does not parse, or are not in a regular file; `NotFound` if neither the file nor the stored blob
+/// exists; `OutOfRange` for a document of more than
+/// [`limit::DOCUMENT_WRITE`](cas_core::limit::DOCUMENT_WRITE) bytes; or an error of the store.
 pub async fn ingest_blobs(store: &Store, blobs: &[IngestBlob]) -> Ingested {
     let mut states = vec![IngestState::NotReached; blobs.len()];
     let loaded = load_and_keep(store, blobs, &mut states).await;
