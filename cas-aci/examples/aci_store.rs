@@ -6,7 +6,7 @@
 //! aci_store DIR manifest KEY    prints the manifest
 //! aci_store DIR read KEY        writes the uncompressed archive
 //! aci_store DIR remove KEY
-//! aci_store DIR image KEY NAME  makes an OCI image of an ACI; prints its digest
+//! aci_store DIR image KEY NAME  makes an OCI image of an ACI; prints the digest of the image
 //! aci_store DIR import-store RKT-DIR   imports the image store of rkt; prints the keys
 //! ```
 
@@ -72,10 +72,10 @@ fn execute(store: &AciStore, command: &[&str], out: &mut dyn Write) -> Result<()
                 writeln!(out, "refused {key}: {error}")?;
             }
             for key in &done.without_blob {
-                writeln!(out, "without an archive {key}")?;
+                writeln!(out, "rkt has no archive of {key}")?;
             }
             for key in &done.without_row {
-                writeln!(out, "not in the catalogue of rkt {key}")?;
+                writeln!(out, "rkt's catalogue does not list {key}")?;
             }
         }
         ["remove", key] => wait(store.remove_aci(key))?,

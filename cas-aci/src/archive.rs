@@ -17,7 +17,8 @@ pub(crate) enum Place {
     Top,
     /// The manifest.
     Manifest,
-    /// A clean path in the file system of the image; empty for its root.
+    /// The path of the member in the file system of the image, without empty names and `.`. The
+    /// root has the empty path.
     Rootfs(Vec<u8>),
 }
 
@@ -57,7 +58,8 @@ pub(crate) fn read_manifest(archive: impl BufRead) -> Result<Bytes> {
 /// Returns the part of the ACI that a member belongs to. Checks the target of a hard link, too.
 ///
 /// # Errors
-/// `Corrupt` if the member is neither the manifest nor in the rootfs.
+/// `Corrupt` if the member is neither the top, the manifest nor in the rootfs, if the top or the
+/// rootfs is not a directory, or if a hard link or its target is not in the rootfs.
 pub(crate) fn place_of(entry: &Entry) -> Result<Place> {
     let place = place(&entry.path)?;
     let is_root = place == Place::Top || place == Place::Rootfs(Vec::new());
@@ -73,7 +75,7 @@ pub(crate) fn place_of(entry: &Entry) -> Result<Place> {
     Ok(place)
 }
 
-/// Returns the path of the target of a hard link in the file system of the image.
+/// Returns the path that the target of a hard link, `path`, has in the file system of the image.
 ///
 /// # Errors
 /// `Corrupt` if the target is not in the rootfs.

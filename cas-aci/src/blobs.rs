@@ -25,7 +25,8 @@ pub(crate) async fn store_small_blob(
         // Another job may have published the blob without a sync.
         return store.content.flush().await;
     }
-    // Declared before the writer, so that the ingest can be discarded.
+    // Declared before the writer and so dropped after it: an ingest can be discarded once no writer
+    // has it open.
     let ingest = OwnIngest::new(&store.content, "aci");
     let expected = Expected::exactly(descriptor.digest, descriptor.size);
     let mut writer = Writer::begin(&*store.content, ingest.key(), expected).await?;
@@ -35,9 +36,9 @@ pub(crate) async fn store_small_blob(
     Ok(())
 }
 
-/// Calls `write` with the writer of a new ingest, on a thread of its own that may block. Returns
-/// the ingest and the result of `write`. When the caller drops the future, the second argument of
-/// `write` can no longer be upgraded.
+/// Calls `write` with the writer of a new ingest, on a thread of its own, so that `write` may
+/// block. Returns the ingest and the result of `write`. The second argument of `write` can be
+/// upgraded until the caller drops the future: once it cannot, `write` should stop.
 ///
 /// # Errors
 /// Errors of `write` and of the store. The ingest is then discarded.
@@ -46,7 +47,7 @@ pub(crate) async fn write_apart<T: Send + 'static>(
     owner: &str,
     write: impl FnOnce(Writer, Weak<()>) -> Result<T> + Send + 'static,
 ) -> Result<(OwnIngest, T)> {
-    // Declared before the writer, so that the ingest can be discarded.
+    // Dropped after the writer, as in `store_small_blob`.
     let ingest = OwnIngest::new(&store.content, owner);
     let writer = Writer::begin(&*store.content, ingest.key(), Expected::ANY).await?;
     let waiter = Arc::new(());
@@ -59,7 +60,8 @@ pub(crate) async fn write_apart<T: Send + 'static>(
     Ok((ingest, written.await?))
 }
 
-/// Publishes what was written to an ingest, with its record, under a lease. Returns its descriptor.
+/// Publishes the blob that was written to `ingest`, with its record, under a lease. If the store
+/// has an intact copy of the blob, discards the ingest. Returns the descriptor of the blob.
 ///
 /// # Errors
 /// Errors of the store.

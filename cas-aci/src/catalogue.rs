@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! image/HEX           information on an ACI, under all digits of its key
-//! name/NAME:HEX       empty; finds the images with a name
+//! name/NAME:HEX       an empty note, for finding the images with a name
 //! remote/HEX          a remote, under the SHA-256 of its URL
 //! ```
 //!
@@ -142,7 +142,7 @@ impl Catalogue {
         self.check_open()?;
         let found = self.notes.load(&remote_key(aci_url)).await?;
         let (value, _) = found.ok_or_else(|| {
-            Error::not_found("nothing was fetched from this URL; fetch it first")
+            Error::not_found("the catalogue has no remote with this URL; fetch the ACI first")
                 .operation("get remote")
                 .subject(cas_core::error::excerpt(aci_url))
         })?;
@@ -168,8 +168,8 @@ impl Catalogue {
     /// Adds a change to `batch` that writes `remote`. It replaces the remote with the same URL.
     ///
     /// # Errors
-    /// `InvalidArgument` for an empty URL, or for texts that exceed
-    /// [`limit::URL`](cas_core::limit::URL).
+    /// `InvalidArgument` if the URL of the ACI is empty, or if a URL or the ETag exceeds
+    /// [`limit::URL`](cas_core::limit::URL) or contains control characters.
     pub fn write_remote(&self, batch: &mut Batch, remote: &Remote) -> Result<()> {
         remote
             .check()
@@ -301,7 +301,8 @@ fn image_key(key: &Key) -> String {
     format!("image/{}", key.hex())
 }
 
-/// Returns the key of the entry of a name and a key. A name does not contain a colon.
+/// Returns the key of the note under `name/` for an ACI with this name and this key. A name does
+/// not contain a colon.
 fn name_key(name: &str, key: &Key) -> String {
     format!("name/{name}:{}", key.hex())
 }
@@ -323,7 +324,7 @@ fn key_of(hex: &str) -> Result<Key> {
 }
 
 fn damaged(key: &str) -> Error {
-    Error::corrupt("a note of the catalogue has an invalid key; restore the store from a copy")
+    Error::corrupt("an entry of the catalogue has an invalid key; restore the store from a copy")
         .operation("read catalogue of ACIs")
         .subject(key)
 }
@@ -347,7 +348,8 @@ fn parse<T: DeserializeOwned>(value: &[u8], what: &'static str, subject: &str) -
 fn encode(value: &impl Serialize) -> Result<Bytes> {
     let encoded = serde_json::to_vec(value);
     let encoded = encoded.map_err(|error| {
-        Error::internal("a note could not be serialized; please report it").source(error)
+        Error::internal("an entry of the catalogue could not be serialized; please report it")
+            .source(error)
     })?;
     Ok(encoded.into())
 }

@@ -24,28 +24,30 @@ pub struct AciInfo {
     /// When it was imported last.
     #[serde(with = "cas_core::time")]
     pub import_time: SystemTime,
-    /// When it was read last.
+    /// When it was read last; if it was never read, when it was imported.
     #[serde(with = "cas_core::time")]
     pub last_used: SystemTime,
     /// The size of its uncompressed archive in bytes. In the store, the archive has the size of
     /// [`blob`](Self::blob).
     pub size: u64,
-    /// The size of its unpacked trees in bytes, as set by
-    /// [`update_tree_store_size`](crate::AciStore::update_tree_store_size); 0 at first.
+    /// The size in bytes of the file trees that a container runtime has unpacked from the ACI, as
+    /// set by [`update_tree_store_size`](crate::AciStore::update_tree_store_size); 0 at first.
     pub tree_store_size: u64,
-    /// Whether the ACI was found by a search without a version, which finds the latest ACI.
+    /// Whether the ACI was looked up without a version, so that the latest one was imported.
     pub latest: bool,
     /// The blob with its archive, as it was imported.
     pub blob: Descriptor,
     /// The blob with its manifest.
     pub manifest: Descriptor,
-    /// The lease that keeps both blobs.
+    /// The id of the lease that protects both blobs from collections.
     pub lease: String,
 }
 
 impl AciInfo {
-    /// Returns the information on an ACI that is imported at `time`, with the sizes of its
-    /// uncompressed archive and of its trees. Its lease is empty: nothing keeps the blobs yet.
+    /// Returns the information on an ACI that is imported at `time`. `size` and `tree_store_size`
+    /// are the sizes of its uncompressed archive and of its unpacked trees in bytes. The
+    /// descriptors of the two blobs are placeholders, and the id of the lease is empty: the caller
+    /// sets them.
     pub fn new(
         key: Key,
         name: impl Into<String>,
@@ -115,7 +117,7 @@ impl SortField {
     }
 }
 
-/// Sorts by the first field, then the second, and so on; images that are equal in all of them stay
+/// Sorts by the first field, then the second, and so on. Images that are equal in all fields stay
 /// in their order.
 pub(crate) fn sort(infos: &mut [AciInfo], fields: &[SortField], ascending: bool) {
     let compare = |one: &AciInfo, other: &AciInfo| {

@@ -18,9 +18,9 @@ pub struct Remote {
     pub sig_url: String,
     /// The ETag that the server sent; empty if it sent none.
     pub etag: String,
-    /// The ACI that was fetched. It may have been removed since.
+    /// The ACI that was fetched; `None` if none was. It may have been removed since.
     pub key: Option<Key>,
-    /// How long the ACI counts as fresh after the download, in whole seconds.
+    /// How long the ACI counts as fresh after [`download_time`](Self::download_time).
     pub cache_max_age: Duration,
     /// When the server was last asked.
     #[serde(with = "cas_core::time")]
@@ -41,7 +41,7 @@ impl Remote {
     }
 
     /// Returns whether the ACI is fresh at `now`, so that the server need not be asked. Returns
-    /// false if `now` is before the download, as after a clock was set back.
+    /// false if `now` is before the download, for example because the clock was set back.
     pub fn is_fresh(&self, now: SystemTime) -> bool {
         let age = now.duration_since(self.download_time);
         age.is_ok_and(|age| age < self.cache_max_age)

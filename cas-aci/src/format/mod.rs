@@ -4,7 +4,7 @@
 //! format has its other notes in this room, too, and each later format in a room of its own. A
 //! migration writes the notes of the new format and then the number, and never changes the older
 //! notes: they are the backup, which the next migration removes. While a migration runs, the note
-//! has the id of the lease of the migration after the number.
+//! with the number also has, after the number, the id of the lease of the migration.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -90,8 +90,8 @@ async fn prepare(store: &Store, formats: &Formats) -> Result<()> {
     }
     match migrate(store, &notes, formats, &state, revision).await {
         Err(error) if cannot_write(&error) => Err(Error::precondition(format!(
-            "the catalogue has format {} and must be migrated to {newest}; make the store \
-             writable, and open it once",
+            "the catalogue has format {} and must be migrated to {newest}, but the \
+             store is read-only or full; make it writable or free space, and open it again",
             state.number
         ))
         .source(error)),
@@ -137,7 +137,11 @@ async fn migrate(
     guard.finish_with(outcome.and(released)).await
 }
 
-/// Writes the number, if the migration that wrote `mine` still has the lock.
+/// Writes the number `next` if the note with the number still is `mine`, as this migration wrote
+/// it.
+///
+/// # Errors
+/// `Conflict` if another migration has changed the note; errors of the store.
 async fn release(notes: &Notes, mine: &Bytes, next: u32) -> Result<()> {
     match notes.load(FORMAT).await? {
         Some((value, revision)) if value == *mine => {
@@ -219,7 +223,8 @@ impl State {
 fn unknown(value: &[u8]) -> Error {
     let text = String::from_utf8_lossy(value);
     Error::corrupt(format!(
-        "expected the number of a format, found {text:.20?}; restore the store from a copy"
+        "expected the number of the catalogue's format, found {text:.20?}; restore the store from \
+         a copy"
     ))
 }
 

@@ -10,8 +10,9 @@ use crate::manifest::{App, ImageManifest};
 /// Returns the configuration as JSON.
 ///
 /// # Errors
-/// `Unsupported` if the user or the group is the owner of a file, which only a container runtime of
-/// appc can look up; `OutOfRange` for more than [`limit::ACI_PORTS`] ports.
+/// `Unsupported` if the user or the group is given as the path of a file whose owner is meant,
+/// which only a container runtime for appc can look up; `OutOfRange` for more than
+/// [`limit::ACI_PORTS`] ports.
 pub(super) fn config(manifest: &ImageManifest, diff_ids: &[Digest]) -> Result<Vec<u8>> {
     let platform = platform(manifest);
     let mut config = manifest.app.as_ref().map_or(Ok(Map::new()), process)?;
@@ -50,8 +51,8 @@ fn process(app: &App) -> Result<Map<String, Value>> {
     for id in [&app.user, &app.group] {
         if id.starts_with('/') {
             return Err(Error::unsupported(
-                "the app runs as the owner of a file, which an OCI image cannot express; build it \
-                 with the name or the id of a user",
+                "the app runs as the owner of a file, which an OCI image cannot express; build the \
+                 ACI again with the name or the id of the user and the group",
             )
             .subject(id));
         }

@@ -41,7 +41,7 @@ pub(super) async fn parts(acis: &AciStore, key: &str) -> Result<Vec<Part>> {
             .any(|above| above.part.info.key == next.part.info.key)
         {
             return Err(
-                Error::corrupt("the ACI depends on itself through others; build it again")
+                Error::corrupt("the ACI depends on itself through others; build one of them again")
                     .subject(&next.part.info.name),
             );
         }
@@ -53,12 +53,13 @@ pub(super) async fn parts(acis: &AciStore, key: &str) -> Result<Vec<Part>> {
 
 fn check_bounds(depth: usize, count: usize) -> Result<()> {
     for (found, allowed, what) in [
-        (depth, limit::ACI_DEPTH, "levels of dependencies"),
-        (count, limit::LAYERS, "dependencies"),
+        (depth, limit::ACI_DEPTH, "levels"),
+        (count, limit::LAYERS, "layers"),
     ] {
         if found > allowed {
             return Err(Error::out_of_range(format!(
-                "the ACI has more than {allowed} {what}; build it with fewer"
+                "the ACI and its dependencies have more than {allowed} {what}; build it with fewer \
+                 dependencies"
             )));
         }
     }

@@ -19,7 +19,7 @@ use crate::archive::{Place, place_of, rootfs_path};
 const PIECE: usize = 256 << 10;
 
 /// Writes the rootfs in `archive` as a gzip layer, without the paths that a whitelist leaves out.
-/// Returns the writer and the diff id.
+/// Returns the writer and the diff ID.
 ///
 /// # Errors
 /// `Unsupported` for what a layer cannot express; `Cancelled` if `waiter` can no longer be

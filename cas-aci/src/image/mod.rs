@@ -17,20 +17,22 @@ use crate::store::AciStore;
 impl AciStore {
     /// Makes an OCI image of an ACI and gives it a name. Returns the image.
     ///
-    /// The ACI and each ACI that it depends on become a layer, lowest first. Dependencies are
-    /// looked up in the catalogue by key, or by name and labels. A pathWhitelist limits the ACI
-    /// that has it and all ACIs below. The app becomes the configuration. If the ACI lacks the
-    /// label `os` or `arch`, the value of this machine is used.
+    /// The image has one layer for each ACI that the ACI depends on, lowest first, and one for the
+    /// ACI itself. Dependencies are looked up in the catalogue by key, or by name and labels. If an
+    /// ACI has a `pathWhitelist`, its layer and the layers of its dependencies have only the listed
+    /// paths. The section `app` of the manifest becomes the configuration of the image. If the ACI
+    /// lacks the label `os` or `arch`, the image has the value of this machine.
     ///
     /// # Errors
     /// As [`AciStore::resolve_key`]; `NotFound` for a dependency that the catalogue does not have;
-    /// `Corrupt` if an ACI depends on itself, or if a key of a dependency belongs to another name
-    /// or other labels; `OutOfRange` for more than [`limit::ACI_DEPTH`] levels or
-    /// [`limit::LAYERS`] layers; `Unsupported` for what an OCI image cannot express; errors of the
-    /// store. After an error, the name is unchanged.
+    /// `Corrupt` if an ACI depends on itself, or if the key of a dependency belongs to an ACI with
+    /// another name or other labels; `OutOfRange` for more than [`limit::ACI_DEPTH`] levels,
+    /// [`limit::LAYERS`] layers or [`limit::ACI_PORTS`] ports; `Unsupported` for what an OCI image
+    /// cannot express; errors of the store. After an error, the name is unchanged.
     ///
     /// [`limit::ACI_DEPTH`]: cas_core::limit::ACI_DEPTH
     /// [`limit::LAYERS`]: cas_core::limit::LAYERS
+    /// [`limit::ACI_PORTS`]: cas_core::limit::ACI_PORTS
     pub async fn to_image(&self, key: &str, name: Reference) -> Result<Image> {
         let found = parts(self, key).await;
         let parts = found.during("make image of ACI", key)?;
@@ -82,7 +84,7 @@ async fn build(acis: &AciStore, guard: &LeaseGuard, parts: &[Part]) -> Result<De
     Ok(target)
 }
 
-/// Stores the rootfs of an ACI as a layer. Returns its descriptor and its diff id.
+/// Stores the rootfs of an ACI as a layer. Returns the descriptor and the diff ID of the layer.
 async fn store_layer(
     acis: &AciStore,
     guard: &LeaseGuard,

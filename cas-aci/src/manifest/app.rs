@@ -19,7 +19,7 @@ pub struct App {
     pub exec: Vec<String>,
     /// The user: a name, an id, or the path of a file whose owner is meant.
     pub user: String,
-    /// The group, in the same three forms.
+    /// The group: a name, an id, or the path of a file whose group is meant.
     pub group: String,
     /// Further group ids.
     #[serde(
@@ -146,7 +146,7 @@ impl Port {
         if self.protocol != "tcp" && self.protocol != "udp" {
             let found = excerpt(&self.protocol);
             return Err(Error::invalid(format!(
-                "expected tcp or udp, found {found:?}"
+                "expected the protocol tcp or udp of a port, found {found:?}"
             )));
         }
         Ok(())

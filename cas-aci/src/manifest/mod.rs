@@ -28,7 +28,7 @@ pub struct ImageManifest {
     pub ac_version: String,
     /// The name of the image.
     pub name: String,
-    /// Labels, such as `version`, `os` and `arch`. No name occurs twice.
+    /// Labels, such as `version`, `os` and `arch`. No two have the same name.
     #[serde(default, deserialize_with = "null_is_default")]
     pub labels: Vec<Label>,
     /// How the image is run, or `None` if it cannot be run.
@@ -87,9 +87,9 @@ impl ImageManifest {
     /// Parses and checks a manifest.
     ///
     /// # Errors
-    /// `Corrupt` if the manifest has more than [`limit::ACI_MANIFEST`] bytes or does not parse, if a
-    /// list has more than [`limit::ACI_LIST`] members, if a member has an invalid value, or if the
-    /// image depends on itself.
+    /// `Corrupt` if the manifest has more than [`limit::ACI_MANIFEST`] bytes or does not parse, if
+    /// a list has more than [`limit::ACI_LIST`] members, if a member has an invalid value, or if
+    /// the image depends on itself.
     pub fn parse(data: &[u8]) -> Result<Self> {
         let parsed = Self::parse_checked(data);
         parsed.map_err(|error| error.operation("read image manifest"))
@@ -119,8 +119,9 @@ impl ImageManifest {
         labels.iter().all(|label| self.labels.contains(label))
     }
 
-    /// Returns the platform that the labels `os` and `arch` state. Common names of `arch` become those
-    /// that Go uses; others stay as they are. A missing label leaves its field empty.
+    /// Returns the platform that the labels `os` and `arch` state. The names `i386`, `aarch64`,
+    /// `armv6l` and `armv7l` become the names that Go uses, such as `arm64`; other names stay as
+    /// they are. If a label is missing, its field is empty.
     pub fn platform(&self) -> Platform {
         let arch = self.label("arch").unwrap_or_default();
         let (architecture, variant) = match arch {
@@ -167,7 +168,8 @@ impl ImageManifest {
         self.app.as_ref().map_or(Ok(()), App::check)
     }
 
-    /// Returns whether a dependency has no key, and the image itself has its name and labels.
+    /// Returns whether a dependency is the image itself: it is given without a key, and the image
+    /// has the name and the labels of the dependency.
     fn is(&self, dependency: &Dependency) -> bool {
         let same = dependency.image_name == self.name && self.has_labels(&dependency.labels);
         same && dependency.image_id.is_empty()
@@ -188,7 +190,8 @@ pub(crate) fn check_size(found: u64) -> Result<()> {
     )))
 }
 
-/// Checks three numbers with points between them; something may follow after `-` or `+`.
+/// Checks that a version begins with three numbers with points between them. After the numbers, a
+/// `-` or `+` and any text may follow.
 fn check_version(text: &str) -> Result<()> {
     let numbers = text.split(['-', '+']).next().unwrap_or_default();
     let is_number = |part: &str| part.parse::<u32>().is_ok() && !part.starts_with('+');

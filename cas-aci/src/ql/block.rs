@@ -15,9 +15,9 @@ const MAGIC: &[u8] = b"\x60\xdbql";
 const ATOM: usize = 16;
 /// Number of atoms in the table of free blocks, less one: the first block has handle 1.
 const FREE_LISTS: usize = 6;
-/// The first byte of a block with a longer content.
+/// The first byte of a block whose content is too long for a length of one byte.
 const LONG: u8 = 0xfc;
-/// The first byte of a block that only names another one.
+/// The first byte of a block that has only the handle of the block with the content.
 const MOVED: u8 = 0xfd;
 
 /// The blocks of a file.

@@ -2,8 +2,8 @@
 //!
 //! A file is a magic number, a table of free blocks, and blocks of 16-byte atoms. A block is named
 //! by its handle, the number of its first atom, and contains a list of values, compressed or not.
-//! Block 1 leads to the tables, and each of them to a chain of rows. Nothing else is read: neither
-//! indexes nor free blocks.
+//! Block 1 leads to the tables, and each table to a chain of rows. Indexes and free blocks are not
+//! read.
 
 mod block;
 mod value;
@@ -28,8 +28,8 @@ impl Table {
         self.rows.len()
     }
 
-    /// Returns the value in a row and the first of these columns that the table has; `Null` if the
-    /// table has none of them.
+    /// Returns the value that a row has in the first of `columns` that exists in the table. Returns
+    /// `Null` if none of them exists, or if the row does not have the value.
     pub(crate) fn value(&self, row: usize, columns: &[&str]) -> &Value {
         let named = |name: &&str| self.columns.iter().position(|column| column == name);
         let value = columns.iter().find_map(named).and_then(|column| {

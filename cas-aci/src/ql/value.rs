@@ -16,7 +16,7 @@ pub(crate) enum Value {
     Bytes(Vec<u8>),
 }
 
-// The tags of the encoding. A tag with a length follows its group: BYTES + 3 is three bytes.
+// The tags of the encoding. Some tags include a length: after `BYTES + 3`, three bytes follow.
 const NULL: u8 = 0x00;
 const FALSE: u8 = 0x01;
 const TRUE: u8 = 0x02;
@@ -31,7 +31,7 @@ const NEGATIVE: u8 = 0x45;
 const POSITIVE: u8 = 0x4d;
 const SMALL: u8 = 0x55;
 
-/// The type of a time in the first value of its encoding.
+/// The first value of an encoded time, which says that it is a time.
 const TIME: i64 = 0x54;
 /// Seconds from the beginning of year 1, which Go counts from, to 1970.
 const YEAR_1: i64 = 62_135_596_800;
@@ -69,10 +69,11 @@ pub(super) fn values(mut data: &[u8]) -> Result<Vec<Value>> {
 }
 
 impl Value {
-    /// Returns the time that the value encodes; times before 1970 are 1970.
+    /// Returns the time that the value encodes. For a time before 1970, returns the beginning of
+    /// 1970.
     ///
     /// # Errors
-    /// `Corrupt` if it is not a time.
+    /// `Corrupt` if the value is not a time.
     pub(crate) fn time(&self) -> Result<SystemTime> {
         let fail = || damaged("a value is not a time");
         let Value::Bytes(encoded) = self else {
@@ -82,8 +83,8 @@ impl Value {
         let [Value::Integer(TIME), Value::Bytes(encoded)] = &*values else {
             return Err(fail());
         };
-        // The end is what Go's `Time.MarshalBinary` returns: a version, seconds, nanoseconds and
-        // the minutes of the time zone.
+        // The last 15 bytes are what Go's `Time.MarshalBinary` returns: a version, seconds,
+        // nanoseconds and the minutes of the time zone.
         let Some(&[1, ref time @ ..]) = encoded.last_chunk::<15>() else {
             return Err(fail());
         };

@@ -1,4 +1,4 @@
-//! The locks of rkt: an `flock` on a directory or a file of its own.
+//! The locks of rkt: each is an `flock` on a directory, or on a file that is used only as a lock.
 //!
 //! rkt takes these locks:
 //!
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How long to wait before the next attempt.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A shared lock, which excludes exclusive locks. It is released when it is dropped.
+/// A shared lock, which excludes exclusive locks. Dropping it releases the lock.
 #[derive(Debug)]
 pub(super) struct ReadLock(File);
 

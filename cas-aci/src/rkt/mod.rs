@@ -33,13 +33,13 @@ const LOG: &str = "db/.34a8b4c1ad933745146fdbfef3073706ee571625";
 pub struct ImportedStore {
     /// The ACIs that are in the catalogue now.
     pub imported: Vec<Key>,
-    /// Keys of rkt's catalogue whose archive does not exist, because rkt was killed while it
-    /// removed or imported the ACI.
+    /// Keys of rkt's catalogue whose archive does not exist, because rkt removed or imported the
+    /// ACI during this call, or was killed while it did.
     pub without_blob: Vec<String>,
-    /// Keys of archives that rkt's catalogue does not list, because rkt was killed while it removed
-    /// or imported the ACI.
+    /// Keys of archives that rkt's catalogue does not list, because rkt removed or imported the ACI
+    /// during this call, or was killed while it did.
     pub without_row: Vec<String>,
-    /// Keys of archives that are damaged or not an ACI, each with the reason.
+    /// Keys of archives that are damaged, too large or not an ACI, each with the reason.
     pub refused: Vec<(String, Error)>,
     /// The number of imported remotes.
     pub remotes: usize,
@@ -58,7 +58,7 @@ struct Found {
     remotes: Vec<(Remote, String)>,
     /// The archives by key.
     blobs: BTreeMap<String, PathBuf>,
-    /// The lock of the directory, which keeps rkt from changing its format.
+    /// The lock of the directory, which keeps rkt from changing the format of its database.
     lock: Option<ReadLock>,
 }
 

@@ -12,8 +12,8 @@ const SHOWN: usize = 128;
 impl AciStore {
     /// Calls `line` once for each blob of each ACI, in the order of the keys. A line has the first
     /// half of the key, `aci` or `manifest`, the digest, and the first 128 bytes: as hexadecimal
-    /// digits if `hex` is set, otherwise as text with escapes. Reads no more than these bytes. If the
-    /// store does not have the blob, the line has `missing` in place of the bytes.
+    /// digits if `hex` is set, otherwise as text with escapes. The rest of a blob is not read. If
+    /// the store does not have the blob, the line has `missing` in place of the bytes.
     ///
     /// # Errors
     /// As [`AciStore::get_all_aci_infos`].

@@ -13,11 +13,13 @@ use crate::key::{DIGITS, HALF, Key, KeyPrefix};
 use crate::manifest::Label;
 
 impl AciStore {
-    /// Returns the key that begins with `key`: `sha512-` and 2 to 128 digits, all of which count.
+    /// Returns the whole key of the only ACI whose key begins with `key`: `sha512-` and 2 to 128
+    /// digits, all of which are compared.
     ///
     /// # Errors
-    /// `InvalidArgument` if `key` is not a key, or if several keys begin with it, which the message
-    /// lists; `NotFound` if no key begins with it; errors of the store.
+    /// `InvalidArgument` if `key` does not have this form, or if several keys begin with it (the
+    /// message lists the first [`limit::CANDIDATES`] of them); `NotFound` if no key begins with it;
+    /// errors of the store.
     pub async fn resolve_key(&self, key: &str) -> Result<Key> {
         let found = self.resolve(key).await;
         found
@@ -51,11 +53,12 @@ impl AciStore {
 
     /// Returns the key of the ACI that suits a name and labels best. The ACI must have all labels
     /// with their values. If `labels` has no version, ACIs with [`AciInfo::latest`] are preferred.
-    /// Of several such ACIs, returns the ACI that was imported last.
+    /// Of several equally good ACIs, returns the ACI that was imported last.
     ///
     /// # Errors
-    /// `NotFound` if no ACI suits; `InvalidArgument` for a name that no ACI may have; the error of
-    /// a manifest that cannot be read if no other ACI suits; errors of the store.
+    /// `NotFound` if no ACI suits, or, if the manifest of an ACI with this name cannot be read, the
+    /// error of that manifest; `InvalidArgument` for a name that no ACI may have; errors of the
+    /// store.
     pub async fn get_aci(&self, name: &str, labels: &[Label]) -> Result<Key> {
         let found = self.best(name, labels).await;
         found.during("get ACI", excerpt(name))
@@ -83,7 +86,12 @@ impl AciStore {
         self.resolve(key).await?.info()
     }
 
-    /// Returns the information on an ACI that was found, and its revision.
+    /// Returns the information on an ACI, and the revision of the information.
+    ///
+    /// # Errors
+    /// `NotFound` if the catalogue does not have the ACI; as [`Catalogue::load`].
+    ///
+    /// [`Catalogue::load`]: crate::Catalogue::load
     pub(super) async fn load(&self, key: &Key) -> Result<(AciInfo, Revision)> {
         self.catalogue.load(key).await?.ok_or_else(not_found)
     }
@@ -108,7 +116,7 @@ pub(super) fn not_found() -> Error {
     Error::not_found("no image ID begins with this key; list the ACIs to find their keys")
 }
 
-/// Returns the error for a prefix of several keys, which it lists as rkt writes them.
+/// Returns the error for a prefix of several keys. The message lists the keys as rkt writes them.
 fn ambiguous(found: &[Candidate]) -> Error {
     let shown = found.iter().take(limit::CANDIDATES);
     let shown = shown.map(|candidate| candidate.key.half());

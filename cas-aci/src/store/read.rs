@@ -16,9 +16,9 @@ use crate::manifest::ImageManifest;
 
 impl AciStore {
     /// Returns a reader of the uncompressed archive of an ACI, and keeps the time of this use in
-    /// memory until [`AciStore::flush`]. Once there are times of
-    /// [`limit::NOTED_READS`](cas_core::limit::NOTED_READS) ACIs, this call writes them to the
-    /// store.
+    /// memory until [`AciStore::flush`]. Once the times of
+    /// [`limit::NOTED_READS`](cas_core::limit::NOTED_READS) ACIs are in memory, this call writes
+    /// them to the store.
     ///
     /// # Errors
     /// As [`AciStore::resolve_key`]; `NotFound` if the store does not have the blob.

@@ -33,8 +33,7 @@ impl AciStore {
     /// Writes a remote. Replaces the remote with the same URL, if there is one.
     ///
     /// # Errors
-    /// `InvalidArgument` for an empty URL, or for texts that exceed
-    /// [`limit::URL`](cas_core::limit::URL); errors of the store.
+    /// As [`Catalogue::write_remote`](crate::Catalogue::write_remote); errors of the store.
     pub async fn write_remote(&self, remote: &Remote) -> Result<()> {
         let mut batch = Batch::new();
         self.catalogue.write_remote(&mut batch, remote)?;

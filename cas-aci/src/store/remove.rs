@@ -53,7 +53,8 @@ impl AciStore {
         }
     }
 
-    /// Returns the ACIs that were not read since `time`, least recently used first.
+    /// Returns the ACIs that were neither imported nor read since `time`, least recently used
+    /// first.
     ///
     /// # Errors
     /// As [`AciStore::get_all_aci_infos`].
@@ -64,9 +65,9 @@ impl AciStore {
         Ok(infos)
     }
 
-    /// Removes the ACIs that were not read since `time`, least recently used first. Checks each ACI
-    /// again just before its removal. Returns the removed ACIs. Their blobs stay until a
-    /// collection.
+    /// Removes the ACIs that were neither imported nor read since `time`, least recently used
+    /// first. Checks each ACI again just before its removal. Returns the removed ACIs. Their blobs
+    /// stay until a collection.
     ///
     /// # Errors
     /// As [`AciStore::unused`]; errors of the store. ACIs that were removed before the error stay

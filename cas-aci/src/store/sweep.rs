@@ -27,16 +27,16 @@ pub struct Swept {
 
 impl AciStore {
     /// Removes what killed processes left: leases that keep blobs for no ACI, entries of names
-    /// without an ACI, and temporary files. Leases and files of the day before `now` stay, because
-    /// a job may still use them. Adds missing entries of names. The next collection removes the
-    /// blobs that the removed leases kept.
+    /// without an ACI, and temporary files. Leases and files that are at most a day old at `now`
+    /// stay, because a job may still use them. Adds missing entries of names. The next collection
+    /// removes the blobs that the removed leases kept.
     ///
     /// # Errors
     /// As [`AciStore::get_all_aci_infos`]; errors of the store and of the file system.
     pub async fn sweep(&self, now: SystemTime) -> Result<Swept> {
         let mut swept = Swept::default();
-        // These are listed first: the ACI of a lease or a name that is listed was written before
-        // the catalogue is read.
+        // Leases and names are listed before the ACIs, so that an ACI that is imported meanwhile
+        // does not count as missing.
         let leases = self.store.leases().list().await?;
         let names = self.catalogue.names().await?;
         let infos = self.catalogue.get_all_aci_infos(&[], true).await?;
@@ -55,8 +55,8 @@ impl AciStore {
         Ok(swept)
     }
 
-    /// Removes the entries of names that find no ACI, unless they were written again since, and
-    /// adds missing entries. Returns the removed entries.
+    /// Removes the entries of names that lead to no ACI, except those written again meanwhile. Adds
+    /// missing entries. Returns the removed entries.
     async fn correct_names(
         &self,
         names: Vec<(String, Key, Revision)>,

@@ -28,11 +28,12 @@ const PIECE: usize = 256 << 10;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct WriteOptions {
-    /// Whether the ACI was found by a search without a version, which finds the latest ACI.
+    /// Whether the ACI was looked up without a version, so that the latest one is imported.
     pub latest: bool,
-    /// The name that the ACI must have, if the caller asked for one.
+    /// The name that the ACI must have. By default, any name is accepted.
     pub name: Option<String>,
-    /// The key that the ACI must have, or its first digits.
+    /// The key that the ACI must have, or the first digits of the key. By default, any key is
+    /// accepted.
     pub key: Option<KeyPrefix>,
     /// When the ACI counts as imported. By default, now.
     pub import_time: Option<SystemTime>,
@@ -77,7 +78,7 @@ impl WriteOptions {
     }
 }
 
-/// What was read of a source.
+/// An ACI that was read from a source.
 struct Received {
     writer: Writer,
     key: Key,
@@ -95,7 +96,8 @@ impl AciStore {
     /// # Errors
     /// `Corrupt` if the source is not an ACI, or not the ACI that the options name; `OutOfRange` if
     /// the source exceeds a bound of [`limit`]; errors of the source and of the store. After an
-    /// error, nothing of the source stays.
+    /// error of the source, nothing of it stays. After an error of the store, blobs may stay until
+    /// a collection.
     pub async fn write_aci(&self, source: impl Read + Send + 'static) -> Result<Key> {
         self.write_aci_with(source, WriteOptions::default()).await
     }
@@ -229,7 +231,7 @@ fn receive(source: Box<dyn Read + Send>, writer: Writer, waiter: Weak<()>) -> Re
     let manifest = read_manifest(BufReader::with_capacity(PIECE, &mut hashed))?;
     let size = hashed.archive.produced();
     let key = hash_to_key(hashed.hasher)?;
-    // A decoder may stop before bytes that mean nothing.
+    // A decoder may stop before trailing bytes, which are stored, too.
     io::copy(&mut tee, &mut io::sink())?;
     Ok(Received {
         writer: tee.writer,
@@ -265,7 +267,7 @@ impl Tee {
         Ok(&self.piece)
     }
 
-    /// Reads and stores the next piece; an empty one at the end.
+    /// Reads and stores the next piece. Returns it. At the end, the piece is empty.
     fn next_piece(&mut self) -> Result<Bytes> {
         if self.waiter.strong_count() == 0 {
             return Err(Error::cancelled("the caller no longer waits for the ACI"));
