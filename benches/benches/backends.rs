@@ -1,7 +1,7 @@
 //! The quick rows of the table, as criterion curves for every compiled backend.
 //!
-//! `cargo bench --bench backends -- [ROW[/COLUMN]]`. The environment variable `CAS_BENCH_ON` sets
-//! the directory.
+//! `cargo bench --bench backends -- [ROW[/COLUMN]]`. The environment variable `CAS_BENCH_ON` names
+//! the directory for the stores.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -56,7 +56,7 @@ struct Opened {
     column: Box<dyn Column>,
     images: Vec<ImageBlobs>,
     small: Vec<Digest>,
-    /// It grows, so that no blob is stored twice.
+    /// The seed of the next blobs. It grows, so that no blob is stored twice.
     seed: Cell<u64>,
     _directory: TempDir,
 }

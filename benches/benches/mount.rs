@@ -1,8 +1,8 @@
 //! The time of a mount of an image that is already unpacked: from the call to the mounted
-//! directory, for an image of 6 layers and one of 128. It does not include the start of a process;
-//! `peers mount` does. It also measures how long the preparation of a container's root directory
-//! takes: in an empty place, with a goal of 10 ms, and over the mounted root directory of an
-//! earlier container, with a goal of 20 ms.
+//! directory, for an image of 6 layers and one of 128. The time does not include the start of a
+//! process; the time that `peers mount` measures does. This bench also measures how long the
+//! preparation of a container's root directory takes: in an empty place, with a goal of 10 ms, and
+//! over the mounted root directory of an earlier container, with a goal of 20 ms.
 //!
 //! `cargo bench --bench mount`, as the superuser.
 #![allow(missing_docs, reason = "a bench has no API")]
@@ -62,7 +62,8 @@ fn mounted(runtime: &Runtime, cas: &Cas, root: &Path, writable: bool) -> Result<
     })
 }
 
-/// Prepares root directories of the image.
+/// Measures how long it takes to prepare a root directory from the image. If `over` is set, the
+/// path already has a mounted root directory.
 fn prepared(runtime: &Runtime, cas: &Cas, root: &Path, over: bool) -> Result<Taken> {
     let path = root.join("container");
     nine(|| {

@@ -1,7 +1,8 @@
 //! A cache of 10,000 images: how long a pruning to half the bytes takes, and how long it takes to
 //! record a use of an image.
 //!
-//! `cargo bench --bench prune`. The environment variable `CAS_BENCH_ON` sets the directory.
+//! `cargo bench --bench prune`. The environment variable `CAS_BENCH_ON` names the directory for the
+//! stores.
 #![allow(missing_docs, reason = "a bench has no API")]
 
 use std::collections::BTreeMap;
@@ -67,7 +68,8 @@ async fn open(scheme: &str, directory: &Path) -> Result<Store> {
     Ok(cas::registry().open(&location).await?)
 }
 
-/// Stores images of two layers, one of which they share. Returns their names.
+/// Stores images of two layers. [`SHARING`] images in a row share one of their layers. Returns the
+/// names of the images.
 async fn fill(store: &Store, scheme: &str, directory: &Path) -> Result<Vec<String>> {
     let mut images = Vec::new();
     for number in 0..IMAGES {
@@ -86,7 +88,8 @@ async fn fill(store: &Store, scheme: &str, directory: &Path) -> Result<Vec<Strin
         let mut entry = serde_json::to_value(&target)?;
         entry["annotations"] = json!({"org.opencontainers.image.ref.name": name});
         entries.push(entry);
-        // With files, each name writes `index.json` again, so it is written once instead.
+        // In the store `fs`, each new name writes the whole `index.json`, so this function writes
+        // the file once instead.
         if scheme != "fs" {
             store
                 .images
@@ -172,6 +175,6 @@ fn note(runtime: &Runtime, place: &Path) -> Result<()> {
         });
         Ok(taken / NOTES)
     })?;
-    println!("noting a use: {each}; {}", each.verdict(NOTE_GOAL));
+    println!("recording a use: {each}; {}", each.verdict(NOTE_GOAL));
     Ok(())
 }

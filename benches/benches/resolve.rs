@@ -1,8 +1,9 @@
 //! How long it takes to find one of 100,000 ACIs by the beginning of its key or by its name, and
-//! one of 100,000 images by its name or by the beginning of its digest. The goal is 1 ms. With
-//! files, there are as many images as `index.json` has room for.
+//! one of 100,000 images by its name or by the beginning of its digest. The goal is 1 ms. In
+//! the store `fs`, there are only as many images as `index.json` has room for.
 //!
-//! `cargo bench --bench resolve`. The environment variable `CAS_BENCH_ON` sets the directory.
+//! `cargo bench --bench resolve`. The environment variable `CAS_BENCH_ON` names the directory for
+//! the stores.
 #![allow(
     clippy::unwrap_used,
     missing_docs,
@@ -31,7 +32,7 @@ const STORES: &[&str] = &[
 /// Number of ACIs, and of images.
 const COUNT: u32 = 100_000;
 const GOAL: Duration = Duration::from_millis(1);
-/// Number of images that `index.json` has room for, which bounds the names of a store of files.
+/// Number of images that `index.json` has room for, which bounds the names of the store `fs`.
 const LAYOUT: u32 = 25_000;
 /// Number of ACIs with one name.
 const SHARING: u32 = 4;
@@ -94,7 +95,8 @@ async fn fill_images(store: &Store, images: u32, scheme: &str, root: &Path) -> R
         let put = store.put(&target, content.into(), Durability::Relaxed);
         put.await?;
         let name = format!("docker.io/library/app:{number}");
-        // With files, each name writes `index.json` again, so it is written once instead.
+        // In the store `fs`, each new name writes the whole `index.json`, so this function writes
+        // the file once instead.
         if scheme == "fs" {
             let mut entry = serde_json::to_value(&target)?;
             entry["annotations"] = json!({"org.opencontainers.image.ref.name": name});
@@ -143,7 +145,7 @@ fn measure(runtime: &Runtime, scheme: &str, images: u32, cas: &Cas) -> Result<()
     )
 }
 
-/// Measures lookups of different numbers. Prints the median of the rounds.
+/// Measures lookups, each with another number. Prints the median of the rounds.
 fn report(scheme: &str, what: &str, among: u32, look_up: impl Fn(u32)) -> Result<()> {
     let mut number: u32 = 0;
     let mut next = || {

@@ -41,12 +41,12 @@ impl Image {
         })
     }
 
-    /// Returns the name that `skopeo` uses for it.
+    /// Returns the name that `skopeo` uses for the image.
     pub fn source(&self) -> String {
         format!("oci:{}:{}", self.layout.display(), self.tag)
     }
 
-    /// Writes it to an OCI archive.
+    /// Writes the image to an OCI archive.
     ///
     /// # Errors
     /// Errors of `skopeo`.
@@ -55,7 +55,7 @@ impl Image {
         finish(Command::new("skopeo").args(["copy", "-q", &self.source(), &target]))
     }
 
-    /// Returns the paths of its layers.
+    /// Returns the paths of the layers of the image.
     ///
     /// # Errors
     /// If the layout does not have the tag, or cannot be read.
@@ -89,7 +89,8 @@ fn blob(digest: &Value) -> Result<PathBuf> {
     Ok(Path::new("blobs").join(digest.replace(':', "/")))
 }
 
-/// Returns a new image of one layer. It has all members of the layers of `image` but the whiteouts.
+/// Returns a new image of one layer, which has all members of the layers of `image` except the
+/// whiteouts.
 ///
 /// # Errors
 /// Errors of the file system, or of an image that cannot be read.
@@ -134,8 +135,8 @@ pub fn tall(layers: usize, layout: &Path) -> Result<Image> {
     made.finish()
 }
 
-/// Returns a new image with a layer for each size in MiB, of one file whose bytes cannot be
-/// compressed.
+/// Returns a new image with a layer for each of `sizes`. A layer has one file of this size in MiB,
+/// whose bytes cannot be compressed.
 ///
 /// # Errors
 /// Errors of the file system.
@@ -170,7 +171,7 @@ impl Read for Random {
     }
 }
 
-/// Returns a new copy of an image with layers compressed by zstd, at its default level, 3.
+/// Returns a new copy of an image with layers compressed by zstd at level 3, its default.
 ///
 /// # Errors
 /// Errors of the file system, or of an image that cannot be read.

@@ -1,4 +1,5 @@
-//! Medians of nine rounds, beside what the machine needs for one sync and one hash in the same run.
+//! Medians of nine rounds. In the same run, a bench also prints how long the machine takes for one
+//! sync and one hash, to compare the medians with.
 
 use std::fmt;
 use std::fs::File;
@@ -47,7 +48,7 @@ impl fmt::Display for Taken {
     }
 }
 
-/// Calls `round` nine times. Each call does a round, and returns how long it took. Returns the
+/// Calls `round`, which does a round and returns how long it took, nine times. Returns the
 /// shortest, the median and the longest time.
 ///
 /// # Errors
@@ -63,7 +64,7 @@ pub fn nine(mut round: impl FnMut() -> Result<Duration>) -> Result<Taken> {
     })
 }
 
-/// Returns how long `work` takes.
+/// Calls `work`. Returns how long it took, and its result.
 pub fn time<T>(work: impl FnOnce() -> T) -> (Duration, T) {
     let begun = Instant::now();
     let outcome = work();

@@ -1,5 +1,5 @@
-//! The file system that the runs work on: that of a given directory, or a journaled ext4 on a loop
-//! device, whose file is in memory or on a disk.
+//! The file system that the runs work on: the file system of a given directory, or a journaled ext4
+//! on a loop device, whose file is in memory or on a disk.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -20,8 +20,8 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Returns a new directory in `given`, or a new file system of `size` bytes in a sparse file
-    /// below `parent`.
+    /// Returns a new directory in `given`. If `given` is `None`, returns a new file system of
+    /// `size` bytes in a sparse file below `parent`.
     ///
     /// # Errors
     /// Errors of the system, such as a mount without superuser rights if `given` is `None`.

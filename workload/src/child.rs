@@ -29,7 +29,7 @@ pub(crate) const SEED: u64 = 77;
 pub struct SelfCommand {
     /// The program.
     pub program: PathBuf,
-    /// The arguments before those three.
+    /// The arguments of the program before the three that are added.
     pub arguments: Vec<OsString>,
 }
 
@@ -46,7 +46,7 @@ impl Task<'_> {
         command.args([self.column, task]).arg(self.directory);
     }
 
-    /// Runs a task to its end. Returns the numbers it prints.
+    /// Runs a task to its end. Returns the numbers that the task prints.
     pub(crate) fn run(&self, task: &str) -> Result<Vec<f64>> {
         let mut command = Command::new(&self.self_command.program);
         self.arguments(&mut command, task);
@@ -68,7 +68,9 @@ impl Task<'_> {
             BufReader::new(out).read_line(&mut line)?;
         }
         if line.trim() != READY {
-            return Err(Error::internal("the writer ended before it was killed"));
+            return Err(Error::internal(
+                "the writer ended before it was killed; its error output says why",
+            ));
         }
         std::thread::sleep(Duration::from_millis(50));
         Ok(())
@@ -111,7 +113,10 @@ fn printed(output: Output) -> Result<String> {
         (true, _) => Ok(printed),
         (false, _) => {
             let complaint = complaint.lines().next().unwrap_or("no error message");
-            Err(Error::internal(format!("{}: {complaint}", output.status)))
+            Err(Error::internal(format!(
+                "the child process of a task failed with {}: {complaint}",
+                output.status
+            )))
         }
     }
 }
@@ -140,8 +145,8 @@ impl Drop for KillOnDrop {
     }
 }
 
-/// Runs a task in the child process that [`SelfCommand`] started, and prints what it measured, if
-/// it measures anything.
+/// Runs a task in the child process that [`SelfCommand`] started. If the task measures something,
+/// prints the measured numbers.
 ///
 /// # Errors
 /// `InvalidArgument` for an unknown column or task; errors of the column.
@@ -158,7 +163,7 @@ pub async fn run_task(
     let (name, number) = task.split_once(':').unwrap_or((task, "0"));
     let number: u64 = number
         .parse()
-        .map_err(|_| Error::invalid("the part after the colon is not a number").subject(task))?;
+        .map_err(|_| Error::invalid("expected a number after the colon").subject(task))?;
     let done = match name {
         "write" => write(column).await,
         "put" => column.put(&data::small(SEED, number as usize)).await,
@@ -169,7 +174,10 @@ pub async fn run_task(
         }
         "stream" => measured(async || column.put_large(SEED, number).await.map(|()| 1)).await,
         "collect" => measured(async || column.collect().await).await,
-        _ => Err(Error::invalid("unknown task").subject(task)),
+        _ => Err(Error::invalid(
+            "unknown task; the tasks are: write, put, batch, stream, collect",
+        )
+        .subject(task)),
     };
     match done {
         Err(error) if error.kind() == ErrorKind::Unsupported => print(NOT_APPLICABLE),

@@ -34,7 +34,7 @@ pub enum Promise {
     /// Bytes and record are on stable storage.
     Durable,
     /// A crash of the machine may lose what was written. The column competes only in the rows that
-    /// do not require durability: those of reads and of space on disk.
+    /// do not require durability, which are the rows of reads and of space on disk.
     Written,
     /// Nothing outlives the process. The column does not compete.
     Volatile,
@@ -69,11 +69,11 @@ pub type Opening = Pin<Box<dyn Future<Output = Result<Box<dyn Column>>> + Send>>
 pub struct Contender {
     /// The head of the column.
     pub name: String,
-    /// Why it is in the table.
+    /// Why the column is in the table.
     pub role: Role,
-    /// What its acknowledgement means.
+    /// What the acknowledgement of a write in this column means.
     pub promise: Promise,
-    /// Opens it in a directory, which is created if it does not exist.
+    /// Opens the column in a directory, which is created if it does not exist.
     pub open: Box<dyn Fn(PathBuf) -> Opening + Send + Sync>,
 }
 
@@ -107,28 +107,28 @@ pub trait Column: Send + Sync {
         Err(not_applicable())
     }
 
-    /// Stores blobs together; all are acknowledged when it returns.
+    /// Stores blobs together; all are acknowledged when the call returns.
     async fn put_batched(&self, _blobs: &[Blob]) -> Result<()> {
         Err(not_applicable())
     }
 
-    /// Stores images as fast as possible, and their names if the column has names. All are
-    /// durable when it returns.
+    /// Stores images as fast as possible, and their names if the column has names. All images and
+    /// names are durable when the call returns.
     async fn fill(&self, _images: &[ImageBlobs]) -> Result<()> {
         Err(not_applicable())
     }
 
-    /// Stores the blob that consists of [`pieces`](crate::data::pieces).
+    /// Stores the blob that consists of the [`pieces`](crate::data::pieces) of this seed and size.
     async fn put_large(&self, _seed: u64, _size: u64) -> Result<()> {
         Err(not_applicable())
     }
 
-    /// Stores the same large blob by several concurrent writers.
+    /// Stores one blob, as [`put_large`](Self::put_large) does, by several concurrent writers.
     async fn put_same(&self, _seed: u64, _size: u64, _writers: usize) -> Result<()> {
         Err(not_applicable())
     }
 
-    /// Returns the number of blobs that exist.
+    /// Returns how many of these blobs exist.
     async fn stat(&self, _digests: &[Digest]) -> Result<usize> {
         Err(not_applicable())
     }
@@ -158,7 +158,7 @@ pub trait Column: Send + Sync {
         Err(not_applicable())
     }
 
-    /// Returns the number of names that exist.
+    /// Returns how many of these names exist.
     async fn resolve(&self, _names: &[String]) -> Result<usize> {
         Err(not_applicable())
     }
@@ -179,7 +179,7 @@ pub trait Column: Send + Sync {
     }
 
     /// Creates an image of `layers` empty layers if it does not exist, then prepares a writable
-    /// snapshot on top of it, `times` times. Returns how long the snapshots took.
+    /// snapshot of the image `times` times. Returns how long all these preparations took.
     async fn prepare(&self, _layers: usize, _times: usize) -> Result<Duration> {
         Err(not_applicable())
     }

@@ -15,8 +15,8 @@ pub const SMALL: usize = 4 << 10;
 pub const PIECE: usize = 1 << 20;
 /// Number of blobs of one image, including its root blob.
 pub const BLOBS_PER_IMAGE: u32 = 100;
-/// Number of offsets in the pool at which a piece of a large blob may begin. Cutting a piece from
-/// the pool copies nothing.
+/// Number of offsets at which a piece of a large blob may begin in the pool, which is the buffer of
+/// random bytes that all pieces are cut from. Cutting a piece copies nothing.
 const POOL: usize = 16 << 20;
 
 /// Returns `length` incompressible bytes.
@@ -48,7 +48,7 @@ pub fn small(seed: u64, count: usize) -> Vec<Blob> {
     numbers.map(|number| blob(number, SMALL)).collect()
 }
 
-/// Returns the pieces of a blob of `size` bytes.
+/// Returns the pieces of a blob of `size` bytes. Each has [`PIECE`] bytes, except the last.
 pub fn pieces(seed: u64, size: u64) -> impl Iterator<Item = Bytes> + Send {
     static CUT_FROM: OnceLock<Bytes> = OnceLock::new();
     let pool = CUT_FROM.get_or_init(|| bytes(u64::MAX, POOL + PIECE).into());

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use cas_core::{Context, Result};
 
-/// Returns the bytes of the blocks that files and directories below `directory` take.
+/// Returns the size in bytes of all blocks that the files and directories below `directory` take.
 pub(crate) fn taken(directory: &Path) -> Result<u64> {
     let mut bytes = 0;
     let mut left = vec![directory.to_owned()];

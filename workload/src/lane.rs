@@ -20,7 +20,7 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
-    /// Returns the images of a scale, or an empty fixture without `with_images`.
+    /// Returns the images of a scale, or an empty fixture if `with_images` is not set.
     pub(crate) fn new(scale: &Scale, with_images: bool) -> Self {
         let count = if with_images { scale.images } else { 0 };
         let images: Vec<ImageBlobs> = (0..count).map(data::image).collect();
@@ -81,7 +81,7 @@ impl Taken {
 }
 
 impl Lane<'_> {
-    /// Returns the column, which is opened if it is not open.
+    /// Returns the column. Opens it first if it is not open.
     pub(crate) async fn column(&mut self) -> Result<&dyn Column> {
         let column = match self.column.take() {
             Some(column) => column,
@@ -90,7 +90,7 @@ impl Lane<'_> {
         Ok(&**self.column.insert(column))
     }
 
-    /// Returns the way to run a task on this column in another process.
+    /// Returns a value that runs tasks on this column in a child process.
     pub(crate) fn task(&self) -> Task<'_> {
         Task {
             self_command: self.self_command,
@@ -104,7 +104,8 @@ impl Lane<'_> {
         self.contender.promise == Promise::Volatile
     }
 
-    /// Calls `work` with `chunk` items at a time, until all are done or the round's time is up.
+    /// Calls `work` with `chunk` items at a time, until all items are done or the time of a round
+    /// is over.
     pub(crate) async fn timed<T>(
         &mut self,
         items: &[T],
@@ -124,7 +125,8 @@ impl Lane<'_> {
         Ok(Taken::since(begun, done as f64))
     }
 
-    /// Returns a seed that no other round uses.
+    /// Returns the seed of this round for data of a kind. No other kind and round has the same
+    /// seed.
     pub(crate) fn seed(&self, kind: u64) -> u64 {
         (kind << 8) | self.round as u64
     }
@@ -135,7 +137,7 @@ pub(crate) fn millis(begun: Instant) -> f64 {
     begun.elapsed().as_secs_f64() * 1e3
 }
 
-/// Fails unless a column found as many as it must have.
+/// Returns the error `Corrupt` if a column found another number than it must have.
 pub(crate) fn expect(what: &str, expected: usize, found: usize) -> Result<()> {
     if expected == found {
         return Ok(());

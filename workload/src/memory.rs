@@ -26,7 +26,7 @@ impl Peak {
     }
 }
 
-/// Returns a field of the status in bytes.
+/// Returns the value of a field of [`STATUS`], in bytes.
 fn field(name: &str) -> Result<u64> {
     let status = std::fs::read_to_string(STATUS).during("read", STATUS)?;
     let line = status.lines().find_map(|line| line.strip_prefix(name));

@@ -88,7 +88,7 @@ fn check(blob: &Blob) -> Result<()> {
     if found == blob.digest {
         return Ok(());
     }
-    Err(Error::corrupt(format!("the data has the digest {found}")).subject(blob.digest))
+    Err(Error::corrupt(format!("expected this digest, found {found}")).subject(blob.digest))
 }
 
 #[async_trait]
@@ -159,7 +159,7 @@ impl Column for Plain {
         let file = File::open(&path).during("open", path.display())?;
         let mut bytes = 0;
         for offset in offsets {
-            // Each range gets its own buffer, as it does from our readers.
+            // Each range gets its own buffer, as it does when a store reads it.
             let mut piece = vec![0; length];
             bytes += file.read_at(&mut piece, *offset)? as u64;
             std::hint::black_box(piece);
@@ -211,7 +211,7 @@ impl Column for Plain {
     }
 }
 
-/// Returns the floors of large blobs: hashing them, and writing them to the page cache.
+/// Returns the floors of storing large blobs: hashing them, and writing them to the page cache.
 pub fn floors() -> [Contender; 2] {
     [
         Contender::new("SHA-256", Role::Floor, Promise::Volatile, |_| async {

@@ -27,9 +27,10 @@ impl Table {
         )?;
         writeln!(
             text,
-            "Medians of {rounds} rounds, or of one round for slow rows, columns in turn; ± is half \
-             the range. The best value is in **bold**, and so are values that tie with it: the two \
-             ranges overlap, or the values differ by less than 2 % (10 % for a row measured once). \
+            "Each value is the median of {rounds} rounds, or the value of one round for slow rows. \
+             In each round, the columns are measured in turn. ± is half the range. The best value \
+             is in **bold**, and so are values that tie with it: the two ranges overlap, or the \
+             values differ by less than 2 % (10 % for a row measured once). \
              Columns that do not sync compete only in reads and space on disk; columns in \
              memory do not compete. Memory is the peak above what the open store takes.\n"
         )?;

@@ -1,4 +1,5 @@
-//! Runs the steps: the columns in turn, round by round, so that a disturbance hits all alike.
+//! Runs the steps. In each round, the columns are measured in turn, so that a disturbance of the
+//! machine affects all columns alike.
 
 use std::fs::File;
 use std::path::Path;
@@ -15,7 +16,8 @@ use crate::scale::Scale;
 use crate::steps::{STAGES, Step};
 use crate::table::{Cell, Head, Table};
 
-/// A step that takes longer than this many round times is not run in that column again.
+/// If a step takes longer in a column than this many times [`Scale::round_time`], the step is not
+/// run in the column again.
 const SLOW: u32 = 4;
 
 /// What to run, and where.
@@ -40,7 +42,7 @@ pub struct Plan<'a> {
 /// shown as N/A, and a failure is shown in its cell.
 ///
 /// # Errors
-/// Errors of the directory.
+/// Errors of the file system that has the directory.
 pub async fn run(plan: &Plan<'_>) -> Result<Table> {
     let mut run = Run {
         plan,
@@ -87,7 +89,8 @@ fn empty_table(plan: &Plan<'_>) -> Table {
 struct Run<'a> {
     plan: &'a Plan<'a>,
     table: Table,
-    /// Steps, by name, that are too slow in a column to be run there again.
+    /// Pairs of the name of a step and the number of a column in which the step is too slow to be
+    /// run again.
     slow: Vec<(&'static str, usize)>,
 }
 
@@ -187,7 +190,7 @@ fn remove_lane(mut lane: Lane<'_>) -> Result<()> {
     std::fs::remove_dir_all(directory).during("remove", directory.display())
 }
 
-/// Writes back what one column left in the page cache, so that the next does not pay for it.
+/// Writes back what one column left in the page cache, so that the next column is not slowed down.
 fn sync(directory: &Path) -> Result<()> {
     let file = File::open(directory).during("open", directory.display())?;
     Ok(rustix::fs::syncfs(&file).map_err(std::io::Error::from)?)

@@ -1,4 +1,4 @@
-//! The column of one of our stores, used as a program uses it.
+//! The column of one of our stores, called as a program calls the store.
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -313,5 +313,6 @@ async fn joined(mut all: JoinSet<Result<()>>) -> Result<()> {
 }
 
 fn missing(digest: &Digest) -> Error {
-    Error::not_found("the blob was stored before, but does not exist").subject(digest)
+    Error::not_found("an earlier step stored this blob, but the store does not have it")
+        .subject(digest)
 }

@@ -13,11 +13,11 @@ const ONCE: f64 = 0.1;
 /// The head of a column.
 #[derive(Clone, Debug)]
 pub struct Head {
-    /// Its name.
+    /// The name of the column.
     pub name: String,
-    /// Why it is in the table.
+    /// Why the column is in the table.
     pub role: Role,
-    /// What its acknowledgement means.
+    /// What the acknowledgement of a write in this column means.
     pub promise: Promise,
 }
 
@@ -80,9 +80,9 @@ impl Cell {
 /// The table.
 #[derive(Clone, Debug)]
 pub struct Table {
-    /// Where it was measured.
+    /// The machine and the disk that the table was measured on.
     pub machine: Machine,
-    /// When it was measured.
+    /// When the table was measured.
     pub date: String,
     /// How much was done for each row.
     pub scale: Scale,
@@ -95,7 +95,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// Returns the cell of a row and a column, or `None` if the table does not have them.
+    /// Returns the cell of a row and a column, or `None` if the table lacks one of them.
     pub fn cell(&self, row: &str, column: &str) -> Option<&Cell> {
         let row = self.rows.iter().position(|one| one.key == row)?;
         let column = self.columns.iter().position(|one| one.name == column)?;
@@ -108,7 +108,8 @@ impl Table {
         (0..self.columns.len()).filter(shown)
     }
 
-    /// Returns the best columns of a row: the one with the best median, and those that tie with it.
+    /// Returns the best columns of a row: the column with the best median, and the columns that tie
+    /// with it.
     pub(crate) fn best(&self, row: usize) -> Vec<usize> {
         let (what, cells) = (&self.rows[row], &self.cells[row]);
         let competes = |number: &usize| match self.columns[*number].promise {

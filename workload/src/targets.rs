@@ -1,5 +1,5 @@
-//! Whether the goals are met: ratios to the floors, to the raw engines and to plain files, all
-//! measured in the same run.
+//! Whether the goals are met: ratios to the floors, to the databases called directly and to plain
+//! files, all measured in the same run, and some absolute values.
 
 use crate::rows::Better;
 use crate::table::Table;
@@ -10,7 +10,7 @@ pub struct Target {
     pub what: String,
     /// The measured ratio.
     pub ratio: f64,
-    /// The ratio to reach or, if a lower ratio is better, to stay below.
+    /// The goal for the ratio: a minimum, or, if a lower ratio is better, a bound to stay below.
     pub goal: f64,
     better: Better,
 }
@@ -38,7 +38,7 @@ enum Baseline {
     Floor,
     /// The database called directly; for `fs`, plain files.
     Raw,
-    /// Plain files, one by one.
+    /// Plain files in the row `put`, which stores blobs one by one.
     Files,
     /// A value in the unit of the row.
     Value(f64),
@@ -66,7 +66,7 @@ const GOALS: &[(&str, &str, Baseline, f64)] = &[
     ("rocksdb", "collect-1", Baseline::Value(1.0), 1.0),
     ("rocksdb", "collect-50", Baseline::Value(1.0), 1.0),
     ("rocksdb", "collect-99", Baseline::Value(1.0), 1.0),
-    // 64 MiB of cache, and as much for the collection.
+    // 64 MiB for the cache of the database, and 64 MiB for the collection.
     ("redb", "collect-memory", Baseline::Value(128.0), 1.0),
     ("rocksdb", "collect-memory", Baseline::Value(128.0), 1.0),
 ];

@@ -29,7 +29,9 @@ impl Cache {
         let found = cacache::write_sync(&self.0, key, &blob.data).map_err(failed)?;
         match found == integrity(&blob.digest)? {
             true => Ok(()),
-            false => Err(Error::corrupt("the data has another digest").subject(blob.digest)),
+            false => Err(
+                Error::corrupt(format!("expected this digest, found {found}")).subject(blob.digest),
+            ),
         }
     }
 }

@@ -122,8 +122,8 @@ impl Column for Raw {
     }
 
     async fn put_large(&self, seed: u64, size: u64) -> Result<()> {
-        // The digest is known after the last write, so the rows need another key before. A thread
-        // hashes in parallel, as in our store.
+        // The digest is known only after the last write, so the seed is the key of the rows. A
+        // thread hashes in parallel, as in our store.
         let key = seed.to_le_bytes();
         std::thread::scope(|scope| {
             let hashed = scope.spawn(|| data::hash(seed, size));

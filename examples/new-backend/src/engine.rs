@@ -88,8 +88,8 @@ impl Engine {
         work(&lock(&self.reader)).map_err(|Failed(error)| error)
     }
 
-    /// Does `work` in one transaction, completely or not at all. Unless `durability` is `Relaxed`,
-    /// this and all earlier writes are durable when it returns.
+    /// Does `work` in one transaction, completely or not at all. If `durability` is not `Relaxed`,
+    /// this write and all earlier writes are durable when the call returns.
     pub(crate) fn write<T>(
         &self,
         durability: Durability,

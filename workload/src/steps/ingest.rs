@@ -9,7 +9,7 @@ use crate::lane::{Lane, Taken, millis};
 
 /// Size in bytes of the blob that several writers store.
 const SAME_SIZE: u64 = 16 << 20;
-/// Number of these writers.
+/// Number of writers that store this blob.
 const WRITERS: usize = 8;
 
 /// Stores small blobs one by one.
@@ -32,7 +32,8 @@ pub(super) async fn batch(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     Ok(vec![stored(lane, &taken)])
 }
 
-/// Adds small blobs to what the column has stored. Returns their rate.
+/// Adds the size of small blobs to what the column has stored. Returns how many were stored in a
+/// second.
 fn stored(lane: &mut Lane<'_>, taken: &Taken) -> f64 {
     lane.stored += taken.amount as u64 * data::SMALL as u64;
     taken.rate()

@@ -15,8 +15,8 @@ use cas_core::Result;
 use crate::lane::Lane;
 use crate::scale::Scale;
 
-/// Measures a column. Returns one value for each row of the step, in their order; a missing value
-/// is not shown.
+/// Measures a column. Returns one value for each row of the step, in the order of the rows. A row
+/// without a value is shown as N/A.
 type Measure = for<'a, 'b> fn(&'a mut Lane<'b>) -> Measuring<'a>;
 
 type Measuring<'a> = Pin<Box<dyn Future<Output = Result<Vec<f64>>> + 'a>>;
@@ -74,8 +74,9 @@ pub(crate) struct Stage {
     /// Whether the first step stores the images that the others need. It then runs whenever one of
     /// the others does.
     pub(crate) on_images: bool,
-    /// Whether the stores of all columns exist at the same time, so that each step is run for all
-    /// of them before the next. Otherwise each column has a fresh store each round, to save space.
+    /// Whether the stores of all columns exist at the same time, so that each step is run in all
+    /// columns before the next step. Otherwise each column has a new store in each round, to save
+    /// space.
     pub(crate) together: bool,
     pub(crate) steps: &'static [Step],
 }

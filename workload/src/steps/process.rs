@@ -1,4 +1,4 @@
-//! Steps that run in a child process, to measure its memory, count its syncs, or kill it.
+//! Steps that run a task in a child process, to measure its memory, count its syncs, or kill it.
 
 use std::time::Instant;
 
@@ -27,8 +27,8 @@ pub(super) async fn stream(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     Ok(vec![mib / seconds, peak])
 }
 
-/// Removes the names of `percent` % of the images, collects their blobs and stores them again.
-/// Returns the seconds of the collection, and its peak memory if it ran in a child process.
+/// Removes the names of `percent` % of the images, collects their blobs, and stores the images
+/// again. Returns the seconds of the collection, and its peak memory if it ran in a child process.
 pub(super) async fn collect(lane: &mut Lane<'_>, percent: u32) -> Result<Vec<f64>> {
     let dead = (lane.scale.images * percent / 100).max(1) as usize;
     // The first image keeps the names that `tag` gave it.

@@ -15,8 +15,8 @@ use tar::EntryType;
 /// The first argument of the child process that does this work.
 pub(super) const CHILD: &str = "--floor";
 
-/// Reads layers, unpacks them below `target` and prints the seconds, if this is the child process.
-/// Returns whether it is.
+/// In the child process, reads the layers that the arguments list, unpacks them below the directory
+/// in the first argument and prints the seconds. Returns whether this is the child process.
 pub(super) fn as_child() -> Result<bool> {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_none_or(|first| first != CHILD) {
@@ -39,7 +39,8 @@ pub(super) fn as_child() -> Result<bool> {
     Ok(true)
 }
 
-/// Reads a layer once: hashes it, stores it, inflates it, hashes that, writes its files.
+/// Reads a layer once: hashes it, stores it, decompresses it, hashes the decompressed bytes, and
+/// writes the files.
 fn take(layer: &Path, place: &Path) -> Result<()> {
     let blob = Tee {
         input: File::open(layer)?,

@@ -1,8 +1,8 @@
 //! The table of `cas` and its peers. Their runs are interleaved on a new file system.
 //!
 //! `peers [--rounds N] [--on DIR] [--ctr DIR] [--image LAYOUT:TAG] [ROW...]`. `--ctr` names the
-//! directory of another containerd and its `ctr`. Without `--on` it makes a journaled ext4 on a
-//! loop device, because a file system without a journal would give false results; this needs
+//! directory of another containerd and its `ctr`. Without `--on`, `peers` makes a journaled ext4 on
+//! a loop device, because a file system without a journal would give false results; this needs
 //! superuser rights. Every run has a new directory, and the order of the tools changes from round
 //! to round. Memory is touched before the first run. The table has medians, ranges, the ratio of
 //! `cas` to each tool, and peak memory.
@@ -150,7 +150,7 @@ impl Table<'_> {
         let present = at("present");
         self.jobs.present(&present, &plain.archive)?;
         warm::touch_memory()?;
-        println!("| job | by | s (range) | cas / it | peak, MiB |\n|---|---|---|---|---|");
+        println!("| job | by | s (range) | s of cas / s | peak, MiB |\n|---|---|---|---|---|");
         if self.wants("import") {
             self.job("import", &self.jobs.imports(&plain))?;
         }

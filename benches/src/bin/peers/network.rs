@@ -21,8 +21,8 @@ impl Jobs<'_> {
         command
     }
 
-    /// Returns the contenders that pull an image, and unpack it into snapshots. The second one
-    /// imports the image from an archive instead.
+    /// Returns the contenders that pull an image, and unpack it into snapshots. The second
+    /// contender imports the image from an archive instead.
     pub(super) fn pulls<'a>(&'a self, host: &str, subject: &'a Subject) -> Vec<Contender<'a>> {
         let reference = format!("{host}/bench:1");
         let ctr_reference = reference.clone();
@@ -137,7 +137,7 @@ impl Jobs<'_> {
     }
 }
 
-/// Returns the contender that takes the time in which a link transfers the layers of an image.
+/// Returns the contender whose time is that of a transfer of an image's layers at this speed.
 pub(super) fn wire<'a>(image: &Image, bytes_per_second: u64) -> Result<Contender<'a>> {
     let sizes = image
         .layers()?

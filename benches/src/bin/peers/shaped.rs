@@ -1,4 +1,4 @@
-//! Links that are slower than loopback, as that to a registry far away.
+//! Links that are slower than loopback, such as a link to a registry far away.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -17,7 +17,7 @@ const ON_THE_WAY: usize = 64;
 /// What limits the bytes from a server.
 #[derive(Clone, Copy)]
 pub(super) struct Link {
-    /// Maximum speed of all connections together.
+    /// Maximum speed of all connections together, in bytes a second.
     pub(super) bytes_per_second: u64,
     /// Maximum speed of each connection, in bytes a second.
     pub(super) per_connection: u64,
