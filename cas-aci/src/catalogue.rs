@@ -116,7 +116,8 @@ impl Catalogue {
         Ok(infos)
     }
 
-    /// Adds a change to `batch` that writes `info`. It replaces the information with the same key.
+    /// Adds a change to `batch` that writes `info`. The change replaces the information with the
+    /// same key.
     ///
     /// # Errors
     /// `InvalidArgument` for an invalid name.
@@ -165,7 +166,8 @@ impl Catalogue {
         Ok(remotes)
     }
 
-    /// Adds a change to `batch` that writes `remote`. It replaces the remote with the same URL.
+    /// Adds a change to `batch` that writes `remote`. The change replaces the remote with the same
+    /// URL.
     ///
     /// # Errors
     /// `InvalidArgument` if the URL of the ACI is empty, or if a URL or the ETag exceeds

@@ -24,7 +24,7 @@ pub struct AciInfo {
     /// When it was imported last.
     #[serde(with = "cas_core::time")]
     pub import_time: SystemTime,
-    /// When it was read last; if it was never read, when it was imported.
+    /// When it was last read or imported.
     #[serde(with = "cas_core::time")]
     pub last_used: SystemTime,
     /// The size of its uncompressed archive in bytes. In the store, the archive has the size of

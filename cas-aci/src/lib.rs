@@ -1,9 +1,10 @@
-//! A store of App Container images (ACI) over any store of `cas`: what rkt's image store does.
+//! A store of App Container images (ACIs) over any store of `cas`, with the functions of rkt's
+//! image store.
 //!
 //! An [`AciStore`] keeps a [`Catalogue`] in the [notes](cas_core::records::Notes) of a store, and
-//! the archives and manifests of the images as blobs. It has the functions of rkt's package
-//! `imagestore`: ACIs are imported from a stream, found by key, by name and by labels, read, listed
-//! and removed. The catalogue also has the remotes that ACIs were fetched from.
+//! the archives and manifests of the images as blobs. Like rkt's package `imagestore`, an
+//! `AciStore` imports ACIs from a stream, finds them by key, by name and by labels, reads, lists
+//! and removes them. The catalogue also has the remotes that ACIs were fetched from.
 //!
 //! ```
 //! # use cas_core::testing::memory::MemoryStore;

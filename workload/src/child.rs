@@ -174,10 +174,10 @@ pub async fn run_task(
         }
         "stream" => measured(async || column.put_large(SEED, number).await.map(|()| 1)).await,
         "collect" => measured(async || column.collect().await).await,
-        _ => Err(Error::invalid(
-            "unknown task; the tasks are: write, put, batch, stream, collect",
-        )
-        .subject(task)),
+        _ => Err(
+            Error::invalid("unknown task; the tasks are: write, put, batch, stream, collect")
+                .subject(task),
+        ),
     };
     match done {
         Err(error) if error.kind() == ErrorKind::Unsupported => print(NOT_APPLICABLE),

@@ -40,10 +40,10 @@ pub(super) async fn parts(acis: &AciStore, key: &str) -> Result<Vec<Part>> {
             .iter()
             .any(|above| above.part.info.key == next.part.info.key)
         {
-            return Err(
-                Error::corrupt("the ACI depends on itself through others; build one of them again")
-                    .subject(&next.part.info.name),
-            );
+            return Err(Error::corrupt(
+                "the ACI depends on itself through others; build one of them again",
+            )
+            .subject(&next.part.info.name));
         }
         open.push(next);
         check_bounds(open.len(), parts.len() + open.len())?;

@@ -37,8 +37,8 @@ impl AciStore {
         Ok(infos.iter().map(|info| info.key).collect())
     }
 
-    /// Returns whether `key` is a whole key, or a key of rkt with the first 64 digits, and the
-    /// catalogue has the ACI with this key.
+    /// Returns whether the catalogue has the ACI with this key. Returns false if `key` is neither a
+    /// whole key nor a key of rkt, which has the first 64 digits.
     ///
     /// # Errors
     /// Errors of the store. A text that is not a key is not an error.

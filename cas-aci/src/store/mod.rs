@@ -44,8 +44,8 @@ pub struct AciStore {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct OpenOptions {
-    /// The directory for temporary files. It is created when it is first used. Without it, there
-    /// are no temporary files.
+    /// The directory for temporary files. It is created when it is first used. Without a directory,
+    /// [`AciStore::tmp_dir`], [`AciStore::tmp_file`] and [`AciStore::tmp_named_file`] fail.
     pub directory: Option<PathBuf>,
 }
 
@@ -85,8 +85,8 @@ impl AciStore {
     }
 
     /// Calls [`AciStore::flush`], and closes the image store: every later call of any handle fails
-    /// with `FailedPrecondition`. The store below it stays open, and readers that are open can
-    /// still be read.
+    /// with `FailedPrecondition`. The store that was passed to [`AciStore::open`] stays open, and
+    /// readers that are open can still be read.
     ///
     /// # Errors
     /// `FailedPrecondition` if the image store is closed already; errors of the store. After an

@@ -19,7 +19,9 @@ pub(super) async fn large(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
 
 fn overhead(lane: &Lane<'_>, stored: u64) -> Result<Vec<f64>> {
     if lane.is_volatile() {
-        return Err(Error::unsupported("the column is in memory, so it takes no space on disk"));
+        return Err(Error::unsupported(
+            "the column is in memory, so it takes no space on disk",
+        ));
     }
     let directory = &lane.directory;
     let file = std::fs::File::open(directory).during("open", directory.display())?;
