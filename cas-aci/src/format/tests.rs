@@ -65,13 +65,13 @@ fn assert_migrated(store: &Store) {
 #[test]
 fn an_older_catalogue_is_migrated_once_and_kept_as_a_backup() {
     let store = old();
-    // What an earlier migration left when it was killed.
+    // A note that an earlier migration left when it was killed.
     put(&store, "aci/image/left", "LEFT");
     let notes = wait(open(&store, &TWO)).unwrap();
     assert_migrated(&store);
     let (value, _) = wait(notes.load("image/007")).unwrap().unwrap();
     assert_eq!(value, "INFO");
-    // A second one would fail, because the values are in upper case.
+    // A second migration would fail, because the values are in upper case now.
     let before = wait(store.records.scan(Table::Notes, "", None, 10_000)).unwrap();
     wait(open(&store, &TWO)).unwrap();
     let after = wait(store.records.scan(Table::Notes, "", None, 10_000)).unwrap();
@@ -107,7 +107,7 @@ fn a_fault_at_any_change_leaves_a_catalogue_that_is_migrated_later() {
             plan.fail_nth(nth, Fault { kind, side });
             let opened = wait(open(&faulty(&store, &plan), &TWO));
             let failed = plan.end();
-            // The lease of a job that could not end it expires.
+            // A migration that could not end its lease leaves it; this stands for its expiry.
             for (id, lease, _) in wait(store.leases().list()).unwrap() {
                 let leases = store.leases();
                 wait(leases.delete(&id, &lease.owner, SystemTime::now())).unwrap();

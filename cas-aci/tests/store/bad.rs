@@ -76,7 +76,7 @@ fn after_close_every_verb_of_every_handle_fails() {
         assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
         assert!(error.to_string().contains("open it again"), "{error}");
     }
-    // A reader that is open goes on.
+    // A reader that was opened before can still be read.
     std::io::copy(&mut reader, &mut std::io::sink()).unwrap();
 }
 

@@ -38,8 +38,8 @@ pub(crate) fn open_engine(engine: &str, path: &Path) -> Store {
     wait(cas::registry().open(&location)).unwrap()
 }
 
-/// Returns a store in a bucket of its own, if there is an S3 service. It lists a bucket in the time
-/// of all its keys.
+/// Returns a store in a new bucket, if there is an S3 service. The bucket is not shared, because
+/// the time of a list grows with all keys of a bucket.
 fn bucket() -> Option<Store> {
     let host = testkit::s3::service()?;
     let bucket = unique::key("aci");

@@ -14,7 +14,8 @@ use cas_core::{ErrorKind, Store};
 
 use super::common::*;
 
-/// Runs `job` with a fault at each of its changes in turn, until there is none left.
+/// Runs `job` again and again: each time, the next of its changes fails. Ends when every change
+/// has failed once.
 fn with_every_fault(store: impl Fn() -> Store, job: impl Fn(&Store, &Store) -> bool) {
     for side in [Side::Before, Side::After] {
         for nth in 1.. {
@@ -54,7 +55,7 @@ fn a_failure_at_any_change_of_an_import_leaves_a_whole_store() {
             let acis = open(store);
             write(&acis, &aci(&manifest("a", "")));
             let acis = open(failing);
-            // One that is new, and one that is imported again.
+            // An ACI that is new, and an ACI that is imported again.
             let archives = [manifest("b", ""), manifest("a", "")].map(|text| aci(&text));
             let mut done = true;
             for archive in archives {
@@ -81,7 +82,8 @@ fn a_failure_at_any_change_of_a_removal_leaves_a_whole_store() {
     }
 }
 
-/// A source that says when it is read first, and then waits until it may go on.
+/// A source that reports each read, and waits before it returns a byte until the test lets it go
+/// on.
 struct Gate(Receiver<()>, std::sync::mpsc::Sender<()>, Cursor<Vec<u8>>);
 
 impl Read for Gate {

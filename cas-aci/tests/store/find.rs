@@ -23,7 +23,7 @@ fn a_key_is_found_by_its_first_digits_and_all_given_digits_count() {
         for other in [&whole[..20], &whole[..72], "sha512-zz", "", "sha512-"] {
             assert!(!wait(acis.has_full_key(other)).unwrap(), "{other}");
         }
-        // rkt cuts a key after 64 digits, and so finds it in spite of wrong ones.
+        // rkt cuts a key after 64 digits, and so finds an ACI although a later digit is wrong.
         let last = if whole.ends_with('0') { '1' } else { '0' };
         let wrong = format!("{}{last}", &whole[..134]);
         let error = wait(acis.resolve_key(&wrong)).unwrap_err();
@@ -90,7 +90,7 @@ fn the_latest_is_preferred_and_then_the_last_import() {
     assert_eq!(get(&[]).unwrap(), latest);
     assert_eq!(get(&[Label::new("version", "1")]).unwrap(), old);
     assert_eq!(get(&[Label::new("version", "3")]).unwrap(), latest);
-    // Two that are the latest: the one that was imported last.
+    // Of two ACIs with `latest`, the ACI that was imported last is found.
     let later = import("4", 6, true);
     assert_eq!(get(&[]).unwrap(), later);
     for labels in [

@@ -76,7 +76,7 @@ fn a_full_disk_is_read_and_an_aci_is_removed_from_it() {
     }
 }
 
-/// Returns annotations that no free block holds.
+/// Returns annotations that are larger than the space that is left on a full disk.
 fn annotations() -> String {
     let one = format!(r#"{{"name":"a","value":"{}"}}"#, "v".repeat(1000));
     format!("[{}]", vec![one; 500].join(","))

@@ -44,7 +44,7 @@ fn manifest_of(store: &Store, image: &Image) -> Manifest {
     }
 }
 
-/// Returns the uncompressed layers of an image, after their diff ids were checked.
+/// Returns the uncompressed layers of an image, after their diff IDs were checked.
 fn layers(store: &Store, image: &Image) -> Vec<Vec<u8>> {
     let manifest = manifest_of(store, image);
     let config = ImageConfig::parse(&fetch(store, &manifest.config)).unwrap();

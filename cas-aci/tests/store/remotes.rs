@@ -54,12 +54,12 @@ fn a_remote_that_exceeds_its_bounds_is_refused() {
     }
 }
 
-/// A server that has one ACI, and counts what it is asked.
+/// A server that has one ACI, and records the requests.
 struct Server {
     aci: Vec<u8>,
     etag: &'static str,
     cache_control: &'static str,
-    /// The ETags that it was asked with.
+    /// The ETag of each request.
     asked: Mutex<Vec<Option<String>>>,
 }
 
@@ -127,7 +127,7 @@ fn a_fresh_aci_is_not_asked_for_and_a_304_keeps_it() {
             .unwrap()
             .is_fresh(SystemTime::now())
     );
-    // A new version; it must be asked for each time.
+    // The server has a new version, whose answer must be asked for each time.
     wait(acis.write_remote(&stale)).unwrap();
     let other = aci(&manifest("b", ""));
     let server = Server::new(other.clone(), "two", "no-store, max-age=3600");
@@ -147,7 +147,7 @@ fn an_aci_that_was_removed_is_fetched_again_without_its_etag() {
     let remote = wait(acis.get_remote(URL)).unwrap();
     wait(acis.remove_aci(&key.half())).unwrap();
     assert!(wait(acis.get_all_remotes()).unwrap().is_empty());
-    // The remote of a store that another program has changed.
+    // A remote whose ACI is not in the catalogue, as if another program had changed the store.
     wait(acis.write_remote(&remote)).unwrap();
     assert_eq!(fetch().unwrap(), key);
     assert_eq!(server.asked(), [None, None]);
@@ -166,7 +166,7 @@ fn a_failed_fetch_leaves_the_remote_as_it_was() {
     let other = acis.fetch(&server, "https://host/b.aci", "", WriteOptions::default());
     assert_eq!(wait(other).unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(wait(acis.get_all_remotes()).unwrap(), before);
-    // A server that answers a question that was not asked.
+    // A server that answers "not modified" although no ETag was sent.
     struct Liar;
     #[async_trait]
     impl AciFetcher for Liar {
@@ -180,7 +180,7 @@ fn a_failed_fetch_leaves_the_remote_as_it_was() {
     assert_eq!(wait(lied).unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
-/// Returns a server that is not asked.
+/// Returns a server for calls that must not ask it.
 pub(crate) fn unused() -> impl AciFetcher {
     Server::new(Vec::new(), "", "")
 }

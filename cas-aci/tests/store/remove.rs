@@ -96,7 +96,7 @@ fn what_was_not_read_for_long_is_removed_and_the_rest_stays() {
             infos.into_iter().map(|info| info.name).collect()
         };
         assert_eq!(names(wait(acis.unused(at(3))).unwrap()), ["a1", "a2"]);
-        // A read that this handle has noted counts, too.
+        // A read whose time this handle still has only in memory counts, too.
         read(&acis, &keys[2].half());
         assert_eq!(names(wait(acis.remove_unused(at(3))).unwrap()), ["a1"]);
         assert!(wait(acis.remove_unused(at(3))).unwrap().is_empty());
@@ -113,7 +113,7 @@ fn a_sweep_removes_what_kills_left_and_completes_what_is_there() {
     let acis = open(&store);
     let key = write(&acis, &aci(&manifest("a", "")));
     let other = key_of(b"other");
-    // A write that was killed after its lease, and one after the entry of a name.
+    // One import was killed after it wrote its lease, and another after the entry of a name.
     let mut lease = Lease::new("aci", None);
     lease
         .resources
@@ -123,7 +123,7 @@ fn a_sweep_removes_what_kills_left_and_completes_what_is_there() {
     let entry = |name: &str, key: &cas_aci::Key| format!("aci/name/{name}:{}", key.hex());
     let mut batch = Batch::new();
     batch.put(Table::Notes, entry("b", &other), Expect::Absent, "".into());
-    // A write that was killed before the entry of its name.
+    // A third import was killed before it wrote the entry of its name.
     batch.delete(Table::Notes, entry("a", &key), Expect::Any);
     wait(store.records.commit(&batch)).unwrap();
     assert!(wait(acis.resolve_name("b")).unwrap().is_empty());

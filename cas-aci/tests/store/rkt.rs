@@ -137,7 +137,7 @@ fn a_newer_damaged_open_or_missing_database_is_refused() {
     fs::write(unclosed.path().join(log), "x").unwrap();
     assert_eq!(refused(&unclosed).kind(), ErrorKind::FailedPrecondition);
     assert!(wait(store.get_all_aci_infos(&[], true)).unwrap().is_empty());
-    // An empty log is what a closed database has.
+    // A closed database has an empty log.
     fs::write(unclosed.path().join(log), "").unwrap();
     wait(store.import_store(unclosed.path())).unwrap();
 }
