@@ -29,8 +29,8 @@ pub enum Verdict {
     Gap(&'static str),
     /// The store declares the law as a gap, but keeps it.
     Outgrown,
-    /// Something that the law needs is missing here, such as a service, a tool or superuser rights.
-    /// [`skip`] reports it.
+    /// Something that the law needs is missing on this machine, such as a service, a tool or
+    /// superuser rights. The text is the argument of [`skip`].
     Skipped(&'static str),
 }
 
@@ -39,8 +39,9 @@ thread_local! {
     static SKIPPED: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
-/// Records that the law that runs on this thread cannot check everything, because `missing` is not
-/// there. A law then returns. The opener of a store whose service is missing calls this, too.
+/// Records that the law that runs on this thread cannot check everything, and prints the reason
+/// `missing`, such as "strace is not installed". A law that calls this function then returns. An
+/// opener whose service is missing calls it, too, and returns any store.
 pub fn skip(missing: &'static str) {
     eprintln!("SKIPPED: {missing}");
     SKIPPED.set(Some(missing));
@@ -64,8 +65,8 @@ impl Promises for dyn Records {
     }
 }
 
-/// The laws of a whole store are those of garbage collection. They are run if the records make the
-/// promises that they need.
+/// The laws of a whole store are those of garbage collection. The promises of a whole store are the
+/// promises of its records.
 impl Promises for Store {
     fn promises(&self) -> Capabilities {
         self.records.capabilities()
@@ -79,7 +80,8 @@ impl Promises for dyn ImageStore {
     }
 }
 
-/// A snapshotter makes no promises. Laws that depend on what it can do ask it.
+/// A snapshotter makes no promises. A law that depends on an ability of the snapshotter, such as
+/// [`Snapshotter::rebases`], queries the snapshotter.
 impl Promises for dyn Snapshotter {
     fn promises(&self) -> Capabilities {
         Capabilities::default()
@@ -87,7 +89,7 @@ impl Promises for dyn Snapshotter {
 }
 
 /// Judges a new store by one law. Returns the verdict. `test` is the path of the `#[test]` that
-/// runs the law, if there is one. Without it, a law that kills a process gives `Broken`.
+/// runs the law, if there is one. If it is `None`, a law that kills a process gives `Broken`.
 ///
 /// # Panics
 /// If no directory or runtime can be created.

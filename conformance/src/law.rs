@@ -6,7 +6,7 @@ use cas_core::Capability;
 
 use crate::subject::Subject;
 
-/// Pairs of a law and the reason why a store does not keep it.
+/// The gaps of a store: the name of each law that it cannot keep, with the reason.
 pub type Gaps = &'static [(&'static str, &'static str)];
 
 /// The future of a law that runs.
@@ -18,9 +18,9 @@ pub struct Law<S: ?Sized + 'static> {
     pub group: &'static str,
     /// Its name, unique among all laws.
     pub name: &'static str,
-    /// What goes wrong for a user without it, in one sentence.
+    /// What goes wrong for a user if a store does not keep the law, in one sentence.
     pub why: &'static str,
-    /// Where the rule comes from.
+    /// The document, trait, program or issue that the rule comes from.
     pub source: &'static str,
     /// The promise it is about. A store that does not make the promise need not keep the law.
     pub needs: Option<Capability>,

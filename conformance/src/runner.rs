@@ -11,7 +11,8 @@ use crate::subject::Open;
 /// Judges a store by one law, as a test. Prints the reason if the law is not claimed, or is a gap.
 ///
 /// # Panics
-/// If the law is broken, or if the store keeps a law that it declares as a gap.
+/// If the law is broken, if the store keeps a law that it declares as a gap, or if no law has this
+/// name.
 pub fn test<S>(laws: &[Law<S>], name: &str, open: Open<S>, gaps: Gaps, test: &'static str)
 where
     S: ?Sized + Promises + 'static,
@@ -33,6 +34,8 @@ where
             eprintln!("{name}: not claimed: {}", capability.name());
         }
         Verdict::Gap(reason) => eprintln!("{name}: gap: {reason}"),
-        Verdict::Outgrown => panic!("the store keeps {test}: remove it from the gaps"),
+        Verdict::Outgrown => {
+            panic!("the store keeps {test}, which it declares as a gap: remove the gap")
+        }
     }
 }

@@ -69,11 +69,11 @@ impl Sample {
         self.parts.iter().map(|(part, ..)| part.digest).collect()
     }
 
-    /// Stores the blobs of the image that are missing, pinned by `guard`. The children of the
-    /// manifest are recorded when the manifest is pinned.
+    /// Pins the blobs of the image by `guard`, and stores those that are missing. Records the
+    /// children of the manifest.
     ///
     /// # Errors
-    /// `Busy` while another task stores one of its blobs; errors of the store.
+    /// `Busy` while another task stores a blob of the image; errors of the store.
     pub async fn store(&self, store: &Store, guard: &LeaseGuard) -> Result<()> {
         for (descriptor, data, children) in &self.parts {
             let wanted = BlobRef::of(descriptor, children.clone());
@@ -90,10 +90,10 @@ impl Sample {
         Ok(())
     }
 
-    /// Imports the image under a name.
+    /// Imports the image under a name. If the name exists, it gets this target.
     ///
     /// # Errors
-    /// `InvalidArgument` for an invalid name; errors of [`Sample::store`].
+    /// `InvalidArgument` for an invalid name; errors of [`Sample::store`] and [`LeaseGuard::name`].
     pub async fn import(&self, store: &Store, name: &str) -> Result<()> {
         let guard = LeaseGuard::begin_for(store, "import", JOB_LEASE).await?;
         self.store(store, &guard).await?;
@@ -102,10 +102,11 @@ impl Sample {
     }
 }
 
-/// Creates the name `to` for the image that is named `from`.
+/// Gives the image with the name `from` the name `to` as well. If `to` exists, it gets this target.
 ///
 /// # Errors
-/// `NotFound` if `from` does not exist, or if its target was collected.
+/// `InvalidArgument` for an invalid name; `NotFound` if `from` does not exist, or if its target was
+/// collected; errors of [`LeaseGuard::name`].
 pub async fn tag(store: &Store, from: &str, to: &str) -> Result<()> {
     let image = store.images.get(&from.parse()?).await?;
     let image = image.ok_or_else(|| cas_core::Error::not_found("no such image").subject(from))?;
@@ -115,11 +116,12 @@ pub async fn tag(store: &Store, from: &str, to: &str) -> Result<()> {
     guard.name(vec![image], &["target"]).await.map(|_| ())
 }
 
-/// Checks that a manifest and everything that it lists exist, with the right bytes. Of an index,
-/// only the document is checked.
+/// Checks that a manifest and everything that it lists exist, with the right bytes. If `root` is an
+/// index, checks the index only, not the manifests that it lists.
 ///
 /// # Errors
-/// `NotFound` or `Corrupt`, with the blob.
+/// `NotFound` if a blob is missing, and `Corrupt` if it is damaged, with the digest of the blob;
+/// errors of the store.
 pub async fn verify(store: &Store, root: &Descriptor) -> Result<()> {
     let document = dispatch::document(&*store.content, root).await?;
     if let Document::Manifest(manifest) = document {

@@ -11,11 +11,11 @@ use cas_core::Result;
 /// The future of a store that is being opened.
 pub type Opening<S> = Pin<Box<dyn Future<Output = Result<Arc<S>>>>>;
 
-/// Opens the store in a directory, and creates it if there is none.
+/// A function that opens the store in a directory, and creates the store if there is none.
 pub type Open<S> = fn(PathBuf) -> Opening<S>;
 
-/// Returns the future of `open`, the opener of a backend. This is a function so that the compiler
-/// can infer the type of the closure's argument.
+/// Calls `open`, the opener of a store, with `dir`. Returns its future. This is a function so that
+/// the compiler can infer the type of the closure's argument.
 pub fn opening<S, O, F>(dir: PathBuf, open: O) -> Opening<S>
 where
     S: ?Sized,
@@ -33,8 +33,8 @@ pub struct Subject<S: ?Sized> {
 }
 
 impl<S: ?Sized> Subject<S> {
-    /// Returns a store below `dir`. `test` is the path of the test that runs the law, for laws that
-    /// run it again in a child process.
+    /// Returns a subject whose stores are below `dir`. `test` is the path of the test that runs the
+    /// law. Some laws run this test again in a child process.
     pub(crate) fn new(open: Open<S>, dir: PathBuf, test: Option<&'static str>) -> Self {
         Subject { open, dir, test }
     }
@@ -42,7 +42,7 @@ impl<S: ?Sized> Subject<S> {
     /// Opens the store, even if it is open already. Returns the store.
     ///
     /// # Panics
-    /// If it does not open.
+    /// If the store cannot be opened.
     pub async fn open(&self) -> Arc<S> {
         self.open_other("store").await
     }
@@ -51,14 +51,18 @@ impl<S: ?Sized> Subject<S> {
     ///
     /// # Errors
     /// Errors of the store.
+    ///
+    /// # Panics
+    /// If the directory of the store cannot be created.
     pub async fn try_open(&self) -> Result<Arc<S>> {
         (self.open)(self.store_dir("store")).await
     }
 
-    /// Opens another store of the same kind. Returns the store.
+    /// Opens another store of the same kind, in the directory `name`, even if it is open already.
+    /// Returns the store.
     ///
     /// # Panics
-    /// If it does not open.
+    /// If the store cannot be opened.
     pub async fn open_other(&self, name: &str) -> Arc<S> {
         (self.open)(self.store_dir(name))
             .await
@@ -78,7 +82,7 @@ impl<S: ?Sized> Subject<S> {
         self.open
     }
 
-    /// Returns a directory for the law's own files.
+    /// Returns the directory that contains the stores. The law may put its own files there.
     pub fn dir(&self) -> &Path {
         &self.dir
     }

@@ -4,15 +4,15 @@
 /// returns the laws, and an exported macro that makes a `#[test]` of each law.
 ///
 /// `THEME() [law: "why" ["source"], ...]` names functions of the module THEME, with what goes wrong
-/// for a user without the law, and where the rule comes from. `THEME(needs Capability)` is for
-/// stores that promise it, `THEME(racy)` for laws whose outcome depends on timing, and `THEME(needs
-/// Capability, racy)` for both.
+/// for a user without the law, and where the rule comes from. `THEME(needs Capability)` lists laws
+/// about the promise of that capability, `THEME(racy)` lists laws whose outcome depends on timing,
+/// and `THEME(needs Capability, racy)` lists laws to which both apply.
 macro_rules! laws {
     (
         $d:tt $(#[$doc:meta])* $macro:ident!, $tests:ident!, $group:ident: $store:ty;
         $($theme:ident $when:tt [$($law:ident: $why:literal [$source:literal]),* $(,)?])*
     ) => {
-        /// The names of the laws of the group. A gap must have a name of one of the groups.
+        /// The names of the laws of the group. Each gap must have the name of a law.
         pub const NAMES: &[&str] = &[$($(stringify!($law),)*)*];
 
         const LAWS: &[$crate::Law<$store>] = &[$($($crate::Law {

@@ -1,5 +1,5 @@
-//! The laws of faults find what each broken store on files does wrong, and nothing in one that
-//! works.
+//! The laws that make system calls fail find the fault of each broken store on files, and find
+//! nothing in a store without a fault.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use std::path::PathBuf;
@@ -8,8 +8,8 @@ use conformance::broken::files::{FileFault, FileStore};
 use conformance::laws::content;
 use conformance::{Opening, Verdict, judge};
 
-/// Returns what a law finds in the store that `open` opens, or `None`. `test` is the test that runs
-/// it.
+/// Returns what a law finds in the store that `open` opens, or `None` if the store keeps the law.
+/// `test` is the test that runs the law.
 fn seen(
     law: &str,
     open: fn(PathBuf) -> Opening<dyn cas_core::ContentStore>,

@@ -40,7 +40,7 @@ fn every_broken_whole_store_is_convicted() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The random sequences find each of these faults within their time.
+/// The law of random sequences finds, within its time, the fault of each store that names the law.
 #[test]
 fn sequences_convict_every_whole_store_that_names_them() {
     let name = "any_sequence_agrees_with_plain_maps";

@@ -55,7 +55,7 @@ pub(super) struct BrokenContent {
     store: MemoryStore,
     fault: Fault,
     seconds: AtomicUsize,
-    /// Blobs that were published since the last flush and need not be synced.
+    /// Blobs that were published with `Durability::Relaxed` since the last flush.
     relaxed: Arc<Mutex<Vec<Digest>>>,
 }
 
@@ -265,7 +265,7 @@ impl BlobReader for BrokenReader {
 
 struct BrokenIngest {
     ingest: Box<dyn Ingest>,
-    /// Bytes that it reports as rewound, but keeps.
+    /// Number of bytes that were rewound, but are kept.
     hidden: u64,
     fault: Fault,
     relaxed: Arc<Mutex<Vec<Digest>>>,

@@ -1,5 +1,5 @@
 //! Content stores on files with one fault each, for the laws of faults. They implement only what
-//! those laws use, and an ingest ends with its process.
+//! those laws use. Another process cannot resume an ingest.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -19,7 +19,7 @@ use cas_core::{
 /// What is wrong with a store on files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileFault {
-    /// Nothing is wrong: it writes, syncs, renames and syncs the directory.
+    /// Nothing is wrong: the store writes, syncs, renames and syncs the directory.
     None,
     /// It syncs nothing.
     AcknowledgesBeforeSyncing,
@@ -37,7 +37,7 @@ pub enum FileFault {
 
 use FileFault as Fault;
 
-/// A store on files.
+/// A content store on files, with one fault.
 pub struct FileStore {
     dir: PathBuf,
     fault: Fault,

@@ -3,8 +3,8 @@
 //!
 //! Each [`Exhibit`] is the memory store with one fault. Its [`Exhibit::law`] must find the fault,
 //! and no other law may, except those in [`Exhibit::also`]. The stores in [`files`] are for the
-//! laws of faults. Broken snapshotters are in the tests of `snapshot-overlay`, because they wrap a
-//! working snapshotter.
+//! laws that make system calls fail. Broken snapshotters are in the tests of `snapshot-overlay`,
+//! because they wrap a working snapshotter.
 
 mod content;
 pub mod files;

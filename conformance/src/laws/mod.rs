@@ -11,15 +11,15 @@ use crate::law::Law;
 /// The entry of a law in the law book, whatever kind of store it tests.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
-    /// The trait that it is about, or `gc` for a whole store.
+    /// The trait that the law is about, such as `content`, or `gc` for a whole store.
     pub group: &'static str,
     /// Its name, unique among all laws.
     pub name: &'static str,
-    /// What goes wrong for a user without it.
+    /// What goes wrong for a user if a store does not keep the law.
     pub why: &'static str,
-    /// Where the rule comes from.
+    /// The document, trait, program or issue that the rule comes from.
     pub source: &'static str,
-    /// The promise it is about.
+    /// The promise that the law is about, if there is one.
     pub needs: Option<cas_core::Capability>,
 }
 

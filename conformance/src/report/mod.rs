@@ -1,9 +1,9 @@
 //! The results of all laws on all stores, as a table.
 //!
 //! If the environment variable [`DIRECTORY`] names a directory, the test of each law appends a line
-//! of JSON, a [`Line`], to a file there that belongs to its process. [`Report::read`] collects the
-//! lines of a run. [`Report::markdown`] and [`Report::json`] return them in these formats. The
-//! program `law-report` prints either.
+//! of JSON, a [`Line`], to a file in that directory; each process has its own file.
+//! [`Report::read`] reads the lines. [`Report::markdown`] and [`Report::json`] return the report as
+//! Markdown and as JSON. The program `law-report` prints one of the two.
 
 mod markdown;
 
@@ -25,7 +25,7 @@ use crate::laws::{Rule, book};
 /// does not exist. If it contains lines of an earlier run, the report covers both runs.
 pub const DIRECTORY: &str = "CONFORMANCE_REPORT";
 
-/// A verdict without its reason, from the best to the worst.
+/// The kinds of [`Verdict`], ordered from the best to the worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
@@ -80,7 +80,7 @@ impl Outcome {
 /// The result of one law on one store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
-    /// The package of the test; empty if cargo did not run it.
+    /// The package of the test; empty if cargo did not run the test.
     pub package: String,
     /// The module of the test, such as `laws::mine_content`.
     pub suite: String,
@@ -90,7 +90,8 @@ pub struct Line {
     pub law: String,
     /// The result.
     pub verdict: Outcome,
-    /// The reason of a gap, the promise that is not made, what was missing, or what was seen.
+    /// The text of the verdict: the reason of a gap, the promise that is not made, what was
+    /// missing, or what was seen. `None` for `Kept` and `Outgrown`.
     pub reason: Option<String>,
     /// How long the law took, in milliseconds.
     pub ms: u64,
@@ -185,7 +186,7 @@ impl Report {
         self.lines.is_empty()
     }
 
-    /// Returns whether a law is broken, or declared as a gap but kept.
+    /// Returns whether a store breaks a law, or keeps a law that it declares as a gap.
     pub fn has_broken(&self) -> bool {
         self.lines
             .values()

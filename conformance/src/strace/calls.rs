@@ -149,8 +149,8 @@ impl Call {
         described(self.arguments().get(at)?)
     }
 
-    /// Returns the path in argument number `at`. If the argument before is a directory, the path is
-    /// below it.
+    /// Returns the path in argument number `at`. If the argument before it is a directory,
+    /// the path is below that directory.
     pub(super) fn path(&self, at: usize) -> Option<PathBuf> {
         let arguments = self.arguments();
         let name = arguments.get(at)?.strip_prefix('"')?.strip_suffix('"')?;

@@ -48,7 +48,7 @@ const REFUSED: &str = "refused ";
 /// What is injected into a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The process is killed instead of the call.
+    /// The process is killed before it makes the call.
     Kill,
     /// The call fails with EIO.
     Error,

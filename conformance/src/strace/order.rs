@@ -16,7 +16,7 @@ struct Disk<'a> {
     marker: &'a str,
     /// The directory of the store.
     store: PathBuf,
-    /// Files with marked bytes, and whether some of those are not synced.
+    /// Files with marked bytes, and whether some of their bytes are not synced.
     files: BTreeMap<PathBuf, bool>,
     /// Whether marked bytes were written since the last acknowledgement.
     written: bool,
@@ -74,7 +74,7 @@ impl<'a> Disk<'a> {
             match call.given.split_once(&format!("\"{MARK}")) {
                 Some((_, acknowledged)) => {
                     let step = acknowledged.split("\\n").next().unwrap_or_default();
-                    // A refusal has more than one word, and the end is not a step.
+                    // `refused KIND` and `all` end the job. They acknowledge no step.
                     if step != ALL && !step.contains(' ') {
                         disk.check(step);
                     }

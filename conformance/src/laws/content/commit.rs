@@ -148,13 +148,13 @@ pub(super) async fn a_late_removal_spares_what_came_after(subject: Subject) {
     put(&*store, &data).await;
     assert!(!store.remove_version(&digest, seen.version).await.unwrap());
     assert_has(&*store, &digest, &data).await;
-    // The same for a removal of many.
+    // The same holds for a removal of many blobs in one call.
     let late = [(digest, seen.version)];
     store.remove_versions(&late, &Batch::new()).await.unwrap();
     assert_has(&*store, &digest, &data).await;
 }
 
-/// Copies, interrupts the copy, and continues it.
+/// Copies a blob to a store that has the first bytes of it from an interrupted copy.
 pub(super) async fn blobs_are_copied_between_stores(subject: Subject) {
     let (from, to) = (subject.open().await, subject.open_other("other").await);
     let data = bytes(1, 3_000_000);
@@ -280,7 +280,8 @@ pub(super) async fn bytes_and_batch_are_one_step(subject: Subject) {
     );
 }
 
-/// A conflict of the batch keeps the bytes. A version that is not current does not stop the rest.
+/// A conflict of the batch keeps the bytes. A version that is not current does not
+/// prevent the removal of the other blobs.
 pub(super) async fn a_removal_and_its_batch_are_one_step(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 10_000);

@@ -87,7 +87,7 @@ pub(super) async fn changed_bytes_are_noticed(subject: Subject) {
     );
 }
 
-/// Damages a blob, if the store keeps it as a file, and brings the right bytes.
+/// Damages a blob, if the store keeps it as a file, and then stores the right bytes.
 pub(super) async fn a_damaged_copy_is_replaced(subject: Subject) {
     let store = subject.open().await;
     for (seed, size) in [(1, 1), (2, 3_000), (3, 3_000_000)] {

@@ -1,4 +1,4 @@
-//! Laws of ingests: their life cycle, which is that of containerd, and what a commit checks.
+//! Laws of ingests: their life cycle, which is the same as in containerd, and what a commit checks.
 
 use std::io;
 use std::pin::Pin;
@@ -151,7 +151,7 @@ pub(super) async fn rewind_forgets_what_was_written(subject: Subject) {
     assert_has(&*store, &committed.digest, &data).await;
 }
 
-/// Discards an ingest, one that does not exist, and one twice.
+/// Discards an ingest that does not exist, one that exists, and the same one again.
 pub(super) async fn discard_forgets_the_ingest(subject: Subject) {
     let store = subject.open().await;
     assert!(

@@ -82,7 +82,7 @@ laws! { $
             "A truncated download would count as the layer"
             ["docs/DURABILITY.md, Bytes (1)"],
         a_failed_commit_can_be_retried:
-            "A wrong expectation would cost the whole download"
+            "A commit with a wrong expected digest would cost the whole download"
             ["containerd content.Writer.Commit"],
         rewind_forgets_what_was_written:
             "A download that starts over would keep stale bytes after the new ones"
@@ -139,7 +139,7 @@ laws! { $
             "A removal of many blobs in one call would also take the blobs between them"
             ["cas_core::ContentStore::remove_versions"],
         blobs_are_copied_between_stores:
-            "Migration and mirroring use this copy, and would start over when interrupted"
+            "A migration or a mirror would copy a blob from its start again after an interruption"
             ["containerd content.Copy"],
     ]
     commit(racy) [
@@ -171,7 +171,7 @@ laws! { $
     ]
     model(racy) [
         any_sequence_agrees_with_a_map:
-            "One operation would lose what another keeps, in an order that nobody has tried"
+            "In an order that nobody has tried, one operation would lose what another keeps"
             ["RocksDB db_stress: an oracle of the expected state"],
     ]
     durable(needs Durable) [

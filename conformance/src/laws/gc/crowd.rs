@@ -83,7 +83,7 @@ async fn storm(workers: Vec<Arc<Store>>, collectors: Vec<Arc<Store>>) {
         .map(|store| tokio::spawn(collect_until(store.clone(), over.clone(), count.clone())))
         .collect();
     let begun = Instant::now();
-    // At least a few collections, however slow the store is.
+    // Waits for at least three collections, however slow the store is.
     while begun.elapsed() < TIME || count.load(Ordering::Relaxed) < 3 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

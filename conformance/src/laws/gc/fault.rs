@@ -1,5 +1,5 @@
-//! Laws of faults: a fault at each system call that changes the disk. Names must be whole, records
-//! must agree with bytes, and a collection must find what is left over.
+//! Laws of faults: a fault at each system call that changes the disk. Named images must be whole,
+//! records must agree with bytes, and a collection must find what is left over.
 
 use cas_core::content::{ContentExt, Durability};
 use cas_core::records::Table;

@@ -9,7 +9,7 @@ use super::{DAY, collect_in, collect_now, there};
 use crate::material::bytes;
 use crate::sample::{JOB_LEASE, Sample};
 
-/// Returns blobs that nothing keeps once the guard ends.
+/// Stores new blobs, and ends the lease that kept them. Returns the blobs.
 async fn blobs(store: &Store, count: u64) -> Vec<Descriptor> {
     let guard = LeaseGuard::begin_for(store, "law", JOB_LEASE)
         .await
@@ -150,8 +150,8 @@ pub(super) async fn an_expired_image_is_removed(subject: Subject) {
     assert_eq!(there(&store).await.len(), 7);
 }
 
-/// A condition on a snapshot that does not exist and references to nothing change nothing: of two
-/// blobs with the condition, the one with the root label stays, and the other one is removed.
+/// A condition on a snapshot that does not exist changes nothing, and neither do references to
+/// nothing. Of two blobs with the condition, only the blob with the root label stays.
 pub(super) async fn a_condition_needs_its_snapshot(subject: Subject) {
     let store = subject.open().await;
     let made = blobs(&store, 2).await;

@@ -113,7 +113,7 @@ laws! { $
     ]
     model(racy) [
         any_sequence_agrees_with_plain_maps:
-            "One operation would lose what another keeps, in an order that nobody has tried"
+            "In an order that nobody has tried, one operation would lose what another keeps"
             ["RocksDB db_stress: an oracle of the expected state, faults among the operations"],
     ]
     owners() [
@@ -133,7 +133,7 @@ laws! { $
             "A tenant would lose content that another tenant happened to store first"
             ["docs/decisions/0016-owners.md"],
         a_revived_blob_keeps_no_old_claim:
-            "A blob would be kept for an owner who gave it up, until they collect again"
+            "A blob would be kept for an owner who gave it up, until that owner collects again"
             ["docs/decisions/0016-owners.md"],
         a_lease_keeps_a_claim:
             "A tenant's collection would remove what their own pull is storing"
@@ -152,7 +152,7 @@ laws! { $
             "After an error during a collection, content that a name reaches would be lost"
             ["docs/DURABILITY.md, Leases and collection"],
         a_full_disk_keeps_the_store:
-            "Nothing could be collected on a full disk, where it is needed most"
+            "Nothing could be collected on a full disk, where a collection is needed most"
             ["docs/DURABILITY.md; facebook/rocksdb#7784"],
         an_acknowledged_name_was_synced:
             "A power loss would take the name of a pulled image"

@@ -95,7 +95,7 @@ pub(super) async fn a_name_of_another_owner_is_denied(subject: Subject) {
     );
     delete(&red, "a").await;
     let theirs = blue.images.create(image("a", "one")).await.unwrap();
-    // What red saw is not what is there, so nothing is changed.
+    // The name no longer has the image that `red` read, so nothing is deleted.
     let deleted = red.images.delete_unchanged(&[updated]).await;
     assert_eq!(deleted.unwrap(), []);
     let denied = red

@@ -20,7 +20,8 @@ use super::fault::{nothing_dead, nothing_without};
 use super::{Subject, sorted};
 use crate::sample::{Sample, tag, verify};
 
-/// One in this many calls of the pull that change something is made to fail.
+/// One call of the pull fails in each round, and it is this many calls later than in the round
+/// before. Only calls that change something count.
 const STRIDE: usize = 3;
 /// The [`STRIDE`] for a store without atomic batches. A pull into such a store makes many more
 /// calls, and slower ones.

@@ -91,7 +91,7 @@ async fn acknowledged(store: &Store, done: &[&str], context: &str) {
             "{context}: {name} is lost"
         );
     }
-    // During its removal, the name may exist or not.
+    // If the removal of the name failed, the name may exist or not.
     let is_kept = done.contains(&"imported") && !done.contains(&"tagged");
     assert!(there("imported") || !is_kept, "{context}: imported is lost");
     assert!(

@@ -71,7 +71,7 @@ laws! { $
     ]
     find() [
         images_are_listed_by_name:
-            "Output of two calls could not be compared"
+            "The output of two calls could not be compared"
             ["cas_core::ImageStore::list"],
         filters_choose_images:
             "A filter that matches too much removes too much"
@@ -80,7 +80,7 @@ laws! { $
             "A filter that is not understood would match everything, in deletions too"
             ["containerd filters"],
         images_are_found_by_their_targets:
-            "A removal by digest would leave a name, or take one that has another target by now"
+            "A removal by digest would leave a name, or remove a name that now has another target"
             ["cas_core::ImageStore::find"],
     ]
     repeat() [

@@ -88,7 +88,7 @@ pub(super) async fn names_of_every_form_are_kept(subject: Subject) {
     assert_eq!(images.list(&[]).await.unwrap().len(), names.len());
 }
 
-/// Targets without a type or a size are refused.
+/// A target of zero bytes is refused.
 pub(super) async fn an_image_needs_a_target(subject: Subject) {
     let images = subject.open().await;
     let empty = Descriptor::new(MediaType::OCI_MANIFEST, Digest::sha256(b""), 0);

@@ -23,7 +23,7 @@ laws! { $
             "Two creators would both be told that the name is theirs"
             ["cas_core::records::Expect"],
         a_revision_is_good_for_one_change:
-            "One of two updates would be lost silently: a label, an edge, a lease"
+            "One of two updates would be lost silently: a label, a reference, a lease"
             ["cas_core::records::Expect"],
         any_overwrites_and_deletes:
             "A cleanup could not be repeated after a crash"
@@ -32,7 +32,7 @@ laws! { $
             "The labels of a large index, or an empty value, would be lost"
             ["cas_core::Records"],
         a_revision_never_comes_back:
-            "A collector would take a recreated record for the one it tombstoned"
+            "A collector would mistake a recreated record for the record that it tombstoned"
             ["docs/DURABILITY.md, Leases and collection"],
     ]
     scan() [
@@ -49,7 +49,7 @@ laws! { $
             "An update would be lost in one table, although other tables would keep it"
             ["cas_core::records::Table"],
         odd_keys_are_keys:
-            "Names are any text; two would become one if the engine folds or escapes them"
+            "Two keys would become one record, in an engine that folds or escapes keys"
             ["containerd metadata keys; cas_core::limit::KEY"],
     ]
     batch() [
@@ -57,7 +57,7 @@ laws! { $
             "A name would exist before the blob it points to"
             ["cas_core::records::Batch"],
         a_batch_sees_its_own_changes:
-            "A batch that creates a record and then changes it would fail or overwrite"
+            "A batch that changes what it created would fail, or overwrite a record that exists"
             ["cas_core::records::Batch"],
         a_conflict_leaves_a_prefix_at_most:
             "After a lost race, a name would exist without its blobs"
@@ -68,17 +68,17 @@ laws! { $
             "A lost race would leave half a change, which breaks the next attempt"
             ["cas_core::Capability::Atomic"],
         a_batch_of_many_keys_is_one_step:
-            "A collection would remove records it did not name, or overwrite those of a job"
+            "A collection would remove records that it did not name, or overwrite a job's records"
             ["cas_core::Capability::Atomic"],
     ]
     race(needs Atomic, racy) [
         one_creator_of_many_keys_wins:
-            "Two jobs would each own half of what belongs together"
+            "Of records that belong together, two jobs would each own half"
             ["cas_core::Capability::Atomic"],
     ]
     race(racy) [
         eight_incrementers_lose_nothing:
-            "A compare-and-swap that two callers win loses an update: a label, an edge, a lease"
+            "A compare-and-swap that two callers win loses an update: a label, a lease"
             ["cas_core::Records; opencontainers/umoci#146"],
         one_creator_of_a_key_wins:
             "Two jobs would own one lease, and the first to end takes it from the other"

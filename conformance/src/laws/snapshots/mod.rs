@@ -130,10 +130,10 @@ laws! { $
             "Files that a layer removed with their directory would come back"
             ["containerd snapshots/testsuite"],
         owners_and_modes_go_through_layers:
-            "A file given to another user would stay open to the old one, or closed to the new one"
+            "A file given to another user would stay open to the old, or closed to the new user"
             ["containerd snapshots/testsuite"],
         names_move_out_of_their_layer:
-            "A rename by a package manager would lose the directory or show it twice"
+            "A rename by a package manager would lose a file or a directory, or show it twice"
             ["containerd snapshots/testsuite"],
         a_layer_given_a_parent_shows_it:
             "Images unpacked in parallel would differ from those unpacked in order"

@@ -132,7 +132,7 @@ pub(super) async fn a_removal_and_a_commit_exclude_each_other(subject: Subject) 
     }
 }
 
-/// Cleanups run during prepares and commits, and must not remove anything of theirs.
+/// Cleanups run during prepares and commits, and must not remove what those create.
 pub(super) async fn cleanup_spares_what_is_being_made(subject: Subject) {
     let stores = two(&subject).await;
     bare_layer(&*stores[0], "layer-0", None).await;

@@ -66,7 +66,7 @@ pub(super) async fn usage_is_fixed_by_the_commit(subject: Subject) {
     assert_eq!(store.usage("name").await.unwrap(), fixed);
 }
 
-/// An active snapshot does not count its parent either, unless the snapshotter copies.
+/// An active snapshot does not count its parent either, except in a snapshotter that copies files.
 pub(super) async fn a_view_does_not_count_its_parent(subject: Subject) {
     let store = subject.open().await;
     if !can_mount(&*store).await {

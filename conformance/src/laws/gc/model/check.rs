@@ -111,7 +111,8 @@ impl Run<'_> {
         self.oracle.set_ingest(key, held.slice(..length));
     }
 
-    /// Sets a name in the oracle to its state in the store: as in the oracle, or `before`.
+    /// Sets a name in the oracle to its state in the store, which must be the state in the oracle
+    /// or `before`.
     pub(super) async fn adopt_name(&mut self, name: &'static str, before: Option<Named>) {
         let found = self.store.images.get(&name.parse().unwrap()).await;
         let found = found.unwrap().map(|image| Named {

@@ -10,7 +10,8 @@ pub(super) const NAMES: [&str; 3] = ["one", "two", "three:4"];
 pub(super) const LEASES: [&str; 2] = ["mine", "yours"];
 /// The length of [`blobs`](super::oracle::blobs).
 const BLOBS: usize = 8;
-/// In a step that fails, one of its first so many changing calls fails.
+/// In a step that fails, the failing call is one of the first calls that change something: this is
+/// its highest number.
 const CALLS: usize = 5;
 
 /// One operation of a user. Keys, blobs, names and leases are given by their indexes. A step does
