@@ -142,8 +142,8 @@ fn long_keys_are_accepted_and_options_refused() {
     assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
 }
 
-/// What a killed process has sent is found and removed, but nothing that a blob or an ingest of a
-/// running process has.
+/// Parts that a killed process sent are found and removed. Parts of blobs, and of the ingests of
+/// running processes, stay.
 #[test]
 fn parts_without_a_blob_are_removed_after_a_day() {
     const PART: usize = 8 << 20;

@@ -149,8 +149,8 @@ async fn bury(store: &Store, digest: &Digest, is_current: bool) {
     store.records.commit(&batch).await.unwrap();
 }
 
-/// A store of files lists names. The sizes come from the records, and only blobs without a sound
-/// record are looked at.
+/// A store of files lists digests without sizes. The sizes come from the records. The store is
+/// queried only for the sizes of blobs without a sound record.
 #[tokio::test]
 async fn a_list_of_names_looks_only_for_what_no_record_tells() {
     let store = store();
@@ -237,7 +237,7 @@ async fn children_are_found_by_the_digest_alone() {
     assert_eq!(children(&observed, &listed[1]).await.unwrap(), []);
     assert_eq!(counters.of(Operation::Open).calls, 0, "the records say it");
 
-    // The same bytes without records.
+    // A store with the same bytes, but without records.
     let copy = store();
     for blob in list(&full).await.unwrap().blobs {
         copy.content

@@ -128,7 +128,8 @@ async fn forty_writers_of_one_name_lose_nothing() {
     assert_eq!(image.labels.len(), 40);
 }
 
-/// Only the notes with the digits and the names that they lead to are read.
+/// A search by digits reads only the notes of digests that begin with these digits, and the names
+/// that those notes list.
 #[tokio::test]
 async fn a_digest_leads_to_its_names_and_others_are_not_read() {
     let counters = Arc::new(Counters::new());
@@ -149,7 +150,7 @@ async fn a_digest_leads_to_its_names_and_others_are_not_read() {
         .collect();
     assert_eq!(names, ["app:14", "app:15"]);
     assert_eq!(counters.of(Operation::Load).calls, before + 2);
-    // One for each algorithm.
+    // There is one scan for each algorithm.
     assert_eq!(counters.of(Operation::Scan).calls, 2);
     for name in names {
         images.delete(&name.parse().unwrap(), None).await.unwrap();

@@ -131,7 +131,7 @@ async fn old_images_go_and_the_most_recently_used_stay_in_any_case() {
     }
     let age = cache.options().with_older_than(30 * DAY);
     let pruned = cache.prune(age.clone()).await;
-    // Exactly thirty days are not more than thirty.
+    // An image of exactly thirty days is not older than thirty days.
     assert_eq!(names(&pruned), ["d"]);
     let age = age.with_older_than(5 * DAY).with_keep_last(2);
     assert_eq!(names(&cache.prune(age).await), ["c"]);

@@ -208,7 +208,7 @@ async fn a_label_without_a_meaning_is_refused() {
     label(&store, &blob, key, &absent.to_string())
         .await
         .unwrap();
-    // A label that a program of another kind has left can be removed.
+    // A label that users cannot set can be removed, because another program may have left it.
     label(&store, &blob, "containerd.io/gc.flat", "")
         .await
         .unwrap();

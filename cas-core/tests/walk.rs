@@ -173,7 +173,7 @@ async fn the_limiter_bounds_handlers_and_siblings_run_in_parallel() {
     }
 }
 
-/// Each handler waits until the other one computes, too.
+/// Each handler waits until the other handler runs as well.
 #[tokio::test]
 async fn handlers_that_compute_on_the_pool_run_side_by_side() {
     let both = Arc::new(Barrier::new(2));

@@ -94,7 +94,7 @@ fn damage_is_corrupt() {
                 "{compression:?} cut at {cut}"
             );
         }
-        // Another member, cut off.
+        // A second member that is cut off.
         assert_eq!(kind(&[&good, &good[..10]].concat()), ErrorKind::Corrupt);
         assert_eq!(kind(b"no such stream at all"), ErrorKind::Corrupt);
     }

@@ -1,5 +1,6 @@
 //! What may be between and behind the members of a compressed stream, in each format: further
-//! members, and zeros. Other bytes are reported as what they are, and only damage is called damage.
+//! members, and zeros. An error names the kind of other bytes, and reports damage only if a member
+//! is damaged.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
@@ -41,7 +42,7 @@ impl Read for Slow<'_> {
     }
 }
 
-/// Decompresses a stream that comes in pieces of any size. All ways must agree.
+/// Decompresses a stream that comes in pieces of several sizes. All results must be equal.
 fn decode(stream: &[u8], compression: Compression) -> Result<Vec<u8>> {
     let mut whole = None;
     for piece in [usize::MAX, 1, 7] {
@@ -165,7 +166,7 @@ fn every_damaged_byte_is_noticed() {
                 let mut plain = Vec::new();
                 let mut decoder = Decoder::new(&bad[..], compression).unwrap();
                 match decoder.read_to_end(&mut plain).map_err(Error::from) {
-                    // The time in the header of gzip means nothing, for instance.
+                    // For example, the time in the header of gzip does not affect the text.
                     Ok(_) => assert!(plain == text, "{compression} byte {at}"),
                     Err(error) => {
                         let kind = error.kind();

@@ -1,6 +1,6 @@
 //! Archives that readers of tar understand in different ways. They are refused, or read as
-//! container engines read them, with a warning. What is accepted without a warning is read alike by
-//! all.
+//! container engines read them, with a warning. All readers read alike what is accepted without a
+//! warning.
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
 mod common;
@@ -120,7 +120,7 @@ fn prefixes() -> Vec<(&'static str, Tar, Read)> {
 const LONG: &str = "p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/\
                     p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p/p//x";
 
-/// Records of sparse files, few of which belong together.
+/// Records of sparse files, in combinations most of which are invalid.
 fn sparse() -> Vec<(&'static str, Tar, Read)> {
     let path = ("path", "p");
     let minor = |minor| ("GNU.sparse.minor", minor);

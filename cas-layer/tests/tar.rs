@@ -84,7 +84,7 @@ fn one_size_for_body_and_next_header() {
         .file("f", [7; 1024])
         .end();
     assert_eq!(refused(&archive), ErrorKind::Corrupt);
-    // A body where none is allowed; a size alone is ignored.
+    // A body is refused where none is allowed. A size without a body is ignored.
     for flag in *b"123456" {
         let header = Header::new(flag, "x").link("y").size(512).device(1, 3);
         let body = Tar::new().member(header.clone(), [7; 512]).end();

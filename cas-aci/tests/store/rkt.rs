@@ -54,7 +54,7 @@ fn every_version_is_brought_over_with_names_times_and_remotes() {
     for version in 1..=7 {
         let root = directory(&fixture(&format!("v{version}.ql")), &acis());
         let store = open(&memory());
-        // Twice, which changes nothing.
+        // The second import changes nothing.
         for _ in 0..2 {
             let done = wait(store.import_store(root.path())).unwrap();
             assert_eq!((done.imported.len(), done.remotes), (2, 2), "{version}");

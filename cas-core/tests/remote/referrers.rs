@@ -353,7 +353,7 @@ async fn annotations_are_bounded_however_they_are_spread() {
     let client = ArtifactClient::new(&lister);
     let error = client.all_referrers(&scene.manifest).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
-    // A store lists its referrers in any case, but not all of their annotations.
+    // A store lists all its referrers, whatever their size, but not all of their annotations.
     let mut referrers = Vec::new();
     for number in 0..3 {
         let long = format!("{number}{}", "x".repeat(3 << 20));

@@ -1,4 +1,4 @@
-//! Pulls with an unpacker: what it gets, and what is stored.
+//! Pulls with an unpacker: what the unpacker receives, and what the pull stores.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -21,7 +21,7 @@ use crate::support::{config, index, manifest, parts, put, store};
 /// Gives the same answer for each layer, and keeps what it is fed.
 struct TestUnpacker {
     answer: Want,
-    /// The layer that it needs in the store after it was fed.
+    /// The layer that the unpacker needs in the store after it has received the layer.
     needed: Option<Descriptor>,
     /// Whether it fails at the end of each layer.
     fails: bool,

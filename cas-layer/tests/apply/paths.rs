@@ -29,7 +29,7 @@ fn hostile_paths_stay_inside() {
         .unwrap();
     assert_eq!(read(cage.root().join("canary/file")), "dead");
     assert_eq!(read(cage.root().join(format!(".{canary}/file"))), "dead");
-    // A link of one layer and a write of the next; whiteouts through links too.
+    // One layer has a link, and the next one writes through it. Whiteouts lead through links, too.
     Tar::new()
         .file("a/later", "in")
         .file("a/.wh.file", "")

@@ -111,7 +111,7 @@ impl Cage {
         };
         let canary = PathBuf::from(self.canary());
         let mut state = vec![describe(canary.clone())];
-        // Everything next to the tree, so that a new name is noticed too.
+        // Lists everything next to the tree, so that a new name is noticed, too.
         for dir in [self.dir.path(), &canary] {
             for entry in fs::read_dir(dir).unwrap() {
                 let path = entry.unwrap().path();

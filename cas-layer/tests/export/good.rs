@@ -282,7 +282,7 @@ async fn a_docker_archive_lists_each_image_once_and_keeps_the_layout() {
         back.iter()
             .all(|image| image.target.media_type.is_manifest())
     );
-    // Read by manifest.json alone, like a reader that does not know layouts: the layers are equal.
+    // A reader that does not know layouts reads `manifest.json` alone, and finds the same layers.
     let mut without = Files::default();
     for (name, data) in listed.iter().filter(|(name, _)| name != "index.json") {
         without.add(name, data);

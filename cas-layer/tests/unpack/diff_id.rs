@@ -32,7 +32,7 @@ async fn a_layer_of_any_type_and_compression_has_its_diff_id() {
         (MediaType::OCI_LAYER_ZSTD, zstd(&plain)),
         (MediaType::DOCKER_LAYER_GZIP, gzip(&plain)),
         (MediaType::DOCKER_LAYER_ZSTD, zstd(&plain)),
-        // The type is wrong, or says nothing.
+        // The type states a wrong compression, or none.
         (MediaType::DOCKER_LAYER, gzip(&plain)),
         (MediaType::DOCKER_LAYER, plain.clone()),
         (MediaType::DOCKER_LAYER_FOREIGN, zstd(&plain)),
