@@ -23,7 +23,8 @@ const TIME: Duration = Duration::from_secs(15);
 fn done_or_lost(command: &mut Command) -> bool {
     let out = command.output().expect("start");
     let code = out.status.code();
-    // 3: the other root removed it. 5: the other root was faster, or uses it.
+    // Exit code 3: the other root removed the image. 5: the other root was faster, or uses the
+    // image.
     assert!(
         matches!(code, Some(0 | 3 | 5)),
         "{command:?}: {}",

@@ -192,7 +192,8 @@ fn be_killed(root: &Path, archive: &Path, over: &AtomicBool) {
     }
 }
 
-/// Runs all that lists or checks. Nothing ends because what it has listed is removed meanwhile.
+/// Runs every command that lists or checks. None of them may fail because something that it has
+/// listed is removed meanwhile.
 fn look(root: &Path, over: &AtomicBool) {
     while !over.load(Ordering::Relaxed) {
         for command in [
@@ -207,7 +208,7 @@ fn look(root: &Path, over: &AtomicBool) {
         ] {
             ok(cas(root).args(command));
         }
-        // It may find what the killed imports left.
+        // `cas fsck` may find what the killed imports left.
         let out = cas(root).arg("fsck").output().unwrap();
         let said = String::from_utf8_lossy(&out.stderr);
         assert!(matches!(out.status.code(), Some(0 | 4)), "{said}");
@@ -234,7 +235,7 @@ fn collections_in_a_loop_remove_nothing_that_other_processes_need() {
             }
         });
         let begun = Instant::now();
-        // At least a few collections, however slow the machine is.
+        // Waits for at least four collections, however slow the machine is.
         while begun.elapsed() < Duration::from_secs(6) || collections.load(Ordering::Relaxed) < 4 {
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -256,7 +257,8 @@ fn collections_in_a_loop_remove_nothing_that_other_processes_need() {
     }
 }
 
-/// Files of locks and manifests that killed jobs have left. What is in use, or is not ours, stays.
+/// Lock files and files of manifests that killed jobs have left are removed. Files stay if they are
+/// in use, or if `cas` did not make them.
 #[test]
 fn what_killed_jobs_left_next_to_snapshots_is_collected() {
     let scratch = tempfile::tempdir().unwrap();

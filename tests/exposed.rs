@@ -132,7 +132,8 @@ fn nothing_is_said_of_what_others_cannot_reach() {
         (0o755, 0o755, su(0o4750)),
         (0o755, 0o755, su(0o4644)),
         (0o755, 0o755, below(0o750)),
-        // A directory gives its group to new files, and runs nothing.
+        // On a directory, the set-group-ID bit gives the group to new files. It makes nothing
+        // executable.
         (
             0o755,
             0o755,
@@ -149,7 +150,8 @@ fn nothing_is_said_of_what_others_cannot_reach() {
     }
 }
 
-/// The image's own root directory, its owner and its access list do not open it again.
+/// The target directory stays private, although the image states a mode, an owner and an access
+/// list for it that would open it.
 #[test]
 fn a_private_directory_stays_with_its_owner() {
     if !can(&[]) {

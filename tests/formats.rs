@@ -33,7 +33,8 @@ fn unpack(engine: &str, scratch: &Path) -> PathBuf {
     root
 }
 
-/// Makes an `fs` store one of this boot of the machine: the store removes ingests of earlier ones.
+/// Marks an `fs` store as used since the last boot of the machine, because the store removes
+/// ingests from before it.
 fn set_boot(private: &Path) {
     let Ok(old) = fs::read_to_string(private.join("boot")) else {
         return;
@@ -79,7 +80,7 @@ fn values(text: &str) -> Vec<Value> {
     text.lines().map(value).collect()
 }
 
-/// Removes what the release did not say of an image or a blob yet.
+/// Removes the members of a listed image or blob that the release did not list yet.
 fn forget_new(item: &mut Value) {
     let members = item.as_object_mut().unwrap();
     members.retain(|name, _| {

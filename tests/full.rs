@@ -36,8 +36,8 @@ fn fill_inodes(disk: &Path) {
     }
 }
 
-/// Runs a command that may have room for what it writes. If not, it says so. Returns whether it
-/// did its work.
+/// Runs a command that must either succeed or report that the disk is full. Returns whether it
+/// succeeded.
 fn works_or_is_full(command: &mut Command) -> bool {
     let out = command.output().unwrap();
     let said = text(&out.stderr);
@@ -115,7 +115,7 @@ fn reads(root: &Path, scratch: &Path) {
     fs::remove_file(file).unwrap();
 }
 
-/// Removes everything. Before each step, others have taken what the last one freed.
+/// Removes everything. Before each step, `fill` takes the space that the last step freed.
 fn removes(engine: &str, root: &Path, fill: impl Fn()) {
     let remove = |arguments: &[&str]| {
         fill();

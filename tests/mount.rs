@@ -136,7 +136,7 @@ fn a_mount_is_read_only_unless_it_is_asked_for_and_is_kept_by_collections() {
             std::fs::write(target.join("new"), "").unwrap();
             ok(cas(&root).arg("umount").arg(&target));
         }
-        // Another program may unmount it first, or the machine may be restarted.
+        // Another program may unmount the image first, or the machine may be restarted.
         ok(cas(&root).args(["mount", name]).arg(&target));
         ok(Command::new("umount").arg(&target));
         ok(cas(&root).arg("umount").arg(&target));

@@ -19,7 +19,7 @@ use cas::labels::GC_ROOT;
 
 use common::{can, cas, demo_archive, fails, ok};
 
-/// Longer than a lease outlives a killed job, and shorter than what has no lease is kept.
+/// Longer than the lease of a killed job lasts, and shorter than content without a lease is kept.
 const LATER: Duration = Duration::from_secs(3600);
 
 /// A root with an unpacked image, and a directory to mount at.
@@ -143,7 +143,7 @@ fn an_unmount_that_was_killed_is_completed_by_a_collection() {
         scene.mount();
         scene.kill("umount2", &["umount"]);
         assert!(scene.has_snapshot() && scene.is_mounted());
-        // As if it had been killed a moment later.
+        // This is what a kill a moment later leaves.
         ok(Command::new("umount").arg(&scene.target));
         assert!(!scene.stays_after(LATER));
     });

@@ -74,7 +74,7 @@ fn refused(engine: &str, path: &Path) -> Error {
     error
 }
 
-/// A store in another directory would be a loss.
+/// If the store were made in another directory, its content would be lost.
 #[test]
 fn a_root_whose_path_is_not_text_is_refused_and_nothing_is_made() {
     let temp = tempfile::tempdir().unwrap();

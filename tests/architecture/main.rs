@@ -91,7 +91,7 @@ fn test_arrows(package: &str) -> &'static [&'static str] {
             "oci-cas-testkit",
             "oci-cas-records-sqlite",
         ],
-        // The catalogue is tested over every store of the build, which the facade opens.
+        // The image store for ACIs is tested over every store of the build, which `oci-cas` opens.
         "oci-cas-aci" => &["oci-cas-testkit", "oci-cas"],
         "oci-cas-core" => &["oci-cas-conformance"],
         // Unpacking is tested with the simplest snapshotter.

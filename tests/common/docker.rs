@@ -102,7 +102,8 @@ impl Registry {
     }
 }
 
-/// Creates a certificate for `host` below `place`. Returns the part of the configuration.
+/// Creates a certificate for `host` below `place`. Returns the part of the registry's configuration
+/// that names the certificate.
 fn tls(place: &Path, host: &str) -> String {
     let [certificate, key] = ["certificate.pem", "key.pem"].map(|name| place.join(name));
     let mut openssl = Command::new("openssl");
@@ -115,8 +116,8 @@ fn tls(place: &Path, host: &str) -> String {
     format!(", tls: {{certificate: {certificate}, key: {key}}}")
 }
 
-/// Creates the file of the name and the password below `place`. Returns the part of the
-/// configuration.
+/// Creates the file with the name and the password below `place`. Returns the part of the
+/// registry's configuration that names this file.
 fn login(place: &Path) -> String {
     let line = ok(Command::new("htpasswd").args(["-nbB", USER, PASSWORD]));
     let path = place.join("htpasswd");

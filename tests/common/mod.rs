@@ -28,7 +28,7 @@ pub(crate) const ENGINES: &[&str] = &[
 ];
 
 /// Returns the snapshotters that the superuser can mount with: `erofs` only where the kernel mounts
-/// its images from files. Says so if it cannot.
+/// its images from files. Prints a line if the kernel cannot.
 pub(crate) fn mounting_snapshotters() -> Vec<&'static str> {
     let mut usable = vec!["overlay", "native"];
     let scratch = tempfile::tempdir().unwrap();

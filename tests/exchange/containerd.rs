@@ -17,7 +17,7 @@ pub(crate) struct Containerd {
 }
 
 impl Containerd {
-    /// Starts it with all its files in `directory`, and waits until it answers.
+    /// Starts containerd with all its files in `directory`, and waits until it answers.
     pub(crate) fn start(directory: &Path) -> Self {
         let at = |name: &str| json!(directory.join(name)).to_string();
         let config = format!(

@@ -1,4 +1,4 @@
-//! Docker archives as programs without a package here write them.
+//! Docker archives as programs write them that have no package on this system.
 
 use std::fs;
 use std::io::Write;
@@ -12,7 +12,7 @@ use testkit::archive::{Header, Tar};
 use super::kitchen::Kitchen;
 use crate::common::ok;
 
-/// Makes all of them.
+/// Makes all archives. Returns each with its name.
 pub(crate) fn all(kitchen: &Kitchen) -> Vec<(&'static str, PathBuf)> {
     let write = |id: &'static str, archive: Vec<u8>| {
         let path = kitchen.path(id);

@@ -51,8 +51,8 @@ impl Kitchen {
         self.path(name).display().to_string()
     }
 
-    /// Makes an image with a configuration of its own in a layout, because podman takes images with
-    /// one configuration for one image. Returns it as skopeo names it.
+    /// Makes an image with a configuration of its own in a layout, because podman treats images
+    /// with the same configuration as one image. Returns it as skopeo names it.
     pub(crate) fn fresh(&self, id: &str) -> String {
         let base = format!("{}:base", self.path("base").display());
         let label = format!("id={id}");

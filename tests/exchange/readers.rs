@@ -1,4 +1,4 @@
-//! What other programs say of images in our archives.
+//! What other programs find in archives that `cas` writes.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What a source says of its images, read without `cas`.
+//! What a source states about its images, read without `cas`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::common::ok;
 
-/// What stays the same of an image, with any reader.
+/// What every reader finds the same in an image.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Said {
     /// The manifest or the index, if the format carries it unchanged.

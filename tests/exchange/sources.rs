@@ -14,7 +14,8 @@ pub(crate) struct Source {
     pub(crate) id: &'static str,
     /// A file or a directory.
     pub(crate) path: PathBuf,
-    /// The image in a registry that has the same content, if that is pulled instead.
+    /// The reference of an image in a registry with the same content, if that image is pulled
+    /// instead of reading `path`.
     pub(crate) pulled: Option<String>,
 }
 

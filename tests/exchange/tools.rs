@@ -107,13 +107,13 @@ fn podman_loads_ours_with_equal_digests_and_we_read_what_it_saves() {
         podman(&["save", "-q", "--format", saved, name, "-o"], &file);
         let root = shop.path(saved);
         ok(cas(&root).arg("import").arg(&file));
-        // It saves layers uncompressed or compressed again, but keeps the configuration.
+        // podman saves layers uncompressed or compressed again, but keeps the configuration.
         let inspected = ok(cas(&root).args(["inspect", name, "--json"]));
         let inspected: Value = serde_json::from_str(&inspected).unwrap();
         let config = &inspected["manifest"]["config"]["digest"];
         assert_eq!(*config, format!("sha256:{id}"));
         fs::remove_file(file).unwrap();
-        // It merges images with the same configuration, and keeps the first digest.
+        // podman merges images with the same configuration, and keeps the first digest.
         podman(&["rmi", "-f"], Path::new(name));
     }
     let said = podman(&["load", "-q", "-i"], &shop.export("oci", &[MULTI]));

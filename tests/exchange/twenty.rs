@@ -71,7 +71,8 @@ fn stored(root: &Path, name: &str) -> Said {
     }
 }
 
-/// Compares what a reader says with what the store has, as far as the reader says it.
+/// Compares what a reader reports with what the store has. What the reader does not report is not
+/// compared.
 fn check(reader: &str, name: &str, found: &Said, expected: &Said) {
     let expected = Said {
         manifest: expected.manifest.filter(|_| found.manifest.is_some()),

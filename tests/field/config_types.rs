@@ -83,7 +83,7 @@ fn an_image_is_one_whatever_the_type_of_its_configuration() {
     }
 }
 
-/// An index that states no platforms: those of the configurations count.
+/// If an index states no platforms, the platforms of the configurations count.
 #[test]
 fn a_manifest_is_chosen_by_a_configuration_of_another_type() {
     let place = Place::new();
@@ -150,7 +150,7 @@ fn artifacts_stay_what_they_are() {
         let said = place.unpack_fails("art:1", 2);
         assert!(said.contains(media_type), "{case}: {said}");
         assert_eq!(inspected(&place, "art:1")["platforms"], json!([]), "{case}");
-        // It is for every platform.
+        // An artifact is for every platform.
         let import = ["--name", "art:2", "--platform", "linux/s390x"];
         ok(place.cas().arg("import").arg(&source).args(import));
         let archive = place.path("art.tar");
@@ -163,7 +163,7 @@ fn artifacts_stay_what_they_are() {
     }
 }
 
-/// A type that says configuration is believed, and then the content must be one.
+/// If the type is that of a configuration, the content must be a configuration.
 #[test]
 fn a_configuration_that_is_none_is_damaged() {
     let place = Place::new();

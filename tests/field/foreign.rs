@@ -1,5 +1,5 @@
-//! Blobs that are not layers, and sources that are not images, are told as what they are. Damage is
-//! said only of what is damaged.
+//! Messages name the kind of blobs that are not layers, and of sources that are not images. They
+//! report damage only for damaged content.
 
 use std::fs;
 
@@ -127,7 +127,7 @@ fn artifacts_with_the_configuration_of_an_image_are_reported_too() {
         let said = place.unpack_fails("art:1", 2);
         assert!(said.contains(ATTESTATION), "{said}");
     }
-    // Without an artifact, the numbers are wrong.
+    // In an image whose blob is a layer, a configuration without diff IDs is wrong.
     let mut files = Files::layout();
     let config = files.document(CONFIG, &json!({}));
     let files = manifest(files, &config, &[(LAYER, &Tar::new().end())]);
@@ -176,7 +176,8 @@ fn a_damaged_blob_is_damage_whatever_it_looks_like() {
     ] {
         let mut bad = layer.clone();
         bad[at] ^= byte;
-        // A header without its mark has to be judged by the digest.
+        // If the magic of the tar header is damaged as well, only the digest shows that the blob is
+        // damaged.
         bad[257..262].copy_from_slice(b"xxxxx");
         fs::remove_file(&blob).unwrap();
         fs::write(&blob, &bad).unwrap();

@@ -75,7 +75,7 @@ fn an_image_for_other_platforms_lists_them() {
     }
 }
 
-/// Also if the manifest for this machine is listed, but was not stored.
+/// The same holds if the manifest for this machine is listed, but was not stored.
 #[test]
 fn an_image_for_other_platforms_is_shown_with_its_index() {
     let own = &*format!("linux/{}", host());

@@ -186,7 +186,7 @@ fn entries_of_an_index_with_nulls_and_without_members_are_read() {
     }
 }
 
-/// What lists no image has the exit code of an empty list, and says the same.
+/// A source that lists no image gives the exit code and the message of an empty list.
 #[test]
 fn an_index_that_lists_nothing_is_empty_however_it_says_so() {
     let place = Place::new();
@@ -299,7 +299,7 @@ fn a_layout_without_a_version_is_of_the_first() {
     assert!(said.contains("2.0.0"), "{said}");
 }
 
-/// What is absent but has no empty value is an error as before.
+/// An absent member that has no empty value is still an error.
 #[test]
 fn a_manifest_without_configuration_is_damaged() {
     let place = Place::new();

@@ -117,7 +117,7 @@ fn a_blob_of_the_wrong_size_is_damaged() {
         fs::write(&file, &bytes).unwrap();
         assert_eq!(tree(&place), whole);
     }
-    // Wrong bytes of the right size show in a document.
+    // Wrong bytes of the right size are noticed in a document.
     let file = blob(&place, &digests[2]);
     let bytes = fs::read(&file).unwrap();
     fs::write(&file, bytes.iter().map(|byte| byte ^ 1).collect::<Vec<_>>()).unwrap();

@@ -99,7 +99,7 @@ fn each_file_is_named() {
             "{said}"
         );
     }
-    // There is a bound.
+    // The number of warnings is bounded.
     let many = (0..200).map(|n| format!("link{n}"));
     let tar = many.fold(Tar::new(), |tar, name| linked(tar, &name));
     import(&place, &tar.end());
@@ -126,7 +126,7 @@ fn attributes_beyond_what_the_kernel_takes_are_left_out() {
     }
 }
 
-/// What the file system has no room for, although it has room for files.
+/// Attributes for which the file system has no room, although it has room for files.
 #[test]
 fn attributes_without_room_are_left_out() {
     if !can(&["mkfs.ext4"]) {
@@ -172,7 +172,7 @@ fn attributes_without_room_are_left_out() {
             assert!(tree.join("last").exists());
         }
     }
-    // A device without any room is another matter.
+    // If the device is full, the unpack fails instead.
     import(
         &place,
         &layer(Header::new(b'0', "f"), "user.big", &vec![b'v'; 4000]),

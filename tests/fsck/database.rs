@@ -18,7 +18,7 @@ const DATABASES: &[&str] = &[
 /// Size of a page of redb. A block of RocksDB is not larger.
 const PAGE: usize = 4096;
 
-/// Makes the rows around each place of the database with these bytes unreadable.
+/// Makes the rows unreadable that contain these bytes, wherever they are in the database.
 fn spoil(scene: &Scene, bytes: &[u8]) {
     let mut spoilt = 0;
     for file in files(&scene.root.join("store")) {
@@ -47,7 +47,7 @@ fn aside(scene: &Scene) -> Vec<PathBuf> {
     let entries = fs::read_dir(scene.root.join("store")).unwrap();
     let mut found: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     found.retain(|path| path.to_str().unwrap().contains(".damaged-"));
-    // The copies of what leads to their content are set aside with them.
+    // Leaves out the copies of the heads of these databases, which are set aside with them.
     found.retain(|path| path.extension().is_none_or(|extension| extension != "head"));
     found
 }
@@ -59,7 +59,8 @@ fn unreadable_rows_of_blobs_are_fetched_again() {
         let digest = scene.manifest.config.digest;
         match *store {
             "redb" => spoil(&scene, &[&[1][..], digest.as_bytes()].concat()),
-            // RocksDB leaves out what keys have in common. This is how an entry begins.
+            // RocksDB does not store the common beginning of keys, so the digest cannot be found.
+            // An entry begins with the size.
             _ => spoil(&scene, &scene.manifest.config.size.to_le_bytes()),
         }
         let (code, found) = scene.fsck(&[]);
@@ -71,7 +72,7 @@ fn unreadable_rows_of_blobs_are_fetched_again() {
             has(&repaired, "blob-missing", digest.hex()),
             "{repaired:#?}"
         );
-        // The copy also leads from the digest to the name.
+        // The repaired copy of the database also leads from the digest to the name.
         let prefix = &scene.manifest_digest.hex()[..12];
         let shown = ok(cas(&scene.root).args(["inspect", prefix]));
         assert!(shown.contains("app:1"), "{shown}");

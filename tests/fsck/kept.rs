@@ -106,7 +106,7 @@ fn lost_referrers_are_found_and_fetched_again_or_linked() {
     }
 }
 
-/// Without its bytes and its record, nobody knows its size.
+/// Without the bytes and the record of the referrer, its size is unknown.
 #[test]
 fn a_referrer_of_which_nothing_is_left_is_reported() {
     let (scene, _, referrer) = with_referrer("fs");
@@ -126,7 +126,7 @@ fn a_referrer_of_which_nothing_is_left_is_reported() {
     assert_eq!(scene.fsck(&[]), (0, Vec::new()));
 }
 
-/// Such a document may be there for a job that has not begun yet.
+/// Such a document may have been stored for a job that has not begun yet.
 #[test]
 fn a_referrer_that_was_just_stored_without_a_lease_is_not_linked() {
     let (scene, subject, referrer) = with_referrer("fs");

@@ -29,7 +29,7 @@ fn lost_and_damaged_files_of_the_fs_store_cost_no_name() {
                 Some(garbage) => fs::write(store.join(file), garbage).unwrap(),
                 None => fs::remove_file(store.join(file)).unwrap(),
             }
-            // Whatever finds the damage says what to do.
+            // Every command that finds the damage prints what to do.
             let out = cas(&scene.root).arg("images").output().unwrap();
             let said = text(&out.stderr);
             assert!(
@@ -108,7 +108,8 @@ fn a_lost_name_is_reported_and_its_image_is_kept() {
         assert!(has(&found, "name-missing", ""), "on {store}: {found:#?}");
         let (code, found) = scene.fsck(&["--repair"]);
         assert_eq!((code, found.len()), (4, 1), "on {store}: {found:#?}");
-        // No collection removes the image, and its name ends the report.
+        // A collection does not remove the image. Once the image has its name again, the check
+        // reports nothing.
         ok(cas(&scene.root).arg("gc"));
         let import = ["import", "--name", "app:1"];
         ok(cas(&scene.root)

@@ -109,7 +109,8 @@ impl Scene {
     /// Runs `cas fsck` with these arguments. Returns its exit code and its findings.
     pub(crate) fn fsck(&self, arguments: &[&str]) -> (i32, Vec<Value>) {
         let out = cas(&self.root)
-            // A repair must not find Docker Hub: its names are in this root.
+            // A repair must not reach Docker Hub, because the names in this root are names of
+            // Docker Hub.
             .env("HTTPS_PROXY", "http://127.0.0.1:9")
             .args(["--json", "fsck"])
             .args(arguments)

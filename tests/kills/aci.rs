@@ -135,7 +135,8 @@ fn remove(place: &Place) {
     ok(&mut gc(place));
 }
 
-/// Lets half of the verbs start without content, and the others with what kills have left.
+/// Prepares a verb: in half of the rounds it starts without content, in the others with what kills
+/// have left.
 fn renew(place: &Place) {
     remove(place);
     if place.round.is_multiple_of(2) {

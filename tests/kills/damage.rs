@@ -1,4 +1,4 @@
-//! Damage that a repair is killed at.
+//! Damage whose repair is killed.
 
 use std::fs;
 
@@ -19,7 +19,8 @@ pub(crate) fn damage(place: &Place) {
 
 fn lose_blob(place: &Place, layer: usize) {
     let cas = Cas::open(&place.root).unwrap();
-    // An earlier kill may have left the image without its manifest's blobs, but not without it.
+    // An earlier kill may have left the image without the blobs that its manifest lists, but not
+    // without the manifest.
     let manifest = cas.manifest(BASE).unwrap().manifest;
     let content = &cas.store().content;
     cas::backend::pool::wait(content.remove(&manifest.layers[layer].digest)).unwrap();

@@ -6,7 +6,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::PathBuf;
 
-/// What a verb has after kills that left nothing.
+/// The end of the entry of a verb whose kills left nothing.
 const DONE: &str = "nothing left";
 
 /// The lines of one store and snapshotter.
@@ -26,7 +26,7 @@ impl Log {
         }
     }
 
-    /// Returns the seed of the run that goes on.
+    /// Returns the seed of the run that this one continues, if there is one.
     pub(crate) fn seed(&self) -> Option<u64> {
         self.entries("seed").last()?.parse().ok()
     }
@@ -35,7 +35,7 @@ impl Log {
         self.add("seed", &seed.to_string());
     }
 
-    /// Returns whether a verb was killed as often, and nothing was left.
+    /// Returns whether a verb was killed at least `kills` times, and nothing was left.
     pub(crate) fn has(&self, verb: &str, kills: u64) -> bool {
         let enough = |entry: &String| {
             let number = entry.split(' ').next().and_then(|text| text.parse().ok());
@@ -44,7 +44,7 @@ impl Log {
         self.entries(verb).iter().any(enough)
     }
 
-    /// Adds that a verb was killed as often, or that something was `left`.
+    /// Adds that a verb was killed `kills` times and left nothing, or that something was `left`.
     pub(crate) fn add_verb(&self, verb: &str, kills: u64, left: bool) {
         let result = match left {
             true => "LEFT".to_owned(),

@@ -16,7 +16,7 @@ use crate::material;
 pub(crate) const BASE: &str = "base:1";
 /// The image that verbs bring.
 pub(crate) const OTHER: &str = "other:1";
-/// Longer than all leases, and longer than what has no lease is kept.
+/// Longer than any lease, and longer than content without a lease is kept.
 const LATER: Duration = Duration::from_secs(3 * 86_400);
 
 pub(crate) struct Place {

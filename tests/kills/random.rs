@@ -7,8 +7,9 @@ use crate::log::Log;
 /// A generator of numbers (splitmix64).
 pub(crate) struct Random(u64);
 
-/// Returns the seed in the environment variable `CAS_KILLS_SEED`. If it is not set, returns that of
-/// the run that goes on, or else one from the clock, which it adds to the log.
+/// Returns the seed in the environment variable `CAS_KILLS_SEED`. If the variable is not set,
+/// returns the seed of the run that this one continues. If there is no such run, takes a seed from
+/// the clock, and adds it to the log.
 pub(crate) fn seed(log: &Log) -> u64 {
     if let Ok(given) = std::env::var("CAS_KILLS_SEED") {
         return given.parse().expect("CAS_KILLS_SEED is a number");

@@ -15,7 +15,7 @@ pub(crate) struct Verb {
     /// Makes what the verb needs, whatever an earlier kill has left.
     pub(crate) prepare: fn(&Place),
     pub(crate) command: fn(&Place) -> Command,
-    /// Does what DURABILITY.md says a user does to go on, except for the collection.
+    /// Does what DURABILITY.md tells users to do after a kill, except for the collection.
     pub(crate) recover: fn(&Place),
 }
 
@@ -198,7 +198,8 @@ pub(crate) fn import(place: &Place) -> Command {
     )
 }
 
-/// Lets half of the imports start without content, and the others with what kills have left.
+/// Prepares an import: in half of the rounds it starts without content, in the others with what
+/// kills have left.
 pub(crate) fn renew(place: &Place) {
     place.forget(OTHER);
     if place.round.is_multiple_of(2) {
@@ -242,7 +243,7 @@ fn unmount(place: &Place, name: &str) {
     }
 }
 
-/// Unmounts what is mounted. What a killed mount or umount has left otherwise is the collection's.
+/// Unmounts what is mounted. A collection removes what else a killed mount or umount has left.
 fn unmount_mounted(place: &Place, name: &str) {
     if place.is_mounted(name) {
         ok(&mut at(place.cas(&["umount"]), place, name));
@@ -268,7 +269,8 @@ fn remove_root_dir(place: &Place) {
     ok(&mut to_out(place, &["rootfs", "remove"]));
 }
 
-/// Removes the directory of a complete unpack. Another unpack removes that of a killed one.
+/// Removes the directory of a complete unpack. Another unpack removes the directory of a killed
+/// unpack.
 fn remove_complete(place: &Place) {
     if place.out().join(LAST).symlink_metadata().is_ok() && !is_unfinished(place) {
         fs::remove_dir_all(place.out()).unwrap();

@@ -18,7 +18,7 @@ use cas::{
 use super::material::Image;
 use crate::common::stores;
 
-/// Longer than any lease, and than any blob is kept for being young.
+/// Longer than any lease, and longer than content without a lease is kept.
 const LATER: Duration = Duration::from_secs(3 * 86_400);
 
 /// Opens a root on each store of this build.
@@ -80,7 +80,7 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
     owned.collect()
 }
 
-/// E5: absence is told from failure by the kind of an error.
+/// The kind of an error distinguishes an absent blob from a failure.
 #[test]
 fn a_blob_is_described_labelled_and_removed_on_every_store() {
     each_store("described", |cas| {
@@ -161,7 +161,7 @@ fn a_blob_is_read_whole_in_bounded_pieces_and_its_children_are_listed() {
     });
 }
 
-/// E6: readers are closed when they are dropped, and damage is an error instead of the end.
+/// Readers are closed when they are dropped, and damage is an error instead of the end.
 #[test]
 fn a_damaged_blob_does_not_end_as_if_it_were_whole() {
     let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
@@ -196,7 +196,7 @@ fn a_damaged_blob_does_not_end_as_if_it_were_whole() {
     }
 }
 
-/// E1: what is wrong with a record, or what another program stored, hides nothing.
+/// A damaged record, or a blob that another program stored, does not hide other blobs.
 #[test]
 fn problems_are_reported_beside_the_blobs() {
     let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
@@ -213,8 +213,8 @@ fn problems_are_reported_beside_the_blobs() {
     assert_eq!(cas.blob_info(&foreign).unwrap(), BlobInfo::new(foreign, 7));
 }
 
-/// E7, E11: a name is created once and only for a manifest or an index, replaced only if it exists,
-/// and removed as often as one likes. A collection beside it takes nothing.
+/// A name is created once and only for a manifest or an index, replaced only if it exists, and
+/// removed as often as one likes. A collection beside it takes nothing.
 #[test]
 fn images_are_created_replaced_and_removed_as_promised() {
     each_store("images", |cas| {

@@ -17,7 +17,7 @@ use testkit::archive::Tar;
 use crate::common::stores;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// Size of a layer of its own in bytes. That of a shared one is several times larger.
+/// Size in bytes of the layer that only one image has. A shared layer is four times larger.
 const LAYER: usize = 4096;
 
 /// Writes the layout of an image. It has a layer that it shares with every fourth image, and one of
@@ -142,7 +142,7 @@ fn the_least_recently_used_images_go_and_what_stays_is_whole() {
         for name in names(&cas) {
             assert!(cas.check(&name).unwrap().is_complete(), "{name}");
         }
-        // The notes of the names are gone with them.
+        // The notes about the last uses of the names are removed with the names.
         cas.import(layout(scratch, 3)).unwrap();
         let now = SystemTime::now();
         assert!(used(&cas)["app:3"].is_some_and(|used| used <= now));

@@ -28,7 +28,7 @@ fn an_image_is_copied_from_handle_to_handle() {
     let options = || CopyOptions::default().with_name(&name);
     let copied = here.copy_with("app:1", there.inner(), options()).unwrap();
     assert_eq!(copied.name, name.name());
-    // Within one store, even by two handles, only the name is new.
+    // A copy within one store, even by two handles, needs a new name.
     let again = root(&scratch, "here");
     let error = here.copy("app:1", again.inner()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);

@@ -69,7 +69,7 @@ fn short_names_are_found_and_replaced() {
             .to_string();
         assert_eq!(image_name(&entries(&out)[0]), Some(&*full), "{short}");
 
-        // Another image takes the name, and the old spelling goes.
+        // Another image takes the name, and the old spelling is removed.
         scene.ok(&["tag", "app:2", others[2]]);
         let names = scene.names();
         assert_eq!(names.len(), 3, "{names:?}");
@@ -129,7 +129,7 @@ fn two_spellings_of_two_images_are_told_apart() {
         let listed = said.contains("app:1 (sha256:") && said.contains(&format!("{full} (sha256:"));
         assert!(listed, "{said}");
     }
-    // The whole name and the digests lead to one of them, and a tag ends it.
+    // The full name and the digests each find one image. A new tag replaces both spellings.
     assert_ne!(scene.target(full), scene.target("app:2"));
     scene.ok(&["tag", "app:2", "app:1"]);
     assert_eq!(scene.target("app:1"), scene.target("app:2"));

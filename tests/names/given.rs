@@ -1,4 +1,4 @@
-//! Class Q: `--name` never makes an illegal name.
+//! `--name` never makes an illegal name.
 
 use crate::scene::{Scene, Tags, ref_name};
 
@@ -69,7 +69,7 @@ fn what_cannot_be_named_is_refused_with_the_way_out() {
     }
 }
 
-/// Names of layouts are often tags alone, and may be such that no tag can be made of them.
+/// Names in layouts are often only tags, and may be invalid as tags.
 #[test]
 fn names_of_layouts_are_tags() {
     let scene = Scene::new();

@@ -1,4 +1,4 @@
-//! Class D: every name of the distribution project's grammar is taken, and no other one.
+//! Every name of the distribution project's grammar is accepted, and no other name is.
 
 use serde_json::json;
 
@@ -145,7 +145,8 @@ fn names_of_sources_are_legal_too() {
     assert!(scene.names().is_empty());
 }
 
-/// The layout's own grammar is a matter of its readers: a warning, and the name is kept.
+/// A name that the grammar of layouts does not allow is kept, with a warning about readers of
+/// layouts.
 #[test]
 fn names_that_layouts_may_not_have_are_kept_with_a_warning() {
     for (store, warns) in [("fs", true), ("redb", false)] {

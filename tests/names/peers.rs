@@ -38,7 +38,8 @@ fn skopeo_finds_names_in_stores_and_archives() {
             assert_eq!(skopeo(&source).trim(), digest, "{source}");
         }
     }
-    // What skopeo cannot select disturbs nothing, and an archive of it alone needs no name.
+    // An image whose name skopeo cannot select does not disturb the others. From an archive of this
+    // image alone, skopeo copies it without a name.
     let source = format!("oci:{store}:docker.io/library/foo__bar:1");
     fails(Command::new("skopeo").args(["inspect", &source]), 1);
     let listed = ok(Command::new("umoci").args(["ls", "--layout", &store]));

@@ -99,7 +99,7 @@ impl Scene {
         file
     }
 
-    /// Does the same for the architecture of this machine.
+    /// Writes an archive as [`Scene::saved_for`], for the architecture of this machine.
     pub(crate) fn saved(&self, images: &[(Tags<'_>, &str)]) -> String {
         let own = Platform::host().architecture;
         let images = images.iter();

@@ -1,4 +1,4 @@
-//! Class E: a name is one, however it is spelled.
+//! An image has one name, however it is spelled.
 
 use std::fs;
 use std::path::Path;
@@ -118,7 +118,7 @@ fn names_are_written_in_full_and_listed_once() {
     }
 }
 
-/// Newer tools write two names for one image, and a stream of both takes the whole one.
+/// Newer tools write two annotations with the name of an image. The full name is taken.
 #[test]
 fn archives_of_older_and_newer_tools_give_one_name() {
     let scene = Scene::new();
@@ -169,7 +169,7 @@ fn a_name_with_a_digest_finds_the_image_of_its_repository() {
     ] {
         scene.fails(&["inspect", &typed], 3);
     }
-    // A name that is given says the truth.
+    // A digest in a given name must be the digest of the image.
     scene.ok(&["tag", "app:1", &format!("pinned@{other}")]);
     scene.ok(&["inspect", &format!("docker.io/library/pinned@{other}")]);
     scene.fails(&["tag", "app:1", &format!("pinned@{one}")], 2);

@@ -1,4 +1,4 @@
-//! Class I: images without a name are imported under their digests.
+//! Images without a name are imported under their digests.
 
 use std::fs;
 
@@ -70,7 +70,7 @@ fn an_image_without_a_name_goes_out_and_comes_back_without_one() {
         other.ok(&["import", &out]);
         assert_eq!(other.names(), scene.names(), "{format}");
     }
-    // A name is given later, and the digest goes on its own.
+    // The image gets a name later, which is removed without the digest.
     scene.ok(&["tag", &names[0], "app:1"]);
     scene.ok(&["rmi", "app:1"]);
     assert_eq!(scene.names().len(), 2);
@@ -91,7 +91,7 @@ fn layouts_without_names_come_in_whole() {
         let layout = scene.layout(&entries);
         assert_eq!(scene.ok(&["import", &layout]).lines().count(), 2);
         assert_eq!(scene.names().len(), before + 2);
-        // A store of ours is a layout, too.
+        // A store of files is a layout, too.
         let other = Scene::new();
         other.ok(&["import", &format!("{}/store", scene.root.display())]);
         assert_eq!(other.names(), scene.names());
@@ -132,7 +132,7 @@ fn a_platform_chooses_one_of_several_and_a_name_suits_one() {
     scene.fails(&["import", &file, "--platform", "linux/riscv64"], 3);
 }
 
-/// Class S: other programs add entries without a name to the store.
+/// Other programs add entries without a name to the store.
 #[test]
 fn entries_of_other_programs_are_listed_and_removed_by_digest() {
     let scene = Scene::new();

@@ -31,7 +31,7 @@ async fn redirects_do_not_lead_to_metadata_services() {
         let error = pulled(&registry, &sample, quick()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Denied, "{address}: {error}");
         assert!(!error.to_string().contains("secret"), "{error}");
-        // The configuration and the layer.
+        // At most the configuration and the layer are requested.
         assert!(registry.count("GET", "/blobs/") <= 2, "{address}");
     }
 }

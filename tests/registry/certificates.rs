@@ -38,7 +38,7 @@ fn an_unknown_issuer_says_where_its_certificate_belongs() {
     );
     let certificate = shop.path("certificate.pem");
     ok(push().arg("--ca").arg(&certificate));
-    // Where podman keeps it, for the user alone.
+    // podman reads the certificates of one user from this directory.
     let own = shop.path(".config/containers/certs.d").join(&registry.host);
     fs::create_dir_all(&own).unwrap();
     fs::copy(&certificate, own.join("ca.crt")).unwrap();

@@ -184,7 +184,7 @@ fn is_usable(root: &Path, scratch: &Path, names: &[&str], what: &str) {
 }
 
 /// The faults, with the part of the other platform that they hit: its manifest, its configuration
-/// or its layer. The exit code of the pull is the last.
+/// or its layer. The last item is the exit code of the pull.
 const FAULTS: &[(usize, Fault, i32)] = &[
     (0, Status(404), 3),
     (0, Damaged, 4),

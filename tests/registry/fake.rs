@@ -109,7 +109,7 @@ impl Answer {
         answer
     }
 
-    /// Ends after `length` bytes of its body, whatever length it has announced.
+    /// Announces the length of the whole body, but sends only the first `length` bytes.
     pub(crate) fn cut(mut self, length: usize) -> Self {
         self.length = Some(self.body.len());
         self.body.truncate(length);

@@ -42,8 +42,8 @@ enum Place {
 
 use Place::{Layer, Manifest, Rest, Tag, Token};
 
-/// The name of a case, the place, how many answers there are changed, how, and the outcome. A change
-/// gets the right answer, the request and the bytes of the layer.
+/// The name of a case, the place, how many answers at that place are changed, the change, and the
+/// outcome. A change receives the right answer, the request and the bytes of the layer.
 type Case = (
     &'static str,
     Place,
@@ -154,7 +154,7 @@ const CASES: &[Case] = &[
     ("a redirect with a login", Layer, ALWAYS, |_, _, _| to("http://me:pass@127.0.0.1/"), Err(Denied)),
     ("a redirect to a metadata service", Layer, ALWAYS, |_, _, _| to("http://169.254.169.254/"), Err(Denied)),
     ("a redirect to itself", Layer, ALWAYS, |_, asked, _| to(&asked.path), Err(Unavailable)),
-    // Heads and documents without measure.
+    // Heads and documents that are too large.
     ("a header of a mebibyte", Layer, ALWAYS, |good, _, _| good.with("X-Long", &"x".repeat(1 << 20)), Err(Unavailable)),
     ("a thousand headers", Layer, ALWAYS, |good, _, _| (0..1000).fold(good, |good, _| good.with("X-Many", "1")), Err(Unavailable)),
     ("a large digest", Tag, ALWAYS, |good, _, _| good.without("Docker-Content-Digest").with("Docker-Content-Digest", &"a".repeat(5000)), Ok(())),

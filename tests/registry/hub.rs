@@ -26,7 +26,7 @@ struct Hub {
 }
 
 impl Hub {
-    /// Starts it, unless a program for it is missing.
+    /// Starts the registry and the proxy. Returns `None` if a program for them is missing.
     fn start() -> Option<Self> {
         if !can(&["skopeo", PROGRAM, "openssl", "htpasswd"]) {
             return None;

@@ -188,7 +188,7 @@ fn a_helper_keeps_the_login_if_the_file_names_one() {
     ok(&mut logout(home, &[host]));
     assert!(!home.join("box").exists());
     assert_eq!(read(&file)["auths"], json!({}));
-    // All logins.
+    // `--all` removes all logins.
     assert!(login(home, &[host], "pass:word").status.success());
     assert_eq!(
         ok(logout(home, &["--all"]).arg("--json")),
@@ -345,7 +345,7 @@ fn a_login_is_not_shown_to_a_foreign_token_service() {
             .all(|request| request.header("authorization").is_none())
     );
     assert!(!home.join("config.json").exists());
-    // The root names the token service.
+    // `cas.toml` of the root names the token service.
     ok(cas(&home.join("root"), home).arg("init"));
     let toml = home.join("root/cas.toml");
     let mut table = fs::read_to_string(&toml).unwrap();

@@ -113,7 +113,8 @@ fn a_mirror_that_may_not_resolve_only_serves_content() {
     assert_eq!(scene.registry.count("GET", ""), 0);
     assert_eq!(mirror.count("HEAD", ""), 0);
     assert_eq!(mirror.count("GET", "/blobs/"), 3);
-    // It is told which registry it stands for, and gets its own header.
+    // A request to the mirror names the registry that it stands for, and has the mirror's own
+    // header.
     let namespace = format!("ns={}", scene.registry.host.replace(':', "%3A"));
     for request in mirror.seen() {
         assert!(request.path.ends_with(&namespace), "{}", request.path);
@@ -198,8 +199,8 @@ fn a_read_that_breaks_continues_on_the_next_mirror() {
     assert_eq!(last, 399_999);
 }
 
-/// The mirror sends other bytes, too few, none, or a beginning of other bytes that breaks off; of a
-/// layer or of a manifest.
+/// For a layer or a manifest, the mirror sends other bytes, too few, none, or a beginning of other
+/// bytes that breaks off.
 #[test]
 fn what_a_mirror_sends_wrong_comes_from_the_next() {
     type Lie = fn(Answer) -> Answer;
@@ -228,7 +229,7 @@ fn what_a_mirror_sends_wrong_comes_from_the_next() {
         let said = text(&done.stderr);
         assert!(done.status.success(), "{what}: {said}");
         scene.has(&root);
-        // Of a mirror, the first failure is told.
+        // The first failure of a mirror is reported.
         assert!(said.contains("was passed over"), "{what}: {said}");
         let asked = if part == "/blobs/" { 3 } else { 1 };
         assert_eq!(mirror.count("GET", part), asked, "{what}");

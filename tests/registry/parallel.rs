@@ -16,13 +16,13 @@ use super::sample::Sample;
 use crate::common::tree::differences;
 use crate::common::{fails, ok};
 
-/// A directory for roots that use overlay, and nothing else of this machine.
+/// A directory for roots that use overlay. They use no other directory of this machine.
 struct Place {
     scratch: tempfile::TempDir,
 }
 
 impl Place {
-    /// Returns `None`, and says so, if overlay cannot be used here.
+    /// Prints the reason and returns `None` if overlay cannot be used here.
     fn open() -> Option<Self> {
         let place = Place {
             scratch: tempfile::tempdir().unwrap(),
@@ -257,7 +257,8 @@ fn both_digests_are_verified_although_nothing_is_kept() {
     }
 }
 
-/// The second image has the diff IDs of the first, but another layer, whose bytes must be seen.
+/// The second image has the diff IDs of the first, but another layer, whose bytes must be fetched
+/// and verified.
 #[test]
 fn a_layer_is_passed_over_only_if_it_was_verified_before() {
     let Some(place) = Place::open() else {

@@ -15,7 +15,7 @@ use crate::common::{can, fails, ok};
 
 /// A registry that only the proxy can find.
 const NAME: &str = "registry.test/team/app:1";
-/// The login of the proxy, as in its URL, and as it is shown to it: [`AUTH`].
+/// The login of the proxy, as its URL contains it. In the header of a request, it is [`AUTH`].
 const LOGIN: &str = "me:pass%3Aword";
 
 fn pull(home: &Path, name: &str, proxy: &str) -> Command {

@@ -254,7 +254,7 @@ fn unknown_keys_and_wrong_values_are_refused_with_their_names() {
     }
 }
 
-/// A second `init` keeps the tables, and `init` with others is refused.
+/// A second `init` keeps the tables. An `init` with other settings is refused.
 #[test]
 fn tables_of_a_root_stay_when_it_is_made_again() {
     let scratch = tempfile::tempdir().unwrap();

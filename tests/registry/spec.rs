@@ -21,7 +21,7 @@ pub(crate) struct Abilities {
     pub(crate) filters: bool,
     /// It honors `If-Match` and `If-None-Match`, and states an `ETag`.
     pub(crate) conditions: bool,
-    /// It deletes.
+    /// It allows deletions.
     pub(crate) deletes: bool,
     /// The number of entries in a page, unless a request names one.
     pub(crate) page: usize,

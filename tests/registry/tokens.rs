@@ -124,7 +124,7 @@ fn a_helper_is_asked_once_even_if_tokens_are_renewed() {
 #[test]
 fn a_token_is_renewed_before_it_expires() {
     let sample = Sample::new(&[1000, 2000, 3000]);
-    // A tenth of a millisecond: every token is due before the next request.
+    // With a lifetime of a tenth of a millisecond, every token has expired before the next request.
     let registry = service(&sample, json!(0.0001), |_, _| true);
     let scratch = tempfile::tempdir().unwrap();
     let home = scratch.path();
@@ -137,7 +137,7 @@ fn a_token_is_renewed_before_it_expires() {
     assert_eq!(refused.count(), 1);
     let requests = seen.len() - 1 - registry.count("GET", "/token");
     assert!(requests > 4);
-    // The token that answers the refusal is due, too.
+    // The token that is requested after the refusal has expired, too.
     assert_eq!(registry.count("GET", "/token"), requests + 1);
 }
 
@@ -167,7 +167,7 @@ fn a_registry_that_refuses_every_token_is_not_asked_for_ever() {
     let home = scratch.path();
     let mut pull = cas(&home.join("root"), home);
     fails(pull.args(["pull", &registry.image()]), 7);
-    // Two for each request of the manifest.
+    // Two tokens are requested for each request for the manifest.
     let requests = registry.count("HEAD", "/manifests/") + registry.count("GET", "/manifests/");
     let tokens = registry.count("GET", "/token");
     assert!(

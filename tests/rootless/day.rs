@@ -29,7 +29,7 @@ fn a_user_imports_unpacks_runs_and_collects() {
     assert_eq!(said, "");
     assert_eq!(fs::read_dir(home.path("tree")).unwrap().count(), 2);
 
-    // Without the rights to give files away or to mount, the messages say where there are.
+    // Without the rights to give files away or to mount, the messages say where these rights exist.
     for arguments in [
         &["unpack", "demo:2", "plain"][..],
         &["import", "--unpack", image],

@@ -1,5 +1,5 @@
-//! The tool for people without root: a user who has only their home. The superuser who runs these
-//! tests becomes that user for each command.
+//! The tool for people without superuser rights: a user who has only their home. The superuser who
+//! runs these tests becomes that user for each command.
 #![cfg(feature = "cli")]
 #![allow(
     clippy::unwrap_used,

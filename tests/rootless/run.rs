@@ -95,7 +95,7 @@ fn programs_run_as_the_user_of_the_image_and_nothing_is_left() {
         ] {
             let case = format!("{runtime} {ids:?} {image}");
             if runtime == "crun" && ids == Ids::One {
-                // It calls newuidmap even for one id, which fails for a user without a name.
+                // crun calls newuidmap even for one id, which fails for a user without a name.
                 continue;
             }
             let run = |script: &str| {
@@ -227,7 +227,7 @@ fn what_other_users_of_a_container_own_is_removed() {
         assert!(!said.contains("clean up"), "{said}");
         assert_clean(&home);
     }
-    // With one id there are no others.
+    // With one id there are no other users.
     let run = ["run", "app:app", "--", "sh", "-c", "chown 42:42 /bin"];
     assert!(fails(&mut home.cas(Ids::One, &run), 1).contains("chown"));
     assert_clean(&home);

@@ -186,7 +186,7 @@ fn umoci_and_the_superuser_make_the_same_tree() {
     assert!(found.is_empty(), "{found:#?}");
 }
 
-/// Gives a tree to the user, and sets the modes again that this removes.
+/// Gives a tree to the user, and restores the mode bits that the change of the owner removes.
 fn give(tree: &Path) {
     let user = format!("{USER}:{USER}");
     ok(Command::new("chown").args(["-hR", &user]).arg(tree));
@@ -225,7 +225,7 @@ fn devices_are_left_out_and_named_once() {
     }
     let pipe = fs::symlink_metadata(home.path("tree/pipe")).unwrap();
     assert!(pipe.file_type().is_fifo());
-    // The superuser leaves them out as well.
+    // An unpack by the superuser leaves these files out as well.
     let (root, target) = (home.outside("root"), home.outside("tree"));
     ok(cas(&root)
         .args(["import", "--name", "app"])

@@ -9,7 +9,7 @@ use cas::gc::GcOptions;
 use super::{KEY, Scene, names};
 use crate::common::can;
 
-/// Longer than a lease outlives a killed job, and shorter than what has no lease is kept.
+/// Longer than the lease of a killed job lasts, and shorter than content without a lease is kept.
 const LATER: Duration = Duration::from_secs(3600);
 
 /// System calls that change something, of which each call is a step.
@@ -24,7 +24,7 @@ const CALLS: &[&str] = &[
     "umount2",
 ];
 
-/// Maximum number of the step at which one of these calls is killed.
+/// The highest step at which a command is killed for one kind of call.
 const STEPS: usize = 400;
 
 /// Runs the tool and kills it at the step `step` of a kind of call. Returns false if it made fewer

@@ -31,7 +31,7 @@ fn a_root_directory_has_the_tree_the_configuration_and_the_name() {
     });
 }
 
-/// Whatever the mask of the process is, and whatever modes the directory had.
+/// This holds for any umask of the process, and for any modes that the directory had before.
 #[test]
 fn other_users_cannot_reach_the_programs_of_the_image() {
     each(|scene| {
@@ -86,7 +86,7 @@ fn a_root_directory_is_a_use_of_its_image() {
         let again = used("app:1");
         scene.prepare("app:1");
         assert!(used("app:1") > again);
-        // A cache keeps it while it is mounted, however little space there may be.
+        // A pruning keeps the image while it is mounted, however little space is allowed.
         let bounds = PruneOptions::default().with_max_size(0);
         let later = SystemTime::now() + Duration::from_secs(30 * 86_400);
         scene.cas.prune(bounds.with_now(later)).unwrap();

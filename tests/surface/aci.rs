@@ -53,7 +53,7 @@ fn an_aci_is_imported_listed_shown_and_removed() {
     ] {
         assert_eq!(shelf.ok(&["aci", "cat-manifest", aci]), text, "{aci}");
     }
-    // A collection keeps it, and its blobs cannot be removed.
+    // A collection keeps the ACI, and its blobs cannot be removed.
     shelf.ok(&["gc"]);
     let digest = listed[0]["blob"].as_str().unwrap();
     shelf.fails(&["blob", "rm", digest], 5);
@@ -132,7 +132,7 @@ fn an_image_is_made_of_an_aci() {
     shelf.ok(&["unpack", "aci:1", "tree"]);
     let hello = fs::read_to_string(shelf.path("tree/hello")).unwrap();
     assert_eq!(hello, "hello\n");
-    // Either can be removed without the other.
+    // The image can be removed without the ACI.
     shelf.ok(&["rmi", "aci:1"]);
     shelf.ok(&["gc"]);
     shelf.ok(&["aci", "cat-manifest", "example.com/app"]);
