@@ -1,5 +1,5 @@
 //! The tool on a disk without space or without inodes, and with too few file descriptors: what
-//! reads and what removes works, and everything else says what is used up.
+//! reads and what removes works, and every other command reports what is used up.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -171,7 +171,7 @@ fn without_inodes_what_reads_and_what_removes_works() {
     }
 }
 
-/// Whatever number of files a command may open, it works or says which limit to raise.
+/// Whatever number of files a command may open, it works or reports which limit to raise.
 #[test]
 fn too_few_file_descriptors_are_said() {
     let scratch = tempfile::tempdir_in("/dev/shm").unwrap();

@@ -1,5 +1,5 @@
-//! GNU tar and `cas` make the same tree of an archive, in every format that GNU tar writes, and of
-//! the layers that `cas` writes, which Python reads, too.
+//! GNU tar and `cas` extract the same tree from archives in every format that GNU tar writes, and
+//! from layers that `cas` writes. Python reads these layers, too.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

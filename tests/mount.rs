@@ -351,7 +351,7 @@ fn an_image_with_the_diff_ids_of_another_image_is_damaged_for_all() {
     }
 }
 
-/// Mounts an empty file system that is not one of ours.
+/// Mounts an empty file system that does not belong to `cas`.
 fn mount_other(target: &Path) {
     ok(Command::new("mount")
         .args(["-t", "tmpfs", "other"])

@@ -1,4 +1,5 @@
-//! skopeo and umoci read our store, `cas` reads theirs, and the trees are the same.
+//! skopeo and umoci read the store of `cas`, `cas` reads the layouts that they write, and the trees
+//! are the same.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

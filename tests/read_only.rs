@@ -108,7 +108,7 @@ fn what_reads_works_on_a_read_only_file_system_and_what_writes_says_so() {
         reads(&run, &layer, &scratch.path().join("out"));
         ok(run().args(["unpack", "app"]).arg(&tree));
         let mut found = common::tree::differences(&plain, &tree);
-        // The layers do not say the time of the root directory.
+        // The layers do not set the time of the root directory.
         found.retain(|difference| !difference.starts_with(": "));
         assert!(found.is_empty(), "{engine}: {found:#?}");
         ok(run().args(["bundle", "app"]).arg(&bundle));

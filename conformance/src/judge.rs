@@ -47,7 +47,7 @@ pub fn skip(missing: &'static str) {
     SKIPPED.set(Some(missing));
 }
 
-/// A kind of store that reports its promises.
+/// A kind of store that reports its promises, which are capabilities.
 pub trait Promises {
     /// Returns the promises.
     fn promises(&self) -> Capabilities;

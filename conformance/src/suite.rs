@@ -41,7 +41,8 @@ macro_rules! laws {
                     #[allow(unused_imports)]
                     use super::*;
 
-                    // The caller's names are visible here, so ours must differ from them.
+                    // The names of the caller are visible here, so the names of this macro must
+                    // differ from them.
                     const __GAPS: $d crate::Gaps = $d gaps;
                     const _: () = $d crate::gap::check(__GAPS);
 

@@ -145,7 +145,7 @@ impl Stage {
         archive
     }
 
-    /// Returns the images that come back from an archive of ours.
+    /// Imports an archive that `cas` exported. Returns the names of its images, with their targets.
     fn back(&self, archive: &Path) -> Names {
         let root = self.kitchen.path("back");
         ok(cas(&root).arg("import").arg(archive));

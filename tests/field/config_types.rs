@@ -1,5 +1,6 @@
-//! Configurations of other types, as images of 2015 and 2016 have them. The content says what is a
-//! configuration. Charts, models, plugins and signatures are artifacts and stay what they are.
+//! Configurations of other types, as images of 2015 and 2016 have them. The content decides whether
+//! a blob is a configuration. Charts, models, plugins and signatures are artifacts, and are stored
+//! as artifacts.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
-//! Names of members that are longer than the 100 bytes which a header of tar has for them, as those
-//! of blobs with digests of SHA-512.
+//! Names of members that are longer than the 100 bytes which a header of tar has for them, such as
+//! the names of blobs with SHA-512 digests.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! Sources as tools and people in the field write them: the tool reads them, or says what they
+//! Sources as tools and people in the field write them: the tool reads them, or reports what they
 //! are. Each module is about one kind of peculiarity, and tries several members of it.
 #![allow(
     clippy::unwrap_used,

@@ -158,7 +158,7 @@ impl Place {
         ok(self.cas().arg("import").arg(source).args(["--name", name]));
     }
 
-    /// Imports a source under a name, which must fail with `code`. Returns what was said.
+    /// Imports a source under a name, which must fail with `code`. Returns the messages.
     pub(crate) fn import_fails(&self, source: &Path, name: &str, code: i32) -> String {
         let mut import = self.cas();
         fails(
@@ -167,7 +167,7 @@ impl Place {
         )
     }
 
-    /// Unpacks an image. Returns the names in its root directory, and what was said.
+    /// Unpacks an image. Returns the names in its root directory, and the messages.
     pub(crate) fn unpack(&self, image: &str) -> (Vec<String>, String) {
         let directory = tempfile::tempdir_in(self.scratch.path()).unwrap();
         let tree = directory.path().join("tree");
@@ -186,7 +186,7 @@ impl Place {
         (names, said)
     }
 
-    /// Unpacks an image, which must fail with `code`. Returns what was said.
+    /// Unpacks an image, which must fail with `code`. Returns the messages.
     pub(crate) fn unpack_fails(&self, image: &str, code: i32) -> String {
         let tree = self.path("never");
         fails(self.cas().args(["unpack", image]).arg(tree), code)

@@ -27,7 +27,7 @@ fn acts(letter: char) -> bool {
     letter != '\n' && (letter.is_control() || hidden.contains(letter))
 }
 
-/// Runs a command with words after it, and checks what it prints. Returns what it says.
+/// Runs a command with words after it, and checks what it prints. Returns its standard error.
 fn check(mut command: Command, words: &[&str]) -> String {
     let out = command.args(words).output().unwrap();
     let printed = String::from_utf8([&*out.stdout, b"\n", &*out.stderr].concat()).unwrap();
@@ -37,8 +37,8 @@ fn check(mut command: Command, words: &[&str]) -> String {
     String::from_utf8(out.stderr).unwrap()
 }
 
-/// Returns images with the text in most places, each with a command that fails because of it, and
-/// a part of what it says.
+/// Returns images with the text in most places, each with a command that fails because of it, and a
+/// part of the message.
 fn images(text: &str, files: &mut Files) -> Vec<(Value, &'static str, &'static str)> {
     let layer = hello();
     let annotations = json!({text: text});

@@ -1,4 +1,4 @@
-//! A root with an unpacked image, a sound copy of its content, and what `cas fsck` says of it.
+//! A root with an unpacked image, a sound copy of its content, and helpers that run `cas fsck`.
 
 use std::fs;
 use std::path::{Path, PathBuf};

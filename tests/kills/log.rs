@@ -1,4 +1,4 @@
-//! What was killed so far, in a file, so that a run that was stopped goes on.
+//! What was killed so far, in a file, so that a run that was stopped can be continued.
 //!
 //! Each store and snapshotter has a line with its seed, and a line for each verb.
 

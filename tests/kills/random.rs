@@ -8,8 +8,8 @@ use crate::log::Log;
 pub(crate) struct Random(u64);
 
 /// Returns the seed in the environment variable `CAS_KILLS_SEED`. If the variable is not set,
-/// returns the seed of the run that this one continues. If there is no such run, takes a seed from
-/// the clock, and adds it to the log.
+/// returns the seed of the run that this one continues. If there is none, takes a seed from the
+/// clock, and adds it to the log.
 pub(crate) fn seed(log: &Log) -> u64 {
     if let Ok(given) = std::env::var("CAS_KILLS_SEED") {
         return given.parse().expect("CAS_KILLS_SEED is a number");

@@ -213,8 +213,8 @@ fn problems_are_reported_beside_the_blobs() {
     assert_eq!(cas.blob_info(&foreign).unwrap(), BlobInfo::new(foreign, 7));
 }
 
-/// A name is created once and only for a manifest or an index, replaced only if it exists, and
-/// removed as often as one likes. A collection beside it takes nothing.
+/// A name is created once and only for a manifest or an index, replaced only if it exists, and its
+/// removal can be repeated. A collection at the same time removes nothing that is in use.
 #[test]
 fn images_are_created_replaced_and_removed_as_promised() {
     each_store("images", |cas| {

@@ -113,8 +113,8 @@ fn other_text_is_refused_for_registries_too() {
     }
 }
 
-/// Names that docker would refuse are refused where docker writes them. A layout may have those of
-/// its own specification.
+/// Names that docker would refuse are refused in archives of docker. A layout may have the names
+/// that its own specification allows.
 #[test]
 fn names_of_sources_are_legal_too() {
     let scene = Scene::new();

@@ -130,7 +130,7 @@ fn registry(sample: &Sample, others: Vec<(String, Vec<u8>)>) -> Fake {
     })
 }
 
-/// Returns whether a path is that of the tag that lists referrers.
+/// Returns whether a path leads to the tag that lists referrers.
 fn is_tag_of_list(path: &str) -> bool {
     path.contains("/manifests/sha256-") && !path.ends_with(".sig")
 }

@@ -27,7 +27,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// More often than any request is made.
 const ALWAYS: usize = usize::MAX;
 
-/// What is asked for.
+/// The request whose answer is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     /// The tag, with HEAD.

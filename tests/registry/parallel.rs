@@ -193,7 +193,7 @@ fn discarded_layers_are_noted_as_absent() {
         export.status.success() && said.contains("left out"),
         "{said}"
     );
-    // A push to a registry without the layers says what to do.
+    // If the registry does not have the layers, the error of a push says what to do.
     let empty = Fake::start(|_| Answer::error(404, "BLOB_UNKNOWN", "unknown here"));
     let said = fails(place.cas("root").args(["push", &image, &empty.image()]), 3);
     assert!(said.contains("pull or import all of it"), "{said}");
@@ -226,7 +226,7 @@ fn layers_that_are_stored_are_unpacked_and_stay() {
     }
 }
 
-/// One layer has other bytes than its digest says, one has another diff id.
+/// One layer has bytes with another digest, one has another diff ID.
 #[test]
 fn both_digests_are_verified_although_nothing_is_kept() {
     let Some(place) = Place::open() else {

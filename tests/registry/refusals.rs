@@ -131,8 +131,8 @@ async fn a_shorter_range_is_taken_and_wrong_bytes_are_not() {
     assert_eq!(error.kind(), ErrorKind::Corrupt);
 }
 
-/// The first pull leaves a part of the layer. The next one asks for the rest, which is refused, and
-/// must then take the whole.
+/// The first pull leaves a part of the layer. The next pull requests the rest. This request is
+/// refused, so the pull must fetch the whole layer.
 #[test]
 fn a_refused_range_is_not_a_trap_for_later_pulls() {
     let sample = Sample::new(&[6 << 20]);

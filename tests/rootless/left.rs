@@ -146,7 +146,7 @@ fn a_stopped_run_that_cannot_clean_up_has_the_exit_code_of_the_signal() {
     assert!(said.contains("cannot clean up after the run"), "{said}");
 }
 
-/// As started by cron: the root is given, and no variable says where the user's home is.
+/// As in a command that cron starts, the root is given, and no variable names the user's home.
 #[test]
 fn a_given_root_is_enough_without_variables() {
     let Some(home) = Home::with_namespaces(&["newuidmap"]) else {

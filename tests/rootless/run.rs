@@ -290,7 +290,7 @@ fn the_superuser_of_a_namespace_runs_on_snapshots() {
     assert!(shown.contains("7 blobs, 1 snapshot"), "{shown}");
 }
 
-/// A namespace with one id has no group of terminals, and nobody sets groups in it.
+/// A namespace with one id has no group for terminals, and groups cannot be set in it.
 #[test]
 fn the_superuser_of_a_namespace_of_one_id_runs_programs() {
     let Some(home) = Home::with_namespaces(&["runc"]) else {

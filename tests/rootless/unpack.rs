@@ -88,7 +88,7 @@ fn attributes(path: &Path) -> BTreeMap<String, Vec<u8>> {
 
 #[test]
 fn files_belong_to_the_user_and_keep_the_rest() {
-    // Not on a mount with `nosuid`, where nobody could misuse the programs.
+    // The home is not on a mount with `nosuid`, where nobody could misuse the programs.
     let Some(home) = Home::new_in("/var/tmp", &[]) else {
         return;
     };
@@ -147,7 +147,7 @@ fn files_belong_to_the_user_and_keep_the_rest() {
     assert_eq!(names("closed/deep"), ["file", "more"]);
     assert_eq!(names("opaque"), ["new"]);
     assert_eq!(names("set"), ["another", "file"]);
-    // It is complete, so nobody may fill it again.
+    // The tree is complete, so another unpack into it is refused.
     let again = &mut home.cas(Ids::One, &["unpack", "--rootless", "app", "tree"]);
     assert!(fails(again, 1).contains("not empty"));
     assert_eq!(names("closed"), ["deep", "kept", "new"]);

@@ -140,7 +140,8 @@ fn a_live_mount_is_never_entered() {
     each(|scene| {
         scene.prepare("app:1");
         fs::write(scene.rootfs().join("new"), "precious").unwrap();
-        // Another mount in the directory, which nobody unmounts.
+        // Something else is mounted in the directory. No verb may unmount it, or delete anything in
+        // it.
         let disk = scene.dir().join("disk");
         fs::create_dir(&disk).unwrap();
         fs::write(scene.path("mnt/precious"), "").unwrap();

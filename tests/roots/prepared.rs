@@ -226,7 +226,8 @@ fn a_process_in_it_keeps_all_of_it_and_a_lazy_unmount_lets_go() {
             assert_eq!(refused.kind(), ErrorKind::Busy, "{refused}");
             assert!(refused.to_string().contains("--lazy"), "{refused}");
         }
-        // Nothing was removed, and a collection does not take it for the rest of a removal.
+        // Nothing was removed, and a collection does not mistake the directory for the remains of a
+        // removal.
         assert_eq!(names(&scene.rootfs()), ["app", "etc", "new"]);
         assert_eq!(names(&scene.dir()).len(), 3);
         let later = SystemTime::now() + Duration::from_secs(30 * 86_400);

@@ -127,7 +127,7 @@ impl Facts {
     }
 
     /// Checks paths below `docs/`, which start at the root or at the directory of the file. The
-    /// number of a decision stands for its page. Pages of containerd are not ours.
+    /// number of a decision stands for its page. Pages of containerd are not checked.
     fn check_documents(&self, path: &Path, text: &str, problems: &mut Vec<String>) {
         let directory = path.parent().unwrap_or(path);
         for (at, _) in text.match_indices("docs/") {

@@ -328,7 +328,7 @@ fn circles_and_long_chains_of_dependencies_end() {
     );
     let error = to_image(&acis, &keys[32]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutOfRange);
-    // Each level lists the one below twice: 2^12 layers.
+    // Each level lists the level below twice, which gives 2^12 layers.
     for level in 1..=12 {
         let below = format!("double{}", level - 1);
         let more = if level == 1 {

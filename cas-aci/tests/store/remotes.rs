@@ -111,7 +111,7 @@ fn a_fresh_aci_is_not_asked_for_and_a_304_keeps_it() {
     assert_eq!(remote.cache_max_age, Duration::from_secs(3600));
     assert_eq!(fetch(&server).unwrap(), key);
     assert_eq!(server.asked(), []);
-    // An hour later the server is asked, and nothing has changed.
+    // An hour later, a fetch sends a request, and the server has nothing new.
     let mut stale = remote;
     stale.download_time -= Duration::from_secs(3600);
     wait(acis.write_remote(&stale)).unwrap();

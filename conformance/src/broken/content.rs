@@ -23,7 +23,7 @@ pub(super) enum ContentFault {
     RemovesNothing,
     RemovesAnyVersion,
     RemovesBeforeItLooks,
-    /// A removal of many blobs also takes those between them.
+    /// A removal of many blobs also removes the blobs between them.
     RemovesWhatIsBetween,
     AllowsASecondWriter,
     DamagesBlobsOfAPageAndAByte,
@@ -41,7 +41,7 @@ pub(super) enum ContentFault {
     TakesForeignProofs,
     AdoptsFromTheBeginning,
     CompactsALivingBlob,
-    /// A removal also takes blobs that were published since the last flush.
+    /// A removal also removes blobs that were published since the last flush.
     RemovesWhatIsNotFlushed,
 }
 

@@ -30,7 +30,8 @@ use crate::judge::panic_message;
 
 /// Maximum number of calls that one law injects a fault into.
 const POINTS: usize = 24;
-/// Number of calls at the beginning, each of which gets a fault. The others are spread evenly.
+/// Number of calls at the beginning, each of which gets a fault. The other calls that get a fault
+/// are spread evenly.
 const FIRST: usize = 10;
 /// The time after which a law tries no more calls.
 const BUDGET: Duration = Duration::from_secs(30);

@@ -145,8 +145,8 @@ pub(super) async fn a_deleted_name_is_not_found(subject: Subject) {
         .expect("the name is free");
 }
 
-/// A deletion with a target deletes only that target. A deletion of images that were seen deletes
-/// only those that are unchanged.
+/// A deletion with a target deletes only that target. `delete_unchanged` deletes only images that
+/// have not changed since they were read.
 pub(super) async fn deletion_asks_for_the_target(subject: Subject) {
     let images = subject.open().await;
     images.create(image("a", "one")).await.unwrap();

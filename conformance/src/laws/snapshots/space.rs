@@ -164,7 +164,8 @@ pub(super) async fn a_removal_spares_what_is_mounted_in_it(subject: Subject) {
     }
 }
 
-/// A leftover of a crash is a directory that no record names, next to those of the snapshots.
+/// A leftover of a crash is a directory that no record names, next to the directories of the
+/// snapshots.
 pub(super) async fn cleanup_frees_leftovers_and_nothing_else(subject: Subject) {
     let store = subject.open().await;
     bare_layer(&*store, "base", None).await;
