@@ -1,5 +1,5 @@
 //! Roots of earlier releases open, keep everything, and are upgraded to the formats of today.
-//! `tests/fixtures/make.sh` made them.
+//! `tests/fixtures/make.sh` made these roots.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -197,7 +197,7 @@ fn calls_that_fail_because_of_others_do_not_change_the_tree() {
         let found = differences(&right, &mounted);
         ok(cas(&root).arg("umount").arg(&mounted));
         assert!(found.is_empty(), "{calls} {snapshotter}: {found:#?}");
-        // Collecting removes trees.
+        // A collection removes trees, so its calls are made to fail, too.
         ok(&mut failing(cas(&root).args(["-q", "rmi", NAME]), calls));
         ok(&mut failing(cas(&root).args(["-q", "gc"]), calls));
         fs::remove_dir_all(root).unwrap();

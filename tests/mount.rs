@@ -58,8 +58,8 @@ fn a_mounted_image_is_the_plain_tree_and_its_programs_run() {
     }
 }
 
-/// The snapshot is mounted only in the namespace of `cas unshare`. An unmount outside of it is
-/// refused, and a collection keeps the snapshot.
+/// The snapshot is mounted only in the namespace of `cas unshare`. An unmount outside this
+/// namespace is refused, and a collection keeps the snapshot.
 #[test]
 fn an_unmount_in_another_namespace_leaves_what_was_written() {
     if !can(&[]) {

@@ -170,7 +170,7 @@ fn a_store_that_was_not_closed_is_read() {
         ok(Command::new("cp").arg("-a").args([&live, &killed]));
         drop(store);
         disk.remount("ro");
-        // Several readers may have it open at the same time.
+        // Several readers may have the store open at the same time.
         for store in [open(&killed).unwrap(), open(&killed).unwrap()] {
             for digest in &stored {
                 let reader = wait(store.content.open(digest)).unwrap().expect(engine);

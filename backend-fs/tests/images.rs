@@ -169,7 +169,7 @@ fn a_collection_keeps_what_entries_list_that_have_no_name_or_one_that_is_refused
     assert_eq!((collected(), count()), (7, 0));
 }
 
-/// A process was killed between the record of a name and `index.json`, in either order.
+/// A process was killed after it wrote the record of a name or `index.json`, but not both.
 #[test]
 fn a_collection_removes_records_without_a_name() {
     let temp = tempfile::tempdir().unwrap();

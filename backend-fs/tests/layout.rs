@@ -166,7 +166,8 @@ fn a_read_only_store_can_be_read_and_refuses_writes() {
         return;
     }
     let denied = |error: cas_core::Error| assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
-    // First while another handle has a log that is not yet in the database, then without it.
+    // Reads first while another handle has a log that is not yet in the database, then without that
+    // handle.
     for writer in [Some(writer), None] {
         let store = FsStore::open(mount).unwrap().store();
         assert!(wait(store.content.fetch(&target)).is_ok());

@@ -210,7 +210,8 @@ fn the_names_of_existing_directories_are_synced() {
 
 const TOGETHER: u32 = 64;
 
-/// Publishes many blobs at a time. Returns how many were refused; these do not exist.
+/// Publishes many blobs at a time. Returns how many publishes were refused, and checks that the
+/// blobs of these do not exist.
 fn together(path: &Path) -> usize {
     let content = FsStore::open(path).unwrap().content();
     let publishing = async {
@@ -240,7 +241,8 @@ fn together(path: &Path) -> usize {
     refused.into_iter().filter(|refused| *refused).count()
 }
 
-/// Returns how many were refused, and the calls that sync and rename files.
+/// Runs the task `together` with this fault. Returns how many publishes were refused, and the calls
+/// that sync and rename files.
 fn run_together(fault: &str) -> (usize, Vec<String>) {
     let calls = "trace=fdatasync,syncfs,sync_file_range,renameat2";
     let temp = tempfile::tempdir().unwrap();

@@ -110,7 +110,7 @@ fn a_truncated_file_is_corrupt_and_unchanged() {
     assert_eq!(wait(store.content().list(None, 100)).unwrap().len(), 20);
 }
 
-/// Damaged pages cause errors when they are read, or wrong bytes, but never a panic.
+/// Reading damaged pages causes errors or returns wrong bytes, but never panics.
 #[test]
 fn damaged_pages_do_not_panic() {
     let temp = tempfile::tempdir().unwrap();

@@ -17,8 +17,8 @@ const LARGE: usize = 24 << 20;
 
 /// Stores numbered blobs and one large blob. Removes every fifth numbered blob and stores it again.
 ///
-/// Returns the blobs to remove: two of three numbered ones (some with an old version, some twice),
-/// the large one, and some that do not exist.
+/// Returns the blobs to remove: two of every three numbered blobs (some with an old version, some
+/// twice), the large blob, and some that do not exist.
 async fn fill(content: &dyn ContentStore) -> Result<Vec<(Digest, Version)>> {
     let mut doomed = Vec::new();
     for number in 0..BLOBS {

@@ -88,7 +88,8 @@ async fn an_ingest_that_another_job_opens_meanwhile_is_left_alone() {
     }
 }
 
-/// The documents of images were hashed before, but they count as read.
+/// The check hashes the documents of images before it reads all blobs. In the note of an
+/// interrupted reading, they count as read, like other blobs.
 #[tokio::test]
 async fn an_interrupted_reading_is_noted_whichever_blobs_come_last() {
     let plain = store();

@@ -151,7 +151,7 @@ fn a_document_that_is_truncated_is_fetched_again() {
     }
 }
 
-/// What happens to the files in the directory of a store.
+/// A function that damages or removes files in the directory of a store.
 type Harm = fn(&Path);
 
 fn overwrite_start(store: &Path) {

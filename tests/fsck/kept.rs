@@ -12,7 +12,8 @@ use serde_json::json;
 use crate::common::{cas, ok, stores};
 use crate::scene::{Scene, has};
 
-/// Stores a document that refers to the image, under the lease of a job that ends. Returns it.
+/// Stores a document that refers to the image, under the lease of a job that ends. Returns the
+/// digest of the document.
 async fn refer(store: &Store, subject: &Descriptor) -> Digest {
     let guard = LeaseGuard::begin(store, "test").await.unwrap();
     let config = Descriptor::of(MediaType::OCI_EMPTY, b"{}");
@@ -167,7 +168,7 @@ fn records_that_are_made_again_have_the_claims_of_owners() {
         lose_records(&scene, None);
         assert_eq!(scene.fsck(&["--repair"]).0, 0, "on {store}");
         assert_eq!(claimed(), before, "on {store}");
-        // An administrator may take claims away, and a name may go before its claims do.
+        // An administrator may take claims away, and a name may be removed before its claims.
         change(&scene, scene.layer(), |record| record.owners.clear());
         assert_eq!(scene.fsck(&["--repair"]), (0, Vec::new()), "on {store}");
         assert_eq!(claimed().len(), before.len() - 1, "on {store}");

@@ -12,7 +12,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags};
 /// canary/                         never touched
 /// plain/snapshots/0/fs/           a plain tree, as deep as those of snapshots
 /// native/snapshots/N/fs/          a copying snapshotter
-/// overlay/snapshots/N/{fs,work}/  an overlay one
+/// overlay/snapshots/N/{fs,work}/  an overlay snapshotter
 /// ```
 /// From each `fs`, `../../../../canary` is the canary.
 pub(crate) struct Cage {

@@ -1,5 +1,5 @@
 //! Hostile layers, applied to a plain tree and to snapshots of both kinds: each has the expected
-//! outcome, the same all three times, and nothing outside is touched.
+//! outcome, which is the same in all three places, and nothing outside is touched.
 
 mod cage;
 mod cases;

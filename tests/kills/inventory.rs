@@ -9,8 +9,8 @@ use cas::Cas;
 use cas::records::Table;
 use cas::snapshot;
 
-/// How much larger a root may be than one that never saw a kill. Databases keep pages for later
-/// use, and redb shrinks its file once a quarter of it is free.
+/// How many bytes larger a root may be than a root on which no process was killed. Databases keep
+/// pages for later use, and redb shrinks its file once a quarter of it is free.
 const SLACK: u64 = 2 << 20;
 
 /// What exists. Numbers in names are left out, because they differ.

@@ -1,10 +1,11 @@
 //! Kills every verb that writes at random moments, on every store and every snapshotter, and checks
 //! that the next collection leaves nothing of what the killed processes did.
 //!
-//! `cargo xtask kills` runs all of them. `CAS_KILLS` is the number of kills of each verb, by default
-//! 300. `CAS_KILLS_OF` is a list of verbs, separated by commas, by default all. `CAS_KILLS_SEED`
-//! repeats the moments of an earlier run, which printed its seed. `CAS_KILLS_LOG` is a file to which
-//! each verb that was killed is added; a run leaves out the verbs that left nothing according to it.
+//! `cargo xtask kills` runs all of them. `CAS_KILLS` is the number of kills of each verb, by
+//! default 300. `CAS_KILLS_OF` is a list of verbs, separated by commas, by default all.
+//! `CAS_KILLS_SEED` repeats the moments of an earlier run, which printed its seed. `CAS_KILLS_LOG`
+//! is a file to which each verb that was killed is added; a run leaves out the verbs that left
+//! nothing according to this file.
 #![cfg(feature = "cli")]
 #![allow(
     clippy::unwrap_used,

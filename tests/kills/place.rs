@@ -14,7 +14,7 @@ use crate::material;
 
 /// The image that verbs read, which is unpacked.
 pub(crate) const BASE: &str = "base:1";
-/// The image that verbs bring.
+/// The image that verbs import or pull.
 pub(crate) const OTHER: &str = "other:1";
 /// Longer than any lease, and longer than content without a lease is kept.
 const LATER: Duration = Duration::from_secs(3 * 86_400);

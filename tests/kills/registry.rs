@@ -49,7 +49,7 @@ pub(crate) const VERBS: &[Verb] = &[
     },
 ];
 
-/// Brings the images of [`VERBS`] to the registry.
+/// Pushes the images that [`VERBS`] pull to the registry.
 pub(crate) fn fill(place: &Place) {
     ok(&mut import(place));
     ok(&mut place.cas(&["push", OTHER, &at_registry(place, OTHER)]));

@@ -18,7 +18,7 @@ const CHECKED: u64 = 3;
 const SHOWN: usize = 12;
 /// The number of kills of each verb if `CAS_KILLS` is not set.
 const KILLS: u64 = 300;
-/// The number of kills of each verb in the check.
+/// The number of kills of each verb in `cargo xtask check`.
 #[cfg(feature = "aci")]
 const FEW: u64 = 2;
 

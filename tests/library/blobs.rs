@@ -161,7 +161,8 @@ fn a_blob_is_read_whole_in_bounded_pieces_and_its_children_are_listed() {
     });
 }
 
-/// Readers are closed when they are dropped, and damage is an error instead of the end.
+/// Readers are closed when they are dropped, and damage causes an error instead of an early end of
+/// the bytes.
 #[test]
 fn a_damaged_blob_does_not_end_as_if_it_were_whole() {
     let scratch = tempfile::tempdir_in("/dev/shm").unwrap();

@@ -1,4 +1,4 @@
-//! skopeo and umoci read names from what we write.
+//! skopeo and umoci read names from the layouts and archives that `cas` writes.
 
 use std::process::Command;
 

@@ -15,7 +15,7 @@ use crate::common::{fails, ok, text};
 
 /// A line of a script: answers with the login of [`AUTH`].
 pub(crate) const ANSWER: &str = r#"echo '{"ServerURL":"x","Username":"me","Secret":"pass:word"}'"#;
-/// A line of a script: reports that it has none.
+/// A line of a script: reports that the helper has no login.
 pub(crate) const NONE: &str = "{ echo 'credentials not found in native keychain'; exit 1; }";
 
 /// Writes the helper `name` into `home`: a shell script.

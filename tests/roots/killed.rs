@@ -67,7 +67,8 @@ fn at_each_step(scene: &Scene, prepare: fn(&Scene), arguments: &[&str], check: f
     assert!(kills > 20, "{kills}");
 }
 
-/// Goes on in one of three ways: with a collection, by preparing it again, or by removing it.
+/// Continues after a kill in one of three ways: with a collection, or by preparing the root
+/// directory again, or by removing it.
 fn go_on(scene: &Scene, kill: usize) {
     match kill % 3 {
         0 => {

@@ -104,7 +104,7 @@ fn a_closed_handle_does_nothing() {
     });
 }
 
-/// An image that cannot be unpacked does not cost what is there.
+/// If an image cannot be unpacked, the earlier root directory stays.
 #[test]
 fn a_damaged_image_leaves_the_earlier_root_directory() {
     each(|scene| {

@@ -1,4 +1,4 @@
-//! `cas disk`: one file that mounts.
+//! `cas disk`: an image as one disk that can be mounted.
 
 use std::ffi::OsString;
 use std::fs;

@@ -1,4 +1,4 @@
-//! The tool in `examples`.
+//! The tool in `cas-aci/examples`.
 
 #[path = "../../examples/aci_store.rs"]
 #[allow(dead_code, unreachable_pub, reason = "its `main` is not called")]

@@ -16,7 +16,7 @@ use super::common::*;
 struct SmallDisk(TempDir);
 
 impl SmallDisk {
-    /// Returns `None` without the superuser.
+    /// Mounts the file system. Returns `None` if the process is not the superuser.
     fn mount() -> Option<Self> {
         let directory = TempDir::new().unwrap();
         let mut mount = Command::new("mount");
