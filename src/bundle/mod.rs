@@ -49,9 +49,9 @@ const ROOTFS: &str = "rootfs";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Process {
-    /// Whether it has a terminal.
+    /// Whether the process has a terminal.
     pub terminal: bool,
-    /// The user it runs as.
+    /// The user that the process runs as.
     pub user: User,
     /// The program and its arguments.
     pub args: Vec<String>,
@@ -71,8 +71,9 @@ pub struct User {
     pub uid: u32,
     /// Id of the primary group.
     pub gid: u32,
-    /// Ids of all groups of the process, including the primary one. Empty in a rootless bundle, and
-    /// in one that was made where processes may not set their groups.
+    /// Ids of all groups of the process, including the primary one. The list is empty in a rootless
+    /// bundle, and in a bundle that was made in a user namespace where processes may not set their
+    /// groups.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub additional_gids: Vec<u32>,
 }
@@ -90,8 +91,8 @@ struct Capabilities {
 ///
 /// # Errors
 /// `NotFound` for a user or group that the image does not have; `Corrupt` for a configuration that
-/// a process cannot be started with; `OutOfRange` if the image's lists of users and groups exceed a
-/// bound; errors of the file system.
+/// a process cannot be started with, or if the image's list of users or groups is not a regular
+/// file; `OutOfRange` if these lists exceed a bound; errors of the file system.
 pub(crate) fn finish(
     directory: &Path,
     config: &Config,
@@ -113,7 +114,8 @@ pub(crate) fn finish(
 /// Returns the process that the bundle in `directory` starts.
 ///
 /// # Errors
-/// `NotFound` if it is not a finished bundle; `Corrupt` if its `config.json` is not valid.
+/// `NotFound` if `directory` does not have a finished bundle; `Corrupt` if the bundle's
+/// `config.json` is not valid; errors of the file system.
 pub fn process(directory: &Path) -> Result<Process> {
     #[derive(Deserialize)]
     struct Document {

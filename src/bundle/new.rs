@@ -18,10 +18,10 @@ const ATTEMPTS: u32 = 500;
 /// Time between two attempts to remove a bundle.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// The directory of a bundle. Unless it is kept, what was made is removed in the background when it
-/// is dropped.
+/// The directory of a bundle. If this value is dropped before [`Self::keep`] or [`Self::remove`] is
+/// called, what was made is removed in the background.
 pub(crate) struct NewBundle {
-    /// `None` when it is kept or removed.
+    /// `None` once the bundle is kept or removed.
     directory: Option<NewDirectory>,
     path: PathBuf,
     /// Whether the root file system is a directory that was unpacked completely.
@@ -33,8 +33,8 @@ impl NewBundle {
     /// makes a bundle there.
     ///
     /// # Errors
-    /// `FailedPrecondition` if it is not empty; `NotFound` if its parent does not exist; errors of
-    /// the file system.
+    /// `FailedPrecondition` if the directory is not empty; `NotFound` if its parent does not exist;
+    /// errors of the file system.
     pub(crate) async fn begin(path: &Path, progress: &dyn Progress) -> Result<Self> {
         let begun = unpack::new_directory(path, 0o700, progress).await;
         let directory = begun.map_err(|error| {
@@ -70,7 +70,8 @@ impl NewBundle {
         fs::create_dir(&rootfs).during("make directory", rootfs.display())
     }
 
-    /// Notes that the root file system was unpacked.
+    /// Records in this value that the root file system was unpacked, so that a removal also removes
+    /// its files.
     pub(crate) fn unpacked(&mut self) {
         self.unpacked = true;
     }
@@ -102,8 +103,8 @@ impl Drop for NewBundle {
         };
         let unpacked = self.unpacked;
         directory.remove_by(move |path, created| {
-            // The background jobs remove what they have unpacked or mounted there. Until they end,
-            // the root file system may be in use, or may even appear.
+            // The background jobs remove what they have unpacked or mounted there. Until these jobs
+            // end, the root file system may be in use, or may still be created.
             for _ in 0..ATTEMPTS {
                 if remove(path, created, unpacked).is_ok() {
                     break;

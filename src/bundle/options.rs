@@ -15,18 +15,18 @@ pub struct BundleOptions {
     pub platforms: Platforms,
     /// Replaces the image's entrypoint and command. `None` keeps the entrypoint.
     pub entrypoint: Option<String>,
-    /// Replaces the image's command, and follows the entrypoint. If it is empty and `entrypoint` is
-    /// `None`, the image's command is kept.
+    /// Replaces the image's command, and follows the entrypoint. If `command` is empty and
+    /// `entrypoint` is `None`, the image's command is kept.
     pub command: Vec<String>,
     /// Whether the process has a terminal.
     pub terminal: bool,
     /// Whether the root file system is a mounted, writable snapshot instead of plain files. Unmount
     /// `DIR/rootfs` with [`Cas::unmount`](crate::Cas::unmount).
     pub mounted: bool,
-    /// The ids of a user without privileges. If they are given, the root file system is unpacked
+    /// The ids of a user without privileges. If the ids are given, the root file system is unpacked
     /// [without privileges](crate::UnpackOptions::rootless), and the process runs in a user
-    /// namespace with these ids: a runtime of this user can start it. The root file system cannot
-    /// be `mounted` then.
+    /// namespace with these ids, so that this user can start the bundle. The root file system
+    /// cannot be `mounted` then.
     pub rootless: Option<UserIds>,
     /// Whether an unpacked root file system may be lost in a power failure, because the bundle is
     /// removed after its use anyway. Files are then not synced to the device.

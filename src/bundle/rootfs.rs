@@ -19,11 +19,11 @@ pub struct Rootfs(OwnedFd);
 /// Whether the program of a process can be executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
-    /// It is an executable file.
+    /// The program is an executable file.
     Found,
     /// No file has this name.
     Absent,
-    /// It exists, but is not an executable file.
+    /// The name exists, but is not an executable file.
     NotExecutable,
 }
 
@@ -34,7 +34,7 @@ impl AsFd for Rootfs {
 }
 
 impl Rootfs {
-    /// Opens the root file system at `path`.
+    /// Opens the root file system in the directory `path`, which must not be a symbolic link.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -82,7 +82,9 @@ impl Rootfs {
                 return Ok(None);
             };
             if !is_file(&stat) {
-                return Err(Error::corrupt("expected a regular file; correct the image"));
+                return Err(Error::corrupt(
+                    "expected a regular file, found another type of file; correct the image",
+                ));
             }
             // Open it only after the check, because opening a device or a pipe has side effects.
             let file = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;

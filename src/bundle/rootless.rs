@@ -1,5 +1,6 @@
-//! The part of `config.json` for a user without privileges: a user namespace. The user's own id is
-//! 0 in it, because runc can start no other.
+//! The part of `config.json` for a user without privileges: a user namespace. In the namespace, the
+//! user who starts the bundle has the id 0, because runc starts no bundle without privileges in
+//! which that user has another id.
 
 use serde_json::{Value, json};
 
@@ -9,7 +10,8 @@ use super::{User, UserIds};
 const TTY: u32 = 5;
 
 /// Returns the user that a process of the image runs as, without further groups, because runc
-/// refuses those. Also returns a warning if this is not the user that the image names.
+/// refuses further groups. Also returns a warning if the process cannot run as the user that the
+/// image names.
 pub(super) fn user(ids: &UserIds, wanted: &User) -> (User, Option<String>) {
     let User { uid, gid, .. } = *wanted;
     let mut user = User::default();

@@ -28,8 +28,8 @@ const CAPABILITIES: &[&str] = &[
     "CAP_SYS_CHROOT",
 ];
 
-/// Prefixes of the labels that a runtime gets as annotations. They describe the image, and no
-/// runtime acts on them. Others are left out, because each runtime acts on annotations of its own.
+/// Prefixes of the labels that become annotations. These labels describe the image, and no runtime
+/// acts on them. All other labels are left out, because runtimes act on annotations of their own.
 const ALLOWED: &[&str] = &[
     "maintainer",
     "org.label-schema.",
@@ -68,8 +68,8 @@ const READ_ONLY: &[&str] = &[
     "/proc/sysrq-trigger",
 ];
 
-/// Returns `config.json` for a configuration, and warnings: for each label that a runtime would act
-/// on, and that was left out; and if the process cannot run as the user of the image.
+/// Returns `config.json` for a configuration, and warnings: one for each label that was left out
+/// because a runtime would act on it, and one if the process cannot run as the user of the image.
 ///
 /// # Errors
 /// `Corrupt` for an argument or a variable that a process cannot be given.

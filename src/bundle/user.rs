@@ -18,7 +18,7 @@ pub(super) struct Account {
 /// Finds `USER[:GROUP]`, each a name or a number. Empty text means the superuser.
 ///
 /// A number need not be in the image's files. Without `GROUP`, the account has all groups that the
-/// files give the user; with it, only that group.
+/// files give the user. With `GROUP`, the account has only that group.
 ///
 /// # Errors
 /// `NotFound` for a name that the image does not have; `Corrupt` for a number that is too large, or
@@ -142,8 +142,8 @@ fn number(text: &str) -> Result<Option<u32>> {
 
 fn unknown(what: &str, name: &str, file: &str) -> Error {
     Error::not_found(format!(
-        "the image runs as {what} \"{}\", but its {file} does not list it; its author must add it \
-         or use a number",
+        "the image runs as {what} \"{}\", but the image's {file} does not list this {what}; the author \
+         of the image must add the {what} to the file, or name a number",
         excerpt(name)
     ))
     .operation("find user")

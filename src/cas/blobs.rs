@@ -14,8 +14,8 @@ use super::images::{check_digest, check_unused};
 
 impl Cas {
     /// Returns all blobs of the store, joined with their records in one pass, and a list of the
-    /// records that are damaged. If the handle is opened for an owner, returns only the blobs that
-    /// the owner claims.
+    /// blobs whose records are missing or damaged. If the handle is opened for an owner, returns
+    /// only the blobs that the owner claims.
     ///
     /// # Errors
     /// Errors of the store.
@@ -26,7 +26,7 @@ impl Cas {
     /// Returns what the store knows about a blob.
     ///
     /// # Errors
-    /// `NotFound`; `Corrupt` if its record does not parse; errors of the store.
+    /// `NotFound`; `Corrupt` if the record of the blob does not parse; errors of the store.
     pub async fn blob_info(&self, blob: &Digest) -> Result<BlobInfo> {
         let found = blob::info(self.opened()?, blob).await?;
         found.ok_or_else(|| absent("find blob", blob))
@@ -65,7 +65,8 @@ impl Cas {
     /// does not have is removed. Returns the updated blob.
     ///
     /// # Errors
-    /// As [`lease::update_labels`]; `InvalidArgument` if `update` has another size, because a size
+    /// As [`lease::update_labels`]; `NotFound` if the store does not have the blob;
+    /// `InvalidArgument` if `update` states another size than the store, because the size of a blob
     /// never changes.
     pub async fn update_blob(&self, update: &BlobInfo, fieldpaths: &[&str]) -> Result<BlobInfo> {
         let store = self.writable()?;
@@ -89,8 +90,8 @@ impl Cas {
     /// error if one failed.
     ///
     /// # Errors
-    /// `Denied` for a read-only root. The error of a blob is in the result: see
-    /// [`import::ingest_blobs`].
+    /// `Denied` for a read-only root. The error of a blob that fails is in the result, not
+    /// returned; [`import::ingest_blobs`] lists these errors.
     pub async fn ingest_blobs(&self, blobs: &[IngestBlob]) -> Result<Ingested> {
         Ok(import::ingest_blobs(self.writable()?, blobs).await)
     }

@@ -1,4 +1,4 @@
-//! The blocking form of [`Cas`](crate::Cas), for programs without a runtime.
+//! The blocking form of [`Cas`](crate::Cas), for programs without an async runtime.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -37,9 +37,9 @@ use crate::root::Engines;
 #[cfg(feature = "registry")]
 use crate::root::{PullModes, RemoteSettings};
 
-/// An open root, with every verb of [`crate::Cas`] in a form that blocks.
-/// The handle contains its own runtime, and panics if it is used inside another runtime: there, use
-/// [`crate::Cas`]. It is cheap to clone, and all clones are the same handle.
+/// An open root, with every verb of [`crate::Cas`] in a form that blocks. The handle contains its
+/// own async runtime, and panics if it is used inside another async runtime; use [`crate::Cas`] in
+/// such a runtime. It is cheap to clone, and all clones are the same handle.
 #[derive(Clone)]
 pub struct Cas {
     inner: crate::Cas,
@@ -65,7 +65,7 @@ macro_rules! verbs {
 
 impl Cas {
     /// Makes a root with the default engines. Returns the engines, and the reason if the preferred
-    /// snapshotter does not work here.
+    /// snapshotter does not work on this machine.
     ///
     /// # Errors
     /// As [`Cas::init`](crate::Cas::init).
@@ -73,8 +73,9 @@ impl Cas {
         crate::Cas::init(root)
     }
 
-    /// Makes a root with these engines, which must be in `registry`. Returns the engines. If no
-    /// snapshotter was chosen and the preferred one does not work here, also returns the reason.
+    /// Makes a root with these engines, which must be in `registry`. Returns the engines. If
+    /// `engines` names no snapshotter and the preferred snapshotter does not work on this machine,
+    /// also returns the reason.
     ///
     /// # Errors
     /// As [`Cas::init_with`](crate::Cas::init_with).
@@ -283,7 +284,7 @@ verbs! {
     ) -> Result<()>;
 
     /// Writes the root file system of an image to a file, as one read-only EROFS image. Returns the
-    /// size of the file.
+    /// sizes of the file and of the metadata in it.
     #[cfg(feature = "erofs")]
     fn disk(image: impl Into<ImageRef>, file: impl AsRef<Path>) -> Result<Disk>;
 
@@ -409,7 +410,8 @@ verbs! {
     /// Replaces the labels of a blob that the field paths name. Returns the updated blob.
     fn update_blob(update: &BlobInfo, fieldpaths: &[&str]) -> Result<BlobInfo>;
 
-    /// Stores blobs, in order, up to the first that fails. Returns what became of each blob.
+    /// Stores blobs, in order, up to the first that fails. Returns what became of each blob, and
+    /// the error if one failed.
     fn ingest_blobs(blobs: &[IngestBlob]) -> Result<Ingested>;
 
     /// Stores the blobs of an image and gives it a new name. If anything fails, neither the name

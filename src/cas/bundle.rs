@@ -17,8 +17,9 @@ impl Cas {
     /// set-id programs of the image.
     ///
     /// # Errors
-    /// As [`Cas::unpack`]; `NotFound` if the user of the image is not in its files. On an error,
-    /// what was made is removed.
+    /// As [`Cas::unpack`]; `NotFound` if the image does not have the user or group that its
+    /// configuration names; `Corrupt` for a configuration that a process cannot be started with. On
+    /// an error, what was made is removed.
     pub async fn bundle(
         &self,
         image: impl Into<ImageRef>,

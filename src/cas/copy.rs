@@ -59,15 +59,15 @@ impl CopyOptions {
 }
 
 impl Cas {
-    /// Copies an image into the store of `to`, with everything that this store has of the image.
-    /// Blobs that are in the store of `to` already are not copied. Returns the image as it is in
-    /// that store.
+    /// Copies an image from the store of this handle into the store of `to`, with everything that
+    /// the source has of the image. Blobs that are in the store of `to` already are not copied.
+    /// Returns the image as it is in that store.
     ///
     /// # Errors
-    /// `NotFound` for the image, or content that was lost; `Corrupt` for damaged content;
-    /// `InvalidArgument` if `to` has the same store, and the name stays the same. The name is
-    /// written last. On an error, the blobs that were copied stay for the next attempt until a
-    /// garbage collection.
+    /// `NotFound` if the source does not have the image, or has lost a part of it; `Corrupt` for
+    /// damaged content; `InvalidArgument` if `to` has the same store, and the name stays the same.
+    /// The name is written last. On an error, the blobs that were copied stay for the next attempt
+    /// until a garbage collection.
     pub async fn copy(&self, image: impl Into<ImageRef>, to: &Cas) -> Result<Image> {
         self.copy_with(image, to, CopyOptions::default()).await
     }

@@ -9,7 +9,8 @@ use cas_host::DirLock;
 /// Time between two attempts to take the lock.
 const INTERVAL: Duration = Duration::from_millis(5);
 
-/// Waits until no other job has locked the directory `path`. Returns `None` if it is absent.
+/// Waits until no other job has locked the directory `path`, and locks it. Returns the lock, or
+/// `None` if the directory is absent.
 ///
 /// # Errors
 /// Errors of the file system.

@@ -19,8 +19,9 @@ pub enum DiskFormat {
     /// One file: metadata, and then the tars.
     #[default]
     Erofs,
-    /// A directory with the metadata, the tars and a descriptor in the format VMDK, `disk.vmdk`,
-    /// which puts them one after the other. The bytes of the disk are those of [`Self::Erofs`].
+    /// A directory with a file of metadata, the tars, and `disk.vmdk`, a descriptor in the format
+    /// VMDK, which joins these files to one disk. The disk has the same bytes as the file of
+    /// [`Self::Erofs`].
     Vmdk,
 }
 
@@ -71,9 +72,9 @@ impl DiskOptions {
 
 impl Cas {
     /// Writes the root file system of an image to `file`, as one read-only EROFS image: metadata,
-    /// and then the uncompressed tar of each layer. Linux mounts it from 6.4 on, on a device with
-    /// sectors of 512 bytes. The same image always gives the same bytes. This needs no privileges.
-    /// Returns the size of the file.
+    /// and then the uncompressed tar of each layer. Linux 6.4 and later mount the file; a block
+    /// device with its content must have sectors of 512 bytes. The same image always gives the same
+    /// bytes. This needs no privileges. Returns the sizes of the file and of the metadata in it.
     ///
     /// The file gets its name when it is complete, and replaces a file that has the name. Until
     /// then, its directory needs space for twice its size.
@@ -90,7 +91,8 @@ impl Cas {
     /// Writes a disk with options. Returns the same as [`Cas::disk`].
     ///
     /// With [`DiskFormat::Vmdk`], `file` is a directory, which must be empty or absent. After a
-    /// failure, what was written there is removed; after a kill, the next call removes it.
+    /// failure, what was written into the directory is removed; after a kill, the next call for the
+    /// same directory removes it.
     ///
     /// # Errors
     /// As [`Cas::disk`]; `InvalidArgument` for `Platforms::All`; `FailedPrecondition` for a

@@ -87,8 +87,8 @@ impl Cas {
     /// afterwards. Returns the image with the new name.
     ///
     /// # Errors
-    /// `NotFound` for the image; `InvalidArgument` for text that is not a name, or a name with the
-    /// digest of another image.
+    /// `NotFound` for the image, or if the store has lost a part of it; `InvalidArgument` for text
+    /// that is not a name, or a name with the digest of another image.
     pub async fn tag(&self, image: impl Into<ImageRef>, name: impl Into<NewName>) -> Result<Image> {
         let (name, full) = name.into().0?;
         let store = self.writable()?;
@@ -163,7 +163,7 @@ impl Cas {
                 }
             }
             Given::Typed(text) => match lookup::find(store, &text).await {
-                // `index.json` has the name twice, and its removal removes both.
+                // `index.json` has the name twice, and `remove_spellings` removes both entries.
                 Err(error) if error.kind() == ErrorKind::FailedPrecondition => {
                     return lookup::remove_spellings(store, &text).await;
                 }

@@ -28,7 +28,7 @@ pub(super) async fn remove(
     removed: &mut Removed,
 ) -> Result<()> {
     let abandoned = abandoned(snapshotter, now).await?;
-    // The mounts are read after the snapshots, and only if there is one to decide about.
+    // The mounts are read after the snapshots, and only if there is an abandoned snapshot.
     let mounted = LazyCell::new(MountedDirs::read);
     for (info, directory) in abandoned {
         if mounted.has(&directory) {
@@ -65,7 +65,7 @@ async fn abandoned(snapshotter: &dyn Snapshotter, now: SystemTime) -> Result<Vec
 }
 
 /// If a snapshot was made for a root directory, removes that directory. Returns false if another
-/// job works on the directory, or has worked on it since.
+/// job works on the directory now, or has worked on it since the snapshot was listed.
 async fn remove_root_dir(
     snapshotter: &dyn Snapshotter,
     info: &Info,

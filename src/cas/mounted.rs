@@ -16,7 +16,7 @@ use cas_host::{IdMap, MountedDirs, mount, no_directory};
 /// the machine is restarted, because it may have the only copy of what was written to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// The snapshot was made for its caller, or was mounted and is not any more.
+    /// The snapshot is not mounted: it was made for a caller, or its mount has ended.
     Kept,
     Mounting,
     Mounted,
@@ -33,12 +33,12 @@ impl State {
         }
     }
 
-    /// Returns the label, which also keeps the snapshot.
+    /// Returns the label of this state, which also protects the snapshot from collections.
     pub(super) fn label(self) -> Labels {
         Labels::from([(GC_ROOT.to_owned(), unique::key(self.as_str()))])
     }
 
-    /// Returns the label, and the one that says where the snapshot is mounted.
+    /// Returns the label of this state, and the label that says where the snapshot is mounted.
     ///
     /// # Errors
     /// `InvalidArgument` for a path that is not UTF-8.
@@ -104,19 +104,20 @@ impl State {
 pub(super) struct NewSnapshot<'a> {
     pub(super) key: &'a str,
     pub(super) writable: bool,
-    /// Its labels, of which one keeps it.
+    /// The labels of the snapshot, one of which protects it from collections.
     pub(super) labels: Labels,
 }
 
-/// A snapshot that is mounted, or made to be mounted. Unless it is kept, it is unmounted in the
-/// background when it is dropped, and removed if it was made here.
+/// A snapshot that is mounted, or made to be mounted. If this value is dropped before
+/// [`Self::keep`] is called, the snapshot is unmounted in the background, and removed if
+/// [`Self::make`] made it.
 pub(super) struct Mounted {
     snapshotter: Arc<dyn Snapshotter>,
     key: String,
     mounts: Vec<Mount>,
     /// Where the snapshot is mounted. `None` until it is mounted.
     directory: Option<PathBuf>,
-    /// Whether the snapshot was made here.
+    /// Whether [`Self::make`] made the snapshot.
     made: bool,
     /// Whether nothing is left to undo.
     ended: bool,
@@ -172,7 +173,7 @@ impl Mounted {
     ///
     /// # Errors
     /// `NotFound` for the directory; `Denied` without the right to mount; `Unsupported` if owners
-    /// cannot be mapped. The snapshot is then removed if it was made here.
+    /// cannot be mapped. On an error, the snapshot is removed if [`Self::make`] made it.
     pub(super) async fn attach(
         mut self,
         directory: PathBuf,
@@ -209,7 +210,7 @@ impl Mounted {
         self.ended = true;
     }
 
-    /// Unmounts the snapshot, and removes it if it was made here.
+    /// Unmounts the snapshot, and removes it if [`Self::make`] made it.
     pub(super) async fn undo(&mut self) -> Result<()> {
         self.ended = true;
         let directory = self.directory.take();
@@ -244,8 +245,8 @@ pub(super) fn check_directories(mounts: &[Mount]) -> Result<()> {
     Ok(())
 }
 
-/// Returns whether something that the mount shows is missing. What another of the mounts will show
-/// may be missing.
+/// Returns whether a file that the mount shows is missing. A directory on which another of `mounts`
+/// will be mounted does not count as missing.
 fn lacks_files(mount: &Mount, mounts: &[Mount]) -> bool {
     let is_shared = |path: &Path| {
         let shows = |one: &Mount| matches!(one, Mount::Erofs { shared, .. } if shared == path);
@@ -280,7 +281,7 @@ async fn undo(
 /// Unmounts the snapshot `key` from `directory`, and removes it.
 ///
 /// # Errors
-/// `Busy` while it is in use: it then stays; errors of the snapshotter.
+/// `Busy` while the mount is in use, which then stays; errors of the snapshotter.
 pub(super) async fn detach(
     snapshotter: &dyn Snapshotter,
     key: &str,
@@ -301,7 +302,7 @@ pub(super) async fn detach(
 /// or if another process was faster.
 ///
 /// # Errors
-/// `Busy` while it is in use, also if it is mounted in another mount namespace.
+/// `Busy` while the mount is in use, or if the directory is mounted in another mount namespace.
 pub(super) fn unmount(directory: &Path, mode: UnmountMode) -> Result<bool> {
     match mount::unmount(directory, mode) {
         Err(error) if error.kind() == ErrorKind::FailedPrecondition => {
@@ -323,8 +324,8 @@ fn elsewhere(directory: &Path) -> Error {
     .subject(directory.display())
 }
 
-/// Returns the mounts of the snapshot `key`. Returns none if its files are damaged, so that what is
-/// mounted cannot be compared with them.
+/// Returns the mounts of the snapshot `key`. Returns an empty list if the files of the snapshot are
+/// missing or damaged, so that nobody can tell what should be mounted.
 ///
 /// # Errors
 /// Errors of the snapshotter.
@@ -337,18 +338,19 @@ pub(super) async fn mounts(snapshotter: &dyn Snapshotter, key: &str) -> Result<V
     }
 }
 
-/// Unmounts one of `mounts` from a directory. Returns false if none of them is mounted there, even
-/// if something else is: a user may have unmounted it, and mounted that instead.
+/// Unmounts one of `mounts` from a directory. Returns false if none of `mounts` is mounted there,
+/// even if something else is: a user may have unmounted the snapshot, and mounted something else at
+/// the directory.
 ///
 /// # Errors
-/// As [`unmount`]; `Busy` if something else is mounted over it.
+/// As [`unmount`]; `Busy` if something else is mounted over the mount.
 pub(super) fn unmount_only(directory: &Path, mounts: &[Mount], mode: UnmountMode) -> Result<bool> {
     let own = MountedDirs::read_own();
     if mounts.is_empty() || !own.is_foreign(directory, mounts) {
         return unmount(directory, mode);
     }
     if own.shows(directory, mounts) {
-        let why = "something else is mounted over it; unmount that first";
+        let why = "another mount is on top of this one; unmount the other one first";
         return Err(Error::busy(why).subject(directory.display()));
     }
     match MountedDirs::read().shows(directory, mounts) {
@@ -378,7 +380,7 @@ pub(super) fn resolve(directory: &Path, operation: &'static str) -> Result<PathB
         .during(operation, directory.display())
 }
 
-/// The beginning of the key of a snapshot that is mounted.
+/// The beginning of the key of a snapshot that was made for a mount.
 const MOUNTED: &str = "mounted ";
 
 /// Returns the directory at which the snapshot `key` was mounted, or `None` if it was not made for

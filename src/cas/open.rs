@@ -32,8 +32,8 @@ pub struct OpenOptions {
     /// The owner for whom the store is opened: the handle lists, changes and collects only what
     /// belongs to them. By default the handle is for all owners.
     pub owner: Option<Owner>,
-    /// Whether the store must exist already. By default, it is created if it is absent. This is
-    /// checked only of stores in the file system.
+    /// Whether the store must exist already. By default, it is created if it is absent. The
+    /// existence of a store is checked only if the store is in the file system.
     pub must_exist: bool,
 }
 
@@ -83,7 +83,7 @@ impl OpenOptions {
 
 impl Cas {
     /// Makes a root with the default engines. Returns the engines, and the reason if the preferred
-    /// snapshotter does not work here.
+    /// snapshotter does not work on this machine.
     ///
     /// # Errors
     /// As [`Cas::init_with`].
@@ -96,8 +96,8 @@ impl Cas {
     /// with the same engines is left as it is. To open the root later, pass the same registry in
     /// [`OpenOptions::registry`].
     ///
-    /// Returns the engines. If no snapshotter was chosen and the preferred one does not work here,
-    /// also returns the reason.
+    /// Returns the engines. If `engines` names no snapshotter and the preferred snapshotter does
+    /// not work on this machine, also returns the reason.
     ///
     /// # Errors
     /// `Unsupported` for an engine that is not in `registry`; `InvalidArgument` for a composition
@@ -121,10 +121,10 @@ impl Cas {
     ///
     /// # Errors
     /// `Unsupported` for a store or a snapshotter that is not compiled in; `Busy` if the store
-    /// allows only one process at a time, and another one has it open; `FailedPrecondition` if the
-    /// root has a format that this release does not read, or if the directory is not a root and
-    /// contains something else; `Corrupt` if `cas.toml` does not parse; errors of the store and
-    /// the snapshotter.
+    /// allows only one process at a time, and another process has it open; `FailedPrecondition` if
+    /// the root has a format that this release does not read, or if the directory is not a root and
+    /// contains something else; `Corrupt` if `cas.toml` does not parse; errors of the store and the
+    /// snapshotter.
     pub async fn open(root: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(root, OpenOptions::default()).await
     }
@@ -198,9 +198,9 @@ impl Cas {
         }
     }
 
-    /// Closes the handle. When this returns, everything that was written is on the device. Later
-    /// verbs of clones fail. If the store allows only one process at a time, another one can open
-    /// it after the last clone is dropped.
+    /// Closes the handle and all its clones. When this returns, everything that was written is on
+    /// the device. Verbs that are called later on a clone fail. If the store allows only one
+    /// process at a time, another process can open the store after the last clone is dropped.
     ///
     /// # Errors
     /// `FailedPrecondition` if the handle is closed already; errors of the store and the
@@ -208,7 +208,7 @@ impl Cas {
     pub async fn close(self) -> Result<()> {
         self.opened()?;
         self.closed.store(true, Ordering::Relaxed);
-        // A full disk loses these times, and nothing else.
+        // If the disk is full, the last uses of images are lost, but nothing else.
         let _ = self.uses.flush().await;
         self.store.content.flush().await?;
         match &self.snapshotter {

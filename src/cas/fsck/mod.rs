@@ -73,8 +73,8 @@ impl Cas {
     ///
     /// # Errors
     /// `NotFound` if the directory is not a root; `Busy` if the store allows only one process at a
-    /// time, and another one has it open; as [`Cas::open`], except for damage; errors of the source
-    /// of a repair.
+    /// time, and another process has it open; as [`Cas::open`], except for damage; errors of the
+    /// source of a repair.
     pub async fn fsck(root: impl AsRef<Path>, options: FsckOptions) -> Result<Report> {
         let path = root.as_ref();
         if !path
@@ -125,8 +125,8 @@ impl Cas {
         #[cfg(feature = "registry")]
         sources.warn_of_skipped(&*progress);
         let mut report = match checked {
-            // The damage that was found already is the reason. It must be repaired before the rest
-            // can be checked.
+            // The check failed because of the damage that was found before. That damage must be
+            // repaired before the rest can be checked.
             Err(error) if error.kind() == ErrorKind::Corrupt && !findings.is_empty() => {
                 return Ok(Report {
                     findings,
@@ -138,7 +138,7 @@ impl Cas {
         for snapshotter in snapshotters {
             let left = check_mounts(snapshotter, repair).await?;
             if left.iter().any(|finding| finding.repaired) {
-                // The files that only these snapshots used.
+                // Removes the files that only these snapshots used.
                 snapshotter.cleanup().await?;
             }
             findings.extend(left);

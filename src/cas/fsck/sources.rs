@@ -13,7 +13,7 @@ use crate::cas::Cas;
 use crate::root::Root;
 
 /// The host of names without a host. Images with such names were often made on this machine, so
-/// requests to it are not repeated.
+/// requests to this host are not repeated.
 #[cfg(feature = "registry")]
 const HUB: &str = "docker.io";
 
@@ -21,7 +21,8 @@ const HUB: &str = "docker.io";
 #[cfg(feature = "registry")]
 const REPEAT: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// The place that the user named, or the registries that the names of images refer to.
+/// Where a repair gets blobs from: the source that the user named, or the registries that the names
+/// of images refer to.
 pub(super) struct RepairSources<'a> {
     #[cfg_attr(
         not(feature = "registry"),
@@ -45,10 +46,10 @@ pub(super) struct RepairSources<'a> {
 }
 
 impl<'a> RepairSources<'a> {
-    /// Opens the place `from`.
+    /// Opens the source `from`, if the user named one.
     ///
     /// # Errors
-    /// Errors of the place.
+    /// Errors of opening the source.
     pub(super) async fn open(
         cas: &'a Cas,
         from: Option<&str>,
