@@ -142,8 +142,8 @@ fn number(text: &str) -> Result<Option<u32>> {
 
 fn unknown(what: &str, name: &str, file: &str) -> Error {
     Error::not_found(format!(
-        "the image runs as {what} \"{}\", but the image's {file} does not list this {what}; the author \
-         of the image must add the {what} to the file, or name a number",
+        "the image runs as {what} \"{}\", but the image's {file} does not list this {what}; the \
+         author of the image must add the {what} to the file, or name a number",
         excerpt(name)
     ))
     .operation("find user")

@@ -115,7 +115,8 @@ impl Cas {
         runtime.block_on(crate::Cas::fsck(root, options))
     }
 
-    /// Closes the handle and all its clones.
+    /// Closes the handle and all its clones. When this returns, everything that was written is on
+    /// the device.
     ///
     /// # Errors
     /// As [`Cas::close`](crate::Cas::close).
@@ -222,14 +223,14 @@ verbs! {
         options: PullOptions
     ) -> Result<StoredImage>;
 
-    /// Pushes an image. Returns what `reference` refers to afterwards.
+    /// Pushes an image. Returns the descriptor that `reference` then refers to in the registry.
     #[cfg(feature = "registry")]
     fn push(
         image: impl Into<ImageRef>,
         reference: impl Into<RegistryRef>
     ) -> Result<Descriptor>;
 
-    /// Pushes with options. Returns what `reference` refers to afterwards.
+    /// Pushes with options. Returns the same as `push`.
     #[cfg(feature = "registry")]
     fn push_with(
         image: impl Into<ImageRef>,

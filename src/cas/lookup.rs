@@ -1,7 +1,7 @@
 //! Finds the images that people type: by digest, or by any spelling of a name.
 //!
-//! Names are stored in full, but stores of earlier releases have them as they were given, and
-//! programs may store any name. So a name is looked up in all its spellings.
+//! Names are stored in full. But stores of earlier releases have names as users typed them, and
+//! programs may store any name, so each name is looked up in all its spellings.
 
 use std::collections::BTreeMap;
 
@@ -183,7 +183,8 @@ fn absent() -> Error {
     Error::not_found("the store does not have this image; `cas images` lists what it has")
 }
 
-/// Returns the error for text that stands for several images. It asks to give `one` instead.
+/// Returns the error for text that stands for several images. The message asks the user to give
+/// `one` instead.
 pub(super) fn ambiguous<'a>(
     why: &str,
     images: impl Iterator<Item = &'a Image>,

@@ -1,7 +1,7 @@
-//! One handle on images, their content and their snapshots.
-//! Many verbs have a second form, `*_with`, that also takes options. The future of a verb may be
-//! dropped at any time: the job ends, and what it has left unfinished is removed in the background.
-//! A job that is at its last step may still complete this step.
+//! One handle on images, their content and their snapshots. Many verbs have a second form,
+//! `*_with`, that also takes options. The future of a verb may be dropped at any time: the job
+//! ends, and what it has left unfinished is removed in the background. A job that has begun its
+//! last write may still complete it.
 
 mod arguments;
 mod blobs;
@@ -94,8 +94,8 @@ pub struct Cas {
     closed: Arc<AtomicBool>,
     #[cfg(feature = "registry")]
     root: Arc<Root>,
-    /// The limits of parallel pulls by `cas.toml`, or `None` if it does not turn them on. The first
-    /// pull that needs them reads the file.
+    /// The limits of parallel pulls that `cas.toml` sets, or `None` if `cas.toml` does not turn
+    /// parallel pulls on. The first pull that needs them reads the file.
     #[cfg(feature = "registry")]
     parallel: Arc<OnceLock<Option<ParallelPull>>>,
 }

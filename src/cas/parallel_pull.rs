@@ -9,12 +9,13 @@ use cas_layer::unpack::jobs::Jobs;
 
 use crate::root::{PullMode, PullModes};
 
-/// How many layers one pull fetches in chunks at the same time. Of each layer, a chunk that is
-/// being written is in memory, in addition to the chunks that the limit on requests allows.
+/// How many layers one pull fetches in chunks at the same time. Memory holds one chunk of each
+/// layer while that chunk is written to the store, in addition to the chunks that the limit on
+/// requests allows.
 const CHUNKED: usize = 8;
 
-/// How pulls fetch and unpack in parallel. Pulls that use clones of it share the limits for all
-/// images.
+/// How pulls fetch and unpack in parallel. Pulls that use clones of one value share its limits for
+/// all images.
 #[derive(Clone, Debug)]
 pub struct ParallelPull {
     requests: Quota,
@@ -48,7 +49,7 @@ impl ParallelPull {
         })
     }
 
-    /// Returns the limits for one more pull. If the modes have no size of chunks, each layer is
+    /// Returns the limits for one more pull. If the pull modes set no size of chunks, each layer is
     /// fetched in the ranges that `limits` describe.
     pub(super) fn limits(&self, limits: &PullLimits) -> PullLimits {
         let own = PullLimits::of_requests(self.requests.clone());

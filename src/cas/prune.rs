@@ -17,8 +17,8 @@ impl Cas {
     ///
     /// Most verbs that read an image record its use; `image`, `check` and `manifest` do not. A last
     /// use that another handle recorded is exact to an hour
-    /// ([`USE_PRECISION`](cas_core::image::USE_PRECISION)). If `keep_free` is set and `free` is
-    /// not, the free space is read from the file system of the store.
+    /// ([`USE_PRECISION`](cas_core::image::USE_PRECISION)). If the options set `keep_free` and not
+    /// `free`, the free space is read from the file system of the store.
     ///
     /// # Errors
     /// `InvalidArgument` if the options set no bound; `Unsupported` for `keep_free` if the store is
@@ -45,7 +45,7 @@ impl Cas {
         Ok(pruned)
     }
 
-    /// Remembers in memory that an image is used. Reads and writes nothing.
+    /// Records in memory that an image is used. Reads and writes no files.
     pub(super) fn note_use(&self, name: &Reference) {
         if self.read_only.is_none() {
             self.uses.note(name);

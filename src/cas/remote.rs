@@ -37,8 +37,9 @@ impl Cas {
     /// Pulls with options. Returns the image, and its topmost snapshot if it was unpacked.
     ///
     /// # Errors
-    /// As [`Cas::pull`]; as [`Cas::snapshot`] if the image is unpacked; `NotFound` if the policy is
-    /// [`Policy::Never`] and the store does not have the image.
+    /// As [`Cas::pull`]; as [`Cas::snapshot`] if the image is unpacked; with [`Policy::Never`],
+    /// `NotFound` if the store does not have the whole image, and `FailedPrecondition` if a
+    /// signature is required, because that is in a registry.
     pub async fn pull_with(
         &self,
         reference: impl Into<RegistryRef>,
@@ -68,8 +69,8 @@ impl Cas {
         Ok(pulled)
     }
 
-    /// Judges an image that the store has. Its signature is fetched again, because the image may
-    /// have come from elsewhere.
+    /// Checks an image that the store has against the policy and the verifiers. A required
+    /// signature is fetched again, because the image may have come from another source.
     async fn judge_stored(
         &self,
         reference: &FullName,
@@ -104,8 +105,8 @@ impl Cas {
             let pulled = pulled.await;
             let before = std::mem::replace(&mut distrusted, client.distrusted());
             let error = pulled.as_ref().err().map(Error::kind);
-            // The next attempt fetches a wrong layer that was unpacked meanwhile from another
-            // mirror.
+            // If a mirror sent a layer with wrong bytes, which was unpacked while it arrived, the
+            // next attempt fetches this layer from another mirror.
             let may_be_elsewhere = options.unpack && distrusted > before;
             if error != Some(ErrorKind::Corrupt) || !may_be_elsewhere {
                 break pulled;
@@ -192,8 +193,8 @@ impl Cas {
         Ok(self.parallel.get_or_init(|| parallel).clone())
     }
 
-    /// Unpacks an image that is in the store, if `options` ask for it. If they name all platforms,
-    /// unpacks the image for the platform of this machine.
+    /// Unpacks an image that is in the store, if `options.unpack` is set. If `options` name all
+    /// platforms, unpacks the image for the platform of this machine.
     async fn unpack_stored(&self, image: Image, options: &PullOptions) -> Result<StoredImage> {
         if !options.unpack {
             let snapshot = None;
@@ -229,7 +230,8 @@ impl Cas {
     }
 
     /// Pushes an image for all platforms, or only for the platform of this machine if the store
-    /// does not have all of them. Returns what `reference` refers to afterwards.
+    /// does not have all platforms. Returns the descriptor that `reference` then refers to in the
+    /// registry.
     ///
     /// # Errors
     /// `InvalidArgument` for text that is not a name or a reference; `NotFound` for the image, or
@@ -290,7 +292,8 @@ impl Cas {
     }
 
     /// Returns the files that say where images are read from and which certificates are trusted.
-    /// A file that `cas.toml` does not name is the file of this machine for the same purpose.
+    /// For each file that `cas.toml` does not name, returns the file of this machine that has the
+    /// same purpose.
     pub fn hosts(&self) -> Hosts {
         self.remote_settings().hosts()
     }

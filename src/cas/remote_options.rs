@@ -42,8 +42,8 @@ pub struct PullOptions {
     /// Whether the registry is reached over http. By default it is reached over https, or over http
     /// if it is on this machine and does not require TLS.
     pub plain_http: bool,
-    /// Hosts of token services that may see the login for the registry, in addition to the
-    /// registry's own and those that `cas.toml` names.
+    /// Hosts of token services that may receive the login for the registry, in addition to the
+    /// registry's own host and the hosts that `cas.toml` names.
     pub token_hosts: Vec<Host>,
     /// The files that name mirrors and certificates. By default the files that
     /// [`Cas::hosts`](super::Cas::hosts) returns.
@@ -52,23 +52,25 @@ pub struct PullOptions {
     /// `cas.toml` names, or else the file that `$REGISTRY_AUTH_FILE` names.
     pub auth_file: Option<PathBuf>,
     /// Whether the registry may refer to addresses on this machine and in private networks, even if
-    /// it is not there itself. By default it may not.
+    /// the registry itself is neither on this machine nor in a private network. By default it may
+    /// not.
     pub private_addresses: bool,
-    /// How long to wait for the registry, and for how long to repeat what fails. By default as
-    /// `cas.toml` says.
+    /// How long to wait for the registry, and for how long to repeat failed requests. By default,
+    /// the times in `cas.toml`.
     pub timeouts: Option<Timeouts>,
     /// Limits on how many requests are made, and on how many blobs are fetched, at the same time.
-    /// By default as `cas.toml` says.
+    /// By default, the limits in `cas.toml`.
     pub limits: Option<PullLimits>,
-    /// How images are fetched and unpacked in parallel. By default as `cas.toml` says, with limits
-    /// that all pulls of one [`Cas`](super::Cas) share. If a pull is parallel, `limits` has no
-    /// effect; but if no size of chunks is set, the ranges of a layer are still those of `limits`.
+    /// How images are fetched and unpacked in parallel. By default, the settings of `cas.toml`
+    /// decide, with limits that all pulls of one [`Cas`](super::Cas) share. If a pull is parallel,
+    /// `limits` has no effect, except that it sets the ranges of a layer if no size of chunks is
+    /// set.
     pub parallel: Option<ParallelPull>,
     /// The file of the public key that must verify a signature of the image by cosign. By default
-    /// the file that `cas.toml` names. It needs the Cargo feature `cosign`.
+    /// the file that `cas.toml` names. A key needs the Cargo feature `cosign`.
     pub cosign_key: Option<PathBuf>,
     /// Verifiers that accept or reject the image, after its name is resolved and before its content
-    /// is fetched. The verifiers that `cas.toml` names are asked first.
+    /// is fetched. The verifiers that `cas.toml` names run first.
     pub verifiers: Vec<Arc<dyn Verifier>>,
     /// Receives the progress. By default nothing does.
     pub progress: Arc<dyn Progress>,
@@ -208,7 +210,7 @@ impl PullOptions {
 #[non_exhaustive]
 pub struct PushOptions {
     /// The platforms to push. By default all platforms of the image, or the platform of this
-    /// machine if the store does not have all of them.
+    /// machine if the store does not have all platforms.
     pub platforms: Platforms,
     /// Whether the referrers of the image that the store has are pushed, too, and the referrers of
     /// these referrers.
@@ -224,7 +226,8 @@ pub struct PushOptions {
     /// Whether the registry may refer to private addresses; see
     /// [`PullOptions::private_addresses`].
     pub private_addresses: bool,
-    /// How long to wait for the registry; see [`PullOptions::timeouts`].
+    /// How long to wait for the registry, and to repeat failed requests; see
+    /// [`PullOptions::timeouts`].
     pub timeouts: Option<Timeouts>,
     /// Maximum number of blobs that are pushed concurrently, from 1 to
     /// [`transfer::PushOptions::MAX_BLOBS`]. By default, 3.

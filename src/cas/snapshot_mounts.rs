@@ -58,8 +58,8 @@ pub struct UnmountOptions {
     /// Whether pending requests to a file system that does not answer are aborted (`MNT_FORCE`).
     /// Files that are in use still make the mount busy.
     pub force: bool,
-    /// Whether a mount that is in use is detached (`MNT_DETACH`): its directory no longer shows it,
-    /// and it ends when nothing uses it any more.
+    /// Whether a mount that is in use is detached (`MNT_DETACH`): it disappears from its directory
+    /// at once, and ends when nothing uses it any more.
     pub lazy: bool,
 }
 
@@ -87,9 +87,10 @@ impl UnmountOptions {
 }
 
 impl Cas {
-    /// Mounts an active snapshot or a view at `directory`: writable if it is active. Its device
-    /// nodes cannot be opened, and its set-id programs run with the rights of their caller.
-    /// [`Cas::unmount_snapshot`] unmounts it. What was written stays in the snapshot.
+    /// Mounts an active snapshot or a view at `directory`. The mount of an active snapshot is
+    /// writable. Device nodes in the snapshot cannot be opened, and set-id programs run with the
+    /// rights of their caller. [`Cas::unmount_snapshot`] unmounts the snapshot. What was written
+    /// stays in the snapshot.
     ///
     /// # Errors
     /// `NotFound` for the snapshot or the directory; `AlreadyExists` if the snapshot is mounted;
@@ -128,7 +129,8 @@ impl Cas {
                 let why = format!("it is mounted at {}; unmount it first", there.display());
                 return Err(Error::already_exists(why)).during("mount snapshot", &key);
             }
-            // A kill after this leaves a snapshot that counts as unmounted until it is mounted.
+            // If a kill follows, the label names a directory at which the snapshot is not mounted.
+            // The snapshot then counts as unmounted.
             let noted = State::Mounted.write_at(&*snapshotter, &key, &directory);
             noted.await?;
             let rights = Rights {
@@ -141,8 +143,8 @@ impl Cas {
         mounted.await.map(Mounted::keep)
     }
 
-    /// Unmounts a snapshot that [`Cas::mount_snapshot`] has mounted, and keeps it. Returns false if
-    /// it is not mounted.
+    /// Unmounts a snapshot that [`Cas::mount_snapshot`] has mounted, and keeps the snapshot.
+    /// Returns false if the snapshot is not mounted.
     ///
     /// # Errors
     /// `NotFound` for the snapshot; `Busy` while the mount is in use; `Denied` without the right to
@@ -181,7 +183,7 @@ impl Cas {
             let unmounted = pool::run(unmount).await?;
             let is_by_path = mounted::directory(&key).is_some();
             if !is_by_path && !MountedDirs::read().shows(&directory, &mounts) {
-                // Otherwise what is mounted there later would be taken for this snapshot.
+                // Otherwise a later mount at this directory would be taken for this snapshot.
                 let _ = State::Kept.write(&*snapshotter, &key).await;
             }
             Ok(unmounted)

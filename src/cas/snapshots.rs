@@ -111,7 +111,7 @@ impl Cas {
         let key = key.as_ref();
         let doing = "create snapshot";
         if mounted::directory(key).is_some() {
-            let why = "keys of this form belong to mounts; choose another key";
+            let why = "keys that begin with `mounted ` belong to mounts; choose another key";
             return Err(Error::invalid(why).operation(doing).subject(key));
         }
         if self.snapshotter()?.stat(key).await?.is_some() {
@@ -202,11 +202,11 @@ pub(super) async fn find(snapshotter: &dyn Snapshotter, key: &str) -> Result<Inf
     })
 }
 
-/// Removes a snapshot. Returns false if it does not exist. A mount at `except` does not count: the
-/// caller has unmounted it in this mount namespace.
+/// Removes a snapshot. Returns false if it does not exist. A mount at `except` does not prevent the
+/// removal, because the caller has unmounted it in this mount namespace.
 ///
 /// # Errors
-/// `Busy` while it is mounted or has children.
+/// `Busy` while the snapshot is mounted or has children.
 pub(super) async fn remove(
     snapshotter: &dyn Snapshotter,
     key: &str,
@@ -214,7 +214,7 @@ pub(super) async fn remove(
 ) -> Result<bool> {
     let _lock = match snapshotter.mounts(key).await {
         Ok(mounts) => lock_files(&mounts).await?,
-        // It is removed by now, or it is committed and cannot be mounted.
+        // The snapshot is removed by now, or is committed and cannot be mounted.
         Err(error) if is_refusal(&error) => None,
         Err(error) => return Err(error),
     };
@@ -243,8 +243,8 @@ fn is_refusal(error: &Error) -> bool {
     )
 }
 
-/// Waits until no other job mounts or removes the snapshot with these mounts. Returns the lock, or
-/// `None` if its directory is missing.
+/// Waits until no other job mounts or removes the snapshot with these mounts, and locks its
+/// directory. Returns the lock, or `None` if the directory is missing.
 pub(super) async fn lock_files(mounts: &[Mount]) -> Result<Option<DirLock>> {
     match mounts.last().and_then(files) {
         Some(directory) => lock(directory).await,
@@ -252,7 +252,8 @@ pub(super) async fn lock_files(mounts: &[Mount]) -> Result<Option<DirLock>> {
     }
 }
 
-/// Returns the directory that a mount writes to, or the topmost one with what it shows.
+/// Returns the directory that a mount writes to, or if it is read-only, the topmost directory that
+/// it shows.
 fn files(mount: &Mount) -> Option<&Path> {
     match mount {
         Mount::Bind { source, .. } => Some(source),

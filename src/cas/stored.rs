@@ -8,6 +8,6 @@ use cas_core::{Digest, Image};
 pub struct StoredImage {
     /// The image.
     pub image: Image,
-    /// The name of its topmost snapshot, if the image was unpacked and has layers.
+    /// The key of the image's topmost snapshot, if the image was unpacked and has layers.
     pub snapshot: Option<Digest>,
 }

@@ -20,7 +20,8 @@ pub struct UnpackOptions {
     pub platforms: Platforms,
     /// Whether the directory is closed to all other users. By default the directory has the mode
     /// that the image gives its root directory; if other users can then reach device nodes or
-    /// set-id programs, the progress receives a warning. Snapshots are always closed.
+    /// set-id programs, the progress receives a warning. The directories of snapshots are always
+    /// closed.
     pub private: bool,
     /// Whether all files belong to the user of this process, who then needs no privileges. The
     /// owners that the image gives them are kept in the attribute `user.rootlesscontainers`, as
@@ -152,7 +153,7 @@ impl Cas {
         unpack::to_snapshots(self.writable()?, self.target()?, manifest, progress).await
     }
 
-    /// Returns the manifest of an image for one platform, and notes that the image is used.
+    /// Returns the manifest of an image for one platform. Records that the image is used.
     pub(super) async fn manifest_of(
         &self,
         image: impl Into<ImageRef>,

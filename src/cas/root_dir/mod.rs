@@ -1,4 +1,5 @@
-//! Root directories of containers, as a volume manager hands them to whatever runs the container.
+//! Root directories of containers. A volume manager prepares such a directory, and a runtime starts
+//! the container in it.
 //!
 //! ```text
 //! PATH/                 0700; its name is the key of the snapshot
@@ -6,10 +7,10 @@
 //!   image-config.json   0600; the configuration of the image, byte for byte
 //!   image-name          0600; the full name of the image
 //! ```
-//! A job holds the lock of PATH from its first change to its last. The label of the snapshot says
-//! where `rootfs` is, and how far the job has come: until the mount is complete, a collection
-//! removes what a kill has left, together with the directory. A complete root directory stays, even
-//! if the machine is restarted, until it is removed or prepared again.
+//! A job holds the lock of PATH from its first change to its last. Labels of the snapshot say where
+//! `rootfs` is, and whether the mount is complete. If a job is killed before that, a collection
+//! removes the snapshot and the directory. A complete root directory stays, even if the machine is
+//! restarted, until it is removed or prepared again.
 
 mod place;
 mod prepared;
@@ -76,9 +77,10 @@ impl Cas {
     /// `image-name`, the full name of the image. The last component of `path` is the key of the
     /// snapshot. If the image is not unpacked yet, it is unpacked first.
     ///
-    /// The directory is closed to other users, because programs and device nodes of the image have
-    /// all their rights. What an earlier root directory has left at `path` is unmounted and removed
-    /// first, whatever its state, and so is a snapshot of [`Cas::create_snapshot`] with this key.
+    /// The directory is closed to other users, because the set-id programs and device nodes of the
+    /// image work in the mount. What an earlier root directory has left at `path` is unmounted and
+    /// removed first, whatever its state, and so is a snapshot of [`Cas::create_snapshot`] with
+    /// this key.
     ///
     /// # Errors
     /// As [`Cas::snapshot`]; `Denied` without the right to mount; `NotFound` if the parent of
@@ -130,8 +132,9 @@ impl Cas {
             .map(Prepared::keep)
     }
 
-    /// Unmounts a root directory, and keeps it with what was written to it. Returns false if it is
-    /// not mounted, or does not exist. [`Cas::mount_snapshot`] mounts the snapshot again.
+    /// Unmounts a root directory, and keeps the directory and what was written to it. Returns false
+    /// if the directory is not mounted, or does not exist. [`Cas::mount_snapshot`] mounts the
+    /// snapshot again.
     ///
     /// # Errors
     /// `Busy` while the mount is in use; `InvalidArgument` as for [`Cas::prepare_root_dir`];
@@ -164,7 +167,8 @@ impl Cas {
     }
 
     /// Removes a root directory: unmounts it, and removes its files, its snapshot and the directory
-    /// itself. Returns false if there was nothing to remove. A mount is never entered.
+    /// itself. Returns false if there was nothing to remove. Files of another mount in the
+    /// directory are never removed.
     ///
     /// # Errors
     /// `Busy` while the directory is in use; nothing is removed in this case. `FailedPrecondition`
@@ -179,7 +183,8 @@ impl Cas {
         shield(async move {
             let removed = match locked {
                 Some(locked) => place.remove(&*snapshotter, locked).await,
-                // A job that prepares the directory now has changed the snapshot since.
+                // If a job has begun to prepare the directory, it has changed the snapshot, which
+                // then stays.
                 None => place.remove_snapshot(&*snapshotter, seen).await,
             };
             removed.during(REMOVE, place.path().display())

@@ -26,9 +26,9 @@ pub(super) const NAME: &str = "image-name";
 /// A root directory, which may not exist.
 #[derive(Clone)]
 pub(in crate::cas) struct RootDir {
-    /// Its absolute path.
+    /// The absolute path of the directory.
     path: PathBuf,
-    /// The key of its snapshot, which is the last component of the path.
+    /// The key of the snapshot, which is the last component of the path.
     key: String,
 }
 
@@ -45,8 +45,8 @@ impl RootDir {
 
     fn resolve(path: &Path) -> Result<Self> {
         let (Some(name), Some(parent)) = (path.file_name(), path.parent()) else {
-            let why = "the last component is not a name, but the snapshot is named by it; give the \
-                       path of the directory itself";
+            let why = "the path does not end in a name, which the snapshot needs as its key; give \
+                       the path of the directory itself";
             return Err(Error::invalid(why));
         };
         let parent = match parent {
@@ -54,7 +54,8 @@ impl RootDir {
             parent => parent,
         };
         let parent = match parent.canonicalize() {
-            // What was in it may still have a snapshot.
+            // The parent is absent, but the snapshot of a root directory that was in it may still
+            // exist.
             Err(error) if error.kind() == io::ErrorKind::NotFound => std::path::absolute(parent)?,
             found => found.map_err(|error| no_directory(error, parent))?,
         };
@@ -68,16 +69,16 @@ impl RootDir {
             Err(error) => Err(no_directory(error, &place.path)),
             Ok(found) if found.is_dir() => Ok(place),
             Ok(found) if found.is_symlink() => Err(Error::invalid(
-                "it is a symbolic link; give the path of the directory itself",
+                "the path is a symbolic link; give the path of the directory itself",
             )),
             Ok(_) => Err(Error::invalid(
-                "what is there is not a directory; choose another path",
+                "the path exists and is not a directory; choose another path",
             )),
         }
     }
 
-    /// Returns the root directory whose `rootfs` is this directory, or `None` if it has another
-    /// name.
+    /// Returns the root directory whose `rootfs` is the directory `rootfs`, or `None` if this
+    /// directory has another name.
     pub(in crate::cas) fn with_rootfs(rootfs: &Path) -> Option<Self> {
         let path = rootfs.parent()?;
         let place = RootDir {
@@ -119,7 +120,7 @@ impl RootDir {
                     return Err(error).during(PREPARE, self.path.display());
                 }
             };
-            // It is absent if another job has removed it just now.
+            // The directory is absent if another job has removed it just now.
             if let Some(locked) = lock(&self.path).await? {
                 return Ok((locked, created));
             }
@@ -129,7 +130,7 @@ impl RootDir {
     /// Unmounts everything that is mounted on `rootfs`. Returns false if nothing is.
     ///
     /// # Errors
-    /// `Busy` while it is in use; `Denied` without the right to unmount.
+    /// `Busy` while the mount is in use; `Denied` without the right to unmount.
     pub(super) fn unmount(&self, mode: UnmountMode) -> Result<bool> {
         let rootfs = self.rootfs();
         if !mounted::unmount(&rootfs, mode).map_err(advise)? {
@@ -143,11 +144,11 @@ impl RootDir {
         }
     }
 
-    /// Checks that what is there may be removed: the snapshot, if there is one, and what is in the
-    /// directory.
+    /// Checks that the snapshot, if there is one, and everything in the directory may be removed.
     ///
     /// # Errors
-    /// `AlreadyExists` for a snapshot of something else; `FailedPrecondition` for other files.
+    /// `AlreadyExists` if the snapshot belongs to something else; `FailedPrecondition` if the
+    /// directory has files that a root directory does not have.
     pub(super) fn check(&self, snapshot: Option<&Info>) -> Result<()> {
         if let Some(info) = snapshot {
             self.check_snapshot(info)?;
@@ -216,7 +217,7 @@ impl RootDir {
     /// checked that this may be done.
     ///
     /// # Errors
-    /// `Busy` while it is in use: nothing is then removed; errors of the file system.
+    /// `Busy` while `rootfs` is in use: nothing is then removed; errors of the file system.
     pub(super) async fn clear(
         &self,
         snapshotter: &dyn Snapshotter,
@@ -323,7 +324,8 @@ fn is_empty_directory(path: &Path) -> bool {
     is_directory && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }
 
-/// Returns the error, with what else can be done with a root directory that is in use.
+/// Returns the error. If the root directory is in use, the message also names the option to detach
+/// it.
 fn advise(error: Error) -> Error {
     if error.kind() != ErrorKind::Busy {
         return error;

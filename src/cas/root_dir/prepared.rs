@@ -33,8 +33,8 @@ pub(super) struct Documents {
     pub(super) name: String,
 }
 
-/// A root directory that is complete. Unless it is kept, it is removed in the background when it is
-/// dropped.
+/// A root directory that was prepared. If this value is dropped before [`Self::keep`] is called,
+/// the root directory is removed in the background.
 pub(super) struct Prepared {
     place: RootDir,
     mounted: Option<Mounted>,
@@ -46,8 +46,8 @@ impl Prepared {
     /// Removes what is in the locked directory, and prepares it.
     ///
     /// # Errors
-    /// As [`RootDir::check`] and [`RootDir::clear`], after which what is in the directory stays; as
-    /// [`Cas::mount_snapshot`], after which nothing is left.
+    /// As [`RootDir::check`] and [`RootDir::clear`]: the content of the directory then stays; as
+    /// [`Cas::mount_snapshot`]: nothing is then left.
     pub(super) async fn make(cas: &Cas, request: Request, locked: DirLock) -> Result<Self> {
         let Request {
             place,
