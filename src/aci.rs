@@ -12,11 +12,11 @@ mod http {
     use cas_core::Result;
     use cas_distribution::{Download, download};
 
-    /// Fetches ACIs over HTTP, without a login. Signatures are not verified.
+    /// Fetches ACIs over HTTPS or HTTP, without a login. Signatures are not verified.
     #[derive(Clone, Debug, Default)]
     #[non_exhaustive]
     pub struct HttpFetcher {
-        /// Whether URLs may begin with `http://`. On loopback, they always may.
+        /// Whether URLs may begin with `http://`. URLs of loopback addresses always may.
         pub plain_http: bool,
     }
 

@@ -13,7 +13,7 @@
 //! # }
 //! ```
 //!
-//! The same without a runtime:
+//! The same without an async runtime:
 //!
 //! ```no_run
 //! # #[cfg(feature = "registry")]
@@ -49,9 +49,9 @@
 //! # }
 //! ```
 //!
-//! Cargo features choose the backends and snapshotters. [`registry()`] returns all that are
-//! compiled in. One backend is enough. Without a snapshotter, images can be stored and unpacked
-//! into directories, but not into snapshots or mounts.
+//! Cargo features choose the backends and snapshotters. [`registry()`] returns all backends and
+//! snapshotters that are compiled in. A root needs only one backend. Without a snapshotter, images
+//! can be stored and unpacked into directories, but not into snapshots or mounts.
 
 #[cfg(feature = "aci")]
 pub mod aci;
@@ -99,7 +99,8 @@ pub use self::root::{PullMode, PullModes, RemoteSettings};
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// Schemes that a build may leave out, each with the Cargo feature that adds it.
+/// Schemes of backends and snapshotters that a build may leave out, each with the Cargo feature
+/// that adds it.
 const FEATURES: &[(&str, &str)] = &[
     ("fs", "fs"),
     ("redb", "redb"),

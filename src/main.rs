@@ -10,8 +10,8 @@ use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 
-/// Number of files that this process must be able to open before the runtime starts: a few more
-/// than the runtime opens.
+/// Number of files that this process must be able to open before the async runtime starts: a few
+/// more than the runtime opens.
 const RUNTIME_FILES: usize = 8;
 
 fn main() -> ExitCode {
@@ -26,16 +26,16 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns the runtime. Its builder panics if it cannot open its files, so this function first
-/// checks that as many files can be opened.
+/// Returns the async runtime. Its builder panics if it cannot open its files, so this function
+/// first checks that [`RUNTIME_FILES`] files can be opened.
 fn start_runtime() -> cas::Result<Runtime> {
     let files = (0..RUNTIME_FILES).map(|_| File::open("/dev/null"));
     files.collect::<io::Result<Vec<_>>>()?;
     Ok(Builder::new_current_thread().enable_all().build()?)
 }
 
-/// Installs a panic hook that does not report panics that become errors, such as those of an engine
-/// on a damaged file.
+/// Installs a panic hook that reports only defects of the program. Panics that become errors, such
+/// as those of an engine on a damaged file, are not reported.
 fn report_only_defects() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

@@ -37,9 +37,10 @@ use crate::root::Engines;
 #[cfg(feature = "registry")]
 use crate::root::{PullModes, RemoteSettings};
 
-/// An open root, with every verb of [`crate::Cas`] in a form that blocks. The handle contains its
-/// own async runtime, and panics if it is used inside another async runtime; use [`crate::Cas`] in
-/// such a runtime. It is cheap to clone, and all clones are the same handle.
+/// An open root, with every verb of [`crate::Cas`] in a form that blocks until the verb is done.
+/// The handle contains its own async runtime, and panics if it is used inside another async
+/// runtime; use [`crate::Cas`] in such a runtime. It is cheap to clone, and all clones are the same
+/// handle.
 #[derive(Clone)]
 pub struct Cas {
     inner: crate::Cas,

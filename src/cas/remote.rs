@@ -39,7 +39,7 @@ impl Cas {
     /// # Errors
     /// As [`Cas::pull`]; as [`Cas::snapshot`] if the image is unpacked; with [`Policy::Never`],
     /// `NotFound` if the store does not have the whole image, and `FailedPrecondition` if a
-    /// signature is required, because that is in a registry.
+    /// signature is required, because signatures are fetched from the registry.
     pub async fn pull_with(
         &self,
         reference: impl Into<RegistryRef>,

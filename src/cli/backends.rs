@@ -74,7 +74,7 @@ impl Backends {
     }
 }
 
-/// Returns what a snapshotter can do, and whether it works in the root, or why not.
+/// Returns what a snapshotter can do, whether it works in the root, and if not, why not, as JSON.
 fn snapshotter(root: &Path, opener: &dyn SnapshotterOpener) -> Value {
     let own = root.join("snapshots").join(opener.scheme());
     let own = std::path::absolute(&own).unwrap_or(own);

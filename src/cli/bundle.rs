@@ -18,10 +18,10 @@ By default, rootfs is a plain copy, independent of the store. With --mount it is
 snapshot, mounted without a copy; unmount it with `cas umount DIR/rootfs`.
 
 DIR is closed to other users (mode 0700), because rootfs has the device nodes and set-id programs of
-the image. The users of a container in a user namespace need access to it: `chmod 711 DIR`.
+the image. If the container gets a user namespace, its users need access to DIR: `chmod 711 DIR`.
 
 With --rootless no privileges are needed: rootfs is as after `cas unpack --rootless`, and the
-program runs in a user namespace, in which all files are the superuser's.")]
+program runs in a user namespace, whose superuser owns all files.")]
 pub(crate) struct Bundle {
     /// Name or digest of the image
     image: String,

@@ -44,7 +44,8 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Returns a client for the repository of `to`. Opens no store.
+    /// Returns a client for the repository of `to`. Reads the settings of the root, but opens no
+    /// store.
     pub(crate) async fn connect(&self, context: &Context, to: &FullName) -> Result<Mirrors> {
         let settings = RemoteSettings::read(context.root()?)?;
         let options = Options {
@@ -73,9 +74,9 @@ impl Connection {
         Ok(timeouts)
     }
 
-    /// Returns the files that name mirrors and certificates. `hosts` has the files of the
-    /// root. A file that an option of this command names replaces that of the root; authorities of
-    /// certificates are added.
+    /// Returns the files that name mirrors and certificates. `hosts` has the files of the root. A
+    /// file that an option of this command names replaces the file of the root. Files of
+    /// authorities (`--ca`) are added to those of the root.
     pub(crate) fn hosts(&self, mut hosts: Hosts) -> Hosts {
         if let Some(directory) = &self.hosts_dir {
             hosts = hosts.with_directory(directory.clone());

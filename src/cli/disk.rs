@@ -16,8 +16,8 @@ use super::Context;
   cas disk app:1 -o vm --format vmdk
   qemu-system-x86_64 -drive file=vm/disk.vmdk,snapshot=on ...
 
-The file is an EROFS image: metadata, and then the tar of each layer. Linux 6.4 and later mount it,
-also as the disk of a virtual machine whose sectors have 512 bytes. The same image always gives the
+The file is an EROFS image: metadata, and then the tar of each layer. Linux 6.4 and later mount it.
+A virtual machine can use it as a disk with sectors of 512 bytes. The same image always gives the
 same bytes. No privileges are needed. While the file is written, its directory needs free space for
 twice the size of the file. With `--format vmdk`, FILE is a directory, which must be empty or
 absent.")]
@@ -41,7 +41,7 @@ enum Format {
     /// One file, which is a raw disk (also: raw)
     #[value(alias = "raw")]
     Erofs,
-    /// A directory with a descriptor, disk.vmdk, over the metadata and the tars as they are
+    /// A directory with the metadata, the tars, and disk.vmdk, which joins them to one disk
     Vmdk,
 }
 

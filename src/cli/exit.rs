@@ -20,7 +20,7 @@ pub(crate) fn report(error: &Error, verbose: bool) -> ExitCode {
 }
 
 /// Prints what is wrong with the arguments, or the help that they ask for, and ends the process.
-/// The message repeats arguments, so it is escaped if one contains what a terminal may interpret.
+/// The message repeats arguments, so characters in them that a terminal may interpret are escaped.
 pub(crate) fn misused(error: &clap::Error) -> ! {
     let arguments = std::env::args_os().map(|one| one.to_string_lossy().into_owned());
     let (mut text, mut is_plain) = (error.render().to_string(), true);
@@ -45,7 +45,7 @@ fn code(error: &Error) -> u8 {
         ErrorKind::Busy | ErrorKind::Conflict | ErrorKind::AlreadyExists => 5,
         ErrorKind::Full | ErrorKind::OutOfRange => 6,
         ErrorKind::Unavailable => 7,
-        // A registry has refused this, not this system.
+        // The registry has refused the request, not this machine.
         #[cfg(feature = "registry")]
         ErrorKind::Denied if error.answered_by() == Some(cas::distribution::REGISTRY) => 7,
         _ => 1,

@@ -13,12 +13,12 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 /// Name of the hidden command that holds a user namespace.
 const COMMAND: &str = "hold-namespace";
 
-/// The greatest valid id. A range must not contain it, because [`map`] gives it to the superuser
-/// that mounts.
+/// The greatest valid id. A range must not contain this id, because [`map`] may map it to the
+/// superuser, who mounts.
 const LAST: u32 = u32::MAX - 1;
 
-/// Returns the range that `text` states. It maps ids of the image to ids of the mount, and must not
-/// contain [`LAST`].
+/// Returns the range that `text` states. The range maps ids of the image to ids of the mount, and
+/// must not contain [`LAST`].
 ///
 /// # Errors
 /// `InvalidArgument` if the text is not such a range.

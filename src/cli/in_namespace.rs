@@ -1,6 +1,6 @@
 //! Works on files that belong to other users of a user namespace. A short-lived child process
-//! enters the namespace, because a process with several threads cannot, and no process can leave
-//! it.
+//! enters the namespace, because a process with several threads cannot enter one, and because no
+//! process can leave it again.
 
 use std::path::{Path, PathBuf};
 
@@ -48,9 +48,9 @@ pub(super) async fn give_owners(directory: &Path) -> Result<()> {
     call(GIVE, directory, why).await
 }
 
-/// Removes a directory in which other users of a namespace own files.
+/// Removes a directory in which other users of the user namespace own files.
 pub(super) async fn remove_tree(directory: &Path) -> Result<()> {
-    let why = "files of other users are left, for the reason above";
+    let why = "files of other users are left, for the reason above; remove them in `cas unshare`";
     call(REMOVE, directory, why).await
 }
 

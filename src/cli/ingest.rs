@@ -76,11 +76,12 @@ fn shown(one: &IngestInfo) -> Value {
     })
 }
 
-/// Returns `typed` if it is the key of an ingest. Otherwise, returns the only key that is a digest
-/// and begins with `typed`.
+/// Returns `typed` if an ingest has this key. Otherwise, returns the only key that is a digest and
+/// begins with `typed`.
 ///
 /// # Errors
-/// `NotFound` if no key begins so; `InvalidArgument` if several do; errors of the store.
+/// `NotFound` if no key begins with `typed`; `InvalidArgument` if several keys do; errors of the
+/// store.
 async fn find(cas: &Cas, typed: &str) -> Result<String> {
     let mut keys = cas.ingests().await?.into_iter().map(|one| one.key);
     if keys.clone().any(|key| key == typed) {

@@ -86,7 +86,7 @@ impl Inspect {
     }
 
     /// Returns whether the index is shown, because the image has no manifest for this machine. If
-    /// the user asked for a platform, the image must have it.
+    /// the user gave `--platform`, the index is not shown, and the image must have that platform.
     fn may_show_index(&self, error: &Error, image: &Image) -> bool {
         let is_index = image.target.media_type.is_index();
         is_index && self.platform.is_none() && error.kind() == ErrorKind::NotFound

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::gc::when;
 use super::{Context, resource};
 
-/// Owner of leases made by this command. Leases of running jobs belong to the jobs.
+/// Owner of the leases that this command makes. The leases of jobs have other owners.
 const OWNER: &str = "the tool";
 
 /// Manage leases, which protect blobs and snapshots from gc

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::Context;
 use super::prompt::{self, off_this_thread};
 
-/// The registry that is meant if none is named.
+/// The registry if the user names none.
 const HUB: &str = "docker.io";
 
 /// Log in to a registry
@@ -27,7 +27,7 @@ pub(crate) struct Login {
     /// HOST[:PORT] of the registry
     #[arg(value_name = "HOST", default_value = HUB, value_parser = host)]
     registry: Host,
-    /// Name of the user [default: what the user types at the terminal]
+    /// Name of the user [default: ask for it at the terminal]
     #[arg(short, long, value_name = "NAME")]
     username: Option<String>,
     /// Read the password from standard input

@@ -63,8 +63,8 @@ use self::progress::Bars;
 #[derive(Parser)]
 #[command(name = "cas", version, arg_required_else_help = true, after_help = EXAMPLE)]
 pub(crate) struct Arguments {
-    /// Root: the directory of the store, the snapshots and cas.toml [default: /var/lib/cas for
-    /// the superuser, otherwise $XDG_DATA_HOME/cas or ~/.local/share/cas]
+    /// Directory of the root, which has the store, the snapshots and cas.toml [default:
+    /// /var/lib/cas for the superuser, otherwise $XDG_DATA_HOME/cas or ~/.local/share/cas]
     #[arg(long, global = true, help_heading = GLOBAL, env = "CAS_ROOT", value_name = "DIR")]
     root: Option<PathBuf>,
     /// Use this store instead of the root's own: a scheme, a URL or the name of a
@@ -166,7 +166,7 @@ enum Command {
     Man(manual::Man),
 }
 
-/// What every command gets: where to work, and where results and progress go.
+/// What every command receives: the root and its engines, and where results and progress are shown.
 pub(crate) struct Context {
     /// The root, if one was given.
     root: Option<PathBuf>,
@@ -207,8 +207,8 @@ impl Context {
         options
     }
 
-    /// Opens the root, and checks that this user can write to it. This is for commands that change
-    /// the root without a method of [`Cas`] that checks it.
+    /// Opens the root, and checks that this user can write to it. Commands use this if they change
+    /// the root by other means than the verbs of [`Cas`], which check the same.
     pub(crate) async fn writable_cas(&self) -> Result<Cas> {
         let cas = self.cas().await?;
         cas.check_writable()?;
@@ -216,7 +216,7 @@ impl Context {
     }
 }
 
-/// Runs one command. Returns the exit code: that of the tool, or for `cas run`, that of the
+/// Runs one command. Returns the exit code of the tool, or for `cas run`, the exit code of the
 /// program.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let hide_progress = arguments.no_progress || arguments.json;

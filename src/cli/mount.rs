@@ -95,8 +95,7 @@ pub(super) fn check_right(cas: &Cas) -> Result<()> {
     cas_host::mount::check_right().map_err(advise)
 }
 
-/// Adds to the error of a user without the right to mount what they can do. Returns any other error
-/// unchanged.
+/// Returns the error. If this user has no right to mount, the message also says what they can do.
 pub(super) fn advise(error: Error) -> Error {
     if !has_no_right(&error) || rustix::process::geteuid().is_root() {
         return error;

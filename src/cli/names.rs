@@ -3,8 +3,8 @@
 use cas::image::{Reference, familiar};
 use serde_json::{Value, json};
 
-/// Adds the name of an image to a result: as the store has it, and as people type it if that
-/// differs.
+/// Adds the name of an image to a result: the name in the store, and the familiar name if it is
+/// another one.
 pub(crate) fn add(result: &mut Value, name: &Reference) {
     result["name"] = json!(name);
     let familiar = familiar(name);

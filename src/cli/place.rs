@@ -29,8 +29,8 @@ impl Place {
     /// image in the store of this root.
     ///
     /// # Errors
-    /// `InvalidArgument` if the text is empty, if nothing is before `#`, or if it could be both a
-    /// name and the directory of a root.
+    /// `InvalidArgument` if the text is empty, if nothing is before `#`, or if the text could be
+    /// both a name and the directory of a root.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let refused = |why: &'static str| {
             Err(Error::invalid(why)
@@ -91,8 +91,8 @@ impl At {
         At::Store(text.to_owned())
     }
 
-    /// Returns [`At::Here`] if this is the directory of the root that the tool uses, otherwise a
-    /// copy of this value. Two results are equal if they name the same store in the same way.
+    /// Returns [`At::Here`] for the directory of the root that the tool uses, otherwise a copy of
+    /// this value. Two results are equal if they name the same store in the same way.
     pub(crate) fn resolved(&self, context: &Context) -> At {
         match self {
             At::Root(path) if context.is_own_root(path) => At::Here,
@@ -100,7 +100,7 @@ impl At {
         }
     }
 
-    /// Returns the text with which a user names this image of this store.
+    /// Returns the text that a user types for the image `name` of this store.
     pub(crate) fn with(&self, name: &str) -> String {
         match self {
             At::Here => name.to_owned(),

@@ -7,7 +7,7 @@ use cas::{Error, Result, limit};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio::sync::oneshot;
 
-/// Asks for a line. Returns it without its end.
+/// Asks for a line. Returns the line without its line break.
 ///
 /// # Errors
 /// `InvalidArgument` if standard input ends; `OutOfRange` for a line of more than [`limit::SECRET`]

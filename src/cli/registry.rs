@@ -124,7 +124,8 @@ impl Tags {
 
 impl Ls {
     async fn run(self, context: &Context) -> Result<()> {
-        // A client needs a repository. Any repository will do here.
+        // A client needs the name of a repository, although the list of repositories does not
+        // depend on it.
         let any: FullName = format!("{}/any", self.host).parse()?;
         if any.repository().starts_with(&format!("{}/", self.host)) {
             let why = "expected a host, found a name without a dot or a port, which is part of a \

@@ -19,8 +19,8 @@ use super::{Context, names};
 #[command(after_help = "Example:\n  cas pull localhost:5000/app:1\n  \
     cas pull registry.example/team/app:1 --platform linux/arm64 --unpack")]
 pub(crate) struct Pull {
-    /// [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]; for a name without a host, the registries that
-    /// registries.conf lists are tried, otherwise docker.io
+    /// [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]; a name without a host is looked for in the
+    /// registries that registries.conf lists, or in docker.io if it lists none
     #[arg(value_name = "REF")]
     reference: String,
     #[command(flatten)]
@@ -184,7 +184,7 @@ impl Pull {
     }
 }
 
-/// Returns the limits of a pull that fetches a layer in this number of ranges.
+/// Returns the limits of a pull that fetches a layer in at most this number of ranges at once.
 fn limits(ranges: u64) -> PullLimits {
     PullLimits::default().with_per_layer(ranges as usize)
 }
@@ -193,7 +193,7 @@ fn limits(ranges: u64) -> PullLimits {
 /// before it.
 ///
 /// # Errors
-/// The first error after which another registry cannot help, otherwise the error of the last name.
+/// The first error that no other registry can avoid, otherwise the error of the last name.
 async fn pull_first(cas: &Cas, names: Vec<FullName>, options: &PullOptions) -> Result<StoredImage> {
     let mut names = names.into_iter().peekable();
     while let Some(name) = names.next() {
@@ -242,8 +242,9 @@ impl Push {
     }
 }
 
-/// Returns the error for an image whose name does not say where to push it.
+/// Returns the error for an image whose name cannot be a name in a registry.
 fn unaddressed(name: &Reference) -> Error {
-    let why = "the name of the image does not name a registry; give another: `cas push IMAGE REF`";
+    let why = "the name of the image cannot be a name in a registry; give such a name, too: \
+               `cas push IMAGE REF`";
     Error::invalid(why).operation("push").subject(name)
 }

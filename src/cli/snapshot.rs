@@ -217,7 +217,8 @@ async fn tree(context: &Context, snapshots: &dyn Snapshotter) -> Result<()> {
 /// Returns `key` if a snapshot has it, otherwise the only key that is a digest with this prefix.
 ///
 /// # Errors
-/// `NotFound` if no key begins so; `InvalidArgument` if several do; errors of the snapshotter.
+/// `NotFound` if no key begins with this prefix, or the prefix has fewer than [`PREFIX`] digits;
+/// `InvalidArgument` if several keys do; errors of the snapshotter.
 pub(crate) async fn resolve(snapshots: &dyn Snapshotter, key: &str) -> Result<String> {
     if snapshots.stat(key).await?.is_some() {
         return Ok(key.to_owned());

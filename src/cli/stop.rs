@@ -1,5 +1,5 @@
-//! Stopping a command by a signal: the work of the command is cancelled and then cleans up, as
-//! after an error.
+//! Stopping a command by a signal: the work of the command is cancelled, and then removes what it
+//! has left, as after an error.
 
 use std::future::{self, Future};
 use std::process::ExitCode;
@@ -13,8 +13,8 @@ use tokio::time::sleep;
 /// Maximum time to wait for work that a signal has interrupted.
 const LAST_WORK: Duration = Duration::from_secs(10);
 
-/// Does `work`, which returns an exit code. If a signal comes first, drops the work, waits for it
-/// as [`stopped`] does, and returns 128 plus the number of the signal.
+/// Does `work`, which returns an exit code. If a signal comes first, drops the work, waits until
+/// the work has cleaned up as [`stopped`] does, and returns 128 plus the number of the signal.
 ///
 /// # Errors
 /// Errors of the work and of the system.
@@ -59,8 +59,8 @@ pub(crate) async fn last_work() {
     }
 }
 
-/// Handles SIGINT, SIGTERM and SIGHUP from now on, except those that were ignored when this process
-/// was started, as under `nohup`. Returns a future that ends at the first of them.
+/// Handles SIGINT, SIGTERM and SIGHUP from now on, except signals that this process ignored from
+/// its start, as under `nohup`. Returns a future that ends at the first signal that is handled.
 ///
 /// # Errors
 /// Errors of the system.

@@ -1,4 +1,4 @@
-//! The ids of this user: their own, and those that `/etc/subuid` and `/etc/subgid` give them.
+//! The ids of this user: their own ids, and the ids that `/etc/subuid` and `/etc/subgid` give them.
 
 use std::fs::File;
 use std::io::Read;
@@ -16,8 +16,8 @@ pub(super) fn mappers() -> Option<[PathBuf; 2]> {
     Some([on_path("newuidmap")?, on_path("newgidmap")?])
 }
 
-/// Returns the ids of this user. These are only the user's own ids if the files list no others, or
-/// if the programs that map others are not installed.
+/// Returns the ids of this user. The result has only the user's own ids if the files list no
+/// further ids, or if `newuidmap` or `newgidmap` is not installed.
 pub(super) fn of_this_user() -> UserIds {
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     let name = name(&read("/etc/passwd"), uid);
@@ -39,7 +39,7 @@ pub(super) fn of_this_user() -> UserIds {
     ids
 }
 
-/// Returns the text of a file, or nothing if it cannot be read.
+/// Returns the text of a file, or an empty text if the file cannot be read.
 fn read(path: &str) -> String {
     let mut text = Vec::new();
     if let Ok(file) = File::open(path) {

@@ -26,14 +26,15 @@ pub(crate) struct Tree {
 #[derive(Serialize)]
 struct Node {
     descriptor: Descriptor,
-    /// Whether the bytes of the descriptor are in the store or embedded in the descriptor.
+    /// Whether the content that the descriptor describes is in the store, or embedded in the
+    /// descriptor.
     present: bool,
-    /// How the bytes differ from the descriptor.
+    /// How the content differs from the descriptor.
     #[serde(skip_serializing_if = "Option::is_none")]
     damage: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     children: Vec<Node>,
-    /// The documents whose subject this is, such as signatures.
+    /// The documents that refer to this node as their subject, such as signatures.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     referrers: Vec<Node>,
 }
@@ -147,7 +148,8 @@ fn grow<'a>(
 }
 
 /// Returns whether the content of `descriptor` is in the store or in the descriptor, and what is
-/// wrong with it: embedded data is hashed, and of a blob in the store, only the size is checked.
+/// wrong with the content. Embedded data is hashed. Of a blob in the store, only the size is
+/// checked.
 async fn examine(store: &Store, descriptor: &Descriptor) -> Result<(bool, Option<String>)> {
     if descriptor.data.is_some() {
         return match dispatch::read(&*store.content, descriptor).await {

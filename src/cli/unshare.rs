@@ -1,8 +1,8 @@
 //! `cas unshare`: a program in a user namespace, where it may mount, and give files to the owners
 //! that an image has.
 //!
-//! The program takes the place of this process. Its ids are mapped before that by a child process
-//! that has stayed outside, because a process cannot map more than one id for itself.
+//! The program takes the place of this process. Before that, a child process that has stayed
+//! outside of the namespace maps the ids, because a process cannot map more than one id for itself.
 
 use std::ffi::OsString;
 use std::fs;
@@ -32,7 +32,7 @@ const MAPS: [&str; 2] = ["/proc/self/uid_map", "/proc/self/gid_map"];
   cas unshare -- sh -c 'cas mount app:1 mnt && ls mnt && cas umount mnt'
 
 The program gets a user namespace, in which you are the superuser, and a mount namespace: its mounts
-are not visible elsewhere, and end when it ends. Other ids of an image need ranges of ids in
+are not visible elsewhere, and end with the program. Other ids of an image need ranges of ids in
 /etc/subuid and /etc/subgid, and newuidmap and newgidmap (package uidmap); without these, the
 namespace has only your own id.
 The superuser gets only the mount namespace.
@@ -99,8 +99,8 @@ impl Unshare {
     }
 }
 
-/// Gives this process a mount namespace. Changes of the machine's mounts still take effect in it,
-/// but its own mounts do not appear elsewhere.
+/// Gives this process a mount namespace. Later mounts of the machine still appear in the namespace,
+/// but mounts of this process do not appear elsewhere.
 fn private_mounts() -> io::Result<()> {
     idmap::unshare(UnshareFlags::NEWNS)?;
     let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
@@ -137,7 +137,7 @@ pub(super) fn enter(ids: &UserIds, progress: &dyn Progress) -> Result<()> {
             progress.warn(&format!("{map} has only your own id, for the reason above"));
         }
         if map == MAPS[1] {
-            // Otherwise the kernel does not let a user map a group.
+            // The kernel allows a user to map a group only after this.
             fs::write("/proc/self/setgroups", "deny").during("write", "/proc/self/setgroups")?;
         }
         fs::write(map, format!("0 {} 1", ids.own)).during("write", map)?;
@@ -163,7 +163,7 @@ fn start_mapper(ids: &UserIds, [users, groups]: &[PathBuf; 2]) -> Result<Child> 
 impl MapIds {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let mut ready = [0];
-        // Without a byte, the namespace was not made.
+        // If standard input ends without a byte, the namespace was not made.
         if std::io::stdin().read(&mut ready)? == 0 {
             return Ok(ExitCode::FAILURE);
         }

@@ -18,22 +18,24 @@ pub(super) const FORMAT: u32 = 1;
 #[serde(deny_unknown_fields)]
 pub struct Engines {
     format: u32,
-    /// The store: a scheme, a URL or the name of a table in `stores`. Only a URL with a host or a
-    /// path, such as `fs:///srv/store`, means a store outside of the root.
+    /// The store: a scheme, a URL or the name of a table in `stores`. A URL with a host or a path,
+    /// such as `fs:///srv/store`, means a store outside of the root; everything else means a store
+    /// in the root.
     pub store: String,
-    /// The snapshotter. If it is empty, a new root gets the first one that works on its machine:
-    /// overlay if it can be used, otherwise native.
+    /// The snapshotter. If this text is empty, a new root gets the first snapshotter that works on
+    /// its machine: `overlay` if overlayfs can be used, otherwise `native`.
     pub snapshotter: String,
     /// The tables `[stores.NAME]` by name. Compositions and stores with options need a table.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stores: BTreeMap<String, Table>,
-    /// Registries by `HOST` or `HOST:PORT`, as references of images name them.
+    /// The tables `[registries."HOST[:PORT]"]`, by the host and port that references of images
+    /// name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub registries: BTreeMap<String, RegistryTable>,
-    /// How all registries are reached.
+    /// How all registries are reached: the table `[remote]`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub remote: RemoteTable,
-    /// Which images a pull accepts.
+    /// Which images a pull accepts: the table `[policy]`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub policy: PolicyTable,
 }
@@ -115,7 +117,8 @@ impl Engines {
         self.resolve(location.or_path(&place)?, registry, self.stores.len())
     }
 
-    /// Replaces each member that is the name of a table by its store, at most `depth` tables deep.
+    /// Replaces each member that is the name of a table by the store of that table, at most `depth`
+    /// tables deep.
     fn resolve(&self, mut whole: Location, registry: &Registry, depth: usize) -> Result<Location> {
         let members = registry.composer(whole.scheme()).map(|one| one.members());
         for member in members.unwrap_or_default() {
@@ -136,7 +139,7 @@ impl Engines {
     }
 }
 
-/// Checks the name of a table, which is also the name of a directory.
+/// Checks the name of a table of `stores`, which is also the name of a directory.
 fn check_name(name: &str) -> Result<()> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     if name.is_empty() || !name.bytes().all(good) {

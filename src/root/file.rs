@@ -14,7 +14,7 @@ pub(super) const NAME: &str = "cas.toml";
 /// Parses `cas.toml` of the root `path`.
 ///
 /// # Errors
-/// `Corrupt` if it does not parse; `FailedPrecondition` for another format.
+/// `Corrupt` if the text does not parse; `FailedPrecondition` for another format.
 pub(super) fn parse(text: &str, path: &Path) -> Result<Engines> {
     #[derive(Deserialize)]
     struct Format {
@@ -69,8 +69,8 @@ pub(super) fn refuse_secret(store: &str) -> Result<()> {
     };
     if in_authority(store) || options.split('&').any(in_option) {
         return Err(Error::invalid(
-            "the URL of the store holds a secret; give it in the environment, as the store's \
-             documentation says",
+            "the URL of the store contains a secret; pass the secret in the environment, as the \
+             documentation of the store says",
         )
         .operation("init root"));
     }

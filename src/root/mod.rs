@@ -1,4 +1,5 @@
-//! A root: the directory of a store, its snapshots, and the file that names their engines.
+//! A root: the directory with a store, snapshots, and the file that names the store and the
+//! snapshotter.
 //!
 //! ```text
 //! ROOT/                0700
@@ -56,7 +57,7 @@ pub(crate) struct Root {
 }
 
 impl Root {
-    /// Opens a root. Makes one with the default engines if there is none.
+    /// Opens a root. Makes a root with the default engines if there is none.
     pub(crate) fn open(path: &Path, registry: &Registry) -> Result<Self> {
         match fs::read_to_string(path.join(file::NAME)) {
             Ok(text) => Self::new(path, file::parse(&text, path)?),
@@ -69,12 +70,12 @@ impl Root {
     }
 
     /// Makes a root with these engines. Returns the root. If `engines` has no snapshotter and the
-    /// preferred one does not work here, also returns the reason.
+    /// preferred snapshotter does not work on this machine, also returns the reason.
     ///
     /// # Errors
-    /// `AlreadyExists` if it is a root with other engines; `FailedPrecondition` if the directory
-    /// contains something else; `InvalidArgument` for a store with a secret in its URL, or one that
-    /// cannot be located. In these cases, nothing is made.
+    /// `AlreadyExists` if `path` is a root with other engines; `FailedPrecondition` if the
+    /// directory contains something else; `InvalidArgument` for a store with a secret in its URL,
+    /// or a store that cannot be located. In these cases, nothing is made.
     pub(crate) fn init(
         path: &Path,
         mut engines: Engines,
@@ -152,8 +153,8 @@ impl Root {
         self.path.join("snapshots").join(name)
     }
 
-    /// Returns the path of this root if it is read-only and `store` is in it. Then nothing can be
-    /// written to `store`.
+    /// Returns the path of this root if the root is read-only and `store` is in it, so that nothing
+    /// can be written to `store`.
     pub(crate) fn read_only(&self, store: &Location) -> Option<Arc<str>> {
         let inside = Path::new(store.place()).starts_with(&self.path);
         (inside && !self.writable).then(|| self.path.display().to_string().into())
@@ -180,7 +181,7 @@ impl Root {
     }
 }
 
-/// Returns the engines that an existing root has, if they are the `chosen` ones.
+/// Returns the engines `found` in an existing root, if they are the same as the `chosen` engines.
 fn same_engines(mut chosen: Engines, found: Engines) -> Result<Engines> {
     if chosen.snapshotter.is_empty() {
         chosen.snapshotter.clone_from(&found.snapshotter);

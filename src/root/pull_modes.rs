@@ -11,7 +11,8 @@
 //! unpack_job_lifetime_sec = 7200
 //! ```
 //!
-//! The last key is ours: the SOCI snapshotter deletes all jobs when it starts.
+//! The SOCI snapshotter does not have the last key, because it deletes all unpack jobs when it
+//! starts.
 
 use std::time::Duration;
 
@@ -61,8 +62,8 @@ pub struct PullModes {
     pub unpacks_per_image: i64,
     /// Whether a pull that unpacks layers does not store them.
     pub discard_unpacked_layers: bool,
-    /// How long an interrupted unpack is kept after a process has begun to work on it. By default
-    /// [`Jobs::LIFETIME`].
+    /// How long the layers of an interrupted unpack are kept for the next pull, counted from when a
+    /// process last began to work on this unpack. By default [`Jobs::LIFETIME`].
     pub unpack_job_lifetime: Duration,
 }
 
@@ -124,8 +125,8 @@ impl PullModes {
     /// that has no effect.
     ///
     /// # Errors
-    /// `InvalidArgument` for text that is not TOML, a value of another type, a size that is not
-    /// one, or limits that contradict each other.
+    /// `InvalidArgument` for text that is not TOML, a value of another type, a malformed size, or
+    /// limits that contradict each other.
     pub fn from_toml(text: &str) -> Result<(Self, Vec<String>)> {
         let invalid = |error: toml::de::Error| {
             let message = error.message().to_owned();
@@ -141,12 +142,12 @@ impl PullModes {
         let mut warnings = Vec::new();
         for other in modes.keys() {
             warnings.push(format!(
-                "[pull_modes.{other}] has no effect: no such mode exists; remove the table"
+                "[pull_modes.{other}] has no effect: cas does not have this mode; remove the table"
             ));
         }
         for key in written.unknown.keys() {
             warnings.push(format!(
-                "{key} of [pull_modes.{PARALLEL}] is not known, and has no effect"
+                "{key} of [pull_modes.{PARALLEL}] has no effect: no such key exists; remove the key"
             ));
         }
         if written.decompress_streams.is_some() {
@@ -189,7 +190,7 @@ impl PullModes {
     /// Returns the limits on requests and on unpacks.
     ///
     /// # Errors
-    /// `InvalidArgument` if limits contradict each other. The message names all that do.
+    /// `InvalidArgument` if limits contradict each other. The message names all such limits.
     pub(crate) fn quotas(&self) -> Result<(Quota, Quota)> {
         let downloads = Quota::new(self.downloads, self.downloads_per_image);
         let unpacks = Quota::new(self.unpacks, self.unpacks_per_image);
@@ -207,8 +208,8 @@ impl PullModes {
     }
 }
 
-/// Parses a size such as `8mb`, in powers of 1024. Returns the bytes, or `None` for an empty text
-/// and for less than one byte.
+/// Parses a size such as `8mb`, in powers of 1024. Returns the number of bytes, or `None` for an
+/// empty text and for less than one byte.
 ///
 /// # Errors
 /// `InvalidArgument` for text that is not a size.
@@ -238,7 +239,7 @@ fn parse_chunk(text: &str) -> Result<Option<u64>> {
         )
         .subject(format!("{:?}", excerpt(text))));
     };
-    // The conversion saturates.
+    // The conversion of a number that is too large gives the greatest `u64`.
     let bytes = (number * unit as f64) as u64;
     Ok((bytes > 0).then_some(bytes))
 }

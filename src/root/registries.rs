@@ -28,7 +28,7 @@ pub struct RegistryTable {
 /// Returns the hosts of token services that the tables of `file` name for the registry at `host`.
 ///
 /// # Errors
-/// `InvalidArgument` if any table names a registry or a token service that is not a host.
+/// `InvalidArgument` if the name of any table, or of a token service in it, is not a host.
 #[cfg(feature = "registry")]
 pub(crate) fn token_hosts(
     tables: &BTreeMap<String, RegistryTable>,

@@ -1,4 +1,4 @@
-//! The tables of `cas.toml` on how registries are reached, and on which images are accepted.
+//! The tables of `cas.toml` that say how registries are reached, and which images are accepted.
 //!
 //! ```toml
 //! [remote]
@@ -32,18 +32,19 @@ pub struct RemoteTable {
     /// The file `policy.json`, as `--policy-file`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy_file: Option<PathBuf>,
-    /// Files of certificates of authorities that are trusted in addition, as `--ca`.
+    /// Files of certificates of authorities that are trusted in addition to those of this machine,
+    /// as `--ca`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ca: Vec<PathBuf>,
     /// The file of logins that is read first, and into which logins are written, as `--authfile`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_file: Option<PathBuf>,
-    /// How long a request that failed for a temporary reason is repeated, in seconds, as
+    /// For how many seconds a request that failed for a temporary reason is repeated, as
     /// `--retry-for`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_for: Option<u64>,
-    /// The size that a connection transfers at least in each second, such as `1KiB`, as
-    /// `--min-speed`.
+    /// The least number of bytes that a connection must transfer per second, as a size such as
+    /// `1KiB`; the same as `--min-speed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_speed: Option<String>,
     /// The number of ranges in which a large layer is fetched at the same time, as `--ranges`.
@@ -55,13 +56,14 @@ pub struct RemoteTable {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 pub struct PolicyTable {
-    /// Rules for the images that are accepted. If there is none, all images are.
+    /// Rules for the images that are accepted. If there are no rules, all images are accepted,
+    /// except those for which `deny` has a rule.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<String>,
     /// Rules for images that are not accepted, whatever `allow` contains.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<String>,
-    /// The file of the public key by which cosign has signed the images that are accepted, as
+    /// The file of the public key that must verify a signature of each image by cosign, as
     /// `--cosign-key`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cosign_key: Option<PathBuf>,
@@ -69,8 +71,8 @@ pub struct PolicyTable {
     /// verifiers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verifiers: Option<PathBuf>,
-    /// Maximum number of programs that are run for an image, the first ones by name; by default 10.
-    /// Below zero, all programs are run.
+    /// Maximum number of programs that are run for an image, in the order of their names; by
+    /// default 10. If the number is below zero, all programs are run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_verifiers: Option<i64>,
     /// Maximum time for each program in seconds, by default 10.

@@ -27,7 +27,8 @@ impl RemoteSettings {
     /// Reads the settings of the root in a directory. Without a root, returns empty settings.
     ///
     /// # Errors
-    /// `Corrupt` if the file does not parse; errors of the file system.
+    /// `Corrupt` if `cas.toml` does not parse; `FailedPrecondition` if it has another format;
+    /// errors of the file system.
     pub fn read(root: impl AsRef<Path>) -> Result<Self> {
         let path = root.as_ref();
         match fs::read_to_string(path.join(file::NAME)) {
@@ -51,7 +52,8 @@ impl RemoteSettings {
     }
 
     /// Returns the files that say where images are read from and which certificates are trusted:
-    /// those of the table `[remote]`, and those of this machine for what the table does not name.
+    /// the files that the table `[remote]` names, and for each file that it does not name, the file
+    /// of this machine that has the same purpose.
     pub fn hosts(&self) -> Hosts {
         let remote = &self.engines.remote;
         let mut hosts = Hosts::of_system();
@@ -75,8 +77,8 @@ impl RemoteSettings {
         file.map(|file| self.root.join(file))
     }
 
-    /// Returns how long a client waits and repeats: the defaults, with the repetitions and the
-    /// minimum speed of the table `[remote]`.
+    /// Returns how long a client waits, and how long it repeats failed requests: the defaults, with
+    /// `retry-for` and `min-speed` of the table `[remote]`.
     ///
     /// # Errors
     /// `InvalidArgument` for a minimum speed that is not a size.
@@ -124,7 +126,7 @@ impl RemoteSettings {
 
     /// Returns a client for `reference` and for the mirrors that the files of `hosts` name. The
     /// client also trusts the token services that `cas.toml` names. If `options` do not name a file
-    /// of logins, it reads the file that `cas.toml` names.
+    /// of logins, the client reads the file that `cas.toml` names.
     ///
     /// # Errors
     /// As [`Hosts::endpoints`] and [`RemoteSettings::token_hosts`].
@@ -139,7 +141,7 @@ impl RemoteSettings {
         for endpoint in hosts.endpoints(reference).await? {
             let (host, mut options) = (endpoint.host(), options.clone());
             if host != reference.host() {
-                // The caller allows these to the registry, not to its mirrors.
+                // The caller allows these options for the registry, not for its mirrors.
                 options.plain_http = false;
                 options.private_addresses = false;
                 options.token_hosts.clear();
@@ -177,7 +179,7 @@ impl RemoteSettings {
         Ok(verifiers)
     }
 
-    /// Returns what adds to an error the key and the table that it is about.
+    /// Returns a function that adds `key` and `table` to an error about their value.
     fn at(&self, key: &str, table: &str) -> impl FnOnce(Error) -> Error + use<> {
         let subject = format!("{key} in [{table}] of {}", self.file().display());
         move |error| error.operation("read").within(subject)

@@ -5,8 +5,8 @@ use std::path::Path;
 use cas_core::{Error, Location, Registry, Result};
 
 /// Returns the scheme of the first snapshotter of `registry` that works in the directory
-/// `snapshots`, and why the preferred one does not. The scheme is empty if there are no
-/// snapshotters.
+/// `snapshots`, and an empty scheme if there are no snapshotters. Also returns an error if the
+/// preferred snapshotter, which is the first of `registry`, does not work.
 ///
 /// # Errors
 /// The error of the preferred snapshotter, if none works.

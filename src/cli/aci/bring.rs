@@ -108,8 +108,8 @@ pub(super) async fn fetch(
 /// Imports the ACIs of a store directory of rkt. Warns of each ACI that could not be imported.
 ///
 /// # Errors
-/// As [`AciStore::import_store`]; if archives were refused, an error of the same kind as that of
-/// the first one.
+/// As [`AciStore::import_store`]; if archives were refused, an error of the kind with which the
+/// first of them was refused.
 pub(super) async fn import_store(
     context: &Context,
     acis: &AciStore,
@@ -146,8 +146,8 @@ pub(super) async fn import_store(
         Some((_, first)) => {
             let count = refused.len();
             let why = format!(
-                "{count} of the archives could not be imported, for the reasons in the warnings; \
-                 all others that rkt lists were imported"
+                "could not import {count} of the archives, for the reasons in the warnings; all \
+                 other archives that rkt lists were imported"
             );
             let error = Error::new(first.kind(), why).operation("import rkt's image store");
             Err(error.subject(directory.display()))

@@ -33,7 +33,8 @@ pub(super) async fn gc(
     dry_run: bool,
 ) -> Result<()> {
     let now = SystemTime::now();
-    // If the time is too early for `SystemTime`, no ACI was read before it.
+    // If `SystemTime` cannot represent the time, the time is so early that no ACI was read before
+    // it.
     let time = older_than.map(|age| now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH));
     let out = &context.out;
     let infos = match time {

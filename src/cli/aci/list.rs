@@ -50,7 +50,7 @@ enum Field {
     Packed,
     /// The size of the unpacked trees
     Tree,
-    /// Whether the ACI was imported with --latest; ACIs that were not come first
+    /// Whether the ACI was imported with --latest; ACIs without --latest come first
     Latest,
 }
 

@@ -22,7 +22,7 @@ use super::{Context, names};
 #[command(after_help = "Example:\n  cas aci import-store /var/lib/rkt/cas\n  cas aci ls")]
 pub(crate) enum Aci {
     Import(Import),
-    /// Fetch ACIs by URL, except those that have not changed, and print the keys of all
+    /// Fetch ACIs by URL and print their keys; an ACI that has not changed is not fetched again
     #[cfg(feature = "registry")]
     #[command(after_help = "Example:
   cas aci fetch https://example.com/app-v1.0.aci
@@ -142,8 +142,8 @@ impl Aci {
     }
 }
 
-/// Returns `text` if it is a key or the first digits of one. Otherwise, `text` is a name with
-/// labels; returns the key of the ACI that has them.
+/// Returns `text` if it is a key or the first digits of a key. Otherwise, takes `text` as a name
+/// with labels, and returns the key of the ACI with this name and these labels.
 ///
 /// # Errors
 /// `InvalidArgument` for a label without `=`; as [`AciStore::get_aci`].

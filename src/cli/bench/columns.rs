@@ -1,4 +1,5 @@
-//! The columns of `cas bench`: the given stores, plain files, and the floors.
+//! The columns of `cas bench`: the given stores, plain files, and the floors, which are the times
+//! of hashing and of writing alone.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +23,8 @@ pub(super) fn all(named: &[String]) -> Result<Vec<Contender>> {
 }
 
 /// Returns the default directory to work in: the nearest existing directory above the store of the
-/// first URL with a path, otherwise the current directory. The store itself is not touched.
+/// first URL with a path, otherwise the current directory. Nothing is written into the store
+/// itself.
 pub(super) fn directory(named: &[String]) -> Result<PathBuf> {
     for name in named.iter().filter(|name| name.contains("://")) {
         let location: Location = name.parse()?;

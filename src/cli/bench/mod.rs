@@ -30,8 +30,8 @@ const ATTEMPTS: usize = 100;
   cas bench --store redb --store 'redb://?cache=512MiB' --on /srv --rows put,batch,stat")]
 pub(crate) struct Bench {
     /// Kind of store to measure: a scheme, or a URL without a host; repeat the option to measure
-    /// several. A new store with the options of the URL is measured; a store at the path of the
-    /// URL is not touched
+    /// several. A new store with the options of the URL is measured; a store at the path of the URL
+    /// is neither read nor changed
     #[arg(long, value_name = "URL", default_value = "fs")]
     store: Vec<String>,
     /// Work below this directory [default: the nearest existing directory above the path of the
@@ -74,7 +74,8 @@ impl Bench {
             program: std::env::current_exe()?,
             arguments: task_arguments(&self.store),
         };
-        // A signal that arrives before its handler is set would leave the directory behind.
+        // The handler of signals is set first: a signal before that would leave the directory
+        // behind.
         let stop = stop::signalled()?;
         let scratch = tempfile::Builder::new()
             .prefix("cas-bench-")
@@ -162,7 +163,8 @@ fn plot(table: &Table, directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Shows what is being measured: in one line on a terminal, elsewhere in a line per step.
+/// Shows what is being measured: on a terminal in one line that changes, elsewhere in one line for
+/// each step.
 struct Steps {
     bar: ProgressBar,
     lines: bool,

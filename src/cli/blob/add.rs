@@ -52,7 +52,7 @@ async fn publish(
 }
 
 /// Writes a file into the ingest. The store may share the data of a regular file instead of copying
-/// it. Anything else, such as a pipe, is read to its end.
+/// it. A file that is not regular, such as a pipe, is read to its end.
 async fn copy_file(mut file: File, writer: &mut Writer) -> Result<()> {
     let metadata = file.metadata()?;
     if !metadata.is_file() {

@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 
 use crate::cli::gc::when;
 
-/// Number of bytes at the beginning of a blob that show its format: the size of the header of a
-/// tar.
+/// Number of bytes that are read at the beginning of a blob to recognize its format. This is the
+/// size of the header of a tar.
 const HEAD: usize = 512;
 /// Where the header of a tar has the bytes `ustar`.
 const MARK: std::ops::Range<usize> = 257..262;
 
-/// Returns the digest, size, kind, format and record of a blob as JSON, and of a configuration also
-/// the content.
+/// Returns the digest, size, kind, format and record of a blob as JSON. For the configuration of an
+/// image, the JSON also has its content.
 ///
 /// # Errors
 /// `Corrupt` for a damaged configuration; errors of the store.

@@ -68,8 +68,8 @@ says what does, and removes nothing. `cas why` lists all references.")]
     /// Set labels of a blob; KEY= removes one
     #[command(after_help = "Example:
   cas blob label e3b0c442 note=mine
-  cas blob label e3b0c442 containerd.io/gc.root=yes    # keep it, and everything below it
-  cas blob label e3b0c442 containerd.io/gc.root=       # no longer
+  cas blob label e3b0c442 containerd.io/gc.root=yes    # keep it, and all that it lists
+  cas blob label e3b0c442 containerd.io/gc.root=       # no longer keep it
 
 Labels that begin with containerd.io/gc. decide what gc keeps, as in containerd. A blob with gc.root
 stays. A blob with gc.ref.content.NAME=DIGEST keeps the blob DIGEST. A blob with
@@ -170,8 +170,8 @@ async fn open(store: &Store, digest: &Digest) -> Result<Arc<dyn BlobReader>> {
 /// no algorithm, blobs of all algorithms are searched.
 ///
 /// # Errors
-/// `InvalidArgument` if `text` is not the beginning of a digest, or if several blobs have such a
-/// digest; `NotFound` if no blob has; errors of the store.
+/// `InvalidArgument` if `text` is not the beginning of a digest, or if the digests of several blobs
+/// begin with it; `NotFound` if there is no such blob; errors of the store.
 pub(crate) async fn find(store: &Store, text: &str) -> Result<Stat> {
     let prefix: DigestPrefix = text.to_ascii_lowercase().parse()?;
     let found = store.content.find(&prefix).await?;

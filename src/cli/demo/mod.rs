@@ -1,4 +1,4 @@
-//! `cas demo`: import, list and unpack an image that it makes itself.
+//! `cas demo`: makes an image, and imports, lists and unpacks it.
 
 mod archive;
 
@@ -37,7 +37,7 @@ impl Demo {
             Some(directory) => {
                 std::fs::create_dir_all(directory).during("create", directory.display())?;
                 if std::fs::read_dir(directory)?.next().is_some() {
-                    let why = "the directory is not empty; choose another";
+                    let why = "the directory is not empty; choose another directory";
                     return Err(Error::precondition(why).subject(directory.display()));
                 }
                 directory.as_path()
@@ -48,7 +48,7 @@ impl Demo {
         context.out.say(if self.keep.is_some() {
             "done; the files are kept"
         } else {
-            "done; the files of the demo are removed, use --keep DIR to keep them"
+            "done; the files of the demo are removed; use --keep DIR to keep them"
         })
     }
 }

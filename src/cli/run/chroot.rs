@@ -1,8 +1,8 @@
 //! A runtime for machines without runc or crun: runs the bundle's process in a chroot, without
 //! isolation.
 //!
-//! The root directory belongs to a whole process, so a child process changes it and the user, and
-//! then executes the program.
+//! A root directory belongs to a whole process, so this tool does not change its own. A child
+//! process changes its root directory and its user, and then executes the program.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -35,7 +35,8 @@ impl RunInChroot {
         if rootless {
             unshare::enter(&subids::of_this_user(), &*context.progress)?;
         }
-        // This is opened in the namespace, because it may belong to another user of the image.
+        // The root file system is opened in the namespace, because it may belong to another user of
+        // the image.
         let rootfs = Rootfs::open(&self.bundle.join("rootfs"))?;
         if rootless {
             devices::mount_all(&rootfs).during("mount in", self.bundle.display())?;
@@ -60,7 +61,8 @@ impl RunInChroot {
 }
 
 /// Changes the root, groups, user and working directory of this process, which cannot regain its
-/// privileges afterwards. Only the calling thread changes its user; it then executes the program.
+/// privileges afterwards. Groups and user change only for the calling thread, which then executes
+/// the program.
 fn enter(rootfs: &Rootfs, process: &bundle::Process) -> io::Result<()> {
     let may_set_groups = cas_host::may_set_groups();
     rustix::process::fchdir(rootfs)?;

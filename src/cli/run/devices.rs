@@ -13,8 +13,8 @@ use rustix::mount::{MountFlags, mount, mount_bind, mount_bind_recursive};
 const DEVICES: &[&str] = &["full", "null", "random", "tty", "urandom", "zero"];
 
 /// Mounts `/dev` and `/proc` into a root file system. `/dev` has only the usual devices, so that
-/// `rm -rf /` in the chroot cannot reach the host's other device files. Where the image has
-/// something other than a directory, nothing is mounted.
+/// `rm -rf /` in the chroot cannot reach the host's other device files. If the image has something
+/// other than a directory at one of these paths, nothing is mounted there.
 pub(super) fn mount_all(rootfs: &Rootfs) -> io::Result<()> {
     if let Some(proc) = directory(rootfs, "proc")? {
         mount_bind_recursive("/proc", path(&proc))?;
@@ -36,8 +36,8 @@ pub(super) fn mount_all(rootfs: &Rootfs) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens a directory of the root file system, and makes it if it is absent. Returns `None` if it is
-/// something else.
+/// Opens a directory of the root file system, and makes the directory if it is absent. Returns
+/// `None` if something else has the name.
 fn directory(rootfs: &Rootfs, name: &str) -> io::Result<Option<OwnedFd>> {
     match calls::mkdirat(rootfs, name, Mode::from_raw_mode(0o755)) {
         Err(Errno::EXIST) => {}

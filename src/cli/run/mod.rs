@@ -74,8 +74,8 @@ impl Run {
                 return Ok(code);
             }
         };
-        // Some stores admit one process at a time. The store is closed here, so that others can
-        // open it while the program runs.
+        // Some stores admit one process at a time. The store is closed here, so that other
+        // processes can open it while the program runs.
         drop(cas);
         let outcome = match made {
             Ok(()) => start(&run_dir, &runtimes, &mut signals).await,
@@ -104,9 +104,9 @@ fn is_rootless() -> bool {
     !rustix::process::geteuid().is_root()
 }
 
-/// How far a run came before its program starts.
+/// How far a run has come before its program starts.
 enum Made {
-    /// A directory for the bundle, and how making the bundle ended.
+    /// A directory for the bundle, whether the bundle was made, and the signals from then on.
     Bundle(RunDir, Result<()>, Signals),
     /// A signal stopped the run. The directory, if there is one, has an incomplete bundle.
     Stopped(ExitCode, Option<RunDir>),
@@ -141,7 +141,8 @@ async fn make(cas: &Cas, context: &Context, image: &str, options: BundleOptions)
     Ok(Made::Bundle(run_dir, made, signals))
 }
 
-/// Makes a bundle without privileges. Its files get their owners, as far as this user has ids.
+/// Makes a bundle without privileges. If this user has further ids, gives the files to the owners
+/// that the image names.
 async fn make_rootless(
     cas: &Cas,
     image: ImageRef,
@@ -167,11 +168,16 @@ async fn start(run_dir: &RunDir, runtimes: &[Runtime], signals: &mut Signals) ->
         found => match found? {
             Program::Found => {}
             Program::Absent => {
-                eprintln!("cas: run \"{name}\": the image does not have this program");
+                eprintln!(
+                    "cas: run \"{name}\": the image does not have this program; check its name"
+                );
                 return Ok(ExitCode::from(127));
             }
             Program::NotExecutable => {
-                eprintln!("cas: run \"{name}\": not an executable file");
+                eprintln!(
+                    "cas: run \"{name}\": expected an executable file, found something else in the \
+                     image; name another program"
+                );
                 return Ok(ExitCode::from(126));
             }
         },

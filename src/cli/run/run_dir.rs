@@ -26,14 +26,14 @@ const LOCK: &str = ".lock";
 /// The directory and lock of one run.
 pub(super) struct RunDir {
     runs: Dir,
-    /// Id of the run and of its container.
+    /// Id of the run, which is also the id of its container.
     id: String,
     bundle: PathBuf,
     lock: Lock,
 }
 
-/// Returns the prefix of the ids of runs that use the snapshotter of `cas`. `cas` can remove only
-/// these runs.
+/// Returns the prefix of the ids of runs that use the snapshotter of the handle `cas`. Only these
+/// runs can be removed with this handle.
 fn prefix(cas: &Cas) -> Result<String> {
     Ok(format!("cas-{}", cas.snapshotter()?.name()))
 }
@@ -86,7 +86,7 @@ impl RunDir {
         self.bundle.join("rootfs")
     }
 
-    /// Lets child processes inherit the lock from now on, so that it stays locked until they end.
+    /// From now on, child processes inherit the lock, so that the run stays locked until they end.
     pub(super) fn share(&self) -> Result<()> {
         let flags = rustix::io::FdFlags::empty();
         let shared = rustix::io::fcntl_setfd(self.lock.file().as_fd(), flags);
@@ -132,7 +132,7 @@ pub(in super::super) async fn sweep(cas: &Cas, root: &Path, progress: &dyn Progr
     let Ok(prefix) = prefix(cas) else {
         return Ok(());
     };
-    // This does not create the directory, because there may be no space for it.
+    // The directory is not created here, because there may be no space for it.
     let (dir, path) = match runs(root) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         opened => opened?,

@@ -16,7 +16,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::run_dir::RunDir;
 
-/// Maximum time that a program may take to end after a signal. It is then killed.
+/// Maximum time that a program may take to end after a signal. A program that takes longer is
+/// killed.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// A program that runs a bundle.
@@ -38,7 +39,7 @@ impl fmt::Display for Runtime {
 }
 
 impl Runtime {
-    /// Returns the runtimes to try, in this order. There is at least one.
+    /// Returns the runtimes to try, in order. The list has at least one runtime.
     pub(super) fn choose(wanted: Option<&str>) -> Vec<Self> {
         match wanted {
             Some("chroot") => vec![Runtime::Chroot],
@@ -119,7 +120,8 @@ fn oci(run_dir: &RunDir, runtime: &Path) -> Command {
     command
 }
 
-/// Records which runtime is started, so that a later process can end its container.
+/// Writes the path of the runtime into the bundle, so that a later process can end the container
+/// with this runtime.
 fn record(run_dir: &RunDir, runtime: &Path) -> Result<()> {
     use std::os::unix::ffi::OsStrExt;
     let file = run_dir.bundle().join("runtime");
@@ -201,8 +203,8 @@ impl Signals {
                     deadline.get_or_insert(Instant::now() + GRACE);
                 }
                 () = sleep_until(last), if deadline.is_some() => {
-                    // Kill the container first, so that the runtime can report how it ended.
-                    // Kill the runtime only if that did not help.
+                    // Kill the container first, so that the runtime can report how it ended. Kill
+                    // the runtime only if it has not ended after that, or has no container.
                     if killed || !call(run_dir, &["kill", run_dir.id(), "KILL"]).await? {
                         child.start_kill().during("end", "the program")?;
                     }
