@@ -23,7 +23,7 @@ impl Cas {
         blob::list(self.opened()?).await
     }
 
-    /// Returns what the store knows about a blob.
+    /// Returns the digest and the size of a blob, and the data from its record.
     ///
     /// # Errors
     /// `NotFound`; `Corrupt` if the record of the blob does not parse; errors of the store.

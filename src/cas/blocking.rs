@@ -397,7 +397,7 @@ verbs! {
     /// Returns all blobs of the store, joined with their records.
     fn blobs() -> Result<BlobList>;
 
-    /// Returns what the store knows about a blob.
+    /// Returns the digest and the size of a blob, and the data from its record.
     fn blob_info(blob: &Digest) -> Result<BlobInfo>;
 
     /// Returns whether a blob is in the store.

@@ -109,8 +109,8 @@ impl Cas {
     /// Returns the snapshotter.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the root was made without one and none was chosen for this handle,
-    /// or if the handle is closed.
+    /// `FailedPrecondition` if the root was made without a snapshotter and none was chosen for this
+    /// handle, or if the handle is closed.
     pub fn snapshotter(&self) -> Result<&Arc<dyn Snapshotter>> {
         self.opened()?;
         self.snapshotter.as_ref().ok_or_else(|| {

@@ -14,7 +14,7 @@ use super::output::{count, size};
 /// The exit code for damage that remains.
 const DAMAGED: u8 = 4;
 
-/// Check the store and the snapshots for damage, and repair them
+/// Check the store and the snapshots for damage; --repair repairs the damage
 #[derive(Args)]
 #[command(after_help = "Examples:
   cas fsck
