@@ -55,7 +55,7 @@ impl Config {
     /// Reads a configuration, ignoring unknown members.
     ///
     /// # Errors
-    /// `Corrupt` if it is not an image configuration.
+    /// `Corrupt` if `data` is not an image configuration.
     pub(crate) fn parse(data: &[u8]) -> Result<Self> {
         check_json(data)?;
         let raw: Raw = serde_json::from_slice(data)

@@ -86,8 +86,8 @@ struct Capabilities {
 }
 
 /// Writes `config.json` of the bundle in `directory`. The root file system must already be there.
-/// Returns warnings: for each label that is left out because a runtime would act on it, and for a
-/// rootless bundle that cannot have the user of the image.
+/// Returns warnings: one for each label that is left out because a runtime would act on it, and one
+/// if a rootless bundle cannot have the user of the image.
 ///
 /// # Errors
 /// `NotFound` for a user or group that the image does not have; `Corrupt` for a configuration that

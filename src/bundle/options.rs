@@ -28,8 +28,8 @@ pub struct BundleOptions {
     /// namespace with these ids, so that this user can start the bundle. The root file system
     /// cannot be `mounted` then.
     pub rootless: Option<UserIds>,
-    /// Whether an unpacked root file system may be lost in a power failure, because the bundle is
-    /// removed after its use anyway. Files are then not synced to the device.
+    /// Whether an unpacked root file system may be lost in a power failure, for a bundle that is
+    /// removed after its use. If so, files are not synced to the device.
     pub temporary: bool,
     /// Receives the progress. By default nothing does.
     pub progress: Arc<dyn Progress>,

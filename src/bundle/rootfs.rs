@@ -1,4 +1,5 @@
-//! Reads files of an untrusted root file system. Nothing outside it is ever opened.
+//! Reads files of an untrusted root file system. Files outside of the root file system are never
+//! opened.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -44,8 +45,9 @@ impl Rootfs {
         Ok(Rootfs(opened.during("open", path.display())?))
     }
 
-    /// Looks for the program of `process` as `execvp` does. Returns whether it can be executed.
-    /// Files that a runtime mounts over the root file system are not found.
+    /// Looks for the program of `process` as `execvp` does, with the `PATH` of the process. Returns
+    /// whether the program can be executed. Files that a runtime mounts over the root file system
+    /// are not found.
     ///
     /// # Errors
     /// Errors of the file system.

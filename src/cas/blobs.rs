@@ -15,7 +15,7 @@ use super::images::{check_digest, check_unused};
 impl Cas {
     /// Returns all blobs of the store, joined with their records in one pass, and a list of the
     /// blobs whose records are missing or damaged. If the handle is opened for an owner, returns
-    /// only the blobs that the owner claims.
+    /// only the blobs that belong to this owner.
     ///
     /// # Errors
     /// Errors of the store.
@@ -49,9 +49,9 @@ impl Cas {
         blob::children(self.opened()?, blob).await
     }
 
-    /// Returns a reader that streams a blob and verifies it: if the bytes are damaged, an error
-    /// comes instead of the end. The reader implements `AsyncRead` of tokio and `Read` of the
-    /// standard library. For single ranges, use `open` of the store's content.
+    /// Returns a reader that streams a blob and verifies it: if the bytes are damaged, the reader
+    /// returns an error instead of the end. The reader implements `AsyncRead` of tokio and `Read`
+    /// of the standard library. For single ranges, use `open` of the store's content.
     ///
     /// # Errors
     /// `NotFound`; errors of the store.
@@ -101,8 +101,8 @@ impl Cas {
     /// and what became of each blob.
     ///
     /// # Errors
-    /// As [`import::ingest_image`]; `InvalidArgument` for text that is not a name, or a name with
-    /// another digest than that of `root`.
+    /// As [`import::ingest_image`]; `InvalidArgument` for text that is not a name, or for a name
+    /// with a digest that is not the digest of `root`.
     pub async fn ingest_image(
         &self,
         name: impl Into<NewName>,

@@ -72,7 +72,7 @@ impl Cas {
         self.copy_with(image, to, CopyOptions::default()).await
     }
 
-    /// Copies with options. If both handles are on the same store, only a new name is written.
+    /// Copies with options. If both handles have the same store, only a new name is written.
     /// Returns the image as it is in the store of `to`.
     ///
     /// # Errors

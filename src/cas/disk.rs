@@ -76,8 +76,8 @@ impl Cas {
     /// device with its content must have sectors of 512 bytes. The same image always gives the same
     /// bytes. This needs no privileges. Returns the sizes of the file and of the metadata in it.
     ///
-    /// The file gets its name when it is complete, and replaces a file that has the name. Until
-    /// then, its directory needs space for twice its size.
+    /// The file appears under its name when it is complete, and replaces an older file of this
+    /// name. Until then, the directory needs free space for twice the size of the file.
     ///
     /// # Errors
     /// `NotFound` if the store does not have the image, one of its layers, or the platform of this

@@ -83,8 +83,8 @@ impl Cas {
         Ok(found.swap_remove(0))
     }
 
-    /// Gives an image an additional name. If the name exists already, it refers to this image
-    /// afterwards. Returns the image with the new name.
+    /// Gives an image an additional name. If the name exists already, it no longer refers to its
+    /// old image. Returns the image with the new name.
     ///
     /// # Errors
     /// `NotFound` for the image, or if the store has lost a part of it; `InvalidArgument` for text
@@ -107,13 +107,13 @@ impl Cas {
         Ok(image)
     }
 
-    /// Gives a manifest or an index in the store a new name, which protects it and all that the
-    /// store has of its content from collections. Returns the image.
+    /// Gives a manifest or an index in the store a new name. The name protects the document, and
+    /// all content below it that the store has, from collections. Returns the image.
     ///
     /// # Errors
     /// `AlreadyExists` if the name exists; `NotFound` if the store does not have `target`, or has
     /// lost a part of it; `InvalidArgument` if `target` is neither a manifest nor an index, for
-    /// text that is not a name, or a name with another digest than that of `target`.
+    /// text that is not a name, or for a name with a digest that is not `target`.
     pub async fn create_image(&self, name: impl Into<NewName>, target: &Digest) -> Result<Image> {
         let store = self.writable()?;
         let (name, full) = name.into().0?;
@@ -129,8 +129,7 @@ impl Cas {
     /// Returns the image.
     ///
     /// # Errors
-    /// `NotFound` if the name does not exist, or the store does not have `target`, or has lost a
-    /// part of it; otherwise as [`Cas::create_image`].
+    /// `NotFound` if the name does not exist; as [`Cas::create_image`], except `AlreadyExists`.
     pub async fn replace_image(&self, name: impl Into<NewName>, target: &Digest) -> Result<Image> {
         let store = self.writable()?;
         let (name, full) = name.into().0?;
@@ -141,9 +140,9 @@ impl Cas {
         guard.name_again(image).await
     }
 
-    /// Removes a name. The name of an [`Image`] is removed only if it refers to the image's target.
-    /// All spellings of a name are removed if a person typed it ([`ImageRef::typed`]), or if the
-    /// store does not have exactly this name.
+    /// Removes a name. The name of an [`Image`] is removed only if the name refers to the image's
+    /// target in the store. All spellings of a name are removed if a person typed it
+    /// ([`ImageRef::typed`]), or if the store does not have exactly this name.
     ///
     /// # Errors
     /// `NotFound` if the name does not exist or refers to something else; `InvalidArgument` for
@@ -199,8 +198,8 @@ impl Cas {
         Ok(Removed::default())
     }
 
-    /// Removes the other spellings of a name that was written as docker reads it, and warns if
-    /// programs that read the store may not find the name.
+    /// If `naming` is docker's, removes the other spellings of a name that was written in full.
+    /// Warns if other programs that read the store may not find the name.
     pub(super) async fn name_was_written(
         &self,
         name: &Reference,

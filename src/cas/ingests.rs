@@ -11,8 +11,8 @@ use super::Cas;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IngestInfo {
-    /// The key of the ingest. If the job knows the digest of its blob beforehand, the key is the
-    /// digest.
+    /// The key of the ingest. If the digest of the blob was known when the writing began, the key
+    /// is this digest.
     pub key: String,
     /// The number of bytes that were written so far.
     pub offset: u64,
@@ -21,8 +21,8 @@ pub struct IngestInfo {
     /// When bytes were last written, as far as the store knows.
     pub updated_at: SystemTime,
     /// The owners of the leases that keep the ingest or its blob: jobs that need the blob, jobs
-    /// that were killed a short time ago, and `the tool` for a lease that a user made. A job that
-    /// does not know the digest of its blob yet is not among them.
+    /// that were killed a short time ago, and `the tool` for a lease that a user made. A job is not
+    /// among them as long as the digest of its blob is not known.
     pub owners: Vec<String>,
 }
 
@@ -52,7 +52,7 @@ impl Cas {
     /// Removes an unfinished ingest with its bytes.
     ///
     /// # Errors
-    /// `NotFound`; `Busy` while a job writes it.
+    /// `NotFound` if there is no such ingest; `Busy` while a job writes it.
     pub async fn discard_ingest(&self, key: impl AsRef<str>) -> Result<()> {
         let key = key.as_ref();
         let discarded = self.writable()?.content.discard(key).await;

@@ -14,7 +14,7 @@ use super::{Cas, lookup};
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Listed {
-    /// The image, under its name in the store.
+    /// The image, with its name in the store.
     pub image: Image,
     /// The name to show: the familiar form, such as `app:1` for `docker.io/library/app:1`. If
     /// spellings of the name refer to different images, this is the name in the store.

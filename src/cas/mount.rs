@@ -23,8 +23,8 @@ pub struct MountOptions {
     /// Whether set-user-id and set-group-id programs of the image run with the rights of their
     /// owner or group. If so, any user of this machine can use these rights.
     pub suid: bool,
-    /// Whether device nodes of the image can be opened. If so, any user of this machine can use its
-    /// devices through them.
+    /// Whether device nodes of the image can be opened. If so, any user of this machine can use the
+    /// devices of the machine through these nodes.
     pub devices: bool,
     /// A user namespace that maps the owners of files on disk to the owners that the mount shows.
     /// By default the mount shows the owners on disk.
@@ -93,14 +93,14 @@ impl MountOptions {
 }
 
 impl Cas {
-    /// Mounts the root file system of an image at `directory`, read-only. Its device nodes cannot
-    /// be opened, and its set-id programs run with the rights of their caller. If the image is not
-    /// unpacked into snapshots yet, it is unpacked first. [`Cas::unmount`] unmounts it.
+    /// Mounts the root file system of an image at `directory`, read-only. Device nodes of the image
+    /// cannot be opened, and its set-id programs run with the rights of their caller. If the image
+    /// is not unpacked into snapshots yet, it is unpacked first. [`Cas::unmount`] ends the mount.
     ///
     /// # Errors
-    /// As [`Cas::snapshot`]; `NotFound` if `directory` does not exist; `InvalidArgument` if it is
-    /// not a directory, or its path is not UTF-8; `AlreadyExists` if this root has something
-    /// mounted there; `Denied` without the right to mount.
+    /// As [`Cas::snapshot`]; `NotFound` if `directory` does not exist; `InvalidArgument` if
+    /// `directory` is not a directory, or its path is not UTF-8; `AlreadyExists` if this root has
+    /// something mounted at `directory`; `Denied` without the right to mount.
     pub async fn mount(
         &self,
         image: impl Into<ImageRef>,
@@ -178,12 +178,12 @@ impl Cas {
         Mounted::make(snapshotter, new, parent).await
     }
 
-    /// Unmounts what [`Cas::mount`] has mounted at `directory`, and removes what was written to it.
+    /// Unmounts what [`Cas::mount`] has mounted at `directory`, and removes what was written there.
     /// If the future is dropped, the unmount continues in the background.
     ///
     /// # Errors
-    /// `NotFound` if this root has nothing mounted there; `Busy` while the mount is in use;
-    /// `Denied` without the right to unmount.
+    /// `NotFound` if this root has nothing mounted at `directory`; `Busy` while the mount is in
+    /// use; `Denied` without the right to unmount.
     pub async fn unmount(&self, directory: impl AsRef<Path>) -> Result<()> {
         self.check_writable()?;
         let directory = mounted::resolve(directory.as_ref(), "unmount")?;

@@ -11,9 +11,10 @@ use cas_core::{Context, Digest, Error, ErrorKind, Labels, Result, Snapshotter, p
 use cas_host::mount::{Rights, UnmountMode};
 use cas_host::{IdMap, MountedDirs, mount, no_directory};
 
-/// How far a mount has come, as the label of its snapshot says. What a kill leaves of a mount that
-/// is not complete is removed by a collection; a complete one stays until it is unmounted, even if
-/// the machine is restarted, because it may have the only copy of what was written to it.
+/// How far a mount has come, as the label of its snapshot says. If a job is killed before its mount
+/// is complete, a collection removes the snapshot. The snapshot of a complete mount stays until it
+/// is unmounted, even if the machine is restarted, because it may have the only copy of what was
+/// written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     /// The snapshot is not mounted: it was made for a caller, or its mount has ended.
@@ -188,7 +189,7 @@ impl Mounted {
             })
             .await;
             if let Err(error) = attached {
-                // The error of the mount is the one that matters.
+                // The error of the mount is reported, even if the snapshot cannot be removed.
                 let _ = self.undo().await;
                 return Err(error);
             }
@@ -325,7 +326,7 @@ fn elsewhere(directory: &Path) -> Error {
 }
 
 /// Returns the mounts of the snapshot `key`. Returns an empty list if the files of the snapshot are
-/// missing or damaged, so that nobody can tell what should be mounted.
+/// missing or damaged, because nothing can then be compared with what is mounted.
 ///
 /// # Errors
 /// Errors of the snapshotter.

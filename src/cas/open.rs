@@ -32,8 +32,8 @@ pub struct OpenOptions {
     /// The owner for whom the store is opened: the handle lists, changes and collects only what
     /// belongs to them. By default the handle is for all owners.
     pub owner: Option<Owner>,
-    /// Whether the store must exist already. By default, it is created if it is absent. The
-    /// existence of a store is checked only if the store is in the file system.
+    /// Whether the store must exist already. By default, an absent store is created. The existence
+    /// of a store is checked only if the store is in the file system.
     pub must_exist: bool,
 }
 
@@ -92,8 +92,8 @@ impl Cas {
         Self::init_with(root, Engines::for_registry(&registry), &registry)
     }
 
-    /// Makes a root with these engines, which must be in `registry`. A root that exists already
-    /// with the same engines is left as it is. To open the root later, pass the same registry in
+    /// Makes a root with these engines, which must be in `registry`. If the root exists already
+    /// with the same engines, nothing is changed. To open the root later, pass the same registry in
     /// [`OpenOptions::registry`].
     ///
     /// Returns the engines. If `engines` names no snapshotter and the preferred snapshotter does
@@ -218,8 +218,8 @@ impl Cas {
     }
 }
 
-/// Checks that something is at the place of a store, if that is an absolute path. A composition is
-/// where its members are.
+/// Checks that something is at the place of a store, if that is an absolute path. For a
+/// composition, checks the places of its members.
 fn check_there(location: &Location, registry: &Registry) -> Result<()> {
     if let Some(composer) = registry.composer(location.scheme()) {
         let mut members = composer.members().iter();

@@ -11,9 +11,10 @@ use cas_host::calls::fstatvfs;
 use super::Cas;
 
 impl Cas {
-    /// Removes the names of images that were not used for long, and then removes what no name,
-    /// lease or label refers to. What is mounted, leased or used by a job stays. Other jobs may use
-    /// the store meanwhile. A dry run removes nothing. Returns what was, or would be, removed.
+    /// Removes the names of images that were not used for long, until the bounds of the options are
+    /// met, and then removes what no name, lease or label refers to. Images that are mounted,
+    /// leased or used by a job stay. Other jobs may use the store meanwhile. A dry run removes
+    /// nothing. Returns what was, or would be, removed.
     ///
     /// Most verbs that read an image record its use; `image`, `check` and `manifest` do not. A last
     /// use that another handle recorded is exact to an hour

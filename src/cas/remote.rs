@@ -27,8 +27,8 @@ impl Cas {
     /// registry refuses, a file of [`PullOptions::hosts`] blocks or rejects the name, or a verifier
     /// rejects the image; `Unavailable` if the registry does not answer; `Corrupt` if the registry
     /// sends bytes that do not match a digest; `Unsupported` if `cas.toml` requires a signature of
-    /// cosign and this build does not verify it. After an error, no name is written, and what
-    /// arrived stays in the store for the next attempt, until a garbage collection.
+    /// cosign and this build does not verify such signatures. After an error, no name is written,
+    /// and what arrived stays in the store for the next attempt, until a garbage collection.
     pub async fn pull(&self, reference: impl Into<RegistryRef>) -> Result<Image> {
         let pulled = self.pull_with(reference, PullOptions::default()).await?;
         Ok(pulled.image)
@@ -209,7 +209,7 @@ impl Cas {
         Ok(StoredImage { image, snapshot })
     }
 
-    /// Returns the image of this name, if the store has all of its content for `platforms`.
+    /// Returns the image of this name, if the store has all content of the image for `platforms`.
     async fn find_whole(&self, name: &FullName, platforms: &Platforms) -> Result<Option<Image>> {
         let store = self.opened()?;
         let found = lookup::by_name(store, name, &name.to_string()).await?;
@@ -298,8 +298,8 @@ impl Cas {
         self.remote_settings().hosts()
     }
 
-    /// Returns the verifiers of a pull: first those that `cas.toml` names, then those of its
-    /// options, and last the verifier of a required signature.
+    /// Returns the verifiers of a pull: first the verifiers that `cas.toml` names, then the
+    /// verifiers in `options`, and last the verifier of a required signature.
     async fn verifiers(
         &self,
         options: &PullOptions,

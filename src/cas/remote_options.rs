@@ -14,7 +14,8 @@ use super::ParallelPull;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
     /// Only if the store does not have an image of this name with all content for the platforms. If
-    /// the store has it, a tag that was moved in the registry keeps its old target in the store.
+    /// the store has the image, the registry is not asked, even if the tag refers to another image
+    /// there by now.
     Missing,
     /// Always; only content that is missing is fetched.
     #[default]
@@ -39,8 +40,8 @@ pub struct PullOptions {
     /// signatures and lists of contents, and the referrers of these referrers. If the policy finds
     /// the image in the store, the registry is not asked for referrers.
     pub referrers: bool,
-    /// Whether the registry is reached over http. By default it is reached over https, or over http
-    /// if it is on this machine and does not require TLS.
+    /// Whether the registry is reached over http. By default, the registry is reached over https,
+    /// or over http if the registry is on this machine and does not require TLS.
     pub plain_http: bool,
     /// Hosts of token services that may receive the login for the registry, in addition to the
     /// registry's own host and the hosts that `cas.toml` names.
@@ -69,8 +70,8 @@ pub struct PullOptions {
     /// The file of the public key that must verify a signature of the image by cosign. By default
     /// the file that `cas.toml` names. A key needs the Cargo feature `cosign`.
     pub cosign_key: Option<PathBuf>,
-    /// Verifiers that accept or reject the image, after its name is resolved and before its content
-    /// is fetched. The verifiers that `cas.toml` names run first.
+    /// Verifiers that accept or reject the image. They run after the name is resolved, and before
+    /// the content is fetched. The verifiers that `cas.toml` names run first.
     pub verifiers: Vec<Arc<dyn Verifier>>,
     /// Receives the progress. By default nothing does.
     pub progress: Arc<dyn Progress>,

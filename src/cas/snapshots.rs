@@ -180,11 +180,12 @@ impl Cas {
         Ok(sum)
     }
 
-    /// Removes a snapshot in any state. Returns false if it does not exist.
+    /// Removes an active snapshot, a view or a committed snapshot. Returns false if the snapshot
+    /// does not exist.
     ///
     /// # Errors
-    /// `Busy` while it is mounted by a verb of this handle or another one, or while other snapshots
-    /// have it as their parent.
+    /// `Busy` while a verb of this handle or of another one has it mounted, or while it is the
+    /// parent of other snapshots.
     pub async fn remove_snapshot(&self, key: impl AsRef<str>) -> Result<bool> {
         self.check_writable()?;
         let (snapshotter, key) = (Arc::clone(self.snapshotter()?), key.as_ref().to_owned());

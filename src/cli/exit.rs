@@ -45,7 +45,7 @@ fn code(error: &Error) -> u8 {
         ErrorKind::Busy | ErrorKind::Conflict | ErrorKind::AlreadyExists => 5,
         ErrorKind::Full | ErrorKind::OutOfRange => 6,
         ErrorKind::Unavailable => 7,
-        // The registry has refused the request, not this machine.
+        // The refusal came from a registry, not from this machine.
         #[cfg(feature = "registry")]
         ErrorKind::Denied if error.answered_by() == Some(cas::distribution::REGISTRY) => 7,
         _ => 1,

@@ -172,7 +172,7 @@ fn line(path: &RootPath) -> String {
         Reason::Name => "name".to_owned(),
         Reason::Unnamed => "image without a name".to_owned(),
         Reason::Lease { id, .. } => format!("lease {id}"),
-        Reason::Claim { owner } => format!("claimed by {owner}"),
+        Reason::Claim { owner } => format!("owner {owner}"),
         Reason::Label => "label".to_owned(),
         Reason::Young { .. } => "stored recently".to_owned(),
     };

@@ -12,8 +12,8 @@ use super::remote::{PolicyTable, RemoteTable};
 /// The format of `cas.toml` that this version reads and writes.
 pub(super) const FORMAT: u32 = 1;
 
-/// The content of `cas.toml`: the engines of a root, which are its store and its snapshotter, and
-/// settings of registries.
+/// The content of `cas.toml`: the engines of a root, which are its store and its snapshotter, the
+/// settings of registries, and the policy of pulls.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Engines {

@@ -53,8 +53,8 @@ pub struct PullModes {
     pub downloads: i64,
     /// How many requests one pull makes at the same time.
     pub downloads_per_image: i64,
-    /// The size in bytes of the ranges in which a layer is fetched. If it is `None`, the options of
-    /// the pull set the ranges.
+    /// The size in bytes of the ranges in which a layer is fetched. If `chunk` is `None`, the
+    /// options of the pull set the ranges.
     pub chunk: Option<u64>,
     /// How many layers all pulls that share the limits unpack at the same time.
     pub unpacks: i64,

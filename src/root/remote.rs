@@ -60,7 +60,7 @@ pub struct PolicyTable {
     /// except those for which `deny` has a rule.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<String>,
-    /// Rules for images that are not accepted, whatever `allow` contains.
+    /// Rules for images that are not accepted, even if a rule of `allow` accepts them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<String>,
     /// The file of the public key that must verify a signature of each image by cosign, as

@@ -43,8 +43,9 @@ pub struct FsckOptions {
     pub from: Option<String>,
     /// Whether registries are contacted over http instead of https.
     pub plain_http: bool,
-    /// The file of logins that is read first when a repair fetches from a registry. By default the
-    /// same as for a pull.
+    /// The file of logins that is read first when a repair fetches from a registry. By default, the
+    /// file that a pull reads first: the file that `cas.toml` names, or else the file that
+    /// `$REGISTRY_AUTH_FILE` names.
     pub auth_file: Option<PathBuf>,
     /// Receives the progress. By default nothing does.
     pub progress: Arc<dyn Progress>,
@@ -69,7 +70,7 @@ impl Default for FsckOptions {
 impl Cas {
     /// Checks the store and the snapshots of a root, and repairs them if the options say so.
     /// Returns what was found. The root may be so damaged that [`Cas::open`] fails. Other jobs may
-    /// use the root meanwhile, except if its store allows only one process at a time.
+    /// use the root meanwhile, if its store allows several processes at a time.
     ///
     /// # Errors
     /// `NotFound` if the directory is not a root; `Busy` if the store allows only one process at a

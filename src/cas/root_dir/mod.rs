@@ -78,16 +78,16 @@ impl Cas {
     /// snapshot. If the image is not unpacked yet, it is unpacked first.
     ///
     /// The directory is closed to other users, because the set-id programs and device nodes of the
-    /// image work in the mount. What an earlier root directory has left at `path` is unmounted and
-    /// removed first, whatever its state, and so is a snapshot of [`Cas::create_snapshot`] with
-    /// this key.
+    /// image work in the mount. An earlier root directory at `path`, even an incomplete one, is
+    /// unmounted and removed first. A snapshot that [`Cas::create_snapshot`] made under this key is
+    /// removed, too.
     ///
     /// # Errors
     /// As [`Cas::snapshot`]; `Denied` without the right to mount; `NotFound` if the parent of
     /// `path` does not exist; `InvalidArgument` if `path` is a link or a file, does not end in a
     /// name or is not UTF-8; `FailedPrecondition` if the directory has other files; `AlreadyExists`
     /// if another root directory or job has a snapshot with this key; `Busy` while the earlier root
-    /// directory is in use. In each of these cases, what is at `path` stays.
+    /// directory is in use. In each of these cases, nothing at `path` changes.
     pub async fn prepare_root_dir(
         &self,
         path: impl AsRef<Path>,

@@ -1,4 +1,4 @@
-//! Where a root directory is, and what is there.
+//! The path of a root directory, and checks and removals of the files in it.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder};
@@ -168,7 +168,8 @@ impl RootDir {
         State::is_between(info) && mounted::last_directory(info) == Some(self.rootfs())
     }
 
-    /// Checks that a snapshot with the key of this directory belongs to it, or to nothing else.
+    /// Checks that a snapshot with the key of this directory belongs to this directory, or to
+    /// nothing.
     fn check_snapshot(&self, info: &Info) -> Result<()> {
         if info.kind == SnapshotKind::Committed || State::of(info).is_none() {
             let why = "another job has made a snapshot with the name of this directory; remove the \
