@@ -81,7 +81,8 @@ impl Cas {
             return Ok(None);
         }
         new.make_rootfs()?;
-        // A runtime needs all that the image contains. A new bundle is closed to other users.
+        // The container needs the set-id programs and devices of the image. A new bundle is closed
+        // to other users.
         let writable = MountOptions::default()
             .with_suid(true)
             .with_devices(true)

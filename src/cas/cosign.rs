@@ -30,7 +30,7 @@ pub(super) async fn verifier(
         async fn connect(&self, name: &FullName) -> Result<Arc<dyn Repository>> {
             let Registries(settings, options, hosts) = self;
             let client = settings.connect(name, options.clone(), hosts).await?;
-            // A mirror may have other referrers than the signature.
+            // A mirror may list other referrers of the image, but not the signature.
             Ok(Arc::new(client.with_all_referrers()))
         }
     }

@@ -40,8 +40,8 @@ pub(crate) struct Bundle {
 /// Options that choose the platform and replace parts of the image's configuration.
 #[derive(Args)]
 pub(crate) struct Process {
-    /// Platform, as in linux/arm64 [default: this machine's; an image without an index is used as
-    /// it is]
+    /// Platform, as in linux/arm64 [default: this machine's; of an image without an index, its only
+    /// platform]
     #[arg(long)]
     platform: Option<Platform>,
     /// Program to run instead of the image's entrypoint and command

@@ -30,8 +30,8 @@ pub(crate) struct Disk {
     /// Form of the disk
     #[arg(long, value_enum, default_value_t = Format::Erofs)]
     format: Format,
-    /// Platform, as in linux/arm64 [default: this machine's; an image without an index is used as
-    /// it is]
+    /// Platform, as in linux/arm64 [default: this machine's; of an image without an index, its only
+    /// platform]
     #[arg(long)]
     platform: Option<Platform>,
 }

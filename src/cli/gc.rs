@@ -180,8 +180,8 @@ fn line(path: &RootPath) -> String {
     format!("{reason}: {}", steps.collect::<Vec<_>>().join(" -> "))
 }
 
-/// Returns a resource as people read it: the name of an image as docker shows it, and a digest at
-/// the end in its short form.
+/// Returns a resource in the form for people: with the familiar name of an image, and with a digest
+/// at the end in its short form.
 pub(crate) fn shorten(resource: &str) -> String {
     let name = resource.strip_prefix("images/");
     if let Some(name) = name.and_then(|name| name.parse().ok()) {

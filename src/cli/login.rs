@@ -135,7 +135,8 @@ impl Login {
 /// Returns the password from standard input, without the line break at its end.
 ///
 /// # Errors
-/// `OutOfRange` if it has more than [`limit::SECRET`] bytes; `InvalidArgument` if it is not UTF-8.
+/// `OutOfRange` if the password has more than [`limit::SECRET`] bytes; `InvalidArgument` if it is
+/// not UTF-8.
 fn from_stdin() -> Result<String> {
     let mut text = Vec::new();
     io::stdin().take(limit::SECRET + 1).read_to_end(&mut text)?;

@@ -39,8 +39,8 @@ pub(crate) struct Mount {
     /// shows, starting at OUTSIDE; may be repeated
     #[arg(long, value_name = "INSIDE:OUTSIDE:COUNT", value_parser = idmap::range)]
     map_ids: Vec<IdRange>,
-    /// Platform, as in linux/arm64 [default: this machine's; an image without an index is used as
-    /// it is]
+    /// Platform, as in linux/arm64 [default: this machine's; of an image without an index, its only
+    /// platform]
     #[arg(long)]
     platform: Option<Platform>,
 }

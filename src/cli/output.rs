@@ -1,6 +1,6 @@
 //! Results on standard output: tables for people, JSON for machines. Text of images and registries
-//! is escaped, because a terminal could take it for commands. Only [`Output::bytes`] prints bytes
-//! unchanged.
+//! is escaped, because a terminal could execute parts of it as commands. Only [`Output::bytes`]
+//! prints bytes unchanged.
 
 use std::borrow::Cow;
 use std::io::{ErrorKind, Write};
@@ -97,8 +97,8 @@ fn to_json<T: Serialize>(value: &T) -> Result<String> {
     Ok(harmless(&text).into_owned())
 }
 
-/// Returns a text that is safe to show on a terminal. It escapes control characters, invisible
-/// characters, and characters that change the order of others.
+/// Returns `text` in a form that is safe to show on a terminal: control characters, invisible
+/// characters, and characters that change the order of other characters are escaped.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     escape(text, is_dangerous, |character| {
         character.escape_unicode().to_string()

@@ -27,8 +27,8 @@ pub(crate) async fn ask_secret(question: &str) -> Result<String> {
     ask(question).await
 }
 
-/// Does work that waits for input on a thread of its own, so that a signal can end the command
-/// meanwhile. Returns its result.
+/// Does `work`, which waits for input, on another thread, so that a signal can end the command
+/// meanwhile. Returns the result of the work.
 pub(crate) async fn off_this_thread(
     work: impl FnOnce() -> Result<String> + Send + 'static,
 ) -> Result<String> {

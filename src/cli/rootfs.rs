@@ -45,8 +45,8 @@ pub(crate) struct Prepare {
     /// Name or digest of the image
     #[arg(long, value_name = "REF")]
     image: String,
-    /// Platform, as in linux/arm64 [default: this machine's; an image without an index is used as
-    /// it is]
+    /// Platform, as in linux/arm64 [default: this machine's; of an image without an index, its only
+    /// platform]
     #[arg(long)]
     platform: Option<Platform>,
 }

@@ -37,7 +37,7 @@ pub(crate) enum Snapshot {
     /// Remove a snapshot without children
     #[command(after_help = "Example:\n  cas snapshot rm work")]
     Rm(Key),
-    /// Show the disk usage of a snapshot, or with --parents that of a snapshot and all its parents
+    /// Show the disk usage of a snapshot; with --parents, the usage of its parents is included
     #[command(after_help = "Example:\n  cas snapshot usage work --parents")]
     Usage(UsageArgs),
     /// Show snapshots and their children as a tree

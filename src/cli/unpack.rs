@@ -31,8 +31,8 @@ pub(crate) struct Unpack {
     /// Unpack without privileges: store the owners of files in an attribute, and leave out devices
     #[arg(long)]
     rootless: bool,
-    /// Platform, as in linux/arm64 [default: this machine's; an image without an index is used as
-    /// it is]
+    /// Platform, as in linux/arm64 [default: this machine's; of an image without an index, its only
+    /// platform]
     #[arg(long)]
     platform: Option<Platform>,
 }

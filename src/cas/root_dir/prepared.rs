@@ -99,8 +99,8 @@ impl Prepared {
             let _ = snapshot.undo().await;
             return Err(error);
         }
-        // Whatever runs the container needs all that the image contains. The directory is closed to
-        // other users.
+        // The container needs the set-id programs and devices of the image. The directory is closed
+        // to other users.
         let rights = Rights {
             suid: true,
             devices: true,

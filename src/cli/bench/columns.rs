@@ -45,7 +45,7 @@ fn store(name: &str) -> Result<Contender> {
     registry.check(&location)?;
     let durable = match registry.opener(location.scheme()) {
         Ok(opener) => opener.capabilities().has(Capability::Durable),
-        // A composition is durable, because every store that can be a member is.
+        // A composition is durable, because every store that can be a member is durable.
         Err(_) => true,
     };
     let promise = if durable {

@@ -11,7 +11,7 @@ use cas::{Context as _, Descriptor, Digest, Error, MediaType, Result, Store};
 
 use super::PIECE;
 
-/// Stores a file, or standard input for `-`. Returns the descriptor of the blob.
+/// Stores a file as a blob, or standard input if `file` is `-`. Returns the descriptor of the blob.
 pub(super) async fn add(
     store: &Store,
     file: &PathBuf,

@@ -157,7 +157,7 @@ async fn cat(context: &Context, cas: &Cas, digest: &str) -> Result<()> {
 /// Opens a blob that was found.
 ///
 /// # Errors
-/// `NotFound` if it was removed meanwhile; errors of the store.
+/// `NotFound` if the blob was removed meanwhile; errors of the store.
 async fn open(store: &Store, digest: &Digest) -> Result<Arc<dyn BlobReader>> {
     let reader = store.content.open(digest).await?;
     reader.ok_or_else(|| {

@@ -1,4 +1,4 @@
-//! `cas run`: makes a bundle on a snapshot and starts it with a runtime.
+//! `cas run`: makes a bundle of an image, and starts the bundle with a runtime.
 
 pub(super) mod chroot;
 mod devices;

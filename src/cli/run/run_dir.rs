@@ -5,7 +5,7 @@
 //!   ID.lock             locked by the tool and the runtime it started, until both have ended
 //!   ID/                 the bundle; its rootfs is a mounted snapshot, or without privileges, files
 //!     runtime           the path of the runtime
-//!     state/            the runtime's state of the container, while it exists
+//!     state/            the runtime's state of the container, while the container exists
 //! ```
 //! If a lock is free, its run has ended, and the bundle next to it can be removed.
 
@@ -38,7 +38,7 @@ fn prefix(cas: &Cas) -> Result<String> {
     Ok(format!("cas-{}", cas.snapshotter()?.name()))
 }
 
-/// Creates and opens the directory of all runs. Returns it and its path.
+/// Creates and opens the directory of all runs. Returns the open directory and its path.
 fn make_runs(root: &Path) -> Result<(Dir, PathBuf)> {
     let path = root.join("run");
     DirBuilder::new()
@@ -49,7 +49,7 @@ fn make_runs(root: &Path) -> Result<(Dir, PathBuf)> {
     runs(root)
 }
 
-/// Opens the directory of all runs. Returns it and its path.
+/// Opens the directory of all runs. Returns the open directory and its path.
 fn runs(root: &Path) -> Result<(Dir, PathBuf)> {
     let path = root.join("run");
     // Runtimes require a path without symbolic links.
@@ -93,7 +93,8 @@ impl RunDir {
         Ok(shared.map_err(std::io::Error::from)?)
     }
 
-    /// Ends the container of the run, and removes its mount, snapshot and bundle.
+    /// Ends the container of the run, and removes the mount, the snapshot and the bundle of the
+    /// run.
     ///
     /// # Errors
     /// `Busy` while the container does not end, or while something uses the mount, which then
