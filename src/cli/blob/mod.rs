@@ -171,7 +171,7 @@ async fn open(store: &Store, digest: &Digest) -> Result<Arc<dyn BlobReader>> {
 ///
 /// # Errors
 /// `InvalidArgument` if `text` is not the beginning of a digest, or if the digests of several blobs
-/// begin with it; `NotFound` if there is no such blob; errors of the store.
+/// begin with it; `NotFound` if no digest does; errors of the store.
 pub(crate) async fn find(store: &Store, text: &str) -> Result<Stat> {
     let prefix: DigestPrefix = text.to_ascii_lowercase().parse()?;
     let found = store.content.find(&prefix).await?;
