@@ -83,8 +83,7 @@ impl Blobs {
         }
     }
 
-    /// Returns the status of a blob, or `None` if it is absent. A name that is not a regular file
-    /// is not a blob.
+    /// Returns the status of a blob, or `None` if there is no regular file with its name.
     pub(crate) fn status(&self, digest: &Digest) -> io::Result<Option<rustix::fs::Stat>> {
         let Some(dir) = self.directory(digest.algorithm())? else {
             return Ok(None);
@@ -131,9 +130,9 @@ impl Blobs {
         }
     }
 
-    /// Returns the first `limit` digests after `after` that are names in the directories. Skips names
-    /// that are not digests. In an untyped page, a digest may be the name of something that is not a
-    /// blob.
+    /// Returns the first `limit` digests after `after` that are names in the directories. Skips
+    /// names that are not digests. In an untyped page, a digest may be the name of something that
+    /// is not a blob.
     pub(crate) fn digests(&self, after: Option<&Digest>, limit: usize) -> io::Result<Page> {
         let mut page = Page::default();
         for (algorithm, listing) in Algorithm::ALL.into_iter().zip(&self.listings) {

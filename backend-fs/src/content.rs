@@ -147,7 +147,8 @@ impl ContentStore for FsContent {
         Ok(page.digests.into_iter().map(Entry::Digest).collect())
     }
 
-    /// The version is made from the inode and its time of change, which only the kernel sets.
+    /// The version is made from the number of the inode and the time of its last change. Only the
+    /// kernel sets this time, so a file with the same version is unchanged.
     async fn is_unchanged(&self, stat: &Stat) -> Result<bool> {
         Ok(self.stat(&stat.digest).await? == Some(*stat))
     }

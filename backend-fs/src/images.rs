@@ -1,7 +1,7 @@
 //! The image store: `index.json` has the targets of names, records have owners, labels and times.
 //!
-//! The key of a record is the name and the digest, so that a name that another program moved does
-//! not inherit the owner and the labels of its old target.
+//! The key of a record is the name and the digest, so that a name to which another program gave
+//! another target does not inherit the owner and the labels of its old target.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -57,7 +57,7 @@ impl FsImages {
 
     fn index(&self) -> Result<Arc<Index>> {
         let layout = &self.shared.layout;
-        // The opening of a writable layout creates the file.
+        // Opening a writable layout creates `index.json`.
         if !layout.writable
             && layout.root.stat(INDEX)?.is_none()
             && let Some(index) = refs::read(&layout.root)?
@@ -120,8 +120,9 @@ impl FsImages {
     }
 
     fn write_record(&self, image: &Image) -> Result<()> {
-        let value = serde_json::to_vec(image)
-            .map_err(|error| Error::internal("encoding failed; please report it").source(error))?;
+        let value = serde_json::to_vec(image).map_err(|error| {
+            Error::internal("cannot encode the image; please report it").source(error)
+        })?;
         let mut batch = Batch::new();
         let key = key(&image.name, &image.target);
         batch.put(Table::Images, key, Expect::Any, value.into());
@@ -207,7 +208,8 @@ impl FsImages {
             .try_for_each(|target| self.remove_record(name, target))
     }
 
-    /// Deletes the images that are still as they were seen. Returns their names.
+    /// Deletes the images that have not changed since the caller read them as `seen`. Returns the
+    /// names of the deleted images.
     fn delete_unchanged_now(&self, seen: &[Image]) -> Result<Vec<Reference>> {
         let remove = |index: &mut Index| {
             let mut unchanged = Vec::new();
@@ -217,7 +219,8 @@ impl FsImages {
                     continue;
                 };
                 let found = self.image(image.name.clone(), target.clone())?;
-                // A name that has another owner by now is not as it was seen.
+                // An image that was given to another owner since is not equal to the image in
+                // `seen`.
                 if found == *image {
                     found.check_owner(self.owner.as_ref())?;
                     unchanged.push(image.clone());
@@ -389,8 +392,8 @@ impl ImageStore for FsImages {
             .map_err(|error| error.operation("delete images"))
     }
 
-    /// Removes records whose names are not in `index.json`. Killed processes leave them, and so do
-    /// other programs that remove or move a name.
+    /// Removes records whose names are not in `index.json`. Such a record stays if a process is
+    /// killed, or if another program removes a name or gives it another target.
     async fn cleanup(&self) -> Result<()> {
         let index = self.run(FsImages::index).await?;
         let (mut found, mut after) = (Vec::new(), None);
@@ -407,8 +410,8 @@ impl ImageStore for FsImages {
     }
 }
 
-/// Returns whether the index lacks the name with the target in the key of a record. Returns false
-/// for a key that does not parse.
+/// Returns whether the index does not have an entry for the name and the target in the key of a
+/// record. Returns false for a key that does not parse.
 fn is_stray(index: &Index, key: &str) -> bool {
     let parsed = key
         .split_once(' ')

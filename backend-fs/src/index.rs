@@ -67,8 +67,9 @@ impl Index {
     /// # Errors
     /// `Full` if it exceeds [`limit::DOCUMENT_WRITE`].
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
-        let data = serde_json::to_vec(&self.document)
-            .map_err(|error| Error::internal("encoding failed; please report it").source(error))?;
+        let data = serde_json::to_vec(&self.document).map_err(|error| {
+            Error::internal("cannot encode index.json; please report it").source(error)
+        })?;
         if data.len() as u64 > limit::DOCUMENT_WRITE {
             return Err(Error::new(
                 ErrorKind::Full,
@@ -183,8 +184,9 @@ impl Index {
 
     /// Adds an entry for a name that has none.
     pub(crate) fn push(&mut self, name: &Reference, target: &Descriptor) -> Result<()> {
-        let mut entry = serde_json::to_value(target)
-            .map_err(|error| Error::internal("encoding failed; please report it").source(error))?;
+        let mut entry = serde_json::to_value(target).map_err(|error| {
+            Error::internal("cannot encode an entry of index.json; please report it").source(error)
+        })?;
         entry["annotations"][NAME] = json!(name.as_str());
         self.forget();
         let manifests = self
@@ -211,7 +213,7 @@ impl Index {
         }
     }
 
-    /// Drops what lookups computed, before entries change.
+    /// Drops the results that lookups computed. Every change of entries calls this first.
     fn forget(&mut self) {
         self.positions.take();
         self.digests.take();
@@ -242,7 +244,7 @@ impl Index {
     }
 }
 
-/// Returns the name of an entry, or `None` if it has none that is valid.
+/// Returns the name of an entry, or `None` if the entry does not have a valid name.
 fn name_of(entry: &Value) -> Option<Reference> {
     let name = entry.get("annotations")?.get(NAME)?.as_str()?;
     name.parse().ok()

@@ -29,7 +29,8 @@ pub(crate) struct IndexFile(Mutex<Option<Cached>>);
 
 #[derive(Clone)]
 struct Cached {
-    /// The status of the file when it was read, or `None` if that cannot be trusted.
+    /// The status of the file when it was read, or `None` if that status is too young to be
+    /// trusted.
     status: Option<Status>,
     data: Arc<[u8]>,
     index: Arc<Index>,

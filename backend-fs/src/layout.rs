@@ -60,7 +60,8 @@ impl Layout {
         };
         match version(&cas_dir)? {
             Some(VERSION) => {}
-            // Formats 1 and 2 differ only in the database of records. Opening it upgrades it.
+            // Formats 1 and 2 differ only in the database of records, which is upgraded when it is
+            // opened.
             Some(_) => write_format(&cas_dir)?,
             None => complete(&root, &cas_dir)?,
         }
@@ -104,7 +105,7 @@ fn open_cas_dir(root: &Dir) -> Result<Option<Dir>> {
     if root.stat(CAS_DIR)?.is_none()
         && root.stat(OCI_LAYOUT)?.is_none()
         && let Some(foreign) = find_foreign(root, |_| false)?
-        // A process that creates a layout creates this directory first, so look for it again.
+        // A process that creates a layout creates `.cas/` first, so look for `.cas/` again.
         && root.stat(CAS_DIR)?.is_none()
     {
         return Err(Error::precondition(format!(

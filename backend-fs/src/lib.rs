@@ -12,9 +12,9 @@
 //!                     oci-layout is repaired
 //!   index.lock        held while index.json is created, replaced or repaired
 //!   remove.lock       held while a blob is removed or replaced
-//!   boot              the ID of the boot in which the store was last opened
-//!   unsynced/         markers of stores that publish without a sync; if there are any after a
-//!                     boot, all blobs are checked
+//!   boot              the ID of the boot in which the store was last opened for writing
+//!   unsynced/         one marker for each open store that has published without a sync; if a
+//!                     marker is left after a boot, the first opening checks all blobs
 //!   reserve           space for removals on a full disk
 //! ```
 //!

@@ -31,7 +31,8 @@ const LISTS: usize = 16;
 #[derive(Default)]
 pub(crate) struct Page {
     pub(crate) digests: Vec<Digest>,
-    /// Whether the directory says that some are of an unknown type, so that they may not be files.
+    /// Whether the directory does not store the type of some of the names, so that these names may
+    /// not be regular files.
     pub(crate) is_untyped: bool,
 }
 
@@ -135,7 +136,7 @@ struct Scan {
     found: Vec<Digest>,
     /// Whether `found` has all digests after `start`.
     complete: bool,
-    /// Whether the directory did not tell the type of a name.
+    /// Whether the directory does not store the type of at least one of the names.
     is_untyped: bool,
     begun: Instant,
 }
@@ -151,7 +152,7 @@ impl Scan {
         let (begun, mut complete, mut found) = (Instant::now(), true, Vec::new());
         let mut is_untyped = false;
         dir.each_name(|name, kind| {
-            // Other names, and what is not a file, are not blobs.
+            // Only a regular file whose name is a digest is a blob.
             if !matches!(kind, FileType::RegularFile | FileType::Unknown) {
                 return;
             }

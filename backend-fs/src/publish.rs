@@ -20,7 +20,7 @@ const GROUP: u64 = 256;
 /// see `docs/decisions/0013`.
 const SYNCFS_FROM: usize = 8;
 
-/// Whether the bytes of an ingest are on disk when it gets its name.
+/// Whether the bytes of an ingest are on disk when its file gets the name of the blob.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Bytes {
     Synced,

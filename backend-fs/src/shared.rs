@@ -84,17 +84,17 @@ impl Shared {
         Ok(removed)
     }
 
-    /// Returns the lock on removals. Except in recovery, no process removes or replaces a blob
-    /// without the lock. The first call creates the lock file. If the disk is full, it uses the
-    /// reserve.
+    /// Waits for the lock on removals and takes it. Except in recovery, no process removes or
+    /// replaces a blob without the lock. The first call creates the lock file; if the disk is too
+    /// full for that file, the call uses the reserve.
     pub(crate) fn lock_removals(&self) -> Result<Lock> {
         let dir = self.cas_dir()?;
         Reserve(dir).remove_with(|| Ok(Lock::exclusive(dir, "remove.lock")?))
     }
 
-    /// Opens the stored blob. Returns `None` if it is absent or does not have the right bytes. A
-    /// blob from before this boot is hashed, because a power loss may have left the right size and
-    /// the wrong bytes.
+    /// Opens the stored blob. Returns `None` if the blob is absent or has another size than `size`.
+    /// Also hashes a blob that was written before this boot, and returns `None` if the digest
+    /// differs: a power loss may have left the right size and the wrong bytes.
     pub(crate) fn open_intact(&self, digest: &Digest, size: u64) -> Result<Option<File>> {
         let Some(stat) = self.blobs.status(digest)? else {
             return Ok(None);

@@ -119,8 +119,9 @@ pub(crate) fn key_files(dir: &Dir, before: SystemTime, remove: bool) -> Result<V
         let Some(stat) = stat.filter(|stat| time::modified(stat) < before) else {
             continue;
         };
-        // A writer has no file of bytes before it creates the file, and after it has published it.
-        // It holds the lock at both times.
+        // A writer creates the file of bytes after the key file, and a publish renames it before
+        // the key file is removed. The writer holds the lock at both times, so a locked key file
+        // stays.
         let lock = Lock::try_existing(dir, &file)?;
         if lock.is_none() || dir.stat(name)?.is_some() {
             continue;
@@ -133,7 +134,8 @@ pub(crate) fn key_files(dir: &Dir, before: SystemTime, remove: bool) -> Result<V
     Ok(found)
 }
 
-/// Removes the ingests that began before the boot `boot`.
+/// Removes the ingests that began before the boot `boot`. The caller is the first opening in that
+/// boot, so an ingest without a key file is from an earlier boot.
 pub(crate) fn remove_stale(dir: &Dir, boot: &str) -> Result<()> {
     let names: Vec<String> = dir
         .entries()?
@@ -151,7 +153,7 @@ pub(crate) fn remove_stale(dir: &Dir, boot: &str) -> Result<()> {
 
 fn lock(dir: &Dir, name: &str) -> Result<Lock> {
     Lock::try_exclusive(dir, &lock_file(name))?
-        .ok_or_else(|| Error::busy("another writer holds this ingest; wait for it to end"))
+        .ok_or_else(|| Error::busy("another writer holds this ingest; wait until that writer ends"))
 }
 
 /// Locks an ingest whose name is its key, and creates it if it is absent. Returns the lock and the

@@ -29,14 +29,15 @@ pub struct FsStore {
 }
 
 impl FsStore {
-    /// Opens the store in the directory `path`. Creates it if the directory is absent or empty, and
-    /// adopts an image layout that another program made. If the process cannot write to the store,
-    /// opens it read-only.
+    /// Opens the store in the directory `path`. If the directory is absent or empty, creates the
+    /// store. If another program made an image layout there, turns the layout into a store: adds
+    /// `.cas/`. If the process cannot write to the directory, opens the store read-only.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the directory is not empty and has no image layout, or has a store
-    /// of another kind or of a newer format; `Corrupt` if a file of the store is damaged; errors of
-    /// the file system.
+    /// `FailedPrecondition` if the directory is not empty and has no image layout, or has an image
+    /// layout of another version, a store of another kind or a store of a newer format; `Corrupt`
+    /// if a file of the store is damaged; `OutOfRange` if `.cas/format.json` has more than 64 KiB;
+    /// errors of the records and of the file system.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         Layout::open(path)
@@ -49,8 +50,10 @@ impl FsStore {
     /// only. Writes nothing to the directory.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the directory has no image layout, or a store of another kind or of
-    /// a newer format; `Corrupt` if a file of the store is damaged; errors of the file system.
+    /// `FailedPrecondition` if the directory has no image layout, an image layout of another
+    /// version, a store of another kind or a store of a newer format; `Corrupt` if a file of the
+    /// store is damaged; `OutOfRange` if `.cas/format.json` has more than 64 KiB; errors of the
+    /// records and of the file system.
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let layout = || Layout::read_only(Dir::open(path)?);

@@ -12,14 +12,17 @@ use crate::index_file::missing;
 use crate::store::FsStore;
 use crate::{layout, refs};
 
-/// Checks the image layout in the directory `path`, which this or another program made. Reads all
-/// blobs, and writes nothing. Returns what is wrong; the subject of a finding is a file of the
-/// layout, the digest of a blob or the name of an image. An `index.json` that is malformed, or has
-/// more than [`limit::DOCUMENT_READ`] bytes, is a finding; the names in it are then not checked, but
-/// the blobs are.
+/// Checks the image layout in the directory `path`, which may be of any program. Reads all blobs,
+/// and writes nothing. Returns a report of what is wrong; the subject of a finding is a file of the
+/// layout, the digest of a blob or the name of an image.
+///
+/// An `index.json` that is malformed, or has more than [`limit::DOCUMENT_READ`] bytes, is a
+/// finding; its names are then not checked, but the blobs are. If `oci-layout` is damaged or has
+/// another version, the report has only the findings in `oci-layout` and `index.json`.
 ///
 /// # Errors
-/// `FailedPrecondition` if the directory is not an image layout; errors of the file system.
+/// `FailedPrecondition` if the directory is not an image layout, or has a store of another kind or
+/// of a newer format; errors of the file system.
 pub async fn validate(path: impl AsRef<Path>) -> Result<Report> {
     let path = path.as_ref().to_owned();
     let found = pool::run(move || {
@@ -30,7 +33,7 @@ pub async fn validate(path: impl AsRef<Path>) -> Result<Report> {
         }
     });
     let (mut findings, opened) = found.await?;
-    // A layout of another version is not read any further.
+    // The blobs of a layout that cannot be opened, such as one of another version, are not checked.
     let Some(store) = opened.map(|store| store.store()) else {
         return Ok(Report {
             findings,
