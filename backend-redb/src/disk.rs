@@ -10,7 +10,7 @@ use cas_kv::Space;
 
 use crate::head::Head;
 
-/// The file, and the reserve that is given up when the disk is full.
+/// The file, and the reserve, a file that is removed when the disk is full.
 #[derive(Debug)]
 pub(crate) struct Disk {
     pub(crate) file: File,
@@ -20,8 +20,8 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// Does `work`. If the disk is full, gives up the reserve and tries once more, because redb
-    /// accepts no more writes after one that failed.
+    /// Calls `work`. If the disk is full, removes the reserve and calls `work` once more, because
+    /// redb accepts no more writes after a write that failed.
     fn with_reserve(&self, work: impl Fn() -> io::Result<()>) -> io::Result<()> {
         match work() {
             Err(error)

@@ -39,8 +39,8 @@ const READER_DELAY: Duration = Duration::from_millis(1);
 
 /// An open redb file.
 pub(crate) struct RedbEngine {
-    /// The tables as of the last commit, opened by the first reader after it. Dropped with the next
-    /// commit, so that it does not keep removed pages from being used again.
+    /// The tables as of the last commit, opened by the first reader after that commit. The next
+    /// commit drops the view, because redb cannot use removed pages again while a view needs them.
     view: RwLock<Option<Arc<RedbView>>>,
     /// Locked for reading by every user of the database, and for writing by a compaction, which
     /// needs exclusive access.

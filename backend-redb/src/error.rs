@@ -31,8 +31,10 @@ pub(crate) fn classify(error: impl Into<redb::Error>) -> Error {
             "the file has format {found} of redb, which this version does not read; use the \
              release that wrote it"
         )),
-        redb::Error::DatabaseAlreadyOpen => Error::busy("the file is open elsewhere; close it"),
-        other => Error::internal(format!("{other}; please report it")).source(other),
+        redb::Error::DatabaseAlreadyOpen => {
+            Error::busy("another program has the file open; wait until it closes the file")
+        }
+        other => Error::internal(format!("redb failed: {other}; please report it")).source(other),
     }
 }
 

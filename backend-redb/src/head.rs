@@ -21,13 +21,13 @@ const SIZE: usize = 4 << 10;
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
     copy: cas_kv::Head,
-    /// Whether redb has opened the file. It also closes a file that it could not open, whose start
-    /// must not replace the copy.
+    /// Whether redb has opened the file. redb also closes a file that it could not open, and the
+    /// start of such a file must not replace the copy.
     opened: Arc<AtomicBool>,
 }
 
 impl Head {
-    /// Returns the copy for the database file at `database`. It may not exist yet.
+    /// Returns the copy for the database file at `database`. The copy may not exist yet.
     pub(crate) fn of(database: &Path) -> Self {
         Head {
             copy: cas_kv::Head::of(database),
@@ -35,7 +35,7 @@ impl Head {
         }
     }
 
-    /// Notes that the file was opened.
+    /// Sets that redb has opened the file, so that [`Self::save`] makes a copy.
     pub(crate) fn set_opened(&self) {
         self.opened.store(true, Ordering::Release);
     }

@@ -15,9 +15,9 @@
 //! reserve           disk space for removals on a full disk
 //! ```
 //!
-//! All rows of one blob or ingest have the same row number. The store over these tables is the
-//! crate `cas-kv`. One process at a time may open it. Only processes that cannot write to the
-//! directory may open it together, to read.
+//! All rows of one blob or ingest have the same row number. The crate `cas-kv` implements the store
+//! over these tables. One process at a time may open the store. Several processes may have the
+//! store open only if none of them can write to the directory; they can only read.
 
 mod disk;
 mod engine;

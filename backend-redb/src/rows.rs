@@ -30,8 +30,9 @@ fn all(number: u64) -> RangeInclusive<(u64, u64)> {
 }
 
 impl Tables<'_> {
-    /// Removes the rows of a blob. Returns whether some remain: those are recorded for
-    /// [`Tables::finish_removal`].
+    /// Removes the rows of a blob. If there are many, removes only the first of them, and adds
+    /// their number to the table `doomed` for [`Tables::finish_removal`]. Returns whether rows may
+    /// remain.
     pub(crate) fn remove_all_rows(
         &mut self,
         number: u64,
@@ -59,8 +60,8 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// Writes some rows again, starting at the key `first`. That moves them to the lowest free
-    /// pages. Returns the key of the next row, or `None` after the last.
+    /// Writes some rows again, starting at the key `first`, which moves these rows to the lowest
+    /// free pages. Returns the key of the next row, or `None` after the last.
     pub(crate) fn move_rows(&mut self, first: (u64, u64)) -> Result<Option<(u64, u64)>, Failed> {
         let (mut moved, mut bytes, mut next) = (Vec::new(), 0, None);
         for row in self.rows.range(first..).map_err(broken)? {

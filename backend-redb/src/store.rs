@@ -25,15 +25,16 @@ const RESERVE: u64 = 2 << 20;
 pub struct RedbStore(KvStore);
 
 impl RedbStore {
-    /// Opens the store in the directory `path`, or creates it. Other processes cannot open it until
-    /// the last handle is dropped; but several processes that cannot write to the directory can
-    /// have it open at the same time.
+    /// Opens the store in the directory `path`. Creates the store if the directory is absent or
+    /// empty. Other processes cannot open the store until its last handle is dropped. If the
+    /// process cannot write to the directory, opens the store read-only; several such processes can
+    /// have the store open at the same time.
     ///
     /// # Errors
-    /// `Busy` if another process has it open, with the pid of that process if it is known;
-    /// `FailedPrecondition` for a directory with other contents or for a newer format; `Corrupt`
-    /// for a damaged database; `Full` if the disk has no room to create or upgrade the store;
-    /// errors of the file system.
+    /// `Busy` if another process has the store open, with the pid of that process if the pid is
+    /// known; `FailedPrecondition` for a directory with other contents or for a newer format;
+    /// `Corrupt` for a damaged or lost database; `Full` if the disk has no room to create or
+    /// upgrade the store; errors of the file system.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path.as_ref(), CACHE)
     }

@@ -12,11 +12,11 @@ use crate::head;
 use crate::options::Tuning;
 use crate::side::SideDir;
 
-/// Opens a damaged database. Returns it, and whether the copy of its manifest was used.
+/// Opens a damaged database. Returns the database, and whether the copy of its manifest was used.
 ///
-/// Tries the newest manifest before the copy, which may be older: often only `CURRENT` is lost. If
-/// neither can be read, RocksDB makes another manifest from the tables; it then does not find the
-/// rows in blob files.
+/// Tries the newest manifest before the copy: often only the file `CURRENT` is lost, and the copy
+/// may be older. If neither can be read, RocksDB makes another manifest from the table files. Rows
+/// in blob files cannot be found through that manifest.
 ///
 /// # Errors
 /// `Corrupt` if nothing can be read; `Full` and other errors of the engine and of the file system.

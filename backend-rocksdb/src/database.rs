@@ -21,10 +21,11 @@ pub(crate) struct Database {
     /// Options for reads of rows, without RocksDB's checksums: readers check bytes of a blob
     /// against its digest, as with every store.
     pub(crate) unchecked: ReadOptions,
-    /// Copies the manifest once `db` is closed, because background work changes it until then.
-    /// `None` if the database is being created, or only read.
+    /// Copies the manifest after `db` is closed, because background work changes the manifest until
+    /// then. `None` if the database is being created, or only read.
     _head: Option<SavedHead>,
-    /// The directory that `db` was opened in instead of its own, if it is damaged.
+    /// The directory in which `db` is open if the database is damaged, instead of the directory of
+    /// the database.
     pub(crate) side: Option<SideDir>,
 }
 
@@ -102,7 +103,7 @@ impl Database {
     }
 
     /// Returns the offset at which the rows of an ingest end. A crash loses only the last rows, so
-    /// there are no gaps before it.
+    /// there are no gaps before this offset.
     pub(crate) fn end_of_rows(&self, number: u64) -> Result<u64> {
         Ok(match self.last_row(number, u64::MAX)? {
             Some((offset, row)) => offset + row.len() as u64,

@@ -43,7 +43,7 @@ pub(crate) struct RocksEngine {
 }
 
 impl RocksEngine {
-    /// Opens or creates a database. If the disk is full, gives up the reserve and tries once more.
+    /// Opens or creates a database. If the disk is full, removes the reserve and tries once more.
     pub(crate) fn open(path: &Path, mode: OpenMode, space: Space, tuning: Tuning) -> Result<Self> {
         if mode == OpenMode::Create {
             DirBuilder::new().mode(0o700).create(path)?;
@@ -75,8 +75,8 @@ impl RocksEngine {
     }
 }
 
-/// Moves the contents of the log to table files. The next opening does not, because the disk may
-/// be full by then.
+/// Moves the contents of the log to table files. The next opening does not move them, because the
+/// disk may be full by then.
 impl Drop for RocksEngine {
     fn drop(&mut self) {
         if self.writable

@@ -28,10 +28,12 @@ pub(crate) fn all() -> impl Iterator<Item = &'static str> {
     [META, CONTENT, ROWS, INGESTS].into_iter().chain(records)
 }
 
-/// Returns the column family of a records table, and what its keys begin with there.
+/// Returns the column family of a records table, and the prefix of the keys of that table in the
+/// family.
 ///
-/// Notes have no family. RocksDB does not open a database with families that the program does not
-/// name, so a release that reads only format 1 could not report the newer format.
+/// Notes have no family of their own. RocksDB does not open a database with families that the
+/// program does not name. So with such a family, a release that reads only format 1 could not
+/// report the newer format.
 fn record_prefix(table: Table) -> (&'static str, &'static str) {
     match table {
         Table::Notes => (META, "notes/"),
@@ -39,8 +41,8 @@ fn record_prefix(table: Table) -> (&'static str, &'static str) {
     }
 }
 
-/// Returns the column family of a record, and its key there. For a prefix of keys, returns the
-/// prefix of the keys there.
+/// Returns the column family of a record, and the key of the record in that family. If `key` is a
+/// prefix of keys, returns the prefix of these keys in the family.
 pub(crate) fn record_key(table: Table, key: &str) -> (&'static str, Cow<'_, [u8]>) {
     match record_prefix(table) {
         (family, "") => (family, key.as_bytes().into()),
@@ -84,7 +86,7 @@ pub(crate) fn encode_blob(blob: BlobEntry, inline: &[u8]) -> Vec<u8> {
     value
 }
 
-/// Decodes the entry of a blob. Returns it and the inline bytes.
+/// Decodes the entry of a blob. Returns the entry and the inline bytes.
 pub(crate) fn decode_blob(value: &[u8]) -> Result<(BlobEntry, &[u8])> {
     let (size, rest) = split_number(value)?;
     let (number, rest) = split_number(rest)?;

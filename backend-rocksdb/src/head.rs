@@ -1,5 +1,5 @@
-//! A copy of the manifest, which leads to the tables. Its first line is the name of the manifest,
-//! as in the file `CURRENT`.
+//! A copy of the manifest, which leads to the tables. The first line of the copy is the name of the
+//! manifest, as in the file `CURRENT`.
 //!
 //! The copy is made when the database is closed. If the manifest is damaged or lost later, a repair
 //! opens the database with the copy. If a kill or a compaction came in between, the copy may name
@@ -18,8 +18,8 @@ const MANIFEST: &str = "MANIFEST-";
 /// Maximum length of the first line in bytes.
 const LINE_MAX: u64 = 64;
 
-/// Copies the manifest of a database when it is dropped, which must be after the database is
-/// closed. Without a copy, less can be repaired, so an error is ignored.
+/// Copies the manifest of a database when the value is dropped, which must be after the database is
+/// closed. An error is ignored: without a copy, only less can be repaired.
 pub(crate) struct SavedHead(pub(crate) PathBuf);
 
 impl Drop for SavedHead {
@@ -39,7 +39,8 @@ fn save(database: &Path) -> io::Result<()> {
 }
 
 /// Puts the copy of the manifest of `database` into the directory `to`, and makes it the current
-/// one. Returns whether there is a copy.
+/// manifest there. Returns false if there is no copy, or if its first line does not name a
+/// manifest.
 ///
 /// # Errors
 /// Errors of the file system.

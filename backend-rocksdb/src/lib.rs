@@ -17,8 +17,9 @@
 //! reserve           disk space for removals on a full disk
 //! ```
 //!
-//! The store over these tables is the crate `cas-kv`. One process at a time may open it. Only
-//! processes that cannot write to the directory may open it together, to read.
+//! The crate `cas-kv` implements the store over these tables. One process at a time may open the
+//! store. Several processes may have the store open only if none of them can write to the
+//! directory; they can only read.
 //!
 //! A blob of less than 1 MiB is written to the log together with its record, in one write. The rows
 //! of a larger blob, except the last ones, bypass the log. They are written once, to RocksDB's blob

@@ -15,7 +15,7 @@ use crate::family::{self, CONTENT, ROWS};
 
 /// Number of compactions that together rewrite all blob files.
 pub(crate) const PASSES: u64 = 4;
-/// The part of the blob files that one compaction rewrites. It takes the oldest ones.
+/// The part of the blob files that one compaction rewrites, the oldest files first.
 const PASS_PART: f64 = 1.0 / PASSES as f64;
 /// Minimum size in bytes of a row that is stored in a blob file.
 const BLOB_FILE_MIN: u64 = 1 << 10;
@@ -24,9 +24,10 @@ const BLOB_FILE_MIN: u64 = 1 << 10;
 const FILTER_BITS: f64 = 10.0;
 /// Size in bytes of each write buffer for records, ingests and the format.
 const RECORDS_BUFFER: usize = 4 << 20;
-/// Size in bytes of the write buffer of blob entries. It has room for about a hundred thousand.
+/// Size in bytes of the write buffer of blob entries. The buffer has room for about a hundred
+/// thousand entries.
 const CONTENT_BUFFER: usize = 16 << 20;
-/// Maximum size in bytes of the file with RocksDB's log messages. Two are kept.
+/// Maximum size in bytes of a file with RocksDB's log messages. RocksDB keeps two such files.
 const MESSAGES_MAX: usize = 1 << 20;
 
 /// Options that a user can set.
@@ -42,8 +43,8 @@ pub struct Tuning {
     pub buffer: usize,
     /// Number of background threads that flush and compact. Default: 2.
     pub jobs: NonZeroU8,
-    /// Percentage of dead bytes, 0 to 100, from which a garbage collection rewrites RocksDB's blob
-    /// files. The bytes of removed blobs are dead. Default: 25.
+    /// Minimum percentage, 0 to 100, of dead bytes in RocksDB's blob files for which a compaction
+    /// rewrites these files. The bytes of removed blobs are dead. Default: 25.
     pub garbage: u8,
     /// Whether the engine collects statistics: see [`RocksStore::statistics`]. Default: `false`.
     ///
@@ -110,7 +111,7 @@ impl Tuning {
             .map_err(classify)?;
         options.create_if_missing(mode == OpenMode::Create);
         options.create_missing_column_families(mode == OpenMode::Create);
-        // A damaged database is opened although some of its tables cannot be.
+        // A damaged database is opened even if some of its tables cannot be opened.
         options.set_paranoid_checks(mode != OpenMode::Damaged);
         // After a crash, the unsynced end of the log may be torn. Everything before the tear is
         // intact, and nothing after it was acknowledged as durable.

@@ -1,4 +1,5 @@
-//! A directory next to a damaged database, in which RocksDB can change files.
+//! A directory next to a damaged database. RocksDB opens the database there, and can change the
+//! files there.
 
 use std::fs::{self, DirBuilder};
 use std::io;

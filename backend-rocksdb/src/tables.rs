@@ -11,8 +11,8 @@ use crate::database::Database;
 use crate::error::broken;
 use crate::family::{self, CONTENT, INGESTS, META, ROWS};
 
-/// Milliseconds after which the time of an ingest is written again. Its size is not written,
-/// because the rows show it.
+/// Milliseconds after which the time of an ingest is written again. The size of an ingest is not
+/// written, because the rows show the size.
 const TIME_STEP: u64 = 1000;
 
 /// Minimum number of keys that are looked up with one iterator.
@@ -217,7 +217,7 @@ impl Transaction for Tables<'_> {
     fn put_ingest(&mut self, key: &str, ingest: IngestEntry) -> Result<(), Failed> {
         let known = self.get(INGESTS, key.as_bytes(), family::decode_ingest)?;
         self.staged.first |= known.is_none();
-        // If nothing was logged, the flush of the rows does not start a new log.
+        // Without this entry in the log, the flush of the rows does not start a new log.
         if known.is_some_and(|(_, millis)| ingest.millis.abs_diff(millis) < TIME_STEP) {
             return Ok(());
         }

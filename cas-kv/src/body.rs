@@ -18,7 +18,8 @@ use crate::tx::Tx;
 /// sync.
 const SYNC_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The bytes of an ingest. Dropping it writes the tail to rows, so that the ingest can be resumed.
+/// The bytes of an ingest. When the value is dropped, the tail is written to rows, so that the
+/// ingest can be resumed.
 pub(crate) struct Body {
     pub(crate) kv: Arc<Kv>,
     pub(crate) key: String,

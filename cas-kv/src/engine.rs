@@ -20,7 +20,7 @@ pub trait Engine: Send + Sync + 'static {
     /// in rows.
     fn inline_max(&self) -> usize;
 
-    /// Returns how many bytes a blob of `bytes` bytes takes on the disk.
+    /// Returns how many bytes a blob of `bytes` bytes takes on the disk. The default is `bytes`.
     fn footprint(&self, bytes: u64) -> u64 {
         bytes
     }
@@ -83,7 +83,7 @@ pub trait Engine: Send + Sync + 'static {
     fn compact(&self) -> Result<()>;
 
     /// Returns whether a damaged database is read with its [`Head`](crate::Head), so that changes
-    /// after the last close may be missing. By default it is not.
+    /// after the last close may be missing. The default is `false`.
     fn reads_head(&self) -> bool {
         false
     }
@@ -99,7 +99,7 @@ pub struct BlobEntry {
     pub size: u64,
     /// The number that identifies the rows of the blob. It is also the version of the blob.
     pub number: u64,
-    /// Where its bytes are.
+    /// Where the bytes of the blob are.
     pub rows: Rows,
 }
 
@@ -155,7 +155,8 @@ pub trait View: Send + Sync {
     fn find_blob(&self, digest: &Digest) -> Result<Option<BlobEntry>>;
     /// Returns the entry of a blob, and its bytes if they are inline.
     fn open_blob(&self, digest: &Digest) -> Result<Option<(BlobEntry, Bytes)>>;
-    /// Returns up to `limit` blobs after the digest `after`, sorted by digest.
+    /// Returns up to `limit` blobs after the digest `after`, or from the first if `after` is
+    /// `None`, sorted by digest.
     fn list_blobs(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<(Digest, BlobEntry)>>;
     /// Returns up to `length` bytes at `offset` of the rows with this number. Returns fewer if a
     /// row is missing, or if the rows end earlier.
@@ -166,8 +167,8 @@ pub trait View: Send + Sync {
     fn ingests(&self) -> Result<Vec<(String, IngestEntry)>>;
     /// Returns a record.
     fn record(&self, table: Table, key: &str) -> Result<Option<(u64, Bytes)>>;
-    /// Returns up to `limit` records whose keys start with `prefix` and sort after `after`, sorted
-    /// by key.
+    /// Returns up to `limit` records whose keys start with `prefix` and sort after `after` (if it
+    /// is given), sorted by key.
     fn records(
         &self,
         table: Table,

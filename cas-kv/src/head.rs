@@ -1,4 +1,5 @@
-//! A copy of what leads to the content of a database, in a file next to it.
+//! A copy of the part of a database from which an engine finds all other parts, in a file next to
+//! the database.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -7,13 +8,14 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-/// A copy of what leads to the content of a database. Engines make it when they close the database,
-/// and open a damaged database with it.
+/// A copy of the part of a database from which an engine finds all other parts, such as its first
+/// page. An engine makes the copy when it closes the database, and can open a damaged database with
+/// the copy.
 #[derive(Clone, Debug)]
 pub struct Head(PathBuf);
 
 impl Head {
-    /// Returns the copy for the database at `database`. It may not exist.
+    /// Returns the copy for the database at `database`. The file of the copy may not exist.
     pub fn of(database: &Path) -> Self {
         Head(beside(database, ".head"))
     }

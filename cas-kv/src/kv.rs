@@ -49,7 +49,7 @@ pub(crate) struct Kv {
     /// still returns.
     failed: AtomicBool,
     access: Access,
-    /// Whether there is a note for every name, which leads from the target of the name to the name.
+    /// Whether every image name has a note from which the name can be found by its target.
     pub(crate) has_targets: bool,
     /// Dropped after the engine. `None` if the directory cannot be written.
     _reserve: Option<KeptReserve>,
@@ -242,10 +242,11 @@ pub(crate) fn put_target(
     }
 }
 
-/// Returns the error for rows at which the engine panics.
+/// Returns the error for rows on which the engine panics.
 pub(crate) fn unreadable() -> Error {
     Error::corrupt(
-        "the database is damaged; run `cas fsck --repair`, or import the images into a new store",
+        "the database is damaged: the engine cannot read some of its rows; run `cas fsck \
+         --repair`, or import the images into a new store",
     )
 }
 

@@ -38,13 +38,13 @@ pub struct OwnedDir {
 
 impl OwnedDir {
     /// Makes this process the owner of the directory `path`, which is created if it does not exist.
-    /// On a read-only file system, or without the permission to write, makes this process one of
-    /// the readers of the directory. Returns the directory.
+    /// On a read-only file system, or without the permission to write, makes this process a reader
+    /// of the directory, together with other readers. Returns the directory.
     ///
     /// # Errors
-    /// `Busy` if another process owns the directory: the error names the pid of the owner if the
-    /// pid is known; `FailedPrecondition` if `path` is a file, or a directory with other contents;
-    /// errors of the file system.
+    /// `Busy` if another process owns the directory, with the pid of the owner if the pid is known;
+    /// `FailedPrecondition` if `path` is a file, or a directory with other contents; errors of the
+    /// file system.
     pub fn claim(path: &Path, names: FileNames) -> Result<Self> {
         if path.is_file() {
             return Err(Error::precondition(format!(
@@ -64,7 +64,8 @@ impl OwnedDir {
         })
     }
 
-    /// Returns whether a directory has a database, or had one that was open. Changes nothing.
+    /// Returns whether a directory has a database, or had one: then a reserve or a head is left.
+    /// Changes nothing.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -123,8 +124,8 @@ impl OwnedDir {
         Ok(new)
     }
 
-    /// Returns whether the database is absent although it was open before. The reserve and the head
-    /// are made only then.
+    /// Returns whether the database is absent although there was one. A reserve or a head shows
+    /// that, because they are made only after a database was opened.
     pub(crate) fn has_lost_database(&self) -> io::Result<bool> {
         Ok(!self.database().try_exists()? && Self::has_store(&self.path, self.names)?)
     }

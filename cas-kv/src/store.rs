@@ -1,4 +1,4 @@
-//! The store and its three parts.
+//! The store, and access to its content, records and images.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -42,16 +42,18 @@ pub struct KvStore {
 }
 
 impl KvStore {
-    /// Opens the store in `dir`, or creates it. Upgrades an older format. `open` opens or creates a
-    /// database at a path. The store is read-only if the directory cannot be written, or if the
-    /// engine cannot open the database for writing because the disk is full.
+    /// Opens the store in `dir`, or creates it if there is none. Upgrades an older format. `open`
+    /// receives a path and a mode, and opens or creates the database at that path. The store is
+    /// read-only if the directory cannot be written, or if the engine cannot open the database for
+    /// writing because the disk is full.
     ///
     /// A new database is prepared under a temporary name first, so a crash leaves either no store
     /// or a complete one.
     ///
     /// # Errors
     /// `FailedPrecondition` if the database has a newer format or belongs to another program;
-    /// errors of the engine and of the file system.
+    /// `Corrupt` if the directory had a database that is missing now; errors of the engine and of
+    /// the file system.
     pub fn open<E: Engine>(
         dir: OwnedDir,
         open: impl Fn(&Path, OpenMode) -> Result<E>,
@@ -106,7 +108,7 @@ impl KvStore {
         self.images.clone()
     }
 
-    /// Returns all three parts.
+    /// Returns the content store, the records store and the image store together.
     pub fn store(&self) -> Store {
         Store {
             content: self.content(),

@@ -65,7 +65,8 @@ impl KvStore {
         let mut old = match old {
             Some(old) => Some(old),
             None => match Source::open(&open_damaged) {
-                // Another error may pass, and nothing may be given up for it.
+                // Another error may be temporary, so the content is not given up because of that
+                // error.
                 Err(error) if error.kind() == ErrorKind::Corrupt => None,
                 opened => Some(opened?),
             },
@@ -77,7 +78,8 @@ impl KvStore {
         };
         let later = match old.is_some_and(|old| old.reads_head) {
             true => {
-                "; a copy of its start from the last close was used; later changes may be missing"
+                "; the old database was read with a copy of its start from the last close, so \
+                 later changes may be missing"
             }
             false => "",
         };

@@ -4,8 +4,8 @@ use cas_core::{Algorithm, Digest};
 
 /// Number of first bytes of a digest that are varied.
 const VARIED: usize = 8;
-/// The distance that is tried first. Far fewer than 2^32 blobs lie between two digests at this
-/// distance.
+/// The distance that is tried first. Even among 2^32 blobs, there is rarely one between two digests
+/// at this distance.
 const LEAST: u128 = 1 << 24;
 /// The last character that is tried instead of another.
 const LAST: char = '~';
