@@ -103,7 +103,8 @@ impl ContentStore for RemoteStore {
         .await
     }
 
-    /// Does nothing: a service acknowledges what it has stored, and a `dir:` store syncs writes.
+    /// Does nothing: a service acknowledges a write after it has stored the bytes, and a `dir:`
+    /// store syncs every write.
     async fn flush(&self) -> Result<()> {
         Ok(())
     }

@@ -20,13 +20,14 @@ const MAX_NAME: usize = 3500;
 const CAPABILITIES: Capabilities = Capabilities::of(&[Capability::Durable]);
 
 impl RemoteStore {
-    /// Opens the store in the directory `path`, and creates it if the directory is empty or does
-    /// not exist.
+    /// Opens the store in the directory `path`. Creates the store if the directory is empty or does
+    /// not exist. If the process cannot write to the directory, opens the store read-only.
     ///
     /// # Errors
-    /// `Busy`, with the pid of the other process, if another process has the store open;
-    /// `FailedPrecondition` if the directory contains other files, or a store of a newer format;
-    /// errors of the file system.
+    /// `Busy` if another process has the store open, with the pid of that process if the pid is
+    /// known; `FailedPrecondition` if the directory contains other files, or a store of another
+    /// kind or of a newer format; `Denied` if the directory is empty and cannot be written;
+    /// `Unavailable` if no threads can be started; errors of the file system.
     pub async fn open_dir(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         let root = path.clone();

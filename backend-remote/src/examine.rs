@@ -26,9 +26,10 @@ const PAGE: usize = 1000;
 impl RemoteStore {
     /// Finds the cells that do not parse, and the cells whose object names do not stand for a key.
     /// A repair deletes such a cell if it belongs to a blob; the blob is then missing. If it
-    /// belongs to a record, a repair makes the bytes of the cell the value of the record. The check
-    /// of the store then reports the record and sets it aside, if it parses the table. If the name
-    /// of the cell does not stand for a key, a repair moves its bytes to a note instead.
+    /// belongs to a record, a repair makes the bytes of the cell the value of the record. If the
+    /// check of the store parses the records of that table, it then reports the record and sets it
+    /// aside. If the name of the cell does not stand for a key, a repair moves its bytes to a note
+    /// instead.
     ///
     /// # Errors
     /// Errors of the service.
@@ -95,11 +96,11 @@ impl Remote {
                 problem: Problem::RecordDamaged,
                 subject: name.to_owned(),
                 detail: format!(
-                    "the name of the object is not that of a record, so its table cannot be \
-                     listed; {}",
+                    "the name of the object does not stand for the key of a record, so the \
+                     records of its table cannot be listed; {}",
                     match repair {
-                        true => "its bytes were moved to a note",
-                        false => "a repair moves its bytes to a note",
+                        true => "the bytes of the object were moved to a note",
+                        false => "a repair moves the bytes of the object to a note",
                     }
                 ),
                 repaired: repair,
@@ -110,8 +111,8 @@ impl Remote {
         }
         let is_checked = CHECKED.iter().any(|table| name.starts_with(table));
         let outcome = match repair {
-            true => "its bytes are now the value of the record",
-            false => "a repair makes its bytes the value of the record",
+            true => "the bytes of the object are now the value of the record",
+            false => "a repair makes the bytes of the object the value of the record",
         };
         let finding = Finding {
             problem: Problem::RecordDamaged,

@@ -120,8 +120,8 @@ impl Folder {
         }
         if self.sync_failed.load(Ordering::SeqCst) {
             return Err(Error::precondition(
-                "an earlier sync of a directory failed, so recent writes may be lost; reopen the \
-                 store",
+                "an earlier sync of a directory failed, so recent writes may be lost; check the \
+                 device and reopen the store",
             )
             .subject(self.root.display()));
         }
@@ -172,7 +172,8 @@ fn refuse_foreign(root: &Path) -> Result<()> {
         let name = entry?.file_name();
         if !name.to_str().is_some_and(|name| OWN_NAMES.contains(&name)) {
             return Err(Error::precondition(format!(
-                "the directory is not empty and not a store: it contains {name:?}; choose another"
+                "the directory is not empty and not a store: it contains {name:?}; choose \
+                 another directory"
             )));
         }
     }

@@ -15,11 +15,11 @@ pub(crate) const PATH: &str = "format";
 const KIND: &str = "oci-cas remote";
 /// The version that is written. Version 1 does not have the records table `notes`.
 const VERSION: u32 = 2;
-/// Maximum number of names that are listed to find out whether a prefix is empty. Running probes of
-/// other processes add some.
+/// Maximum number of names that are listed to find out whether a prefix is empty. Probes that other
+/// processes are running add names.
 const LISTED: usize = 1000;
 
-/// The object, parsed.
+/// The content of the object `format`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Format {
     kind: String,
@@ -96,7 +96,8 @@ impl Format {
     /// Returns the format of the store, or `None` if the prefix is empty.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the prefix contains other objects, or a store of a newer format.
+    /// `FailedPrecondition` if the prefix contains other objects, or an object `format` that cannot
+    /// be parsed or is of another kind or a newer version; errors of the service.
     pub(crate) async fn load(prefix: &Prefix) -> Result<Option<Self>> {
         if let Some(found) = Self::read(prefix).await? {
             return Ok(Some(found));
@@ -133,7 +134,7 @@ fn parse(body: &[u8]) -> Result<Format> {
     })?;
     if found.kind != KIND {
         return Err(Error::precondition(format!(
-            "expected {KIND:?}, found {:?}; name an empty location",
+            "expected a store of kind {KIND:?}, found {:?}; name an empty location",
             found.kind
         ))
         .subject(PATH));

@@ -20,7 +20,8 @@ const ROUNDS: usize = 3;
 /// Number of writers in each race.
 const RACERS: usize = 8;
 
-/// Tries everything in a new folder, and removes the folder. Returns how the service deletes.
+/// Tries all conditional requests of a store in a new folder, and removes the folder. Returns
+/// whether the service honors conditions on deletes.
 ///
 /// # Errors
 /// `FailedPrecondition` with what was observed, if compare-and-swap is impossible on the service.

@@ -65,14 +65,14 @@ impl Opener for S3Opener {
 }
 
 impl RemoteStore {
-    /// Opens the store in a bucket, and creates it if the prefix is empty.
+    /// Opens the store below a prefix in a bucket. Creates the store if the prefix is empty.
     ///
     /// # Errors
-    /// `InvalidArgument` if the location has no bucket or no region, has an unknown option or
-    /// contains credentials; `FailedPrecondition` if the bucket does not exist, if the prefix
-    /// contains other objects or a store of a newer format, or if the service does not decide
-    /// conditions atomically; `Denied` if credentials or permissions are missing; `Unavailable` if
-    /// the service does not answer.
+    /// `InvalidArgument` if the location has no bucket or no region, has an unknown option or a
+    /// wrong value of `single`, or contains credentials; `FailedPrecondition` if the bucket does
+    /// not exist, if the prefix contains other objects or a store of a newer format, or, without
+    /// `single=true`, if the service does not decide conditions atomically; `Denied` if credentials
+    /// or permissions are missing; `Unavailable` if the service does not answer.
     pub async fn open_s3(location: &Location) -> Result<Self> {
         let location = S3Location::parse(location)?;
         let shown = format!("s3://{}/{}", location.bucket, location.prefix);

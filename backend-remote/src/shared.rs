@@ -17,7 +17,8 @@ impl RemoteStore {
     /// Opens the store below `prefix`. Creates it if there is none, and upgrades an older format.
     ///
     /// # Errors
-    /// `FailedPrecondition` if a probe finds that the service cannot support sharing.
+    /// `FailedPrecondition` if a probe finds that several processes cannot share a store on the
+    /// service; errors of [`Format::load`].
     pub(crate) async fn open_shared(prefix: Prefix, endpoint: String) -> Result<Self> {
         runtime::run(async move {
             let found = Format::load(&prefix).await?;
@@ -38,7 +39,8 @@ impl RemoteStore {
     }
 }
 
-/// Creates the store, unless another process does so first. Returns how the service deletes.
+/// Creates the store, unless another process does so first. Returns whether the service honors
+/// conditions on deletes.
 async fn create(prefix: &Prefix, endpoint: String) -> Result<Deletion> {
     let deletion = probe::full(prefix).await?;
     let body = Format::shared(endpoint, deletion).body()?;

@@ -32,7 +32,7 @@ pub const GAPS: &[(&str, &str)] = &[
     ),
 ];
 
-/// What the handles of one opening share.
+/// The state that all handles of one open store share.
 pub(crate) struct Remote {
     pub(crate) cells: Arc<Cells>,
     pub(crate) blobs: Blobs,
@@ -40,13 +40,13 @@ pub(crate) struct Remote {
     pub(crate) capabilities: Capabilities,
 }
 
-/// A store in a bucket, a directory or memory. Clones share one opening.
+/// A store in a bucket, a directory or memory. A clone is another handle of the same open store.
 #[derive(Clone)]
 pub struct RemoteStore(pub(crate) Arc<Remote>);
 
 impl RemoteStore {
-    /// Returns an empty store in memory, for tests. The store has the bounds of a bucket, and its
-    /// content is lost when the last handle is dropped.
+    /// Returns an empty store in memory, for tests. The names of its objects have the same maximum
+    /// length as in a bucket. Its content is lost when the last handle is dropped.
     ///
     /// # Errors
     /// `Unavailable` if no threads can be started.
@@ -57,8 +57,8 @@ impl RemoteStore {
         Self::open_single(prefix, Capabilities::default()).await
     }
 
-    /// Opens a store that this process uses alone. Creates it if the prefix is empty, and upgrades
-    /// an older format, if it can be written.
+    /// Opens a store that this process uses alone. Creates the store if the prefix is empty.
+    /// Upgrades an older format if the store can be written.
     pub(crate) async fn open_single(prefix: Prefix, capabilities: Capabilities) -> Result<Self> {
         runtime::run(async move {
             let written = match Format::load(&prefix).await? {

@@ -93,7 +93,8 @@ impl ConditionalSwap {
         Err(contended(path))
     }
 
-    /// Replaces the object with this ETag by `value`, or by a deleted cell. Returns whether it did.
+    /// Replaces the object with this ETag by `value`, or by a deleted cell. Returns whether the
+    /// object was replaced.
     async fn replace(
         &self,
         prefix: &Prefix,
@@ -106,7 +107,8 @@ impl ConditionalSwap {
         if let (Some(Some(tombstone)), None, Deletion::Conditional) =
             (written, value, self.deletion)
         {
-            // The deleted cell may stay, and another writer may have replaced it already.
+            // A failure is ignored: the deleted cell may stay, and another writer may have replaced
+            // it.
             let _ = prefix.delete_if_match(path, &tombstone).await;
         }
         Ok(swapped)
@@ -124,7 +126,8 @@ fn etag(object: Object, path: &str) -> Result<String> {
     })
 }
 
-/// Creates a cell if the object is absent and there is a value. Returns whether it did.
+/// Creates a cell if the object is absent and there is a value. Returns whether the cell was
+/// created.
 async fn create(prefix: &Prefix, path: &str, value: Option<&Bytes>) -> Result<bool> {
     let created = value.is_some()
         && write(prefix, path, Condition::Absent, value)

@@ -37,7 +37,8 @@ pub(super) struct StoredCell {
 /// Reads a cell and its object. Returns `None` if the object does not exist.
 ///
 /// # Errors
-/// `Corrupt` if the object is not a cell.
+/// `Corrupt` if the object is not a cell, or changes during each of [`READS`] reads; errors of the
+/// service.
 pub(super) async fn read(prefix: &Prefix, path: &str) -> Result<Option<(StoredCell, Object)>> {
     for _ in 0..READS {
         let Some(object) = prefix.get(path).await? else {

@@ -74,7 +74,7 @@ impl RemoteIngest {
         let blobs = self.blobs.clone();
         let outcome = self.upload()?.publish(&blobs, &digest, size).await;
         match (outcome, self.upload.take()) {
-            // The store has the blob.
+            // The store had the blob already.
             (Ok(false), Some(upload)) => {
                 discard_quietly(upload, blobs).await;
                 Ok(())

@@ -102,8 +102,8 @@ impl Upload {
         Bytes::copy_from_slice(&self.buffer[start..end])
     }
 
-    /// Points the blob to this upload, unless the store has the blob already. Returns whether it
-    /// did.
+    /// Makes the cell of the blob point to this upload, unless the store has the blob already.
+    /// Returns whether the cell was changed.
     pub(super) async fn publish(
         &mut self,
         blobs: &Blobs,

@@ -36,7 +36,7 @@ pub(crate) struct Object {
 pub(crate) struct Status {
     /// Length in bytes.
     pub(crate) length: u64,
-    /// When it was written, if the service reports that.
+    /// When the object was last written, if the service reports the time.
     pub(crate) modified: Option<SystemTime>,
     /// The ETag, if the service returned one.
     pub(crate) etag: Option<String>,
@@ -151,7 +151,7 @@ impl Prefix {
         if path.len() > self.max_name {
             return Err(Error::invalid(format!(
                 "the name of the object would have {} bytes, expected at most {}; use a shorter \
-                 one",
+                 name",
                 path.len(),
                 self.max_name
             ))
