@@ -31,8 +31,14 @@ pub(crate) fn classify(error: opendal::Error, operation: &'static str, path: &st
         }
         opendal::ErrorKind::ConfigInvalid
         | opendal::ErrorKind::IsADirectory
-        | opendal::ErrorKind::NotADirectory => Error::invalid(error.message().to_owned()),
-        opendal::ErrorKind::Unsupported => Error::unsupported(error.message().to_owned()),
+        | opendal::ErrorKind::NotADirectory => Error::invalid(format!(
+            "{}; check the location of the store",
+            error.message()
+        )),
+        opendal::ErrorKind::Unsupported => Error::unsupported(format!(
+            "the service does not support a request: {}; use another service",
+            error.message()
+        )),
         opendal::ErrorKind::RateLimited => {
             Error::unavailable("the service limits the rate of requests; retry later")
         }

@@ -1,4 +1,5 @@
-//! Extended attributes of files, directories and what cannot be opened.
+//! Extended attributes of files, of directories, and of entries that cannot be opened, such as
+//! symbolic links.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::BorrowedFd;
@@ -13,8 +14,9 @@ use crate::tree::proc_path_of;
 /// The name and the value of an extended attribute.
 pub type Attribute = (Vec<u8>, Vec<u8>);
 
-/// Returns the extended attributes of the entry `name` of a directory, name and value, ordered by
-/// name. A link is not followed. There are none if the file system does not support them.
+/// Returns the names and values of the extended attributes of the entry `name` of a directory,
+/// ordered by name. Does not follow a symbolic link. Returns an empty list if the file system does
+/// not support extended attributes.
 ///
 /// # Errors
 /// Errors of the file system.

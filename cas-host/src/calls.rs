@@ -17,7 +17,7 @@ use rustix::path::Arg;
 
 use crate::resolve::uninterrupted;
 
-/// Returns a path to an open file, for calls of this process.
+/// Returns the path in `/proc` of an open file. The path leads to that file only in this process.
 pub fn proc_path(file: &impl AsRawFd) -> PathBuf {
     format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }

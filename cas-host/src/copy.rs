@@ -22,7 +22,8 @@ const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 /// meanwhile.
 ///
 /// # Errors
-/// `Busy` at a mount point; errors of the file system, with the path.
+/// `Busy` at a mount point; `Unavailable` if a directory in `from` is moved meanwhile; errors of
+/// the file system, with the path.
 pub fn copy_tree(from: impl AsFd, to: impl AsFd) -> Result<()> {
     let root = to.as_fd();
     let mut copier = Copier {

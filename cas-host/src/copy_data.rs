@@ -52,9 +52,9 @@ fn try_copy_range(
     }
 }
 
-/// Copies the first `length` bytes of `from`, except holes, to the offset `start` of `to`. From
-/// this offset on, `to` must have a hole or end. A hole at the end of the copied bytes does not
-/// extend `to`.
+/// Copies the first `length` bytes of `from`, except holes, to the offset `start` of `to`. At and
+/// after this offset, `to` must not have data: `to` ends there, or has a hole. A hole at the end of
+/// the copied bytes does not extend `to`.
 ///
 /// # Errors
 /// Errors of the file systems.

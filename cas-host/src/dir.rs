@@ -97,7 +97,7 @@ impl Dir {
         }
     }
 
-    /// Returns whether `name` is the open file `file`.
+    /// Returns whether `name` is a name of the open file `file`.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -159,8 +159,8 @@ impl Dir {
     }
 
     /// Renames a damaged file to the first free name of `NAME.damaged-1`, `NAME.damaged-2` and so
-    /// on. Returns the new name, or `None` if the file is absent. Only one process may do this at a
-    /// time.
+    /// on. Returns the new name, or `None` if the file is absent. The caller must ensure that only
+    /// one process does this at a time.
     ///
     /// # Errors
     /// Errors of the file system.

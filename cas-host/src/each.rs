@@ -14,7 +14,8 @@ use crate::tree::{At, Visit, walk};
 /// name and the status of the entry. A directory comes after its entries.
 ///
 /// # Errors
-/// `Busy` at a mount point; errors of `change` and of the file system, with the path.
+/// `Busy` at a mount point; `Unavailable` if a directory is moved meanwhile; errors of `change` and
+/// of the file system, with the path.
 pub fn for_each(
     root: impl AsFd,
     change: impl FnMut(BorrowedFd<'_>, &CStr, &Stat) -> Result<(), Errno>,

@@ -1,10 +1,10 @@
 //! Mounts of EROFS images from files. All users of an image share one mount, because the kernel
 //! caches files once for each mount.
 //!
-//! Mounting an image, putting an overlay on the mount, and unmounting it again happen under one
-//! lock, the lock of the directory in which the shared mounts are. A mount that is in use by
-//! something that a mount table does not show may be unmounted. What uses it then still works, but
-//! the next user gets a mount of its own.
+//! One lock, on the directory in which the shared mounts are, is held while an image is mounted and
+//! an overlay is put on that mount, and while unused mounts are unmounted. Only the mount table of
+//! this process is read, so a mount that is in use only in another mount namespace may be
+//! unmounted. Its users there are not disturbed, but the next user gets another mount of the image.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
@@ -30,8 +30,8 @@ use crate::unmount::{UnmountMode, unmount};
 /// Maximum length in bytes of a mount parameter, without the final zero.
 const VALUE: usize = 255;
 
-/// Mounts an image at `shared`, unless it is mounted there. Returns the lock, during which it is
-/// not unmounted.
+/// Mounts an image at `shared`, unless something is mounted there already. Returns the lock on the
+/// directory that contains `shared`. The image stays mounted at least until the lock is dropped.
 ///
 /// # Errors
 /// As [`mount_image`]; errors of the file system.
@@ -54,7 +54,7 @@ pub(crate) fn share(image: &Path, devices: &[PathBuf], shared: &Path) -> Result<
 }
 
 /// Unmounts the shared mounts in `directory` that no other mount uses, and removes their
-/// directories. Leaves what a process uses.
+/// directories. A mount that a process uses stays.
 ///
 /// # Errors
 /// `Denied` without the right to unmount; errors of the file system.
@@ -83,7 +83,8 @@ pub fn release_unused(directory: &Path) -> Result<()> {
             }
         }
         match fs::remove_dir(&path) {
-            // It may be mounted in another mount namespace of an old kernel.
+            // Something may be mounted on the directory in another mount namespace. Old kernels
+            // then refuse to remove it.
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             removed => removed.during("remove", path.display())?,
@@ -92,8 +93,8 @@ pub fn release_unused(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Returns a new read-only mount of an image whose data is in the files `devices`. The mount is not
-/// attached yet.
+/// Returns a new read-only mount of the image with the metadata file `image` and the data files
+/// `devices`. The mount is not attached yet.
 ///
 /// # Errors
 /// `NotFound` for a missing file; `Corrupt` if the kernel refuses the image, or if one of the files
@@ -102,7 +103,8 @@ pub fn release_unused(directory: &Path) -> Result<()> {
 pub fn mount_image(image: &Path, devices: &[PathBuf]) -> Result<OwnedFd> {
     let open = |path: &Path| open_file(path).during("open", path.display());
     let metadata = open(image)?;
-    // The kernel reads the metadata in small pieces otherwise. Without advice, it only is slower.
+    // Without this advice, the kernel reads the metadata in small pieces. A failure only makes that
+    // slower, so it is ignored.
     let _ = fadvise(&metadata, 0, None, Advice::WillNeed);
     let devices: Vec<File> = devices
         .iter()
@@ -133,7 +135,8 @@ pub fn mount_image(image: &Path, devices: &[PathBuf]) -> Result<OwnedFd> {
 /// Opens a regular file for reading. The kernel would wait for ever if it opened a pipe.
 ///
 /// # Errors
-/// `Corrupt` for what is not a regular file; errors of the file system.
+/// `Corrupt` if `path` is a directory, a pipe, a socket or a device; errors of the file system,
+/// also for a symbolic link.
 pub fn open_file(path: &Path) -> Result<File> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = File::from(calls::open(path, flags, Mode::empty()).map_err(io::Error::from)?);

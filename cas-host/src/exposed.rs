@@ -17,14 +17,14 @@ use crate::tree::{At, Visit, open_below, proc_path_of, walk};
 
 /// The permission that lets other users reach what is in a directory.
 const REACH: u32 = 0o001;
-/// The permissions with which other users run a program as its owner.
+/// The permissions with which other users run a program with the rights of its owner.
 const SET_UID: u32 = 0o4001;
-/// The permissions with which other users run a program as its group.
+/// The permissions with which other users run a program with the rights of its group.
 const SET_GID: u32 = 0o2011;
 
 /// The permission with which other users run a program.
 const RUN: u32 = 0o001;
-/// The attribute that gives a program the capabilities of its file.
+/// The extended attribute with the capabilities that a program gets when it runs.
 const CAPABILITIES: &CStr = c"security.capability";
 
 /// The device nodes and privileged programs that other users can reach.
@@ -37,9 +37,9 @@ pub struct Exposed {
 }
 
 /// Returns what other users can reach below the directory `path`: device nodes, and programs that
-/// are set-id or have capabilities and that other users can run. Returns `None` if there are none.
-/// On a mount with the option `nodev`, device nodes do not count. On a mount with the option
-/// `nosuid`, programs do not count.
+/// are set-id or have capabilities and that other users can run. Returns `None` if there are none,
+/// or if other users cannot reach `path`. On a mount with the option `nodev`, device nodes do not
+/// count. On a mount with the option `nosuid`, programs do not count.
 ///
 /// # Errors
 /// Errors of the file system.

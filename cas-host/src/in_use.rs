@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 
 use cas_core::snapshot::Mount;
 
-/// Number of names by which the path of a layer is recognised, as in `overlay/snapshots/7/fs`.
+/// Number of names at the end of its path by which a layer is recognized, as in
+/// `overlay/snapshots/7/fs`.
 const LAST: usize = 4;
 
-/// Numbers of fields in a line of a mount table. The root is the path inside the file system, and
-/// the place is where it is mounted.
+/// Numbers of fields in a line of a mount table. The root is the path inside the file system that
+/// the mount shows, and the place is the path at which the mount is.
 const ID: usize = 0;
 const PARENT: usize = 1;
 const DEVICE: usize = 2;
@@ -23,7 +24,8 @@ const PLACE: usize = 4;
 pub struct MountedDirs(Vec<String>);
 
 impl MountedDirs {
-    /// Reads the mount table of every namespace. A table that cannot be read is skipped.
+    /// Reads the mount tables of all mount namespaces in which a process runs. Skips a table that
+    /// this process cannot read.
     #[must_use]
     pub fn read() -> Self {
         let mut seen = BTreeSet::new();
@@ -80,7 +82,8 @@ impl MountedDirs {
         lines.any(|line| shows_last(line, mounts))
     }
 
-    /// Returns whether the topmost mount at `directory` is certainly not that of `mounts`.
+    /// Returns whether the topmost mount at `directory` is certainly not a mount of `mounts`.
+    /// Returns false if nothing is mounted there.
     pub fn is_foreign(&self, directory: &Path, mounts: &[Mount]) -> bool {
         let lines: Vec<&str> = self.at(directory).collect();
         // A mount that is on top of another one has that one as its parent.
@@ -134,15 +137,15 @@ fn shows_last(line: &str, mounts: &[Mount]) -> bool {
     mounts.last().is_some_and(|mount| seems(line, mount))
 }
 
-/// Returns whether a line seems to show this mount. A root may have been opened by another path
-/// since, so only the ends of paths are compared. An overlay that names its layers by file
-/// descriptors could be any, so it counts.
+/// Returns whether a line seems to show this mount. The root of `cas` may have another path by now,
+/// so only the ends of paths are compared. An overlay that names its layers by file descriptors
+/// could have any layers, so it counts as a match.
 fn seems(line: &str, mount: &Mount) -> bool {
     match mount {
         Mount::Bind { source, .. } => {
             let root = field(line, ROOT).unwrap_or_default();
             let inside = Path::new(OsStr::from_bytes(&root));
-            // The root of another file system is `/`.
+            // The root `/` of a whole file system has too few names, so such a line is not a match.
             shares_names(&inside.to_string_lossy())
                 && source.ends_with(inside.strip_prefix("/").unwrap_or(inside))
         }

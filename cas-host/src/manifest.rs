@@ -122,8 +122,8 @@ impl Differences {
 /// The hash of the part of a line before MORE, and MORE.
 type Known = (u64, u64);
 
-/// Reads a manifest. Returns a map from the hash of each path to the hashes of its line, or `None`
-/// if the manifest is incomplete or damaged.
+/// Reads a manifest. Returns a map from the hash of the path of each entry to the two numbers of
+/// [`Known`], or `None` if the manifest is incomplete or damaged.
 fn read(manifest: &File, hashes: &RandomState) -> Result<Option<HashMap<u64, Known>>> {
     let mut entries = HashMap::new();
     for line in lines(manifest)? {
@@ -350,7 +350,8 @@ fn attributes(dir: &OwnedFd) -> Result<u64, Errno> {
     Ok(hash(&all))
 }
 
-/// Returns the first 64 bits of the digest of `data`. They are the same in every release.
+/// Returns the first 64 bits of the SHA-256 of `data`. Manifests of all releases contain such
+/// hashes, so another hash must not be used.
 fn hash(data: &[u8]) -> u64 {
     let digest = Digest::sha256(data);
     u64::from_str_radix(digest.hex().get(..16).unwrap_or_default(), 16).unwrap_or_default()

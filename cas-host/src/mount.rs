@@ -30,14 +30,14 @@ const LOWER: usize = 500;
 /// Maximum length in bytes of a mount parameter, without the final zero.
 const VALUE: usize = 255;
 
-/// Opens the root directory of `mounts` for this process only. An overlay or an EROFS image is
-/// mounted for that, but not attached. Returns the directory.
+/// Opens the root directory of `mounts` for this process only. Mounts an overlay or an EROFS image
+/// for that, without attaching the mount to a path. Returns the directory.
 ///
 /// # Errors
-/// `Unsupported` if `mounts` is not one mount of a known type, or an overlay on an EROFS image, or
-/// if the kernel does not support the number of layers; `OutOfRange` for 1000 layers or more;
-/// `Denied` without the right to mount; `NotFound` or `Corrupt` if a file of an image is missing or
-/// damaged; errors of the file system.
+/// `Unsupported` if `mounts` is neither one mount of a known type nor an EROFS image with an
+/// overlay on it, or if the kernel does not support the number of layers; `OutOfRange` for 1000
+/// layers or more; `Denied` without the right to mount; `NotFound` or `Corrupt` if a file of an
+/// image is missing or damaged; errors of the file system.
 pub fn open(mounts: &[Mount]) -> Result<OwnedFd> {
     let (image, mount) = split(mounts)?;
     let Some(image) = image else {

@@ -20,8 +20,8 @@ pub(crate) fn set_attributes(
     let namespace = u64::try_from(namespace).unwrap_or_default();
     // `struct mount_attr`: flags to set, flags to clear, propagation, user namespace.
     let attributes: [u64; 4] = [u64::from(flags.bits()), 0, 0, namespace];
-    // SAFETY: path and attributes outlive the call. It gets the size of the attributes, and keeps
-    // neither pointer.
+    // SAFETY: path and attributes outlive the call. The kernel gets the size of the attributes, and
+    // keeps neither pointer.
     let done = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,

@@ -16,9 +16,9 @@ use crate::{calls, no_directory};
 /// The extended attribute of a directory that is not complete yet.
 const UNFINISHED: &str = "user.cas.unfinished";
 
-/// A directory that is being filled, and was empty before. If the file system can lock directories,
-/// it is locked, so that no other caller fills it meanwhile. When the value is dropped and
-/// [`Self::keep`] was not called, the directory is [cleared](Self::clear) in the background.
+/// A directory that is being filled, and was absent or empty before. If the file system can lock
+/// directories, it is locked, so that no other caller fills it meanwhile. When the value is dropped
+/// and [`Self::keep`] was not called, the directory is [cleared](Self::clear) in the background.
 ///
 /// Until [`Self::keep`] is called, the directory has the extended attribute `user.cas.unfinished`,
 /// if the file system supports such attributes. If a killed process leaves a directory with this
@@ -99,7 +99,8 @@ impl NewDirectory {
         })
     }
 
-    /// Keeps what is in the directory, and unlocks it.
+    /// Keeps the content of the directory, removes the mark `user.cas.unfinished`, and unlocks the
+    /// directory.
     pub fn keep(mut self) {
         if let Some(locked) = self.locked.take() {
             locked.unmark();

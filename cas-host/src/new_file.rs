@@ -22,8 +22,8 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    /// Creates the temporary file for `path`. A file at `path` may exist. The temporary file is
-    /// locked until it is dropped, if the file system can lock files.
+    /// Creates the temporary file for `path`. A file at `path` may exist. If the file system can
+    /// lock files, the temporary file is locked until the value is dropped.
     ///
     /// # Errors
     /// `InvalidArgument` if the path is a directory, or does not end in a UTF-8 file name;
@@ -59,7 +59,8 @@ impl NewFile {
     /// Syncs the file and gives it its final name, durably. Replaces a file that has the name.
     ///
     /// # Errors
-    /// Errors of the file system. If the file does not have its name yet, it is removed.
+    /// Errors of the file system. If the file does not have its final name yet, the file is
+    /// removed.
     pub fn publish(self) -> Result<()> {
         self.file.sync_all()?;
         self.dir.rename(&*self.temporary, &self.dir, &*self.name)?;

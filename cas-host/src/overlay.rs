@@ -48,8 +48,8 @@ pub fn make_work(dir: &LockedDir) -> Result<()> {
     made.during("make directory", WORK)
 }
 
-/// Returns a read-only mount of the trees over each other, topmost first, or `None` if there are
-/// none.
+/// Returns a read-only mount of the directories `trees`, stacked with the first on top. Returns
+/// `None` if there are no directories.
 ///
 /// # Errors
 /// As [`options`].
@@ -98,7 +98,7 @@ pub fn attribute_prefix() -> Result<&'static str> {
 /// Makes a directory opaque: hides everything that the layers below have in it.
 ///
 /// # Errors
-/// Errors of the file system.
+/// Errors of reading `/proc` and of the file system.
 pub fn make_opaque(dir: impl AsFd) -> Result<()> {
     let name = format!("{}opaque", attribute_prefix()?);
     let set = calls::fsetxattr(&dir, &name, b"y", XattrFlags::empty());

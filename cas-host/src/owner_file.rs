@@ -27,8 +27,8 @@ impl OwnerFile {
     /// the lock with other processes that can only read it.
     ///
     /// # Errors
-    /// `Busy` if another process has locked the file: the error names the pid of that process if
-    /// the pid is known; errors of the file system.
+    /// `Busy` if another process has locked the file, with the pid of that process if the pid is
+    /// known; errors of the file system.
     pub fn claim(path: &Path) -> Result<Self> {
         let (file, writable) = match open(path, true) {
             Err(error) if cannot_write(&error) => (open(path, false)?, false),

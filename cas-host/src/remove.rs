@@ -117,7 +117,8 @@ pub fn remove_all(path: &Path, itself: bool) -> io::Result<()> {
 /// Removes everything in an open directory, even if the directory has moved since it was opened.
 ///
 /// # Errors
-/// `Busy` at a mount point; errors of the file system, with the path.
+/// `Busy` at a mount point; `Unavailable` if a directory below `dir` is moved meanwhile; errors of
+/// the file system, with the path.
 pub fn clear(dir: impl AsFd) -> Result<()> {
     walk(dir, &mut Remover::new())
 }

@@ -108,7 +108,7 @@ impl SnapshotDirs {
         self.path.join(id.to_string())
     }
 
-    /// Returns the path of a directory beside those of the snapshots.
+    /// Returns the path of the directory `name` next to `snapshots/`.
     pub fn beside(&self, name: &str) -> PathBuf {
         self.path.with_file_name(name)
     }
@@ -142,7 +142,7 @@ impl SnapshotDirs {
     /// first failure is final.
     ///
     /// # Errors
-    /// Errors of the device; `FailedPrecondition` after the first failure.
+    /// Errors of the device; `FailedPrecondition` if an earlier call failed.
     pub fn sync_content(&self, dir: &LockedDir) -> Result<()> {
         if self.failed.load(Ordering::Acquire) {
             let message = "an earlier sync failed; check the device, reopen the snapshotter and \

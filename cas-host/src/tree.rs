@@ -1,8 +1,8 @@
 //! Walking a directory tree through file descriptors, and measuring it.
 //!
-//! A walk follows no links and crosses no mounts. It keeps one file descriptor open, at any depth:
-//! it returns to a parent through `..`, and checks that the parent is still the directory that it
-//! came from.
+//! A walk follows no links and crosses no mounts. It keeps only one directory open, at any depth:
+//! it returns to the parent of a directory through `..`, and checks that this is still the
+//! directory from which it entered.
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
@@ -62,13 +62,14 @@ pub trait Visit {
     /// An error ends the walk.
     fn enter(&mut self, at: At<'_>) -> io::Result<()>;
 
-    /// Leaves a directory, after everything in it was visited.
+    /// Leaves a directory, after everything in it was visited. `child` is the directory, still
+    /// open.
     ///
     /// # Errors
     /// An error ends the walk.
     fn leave(&mut self, at: At<'_>, child: BorrowedFd<'_>) -> io::Result<()>;
 
-    /// Visits a mount point, which is not entered.
+    /// Visits a mount point, which is not entered. The default returns the error `Busy`.
     ///
     /// # Errors
     /// An error ends the walk.
@@ -89,7 +90,8 @@ struct Above {
 /// first those that are not directories. Entries that are removed meanwhile are skipped.
 ///
 /// # Errors
-/// `Busy` at a mount point; errors of the visitor and the file system, with the path.
+/// `Busy` at a mount point, unless the visitor accepts it; `Unavailable` if a directory is moved
+/// during the walk; errors of the visitor and of the file system, with the path.
 pub fn walk(root: impl AsFd, visit: &mut impl Visit) -> Result<()> {
     let mut above = Vec::new();
     walk_below(root.as_fd(), &mut above, visit).during("walk", Path(&above, None))
@@ -259,10 +261,11 @@ impl Visit for Meter {
     }
 }
 
-/// Returns the disk usage of everything below `dir`. An inode with several names counts once.
+/// Returns the disk usage of everything below `dir`, without mounted file systems. An inode with
+/// several names counts once.
 ///
 /// # Errors
-/// Errors of the file system, with the path.
+/// `Unavailable` if a directory is moved meanwhile; errors of the file system, with the path.
 pub fn measure(dir: impl AsFd) -> Result<Usage> {
     let mut meter = Meter::default();
     walk(dir, &mut meter)?;

@@ -245,8 +245,8 @@ pub(crate) fn put_target(
 /// Returns the error for rows on which the engine panics.
 pub(crate) fn unreadable() -> Error {
     Error::corrupt(
-        "the database is damaged: the engine cannot read some of its rows; run `cas fsck \
-         --repair`, or import the images into a new store",
+        "the database is damaged: the engine cannot read some of its rows; run \
+         `cas fsck --repair`, or import the images into a new store",
     )
 }
 

@@ -18,7 +18,7 @@ const OWNER: &str = "owner";
 pub struct FileNames {
     /// The name of the engine, for messages.
     pub engine: &'static str,
-    /// The file or directory of the database.
+    /// The name of the file or directory of the database.
     pub database: &'static str,
     /// The temporary name of a database that is being created.
     pub new: &'static str,

@@ -56,8 +56,8 @@ struct Inner {
 }
 
 impl Space {
-    /// Returns the accounting for a database in `dir`. `size` is the size of the reserve in bytes.
-    /// It must be more than the engine writes to remove a blob and to open the database.
+    /// Returns the accounting for a database in `dir`. `size` is the size of the reserve in bytes,
+    /// which must be more than the engine writes to remove a blob and to open the database.
     ///
     /// # Errors
     /// Errors of the file system.

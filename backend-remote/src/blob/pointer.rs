@@ -55,7 +55,7 @@ impl Pointer {
         let pointer = serde_json::from_slice(value).ok();
         let pointer = pointer.filter(|pointer: &Pointer| pointer.part_size >= MIN_PART_SIZE);
         pointer.ok_or_else(|| {
-            Error::corrupt("the object does not point to the blob's bytes; run `cas fsck --repair`")
+            Error::corrupt("the object does not name the parts of a blob; run `cas fsck --repair`")
                 .operation("read")
                 .subject(path)
         })

@@ -33,7 +33,7 @@ impl RemoteIngest {
     /// Begins the ingest, or resumes it.
     ///
     /// # Errors
-    /// `Busy` while another writer has it.
+    /// `Busy` while another writer has the ingest.
     pub(crate) fn begin(blobs: Blobs, ingests: Arc<OpenIngests>, key: &str) -> Result<Self> {
         let upload = Some(ingests.acquire(key)?);
         Ok(RemoteIngest {
@@ -47,7 +47,7 @@ impl RemoteIngest {
     /// Removes an ingest and its parts. Returns false if there is none.
     ///
     /// # Errors
-    /// `Busy` while a writer has it.
+    /// `Busy` while a writer has the ingest.
     pub(crate) async fn discard(blobs: Blobs, ingests: &OpenIngests, key: &str) -> Result<bool> {
         let Some(upload) = ingests.remove(key)? else {
             return Ok(false);

@@ -16,7 +16,7 @@ use super::upload::Upload;
 pub(crate) struct OpenIngests(Mutex<BTreeMap<String, IngestSlot>>);
 
 struct IngestSlot {
-    /// `None` while a writer has it.
+    /// `None` while a writer has the upload.
     upload: Option<Upload>,
     /// The version of the upload.
     version: u64,
@@ -26,10 +26,10 @@ struct IngestSlot {
 
 impl OpenIngests {
     /// Returns the upload of `key` to a writer, which has it until [`Self::release`]. Creates an
-    /// upload if there is none, or if its parts may have been collected.
+    /// upload if there is none, or if a collection may have removed the parts of the upload.
     ///
     /// # Errors
-    /// `Busy` while another writer has it.
+    /// `Busy` while another writer has the upload.
     pub(super) fn acquire(&self, key: &str) -> Result<Upload> {
         match self.slots().entry(key.to_owned()) {
             Entry::Occupied(mut slot) => {
@@ -69,7 +69,7 @@ impl OpenIngests {
     /// Removes an ingest. Returns `None` if there is none.
     ///
     /// # Errors
-    /// `Busy` while a writer has it.
+    /// `Busy` while a writer has the upload.
     pub(super) fn remove(&self, key: &str) -> Result<Option<Upload>> {
         let mut slots = self.slots();
         match slots.get(key) {

@@ -16,8 +16,9 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
     /// [`rebases`](cas_core::Snapshotter::rebases).
     const REBASES: bool;
 
-    /// Whether a layer is kept as a tar: [`prepare_layer`](cas_core::Snapshotter::prepare_layer)
-    /// then returns an empty tree for the tar. Otherwise the layer is applied to a tree.
+    /// Whether a layer is stored as a tar. If so,
+    /// [`prepare_layer`](cas_core::Snapshotter::prepare_layer) returns an empty directory for the
+    /// tar. Otherwise it returns mounts, to which the layer is applied.
     const TARS: bool = false;
 
     /// Finds out what this system supports. Returns the layout for it.
@@ -32,8 +33,9 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
     /// Errors of the file system. The directory is then removed.
     fn fill(&self, dirs: &SnapshotDirs, new: &LockedDir, below: &[u64]) -> Result<()>;
 
-    /// Makes what the mounts of a snapshot on these ancestors need. It is called before a view is
-    /// made, and before mounts are returned again.
+    /// Makes the files that the mounts of a snapshot need, before a view is created and before the
+    /// mounts of a snapshot are returned again. `below` has the numbers of the ancestors of the
+    /// snapshot.
     ///
     /// # Errors
     /// `NotFound` or `Corrupt` if the files of an ancestor are missing or were changed; errors of
@@ -57,13 +59,13 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
     /// Returns whether the tree of an active snapshot must be [packed](Self::pack) to be committed.
     ///
     /// # Errors
-    /// `FailedPrecondition` if it cannot be committed; errors of the file system.
+    /// `FailedPrecondition` if the snapshot cannot be committed; errors of the file system.
     fn must_pack(&self, _active: &LockedDir) -> Result<bool> {
         Ok(false)
     }
 
     /// Stores the changes of an active snapshot in the tree of a new directory, in the form of a
-    /// committed snapshot. The caller syncs them.
+    /// committed snapshot. The caller syncs the new directory.
     ///
     /// # Errors
     /// Errors of the file system. The new directory is then removed.
@@ -79,8 +81,8 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
         dirs.check(id, depth)
     }
 
-    /// Unmounts what snapshots share and no mount uses any more. It is called before the files of a
-    /// snapshot are removed.
+    /// Unmounts the mounts that snapshots share and that no other mount uses any more, before the
+    /// files of a snapshot are removed.
     ///
     /// # Errors
     /// Errors of the system.

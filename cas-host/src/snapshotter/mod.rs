@@ -1,4 +1,5 @@
-//! A snapshotter of numbered directories. A [`SnapshotLayout`] defines what is in them.
+//! A snapshotter of numbered directories. A [`SnapshotLayout`] defines the content of the
+//! directories.
 //!
 //! ```text
 //! ROOT/                 0700
@@ -118,7 +119,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         Ok(ids.map(|record| record.id).collect())
     }
 
-    /// Makes what the mounts of a new view need.
+    /// Makes the files that the mounts of a new view need.
     async fn ready(&self, below: Vec<u64>, new: &New<'_>) -> Result<()> {
         let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
         let ready = pool::run(move || layout.ready(&dirs, &below)).await;

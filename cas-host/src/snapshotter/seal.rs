@@ -71,14 +71,14 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         }
     }
 
-    /// Removes the directory that nothing names after a snapshot was packed: that of the active
-    /// snapshot `id`, or the new one if the record was not changed.
+    /// Removes the directory that no record names after a snapshot was packed: the directory of the
+    /// active snapshot `id`, or the new directory if the record was not changed.
     pub(super) async fn end_pack<T>(&self, id: u64, content: SnapshotContent, done: &Result<T>) {
         let Some(new) = content.id else {
             return;
         };
         match done {
-            // A cleanup removes it when it is not mounted any more.
+            // A cleanup removes the directory when it is not mounted any more.
             Ok(_) if MountedDirs::read().may_use(&self.dirs.path(id)) => {}
             Ok(_) => self.remove_dir(id).await,
             Err(error) if is_certain(error) => self.remove_dir(new).await,
@@ -87,8 +87,8 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
     }
 }
 
-/// Makes the content of a snapshot durable, measures it and writes its manifest, unless the caller
-/// has done so. Returns the usage.
+/// Makes the content of a snapshot durable, measures the snapshot and writes its manifest. Skips
+/// the steps that the caller has done already according to `options`. Returns the usage.
 fn in_place(dirs: &SnapshotDirs, id: u64, dir: &LockedDir, options: &Commit) -> Result<Usage> {
     if !options.synced {
         dirs.sync_content(dir)?;
