@@ -83,7 +83,7 @@ impl Index {
         Ok(data)
     }
 
-    /// Returns the target of a name, or `None` if it has no entry.
+    /// Returns the target of a name, or `None` if the name does not have an entry.
     ///
     /// # Errors
     /// `FailedPrecondition` if several entries have the name; `Corrupt` if the entry is not a

@@ -169,15 +169,15 @@ fn version(cas_dir: &Dir) -> Result<Option<u32>> {
     };
     let format: Format = serde_json::from_slice(&data).map_err(|error| {
         Error::corrupt(format!(
-            "{CAS_DIR}/{FORMAT} is damaged ({error}); restore it from a copy of the store, or \
-             choose another directory"
+            "{CAS_DIR}/{FORMAT} is damaged ({error}); restore the file from a copy of the store, \
+             or choose another directory"
         ))
     })?;
     match (format.kind.as_str(), format.version) {
         (KIND, found) if found <= VERSION => Ok(Some(found)),
         (KIND, newer) => Err(Error::newer_format(VERSION, newer)),
         (other, _) => Err(Error::precondition(format!(
-            "expected a store of kind {KIND}, found {other:.40}; open it as {other:.40}://"
+            "expected a store of kind {KIND}, found {other:.40}; open the store as {other:.40}://"
         ))),
     }
 }

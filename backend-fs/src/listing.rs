@@ -20,7 +20,8 @@ use rustix::fs::FileType;
 
 use crate::blob_name::BlobName;
 
-/// Maximum number of digests in a scan. They take about 9 MiB, and twice as much during the scan.
+/// Maximum number of digests in a scan. So many digests take about 9 MiB of memory, and twice as
+/// much during the scan.
 const WINDOW: usize = 128 << 10;
 /// Maximum age of a scan that is used for another page.
 const FRESH: Duration = Duration::from_secs(10);

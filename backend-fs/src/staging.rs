@@ -156,8 +156,8 @@ fn lock(dir: &Dir, name: &str) -> Result<Lock> {
         .ok_or_else(|| Error::busy("another writer holds this ingest; wait until that writer ends"))
 }
 
-/// Locks an ingest whose name is its key, and creates it if it is absent. Returns the lock and the
-/// file for the bytes.
+/// Locks an ingest whose name is its key. Creates the ingest if it is absent. Returns the lock and
+/// the file for the bytes.
 fn lock_bytes(dir: &Dir, name: &str) -> Result<(Lock, File)> {
     let mut held = lock(dir, name)?;
     if is_hard_linked(held.file())? {
@@ -237,7 +237,7 @@ fn lock_file(name: &str) -> String {
     }
 }
 
-/// Returns the name of the ingest whose lock is `file`, or `None` if it is not a lock.
+/// Returns the name of the ingest whose lock is `file`, or `None` if `file` is not a lock.
 fn ingest_of(file: &str) -> Option<&str> {
     if is_digest(file) {
         Some(file)

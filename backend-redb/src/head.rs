@@ -53,7 +53,7 @@ impl Head {
         }
     }
 
-    /// Returns the copy and the length of the file that it was made of.
+    /// Returns the copy, and the length of the file from which the copy was made.
     ///
     /// # Errors
     /// `Corrupt` if the copy is missing or not complete; errors of the file system.

@@ -228,7 +228,10 @@ mod tests {
         let found = examine(temp.path(), false).unwrap().unwrap();
         assert!(found.detail.contains("missing"), "{found:?}");
         let found = examine(temp.path(), true).unwrap().unwrap();
-        assert!(found.detail.contains("an empty one was made"), "{found:?}");
+        assert!(
+            found.detail.contains("an empty database was made"),
+            "{found:?}"
+        );
         assert!(!head.exists(), "it does not fit the new database");
         assert_eq!(blobs(temp.path()), 0);
     }

@@ -14,7 +14,9 @@ const SIGNING: &str = "signing";
 pub(crate) fn classify(error: opendal::Error, operation: &'static str, path: &str) -> Error {
     let classified = match error.kind() {
         opendal::ErrorKind::ConfigInvalid if error.message().contains(NO_BUCKET) => {
-            Error::precondition("the bucket does not exist; create it or name another")
+            Error::precondition(
+                "the bucket does not exist; create the bucket, or name another bucket",
+            )
         }
         opendal::ErrorKind::NotFound => {
             Error::not_found("the object does not exist; run `cas fsck`")

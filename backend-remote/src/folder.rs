@@ -91,8 +91,8 @@ impl Folder {
         Ok(())
     }
 
-    /// Writes the reserve of a store, if it is absent and the directory can be written. On a full
-    /// disk the store works without it.
+    /// Writes the reserve of a store, if the reserve is absent and the directory can be written. On
+    /// a full disk the store works without a reserve.
     pub(crate) fn create_reserve(&self) {
         if !self.is_writable() {
             return;

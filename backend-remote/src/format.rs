@@ -60,7 +60,7 @@ impl Format {
         }
     }
 
-    /// Returns the format that replaces this one, or `None` if it is up to date.
+    /// Returns the format that replaces this format, or `None` if this format is up to date.
     pub(crate) fn upgraded(&self) -> Option<Self> {
         (self.version < VERSION).then(|| Format {
             version: VERSION,

@@ -1,8 +1,8 @@
 //! Finds out how a service treats conditions, by trying.
 //!
 //! S3 lets a write require that an object does not exist (`If-None-Match: *`) or has a given ETag
-//! (`If-Match`). Some services ignore these headers. Others check first and write afterwards, so
-//! that several writers succeed. Either would lose records.
+//! (`If-Match`). Some services ignore these headers. Other services check the condition first and
+//! write later, so that several writers succeed. Either behavior would lose records.
 
 use bytes::Bytes;
 use cas_core::{Error, Result};

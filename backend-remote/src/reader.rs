@@ -7,7 +7,7 @@ use cas_core::{BlobReader, Digest, Result};
 use crate::blob::{Blobs, Pointer};
 use crate::runtime;
 
-/// A blob with the pointer that its cell had when it was opened.
+/// An open blob, with the pointer that its cell had when the blob was opened.
 pub(crate) struct RemoteReader {
     pub(crate) blobs: Blobs,
     pub(crate) digest: Digest,

@@ -16,7 +16,9 @@ fn folder(table: Table) -> String {
 
 fn path(table: Table, key: &str) -> Result<String> {
     if key.is_empty() {
-        return Err(Error::invalid("the key of a record is empty; give one").subject(table.name()));
+        return Err(
+            Error::invalid("the key of a record is empty; give a key").subject(table.name())
+        );
     }
     Ok(folder(table) + &escape(key))
 }

@@ -23,7 +23,9 @@ where
 {
     match unconstrained(handle()?.spawn(work)).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(Error::internal("a task panicked; please report this bug")),
+        Err(_) => Err(Error::internal(
+            "a task of the store panicked; please report it",
+        )),
     }
 }
 

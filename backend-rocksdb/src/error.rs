@@ -25,7 +25,7 @@ pub(crate) fn classify(error: rocksdb::Error) -> Error {
             format!("{message}; make the directory of the store writable"),
         ),
         rocksdb::ErrorKind::IOError if has("temporarily unavailable") || has("lock hold by") => {
-            Error::busy("another program has the database open; wait until it ends")
+            Error::busy("another program has the database open; wait until that program ends")
         }
         rocksdb::ErrorKind::IOError if has("No such file or directory") => {
             corrupt(&format!("a file is missing: {message}"))
@@ -40,10 +40,10 @@ pub(crate) fn classify(error: rocksdb::Error) -> Error {
         rocksdb::ErrorKind::InvalidArgument if has("olumn famil") => {
             Error::precondition("the database belongs to another program; choose another directory")
         }
-        rocksdb::ErrorKind::NotSupported => {
-            Error::precondition(format!("{message}; use the release that wrote it"))
-        }
-        _ => Error::internal(format!("{message}; please report it")),
+        rocksdb::ErrorKind::NotSupported => Error::precondition(format!(
+            "{message}; use the release that wrote the database"
+        )),
+        _ => Error::internal(format!("RocksDB failed: {message}; please report it")),
     };
     classified.source(error)
 }

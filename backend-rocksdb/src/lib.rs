@@ -22,8 +22,8 @@
 //! directory; they can only read.
 //!
 //! A blob of less than 1 MiB is written to the log together with its record, in one write. The rows
-//! of a larger blob, except the last ones, bypass the log. They are written once, to RocksDB's blob
-//! files, and are durable before the entry of the blob is written to the log.
+//! of a larger blob, except the last rows, bypass the log. These rows are written once, to
+//! RocksDB's blob files, and are durable before the entry of the blob is written to the log.
 
 mod compaction;
 mod damaged;

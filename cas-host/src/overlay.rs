@@ -17,8 +17,8 @@ pub const WORK: &str = "work";
 /// The ID map of the initial user namespace, which maps every ID to itself.
 const ALL: &str = "0 0 4294967295";
 
-/// Returns whether this process is in a user namespace, where it can only write `user.*`
-/// attributes.
+/// Returns whether this process is in a user namespace other than the initial one. Such a process
+/// can write only `user.*` attributes.
 fn in_user_namespace() -> Result<bool> {
     const MAP: &str = "/proc/self/uid_map";
     let map = fs::read_to_string(MAP).during("read", MAP)?;

@@ -151,7 +151,7 @@ impl Kv {
     /// Checks that the store can be written.
     ///
     /// # Errors
-    /// `Denied` if it is read-only; `Full` if the disk was full when it was opened.
+    /// `Denied` if the store is read-only; `Full` if the disk was full when the store was opened.
     pub(crate) fn check_writable(&self) -> Result<()> {
         match self.access {
             Access::Writable => Ok(()),

@@ -88,8 +88,8 @@ impl OwnedDir {
     /// Gives the new database the name of the old database, durably, and gives the old database and
     /// its head other names. Returns the new name of the old database.
     ///
-    /// The new database first gets the name that the old one is to have. So a kill never leaves the
-    /// old database under the temporary name, which the next opening removes.
+    /// The new database first gets the name that the old database will have. So a kill never leaves
+    /// the old database under the temporary name, which the next opening removes.
     pub(crate) fn replace_database(&self) -> io::Result<String> {
         let FileNames { database, new, .. } = self.names;
         let dir = Dir::open(&self.path)?;
@@ -162,7 +162,8 @@ fn refuse_foreign(path: &Path, names: FileNames) -> Result<()> {
     if path.join(database).exists() {
         return Ok(());
     }
-    // What an interrupted creation leaves, and what is next to a database that was lost.
+    // The names that an interrupted creation leaves, and the names next to a database that was
+    // lost.
     let beside = format!("{database}.");
     let is_ours = |name: &str| name == OWNER || name == RESERVE || name.starts_with(&beside);
     for entry in fs::read_dir(path)? {

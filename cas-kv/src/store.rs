@@ -63,8 +63,8 @@ impl KvStore {
             if !dir.database().try_exists()? {
                 if dir.has_lost_database()? {
                     return Err(Error::corrupt(
-                        "the database is missing; restore a copy, or let `cas fsck --repair` make an \
-                         empty one",
+                        "the database is missing; restore a copy, or let `cas fsck --repair` make \
+                         an empty database",
                     ));
                 }
                 Kv::write_format(&open(&new, OpenMode::Create)?)?;

@@ -77,8 +77,8 @@ impl Blobs {
         Ok(())
     }
 
-    /// Returns the parts with their lengths, or none if one of them was written since `before`, or
-    /// if the service does not report the time.
+    /// Returns the parts with their lengths in bytes. Returns an empty map if one of the parts was
+    /// written since `before`, or if the service does not report the time of a write.
     async fn lengths(
         &self,
         parts: Vec<String>,

@@ -109,7 +109,7 @@ impl OpenIngests {
 }
 
 fn busy(operation: &'static str, key: &str) -> Error {
-    Error::busy("another writer has this ingest open; wait until it ends")
+    Error::busy("another writer has this ingest open; wait until that writer ends")
         .operation(operation)
         .subject(key)
 }

@@ -18,7 +18,7 @@ use crate::folder::Folder;
 /// Where the objects of a store are.
 pub(crate) struct Prefix {
     operator: Operator,
-    /// The directory, unless a service keeps the objects.
+    /// The directory with the objects, or `None` if a service has the objects.
     folder: Option<Folder>,
     /// Maximum length of the name of an object below the prefix, in bytes.
     max_name: usize,
@@ -160,7 +160,7 @@ impl Prefix {
         Ok(())
     }
 
-    /// Returns the directory, or `None` if a service keeps the objects.
+    /// Returns the directory with the objects, or `None` if a service has the objects.
     pub(crate) fn folder(&self) -> Option<&Folder> {
         self.folder.as_ref()
     }

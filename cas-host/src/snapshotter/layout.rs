@@ -6,8 +6,8 @@ use cas_core::snapshot::{Condition, Depth, Mount};
 
 use crate::{LockedDir, SnapshotDirs};
 
-/// The content of a snapshotter's directories, and how it is mounted. Wherever a method receives
-/// the numbers of ancestors, the nearest is first.
+/// The content of a snapshotter's directories, and the mounts of its snapshots. Wherever a method
+/// receives the numbers of ancestors, the nearest is first.
 pub trait SnapshotLayout: Sized + Send + Sync + 'static {
     /// The name of the snapshotter.
     const NAME: &'static str;

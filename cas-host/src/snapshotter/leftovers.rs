@@ -89,7 +89,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
     }
 
     /// Returns whether a directory that no record names may be mounted: a mount shows its path, or
-    /// it was replaced and snapshots that used it still exist.
+    /// a repair replaced the directory and snapshots that used it still exist.
     pub(super) async fn is_in_use(&self, id: u64, mounted: &MountedDirs) -> Result<bool> {
         if mounted.may_use(&self.dirs.path(id)) {
             return Ok(true);

@@ -14,8 +14,8 @@
 //! - A directory is complete before its record is written.
 //! - A view on a parent has no directory.
 //! - A commit makes the content durable, then changes the record. It moves nothing on disk. If the
-//!   layout packs what was written, the commit stores it in a new directory, and the record gets
-//!   the number of that directory.
+//!   layout packs the content, the commit stores the packed content in a new directory, and the
+//!   record gets the number of that directory.
 //! - A removal deletes the record, then the directory. Numbers are never reused, so a leftover
 //!   directory does no harm.
 //!
@@ -112,7 +112,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         created
     }
 
-    /// Returns the number of a snapshot, and then those of its ancestors.
+    /// Returns the number of a snapshot, and then the numbers of its ancestors, the nearest first.
     async fn ids_from(&self, record: SnapshotRecord) -> Result<Vec<u64>> {
         let below = self.snapshots.ancestors(&record).await?;
         let ids = std::iter::once(&record).chain(&below);
@@ -180,7 +180,8 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         }
     }
 
-    /// Removes a directory that no record names. If that fails, it is left to `cleanup`.
+    /// Removes a directory that no record names. If the removal fails, a later `cleanup` removes
+    /// the directory.
     async fn remove_dir(&self, id: u64) {
         let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
         let remove = move || {

@@ -89,8 +89,8 @@ impl KvStore {
         let aside = dir.replace_database()?;
         let detail = match kept {
             0 => format!(
-                "{damage}; nothing in it can be read, so the new database is empty; the old one is \
-                 {aside}, which may be removed; pull or import the images again"
+                "{damage}; nothing in it can be read, so the new database is empty; the old \
+                 database is {aside}, which may be removed; pull or import the images again"
             ),
             _ => format!(
                 "{damage}; all that could be read was copied to a new database, without {lost} \
@@ -101,7 +101,7 @@ impl KvStore {
     }
 }
 
-/// Reports a database that was lost. A repair makes an empty one.
+/// Reports a database that was lost. A repair makes an empty database.
 fn examine_absent<E: Engine>(
     dir: &OwnedDir,
     repair: bool,
@@ -113,9 +113,9 @@ fn examine_absent<E: Engine>(
     let detail = if repair {
         Kv::write_format(&open(&dir.remove_unfinished()?, OpenMode::Create)?)?;
         dir.publish()?;
-        "the database is missing; an empty one was made; pull or import the images again"
+        "the database is missing; an empty database was made; pull or import the images again"
     } else {
-        "the database is missing; restore a copy, or let a repair make an empty one"
+        "the database is missing; restore a copy, or let a repair make an empty database"
     };
     Ok(Some(finding(dir, detail.to_owned(), false)))
 }
