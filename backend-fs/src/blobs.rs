@@ -83,7 +83,7 @@ impl Blobs {
         }
     }
 
-    /// Returns the status of a blob, or `None` if there is no regular file with its name.
+    /// Returns the status of a blob, or `None` if no regular file has its name.
     pub(crate) fn status(&self, digest: &Digest) -> io::Result<Option<rustix::fs::Stat>> {
         let Some(dir) = self.directory(digest.algorithm())? else {
             return Ok(None);

@@ -26,8 +26,8 @@ impl RemoteStore {
     /// # Errors
     /// `Busy` if another process has the store open, with the pid of that process if the pid is
     /// known; `FailedPrecondition` if the directory contains other files, or a store of another
-    /// kind or of a newer format; `Denied` if the directory is empty and cannot be written;
-    /// `Unavailable` if no threads can be started; errors of the file system.
+    /// kind or of a newer format; `Unavailable` if no threads can be started; errors of the file
+    /// system.
     pub async fn open_dir(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         let root = path.clone();

@@ -135,8 +135,8 @@ pub fn mount_image(image: &Path, devices: &[PathBuf]) -> Result<OwnedFd> {
 /// Opens a regular file for reading. The kernel would wait for ever if it opened a pipe.
 ///
 /// # Errors
-/// `Corrupt` if `path` is a directory, a pipe, a socket or a device; errors of the file system,
-/// also for a symbolic link.
+/// `Corrupt` if `path` is a directory, a pipe or a device; errors of the file system, also for a
+/// symbolic link or a socket.
 pub fn open_file(path: &Path) -> Result<File> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = File::from(calls::open(path, flags, Mode::empty()).map_err(io::Error::from)?);
