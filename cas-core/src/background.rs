@@ -16,8 +16,8 @@ use crate::pool::{self, Active};
 /// Runs a future to its end on a new thread, and returns at once. If no thread can be started, the
 /// future is dropped.
 ///
-/// If the caller runs on a tokio runtime, the future can use the timers and sockets of the runtime
-/// until the runtime ends. The future should not need them, because the runtime may end first.
+/// If the caller runs on a tokio runtime, the future can use the timers and sockets of this
+/// runtime, but only until the runtime ends. A future that must complete must not need them.
 pub fn run(future: impl Future<Output = ()> + Send + 'static) {
     let runtime = Handle::try_current().ok();
     let active = Active::begin();
@@ -44,7 +44,7 @@ where
     }
 }
 
-/// The future of [`shield`].
+/// The future that [`shield`] returns.
 pub struct Shield<T: Send + 'static> {
     /// `None` after the future has completed.
     future: Option<Pin<Box<dyn Future<Output = T> + Send>>>,

@@ -1,5 +1,5 @@
-//! What a store promises beyond what its traits require of every store. Each capability has a group
-//! of laws in `conformance`.
+//! What a store promises beyond what its traits require of every store. The crate
+//! `oci-cas-conformance` has a group of laws (conformance tests) for each capability.
 
 use std::fmt;
 
@@ -14,10 +14,10 @@ pub enum Capability {
     Resume = 2,
     /// Several processes may use the store concurrently.
     Shared = 4,
-    /// A batch of records is applied as a whole. Otherwise, a crash may leave a part of it.
+    /// A batch of records is applied as a whole. Without this capability, a crash may leave a part
+    /// of the batch applied.
     Atomic = 8,
-    /// A call that publishes or removes bytes takes a batch of records, and commits it in the same
-    /// step.
+    /// A call that publishes or removes bytes also commits its batch of records, in the same step.
     Joint = 16,
     /// Blobs are stored as files, which callers can open.
     Files = 32,
@@ -34,7 +34,7 @@ impl Capability {
         Capability::Files,
     ];
 
-    /// Returns the name, for lists.
+    /// Returns the name of the capability, as lists show it.
     pub const fn name(self) -> &'static str {
         match self {
             Capability::Durable => "durable",

@@ -1,4 +1,4 @@
-//! Descriptors: what content is, and how to find it.
+//! Descriptors: the type, digest and size of content.
 
 use std::collections::BTreeMap;
 
@@ -86,7 +86,8 @@ impl Descriptor {
         self
     }
 
-    /// Returns how many bytes its texts have together: annotations, URLs and embedded data.
+    /// Returns how many bytes the texts of the descriptor have together: annotations, URLs, the
+    /// type of the artifact and embedded data.
     pub(crate) fn text_size(&self) -> u64 {
         let annotations = self.annotations.iter();
         let annotations = annotations.map(|(key, value)| key.len() + value.len());

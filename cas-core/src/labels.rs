@@ -19,22 +19,24 @@ pub const GC: &str = "containerd.io/gc.";
 pub const GC_ROOT: &str = "containerd.io/gc.root";
 /// The prefix of a reference. The rest of the key names the kind of the target.
 pub const GC_REF: &str = "containerd.io/gc.ref.";
-/// A reference to a blob. The key may go on with `.` or `/` and any text.
+/// The key, or the beginning of the key, of a reference to a blob. After it, a key ends or goes on
+/// with `.` or `/` and any text.
 pub const GC_REF_CONTENT: &str = "containerd.io/gc.ref.content";
 /// The prefix of a back reference: the target keeps the thing that has the label. The rest of the
 /// key names the kind of the target.
 pub const GC_BACK_REF: &str = "containerd.io/gc.bref.";
-/// The prefix of a conditional reference to a snapshot. The reference counts only while the time
-/// since the last use of the snapshot meets the condition. A dot and the name of the snapshotter
-/// follow.
+/// The prefix of a conditional reference to a snapshot. The rest of the key is a dot and the name
+/// of the snapshotter. The value is a condition and the key of the snapshot, as in `usedat<2h|KEY`:
+/// the reference counts only while the time since the last use of the snapshot is less than two
+/// hours.
 pub const GC_CONDITION: &str = "containerd.io/gc.cond.snapshot";
 /// On a snapshot: when it was last used, as RFC 3339. Conditional references compare this time with
 /// the current time.
 pub const GC_USED_AT: &str = "containerd.io/gc.cond.value-usedat";
 /// On a lease or an image: when it expires, as RFC 3339.
 pub const GC_EXPIRE: &str = "containerd.io/gc.expire";
-/// On a lease: it keeps only its resources themselves, the targets of its images and the parents of
-/// its snapshots.
+/// On a lease: the lease keeps only its resources, the targets of its images and the parents of its
+/// snapshots.
 pub const GC_FLAT: &str = "containerd.io/gc.flat";
 /// On a snapshot: the id of the lease of the job that made it. Without this label, a snapshot is
 /// kept for at least a day after it was made, even if nothing refers to it.
@@ -75,9 +77,10 @@ pub fn gc_ref_snapshot(snapshotter: &str) -> String {
 /// On a descriptor: the digest of the manifest that the content refers to, as containerd notes it.
 const MANIFEST_SUBJECT: &str = "io.containerd.manifest.subject";
 
-/// Returns the key under which a parent refers to `child`: by the child's media type, or as a
-/// referrer. A key that ends with a dot is not complete: the caller appends the first 12 digits of
-/// the child's digest after `.sha256.`, and a number after any other dot.
+/// Returns the key of the label by which a parent refers to `child`. The key depends on the media
+/// type of the child, and on whether the child is a referrer. A key that ends with a dot is not
+/// complete: the caller appends the first 12 digits of the child's digest after `.sha256.`, and a
+/// number after any other dot.
 pub fn gc_ref_child(child: &Descriptor) -> String {
     let media_type = &child.media_type;
     let suffix = if child.annotations.contains_key(MANIFEST_SUBJECT) {

@@ -11,11 +11,13 @@ pub const DOCUMENT_READ: u64 = 8 << 20;
 pub const DOCUMENT_WRITE: u64 = 4 << 20;
 /// Maximum depth of nested arrays and objects in a JSON document.
 pub const JSON_DEPTH: usize = 64;
-/// Maximum number of descriptors that one document lists.
+/// Maximum number of descriptors that one document lists. Also the maximum number of labels of one
+/// object that begin with `containerd.io/gc.ref.`.
 pub const DESCRIPTORS: usize = 4096;
 /// Maximum depth of nested indexes. The outermost index counts as one level.
 pub const INDEX_DEPTH: usize = 4;
-/// Maximum number of descriptors that one walk of an image lists, repeated ones included.
+/// Maximum number of descriptors that one walk of an image lists, repeated ones included. Also the
+/// maximum number of documents whose referrers one pull, push or copy looks up.
 pub const WALK: usize = 65_536;
 /// Maximum number of referrers in the list of one manifest. Also the maximum number of all
 /// referrers, including referrers of referrers, that one pull, push, copy or export takes with an
@@ -44,7 +46,8 @@ pub const HOSTS_FILE: u64 = 1 << 20;
 pub const HOSTS_FILES: usize = 1024;
 /// Maximum size of a password that is typed or read from standard input.
 pub const SECRET: u64 = 64 << 10;
-/// Maximum size of the part of a verifier's reason that is reported. The rest is read and dropped.
+/// Maximum size of the reported part of a reason. A verifier, a program that checks signatures,
+/// gives a reason when it refuses an image. The rest of a longer reason is read and dropped.
 pub const REASON: u64 = 1024;
 /// Maximum number of signatures of one image that are checked.
 pub const SIGNATURES: usize = 64;
@@ -71,7 +74,8 @@ pub const NOTE: usize = 64 << 10;
 pub const USES: usize = 65_536;
 /// Maximum length of a label, key and value together.
 pub const LABEL: usize = 4096;
-/// Maximum number of labels of one object, not counting the references `gc.ref.…`.
+/// Maximum number of labels of one object, not counting those that begin with
+/// `containerd.io/gc.ref.`.
 pub const LABELS: usize = 256;
 /// Maximum length of a filter expression of a listing.
 pub const FILTER: usize = 4096;
@@ -83,15 +87,16 @@ pub const COMPONENT: usize = 255;
 pub const PATH_DEPTH: usize = 512;
 /// Maximum number of symbolic links that one path leads through, as in the kernel.
 pub const LINKS: usize = 40;
-/// Maximum number of entries of one layer, including directories that it only implies.
+/// Maximum number of entries of one layer, including directories that only the paths of entries
+/// imply.
 pub const ENTRIES: u64 = 2_000_000;
 /// Maximum number of files and directories of all layers of an image that are merged in memory.
 pub const INODES: usize = 4_000_000;
 /// Maximum number of bytes of names, targets of links, extended attributes and incomplete blocks of
 /// all layers of an image that are merged in memory.
 pub const TREE: usize = 256 << 20;
-/// Maximum number of directories of an image that their owner may not change, if it is unpacked
-/// without privileges.
+/// Maximum number of directories whose modes deny access to their owner in an image that is
+/// unpacked without privileges.
 pub const CLOSED_DIRECTORIES: usize = 1_000_000;
 /// Maximum number of directories that one layer implies: directories in the paths of entries,
 /// without an entry of their own. [`IMPLIED_BY_ENTRY`] more are allowed for each entry.
@@ -119,7 +124,7 @@ pub const WARNINGS: usize = 32;
 pub const XATTR: usize = 64 << 10;
 /// Maximum size of all extended attributes of one inode together.
 pub const XATTRS: usize = 256 << 10;
-/// Maximum size of a zstd window, as the exponent of a power of two.
+/// Maximum size of a zstd window, as the exponent of a power of two: 27 means 128 MiB.
 pub const ZSTD_WINDOW_LOG: u32 = 27;
 /// Maximum size of the dictionary of an xz stream. `xz -9` uses half of it.
 pub const XZ_DICTIONARY: u64 = 128 << 20;

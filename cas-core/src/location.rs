@@ -91,7 +91,7 @@ impl Location {
         Ok(PathBuf::from(&self.place))
     }
 
-    /// Returns the options. A backend refuses any that it does not know.
+    /// Returns the options. A backend refuses an option that it does not know.
     pub fn options(&self) -> &BTreeMap<String, String> {
         &self.options
     }
@@ -137,7 +137,8 @@ impl Location {
     /// option is a URL, or only a scheme for a store in `PLACE/OPTION`.
     ///
     /// # Errors
-    /// `InvalidArgument`, naming the option, if it is missing or neither a URL nor a scheme.
+    /// `InvalidArgument`, naming the option, if the option is missing, or if its value is neither a
+    /// URL nor a scheme.
     pub fn member(&self, option: &str) -> Result<Location> {
         if let Some(member) = self.members.get(option) {
             return Ok(member.clone());

@@ -1,13 +1,14 @@
 //! Owners: tenants that share a store.
 //!
-//! A name has one owner or none, and names are unique in a store. A blob has the owners that claim
-//! it. [`Store::for_owner`](crate::Store::for_owner) opens a store for one owner: then only the
-//! names of the owner are listed, and each blob that is stored or pinned gets a claim of the owner.
+//! A name has one owner or none, and names are unique in a store. A blob can have several owners:
+//! for each of them, the record of the blob has an entry, called a claim.
+//! [`Store::for_owner`](crate::Store::for_owner) opens a store for one owner: then only the names
+//! of the owner are listed, and each blob that is stored or pinned gets a claim of the owner.
 //!
 //! A claim keeps a blob. A collection for the owner drops the claim once no name of the owner, no
 //! lease and no label reaches the blob any more. The bytes are removed when no claim and no gc root
-//! is left. A store that is not opened for an owner may change every name, and its collections
-//! remove only what no owner claims.
+//! is left. A store that is not opened for an owner may change every name. Its collections remove
+//! only blobs without a claim.
 
 use std::fmt;
 use std::str::FromStr;

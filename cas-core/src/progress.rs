@@ -18,7 +18,7 @@ pub enum Phase {
     Started,
     /// More bytes of the item are done.
     Advanced,
-    /// The item is done. An item of a job that fails may end without this.
+    /// The item is done. If the job fails, this event may be missing.
     Finished,
     /// Something is unusual but accepted; the item is the text of the warning.
     Warning,
@@ -30,7 +30,8 @@ pub enum Phase {
 pub struct Event<'a> {
     /// What happened.
     pub phase: Phase,
-    /// What it happened to: the digest of a blob, a directory or a key; or the text of a warning.
+    /// The item: the digest of a blob, a directory or a key. In the phase [`Phase::Warning`], the
+    /// text of the warning.
     pub item: &'a str,
     /// Bytes that are done since the last event of the item; 0 in every phase but
     /// [`Phase::Advanced`].

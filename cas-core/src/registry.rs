@@ -1,5 +1,4 @@
-//! What a program is built from: the backends, compositions and snapshotters it can open, by
-//! scheme.
+//! The backends, compositions and snapshotters that a program can open, by scheme.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,10 +20,12 @@ pub trait Opener: Send + Sync + 'static {
     /// Returns the scheme.
     fn scheme(&self) -> &'static str;
 
-    /// Returns what its stores promise beyond what their traits require.
+    /// Returns the capabilities of the stores that this opener opens: what they promise beyond what
+    /// the traits require of every store.
     fn capabilities(&self) -> Capabilities;
 
-    /// Returns the laws (conformance tests) that its stores do not keep, each with the reason.
+    /// Returns the laws (conformance tests) that the stores of this opener do not keep, as pairs of
+    /// a law and the reason.
     fn gaps(&self) -> &'static [(&'static str, &'static str)];
 
     /// Opens the store at `location`, or creates it if there is none.
@@ -38,7 +39,8 @@ pub trait Opener: Send + Sync + 'static {
 
     /// Examines the files of the store at `location`. The store must not be open. If `repair` is
     /// set, repairs the files, so that the store can be opened again. A damaged file is set aside,
-    /// not deleted. Returns what is wrong. By default there is nothing to examine.
+    /// not deleted. Returns the damage that was found. The default implementation examines nothing
+    /// and returns an empty list.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -47,7 +49,7 @@ pub trait Opener: Send + Sync + 'static {
     }
 }
 
-/// Opens the stores of one kind of composition, members first.
+/// Opens the stores of one kind of composition: first the members, then the composition.
 #[async_trait]
 pub trait Composer: Send + Sync + 'static {
     /// Returns the scheme.
@@ -63,7 +65,7 @@ pub trait Composer: Send + Sync + 'static {
     /// `InvalidArgument`, naming the option.
     fn check(&self, location: &Location) -> Result<()>;
 
-    /// Opens the members as `registry` opens them, and then the composition of them.
+    /// Opens each member through `registry`, and then the composition.
     ///
     /// # Errors
     /// Errors of the members.
@@ -155,8 +157,8 @@ impl SnapshotterParts {
 /// is global.
 ///
 /// A scheme may be registered once for a store and once for a snapshotter. If two stores or two
-/// snapshotters have the same scheme, [`Registry::check`] and every method that looks up an opener
-/// or opens a store fail.
+/// snapshotters have the same scheme, [`Registry::check`] fails, and so does every method that
+/// looks up an opener, or that opens or examines a store.
 #[derive(Default)]
 pub struct Registry {
     openers: Vec<Box<dyn Opener>>,

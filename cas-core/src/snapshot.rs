@@ -1,9 +1,10 @@
-//! Snapshots: directory trees that are built layer by layer, with containerd's verbs and states.
+//! Snapshots: directory trees that are built layer by layer, with the methods and states of
+//! containerd's snapshots.
 //!
 //! An active snapshot is writable. Committing it makes it read-only and gives it a new name; other
 //! snapshots can then have it as their parent. A view is a read-only snapshot of a committed one. A
-//! snapshotter does not mount anything: it returns [`Mount`]s as data, so that most of its verbs do
-//! not need the superuser.
+//! snapshotter does not mount anything: it returns [`Mount`]s as data, so that most of its methods
+//! do not need the superuser.
 //!
 //! An image of two layers is unpacked like this:
 //!
@@ -154,9 +155,10 @@ pub enum Mount {
     Overlay {
         /// Lower directories, topmost first.
         lower: Vec<PathBuf>,
-        /// The directory for writes. `None` mounts read-only.
+        /// The directory for writes. If it is `None`, the mount is read-only.
         upper: Option<PathBuf>,
-        /// The work directory of the overlay, on the same file system as `upper`.
+        /// The work directory of the overlay, on the same file system as `upper`; `None` if `upper`
+        /// is.
         work: Option<PathBuf>,
         /// Further mount options.
         options: Vec<String>,
@@ -167,8 +169,8 @@ pub enum Mount {
         image: PathBuf,
         /// The files with the data, in the order in which the image numbers them.
         devices: Vec<PathBuf>,
-        /// The shared mount. Further mounts of the snapshot use this path. Until the image is
-        /// mounted, it does not exist.
+        /// The directory at which the image is mounted for all users. The other mounts of the
+        /// snapshot use this path. The directory does not exist until the image is mounted.
         shared: PathBuf,
     },
 }
@@ -192,7 +194,7 @@ impl Mount {
         }
     }
 
-    /// Returns whether what the mounts of a snapshot show cannot be changed.
+    /// Returns whether all mounts of a snapshot are read-only.
     pub fn is_read_only(mounts: &[Mount]) -> bool {
         mounts.iter().all(|mount| match mount {
             Mount::Bind { read_only, .. } => *read_only,
@@ -207,8 +209,8 @@ pub const LAYER_TAR: &str = "layer.tar";
 
 /// What the layer of a new snapshot is written to.
 ///
-/// Later versions may add other targets. A caller returns `Unsupported` for one that it does not
-/// know.
+/// Later versions may add other targets. A caller returns `Unsupported` for a target that it does
+/// not know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LayerTarget {
@@ -222,10 +224,10 @@ pub enum LayerTarget {
 /// Options of [`Snapshotter::commit`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Commit {
-    /// Labels of the committed snapshot. It inherits none from the active one.
+    /// Labels of the committed snapshot. The labels of the active snapshot are dropped.
     pub labels: Labels,
     /// A committed parent for an active snapshot without one. Layers that are unpacked in parallel
-    /// need this; it requires a snapshotter that [rebases](Snapshotter::rebases).
+    /// get their parents by this option. The snapshotter must [rebase](Snapshotter::rebases).
     pub parent: Option<String>,
     /// Whether the caller has synced the file system of the mounts (`syncfs`) after the last write.
     /// One such sync is enough for all layers of an image.
@@ -304,8 +306,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// `NotFound` if the snapshot does not exist; `FailedPrecondition` while it has children.
     async fn remove(&self, key: &str) -> Result<()>;
 
-    /// Removes a snapshot if it is still in the state `seen`. Returns false if it does not exist or
-    /// was updated since.
+    /// Removes a snapshot if it is still as `seen` describes it. Returns false if the snapshot does
+    /// not exist or was updated since.
     ///
     /// # Errors
     /// `FailedPrecondition` while it has children.
@@ -329,9 +331,9 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// `NotFound` if the snapshot does not exist; errors of the file system.
     async fn usage(&self, key: &str) -> Result<Usage>;
 
-    /// Does the part of a commit that reads the files of the active snapshot `key`. The files must
-    /// not change afterwards. Returns the space that the snapshot takes, for [`Commit::usage`]. A
-    /// caller that syncs several snapshots can call this during the sync.
+    /// Does the part of a commit that reads the files of the active snapshot `key`. The caller must
+    /// not change the files afterwards. Returns the space that the snapshot takes, for
+    /// [`Commit::usage`]. A caller that syncs several snapshots can call this during the sync.
     ///
     /// # Errors
     /// `NotFound` if the snapshot does not exist; `FailedPrecondition` if it is not active.
@@ -339,13 +341,15 @@ pub trait Snapshotter: Send + Sync + 'static {
         self.usage(key).await
     }
 
-    /// Returns at most `limit` snapshots in the order of their keys, starting after `after`.
+    /// Returns at most `limit` snapshots in the order of their keys, starting after the key
+    /// `after`, or at the first snapshot if `after` is `None`.
     async fn walk(&self, after: Option<&str>, limit: usize) -> Result<Vec<Info>>;
 
     /// Returns the condition of a snapshot: whether it has its directory, and, with
-    /// [`Depth::Files`], whether the files of a committed one are those that were committed. If an
-    /// earlier release committed it without a list of its files or their checksums, only what is
-    /// known is checked. With [`Depth::Bytes`], the call takes as long as reading all files.
+    /// [`Depth::Files`], whether the files of a committed one are those that were committed. An
+    /// earlier release may have committed the snapshot without a list of its files, or without
+    /// their checksums. Then only what was recorded is checked. With [`Depth::Bytes`], the call
+    /// takes as long as reading all files.
     ///
     /// # Errors
     /// `NotFound` if the snapshot does not exist; errors of the file system.
@@ -365,12 +369,14 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// corrects the record of the snapshotter, so that the other snapshots can be used.
     async fn damaged_records(&self, remove: bool) -> Result<Vec<String>>;
 
-    /// Returns the space that each leftover takes. A leftover is what a killed process left behind
-    /// and no record names, unless it is in use. [`Snapshotter::cleanup`] removes the leftovers.
+    /// Returns the space that each leftover takes, without the leftovers that
+    /// [`Snapshotter::cleanup`] finds in use. A leftover is a file or directory that a killed
+    /// process left behind and that no record names.
     async fn leftovers(&self) -> Result<Vec<Usage>>;
 
-    /// Removes the leftovers, except those in use: something is mounted in them, or a process is
-    /// building them. A collection of a whole store calls this. Returns the space that was freed.
+    /// Removes the [leftovers](Snapshotter::leftovers) that are not in use. A leftover is in use if
+    /// something is mounted in it, or if a process is building it. A collection of a whole store
+    /// calls this. Returns the space that was freed.
     async fn cleanup(&self) -> Result<Usage>;
 
     /// Closes the snapshotter. Later calls fail.

@@ -55,8 +55,8 @@ pub mod optional {
     }
 }
 
-/// Returns the current time, or a moment after `last` if the clock has not moved on: two states of
-/// a record never have the same time.
+/// Returns the current time, or the time one nanosecond after `last` if that is later. So two
+/// states of a record never have the same time.
 pub(crate) fn later(last: SystemTime) -> SystemTime {
     SystemTime::now().max(last + Duration::from_nanos(1))
 }
