@@ -1,4 +1,4 @@
-//! Whether an image is complete, and how large it is.
+//! Checks whether an image is complete, and adds up its size.
 
 use std::collections::HashSet;
 

@@ -127,7 +127,8 @@ impl ImageConfig {
     }
 }
 
-/// Returns whether content of a type and a size is read to find out if it is a configuration.
+/// Returns whether content of this type and size may be a configuration, so that it is read to find
+/// out.
 fn may_be_config(media_type: &MediaType, size: u64) -> bool {
     let other = *media_type == MediaType::OCI_EMPTY
         || media_type.is_document()

@@ -7,8 +7,9 @@ use crate::labels::{Labels, check_labels};
 
 /// Copies the fields that the paths name from `update` to `image`: `target`, `labels`,
 /// `labels.<key>`, and `annotations` and `annotations.<key>` of the target. Without paths, the
-/// target and the labels are copied. A label with an empty value is removed, and so is an
-/// annotation unless the whole target is copied.
+/// target and the labels are copied. A label with an empty value is removed. An annotation with an
+/// empty value is removed if one of the paths names annotations, and kept if the whole target is
+/// copied.
 ///
 /// # Errors
 /// `InvalidArgument` for any other path.

@@ -62,15 +62,16 @@ impl FullName {
         self.into()
     }
 
-    /// Returns the form that docker shows: without the host and `library/` of Docker Hub.
+    /// Returns the form that docker shows: the host and `library/` of Docker Hub are left out,
+    /// unless the rest would be read as another name.
     pub fn familiar(&self) -> String {
         let mut text = self.short_repository();
         self.write_rest(&mut text, self.tag());
         text
     }
 
-    /// Returns all ways to spell the name, the full form first. A store of an earlier release may
-    /// have the name in any of these forms.
+    /// Returns all ways to spell the name, the full form first. Earlier releases stored a name as
+    /// it was typed, so a store may have the name in any of these forms.
     pub fn spellings(&self) -> Vec<Reference> {
         let mut repositories = vec![format!("{}/{}", self.host, self.repository)];
         if self.host == HUB {

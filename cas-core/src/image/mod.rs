@@ -140,8 +140,9 @@ pub trait ImageStore: Send + Sync + 'static {
     }
 
     /// Returns the gc roots that the store lists: by default the images. A store that also lists
-    /// content without a name adds it here. A store that is opened for an owner returns the gc
-    /// roots of all owners. A store that wraps another one returns the gc roots of that store.
+    /// content without a name adds this content to the gc roots. A store that is opened for an
+    /// owner returns the gc roots of all owners. A store that wraps another one returns the gc
+    /// roots of that store.
     ///
     /// # Errors
     /// Errors of the store.
@@ -182,7 +183,7 @@ pub trait ImageStore: Send + Sync + 'static {
     async fn delete(&self, name: &Reference, target: Option<&Descriptor>) -> Result<()>;
 
     /// Deletes the names of those images in `seen` that have not changed since `seen` was read.
-    /// Returns the deleted names. If this fails, some of the names may be deleted.
+    /// Returns the deleted names. If the call fails, some of the names may have been deleted.
     ///
     /// # Errors
     /// `Denied` for a name of another owner; errors of the store.
@@ -200,8 +201,8 @@ pub trait ImageStore: Send + Sync + 'static {
         Ok(deleted)
     }
 
-    /// Removes what killed processes have left of names that do not exist. A collection of a whole
-    /// store calls this.
+    /// Removes leftovers of names that do not exist. Killed processes leave them, and so may other
+    /// programs that change the store. A collection of a whole store calls this.
     async fn cleanup(&self) -> Result<()> {
         Ok(())
     }

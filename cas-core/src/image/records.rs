@@ -41,10 +41,11 @@ impl RecordImages {
         }
     }
 
-    /// Returns the image store in `records`, which must be [`Capability::Atomic`]. The store also
-    /// keeps a note for each name under the digest of its target, so that [`ImageStore::find`] does
-    /// not read all names. If a store of [`RecordImages::new`] has written names to `records`, the
-    /// caller must add their [`target_note`](super::target_note) first.
+    /// Returns the image store in `records`, which must have the capability [`Capability::Atomic`].
+    /// The store also keeps a note for each name under the digest of its target, so that
+    /// [`ImageStore::find`] does not read all names. If a store of [`RecordImages::new`] has
+    /// written names to `records`, the caller must add their [`target_note`](super::target_note)
+    /// first.
     ///
     /// # Errors
     /// Errors of [`Notes::new`](crate::records::Notes::new).

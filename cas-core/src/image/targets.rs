@@ -1,5 +1,5 @@
-//! Notes, which are small records, that lead from the target of an image to its name. With them an
-//! image is found by its digest without reading all names.
+//! Notes, which are small records, that lead from the target of an image to its name. With these
+//! notes, an image is found by its digest without reading all names.
 //!
 //! The key of a note is the digest, a blank, and the name; its value is empty. The note is written
 //! and deleted in the batch that changes the name.
@@ -13,7 +13,7 @@ use crate::digest::DigestPrefix;
 use crate::error::Result;
 use crate::records::{Batch, Expect, Notes, Records};
 
-/// The room of the notes: the first part of their keys in the table.
+/// The room (the namespace) of the notes: the first part of their keys in the table.
 const ROOM: &str = "image-targets";
 
 /// The notes of one store.
@@ -47,8 +47,8 @@ impl Targets {
         self.0.delete_in(batch, &key(image), Expect::Any)
     }
 
-    /// Returns the names for whose targets there are notes that begin with `prefix`, sorted. A name
-    /// may have another target by now.
+    /// Returns the names that notes list for targets whose digests begin with `prefix`, sorted. A
+    /// name may have another target by now.
     pub(super) async fn names(&self, prefix: &DigestPrefix) -> Result<Vec<Reference>> {
         let mut names = Vec::new();
         for prefix in prefix.texts() {

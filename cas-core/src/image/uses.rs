@@ -3,8 +3,8 @@
 //! A use is recorded in memory, which costs less than a microsecond. The recorded uses are written
 //! to notes of the store later: at most once a minute, and when the handle is dropped. As with
 //! `relatime` of a file system, a time is written only if the stored time is older by more than
-//! [`USE_PRECISION`]. A note changes no record that a collection reads. Notes are made on a best
-//! effort: a kill or a full disk loses times, and fails no job.
+//! [`USE_PRECISION`]. Writing a note changes no record that a collection reads. After a kill or on
+//! a full disk, times may be lost, but no job fails because of it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
@@ -21,11 +21,11 @@ use crate::limit;
 use crate::records::{Notes, Records};
 use crate::sync::lock;
 
-/// The room of the notes. Their keys are names of images.
+/// The room (the namespace) of the notes, whose keys are names of images.
 const ROOM: &str = "image-uses";
 /// Maximum time by which a stored time may be older than the last use.
 pub const USE_PRECISION: Duration = Duration::from_secs(60 * 60);
-/// How long uses stay in memory while others are recorded.
+/// Minimum time between two writes that [`Uses::note`] begins.
 const FLUSH_AFTER: Duration = Duration::from_secs(60);
 
 /// The value of a note.

@@ -1,4 +1,5 @@
-//! The compression that the type of a layer states, and what it is wrapped in.
+//! The compression that the type of a layer states, and whether the layer is wrapped, as by
+//! encryption.
 
 use super::MediaType;
 use crate::error::{Error, Result};
@@ -12,13 +13,14 @@ pub enum DiffCompression {
     Gzip,
     /// zstd.
     Zstd,
-    /// The type does not state the compression; look at the bytes.
+    /// The type does not state the compression. The first bytes of the layer show it.
     Unknown,
 }
 
 impl MediaType {
-    /// Returns the compression that the type of a layer states. Of several suffixes, as in
-    /// `tar+gzip+encrypted`, the last one in alphabetical order counts.
+    /// Returns the compression that the type of a layer states. If an OCI type has several
+    /// suffixes, as in `tar+gzip+encrypted`, the last one in alphabetical order counts. A Docker
+    /// type with a suffix is wrapped, so the result is [`DiffCompression::None`].
     ///
     /// # Errors
     /// `Unsupported` if this is not the type of a layer that is a tar.

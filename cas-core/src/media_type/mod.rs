@@ -1,4 +1,4 @@
-//! Media types of the parts of an image, and what each of them is.
+//! Media types, and which part of an image each of them stands for.
 
 mod compression;
 
@@ -110,8 +110,8 @@ impl MediaType {
         [Self::OCI_CONFIG, Self::DOCKER_CONFIG].contains(self)
     }
 
-    /// Returns whether this is a configuration of any known kind, containerd's checkpoints
-    /// included.
+    /// Returns whether containerd counts this type as a configuration: image configurations, and
+    /// the process state and the configuration of containerd's checkpoints.
     pub fn is_known_config(&self) -> bool {
         let checkpoints = [
             Self::CONTAINERD_CHECKPOINT,
@@ -140,8 +140,9 @@ impl MediaType {
         self.0.starts_with("application/vnd.docker.")
     }
 
-    /// Returns whether this is a type that a vendor defined for one purpose, and not one of
-    /// docker's image configurations. Content of any kind may have one of the other types.
+    /// Returns whether this is a type of a vendor (`application/vnd.…`), which stands for one kind
+    /// of content. Docker's types of image configurations do not count. Content of any kind may
+    /// have a type for which this returns false.
     pub fn is_vendor(&self) -> bool {
         self.0.starts_with("application/vnd.")
             && !self

@@ -9,7 +9,8 @@ pub trait Matcher: Send + Sync {
     /// Returns whether an image for `platform` matches.
     fn matches(&self, platform: &Platform) -> bool;
 
-    /// Returns `Less` if `a` is the better match of the two.
+    /// Returns `Less` if `a` is the better match, `Greater` if `b` is, and `Equal` if both match
+    /// equally well or not at all.
     fn compare(&self, a: &Platform, b: &Platform) -> Ordering;
 }
 
@@ -29,8 +30,9 @@ impl Matcher for All {
 
 /// Matches the images that run on one platform. The platform itself is the best match. Then come
 /// older variants of its processor, newest first, and then the 32-bit processor whose programs it
-/// also runs: amd64 runs programs of 386, and arm64 runs programs of arm. These are the rules of
-/// containerd.
+/// also runs: amd64 runs programs of 386, and arm64 runs programs of arm. If both platforms state a
+/// version of Windows, their builds must be equal. The platform must have every feature that the
+/// image requires. These are the rules of containerd.
 #[derive(Clone, Debug)]
 pub struct Only {
     wanted: Vec<Platform>,
@@ -165,7 +167,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// What matches is what containerd's tests of its matcher expect.
+    /// The expected matches are those of containerd's tests of its matcher.
     #[test]
     fn platforms_match_as_in_containerd() {
         let arms = "arm arm/v5 arm/v6 arm/v7 arm/v8";
