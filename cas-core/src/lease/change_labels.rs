@@ -17,9 +17,9 @@ use crate::store::Store;
 /// Changes labels of a blob in the store: sets the labels that have a value, and removes the labels
 /// that have none. Returns all labels that the blob has afterwards.
 ///
-/// A label that keeps content is written like a name: what the blob lists, and the content that the
-/// label refers to, is pinned first. A label may also refer to content that is not in the store
-/// yet.
+/// Before a label that keeps content is written, the blob, everything that it lists, and the
+/// content that the label refers to are pinned. A label may also refer to content that is not in
+/// the store yet.
 ///
 /// # Errors
 /// `NotFound` if the blob is not in the store, or something that a label would keep was lost;
@@ -52,8 +52,8 @@ pub async fn change_labels(
 
 /// Replaces labels of a blob in the store with those of `update`: the labels that the field paths
 /// `labels` and `labels.<key>` name, or all labels if there are no field paths. A label that
-/// `update` does not have, or has with an empty value, is removed. Otherwise as [`change_labels`].
-/// Returns all labels that the blob has afterwards.
+/// `update` does not have, or has with an empty value, is removed. Content is pinned as by
+/// [`change_labels`]. Returns all labels that the blob has afterwards.
 ///
 /// # Errors
 /// As [`change_labels`]; `InvalidArgument` for another field path.
@@ -107,7 +107,7 @@ fn is_key(key: &str) -> bool {
     !key.is_empty() && !key.contains(blank)
 }
 
-/// Pins a blob and what labels make it refer to, with everything below.
+/// Pins a blob and the content that its new labels refer to, with everything below.
 async fn pin_kept(
     store: &Store,
     guard: &LeaseGuard,

@@ -23,12 +23,12 @@ use crate::store::Store;
 use crate::sync::lock;
 use crate::unique;
 
-/// A lease that exists for as long as a job. No collection, in any process, removes what is pinned
-/// under it.
+/// A lease that exists for as long as a job. No collection, in any process, removes a blob or a
+/// snapshot that is pinned under the lease.
 ///
 /// A job begins a guard, pins what it depends on and publishes the rest, writes names, and finishes
-/// the guard. Dropping the guard without finishing it also ends the lease, in the background and if
-/// the process lives long enough.
+/// the guard. If the guard is dropped without being finished, a thread in the background ends the
+/// lease. If the process ends before that, the lease expires later.
 pub struct LeaseGuard {
     pub(super) store: Store,
     pub(super) id: Arc<str>,
@@ -45,7 +45,8 @@ pub struct LeaseGuard {
 pub(super) struct Known {
     /// Whether its bytes are in the store.
     pub(super) stored: bool,
-    /// The version of its bytes, if they were verified and this is not in the record yet.
+    /// The version of its bytes, if they were verified and the record does not name this version
+    /// yet.
     pub(super) verified: Option<Version>,
     /// The version of its bytes, if they are damaged.
     pub(super) damaged: Option<Version>,
@@ -156,9 +157,9 @@ impl LeaseGuard {
         Ok(committed)
     }
 
-    /// Stores a small blob and its record, and pins the blob. If it is a document, its children are
-    /// recorded with it, as by [`LeaseGuard::record_children`], so they must have been stored
-    /// before.
+    /// Stores a small blob and its record, and pins the blob. If the blob is a document, its
+    /// children are recorded with it, as by [`LeaseGuard::record_children`], so the children must
+    /// have been stored before.
     ///
     /// # Errors
     /// Errors of [`Store::put`].
@@ -221,7 +222,8 @@ impl LeaseGuard {
     }
 
     /// Changes the time of the last update of a pinned snapshot, so that a collection that read the
-    /// snapshot before no longer removes it. Returns false if the snapshot does not exist.
+    /// snapshot before the change no longer removes it. Returns false if the snapshot does not
+    /// exist.
     ///
     /// # Errors
     /// Errors of the snapshotter.
@@ -252,8 +254,8 @@ impl LeaseGuard {
     ///
     /// # Errors
     /// `Conflict` if the lease has expired and a pinned blob was collected; errors of the store.
-    /// After a `Conflict`, the content of the names that were written is incomplete, and the caller
-    /// must remove the names, or restore what they referred to before.
+    /// After a `Conflict`, the names that the job wrote may refer to incomplete content. The caller
+    /// must delete these names, or make them refer to their earlier content again.
     pub async fn finish(mut self) -> Result<()> {
         self.end().await
     }

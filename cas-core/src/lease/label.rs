@@ -20,8 +20,9 @@ pub fn child_gc_labels(child: &Descriptor) -> Vec<String> {
     vec![gc_ref_child(child)]
 }
 
-/// As [`child_gc_labels`], but returns none for a layer, as in containerd. A collection here keeps
-/// the layers nevertheless: it also follows the children of records and documents.
+/// As [`child_gc_labels`], but returns none for a layer, as in containerd. A collection of this
+/// crate ([`gc`](crate::gc)) keeps the layers nevertheless: it also follows the children that
+/// records and documents list.
 pub fn child_gc_labels_filter_layers(child: &Descriptor) -> Vec<String> {
     if child.media_type.is_layer() {
         return Vec::new();

@@ -1,21 +1,23 @@
-//! Leases: what a job depends on is pinned under a lease until the job has given it a name.
+//! Leases: a job pins all content that it depends on under a lease, until names refer to the
+//! content.
 //!
 //! A collection ([`gc`](crate::gc)) may run at any time, in any process. It never removes what a
 //! job needs, because every job follows these steps in order:
 //!
-//! 1. It creates a lease ([`LeaseGuard::begin`]). A thread extends the lease until the job ends;
-//!    after a kill it expires within [`LEASE_TTL`].
+//! 1. It creates a lease ([`LeaseGuard::begin`]). A thread extends the lease until the job ends. If
+//!    the job is killed, the lease expires within [`LEASE_TTL`].
 //! 2. It pins everything that it depends on, down to the last blob ([`LeaseGuard::pin_tree`]), and
 //!    publishes what the store does not have yet ([`LeaseGuard::publish`]).
 //! 3. It records what the stored documents list ([`LeaseGuard::record_children`]). A job that fails
-//!    before this leaves every image as it was.
+//!    before this point leaves every image as it was.
 //! 4. It writes names ([`LeaseGuard::name`]).
 //! 5. It ends the lease.
 //!
 //! To pin a blob is to add the id of the lease to the record of the blob, by compare-and-swap. This
-//! changes the revision of the record, so that a collector that read the record before can no
-//! longer tombstone it; a collector that reads it later finds the lease. A blob that already has a
-//! tombstone is revived: its bytes are stored again as a new version.
+//! changes the revision of the record. So a collector that read the record before the change can no
+//! longer write a tombstone (the mark of a blob that is being removed) into it, and a collector
+//! that reads the record later finds the lease. A blob that already has a tombstone is revived: its
+//! bytes are stored again as a new version.
 //!
 //! If a lease has expired before its job is done, it is created again and everything is pinned
 //! again. If a pinned blob was collected meanwhile, the job fails with `Conflict`, and the names

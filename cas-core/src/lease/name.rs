@@ -1,4 +1,4 @@
-//! The last step of most jobs: naming what was pinned.
+//! The end of most jobs: writing names for the pinned content.
 
 use super::guard::LeaseGuard;
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -13,9 +13,10 @@ enum Names {
 }
 
 impl LeaseGuard {
-    /// Creates these images, and ends the lease. If a name exists, its image is updated by the
-    /// field paths instead. After an error, what was written is undone as far as possible. Returns
-    /// the images as stored.
+    /// Creates these images, and ends the lease. If a name exists, its image is changed as by
+    /// [`ImageStore::update`](crate::image::ImageStore::update) with these field paths. After an
+    /// error, the names that were written are restored or deleted as far as possible. Returns the
+    /// images as stored.
     ///
     /// # Errors
     /// `Conflict` if the lease expired and a pinned blob was collected; errors of the image store.

@@ -29,7 +29,7 @@ const CONCURRENT: usize = 16;
 /// If a record names more leases than this, the leases that have ended are removed from the record.
 const STALE: usize = 8;
 
-/// A blob that is to be pinned, and what is known about it.
+/// A blob that is to be pinned, and what the caller knows about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlobRef {
     /// Its digest.
@@ -196,8 +196,8 @@ pub(super) async fn plan(store: &Store, lease: Option<&str>, blob: &BlobRef) -> 
     if record.leases.len() > STALE {
         remove_ended_leases(store, &mut record).await?;
     }
-    // The written record is that of a live blob. A blob is tombstoned only after its last owner has
-    // dropped it, so the claims in the record have ended.
+    // The record that is written is that of a live blob. A blob is tombstoned only after its last
+    // owner has dropped it, so the claims in the record have ended.
     let tombstone = record.tombstone.take();
     if tombstone.is_some() {
         record.owners.clear();
@@ -210,7 +210,7 @@ pub(super) async fn plan(store: &Store, lease: Option<&str>, blob: &BlobRef) -> 
     })
 }
 
-/// Adds the lease and the claim of an owner to a record, and what is known about the blob.
+/// Adds to a record the lease, the claim of an owner, and what `blob` states.
 fn add_pin(record: &mut BlobRecord, lease: Option<&str>, owner: Option<&Owner>, blob: &BlobRef) {
     record.owners.extend(owner.cloned());
     match lease {

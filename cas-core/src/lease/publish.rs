@@ -75,8 +75,8 @@ async fn publish_jointly(
     Err(lost(digest))
 }
 
-/// Publishes the record of a blob and then the blob. In the other order, a kill in between would
-/// leave bytes without a record, which no collection removes.
+/// Writes the record of a blob, and then publishes the blob. In the other order, a kill in between
+/// would leave bytes without a record, and no collection removes such bytes.
 async fn publish_apart(
     store: &Store,
     lease: Option<&str>,
@@ -130,9 +130,9 @@ async fn published(
     })
 }
 
-/// Stores a small blob, pinned under `lease`. If it is stored already and intact, it is not written
-/// again. If another writer is storing it, waits for that writer. Nothing is recorded of bytes that
-/// do not match `blob`.
+/// Stores a small blob, pinned under `lease`. A blob that is stored already and intact is not
+/// written again. If another writer is storing it, waits for that writer. If `data` does not match
+/// `blob`, nothing is recorded.
 pub(crate) async fn put(
     store: &Store,
     lease: Option<&str>,

@@ -9,7 +9,8 @@ use crate::pool;
 use crate::records::{Leases, Records};
 use crate::sync::lock;
 
-/// A thread that extends a lease. Dropping this ends the thread, without waiting for it.
+/// A thread that extends a lease. Dropping the renewer ends the thread, without waiting for its
+/// end.
 pub(super) struct LeaseRenewer(Arc<Signal>);
 
 #[derive(Default)]
@@ -19,8 +20,8 @@ struct Signal {
 }
 
 impl LeaseRenewer {
-    /// Starts a thread that extends the lease after each third of `ttl`, so that it expires `ttl`
-    /// later. While the thread waits, it does not keep the store open.
+    /// Starts a thread that extends the lease after each third of `ttl`. The lease then expires
+    /// `ttl` after its last extension. While the thread waits, it does not keep the store open.
     pub(super) fn start(records: &Arc<dyn Records>, id: &Arc<str>, ttl: Duration) -> Self {
         let records = Arc::downgrade(records);
         let signal = Arc::new(Signal::default());

@@ -37,12 +37,12 @@ impl Store {
         publish::publish(self, None, writer, &blob, durability).await
     }
 
-    /// Stores a small blob and its record. If it is a document, its children are recorded. The blob
-    /// is kept for a day.
+    /// Stores a small blob and its record. If the blob is a document, its children are recorded.
+    /// The blob is kept for a day.
     ///
     /// # Errors
-    /// As [`Store::publish`]; `Corrupt` if `data` is a document that does not parse, or if it does
-    /// not match `descriptor`.
+    /// As [`Store::publish`]; `Corrupt` if `data` does not match `descriptor`, or is a document
+    /// that does not parse.
     pub async fn put(
         &self,
         descriptor: &Descriptor,
@@ -53,7 +53,8 @@ impl Store {
         publish::put(self, None, &blob, data, durability).await
     }
 
-    /// Records the type and the children of a blob in the store, and keeps it for a day.
+    /// Records the type and the children of a blob that is in the store. The blob is kept for a
+    /// day.
     ///
     /// # Errors
     /// `Corrupt` if the record of the blob does not parse; `Conflict` if every attempt lost against
@@ -62,7 +63,7 @@ impl Store {
         self.record(&BlobRef::of(descriptor, children)).await
     }
 
-    /// Records what is known of a blob in the store, and keeps it for a day.
+    /// Records what `blob` states of a blob that is in the store. The blob is kept for a day.
     ///
     /// # Errors
     /// As [`Store::describe`].

@@ -119,7 +119,7 @@ impl LeaseGuard {
     }
 }
 
-/// What happens to children that are recorded as absent.
+/// How children that are recorded as absent are treated.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Absent {
     Skip,
@@ -129,7 +129,7 @@ enum Absent {
 
 struct Listed {
     children: Vec<Child>,
-    /// Blobs among them that labels refer to, and that may be missing.
+    /// The children that only labels refer to. These may be missing.
     optional: BTreeSet<Digest>,
 }
 

@@ -35,7 +35,7 @@ pub struct BlobRecord {
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub absent: BTreeSet<Digest>,
     /// The owners that claim the blob. A claim keeps the blob until a collection for the owner
-    /// drops it.
+    /// drops the claim.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub owners: BTreeSet<Owner>,
     /// The ids of the leases that pin the blob; some of the leases may have ended.
@@ -46,7 +46,8 @@ pub struct BlobRecord {
     /// [`Writer`]: crate::content::Writer
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified: Option<Version>,
-    /// Until when the blob is kept without a lease; `None` if it was only stored under leases.
+    /// Until when the blob is kept even without a lease; `None` if the blob was only stored under
+    /// leases.
     #[serde(
         default,
         with = "crate::time::optional",
@@ -107,7 +108,7 @@ impl Blobs {
     /// tombstoned.
     ///
     /// # Errors
-    /// `Corrupt` if it does not parse; errors of the store.
+    /// `Corrupt` if the record does not parse; errors of the store.
     pub async fn load(&self, digest: &Digest) -> Result<Option<(BlobRecord, Revision)>> {
         let record = self.0.load(Table::Blobs, &digest.to_string()).await?;
         record

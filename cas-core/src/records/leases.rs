@@ -1,4 +1,5 @@
-//! The records of leases. A lease keeps things, even if no name refers to them.
+//! The records of leases. A lease keeps blobs, images, ingests and snapshots, even if no name
+//! refers to them.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -167,7 +168,7 @@ impl Leases {
     /// Returns a lease and its revision, or `None` if there is none. The lease may have expired.
     ///
     /// # Errors
-    /// `Corrupt` if it does not parse; errors of the store.
+    /// `Corrupt` if the record of the lease does not parse; errors of the store.
     pub async fn load(&self, id: &str) -> Result<Option<(Lease, Revision)>> {
         let record = self.0.load(Table::Leases, id).await?;
         record
@@ -252,7 +253,7 @@ impl Leases {
         .await
     }
 
-    /// Deletes a lease if it is still in the state that was `seen`.
+    /// Deletes a lease if its record still has the revision `seen`.
     ///
     /// # Errors
     /// `Conflict` if the lease was changed or deleted since; errors of the store.

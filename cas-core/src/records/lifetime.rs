@@ -1,4 +1,5 @@
-//! How long things are kept without a name, and the default lifetime of a lease.
+//! How long blobs, snapshots and ingests are kept without a name, and the default lifetime of a
+//! lease.
 
 use std::time::Duration;
 

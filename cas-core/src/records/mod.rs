@@ -29,7 +29,7 @@ pub use snapshots::{New, SnapshotContent, SnapshotRecord, Snapshots};
 use crate::capability::Capabilities;
 use crate::error::{Error, Result};
 
-/// A table of records, one for each kind of thing.
+/// A table of records. Each kind of record has its own table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Table {
@@ -96,7 +96,7 @@ pub struct Record {
     pub revision: Revision,
 }
 
-/// The state that a record must have for a change to be made.
+/// A condition of a change: the state in which the record must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expect {
     /// Any state, or no record.
@@ -156,8 +156,8 @@ impl Batch {
         });
     }
 
-    /// Marks the batch as one that frees space, now or later. A batch that writes tombstones needs
-    /// this mark.
+    /// Marks the batch as one that frees space, now or later. A caller marks a batch that writes
+    /// tombstones, because the bytes of the blobs are removed afterwards.
     pub fn set_reclaims(&mut self) {
         self.reclaims = true;
     }
@@ -192,7 +192,8 @@ impl Extend<Change> for Batch {
 /// it lists, every asynchronous method may return errors of the backend.
 #[async_trait]
 pub trait Records: Send + Sync + 'static {
-    /// Returns which of `Atomic`, `Durable` and `Shared` the store promises.
+    /// Returns the capabilities of the store. For records, only `Atomic`, `Durable` and `Shared`
+    /// count.
     fn capabilities(&self) -> Capabilities;
 
     /// Returns the record, or `None` if there is none.

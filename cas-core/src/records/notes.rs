@@ -95,7 +95,8 @@ impl Notes {
         Ok(())
     }
 
-    /// Writes and deletes notes in one batch, whatever their state is. `None` deletes a note.
+    /// Writes and deletes notes in one batch, whatever their state. A note whose value is `None` is
+    /// deleted.
     ///
     /// # Errors
     /// As [`Notes::put`].
@@ -131,7 +132,7 @@ impl Notes {
         Ok(notes)
     }
 
-    /// Returns the first notes that [`Notes::list`] returns, at most `limit`.
+    /// Returns at most `limit` notes: the first of those that [`Notes::list`] returns.
     ///
     /// # Errors
     /// Errors of the store.

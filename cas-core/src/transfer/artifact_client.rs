@@ -31,7 +31,8 @@ impl<R: Referrers> ArtifactClient<R> {
         self
     }
 
-    /// Returns the repository. If it is also a [`Fetcher`](super::Fetcher), it reads the artifacts.
+    /// Returns the repository. If the repository is also a [`Fetcher`](super::Fetcher), the caller
+    /// can fetch the artifacts with it.
     pub fn inner(&self) -> &R {
         &self.inner
     }

@@ -102,8 +102,8 @@ pub(super) async fn carry(
     Ok(carried)
 }
 
-/// Returns the part of a descriptor in a list with which the referrer is moved. Annotations belong
-/// to the list.
+/// Returns the descriptor with which a listed referrer is moved. It does not have the annotations,
+/// because they belong to the list.
 fn plain(listed: &Descriptor, subject: &Descriptor) -> Result<Descriptor> {
     let media_type = &listed.media_type;
     if media_type.is_document() {

@@ -37,9 +37,10 @@ const CONCURRENT: usize = 4;
 ///
 /// # Errors
 /// `NotFound` for content that was lost in `from`, or a platform that the image does not have;
-/// `Corrupt` for damaged content; `Busy` if another job has been writing a blob for ten minutes;
-/// `OutOfRange` for more referrers than [`limit::REFERRERS`](crate::limit::REFERRERS); errors of
-/// the stores.
+/// `Corrupt` for damaged content, or a referrer that has another subject; `Busy` if another job has
+/// been writing a blob for ten minutes; `OutOfRange` for more referrers than
+/// [`limit::REFERRERS`](crate::limit::REFERRERS), or a longer chain of them than
+/// [`limit::REFERRER_DEPTH`](crate::limit::REFERRER_DEPTH); errors of the stores.
 pub async fn copy(from: &Store, to: &Store, image: &Image, options: &CopyOptions) -> Result<Image> {
     let reading = ReadGuard::begin(from, "copy").await?;
     let copied = copy_image(from, &reading, to, image, options).await;
@@ -121,7 +122,7 @@ struct CopyBlobs<'a> {
     available: Available<'a>,
     chooser: Mutex<Chooser>,
     has_manifest: AtomicBool,
-    /// Blobs found so far: the same bytes may be listed under two types.
+    /// The blobs whose copies have begun. The same bytes may be listed under two types.
     begun: Mutex<HashSet<(Digest, u64)>>,
     documents: Documents,
 }

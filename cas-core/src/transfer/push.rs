@@ -29,8 +29,8 @@ const PIECE: usize = 1 << 20;
 
 /// Pushes `target` and everything below it that the remote does not have. Children are pushed
 /// before the documents that list them, and the topmost document last, under the name of `pusher`.
-/// Layers that registries do not serve are left out. Returns the descriptor that the name refers to
-/// now.
+/// Layers that registries do not serve are left out. Returns the descriptor of the topmost
+/// document.
 ///
 /// With [`referrers`](PushOptions::referrers), the referrers that the store has of the image are
 /// pushed afterwards.
@@ -42,7 +42,8 @@ const PIECE: usize = 1 << 20;
 /// # Errors
 /// `NotFound` if the image has nothing for the chosen platform, or if neither the store nor the
 /// remote has a part of the image; `OutOfRange` for a document larger than
-/// [`limit::DOCUMENT_WRITE`]; errors of the store and of the remote.
+/// [`limit::DOCUMENT_WRITE`] bytes, or for too many referrers; `Corrupt` for a referrer that has
+/// another subject; errors of the store and of the remote.
 pub async fn push(
     store: &Store,
     pusher: &dyn Pusher,

@@ -22,7 +22,7 @@ pub struct AcquiredSlots {
 }
 
 impl Slots {
-    /// Returns `count` free slots, or any number of them if `count` is zero or less.
+    /// Returns `count` free slots, or slots without a limit if `count` is zero or less.
     pub fn new(count: i64) -> Self {
         let bounded = count.clamp(0, i64::from(u32::MAX)) as u32;
         let most = bounded.min(Semaphore::MAX_PERMITS as u32);

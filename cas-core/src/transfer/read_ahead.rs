@@ -22,10 +22,10 @@ type Fetched = Result<(VecDeque<Bytes>, QuotaLease)>;
 pub(super) struct RangeReader<'a> {
     fetcher: &'a dyn Fetcher,
     descriptor: &'a Descriptor,
-    /// What is left of the range that is read.
+    /// The pieces that are left of the range that is being read.
     current: VecDeque<Bytes>,
     ahead: ReadAhead<'a>,
-    /// What was not requested yet.
+    /// The bytes that were not requested yet.
     rest: Range<u64>,
     limits: &'a PullLimits,
     requests: &'a ImageQuota,
@@ -97,7 +97,7 @@ impl<'a> RangeReader<'a> {
         }
     }
 
-    /// Returns what was not requested yet.
+    /// Returns the range of the bytes that were not requested yet.
     pub(super) fn rest(&self) -> Range<u64> {
         self.rest.clone()
     }
@@ -154,7 +154,8 @@ impl ReadAhead<'_> {
     }
 }
 
-/// Reads a whole range into memory. The request counts in the quota until then.
+/// Reads a whole range into memory. Returns it with the lease of its request, which counts in the
+/// quota until the lease is dropped.
 async fn collect(mut pieces: Pieces, length: u64, lease: QuotaLease) -> Fetched {
     let (mut range, mut read) = (VecDeque::new(), 0);
     while let Some(piece) = pieces.next().await.transpose()? {

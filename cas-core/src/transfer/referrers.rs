@@ -1,4 +1,4 @@
-//! What lists the referrers of a manifest: a remote repository or a store.
+//! Lists the referrers of a manifest in a remote repository or a store.
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
@@ -23,8 +23,8 @@ pub trait Referrers: Send + Sync {
     ///
     /// # Errors
     /// `Denied` if the repository refuses the request; `Unavailable` if it does not answer;
-    /// `OutOfRange` for a list beyond its bounds; errors of the store. A subject that does not
-    /// exist is not an error: it has no referrers.
+    /// `OutOfRange` for a list that exceeds a bound of [`limit`](crate::limit); errors of the
+    /// store. A subject that does not exist is not an error: it has no referrers.
     async fn referrers(
         &self,
         subject: &Descriptor,

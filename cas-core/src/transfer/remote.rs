@@ -16,8 +16,8 @@ use crate::error::Result;
 /// Bytes on their way from or to a remote, in pieces.
 pub type Pieces = BoxStream<'static, Result<Bytes>>;
 
-/// The bytes of a blob from an offset on, as often as they are needed: a [`Pusher`] may have to
-/// send some of them again.
+/// A function that returns the bytes of a blob from an offset (in bytes) on. A [`Pusher`] may call
+/// the function several times, because it may have to send bytes again.
 pub type Content = Arc<dyn Fn(u64) -> Pieces + Send + Sync>;
 
 /// Reads content from a repository.
@@ -76,10 +76,10 @@ pub trait Pusher: Send + Sync {
     /// `Denied` if the repository refuses the request; `Unavailable` if it does not answer.
     async fn exists(&self, descriptor: &Descriptor) -> Result<bool>;
 
-    /// Pushes a blob. `content` yields its bytes.
+    /// Pushes a blob. `content` returns its bytes.
     ///
     /// # Errors
-    /// `Corrupt` if the remote received other bytes than `descriptor` specifies; `Denied` if it
+    /// `Corrupt` if the repository received other bytes than `descriptor` specifies; `Denied` if it
     /// refuses the request; `Unavailable` if it does not answer; errors of `content`.
     async fn push(&self, descriptor: &Descriptor, content: Content) -> Result<()>;
 
@@ -87,7 +87,8 @@ pub trait Pusher: Send + Sync {
     /// document before.
     ///
     /// # Errors
-    /// As [`Pusher::push`]; `InvalidArgument` if the name of the pusher contains another digest.
+    /// As [`Pusher::push`]; `InvalidArgument` if the name of the pusher contains a digest other
+    /// than that of the document.
     async fn push_document(
         &self,
         descriptor: &Descriptor,

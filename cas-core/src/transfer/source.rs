@@ -18,8 +18,8 @@ const SHARED: u64 = 64 << 20;
 /// Where the bytes of a blob come from.
 #[async_trait]
 pub trait BlobSource: Send {
-    /// Moves to the byte `offset`. Called once the ingest is open, and again if the blob is written
-    /// again from its beginning.
+    /// Moves to the byte `offset`. The method is called once the ingest is open, and again if the
+    /// blob is written again from its beginning.
     ///
     /// # Errors
     /// Errors of the source.
@@ -34,8 +34,8 @@ pub trait BlobSource: Send {
     /// Writes the next bytes, and sends them to `sender` meanwhile. Returns their number, which is
     /// 0 only at the end.
     ///
-    /// A source of files overrides this, because their bytes can be shared or copied within the
-    /// kernel if `sender` is `None`.
+    /// A source that reads files overrides this method: if `sender` is `None`, the bytes of a file
+    /// can be shared or copied within the kernel.
     ///
     /// # Errors
     /// Errors of the source and of [`Writer::write`].

@@ -22,7 +22,7 @@ pub struct BlobWrite<'a> {
     pub store: &'a Store,
     /// The lease under which the blob is pinned.
     pub guard: &'a LeaseGuard,
-    /// Which blob it is, and when its record is written.
+    /// Which blob is stored, and when its record is written.
     pub record: RecordOrder<'a>,
     /// How durable the blob is when it is published.
     pub durability: Durability,
@@ -71,16 +71,17 @@ pub enum Resume {
     Never,
     /// Keep them, but make only one attempt with them.
     Once,
-    /// Keep them. If the whole turns out to be damaged, the damage may be in them: write the blob
-    /// again from its first byte.
+    /// Keep them. If the whole blob turns out to be damaged, these bytes may be the cause: drop
+    /// them, and write the blob again from its first byte.
     OrRestart,
 }
 
 /// Stores a blob, unless another writer does so first. Returns its digest.
 ///
 /// # Errors
-/// `Corrupt` if the bytes are not the expected bytes: the ingest is discarded then; `Busy` if
-/// another writer takes longer than the timeout; errors of the source, the store and the feed.
+/// `Corrupt` if the bytes do not have the expected digest and size, in which case the ingest is
+/// discarded; `Busy` if another writer takes longer than the timeout; errors of the source, the
+/// store and the feed.
 pub async fn store_blob(write: &BlobWrite<'_>, source: &mut dyn BlobSource) -> Result<Digest> {
     let mut may_restart = write.resume == Resume::OrRestart;
     loop {

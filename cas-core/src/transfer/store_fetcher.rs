@@ -1,4 +1,4 @@
-//! A store as the remote from which a repair fetches blobs.
+//! A store as a remote from which blobs are fetched by digest, as by a repair.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 /// Maximum number of bytes in one read.
 const PIECE: u64 = 1 << 20;
 
-/// Fetches blobs from a store, by digest. It does not have a name to resolve, so
+/// Fetches blobs from a store, by digest. A fetcher of this type has no name, so
 /// [`resolve`](Fetcher::resolve) fails with `Unsupported`. Use a
 /// [`StoreRepository`](super::StoreRepository) for a name.
 pub struct StoreFetcher(pub Arc<dyn ContentStore>);

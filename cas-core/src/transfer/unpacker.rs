@@ -34,8 +34,8 @@ impl Want {
     }
 }
 
-/// Unpacks an image while it is pulled. A pull that finds several images calls `begin` for each. An
-/// unpacker unpacks only the first.
+/// Unpacks an image while it is pulled. A pull that finds several images calls `begin` for each of
+/// them, and the unpacker unpacks only the first.
 ///
 /// The calls come in this order: `begin`, then `wants`, `admit` and `receive` for layers, then
 /// `needs` and `finish`. If the pull fails before it writes the name, `abandon` is the last call,
@@ -54,8 +54,8 @@ pub trait Unpacker: Send + Sync {
     /// that an earlier pull stored and that was lost is stored again, whatever the answer.
     fn wants(&self, layer: &Descriptor) -> Want;
 
-    /// Waits until a layer that is fed and not stored may be unpacked. Its bytes are requested only
-    /// then. By default, it may be unpacked at once.
+    /// Waits until a layer that is fed and not stored may be unpacked. The pull requests the bytes
+    /// of the layer afterwards. By default, the layer may be unpacked at once.
     ///
     /// # Errors
     /// Errors of the unpacker.
@@ -80,8 +80,8 @@ pub trait Unpacker: Send + Sync {
     /// were to be stored are in the store.
     ///
     /// # Errors
-    /// `Corrupt` for a damaged layer; errors of the snapshotter. The unpacker then removes what it
-    /// made.
+    /// `Corrupt` for a damaged layer; errors of the snapshotter. After an error, the unpacker
+    /// removes the snapshots that it made and did not commit.
     async fn finish(&self) -> Result<()>;
 
     /// Removes the snapshots that were made and not committed, because the pull failed.

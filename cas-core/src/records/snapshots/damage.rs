@@ -13,12 +13,13 @@ use crate::snapshot::SnapshotKind;
 type Sound = BTreeMap<String, (SnapshotRecord, Revision)>;
 
 /// Number of ids that are skipped when the counter was lost. Each open [`Snapshots`] holds a block
-/// of ids that records need not have yet, and an id must not be given out twice.
+/// of ids that no record may name yet, and an id must not be given out twice.
 const SKIPPED: u64 = 1024 * BLOCK;
 
 impl Snapshots {
-    /// Gives the committed snapshot `key` this content, that of the active snapshot `by`, and
-    /// removes `by`. Returns the id of the old directory.
+    /// Gives the committed snapshot `key` the content of the active snapshot `by`, and removes
+    /// `by`. `content` is the usage of `by`, or names another directory with its content. Returns
+    /// the id of the directory that `key` had before.
     ///
     /// # Errors
     /// `NotFound` if one of the two does not exist; `FailedPrecondition` if `by` is not active;
@@ -37,8 +38,8 @@ impl Snapshots {
     }
 
     /// Returns whether a mount may still use the files that the committed snapshot `key` had at
-    /// `time`. It may if `key` is an ancestor of an active snapshot or of a view that was created
-    /// no later than `time`.
+    /// `time`. This is so if `key` is an ancestor of an active snapshot or a view that was created
+    /// at `time` or before.
     ///
     /// # Errors
     /// `Corrupt` if a record does not parse; errors of the store.

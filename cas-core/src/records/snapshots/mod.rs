@@ -1,9 +1,9 @@
 //! The records of snapshots, with containerd's states.
 //!
-//! A snapshotter keeps the directories, and this module decides which changes are allowed. Each
-//! record counts the children of its snapshot. Adding a child and removing the parent therefore
-//! change the same record, and one of the two loses the compare-and-swap, whether both are in one
-//! process or in two.
+//! A snapshotter manages the directories, and this module decides which changes of state are
+//! allowed. Each record counts the children of its snapshot. Adding a child and removing the parent
+//! therefore change the same record, and one of the two loses the compare-and-swap, whether both
+//! are in one process or in two.
 //!
 //! Keys in [`Table::Snapshots`]: `<snapshotter>/<key>` for a snapshot, `<snapshotter>` for the
 //! lowest id that was not given out yet.
@@ -65,7 +65,8 @@ impl Snapshots {
         })
     }
 
-    /// Returns an id that no snapshot of this snapshotter has or ever had. It names a directory.
+    /// Returns an id that no snapshot of this snapshotter has or ever had. The id is the name of
+    /// the directory of a new snapshot.
     ///
     /// # Errors
     /// `Corrupt` if the counter does not parse; `Conflict` if every attempt lost against another
@@ -82,7 +83,7 @@ impl Snapshots {
     /// Returns the record of a snapshot, or `None` if there is none.
     ///
     /// # Errors
-    /// `Corrupt` if it does not parse; errors of the store.
+    /// `Corrupt` if the record does not parse; errors of the store.
     pub async fn load(&self, key: &str) -> Result<Option<SnapshotRecord>> {
         Ok(self.seen(key).await?.map(|seen| seen.record))
     }
@@ -138,9 +139,9 @@ impl Snapshots {
         self.commit_plan(|| self.plan_create(new, id)).await
     }
 
-    /// Turns the active snapshot `key` into the committed snapshot `name` with this content: the
-    /// usage alone stands for what is in the directory of the active snapshot. Returns the new
-    /// record.
+    /// Turns the active snapshot `key` into the committed snapshot `name`. `content` is the usage
+    /// of the directory of the active snapshot, or a [`SnapshotContent`] that names another
+    /// directory. Returns the new record.
     ///
     /// # Errors
     /// As [`crate::Snapshotter::commit`], but never `Unsupported`; `Corrupt` if a record does not

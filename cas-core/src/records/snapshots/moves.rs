@@ -1,4 +1,4 @@
-//! The changes of state: what each requires, and the batch that makes it.
+//! The changes of state: the conditions of each change, and the batch that makes it.
 //!
 //! A batch that adds a child to a parent changes the parent first. A batch that removes a child
 //! changes the parent last.

@@ -26,10 +26,10 @@ pub struct New<'a> {
 /// The content with which a snapshot is committed.
 #[derive(Clone, Copy, Debug)]
 pub struct SnapshotContent {
-    /// The space that it takes, without the parents of the snapshot.
+    /// The space that the content takes, without the parents of the snapshot.
     pub usage: Usage,
-    /// The number of the directory with the content, or `None` if it is in the directory of the
-    /// active snapshot.
+    /// The id of the directory with the content, or `None` if the content is in the directory of
+    /// the active snapshot.
     pub id: Option<u64>,
 }
 
@@ -83,7 +83,8 @@ impl SnapshotRecord {
         }
     }
 
-    /// Returns the snapshot as callers see it.
+    /// Returns the record without its internal fields, for
+    /// [`Snapshotter::stat`](crate::Snapshotter::stat). `key` is the key of the snapshot.
     pub fn info(&self, key: &str) -> Info {
         Info {
             key: key.to_owned(),

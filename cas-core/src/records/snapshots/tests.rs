@@ -1,5 +1,5 @@
-//! The changes of state on the store in memory, and races between two views of it. Each view stands
-//! for a process.
+//! The changes of state on the store in memory, and races between two views of this store. Each
+//! view stands for a process.
 
 use super::*;
 use crate::error::ErrorKind;

@@ -1,7 +1,7 @@
 //! Planned faults, for tests: a store whose mutating calls fail according to a [`Plan`].
 //!
-//! A call fails before it has an effect, or after it, so that only its result is lost. Calls that
-//! only read never fail.
+//! A call fails before it has its effect, or afterwards, so that only its result is lost. Calls
+//! that only read never fail.
 
 mod content;
 mod records;
@@ -62,7 +62,7 @@ impl Plan {
         self.set(Some((Choice::After(nth.saturating_sub(1)), fault)));
     }
 
-    /// Makes one call in `count` fail from now on, on average. `seed` determines which ones.
+    /// Makes one call in `count` fail from now on, on average. `seed` determines which calls fail.
     pub fn fail_some(&self, seed: u64, count: u64, fault: Fault) {
         self.set(Some((Choice::OneIn(seed, count.max(1)), fault)));
     }

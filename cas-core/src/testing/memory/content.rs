@@ -33,7 +33,7 @@ impl BlobMap {
         })
     }
 
-    /// Adds a blob, unless it is there already.
+    /// Adds a blob, unless the map has a blob with this digest already.
     pub(super) fn insert(&mut self, digest: Digest, data: Bytes) {
         self.stored += 1;
         let version = Version(self.stored);
