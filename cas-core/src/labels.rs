@@ -74,7 +74,7 @@ pub fn gc_ref_snapshot(snapshotter: &str) -> String {
     format!("{GC_REF}snapshot.{snapshotter}")
 }
 
-/// On a descriptor: the digest of the manifest that the content refers to, as containerd notes it.
+/// The annotation that containerd adds to the descriptor of a referrer: the digest of its subject.
 const MANIFEST_SUBJECT: &str = "io.containerd.manifest.subject";
 
 /// Returns the key of the label by which a parent refers to `child`. The key depends on the media

@@ -17,7 +17,7 @@ pub const IMAGE_LAYOUT_VERSION: &str = "1.0.0";
 pub const INDEX: &str = "index.json";
 /// The directory with one file per image, each a descriptor, that layouts had before `index.json`.
 pub const REFS: &str = "refs";
-/// The annotation of an entry of [`INDEX`] that has the name of an image.
+/// An annotation of an entry of [`INDEX`]. Its value is the name of the image.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// The document [`OCI_LAYOUT`].

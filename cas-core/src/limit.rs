@@ -95,7 +95,7 @@ pub const INODES: usize = 4_000_000;
 /// Maximum number of bytes of names, targets of links, extended attributes and incomplete blocks of
 /// all layers of an image that are merged in memory.
 pub const TREE: usize = 256 << 20;
-/// Maximum number of directories whose modes deny access to their owner in an image that is
+/// Maximum number of directories whose modes deny their owner some access, in an image that is
 /// unpacked without privileges.
 pub const CLOSED_DIRECTORIES: usize = 1_000_000;
 /// Maximum number of directories that one layer implies: directories in the paths of entries,

@@ -79,7 +79,7 @@ impl Location {
     /// Returns the place as a path.
     ///
     /// # Errors
-    /// `InvalidArgument` if it is empty.
+    /// `InvalidArgument` if the place is empty.
     pub fn path(&self) -> Result<PathBuf> {
         if self.place.is_empty() {
             return Err(

@@ -98,9 +98,9 @@ pub struct Info {
 /// once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Bytes on disk.
+    /// Number of bytes on disk.
     pub bytes: u64,
-    /// Inodes.
+    /// Number of inodes.
     pub inodes: u64,
 }
 
@@ -114,7 +114,7 @@ impl std::ops::AddAssign for Usage {
 /// How much of a snapshot is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// Whether it has its directory.
+    /// Whether the snapshot has its directory.
     Directory,
     /// Type, mode, owner, size and time of modification of every file. Bytes are not read.
     Files,

@@ -86,8 +86,9 @@ pub async fn check(
     Ok(check)
 }
 
-/// Returns the size of an image on a platform, as it is stored: the bytes of the indexes that lead
-/// to the manifest, of the manifest, the configuration and the layers. Each blob counts once.
+/// Returns the stored size of an image on a platform, in bytes: the sum of the sizes of the indexes
+/// that lead to the manifest, the manifest, the configuration and the layers. Each blob counts
+/// once.
 ///
 /// # Errors
 /// Errors of [`manifest`]; `OutOfRange` if the sum exceeds a `u64`.

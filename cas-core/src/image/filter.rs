@@ -19,7 +19,8 @@ const REGEX: usize = 64 << 10;
 
 /// Something that filters can be applied to.
 pub trait Fields {
-    /// Returns the value of a field, or `None` if it is absent.
+    /// Returns the value of a field, or `None` if the field is absent. `path` has the components of
+    /// the field path, such as `target` and `digest`.
     fn field(&self, path: &[String]) -> Option<Cow<'_, str>>;
 }
 
@@ -67,7 +68,8 @@ impl Filters {
     /// Parses filters. An empty filter matches everything.
     ///
     /// # Errors
-    /// `InvalidArgument` for a filter that does not parse or exceeds [`limit::FILTER`].
+    /// `InvalidArgument` for a filter that does not parse, or is longer than [`limit::FILTER`]
+    /// bytes.
     pub fn parse(filters: &[&str]) -> Result<Self> {
         let parse_one = |text: &&str| {
             Parser { text, at: 0 }

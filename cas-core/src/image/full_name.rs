@@ -70,8 +70,8 @@ impl FullName {
         text
     }
 
-    /// Returns all ways to spell the name, the full form first. Earlier releases stored a name as
-    /// it was typed, so a store may have the name in any of these forms.
+    /// Returns all ways to spell the name, the full form first. Earlier releases may have stored
+    /// the name in any of these forms.
     pub fn spellings(&self) -> Vec<Reference> {
         let mut repositories = vec![format!("{}/{}", self.host, self.repository)];
         if self.host == HUB {

@@ -127,8 +127,9 @@ pub trait ImageStore: Send + Sync + 'static {
     /// `InvalidArgument` if a filter does not parse.
     async fn list(&self, filters: &[&str]) -> Result<Vec<Image>>;
 
-    /// Returns the images whose targets have digests that begin with `prefix`: first those that
-    /// [`ImageStore::list`] returns, and then those of [`ImageStoreExt::unnamed`].
+    /// Returns the images whose targets have digests that begin with `prefix`: first the images
+    /// with a name, in the order of [`ImageStore::list`], and then [images without a
+    /// name](ImageStoreExt::unnamed).
     ///
     /// # Errors
     /// Errors of the store.

@@ -19,7 +19,7 @@ use crate::store::Store;
 ///
 /// Before a label that keeps content is written, the blob, everything that it lists, and the
 /// content that the label refers to are pinned. A label may also refer to content that is not in
-/// the store yet.
+/// the store yet. Such content is not pinned.
 ///
 /// # Errors
 /// `NotFound` if the blob is not in the store, or something that a label would keep was lost;
@@ -142,8 +142,7 @@ async fn apply(
 fn check_claim(record: &BlobRecord, owner: Option<&Owner>) -> Result<()> {
     match owner {
         Some(owner) if !record.owners.is_empty() && !record.owners.contains(owner) => {
-            let why =
-                format!("only other owners claim the blob; {owner} must store or pin it first");
+            let why = format!("only other owners claim the blob; store the blob for {owner} first");
             Err(Error::new(ErrorKind::Denied, why))
         }
         _ => Ok(()),

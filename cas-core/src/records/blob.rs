@@ -16,7 +16,9 @@ use crate::labels::{Labels, check_labels};
 use crate::media_type::MediaType;
 use crate::owner::Owner;
 
-/// What a store knows about a blob. The record is written when the bytes are published, or before.
+/// What a store knows about a blob besides its bytes. A blob that `cas` publishes gets its record
+/// together with its bytes, or before. A blob that another program stored gets its record once
+/// `cas` pins or labels it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobRecord {
     /// Length in bytes.

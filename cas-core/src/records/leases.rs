@@ -24,7 +24,8 @@ pub struct Lease {
     /// containerd gives them.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
-    /// The job that made the lease. Until the lease expires, no other job may delete it.
+    /// The job that made the lease. It is not an [`Owner`](crate::Owner) of names and blobs. Until
+    /// the lease expires, no other job may delete the lease.
     pub owner: String,
     /// The resources that the lease keeps. The lease also keeps everything below them, unless it
     /// has the label [`GC_FLAT`](crate::labels::GC_FLAT). Blobs that a job pins are not listed
@@ -56,8 +57,8 @@ impl Lease {
     }
 }
 
-/// A thing that a lease can keep, written as containerd does: `content/DIGEST`, `images/NAME`,
-/// `ingests/KEY`, `snapshots/SNAPSHOTTER/KEY`.
+/// A resource that a lease can keep. Its text form is that of containerd: `content/DIGEST`,
+/// `images/NAME`, `ingests/KEY`, `snapshots/SNAPSHOTTER/KEY`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Resource {
     /// A blob.
@@ -284,7 +285,7 @@ impl Leases {
 }
 
 fn ended(id: &str) -> Error {
-    Error::not_found("no such lease: it has ended or expired, or never existed; create one")
+    Error::not_found("no such lease: it has ended or expired, or never existed; create a lease")
         .subject(id)
 }
 

@@ -76,17 +76,18 @@ impl Notes {
         Ok(())
     }
 
-    /// Deletes a note. With [`Expect::Any`] it may be absent.
+    /// Deletes a note. With [`Expect::Any`] the note may be absent.
     ///
     /// # Errors
-    /// As [`Notes::put`].
+    /// `Conflict` if the note is not in the expected state; `InvalidArgument` as for
+    /// [`Notes::put`]; errors of the store.
     pub async fn delete(&self, key: &str, expect: Expect) -> Result<()> {
         let mut batch = Batch::new();
         self.delete_in(&mut batch, key, expect)?;
         self.records.commit(&batch).await
     }
 
-    /// Adds the deletion of a note to `batch`. With [`Expect::Any`] it may be absent.
+    /// Adds the deletion of a note to `batch`. With [`Expect::Any`] the note may be absent.
     ///
     /// # Errors
     /// `InvalidArgument` as for [`Notes::put`].
@@ -95,11 +96,11 @@ impl Notes {
         Ok(())
     }
 
-    /// Writes and deletes notes in one batch, whatever their state. A note whose value is `None` is
-    /// deleted.
+    /// Writes and deletes notes in one batch, whatever their state. A note whose new value is
+    /// `None` is deleted.
     ///
     /// # Errors
-    /// As [`Notes::put`].
+    /// `InvalidArgument` and `OutOfRange` as for [`Notes::put`]; errors of the store.
     pub async fn write_all(
         &self,
         notes: impl IntoIterator<Item = (String, Option<Bytes>)> + Send,

@@ -26,15 +26,16 @@ pub(super) trait Carrier: Send + Sync {
     fn content(&self) -> &dyn ContentStore;
 }
 
-/// A subject with the referrers that were taken along.
+/// A subject with the referrers that were moved with it.
 pub(super) struct Carried {
     pub(super) subject: Descriptor,
     pub(super) referrers: Vec<Digest>,
 }
 
-/// Records the referrers that were taken along with each subject.
+/// Records the referrers that were moved with each subject.
 pub(super) async fn record(guard: &LeaseGuard, carried: Vec<Carried>) -> Result<()> {
-    // A referrer is itself a subject, and is pinned with its own referrers.
+    // A referrer can itself be a subject. Its own referrers are recorded first, so that it is
+    // pinned together with them.
     for Carried { subject, referrers } in carried.into_iter().rev() {
         guard.record_referrers(&subject, &referrers).await?;
     }

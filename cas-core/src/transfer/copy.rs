@@ -28,8 +28,9 @@ use crate::sync::lock;
 const CONCURRENT: usize = 4;
 
 /// Copies what `from` has of an image and of its referrers, children before the documents that list
-/// them, and then the name. If `to` has the name already, it is updated. Layers and configurations
-/// that `to` has intact are not copied. Returns the image as it is in `to`.
+/// them, and then the name. If `to` has the name already, the target and the labels of the name are
+/// replaced. Layers and configurations that `to` has intact are not copied. Returns the image as it
+/// is in `to`.
 ///
 /// Content of the image that `from` does not have, and platforms that were not chosen, are recorded
 /// as absent in `to`. After a failure, content that was copied stays in `to` for the next attempt,

@@ -145,8 +145,8 @@ impl Fetch<'_> {
     }
 
     async fn feed_admitted(&self, layer: &Descriptor, unpacker: &dyn Unpacker) -> Result<()> {
-        // A request counts in the quota while it waits, so other requests would wait for the
-        // unpacker, too.
+        // The request is made only after this. Otherwise it would count in the quota while it waits
+        // for the unpacker, and requests of other layers would wait, too.
         unpacker.admit(layer).await?;
         match self.open_intact(layer).await? {
             Some(reader) => {
@@ -191,7 +191,8 @@ impl Fetch<'_> {
         let (sent, unpacked) = tokio::join!(self.send(source, layer, sender), unpacked);
         let fed = first_cause(sent, unpacked);
         if is_corrupt(&fed) {
-            // The layer was taken, so only another pull can fetch it from elsewhere.
+            // The unpacker takes a layer only once, so this pull fails. The next pull fetches the
+            // layer from another place.
             source.distrust();
         }
         fed

@@ -12,9 +12,9 @@ use crate::progress::{Progress, Silent};
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct PullOptions<'a> {
-    /// The platforms to pull. By default, this machine's. With [`Platforms::One`], an image without
-    /// an index must be for this platform. With the other choices, an image without an index is
-    /// pulled, whatever its platform is.
+    /// The platforms to pull. By default, the platform of this machine. With [`Platforms::One`], an
+    /// image without an index must be for this platform. With the other choices, an image without
+    /// an index is pulled, whatever its platform is.
     pub platforms: Platforms,
     /// Unpacks the image while it arrives. By default, the image is only stored.
     pub unpacker: Option<&'a dyn Unpacker>,
@@ -23,7 +23,7 @@ pub struct PullOptions<'a> {
     pub referrers: Option<&'a dyn Referrers>,
     /// Receives the progress of each blob. By default, progress is ignored.
     pub progress: Arc<dyn Progress>,
-    /// How many blobs, and how many ranges of one layer, are fetched concurrently.
+    /// Limits on the blobs, requests and ranges that are fetched concurrently.
     pub limits: PullLimits,
 }
 
@@ -69,7 +69,7 @@ impl<'a> PullOptions<'a> {
         self
     }
 
-    /// Sets how many blobs, and how many ranges of one layer, are fetched concurrently.
+    /// Sets the limits on the blobs, requests and ranges that are fetched concurrently.
     #[must_use]
     pub fn with_limits(mut self, limits: PullLimits) -> Self {
         self.limits = limits;

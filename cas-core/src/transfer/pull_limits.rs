@@ -2,8 +2,8 @@
 
 use super::quota::Quota;
 
-/// How many requests a pull makes concurrently, how many blobs it handles, and in which ranges it
-/// fetches large layers.
+/// How many requests a pull makes concurrently, how many blobs it handles concurrently, and how it
+/// divides large layers into ranges.
 ///
 /// Clones share the overall limit on requests: give clones to pulls that run at the same time. A
 /// value out of bounds is replaced by the nearest bound.

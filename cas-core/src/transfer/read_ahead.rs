@@ -115,7 +115,7 @@ impl<'a> RangeReader<'a> {
     }
 
     fn request_ahead(&mut self) {
-        // A remote that does not serve a range also sends all bytes before it.
+        // A remote that does not serve ranges sends the whole content for each request.
         let serves = self.fetcher.serves_ranges();
         while serves && self.ahead.len() < self.limits.per_layer() && !self.rest.is_empty() {
             let (fetcher, descriptor, range) = (self.fetcher, self.descriptor, self.take_range());

@@ -49,10 +49,10 @@ pub trait Fetcher: Send + Sync {
         true
     }
 
-    /// Called if bytes that were fetched for `descriptor` do not have its digest. Returns whether
-    /// the content may be fetched from another place, from which the next [`fetch`](Fetcher::fetch)
-    /// then reads it. Returns `true` at most once for each place. By default, there is only one
-    /// place.
+    /// The caller reports that bytes that were fetched for `descriptor` do not have its digest.
+    /// Returns whether the content may be fetched from another place, from which the next
+    /// [`fetch`](Fetcher::fetch) then reads it. Returns `true` at most once for each place. By
+    /// default, there is only one place.
     fn distrust(&self, _: &Descriptor) -> bool {
         false
     }

@@ -47,9 +47,9 @@ pub trait BlobSource: Send {
         self.write_piece(writer, sender).await
     }
 
-    /// Called if the bytes since the last [`open`](BlobSource::open) turned out to be wrong.
-    /// Returns whether the source may have other bytes after another `open`. By default, it does
-    /// not.
+    /// The caller reports that the bytes since the last [`open`](BlobSource::open) turned out to be
+    /// wrong. Returns whether the source may have other bytes after another `open`. By default, it
+    /// does not.
     fn distrust(&mut self) -> bool {
         false
     }

@@ -30,8 +30,8 @@ pub struct BlobWrite<'a> {
     pub resume: Resume,
     /// Maximum time to wait for another writer of the same blob.
     pub writer_timeout: Duration,
-    /// Returns where to feed the bytes, or `None` if they are not fed. Only called if the blob is
-    /// written from its first byte.
+    /// Returns where to feed the bytes, or `None` if they are not fed. The function is called only
+    /// if the blob is written from its first byte.
     pub feed: Option<&'a (dyn Fn() -> Option<LayerFeed<'a>> + Sync)>,
     /// Receives the progress.
     pub progress: &'a dyn Progress,
@@ -58,8 +58,8 @@ pub enum RecordOrder<'a> {
         key: &'a str,
         /// The size in bytes, if it is known.
         size: Option<u64>,
-        /// Called with the digest before the bytes are committed, if the store does not have the
-        /// blob.
+        /// This function is called with the digest before the bytes are committed, if the store
+        /// does not have the blob.
         created: &'a (dyn Fn(Digest) + Sync),
     },
 }

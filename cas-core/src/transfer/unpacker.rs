@@ -65,8 +65,8 @@ pub trait Unpacker: Send + Sync {
 
     /// Returns where to feed the bytes of a layer, or `None` if it is not to be fed after all.
     ///
-    /// Called only for layers to be fed. A layer that is to be stored is not fed if the store has
-    /// some or all of it already.
+    /// A pull calls this only for layers that are to be fed. A layer that is to be stored is not
+    /// fed if the store has some or all of it already.
     fn receive(&self, layer: &Descriptor) -> Option<LayerFeed<'_>>;
 
     /// Returns layers that were fed and not stored, but that the unpacker needs in the store to

@@ -122,7 +122,7 @@ impl Snapshots {
     /// directories, and [`Self::create`] checks again. Returns the record of the parent, if any.
     ///
     /// # Errors
-    /// Errors of [`Self::create`].
+    /// As [`Self::create`], but never `Conflict`.
     pub async fn admit(&self, new: &New<'_>) -> Result<Option<SnapshotRecord>> {
         let parent = self.parent_for(new).await?;
         Ok(parent.map(|seen| seen.record))
