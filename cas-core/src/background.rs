@@ -32,7 +32,7 @@ pub fn run(future: impl Future<Output = ()> + Send + 'static) {
 
 /// Returns a future that does the same as `future`. If the returned future is dropped after its
 /// first poll, the work goes on [in the background](run), and its output is dropped when the work
-/// ends. So a guard in the output still cleans up.
+/// ends. So if the output contains a guard, the guard still cleans up.
 pub fn shield<T, F>(future: F) -> Shield<T>
 where
     T: Send + 'static,

@@ -23,7 +23,7 @@ pub const WALK: usize = 65_536;
 /// referrers, including referrers of referrers, that one pull, push, copy or export takes with an
 /// image.
 pub const REFERRERS: usize = 1024;
-/// Maximum length of a chain of referrers in which each refers to the one before.
+/// Maximum length of a chain of referrers in which each referrer refers to the referrer before it.
 pub const REFERRER_DEPTH: usize = 8;
 /// Maximum number of pages of one listing of a registry.
 pub const PAGES: usize = 1000;

@@ -103,11 +103,11 @@ pub trait SnapshotterOpener: Send + Sync + 'static {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct SnapshotterParts {
-    /// The directory for the files of the snapshotter. It need not exist. Nothing else writes to
-    /// it.
+    /// The directory for the files of the snapshotter. The directory need not exist, and nothing
+    /// else writes to it.
     pub directory: PathBuf,
-    /// The store for the records of the snapshotter. It is on this machine, and its batches are
-    /// atomic.
+    /// The store for the records of the snapshotter. This store is on the same machine, and its
+    /// batches are atomic.
     pub records: Arc<dyn Records>,
     /// The store whose layers the snapshotter unpacks.
     pub store: Store,

@@ -324,8 +324,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// `labels` and `labels.<key>`, or for labels that exceed their bounds.
     async fn update(&self, key: &str, labels: Labels, fieldpaths: &[&str]) -> Result<Info>;
 
-    /// Returns the space that the snapshot takes, without its parents. It is measured while the
-    /// snapshot is active, and fixed once it is committed.
+    /// Returns the space that the snapshot takes, without its parents. The space of an active
+    /// snapshot is measured by each call. The space of a committed snapshot is fixed at its commit.
     ///
     /// # Errors
     /// `NotFound` if the snapshot does not exist; errors of the file system.

@@ -27,8 +27,9 @@ const PIECE: usize = 1 << 20;
 /// hashed, and the label is stored. If the label cannot be stored, as in a store that is read-only,
 /// only a warning is logged.
 ///
-/// `decompress` turns the compressed stream into the uncompressed one. It receives the compression
-/// that the type states, which may be `Unknown`, and is called on a thread that may block.
+/// `decompress` turns the compressed stream into the uncompressed one. The function receives the
+/// compression that the type states, which may be `Unknown`. It is called on a thread that may
+/// block.
 ///
 /// # Errors
 /// `NotFound` if the layer is not in the store; `Unsupported` if the layer has no label, and its

@@ -30,7 +30,7 @@ pub fn update_image(image: &mut Image, update: &Image, fieldpaths: &[&str]) -> R
     Ok(())
 }
 
-/// Replaces labels with those of `update`: the labels that the paths `labels` and `labels.<key>`
+/// Copies labels from `update` to `labels`: the labels that the paths `labels` and `labels.<key>`
 /// name, or all labels if there are no paths. A label with an empty value is removed.
 ///
 /// # Errors

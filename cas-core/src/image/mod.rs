@@ -98,8 +98,8 @@ pub trait ImageStore: Send + Sync + 'static {
         None
     }
 
-    /// Returns a handle of the store for `owner`. It shows only the names of `owner`, and the names
-    /// that are created through it belong to `owner`.
+    /// Returns a handle of the store for `owner`. The handle shows only the names of `owner`, and
+    /// the names that are created through the handle belong to `owner`.
     ///
     /// # Errors
     /// `Unsupported` if the store does not keep owners.

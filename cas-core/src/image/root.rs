@@ -16,7 +16,7 @@ pub struct Root {
     pub name: Option<Reference>,
     /// The owner of the name, if it has one.
     pub owner: Option<Owner>,
-    /// The labels of the name. Those that begin with `containerd.io/gc.` keep further content or
+    /// The labels of the name. Labels that begin with `containerd.io/gc.` keep further content or
     /// make the name expire. A gc root without a name has none.
     pub labels: Labels,
     /// The content.

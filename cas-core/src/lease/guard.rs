@@ -26,9 +26,10 @@ use crate::unique;
 /// A lease that exists for as long as a job. No collection, in any process, removes a blob or a
 /// snapshot that is pinned under the lease.
 ///
-/// A job begins a guard, pins what it depends on and publishes the rest, writes names, and finishes
-/// the guard. If the guard is dropped without being finished, a thread in the background ends the
-/// lease. If the process ends before that, the lease expires later.
+/// A job begins a guard, pins the stored content that it depends on, publishes the content that the
+/// store lacks, writes names, and finishes the guard. If the guard is dropped without being
+/// finished, a thread in the background ends the lease. If the process ends before that, the lease
+/// expires later.
 pub struct LeaseGuard {
     pub(super) store: Store,
     pub(super) id: Arc<str>,

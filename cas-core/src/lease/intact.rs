@@ -1,8 +1,8 @@
 //! Checks whether stored bytes still have their digest.
 //!
 //! A caller that brings a blob must not skip it because of a damaged copy in the store. The stored
-//! bytes are therefore hashed, unless the record of the blob names their version as verified and
-//! the store can tell that nothing has changed them since.
+//! bytes are therefore hashed. They are not hashed again if the record of the blob names their
+//! version as verified and the store can tell that nothing has changed them since.
 
 use crate::content::{ContentExt, Stat};
 use crate::digest::Digest;
@@ -10,8 +10,8 @@ use crate::error::Result;
 use crate::records::BlobRecord;
 use crate::store::Store;
 
-/// Returns whether the stored bytes have their digest. They are hashed, unless they were verified
-/// and the store can tell that they are unchanged.
+/// Returns whether the stored bytes have their digest. Bytes that were verified before are not
+/// hashed again if the store can tell that they are unchanged.
 ///
 /// # Errors
 /// Errors of the store.

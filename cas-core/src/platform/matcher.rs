@@ -95,7 +95,7 @@ impl Matcher for Only {
     }
 }
 
-/// Returns the variants from the one before `variant` down to `oldest`: for `v3` and 1, `v2` and
+/// Returns the variants that are older than `variant`, down to `oldest`: for `v3` and 1, `v2` and
 /// `v1`.
 fn older_versions(variant: &str, oldest: u8) -> impl Iterator<Item = String> {
     let version = variant.trim_start_matches('v').parse().unwrap_or(0);

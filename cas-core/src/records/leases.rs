@@ -27,9 +27,9 @@ pub struct Lease {
     /// The job that made the lease. It is not an [`Owner`](crate::Owner) of names and blobs. Until
     /// the lease expires, no other job may delete the lease.
     pub owner: String,
-    /// The resources that the lease keeps. The lease also keeps everything below them, unless it
-    /// has the label [`GC_FLAT`](crate::labels::GC_FLAT). Blobs that a job pins are not listed
-    /// here: their records name the lease.
+    /// The resources that the lease keeps. A lease without the label
+    /// [`GC_FLAT`](crate::labels::GC_FLAT) also keeps everything below the resources. Blobs that a
+    /// job pins are not listed here: their records name the lease.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub resources: BTreeSet<Resource>,
     /// When it was made.

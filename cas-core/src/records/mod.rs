@@ -202,9 +202,9 @@ pub trait Records: Send + Sync + 'static {
     /// Applies the changes in order and makes them durable.
     ///
     /// # Errors
-    /// `Conflict`, naming the key, if a record is not in the expected state. Then an `Atomic` store
-    /// has applied nothing of the batch; any other store has applied the changes before the change
-    /// that failed.
+    /// `Conflict`, naming the key, if a record is not in the expected state. After a conflict, an
+    /// `Atomic` store has applied nothing of the batch. Any other store has applied the changes
+    /// before the change that failed.
     async fn commit(&self, batch: &Batch) -> Result<()>;
 
     /// Returns at most `limit` records whose keys begin with `prefix`, in byte order, starting

@@ -13,7 +13,7 @@ use crate::sync::lock;
 #[derive(Default)]
 pub(super) struct Documents(Mutex<HashMap<Digest, Document>>);
 
-/// A document, and what it lists.
+/// A document, and the digests of its children.
 pub(super) struct Document {
     pub(super) descriptor: Descriptor,
     children: Vec<Digest>,

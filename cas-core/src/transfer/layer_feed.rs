@@ -17,8 +17,8 @@ pub struct LayerFeed<'a> {
     /// Takes the bytes, from the first one on.
     pub sender: LayerSender,
     /// Unpacks the bytes. This future must be polled while the bytes are sent, and must not wait
-    /// for another layer. It does not fail if the bytes end early: the unpacker then reads the
-    /// layer from the store in [`Unpacker::finish`](super::Unpacker::finish).
+    /// for another layer. The future does not fail if the bytes end early: the unpacker then reads
+    /// the layer from the store in [`Unpacker::finish`](super::Unpacker::finish).
     pub unpacked: BoxFuture<'a, Result<()>>,
 }
 

@@ -14,7 +14,7 @@ pub struct Slots {
     count: u32,
 }
 
-/// Slots that were acquired. They are free again once this is dropped.
+/// Slots that were acquired. The slots are free again once this value is dropped.
 #[derive(Debug)]
 #[must_use = "the slots are free again once this is dropped"]
 pub struct AcquiredSlots {
@@ -98,7 +98,8 @@ pub struct ImageQuota {
     overall: Slots,
 }
 
-/// The permission to run one job within a quota. Once this is dropped, another job may run instead.
+/// The permission to run one job within a quota. Once the permission is dropped, another job may
+/// run instead.
 #[derive(Debug)]
 #[must_use = "the job no longer counts once this is dropped"]
 pub struct QuotaLease {

@@ -51,8 +51,8 @@ pub enum RecordOrder<'a> {
         /// The size in bytes.
         size: u64,
     },
-    /// The digest is not known until all bytes are read. The record is written then, before the
-    /// bytes are committed.
+    /// The digest is not known until all bytes are read. The record is written after that, and
+    /// before the bytes are committed.
     OnceKnown {
         /// The key of the ingest.
         key: &'a str,
