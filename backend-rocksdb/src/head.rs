@@ -39,7 +39,7 @@ fn save(database: &Path) -> io::Result<()> {
 }
 
 /// Puts the copy of the manifest of `database` into the directory `to`, and makes it the current
-/// manifest there. Returns false if there is no copy, or if its first line does not name a
+/// manifest there. Returns false if no copy exists, or if its first line does not name a
 /// manifest.
 ///
 /// # Errors
