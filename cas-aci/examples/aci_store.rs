@@ -7,7 +7,8 @@
 //! aci_store DIR read KEY        writes the uncompressed archive
 //! aci_store DIR remove KEY
 //! aci_store DIR image KEY NAME  makes an OCI image of an ACI; prints the digest of the image
-//! aci_store DIR import-store RKT-DIR   imports the image store of rkt; prints the keys
+//! aci_store DIR import-store RKT-DIR   imports the image store of rkt; prints the keys of imported
+//!                                      ACIs, and a line for each ACI that was not imported
 //! ```
 
 use std::fs::File;
@@ -69,13 +70,19 @@ fn execute(store: &AciStore, command: &[&str], out: &mut dyn Write) -> Result<()
                 writeln!(out, "{}", key.half())?;
             }
             for (key, error) in &done.refused {
-                writeln!(out, "refused {key}: {error}")?;
+                writeln!(out, "not imported: {key}: {error}")?;
             }
             for key in &done.without_blob {
-                writeln!(out, "rkt has no archive of {key}")?;
+                writeln!(
+                    out,
+                    "not imported: {key}: rkt lists it, but has no archive of it"
+                )?;
             }
             for key in &done.without_row {
-                writeln!(out, "rkt's catalogue does not list {key}")?;
+                writeln!(
+                    out,
+                    "not imported: {key}: rkt has the archive, but does not list it"
+                )?;
             }
         }
         ["remove", key] => wait(store.remove_aci(key))?,

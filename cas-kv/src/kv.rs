@@ -45,11 +45,11 @@ pub(crate) struct Kv {
     pub(crate) queue: Queue<Box<dyn Job>>,
     /// Ingests that have a writer: their size in bytes, and the time of their last write.
     pub(crate) open_ingests: Mutex<BTreeMap<String, (u64, SystemTime)>>,
-    /// Whether the engine failed inside a transaction. The engine may then have lost data that it
-    /// still returns.
+    /// Whether the engine failed inside a transaction. The engine may then return data that is not
+    /// on the disk.
     failed: AtomicBool,
     access: Access,
-    /// Whether every image name has a note from which the name can be found by its target.
+    /// Whether there is a note for every image name that leads from its target to the name.
     pub(crate) has_targets: bool,
     /// Dropped after the engine. `None` if the directory cannot be written.
     _reserve: Option<KeptReserve>,
@@ -58,7 +58,7 @@ pub(crate) struct Kv {
 }
 
 impl Kv {
-    /// Writes the format, in a transaction that creates all missing tables.
+    /// Writes the format and syncs. In redb, the transaction also creates missing tables.
     pub(crate) fn write_format(engine: &dyn Engine) -> Result<()> {
         engine.transact(&mut |tx| {
             tx.set_meta(FORMAT, VERSION)?;

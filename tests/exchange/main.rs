@@ -1,4 +1,5 @@
-//! Images of other programs come in, go out, and go into the other programs, unchanged.
+//! Imports images that other programs made, exports them, and lets other programs read the exports.
+//! Configurations and diff ids never change; manifests change only where a format cannot carry them.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

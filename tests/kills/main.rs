@@ -34,7 +34,7 @@ mod run;
 mod strike;
 mod verbs;
 
-/// Defines a test for each store of the build, on both snapshotters.
+/// Defines a test for each store of the build, on each snapshotter.
 macro_rules! stores {
     ($($(#[$feature:meta])? $store:ident)*) => {
         $(
@@ -50,6 +50,13 @@ macro_rules! stores {
                 #[ignore = "ten minutes; `cargo xtask long` runs it"]
                 fn on_overlay() {
                     crate::run::kill_all(stringify!($store), "overlay");
+                }
+
+                #[cfg(feature = "erofs")]
+                #[test]
+                #[ignore = "ten minutes; `cargo xtask long` runs it"]
+                fn on_erofs() {
+                    crate::run::kill_all(stringify!($store), "erofs");
                 }
             }
         )*

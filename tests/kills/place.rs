@@ -32,7 +32,12 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new(store: &str, snapshotter: &str) -> Self {
-        let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+        // The kernel mounts no image of EROFS from a file in memory.
+        let scratch = match snapshotter {
+            "erofs" => tempfile::tempdir(),
+            _ => tempfile::tempdir_in("/dev/shm"),
+        };
+        let scratch = scratch.unwrap();
         let root = scratch.path().join("root");
         material::write(scratch.path());
         #[cfg(feature = "registry")]

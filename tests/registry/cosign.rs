@@ -169,7 +169,7 @@ fn an_image_with_a_bundle_by_the_key_is_pulled() {
         ok(&mut pull(root, &registry, "key.pub"));
         assert_eq!(names(&home.join(root)).len(), 1);
         let said = fails(&mut pull("wrong", &registry, "other.pub"), 1);
-        assert!(said.contains("no signature is by this key"), "{said}");
+        assert!(said.contains("not signed by the configured key"), "{said}");
     }
     let said = fails(&mut pull("wrong", &registry(&sample, moved), "key.pub"), 1);
     assert!(said.contains("another image"), "{said}");
@@ -246,7 +246,7 @@ fn only_an_image_with_a_signature_by_the_key_is_pulled() {
     assert!(said.contains("asks no registry"), "{said}");
     let layer = sample.layers[0].digest.to_string();
     for (registry, key, why) in [
-        (&signed, "other.pub", "no signature is by this key"),
+        (&signed, "other.pub", "not signed by the configured key"),
         (
             &registry(&sample, Vec::new()),
             "key.pub",

@@ -1,4 +1,4 @@
-//! Bar charts as SVG, one for each row, on a logarithmic scale.
+//! Bar charts of rows as SVG, on a logarithmic scale.
 
 use std::fmt::Write;
 
@@ -13,7 +13,8 @@ const BAR: f64 = 20.0;
 const HEAD: f64 = 44.0;
 
 impl Table {
-    /// Returns an SVG file for each row that has values, with the key of the row.
+    /// Returns pairs of a row's key and its chart, an SVG file. A logarithmic axis has no 0, so bars
+    /// with a median of 0 are left out, and so are rows with another value of 0 or without bars.
     pub fn plots(&self) -> Vec<(&'static str, String)> {
         let rows = (0..self.rows.len()).filter_map(|row| {
             let mut text = String::new();
@@ -42,7 +43,7 @@ impl Table {
         if bars.is_empty() || least <= 0.0 {
             return Ok(());
         }
-        // The axis begins at the power of ten below the least value.
+        // The axis begins at the greatest power of ten that does not exceed the least value.
         let (low, high) = (
             least.log10().floor(),
             most.log10().max(least.log10().floor() + 1.0),

@@ -6,7 +6,7 @@ use cas_core::{Error, ErrorKind, Result, limit};
 
 use super::whitelist::Whitelist;
 use crate::info::AciInfo;
-use crate::manifest::{Dependency, ImageManifest};
+use crate::manifest::{Dependency, ImageManifest, Label};
 use crate::store::AciStore;
 
 /// One ACI of an image.
@@ -24,9 +24,13 @@ struct Open {
 }
 
 /// Returns the ACI with a key and all ACIs that it depends on, lowest first. Of two dependencies of
-/// an ACI, the later one is above the earlier one.
+/// an ACI, the later one is above the earlier one. An ACI on which several others depend is returned
+/// once for each of them.
 pub(super) async fn parts(acis: &AciStore, key: &str) -> Result<Vec<Part>> {
-    let (mut parts, mut open) = (Vec::new(), vec![load(acis, key, &[]).await?]);
+    let (mut parts, mut open) = (
+        Vec::new(),
+        vec![load(acis, acis.get_aci_info(key).await?, &[]).await?],
+    );
     while let Some(mut top) = open.pop() {
         let Some(dependency) = top.part.manifest.dependencies.get(top.resolved).cloned() else {
             parts.push(top.part);
@@ -41,7 +45,8 @@ pub(super) async fn parts(acis: &AciStore, key: &str) -> Result<Vec<Part>> {
             .any(|above| above.part.info.key == next.part.info.key)
         {
             return Err(Error::corrupt(
-                "the ACI depends on itself through others; build one of them again",
+                "the ACI depends on itself through other ACIs; build one of them without that \
+                 dependency",
             )
             .subject(&next.part.info.name));
         }
@@ -67,37 +72,57 @@ fn check_bounds(depth: usize, count: usize) -> Result<()> {
 }
 
 async fn find(acis: &AciStore, wanted: &Dependency, above: &[Arc<Whitelist>]) -> Result<Open> {
-    let key = if wanted.image_id.is_empty() {
-        let found = acis.get_aci(&wanted.image_name, &wanted.labels).await;
-        found.map_err(|error| missing(error, wanted))?.to_string()
-    } else {
-        wanted.image_id.clone()
-    };
-    let open = load(acis, &key, above)
-        .await
-        .map_err(|error| missing(error, wanted))?;
+    let info = look_up(acis, wanted).await;
+    let info = info.map_err(|error| missing(error, wanted))?;
+    let open = load(acis, info, above).await?;
     let found = &open.part.manifest;
     if found.name != wanted.image_name || !found.has_labels(&wanted.labels) {
         return Err(Error::corrupt(format!(
-            "a dependency has the image ID {}, which belongs to the image {}; expected the image \
-             {} with the labels of the dependency; build the ACI again",
-            wanted.image_id, found.name, wanted.image_name
+            "the image ID {} of a dependency belongs to {}; expected {}; build the ACI again",
+            wanted.image_id,
+            labelled(&found.name, &found.labels),
+            labelled(&wanted.image_name, &wanted.labels)
         )));
     }
     Ok(open)
+}
+
+async fn look_up(acis: &AciStore, wanted: &Dependency) -> Result<AciInfo> {
+    if wanted.image_id.is_empty() {
+        let key = acis.get_aci(&wanted.image_name, &wanted.labels).await?;
+        return acis.get_aci_info(&key.to_string()).await;
+    }
+    acis.get_aci_info(&wanted.image_id).await
 }
 
 fn missing(error: Error, wanted: &Dependency) -> Error {
     if error.kind() != ErrorKind::NotFound {
         return error;
     }
-    Error::not_found("a dependency is not in the catalogue; import it first")
-        .subject(&wanted.image_name)
-        .source(error)
+    let wanted_aci = labelled(&wanted.image_name, &wanted.labels);
+    let message = match wanted.image_id.as_str() {
+        "" => format!("the catalogue has no ACI {wanted_aci}; import this dependency first"),
+        id => format!(
+            "the catalogue has no ACI {wanted_aci} with the image ID {id}; import this dependency \
+             first"
+        ),
+    };
+    Error::not_found(message).source(error)
 }
 
-async fn load(acis: &AciStore, key: &str, above: &[Arc<Whitelist>]) -> Result<Open> {
-    let info = acis.get_aci_info(key).await?;
+/// Returns a name with its labels, for messages: `example.com/app (version=1.0, os=linux)`.
+fn labelled(name: &str, labels: &[Label]) -> String {
+    let labels: Vec<String> = labels
+        .iter()
+        .map(|label| format!("{}={}", label.name, label.value))
+        .collect();
+    match labels.is_empty() {
+        true => name.to_owned(),
+        false => format!("{name} ({})", labels.join(", ")),
+    }
+}
+
+async fn load(acis: &AciStore, info: AciInfo, above: &[Arc<Whitelist>]) -> Result<Open> {
     let manifest = acis.manifest_of(&info).await?;
     let own = Whitelist::of(&manifest).map(Arc::new);
     let whitelists = above.iter().cloned().chain(own).collect();

@@ -42,6 +42,7 @@ pub(crate) use ext::{Backoff, WRITER_TIMEOUT, discard_unless_open, hash, read_wh
 pub use own_ingest::OwnIngest;
 pub use put_reader::put_reader;
 pub use verified_reader::VerifiedReader;
+pub(crate) use writer::fewer_than_stated;
 pub use writer::{Committed, Expected, Verified, Writer};
 
 use crate::capability::{Capabilities, Capability};

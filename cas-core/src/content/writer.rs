@@ -142,11 +142,7 @@ impl Writer {
         while at < ingest.offset() {
             let piece = ingest.read_back(at, PIECE).await?;
             if piece.is_empty() {
-                return Err(Error::corrupt(
-                    "the ingest has fewer bytes than it states; discard it",
-                )
-                .operation("resume")
-                .subject(key));
+                return Err(fewer_than_stated(&*ingest, at).operation("resume"));
             }
             at += piece.len() as u64;
             hashing.push(piece);
@@ -331,4 +327,13 @@ async fn append_from(
 
 fn poisoned() -> Error {
     Error::precondition("an earlier write failed; start the ingest again").operation("write")
+}
+
+/// Returns the error for an ingest of which only `found` bytes can be read back.
+pub(crate) fn fewer_than_stated(ingest: &dyn Ingest, found: u64) -> Error {
+    Error::corrupt(format!(
+        "the ingest states {} bytes, but only {found} can be read; remove it (`cas ingest rm`)",
+        ingest.offset()
+    ))
+    .subject(ingest.key())
 }

@@ -38,7 +38,7 @@ impl Chooser {
     }
 
     /// Adds the platform of this descriptor to the platforms that the image offers. Does nothing if
-    /// every platform is chosen.
+    /// every platform is chosen, or for the platform `unknown` of attestations.
     pub fn offer(&mut self, listed: &Descriptor) {
         if let (Some(_), Some(platform)) = (&self.only, &listed.platform) {
             self.remember(platform);
@@ -54,7 +54,8 @@ impl Chooser {
     }
 
     /// Returns whether an image for `platform` is chosen. An image without a platform is always
-    /// chosen. Also adds the platform to the offered platforms, unless every platform is chosen.
+    /// chosen. Also adds the platform to the offered ones, unless it is `unknown` or every platform
+    /// is chosen.
     pub fn matches(&mut self, platform: Option<&Platform>) -> bool {
         let (Some(only), Some(platform)) = (&self.only, platform) else {
             return true;

@@ -13,13 +13,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::platform::Platform;
 use crate::sync::lock;
 
-/// Returns the platforms of an image, normalized, each once, in the order of its indexes. The
-/// platform `unknown`, which marks attestations, is left out. A document that is not in the store
-/// is skipped, even if it may state another platform.
+/// Returns the platforms of an image, normalized, each once. Of each index, the platforms that its
+/// entries state come first, then those that the content of the other entries states. The platform
+/// `unknown`, which marks attestations, is left out. An index, manifest or configuration that is
+/// not in the store is skipped, although it may state another platform.
 ///
 /// # Errors
-/// `NotFound` if no platform is found and a document that may state one is not in the store;
-/// errors of reading the documents; `Corrupt` for an invalid document.
+/// `NotFound` if no platform is found and an index, manifest or configuration is not in the store;
+/// `Corrupt` if one of these is invalid; errors of reading them; errors of [`walk`].
 pub async fn platforms(content: &dyn ContentStore, image: &Descriptor) -> Result<Vec<Platform>> {
     let platforms = Platforms {
         content,
@@ -54,7 +55,7 @@ impl Platforms<'_> {
     }
 
     async fn read(&self, descriptor: &Descriptor) -> Result<Next> {
-        // Layers are not visited, so what is not a document is a configuration.
+        // Layers are not visited, so what is neither an index nor a manifest is a configuration.
         if !descriptor.media_type.is_document() {
             match config_platform(self.content, descriptor).await {
                 Ok(platform) => self.add(&platform),

@@ -13,8 +13,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{Members, Side};
-use crate::content::{Backoff, ContentStore, Durability, Ingest, Verified, discard_unless_open};
-use crate::error::{Error, ErrorKind, Result};
+use crate::content::{
+    Backoff, ContentStore, Durability, Ingest, Verified, discard_unless_open, fewer_than_stated,
+};
+use crate::error::{ErrorKind, Result};
 use crate::records::Batch;
 
 /// Maximum number of bytes that a move has in memory.
@@ -72,17 +74,14 @@ impl SizedIngest {
         let key = self.ingest.key().to_owned();
         let mut large = begin_large(&*self.members.large, &key).await?;
         if large.offset() > 0 {
-            // A writer that was dropped in the middle of a move left these bytes behind.
+            // A move that was dropped in the middle, of this writer or an earlier one, left these.
             large.rewind().await?;
         }
         while large.offset() < self.ingest.offset() {
             let piece = self.ingest.read_back(large.offset(), PIECE).await?;
             if piece.is_empty() {
-                return Err(Error::corrupt(
-                    "the ingest has fewer bytes than it states; discard it",
-                )
-                .operation("move ingest")
-                .subject(self.ingest.key()));
+                let error = fewer_than_stated(&*self.ingest, large.offset());
+                return Err(error.operation("move ingest"));
             }
             large.append(piece).await?;
         }

@@ -23,8 +23,8 @@ pub(super) struct Seen {
     pub(super) revision: Option<Revision>,
 }
 
-/// Deletes the names that are as they were seen, and whose targets no job has pinned since. Returns
-/// the deleted names.
+/// Deletes the names that have not changed since they were listed, and whose targets no job has
+/// pinned since the scan. Returns the deleted names.
 ///
 /// A job may pin a target and find its name just before the name is deleted. The check after the
 /// deletion notices this, and the name is created again. A later job does not find the name, and
@@ -48,7 +48,7 @@ pub(super) async fn delete(store: &Store, seen: &[Seen]) -> Result<HashSet<Refer
     Ok(deleted)
 }
 
-/// Returns the names of images whose targets were pinned since they were seen.
+/// Returns the names of images whose targets were pinned since the scan.
 async fn pinned(store: &Store, seen: &[Seen]) -> Result<HashSet<Reference>> {
     let blobs = &store.blobs();
     let each = seen.iter().map(|Seen { image, revision }| async move {

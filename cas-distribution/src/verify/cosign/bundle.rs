@@ -11,7 +11,7 @@ use cas_core::error::excerpt;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{CosignKey, other_image};
+use super::{CosignKey, other_image, unparsed};
 
 /// The media type of a bundle.
 pub(super) const TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
@@ -98,7 +98,7 @@ pub(super) fn check(key: &CosignKey, data: &[u8], digest: &Digest) -> Result<(),
         signature.is_ok_and(|signature| key.has_signed(&signed, &signature))
     };
     if !envelope.signatures.iter().any(is_by_key) {
-        return Err("no signature is by this key".to_owned());
+        return Err("an envelope is not signed by the configured key".to_owned());
     }
     let parsed = serde_json::from_slice(&statement);
     let statement: Statement = parsed.map_err(|error| unparsed("the statement", &error))?;
@@ -120,10 +120,6 @@ pub(super) fn check(key: &CosignKey, data: &[u8], digest: &Digest) -> Result<(),
         Some(other) => other_image(&format!("{algorithm}:{other}")),
         None => format!("the statement names no {algorithm} digest of an image"),
     })
-}
-
-fn unparsed(what: &str, error: &serde_json::Error) -> String {
-    format!("{what} does not parse: {}", excerpt(&error.to_string()))
 }
 
 /// Returns the bytes of an envelope that are signed.
@@ -211,19 +207,19 @@ pub(super) mod tests {
         for (bundle, why) in [
             (
                 bundle_of(&other, &statement(&digest).to_string()),
-                "no signature is by this key",
+                "an envelope is not signed by the configured key",
             ),
             (
                 changed(&|one| one["dsseEnvelope"]["payload"] = STANDARD.encode(&swapped).into()),
-                "no signature is by this key",
+                "an envelope is not signed by the configured key",
             ),
             (
                 changed(&|one| one["dsseEnvelope"]["signatures"] = json!([])),
-                "no signature is by this key",
+                "an envelope is not signed by the configured key",
             ),
             (
                 changed(&|one| one["dsseEnvelope"]["signatures"][0]["sig"] = "!".into()),
-                "no signature is by this key",
+                "an envelope is not signed by the configured key",
             ),
             (
                 changed(&|one| one["dsseEnvelope"]["payload"] = "!".into()),

@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use cas_core::error::excerpt;
 use cas_core::image::FullName;
 use cas_core::transfer::{Fetcher, ReferrerPages, Referrers};
 use cas_core::{Descriptor, Digest, Error, ErrorKind, Manifest, Result, limit};
@@ -235,6 +236,10 @@ fn signatures_of(name: &FullName, digest: &Digest) -> Result<FullName> {
 fn other_image(named: &str) -> String {
     let named = named.escape_debug().to_string();
     format!("the signature is for {named:.100}, another image")
+}
+
+fn unparsed(what: &str, error: &serde_json::Error) -> String {
+    format!("{what} does not parse: {}", excerpt(&error.to_string()))
 }
 
 fn rejected(why: String) -> Error {

@@ -3,10 +3,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use cas_core::error::excerpt;
 use cas_core::{Descriptor, Digest};
 use serde::Deserialize;
 
-use super::{CosignKey, other_image};
+use super::{CosignKey, other_image, unparsed};
 
 /// The media type of a payload.
 pub(super) const TYPE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
@@ -36,7 +37,7 @@ struct Signed {
     digest: String,
 }
 
-/// Checks a payload and the signature in its descriptor. The error says why it is not right.
+/// Checks a payload and the signature in the annotation of its layer. The error says what is wrong.
 pub(super) fn check(
     key: &CosignKey,
     layer: &Descriptor,
@@ -46,13 +47,19 @@ pub(super) fn check(
     let signature = layer.annotations.get(SIGNATURE).map(String::as_str);
     let signature = STANDARD.decode(signature.unwrap_or_default());
     if !signature.is_ok_and(|text| key.has_signed(payload, &text)) {
-        return Err("no signature is by this key".to_owned());
+        return Err("a payload is not signed by the configured key".to_owned());
     }
-    let payload: Option<Payload> = serde_json::from_slice(payload).ok();
-    let claims = payload.map(|payload| payload.critical);
-    match claims.filter(|claims| claims.kind == KIND) {
-        Some(claims) if claims.image.digest == digest.to_string() => Ok(()),
-        Some(claims) => Err(other_image(&claims.image.digest)),
-        None => Err("what is signed is not an image".to_owned()),
+    let payload: Payload =
+        serde_json::from_slice(payload).map_err(|error| unparsed("a signed payload", &error))?;
+    let claims = payload.critical;
+    if claims.kind != KIND {
+        let kind = excerpt(&claims.kind);
+        return Err(format!(
+            "a signed payload has the type \"{kind}\"; expected {KIND:?}"
+        ));
     }
+    if claims.image.digest != digest.to_string() {
+        return Err(other_image(&claims.image.digest));
+    }
+    Ok(())
 }

@@ -170,15 +170,15 @@ async fn a_signature_that_is_not_right_says_why() {
     let other_image = payload(&zeros, KIND);
     let other_type = payload(&Digest::sha256(b"x").to_string(), "another");
     for (payload, signature, why) in [
-        (good.as_str(), OTHER_KEY, "no signature is by this key"),
-        (&good, "", "no signature is by this key"),
-        (&good, "AAAA", "no signature is by this key"),
-        (&good, "not base64", "no signature is by this key"),
+        (good.as_str(), OTHER_KEY, "not signed by the configured key"),
+        (&good, "", "not signed by the configured key"),
+        (&good, "AAAA", "not signed by the configured key"),
+        (&good, "not base64", "not signed by the configured key"),
         // Another payload under the right signature.
-        (&other_image, GOOD, "no signature is by this key"),
+        (&other_image, GOOD, "not signed by the configured key"),
         (&other_image, OTHER_IMAGE, "is for sha256:0000000000000000"),
-        (&other_type, OTHER_TYPE, "what is signed is not an image"),
-        ("{}", EMPTY, "what is signed is not an image"),
+        (&other_type, OTHER_TYPE, "a signed payload has the type"),
+        ("{}", EMPTY, "a signed payload does not parse"),
     ] {
         rejected(Signed::new(&[(payload, signature)]), why).await;
     }
