@@ -274,22 +274,22 @@ fn a_dependency_must_be_there_and_be_what_its_key_says() {
         (
             fixed("base", labels("2")),
             ErrorKind::Corrupt,
-            "the image base with the labels of the dependency",
+            "belongs to base (version=1); expected base (version=2);",
         ),
         (
             fixed("other", json!([])),
             ErrorKind::Corrupt,
-            "belongs to the image base; expected the image other",
+            "belongs to base (version=1); expected other; build",
         ),
         (
             depends("a", json!({ "imageName": "none" })),
             ErrorKind::NotFound,
-            "import it first",
+            "import this dependency first",
         ),
         (
             depends("b", json!({ "imageName": "base", "labels": labels("2") })),
             ErrorKind::NotFound,
-            "import it first",
+            "import this dependency first",
         ),
         (
             depends(
@@ -297,7 +297,7 @@ fn a_dependency_must_be_there_and_be_what_its_key_says() {
                 json!({ "imageName": "base", "imageID": "sha512-00000000000000000" }),
             ),
             ErrorKind::NotFound,
-            "import it first",
+            "import this dependency first",
         ),
     ] {
         let error = outcome.unwrap_err();
