@@ -1,5 +1,6 @@
-//! A volume manager that works like the one of EVE: it brings images into a store, gives each
-//! container a root directory, and removes it when the container has ended.
+//! A volume manager that works like that of EVE, an operating system for edge devices. It brings
+//! images into a store, gives each container a root directory, and removes this directory when the
+//! container has ended.
 //!
 //! `cargo run --example volume-manager -- ROOT ARCHIVE VOLUMES`, as the superuser. ARCHIVE is an
 //! archive or a layout of images, and VOLUMES an existing directory for the root directories.
@@ -22,8 +23,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Prepares, runs and removes one container for each image of the archive. Returns a line for each
-/// step.
+/// Prepares, uses and removes the root directory of one container for each image of the archive.
+/// Returns a line for each step.
 ///
 /// # Errors
 /// Errors of the store, the snapshots and the mounts.
@@ -66,7 +67,7 @@ pub(crate) fn run(root: &Path, archive: &Path, volumes: &Path) -> Result<Vec<Str
         cas.remove(image)?;
         steps.push(format!("removed {key}"));
     }
-    // What nothing refers to any more is collected once it is a day old.
+    // Content that nothing refers to any more is removed once it is a day old.
     cas.gc_with(GcOptions::default())?;
     cas.close()?;
     Ok(steps)

@@ -4,11 +4,11 @@
 //! not make this machine send requests into places that only this machine reaches. So every address
 //! is judged, after a name is looked up and before a connection is made:
 //!
-//! | address | connected to |
+//! | address | whether a connection is made |
 //! |---|---|
 //! | link-local, metadata services of clouds, multicast, reserved | never, except if the user gave this address as the registry |
-//! | loopback and unspecified | from a registry that is on loopback or at an address of the first row, or with [`Options::private_addresses`](crate::Options::private_addresses) |
-//! | private: RFC 1918, shared (100.64/10), unique local | from a registry whose own address is not public, or with that option |
+//! | loopback and unspecified | if the registry is on loopback or has an address of the first row, or with [`Options::private_addresses`](crate::Options::private_addresses) |
+//! | private: RFC 1918, shared (100.64/10), unique local | if the registry's own address is not public, or with that option |
 //! | any other | always |
 //!
 //! - An IPv6 address that contains an IPv4 address (mapped, compatible, NAT64, 6to4, Teredo) is
@@ -95,7 +95,7 @@ impl Judge {
     /// Returns those addresses of a name that may be connected to.
     ///
     /// # Errors
-    /// `Denied` if there is none.
+    /// `Denied` if the name has addresses, but none of them may be connected to.
     fn select(&self, name: &str, found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>> {
         if self.proxies.iter().any(|proxy| proxy == name) {
             return Ok(found);
@@ -121,7 +121,7 @@ impl Judge {
     }
 }
 
-/// The lookup of names, with the judgement of their addresses.
+/// Looks up names, and leaves out the addresses that must not be connected to.
 pub(crate) struct Resolver(pub(crate) Arc<Judge>);
 
 impl Resolve for Resolver {

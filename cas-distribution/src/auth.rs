@@ -88,9 +88,9 @@ struct Answer {
 }
 
 impl Auth {
-    /// Returns the state for a repository of the registry at this URL, before any challenge.
-    /// References call the registry `host`. An empty `repository` stands for the registry as a
-    /// whole.
+    /// Returns the credentials for a repository of the registry at this URL, before any challenge.
+    /// `host` is the host of the registry, as references name it. An empty `repository` stands for
+    /// the registry as a whole.
     pub(crate) fn new(registry: Url, host: &str, repository: &str, options: &Options) -> Self {
         Auth {
             host: host.to_owned(),
@@ -138,7 +138,8 @@ impl Auth {
         if let Some(old) = state.renewal.take_if(is_due) {
             let new = self.bearer(http, old.realm, old.service, &old.scope).await;
             if let Ok(answer) = new {
-                // An invalid token would be refused, and then reported.
+                // If the new token is not valid in a header, the old token is sent. If the registry
+                // refuses it, `answer` reports the error.
                 let _ = state.show(answer);
             }
         }

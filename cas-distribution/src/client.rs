@@ -19,12 +19,12 @@ use crate::{Host, Timeouts, origin, runtime};
 /// Maximum time that a host may take to show whether it requires TLS.
 const PROBE: Duration = Duration::from_secs(5);
 
-/// How a registry is reached.
+/// How a client reaches a registry, and where it looks for the login.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Whether to use http for an endpoint without a scheme of its own; `hosts.toml` and
-    /// `registries.conf` can give it one. If `false`, https is used, except for a registry on this
-    /// machine that does not require TLS.
+    /// Whether to use http for an endpoint whose scheme neither `hosts.toml` nor `registries.conf`
+    /// sets. If `false`, https is used, except for a registry on this machine that does not require
+    /// TLS.
     pub plain_http: bool,
     /// Hosts of token services that may receive the login for the registry, in addition to the
     /// registry's own host and the hosts below it.
@@ -81,7 +81,7 @@ impl Client {
     }
 
     /// Returns a client for an endpoint. This makes a request only if the scheme of the endpoint is
-    /// not known, to find out whether it requires TLS.
+    /// not known, to find out whether the endpoint requires TLS.
     ///
     /// # Errors
     /// As [`Client::connect`]; errors of the files with the certificates for the endpoint.

@@ -21,7 +21,7 @@ pub(crate) struct Config {
     cred_helpers: BTreeMap<String, String>,
     #[serde(deserialize_with = "null_is_default")]
     creds_store: String,
-    /// Whether it has the format of `.dockercfg`, in which every key is a URL.
+    /// Whether the file has the format of `.dockercfg`, in which every key is a URL.
     #[serde(skip)]
     is_legacy: bool,
 }
@@ -56,7 +56,7 @@ impl Config {
         parsed.map_err(|error| unparsed(&error))
     }
 
-    /// Returns the login that the file itself has.
+    /// Returns the login for these keys that the file itself has, or `None` if it has none.
     ///
     /// # Errors
     /// `InvalidArgument` if the entry does not decode.
@@ -72,8 +72,7 @@ impl Config {
         Ok(None)
     }
 
-    /// Returns the keys of the logins that helpers keep, as far as the file names them, each with
-    /// its helper.
+    /// Returns the keys in the file whose logins helpers may keep, each with its helper.
     pub(crate) fn helped(&self) -> Vec<(&str, &str)> {
         let own = self
             .cred_helpers
@@ -90,7 +89,7 @@ impl Config {
     }
 
     /// Returns the helpers that may have the login, in the order in which they are asked: first the
-    /// helper of the registry. An empty name means that the registry has no helper.
+    /// helper of the registry. Returns none if `credHelpers` has an empty name for the registry.
     pub(crate) fn helpers(&self, keys: &Keys) -> Vec<&str> {
         let mut exact = keys.whole().iter();
         let exact = exact.find_map(|key| self.cred_helpers.get(key));

@@ -83,7 +83,7 @@ pub(crate) async fn whole(
 struct Reading {
     pieces: Pieces,
     hasher: Hasher,
-    /// How much was read.
+    /// Number of bytes that were read.
     size: u64,
     expected: Descriptor,
 }

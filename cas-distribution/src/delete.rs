@@ -17,10 +17,10 @@ impl Client {
     /// tag that lists the referrer is changed first.
     ///
     /// # Errors
-    /// `NotFound` if the repository does not have it; `Unsupported` if the registry does not allow
-    /// deletions; `Denied` if it refuses the request; `Unavailable` if it does not answer;
-    /// `FailedPrecondition`, `OutOfRange` or `Conflict` if the tag that lists a referrer cannot be
-    /// changed.
+    /// `NotFound` if the repository does not have this tag, manifest or index; `Unsupported` if the
+    /// registry does not allow deletions; `Denied` if the registry refuses the request;
+    /// `Unavailable` if the registry does not answer; `FailedPrecondition`, `OutOfRange` or
+    /// `Conflict` if the tag that lists a referrer cannot be changed.
     pub async fn delete(&self) -> Result<()> {
         self.run(|inner| async move {
             let deleted = match inner.reference.digest() {
@@ -58,9 +58,9 @@ impl Inner {
         if self.referrers_by_api(&subject, None).await?.is_some() {
             return self.delete(url).await;
         }
-        // After a kill in between, the manifest is still there, and can be deleted again. In the
-        // other order, the tag would list what is gone, and nothing would say whose referrer it
-        // was.
+        // After a kill between the two requests, the manifest is still there, and can be deleted
+        // again. In the other order, the tag would list a manifest that is gone, and its subject
+        // could not be found any more.
         self.unlist_referrer(&subject, digest).await?;
         let deleted = self.delete(url).await;
         if deleted.is_err() {
@@ -69,8 +69,8 @@ impl Inner {
         deleted
     }
 
-    /// Returns the subject of the document at `url`, and its entry in a list of referrers. Returns
-    /// `None` if it is not a referrer.
+    /// Returns the subject of the document at `url`, and the entry of the document in a list of
+    /// referrers. Returns `None` if the document is not a referrer.
     async fn referrer_at(&self, url: Url, own: &Digest) -> Result<Option<(Digest, Descriptor)>> {
         let ask = Ask::new(Method::GET, url, Action::Delete).with(ACCEPT, DOCUMENTS);
         let (ok, patience) = ([StatusCode::OK], &mut self.http.patience());
@@ -93,7 +93,7 @@ impl Inner {
         let response = self.send(ask, &mut self.http.patience()).await?;
         match response.status() {
             StatusCode::ACCEPTED | StatusCode::OK | StatusCode::NO_CONTENT => Ok(()),
-            // By the specification, these two say that the registry does not do this.
+            // By the specification, a registry that does not allow a deletion answers so.
             status @ (StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED) => {
                 Err(Error::unsupported(format!(
                     "{} answered {status}: it does not allow this deletion; if the name has a tag, \

@@ -72,7 +72,7 @@ pub async fn download(url: &str, etag: Option<&str>, plain_http: bool) -> Result
     .await
 }
 
-/// Sends the request, and again wherever it is redirected to. Returns the last response.
+/// Sends the request, and sends it again to the target of each redirect. Returns the last response.
 async fn get(base: &Url, etag: Option<HeaderValue>) -> Result<Response> {
     let http = Http::new(base, Judge::new(base, false), Timeouts::default())?;
     let (mut url, mut patience) = (base.clone(), http.patience());
@@ -153,7 +153,7 @@ impl Body {
     }
 }
 
-/// Passes the body of an answer on, until its end, an error, or the end of the receiver.
+/// Passes on the body of an answer, until it ends, reading it fails, or the receiver is dropped.
 async fn pump(mut response: Response, sender: Sender<Result<Bytes>>) {
     let mut pace = Pace::new(&Timeouts::default());
     loop {

@@ -64,7 +64,7 @@ impl Credit {
     }
 }
 
-/// What to do if a registry refuses.
+/// What to do if a registry refuses a request without a login.
 const LOG_IN: &str =
     "check the name, or use `cas login`; the logins of docker and podman are found, too";
 
@@ -186,8 +186,8 @@ pub(crate) fn silent(url: &Url, waited: Duration) -> Failure {
     Failure::lost(Error::unavailable(message).backend(REGISTRY))
 }
 
-/// Returns the failure of a connection to `url` on which only `arrived` bytes came within `idle`,
-/// where `least` are demanded.
+/// Returns the failure of a connection to `url` that is too slow: `arrived` bytes came within the
+/// time `idle`, but at least `least` bytes were expected.
 pub(crate) fn slow(url: &Url, arrived: u64, idle: Duration, least: u64) -> Failure {
     let message = format!(
         "the connection to {} is too slow: expected at least {least} bytes in {}, found {arrived}; \
@@ -198,7 +198,7 @@ pub(crate) fn slow(url: &Url, arrived: u64, idle: Duration, least: u64) -> Failu
     Failure::lost(Error::unavailable(message).backend(REGISTRY))
 }
 
-/// Returns the failure of a body of `url` that ended before its announced end.
+/// Returns the failure of an answer of `url` whose body ended too early.
 pub(crate) fn ended_early(url: &Url) -> Failure {
     let message = format!(
         "lost the connection to {}: the answer ended too early; check the host and the network",

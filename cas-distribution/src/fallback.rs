@@ -3,7 +3,7 @@
 //!
 //! Two clients may do so at once. Each sends the `ETag` that it has read, so that a registry that
 //! knows conditional requests refuses the later change. Each reads the tag again after its change,
-//! and repeats the change if another one has replaced it, at most [`limit::REFERRER_ATTEMPTS`]
+//! and repeats the change if another client has replaced it, at most [`limit::REFERRER_ATTEMPTS`]
 //! times. In a registry without conditional requests, a race remains that no client can prevent:
 //! one client reads the tag, a second client makes its change and reads it back, and then the first
 //! client overwrites that change. A client that pushes the lost referrer again adds it to the list
@@ -139,7 +139,7 @@ impl Inner {
     }
 }
 
-/// Returns whether an `ETag` stands for exact bytes. Others never match a condition.
+/// Returns whether an `ETag` stands for exact bytes. A weak `ETag` never matches a condition.
 fn is_strong(etag: &&HeaderValue) -> bool {
     !etag.as_bytes().starts_with(b"W/")
 }

@@ -10,11 +10,11 @@ use crate::credentials::Credentials;
 use crate::hosts::Endpoint;
 use crate::keys::Keys;
 
-/// A name, a file, and the words for what it gives the name, or a part of the error.
+/// A name, a file, and the login that the file has for the name, in words, or a part of the error.
 type Row<'a> = (&'a str, &'a str, Result<&'a str, &'a str>);
 
-/// Returns what a file gives a name, in words: `ask HELPER` for each helper in turn, then the
-/// login.
+/// Returns the login that a file has for a name, in words: `ask HELPER` for each helper in turn,
+/// then the login in the file.
 fn words(name: &str, file: &str, is_legacy: bool) -> Result<String> {
     let endpoint = Endpoint::of(&name.parse::<FullName>()?);
     let keys = Keys::new(&endpoint.base("https")?, endpoint.reference.repository());
@@ -276,7 +276,7 @@ fn podman_keeps_the_login_of_docker_hub_by_its_name() {
     );
 }
 
-/// `.dockercfg` has the entries alone, and each key is a URL, with or without its scheme.
+/// `.dockercfg` contains only the entries, and each key is a URL, with or without its scheme.
 #[test]
 fn the_earliest_file_of_docker_has_urls() {
     let hub = r#"{"https://index.docker.io/v1/": {"auth": "bWU6cHc=", "email": "me@x.test"}}"#;

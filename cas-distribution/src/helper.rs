@@ -2,7 +2,8 @@
 //!
 //! A helper gets its input from standard input, so that no argument holds a secret, and has a
 //! limited time to answer. It may ask the user at the terminal of this process. A helper that does
-//! not answer in time is killed. Without a terminal, so are its children.
+//! not answer in time is killed. If this process has no terminal, the children of the helper are
+//! killed, too.
 
 use std::fmt;
 use std::process::Stdio;
@@ -69,7 +70,7 @@ impl Helper {
     /// Returns the login for `server`, or `None` if the helper has none.
     ///
     /// # Errors
-    /// If it cannot be started, fails, takes too long or answers with something else.
+    /// If the helper cannot be started, fails, takes too long or does not answer with a login.
     pub(crate) async fn get(&self, server: &str) -> Result<Option<Credentials>, Failure> {
         let Some(answer) = self.run("get", server.as_bytes()).await? else {
             return Ok(None);
@@ -79,7 +80,7 @@ impl Helper {
         Ok(Credentials::of(answer.username, answer.secret))
     }
 
-    /// Keeps a login.
+    /// Stores a login in the helper.
     ///
     /// # Errors
     /// As [`Helper::get`].
@@ -96,7 +97,7 @@ impl Helper {
             .ok_or_else(|| Failure("it did not store the login".to_owned()))
     }
 
-    /// Removes a login, if it is there.
+    /// Removes a login from the helper, if it has one.
     ///
     /// # Errors
     /// As [`Helper::get`].

@@ -169,7 +169,7 @@ mod tests {
 
     use super::*;
 
-    /// Returns what [`body`] makes of an answer of `size` bytes.
+    /// Returns what [`Http::body`] returns for an answer of `size` bytes.
     fn answer(size: u64) -> Result<Bytes> {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/", server.local_addr().unwrap());

@@ -1,7 +1,8 @@
 //! The keys under which files and helpers keep the login for a registry.
 //!
-//! docker uses the host of the registry, earlier releases used URLs, and Docker Hub has a key of
-//! its own. podman also uses the host with a namespace or a repository: a login for that part.
+//! docker uses the host of the registry, earlier releases of docker used URLs, and Docker Hub has a
+//! key of its own. podman also uses the host with a namespace or a repository; such a login is for
+//! that part of the registry.
 
 use reqwest::Url;
 
@@ -75,7 +76,7 @@ impl Keys {
             Some(_) => return false,
             None => rest,
         };
-        // As in a URL: in lower case, and without the port if it is the usual one.
+        // A URL has the host in lower case, and without the port if that is the usual one.
         let url = format!("{}://{host}/", self.scheme).parse::<Url>();
         url.is_ok_and(|url| self.hosts.contains(&origin::authority(&url)))
     }
@@ -154,7 +155,7 @@ mod tests {
             "https://evil.test/x.test",
             "https://me@evil.test/x.test",
             "y.test/x.test",
-            // A namespace is a login for that alone.
+            // The login under a key with a namespace is for that namespace alone.
             "x.test/other",
             "x.test/team",
         ] {

@@ -71,10 +71,11 @@
 //! Rules that hold for every request:
 //! - Credentials are bound to their origin: scheme, host and port. A redirect or an upload location
 //!   at another origin does not get them.
-//! - A token service gets the login for its registry only if it is on the registry's host or a host
-//!   below that, if both belong to Docker Hub, or if [`Options::token_hosts`] names its host. In
-//!   addition, the registry and the token service must both use https or both be on loopback.
-//!   Otherwise the token service is asked without a login.
+//! - A token service gets the login for its registry only if it is on the registry's host or on a
+//!   subdomain of that host, if the registry and the token service are those of Docker Hub, or if
+//!   [`Options::token_hosts`] names the host of the token service. In addition, the registry and
+//!   the token service must both use https or both be on loopback. Otherwise the token service is
+//!   asked without a login.
 //! - A token is requested with the scope that the operation needs, whatever the registry proposes.
 //! - No connection is made to a redirect, an upload location or a token service whose address is
 //!   link-local or reserved. An address on this machine or in a private network is connected to

@@ -79,7 +79,7 @@ pub async fn log_out(registry: &Host, file: Option<PathBuf>) -> Result<Vec<Strin
         let keys = keys(&host)?;
         let from = logins::written(file.as_deref())?;
         if !save::remove(&from, &keys).await? {
-            let why = format!("{} has no login for it", from.display());
+            let why = format!("{} has no login for this registry", from.display());
             return Err(Error::not_found(format!("{why}; check the host")));
         }
         let other = logins::find(&keys, file.as_deref()).await?;

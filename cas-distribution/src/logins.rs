@@ -2,9 +2,10 @@
 //!
 //! The files are read in this order, as podman reads them:
 //! 1. the file that the caller names, otherwise `$REGISTRY_AUTH_FILE`, otherwise
-//!    `containers/auth.json` in `$XDG_RUNTIME_DIR`, or `/run/containers/UID` without that;
-//! 2. `containers/auth.json` in `$XDG_CONFIG_HOME`, or `~/.config` without that;
-//! 3. `config.json` in `$DOCKER_CONFIG`, or `~/.docker` without that;
+//!    `$XDG_RUNTIME_DIR/containers/auth.json`, or `/run/containers/UID/auth.json` if that variable
+//!    is unset;
+//! 2. `containers/auth.json` in `$XDG_CONFIG_HOME`, or in `~/.config` if that is unset;
+//! 3. `config.json` in `$DOCKER_CONFIG`, or in `~/.docker` if that is unset;
 //! 4. `~/.dockercfg`.
 //!
 //! In each of them the helper of the registry (`credHelpers`) comes first, then the helper for all
@@ -22,7 +23,7 @@ use crate::helper::{self, Helper};
 use crate::keys::Keys;
 use crate::runtime;
 
-/// Where the files of users are if they have no `$XDG_RUNTIME_DIR`.
+/// The directory with the files of users who do not have `$XDG_RUNTIME_DIR`.
 const RUN: &str = "/run/containers";
 
 /// What the search for a login has found.
@@ -45,8 +46,8 @@ struct Source {
 /// Returns the login of these keys, with warnings. `file` is the file that the caller names.
 ///
 /// # Errors
-/// `NotFound` if `file` is absent; errors of [`Config::read`], and of an entry for these keys that
-/// does not decode.
+/// `NotFound` if `file` is absent; errors of [`Config::read`]; `InvalidArgument` if an entry for
+/// these keys does not decode.
 pub(crate) async fn find(keys: &Keys, file: Option<&Path>) -> Result<Found> {
     if let Some(file) = file.filter(|file| !file.exists()) {
         let error = Error::not_found("expected a file of logins, found nothing; check the path");
@@ -135,8 +136,7 @@ async fn ask(name: &str, keys: &Keys) -> std::result::Result<Option<Credentials>
     Ok(None)
 }
 
-/// The directories and files of the user, from the environment. A variable that is empty counts as
-/// unset.
+/// Where the files of the user are, by the environment. A variable that is empty counts as unset.
 #[derive(Default)]
 struct Places {
     registry_auth_file: Option<PathBuf>,

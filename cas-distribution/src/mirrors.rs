@@ -120,8 +120,8 @@ impl Mirrors {
             .sum()
     }
 
-    /// Returns the numbers of the places that `may` be asked. Places that did not answer come at
-    /// the end.
+    /// Returns the numbers of the places whose endpoints `may` accepts. Places that did not answer
+    /// come at the end.
     fn order(&self, may: impl Fn(&Endpoint) -> bool) -> VecDeque<usize> {
         let able = |number: &usize| may(&self.places[*number].endpoint);
         let is_down = |number: &usize| self.places[*number].is_down.load(Ordering::Relaxed);
@@ -236,7 +236,8 @@ impl Fetcher for Mirrors {
         let digest = descriptor.digest;
         let sent = |place: &&Place| lock(&place.sent).remove(&digest);
         let senders: Vec<&Place> = self.places.iter().filter(sent).collect();
-        // If several have sent parts of it, the others are asked for the whole.
+        // If several endpoints have sent parts of the content, only the first counts as wrong, and
+        // the others are asked for the whole.
         let Some(first) = senders.first() else {
             return false;
         };
@@ -325,8 +326,8 @@ impl Reading {
     }
 }
 
-/// A mirror may have an image without its referrers, so the first endpoint that lists any is used,
-/// or all are.
+/// A mirror may have an image without its referrers. So the referrers are those of the first
+/// endpoint that lists any, or, with [`Mirrors::with_all_referrers`], those of all endpoints.
 #[async_trait]
 impl Referrers for Mirrors {
     async fn referrers(
@@ -369,7 +370,7 @@ struct Listing {
 }
 
 impl Listing {
-    /// Returns the pages of the next place that lists any referrer, or `None` if none does.
+    /// Returns the pages of the next place that lists any referrer, or `None` if no place does.
     async fn open(&mut self) -> Result<Option<ReferrerPages>> {
         while let Some(number) = self.left.pop_front() {
             let wanted = self.wanted.as_deref();
@@ -410,7 +411,7 @@ impl Listing {
     }
 }
 
-/// Returns pages from the first one on that is not empty, or `None` if all are.
+/// Returns the pages from the first page on that is not empty, or `None` if all pages are empty.
 async fn begun(pages: Result<ReferrerPages>) -> Result<Option<ReferrerPages>> {
     let mut pages = pages?;
     while let Some(page) = pages.next().await.transpose()? {

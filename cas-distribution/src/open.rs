@@ -25,7 +25,7 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Returns whether the end of the body can be told from a broken connection.
+    /// Returns whether a body that is complete can be told from a body whose connection broke.
     pub(crate) fn has_length(&self) -> bool {
         let headers = self.response.headers();
         self.response.version() >= Version::HTTP_2
@@ -37,7 +37,8 @@ impl Opened {
 impl Inner {
     /// Requests the bytes `range` of some content.
     ///
-    /// What follows the end of the content is not cut off, so that the caller detects the damage.
+    /// If `range` reaches the end of the content, bytes beyond the size of `descriptor` are not cut
+    /// off, so that the caller finds content that is too long.
     ///
     /// # Errors
     /// As [`Inner::expect`]; `Unsupported` if the registry has encoded the content.

@@ -24,9 +24,10 @@ impl<T> Pages<T> {
     /// # Errors
     /// `NotFound`, `Denied` or `Unavailable` by the answer of the registry; `Corrupt` if the answer
     /// is not a list, or names a next page on another host; `Denied` if the URL of the next page
-    /// gives up encryption or contains credentials; `OutOfRange` if a page is too large, names
-    /// itself as the next page, or there are too many pages; `Unsupported` if the answer is
-    /// encoded. After an error, the next call returns `None`.
+    /// gives up encryption or contains credentials; `OutOfRange` if a page is larger than
+    /// [`limit::PAGE`] bytes or names itself as the next page, or if there are more than
+    /// [`limit::PAGES`] pages; `Unsupported` if the answer is encoded. After an error, the next
+    /// call returns `None`.
     pub async fn next(&mut self) -> Result<Option<Vec<T>>> {
         self.0.next().await.transpose()
     }
@@ -40,7 +41,7 @@ pub(crate) struct Listing {
     pub(crate) allowed: u64,
 }
 
-/// Returns the pages of a listing that begins at `first`. `read` parses one.
+/// Returns the pages of a listing that begins at `first`. `read` parses a page.
 pub(crate) fn pages<T: Send + 'static>(
     inner: Arc<Inner>,
     listing: Listing,
@@ -118,7 +119,7 @@ fn target(headers: &HeaderMap) -> Option<String> {
         let mut rest = text;
         while let Some((_, link)) = rest.split_once('<') {
             let (target, parameters) = link.split_once('>')?;
-            // A comma ends the link. One in a quoted value would only hide later links.
+            // A comma ends the link. A comma in a quoted value would only hide later links.
             let (own, later) = parameters.split_once(',').unwrap_or((parameters, ""));
             if own.split(';').any(is_next) {
                 return Some(target.to_owned());

@@ -63,8 +63,9 @@ pub(crate) struct Ended {
 }
 
 impl Program<'_> {
-    /// Runs the program. If it does not end in time or writes too much, or the future is dropped, it
-    /// is killed, with every process that it has started in its own group.
+    /// Runs the program. If it does not end in time or writes too much, or if the future is
+    /// dropped, the program is killed. In a group of its own, the other processes of the group are
+    /// killed, too.
     ///
     /// # Errors
     /// Why the program was of no use, as a clause that does not name the program.
@@ -135,7 +136,8 @@ fn lost(error: io::Error) -> String {
     format!("cannot be waited for: {error}")
 }
 
-/// The group of a program that has not ended. Its processes are killed when this is dropped.
+/// The group of a program that has not ended. The processes of the group are killed when this is
+/// dropped.
 struct Running(Option<Pid>);
 
 impl Running {
@@ -148,7 +150,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
-            // They may all have ended.
+            // The processes may all have ended.
             let _ = kill_process_group(group, Signal::KILL);
         }
     }

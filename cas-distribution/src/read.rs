@@ -32,9 +32,9 @@ pub(crate) struct Reading {
 
 /// How the reading of one answer ended.
 enum End {
-    /// Nothing more is wanted.
+    /// All wanted bytes were read, or the content is shorter than its descriptor states.
     Done,
-    /// The answer was a shorter range than the one that was asked for.
+    /// The answer ended before the end of the range that was asked for.
     Short,
 }
 

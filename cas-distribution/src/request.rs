@@ -13,8 +13,8 @@ use crate::retry::{self, Failure, Patience};
 
 /// Maximum number of times that a registry may ask for credentials for one request.
 const REFUSALS: usize = 2;
-/// The same maximum if tokens expire: a token may be valid for a few requests only, and other
-/// requests may use it up.
+/// The same maximum for a request whose token may have expired: a token may be valid for a few
+/// requests only, and other requests may use it up.
 const EXPIRIES: usize = 32;
 
 /// Returns how often a registry may ask for credentials for one request that sends `shown`.
@@ -57,7 +57,7 @@ impl Ask {
         }
     }
 
-    /// Adds a header. A value that a header cannot have is left out.
+    /// Adds a header. If the value is not valid in a header, the header is left out.
     pub(crate) fn with(mut self, name: HeaderName, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
             self.headers.insert(name, value);

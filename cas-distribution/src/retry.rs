@@ -83,7 +83,8 @@ pub(crate) fn passes(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
 }
 
-/// Returns how long a registry asks to wait: as seconds, or until a date by its own clock.
+/// Returns how long a registry asks to wait: a number of seconds, or until a date by its own clock.
+/// Returns `None` if it does not ask for a pause.
 pub(crate) fn wanted_pause(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
     let wanted = text(RETRY_AFTER)?;

@@ -24,8 +24,8 @@ use crate::keys::Keys;
 /// Saves a login. Returns the program of the helper that keeps it, or `None` if the file does.
 ///
 /// # Errors
-/// `FailedPrecondition` if the helper fails; as [`Config::read`]; errors of the file system. The
-/// login is not saved then.
+/// `FailedPrecondition` if the helper fails, which leaves the file as it was; as [`Config::read`];
+/// errors of the file system.
 pub(crate) async fn save(
     file: &Path,
     keys: &Keys,
@@ -40,7 +40,7 @@ pub(crate) async fn save(
             let stored = async { Helper::new(helper)?.store(key, name, password).await };
             stored.await.map_err(|why| failed(helper, &why, file))?;
             program = Some(crate::helper::program(helper));
-            // As docker writes it: there is a login, but it is not here.
+            // As docker writes it: an empty entry stands for a login that the helper has.
             json!({})
         }
         None => json!({"auth": BASE64_STANDARD.encode(format!("{name}:{password}"))}),
@@ -75,7 +75,8 @@ pub(crate) async fn remove(file: &Path, keys: &Keys) -> Result<bool> {
     Ok(was_there)
 }
 
-/// Removes every login that the file has or names. Returns their keys.
+/// Removes every login that the file has, and those that its helpers keep under keys in the file.
+/// Returns the keys of the logins.
 ///
 /// # Errors
 /// As [`save`]. Logins that were removed before the error stay removed.
@@ -258,7 +259,7 @@ mod tests {
             "x.test/team": {"auth": "YTpi"}}, "HttpHeaders": {"A": "b"}, "n": [1, 2.5, null]}"#;
         fs::write(&file, before).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-        // What a kill has left.
+        // The temporary file that a kill has left.
         fs::write(scratch.0.join("config.json.new"), "old").unwrap();
         let kept = run(save(&file, &keys("x.test"), "me", "pass:word")).unwrap();
         assert!(kept.is_none());

@@ -43,7 +43,7 @@ fn without_usual_port(host: &str) -> &str {
     name.unwrap_or(host)
 }
 
-/// Returns a host in one spelling of those that lead to the same place over https.
+/// Returns the one spelling of all hosts that lead to the same place over https as this one.
 fn exact(host: &str) -> String {
     let lower = host.to_ascii_lowercase();
     let whole = url(&lower, "", "https").map(|url| match ipv4(&url) {
@@ -73,8 +73,8 @@ fn ipv4(url: &Url) -> Option<Ipv4Addr> {
 }
 
 /// Returns the IPv4 address that a connection to this address reaches: the kernel maps
-/// `::ffff:0:0/96`, and NAT64 translates `64:ff9b::/96`. Addresses of 6to4 and Teredo are those of
-/// other machines behind an IPv4 address.
+/// `::ffff:0:0/96`, and NAT64 translates `64:ff9b::/96`. An address of 6to4 or Teredo is that of a
+/// machine behind an IPv4 address, so it does not count as the IPv4 address.
 fn behind(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let join = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
     match address.segments() {

@@ -20,7 +20,7 @@ pub struct ListOptions {
     /// Maximum number of names in one page. By default the registry decides. Some registries ignore
     /// this number.
     pub page: Option<u32>,
-    /// The name after which the listing begins. By default it begins with the first.
+    /// The name after which the listing begins. By default it begins with the first name.
     pub after: Option<String>,
 }
 
@@ -65,8 +65,8 @@ struct Catalogue {
 
 impl Client {
     /// Returns the tags of the repository, page by page, in the order of the registry. At most
-    /// [`limit::PAGES`] pages of [`limit::PAGE`] bytes are read. The names are not checked: they
-    /// contain whatever the registry sends.
+    /// [`limit::PAGES`] pages of at most [`limit::PAGE`] bytes each are read. The names are not
+    /// checked: they contain whatever the registry sends.
     ///
     /// # Errors
     /// `InvalidArgument` if the reference does not give a valid URL.

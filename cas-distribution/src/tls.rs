@@ -25,12 +25,12 @@ pub(crate) fn unused() -> Result<ClientConfig> {
 }
 
 /// Returns the configuration for https. Servers are trusted as the system and `tls` say. If `own`,
-/// the server is the registry's own host. Only this host may be trusted without verification, and
-/// only to this host a client certificate is shown.
+/// the server is the registry's own host. Only then may the server be trusted without verification,
+/// and only then is a client certificate shown to it.
 ///
 /// # Errors
-/// `Unavailable` if the root certificates of this system cannot be read; errors of the files that
-/// `tls` names.
+/// `Unavailable` if the root certificates of this system cannot be read; `InvalidArgument` if the
+/// client certificate does not match its key; errors of the files that `tls` names.
 pub(crate) fn config(tls: &Tls, own: bool) -> Result<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
     let verifier: Arc<dyn ServerCertVerifier> = if own && tls.skip_verify {

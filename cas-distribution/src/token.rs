@@ -13,9 +13,9 @@ use crate::error::{self, Credit};
 use crate::http::Http;
 use crate::retry::Failure;
 
-/// How long a token is good for if its service does not state it, as in the specification.
+/// How long a token is valid if its service does not state that, by the specification.
 const LIFETIME: Duration = Duration::from_secs(60);
-/// How long before its end a token is replaced, at most: a request takes some time.
+/// Maximum time before its end at which a token is replaced, because a request takes some time.
 const MARGIN: Duration = Duration::from_secs(10);
 
 /// A request for a token.
@@ -28,7 +28,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) scope: &'a str,
     /// The login for the registry, if the service may receive it.
     pub(crate) login: Option<&'a Credentials>,
-    /// What the service is shown, in words.
+    /// The credentials that are sent to the service, in words.
     pub(crate) credit: &'a Credit,
 }
 
@@ -72,7 +72,8 @@ fn renewal(expires_in: &Value) -> Duration {
     lifetime - MARGIN.min(lifetime / 2)
 }
 
-/// Returns a new token. Without a login, it is anonymous. Redirects are not followed.
+/// Returns a new token. Without a login, the token is one for anonymous users. Redirects are not
+/// followed.
 ///
 /// # Errors
 /// As [`error::refused`] if the service refuses; `Denied` if it sends no token; `Unavailable` if it

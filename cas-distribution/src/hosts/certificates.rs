@@ -10,7 +10,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::endpoint::Tls;
 use super::file;
 
-/// Adds the certificates for a host, from the first directory that has it.
+/// Adds the certificates for a host. They are in its directory in the first of `directories` that
+/// has one.
 ///
 /// # Errors
 /// As [`in_directory`].

@@ -13,7 +13,7 @@ const UNITS: [(&str, f64); 7] = [
     ("h", 3600.0),
 ];
 
-/// Returns the duration, or `None` if the text is not one or it is negative.
+/// Returns the duration, or `None` if the text is not a duration or is negative.
 pub(super) fn parse(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);

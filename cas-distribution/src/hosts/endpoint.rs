@@ -69,7 +69,7 @@ pub(crate) struct Access {
     pub(crate) tls: Tls,
     /// Headers of every request to the host.
     pub(crate) headers: HeaderMap,
-    /// Maximum time that connecting may take, instead of the usual one.
+    /// Maximum time to connect. If it is `None`, that of [`Timeouts`](crate::Timeouts) holds.
     pub(crate) connect: Option<Duration>,
 }
 
@@ -89,7 +89,7 @@ pub struct Endpoint {
     /// How the host is reached.
     pub(crate) access: Access,
     pub(crate) scheme: Scheme,
-    /// Whether a file names the certificates, so that none are looked up.
+    /// Whether `hosts.toml` has the settings of TLS, so that no directory of certificates is read.
     pub(crate) names_its_trust: bool,
 }
 
@@ -132,7 +132,7 @@ impl Endpoint {
 }
 
 impl fmt::Display for Endpoint {
-    /// Writes the place, as messages name it.
+    /// Writes the URL of the endpoint, or its host if it has no URL.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.url {
             Some(url) => f.write_str(url.as_str()),

@@ -8,7 +8,7 @@ use cas_core::{Digest, Result};
 use super::endpoint::{Access, Endpoint, Scheme};
 use super::file::Text;
 
-/// The digest of nothing.
+/// The digest of no bytes.
 pub(super) fn digest() -> String {
     Digest::sha256(b"").to_string()
 }

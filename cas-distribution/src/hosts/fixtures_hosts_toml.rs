@@ -52,13 +52,13 @@ fn mirrors_come_before_the_server() {
             "server = \"mirror.test\"\ncapabilities = [\"PULL\"]\n",
             Ok(&["p-- https://mirror.test/v2/team/app/ ns=x.test"]),
         ),
-        // The registry itself may do everything, whatever a file without a server says.
+        // Without `server`, the registry itself has all capabilities, whatever the file states.
         (
             APP,
             "capabilities = [\"pull\"]\nskip_verify = true\n",
             Ok(&["pru https://x.test/v2/team/app/ unverified"]),
         ),
-        // What this version does not know is ignored.
+        // Keys that this version does not know are ignored.
         (
             APP,
             "server = \"https://x.test\"\nunknown = 1\n[host.\"https://m.test\"]\nnew = {a = 1}\n",
@@ -118,7 +118,7 @@ fn a_url_has_a_path_and_a_scheme() {
         (
             APP,
             "[host.\"https://\"]\n",
-            Err("is not a URL of http or https without a login and a query; correct the file"),
+            Err("expected a URL of http or https that has no login and no query; correct the file"),
         ),
     ];
     hold("/c/hosts.toml", rows, read);

@@ -215,8 +215,8 @@ fn the_first_format_lists_hosts() {
     ]);
 }
 
-/// Several tables, or entries of lists, may be for one registry. None of its spellings evades the
-/// one that blocks it.
+/// Several tables, or entries of lists, may be for one registry. If one of them blocks the registry,
+/// no spelling of the registry evades it.
 #[test]
 fn what_blocks_a_registry_wins_over_other_spellings_of_it() {
     let lists = "[registries.block]\nregistries = [\"X.test\"]\n\
@@ -249,7 +249,7 @@ fn what_blocks_a_registry_wins_over_other_spellings_of_it() {
         (
             "x.test/a:1",
             contradiction,
-            Err("another [[registry]] of this location has another \"blocked\""),
+            Err("another [[registry]] of this location has another value of \"blocked\""),
         ),
     ]);
 }
@@ -272,8 +272,8 @@ fn a_later_file_replaces_tables_of_the_same_registry_in_any_spelling() {
     conf.endpoints(&"a.y.test/a:1".parse().unwrap()).unwrap();
 }
 
-/// A table is for a registry, however its host is spelled. A table that spells it as the name does
-/// comes first.
+/// A table is for a registry, however the host is spelled. A table that spells the host as the name
+/// does comes first.
 #[test]
 fn another_spelling_does_not_evade_a_table() {
     let blocks = "[[registry]]\nlocation = \"x.test\"\nblocked = true\n\
@@ -389,7 +389,7 @@ fn mistakes_are_told_with_their_line() {
             APP,
             "[[registry]]\nlocation = \"x.test\"\n\
              [[registry]]\nprefix = \"y.test\"\nlocation = \"x.test\"\ninsecure = true\n",
-            Err("line 3: another [[registry]] of this location has another \"insecure\""),
+            Err("line 3: another [[registry]] of this location has another value of \"insecure\""),
         ),
         (
             APP,

@@ -17,7 +17,7 @@ use super::endpoint::{Capabilities, Endpoint, Scheme, Tls};
 use super::file::Text;
 use crate::{hub, origin};
 
-/// The directory for registries that have none of their own.
+/// The directory for registries that do not have a directory of their own.
 const DEFAULT: &str = "_default";
 
 #[derive(Deserialize)]
@@ -135,10 +135,11 @@ impl Table {
             let root = root(url.get_ref(), override_path);
             let root = root.ok_or_else(|| {
                 // The value may contain a password.
-                let what = "this is not a URL of http or https without a login and a query";
+                let what = "expected a URL of http or https that has no login and no query";
                 text.mistake(&url.span(), what)
             })?;
-            // The registry itself may push and resolve, whatever a file without `server` says.
+            // Without `server`, the endpoint is the registry itself. It keeps all capabilities,
+            // whatever the file states.
             endpoint.may = may;
             endpoint.scheme = match root.scheme() {
                 "https" => Scheme::Https,
@@ -153,7 +154,7 @@ impl Table {
         Ok(endpoint)
     }
 
-    /// Returns whether the table has a setting of TLS.
+    /// Returns whether the table has `ca`, `client` or `skip_verify`.
     fn names_trust(&self) -> bool {
         self.ca.is_some() || self.client.is_some() || self.skip_verify.is_some()
     }
@@ -217,7 +218,7 @@ impl Table {
             let what = format!("expected a duration such as 1s, found {:?}", said.get_ref());
             text.mistake(&said.span(), what)
         })?;
-        // Zero means that the usual limit holds.
+        // With zero, the limit of the caller's timeouts holds.
         Ok(Some(parsed).filter(|parsed| !parsed.is_zero()))
     }
 
@@ -254,7 +255,8 @@ impl Table {
     }
 }
 
-/// Returns the URL of the API at a host: its path ends with `/v2`, unless that is overridden.
+/// Returns the URL of the API at a host. Its path ends with `/v2`, or is that of `url` if
+/// `override_path` is true. Returns `None` if `url` has another scheme, a login or a query.
 fn root(url: &str, override_path: bool) -> Option<Url> {
     let url = match url.split_once("://") {
         Some(_) => url.to_owned(),

@@ -116,8 +116,8 @@ impl Hosts {
         self
     }
 
-    /// Sets [`registries_conf`](Self::registries_conf), which must exist. As with podman, drop-ins
-    /// are still read.
+    /// Sets [`registries_conf`](Self::registries_conf). The file must exist when it is read. As
+    /// with podman, drop-ins are still read.
     #[must_use]
     pub fn with_registries_conf(mut self, file: PathBuf) -> Self {
         self.registries_conf = Some(file);
@@ -131,7 +131,7 @@ impl Hosts {
         self
     }
 
-    /// Sets [`policy`](Self::policy), which must exist.
+    /// Sets [`policy`](Self::policy). The file must exist when it is read.
     #[must_use]
     pub fn with_policy(mut self, file: PathBuf) -> Self {
         self.policy = Some(file);
@@ -216,7 +216,7 @@ impl Hosts {
     /// Returns how a registry itself is reached, without `hosts.toml` and `registries.conf`.
     ///
     /// # Errors
-    /// As [`Hosts::endpoints`].
+    /// As [`certificates::in_directory`].
     pub(crate) async fn access(&self, host: &str) -> Result<Access> {
         let (hosts, host) = (self.clone(), host.to_owned());
         runtime::blocking(move || {

@@ -36,9 +36,9 @@ struct Requirement {
 /// Checks that the policy in a file accepts images of this name.
 ///
 /// # Errors
-/// `Denied` if it rejects them; `Unsupported` if it requires signatures, which this version does
-/// not verify; `NotFound` if the file is absent; `InvalidArgument` if it does not parse, as podman
-/// requires; errors of the file system.
+/// `Denied` if the policy rejects them; `Unsupported` if it requires signatures, which this version
+/// does not verify; `NotFound` if the file is absent; `InvalidArgument` if it does not parse, or
+/// has an unknown key or an empty list; errors of [`file::bytes`].
 pub(super) fn check(path: &Path, reference: &FullName) -> Result<()> {
     let data = file::bytes(path)?.ok_or_else(|| {
         let error = Error::not_found("policy.json is absent; check its path");
@@ -115,8 +115,7 @@ impl Requirement {
     }
 }
 
-/// Returns podman's file: that of the user, otherwise that of the system, or `None` if there is
-/// none.
+/// Returns podman's file of the user, otherwise that of the system, or `None` if neither exists.
 pub(super) fn of_system(home: Option<&Path>) -> Option<PathBuf> {
     let own = home.map(|home| home.join(".config/containers/policy.json"));
     let system = PathBuf::from("/etc/containers/policy.json");

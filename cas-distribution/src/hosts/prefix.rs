@@ -51,14 +51,16 @@ impl Compared {
     }
 }
 
-/// How specific a prefix of a name is. The greatest decides, and the first field counts most.
+/// How specific a prefix of a name is. The prefix of the greatest rank decides. The first field
+/// counts most.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
-    /// Whether the prefix is for one host, and not for all that a pattern describes.
+    /// Whether the prefix begins with a host, and not with a pattern of hosts.
     has_host: bool,
     /// The length of the prefix in its one spelling.
     length: usize,
-    /// Whether its rule refuses images, so that another spelling of the prefix does not evade it.
+    /// Whether the rule of the prefix refuses images, so that another spelling of the prefix does
+    /// not evade it.
     refuses: bool,
     /// Whether the prefix is spelled like the name.
     is_as_written: bool,

@@ -1,7 +1,7 @@
 //! podman's `registries.conf`, with its drop-ins.
 //!
-//! A table of a later file replaces those with the same prefix, in any spelling. The first format, which only has
-//! lists of hosts, is read as well, but not in drop-ins.
+//! A table of a later file replaces the tables of earlier files with the same prefix, however it is
+//! spelled. The first format, which only has lists of hosts, is read as well, but not in drop-ins.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -57,7 +57,7 @@ pub(super) struct RegistriesConf {
 ///
 /// # Errors
 /// `NotFound` if `conf` is absent; `InvalidArgument` for a file that does not parse, mixes both
-/// formats or contradicts itself; errors of the file system.
+/// formats or contradicts itself; errors of [`file::bytes`] and [`file::list`].
 pub(super) fn load(conf: Option<&Path>, drop_ins: &[PathBuf]) -> Result<RegistriesConf> {
     let mut found = RegistriesConf::default();
     if let Some(path) = conf {
@@ -138,7 +138,8 @@ impl RegistriesConf {
         for (table, at) in tables {
             let registry = table.check(text, &at)?;
             if let Some(what) = new.iter().find_map(|one| one.contradicts(&registry)) {
-                let what = format!("another [[registry]] of this location has another {what:?}");
+                let what =
+                    format!("another [[registry]] of this location has another value of {what:?}");
                 return Err(text.mistake(&at, what));
             }
             // In one file, the first table of a prefix counts.
@@ -156,7 +157,7 @@ impl RegistriesConf {
 }
 
 impl Lists {
-    /// Returns a table for each host that is listed, in any spelling.
+    /// Returns a table for each host that is listed. Spellings of one host have one table.
     fn tables(&self) -> Vec<Table> {
         let mut tables = BTreeMap::new();
         for (list, apply) in [

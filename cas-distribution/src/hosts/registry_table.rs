@@ -46,7 +46,7 @@ enum Names {
 /// Where the images of names are: the location of a registry, or a mirror.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Place {
-    /// What replaces the prefix. Empty if nothing does.
+    /// What replaces the prefix in a name. If it is empty, the name stays as it is.
     location: String,
     insecure: bool,
     names: Names,
@@ -228,7 +228,7 @@ impl Registry {
             return Ok(reference.clone());
         }
         let parsed = text.parse::<FullName>().ok();
-        // A default host, namespace or tag is not added, as docker would do.
+        // Unlike in docker, a default host, namespace or tag is not added.
         let parsed = parsed.filter(|parsed| prefix::written(parsed) == text);
         parsed.ok_or_else(|| {
             Error::invalid(format!(

@@ -11,7 +11,7 @@ use toml::Spanned;
 
 use super::file::Text;
 
-/// What is done with a name that several registries may have.
+/// What is done with a name without a host if several registries are searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     /// The name is refused.
@@ -34,7 +34,7 @@ pub(super) struct ShortNames {
     /// Hosts that are tried in their order.
     search: Vec<String>,
     mode: Option<Mode>,
-    /// The file that lists `search`, for messages.
+    /// The file that lists the hosts in `search`, for messages.
     file: String,
 }
 
@@ -127,8 +127,8 @@ impl ShortNames {
         if self.search.len() > 1 && self.mode == Some(Mode::Enforcing) {
             let full = self.search.iter().map(|host| format!("{host}/{typed}"));
             return Err(Error::precondition(format!(
-                "{} searches several registries for a name without a host, and does not allow to \
-                 try all; use one of {}",
+                "{} lists several registries to search for a name without a host, but \
+                 short-name-mode is enforcing; use one of {}",
                 self.file,
                 full.collect::<Vec<_>>().join(", ")
             ))

@@ -7,8 +7,8 @@ use super::{Refusal, Upload};
 use crate::request::{Action, Ask};
 
 impl Upload<'_> {
-    /// Sends the blob in chunks of `length` bytes to `place`, the last of which may be shorter.
-    /// After a failure that may pass, asks how much has arrived, and continues there.
+    /// Sends the blob to `place` in chunks of `length` bytes. The last chunk may be shorter. After
+    /// a failure that may pass, asks how much has arrived, and continues there.
     pub(super) async fn send_chunks(&mut self, mut place: Url, length: u64) -> Result<(), Refusal> {
         let (size, mut at) = (self.descriptor.size, 0);
         while at < size {
@@ -55,12 +55,13 @@ impl Upload<'_> {
     }
 }
 
-/// Returns how many bytes of an upload have arrived, as its headers state it.
+/// Returns how many bytes of an upload have arrived, or `None` if the headers of the answer do not
+/// state that.
 fn arrived(headers: &HeaderMap) -> Option<u64> {
     let range = headers.get(RANGE)?.to_str().ok()?;
     let range = range.strip_prefix("bytes=").unwrap_or(range);
     match range.strip_prefix("0-")?.parse::<u64>().ok()? {
-        // Registries state this for an upload without bytes, too.
+        // Registries state `0-0` for an upload without bytes, too.
         0 => Some(0),
         last => last.checked_add(1),
     }

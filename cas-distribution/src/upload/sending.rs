@@ -78,8 +78,8 @@ impl Upload<'_> {
         }
     }
 
-    /// Waits for an answer, as long as bytes are taken. Once all `length` bytes are sent, waits
-    /// longer, because the registry may have to copy and hash the blob. Returns the answer.
+    /// Waits for an answer as long as the registry takes bytes. Once all `length` bytes are sent,
+    /// waits longer, because the registry may have to copy and hash the blob. Returns the answer.
     async fn watch<T>(
         &self,
         answer: impl Future<Output = T>,
@@ -123,7 +123,8 @@ struct Sending {
 }
 
 impl Sending {
-    /// Returns a body of the first `length` bytes of `pieces`, in short pieces.
+    /// Returns a body of the first `length` bytes of `pieces`, in pieces of at most [`PIECE`]
+    /// bytes.
     fn body(&self, pieces: Pieces, length: u64) -> Body {
         let (sent, failed) = (Arc::clone(&self.sent), Arc::clone(&self.failed));
         let state = (pieces, Bytes::new(), length);

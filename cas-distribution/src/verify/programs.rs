@@ -24,7 +24,8 @@ const INPUT: &str = "application/vnd.oci.descriptor.v1+json";
 /// Each is started as `PROGRAM -name NAME -digest DIGEST -stdin-media-type TYPE`, with the
 /// descriptor of the image as JSON on its standard input. A program accepts the image with the exit
 /// status 0 and rejects it with any other status. It may write the reason to its standard output. A
-/// program that a signal ends, or that takes too long, is an error.
+/// program that cannot be started, that a signal ends, or that takes too long fails the
+/// verification with `FailedPrecondition`.
 #[derive(Clone, Debug)]
 pub struct VerifierDir {
     path: PathBuf,
@@ -137,7 +138,7 @@ impl Verifier for VerifierDir {
     }
 }
 
-/// Returns the names in a directory, in the order of their bytes.
+/// Returns the names of the files in a directory, in the order of their bytes.
 fn list(path: &Path) -> Result<Vec<OsString>> {
     let read = || {
         let entries = fs::read_dir(path).map_err(|error| match is_absent(&error) {
@@ -207,7 +208,8 @@ mod tests {
         Descriptor::new(MediaType::OCI_INDEX, Digest::sha256(b"x"), 7)
     }
 
-    /// Writes to a file next to the directory, whose path begins with that of the directory.
+    /// Sets `out` to a file next to the directory of the script: the path of the directory, and
+    /// `.out`.
     const OUT: &str = "out=$(dirname \"$0\").out";
 
     fn ask(verifiers: &VerifierDir) -> Result<Vec<String>> {

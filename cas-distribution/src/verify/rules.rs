@@ -21,8 +21,10 @@ use crate::{Host, hub, spelling};
 ///   port is for every port;
 /// - the digest that a name refers to. If an image has an index, that is the digest of the index.
 ///
-/// A name with a digest does not show which tags the image has. A rule with a tag denies such an
-/// image, whatever the tag, and does not allow it.
+/// A name with a digest does not show which tags the image has. So a rule with a tag that denies
+/// images denies such an image, whatever the tag is, and a rule with a tag that allows images does
+/// not allow it. If the rule has a digest, too, it denies or allows only the image with that
+/// digest.
 #[derive(Clone, Debug)]
 pub struct Rules {
     allow: Vec<Rule>,
@@ -135,8 +137,8 @@ struct Judged<'a> {
     portless: String,
     /// `HOST/REPOSITORY`.
     name: String,
-    /// The same with other hosts that patterns of hosts may mean: without a port, and all hosts of
-    /// Docker Hub.
+    /// The other names with which a pattern of hosts is compared: the name without the port of its
+    /// host, and, for an image of Docker Hub, the name with each host of Docker Hub.
     others: Vec<String>,
     tag: Option<&'a str>,
     /// Whether the name has a digest, so that its tag is not looked up.
@@ -178,8 +180,8 @@ impl Rule {
         };
         let kind = kind.ok_or_else(|| {
             Error::invalid(format!(
-                "\"{}\" is not a rule; expected HOST[:PORT], HOST/REPOSITORY[:TAG] in which * and \
-                 ** stand for any text, or a digest",
+                "\"{}\" is not a rule; expected HOST[:PORT], a digest, or HOST/REPOSITORY[:TAG], in \
+                 which * stands for any text without a slash, and ** for any text",
                 excerpt(text)
             ))
         })?;
@@ -231,7 +233,7 @@ impl Kind {
         }
     }
 
-    /// Returns the rule for names, or `None` if it could not be for any name.
+    /// Returns the rule for names, or `None` if no name could match it.
     fn name(host: &str, rest: &str) -> Option<Self> {
         let known = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:@*".contains(&byte);
         let is_host = host == "localhost" || host.contains(['.', ':', '*']);

@@ -17,12 +17,12 @@ use super::{CosignKey, other_image, unparsed};
 pub(super) const TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 /// How the media types of bundles of all versions begin.
 pub(super) const ALL: &str = "application/vnd.dev.sigstore.bundle";
-/// The type of what the envelope has.
+/// The type of the payload of the envelope.
 const STATEMENT: &str = "application/vnd.in-toto+json";
 /// The type of the statement.
 const STATEMENT_VERSION: &str = "https://in-toto.io/Statement/v1";
-/// The predicate of a statement that signs an image. Others say something else of the image, such
-/// as how it was built.
+/// The predicate of a statement that signs an image. Other predicates say something else about the
+/// image, such as how it was built.
 const SIGNS: &str = "https://sigstore.dev/cosign/sign/v1";
 
 /// A bundle. The other members do not count.

@@ -33,7 +33,7 @@ impl<R: Fetcher + Referrers> Repository for R {}
 /// Finds the repository for a name.
 #[async_trait]
 pub trait Connect: Send + Sync {
-    /// Returns the repository for a name, from which its content can be fetched.
+    /// Returns the repository of a name, from which the content of the image can be fetched.
     ///
     /// # Errors
     /// As [`Client::at`](crate::Client::at).
@@ -109,7 +109,8 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Returns whether one of these referrers has a right signature. Otherwise, notes why not.
+    /// Returns whether one of these referrers has a right signature. If none has, `why` or `failed`
+    /// says why.
     async fn is_in_any(&mut self, mut pages: ReferrerPages) -> Result<bool> {
         let mut read = BTreeSet::new();
         while let Some(page) = pages.try_next().await? {
@@ -131,8 +132,8 @@ impl Search<'_> {
         Ok(false)
     }
 
-    /// Returns whether a manifest of signatures, which messages call `shown`, has a right one.
-    /// Otherwise, notes why not.
+    /// Returns whether a manifest of signatures has a right signature. If it has none, `why` or
+    /// `failed` says why. Messages call the manifest `shown`.
     async fn is_in(&mut self, manifest: &Descriptor, shown: &str) -> Result<bool> {
         match self.first_right(manifest).await {
             Ok(why) => {

@@ -14,8 +14,8 @@ use super::key::tests::{KEY, Signer};
 use super::payload::{KIND, SIGNATURE};
 use super::*;
 
-/// Signatures by the key: of the right payload, of one for another image, of another type, and
-/// of an empty object. `openssl dgst -sha256 -sign` has made them.
+/// Signatures by the key: of the right payload, of a payload for another image, of a payload of
+/// another type, and of an empty object. `openssl dgst -sha256 -sign` has made the signatures.
 const GOOD: &str = "MEUCIE8GaeE6+mNwsZiDWtr7yzRiwnrofu83OC2HFUK/IBn0AiEAo25zKrIyxBwbmhZfWE7H\
     hT/o/pJvOcy8CfxhZFpFsCE=";
 const OTHER_IMAGE: &str = "MEUCIQDl5nKcZ9aAoELPS4wKLMr3IET9F0Gqb/OUPElaZkwrQAIgAgB0e/wd\
@@ -221,7 +221,7 @@ async fn a_signature_may_be_in_a_referrer_of_either_form() {
         |kind: &str, data: &[u8]| Signed::default().refer(kind, (bundle::TYPE, data), &target());
     for repository in [
         with(bundle::TYPE, &good),
-        // What lists of cosign 2 have.
+        // The type of a referrer in the lists of cosign 2.
         with(empty, &good),
         with(bundle::TYPE, &wrong).refer(bundle::TYPE, (bundle::TYPE, &good), &target()),
         with(sbom, b"{}").refer(bundle::TYPE, (bundle::TYPE, &good), &target()),
