@@ -27,7 +27,7 @@ pub struct Options {
     /// TLS.
     pub plain_http: bool,
     /// Hosts of token services that may receive the login for the registry, in addition to the
-    /// registry's own host and the hosts below it.
+    /// registry's own host and its subdomains.
     pub token_hosts: Vec<Host>,
     /// The file of logins that is read first, instead of podman's `containers/auth.json` in
     /// `$XDG_RUNTIME_DIR`. The file must exist; only [`log_in`](crate::log_in) creates it. By

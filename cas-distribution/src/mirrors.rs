@@ -51,14 +51,15 @@ struct Place {
 impl Mirrors {
     /// Returns the repository for endpoints of one image, each with its options. This makes no
     /// request. A request that fails is repeated only at the last endpoint that may be read from,
-    /// and at endpoints after it. At an earlier endpoint, the next endpoint is asked instead.
+    /// and at endpoints after it. If a request fails at an earlier endpoint, the next endpoint is
+    /// asked instead.
     pub fn new(endpoints: impl IntoIterator<Item = (Endpoint, Options)>) -> Self {
         let mut endpoints: Vec<_> = endpoints.into_iter().collect();
         let last = endpoints
             .iter()
             .rposition(|(endpoint, _)| endpoint.may.pull);
         for (_, options) in endpoints.iter_mut().take(last.unwrap_or_default()) {
-            // A request that fails is not repeated: the next endpoint is asked instead.
+            // A request that fails is not repeated here: the next endpoint is asked instead.
             options.timeouts.repeat = Duration::ZERO;
         }
         let places = endpoints.into_iter().map(|(endpoint, options)| Place {
@@ -77,8 +78,8 @@ impl Mirrors {
     }
 
     /// Lists the referrers of all endpoints from which images are pulled, one endpoint after the
-    /// other, instead of those of the first endpoint that lists any. An endpoint is asked when the
-    /// pages of the one before it were read. Several endpoints may list the same referrer.
+    /// other, instead of those of the first endpoint that lists any. An endpoint is asked after all
+    /// pages of the endpoint before it were read. Several endpoints may list the same referrer.
     #[must_use]
     pub fn with_all_referrers(mut self) -> Self {
         self.lists_all = true;

@@ -77,7 +77,7 @@ impl Inner {
         {
             return Err(Error::invalid(format!(
                 "expected the digest {expected} of the reference, but the image is {digest}; \
-                 leave the digest out"
+                 leave the digest out of the reference"
             ))
             .subject(&self.reference));
         }

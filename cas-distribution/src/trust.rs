@@ -2,7 +2,7 @@
 //!
 //! A registry names its token service, so a hostile registry could direct the login to any host.
 //! Therefore a login is sent only to a token service
-//! - on the registry's own host, at any port, or on a host below it;
+//! - on the registry's own host, at any port, or on a subdomain of that host;
 //! - of Docker Hub, if the registry is Docker Hub;
 //! - on a host that the configuration names for the registry.
 //!

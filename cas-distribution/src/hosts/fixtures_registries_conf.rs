@@ -215,8 +215,8 @@ fn the_first_format_lists_hosts() {
     ]);
 }
 
-/// Several tables, or entries of lists, may be for one registry. If one of them blocks the registry,
-/// no spelling of the registry evades it.
+/// Several tables, or entries of lists, may be for one registry. If one of them blocks the
+/// registry, no spelling of the registry evades it.
 #[test]
 fn what_blocks_a_registry_wins_over_other_spellings_of_it() {
     let lists = "[registries.block]\nregistries = [\"X.test\"]\n\

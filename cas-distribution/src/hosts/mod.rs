@@ -47,8 +47,8 @@ pub struct Hosts {
     /// `hosts.toml` that is found for a registry decides. If none is found, `registries.conf` does.
     pub directories: Vec<PathBuf>,
     /// Directories in which a registry may have a directory with certificates. The first such
-    /// directory that exists is used. None is used for a host whose URL or settings of TLS are in
-    /// `hosts.toml`.
+    /// directory that exists is used. No such directory is used for a host whose URL or settings of
+    /// TLS are in `hosts.toml`.
     pub certificates: Vec<PathBuf>,
     /// The file `registries.conf`.
     pub registries_conf: Option<PathBuf>,

@@ -71,8 +71,8 @@ impl VerifierDir {
         let warning = match (asked, all) {
             (_, 0) => format!("{place} has no verifiers, so the image was not verified"),
             (asked, all) if asked < all => format!(
-                "only {asked} of the {all} verifiers in {place} were asked; allow more, or remove \
-                 some"
+                "only {asked} of the {all} verifiers in {place} were asked; allow more \
+                 (max-verifiers), or remove some"
             ),
             _ => return Ok(Vec::new()),
         };

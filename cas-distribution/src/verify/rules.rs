@@ -180,8 +180,8 @@ impl Rule {
         };
         let kind = kind.ok_or_else(|| {
             Error::invalid(format!(
-                "\"{}\" is not a rule; expected HOST[:PORT], a digest, or HOST/REPOSITORY[:TAG], in \
-                 which * stands for any text without a slash, and ** for any text",
+                "\"{}\" is not a rule; expected HOST[:PORT], a digest, or HOST/REPOSITORY[:TAG], \
+                 in which * stands for any text without a slash, and ** for any text",
                 excerpt(text)
             ))
         })?;
