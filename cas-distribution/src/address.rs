@@ -1,8 +1,8 @@
 //! Which addresses are connected to.
 //!
-//! A registry chooses where its redirects, its token service and its upload locations are. It must
-//! not make this machine send requests into places that only this machine reaches. So every address
-//! is judged, after a name is looked up and before a connection is made:
+//! A registry chooses where its redirects, its token service and its upload locations are. A
+//! registry must not make this machine send requests to addresses that only this machine reaches.
+//! So every address is judged, after a name is looked up and before a connection is made:
 //!
 //! | address | whether a connection is made |
 //! |---|---|

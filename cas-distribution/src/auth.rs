@@ -40,15 +40,15 @@ pub(crate) struct Auth {
 #[derive(Default)]
 struct State {
     shown: Shown,
-    /// How the token that is shown is replaced, if it is from a token service.
+    /// How the token in the header is replaced, if a token service has issued it.
     renewal: Option<Renewal>,
 }
 
-/// The `Authorization` header, and how it came about.
+/// The `Authorization` header, and whether the registry has accepted it.
 #[derive(Clone, Default)]
 pub(crate) struct Shown {
     pub(crate) header: Option<HeaderValue>,
-    /// What was shown, in words, for messages.
+    /// The credentials in the header, in words, for messages.
     pub(crate) credit: Credit,
     /// Whether the registry has accepted the header for any request.
     accepted: Arc<AtomicBool>,
@@ -72,7 +72,7 @@ impl Shown {
     }
 }
 
-/// What a token service needs for the next token.
+/// What is sent to a token service for the next token, and when that is due.
 struct Renewal {
     realm: Url,
     service: Option<String>,

@@ -54,8 +54,8 @@ pub(crate) struct Inner {
     /// `https://HOST/v2/REPOSITORY/`.
     pub(crate) base: Url,
     pub(crate) reference: FullName,
-    /// The registry that a mirror stands for, as containerd tells it to the mirror in the query
-    /// `ns`.
+    /// The registry that a mirror stands for. The mirror gets it in the query `ns`, as from
+    /// containerd.
     namespace: Option<String>,
     pub(crate) auth: Auth,
     /// A repository to mount blobs from.

@@ -11,10 +11,10 @@ use crate::origin::shown;
 use crate::request::{Action, Ask};
 
 impl Client {
-    /// Deletes what the reference names. If the reference has a digest, this is the manifest or the
-    /// index with that digest, and all tags that refer to it. Otherwise it is only the tag. If the
-    /// deleted manifest or index is a referrer, and the registry lacks the API for referrers, the
-    /// tag that lists the referrer is changed first.
+    /// Deletes what the client's reference names. If the reference has a digest, the manifest or
+    /// the index with that digest is deleted, and all tags that refer to it. Otherwise only the tag
+    /// is deleted. If the deleted manifest or index is a referrer, and the registry lacks the API
+    /// for referrers, the tag that lists the referrer is changed first.
     ///
     /// # Errors
     /// `NotFound` if the repository does not have this tag, manifest or index; `Unsupported` if the

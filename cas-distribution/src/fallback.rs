@@ -24,7 +24,7 @@ pub(crate) enum Listed {
     Absent,
     Index {
         index: Box<Index>,
-        /// What a conditional request compares, if the registry states it.
+        /// The `ETag` for a conditional request, if the registry states a strong one.
         etag: Option<HeaderValue>,
     },
     /// Anything else, in words.
@@ -66,7 +66,8 @@ impl Inner {
         })
     }
 
-    /// Adds `entry`, the descriptor of a referrer that was pushed, to the tag of its subject.
+    /// Adds `entry`, the descriptor of a referrer that was pushed, to the index at the tag for
+    /// `subject`.
     ///
     /// # Errors
     /// `FailedPrecondition` if there is something else at the tag; `OutOfRange` if the index has
@@ -83,7 +84,8 @@ impl Inner {
         .await
     }
 
-    /// Removes a referrer that is about to be deleted from the tag of its subject.
+    /// Removes the entry of a referrer from the index at the tag for `subject`, before the referrer
+    /// is deleted.
     ///
     /// # Errors
     /// As [`Inner::list_referrer`].

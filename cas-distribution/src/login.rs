@@ -198,7 +198,7 @@ async fn ask(http: &Http, url: &Url, shown: Option<HeaderValue>) -> Result<Respo
     http.patience().repeat(attempt).await
 }
 
-/// Checks that an answer to a request of `/v2/` is that of a registry.
+/// Checks that the answer to a request of `/v2/` has a status of success.
 fn check(status: StatusCode, url: &Url) -> Result<()> {
     if status.is_success() {
         return Ok(());

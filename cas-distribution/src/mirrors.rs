@@ -35,7 +35,7 @@ pub struct Mirrors {
 struct Place {
     endpoint: Endpoint,
     options: Options,
-    /// The client, once the endpoint was asked for anything.
+    /// The client. It is made when the endpoint is asked for the first time.
     client: OnceCell<Client>,
     /// Whether the endpoint did not answer, so that it is asked last.
     is_down: AtomicBool,

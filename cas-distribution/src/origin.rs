@@ -65,7 +65,7 @@ pub(crate) fn literal(url: &Url) -> Option<IpAddr> {
 }
 
 /// Returns the host if it is an IP address. An IPv6 address that is mapped from an IPv4 address is
-/// returned as that one.
+/// returned as the IPv4 address.
 fn address(url: &Url) -> Option<IpAddr> {
     Some(literal(url)?.to_canonical())
 }

@@ -1,4 +1,4 @@
-//! What is repeated, how often and after which pauses.
+//! Decides which requests are repeated, how often and after which pauses.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, SystemTime};

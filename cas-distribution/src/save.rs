@@ -21,7 +21,8 @@ use crate::config::{Config, bytes, unparsed};
 use crate::helper::{Failure, Helper};
 use crate::keys::Keys;
 
-/// Saves a login. Returns the program of the helper that keeps it, or `None` if the file does.
+/// Saves a login. Returns the program of the helper that keeps the login, or `None` if the file
+/// keeps it.
 ///
 /// # Errors
 /// `FailedPrecondition` if the helper fails, which leaves the file as it was; as [`Config::read`];

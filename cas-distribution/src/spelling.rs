@@ -10,9 +10,9 @@ use crate::{hub, origin};
 
 /// Returns a host in its one spelling: in lower case, without the final dot and without the ports
 /// 443 and 80, an address in its shortest form, and `docker.io` for all hosts of Docker Hub. An
-/// IPv6 address that leads to an IPv4 address is spelled as that one. A host that no URL may have
-/// cannot be connected to, and may be a pattern such as `*.HOST`; only its case, final dot and
-/// usual port are changed.
+/// IPv6 address that leads to an IPv4 address is spelled as the IPv4 address. A host that no URL
+/// may have cannot be connected to, and may be a pattern such as `*.HOST`; only its case, final dot
+/// and usual port are changed.
 pub(crate) fn host(host: &str) -> String {
     // Without the port of http, the host may be one of Docker Hub.
     exact(without_usual_port(&exact(host)))

@@ -79,12 +79,13 @@ pub struct Endpoint {
     /// The name of the image at the endpoint. If `url` is `None`, the host of this name is the host
     /// of the endpoint.
     pub(crate) reference: FullName,
-    /// The URL of the API with its `/v2`, or `None` for `reference`'s host.
+    /// The URL of the API, with `/v2` unless `override_path` is set, or `None` for the API at the
+    /// host of `reference`.
     pub(crate) url: Option<Url>,
     /// What the endpoint may be asked for.
     pub(crate) may: Capabilities,
-    /// The registry that a mirror stands for, as containerd tells it to the mirror in the query
-    /// `ns`.
+    /// The registry that a mirror stands for. The mirror gets it in the query `ns`, as from
+    /// containerd.
     pub(crate) namespace: Option<String>,
     /// How the host is reached.
     pub(crate) access: Access,

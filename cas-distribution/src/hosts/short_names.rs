@@ -27,7 +27,7 @@ struct Chosen {
     aliases: BTreeMap<Spanned<String>, String>,
 }
 
-/// What the files say of names without a host.
+/// The settings in the files for names without a host.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct ShortNames {
     aliases: BTreeMap<String, String>,

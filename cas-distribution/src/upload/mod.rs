@@ -16,7 +16,7 @@ use crate::retry::{Failure, Patience};
 
 /// The length in bytes of a chunk for a registry that refuses a larger body and states no length.
 const CHUNK: u64 = 8 << 20;
-/// The shortest chunk in bytes, unless the registry demands longer ones.
+/// Minimum length of a chunk in bytes. A registry may demand longer chunks.
 const SHORTEST: u64 = 64 << 10;
 /// Maximum number of uploads of a blob that a registry may forget.
 const FORGOTTEN: u32 = 4;

@@ -113,12 +113,12 @@ impl Upload<'_> {
     }
 }
 
-/// A body on its way.
+/// A body that is being sent.
 #[derive(Default)]
 struct Sending {
     /// Number of bytes that were passed on.
     sent: Arc<AtomicU64>,
-    /// The error of the content, if it failed.
+    /// The error, if reading the content failed.
     failed: Arc<Mutex<Option<Error>>>,
 }
 

@@ -32,8 +32,8 @@ pub trait Verifier: Send + Sync {
     /// future at any time.
     ///
     /// # Errors
-    /// `Denied` if the image is rejected; any other error if it could not be judged. The image is
-    /// not pulled then.
+    /// `Denied` if the image is rejected; any other error if the image could not be judged. After
+    /// an error, the image is not pulled.
     async fn verify(&self, name: &FullName, target: &Descriptor) -> Result<Vec<String>>;
 }
 
@@ -57,8 +57,8 @@ pub async fn verify(
     Ok(())
 }
 
-/// A repository whose name is resolved only if all verifiers accept the image. [`Fetcher::fetch`]
-/// does not ask the verifiers.
+/// A fetcher that resolves the name of an image only if all verifiers accept the image.
+/// [`Fetcher::fetch`] does not ask the verifiers.
 pub struct Verified<'a> {
     /// The repository.
     pub fetcher: &'a dyn Fetcher,

@@ -50,7 +50,8 @@ pub struct Cosign {
 }
 
 impl Cosign {
-    /// Returns a verifier for this key, which fetches signatures from these registries.
+    /// Returns a verifier for this key. `registries` finds the repositories from which the
+    /// signatures are fetched.
     pub fn new(key: CosignKey, registries: Arc<dyn Connect>) -> Self {
         Cosign { key, registries }
     }
