@@ -64,13 +64,15 @@ pub(crate) fn place_of(entry: &Entry) -> Result<Place> {
     let place = place(&entry.path)?;
     let is_root = place == Place::Top || place == Place::Rootfs(Vec::new());
     if is_root && entry.kind != EntryKind::Directory {
-        return Err(outside(&entry.path));
+        let message = "expected a directory, found another type of member; build the ACI again";
+        return Err(misplaced(message, &entry.path));
     }
     if let EntryKind::Hardlink(target) = &entry.kind {
-        let both = (&place, rootfs_path(target));
-        if !matches!(both, (Place::Rootfs(_), Ok(_))) {
-            return Err(outside(target));
+        if !matches!(place, Place::Rootfs(_)) {
+            let message = "a hard link is outside of the rootfs; build the ACI again";
+            return Err(misplaced(message, &entry.path));
         }
+        rootfs_path(target)?;
     }
     Ok(place)
 }
@@ -88,7 +90,8 @@ pub(crate) fn rootfs_path(path: &[u8]) -> Result<Vec<u8>> {
 
 fn place(path: &[u8]) -> Result<Place> {
     if path.starts_with(b"/") || path.split(|&byte| byte == b'/').any(|name| name == b"..") {
-        return Err(outside(path));
+        let message = "expected a relative path without `..`; build the ACI again";
+        return Err(misplaced(message, path));
     }
     let names = path.split(|&byte| byte == b'/');
     let mut names = names.filter(|name| !name.is_empty() && *name != b".");
@@ -104,8 +107,12 @@ fn place(path: &[u8]) -> Result<Place> {
 }
 
 fn outside(path: &[u8]) -> Error {
-    Error::corrupt("the ACI has something outside of its manifest and its rootfs; build it again")
-        .subject(excerpt(&String::from_utf8_lossy(path)))
+    let message = "the ACI has something outside of its manifest and its rootfs; build it again";
+    misplaced(message, path)
+}
+
+fn misplaced(message: &'static str, path: &[u8]) -> Error {
+    Error::corrupt(message).subject(excerpt(&String::from_utf8_lossy(path)))
 }
 
 fn body_of_manifest(reader: &mut Reader<impl BufRead>, entry: &Entry) -> Result<Bytes> {

@@ -41,7 +41,7 @@ async fn created_once_with_times_of_the_store() {
 }
 
 #[tokio::test]
-async fn a_target_that_cannot_be_an_image_is_refused() {
+async fn an_image_with_a_bad_target_or_too_long_labels_is_refused() {
     let mut untyped = image("a", b"1");
     untyped.target.media_type = MediaType::default();
     let mut labelled = image("a", b"1");
@@ -156,5 +156,9 @@ async fn a_digest_leads_to_its_names_and_others_are_not_read() {
         images.delete(&name.parse().unwrap(), None).await.unwrap();
     }
     let notes = store.records.scan(Table::Notes, "", None, 1000).await;
-    assert_eq!(notes.unwrap().len(), 298, "no note is left");
+    assert_eq!(
+        notes.unwrap().len(),
+        298,
+        "notes of the deleted names are left"
+    );
 }

@@ -80,8 +80,9 @@ impl Layers {
     ///
     /// # Errors
     /// `Corrupt` for a malformed archive or a member that cannot be applied; `OutOfRange` if a
-    /// bound of [`limit`](cas_core::limit) is exceeded; errors of `input` and of the file system.
-    /// A caller must not use the layers after an error.
+    /// bound of [`limit`](cas_core::limit) is exceeded, or if all sparse files together need 2^63
+    /// bytes or more; errors of `input` and of the file system. A caller must not use the layers
+    /// after an error.
     pub fn add(&mut self, input: &mut dyn BufRead) -> Result<Vec<String>> {
         let source = self.begin_data()?;
         self.tree.begin_layer();
@@ -134,8 +135,9 @@ impl Layers {
     }
 
     /// Reads the next layer, an uncompressed tar, from `file`, whose position must be its
-    /// beginning. The file becomes a data file as it is. The data of the members is not read.
-    /// Returns warnings as [`Layers::add`].
+    /// beginning. The file becomes a data file as it is. Of members other than sparse files, only
+    /// the headers and incomplete last blocks are read. The data of sparse files is copied to the
+    /// data file for sparse files. Returns warnings as [`Layers::add`].
     ///
     /// # Errors
     /// As [`Layers::add`].

@@ -130,7 +130,8 @@ fn what_a_kill_leaves_is_removed_by_the_next_disk() {
             std::thread::sleep(Duration::from_millis(milliseconds));
             disk.kill().unwrap();
             disk.wait().unwrap();
-            // If the disk was complete before the kill, nothing is left to be found.
+            // If the disk was complete before the kill, the next `cas disk` would refuse the
+            // directory, because it is not empty.
             if shelf.path(&output).join("disk.vmdk").exists() {
                 fs::remove_dir_all(shelf.path(&output)).unwrap();
             }

@@ -1,10 +1,10 @@
-//! How long blobs, snapshots and ingests are kept without a name, and the default lifetime of a
-//! lease.
+//! How long something that was stored without a lease is kept, the default lifetime of a lease, and
+//! the difference between clocks that a collection allows for.
 
 use std::time::Duration;
 
-/// The default lifetime of a lease: how long a lease outlives its job if the job is killed.
-/// `docs/DURABILITY.md` states it.
+/// The default lifetime of a lease, counted from its last extension. The lease of a job that is
+/// killed expires within this time. `docs/DURABILITY.md` states it.
 pub const LEASE_TTL: Duration = Duration::from_secs(10 * 60);
 /// How long a blob, a snapshot or an ingest that was stored without a lease is kept, even if
 /// nothing refers to it.

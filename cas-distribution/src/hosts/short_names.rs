@@ -39,7 +39,7 @@ pub(super) struct ShortNames {
 }
 
 impl ShortNames {
-    /// Replaces the registries that are searched, as a later file does.
+    /// Sets the registries to search. Those of a later file replace those of an earlier one.
     pub(super) fn search(
         &mut self,
         hosts: Vec<String>,
@@ -58,7 +58,8 @@ impl ShortNames {
         Ok(())
     }
 
-    /// Replaces the mode, as a later file does.
+    /// Sets the mode. That of a later file replaces that of an earlier one; an empty mode changes
+    /// nothing.
     pub(super) fn mode(&mut self, mode: &str, text: &Text, at: &Range<usize>) -> Result<()> {
         self.mode = match mode {
             "" => return Ok(()),
@@ -85,8 +86,8 @@ impl ShortNames {
         let is_full = value.is_empty() || !without_host(&value) && untagged(&value) == value;
         if !is_short || !is_full {
             let what = format!(
-                "expected an alias \"NAME\" = \"HOST/REPOSITORY\" without tags, found {name:?} = \
-                 {value:?}"
+                "expected an alias \"NAME\" = \"HOST/REPOSITORY\" without tags and digests, found \
+                 {name:?} = {value:?}"
             );
             return Err(text.mistake(at, what));
         }
@@ -145,7 +146,8 @@ impl ShortNames {
     }
 }
 
-/// Returns whether a name has no host.
+/// Returns whether podman would complete a name: its first part is not `localhost` and has neither
+/// `.` nor `:`.
 pub(super) fn without_host(name: &str) -> bool {
     let first = name.split_once('/').map(|(first, _)| first);
     first.is_none_or(|first| first != "localhost" && !first.contains(['.', ':']))

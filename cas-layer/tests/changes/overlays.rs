@@ -133,9 +133,9 @@ fn with_overlay(lower: &Path, upper: &Path, then: impl FnOnce(&Path)) {
     )));
 }
 
-/// Returns a tree without the numbers of names: an overlay still counts the names of a file of the
-/// lower directory that it has copied.
-fn without_names(mut tree: BTreeMap<PathBuf, Described>) -> BTreeMap<PathBuf, Described> {
+/// Sets all hard-link counts to 0. For a file that an overlay has copied up, the overlay still
+/// reports the count of the lower file.
+fn without_link_counts(mut tree: BTreeMap<PathBuf, Described>) -> BTreeMap<PathBuf, Described> {
     tree.values_mut().for_each(|file| file.3 = 0);
     tree
 }
@@ -166,7 +166,7 @@ proptest! {
             let warnings = tree.apply(&mut Reader::new(&layer[..])).unwrap().warnings;
             assert!(warnings.is_empty(), "{warnings:?}");
             let found = scan(&applied);
-            assert_eq!(without_names(found.clone()), without_names(scan(root)));
+            assert_eq!(without_link_counts(found.clone()), without_link_counts(scan(root)));
             for (path, file) in scan(&upper) {
                 let is_whiteout = file.0 == FileType::CharacterDevice.as_raw_mode();
                 assert!(is_whiteout || file.3 == found[&path].3, "{}", path.display());

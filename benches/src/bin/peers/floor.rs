@@ -1,6 +1,6 @@
-//! The floor of import and unpack: what any tool must do, on one thread, without checks, records or
-//! attributes. Its time is the processor time of its process, divided by the number of cores,
-//! because no pipeline can be faster.
+//! The floor of import and unpack: the work that every tool must do, without comparing digests, and
+//! without records or attributes. It runs on one thread. Its time is its processor time divided by
+//! the number of cores: the time of a pipeline that keeps every core busy.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read, Write};
@@ -15,8 +15,9 @@ use tar::EntryType;
 /// The first argument of the child process that does this work.
 pub(super) const CHILD: &str = "--floor";
 
-/// In the child process, reads the layers that the arguments list, unpacks them below the directory
-/// in the first argument and prints the seconds. Returns whether this is the child process.
+/// In the child process, unpacks layers below a directory and prints the time of the floor in
+/// seconds. The directory is the second argument, and the layers are those after it. Returns
+/// whether this is the child process.
 pub(super) fn as_child() -> Result<bool> {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_none_or(|first| first != CHILD) {
