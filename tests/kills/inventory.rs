@@ -91,7 +91,8 @@ impl Inventory {
     }
 }
 
-/// Returns whether an engine or the kernel makes and removes this file as it needs to.
+/// Returns whether an engine, the kernel or a snapshotter makes and removes this file as it needs
+/// to.
 fn is_changing(path: &str) -> bool {
     let engine = [".sst", ".log", ".blob", "-wal", "-shm"];
     let rocks = ["LOG", "MANIFEST", "OPTIONS", "CURRENT"];
@@ -100,6 +101,10 @@ fn is_changing(path: &str) -> bool {
         return true;
     }
     let name = path.rsplit('/').next().unwrap_or_default();
+    // The first mount of a snapshot makes its image, which is removed with the snapshot.
+    if name == "image.erofs" || name == "image.json" {
+        return true;
+    }
     engine.iter().any(|end| name.ends_with(end)) || rocks.iter().any(|one| name.starts_with(one))
 }
 
