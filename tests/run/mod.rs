@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::common::tree::differences;
-use crate::common::{can, cas, fails, ok, real_image, text};
+use crate::common::{cas, fails, ok, real_image, text};
 use rustix::process::{Pid, Signal, kill_process};
 use scene::{RUNTIMES, Scene};
 use serde_json::Value;
@@ -35,36 +35,38 @@ fn signal(child: &Child, signal: Signal) {
 
 #[test]
 fn a_program_runs_as_the_image_says_and_its_exit_code_is_ours() {
-    let Some(scene) = Scene::new() else { return };
-    for runtime in &scene.runtimes() {
-        let script = "echo $0; pwd; id; echo $GREETING; echo $HOME; echo x > /opt/new; exit 7";
-        let output = scene.run(runtime, "small", &["sh", "-c", script]).output();
-        let output = output.unwrap();
-        assert_eq!(output.status.code(), Some(7), "{}", printed(&output));
+    for scene in Scene::all() {
+        for runtime in &scene.runtimes() {
+            let script = "echo $0; pwd; id; echo $GREETING; echo $HOME; echo x > /opt/new; exit 7";
+            let output = scene.run(runtime, "small", &["sh", "-c", script]).output();
+            let output = output.unwrap();
+            assert_eq!(output.status.code(), Some(7), "{}", printed(&output));
 
-        // The image `app` sets user, groups, directory, variables and command.
-        let output = scene.run(runtime, "app", &[]).output().unwrap();
-        let said = text(&output.stdout);
-        assert_eq!(
-            said,
-            "uid=1000(app) gid=1001(app) groups=29(audio),44(video),1001(app)\n",
-            "{runtime}: {}",
-            printed(&output)
-        );
-        assert!(text(&output.stderr).contains("run.oci.hooks.stdout"));
-        let script = "pwd; echo $GREETING; echo $HOME; grep -i nonewpriv /proc/self/status || :";
-        let said = ok(&mut scene.run(runtime, "app", &["sh", "-c", script]));
-        let expected = "/srv/work\ntwo words\n/home/app\n";
-        assert!(said.starts_with(expected), "{runtime}: {said}");
-        if runtime != "chroot" {
-            assert!(said.ends_with("NoNewPrivs:\t1\n"), "{said}");
+            // The image `app` sets user, groups, directory, variables and command.
+            let output = scene.run(runtime, "app", &[]).output().unwrap();
+            let said = text(&output.stdout);
+            assert_eq!(
+                said,
+                "uid=1000(app) gid=1001(app) groups=29(audio),44(video),1001(app)\n",
+                "{runtime}: {}",
+                printed(&output)
+            );
+            assert!(text(&output.stderr).contains("run.oci.hooks.stdout"));
+            let script =
+                "pwd; echo $GREETING; echo $HOME; grep -i nonewpriv /proc/self/status || :";
+            let said = ok(&mut scene.run(runtime, "app", &["sh", "-c", script]));
+            let expected = "/srv/work\ntwo words\n/home/app\n";
+            assert!(said.starts_with(expected), "{runtime}: {said}");
+            if runtime != "chroot" {
+                assert!(said.ends_with("NoNewPrivs:\t1\n"), "{said}");
+            }
+            // The changes of the program are gone.
+            fails(
+                &mut scene.run(runtime, "small", &["test", "-e", "/opt/new"]),
+                1,
+            );
+            scene.assert_clean();
         }
-        // The changes of the program are gone.
-        fails(
-            &mut scene.run(runtime, "small", &["test", "-e", "/opt/new"]),
-            1,
-        );
-        scene.assert_clean();
     }
 }
 
@@ -128,132 +130,136 @@ fn signals_are_passed_to_the_program_which_is_killed_if_it_does_not_end() {
 
 #[test]
 fn what_a_killed_run_leaves_is_removed_by_the_next_gc_or_run() {
-    let Some(scene) = Scene::new() else { return };
-    let root = scene.root();
-    let forever = &["sh", "-c", "echo up; exec sleep 1000"];
-    for (runtime, next) in [
-        ("runc", &["gc"][..]),
-        ("chroot", &["run", "small", "--", "true"]),
-    ] {
-        let mut child = started(scene.run(runtime, "small", forever));
-        let children = format!("/proc/{0}/task/{0}/children", child.id());
-        let below = fs::read_to_string(children).unwrap();
-        let below: i32 = below.trim().parse().unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
-        // The program still runs, so its root file system stays.
-        ok(cas(&root).arg("gc"));
-        assert!(scene.leftovers().len() >= 4, "{:?}", scene.leftovers());
-        kill_process(Pid::from_raw(below).unwrap(), Signal::KILL).unwrap();
-        // It has ended when its pid is gone; this process is not its parent and cannot wait for it.
-        let gone = || !Path::new(&format!("/proc/{below}/fd/0")).exists();
-        while !gone() {
-            std::thread::sleep(Duration::from_millis(10));
+    for scene in Scene::all() {
+        let root = scene.root();
+        let forever = &["sh", "-c", "echo up; exec sleep 1000"];
+        for (runtime, next) in [
+            ("runc", &["gc"][..]),
+            ("chroot", &["run", "small", "--", "true"]),
+        ] {
+            let mut child = started(scene.run(runtime, "small", forever));
+            let children = format!("/proc/{0}/task/{0}/children", child.id());
+            let below = fs::read_to_string(children).unwrap();
+            let below: i32 = below.trim().parse().unwrap();
+            child.kill().unwrap();
+            child.wait().unwrap();
+            // The program still runs, so its root file system stays.
+            ok(cas(&root).arg("gc"));
+            assert!(scene.leftovers().len() >= 4, "{:?}", scene.leftovers());
+            kill_process(Pid::from_raw(below).unwrap(), Signal::KILL).unwrap();
+            // It has ended when its pid is gone; this process is not its parent and cannot wait for it.
+            let gone = || !Path::new(&format!("/proc/{below}/fd/0")).exists();
+            while !gone() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            ok(cas(&root).args(next).stdin(Stdio::null()));
+            scene.assert_clean();
         }
-        ok(cas(&root).args(next).stdin(Stdio::null()));
-        scene.assert_clean();
     }
 }
 
 /// Kills the tool at different moments. The program that it has started ends by itself.
 #[test]
 fn everything_that_a_killed_run_leaves_is_cleaned_up() {
-    let Some(scene) = Scene::new() else { return };
-    ok(&mut scene.run("chroot", "small", &["true"]));
-    for runtime in RUNTIMES {
-        for step in 0..25 {
-            let mut child = scene.run(runtime, "small", &["true"]).spawn().unwrap();
-            std::thread::sleep(Duration::from_millis(step * 6));
-            child.kill().unwrap();
-            child.wait().unwrap();
+    for scene in Scene::all() {
+        ok(&mut scene.run("chroot", "small", &["true"]));
+        for runtime in RUNTIMES {
+            for step in 0..25 {
+                let mut child = scene.run(runtime, "small", &["true"]).spawn().unwrap();
+                std::thread::sleep(Duration::from_millis(step * 6));
+                child.kill().unwrap();
+                child.wait().unwrap();
+            }
         }
+        let begun = Instant::now();
+        while !scene.leftovers().is_empty() && begun.elapsed() < Duration::from_secs(20) {
+            ok(cas(&scene.root()).arg("gc"));
+        }
+        scene.assert_clean();
     }
-    let begun = Instant::now();
-    while !scene.leftovers().is_empty() && begun.elapsed() < Duration::from_secs(20) {
-        ok(cas(&scene.root()).arg("gc"));
-    }
-    scene.assert_clean();
 }
 
 #[test]
 fn a_bundle_is_what_runtimes_start() {
-    let Some(scene) = Scene::new() else { return };
-    let root = scene.root();
-    let plain = scene.path("plain");
-    ok(cas(&root).args(["unpack", "small"]).arg(&plain));
-    for mount in [&[][..], &["--mount"]] {
-        let bundle = scene.path("bundle");
-        let make = || {
-            let mut make = cas(&root);
-            make.arg("bundle").args(mount).arg("small").arg(&bundle);
-            make
-        };
-        ok(make().args(["--", "sh", "-c", "echo runs; exit 4"]));
-        let found = differences(&plain, &bundle.join("rootfs"));
-        assert!(found.is_empty(), "{mount:?}: {found:#?}");
-        let mode = fs::metadata(&bundle).unwrap().permissions().mode();
-        assert_eq!(mode & 0o7777, 0o700);
+    for scene in Scene::all() {
+        let root = scene.root();
+        let plain = scene.path("plain");
+        ok(cas(&root).args(["unpack", "small"]).arg(&plain));
+        for mount in [&[][..], &["--mount"]] {
+            let bundle = scene.path("bundle");
+            let make = || {
+                let mut make = cas(&root);
+                make.arg("bundle").args(mount).arg("small").arg(&bundle);
+                make
+            };
+            ok(make().args(["--", "sh", "-c", "echo runs; exit 4"]));
+            let found = differences(&plain, &bundle.join("rootfs"));
+            assert!(found.is_empty(), "{mount:?}: {found:#?}");
+            let mode = fs::metadata(&bundle).unwrap().permissions().mode();
+            assert_eq!(mode & 0o7777, 0o700);
 
-        for runtime in scene.runtimes().iter().filter(|one| *one != "chroot") {
-            let mut run = Command::new(runtime);
-            run.arg("--root").arg(scene.path("state"));
-            run.args(["run", "--bundle"]).arg(&bundle).arg("bundle");
-            let output = run.stdin(Stdio::null()).output().unwrap();
-            assert_eq!(text(&output.stdout), "runs\n", "{}", printed(&output));
-            assert_eq!(output.status.code(), Some(4));
-        }
+            for runtime in scene.runtimes().iter().filter(|one| *one != "chroot") {
+                let mut run = Command::new(runtime);
+                run.arg("--root").arg(scene.path("state"));
+                run.args(["run", "--bundle"]).arg(&bundle).arg("bundle");
+                let output = run.stdin(Stdio::null()).output().unwrap();
+                assert_eq!(text(&output.stdout), "runs\n", "{}", printed(&output));
+                assert_eq!(output.status.code(), Some(4));
+            }
 
-        // An existing bundle is not changed.
-        let before = fs::metadata(bundle.join("config.json")).unwrap().ino();
-        let taken = fails(&mut make(), 1);
-        assert!(taken.contains("not empty"), "{taken}");
-        let after = fs::metadata(bundle.join("config.json")).unwrap().ino();
-        assert_eq!(before, after);
-        if !mount.is_empty() {
-            ok(cas(&root).arg("gc"));
-            ok(cas(&root).arg("umount").arg(bundle.join("rootfs")));
+            // An existing bundle is not changed.
+            let before = fs::metadata(bundle.join("config.json")).unwrap().ino();
+            let taken = fails(&mut make(), 1);
+            assert!(taken.contains("not empty"), "{taken}");
+            let after = fs::metadata(bundle.join("config.json")).unwrap().ino();
+            assert_eq!(before, after);
+            if !mount.is_empty() {
+                ok(cas(&root).arg("gc"));
+                ok(cas(&root).arg("umount").arg(bundle.join("rootfs")));
+            }
+            fs::remove_dir_all(&bundle).unwrap();
         }
-        fs::remove_dir_all(&bundle).unwrap();
+        let document = scene.path("document");
+        ok(cas(&root).args(["bundle", "app"]).arg(&document));
+        let document = fs::read(document.join("config.json")).unwrap();
+        let document: Value = serde_json::from_slice(&document).unwrap();
+        let stop = &document["annotations"]["org.opencontainers.image.stopSignal"];
+        assert_eq!(stop, "SIGUSR1");
+        assert_eq!(document["process"]["user"]["additionalGids"][1], 44);
     }
-    let document = scene.path("document");
-    ok(cas(&root).args(["bundle", "app"]).arg(&document));
-    let document = fs::read(document.join("config.json")).unwrap();
-    let document: Value = serde_json::from_slice(&document).unwrap();
-    let stop = &document["annotations"]["org.opencontainers.image.stopSignal"];
-    assert_eq!(stop, "SIGUSR1");
-    assert_eq!(document["process"]["user"]["additionalGids"][1], 44);
 }
 
 /// What a killed `cas bundle --mount` leaves is unmounted and removed like a finished bundle.
 #[test]
 fn a_bundle_killed_at_any_moment_is_removed_like_a_complete_one() {
-    let Some(scene) = Scene::new() else { return };
-    let (root, bundle) = (scene.root(), scene.path("bundle"));
-    ok(cas(&root).args(["bundle", "--mount", "small"]).arg(&bundle));
-    for step in 0..25 {
-        if bundle.join("rootfs").exists() {
-            let ended = cas(&root).arg("umount").arg(bundle.join("rootfs")).output();
-            let code = ended.unwrap().status.code();
-            assert!(matches!(code, Some(0 | 3)), "{code:?}");
+    for scene in Scene::all() {
+        let (root, bundle) = (scene.root(), scene.path("bundle"));
+        ok(cas(&root).args(["bundle", "--mount", "small"]).arg(&bundle));
+        for step in 0..25 {
+            if bundle.join("rootfs").exists() {
+                let ended = cas(&root).arg("umount").arg(bundle.join("rootfs")).output();
+                let code = ended.unwrap().status.code();
+                assert!(matches!(code, Some(0 | 3)), "{code:?}");
+            }
+            if bundle.exists() {
+                fs::remove_dir_all(&bundle).unwrap();
+            }
+            scene.assert_clean();
+            let mut make = cas(&root);
+            make.args(["bundle", "--mount", "small"]).arg(&bundle);
+            let mut child = make.stdout(Stdio::null()).spawn().unwrap();
+            std::thread::sleep(Duration::from_millis(step * 5));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            // The bundle is either complete, or does not have its config.json.
+            if bundle.join("config.json").exists() {
+                let document = fs::read(bundle.join("config.json")).unwrap();
+                serde_json::from_slice::<Value>(&document).unwrap();
+            }
         }
-        if bundle.exists() {
-            fs::remove_dir_all(&bundle).unwrap();
-        }
+        let _ = cas(&root).arg("umount").arg(bundle.join("rootfs")).output();
         scene.assert_clean();
-        let mut make = cas(&root);
-        make.args(["bundle", "--mount", "small"]).arg(&bundle);
-        let mut child = make.stdout(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(step * 5));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        // The bundle is either complete, or does not have its config.json.
-        if bundle.join("config.json").exists() {
-            let document = fs::read(bundle.join("config.json")).unwrap();
-            serde_json::from_slice::<Value>(&document).unwrap();
-        }
     }
-    let _ = cas(&root).arg("umount").arg(bundle.join("rootfs")).output();
-    scene.assert_clean();
 }
 
 #[test]
@@ -278,27 +284,22 @@ fn a_bundle_that_cannot_be_made_leaves_nothing() {
 
 /// A real program of a distribution's image.
 #[test]
-#[ignore = "half a minute; `cargo xtask long` runs it"]
+#[ignore = "a minute; `cargo xtask long` runs it"]
 fn python_runs() {
-    let Some(layout) = real_image("debian-multi").filter(|_| can(&["runc"])) else {
+    let Some(layout) = real_image("debian-multi") else {
         return;
     };
-    let scratch = tempfile::tempdir().unwrap();
-    let root = scratch.path().join("root");
-    ok(cas(&root).args(["-q", "import"]).arg(layout));
-    for runtime in RUNTIMES {
-        let program = "import json, sys; print(json.dumps([sys.version_info[0], 6 * 7]))";
-        let said = ok(cas(&root)
-            .args([
-                "run",
-                "--runtime",
-                runtime,
-                "--entrypoint",
-                "python3",
-                "plain",
-            ])
-            .args(["--", "-c", program])
-            .stdin(Stdio::null()));
-        assert_eq!(said, "[3, 42]\n", "{runtime}");
+    let program = "import json, sys; print(json.dumps([sys.version_info[0], 6 * 7]))";
+    for scene in Scene::all() {
+        ok(cas(&scene.root()).args(["-q", "import"]).arg(&layout));
+        for runtime in scene.runtimes() {
+            let mut run = cas(&scene.root());
+            run.args(["run", "--runtime", &runtime, "--entrypoint", "python3"]);
+            let said = ok(run
+                .args(["plain", "--", "-c", program])
+                .stdin(Stdio::null()));
+            assert_eq!(said, "[3, 42]\n", "{runtime}");
+        }
+        scene.assert_clean();
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use crate::common::{can, cas, ok, real_image};
+use crate::common::{can, cas, mounting_snapshotters, ok, real_image};
 
 const USERS: &str = "root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n";
 const GROUPS: &str = "app:x:1001:\naudio:x:29:app\nvideo:x:44:other,app\n";
@@ -52,10 +52,25 @@ pub(crate) struct Scene {
 impl Scene {
     /// Returns a scene. Prints the reason and returns `None` if a program or the image is missing.
     pub(crate) fn new() -> Option<Self> {
-        let small = real_image("small").filter(|_| can(&["umoci", "runc"]))?;
-        let scene = Scene {
-            dir: tempfile::tempdir_in("/dev/shm").unwrap(),
+        Self::with("overlay", tempfile::tempdir_in("/dev/shm").unwrap())
+    }
+
+    /// Returns a scene with the snapshotter `overlay`, and one with `erofs`. Prints the reason for
+    /// each that is missing.
+    pub(crate) fn all() -> Vec<Self> {
+        let Some(overlay) = Self::new() else {
+            return Vec::new();
         };
+        let is_usable = mounting_snapshotters().contains(&"erofs");
+        // The metadata of the images of `erofs` cannot be in memory.
+        let erofs = is_usable.then(|| Self::with("erofs", tempfile::tempdir().unwrap()));
+        [overlay].into_iter().chain(erofs.flatten()).collect()
+    }
+
+    fn with(snapshotter: &str, dir: tempfile::TempDir) -> Option<Self> {
+        let small = real_image("small").filter(|_| can(&["umoci", "runc"]))?;
+        let scene = Scene { dir };
+        ok(cas(&scene.root()).args(["--snapshotter", snapshotter, "init"]));
         let layout = layout(&small);
         ok(cas(&scene.root()).args(["-q", "import"]).arg(layout));
         Some(scene)
