@@ -1,4 +1,4 @@
-//! Child processes, and how much time and memory they take.
+//! Child processes, and how much time, processor time and memory they take.
 //!
 //! A measurement runs in a process whose only child is the measured command, because the peak
 //! memory of a process's children never goes down.
@@ -13,6 +13,8 @@ use anyhow::{Context, Result, bail};
 pub struct Sample {
     /// How long it took.
     pub seconds: f64,
+    /// The seconds of processor time that it took, in user space and in the kernel.
+    pub processor: f64,
     /// The largest resident set in bytes.
     pub peak: u64,
 }
@@ -36,19 +38,21 @@ pub fn measure(command: &Command) -> Result<Sample> {
         bail!("{command:?} ended with {}", out.status);
     }
     let text = String::from_utf8(out.stdout)?;
-    let (seconds, peak) = text
-        .trim()
-        .split_once(' ')
-        .context("the measuring process did not print a time and a peak")?;
+    let mut numbers = text.split_whitespace();
+    let mut next = || {
+        let number = numbers.next();
+        number.context("the measuring process did not print two times and a peak")
+    };
     Ok(Sample {
-        seconds: seconds.parse()?,
-        peak: peak.parse()?,
+        seconds: next()?.parse()?,
+        processor: next()?.parse()?,
+        peak: next()?.parse()?,
     })
 }
 
 /// Must be called first in `main` of a program that uses [`measure`], which starts the program
-/// again. In that second process, runs the command in the arguments, prints its time and memory,
-/// and returns its exit code. In other processes, returns `None`.
+/// again. In that second process, runs the command in the arguments, prints its time, processor time
+/// and memory, and returns its exit code. In other processes, returns `None`.
 ///
 /// # Errors
 /// Errors of the system.
@@ -64,8 +68,10 @@ pub fn as_child() -> Result<Option<i32>> {
         .stdout(Stdio::null())
         .status()?;
     let seconds = begun.elapsed().as_secs_f64();
-    let peak = usage(libc::RUSAGE_CHILDREN)?.ru_maxrss.unsigned_abs() * 1024;
-    println!("{seconds} {peak}");
+    let usage = usage(libc::RUSAGE_CHILDREN)?;
+    let processor = total(&usage).as_secs_f64();
+    let peak = usage.ru_maxrss.unsigned_abs() * 1024;
+    println!("{seconds} {processor} {peak}");
     Ok(Some(status.code().unwrap_or(1)))
 }
 
@@ -74,12 +80,15 @@ pub fn as_child() -> Result<Option<i32>> {
 /// # Errors
 /// Errors of the system.
 pub fn processor_time() -> Result<Duration> {
-    let usage = usage(libc::RUSAGE_SELF)?;
+    Ok(total(&usage(libc::RUSAGE_SELF)?))
+}
+
+fn total(usage: &libc::rusage) -> Duration {
     let length = |time: libc::timeval| {
         Duration::from_secs(time.tv_sec.unsigned_abs())
             + Duration::from_micros(time.tv_usec.unsigned_abs())
     };
-    Ok(length(usage.ru_utime) + length(usage.ru_stime))
+    length(usage.ru_utime) + length(usage.ru_stime)
 }
 
 fn usage(of: libc::c_int) -> Result<libc::rusage> {

@@ -2,15 +2,21 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use oci_cas_benches::process::{Sample, measure};
 
 /// Maximum time that a server may take to start.
 const TIMEOUT: Duration = Duration::from_secs(20);
+/// Which fields of `/proc/PID/stat` after the program's name are processor times.
+const TIMES: Range<usize> = 11..15;
+/// Number of ticks in a second, which these fields count.
+const TICKS: f64 = 100.0;
 
 /// A server that is stopped on drop.
 struct Server(Child);
@@ -49,6 +55,21 @@ impl Server {
             .context("cannot read the peak memory: the server has probably ended; read its log")?
             .parse::<u64>()?
             * 1024)
+    }
+
+    /// Returns the seconds of processor time so far, of the server and of the programs that it
+    /// started and that have ended.
+    fn processor_time(&self) -> Result<f64> {
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.0.id()))?;
+        // The name of the program, in parentheses, may contain spaces.
+        let (_, fields) = text.rsplit_once(')').context("unexpected /proc/PID/stat")?;
+        let ticks = fields
+            .split_whitespace()
+            .skip(TIMES.start)
+            .take(TIMES.len());
+        let ticks = ticks.map(|ticks| Ok(ticks.parse::<u64>()?));
+        let sum = ticks.sum::<Result<u64>>()?;
+        Ok(sum as f64 / TICKS)
     }
 }
 
@@ -123,8 +144,16 @@ impl<'a> Containerd<'a> {
         command
     }
 
-    pub(super) fn peak(&self) -> Result<u64> {
-        self.server.peak()
+    /// Runs a command of a client. Returns its time, the processor time of the client and the
+    /// server together, and the peak memory of the client or the server, whichever is larger.
+    pub(super) fn measure(&self, client: &Command) -> Result<Sample> {
+        let before = self.server.processor_time()?;
+        let sample = measure(client)?;
+        Ok(Sample {
+            processor: sample.processor + self.server.processor_time()? - before,
+            peak: sample.peak.max(self.server.peak()?),
+            ..sample
+        })
     }
 }
 

@@ -93,22 +93,26 @@ impl Jobs<'_> {
 
     /// Returns the contenders that import an archive, and unpack it into snapshots.
     pub(super) fn unpacked_imports<'a>(&'a self, subject: &'a Subject) -> Vec<Contender<'a>> {
-        let ctr = |fresh: &Path| {
-            let containerd = Containerd::start(fresh, self.containerd)?;
-            let mut import = containerd.ctr();
-            import.args(["images", "import", "--base-name", "bench"]);
-            let sample = measure(import.arg(&subject.archive))?;
-            with_server(sample, &containerd)
-        };
         vec![
             Contender::command("cas import --unpack, Full", |fresh| {
                 let mut command = self.import(fresh, &subject.archive);
                 command.arg("--unpack");
                 command
             }),
-            Contender::new("ctr images import, layers not synced", ctr),
+            self.ctr_import(subject),
             self.floor(subject),
         ]
+    }
+
+    /// Returns the contender `ctr`, which imports an archive and unpacks it into snapshots.
+    pub(super) fn ctr_import<'a>(&'a self, subject: &'a Subject) -> Contender<'a> {
+        let ctr = |fresh: &Path| {
+            let containerd = Containerd::start(fresh, self.containerd)?;
+            let mut import = containerd.ctr();
+            import.args(["images", "import", "--base-name", "bench"]);
+            containerd.measure(import.arg(&subject.archive))
+        };
+        Contender::new("ctr images import, layers not synced", ctr)
     }
 
     fn floor<'a>(&self, subject: &'a Subject) -> Contender<'a> {
@@ -120,11 +124,16 @@ impl Jobs<'_> {
                 .stderr(Stdio::inherit());
             let out = command.output()?;
             let seconds = String::from_utf8(out.stdout)?;
-            let seconds = seconds
+            let seconds: f64 = seconds
                 .trim()
                 .parse()
                 .context("the floor did not print its time")?;
-            Ok(Sample { seconds, peak: 0 })
+            let cores = std::thread::available_parallelism()?.get() as f64;
+            Ok(Sample {
+                seconds,
+                processor: seconds * cores,
+                peak: 0,
+            })
         })
     }
 
@@ -152,30 +161,28 @@ impl Jobs<'_> {
 
     /// Returns the contenders that mount one more root file system from existing snapshots.
     pub(super) fn mounts<'a>(&'a self, present: &'a Path) -> Vec<Contender<'a>> {
-        let mount = |writable: bool| {
-            move |fresh: &Path| {
-                fs::create_dir_all(fresh)?;
-                let mut command = self.cas(present);
-                command.args(["mount", "bench"]).arg(fresh);
-                if writable {
-                    command.arg("--rw");
-                }
-                let sample = measure(&command)?;
-                finish(self.cas(present).arg("umount").arg(fresh))?;
-                Ok(sample)
-            }
-        };
         vec![
-            Contender::new("cas mount", mount(false)),
-            Contender::new("cas mount --rw", mount(true)),
+            Contender::new("cas mount", self.mount(present, false)),
+            Contender::new("cas mount --rw", self.mount(present, true)),
         ]
     }
-}
 
-/// Returns a client's time, and the peak memory of the client or its server, whichever is larger.
-pub(super) fn with_server(sample: Sample, containerd: &Containerd<'_>) -> Result<Sample> {
-    Ok(Sample {
-        peak: sample.peak.max(containerd.peak()?),
-        ..sample
-    })
+    /// Returns a function that mounts a root file system, and unmounts it after the measurement.
+    pub(super) fn mount<'a>(
+        &'a self,
+        present: &'a Path,
+        writable: bool,
+    ) -> impl Fn(&Path) -> Result<Sample> + 'a {
+        move |fresh: &Path| {
+            fs::create_dir_all(fresh)?;
+            let mut command = self.cas(present);
+            command.args(["mount", "bench"]).arg(fresh);
+            if writable {
+                command.arg("--rw");
+            }
+            let sample = measure(&command)?;
+            finish(self.cas(present).arg("umount").arg(fresh))?;
+            Ok(sample)
+        }
+    }
 }

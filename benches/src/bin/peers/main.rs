@@ -4,14 +4,17 @@
 //! directory of another containerd and its `ctr`. Without `--on`, `peers` makes a journaled ext4 on
 //! a loop device, because a file system without a journal would give false results; this needs
 //! superuser rights. Every run has a new directory, and the order of the tools changes from round
-//! to round. Memory is touched before the first run. The table has medians, ranges, the ratio of
-//! `cas` to each tool, and peak memory.
+//! to round. Memory is touched before the first run. The table has medians and ranges, processor
+//! time, the ratios of the first tool of each job to the others, and peak memory. The processor time
+//! of a tool includes that of its server, but not that of the kernel when it writes back the page
+//! cache.
 
 mod daemon;
 mod floor;
 mod jobs;
 mod network;
 mod shaped;
+mod snapshotters;
 mod warm;
 
 use std::path::{Path, PathBuf};
@@ -28,10 +31,10 @@ use oci_cas_benches::scratch::{self, Scratch};
 
 const USAGE: &str = "usage: peers [--rounds N] [--on DIR] [--ctr DIR] [--image LAYOUT:TAG] \
                      [import|unpacked|zstd|fat|tree|mount|tall|pull|fetch|relaxed|link|slow|push|\
-                     large]...";
+                     large|snapshotters]...";
 
 /// Size of the file system; its file is sparse.
-const SIZE: u64 = 8 << 30;
+const SIZE: u64 = 12 << 30;
 /// A link to a registry far away.
 const FAR: shaped::Link = shaped::Link {
     bytes_per_second: 50_000_000,
@@ -150,7 +153,10 @@ impl Table<'_> {
         let present = at("present");
         self.jobs.present(&present, &plain.archive)?;
         warm::touch_memory()?;
-        println!("| job | by | s (range) | s of cas / s | peak, MiB |\n|---|---|---|---|---|");
+        println!(
+            "| job | by | s (range) | ratio | processor, s | ratio | peak, MiB |\n\
+             |---|---|---|---|---|---|---|"
+        );
         if self.wants("import") {
             self.job("import", &self.jobs.imports(&plain))?;
         }
@@ -192,6 +198,9 @@ impl Table<'_> {
             let registry = Registry::start(&at("registry"))?;
             self.print_pulls(&registry.host, &plain)?;
         }
+        if self.wants("snapshotters") {
+            self.print_snapshotters(&plain)?;
+        }
         Ok(())
     }
 
@@ -229,7 +238,8 @@ impl Table<'_> {
         Ok(())
     }
 
-    fn job(&self, name: &str, contenders: &[Contender<'_>]) -> Result<()> {
+    /// Measures a job and prints its lines. Returns what each contender took.
+    fn job(&self, name: &str, contenders: &[Contender<'_>]) -> Result<Vec<Summary>> {
         let mut samples: Vec<Vec<Sample>> = contenders.iter().map(|_| Vec::new()).collect();
         for round in 0..self.options.rounds {
             for turn in 0..contenders.len() {
@@ -242,15 +252,16 @@ impl Table<'_> {
             }
         }
         let summaries: Vec<Summary> = samples.into_iter().map(Summary::of).collect();
+        let first = &summaries[0];
         for (contender, summary) in contenders.iter().zip(&summaries) {
-            let part = summaries[0].median / summary.median;
-            let peak = summary.peak >> 20;
+            let [part, processor_part] = first.parts_of(summary);
+            let (by, processor, peak) = (&contender.name, summary.processor, summary.peak >> 20);
             println!(
-                "| {name} | {} | {summary} | {part:.2} | {peak} |",
-                contender.name
+                "| {name} | {by} | {summary} | {part:.2} | {processor:.3} | {processor_part:.2} | \
+                 {peak} |"
             );
         }
-        Ok(())
+        Ok(summaries)
     }
 }
 
@@ -258,23 +269,37 @@ struct Summary {
     median: f64,
     least: f64,
     most: f64,
+    /// The median of the processor times.
+    processor: f64,
     peak: u64,
 }
 
 impl Summary {
     fn of(samples: Vec<Sample>) -> Self {
-        let mut seconds: Vec<f64> = samples.iter().map(|sample| sample.seconds).collect();
-        seconds.sort_by(f64::total_cmp);
+        let sorted = |part: fn(&Sample) -> f64| {
+            let mut all: Vec<f64> = samples.iter().map(part).collect();
+            all.sort_by(f64::total_cmp);
+            all
+        };
+        let seconds = sorted(|sample| sample.seconds);
+        let processor = sorted(|sample| sample.processor);
+        let middle = samples.len() / 2;
         Summary {
-            median: seconds[seconds.len() / 2],
+            median: seconds[middle],
             least: seconds[0],
             most: seconds[seconds.len() - 1],
+            processor: processor[middle],
             peak: samples
                 .iter()
                 .map(|sample| sample.peak)
                 .max()
                 .unwrap_or_default(),
         }
+    }
+
+    /// Returns the ratios of the time and of the processor time to those of another contender.
+    fn parts_of(&self, other: &Summary) -> [f64; 2] {
+        [self.median / other.median, self.processor / other.processor]
     }
 }
 

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::daemon::{Containerd, Registry};
-use super::jobs::{Contender, Jobs, Subject, with_server};
+use super::jobs::{Contender, Jobs, Subject};
 use oci_cas_benches::images::Image;
 use oci_cas_benches::process::{Sample, finish, measure};
 use oci_cas_benches::scratch;
@@ -30,8 +30,7 @@ impl Jobs<'_> {
             let containerd = Containerd::start(fresh, self.containerd)?;
             let mut pull = containerd.ctr();
             pull.args(["images", "pull", "--plain-http", &ctr_reference]);
-            let sample = measure(&pull)?;
-            with_server(sample, &containerd)
+            containerd.measure(&pull)
         };
         vec![
             Contender::command("cas pull --unpack, Full", move |fresh| {
@@ -147,7 +146,11 @@ pub(super) fn wire<'a>(image: &Image, bytes_per_second: u64) -> Result<Contender
     let seconds = bytes as f64 / bytes_per_second as f64;
     Ok(Contender::new("the wire", move |fresh: &Path| {
         std::fs::create_dir_all(fresh)?;
-        Ok(Sample { seconds, peak: 0 })
+        Ok(Sample {
+            seconds,
+            processor: 0.0,
+            peak: 0,
+        })
     }))
 }
 
