@@ -35,25 +35,42 @@ impl Disk {
         new.publish()?;
         Ok(disk)
     }
+
+    /// Writes an image whose metadata is already in a file, and its data files, to `path`, as
+    /// [`Disk::write`] does. The data files have the order in which the image numbers them.
+    /// Returns the size of the new file.
+    ///
+    /// # Errors
+    /// As [`NewFile::begin`]; errors of the file system.
+    pub fn join(metadata: &DataFile, data: &[DataFile], path: &Path) -> Result<Self> {
+        let new = NewFile::begin(path)?;
+        copy_data(&metadata.file, metadata.length, new.file(), 0)?;
+        let disk = append(data, metadata.length, new.file())?;
+        new.publish()?;
+        Ok(disk)
+    }
+}
+
+/// Copies data files to a file, behind `metadata` bytes of metadata. The kernel copies them, or
+/// lets them share blocks with `out`, if the file system supports that.
+fn append(data: &[DataFile], metadata: u64, out: &File) -> Result<Disk> {
+    let mut length = metadata;
+    for data in data {
+        copy_data(&data.file, data.length, out, length)?;
+        length = (length + data.length).next_multiple_of(ALIGNMENT);
+    }
+    out.set_len(length)?;
+    Ok(Disk { length, metadata })
 }
 
 impl Image {
-    /// Writes the metadata and the data files to `out`, an empty file. The kernel copies the data
-    /// files, or lets them share blocks with `out`, if the file system supports that. Returns the
-    /// size of the file.
+    /// Writes the metadata and the data files to `out`, an empty file. Returns the size of the file.
     ///
     /// # Errors
     /// Errors of the file system.
     pub fn write_disk(&self, data: &[DataFile], out: &File) -> Result<Disk> {
         let mut out = out;
         out.write_all(self.metadata())?;
-        let metadata = self.metadata().len() as u64;
-        let mut length = metadata;
-        for (data, &start) in data.iter().zip(self.starts()) {
-            copy_data(&data.file, data.length, out, start)?;
-            length = (start + data.length).next_multiple_of(ALIGNMENT);
-        }
-        out.set_len(length)?;
-        Ok(Disk { length, metadata })
+        append(data, self.metadata().len() as u64, out)
     }
 }

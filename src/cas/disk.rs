@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use cas_core::platform::Platforms;
 use cas_core::progress::{Progress, Silent};
-use cas_core::{Context, Manifest, Result, pool};
+use cas_core::snapshot::Mount;
+use cas_core::{Context, ErrorKind, Labels, Manifest, Result, pool, unique};
 use cas_erofs::{DataFile, Disk, Layers, Tree};
+use cas_host::erofs::open_file;
 use cas_layer::unpack;
 
 use super::Cas;
 use super::arguments::ImageRef;
+use super::mounted::{Mounted, NewSnapshot};
 
 /// The form of a disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,7 +80,9 @@ impl Cas {
     /// bytes. This needs no privileges. Returns the sizes of the file and of the metadata in it.
     ///
     /// The file appears under its name when it is complete, and replaces an older file of this
-    /// name. Until then, the directory needs free space for twice the size of the file.
+    /// name. Until then, the directory needs free space for twice the size of the file. If the
+    /// snapshotter `erofs` has the image, its files are copied, and share their blocks with the new
+    /// file if the file system supports that; no layer is decompressed.
     ///
     /// # Errors
     /// `NotFound` if the store does not have the image, one of its layers, or the platform of this
@@ -118,11 +123,47 @@ impl Cas {
         file: &Path,
         progress: &Arc<dyn Progress>,
     ) -> Result<Disk> {
+        if let Some((metadata, data)) = self.open_stored(manifest).await? {
+            let path = file.to_owned();
+            return pool::run(move || Disk::join(&metadata, &data, &path)).await;
+        }
         let directory = file.parent().filter(|parent| *parent != Path::new(""));
         let layers = Layers::new(directory.unwrap_or(Path::new(".")));
         let (tree, data) = self.read_layers(manifest, file, progress, layers).await?;
         let path = file.to_owned();
         pool::run(move || Disk::write(&tree, &data, &path)).await
+    }
+
+    /// Opens the metadata and the data files of an image in the snapshotter `erofs`. Returns `None`
+    /// if the root has another snapshotter or is read-only, or if the image is not unpacked.
+    async fn open_stored(&self, manifest: &Manifest) -> Result<Option<(DataFile, Vec<DataFile>)>> {
+        let snapshotter = self.snapshotter().ok();
+        let snapshotter = snapshotter.filter(|one| one.name() == snapshot_erofs::NAME);
+        let Some(snapshotter) = snapshotter.filter(|_| self.check_writable().is_ok()) else {
+            return Ok(None);
+        };
+        let chain_ids = unpack::verified_chain_ids(&self.store, manifest).await?;
+        let Some(top) = chain_ids.and_then(|chain_ids| chain_ids.last().copied()) else {
+            return Ok(None);
+        };
+        let new = NewSnapshot {
+            key: &unique::key("disk"),
+            writable: false,
+            // No label keeps the view, because open files stay if a collection removes it.
+            labels: Labels::new(),
+        };
+        let open_all = async {
+            let mut view = Mounted::make(snapshotter, &new, Some(top)).await?;
+            let mounts = view.mounts().to_vec();
+            let opened = pool::run(move || open(&mounts)).await;
+            // A collection removes a view that stays.
+            let _ = view.undo().await;
+            opened
+        };
+        match open_all.await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            opened => opened,
+        }
     }
 
     async fn write_vmdk(
@@ -163,4 +204,18 @@ impl Cas {
         let layers = unpack::fold_layers(self.opened()?, manifest, &item, progress, layers, read);
         Ok(layers.await?.finish())
     }
+}
+
+/// Opens the files of the image that `mounts` show. Returns `None` if they do not show one.
+fn open(mounts: &[Mount]) -> Result<Option<(DataFile, Vec<DataFile>)>> {
+    let [Mount::Erofs { image, devices, .. }] = mounts else {
+        return Ok(None);
+    };
+    let open = |path: &Path| {
+        let file = open_file(path).during("open", path.display())?;
+        let length = file.metadata()?.len();
+        Ok(DataFile { file, length })
+    };
+    let data: Result<_> = devices.iter().map(|device| open(device)).collect();
+    Ok(Some((open(image)?, data?)))
 }

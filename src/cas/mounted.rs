@@ -170,6 +170,12 @@ impl Mounted {
         }
     }
 
+    /// Returns the mounts that show the snapshot, until it is mounted.
+    #[cfg(feature = "erofs")]
+    pub(super) fn mounts(&self) -> &[Mount] {
+        &self.mounts
+    }
+
     /// Mounts the snapshot at `directory`.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use testkit::archive::{Header, Tar};
 use super::Shelf;
 use crate::common::layout::{layout, layout_typed};
 use crate::common::tree::differences;
-use crate::common::{can, ok};
+use crate::common::{can, cas, mounting_snapshotters, ok};
 
 #[test]
 fn a_disk_mounts_as_the_tree_that_is_unpacked() {
@@ -66,6 +66,49 @@ fn a_disk_mounts_as_the_tree_that_is_unpacked() {
         assert!(found.is_empty(), "{found:?}");
         fs::remove_dir_all(shelf.path("tree")).unwrap();
     }
+}
+
+/// The snapshotter `erofs` has the tars of an image, and its metadata.
+#[test]
+fn a_disk_of_stored_tars_has_the_bytes_of_one_of_the_layers() {
+    if !mounting_snapshotters().contains(&"erofs") {
+        return;
+    }
+    let (shelf, disk) = (Shelf::new(), tempfile::tempdir().unwrap());
+    let sparse = Tar::new()
+        .pax(&[
+            ("GNU.sparse.major", b"0"),
+            ("GNU.sparse.minor", b"1"),
+            ("GNU.sparse.name", b"sparse"),
+            ("GNU.sparse.size", b"8192"),
+            ("GNU.sparse.map", b"4096,5"),
+            ("GNU.sparse.numblocks", b"1"),
+        ])
+        .file("GNUSparseFile.0/sparse", "bytes");
+    let upper = Tar::new().file("etc/b", "2");
+    layout(&shelf.path("layout"), vec![sparse, upper]);
+    shelf.ok(&["import", "layout", "--name", "two:1"]);
+    let root = disk.path().join("root");
+    let stored =
+        |arguments: &[&str]| ok(cas(&root).args(arguments).current_dir(shelf.scratch.path()));
+    stored(&["--snapshotter", "erofs", "init"]);
+    stored(&["import", "layout", "--name", "two:1", "--unpack"]);
+    stored(&["import", "demo.tar", "--name", "app:1", "--unpack"]);
+    // Without the layers in the store, only the tars can be used.
+    for blob in fs::read_dir(root.join("store/blobs/sha256")).unwrap() {
+        let blob = blob.unwrap().path();
+        if !fs::read(&blob).unwrap().starts_with(b"{") {
+            fs::remove_file(blob).unwrap();
+        }
+    }
+    for image in ["app:1", "two:1"] {
+        shelf.ok(&["disk", image, "-o", "of-layers"]);
+        stored(&["disk", image, "-o", "of-tars"]);
+        let read = |name: &str| fs::read(shelf.path(name)).unwrap();
+        assert!(read("of-layers") == read("of-tars"), "{image}");
+    }
+    let left = stored(&["--json", "snapshot", "ls"]);
+    assert!(!left.contains("disk"), "{left}");
 }
 
 #[test]
