@@ -91,19 +91,10 @@ impl Table<'_> {
             });
             job(name, &mounts.collect::<Vec<_>>(), &[])?;
         }
-        let mut disk = Vec::new();
-        for (kind, present) in present.iter().take(2) {
-            disk.push(Contender::new(format!("cas, {kind}"), |fresh: &Path| {
-                fs::create_dir_all(fresh)?;
-                let mut command = jobs.cas(present);
-                command
-                    .args(["disk", "bench", "-o"])
-                    .arg(fresh.join("disk"));
-                measure(&command)
-            }));
-        }
-        job("disk of a present image", &disk, &[])?;
-
+        let disks = present
+            .iter()
+            .map(|(kind, present)| jobs.disk(kind, present));
+        job("disk of a present image", &disks.collect::<Vec<_>>(), &[])?;
         let mut mounted = Vec::new();
         for (kind, root) in &present {
             let at = self.directory.join(format!("mounted-{kind}"));
@@ -187,6 +178,18 @@ impl Jobs<'_> {
         };
         let ours = ALL.map(import).into_iter();
         ours.chain([self.ctr_import(subject)]).collect()
+    }
+
+    /// Returns the contender that writes an image as one file that mounts.
+    fn disk<'a>(&'a self, snapshotter: &str, present: &'a Path) -> Contender<'a> {
+        Contender::new(format!("cas, {snapshotter}"), |fresh: &Path| {
+            fs::create_dir_all(fresh)?;
+            let mut command = self.cas(present);
+            command
+                .args(["disk", "bench", "-o"])
+                .arg(fresh.join("disk"));
+            measure(&command)
+        })
     }
 
     /// Returns the contenders that remove all snapshots of an image.
