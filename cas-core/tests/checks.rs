@@ -10,16 +10,17 @@ use cas_core::check::{
     CheckOptions, Finding, NoSources, Problem, ReadData, Repair, Report, Sources, check,
 };
 use cas_core::content::{Expected, IngestStatus, Stat, Writer};
+use cas_core::gc::{GcOptions, collect};
 use cas_core::image::{Image, Reference};
 use cas_core::labels::GC_FLAT;
 use cas_core::pool::wait;
 use cas_core::records::{Batch, BlobRecord, Expect, Lease, Notes, Resource, Table};
 use cas_core::transfer::{Fetcher, StoreFetcher};
-use cas_core::{ContentExt, ErrorKind, MediaType, Result, Store};
+use cas_core::{ContentExt, Digest, ErrorKind, MediaType, Result, Store};
 
 mod support;
 use support::wrapped::{Flaw, Wrapped};
-use support::{image, parts, put, store};
+use support::{image, index, named, parts, put, store};
 
 async fn repaired(store: &Store) -> Result<Report> {
     let options = CheckOptions {
@@ -249,5 +250,131 @@ async fn what_a_lease_keeps_is_checked_and_fetched_again() {
             (Problem::BlobMissing, &target.digest.to_string())
         );
         assert!(found.detail.contains("lease kept"), "{found:?}");
+    }
+}
+
+/// Replaces the children in the record of a document.
+async fn record_children(store: &Store, document: &Digest, children: &[Digest]) {
+    let changed = |record: Option<BlobRecord>| {
+        let mut record = record.expect("every blob has a record");
+        record.children = children.to_vec();
+        record.absent.clear();
+        Ok(record)
+    };
+    store.blobs().update(document, changed).await.unwrap();
+}
+
+/// A repair that corrects the children of a document goes on to fetch the missing ones. Those that
+/// it could not fetch are reported again by the next check, and a collection keeps the others.
+#[tokio::test]
+async fn a_child_that_is_missing_while_children_are_corrected_does_not_count_as_left_out() {
+    for part in 0..2 {
+        for with_source in [true, false] {
+            let (plain, other) = (store(), store());
+            let target = image(&plain, "linux/amd64").await;
+            image(&other, "linux/amd64").await;
+            let named = Image::new("app:1".parse().unwrap(), target.clone());
+            plain.images.create(named).await.unwrap();
+            let lost = parts(&plain, &target).await[part].digest;
+            assert!(plain.content.remove(&lost).await.unwrap());
+            record_children(&plain, &target.digest, &[Digest::sha256(b"another")]).await;
+            let source = Source(if with_source { other } else { store() });
+            let mut options = CheckOptions {
+                repair: Some(Repair {
+                    sources: &source,
+                    rebuilder: None,
+                }),
+                ..CheckOptions::default()
+            };
+            let report = check(&plain, &[], &options).await.unwrap();
+            // What a failed fetch leaves is discarded, and reported, too.
+            let found = report.findings.iter().take(2);
+            let found = found.map(|one| (one.problem, one.repaired));
+            let expected = [
+                (Problem::ChildrenWrong, true),
+                (Problem::BlobMissing, with_source),
+            ];
+            assert_eq!(found.collect::<Vec<_>>(), expected, "{report:?}");
+            options.repair = None;
+            let report = check(&plain, &[], &options).await.unwrap();
+            let found: Vec<_> = report.findings.iter().map(|one| &one.subject).collect();
+            if !with_source {
+                assert_eq!(found, [&lost.to_string()], "it is still missing");
+                continue;
+            }
+            assert!(report.is_sound(), "{report:?}");
+            let later = SystemTime::now() + Duration::from_hours(48);
+            let options = GcOptions::default().with_now(later);
+            collect(&plain, &[], &options).await.unwrap();
+            assert!(plain.content.is_intact(&lost).await.unwrap(), "part {part}");
+        }
+    }
+}
+
+/// A platform that the record of an index does not list was never stored, as far as is known.
+#[tokio::test]
+async fn only_platforms_that_a_wrong_record_lists_were_lost() {
+    for is_listed in [true, false] {
+        let plain = store();
+        let kept = named(&plain, "linux/amd64").await;
+        let lost = named(&plain, "linux/arm64").await;
+        let target = index(&plain, &[kept.clone(), lost.clone()]).await;
+        let image = Image::new("app:1".parse().unwrap(), target.clone());
+        plain.images.create(image).await.unwrap();
+        assert!(plain.content.remove(&lost.digest).await.unwrap());
+        let mut children = vec![kept.digest, Digest::sha256(b"another")];
+        if is_listed {
+            children[0] = lost.digest;
+        }
+        record_children(&plain, &target.digest, &children).await;
+        let found = |report: &Report| -> Vec<(Problem, String)> {
+            let findings = report.findings.iter();
+            findings
+                .map(|one| (one.problem, one.subject.clone()))
+                .collect()
+        };
+        let wrong = (Problem::ChildrenWrong, target.digest.to_string());
+        let missing = (Problem::BlobMissing, lost.digest.to_string());
+        let mut expected = vec![wrong];
+        expected.extend(is_listed.then_some(missing));
+        let report = check(&plain, &[], &CheckOptions::default()).await;
+        assert_eq!(found(&report.unwrap()), expected);
+        assert_eq!(found(&repaired(&plain).await.unwrap()), expected);
+        expected.remove(0);
+        assert_eq!(found(&repaired(&plain).await.unwrap()), expected);
+    }
+}
+
+/// The finding names the digest of the bytes that were found.
+#[tokio::test]
+async fn a_damaged_document_is_reported_with_the_digest_of_its_bytes() {
+    for (flaw, read) in [(Flaw::First, false), (Flaw::Last, true)] {
+        let plain = store();
+        let target = image(&plain, "linux/amd64").await;
+        let named = Image::new("app:1".parse().unwrap(), target.clone());
+        plain.images.create(named).await.unwrap();
+        let mut bytes = plain.content.fetch(&target).await.unwrap().to_vec();
+        let at = if flaw == Flaw::First {
+            0
+        } else {
+            bytes.len() - 1
+        };
+        bytes[at] ^= 1;
+        let mut content = Wrapped::new(&plain);
+        content.damaged = Some((target.digest, flaw));
+        let options = CheckOptions {
+            read_data: if read {
+                ReadData::All
+            } else {
+                ReadData::Nothing
+            },
+            ..CheckOptions::default()
+        };
+        let report = check(&content.of(&plain), &[], &options).await.unwrap();
+        let [found] = &report.findings[..] else {
+            panic!("{report:?}");
+        };
+        let digest = Digest::sha256(&bytes).to_string();
+        assert!(found.detail.contains(&digest), "{found:?}");
     }
 }

@@ -14,7 +14,7 @@ use std::fmt::Display;
 use cas_core::dispatch::{handler_fn, walk};
 use cas_core::document::{Document, check_json};
 use cas_core::image::filter::Filters;
-use cas_core::image::{ImageConfig, Reference};
+use cas_core::image::{FullName, ImageConfig, Reference};
 use cas_core::labels::check_labels;
 use cas_core::records::Lease;
 use cas_core::testing::memory::MemoryStore;
@@ -68,6 +68,10 @@ fn documents() {
 fn names_and_keys() {
     edge(limit::NAME, limit::NAME, |length| {
         "a".repeat(length).parse::<Reference>()
+    });
+    // 253 for the domain name and 6 for the longest port.
+    edge(limit::HOST, limit::HOST, |length| {
+        format!("{}.b:65535/c", "a".repeat(length - 8)).parse::<FullName>()
     });
     let store = MemoryStore::new().with_images();
     edge(limit::NAME, limit::NAME, |length| {

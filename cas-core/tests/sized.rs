@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
+use support::wrapped::Wrapped;
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use cas_core::compose::by_size;
-use cas_core::content::{Durability, Expected, Version, Writer};
+use cas_core::content::{Durability, Entry, Expected, Version, Writer};
 use cas_core::records::{Batch, Expect, Table};
 use cas_core::testing::fault::{Fault, Plan, Side, faulty_content};
 use cas_core::testing::memory::MemoryStore;
@@ -373,12 +374,41 @@ async fn pages_merge_both_members() {
                 let end = (from + limit).min(5);
                 let found: Vec<_> = page.iter().map(|stat| stat.digest).collect();
                 assert_eq!(found, digests[from..end], "{spread} {from} {limit}");
+                let entries = scene.store.entries(after, limit).await.unwrap();
+                let same: Vec<_> = page.into_iter().map(Entry::Stat).collect();
+                assert_eq!(entries, same, "{spread} {from} {limit}");
             }
         }
         for stat in scene.store.list(None, 9).await.unwrap() {
             assert_eq!(scene.store.stat(&stat.digest).await.unwrap(), Some(stat));
         }
     }
+}
+
+/// A directory does not look up the size of a blob to list the blob.
+#[tokio::test]
+async fn entries_of_a_member_without_sizes_are_digests() {
+    let (small, large) = (StrictStore::new(), support::store());
+    let mut only_digests = Wrapped::new(&large);
+    only_digests.only_digests = true;
+    let small = Arc::new(small);
+    let store = over(&small, Arc::new(only_digests), THRESHOLD);
+    let (one, both, other) = (bytes(1), bytes(2), bytes(200));
+    for data in [&one, &both] {
+        small.put(data.clone()).await.unwrap();
+    }
+    for data in [&both, &other] {
+        large.content.put(data.clone()).await.unwrap();
+    }
+    let mut expected = vec![Entry::Digest(Digest::sha256(&other))];
+    for data in [one, both] {
+        let stat = store.stat(&Digest::sha256(&data)).await.unwrap();
+        expected.push(Entry::Stat(stat.unwrap()));
+    }
+    expected.sort_by_key(|entry| *entry.digest());
+    assert_eq!(store.entries(None, 9).await.unwrap(), expected);
+    let after = expected[0].digest();
+    assert_eq!(store.entries(Some(after), 1).await.unwrap(), expected[1..2]);
 }
 
 /// Records go to the small store, even those of blobs in a large store that could take them.

@@ -20,6 +20,8 @@ use crate::records::{BlobRecord, Resource};
 
 /// Maximum number of blobs in one page of a list.
 const PAGE: usize = 1024;
+/// Why a blob that an image needs is reported if it is gone.
+pub(super) const MISSING: &str = "the store does not have it";
 
 /// A document that no image needs. It had no record, or the store lost names.
 struct Unnamed {
@@ -199,12 +201,8 @@ impl Checker<'_> {
         let Some(reader) = self.store.content.open(&stat.digest).await? else {
             return Ok(());
         };
-        let why = match hash(&*reader, &stat.digest, self.options).await {
-            Ok(found) if found == stat.digest => None,
-            Ok(found) => Some(format!("its bytes have the digest {found}")),
-            Err(error) if is_damage(&error) => Some(format!("it cannot be read: {error}")),
-            Err(error) => return Err(error),
-        };
+        let hashed = hash(&*reader, &stat.digest, self.options).await;
+        let why = damage(hashed.map(Some), &stat.digest)?;
         self.report.bytes_read += stat.size;
         let Some(why) = why else {
             self.hashed.insert(stat.digest);
@@ -229,6 +227,21 @@ impl Checker<'_> {
             descriptor: Descriptor::new(media_type, stat.digest, stat.size),
             image: None,
         })
+    }
+}
+
+/// Returns how the bytes of a blob are damaged, or `None` if they are intact. `hashed` is the digest
+/// of the bytes, or the error of reading them.
+///
+/// # Errors
+/// The error of reading, if it does not mean damage.
+pub(super) fn damage(hashed: Result<Option<Digest>>, digest: &Digest) -> Result<Option<String>> {
+    match hashed {
+        Ok(Some(found)) if found == *digest => Ok(None),
+        Ok(Some(found)) => Ok(Some(format!("its bytes have the digest {found}"))),
+        Ok(None) => Ok(Some(MISSING.to_owned())),
+        Err(error) if is_damage(&error) => Ok(Some(format!("it cannot be read: {error}"))),
+        Err(error) => Err(error),
     }
 }
 

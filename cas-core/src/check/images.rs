@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
+use super::blobs::{MISSING, damage};
 use super::{Checker, Problem, Use};
 use crate::complete::is_of_document;
+use crate::content::ContentExt;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::dispatch;
@@ -115,7 +117,7 @@ impl Checker<'_> {
             None => Vec::new(),
         };
         for child in children {
-            if self.is_needed(descriptor, &child, record.as_ref()).await? {
+            if is_needed(self.store, descriptor, &child, record.as_ref()).await? {
                 needed.push(Use {
                     descriptor: child,
                     image: blob.image.clone(),
@@ -135,10 +137,7 @@ impl Checker<'_> {
             return Ok(None);
         }
         let Some(stat) = self.store.content.stat(&descriptor.digest).await? else {
-            return Ok(Some((
-                Problem::BlobMissing,
-                "the store does not have it".into(),
-            )));
+            return Ok(Some((Problem::BlobMissing, MISSING.to_owned())));
         };
         if stat.size != descriptor.size {
             let (expected, found) = (descriptor.size, stat.size);
@@ -153,34 +152,14 @@ impl Checker<'_> {
                 self.hashed.insert(descriptor.digest);
                 Ok(None)
             }
-            Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Some((
-                Problem::BlobDamaged,
-                "its bytes have another digest".into(),
-            ))),
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                let hashed = self.store.content.hash(&descriptor.digest).await;
+                let why = damage(hashed, &descriptor.digest)?;
+                Ok(why.map(|why| (Problem::BlobDamaged, why)))
+            }
             Err(error) if error.kind() == ErrorKind::OutOfRange => Ok(None),
             Err(error) => Err(error),
         }
-    }
-
-    /// Returns whether an image needs a child of one of its documents. An image needs every child
-    /// that was not left out on purpose. A missing layer that may not be distributed counts as left
-    /// out. If the record of an index was lost, every missing child of the index counts as left
-    /// out, too.
-    async fn is_needed(
-        &self,
-        document: &Descriptor,
-        child: &Descriptor,
-        record: Option<&BlobRecord>,
-    ) -> Result<bool> {
-        if record.is_some_and(|record| record.absent.contains(&child.digest)) {
-            return Ok(false);
-        }
-        let lost = record.is_none_or(|record| record.children.is_empty());
-        let optional = document.media_type.is_index() && lost;
-        if !optional && !child.media_type.is_non_distributable() {
-            return Ok(true);
-        }
-        Ok(self.store.content.stat(&child.digest).await?.is_some())
     }
 
     /// Checks that the record of a document lists the same blobs as the document. A record without
@@ -199,7 +178,7 @@ impl Checker<'_> {
         }
         let repairs = self.options.repair.is_some();
         if repairs {
-            retry(|| set_children(self.store, &document.digest, &listed)).await?;
+            retry(|| set_children(self.store, document, children)).await?;
         }
         let detail = format!(
             "the {} blobs that the record lists are not the {} that the document lists; {}",
@@ -223,18 +202,42 @@ pub(super) async fn load(store: &Store, digest: &Digest) -> Result<Option<BlobRe
     }
 }
 
-async fn set_children(store: &Store, document: &Digest, listed: &[Digest]) -> Result<()> {
-    let Some((mut record, revision)) = store.blobs().load(document).await? else {
+/// Returns whether an image needs a child of one of its documents. An image needs every child that
+/// was not left out on purpose. A missing layer that may not be distributed counts as left out. A
+/// missing child of an index counts as left out, too, if the record of the index does not list the
+/// child or was lost.
+async fn is_needed(
+    store: &Store,
+    document: &Descriptor,
+    child: &Descriptor,
+    record: Option<&BlobRecord>,
+) -> Result<bool> {
+    if record.is_some_and(|record| record.absent.contains(&child.digest)) {
+        return Ok(false);
+    }
+    let listed = record.is_some_and(|record| record.children.contains(&child.digest));
+    let optional = document.media_type.is_index() && !listed;
+    if !optional && !child.media_type.is_non_distributable() {
+        return Ok(true);
+    }
+    Ok(store.content.stat(&child.digest).await?.is_some())
+}
+
+/// Corrects the children in the record of a document. A missing child that the image needs is not
+/// recorded as absent: the check goes on to fetch the child, and a collection must then keep it.
+async fn set_children(store: &Store, document: &Descriptor, children: &[Descriptor]) -> Result<()> {
+    let Some((mut record, revision)) = store.blobs().load(&document.digest).await? else {
         return Ok(());
     };
-    record.children = listed.to_vec();
-    record.absent.retain(|child| listed.contains(child));
-    for child in listed {
-        if store.content.stat(child).await?.is_none() {
-            record.absent.insert(*child);
+    let mut absent = BTreeSet::new();
+    for child in children {
+        if !is_needed(store, document, child, Some(&record)).await? {
+            absent.insert(child.digest);
         }
     }
+    record.children = children.iter().map(|child| child.digest).collect();
+    record.absent = absent;
     let (mut batch, expect) = (Batch::new(), Expect::Revision(revision));
-    Blobs::put(&mut batch, document, &record, expect)?;
+    Blobs::put(&mut batch, &document.digest, &record, expect)?;
     store.records.commit(&batch).await
 }

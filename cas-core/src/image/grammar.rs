@@ -26,6 +26,12 @@ pub(super) fn check(host: &str, repository: &str, tag: Option<&str>) -> Result<(
     if !is_host(host) {
         return refused(format!("{:?} is not a host; {EXPECTED}", excerpt(host)));
     }
+    if host.len() > limit::HOST {
+        let (found, most) = (host.len(), limit::HOST);
+        return refused(format!(
+            "the host has {found} bytes; expected at most {most}"
+        ));
+    }
     if repository.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return refused("the repository has upper-case letters; write it in lower case".into());
     }
@@ -75,10 +81,7 @@ fn is_host(host: &str) -> bool {
         Some(address) => !address.contains('.') && address.parse::<Ipv6Addr>().is_ok(),
         None => name.split('.').all(is_label),
     };
-    named
-        && port.bytes().all(|byte| byte.is_ascii_digit())
-        && port.parse::<u16>().is_ok()
-        && host.len() <= limit::HOST
+    named && port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()
 }
 
 fn is_label(label: &str) -> bool {

@@ -159,9 +159,8 @@ impl FromStr for Platform {
 /// Selects the platforms of an image for an operation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Platforms {
-    /// The platform of this machine. A pull, a push, a copy or an unpack takes an image without an
-    /// index, whatever its platform is. An import takes such an image only if it is for this
-    /// machine.
+    /// The platform of this machine. An image without an index is taken, whatever its platform is.
+    /// An entry of `index.json` with a platform counts as an entry of an index in an import.
     #[default]
     Host,
     /// One platform: the best match for it by the rules of [`Only`].

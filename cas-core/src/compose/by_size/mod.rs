@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use self::ingest::SizedIngest;
 pub use self::opener::BySize;
 use crate::capability::{Capabilities, Capability};
-use crate::content::{BlobReader, ContentStore, Ingest, IngestStatus, Stat, Version};
+use crate::content::{BlobReader, ContentStore, Entry, Ingest, IngestStatus, Stat, Version};
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::records::Batch;
@@ -219,7 +219,20 @@ impl ContentStore for SizedContent {
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>> {
         let small = self.0.small.list(after, limit).await?;
         let large = self.0.large.list(after, limit).await?;
-        Ok(merge(small, large).take(limit).collect())
+        let merged = merge(small, large, |stat| stat.digest);
+        let tagged = merged.map(|(side, stat)| side.tag(stat));
+        Ok(tagged.take(limit).collect())
+    }
+
+    async fn entries(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Entry>> {
+        let small = self.0.small.entries(after, limit).await?;
+        let large = self.0.large.entries(after, limit).await?;
+        let merged = merge(small, large, |entry| *entry.digest());
+        let tagged = merged.map(|(side, entry)| match entry {
+            Entry::Stat(stat) => Entry::Stat(side.tag(stat)),
+            Entry::Digest(_) => entry,
+        });
+        Ok(tagged.take(limit).collect())
     }
 
     async fn is_unchanged(&self, stat: &Stat) -> Result<bool> {
@@ -248,23 +261,28 @@ impl ContentStore for SizedContent {
     }
 }
 
-/// Returns the merged pages. Of two twins, the result contains the copy in the small store.
-fn merge(small: Vec<Stat>, large: Vec<Stat>) -> impl Iterator<Item = Stat> {
+/// Returns the merged pages, each blob with its member. Of two twins, the result contains the copy
+/// in the small store.
+fn merge<T>(
+    small: Vec<T>,
+    large: Vec<T>,
+    digest: impl Fn(&T) -> Digest,
+) -> impl Iterator<Item = (Side, T)> {
     let mut small = small.into_iter().peekable();
     let mut large = large.into_iter().peekable();
     std::iter::from_fn(move || {
         let order = match (small.peek(), large.peek()) {
-            (Some(one), Some(other)) => one.digest.cmp(&other.digest),
+            (Some(one), Some(other)) => digest(one).cmp(&digest(other)),
             (Some(_), None) => Ordering::Less,
             (None, _) => Ordering::Greater,
         };
         if order == Ordering::Greater {
-            return large.next().map(|stat| Side::Large.tag(stat));
+            return large.next().map(|blob| (Side::Large, blob));
         }
         if order == Ordering::Equal {
             large.next();
         }
-        small.next().map(|stat| Side::Small.tag(stat))
+        small.next().map(|blob| (Side::Small, blob))
     })
 }
 
