@@ -116,3 +116,22 @@ impl Tree {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cas_core::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn only_so_many_directories_are_closed_to_their_owner() {
+        let (rootless, most) = (Rootless::new(), limit::CLOSED_DIRECTORIES as u64);
+        for number in 0..most {
+            rootless.open_mode((1, number), 0o500).unwrap();
+        }
+        rootless.open_mode((1, most), OPEN).unwrap();
+        let error = rootless.open_mode((1, most), 0o500).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutOfRange);
+        assert!(error.to_string().contains(&most.to_string()), "{error}");
+    }
+}

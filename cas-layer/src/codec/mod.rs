@@ -167,21 +167,24 @@ impl<R: Read> Decoder<R> {
                 self.budget
             )));
         }
-        let (floor, ratio) = match self.compression {
-            Compression::None => return Ok(()),
-            Compression::Gzip => (RATIO_FLOOR_GZIP, limit::RATIO_GZIP),
-            _ => (RATIO_FLOOR, limit::RATIO),
-        };
-        let consumed = self.consumed();
-        if self.produced > floor && self.produced > consumed.saturating_mul(ratio) {
-            return Err(Error::out_of_range(format!(
-                "{consumed} compressed bytes became {} bytes; at most {ratio} for each compressed \
-                 byte are allowed; compress the bytes less",
-                self.produced
-            )));
-        }
-        Ok(())
+        check_ratio(self.compression, self.consumed(), self.produced)
     }
+}
+
+/// Checks the number of decompressed bytes against the number of compressed bytes.
+fn check_ratio(compression: Compression, consumed: u64, produced: u64) -> Result<(), Error> {
+    let (floor, ratio) = match compression {
+        Compression::None => return Ok(()),
+        Compression::Gzip => (RATIO_FLOOR_GZIP, limit::RATIO_GZIP),
+        _ => (RATIO_FLOOR, limit::RATIO),
+    };
+    if produced > floor && produced > consumed.saturating_mul(ratio) {
+        return Err(Error::out_of_range(format!(
+            "{consumed} compressed bytes became {produced} bytes; at most {ratio} for each \
+             compressed byte are allowed; compress the bytes less"
+        )));
+    }
+    Ok(())
 }
 
 impl<R: Read> Read for Decoder<R> {
@@ -219,4 +222,30 @@ fn damaged(compression: Compression, error: io::Error) -> io::Error {
     ))
     .source(error)
     .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ratio_of_compression_has_a_bound() {
+        use Compression::{Bzip2, Gzip, None, Xz, Zstd};
+        for (compression, floor, ratio) in [
+            (Gzip, RATIO_FLOOR_GZIP, limit::RATIO_GZIP),
+            (Zstd, RATIO_FLOOR, limit::RATIO),
+            (Xz, RATIO_FLOOR, limit::RATIO),
+            (Bzip2, RATIO_FLOOR, limit::RATIO),
+        ] {
+            let consumed = floor / ratio + 1;
+            let most = consumed * ratio;
+            check_ratio(compression, consumed, most).unwrap();
+            let error = check_ratio(compression, consumed, most + 1).unwrap_err();
+            assert_eq!(error.kind(), cas_core::ErrorKind::OutOfRange, "{error}");
+            assert!(error.to_string().contains(&ratio.to_string()), "{error}");
+            check_ratio(compression, 1, floor).unwrap();
+            check_ratio(compression, 1, floor + 1).unwrap_err();
+        }
+        check_ratio(None, 1, u64::MAX).unwrap();
+    }
 }

@@ -71,7 +71,7 @@ async fn image(
         platform, diff_ids, ..
     } = ImageConfig::parse(&data).map_err(named)?;
     let platform = Some(&platform).filter(|platform| !platform.is_unstated());
-    if !plan.chooser.matches(platform) {
+    if plan.required && !plan.chooser.matches(platform) {
         return Ok(None);
     }
     let config = Descriptor::of(MediaType::OCI_CONFIG, &data);

@@ -206,7 +206,8 @@ async fn store_images(
         Platforms::One(platform) => Some(platform.clone()),
         Platforms::All => None,
     };
-    let mut plan = Plan::new(importer, &contents, platform.as_ref());
+    let required = matches!(options.platforms, Platforms::One(_));
+    let mut plan = Plan::new(importer, &contents, platform.as_ref(), required);
     let mut roots = Vec::new();
     let listed = source::roots(&mut plan).await?;
     if listed.is_empty() {

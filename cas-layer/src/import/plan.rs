@@ -19,6 +19,8 @@ pub(super) struct Plan<'a> {
     pub(super) contents: &'a Contents,
     pub(super) naming: Naming,
     platform: Option<&'a Platform>,
+    /// Whether an image without an index must be for the platform.
+    pub(super) required: bool,
     pub(super) chooser: Chooser,
     pub(super) leaves: Vec<Item>,
     /// Children before their parents.
@@ -32,17 +34,20 @@ pub(super) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// Creates an empty plan. If `platform` is given, only that platform is planned.
+    /// Creates an empty plan. If `platform` is given, only that platform is planned; if it is not
+    /// `required`, images without an index are planned as well, whatever their platforms are.
     pub(super) fn new(
         importer: &'a BlobImporter<'a>,
         contents: &'a Contents,
         platform: Option<&'a Platform>,
+        required: bool,
     ) -> Self {
         Plan {
             importer,
             contents,
             naming: Naming::Layout,
             platform,
+            required,
             chooser: Chooser::new(platform),
             leaves: Vec::new(),
             documents: Vec::new(),
@@ -161,7 +166,8 @@ impl<'a> Plan<'a> {
         manifest: &Manifest,
         depth: usize,
     ) -> Result<bool> {
-        if own.platform.is_none() && !self.suits(&manifest.config).await? {
+        let is_tested = self.required || depth > 1;
+        if own.platform.is_none() && is_tested && !self.suits(&manifest.config).await? {
             return Ok(false);
         }
         self.configs.insert(manifest.config.digest);

@@ -59,8 +59,8 @@ impl Unpacking<'_> {
                 false => continue,
             };
             if self.is_missing(chain_id).await? {
-                // A layer that is not in the store yet is unpacked later: at the end of this job if
-                // layers are discarded, otherwise by the next job.
+                // A layer that is not in the store yet may arrive during this job, and is then
+                // unpacked at the end of the job.
                 if self
                     .store
                     .content

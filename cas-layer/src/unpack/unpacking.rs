@@ -238,7 +238,8 @@ impl<'a> Unpacking<'a> {
     }
 
     async fn complete(&mut self) -> Result<Option<Digest>> {
-        if self.discards && !self.lost.is_empty() {
+        // The layers that were lost have arrived since, and layers above them need their files.
+        if !self.lost.is_empty() {
             self.rebuild_missing().await?;
         }
         if self.rebases() {

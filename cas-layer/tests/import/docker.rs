@@ -2,7 +2,7 @@
 
 use cas_core::content::ContentExt;
 use cas_core::error::ErrorKind;
-use cas_core::{Descriptor, Digest, Document, MediaType, Store};
+use cas_core::{Descriptor, Digest, Document, MediaType, Platform, Platforms, Store};
 use cas_layer::import::ImportOptions;
 use serde_json::json;
 
@@ -125,6 +125,22 @@ async fn another_platform_is_not_found() {
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.to_string().contains("linux/amd64"), "{error}");
+}
+
+/// Like a pull of an image without an index.
+#[tokio::test]
+async fn an_archive_for_another_machine_is_imported_unless_a_platform_is_named() {
+    let (mut files, _) = saved(json!(["a"]));
+    let config = files.file("config.json");
+    let text = String::from_utf8(config.clone()).unwrap();
+    *config = text.replace("amd64", "s390x").into_bytes();
+    let host = ImportOptions::default().with_platforms(Platforms::Host);
+    import(&store(), in_stream(&files.tar()), &host)
+        .await
+        .unwrap();
+    let named = host.with_platforms(Platform::host());
+    let error = import(&store(), in_stream(&files.tar()), &named).await;
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::NotFound);
 }
 
 #[tokio::test]

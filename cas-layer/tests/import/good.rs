@@ -9,13 +9,13 @@ use base64::prelude::BASE64_STANDARD;
 use cas_core::content::ContentExt;
 use cas_core::error::ErrorKind;
 use cas_core::image::Reference;
-use cas_core::{Descriptor, Digest, Error, Image, ImageStore, MediaType, Platform, Result, Store};
+use cas_core::{Descriptor, Digest, Error, Image, ImageStore, MediaType, Result, Store};
 use cas_layer::import::{ImportOptions, Source};
 
 use super::{State, for_platform, import, named, state_of, store};
 use crate::common::source::{Files, Member, OWN, blob_path, gzip, in_file, in_stream, noise, zstd};
 
-fn names(images: &[Image]) -> Vec<&str> {
+pub(super) fn names(images: &[Image]) -> Vec<&str> {
     images.iter().map(|image| image.name.as_str()).collect()
 }
 
@@ -209,82 +209,6 @@ async fn a_given_name_replaces_the_name_or_becomes_a_prefix_of_the_tags() {
         .await
         .unwrap();
     assert_eq!(names(&images), ["x.io/n:1"]);
-}
-
-/// Returns a layout with amd64 and arm v6 in a nested index, and arm v7 in the outer index.
-fn platforms() -> (Files, Vec<Descriptor>) {
-    let mut files = Files::layout();
-    let of = |files: &mut Files, seed, platform: &str| {
-        let platform: Platform = platform.parse().unwrap();
-        files
-            .image(seed, &platform.architecture)
-            .with_platform(platform)
-    };
-    let amd64 = of(&mut files, 1, "linux/amd64");
-    let v6 = of(&mut files, 2, "linux/arm/v6");
-    let v7 = of(&mut files, 3, "linux/arm/v7");
-    let v5 = of(&mut files, 4, "linux/arm/v5");
-    let inner = files.index(vec![amd64.clone(), v5.clone(), v6.clone()]);
-    let outer = files.index(vec![inner, v7.clone()]);
-    files.entries(&[(Some("multi"), &outer)]);
-    (files, vec![amd64, v5, v6, v7])
-}
-
-#[tokio::test]
-async fn one_platform_is_imported_and_the_index_is_unchanged() {
-    let (files, all) = platforms();
-    let directory = tempfile::tempdir().unwrap();
-    for source in [
-        in_file(directory.path(), &files.tar()),
-        in_stream(&files.tar()),
-    ] {
-        let store = store();
-        let options = for_platform("linux/amd64");
-        let images = import(&store, source, &options).await.unwrap();
-        assert!(images[0].target.media_type.is_index());
-        let there: Vec<bool> = present(&store, &all).await;
-        assert_eq!(there, [true, false, false, false]);
-        // Two indexes, a manifest, a configuration, two layers.
-        assert_eq!(state_of(&store).await.blobs.len(), 6);
-    }
-    let store = store();
-    import(&store, in_stream(&files.tar()), &ImportOptions::default())
-        .await
-        .unwrap();
-    assert_eq!(present(&store, &all).await, [true; 4]);
-}
-
-async fn present(store: &Store, all: &[Descriptor]) -> Vec<bool> {
-    let mut there = Vec::new();
-    for descriptor in all {
-        there.push(store.present(descriptor).await.unwrap());
-    }
-    there
-}
-
-#[tokio::test]
-async fn of_several_tagged_images_only_those_for_the_platform_are_imported() {
-    let mut files = Files::layout();
-    let (one, two) = (files.image(1, "amd64"), files.image(2, "arm64"));
-    files.entries(&[(Some("one"), &one), (Some("two"), &two)]);
-    let store = store();
-    let options = for_platform("linux/arm64/v8");
-    let images = import(&store, in_stream(&files.tar()), &options)
-        .await
-        .unwrap();
-    assert_eq!(names(&images), ["two"]);
-    assert_eq!(state_of(&store).await.blobs.len(), 4);
-}
-
-#[tokio::test]
-async fn a_sparse_index_is_imported_unchanged() {
-    let (mut files, all) = platforms();
-    files.remove(&blob_path(&all[1].digest));
-    let store = store();
-    import(&store, in_stream(&files.tar()), &ImportOptions::default())
-        .await
-        .unwrap();
-    assert_eq!(present(&store, &all).await, [true, false, true, true]);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ mod docker;
 mod dropped;
 mod good;
 mod ingest;
+mod platforms;
 mod referrers;
 
 use std::sync::Arc;

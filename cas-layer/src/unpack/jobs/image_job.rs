@@ -164,8 +164,10 @@ impl ImageJob {
     /// errors of the file system.
     pub fn finish(&self, number: u64, effects: &DeferredEffects) -> Result<()> {
         let path = self.layer_path(number).join(EFFECTS);
-        std::fs::write(&path, effects.to_bytes()).during("write", path.display())?;
-        self.end(number, LayerState::Done, None)
+        self.change(|record| {
+            end(record, number, LayerState::Done, None)?;
+            std::fs::write(&path, effects.to_bytes()).during("write", path.display())
+        })
     }
 
     /// Marks a layer in progress as failed, and records the error.
@@ -173,23 +175,8 @@ impl ImageJob {
     /// # Errors
     /// As [`ImageJob::finish`].
     pub fn fail(&self, number: u64, error: &Error) -> Result<()> {
-        self.end(number, LayerState::Failed, Some(error.to_string()))
-    }
-
-    fn end(&self, number: u64, state: LayerState, error: Option<String>) -> Result<()> {
-        self.change(|record| {
-            let layer = record.layer(number).ok_or(JobProblem::UnknownLayerJob)?;
-            if layer.state != LayerState::InProgress {
-                return Err(Error::precondition(format!(
-                    "expected a layer in progress, found one in the state {:?}; begin a new job",
-                    layer.state
-                ))
-                .subject(layer.layer));
-            }
-            layer.state = state;
-            layer.error = error;
-            Ok(())
-        })
+        let failed = Some(error.to_string());
+        self.change(|record| end(record, number, LayerState::Failed, failed))
     }
 
     /// Returns the effects that a layer has on the layers below it. The layer must be done.
@@ -274,6 +261,26 @@ impl ImageJob {
     pub fn delete(&self) -> Result<()> {
         self.storage.delete(&self.id)
     }
+}
+
+/// Ends a layer in progress with this state.
+fn end(
+    record: &mut JobRecord,
+    number: u64,
+    state: LayerState,
+    error: Option<String>,
+) -> Result<()> {
+    let layer = record.layer(number).ok_or(JobProblem::UnknownLayerJob)?;
+    if layer.state != LayerState::InProgress {
+        return Err(Error::precondition(format!(
+            "expected a layer in progress, found one in the state {:?}; begin a new job",
+            layer.state
+        ))
+        .subject(layer.layer));
+    }
+    layer.state = state;
+    layer.error = error;
+    Ok(())
 }
 
 /// Opens and locks the directory of a job. Returns `None` if another process has locked the job, or

@@ -156,6 +156,10 @@ impl Jobs {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
+
+    use cas_core::limit;
+    use cas_host::Dir;
 
     use super::*;
     use crate::apply::DeferredEffects;
@@ -199,7 +203,11 @@ mod tests {
         assert_eq!(states, [InProgress, Claimed, Claimed]);
         job.fail(running, &Error::corrupt("no archive")).unwrap();
         assert_eq!(job.layers()[0].error.as_deref(), Some("no archive"));
-        assert!(job.finish(running, &DeferredEffects::default()).is_err());
+        let none = DeferredEffects::default();
+        let error = job.finish(running, &none).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+        assert!(job.effects(running).is_err(), "nothing was written");
+        assert_eq!(problem(job.finish(9, &none)), JobProblem::UnknownLayerJob);
         assert_eq!(
             problem(job.fail(9, &Error::corrupt("x"))),
             JobProblem::UnknownLayerJob
@@ -248,6 +256,53 @@ mod tests {
         assert_eq!(fs::read(again.tree(number).join("file")).unwrap(), b"a");
         again.effects(number).unwrap();
         assert!(again.effects(7).is_err());
+    }
+
+    /// Extends a file with `filler` to `size` bytes.
+    fn fill(file: &Path, filler: u8, size: u64) {
+        let mut bytes = fs::read(file).unwrap();
+        bytes.resize(usize::try_from(size).unwrap(), filler);
+        fs::write(file, bytes).unwrap();
+    }
+
+    #[test]
+    fn a_record_is_read_up_to_its_largest_size() {
+        let temp = tempfile::tempdir().unwrap();
+        let (jobs, now) = (jobs(&temp), SystemTime::now());
+        let job = jobs.begin(digest("image"), now).unwrap();
+        done(&job, "a");
+        let (id, most) = (job.id().to_owned(), limit::UNPACK_JOB);
+        drop(job);
+        let record = temp.path().join("jobs").join(id).join("job.json");
+        fill(&record, b' ', most + 1);
+        let dir = Dir::open(record.parent().unwrap()).unwrap();
+        let error = JobRecord::read(&dir).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
+        fill(&record, b' ', most);
+        assert_eq!(JobRecord::read(&dir).unwrap().unwrap().layers.len(), 1);
+    }
+
+    #[test]
+    fn effects_are_read_up_to_their_largest_size() {
+        let temp = tempfile::tempdir().unwrap();
+        let jobs = jobs(&temp);
+        let job = jobs.begin(digest("image"), SystemTime::now()).unwrap();
+        let number = done(&job, "a");
+        let file = job.tree(number).with_file_name("effects");
+        let none = DeferredEffects::default().to_bytes();
+        let write = |size: u64| {
+            // A hidden name: a byte with its kind, its length, and the name.
+            let length = size - none.len() as u64 - 5;
+            let head = [&[0], &u32::try_from(length).unwrap().to_le_bytes()[..]].concat();
+            fs::write(&file, [&none[..], &head].concat()).unwrap();
+            fill(&file, b'x', size);
+        };
+        let most = limit::UNPACK_EFFECTS;
+        write(most);
+        assert_eq!(job.effects(number).unwrap().to_bytes().len() as u64, most);
+        write(most + 1);
+        let error = job.effects(number).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
     }
 
     #[test]

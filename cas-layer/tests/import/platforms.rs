@@ -1,0 +1,115 @@
+//! Imports of one platform, and of images for other machines.
+
+use cas_core::error::ErrorKind;
+use cas_core::{Descriptor, Platform, Platforms, Store};
+use cas_layer::import::ImportOptions;
+
+use super::good::names;
+use super::{for_platform, import, state_of, store};
+use crate::common::source::{Files, blob_path, in_file, in_stream};
+
+/// Returns a layout with amd64 and arm v6 in a nested index, and arm v7 in the outer index.
+fn platforms() -> (Files, Vec<Descriptor>) {
+    let mut files = Files::layout();
+    let of = |files: &mut Files, seed, platform: &str| {
+        let platform: Platform = platform.parse().unwrap();
+        files
+            .image(seed, &platform.architecture)
+            .with_platform(platform)
+    };
+    let amd64 = of(&mut files, 1, "linux/amd64");
+    let v6 = of(&mut files, 2, "linux/arm/v6");
+    let v7 = of(&mut files, 3, "linux/arm/v7");
+    let v5 = of(&mut files, 4, "linux/arm/v5");
+    let inner = files.index(vec![amd64.clone(), v5.clone(), v6.clone()]);
+    let outer = files.index(vec![inner, v7.clone()]);
+    files.entries(&[(Some("multi"), &outer)]);
+    (files, vec![amd64, v5, v6, v7])
+}
+
+#[tokio::test]
+async fn one_platform_is_imported_and_the_index_is_unchanged() {
+    let (files, all) = platforms();
+    let directory = tempfile::tempdir().unwrap();
+    for source in [
+        in_file(directory.path(), &files.tar()),
+        in_stream(&files.tar()),
+    ] {
+        let store = store();
+        let options = for_platform("linux/amd64");
+        let images = import(&store, source, &options).await.unwrap();
+        assert!(images[0].target.media_type.is_index());
+        let there: Vec<bool> = present(&store, &all).await;
+        assert_eq!(there, [true, false, false, false]);
+        // Two indexes, a manifest, a configuration, two layers.
+        assert_eq!(state_of(&store).await.blobs.len(), 6);
+    }
+    let store = store();
+    import(&store, in_stream(&files.tar()), &ImportOptions::default())
+        .await
+        .unwrap();
+    assert_eq!(present(&store, &all).await, [true; 4]);
+}
+
+async fn present(store: &Store, all: &[Descriptor]) -> Vec<bool> {
+    let mut there = Vec::new();
+    for descriptor in all {
+        there.push(store.present(descriptor).await.unwrap());
+    }
+    there
+}
+
+#[tokio::test]
+async fn of_several_tagged_images_only_those_for_the_platform_are_imported() {
+    let mut files = Files::layout();
+    let (one, two) = (files.image(1, "amd64"), files.image(2, "arm64"));
+    files.entries(&[(Some("one"), &one), (Some("two"), &two)]);
+    let store = store();
+    let options = for_platform("linux/arm64/v8");
+    let images = import(&store, in_stream(&files.tar()), &options)
+        .await
+        .unwrap();
+    assert_eq!(names(&images), ["two"]);
+    assert_eq!(state_of(&store).await.blobs.len(), 4);
+}
+
+/// Like a pull. A platform that is named is required.
+#[tokio::test]
+async fn an_image_without_an_index_is_imported_for_this_machine_whatever_its_platform_is() {
+    let host = || ImportOptions::default().with_platforms(Platforms::Host);
+    let mut alone = Files::layout();
+    let image = alone.image(1, "s390x");
+    alone.entries(&[(Some("other"), &image)]);
+    let images = import(&store(), in_stream(&alone.tar()), &host()).await;
+    assert_eq!(names(&images.unwrap()), ["other"]);
+
+    let required = host().with_platforms(Platform::host());
+    let error = import(&store(), in_stream(&alone.tar()), &required).await;
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::NotFound);
+
+    let listed = image.with_platform("linux/s390x".parse().unwrap());
+    for depth in 0..2 {
+        let target = match depth {
+            0 => listed.clone(),
+            _ => alone.index(vec![listed.clone()]),
+        };
+        let mut files = alone.clone();
+        files.remove("index.json");
+        files.entries(&[(Some("other"), &target)]);
+        let error = import(&store(), in_stream(&files.tar()), &host()).await;
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{depth}");
+        assert!(error.to_string().contains("linux/s390x"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_sparse_index_is_imported_unchanged() {
+    let (mut files, all) = platforms();
+    files.remove(&blob_path(&all[1].digest));
+    let store = store();
+    import(&store, in_stream(&files.tar()), &ImportOptions::default())
+        .await
+        .unwrap();
+    assert_eq!(present(&store, &all).await, [true, false, true, true]);
+}
