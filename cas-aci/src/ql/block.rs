@@ -99,3 +99,23 @@ impl<'a> Blocks<'a> {
             .ok_or_else(|| damaged("a handle names a block after the end of the file"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_values_of_all_blocks_together_are_bounded() {
+        let blocks = Blocks::new(include_bytes!("../../tests/fixtures/ql/v7.ql")).unwrap();
+        blocks.values(1).unwrap();
+        let taken = limit::QL_TABLES - blocks.left.get();
+        assert!(taken > 0);
+        blocks.left.set(taken);
+        blocks.values(1).unwrap();
+        assert_eq!(blocks.left.get(), 0);
+        blocks.left.set(taken - 1);
+        let error = blocks.values(1).unwrap_err();
+        assert_eq!(error.kind(), cas_core::ErrorKind::Corrupt);
+        assert!(error.to_string().contains("too large"), "{error}");
+    }
+}

@@ -277,3 +277,26 @@ fn list(directory: &Path) -> Result<Vec<PathBuf>> {
     let paths: Result<Vec<PathBuf>> = paths.collect();
     paths.during("list", directory.display())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use cas_core::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_database_is_read_up_to_its_largest_size() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let database = include_bytes!("../../tests/fixtures/ql/v7.ql");
+        file.write_all(database).unwrap();
+        file.as_file().set_len(limit::QL_DATABASE).unwrap();
+        assert!(!read_database(file.path()).unwrap().is_empty());
+        file.as_file().set_len(limit::QL_DATABASE + 1).unwrap();
+        let error = read_database(file.path()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutOfRange);
+        let said = error.to_string();
+        assert!(said.contains(&limit::QL_DATABASE.to_string()), "{said}");
+    }
+}

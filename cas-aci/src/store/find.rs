@@ -106,7 +106,8 @@ impl AciStore {
             Some(only) if found.is_empty() => Ok(only),
             Some(last) => {
                 found.push(last);
-                Err(ambiguous(&found))
+                let keys: Vec<Key> = found.into_iter().map(|found| found.key).collect();
+                Err(ambiguous(&keys))
             }
         }
     }
@@ -117,11 +118,10 @@ pub(super) fn not_found() -> Error {
 }
 
 /// Returns the error for a prefix of several keys. The message lists the keys as rkt writes them.
-fn ambiguous(found: &[Candidate]) -> Error {
-    let shown = found.iter().take(limit::CANDIDATES);
-    let shown = shown.map(|candidate| candidate.key.half());
+fn ambiguous(keys: &[Key]) -> Error {
+    let shown = keys.iter().take(limit::CANDIDATES).map(Key::half);
     let shown: Vec<String> = shown.collect();
-    let more = if found.len() > limit::CANDIDATES {
+    let more = if keys.len() > limit::CANDIDATES {
         " and more"
     } else {
         ""
@@ -130,4 +130,28 @@ fn ambiguous(found: &[Candidate]) -> Error {
         "ambiguous: several image IDs begin with this key: {}{more}; give more digits",
         shown.join(", ")
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use cas_core::Digest;
+    use cas_core::digest::Algorithm;
+
+    use super::*;
+
+    #[test]
+    fn a_message_lists_only_so_many_keys() {
+        let key = |number: usize| {
+            let digest = Digest::of(Algorithm::Sha512, &number.to_le_bytes());
+            Key::new(digest).unwrap()
+        };
+        let keys: Vec<Key> = (0..=limit::CANDIDATES).map(key).collect();
+        let said = |count: usize| ambiguous(&keys[..count]).to_string();
+        let (most, more) = (said(limit::CANDIDATES), said(limit::CANDIDATES + 1));
+        for (key, shown) in keys.iter().zip(1..) {
+            assert_eq!(more.contains(&key.half()), shown <= limit::CANDIDATES);
+        }
+        assert!(!most.contains("and more"), "{most}");
+        assert!(more.contains(" and more; "), "{more}");
+    }
 }

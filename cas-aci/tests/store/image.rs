@@ -5,7 +5,9 @@ use std::io::{BufReader, Read};
 use cas_aci::AciStore;
 use cas_core::image::ImageConfig;
 use cas_core::pool::wait;
-use cas_core::{ContentExt, Descriptor, Digest, Document, ErrorKind, Image, Manifest, Store};
+use cas_core::{
+    ContentExt, Descriptor, Digest, Document, ErrorKind, Image, Manifest, Store, limit,
+};
 use cas_layer::codec::{Compression, Decoder};
 use cas_layer::tar::{Entry, EntryKind, Reader};
 use serde_json::{Value, json};
@@ -399,4 +401,51 @@ fn one_image_is_made_by_several_jobs_at_once() {
         wait_until_jobs_end(&store);
         assert_eq!(blobs(&store), 5);
     }
+}
+
+/// Each ACI depends on the one before it.
+#[test]
+fn a_chain_of_dependencies_has_a_largest_length() {
+    let store = memory();
+    let acis = open(&store);
+    let mut keys = Vec::new();
+    for level in 0..=limit::ACI_DEPTH {
+        let below = level.checked_sub(1).map(|below| format!("level{below}"));
+        let below: Vec<&str> = below.iter().map(String::as_str).collect();
+        let name = format!("level{level}");
+        keys.push(write(
+            &acis,
+            &aci_with(&manifest(&name, &on(&below)), &name),
+        ));
+    }
+    let image = to_image(&acis, &keys[limit::ACI_DEPTH - 1]).unwrap();
+    assert_eq!(files(&store, &image).len(), limit::ACI_DEPTH);
+    let error = to_image(&acis, &keys[limit::ACI_DEPTH]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfRange);
+    let said = error.to_string();
+    assert!(said.contains("more than 32 levels"), "{said}");
+}
+
+#[test]
+fn an_app_has_at_most_all_ports_of_both_protocols() {
+    let store = memory();
+    let acis = open(&store);
+    let all = |protocol: &str| json!({"name": protocol, "protocol": protocol, "port": 1, "count": u16::MAX});
+    let image = |more: Option<Value>| {
+        let mut ports = vec![all("tcp"), all("udp")];
+        ports.extend(more);
+        let app = json!({"exec": ["/a"], "user": "0", "group": "0", "ports": ports});
+        let key = write(&acis, &aci(&manifest("a", &format!(r#","app":{app}"#))));
+        to_image(&acis, &key)
+    };
+    let largest = image(None).unwrap();
+    let config = fetch(&store, &manifest_of(&store, &largest).config);
+    let config: Value = serde_json::from_slice(&config).unwrap();
+    let exposed = config["config"]["ExposedPorts"].as_object().unwrap();
+    assert_eq!(exposed.len(), limit::ACI_PORTS);
+    let one = json!({"name": "one", "protocol": "tcp", "port": 80});
+    let error = image(Some(one)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfRange);
+    let said = error.to_string();
+    assert!(said.contains(&limit::ACI_PORTS.to_string()), "{said}");
 }
