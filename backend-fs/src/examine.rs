@@ -11,6 +11,7 @@ use cas_core::{Error, ErrorKind, Result, limit};
 use cas_host::Dir;
 use cas_records_sqlite::SqliteRecords;
 
+use crate::file;
 use crate::images::key;
 use crate::index::Index;
 use crate::index_file::{lock_index, replace};
@@ -97,7 +98,7 @@ fn why<T>(read: Result<T>) -> Result<Option<String>> {
 }
 
 fn read_index(root: &Dir) -> Result<Index> {
-    let data = root.read(FILE, limit::DOCUMENT_READ)?;
+    let data = file::read(root, FILE, limit::DOCUMENT_READ)?;
     Index::parse(&data.ok_or_else(|| Error::not_found("the store has no index.json"))?)
 }
 

@@ -17,7 +17,7 @@ use cas_core::{Context, Error, Result, limit};
 use cas_host::{Dir, Lock};
 
 use crate::index::{Index, REPAIR};
-use crate::{refs, time};
+use crate::{file, refs, time};
 
 /// Minimum age of a status that is trusted. It is longer than a tick of the kernel's clock, which
 /// takes at most 10 ms.
@@ -58,7 +58,7 @@ impl IndexFile {
 
     fn read_file(&self, root: &Dir) -> Result<Arc<Index>> {
         let (now, status) = (SystemTime::now(), Status::of(root)?);
-        let data = root.read(FILE, limit::DOCUMENT_READ)?.ok_or_else(missing)?;
+        let data = file::read(root, FILE, limit::DOCUMENT_READ)?.ok_or_else(missing)?;
         let cached = lock(&self.0).clone();
         let index = match cached.filter(|cached| *cached.data == *data) {
             Some(cached) => cached.index,

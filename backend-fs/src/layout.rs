@@ -7,9 +7,10 @@ use std::path::Path;
 use cas_core::layout::{ImageLayout, OCI_LAYOUT};
 use cas_core::{Error, ErrorKind, Result};
 use cas_host::{Dir, Lock, find_foreign, make_private_dir};
+use rustix::fs::FileType;
 use serde::{Deserialize, Serialize};
 
-use crate::index_file;
+use crate::{file, index_file};
 
 /// The private directory.
 pub(crate) const CAS_DIR: &str = ".cas";
@@ -140,7 +141,15 @@ pub(crate) fn repair_oci_layout(root: &Dir, cas_dir: &Dir) -> Result<()> {
     let _lock = lock_layout(cas_dir)?;
     match check_oci_layout(root) {
         Ok(()) => Ok(()),
-        Err(_) => write_oci_layout(root, cas_dir),
+        Err(_) => {
+            // No file can replace a directory.
+            let found = root.stat(OCI_LAYOUT)?;
+            let mode = found.map(|found| FileType::from_raw_mode(found.st_mode));
+            if mode == Some(FileType::Directory) {
+                root.set_aside(OCI_LAYOUT)?;
+            }
+            write_oci_layout(root, cas_dir)
+        }
     }
 }
 
@@ -183,8 +192,7 @@ fn version(cas_dir: &Dir) -> Result<Option<u32>> {
 }
 
 pub(crate) fn check_oci_layout(root: &Dir) -> Result<()> {
-    let data = root.read(OCI_LAYOUT, SMALL).map_err(Error::from);
-    let data = data.map_err(|error| match error.kind() {
+    let data = file::read(root, OCI_LAYOUT, SMALL).map_err(|error| match error.kind() {
         ErrorKind::OutOfRange => damaged_layout(error),
         _ => error,
     })?;

@@ -24,6 +24,7 @@ mod blob_name;
 mod blobs;
 mod content;
 mod examine;
+mod file;
 mod images;
 mod index;
 mod index_file;

@@ -20,8 +20,9 @@ pub(crate) const NAMES: FileNames = FileNames {
 pub(crate) fn open(path: &Path, mode: OpenMode) -> Result<File> {
     let name = NAMES.database;
     if path.is_dir() {
-        return Err(Error::precondition(format!(
-            "expected the file {name}, found a directory; choose another directory for the store"
+        return Err(Error::corrupt(format!(
+            "expected the file {name}, found a directory; move it away, or let `cas fsck --repair` \
+             set it aside and make an empty database"
         )));
     }
     let (new, writable) = (mode == OpenMode::Create, mode.is_writable());

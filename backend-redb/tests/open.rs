@@ -164,7 +164,7 @@ fn a_directory_without_a_store_is_refused_and_unchanged() {
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir(&file).unwrap();
     let error = RedbStore::open(path).err().unwrap();
-    assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "a directory");
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "a directory");
     std::fs::remove_dir(&file).unwrap();
     std::fs::write(path.join("theirs"), "").unwrap();
     let error = RedbStore::open(path).err().unwrap();

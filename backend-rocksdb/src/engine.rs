@@ -14,7 +14,7 @@ use rocksdb::WriteOptions;
 use crate::compaction::Compaction;
 use crate::damaged;
 use crate::database::Database;
-use crate::error::{broken, classify};
+use crate::error::{broken, classify, corrupt};
 use crate::family::{ROW_SIZE, ROWS};
 use crate::options::Tuning;
 use crate::tables::Tables;
@@ -47,6 +47,11 @@ impl RocksEngine {
     pub(crate) fn open(path: &Path, mode: OpenMode, space: Space, tuning: Tuning) -> Result<Self> {
         if mode == OpenMode::Create {
             DirBuilder::new().mode(0o700).create(path)?;
+        } else if path.is_file() {
+            let path = path.display();
+            return Err(corrupt(&format!(
+                "expected the directory {path}, found a file"
+            )));
         }
         let open = || match mode {
             OpenMode::Damaged => damaged::open(path, tuning),

@@ -20,6 +20,8 @@ const VERSION: i64 = 2;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Number of pages of 4 KiB in the log after which SQLite writes them to the database.
 const CHECKPOINT: u32 = 256;
+/// What is wrong if the path of the database is a directory.
+pub(crate) const DIRECTORY: &str = "expected the file of a database, found a directory";
 /// The one row of `revisions` has the last revision that a record was given, so that no revision is
 /// given twice.
 const SCHEMA: &str = "
@@ -33,6 +35,7 @@ const SCHEMA: &str = "
 /// Returns a connection for reading and one for writing. Creates the database if it is absent, and
 /// upgrades an older format.
 pub(crate) fn connect_both(path: &Path, dir: &Dir) -> Result<(Connection, Connection)> {
+    refuse_directory(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let writer = connect(path, flags | OpenFlags::SQLITE_OPEN_CREATE)?;
     let found = format(&writer)?;
@@ -50,6 +53,7 @@ pub(crate) fn connect_both(path: &Path, dir: &Dir) -> Result<(Connection, Connec
 
 /// Returns a connection that changes nothing. An absent or unfinished database reads as empty.
 pub(crate) fn connect_read_only(path: &Path) -> Result<Connection> {
+    refuse_directory(path)?;
     if path.exists() {
         let connection = open_read_only(path).map_err(classify)?;
         if format(&connection)?.is_some() {
@@ -57,6 +61,16 @@ pub(crate) fn connect_read_only(path: &Path) -> Result<Connection> {
         }
     }
     empty().map_err(classify)
+}
+
+/// Refuses a directory. SQLite would only say that it cannot open the file.
+fn refuse_directory(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Err(Error::corrupt(format!(
+            "{DIRECTORY}; `cas fsck --repair` sets it aside and makes the records again"
+        )));
+    }
+    Ok(())
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {

@@ -8,6 +8,7 @@ use cas_core::{Context, Error, ErrorKind, Result};
 use cas_host::{Dir, Lock};
 use rusqlite::{Connection, OpenFlags};
 
+use crate::connection::DIRECTORY;
 use crate::error::classify;
 
 /// The result of `quick_check` for a database that is not damaged.
@@ -50,6 +51,9 @@ pub fn examine(path: &Path, repair: bool) -> Result<Option<Finding>> {
 
 /// Returns how the database is damaged, or `None` if it is not.
 fn damage(path: &Path) -> Result<Option<String>> {
+    if path.is_dir() {
+        return Ok(Some(DIRECTORY.to_owned()));
+    }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let check = || -> rusqlite::Result<String> {
         let connection = Connection::open_with_flags(path, flags)?;
@@ -131,5 +135,25 @@ mod tests {
             drop(SqliteRecords::open(&path).unwrap());
             assert_eq!(examine(&path, true).unwrap(), None);
         }
+    }
+
+    #[test]
+    fn a_directory_is_refused_and_set_aside_with_what_is_in_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("records.db");
+        fs::create_dir_all(path.join("theirs")).unwrap();
+        for open in [SqliteRecords::open, SqliteRecords::open_read_only] {
+            let error = open(&path).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+            let said = error.to_string();
+            assert!(said.contains(path.to_str().unwrap()), "{said}");
+            assert!(said.contains("fsck --repair"), "{said}");
+        }
+        assert!(!examine(&path, false).unwrap().unwrap().repaired);
+        assert!(path.join("theirs").exists(), "only examined");
+        assert!(examine(&path, true).unwrap().unwrap().repaired);
+        assert!(temp.path().join("records.db.damaged-1/theirs").exists());
+        drop(SqliteRecords::open(&path).unwrap());
+        assert_eq!(examine(&path, true).unwrap(), None);
     }
 }
