@@ -47,7 +47,7 @@ fn a_disk_mounts_as_the_tree_that_is_unpacked() {
             fs::read(shelf.path("again")).unwrap()
         );
         if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: mounting a disk needs the superuser");
+            eprintln!("SKIPPED: mounting a disk needs the superuser");
             continue;
         }
         let mount = shelf.path("mount");

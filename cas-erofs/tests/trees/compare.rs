@@ -17,7 +17,7 @@ pub(crate) fn can_mount() -> bool {
     let root = rustix::process::geteuid().is_root();
     let known = fs::read_to_string("/proc/filesystems").is_ok_and(|all| all.contains("erofs"));
     if !(root && known) {
-        eprintln!("skipped: mounting an image needs the superuser, and a kernel with EROFS");
+        eprintln!("SKIPPED: mounting an image needs the superuser, and a kernel with EROFS");
     }
     root && known
 }
