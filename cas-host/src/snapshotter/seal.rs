@@ -32,8 +32,15 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         });
         let (active, usage) = sealed.await?;
         match usage {
-            Some(usage) => Ok((active, usage.into())),
-            None => self.pack(active).await,
+            Some(usage) => {
+                let content = SnapshotContent {
+                    usage,
+                    id: None,
+                    of: Some(id),
+                };
+                Ok((active, content))
+            }
+            None => self.pack(id, active).await,
         }
     }
 
@@ -43,8 +50,8 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         pool::run(move || describe(&dirs, id, &dirs.lock_shared(id)?)).await
     }
 
-    /// Packs an active snapshot into a new directory.
-    async fn pack(&self, active: LockedDir) -> Result<(LockedDir, SnapshotContent)> {
+    /// Packs the active snapshot in the directory of `of` into a new directory.
+    async fn pack(&self, of: u64, active: LockedDir) -> Result<(LockedDir, SnapshotContent)> {
         let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
         let active = Arc::new(active);
         let packed = self.in_new_dir(move |new| {
@@ -61,6 +68,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
                 let content = SnapshotContent {
                     usage,
                     id: Some(id),
+                    of: Some(of),
                 };
                 Ok((new, content))
             }

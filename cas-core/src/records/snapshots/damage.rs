@@ -24,8 +24,8 @@ impl Snapshots {
     /// # Errors
     /// `NotFound` if one of the two does not exist; `FailedPrecondition` if `by` is not active;
     /// `InvalidArgument` if `key` is not committed or does not have the same parent as `by`;
-    /// `Corrupt` if a record does not parse; `Conflict` if every attempt lost against another
-    /// writer; errors of the store.
+    /// `Corrupt` if a record does not parse; `Conflict` if `content` belongs to another snapshot
+    /// than `by`, or if every attempt lost against another writer; errors of the store.
     pub async fn replace(
         &self,
         key: &str,
@@ -78,6 +78,7 @@ impl Snapshots {
     ) -> Result<(Batch, u64)> {
         let (mut old, new) = (self.existing(key).await?, self.existing(by).await?);
         new.record.must_be_active(by)?;
+        content.check_of(by, &new.record)?;
         if old.record.kind != SnapshotKind::Committed || old.record.parent != new.record.parent {
             let message = "only a committed snapshot with the same parent can be replaced; prepare \
                            the new snapshot on that parent";

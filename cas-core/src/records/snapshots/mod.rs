@@ -145,7 +145,8 @@ impl Snapshots {
     ///
     /// # Errors
     /// As [`crate::Snapshotter::commit`], but never `Unsupported`; `Corrupt` if a record does not
-    /// parse; `Conflict` if every attempt lost against another writer.
+    /// parse; `Conflict` if `content` belongs to another snapshot than `key`, or if every attempt
+    /// lost against another writer.
     pub async fn commit(
         &self,
         name: &str,

@@ -57,6 +57,7 @@ impl Snapshots {
             revision,
         } = self.existing(key).await?;
         record.must_be_active(key)?;
+        content.check_of(key, &record)?;
         if self.seen(name).await?.is_some() {
             return Err(already_exists(name));
         }

@@ -31,12 +31,30 @@ pub struct SnapshotContent {
     /// The id of the directory with the content, or `None` if the content is in the directory of
     /// the active snapshot.
     pub id: Option<u64>,
+    /// The id of the active snapshot that has this content, or `None` if the caller knows that no
+    /// other snapshot got its key meanwhile.
+    pub of: Option<u64>,
+}
+
+impl SnapshotContent {
+    /// Checks that this is the content of the active snapshot `key`.
+    pub(super) fn check_of(&self, key: &str, active: &SnapshotRecord) -> Result<()> {
+        if self.of.is_none_or(|id| id == active.id) {
+            return Ok(());
+        }
+        let message = "another snapshot got this key meanwhile; commit that one, or remove it";
+        Err(Error::conflict(message).subject(key))
+    }
 }
 
 impl From<Usage> for SnapshotContent {
     /// Returns the content of the active snapshot's directory.
     fn from(usage: Usage) -> Self {
-        SnapshotContent { usage, id: None }
+        SnapshotContent {
+            usage,
+            id: None,
+            of: None,
+        }
     }
 }
 

@@ -219,3 +219,30 @@ async fn a_corrected_counter_gives_out_no_id_twice() {
         }
     }
 }
+
+/// Another process removes the snapshot and prepares its key again while its content is sealed.
+#[tokio::test]
+async fn a_commit_of_the_content_of_another_snapshot_is_a_conflict() {
+    let [view, _] = two_views();
+    layer(&view, "base", None).await;
+    let sealed = make(&view, "key", None).await.unwrap();
+    view.remove("key").await.unwrap();
+    let other = make(&view, "key", None).await.unwrap();
+    let content = |id| SnapshotContent {
+        usage: Usage::default(),
+        id: Some(77),
+        of: Some(id),
+    };
+    let options = Commit::default();
+    let refused = view
+        .commit("name", "key", &options, content(sealed.id))
+        .await;
+    assert_eq!(kind(refused), Some(ErrorKind::Conflict));
+    let refused = view.replace("base", "key", content(sealed.id)).await;
+    assert_eq!(kind(refused), Some(ErrorKind::Conflict));
+    assert_eq!(view.find("key").await.unwrap().id, other.id);
+    let made = view
+        .commit("name", "key", &options, content(other.id))
+        .await;
+    assert_eq!(made.unwrap().id, 77);
+}
