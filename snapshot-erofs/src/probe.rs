@@ -3,13 +3,13 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use cas_core::snapshot::LAYER_TAR;
 use cas_core::{Context, Error, ErrorKind, Result, unique};
 use cas_erofs::Layers;
 use cas_host::erofs::mount_image;
+use cas_host::make_scratch;
 use cas_host::mount::has_no_right;
 use cas_layer::tar::{Entry, EntryKind, Writer};
 
@@ -19,14 +19,18 @@ const CUT: &str = "cut";
 /// Length of each file in bytes. Both are in pages of their own.
 const LENGTH: usize = 64 << 10;
 
+/// The beginning of the name of the directory in which the image is.
+const SCRATCH: &str = "probe";
+
 /// Probes whether images of EROFS can be mounted from files in `directory`, which is created if it
-/// is absent: mounts an image and reads it, also where its data is cut off.
+/// is absent: mounts an image and reads it, also where its data is cut off. Removes what a killed
+/// probe left there.
 ///
 /// # Errors
 /// `Unsupported`, with the reason, if the image cannot be mounted or is read with wrong bytes;
 /// `Full` if the disk is full; errors of removing the files of the probe.
 pub fn probe(directory: &Path) -> Result<()> {
-    let scratch = directory.join(unique::key("probe"));
+    let scratch = directory.join(unique::key(SCRATCH));
     let tried = mount_and_read(&scratch).map_err(|error| {
         if error.kind() == ErrorKind::Full {
             return error;
@@ -46,11 +50,7 @@ pub fn probe(directory: &Path) -> Result<()> {
 }
 
 fn mount_and_read(scratch: &Path) -> Result<()> {
-    let made = fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(scratch);
-    made.during("make directory", scratch.display())?;
+    let _lock = make_scratch(scratch, &format!("{SCRATCH}-"))?;
     let (image, tar) = (scratch.join("image.erofs"), scratch.join(LAYER_TAR));
     write_image(&image, &tar).during("write", scratch.display())?;
     let mounted = mount_image(&image, std::slice::from_ref(&tar))?;

@@ -6,17 +6,21 @@ use std::{fs, io};
 
 use cas_core::snapshot::Mount;
 use cas_core::{Context, Error, ErrorKind, Result, unique};
-use cas_host::{mount, overlay};
+use cas_host::{make_scratch, mount, overlay};
 use rustix::fs::AtFlags;
 
+/// The beginning of the name of the directory in which the overlay is.
+const SCRATCH: &str = "probe";
+
 /// Probes whether overlayfs is usable: mounts an overlay of directories in `directory`, which is
-/// created if it is absent, and removes a file of a lower layer through the overlay.
+/// created if it is absent, and removes a file of a lower layer through the overlay. Removes what a
+/// killed probe left there.
 ///
 /// # Errors
 /// `Unsupported`, with the reason, if the mount or the removal fails; `Full` if the disk is full;
 /// errors of removing the files of the probe.
 pub fn probe(directory: &Path) -> Result<()> {
-    let scratch = directory.join(unique::key("probe"));
+    let scratch = directory.join(unique::key(SCRATCH));
     let tried = mount_and_remove(&scratch).map_err(|error| {
         if error.kind() == ErrorKind::Full {
             return error;
@@ -32,6 +36,7 @@ pub fn probe(directory: &Path) -> Result<()> {
 }
 
 fn mount_and_remove(scratch: &Path) -> Result<()> {
+    let _lock = make_scratch(scratch, &format!("{SCRATCH}-"))?;
     let [base, lower, upper, work] =
         ["base", "lower", "upper", "work"].map(|one| scratch.join(one));
     let mut builder = fs::DirBuilder::new();
@@ -51,4 +56,18 @@ fn mount_and_remove(scratch: &Path) -> Result<()> {
     removed
         .map_err(io::Error::from)
         .during("remove", "a file of a lower layer")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_probe_left_is_removed() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::create_dir_all(temp.path().join("probe-1-2/upper")).unwrap();
+        // Whether overlays can be mounted here does not matter.
+        let _ = probe(temp.path());
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
+    }
 }
