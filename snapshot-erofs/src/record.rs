@@ -1,15 +1,20 @@
 //! What is recorded about an image.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use cas_core::{Algorithm, Digest, Hasher, Result};
+use cas_host::calls;
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-/// Size in bytes of the buffer that files are read into.
+/// Size in bytes of the buffer that files are read into, a multiple of [`BLOCK`].
 const BUFFER: usize = 256 << 10;
+/// Size in bytes of the blocks of a file that are digested if they are not all zeros.
+const BLOCK: usize = 4 << 10;
 
 /// The layers and the files of an image when it was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +30,9 @@ pub(crate) struct Record {
 /// A file that was stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stored {
-    digest: Digest,
+    /// The SHA-256 of the blocks that are not all zeros, each after its offset in 8 bytes with the
+    /// lowest first. So the time to compute it does not depend on the size of holes.
+    blocks: Digest,
     /// Length in bytes.
     length: u64,
     /// Time of the last change of its bytes: seconds and nanoseconds since 1970.
@@ -37,7 +44,7 @@ impl Stored {
     pub(crate) fn of(path: &Path) -> io::Result<Self> {
         let found = fs::symlink_metadata(path)?;
         Ok(Stored {
-            digest: digest(path)?,
+            blocks: digest(path)?,
             length: found.len(),
             modified: (found.mtime(), found.mtime_nsec()),
         })
@@ -56,20 +63,107 @@ impl Stored {
     /// # Errors
     /// Errors of the file system.
     pub(crate) fn has_bytes(&self, path: &Path) -> Result<bool> {
-        Ok(digest(path)? == self.digest)
+        Ok(digest(path)? == self.blocks)
     }
 }
 
+/// Returns the digest of the blocks of a file. Does not read its holes.
 fn digest(path: &Path) -> io::Result<Digest> {
-    let mut file = File::open(path)?;
+    let file = File::open(path)?;
     let mut hasher = Hasher::new(Algorithm::Sha256);
     let mut buffer = vec![0; BUFFER];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(hasher.finish()),
-            Ok(read) => hasher.update(&buffer[..read]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+    let mut next = 0;
+    while let Some(data) = seek(&file, SeekFrom::Data(next))? {
+        let end = seek(&file, SeekFrom::Hole(data))?.unwrap_or(u64::MAX);
+        next = data - data % BLOCK as u64;
+        while next < end {
+            let read = fill(&file, &mut buffer, next)?;
+            for block in buffer[..read].chunks(BLOCK) {
+                if block.iter().any(|&byte| byte != 0) {
+                    hasher.update(&next.to_le_bytes());
+                    hasher.update(block);
+                }
+                next += BLOCK as u64;
+            }
+            if read < BUFFER {
+                break;
+            }
         }
+    }
+    Ok(hasher.finish())
+}
+
+/// Reads the file from `offset` until the buffer is full or the file ends. Returns the number of
+/// bytes.
+fn fill(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut read = 0;
+    while read < buffer.len() {
+        match calls::pread(file, &mut buffer[read..], offset + read as u64)? {
+            0 => break,
+            more => read += more,
+        }
+    }
+    Ok(read)
+}
+
+/// Returns an offset of data or of a hole, or `None` if there is none before the end of the file.
+fn seek(file: &File, to: SeekFrom) -> io::Result<Option<u64>> {
+    match calls::seek(file, to) {
+        Ok(at) => Ok(Some(at)),
+        Err(Errno::NXIO) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// Makes a file of `length` bytes with these bytes at these offsets.
+    fn file(path: &Path, length: u64, pieces: &[(u64, &[u8])]) -> Stored {
+        let file = File::create(path).unwrap();
+        file.set_len(length).unwrap();
+        for (offset, bytes) in pieces {
+            file.write_all_at(bytes, *offset).unwrap();
+        }
+        Stored::of(path).unwrap()
+    }
+
+    /// Reading the holes of this file would take hours.
+    #[test]
+    fn holes_are_not_read_and_do_not_count() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("file");
+        let far = (1 << 40) - 3;
+        let pieces: [(u64, &[u8]); 3] = [(5, b"first"), (3 * MIB, b"second"), (far, b"end")];
+        let stored = file(&path, 1 << 40, &pieces);
+        assert!(stored.is_at(&path) && stored.has_bytes(&path).unwrap());
+        for (offset, bytes) in [(far, b"and"), (8 * MIB, b"new"), (5, b"\0\0\0")] {
+            let changed = File::options().write(true).open(&path).unwrap();
+            changed.write_all_at(bytes, offset).unwrap();
+            assert!(!stored.has_bytes(&path).unwrap(), "{offset}");
+            file(&path, 1 << 40, &pieces);
+            assert!(stored.has_bytes(&path).unwrap(), "{offset}");
+        }
+    }
+
+    #[test]
+    fn zeros_and_holes_are_the_same_and_offsets_are_not() {
+        let temp = tempfile::tempdir().unwrap();
+        let of = |pieces: &[(u64, &[u8])]| {
+            let stored = file(&temp.path().join("file"), 3 * MIB + 7, pieces);
+            stored.blocks
+        };
+        let zeros = vec![0; MIB as usize];
+        let one = of(&[(MIB, b"bytes"), (3 * MIB + 6, b"e")]);
+        let filled = [(0, &zeros[..]), (MIB, &zeros), (2 * MIB, &zeros)];
+        let other = [&filled[..], &[(MIB, b"bytes"), (3 * MIB + 6, b"e")]].concat();
+        assert_eq!(one, of(&other));
+        assert_ne!(one, of(&[(2 * MIB, b"bytes"), (3 * MIB + 6, b"e")]));
+        assert_ne!(of(&[]), of(&[(0, b"x")]));
     }
 }
