@@ -54,11 +54,15 @@ pub(crate) fn share(image: &Path, devices: &[PathBuf], shared: &Path) -> Result<
 }
 
 /// Unmounts the shared mounts in `directory` that no other mount uses, and removes their
-/// directories. A mount that a process uses stays.
-///
-/// # Errors
-/// `Denied` without the right to unmount; errors of the file system.
-pub fn release_unused(directory: &Path) -> Result<()> {
+/// directories. A mount that a process uses stays. What cannot be released is logged and does not
+/// prevent anything: it takes space until a later call can release it.
+pub fn release_unused(directory: &Path) {
+    if let Err(error) = release_each(directory) {
+        tracing::warn!(%error, "cannot release the mounts of images");
+    }
+}
+
+fn release_each(directory: &Path) -> Result<()> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries.during("list", directory.display())?,
@@ -73,24 +77,31 @@ pub fn release_unused(directory: &Path) -> Result<()> {
     let _lock = DirLock::wait(directory).during("lock", directory.display())?;
     let mounted = MountedDirs::read_own();
     for path in paths {
-        if mounted.has(&path) {
-            if mounted.is_shared_by_others(&path) {
-                continue;
-            }
-            match unmount(&path, UnmountMode::default()) {
-                Err(error) if error.kind() == ErrorKind::Busy => continue,
-                unmounted => unmounted?,
-            }
-        }
-        match fs::remove_dir(&path) {
-            // Something may be mounted on the directory in another mount namespace. Old kernels
-            // then refuse to remove it.
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            removed => removed.during("remove", path.display())?,
+        if let Err(error) = release(&path, &mounted) {
+            tracing::warn!(%error, "cannot release the mount of an image");
         }
     }
     Ok(())
+}
+
+/// Unmounts a shared mount, unless it is in use, and removes its directory.
+fn release(path: &Path, mounted: &MountedDirs) -> Result<()> {
+    if mounted.has(path) {
+        if mounted.is_shared_by_others(path) {
+            return Ok(());
+        }
+        match unmount(path, UnmountMode::default()) {
+            Err(error) if error.kind() == ErrorKind::Busy => return Ok(()),
+            unmounted => unmounted?,
+        }
+    }
+    match fs::remove_dir(path) {
+        // Something may be mounted on the directory in another mount namespace. Old kernels then
+        // refuse to remove it.
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.during("remove", path.display()),
+    }
 }
 
 /// Returns a new read-only mount of the image with the metadata file `image` and the data files

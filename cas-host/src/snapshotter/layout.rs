@@ -82,11 +82,6 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
     }
 
     /// Unmounts the mounts that snapshots share and that no other mount uses any more, before the
-    /// files of a snapshot are removed.
-    ///
-    /// # Errors
-    /// Errors of the system.
-    fn release(&self, _dirs: &SnapshotDirs) -> Result<()> {
-        Ok(())
-    }
+    /// files of a snapshot are removed. What cannot be unmounted does not prevent the removal.
+    fn release(&self, _dirs: &SnapshotDirs) {}
 }

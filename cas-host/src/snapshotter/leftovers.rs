@@ -39,7 +39,11 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
     /// looked up again. A locked directory is neither built nor committed.
     pub(super) async fn remove_leftovers(&self) -> Result<Usage> {
         let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
-        pool::run(move || layout.release(&dirs)).await?;
+        pool::run(move || {
+            layout.release(&dirs);
+            Ok(())
+        })
+        .await?;
         let mut freed = self.remove_manifests().await?;
         let candidates = self.unnamed().await?;
         if candidates.is_empty() {

@@ -185,7 +185,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
     async fn remove_dir(&self, id: u64) {
         let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
         let remove = move || {
-            layout.release(&dirs)?;
+            layout.release(&dirs);
             dirs.remove(id)
         };
         if let Err(error) = pool::run(remove).await {
