@@ -1,9 +1,9 @@
 //! Finds out which directories are mounted, in all mount namespaces that this process can read.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use cas_core::snapshot::Mount;
@@ -11,6 +11,14 @@ use cas_core::snapshot::Mount;
 /// Number of names at the end of its path by which a layer is recognized, as in
 /// `overlay/snapshots/7/fs`.
 const LAST: usize = 4;
+
+/// Number of bytes at the end of a path by which a directory in use is recognized. A longer path
+/// does not fit into the source of an overlay.
+const COMPARED: usize = 190;
+/// Numbers of bytes in the [source of an overlay](overlay_source), at most: of the name, and of the
+/// path, which leads at least one name further than the directory that is looked for.
+const SOURCE_NAME: usize = 32;
+const SOURCE_PATH: usize = 220;
 
 /// Numbers of fields in a line of a mount table. The root is the path inside the file system that
 /// the mount shows, and the place is the path at which the mount is.
@@ -57,9 +65,14 @@ impl MountedDirs {
             return false;
         };
         let path = without_backslashes(text);
+        let name = directory.file_name().unwrap_or_default().to_string_lossy();
+        let source = format!(" - overlay {name} ");
         let mut others = self.lines().filter(|line| !is_at(line, directory));
         others.any(|line| {
-            field(line, DEVICE).as_ref() == Some(&device) || plain(line).contains(&path)
+            let plain = plain(line);
+            field(line, DEVICE).as_ref() == Some(&device)
+                || plain.contains(&path)
+                || plain.contains(&source)
         })
     }
 
@@ -105,16 +118,33 @@ impl MountedDirs {
     }
 
     /// Returns whether a mount seems to use `directory` or something in it. An overlay that names
-    /// its layers by file descriptors instead of their paths is not found. Returns true for a path
-    /// that is not UTF-8.
+    /// its layers by file descriptors instead of their paths is found by its
+    /// [source](overlay_source). Returns true for a path that is not UTF-8.
     pub(crate) fn may_use(&self, directory: &Path) -> bool {
         let Some(directory) = directory.to_str() else {
             return true;
         };
         let inside = without_backslashes(&format!("{directory}/"));
+        let mut from = inside.len().saturating_sub(COMPARED);
+        while !inside.is_char_boundary(from) {
+            from += 1;
+        }
         let mut lines = self.lines();
-        lines.any(|line| plain(line).contains(&inside) || is_bound(line, directory))
+        lines.any(|line| plain(line).contains(&inside[from..]) || is_bound(line, directory))
     }
+}
+
+/// Returns the source of an overlay that names its layers by file descriptors, so that the mount
+/// table shows which directories the overlay uses: the name of the topmost of the `lower`
+/// directories, and the end of the path of `upper`, or of that lower directory.
+pub(crate) fn overlay_source(lower: &[PathBuf], upper: Option<&Path>) -> OsString {
+    let top = lower.first().map_or(Path::new("/"), PathBuf::as_path);
+    let name = top.file_name().unwrap_or_default().as_bytes();
+    let mut path = upper.unwrap_or(top).as_os_str().as_bytes().to_vec();
+    path.retain(|&byte| byte != b'\\');
+    let name = &name[name.len().saturating_sub(SOURCE_NAME)..];
+    let path = &path[path.len().saturating_sub(SOURCE_PATH)..];
+    OsString::from_vec([name, b" ", path].concat())
 }
 
 /// Returns a field of a line.
@@ -138,8 +168,8 @@ fn shows_last(line: &str, mounts: &[Mount]) -> bool {
 }
 
 /// Returns whether a line seems to show this mount. The root of `cas` may have another path by now,
-/// so only the ends of paths are compared. An overlay that names its layers by file descriptors
-/// could have any layers, so it counts as a match.
+/// so only the ends of paths are compared. An overlay or an image that is named by a file
+/// descriptor could be any, so it counts as a match.
 fn seems(line: &str, mount: &Mount) -> bool {
     match mount {
         Mount::Bind { source, .. } => {
@@ -155,9 +185,24 @@ fn seems(line: &str, mount: &Mount) -> bool {
             let end = shown.map(|directory| end(directory)).unwrap_or_default();
             line.contains(" - overlay ") && (plain.contains(&end) || plain.contains("/fd/"))
         }
-        Mount::Erofs { .. } => line.contains(" - erofs "),
+        Mount::Erofs { image, .. } => line.split_once(" - erofs ").is_some_and(|(_, rest)| {
+            let source = field(rest, 0).unwrap_or_default();
+            let source = Path::new(OsStr::from_bytes(&source));
+            source.starts_with("/proc") || are_neighbors(source, image)
+        }),
         _ => true,
     }
+}
+
+/// Returns whether two paths, such as `erofs/snapshots/7/image.erofs`, differ at their ends at most
+/// in the number. A repair gives a layer another number, while the old image may be mounted.
+fn are_neighbors(one: &Path, other: &Path) -> bool {
+    let names = |path: &Path| {
+        let last = path.iter().rev().take(LAST).enumerate();
+        let kept = last.filter(|(place, _)| *place != 1);
+        kept.map(|(_, name)| name.to_owned()).collect::<Vec<_>>()
+    };
+    names(one) == names(other)
 }
 
 /// Returns the last names of the path of a layer, as [`without_backslashes`] gives them.
@@ -239,6 +284,35 @@ mod tests {
     }
 
     #[test]
+    fn an_overlay_without_paths_is_found_by_its_source() {
+        let long = format!("/{}/r\\é", "l/".repeat(150));
+        for root in ["/r", "/a b\\", &long] {
+            let directory = Path::new(root).join("snapshots/7");
+            let shared = Path::new(root).join("mounts/5f3a");
+            let source = overlay_source(&[shared.clone()], Some(&directory.join("fs")));
+            assert!(source.len() < 256, "{source:?}");
+            let escaped = source.to_str().map(|text| {
+                let escaped = text.replace('\\', "\\134");
+                escaped.replace(' ', "\\040")
+            });
+            let place = shared.to_str().unwrap().replace('\\', "\\134");
+            let place = place.replace(' ', "\\040");
+            let mounted = MountedDirs(vec![format!(
+                "36 35 0:50 / {place} ro - erofs /proc/self/fd/4 ro\n\
+                 37 35 0:51 / /m rw - overlay {} rw,lowerdir+=/proc/self/fd/5\n",
+                escaped.unwrap()
+            )]);
+            assert!(mounted.may_use(&directory), "{root}");
+            assert!(!mounted.may_use(&directory.with_file_name("8")), "{root}");
+            assert!(!mounted.may_use(Path::new("/other/snapshots/7")), "{root}");
+            assert!(mounted.is_shared_by_others(&shared), "{root}");
+            let other = shared.with_file_name("5f3");
+            assert!(!mounted.is_shared_by_others(&other), "{root}");
+        }
+        assert!(overlay_source(&["/".repeat(999).into()], None).len() < 256);
+    }
+
+    #[test]
     fn an_overlay_and_a_bind_mount_share_a_mount_and_other_lines_do_not() {
         let line = "36 35 0:50 / /r/mounts/ab ro - erofs /r/snapshots/7/image.erofs ro\n";
         let shared = Path::new("/r/mounts/ab");
@@ -280,9 +354,28 @@ mod tests {
             39 41 0:40 / /b rw - tmpfs x rw\n\
             41 35 0:41 / /b rw - overlay o rw,upperdir=/r/snapshots/overlay/snapshots/7/fs\n\
             43 35 0:43 / /t rw - tmpfs x rw\n\
-            42 35 0:42 / /c rw - overlay o rw,lowerdir+=/proc/self/fd/5\n";
+            42 35 0:42 / /c rw - overlay o rw,lowerdir+=/proc/self/fd/5\n\
+            44 35 0:44 / /e ro - erofs /x/snapshots/erofs/snapshots/7/image.erofs ro\n\
+            45 35 0:45 / /f ro - erofs /proc/self/fd/5 ro\n\
+            46 35 0:46 / /g ro - erofs /srv/snapshots/erofs/snapshots/7/other ro\n\
+            47 35 0:47 / /h ro - erofs /dev/loop0 ro\n";
+        let erofs = |root: &str, id: u64| {
+            let directory = Path::new(root).join(format!("snapshots/erofs/snapshots/{id}"));
+            Mount::Erofs {
+                image: directory.join("image.erofs"),
+                devices: Vec::new(),
+                shared: Path::new(root).join("mounts/5f3a"),
+            }
+        };
         let mounted = MountedDirs(vec![table.to_owned()]);
         for (place, mount, shown, foreign) in [
+            ("/e", erofs("/r", 7), true, false),
+            // A repair has replaced the topmost layer.
+            ("/e", erofs("/r", 9), true, false),
+            ("/f", erofs("/r", 7), true, false),
+            ("/g", erofs("/r", 7), false, true),
+            ("/h", erofs("/r", 7), false, true),
+            ("/t", erofs("/r", 7), false, true),
             (
                 "/t",
                 bind("/r/snapshots/native/snapshots/8/fs"),

@@ -19,7 +19,7 @@ use rustix::mount::{
 use crate::IdMap;
 use crate::calls::{self, proc_path};
 use crate::erofs;
-
+use crate::in_use;
 use crate::mount_attr::set_attributes;
 use crate::mount_right::explain;
 pub use crate::mount_right::{check_right, has_no_right};
@@ -220,6 +220,11 @@ fn tree(mount: &Mount, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
     }
     for option in options {
         overlay.option(option)?;
+    }
+    if !overlay.layers.is_empty() {
+        let source = in_use::overlay_source(lower, upper.as_deref());
+        let set = fsconfig_set_string(&overlay.context, "source", source);
+        set.map_err(|errno| overlay.explain(errno).subject("its source"))?;
     }
     let attributes = match upper {
         Some(_) => MountAttrFlags::empty(),
