@@ -252,6 +252,13 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// a layer of an overlay.
     fn rebases(&self) -> bool;
 
+    /// Returns whether [`Snapshotter::prepare_layer`] returns [`LayerTarget::Tar`]. If so, a
+    /// committed layer was not applied to the layers below it. The first view on it does that, and
+    /// fails if the layer cannot be applied.
+    fn keeps_tars(&self) -> bool {
+        false
+    }
+
     /// Makes the active snapshot `key`, empty or with the content of a committed parent. Returns
     /// its mounts.
     ///

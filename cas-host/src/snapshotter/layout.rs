@@ -16,7 +16,8 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
     /// [`rebases`](cas_core::Snapshotter::rebases).
     const REBASES: bool;
 
-    /// Whether a layer is stored as a tar. If so,
+    /// Whether a layer is stored as a tar: the result of
+    /// [`keeps_tars`](cas_core::Snapshotter::keeps_tars). If so,
     /// [`prepare_layer`](cas_core::Snapshotter::prepare_layer) returns an empty directory for the
     /// tar. Otherwise it returns mounts, to which the layer is applied.
     const TARS: bool = false;

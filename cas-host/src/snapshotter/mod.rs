@@ -221,6 +221,10 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
         L::REBASES
     }
 
+    fn keeps_tars(&self) -> bool {
+        L::TARS
+    }
+
     async fn prepare(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>> {
         let new = New {
             key,

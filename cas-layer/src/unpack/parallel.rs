@@ -211,7 +211,7 @@ impl Unpacking<'_> {
     /// its parents is applied again on top of them.
     async fn commit_all(&mut self) -> Result<()> {
         if self.standalone.is_empty() {
-            return Ok(());
+            return self.look_at_existing().await;
         }
         let mut resolved = Vec::new();
         let is_tar = self.standalone_layer(self.existing)?.is_tar;
@@ -255,6 +255,19 @@ impl Unpacking<'_> {
         if is_tar {
             // The snapshotter merges the tars now, so a layer that cannot be applied is found now.
             self.look_at(self.chain.len() - 1).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks at the topmost layer of an image whose layers are all committed, unless a record says
+    /// that the image was unpacked before. An unpack that found that the layers cannot be merged
+    /// left them committed, and so did a killed one.
+    async fn look_at_existing(&self) -> Result<()> {
+        if let Some(top) = self.chain.len().checked_sub(1)
+            && self.target.snapshotter.keeps_tars()
+            && !self.is_recorded().await?
+        {
+            self.look_at(top).await?;
         }
         Ok(())
     }

@@ -248,12 +248,24 @@ impl<'a> Unpacking<'a> {
             self.unpack_serial().await?;
         }
         if let Some(top) = self.chain.last() {
-            let reference = format!("containerd.io/gc.ref.snapshot.{}", self.name());
-            let label = Labels::from([(reference, top.to_string())]);
+            let label = Labels::from([(self.reference(), top.to_string())]);
             lease::set_labels(self.store, &self.config, &label).await?;
         }
         self.end_job(KeptLayer::end_job).await;
         Ok(self.chain.last().copied())
+    }
+
+    /// Returns the label that refers from the configuration to the topmost snapshot.
+    fn reference(&self) -> String {
+        format!("containerd.io/gc.ref.snapshot.{}", self.name())
+    }
+
+    /// Returns whether the configuration refers to the topmost snapshot, so that the image was
+    /// unpacked to the end before.
+    pub(super) async fn is_recorded(&self) -> Result<bool> {
+        let found = self.store.blobs().load(&self.config.digest).await?;
+        let label = found.and_then(|(mut record, _)| record.labels.remove(&self.reference()));
+        Ok(label == self.chain.last().map(ToString::to_string))
     }
 
     /// Ends the work with this outcome, and returns it. After an error, unfinished snapshots are
