@@ -332,7 +332,9 @@ pub trait Snapshotter: Send + Sync + 'static {
     async fn update(&self, key: &str, labels: Labels, fieldpaths: &[&str]) -> Result<Info>;
 
     /// Returns the space that the snapshot takes, without its parents. The space of an active
-    /// snapshot is measured by each call. The space of a committed snapshot is fixed at its commit.
+    /// snapshot is measured by each call. The space of a committed snapshot is fixed at its commit,
+    /// except for files that the snapshotter makes later to mount snapshots on it, such as the
+    /// image of its layers.
     ///
     /// # Errors
     /// `NotFound` if the snapshot does not exist; errors of the file system.

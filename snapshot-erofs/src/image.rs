@@ -2,9 +2,10 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use cas_core::snapshot::{Condition, Depth, LAYER_TAR, Mount};
+use cas_core::snapshot::{Condition, Depth, LAYER_TAR, Mount, Usage};
 use cas_core::{Context, Digest, Error, Result};
 use cas_erofs::Layers;
 use cas_host::{Dir, Lock, NewFile, SnapshotDirs, TREE, copy_data, erofs};
@@ -196,6 +197,27 @@ fn store(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> Result<()>
         new.publish()
     };
     stored().during("write", path.display())
+}
+
+/// Returns the space that the files of the image in the directory of a layer take.
+///
+/// # Errors
+/// Errors of the file system.
+pub(crate) fn usage(directory: &Path) -> Result<Usage> {
+    let mut sum = Usage::default();
+    for name in [METADATA, SPARSE, RECORD] {
+        let path = directory.join(name);
+        match fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            found => {
+                sum += Usage {
+                    bytes: found.during("measure", path.display())?.blocks() * 512,
+                    inodes: 1,
+                };
+            }
+        }
+    }
+    Ok(sum)
 }
 
 /// Compares the bytes of the image in the directory of a layer with the record of the image.

@@ -23,7 +23,7 @@
 use std::io;
 
 use cas_core::records::SnapshotRecord;
-use cas_core::snapshot::{Condition, Depth, LAYER_TAR, Mount, SnapshotKind};
+use cas_core::snapshot::{Condition, Depth, LAYER_TAR, Mount, SnapshotKind, Usage};
 use cas_core::{Context, Error, Result};
 use cas_host::overlay::{self, WORK};
 use cas_host::snapshotter::{DirSnapshotter, SnapshotLayout};
@@ -144,6 +144,10 @@ impl SnapshotLayout for Erofs {
 
     fn pack(&self, active: &LockedDir, new: &LockedDir) -> Result<()> {
         pack::pack(&open_tree(active)?, &open_tree(new)?)
+    }
+
+    fn added(&self, dirs: &SnapshotDirs, id: u64) -> Result<Usage> {
+        image::usage(&dirs.path(id))
     }
 
     /// If the bytes of an image were changed, that is damage, too.

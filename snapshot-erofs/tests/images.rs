@@ -322,6 +322,26 @@ async fn a_damaged_image_is_found_and_a_changed_one_is_made_again() {
     assert_eq!(store.check("top", READ).await.unwrap(), Condition::Sound);
 }
 
+#[tokio::test]
+async fn an_image_counts_in_the_usage_of_its_topmost_layer() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = open(temp.path());
+    two_layers(&store).await;
+    let [base, top] = ["base", "top"].map(|key| store.usage(key));
+    let (base, top) = (base.await.unwrap(), top.await.unwrap());
+    let (image, _, _) = parts(&view(&store, "view", "top").await);
+    let record = fs::metadata(image.with_file_name("image.json")).unwrap();
+    let size = (fs::metadata(&image).unwrap().blocks() + record.blocks()) * 512;
+    assert!(size > 0);
+    let grown = Usage {
+        bytes: top.bytes + size,
+        inodes: top.inodes + 2,
+    };
+    assert_eq!(store.usage("top").await.unwrap(), grown);
+    assert_eq!(store.usage("base").await.unwrap(), base);
+    assert_eq!(store.usage("view").await.unwrap(), Usage::default());
+}
+
 /// Two openings stand for two processes.
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_that_make_one_image_at_a_time_agree_on_it() {

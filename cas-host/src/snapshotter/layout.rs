@@ -2,7 +2,7 @@
 
 use cas_core::error::Result;
 use cas_core::records::SnapshotRecord;
-use cas_core::snapshot::{Condition, Depth, Mount};
+use cas_core::snapshot::{Condition, Depth, Mount, Usage};
 
 use crate::{LockedDir, SnapshotDirs};
 
@@ -72,6 +72,14 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
     /// Errors of the file system. The new directory is then removed.
     fn pack(&self, _active: &LockedDir, _new: &LockedDir) -> Result<()> {
         Ok(())
+    }
+
+    /// Returns the space of the files that were made in the directory of `id` after its commit.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    fn added(&self, _dirs: &SnapshotDirs, _id: u64) -> Result<Usage> {
+        Ok(Usage::default())
     }
 
     /// Returns the condition of the directory of `id`.

@@ -336,7 +336,9 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
     async fn usage(&self, key: &str) -> Result<Usage> {
         self.check_open()?;
         let record = self.snapshots.find(key).await?;
-        if let Some(usage) = record.usage {
+        if let Some(mut usage) = record.usage {
+            let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
+            usage += pool::run(move || layout.added(&dirs, record.id)).await?;
             return Ok(usage);
         }
         if record.kind == SnapshotKind::View && record.parent.is_some() {
