@@ -123,6 +123,18 @@ pub fn attach(
     moved.during("mount on", target.display())
 }
 
+/// Unmounts the images that `mounts` of a snapshot that was unmounted shared with other snapshots,
+/// unless they are in use. What fails is logged: a later removal or collection tries it again.
+pub fn release(mounts: &[Mount]) {
+    for mount in mounts {
+        if let Mount::Erofs { shared, .. } = mount
+            && let Some(directory) = shared.parent()
+        {
+            erofs::release_unused(directory);
+        }
+    }
+}
+
 fn restrict(tree: &OwnedFd, attributes: MountAttrFlags) -> Result<()> {
     set_attributes(tree, attributes, None).map_err(|error| match error.raw_os_error() {
         Some(libc::ENOSYS) => Error::unsupported(

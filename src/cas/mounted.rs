@@ -331,17 +331,26 @@ fn elsewhere(directory: &Path) -> Error {
     .subject(directory.display())
 }
 
-/// Returns the mounts of the snapshot `key`. Returns an empty list if the files of the snapshot are
-/// missing or damaged, because nothing can then be compared with what is mounted.
+/// Returns the mounts of the snapshot `key`, to unmount or remove it. Returns an empty list if the
+/// files of the snapshot are missing or damaged, or if there is no space to make them again,
+/// because nothing can then be compared with what is mounted.
 ///
 /// # Errors
 /// Errors of the snapshotter.
 pub(super) async fn mounts(snapshotter: &dyn Snapshotter, key: &str) -> Result<Vec<Mount>> {
+    use ErrorKind::{Corrupt, Full, NotFound};
     match snapshotter.mounts(key).await {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
-            Ok(Vec::new())
-        }
+        Err(error) if matches!(error.kind(), NotFound | Corrupt | Full) => Ok(Vec::new()),
         mounts => mounts,
+    }
+}
+
+/// Returns whether a snapshot with these `mounts`, which [`mounts`] has returned, seems to be
+/// mounted at a directory.
+pub(super) fn is_at(there: &MountedDirs, directory: &Path, mounts: &[Mount]) -> bool {
+    match mounts.is_empty() {
+        true => there.has(directory),
+        false => there.shows(directory, mounts),
     }
 }
 

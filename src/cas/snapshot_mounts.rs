@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cas_core::background::shield;
 use cas_core::{Context, Error, Result, pool};
 use cas_host::MountedDirs;
-use cas_host::mount::{Rights, UnmountMode};
+use cas_host::mount::{self, Rights, UnmountMode};
 
 use super::Cas;
 use super::mounted::{self, Mounted, State};
@@ -169,7 +169,7 @@ impl Cas {
         if mounted::last_directory(&find(&*snapshotter, &key).await?).is_none() {
             return Ok(false);
         }
-        let mounts = snapshotter.mounts(&key).await?;
+        let mounts = mounted::mounts(&*snapshotter, &key).await?;
         let lock = lock_files(&mounts).await?;
         shield(async move {
             let _lock = lock;
@@ -179,10 +179,14 @@ impl Cas {
                 return Ok(false);
             };
             let (place, mode, own) = (directory.clone(), options.mode(), mounts.clone());
-            let unmount = move || mounted::unmount_only(&place, &own, mode);
+            let unmount = move || {
+                let unmounted = mounted::unmount_only(&place, &own, mode)?;
+                mount::release(&own);
+                Ok(unmounted)
+            };
             let unmounted = pool::run(unmount).await?;
             let is_by_path = mounted::directory(&key).is_some();
-            if !is_by_path && !MountedDirs::read().shows(&directory, &mounts) {
+            if !is_by_path && !mounted::is_at(&MountedDirs::read(), &directory, &mounts) {
                 // Otherwise a later mount at this directory would be taken for this snapshot.
                 let _ = State::Kept.write(&*snapshotter, &key).await;
             }

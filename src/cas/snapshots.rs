@@ -213,10 +213,10 @@ pub(super) async fn remove(
     key: &str,
     except: Option<&Path>,
 ) -> Result<bool> {
-    let _lock = match snapshotter.mounts(key).await {
+    let _lock = match mounted::mounts(snapshotter, key).await {
         Ok(mounts) => lock_files(&mounts).await?,
-        // The snapshot is removed by now, or is committed and cannot be mounted.
-        Err(error) if is_refusal(&error) => None,
+        // The snapshot is committed and cannot be mounted.
+        Err(error) if error.kind() == ErrorKind::FailedPrecondition => None,
         Err(error) => return Err(error),
     };
     while let Some(info) = snapshotter.stat(key).await? {
@@ -235,13 +235,6 @@ pub(super) async fn remove(
         }
     }
     Ok(false)
-}
-
-fn is_refusal(error: &Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::NotFound | ErrorKind::FailedPrecondition
-    )
 }
 
 /// Waits until no other job mounts or removes the snapshot with these mounts, and locks its

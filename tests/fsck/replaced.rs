@@ -8,7 +8,7 @@ use std::time::Duration;
 use cas::blocking::Cas;
 use cas::snapshot::Mount;
 
-use crate::common::{can, cas, ok};
+use crate::common::{can, cas, mounting_snapshotters, ok};
 use crate::scene::{Scene, files, has, overwrite};
 
 #[test]
@@ -107,4 +107,28 @@ fn a_mount_in_the_making_is_kept() {
     mounting.join().unwrap();
     ok(cas(&scene.root).arg("umount").arg(&target));
     assert_eq!(scene.fsck(&[]), (0, Vec::new()));
+}
+
+/// A repair gives a layer another directory. The image in the old one stays mounted.
+#[test]
+fn an_image_is_known_as_mounted_after_its_layers_were_repaired() {
+    if !mounting_snapshotters().contains(&"erofs") {
+        return;
+    }
+    let scene = Scene::with("fs", "erofs");
+    let target = scene.scratch.path().join("mounted");
+    fs::create_dir(&target).unwrap();
+    ok(cas(&scene.root).args(["mount", "app:1"]).arg(&target));
+    for tar in files(&scene.root.join("snapshots/erofs/snapshots")) {
+        if tar.ends_with("layer.tar") {
+            overwrite(&tar, b"");
+        }
+    }
+    assert_eq!(scene.fsck(&["--repair"]).0, 0);
+    assert_eq!(scene.fsck(&["--repair"]), (0, Vec::new()));
+    ok(cas(&scene.root).arg("umount").arg(&target));
+    assert!(fs::read_dir(&target).unwrap().next().is_none());
+    ok(cas(&scene.root).args(["mount", "app:1"]).arg(&target));
+    assert!(!files(&target).is_empty());
+    ok(cas(&scene.root).arg("umount").arg(&target));
 }

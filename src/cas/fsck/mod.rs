@@ -229,11 +229,7 @@ async fn unmounted(snapshotter: &dyn Snapshotter) -> Result<Vec<Info>> {
             continue;
         };
         let mounts = mounted::mounts(snapshotter, &info.key).await?;
-        let is_mounted = match mounts.is_empty() {
-            true => there.has(&directory),
-            false => there.shows(&directory, &mounts),
-        };
-        if !is_mounted {
+        if !mounted::is_at(&there, &directory, &mounts) {
             left.push(info);
         }
     }

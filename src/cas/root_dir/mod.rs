@@ -159,10 +159,20 @@ impl Cas {
         let Some(locked) = lock(place.path()).await? else {
             return Ok(false);
         };
-        shield(pool::run(move || {
+        let snapshotter = self.snapshotter.clone();
+        shield(async move {
             let _locked = locked;
-            place.unmount(options.mode())
-        }))
+            let (key, unmount) = (place.key().to_owned(), move || {
+                place.unmount(options.mode())
+            });
+            let unmounted = pool::run(unmount).await?;
+            if let Some(snapshotter) = snapshotter
+                && let Ok(mounts) = snapshotter.mounts(&key).await
+            {
+                pool::run(move || Ok(mount::release(&mounts))).await?;
+            }
+            Ok(unmounted)
+        })
         .await
     }
 
