@@ -9,7 +9,7 @@ use base64::prelude::BASE64_STANDARD;
 use cas_core::content::ContentExt;
 use cas_core::error::ErrorKind;
 use cas_core::image::Reference;
-use cas_core::{Descriptor, Digest, Error, Image, ImageStore, MediaType, Result, Store};
+use cas_core::{Descriptor, Digest, Error, Image, ImageStore, MediaType, Result};
 use cas_layer::import::{ImportOptions, Source};
 
 use super::{State, for_platform, import, named, state_of, store};

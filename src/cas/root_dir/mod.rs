@@ -169,7 +169,11 @@ impl Cas {
             if let Some(snapshotter) = snapshotter
                 && let Ok(mounts) = snapshotter.mounts(&key).await
             {
-                pool::run(move || Ok(mount::release(&mounts))).await?;
+                let release = move || {
+                    mount::release(&mounts);
+                    Ok(())
+                };
+                pool::run(release).await?;
             }
             Ok(unmounted)
         })
