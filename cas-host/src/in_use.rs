@@ -289,7 +289,7 @@ mod tests {
         for root in ["/r", "/a b\\", &long] {
             let directory = Path::new(root).join("snapshots/7");
             let shared = Path::new(root).join("mounts/5f3a");
-            let source = overlay_source(&[shared.clone()], Some(&directory.join("fs")));
+            let source = overlay_source(std::slice::from_ref(&shared), Some(&directory.join("fs")));
             assert!(source.len() < 256, "{source:?}");
             let escaped = source.to_str().map(|text| {
                 let escaped = text.replace('\\', "\\134");
