@@ -332,7 +332,7 @@ fn elsewhere(directory: &Path) -> Error {
 }
 
 /// Returns the mounts of the snapshot `key`, to unmount or remove it. Returns an empty list if the
-/// files of the snapshot are missing or damaged, or if there is no space to make them again,
+/// files of the snapshot are missing or damaged, or if the disk is too full to make them again,
 /// because nothing can then be compared with what is mounted.
 ///
 /// # Errors
