@@ -61,8 +61,8 @@ struct Parallel {
     /// the configuration of the SOCI snapshotter
     #[arg(long, value_name = "FILE")]
     pull_modes: Option<PathBuf>,
-    /// Unpack layers in parallel without storing them; the image then cannot be exported, or pushed
-    /// to another repository
+    /// Unpack layers in parallel without storing them; the image then cannot be exported, copied, or
+    /// pushed to another repository
     #[arg(long, requires = "unpack")]
     discard_unpacked_layers: bool,
 }

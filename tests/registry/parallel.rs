@@ -182,15 +182,18 @@ fn discarded_layers_are_noted_as_absent() {
     let tree = ok(place.cas("root").args(["tree", &image]));
     assert_eq!(tree.matches("MISSING").count(), 2, "{tree}");
     let out = place.at("out.tar");
-    let export = place
-        .cas("root")
-        .args(["export", &image, "-o"])
-        .arg(&out)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&export.stderr).into_owned();
+    let said = fails(
+        place.cas("root").args(["export", &image, "-o"]).arg(&out),
+        3,
+    );
     assert!(
-        export.status.success() && said.contains("left out"),
+        said.contains("without discarding its unpacked layers") && !out.exists(),
+        "{said}"
+    );
+    let other = format!("{}#{image}", place.at("other").display());
+    let said = fails(place.cas("root").args(["copy", &image, &other]), 3);
+    assert!(
+        said.contains("without discarding its unpacked layers"),
         "{said}"
     );
     // If the registry does not have the layers, the error of a push says what to do.

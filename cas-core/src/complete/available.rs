@@ -12,7 +12,7 @@ use crate::store::Store;
 
 /// The parts of images that a store has. An export and a copy take these, and leave out the rest:
 /// incomplete manifests of an index, and layers that the store does not have because registries do
-/// not distribute them, or because they were left out when the image was stored.
+/// not distribute them.
 pub struct Available<'a> {
     store: &'a Store,
     progress: &'a dyn Progress,
@@ -57,7 +57,8 @@ impl<'a> Available<'a> {
     /// stored and then lost is not left out, although the store does not have it.
     ///
     /// # Errors
-    /// Errors of [`dispatch::children`] and of the store.
+    /// `NotFound` for a layer that was not stored with its image, because layers that were unpacked
+    /// are discarded; errors of [`dispatch::children`] and of the store.
     pub async fn children(&self, descriptor: &Descriptor) -> Result<Vec<Descriptor>> {
         let listed = dispatch::children(&*self.store.content, descriptor).await?;
         let media_type = &descriptor.media_type;
@@ -69,9 +70,17 @@ impl<'a> Available<'a> {
         for child in listed {
             let why = match media_type.is_index() {
                 true => self.why_incomplete(&child).await?,
-                false => self.why_absent(&child, &absent).await?,
+                false => self.why_undistributed(&child).await?,
             };
             match why {
+                None if absent.contains(&child.digest) && !self.has(&child).await? => {
+                    return Err(Error::not_found(
+                        "the layer was not stored with its image; pull the image without \
+                         discarding its unpacked layers",
+                    )
+                    .operation("read")
+                    .subject(child.digest));
+                }
                 Some(why) => self.warn_left_out(&child, why),
                 None => kept.push(child),
             }
@@ -103,19 +112,9 @@ impl<'a> Available<'a> {
         }))
     }
 
-    async fn why_absent(
-        &self,
-        child: &Descriptor,
-        absent: &BTreeSet<Digest>,
-    ) -> Result<Option<&'static str>> {
-        let why = if child.media_type.is_non_distributable() {
-            "is not distributed"
-        } else if child.media_type.is_layer() && absent.contains(&child.digest) {
-            "was not stored with its image"
-        } else {
-            return Ok(None);
-        };
-        Ok((!self.has(child).await?).then_some(why))
+    async fn why_undistributed(&self, child: &Descriptor) -> Result<Option<&'static str>> {
+        let is_left_out = child.media_type.is_non_distributable() && !self.has(child).await?;
+        Ok(is_left_out.then_some("is not distributed"))
     }
 
     fn warn_left_out(&self, descriptor: &Descriptor, why: &str) {

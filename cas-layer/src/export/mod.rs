@@ -149,10 +149,11 @@ struct Chosen {
 ///
 /// # Errors
 /// `InvalidArgument` without images, or if the target is a directory or a path without a UTF-8 file
-/// name; `NotFound` if content was lost, or an image does not have the platform; `Corrupt` for
-/// damaged content; `Unsupported` for an image that docker cannot load; `OutOfRange` for more
-/// referrers than [`limit::REFERRERS`](cas_core::limit::REFERRERS); errors of the store and of the
-/// target. An existing file with the name of the target is then unchanged.
+/// name; `NotFound` if content was lost, a layer was discarded after it was unpacked, or an image
+/// does not have the platform; `Corrupt` for damaged content; `Unsupported` for an image that docker
+/// cannot load; `OutOfRange` for more referrers than
+/// [`limit::REFERRERS`](cas_core::limit::REFERRERS); errors of the store and of the target. An
+/// existing file with the name of the target is then unchanged.
 pub async fn export(
     store: &Store,
     images: &[Image],
