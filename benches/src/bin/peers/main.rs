@@ -255,11 +255,13 @@ impl Table<'_> {
         let first = &summaries[0];
         for (contender, summary) in contenders.iter().zip(&summaries) {
             let [part, processor_part] = first.parts_of(summary);
-            let (by, processor, peak) = (&contender.name, summary.processor, summary.peak >> 20);
-            println!(
-                "| {name} | {by} | {summary} | {part:.2} | {processor:.3} | {processor_part:.2} | \
-                 {peak} |"
-            );
+            let (by, peak) = (&contender.name, summary.peak >> 20);
+            // Only a limit, such as that of a link, takes no processor time.
+            let processor = match summary.processor {
+                0.0 => "- | -".to_owned(),
+                processor => format!("{processor:.3} | {processor_part:.2}"),
+            };
+            println!("| {name} | {by} | {summary} | {part:.2} | {processor} | {peak} |");
         }
         Ok(summaries)
     }
