@@ -104,7 +104,7 @@ impl Login {
     ///
     /// # Errors
     /// `InvalidArgument` for a password that is an argument, or without `--password-stdin` if
-    /// standard input is not a terminal; as [`from_stdin`] and [`prompt::ask_secret`].
+    /// standard input is not a terminal; as [`read_password`] and [`prompt::ask_secret`].
     async fn ask(&self) -> Result<(String, String)> {
         let refused = |why: &'static str| Err(Error::invalid(why).operation("log in"));
         if self.password.is_some() {
@@ -116,7 +116,7 @@ impl Login {
         }
         if self.password_stdin {
             let name = self.username.clone().unwrap_or_default();
-            return Ok((name, off_this_thread(from_stdin).await?));
+            return Ok((name, off_this_thread(|| read_password(io::stdin())).await?));
         }
         if !io::stdin().is_terminal() {
             return refused(
@@ -132,14 +132,14 @@ impl Login {
     }
 }
 
-/// Returns the password from standard input, without the line break at its end.
+/// Returns the password in `input`, which is standard input, without the line break at its end.
 ///
 /// # Errors
 /// `OutOfRange` if the password has more than [`limit::SECRET`] bytes; `InvalidArgument` if it is
 /// not UTF-8.
-fn from_stdin() -> Result<String> {
+fn read_password(input: impl Read) -> Result<String> {
     let mut text = Vec::new();
-    io::stdin().take(limit::SECRET + 1).read_to_end(&mut text)?;
+    input.take(limit::SECRET + 1).read_to_end(&mut text)?;
     if text.len() as u64 > limit::SECRET {
         let allowed = limit::SECRET;
         let why = format!("the password has more than {allowed} bytes; check standard input");
@@ -173,4 +173,21 @@ fn said(context: &Context, registry: &str) -> Result<()> {
     context
         .out
         .item(&made, || format!("logged out of {registry}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use cas::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_password_has_a_largest_length() {
+        let most = usize::try_from(limit::SECRET).unwrap();
+        let password = "x".repeat(most);
+        assert_eq!(read_password(password.as_bytes()).unwrap(), password);
+        let error = read_password(format!("{password}\n").as_bytes()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutOfRange);
+        assert!(error.to_string().contains(&most.to_string()), "{error}");
+    }
 }

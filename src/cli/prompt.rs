@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 /// bytes; errors of reading.
 pub(crate) async fn ask(question: &str) -> Result<String> {
     eprint!("{question}");
-    off_this_thread(read_line).await
+    off_this_thread(|| read_line(io::stdin().lock())).await
 }
 
 /// Asks for a line, and does not show what is typed. If the future is dropped, the terminal shows
@@ -41,10 +41,9 @@ pub(crate) async fn off_this_thread(
     receiver.await.map_err(gone)?
 }
 
-fn read_line() -> Result<String> {
+fn read_line(input: impl BufRead) -> Result<String> {
     let mut text = String::new();
-    let mut input = io::stdin().lock().take(limit::SECRET + 1);
-    input.read_line(&mut text)?;
+    input.take(limit::SECRET + 1).read_line(&mut text)?;
     if text.len() as u64 > limit::SECRET {
         let allowed = limit::SECRET;
         return Err(Error::out_of_range(format!(
@@ -85,5 +84,22 @@ impl Drop for Hidden {
     fn drop(&mut self) {
         // The terminal may be gone.
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cas::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_line_has_a_largest_length() {
+        let most = usize::try_from(limit::SECRET).unwrap();
+        let typed = format!("{}\nanother line", "x".repeat(most - 1));
+        assert_eq!(read_line(typed.as_bytes()).unwrap().len(), most - 1);
+        let error = read_line(format!("x{typed}").as_bytes()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutOfRange);
+        assert!(error.to_string().contains(&most.to_string()), "{error}");
     }
 }

@@ -54,6 +54,40 @@ fn lost_and_damaged_files_of_the_fs_store_cost_no_name() {
     scene.works();
 }
 
+/// A directory in the place of a file is set aside with everything in it.
+#[test]
+fn a_directory_in_the_place_of_a_file_is_set_aside() {
+    for file in [
+        "store/.cas/records.db",
+        "store/index.json",
+        "store/oci-layout",
+        "local/records.db",
+    ] {
+        let scene = Scene::new("fs");
+        let path = scene.root.join(file);
+        for log in ["", "-wal", "-shm"] {
+            let _ = fs::remove_file(scene.root.join(format!("{file}{log}")));
+        }
+        fs::create_dir_all(path.join("theirs")).unwrap();
+        let said = fails(cas(&scene.root).arg("images"), 4);
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(
+            said.contains(name) && said.contains("fsck --repair"),
+            "{said}"
+        );
+        let (code, found) = scene.fsck(&[]);
+        assert_eq!(code, 4, "{file}: {found:#?}");
+        assert!(has(&found, "store-damaged", name), "{file}: {found:#?}");
+        assert!(path.join("theirs").exists(), "{file}: only examined");
+        let (code, repaired) = scene.fsck(&["--repair"]);
+        assert_eq!(code, 0, "{file}: {repaired:#?}");
+        let aside = scene.root.join(format!("{file}.damaged-1"));
+        assert!(aside.join("theirs").exists(), "{file}: {repaired:#?}");
+        assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()), "{file}");
+        scene.works();
+    }
+}
+
 #[test]
 fn lost_local_records_cost_only_snapshots() {
     let scene = Scene::new("redb");

@@ -51,6 +51,12 @@ fn a_listing_that_breaks_the_rules_is_an_error_with_its_exit_code() {
         let body = json!({"name": "team/app", "tags": tags}).to_string();
         Answer::new(200).body(body.as_bytes())
     };
+    // A page of this size, filled with spaces.
+    let page = |size: u64| {
+        let mut body = br#"{"tags":["last"]}"#.to_vec();
+        body.resize(usize::try_from(size).unwrap(), b' ');
+        Answer::new(200).body(&body)
+    };
     for (answer, code) in [
         (Answer::error(404, "NAME_UNKNOWN", "no"), 3),
         (Answer::error(403, "DENIED", "no"), 7),
@@ -65,12 +71,15 @@ fn a_listing_that_breaks_the_rules_is_an_error_with_its_exit_code() {
             tags(json!([])).with("Link", "<http://127.0.0.1:1/>; rel=next"),
             4,
         ),
-        (Answer::new(200).body(&[b' '; 9 << 20]), 6),
+        (page(cas::limit::PAGE + 1), 6),
     ] {
         let registry = Fake::start(move |_| answer.clone());
         let list = ["registry", "tags", &format!("{}/team/app", registry.host)];
         fails(&mut artifacts.cas("none", &list), code);
     }
+    let registry = Fake::start(move |_| page(cas::limit::PAGE));
+    let list = ["registry", "tags", &format!("{}/team/app", registry.host)];
+    assert_eq!(ok(&mut artifacts.cas("none", &list)), "last\n");
     // A repository without tags, and text that a terminal would take for commands.
     for (listed, shown) in [
         (json!(null), ""),
