@@ -5,7 +5,7 @@
 mod common;
 
 use cas_core::{ErrorKind, limit};
-use cas_layer::tar::{EntryKind, Region};
+use cas_layer::tar::{EntryKind, Reader, Region};
 use common::{Header, Tar, read_all, record};
 
 #[track_caller]
@@ -378,4 +378,44 @@ fn invalid_sparse_maps_are_refused() {
             "{map}"
         );
     }
+}
+
+#[test]
+fn what_else_the_headers_of_a_member_state() {
+    let mut owned = Header::new(b'0', "owned").mode(0o100_644);
+    owned.put(265, b"user").put(297, b"group");
+    let mut old = Header::new(b'0', "old");
+    old.put(257, &[0; 8]).put(265, b"no name");
+    let archive = Tar::new()
+        .pax(&[
+            ("uname", b"\xc3\xa9"),
+            ("a", b"1"),
+            ("a", b"2"),
+            ("gname", b""),
+        ])
+        .member(owned.clone(), "")
+        .extension(b'g', record("comment", "x"))
+        .member(owned, "")
+        .member(old, "")
+        .end();
+    let mut reader = Reader::new(&archive[..]);
+    let (entry, stated) = reader.next_stated().unwrap().unwrap();
+    assert_eq!((entry.mode, stated.mode), (0o644, 0o100_644));
+    assert_eq!(
+        (&stated.user[..], &stated.group[..]),
+        ("é".as_bytes(), &b"group"[..])
+    );
+    let records: Vec<_> = stated
+        .records
+        .iter()
+        .map(|(key, value)| (&key[..], &value[..]))
+        .collect();
+    let uname = (&b"uname"[..], "é".as_bytes());
+    assert_eq!(records, [(&b"a"[..], &b"2"[..]), (b"gname", b""), uname]);
+    assert!(!stated.follows_global);
+    let (_, stated) = reader.next_stated().unwrap().unwrap();
+    assert!(stated.follows_global && stated.records.is_empty() && stated.user == b"user");
+    let (_, stated) = reader.next_stated().unwrap().unwrap();
+    assert!(!stated.follows_global && stated.user.is_empty());
+    assert_eq!(reader.next_stated().unwrap(), None);
 }

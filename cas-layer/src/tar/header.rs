@@ -103,6 +103,14 @@ impl Header {
         text(&self.0[157..257])
     }
 
+    /// Returns the names of the user and the group. They are empty if the format has none.
+    pub(super) fn owners(&self) -> (&[u8], &[u8]) {
+        match self.format() {
+            Format::V7 => (&[], &[]),
+            _ => (text(&self.0[265..297]), text(&self.0[297..329])),
+        }
+    }
+
     pub(super) fn is_gnu(&self) -> bool {
         self.format() == Format::Gnu
     }

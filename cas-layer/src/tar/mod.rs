@@ -21,6 +21,7 @@ mod member;
 mod pax;
 mod seek;
 mod sparse;
+mod stated;
 mod write;
 
 use std::io::{self, BufRead, Read};
@@ -32,6 +33,7 @@ use crate::buffered::read_buffered;
 pub use entry::{Device, Entry, EntryKind, Region, Time};
 use header::{BLOCK, Header};
 use pax::Pax;
+pub use stated::Stated;
 pub use write::Writer;
 pub(crate) use write::{END, head, padding};
 
@@ -100,6 +102,20 @@ impl<R: BufRead> Reader<R> {
     /// `Corrupt` if the archive is malformed or truncated; `OutOfRange` if a bound of [`limit`] is
     /// exceeded, or an owner or a device number is out of range; errors of `input`.
     pub fn next_entry(&mut self) -> Result<Option<Entry>> {
+        self.next_member(None)
+    }
+
+    /// Returns the same as [`Reader::next_entry`], and what else the headers of the member state.
+    ///
+    /// # Errors
+    /// As [`Reader::next_entry`].
+    pub fn next_stated(&mut self) -> Result<Option<(Entry, Stated)>> {
+        let mut stated = Stated::default();
+        let entry = self.next_member(Some(&mut stated))?;
+        Ok(entry.map(|entry| (entry, stated)))
+    }
+
+    fn next_member(&mut self, mut stated: Option<&mut Stated>) -> Result<Option<Entry>> {
         let mut waiting = Extensions::default();
         while let Some(header) = self.header(&waiting)? {
             match header.type_flag() {
@@ -107,8 +123,16 @@ impl<R: BufRead> Reader<R> {
                     let body = self.extension(&header, limit::PAX)?;
                     let pax = Pax::parse(&body).map_err(|error| self.of_next(error))?;
                     once(&mut waiting.pax, pax)?;
+                    if let Some(stated) = &mut stated {
+                        stated.records = pax::records(&body);
+                    }
                 }
-                b'g' => self.global(&header)?,
+                b'g' => {
+                    self.global(&header)?;
+                    if let Some(stated) = &mut stated {
+                        stated.follows_global = true;
+                    }
+                }
                 b'L' => {
                     let body = self.extension(&header, limit::GNU_LONG)?;
                     once(&mut waiting.path, header::text(&body).to_vec())?;
@@ -119,7 +143,11 @@ impl<R: BufRead> Reader<R> {
                 }
                 _ => {
                     let member = self.member(&header, waiting);
-                    return member.map(Some).map_err(|error| header.named(error));
+                    let member = member.map_err(|error| header.named(error))?;
+                    if let Some(stated) = stated {
+                        stated.add(&header)?;
+                    }
+                    return Ok(Some(member));
                 }
             }
         }

@@ -214,6 +214,17 @@ pub(super) fn push(map: &mut Vec<Region>, offset: u64, length: u64) -> Result<()
     Ok(())
 }
 
+/// Returns all records of an extension header, ordered by key. Of several records with one key, the
+/// last one counts.
+pub(super) fn records(mut body: &[u8]) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut records = BTreeMap::new();
+    while let Some((key, value, rest)) = record(body) {
+        records.insert(key.to_vec(), value.to_vec());
+        body = rest;
+    }
+    records
+}
+
 /// Returns the key and value of the first record, and the rest. Returns `None` if the record is
 /// malformed.
 fn record(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {

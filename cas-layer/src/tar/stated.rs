@@ -1,0 +1,38 @@
+//! What headers state beside what a tree needs.
+
+use std::collections::BTreeMap;
+
+use cas_core::Result;
+
+use super::header::Header;
+
+/// What the headers of a member state beside its [`Entry`](super::Entry). A table of contents of
+/// SOCI has all of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stated {
+    /// The mode as the header has it, with bits that are no permissions.
+    pub mode: i64,
+    /// The name of the owner; empty if there is none.
+    pub user: Vec<u8>,
+    /// The name of the group; empty if there is none.
+    pub group: Vec<u8>,
+    /// The records of the pax header of the member, key and value. Of several records with one key,
+    /// the last one counts.
+    pub records: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Whether a global pax header precedes the member directly.
+    pub follows_global: bool,
+}
+
+impl Stated {
+    /// Adds what the header of the member states. The names of a pax header take precedence.
+    pub(super) fn add(&mut self, header: &Header) -> Result<()> {
+        let (user, group) = header.owners();
+        let named = |key: &[u8], stated: &[u8]| {
+            let record = self.records.get(key).filter(|value| !value.is_empty());
+            record.cloned().unwrap_or_else(|| stated.to_vec())
+        };
+        (self.user, self.group) = (named(b"uname", user), named(b"gname", group));
+        self.mode = header.number(100..108, "mode")?;
+        Ok(())
+    }
+}
