@@ -152,6 +152,14 @@ pub const UNPACK_JOB: u64 = 4 << 20;
 /// Maximum size of the saved effects of one layer on the layers below it.
 pub const UNPACK_EFFECTS: u64 = 16 << 20;
 
+/// Maximum size of a zTOC, SOCI's table of contents of one layer. Maximum number of bytes that its
+/// texts take in memory, too.
+pub const ZTOC: u64 = 288 << 20;
+/// Maximum number of spans of one layer. A checkpoint of a span has 32 KiB.
+pub const SPANS: usize = 8192;
+/// Maximum number of decompressed bytes of one span.
+pub const SPAN: u64 = 256 << 20;
+
 /// Maximum size of the manifest of an ACI (App Container Image).
 pub const ACI_MANIFEST: u64 = 1 << 20;
 /// Maximum number of dependencies, labels, annotations, mount points, ports or whitelisted paths

@@ -1,0 +1,43 @@
+//! A reader that knows its position.
+
+use std::io::{self, BufRead, Read};
+
+use cas_layer::read_buffered;
+
+/// Reads from `R`, and counts.
+pub(super) struct Counted<R> {
+    input: R,
+    position: u64,
+}
+
+impl<R> Counted<R> {
+    pub(super) fn new(input: R) -> Self {
+        Counted { input, position: 0 }
+    }
+
+    /// Returns the number of bytes read.
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
+    pub(super) fn into_inner(self) -> R {
+        self.input
+    }
+}
+
+impl<R: BufRead> BufRead for Counted<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.input.fill_buf()
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.position += amount as u64;
+        self.input.consume(amount);
+    }
+}
+
+impl<R: BufRead> Read for Counted<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        read_buffered(self, out)
+    }
+}

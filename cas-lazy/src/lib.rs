@@ -1,0 +1,22 @@
+//! Formats that make single files of a compressed layer readable, without the rest of the layer.
+//!
+//! A zTOC of SOCI has a table of contents of a layer that is compressed with gzip, and checkpoints,
+//! from which the bytes can be inflated: [`Ztoc::build`] makes one, in one pass. [`Ztoc::spans`]
+//! says which compressed bytes begin at a checkpoint, and [`Span::inflate`] decompresses them. An
+//! index of SOCI lists the zTOCs of an image: [`soci::index`].
+//!
+//! Nothing here reads files or the network. Every decoder has bounds, and returns an error for any
+//! bytes that it cannot read.
+
+mod build;
+mod checkpoint;
+mod flatbuffer;
+mod inflate;
+pub mod soci;
+mod span;
+mod ztoc;
+
+pub use build::SPAN_SIZE;
+pub use checkpoint::{Checkpoint, WINDOW};
+pub use span::Span;
+pub use ztoc::{FileKind, FileMetadata, Ztoc};

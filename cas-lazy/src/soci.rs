@@ -1,0 +1,8 @@
+//! Indexes of SOCI: manifests that list the zTOCs of an image.
+
+mod go_json;
+mod index;
+
+pub use index::{
+    CONFIG, CONFIG_MEDIA_TYPE_V1, CONFIG_MEDIA_TYPE_V2, Index, LayerZtoc, Version, is_index,
+};

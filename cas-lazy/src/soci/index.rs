@@ -1,0 +1,298 @@
+//! The index: a manifest with one zTOC for each layer that can be read lazily.
+
+use std::collections::BTreeMap;
+
+use cas_core::{Descriptor, Digest, Document, Error, Manifest, MediaType, Result, limit};
+
+use super::go_json;
+
+/// Media type of the configuration of an index of the first version, and its artifact type.
+pub const CONFIG_MEDIA_TYPE_V1: &str = "application/vnd.amazon.soci.index.v1+json";
+/// Media type of the configuration of an index of the second version, and its artifact type.
+pub const CONFIG_MEDIA_TYPE_V2: &str = "application/vnd.amazon.soci.index.v2+json";
+/// The configuration of every index.
+pub const CONFIG: &[u8] = b"{}";
+
+const ZTOC: &str = "application/octet-stream";
+const LAYER_DIGEST: &str = "com.amazon.soci.image-layer-digest";
+const LAYER_MEDIA_TYPE: &str = "com.amazon.soci.image-layer-mediaType";
+const SPAN_SIZE: &str = "com.amazon.soci.span-size";
+const NO_XATTRS: &str = "com.amazon.soci.disable-xattrs";
+const BUILD_TOOL: &str = "com.amazon.soci.build-tool-identifier";
+
+/// How an image and its index find each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// The index is a referrer of the manifest of the image, which is not changed.
+    V1 {
+        /// The manifest of the image.
+        subject: Box<Descriptor>,
+    },
+    /// An annotation of the manifest of the image names the index.
+    V2,
+}
+
+/// An index of SOCI.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Index {
+    /// The version, with the manifest to which the index belongs.
+    pub version: Version,
+    /// The zTOCs, in the order of the layers.
+    pub ztocs: Vec<LayerZtoc>,
+    /// The program that made the index; empty if it is not known.
+    pub build_tool: String,
+}
+
+/// The zTOC of a layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerZtoc {
+    /// Digest of the zTOC.
+    pub digest: Digest,
+    /// Size of the zTOC in bytes.
+    pub size: u64,
+    /// Digest of the compressed layer.
+    pub layer: Digest,
+    /// Media type of the layer; empty if it is not stated.
+    pub layer_media_type: String,
+    /// Decompressed bytes after which the next block begins a span, if the size is stated.
+    pub span_size: Option<u64>,
+    /// Whether the layer has neither extended attributes nor opaque directories.
+    pub no_xattrs: bool,
+}
+
+/// Returns whether a manifest with a configuration of this media type is an index of SOCI.
+pub fn is_index(config: &MediaType) -> bool {
+    [CONFIG_MEDIA_TYPE_V1, CONFIG_MEDIA_TYPE_V2].contains(&config.as_str())
+}
+
+impl Index {
+    /// Returns the media type of the configuration.
+    pub fn config_media_type(&self) -> &'static str {
+        match self.version {
+            Version::V1 { .. } => CONFIG_MEDIA_TYPE_V1,
+            Version::V2 => CONFIG_MEDIA_TYPE_V2,
+        }
+    }
+
+    /// Returns the bytes of the manifest. They are those that Go's `encoding/json` writes, because
+    /// SOCI serializes an index again before it compares the digest. For the same reason, there is
+    /// no artifact type.
+    ///
+    /// # Errors
+    /// `OutOfRange` for more than [`limit::LAYERS`] zTOCs or [`limit::DOCUMENT_WRITE`] bytes.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let config = MediaType::from(self.config_media_type());
+        let subject = match &self.version {
+            Version::V1 { subject } => Some(Descriptor::clone(subject)),
+            Version::V2 => None,
+        };
+        let tool = (BUILD_TOOL.to_owned(), self.build_tool.clone());
+        let annotations = Some(BTreeMap::from([tool])).filter(|_| !self.build_tool.is_empty());
+        let written = go_json::write(&Manifest {
+            schema_version: 2,
+            media_type: Some(MediaType::OCI_MANIFEST),
+            artifact_type: None,
+            config: Descriptor::of(config, CONFIG),
+            layers: self.ztocs.iter().map(LayerZtoc::descriptor).collect(),
+            subject,
+            annotations,
+        })?;
+        let (ztocs, bytes) = (self.ztocs.len(), written.len() as u64);
+        if ztocs > limit::LAYERS || bytes > limit::DOCUMENT_WRITE {
+            return Err(Error::out_of_range(format!(
+                "the index would have {ztocs} zTOCs and {bytes} bytes; at most {} and {} are \
+                 allowed; build the image with fewer layers",
+                limit::LAYERS,
+                limit::DOCUMENT_WRITE
+            ))
+            .operation("write SOCI index"));
+        }
+        Ok(written)
+    }
+
+    /// Reads the manifest of an index. Layers of other types than zTOCs are left out.
+    ///
+    /// # Errors
+    /// `Corrupt` if it is not a valid manifest, if a zTOC does not name its layer, if two zTOCs
+    /// name one layer, or if an index of the first version has no subject; `Unsupported` for a
+    /// manifest that is not an index of SOCI; `OutOfRange` for a zTOC of more than [`limit::ZTOC`]
+    /// bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Index> {
+        decode(bytes).map_err(|error| error.operation("read SOCI index"))
+    }
+
+    /// Returns the zTOC of a layer.
+    pub fn of_layer(&self, layer: &Digest) -> Option<&LayerZtoc> {
+        self.ztocs.iter().find(|ztoc| ztoc.layer == *layer)
+    }
+}
+
+impl LayerZtoc {
+    /// Returns the descriptor of the zTOC, with annotations for its layer.
+    pub fn descriptor(&self) -> Descriptor {
+        let ztoc = MediaType::from(ZTOC);
+        let mut descriptor = Descriptor::new(ztoc, self.digest, self.size);
+        let mut annotate = |key: &str, value: String| {
+            descriptor.annotations.insert(key.to_owned(), value);
+        };
+        annotate(LAYER_DIGEST, self.layer.to_string());
+        if !self.layer_media_type.is_empty() {
+            annotate(LAYER_MEDIA_TYPE, self.layer_media_type.clone());
+        }
+        if let Some(size) = self.span_size {
+            annotate(SPAN_SIZE, size.to_string());
+        }
+        if self.no_xattrs {
+            annotate(NO_XATTRS, "true".to_owned());
+        }
+        descriptor
+    }
+
+    fn read(from: &Descriptor) -> Result<Self> {
+        let stated = |key: &str| from.annotations.get(key).map(String::as_str);
+        let layer = stated(LAYER_DIGEST).and_then(|text| text.parse().ok());
+        let layer = layer.ok_or_else(|| {
+            damaged("a zTOC has no annotation with the digest of its layer").subject(from.digest)
+        })?;
+        let span_size = stated(SPAN_SIZE).map(|text| {
+            let size = text.parse().ok().filter(|size| *size > 0);
+            size.ok_or_else(|| damaged("a span size is not a number of bytes").subject(from.digest))
+        });
+        if from.size > limit::ZTOC {
+            return Err(Error::out_of_range(format!(
+                "the zTOC has {} bytes; at most {} are allowed; create it with larger spans",
+                from.size,
+                limit::ZTOC
+            ))
+            .subject(from.digest));
+        }
+        Ok(LayerZtoc {
+            digest: from.digest,
+            size: from.size,
+            layer,
+            layer_media_type: stated(LAYER_MEDIA_TYPE).unwrap_or_default().to_owned(),
+            span_size: span_size.transpose()?,
+            no_xattrs: stated(NO_XATTRS) == Some("true"),
+        })
+    }
+}
+
+fn decode(bytes: &[u8]) -> Result<Index> {
+    let Document::Manifest(manifest) = Document::parse(&MediaType::OCI_MANIFEST, bytes)? else {
+        return Err(damaged("it is not a manifest"));
+    };
+    let config = manifest.config.media_type.as_str();
+    let version = match (config, manifest.subject) {
+        (CONFIG_MEDIA_TYPE_V1, Some(subject)) => Version::V1 {
+            subject: Box::new(subject),
+        },
+        (CONFIG_MEDIA_TYPE_V1, None) => return Err(damaged("it has no subject")),
+        (CONFIG_MEDIA_TYPE_V2, _) => Version::V2,
+        _ => {
+            return Err(Error::unsupported(format!(
+                "the manifest has a configuration of the type {config:.100}; expected an index of \
+                 SOCI"
+            )));
+        }
+    };
+    let listed = manifest.layers.iter();
+    let listed = listed.filter(|layer| layer.media_type.as_str() == ZTOC);
+    let mut ztocs: Vec<LayerZtoc> = Vec::new();
+    for ztoc in listed.map(LayerZtoc::read) {
+        let ztoc = ztoc?;
+        let known = ztocs.iter().find(|known| known.layer == ztoc.layer);
+        if known.is_some_and(|known| *known != ztoc) {
+            return Err(damaged("two zTOCs name one layer").subject(ztoc.layer));
+        }
+        ztocs.push(ztoc);
+    }
+    let mut annotations = manifest.annotations.unwrap_or_default();
+    Ok(Index {
+        version,
+        ztocs,
+        build_tool: annotations.remove(BUILD_TOOL).unwrap_or_default(),
+    })
+}
+
+fn damaged(what: &str) -> Error {
+    Error::corrupt(format!(
+        "the index of SOCI is damaged: {what}; create it again"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use cas_core::ErrorKind;
+
+    use super::*;
+
+    fn example(version: Version) -> Index {
+        Index {
+            version,
+            ztocs: vec![LayerZtoc {
+                digest: Digest::sha256(b"ztoc"),
+                size: 4,
+                layer: Digest::sha256(b"layer"),
+                layer_media_type: "application/vnd.oci.image.layer.v1.tar+gzip".to_owned(),
+                span_size: Some(4_194_304),
+                no_xattrs: false,
+            }],
+            build_tool: "a <tool> & more".to_owned(),
+        }
+    }
+
+    /// The text was written by Go 1.19, from a struct with the fields of SOCI's manifest.
+    #[test]
+    fn an_index_has_the_bytes_that_go_writes() {
+        let subject = Box::new(Descriptor::of(MediaType::OCI_MANIFEST, b"image"));
+        let index = example(Version::V1 { subject });
+        let go = include_str!("index_v1.json").trim_end();
+        assert_eq!(String::from_utf8(index.encode().unwrap()).unwrap(), go);
+        assert_eq!(Index::decode(go.as_bytes()).unwrap(), index);
+        let second = example(Version::V2);
+        let written = second.encode().unwrap();
+        let go = include_str!("index_v2.json").trim_end();
+        assert_eq!(String::from_utf8(written).unwrap(), go);
+        assert_eq!(Index::decode(go.as_bytes()).unwrap(), second);
+        assert_eq!(
+            second.of_layer(&Digest::sha256(b"layer")),
+            second.ztocs.first()
+        );
+        assert_eq!(second.of_layer(&Digest::sha256(b"other")), None);
+    }
+
+    #[test]
+    fn indexes_that_lie_are_refused() {
+        let text = String::from_utf8(example(Version::V2).encode().unwrap()).unwrap();
+        let kind = |text: &str| Index::decode(text.as_bytes()).unwrap_err().kind();
+        assert_eq!(
+            kind(&text.replace("index.v2", "index.v1")),
+            ErrorKind::Corrupt
+        );
+        assert_eq!(
+            kind(&text.replace("soci.index.v2", "other")),
+            ErrorKind::Unsupported
+        );
+        assert_eq!(
+            kind(&text.replace(LAYER_DIGEST, "other")),
+            ErrorKind::Corrupt
+        );
+        assert_eq!(kind(&text.replace("4194304", "0")), ErrorKind::Corrupt);
+        assert_eq!(kind(&text.replace("4194304", "-1")), ErrorKind::Corrupt);
+        let size = |size: u64| text.replace("\"size\":4,", &format!("\"size\":{size},"));
+        assert!(Index::decode(size(limit::ZTOC).as_bytes()).is_ok());
+        assert_eq!(kind(&size(limit::ZTOC + 1)), ErrorKind::OutOfRange);
+        let mut twice = example(Version::V2);
+        twice.ztocs.push(twice.ztocs[0].clone());
+        assert!(Index::decode(&twice.encode().unwrap()).is_ok());
+        twice.ztocs[1].digest = Digest::sha256(b"other");
+        let twice = String::from_utf8(twice.encode().unwrap()).unwrap();
+        assert_eq!(kind(&twice), ErrorKind::Corrupt);
+        for length in 0..text.len() {
+            assert!(
+                Index::decode(&text.as_bytes()[..length]).is_err(),
+                "{length}"
+            );
+        }
+    }
+}

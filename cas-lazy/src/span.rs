@@ -1,0 +1,108 @@
+//! Spans: the parts of a compressed layer that begin at its checkpoints.
+
+use std::ops::Range;
+
+use cas_core::{Digest, Error, Result, limit};
+
+use crate::checkpoint::Checkpoint;
+use crate::inflate::{Format, Inflate, Stop};
+
+/// Size in bytes by which the output grows.
+const PIECE: usize = 128 << 10;
+/// Size in bytes of the checksum and the length at the end of a member.
+const TRAILER: usize = 8;
+
+/// A part of a compressed layer. It is decompressed without the parts before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span<'a> {
+    /// The compressed bytes in the layer. Two neighbours share a byte if a block ends within it.
+    pub compressed: Range<u64>,
+    /// The decompressed bytes in the tar. `end` is `None` for the last span, which extends to the
+    /// end of the tar.
+    pub decompressed: (u64, Option<u64>),
+    /// The digest of the compressed bytes.
+    pub digest: Digest,
+    /// Where the span begins.
+    pub checkpoint: &'a Checkpoint,
+}
+
+impl Span<'_> {
+    /// Compares `compressed`, the bytes of the span, with its digest, and decompresses them.
+    /// Returns the decompressed bytes.
+    ///
+    /// # Errors
+    /// `Corrupt` if the bytes do not have the digest, are no blocks of deflate or become fewer or
+    /// more bytes than the span has; `OutOfRange` for more than [`limit::SPAN`] bytes.
+    pub fn inflate(&self, compressed: &[u8]) -> Result<Vec<u8>> {
+        let found = Digest::sha256(compressed);
+        if found != self.digest {
+            return Err(Error::corrupt(format!(
+                "the bytes {}..{} of the layer have the digest {found}, expected {}; fetch them \
+                 again",
+                self.compressed.start, self.compressed.end, self.digest
+            )));
+        }
+        let (begin, end) = self.decompressed;
+        let wanted = end.map(|end| end - begin);
+        if wanted.is_some_and(|wanted| wanted > limit::SPAN) {
+            return Err(too_large());
+        }
+        let shared = usize::from(self.checkpoint.bits != 0);
+        let (first, blocks) = (compressed.first(), compressed.get(shared..));
+        let (&first, blocks) = first.zip(blocks).ok_or_else(short)?;
+        let mut inflate = Inflate::new(Format::Raw)?;
+        inflate.resume(self.checkpoint.bits, first, &self.checkpoint.window)?;
+        let bytes = members(inflate, blocks, wanted)?;
+        match wanted {
+            Some(wanted) if (bytes.len() as u64) < wanted => Err(short()),
+            _ => Ok(bytes),
+        }
+    }
+}
+
+/// Decompresses the rest of a member and the members after it, up to `wanted` bytes.
+fn members(mut inflate: Inflate, mut input: &[u8], wanted: Option<u64>) -> Result<Vec<u8>> {
+    let most = wanted.unwrap_or(limit::SPAN + 1) as usize;
+    let mut bytes = Vec::new();
+    // The header and the trailer of the member are not part of a raw stream.
+    let mut raw = true;
+    while bytes.len() < most {
+        let filled = bytes.len();
+        bytes.resize(most.min(filled + PIECE), 0);
+        let step = inflate.step(input, &mut bytes[filled..]);
+        bytes.truncate(filled + step.as_ref().map_or(0, |step| step.written));
+        let step = step?;
+        input = &input[step.read..];
+        match step.stop {
+            Stop::End => {
+                if raw {
+                    input = input.get(TRAILER..).ok_or_else(short)?;
+                    raw = false;
+                }
+                // Zeros may follow the last member.
+                if input.first().is_none_or(|&byte| byte == 0) {
+                    break;
+                }
+                inflate.reset(Format::Gzip)?;
+            }
+            Stop::Within if step.read == 0 && step.written == 0 => return Err(short()),
+            _ => {}
+        }
+    }
+    if bytes.len() as u64 > limit::SPAN {
+        return Err(too_large());
+    }
+    Ok(bytes)
+}
+
+fn short() -> Error {
+    Error::corrupt("a span of the layer ends before its blocks do; create the zTOC again")
+}
+
+pub(crate) fn too_large() -> Error {
+    Error::out_of_range(format!(
+        "a span has more than the {} decompressed bytes allowed; compress the layer with more \
+         blocks",
+        limit::SPAN
+    ))
+}

@@ -1,0 +1,165 @@
+//! zTOCs: the table of contents of a compressed layer, and where it can be inflated from.
+
+mod decode;
+mod encode;
+mod time;
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use cas_core::{Digest, Result};
+use cas_layer::tar::Time;
+
+use crate::build;
+use crate::checkpoint::Checkpoint;
+use crate::span::Span;
+
+/// Size in bytes of a block of a tar.
+pub(crate) const BLOCK: u64 = 512;
+
+/// The zTOC of a layer that is compressed with gzip.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ztoc {
+    /// The program that made the zTOC.
+    pub build_tool: String,
+    /// Size of the compressed layer in bytes.
+    pub compressed_size: u64,
+    /// Size of the tar in bytes, up to and with its two end blocks. Padding may follow.
+    pub decompressed_size: u64,
+    /// The members of the tar, in order.
+    pub files: Vec<FileMetadata>,
+    /// The decompressed bytes after which the next block begins a span.
+    pub span_size: u64,
+    /// Where the spans begin, at least one, in order.
+    pub checkpoints: Vec<Checkpoint>,
+    /// The SHA-256 digest of the compressed bytes of each span.
+    pub span_digests: Vec<Digest>,
+}
+
+/// A member of a tar. Its body has an offset, but no digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileMetadata {
+    /// The path as written in the tar.
+    pub name: Vec<u8>,
+    /// The type of the member.
+    pub kind: FileKind,
+    /// Where the body begins in the tar, in bytes.
+    pub offset: u64,
+    /// Size of the body in bytes; zero for everything that is not a file.
+    pub size: u64,
+    /// The target of a symbolic or a hard link.
+    pub link: Vec<u8>,
+    /// The mode as the header has it.
+    pub mode: i64,
+    /// Id of the owner.
+    pub uid: u32,
+    /// Id of the group.
+    pub gid: u32,
+    /// Name of the owner.
+    pub user: Vec<u8>,
+    /// Name of the group.
+    pub group: Vec<u8>,
+    /// Time of the last modification. `None` if it is before the year 0 or after the year 9999.
+    pub modified: Option<Time>,
+    /// Major and minor number of a device; zero for everything that is not a device.
+    pub device: (i64, i64),
+    /// The records of the pax header, key and value. Extended attributes begin with
+    /// `SCHILY.xattr.`.
+    pub records: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+/// The type of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A hard link.
+    Hardlink,
+    /// A character device.
+    Char,
+    /// A block device.
+    Block,
+    /// A named pipe.
+    Fifo,
+}
+
+impl FileKind {
+    const ALL: [FileKind; 7] = [
+        FileKind::File,
+        FileKind::Directory,
+        FileKind::Symlink,
+        FileKind::Hardlink,
+        FileKind::Char,
+        FileKind::Block,
+        FileKind::Fifo,
+    ];
+
+    fn name(self) -> &'static [u8] {
+        match self {
+            FileKind::File => b"reg",
+            FileKind::Directory => b"dir",
+            FileKind::Symlink => b"symlink",
+            FileKind::Hardlink => b"hardlink",
+            FileKind::Char => b"char",
+            FileKind::Block => b"block",
+            FileKind::Fifo => b"fifo",
+        }
+    }
+}
+
+impl FileMetadata {
+    /// Returns where the headers of the next member begin in the tar, in bytes.
+    pub(crate) fn next_header(&self) -> u64 {
+        (self.offset + self.size).next_multiple_of(BLOCK)
+    }
+}
+
+impl Ztoc {
+    /// Reads a layer that is compressed with gzip, to its end, and makes its zTOC. A span begins
+    /// with the first block after `span_size` decompressed bytes; [`SPAN_SIZE`](crate::SPAN_SIZE)
+    /// is usual. `build_tool` names the program.
+    ///
+    /// # Errors
+    /// `Corrupt` for a damaged layer; `Unsupported` for a layer with sparse files or global pax
+    /// headers, which a zTOC cannot express, and for bytes after the last member that are neither
+    /// zeros nor gzip; `OutOfRange` if a bound of [`limit`](cas_core::limit) is exceeded;
+    /// `InvalidArgument` for a span size of zero; errors of `layer`.
+    pub fn build(layer: impl Read, span_size: u64, build_tool: &str) -> Result<Ztoc> {
+        build::build(layer, span_size, build_tool).map_err(|error| error.operation("build zTOC"))
+    }
+
+    /// Reads a stored zTOC.
+    ///
+    /// # Errors
+    /// `Corrupt` if it is damaged, or if its offsets, sizes or checkpoints contradict each other;
+    /// `Unsupported` for another version, or for a layer that is not compressed with gzip;
+    /// `OutOfRange` if a bound of [`limit`](cas_core::limit) is exceeded.
+    pub fn decode(bytes: &[u8]) -> Result<Ztoc> {
+        decode::decode(bytes).map_err(|error| error.operation("read zTOC"))
+    }
+
+    /// Returns the bytes to store. They are those that SOCI's tools write for the same content.
+    ///
+    /// # Errors
+    /// `OutOfRange` if they are more than [`limit::ZTOC`](cas_core::limit::ZTOC).
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        encode::encode(self).map_err(|error| error.operation("write zTOC"))
+    }
+
+    /// Returns the spans in order.
+    pub fn spans(&self) -> impl Iterator<Item = Span<'_>> {
+        let followers = self.checkpoints.iter().skip(1).map(Some).chain([None]);
+        let starts = self.checkpoints.iter().zip(followers);
+        let spans = starts.zip(&self.span_digests);
+        spans.map(|((checkpoint, next), digest)| Span {
+            compressed: checkpoint.start()..next.map_or(self.compressed_size, |n| n.compressed),
+            decompressed: (checkpoint.decompressed, next.map(|next| next.decompressed)),
+            digest: *digest,
+            checkpoint,
+        })
+    }
+}

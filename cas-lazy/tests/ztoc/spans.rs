@@ -1,0 +1,173 @@
+//! Every span becomes the bytes that the whole layer has there.
+
+use std::path::Path;
+
+use cas_core::{Digest, Document, ErrorKind, MediaType};
+use cas_lazy::{FileKind, SPAN_SIZE, Ztoc};
+
+use super::fixture::{build, gunzip, gzip, noise, tar};
+
+/// Inflates all spans, each alone, and compares them with the whole layer. Returns their number.
+fn compare(ztoc: &Ztoc, layer: &[u8]) -> usize {
+    let whole = gunzip(layer);
+    let mut end = 0;
+    let spans: Vec<_> = ztoc.spans().collect();
+    for span in &spans {
+        let bytes = &layer[span.compressed.start as usize..span.compressed.end as usize];
+        let (begin, stated) = span.decompressed;
+        assert_eq!(begin, end);
+        let inflated = span.inflate(bytes).unwrap();
+        end += inflated.len() as u64;
+        assert!(stated.is_none_or(|stated| stated == end));
+        assert!(
+            inflated == whole[begin as usize..end as usize],
+            "span at {begin}"
+        );
+    }
+    assert_eq!(end, whole.len() as u64);
+    assert_eq!(spans.len(), ztoc.span_digests.len());
+    assert_eq!(ztoc.compressed_size, layer.len() as u64);
+    spans.len()
+}
+
+#[test]
+fn spans_of_all_types_of_blocks_are_inflated_alone() {
+    let tar = tar();
+    for level in [0, 1, 6, 9] {
+        let layer = gzip(&tar, level);
+        for span_size in [1, 60_000, SPAN_SIZE] {
+            let ztoc = build(&layer, span_size);
+            let spans = compare(&ztoc, &layer);
+            assert!(spans == 1 || span_size < SPAN_SIZE);
+            assert!(spans > 1 || span_size > 1, "level {level}");
+            if level == 6 && span_size == 1 {
+                assert!(ztoc.checkpoints.iter().any(|one| one.bits != 0));
+                assert!(spans > 3, "{spans}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_layer_of_several_members_has_spans_in_each() {
+    let tar = tar();
+    let (first, second) = tar.split_at(300_001);
+    for level in [0, 6] {
+        let mut layer = [gzip(first, level), gzip(second, 9), gzip(&[], 6)].concat();
+        compare(&build(&layer, 50_000), &layer);
+        compare(&build(&layer, SPAN_SIZE), &layer);
+        let ztoc = build(&layer, 50_000);
+        layer.extend([0; 1000]);
+        let padded = build(&layer, 50_000);
+        assert_eq!(padded.checkpoints, ztoc.checkpoints);
+        assert_ne!(padded.span_digests.last(), ztoc.span_digests.last());
+        let last = padded.spans().last().unwrap();
+        let bytes = &layer[last.compressed.start as usize..];
+        assert_eq!(
+            last.inflate(bytes).unwrap(),
+            tar[last.decompressed.0 as usize..]
+        );
+        layer.push(1);
+        let error = Ztoc::build(&layer[..], SPAN_SIZE, "").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    }
+}
+
+#[test]
+fn the_table_of_contents_has_what_the_headers_state() {
+    let tar = tar();
+    let ztoc = build(&gzip(&tar, 6), SPAN_SIZE);
+    let kinds: Vec<_> = ztoc.files.iter().map(|file| file.kind).collect();
+    use FileKind::{Char, Directory, Fifo, File, Hardlink, Symlink};
+    let expected = [
+        Directory, File, Symlink, Hardlink, Char, Fifo, File, File, File,
+    ];
+    assert_eq!(kinds, expected);
+    let owned = &ztoc.files[1];
+    assert_eq!((owned.offset, owned.size, owned.mode), (2048, 3, 0o4755));
+    assert_eq!(tar[2048..2051], *b"abc");
+    assert_eq!((owned.uid, owned.gid), (1000, 1001));
+    assert_eq!(
+        (&owned.user[..], &owned.group[..]),
+        ("Ω".as_bytes(), &b"group"[..])
+    );
+    let time = owned.modified.unwrap();
+    assert_eq!(
+        (time.seconds, time.nanoseconds),
+        (1_700_000_000, 500_000_000)
+    );
+    assert_eq!(owned.records[&b"SCHILY.xattr.user.raw"[..]], b"\xff\x00");
+    assert_eq!(owned.records.len(), 3);
+    assert_eq!(ztoc.files[2].link, b"owned");
+    assert_eq!(ztoc.files[3].link, b"dir/owned");
+    assert_eq!(ztoc.files[4].device, (1, 3));
+    let large = &ztoc.files[7];
+    let body = large.offset as usize..(large.offset + large.size) as usize;
+    assert!(tar[body] == noise(600_000, 7));
+    // The padding of ten KiB is not counted, except for the two end blocks.
+    assert_eq!(ztoc.decompressed_size, tar.len() as u64 - 10_240 + 1024);
+    let short = build(&gzip(&tar[..tar.len() - 10_240], 6), SPAN_SIZE);
+    assert_eq!(short.decompressed_size, tar.len() as u64 - 10_240);
+    assert_eq!(short.files, ztoc.files);
+}
+
+#[test]
+fn other_bytes_than_those_of_the_span_are_refused() {
+    let layer = gzip(&tar(), 6);
+    let mut ztoc = build(&layer, 60_000);
+    let kind = |ztoc: &Ztoc, bytes: &[u8]| {
+        let span = ztoc.spans().nth(1).unwrap();
+        span.inflate(bytes).unwrap_err().kind()
+    };
+    let range = ztoc.spans().nth(1).unwrap().compressed;
+    let bytes = &layer[range.start as usize..range.end as usize];
+    let mut flipped = bytes.to_vec();
+    flipped[40] ^= 1;
+    assert_eq!(kind(&ztoc, &flipped), ErrorKind::Corrupt);
+    assert_eq!(kind(&ztoc, &bytes[1..]), ErrorKind::Corrupt);
+    assert_eq!(kind(&ztoc, b""), ErrorKind::Corrupt);
+    // A digest that fits does not help bytes that do not.
+    for short in [
+        &b""[..],
+        &bytes[..1],
+        &bytes[..bytes.len() / 2],
+        &flipped[..7],
+    ] {
+        ztoc.span_digests[1] = Digest::sha256(short);
+        assert_eq!(kind(&ztoc, short), ErrorKind::Corrupt);
+    }
+    ztoc.span_digests[1] = Digest::sha256(bytes);
+    ztoc.checkpoints[2].decompressed += 1 << 20;
+    assert_eq!(kind(&ztoc, bytes), ErrorKind::Corrupt);
+    ztoc.checkpoints[2].decompressed += 1 << 30;
+    assert_eq!(kind(&ztoc, bytes), ErrorKind::OutOfRange);
+}
+
+#[test]
+fn layers_of_a_real_image_are_inflated_span_by_span() {
+    let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/images/small");
+    let blob = |digest: &Digest| std::fs::read(image.join("blobs/sha256").join(digest.hex()));
+    let Ok(index) = std::fs::read(image.join("index.json")) else {
+        eprintln!("SKIPPED: there is no target/images/small; `cargo xtask setup` makes it");
+        return;
+    };
+    let mut left = vec![(MediaType::OCI_INDEX, index)];
+    let mut layers = 0;
+    while let Some((kind, bytes)) = left.pop() {
+        for child in Document::parse(&kind, &bytes).unwrap().children() {
+            if child.media_type.is_document() {
+                left.push((child.media_type.clone(), blob(&child.digest).unwrap()));
+            } else if child.media_type == MediaType::OCI_LAYER_GZIP {
+                let layer = blob(&child.digest).unwrap();
+                let ztoc = build(&layer, 1 << 20);
+                compare(&ztoc, &layer);
+                assert_eq!(Ztoc::decode(&ztoc.encode().unwrap()).unwrap(), ztoc);
+                layers += 1;
+            }
+        }
+    }
+    assert!(
+        layers > 0,
+        "the image has no layers that are compressed with gzip"
+    );
+}
