@@ -76,6 +76,8 @@ pub use cas_distribution as distribution;
 #[cfg(feature = "erofs")]
 pub use cas_erofs as erofs;
 pub use cas_layer as layer;
+#[cfg(feature = "soci")]
+pub use cas_lazy as lazy;
 
 pub use cas_layer::export::ExportOptions;
 
@@ -89,6 +91,8 @@ pub use self::cas::{
 pub use self::cas::{DiskFormat, DiskOptions};
 #[cfg(feature = "registry")]
 pub use self::cas::{ParallelPull, Policy, PullOptions, PushOptions, RegistryRef};
+#[cfg(feature = "soci")]
+pub use self::cas::{SociIndex, SociLayer, SociOptions};
 pub use self::gc::{GcOptions, PruneOptions};
 pub use self::root::{Engines, PolicyTable, RegistryTable, RemoteTable, Table};
 #[cfg(feature = "registry")]

@@ -32,6 +32,8 @@ use super::{
 };
 #[cfg(feature = "registry")]
 use super::{PullOptions, PushOptions, RegistryRef};
+#[cfg(feature = "soci")]
+use super::{SociIndex, SociOptions};
 use crate::bundle::BundleOptions;
 use crate::root::Engines;
 #[cfg(feature = "registry")]
@@ -297,6 +299,19 @@ verbs! {
         file: impl AsRef<Path>,
         options: DiskOptions
     ) -> Result<Disk>;
+
+    /// Makes an index of SOCI for an image, with a zTOC for each large layer, as a referrer of its
+    /// manifest. Returns the index.
+    #[cfg(feature = "soci")]
+    fn create_soci(image: impl Into<ImageRef>) -> Result<SociIndex>;
+
+    /// Makes an index of SOCI with options. Returns the index.
+    #[cfg(feature = "soci")]
+    fn create_soci_with(image: impl Into<ImageRef>, options: SociOptions) -> Result<SociIndex>;
+
+    /// Returns the indexes of SOCI that the store has for an image, for all of its platforms.
+    #[cfg(feature = "soci")]
+    fn soci_indexes(image: impl Into<ImageRef>) -> Result<Vec<SociIndex>>;
 
     /// Unpacks the layers of an image into snapshots. Returns the name of the topmost snapshot, or
     /// `None` if the image has no layers.

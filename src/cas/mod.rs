@@ -34,6 +34,8 @@ mod remote_options;
 mod root_dir;
 mod snapshot_mounts;
 mod snapshots;
+#[cfg(feature = "soci")]
+mod soci;
 mod stored;
 mod unpack;
 
@@ -66,6 +68,8 @@ pub use self::remote_options::{Policy, PullOptions, PushOptions};
 pub use self::root_dir::RootDirOptions;
 pub use self::snapshot_mounts::{MountSnapshotOptions, UnmountOptions};
 pub use self::snapshots::{SnapshotOptions, UsageOptions};
+#[cfg(feature = "soci")]
+pub use self::soci::{SociIndex, SociLayer, SociOptions};
 pub use self::stored::StoredImage;
 pub use self::unpack::UnpackOptions;
 #[cfg(feature = "registry")]

@@ -43,6 +43,8 @@ mod resource;
 mod rootfs;
 mod run;
 mod snapshot;
+#[cfg(feature = "soci")]
+mod soci;
 mod stop;
 mod subids;
 mod tree;
@@ -150,6 +152,9 @@ enum Command {
     Ingest(ingest::Ingests),
     #[command(subcommand)]
     Lease(lease::Leases),
+    #[cfg(feature = "soci")]
+    #[command(subcommand)]
+    Soci(soci::Soci),
     #[cfg(feature = "aci")]
     #[command(subcommand)]
     Aci(aci::Aci),
@@ -294,6 +299,8 @@ impl Command {
             Command::Blob(command) => command.run(context).await,
             Command::Ingest(command) => command.run(context).await,
             Command::Lease(command) => command.run(context).await,
+            #[cfg(feature = "soci")]
+            Command::Soci(command) => command.run(context).await,
             #[cfg(feature = "aci")]
             Command::Aci(command) => command.run(context).await,
             Command::Gc(command) => command.run(context).await,

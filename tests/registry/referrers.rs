@@ -57,6 +57,27 @@ fn artifacts_go_to_a_registry_and_back_with_their_image() {
     }
 }
 
+#[cfg(feature = "soci")]
+#[test]
+fn an_index_of_soci_goes_to_a_registry_and_back_with_its_image() {
+    let artifacts = Artifacts::new();
+    let registry = Spec::new(Abilities::ALL).start();
+    let there = registry.image();
+    let create = ["soci", "create", "app:1", "--min-layer-size", "0"];
+    let made = artifacts.json("own", &create);
+    ok(&mut artifacts.cas("own", &["push", "--referrers", "app:1", &there]));
+    let kind = "application/vnd.amazon.soci.index.v1+json";
+    let list = ["registry", "referrers", &there, "--artifact-type", kind];
+    let listed = artifacts.json("own", &list);
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0]["digest"], made[0]["digest"]);
+    ok(&mut artifacts.cas("new", &["pull", "--referrers", &there]));
+    let listed = artifacts.json("new", &["soci", "ls", &there]);
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0]["digest"], made[0]["digest"]);
+    assert_eq!(listed[0]["layers"], made[0]["layers"]);
+}
+
 #[test]
 fn artifacts_are_imported_exported_and_copied_with_their_image() {
     let artifacts = Artifacts::new();

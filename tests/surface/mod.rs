@@ -10,6 +10,8 @@ mod disk;
 mod ingests;
 mod inspecting;
 mod paths;
+#[cfg(feature = "soci")]
+mod soci;
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,0 +1,116 @@
+//! `cas soci`: indexes of SOCI, with which layers can be read lazily.
+
+use cas::{ImageRef, Platform, Result, SociIndex, SociOptions};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::Context;
+use super::output::{count, size};
+
+/// Make and list indexes of SOCI, with which layers can be read lazily
+#[derive(Subcommand)]
+#[command(after_help = "Examples:
+  cas soci create app:1
+  cas push --referrers app:1 registry.example/team/app:1")]
+pub(crate) enum Soci {
+    Create(Create),
+    Ls(Ls),
+}
+
+/// Make a zTOC of each large layer of an image, and an index that lists them
+#[derive(Args)]
+#[command(after_help = "Examples:
+  cas soci create app:1
+  cas soci create app:1 --min-layer-size 0 --span-size 1MiB
+
+A zTOC has the table of contents of a layer and the places from which it can be decompressed. Layers
+must be compressed with gzip. The index is a referrer of the image: `cas push --referrers` publishes
+it, and a collection keeps it for as long as the image.")]
+pub(crate) struct Create {
+    /// Name or digest of the image
+    image: String,
+    /// Platform, as in linux/arm64 [default: this machine's; of an image without an index, its only
+    /// platform]
+    #[arg(long)]
+    platform: Option<Platform>,
+    /// Decompressed size after which a new span begins [default: 4MiB]
+    #[arg(long, value_name = "SIZE", value_parser = cas::parse_size)]
+    span_size: Option<u64>,
+    /// Leave out layers with a smaller compressed size [default: 10MiB]
+    #[arg(long, value_name = "SIZE", value_parser = cas::parse_size)]
+    min_layer_size: Option<u64>,
+}
+
+/// List the indexes of an image or of all images, with their layers
+#[derive(Args)]
+#[command(after_help = "Example:\n  cas soci ls app:1")]
+pub(crate) struct Ls {
+    /// Name or digest of an image [default: all images]
+    image: Option<String>,
+}
+
+/// A layer of an index, for one line.
+#[derive(Serialize)]
+struct Row {
+    image: String,
+    #[serde(flatten)]
+    index: SociIndex,
+}
+
+impl Soci {
+    pub(crate) async fn run(self, context: &Context) -> Result<()> {
+        match self {
+            Soci::Create(command) => command.run(context).await,
+            Soci::Ls(command) => command.run(context).await,
+        }
+    }
+}
+
+impl Create {
+    async fn run(self, context: &Context) -> Result<()> {
+        let cas = context.cas().await?;
+        let mut options = SociOptions::default()
+            .with_platforms(self.platform)
+            .with_progress(context.progress.clone());
+        options.span_size = self.span_size.unwrap_or(options.span_size);
+        options.min_layer_size = self.min_layer_size.unwrap_or(options.min_layer_size);
+        let image = ImageRef::typed(&self.image);
+        let index = cas.create_soci_with(image, options).await?;
+        let layers = count(index.layers.len() as u64, "layer");
+        let digest = index.digest;
+        context.out.item(&index, || format!("{digest} ({layers})"))
+    }
+}
+
+impl Ls {
+    async fn run(self, context: &Context) -> Result<()> {
+        let cas = context.cas().await?;
+        let images = match self.image {
+            Some(image) => vec![(image.clone(), ImageRef::typed(&image))],
+            None => {
+                let listed = cas.listing(&[]).await?.into_iter();
+                listed.map(|one| (one.shown, one.image.into())).collect()
+            }
+        };
+        let mut rows = Vec::new();
+        for (shown, image) in images {
+            let indexes = cas.soci_indexes(image).await?.into_iter();
+            rows.extend(indexes.map(|index| Row {
+                image: shown.clone(),
+                index,
+            }));
+        }
+        let columns = ["IMAGE", "INDEX", "MANIFEST", "LAYERS", "SIZE"];
+        context.out.list(&columns, &rows, |row| {
+            let index = &row.index;
+            let ztocs: u64 = index.layers.iter().map(|layer| layer.size).sum();
+            vec![
+                row.image.clone(),
+                index.digest.short(),
+                index.subject.short(),
+                index.layers.len().to_string(),
+                size(index.size + ztocs),
+            ]
+        })
+    }
+}

@@ -1,0 +1,101 @@
+//! `cas soci`: indexes are made, listed, kept, and removed with their image.
+
+use cas::lazy::soci::{Index, Version};
+use cas::lazy::{FileKind, Ztoc};
+use cas::{Digest, Document, ErrorKind, MediaType, SociOptions, blocking};
+use flate2::read::MultiGzDecoder;
+use std::io::Read;
+
+use super::Shelf;
+
+/// Returns a blob of the store, and compares its digest.
+fn blob(shelf: &Shelf, digest: &Digest) -> Vec<u8> {
+    let path = shelf.path("root/store/blobs/sha256").join(digest.hex());
+    let bytes = std::fs::read(path).unwrap();
+    assert_eq!(Digest::sha256(&bytes), *digest);
+    bytes
+}
+
+fn digest(value: &serde_json::Value) -> Digest {
+    value.as_str().unwrap().parse().unwrap()
+}
+
+#[test]
+fn an_index_lists_ztocs_from_which_the_layers_are_inflated() {
+    let shelf = Shelf::new();
+    let create = ["soci", "create", "app:1", "--min-layer-size", "0"];
+    let made = shelf.json(&create);
+    let bytes = blob(&shelf, &digest(&made[0]["digest"]));
+    let index = Index::decode(&bytes).unwrap();
+    let Version::V1 { subject } = &index.version else {
+        panic!("{index:?} has no subject");
+    };
+    let manifest = blob(&shelf, &subject.digest);
+    let Document::Manifest(manifest) =
+        Document::parse(&MediaType::OCI_MANIFEST, &manifest).unwrap()
+    else {
+        panic!("the subject is not a manifest");
+    };
+    assert_eq!(index.ztocs.len(), manifest.layers.len());
+    for (listed, layer) in index.ztocs.iter().zip(&manifest.layers) {
+        assert_eq!(listed.layer, layer.digest);
+        assert_eq!(listed.layer_media_type, layer.media_type.as_str());
+        let ztoc = Ztoc::decode(&blob(&shelf, &listed.digest)).unwrap();
+        assert!(ztoc.files.iter().any(|file| file.kind == FileKind::File));
+        let layer = blob(&shelf, &layer.digest);
+        let mut whole = Vec::new();
+        MultiGzDecoder::new(&layer[..])
+            .read_to_end(&mut whole)
+            .unwrap();
+        let inflated = ztoc.spans().map(|span| {
+            let range = span.compressed.start as usize..span.compressed.end as usize;
+            span.inflate(&layer[range]).unwrap()
+        });
+        assert!(inflated.collect::<Vec<_>>().concat() == whole);
+    }
+    // The same image gives the same index, which is listed once.
+    assert_eq!(shelf.json(&create)[0]["digest"], made[0]["digest"]);
+    let listed = shelf.json(&["soci", "ls"]);
+    assert_eq!(listed.len(), 1, "{listed:?}");
+    assert_eq!(listed[0]["image"], "app:1");
+    assert_eq!(listed[0]["digest"], made[0]["digest"]);
+    assert_eq!(listed[0]["layers"], made[0]["layers"]);
+    assert_eq!(shelf.json(&["soci", "ls", "app:1"]), listed);
+    assert!(shelf.ok(&["soci", "ls", "app:1"]).contains("app:1"));
+}
+
+#[test]
+fn a_collection_keeps_an_index_for_as_long_as_its_image() {
+    let shelf = Shelf::new();
+    shelf.ok(&["soci", "create", "app:1", "--min-layer-size", "0"]);
+    let before = shelf.json(&["soci", "ls"]);
+    shelf.ok(&["gc"]);
+    assert_eq!(shelf.json(&["soci", "ls"]), before);
+    shelf.ok(&["fsck", "--read-data"]);
+    let index = digest(&before[0]["digest"]);
+    let ztoc = digest(&before[0]["layers"][0]["ztoc"]);
+    assert!(!blob(&shelf, &index).is_empty() && !blob(&shelf, &ztoc).is_empty());
+    shelf.ok(&["rmi", "app:1"]);
+    shelf.ok(&["gc"]);
+    assert!(shelf.json(&["soci", "ls"]).is_empty());
+    let blobs = shelf.path("root/store/blobs/sha256");
+    for digest in [index, ztoc] {
+        assert!(!blobs.join(digest.hex()).exists(), "{digest}");
+    }
+}
+
+#[test]
+fn images_without_large_layers_have_no_index() {
+    let shelf = Shelf::new();
+    let said = shelf.fails(&["soci", "create", "app:1"], 1);
+    assert!(said.contains("10485760"), "{said}");
+    assert!(shelf.json(&["soci", "ls", "app:1"]).is_empty());
+    shelf.fails(&["soci", "create", "absent:1"], 3);
+    shelf.fails(&["soci", "ls", "absent:1"], 3);
+    let cas = blocking::Cas::open(shelf.path("root")).unwrap();
+    let options = SociOptions::default()
+        .with_min_layer_size(0)
+        .with_span_size(0);
+    let error = cas.create_soci_with("app:1", options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+}
