@@ -75,8 +75,8 @@ impl Index {
     }
 
     /// Returns the bytes of the manifest. They are those that Go's `encoding/json` writes, because
-    /// SOCI serializes an index again before it compares the digest. For the same reason, there is
-    /// no artifact type.
+    /// SOCI serializes an index again before it compares the digest. For the same reason, the
+    /// artifact type is left out.
     ///
     /// # Errors
     /// `OutOfRange` for more than [`limit::LAYERS`] zTOCs or [`limit::DOCUMENT_WRITE`] bytes.

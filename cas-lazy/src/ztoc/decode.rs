@@ -93,7 +93,8 @@ fn files(contents: &Table<'_>, texts: &mut Texts) -> Result<Vec<FileMetadata>> {
     let count = tables.len() as u64;
     if count > limit::ENTRIES {
         return Err(Error::out_of_range(format!(
-            "the zTOC has {count} members; at most {} are allowed; build the image with fewer files",
+            "the zTOC has {count} members; at most {} are allowed; build the image with fewer \
+             files",
             limit::ENTRIES
         )));
     }

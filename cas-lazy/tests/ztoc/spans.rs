@@ -148,7 +148,7 @@ fn layers_of_a_real_image_are_inflated_span_by_span() {
     let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/images/small");
     let blob = |digest: &Digest| std::fs::read(image.join("blobs/sha256").join(digest.hex()));
     let Ok(index) = std::fs::read(image.join("index.json")) else {
-        eprintln!("SKIPPED: there is no target/images/small; `cargo xtask setup` makes it");
+        eprintln!("SKIPPED: target/images/small is absent; `cargo xtask setup` makes it");
         return;
     };
     let mut left = vec![(MediaType::OCI_INDEX, index)];
