@@ -234,9 +234,37 @@ fn store_file(store: &str) -> &'static str {
     }
 }
 
+/// Puts a directory in the place of the file of redb.
+fn put_directory(store: &Path) {
+    fs::remove_file(store.join("cas.redb")).unwrap();
+    fs::create_dir_all(store.join("cas.redb/theirs")).unwrap();
+}
+
+/// Puts a file in the place of the directory of RocksDB.
+fn put_file(store: &Path) {
+    fs::remove_dir_all(store.join("db")).unwrap();
+    fs::write(store.join("db"), "theirs").unwrap();
+}
+
+#[test]
+fn what_is_in_the_place_of_a_database_is_said_with_the_next_step() {
+    let harms: [(&str, Harm); 2] = [("redb", put_directory), ("rocksdb", put_file)];
+    for (store, harm) in harms {
+        if !DATABASES.contains(&store) {
+            continue;
+        }
+        let scene = Scene::new(store);
+        harm(&scene.root.join("store"));
+        let said = fails(cas(&scene.root).arg("images"), 4);
+        for part in [scene.root.to_str().unwrap(), "found a", "fsck --repair"] {
+            assert!(said.contains(part), "{said}");
+        }
+    }
+}
+
 #[test]
 fn a_database_of_which_nothing_is_left_is_replaced_by_an_empty_one() {
-    let harms: [(&str, usize, Harm); 5] = [
+    let harms: [(&str, usize, Harm); 7] = [
         ("redb", 1, |store| {
             fs::write(store.join("cas.redb"), "").unwrap();
         }),
@@ -247,6 +275,8 @@ fn a_database_of_which_nothing_is_left_is_replaced_by_an_empty_one() {
         ("redb", 0, |store| {
             fs::remove_file(store.join("cas.redb")).unwrap();
         }),
+        ("redb", 1, put_directory),
+        ("rocksdb", 1, put_file),
         ("rocksdb", 1, |store| remove(store, ".sst")),
         ("rocksdb", 0, |store| {
             fs::remove_dir_all(store.join("db")).unwrap();
