@@ -1,6 +1,6 @@
 //! Questions to the person at the terminal.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead};
 use std::thread;
 
 use cas::{Error, Result, limit};
