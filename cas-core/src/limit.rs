@@ -159,6 +159,8 @@ pub const ZTOC: u64 = 288 << 20;
 pub const SPANS: usize = 8192;
 /// Maximum number of decompressed bytes of one span.
 pub const SPAN: u64 = 256 << 20;
+/// Maximum size of the table of contents of an eStargz or zstd:chunked layer, decompressed.
+pub const LAYER_TOC: u64 = 256 << 20;
 
 /// Maximum size of the manifest of an ACI (App Container Image).
 pub const ACI_MANIFEST: u64 = 1 << 20;

@@ -5,18 +5,25 @@
 //! says which compressed bytes begin at a checkpoint, and [`Span::inflate`] decompresses them. An
 //! index of SOCI lists the zTOCs of an image: [`soci::index`].
 //!
+//! A layer in the format of eStargz or zstd:chunked has its own table of contents, [`LayerToc`],
+//! with digests of all pieces: [`estargz`], [`zstd_chunked`].
+//!
 //! Nothing here reads files or the network. Every decoder has bounds, and returns an error for any
 //! bytes that it cannot read.
 
 mod build;
 mod checkpoint;
+pub mod estargz;
 mod flatbuffer;
 mod inflate;
+mod layer_toc;
 pub mod soci;
 mod span;
+pub mod zstd_chunked;
 mod ztoc;
 
 pub use build::SPAN_SIZE;
 pub use checkpoint::{Checkpoint, WINDOW};
+pub use layer_toc::{Chunk, LayerFile, LayerToc};
 pub use span::Span;
 pub use ztoc::{FileKind, FileMetadata, Ztoc};

@@ -13,6 +13,7 @@ use cas_layer::tar::Time;
 use crate::build;
 use crate::checkpoint::Checkpoint;
 use crate::span::Span;
+pub(crate) use time::parse as parse_time;
 
 /// Size in bytes of a block of a tar.
 pub(crate) const BLOCK: u64 = 512;
@@ -88,7 +89,7 @@ pub enum FileKind {
 }
 
 impl FileKind {
-    const ALL: [FileKind; 7] = [
+    pub(crate) const ALL: [FileKind; 7] = [
         FileKind::File,
         FileKind::Directory,
         FileKind::Symlink,
@@ -98,7 +99,7 @@ impl FileKind {
         FileKind::Fifo,
     ];
 
-    fn name(self) -> &'static [u8] {
+    pub(crate) fn name(self) -> &'static [u8] {
         match self {
             FileKind::File => b"reg",
             FileKind::Directory => b"dir",

@@ -25,7 +25,7 @@ pub(super) fn format(time: Time) -> Option<Vec<u8>> {
 }
 
 /// Returns the time in a text. Returns `None` if it is not of the form of RFC 3339.
-pub(super) fn parse(text: &[u8]) -> Option<Time> {
+pub(crate) fn parse(text: &[u8]) -> Option<Time> {
     let (clock, rest) = text.split_first_chunk::<19>()?;
     let mut shape = clock.map(|byte| if byte.is_ascii_digit() { b'0' } else { byte });
     shape[10] = shape[10].to_ascii_uppercase();

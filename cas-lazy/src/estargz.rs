@@ -1,0 +1,83 @@
+//! eStargz: a layer of gzip members, one for each file or chunk. The last file of the tar is a
+//! table of contents, and a footer says where it begins.
+
+use std::io::{BufReader, Read};
+
+use cas_core::{Digest, Error, Result, limit};
+use cas_layer::codec::{Compression, Decoder};
+use cas_layer::tar::Reader;
+
+use crate::layer_toc::{self, LayerToc, damaged};
+
+/// Size in bytes of the footer, the last bytes of the layer.
+pub const FOOTER: usize = 51;
+/// Annotation of a layer's descriptor: the digest of the table of contents, decompressed.
+pub const TOC_DIGEST: &str = "containerd.io/snapshot/stargz/toc.digest";
+
+const NAME: &[u8] = b"stargz.index.json";
+/// A gzip header with an extra field of 26 bytes, and that field's name and length.
+const HEAD: [u8; 4] = [0x1f, 0x8b, 8, 4];
+const EXTRA: [u8; 6] = [26, 0, b'S', b'G', 22, 0];
+/// The empty last block, and the checksum and length of no bytes.
+const TAIL: [u8; 13] = [1, 0, 0, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// Reads the footer of a layer. `size` is the size of the layer in bytes. Returns where the table
+/// of contents begins, or `None` if the layer is not in the format of eStargz.
+///
+/// # Errors
+/// `Corrupt` if the offset in the footer is not in the layer.
+pub fn footer(bytes: &[u8; FOOTER], size: u64) -> Result<Option<u64>> {
+    let digits = str::from_utf8(&bytes[16..32]).ok();
+    let digits = digits.filter(|text| text.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let offset = digits.and_then(|text| u64::from_str_radix(text, 16).ok());
+    let framed = bytes[..4] == HEAD && bytes[10..16] == EXTRA;
+    let offset = offset.filter(|_| framed && &bytes[32..38] == b"STARGZ" && bytes[38..] == TAIL);
+    match offset {
+        Some(offset) if offset.saturating_add(FOOTER as u64) >= size => {
+            Err(damaged("it begins after the end of the layer").operation("read eStargz footer"))
+        }
+        offset => Ok(offset),
+    }
+}
+
+/// Reads a table of contents: `compressed` has the bytes of the layer between `offset`, which the
+/// footer states, and the footer. `expected` is the digest that the annotation states.
+///
+/// # Errors
+/// `Corrupt` if it is damaged, does not have the digest, or contradicts itself; `OutOfRange` if a
+/// bound of [`limit`] is exceeded.
+pub fn decode(compressed: &[u8], offset: u64, expected: &Digest) -> Result<LayerToc> {
+    table(compressed, offset, expected).map_err(|error| error.operation("read eStargz table"))
+}
+
+fn table(compressed: &[u8], offset: u64, expected: &Digest) -> Result<LayerToc> {
+    let gzip = Decoder::with_budget(compressed, Compression::Gzip, limit::LAYER_TOC + 4096)?;
+    let mut tar = Reader::new(BufReader::new(gzip));
+    let entry = tar.next_entry()?.filter(|entry| entry.path == NAME);
+    let entry = entry.ok_or_else(|| damaged("there is none at its place"))?;
+    let json = bounded(&mut tar, entry.size)?;
+    let found = Digest::of(expected.algorithm(), &json);
+    if found != *expected {
+        return Err(Error::corrupt(format!(
+            "the table of contents has the digest {found}, expected {expected}; fetch it again"
+        )));
+    }
+    layer_toc::decode(&json, offset)
+}
+
+/// Reads the JSON of a table, whose size was declared.
+pub(crate) fn bounded(from: &mut impl Read, size: u64) -> Result<Vec<u8>> {
+    if size > limit::LAYER_TOC {
+        return Err(Error::out_of_range(format!(
+            "the table of contents has {size} bytes; at most {} are allowed; build the image with \
+             fewer files",
+            limit::LAYER_TOC
+        )));
+    }
+    let mut json = Vec::new();
+    from.take(limit::LAYER_TOC + 1).read_to_end(&mut json)?;
+    match json.len() as u64 == size {
+        true => Ok(json),
+        false => Err(damaged("it does not have the declared size")),
+    }
+}

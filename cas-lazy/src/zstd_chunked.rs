@@ -1,0 +1,110 @@
+//! zstd:chunked: a layer of zstd frames, one for each file or chunk. A frame that decoders skip has
+//! a table of contents, and annotations of the layer's descriptor say where it is.
+
+use cas_core::{Digest, Error, Result, limit};
+use cas_layer::codec::{Compression, Decoder};
+
+use crate::estargz::bounded;
+use crate::layer_toc::{self, LayerToc, damaged};
+
+/// Size in bytes of the footer, the last bytes of the layer.
+pub const FOOTER: usize = 64;
+/// Annotation: the digest of the table of contents, compressed.
+pub const CHECKSUM: &str = "io.github.containers.zstd-chunked.manifest-checksum";
+/// Annotation: where the table of contents is, in the form `OFFSET:LENGTH:DECOMPRESSED:1`.
+pub const POSITION: &str = "io.github.containers.zstd-chunked.manifest-position";
+
+const MAGIC: &[u8] = b"GNUlInUx";
+/// The number of a table of contents in JSON.
+const CRFS: u64 = 1;
+
+/// Where the table of contents is in the layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Where its compressed bytes begin.
+    pub offset: u64,
+    /// How many compressed bytes it has.
+    pub length: u64,
+    /// How many bytes it has decompressed, at most [`limit::LAYER_TOC`].
+    pub decompressed: u64,
+}
+
+impl Position {
+    /// Reads the annotation [`POSITION`]. `size` is the size of the layer in bytes.
+    ///
+    /// # Errors
+    /// `Corrupt` if the text is not a position in the layer; `Unsupported` for a table of another
+    /// type; `OutOfRange` for a table of more than [`limit::LAYER_TOC`] bytes.
+    pub fn parse(text: &str, size: u64) -> Result<Position> {
+        let numbers = text.split(':').map(|number| number.parse().ok());
+        let numbers: Option<Vec<u64>> = numbers.collect();
+        match numbers.as_deref() {
+            Some(&[offset, length, decompressed, kind]) => {
+                Position::new(offset, length, decompressed, kind, size)
+            }
+            _ => Err(damaged("its position is not four numbers")),
+        }
+    }
+
+    /// Reads the footer of a layer. `size` is the size of the layer in bytes. Returns `None` if the
+    /// layer is not in the format of zstd:chunked.
+    ///
+    /// # Errors
+    /// As [`Position::parse`].
+    pub fn of_footer(bytes: &[u8; FOOTER], size: u64) -> Result<Option<Position>> {
+        let (numbers, magic) = bytes.split_at(FOOTER - MAGIC.len());
+        if magic != MAGIC {
+            return Ok(None);
+        }
+        let (numbers, _) = numbers.as_chunks::<8>();
+        let [offset, length, decompressed, kind] =
+            std::array::from_fn(|index| u64::from_le_bytes(numbers[index]));
+        Position::new(offset, length, decompressed, kind, size).map(Some)
+    }
+
+    fn new(offset: u64, length: u64, decompressed: u64, kind: u64, size: u64) -> Result<Position> {
+        if kind != CRFS {
+            return Err(Error::unsupported(format!(
+                "the table of contents has the type {kind}; 1 is supported; build the layer again"
+            )));
+        }
+        if length == 0 || offset.checked_add(length).is_none_or(|end| end > size) {
+            return Err(damaged("it is not in the layer"));
+        }
+        if length.max(decompressed) > limit::LAYER_TOC {
+            return Err(Error::out_of_range(format!(
+                "the table of contents has {decompressed} bytes; at most {} are allowed; build the \
+                 image with fewer files",
+                limit::LAYER_TOC
+            )));
+        }
+        Ok(Position {
+            offset,
+            length,
+            decompressed,
+        })
+    }
+}
+
+/// Reads a table of contents: `compressed` has the bytes of the layer at `position`. `expected` is
+/// the digest that the annotation [`CHECKSUM`] states.
+///
+/// # Errors
+/// `Corrupt` if it is damaged, does not have the digest, or contradicts itself; `OutOfRange` if a
+/// bound of [`limit`] is exceeded.
+pub fn decode(compressed: &[u8], position: Position, expected: &Digest) -> Result<LayerToc> {
+    table(compressed, position, expected)
+        .map_err(|error| error.operation("read zstd:chunked table"))
+}
+
+fn table(compressed: &[u8], position: Position, expected: &Digest) -> Result<LayerToc> {
+    let found = Digest::of(expected.algorithm(), compressed);
+    if found != *expected {
+        return Err(Error::corrupt(format!(
+            "the table of contents has the digest {found}, expected {expected}; fetch it again"
+        )));
+    }
+    let mut zstd = Decoder::with_budget(compressed, Compression::Zstd, position.decompressed)?;
+    let json = bounded(&mut zstd, position.decompressed)?;
+    layer_toc::decode(&json, position.offset)
+}
