@@ -3,7 +3,7 @@
 //! A zTOC of SOCI has a table of contents of a layer that is compressed with gzip, and checkpoints,
 //! from which the bytes can be inflated: [`Ztoc::build`] makes one, in one pass. [`Ztoc::spans`]
 //! says which compressed bytes begin at a checkpoint, and [`Span::inflate`] decompresses them. An
-//! index of SOCI lists the zTOCs of an image: [`soci::index`].
+//! index of SOCI lists the zTOCs of an image: [`soci`].
 //!
 //! A layer in the format of eStargz or zstd:chunked has its own table of contents, [`LayerToc`],
 //! with digests of all pieces: [`estargz`], [`zstd_chunked`].
