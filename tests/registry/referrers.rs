@@ -13,7 +13,7 @@ use super::spec::{Abilities, INDEX, Spec};
 use super::{client, quick};
 use crate::common::docker::{PROGRAM, Registry};
 use crate::common::shop::skopeo;
-use crate::common::{can, fails, ok, stores, text};
+use crate::common::{can, demo_archive, fails, ok, stores, text};
 
 const UNFILTERED: Abilities = Abilities {
     filters: false,
@@ -63,9 +63,15 @@ fn an_index_of_soci_goes_to_a_registry_and_back_with_its_image() {
     let artifacts = Artifacts::new();
     let registry = Spec::new(Abilities::ALL).start();
     let there = registry.image();
-    let create = ["soci", "create", "app:1", "--min-layer-size", "0"];
-    let made = artifacts.json("own", &create);
-    ok(&mut artifacts.cas("own", &["push", "--referrers", "app:1", &there]));
+    let archive = demo_archive(&artifacts.path("."));
+    let archive = archive.to_str().unwrap();
+    ok(&mut artifacts.cas("own", &["import", archive, "--name", "demo:1"]));
+    let create = |image| ["soci", "create", image, "--min-layer-size", "0"];
+    // The only layer of this image is not compressed.
+    let said = fails(&mut artifacts.cas("own", &create("app:1")), 1);
+    assert!(said.contains("gzip"), "{said}");
+    let made = artifacts.json("own", &create("demo:1"));
+    ok(&mut artifacts.cas("own", &["push", "--referrers", "demo:1", &there]));
     let kind = "application/vnd.amazon.soci.index.v1+json";
     let list = ["registry", "referrers", &there, "--artifact-type", kind];
     let listed = artifacts.json("own", &list);

@@ -10,6 +10,8 @@ use crate::span::too_large;
 
 /// Size in bytes of the buffer for compressed bytes.
 const BUFFER: usize = 64 << 10;
+/// The first byte of every gzip stream.
+const MAGIC: u8 = 0x1f;
 
 /// Reads the decompressed bytes of `R`.
 pub(super) struct Gzip<R> {
@@ -68,7 +70,13 @@ impl<R: Read> Gzip<R> {
         if self.written == WINDOW {
             (self.written, self.read) = (0, 0);
         }
+        let begins = self.source.consumed == 0;
         let input = self.source.fill()?;
+        if begins && input.first().is_some_and(|&byte| byte != MAGIC) {
+            return Err(Error::unsupported(
+                "the layer is not compressed with gzip; compress it with gzip",
+            ));
+        }
         let step = self.inflate.step(input, &mut self.window[self.written..])?;
         let starved = input.is_empty() && step.written == 0;
         self.source.consume(step.read);

@@ -103,6 +103,8 @@ fn layers_that_a_ztoc_cannot_express_are_refused() {
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     assert!(error.to_string().contains("holes"), "{error}");
     let error = Ztoc::build(&b"plain bytes"[..], SPAN_SIZE, "").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    let error = Ztoc::build(&b""[..], SPAN_SIZE, "").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
     let error = Ztoc::build(&gzip(b"", 6)[..], 0, "").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
