@@ -125,10 +125,11 @@ impl Ztoc {
     /// is usual. `build_tool` names the program.
     ///
     /// # Errors
-    /// `Corrupt` for a damaged layer; `Unsupported` for a layer that is not compressed with gzip,
-    /// for sparse files and global pax headers, which a zTOC cannot express, and for bytes after the last member that are neither
-    /// zeros nor gzip; `OutOfRange` if a bound of [`limit`](cas_core::limit) is exceeded;
-    /// `InvalidArgument` for a span size of zero; errors of `layer`.
+    /// `Corrupt` for a damaged layer; `Unsupported` for a layer that is not compressed with gzip, for
+    /// sparse files and global pax headers, which a zTOC cannot express, and for bytes after the
+    /// last member that are neither zeros nor gzip; `OutOfRange` if a bound of
+    /// [`limit`](cas_core::limit) is exceeded; `InvalidArgument` for a span size of zero; errors of
+    /// `layer`.
     pub fn build(layer: impl Read, span_size: u64, build_tool: &str) -> Result<Ztoc> {
         build::build(layer, span_size, build_tool).map_err(|error| error.operation("build zTOC"))
     }
