@@ -6,10 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use testkit::archive::{Header, Tar};
+
 use super::cas;
 use super::fake::{Answer, Fake};
 use super::sample::Sample;
 use crate::common::ok;
+use crate::common::tree::differences;
 
 /// Flips a bit of a blob in the store of files.
 pub(super) fn flip(root: &Path, digest: &cas::Digest) {
@@ -106,4 +109,94 @@ fn a_repair_fetches_from_the_registry_of_the_name_without_being_told() {
     flip(&root, &sample.layers[0].digest);
     let said = ok(cas(&root, scratch.path()).args(from));
     assert!(said.contains("0 problems left, 1 repaired"), "{said}");
+}
+
+/// Returns the keys of all snapshots, parents before children.
+fn chain(root: &Path, home: &Path) -> Vec<String> {
+    let listed = ok(cas(root, home).args(["--json", "snapshot", "tree"]));
+    let line = |line: &str| {
+        let item: serde_json::Value = serde_json::from_str(line).unwrap();
+        item["info"]["key"].as_str().unwrap().to_owned()
+    };
+    listed.lines().map(line).collect()
+}
+
+/// The layer whose snapshot has no directory arrives during the pull. The layers above may need
+/// the files of the snapshot.
+#[test]
+fn a_pull_unpacks_the_layers_again_whose_snapshots_have_no_directory() {
+    // The directories are members, so that their times are those of the layers.
+    let begun = || {
+        let dir = |name| Header::new(b'5', name).mode(0o755);
+        Tar::new().member(dir("./"), "").member(dir("etc/"), "")
+    };
+    let layers = [
+        begun().file("etc/one", "1").file("etc/two", "2"),
+        begun().file("etc/.wh.one", "").file("etc/new", "n"),
+        begun().hardlink("etc/linked", "etc/two"),
+    ];
+    let sample = Sample::of_archives(layers.map(Tar::end).into());
+    let good = sample.clone();
+    let registry = Fake::start(move |request| good.answer(request));
+    let image = registry.image();
+    let scratch = tempfile::tempdir().unwrap();
+    let (plain, mounted) = (scratch.path().join("plain"), scratch.path().join("mnt"));
+    fs::create_dir(&mounted).unwrap();
+    for snapshotter in ["native", "overlay"] {
+        for (lost, removed) in [
+            (0, 0),
+            (0, 1),
+            (0, 2),
+            (1, 0),
+            (1, 1),
+            (2, 0),
+            (3, 0),
+            (3, 1),
+        ] {
+            let case = format!("{snapshotter}-{lost}-{removed}");
+            let root = scratch.path().join(&case);
+            let run = |arguments: &[&str]| ok(cas(&root, scratch.path()).args(arguments));
+            run(&["--snapshotter", snapshotter, "init"]);
+            run(&["pull", "--unpack", &image]);
+            if !plain.exists() {
+                run(&["unpack", &image, plain.to_str().unwrap()]);
+            }
+            for key in chain(&root, scratch.path()).iter().rev().take(removed) {
+                run(&["snapshot", "rm", key]);
+            }
+            let directory = root.join("snapshots").join(snapshotter).join("snapshots");
+            let mut numbers: Vec<u64> = fs::read_dir(&directory)
+                .unwrap()
+                .map(|entry| {
+                    entry
+                        .unwrap()
+                        .file_name()
+                        .to_str()
+                        .unwrap()
+                        .parse()
+                        .unwrap()
+                })
+                .collect();
+            numbers.sort_unstable();
+            // 3 stands for all.
+            let lost = if lost == 3 {
+                0..numbers.len()
+            } else {
+                lost..lost + 1
+            };
+            for number in &numbers[lost] {
+                fs::remove_dir_all(directory.join(number.to_string())).unwrap();
+            }
+            for layer in &sample.layers {
+                let blobs = root.join("store/blobs/sha256");
+                fs::remove_file(blobs.join(layer.digest.hex())).unwrap();
+            }
+            run(&["pull", "--unpack", &image]);
+            run(&["fsck"]);
+            run(&["-q", "mount", &image, mounted.to_str().unwrap()]);
+            let differences = differences(&plain, &mounted);
+            run(&["umount", mounted.to_str().unwrap()]);
+            assert!(differences.is_empty(), "{case}: {differences:#?}");
+        }
+    }
 }
