@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use cas_core::{Error, Result};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_name;
 use rustls::crypto::{self, CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{
-    ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    WantsVerifier,
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore,
+    SignatureScheme, WantsVerifier,
 };
 use rustls_platform_verifier::Verifier;
 
@@ -24,8 +26,9 @@ pub(crate) fn unused() -> Result<ClientConfig> {
     Ok(roots.with_no_client_auth())
 }
 
-/// Returns the configuration for https. Servers are trusted as the system and `tls` say. If `own`,
-/// the server is the registry's own host. Only then may the server be trusted without verification,
+/// Returns the configuration for https. Servers are trusted as the system and `tls` say: a file of
+/// authorities may also have the certificate of the server itself. If `own`, the server is the
+/// registry's own host. Only then may the server be trusted without verification,
 /// and only then is a client certificate shown to it.
 ///
 /// # Errors
@@ -40,8 +43,11 @@ pub(crate) fn config(tls: &Tls, own: bool) -> Result<ClientConfig> {
         for path in &tls.authorities {
             authorities.extend(read_certificates(path)?);
         }
-        let verifier = Verifier::new_with_extra_roots(authorities, provider);
-        Arc::new(verifier.map_err(|error| error::tls(&error))?)
+        let verifier = Verifier::new_with_extra_roots(authorities.clone(), provider);
+        Arc::new(OrTrusted {
+            verifier: verifier.map_err(|error| error::tls(&error))?,
+            trusted: authorities,
+        })
     };
     let trusting = begin()?
         .dangerous()
@@ -68,6 +74,74 @@ fn begin() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>> {
     ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error::tls(&error))
+}
+
+/// Also trusts a server whose own certificate is among `trusted`, if it is valid now and for the
+/// name of the server. `openssl req -x509` makes such a certificate as one of an authority, which
+/// the verifier refuses at the end of a chain.
+#[derive(Debug)]
+struct OrTrusted {
+    verifier: Verifier,
+    trusted: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for OrTrusted {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified = self
+            .verifier
+            .verify_server_cert(end_entity, intermediates, name, ocsp, now);
+        match verified {
+            Err(rustls::Error::InvalidCertificate(problem))
+                if is_of_issuer(&problem) && self.trusted.contains(end_entity) =>
+            {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier
+            .verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier
+            .verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
+}
+
+/// Returns whether a certificate was refused because of its issuer, or because it is one of an
+/// authority. The verifier checks the time before both.
+fn is_of_issuer(problem: &CertificateError) -> bool {
+    match problem {
+        CertificateError::UnknownIssuer => true,
+        // The library has no other way to tell.
+        CertificateError::Other(other) => other.to_string() == "CaUsedAsEndEntity",
+        _ => false,
+    }
 }
 
 /// Trusts every certificate, if its holder has the key.

@@ -11,6 +11,8 @@ use super::ok;
 pub(crate) const PROGRAM: &str = "docker-registry";
 pub(crate) const USER: &str = "me";
 pub(crate) const PASSWORD: &str = "pass:word";
+/// Options of `openssl req` for a certificate that is not one of an authority.
+const LEAF: &[&str] = &["-addext", "basicConstraints=critical,CA:FALSE"];
 
 /// A registry that stops when this value is dropped.
 pub(crate) struct Registry {
@@ -28,13 +30,19 @@ impl Registry {
 
     /// Starts a registry with TLS, and makes its certificate, `certificate.pem` below `place`.
     pub(crate) fn encrypted(place: &Path) -> Self {
-        Self::start(place, &tls(place, "IP:127.0.0.1"), "")
+        Self::start(place, &tls(place, "IP:127.0.0.1", LEAF), "")
+    }
+
+    /// Starts a registry with TLS, as [`Registry::encrypted`] does, whose certificate is for `host`
+    /// and made with these options of `openssl req`.
+    pub(crate) fn certified(place: &Path, host: &str, options: &[&str]) -> Self {
+        Self::start(place, &tls(place, host, options), "")
     }
 
     /// Starts a registry with TLS, as [`Registry::encrypted`] does, that requires its own certificate
     /// from its clients, too. The key is `key.pem`.
     pub(crate) fn mutual(place: &Path) -> Self {
-        let tls = tls(place, "IP:127.0.0.1");
+        let tls = tls(place, "IP:127.0.0.1", LEAF);
         let certificate = place.join("certificate.pem");
         let clients = format!(", clientcas: [{}]}}", certificate.display());
         Self::start(place, &tls.replace('}', &clients), "")
@@ -45,7 +53,7 @@ impl Registry {
     pub(crate) fn hub(place: &Path) -> Self {
         Self::start(
             place,
-            &tls(place, "DNS:registry-1.docker.io"),
+            &tls(place, "DNS:registry-1.docker.io", LEAF),
             &login(place),
         )
     }
@@ -102,15 +110,15 @@ impl Registry {
     }
 }
 
-/// Creates a certificate for `host` below `place`. Returns the part of the registry's configuration
+/// Creates a certificate for `host` below `place`, with options of `openssl req`. Returns the part of the registry's configuration
 /// that names the certificate.
-fn tls(place: &Path, host: &str) -> String {
+fn tls(place: &Path, host: &str, options: &[&str]) -> String {
     let [certificate, key] = ["certificate.pem", "key.pem"].map(|name| place.join(name));
     let mut openssl = Command::new("openssl");
     openssl.args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes".split(' '));
     openssl.args(["-subj", "/CN=test", "-addext"]);
     openssl.arg(format!("subjectAltName={host}"));
-    openssl.args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"]);
+    openssl.args(options).arg("-keyout");
     ok(openssl.arg(&key).arg("-out").arg(&certificate));
     let (certificate, key) = (certificate.display(), key.display());
     format!(", tls: {{certificate: {certificate}, key: {key}}}")

@@ -51,6 +51,43 @@ fn an_unknown_issuer_says_where_its_certificate_belongs() {
     );
 }
 
+/// Without options, `openssl req -x509` makes a certificate of an authority, and people use it for
+/// a server. skopeo, podman and curl accept it, and also a server's certificate without its issuer.
+#[test]
+fn the_certificate_of_a_server_may_be_trusted_itself() {
+    if !can(&["skopeo", PROGRAM, "openssl"]) {
+        return;
+    }
+    let shop = Shop::open();
+    let (issuer, key) = (shop.path("issuer.pem"), shop.path("issuer.key"));
+    let mut openssl = Command::new("openssl");
+    openssl.args("req -x509 -newkey rsa:2048 -nodes -subj /CN=issuer -keyout".split(' '));
+    ok(openssl.arg(&key).arg("-out").arg(&issuer));
+    let (issuer, key) = (issuer.to_str().unwrap(), key.to_str().unwrap());
+    let issued = ["-CA", issuer, "-CAkey", key];
+    for (host, options, code) in [
+        ("IP:127.0.0.1", &[][..], 0),
+        ("IP:127.0.0.1", &issued, 0),
+        ("DNS:other.test", &[], 7),
+        ("DNS:other.test", &issued, 7),
+    ] {
+        let registry = Registry::certified(shop.scratch.path(), host, options);
+        let there = registry.at("app:1");
+        let push = || {
+            let mut push = cas(&shop.root, shop.scratch.path());
+            push.args(["push", "--retry-for", "0s", GZIP, &there]);
+            push
+        };
+        fails(&mut push(), 7);
+        let mut trusting = push();
+        trusting.arg("--ca").arg(shop.path("certificate.pem"));
+        match code {
+            0 => drop(ok(&mut trusting)),
+            code => drop(fails(&mut trusting, code)),
+        }
+    }
+}
+
 #[test]
 fn a_host_is_not_verified_only_if_a_file_says_so() {
     let Some((shop, registry)) = encrypted() else {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::heal::{keep, read_intact};
 use super::images::load;
-use super::reader::{Reading, hash};
+use super::reader::{Reading, damage, hash};
 use super::{Checker, Problem, RECOVERED, Use};
 use crate::complete::{completeness, is_of_document};
 use crate::content::Stat;
@@ -20,8 +20,6 @@ use crate::records::{BlobRecord, Resource};
 
 /// Maximum number of blobs in one page of a list.
 const PAGE: usize = 1024;
-/// Why a blob that an image needs is reported if it is gone.
-pub(super) const MISSING: &str = "the store does not have it";
 
 /// A document that no image needs. It had no record, or the store lost names.
 struct Unnamed {
@@ -228,25 +226,4 @@ impl Checker<'_> {
             image: None,
         })
     }
-}
-
-/// Returns how the bytes of a blob are damaged, or `None` if they are intact. `hashed` is the digest
-/// of the bytes, or the error of reading them.
-///
-/// # Errors
-/// The error of reading, if it does not mean damage.
-pub(super) fn damage(hashed: Result<Option<Digest>>, digest: &Digest) -> Result<Option<String>> {
-    match hashed {
-        Ok(Some(found)) if found == *digest => Ok(None),
-        Ok(Some(found)) => Ok(Some(format!("its bytes have the digest {found}"))),
-        Ok(None) => Ok(Some(MISSING.to_owned())),
-        Err(error) if is_damage(&error) => Ok(Some(format!("it cannot be read: {error}"))),
-        Err(error) => Err(error),
-    }
-}
-
-/// Returns whether an error means that the bytes of a blob are damaged or gone. In a bucket, a part
-/// of a blob may be missing (`NotFound`).
-fn is_damage(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use super::blobs::{MISSING, damage};
+use super::reader::{MISSING, damage};
 use super::{Checker, Problem, Use};
 use crate::complete::is_of_document;
 use crate::content::ContentExt;

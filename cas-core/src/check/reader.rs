@@ -9,9 +9,12 @@ use bytes::Bytes;
 use super::{CheckOptions, ReadData};
 use crate::content::{self, BlobReader, Stat};
 use crate::digest::Digest;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::records::{Expect, Notes};
 use crate::store::Store;
+
+/// Why a blob that an image needs is reported if it is gone.
+pub(super) const MISSING: &str = "the store does not have it";
 
 /// Number of blobs between two notes of the last blob that was read.
 const NOTED: usize = 16;
@@ -182,6 +185,27 @@ impl BlobReader for Paced<'_> {
         }
         Ok(piece)
     }
+}
+
+/// Returns how the bytes of a blob are damaged, or `None` if they are intact. `hashed` is the digest
+/// of the bytes, or the error of reading them.
+///
+/// # Errors
+/// The error of reading, if it does not mean damage.
+pub(super) fn damage(hashed: Result<Option<Digest>>, digest: &Digest) -> Result<Option<String>> {
+    match hashed {
+        Ok(Some(found)) if found == *digest => Ok(None),
+        Ok(Some(found)) => Ok(Some(format!("its bytes have the digest {found}"))),
+        Ok(None) => Ok(Some(MISSING.to_owned())),
+        Err(error) if is_damage(&error) => Ok(Some(format!("it cannot be read: {error}"))),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns whether an error means that the bytes of a blob are damaged or gone. In a bucket, a part
+/// of a blob may be missing (`NotFound`).
+fn is_damage(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound)
 }
 
 #[cfg(test)]
