@@ -12,7 +12,7 @@ use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::dispatch;
 use crate::document_type::document_type;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::lease::BlobRef;
 use crate::limit;
 use crate::media_type::MediaType;
