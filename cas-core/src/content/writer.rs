@@ -61,9 +61,11 @@ impl Expected {
             )));
         }
         match self.digest {
+            // The caller adds the expected digest, or the key of the ingest, which usually is that
+            // digest, as the subject of the error. So the message does not repeat the digest.
             Some(expected) if expected != *digest => Err(Error::corrupt(format!(
-                "expected bytes with the digest {expected}, found bytes with the digest {digest}; \
-                 check the source of the bytes"
+                "expected other bytes, found bytes with the digest {digest}; check the source of \
+                 the bytes"
             ))),
             _ => Ok(()),
         }

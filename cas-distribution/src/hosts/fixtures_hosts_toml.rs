@@ -112,7 +112,7 @@ fn a_url_has_a_path_and_a_scheme() {
         (
             APP,
             "server = \"ftp://m.test\"\n",
-            Err("line 1: this is not a URL"),
+            Err("line 1: expected a URL of http or https"),
         ),
         (APP, "\n[host.\"https://me:p@m.test\"]\n", Err("line 2: ")),
         (
