@@ -17,7 +17,7 @@ impl Cas {
     /// nothing. Returns what was, or would be, removed.
     ///
     /// Most verbs that read an image record its use; `image`, `check` and `manifest` do not. A last
-    /// use that another handle recorded is exact to an hour
+    /// use that another handle recorded is exact to a minute
     /// ([`USE_PRECISION`](cas_core::image::USE_PRECISION)). If the options set `keep_free` and not
     /// `free`, the free space is read from the file system of the store.
     ///

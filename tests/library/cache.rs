@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use cas::backend::pool::{wait, wait_until_idle};
 use cas::blocking::Cas;
@@ -94,6 +94,7 @@ fn options() -> PruneOptions {
 #[test]
 fn every_use_is_noted_and_stored_when_the_handle_ends() {
     on_every_store(|scratch, open| {
+        let begun = Instant::now();
         let cas = open();
         for number in 0..3 {
             cas.import(layout(scratch, number)).unwrap();
@@ -109,12 +110,13 @@ fn every_use_is_noted_and_stored_when_the_handle_ends() {
         cas.image("app:1").unwrap();
         let second = used(&cas);
         assert!(second.iter().all(|(name, at)| first.get(name) < Some(at)));
-        // This is less than an hour later, so only the new name is stored.
+        // This is less than a minute later, so only the new name is stored.
         drop(cas);
         wait_until_idle(Duration::from_secs(60));
         let mut stored = used(&open());
         assert_eq!(stored.remove("copy"), second.get("copy").copied());
-        assert_eq!(stored, first);
+        // On a machine that needs a minute for this, the other times are stored, too.
+        assert!(stored == first || begun.elapsed() >= USE_PRECISION);
     });
 }
 

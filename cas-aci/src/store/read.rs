@@ -24,11 +24,7 @@ impl AciStore {
     /// As [`AciStore::resolve_key`]; `NotFound` if the store does not have the blob.
     pub async fn read_stream(&self, key: &str) -> Result<AciReader> {
         let info = self.find(key).await.during("read ACI", key)?;
-        let reader = self.open_reader(&info).await?;
-        if self.reads.note(info.key, SystemTime::now()) {
-            self.flush_if_possible().await;
-        }
-        Ok(reader)
+        self.open_reader(&info).await
     }
 
     /// Returns the manifest of an ACI.
@@ -60,10 +56,14 @@ impl AciStore {
         data.map_err(|error| import_again(error, &info.key))
     }
 
-    /// Returns a reader of the uncompressed archive of an ACI. Does not count as a use of the ACI.
+    /// Returns a reader of the uncompressed archive of an ACI, and keeps the time of this use in
+    /// memory.
     pub(crate) async fn open_reader(&self, info: &AciInfo) -> Result<AciReader> {
         let opened = Blob::open(&self.store, &info.blob).await;
         let (blob, compression) = opened.map_err(|error| import_again(error, &info.key))?;
+        if self.reads.note(info.key, SystemTime::now()) {
+            self.flush_if_possible().await;
+        }
         Ok(AciReader {
             archive: Decoder::new(blob, compression)?,
             hasher: Some(Hasher::new(Algorithm::Sha512)),

@@ -251,6 +251,23 @@ fn a_whitelist_limits_the_aci_that_has_it_and_all_below() {
 }
 
 #[test]
+fn making_an_image_is_a_use_of_all_its_acis() {
+    let store = memory();
+    let acis = open(&store);
+    let keys = [
+        write(&acis, &aci(&manifest("base", ""))),
+        write(&acis, &aci(&manifest("top", &on(&["base"])))),
+    ];
+    let used = || {
+        keys.each_ref()
+            .map(|key| wait(acis.get_aci_info(&key.half())).unwrap().last_used)
+    };
+    let before = used();
+    to_image(&acis, &keys[1]).unwrap();
+    assert!(used().iter().zip(before).all(|(now, then)| *now > then));
+}
+
+#[test]
 fn a_dependency_must_be_there_and_be_what_its_key_says() {
     let store = memory();
     let acis = open(&store);

@@ -24,7 +24,7 @@ use crate::sync::lock;
 /// The room (the namespace) of the notes, whose keys are names of images.
 const ROOM: &str = "image-uses";
 /// Maximum time by which a stored time may be older than the last use.
-pub const USE_PRECISION: Duration = Duration::from_secs(60 * 60);
+pub const USE_PRECISION: Duration = Duration::from_secs(60);
 /// Minimum time between two writes that [`Uses::note`] begins.
 const FLUSH_AFTER: Duration = Duration::from_secs(60);
 
