@@ -57,25 +57,30 @@ impl Inner {
             u64::MAX
         };
         let mut response = None;
-        if range != (0..size) {
+        if range != (0..size) && !patience.has_tried_ranges() {
             let (start, last) = (range.start, range.end.saturating_sub(1));
             let ranged = ask.clone().with(RANGE, &format!("bytes={start}-{last}"));
-            let answer = self.send(ranged, patience).await?;
-            if let Some(length) = partial(&answer, start..end, size) {
-                return Ok(Opened {
-                    response: answer,
-                    kept: 0..length,
-                    is_partial: true,
-                });
-            }
-            let final_statuses = [StatusCode::UNAUTHORIZED, StatusCode::NOT_FOUND];
-            if final_statuses.contains(&answer.status()) {
-                return Err(self.refused(answer).await.into());
+            match self.send(ranged, patience).await {
+                Ok(answer) => {
+                    if let Some(length) = partial(&answer, start..end, size) {
+                        return Ok(Opened {
+                            response: answer,
+                            kept: 0..length,
+                            is_partial: true,
+                        });
+                    }
+                    let final_statuses = [StatusCode::UNAUTHORIZED, StatusCode::NOT_FOUND];
+                    if final_statuses.contains(&answer.status()) {
+                        return Err(self.refused(answer).await.into());
+                    }
+                    response = Some(answer).filter(|answer| answer.status() == StatusCode::OK);
+                }
+                Err(_) if patience.has_tried_ranges() => {}
+                Err(error) => return Err(error),
             }
             self.ignores_ranges.store(true, Ordering::Relaxed);
-            response = Some(answer).filter(|answer| answer.status() == StatusCode::OK);
         }
-        // The registry may have refused the range, or sent another one.
+        // The registry may have refused the range, sent another one, or failed at ranges only.
         let response = match response {
             Some(response) => response,
             None => self.expect(ask, &[StatusCode::OK], patience).await?,

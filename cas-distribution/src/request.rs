@@ -120,7 +120,8 @@ impl Inner {
     /// response.
     ///
     /// # Errors
-    /// As [`Inner::send_once`]; the last failure when the patience ends.
+    /// As [`Inner::send_once`]; the last failure when the patience ends, or when ranges have failed
+    /// [`retry::RANGES`] times in a row.
     pub(crate) async fn send(&self, ask: Ask, patience: &mut Patience) -> Result<Response> {
         let mut tried = 0;
         loop {
@@ -129,6 +130,10 @@ impl Inner {
                 Ok(response) if !ask.is_repeated(response.status(), tried) => return Ok(response),
                 Ok(response) => self.refused(response).await,
                 Err(failure) => failure,
+            };
+            let failure = match ask.headers.contains_key(RANGE) {
+                true => failure.at_most(retry::RANGES),
+                false => failure,
             };
             patience.wait(failure).await?;
         }

@@ -14,6 +14,8 @@ use crate::timeouts::Timeouts;
 /// Maximum number of attempts to connect. It is small, so that a host that does not exist, or on
 /// which nothing listens, is reported soon.
 const CONNECTS: u32 = 5;
+/// Number of failures in a row after which no range is requested any more, but the whole.
+pub(crate) const RANGES: u32 = 4;
 /// The longest pause, in multiples of the first.
 const LONGEST: u32 = 40;
 
@@ -51,6 +53,14 @@ impl Failure {
             after: None,
             attempts,
         }
+    }
+
+    /// Returns the failure with at most `most` attempts.
+    pub(crate) fn at_most(mut self, most: u32) -> Self {
+        if let Failure::Passes { attempts, .. } = &mut self {
+            *attempts = most.min(*attempts);
+        }
+        self
     }
 
     /// Returns the refusal of a request that may be sent again after the time `after`.
@@ -124,6 +134,12 @@ impl Patience {
         self.since = Instant::now();
         self.pause = self.first;
         self.failed = 0;
+    }
+
+    /// Returns whether ranges have failed so often since the last progress that the whole is
+    /// requested instead. Some registries fail only at ranges, as if the failure would pass.
+    pub(crate) fn has_tried_ranges(&self) -> bool {
+        self.failed >= RANGES
     }
 
     /// Makes attempts until one does not fail. Returns its result.
