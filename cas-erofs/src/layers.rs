@@ -167,6 +167,37 @@ impl Layers {
         Ok(self.tree.take_warnings())
     }
 
+    /// Adds the next layer, whose members and data file are known without reading a tar. Each
+    /// member comes with the offset of its content in `file`, a multiple of 512. The content must
+    /// be followed by zeros up to the next multiple. `length` is the length of `file` in bytes.
+    /// `file` is not read, and no member may be a sparse file. Returns warnings as [`Layers::add`].
+    ///
+    /// # Errors
+    /// As [`Layers::add`], except errors of files.
+    pub fn add_members<'a>(
+        &mut self,
+        file: File,
+        length: u64,
+        members: impl Iterator<Item = (&'a Entry, u64)>,
+    ) -> Result<Vec<String>> {
+        let source = self.data.len();
+        self.data.push(DataFile { file, length });
+        self.tree.begin_layer();
+        for (entry, offset) in members {
+            let content = match entry.kind {
+                EntryKind::File => Content {
+                    size: entry.size,
+                    source,
+                    offset,
+                    tail: None,
+                },
+                _ => Content::default(),
+            };
+            self.tree.apply(entry, content)?;
+        }
+        Ok(self.tree.take_warnings())
+    }
+
     /// Returns the content of a file whose data is in a stored tar.
     fn locate(&self, source: usize, offset: u64, size: u64) -> Result<Content> {
         let DataFile { file, length } = &self.data[source];

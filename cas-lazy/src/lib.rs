@@ -8,6 +8,9 @@
 //! A layer in the format of eStargz or zstd:chunked has its own table of contents, [`LayerToc`],
 //! with digests of all pieces: [`estargz`], [`zstd_chunked`].
 //!
+//! All three give a [`LazyLayer`]: the members of a layer, and the pieces in which its bytes are
+//! fetched, verified and decompressed.
+//!
 //! Nothing here reads files or the network. Every decoder has bounds, and returns an error for any
 //! bytes that it cannot read.
 
@@ -16,6 +19,7 @@ mod checkpoint;
 pub mod estargz;
 mod flatbuffer;
 mod inflate;
+mod layer;
 mod layer_toc;
 pub mod soci;
 mod span;
@@ -24,6 +28,7 @@ mod ztoc;
 
 pub use build::SPAN_SIZE;
 pub use checkpoint::{Checkpoint, WINDOW};
+pub use layer::{DataPart, LazyLayer, Member, Piece, StoredTable, TableFormat};
 pub use layer_toc::{Chunk, LayerFile, LayerToc};
 pub use span::Span;
 pub use ztoc::{FileKind, FileMetadata, Ztoc};

@@ -3,6 +3,7 @@
 
 use cas_core::{Digest, Error, Result, limit};
 use cas_layer::codec::{Compression, Decoder};
+use serde::{Deserialize, Serialize};
 
 use crate::estargz::bounded;
 use crate::layer_toc::{self, LayerToc, damaged};
@@ -19,7 +20,7 @@ const MAGIC: &[u8] = b"GNUlInUx";
 const CRFS: u64 = 1;
 
 /// Where the table of contents is in the layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// Where its compressed bytes begin.
     pub offset: u64,

@@ -10,6 +10,7 @@ use cas_core::{Context, Digest, Error, Result};
 use cas_erofs::Layers;
 use cas_host::{Dir, Lock, NewFile, SnapshotDirs, TREE, copy_data, erofs};
 
+use crate::lazy;
 use crate::record::{Record, Stored};
 
 /// The names of the files of an image.
@@ -82,8 +83,11 @@ impl Image {
     }
 
     fn new(dirs: &SnapshotDirs, record: &Record, text: &[u8], directory: &Path) -> Self {
-        let tar = |id: &u64| dirs.path(*id).join(TREE).join(LAYER_TAR);
-        let mut devices: Vec<PathBuf> = record.layers.iter().map(tar).collect();
+        let device = |id: &u64| match record.on_demand.contains(id) {
+            true => lazy::device(dirs, *id),
+            false => tar(dirs, *id),
+        };
+        let mut devices: Vec<PathBuf> = record.layers.iter().map(device).collect();
         if let Some((place, _)) = &record.sparse {
             devices.insert(*place, directory.join(SPARSE));
         }
@@ -98,6 +102,11 @@ impl Image {
 /// Returns the directory in which images are mounted.
 pub(crate) fn mounts(dirs: &SnapshotDirs) -> PathBuf {
     dirs.beside("mounts")
+}
+
+/// Returns the path of the tar of a layer.
+fn tar(dirs: &SnapshotDirs, id: u64) -> PathBuf {
+    dirs.path(id).join(TREE).join(LAYER_TAR)
 }
 
 /// Checks that the tar of a layer has not been changed since the commit. Does not read its bytes.
@@ -130,7 +139,9 @@ fn load(dirs: &SnapshotDirs, chain: &[u64]) -> Option<Image> {
         && sparse.is_none_or(|(place, stored)| {
             *place <= chain.len() && stored.is_at(&directory.join(SPARSE))
         });
-    (is_of_chain && is_whole).then(|| Image::new(dirs, &record, &text, &directory))
+    let is_on_demand = |id: &u64| lazy::is_on_demand(dirs, *id);
+    let has_same_devices = record.on_demand.iter().eq(record.layers.iter().filter(|id| is_on_demand(id)));
+    (is_of_chain && is_whole && has_same_devices).then(|| Image::new(dirs, &record, &text, &directory))
 }
 
 /// Makes the image of layers, unless another process has just done so.
@@ -152,11 +163,17 @@ fn make(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Image> {
     };
     let directory = dirs.path(*top);
     let mut layers = Layers::new(&directory);
-    for id in chain.iter().rev() {
-        let tar = dirs.path(*id).join(TREE).join(LAYER_TAR);
-        let added = erofs::open_file(&tar).and_then(|file| layers.add_file(file));
-        for warning in added.during("merge layer", tar.display())? {
-            tracing::warn!(layer = %tar.display(), "{warning}");
+    let mut on_demand = Vec::new();
+    for &id in chain.iter().rev() {
+        let path = dirs.path(id);
+        let added = if lazy::is_on_demand(dirs, id) {
+            on_demand.push(id);
+            lazy::add(dirs, id, &mut layers)
+        } else {
+            erofs::open_file(&tar(dirs, id)).and_then(|file| layers.add_file(file))
+        };
+        for warning in added.during("merge layer", path.display())? {
+            tracing::warn!(layer = %path.display(), "{warning}");
         }
     }
     let sparse = layers.sparse();
@@ -180,6 +197,7 @@ fn make(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Image> {
         layers: chain.iter().rev().copied().collect(),
         metadata: Stored::of(&path).during("read", path.display())?,
         sparse,
+        on_demand,
     };
     let text = serde_json::to_vec(&record).map_err(|error| {
         Error::internal("the record of an image could not be serialized; please report it")

@@ -3,13 +3,15 @@
 //!
 //! ```text
 //! ROOT/snapshots/7/     see [`cas_host::snapshotter`]
-//!   fs/                 of a committed snapshot: `layer.tar`, its layer, and nothing else; of an
-//!                       active one: what it changes, as in the upper directory of an overlay
+//!   fs/                 of a committed snapshot: `layer.tar`, its layer, and nothing else, or the
+//!                       table of contents of a layer that is read on demand; of an active one:
+//!                       what it changes, as in the upper directory of an overlay
 //!   work/               0700, only of an active snapshot, for the overlay
 //!   image.erofs         the merged metadata of the layers up to this one
 //!   sparse              the content of the sparse files of these layers, if they have any
 //!   image.json          which layers the image has, and the digests of the two files
 //! ROOT/mounts/5f3a/     where an image is mounted, shared by all snapshots on the layer
+//! ROOT/lazy/7           the data file of a layer that is read on demand; `cas-lazyfs` serves it
 //! ```
 //! - An image is made when a snapshot on its topmost layer is first wanted. It can always be made
 //!   again from the tars. If a tar was changed after its commit, the image is not made.
@@ -30,10 +32,12 @@ use cas_host::snapshotter::{DirSnapshotter, SnapshotLayout};
 use cas_host::{
     LockedDir, SnapshotDirs, TREE, calls, copy_attributes, erofs, make_tree, open_tree,
 };
+use cas_lazy::StoredTable;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 mod image;
+mod lazy;
 mod opener;
 mod pack;
 mod probe;
@@ -133,9 +137,11 @@ impl SnapshotLayout for Erofs {
         if has(WORK).during("open directory", WORK)? {
             return Ok(true);
         }
-        let tar = format!("{TREE}/{LAYER_TAR}");
-        if has(&tar).during("open", &tar)? {
-            return Ok(false);
+        for name in [LAYER_TAR, StoredTable::FILE] {
+            let path = format!("{TREE}/{name}");
+            if has(&path).during("open", &path)? {
+                return Ok(false);
+            }
         }
         Err(Error::precondition(
             "the snapshot does not have the tar of its layer yet; store it before the commit",

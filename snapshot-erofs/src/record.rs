@@ -25,6 +25,9 @@ pub(crate) struct Record {
     /// The file with the content of sparse files, and its place among the data files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) sparse: Option<(usize, Stored)>,
+    /// The numbers of the layers that were read on demand when the image was made, lowest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) on_demand: Vec<u64>,
 }
 
 /// A file that was stored.

@@ -37,6 +37,9 @@ impl Unpacking<'_> {
     /// layer is stored if it must be applied more than once, or if it has a snapshot that has lost
     /// its files or may have been made of another layer.
     pub(super) fn want(&self, digest: &Digest) -> Want {
+        if self.is_on_demand(digest) {
+            return Want::Nothing;
+        }
         if !self.discards {
             return Want::StoreAndFeed;
         }
@@ -58,6 +61,13 @@ impl Unpacking<'_> {
             1 if !is_stored => Want::Feed,
             _ => Want::StoreAndFeed,
         }
+    }
+
+    /// Returns whether all layers of this digest are read on demand.
+    fn is_on_demand(&self, digest: &Digest) -> bool {
+        let layers = self.layers.iter().enumerate();
+        let mut layers = layers.filter(|(_, (layer, _))| layer.digest == *digest).peekable();
+        layers.peek().is_some() && layers.all(|(index, _)| self.table(index).is_some())
     }
 
     /// Returns the layers that were discarded, but must be applied again on top of their parents.

@@ -18,6 +18,7 @@ mod fold;
 pub mod jobs;
 mod kept_layer;
 mod new_directory;
+mod on_demand;
 mod parallel;
 mod rebuild;
 mod serial;
@@ -32,13 +33,13 @@ use cas_core::image::{self, UNCOMPRESSED};
 use cas_core::lease::{self, BlobRef};
 use cas_core::progress::Progress;
 use cas_core::records::BlobRecord;
-use cas_core::snapshot::chain_ids;
 use cas_core::{Descriptor, Digest, Error, ErrorKind, Manifest, Result, Store};
 
 pub use chain_lock::free_locks;
 pub use directory::{DirectoryOptions, Entrance, to_directory};
 pub use fold::fold_layers;
 pub use new_directory::new_directory;
+pub use on_demand::{LayerTable, LayerTables};
 pub use rebuild::{chain_of, rebuild};
 pub use streaming::StreamingUnpacker;
 pub use unpacking::{Target, to_snapshots};
@@ -96,13 +97,8 @@ pub async fn verified_chain_ids(store: &Store, manifest: &Manifest) -> Result<Op
             return Ok(None);
         }
     }
-    Ok(Some(chain_ids_of(&layers)))
-}
-
-/// Returns the chain IDs of layers, lowest first.
-fn chain_ids_of(layers: &[(Descriptor, Digest)]) -> Vec<Digest> {
-    let diff_ids: Vec<Digest> = layers.iter().map(|(_, diff_id)| *diff_id).collect();
-    chain_ids(&diff_ids)
+    let chain = on_demand::recorded_chain(store, &manifest.config, &layers);
+    chain.await.map(Some)
 }
 
 /// Returns the layers of `manifest` with their diff IDs, lowest first.

@@ -21,7 +21,7 @@ use super::cancel::Waiter;
 use super::kept_layer::KeptLayer;
 use super::standalone::{StandaloneLayer, State};
 use super::unpacking::Unpacking;
-use super::{StoredLayer, first_cause, stored_tar};
+use super::{StoredLayer, first_cause, on_demand, stored_tar};
 use crate::apply::{DeferredEffects, Tree};
 use crate::codec::{self, Compression};
 use crate::flow::{self, LayerSource};
@@ -52,6 +52,29 @@ impl Unpacking<'_> {
                 self.device = Some(Arc::new(opened?));
             }
             self.standalone.push(Some(layer));
+        }
+        Ok(())
+    }
+
+    /// Writes the tables of the missing layers that are read on demand to their snapshots, which are
+    /// then ready to be committed.
+    ///
+    /// # Errors
+    /// `Unsupported` if the snapshotter does not keep layers as tars; errors of the file system.
+    pub(super) async fn write_tables(&mut self) -> Result<()> {
+        for index in self.existing..self.chain.len() {
+            let Some(table) = self.table(index).cloned() else {
+                continue;
+            };
+            let layer = self.standalone_layer(index)?;
+            if !layer.is_tar {
+                return Err(Error::unsupported(
+                    "the snapshotter cannot read layers on demand; use the snapshotter erofs",
+                ));
+            }
+            let directory = layer.tree.clone();
+            pool::run(move || on_demand::write(&table, &directory)).await?;
+            *layer.state() = State::Applied(Some(DeferredEffects::default()));
         }
         Ok(())
     }

@@ -7,14 +7,15 @@ use cas_core::snapshot::{Condition, Depth, SnapshotKind};
 use cas_core::{Digest, Error, Manifest, Result, Store};
 
 use super::unpacking::{Target, Unpacking};
-use super::{chain_ids_of, layers_with_diff_ids};
+use super::{layers_with_diff_ids, on_demand};
 
 /// Returns the chain IDs of all layers of an image, lowest first.
 ///
 /// # Errors
 /// As [`verified_chain_ids`](super::verified_chain_ids).
 pub async fn chain_of(store: &Store, manifest: &Manifest) -> Result<Vec<Digest>> {
-    Ok(chain_ids_of(&layers_with_diff_ids(store, manifest).await?))
+    let layers = layers_with_diff_ids(store, manifest).await?;
+    on_demand::recorded_chain(store, &manifest.config, &layers).await
 }
 
 /// Unpacks the layer that `chain_id` identifies in the image of `manifest`, and gives its files to

@@ -11,6 +11,7 @@ use cas_core::{Descriptor, Digest, Error, Manifest, Result, Store};
 use tokio::sync::RwLock;
 
 use super::jobs::Jobs;
+use super::on_demand::LayerTables;
 use super::unpacking::{How, Target, Unpacking};
 
 /// Unpacks one image into snapshots while it arrives in the store, if the snapshotter can give a
@@ -39,7 +40,10 @@ impl<'a> StreamingUnpacker<'a> {
             store,
             target,
             progress,
-            how: How::default(),
+            how: How {
+                whole: true,
+                ..How::default()
+            },
             state: RwLock::new(State::Waiting),
             admitted: Mutex::default(),
         }
@@ -79,6 +83,14 @@ impl<'a> StreamingUnpacker<'a> {
     #[must_use]
     pub fn with_jobs(mut self, jobs: Jobs) -> Self {
         self.how.jobs = Some(jobs);
+        self
+    }
+
+    /// Sets where the tables of layers come from that are then not fetched, but read on demand. By
+    /// default all layers are fetched.
+    #[must_use]
+    pub fn with_tables(mut self, tables: Arc<dyn LayerTables>) -> Self {
+        self.how.tables = Some(tables);
         self
     }
 

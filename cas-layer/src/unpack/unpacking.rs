@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cas_core::error::ErrorKind;
-use cas_core::labels::{LEASE, VERIFIED_LAYER};
+use cas_core::labels::{self, LEASE, VERIFIED_LAYER};
 use cas_core::lease::{self, BlobRef, LeaseGuard};
 use cas_core::progress::Progress;
-use cas_core::snapshot::{Commit, SnapshotKind};
+use cas_core::snapshot::{Commit, SnapshotKind, chain_ids};
 use cas_core::transfer::{ImageQuota, Quota};
 use cas_core::{Descriptor, Digest, Labels, Manifest, Result, Snapshotter, Store, pool, unique};
 
@@ -18,9 +18,10 @@ use super::cancel::Waiter;
 use super::chain_lock::ChainLock;
 use super::jobs::Jobs;
 use super::kept_layer::{self, KeptLayer};
+use super::on_demand::{LayerTable, LayerTables};
 use super::standalone::StandaloneLayer;
 use super::{
-    StoredLayer, chain_ids_of, is_unverified, layers_with_diff_ids, parts, record_diff_id,
+    StoredLayer, is_unverified, layers_with_diff_ids, on_demand, parts, record_diff_id,
 };
 use crate::flow;
 
@@ -71,6 +72,10 @@ pub(super) struct How {
     pub(super) discards: bool,
     /// Where layers are unpacked first, so that a later process can use them.
     pub(super) jobs: Option<Jobs>,
+    /// Provides the layers that are read on demand. Jobs are not used then.
+    pub(super) tables: Option<Arc<dyn LayerTables>>,
+    /// Whether the image was pulled as a whole, so that no layer is read on demand any more.
+    pub(super) whole: bool,
 }
 
 impl Default for How {
@@ -79,6 +84,8 @@ impl Default for How {
             quota: Quota::of_each_image(AT_ONCE),
             discards: false,
             jobs: None,
+            tables: None,
+            whole: false,
         }
     }
 }
@@ -94,6 +101,9 @@ pub(super) struct Unpacking<'a> {
     pub(super) kept: Option<KeptLayer>,
     /// All layers with their diff IDs, lowest first.
     pub(super) layers: Vec<(Descriptor, Digest)>,
+    /// For each layer that this job makes a snapshot of, its table if it is read on demand. Empty
+    /// if no layer is.
+    pub(super) tables: Vec<Option<LayerTable>>,
     pub(super) chain: Vec<Digest>,
     /// How many layers, from the lowest up, have a snapshot already.
     pub(super) existing: usize,
@@ -107,6 +117,8 @@ pub(super) struct Unpacking<'a> {
     lock: Option<ChainLock>,
     pub(super) quota: ImageQuota,
     pub(super) discards: bool,
+    /// Whether all layers are unpacked, and none is read on demand.
+    whole: bool,
     /// The indexes of the layers whose committed snapshots have lost their directories, and that
     /// are not in the store.
     pub(super) lost: Vec<usize>,
@@ -132,13 +144,14 @@ impl<'a> Unpacking<'a> {
         let mut unpacking = Self::new(store, target, manifest, progress).await?;
         unpacking.quota = how.quota.for_image();
         unpacking.discards = how.discards && unpacking.rebases();
+        unpacking.whole = how.whole && how.tables.is_none();
         if how.discards && !unpacking.discards {
             let name = unpacking.name();
             progress.warn(&format!(
                 "the snapshotter {name} unpacks layers from the store, so they are stored"
             ));
         }
-        match unpacking.prepare(manifest, how.jobs.as_ref()).await {
+        match unpacking.prepare(manifest, how).await {
             Ok(()) => Ok(unpacking),
             Err(error) => unpacking.end(Err(error)).await,
         }
@@ -158,6 +171,7 @@ impl<'a> Unpacking<'a> {
             config: manifest.config.clone(),
             kept: None,
             layers: Vec::new(),
+            tables: Vec::new(),
             chain: Vec::new(),
             existing: 0,
             standalone: Vec::new(),
@@ -165,6 +179,7 @@ impl<'a> Unpacking<'a> {
             lock: None,
             quota: How::default().quota.for_image(),
             discards: false,
+            whole: false,
             lost: Vec::new(),
             verified: BTreeSet::new(),
         })
@@ -179,12 +194,23 @@ impl<'a> Unpacking<'a> {
             self.guard.pin_all(&parts(manifest)).await?;
         }
         self.layers = layers_with_diff_ids(self.store, manifest).await?;
-        self.chain = chain_ids_of(&self.layers);
+        self.chain = if !self.tables.is_empty() {
+            on_demand::chain_with(&self.layers, &self.tables)
+        } else if self.whole {
+            let diff_ids: Vec<Digest> = self.layers.iter().map(|(_, id)| *id).collect();
+            chain_ids(&diff_ids)
+        } else {
+            on_demand::recorded_chain(self.store, &self.config, &self.layers).await?
+        };
         let names: Vec<String> = self.chain.iter().map(ToString::to_string).collect();
         self.pin_snapshots(&names).await
     }
 
-    async fn prepare(&mut self, manifest: &Manifest, jobs: Option<&Jobs>) -> Result<()> {
+    async fn prepare(&mut self, manifest: &Manifest, how: &How) -> Result<()> {
+        if let Some(tables) = &how.tables {
+            let layers = layers_with_diff_ids(self.store, manifest).await?;
+            self.tables = tables.tables(manifest, &layers).await?;
+        }
         self.pin(manifest).await?;
         self.lost = self.rebuild_missing().await?;
         if self.rebases() {
@@ -193,8 +219,9 @@ impl<'a> Unpacking<'a> {
             if self.discards {
                 self.find_verified().await?;
             }
-            if let Some(jobs) = jobs {
-                self.keep_layers(jobs).await;
+            match &how.jobs {
+                Some(jobs) if self.tables.is_empty() => self.keep_layers(jobs).await,
+                _ => self.write_tables().await?,
             }
         }
         Ok(())
@@ -247,6 +274,13 @@ impl<'a> Unpacking<'a> {
         } else {
             self.unpack_serial().await?;
         }
+        if self.whole || !self.tables.is_empty() {
+            let tables = match self.tables.len() {
+                0 => &vec![None; self.layers.len()],
+                _ => &self.tables,
+            };
+            on_demand::record(self.store, &self.config, &self.layers, tables).await?;
+        }
         if let Some(top) = self.chain.last() {
             let label = Labels::from([(self.reference(), top.to_string())]);
             lease::set_labels(self.store, &self.config, &label).await?;
@@ -257,7 +291,17 @@ impl<'a> Unpacking<'a> {
 
     /// Returns the label that refers from the configuration to the topmost snapshot.
     fn reference(&self) -> String {
-        format!("containerd.io/gc.ref.snapshot.{}", self.name())
+        let reference = labels::gc_ref_snapshot(self.name());
+        match (self.chain.last(), self.tables.is_empty()) {
+            // The snapshot of the whole layers may exist, too.
+            (Some(top), false) => format!("{reference}/{}", &top.hex()[..16]),
+            _ => reference,
+        }
+    }
+
+    /// Returns the table of a layer that is read on demand.
+    pub(super) fn table(&self, index: usize) -> Option<&LayerTable> {
+        self.tables.get(index)?.as_ref()
     }
 
     /// Returns whether the configuration refers to the topmost snapshot, so that the image was
@@ -360,9 +404,11 @@ impl<'a> Unpacking<'a> {
         let chain_id = &self.chain[index];
         let (layer, diff_id) = &self.layers[index];
         let content = &self.store.content;
-        let is_stored = !self.discards || content.stat(&layer.digest).await?.is_some();
+        let is_on_demand = self.table(index).is_some();
+        let is_stored = !is_on_demand
+            && (!self.discards || content.stat(&layer.digest).await?.is_some());
         let mut labels = self.labels();
-        if !is_stored {
+        if !is_stored && !is_on_demand {
             labels.insert(VERIFIED_LAYER.to_owned(), layer.digest.to_string());
         }
         let options = Commit { labels, ..options };

@@ -1,0 +1,124 @@
+//! Layers that are read on demand: a snapshot has a table of contents in place of the layer.
+//!
+//! Nothing has compared such a layer with its diff ID. Its snapshot, and the snapshots above it,
+//! therefore have other names than the snapshots of the whole layers, so no image whose layers are
+//! verified is ever built on it. Labels of the configuration say which names.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use async_trait::async_trait;
+use cas_core::records::BlobRecord;
+use cas_core::snapshot::chain_ids;
+use cas_core::{Context, Descriptor, Digest, Labels, Manifest, Result, Store};
+
+/// The prefix of a label of a configuration: for the layer whose digest follows, in hexadecimal
+/// digits, the identity of its [`LayerTable`].
+const IDENTITY: &str = "cas.on-demand.";
+
+/// What is stored of a layer that is read on demand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerTable {
+    /// The digest of everything that decides what the layer looks like. Takes the place of the
+    /// diff ID in the names of snapshots, and must differ from every diff ID.
+    pub identity: Digest,
+    /// The files for the directory of the snapshot, with their names.
+    pub files: Vec<(&'static str, Vec<u8>)>,
+}
+
+/// Provides the tables of contents of the layers of an image.
+#[async_trait]
+pub trait LayerTables: Send + Sync {
+    /// Returns one element for each layer, with its diff ID; the lowest is first. A layer whose
+    /// element is `None` is fetched as a whole.
+    ///
+    /// # Errors
+    /// Errors of where the tables come from, if the image cannot be unpacked for that reason.
+    async fn tables(
+        &self,
+        manifest: &Manifest,
+        layers: &[(Descriptor, Digest)],
+    ) -> Result<Vec<Option<LayerTable>>>;
+}
+
+/// Returns the names of the snapshots of layers, lowest first. If a layer is not in the store, and
+/// labels of the configuration say that it is read on demand, the names are those of such layers.
+///
+/// # Errors
+/// Errors of the store.
+pub(super) async fn recorded_chain(
+    store: &Store,
+    config: &Descriptor,
+    layers: &[(Descriptor, Digest)],
+) -> Result<Vec<Digest>> {
+    let record = store.blobs().load(&config.digest).await?;
+    let labels = record.map_or_else(Labels::new, |(record, _)| record.labels);
+    let mut parts = Vec::with_capacity(layers.len());
+    for (layer, diff_id) in layers {
+        let identity = labels.get(&key(layer)).and_then(|text| text.parse().ok());
+        parts.push(match identity {
+            Some(identity) if store.content.stat(&layer.digest).await?.is_none() => identity,
+            _ => *diff_id,
+        });
+    }
+    Ok(chain_ids(&parts))
+}
+
+/// Returns the names of the snapshots of layers, lowest first, of which some are read on demand.
+pub(super) fn chain_with(
+    layers: &[(Descriptor, Digest)],
+    tables: &[Option<LayerTable>],
+) -> Vec<Digest> {
+    let parts = layers.iter().zip(tables);
+    let parts = parts.map(|((_, diff_id), table)| match table {
+        Some(table) => table.identity,
+        None => *diff_id,
+    });
+    chain_ids(&parts.collect::<Vec<_>>())
+}
+
+/// Records in labels of the configuration which layers are read on demand.
+///
+/// # Errors
+/// Errors of the store.
+pub(super) async fn record(
+    store: &Store,
+    config: &Descriptor,
+    layers: &[(Descriptor, Digest)],
+    tables: &[Option<LayerTable>],
+) -> Result<()> {
+    let update = |found: Option<BlobRecord>| {
+        let media_type = Some(config.media_type.clone());
+        let mut record = found.unwrap_or_else(|| BlobRecord::new(config.size, media_type));
+        for ((layer, _), table) in layers.iter().zip(tables) {
+            match table {
+                Some(table) => record.labels.insert(key(layer), table.identity.to_string()),
+                None => record.labels.remove(&key(layer)),
+            };
+        }
+        Ok(record)
+    };
+    let blobs = store.blobs();
+    blobs.update(&config.digest, update).await.map(|_| ())
+}
+
+/// Writes the files of a table into the empty directory of a snapshot. They are not synced.
+///
+/// # Errors
+/// `AlreadyExists`; errors of the file system.
+pub(super) fn write(table: &LayerTable, directory: &Path) -> Result<()> {
+    for (name, bytes) in &table.files {
+        let path = directory.join(name);
+        let mut new = OpenOptions::new();
+        let opened = new.write(true).create_new(true).mode(0o600).open(&path);
+        let written = opened.and_then(|mut file| file.write_all(bytes));
+        written.during("write", path.display())?;
+    }
+    Ok(())
+}
+
+fn key(layer: &Descriptor) -> String {
+    format!("{IDENTITY}{}", layer.digest.hex())
+}

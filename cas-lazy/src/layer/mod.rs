@@ -1,0 +1,180 @@
+//! A layer that is read on demand: its members, and the pieces that its bytes arrive in.
+
+mod members;
+mod pieces;
+mod stored;
+
+use std::ops::Range;
+
+use cas_core::{Error, Result};
+use cas_layer::tar::Entry;
+
+use self::members::header_differs;
+use self::pieces::Source;
+pub use self::stored::{StoredTable, TableFormat};
+use crate::layer_toc::LayerToc;
+use crate::ztoc::{BLOCK, Ztoc};
+
+/// A layer that is read on demand. Its files are in one data file, which has the length
+/// [`length`](Self::length). The data file consists of pieces, and what belongs to no piece is
+/// zeros.
+#[derive(Debug)]
+pub struct LazyLayer {
+    members: Vec<Member>,
+    pieces: Vec<Piece>,
+    length: u64,
+    source: Source,
+}
+
+/// A member of a layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// What the tar has about the member. It is not a sparse file.
+    pub entry: Entry,
+    /// Where the content of a file begins in the data file: a multiple of 512 bytes.
+    pub offset: u64,
+}
+
+/// A part of the layer that is fetched and decompressed at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The compressed bytes in the layer. They are not empty, and neighbours may share a byte.
+    pub compressed: Range<u64>,
+    /// The bytes of the data file that the piece has or that lie between its files. Pieces are in
+    /// the order of these bytes, and do not overlap.
+    pub data: Range<u64>,
+}
+
+/// Verified bytes of the data file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataPart {
+    /// Where the bytes belong in the data file.
+    pub offset: u64,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
+impl LazyLayer {
+    /// Returns the members in the order of the layer.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// Returns the length of the data file in bytes, a multiple of 512.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Returns the pieces in the order of their bytes in the data file.
+    pub fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// Returns whether the data file is the tar of the layer, once it has all pieces. Otherwise it
+    /// has the content of the files only.
+    pub fn is_tar(&self) -> bool {
+        matches!(self.source, Source::Ztoc(_))
+    }
+
+    /// Returns the indexes of the pieces that have bytes of `range` of the data file.
+    pub fn pieces_in(&self, range: Range<u64>) -> Range<usize> {
+        let first = self
+            .pieces
+            .partition_point(|piece| piece.data.end <= range.start);
+        let end = self
+            .pieces
+            .partition_point(|piece| piece.data.start < range.end);
+        first..end.max(first)
+    }
+
+    /// Verifies and decompresses a piece. `compressed` has the bytes of its
+    /// [`compressed`](Piece::compressed) range. Returns the bytes of the data file.
+    ///
+    /// # Errors
+    /// `Corrupt` if the bytes do not have the digest that the table of contents states, or do not
+    /// decompress.
+    pub fn decode(&self, piece: usize, compressed: &[u8]) -> Result<Vec<DataPart>> {
+        self.source
+            .decode(piece, compressed)
+            .map_err(|error| error.operation("read layer on demand"))
+    }
+
+    /// Returns the headers that must be checked with [`check_header`](Self::check_header) before
+    /// `range` of the data file is used: the indexes of their members, and where the headers are
+    /// in the data file. There are none if the table of contents has digests of all files.
+    pub fn headers_before(&self, range: Range<u64>) -> Vec<(usize, Range<u64>)> {
+        if !self.is_tar() {
+            return Vec::new();
+        }
+        let first = self.members.partition_point(|member| end_of(member) <= range.start);
+        let members = self.members[first..].iter().enumerate();
+        let members = members.map(|(index, member)| (first + index, member));
+        let used = members.take_while(|(_, member)| member.offset < range.end);
+        used.map(|(index, member)| (index, self.header_begin(index)..member.offset))
+            .collect()
+    }
+
+    /// Compares the header of a member with what the table of contents states about the member.
+    ///
+    /// # Errors
+    /// `Corrupt` if they differ, or if the header is damaged.
+    pub fn check_header(&self, member: usize, header: &[u8]) -> Result<()> {
+        let stated = &self.members[member].entry;
+        if header_differs(header, stated)? {
+            return Err(Error::corrupt(
+                "the table of contents and the header in the layer contradict each other; pull \
+                 the image without loading it on demand",
+            )
+            .subject(stated.path.escape_ascii()));
+        }
+        Ok(())
+    }
+
+    /// Returns where the headers of a member begin in the tar.
+    fn header_begin(&self, member: usize) -> u64 {
+        let before = member.checked_sub(1).map(|before| &self.members[before]);
+        before.map_or(0, end_of)
+    }
+}
+
+/// Returns where the content of a member and its padding end.
+fn end_of(member: &Member) -> u64 {
+    (member.offset + member.entry.size).next_multiple_of(BLOCK)
+}
+
+impl TryFrom<Ztoc> for LazyLayer {
+    type Error = Error;
+
+    /// # Errors
+    /// `Unsupported` for a member that a tree cannot have; `OutOfRange` if a span has too many
+    /// bytes.
+    fn try_from(ztoc: Ztoc) -> Result<Self> {
+        let members = members::of_ztoc(&ztoc)?;
+        let length = ztoc.decompressed_size.next_multiple_of(BLOCK);
+        let pieces = pieces::of_ztoc(&ztoc, length)?;
+        Ok(LazyLayer {
+            members,
+            pieces,
+            length,
+            source: Source::Ztoc(ztoc),
+        })
+    }
+}
+
+impl LazyLayer {
+    /// Returns the layer of a table of contents that has digests. `end` is where the compressed
+    /// bytes of the files end.
+    fn of_toc(toc: &LayerToc, compression: cas_layer::codec::Compression, end: u64) -> Result<Self> {
+        let (members, length) = members::of_toc(toc)?;
+        let (pieces, streams) = pieces::of_toc(toc, &members, end)?;
+        Ok(LazyLayer {
+            members,
+            pieces,
+            length,
+            source: Source::Toc {
+                streams,
+                compression,
+            },
+        })
+    }
+}

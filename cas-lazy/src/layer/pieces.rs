@@ -1,0 +1,174 @@
+//! The pieces that a layer arrives in, and how each is verified.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+
+use cas_core::{Digest, Error, Result, limit};
+use cas_layer::codec::{Compression, Decoder};
+
+use super::{DataPart, Member, Piece};
+use crate::layer_toc::{LayerToc, damaged};
+use crate::span::too_large;
+use crate::ztoc::{BLOCK, Ztoc};
+
+/// Size in bytes of the buffer for decompressed bytes that belong to no wanted file.
+const SKIP: usize = 64 << 10;
+
+/// How pieces are decompressed and verified.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// Each span is a piece.
+    Ztoc(Ztoc),
+    /// Each compressed stream is a piece.
+    Toc {
+        streams: Vec<Stream>,
+        compression: Compression,
+    },
+}
+
+/// A gzip member or a zstd frame with one or more chunks of files.
+#[derive(Debug)]
+pub(super) struct Stream {
+    /// In the order of the decompressed bytes.
+    chunks: Vec<StreamChunk>,
+}
+
+#[derive(Debug)]
+struct StreamChunk {
+    /// Where the chunk begins in the decompressed bytes of the stream.
+    inner: u64,
+    size: u64,
+    /// Where the chunk belongs in the data file.
+    offset: u64,
+    digest: Digest,
+}
+
+pub(super) fn of_ztoc(ztoc: &Ztoc, length: u64) -> Result<Vec<Piece>> {
+    let mut pieces = Vec::with_capacity(ztoc.checkpoints.len());
+    for span in ztoc.spans() {
+        let (begin, end) = span.decompressed;
+        let data = begin..end.unwrap_or(length).max(begin);
+        let compressed = span.compressed;
+        if data.end - data.start > limit::SPAN || compressed.end - compressed.start > limit::SPAN {
+            return Err(too_large());
+        }
+        pieces.push(Piece { compressed, data });
+    }
+    Ok(pieces)
+}
+
+pub(super) fn of_toc(
+    toc: &LayerToc,
+    members: &[Member],
+    end: u64,
+) -> Result<(Vec<Piece>, Vec<Stream>)> {
+    let mut streams: BTreeMap<u64, Vec<StreamChunk>> = BTreeMap::new();
+    for (file, member) in toc.files.iter().zip(members) {
+        for chunk in &file.chunks {
+            let (Some(begin), Some(digest)) = (chunk.compressed, chunk.digest) else {
+                continue;
+            };
+            streams.entry(begin).or_default().push(StreamChunk {
+                inner: chunk.inner,
+                size: chunk.size,
+                offset: member.offset + chunk.offset,
+                digest,
+            });
+        }
+    }
+    let begins: Vec<u64> = streams.keys().copied().collect();
+    let ends = begins.iter().skip(1).copied().chain([end]);
+    let mut found = Vec::with_capacity(streams.len());
+    for ((begin, mut chunks), end) in streams.into_iter().zip(ends) {
+        chunks.sort_by_key(|chunk| chunk.inner);
+        found.push((piece(begin..end, &chunks)?, Stream { chunks }));
+    }
+    found.sort_by_key(|(piece, _)| piece.data.start);
+    for pair in found.windows(2) {
+        if pair[0].0.data.end > pair[1].0.data.start {
+            return Err(damaged("a chunk is between the chunks of another stream"));
+        }
+    }
+    Ok(found.into_iter().unzip())
+}
+
+/// Returns the piece of a stream.
+fn piece(compressed: std::ops::Range<u64>, chunks: &[StreamChunk]) -> Result<Piece> {
+    let mut inner = 0;
+    for chunk in chunks {
+        if chunk.inner < inner {
+            return Err(damaged("the chunks of a stream overlap"));
+        }
+        inner = chunk.inner.saturating_add(chunk.size);
+    }
+    if inner > limit::SPAN || compressed.end - compressed.start > limit::SPAN {
+        return Err(too_large());
+    }
+    let begin = chunks.iter().map(|chunk| chunk.offset).min();
+    let end = chunks.iter().map(|chunk| chunk.offset + chunk.size).max();
+    Ok(Piece {
+        compressed,
+        data: begin.unwrap_or(0)..end.unwrap_or(0).next_multiple_of(BLOCK),
+    })
+}
+
+impl Source {
+    pub(super) fn decode(&self, piece: usize, compressed: &[u8]) -> Result<Vec<DataPart>> {
+        match self {
+            Source::Ztoc(ztoc) => {
+                let span = ztoc.spans().nth(piece);
+                let span = span.ok_or_else(|| {
+                    Error::internal("the layer does not have this piece; please report it")
+                })?;
+                let bytes = span.inflate(compressed)?;
+                let offset = span.decompressed.0;
+                Ok(vec![DataPart { offset, bytes }])
+            }
+            Source::Toc {
+                streams,
+                compression,
+            } => streams[piece].decode(compressed, *compression),
+        }
+    }
+}
+
+impl Stream {
+    fn decode(&self, compressed: &[u8], compression: Compression) -> Result<Vec<DataPart>> {
+        let mut decoder = Decoder::with_budget(compressed, compression, limit::SPAN)?;
+        let mut position = 0;
+        let mut parts = Vec::with_capacity(self.chunks.len());
+        for chunk in &self.chunks {
+            skip(&mut decoder, chunk.inner - position)?;
+            let mut bytes = Vec::new();
+            decoder.by_ref().take(chunk.size).read_to_end(&mut bytes)?;
+            let found = Digest::of(chunk.digest.algorithm(), &bytes);
+            if found != chunk.digest {
+                return Err(Error::corrupt(format!(
+                    "a chunk of a file has the digest {found}, expected {}; fetch it again",
+                    chunk.digest
+                )));
+            }
+            position = chunk.inner + chunk.size;
+            parts.push(DataPart {
+                offset: chunk.offset,
+                bytes,
+            });
+        }
+        Ok(parts)
+    }
+}
+
+/// Reads `amount` bytes that no chunk has.
+fn skip(decoder: &mut impl Read, amount: u64) -> io::Result<()> {
+    let mut buffer = vec![0; SKIP.min(amount as usize)];
+    let mut left = amount;
+    while left > 0 {
+        let most = buffer.len().min(left as usize);
+        match decoder.read(&mut buffer[..most])? {
+            // The digest of the next chunk shows what is missing.
+            0 => break,
+            read => left -= read as u64,
+        }
+    }
+    Ok(())
+}

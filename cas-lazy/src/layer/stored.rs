@@ -1,0 +1,111 @@
+//! How a layer that is read on demand is described in a snapshot: beside the bytes of its table of
+//! contents, which are kept as they were fetched.
+
+use cas_core::{Descriptor, Digest, Error, Result, error::malformed};
+use cas_layer::codec::Compression;
+use serde::{Deserialize, Serialize};
+
+use super::LazyLayer;
+use crate::zstd_chunked::Position;
+use crate::{Ztoc, estargz, zstd_chunked};
+
+/// What is stored about a layer that is read on demand, except the table of contents itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredTable {
+    /// The reference of the image, which names the registry and the repository of the layer.
+    pub reference: String,
+    /// The compressed layer.
+    pub layer: Descriptor,
+    /// The digest of the decompressed layer.
+    pub diff_id: Digest,
+    /// The format of the table of contents.
+    pub format: TableFormat,
+}
+
+/// The format of a table of contents, and what is needed to verify and to read it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TableFormat {
+    /// A zTOC of SOCI, with its digest.
+    Ztoc {
+        /// The digest of the zTOC.
+        digest: Digest,
+    },
+    /// The compressed bytes of the layer between `offset` and its footer.
+    Estargz {
+        /// The digest of the decompressed table.
+        digest: Digest,
+        /// Where the table begins in the layer.
+        offset: u64,
+    },
+    /// The compressed bytes of the layer at a position.
+    ZstdChunked {
+        /// The digest of the compressed table.
+        digest: Digest,
+        /// Where the table is in the layer.
+        position: Position,
+    },
+}
+
+impl StoredTable {
+    /// The name of the file of [`to_bytes`](Self::to_bytes) in the directory of a snapshot.
+    pub const FILE: &str = "lazy.json";
+    /// The name of the file with the bytes of the table of contents, beside [`FILE`](Self::FILE).
+    pub const TABLE_FILE: &str = "lazy.toc";
+
+    /// Reads what [`to_bytes`](Self::to_bytes) has returned.
+    ///
+    /// # Errors
+    /// `Corrupt` for anything else.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        serde_json::from_slice(bytes)
+            .map_err(|error| malformed("not the description of a layer", &error))
+    }
+
+    /// Returns the bytes to store.
+    ///
+    /// # Errors
+    /// `Internal` if that fails.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self).map_err(|error| {
+            Error::internal("the description of a layer could not be serialized; please report it")
+                .source(error)
+        })
+    }
+
+    /// Verifies the table of contents in `bytes`. Returns the layer.
+    ///
+    /// # Errors
+    /// `Corrupt` if the table does not have its digest, is damaged or does not belong to a layer
+    /// of this size; `Unsupported` if the layer cannot be read on demand; `OutOfRange` if a bound
+    /// of [`limit`](cas_core::limit) is exceeded.
+    pub fn read(&self, bytes: &[u8]) -> Result<LazyLayer> {
+        match &self.format {
+            TableFormat::Ztoc { digest } => {
+                let found = Digest::of(digest.algorithm(), bytes);
+                if found != *digest {
+                    return Err(Error::corrupt(format!(
+                        "the zTOC has the digest {found}, expected {digest}; fetch it again"
+                    )));
+                }
+                let ztoc = Ztoc::decode(bytes)?;
+                if ztoc.compressed_size != self.layer.size {
+                    return Err(Error::corrupt(format!(
+                        "the zTOC is of a layer of {} bytes, but the layer has {}; create the zTOC \
+                         again",
+                        ztoc.compressed_size, self.layer.size
+                    )));
+                }
+                ztoc.try_into()
+            }
+            TableFormat::Estargz { digest, offset } => {
+                let toc = estargz::decode(bytes, *offset, digest)?;
+                LazyLayer::of_toc(&toc, Compression::Gzip, *offset)
+            }
+            TableFormat::ZstdChunked { digest, position } => {
+                let toc = zstd_chunked::decode(bytes, *position, digest)?;
+                LazyLayer::of_toc(&toc, Compression::Zstd, position.offset)
+            }
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Mounting the file system.
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use cas_core::{Context, Error, ErrorKind, Result};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::MountFlags;
+
+/// Mounts a new file system at `directory`, which must exist. Returns the descriptor of its
+/// session. What reads the files waits until the session is served, and fails once no process has
+/// the descriptor.
+///
+/// # Errors
+/// `Unsupported` if the kernel has no FUSE; `Denied` without the right to mount; errors of the
+/// file system.
+pub fn mount(directory: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let opened = rustix::fs::open("/dev/fuse", flags, Mode::empty()).map_err(explain);
+    let device = opened.during("open", "/dev/fuse")?;
+    let options = format!(
+        "fd={},rootmode=40000,user_id=0,group_id=0,allow_other",
+        device.as_raw_fd()
+    );
+    let options = CString::new(options).map_err(|_| {
+        Error::internal("the options of a mount have a NUL; please report it")
+    })?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RDONLY;
+    rustix::mount::mount("cas", directory, "fuse.cas", flags, options.as_c_str())
+        .map_err(explain)
+        .during("mount on", directory.display())?;
+    Ok(device)
+}
+
+fn explain(errno: Errno) -> Error {
+    let why = match errno {
+        Errno::NODEV | Errno::NOENT | Errno::NXIO => {
+            "the kernel has no FUSE, which layers that are read on demand need; load the module \
+             `fuse`, or pull the image without --lazy"
+        }
+        Errno::PERM | Errno::ACCESS => {
+            let why = "no right to mount, which layers that are read on demand need; run it as \
+                       root";
+            return Error::new(ErrorKind::Denied, why).source(std::io::Error::from(errno));
+        }
+        errno => return std::io::Error::from(errno).into(),
+    };
+    Error::unsupported(why).source(std::io::Error::from(errno))
+}

@@ -1,0 +1,187 @@
+//! Serves requests of the kernel.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use cas_core::{Error, ErrorKind, Result};
+use rustix::io::Errno;
+
+use super::protocol::{
+    self, MAJOR, Operation, REPLY_HEADER, ROOT, Request, attributes, entry, snapshot_of,
+};
+use crate::Files;
+
+/// How many requests are served at the same time. A request that waits for the registry occupies
+/// a thread.
+const THREADS: usize = 16;
+/// Size in bytes of the buffer for requests. The kernel demands at least this.
+const BUFFER: usize = 64 << 10;
+/// The most bytes that the kernel reads at once.
+const READ: usize = 1 << 20;
+/// How often it is recorded what has arrived.
+const RECORD_EVERY: Duration = Duration::from_secs(1);
+
+/// A mounted file system of the data files of layers.
+pub struct Session {
+    device: OwnedFd,
+    files: Files,
+}
+
+impl Session {
+    /// Returns a session for a descriptor that [`mount`](super::mount) returned, here or in
+    /// another process.
+    pub fn new(device: OwnedFd, files: Files) -> Self {
+        Session { device, files }
+    }
+
+    /// Makes the kernel send all requests again that a process which has died has read and not
+    /// answered. Needs Linux 6.9. Call it before [`serve`](Self::serve), unless the session was
+    /// never served.
+    ///
+    /// # Errors
+    /// `Unsupported` if the kernel cannot do this; errors of the system.
+    pub fn resume(&self) -> Result<()> {
+        match rustix::io::write(&self.device, &protocol::resend()) {
+            Ok(_) => Ok(()),
+            Err(Errno::INVAL) => Err(Error::unsupported(
+                "the kernel cannot send requests again; readers of layers that are read on demand \
+                 wait until they are killed; use Linux 6.9 or later",
+            )),
+            Err(errno) => Err(std::io::Error::from(errno).into()),
+        }
+    }
+
+    /// Serves requests until the file system is unmounted.
+    ///
+    /// # Errors
+    /// Errors of the system, after which no request is served.
+    pub fn serve(&self) -> Result<()> {
+        let ended = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..THREADS)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let served = self.serve_one_by_one();
+                        ended.store(true, Ordering::Relaxed);
+                        served
+                    })
+                })
+                .collect();
+            while !ended.load(Ordering::Relaxed) {
+                thread::sleep(RECORD_EVERY);
+                self.files.record();
+            }
+            let ends = workers.into_iter().map(|worker| match worker.join() {
+                Ok(served) => served,
+                Err(_) => Err(Error::internal("a thread panicked; please report it")),
+            });
+            let ends: Vec<Result<()>> = ends.collect();
+            self.files.record();
+            ends.into_iter().collect()
+        })
+    }
+
+    fn serve_one_by_one(&self) -> Result<()> {
+        let (mut message, mut data) = (vec![0; BUFFER], Vec::new());
+        loop {
+            let length = match rustix::io::read(&self.device, &mut message) {
+                Ok(length) => length,
+                // The kernel took the request back, or a signal came.
+                Err(Errno::NOENT | Errno::INTR | Errno::AGAIN) => continue,
+                Err(Errno::NODEV) => return Ok(()),
+                Err(errno) => return Err(std::io::Error::from(errno).into()),
+            };
+            let Some(request) = Request::parse(&message[..length]) else {
+                continue;
+            };
+            match request.operation {
+                Operation::Forget => {}
+                Operation::Read => self.read(&request, &mut data)?,
+                _ => match self.answer(&request) {
+                    Ok(reply) => self.reply(request.unique, &reply)?,
+                    Err(errno) => self.refuse(request.unique, errno)?,
+                },
+            }
+        }
+    }
+
+    fn answer(&self, request: &Request<'_>) -> std::result::Result<Vec<u8>, Errno> {
+        let length = |id: u64| {
+            self.files.length(id).map_err(|error| {
+                if error.kind() != ErrorKind::NotFound {
+                    tracing::warn!(%error, id, "cannot open a layer that is read on demand");
+                }
+                errno_of(&error)
+            })
+        };
+        match request.operation {
+            Operation::Init if request.major() == Some(MAJOR) => {
+                Ok(protocol::handshake(request.read_ahead().unwrap_or(0)))
+            }
+            Operation::Lookup if request.node == ROOT => {
+                let id = request.number().ok_or(Errno::NOENT)?;
+                Ok(entry(id, length(id)?))
+            }
+            Operation::Attributes => match snapshot_of(request.node) {
+                Some(id) => Ok(attributes(request.node, Some(length(id)?))),
+                None => Ok(attributes(ROOT, None)),
+            },
+            Operation::Open | Operation::OpenDirectory => Ok(protocol::opened()),
+            // The names are not listed: only the snapshotter looks here, and it knows them.
+            Operation::ReadDirectory | Operation::Nothing | Operation::Destroy => Ok(Vec::new()),
+            Operation::StatFs => Ok(protocol::space()),
+            _ => Err(Errno::NOSYS),
+        }
+    }
+
+    fn read(&self, request: &Request<'_>, data: &mut Vec<u8>) -> Result<()> {
+        let id = snapshot_of(request.node);
+        let (Some(id), Some((offset, size))) = (id, request.extent()) else {
+            return self.refuse(request.unique, Errno::INVAL);
+        };
+        data.resize(REPLY_HEADER + READ.min(size as usize), 0);
+        match self.files.read(id, offset, &mut data[REPLY_HEADER..]) {
+            Ok(length) => {
+                let header = protocol::header(request.unique, length, 0);
+                data[..REPLY_HEADER].copy_from_slice(&header);
+                self.send(&data[..REPLY_HEADER + length])
+            }
+            Err(error) => {
+                tracing::error!(%error, id, offset, size, "cannot read a layer on demand");
+                self.refuse(request.unique, errno_of(&error))
+            }
+        }
+    }
+
+    fn reply(&self, unique: u64, body: &[u8]) -> Result<()> {
+        let header = protocol::header(unique, body.len(), 0);
+        self.send(&[&header, body].concat())
+    }
+
+    fn refuse(&self, unique: u64, errno: Errno) -> Result<()> {
+        self.send(&protocol::header(unique, 0, errno.raw_os_error()))
+    }
+
+    fn send(&self, message: &[u8]) -> Result<()> {
+        match rustix::io::write(&self.device, message) {
+            // The reader was killed, or the file system was unmounted.
+            Ok(_) | Err(Errno::NOENT | Errno::NODEV) => Ok(()),
+            Err(errno) => Err(std::io::Error::from(errno).into()),
+        }
+    }
+}
+
+impl AsFd for Session {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.device.as_fd()
+    }
+}
+
+fn errno_of(error: &Error) -> Errno {
+    match error.kind() {
+        ErrorKind::NotFound => Errno::NOENT,
+        _ => Errno::IO,
+    }
+}

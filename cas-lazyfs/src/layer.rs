@@ -1,0 +1,246 @@
+//! One layer: what has arrived of it, and how more arrives.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::{Condvar, Mutex};
+
+use cas_core::sync::lock;
+use cas_core::{Context, Error, ErrorKind, Result};
+use cas_host::TREE;
+use cas_lazy::{LazyLayer, StoredTable};
+
+use crate::Fetch;
+
+/// The names of the files in the directory of a snapshot.
+const DATA: &str = "lazy.data";
+const PIECES: &str = "lazy.pieces";
+
+/// The most compressed bytes that one request fetches for neighbouring pieces, unless a single
+/// piece has more.
+const REQUEST: u64 = 4 << 20;
+/// How many pieces may be present that are not recorded as present.
+const UNRECORDED: usize = 16;
+/// How often a piece is fetched whose bytes are wrong.
+const ATTEMPTS: usize = 2;
+
+/// A layer that is read on demand.
+pub(crate) struct Layer {
+    stored: StoredTable,
+    layer: LazyLayer,
+    data: File,
+    pieces: File,
+    state: Mutex<State>,
+    /// Notified when pieces are no longer being fetched.
+    arrived: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    present: Vec<bool>,
+    /// The pieces that a thread fetches.
+    fetching: BTreeSet<usize>,
+    /// The pieces that are present and not recorded.
+    unrecorded: Vec<usize>,
+    /// The members whose headers were compared with the table of contents.
+    checked: BTreeSet<usize>,
+}
+
+impl Layer {
+    /// Opens the layer of the snapshot whose directory is `directory`.
+    ///
+    /// # Errors
+    /// `NotFound` if the snapshot has no layer that is read on demand; `Corrupt` if its table of
+    /// contents is damaged; errors of the file system.
+    pub(crate) fn open(directory: &Path) -> Result<Self> {
+        let read = |name: &str| {
+            let path = directory.join(TREE).join(name);
+            fs::read(&path).during("read", path.display())
+        };
+        let stored = StoredTable::from_bytes(&read(StoredTable::FILE)?)?;
+        let layer = stored.read(&read(StoredTable::TABLE_FILE)?)?;
+        let open = |name: &str| {
+            let path = directory.join(name);
+            let mut how = File::options();
+            let opened = how.read(true).write(true).create(true).truncate(false).open(&path);
+            opened.during("open", path.display())
+        };
+        let (data, pieces) = (open(DATA)?, open(PIECES)?);
+        let mut recorded = vec![0; layer.pieces().len()];
+        if data.metadata()?.len() == layer.length() {
+            let known = recorded.len().min(pieces.metadata()?.len() as usize);
+            pieces.read_exact_at(&mut recorded[..known], 0)?;
+        } else {
+            // The file is new, or something has changed it.
+            pieces.set_len(0)?;
+            data.set_len(0)?;
+            data.set_len(layer.length())?;
+        }
+        let state = State {
+            present: recorded.iter().map(|&byte| byte == 1).collect(),
+            ..State::default()
+        };
+        Ok(Layer {
+            stored,
+            layer,
+            data,
+            pieces,
+            state: Mutex::new(state),
+            arrived: Condvar::new(),
+        })
+    }
+
+    /// Returns the length of the data file in bytes.
+    pub(crate) fn length(&self) -> u64 {
+        self.layer.length()
+    }
+
+    /// Reads bytes of the data file from `offset` into `buffer`, and fetches what is missing.
+    /// Returns the number of bytes read, which is smaller than the buffer only at the end.
+    ///
+    /// # Errors
+    /// `Corrupt` if a piece or a header is not what the table of contents says; errors of `fetch`
+    /// and of the file system.
+    pub(crate) fn read(&self, fetch: &dyn Fetch, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        let end = self.length().min(offset.saturating_add(buffer.len() as u64));
+        if offset >= end {
+            return Ok(0);
+        }
+        let buffer = &mut buffer[..(end - offset) as usize];
+        self.check_headers(fetch, offset..end)?;
+        self.want(fetch, self.layer.pieces_in(offset..end))?;
+        self.data.read_exact_at(buffer, offset)?;
+        Ok(buffer.len())
+    }
+
+    /// Fetches the pieces that are missing.
+    pub(crate) fn want(&self, fetch: &dyn Fetch, pieces: Range<usize>) -> Result<()> {
+        loop {
+            let run = {
+                let mut state = lock(&self.state);
+                let mut missing = pieces.clone().filter(|&piece| !state.present[piece]);
+                let Some(first) = missing.next() else {
+                    return Ok(());
+                };
+                if state.fetching.contains(&first) {
+                    drop(self.arrived.wait(state));
+                    continue;
+                }
+                let run = self.run_from(first, pieces.end, &state);
+                state.fetching.extend(run.clone());
+                run
+            };
+            let stored = self.fetch_run(fetch, run.clone());
+            let must_record = {
+                let mut state = lock(&self.state);
+                for piece in run {
+                    state.fetching.remove(&piece);
+                    if stored.is_ok() {
+                        state.present[piece] = true;
+                        state.unrecorded.push(piece);
+                    }
+                }
+                self.arrived.notify_all();
+                state.unrecorded.len() >= UNRECORDED
+            };
+            stored?;
+            if must_record {
+                self.record()?;
+            }
+        }
+    }
+
+    /// Returns the missing pieces from `first` to at most `end` that one request fetches.
+    fn run_from(&self, first: usize, end: usize, state: &State) -> Range<usize> {
+        let pieces = self.layer.pieces();
+        let begin = pieces[first].compressed.start;
+        let mut last = first;
+        while last + 1 < end {
+            let next = &pieces[last + 1];
+            let is_wanted = !state.present[last + 1] && !state.fetching.contains(&(last + 1));
+            // Neighbours in the data file are usually neighbours in the layer, too.
+            let follows = next.compressed.start >= pieces[last].compressed.start
+                && next.compressed.start <= pieces[last].compressed.end;
+            if !is_wanted || !follows || next.compressed.end - begin > REQUEST {
+                break;
+            }
+            last += 1;
+        }
+        first..last + 1
+    }
+
+    /// Fetches neighbouring pieces, verifies them, and writes them to the data file.
+    fn fetch_run(&self, fetch: &dyn Fetch, run: Range<usize>) -> Result<()> {
+        let mut attempt = 1;
+        loop {
+            match self.fetch_once(fetch, run.clone()) {
+                Err(error) if error.kind() == ErrorKind::Corrupt && attempt < ATTEMPTS => {
+                    tracing::warn!(%error, "fetching the bytes of a layer again");
+                    attempt += 1;
+                }
+                fetched => return fetched,
+            }
+        }
+    }
+
+    fn fetch_once(&self, fetch: &dyn Fetch, run: Range<usize>) -> Result<()> {
+        let pieces = &self.layer.pieces()[run.clone()];
+        let (begin, end) = match pieces {
+            [] => return Ok(()),
+            [first, .., last] => (first.compressed.start, last.compressed.end),
+            [only] => (only.compressed.start, only.compressed.end),
+        };
+        let bytes = fetch.fetch(&self.stored, begin..end)?;
+        if bytes.len() as u64 != end - begin {
+            return Err(Error::corrupt(format!(
+                "{} bytes arrived of the bytes {begin}..{end} of a layer",
+                bytes.len()
+            ))
+            .subject(self.stored.layer.digest));
+        }
+        for (index, piece) in run.zip(pieces) {
+            let of_piece = piece.compressed.start - begin..piece.compressed.end - begin;
+            let of_piece = &bytes[of_piece.start as usize..of_piece.end as usize];
+            for part in self.layer.decode(index, of_piece)? {
+                // The last piece may have padding after the end of the data file.
+                let most = self.length().saturating_sub(part.offset);
+                let kept = part.bytes.len().min(most as usize);
+                self.data.write_all_at(&part.bytes[..kept], part.offset)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares the headers of the members that `range` shows with the table of contents.
+    fn check_headers(&self, fetch: &dyn Fetch, range: Range<u64>) -> Result<()> {
+        for (member, header) in self.layer.headers_before(range) {
+            if lock(&self.state).checked.contains(&member) {
+                continue;
+            }
+            self.want(fetch, self.layer.pieces_in(header.clone()))?;
+            let mut bytes = vec![0; (header.end - header.start) as usize];
+            self.data.read_exact_at(&mut bytes, header.start)?;
+            self.layer.check_header(member, &bytes)?;
+            lock(&self.state).checked.insert(member);
+        }
+        Ok(())
+    }
+
+    /// Records which pieces are present, so that the next process has them.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub(crate) fn record(&self) -> Result<()> {
+        let unrecorded = std::mem::take(&mut lock(&self.state).unrecorded);
+        if unrecorded.is_empty() {
+            return Ok(());
+        }
+        self.data.sync_data()?;
+        for piece in unrecorded {
+            self.pieces.write_all_at(&[1], piece as u64)?;
+        }
+        Ok(())
+    }
+}

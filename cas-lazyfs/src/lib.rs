@@ -1,0 +1,43 @@
+//! Serves the data files of layers that are read on demand, in one small FUSE file system.
+//!
+//! Bytes flow one way: the kernel reads a data file, [`Session`] passes the request to [`Files`],
+//! and a layer fetches the pieces that it does not have yet with a [`Fetch`], verifies and
+//! decompresses them, and keeps them in a file. A byte is served only after its piece was
+//! verified.
+//!
+//! ```text
+//! snapshots/7/          the directory of a snapshot, see `cas_host::snapshotter`
+//!   fs/lazy.json        what the layer is, and where it comes from
+//!   fs/lazy.toc         its table of contents
+//!   lazy.data           the data file; what has not arrived is a hole
+//!   lazy.pieces         one byte for each piece: 1 if the piece is in the data file
+//! ```
+//! The byte of a piece is written after the piece is on the device, so a piece that counts as
+//! present after a crash is whole. A piece without its byte is fetched again.
+//!
+//! The kernel keeps its side of a session in a file descriptor. If the process that serves the
+//! session dies and another process has the descriptor, that process continues the session with
+//! [`Session::resume`]: requests that were not answered are sent again. If no process has the
+//! descriptor, reads of what the kernel does not have in memory fail.
+
+mod files;
+mod fuse;
+mod layer;
+
+use std::ops::Range;
+
+use cas_core::Result;
+use cas_lazy::StoredTable;
+
+pub use files::Files;
+pub use fuse::{Session, mount};
+
+/// Fetches compressed bytes of layers.
+pub trait Fetch: Send + Sync {
+    /// Returns the bytes `range` of a layer. The caller verifies them. May block for as long as a
+    /// reader should wait.
+    ///
+    /// # Errors
+    /// Errors of the registry.
+    fn fetch(&self, layer: &StoredTable, range: Range<u64>) -> Result<Vec<u8>>;
+}

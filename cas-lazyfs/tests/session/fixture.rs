@@ -1,0 +1,172 @@
+//! A snapshot with the zTOC of a layer, a registry in memory, and a mounted session.
+
+use std::io::Write;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+
+use cas_core::{Descriptor, Digest, Error, Result};
+use cas_lazy::{StoredTable, TableFormat, Ztoc};
+use cas_lazyfs::{Fetch, Files, Session, mount};
+use tempfile::TempDir;
+use testkit::archive::Tar;
+
+/// The number of the snapshot.
+const ID: &str = "7";
+
+/// Returns bytes that begin with zeros and go on with noise.
+fn zeros_and_noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let noise = (0..length).map(|at| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        if at < length / 8 { 0 } else { (state >> 56) as u8 }
+    });
+    noise.collect()
+}
+
+/// Returns whether a session can be mounted here. If not, says why.
+pub(crate) fn is_usable() -> bool {
+    let temp = tempfile::tempdir().unwrap();
+    match mount(temp.path()) {
+        Ok(_) => {
+            rustix::mount::unmount(temp.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+            true
+        }
+        Err(error) => {
+            eprintln!("SKIPPED: cannot mount FUSE here: {error}");
+            false
+        }
+    }
+}
+
+/// A directory of snapshots with one layer that is read on demand.
+pub(crate) struct Snapshots {
+    temp: TempDir,
+    pub(crate) tar: Vec<u8>,
+    pub(crate) pieces: u64,
+    /// Where the contents of the members begin.
+    pub(crate) offsets: Vec<u64>,
+}
+
+impl Snapshots {
+    pub(crate) fn new() -> (Self, Arc<Registry>) {
+        Self::with(|_| {})
+    }
+
+    /// `change` changes the zTOC before it is stored.
+    pub(crate) fn with(change: impl FnOnce(&mut Ztoc)) -> (Self, Arc<Registry>) {
+        let mut tar = Tar::new().dir("dir/");
+        for (name, size) in [("a", 300_000), ("b", 1), ("c", 0), ("d", 500_000), ("e", 150_000)] {
+            tar = tar.file(format!("dir/{name}"), zeros_and_noise(size, size as u64));
+        }
+        let tar = tar.symlink("link", "dir/a").end();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
+        gzip.write_all(&tar).unwrap();
+        let layer = gzip.finish().unwrap();
+        let mut ztoc = Ztoc::build(&layer[..], 64 << 10, "test").unwrap();
+        change(&mut ztoc);
+        let table = ztoc.encode().unwrap();
+        let stored = StoredTable {
+            reference: "registry.example/app:1".to_owned(),
+            layer: Descriptor::new("application/gzip".into(), Digest::sha256(&layer), layer.len() as u64),
+            diff_id: Digest::sha256(&tar),
+            format: TableFormat::Ztoc {
+                digest: Digest::sha256(&table),
+            },
+        };
+        let temp = tempfile::tempdir().unwrap();
+        let tree = temp.path().join("snapshots").join(ID).join("fs");
+        std::fs::create_dir_all(&tree).unwrap();
+        std::fs::create_dir(temp.path().join("lazy")).unwrap();
+        std::fs::write(tree.join(StoredTable::FILE), stored.to_bytes().unwrap()).unwrap();
+        std::fs::write(tree.join(StoredTable::TABLE_FILE), table).unwrap();
+        let snapshots = Snapshots {
+            temp,
+            tar,
+            pieces: ztoc.checkpoints.len() as u64,
+            offsets: ztoc.files.iter().map(|file| file.offset).collect(),
+        };
+        (snapshots, Registry::new(layer))
+    }
+
+    /// Returns the directory of the snapshot.
+    pub(crate) fn directory(&self) -> PathBuf {
+        self.temp.path().join("snapshots").join(ID)
+    }
+}
+
+/// A registry that counts, and can be down or lie.
+pub(crate) struct Registry {
+    pub(crate) layer: Vec<u8>,
+    /// How many bytes were sent.
+    pub(crate) bytes: AtomicU64,
+    pub(crate) is_down: AtomicBool,
+    /// How many more answers are wrong.
+    pub(crate) lies: AtomicUsize,
+}
+
+impl Registry {
+    fn new(layer: Vec<u8>) -> Arc<Self> {
+        Arc::new(Registry {
+            layer,
+            bytes: AtomicU64::new(0),
+            is_down: AtomicBool::new(false),
+            lies: AtomicUsize::new(0),
+        })
+    }
+}
+
+impl Fetch for Registry {
+    fn fetch(&self, _: &StoredTable, range: Range<u64>) -> Result<Vec<u8>> {
+        if self.is_down.load(Ordering::Relaxed) {
+            return Err(Error::unavailable("the registry is down"));
+        }
+        let mut bytes = self.layer[range.start as usize..range.end as usize].to_vec();
+        self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let lies = self.lies.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+            left.checked_sub(1)
+        });
+        if lies.is_ok() {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+        }
+        Ok(bytes)
+    }
+}
+
+/// A mounted session, which a thread serves.
+pub(crate) struct Mounted {
+    root: PathBuf,
+    server: Option<JoinHandle<Result<()>>>,
+}
+
+impl Mounted {
+    pub(crate) fn new(snapshots: &Snapshots, registry: &Arc<Registry>) -> Self {
+        let root = snapshots.temp.path().join("lazy");
+        let device = mount(&root).unwrap();
+        let fetch: Arc<dyn Fetch> = registry.clone();
+        let files = Files::new(snapshots.temp.path().join("snapshots"), fetch);
+        let session = Session::new(device, files);
+        Mounted {
+            root,
+            server: Some(thread::spawn(move || session.serve())),
+        }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn file(&self) -> PathBuf {
+        self.root.join(ID)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        rustix::mount::unmount(&self.root, rustix::mount::UnmountFlags::empty()).unwrap();
+        self.server.take().unwrap().join().unwrap().unwrap();
+    }
+}

@@ -1,0 +1,165 @@
+//! A mounted session: what is read, what is fetched for it, and what faults do. Mounting needs
+//! root and FUSE; elsewhere these tests say that they were skipped.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may fail anywhere"
+)]
+
+mod fixture;
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::Ordering;
+use std::thread;
+
+use fixture::{Mounted, Snapshots, is_usable};
+
+#[test]
+fn every_byte_of_the_tar_is_read_and_each_piece_is_fetched_once() {
+    if !is_usable() {
+        return;
+    }
+    let (snapshots, registry) = Snapshots::new();
+    let mounted = Mounted::new(&snapshots, &registry);
+    let served = fs::read(mounted.file()).unwrap();
+    assert!(served == snapshots.tar[..served.len()], "other bytes");
+    assert!(snapshots.tar[served.len()..].iter().all(|&byte| byte == 0));
+    let fetched = registry.bytes.load(Ordering::Relaxed);
+    let most = registry.layer.len() as u64 + snapshots.pieces;
+    assert!(fetched <= most, "{fetched} of {most}");
+    assert!(served == fs::read(mounted.file()).unwrap());
+    assert_eq!(registry.bytes.load(Ordering::Relaxed), fetched);
+}
+
+#[test]
+fn only_the_pieces_that_are_read_are_fetched() {
+    if !is_usable() {
+        return;
+    }
+    let (snapshots, registry) = Snapshots::new();
+    let mounted = Mounted::new(&snapshots, &registry);
+    let file = File::open(mounted.file()).unwrap();
+    let mut block = [0; 512];
+    let at = 600 << 10;
+    file.read_exact_at(&mut block, at).unwrap();
+    assert!(block[..] == snapshots.tar[at as usize..][..512]);
+    let fetched = registry.bytes.load(Ordering::Relaxed);
+    assert!(fetched < registry.layer.len() as u64 / 2, "{fetched}");
+}
+
+#[test]
+fn readers_at_the_same_time_fetch_each_piece_once() {
+    if !is_usable() {
+        return;
+    }
+    let (snapshots, registry) = Snapshots::new();
+    let mounted = Mounted::new(&snapshots, &registry);
+    thread::scope(|scope| {
+        for reader in 0..8_u64 {
+            let (path, tar) = (mounted.file(), &snapshots.tar);
+            scope.spawn(move || {
+                let file = File::open(path).unwrap();
+                let mut block = vec![0; 4096];
+                for step in 0..200_u64 {
+                    let at = (reader * 37 + step * 61) % 230 * 4096;
+                    file.read_exact_at(&mut block, at).unwrap();
+                    assert!(block[..] == tar[at as usize..][..4096], "{at}");
+                }
+            });
+        }
+    });
+    let fetched = registry.bytes.load(Ordering::Relaxed);
+    assert!(fetched <= registry.layer.len() as u64 + snapshots.pieces, "{fetched}");
+}
+
+#[test]
+fn a_later_session_has_what_arrived_and_needs_no_registry_for_it() {
+    if !is_usable() {
+        return;
+    }
+    let (snapshots, registry) = Snapshots::new();
+    let whole = fs::read(Mounted::new(&snapshots, &registry).file()).unwrap();
+    registry.is_down.store(true, Ordering::Relaxed);
+    let mounted = Mounted::new(&snapshots, &registry);
+    assert!(fs::read(mounted.file()).unwrap() == whole);
+}
+
+#[test]
+fn without_the_registry_a_read_fails_and_later_reads_work() {
+    if !is_usable() {
+        return;
+    }
+    let (snapshots, registry) = Snapshots::new();
+    registry.is_down.store(true, Ordering::Relaxed);
+    let mounted = Mounted::new(&snapshots, &registry);
+    let error = fs::read(mounted.file()).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(5), "{error}");
+    registry.is_down.store(false, Ordering::Relaxed);
+    let served = fs::read(mounted.file()).unwrap();
+    assert!(served == snapshots.tar[..served.len()]);
+}
+
+#[test]
+fn wrong_bytes_are_never_served() {
+    if !is_usable() {
+        return;
+    }
+    let (snapshots, registry) = Snapshots::new();
+    // One wrong answer is repeated; then the right bytes come.
+    registry.lies.store(1, Ordering::Relaxed);
+    let mounted = Mounted::new(&snapshots, &registry);
+    let served = fs::read(mounted.file()).unwrap();
+    assert!(served == snapshots.tar[..served.len()]);
+    drop(mounted);
+
+    let (snapshots, registry) = Snapshots::new();
+    registry.lies.store(usize::MAX, Ordering::Relaxed);
+    let mounted = Mounted::new(&snapshots, &registry);
+    let error = fs::read(mounted.file()).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(5), "{error}");
+}
+
+#[test]
+fn a_table_that_contradicts_the_headers_gives_no_file() {
+    if !is_usable() {
+        return;
+    }
+    let (snapshots, registry) = Snapshots::with(|ztoc| ztoc.files[1].mode = 0o4755);
+    let mounted = Mounted::new(&snapshots, &registry);
+    let file = File::open(mounted.file()).unwrap();
+    let mut block = [0; 512];
+    // Pages that have nothing of the member are served.
+    let fourth = snapshots.offsets[4] + 200_000;
+    file.read_exact_at(&mut block, fourth).unwrap();
+    let error = file.read_exact_at(&mut block, snapshots.offsets[1]).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(5), "{error}");
+}
+
+#[test]
+fn a_data_file_that_was_cut_off_is_fetched_again() {
+    if !is_usable() {
+        return;
+    }
+    let (snapshots, registry) = Snapshots::new();
+    let whole = fs::read(Mounted::new(&snapshots, &registry).file()).unwrap();
+    let data = snapshots.directory().join("lazy.data");
+    File::options().write(true).open(&data).unwrap().set_len(9000).unwrap();
+    let mounted = Mounted::new(&snapshots, &registry);
+    assert!(fs::read(mounted.file()).unwrap() == whole);
+}
+
+#[test]
+fn names_that_are_no_layers_do_not_exist() {
+    if !is_usable() {
+        return;
+    }
+    let (snapshots, registry) = Snapshots::new();
+    let mounted = Mounted::new(&snapshots, &registry);
+    for name in ["8", "07", "x", "7x"] {
+        let error = fs::metadata(mounted.root().join(name)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(2), "{name}: {error}");
+    }
+    assert!(fs::write(mounted.file(), "x").is_err());
+}
