@@ -58,6 +58,8 @@ pub mod aci;
 pub mod backend;
 pub mod bundle;
 mod cas;
+#[cfg(feature = "on-demand")]
+mod on_demand;
 mod root;
 
 #[cfg(feature = "testing")]
@@ -94,7 +96,9 @@ pub use self::cas::{ParallelPull, Policy, PullOptions, PushOptions, RegistryRef}
 #[cfg(feature = "soci")]
 pub use self::cas::{SociIndex, SociLayer, SociOptions};
 pub use self::gc::{GcOptions, PruneOptions};
-pub use self::root::{Engines, PolicyTable, RegistryTable, RemoteTable, Table};
+#[cfg(feature = "on-demand")]
+pub use self::on_demand::{Held, OnDemand};
+pub use self::root::{Engines, LazyTable, PolicyTable, RegistryTable, RemoteTable, Table};
 #[cfg(feature = "registry")]
 pub use self::root::{PullMode, PullModes, RemoteSettings};
 

@@ -119,7 +119,16 @@ pub fn mount_image(image: &Path, devices: &[PathBuf]) -> Result<OwnedFd> {
     let _ = fadvise(&metadata, 0, None, Advice::WillNeed);
     let devices: Vec<File> = devices
         .iter()
-        .map(|device| open(device))
+        .map(|device| {
+            match open_file(device) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(Error::precondition(
+                "the data file of a layer is missing; if the layer is read on demand, run `cas lazy \
+                 serve`, otherwise `cas fsck --repair`",
+            )),
+            opened => opened,
+        }
+        .during("open", device.display())
+        })
         .collect::<Result<_>>()?;
     let context = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(refused);
     let context = context.during("mount", image.display())?;

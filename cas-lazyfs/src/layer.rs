@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::{Condvar, Mutex};
 
@@ -12,11 +12,7 @@ use cas_core::{Context, Error, ErrorKind, Result};
 use cas_host::TREE;
 use cas_lazy::{LazyLayer, StoredTable};
 
-use crate::Fetch;
-
-/// The names of the files in the directory of a snapshot.
-const DATA: &str = "lazy.data";
-const PIECES: &str = "lazy.pieces";
+use crate::{Fetch, complete};
 
 /// The most compressed bytes that one request fetches for neighbouring pieces, unless a single
 /// piece has more.
@@ -28,10 +24,11 @@ const ATTEMPTS: usize = 2;
 
 /// A layer that is read on demand.
 pub(crate) struct Layer {
-    stored: StoredTable,
-    layer: LazyLayer,
-    data: File,
-    pieces: File,
+    pub(crate) stored: StoredTable,
+    pub(crate) layer: LazyLayer,
+    pub(crate) data: File,
+    /// `None` if the data file is the complete tar.
+    pieces: Option<File>,
     state: Mutex<State>,
     /// Notified when pieces are no longer being fetched.
     arrived: Condvar,
@@ -64,12 +61,24 @@ impl Layer {
         let open = |name: &str| {
             let path = directory.join(name);
             let mut how = File::options();
-            let opened = how.read(true).write(true).create(true).truncate(false).open(&path);
+            let opened = how
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&path);
             opened.during("open", path.display())
         };
-        let (data, pieces) = (open(DATA)?, open(PIECES)?);
+        if let Some(tar) = complete::existing(directory, &layer)? {
+            let pieces = layer.pieces().len();
+            return Ok(Layer::with(stored, layer, tar, None, vec![true; pieces]));
+        }
+        let (data, pieces) = (
+            open(StoredTable::DATA_FILE)?,
+            open(StoredTable::PIECES_FILE)?,
+        );
         let mut recorded = vec![0; layer.pieces().len()];
-        if data.metadata()?.len() == layer.length() {
+        if data.metadata()?.len() >= layer.length() {
             let known = recorded.len().min(pieces.metadata()?.len() as usize);
             pieces.read_exact_at(&mut recorded[..known], 0)?;
         } else {
@@ -78,18 +87,29 @@ impl Layer {
             data.set_len(0)?;
             data.set_len(layer.length())?;
         }
+        let present = recorded.iter().map(|&byte| byte == 1).collect();
+        Ok(Layer::with(stored, layer, data, Some(pieces), present))
+    }
+
+    fn with(
+        stored: StoredTable,
+        layer: LazyLayer,
+        data: File,
+        pieces: Option<File>,
+        present: Vec<bool>,
+    ) -> Self {
         let state = State {
-            present: recorded.iter().map(|&byte| byte == 1).collect(),
+            present,
             ..State::default()
         };
-        Ok(Layer {
+        Layer {
             stored,
             layer,
             data,
             pieces,
             state: Mutex::new(state),
             arrived: Condvar::new(),
-        })
+        }
     }
 
     /// Returns the length of the data file in bytes.
@@ -104,7 +124,9 @@ impl Layer {
     /// `Corrupt` if a piece or a header is not what the table of contents says; errors of `fetch`
     /// and of the file system.
     pub(crate) fn read(&self, fetch: &dyn Fetch, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-        let end = self.length().min(offset.saturating_add(buffer.len() as u64));
+        let end = self
+            .length()
+            .min(offset.saturating_add(buffer.len() as u64));
         if offset >= end {
             return Ok(0);
         }
@@ -117,12 +139,19 @@ impl Layer {
 
     /// Fetches the pieces that are missing.
     pub(crate) fn want(&self, fetch: &dyn Fetch, pieces: Range<usize>) -> Result<()> {
+        while self.want_some(fetch, pieces.clone())? {}
+        Ok(())
+    }
+
+    /// Fetches as many of the missing pieces as one request brings. Returns whether pieces were
+    /// missing.
+    pub(crate) fn want_some(&self, fetch: &dyn Fetch, pieces: Range<usize>) -> Result<bool> {
         loop {
             let run = {
                 let mut state = lock(&self.state);
                 let mut missing = pieces.clone().filter(|&piece| !state.present[piece]);
                 let Some(first) = missing.next() else {
-                    return Ok(());
+                    return Ok(false);
                 };
                 if state.fetching.contains(&first) {
                     drop(self.arrived.wait(state));
@@ -149,6 +178,7 @@ impl Layer {
             if must_record {
                 self.record()?;
             }
+            return Ok(true);
         }
     }
 
@@ -204,10 +234,8 @@ impl Layer {
             let of_piece = piece.compressed.start - begin..piece.compressed.end - begin;
             let of_piece = &bytes[of_piece.start as usize..of_piece.end as usize];
             for part in self.layer.decode(index, of_piece)? {
-                // The last piece may have padding after the end of the data file.
-                let most = self.length().saturating_sub(part.offset);
-                let kept = part.bytes.len().min(most as usize);
-                self.data.write_all_at(&part.bytes[..kept], part.offset)?;
+                // The last piece of a tar may have padding after what is served.
+                self.data.write_all_at(&part.bytes, part.offset)?;
             }
         }
         Ok(())
@@ -228,6 +256,23 @@ impl Layer {
         Ok(())
     }
 
+    /// Returns the first piece that is missing and that no thread fetches.
+    pub(crate) fn first_missing(&self) -> Option<usize> {
+        let state = lock(&self.state);
+        let missing = |piece: &usize| !state.present[*piece] && !state.fetching.contains(piece);
+        (0..state.present.len()).find(missing)
+    }
+
+    /// Returns whether the data file is the complete tar.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.pieces.is_none()
+    }
+
+    /// Returns whether the snapshot was removed.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.data.metadata().is_ok_and(|found| found.nlink() == 0)
+    }
+
     /// Records which pieces are present, so that the next process has them.
     ///
     /// # Errors
@@ -239,7 +284,9 @@ impl Layer {
         }
         self.data.sync_data()?;
         for piece in unrecorded {
-            self.pieces.write_all_at(&[1], piece as u64)?;
+            if let Some(pieces) = &self.pieces {
+                pieces.write_all_at(&[1], piece as u64)?;
+            }
         }
         Ok(())
     }

@@ -11,6 +11,7 @@
 //!   fs/lazy.toc         its table of contents
 //!   lazy.data           the data file; what has not arrived is a hole
 //!   lazy.pieces         one byte for each piece: 1 if the piece is in the data file
+//!   layer.tar           the tar of the layer, once all of it arrived and has the diff ID
 //! ```
 //! The byte of a piece is written after the piece is on the device, so a piece that counts as
 //! present after a crash is whole. A piece without its byte is fetched again.
@@ -20,6 +21,7 @@
 //! [`Session::resume`]: requests that were not answered are sent again. If no process has the
 //! descriptor, reads of what the kernel does not have in memory fail.
 
+mod complete;
 mod files;
 mod fuse;
 mod layer;

@@ -9,6 +9,7 @@ use cas_core::snapshot::{Condition, Depth, LAYER_TAR, Mount, Usage};
 use cas_core::{Context, Digest, Error, Result};
 use cas_erofs::Layers;
 use cas_host::{Dir, Lock, NewFile, SnapshotDirs, TREE, copy_data, erofs};
+use cas_lazy::StoredTable;
 
 use crate::lazy;
 use crate::record::{Record, Stored};
@@ -29,6 +30,9 @@ pub(crate) struct Image {
     devices: Vec<PathBuf>,
     /// The digest of the record, which identifies the image with all its files.
     identity: Digest,
+    /// What identifies the session that serves the layers that are read on demand, if there are
+    /// such layers.
+    session: Option<u64>,
 }
 
 impl Image {
@@ -59,6 +63,17 @@ impl Image {
         })
     }
 
+    /// Checks that the layers that are read on demand are served, and returns the image.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if they are not.
+    pub(crate) fn served(self, dirs: &SnapshotDirs) -> Result<Self> {
+        if self.session.is_some() {
+            lazy::check_served(dirs)?;
+        }
+        Ok(self)
+    }
+
     /// Returns the path of the metadata.
     pub(crate) fn path(&self) -> &Path {
         &self.metadata
@@ -71,7 +86,12 @@ impl Image {
 
     /// Returns where the image is mounted for all snapshots on it.
     pub(crate) fn shared(&self, dirs: &SnapshotDirs) -> PathBuf {
-        mounts(dirs).join(&self.identity.hex()[..MOUNT_NAME])
+        let name = &self.identity.hex()[..MOUNT_NAME];
+        match self.session {
+            // A mount keeps the data files of its session for as long as it exists.
+            Some(session) => mounts(dirs).join(format!("{name}-{session}")),
+            None => mounts(dirs).join(name),
+        }
     }
 
     pub(crate) fn into_mount(self, dirs: &SnapshotDirs) -> Mount {
@@ -95,6 +115,7 @@ impl Image {
             metadata: directory.join(METADATA),
             devices,
             identity: Digest::sha256(text),
+            session: (!record.on_demand.is_empty()).then(|| lazy::session(dirs)),
         }
     }
 }
@@ -106,12 +127,17 @@ pub(crate) fn mounts(dirs: &SnapshotDirs) -> PathBuf {
 
 /// Returns the path of the tar of a layer.
 fn tar(dirs: &SnapshotDirs, id: u64) -> PathBuf {
-    dirs.path(id).join(TREE).join(LAYER_TAR)
+    let complete = lazy::complete_tar(dirs, id);
+    complete.unwrap_or_else(|| dirs.path(id).join(TREE).join(LAYER_TAR))
 }
 
 /// Checks that the tar of a layer has not been changed since the commit. Does not read its bytes.
 fn check_tar(dirs: &SnapshotDirs, id: u64) -> Result<()> {
-    let what = match dirs.check(id, Depth::Files)? {
+    let found = match dirs.check(id, Depth::Files)? {
+        Condition::Sound => lazy::check_tar(dirs, id, Depth::Files)?,
+        found => found,
+    };
+    let what = match found {
         Condition::Sound => return Ok(()),
         Condition::Missing => {
             return Err(Error::not_found(
@@ -140,8 +166,12 @@ fn load(dirs: &SnapshotDirs, chain: &[u64]) -> Option<Image> {
             *place <= chain.len() && stored.is_at(&directory.join(SPARSE))
         });
     let is_on_demand = |id: &u64| lazy::is_on_demand(dirs, *id);
-    let has_same_devices = record.on_demand.iter().eq(record.layers.iter().filter(|id| is_on_demand(id)));
-    (is_of_chain && is_whole && has_same_devices).then(|| Image::new(dirs, &record, &text, &directory))
+    let has_same_devices = record
+        .on_demand
+        .iter()
+        .eq(record.layers.iter().filter(|id| is_on_demand(id)));
+    (is_of_chain && is_whole && has_same_devices)
+        .then(|| Image::new(dirs, &record, &text, &directory))
 }
 
 /// Makes the image of layers, unless another process has just done so.
@@ -217,13 +247,20 @@ fn store(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> Result<()>
     stored().during("write", path.display())
 }
 
-/// Returns the space that the files of the image in the directory of a layer take.
+/// Returns the space that the files beside a layer take: those of its image, and what has arrived of
+/// a layer that is read on demand.
 ///
 /// # Errors
 /// Errors of the file system.
 pub(crate) fn usage(directory: &Path) -> Result<Usage> {
     let mut sum = Usage::default();
-    for name in [METADATA, SPARSE, RECORD] {
+    for name in [
+        METADATA,
+        SPARSE,
+        RECORD,
+        StoredTable::DATA_FILE,
+        StoredTable::PIECES_FILE,
+    ] {
         let path = directory.join(name);
         match fs::symlink_metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

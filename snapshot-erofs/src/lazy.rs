@@ -1,26 +1,103 @@
 //! Layers that are read on demand. Their snapshots have a table of contents in place of a tar.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use cas_core::{Context, Result};
+use cas_core::snapshot::{Condition, Depth};
+use cas_core::{Algorithm, Context, Digest, Error, Hasher, Result};
 use cas_erofs::Layers;
 use cas_host::{SnapshotDirs, TREE, erofs};
 use cas_lazy::StoredTable;
 
-/// The name of the directory in which the data files of such layers are served, each under the
-/// number of its snapshot.
-const SERVED: &str = "lazy";
+/// The name of the directory in which the data files of layers that are read on demand are served,
+/// each under the number of its snapshot.
+pub const SERVED: &str = "lazy";
 
-/// Returns whether the layer with this number is read on demand.
+/// Size in bytes of the buffer that tars are read into.
+const BUFFER: usize = 256 << 10;
+
+/// Returns whether the layer with this number is read on demand, and its tar is not complete.
 pub(crate) fn is_on_demand(dirs: &SnapshotDirs, id: u64) -> bool {
     let path = dirs.path(id).join(TREE).join(StoredTable::FILE);
-    fs::symlink_metadata(path).is_ok_and(|found| found.is_file())
+    let has_table = fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
+    has_table && complete_tar(dirs, id).is_none()
+}
+
+/// Returns the path of the tar of a layer that was read on demand and is complete.
+pub(crate) fn complete_tar(dirs: &SnapshotDirs, id: u64) -> Option<PathBuf> {
+    let path = dirs.path(id).join(StoredTable::TAR_FILE);
+    fs::symlink_metadata(&path).is_ok().then_some(path)
+}
+
+/// Returns the condition of the tar of a layer that was read on demand, if it is complete.
+///
+/// # Errors
+/// `Corrupt` if the table of contents is damaged; errors of the file system.
+pub(crate) fn check_tar(dirs: &SnapshotDirs, id: u64, depth: Depth) -> Result<Condition> {
+    let Some(path) = complete_tar(dirs, id) else {
+        return Ok(Condition::Sound);
+    };
+    let found = fs::symlink_metadata(&path).during("measure", path.display())?;
+    if !found.is_file() || (found.mtime(), found.mtime_nsec()) != (0, 0) {
+        let what = format!(
+            "{} was changed after it was completed",
+            StoredTable::TAR_FILE
+        );
+        return Ok(Condition::Damaged(what));
+    }
+    if let Depth::Files = depth {
+        return Ok(Condition::Sound);
+    }
+    let description = dirs.path(id).join(TREE).join(StoredTable::FILE);
+    let stored = fs::read(&description).during("read", description.display())?;
+    let expected = StoredTable::from_bytes(&stored)?.diff_id;
+    let mut file = erofs::open_file(&path).during("open", path.display())?;
+    let found = digest(&mut file, expected.algorithm()).during("read", path.display())?;
+    Ok(match found {
+        same if same == expected => Condition::Sound,
+        other => Condition::Damaged(format!(
+            "{} has the digest {other}, expected {expected}",
+            StoredTable::TAR_FILE
+        )),
+    })
+}
+
+fn digest(file: &mut File, algorithm: Algorithm) -> io::Result<Digest> {
+    let mut hasher = Hasher::new(algorithm);
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hasher.finish()),
+            read => hasher.update(&buffer[..read]),
+        }
+    }
 }
 
 /// Returns the path of the data file of a layer that is read on demand.
 pub(crate) fn device(dirs: &SnapshotDirs, id: u64) -> PathBuf {
     dirs.beside(SERVED).join(id.to_string())
+}
+
+/// Returns what identifies the session that serves the data files: the number of its file system.
+pub(crate) fn session(dirs: &SnapshotDirs) -> u64 {
+    fs::metadata(dirs.beside(SERVED)).map_or(0, |found| found.dev())
+}
+
+/// Checks that the data files are served.
+///
+/// # Errors
+/// `FailedPrecondition` if they are not.
+pub(crate) fn check_served(dirs: &SnapshotDirs) -> Result<()> {
+    let above = fs::metadata(dirs.beside("")).map_or(0, |found| found.dev());
+    if session(dirs) != 0 && session(dirs) != above {
+        return Ok(());
+    }
+    Err(Error::precondition(
+        "the image has layers that are read on demand, and no process serves them; run `cas lazy \
+         serve`",
+    ))
 }
 
 /// Adds a layer that is read on demand to the layers of an image. Returns the warnings.

@@ -10,6 +10,7 @@
 //!   image.erofs         the merged metadata of the layers up to this one
 //!   sparse              the content of the sparse files of these layers, if they have any
 //!   image.json          which layers the image has, and the digests of the two files
+//!   lazy.*, layer.tar   what has arrived of a layer that is read on demand: see `cas-lazyfs`
 //! ROOT/mounts/5f3a/     where an image is mounted, shared by all snapshots on the layer
 //! ROOT/lazy/7           the data file of a layer that is read on demand; `cas-lazyfs` serves it
 //! ```
@@ -44,6 +45,7 @@ mod probe;
 mod record;
 
 use image::Image;
+pub use lazy::SERVED;
 pub use opener::ErofsOpener;
 pub use probe::probe;
 
@@ -80,7 +82,7 @@ impl SnapshotLayout for Erofs {
         if below.is_empty() {
             return Ok(());
         }
-        let image = Image::made(dirs, below)?;
+        let image = Image::made(dirs, below)?.served(dirs)?;
         let mounted = erofs::mount_image(image.path(), image.devices())?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = calls::openat(&mounted, ".", flags, Mode::empty()).map_err(io::Error::from);
@@ -158,7 +160,10 @@ impl SnapshotLayout for Erofs {
 
     /// If the bytes of an image were changed, that is damage, too.
     fn check(&self, dirs: &SnapshotDirs, id: u64, depth: Depth) -> Result<Condition> {
-        let found = dirs.check(id, depth)?;
+        let found = match dirs.check(id, depth)? {
+            Condition::Sound => lazy::check_tar(dirs, id, depth)?,
+            found => found,
+        };
         match (&found, depth) {
             (Condition::Sound, Depth::Bytes { .. }) => image::check(&dirs.path(id)),
             _ => Ok(found),

@@ -10,11 +10,13 @@ use cas_core::progress::Progress;
 use cas_core::{Descriptor, Error, ErrorKind, Image, Result, Store, transfer};
 use cas_distribution::{Hosts, Mirrors, Options, Timeouts, Verified, Verifier, verify};
 use cas_layer::Naming;
-use cas_layer::unpack::StreamingUnpacker;
+use cas_layer::unpack::{LayerTables, StreamingUnpacker};
 
 use super::arguments::{ImageRef, RegistryRef};
 use super::remote_options::{Policy, PullOptions, PushOptions};
 use super::{Cas, ParallelPull, StoredImage, cosign, lookup};
+#[cfg(feature = "on-demand")]
+use crate::on_demand::{OnDemand, Tables};
 use crate::root::{PullMode, PullModes, RemoteSettings};
 
 impl Cas {
@@ -146,7 +148,11 @@ impl Cas {
         if options.referrers {
             pull = pull.with_referrers(client);
         }
-        if !options.unpack || options.platforms == Platforms::All {
+        #[cfg(feature = "on-demand")]
+        let tables = self.tables(client, reference, options)?;
+        #[cfg(not(feature = "on-demand"))]
+        let tables: Option<Arc<dyn LayerTables>> = None;
+        if !options.unpack && tables.is_none() || options.platforms == Platforms::All {
             let image = transfer::pull(store, &verified, reference.name(), &pull).await?;
             self.name_was_written(&image.name, Naming::Docker, progress)
                 .await?;
@@ -156,12 +162,42 @@ impl Cas {
         if let Some(parallel) = &parallel {
             unpacker = parallel.limit(unpacker, self.jobs());
         }
+        if let Some(tables) = tables {
+            unpacker = unpacker.with_tables(tables);
+        }
         let pull = pull.with_unpacker(&unpacker);
         let image = transfer::pull(store, &verified, reference.name(), &pull).await?;
         self.name_was_written(&image.name, Naming::Docker, progress)
             .await?;
         let snapshot = unpacker.into_chain_id();
         Ok(StoredImage { image, snapshot })
+    }
+
+    /// Returns where the tables of layers come from that are read on demand, or `None` if no layer
+    /// is.
+    #[cfg(feature = "on-demand")]
+    fn tables(
+        &self,
+        client: &Mirrors,
+        reference: &FullName,
+        options: &PullOptions,
+    ) -> Result<Option<Arc<dyn LayerTables>>> {
+        if !options.on_demand {
+            return Ok(None);
+        }
+        if !self.snapshotter()?.keeps_tars() {
+            options.progress.warn(
+                "the snapshotter cannot read layers on demand, so all layers are fetched; make a \
+                 root with the snapshotter erofs",
+            );
+            return Ok(None);
+        }
+        OnDemand::make_served(self.locks.parent().unwrap_or(&self.locks))?;
+        Ok(Some(Arc::new(Tables {
+            client: client.clone(),
+            reference: reference.clone(),
+            progress: Arc::clone(&options.progress),
+        })))
     }
 
     /// Returns the settings of parallel pulls in `cas.toml`, and a warning for each setting that

@@ -36,6 +36,12 @@ pub struct PullOptions {
     /// [`Cas::snapshot`](super::Cas::snapshot). If all platforms are pulled, only the platform of
     /// this machine is unpacked, after the pull.
     pub unpack: bool,
+    /// Whether layers that have a table of contents are not fetched, but read on demand: layers in
+    /// the formats of eStargz and zstd:chunked, and layers with a zTOC of SOCI. The other layers are
+    /// fetched and unpacked. Needs the snapshotter `erofs`; with another one, warns, and fetches and
+    /// unpacks all layers. See [`OnDemand`](crate::OnDemand).
+    #[cfg(feature = "on-demand")]
+    pub on_demand: bool,
     /// Whether the referrers of each manifest and index that is pulled are pulled, too, such as
     /// signatures and lists of contents, and the referrers of these referrers. If the policy finds
     /// the image in the store, the registry is not asked for referrers.
@@ -83,6 +89,8 @@ impl Default for PullOptions {
             platforms: Platforms::default(),
             policy: Policy::default(),
             unpack: false,
+            #[cfg(feature = "on-demand")]
+            on_demand: false,
             referrers: false,
             plain_http: false,
             token_hosts: Vec::new(),
@@ -118,6 +126,14 @@ impl PullOptions {
     #[must_use]
     pub fn with_unpack(mut self, unpack: bool) -> Self {
         self.unpack = unpack;
+        self
+    }
+
+    /// Sets [`on_demand`](Self::on_demand).
+    #[cfg(feature = "on-demand")]
+    #[must_use]
+    pub fn with_on_demand(mut self, on_demand: bool) -> Self {
+        self.on_demand = on_demand;
         self
     }
 

@@ -63,7 +63,10 @@ impl Process {
 
 impl Bundle {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
-        let cas = context.cas().await?;
+        let cas = match self.mount {
+            true => context.cas_to_mount().await?,
+            false => context.cas().await?,
+        };
         if self.mount {
             mount::check_right(&cas)?;
         }

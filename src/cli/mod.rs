@@ -23,6 +23,8 @@ mod in_namespace;
 mod ingest;
 mod init;
 mod inspect;
+#[cfg(feature = "on-demand")]
+mod lazy;
 mod lease;
 #[cfg(feature = "registry")]
 mod login;
@@ -152,6 +154,9 @@ enum Command {
     Ingest(ingest::Ingests),
     #[command(subcommand)]
     Lease(lease::Leases),
+    #[cfg(feature = "on-demand")]
+    #[command(subcommand)]
+    Lazy(lazy::Lazy),
     #[cfg(feature = "soci")]
     #[command(subcommand)]
     Soci(soci::Soci),
@@ -212,6 +217,14 @@ impl Context {
         options
     }
 
+    /// Opens the root for a command that mounts images, whose layers may be read on demand.
+    pub(crate) async fn cas_to_mount(&self) -> Result<Cas> {
+        let cas = self.writable_cas().await?;
+        #[cfg(feature = "on-demand")]
+        lazy::ensure_served(&self.root()?)?;
+        Ok(cas)
+    }
+
     /// Opens the root, and checks that this user can write to it. Commands use this if they change
     /// the root by other means than the verbs of [`Cas`], which check the same.
     pub(crate) async fn writable_cas(&self) -> Result<Cas> {
@@ -253,6 +266,10 @@ impl Command {
     fn handles_signals(&self) -> bool {
         use Command::{Bench, Run, RunInChroot, Unshare};
         use Command::{GiveOwners, HoldNamespace, MapIds, RemoveTree};
+        #[cfg(feature = "on-demand")]
+        if matches!(self, Command::Lazy(_)) {
+            return true;
+        }
         matches!(
             self,
             Bench(_) | Run(_) | RunInChroot(_) | Unshare(_)
@@ -267,6 +284,8 @@ impl Command {
             Command::Fsck(command) => return command.run(context).await,
             Command::RunInChroot(command) => return command.run(context),
             Command::HoldNamespace(command) => return command.run(),
+            #[cfg(feature = "on-demand")]
+            Command::Lazy(command) => return command.run(context),
             Command::Unshare(command) => return command.run(context),
             Command::MapIds(command) => return command.run(),
             Command::Bench(command) => return command.run(context).await,

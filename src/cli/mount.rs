@@ -55,7 +55,7 @@ pub(crate) struct Umount {
 
 impl Mount {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
-        let cas = context.cas().await?;
+        let cas = context.cas_to_mount().await?;
         check_right(&cas)?;
         let idmap = if self.map_ids.is_empty() {
             None

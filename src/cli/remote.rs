@@ -36,6 +36,11 @@ pub(crate) struct Pull {
     /// Unpack the image into snapshots, too
     #[arg(long)]
     unpack: bool,
+    /// Fetch only the tables of contents of layers that have one, and read these layers when they
+    /// are needed; unpack the others (needs the snapshotter erofs)
+    #[cfg(feature = "on-demand")]
+    #[arg(long, conflicts_with_all = ["all_platforms", "discard_unpacked_layers"])]
+    lazy: bool,
     /// Also pull everything that refers to the image, such as signatures
     #[arg(long)]
     referrers: bool,
@@ -158,7 +163,10 @@ impl Pull {
             hosts = hosts.with_policy(file);
         }
         let names = hosts.expand(&self.reference).await?;
-        let options = PullOptions::default()
+        let options = PullOptions::default();
+        #[cfg(feature = "on-demand")]
+        let options = options.with_on_demand(self.lazy);
+        let options = options
             .with_platforms(self.remote.platforms())
             .with_policy(self.policy.into())
             .with_unpack(self.unpack)

@@ -71,7 +71,10 @@ pub(crate) struct Remove {
 
 impl Rootfs {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
-        let cas = context.cas().await?;
+        let cas = match self {
+            Rootfs::Prepare(_) => context.cas_to_mount().await?,
+            _ => context.cas().await?,
+        };
         match self {
             Rootfs::Prepare(Prepare {
                 path,

@@ -93,7 +93,7 @@ impl Snapshot {
 
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = if self.changes() {
-            context.writable_cas().await?
+            context.cas_to_mount().await?
         } else {
             context.cas().await?
         };

@@ -6,6 +6,7 @@ use std::path::Path;
 use cas_core::{Error, Location, Opener, Registry, Result};
 use serde::{Deserialize, Serialize};
 
+use super::lazy::LazyTable;
 use super::registries::RegistryTable;
 use super::remote::{PolicyTable, RemoteTable};
 
@@ -35,6 +36,9 @@ pub struct Engines {
     /// How all registries are reached: the table `[remote]`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub remote: RemoteTable,
+    /// How layers that are read on demand are served: the table `[lazy]`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub lazy: LazyTable,
     /// Which images a pull accepts: the table `[policy]`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub policy: PolicyTable,
@@ -75,6 +79,7 @@ impl Default for Engines {
             stores: BTreeMap::new(),
             registries: BTreeMap::new(),
             remote: RemoteTable::default(),
+            lazy: LazyTable::default(),
             policy: PolicyTable::default(),
         }
     }

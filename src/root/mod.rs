@@ -14,6 +14,7 @@
 
 mod engines;
 mod file;
+mod lazy;
 #[cfg(feature = "registry")]
 mod pull_modes;
 mod registries;
@@ -35,6 +36,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
 
 pub use self::engines::{Engines, Table};
+pub use self::lazy::LazyTable;
 #[cfg(feature = "registry")]
 pub use self::pull_modes::{PullMode, PullModes};
 pub use self::registries::RegistryTable;
@@ -195,6 +197,9 @@ fn same_engines(mut chosen: Engines, found: Engines) -> Result<Engines> {
     if chosen.remote == RemoteTable::default() {
         chosen.remote.clone_from(&found.remote);
     }
+    if chosen.lazy == LazyTable::default() {
+        chosen.lazy.clone_from(&found.lazy);
+    }
     if chosen.policy == PolicyTable::default() {
         chosen.policy.clone_from(&found.policy);
     }
@@ -205,6 +210,7 @@ fn same_engines(mut chosen: Engines, found: Engines) -> Result<Engines> {
         ("stores", found.stores == chosen.stores),
         ("registries", found.registries == chosen.registries),
         ("remote", found.remote == chosen.remote),
+        ("lazy", found.lazy == chosen.lazy),
         ("policy", found.policy == chosen.policy),
     ];
     let others = others.into_iter().filter(|(_, is_same)| !is_same);

@@ -8,6 +8,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod erofs;
+#[cfg(feature = "on-demand")]
+mod lazy;
 
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Write};

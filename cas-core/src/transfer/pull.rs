@@ -220,7 +220,7 @@ impl Pull<'_> {
         self.check_platform(own, manifest).await?;
         if let Some(unpacker) = self.unpacker {
             self.store(&manifest.config, None).await?;
-            unpacker.begin(manifest).await?;
+            unpacker.begin(own, manifest).await?;
             self.wants.decide(own, manifest, unpacker).await?;
         }
         let mut children = vec![manifest.config.clone()];

@@ -42,11 +42,12 @@ impl Want {
 /// even after `finish`. Layers arrive in any order and concurrently.
 #[async_trait]
 pub trait Unpacker: Send + Sync {
-    /// Announces an image. Its configuration is in the store already.
+    /// Announces an image, whose manifest has the descriptor `own`. Its configuration is in the store
+    /// already.
     ///
     /// # Errors
     /// `Corrupt` if manifest and configuration contradict each other; errors of the snapshotter.
-    async fn begin(&self, manifest: &Manifest) -> Result<()>;
+    async fn begin(&self, own: &Descriptor, manifest: &Manifest) -> Result<()>;
 
     /// Returns what to do with a layer of an announced image.
     ///

@@ -38,14 +38,15 @@ impl Unpack<'_> {
         let mut manifests = Vec::new();
         for image in images {
             let resolved = image::manifest_for(&*importer.store.content, image, self.platform);
-            manifests.push((image.digest, resolved.await?.manifest));
+            manifests.push((image.digest, resolved.await?));
         }
         let mut manifests = manifests.into_iter();
         let mut chain_ids = ChainIds::new();
         let unpacker = StreamingUnpacker::new(importer.store, self.target, self.progress);
         let first = manifests.next();
-        if let Some((_, manifest)) = &first {
-            unpacker.begin(manifest).await?;
+        if let Some((_, resolved)) = &first {
+            let own = &resolved.descriptor;
+            unpacker.begin(own, &resolved.manifest).await?;
         }
         let jobs = items
             .iter()
@@ -58,7 +59,8 @@ impl Unpack<'_> {
         if let Some((image, _)) = first {
             chain_ids.insert(image, unpacker.into_chain_id());
         }
-        for (image, manifest) in manifests {
+        for (image, resolved) in manifests {
+            let manifest = resolved.manifest;
             let unpacked = to_snapshots(importer.store, self.target, &manifest, self.progress);
             chain_ids.insert(image, unpacked.await?);
         }

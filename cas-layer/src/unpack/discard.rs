@@ -66,7 +66,9 @@ impl Unpacking<'_> {
     /// Returns whether all layers of this digest are read on demand.
     fn is_on_demand(&self, digest: &Digest) -> bool {
         let layers = self.layers.iter().enumerate();
-        let mut layers = layers.filter(|(_, (layer, _))| layer.digest == *digest).peekable();
+        let mut layers = layers
+            .filter(|(_, (layer, _))| layer.digest == *digest)
+            .peekable();
         layers.peek().is_some() && layers.all(|(index, _)| self.table(index).is_some())
     }
 

@@ -12,7 +12,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use cas_core::records::BlobRecord;
 use cas_core::snapshot::chain_ids;
-use cas_core::{Context, Descriptor, Digest, Labels, Manifest, Result, Store};
+use cas_core::{Context, Descriptor, Digest, Labels, Manifest, Result, Store, lease};
 
 /// The prefix of a label of a configuration: for the layer whose digest follows, in hexadecimal
 /// digits, the identity of its [`LayerTable`].
@@ -31,13 +31,15 @@ pub struct LayerTable {
 /// Provides the tables of contents of the layers of an image.
 #[async_trait]
 pub trait LayerTables: Send + Sync {
-    /// Returns one element for each layer, with its diff ID; the lowest is first. A layer whose
-    /// element is `None` is fetched as a whole.
+    /// Returns one element for each layer; the lowest is first. `layers` are the layers of `manifest`
+    /// with their diff IDs, and `own` is the descriptor of `manifest`. A layer whose element is `None`
+    /// is fetched as a whole.
     ///
     /// # Errors
     /// Errors of where the tables come from, if the image cannot be unpacked for that reason.
     async fn tables(
         &self,
+        own: &Descriptor,
         manifest: &Manifest,
         layers: &[(Descriptor, Digest)],
     ) -> Result<Vec<Option<LayerTable>>>;
@@ -89,18 +91,32 @@ pub(super) async fn record(
     layers: &[(Descriptor, Digest)],
     tables: &[Option<LayerTable>],
 ) -> Result<()> {
+    let parts = layers.iter().zip(tables);
+    let found = parts.filter_map(|((layer, _), table)| {
+        let identity = table.as_ref()?.identity;
+        Some((key(layer), identity.to_string()))
+    });
+    lease::set_labels(store, config, &found.collect()).await
+}
+
+/// Removes the labels of a configuration that [`record`] has written, and those that keep the
+/// snapshots of its layers. These labels begin with `reference`.
+///
+/// # Errors
+/// Errors of the store.
+pub(super) async fn forget(store: &Store, config: &Descriptor, reference: &str) -> Result<()> {
+    let has_meaning = |key: &String| key.starts_with(IDENTITY) || key.starts_with(reference);
+    let blobs = store.blobs();
+    let found = blobs.load(&config.digest).await?;
+    if !found.is_some_and(|(record, _)| record.labels.keys().any(has_meaning)) {
+        return Ok(());
+    }
     let update = |found: Option<BlobRecord>| {
         let media_type = Some(config.media_type.clone());
         let mut record = found.unwrap_or_else(|| BlobRecord::new(config.size, media_type));
-        for ((layer, _), table) in layers.iter().zip(tables) {
-            match table {
-                Some(table) => record.labels.insert(key(layer), table.identity.to_string()),
-                None => record.labels.remove(&key(layer)),
-            };
-        }
+        record.labels.retain(|key, _| !has_meaning(key));
         Ok(record)
     };
-    let blobs = store.blobs();
     blobs.update(&config.digest, update).await.map(|_| ())
 }
 

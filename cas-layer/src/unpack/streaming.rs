@@ -11,6 +11,7 @@ use cas_core::{Descriptor, Digest, Error, Manifest, Result, Store};
 use tokio::sync::RwLock;
 
 use super::jobs::Jobs;
+use super::layers_with_diff_ids;
 use super::on_demand::LayerTables;
 use super::unpacking::{How, Target, Unpacking};
 
@@ -22,6 +23,7 @@ pub struct StreamingUnpacker<'a> {
     target: Target<'a>,
     progress: &'a Arc<dyn Progress>,
     how: How,
+    tables: Option<Arc<dyn LayerTables>>,
     state: RwLock<State<'a>>,
     /// The unpack slots of layers whose bytes have not arrived yet.
     admitted: Mutex<HashMap<Digest, QuotaLease>>,
@@ -44,6 +46,7 @@ impl<'a> StreamingUnpacker<'a> {
                 whole: true,
                 ..How::default()
             },
+            tables: None,
             state: RwLock::new(State::Waiting),
             admitted: Mutex::default(),
         }
@@ -90,7 +93,7 @@ impl<'a> StreamingUnpacker<'a> {
     /// default all layers are fetched.
     #[must_use]
     pub fn with_tables(mut self, tables: Arc<dyn LayerTables>) -> Self {
-        self.how.tables = Some(tables);
+        self.tables = Some(tables);
         self
     }
 
@@ -109,11 +112,16 @@ impl<'a> StreamingUnpacker<'a> {
 
 #[async_trait]
 impl Unpacker for StreamingUnpacker<'_> {
-    async fn begin(&self, manifest: &Manifest) -> Result<()> {
+    async fn begin(&self, own: &Descriptor, manifest: &Manifest) -> Result<()> {
         let mut state = self.state.write().await;
         if let State::Waiting = *state {
             let (store, target, progress) = (self.store, self.target, self.progress);
-            let begun = Unpacking::begin(store, target, manifest, progress, &self.how);
+            let mut how = self.how.clone();
+            if let Some(tables) = &self.tables {
+                let layers = layers_with_diff_ids(store, manifest).await?;
+                how.tables = tables.tables(own, manifest, &layers).await?;
+            }
+            let begun = Unpacking::begin(store, target, manifest, progress, &how);
             *state = State::Running(Box::new(begun.await?));
         }
         Ok(())

@@ -18,11 +18,9 @@ use super::cancel::Waiter;
 use super::chain_lock::ChainLock;
 use super::jobs::Jobs;
 use super::kept_layer::{self, KeptLayer};
-use super::on_demand::{LayerTable, LayerTables};
+use super::on_demand::LayerTable;
 use super::standalone::StandaloneLayer;
-use super::{
-    StoredLayer, is_unverified, layers_with_diff_ids, on_demand, parts, record_diff_id,
-};
+use super::{StoredLayer, is_unverified, layers_with_diff_ids, on_demand, parts, record_diff_id};
 use crate::flow;
 
 /// How many layers of an image are unpacked at the same time by default.
@@ -72,8 +70,9 @@ pub(super) struct How {
     pub(super) discards: bool,
     /// Where layers are unpacked first, so that a later process can use them.
     pub(super) jobs: Option<Jobs>,
-    /// Provides the layers that are read on demand. Jobs are not used then.
-    pub(super) tables: Option<Arc<dyn LayerTables>>,
+    /// For each layer, its table if it is read on demand. Empty if no layer is. Jobs are used only
+    /// if it is empty.
+    pub(super) tables: Vec<Option<LayerTable>>,
     /// Whether the image was pulled as a whole, so that no layer is read on demand any more.
     pub(super) whole: bool,
 }
@@ -84,7 +83,7 @@ impl Default for How {
             quota: Quota::of_each_image(AT_ONCE),
             discards: false,
             jobs: None,
-            tables: None,
+            tables: Vec::new(),
             whole: false,
         }
     }
@@ -101,8 +100,7 @@ pub(super) struct Unpacking<'a> {
     pub(super) kept: Option<KeptLayer>,
     /// All layers with their diff IDs, lowest first.
     pub(super) layers: Vec<(Descriptor, Digest)>,
-    /// For each layer that this job makes a snapshot of, its table if it is read on demand. Empty
-    /// if no layer is.
+    /// For each layer, its table if it is read on demand. Empty if no layer is.
     pub(super) tables: Vec<Option<LayerTable>>,
     pub(super) chain: Vec<Digest>,
     /// How many layers, from the lowest up, have a snapshot already.
@@ -144,7 +142,10 @@ impl<'a> Unpacking<'a> {
         let mut unpacking = Self::new(store, target, manifest, progress).await?;
         unpacking.quota = how.quota.for_image();
         unpacking.discards = how.discards && unpacking.rebases();
-        unpacking.whole = how.whole && how.tables.is_none();
+        unpacking.whole = how.whole;
+        if how.tables.iter().any(Option::is_some) {
+            unpacking.tables.clone_from(&how.tables);
+        }
         if how.discards && !unpacking.discards {
             let name = unpacking.name();
             progress.warn(&format!(
@@ -207,10 +208,6 @@ impl<'a> Unpacking<'a> {
     }
 
     async fn prepare(&mut self, manifest: &Manifest, how: &How) -> Result<()> {
-        if let Some(tables) = &how.tables {
-            let layers = layers_with_diff_ids(self.store, manifest).await?;
-            self.tables = tables.tables(manifest, &layers).await?;
-        }
         self.pin(manifest).await?;
         self.lost = self.rebuild_missing().await?;
         if self.rebases() {
@@ -274,12 +271,12 @@ impl<'a> Unpacking<'a> {
         } else {
             self.unpack_serial().await?;
         }
-        if self.whole || !self.tables.is_empty() {
-            let tables = match self.tables.len() {
-                0 => &vec![None; self.layers.len()],
-                _ => &self.tables,
-            };
-            on_demand::record(self.store, &self.config, &self.layers, tables).await?;
+        if !self.tables.is_empty() {
+            let (store, config) = (self.store, &self.config);
+            on_demand::record(store, config, &self.layers, &self.tables).await?;
+        } else if self.whole {
+            let reference = format!("{}/", labels::gc_ref_snapshot(self.name()));
+            on_demand::forget(self.store, &self.config, &reference).await?;
         }
         if let Some(top) = self.chain.last() {
             let label = Labels::from([(self.reference(), top.to_string())]);
@@ -405,8 +402,8 @@ impl<'a> Unpacking<'a> {
         let (layer, diff_id) = &self.layers[index];
         let content = &self.store.content;
         let is_on_demand = self.table(index).is_some();
-        let is_stored = !is_on_demand
-            && (!self.discards || content.stat(&layer.digest).await?.is_some());
+        let is_stored =
+            !is_on_demand && (!self.discards || content.stat(&layer.digest).await?.is_some());
         let mut labels = self.labels();
         if !is_stored && !is_on_demand {
             labels.insert(VERIFIED_LAYER.to_owned(), layer.digest.to_string());

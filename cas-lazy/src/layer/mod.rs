@@ -7,6 +7,7 @@ mod stored;
 use std::ops::Range;
 
 use cas_core::{Error, Result};
+use cas_layer::codec::Compression;
 use cas_layer::tar::Entry;
 
 use self::members::header_differs;
@@ -76,6 +77,14 @@ impl LazyLayer {
         matches!(self.source, Source::Ztoc(_))
     }
 
+    /// Returns how the whole layer is compressed.
+    pub fn compression(&self) -> Compression {
+        match &self.source {
+            Source::Ztoc(_) => Compression::Gzip,
+            Source::Toc { compression, .. } => *compression,
+        }
+    }
+
     /// Returns the indexes of the pieces that have bytes of `range` of the data file.
     pub fn pieces_in(&self, range: Range<u64>) -> Range<usize> {
         let first = self
@@ -106,7 +115,9 @@ impl LazyLayer {
         if !self.is_tar() {
             return Vec::new();
         }
-        let first = self.members.partition_point(|member| end_of(member) <= range.start);
+        let first = self
+            .members
+            .partition_point(|member| end_of(member) <= range.start);
         let members = self.members[first..].iter().enumerate();
         let members = members.map(|(index, member)| (first + index, member));
         let used = members.take_while(|(_, member)| member.offset < range.end);
@@ -164,7 +175,7 @@ impl TryFrom<Ztoc> for LazyLayer {
 impl LazyLayer {
     /// Returns the layer of a table of contents that has digests. `end` is where the compressed
     /// bytes of the files end.
-    fn of_toc(toc: &LayerToc, compression: cas_layer::codec::Compression, end: u64) -> Result<Self> {
+    fn of_toc(toc: &LayerToc, compression: Compression, end: u64) -> Result<Self> {
         let (members, length) = members::of_toc(toc)?;
         let (pieces, streams) = pieces::of_toc(toc, &members, end)?;
         Ok(LazyLayer {

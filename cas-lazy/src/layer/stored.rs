@@ -52,6 +52,14 @@ impl StoredTable {
     pub const FILE: &str = "lazy.json";
     /// The name of the file with the bytes of the table of contents, beside [`FILE`](Self::FILE).
     pub const TABLE_FILE: &str = "lazy.toc";
+    /// The name of the data file, beside the directory of [`FILE`](Self::FILE). It has holes where
+    /// pieces have not arrived.
+    pub const DATA_FILE: &str = "lazy.data";
+    /// The name of the file with one byte for each piece: 1 if the piece is in the data file.
+    pub const PIECES_FILE: &str = "lazy.pieces";
+    /// The name of the whole tar of the layer, once it is complete and was compared with the diff
+    /// ID. Its time of modification is the beginning of 1970.
+    pub const TAR_FILE: &str = "layer.tar";
 
     /// Reads what [`to_bytes`](Self::to_bytes) has returned.
     ///

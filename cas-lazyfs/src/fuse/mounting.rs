@@ -24,9 +24,8 @@ pub fn mount(directory: &Path) -> Result<OwnedFd> {
         "fd={},rootmode=40000,user_id=0,group_id=0,allow_other",
         device.as_raw_fd()
     );
-    let options = CString::new(options).map_err(|_| {
-        Error::internal("the options of a mount have a NUL; please report it")
-    })?;
+    let options = CString::new(options)
+        .map_err(|_| Error::internal("the options of a mount have a NUL; please report it"))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RDONLY;
     rustix::mount::mount("cas", directory, "fuse.cas", flags, options.as_c_str())
         .map_err(explain)

@@ -250,7 +250,14 @@ mod tests {
         };
         assert_eq!(number(b"7\0"), Some(7));
         assert_eq!(number(b"18446744073709551615\0"), Some(u64::MAX));
-        for name in [&b"07\0"[..], b"+7\0", b"\0", b"7", b"7x\0", b"18446744073709551616\0"] {
+        for name in [
+            &b"07\0"[..],
+            b"+7\0",
+            b"\0",
+            b"7",
+            b"7x\0",
+            b"18446744073709551616\0",
+        ] {
             assert_eq!(number(name), None, "{}", name.escape_ascii());
         }
     }

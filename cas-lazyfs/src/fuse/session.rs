@@ -58,19 +58,21 @@ impl Session {
     /// # Errors
     /// Errors of the system, after which no request is served.
     pub fn serve(&self) -> Result<()> {
-        let ended = AtomicBool::new(false);
+        let (ended, waiting) = (AtomicBool::new(false), thread::current());
         thread::scope(|scope| {
             let workers: Vec<_> = (0..THREADS)
                 .map(|_| {
                     scope.spawn(|| {
                         let served = self.serve_one_by_one();
-                        ended.store(true, Ordering::Relaxed);
+                        ended.store(true, Ordering::Release);
+                        waiting.unpark();
                         served
                     })
                 })
                 .collect();
-            while !ended.load(Ordering::Relaxed) {
-                thread::sleep(RECORD_EVERY);
+            scope.spawn(|| self.complete_layers(&ended));
+            while !ended.load(Ordering::Acquire) {
+                thread::park_timeout(RECORD_EVERY);
                 self.files.record();
             }
             let ends = workers.into_iter().map(|worker| match worker.join() {
@@ -81,6 +83,13 @@ impl Session {
             self.files.record();
             ends.into_iter().collect()
         })
+    }
+
+    /// Completes layers while no read waits.
+    fn complete_layers(&self, ended: &AtomicBool) {
+        while !ended.load(Ordering::Acquire) {
+            thread::park_timeout(self.files.advance());
+        }
     }
 
     fn serve_one_by_one(&self) -> Result<()> {

@@ -20,8 +20,14 @@ const ID: &str = "7";
 fn zeros_and_noise(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed;
     let noise = (0..length).map(|at| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        if at < length / 8 { 0 } else { (state >> 56) as u8 }
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        if at < length / 8 {
+            0
+        } else {
+            (state >> 56) as u8
+        }
     });
     noise.collect()
 }
@@ -58,7 +64,13 @@ impl Snapshots {
     /// `change` changes the zTOC before it is stored.
     pub(crate) fn with(change: impl FnOnce(&mut Ztoc)) -> (Self, Arc<Registry>) {
         let mut tar = Tar::new().dir("dir/");
-        for (name, size) in [("a", 300_000), ("b", 1), ("c", 0), ("d", 500_000), ("e", 150_000)] {
+        for (name, size) in [
+            ("a", 300_000),
+            ("b", 1),
+            ("c", 0),
+            ("d", 500_000),
+            ("e", 150_000),
+        ] {
             tar = tar.file(format!("dir/{name}"), zeros_and_noise(size, size as u64));
         }
         let tar = tar.symlink("link", "dir/a").end();
@@ -70,7 +82,11 @@ impl Snapshots {
         let table = ztoc.encode().unwrap();
         let stored = StoredTable {
             reference: "registry.example/app:1".to_owned(),
-            layer: Descriptor::new("application/gzip".into(), Digest::sha256(&layer), layer.len() as u64),
+            layer: Descriptor::new(
+                "application/gzip".into(),
+                Digest::sha256(&layer),
+                layer.len() as u64,
+            ),
             diff_id: Digest::sha256(&tar),
             format: TableFormat::Ztoc {
                 digest: Digest::sha256(&table),
@@ -125,9 +141,11 @@ impl Fetch for Registry {
         }
         let mut bytes = self.layer[range.start as usize..range.end as usize].to_vec();
         self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        let lies = self.lies.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-            left.checked_sub(1)
-        });
+        let lies = self
+            .lies
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(1)
+            });
         if lies.is_ok() {
             let middle = bytes.len() / 2;
             bytes[middle] ^= 1;

@@ -71,7 +71,10 @@ fn readers_at_the_same_time_fetch_each_piece_once() {
         }
     });
     let fetched = registry.bytes.load(Ordering::Relaxed);
-    assert!(fetched <= registry.layer.len() as u64 + snapshots.pieces, "{fetched}");
+    assert!(
+        fetched <= registry.layer.len() as u64 + snapshots.pieces,
+        "{fetched}"
+    );
 }
 
 #[test]
@@ -133,7 +136,9 @@ fn a_table_that_contradicts_the_headers_gives_no_file() {
     // Pages that have nothing of the member are served.
     let fourth = snapshots.offsets[4] + 200_000;
     file.read_exact_at(&mut block, fourth).unwrap();
-    let error = file.read_exact_at(&mut block, snapshots.offsets[1]).unwrap_err();
+    let error = file
+        .read_exact_at(&mut block, snapshots.offsets[1])
+        .unwrap_err();
     assert_eq!(error.raw_os_error(), Some(5), "{error}");
 }
 
@@ -145,7 +150,12 @@ fn a_data_file_that_was_cut_off_is_fetched_again() {
     let (snapshots, registry) = Snapshots::new();
     let whole = fs::read(Mounted::new(&snapshots, &registry).file()).unwrap();
     let data = snapshots.directory().join("lazy.data");
-    File::options().write(true).open(&data).unwrap().set_len(9000).unwrap();
+    File::options()
+        .write(true)
+        .open(&data)
+        .unwrap()
+        .set_len(9000)
+        .unwrap();
     let mounted = Mounted::new(&snapshots, &registry);
     assert!(fs::read(mounted.file()).unwrap() == whole);
 }

@@ -63,7 +63,7 @@ impl Run {
             .with_rootless(is_rootless().then(subids::of_this_user))
             .with_temporary(true)
             .with_progress(context.progress.clone());
-        let cas = context.writable_cas().await?;
+        let cas = context.cas_to_mount().await?;
         run_dir::sweep(&cas, &context.root()?, &*context.progress).await?;
         let (run_dir, made, mut signals) = match make(&cas, context, &self.image, options).await? {
             Made::Bundle(run_dir, made, signals) => (run_dir, made, signals),

@@ -1,0 +1,151 @@
+//! `cas lazy`: serves the data of layers that are read on demand.
+
+use std::fs::OpenOptions;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cas::{Context as _, Error, OnDemand, Result};
+use clap::{Args, Subcommand};
+
+use super::Context;
+
+/// How long a command waits for the process that it has started.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it looks whether the process serves.
+const STEP: Duration = Duration::from_millis(20);
+/// The name of the file with the messages of a process that a command has started.
+const LOG: &str = "lazy.log";
+
+/// Serve the data of layers that are read on demand
+#[derive(Subcommand)]
+pub(crate) enum Lazy {
+    Serve(Serve),
+}
+
+/// Serve the data of layers that are read on demand, until the root's lazy file system is unmounted
+#[derive(Args)]
+#[command(after_help = "Example:
+  cas pull --lazy registry.example/team/app:1
+  cas lazy serve &
+  cas run registry.example/team/app:1
+
+`cas mount`, `cas run` and `cas bundle` start this command in the background if it does not run. Two
+processes run: one holds the file system, the other one fetches, and is started again if it dies.")]
+pub(crate) struct Serve {
+    /// Serve the session that is the standard input (used by the process that holds it)
+    #[arg(long, hide = true)]
+    session: bool,
+    /// Answer what another process has not answered (used by the process that holds the session)
+    #[arg(long, hide = true, requires = "session")]
+    resume: bool,
+}
+
+impl Lazy {
+    pub(crate) fn run(self, context: &Context) -> Result<ExitCode> {
+        let Lazy::Serve(serve) = self;
+        let root = context.root()?;
+        let on_demand = OnDemand::open(&root)?;
+        if !serve.session {
+            hold(&on_demand, &root)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let session = std::io::stdin().as_fd().try_clone_to_owned();
+        let session = session.during("open", "session")?;
+        // The thread may wait for registries, which the thread of a future must not.
+        let server = thread::spawn(move || on_demand.serve(session, serve.resume));
+        match server.join() {
+            Ok(served) => served.map(|()| ExitCode::SUCCESS),
+            Err(_) => Err(Error::internal("a thread panicked; please report it")),
+        }
+    }
+}
+
+/// Holds a session, and starts the process that serves it for as long as the session lasts.
+fn hold(on_demand: &OnDemand, root: &Path) -> Result<()> {
+    let held = on_demand.hold()?;
+    let mut is_resumed = false;
+    loop {
+        let session = held.device().try_clone();
+        let begun = Instant::now();
+        let mut server = serve_command(root);
+        server
+            .arg("--session")
+            .stdin(Stdio::from(session.during("open", "session")?));
+        if is_resumed {
+            server.arg("--resume");
+        }
+        let ended = server.status().during("start", "cas lazy serve")?;
+        if ended.success() {
+            return Ok(());
+        }
+        eprintln!("cas: the process that serves layers ended with {ended}; starting it again");
+        is_resumed = true;
+        // A process that cannot work is not started more than once a second.
+        thread::sleep(Duration::from_secs(1).saturating_sub(begun.elapsed()));
+    }
+}
+
+/// Starts the process that serves layers in the background, if the root has layers that are read on
+/// demand, and no process serves them.
+///
+/// # Errors
+/// `FailedPrecondition` if the process does not serve in time; errors of the system.
+pub(super) fn ensure_served(root: &Path) -> Result<()> {
+    let on_demand = OnDemand::open(root)?;
+    if !on_demand.is_used() || on_demand.is_served() {
+        return Ok(());
+    }
+    let log = on_demand.directory().join(LOG);
+    let begun = Instant::now();
+    let mut server = start(root, &log)?;
+    while !on_demand.is_served() {
+        if begun.elapsed() > PATIENCE {
+            return Err(Error::precondition(format!(
+                "the process that serves layers that are read on demand did not start within {} \
+                 seconds; read its messages in the log",
+                PATIENCE.as_secs()
+            ))
+            .subject(log.display()));
+        }
+        thread::sleep(STEP);
+        // The processes of a session that was unmounted may not have ended yet.
+        if server
+            .try_wait()
+            .during("wait for", "cas lazy serve")?
+            .is_some()
+        {
+            server = start(root, &log)?;
+        }
+    }
+    Ok(())
+}
+
+/// Starts the process that holds a session, in the background. Its messages go to `log`.
+fn start(root: &Path, log: &Path) -> Result<Child> {
+    let mut file = OpenOptions::new();
+    let file = file
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(log);
+    let messages: OwnedFd = file.during("open", log.display())?.into();
+    let started = serve_command(root)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::from(messages))
+        .process_group(0)
+        .spawn();
+    started.during("start", "cas lazy serve")
+}
+
+fn serve_command(root: &Path) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("--root").arg(root).args(["lazy", "serve"]);
+    command
+}

@@ -1,0 +1,153 @@
+//! Layers that are read on demand. A pull with [`PullOptions::on_demand`](crate::PullOptions) fetches
+//! only their tables of contents. Before their images are mounted, a process must serve their data,
+//! see [`OnDemand`].
+
+mod registry;
+mod tables;
+
+use std::fs::{self, DirBuilder};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cas_core::{Context, Error, ErrorKind, Result};
+use cas_host::mount::UnmountMode;
+use cas_host::{Dir, Lock, MountedDirs, mount};
+use cas_lazyfs::{Files, Session};
+
+use self::registry::FromRegistry;
+pub(crate) use self::tables::Tables;
+use crate::root::{LazyTable, RemoteSettings, Root};
+
+/// The name of the file that is locked for as long as a process holds the session.
+const LOCK: &str = "lazy.lock";
+
+/// The number by which `statfs` reports a FUSE file system.
+const FUSE: i64 = 0x6573_5546;
+
+/// The layers of a root that are read on demand, of the snapshotter `erofs`.
+///
+/// Their data is served by a FUSE file system below the root. One process [holds](Self::hold) the
+/// session of this file system, and starts another process, which [serves](Self::serve) it. If the
+/// second process dies, the first one starts it again, and readers only wait. If both die, reads of
+/// data that the kernel does not have in memory fail, until the session is held again and the images
+/// are mounted again.
+pub struct OnDemand {
+    settings: RemoteSettings,
+    lazy: LazyTable,
+    /// The directory of the snapshotter.
+    directory: PathBuf,
+}
+
+/// A session that no other process holds.
+pub struct Held {
+    device: OwnedFd,
+    _lock: Lock,
+}
+
+impl Held {
+    /// Returns the descriptor of the session, for the process that serves it.
+    pub fn device(&self) -> &OwnedFd {
+        &self.device
+    }
+}
+
+impl OnDemand {
+    /// Opens the layers of the root at `root`, without opening its store.
+    ///
+    /// # Errors
+    /// As [`Cas::open`](crate::Cas::open), except errors of the store and the snapshotter.
+    pub fn open(root: impl AsRef<Path>) -> Result<Self> {
+        let root = Root::open(root.as_ref(), &crate::registry())?;
+        let directory = root.snapshots(snapshot_erofs::NAME);
+        let settings = root.remote_settings();
+        Ok(OnDemand {
+            settings,
+            lazy: root.engines.lazy,
+            directory,
+        })
+    }
+
+    /// Makes the directory in which the data is served, so that the root counts as
+    /// [used](Self::is_used).
+    pub(crate) fn make_served(directory: &Path) -> Result<()> {
+        make_directory(&directory.join(snapshot_erofs::SERVED))
+    }
+
+    /// Returns whether the root has had such layers.
+    pub fn is_used(&self) -> bool {
+        fs::symlink_metadata(self.served()).is_ok()
+    }
+
+    /// Returns whether a process serves the data of the layers.
+    pub fn is_served(&self) -> bool {
+        // The kernel asks the process for this each time, and does not keep the answer.
+        let found = rustix::fs::statfs(&self.served());
+        found.is_ok_and(|found| found.f_type == FUSE)
+    }
+
+    /// Mounts a new file system for the data of the layers. Returns its session.
+    ///
+    /// # Errors
+    /// `Busy` if another process holds a session; `Denied` without the right to mount;
+    /// `Unsupported` if the kernel has no FUSE; errors of the file system.
+    pub fn hold(&self) -> Result<Held> {
+        let served = self.served();
+        make_directory(&served)?;
+        let directory = Dir::open(&self.directory);
+        let directory = directory.during("open directory", self.directory.display())?;
+        let lock = Lock::try_exclusive(&directory, LOCK);
+        let lock = lock.during("lock", self.directory.display())?;
+        let lock = lock.filter(|_| !self.is_served()).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Busy,
+                "another process serves the layers of this root already",
+            )
+            .subject(self.directory.display())
+        })?;
+        // What a session left that nothing serves any more. Images on it must be mounted again.
+        while MountedDirs::read_own().has(&served) {
+            let mode = UnmountMode {
+                lazy: true,
+                ..UnmountMode::default()
+            };
+            mount::unmount(&served, mode)?;
+        }
+        Ok(Held {
+            device: cas_lazyfs::mount(&served)?,
+            _lock: lock,
+        })
+    }
+
+    /// Serves a session until its file system is unmounted. `is_resumed` says that another process
+    /// has served the session before: what it has not answered is then answered.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a wrong setting in `cas.toml`; errors of the system.
+    pub fn serve(&self, device: OwnedFd, is_resumed: bool) -> Result<()> {
+        let fetch = FromRegistry::new(self.settings.clone())?;
+        let speed = self.lazy.bytes_per_second()?;
+        let files = Files::new(self.directory.join("snapshots"), Arc::new(fetch)).with_speed(speed);
+        let session = Session::new(device, files);
+        if is_resumed {
+            session.resume()?;
+        }
+        session.serve()
+    }
+
+    /// Returns the directory of the snapshotter.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Returns the directory in which the data is served.
+    fn served(&self) -> PathBuf {
+        self.directory.join(snapshot_erofs::SERVED)
+    }
+}
+
+fn make_directory(path: &Path) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.during("make directory", path.display())
+}

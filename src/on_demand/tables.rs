@@ -1,0 +1,212 @@
+//! Finds the tables of contents of the layers of an image: in the layers themselves, or in an index
+//! of SOCI.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cas_core::image::FullName;
+use cas_core::progress::Progress;
+use cas_core::transfer::{Fetcher, Referrers};
+use cas_core::{Descriptor, Digest, Document, Error, Manifest, MediaType, Result, limit};
+use cas_distribution::Mirrors;
+use cas_layer::unpack::{LayerTable, LayerTables};
+use cas_lazy::soci::{CONFIG_MEDIA_TYPE_V1, Index};
+use cas_lazy::zstd_chunked::{self, Position};
+use cas_lazy::{StoredTable, TableFormat, estargz};
+use futures_util::TryStreamExt;
+
+use super::registry::read;
+
+/// Annotation of a manifest: the digest of its index of SOCI of the second version.
+const SOCI_INDEX: &str = "com.amazon.soci.index-digest";
+
+/// The tables of contents of the layers of one image in its registry.
+pub(crate) struct Tables {
+    pub(crate) client: Mirrors,
+    pub(crate) reference: FullName,
+    pub(crate) progress: Arc<dyn Progress>,
+}
+
+#[async_trait]
+impl LayerTables for Tables {
+    async fn tables(
+        &self,
+        own: &Descriptor,
+        manifest: &Manifest,
+        layers: &[(Descriptor, Digest)],
+    ) -> Result<Vec<Option<LayerTable>>> {
+        let index = match layers.iter().all(|(layer, _)| has_own_table(layer)) {
+            true => None,
+            false => self
+                .soci_index(own, manifest)
+                .await
+                .unwrap_or_else(|error| {
+                    self.progress.warn(&format!(
+                    "the index of SOCI cannot be used: {error}; layers without another table of \
+                     contents are fetched as a whole"
+                ));
+                    None
+                }),
+        };
+        let mut tables = Vec::with_capacity(layers.len());
+        for (layer, diff_id) in layers {
+            let table = self.table(layer, *diff_id, index.as_ref()).await;
+            tables.push(table.unwrap_or_else(|error| {
+                self.progress.warn(&format!(
+                    "the layer {} is fetched as a whole: {error}",
+                    layer.digest
+                ));
+                None
+            }));
+        }
+        if tables.iter().all(Option::is_none) && !tables.is_empty() {
+            self.progress.warn(
+                "no layer of the image has a table of contents, so all layers are fetched as a \
+                 whole; `cas soci create` makes tables",
+            );
+        }
+        Ok(tables)
+    }
+}
+
+/// Returns whether annotations say that a layer has a table of contents in it.
+fn has_own_table(layer: &Descriptor) -> bool {
+    let known = [estargz::TOC_DIGEST, zstd_chunked::CHECKSUM];
+    known.iter().any(|key| layer.annotations.contains_key(*key))
+}
+
+impl Tables {
+    /// Returns the table of a layer, or `None` if the layer has none.
+    async fn table(
+        &self,
+        layer: &Descriptor,
+        diff_id: Digest,
+        index: Option<&Index>,
+    ) -> Result<Option<LayerTable>> {
+        let annotation = |key: &str| layer.annotations.get(key);
+        let (format, bytes) = if let Some(digest) = annotation(estargz::TOC_DIGEST) {
+            self.estargz(layer, digest.parse()?).await?
+        } else if let Some(checksum) = annotation(zstd_chunked::CHECKSUM) {
+            let position = annotation(zstd_chunked::POSITION);
+            let position = position.map_or("", String::as_str);
+            let position = Position::parse(position, layer.size)?;
+            let range = position.offset..position.offset + position.length;
+            let format = TableFormat::ZstdChunked {
+                digest: checksum.parse()?,
+                position,
+            };
+            (format, self.read(layer, range).await?)
+        } else {
+            let found = index.and_then(|index| {
+                let mut ztocs = index.ztocs.iter();
+                ztocs.find(|ztoc| ztoc.layer == layer.digest)
+            });
+            let Some(ztoc) = found else {
+                return Ok(None);
+            };
+            let digest = ztoc.digest;
+            let format = TableFormat::Ztoc { digest };
+            let blob = Descriptor::new(MediaType::from(""), digest, ztoc.size);
+            (format, self.read(&blob, 0..blob.size).await?)
+        };
+        let stored = StoredTable {
+            reference: self.reference.to_string(),
+            layer: Descriptor::new(layer.media_type.clone(), layer.digest, layer.size),
+            diff_id,
+            format,
+        };
+        // A layer that cannot be read on demand is found here, and not when it is mounted.
+        stored.read(&bytes)?;
+        let description = stored.to_bytes()?;
+        Ok(Some(LayerTable {
+            identity: Digest::sha256(&[b"cas.on-demand\0", &description[..]].concat()),
+            files: vec![
+                (StoredTable::FILE, description),
+                (StoredTable::TABLE_FILE, bytes),
+            ],
+        }))
+    }
+
+    /// Returns the table of a layer in the format of eStargz.
+    async fn estargz(&self, layer: &Descriptor, digest: Digest) -> Result<(TableFormat, Vec<u8>)> {
+        let size = layer.size;
+        let begin = size.checked_sub(estargz::FOOTER as u64);
+        let begin = begin.ok_or_else(|| Error::corrupt("the layer is too short for a footer"))?;
+        let footer = self.read(layer, begin..size).await?;
+        let footer = footer.first_chunk().ok_or_else(no_footer)?;
+        let offset = estargz::footer(footer, size)?.ok_or_else(no_footer)?;
+        if begin - offset > limit::LAYER_TOC {
+            return Err(Error::out_of_range(format!(
+                "the table of contents has {} compressed bytes; at most {} are allowed",
+                begin - offset,
+                limit::LAYER_TOC
+            )));
+        }
+        let bytes = self.read(layer, offset..begin).await?;
+        Ok((TableFormat::Estargz { digest, offset }, bytes))
+    }
+
+    /// Returns the index of SOCI of an image, or `None` if there is none: the index that the
+    /// manifest names, which the index of the image lists, or else a referrer of the manifest.
+    async fn soci_index(&self, own: &Descriptor, manifest: &Manifest) -> Result<Option<Index>> {
+        let annotations = manifest.annotations.as_ref();
+        if let Some(named) = annotations.and_then(|named| named.get(SOCI_INDEX)) {
+            let digest: Digest = named.parse()?;
+            let image = self.client.resolve().await?;
+            let listed = match Document::parse(&image.media_type, &self.document(&image).await?)? {
+                Document::Index(index) => index.manifests,
+                _ => Vec::new(),
+            };
+            let listed = listed.into_iter().find(|listed| listed.digest == digest);
+            let listed = listed.ok_or_else(|| {
+                Error::not_found("the index of the image does not list it").subject(digest)
+            })?;
+            return self.index(&listed).await.map(Some);
+        }
+        let mut pages = self
+            .client
+            .referrers(own, Some(CONFIG_MEDIA_TYPE_V1))
+            .await?;
+        while let Some(page) = pages.try_next().await? {
+            for referrer in page {
+                if referrer.artifact_type.as_deref() == Some(CONFIG_MEDIA_TYPE_V1) {
+                    return self.index(&referrer).await.map(Some);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn index(&self, blob: &Descriptor) -> Result<Index> {
+        Index::decode(&self.document(blob).await?)
+    }
+
+    /// Returns the verified bytes of a manifest or an index.
+    async fn document(&self, blob: &Descriptor) -> Result<Vec<u8>> {
+        if blob.size > limit::DOCUMENT_READ {
+            return Err(Error::out_of_range(format!(
+                "a document has {} bytes; at most {} are allowed",
+                blob.size,
+                limit::DOCUMENT_READ
+            )));
+        }
+        let bytes = self.read(blob, 0..blob.size).await?;
+        let found = Digest::of(blob.digest.algorithm(), &bytes);
+        if found != blob.digest {
+            return Err(Error::corrupt(format!(
+                "the document has the digest {found}, expected {}",
+                blob.digest
+            )));
+        }
+        Ok(bytes)
+    }
+
+    async fn read(&self, blob: &Descriptor, range: Range<u64>) -> Result<Vec<u8>> {
+        read(&self.client, blob, range).await
+    }
+}
+
+fn no_footer() -> Error {
+    Error::corrupt("an annotation names a table of contents, but the layer has no footer of one")
+}

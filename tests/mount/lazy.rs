@@ -1,0 +1,242 @@
+//! Images whose layers are read on demand.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::common::docker::{PROGRAM, Registry};
+use crate::common::tree::differences;
+use crate::common::{can, cas, fails, mounting_snapshotters, ok, real_image};
+
+/// A registry with a real image that has an index of SOCI, and a root that has pulled the image
+/// without its layers.
+struct Scene {
+    registry: Registry,
+    reference: String,
+    /// A root that has the whole image.
+    whole: PathBuf,
+    root: PathBuf,
+    mnt: PathBuf,
+    scratch: tempfile::TempDir,
+}
+
+impl Scene {
+    /// `completes` says whether the rest of the layers is fetched in the background. Returns `None`,
+    /// and says why, if this machine cannot do it.
+    fn new(completes: bool) -> Option<Self> {
+        let layout = real_image("small")?;
+        if !can(&["chroot"]) || !can(&[PROGRAM]) || !mounting_snapshotters().contains(&"erofs") {
+            return None;
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let registry = Registry::open(scratch.path());
+        let reference = registry.at("app:1");
+        let [whole, root, mnt] = ["whole", "root", "mnt"].map(|name| scratch.path().join(name));
+        ok(cas(&whole).args(["--snapshotter", "erofs", "init"]));
+        ok(cas(&whole).args(["-q", "import"]).arg(layout));
+        ok(cas(&whole).args(["tag", "small", &reference]));
+        let mut create = cas(&whole);
+        create.args(["-q", "soci", "create", &reference]);
+        ok(create.args(["--min-layer-size", "0", "--span-size", "256KiB"]));
+        ok(cas(&whole).args(["-q", "push", "--referrers", &reference]));
+        ok(cas(&root).args(["--snapshotter", "erofs", "init"]));
+        let mut settings = File::options()
+            .append(true)
+            .open(root.join("cas.toml"))
+            .unwrap();
+        writeln!(settings, "[lazy]\ncomplete = {completes}").unwrap();
+        ok(cas(&root).args(["-q", "pull", "--lazy", &reference]));
+        fs::create_dir(&mnt).unwrap();
+        Some(Scene {
+            registry,
+            reference,
+            whole,
+            root,
+            mnt,
+            scratch,
+        })
+    }
+
+    fn mount(&self) {
+        ok(cas(&self.root)
+            .args(["-q", "mount", &self.reference])
+            .arg(&self.mnt));
+    }
+
+    fn unmount(&self) {
+        ok(cas(&self.root).arg("umount").arg(&self.mnt));
+    }
+
+    /// Returns the tree of the whole image.
+    fn plain(&self) -> PathBuf {
+        let plain = self.scratch.path().join("plain");
+        ok(cas(&self.whole)
+            .args(["-q", "unpack", &self.reference])
+            .arg(&plain));
+        plain
+    }
+
+    fn served(&self) -> PathBuf {
+        self.root.join("snapshots/erofs/lazy")
+    }
+
+    /// Returns the processes that serve the root: the holder is first.
+    fn servers(&self) -> Vec<String> {
+        let root = self.root.display().to_string();
+        let found = Command::new("pgrep")
+            .args(["-f", &format!("{root} lazy serve")])
+            .output();
+        let found = String::from_utf8(found.unwrap().stdout).unwrap();
+        found.lines().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        for mounted in [&self.mnt, &self.served()] {
+            let _ = Command::new("umount").arg("-l").arg(mounted).output();
+        }
+        for server in self.servers() {
+            let _ = Command::new("kill").args(["-9", &server]).output();
+        }
+        let mounts = self.root.join("snapshots/erofs/mounts");
+        for shared in fs::read_dir(mounts).into_iter().flatten().flatten() {
+            let _ = Command::new("umount").arg("-l").arg(shared.path()).output();
+        }
+    }
+}
+
+/// Returns how many bytes the files of arrived data occupy below a root.
+fn arrived(root: &Path) -> u64 {
+    let script =
+        "find \"$0\" -name lazy.data -printf '%b\\n' | awk '{ sum += $1 } END { print sum * 512 }'";
+    let said = ok(Command::new("sh").args(["-c", script]).arg(root));
+    said.trim().parse().unwrap()
+}
+
+#[test]
+fn an_image_is_mounted_before_its_layers_arrive_and_is_the_plain_tree() {
+    let Some(scene) = Scene::new(false) else {
+        return;
+    };
+    assert_eq!(arrived(&scene.root), 0);
+    scene.mount();
+    let names = ok(Command::new("ls").arg(scene.mnt.join("bin")));
+    assert!(names.contains("busybox"), "{names}");
+    assert_eq!(arrived(&scene.root), 0, "names need no data");
+    let mut run = Command::new("chroot");
+    run.arg(&scene.mnt).args(["/bin/busybox", "echo", "runs"]);
+    assert_eq!(ok(&mut run), "runs\n");
+    let first = arrived(&scene.root);
+    let found = differences(&scene.plain(), &scene.mnt);
+    assert!(found.is_empty(), "{found:#?}");
+    assert!(first > 0 && first < arrived(&scene.root), "{first}");
+    scene.unmount();
+}
+
+#[test]
+fn a_server_that_dies_is_replaced_and_what_arrived_needs_no_registry() {
+    let Some(scene) = Scene::new(false) else {
+        return;
+    };
+    scene.mount();
+    let busybox = scene.mnt.join("bin/busybox");
+    let expected = fs::read(scene.plain().join("bin/busybox")).unwrap();
+    let before = scene.servers();
+    assert_eq!(before.len(), 2, "a holder and a server");
+    ok(Command::new("kill").args(["-9", &before[1]]));
+    assert!(fs::read(&busybox).unwrap() == expected);
+    let after = scene.servers();
+    assert_eq!((&after[0], after.len()), (&before[0], 2));
+    assert_ne!(after[1], before[1]);
+    // What arrived is recorded within a second.
+    std::thread::sleep(Duration::from_millis(1500));
+    scene.unmount();
+
+    // Without any process, the session is over. The next mount begins another one.
+    for server in scene.servers() {
+        ok(Command::new("kill").args(["-9", &server]));
+    }
+    fs::remove_dir_all(scene.registry.blob("sha256:00").ancestors().nth(3).unwrap()).unwrap();
+    scene.mount();
+    assert!(fs::read(&busybox).unwrap() == expected);
+    scene.unmount();
+}
+
+#[test]
+fn a_whole_pull_replaces_layers_that_are_read_on_demand() {
+    let Some(scene) = Scene::new(false) else {
+        return;
+    };
+    let said = fails(
+        cas(&scene.root).args(["export", &scene.reference, "-o", "/dev/null"]),
+        3,
+    );
+    assert!(said.contains("sha256:"), "{said}");
+    ok(cas(&scene.root).args(["fsck", "--read-data"]));
+    ok(cas(&scene.root).args(["-q", "pull", "--unpack", &scene.reference]));
+    scene.mount();
+    let found = differences(&scene.plain(), &scene.mnt);
+    assert!(found.is_empty(), "{found:#?}");
+    assert_eq!(arrived(&scene.root), 0);
+    scene.unmount();
+}
+
+#[test]
+fn another_snapshotter_fetches_the_whole_image_and_says_so() {
+    let Some(scene) = Scene::new(false) else {
+        return;
+    };
+    let root = scene.scratch.path().join("native");
+    ok(cas(&root).args(["--snapshotter", "native", "init"]));
+    let pulled = cas(&root)
+        .args(["pull", "--lazy", &scene.reference])
+        .output()
+        .unwrap();
+    assert!(pulled.status.success());
+    let said = String::from_utf8(pulled.stderr).unwrap();
+    assert!(said.contains("cannot read layers on demand"), "{said}");
+    ok(cas(&root)
+        .args(["export", &scene.reference, "-o"])
+        .arg(root.join("image.tar")));
+}
+
+#[test]
+fn layers_are_completed_in_the_background_and_new_mounts_use_their_tars() {
+    let Some(scene) = Scene::new(true) else {
+        return;
+    };
+    scene.mount();
+    let tars = || {
+        let found = ok(Command::new("find")
+            .arg(&scene.root)
+            .args(["-name", "layer.tar"]));
+        found.lines().count()
+    };
+    let begun = Instant::now();
+    while tars() < 5 {
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "{} of 5 layers",
+            tars()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // The mount that exists goes on with its data files.
+    let plain = scene.plain();
+    let found = differences(&plain, &scene.mnt);
+    assert!(found.is_empty(), "{found:#?}");
+    scene.unmount();
+    ok(Command::new("umount").arg(scene.served()));
+    scene.mount();
+    let found = differences(&plain, &scene.mnt);
+    assert!(found.is_empty(), "{found:#?}");
+    // The mount needs no process.
+    ok(Command::new("umount").arg(scene.served()));
+    let found = differences(&plain, &scene.mnt);
+    assert!(found.is_empty(), "{found:#?}");
+    scene.unmount();
+    ok(cas(&scene.root).args(["fsck", "--read-data"]));
+}
