@@ -12,8 +12,8 @@ use crate::image::Image;
 use crate::layers::{ALIGNMENT, DataFile};
 use crate::tree::Tree;
 
-/// The size of an image that was written as a disk: as one file, or as several files that a
-/// descriptor joins.
+/// The size of an image that was written as a disk: as one file, or as several files that a VMDK
+/// file lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disk {
     /// Length of the disk in bytes.
@@ -64,7 +64,8 @@ fn append(data: &[DataFile], metadata: u64, out: &File) -> Result<Disk> {
 }
 
 impl Image {
-    /// Writes the metadata and the data files to `out`, an empty file. Returns the size of the file.
+    /// Writes the metadata and the data files to `out`, an empty file. Returns the size of the
+    /// file.
     ///
     /// # Errors
     /// Errors of the file system.

@@ -37,10 +37,10 @@ pub struct Layers {
 /// A file with the data of files of the tree: the tar of a layer, or the content of all sparse
 /// files.
 pub struct DataFile {
-    /// The open file. It has no name in any directory, unless [`Layers::add_file`] has received it
-    /// or [`Layers::named`] made the list of layers.
+    /// The open file. A file that [`Layers`] has made has a name in a directory only if the list of
+    /// layers is from [`Layers::named`].
     pub file: File,
-    /// Its length in bytes.
+    /// Length of the file in bytes.
     pub length: u64,
 }
 

@@ -40,7 +40,7 @@ impl Attributes<'_> {
             .map_err(|_| Errno::INVAL)
     }
 
-    /// Copies the attributes whose names are `wanted`.
+    /// Copies the attributes for whose names `wanted` returns true.
     pub(crate) fn copy_to(
         &self,
         to: &Attributes<'_>,
@@ -52,7 +52,7 @@ impl Attributes<'_> {
         Ok(())
     }
 
-    /// Returns the names and values of the attributes whose names are `wanted`.
+    /// Returns the names and values of the attributes for whose names `wanted` returns true.
     fn read(&self, wanted: fn(&[u8]) -> bool) -> Result<Vec<Attribute>, Errno> {
         let names = match self.list() {
             Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),

@@ -58,8 +58,8 @@ impl Dir {
         Ok(Dir(calls::openat(&self.0, name, flags, Mode::empty())?))
     }
 
-    /// Opens a subdirectory. If it is absent, creates it durably, with the permissions `mode` that
-    /// the umask allows.
+    /// Opens a subdirectory. If it is absent, creates it durably, with those permissions of `mode`
+    /// that the umask allows.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -187,7 +187,7 @@ impl Dir {
         Ok(calls::renameat(&self.0, from, &dir.0, to)?)
     }
 
-    /// Renames a file unless another file has the new name. Returns what had the new name.
+    /// Renames a file unless another file has the new name. Returns whether another file has it.
     ///
     /// # Errors
     /// Errors of the file system.

@@ -17,8 +17,8 @@ use crate::calls;
 pub struct DirLock(File);
 
 impl DirLock {
-    /// Locks the directory `path`. Returns `None` if another owner has the lock, or if the
-    /// directory is absent or was just removed.
+    /// Locks the directory `path`. Returns `None` if the directory is locked already, by this
+    /// process or another one, or if it is absent or was just removed.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -41,7 +41,7 @@ impl DirLock {
     /// Locks the directory `path`. Waits until the lock is free.
     ///
     /// # Errors
-    /// Errors of the file system, also if it cannot lock directories.
+    /// Errors of the file system, for example if it cannot lock directories.
     pub(crate) fn wait(path: &Path) -> io::Result<Self> {
         let opened = File::open(path)?;
         calls::flock(&opened, FlockOperation::LockExclusive)?;

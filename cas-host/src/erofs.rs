@@ -1,10 +1,10 @@
 //! Mounts of EROFS images from files. All users of an image share one mount, because the kernel
 //! caches files once for each mount.
 //!
-//! One lock, on the directory in which the shared mounts are, is held while an image is mounted and
-//! an overlay is put on that mount, and while unused mounts are unmounted. Only the mount table of
-//! this process is read, so a mount that is in use only in another mount namespace may be
-//! unmounted. Its users there are not disturbed, but the next user gets another mount of the image.
+//! The directory that contains the shared mounts is locked while an image is mounted and an overlay
+//! is put on that mount, and while unused mounts are unmounted. Only the mount table of this
+//! process is read, so a mount that is in use only in another mount namespace may be unmounted
+//! here. It stays usable in that namespace, but the next user here gets another mount of the image.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
@@ -54,11 +54,14 @@ pub(crate) fn share(image: &Path, devices: &[PathBuf], shared: &Path) -> Result<
 }
 
 /// Unmounts the shared mounts in `directory` that no other mount uses, and removes their
-/// directories. A mount that a process uses stays. What cannot be released is logged and does not
-/// prevent anything: it takes space until a later call can release it.
+/// directories. A mount that a process uses stays. If a mount cannot be unmounted for another
+/// reason, or a directory cannot be removed, logs the error and goes on; a later call tries again.
 pub fn release_unused(directory: &Path) {
     if let Err(error) = release_each(directory) {
-        tracing::warn!(%error, "cannot release the mounts of images");
+        tracing::warn!(
+            %error,
+            "cannot unmount unused images; the next removal of a snapshot tries again"
+        );
     }
 }
 
@@ -78,7 +81,10 @@ fn release_each(directory: &Path) -> Result<()> {
     let mounted = MountedDirs::read_own();
     for path in paths {
         if let Err(error) = release(&path, &mounted) {
-            tracing::warn!(%error, "cannot release the mount of an image");
+            tracing::warn!(
+                %error,
+                "cannot unmount an unused image; the next removal of a snapshot tries again"
+            );
         }
     }
     Ok(())
@@ -110,7 +116,7 @@ fn release(path: &Path, mounted: &MountedDirs) -> Result<()> {
 /// # Errors
 /// `NotFound` for a missing file; `Corrupt` if the kernel refuses the image, or if one of the files
 /// is not a regular file; `Unsupported` if the kernel cannot mount images from files here; `Denied`
-/// without the right to mount.
+/// without the right to mount; errors of the file system, also for a symbolic link.
 pub fn mount_image(image: &Path, devices: &[PathBuf]) -> Result<OwnedFd> {
     let open = |path: &Path| open_file(path).during("open", path.display());
     let metadata = open(image)?;
@@ -152,7 +158,8 @@ pub fn mount_image(image: &Path, devices: &[PathBuf]) -> Result<OwnedFd> {
     mounted.map_err(refused).during("mount", image.display())
 }
 
-/// Opens a regular file for reading. The kernel would wait for ever if it opened a pipe.
+/// Opens a regular file for reading. Returns the file. Does not wait for a writer if `path` is a
+/// pipe.
 ///
 /// # Errors
 /// `Corrupt` if `path` is a directory, a pipe or a device; errors of the file system, also for a

@@ -39,10 +39,11 @@ pub struct Exposed {
 /// Returns what other users can reach below the directory `path`: device nodes, and programs that
 /// are set-id or have capabilities and that other users can run. Returns `None` if there are none,
 /// or if other users cannot reach `path`. On a mount with the option `nodev`, device nodes do not
-/// count. On a mount with the option `nosuid`, programs do not count.
+/// count. On a mount with the option `nosuid`, programs do not count. Does not search what is
+/// mounted below `path`.
 ///
 /// # Errors
-/// Errors of the file system.
+/// `Unavailable` if a directory is moved meanwhile; errors of the file system.
 pub fn exposed(path: &Path) -> Result<Option<Exposed>> {
     let path = path.canonicalize()?;
     for above in path.ancestors() {

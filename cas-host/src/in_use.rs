@@ -15,13 +15,14 @@ const LAST: usize = 4;
 /// Number of bytes at the end of a path by which a directory in use is recognized. A longer path
 /// does not fit into the source of an overlay.
 const COMPARED: usize = 190;
-/// Numbers of bytes in the [source of an overlay](overlay_source), at most: of the name, and of the
-/// path, which leads at least one name further than the directory that is looked for.
+/// Maximum numbers of bytes of the two parts of the [source of an overlay](overlay_source): of the
+/// name, and of the path. The path is that of an entry of the directory that is looked for, so its
+/// part is longer than [`COMPARED`].
 const SOURCE_NAME: usize = 32;
 const SOURCE_PATH: usize = 220;
 
-/// Numbers of fields in a line of a mount table. The root is the path inside the file system that
-/// the mount shows, and the place is the path at which the mount is.
+/// Indexes of fields in a line of a mount table. `ROOT` is the path inside the file system that the
+/// mount shows, and `PLACE` is the path at which the file system is mounted.
 const ID: usize = 0;
 const PARENT: usize = 1;
 const DEVICE: usize = 2;
@@ -88,8 +89,8 @@ impl MountedDirs {
         MountedDirs(table.into_iter().collect())
     }
 
-    /// Returns whether `mounts` seem to be mounted at `directory`, perhaps below another
-    /// mount.
+    /// Returns whether `mounts` seem to be mounted at `directory`, perhaps below another mount.
+    /// Only the ends of paths are compared, because the root may have been moved since.
     pub fn shows(&self, directory: &Path, mounts: &[Mount]) -> bool {
         let mut lines = self.at(directory);
         lines.any(|line| shows_last(line, mounts))
@@ -168,8 +169,8 @@ fn shows_last(line: &str, mounts: &[Mount]) -> bool {
 }
 
 /// Returns whether a line seems to show this mount. The root of `cas` may have another path by now,
-/// so only the ends of paths are compared. An overlay or an image that is named by a file
-/// descriptor could be any, so it counts as a match.
+/// so only the ends of paths are compared. A line that names an overlay or an image by a file
+/// descriptor counts as a match, because it can show any of them.
 fn seems(line: &str, mount: &Mount) -> bool {
     match mount {
         Mount::Bind { source, .. } => {

@@ -1,7 +1,7 @@
 //! Locks on files. The kernel releases a lock when the process that has it ends.
 //!
-//! An `flock` belongs to the open file description, so it also excludes a second owner within one
-//! process.
+//! An `flock` belongs to the open file description, so a [`Lock`] also excludes a second one in the
+//! same process.
 
 use std::fs::File;
 use std::io;
@@ -32,8 +32,8 @@ impl Lock {
         }
     }
 
-    /// Locks the file `name`, which is created if it is absent. Returns `None` if another owner
-    /// has the lock.
+    /// Locks the file `name`, which is created if it is absent. Returns `None` if the file is
+    /// locked already, by this process or another one.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -51,8 +51,8 @@ impl Lock {
         }
     }
 
-    /// Locks the file `name`. Returns `None` if the file does not exist or another owner has the
-    /// lock.
+    /// Locks the file `name`. Returns `None` if the file does not exist or is locked already, by
+    /// this process or another one.
     ///
     /// # Errors
     /// Errors of the file system.

@@ -30,8 +30,8 @@ use crate::tree::{At, Visit, open_below, walk};
 
 /// Maximum number of differences that are described.
 const DESCRIBED: usize = 5;
-/// The MORE of an entry without a checksum or a hash. It counts as equal to any other MORE. No
-/// checksum is 0.
+/// The MORE of an entry without a checksum or a hash. In a manifest, this value matches whatever
+/// the entry has now. No checksum is 0.
 const UNREAD: u64 = 0;
 
 /// Writes the manifest of everything below `dir`.

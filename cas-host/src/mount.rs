@@ -123,8 +123,9 @@ pub fn attach(
     moved.during("mount on", target.display())
 }
 
-/// Unmounts the images that `mounts` of a snapshot that was unmounted shared with other snapshots,
-/// unless they are in use. What fails is logged: a later removal or collection tries it again.
+/// Unmounts the EROFS images that snapshots share and that nothing uses any more. A caller passes
+/// the mounts of a snapshot that it has unmounted. If an image cannot be unmounted, logs the error;
+/// a later removal or collection tries again.
 pub fn release(mounts: &[Mount]) {
     for mount in mounts {
         if let Mount::Erofs { shared, .. } = mount

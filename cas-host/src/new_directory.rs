@@ -16,9 +16,10 @@ use crate::{calls, no_directory};
 /// The extended attribute of a directory that is not complete yet.
 const UNFINISHED: &str = "user.cas.unfinished";
 
-/// A directory that is being filled, and was absent or empty before. If the file system can lock
-/// directories, it is locked, so that no other caller fills it meanwhile. When the value is dropped
-/// and [`Self::keep`] was not called, the directory is [cleared](Self::clear) in the background.
+/// A directory that is being filled, and was absent or empty before. The directory is locked, so
+/// that no other caller fills it meanwhile, unless the file system cannot lock directories. When
+/// the value is dropped and [`Self::keep`] was not called, the directory is
+/// [cleared](Self::clear) in the background.
 ///
 /// Until [`Self::keep`] is called, the directory has the extended attribute `user.cas.unfinished`,
 /// if the file system supports such attributes. If a killed process leaves a directory with this
@@ -32,7 +33,7 @@ pub struct NewDirectory {
 
 impl NewDirectory {
     /// Creates the directory `path` with the mode `mode` if it is absent, and locks it. Returns
-    /// `None` if another owner has the lock or has just removed the directory.
+    /// `None` if another caller has locked the directory or has just removed it.
     ///
     /// # Errors
     /// `FailedPrecondition` if the directory is not empty; `InvalidArgument` if `path` or a
@@ -99,8 +100,8 @@ impl NewDirectory {
         })
     }
 
-    /// Keeps the content of the directory, removes the mark `user.cas.unfinished`, and unlocks the
-    /// directory.
+    /// Keeps the content of the directory, removes the attribute `user.cas.unfinished`, and unlocks
+    /// the directory.
     pub fn keep(mut self) {
         if let Some(locked) = self.locked.take() {
             locked.unmark();
@@ -132,7 +133,7 @@ impl NewDirectory {
 /// Removes an empty directory that no [`NewDirectory`] is filling or clearing.
 ///
 /// # Errors
-/// `NotFound` if the directory is absent; `ResourceBusy` if another owner has the lock;
+/// `NotFound` if the directory is absent; `ResourceBusy` if the directory is locked;
 /// `DirectoryNotEmpty` if the directory is not empty; errors of the file system.
 pub fn remove_unused_dir(path: &Path) -> io::Result<()> {
     match DirLock::try_new(path)? {

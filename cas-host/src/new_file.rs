@@ -26,8 +26,9 @@ impl NewFile {
     /// lock files, the temporary file is locked until the value is dropped.
     ///
     /// # Errors
-    /// `InvalidArgument` if the path is a directory, or does not end in a UTF-8 file name;
-    /// `NotFound` if its parent does not exist; errors of the file system.
+    /// `InvalidArgument` if the path is a directory or does not end in a UTF-8 file name, or if its
+    /// parent is not a directory; `NotFound` if its parent does not exist; errors of the file
+    /// system.
     pub fn begin(path: &Path) -> Result<Self> {
         if path.is_dir() {
             return Err(Error::invalid("the path is a directory; name a file in it"));

@@ -39,7 +39,7 @@ pub fn options() -> Result<Vec<String>> {
     Ok(options)
 }
 
-/// Creates the work directory of a snapshot, [`WORK`], in its new directory.
+/// Creates the work directory [`WORK`] in the new directory `dir` of a snapshot.
 ///
 /// # Errors
 /// Errors of the file system.
@@ -73,7 +73,8 @@ pub fn stack(mut trees: Vec<PathBuf>) -> Result<Option<Mount>> {
     }))
 }
 
-/// Writes a whiteout: hides the name in the layers below.
+/// Writes a whiteout into the directory `dir` of a layer. The whiteout hides `name` of the layers
+/// below.
 ///
 /// # Errors
 /// `AlreadyExists` if this layer has the name; errors of the file system.

@@ -1,4 +1,4 @@
-//! Removing trees, also from directories that do not let their owner in.
+//! Removing trees, also if the permissions of their directories forbid it to the owner.
 
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -90,12 +90,14 @@ pub(crate) fn remove(parent: impl AsFd, name: &str) -> Result<Usage> {
     }
 }
 
-/// Removes everything below the directory `path`, also from directories that do not let their owner
-/// in. If `itself` is set, also removes the directory; `path` must not be a symbolic link then.
+/// Removes everything below the directory `path`, also if the permissions of the directories forbid
+/// it to their owner. If `itself` is set, also removes the directory; `path` must not be a symbolic
+/// link then.
 ///
 /// # Errors
-/// `Busy` at a mount point, which stays unchanged; errors of the file system. An error below `path`
-/// is an [`Error`] inside the `io::Error`.
+/// `Busy` at a mount point, which stays unchanged; `Unavailable` if a directory below `path` is
+/// moved meanwhile; errors of the file system. An error below `path` is an [`Error`] inside the
+/// `io::Error`.
 pub fn remove_all(path: &Path, itself: bool) -> io::Result<()> {
     let mut remover = Remover::new();
     let open = |path| calls::open(path, DIRECTORY, Mode::empty());

@@ -4,8 +4,8 @@
 //! inside a directory (`EAGAIN`); at the root of some mounts it always refuses. Network file
 //! systems report changes by other machines (`ESTALE`), and signals interrupt calls (`EINTR`). This
 //! module repeats a call that fails with one of these errors. If the call keeps failing, this
-//! module resolves the path itself, one name at a time. Renames and mounts elsewhere do not affect
-//! that.
+//! module resolves the path itself, one name at a time. Renames and mounts elsewhere do not make
+//! such a resolution fail.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -43,7 +43,7 @@ pub fn open_inside(root: impl AsFd, path: &[u8], flags: OFlags) -> Result<OwnedF
     }
 }
 
-/// Opens a path of ordinary names below `dir`. Returns the file. No link is followed.
+/// Opens a path without `..` below `dir`. Returns the file. No link is followed.
 ///
 /// # Errors
 /// `ELOOP` or `ENOTDIR` for a link, unless it is the last name and `flags` has `PATH`; `EXDEV` for

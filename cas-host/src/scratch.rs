@@ -1,4 +1,5 @@
-//! Directories for a short time, which a killed process leaves behind.
+//! Temporary directories. If a process is killed, its directory stays until another process makes
+//! one beside it.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -9,9 +10,10 @@ use cas_core::error::{Context, Result};
 
 use crate::DirLock;
 
-/// Makes the private directory `path`, whose name is `prefix` with a unique end. Returns the lock
-/// on it. Before, removes the directories with this prefix beside it that no process has locked:
-/// they were left by killed processes.
+/// Makes and locks the private directory `path`, whose name must be `prefix` and a unique end.
+/// Returns the lock. First removes the directories beside `path` whose names begin with `prefix`
+/// and that no process has locked, because killed processes have left them. The caller removes the
+/// new directory.
 ///
 /// # Errors
 /// Errors of the file system.
@@ -51,7 +53,8 @@ fn remove_left(path: &Path) {
     };
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(path = %path.display(), %error, "cannot remove a scratch directory");
+            let path = path.display();
+            tracing::warn!(%path, %error, "cannot remove a temporary directory; remove it by hand");
         }
         _ => {}
     }

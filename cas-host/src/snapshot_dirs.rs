@@ -152,7 +152,7 @@ impl SnapshotDirs {
         syncfs(dir).inspect_err(|_| self.failed.store(true, Ordering::Release))
     }
 
-    /// Waits until no other owner has the exclusive lock on the directory of `id`. Returns the
+    /// Waits while another caller has the exclusive lock on the directory of `id`. Returns the
     /// directory with a shared lock. Until this lock is released, [`Self::try_lock_exclusive`]
     /// returns `None`.
     ///
@@ -360,7 +360,8 @@ fn tree_at(path: &Path) -> io::Result<OwnedFd> {
     Ok(calls::open(&path.join(TREE), DIRECTORY, Mode::empty())?)
 }
 
-/// Creates the empty root of a snapshot's tree in its new directory.
+/// Creates [`TREE`], the empty root of a snapshot's tree, in the new directory `dir` of the
+/// snapshot.
 ///
 /// # Errors
 /// Errors of the file system.

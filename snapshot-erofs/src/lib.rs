@@ -14,8 +14,9 @@
 //! ROOT/mounts/5f3a/     where an image is mounted, shared by all snapshots on the layer
 //! ROOT/lazy/7           the data file of a layer that is read on demand; `cas-lazyfs` serves it
 //! ```
-//! - An image is made when a snapshot on its topmost layer is first wanted. It can always be made
-//!   again from the tars. If a tar was changed after its commit, the image is not made.
+//! - An image is made when the first snapshot on its topmost layer is prepared or viewed. It can
+//!   always be made again from the tars. If a tar was changed after its commit, the image is not
+//!   made, and the call fails.
 //! - A view on a parent is the image of the parent. An active snapshot on a parent is an overlay of
 //!   its `fs` on that image.
 //! - The commit of an active snapshot writes its changes as a tar, into a new directory.

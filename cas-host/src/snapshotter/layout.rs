@@ -90,7 +90,8 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
         dirs.check(id, depth)
     }
 
-    /// Unmounts the mounts that snapshots share and that no other mount uses any more, before the
-    /// files of a snapshot are removed. What cannot be unmounted does not prevent the removal.
+    /// Unmounts the mounts that snapshots share and that no other mount uses any more. This method
+    /// is called before the directory of a snapshot is removed. The removal goes on even if a mount
+    /// cannot be unmounted.
     fn release(&self, _dirs: &SnapshotDirs) {}
 }

@@ -8,8 +8,9 @@
 //!   manifests/          0700
 //!     7                 attributes and checksums of all files of the committed snapshot 7
 //! ```
-//! Only the records have the number, kind and parent of a snapshot, by its key. A directory whose
-//! number is in no record has no meaning, and [`Snapshotter::cleanup`] removes it.
+//! The number, kind and parent of a snapshot are only in its record, whose key is that of the
+//! snapshot. A directory whose number is in no record has no meaning, and [`Snapshotter::cleanup`]
+//! removes it.
 //!
 //! - A directory is complete before its record is written.
 //! - A view on a parent has no directory.
@@ -45,7 +46,7 @@ use crate::{LockedDir, SnapshotDirs, TREE, make_tree, measure};
 /// What a new snapshot begins with.
 #[derive(Clone, Copy)]
 enum NewTree {
-    /// What the layout fills it with.
+    /// What [`SnapshotLayout::fill`] writes.
     Snapshot,
     /// An empty tree for the tar of a layer.
     Tar,
