@@ -38,17 +38,19 @@ pub struct Written {
 }
 
 /// Writes the changes in the upper directory of an overlay to `out`, as a tar archive. Nothing may
-/// change them meanwhile. `out` is not flushed. Returns what was done.
+/// change the directory meanwhile. `out` is not flushed. Returns what was done.
 ///
-/// The overlay must be one that this process could mount: in a user namespace, its attributes begin
-/// with `user.overlay.`, otherwise with `trusted.overlay.`.
+/// The overlay must be one that this process could mount: the names of the overlay's attributes
+/// begin with `user.overlay.` if the process is in a user namespace, otherwise with
+/// `trusted.overlay.`.
 ///
 /// # Errors
 /// `Unsupported` for what a layer cannot express: a name that begins with `.wh.`, and files and
 /// directories that an overlay with `metacopy` or `redirect_dir` has moved or changed; `OutOfRange`
 /// if a bound of [`limit`](cas_core::limit) is exceeded; `FailedPrecondition` for a file that is
-/// replaced or becomes shorter meanwhile; `Busy` at a mount point; errors of the file system and of
-/// `out`. After an error, `out` has received a part of the layer.
+/// replaced or becomes shorter meanwhile; `Busy` at a mount point; `Unavailable` if a directory is
+/// moved meanwhile; errors of the file system and of `out`. After an error, `out` has received a
+/// part of the layer.
 pub fn write(upper: impl AsFd, out: impl Write) -> Result<Written> {
     write_marked(upper.as_fd(), overlay::attribute_prefix()?, out)
 }

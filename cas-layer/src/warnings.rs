@@ -2,7 +2,7 @@
 
 use cas_core::limit;
 
-/// Different warnings: the first [`limit::WARNINGS`], and how many others were left out.
+/// A list of different warnings: the first [`limit::WARNINGS`], and how many others were left out.
 #[derive(Clone, Debug, Default)]
 pub struct Warnings {
     kept: Vec<String>,

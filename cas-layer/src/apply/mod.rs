@@ -7,9 +7,9 @@
 //! - Metadata is set in this order: owner, mode, xattrs, times. Modes do not depend on the umask.
 //! - A member replaces what exists at its path, unless both are directories. A directory that
 //!   changes only because of members below it keeps its times.
-//! - Missing parents are created with mode 0755, the caller as owner, and the time 1970, so that
-//!   applying twice gives equal trees. A parent that is neither a directory nor a link is replaced
-//!   by a directory.
+//! - Missing parents are created with mode 0755, the caller as owner, and the first second of 1970
+//!   as time, so that applying twice gives equal trees. A parent that is neither a directory nor a
+//!   link is replaced by a directory.
 //! - Whiteouts never affect members of the same layer, whatever the order of the members.
 //! - Some xattrs are neither set nor removed: `security.selinux` and `system.nfs4_acl`, which
 //!   belong to the host; `trusted.overlay.*` and `user.overlay.*`, which would control an overlay;
@@ -83,8 +83,8 @@ pub struct Applied {
     /// Number of bytes written to files.
     pub bytes: u64,
     /// Warnings about what was unusual or left out: first about members, then about the archive.
-    /// Both parts have at most [`limit::WARNINGS`](cas_core::limit::WARNINGS) different warnings.
-    /// If there were others, one more warning says how many.
+    /// Each part has at most [`limit::WARNINGS`](cas_core::limit::WARNINGS) different warnings. If
+    /// there were others, one more warning says how many.
     pub warnings: Vec<String>,
 }
 
@@ -171,8 +171,8 @@ impl Tree {
     ///
     /// Returns what was done, and the effects on the layers below. The effects are deferred until
     /// those layers exist: pass them to [`Tree::resolve_onto`]. They are `None` if the layer can
-    /// only be applied on top of its parents. The tree is then useless, and the reader is not at
-    /// its end.
+    /// only be applied on top of the layers below it. The tree then has only a part of the layer
+    /// and should be removed, and the reader is not at its end.
     ///
     /// # Errors
     /// As [`Tree::apply`].

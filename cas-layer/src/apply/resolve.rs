@@ -16,11 +16,13 @@ use super::{Tree, os};
 
 impl Tree {
     /// Completes a [standalone](Tree::apply_standalone) tree for use on top of `below`, a tree of
-    /// all layers under it, or alone if `below` is `None`. Directories that the layer only implies
-    /// get the attributes that they have in `below`, and hidden names get overlay whiteouts.
+    /// all layers under it, or alone if `below` is `None`. Directories that no member of the layer
+    /// describes get the attributes that they have in `below`, and hidden names get overlay
+    /// whiteouts.
     ///
-    /// Returns `false` if a directory that the layer implies is a link in `below`, so that the
-    /// layer must be applied on top of `below` after all. The tree is then useless.
+    /// Returns `false` if a directory that was made only because a member is in it is a link in
+    /// `below`, so that the layer must be applied on top of `below` after all. The tree should then
+    /// be removed.
     ///
     /// # Errors
     /// Errors of the file systems.

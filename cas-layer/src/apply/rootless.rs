@@ -90,7 +90,8 @@ impl Tree {
     /// Does nothing for a tree that is not [rootless](Self::into_rootless).
     ///
     /// # Errors
-    /// `Busy` at a mount point; errors of the file system.
+    /// `Busy` at a mount point; `Unavailable` if a directory is moved meanwhile; errors of the file
+    /// system.
     pub fn close_directories(&self) -> Result<()> {
         let Some(rootless) = &self.rootless else {
             return Ok(());

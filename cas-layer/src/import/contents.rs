@@ -128,7 +128,7 @@ pub(super) fn open(path: PathBuf) -> Result<Option<Part>> {
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(Error::corrupt(
-            "expected a regular file; replace it, or import another source",
+            "expected a regular file, found something else; replace it, or import another source",
         )
         .operation("open")
         .subject(path.display()));
@@ -196,7 +196,7 @@ pub(super) fn unrecognised(magic: &[u8]) -> Error {
     Error::invalid(format!(
         "unrecognized image format: expected an OCI layout directory, a directory of skopeo, or a \
          tar archive (plain, or compressed with gzip, zstd, xz or bzip2) with an OCI layout or \
-         with docker's manifest.json{found}"
+         with docker's manifest.json{found}; name another source"
     ))
 }
 

@@ -58,7 +58,7 @@ impl<'a> BlobImporter<'a> {
     /// Reports warnings about the source.
     pub(super) fn warn(&self, warnings: &[String]) {
         for warning in warnings {
-            self.progress.warn(&format!("the archive: {warning}"));
+            self.progress.warn(&format!("in the source: {warning}"));
         }
     }
 

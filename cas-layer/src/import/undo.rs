@@ -31,7 +31,9 @@ impl Undo {
         let mut warnings = Vec::new();
         for (key, ingest) in self.created.ingests {
             if let Err(error) = ingest.discard().await {
-                warnings.push(format!("the ingest {key} could not be removed: {error}"));
+                warnings.push(format!(
+                    "the ingest {key} could not be removed; a collection will remove it: {error}"
+                ));
             }
         }
         if let Err(error) = self.guard.finish().await {

@@ -1,4 +1,4 @@
-//! What headers state beside what a tree needs.
+//! What headers state that a file tree does not need.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::header::Header;
 /// SOCI has all of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stated {
-    /// The mode as the header has it, with bits that are no permissions.
+    /// The mode as the header has it, including bits that are not permissions.
     pub mode: i64,
     /// The name of the owner; empty if there is none.
     pub user: Vec<u8>,

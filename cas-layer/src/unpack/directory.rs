@@ -18,8 +18,8 @@ use crate::flow::{self, LayerSource};
 /// Who may enter the directory that an image is unpacked into.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Entrance {
-    /// The users that the image lets in. If all users can reach device nodes or set-id programs, a
-    /// warning says so.
+    /// The users that the mode of the root directory in the image lets in. If all users can reach
+    /// device nodes or privileged programs, a warning says so.
     #[default]
     AsImage,
     /// Only the user that unpacks.
@@ -126,7 +126,7 @@ fn fill(
     Ok(new)
 }
 
-/// Warns if all users can reach device nodes or set-id programs of the image.
+/// Warns if all users can reach device nodes or privileged programs of the image.
 fn warn_of_exposed(path: &Path, progress: &dyn Progress) {
     let exposed = match cas_host::exposed(path) {
         Ok(None) => return,

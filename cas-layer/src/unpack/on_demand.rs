@@ -2,7 +2,8 @@
 //!
 //! Nothing has compared such a layer with its diff ID. Its snapshot, and the snapshots above it,
 //! therefore have other names than the snapshots of the whole layers, so no image whose layers are
-//! verified is ever built on it. Labels of the configuration say which names.
+//! verified is ever built on it. Labels in the record of the configuration say which layers are
+//! read on demand.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -14,8 +15,8 @@ use cas_core::records::BlobRecord;
 use cas_core::snapshot::chain_ids;
 use cas_core::{Context, Descriptor, Digest, Labels, Manifest, Result, Store, lease};
 
-/// The prefix of a label of a configuration: for the layer whose digest follows, in hexadecimal
-/// digits, the identity of its [`LayerTable`].
+/// The beginning of the key of a label of a configuration. The hexadecimal digits of the digest of
+/// a layer follow. The value is the identity of the [`LayerTable`] of this layer.
 const IDENTITY: &str = "cas.on-demand.";
 
 /// What is stored of a layer that is read on demand.
@@ -36,7 +37,8 @@ pub trait LayerTables: Send + Sync {
     /// is fetched as a whole.
     ///
     /// # Errors
-    /// Errors of where the tables come from, if the image cannot be unpacked for that reason.
+    /// Errors after which the image must not be unpacked. If only a table is not available, the
+    /// element of the layer is `None`.
     async fn tables(
         &self,
         own: &Descriptor,
@@ -46,7 +48,8 @@ pub trait LayerTables: Send + Sync {
 }
 
 /// Returns the names of the snapshots of layers, lowest first. If a layer is not in the store, and
-/// labels of the configuration say that it is read on demand, the names are those of such layers.
+/// a label of the configuration says that the layer is read on demand, the identity of its table
+/// takes the place of its diff ID.
 ///
 /// # Errors
 /// Errors of the store.
@@ -68,7 +71,8 @@ pub(super) async fn recorded_chain(
     Ok(chain_ids(&parts))
 }
 
-/// Returns the names of the snapshots of layers, lowest first, of which some are read on demand.
+/// Returns the names of the snapshots of layers, lowest first. A layer that has a table is read on
+/// demand.
 pub(super) fn chain_with(
     layers: &[(Descriptor, Digest)],
     tables: &[Option<LayerTable>],
@@ -123,7 +127,7 @@ pub(super) async fn forget(store: &Store, config: &Descriptor, reference: &str) 
 /// Writes the files of a table into the empty directory of a snapshot. They are not synced.
 ///
 /// # Errors
-/// `AlreadyExists`; errors of the file system.
+/// `AlreadyExists` if the directory has a file of the same name; errors of the file system.
 pub(super) fn write(table: &LayerTable, directory: &Path) -> Result<()> {
     for (name, bytes) in &table.files {
         let path = directory.join(name);

@@ -56,8 +56,8 @@ impl Unpacking<'_> {
         Ok(())
     }
 
-    /// Writes the tables of the missing layers that are read on demand to their snapshots, which are
-    /// then ready to be committed.
+    /// Writes the tables of the missing layers that are read on demand to the snapshots of these
+    /// layers, which are then ready to be committed.
     ///
     /// # Errors
     /// `Unsupported` if the snapshotter does not keep layers as tars; errors of the file system.

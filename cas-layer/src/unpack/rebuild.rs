@@ -9,7 +9,8 @@ use cas_core::{Digest, Error, Manifest, Result, Store};
 use super::unpacking::{Target, Unpacking};
 use super::{layers_with_diff_ids, on_demand};
 
-/// Returns the chain IDs of all layers of an image, lowest first.
+/// Returns the chain IDs of an image as [`verified_chain_ids`](super::verified_chain_ids) does, but
+/// does not check that the layers were verified.
 ///
 /// # Errors
 /// As [`verified_chain_ids`](super::verified_chain_ids).

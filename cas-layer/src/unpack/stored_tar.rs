@@ -11,7 +11,7 @@ use cas_core::{Context, Error, Result};
 /// Stores the bytes of a layer in `directory`, which must not have a tar. They are not synced.
 ///
 /// # Errors
-/// `AlreadyExists`; errors of `bytes` and of the file system.
+/// `AlreadyExists` if the directory has a tar; errors of `bytes` and of the file system.
 pub(super) fn store(bytes: &mut dyn BufRead, directory: &Path) -> Result<()> {
     let path = directory.join(LAYER_TAR);
     let opened = OpenOptions::new()

@@ -89,8 +89,8 @@ impl<'a> StreamingUnpacker<'a> {
         self
     }
 
-    /// Sets where the tables of layers come from that are then not fetched, but read on demand. By
-    /// default all layers are fetched.
+    /// Sets what provides the tables of layers. A layer that has a table is not fetched, but read
+    /// on demand. By default all layers are fetched.
     #[must_use]
     pub fn with_tables(mut self, tables: Arc<dyn LayerTables>) -> Self {
         self.tables = Some(tables);

@@ -335,7 +335,8 @@ impl<'a> Unpacking<'a> {
             Ok(kept) => kept,
             Err(error) => {
                 self.progress.warn(&format!(
-                    "layers that are unpacked cannot be kept for a later attempt: {error}"
+                    "unpacked layers cannot be kept for a later attempt, which would unpack them \
+                     again: {error}"
                 ));
                 return;
             }

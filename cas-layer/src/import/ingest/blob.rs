@@ -72,7 +72,7 @@ pub enum IngestState {
     Present,
     /// It was stored now.
     Stored,
-    /// It could not be stored, or the store may lose it.
+    /// It could not be stored, or it was stored but a collection may remove it.
     Failed,
     /// The job failed before it came to this blob.
     NotReached,

@@ -20,8 +20,8 @@ use self::loader::Loader;
 use super::importer::BlobImporter;
 
 /// Stores blobs, in order, up to the first that fails. Nothing is stored of a blob that fails. The
-/// store keeps the blobs before it for a day, and for as long as an image, a lease or a label
-/// refers to them. Returns the state of each blob, and the error if a blob failed. If the future is
+/// store keeps the stored blobs for a day, and for as long as an image, a lease or a label refers
+/// to them. Returns the state of each blob, and the error if a blob failed. If the future is
 /// dropped, a garbage collection removes what was stored.
 ///
 /// The error of a blob is `Corrupt` if its bytes have another digest or size, are a document that

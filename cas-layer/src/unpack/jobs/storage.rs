@@ -35,7 +35,7 @@ pub trait JobStorage: Send + Sync {
     /// Errors of the file system.
     fn keys(&self) -> Result<Vec<String>>;
 
-    /// Deletes a job with everything in its directory. Does nothing if it does not exist.
+    /// Deletes a job with everything in its directory. Does nothing if the job does not exist.
     ///
     /// # Errors
     /// `InvalidArgument` for what is not an identifier; errors of the file system.
