@@ -37,7 +37,7 @@ pub(crate) fn data_name(index: usize) -> String {
 impl Disk {
     /// Writes the image of a tree as a disk in several files to `directory`, in which
     /// [`Layers::named`](crate::Layers::named) must have made the data files `data`. The file
-    /// `disk.vmdk` is the descriptor. The metadata and the tars are not copied into one file.
+    /// `disk.vmdk` lists the other files. The metadata and the tars are not copied into one file.
     /// Everything is on the device when this function returns. Returns the size of the disk.
     ///
     /// # Errors

@@ -97,7 +97,7 @@ impl Dir {
         }
     }
 
-    /// Returns whether `name` is a name of the open file `file`.
+    /// Returns whether the entry `name` of this directory is the open file `file`.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -129,9 +129,9 @@ impl Dir {
 
     /// Replaces the content of `name` atomically and durably.
     ///
-    /// `staging` is the directory and the name of the temporary file. The caller must ensure that
-    /// nothing else uses the temporary file. The new file has the mode `mode`, regardless of the
-    /// umask.
+    /// `staging` is the directory and the name of the temporary file, on the same file system. The
+    /// caller must ensure that nothing else uses the temporary file. The new file has the mode
+    /// `mode`, regardless of the umask.
     ///
     /// # Errors
     /// Errors of the file system. The file then has the old or the new content.
@@ -179,7 +179,7 @@ impl Dir {
         }
     }
 
-    /// Renames a file, and replaces a file that has the new name.
+    /// Renames the file `from` to the name `to` in `dir`, and replaces a file that has this name.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -187,7 +187,8 @@ impl Dir {
         Ok(calls::renameat(&self.0, from, &dir.0, to)?)
     }
 
-    /// Renames a file unless another file has the new name. Returns whether another file has it.
+    /// Renames the file `from` to the name `to` in `dir`, unless another file has this name.
+    /// Returns whether another file has it.
     ///
     /// # Errors
     /// Errors of the file system.

@@ -12,8 +12,8 @@ use crate::{Dir, no_directory};
 const PURPOSE: &str = "cas-export";
 
 /// A file that has a temporary name in the directory of its final name until it is published. If
-/// the value is dropped before, the file is removed. A temporary file that a killed process has
-/// left is removed when the next file in the directory is begun.
+/// the value is dropped before, the file is removed. The next [`NewFile::begin`] in the same
+/// directory removes temporary files that killed processes have left.
 pub struct NewFile {
     dir: Dir,
     file: File,

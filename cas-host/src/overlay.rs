@@ -73,8 +73,8 @@ pub fn stack(mut trees: Vec<PathBuf>) -> Result<Option<Mount>> {
     }))
 }
 
-/// Writes a whiteout into the directory `dir` of a layer. The whiteout hides `name` of the layers
-/// below.
+/// Writes a whiteout into the directory `dir` of a layer. The whiteout hides what the layers below
+/// have at `name`.
 ///
 /// # Errors
 /// `AlreadyExists` if this layer has the name; errors of the file system.

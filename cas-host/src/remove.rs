@@ -1,4 +1,5 @@
-//! Removing trees, also if the permissions of their directories forbid it to the owner.
+//! Removing trees. If the permissions of a directory do not let its owner remove entries, they are
+//! changed first.
 
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -90,9 +91,9 @@ pub(crate) fn remove(parent: impl AsFd, name: &str) -> Result<Usage> {
     }
 }
 
-/// Removes everything below the directory `path`, also if the permissions of the directories forbid
-/// it to their owner. If `itself` is set, also removes the directory; `path` must not be a symbolic
-/// link then.
+/// Removes everything below the directory `path`. If the permissions of a directory do not let its
+/// owner remove entries, changes them first. If `itself` is set, also removes the directory `path`,
+/// which must not be a symbolic link then.
 ///
 /// # Errors
 /// `Busy` at a mount point, which stays unchanged; `Unavailable` if a directory below `path` is

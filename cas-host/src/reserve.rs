@@ -14,7 +14,7 @@ const SIZE: u64 = 256 << 10;
 /// Number of bytes by which the file gets smaller until it fits on an almost full disk.
 const STEP: u64 = 16 << 10;
 
-/// The reserved file in a directory.
+/// The file `reserve` in a directory, which takes the reserved space.
 #[derive(Clone, Copy, Debug)]
 pub struct Reserve<'a>(pub &'a Dir);
 

@@ -40,7 +40,7 @@ const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
-/// The numbered directories of a snapshotter.
+/// The numbered directories of a snapshotter. `id` is the number of a directory in each method.
 pub struct SnapshotDirs {
     path: PathBuf,
     dir: File,

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use crate::calls;
 use crate::resolve::open_unmounted;
 
-/// An entry of a directory. Links are not followed.
+/// An entry of a directory. For a symbolic link, this is the link and not its target.
 #[derive(Clone, Copy)]
 pub struct At<'a> {
     /// The directory that contains the entry.
@@ -34,7 +34,7 @@ impl At<'_> {
         FileType::from_raw_mode(self.stat.st_mode)
     }
 
-    /// Returns device and inode.
+    /// Returns the device and the inode number of the entry.
     pub fn identity(&self) -> (u64, u64) {
         (self.stat.st_dev, self.stat.st_ino)
     }

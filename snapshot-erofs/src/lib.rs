@@ -3,9 +3,9 @@
 //!
 //! ```text
 //! ROOT/snapshots/7/     see [`cas_host::snapshotter`]
-//!   fs/                 of a committed snapshot: `layer.tar`, its layer, and nothing else, or the
-//!                       table of contents of a layer that is read on demand; of an active one:
-//!                       what it changes, as in the upper directory of an overlay
+//!   fs/                 of a committed snapshot: its layer as `layer.tar`, or the table of
+//!                       contents of a layer that is read on demand; of an active snapshot: what
+//!                       it changes, as in the upper directory of an overlay
 //!   work/               0700, only of an active snapshot, for the overlay
 //!   image.erofs         the merged metadata of the layers up to this one
 //!   sparse              the content of the sparse files of these layers, if they have any

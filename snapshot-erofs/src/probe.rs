@@ -23,8 +23,8 @@ const LENGTH: usize = 64 << 10;
 const SCRATCH: &str = "probe";
 
 /// Probes whether images of EROFS can be mounted from files in `directory`, which is created if it
-/// is absent: mounts an image and reads it, also where its data is cut off. Removes what a killed
-/// probe left there.
+/// is absent: mounts an image, reads it, and checks that reading data that was cut off fails.
+/// Removes what a killed probe left there.
 ///
 /// # Errors
 /// `Unsupported`, with the reason, if the image cannot be mounted or is read with wrong bytes;

@@ -8,7 +8,7 @@
 //! - An active snapshot on a parent is an overlay of its `fs` over the `fs` of its ancestors. A
 //!   snapshot without a parent is a bind mount of its `fs`; for a view, the mount is read-only.
 //! - A view on a parent without ancestors is a read-only bind mount of the parent's `fs`. A view
-//!   on a parent with ancestors is a read-only overlay of their `fs`.
+//!   on a parent with ancestors is a read-only overlay of the `fs` of all of these snapshots.
 //! - This crate mounts nothing except to probe. It returns mounts as data. [`cas_host::mount`]
 //!   mounts them, and so can any other program that supports as many layers.
 //!

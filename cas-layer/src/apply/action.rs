@@ -26,7 +26,7 @@ pub enum Action<'a> {
     Add {
         /// The path of the parent directory.
         parent: &'a [u8],
-        /// The name in it.
+        /// The name in the parent directory.
         name: &'a [u8],
     },
 }

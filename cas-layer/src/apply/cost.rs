@@ -40,7 +40,7 @@ impl Cost {
         self.entries
     }
 
-    /// Allows as many lookups as a member of this path may need.
+    /// Allows as many lookups as a member with this path may need.
     pub fn allow_lookups(&mut self, path: &[u8]) {
         let names = limit::LOOKUPS_BY_NAME * depth(path) as u64;
         self.allowed_lookups += limit::LOOKUPS_BY_ENTRY + names;

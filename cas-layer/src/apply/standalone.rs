@@ -23,9 +23,9 @@ use super::seen::{Fact, Inode};
 /// Maximum number of bytes that the recorded effects of one layer take.
 const MAX_RECORDED: usize = 4 << 20;
 
-/// The effects on the layers below of a layer that
-/// [`Tree::apply_standalone`](super::Tree::apply_standalone) has applied without them. When those
-/// layers exist, [`Tree::resolve_onto`](super::Tree::resolve_onto) puts the effects into practice.
+/// The effects of a layer on the layers below it, which
+/// [`Tree::apply_standalone`](super::Tree::apply_standalone) has recorded. When the layers below
+/// exist, [`Tree::resolve_onto`](super::Tree::resolve_onto) applies the effects.
 #[derive(Debug, Default)]
 pub struct DeferredEffects {
     /// Directories that no member described when they were created, parents before children.

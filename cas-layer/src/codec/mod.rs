@@ -1,9 +1,9 @@
 //! Compression of layers and archives: detection, and a streaming decoder with size limits.
 //!
-//! A stream is either complete or an error. Another member, frame or stream may follow the one that
-//! ended, and so may zeros, which tapes and block devices leave. If other bytes follow, the error
-//! is `Unsupported` and says what they are. It is not `Corrupt`, because the stream before them is
-//! intact.
+//! A decoder returns either all bytes of a stream or an error. After a member, frame or stream,
+//! another one may follow, and so may zeros, which tapes and block devices leave. If other bytes
+//! follow, the error is `Unsupported` and says what they are. It is not `Corrupt`, because the
+//! stream before them is intact.
 
 mod bzip2;
 mod format;

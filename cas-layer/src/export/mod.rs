@@ -74,7 +74,7 @@ pub struct ExportOptions {
     /// out, a reader of the archive must get them elsewhere, like layers that registries do not
     /// distribute. Manifests and indexes are always written.
     pub filter: BlobFilter,
-    /// Receives the progress. By default nothing does.
+    /// Receives the progress. By default, the progress is not reported.
     pub progress: Arc<dyn Progress>,
 }
 

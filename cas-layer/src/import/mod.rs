@@ -8,10 +8,11 @@
 //!
 //! [`ingest_blobs`] and [`ingest_image`] store single blobs, whose digests the caller knows.
 //!
-//! The order is: records, blobs, flush, names. A name is written only after everything it stands
-//! for is durable. If an import fails, names are unchanged, and the blobs and ingests that it
-//! created are removed, except blobs that something else references by then. If the caller drops
-//! the future, or the process crashes, a garbage collection removes these blobs and ingests.
+//! An import writes in this order: records, blobs, flush, names. A name is written only after
+//! everything it stands for is durable. If an import fails, names are unchanged, and the blobs and
+//! ingests that it created are removed, except blobs that something else references by then. If the
+//! caller drops the future, or the process crashes, a garbage collection removes these blobs and
+//! ingests.
 
 mod archive;
 mod contents;
@@ -68,7 +69,7 @@ pub struct ImportOptions {
     /// The platforms whose content is imported, by default all in the source. An index is stored
     /// unchanged, and the manifests of other platforms stay absent.
     pub platforms: Platforms,
-    /// Receives the progress. By default nothing does.
+    /// Receives the progress. By default, the progress is not reported.
     pub progress: Arc<dyn Progress>,
 }
 

@@ -6,8 +6,8 @@ use cas_core::Result;
 
 use super::header::Header;
 
-/// What the headers of a member state beside its [`Entry`](super::Entry). A table of contents of
-/// SOCI has all of it.
+/// What the headers of a member state that its [`Entry`](super::Entry) does not have. A table of
+/// contents of SOCI has all of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stated {
     /// The mode as the header has it, including bits that are not permissions.

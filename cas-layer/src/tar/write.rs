@@ -37,7 +37,7 @@ impl<W: Write> Writer<W> {
     }
 
     /// Writes a member. For a file, reads as many bytes from `body` as the size in `entry` says.
-    /// They include the bytes of holes: the regions in `entry` have no effect.
+    /// The zeros of holes are among these bytes, because the regions in `entry` have no effect.
     ///
     /// # Errors
     /// `OutOfRange` if a bound of [`limit`] is exceeded; `Corrupt` for a link target that is empty

@@ -63,8 +63,8 @@ impl From<Entrance> for DirectoryOptions {
 /// # Errors
 /// `FailedPrecondition` if the directory is not empty; `NotFound` if the store does not have the
 /// configuration or a layer; `Corrupt` for a damaged layer; `Unsupported` for an artifact or a blob
-/// that is not a layer; errors of [`Tree::apply`] and of the store. After an error, what was
-/// unpacked is removed, also if the future is dropped.
+/// that is not a layer; errors of [`Tree::apply`] and of the store. After an error, or if the
+/// future is dropped, what was unpacked is removed.
 pub async fn to_directory(
     store: &Store,
     manifest: &Manifest,

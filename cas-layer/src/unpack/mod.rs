@@ -83,7 +83,7 @@ fn parts(manifest: &Manifest) -> Vec<BlobRef> {
 }
 
 /// Returns the chain IDs of an image, lowest first: the names of its snapshots once it is unpacked.
-/// If a layer is read on demand, [`LayerTable::identity`] takes the place of its diff ID in them.
+/// If a layer is read on demand, its [`LayerTable::identity`] takes the place of its diff ID.
 /// Returns `None` if the store has a layer that was not yet verified against its diff ID, because
 /// snapshots with these names may then belong to another image. [`to_snapshots`] verifies such a
 /// layer.

@@ -47,8 +47,9 @@ pub struct Target<'a> {
 /// `NotFound` if the store does not have the configuration, or a layer without a snapshot;
 /// `Corrupt` for a damaged layer, a layer that does not have its diff ID, or if the manifest and
 /// the configuration do not match; `Unsupported` for an artifact or a blob that is not a layer;
-/// errors of the store and of the snapshotter. Unfinished snapshots are removed, also if the future
-/// is dropped. Committed snapshots stay until a collection, and a later call uses them.
+/// errors of the store and of the snapshotter. After an error, or if the future is dropped,
+/// unfinished snapshots are removed. Committed snapshots stay until a collection, and a later call
+/// uses them.
 pub async fn to_snapshots(
     store: &Store,
     target: Target<'_>,

@@ -70,7 +70,7 @@ impl IngestBlob {
 pub enum IngestState {
     /// The store had it already.
     Present,
-    /// It was stored now.
+    /// The job has stored it.
     Stored,
     /// It could not be stored, or it was stored but a collection may remove it.
     Failed,

@@ -1,8 +1,8 @@
 //! Ingest: single blobs with known digests go into a store, alone or as an image.
 //!
 //! All records are written before the bytes, in one batch if possible, and the bytes are made
-//! durable together. What a document lists is recorded last, once, for documents that were in the
-//! store as well as for new ones.
+//! durable together. At the end, the records of all documents get the lists of their children,
+//! also the records of documents that were in the store before.
 
 mod blob;
 mod loader;
