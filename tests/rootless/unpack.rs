@@ -262,7 +262,7 @@ fn attributes_and_owners_that_cannot_be_set_are_left_out() {
         ("security.other of other is left out", 1),
         ("trusted.x of dir is left out", 1),
         ("only the superuser can set it", 3),
-        ("user.rootlesscontainers is never set from a layer", 1),
+        ("user.rootlesscontainers is left out, because", 1),
         ("user.a of odd is left out", 1),
         ("owners of the layer are not kept (2, such as link)", 1),
     ] {

@@ -198,7 +198,9 @@ impl Tree {
             let reason = match &name[..] {
                 name if !is_set(name) => {
                     let shown = name.escape_ascii();
-                    self.warn(&format!("the xattr {shown} is never set from a layer"));
+                    self.warn(&format!(
+                        "the xattr {shown} is left out, because it is never set from a layer"
+                    ));
                     continue;
                 }
                 b"system.posix_acl_access" if !is_link => {

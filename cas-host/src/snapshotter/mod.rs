@@ -190,7 +190,8 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
             dirs.remove(id)
         };
         if let Err(error) = pool::run(remove).await {
-            tracing::warn!(id, %error, "cannot remove a snapshot directory; cleanup will do it");
+            let why = "cannot remove the directory of a snapshot; a collection will remove it";
+            tracing::warn!(id, %error, "{why}");
         }
     }
 

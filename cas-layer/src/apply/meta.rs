@@ -78,7 +78,9 @@ impl Layer {
     /// Warns of an attribute that is never set from a layer.
     pub(super) fn warn_of_unset(&mut self, name: &[u8]) {
         let shown = name.escape_ascii();
-        self.warn(&format!("the xattr {shown} is never set from a layer"));
+        self.warn(&format!(
+            "the xattr {shown} is left out, because it is never set from a layer"
+        ));
     }
 
     /// Makes the attributes of an open file or directory equal to the attributes of the member. If

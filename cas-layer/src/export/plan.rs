@@ -145,8 +145,8 @@ impl Planner<'_> {
 
 fn missing(descriptor: &Descriptor) -> Error {
     Error::not_found(format!(
-        "the image lists this {:.200} but the store does not have it; pull or import the image \
-         again",
+        "the image lists this blob of type {:.200}, but the store does not have it; pull or import \
+         the image again",
         descriptor.media_type
     ))
     .operation("read")

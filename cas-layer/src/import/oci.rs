@@ -39,7 +39,7 @@ pub(super) async fn old_roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
         let part = plan.contents.find(&path).map_err(named)?;
         let absent = || {
             named(Error::corrupt(
-                "expected a file or a link to one; correct or remove it",
+                "expected a file or a link to a file, found something else; correct or remove it",
             ))
         };
         let data = part.ok_or_else(absent)?.document(plan.importer.store).await;

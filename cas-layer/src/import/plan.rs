@@ -294,8 +294,8 @@ fn check_same(known: &Descriptor, descriptor: &Descriptor) -> Result<()> {
 
 fn incomplete(descriptor: &Descriptor) -> Error {
     Error::not_found(format!(
-        "the source is incomplete: it lists this {:.200} but does not contain it; import a \
-         complete copy",
+        "the source is incomplete: it lists this blob of type {:.200} but does not contain it; \
+         import a complete copy",
         descriptor.media_type
     ))
     .operation("read")

@@ -69,7 +69,7 @@ impl Unpacking<'_> {
             let layer = self.standalone_layer(index)?;
             if !layer.is_tar {
                 return Err(Error::unsupported(
-                    "the snapshotter cannot read layers on demand; use the snapshotter erofs",
+                    "the snapshotter cannot read layers on demand; use the erofs snapshotter",
                 ));
             }
             let directory = layer.tree.clone();

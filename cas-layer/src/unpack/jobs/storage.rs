@@ -56,7 +56,8 @@ impl DiskJobStorage {
 
     fn place(&self, id: &str) -> Result<PathBuf> {
         if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-            let why = "expected the identifier of an unpack job: letters and digits";
+            let why = "expected the identifier of an unpack job, which has only letters and \
+                       digits; use an identifier from the storage";
             return Err(Error::invalid(why).subject(format!("{id:?}")));
         }
         Ok(self.root.join(id))
