@@ -188,7 +188,8 @@ impl Dir {
     }
 
     /// Renames the file `from` to the name `to` in `dir`, unless another file has this name.
-    /// Returns whether another file has it.
+    /// Returns whether another file has it. If the file system cannot do this in one step, a kill
+    /// may leave the file under both names.
     ///
     /// # Errors
     /// Errors of the file system.

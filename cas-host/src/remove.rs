@@ -1,5 +1,5 @@
-//! Removing trees. If the permissions of a directory do not let its owner remove entries, they are
-//! changed first.
+//! Removing trees. If the permissions of a directory do not let its owner remove entries, the
+//! permissions are changed first.
 
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -92,8 +92,8 @@ pub(crate) fn remove(parent: impl AsFd, name: &str) -> Result<Usage> {
 }
 
 /// Removes everything below the directory `path`. If the permissions of a directory do not let its
-/// owner remove entries, changes them first. If `itself` is set, also removes the directory `path`,
-/// which must not be a symbolic link then.
+/// owner remove entries, changes the permissions. If `itself` is set, also removes the directory
+/// `path`, which must not be a symbolic link then.
 ///
 /// # Errors
 /// `Busy` at a mount point, which stays unchanged; `Unavailable` if a directory below `path` is

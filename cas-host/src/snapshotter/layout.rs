@@ -74,7 +74,8 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
         Ok(())
     }
 
-    /// Returns the space of the files that were made in the directory of `id` after its commit.
+    /// Returns the space of the files that were made in the directory of `id` after the commit of
+    /// the snapshot.
     ///
     /// # Errors
     /// Errors of the file system.
