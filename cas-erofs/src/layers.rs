@@ -167,10 +167,11 @@ impl Layers {
         Ok(self.tree.take_warnings())
     }
 
-    /// Adds the next layer, whose members and data file are known without reading a tar. Each
-    /// member comes with the offset of its content in `file`, a multiple of 512. The content must
-    /// be followed by zeros up to the next multiple. `length` is the length of `file` in bytes.
-    /// `file` is not read, and no member may be a sparse file. Returns warnings as [`Layers::add`].
+    /// Adds the next layer from a list of its members, without reading a tar. `file` becomes its
+    /// data file, and is not read. `length` is the length of `file` in bytes. Each member comes
+    /// with the offset of its content in `file`, a multiple of 512. The content must be followed by
+    /// zeros up to the next multiple of 512. No member may be a sparse file. Returns warnings as
+    /// [`Layers::add`].
     ///
     /// # Errors
     /// As [`Layers::add`], except errors of files.

@@ -15,9 +15,9 @@ const LAST: usize = 4;
 /// Number of bytes at the end of a path by which a directory in use is recognized. A longer path
 /// does not fit into the source of an overlay.
 const COMPARED: usize = 190;
-/// Maximum numbers of bytes of the two parts of the [source of an overlay](overlay_source): of the
-/// name, and of the path. The path is that of an entry of the directory that is looked for, so its
-/// part is longer than [`COMPARED`].
+/// Maximum numbers of bytes of the two parts of the [source of an overlay](overlay_source): the
+/// name, and the end of a path. The path leads to an entry of the directory that is looked for, so
+/// more bytes of it are needed than [`COMPARED`].
 const SOURCE_NAME: usize = 32;
 const SOURCE_PATH: usize = 220;
 

@@ -86,8 +86,9 @@ struct Above {
     stat: Stat,
 }
 
-/// Visits everything below `root`. The entries of a directory come in the order of their names,
-/// first those that are not directories. Entries that are removed meanwhile are skipped.
+/// Visits everything below `root`. In a directory, the entries that are not directories come first,
+/// then the directories, both in the order of their names. Entries that are removed meanwhile are
+/// skipped.
 ///
 /// # Errors
 /// `Busy` at a mount point, unless the visitor accepts it; `Unavailable` if a directory is moved

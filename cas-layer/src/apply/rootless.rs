@@ -21,7 +21,7 @@ use crate::tar::Entry;
 /// The permissions that a directory keeps while layers are applied.
 const OPEN: u32 = 0o700;
 
-/// What is known, in memory, about a tree that a user without privileges makes.
+/// The state in memory of a tree that a user without privileges makes.
 #[derive(Debug)]
 pub(super) struct Rootless {
     uid: u32,

@@ -1,16 +1,17 @@
 //! Applies a layer without the layers below it. The effects of the layer on the layers below are
 //! recorded under the real paths in the tree of the layer, and take place later.
 //!
-//! - A directory that the layer only implies is created with default attributes. In the layers
-//!   below it may have other attributes, or be a link that leads elsewhere.
+//! - If members are in a directory that no member describes, the layer *implies* the directory,
+//!   which is created with default attributes. In the layers below it may have other attributes,
+//!   or be a link that leads elsewhere.
 //! - A whiteout hides a name that may not exist below. Its directory is created as well, and is
 //!   removed later if nothing needs it.
 //! - A directory that replaces something that the layer hid or added before must show nothing of
 //!   the layers below.
 //!
-//! A layer *needs its parents* if its effects cannot be known without the layers below: it has a
+//! A layer *needs its parents*, the layers below, if its effects depend on them: the layer has a
 //! hard link to a file of these layers, removes a directory that it added itself, or has effects
-//! that take more than [`MAX_RECORDED`] bytes. It must then be applied on top of its parents.
+//! that take more than [`MAX_RECORDED`] bytes. The layer must then be applied on top of its parents.
 //! Layers made by common tools rarely need this.
 
 use cas_core::{Error, Result};

@@ -157,7 +157,7 @@ impl Blob {
     /// Writes the blob to `archive` and verifies it.
     ///
     /// # Errors
-    /// `Corrupt` if it is damaged. The archive is then useless.
+    /// `Corrupt` if the blob is damaged. The archive is then incomplete, and must not be published.
     pub(super) async fn write(
         &self,
         store: &Store,

@@ -62,9 +62,9 @@ impl<'a> StreamingUnpacker<'a> {
 
     /// Sets whether layers are unpacked without being stored; by default they are stored. Their
     /// digests and diff IDs are verified in any case. With `discards`, a layer is not fetched if
-    /// its snapshot is known to have been made of the same layer. A layer that must be applied
-    /// on top of its parents, or twice, is stored. If the snapshotter unpacks from the store, all
-    /// layers are stored, with a warning.
+    /// its snapshot is known to have been made of the same layer. A layer that must be applied on
+    /// top of the layers below it, or twice, is stored. If the snapshotter unpacks from the store,
+    /// all layers are stored, with a warning.
     #[must_use]
     pub fn with_discard(mut self, discards: bool) -> Self {
         self.how.discards = discards;
