@@ -45,12 +45,12 @@ pub struct Written {
 /// `trusted.overlay.`.
 ///
 /// # Errors
-/// `Unsupported` for what a layer cannot express: a name that begins with `.wh.`, and files and
-/// directories that an overlay with `metacopy` or `redirect_dir` has moved or changed; `OutOfRange`
-/// if a bound of [`limit`](cas_core::limit) is exceeded; `FailedPrecondition` for a file that is
-/// replaced or becomes shorter meanwhile; `Busy` at a mount point; `Unavailable` if a directory is
-/// moved meanwhile; errors of the file system and of `out`. After an error, `out` has received a
-/// part of the layer.
+/// `Unsupported` for what a layer cannot express: a name that begins with `.wh.`, an attribute with
+/// a `=` in its name, and files and directories that an overlay with `metacopy` or `redirect_dir`
+/// has moved or changed; `OutOfRange` if a bound of [`limit`](cas_core::limit) is exceeded;
+/// `FailedPrecondition` for a file that is replaced or becomes shorter meanwhile; `Busy` at a mount
+/// point; `Unavailable` if a directory is moved meanwhile; errors of the file system and of `out`.
+/// After an error, `out` has received a part of the layer.
 pub fn write(upper: impl AsFd, out: impl Write) -> Result<Written> {
     write_marked(upper.as_fd(), overlay::attribute_prefix()?, out)
 }

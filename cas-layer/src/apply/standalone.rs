@@ -11,8 +11,8 @@
 //!
 //! A layer *needs its parents*, the layers below, if its effects depend on them: the layer has a
 //! hard link to a file of these layers, removes a directory that it added itself, or has effects
-//! that take more than [`MAX_RECORDED`] bytes. The layer must then be applied on top of its parents.
-//! Layers made by common tools rarely need this.
+//! that take more than [`MAX_RECORDED`] bytes. The layer must then be applied on top of its
+//! parents. Layers made by common tools rarely need this.
 
 use cas_core::{Error, Result};
 

@@ -125,7 +125,7 @@ impl ImportOptions {
 /// a name that cannot be used, and if the name in `options` does not suit the source; `Corrupt` if
 /// a file of the source does not match its descriptor; `NotFound` if the source is incomplete or
 /// has nothing for the platform; `Unsupported` for a sparse file, another version of the image
-/// layout, or other bytes after a compressed archive; `OutOfRange` if a bound of
+/// layout, or bytes that must not follow a compressed archive; `OutOfRange` if a bound of
 /// [`cas_core::limit`] is exceeded; errors of the store.
 pub async fn import(store: &Store, source: Source, options: &ImportOptions) -> Result<Vec<Image>> {
     let subject = source.to_string();

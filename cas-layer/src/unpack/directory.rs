@@ -63,8 +63,9 @@ impl From<Entrance> for DirectoryOptions {
 /// # Errors
 /// `FailedPrecondition` if the directory is not empty; `NotFound` if the store does not have the
 /// configuration or a layer; `Corrupt` for a damaged layer; `Unsupported` for an artifact or a blob
-/// that is not a layer; errors of [`Tree::apply`] and of the store. After an error, or if the
-/// future is dropped, what was unpacked is removed.
+/// that is not a layer; `Denied` if the directory must become private and belongs to another user;
+/// errors of [`NewDirectory::try_begin`], of [`Tree::apply`] and of the store. After an error, or
+/// if the future is dropped, what was unpacked is removed.
 pub async fn to_directory(
     store: &Store,
     manifest: &Manifest,
