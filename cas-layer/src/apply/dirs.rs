@@ -216,8 +216,8 @@ impl Dirs {
 
     /// Forgets all paths, and closes the directories of the tree that was removed at `name` in
     /// `dir`. Their times must not be restored: if the times of a removed directory are set, an
-    /// overlay copies the directory from the layers below, over an empty directory that has its
-    /// name now.
+    /// overlay copies the removed directory from the layers below again, and replaces an empty
+    /// directory that has the same name now.
     pub(super) fn forget_tree(&mut self, dir: &Dir, name: &[u8]) {
         self.forget_paths();
         let mut removed = dir.path.clone();

@@ -283,8 +283,8 @@ impl Unpacking<'_> {
     }
 
     /// Looks at the topmost layer of an image whose layers are all committed, unless a record says
-    /// that the image was unpacked before. An unpack that found that the layers cannot be merged
-    /// left them committed, and so did a killed one.
+    /// that the image was unpacked before. Without the record, an earlier unpack may have committed
+    /// layers that cannot be merged, or may have been killed before it looked at them.
     async fn look_at_existing(&self) -> Result<()> {
         if let Some(top) = self.chain.len().checked_sub(1)
             && self.target.snapshotter.keeps_tars()
