@@ -5,8 +5,9 @@ use std::io::{BufReader, Read};
 
 use cas_core::{Digest, Error, Result, limit};
 use cas_layer::codec::{Compression, Decoder};
-use cas_layer::tar::Reader;
+use cas_layer::tar::{Entry, Reader};
 
+use crate::build::Counted;
 use crate::layer_toc::{self, LayerToc, damaged};
 
 /// Size in bytes of the footer, the last bytes of the layer.
@@ -51,10 +52,27 @@ pub fn decode(compressed: &[u8], offset: u64, expected: &Digest) -> Result<Layer
 }
 
 fn table(compressed: &[u8], offset: u64, expected: &Digest) -> Result<LayerToc> {
+    own_file(compressed, offset, expected).map(|(toc, _)| toc)
+}
+
+/// The file of the tar that has the table of contents. The table does not list it.
+pub(crate) struct OwnFile {
+    pub(crate) entry: Entry,
+    /// Where the JSON begins in the decompressed bytes.
+    pub(crate) inner: u64,
+}
+
+/// Reads a table of contents as [`decode`]. Returns it with its own file.
+pub(crate) fn own_file(
+    compressed: &[u8],
+    offset: u64,
+    expected: &Digest,
+) -> Result<(LayerToc, OwnFile)> {
     let gzip = Decoder::with_budget(compressed, Compression::Gzip, limit::LAYER_TOC + 4096)?;
-    let mut tar = Reader::new(BufReader::new(gzip));
+    let mut tar = Reader::new(Counted::new(BufReader::new(gzip)));
     let entry = tar.next_entry()?.filter(|entry| entry.path == NAME);
     let entry = entry.ok_or_else(|| damaged("there is none at its place"))?;
+    let inner = tar.get_ref().position();
     let json = bounded(&mut tar, entry.size)?;
     let found = Digest::of(expected.algorithm(), &json);
     if found != *expected {
@@ -62,7 +80,8 @@ fn table(compressed: &[u8], offset: u64, expected: &Digest) -> Result<LayerToc> 
             "the table of contents has the digest {found}, expected {expected}; fetch it again"
         )));
     }
-    layer_toc::decode(&json, offset)
+    let toc = layer_toc::decode(&json, offset)?;
+    Ok((toc, OwnFile { entry, inner }))
 }
 
 /// Reads the JSON of a table, whose size was declared.

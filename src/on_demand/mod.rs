@@ -83,7 +83,7 @@ impl OnDemand {
     /// Returns whether a process serves the data of the layers.
     pub fn is_served(&self) -> bool {
         // The kernel asks the process for this each time, and does not keep the answer.
-        let found = rustix::fs::statfs(&self.served());
+        let found = rustix::fs::statfs(self.served());
         found.is_ok_and(|found| found.f_type == FUSE)
     }
 

@@ -26,6 +26,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("oci-cas-kv", &["oci-cas-core", "oci-cas-host"]),
     ("oci-cas-layer", &["oci-cas-core", "oci-cas-host"]),
     ("oci-cas-lazy", &["oci-cas-core", "oci-cas-layer"]),
+    (
+        "oci-cas-lazyfs",
+        &[
+            "oci-cas-core",
+            "oci-cas-host",
+            "oci-cas-layer",
+            "oci-cas-lazy",
+        ],
+    ),
     ("oci-cas-records-sqlite", &["oci-cas-core", "oci-cas-host"]),
     (
         "oci-cas-backend-fs",
@@ -41,6 +50,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "oci-cas-erofs",
             "oci-cas-host",
             "oci-cas-layer",
+            "oci-cas-lazy",
         ],
     ),
     ("oci-cas-snapshot-native", &["oci-cas-core", "oci-cas-host"]),
@@ -60,6 +70,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "oci-cas-host",
             "oci-cas-layer",
             "oci-cas-lazy",
+            "oci-cas-lazyfs",
             "oci-cas-records-sqlite",
             "oci-cas-backend-fs",
             "oci-cas-backend-redb",
@@ -98,7 +109,7 @@ fn test_arrows(package: &str) -> &'static [&'static str] {
         "oci-cas-core" => &["oci-cas-conformance"],
         // Unpacking is tested with the simplest snapshotter.
         "oci-cas-layer" => &["oci-cas-testkit", "oci-cas-snapshot-native"],
-        "oci-cas" | "oci-cas-erofs" | "oci-cas-lazy" => &["oci-cas-testkit"],
+        "oci-cas" | "oci-cas-erofs" | "oci-cas-lazy" | "oci-cas-lazyfs" => &["oci-cas-testkit"],
         _ => &[],
     }
 }

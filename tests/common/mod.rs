@@ -6,6 +6,8 @@
     reason = "a test may fail anywhere"
 )]
 
+#[cfg(all(feature = "cli", feature = "on-demand"))]
+pub(crate) mod chunked;
 pub(crate) mod disk;
 pub(crate) mod docker;
 pub(crate) mod layout;

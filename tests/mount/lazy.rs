@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use testkit::archive::{Header, Tar};
+
+use crate::common::chunked;
 use crate::common::docker::{PROGRAM, Registry};
 use crate::common::tree::differences;
 use crate::common::{can, cas, fails, mounting_snapshotters, ok, real_image};
@@ -23,40 +26,73 @@ struct Scene {
 }
 
 impl Scene {
-    /// `completes` says whether the rest of the layers is fetched in the background. Returns `None`,
-    /// and says why, if this machine cannot do it.
-    fn new(completes: bool) -> Option<Self> {
-        let layout = real_image("small")?;
-        if !can(&["chroot"]) || !can(&[PROGRAM]) || !mounting_snapshotters().contains(&"erofs") {
-            return None;
-        }
+    /// A scene with a real image, or `None`, with the reason, if this machine cannot do it.
+    fn real(completes: bool) -> Option<Self> {
+        let layout = real_image("small").filter(|_| is_usable())?;
+        Some(Scene::with(completes, |whole, reference| {
+            ok(cas(whole).args(["-q", "import"]).arg(layout));
+            ok(cas(whole).args(["tag", "small", reference]));
+            make_index(whole, reference, "256KiB");
+        }))
+    }
+
+    /// A scene with the image of [`layers`], or `None`, with the reason, if this machine cannot do
+    /// it.
+    fn handmade(completes: bool) -> Option<Self> {
+        is_usable().then(|| {
+            Scene::with(completes, |whole, reference| {
+                let layout = whole.join("layout");
+                chunked::layout(
+                    &layout,
+                    layers().iter().map(|tar| chunked::plain(tar)).collect(),
+                );
+                ok(cas(whole)
+                    .args(["-q", "import", "--name", reference])
+                    .arg(layout));
+                make_index(whole, reference, "16KiB");
+            })
+        })
+    }
+
+    /// `import` imports an image into a root under a name. `completes` says whether the rest of the
+    /// layers is fetched in the background.
+    fn with(completes: bool, import: impl FnOnce(&Path, &str)) -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let registry = Registry::open(scratch.path());
         let reference = registry.at("app:1");
         let [whole, root, mnt] = ["whole", "root", "mnt"].map(|name| scratch.path().join(name));
         ok(cas(&whole).args(["--snapshotter", "erofs", "init"]));
-        ok(cas(&whole).args(["-q", "import"]).arg(layout));
-        ok(cas(&whole).args(["tag", "small", &reference]));
-        let mut create = cas(&whole);
-        create.args(["-q", "soci", "create", &reference]);
-        ok(create.args(["--min-layer-size", "0", "--span-size", "256KiB"]));
+        import(&whole, &reference);
         ok(cas(&whole).args(["-q", "push", "--referrers", &reference]));
         ok(cas(&root).args(["--snapshotter", "erofs", "init"]));
-        let mut settings = File::options()
-            .append(true)
-            .open(root.join("cas.toml"))
-            .unwrap();
+        let mut settings = File::options();
+        let mut settings = settings.append(true).open(root.join("cas.toml")).unwrap();
         writeln!(settings, "[lazy]\ncomplete = {completes}").unwrap();
         ok(cas(&root).args(["-q", "pull", "--lazy", &reference]));
         fs::create_dir(&mnt).unwrap();
-        Some(Scene {
+        Scene {
             registry,
             reference,
             whole,
             root,
             mnt,
             scratch,
-        })
+        }
+    }
+
+    /// Waits until so many layers are complete.
+    fn await_tars(&self, count: usize) {
+        let begun = Instant::now();
+        loop {
+            let found = ok(Command::new("find")
+                .arg(&self.root)
+                .args(["-name", "layer.tar"]));
+            if found.lines().count() == count {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "{found}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     fn mount(&self) {
@@ -108,6 +144,18 @@ impl Drop for Scene {
     }
 }
 
+/// Makes an index of SOCI with zTOCs of all layers.
+fn make_index(root: &Path, reference: &str, span_size: &str) {
+    let mut create = cas(root);
+    create.args(["-q", "soci", "create", reference]);
+    ok(create.args(["--min-layer-size", "0", "--span-size", span_size]));
+}
+
+/// Returns whether this machine can do it. If not, says why.
+fn is_usable() -> bool {
+    can(&["chroot"]) && can(&[PROGRAM]) && mounting_snapshotters().contains(&"erofs")
+}
+
 /// Returns how many bytes the files of arrived data occupy below a root.
 fn arrived(root: &Path) -> u64 {
     let script =
@@ -118,7 +166,7 @@ fn arrived(root: &Path) -> u64 {
 
 #[test]
 fn an_image_is_mounted_before_its_layers_arrive_and_is_the_plain_tree() {
-    let Some(scene) = Scene::new(false) else {
+    let Some(scene) = Scene::real(false) else {
         return;
     };
     assert_eq!(arrived(&scene.root), 0);
@@ -136,18 +184,84 @@ fn an_image_is_mounted_before_its_layers_arrive_and_is_the_plain_tree() {
     scene.unmount();
 }
 
+/// The members of the layers of the test in other formats: a layer of everything, and one that
+/// removes and replaces a part of it.
+fn layers() -> Vec<Vec<u8>> {
+    let content = |length: usize| {
+        (0..length)
+            .map(|at| (at * at >> 7) as u8)
+            .collect::<Vec<u8>>()
+    };
+    let base = Tar::new()
+        .dir("./")
+        .dir("dir/")
+        .file("dir/large", content(300_000))
+        .file("dir/gone", "gone")
+        .file("empty", "")
+        .symlink("link", "dir/large")
+        .hardlink("same", "dir/large")
+        .pax(&[("SCHILY.xattr.user.name", b"value")])
+        .file("attributes", "x")
+        .member(Header::new(b'3', "null").mode(0o666).device(1, 3), "");
+    let top = Tar::new()
+        .file("dir/.wh.gone", "")
+        .file("empty", content(70_000))
+        .hardlink("dir/again", "same");
+    vec![base.end(), top.end()]
+}
+
+#[test]
+fn layers_with_tables_of_their_own_are_the_plain_tree_before_and_after_completion() {
+    if !is_usable() {
+        return;
+    }
+    for write in [chunked::estargz, chunked::zstd_chunked] {
+        let scene = Scene::with(false, |whole, reference| {
+            let layout = whole.join("layout");
+            let layers = layers().iter().map(|tar| write(tar)).collect();
+            chunked::layout(&layout, layers);
+            ok(cas(whole)
+                .args(["-q", "import", "--name", reference])
+                .arg(layout));
+        });
+        let plain = scene.plain();
+        scene.mount();
+        let found = differences(&plain, &scene.mnt);
+        assert!(found.is_empty(), "{found:#?}");
+        assert!(arrived(&scene.root) > 0);
+        scene.unmount();
+        ok(Command::new("umount").arg(scene.served()));
+        let settings = scene.root.join("cas.toml");
+        let text = fs::read_to_string(&settings).unwrap();
+        fs::write(
+            &settings,
+            text.replace("complete = false", "complete = true"),
+        )
+        .unwrap();
+        scene.mount();
+        scene.await_tars(2);
+        scene.unmount();
+        scene.mount();
+        ok(Command::new("umount").arg(scene.served()));
+        let found = differences(&plain, &scene.mnt);
+        assert!(found.is_empty(), "complete: {found:#?}");
+        scene.unmount();
+        ok(cas(&scene.root).args(["fsck", "--read-data"]));
+    }
+}
+
 #[test]
 fn a_server_that_dies_is_replaced_and_what_arrived_needs_no_registry() {
-    let Some(scene) = Scene::new(false) else {
+    let Some(scene) = Scene::handmade(false) else {
         return;
     };
     scene.mount();
-    let busybox = scene.mnt.join("bin/busybox");
-    let expected = fs::read(scene.plain().join("bin/busybox")).unwrap();
+    let large = scene.mnt.join("dir/large");
+    let expected = fs::read(scene.plain().join("dir/large")).unwrap();
     let before = scene.servers();
     assert_eq!(before.len(), 2, "a holder and a server");
     ok(Command::new("kill").args(["-9", &before[1]]));
-    assert!(fs::read(&busybox).unwrap() == expected);
+    assert!(fs::read(&large).unwrap() == expected);
     let after = scene.servers();
     assert_eq!((&after[0], after.len()), (&before[0], 2));
     assert_ne!(after[1], before[1]);
@@ -161,13 +275,13 @@ fn a_server_that_dies_is_replaced_and_what_arrived_needs_no_registry() {
     }
     fs::remove_dir_all(scene.registry.blob("sha256:00").ancestors().nth(3).unwrap()).unwrap();
     scene.mount();
-    assert!(fs::read(&busybox).unwrap() == expected);
+    assert!(fs::read(&large).unwrap() == expected);
     scene.unmount();
 }
 
 #[test]
 fn a_whole_pull_replaces_layers_that_are_read_on_demand() {
-    let Some(scene) = Scene::new(false) else {
+    let Some(scene) = Scene::handmade(false) else {
         return;
     };
     let said = fails(
@@ -186,7 +300,7 @@ fn a_whole_pull_replaces_layers_that_are_read_on_demand() {
 
 #[test]
 fn another_snapshotter_fetches_the_whole_image_and_says_so() {
-    let Some(scene) = Scene::new(false) else {
+    let Some(scene) = Scene::handmade(false) else {
         return;
     };
     let root = scene.scratch.path().join("native");
@@ -205,25 +319,11 @@ fn another_snapshotter_fetches_the_whole_image_and_says_so() {
 
 #[test]
 fn layers_are_completed_in_the_background_and_new_mounts_use_their_tars() {
-    let Some(scene) = Scene::new(true) else {
+    let Some(scene) = Scene::handmade(true) else {
         return;
     };
     scene.mount();
-    let tars = || {
-        let found = ok(Command::new("find")
-            .arg(&scene.root)
-            .args(["-name", "layer.tar"]));
-        found.lines().count()
-    };
-    let begun = Instant::now();
-    while tars() < 5 {
-        assert!(
-            begun.elapsed() < Duration::from_secs(60),
-            "{} of 5 layers",
-            tars()
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    scene.await_tars(2);
     // The mount that exists goes on with its data files.
     let plain = scene.plain();
     let found = differences(&plain, &scene.mnt);

@@ -5,22 +5,22 @@ use std::io::{self, BufRead, Read};
 use cas_layer::read_buffered;
 
 /// Reads from `R`, and counts.
-pub(super) struct Counted<R> {
+pub(crate) struct Counted<R> {
     input: R,
     position: u64,
 }
 
 impl<R> Counted<R> {
-    pub(super) fn new(input: R) -> Self {
+    pub(crate) fn new(input: R) -> Self {
         Counted { input, position: 0 }
     }
 
     /// Returns the number of bytes read.
-    pub(super) fn position(&self) -> u64 {
+    pub(crate) fn position(&self) -> u64 {
         self.position
     }
 
-    pub(super) fn into_inner(self) -> R {
+    pub(crate) fn into_inner(self) -> R {
         self.input
     }
 }

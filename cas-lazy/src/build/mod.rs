@@ -8,7 +8,7 @@ use std::io::{self, BufReader, Read};
 use cas_core::{Error, Result};
 use cas_layer::tar::{Entry, EntryKind, Reader, Stated};
 
-use self::counted::Counted;
+pub(crate) use self::counted::Counted;
 use self::gzip::Gzip;
 use crate::ztoc::{BLOCK, FileKind, FileMetadata, Ztoc};
 

@@ -6,13 +6,14 @@ mod stored;
 
 use std::ops::Range;
 
-use cas_core::{Error, Result};
+use cas_core::{Digest, Error, Result};
 use cas_layer::codec::Compression;
 use cas_layer::tar::Entry;
 
 use self::members::header_differs;
 use self::pieces::Source;
 pub use self::stored::{StoredTable, TableFormat};
+use crate::estargz::OwnFile;
 use crate::layer_toc::LayerToc;
 use crate::ztoc::{BLOCK, Ztoc};
 
@@ -173,6 +174,22 @@ impl TryFrom<Ztoc> for LazyLayer {
 }
 
 impl LazyLayer {
+    /// Adds the file of an eStargz layer that has the table of contents, which is the last one. Its
+    /// compressed bytes are at `compressed`, and its content has this digest.
+    fn add_own_file(&mut self, own: OwnFile, compressed: Range<u64>, digest: Digest) -> Result<()> {
+        let (offset, size) = (self.length, own.entry.size);
+        let (piece, stream) =
+            pieces::of_file(compressed, own.inner, offset..offset + size, digest)?;
+        self.length = piece.data.end;
+        self.pieces.push(piece);
+        if let Source::Toc { streams, .. } = &mut self.source {
+            streams.push(stream);
+        }
+        let entry = own.entry;
+        self.members.push(Member { entry, offset });
+        Ok(())
+    }
+
     /// Returns the layer of a table of contents that has digests. `end` is where the compressed
     /// bytes of the files end.
     fn of_toc(toc: &LayerToc, compression: Compression, end: u64) -> Result<Self> {

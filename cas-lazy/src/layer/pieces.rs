@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::ops::Range;
 
 use cas_core::{Digest, Error, Result, limit};
 use cas_layer::codec::{Compression, Decoder};
@@ -92,8 +93,25 @@ pub(super) fn of_toc(
     Ok(found.into_iter().unzip())
 }
 
+/// Returns the piece and the stream of a file that occupies `data` of the data file, and begins at
+/// `inner` in the decompressed bytes.
+pub(super) fn of_file(
+    compressed: Range<u64>,
+    inner: u64,
+    data: Range<u64>,
+    digest: Digest,
+) -> Result<(Piece, Stream)> {
+    let chunks = vec![StreamChunk {
+        inner,
+        size: data.end - data.start,
+        offset: data.start,
+        digest,
+    }];
+    Ok((piece(compressed, &chunks)?, Stream { chunks }))
+}
+
 /// Returns the piece of a stream.
-fn piece(compressed: std::ops::Range<u64>, chunks: &[StreamChunk]) -> Result<Piece> {
+fn piece(compressed: Range<u64>, chunks: &[StreamChunk]) -> Result<Piece> {
     let mut inner = 0;
     for chunk in chunks {
         if chunk.inner < inner {

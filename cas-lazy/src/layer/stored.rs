@@ -107,8 +107,10 @@ impl StoredTable {
                 ztoc.try_into()
             }
             TableFormat::Estargz { digest, offset } => {
-                let toc = estargz::decode(bytes, *offset, digest)?;
-                LazyLayer::of_toc(&toc, Compression::Gzip, *offset)
+                let (toc, own) = estargz::own_file(bytes, *offset, digest)?;
+                let mut layer = LazyLayer::of_toc(&toc, Compression::Gzip, *offset)?;
+                layer.add_own_file(own, *offset..*offset + bytes.len() as u64, *digest)?;
+                Ok(layer)
             }
             TableFormat::ZstdChunked { digest, position } => {
                 let toc = zstd_chunked::decode(bytes, *position, digest)?;
