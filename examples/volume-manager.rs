@@ -1,9 +1,10 @@
-//! A volume manager that works like that of EVE, an operating system for edge devices. It brings
-//! images into a store, gives each container a root directory, and removes this directory when the
-//! container has ended.
+//! A program that works like the volume manager of EVE, an operating system for edge devices. It
+//! imports images into a store, gives each container a root directory, and removes this directory
+//! when the container has ended.
 //!
-//! `cargo run --example volume-manager -- ROOT ARCHIVE VOLUMES`, as the superuser. ARCHIVE is an
-//! archive or a layout of images, and VOLUMES an existing directory for the root directories.
+//! `cargo run --example volume-manager -- ROOT ARCHIVE VOLUMES`, as the superuser. ROOT is the
+//! directory of the root of `cas`, which is created if it is absent. ARCHIVE is an archive or a
+//! layout of images, and VOLUMES an existing directory for the root directories of the containers.
 
 use std::path::{Path, PathBuf};
 
@@ -41,7 +42,7 @@ pub(crate) fn run(root: &Path, archive: &Path, volumes: &Path) -> Result<Vec<Str
         cas.prepare_root_dir(&volume, image)?;
         steps.push(format!("prepared {key}"));
 
-        // The container runs now, and writes to its root.
+        // The container runs now, and writes to its root file system.
         let log = volume.join("rootfs/log");
         std::fs::write(&log, "started\n")?;
         let own = cas.snapshot_usage(&key)?;

@@ -16,7 +16,8 @@ use super::Context;
 
 CAPABILITIES are what a store promises and the conformance tests check, or what a snapshotter can
 do. GAPS are the conformance tests that a store does not pass, and why. HERE says whether a
-snapshotter works on this machine for this root, or why not.")]
+snapshotter works on this machine for this root, or why not. A composition is a store made of other
+stores, its members.")]
 pub(crate) struct Backends {}
 
 impl Backends {

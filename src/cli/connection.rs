@@ -38,7 +38,7 @@ pub(crate) struct Connection {
     /// $CONTAINERS_REGISTRIES_CONF, or podman's]
     #[arg(long, value_name = "FILE")]
     registries_conf: Option<PathBuf>,
-    /// Also trust the certificates of authorities in this PEM file
+    /// Also trust the certificates in this PEM file, of authorities or of the registry itself
     #[arg(long, value_name = "FILE")]
     ca: Vec<PathBuf>,
 }

@@ -19,8 +19,9 @@ use super::Context;
 The file is an EROFS image: metadata, and then the tar of each layer. Linux 6.4 and later mount it.
 A virtual machine can use it as a disk with sectors of 512 bytes. The same image always gives the
 same bytes. No privileges are needed. While the file is written, its directory needs free space for
-twice the size of the file. If the snapshotter `erofs` has the image, its tars are used as they are,
-without decompression. With `--format vmdk`, FILE is a directory, which must be empty or absent.")]
+twice the size of the file. If the image is unpacked into snapshots of the snapshotter `erofs`, the
+tars of these snapshots are copied, and no layer is decompressed. With `--format vmdk`, FILE is a
+directory, which must be empty or absent.")]
 pub(crate) struct Disk {
     /// Name or digest of the image
     image: String,

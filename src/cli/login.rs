@@ -20,8 +20,8 @@ const HUB: &str = "docker.io";
   cas login registry.example
   cas login --username me --password-stdin < password.txt
 
-The name and the password are checked with the registry. Then they are saved in the file that
---authfile describes, or in the credential helper that this file names. docs/CREDENTIALS.md has the
+The name and the password are checked with the registry. Then they are saved in the file of logins
+(see --authfile), or in the credential helper that this file names. docs/CREDENTIALS.md has the
 rules.")]
 pub(crate) struct Login {
     /// HOST[:PORT] of the registry

@@ -18,8 +18,8 @@ use super::idmap;
   cas mount app:1 /mnt --map-ids 0:100000:65536
   cas unshare -- sh -c 'cas mount app:1 mnt && ls mnt && cas umount mnt'
 
-Only the superuser can mount; other users can mount only in `cas unshare`. There, unmount before
-you leave: otherwise the snapshot, with what was written to it, stays until `cas umount` in another
+Users other than the superuser can mount only in `cas unshare`. There, unmount before you leave:
+otherwise the snapshot, with what was written to it, stays until `cas umount` in another
 `cas unshare`.")]
 pub(crate) struct Mount {
     /// Name or digest of the image

@@ -134,8 +134,8 @@ pub(crate) struct Push {
 
 #[derive(Args)]
 struct Remote {
-    /// Transfer only this platform, as in linux/arm64 [default: this machine's for pull, all for
-    /// push]
+    /// Transfer only this platform, as in linux/arm64 [default for pull: this machine's; for push:
+    /// all, or only this machine's if the store does not have all]
     #[arg(long, conflicts_with = "all_platforms")]
     platform: Option<Platform>,
     /// Transfer all platforms of the image

@@ -17,15 +17,16 @@ pub(crate) enum Soci {
     Ls(Ls),
 }
 
-/// Make a zTOC of each large layer of an image, and an index that lists them
+/// Make a zTOC of each large layer of an image, and an index that lists the zTOCs
 #[derive(Args)]
 #[command(after_help = "Examples:
   cas soci create app:1
   cas soci create app:1 --min-layer-size 0 --span-size 1MiB
 
-A zTOC has the table of contents of a layer and the places from which it can be decompressed. Layers
-must be compressed with gzip. The index is a referrer of the image: `cas push --referrers` publishes
-it, and a collection keeps it for as long as the image.")]
+A zTOC has the table of contents of a layer, and the places in the layer at which decompression can
+begin. A part of a layer that begins at such a place is a span. Layers must be compressed with gzip.
+The index is a referrer of the image: `cas push --referrers` pushes the index, too, and `cas gc`
+keeps the index for as long as the image.")]
 pub(crate) struct Create {
     /// Name or digest of the image
     image: String,
@@ -33,7 +34,7 @@ pub(crate) struct Create {
     /// platform]
     #[arg(long)]
     platform: Option<Platform>,
-    /// Decompressed size after which a new span begins [default: 4MiB]
+    /// Begin a new span after this many decompressed bytes [default: 4MiB]
     #[arg(long, value_name = "SIZE", value_parser = cas::parse_size)]
     span_size: Option<u64>,
     /// Leave out layers with a smaller compressed size [default: 10MiB]

@@ -10,8 +10,8 @@
 //! owner        locked by the process that has the store open
 //! ```
 //!
-//! To publish an ingest, its id moves to a digest. That copies no bytes, and fits into one
-//! transaction with the records of the blob. A number is never used twice.
+//! When an ingest is published, its id becomes the id of the blob. No bytes are copied, and one
+//! transaction also writes the records of the blob. A number is never used twice.
 
 mod content;
 mod engine;

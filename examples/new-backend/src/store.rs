@@ -14,7 +14,7 @@ use crate::content::SqliteContent;
 use crate::engine::Engine;
 use crate::records::SqliteRecords;
 
-/// The laws that this store does not keep. There are none.
+/// The conformance tests (laws) that this store does not pass. There are none.
 pub const GAPS: &[(&str, &str)] = &[];
 
 /// A store in one SQLite file.
