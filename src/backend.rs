@@ -1,9 +1,9 @@
 //! What authors of backends and snapshotters need: the traits, and helpers for them.
 //!
-//! A store is a [`ContentStore`] and its [`Records`]. An [`Opener`] adds it to a
-//! [`Registry`](crate::Registry). A [`Snapshotter`] comes with a [`SnapshotterOpener`]. The crate
-//! `oci-cas-conformance` tests stores and snapshotters, and `docs/NEW-BACKEND.md` explains how to
-//! write them.
+//! A store is a [`ContentStore`] and its [`Records`]. An [`Opener`] opens such stores, and a
+//! [`SnapshotterOpener`] opens a [`Snapshotter`]; a [`Registry`](crate::Registry) holds the
+//! openers. The crate `oci-cas-conformance` tests stores and snapshotters, and
+//! `docs/NEW-BACKEND.md` explains how to write them.
 
 pub use cas_core::background;
 pub use cas_core::capability::{Capabilities, Capability};

@@ -49,9 +49,12 @@
 //! # }
 //! ```
 //!
-//! Cargo features choose the backends and snapshotters. [`registry()`] returns all backends and
-//! snapshotters that are compiled in. A root needs only one backend. Without a snapshotter, images
-//! can be stored and unpacked into directories, but not into snapshots or mounts.
+//! [`Cas::open`] opens a root: a directory with settings, a store of images, and snapshots. Cargo
+//! features choose the backends, which provide stores, and the snapshotters, which provide
+//! snapshots: file trees that can be mounted. [`registry()`] returns all backends and snapshotters
+//! that are compiled in. A root needs only one backend. Without a snapshotter, images can be
+//! stored, and unpacked into directories, but they can be neither mounted nor unpacked into
+//! snapshots.
 
 #[cfg(feature = "aci")]
 pub mod aci;

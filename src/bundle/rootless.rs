@@ -1,5 +1,5 @@
 //! The part of `config.json` for a user without privileges: a user namespace. In the namespace, the
-//! user who starts the bundle has the id 0, because runc starts no bundle without privileges in
+//! user who starts the bundle has the id 0, because runc without privileges refuses bundles in
 //! which that user has another id.
 
 use serde_json::{Value, json};

@@ -39,10 +39,10 @@ use crate::root::Engines;
 #[cfg(feature = "registry")]
 use crate::root::{PullModes, RemoteSettings};
 
-/// An open root, with every verb of [`crate::Cas`] in a form that blocks until the verb is done.
-/// The handle contains its own async runtime, and panics if it is used inside another async
-/// runtime; use [`crate::Cas`] in such a runtime. It is cheap to clone, and all clones are the same
-/// handle.
+/// A handle on an open root, with every verb of [`crate::Cas`] in a form that blocks until the verb
+/// is done. The handle contains its own async runtime, and panics if it is used inside another
+/// async runtime; there, use [`crate::Cas`]. The handle is cheap to clone, and all clones are the
+/// same handle.
 #[derive(Clone)]
 pub struct Cas {
     inner: crate::Cas,
@@ -118,8 +118,8 @@ impl Cas {
         runtime.block_on(crate::Cas::fsck(root, options))
     }
 
-    /// Closes the handle and all its clones. When this returns, everything that was written is on
-    /// the device.
+    /// Closes the handle and all its clones. When the call returns, everything that was written is
+    /// on the device.
     ///
     /// # Errors
     /// As [`Cas::close`](crate::Cas::close).
@@ -157,7 +157,8 @@ impl Cas {
         self.inner.hosts()
     }
 
-    /// Returns a name of the store as a remote repository.
+    /// Returns a repository that stands for a name in this store. Other stores pull from the
+    /// repository and push to it.
     ///
     /// # Errors
     /// As [`Cas::repository`](crate::Cas::repository).
@@ -253,7 +254,7 @@ verbs! {
     /// Gives an image an additional name. Returns the image with the new name.
     fn tag(image: impl Into<ImageRef>, name: impl Into<NewName>) -> Result<Image>;
 
-    /// Gives a manifest or an index in the store a new name. Returns the image.
+    /// Gives a new name to a manifest or an index that is in the store. Returns the image.
     fn create_image(name: impl Into<NewName>, target: &Digest) -> Result<Image>;
 
     /// Makes a name refer to another manifest or index in the store. Returns the image.
@@ -300,8 +301,8 @@ verbs! {
         options: DiskOptions
     ) -> Result<Disk>;
 
-    /// Makes an index of SOCI for an image, with a zTOC for each large layer, as a referrer of its
-    /// manifest. Returns the index.
+    /// Makes an index of SOCI for an image, with a zTOC for each large layer. The index is a
+    /// referrer of the image's manifest. Returns the index.
     #[cfg(feature = "soci")]
     fn create_soci(image: impl Into<ImageRef>) -> Result<SociIndex>;
 
@@ -313,7 +314,7 @@ verbs! {
     #[cfg(feature = "soci")]
     fn soci_indexes(image: impl Into<ImageRef>) -> Result<Vec<SociIndex>>;
 
-    /// Unpacks the layers of an image into snapshots. Returns the name of the topmost snapshot, or
+    /// Unpacks the layers of an image into snapshots. Returns the key of the topmost snapshot, or
     /// `None` if the image has no layers.
     fn snapshot(image: impl Into<ImageRef>) -> Result<Option<Digest>>;
 
@@ -377,20 +378,21 @@ verbs! {
     /// Prepares the root directory of a container.
     fn prepare_root_dir(path: impl AsRef<Path>, image: impl Into<ImageRef>) -> Result<()>;
 
-    /// Prepares a root directory with options.
+    /// Prepares the root directory of a container with options.
     fn prepare_root_dir_with(
         path: impl AsRef<Path>,
         image: impl Into<ImageRef>,
         options: RootDirOptions
     ) -> Result<()>;
 
-    /// Unmounts a root directory. Returns false if it is not mounted.
+    /// Unmounts the root directory of a container. Returns false if it is not mounted.
     fn unmount_root_dir(path: impl AsRef<Path>) -> Result<bool>;
 
-    /// Unmounts a root directory with options. Returns the same as `unmount_root_dir`.
+    /// Unmounts the root directory of a container with options. Returns the same as
+    /// `unmount_root_dir`.
     fn unmount_root_dir_with(path: impl AsRef<Path>, options: UnmountOptions) -> Result<bool>;
 
-    /// Removes a root directory. Returns false if there was nothing to remove.
+    /// Removes the root directory of a container. Returns false if there was nothing to remove.
     fn remove_root_dir(path: impl AsRef<Path>) -> Result<bool>;
 
     /// Makes an OCI runtime bundle of an image.

@@ -8,8 +8,8 @@ use cas_distribution::{Hosts, Options, Verifier};
 
 use crate::root::RemoteSettings;
 
-/// Returns a verifier that requires a signature by the key in a file. It fetches signatures with
-/// the same settings, options and hosts as the image.
+/// Returns a verifier that requires a signature that the public key in a file verifies. The
+/// verifier fetches signatures with the same settings, options and hosts as the image.
 ///
 /// # Errors
 /// Errors of the file; `Unsupported` without the Cargo feature `cosign`.

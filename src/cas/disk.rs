@@ -15,16 +15,16 @@ use super::Cas;
 use super::arguments::ImageRef;
 use super::mounted::{Mounted, NewSnapshot};
 
-/// The form of a disk.
+/// The form of a disk, which is the root file system of an image as one read-only EROFS image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DiskFormat {
-    /// One file: metadata, and then the tars.
+    /// One file: metadata, and then the uncompressed tar of each layer.
     #[default]
     Erofs,
-    /// A directory with a file of metadata, the tars, and `disk.vmdk`, a descriptor in the format
-    /// VMDK, which joins these files to one disk. The disk has the same bytes as the file of
-    /// [`Self::Erofs`].
+    /// A directory with a file of metadata, the tar of each layer, and `disk.vmdk`, a descriptor in
+    /// the format VMDK, which joins the metadata and the tars to one disk. The disk has the same
+    /// bytes as the file of [`Self::Erofs`].
     Vmdk,
 }
 
@@ -76,13 +76,15 @@ impl DiskOptions {
 impl Cas {
     /// Writes the root file system of an image to `file`, as one read-only EROFS image: metadata,
     /// and then the uncompressed tar of each layer. Linux 6.4 and later mount the file; a block
-    /// device with its content must have sectors of 512 bytes. The same image always gives the same
-    /// bytes. This needs no privileges. Returns the sizes of the file and of the metadata in it.
+    /// device with the bytes of the file must have sectors of 512 bytes. The same image always
+    /// gives the same bytes. No privileges are needed. Returns the sizes of the file and of the
+    /// metadata in the file.
     ///
     /// The file appears under its name when it is complete, and replaces an older file of this
     /// name. Until then, the directory needs free space for twice the size of the file. If the
-    /// snapshotter `erofs` has the image, its files are copied, and share their blocks with the new
-    /// file if the file system supports that; no layer is decompressed.
+    /// image is unpacked into snapshots of the snapshotter `erofs`, the files of these snapshots
+    /// are copied, and share their blocks with the new file if the file system supports that; no
+    /// layer is decompressed.
     ///
     /// # Errors
     /// `NotFound` if the store does not have the image, one of its layers, or the platform of this
@@ -206,7 +208,8 @@ impl Cas {
     }
 }
 
-/// Opens the files of the image that `mounts` show. Returns `None` if they do not show one.
+/// Opens the files of the EROFS image that `mounts` show. Returns `None` if `mounts` is not a
+/// single mount of an EROFS image.
 fn open(mounts: &[Mount]) -> Result<Option<(DataFile, Vec<DataFile>)>> {
     let [Mount::Erofs { image, devices, .. }] = mounts else {
         return Ok(None);

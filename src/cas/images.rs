@@ -107,8 +107,9 @@ impl Cas {
         Ok(image)
     }
 
-    /// Gives a manifest or an index in the store a new name. The name protects the document, and
-    /// all content below it that the store has, from collections. Returns the image.
+    /// Gives a new name to a manifest or an index that is in the store. The name protects the
+    /// document, and all content that the store has below the document, from collections. Returns
+    /// the image.
     ///
     /// # Errors
     /// `AlreadyExists` if the name exists; `NotFound` if the store does not have `target`, or has

@@ -75,12 +75,15 @@ pub use self::unpack::UnpackOptions;
 #[cfg(feature = "registry")]
 use crate::root::Root;
 
-/// An open root: images, their content and their snapshots.
-/// Its methods that do a job, such as [`Cas::import`] or [`Cas::gc`], are called verbs. If the root
-/// is read-only and its store is in it, verbs that change something return `Denied` (see
+/// A handle on an open root: a directory with settings (`cas.toml`), a store of images and their
+/// content, and snapshots. The store may also be outside of the directory.
+///
+/// The methods that do a job, such as [`Cas::import`] or [`Cas::gc`], are called verbs. If the root
+/// is read-only and contains the store, verbs that change something return `Denied` (see
 /// [`Cas::check_writable`]).
-/// It is cheap to clone. All clones are the same handle: after [`Cas::close`], the verbs of all
-/// clones return `FailedPrecondition`.
+///
+/// A handle is cheap to clone. All clones are the same handle: after [`Cas::close`], the verbs of
+/// all clones return `FailedPrecondition`.
 #[derive(Clone)]
 pub struct Cas {
     store: Store,

@@ -366,7 +366,7 @@ pub(super) fn unmount_only(directory: &Path, mounts: &[Mount], mode: UnmountMode
         return unmount(directory, mode);
     }
     if own.shows(directory, mounts) {
-        let why = "another mount is on top of this one; unmount the other one first";
+        let why = "another mount covers the mount of the snapshot; unmount that other mount first";
         return Err(Error::busy(why).subject(directory.display()));
     }
     match MountedDirs::read().shows(directory, mounts) {

@@ -21,7 +21,8 @@ pub struct OpenOptions {
     /// A store for this handle: a scheme, a URL or the name of a table in `cas.toml`. By default
     /// the root's own.
     pub store: Option<String>,
-    /// A snapshotter for this handle. By default the root's own.
+    /// A snapshotter for this handle: a scheme, or a scheme with options, as in
+    /// `overlay://?NAME=VALUE`. By default the root's own.
     pub snapshotter: Option<String>,
     /// The backends, compositions and snapshotters to choose from. By default all that are compiled
     /// in.
@@ -198,8 +199,8 @@ impl Cas {
         }
     }
 
-    /// Closes the handle and all its clones. When this returns, everything that was written is on
-    /// the device. Verbs that are called later on a clone fail. If the store allows only one
+    /// Closes the handle and all its clones. When the call returns, everything that was written is
+    /// on the device. Verbs that are called later on a clone fail. If the store allows only one
     /// process at a time, another process can open the store after the last clone is dropped.
     ///
     /// # Errors

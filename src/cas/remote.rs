@@ -351,7 +351,7 @@ impl Cas {
         Ok(verifiers)
     }
 
-    /// Returns the file of the key that must have signed the image of a pull.
+    /// Returns the file of the public key that must verify a signature of the image of a pull.
     fn cosign_key(&self, options: &PullOptions) -> Option<PathBuf> {
         let named = options.cosign_key.clone();
         named.or_else(|| self.remote_settings().cosign_key())

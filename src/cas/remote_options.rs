@@ -43,8 +43,8 @@ pub struct PullOptions {
     #[cfg(feature = "on-demand")]
     pub on_demand: bool,
     /// Whether the referrers of each manifest and index that is pulled are pulled, too, such as
-    /// signatures and lists of contents, and the referrers of these referrers. If the policy finds
-    /// the image in the store, the registry is not asked for referrers.
+    /// signatures and SBOMs, and the referrers of these referrers. If the policy finds the image in
+    /// the store, the registry is not asked for referrers.
     pub referrers: bool,
     /// Whether the registry is reached over http. By default, the registry is reached over https,
     /// or over http if the registry is on this machine and does not require TLS.
@@ -55,8 +55,9 @@ pub struct PullOptions {
     /// The files that name mirrors and certificates. By default the files that
     /// [`Cas::hosts`](super::Cas::hosts) returns.
     pub hosts: Option<Hosts>,
-    /// The file of logins that is read first, instead of podman's own. By default the file that
-    /// `cas.toml` names, or else the file that `$REGISTRY_AUTH_FILE` names.
+    /// The file of logins that is read first, instead of podman's `containers/auth.json` in
+    /// `$XDG_RUNTIME_DIR`. By default the file that `cas.toml` names, or else the file that
+    /// `$REGISTRY_AUTH_FILE` names.
     pub auth_file: Option<PathBuf>,
     /// Whether the registry may refer to addresses on this machine and in private networks, even if
     /// the registry itself is neither on this machine nor in a private network. By default it may
@@ -229,7 +230,7 @@ pub struct PushOptions {
     /// The platforms to push. By default all platforms of the image, or the platform of this
     /// machine if the store does not have all platforms.
     pub platforms: Platforms,
-    /// Whether the referrers of the image that the store has are pushed, too, and the referrers of
+    /// Whether the referrers that the store has of the image are pushed, too, and the referrers of
     /// these referrers.
     pub referrers: bool,
     /// Whether the registry is reached over http; see [`PullOptions::plain_http`].

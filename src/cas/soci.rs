@@ -30,8 +30,9 @@ const BUILD_TOOL: &str = concat!("cas ", env!("CARGO_PKG_VERSION"));
 pub struct SociOptions {
     /// The platform of the image that gets an index. `Platforms::All` is refused.
     pub platforms: Platforms,
-    /// The decompressed bytes after which the next block of a layer begins a span; 4 MiB by
-    /// default.
+    /// The number of decompressed bytes after which a new span begins, at the next DEFLATE block;
+    /// 4 MiB by default. A span is a part of a layer that can be fetched and decompressed without
+    /// the rest of the layer.
     pub span_size: u64,
     /// The size in compressed bytes that a layer must have to get a zTOC; 10 MiB by default.
     pub min_layer_size: u64,
@@ -104,7 +105,8 @@ pub struct SociLayer {
     pub ztoc: Digest,
     /// Size of the zTOC in bytes.
     pub size: u64,
-    /// The decompressed bytes after which the next block begins a span, if the index states them.
+    /// The number of decompressed bytes after which a new span begins, as in
+    /// [`SociOptions::span_size`], if the index states the number.
     pub span_size: Option<u64>,
 }
 
@@ -126,10 +128,11 @@ impl SociIndex {
 }
 
 impl Cas {
-    /// Makes a zTOC of each layer of an image that has at least 10 MiB, and an index that lists
-    /// them, as SOCI's tools do. The index is a referrer of the manifest of the image:
-    /// collections keep it for as long as the manifest, and a push with referrers publishes it.
-    /// Returns the index.
+    /// Makes zTOCs of the layers of an image that have at least 10 MiB, and an index that lists the
+    /// zTOCs, as SOCI's tools do. A zTOC makes single files of a compressed layer readable, without
+    /// the rest of the layer. The index is a referrer of the manifest of the image: collections
+    /// keep the index for as long as the manifest, and a push with referrers pushes it. Returns the
+    /// index.
     ///
     /// A layer that is not compressed with gzip, or that a zTOC cannot express, is left out with a
     /// warning.

@@ -116,8 +116,8 @@ impl Cas {
         unpack::to_directory(store, &manifest, directory, how, progress).await
     }
 
-    /// Unpacks the layers of an image into committed snapshots. Returns the name of the topmost
-    /// snapshot, or `None` if the image has no layers.
+    /// Unpacks the layers of an image into committed snapshots, whose keys are the chain IDs of the
+    /// layers. Returns the key of the topmost snapshot, or `None` if the image has no layers.
     ///
     /// # Errors
     /// As [`Cas::unpack`], except errors of the directory; `FailedPrecondition` if the root was

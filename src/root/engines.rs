@@ -13,8 +13,8 @@ use super::remote::{PolicyTable, RemoteTable};
 /// The format of `cas.toml` that this version reads and writes.
 pub(super) const FORMAT: u32 = 1;
 
-/// The content of `cas.toml`: the engines of a root, which are its store and its snapshotter, the
-/// settings of registries, and the policy of pulls.
+/// The content of `cas.toml`, except the table `[pull_modes]`: the store and the snapshotter of a
+/// root (its engines), the settings of registries, and the rules for images that a pull accepts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Engines {
@@ -148,7 +148,8 @@ impl Engines {
 fn check_name(name: &str) -> Result<()> {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     if name.is_empty() || !name.bytes().all(good) {
-        let why = "expected only letters, digits, - and _ in the name of a table of stores";
+        let why = "expected only letters, digits, - and _ in the name of a table of stores; \
+                   rename the table";
         return Err(Error::invalid(why).operation("open store").subject(name));
     }
     Ok(())

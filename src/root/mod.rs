@@ -4,7 +4,7 @@
 //! ```text
 //! ROOT/                0700
 //!   cas.toml           the engines, and settings of registries; never a secret
-//!   store/             the store; that of `fs` is an OCI image layout
+//!   store/             the store; a store of the backend `fs` is an OCI image layout
 //!   stores/NAME/       the store of the table NAME of cas.toml, or a composition whose scheme is
 //!                      NAME; the members of a composition are below it
 //!   snapshots/NAME/    the files of a snapshotter, and unpack jobs
@@ -215,10 +215,10 @@ fn same_engines(mut chosen: Engines, found: Engines) -> Result<Engines> {
     ];
     let others = others.into_iter().filter(|(_, is_same)| !is_same);
     let tables: String = others
-        .map(|(table, _)| format!(", and other [{table}]"))
+        .map(|(table, _)| format!(", and its table [{table}] differs"))
         .collect();
     Err(Error::already_exists(format!(
-        "this root uses store {:?} and snapshotter {:?}{tables}; choose another directory",
+        "this root already uses store {:?} and snapshotter {:?}{tables}; choose another directory",
         found.store, found.snapshotter
     )))
 }

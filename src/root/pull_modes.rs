@@ -11,8 +11,8 @@
 //! unpack_job_lifetime_sec = 7200
 //! ```
 //!
-//! The SOCI snapshotter does not have the last key, because it deletes all unpack jobs when it
-//! starts.
+//! The SOCI snapshotter does not have the last key, because it deletes the layers of interrupted
+//! unpacks when it starts.
 
 use std::time::Duration;
 
@@ -153,15 +153,15 @@ impl PullModes {
         if written.decompress_streams.is_some() {
             warnings.push(format!(
                 "decompress_streams of [pull_modes.{PARALLEL}] has no effect: layers are \
-                 decompressed without other programs"
+                 decompressed without other programs; remove the setting"
             ));
         }
         let chunk = parse_chunk(&written.concurrent_download_chunk_size)?;
         let kept = chunk.map(|chunk| chunk.clamp(PullLimits::MIN_RANGE, PullLimits::MAX_RANGE));
         if kept != chunk {
             warnings.push(format!(
-                "concurrent_download_chunk_size {:?} is replaced by {} bytes, because chunks are \
-                 kept in memory",
+                "concurrent_download_chunk_size {:?} is replaced by {} bytes, the nearest size \
+                 that is allowed, because each chunk is held in memory; correct the key",
                 written.concurrent_download_chunk_size,
                 kept.unwrap_or_default()
             ));

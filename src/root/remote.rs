@@ -18,12 +18,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// The table `[remote]` of `cas.toml`: defaults for options of `cas pull`, `cas push` and
-/// `cas login`. A relative path begins at the root.
+/// The table `[remote]` of `cas.toml`: defaults for options of the commands that contact
+/// registries, such as `cas pull`. A relative path is relative to the directory of `cas.toml`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 pub struct RemoteTable {
-    /// The only directory with `hosts.toml` or certificates of registries, as `--hosts-dir`.
+    /// The directory with `hosts.toml` or certificates of registries, as `--hosts-dir`. If it is
+    /// set, the directories of this machine, such as `/etc/containerd/certs.d`, are not read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hosts_dir: Option<PathBuf>,
     /// The file `registries.conf`, as `--registries-conf`.
@@ -32,8 +33,8 @@ pub struct RemoteTable {
     /// The file `policy.json`, as `--policy-file`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy_file: Option<PathBuf>,
-    /// Files of certificates of authorities that are trusted in addition to those of this machine,
-    /// as `--ca`.
+    /// Files of certificates that are trusted in addition to the authorities of this machine, as
+    /// `--ca`: certificates of authorities, or a registry's own certificate.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ca: Vec<PathBuf>,
     /// The file of logins that is read first, and into which logins are written, as `--authfile`.
@@ -47,7 +48,7 @@ pub struct RemoteTable {
     /// `1KiB`; the same as `--min-speed`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_speed: Option<String>,
-    /// The number of ranges in which a large layer is fetched at the same time, as `--ranges`.
+    /// Maximum number of ranges of a large layer that are fetched at the same time, as `--ranges`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ranges: Option<u64>,
 }
@@ -63,8 +64,8 @@ pub struct PolicyTable {
     /// Rules for images that are not accepted, even if a rule of `allow` accepts them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<String>,
-    /// The file of the public key that must verify a signature of each image by cosign, as
-    /// `--cosign-key`.
+    /// The file of a public key, as `--cosign-key`. An image is accepted only if this key verifies
+    /// a signature of the image that cosign has made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cosign_key: Option<PathBuf>,
     /// A directory of programs that verify images. They have the interface of containerd's image

@@ -118,7 +118,8 @@ impl RemoteSettings {
         }
     }
 
-    /// Returns the file of the key that must have signed images, if the table `[policy]` names one.
+    /// Returns the file of the public key that must verify a signature of each image, if the table
+    /// `[policy]` names one.
     pub fn cosign_key(&self) -> Option<PathBuf> {
         let file = self.engines.policy.cosign_key.as_ref();
         file.map(|file| self.root.join(file))

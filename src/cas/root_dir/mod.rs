@@ -8,9 +8,9 @@
 //!   image-name          0600; the full name of the image
 //! ```
 //! A job holds the lock of PATH from its first change to its last. Labels of the snapshot say where
-//! `rootfs` is, and whether the mount is complete. If a job is killed before that, a collection
-//! removes the snapshot and the directory. A complete root directory stays, even if the machine is
-//! restarted, until it is removed or prepared again.
+//! `rootfs` is, and whether the mount is complete. If a job is killed before the mount is complete,
+//! a collection removes the snapshot and the directory. A complete root directory stays, even if
+//! the machine is restarted, until it is removed or prepared again.
 
 mod place;
 mod prepared;
@@ -97,7 +97,7 @@ impl Cas {
             .await
     }
 
-    /// Prepares a root directory with options.
+    /// Prepares the root directory of a container with options.
     ///
     /// # Errors
     /// As [`Cas::prepare_root_dir`]; `InvalidArgument` for `Platforms::All`.
@@ -132,9 +132,9 @@ impl Cas {
             .map(Prepared::keep)
     }
 
-    /// Unmounts a root directory, and keeps the directory and what was written to it. Returns false
-    /// if the directory is not mounted, or does not exist. [`Cas::mount_snapshot`] mounts the
-    /// snapshot again.
+    /// Unmounts the root directory of a container, and keeps the directory and what was written to
+    /// it. Returns false if the directory is not mounted, or does not exist.
+    /// [`Cas::mount_snapshot`] mounts the snapshot again.
     ///
     /// # Errors
     /// `Busy` while the mount is in use; `InvalidArgument` as for [`Cas::prepare_root_dir`];
@@ -144,7 +144,8 @@ impl Cas {
             .await
     }
 
-    /// Unmounts a root directory with options. Returns the same as [`Cas::unmount_root_dir`].
+    /// Unmounts the root directory of a container with options. Returns the same as
+    /// [`Cas::unmount_root_dir`].
     ///
     /// # Errors
     /// As [`Cas::unmount_root_dir`]; a lazy unmount returns `Busy` only if the directory is mounted
@@ -180,9 +181,9 @@ impl Cas {
         .await
     }
 
-    /// Removes a root directory: unmounts it, and removes its files, its snapshot and the directory
-    /// itself. Returns false if there was nothing to remove. Files of another mount in the
-    /// directory are never removed.
+    /// Unmounts the root directory of a container, and removes its files, its snapshot and the
+    /// directory itself. Returns false if there was nothing to remove. Files of another mount in
+    /// the directory are never removed.
     ///
     /// # Errors
     /// `Busy` while the directory is in use; nothing is removed in this case. `FailedPrecondition`

@@ -184,8 +184,8 @@ impl RootDir {
         match used {
             None => Ok(()),
             Some(last) => Err(Error::already_exists(format!(
-                "the snapshot with the name of this directory belongs to {}; remove that, or \
-                 choose another name",
+                "the snapshot with the name of this directory belongs to {}; remove that root \
+                 directory or mount first, or choose another name",
                 last.display()
             ))),
         }
