@@ -16,7 +16,7 @@ mod http {
     #[derive(Clone, Debug, Default)]
     #[non_exhaustive]
     pub struct HttpFetcher {
-        /// Whether URLs may begin with `http://`. URLs of loopback addresses always may.
+        /// Whether URLs may begin with `http://`. If not, only URLs of loopback addresses may.
         pub plain_http: bool,
     }
 

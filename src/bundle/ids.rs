@@ -11,7 +11,8 @@ use serde::Serialize;
 pub struct Ids {
     /// The user's own id.
     pub own: u32,
-    /// Ranges of further ids, as in `/etc/subuid`: the first id and how many there are.
+    /// Ranges of further ids, as in `/etc/subuid`: the first id of a range and the number of its
+    /// ids.
     pub more: Vec<(u32, u32)>,
 }
 

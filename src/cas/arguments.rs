@@ -7,8 +7,8 @@ use cas_core::{Image, Result};
 /// Text and a [`Reference`] are taken as a name in the store. If the store does not have exactly
 /// this name, the verb looks for other spellings that docker takes for the same name, such as
 /// `docker.io/library/app:1` for `app:1`. If text is not a name, the verb returns an error. A
-/// [`FullName`] is looked up as if a person typed it. An [`Image`] means its target, even if its
-/// name refers to something else by now.
+/// [`FullName`] is looked up as if a person typed it. An [`Image`] stands for its target, even if
+/// the name of the image refers to something else by now.
 pub struct ImageRef(pub(super) Given);
 
 pub(super) enum Given {

@@ -23,7 +23,8 @@ impl Cas {
         blob::list(self.opened()?).await
     }
 
-    /// Returns the digest and the size of a blob, and the data from its record.
+    /// Returns the digest and the size of a blob, and its media type, labels and times, which its
+    /// record states.
     ///
     /// # Errors
     /// `NotFound`; `Corrupt` if the record of the blob does not parse; errors of the store.
@@ -133,7 +134,8 @@ impl Cas {
     /// Removes blobs with options. Returns what was removed.
     ///
     /// # Errors
-    /// As [`Cas::remove_blobs`].
+    /// As [`Cas::remove_blobs`]. With [`RemoveOptions::force`], a blob that is in use is not an
+    /// error, and with [`RemoveOptions::skip_absent`], an absent blob is not an error.
     pub async fn remove_blobs_with(
         &self,
         blobs: impl IntoIterator<Item = Digest>,

@@ -220,7 +220,8 @@ verbs! {
     #[cfg(feature = "registry")]
     fn pull(reference: impl Into<RegistryRef>) -> Result<Image>;
 
-    /// Pulls with options. Returns the image, and its topmost snapshot if it was unpacked.
+    /// Pulls with options. Returns the image, and the key of its topmost snapshot if it was
+    /// unpacked.
     #[cfg(feature = "registry")]
     fn pull_with(
         reference: impl Into<RegistryRef>,
@@ -263,7 +264,7 @@ verbs! {
     /// Removes a name.
     fn remove(image: impl Into<ImageRef>) -> Result<()>;
 
-    /// Removes a name with options. Returns what was collected with it.
+    /// Removes a name with options. Returns what a collection removed, if the options ask for one.
     fn remove_with(image: impl Into<ImageRef>, options: DeleteOptions) -> Result<Removed>;
 
     /// Returns which parts of an image are in the store.
@@ -334,7 +335,7 @@ verbs! {
         options: MountOptions
     ) -> Result<()>;
 
-    /// Unmounts an image.
+    /// Unmounts the image at a directory, and removes what was written to the mount.
     fn unmount(directory: impl AsRef<Path>) -> Result<()>;
 
     /// Makes a writable snapshot on an image.
@@ -414,7 +415,7 @@ verbs! {
     /// Returns all blobs of the store, joined with their records.
     fn blobs() -> Result<BlobList>;
 
-    /// Returns the digest and the size of a blob, and the data from its record.
+    /// Returns the digest and the size of a blob, and its media type, labels and times.
     fn blob_info(blob: &Digest) -> Result<BlobInfo>;
 
     /// Returns whether a blob is in the store.
@@ -433,15 +434,16 @@ verbs! {
     /// the error if one failed.
     fn ingest_blobs(blobs: &[IngestBlob]) -> Result<Ingested>;
 
-    /// Stores the blobs of an image and gives it a new name. If anything fails, neither the name
-    /// nor any new blob stays. Returns the image, and what became of each blob.
+    /// Stores the blobs of an image, and gives the image a new name. If anything fails, neither the
+    /// name nor any new blob stays. Returns the image, and what became of each blob.
     fn ingest_image(
         name: impl Into<NewName>,
         root: &IngestBlob,
         blobs: &[IngestBlob]
     ) -> Result<IngestedImage>;
-    /// Removes the names of images that were not used for long, and runs a collection. Returns what
-    /// was removed.
+
+    /// Removes the names of images that were not used for long, until the bounds of the options are
+    /// met, and runs a collection. Returns what was removed.
     fn prune(options: PruneOptions) -> Result<Pruned>;
 
     /// Removes blobs. Nothing may refer to them, except other blobs of this call. Returns what was

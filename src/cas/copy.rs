@@ -18,7 +18,7 @@ use super::images::check_digest;
 pub struct CopyOptions {
     /// The name of the copy. By default the name of the image.
     pub name: Option<NewName>,
-    /// The platforms to copy, by default all that the store has.
+    /// The platforms to copy, by default all that the source has.
     pub platforms: Platforms,
     /// Receives the progress, and a warning for each platform that is left out. By default nothing
     /// receives them.

@@ -87,10 +87,10 @@ impl Cas {
     /// Returns the images, sorted by name.
     ///
     /// # Errors
-    /// `InvalidArgument` if the source is not an image; `NotFound` if the source is incomplete;
-    /// `Corrupt` if the source is damaged or hostile; `Unsupported` for a sparse file or another
-    /// version of the image layout; `OutOfRange` if the source exceeds a limit; errors of the
-    /// store. If no name was written before the error, what was stored is removed.
+    /// `InvalidArgument` if the source is not an image; `NotFound` if the source is absent or
+    /// incomplete; `Corrupt` if the source is damaged or hostile; `Unsupported` for a sparse file or
+    /// another version of the image layout; `OutOfRange` if the source exceeds a limit; errors of
+    /// the store. If no name was written before the error, what was stored is removed.
     pub async fn import(&self, source: impl AsRef<Path>) -> Result<Vec<Image>> {
         let source = Source::Path(source.as_ref().to_owned());
         let options = import::ImportOptions::default();

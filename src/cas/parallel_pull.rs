@@ -14,8 +14,8 @@ use crate::root::{PullMode, PullModes};
 /// requests allows.
 const CHUNKED: usize = 8;
 
-/// How pulls fetch and unpack in parallel. Pulls that use clones of one value share its limits for
-/// all images.
+/// How pulls fetch and unpack in parallel. Pulls that use clones of one value share the limits on
+/// all images together. The limits on one image apply to each pull alone.
 #[derive(Clone, Debug)]
 pub struct ParallelPull {
     requests: Quota,

@@ -36,7 +36,8 @@ impl Cas {
         Ok(pulled.image)
     }
 
-    /// Pulls with options. Returns the image, and its topmost snapshot if it was unpacked.
+    /// Pulls with options. Returns the image, and the key of its topmost snapshot if it was
+    /// unpacked.
     ///
     /// # Errors
     /// As [`Cas::pull`]; as [`Cas::snapshot`] if the image is unpacked; with [`Policy::Never`],

@@ -71,8 +71,8 @@ pub struct PullOptions {
     pub limits: Option<PullLimits>,
     /// How images are fetched and unpacked in parallel. By default, the settings of `cas.toml`
     /// decide, with limits that all pulls of one [`Cas`](super::Cas) share. If a pull is parallel,
-    /// `limits` has no effect, except that it sets the ranges of a layer if no size of chunks is
-    /// set.
+    /// `limits` sets only the ranges in which each layer is fetched, and sets nothing if the size
+    /// of chunks is set ([`PullModes::chunk`](crate::PullModes::chunk)).
     pub parallel: Option<ParallelPull>,
     /// The file of the public key that must verify a signature of the image by cosign. By default
     /// the file that `cas.toml` names. A key needs the Cargo feature `cosign`.

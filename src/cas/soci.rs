@@ -34,7 +34,7 @@ pub struct SociOptions {
     /// 4 MiB by default. A span is a part of a layer that can be fetched and decompressed without
     /// the rest of the layer.
     pub span_size: u64,
-    /// The size in compressed bytes that a layer must have to get a zTOC; 10 MiB by default.
+    /// Minimum size, in compressed bytes, of a layer that gets a zTOC; 10 MiB by default.
     pub min_layer_size: u64,
     /// Receives the progress and warnings. By default nothing does.
     pub progress: Arc<dyn Progress>,
@@ -89,7 +89,7 @@ pub struct SociIndex {
     pub digest: Digest,
     /// Size of the index in bytes.
     pub size: u64,
-    /// The manifest of the image to which the index belongs.
+    /// Digest of the manifest to which the index refers as its subject.
     pub subject: Digest,
     /// The layers that have zTOCs, lowest first.
     pub layers: Vec<SociLayer>,
@@ -128,11 +128,11 @@ impl SociIndex {
 }
 
 impl Cas {
-    /// Makes zTOCs of the layers of an image that have at least 10 MiB, and an index that lists the
-    /// zTOCs, as SOCI's tools do. A zTOC makes single files of a compressed layer readable, without
-    /// the rest of the layer. The index is a referrer of the manifest of the image: collections
-    /// keep the index for as long as the manifest, and a push with referrers pushes it. Returns the
-    /// index.
+    /// Makes a zTOC for each layer of an image, if the layer has at least 10 MiB when compressed,
+    /// and an index that lists the zTOCs, as SOCI's tools do. A zTOC makes single files of a
+    /// compressed layer readable, without the rest of the layer. The index is a referrer of the
+    /// manifest of the image: collections keep the index for as long as the manifest, and a push
+    /// with referrers pushes the index, too. Returns the index.
     ///
     /// A layer that is not compressed with gzip, or that a zTOC cannot express, is left out with a
     /// warning.

@@ -81,7 +81,9 @@ impl Cas {
     /// this machine, if a layer is missing from the store, or if the parent of `directory` does not
     /// exist; `FailedPrecondition` if `directory` is not empty; `Corrupt` for damaged or hostile
     /// layers; `Unsupported` for an artifact, or for a blob that is not a layer; `OutOfRange` if
-    /// the image exceeds a limit. On an error, what was written is removed.
+    /// the image exceeds a limit; `Denied` or `FailedPrecondition` if this process cannot give a
+    /// file to its owner (see [`UnpackOptions::rootless`]). On an error, what was written is
+    /// removed.
     pub async fn unpack(
         &self,
         image: impl Into<ImageRef>,

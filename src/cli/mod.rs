@@ -71,7 +71,7 @@ pub(crate) struct Arguments {
     /// /var/lib/cas for the superuser, otherwise $XDG_DATA_HOME/cas or ~/.local/share/cas]
     #[arg(long, global = true, help_heading = GLOBAL, env = "CAS_ROOT", value_name = "DIR")]
     root: Option<PathBuf>,
-    /// Use this store instead of the root's own: a scheme, a URL or the name of a
+    /// Use this store instead of the root's own: a scheme such as redb, a URL, or the name of a
     /// table in cas.toml
     #[arg(long, global = true, help_heading = GLOBAL, value_name = "URL")]
     store: Option<String>,

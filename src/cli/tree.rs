@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::Context;
 use super::output::{printable, size};
 
-/// Show an image and what refers to it as a tree, with digests, sizes, media types, and what is
+/// Show a tree of an image and of what refers to it, with digests, sizes, media types, and what is
 /// missing or damaged
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas tree app:1

@@ -57,8 +57,9 @@ pub struct RemoteTable {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 pub struct PolicyTable {
-    /// Rules for the images that are accepted. If there are no rules, all images are accepted,
-    /// except those for which `deny` has a rule.
+    /// Rules for the images that are accepted. A rule is a registry, a pattern of names, as in
+    /// `docker.io/library/*`, or a digest. If there are no rules here, all images are accepted,
+    /// except the images for which `deny` has a rule.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<String>,
     /// Rules for images that are not accepted, even if a rule of `allow` accepts them.

@@ -69,8 +69,9 @@ impl Default for FsckOptions {
 
 impl Cas {
     /// Checks the store and the snapshots of a root, and repairs them if the options say so.
-    /// Returns what was found. The root may be so damaged that [`Cas::open`] fails. Other jobs may
-    /// use the root meanwhile, if its store allows several processes at a time.
+    /// Returns what was found. A root can be checked even if it is so damaged that [`Cas::open`]
+    /// fails. Other jobs may use the root during the check, if its store allows several processes
+    /// at a time.
     ///
     /// # Errors
     /// `NotFound` if the directory is not a root; `Busy` if the store allows only one process at a
