@@ -5,15 +5,15 @@
 //!   rootfs/            the image's root file system, plain files or a mounted snapshot
 //!   config.json        0600, written last: without it the bundle is not finished
 //! ```
-//! `config.json` follows the conversion rules of the image-spec. Where they leave a choice:
+//! `config.json` follows the conversion rules of the image-spec. Where the rules leave a choice:
 //! - The superuser has the default capabilities of podman, which do not include `MKNOD`. Other
 //!   users have none, and no process can gain more.
 //! - Namespaces are pid, network, ipc, uts and mount, so the network is a loopback device only. A
 //!   bundle [without privileges](BundleOptions::rootless) has a user namespace, too.
 //! - `HOME` and `PATH`, and `TERM` for a terminal, are added if the image does not set them.
-//! - Of the labels, only those that begin with `org.opencontainers.image.`, `org.label-schema.` or
-//!   `maintainer` become annotations. Runtimes act on some others (`run.oci.…`), with which an
-//!   image could control the host.
+//! - Only labels of the image that begin with `org.opencontainers.image.`, `org.label-schema.` or
+//!   `maintainer` become annotations, because runtimes act on some other annotations
+//!   (`run.oci.…`), and an image could control the host with them.
 //! - Volumes of the image are not mounted; their directories in `rootfs` are used.
 
 mod ids;

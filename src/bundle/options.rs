@@ -20,8 +20,9 @@ pub struct BundleOptions {
     pub command: Vec<String>,
     /// Whether the process has a terminal.
     pub terminal: bool,
-    /// Whether the root file system is a mounted, writable snapshot instead of plain files. Unmount
-    /// `DIR/rootfs` with [`Cas::unmount`](crate::Cas::unmount).
+    /// Whether the root file system is a mounted, writable snapshot instead of plain files. If so,
+    /// unmount `rootfs` in the directory of the bundle with [`Cas::unmount`](crate::Cas::unmount)
+    /// when the bundle is no longer needed.
     pub mounted: bool,
     /// The ids of a user without privileges. If the ids are given, the root file system is unpacked
     /// [without privileges](crate::UnpackOptions::rootless), and the process runs in a user

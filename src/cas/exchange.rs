@@ -88,9 +88,9 @@ impl Cas {
     ///
     /// # Errors
     /// `InvalidArgument` if the source is not an image; `NotFound` if the source is absent or
-    /// incomplete; `Corrupt` if the source is damaged or hostile; `Unsupported` for a sparse file or
-    /// another version of the image layout; `OutOfRange` if the source exceeds a limit; errors of
-    /// the store. If no name was written before the error, what was stored is removed.
+    /// incomplete; `Corrupt` if the source is damaged or hostile; `Unsupported` for a sparse file
+    /// or another version of the image layout; `OutOfRange` if the source exceeds a limit; errors
+    /// of the store. If no name was written before the error, what was stored is removed.
     pub async fn import(&self, source: impl AsRef<Path>) -> Result<Vec<Image>> {
         let source = Source::Path(source.as_ref().to_owned());
         let options = import::ImportOptions::default();

@@ -307,7 +307,7 @@ async fn pinned(store: &Store, name: Reference, target: &Digest) -> Result<(Leas
     }
 }
 
-/// Checks that images have one name, however it is spelled.
+/// Checks that all images have the same name, in any spelling.
 fn check_one_name(images: &[Image]) -> Result<()> {
     let first = images.first().map(lookup::full_name);
     if images

@@ -65,7 +65,8 @@ impl Cas {
     }
 }
 
-/// Returns the size of the blob that is written under `key`, and the owners of its leases.
+/// Returns the size of the blob that is written under `key`, and the owners of the leases that keep
+/// the blob or the ingest.
 async fn keepers(
     store: &Store,
     key: &str,

@@ -40,7 +40,7 @@ impl Cas {
         let known: BTreeSet<Reference> = images.iter().map(|image| image.name.clone()).collect();
         let unnamed = store.images.unnamed().await?.into_iter();
         images.extend(unnamed.filter(|image| !known.contains(&image.name)));
-        // A store of an earlier release that cannot be written does not have times of last uses.
+        // A read-only store that an earlier release has made does not have times of last uses.
         let uses = self.uses.all().await.unwrap_or_default();
         let mut listed = merge(images, &uses);
         listed.retain(|one| filters.matches(&one.image) || matches_familiar(&filters, one));

@@ -21,7 +21,7 @@ use super::images::QueryOptions;
 
 /// The smallest layer that gets a zTOC, in compressed bytes, as in SOCI's tools.
 const MIN_LAYER_SIZE: u64 = 10 << 20;
-/// What made an index or a zTOC.
+/// The name of this tool in the indexes and zTOCs that it makes.
 const BUILD_TOOL: &str = concat!("cas ", env!("CARGO_PKG_VERSION"));
 
 /// Options of [`Cas::create_soci_with`].
@@ -182,7 +182,7 @@ impl Cas {
 }
 
 /// Stores the zTOCs and the index, and then the label by which the manifest keeps the index. A kill
-/// before that leaves blobs that nothing but the lease keeps.
+/// before the label is stored leaves blobs that only the lease keeps, until the lease expires.
 async fn make(
     store: &Store,
     guard: &LeaseGuard,

@@ -97,7 +97,7 @@ async fn find(cas: &Cas, typed: &str) -> Result<String> {
         (Some(only), None) => return Ok(only),
         (None, _) => Error::not_found("no such ingest; `cas ingest ls` lists all ingests"),
         _ => Error::invalid(
-            "ambiguous: the keys of several ingests begin like this; give more digits",
+            "ambiguous: the keys of several ingests begin with this text; give more digits",
         ),
     };
     Err(failed

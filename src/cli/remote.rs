@@ -252,7 +252,7 @@ impl Push {
 
 /// Returns the error for an image whose name cannot be a name in a registry.
 fn unaddressed(name: &Reference) -> Error {
-    let why = "the name of the image cannot be a name in a registry; give such a name, too: \
-               `cas push IMAGE REF`";
+    let why = "the name of the image cannot be a name in a registry; also give the name that the \
+               image gets in the registry: `cas push IMAGE REF`";
     Error::invalid(why).operation("push").subject(name)
 }

@@ -87,8 +87,8 @@ impl Node {
 }
 
 /// Returns the node of `descriptor` with all its children and referrers. `budget` is the number of
-/// nodes that may still be added. It is bounded because a small index can list the same child many
-/// times.
+/// nodes that may still be added. The number is bounded because a small index can list the same
+/// child many times.
 fn grow<'a>(
     store: &'a Store,
     descriptor: Descriptor,

@@ -104,8 +104,8 @@ impl Engines {
     ///
     /// # Errors
     /// `InvalidArgument` if a URL does not parse, if the table's name cannot name a directory, if a
-    /// store is a member of itself, or if the store is in the root and `path` is not UTF-8. Whether
-    /// the scheme exists is checked later.
+    /// store is a member of itself, or if the store is in the root and `path` is not UTF-8. A
+    /// scheme that `registry` does not have is not an error.
     pub(crate) fn locate(&self, store: &str, path: &Path, registry: &Registry) -> Result<Location> {
         let location = match self.stores.get(store) {
             Some(table) => {

@@ -108,8 +108,8 @@ pub(super) async fn fetch(
 /// Imports the ACIs of a store directory of rkt. Warns of each ACI that could not be imported.
 ///
 /// # Errors
-/// As [`AciStore::import_store`]; if archives were refused, an error of the kind with which the
-/// first of them was refused.
+/// As [`AciStore::import_store`]; if archives were refused, an error of the same kind as the error
+/// of the first refused archive.
 pub(super) async fn import_store(
     context: &Context,
     acis: &AciStore,
@@ -120,11 +120,17 @@ pub(super) async fn import_store(
         show(context, acis, key).await?;
     }
     for key in &done.without_blob {
-        let warning = format!("{key}: not imported: rkt lists this ACI, but its archive is gone");
+        let warning = format!(
+            "{key}: not imported: rkt lists this ACI, but its archive is gone; import the ACI from \
+             its file or URL with `cas aci import`"
+        );
         context.progress.warn(&warning);
     }
     for key in &done.without_row {
-        let warning = format!("{key}: not imported: rkt has this archive, but does not list it");
+        let warning = format!(
+            "{key}: not imported: rkt has this archive, but does not list it; if rkt is importing \
+             the ACI now, run the command again when rkt has finished"
+        );
         context.progress.warn(&warning);
     }
     for (key, error) in &done.refused {

@@ -52,7 +52,7 @@ impl Run {
         let runtimes = Runtime::choose(self.runtime.as_deref());
         if self.runtime.is_none() && runtimes == [Runtime::Chroot] {
             let why = "neither runc nor crun is installed: the program runs in a chroot, \
-                       without isolation";
+                       without isolation; install one of them to isolate the program";
             context.progress.warn(why);
         }
         let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
