@@ -14,7 +14,7 @@ use super::{Context, mount, subids};
   cas bundle app:1 /tmp/app && runc run --bundle /tmp/app app
   cas bundle --rootless app:1 ./app && crun run --bundle ./app app
 
-By default, rootfs is a plain copy, independent of the store. With --mount it is a writable
+By default, rootfs is a plain copy, independent of the store. With --mount, rootfs is a writable
 snapshot, mounted without a copy; unmount it with `cas umount DIR/rootfs`.
 
 DIR is closed to other users (mode 0700), because rootfs has the device nodes and set-id programs of
@@ -32,7 +32,7 @@ pub(crate) struct Bundle {
     /// Mount a writable snapshot as rootfs instead of unpacking
     #[arg(long, conflicts_with = "rootless")]
     mount: bool,
-    /// Make a bundle that needs no privileges, neither now nor when it is started
+    /// Make the bundle without privileges; the bundle can then be started without privileges, too
     #[arg(long)]
     rootless: bool,
 }

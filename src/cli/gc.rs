@@ -17,9 +17,10 @@ use super::{Context, prune, resource};
 #[command(after_help = "Examples:\n  cas gc --dry-run\n  \
     cas gc --older-than 30d --keep-last 5 --max-size 20GiB --keep-free 5GiB
 
-Safe at any time, even while other commands run. The options of a cache first remove the names of
-images that were not used for --older-than, and then the names of the least recently used images,
-until --max-size and --keep-free are met. Images that are mounted, leased or being pulled stay.")]
+Safe at any time, even while other commands run. The options of a cache remove names of images:
+first of the images that were not used for the time of --older-than, and then of the least recently
+used images, until --max-size and --keep-free are met. Images that are mounted, leased or being
+pulled stay.")]
 pub(crate) struct Gc {
     /// List what would be removed, but remove nothing
     #[arg(long)]

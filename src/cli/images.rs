@@ -33,11 +33,11 @@ pub(crate) struct Images {
 enum Field {
     /// The name
     Name,
-    /// The size; incomplete images first
+    /// The size; incomplete images come first
     Size,
     /// When the name was created
     Created,
-    /// When the image was last used; never used ones first
+    /// When the image was last used; images that were never used come first
     Used,
 }
 

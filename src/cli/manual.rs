@@ -23,7 +23,7 @@ pub(crate) struct Completions {
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas man /usr/local/share/man/man1 && man cas-copy")]
 pub(crate) struct Man {
-    /// Directory for the pages, which is created if it is absent; pages in it are replaced
+    /// Directory to write the pages into; it is created if it is absent, and old pages are replaced
     directory: PathBuf,
 }
 

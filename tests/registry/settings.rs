@@ -267,7 +267,10 @@ fn tables_of_a_root_stay_when_it_is_made_again() {
     let mut engines = ::cas::Engines::default();
     engines.policy.deny.push("y.test".to_owned());
     let refused = ::cas::Cas::init_with(&root, engines, &::cas::registry()).unwrap_err();
-    assert!(refused.to_string().contains("[policy] differs"), "{refused}");
+    assert!(
+        refused.to_string().contains("[policy] differs"),
+        "{refused}"
+    );
 }
 
 /// `cas login` repeats a request that failed for a temporary reason before it judges a password.

@@ -1,4 +1,4 @@
-//! Runs the conformance laws on the store.
+//! Runs the conformance tests (laws) on the store.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Runs the conformance laws on the snapshotter, with the kind of records that a root passes it.
+//! Runs the conformance tests (laws) on the snapshotter, with the records that a root has, too.
 
 use std::sync::Arc;
 

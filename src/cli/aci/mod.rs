@@ -42,7 +42,7 @@ fetched. Signatures are not verified.")]
         #[arg(long)]
         plain_http: bool,
     },
-    /// Import all ACIs of an rkt store directory, with names, times, and the URLs they came from
+    /// Import all ACIs of an rkt store directory, with their names, times and URLs
     #[command(after_help = "Example:
   cas aci import-store /var/lib/rkt/cas
 

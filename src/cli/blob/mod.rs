@@ -55,7 +55,7 @@ pub(crate) enum Blob {
     #[command(after_help = "Example:\n  cas blob rm e3b0c442 2c26b46b
 
 If an image, a lease, a label, a snapshot or another blob refers to one of the blobs, the command
-says what does, and removes nothing. `cas why` lists all references.")]
+names what refers to it, and removes none of the blobs. `cas why` lists all references.")]
     Rm {
         /// Digests of the blobs, or their first digits
         #[arg(required = true, value_name = "DIGEST")]
@@ -68,8 +68,8 @@ says what does, and removes nothing. `cas why` lists all references.")]
     /// Set labels of a blob; KEY= removes one
     #[command(after_help = "Example:
   cas blob label e3b0c442 note=mine
-  cas blob label e3b0c442 containerd.io/gc.root=yes    # keep it, and all that it lists
-  cas blob label e3b0c442 containerd.io/gc.root=       # no longer keep it
+  cas blob label e3b0c442 containerd.io/gc.root=yes    # keep the blob, and what it lists
+  cas blob label e3b0c442 containerd.io/gc.root=       # remove this label
 
 Labels that begin with containerd.io/gc. decide what gc keeps, as in containerd. A blob with gc.root
 stays. A blob with gc.ref.content.NAME=DIGEST keeps the blob DIGEST. A blob with
