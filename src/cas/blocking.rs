@@ -406,10 +406,12 @@ verbs! {
         options: BundleOptions
     ) -> Result<()>;
 
-    /// Removes what no name, lease or label refers to. Returns what was removed.
+    /// Runs a garbage collection: removes what no name, lease or label refers to. Returns what was
+    /// removed.
     fn gc() -> Result<Removed>;
 
-    /// Collects with options. Returns what was removed, or for a dry run what would be removed.
+    /// Runs a collection with options. Returns what was removed, or for a dry run what would be
+    /// removed.
     fn gc_with(options: GcOptions) -> Result<Removed>;
 
     /// Returns all blobs of the store, joined with their records.

@@ -119,9 +119,9 @@ impl Cas {
         Ok(copied)
     }
 
-    /// Returns a name of the store, `name` or `name@sha256:…`, as a remote repository: with
-    /// [`transfer::pull`] another store pulls from it, and with [`transfer::push`] another store
-    /// pushes to it.
+    /// Returns a repository that stands for a name in this store, `name` or `name@sha256:…`.
+    /// Another store pulls from the repository with [`transfer::pull`], and pushes to the
+    /// repository with [`transfer::push`].
     ///
     /// # Errors
     /// `InvalidArgument` for text that is not a name.

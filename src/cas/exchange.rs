@@ -132,8 +132,8 @@ impl Cas {
             .collect())
     }
 
-    /// Exports images into one OCI archive, with everything that the store has of them. Returns
-    /// the images with the targets that they have in the archive.
+    /// Exports images into one OCI archive, with all platforms that the store has, but without
+    /// referrers. Returns the images with the targets that they have in the archive.
     ///
     /// # Errors
     /// `InvalidArgument` if there are no images, or if `file` is a directory; `NotFound` for an

@@ -9,8 +9,8 @@ use cas_core::{Result, Snapshotter, lease, pool};
 use super::{Cas, leftovers};
 
 impl Cas {
-    /// Removes what no name, lease or label refers to. Other jobs may use the store meanwhile.
-    /// Returns what was removed.
+    /// Runs a garbage collection: removes what no name, lease or label refers to. Other jobs may
+    /// use the store meanwhile. Returns what was removed.
     ///
     /// # Errors
     /// As [`gc::collect`].
@@ -18,7 +18,8 @@ impl Cas {
         self.gc_with(GcOptions::default()).await
     }
 
-    /// Collects with options. Returns what was removed, or for a dry run what would be removed.
+    /// Runs a collection with options. Returns what was removed, or for a dry run what would be
+    /// removed.
     ///
     /// # Errors
     /// As [`gc::collect`].

@@ -273,8 +273,9 @@ impl Cas {
     /// # Errors
     /// `InvalidArgument` for text that is not a name or a reference; `NotFound` for the image, or
     /// content that the store does not have; `FailedPrecondition` if `hosts.toml` does not allow a
-    /// push to any host; `Denied` and `Unavailable` as [`Cas::pull`]; `Corrupt` if the registry
-    /// received other bytes.
+    /// push to any host; `Denied` and `Unavailable` as [`Cas::pull`]; `OutOfRange` for a document
+    /// of more than [`limit::DOCUMENT_WRITE`](cas_core::limit::DOCUMENT_WRITE) bytes; `Corrupt` if
+    /// the registry answers with another digest than that of the pushed content.
     pub async fn push(
         &self,
         image: impl Into<ImageRef>,
@@ -287,7 +288,8 @@ impl Cas {
     /// Pushes with options. Returns the same as [`Cas::push`].
     ///
     /// # Errors
-    /// As [`Cas::push`]; `NotFound` for a platform that the image does not have.
+    /// As [`Cas::push`]; `NotFound` for a platform that the image does not have; `OutOfRange` for
+    /// too many referrers; `Corrupt` for a referrer that names another subject.
     pub async fn push_with(
         &self,
         image: impl Into<ImageRef>,
