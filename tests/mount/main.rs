@@ -378,7 +378,10 @@ fn an_unmount_leaves_what_others_have_mounted_there() {
         mount();
         mount_other(&target);
         let refused = fails(cas(&root).arg("umount").arg(&target), 5);
-        assert!(refused.contains("unmount the other one first"), "{refused}");
+        assert!(
+            refused.contains("unmount that other mount first"),
+            "{refused}"
+        );
         ok(Command::new("umount").arg(&target));
         assert!(std::fs::read_dir(&target).unwrap().next().is_some());
         ok(Command::new("umount").arg(&target));
