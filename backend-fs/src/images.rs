@@ -275,7 +275,8 @@ impl ImageStore for FsImages {
         (!name.is_layout_name()).then(|| {
             format!(
                 "the OCI image-spec does not allow the name {name} in an image layout: skopeo and \
-                 umoci list the image, but may refuse to select it by this name"
+                 umoci list the image, but may refuse to select it by this name; choose another \
+                 name for these programs"
             )
         })
     }

@@ -8,7 +8,7 @@
 //!   format.json       kind and version of the store
 //!   records.db        all records of the store, in SQLite
 //!   ingest/           the bytes of ingests, by key
-//!   lock              held while a store is opened: to create, upgrade or recover it; and while
+//!   lock              held while the store is opened, created, upgraded or recovered, and while
 //!                     oci-layout is repaired
 //!   index.lock        held while index.json is created, replaced or repaired
 //!   remove.lock       held while a blob is removed or replaced

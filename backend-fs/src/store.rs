@@ -18,7 +18,8 @@ use crate::images::FsImages;
 use crate::layout::Layout;
 use crate::shared::Shared;
 
-/// The conformance laws that this store does not pass, with reasons. There are none.
+/// The laws (conformance tests) that this store does not keep, as pairs of a law and the reason.
+/// There are none.
 pub const GAPS: &[(&str, &str)] = &[];
 
 /// A store of files in a directory.

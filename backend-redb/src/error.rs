@@ -29,7 +29,7 @@ pub(crate) fn classify(error: impl Into<redb::Error>) -> Error {
         redb::Error::Corrupted(why) => corrupt(&why),
         redb::Error::UpgradeRequired(found) => Error::precondition(format!(
             "the file has format {found} of redb, which this version does not read; use the \
-             release that wrote the file"
+             release of cas that wrote the file"
         )),
         redb::Error::DatabaseAlreadyOpen => {
             Error::busy("another program has the file open; wait until it closes the file")

@@ -1,4 +1,4 @@
-//! A store in one redb file. Directory of the store:
+//! A store in one redb file. The directory of the store contains:
 //!
 //! ```text
 //! cas.redb          the database, with these tables:

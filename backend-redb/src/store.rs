@@ -12,7 +12,8 @@ use crate::engine::RedbEngine;
 use crate::file::{self, NAMES};
 use crate::head::Head;
 
-/// The conformance laws that this store does not pass, with reasons. There are none.
+/// The laws (conformance tests) that this store does not keep, as pairs of a law and the reason.
+/// There are none.
 pub const GAPS: &[(&str, &str)] = &[];
 
 /// Default size of the page cache in bytes.

@@ -15,14 +15,14 @@ pub type Labels = BTreeMap<String, String>;
 
 /// The prefix of every garbage-collection label.
 pub const GC: &str = "containerd.io/gc.";
-/// Keeps the thing that has the label, and everything below it.
+/// Keeps the object that has the label, and everything that the object refers to, directly or not.
 pub const GC_ROOT: &str = "containerd.io/gc.root";
 /// The prefix of a reference. The rest of the key names the kind of the target.
 pub const GC_REF: &str = "containerd.io/gc.ref.";
 /// The key, or the beginning of the key, of a reference to a blob. After it, a key ends or goes on
 /// with `.` or `/` and any text.
 pub const GC_REF_CONTENT: &str = "containerd.io/gc.ref.content";
-/// The prefix of a back reference: the target keeps the thing that has the label. The rest of the
+/// The prefix of a back reference: the target keeps the object that has the label. The rest of the
 /// key names the kind of the target.
 pub const GC_BACK_REF: &str = "containerd.io/gc.bref.";
 /// The prefix of a conditional reference to a snapshot. The rest of the key is a dot and the name

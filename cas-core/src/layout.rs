@@ -42,20 +42,20 @@ impl ImageLayout {
     /// Parses the document. Any version is accepted.
     ///
     /// # Errors
-    /// `Corrupt` if `data` is not such a document.
+    /// `Corrupt` if `data` is not such a document, or exceeds a bound that [`check_json`] checks.
     pub fn parse(data: &[u8]) -> error::Result<Self> {
         check_json(data)?;
         // serde would also read an array as the document.
         let object: Result<Map<String, Value>, _> = serde_json::from_slice(data);
         let parsed = object.and_then(|object| serde_json::from_value(object.into()));
-        parsed.map_err(|error| malformed("invalid layout file", &error))
+        parsed.map_err(|error| malformed("not the JSON of an `oci-layout` file", &error))
     }
 }
 
 /// Parses a file of [`REFS`].
 ///
 /// # Errors
-/// `Corrupt` if `data` is not a descriptor.
+/// `Corrupt` if `data` is not a descriptor, or exceeds a bound that [`check_json`] checks.
 pub fn parse_ref(data: &[u8]) -> error::Result<Descriptor> {
     check_json(data)?;
     serde_json::from_slice(data).map_err(|error| malformed("not a descriptor", &error))

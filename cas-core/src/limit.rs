@@ -1,7 +1,7 @@
 //! Every bound on input, in one place.
 //!
 //! Sizes and lengths are in bytes unless stated otherwise. A bound is checked while data is
-//! streaming, and before anything is allocated from a declared size.
+//! streaming. A size that data declares is checked before memory of this size is allocated.
 
 use crate::error::{Error, Result};
 
@@ -42,7 +42,8 @@ pub const ANSWER: u64 = 1 << 20;
 pub const LOGINS: u64 = 8 << 20;
 /// Maximum size of `hosts.toml`, `registries.conf`, `policy.json`, or a file of certificates.
 pub const HOSTS_FILE: u64 = 1 << 20;
-/// Maximum number of entries of a directory of certificates, of drop-ins or of verifiers.
+/// Maximum number of entries of a directory of certificates, of drop-in configuration files or of
+/// verifiers.
 pub const HOSTS_FILES: usize = 1024;
 /// Maximum size of a password that is typed or read from standard input.
 pub const SECRET: u64 = 64 << 10;
@@ -70,7 +71,7 @@ pub const TAG: usize = 128;
 pub const KEY: usize = 1024;
 /// Maximum size of the value of a note.
 pub const NOTE: usize = 64 << 10;
-/// Maximum number of images whose last use is kept in memory until it is written.
+/// Maximum number of images whose last use is kept in memory until it is written to the store.
 pub const USES: usize = 65_536;
 /// Maximum length of a label, key and value together.
 pub const LABEL: usize = 4096;
@@ -131,10 +132,10 @@ pub const XZ_DICTIONARY: u64 = 128 << 20;
 /// Maximum number of decompressed bytes of one layer.
 pub const LAYER: u64 = 64 << 30;
 /// Maximum number of decompressed bytes for each compressed byte of gzip, checked after the first
-/// MiB. Deflate itself cannot exceed 1,032.
+/// decompressed MiB. Deflate itself cannot exceed 1,032.
 pub const RATIO_GZIP: u64 = 1_100;
 /// Maximum number of decompressed bytes for each compressed byte of zstd, xz and bzip2, checked
-/// after the first GiB.
+/// after the first decompressed GiB.
 pub const RATIO: u64 = 10_000;
 /// Maximum number of members of an image archive. Also the maximum number of hashes of changes that
 /// are kept unsorted while a layer is applied: at this number, they are merged into the sorted
@@ -152,10 +153,11 @@ pub const UNPACK_JOB: u64 = 4 << 20;
 /// Maximum size of the saved effects of one layer on the layers below it.
 pub const UNPACK_EFFECTS: u64 = 16 << 20;
 
-/// Maximum size of a zTOC, SOCI's table of contents of one layer. Maximum number of bytes that its
-/// texts take in memory, too.
+/// Maximum size of a zTOC, SOCI's table of contents of one layer. Also the maximum number of bytes
+/// that the texts of a zTOC take in memory.
 pub const ZTOC: u64 = 288 << 20;
-/// Maximum number of spans of one layer. A checkpoint of a span has 32 KiB.
+/// Maximum number of spans of one layer. A span is a part of the compressed layer that can be
+/// decompressed without the parts before it, from a checkpoint of 32 KiB.
 pub const SPANS: usize = 8192;
 /// Maximum number of decompressed bytes of one span.
 pub const SPAN: u64 = 256 << 20;
@@ -175,11 +177,11 @@ pub const ACI_PORTS: usize = 2 * 65_535;
 pub const QL_DATABASE: u64 = 64 << 20;
 /// Maximum number of bytes that the tables of rkt's database take in memory.
 pub const QL_TABLES: u64 = 4 * QL_DATABASE;
-/// Maximum number of images whose keys or names one message lists.
+/// Maximum number of images whose keys or names are listed in one message.
 pub const CANDIDATES: usize = 8;
 /// Maximum length of the URL of an ACI or of its signature, and of an ETag.
 pub const URL: usize = 8192;
-/// Maximum number of ACIs whose last reads are recorded in memory and not written yet.
+/// Maximum number of ACIs whose last reads are kept in memory until they are written to the store.
 pub const NOTED_READS: usize = 4096;
 
 /// Checks the size of a document that is about to be read against [`DOCUMENT_READ`].
@@ -192,6 +194,7 @@ pub fn check_document(found: u64) -> Result<()> {
     }
     let allowed = DOCUMENT_READ;
     Err(Error::out_of_range(format!(
-        "the document has {found} bytes; at most {allowed} are read; build the image again"
+        "the document has {found} bytes; at most {allowed} are read; build the image again with a \
+         smaller document"
     )))
 }

@@ -134,7 +134,8 @@ impl Location {
     }
 
     /// Returns the location of the member that an option of a composition names. The value of the
-    /// option is a URL, or only a scheme for a store in `PLACE/OPTION`.
+    /// option is a URL, or only a scheme, which stands for the store in the directory `OPTION`
+    /// below the place of the composition.
     ///
     /// # Errors
     /// `InvalidArgument`, naming the option, if the option is missing, or if its value is neither a

@@ -1,4 +1,5 @@
-//! Conversions to and from the types of the crate `oci-spec`, for programs that use both.
+//! Conversions to and from the types of the crate `oci-spec`, for programs that use this crate and
+//! that one.
 //!
 //! Both sides implement the JSON of the specification, so a value is converted through JSON.
 
@@ -14,7 +15,12 @@ use crate::platform::Platform;
 fn through_json<A: Serialize, B: DeserializeOwned>(from: &A, what: &str) -> Result<B> {
     serde_json::to_value(from)
         .and_then(serde_json::from_value)
-        .map_err(|error| Error::invalid(format!("not {what}: {error}")).source(error))
+        .map_err(|error| {
+            Error::invalid(format!(
+                "the value does not convert to {what}: {error}; correct the value"
+            ))
+            .source(error)
+        })
 }
 
 macro_rules! convert {

@@ -6,9 +6,9 @@
 //! of the owner are listed, and each blob that is stored or pinned gets a claim of the owner.
 //!
 //! A claim keeps a blob. A collection for the owner drops the claim once no name of the owner, no
-//! lease and no label reaches the blob any more. The bytes are removed when no claim and no gc root
-//! is left. A store that is not opened for an owner may change every name. Its collections remove
-//! only blobs without a claim.
+//! lease and no label reaches the blob any more. The bytes are removed when no owner claims the
+//! blob any more, and no image, lease or label keeps it. A store that is not opened for an owner
+//! may change every name. Its collections remove only blobs without a claim.
 
 use std::fmt;
 use std::str::FromStr;
@@ -43,7 +43,7 @@ impl FromStr for Owner {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if text.is_empty() || text.len() > limit::OWNER || !text.bytes().all(allowed) {
             return Err(Error::invalid(format!(
-                "invalid owner: expected 1 to {} letters, digits, - _ or .",
+                "invalid owner: expected 1 to {} ASCII letters, digits, - _ or .",
                 limit::OWNER
             ))
             .operation("parse owner")

@@ -24,7 +24,8 @@ thread_local! {
     static MAY_BLOCK: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `work` on the pool, or on this thread if this thread may block. Returns the result.
+/// Runs `work` on the pool, or on this thread if this thread may block: a thread of the pool, or a
+/// thread inside [`inline`] or [`wait`]. Returns the result of `work`.
 ///
 /// Dropping the future does not stop work that was passed to the pool.
 ///
@@ -46,9 +47,9 @@ where
         // The caller may have gone away.
         let _ = answer.send(outcome.unwrap_or_else(|_| Err(panicked())));
     });
-    pool()
-        .send(job)
-        .map_err(|_| Error::internal("no thread started; raise `ulimit -u` and restart"))?;
+    pool().send(job).map_err(|_| {
+        Error::internal("no thread could be started; raise `ulimit -u` and restart")
+    })?;
     answered.await.unwrap_or_else(|_| Err(panicked()))
 }
 

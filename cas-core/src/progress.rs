@@ -1,7 +1,7 @@
 //! Progress of a long operation, for programs that show it.
 
 /// Receives the progress of a long operation, item by item: blobs that are copied, layers that are
-/// applied. A closure `Fn(Event<'_>)` implements it.
+/// applied. A closure `Fn(Event<'_>)` implements this trait.
 ///
 /// Calls come from several threads, and items overlap.
 pub trait Progress: Send + Sync {

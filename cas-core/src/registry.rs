@@ -55,8 +55,9 @@ pub trait Composer: Send + Sync + 'static {
     /// Returns the scheme.
     fn scheme(&self) -> &'static str;
 
-    /// Returns the options that name its members. Each holds a URL, or a scheme for a store below
-    /// the directory of the composition; see [`Location::member`].
+    /// Returns the options that name the members of the composition. The value of each option is a
+    /// URL, or a scheme for a store below the directory of the composition; see
+    /// [`Location::member`].
     fn members(&self) -> &'static [&'static str];
 
     /// Checks the options that do not name members, before anything is opened.
@@ -68,7 +69,7 @@ pub trait Composer: Send + Sync + 'static {
     /// Opens each member through `registry`, and then the composition.
     ///
     /// # Errors
-    /// Errors of the members.
+    /// Errors of the members and of the composition.
     async fn open(&self, location: &Location, registry: &Registry) -> Result<Store>;
 }
 
@@ -78,14 +79,15 @@ pub trait SnapshotterOpener: Send + Sync + 'static {
     /// Returns the scheme, which is the [name](Snapshotter::name) of the snapshotter.
     fn scheme(&self) -> &'static str;
 
-    /// Returns what its snapshots can do, in a few short phrases for people who choose a
-    /// snapshotter. By default, none.
+    /// Returns what the snapshots of this snapshotter can do, in a few short phrases for people who
+    /// choose a snapshotter. By default, there are no phrases.
     fn abilities(&self) -> &'static [&'static str] {
         &[]
     }
 
     /// Checks that the snapshotter works on this machine in `directory`, which need not exist. A
-    /// new root uses the first snapshotter of its registry that passes.
+    /// new root, the directory in which `cas` keeps a store and its snapshots, uses the first
+    /// snapshotter of the registry that passes this check.
     ///
     /// # Errors
     /// An error that says what is missing and what to do.
@@ -190,7 +192,8 @@ impl Registry {
         self
     }
 
-    /// Adds a snapshotter. A new root uses the first one that works on this machine.
+    /// Adds a snapshotter. A new root uses the first snapshotter that passes
+    /// [`SnapshotterOpener::probe`].
     #[must_use]
     pub fn with_snapshotter(mut self, opener: impl SnapshotterOpener) -> Self {
         let scheme = opener.scheme();

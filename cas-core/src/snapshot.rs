@@ -158,7 +158,7 @@ pub enum Mount {
         /// The directory for writes. If it is `None`, the mount is read-only.
         upper: Option<PathBuf>,
         /// The work directory of the overlay, on the same file system as `upper`; `None` if `upper`
-        /// is.
+        /// is `None`.
         work: Option<PathBuf>,
         /// Further mount options.
         options: Vec<String>,
@@ -217,7 +217,7 @@ pub enum LayerTarget {
     /// The layer is applied to the tree that these mounts show.
     Tree(Vec<Mount>),
     /// The uncompressed tar of the layer is stored in this empty directory, under the name
-    /// [`LAYER_TAR`]. Nothing else is in the directory when the snapshot is committed.
+    /// [`LAYER_TAR`]. The directory must contain nothing else when the snapshot is committed.
     Tar(PathBuf),
 }
 
@@ -239,8 +239,8 @@ pub struct Commit {
 /// A store of snapshots. See the [module](self) for an example.
 ///
 /// Its records are always local, even if the content store is not; see
-/// [`Snapshots`](crate::records::Snapshots). Besides the errors that it lists, every method may
-/// return errors of the records and of the file system.
+/// [`Snapshots`](crate::records::Snapshots). Every method may return errors of the records and of
+/// the file system, besides the errors that its documentation lists.
 #[async_trait]
 pub trait Snapshotter: Send + Sync + 'static {
     /// Returns its name, which is also its scheme: `native`, `overlay`, `erofs`.
@@ -252,9 +252,9 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// a layer of an overlay.
     fn rebases(&self) -> bool;
 
-    /// Returns whether [`Snapshotter::prepare_layer`] returns [`LayerTarget::Tar`]. If so, a
-    /// committed layer was not applied to the layers below it. The first view on it does that, and
-    /// fails if the layer cannot be applied.
+    /// Returns whether [`Snapshotter::prepare_layer`] returns [`LayerTarget::Tar`]. If so, a commit
+    /// does not apply the layer to the layers below it. The first view on the layer applies it, and
+    /// fails if this is not possible.
     fn keeps_tars(&self) -> bool {
         false
     }
@@ -323,8 +323,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// Returns the snapshot, or `None` if it does not exist.
     async fn stat(&self, key: &str) -> Result<Option<Info>>;
 
-    /// Changes the labels: all of them, or those that the field paths name. Returns the updated
-    /// snapshot.
+    /// Replaces the labels of a snapshot that the field paths name, or all its labels if there are
+    /// no field paths. Returns the updated snapshot.
     ///
     /// # Errors
     /// `NotFound` if the snapshot does not exist; `InvalidArgument` for a field path other than
@@ -355,8 +355,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     async fn walk(&self, after: Option<&str>, limit: usize) -> Result<Vec<Info>>;
 
     /// Returns the condition of a snapshot: whether it has its directory, and, with
-    /// [`Depth::Files`], whether the files of a committed one are those that were committed. An
-    /// earlier release may have committed the snapshot without a list of its files, or without
+    /// [`Depth::Files`], whether a committed snapshot has the same files as when it was committed.
+    /// An earlier release may have committed the snapshot without a list of its files, or without
     /// their checksums. Then only what was recorded is checked. With [`Depth::Bytes`], the call
     /// takes as long as reading all files.
     ///
@@ -384,8 +384,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     async fn leftovers(&self) -> Result<Vec<Usage>>;
 
     /// Removes the [leftovers](Snapshotter::leftovers) that are not in use. A leftover is in use if
-    /// something is mounted in it, or if a process is building it. A collection of a whole store
-    /// calls this. Returns the space that was freed.
+    /// something is mounted in it, or if a process is building it. A garbage collection of the
+    /// whole store calls this. Returns the space that was freed.
     async fn cleanup(&self) -> Result<Usage>;
 
     /// Closes the snapshotter. Later calls fail.

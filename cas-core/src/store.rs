@@ -27,7 +27,8 @@ impl Store {
     }
 
     /// Returns the store, opened for `owner`: it lists only the names of `owner`, and each blob
-    /// that is stored or pinned through it gets a claim of `owner`. All owners share the content.
+    /// that is stored or pinned through it gets a claim of `owner`, an entry that keeps the blob
+    /// (see [`owner`](crate::owner)). All owners share the content.
     ///
     /// # Errors
     /// `Denied` if the store is opened for another owner; `Unsupported` if its image store does not

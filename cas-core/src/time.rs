@@ -30,7 +30,7 @@ pub mod optional {
     #[derive(Deserialize)]
     struct Time(#[serde(with = "super")] SystemTime);
 
-    /// Writes a time, or nothing.
+    /// Writes a time, or the empty value of the format (`null` in JSON) for `None`.
     ///
     /// # Errors
     /// Errors of the serializer.

@@ -15,7 +15,7 @@ use rustix::fs::OFlags;
 pub struct Head(PathBuf);
 
 impl Head {
-    /// Returns the copy for the database at `database`. The file of the copy may not exist.
+    /// Returns the copy for the database at `database`. The file of the copy may be absent.
     pub fn of(database: &Path) -> Self {
         Head(beside(database, ".head"))
     }
@@ -58,7 +58,7 @@ impl Head {
 
 /// Returns the path of a directory next to a database. An engine may create it to open a damaged
 /// database ([`OpenMode::Damaged`](crate::OpenMode::Damaged)), and removes it when the database is
-/// closed. The next repair or opening removes what a kill leaves.
+/// closed. If the process is killed before that, the next repair or opening removes the directory.
 pub fn side_dir(database: &Path) -> PathBuf {
     beside(database, ".repair")
 }

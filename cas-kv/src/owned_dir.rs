@@ -64,8 +64,8 @@ impl OwnedDir {
         })
     }
 
-    /// Returns whether a directory has a database, or had one: then a reserve or a head is left.
-    /// Changes nothing.
+    /// Returns whether a directory has a database, or had one, of which the file `reserve` or the
+    /// [`Head`] is left. Changes nothing.
     ///
     /// # Errors
     /// Errors of the file system.

@@ -67,7 +67,7 @@ pub(crate) fn connect_read_only(path: &Path) -> Result<Connection> {
 fn refuse_directory(path: &Path) -> Result<()> {
     if path.is_dir() {
         return Err(Error::corrupt(format!(
-            "{DIRECTORY}; `cas fsck --repair` sets it aside and makes the records again"
+            "{DIRECTORY}; run `cas fsck --repair`, which sets it aside and makes the records again"
         )));
     }
     Ok(())

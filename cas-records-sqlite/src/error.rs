@@ -29,7 +29,7 @@ pub(crate) fn classify(error: rusqlite::Error) -> Error {
         },
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => (
             ErrorKind::Corrupt,
-            "the database of records is damaged; `cas fsck --repair` makes it again",
+            "the database of records is damaged; run `cas fsck --repair`, which makes it again",
         ),
         _ => (ErrorKind::Internal, "unexpected; please report it"),
     };

@@ -21,7 +21,8 @@ const SOUND: &str = "ok";
 /// meanwhile.
 ///
 /// # Errors
-/// Errors of the file system and of SQLite, except those of a damaged database.
+/// Errors of the file system and of SQLite, except errors that only report the damage of the
+/// database.
 pub fn examine(path: &Path, repair: bool) -> Result<Option<Finding>> {
     let why = match path.try_exists().during("examine", path.display())? {
         true => damage(path)?,
@@ -35,7 +36,7 @@ pub fn examine(path: &Path, repair: bool) -> Result<Option<Finding>> {
             return Ok(None);
         };
         format!(
-            "{why}; the old records are in {}, and new ones are made",
+            "{why}; the database was renamed to {}; the next opening creates an empty database",
             aside.display()
         )
     } else {

@@ -9,12 +9,13 @@ use crate::snapshot::Snapshotter;
 use crate::store::Store;
 
 /// Adds a resource to the lease `id`, after checking that the store has the resource and everything
-/// that it refers to. An ingest need not exist yet. Returns the updated lease.
+/// that the resource refers to. An ingest need not exist yet. Returns the updated lease.
 ///
 /// # Errors
 /// `NotFound` if the lease, the resource, or something that the resource refers to is missing;
 /// `Unsupported` for a snapshot of a snapshotter that is not in `snapshotters`; `InvalidArgument`
-/// for a name that does not parse; errors of the stores.
+/// for a name that does not parse; `Corrupt` for a damaged document or record; errors of the store
+/// and of the snapshotter.
 pub async fn add_to_lease(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],

@@ -17,9 +17,9 @@ use crate::store::Store;
 /// Changes labels of a blob in the store: sets the labels that have a value, and removes the labels
 /// that have none. Returns all labels that the blob has afterwards.
 ///
-/// Before a label that keeps content is written, the blob, everything that it lists, and the
-/// content that the label refers to are pinned. A label may also refer to content that is not in
-/// the store yet. Such content is not pinned.
+/// While a label of garbage collection is written, a lease pins the blob, everything that the blob
+/// lists, and the content that the label refers to. A label may also refer to content that is not
+/// in the store yet. Such content is not pinned.
 ///
 /// # Errors
 /// `NotFound` if the blob is not in the store, or something that a label would keep was lost;
@@ -50,10 +50,10 @@ pub async fn change_labels(
     changed.map_err(|error| error.operation("label blob"))
 }
 
-/// Replaces labels of a blob in the store with those of `update`: the labels that the field paths
-/// `labels` and `labels.<key>` name, or all labels if there are no field paths. A label that
-/// `update` does not have, or has with an empty value, is removed. Content is pinned as by
-/// [`change_labels`]. Returns all labels that the blob has afterwards.
+/// Replaces labels of a blob in the store with the labels in `update`. The field path `labels`
+/// selects all labels, and `labels.<key>` selects one label. Without field paths, all labels are
+/// selected. A selected label that `update` does not have, or has with an empty value, is removed.
+/// Content is pinned as by [`change_labels`]. Returns all labels that the blob has afterwards.
 ///
 /// # Errors
 /// As [`change_labels`]; `InvalidArgument` for another field path.

@@ -57,8 +57,8 @@ impl LeaseGuard {
     /// Begins a lease that a thread extends for as long as the guard lives.
     ///
     /// # Errors
-    /// `InvalidArgument` if `purpose` is too long, or contains blanks or control characters; errors
-    /// of the records store.
+    /// `InvalidArgument` if `purpose` contains blanks or control characters, or makes the id of the
+    /// lease longer than [`limit::NAME`](crate::limit::NAME) bytes; errors of the records store.
     pub async fn begin(store: &Store, purpose: &str) -> Result<Self> {
         let mut guard = Self::begin_for(store, purpose, LEASE_TTL).await?;
         guard.renewer = Some(LeaseRenewer::start(&store.records, &guard.id, LEASE_TTL));
@@ -100,11 +100,12 @@ impl LeaseGuard {
         &self.id
     }
 
-    /// Pins a blob, even if it is not stored yet. Returns whether its bytes are in the store, with
-    /// the expected size.
+    /// Pins a blob, even if it is not stored yet (but see [`BlobRef::size`]). Returns whether its
+    /// bytes are in the store, with the expected size.
     ///
     /// # Errors
-    /// `Conflict` if every attempt lost against another writer; errors of the store.
+    /// `Corrupt` if the record of the blob does not parse; `Conflict` if every attempt lost against
+    /// another writer; errors of the store.
     pub async fn pin(&self, blob: BlobRef) -> Result<bool> {
         let pinned = pin::pin(&self.store, Some(&self.id), &blob).await?;
         Ok(self.add_pinned(&blob, pinned.as_ref()))
@@ -204,7 +205,8 @@ impl LeaseGuard {
     /// Pins the snapshots with these keys, even if they do not exist yet.
     ///
     /// # Errors
-    /// `NotFound` if the lease has expired; errors of the records store.
+    /// `NotFound` if the lease expired and a collection removed it; `Conflict` if every attempt
+    /// lost against another writer; errors of the records store.
     pub async fn pin_snapshots(&self, snapshotter: &str, keys: &[String]) -> Result<()> {
         let resource = |key: &String| Resource::Snapshot {
             snapshotter: snapshotter.to_owned(),
@@ -238,8 +240,8 @@ impl LeaseGuard {
         }
     }
 
-    /// Extends the lease before names are written. If the lease has expired, creates it again and
-    /// pins everything again.
+    /// Extends the lease before names are written. If the lease expired and a collection removed
+    /// it, creates it again and pins everything again.
     ///
     /// # Errors
     /// `Conflict` if the lease has expired and a pinned blob was collected; errors of the store.
@@ -261,8 +263,8 @@ impl LeaseGuard {
         self.end().await
     }
 
-    /// Ends the lease, and keeps the stored blobs that it pinned for
-    /// [`UNLEASED_TTL`](super::UNLEASED_TTL), as if they had been stored without a lease.
+    /// Ends the lease. The stored blobs that it pinned are kept for another
+    /// [`UNLEASED_TTL`](super::UNLEASED_TTL), as if they had been stored now without a lease.
     ///
     /// # Errors
     /// As [`LeaseGuard::finish`].

@@ -1,4 +1,4 @@
-//! Labels on a parent that keep its children, because collections follow the labels.
+//! The labels by which a parent keeps its children: collections follow these labels.
 
 use std::collections::HashMap;
 
@@ -30,19 +30,20 @@ pub fn child_gc_labels_filter_layers(child: &Descriptor) -> Vec<String> {
     child_gc_labels(child)
 }
 
-/// Returns `handler` wrapped so that [`child_gc_labels`] of the children that it returns are stored
-/// on their parent.
+/// Returns a handler that calls `handler`, and then stores labels on each document whose children
+/// `handler` returned. The labels refer to these children. [`child_gc_labels`] gives their keys.
 pub fn set_children_labels<'a>(store: &'a Store, handler: impl Handler + 'a) -> impl Handler + 'a {
     set_children_mapped_labels(store, handler, child_gc_labels)
 }
 
-/// Returns `handler` wrapped so that labels for the children that it returns are stored on their
-/// parent. `map` returns the label keys of a child. Children with the same key are numbered from 0,
-/// and the number is appended to the key. The first child gets a number only if the key ends with a
-/// dot. To a key that ends with `.sha256.`, the first 12 digits of the child's digest are appended
-/// instead.
+/// Returns a handler that calls `handler`, and then stores labels on each document whose children
+/// `handler` returned. The labels refer to these children. `map` returns the label keys of a child.
+/// Children of one document that have the same key are numbered from 0, and the number is appended
+/// to the key. The first of these children gets its number only if the key ends with a dot. To a
+/// key that ends with `.sha256.`, the first 12 digits of the child's digest are appended instead of
+/// a number.
 ///
-/// The handler fails with `NotFound` if the parent is not in the store.
+/// The returned handler fails with `NotFound` if the document is not in the store.
 pub fn set_children_mapped_labels<'a>(
     store: &'a Store,
     handler: impl Handler + 'a,

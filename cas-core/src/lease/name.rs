@@ -19,7 +19,8 @@ impl LeaseGuard {
     /// images as stored.
     ///
     /// # Errors
-    /// `Conflict` if the lease expired and a pinned blob was collected; errors of the image store.
+    /// `Conflict` if the lease expired and a pinned blob was collected; errors of the image store
+    /// and of the records store.
     pub async fn name(self, images: Vec<Image>, fieldpaths: &[&str]) -> Result<Vec<Image>> {
         self.name_if(Names::Any, images, fieldpaths).await
     }
@@ -151,7 +152,8 @@ impl LeaseGuard {
             if let Err(error) = outcome {
                 tracing::warn!(
                     name = %made.name, %error,
-                    "a name that a failed job wrote could not be restored or deleted"
+                    "a name that a failed job wrote could not be restored or deleted; check where \
+                     the name points"
                 );
             }
         }
@@ -166,7 +168,8 @@ impl LeaseGuard {
             Err(error) => {
                 tracing::warn!(
                     name = %before.name, %error,
-                    "the old content of a name could not be pinned; the name is restored"
+                    "the old content of a name could not be pinned; the name is restored, and may \
+                     refer to incomplete content"
                 );
                 Some(before)
             }

@@ -1,8 +1,8 @@
 //! Pinning: a compare-and-swap that adds a lease to the record of a blob.
 //!
-//! A collector that read the record before the swap can no longer tombstone it. A collector that
-//! reads the record later finds the lease. The bytes are looked up only after the swap, because
-//! until then a collector may still remove them.
+//! A collector that read the record before the swap can no longer write a tombstone into it. A
+//! collector that reads the record later finds the lease. The bytes are looked up only after the
+//! swap, because until then a collector may still remove them.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
@@ -91,7 +91,7 @@ pub(crate) async fn pin(
     blob: &BlobRef,
 ) -> Result<Option<Pinned>> {
     // A collection may remove the record while the blob is revived. Then only this copy still lists
-    // the children, without which missing children would count as left out.
+    // the children. Without the list, missing children would count as left out.
     let mut revived: Option<BlobRecord> = None;
     for _ in 0..ATTEMPTS {
         let swapped = match plan(store, lease, blob).await? {

@@ -25,7 +25,7 @@ impl ReadGuard {
     /// Pins blobs as [`LeaseGuard::pin_all`] does, if the store can be written.
     ///
     /// # Errors
-    /// Errors of the store.
+    /// As [`LeaseGuard::pin_all`].
     pub async fn pin_all(&self, blobs: &[BlobRef]) -> Result<()> {
         match &self.0 {
             Some(guard) => if_writable(guard.pin_all(blobs).await).map(drop),

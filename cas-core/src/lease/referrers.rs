@@ -16,9 +16,9 @@ impl LeaseGuard {
     /// recorded.
     ///
     /// # Errors
-    /// `NotFound` if the subject, or something that it lists and that is not recorded as absent, is
-    /// missing; `OutOfRange` if the subject would keep more than [`limit::REFERRERS`] referrers;
-    /// errors of the store.
+    /// `OutOfRange` if the subject would keep more than [`limit::REFERRERS`] referrers;
+    /// `InvalidArgument` if its labels would exceed their bounds; otherwise as
+    /// [`LeaseGuard::pin_tree`].
     pub async fn record_referrers(&self, subject: &Descriptor, referrers: &[Digest]) -> Result<()> {
         if referrers.is_empty() {
             return Ok(());

@@ -66,7 +66,10 @@ fn extend(records: &Weak<dyn Records>, id: &str, ttl: Duration) -> bool {
     match pool::wait(Leases::new(records).extend(id, ttl)) {
         Ok(()) => true,
         Err(error) => {
-            tracing::warn!(lease = id, %error, "a lease could not be extended");
+            tracing::warn!(
+                lease = id, %error,
+                "a lease could not be extended; if it expires, its job creates it again"
+            );
             error.kind() != ErrorKind::NotFound
         }
     }

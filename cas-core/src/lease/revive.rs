@@ -11,8 +11,8 @@ use crate::store::Store;
 const PIECE: usize = 1 << 20;
 
 /// Makes a tombstoned blob live again. Its bytes, if they are intact, are stored again as a new
-/// version, because a slow collector may still remove the version that the tombstone names, and
-/// cannot be stopped. Returns the record as written, or `None` if another writer was faster.
+/// version, because a slow collector may still remove the version that the tombstone names. Returns
+/// the record as written, or `None` if another writer was faster.
 pub(super) async fn revive(
     store: &Store,
     digest: &Digest,

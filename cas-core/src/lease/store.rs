@@ -16,8 +16,8 @@ use crate::store::Store;
 impl Store {
     /// Publishes what `writer` has written, together with the record of the blob. The blob is kept
     /// for a day. [`LeaseGuard::publish`](crate::lease::LeaseGuard::publish) does the same under a
-    /// lease. If the blob has a record already, a missing type and missing children are added to
-    /// the record. A damaged copy is replaced. Returns what was committed.
+    /// lease. If the blob has a record without a media type or without children, these are added to
+    /// the record. A damaged copy of the blob in the store is replaced. Returns what was committed.
     ///
     /// # Errors
     /// Errors of [`Writer::commit`], where `Corrupt` means that the bytes do not match
@@ -53,8 +53,8 @@ impl Store {
         publish::put(self, None, &blob, data, durability).await
     }
 
-    /// Records the type and the children of a blob that is in the store. The blob is kept for a
-    /// day.
+    /// Records the media type and the children of a blob that is in the store. The blob is kept for
+    /// a day.
     ///
     /// # Errors
     /// `Corrupt` if the record of the blob does not parse; `Conflict` if every attempt lost against

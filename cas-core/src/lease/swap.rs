@@ -22,9 +22,12 @@ pub(super) async fn swap(
     }
 }
 
-/// Returns the error for a blob that was collected or kept changing while it was pinned.
+/// Returns the error for a blob that was collected, or whose record kept changing, while it was
+/// pinned.
 pub(super) fn lost(digest: &Digest) -> Error {
-    Error::conflict("the blob was collected or kept changing meanwhile; store it again")
-        .operation("pin")
-        .subject(digest)
+    Error::conflict(
+        "the blob was collected, or other jobs kept changing its record; store the blob again",
+    )
+    .operation("pin")
+    .subject(digest)
 }

@@ -18,7 +18,7 @@ pub enum DiffCompression {
 }
 
 impl MediaType {
-    /// Returns the compression that the type of a layer states. If an OCI type has several
+    /// Returns the compression that the media type of a layer states. If an OCI type has several
     /// suffixes, as in `tar+gzip+encrypted`, the last one in alphabetical order counts. A Docker
     /// type with a suffix is wrapped, so the result is [`DiffCompression::None`].
     ///
@@ -36,7 +36,7 @@ impl MediaType {
         let tars = [Self::OCI_LAYER, Self::OCI_LAYER_NON_DISTRIBUTABLE];
         if !tars.iter().any(|tar| tar.0 == self.base()) {
             return Err(Error::unsupported(
-                "not the media type of a layer; expected an OCI or Docker layer type",
+                "not the media type of a tar layer; expected an OCI or Docker type of a tar layer",
             )
             .operation("diff compression")
             .subject(self));

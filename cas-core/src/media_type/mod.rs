@@ -141,8 +141,8 @@ impl MediaType {
     }
 
     /// Returns whether this is a type of a vendor (`application/vnd.…`), which stands for one kind
-    /// of content. Docker's types of image configurations do not count. Content of any kind may
-    /// have a type for which this returns false.
+    /// of content. Docker's types of image configurations do not count. A type for which this
+    /// returns false may stand for content of any kind.
     pub fn is_vendor(&self) -> bool {
         self.0.starts_with("application/vnd.")
             && !self

@@ -160,7 +160,8 @@ impl FromStr for Platform {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Platforms {
     /// The platform of this machine. An image without an index is taken, whatever its platform is.
-    /// An entry of `index.json` with a platform counts as an entry of an index in an import.
+    /// When an image layout is imported, an entry of `index.json` that has a platform counts as an
+    /// entry of an index.
     #[default]
     Host,
     /// One platform: the best match for it by the rules of [`Only`].
@@ -180,8 +181,8 @@ impl Platforms {
             Platforms::Host => Ok(None),
             Platforms::One(platform) => Ok(Some(platform)),
             Platforms::All => Err(Error::invalid(
-                "expected one platform, found all; name one, or leave it out for the platform of \
-                 this machine",
+                "expected one platform, found all; name one platform, or name none for the \
+                 platform of this machine",
             )),
         }
     }

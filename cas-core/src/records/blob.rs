@@ -57,7 +57,7 @@ pub struct BlobRecord {
     )]
     pub expires_at: Option<SystemTime>,
     /// Set when a collection decides to remove the blob. From then on the blob counts as absent,
-    /// and the bytes of the version that the tombstone names are removed.
+    /// and the collection removes the bytes of the version that the tombstone names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tombstone: Option<Tombstone>,
     /// When the record was made.
@@ -155,9 +155,9 @@ impl Blobs {
     /// with `None` for a blob without a record. Returns the record as written.
     ///
     /// # Errors
-    /// Errors of `change`; `NotFound` if the blob is being collected; `InvalidArgument` for labels
-    /// that exceed their bounds; `Conflict` if every attempt lost against another writer; errors of
-    /// the store.
+    /// Errors of `change`; `NotFound` if the blob is being collected; `Corrupt` if the record does
+    /// not parse; `InvalidArgument` for labels that exceed their bounds; `Conflict` if every
+    /// attempt lost against another writer; errors of the store.
     pub async fn update<F>(&self, digest: &Digest, change: F) -> Result<BlobRecord>
     where
         F: Fn(Option<BlobRecord>) -> Result<BlobRecord> + Send + Sync,

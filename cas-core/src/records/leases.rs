@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result, malformed};
 use crate::labels::{Labels, check_labels};
 use crate::limit;
 
-/// A lease: what keeps blobs, images, ingests and snapshots until it ends or expires.
+/// A lease: it keeps blobs, images, ingests and snapshots until the lease ends or expires.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// Labels. `containerd.io/gc.expire` and `containerd.io/gc.flat` have the meaning that

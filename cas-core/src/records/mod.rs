@@ -1,8 +1,9 @@
 //! Records: the small transactional tables that a store keeps next to its content.
 //!
 //! A store has exactly one records store. A content store that is also the records store commits a
-//! batch together with the bytes that it publishes or removes. For any other content store, the
-//! batch is committed separately: before bytes are published, and after bytes are removed.
+//! [`Batch`], which holds changes of records, together with the bytes that it publishes or removes.
+//! For any other content store, the batch is committed separately: before bytes are published, and
+//! after bytes are removed.
 
 pub(crate) mod blob;
 mod each;
@@ -55,7 +56,7 @@ impl Table {
         Table::Notes,
     ];
 
-    /// Returns the name, as engines store it.
+    /// Returns the name under which stores keep the table.
     pub const fn name(self) -> &'static str {
         match self {
             Table::Blobs => "blobs",
@@ -188,8 +189,8 @@ impl Extend<Change> for Batch {
 
 /// A store of records with single-key compare-and-swap.
 ///
-/// `load` and one page of `scan` are quick and run on the caller's thread. Besides the errors that
-/// it lists, every asynchronous method may return errors of the backend.
+/// `load` and one page of `scan` are quick and run on the caller's thread. Every asynchronous
+/// method may return errors of the backend, besides the errors that its documentation lists.
 #[async_trait]
 pub trait Records: Send + Sync + 'static {
     /// Returns the capabilities of the store. For records, only `Atomic`, `Durable` and `Shared`
@@ -207,8 +208,8 @@ pub trait Records: Send + Sync + 'static {
     /// before the change that failed.
     async fn commit(&self, batch: &Batch) -> Result<()>;
 
-    /// Returns at most `limit` records whose keys begin with `prefix`, in byte order, starting
-    /// after `after`. A page with fewer than `limit` records is the last.
+    /// Returns at most `limit` records whose keys begin with `prefix`, in the byte order of their
+    /// keys, starting after the key `after`. A page with fewer than `limit` records is the last.
     ///
     /// Pages are not a consistent snapshot: a record that is changed meanwhile may appear in either
     /// state; an unchanged record appears once.

@@ -1,5 +1,5 @@
-//! Notes: small values that do not have a table of their own. Catalogues, jobs and remotes store
-//! such values.
+//! Notes: small values that do not have a table of their own, such as how far a check has come, or
+//! when each image was last used.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use crate::limit;
 
 /// The notes of one room, with typed access to [`Table::Notes`].
 ///
-/// A room is a namespace of notes, for one purpose: a catalogue, a kind of job or a remote. In the
-/// table, the key of a note is `room/key`. A collection neither reads nor removes notes.
+/// A room is a namespace of notes, for one purpose such as a kind of job. In the table, the key of
+/// a note is `room/key`. A collection neither reads nor removes notes.
 #[derive(Clone)]
 pub struct Notes {
     records: Arc<dyn Records>,
@@ -32,7 +32,7 @@ impl Notes {
         let longest = limit::KEY - "/k".len();
         if room.is_empty() || room.len() > longest || !room.bytes().all(fits) {
             return Err(Error::invalid(format!(
-                "invalid room: expected 1 to {longest} letters, digits, - and ."
+                "invalid room: expected 1 to {longest} ASCII letters, digits, - or ."
             ))
             .operation("open notes")
             .subject(excerpt(room)));
@@ -133,7 +133,8 @@ impl Notes {
         Ok(notes)
     }
 
-    /// Returns at most `limit` notes: the first of those that [`Notes::list`] returns.
+    /// Returns the first `limit` of the notes that [`Notes::list`] returns, or all of them if they
+    /// are fewer.
     ///
     /// # Errors
     /// Errors of the store.

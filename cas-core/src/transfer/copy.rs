@@ -32,17 +32,18 @@ const CONCURRENT: usize = 4;
 /// replaced. Layers and configurations that `to` has intact are not copied. Returns the image as it
 /// is in `to`.
 ///
-/// Layers that registries do not distribute and `from` does not have, manifests of an index that
-/// `from` never had, and platforms that were not chosen are recorded as absent in `to`. After a failure, content that was copied stays in `to` for the next attempt,
-/// until a garbage collection.
+/// Three kinds of content are recorded as absent in `to`: layers that registries do not distribute
+/// and that `from` does not have, manifests of an index that `from` never had, and manifests for
+/// platforms that were not chosen. After a failure, content that was copied stays in `to` for the
+/// next attempt, until a garbage collection.
 ///
 /// # Errors
-/// `NotFound` for content that was lost in `from`, a layer that `from` discarded after it was
-/// unpacked, or a platform that the image does not have;
-/// `Corrupt` for damaged content, or a referrer that has another subject; `Busy` if another job has
-/// been writing a blob for ten minutes; `OutOfRange` for more referrers than
-/// [`limit::REFERRERS`](crate::limit::REFERRERS), or a longer chain of them than
-/// [`limit::REFERRER_DEPTH`](crate::limit::REFERRER_DEPTH); errors of the stores.
+/// `NotFound` for content that was lost in `from`, a layer that `from` discarded after the layer
+/// was unpacked, or a platform that the image does not have; `Corrupt` for damaged content, or a
+/// referrer that has another subject; `Busy` if another job has been writing a blob for ten
+/// minutes; `OutOfRange` for more referrers than [`limit::REFERRERS`](crate::limit::REFERRERS), or
+/// a longer chain of them than [`limit::REFERRER_DEPTH`](crate::limit::REFERRER_DEPTH); errors of
+/// the stores.
 pub async fn copy(from: &Store, to: &Store, image: &Image, options: &CopyOptions) -> Result<Image> {
     let reading = ReadGuard::begin(from, "copy").await?;
     let copied = copy_image(from, &reading, to, image, options).await;

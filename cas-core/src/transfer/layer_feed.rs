@@ -81,8 +81,9 @@ impl LayerReader {
     pub fn peek(&mut self) -> Result<&[u8]> {
         if self.current.is_empty() && !self.ended {
             let piece = self.pieces.blocking_recv();
-            self.current = piece
-                .ok_or_else(|| Error::cancelled("the layer ended before all of it was received"))?;
+            self.current = piece.ok_or_else(|| {
+                Error::cancelled("the layer ended before all of it was received; pull it again")
+            })?;
             self.ended = self.current.is_empty();
         }
         Ok(&self.current)

@@ -1,4 +1,5 @@
-//! Moves images between stores and remotes: pull, push and copy.
+//! Moves images between stores, and between stores and remotes such as registries: pull, push and
+//! copy.
 //!
 //! [`store_blob`] stores every blob that comes from a source. Its callers need different
 //! guarantees, so its arguments include the durability, whether to resume, and when the record is

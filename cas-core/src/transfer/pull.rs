@@ -1,9 +1,9 @@
 //! Pulls an image from a remote.
 //!
 //! The records of what is going to be fetched are written first, then documents and the content
-//! that they list. Once all of it is durable, the documents' records get their children, and the
-//! name is written last. So a pull that fails leaves every image as it was. A killed pull leaves
-//! content, which the next pull uses, until a garbage collection removes it.
+//! that they list. Once all of it is durable, the children are added to the records of the
+//! documents, and the name is written last. So a pull that fails leaves every image as it was. A
+//! killed pull leaves content, which the next pull uses, until a garbage collection removes it.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};

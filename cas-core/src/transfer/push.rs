@@ -40,10 +40,10 @@ const PIECE: usize = 1 << 20;
 /// complete in the store, [`Platforms::Host`] pushes only the manifest for this machine and warns.
 ///
 /// # Errors
-/// `NotFound` if the image has nothing for the chosen platform, or if neither the store nor the
-/// remote has a part of the image; `OutOfRange` for a document larger than
-/// [`limit::DOCUMENT_WRITE`] bytes, or for too many referrers; `Corrupt` for a referrer that has
-/// another subject; errors of the store and of the remote.
+/// `NotFound` if the image has nothing for the chosen platform, if the store has lost a part of the
+/// image, or if neither the store nor the remote has a part that is pushed; `OutOfRange` for a
+/// document larger than [`limit::DOCUMENT_WRITE`] bytes, or for too many referrers; `Corrupt` for a
+/// referrer that has another subject; errors of the store and of the remote.
 pub async fn push(
     store: &Store,
     pusher: &dyn Pusher,
@@ -138,7 +138,7 @@ async fn root(store: &Store, target: &Descriptor, options: &PushOptions) -> Resu
     if platform.is_none() {
         options.progress.warn(
             "the store does not have all platforms of the index; only the manifest for this \
-             machine is pushed",
+             machine is pushed; pull all platforms to push them",
         );
     }
     Ok(resolved.descriptor)

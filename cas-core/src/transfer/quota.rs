@@ -41,14 +41,15 @@ impl Slots {
     /// Returns the slots. If the future is dropped, no slot stays acquired.
     ///
     /// # Errors
-    /// `OutOfRange` if there are fewer than `wanted` slots in total; `Internal` for a defect.
+    /// `OutOfRange` if there are fewer than `wanted` slots in total; `Internal` for a bug in this
+    /// crate.
     pub async fn acquire(&self, wanted: u32) -> Result<AcquiredSlots> {
         let Some(free) = &self.free else {
             return Ok(AcquiredSlots { _permit: None });
         };
         if wanted > self.count {
             return Err(Error::out_of_range(format!(
-                "expected at most {} slots to be asked for, found {wanted}; raise the limit",
+                "there are {} slots in total, but {wanted} were requested; raise the limit",
                 self.count
             )));
         }
@@ -62,7 +63,7 @@ impl Slots {
     /// Acquires one slot without waiting. Returns the slot, or `None` if no slot is free.
     ///
     /// # Errors
-    /// `Internal` for a defect.
+    /// `Internal` for a bug in this crate.
     pub fn try_acquire(&self) -> Result<Option<AcquiredSlots>> {
         let Some(free) = &self.free else {
             return Ok(Some(AcquiredSlots { _permit: None }));
@@ -146,7 +147,7 @@ impl ImageQuota {
     /// no slot stays acquired.
     ///
     /// # Errors
-    /// `Internal` for a defect.
+    /// `Internal` for a bug in this crate.
     pub async fn acquire(&self) -> Result<QuotaLease> {
         Ok(QuotaLease {
             _own: self.own.acquire(1).await?,
@@ -157,7 +158,7 @@ impl ImageQuota {
     /// Returns the permission to run one more job, or `None` if the job would have to wait.
     ///
     /// # Errors
-    /// `Internal` for a defect.
+    /// `Internal` for a bug in this crate.
     pub fn try_acquire(&self) -> Result<Option<QuotaLease>> {
         let (Some(_own), Some(_overall)) = (self.own.try_acquire()?, self.overall.try_acquire()?)
         else {

@@ -13,7 +13,7 @@ use crate::store::Store;
 pub type ReferrerPages = BoxStream<'static, Result<Vec<Descriptor>>>;
 
 /// Lists the referrers of a manifest or an index: the documents that name it as their subject, such
-/// as signatures and lists of contents.
+/// as signatures and SBOMs (lists of the software in an image).
 #[async_trait]
 pub trait Referrers: Send + Sync {
     /// Returns the descriptors of the referrers of `subject`, as the repository lists them, with

@@ -23,7 +23,7 @@ pub type Content = Arc<dyn Fn(u64) -> Pieces + Send + Sync>;
 /// Reads content from a repository.
 #[async_trait]
 pub trait Fetcher: Send + Sync {
-    /// Returns the descriptor of the manifest or index that the name refers to.
+    /// Returns the descriptor of the manifest or index that the name of this fetcher refers to.
     ///
     /// # Errors
     /// `NotFound` if the repository does not have the name; `Denied` if it refuses the request;

@@ -174,7 +174,7 @@ impl Pusher for StoreRepository {
             let found = descriptor.digest;
             return Err(Error::invalid(format!(
                 "the document has the digest {found}; push it to a name without a digest, or \
-                 with this one"
+                 with this digest"
             ))
             .operation("push")
             .subject(&self.name));

@@ -51,8 +51,9 @@ pub trait Unpacker: Send + Sync {
 
     /// Returns what to do with a layer of an announced image.
     ///
-    /// A pull asks once for each digest, and records layers that are not stored as absent. A layer
-    /// that an earlier pull stored and that was lost is stored again, whatever the answer.
+    /// A pull asks once for each digest. Layers that the pull does not store are recorded as
+    /// absent. A layer that an earlier pull stored and that was lost is stored again, whatever the
+    /// answer.
     fn wants(&self, layer: &Descriptor) -> Want;
 
     /// Waits until a layer that is fed and not stored may be unpacked. The pull requests the bytes
@@ -64,7 +65,7 @@ pub trait Unpacker: Send + Sync {
         Ok(())
     }
 
-    /// Returns where to feed the bytes of a layer, or `None` if it is not to be fed after all.
+    /// Returns where to feed the bytes of a layer, or `None` if the layer is not fed after all.
     ///
     /// A pull calls this only for layers that are to be fed. A layer that is to be stored is not
     /// fed if the store has some or all of it already.

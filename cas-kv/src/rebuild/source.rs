@@ -65,7 +65,7 @@ impl<'a> Source<'a> {
     pub(super) fn read<T>(&mut self, work: impl Fn(&dyn View) -> Result<T>) -> Result<Option<T>> {
         let view = self.view()?;
         let found = caught(|| work(&*view)).unwrap_or_else(|| {
-            // After a panic, the engine may hold its locks for ever.
+            // After a panic, the engine may hold its locks forever.
             let opened = self.opened.take();
             let _ = caught(|| drop(opened));
             Err(unreadable())

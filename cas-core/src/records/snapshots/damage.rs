@@ -18,8 +18,8 @@ const SKIPPED: u64 = 1024 * BLOCK;
 
 impl Snapshots {
     /// Gives the committed snapshot `key` the content of the active snapshot `by`, and removes
-    /// `by`. `content` is the usage of `by`, or names another directory with its content. Returns
-    /// the id of the directory that `key` had before.
+    /// `by`. `content` is the usage of `by`, or a [`SnapshotContent`] that names another directory
+    /// with the content of `by`. Returns the id of the directory that `key` had before.
     ///
     /// # Errors
     /// `NotFound` if one of the two does not exist; `FailedPrecondition` if `by` is not active;

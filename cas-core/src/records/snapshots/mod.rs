@@ -96,7 +96,7 @@ impl Snapshots {
         self.existing(key).await.map(|seen| seen.record)
     }
 
-    /// Returns the ancestors of a snapshot, from its parent up.
+    /// Returns the ancestors of a snapshot: its parent, the parent of its parent, and so on.
     ///
     /// # Errors
     /// `Corrupt` if the record of a parent is missing, or if the chain is circular; errors of
@@ -178,8 +178,8 @@ impl Snapshots {
         self.commit_plan(|| self.plan_remove_seen(seen)).await
     }
 
-    /// Changes the labels of a snapshot: all of them, or those that the field paths name. A label
-    /// with an empty value is removed. Returns the updated snapshot.
+    /// Replaces the labels of a snapshot that the field paths name, or all its labels if there are
+    /// no field paths. A label with an empty value is removed. Returns the updated snapshot.
     ///
     /// # Errors
     /// `NotFound` if the snapshot does not exist; `InvalidArgument` for a field path other than
@@ -200,8 +200,8 @@ impl Snapshots {
         Ok(page.iter().map(|(key, record)| record.info(key)).collect())
     }
 
-    /// Returns the ids that records name. A snapshot that is committed meanwhile may be missed, so
-    /// a directory whose id is not returned is only a candidate for removal.
+    /// Returns the ids of the directories that records name. A snapshot that is committed meanwhile
+    /// may be missed, so a directory whose id is not returned is only a candidate for removal.
     ///
     /// # Errors
     /// As [`Self::walk`].

@@ -204,7 +204,8 @@ impl SnapshotRecord {
         match (&self.parent, &options.parent) {
             (Some(old), Some(new)) if old != new => {
                 let message = format!(
-                    "a commit cannot change the parent from {old} to {new}; commit without a parent"
+                    "a commit cannot change the parent from {old} to {new}; commit without naming \
+                     a parent"
                 );
                 Err(Error::invalid(message).subject(key))
             }

@@ -42,7 +42,8 @@ impl SnapshotContent {
         if self.of.is_none_or(|id| id == active.id) {
             return Ok(());
         }
-        let message = "another snapshot got this key meanwhile; commit that one, or remove it";
+        let message =
+            "another snapshot was created under this key meanwhile; commit or remove that snapshot";
         Err(Error::conflict(message).subject(key))
     }
 }
