@@ -8,7 +8,7 @@ use std::str::FromStr;
 use crate::error::{Error, Result};
 
 /// Where a store is: a scheme, a place such as a path or a bucket, options, and the members of a
-/// composition.
+/// composition (a store that is made of other stores).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Location {
     scheme: String,

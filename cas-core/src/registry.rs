@@ -49,7 +49,8 @@ pub trait Opener: Send + Sync + 'static {
     }
 }
 
-/// Opens the stores of one kind of composition: first the members, then the composition.
+/// Opens the stores of one kind of composition, a store that is made of other stores: first the
+/// members, then the composition.
 #[async_trait]
 pub trait Composer: Send + Sync + 'static {
     /// Returns the scheme.
@@ -90,7 +91,7 @@ pub trait SnapshotterOpener: Send + Sync + 'static {
     /// snapshotter of the registry that passes this check.
     ///
     /// # Errors
-    /// An error that says what is missing and what to do.
+    /// An error whose message names what is missing and what to do.
     fn probe(&self, directory: &Path) -> Result<()>;
 
     /// Opens the snapshotter.

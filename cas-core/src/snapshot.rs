@@ -73,7 +73,7 @@ impl SnapshotKind {
     }
 }
 
-/// The record of a snapshot.
+/// What a snapshotter reports about a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Info {
     /// Its name. Active snapshots, views and committed ones share one namespace.
@@ -253,8 +253,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     fn rebases(&self) -> bool;
 
     /// Returns whether [`Snapshotter::prepare_layer`] returns [`LayerTarget::Tar`]. If so, a commit
-    /// does not apply the layer to the layers below it. The first view on the layer applies it, and
-    /// fails if this is not possible.
+    /// does not apply the layer to the layers below it. The first view of the committed snapshot
+    /// applies the layer, and fails if this is not possible.
     fn keeps_tars(&self) -> bool {
         false
     }
@@ -333,8 +333,8 @@ pub trait Snapshotter: Send + Sync + 'static {
 
     /// Returns the space that the snapshot takes, without its parents. The space of an active
     /// snapshot is measured by each call. The space of a committed snapshot is fixed at its commit,
-    /// except for files that the snapshotter makes later to mount snapshots on it, such as the
-    /// image of its layers.
+    /// except for files that the snapshotter makes later to mount the children of the snapshot,
+    /// such as an EROFS image of its layers.
     ///
     /// # Errors
     /// `NotFound` if the snapshot does not exist; errors of the file system.

@@ -26,7 +26,7 @@ pub trait Engine: Send + Sync + 'static {
     }
 
     /// Returns the number of bytes that the engine has accepted and will write once more, for
-    /// example when it flushes its log.
+    /// example when it flushes its log. The default is 0.
     ///
     /// # Errors
     /// Errors of the engine.

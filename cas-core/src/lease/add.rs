@@ -75,5 +75,5 @@ async fn add(store: &Store, id: &str, resource: &Resource) -> Result<Lease> {
 }
 
 fn missing(resource: &Resource) -> Error {
-    Error::not_found("not in the store; store it first").subject(resource)
+    Error::not_found("not in the store; pull, import or create it first").subject(resource)
 }

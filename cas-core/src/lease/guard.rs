@@ -160,8 +160,9 @@ impl LeaseGuard {
     }
 
     /// Stores a small blob and its record, and pins the blob. If the blob is a document, its
-    /// children are recorded with it, as by [`LeaseGuard::record_children`], so the children must
-    /// have been stored before.
+    /// children are recorded with it, as by [`LeaseGuard::record_children`]. So the guard must have
+    /// stored the children, or pinned the stored children, before. Any other child is recorded as
+    /// absent, unless an earlier job recorded it as stored.
     ///
     /// # Errors
     /// Errors of [`Store::put`].

@@ -1,8 +1,8 @@
 //! Checks whether stored bytes still have their digest.
 //!
-//! A caller that brings a blob must not skip it because of a damaged copy in the store. The stored
-//! bytes are therefore hashed. They are not hashed again if the record of the blob names their
-//! version as verified and the store can tell that nothing has changed them since.
+//! A caller that has the bytes of a blob must not skip the blob because of a damaged copy in the
+//! store. The stored bytes are therefore hashed. They are not hashed again if the record of the
+//! blob names their version as verified and the store can tell that nothing has changed them since.
 
 use crate::content::{ContentExt, Stat};
 use crate::digest::Digest;

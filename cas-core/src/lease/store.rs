@@ -14,10 +14,11 @@ use crate::error::Result;
 use crate::store::Store;
 
 impl Store {
-    /// Publishes what `writer` has written, together with the record of the blob. The blob is kept
-    /// for a day. [`LeaseGuard::publish`](crate::lease::LeaseGuard::publish) does the same under a
-    /// lease. If the blob has a record without a media type or without children, these are added to
-    /// the record. A damaged copy of the blob in the store is replaced. Returns what was committed.
+    /// Publishes what `writer` has written, together with the record of the blob. Garbage
+    /// collections keep the blob for at least a day.
+    /// [`LeaseGuard::publish`](crate::lease::LeaseGuard::publish) does the same under a lease. If
+    /// the blob has a record without a media type or without children, these are added to the
+    /// record. A damaged copy of the blob in the store is replaced. Returns what was committed.
     ///
     /// # Errors
     /// Errors of [`Writer::commit`], where `Corrupt` means that the bytes do not match
@@ -38,7 +39,7 @@ impl Store {
     }
 
     /// Stores a small blob and its record. If the blob is a document, its children are recorded.
-    /// The blob is kept for a day.
+    /// Garbage collections keep the blob for at least a day.
     ///
     /// # Errors
     /// As [`Store::publish`]; `Corrupt` if `data` does not match `descriptor`, or is a document
@@ -53,8 +54,8 @@ impl Store {
         publish::put(self, None, &blob, data, durability).await
     }
 
-    /// Records the media type and the children of a blob that is in the store. The blob is kept for
-    /// a day.
+    /// Records the media type and the children of a blob that is in the store. Garbage collections
+    /// keep the blob for at least a day.
     ///
     /// # Errors
     /// `Corrupt` if the record of the blob does not parse; `Conflict` if every attempt lost against
@@ -63,7 +64,8 @@ impl Store {
         self.record(&BlobRef::of(descriptor, children)).await
     }
 
-    /// Records what `blob` states of a blob that is in the store. The blob is kept for a day.
+    /// Records what `blob` states of a blob that is in the store. Garbage collections keep the blob
+    /// for at least a day.
     ///
     /// # Errors
     /// As [`Store::describe`].

@@ -1,5 +1,5 @@
-//! The blobs that a job brings: which of them were verified, and which stored copies are damaged
-//! and must be replaced.
+//! The blobs whose bytes a job has: which of them were verified, and which stored copies are
+//! damaged and must be replaced.
 
 use super::guard::{Known, LeaseGuard};
 use super::intact::is_intact;
@@ -10,9 +10,9 @@ use crate::digest::Digest;
 use crate::error::Result;
 
 impl LeaseGuard {
-    /// Pins a blob that the caller brings, even if it is not stored yet. Returns whether its bytes
-    /// are in the store and have its digest. The guard replaces a damaged copy when the blob is
-    /// published.
+    /// Pins a blob whose bytes the caller has, even if it is not stored yet. Returns whether its
+    /// bytes are in the store and have its digest. The guard replaces a damaged copy when the blob
+    /// is published.
     ///
     /// # Errors
     /// As [`LeaseGuard::pin`].
@@ -21,7 +21,7 @@ impl LeaseGuard {
         self.check_pinned(&blob, pinned).await
     }
 
-    /// Pins blobs that the caller brings, in one batch if possible. Returns for each blob what
+    /// Pins blobs whose bytes the caller has, in one batch if possible. Returns for each blob what
     /// [`LeaseGuard::pin_intact`] returns.
     ///
     /// # Errors

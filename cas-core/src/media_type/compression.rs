@@ -7,7 +7,8 @@ use crate::error::{Error, Result};
 /// The compression that the media type of a layer states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DiffCompression {
-    /// Not compressed, or wrapped in something other than compression.
+    /// No compression: a plain tar, or a layer that is wrapped in something else, as by encryption
+    /// (see [`MediaType::diff_compression`]).
     None,
     /// gzip.
     Gzip,

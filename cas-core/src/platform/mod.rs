@@ -23,14 +23,14 @@ pub struct Platform {
     /// The operating system, named as in GOOS: `linux`.
     #[serde(default, deserialize_with = "null_is_default")]
     pub os: String,
-    /// Version of the operating system; relevant on Windows.
+    /// Version of the operating system. Only versions of Windows are compared.
     #[serde(
         rename = "os.version",
         default,
         skip_serializing_if = "Option::is_none"
     )]
     pub os_version: Option<String>,
-    /// Required features of the operating system; relevant on Windows.
+    /// Features that the image requires of the operating system, such as `win32k` on Windows.
     #[serde(
         rename = "os.features",
         default,

@@ -1,4 +1,4 @@
-//! The record of a blob: what a store knows about the blob besides its bytes.
+//! The record of a blob: what a store records about the blob besides its bytes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::labels::{Labels, check_labels};
 use crate::media_type::MediaType;
 use crate::owner::Owner;
 
-/// What a store knows about a blob besides its bytes. A blob that `cas` publishes gets its record
+/// What a store records about a blob besides its bytes. A blob that `cas` publishes gets its record
 /// together with its bytes, or before. A blob that another program stored gets its record once
 /// `cas` pins or labels it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

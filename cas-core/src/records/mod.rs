@@ -157,8 +157,8 @@ impl Batch {
         });
     }
 
-    /// Marks the batch as one that frees space, now or later. A caller marks a batch that writes
-    /// tombstones, because the bytes of the blobs are removed afterwards.
+    /// Marks the batch as one that frees space, now or later. A caller marks a batch that writes a
+    /// [`Tombstone`], because the bytes of the blob are removed afterwards.
     pub fn set_reclaims(&mut self) {
         self.reclaims = true;
     }
@@ -200,7 +200,8 @@ pub trait Records: Send + Sync + 'static {
     /// Returns the record, or `None` if there is none.
     async fn load(&self, table: Table, key: &str) -> Result<Option<Record>>;
 
-    /// Applies the changes in order and makes them durable.
+    /// Applies the changes in order, and makes them durable if the store is
+    /// [`Durable`](crate::Capability::Durable).
     ///
     /// # Errors
     /// `Conflict`, naming the key, if a record is not in the expected state. After a conflict, an

@@ -1,4 +1,4 @@
-//! Stores for tests: in memory, stricter than any real engine, and failing on request.
+//! Stores for tests: in memory, stricter than any real store, and failing on request.
 
 #[cfg(feature = "fault")]
 pub mod fault;

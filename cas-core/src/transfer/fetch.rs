@@ -35,8 +35,9 @@ pub struct Fetched {
 /// of `guard`. The content is durable after the next
 /// [`flush`](crate::content::ContentStore::flush). Returns the stored content.
 ///
-/// Bytes that an earlier attempt left are kept, and only the rest is fetched. A layer is fed to the
-/// unpacker of `options` if the unpacker wants it.
+/// Bytes that an earlier attempt left are kept, and only the rest is fetched. The bytes of a layer
+/// are also fed to the unpacker of `options` if [`Unpacker::wants`] returns this for the layer and
+/// no earlier attempt left bytes.
 ///
 /// # Errors
 /// `Corrupt` if the remote sends other bytes than `descriptor` specifies: none of the bytes are

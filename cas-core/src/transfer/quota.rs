@@ -37,8 +37,8 @@ impl Slots {
         self.free.as_ref().map(|_| self.count)
     }
 
-    /// Waits until `wanted` slots are free. Callers get slots in the order in which they asked.
-    /// Returns the slots. If the future is dropped, no slot stays acquired.
+    /// Waits until `wanted` slots are free. Callers get slots in the order of their calls. Returns
+    /// the slots. If the future is dropped, no slot stays acquired.
     ///
     /// # Errors
     /// `OutOfRange` if there are fewer than `wanted` slots in total; `Internal` for a bug in this

@@ -26,9 +26,9 @@ use crate::store::Store;
 
 /// A name of a store as a [`Fetcher`] and a [`Pusher`].
 ///
-/// Until the repository is dropped, leases protect the images that it has resolved and the content
-/// that was pushed to it from a garbage collection. A store that was opened for an owner serves the
-/// names of this owner.
+/// Until the repository is dropped, leases keep garbage collections from removing the images that
+/// it has resolved and the content that was pushed to it. A store that was opened for an owner
+/// serves the names of this owner.
 pub struct StoreRepository {
     store: Store,
     name: Reference,

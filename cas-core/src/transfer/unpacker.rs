@@ -51,7 +51,7 @@ pub trait Unpacker: Send + Sync {
 
     /// Returns what to do with a layer of an announced image.
     ///
-    /// A pull asks once for each digest. Layers that the pull does not store are recorded as
+    /// A pull calls this once for each digest. Layers that the pull does not store are recorded as
     /// absent. A layer that an earlier pull stored and that was lost is stored again, whatever the
     /// answer.
     fn wants(&self, layer: &Descriptor) -> Want;

@@ -178,7 +178,7 @@ impl BlobReader for StrictReader {
                 .get(&self.pointer.upload)
                 .cloned();
             let parts = parts.ok_or_else(|| {
-                Error::not_found("the blob was removed while it was read")
+                Error::not_found("the blob was removed while it was read; store it again")
                     .operation("read")
                     .subject(self.digest)
             })?;
