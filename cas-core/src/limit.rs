@@ -148,7 +148,7 @@ pub const GROUPS: usize = 1024;
 /// Maximum user or group id that a process may run as; runtimes accept no larger one.
 pub const ID: u32 = i32::MAX as u32;
 
-/// Maximum size of the record of an unpack job.
+/// Maximum size of the file that records the state of one unpacking of an image.
 pub const UNPACK_JOB: u64 = 4 << 20;
 /// Maximum size of the saved effects of one layer on the layers below it.
 pub const UNPACK_EFFECTS: u64 = 16 << 20;

@@ -5,10 +5,10 @@
 //! [`Store::for_owner`](crate::Store::for_owner) opens a store for one owner: then only the names
 //! of the owner are listed, and each blob that is stored or pinned gets a claim of the owner.
 //!
-//! A claim keeps a blob. A collection for the owner drops the claim once no name of the owner, no
-//! lease and no label reaches the blob any more. The bytes are removed when no owner claims the
-//! blob any more, and no image, lease or label keeps it. A store that is not opened for an owner
-//! may change every name. Its collections remove only blobs without a claim.
+//! A claim keeps a blob. A garbage collection for the owner drops the claim once no name of the
+//! owner, no lease and no label reaches the blob any more. The bytes are removed when no owner
+//! claims the blob any more, and no image, lease or label keeps it. A store that is not opened for
+//! an owner may change every name. Its collections remove only blobs without a claim.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,5 +1,5 @@
-//! A bounded pool of threads for work that would block a reactor: hashing, writes, syncs,
-//! unpacking.
+//! A bounded pool of threads for work that would block the threads of an async runtime: hashing,
+//! writes, syncs, unpacking.
 //!
 //! tokio's own pool grows to 512 threads, and `tokio::fs` switches threads for every call. Here a
 //! whole piece of work switches threads once, and not at all if the caller's thread may block.
@@ -145,8 +145,8 @@ pub fn inline<T>(work: impl FnOnce() -> T) -> T {
 /// Drives a future to its end on this thread and returns its output, for synchronous code over the
 /// async traits.
 ///
-/// Work that the future gives to [`run`] runs inline. If the future needs a tokio reactor, the
-/// caller must have entered the reactor's handle.
+/// Work that the future gives to [`run`] runs inline. If the future needs a tokio runtime, the
+/// caller must have entered the handle of the runtime.
 pub fn wait<T>(future: impl Future<Output = T>) -> T {
     struct Signal(Mutex<bool>, Condvar);
     impl Wake for Signal {

@@ -22,7 +22,7 @@ pub struct SqliteRecords(Arc<Connections>);
 
 impl SqliteRecords {
     /// Opens the database at `path` and creates it if it is absent, with the files that the
-    /// documentation of this crate lists. Upgrades an older format.
+    /// documentation of this crate lists. Upgrades a database of an older format.
     ///
     /// # Errors
     /// `FailedPrecondition` for a newer format; `Corrupt` if `path` is not an intact database;

@@ -23,8 +23,8 @@ use crate::store::Store;
 use crate::sync::lock;
 use crate::unique;
 
-/// A lease that exists for as long as a job. No collection, in any process, removes a blob or a
-/// snapshot that is pinned under the lease.
+/// A lease that exists for as long as a job. No garbage collection, in any process, removes a blob
+/// or a snapshot that is pinned under the lease.
 ///
 /// A job begins a guard, pins the stored content that it depends on, publishes the content that the
 /// store lacks, writes names, and finishes the guard. If the guard is dropped without being
@@ -159,10 +159,10 @@ impl LeaseGuard {
         Ok(committed)
     }
 
-    /// Stores a small blob and its record, and pins the blob. If the blob is a document, its
-    /// children are recorded with it, as by [`LeaseGuard::record_children`]. So the guard must have
-    /// stored the children, or pinned the stored children, before. Any other child is recorded as
-    /// absent, unless an earlier job recorded it as stored.
+    /// Stores a small blob and its record, and pins the blob. If the blob is a document (an index
+    /// or a manifest), its children are recorded with it, as by [`LeaseGuard::record_children`]. So
+    /// the guard must have stored the children, or pinned the stored children, before. Any other
+    /// child is recorded as absent, unless an earlier job recorded it as stored.
     ///
     /// # Errors
     /// Errors of [`Store::put`].
@@ -225,9 +225,9 @@ impl LeaseGuard {
         Ok(())
     }
 
-    /// Changes the time of the last update of a pinned snapshot, so that a collection that read the
-    /// snapshot before the change no longer removes it. Returns false if the snapshot does not
-    /// exist.
+    /// Changes the time of the last update of a pinned snapshot, so that a garbage collection that
+    /// read the snapshot before the change no longer removes it. Returns false if the snapshot does
+    /// not exist.
     ///
     /// # Errors
     /// Errors of the snapshotter.

@@ -1,8 +1,8 @@
 //! Leases: a job pins all content that it depends on under a lease, until names refer to the
 //! content.
 //!
-//! A collection ([`gc`](crate::gc)) may run at any time, in any process. It never removes what a
-//! job needs, because every job follows these steps in order:
+//! A garbage collection ([`gc`](crate::gc)) may run at any time, in any process. It never removes
+//! what a job needs, because every job follows these steps in order:
 //!
 //! 1. It creates a lease ([`LeaseGuard::begin`]). A thread extends the lease until the job ends. If
 //!    the job is killed, the lease expires within [`LEASE_TTL`].

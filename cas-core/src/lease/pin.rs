@@ -39,7 +39,7 @@ pub struct BlobRef {
     pub size: Option<u64>,
     /// Its media type.
     pub media_type: Option<MediaType>,
-    /// Its children, if it is a document.
+    /// Its children, if it is a document (an index or a manifest).
     pub children: Vec<Digest>,
     /// The children to record as absent; see [`BlobRecord::absent`].
     pub absent: BTreeSet<Digest>,

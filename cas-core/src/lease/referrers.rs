@@ -10,10 +10,10 @@ use crate::records::BlobRecord;
 use crate::store::Store;
 
 impl LeaseGuard {
-    /// Records that `referrers` refer to `subject`. From then on, collections keep the referrers
-    /// for as long as the subject, and a job that pins the tree of the subject pins the referrers
-    /// too. The lease must have pinned the referrers, and the children of the referrers must be
-    /// recorded.
+    /// Records that `referrers` refer to `subject`. From then on, garbage collections keep the
+    /// referrers for as long as the subject, and a job that pins the tree of the subject pins the
+    /// referrers too. The lease must have pinned the referrers, and the children of the referrers
+    /// must be recorded.
     ///
     /// # Errors
     /// `OutOfRange` if the subject would keep more than [`limit::REFERRERS`] referrers;

@@ -38,8 +38,8 @@ impl Store {
         publish::publish(self, None, writer, &blob, durability).await
     }
 
-    /// Stores a small blob and its record. If the blob is a document, its children are recorded.
-    /// Garbage collections keep the blob for at least a day.
+    /// Stores a small blob and its record. If the blob is a document (an index or a manifest), its
+    /// children are recorded. Garbage collections keep the blob for at least a day.
     ///
     /// # Errors
     /// As [`Store::publish`]; `Corrupt` if `data` does not match `descriptor`, or is a document

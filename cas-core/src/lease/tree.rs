@@ -13,7 +13,7 @@ use crate::records::BlobRecord;
 
 impl LeaseGuard {
     /// Pins an image and everything below it except snapshots. Children that are recorded as absent
-    /// are skipped, as in a collection.
+    /// (see [`BlobRecord::absent`]) are skipped, as in a garbage collection.
     ///
     /// # Errors
     /// `NotFound` if the image, or a child that is not recorded as absent, is missing; `Corrupt`

@@ -29,15 +29,15 @@ pub struct BlobRecord {
     /// Labels. Garbage collection interprets those that begin with `containerd.io/gc.`.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
-    /// The children that the blob lists, in order, if it is a document.
+    /// The children that the blob lists, in order, if it is a document (an index or a manifest).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub children: Vec<Digest>,
     /// Children that were left out and that the blob does not keep, such as manifests for other
     /// platforms and layers that are not distributed. Any other child that is missing was lost.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub absent: BTreeSet<Digest>,
-    /// The owners that claim the blob. A claim keeps the blob until a collection for the owner
-    /// drops the claim.
+    /// The owners that claim the blob. A claim keeps the blob until a garbage collection for the
+    /// owner drops the claim.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub owners: BTreeSet<Owner>,
     /// The ids of the leases that pin the blob; some of the leases may have ended.
@@ -56,8 +56,8 @@ pub struct BlobRecord {
         skip_serializing_if = "Option::is_none"
     )]
     pub expires_at: Option<SystemTime>,
-    /// Set when a collection decides to remove the blob. From then on the blob counts as absent,
-    /// and the collection removes the bytes of the version that the tombstone names.
+    /// Set when a garbage collection decides to remove the blob. From then on the blob counts as
+    /// absent, and the collection removes the bytes of the version that the tombstone names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tombstone: Option<Tombstone>,
     /// When the record was made.
@@ -68,7 +68,7 @@ pub struct BlobRecord {
     pub updated_at: SystemTime,
 }
 
-/// Marks a blob that a collection is about to remove.
+/// Marks a blob that a garbage collection is about to remove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tombstone {
     /// The version of the bytes that are removed; `None` if there were no bytes.

@@ -9,6 +9,7 @@ pub const LEASE_TTL: Duration = Duration::from_secs(10 * 60);
 /// How long a blob, a snapshot or an ingest that was stored without a lease is kept, even if
 /// nothing refers to it.
 pub const UNLEASED_TTL: Duration = Duration::from_secs(24 * 60 * 60);
-/// Maximum difference between the clocks of machines that share a store. A collection treats a
-/// lease as expired this long after the time that the lease states.
+/// Maximum difference between the clocks of machines that share a store. A garbage collection
+/// treats a lease as expired only after this much time has passed since the time that the lease
+/// states.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(60);

@@ -27,15 +27,15 @@ use crate::sync::lock;
 /// Maximum number of blobs that are copied concurrently.
 const CONCURRENT: usize = 4;
 
-/// Copies what `from` has of an image and of its referrers, children before the documents that list
-/// them, and then the name. If `to` has the name already, the target and the labels of the name are
-/// replaced. Layers and configurations that `to` has intact are not copied. Returns the image as it
-/// is in `to`.
+/// Copies what `from` has of an image and of its referrers, children before the indexes and
+/// manifests that list them, and then the name. If `to` has the name already, the target and the
+/// labels of the name are replaced. Layers and configurations that `to` has intact are not copied.
+/// Returns the image as it is in `to`.
 ///
-/// Three kinds of content are recorded as absent in `to`: layers that registries do not distribute
-/// and that `from` does not have, manifests of an index that `from` never had, and manifests for
-/// platforms that were not chosen. After a failure, content that was copied stays in `to` for the
-/// next attempt, until a garbage collection.
+/// Three kinds of content are [recorded as absent](crate::records::BlobRecord::absent) in `to`:
+/// layers that registries do not distribute and that `from` does not have, manifests of an index
+/// that `from` never had, and manifests for platforms that were not chosen. After a failure,
+/// content that was copied stays in `to` for the next attempt, until a garbage collection.
 ///
 /// # Errors
 /// `NotFound` for content that was lost in `from`, a layer that `from` discarded after the layer

@@ -35,10 +35,11 @@ use crate::sync::lock;
 ///
 /// An index is stored unchanged. Manifests for platforms that were not chosen, layers that
 /// registries do not serve, and layers for which [`Unpacker::wants`] returns that they are not
-/// stored are recorded as absent. Content that the store has is not fetched. With
-/// [`referrers`](PullOptions::referrers), the referrers of each manifest and index that was pulled
-/// are stored, and garbage collections keep them for as long as their subject. After a failure,
-/// content that was fetched stays in the store for the next attempt, until a garbage collection.
+/// stored are [recorded as absent](crate::records::BlobRecord::absent). Content that the store has
+/// is not fetched. With [`referrers`](PullOptions::referrers), the referrers of each manifest and
+/// index that was pulled are stored, and garbage collections keep them for as long as their
+/// subject. After a failure, content that was fetched stays in the store for the next attempt,
+/// until a garbage collection.
 ///
 /// # Errors
 /// `NotFound` if the remote does not have the name, the platform or content; `Corrupt` for content

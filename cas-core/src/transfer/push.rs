@@ -28,9 +28,9 @@ use crate::store::Store;
 const PIECE: usize = 1 << 20;
 
 /// Pushes `target` and everything below it that the remote does not have. Children are pushed
-/// before the documents that list them, and the topmost document last, under the name of `pusher`.
-/// Layers that registries do not serve are left out. Returns the descriptor of the topmost
-/// document.
+/// before the documents (indexes and manifests) that list them, and the topmost document last,
+/// under the name of `pusher`. Layers that registries do not serve are left out. Returns the
+/// descriptor of the topmost document.
 ///
 /// With [`referrers`](PushOptions::referrers), the referrers that the store has of the image are
 /// pushed afterwards.

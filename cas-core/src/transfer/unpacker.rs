@@ -22,8 +22,8 @@ pub enum Want {
 }
 
 impl Want {
-    /// Returns whether the layer is stored. A layer that is not stored is recorded as absent in the
-    /// record of its manifest.
+    /// Returns whether the layer is stored. A layer that is not stored is [recorded as
+    /// absent](crate::records::BlobRecord::absent) in the record of its manifest.
     pub fn is_stored(self) -> bool {
         matches!(self, Want::Store | Want::StoreAndFeed)
     }
