@@ -323,8 +323,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// Returns the snapshot, or `None` if it does not exist.
     async fn stat(&self, key: &str) -> Result<Option<Info>>;
 
-    /// Replaces the labels of a snapshot that the field paths name, or all its labels if there are
-    /// no field paths. Returns the updated snapshot.
+    /// Replaces the labels that the field paths name, or all labels if there are no field paths.
+    /// Returns the updated snapshot.
     ///
     /// # Errors
     /// `NotFound` if the snapshot does not exist; `InvalidArgument` for a field path other than

@@ -4,14 +4,15 @@
 //! A garbage collection ([`gc`](crate::gc)) may run at any time, in any process. It never removes
 //! what a job needs, because every job follows these steps in order:
 //!
-//! 1. It creates a lease ([`LeaseGuard::begin`]). A thread extends the lease until the job ends. If
-//!    the job is killed, the lease expires within [`LEASE_TTL`].
-//! 2. It pins everything that it depends on, down to the last blob ([`LeaseGuard::pin_tree`]), and
-//!    publishes what the store does not have yet ([`LeaseGuard::publish`]).
-//! 3. It records what the stored documents list ([`LeaseGuard::record_children`]). A job that fails
-//!    before this point leaves every image as it was.
-//! 4. It writes names ([`LeaseGuard::name`]).
-//! 5. It ends the lease.
+//! 1. The job creates a lease ([`LeaseGuard::begin`]). A thread extends the lease until the job
+//!    ends. If the job is killed, the lease expires within [`LEASE_TTL`].
+//! 2. The job pins everything that it depends on, down to the last blob ([`LeaseGuard::pin_tree`]),
+//!    and publishes what the store does not have yet ([`LeaseGuard::publish`]).
+//! 3. The job records which children the stored documents (indexes and manifests) list
+//!    ([`LeaseGuard::record_children`]). A job that fails before this point leaves every image as
+//!    it was.
+//! 4. The job writes names ([`LeaseGuard::name`]).
+//! 5. The job ends the lease.
 //!
 //! To pin a blob is to add the id of the lease to the record of the blob, by compare-and-swap. This
 //! changes the revision of the record. So a collector that read the record before the change can no

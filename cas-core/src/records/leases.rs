@@ -24,8 +24,8 @@ pub struct Lease {
     /// containerd gives them.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
-    /// The job that made the lease. It is not an [`Owner`](crate::Owner) of names and blobs. Until
-    /// the lease expires, no other job may delete the lease.
+    /// The job that made the lease, which is not an [`Owner`](crate::Owner) of names and blobs.
+    /// Until the lease expires, no other job may delete the lease.
     pub owner: String,
     /// The resources that the lease keeps. A lease without the label
     /// [`GC_FLAT`](crate::labels::GC_FLAT) also keeps everything below the resources. Blobs that a

@@ -38,8 +38,8 @@ impl Snapshots {
     }
 
     /// Returns whether a mount may still use the files that the committed snapshot `key` had at
-    /// `time`. This is so if `key` is an ancestor of an active snapshot or a view that was created
-    /// at `time` or before.
+    /// `time`. A mount may use them if `key` is an ancestor of an active snapshot or a view that
+    /// was created at `time` or before.
     ///
     /// # Errors
     /// `Corrupt` if a record does not parse; errors of the store.

@@ -178,8 +178,8 @@ impl Snapshots {
         self.commit_plan(|| self.plan_remove_seen(seen)).await
     }
 
-    /// Replaces the labels of a snapshot that the field paths name, or all its labels if there are
-    /// no field paths. A label with an empty value is removed. Returns the updated snapshot.
+    /// Replaces the labels that the field paths name, or all labels of the snapshot if there are no
+    /// field paths. A label with an empty value is removed. Returns the updated snapshot.
     ///
     /// # Errors
     /// `NotFound` if the snapshot does not exist; `InvalidArgument` for a field path other than

@@ -62,7 +62,7 @@ impl From<Usage> for SnapshotContent {
 /// What is stored about a snapshot besides its directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotRecord {
-    /// The name of its directory. It is unique and never used again.
+    /// The name of its directory. No other snapshot of the snapshotter has or gets this name.
     pub id: u64,
     /// Its state.
     pub kind: SnapshotKind,

@@ -44,7 +44,8 @@ impl MemoryStore {
         MemoryStore::default()
     }
 
-    /// Returns the store with images. It keeps the images as records.
+    /// Returns the store together with an image store, which keeps the images as records of this
+    /// store.
     pub fn with_images(self) -> Store {
         let store = Arc::new(self);
         Store {
