@@ -20,9 +20,10 @@
 //! that reads the record later finds the lease. A blob that already has a tombstone is revived: its
 //! bytes are stored again as a new version.
 //!
-//! If a lease has expired before its job is done, it is created again and everything is pinned
-//! again. If a pinned blob was collected meanwhile, the job fails with `Conflict`, and the names
-//! that it wrote are deleted, or restored to what they were before.
+//! If a garbage collection has removed a lease that expired before its job was done, the job
+//! creates the lease again and pins everything again. If a pinned blob was collected meanwhile, the
+//! job fails with `Conflict`, and the names that it wrote are deleted, or restored to what they
+//! were before.
 
 mod add;
 mod change_labels;

@@ -62,7 +62,7 @@ impl From<Usage> for SnapshotContent {
 /// What is stored about a snapshot besides its directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotRecord {
-    /// The name of its directory. No other snapshot of the snapshotter has or gets this name.
+    /// The name of its directory. No two directories of a snapshotter ever have the same name.
     pub id: u64,
     /// Its state.
     pub kind: SnapshotKind,
