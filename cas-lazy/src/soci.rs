@@ -4,5 +4,6 @@ mod go_json;
 mod index;
 
 pub use index::{
-    CONFIG, CONFIG_MEDIA_TYPE_V1, CONFIG_MEDIA_TYPE_V2, Index, LayerZtoc, Version, is_index,
+    CONFIG, CONFIG_MEDIA_TYPE_V1, CONFIG_MEDIA_TYPE_V2, IMAGE_MANIFEST_DIGEST, INDEX_DIGEST, Index,
+    LayerZtoc, Version, is_index,
 };

@@ -311,6 +311,18 @@ verbs! {
     #[cfg(feature = "soci")]
     fn create_soci_with(image: impl Into<ImageRef>, options: SociOptions) -> Result<SociIndex>;
 
+    /// Makes an image whose large layers can be read on demand, and names it. Returns the new image.
+    #[cfg(feature = "soci")]
+    fn convert_soci(image: impl Into<ImageRef>, name: impl Into<NewName>) -> Result<Image>;
+
+    /// Converts an image with options. Returns the same as `convert_soci`.
+    #[cfg(feature = "soci")]
+    fn convert_soci_with(
+        image: impl Into<ImageRef>,
+        name: impl Into<NewName>,
+        options: SociOptions
+    ) -> Result<Image>;
+
     /// Returns the indexes of SOCI that the store has for an image, for all of its platforms.
     #[cfg(feature = "soci")]
     fn soci_indexes(image: impl Into<ImageRef>) -> Result<Vec<SociIndex>>;

@@ -36,6 +36,8 @@ mod snapshot_mounts;
 mod snapshots;
 #[cfg(feature = "soci")]
 mod soci;
+#[cfg(feature = "soci")]
+mod soci_convert;
 mod stored;
 mod unpack;
 

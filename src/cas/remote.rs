@@ -16,7 +16,7 @@ use super::arguments::{ImageRef, RegistryRef};
 use super::remote_options::{Policy, PullOptions, PushOptions};
 use super::{Cas, ParallelPull, StoredImage, cosign, lookup};
 #[cfg(feature = "on-demand")]
-use crate::on_demand::{OnDemand, Tables};
+use crate::on_demand::{OnDemand, RegistryTables};
 use crate::root::{PullMode, PullModes, RemoteSettings};
 
 impl Cas {
@@ -194,11 +194,13 @@ impl Cas {
             return Ok(None);
         }
         OnDemand::make_served(self.locks.parent().unwrap_or(&self.locks))?;
-        Ok(Some(Arc::new(Tables {
-            client: client.clone(),
-            reference: reference.clone(),
-            progress: Arc::clone(&options.progress),
-        })))
+        if let Some(tables) = &options.tables {
+            return Ok(Some(Arc::clone(tables)));
+        }
+        let (modes, _) = self.pull_modes()?;
+        let (client, progress) = (client.clone(), Arc::clone(&options.progress));
+        let tables = RegistryTables::new(client, reference.clone(), modes, progress);
+        Ok(Some(Arc::new(tables)))
     }
 
     /// Returns the settings of parallel pulls in `cas.toml`, and a warning for each setting that

@@ -7,6 +7,8 @@ use cas_core::platform::Platforms;
 use cas_core::progress::{Progress, Silent};
 use cas_core::transfer::{self, PullLimits};
 use cas_distribution::{Host, Hosts, Timeouts, Verifier};
+#[cfg(feature = "on-demand")]
+use cas_layer::unpack::LayerTables;
 
 use super::ParallelPull;
 
@@ -42,6 +44,10 @@ pub struct PullOptions {
     /// unpacks all layers. See [`OnDemand`](crate::OnDemand).
     #[cfg(feature = "on-demand")]
     pub on_demand: bool,
+    /// Where the tables of contents of layers come from that are read on demand. By default they
+    /// are [`RegistryTables`](crate::RegistryTables).
+    #[cfg(feature = "on-demand")]
+    pub tables: Option<Arc<dyn LayerTables>>,
     /// Whether the referrers of each manifest and index that is pulled are pulled, too, such as
     /// signatures and SBOMs, and the referrers of these referrers. If the policy finds the image in
     /// the store, the registry is not asked for referrers.
@@ -92,6 +98,8 @@ impl Default for PullOptions {
             unpack: false,
             #[cfg(feature = "on-demand")]
             on_demand: false,
+            #[cfg(feature = "on-demand")]
+            tables: None,
             referrers: false,
             plain_http: false,
             token_hosts: Vec::new(),
@@ -135,6 +143,14 @@ impl PullOptions {
     #[must_use]
     pub fn with_on_demand(mut self, on_demand: bool) -> Self {
         self.on_demand = on_demand;
+        self
+    }
+
+    /// Sets [`tables`](Self::tables).
+    #[cfg(feature = "on-demand")]
+    #[must_use]
+    pub fn with_tables(mut self, tables: impl Into<Option<Arc<dyn LayerTables>>>) -> Self {
+        self.tables = tables.into();
         self
     }
 

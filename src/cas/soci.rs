@@ -22,7 +22,7 @@ use super::images::QueryOptions;
 /// The smallest layer that gets a zTOC, in compressed bytes, as in SOCI's tools.
 const MIN_LAYER_SIZE: u64 = 10 << 20;
 /// The name of this tool in the indexes and zTOCs that it makes.
-const BUILD_TOOL: &str = concat!("cas ", env!("CARGO_PKG_VERSION"));
+pub(super) const BUILD_TOOL: &str = concat!("cas ", env!("CARGO_PKG_VERSION"));
 
 /// Options of [`Cas::create_soci_with`].
 #[derive(Clone)]
@@ -191,21 +191,7 @@ async fn make(
     options: &SociOptions,
 ) -> Result<SociIndex> {
     guard.pin_tree(manifest).await?;
-    let mut ztocs: Vec<LayerZtoc> = Vec::new();
-    for layer in &listed.layers {
-        let known = ztocs.iter().find(|ztoc| ztoc.layer == layer.digest);
-        match known.cloned() {
-            Some(known) => ztocs.push(known),
-            None => ztocs.extend(ztoc(store, guard, layer, options).await?),
-        }
-    }
-    if ztocs.is_empty() {
-        return Err(Error::precondition(format!(
-            "no layer is compressed with gzip and has at least {} bytes; expected at least one; \
-             choose a smaller size, or compress the layers with gzip",
-            options.min_layer_size
-        )));
-    }
+    let ztocs = ztocs(store, guard, listed, options).await?;
     let media_type = manifest.media_type.clone();
     let subject = Descriptor::new(media_type, manifest.digest, manifest.size);
     let index = Index {
@@ -222,6 +208,34 @@ async fn make(
     guard.put(&own, bytes.into(), Durability::Full).await?;
     guard.record_referrers(manifest, &[own.digest]).await?;
     Ok(SociIndex::new(&own, manifest.digest, &index))
+}
+
+/// Makes and stores the zTOCs of the layers of a manifest.
+///
+/// # Errors
+/// `FailedPrecondition` if no layer gets one; as [`Cas::create_soci`].
+pub(super) async fn ztocs(
+    store: &Store,
+    guard: &LeaseGuard,
+    listed: &Manifest,
+    options: &SociOptions,
+) -> Result<Vec<LayerZtoc>> {
+    let mut ztocs: Vec<LayerZtoc> = Vec::new();
+    for layer in &listed.layers {
+        let known = ztocs.iter().find(|ztoc| ztoc.layer == layer.digest);
+        match known.cloned() {
+            Some(known) => ztocs.push(known),
+            None => ztocs.extend(ztoc(store, guard, layer, options).await?),
+        }
+    }
+    if ztocs.is_empty() {
+        return Err(Error::precondition(format!(
+            "no layer is compressed with gzip and has at least {} bytes; expected at least one; \
+             choose a smaller size, or compress the layers with gzip",
+            options.min_layer_size
+        )));
+    }
+    Ok(ztocs)
 }
 
 /// Makes and stores the zTOC of a layer. Returns `None` if the layer cannot have one or is small.

@@ -1,5 +1,6 @@
 //! `cas soci`: indexes of SOCI, with which layers can be read lazily.
 
+use cas::image::familiar;
 use cas::{ImageRef, Platform, Result, SociIndex, SociOptions};
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -14,6 +15,7 @@ use super::output::{count, size};
   cas push --referrers app:1 registry.example/team/app:1")]
 pub(crate) enum Soci {
     Create(Create),
+    Convert(Convert),
     Ls(Ls),
 }
 
@@ -30,6 +32,30 @@ keeps the index for as long as the image.")]
 pub(crate) struct Create {
     /// Name or digest of the image
     image: String,
+    #[command(flatten)]
+    how: How,
+}
+
+/// Make an image with an index of SOCI that the digest of the image covers
+#[derive(Args)]
+#[command(after_help = "Example:
+  cas soci convert app:1 registry.example/team/app:1-soci
+  cas push registry.example/team/app:1-soci
+
+The new image has the same configuration and layers, and another digest: signatures of the old image
+do not apply to the new one.")]
+pub(crate) struct Convert {
+    /// Name or digest of the image
+    image: String,
+    /// Name of the new image
+    name: String,
+    #[command(flatten)]
+    how: How,
+}
+
+/// How zTOCs are made.
+#[derive(Args)]
+struct How {
     /// Platform, as in linux/arm64 [default: this machine's; of an image without an index, its only
     /// platform]
     #[arg(long)]
@@ -40,6 +66,17 @@ pub(crate) struct Create {
     /// Leave out layers with a smaller compressed size [default: 10MiB]
     #[arg(long, value_name = "SIZE", value_parser = cas::parse_size)]
     min_layer_size: Option<u64>,
+}
+
+impl How {
+    fn options(self, context: &Context) -> SociOptions {
+        let mut options = SociOptions::default()
+            .with_platforms(self.platform)
+            .with_progress(context.progress.clone());
+        options.span_size = self.span_size.unwrap_or(options.span_size);
+        options.min_layer_size = self.min_layer_size.unwrap_or(options.min_layer_size);
+        options
+    }
 }
 
 /// List the indexes of an image or of all images, with their layers
@@ -62,6 +99,7 @@ impl Soci {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         match self {
             Soci::Create(command) => command.run(context).await,
+            Soci::Convert(command) => command.run(context).await,
             Soci::Ls(command) => command.run(context).await,
         }
     }
@@ -70,16 +108,24 @@ impl Soci {
 impl Create {
     async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
-        let mut options = SociOptions::default()
-            .with_platforms(self.platform)
-            .with_progress(context.progress.clone());
-        options.span_size = self.span_size.unwrap_or(options.span_size);
-        options.min_layer_size = self.min_layer_size.unwrap_or(options.min_layer_size);
+        let options = self.how.options(context);
         let image = ImageRef::typed(&self.image);
         let index = cas.create_soci_with(image, options).await?;
         let layers = count(index.layers.len() as u64, "layer");
         let digest = index.digest;
         context.out.item(&index, || format!("{digest} ({layers})"))
+    }
+}
+
+impl Convert {
+    async fn run(self, context: &Context) -> Result<()> {
+        let cas = context.cas().await?;
+        let options = self.how.options(context);
+        let image = ImageRef::typed(&self.image);
+        let made = cas.convert_soci_with(image, &*self.name, options).await?;
+        context.out.item(&made, || {
+            format!("{} -> {}", familiar(&made.name), made.target.digest.short())
+        })
     }
 }
 

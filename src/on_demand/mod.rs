@@ -17,7 +17,7 @@ use cas_host::{Dir, Lock, MountedDirs, mount};
 use cas_lazyfs::{Files, Session};
 
 use self::registry::FromRegistry;
-pub(crate) use self::tables::Tables;
+pub use self::tables::RegistryTables;
 use crate::root::{LazyTable, RemoteSettings, Root};
 
 /// The name of the file that is locked for as long as a process holds the session.

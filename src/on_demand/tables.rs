@@ -11,25 +11,25 @@ use cas_core::transfer::{Fetcher, Referrers};
 use cas_core::{Descriptor, Digest, Document, Error, Manifest, MediaType, Result, limit};
 use cas_distribution::Mirrors;
 use cas_layer::unpack::{LayerTable, LayerTables};
-use cas_lazy::soci::{CONFIG_MEDIA_TYPE_V1, Index};
+use cas_lazy::soci::{CONFIG_MEDIA_TYPE_V1, INDEX_DIGEST, Index};
 use cas_lazy::zstd_chunked::{self, Position};
 use cas_lazy::{StoredTable, TableFormat, estargz};
 use futures_util::TryStreamExt;
 
 use super::registry::read;
+use crate::root::PullModes;
 
-/// Annotation of a manifest: the digest of its index of SOCI of the second version.
-const SOCI_INDEX: &str = "com.amazon.soci.index-digest";
-
-/// The tables of contents of the layers of one image in its registry.
-pub(crate) struct Tables {
-    pub(crate) client: Mirrors,
-    pub(crate) reference: FullName,
-    pub(crate) progress: Arc<dyn Progress>,
+/// The tables of contents of the layers of one image in its registry: in layers in the formats of
+/// eStargz and zstd:chunked, and in an index of SOCI.
+pub struct RegistryTables {
+    client: Mirrors,
+    reference: FullName,
+    modes: PullModes,
+    progress: Arc<dyn Progress>,
 }
 
 #[async_trait]
-impl LayerTables for Tables {
+impl LayerTables for RegistryTables {
     async fn tables(
         &self,
         own: &Descriptor,
@@ -76,7 +76,84 @@ fn has_own_table(layer: &Descriptor) -> bool {
     known.iter().any(|key| layer.annotations.contains_key(*key))
 }
 
-impl Tables {
+impl RegistryTables {
+    /// Returns the tables of the image that `reference` names in the registry of `client`. `modes`
+    /// says which indexes of SOCI are used. `progress` receives a warning for each table that
+    /// cannot be used.
+    pub fn new(
+        client: Mirrors,
+        reference: FullName,
+        modes: PullModes,
+        progress: Arc<dyn Progress>,
+    ) -> Self {
+        RegistryTables {
+            client,
+            reference,
+            modes,
+            progress,
+        }
+    }
+
+    /// Returns the index of SOCI of the image with this manifest, whose descriptor is `own`, or
+    /// `None` if there is none: the index that an annotation of the manifest names, and that the
+    /// index of the image lists, or else the first referrer of the manifest.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if the modes use no index; `NotFound` if the named index is not there;
+    /// `Corrupt` for an index that is damaged or does not have its digest; errors of the registry.
+    pub async fn soci_index(&self, own: &Descriptor, manifest: &Manifest) -> Result<Option<Index>> {
+        if !self.modes.soci_v1 && !self.modes.soci_v2 {
+            return Err(Error::precondition(
+                "all lazy pull modes are disabled; enable [pull_modes.soci_v2] in cas.toml",
+            ));
+        }
+        let annotations = manifest.annotations.as_ref();
+        let named = annotations.and_then(|named| named.get(INDEX_DIGEST));
+        if let Some(named) = named.filter(|_| self.modes.soci_v2) {
+            return self.named_index(named.parse()?).await.map(Some);
+        }
+        let mut pages = self
+            .client
+            .referrers(own, Some(CONFIG_MEDIA_TYPE_V1))
+            .await?;
+        while let Some(page) = pages.try_next().await? {
+            for referrer in page {
+                if referrer.artifact_type.as_deref() != Some(CONFIG_MEDIA_TYPE_V1) {
+                    continue;
+                }
+                if self.modes.soci_v1 {
+                    return self.index(&referrer).await.map(Some);
+                }
+                self.progress.warn(
+                    "the image has an index of SOCI that its digest does not cover, so the index \
+                     is not used; enable [pull_modes.soci_v1] in cas.toml to use it, or make an \
+                     image with `cas soci convert`",
+                );
+                return Ok(None);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the index of this digest, which the index of the image lists.
+    async fn named_index(&self, digest: Digest) -> Result<Index> {
+        let image = self.client.resolve().await?;
+        let document = self.document(&image).await?;
+        let listed = match Document::parse(&image.media_type, &document)? {
+            Document::Index(index) => index.manifests,
+            _ => Vec::new(),
+        };
+        let listed = listed.into_iter().find(|listed| listed.digest == digest);
+        let listed = listed.ok_or_else(|| {
+            Error::not_found(
+                "the manifest names an index of SOCI that the index of the image does not list; \
+                 convert the image again",
+            )
+            .subject(digest)
+        })?;
+        self.index(&listed).await
+    }
+
     /// Returns the table of a layer, or `None` if the layer has none.
     async fn table(
         &self,
@@ -145,37 +222,6 @@ impl Tables {
         }
         let bytes = self.read(layer, offset..begin).await?;
         Ok((TableFormat::Estargz { digest, offset }, bytes))
-    }
-
-    /// Returns the index of SOCI of an image, or `None` if there is none: the index that the
-    /// manifest names, which the index of the image lists, or else a referrer of the manifest.
-    async fn soci_index(&self, own: &Descriptor, manifest: &Manifest) -> Result<Option<Index>> {
-        let annotations = manifest.annotations.as_ref();
-        if let Some(named) = annotations.and_then(|named| named.get(SOCI_INDEX)) {
-            let digest: Digest = named.parse()?;
-            let image = self.client.resolve().await?;
-            let listed = match Document::parse(&image.media_type, &self.document(&image).await?)? {
-                Document::Index(index) => index.manifests,
-                _ => Vec::new(),
-            };
-            let listed = listed.into_iter().find(|listed| listed.digest == digest);
-            let listed = listed.ok_or_else(|| {
-                Error::not_found("the index of the image does not list it").subject(digest)
-            })?;
-            return self.index(&listed).await.map(Some);
-        }
-        let mut pages = self
-            .client
-            .referrers(own, Some(CONFIG_MEDIA_TYPE_V1))
-            .await?;
-        while let Some(page) = pages.try_next().await? {
-            for referrer in page {
-                if referrer.artifact_type.as_deref() == Some(CONFIG_MEDIA_TYPE_V1) {
-                    return self.index(&referrer).await.map(Some);
-                }
-            }
-        }
-        Ok(None)
     }
 
     async fn index(&self, blob: &Descriptor) -> Result<Index> {

@@ -36,8 +36,7 @@ pub enum PullMode {
     Off,
     /// Images are pulled and unpacked in parallel.
     Parallel,
-    /// Images that cannot be loaded on demand are pulled in parallel. No image can be loaded on
-    /// demand yet, so this is the same as `Parallel`.
+    /// As `Parallel`, except that layers that are read on demand are not pulled.
     ParallelAsFallback,
 }
 
@@ -62,6 +61,13 @@ pub struct PullModes {
     pub unpacks_per_image: i64,
     /// Whether a pull that unpacks layers does not store them.
     pub discard_unpacked_layers: bool,
+    /// Whether an index of SOCI that an annotation of the manifest names is used to read layers on
+    /// demand; by default it is. The digest of the image covers this index.
+    pub soci_v2: bool,
+    /// Whether an index of SOCI that is a referrer of the manifest is used to read layers on
+    /// demand; by default it is not. The digest of the image does not cover this index: everyone who can
+    /// push to the repository can add one.
+    pub soci_v1: bool,
     /// How long the layers of an interrupted unpack are kept for the next pull, counted from when a
     /// process last began to work on this unpack. By default [`Jobs::LIFETIME`].
     pub unpack_job_lifetime: Duration,
@@ -77,6 +83,8 @@ impl Default for PullModes {
             unpacks: -1,
             unpacks_per_image: 1,
             discard_unpacked_layers: false,
+            soci_v2: true,
+            soci_v1: false,
             unpack_job_lifetime: Jobs::LIFETIME,
         }
     }
@@ -98,6 +106,12 @@ struct Written {
     decompress_streams: Option<Value>,
     #[serde(flatten)]
     unknown: Table,
+}
+
+/// The tables `[pull_modes.soci_v1]` and `[pull_modes.soci_v2]` as they are written.
+#[derive(Deserialize)]
+struct LazyMode {
+    enable: Option<bool>,
 }
 
 impl Default for Written {
@@ -139,6 +153,14 @@ impl PullModes {
         };
         let parallel = modes.remove(PARALLEL).unwrap_or(Value::Table(Table::new()));
         let written: Written = parallel.try_into().map_err(invalid)?;
+        let mut lazy = |name: &str, default: bool| match modes.remove(name) {
+            Some(mode) => mode
+                .try_into::<LazyMode>()
+                .map(|mode| mode.enable.unwrap_or(default)),
+            None => Ok(default),
+        };
+        let soci_v2 = lazy("soci_v2", true).map_err(invalid)?;
+        let soci_v1 = lazy("soci_v1", false).map_err(invalid)?;
         let mut warnings = Vec::new();
         for other in modes.keys() {
             warnings.push(format!(
@@ -181,6 +203,8 @@ impl PullModes {
             unpacks: written.max_concurrent_unpacks,
             unpacks_per_image: written.max_concurrent_unpacks_per_image,
             discard_unpacked_layers: written.discard_unpacked_layers,
+            soci_v2,
+            soci_v1,
             unpack_job_lifetime: Duration::from_secs(written.unpack_job_lifetime_sec),
         };
         modes.quotas()?;
@@ -281,6 +305,7 @@ mod tests {
             unpacks_per_image: 10,
             discard_unpacked_layers: true,
             unpack_job_lifetime: Duration::from_secs(90),
+            ..PullModes::default()
         };
         assert_eq!((modes, warnings), (expected, Vec::new()));
     }
@@ -292,6 +317,22 @@ mod tests {
         assert_eq!(modes.mode, PullMode::ParallelAsFallback);
         let (modes, _) = parsed(&format!("enable = true\n{fallback}")).unwrap();
         assert_eq!(modes.mode, PullMode::Parallel);
+    }
+
+    #[test]
+    fn an_index_that_the_digest_covers_is_used_and_another_one_by_choice() {
+        let modes = |text: &str| PullModes::from_toml(text).map(|(modes, _)| modes);
+        let used = |text: &str| {
+            modes(text)
+                .map(|modes| (modes.soci_v1, modes.soci_v2))
+                .unwrap()
+        };
+        assert_eq!(used(""), (false, true));
+        assert_eq!(used("[pull_modes.soci_v1]\nenable = true"), (true, true));
+        assert_eq!(used("[pull_modes.soci_v2]\nenable = false"), (false, false));
+        assert_eq!(used("[pull_modes.soci_v1]"), (false, true));
+        let error = modes("[pull_modes.soci_v1]\nenable = 1").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
     }
 
     #[test]
@@ -322,12 +363,12 @@ mod tests {
         let (modes, warnings) = parsed(
             "enable = true\nconcurrent_download_chunk_size = \"1gb\"\nspeed = 1\n\
              [pull_modes.parallel_pull_unpack.decompress_streams.gzip]\npath = \"/usr/bin/igzip\"\n\
-             [pull_modes.soci_v2]\nenable = true",
+             [pull_modes.soci_v3]\nenable = true",
         )
         .unwrap();
         assert_eq!(modes.chunk, Some(PullLimits::MAX_RANGE));
         let names = [
-            "soci_v2",
+            "soci_v3",
             "speed",
             "decompress_streams",
             "chunk_size \"1gb\"",

@@ -4,8 +4,12 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cas::layer::unpack::{LayerTable, LayerTables};
+use cas::lazy::{StoredTable, TableFormat};
+use cas::{Descriptor, Digest, Manifest, PullOptions, Result};
 use testkit::archive::{Header, Tar};
 
 use crate::common::chunked;
@@ -31,8 +35,7 @@ impl Scene {
         let layout = real_image("small").filter(|_| is_usable())?;
         Some(Scene::with(completes, |whole, reference| {
             ok(cas(whole).args(["-q", "import"]).arg(layout));
-            ok(cas(whole).args(["tag", "small", reference]));
-            make_index(whole, reference, "256KiB");
+            convert(whole, "small", reference, "256KiB");
         }))
     }
 
@@ -47,9 +50,9 @@ impl Scene {
                     layers().iter().map(|tar| chunked::plain(tar)).collect(),
                 );
                 ok(cas(whole)
-                    .args(["-q", "import", "--name", reference])
+                    .args(["-q", "import", "--name", "plain"])
                     .arg(layout));
-                make_index(whole, reference, "16KiB");
+                convert(whole, "plain", reference, "16KiB");
             })
         })
     }
@@ -144,11 +147,16 @@ impl Drop for Scene {
     }
 }
 
-/// Makes an index of SOCI with zTOCs of all layers.
-fn make_index(root: &Path, reference: &str, span_size: &str) {
-    let mut create = cas(root);
-    create.args(["-q", "soci", "create", reference]);
-    ok(create.args(["--min-layer-size", "0", "--span-size", span_size]));
+/// The smallest layer that gets a zTOC, in bytes.
+const ALL: [&str; 2] = ["--min-layer-size", "0"];
+
+/// Makes an image with zTOCs of all layers.
+fn convert(root: &Path, image: &str, name: &str, span_size: &str) {
+    let mut convert = cas(root);
+    convert
+        .args(["-q", "soci", "convert", image, name])
+        .args(ALL);
+    ok(convert.args(["--span-size", span_size]));
 }
 
 /// Returns whether this machine can do it. If not, says why.
@@ -339,4 +347,98 @@ fn layers_are_completed_in_the_background_and_new_mounts_use_their_tars() {
     assert!(found.is_empty(), "{found:#?}");
     scene.unmount();
     ok(cas(&scene.root).args(["fsck", "--read-data"]));
+}
+
+/// A referrer can be added to the repository without a change of the image's digest.
+#[test]
+fn an_index_that_the_digest_does_not_cover_is_used_only_by_choice() {
+    let Some(scene) = Scene::handmade(false) else {
+        return;
+    };
+    let reference = scene.registry.at("referred:1");
+    ok(cas(&scene.whole).args(["tag", "plain", &reference]));
+    ok(cas(&scene.whole)
+        .args(["-q", "soci", "create", &reference])
+        .args(ALL));
+    ok(cas(&scene.whole).args(["-q", "push", "--referrers", &reference]));
+    let pull = |modes: &str| {
+        let root = scene.scratch.path().join(format!("root-{}", modes.len()));
+        ok(cas(&root).args(["--snapshotter", "erofs", "init"]));
+        let mut settings = File::options();
+        let mut settings = settings.append(true).open(root.join("cas.toml")).unwrap();
+        settings.write_all(modes.as_bytes()).unwrap();
+        let pulled = cas(&root)
+            .args(["pull", "--lazy", &reference])
+            .output()
+            .unwrap();
+        let said = String::from_utf8(pulled.stderr).unwrap();
+        assert!(pulled.status.success(), "{said}");
+        let tables = ok(Command::new("find").arg(&root).args(["-name", "lazy.toc"]));
+        (tables.lines().count(), said)
+    };
+    let (tables, said) = pull("");
+    assert!(tables == 0 && said.contains("soci_v1"), "{tables}: {said}");
+    let (tables, said) = pull("[pull_modes.soci_v1]\nenable = true\n");
+    assert_eq!((tables, &*said), (2, ""));
+    let (tables, said) = pull("[pull_modes.soci_v2]\nenable = false\n");
+    assert!(
+        tables == 0 && said.contains("all lazy pull modes are disabled"),
+        "{said}"
+    );
+}
+
+/// Gives the tables of contents of layers that it knows.
+struct Controller(Vec<Option<LayerTable>>);
+
+#[async_trait::async_trait]
+impl LayerTables for Controller {
+    async fn tables(
+        &self,
+        _: &Descriptor,
+        _: &Manifest,
+        _: &[(Descriptor, Digest)],
+    ) -> Result<Vec<Option<LayerTable>>> {
+        Ok(self.0.clone())
+    }
+}
+
+#[test]
+fn tables_may_come_from_elsewhere_and_other_layers_are_fetched() {
+    let Some(scene) = Scene::handmade(false) else {
+        return;
+    };
+    let reference = scene.registry.at("plain:1");
+    ok(cas(&scene.whole).args(["-q", "push", "plain", &reference]));
+    let bytes = chunked::plain(&layers()[0]).bytes;
+    let table = cas::lazy::Ztoc::build(&bytes[..], 16 << 10, "controller").unwrap();
+    let table = table.encode().unwrap();
+    let digest = Digest::sha256(&table);
+    let stored = StoredTable {
+        reference: reference.clone(),
+        layer: Descriptor::of("application/gzip".into(), &bytes),
+        diff_id: Digest::sha256(&layers()[0]),
+        format: TableFormat::Ztoc { digest },
+    };
+    let description = stored.to_bytes().unwrap();
+    let table = LayerTable {
+        identity: Digest::sha256(&description),
+        files: vec![
+            (StoredTable::FILE, description),
+            (StoredTable::TABLE_FILE, table),
+        ],
+    };
+    let options = PullOptions::default()
+        .with_on_demand(true)
+        .with_tables(Some(
+            Arc::new(Controller(vec![Some(table), None])) as Arc<dyn LayerTables>
+        ));
+    let open = cas::blocking::Cas::open(&scene.root).unwrap();
+    open.pull_with(&*reference, options).unwrap();
+    drop(open);
+    ok(cas(&scene.root)
+        .args(["-q", "mount", &reference])
+        .arg(&scene.mnt));
+    let found = differences(&scene.plain(), &scene.mnt);
+    assert!(found.is_empty(), "{found:#?}");
+    scene.unmount();
 }

@@ -23,7 +23,7 @@ use crate::content::{ContentStore, Durability};
 use crate::descriptor::Descriptor;
 use crate::dispatch::{self, Chooser, Handler, Next, dispatch};
 use crate::document::{Document, Manifest};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::{Image, Reference, config_platform};
 use crate::lease::{BlobRef, LeaseGuard};
 use crate::platform::{Matcher, Only, Platform, Platforms};
@@ -221,8 +221,10 @@ impl Pull<'_> {
         self.check_platform(own, manifest).await?;
         if let Some(unpacker) = self.unpacker {
             self.store(&manifest.config, None).await?;
-            unpacker.begin(own, manifest).await?;
-            self.wants.decide(own, manifest, unpacker).await?;
+            if own == self.root || self.is_image(manifest).await? {
+                unpacker.begin(own, manifest).await?;
+                self.wants.decide(own, manifest, unpacker).await?;
+            }
         }
         let mut children = vec![manifest.config.clone()];
         children.extend(self.distributed(manifest));
@@ -262,6 +264,16 @@ impl Pull<'_> {
             return guard.put(descriptor, data, Durability::Relaxed).await;
         }
         self.fetch.store(descriptor, unpacker).await.map(|_| ())
+    }
+
+    /// Returns whether a manifest, whose configuration is in the store, describes an image and not
+    /// an artifact that an index lists beside its images.
+    async fn is_image(&self, manifest: &Manifest) -> Result<bool> {
+        let content = &*self.fetch.store.content;
+        match config_platform(content, &manifest.config).await {
+            Err(error) if error.kind() == ErrorKind::Unsupported => Ok(false),
+            platform => platform.map(|_| true),
+        }
     }
 
     /// Checks that an image without an index is for the required platform.

@@ -172,6 +172,27 @@ async fn each_answer_is_obeyed_and_a_later_pull_completes_the_image() {
     }
 }
 
+/// An index may list an artifact, such as an index of SOCI, that states no platform.
+#[tokio::test]
+async fn an_artifact_beside_an_image_is_not_unpacked() {
+    let (from, to) = (store(), store());
+    let image = made(&from).await;
+    let kind = MediaType::from("application/vnd.example.artifact");
+    let nothing = put(&from, kind, b"{}").await;
+    let blob = put(&from, MediaType::from("application/octet-stream"), b"data").await;
+    let artifact = manifest(&from, nothing, &[blob]).await;
+    let root = index(&from, &[artifact, image]).await;
+    let remote = FakeRemote::new(&from, &root);
+    let unpacker = TestUnpacker::new(Want::Nothing);
+    pulled_by(&to, &remote, &unpacker).await.unwrap();
+    assert_eq!(*unpacker.calls.lock().unwrap(), ["begin", "finish"]);
+    let layers = LAYERS.map(Digest::sha256).to_vec();
+    assert_eq!(
+        sorted(unpacker.asked.lock().unwrap().clone()),
+        sorted(layers)
+    );
+}
+
 #[tokio::test]
 async fn a_damaged_layer_is_refused_whether_stored_or_fed() {
     for answer in [Want::Feed, Want::StoreAndFeed] {

@@ -10,6 +10,11 @@ use super::go_json;
 pub const CONFIG_MEDIA_TYPE_V1: &str = "application/vnd.amazon.soci.index.v1+json";
 /// Media type of the configuration of an index of the second version, and its artifact type.
 pub const CONFIG_MEDIA_TYPE_V2: &str = "application/vnd.amazon.soci.index.v2+json";
+/// Annotation of the manifest of an image: the digest of its index of the second version.
+pub const INDEX_DIGEST: &str = "com.amazon.soci.index-digest";
+/// Annotation of an index of the second version in the index of an image: the digest of the
+/// manifest to which it belongs.
+pub const IMAGE_MANIFEST_DIGEST: &str = "com.amazon.soci.image-manifest-digest";
 /// The configuration of every index.
 pub const CONFIG: &[u8] = b"{}";
 

@@ -13,7 +13,7 @@ use super::protocol::{
 };
 use crate::Files;
 
-/// How many requests are served at the same time. A request that waits for the registry occupies
+/// How many requests are served at the same time by default. A request that waits for the registry occupies
 /// a thread.
 const THREADS: usize = 16;
 /// Size in bytes of the buffer for requests. The kernel demands at least this.
@@ -27,13 +27,25 @@ const RECORD_EVERY: Duration = Duration::from_secs(1);
 pub struct Session {
     device: OwnedFd,
     files: Files,
+    threads: usize,
 }
 
 impl Session {
     /// Returns a session for a descriptor that [`mount`](super::mount) returned, here or in
     /// another process.
     pub fn new(device: OwnedFd, files: Files) -> Self {
-        Session { device, files }
+        Session {
+            device,
+            files,
+            threads: THREADS,
+        }
+    }
+
+    /// Sets how many requests are served at the same time, at least 1; by default 16.
+    #[must_use]
+    pub fn with_threads(mut self, threads: usize) -> Self {
+        self.threads = threads.max(1);
+        self
     }
 
     /// Makes the kernel send all requests again that a process which has died has read and not
@@ -60,7 +72,7 @@ impl Session {
     pub fn serve(&self) -> Result<()> {
         let (ended, waiting) = (AtomicBool::new(false), thread::current());
         thread::scope(|scope| {
-            let workers: Vec<_> = (0..THREADS)
+            let workers: Vec<_> = (0..self.threads)
                 .map(|_| {
                     scope.spawn(|| {
                         let served = self.serve_one_by_one();
