@@ -28,8 +28,11 @@ async fn main() -> Result<()> {
         page.iter().for_each(|tag| println!("{tag}"));
     }
     let manifest = client.document(&client.resolve().await?).await?;
-    let manifest: Manifest = serde_json::from_slice(&manifest)
-        .map_err(|error| Error::corrupt(format!("expected a manifest: {error}")))?;
+    let manifest: Manifest = serde_json::from_slice(&manifest).map_err(|error| {
+        Error::corrupt(format!(
+            "expected a manifest: {error}; name an image without an index"
+        ))
+    })?;
     for layer in &manifest.layers {
         let mut file = File::create(Path::new(directory).join(layer.digest.hex()))?;
         let mut pieces = client.blob(layer).await?;

@@ -8,11 +8,11 @@
 //! |---|---|
 //! | link-local, metadata services of clouds, multicast, reserved | never, except if the user gave this address as the registry |
 //! | loopback and unspecified | if the registry is on loopback or has an address of the first row, or with [`Options::private_addresses`](crate::Options::private_addresses) |
-//! | private: RFC 1918, shared (100.64/10), unique local | if the registry's own address is not public, or with that option |
+//! | private: RFC 1918, shared (100.64/10), measurements (198.18/15), unique local, site-local | if the registry's own address is not public, or with the option of the row above |
 //! | any other | always |
 //!
-//! - An IPv6 address that contains an IPv4 address (mapped, compatible, NAT64, 6to4, Teredo) is
-//!   judged as the IPv4 address.
+//! - An IPv6 address that contains an IPv4 address (mapped, compatible, translated, NAT64, 6to4,
+//!   Teredo) is judged as the IPv4 address.
 //! - The registry's own address is the address that the first lookup of its name returns; if there
 //!   are several, the most public one. Addresses that a later lookup returns are judged like those
 //!   of any other host.
@@ -78,7 +78,7 @@ impl Judge {
             Place::Forbidden => {
                 return Err(denied(format!(
                     "{host} has the address {address}, which is link-local, reserved, or of a \
-                     metadata service; cas does not connect to it"
+                     metadata service; cas does not connect to it, so check the registry"
                 )));
             }
             place if place <= own || self.allows_private => return Ok(()),

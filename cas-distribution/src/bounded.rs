@@ -19,7 +19,7 @@ pub(crate) fn read(path: &Path, what: &str, allowed: u64) -> Result<Option<Vec<u
     file.take(allowed + 1).read_to_end(&mut data)?;
     if data.len() as u64 > allowed {
         return Err(Error::out_of_range(format!(
-            "{what} has more than {allowed} bytes; remove what it does not need"
+            "{what} has more than {allowed} bytes; remove what is not needed"
         )));
     }
     Ok(Some(data))

@@ -14,13 +14,15 @@ impl Client {
     /// Deletes what the client's reference names. If the reference has a digest, the manifest or
     /// the index with that digest is deleted, and all tags that refer to it. Otherwise only the tag
     /// is deleted. If the deleted manifest or index is a referrer, and the registry lacks the API
-    /// for referrers, the tag that lists the referrer is changed first.
+    /// for referrers, this first removes its entry from the tag that lists the referrers of its
+    /// subject.
     ///
     /// # Errors
     /// `NotFound` if the repository does not have this tag, manifest or index; `Unsupported` if the
     /// registry does not allow deletions; `Denied` if the registry refuses the request;
-    /// `Unavailable` if the registry does not answer; `FailedPrecondition`, `OutOfRange` or
-    /// `Conflict` if the tag that lists a referrer cannot be changed.
+    /// `Unavailable` if the registry does not answer; `OutOfRange` if the manifest or the index has
+    /// more than [`limit::DOCUMENT_READ`] bytes; `FailedPrecondition`, `OutOfRange` or `Conflict`
+    /// if the tag that lists a referrer cannot be changed.
     pub async fn delete(&self) -> Result<()> {
         self.run(|inner| async move {
             let deleted = match inner.reference.digest() {

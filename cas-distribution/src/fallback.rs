@@ -176,8 +176,8 @@ fn written(index: &Index) -> Result<Vec<u8>> {
     let (found, size) = (index.manifests.len(), data.len() as u64);
     if found > limit::DESCRIPTORS || size > limit::DOCUMENT_WRITE {
         return Err(Error::out_of_range(format!(
-            "the tag would list {found} referrers in {size} bytes: at most {} in {} are allowed; \
-             delete some of them",
+            "the tag would list {found} referrers in {size} bytes: at most {} referrers and {} bytes \
+             are allowed; delete some of the referrers",
             limit::DESCRIPTORS,
             limit::DOCUMENT_WRITE
         ))

@@ -78,9 +78,9 @@
 //!   asked without a login.
 //! - A token is requested with the scope that the operation needs, whatever the registry proposes.
 //! - No connection is made to a redirect, an upload location or a token service whose address is
-//!   link-local or reserved. An address on this machine or in a private network is connected to
-//!   only if the registry is there, too, or with [`Options::private_addresses`]
-//!   (`docs/ADDRESSES.md`).
+//!   link-local or reserved. An address on this machine is connected to only if the registry is on
+//!   this machine, too, and an address in a private network only if the registry's own address is
+//!   not public. [`Options::private_addresses`] allows both (`docs/ADDRESSES.md`).
 //! - A redirect from `https` to `http` is refused. A registry is reached over plain `http` only on
 //!   loopback, or if the caller or a file that [`Hosts`] reads allows it.
 //! - A request that fails for a reason that may pass is repeated: after a lost or slow connection,

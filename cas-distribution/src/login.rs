@@ -20,7 +20,8 @@ use crate::{logins, retry, runtime, save};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LoggedIn {
-    /// The file of logins. It has the login, or names the helper that keeps it.
+    /// The file of logins. Either it has the login itself, or it names the credential helper that
+    /// keeps the login.
     pub file: PathBuf,
     /// The program of the credential helper that keeps the login, if the file names one. Otherwise
     /// the file itself has the login, and does not encrypt it.

@@ -23,7 +23,8 @@ impl<T> Pages<T> {
     ///
     /// # Errors
     /// `NotFound`, `Denied` or `Unavailable` by the answer of the registry; `Corrupt` if the answer
-    /// is not a list, or names a next page on another host; `Denied` if the URL of the next page
+    /// is not a list, or names a next page at another origin (scheme, host and port) than that of
+    /// the registry; `Denied` if the URL of the next page
     /// gives up encryption or contains credentials; `OutOfRange` if a page is larger than
     /// [`limit::PAGE`] bytes or names itself as the next page, or if there are more than
     /// [`limit::PAGES`] pages; `Unsupported` if the answer is encoded. After an error, the next
@@ -101,7 +102,7 @@ impl Inner {
         };
         origin::check(&self.base, &next).map_err(|error| error.backend(REGISTRY))?;
         if !origin::same(&self.base, &next) {
-            let why = "names a next page on another host";
+            let why = "names a next page at another scheme, host or port";
             return Err(broken(&page.url, why));
         }
         if next == page.url {

@@ -14,7 +14,7 @@ use crate::timeouts::Timeouts;
 /// Maximum number of attempts to connect. It is small, so that a host that does not exist, or on
 /// which nothing listens, is reported soon.
 const CONNECTS: u32 = 5;
-/// Number of failures in a row after which no range is requested any more, but the whole.
+/// Number of failures in a row after which the whole content is requested instead of a range.
 pub(crate) const RANGES: u32 = 4;
 /// The longest pause, in multiples of the first.
 const LONGEST: u32 = 40;

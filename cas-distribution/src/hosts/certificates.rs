@@ -1,9 +1,9 @@
 //! Certificates as docker and podman keep them: `certs.d/HOST[:PORT]/` with `*.crt` for
-//! authorities, and `NAME.cert` with `NAME.key` to show to the registry.
+//! authorities, and `NAME.cert` with `NAME.key` to present to the registry.
 
 use std::path::{Path, PathBuf};
 
-use cas_core::Result;
+use cas_core::{Error, Result};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -60,7 +60,9 @@ pub(super) fn in_directory(directory: &Path, tls: &mut Tls) -> Result<bool> {
             tls.clients.push((path.clone(), key));
         } else if !files.contains(&path.with_extension("cert")) {
             let what = "the key has no certificate next to it; add one whose name ends with .cert";
-            return Err(file::mistake(path, None, what));
+            return Err(Error::invalid(what)
+                .operation("read")
+                .subject(path.display()));
         }
     }
     Ok(true)
@@ -74,7 +76,13 @@ pub(crate) fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let data = present(path)?;
     let found: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&data).collect();
     let found = found.ok().filter(|found| !found.is_empty());
-    found.ok_or_else(|| file::mistake(path, None, "expected certificates in PEM form"))
+    found.ok_or_else(|| {
+        file::mistake(
+            path,
+            None,
+            "expected certificates in PEM form, found none that can be read",
+        )
+    })
 }
 
 /// Returns the private key of a PEM file.
@@ -83,10 +91,21 @@ pub(crate) fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
 /// `InvalidArgument` if it is absent, or does not have a key; errors of [`file::bytes`].
 pub(crate) fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>> {
     let key = PrivateKeyDer::from_pem_slice(&present(path)?);
-    key.map_err(|_| file::mistake(path, None, "expected a private key in PEM form"))
+    key.map_err(|_| {
+        file::mistake(
+            path,
+            None,
+            "expected a private key in PEM form, found none that can be read",
+        )
+    })
 }
 
 fn present(path: &Path) -> Result<Vec<u8>> {
     let data = file::bytes(path)?;
-    data.ok_or_else(|| file::mistake(path, None, "expected a file in PEM form, found none"))
+    data.ok_or_else(|| {
+        let what = "expected a file in PEM form, found nothing; make the file, or correct the path";
+        Error::invalid(what)
+            .operation("read")
+            .subject(path.display())
+    })
 }

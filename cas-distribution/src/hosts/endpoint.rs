@@ -108,8 +108,9 @@ impl Endpoint {
         }
     }
 
-    /// Returns the host whose login is used. It is the host of the URL, with its port if this is
-    /// not the default of the scheme, or, without a URL, the host as the name states it.
+    /// Returns the host whose login is used: the host of the URL, with the port unless it is the
+    /// default port of the scheme. If the endpoint has no URL, returns the host in the name of the
+    /// image.
     pub fn host(&self) -> String {
         match &self.url {
             Some(url) => origin::authority(url),

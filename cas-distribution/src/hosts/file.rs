@@ -96,7 +96,7 @@ pub(super) fn list(directory: &Path, ends: &[&str]) -> Result<Option<Vec<PathBuf
             if number >= limit::HOSTS_FILES {
                 let allowed = limit::HOSTS_FILES;
                 return Err(Error::out_of_range(format!(
-                    "the directory has more than {allowed} entries; remove what it does not need"
+                    "the directory has more than {allowed} entries; remove what is not needed"
                 )));
             }
             let path = entry?.path();

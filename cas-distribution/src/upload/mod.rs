@@ -64,7 +64,7 @@ impl<'a> Upload<'a> {
     /// Uploads the blob.
     ///
     /// An attempt that fails for a reason that may pass is repeated. A registry that refuses the
-    /// whole in one request, or that states a length for chunks, gets chunks.
+    /// whole blob in one request, or that states a length for chunks, gets chunks.
     ///
     /// # Errors
     /// As [`Inner::expect`]; `OutOfRange` if even short chunks are too large for the registry;

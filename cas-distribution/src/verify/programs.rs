@@ -69,7 +69,9 @@ impl VerifierDir {
         }
         let (all, place) = (programs.len(), self.path.display());
         let warning = match (asked, all) {
-            (_, 0) => format!("{place} has no verifiers, so the image was not verified"),
+            (_, 0) => {
+                format!("{place} has no verifiers, so the image was not verified; add a verifier")
+            }
             (asked, all) if asked < all => format!(
                 "only {asked} of the {all} verifiers in {place} were asked; allow more \
                  (max-verifiers), or remove some"
@@ -122,7 +124,7 @@ impl VerifierDir {
                 };
                 let message = format!(
                     "the verifier {shown} rejects the image {digest} with exit status {code}: \
-                     {reason}"
+                     {reason}; pull another image, or change the verifier"
                 );
                 Err(Error::new(ErrorKind::Denied, message))
             }
