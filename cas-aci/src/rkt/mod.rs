@@ -34,10 +34,10 @@ pub struct ImportedStore {
     /// The ACIs that are in the catalogue now.
     pub imported: Vec<Key>,
     /// Keys of rkt's catalogue whose archive does not exist, because rkt removed or imported the
-    /// ACI during this call, or was killed while it did.
+    /// ACI during this call, or was killed while it removed or imported the ACI.
     pub without_blob: Vec<String>,
     /// Keys of archives that rkt's catalogue does not list, because rkt removed or imported the ACI
-    /// during this call, or was killed while it did.
+    /// during this call, or was killed while it removed or imported the ACI.
     pub without_row: Vec<String>,
     /// Keys of archives that are damaged, too large or not an ACI, each with the reason.
     pub refused: Vec<(String, Error)>,
@@ -65,8 +65,9 @@ struct Found {
 impl AciStore {
     /// Imports the image store of rkt in `directory`: all ACIs with their names, times and remotes.
     /// rkt may use the directory meanwhile, because this call takes the locks of rkt. An ACI that
-    /// rkt imports or removes meanwhile may be missing, or may be reported as incomplete. This call
-    /// only reads the directory, and may be repeated.
+    /// rkt imports or removes meanwhile may be missing from the result, or may be among
+    /// [`ImportedStore::without_blob`] or [`ImportedStore::without_row`]. This call only reads the
+    /// directory, and may be repeated.
     ///
     /// # Errors
     /// `Busy` while rkt changes the format of its database, or has an exclusive lock for longer

@@ -13,8 +13,8 @@ use crate::key::{DIGITS, HALF, Key, KeyPrefix};
 use crate::manifest::Label;
 
 impl AciStore {
-    /// Returns the whole key of the only ACI whose key begins with `key`: `sha512-` and 2 to 128
-    /// digits, all of which are compared.
+    /// Returns the whole key of the only ACI whose key begins with `key`. The argument `key` is
+    /// `sha512-` and 2 to 128 digits, all of which are compared.
     ///
     /// # Errors
     /// `InvalidArgument` if `key` does not have this form, or if several keys begin with it (the
@@ -56,9 +56,9 @@ impl AciStore {
     /// Of several equally good ACIs, returns the ACI that was imported last.
     ///
     /// # Errors
-    /// `NotFound` if no ACI suits, or, if the manifest of an ACI with this name cannot be read, the
-    /// error of that manifest; `InvalidArgument` for a name that no ACI may have; errors of the
-    /// store.
+    /// `InvalidArgument` for a name that no ACI may have; errors of the store. If no ACI suits:
+    /// `NotFound`, or, if a manifest of an ACI with this name cannot be read, the error of reading
+    /// the manifest.
     pub async fn get_aci(&self, name: &str, labels: &[Label]) -> Result<Key> {
         let found = self.best(name, labels).await;
         found.during("get ACI", excerpt(name))
@@ -114,7 +114,7 @@ impl AciStore {
 }
 
 pub(super) fn not_found() -> Error {
-    Error::not_found("no image ID begins with this key; list the ACIs to find their keys")
+    Error::not_found("the catalogue has no ACI with this key; list the ACIs to find their keys")
 }
 
 /// Returns the error for a prefix of several keys. The message lists the keys as rkt writes them.
@@ -127,7 +127,7 @@ fn ambiguous(keys: &[Key]) -> Error {
         ""
     };
     Error::invalid(format!(
-        "ambiguous: several image IDs begin with this key: {}{more}; give more digits",
+        "ambiguous: several ACIs have keys that begin with these digits: {}{more}; give more digits",
         shown.join(", ")
     ))
 }

@@ -87,8 +87,8 @@ impl AciStore {
             Fetched::NotModified { cache_control } => {
                 let (before, info) = known.ok_or_else(|| {
                     Error::corrupt(
-                        "expected an ACI from the fetcher, found the answer that it is not \
-                         modified, although no ETag was sent; use another server",
+                        "expected an ACI from the fetcher, found the answer that the ACI is \
+                         not modified, although no ETag was sent; use another server",
                     )
                 })?;
                 remote.etag = before.etag;

@@ -202,13 +202,13 @@ impl AciStore {
 pub(super) fn check_asked(key: &Key, name: &str, options: &WriteOptions) -> Result<()> {
     if let Some(asked) = options.name.as_ref().filter(|asked| *asked != name) {
         return Err(Error::corrupt(format!(
-            "expected an ACI called {}, found one that says it is {name}; get it from another place",
+            "expected an ACI called {}, found one called {name}; get the ACI from another place",
             excerpt(asked)
         )));
     }
     if let Some(asked) = options.key.as_ref().filter(|asked| !asked.matches(key)) {
         return Err(Error::corrupt(format!(
-            "expected an ACI with the key {asked}, found {key}; get it from another place"
+            "expected an ACI with the key {asked}, found {key}; get the ACI from another place"
         )));
     }
     Ok(())

@@ -169,7 +169,7 @@ fn an_aci_that_lies_about_its_name_or_key_is_refused() {
     for (options, reason) in [
         (
             WriteOptions::default().with_name("example.com/other".to_owned()),
-            "says it is",
+            "found one called",
         ),
         (
             WriteOptions::default().with_key(Some(wrong)),
