@@ -13,7 +13,8 @@ pub trait AciFetcher: Send + Sync {
     /// answers 304. Without `etag`, `NotModified` is not a valid answer.
     ///
     /// # Errors
-    /// `Unavailable` if the server cannot be reached; `NotFound` if it does not have the ACI.
+    /// `Unavailable` if the server cannot be reached; `NotFound` if the server does not have the
+    /// ACI.
     async fn fetch(&self, url: &str, etag: Option<&str>) -> Result<Fetched>;
 }
 

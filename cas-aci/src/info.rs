@@ -94,7 +94,7 @@ pub enum SortField {
     LastUsed,
     /// The size of the uncompressed archive.
     Size,
-    /// The size in the store.
+    /// The size of the archive in the store: [`AciInfo::packed_size`].
     PackedSize,
     /// The size of the unpacked trees.
     TreeStoreSize,

@@ -18,7 +18,7 @@
 //!   of any other host.
 //! - Behind a proxy, an address in a URL is judged, but names are left to the proxy, which looks
 //!   them up. The registry's own address is then unknown and counts as public. The proxy itself may
-//!   have any address, because the user has named it.
+//!   have any address, because the user has named it in the environment.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};

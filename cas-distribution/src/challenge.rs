@@ -8,7 +8,7 @@ pub(crate) enum Challenge {
     /// Name and password.
     Basic,
     /// A token of the service `realm`. The scope that a registry proposes is ignored: the operation
-    /// decides it.
+    /// decides the scope.
     Bearer {
         realm: String,
         service: Option<String>,

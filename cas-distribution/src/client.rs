@@ -37,7 +37,8 @@ pub struct Options {
     /// registry is asked to mount them from there.
     pub mount_from: Option<String>,
     /// Whether the registry may refer to addresses on this machine and in private networks, even if
-    /// it is not there itself. It may never refer to link-local and reserved addresses.
+    /// its own address is public. The registry may never refer to link-local and reserved
+    /// addresses.
     pub private_addresses: bool,
     /// How long to wait for an answer, and for how long to repeat a request that fails.
     pub timeouts: Timeouts,
@@ -45,7 +46,7 @@ pub struct Options {
 
 /// A client for one name in a repository of a registry. Cheap to clone; clones share credentials.
 ///
-/// It works on any executor, because its I/O runs on a private tokio runtime.
+/// The client works on any executor, because its I/O runs on a private tokio runtime.
 #[derive(Clone)]
 pub struct Client(pub(crate) Arc<Inner>);
 
@@ -54,8 +55,8 @@ pub(crate) struct Inner {
     /// `https://HOST/v2/REPOSITORY/`.
     pub(crate) base: Url,
     pub(crate) reference: FullName,
-    /// The registry that a mirror stands for. The mirror gets it in the query `ns`, as from
-    /// containerd.
+    /// The host of the registry that a mirror stands for. The mirror gets this host in the query
+    /// `ns`, as from containerd.
     namespace: Option<String>,
     pub(crate) auth: Auth,
     /// A repository to mount blobs from.

@@ -3,11 +3,11 @@
 
 /// The hosts that mean Docker Hub.
 pub(crate) const HOSTS: [&str; 3] = ["docker.io", "index.docker.io", REGISTRY];
-/// The host of its registry.
+/// The host of Docker Hub's registry.
 const REGISTRY: &str = "registry-1.docker.io";
-/// The host of its token service.
+/// The host of Docker Hub's token service.
 pub(crate) const TOKENS: &str = "auth.docker.io";
-/// The keys of a login for it, best first: docker's and podman's.
+/// The keys of a login for Docker Hub, best first: docker's and podman's.
 pub(crate) const KEYS: [&str; 2] = ["https://index.docker.io/v1/", "docker.io"];
 
 /// Returns whether a host, with its port if that is not 443, means Docker Hub.

@@ -151,10 +151,10 @@ fn keys(host: &str) -> Result<Keys> {
     Ok(Keys::new(&hosts::url(host, "", "https")?, ""))
 }
 
-/// Checks a login with the registry. Returns whether the registry asked for it.
+/// Checks a login with the registry. Returns whether the registry asked for a login.
 ///
 /// # Errors
-/// `Denied` if it is refused, or may not be sent; as [`Http::send`].
+/// `Denied` if the login is refused, or may not be sent; as [`Http::send`].
 async fn is_accepted(
     host: &str,
     login: &Credentials,

@@ -13,8 +13,8 @@ pub(crate) fn same(a: &Url, b: &Url) -> bool {
 /// Checks a URL that a registry refers to: a redirect, an upload location or a token service.
 ///
 /// # Errors
-/// `Denied` if the URL is not HTTP, gives up encryption or contains credentials. Its address is
-/// [judged](crate::address) when it is connected to.
+/// `Denied` if the URL is not HTTP, gives up encryption or contains credentials. The address of its
+/// host is [judged](crate::address) when a connection is made.
 pub(crate) fn check(registry: &Url, to: &Url) -> Result<()> {
     let why = if !["http", "https"].contains(&to.scheme()) {
         "which is not HTTP"

@@ -131,7 +131,7 @@ fn target(headers: &HeaderMap) -> Option<String> {
     })
 }
 
-/// Returns whether a parameter of a link says that it leads to the next page.
+/// Returns whether a parameter of a link says that the link leads to the next page.
 fn is_next(parameter: &str) -> bool {
     let Some((name, value)) = parameter.split_once('=') else {
         return false;

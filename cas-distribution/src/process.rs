@@ -29,10 +29,11 @@ pub(crate) struct Program<'a> {
 /// The process group of a program.
 #[derive(Clone, Copy)]
 pub(crate) enum Group {
-    /// A new one, so that the program is killed with its children. It cannot read from a terminal,
-    /// which would stop it.
+    /// A new group, so that the program is killed with its children. The program cannot read from
+    /// the terminal: the kernel stops a program of another group that tries.
     Own,
-    /// That of this process, so that the program can ask the user. Its children are not killed.
+    /// The group of this process, so that the program can ask the user. The children of the program
+    /// are not killed.
     Shared,
 }
 

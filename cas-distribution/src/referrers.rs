@@ -1,5 +1,5 @@
-//! Lists the referrers of a manifest: by the API of the registry, or, if it lacks that, by the tag
-//! that clients maintain instead.
+//! Lists the referrers of a manifest: by the API of the registry, or, if the registry lacks the
+//! API, by the tag that clients maintain instead.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

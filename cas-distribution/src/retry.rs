@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use crate::date;
 use crate::timeouts::Timeouts;
 
-/// Maximum number of attempts to connect. It is small, so that a host that does not exist, or on
-/// which nothing listens, is reported soon.
+/// Maximum number of attempts to connect. The number is small, so that a host that does not exist,
+/// or on which nothing listens, is reported soon.
 const CONNECTS: u32 = 5;
 /// Number of failures in a row after which the whole content is requested instead of a range.
 pub(crate) const RANGES: u32 = 4;
@@ -93,8 +93,8 @@ pub(crate) fn passes(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
 }
 
-/// Returns how long a registry asks to wait: a number of seconds, or until a date by its own clock.
-/// Returns `None` if it does not ask for a pause.
+/// Returns how long a registry asks to wait: a number of seconds, or until a date by the registry's
+/// clock. Returns `None` if it does not ask for a pause.
 pub(crate) fn wanted_pause(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
     let wanted = text(RETRY_AFTER)?;

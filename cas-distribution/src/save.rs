@@ -1,9 +1,9 @@
 //! Writes logins where docker writes them: into the helper that the file names for the registry, or
 //! else into the file itself.
 //!
-//! A file is replaced as a whole, so that a kill leaves the old or the new one. A kill may also
-//! leave the temporary file next to it, which only its owner can read and which the next change
-//! removes. Changes by several processes wait for each other.
+//! A file is replaced as a whole, so that a kill leaves the old or the new file. A kill may also
+//! leave a temporary file next to this file. Only the owner can read the temporary file, and the
+//! next change removes it. Changes by several processes wait for each other.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};

@@ -77,8 +77,8 @@ fn begin() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>> {
 }
 
 /// Also trusts a server whose own certificate is among `trusted`, if it is valid now and for the
-/// name of the server. `openssl req -x509` makes such a certificate as one of an authority, which
-/// the verifier refuses at the end of a chain.
+/// name of the server. `openssl req -x509` marks such a certificate as the certificate of an
+/// authority, and the verifier refuses a server whose own certificate is marked in this way.
 #[derive(Debug)]
 struct OrTrusted {
     verifier: Verifier,

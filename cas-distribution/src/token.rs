@@ -60,8 +60,8 @@ impl Answer {
     }
 }
 
-/// Returns how long after it was requested a token is to be replaced: [`MARGIN`] before its end, or
-/// after half of a shorter lifetime.
+/// Returns how long after its request a token is replaced: [`MARGIN`] before its end, or after half
+/// of a shorter lifetime.
 fn renewal(expires_in: &Value) -> Duration {
     let text = || expires_in.as_str()?.parse().ok();
     let seconds = expires_in.as_f64().or_else(text);

@@ -124,7 +124,7 @@ fn remove_old_files(directory: &Path, now: SystemTime) -> Result<Vec<PathBuf>> {
         match remove_if_old(&path, now) {
             Ok(true) => removed.push(path),
             Ok(false) => {}
-            // Its owner has removed it.
+            // The job that made the file has removed it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error).during("remove", path.display()),
         }

@@ -37,7 +37,7 @@ pub struct WriteOptions {
     pub key: Option<KeyPrefix>,
     /// When the ACI counts as imported. By default, now.
     pub import_time: Option<SystemTime>,
-    /// When the ACI counts as last used. By default, when it is imported.
+    /// When the ACI counts as last used. By default, when it counts as imported.
     pub last_used: Option<SystemTime>,
 }
 
@@ -87,9 +87,9 @@ struct Received {
 }
 
 impl AciStore {
-    /// Imports an ACI: a tar, plain or compressed with gzip, bzip2, xz or zstd. Returns its key. If
-    /// the catalogue already has the ACI, this import replaces the time of the import and
-    /// [`latest`](WriteOptions::latest).
+    /// Imports an ACI: a tar, plain or compressed with gzip, bzip2, xz or zstd. Returns the key of
+    /// the ACI. If the catalogue already has the ACI, this import replaces the time of the import
+    /// and [`latest`](WriteOptions::latest).
     ///
     /// The source is read to its end, on a thread of its own. The source may block.
     ///

@@ -10,8 +10,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::endpoint::Tls;
 use super::file;
 
-/// Adds the certificates for a host. They are in its directory in the first of `directories` that
-/// has one.
+/// Adds the certificates for a host, from the first of `directories` that has a directory for the
+/// host.
 ///
 /// # Errors
 /// As [`in_directory`].

@@ -69,7 +69,7 @@ pub(crate) struct Access {
     pub(crate) tls: Tls,
     /// Headers of every request to the host.
     pub(crate) headers: HeaderMap,
-    /// Maximum time to connect. If it is `None`, that of [`Timeouts`](crate::Timeouts) holds.
+    /// Maximum time to connect. If `None`, [`Timeouts::connect`](crate::Timeouts::connect) applies.
     pub(crate) connect: Option<Duration>,
 }
 
@@ -84,8 +84,8 @@ pub struct Endpoint {
     pub(crate) url: Option<Url>,
     /// What the endpoint may be asked for.
     pub(crate) may: Capabilities,
-    /// The registry that a mirror stands for. The mirror gets it in the query `ns`, as from
-    /// containerd.
+    /// The host of the registry that a mirror stands for. The mirror gets this host in the query
+    /// `ns`, as from containerd.
     pub(crate) namespace: Option<String>,
     /// How the host is reached.
     pub(crate) access: Access,

@@ -56,10 +56,10 @@ pub struct Hosts {
     /// `registries.conf`. The files of one directory are read in alphabetical order.
     pub drop_ins: Vec<PathBuf>,
     /// The file `short-name-aliases.conf`, in which podman keeps the aliases that its users have
-    /// chosen. They come before the aliases of `registries.conf`.
+    /// chosen. These aliases come before the aliases of `registries.conf`.
     pub aliases: Option<PathBuf>,
-    /// Files of certificates of authorities that are trusted, in addition to those of the system,
-    /// for every registry.
+    /// Files with certificates of authorities that are trusted for every registry, in addition to
+    /// the authorities that the system trusts.
     pub authorities: Vec<PathBuf>,
     /// The file `policy.json`. Without it, every image is accepted.
     pub policy: Option<PathBuf>,
@@ -139,8 +139,8 @@ impl Hosts {
     }
 
     /// Returns the names that a typed name may mean, in the order in which they are tried. A name
-    /// without a host is completed by an alias, or by each of the registries to search. If there
-    /// are neither, it is a name of Docker Hub.
+    /// without a host is completed by an alias, or by each of the registries to search. If the
+    /// files have neither, a name without a host is a name of Docker Hub.
     ///
     /// # Errors
     /// `InvalidArgument` if `typed` is not a name; `FailedPrecondition` if several registries would
@@ -159,8 +159,9 @@ impl Hosts {
     ///
     /// # Errors
     /// `Denied` if the policy rejects the image; `Unsupported` if the policy requires a signature,
-    /// which this version does not verify; `NotFound` if the file is absent; `InvalidArgument` if
-    /// it does not parse; `OutOfRange` if it is larger than
+    /// which this version does not verify; `NotFound` if the file `policy.json` is absent;
+    /// `InvalidArgument` if the file does not parse, or has an unknown key or an empty list of
+    /// requirements; `OutOfRange` if the file is larger than
     /// [`limit::HOSTS_FILE`](cas_core::limit::HOSTS_FILE); errors of the file system.
     pub async fn check_policy(&self, reference: &FullName) -> Result<()> {
         let (policy, reference) = (self.policy.clone(), reference.clone());

@@ -86,7 +86,7 @@ fn most_specific<'a>(
 }
 
 impl Requirement {
-    /// Returns whether it may refuse an image.
+    /// Returns whether the requirement may refuse an image.
     fn refuses(&self) -> bool {
         self.kind != ACCEPT
     }

@@ -1,7 +1,8 @@
 //! podman's `registries.conf`, with its drop-ins.
 //!
-//! A table of a later file replaces the tables of earlier files with the same prefix, however it is
-//! spelled. The first format, which only has lists of hosts, is read as well, but not in drop-ins.
+//! A table of a later file replaces the tables of earlier files with the same prefix, however the
+//! prefix is spelled. The first format, which only has lists of hosts, is read as well, but not in
+//! drop-ins.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

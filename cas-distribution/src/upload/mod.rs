@@ -111,7 +111,7 @@ impl<'a> Upload<'a> {
     }
 
     /// Begins an upload. Returns where to send the blob, or `None` if the repository has it now,
-    /// because it was there or could be mounted.
+    /// because the blob was there or could be mounted.
     async fn begin(&mut self, mount_from: Option<&str>) -> Result<Option<Url>> {
         let (inner, digest) = (self.inner, self.descriptor.digest.to_string());
         let url = inner.url("blobs", "uploads/")?;

@@ -37,7 +37,8 @@ pub trait Verifier: Send + Sync {
     async fn verify(&self, name: &FullName, target: &Descriptor) -> Result<Vec<String>>;
 }
 
-/// Asks verifiers in their order. All must accept the image. Their warnings go to `progress`.
+/// Asks the verifiers in their order. All of them must accept the image. The warnings of the
+/// verifiers go to `progress`.
 ///
 /// # Errors
 /// The error of the first verifier that does not accept the image.

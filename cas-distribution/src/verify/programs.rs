@@ -21,7 +21,7 @@ const INPUT: &str = "application/vnd.oci.descriptor.v1+json";
 
 /// A directory whose files are programs that verify images.
 ///
-/// Each is started as `PROGRAM -name NAME -digest DIGEST -stdin-media-type TYPE`, with the
+/// Each program is started as `PROGRAM -name NAME -digest DIGEST -stdin-media-type TYPE`, with the
 /// descriptor of the image as JSON on its standard input. A program accepts the image with the exit
 /// status 0 and rejects it with any other status. It may write the reason to its standard output. A
 /// program that cannot be started, that a signal ends, or that takes too long fails the

@@ -9,16 +9,16 @@ use super::Verifier;
 use super::pattern::Pattern;
 use crate::{Host, hub, spelling};
 
-/// Lists of rules by which images are accepted. A rule that denies an image wins over one that
-/// allows it.
+/// Lists of rules by which images are accepted. A rule that denies an image wins over a rule that
+/// allows the image.
 ///
 /// A rule is
-/// - a registry, `HOST` or `HOST:PORT`. Without a port, it is for every port of the host. The
-///   ports 443 and 80 count as one;
+/// - a registry, `HOST` or `HOST:PORT`. `HOST` is for every port of the host. The ports 443 and 80
+///   count as one port;
 /// - a pattern of names, `HOST/REPOSITORY`, with or without `:TAG` and `@DIGEST`. `*` stands for
 ///   any part of a component, and `**` for any text, as in `registry.example/team/**`. A pattern of
-///   hosts alone, such as `*.example.com`, is for all of their names. A host with `*` and without a
-///   port is for every port;
+///   hosts alone, such as `*.example.com`, is for all names on these hosts. A host with `*` and
+///   without a port is for every port;
 /// - the digest that a name refers to. If an image has an index, that is the digest of the index.
 ///
 /// A name with a digest does not show which tags the image has. So a rule with a tag that denies

@@ -1,6 +1,7 @@
-//! The newer form of a signature: a bundle of sigstore. It has an envelope, and in it a statement of
-//! in-toto that names the digest of the signed image. The signatures of the envelope are over its
-//! type and the statement, as the specification of these envelopes (DSSE) says.
+//! The newer form of a signature: a bundle of sigstore. A bundle has an envelope, and the envelope
+//! has a statement of in-toto that names the digest of the signed image. The signatures of the
+//! envelope are over the type of its payload and the statement, as the specification of these
+//! envelopes (DSSE) says.
 
 use std::collections::BTreeMap;
 

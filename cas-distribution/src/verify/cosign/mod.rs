@@ -1,8 +1,8 @@
 //! Signatures of cosign, by a public key.
 //!
-//! cosign keeps the signatures of an image in its repository, in one of two forms: in layers of the
-//! image `sha256-<digits>.sig` ([`payload`]), or, since version 3, in bundles that refer to the
-//! image ([`bundle`]).
+//! cosign keeps the signatures of an image in the repository of the image, in one of two forms: in
+//! layers of the image `sha256-<digits>.sig` ([`payload`]), or, since version 3, in bundles that
+//! refer to the image ([`bundle`]).
 
 mod bundle;
 mod key;
@@ -234,7 +234,7 @@ fn signatures_of(name: &FullName, digest: &Digest) -> Result<FullName> {
     format!("{host}/{repository}:{tag}.sig").parse()
 }
 
-/// Returns why a signature is not right if it is for another image.
+/// Returns the message about a signature for another image.
 fn other_image(named: &str) -> String {
     let named = named.escape_debug().to_string();
     format!("the signature is for {named:.100}, another image")
