@@ -107,7 +107,7 @@ fn a_fault_at_any_change_leaves_a_catalogue_that_is_migrated_later() {
             plan.fail_nth(nth, Fault { kind, side });
             let opened = wait(open(&faulty(&store, &plan), &TWO));
             let failed = plan.end();
-            // A migration that could not end its lease leaves it; this stands for its expiry.
+            // A migration may leave a lease that it could not end. Here the lease expires.
             for (id, lease, _) in wait(store.leases().list()).unwrap() {
                 let leases = store.leases();
                 wait(leases.delete(&id, &lease.owner, SystemTime::now())).unwrap();

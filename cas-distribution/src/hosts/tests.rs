@@ -154,7 +154,7 @@ fn aliases_that_users_have_chosen_come_before_those_of_registries_conf() {
     ] {
         assert_eq!(mean(&hosts, typed).unwrap(), expected);
     }
-    // Only aliases are read from it.
+    // Only aliases are read from this file.
     assert_eq!(found(&hosts, "x.test/a:1"), ["pru https://x.test/v2/a/"]);
     write(at, "short-name-aliases.conf", "[aliases]\na = \"b\"\n");
     let said = mean(&hosts, "e").unwrap_err().to_string();
