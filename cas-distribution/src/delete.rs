@@ -98,8 +98,8 @@ impl Inner {
             // By the specification, a registry that does not allow a deletion answers so.
             status @ (StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED) => {
                 Err(Error::unsupported(format!(
-                    "{} answered {status}: it does not allow this deletion; if the name has a tag, \
-                     name the digest instead, or ask the operator of the registry",
+                    "{} answered {status}: the registry does not allow this deletion; if the name \
+                     has a tag, name the digest instead, or ask the operator of the registry",
                     shown(response.url())
                 ))
                 .backend(REGISTRY))

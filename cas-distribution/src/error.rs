@@ -232,7 +232,7 @@ pub(crate) fn stored_other(expected: &str, found: &HeaderValue) -> Error {
 /// Returns the error for an answer that does not follow the protocol.
 pub(crate) fn unexpected(url: &Url, what: &str) -> Error {
     Error::unavailable(format!(
-        "{} {what}; check that it is a registry",
+        "{} {what}; check that this host is a registry",
         shown(url)
     ))
     .backend(REGISTRY)

@@ -139,7 +139,7 @@ impl<'a> Upload<'a> {
             if names(response.headers(), &digest) || self.is_stored().await? {
                 return Ok(None);
             }
-            let what = "answered that it has the blob, but does not have it";
+            let what = "answered that it has the blob, but does not have the blob";
             return Err(error::unexpected(response.url(), what));
         }
         let stated = response.headers().get(CHUNK_MIN_LENGTH);
