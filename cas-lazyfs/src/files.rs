@@ -63,7 +63,7 @@ impl Files {
     }
 
     /// Sets how many compressed bytes are fetched in a second to complete layers that were opened;
-    /// 0 for none. By default there is no limit.
+    /// 0 for none. By default as many as arrive.
     #[must_use]
     pub fn with_speed(mut self, bytes: u64) -> Self {
         self.speed = bytes;

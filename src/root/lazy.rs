@@ -17,7 +17,7 @@ pub struct LazyTable {
     /// is.
     pub complete: bool,
     /// The most bytes that are fetched in the background in a second, as a size such as `20MiB`. By
-    /// default there is no limit.
+    /// default as many as arrive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub speed: Option<String>,
 }
@@ -33,7 +33,7 @@ impl Default for LazyTable {
 
 impl LazyTable {
     /// Returns how many bytes are fetched in the background in a second: 0 if none are, `u64::MAX`
-    /// if there is no limit.
+    /// if the speed is not limited.
     ///
     /// # Errors
     /// `InvalidArgument` for a speed that is not a size, or is 0.

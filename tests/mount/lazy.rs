@@ -197,7 +197,7 @@ fn an_image_is_mounted_before_its_layers_arrive_and_is_the_plain_tree() {
 fn layers() -> Vec<Vec<u8>> {
     let content = |length: usize| {
         (0..length)
-            .map(|at| (at * at >> 7) as u8)
+            .map(|at| ((at * at) >> 7) as u8)
             .collect::<Vec<u8>>()
     };
     let base = Tar::new()

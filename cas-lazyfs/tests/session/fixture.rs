@@ -121,6 +121,9 @@ pub(crate) struct Registry {
     pub(crate) is_down: AtomicBool,
     /// How many more answers are wrong.
     pub(crate) lies: AtomicUsize,
+    /// How many requests were served at the same time, and at most.
+    now: AtomicUsize,
+    pub(crate) most: AtomicUsize,
 }
 
 impl Registry {
@@ -130,6 +133,8 @@ impl Registry {
             bytes: AtomicU64::new(0),
             is_down: AtomicBool::new(false),
             lies: AtomicUsize::new(0),
+            now: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
         })
     }
 }
@@ -139,6 +144,10 @@ impl Fetch for Registry {
         if self.is_down.load(Ordering::Relaxed) {
             return Err(Error::unavailable("the registry is down"));
         }
+        let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most.fetch_max(now, Ordering::Relaxed);
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        self.now.fetch_sub(1, Ordering::Relaxed);
         let mut bytes = self.layer[range.start as usize..range.end as usize].to_vec();
         self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let lies = self
@@ -162,11 +171,20 @@ pub(crate) struct Mounted {
 
 impl Mounted {
     pub(crate) fn new(snapshots: &Snapshots, registry: &Arc<Registry>) -> Self {
+        Self::with(snapshots, registry, |session| session)
+    }
+
+    /// `change` sets options of the session.
+    pub(crate) fn with(
+        snapshots: &Snapshots,
+        registry: &Arc<Registry>,
+        change: impl FnOnce(Session) -> Session,
+    ) -> Self {
         let root = snapshots.temp.path().join("lazy");
         let device = mount(&root).unwrap();
         let fetch: Arc<dyn Fetch> = registry.clone();
-        let files = Files::new(snapshots.temp.path().join("snapshots"), fetch);
-        let session = Session::new(device, files);
+        let files = Files::new(snapshots.temp.path().join("snapshots"), fetch).with_speed(0);
+        let session = change(Session::new(device, files));
         Mounted {
             root,
             server: Some(thread::spawn(move || session.serve())),

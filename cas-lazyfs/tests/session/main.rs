@@ -78,6 +78,24 @@ fn readers_at_the_same_time_fetch_each_piece_once() {
 }
 
 #[test]
+fn one_thread_serves_all_readers() {
+    if !is_usable() {
+        return;
+    }
+    let (snapshots, registry) = Snapshots::new();
+    let mounted = Mounted::with(&snapshots, &registry, |session| session.with_threads(1));
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let served = fs::read(mounted.file()).unwrap();
+                assert!(served == snapshots.tar[..served.len()]);
+            });
+        }
+    });
+    assert_eq!(registry.most.load(Ordering::Relaxed), 1);
+}
+
+#[test]
 fn a_later_session_has_what_arrived_and_needs_no_registry_for_it() {
     if !is_usable() {
         return;
