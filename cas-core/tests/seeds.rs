@@ -137,8 +137,6 @@ const SOCI: &str = "
     SemaphoreWithNil.Release Unpacker Unpacker.Unpack
 ";
 
-/// Referrers, then the lazy file system.
-
 /// Returns the names in the first columns of the rows below the headings of a page.
 fn rows(document: &str, heading: &str) -> Vec<String> {
     let mut names = Vec::new();

@@ -145,6 +145,44 @@ fn proxies() -> Vec<String> {
     values.filter_map(|value| proxy_host(&value)).collect()
 }
 
+/// Checks the proxy that the environment names for requests of a scheme, `http` or `https`. Without
+/// this check, requests would pass by a proxy that cannot be used.
+///
+/// # Errors
+/// `InvalidArgument` if the value is not the URL of an HTTP proxy. The value is not shown, because it
+/// may have a login.
+pub(crate) fn check_proxy(scheme: &str) -> Result<()> {
+    check_proxy_of(scheme, |name| std::env::var(name).ok())
+}
+
+fn check_proxy_of(scheme: &str, value_of: impl Fn(&str) -> Option<String>) -> Result<()> {
+    let names = [format!("{scheme}_proxy"), "all_proxy".to_owned()];
+    let names = names
+        .iter()
+        .flat_map(|name| [name.clone(), name.to_uppercase()]);
+    let mut set = names.filter_map(|name| {
+        let value = value_of(&name).filter(|value| !value.trim().is_empty())?;
+        Some((name, value))
+    });
+    let Some((name, value)) = set.next() else {
+        return Ok(());
+    };
+    let scheme = value
+        .trim()
+        .split_once("://")
+        .map_or("http", |(scheme, _)| scheme);
+    let is_http = ["http", "https"]
+        .iter()
+        .any(|known| known.eq_ignore_ascii_case(scheme));
+    if is_http && proxy_host(&value).is_some() {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "the variable {name} does not name a proxy that can be used; expected http://HOST:PORT; \
+         correct it, or unset it"
+    )))
+}
+
 fn proxy_host(value: &str) -> Option<String> {
     let value = value.trim();
     let url: Url = if value.contains("://") {
@@ -165,6 +203,47 @@ mod tests {
 
     fn url(text: &str) -> Url {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_proxy_that_cannot_be_used_is_an_error_without_its_login() {
+        let check = |scheme: &str, set: &[(&str, &str)]| {
+            check_proxy_of(scheme, |name| {
+                let found = set.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| (*value).to_owned())
+            })
+        };
+        for good in [
+            "",
+            "proxy.test:3128",
+            "http://me:pass@proxy.test",
+            "HTTPS://10.0.0.1:1",
+        ] {
+            for name in ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
+                check("https", &[(name, good)]).unwrap();
+            }
+        }
+        for bad in [
+            "http://me:secret@",
+            "socks5://me:secret@proxy.test",
+            "ftp://secret.test",
+            ":::",
+        ] {
+            let error = check("https", &[("HTTPS_PROXY", bad)]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{bad}: {error}");
+            let said = error.to_string();
+            assert!(
+                said.contains("HTTPS_PROXY") && !said.contains("secret"),
+                "{said}"
+            );
+            // The proxy is for another scheme, or another variable comes first.
+            check("http", &[("HTTPS_PROXY", bad)]).unwrap();
+            check(
+                "https",
+                &[("ALL_PROXY", bad), ("https_proxy", "proxy.test:1")],
+            )
+            .unwrap();
+        }
     }
 
     #[test]

@@ -64,6 +64,11 @@ pub(crate) struct Inner {
     /// Whether the registry has answered a request for a range with anything but that range, such
     /// as the whole blob.
     pub(crate) ignores_ranges: AtomicBool,
+    /// Whether the registry has answered a request for a range with that range, since its ranges
+    /// were last found to be wrong.
+    pub(crate) sent_ranges: AtomicBool,
+    /// Whether ranges are not requested any more, because their bytes were wrong.
+    pub(crate) distrusts_ranges: AtomicBool,
     /// Whether the registry lacks the API of referrers, so that a tag lists them.
     pub(crate) lacks_referrers: AtomicBool,
     /// The warnings that the registry has sent.
@@ -101,6 +106,8 @@ impl Client {
                 namespace: endpoint.namespace,
                 mount_from: options.mount_from,
                 ignores_ranges: AtomicBool::new(false),
+                sent_ranges: AtomicBool::new(false),
+                distrusts_ranges: AtomicBool::new(false),
                 lacks_referrers: AtomicBool::new(false),
                 warnings: Warnings::default(),
             })))

@@ -138,18 +138,27 @@ pub(crate) fn tls(error: &rustls::Error) -> Error {
 }
 
 /// Returns the failure of a connection to `url`. The failure stays if an address or a certificate
-/// was refused, or if a limit of the system is reached. Otherwise it may pass.
+/// was refused, if the answer is not HTTP, or if a limit of the system is reached. Otherwise it may pass.
 pub(crate) fn broken(error: reqwest::Error, url: &Url) -> Failure {
     let error = error.without_url();
-    let mut last = error.to_string();
+    let (mut last, mut is_malformed) = (error.to_string(), false);
     let mut cause = std::error::Error::source(&error);
     while let Some(inner) = cause {
         // The address was refused.
         if let Some(ours) = inner.downcast_ref::<Error>() {
             return Failure::Stays(Error::new(ours.kind(), ours.to_string()).source(error));
         }
+        let parse = inner.downcast_ref::<hyper::Error>();
+        is_malformed |= parse.is_some_and(hyper::Error::is_parse);
         last = inner.to_string();
         cause = inner.source();
+    }
+    if is_malformed {
+        let message = format!(
+            "{} sent an answer that is not valid HTTP: {last}; its operator must change this",
+            shown(url)
+        );
+        return Failure::Stays(Error::unavailable(message).source(error).backend(REGISTRY));
     }
     // If this process has reached a limit of the system, advice about the network would be wrong.
     if let Some(limit) = Error::of_system(&error)

@@ -42,6 +42,12 @@ impl Fetcher for Client {
     fn serves_ranges(&self) -> bool {
         !self.0.ignores_ranges.load(Ordering::Relaxed)
     }
+
+    /// Returns whether the content may have been wrong because the registry sent wrong ranges. The
+    /// next requests are then for the whole.
+    fn distrust(&self, _: &Descriptor) -> bool {
+        self.0.distrust_ranges()
+    }
 }
 
 impl Inner {

@@ -14,7 +14,7 @@ use crate::origin::is_local;
 use crate::pace::Pace;
 use crate::retry::{Failure, Patience};
 use crate::timeouts::Timeouts;
-use crate::{error, origin, tls};
+use crate::{address, error, origin, tls};
 
 /// Connections to a registry, and to the URLs it refers to. Redirects are not followed here, and
 /// bodies are not decompressed.
@@ -44,7 +44,7 @@ impl Http {
     /// Returns a client for the registry at this URL, which is reached as `access` says.
     ///
     /// # Errors
-    /// As [`Http::new`].
+    /// As [`Http::new`]; `InvalidArgument` if the environment names a proxy that cannot be used.
     pub(crate) fn reaching(
         registry: &Url,
         judge: Judge,
@@ -52,6 +52,9 @@ impl Http {
         access: Access,
     ) -> Result<Self> {
         let (local, judge) = (is_local(registry), Arc::new(judge));
+        if !local {
+            address::check_proxy(registry.scheme())?;
+        }
         timeouts.connect = access.connect.unwrap_or(timeouts.connect);
         let plain = builder(local, &judge, &timeouts).tls_backend_preconfigured(tls::unused()?);
         Ok(Http {

@@ -248,7 +248,8 @@ impl Fetcher for Mirrors {
             .iter()
             .any(|place| place.endpoint.may.pull && is_other(place))
         {
-            return false;
+            let client = first.client.get();
+            return client.is_some_and(|client| client.distrust(descriptor));
         }
         lock(&first.wrong).insert(digest);
         let warning = format!(

@@ -35,6 +35,17 @@ impl Opened {
 }
 
 impl Inner {
+    /// Stops to request ranges, because content had wrong bytes. Returns whether ranges were
+    /// requested since the last call, so that content may be right when it is requested as a whole.
+    pub(crate) fn distrust_ranges(&self) -> bool {
+        let sent = self.sent_ranges.swap(false, Ordering::Relaxed);
+        if sent {
+            self.distrusts_ranges.store(true, Ordering::Relaxed);
+            self.ignores_ranges.store(true, Ordering::Relaxed);
+        }
+        sent
+    }
+
     /// Requests the bytes `range` of some content.
     ///
     /// If `range` reaches the end of the content, bytes beyond the size of `descriptor` are not cut
@@ -57,20 +68,21 @@ impl Inner {
             u64::MAX
         };
         let mut response = None;
-        if range != (0..size) && !patience.has_tried_ranges() {
+        let may_be_ranged = !self.distrusts_ranges.load(Ordering::Relaxed);
+        if range != (0..size) && may_be_ranged && !patience.has_tried_ranges() {
             let (start, last) = (range.start, range.end.saturating_sub(1));
             let ranged = ask.clone().with(RANGE, &format!("bytes={start}-{last}"));
             match self.send(ranged, patience).await {
                 Ok(answer) => {
                     if let Some(length) = partial(&answer, start..end, size) {
+                        self.sent_ranges.store(true, Ordering::Relaxed);
                         return Ok(Opened {
                             response: answer,
                             kept: 0..length,
                             is_partial: true,
                         });
                     }
-                    let final_statuses = [StatusCode::UNAUTHORIZED, StatusCode::NOT_FOUND];
-                    if final_statuses.contains(&answer.status()) {
+                    if answer.status() == StatusCode::UNAUTHORIZED {
                         return Err(self.refused(answer).await.into());
                     }
                     response = Some(answer).filter(|answer| answer.status() == StatusCode::OK);

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use cas_core::error::excerpt;
 use cas_core::{Error, ErrorKind, Result};
 use reqwest::Url;
 
@@ -16,9 +17,17 @@ pub(crate) fn same(a: &Url, b: &Url) -> bool {
 /// `Denied` if the URL is not HTTP, gives up encryption or contains credentials. The address of its
 /// host is [judged](crate::address) when a connection is made.
 pub(crate) fn check(registry: &Url, to: &Url) -> Result<()> {
-    let why = if !["http", "https"].contains(&to.scheme()) {
-        "which is not HTTP"
-    } else if registry.scheme() == "https" && to.scheme() == "http" {
+    if !["http", "https"].contains(&to.scheme()) {
+        return Err(Error::new(
+            ErrorKind::Denied,
+            format!(
+                "the registry refers to a URL with the scheme \"{}\", expected http or https; its \
+                 operator must change this",
+                excerpt(to.scheme())
+            ),
+        ));
+    }
+    let why = if registry.scheme() == "https" && to.scheme() == "http" {
         "which gives up encryption"
     } else if !to.username().is_empty() || to.password().is_some() {
         "which contains credentials"

@@ -57,6 +57,12 @@ impl Cas {
         };
         let pulled = match (stored, options.policy) {
             (Some(image), _) => {
+                if options.referrers {
+                    options.progress.warn(
+                        "the store has the image, so the registry is not asked for referrers; pull \
+                         with the policy `always` to get them",
+                    );
+                }
                 self.judge_stored(&reference, &image, &options).await?;
                 self.unpack_stored(image, &options).await
             }

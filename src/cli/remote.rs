@@ -66,8 +66,8 @@ struct Parallel {
     /// the configuration of the SOCI snapshotter
     #[arg(long, value_name = "FILE")]
     pull_modes: Option<PathBuf>,
-    /// Unpack layers in parallel without storing them; the image then cannot be exported, copied, or
-    /// pushed to another repository
+    /// Do not store the layers that a parallel pull unpacks; the image then cannot be exported,
+    /// copied, or pushed to another repository (needs --unpack and a parallel pull)
     #[arg(long, requires = "unpack")]
     discard_unpacked_layers: bool,
 }
@@ -89,6 +89,12 @@ impl Parallel {
         }
         if self.parallel {
             modes.mode = PullMode::Parallel;
+        }
+        if self.discard_unpacked_layers && modes.mode == PullMode::Off {
+            return Err(Error::invalid(
+                "--discard-unpacked-layers needs a parallel pull; add --parallel, or set `enable = \
+                 true` in [pull_modes.parallel_pull_unpack] of cas.toml",
+            ));
         }
         modes.discard_unpacked_layers |= self.discard_unpacked_layers;
         ParallelPull::new(&modes).map(Some)

@@ -441,9 +441,9 @@ fn modes_are_read_from_cas_toml_and_mistakes_are_said() {
     let image = registry.image();
     let said = fails(
         &mut place.pull("root", &image, &["--discard-unpacked-layers"]),
-        1,
+        2,
     );
-    assert!(said.contains("do not allow parallel pulls"), "{said}");
+    assert!(said.contains("add --parallel"), "{said}");
     let file = place.at("root/cas.toml");
     let text = fs::read_to_string(&file).unwrap();
     let write = |keys: &str| {

@@ -83,18 +83,23 @@ fn works() {
 
 #[test]
 fn goes_wrong() {
-    let is_wrong = Arc::new(AtomicBool::new(true));
+    // Only ranges are wrong at first, then the whole is, too.
+    let is_wrong = Arc::new(AtomicBool::new(false));
     let lies = Arc::clone(&is_wrong);
     let registry = registry(move |request, good| match request.range() {
-        Some((RANGE, _)) if lies.load(Ordering::SeqCst) => good.edit(|body| body[0] ^= 1),
+        Some((RANGE, _)) => good.edit(|body| body[0] ^= 1),
+        None if request.path.contains("/blobs/") && lies.load(Ordering::SeqCst) => {
+            good.edit(|body| body[0] ^= 1)
+        }
         _ => good,
     });
     let scratch = tempfile::tempdir().unwrap();
-    fails(&mut cas(scratch.path(), &registry.image()), 4);
-    assert!(names(&scratch.path().join("root")).is_empty());
-    is_wrong.store(false, Ordering::SeqCst);
     ok(&mut cas(scratch.path(), &registry.image()));
     is_intact(scratch.path());
+    is_wrong.store(true, Ordering::SeqCst);
+    let other = scratch.path().join("other");
+    fails(&mut cas(&other, &registry.image()), 4);
+    assert!(names(&other.join("root")).is_empty());
 }
 
 #[test]

@@ -28,8 +28,8 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-use cas_core::Result;
 use cas_core::image::FullName;
+use cas_core::{Error, Result};
 
 pub(crate) use certificates::{read as read_certificates, read_key};
 pub use endpoint::Endpoint;
@@ -63,6 +63,8 @@ pub struct Hosts {
     pub authorities: Vec<PathBuf>,
     /// The file `policy.json`. Without it, every image is accepted.
     pub policy: Option<PathBuf>,
+    /// The directory that [`with_directory`](Self::with_directory) has set.
+    chosen: Option<PathBuf>,
 }
 
 impl Hosts {
@@ -104,15 +106,17 @@ impl Hosts {
             aliases: None,
             authorities: Vec::new(),
             policy: policy::of_system(home),
+            chosen: None,
         }
     }
 
     /// Sets [`directories`](Self::directories) and [`certificates`](Self::certificates) to this
-    /// directory alone.
+    /// directory alone, which must exist when it is read.
     #[must_use]
     pub fn with_directory(mut self, directory: PathBuf) -> Self {
         self.certificates = vec![directory.clone()];
-        self.directories = vec![directory];
+        self.directories = vec![directory.clone()];
+        self.chosen = Some(directory);
         self
     }
 
@@ -183,7 +187,24 @@ impl Hosts {
     /// [`limit::HOSTS_FILES`](cas_core::limit::HOSTS_FILES) entries; errors of the file system.
     pub async fn endpoints(&self, reference: &FullName) -> Result<Vec<Endpoint>> {
         let (hosts, reference) = (self.clone(), reference.clone());
-        runtime::blocking(move || hosts.find(&reference)).await
+        let find = move || {
+            hosts.check_chosen()?;
+            hosts.find(&reference)
+        };
+        runtime::blocking(find).await
+    }
+
+    /// Checks what the user has named, even if the registry is then reached without it.
+    fn check_chosen(&self) -> Result<()> {
+        if let Some(chosen) = self.chosen.as_ref().filter(|chosen| !chosen.is_dir()) {
+            let why = "the directory of hosts.toml and certificates does not exist; make it, or \
+                       correct the path";
+            return Err(Error::not_found(why)
+                .operation("read")
+                .subject(chosen.display()));
+        }
+        let read = |authority: &PathBuf| certificates::read(authority).map(drop);
+        self.authorities.iter().try_for_each(read)
     }
 
     fn find(&self, reference: &FullName) -> Result<Vec<Endpoint>> {
