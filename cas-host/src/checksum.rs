@@ -3,9 +3,10 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
-use std::time::{Duration, Instant};
 
 use xxhash_rust::xxh3::Xxh3Default;
+
+use crate::Pace;
 
 /// Size in bytes of the buffer that files are read into.
 const BUFFER: usize = 256 << 10;
@@ -13,9 +14,7 @@ const BUFFER: usize = 256 << 10;
 /// Reads files and returns their checksums. May have a maximum rate.
 pub(crate) struct Sums {
     buffer: Box<[u8]>,
-    per_second: Option<u64>,
-    read: u64,
-    begun: Instant,
+    pace: Pace,
 }
 
 impl Sums {
@@ -24,9 +23,7 @@ impl Sums {
     pub(crate) fn new(per_second: Option<u64>) -> Self {
         Sums {
             buffer: vec![0; BUFFER].into_boxed_slice(),
-            per_second,
-            read: 0,
-            begun: Instant::now(),
+            pace: Pace::new(per_second),
         }
     }
 
@@ -38,19 +35,11 @@ impl Sums {
                 Ok(0) => return Ok(sum.digest().max(1)),
                 Ok(read) => {
                     sum.update(&self.buffer[..read]);
-                    self.pace(read as u64);
+                    self.pace.count(read as u64);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
-        }
-    }
-
-    fn pace(&mut self, read: u64) {
-        self.read += read;
-        if let Some(rate) = self.per_second {
-            let due = Duration::from_secs_f64(self.read as f64 / rate.max(1) as f64);
-            std::thread::sleep(due.saturating_sub(self.begun.elapsed()));
         }
     }
 }
@@ -90,15 +79,5 @@ mod tests {
         }
         data.push(0);
         assert_ne!(of(&data), right, "a zero at the end");
-    }
-
-    #[test]
-    fn the_rate_is_kept() {
-        let temp = tempfile::tempdir().unwrap();
-        let path = temp.path().join("file");
-        fs::write(&path, [0; 100_000]).unwrap();
-        let mut sums = Sums::new(Some(1_000_000));
-        sums.of(File::open(path).unwrap()).unwrap();
-        assert!(sums.begun.elapsed() >= Duration::from_millis(100));
     }
 }

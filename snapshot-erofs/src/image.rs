@@ -12,7 +12,7 @@ use cas_host::{Dir, Lock, NewFile, SnapshotDirs, TREE, copy_data, erofs};
 use cas_lazy::StoredTable;
 
 use crate::lazy;
-use crate::record::{Record, Stored};
+use crate::record::{Record, Seen, Stored};
 
 /// The names of the files of an image.
 const METADATA: &str = "image.erofs";
@@ -47,7 +47,7 @@ impl Image {
         for id in chain {
             check_tar(dirs, *id)?;
         }
-        match load(dirs, chain) {
+        match load(dirs, chain)? {
             Some(image) => Ok(image),
             None => make_alone(dirs, chain),
         }
@@ -56,9 +56,10 @@ impl Image {
     /// Returns the image of the layers with these numbers, topmost first, if it was made.
     ///
     /// # Errors
-    /// `NotFound` if the image was not made, or if one of its files was changed since.
+    /// `NotFound` if the image was not made, or if one of its files was changed since; `Corrupt` if
+    /// one of the tars was changed since.
     pub(crate) fn existing(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Self> {
-        load(dirs, chain).ok_or_else(|| {
+        load(dirs, chain)?.ok_or_else(|| {
             Error::not_found("the image of the layers is missing; mount the snapshot again")
         })
     }
@@ -147,31 +148,58 @@ fn check_tar(dirs: &SnapshotDirs, id: u64) -> Result<()> {
         }
         Condition::Damaged(what) => what,
     };
-    Err(Error::corrupt(format!(
-        "the tar of a layer was changed after the commit ({what}); run `cas fsck --repair`"
+    Err(changed(dirs, id, &what))
+}
+
+/// Returns the error for a tar that is not the one that was committed.
+fn changed(dirs: &SnapshotDirs, id: u64, what: &str) -> Error {
+    Error::corrupt(format!(
+        "the tar of a layer was changed after the commit ({what}); run `cas fsck --read-data \
+         --repair`"
     ))
-    .subject(dirs.path(id).display()))
+    .subject(dirs.path(id).display())
 }
 
 /// Returns the image that was made of these layers, topmost first, or `None` if there is none, or
 /// if one of its files was changed.
-fn load(dirs: &SnapshotDirs, chain: &[u64]) -> Option<Image> {
+///
+/// # Errors
+/// `Corrupt` if a tar does not have the length and the time that it had when the image was made.
+/// This is noticed even if the manifest of the layer was lost.
+fn load(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Option<Image>> {
+    let Some((record, text)) = read(dirs, chain) else {
+        return Ok(None);
+    };
+    for (id, seen) in record.layers.iter().zip(&record.tars) {
+        if seen
+            .as_ref()
+            .is_some_and(|seen| !seen.is_at(&tar(dirs, *id)))
+        {
+            let what = format!("{LAYER_TAR} has another length or time than when it was read");
+            return Err(changed(dirs, *id, &what));
+        }
+    }
+    let directory = chain.first().map(|top| dirs.path(*top));
+    Ok(directory.map(|directory| Image::new(dirs, &record, &text, &directory)))
+}
+
+/// Returns the record of the image of these layers and its text, or `None` if there is none that
+/// can be used.
+fn read(dirs: &SnapshotDirs, chain: &[u64]) -> Option<(Record, Vec<u8>)> {
     let directory = dirs.path(*chain.first()?);
     let text = fs::read(directory.join(RECORD)).ok()?;
     let record: Record = serde_json::from_slice(&text).ok()?;
     let is_of_chain = record.layers.iter().rev().eq(chain);
     let sparse = record.sparse.as_ref();
-    let is_whole = record.metadata.is_at(&directory.join(METADATA))
+    let is_whole = record.tars.len() == chain.len()
+        && record.metadata.is_at(&directory.join(METADATA))
         && sparse.is_none_or(|(place, stored)| {
             *place <= chain.len() && stored.is_at(&directory.join(SPARSE))
         });
-    let is_on_demand = |id: &u64| lazy::is_on_demand(dirs, *id);
-    let has_same_devices = record
-        .on_demand
-        .iter()
-        .eq(record.layers.iter().filter(|id| is_on_demand(id)));
-    (is_of_chain && is_whole && has_same_devices)
-        .then(|| Image::new(dirs, &record, &text, &directory))
+    let is_on_demand = |id: &&u64| lazy::is_on_demand(dirs, **id);
+    let on_demand = record.layers.iter().filter(is_on_demand);
+    let has_same_devices = record.on_demand.iter().eq(on_demand);
+    (is_of_chain && is_whole && has_same_devices).then_some((record, text))
 }
 
 /// Makes the image of layers, unless another process has just done so.
@@ -179,7 +207,7 @@ fn make_alone(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Image> {
     let path = chain.first().map(|top| dirs.path(*top)).unwrap_or_default();
     let dir = Dir::open(&path).during("open directory", path.display())?;
     let lock = Lock::exclusive(&dir, LOCK).during("lock", path.display())?;
-    let made = load(dirs, chain).map_or_else(|| make(dirs, chain), Ok);
+    let made = load(dirs, chain).and_then(|image| image.map_or_else(|| make(dirs, chain), Ok));
     // If the file cannot be removed, it is removed with the directory later.
     let _ = dir.remove(LOCK);
     drop(lock);
@@ -193,14 +221,17 @@ fn make(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Image> {
     };
     let directory = dirs.path(*top);
     let mut layers = Layers::new(&directory);
-    let mut on_demand = Vec::new();
+    let (mut tars, mut on_demand) = (Vec::new(), Vec::new());
     for &id in chain.iter().rev() {
         let path = dirs.path(id);
         let added = if lazy::is_on_demand(dirs, id) {
             on_demand.push(id);
+            tars.push(None);
             lazy::add(dirs, id, &mut layers)
         } else {
-            erofs::open_file(&tar(dirs, id)).and_then(|file| layers.add_file(file))
+            let tar = tar(dirs, id);
+            tars.push(Some(Seen::of(&tar).during("open", tar.display())?));
+            erofs::open_file(&tar).and_then(|file| layers.add_file(file))
         };
         for warning in added.during("merge layer", path.display())? {
             tracing::warn!(layer = %path.display(), "{warning}");
@@ -226,6 +257,7 @@ fn make(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Image> {
     let record = Record {
         layers: chain.iter().rev().copied().collect(),
         metadata: Stored::of(&path).during("read", path.display())?,
+        tars,
         sparse,
         on_demand,
     };

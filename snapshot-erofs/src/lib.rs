@@ -7,6 +7,7 @@
 //!                       contents of a layer that is read on demand; of an active snapshot: what
 //!                       it changes, as in the upper directory of an overlay
 //!   work/               0700, only of an active snapshot, for the overlay
+//!   layer.digest        the digest of `layer.tar`, if this crate has packed it
 //!   image.erofs         the merged metadata of the layers up to this one
 //!   sparse              the content of the sparse files of these layers, if they have any
 //!   image.json          which layers the image has, and the digests of the two files
@@ -38,6 +39,7 @@ use cas_lazy::StoredTable;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+mod identity;
 mod image;
 mod lazy;
 mod opener;
@@ -45,6 +47,7 @@ mod pack;
 mod probe;
 mod record;
 
+use identity::Identity;
 use image::Image;
 pub use lazy::SERVED;
 pub use opener::ErofsOpener;
@@ -152,7 +155,8 @@ impl SnapshotLayout for Erofs {
     }
 
     fn pack(&self, active: &LockedDir, new: &LockedDir) -> Result<()> {
-        pack::pack(&open_tree(active)?, &open_tree(new)?)
+        let digest = pack::pack(&open_tree(active)?, &open_tree(new)?)?;
+        identity::record(new, &digest)
     }
 
     fn added(&self, dirs: &SnapshotDirs, id: u64) -> Result<Usage> {
@@ -160,14 +164,32 @@ impl SnapshotLayout for Erofs {
     }
 
     /// If the bytes of an image were changed, that is damage, too.
-    fn check(&self, dirs: &SnapshotDirs, id: u64, depth: Depth) -> Result<Condition> {
-        let found = match dirs.check(id, depth)? {
-            Condition::Sound => lazy::check_tar(dirs, id, depth)?,
-            found => found,
+    fn check(
+        &self,
+        dirs: &SnapshotDirs,
+        key: &str,
+        snapshot: &SnapshotRecord,
+        depth: Depth,
+    ) -> Result<Condition> {
+        let id = snapshot.id;
+        match lazy::check_tar(dirs, id, depth)? {
+            Condition::Sound => {}
+            found => return Ok(found),
+        }
+        let Depth::Bytes { per_second } = depth else {
+            return dirs.check(id, depth);
         };
-        match (&found, depth) {
-            (Condition::Sound, Depth::Bytes { .. }) => image::check(&dirs.path(id)),
-            _ => Ok(found),
+        let found = match Identity::of(dirs, key, snapshot) {
+            None => dirs.check(id, depth)?,
+            // The digest of the tar is compared, so its checksum need not be.
+            Some(identity) => match dirs.check(id, Depth::Files)? {
+                Condition::Sound => identity.check(dirs, id, per_second)?,
+                found => found,
+            },
+        };
+        match found {
+            Condition::Sound => image::check(&dirs.path(id)),
+            found => Ok(found),
         }
     }
 

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
 use cas_core::snapshot::LAYER_TAR;
-use cas_core::{Context, Result};
+use cas_core::{Algorithm, Context, Digest, Hasher, Result};
 use cas_host::calls;
 use cas_layer::changes;
 use rustix::fs::{Mode, OFlags};
@@ -17,8 +17,8 @@ const BUFFER: usize = 256 << 10;
 const HOLE: usize = 4 << 10;
 
 /// Writes the changes in `upper` as the tar of a layer to the directory `tree`. Does not sync the
-/// tar.
-pub(crate) fn pack(upper: &OwnedFd, tree: &OwnedFd) -> Result<()> {
+/// tar. Returns its SHA-256.
+pub(crate) fn pack(upper: &OwnedFd, tree: &OwnedFd) -> Result<Digest> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let created = calls::openat(tree, LAYER_TAR, flags, Mode::RUSR | Mode::WUSR);
     let file = File::from(
@@ -26,12 +26,20 @@ pub(crate) fn pack(upper: &OwnedFd, tree: &OwnedFd) -> Result<()> {
             .map_err(io::Error::from)
             .during("create", LAYER_TAR)?,
     );
-    let mut tar = BufWriter::with_capacity(BUFFER, WithHoles { file, length: 0 });
+    let tar = WithHoles {
+        file,
+        length: 0,
+        hasher: Hasher::new(Algorithm::Sha256),
+    };
+    let mut tar = BufWriter::with_capacity(BUFFER, tar);
     for warning in changes::write(upper, &mut tar)?.warnings {
         tracing::warn!("{warning}");
     }
     let tar = tar.into_inner().map_err(io::IntoInnerError::into_error);
-    let finished = tar.and_then(|tar| tar.file.set_len(tar.length));
+    let finished = tar.and_then(|tar| {
+        tar.file.set_len(tar.length)?;
+        Ok(tar.hasher.finish())
+    });
     finished.during("write", LAYER_TAR)
 }
 
@@ -39,6 +47,7 @@ pub(crate) fn pack(upper: &OwnedFd, tree: &OwnedFd) -> Result<()> {
 struct WithHoles {
     file: File,
     length: u64,
+    hasher: Hasher,
 }
 
 impl Write for WithHoles {
@@ -49,6 +58,7 @@ impl Write for WithHoles {
             }
             self.length += piece.len() as u64;
         }
+        self.hasher.update(bytes);
         Ok(bytes.len())
     }
 

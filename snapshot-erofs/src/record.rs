@@ -21,6 +21,9 @@ const BLOCK: usize = 4 << 10;
 pub(crate) struct Record {
     /// The numbers of the layers' directories, lowest first.
     pub(crate) layers: Vec<u64>,
+    /// The tars of these layers; `None` for a layer that was read on demand.
+    #[serde(default)]
+    pub(crate) tars: Vec<Option<Seen>>,
     pub(crate) metadata: Stored,
     /// The file with the content of sparse files, and its place among the data files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,29 +39,51 @@ pub(crate) struct Stored {
     /// The SHA-256 of the blocks that are not all zeros, each after its offset in 8 bytes with the
     /// lowest first. So the time to compute it does not depend on the size of holes.
     blocks: Digest,
+    #[serde(flatten)]
+    seen: Seen,
+}
+
+/// What can be known of a file without reading it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Seen {
     /// Length in bytes.
     length: u64,
     /// Time of the last change of its bytes: seconds and nanoseconds since 1970.
     modified: (i64, i64),
 }
 
-impl Stored {
-    /// Reads a file. Returns its description.
+impl Seen {
+    /// Returns the description of the file at `path`.
     pub(crate) fn of(path: &Path) -> io::Result<Self> {
         let found = fs::symlink_metadata(path)?;
-        Ok(Stored {
-            blocks: digest(path)?,
+        Ok(Seen {
             length: found.len(),
             modified: (found.mtime(), found.mtime_nsec()),
         })
     }
 
-    /// Returns whether `path` is a file with the recorded length and time. Does not read its bytes.
+    /// Returns whether `path` is a file with this length and time.
     pub(crate) fn is_at(&self, path: &Path) -> bool {
         fs::symlink_metadata(path).is_ok_and(|found| {
             let same_time = (found.mtime(), found.mtime_nsec()) == self.modified;
             found.is_file() && found.len() == self.length && same_time
         })
+    }
+}
+
+impl Stored {
+    /// Reads a file. Returns its description.
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
+        let seen = Seen::of(path)?;
+        Ok(Stored {
+            blocks: digest(path)?,
+            seen,
+        })
+    }
+
+    /// Returns whether `path` is a file with the recorded length and time. Does not read its bytes.
+    pub(crate) fn is_at(&self, path: &Path) -> bool {
+        self.seen.is_at(path)
     }
 
     /// Reads a file. Returns whether it has the recorded bytes.

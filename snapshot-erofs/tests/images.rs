@@ -6,6 +6,7 @@
     reason = "a test may fail anywhere"
 )]
 
+mod bytes;
 mod in_use;
 mod usable;
 

@@ -17,5 +17,6 @@ mod names;
 mod replaced;
 mod scene;
 mod sources;
+mod tars;
 mod together;
 mod unharmed;

@@ -83,12 +83,18 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
         Ok(Usage::default())
     }
 
-    /// Returns the condition of the directory of `id`.
+    /// Returns the condition of the directory of the snapshot with this key.
     ///
     /// # Errors
     /// Errors of the file system.
-    fn check(&self, dirs: &SnapshotDirs, id: u64, depth: Depth) -> Result<Condition> {
-        dirs.check(id, depth)
+    fn check(
+        &self,
+        dirs: &SnapshotDirs,
+        _key: &str,
+        snapshot: &SnapshotRecord,
+        depth: Depth,
+    ) -> Result<Condition> {
+        dirs.check(snapshot.id, depth)
     }
 
     /// Unmounts the mounts that snapshots share and that no other mount uses any more. This method

@@ -374,7 +374,8 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
             return Ok(Condition::Sound);
         }
         let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
-        pool::run(move || layout.check(&dirs, record.id, depth)).await
+        let key = key.to_owned();
+        pool::run(move || layout.check(&dirs, &key, &record, depth)).await
     }
 
     async fn replace(&self, key: &str, by: &str) -> Result<()> {

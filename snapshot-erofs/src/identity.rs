@@ -1,0 +1,133 @@
+//! Which bytes the tar of a committed snapshot must have.
+//!
+//! A layer that was unpacked is committed under its chain ID, which follows from its diff ID and
+//! from the chain ID of its parent, and the diff ID is the digest of the tar. The digest of a tar
+//! that this crate has packed is in a file beside the tree of the snapshot.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use cas_core::records::SnapshotRecord;
+use cas_core::snapshot::{Condition, LAYER_TAR, chain_ids};
+use cas_core::{Algorithm, Context, Digest, Hasher, Result};
+use cas_host::{LockedDir, Pace, SnapshotDirs, TREE, calls, erofs};
+use rustix::fs::{Mode, OFlags};
+
+/// The name of the file with the digest of a packed tar.
+const DIGEST: &str = "layer.digest";
+/// Size in bytes of the buffer that a tar is read into.
+const BUFFER: usize = 256 << 10;
+
+/// What identifies the bytes of a tar.
+pub(crate) enum Identity {
+    /// The digest of the tar.
+    Digest(Digest),
+    /// The chain ID of the layer, and the chain ID of its parent.
+    Chain(Digest, Option<Digest>),
+}
+
+impl Identity {
+    /// Returns the identity of the tar of a committed snapshot. Returns `None` if the snapshot has
+    /// no tar, or if neither its name nor a file identifies the tar.
+    pub(crate) fn of(dirs: &SnapshotDirs, key: &str, snapshot: &SnapshotRecord) -> Option<Self> {
+        let directory = dirs.path(snapshot.id);
+        fs::symlink_metadata(directory.join(TREE).join(LAYER_TAR)).ok()?;
+        if let Ok(text) = fs::read_to_string(directory.join(DIGEST)) {
+            return text.parse().ok().map(Identity::Digest);
+        }
+        let parent = snapshot.parent.as_deref().map(str::parse).transpose();
+        Some(Identity::Chain(key.parse().ok()?, parent.ok()?))
+    }
+
+    /// Reads the tar of the snapshot with the number `id`, at most `per_second` bytes per second.
+    /// Returns whether it has the bytes that it must have.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub(crate) fn check(
+        &self,
+        dirs: &SnapshotDirs,
+        id: u64,
+        per_second: Option<u64>,
+    ) -> Result<Condition> {
+        let path = dirs.path(id).join(TREE).join(LAYER_TAR);
+        let mut pace = Pace::new(per_second);
+        let algorithms: &[Algorithm] = match self {
+            Identity::Digest(digest) | Identity::Chain(digest, None) => &[digest.algorithm()],
+            // A chain ID does not show the algorithm of the diff ID.
+            Identity::Chain(..) => &Algorithm::ALL,
+        };
+        for algorithm in algorithms {
+            let found = digest(&path, *algorithm, &mut pace).during("read", path.display())?;
+            if self.is_of(found) {
+                return Ok(Condition::Sound);
+            }
+        }
+        Ok(Condition::Damaged(format!(
+            "{LAYER_TAR} does not have the digest of the layer"
+        )))
+    }
+
+    /// Returns whether a tar with this digest has this identity.
+    fn is_of(&self, found: Digest) -> bool {
+        match self {
+            Identity::Digest(digest) => *digest == found,
+            // The next chain ID follows from the one of the parent alone.
+            Identity::Chain(own, parent) => {
+                let layers: Vec<Digest> = parent.iter().copied().chain([found]).collect();
+                chain_ids(&layers).last() == Some(own)
+            }
+        }
+    }
+}
+
+/// Records the digest of the tar that was packed into a new directory. Does not sync the file.
+///
+/// # Errors
+/// Errors of the file system.
+pub(crate) fn record(new: &LockedDir, digest: &Digest) -> Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let created = calls::openat(new, DIGEST, flags, Mode::RUSR | Mode::WUSR);
+    let written = created.map_err(io::Error::from).and_then(|file| {
+        let mut file = File::from(file);
+        file.write_all(digest.to_string().as_bytes())
+    });
+    written.during("write", DIGEST)
+}
+
+/// Reads a file. Returns its digest.
+fn digest(path: &Path, algorithm: Algorithm, pace: &mut Pace) -> Result<Digest> {
+    let file = erofs::open_file(path)?;
+    let (mut hasher, mut buffer) = (Hasher::new(algorithm), vec![0; BUFFER]);
+    let mut offset = 0;
+    loop {
+        match calls::pread(&file, &mut buffer, offset).map_err(io::Error::from)? {
+            0 => return Ok(hasher.finish()),
+            read => {
+                hasher.update(&buffer[..read]);
+                offset += read as u64;
+                pace.count(read as u64);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tar_is_identified_by_its_digest_or_by_its_place_in_a_chain() {
+        let layers = [b"a", b"b", b"c"].map(|layer| Digest::sha256(layer));
+        let [a, b, c] = layers;
+        let chain = chain_ids(&layers);
+        assert!(Identity::Digest(a).is_of(a) && !Identity::Digest(a).is_of(b));
+        assert!(Identity::Chain(chain[0], None).is_of(a));
+        let top = Identity::Chain(chain[2], Some(chain[1]));
+        assert!(top.is_of(c));
+        assert!(!top.is_of(b) && !top.is_of(chain[2]));
+        assert!(!Identity::Chain(chain[2], Some(chain[0])).is_of(c));
+        assert!(!Identity::Chain(chain[2], None).is_of(c));
+    }
+}
