@@ -172,7 +172,22 @@ pub enum Mount {
         /// The directory at which the image is mounted for all users. The other mounts of the
         /// snapshot use this path. The directory does not exist until the image is mounted.
         shared: PathBuf,
+        /// What the kernel reads the files through.
+        #[serde(default)]
+        backing: Backing,
     },
+}
+
+/// What the kernel reads the files of a mounted image through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Backing {
+    /// Nothing: the kernel mounts the files themselves. This needs Linux 6.12.
+    #[default]
+    File,
+    /// A loop device for each file, as long as the image is mounted.
+    Loop,
 }
 
 impl Mount {

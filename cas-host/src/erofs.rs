@@ -14,6 +14,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use cas_core::error::{Context, Error, ErrorKind, Result};
+use cas_core::snapshot::Backing;
 use rustix::fs::{Advice, CWD, Mode, OFlags, fadvise};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -24,18 +25,30 @@ use rustix::mount::{
 use crate::calls;
 use crate::dir_lock::DirLock;
 use crate::in_use::MountedDirs;
+use crate::loop_device;
 use crate::mount_right::explain;
 use crate::unmount::{UnmountMode, unmount};
 
 /// Maximum length in bytes of a mount parameter, without the final zero.
 const VALUE: usize = 255;
 
+/// The files of an image.
+#[derive(Clone, Copy, Debug)]
+pub struct ImageFiles<'a> {
+    /// The file with the metadata.
+    pub metadata: &'a Path,
+    /// The files with the data, in the order in which the image numbers them.
+    pub devices: &'a [PathBuf],
+    /// What the kernel reads the files through.
+    pub backing: Backing,
+}
+
 /// Mounts an image at `shared`, unless something is mounted there already. Returns the lock on the
 /// directory that contains `shared`. The image stays mounted at least until the lock is dropped.
 ///
 /// # Errors
 /// As [`mount_image`]; errors of the file system.
-pub(crate) fn share(image: &Path, devices: &[PathBuf], shared: &Path) -> Result<DirLock> {
+pub(crate) fn share(image: ImageFiles<'_>, shared: &Path) -> Result<DirLock> {
     let directory = shared.parent().unwrap_or(Path::new("/"));
     let make = |path: &Path| {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
@@ -45,7 +58,7 @@ pub(crate) fn share(image: &Path, devices: &[PathBuf], shared: &Path) -> Result<
     let lock = DirLock::wait(directory).during("lock", directory.display())?;
     make(shared)?;
     if !MountedDirs::read_own().has(shared) {
-        let mounted = mount_image(image, devices)?;
+        let mounted = mount_image(image)?;
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         let moved = move_mount(mounted, c"", CWD, shared, flags).map_err(explain);
         moved.during("mount on", shared.display())?;
@@ -110,38 +123,42 @@ fn release(path: &Path, mounted: &MountedDirs) -> Result<()> {
     }
 }
 
-/// Returns a new read-only mount of the image with the metadata file `image` and the data files
-/// `devices`. The mount is not attached yet.
+/// Returns a new read-only mount of an image. The mount is not attached yet. Loop devices of its
+/// files are released with the mount.
 ///
 /// # Errors
 /// `NotFound` for a missing file; `Corrupt` if the kernel refuses the image, or if one of the files
-/// is not a regular file; `Unsupported` if the kernel cannot mount images from files here; `Denied`
-/// without the right to mount; errors of the file system, also for a symbolic link.
-pub fn mount_image(image: &Path, devices: &[PathBuf]) -> Result<OwnedFd> {
-    let open = |path: &Path| open_file(path).during("open", path.display());
-    let metadata = open(image)?;
+/// is not a regular file; `FailedPrecondition` if a data file is missing; `Unsupported` if the kernel
+/// cannot mount images from such files here, or has no loop devices; `Busy` if other processes take
+/// all loop devices; `Denied` without the right to mount; errors of the file system, also for a
+/// symbolic link.
+pub fn mount_image(image: ImageFiles<'_>) -> Result<OwnedFd> {
+    let ImageFiles {
+        metadata: path,
+        devices,
+        backing,
+    } = image;
+    let metadata = open_backed(path, backing)?;
     // Without this advice, the kernel reads the metadata in small pieces. A failure only makes that
     // slower, so it is ignored.
     let _ = fadvise(&metadata, 0, None, Advice::WillNeed);
     let devices: Vec<File> = devices
         .iter()
-        .map(|device| {
-            match open_file(device) {
+        .map(|device| match open_backed(device, backing) {
             Err(error) if error.kind() == ErrorKind::NotFound => Err(Error::precondition(
                 "the data file of a layer is missing; if the layer is read on demand, run `cas lazy \
                  serve`, otherwise `cas fsck --repair`",
-            )),
+            )
+            .subject(device.display())),
             opened => opened,
-        }
-        .during("open", device.display())
         })
         .collect::<Result<_>>()?;
     let context = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(refused);
-    let context = context.during("mount", image.display())?;
+    let context = context.during("mount", path.display())?;
     // A mount table shows this path. The other paths are never shown.
-    let source = match image.as_os_str().len() <= VALUE {
-        true => image.as_os_str().to_owned(),
-        false => calls::proc_path(&metadata).into_os_string(),
+    let source = match (backing, path.as_os_str().len()) {
+        (Backing::File, ..=VALUE) => path.as_os_str().to_owned(),
+        _ => calls::proc_path(&metadata).into_os_string(),
     };
     let set = |key: &str, value: &OsStr| fsconfig_set_string(&context, key, value);
     let mounted = set("source", &source)
@@ -155,7 +172,16 @@ pub fn mount_image(image: &Path, devices: &[PathBuf]) -> Result<OwnedFd> {
             let flags = FsMountFlags::FSMOUNT_CLOEXEC;
             fsmount(&context, flags, MountAttrFlags::MOUNT_ATTR_RDONLY)
         });
-    mounted.map_err(refused).during("mount", image.display())
+    mounted.map_err(refused).during("mount", path.display())
+}
+
+/// Opens a file of an image, or a loop device that shows it.
+fn open_backed(path: &Path, backing: Backing) -> Result<File> {
+    let file = open_file(path).during("open", path.display())?;
+    match backing {
+        Backing::Loop => loop_device::attach(&file, path).during("attach", path.display()),
+        _ => Ok(file),
+    }
 }
 
 /// Opens a regular file for reading. Returns the file. Does not wait for a writer if `path` is a
@@ -181,8 +207,8 @@ fn refused(errno: Errno) -> Error {
         Errno::NODEV => "this kernel has no EROFS; load the module `erofs`",
         Errno::NOTBLK => {
             "the kernel cannot mount an image from a file here: that needs Linux 6.12, and a file \
-             system that is not in memory, not an overlay and not EROFS itself; move the root, or \
-             use the overlay snapshotter"
+             system that is not in memory, not an overlay and not EROFS itself; move the root, use \
+             loop devices (`--snapshotter 'erofs://?mount=loop'`), or use the overlay snapshotter"
         }
         Errno::INVAL | Errno::UCLEAN | Errno::BADMSG => {
             return Error::corrupt(
@@ -193,4 +219,27 @@ fn refused(errno: Errno) -> Error {
         errno => return explain(errno),
     };
     Error::unsupported(why).source(io::Error::from(errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mount::has_no_right;
+
+    #[test]
+    fn a_refusal_of_the_kernel_is_explained() {
+        for (errno, kind, text) in [
+            (Errno::NODEV, ErrorKind::Unsupported, "no EROFS"),
+            (Errno::NOTBLK, ErrorKind::Unsupported, "Linux 6.12"),
+            (Errno::NOTBLK, ErrorKind::Unsupported, "mount=loop"),
+            (Errno::INVAL, ErrorKind::Corrupt, "fsck"),
+            (Errno::UCLEAN, ErrorKind::Corrupt, "fsck"),
+            (Errno::PERM, ErrorKind::Denied, "CAP_SYS_ADMIN"),
+        ] {
+            let error = refused(errno);
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.to_string().contains(text), "{error}");
+            assert_eq!(has_no_right(&error), errno == Errno::PERM);
+        }
+    }
 }

@@ -260,6 +260,8 @@ fn unescape(text: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use cas_core::snapshot::Backing;
+
     use super::*;
 
     #[test]
@@ -365,6 +367,7 @@ mod tests {
             Mount::Erofs {
                 image: directory.join("image.erofs"),
                 devices: Vec::new(),
+                backing: Backing::File,
                 shared: Path::new(root).join("mounts/5f3a"),
             }
         };

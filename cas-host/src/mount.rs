@@ -18,7 +18,7 @@ use rustix::mount::{
 
 use crate::IdMap;
 use crate::calls::{self, proc_path};
-use crate::erofs;
+use crate::erofs::{self, ImageFiles};
 use crate::in_use;
 use crate::mount_attr::set_attributes;
 use crate::mount_right::explain;
@@ -40,7 +40,7 @@ const VALUE: usize = 255;
 /// image is missing or damaged; errors of the file system.
 pub fn open(mounts: &[Mount]) -> Result<OwnedFd> {
     let (image, mount) = split(mounts)?;
-    let Some(image) = image else {
+    let Some((image, _)) = image else {
         return match mount {
             Mount::Bind { source, .. } => {
                 directory(source).during("open directory", source.display())
@@ -48,7 +48,7 @@ pub fn open(mounts: &[Mount]) -> Result<OwnedFd> {
             other => root_of(&tree(other, None)?),
         };
     };
-    let image = erofs::mount_image(image.metadata, image.devices)?;
+    let image = erofs::mount_image(image)?;
     match mount {
         Mount::Overlay {
             upper,
@@ -100,9 +100,10 @@ pub fn attach(
     rights: Rights,
 ) -> Result<()> {
     let (image, mount) = split(mounts)?;
-    let share = |image: Image<'_>| erofs::share(image.metadata, image.devices, image.shared);
     // The image stays mounted at least until the lock is dropped.
-    let _lock = image.map(share).transpose()?;
+    let _lock = image
+        .map(|(image, shared)| erofs::share(image, shared))
+        .transpose()?;
     let tree = tree(mount, idmap)?;
     let mut attributes = MountAttrFlags::empty();
     attributes.set(MountAttrFlags::MOUNT_ATTR_NOSUID, !rights.suid);
@@ -146,16 +147,12 @@ fn restrict(tree: &OwnedFd, attributes: MountAttrFlags) -> Result<()> {
     })
 }
 
-/// An EROFS image that is mounted first.
-struct Image<'a> {
-    metadata: &'a Path,
-    devices: &'a [PathBuf],
-    shared: &'a Path,
-}
+/// An image that is mounted first, and the directory at which all users share its mount.
+type SharedImage<'a> = (ImageFiles<'a>, &'a Path);
 
 /// Returns the image that is mounted first, if there is one, and the mount that shows the snapshot,
 /// which may be the same.
-fn split(mounts: &[Mount]) -> Result<(Option<Image<'_>>, &Mount)> {
+fn split(mounts: &[Mount]) -> Result<(Option<SharedImage<'_>>, &Mount)> {
     let (first, top) = match mounts {
         [top] => (top, top),
         [first @ Mount::Erofs { .. }, top @ Mount::Overlay { .. }] => (first, top),
@@ -173,11 +170,15 @@ fn split(mounts: &[Mount]) -> Result<(Option<Image<'_>>, &Mount)> {
             image,
             devices,
             shared,
-        } => Some(Image {
-            metadata: image,
-            devices,
-            shared,
-        }),
+            backing,
+        } => {
+            let files = ImageFiles {
+                metadata: image,
+                devices,
+                backing: *backing,
+            };
+            Some((files, shared.as_path()))
+        }
         _ => None,
     };
     Ok((image, top))

@@ -5,9 +5,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use cas_core::snapshot::{Condition, Depth, LAYER_TAR, Mount, Usage};
+use cas_core::snapshot::{Backing, Condition, Depth, LAYER_TAR, Mount, Usage};
 use cas_core::{Context, Digest, Error, Result};
 use cas_erofs::Layers;
+use cas_host::erofs::ImageFiles;
 use cas_host::{Dir, Lock, NewFile, SnapshotDirs, TREE, copy_data, erofs};
 use cas_lazy::StoredTable;
 
@@ -75,14 +76,13 @@ impl Image {
         Ok(self)
     }
 
-    /// Returns the path of the metadata.
-    pub(crate) fn path(&self) -> &Path {
-        &self.metadata
-    }
-
-    /// Returns the paths of the data files, in the order in which the image numbers them.
-    pub(crate) fn devices(&self) -> &[PathBuf] {
-        &self.devices
+    /// Returns the files of the image, which the kernel reads through `backing`.
+    pub(crate) fn files(&self, backing: Backing) -> ImageFiles<'_> {
+        ImageFiles {
+            metadata: &self.metadata,
+            devices: &self.devices,
+            backing,
+        }
     }
 
     /// Returns where the image is mounted for all snapshots on it.
@@ -95,9 +95,10 @@ impl Image {
         }
     }
 
-    pub(crate) fn into_mount(self, dirs: &SnapshotDirs) -> Mount {
+    pub(crate) fn into_mount(self, dirs: &SnapshotDirs, backing: Backing) -> Mount {
         Mount::Erofs {
             shared: self.shared(dirs),
+            backing,
             image: self.metadata,
             devices: self.devices,
         }
@@ -256,8 +257,8 @@ fn make(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Image> {
     store(&path, |mut file| file.write_all(image.metadata()))?;
     let record = Record {
         layers: chain.iter().rev().copied().collect(),
-        metadata: Stored::of(&path).during("read", path.display())?,
         tars,
+        metadata: Stored::of(&path).during("read", path.display())?,
         sparse,
         on_demand,
     };

@@ -28,7 +28,7 @@
 use std::io;
 
 use cas_core::records::SnapshotRecord;
-use cas_core::snapshot::{Condition, Depth, LAYER_TAR, Mount, SnapshotKind, Usage};
+use cas_core::snapshot::{Backing, Condition, Depth, LAYER_TAR, Mount, SnapshotKind, Usage};
 use cas_core::{Context, Error, Result};
 use cas_host::overlay::{self, WORK};
 use cas_host::snapshotter::{DirSnapshotter, SnapshotLayout};
@@ -51,7 +51,7 @@ use identity::Identity;
 use image::Image;
 pub use lazy::SERVED;
 pub use opener::ErofsOpener;
-pub use probe::probe;
+pub use probe::{probe, probe_with};
 
 /// The name of the snapshotter.
 pub const NAME: &str = Erofs::NAME;
@@ -64,6 +64,16 @@ pub type ErofsSnapshotter = DirSnapshotter<Erofs>;
 pub struct Erofs {
     /// The options of every overlay.
     options: Vec<String>,
+    backing: Backing,
+}
+
+impl Erofs {
+    /// Sets what the kernel reads the files of images through.
+    #[must_use]
+    pub fn with_backing(mut self, backing: Backing) -> Self {
+        self.backing = backing;
+        self
+    }
 }
 
 impl SnapshotLayout for Erofs {
@@ -75,7 +85,10 @@ impl SnapshotLayout for Erofs {
         let mut options = overlay::options()?;
         // A layer cannot express that a directory was renamed, or that only attributes changed.
         options.extend(["redirect_dir=off", "metacopy=off"].map(str::to_owned));
-        Ok(Erofs { options })
+        Ok(Erofs {
+            options,
+            backing: Backing::default(),
+        })
     }
 
     /// Copies the attributes of the parent's root directory, because an overlay shows the
@@ -87,7 +100,7 @@ impl SnapshotLayout for Erofs {
             return Ok(());
         }
         let image = Image::made(dirs, below)?.served(dirs)?;
-        let mounted = erofs::mount_image(image.path(), image.devices())?;
+        let mounted = erofs::mount_image(image.files(self.backing))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = calls::openat(&mounted, ".", flags, Mode::empty()).map_err(io::Error::from);
         copy_attributes(root.during("open", "the image")?, open_tree(new)?)
@@ -122,7 +135,7 @@ impl SnapshotLayout for Erofs {
         }
         let image = Image::existing(dirs, below)?;
         let shared = image.shared(dirs);
-        let shown = image.into_mount(dirs);
+        let shown = image.into_mount(dirs, self.backing);
         if is_view {
             return Ok(vec![shown]);
         }

@@ -4,11 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use cas_core::{Result, Snapshotter, SnapshotterOpener, SnapshotterParts};
+use cas_core::snapshot::Backing;
+use cas_core::{Error, Result, Snapshotter, SnapshotterOpener, SnapshotterParts};
+use cas_host::snapshotter::SnapshotLayout;
 
-use crate::{ErofsSnapshotter, NAME, probe};
+use crate::{Erofs, ErofsSnapshotter, NAME, probe};
 
-/// Opens an [`ErofsSnapshotter`], which has no options.
+/// The option that chooses what the kernel reads the files of images through.
+const MOUNT: &str = "mount";
+
+/// Opens an [`ErofsSnapshotter`]. Its option is `mount`: `file`, the default, or `loop`, for kernels
+/// that cannot mount images from files.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ErofsOpener;
 
@@ -32,8 +38,43 @@ impl SnapshotterOpener for ErofsOpener {
     }
 
     async fn open(&self, parts: SnapshotterParts) -> Result<Arc<dyn Snapshotter>> {
-        parts.check_options(&[])?;
-        let opened = ErofsSnapshotter::open(parts.directory, parts.records)?;
+        parts.check_options(&[MOUNT])?;
+        let option = |name: &str| parts.options.get(name).map(String::as_str);
+        let layout = Erofs::open()?.with_backing(backing(option(MOUNT))?);
+        let opened = ErofsSnapshotter::with_layout(layout, parts.directory, parts.records)?;
         Ok(Arc::new(opened))
+    }
+}
+
+/// Returns what the option `mount` chooses.
+fn backing(value: Option<&str>) -> Result<Backing> {
+    match value {
+        None | Some("file") => Ok(Backing::File),
+        Some("loop") => Ok(Backing::Loop),
+        Some(other) => Err(invalid(MOUNT, "`file` or `loop`", other)),
+    }
+}
+
+fn invalid(name: &str, expected: &str, found: &str) -> Error {
+    Error::invalid(format!(
+        "expected {expected} for the option `{name}`, found {found:?}"
+    ))
+    .operation("open snapshotter")
+}
+
+#[cfg(test)]
+mod tests {
+    use cas_core::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn each_option_has_two_values() {
+        assert_eq!(backing(None).unwrap(), Backing::File);
+        assert_eq!(backing(Some("file")).unwrap(), Backing::File);
+        assert_eq!(backing(Some("loop")).unwrap(), Backing::Loop);
+        for error in [backing(Some("nbd")).unwrap_err()] {
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        }
     }
 }

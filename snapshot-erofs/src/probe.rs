@@ -5,10 +5,10 @@ use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-use cas_core::snapshot::LAYER_TAR;
+use cas_core::snapshot::{Backing, LAYER_TAR};
 use cas_core::{Context, Error, ErrorKind, Result, unique};
 use cas_erofs::Layers;
-use cas_host::erofs::mount_image;
+use cas_host::erofs::{ImageFiles, mount_image};
 use cas_host::make_scratch;
 use cas_host::mount::has_no_right;
 use cas_layer::tar::{Entry, EntryKind, Writer};
@@ -30,30 +30,46 @@ const SCRATCH: &str = "probe";
 /// `Unsupported`, with the reason, if the image cannot be mounted or is read with wrong bytes;
 /// `Full` if the disk is full; errors of removing the files of the probe.
 pub fn probe(directory: &Path) -> Result<()> {
+    probe_with(directory, Backing::File)
+}
+
+/// Probes as [`probe`] whether images can be mounted if the kernel reads their files through
+/// `backing`.
+///
+/// # Errors
+/// As [`probe`].
+pub fn probe_with(directory: &Path, backing: Backing) -> Result<()> {
     let scratch = directory.join(unique::key(SCRATCH));
-    let tried = mount_and_read(&scratch).map_err(|error| {
-        if error.kind() == ErrorKind::Full {
-            return error;
-        }
-        let why = match has_no_right(&error) {
-            true => "only the superuser of the machine can mount images, and not in `cas unshare`",
-            false => "images of EROFS are not usable here",
-        };
-        Error::unsupported(format!(
-            "{why} ({error}); use the overlay or the native snapshotter"
-        ))
-        .subject(directory.display())
-        .source(error)
-    });
+    let tried = mount_and_read(&scratch, backing)
+        .map_err(|error| unusable(error).subject(directory.display()));
     let cleaned = fs::remove_dir_all(&scratch).during("remove", scratch.display());
     tried.and(cleaned)
 }
 
-fn mount_and_read(scratch: &Path) -> Result<()> {
+/// Returns the answer of the probe for what went wrong when it mounted and read.
+fn unusable(error: Error) -> Error {
+    if error.kind() == ErrorKind::Full {
+        return error;
+    }
+    let why = match has_no_right(&error) {
+        true => "only the superuser of the machine can mount images, and not in `cas unshare`",
+        false => "images of EROFS are not usable here",
+    };
+    Error::unsupported(format!(
+        "{why} ({error}); use the overlay or the native snapshotter"
+    ))
+    .source(error)
+}
+
+fn mount_and_read(scratch: &Path, backing: Backing) -> Result<()> {
     let _lock = make_scratch(scratch, &format!("{SCRATCH}-"))?;
     let (image, tar) = (scratch.join("image.erofs"), scratch.join(LAYER_TAR));
     write_image(&image, &tar).during("write", scratch.display())?;
-    let mounted = mount_image(&image, std::slice::from_ref(&tar))?;
+    let mounted = mount_image(ImageFiles {
+        metadata: &image,
+        devices: std::slice::from_ref(&tar),
+        backing,
+    })?;
     let shown = PathBuf::from(format!("/proc/self/fd/{}", mounted.as_raw_fd()));
     if fs::read(shown.join(WHOLE)).during("read", WHOLE)? != [b'x'; LENGTH] {
         return Err(Error::corrupt(
@@ -104,5 +120,16 @@ mod tests {
             let error = judge(Ok(answer)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unsupported);
         }
+    }
+    /// The first answer is that of `mount_image` on a kernel that mounts no files.
+    #[test]
+    fn an_image_that_cannot_be_mounted_is_told_with_the_reason() {
+        let old = unusable(Error::unsupported("that needs Linux 6.12"));
+        assert_eq!(old.kind(), ErrorKind::Unsupported);
+        for text in ["not usable here", "Linux 6.12", "the native snapshotter"] {
+            assert!(old.to_string().contains(text), "{old}");
+        }
+        let full = unusable(Error::new(ErrorKind::Full, "the disk is full"));
+        assert_eq!(full.kind(), ErrorKind::Full);
     }
 }

@@ -8,6 +8,8 @@
 
 mod bytes;
 mod in_use;
+mod loops;
+mod namespace;
 mod usable;
 
 use std::fs::{self, File, FileTimes};
@@ -86,6 +88,7 @@ fn parts(mounts: &[Mount]) -> (PathBuf, Vec<PathBuf>, PathBuf) {
             image,
             devices,
             shared,
+            ..
         } => (image.clone(), devices.clone(), shared.clone()),
         other => panic!("{other:?}"),
     }

@@ -206,6 +206,7 @@ fn paths(mounts: &[Mount]) -> Vec<&PathBuf> {
                 image,
                 devices,
                 shared,
+                ..
             } => {
                 paths.extend(devices.iter().chain([image]));
                 shown = Some(shared);

@@ -88,3 +88,38 @@ fn an_image_that_cannot_be_merged_is_damaged_each_time() {
         assert!(said.contains("absent"), "{said}");
     }
 }
+
+/// For kernels that cannot mount images from files.
+#[test]
+fn loop_devices_are_released_with_the_mount() {
+    if !mounting_snapshotters().contains(&"erofs") {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let archive = small_archive(scratch.path());
+    let [root, target] = ["root", "mnt"].map(|name| scratch.path().join(name));
+    std::fs::create_dir(&target).unwrap();
+    let attached = || {
+        let devices = std::fs::read_dir("/sys/block").unwrap();
+        let files = devices.filter_map(|device| {
+            let path = device.unwrap().path().join("loop/backing_file");
+            std::fs::read_to_string(path).ok()
+        });
+        files
+            .filter(|file| file.starts_with(root.to_str().unwrap()))
+            .count()
+    };
+    let snapshotter = ["--snapshotter", "erofs://?mount=loop", "init"];
+    let made = cas(&root).args(snapshotter).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    ok(cas(&root)
+        .args(["-q", "import", "--unpack", "--name", "app:1"])
+        .arg(&archive));
+    assert_eq!(attached(), 0);
+    ok(cas(&root).args(["mount", "app:1"]).arg(&target));
+    assert!(attached() > 1, "the metadata and the tars");
+    assert!(std::fs::read_dir(&target).unwrap().next().is_some());
+    ok(cas(&root).arg("fsck"));
+    ok(cas(&root).arg("umount").arg(&target));
+    assert_eq!(attached(), 0);
+}

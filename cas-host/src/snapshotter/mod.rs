@@ -67,9 +67,22 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
     /// # Errors
     /// `Unsupported` if batches of `records` are not atomic; errors of the system.
     pub fn open(root: impl AsRef<Path>, records: Arc<dyn Records>) -> Result<Self> {
+        let layout = L::open().during("open snapshotter", L::NAME)?;
+        Self::with_layout(layout, root, records)
+    }
+
+    /// Opens the snapshots below `root` with a layout that has options.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn with_layout(
+        layout: L,
+        root: impl AsRef<Path>,
+        records: Arc<dyn Records>,
+    ) -> Result<Self> {
         let snapshots = Snapshots::new(records, L::NAME)?;
         Ok(DirSnapshotter {
-            layout: Arc::new(L::open().during("open snapshotter", L::NAME)?),
+            layout: Arc::new(layout),
             snapshots,
             dirs: Arc::new(SnapshotDirs::open(root)?),
             closed: AtomicBool::new(false),

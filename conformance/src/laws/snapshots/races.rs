@@ -169,6 +169,7 @@ fn assert_there(mounts: &[Mount]) {
                 image,
                 devices,
                 shared,
+                ..
             } => {
                 shown_later = Some(shared);
                 devices.iter().chain([image]).collect()
