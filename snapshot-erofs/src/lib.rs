@@ -45,6 +45,7 @@ mod lazy;
 mod opener;
 mod pack;
 mod probe;
+mod protect;
 mod record;
 
 use identity::Identity;
@@ -65,6 +66,8 @@ pub struct Erofs {
     /// The options of every overlay.
     options: Vec<String>,
     backing: Backing,
+    /// Whether committed tars are made immutable.
+    immutable: bool,
 }
 
 impl Erofs {
@@ -72,6 +75,14 @@ impl Erofs {
     #[must_use]
     pub fn with_backing(mut self, backing: Backing) -> Self {
         self.backing = backing;
+        self
+    }
+
+    /// Sets whether tars are made immutable when they are committed, as `chattr +i` does. A removal
+    /// makes them mutable again.
+    #[must_use]
+    pub fn with_immutable(mut self, immutable: bool) -> Self {
+        self.immutable = immutable;
         self
     }
 }
@@ -88,6 +99,7 @@ impl SnapshotLayout for Erofs {
         Ok(Erofs {
             options,
             backing: Backing::default(),
+            immutable: false,
         })
     }
 
@@ -170,6 +182,17 @@ impl SnapshotLayout for Erofs {
     fn pack(&self, active: &LockedDir, new: &LockedDir) -> Result<()> {
         let digest = pack::pack(&open_tree(active)?, &open_tree(new)?)?;
         identity::record(new, &digest)
+    }
+
+    fn protect(&self, complete: &LockedDir) -> Result<()> {
+        match self.immutable {
+            true => protect::protect(complete),
+            false => Ok(()),
+        }
+    }
+
+    fn unprotect(&self, dirs: &SnapshotDirs, id: u64) -> Result<()> {
+        protect::unprotect(dirs, id)
     }
 
     fn added(&self, dirs: &SnapshotDirs, id: u64) -> Result<Usage> {

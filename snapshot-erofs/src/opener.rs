@@ -12,9 +12,12 @@ use crate::{Erofs, ErofsSnapshotter, NAME, probe};
 
 /// The option that chooses what the kernel reads the files of images through.
 const MOUNT: &str = "mount";
+/// The option that makes committed tars immutable.
+const IMMUTABLE: &str = "immutable";
 
-/// Opens an [`ErofsSnapshotter`]. Its option is `mount`: `file`, the default, or `loop`, for kernels
-/// that cannot mount images from files.
+/// Opens an [`ErofsSnapshotter`]. Its options are `mount`, which is `file` by default, or `loop` for
+/// kernels that cannot mount images from files, and `immutable`, which is `false` by default, or
+/// `true` for tars that nobody can change.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ErofsOpener;
 
@@ -38,9 +41,11 @@ impl SnapshotterOpener for ErofsOpener {
     }
 
     async fn open(&self, parts: SnapshotterParts) -> Result<Arc<dyn Snapshotter>> {
-        parts.check_options(&[MOUNT])?;
+        parts.check_options(&[IMMUTABLE, MOUNT])?;
         let option = |name: &str| parts.options.get(name).map(String::as_str);
-        let layout = Erofs::open()?.with_backing(backing(option(MOUNT))?);
+        let layout = Erofs::open()?
+            .with_backing(backing(option(MOUNT))?)
+            .with_immutable(immutable(option(IMMUTABLE))?);
         let opened = ErofsSnapshotter::with_layout(layout, parts.directory, parts.records)?;
         Ok(Arc::new(opened))
     }
@@ -52,6 +57,15 @@ fn backing(value: Option<&str>) -> Result<Backing> {
         None | Some("file") => Ok(Backing::File),
         Some("loop") => Ok(Backing::Loop),
         Some(other) => Err(invalid(MOUNT, "`file` or `loop`", other)),
+    }
+}
+
+/// Returns what the option `immutable` chooses.
+fn immutable(value: Option<&str>) -> Result<bool> {
+    match value {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(other) => Err(invalid(IMMUTABLE, "`true` or `false`", other)),
     }
 }
 
@@ -73,7 +87,12 @@ mod tests {
         assert_eq!(backing(None).unwrap(), Backing::File);
         assert_eq!(backing(Some("file")).unwrap(), Backing::File);
         assert_eq!(backing(Some("loop")).unwrap(), Backing::Loop);
-        for error in [backing(Some("nbd")).unwrap_err()] {
+        assert!(!immutable(None).unwrap() && !immutable(Some("false")).unwrap());
+        assert!(immutable(Some("true")).unwrap());
+        for error in [
+            backing(Some("nbd")).unwrap_err(),
+            immutable(Some("")).unwrap_err(),
+        ] {
             assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         }
     }

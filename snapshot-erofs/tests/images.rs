@@ -7,6 +7,7 @@
 )]
 
 mod bytes;
+mod immutable;
 mod in_use;
 mod loops;
 mod namespace;

@@ -74,6 +74,23 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
         Ok(())
     }
 
+    /// Protects the complete files of a snapshot, whose record is changed next.
+    ///
+    /// # Errors
+    /// Errors of the file system. The snapshot is then not committed.
+    fn protect(&self, _complete: &LockedDir) -> Result<()> {
+        Ok(())
+    }
+
+    /// Ends the protection of the files in the directory of `id`, which is removed next. The
+    /// protection may be that of an earlier opening with other options.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    fn unprotect(&self, _dirs: &SnapshotDirs, _id: u64) -> Result<()> {
+        Ok(())
+    }
+
     /// Returns the space of the files that were made in the directory of `id` after the commit of
     /// the snapshot.
     ///

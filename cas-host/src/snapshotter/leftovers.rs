@@ -52,10 +52,11 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         let mounted = MountedDirs::read();
         for some in candidates.chunks(LOCKED_LEFTOVERS) {
             let leftovers = self.lock_leftovers(some, &mounted).await?;
-            let dirs = Arc::clone(&self.dirs);
+            let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
             freed += pool::run(move || {
                 let mut freed = Usage::default();
                 for (id, _dir) in &leftovers {
+                    layout.unprotect(&dirs, *id)?;
                     match dirs.remove(*id) {
                         Err(error) if error.kind() == ErrorKind::Busy => {
                             tracing::debug!(id, %error, "a leftover is in use");

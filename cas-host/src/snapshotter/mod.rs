@@ -200,6 +200,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
         let remove = move || {
             layout.release(&dirs);
+            layout.unprotect(&dirs, id)?;
             dirs.remove(id)
         };
         if let Err(error) = pool::run(remove).await {

@@ -28,6 +28,7 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
                 return Ok((dir, None));
             }
             let usage = in_place(&dirs, id, &dir, &how)?;
+            layout.protect(&dir)?;
             Ok((dir, Some(usage)))
         });
         let (active, usage) = sealed.await?;
@@ -61,8 +62,12 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
             Ok(new)
         });
         let (id, new) = packed.await?;
-        let dirs = Arc::clone(&self.dirs);
-        let described = pool::run(move || describe(&dirs, id, &new).map(|usage| (new, usage)));
+        let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
+        let described = pool::run(move || {
+            let usage = describe(&dirs, id, &new)?;
+            layout.protect(&new)?;
+            Ok((new, usage))
+        });
         match described.await {
             Ok((new, usage)) => {
                 let content = SnapshotContent {
