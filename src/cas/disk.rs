@@ -1,14 +1,15 @@
 //! Images as one read-only file system.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cas_core::platform::Platforms;
 use cas_core::progress::{Progress, Silent};
 use cas_core::snapshot::Mount;
-use cas_core::{Context, ErrorKind, Labels, Manifest, Result, pool, unique};
+use cas_core::{Context, Error, ErrorKind, Labels, Manifest, Result, pool, unique};
 use cas_erofs::{DataFile, Disk, Layers, Tree};
 use cas_host::erofs::open_file;
+use cas_host::{NewFile, make_ext4};
 use cas_layer::unpack;
 
 use super::Cas;
@@ -38,6 +39,8 @@ pub struct DiskOptions {
     pub format: DiskFormat,
     /// Receives the progress. By default nothing does.
     pub progress: Arc<dyn Progress>,
+    /// A second disk, for what a machine writes: its file, and its size in bytes.
+    pub writable: Option<(PathBuf, u64)>,
 }
 
 impl Default for DiskOptions {
@@ -46,6 +49,7 @@ impl Default for DiskOptions {
             platforms: Platforms::default(),
             format: DiskFormat::default(),
             progress: Arc::new(Silent),
+            writable: None,
         }
     }
 }
@@ -69,6 +73,13 @@ impl DiskOptions {
     #[must_use]
     pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Self {
         self.progress = progress;
+        self
+    }
+
+    /// Sets [`writable`](Self::writable).
+    #[must_use]
+    pub fn with_writable(mut self, file: impl Into<PathBuf>, size: u64) -> Self {
+        self.writable = Some((file.into(), size));
         self
     }
 }
@@ -98,13 +109,21 @@ impl Cas {
 
     /// Writes a disk with options. Returns the same as [`Cas::disk`].
     ///
+    /// With [`DiskOptions::writable`], an empty ext4 file system is written to a second file, for
+    /// what a machine writes, for example as the upper directory of an overlay. The program
+    /// `mke2fs` makes it, sparse, and with the same bytes for the same size. The file replaces an
+    /// older file of its name after the disk is complete.
+    ///
     /// With [`DiskFormat::Vmdk`], `file` is a directory, which must be empty or absent. After a
     /// failure, what was written into the directory is removed; after a kill, the next call for the
     /// same directory removes it.
     ///
     /// # Errors
-    /// As [`Cas::disk`]; `InvalidArgument` for `Platforms::All`; `FailedPrecondition` for a
-    /// directory that is not empty.
+    /// As [`Cas::disk`]; `InvalidArgument` for `Platforms::All`, for a writable disk in the same
+    /// file, or for a size that is not a multiple of 4,096 bytes; `FailedPrecondition` for a
+    /// directory that is not empty; `OutOfRange` for a writable disk of less than 16 MiB or more
+    /// than [`limit::WRITABLE_DISK`](cas_core::limit::WRITABLE_DISK); `Unsupported` for a writable
+    /// disk if this machine does not have `mke2fs`.
     pub async fn disk_with(
         &self,
         image: impl Into<ImageRef>,
@@ -113,11 +132,20 @@ impl Cas {
     ) -> Result<Disk> {
         let manifest = self.manifest_of(image, &options.platforms).await?;
         let file = file.as_ref();
+        // Before the disk, because it is quick to fail.
+        let writable = match options.writable {
+            Some((writable, size)) => Some(make_writable(writable, size, file).await?),
+            None => None,
+        };
         let written = match options.format {
             DiskFormat::Erofs => self.write_disk(&manifest, file, &options.progress).await,
             DiskFormat::Vmdk => self.write_vmdk(&manifest, file, &options.progress).await,
         };
-        written.during("make disk", file.display())
+        let disk = written.during("make disk", file.display())?;
+        if let Some(new) = writable {
+            pool::run(move || new.publish()).await?;
+        }
+        Ok(disk)
     }
 
     async fn write_disk(
@@ -207,6 +235,23 @@ impl Cas {
         let layers = unpack::fold_layers(self.opened()?, manifest, &item, progress, layers, read);
         Ok(layers.await?.finish())
     }
+}
+
+/// Makes a writable disk for the name `file`, which it does not have yet.
+async fn make_writable(file: PathBuf, size: u64, disk: &Path) -> Result<NewFile> {
+    let path = file.display().to_string();
+    if file == disk {
+        return Err(
+            Error::invalid("the writable disk needs a file of its own; name another one")
+                .subject(path),
+        );
+    }
+    let made = pool::run(move || {
+        let new = NewFile::begin(&file)?;
+        make_ext4(new.file(), size)?;
+        Ok(new)
+    });
+    made.await.during("make writable disk", path)
 }
 
 /// Opens the files of the EROFS image that `mounts` show. Returns `None` if `mounts` is not a

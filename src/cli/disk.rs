@@ -15,13 +15,17 @@ use super::Context;
   mount -o ro,loop app.erofs /mnt
   cas disk app:1 -o vm --format vmdk
   qemu-system-x86_64 -drive file=vm/disk.vmdk,snapshot=on ...
+  cas disk app:1 -o app.erofs --writable app.ext4 --writable-size 10GiB
 
 The file is an EROFS image: metadata, and then the tar of each layer. Linux 6.4 and later mount it.
 A virtual machine can use it as a disk with sectors of 512 bytes. The same image always gives the
 same bytes. No privileges are needed. While the file is written, its directory needs free space for
 twice the size of the file. If the image is unpacked into snapshots of the snapshotter `erofs`, the
 tars of these snapshots are copied, and no layer is decompressed. With `--format vmdk`, FILE is a
-directory, which must be empty or absent.")]
+directory, which must be empty or absent.
+
+With `--writable`, an empty ext4 file system is made in a second, sparse file, for what the machine
+writes. That needs the program mke2fs.")]
 pub(crate) struct Disk {
     /// Name or digest of the image
     image: String,
@@ -31,6 +35,12 @@ pub(crate) struct Disk {
     /// Form of the disk
     #[arg(long, value_enum, default_value_t = Format::Erofs)]
     format: Format,
+    /// Second file to write: an empty, writable ext4 file system
+    #[arg(long, value_name = "FILE", requires = "writable_size")]
+    writable: Option<PathBuf>,
+    /// Size of the writable file system, as in 10GiB
+    #[arg(long, value_name = "SIZE", value_parser = cas::parse_size, requires = "writable")]
+    writable_size: Option<u64>,
     /// Platform, as in linux/arm64 [default: this machine's; of an image without an index, its only
     /// platform]
     #[arg(long)]
@@ -58,19 +68,25 @@ impl From<Format> for DiskFormat {
 impl Disk {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
-        let options = DiskOptions::default()
+        let mut options = DiskOptions::default()
             .with_platforms(self.platform)
             .with_format(self.format.into())
             .with_progress(context.progress.clone());
+        if let (Some(file), Some(size)) = (&self.writable, self.writable_size) {
+            options = options.with_writable(file, size);
+        }
         let image = ImageRef::typed(&self.image);
         let disk = cas.disk_with(image, &self.output, options).await?;
         let file = self.output.display().to_string();
-        let made = json!({
+        let mut made = json!({
             "image": self.image,
             "output": file,
             "size": disk.length,
             "metadata": disk.metadata,
         });
+        if let Some(writable) = self.writable {
+            made["writable"] = json!(writable.display().to_string());
+        }
         context
             .out
             .item(&made, || format!("{} -> {file}", self.image))

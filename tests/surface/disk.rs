@@ -260,3 +260,46 @@ fn a_disk_of_several_files_has_the_bytes_of_one_file() {
         ok(compare.arg(disk).arg(image));
     }
 }
+
+#[test]
+fn a_writable_disk_is_made_beside_the_disk() {
+    if !can(&["mkfs.ext4"]) {
+        return;
+    }
+    let shelf = Shelf::new();
+    let disk = |image, writable, size| {
+        let outputs = ["disk", image, "-o", "image", "--writable", writable];
+        [&outputs[..], &["--writable-size", size]].concat()
+    };
+    // After a failure, a file of this name stays, and nothing else is left.
+    fs::write(shelf.path("writable"), "old").unwrap();
+    let before = names(shelf.scratch.path());
+    shelf.fails(&disk("absent:1", "writable", "64MiB"), 3);
+    shelf.fails(&disk("app:1", "image", "64MiB"), 2);
+    shelf.fails(&disk("app:1", "writable", "1000000001"), 2);
+    shelf.fails(&disk("app:1", "writable", "1MiB"), 6);
+    shelf.fails(&disk("app:1", "writable", "17TiB"), 6);
+    assert_eq!(names(shelf.scratch.path()), before);
+    assert_eq!(fs::read(shelf.path("writable")).unwrap(), b"old");
+
+    let made = shelf.json(&disk("app:1", "writable", "64MiB"));
+    assert_eq!(made[0]["writable"], "writable");
+    shelf.ok(&disk("app:1", "again", "64MiB"));
+    let bytes = fs::read(shelf.path("writable")).unwrap();
+    assert_eq!(bytes.len(), 64 << 20);
+    assert!(bytes == fs::read(shelf.path("again")).unwrap());
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: mounting a disk needs the superuser");
+        return;
+    }
+    let mount = shelf.path("mount");
+    fs::create_dir(&mount).unwrap();
+    let looped = ["-o", "loop"];
+    ok(Command::new("mount")
+        .args(looped)
+        .arg(shelf.path("again"))
+        .arg(&mount));
+    let written = fs::write(mount.join("file"), "written");
+    ok(Command::new("umount").arg(&mount));
+    written.unwrap();
+}
