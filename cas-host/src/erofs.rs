@@ -188,17 +188,23 @@ fn open_backed(path: &Path, backing: Backing) -> Result<File> {
 /// pipe.
 ///
 /// # Errors
-/// `Corrupt` if `path` is a directory, a pipe or a device; errors of the file system, also for a
-/// symbolic link or a socket.
+/// `Corrupt` if `path` is a directory, a symbolic link, a pipe, a socket or a device; errors of the
+/// file system.
 pub fn open_file(path: &Path) -> Result<File> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = File::from(calls::open(path, flags, Mode::empty()).map_err(io::Error::from)?);
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(Error::corrupt(
-            "expected a regular file, found something else; run `cas fsck --repair`",
-        )),
+    let file = match calls::open(path, flags, Mode::empty()) {
+        // A symbolic link or a socket.
+        Err(Errno::LOOP | Errno::NXIO) => None,
+        opened => Some(File::from(opened.map_err(io::Error::from)?)),
+    };
+    if let Some(file) = file
+        && file.metadata()?.is_file()
+    {
+        return Ok(file);
     }
+    Err(Error::corrupt(
+        "expected a regular file, found something else; run `cas fsck --repair`",
+    ))
 }
 
 /// Returns the error of a mount that the kernel refused.

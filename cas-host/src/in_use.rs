@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use cas_core::snapshot::Mount;
 
+use crate::snapshot_dirs::{TREE, was_replaced};
+
 /// Number of names at the end of its path by which a layer is recognized, as in
 /// `overlay/snapshots/7/fs`.
 const LAST: usize = 4;
@@ -173,18 +175,25 @@ fn shows_last(line: &str, mounts: &[Mount]) -> bool {
 /// descriptor counts as a match, because it can show any of them.
 fn seems(line: &str, mount: &Mount) -> bool {
     match mount {
-        Mount::Bind { source, .. } => {
+        Mount::Bind { source, read_only } => {
             let root = field(line, ROOT).unwrap_or_default();
             let inside = Path::new(OsStr::from_bytes(&root));
+            let text = inside.to_string_lossy();
             // The root `/` of a whole file system has too few names, so such a line is not a match.
-            shares_names(&inside.to_string_lossy())
-                && source.ends_with(inside.strip_prefix("/").unwrap_or(inside))
+            shares_names(&text)
+                && (source.ends_with(inside.strip_prefix("/").unwrap_or(inside))
+                    || *read_only && has_replaced(&text, source))
         }
         Mount::Overlay { lower, upper, .. } => {
             let plain = plain(line);
             let shown = upper.as_ref().or(lower.first());
             let end = shown.map(|directory| end(directory)).unwrap_or_default();
-            line.contains(" - overlay ") && (plain.contains(&end) || plain.contains("/fd/"))
+            let was_repaired = || {
+                let top = lower.first().filter(|_| upper.is_none());
+                top.is_some_and(|top| has_replaced(&plain, top))
+            };
+            line.contains(" - overlay ")
+                && (plain.contains(&end) || plain.contains("/fd/") || was_repaired())
         }
         Mount::Erofs { image, .. } => line.split_once(" - erofs ").is_some_and(|(_, rest)| {
             let source = field(rest, 0).unwrap_or_default();
@@ -193,6 +202,16 @@ fn seems(line: &str, mount: &Mount) -> bool {
         }),
         _ => true,
     }
+}
+
+/// Returns whether a text has the path of a tree next to `tree` whose directory was replaced. A view
+/// of the snapshot that had the directory still shows the old files.
+fn has_replaced(text: &str, tree: &Path) -> bool {
+    let mut parts = text.split("/snapshots/").skip(1);
+    parts.any(|part| {
+        let named = part.split_once('/');
+        named.is_some_and(|(id, rest)| rest.starts_with(TREE) && was_replaced(tree, id))
+    })
 }
 
 /// Returns whether two paths, such as `erofs/snapshots/7/image.erofs`, differ at their ends at most

@@ -72,15 +72,15 @@ fn ignore_absent(outcome: Result<(), Errno>) -> io::Result<()> {
     }
 }
 
-/// Removes the directory `name` in `parent` and everything below it. Returns the freed space. An
-/// absent directory is not an error.
+/// Removes the directory `name` in `parent` and everything below it, or the file or symbolic link
+/// `name`. Returns the freed space. An absent directory is not an error.
 ///
 /// # Errors
 /// `Busy` at a mount point; `Denied` if this user may not remove a file; errors of the file system,
 /// with the path.
 pub(crate) fn remove(parent: impl AsFd, name: &str) -> Result<Usage> {
     let mut remover = Remover::new();
-    let removed = remove_with(parent.as_fd(), name.as_ref(), &mut remover).during("remove", name);
+    let removed = remove_any(parent.as_fd(), name, &mut remover).during("remove", name);
     match removed {
         Err(error) if error.kind() == ErrorKind::Denied && !remover.privileged => {
             let why =
@@ -124,6 +124,13 @@ pub fn remove_all(path: &Path, itself: bool) -> io::Result<()> {
 /// the file system, with the path.
 pub fn clear(dir: impl AsFd) -> Result<()> {
     walk(dir, &mut Remover::new())
+}
+
+fn remove_any(parent: BorrowedFd<'_>, name: &str, remover: &mut Remover) -> io::Result<()> {
+    match calls::unlinkat(parent, name, AtFlags::empty()) {
+        Err(Errno::ISDIR | Errno::PERM) => remove_with(parent, name.as_ref(), remover),
+        removed => ignore_absent(removed),
+    }
 }
 
 fn remove_with(parent: BorrowedFd<'_>, name: &OsStr, remover: &mut Remover) -> io::Result<()> {

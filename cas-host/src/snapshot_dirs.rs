@@ -15,6 +15,7 @@
 //! built.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,17 +24,21 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use cas_core::error::{Context, Error, Result};
+use cas_core::error::{Context, Error, ErrorKind, Result};
 use cas_core::snapshot::{Condition, Depth, Usage};
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::calls;
 use crate::checksum::Sums;
+use crate::erofs::open_file;
 use crate::{manifest, remove, syncfs, tree};
 
 /// The name of the root of a snapshot's tree, in the directory of the snapshot.
 pub const TREE: &str = "fs";
+
+/// The name of the directory next to `snapshots/` with what is recorded of each directory.
+const MANIFESTS: &str = "manifests";
 
 const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
@@ -93,7 +98,7 @@ impl SnapshotDirs {
         let path = path
             .canonicalize()
             .during("open directory", path.display())?;
-        let manifests = path.with_file_name("manifests");
+        let manifests = path.with_file_name(MANIFESTS);
         let dir = File::open(&path).during("open directory", path.display())?;
         Ok(SnapshotDirs {
             path,
@@ -106,6 +111,39 @@ impl SnapshotDirs {
     /// Returns the path of the directory of `id`.
     pub fn path(&self, id: u64) -> PathBuf {
         self.path.join(id.to_string())
+    }
+
+    /// Returns the path of the tree in the directory of `id`, for a mount, which would follow a
+    /// symbolic link. The tree may be missing.
+    ///
+    /// # Errors
+    /// `Corrupt` if something else is in the place of the directory or of its tree; errors of the
+    /// file system, with the path.
+    pub fn tree(&self, id: u64) -> Result<PathBuf> {
+        let path = self.path(id).join(TREE);
+        match self.misplaced(id).during("open", path.display())? {
+            None => Ok(path),
+            Some(what) => Err(not_a_directory(&what)).during("open", path.display()),
+        }
+    }
+
+    /// Returns what is in the place of the directory of `id` or of its tree, if it is not a
+    /// directory.
+    fn misplaced(&self, id: u64) -> io::Result<Option<String>> {
+        for name in [id.to_string(), format!("{id}/{TREE}")] {
+            let kind = match calls::statat(&self.dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => return Ok(None),
+                found => FileType::from_raw_mode(found?.st_mode),
+            };
+            let kind = match kind {
+                FileType::Directory => continue,
+                FileType::Symlink => "a symbolic link",
+                FileType::RegularFile => "a file",
+                _ => "a special file",
+            };
+            return Ok(Some(format!("{name} is {kind}, not a directory")));
+        }
+        Ok(None)
     }
 
     /// Returns the path of the directory `name` next to `snapshots/`.
@@ -157,7 +195,8 @@ impl SnapshotDirs {
     /// returns `None`.
     ///
     /// # Errors
-    /// `NotFound` if the directory is absent; errors of the file system.
+    /// `NotFound` if the directory is absent; `Corrupt` if something else is in its place; errors
+    /// of the file system.
     pub fn lock_shared(&self, id: u64) -> Result<LockedDir> {
         let locked = self.lock(id, FlockOperation::LockShared)?;
         locked.ok_or_else(|| {
@@ -170,9 +209,20 @@ impl SnapshotDirs {
     /// or absent.
     ///
     /// # Errors
-    /// Errors of the file system, with the path.
+    /// `Corrupt` if something else is in the place of the directory; errors of the file system,
+    /// with the path.
     pub fn try_lock_exclusive(&self, id: u64) -> Result<Option<LockedDir>> {
         self.lock(id, FlockOperation::NonBlockingLockExclusive)
+    }
+
+    /// Returns the disk usage of everything in the directory of `id`.
+    ///
+    /// # Errors
+    /// `NotFound` if the directory is absent; `Corrupt` if something else is in its place; errors
+    /// of the file system, with the path.
+    pub fn measure(&self, id: u64) -> Result<Usage> {
+        let dir = self.open_dir(id).map_err(directory_error);
+        tree::measure(&dir.during("measure", self.path(id).display())?)
     }
 
     /// Returns the numbers of all directories.
@@ -284,7 +334,7 @@ impl SnapshotDirs {
     }
 
     fn replaced(&self, id: u64) -> PathBuf {
-        self.manifests.join(format!("{id}.replaced"))
+        self.manifests.join(replaced_name(id))
     }
 
     /// Returns the condition of the directory of `id`. [`Depth::Files`] and [`Depth::Bytes`] also
@@ -293,6 +343,9 @@ impl SnapshotDirs {
     /// # Errors
     /// Errors of the file system, with the path.
     pub fn check(&self, id: u64, depth: Depth) -> Result<Condition> {
+        if let Some(what) = self.misplaced(id).during("open", self.path(id).display())? {
+            return Ok(Condition::Damaged(what));
+        }
         let tree = match tree_at(&self.path(id)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Condition::Missing),
             tree => tree.during("open", self.path(id).display())?,
@@ -303,10 +356,12 @@ impl SnapshotDirs {
             Depth::Bytes { per_second } => Some(Sums::new(per_second)),
         };
         let path = self.manifest(id);
-        let manifest = match File::open(&path) {
-            // The snapshot is not committed or an earlier release committed it, or a loss of power
-            // undid the manifest.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Condition::Sound),
+        let manifest = match open_file(&path) {
+            // The snapshot is not committed or an earlier release committed it, a loss of power
+            // undid the manifest, or it was replaced by something that is not a file.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
+                return Ok(Condition::Sound);
+            }
             manifest => manifest.during("open", path.display())?,
         };
         let differences =
@@ -328,14 +383,19 @@ impl SnapshotDirs {
     }
 
     fn lock(&self, id: u64, operation: FlockOperation) -> Result<Option<LockedDir>> {
-        let locked = self.try_lock(id, operation);
+        let locked = self.try_lock(id, operation).map_err(directory_error);
         locked.during("lock", self.path(id).display())
     }
 
+    fn open_dir(&self, id: u64) -> io::Result<File> {
+        let opened = calls::openat(&self.dir, &id.to_string(), DIRECTORY, Mode::empty());
+        Ok(opened.map(File::from)?)
+    }
+
     fn try_lock(&self, id: u64, operation: FlockOperation) -> io::Result<Option<LockedDir>> {
-        let dir = match calls::openat(&self.dir, &id.to_string(), DIRECTORY, Mode::empty()) {
-            Err(Errno::NOENT) => return Ok(None),
-            opened => File::from(opened?),
+        let dir = match self.open_dir(id) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
         };
         match calls::flock(&dir, operation) {
             Err(Errno::WOULDBLOCK) => return Ok(None),
@@ -376,9 +436,36 @@ pub fn make_tree(dir: &LockedDir) -> Result<()> {
 /// Opens the root of the tree in a snapshot's directory.
 ///
 /// # Errors
-/// Errors of the file system.
+/// `Corrupt` if something else is in the place of the tree; errors of the file system.
 pub fn open_tree(dir: &LockedDir) -> Result<OwnedFd> {
-    tree_of(dir).during("open directory", TREE)
+    let opened = tree_of(dir).map_err(directory_error);
+    opened.during("open directory", TREE)
+}
+
+/// Returns the error of opening a directory of a snapshot.
+fn directory_error(error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::NotADirectory => not_a_directory("not a directory").source(error),
+        _ => error.into(),
+    }
+}
+
+fn not_a_directory(found: &str) -> Error {
+    Error::corrupt(format!(
+        "the directory of a snapshot was replaced ({found}); run `cas fsck --repair`"
+    ))
+}
+
+/// Returns whether a repair has replaced the directory of `id`, and the old directory is still kept.
+/// `tree` is the path of the tree of any snapshot of the same snapshotter.
+pub(crate) fn was_replaced(tree: &Path, id: &str) -> bool {
+    let root = tree.ancestors().nth(3).filter(|_| number(id).is_some());
+    root.is_some_and(|root| root.join(MANIFESTS).join(replaced_name(id)).exists())
+}
+
+/// Returns the name of the file that records that a repair has replaced the directory of `id`.
+fn replaced_name(id: impl fmt::Display) -> String {
+    format!("{id}.replaced")
 }
 
 /// Returns the number in a name that [`SnapshotDirs`] has written, or `None` for another name.

@@ -1,7 +1,7 @@
 //! The image of a chain of layers.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -188,7 +188,7 @@ fn load(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Option<Image>> {
 /// can be used.
 fn read(dirs: &SnapshotDirs, chain: &[u64]) -> Option<(Record, Vec<u8>)> {
     let directory = dirs.path(*chain.first()?);
-    let text = fs::read(directory.join(RECORD)).ok()?;
+    let text = read_record(&directory)?;
     let record: Record = serde_json::from_slice(&text).ok()?;
     let is_of_chain = record.layers.iter().rev().eq(chain);
     let sparse = record.sparse.as_ref();
@@ -201,6 +201,15 @@ fn read(dirs: &SnapshotDirs, chain: &[u64]) -> Option<(Record, Vec<u8>)> {
     let on_demand = record.layers.iter().filter(is_on_demand);
     let has_same_devices = record.on_demand.iter().eq(on_demand);
     (is_of_chain && is_whole && has_same_devices).then_some((record, text))
+}
+
+/// Returns the text of the record in the directory of a layer, or `None` if it cannot be read. Does
+/// not wait at a pipe, and does not follow a symbolic link.
+fn read_record(directory: &Path) -> Option<Vec<u8>> {
+    let mut text = Vec::new();
+    let mut file = erofs::open_file(&directory.join(RECORD)).ok()?;
+    file.read_to_end(&mut text).ok()?;
+    Some(text)
 }
 
 /// Makes the image of layers, unless another process has just done so.
@@ -314,7 +323,7 @@ pub(crate) fn usage(directory: &Path) -> Result<Usage> {
 /// # Errors
 /// Errors of the file system.
 pub(crate) fn check(directory: &Path) -> Result<Condition> {
-    let Ok(text) = fs::read(directory.join(RECORD)) else {
+    let Some(text) = read_record(directory) else {
         return Ok(Condition::Sound);
     };
     // A record that does not parse belongs to an image that is made again.

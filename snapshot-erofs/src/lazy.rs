@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cas_core::snapshot::{Condition, Depth};
 use cas_core::{Algorithm, Context, Digest, Error, Hasher, Result};
@@ -111,12 +111,19 @@ pub(crate) fn add(dirs: &SnapshotDirs, id: u64, layers: &mut Layers) -> Result<V
         tree.join(StoredTable::FILE),
         tree.join(StoredTable::TABLE_FILE),
     );
-    let stored = fs::read(&description).during("read", description.display())?;
-    let bytes = fs::read(&table).during("read", table.display())?;
+    let stored = read(&description).during("read", description.display())?;
+    let bytes = read(&table).during("read", table.display())?;
     let layer = StoredTable::from_bytes(&stored)?.read(&bytes)?;
     // The image needs only the length of the data file.
     let file = erofs::open_file(&table).during("open", table.display())?;
     let members = layer.members().iter();
     let members = members.map(|member| (&member.entry, member.offset));
     layers.add_members(file, layer.length(), members)
+}
+
+/// Reads a file. Does not wait at a pipe, and does not follow a symbolic link.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    erofs::open_file(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }

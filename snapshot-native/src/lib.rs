@@ -12,7 +12,7 @@ use cas_core::Result;
 use cas_core::records::SnapshotRecord;
 use cas_core::snapshot::{Mount, SnapshotKind};
 use cas_host::snapshotter::{DirSnapshotter, SnapshotLayout};
-use cas_host::{LockedDir, SnapshotDirs, TREE, copy_tree, make_tree};
+use cas_host::{LockedDir, SnapshotDirs, copy_tree, make_tree};
 
 mod opener;
 
@@ -52,7 +52,7 @@ impl SnapshotLayout for Native {
         let read_only = snapshot.kind == SnapshotKind::View;
         let parent = below.first().filter(|_| read_only);
         Ok(vec![Mount::Bind {
-            source: dirs.path(*parent.unwrap_or(&snapshot.id)).join(TREE),
+            source: dirs.tree(*parent.unwrap_or(&snapshot.id))?,
             read_only,
         }])
     }

@@ -19,7 +19,7 @@ use cas_core::Result;
 use cas_core::records::SnapshotRecord;
 use cas_core::snapshot::{Mount, SnapshotKind};
 use cas_host::snapshotter::{DirSnapshotter, SnapshotLayout};
-use cas_host::{LockedDir, SnapshotDirs, TREE, copy_attributes, make_tree, open_tree, overlay};
+use cas_host::{LockedDir, SnapshotDirs, copy_attributes, make_tree, open_tree, overlay};
 
 mod opener;
 mod probe;
@@ -69,20 +69,20 @@ impl SnapshotLayout for Overlay {
         snapshot: &SnapshotRecord,
         below: &[u64],
     ) -> Result<Vec<Mount>> {
-        let tree = |id: u64| dirs.path(id).join(TREE);
+        let tree = |id: u64| dirs.tree(id);
         let read_only = snapshot.kind == SnapshotKind::View;
         Ok(vec![match below {
             [] => Mount::Bind {
-                source: tree(snapshot.id),
+                source: tree(snapshot.id)?,
                 read_only,
             },
             [parent] if read_only => Mount::Bind {
-                source: tree(*parent),
+                source: tree(*parent)?,
                 read_only,
             },
             _ => Mount::Overlay {
-                lower: below.iter().map(|id| tree(*id)).collect(),
-                upper: (!read_only).then(|| tree(snapshot.id)),
+                lower: below.iter().map(|id| tree(*id)).collect::<Result<_>>()?,
+                upper: (!read_only).then(|| tree(snapshot.id)).transpose()?,
                 work: (!read_only).then(|| dirs.path(snapshot.id).join(overlay::WORK)),
                 options: self.options.clone(),
             },

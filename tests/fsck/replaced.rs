@@ -109,6 +109,35 @@ fn a_mount_in_the_making_is_kept() {
     assert_eq!(scene.fsck(&[]), (0, Vec::new()));
 }
 
+/// A view of the topmost layer, or of every layer, that a repair gives another directory.
+#[test]
+fn a_mounted_view_of_repaired_layers_is_not_taken_for_a_mount_that_is_gone() {
+    for snapshotter in mounting_snapshotters() {
+        if !can(&["mount", "umount"]) {
+            return;
+        }
+        let scene = Scene::with("fs", snapshotter);
+        let snapshots = scene.root.join("snapshots").join(snapshotter);
+        let snapshots = snapshots.join("snapshots");
+        let target = scene.scratch.path().join("mounted");
+        fs::create_dir(&target).unwrap();
+        ok(cas(&scene.root).args(["mount", "app:1"]).arg(&target));
+        for entry in fs::read_dir(&snapshots).unwrap() {
+            fs::write(entry.unwrap().path().join("fs/added"), "").unwrap();
+        }
+        assert_eq!(scene.fsck(&["--repair"]).0, 0);
+        assert_eq!(scene.fsck(&["--repair"]), (0, Vec::new()), "{snapshotter}");
+        let listed = ok(cas(&scene.root).args(["snapshot", "ls", "--json"]));
+        assert!(listed.contains("mounted "), "{snapshotter}: {listed}");
+        ok(cas(&scene.root).arg("gc"));
+        assert!(!files(&target).is_empty(), "{snapshotter}");
+        ok(cas(&scene.root).arg("umount").arg(&target));
+        assert!(fs::read_dir(&target).unwrap().next().is_none());
+        ok(cas(&scene.root).arg("gc"));
+        assert_eq!(scene.fsck(&[]), (0, Vec::new()), "{snapshotter}");
+    }
+}
+
 /// A repair gives a layer another directory. The image in the old one stays mounted.
 #[test]
 fn an_image_is_known_as_mounted_after_its_layers_were_repaired() {

@@ -11,6 +11,16 @@ use super::{DirSnapshotter, SnapshotLayout};
 use crate::LockedDir;
 use crate::in_use::MountedDirs;
 
+/// The usage of something in the place of a directory. Its bytes are not counted.
+const ONE_FILE: Usage = Usage {
+    bytes: 0,
+    inodes: 1,
+};
+
+/// The lock on a leftover, or `None` for something that is not a directory. Nothing builds or
+/// commits that.
+type LeftoverLock = Option<LockedDir>;
+
 /// Maximum number of leftovers that are locked at a time.
 const LOCKED_LEFTOVERS: usize = 64;
 
@@ -25,7 +35,11 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         for some in candidates.chunks(LOCKED_LEFTOVERS) {
             let leftovers = self.lock_leftovers(some, &mounted).await?;
             let measured = pool::run(move || {
-                let measured = leftovers.iter().map(|(_, dir)| dir.usage());
+                let usage = |dir: &LeftoverLock| match dir {
+                    Some(dir) => dir.usage(),
+                    None => Ok(ONE_FILE),
+                };
+                let measured = leftovers.iter().map(|(_, dir)| usage(dir));
                 measured.collect::<Result<Vec<Usage>>>()
             });
             found.extend(measured.await?);
@@ -111,11 +125,13 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         &self,
         candidates: &[u64],
         mounted: &MountedDirs,
-    ) -> Result<Vec<(u64, LockedDir)>> {
+    ) -> Result<Vec<(u64, LeftoverLock)>> {
         let mut locked = Vec::new();
         for id in candidates {
-            let dir = self.dirs.try_lock_exclusive(*id)?;
-            locked.extend(dir.map(|dir| (*id, dir)));
+            match self.dirs.try_lock_exclusive(*id) {
+                Err(error) if error.kind() == ErrorKind::Corrupt => locked.push((*id, None)),
+                dir => locked.extend(dir?.map(|dir| (*id, Some(dir)))),
+            }
         }
         let named = self.snapshots.named_ids().await?;
         let mut leftovers = Vec::new();

@@ -27,7 +27,6 @@ mod layout;
 mod leftovers;
 mod seal;
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,7 +40,7 @@ use cas_core::{Labels, Records, Snapshotter, pool};
 pub use layout::SnapshotLayout;
 
 use crate::in_use::MountedDirs;
-use crate::{LockedDir, SnapshotDirs, TREE, make_tree, measure};
+use crate::{LockedDir, SnapshotDirs, TREE, make_tree};
 
 /// What a new snapshot begins with.
 #[derive(Clone, Copy)]
@@ -209,12 +208,18 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         }
     }
 
-    /// Creates a snapshot. Returns its mounts.
+    /// Creates a snapshot. Returns its mounts. A snapshot that cannot be mounted is removed again.
     async fn make(&self, new: &New<'_>) -> Result<Vec<Mount>> {
         let record = self.create(new, NewTree::Snapshot).await?;
+        let info = record.info(new.key);
         let below = self.ids_from(record.clone()).await?.split_off(1);
         let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
-        pool::run(move || layout.mounts(&dirs, &record, &below)).await
+        let mounts = pool::run(move || layout.mounts(&dirs, &record, &below)).await;
+        if mounts.is_err() {
+            // Only the first error is returned. If the removal fails, the snapshot stays.
+            let _ = self.remove_seen(&info).await;
+        }
+        mounts
     }
 }
 
@@ -360,12 +365,8 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
         if record.kind == SnapshotKind::View && record.parent.is_some() {
             return Ok(Usage::default());
         }
-        let path = self.dirs.path(record.id);
-        pool::run(move || {
-            let dir = File::open(&path).during("measure", path.display())?;
-            measure(&dir)
-        })
-        .await
+        let dirs = Arc::clone(&self.dirs);
+        pool::run(move || dirs.measure(record.id)).await
     }
 
     async fn measure(&self, key: &str) -> Result<Usage> {

@@ -56,11 +56,11 @@ impl Unpacking<'_> {
     pub(super) async fn rebuild_missing(&self) -> Result<Vec<usize>> {
         let mut lost = Vec::new();
         for (index, chain_id) in self.chain.iter().enumerate() {
-            let _lock = match self.is_missing(chain_id).await? {
+            let _lock = match self.is_lost(chain_id).await? {
                 true => self.lock(chain_id).await?,
                 false => continue,
             };
-            if self.is_missing(chain_id).await? {
+            if self.is_lost(chain_id).await? {
                 // A layer that is not in the store yet may arrive during this job, and is then
                 // unpacked at the end of the job.
                 if self
@@ -75,8 +75,8 @@ impl Unpacking<'_> {
                 }
                 let short = chain_id.short();
                 let message = format!(
-                    "the directory of the snapshot {short} is missing; its layer \
-                                       is unpacked again"
+                    "the directory of the snapshot {short} is missing or was replaced; its layer \
+                     is unpacked again"
                 );
                 self.progress.warn(&message);
                 self.unpack_on_parent(index, true).await?;
@@ -85,12 +85,13 @@ impl Unpacking<'_> {
         Ok(lost)
     }
 
-    async fn is_missing(&self, chain_id: &Digest) -> Result<bool> {
+    /// Returns whether the directory of a committed snapshot is missing, or is not a directory.
+    async fn is_lost(&self, chain_id: &Digest) -> Result<bool> {
         let (snapshotter, key) = (self.target.snapshotter, chain_id.to_string());
         let found = snapshotter.stat(&key).await?;
         if found.is_none_or(|info| info.kind != SnapshotKind::Committed) {
             return Ok(false);
         }
-        Ok(snapshotter.check(&key, Depth::Directory).await? == Condition::Missing)
+        Ok(snapshotter.check(&key, Depth::Directory).await? != Condition::Sound)
     }
 }

@@ -1,0 +1,166 @@
+//! Something else in the place of the directory of a snapshot, or of its tree. A mount would follow
+//! a symbolic link.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use crate::common::{can, cas, fails, mounting_snapshotters, ok};
+use crate::scene::{Scene, has};
+
+/// What is in the place of a directory.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    File,
+    Link,
+    Dangling,
+    Pipe,
+}
+
+impl Kind {
+    /// Makes it at `place`. A link leads to `other`.
+    fn make(self, place: &Path, other: &Path) {
+        match self {
+            Kind::File => fs::write(place, "text").unwrap(),
+            Kind::Link => symlink(other, place).unwrap(),
+            Kind::Dangling => symlink("/nowhere", place).unwrap(),
+            Kind::Pipe => {
+                let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+                rustix::fs::mknodat(rustix::fs::CWD, place, kind, mode, 0).unwrap();
+            }
+        }
+    }
+}
+
+/// Returns the directories of the snapshots, the lowest layer first.
+fn directories(snapshots: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(snapshots).unwrap();
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    let number = |path: &PathBuf| -> u64 {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name.parse().unwrap()
+    };
+    found.sort_by_key(number);
+    found
+}
+
+#[test]
+fn what_is_in_the_place_of_a_directory_is_found_and_replaced() {
+    for snapshotter in mounting_snapshotters() {
+        if snapshotter != "native" && !can(&["mount", "umount"]) {
+            continue;
+        }
+        let scene = Scene::with("fs", snapshotter);
+        let snapshots = scene.root.join("snapshots").join(snapshotter);
+        let snapshots = snapshots.join("snapshots");
+        let (other, target) = (
+            scene.scratch.path().join("other"),
+            scene.scratch.path().join("mnt"),
+        );
+        fs::create_dir_all(other.join("fs")).unwrap();
+        fs::write(other.join("fs/kept"), "of somebody else").unwrap();
+        fs::create_dir(&target).unwrap();
+        for kind in [Kind::File, Kind::Link, Kind::Dangling, Kind::Pipe] {
+            for is_tree in [true, false] {
+                for is_top in [true, false] {
+                    let found = directories(&snapshots);
+                    let lost = if is_top { found.last() } else { found.first() };
+                    let mut place = lost.unwrap().clone();
+                    if is_tree {
+                        place.push("fs");
+                    }
+                    fs::remove_dir_all(&place).unwrap();
+                    let to = if is_tree {
+                        other.join("fs")
+                    } else {
+                        other.clone()
+                    };
+                    kind.make(&place, &to);
+                    let case = format!("{snapshotter} {kind:?} {is_tree} {is_top}");
+                    // A copy of the topmost tree does not need the trees below it. The numbers of
+                    // repaired snapshots do not tell which one is on top.
+                    if snapshotter != "native" {
+                        let said = fails(cas(&scene.root).args(["mount", "app:1"]).arg(&target), 4);
+                        assert!(said.contains("cas fsck --repair"), "{case}: {said}");
+                    }
+                    let (code, damage) = scene.fsck(&[]);
+                    assert_eq!((code, damage.len()), (4, 1), "{case}: {damage:#?}");
+                    assert!(has(&damage, "snapshot-damaged", snapshotter), "{case}");
+                    assert_eq!(scene.fsck(&["--repair"]).0, 0, "{case}");
+                    assert_eq!(scene.fsck(&[]), (0, Vec::new()), "{case}");
+                    assert!(fs::symlink_metadata(&place).is_err(), "{case}: it is left");
+                    assert_eq!(
+                        fs::read_to_string(other.join("fs/kept")).unwrap(),
+                        "of somebody else",
+                        "{case}"
+                    );
+                }
+            }
+        }
+        scene.works();
+    }
+}
+
+/// An import that unpacks heals what it finds, as it does for a missing directory.
+#[test]
+fn an_import_replaces_it_too_and_a_collection_removes_what_no_record_names() {
+    let scene = Scene::new("fs");
+    let snapshots = scene.root.join("snapshots/native/snapshots");
+    let other = scene.scratch.path().join("other");
+    fs::create_dir(&other).unwrap();
+    let top = directories(&snapshots).pop().unwrap();
+    fs::remove_dir_all(&top).unwrap();
+    symlink(&other, &top).unwrap();
+    let archive = scene.scratch.path().join("demo.tar");
+    let import = ["import", "--unpack", "--name", "app:1"];
+    ok(cas(&scene.root).args(import).arg(archive));
+    assert_eq!(scene.fsck(&[]), (0, Vec::new()));
+    symlink(&other, snapshots.join("9998")).unwrap();
+    fs::write(snapshots.join("9999"), "").unwrap();
+    let (code, found) = scene.fsck(&[]);
+    assert!(
+        code == 4 && has(&found, "snapshot-left", "native"),
+        "{found:#?}"
+    );
+    ok(cas(&scene.root).arg("gc"));
+    assert_eq!(scene.fsck(&[]), (0, Vec::new()));
+    assert!(other.exists());
+}
+
+/// The record and the metadata of an image, and the list of the files of a snapshot.
+#[test]
+fn no_command_waits_at_a_pipe() {
+    if !mounting_snapshotters().contains(&"erofs") {
+        return;
+    }
+    let scene = Scene::with("fs", "erofs");
+    let root = scene.root.join("snapshots/erofs");
+    let target = scene.scratch.path().join("mnt");
+    fs::create_dir(&target).unwrap();
+    for (name, problems) in [
+        ("image.json", 0),
+        ("image.erofs", 0),
+        ("fs/layer.tar", 1),
+        ("../../manifests", 0),
+    ] {
+        for kind in [Kind::Pipe, Kind::Link, Kind::Dangling] {
+            ok(cas(&scene.root).args(["mount", "app:1"]).arg(&target));
+            ok(cas(&scene.root).arg("umount").arg(&target));
+            let top = directories(&root.join("snapshots")).pop().unwrap();
+            let place = match name {
+                "../../manifests" => root.join("manifests").join(top.file_name().unwrap()),
+                _ => top.join(name),
+            };
+            let _ = fs::remove_file(&place);
+            kind.make(&place, &scene.scratch.path().join("demo.tar"));
+            let (_, found) = scene.fsck(&["--read-data"]);
+            assert_eq!(found.len(), problems, "{name} {kind:?}: {found:#?}");
+            assert_eq!(
+                scene.fsck(&["--read-data", "--repair"]).0,
+                0,
+                "{name} {kind:?}"
+            );
+        }
+    }
+    scene.works();
+}
