@@ -89,6 +89,41 @@ async fn an_ingest_that_another_job_opens_meanwhile_is_left_alone() {
     }
 }
 
+/// A pull that was interrupted leaves an ingest whose key is the digest of the blob.
+#[tokio::test]
+async fn an_ingest_that_a_pull_continues_is_not_damage() {
+    let store = store();
+    let digest = Digest::sha256(b"the whole blob").to_string();
+    for key in [&*digest, "blob-add-1"] {
+        let begun = Writer::begin(&*store.content, key, Expected::ANY).await;
+        begun.unwrap().write("the".into()).await.unwrap();
+    }
+    let checked = check(&store, &[], &CheckOptions::default()).await.unwrap();
+    assert_eq!(checked.resumable, [(digest.clone(), 3)]);
+    let found: Vec<&str> = checked.findings.iter().map(|one| &*one.subject).collect();
+    assert_eq!(found, ["blob-add-1"], "{checked:?}");
+    let report = repaired(&store).await.unwrap();
+    assert!(
+        report.is_sound() && report.findings.len() == 1,
+        "{report:?}"
+    );
+    assert_eq!(report.resumable, [(digest.clone(), 3)]);
+    let kept = store.content.ingests().await.unwrap();
+    let keys: Vec<&str> = kept.iter().map(|one| &*one.key).collect();
+    assert_eq!(keys, [&*digest]);
+    // A collection would remove an old one.
+    let mut content = Wrapped::new(&store);
+    content.listed = Some(IngestStatus {
+        key: digest.clone(),
+        offset: 3,
+        updated_at: SystemTime::now() - Duration::from_secs(2 * 24 * 60 * 60),
+    });
+    let old = check(&content.of(&store), &[], &CheckOptions::default()).await;
+    let old = old.unwrap();
+    assert_eq!((old.findings.len(), old.resumable.len()), (1, 0), "{old:?}");
+    assert_eq!(old.findings[0].problem, Problem::IngestLeft);
+}
+
 /// The check hashes the documents of images before it reads all blobs. In the note of an
 /// interrupted reading, they count as read, like other blobs.
 #[tokio::test]

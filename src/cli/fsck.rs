@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use cas::check::{ReadData, Report, parse_rate};
-use cas::{Cas, FsckOptions, Result};
+use cas::{Cas, Digest, FsckOptions, Result};
 use clap::Args;
 
 use super::Context;
@@ -92,6 +92,13 @@ fn print(context: &Context, report: &Report) -> Result<()> {
             let (problem, subject) = (finding.problem, &finding.subject);
             format!("{state}: {problem}: {subject}: {}", finding.detail)
         })?;
+    }
+    for (key, bytes) in &report.resumable {
+        let short = key.parse::<Digest>().map_or(key.clone(), |key| key.short());
+        out.say(format!(
+            "kept: {} of {short}, which a pull was interrupted in; the next pull continues it",
+            size(*bytes)
+        ))?;
     }
     let left = report.findings.iter().filter(|one| !one.repaired).count();
     let repaired = report.findings.len() - left;

@@ -33,7 +33,7 @@ pub enum Problem {
     ReferrerUnlinked,
     /// A document that no name reaches, in a store that lost names or records.
     NameMissing,
-    /// An ingest that no job has open.
+    /// An ingest that no job has open, and that no later job continues.
     IngestLeft,
     /// The directory of a snapshot is missing.
     SnapshotMissing,
@@ -101,6 +101,10 @@ pub struct Report {
     pub bytes_read: u64,
     /// Number of snapshots that were checked.
     pub snapshots: u64,
+    /// Keys and sizes in bytes of the ingests that interrupted jobs have left, and that a later
+    /// pull continues. They are not damage. A collection removes them when they have not grown for
+    /// [`UNLEASED_TTL`](crate::records::UNLEASED_TTL).
+    pub resumable: Vec<(String, u64)>,
 }
 
 impl Report {

@@ -11,7 +11,7 @@
 //!    that a repair makes gets the claims of the owners whose names reach the blob.
 //! 4. Documents that no name reaches, in a store that lost names or records.
 //! 5. The bytes of the selected blobs: they are read and hashed.
-//! 6. Ingests that no job has open. A repair discards them.
+//! 6. Ingests that no job has open and no later job continues. A repair discards them.
 //! 7. Snapshots: each record parses, and each snapshot has its directory, with the files that were
 //!    committed. The files of the selected snapshots are read. A repair removes snapshot
 //!    directories that no record names.

@@ -4,11 +4,13 @@ use std::time::SystemTime;
 
 use super::{Checker, Problem};
 use crate::content::{IngestStatus, discard_unless_open};
+use crate::digest::Digest;
 use crate::error::{ErrorKind, Result};
 use crate::records::UNLEASED_TTL;
 
 impl Checker<'_> {
-    /// Reports the ingests that no writer has open. A repair discards them.
+    /// Reports the ingests that no writer has open and no later job continues. A repair discards
+    /// them. Lists the ingests that a later pull can continue.
     pub(super) async fn check_ingests(&mut self) -> Result<()> {
         let content = &*self.store.content;
         let now = SystemTime::now();
@@ -35,6 +37,10 @@ impl Checker<'_> {
             if is_open {
                 continue;
             }
+            if can_be_continued(&ingest, now) {
+                self.report.resumable.push((ingest.key, ingest.offset));
+                continue;
+            }
             let mut repaired = false;
             if self.options.repair.is_some() {
                 repaired = discard_unless_open(content, &ingest.key).await?;
@@ -53,11 +59,20 @@ impl Checker<'_> {
     }
 }
 
+/// Returns whether a later job can continue an ingest: its key is the digest of the blob, and no
+/// collection removes it yet.
+fn can_be_continued(ingest: &IngestStatus, now: SystemTime) -> bool {
+    ingest.offset > 0 && is_young(ingest, now) && ingest.key.parse::<Digest>().is_ok()
+}
+
 /// Returns whether an ingest has no bytes and is so new that a collection keeps it. A job that
 /// fails before it receives a byte leaves such an ingest, and nothing is damaged by it.
 fn is_of_failed_job(ingest: &IngestStatus, now: SystemTime) -> bool {
-    let age = now.duration_since(ingest.updated_at).unwrap_or_default();
-    ingest.offset == 0 && age < UNLEASED_TTL
+    ingest.offset == 0 && is_young(ingest, now)
+}
+
+fn is_young(ingest: &IngestStatus, now: SystemTime) -> bool {
+    now.duration_since(ingest.updated_at).unwrap_or_default() < UNLEASED_TTL
 }
 
 #[cfg(test)]
@@ -82,6 +97,27 @@ mod tests {
                 updated_at,
             };
             assert_eq!(is_of_failed_job(&ingest, now), expected, "{ingest:?}");
+        }
+    }
+
+    #[test]
+    fn young_ingests_of_blobs_can_be_continued() {
+        let now = SystemTime::now();
+        let digest = Digest::sha256(b"blob").to_string();
+        let second = Duration::from_secs(1);
+        for (key, offset, updated_at, expected) in [
+            (&*digest, 1, now, true),
+            (&digest, 1, now - UNLEASED_TTL + second, true),
+            (&digest, 1, now - UNLEASED_TTL, false),
+            (&digest, 0, now, false),
+            ("blob-add-1", 1, now, false),
+        ] {
+            let ingest = IngestStatus {
+                key: key.to_owned(),
+                offset,
+                updated_at,
+            };
+            assert_eq!(can_be_continued(&ingest, now), expected, "{ingest:?}");
         }
     }
 }
