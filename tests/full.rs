@@ -218,3 +218,81 @@ fn too_few_file_descriptors_are_said() {
     }
     fails(cas(&scratch.path().join("fs")).args(["rmi", "absent"]), 3);
 }
+
+/// A copy fails for lack of space while it stores several layers. What it has written of them goes
+/// at once, and a collection removes the layers that it has stored.
+#[test]
+fn a_copy_that_fails_for_lack_of_space_does_not_keep_the_disk_full() {
+    if !can(&["mount", "umount"]) {
+        return;
+    }
+    let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+    let archive = demo_archive(scratch.path());
+    let size = fs::metadata(&archive).unwrap().len();
+    let source = scratch.path().join("source");
+    ok(cas(&source).args(["import", "--name", "app"]).arg(&archive));
+    for engine in ENGINES {
+        let disk = Disk::mount(scratch.path().join("disk"), "size=64m");
+        let root = disk.0.join("root");
+        ok(cas(&root).args(["--store", engine, "init"]));
+        ok(cas(&root).arg("images"));
+        // The two engines keep some space free.
+        let extra = if ["fs", "dir"].contains(engine) {
+            0
+        } else {
+            1 << 20
+        };
+        disk.fill(size / 2 + extra);
+        let free = || rustix::fs::statvfs(&disk.0).unwrap().f_bavail * 4096;
+        let before = free();
+        let to = format!("{}#", root.display());
+        let said = fails(cas(&source).args(["copy", "app"]).arg(&to), 6);
+        assert!(said.contains("free some space"), "{engine}: {said}");
+        assert_eq!(
+            ok(cas(&root).args(["ingest", "ls", "--json"])),
+            "",
+            "{engine}"
+        );
+        ok(cas(&root).arg("gc"));
+        // The files of the two engines stay as long as they were.
+        if ["fs", "dir"].contains(engine) {
+            assert!(
+                free() + (512 << 10) > before,
+                "{engine}: {before}, {}",
+                free()
+            );
+        }
+        fs::remove_file(disk.0.join("filler")).unwrap();
+        ok(cas(&source).args(["copy", "app"]).arg(&to));
+        drop(disk);
+        fs::remove_dir(scratch.path().join("disk")).unwrap();
+    }
+}
+
+/// Without an inode for the files of a database, SQLite only says that it cannot open them.
+#[test]
+fn a_database_without_an_inode_is_a_full_disk() {
+    if !can(&["mount", "umount"]) {
+        return;
+    }
+    let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+    for missing in [
+        &["records.db-wal", "records.db-shm"][..],
+        &["records.db-shm"],
+    ] {
+        let disk = Disk::mount(scratch.path().join("disk"), "size=20m,nr_inodes=200");
+        let root = disk.0.join("root");
+        ok(cas(&root).args(["--store", "redb", "init"]));
+        ok(cas(&root).arg("images"));
+        for name in missing.iter().chain(&["reserve"]) {
+            fs::remove_file(root.join("local").join(name)).unwrap();
+        }
+        fill_inodes(&disk.0);
+        works_or_is_full(cas(&root).arg("images"));
+        works_or_is_full(cas(&root).arg("gc"));
+        fs::remove_dir_all(disk.0.join("fillers")).unwrap();
+        ok(cas(&root).arg("images"));
+        drop(disk);
+        fs::remove_dir(scratch.path().join("disk")).unwrap();
+    }
+}

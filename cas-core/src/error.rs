@@ -275,10 +275,13 @@ impl From<std::io::Error> for Error {
         let advice = match error.raw_os_error() {
             Some(EMFILE) => "; raise the limit with `ulimit -n`",
             Some(ENFILE) => "; raise the limit with `sysctl fs.file-max`",
+            _ if matches!(error.kind(), Io::StorageFull | Io::QuotaExceeded) => {
+                "; free some space, for example with `cas gc`"
+            }
             _ => "",
         };
         let kind = match error.kind() {
-            _ if !advice.is_empty() => ErrorKind::OutOfRange,
+            _ if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) => ErrorKind::OutOfRange,
             Io::NotFound => ErrorKind::NotFound,
             Io::AlreadyExists => ErrorKind::AlreadyExists,
             Io::PermissionDenied | Io::ReadOnlyFilesystem => ErrorKind::Denied,
@@ -419,11 +422,17 @@ mod tests {
     }
 
     #[test]
-    fn too_many_open_files_come_with_advice() {
-        for (number, advice) in [(EMFILE, "ulimit -n"), (ENFILE, "fs.file-max")] {
+    fn too_many_open_files_and_a_full_disk_come_with_advice() {
+        let files = "Too many open files";
+        for (number, cause, advice) in [
+            (EMFILE, files, "ulimit -n"),
+            (ENFILE, files, "fs.file-max"),
+            (28, "No space left on device", "cas gc"),
+            (122, "Disk quota exceeded", "cas gc"),
+        ] {
             let error = Error::from(std::io::Error::from_raw_os_error(number));
             let said = error.to_string();
-            assert!(said.starts_with("Too many open files"), "{said}");
+            assert!(said.starts_with(cause), "{said}");
             assert!(said.contains(advice), "{said}");
             assert!(!error.retry());
         }

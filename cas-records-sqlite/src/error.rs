@@ -3,6 +3,7 @@
 use std::io;
 
 use cas_core::{Error, ErrorKind};
+use cas_host::{Dir, calls};
 use rusqlite::ErrorCode;
 
 /// Returns an error of SQLite, classified by what the caller must do about it.
@@ -34,4 +35,18 @@ pub(crate) fn classify(error: rusqlite::Error) -> Error {
         _ => (ErrorKind::Internal, "unexpected; please report it"),
     };
     Error::new(kind, format!("{error}; {advice}")).source(error)
+}
+
+/// Returns the error of opening a database in `dir`. On a disk without free inodes, SQLite cannot
+/// create its files, then tries to open them, and so hides the reason.
+pub(crate) fn without_inodes(error: Error, dir: &Dir) -> Error {
+    let has_none = || {
+        let found = calls::fstatvfs(dir);
+        found.is_ok_and(|found| found.f_files > 0 && found.f_favail == 0)
+    };
+    if error.kind() == ErrorKind::Unavailable && has_none() {
+        let why = "the disk has no inode left for the database; free some space by removing files";
+        return Error::new(ErrorKind::Full, why).source(error);
+    }
+    error
 }

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::commit::Connections;
 use crate::connection::{connect_both, connect_read_only};
-use crate::error::classify;
+use crate::error::{classify, without_inodes};
 
 /// Records in one SQLite database.
 #[derive(Clone)]
@@ -40,7 +40,8 @@ impl SqliteRecords {
         let dir = Dir::open(parent)?;
         let lock = Lock::exclusive(&dir, &format!("{name}.lock"))?;
         // Opening may use the reserve too, because only an open database can remove records.
-        let (reader, writer) = Reserve(&dir).remove_with(|| connect_both(path, &dir))?;
+        let connect = || connect_both(path, &dir).map_err(|error| without_inodes(error, &dir));
+        let (reader, writer) = Reserve(&dir).remove_with(connect)?;
         Reserve(&dir).allocate();
         drop(lock);
         Ok(SqliteRecords(Arc::new(Connections::new(

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use cas_core::lease::UNLEASED_TTL;
-use cas_core::{Digest, Error, Result};
+use cas_core::{Digest, Error, ErrorKind, Result};
 use tokio::task::JoinSet;
 
 use crate::blob::{Blobs, PART_SIZE, Pointer, cell_path, etags_digest};
@@ -123,10 +123,21 @@ impl Upload {
             let mut pointer = Pointer::new(self.version, size);
             pointer.etags = etags_digest(self.etags.values().map(Option::as_deref));
             self.maybe_published = true;
-            if blobs.set_pointer(digest, &pointer, found).await? {
-                return Ok(true);
+            match blobs.set_pointer(digest, &pointer, found).await {
+                Ok(true) => return Ok(true),
+                Ok(false) => self.maybe_published = false,
+                Err(error) => {
+                    // Only a directory has a full disk, and a write that failed there does not
+                    // take effect later. The parts must not keep the disk full.
+                    if error.kind() == ErrorKind::Full
+                        && let Ok(found) = blobs.pointer(digest).await
+                    {
+                        self.maybe_published =
+                            found.is_some_and(|(pointer, _)| pointer.version == self.version);
+                    }
+                    return Err(error);
+                }
             }
-            self.maybe_published = false;
         }
         Err(contended(&cell_path(digest)))
     }

@@ -12,7 +12,7 @@ use super::renewer::LeaseRenewer;
 use super::store::listed;
 use super::swap::lost;
 use crate::background::{self, shield};
-use crate::content::{Committed, Durability, Version, Writer};
+use crate::content::{Committed, Durability, OwnIngest, Version, Writer};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::error::{ErrorKind, Result};
@@ -281,14 +281,39 @@ impl LeaseGuard {
         self.end().await
     }
 
-    /// Ends the lease. Returns the outcome of the job.
+    /// Ends the lease. Returns the outcome of the job. If the disk is full, discards the ingests of
+    /// the pinned blobs that the job did not store, so that they do not keep it full.
     ///
     /// # Errors
     /// The error of the job, or else errors of [`LeaseGuard::finish`].
     pub async fn finish_with<T>(mut self, outcome: Result<T>) -> Result<T> {
+        if let Err(error) = &outcome
+            && error.kind() == ErrorKind::Full
+        {
+            self.discard_ingests().await;
+        }
         let ended = self.end().await;
         let done = outcome?;
         ended.map(|()| done)
+    }
+
+    /// Discards the ingests of the pinned blobs that are not stored. An ingest that another job has
+    /// open stays.
+    async fn discard_ingests(&self) {
+        let digests: Vec<Digest> = {
+            let pinned = self.lock();
+            let missing = pinned.iter().filter(|(_, known)| !known.stored);
+            missing.map(|(digest, _)| *digest).collect()
+        };
+        for digest in digests {
+            let key = digest.to_string();
+            // A last write of this job may be under way. Then the ingest is discarded after it, in
+            // the background. The caller has an error to report already.
+            match self.store.content.discard(&key).await {
+                Ok(_) => {}
+                Err(_) => drop(OwnIngest::of(&self.store.content, key)),
+            }
+        }
     }
 
     /// Drops the guard of a lease that does not exist.
