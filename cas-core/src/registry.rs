@@ -294,21 +294,31 @@ impl Registry {
     pub async fn examine(&self, location: &Location, repair: bool) -> Result<Vec<Finding>> {
         self.check(location)?;
         let mut findings = Vec::new();
-        let mut locations = vec![location.clone()];
-        while let Some(location) = locations.pop() {
+        for part in self.parts(location)? {
+            let opener = self.opener(part.scheme())?;
+            findings.extend(opener.examine(&part, repair).await?);
+        }
+        Ok(findings)
+    }
+
+    /// Returns the stores that the store at `location` consists of: the members of a composition
+    /// and their members that are not compositions themselves, or else the store itself.
+    ///
+    /// # Errors
+    /// As [`Location::member`].
+    pub fn parts(&self, location: &Location) -> Result<Vec<Location>> {
+        let (mut parts, mut waiting) = (Vec::new(), vec![location.clone()]);
+        while let Some(location) = waiting.pop() {
             match self.composer(location.scheme()) {
-                None => {
-                    let opener = self.opener(location.scheme())?;
-                    findings.extend(opener.examine(&location, repair).await?);
-                }
+                None => parts.push(location),
                 Some(composer) => {
                     for member in composer.members() {
-                        locations.push(location.member(member)?);
+                        waiting.push(location.member(member)?);
                     }
                 }
             }
         }
-        Ok(findings)
+        Ok(parts)
     }
 
     /// Sets `scheme` as the scheme that is registered twice, if a store has the scheme already.

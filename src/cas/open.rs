@@ -94,7 +94,8 @@ impl Cas {
     }
 
     /// Makes a root with these engines, which must be in `registry`. If the root exists already
-    /// with the same engines, nothing is changed. To open the root later, pass the same registry in
+    /// with the same engines, nothing is changed, except that a root whose store is lost opens
+    /// again, with an empty store. To open the root later, pass the same registry in
     /// [`OpenOptions::registry`].
     ///
     /// Returns the engines. If `engines` names no snapshotter and the preferred snapshotter does
@@ -124,8 +125,8 @@ impl Cas {
     /// `Unsupported` for a store or a snapshotter that is not compiled in; `Busy` if the store
     /// allows only one process at a time, and another process has it open; `FailedPrecondition` if
     /// the root has a format that this release does not read, or if the directory is not a root and
-    /// contains something else; `Corrupt` if `cas.toml` does not parse; errors of the store and the
-    /// snapshotter.
+    /// contains something else; `Corrupt` if `cas.toml` does not parse, or if the directory of the
+    /// store was made and is missing or empty now; errors of the store and the snapshotter.
     pub async fn open(root: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(root, OpenOptions::default()).await
     }
@@ -142,6 +143,7 @@ impl Cas {
             Some(store) => root.locate(store, &registry)?,
             None => root.store(&registry)?,
         };
+        let new = root.check_made(&location, &registry)?;
         if options.must_exist {
             registry.check(&location)?;
             check_there(&location, &registry)?;
@@ -161,6 +163,7 @@ impl Cas {
         } else {
             Some(open_snapshotter(&root, chosen, &store, &registry).await?)
         };
+        root.note_made(&new);
         let uses = Uses::new(Arc::clone(&store.records), Arc::clone(&store.images))?;
         Ok(Cas {
             store,
@@ -222,19 +225,14 @@ impl Cas {
 /// Checks that something is at the place of a store, if that is an absolute path. For a
 /// composition, checks the places of its members.
 fn check_there(location: &Location, registry: &Registry) -> Result<()> {
-    if let Some(composer) = registry.composer(location.scheme()) {
-        let mut members = composer.members().iter();
-        return members.try_for_each(|member| check_there(&location.member(member)?, registry));
+    for part in registry.parts(location)? {
+        let place = Path::new(part.place());
+        if place.is_absolute() && !place.exists() {
+            let why = "nothing exists at the path of this store; check the path";
+            return Err(Error::not_found(why).operation("open store").subject(part));
+        }
     }
-    let place = Path::new(location.place());
-    if !place.is_absolute() || place.exists() {
-        return Ok(());
-    }
-    Err(
-        Error::not_found("nothing exists at the path of this store; check the path")
-            .operation("open store")
-            .subject(location),
-    )
+    Ok(())
 }
 
 /// Opens the snapshotter that `chosen` names, in its directory of the root.

@@ -9,12 +9,14 @@
 //!                      NAME; the members of a composition are below it
 //!   snapshots/NAME/    the files of a snapshotter, and unpack jobs
 //!   local/records.db   the records of snapshots, which are always local
+//!   local/made.json    the directories of the stores that have been made
 //!   run/               bundles of `cas run` that are in use
 //! ```
 
 mod engines;
 mod file;
 mod lazy;
+mod made;
 #[cfg(feature = "registry")]
 mod pull_modes;
 mod registries;
@@ -49,6 +51,9 @@ pub(crate) use self::snapshotter::parse as parse_snapshotter;
 /// The table of `cas.toml` that says how images are pulled in parallel.
 const PULL_MODES: &str = "pull_modes";
 
+/// The file that is locked while `cas.toml` or the list of directories is written.
+const LOCK: &str = ".lock";
+
 /// An open root directory.
 #[derive(Clone, Debug)]
 pub(crate) struct Root {
@@ -71,7 +76,8 @@ impl Root {
         }
     }
 
-    /// Makes a root with these engines. Returns the root. If `engines` has no snapshotter and the
+    /// Makes a root with these engines, or lets an existing one with these engines make the
+    /// directory of a lost store again. Returns the root. If `engines` has no snapshotter and the
     /// preferred snapshotter does not work on this machine, also returns the reason.
     ///
     /// # Errors
@@ -88,11 +94,14 @@ impl Root {
         engines.locate(&engines.store, &place, registry)?;
         make_private_dir(path).during("make root", path.display())?;
         let dir = Dir::open(path).during("init root", path.display())?;
-        refuse_foreign(&dir).during("init root", path.display())?;
-        let _lock = Lock::exclusive(&dir, ".lock").during("init root", path.display())?;
+        if !path.join(file::NAME).exists() {
+            refuse_foreign(&dir).during("init root", path.display())?;
+        }
+        let _lock = Lock::exclusive(&dir, LOCK).during("init root", path.display())?;
         if let Ok(text) = fs::read_to_string(path.join(file::NAME)) {
             let found = same_engines(engines, file::parse(&text, path)?);
             let found = found.during("init root", path.display())?;
+            made::forget_lost(path)?;
             return Ok((Self::new(path, found)?, None));
         }
         let mut refused = None;

@@ -13,6 +13,8 @@ mod common;
 mod damage;
 mod database;
 mod kept;
+mod lost;
+mod misplaced;
 mod names;
 mod replaced;
 mod scene;

@@ -165,6 +165,10 @@ async fn examine(path: &Path, options: &FsckOptions) -> Result<Vec<Finding>> {
         Some(store) => root.locate(store, registry)?,
         None => root.store(registry)?,
     };
+    if root.check_made(&location, registry).is_err() {
+        // The opening reports what is lost. There are no files to examine.
+        return Ok(Vec::new());
+    }
     let mut findings = registry.examine(&location, options.repair).await?;
     let (database, repair) = (root.local_database(), options.repair);
     let local = pool::run(move || cas_records_sqlite::examine(&database, repair)).await?;

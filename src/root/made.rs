@@ -1,0 +1,129 @@
+//! Which directories of stores a root has made: the list `local/made.json`.
+//!
+//! If a listed directory is missing or empty, such as the place of a disk that is not mounted, the
+//! root does not open. A new store in that place would have no images, and the next collection
+//! would remove all snapshots. A directory is listed after it was made, so a kill between the two
+//! leaves a directory that the next opening lists. `init` removes lost directories from the list.
+//! The directory of a snapshotter is not listed: what is lost there is unpacked again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cas_core::{Context, Error, Location, Registry, Result, limit};
+use cas_host::{Dir, Lock, make_private_dir};
+
+use super::{LOCK, Root};
+
+/// The directory of the list.
+const DIRECTORY: &str = "local";
+const NAME: &str = "made.json";
+
+impl Root {
+    /// Checks that none of the directories of the store at `location` was made and is lost. Returns
+    /// those that are not listed yet.
+    ///
+    /// # Errors
+    /// `Corrupt` if a listed directory is missing or empty; as [`Registry::check`].
+    pub(crate) fn check_made(
+        &self,
+        location: &Location,
+        registry: &Registry,
+    ) -> Result<Vec<PathBuf>> {
+        registry.check(location)?;
+        let parts = registry.parts(location)?.into_iter();
+        let places = parts.map(|part| PathBuf::from(part.place()));
+        let listed = read(&self.path);
+        let mut new = Vec::new();
+        // The place of a store in a bucket is not a path.
+        for place in places.filter(|place| place.is_absolute()) {
+            match self.listed_name(&place) {
+                Some(name) if listed.contains(&name) && is_lost(&place) => {
+                    return Err(self.lost(&place));
+                }
+                Some(name) if listed.contains(&name) => {}
+                _ => new.push(place),
+            }
+        }
+        Ok(new)
+    }
+
+    /// Lists directories that have files now. If that fails, for example because the disk is full,
+    /// the next opening lists them.
+    pub(crate) fn note_made(&self, new: &[PathBuf]) {
+        let made = new.iter().filter(|place| !is_lost(place));
+        let names: Vec<String> = made.filter_map(|place| self.listed_name(place)).collect();
+        if names.is_empty() || !self.writable {
+            return;
+        }
+        let _ = change(&self.path, |listed| listed.extend(names));
+    }
+
+    /// Returns a directory as it is listed: below the root without the path of the root, so that a
+    /// root can be moved. Returns `None` for a path that is not UTF-8.
+    fn listed_name(&self, place: &Path) -> Option<String> {
+        let inside = place.strip_prefix(&self.path).unwrap_or(place);
+        inside.to_str().map(str::to_owned)
+    }
+
+    fn lost(&self, place: &Path) -> Error {
+        let list = self.path.join(DIRECTORY).join(NAME);
+        Error::corrupt(format!(
+            "{} is missing or empty, but this root has stored files there; mount or restore it, or \
+             for an empty one, run `cas init` with the engines of this root, or delete {}",
+            place.display(),
+            list.display()
+        ))
+        .operation("open root")
+        .subject(self.path.display())
+    }
+}
+
+/// Removes the directories that are missing or empty from the list of the root `root`, whose lock
+/// the caller has.
+pub(super) fn forget_lost(root: &Path) -> Result<()> {
+    let listed = read(root);
+    let kept = |name: &String| !is_lost(&root.join(name));
+    if listed.iter().all(kept) {
+        return Ok(());
+    }
+    write(root, &listed.into_iter().filter(kept).collect::<Vec<_>>())
+}
+
+fn change(root: &Path, add: impl FnOnce(&mut Vec<String>)) -> Result<()> {
+    let dir = Dir::open(root).during("open root", root.display())?;
+    let _lock = Lock::exclusive(&dir, LOCK).during("open root", root.display())?;
+    let mut listed = read(root);
+    add(&mut listed);
+    listed.sort_unstable();
+    listed.dedup();
+    write(root, &listed)
+}
+
+/// Returns the list. It is empty in a root of an earlier release, and if it does not parse.
+fn read(root: &Path) -> Vec<String> {
+    let dir = Dir::open(root.join(DIRECTORY));
+    let text = dir.and_then(|dir| dir.read(NAME, limit::DOCUMENT_READ));
+    let text = text.ok().flatten().unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
+}
+
+/// Writes the list in one step, durably.
+fn write(root: &Path, listed: &[String]) -> Result<()> {
+    let path = root.join(DIRECTORY);
+    let written = || {
+        make_private_dir(&path)?;
+        let dir = Dir::open(&path)?;
+        let text = serde_json::to_vec(listed)?;
+        dir.replace(NAME, &text, 0o600, (&dir, ".made.json"))
+    };
+    written().during("write", path.join(NAME).display())
+}
+
+/// Returns whether a directory is missing or empty. Anything else, and a directory that cannot be
+/// read, is left to what opens it.
+fn is_lost(place: &Path) -> bool {
+    match fs::read_dir(place) {
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        Ok(mut entries) => entries.next().is_none(),
+    }
+}

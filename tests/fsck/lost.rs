@@ -1,0 +1,109 @@
+//! Stores whose directories are gone: nothing makes an empty one in their place unasked.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::common::{ENGINES, cas, fails, ok, small_archive, text};
+
+/// Makes a root with an unpacked image. Returns it.
+fn root_of(store: &str, scratch: &Path) -> PathBuf {
+    let root = scratch.join("root");
+    ok(cas(&root).args(["--store", store, "--snapshotter", "native", "init"]));
+    let import = ["import", "--unpack", "--name", "app:1"];
+    ok(cas(&root).args(import).arg(small_archive(scratch)));
+    root
+}
+
+/// Checks that every command fails, names the directory and says what to do.
+fn is_refused(root: &Path, lost: &Path) {
+    for arguments in [
+        &["images"][..],
+        &["gc"],
+        &["snapshot", "ls"],
+        &["df"],
+        &["rmi", "app:1"],
+        &["fsck"],
+        &["fsck", "--repair"],
+    ] {
+        let out = cas(root).args(arguments).output().unwrap();
+        let said = text(&out.stdout) + &text(&out.stderr);
+        assert_eq!(out.status.code(), Some(4), "{arguments:?}: {said}");
+        assert!(said.contains(lost.to_str().unwrap()), "{said}");
+        assert!(said.contains("`cas init`"), "{said}");
+    }
+}
+
+fn snapshots(root: &Path) -> usize {
+    let listed = ok(cas(root).args(["snapshot", "ls", "--json"]));
+    listed.lines().count()
+}
+
+#[test]
+fn a_lost_store_is_reported_and_comes_back_whole() {
+    for store in ENGINES.iter().chain(&["by-size://?small=redb&large=fs"]) {
+        let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+        let root = root_of(store, scratch.path());
+        let lost = match store.starts_with("by-size") {
+            true => root.join("stores/by-size/large"),
+            false => root.join("store"),
+        };
+        let (before, away) = (snapshots(&root), lost.with_extension("away"));
+        assert!(before > 0);
+        fs::rename(&lost, &away).unwrap();
+        is_refused(&root, &lost);
+        // The place of a disk that is not mounted.
+        fs::create_dir(&lost).unwrap();
+        is_refused(&root, &lost);
+        assert_eq!(fs::read_dir(&lost).unwrap().count(), 0, "{store}");
+        fs::remove_dir(&lost).unwrap();
+        fs::rename(&away, &lost).unwrap();
+        ok(cas(&root).arg("gc"));
+        assert_eq!(snapshots(&root), before, "{store}");
+        ok(cas(&root).arg("fsck"));
+    }
+}
+
+#[test]
+fn a_lost_store_outside_of_the_root_is_reported() {
+    let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+    let lost = scratch.path().join("elsewhere");
+    let root = root_of(&format!("fs://{}", lost.display()), scratch.path());
+    fs::rename(&lost, scratch.path().join("away")).unwrap();
+    is_refused(&root, &lost);
+    // A moved root finds its own store, and misses the other one.
+    let moved = scratch.path().join("moved");
+    fs::rename(&root, &moved).unwrap();
+    is_refused(&moved, &lost);
+}
+
+#[test]
+fn init_makes_an_empty_store_in_place_of_a_lost_one() {
+    let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+    let root = root_of("redb", scratch.path());
+    let lost = root.join("store");
+    fs::rename(&lost, root.join("away")).unwrap();
+    fails(cas(&root).args(["--store", "fs", "init"]), 5);
+    is_refused(&root, &lost);
+    ok(cas(&root).args(["--store", "redb", "init"]));
+    assert_eq!(ok(cas(&root).args(["images", "--json"])), "");
+    // The new store is not lost unnoticed, either.
+    fs::rename(&lost, root.join("away-again")).unwrap();
+    is_refused(&root, &lost);
+}
+
+/// A kill after the store was made, or an earlier release, leaves a root without the list.
+#[test]
+fn a_store_that_is_not_listed_is_used_and_listed() {
+    let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+    let root = root_of("fs", scratch.path());
+    for list in [None, Some(""), Some("{"), Some("[1]")] {
+        fs::remove_file(root.join("local/made.json")).unwrap();
+        if let Some(text) = list {
+            fs::write(root.join("local/made.json"), text).unwrap();
+        }
+        assert_eq!(ok(cas(&root).args(["images", "--json"])).lines().count(), 1);
+        fs::rename(root.join("store"), root.join("away")).unwrap();
+        is_refused(&root, &root.join("store"));
+        fs::rename(root.join("away"), root.join("store")).unwrap();
+    }
+}
