@@ -212,6 +212,25 @@ async fn a_verdict_is_not_repeated() {
     );
 }
 
+/// A header with a byte that no header may have, and more headers than are read.
+#[tokio::test]
+async fn an_answer_that_is_not_http_is_not_repeated() {
+    for count in [1, 200] {
+        let registry = Fake::start(move |_| {
+            let value = if count == 1 { "\u{1}" } else { "1" };
+            (0..count).fold(Answer::new(200), |answer, _| answer.with("X-Test", value))
+        });
+        let error = super::client(&registry, quick())
+            .await
+            .resolve()
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.to_string().contains("not valid HTTP"), "{error}");
+        assert_eq!(registry.seen().len(), 1);
+    }
+}
+
 #[test]
 fn the_tool_repeats_as_long_as_it_is_told() {
     let sample = Sample::new(&[1000]);

@@ -149,6 +149,47 @@ fn the_root_names_whom_it_trusts() {
     assert!(said.contains("root/absent.pem"), "{said}");
 }
 
+/// The registry is reached over http, so nothing needs the directory or the certificates.
+#[test]
+fn options_that_name_nothing_usable_are_refused() {
+    let sample = Sample::new(&[1000]);
+    let origin = registry(&sample);
+    let scratch = tempfile::tempdir().unwrap();
+    let (home, root) = (scratch.path(), scratch.path().join("root"));
+    let text = home.join("text");
+    fs::write(&text, "no certificate").unwrap();
+    let absent = home.join("absent");
+    for (option, path, code) in [
+        ("--hosts-dir", &absent, 3),
+        ("--hosts-dir", &text, 3),
+        ("--ca", &absent, 2),
+        ("--ca", &text, 2),
+    ] {
+        let mut pull = cas(&root, home);
+        let said = fails(pull.args(["pull", &origin.image(), option]).arg(path), code);
+        assert!(said.contains(&*path.to_string_lossy()), "{said}");
+    }
+    assert!(origin.seen().is_empty());
+    let mut pull = cas(&root, home);
+    ok(pull
+        .args(["pull", &origin.image(), "--hosts-dir"])
+        .arg(home));
+    // A policy that asks nothing cannot bring referrers.
+    let missing = [
+        "pull",
+        &origin.image(),
+        "--referrers",
+        "--policy",
+        "missing",
+    ];
+    let pulled = cas(&root, home).args(missing).output().unwrap();
+    let said = String::from_utf8(pulled.stderr).unwrap();
+    assert!(
+        pulled.status.success() && said.contains("referrers"),
+        "{said}"
+    );
+}
+
 #[test]
 fn the_root_says_how_long_requests_are_repeated_and_an_option_replaces_that() {
     let sample = Sample::new(&[1000]);
