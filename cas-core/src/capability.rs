@@ -34,7 +34,7 @@ impl Capability {
         Capability::Files,
     ];
 
-    /// Returns the name of the capability, as lists show it.
+    /// Returns the name of the capability, such as `durable`.
     pub const fn name(self) -> &'static str {
         match self {
             Capability::Durable => "durable",

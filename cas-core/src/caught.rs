@@ -1,7 +1,7 @@
 //! Catches panics of other libraries, so that callers can turn them into errors.
 //!
 //! Rust prints every panic through a hook, which belongs to the whole program. A library must not
-//! replace it. A program may install a hook that does not print caught panics; in the hook,
+//! replace the hook. A program may install a hook that does not print caught panics; in the hook,
 //! [`is_expected`] returns whether a panic is caught.
 
 use std::cell::Cell;

@@ -18,13 +18,13 @@ pub struct BlobInfo {
     pub digest: Digest,
     /// Its length in bytes. It never changes.
     pub size: u64,
-    /// Its media type; `None` if none is recorded.
+    /// Its media type; `None` if the record of the blob has none, or if the blob has no record.
     pub media_type: Option<MediaType>,
-    /// Its labels; empty if it has no record.
+    /// Its labels; empty if the blob has no record.
     pub labels: Labels,
-    /// When its record was made; `None` if it has none.
+    /// When the record of the blob was made; `None` if the blob has no record.
     pub created_at: Option<SystemTime>,
-    /// When its record was last changed; `None` if it has none.
+    /// When the record of the blob was last changed; `None` if the blob has no record.
     pub updated_at: Option<SystemTime>,
 }
 

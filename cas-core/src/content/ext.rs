@@ -123,14 +123,14 @@ pub trait ContentExt: ContentStore {
         Ok(found)
     }
 
-    /// Copies and verifies a blob from another store. Returns its size.
+    /// Copies and verifies a blob from another store. Returns the size of the blob in bytes.
     ///
     /// # Errors
     /// `NotFound` if `from` does not have the blob; `Corrupt` if the blob is damaged in `from`;
     /// `Busy` while another writer stores the same blob; errors of both stores.
     async fn copy_from(&self, from: &dyn ContentStore, digest: &Digest) -> Result<u64> {
         let reader = from.open(digest).await?.ok_or_else(|| {
-            Error::not_found("no such blob in the store; check the digest")
+            Error::not_found("no such blob in the store that is copied from; check the digest")
                 .operation("copy")
                 .subject(digest)
         })?;

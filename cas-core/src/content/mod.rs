@@ -142,10 +142,10 @@ pub trait ContentStore: Send + Sync + 'static {
     /// Returns the unfinished ingests, in the order of their keys.
     async fn ingests(&self) -> Result<Vec<IngestStatus>>;
 
-    /// Deletes an unfinished ingest. Returns false if there is none.
+    /// Deletes the unfinished ingest `key`. Returns false if there is no ingest with this key.
     ///
     /// # Errors
-    /// `Busy` while a writer has it open.
+    /// `Busy` while a writer has the ingest open.
     async fn discard(&self, key: &str) -> Result<bool>;
 
     /// Removes the blob if it still has this version. Returns false if the blob is not in the store

@@ -1,4 +1,4 @@
-//! An ingest that is discarded with the value that holds its key.
+//! An ingest that is discarded when the value that holds its key is dropped.
 
 use std::sync::Arc;
 use std::thread;

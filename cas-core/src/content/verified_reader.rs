@@ -23,8 +23,8 @@ const PIECE: usize = 1 << 20;
 /// bytes is wrong, the reader returns an error instead of the end. A caller that stops before the
 /// end has verified nothing.
 ///
-/// It implements [`AsyncRead`], and [`Read`] for callers that may block. It holds a few MiB in
-/// memory, whatever the size of the blob.
+/// The reader implements [`AsyncRead`], and [`Read`] for callers that may block. The reader holds a
+/// few MiB in memory, whatever the size of the blob.
 pub struct VerifiedReader {
     digest: Digest,
     size: u64,
@@ -40,7 +40,7 @@ enum State {
 }
 
 impl VerifiedReader {
-    /// Returns a reader of the blob that `reader` has open, whose digest must be `digest`.
+    /// Returns a reader of the blob that `reader` has open. The bytes are checked against `digest`.
     pub fn new(reader: Arc<dyn BlobReader>, digest: Digest) -> Self {
         VerifiedReader {
             digest,

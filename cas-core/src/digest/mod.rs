@@ -58,7 +58,8 @@ pub struct Digest {
 }
 
 impl Digest {
-    /// Returns the digest of a raw hash, or `None` if its length does not fit the algorithm.
+    /// Returns the digest whose raw hash is `hash`, or `None` if `hash` does not have the length
+    /// that the algorithm requires.
     pub fn from_bytes(algorithm: Algorithm, hash: &[u8]) -> Option<Self> {
         if hash.len() != algorithm.size() {
             return None;

@@ -11,25 +11,25 @@ use crate::records::Resource;
 /// Why a resource is a gc root, which is kept even if nothing refers to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// It is the name of an image.
+    /// The resource is the name of an image.
     Name,
-    /// The image store lists it as a gc root without a name.
+    /// The image store lists the resource as a gc root without a name.
     Unnamed,
-    /// An owner claims it.
+    /// An owner claims the resource, which is a blob.
     Claim {
         /// The owner.
         owner: Owner,
     },
-    /// A lease keeps it.
+    /// A lease keeps the resource.
     Lease {
         /// The id of the lease.
         id: String,
         /// When the lease expires; `None` if it never does.
         until: Option<SystemTime>,
     },
-    /// A label marks it as a gc root.
+    /// A label marks the resource as a gc root.
     Label,
-    /// It was stored or begun without a lease less than a day ago.
+    /// The resource was stored or begun without a lease less than a day ago.
     Young {
         /// When this reason ends.
         until: SystemTime,

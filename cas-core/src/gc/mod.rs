@@ -76,7 +76,8 @@ pub struct GcOptions {
     pub now: SystemTime,
     /// Whether to report what would be removed, and remove nothing.
     pub dry_run: bool,
-    /// If given, only these blobs are removed, and nothing else except expired leases.
+    /// If given, blobs that are not in this set stay. Of everything else, only expired leases are
+    /// removed.
     pub only: Option<BTreeSet<Digest>>,
     /// If given, only what belongs to this owner is collected. Without it, a collection of a store
     /// that is opened for an owner is for that owner, and a collection of any other store removes
