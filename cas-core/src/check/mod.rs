@@ -45,9 +45,9 @@ use crate::lease::LeaseGuard;
 use crate::snapshot::Snapshotter;
 use crate::store::Store;
 
-/// The lease that keeps damaged bytes.
+/// The id of the lease that keeps damaged bytes.
 pub const QUARANTINE: &str = "quarantine";
-/// The lease that keeps documents that no name reaches.
+/// The id of the lease that keeps documents that no name reaches.
 pub const RECOVERED: &str = "recovered";
 
 /// Checks a store and its snapshots, and repairs them if `options.repair` is set. Returns what was

@@ -57,8 +57,8 @@ impl<'a> Available<'a> {
     /// stored and then lost is not left out, although the store does not have it.
     ///
     /// # Errors
-    /// `NotFound` for a layer that was not stored with its image, because layers that were unpacked
-    /// are discarded; errors of [`dispatch::children`] and of the store.
+    /// `NotFound` for a layer that a pull of the image unpacked, but did not store; errors of
+    /// [`dispatch::children`] and of the store.
     pub async fn children(&self, descriptor: &Descriptor) -> Result<Vec<Descriptor>> {
         let listed = dispatch::children(&*self.store.content, descriptor).await?;
         let media_type = &descriptor.media_type;

@@ -1,5 +1,5 @@
-//! Finds out whether everything below a document is in the store, and corrects records that wrongly
-//! state that it is.
+//! Finds out whether everything below a document is in the store, and corrects the records of
+//! indexes that wrongly count a manifest as stored.
 
 mod available;
 

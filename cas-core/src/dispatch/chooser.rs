@@ -66,7 +66,8 @@ impl Chooser {
     }
 
     /// Returns a clause that names the other platforms that were offered, such as
-    /// `it has: linux/arm64`. The error for a platform that was not found ends with the clause.
+    /// `it has: linux/arm64`, or that states that there are none. The error for a platform that was
+    /// not found ends with the clause.
     pub fn others(&self) -> String {
         let found = |platform: &&Platform| {
             let only = self.only.as_ref();

@@ -38,8 +38,9 @@ impl<H: Handler> Handler for FilterPlatforms<'_, H> {
 /// children without a platform last. Only the first `most` children are returned, or all of them if
 /// `most` is 0.
 ///
-/// With a limit, the handler fails with `NotFound` for an index without children. The handler does
-/// not filter by platform. To filter too, pass the result of [`filter_platforms`] as `handler`.
+/// If `most` is not 0, the returned handler fails with `NotFound` for an index for which `handler`
+/// returns no children. The returned handler does not filter by platform. To filter too, pass the
+/// result of [`filter_platforms`] as `handler`.
 pub fn limit_manifests<'a>(
     handler: impl Handler + 'a,
     matcher: &'a dyn Matcher,

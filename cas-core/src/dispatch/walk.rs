@@ -15,8 +15,8 @@ use crate::error::{Error, Result};
 use crate::limit;
 use crate::media_type::MediaType;
 
-/// Visits `roots` and everything below them in order: a descriptor, then its children, then its
-/// next sibling.
+/// Visits `roots` and everything below them in order: a descriptor, then everything below it, then
+/// its next sibling.
 ///
 /// # Errors
 /// The first error of the handler; `OutOfRange` if indexes are nested deeper than
@@ -111,7 +111,7 @@ async fn run(
     let _permit = match limiter {
         None => None,
         Some(limiter) => Some(limiter.acquire().await.map_err(|closed| {
-            Error::cancelled("the limiter was closed")
+            Error::cancelled("the limiter was closed before the visit ended; visit again")
                 .operation("visit")
                 .subject(visit.descriptor.digest)
                 .source(closed)

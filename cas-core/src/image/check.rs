@@ -10,7 +10,7 @@ use crate::document::Manifest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::platform::Matcher;
 
-/// What an image needs on a platform, and which parts of it are in the store.
+/// The content that an image needs on a platform, and which parts of this content are in the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Check {
     /// Whether the manifest was found. If so, `required` is everything that the image needs, some
@@ -31,8 +31,8 @@ impl Check {
     }
 }
 
-/// Returns which content an image needs on a platform, and which of it is in the store. An image
-/// that is neither a manifest nor an index counts as an image whose manifest was not found.
+/// Returns the content that an image needs on a platform, and which parts of this content are in
+/// the store. If `image` is neither a manifest nor an index, its manifest counts as not found.
 ///
 /// # Errors
 /// Errors of [`manifest`] except `NotFound`; `Corrupt` if content is stored with another size, or

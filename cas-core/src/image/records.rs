@@ -42,10 +42,10 @@ impl RecordImages {
     }
 
     /// Returns the image store in `records`, which must have the capability [`Capability::Atomic`].
-    /// The store also keeps a note for each name under the digest of its target, so that
-    /// [`ImageStore::find`] does not read all names. If a store of [`RecordImages::new`] has
-    /// written names to `records`, the caller must add their [`target_note`](super::target_note)
-    /// first.
+    /// For each name, the store also keeps a small record, whose key begins with the digest of the
+    /// target, so that [`ImageStore::find`] does not read all names. If a store of
+    /// [`RecordImages::new`] has written names to `records`, the caller must first add the record
+    /// of each of these names, under the key that [`target_note`](super::target_note) returns.
     ///
     /// # Errors
     /// Errors of [`Notes::new`](crate::records::Notes::new).

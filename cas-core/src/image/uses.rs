@@ -1,7 +1,8 @@
 //! When images were last used.
 //!
 //! A use is recorded in memory, which costs less than a microsecond. The recorded uses are written
-//! to notes of the store later: at most once a minute, and when the handle is dropped. As with
+//! later to notes, which are small records of the store: by [`Uses::note`] at most once a minute,
+//! by [`Uses::flush`], and when the [`Uses`] is dropped. As with
 //! `relatime` of a file system, a time is written only if the stored time is older by more than
 //! [`USE_PRECISION`]. Writing a note changes no record that a collection reads. After a kill or on
 //! a full disk, times may be lost, but no job fails because of it.
@@ -61,7 +62,7 @@ struct Pending {
 }
 
 impl Uses {
-    /// Returns the last uses of `images`, which are stored in `records`.
+    /// Returns the last uses of the images in `images`. The uses are stored in `records`.
     ///
     /// # Errors
     /// Errors of [`Notes::new`].
@@ -139,7 +140,7 @@ impl Uses {
         Ok(all)
     }
 
-    /// Removes the notes of names that do not exist.
+    /// Removes the stored last uses of names that do not exist.
     ///
     /// # Errors
     /// Errors of the store.

@@ -188,7 +188,7 @@ impl PruneOptions {
     /// it.
     fn check(&self) -> Result<()> {
         let why = if self.keep_free.is_some() && self.free.is_none() {
-            "the number of free bytes is not known; set `free`, or `max_size` instead of `keep_free`"
+            "the number of free bytes is not known; set `free`, or use `max_size`, not `keep_free`"
         } else if self.is_unbounded() {
             "expected a bound: an age, a number of images, or a size; set one"
         } else {
