@@ -1,7 +1,7 @@
 //! Reads layers: their tars become data files, and their members are merged.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{BufRead, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use cas_core::{Error, Result};
 use cas_layer::tar::{Entry, EntryKind, Reader, Region};
 
 use crate::BLOCK;
+use crate::headers::HeaderReader;
 use crate::stored::StoredReader;
 use crate::tree::{Content, Tree};
 use crate::vmdk::data_name;
@@ -19,9 +20,6 @@ pub(crate) const ALIGNMENT: u64 = 4096;
 
 /// Size in bytes of the buffer for the data of sparse files.
 const PIECE: usize = 64 << 10;
-
-/// Size in bytes of the buffer for the headers of a stored tar.
-const HEADERS: usize = 4 << 10;
 
 /// The layers of one image, read lowest first.
 pub struct Layers {
@@ -143,11 +141,11 @@ impl Layers {
     /// As [`Layers::add`].
     pub fn add_file(&mut self, file: File) -> Result<Vec<String>> {
         let length = file.metadata()?.len();
-        let headers = BufReader::with_capacity(HEADERS, file.try_clone()?);
+        let headers = file.try_clone()?;
         let source = self.data.len();
         self.data.push(DataFile { file, length });
         self.tree.begin_layer();
-        let mut reader = Reader::new(headers);
+        let mut reader = Reader::new(HeaderReader::new(&headers));
         while let Some(entry) = reader.next_entry()? {
             let content = match (&entry.kind, &entry.regions) {
                 (EntryKind::File, Some(regions)) => {
@@ -155,7 +153,7 @@ impl Layers {
                 }
                 (EntryKind::File, None) => {
                     let offset = reader.skip_body_seek()?;
-                    self.locate(source, offset, entry.size)?
+                    self.locate(source, offset, entry.size, reader.get_mut())?
                 }
                 _ => Content::default(),
             };
@@ -200,20 +198,23 @@ impl Layers {
     }
 
     /// Returns the content of a file whose data is in a stored tar.
-    fn locate(&self, source: usize, offset: u64, size: u64) -> Result<Content> {
-        let DataFile { file, length } = &self.data[source];
-        let end = offset.checked_add(size).filter(|end| end <= length);
+    fn locate(
+        &self,
+        source: usize,
+        offset: u64,
+        size: u64,
+        tar: &mut HeaderReader<'_>,
+    ) -> Result<Content> {
+        let length = self.data[source].length;
+        let end = offset.checked_add(size).filter(|end| *end <= length);
         let end = end.ok_or_else(|| {
             Error::corrupt("the archive ends within the data of a member; get an intact copy")
         })?;
         let rest = (size % BLOCK) as usize;
         let tail = match rest {
             0 => None,
-            _ => {
-                let mut block = vec![0; BLOCK as usize];
-                let read = read_up_to(file, &mut block, end - rest as u64)?;
-                tail(&block[..read], rest)
-            }
+            // The headers of the next member follow, and are read with the block.
+            _ => tail(tar.block(end - rest as u64)?, rest),
         };
         Ok(Content {
             size,
@@ -292,20 +293,6 @@ impl Layers {
             tail: None,
         })
     }
-}
-
-/// Reads at an offset until the buffer is full or the file ends. Returns the number of bytes read.
-fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
 }
 
 /// Returns the last `rest` bytes of a file, or `None` if an image can use the block that contains

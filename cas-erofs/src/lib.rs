@@ -15,6 +15,7 @@
 mod acl;
 mod attributes;
 mod disk;
+mod headers;
 mod image;
 mod layers;
 mod stored;

@@ -18,6 +18,9 @@ use super::Context;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often it looks whether the process serves.
 const STEP: Duration = Duration::from_millis(20);
+/// How long a process must have served for the next one to start at once. A process that cannot
+/// serve is therefore not started all the time.
+const LIFE: Duration = Duration::from_millis(200);
 /// The name of the file with the messages of a process that a command has started.
 const LOG: &str = "lazy.log";
 
@@ -85,8 +88,7 @@ fn hold(on_demand: &OnDemand, root: &Path) -> Result<()> {
         }
         eprintln!("cas: the process that serves layers ended with {ended}; starting it again");
         is_resumed = true;
-        // A process that cannot work is not started more than once a second.
-        thread::sleep(Duration::from_secs(1).saturating_sub(begun.elapsed()));
+        thread::sleep(LIFE.saturating_sub(begun.elapsed()));
     }
 }
 

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cas::layer::unpack::{LayerTable, LayerTables};
@@ -441,4 +442,55 @@ fn tables_may_come_from_elsewhere_and_other_layers_are_fetched() {
     let found = differences(&scene.plain(), &scene.mnt);
     assert!(found.is_empty(), "{found:#?}");
     scene.unmount();
+}
+
+/// Kills the process that serves the layers while programs read and map files, again and again. No
+/// reader sees a wrong byte or an error, because the holder starts the process again.
+#[test]
+#[ignore = "takes minutes"]
+fn readers_see_the_right_bytes_while_servers_are_killed() {
+    const KILLS: usize = 1000;
+    let Some(scene) = Scene::real(false) else {
+        return;
+    };
+    let plain = scene.plain();
+    scene.mount();
+    // `sha256sum` reads, and the programs that run are mapped.
+    let sums = "cd \"$0\" && find . -xdev -type f -exec sha256sum {} + | sort";
+    let expected = ok(Command::new("sh").args(["-c", sums]).arg(&plain));
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut rounds = 0;
+            while !ended.load(Ordering::Relaxed) {
+                // What the kernel has in memory would hide the processes.
+                fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
+                let found = ok(Command::new("sh").args(["-c", sums]).arg(&scene.mnt));
+                assert!(found == expected, "round {rounds}: other bytes");
+                let mut run = Command::new("chroot");
+                run.arg(&scene.mnt).args(["/bin/busybox", "echo", "runs"]);
+                assert_eq!(ok(&mut run), "runs\n");
+                rounds += 1;
+            }
+            rounds
+        });
+        let mut killed = 0;
+        while killed < KILLS && !reader.is_finished() {
+            if let [_, server] = &scene.servers()[..] {
+                killed += usize::from(kill(server));
+            }
+            std::thread::sleep(Duration::from_millis(killed as u64 * 7 % 90));
+        }
+        ended.store(true, Ordering::Relaxed);
+        let rounds = reader.join().unwrap();
+        eprintln!("{killed} kills, {rounds} rounds of reading");
+        assert_eq!(killed, KILLS);
+    });
+    scene.unmount();
+}
+
+/// Kills a process. Returns whether it existed.
+fn kill(process: &str) -> bool {
+    let killed = Command::new("kill").args(["-9", process]).output();
+    killed.unwrap().status.success()
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use cas::ErrorKind;
 use cas::distribution::Timeouts;
+use cas::transfer::Fetcher;
 
 use super::fake::{Answer, Fake, Request};
 use super::sample::Sample;

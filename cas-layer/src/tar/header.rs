@@ -34,14 +34,15 @@ impl Header {
     pub(super) fn new(block: [u8; BLOCK]) -> Result<Self> {
         let header = Header(block);
         let stored = header.number(148..156, "checksum")?;
-        let counted = |index: usize, byte: u8| match index {
-            148..156 => b' ',
-            _ => byte,
+        // The checksum itself counts as spaces.
+        let counted = [&block[..148], &[b' '; 8], &block[156..]];
+        let sum = |bytes: &[u8]| bytes.iter().map(|&byte| u32::from(byte)).sum::<u32>();
+        let unsigned = i64::from(counted.map(sum).into_iter().sum::<u32>());
+        let signed = || {
+            let negative = counted.iter().flat_map(|bytes| bytes.iter());
+            unsigned - 256 * negative.filter(|byte| !byte.is_ascii()).count() as i64
         };
-        let bytes = || block.iter().enumerate().map(|(i, &b)| counted(i, b));
-        let unsigned: i64 = bytes().map(i64::from).sum();
-        let signed: i64 = bytes().map(|byte| i64::from(byte.cast_signed())).sum();
-        if stored != unsigned && stored != signed {
+        if stored != unsigned && stored != signed() {
             return Err(Error::corrupt(format!(
                 "the checksum of the tar header is {unsigned}, but the header says {stored}; get \
                  an intact copy of the archive, or create it again"
