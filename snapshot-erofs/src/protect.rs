@@ -22,8 +22,8 @@ pub(crate) fn protect(dir: &LockedDir) -> Result<()> {
     set_immutable(tar, true).during("protect", LAYER_TAR)
 }
 
-/// Makes the tar in the directory of `id` mutable, so that it can be removed. Does nothing if there
-/// is no tar, or if it cannot be immutable.
+/// Makes the tar in the directory of `id` mutable, so that it can be removed. Does nothing if the
+/// directory has no tar, or if the tar cannot be immutable.
 ///
 /// # Errors
 /// As [`set_immutable`], except `Unsupported`.

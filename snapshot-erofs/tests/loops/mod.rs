@@ -54,7 +54,8 @@ async fn loop_devices_are_shared_with_the_mount_and_released_with_it() {
     let (image, devices, shared) = parts(&seen);
     let mut expected = [vec![image], devices].concat();
     let mut found = loops_below(temp.path());
-    (expected.sort(), found.sort());
+    expected.sort();
+    found.sort();
     assert_eq!(found, expected, "one device for each file");
     assert_eq!(
         images_below(temp.path()),
