@@ -99,7 +99,7 @@ pub const TREE: usize = 256 << 20;
 /// Maximum number of directories whose modes deny their owner some access, in an image that is
 /// unpacked without privileges.
 pub const CLOSED_DIRECTORIES: usize = 1_000_000;
-/// Maximum size of a writable disk, which is also the largest file on ext4.
+/// Maximum size of a writable disk. Many file systems cannot store a larger file.
 pub const WRITABLE_DISK: u64 = 16 << 40;
 /// Maximum number of directories that one layer implies: directories in the paths of entries,
 /// without an entry of their own. [`IMPLIED_BY_ENTRY`] more are allowed for each entry.
