@@ -105,11 +105,19 @@ fn a_bad_aci_key_name_or_store_is_told_and_changes_nothing() {
         (&["import", "a.aci", "--key", &other], 4, "expected an ACI"),
         (&["import", "a.aci", "--key", "sha256-00"], 2, "sha512-"),
         (&["cat-manifest", "sha512-00"], 3, "list the ACIs"),
-        (&["cat-manifest", "example.com/app:2"], 3, "import one"),
+        (
+            &["cat-manifest", "example.com/app:2"],
+            3,
+            "versions are 1.0;",
+        ),
         (&["cat-manifest", "example.com/app,os"], 2, "LABEL=VALUE"),
         (&["cat-manifest", "Not a name"], 2, "invalid name"),
-        (&["rm", "sha512-00"], 3, "list the ACIs"),
-        (&["rm", "example.com/app"], 2, "sha512-"),
+        (&["rm", "sha512-00"], 3, "cas aci ls"),
+        (&["rm", "example.com/other"], 3, "import one"),
+        (&["rm", "example.com/app:9"], 3, "versions are 1.0;"),
+        (&["rm", "example.com/app,os"], 2, "LABEL=VALUE"),
+        (&["rm", "Not a name"], 2, "invalid name"),
+        (&["to-image", "example.com/app:9", "x:1"], 3, "version=9"),
         (&["to-image", &key[..9], "Not/A/Name"], 2, "Not/A/Name"),
         (&["import-store", "absent"], 3, "absent"),
         (&["gc", "--dry-run"], 2, "--older-than"),
@@ -121,6 +129,26 @@ fn a_bad_aci_key_name_or_store_is_told_and_changes_nothing() {
     let again = format!("{}0", &key[..20]);
     shelf.fails(&["aci", "cat-manifest", &again], 3);
     assert_eq!((shelf.blobs(), shelf.json(&["aci", "ls"])), before);
+}
+
+/// As in rkt, but an ambiguous name removes nothing.
+#[test]
+fn an_aci_is_removed_by_a_name_that_only_it_has() {
+    let shelf = Shelf::new();
+    let keys = ["1.0", "2.0", "3.0"].map(|version| import(&shelf, "example.com/app", version));
+    import(&shelf, "example.com/other", "1.0");
+    let said = shelf.fails(&["aci", "rm", "example.com/app"], 2);
+    assert!(keys.iter().all(|key| said.contains(&**key)), "{said}");
+    assert_eq!(shelf.json(&["aci", "ls"]).len(), 4);
+    for (name, key) in [
+        ("example.com/app:2.0", &keys[1]),
+        ("example.com/app,version=1.0", &keys[0]),
+        ("example.com/app", &keys[2]),
+    ] {
+        let removed = shelf.ok(&["aci", "rm", name]);
+        assert_eq!(removed, format!("removed {key}\n"), "{name}");
+    }
+    assert_eq!(names(&shelf.json(&["aci", "ls"])), ["example.com/other"]);
 }
 
 #[test]

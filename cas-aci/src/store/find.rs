@@ -1,6 +1,7 @@
 //! Finding ACIs by key and by name.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use cas_core::error::excerpt;
 use cas_core::records::Revision;
@@ -69,16 +70,51 @@ impl AciStore {
         let any_version = labels.iter().all(|label| label.name != "version");
         infos.sort_by_key(|info| Reverse((any_version && info.latest, info.import_time)));
         let mut unreadable = None;
+        let mut versions = BTreeSet::new();
         for info in infos {
             match self.manifest_of(&info).await {
                 Ok(manifest) if manifest.has_labels(labels) => return Ok(info.key),
-                Ok(_) => {}
+                Ok(manifest) => versions.extend(manifest.label("version").map(str::to_owned)),
                 Err(error) => unreadable = unreadable.or(Some(error)),
             }
         }
-        Err(unreadable.unwrap_or_else(|| {
-            Error::not_found("no ACI has this name and these labels; import one")
-        }))
+        Err(unreadable.unwrap_or_else(|| not_labelled(labels, &versions)))
+    }
+
+    /// Returns the key of the only ACI with a name and labels, for a caller that removes it. The
+    /// ACI must have all labels with their values.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if several ACIs suit (the message lists the first [`limit::CANDIDATES`] of
+    /// them); otherwise as [`AciStore::get_aci`].
+    pub async fn get_only_aci(&self, name: &str, labels: &[Label]) -> Result<Key> {
+        let found = self.only(name, labels).await;
+        found.during("get ACI", excerpt(name))
+    }
+
+    async fn only(&self, name: &str, labels: &[Label]) -> Result<Key> {
+        let mut found = Vec::new();
+        let mut versions = BTreeSet::new();
+        for info in self.catalogue.get_aci_infos_with_name(name).await? {
+            if labels.is_empty() {
+                found.push(info.key);
+                continue;
+            }
+            let manifest = self.manifest_of(&info).await?;
+            match manifest.has_labels(labels) {
+                true => found.push(info.key),
+                false => versions.extend(manifest.label("version").map(str::to_owned)),
+            }
+        }
+        match &found[..] {
+            [] => Err(not_labelled(labels, &versions)),
+            [only] => Ok(*only),
+            keys => Err(Error::invalid(format!(
+                "ambiguous: several ACIs have this name and these labels: {}; name one by its key, \
+                 or give more labels",
+                listed(keys)
+            ))),
+        }
     }
 
     /// Returns the information on the only ACI whose key begins with `key`.
@@ -114,11 +150,43 @@ impl AciStore {
 }
 
 pub(super) fn not_found() -> Error {
-    Error::not_found("the catalogue has no ACI with this key; list the ACIs to find their keys")
+    Error::not_found(
+        "the catalogue has no ACI with this key; list the ACIs with `cas aci ls` to find their keys",
+    )
 }
 
-/// Returns the error for a prefix of several keys. The message lists the keys as rkt writes them.
+/// Returns the error for a name whose ACIs do not have these labels. `versions` are the versions
+/// that there are.
+fn not_labelled(labels: &[Label], versions: &BTreeSet<String>) -> Error {
+    if labels.is_empty() || versions.is_empty() {
+        return Error::not_found("no ACI has this name and these labels; import one");
+    }
+    let label = |label: &Label| format!("{}={}", label.name, label.value);
+    let asked: Vec<String> = labels.iter().map(label).collect();
+    let shown = versions.iter().take(limit::CANDIDATES);
+    let shown: Vec<String> = shown.map(|one| excerpt(one)).collect();
+    let more = match versions.len() > limit::CANDIDATES {
+        true => " and more",
+        false => "",
+    };
+    Error::not_found(format!(
+        "no ACI with this name has the labels {}; the versions are {}{more}; name one of them, or \
+         import one",
+        excerpt(&asked.join(",")),
+        shown.join(", ")
+    ))
+}
+
+/// Returns the error for a prefix of several keys.
 fn ambiguous(keys: &[Key]) -> Error {
+    Error::invalid(format!(
+        "ambiguous: several ACIs have keys that begin with these digits: {}; give more digits",
+        listed(keys)
+    ))
+}
+
+/// Returns the first [`limit::CANDIDATES`] keys as rkt writes them, for a message.
+fn listed(keys: &[Key]) -> String {
     let shown = keys.iter().take(limit::CANDIDATES).map(Key::half);
     let shown: Vec<String> = shown.collect();
     let more = if keys.len() > limit::CANDIDATES {
@@ -126,10 +194,7 @@ fn ambiguous(keys: &[Key]) -> Error {
     } else {
         ""
     };
-    Error::invalid(format!(
-        "ambiguous: several ACIs have keys that begin with these digits: {}{more}; give more digits",
-        shown.join(", ")
-    ))
+    format!("{}{more}", shown.join(", "))
 }
 
 #[cfg(test)]

@@ -6,15 +6,23 @@ use cas::aci::{AciStore, KeyPrefix};
 use cas::{Cas, Result};
 use serde_json::json;
 
-use super::list;
+use super::{list, parse_name};
 use crate::cli::Context;
 use crate::cli::gc::summary;
 use crate::cli::output::count;
 
-/// Removes ACIs one after the other.
-pub(super) async fn remove(context: &Context, acis: &AciStore, keys: &[KeyPrefix]) -> Result<()> {
-    for key in keys {
-        let info = acis.get_aci_info(&key.to_string()).await?;
+/// Removes ACIs one after the other. Each is named by its key, the first digits of its key, or by a
+/// name and labels that only one ACI has.
+pub(super) async fn remove(context: &Context, acis: &AciStore, named: &[String]) -> Result<()> {
+    for text in named {
+        let key = match text.parse::<KeyPrefix>() {
+            Ok(_) => text.clone(),
+            Err(_) => {
+                let (name, labels) = parse_name(text)?;
+                acis.get_only_aci(name, &labels).await?.to_string()
+            }
+        };
+        let info = acis.get_aci_info(&key).await?;
         acis.remove_aci(&info.key.to_string()).await?;
         let gone = json!({"removed": info.key, "name": info.name});
         let removed = || format!("removed {}", info.key.half());

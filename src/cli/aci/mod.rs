@@ -72,11 +72,15 @@ The directory is only read, and rkt may use it meanwhile. You may import it more
         name: FullName,
     },
     /// Remove ACIs with their content, and forget the URLs they came from
-    #[command(after_help = "Example:\n  cas aci rm sha512-0c45e8c0ab2")]
+    #[command(after_help = "Examples:
+  cas aci rm sha512-0c45e8c0ab2
+  cas aci rm example.com/app:1.0,os=linux
+
+If several ACIs have the name and the labels, none is removed, and their keys are listed.")]
     Rm {
-        /// Keys or their first digits
-        #[arg(required = true, value_name = "KEY")]
-        keys: Vec<KeyPrefix>,
+        /// Keys, their first digits, or NAME[:VERSION][,LABEL=VALUE]...
+        #[arg(required = true, value_name = "ACI")]
+        acis: Vec<String>,
     },
     /// Remove what killed jobs left, unused content, and with --older-than also ACIs that were not
     /// read for long
@@ -133,7 +137,7 @@ impl Aci {
                 names::add(&mut made, &image.name);
                 context.out.item(&made, || familiar(&image.name))
             }
-            Aci::Rm { keys } => collect::remove(context, acis, &keys).await,
+            Aci::Rm { acis: named } => collect::remove(context, acis, &named).await,
             Aci::Gc {
                 older_than,
                 dry_run,
@@ -151,6 +155,15 @@ async fn find(acis: &AciStore, text: &str) -> Result<String> {
     if text.parse::<KeyPrefix>().is_ok() {
         return Ok(text.to_owned());
     }
+    let (name, labels) = parse_name(text)?;
+    acis.get_aci(name, &labels).await.map(|key| key.to_string())
+}
+
+/// Returns the name and the labels in `NAME[:VERSION][,LABEL=VALUE]...`.
+///
+/// # Errors
+/// `InvalidArgument` for a label without `=`.
+fn parse_name(text: &str) -> Result<(&str, Vec<Label>)> {
     let mut parts = text.split(',');
     let named = parts.next().unwrap_or_default();
     let (name, version) = match named.split_once(':') {
@@ -166,5 +179,5 @@ async fn find(acis: &AciStore, text: &str) -> Result<String> {
         })?;
         labels.push(Label::new(label, value));
     }
-    acis.get_aci(name, &labels).await.map(|key| key.to_string())
+    Ok((name, labels))
 }
