@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use cas_core::error::{Context, Error, ErrorKind, Result};
 use cas_core::snapshot::Backing;
-use rustix::fs::{Advice, CWD, Mode, OFlags, fadvise};
+use rustix::fs::{Advice, CWD, fadvise};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
@@ -28,6 +28,8 @@ use crate::in_use::MountedDirs;
 use crate::loop_device;
 use crate::mount_right::explain;
 use crate::unmount::{UnmountMode, unmount};
+
+pub use crate::regular_file::open_file;
 
 /// Maximum length in bytes of a mount parameter, without the final zero.
 const VALUE: usize = 255;
@@ -182,29 +184,6 @@ fn open_backed(path: &Path, backing: Backing) -> Result<File> {
         Backing::Loop => loop_device::attach(&file, path).during("attach", path.display()),
         _ => Ok(file),
     }
-}
-
-/// Opens a regular file for reading. Returns the file. Does not wait for a writer if `path` is a
-/// pipe.
-///
-/// # Errors
-/// `Corrupt` if `path` is a directory, a symbolic link, a pipe, a socket or a device; errors of the
-/// file system.
-pub fn open_file(path: &Path) -> Result<File> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = match calls::open(path, flags, Mode::empty()) {
-        // A symbolic link or a socket.
-        Err(Errno::LOOP | Errno::NXIO) => None,
-        opened => Some(File::from(opened.map_err(io::Error::from)?)),
-    };
-    if let Some(file) = file
-        && file.metadata()?.is_file()
-    {
-        return Ok(file);
-    }
-    Err(Error::corrupt(
-        "expected a regular file, found something else; run `cas fsck --repair`",
-    ))
 }
 
 /// Returns the error of a mount that the kernel refused.

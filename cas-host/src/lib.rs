@@ -31,6 +31,7 @@ mod new_file;
 pub mod overlay;
 mod owner_file;
 mod pace;
+mod regular_file;
 mod remove;
 mod reserve;
 mod resolve;

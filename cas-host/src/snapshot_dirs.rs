@@ -31,7 +31,7 @@ use rustix::io::Errno;
 
 use crate::calls;
 use crate::checksum::Sums;
-use crate::erofs::open_file;
+use crate::regular_file::open_file;
 use crate::{manifest, remove, syncfs, tree};
 
 /// The name of the root of a snapshot's tree, in the directory of the snapshot.
