@@ -92,7 +92,7 @@ async fn a_mount_that_fails_keeps_no_loop_device() {
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
     fs::remove_file(&devices[1]).unwrap();
     let error = mount::open(&mounts).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
     assert_eq!(loops_below(temp.path()).len(), 0);
 }
 
