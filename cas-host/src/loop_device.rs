@@ -9,6 +9,7 @@ use std::path::Path;
 
 use cas_core::error::{Error, Result};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::calls;
 
@@ -60,15 +61,7 @@ struct Config {
 /// `Unsupported` if this machine has no loop devices; `Busy` if other processes took each free
 /// device first; `Denied` without the right to use them; errors of the system.
 pub(crate) fn attach(file: &File, path: &Path) -> Result<File> {
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    let control = calls::open(CONTROL, flags, Mode::empty()).map_err(io::Error::from);
-    let control = control.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Error::unsupported(
-            "this machine has no loop devices; load the module `loop`, or use another snapshotter",
-        )
-        .source(error),
-        _ => Error::from(error).subject(CONTROL),
-    })?;
+    let control = open(CONTROL, OFlags::RDWR)?;
     for _ in 0..TRIES {
         // SAFETY: the call has no argument, and returns a number.
         let number = unsafe { libc::ioctl(control.as_raw_fd(), GET_FREE as _) };
@@ -76,9 +69,7 @@ pub(crate) fn attach(file: &File, path: &Path) -> Result<File> {
             return Err(io::Error::last_os_error().into());
         }
         let device = format!("/dev/loop{number}");
-        let opened = calls::open(&device, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        let opened = opened.map_err(|errno| Error::from(io::Error::from(errno)).subject(&device));
-        let device = File::from(opened?);
+        let device = open(&device, OFlags::RDONLY)?;
         match configure(&device, file, path) {
             // Another process has attached a file to this device since.
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
@@ -88,6 +79,18 @@ pub(crate) fn attach(file: &File, path: &Path) -> Result<File> {
     Err(Error::busy(
         "other processes take all free loop devices; try again later",
     ))
+}
+
+/// Opens a device. A missing device must not look like a missing file of an image.
+fn open(device: &str, flags: OFlags) -> Result<File> {
+    match calls::open(device, flags | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(opened) => Ok(File::from(opened)),
+        Err(Errno::NOENT) => Err(Error::unsupported(
+            "this machine has no such device; load the module `loop`, or use another snapshotter",
+        )
+        .subject(device)),
+        Err(errno) => Err(Error::from(io::Error::from(errno)).subject(device)),
+    }
 }
 
 fn configure(device: &File, file: &File, path: &Path) -> io::Result<()> {
@@ -113,12 +116,20 @@ mod tests {
     use std::io::Write;
     use std::os::unix::fs::FileExt;
 
+    use cas_core::error::ErrorKind;
+
     use super::*;
 
     #[test]
     fn the_structures_have_the_sizes_of_the_kernel() {
         assert_eq!(size_of::<Info>(), 232);
         assert_eq!(size_of::<Config>(), 304);
+    }
+
+    #[test]
+    fn a_machine_without_loop_devices_is_told_so() {
+        let error = open("/dev/loop-absent", OFlags::RDONLY).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     }
 
     #[test]
