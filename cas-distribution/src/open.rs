@@ -69,7 +69,7 @@ impl Inner {
         };
         let mut response = None;
         let may_be_ranged = !self.distrusts_ranges.load(Ordering::Relaxed);
-        if range != (0..size) && may_be_ranged && !patience.has_tried_ranges() {
+        if range != (0..size) && may_be_ranged && !patience.gave_up_ranges() {
             let (start, last) = (range.start, range.end.saturating_sub(1));
             let ranged = ask.clone().with(RANGE, &format!("bytes={start}-{last}"));
             match self.send(ranged, patience).await {
@@ -87,7 +87,7 @@ impl Inner {
                     }
                     response = Some(answer).filter(|answer| answer.status() == StatusCode::OK);
                 }
-                Err(_) if patience.has_tried_ranges() => {}
+                Err(_) if patience.gave_up_ranges() => {}
                 Err(error) => return Err(error),
             }
             self.ignores_ranges.store(true, Ordering::Relaxed);

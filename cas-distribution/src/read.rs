@@ -81,17 +81,27 @@ impl Reading {
         loop {
             let before = self.rest.start;
             let url = opened.response.url().clone();
+            let is_partial = opened.is_partial;
             let ended = self.read_answer(opened).await;
             let arrived = self.rest.start - before;
             if arrived >= least {
                 patience.renew();
             }
-            match ended {
+            let failure = match ended {
                 Ok(End::Done) => return Ok(()),
                 _ if self.rest.is_empty() => return Ok(()),
-                Ok(End::Short) if arrived >= least => {}
-                Ok(End::Short) => patience.wait(error::ended_early(&url)).await?,
-                Err(failure) => patience.wait(failure).await?,
+                Ok(End::Short) if arrived >= least => None,
+                Ok(End::Short) => Some(error::ended_early(&url)),
+                Err(failure) => Some(failure),
+            };
+            match failure {
+                None => {}
+                Some(failure) if is_partial => match patience.wait_for_range(failure).await {
+                    Err(error) if !patience.gave_up_ranges() => return Err(error),
+                    // If ranges were given up, the whole is requested at once.
+                    _ => {}
+                },
+                Some(failure) => patience.wait(failure).await?,
             }
             let rest = self.rest.clone();
             let again = self.inner.open(&self.descriptor, rest, &mut patience);

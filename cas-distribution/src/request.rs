@@ -120,8 +120,7 @@ impl Inner {
     /// response.
     ///
     /// # Errors
-    /// As [`Inner::send_once`]; the last failure when the patience ends, or when ranges have failed
-    /// [`retry::RANGES`] times in a row.
+    /// As [`Inner::send_once`]; the last failure when the patience ends, or when it gives ranges up.
     pub(crate) async fn send(&self, ask: Ask, patience: &mut Patience) -> Result<Response> {
         let mut tried = 0;
         loop {
@@ -131,11 +130,10 @@ impl Inner {
                 Ok(response) => self.refused(response).await,
                 Err(failure) => failure,
             };
-            let failure = match ask.headers.contains_key(RANGE) {
-                true => failure.at_most(retry::RANGES),
-                false => failure,
-            };
-            patience.wait(failure).await?;
+            match ask.headers.contains_key(RANGE) {
+                true => patience.wait_for_range(failure).await?,
+                false => patience.wait(failure).await?,
+            }
         }
     }
 

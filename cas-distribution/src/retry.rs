@@ -15,7 +15,9 @@ use crate::timeouts::Timeouts;
 /// or on which nothing listens, is reported soon.
 const CONNECTS: u32 = 5;
 /// Number of failures in a row after which the whole content is requested instead of a range.
-pub(crate) const RANGES: u32 = 4;
+const RANGES: u32 = 4;
+/// The part of the time that ranges may take, as a divisor. The rest is for the whole content.
+const RANGES_PART: u32 = 2;
 /// The longest pause, in multiples of the first.
 const LONGEST: u32 = 40;
 
@@ -56,7 +58,7 @@ impl Failure {
     }
 
     /// Returns the failure with at most `most` attempts.
-    pub(crate) fn at_most(mut self, most: u32) -> Self {
+    fn at_most(mut self, most: u32) -> Self {
         if let Failure::Passes { attempts, .. } = &mut self {
             *attempts = most.min(*attempts);
         }
@@ -116,6 +118,8 @@ pub(crate) struct Patience {
     pause: Duration,
     /// Number of attempts that failed since the last progress.
     failed: u32,
+    /// Whether no range is requested until the next progress.
+    gave_up_ranges: bool,
 }
 
 impl Patience {
@@ -126,6 +130,7 @@ impl Patience {
             since: Instant::now(),
             pause: timeouts.pause,
             failed: 0,
+            gave_up_ranges: false,
         }
     }
 
@@ -134,12 +139,14 @@ impl Patience {
         self.since = Instant::now();
         self.pause = self.first;
         self.failed = 0;
+        self.gave_up_ranges = false;
     }
 
-    /// Returns whether ranges have failed so often since the last progress that the whole is
-    /// requested instead. Some registries fail only at ranges, as if the failure would pass.
-    pub(crate) fn has_tried_ranges(&self) -> bool {
-        self.failed >= RANGES
+    /// Returns whether ranges have failed so often or for so long since the last progress that the
+    /// whole is requested instead. Some registries fail only at ranges, as if the failure would
+    /// pass.
+    pub(crate) fn gave_up_ranges(&self) -> bool {
+        self.gave_up_ranges
     }
 
     /// Makes attempts until one does not fail. Returns its result.
@@ -163,6 +170,27 @@ impl Patience {
     /// # Errors
     /// The error of the failure if another attempt would not help, or would begin too late.
     pub(crate) async fn wait(&mut self, failure: Failure) -> Result<()> {
+        self.wait_within(failure, self.repeat).await
+    }
+
+    /// Waits before the next attempt to request a range. If such attempts have failed too often, or
+    /// if the next one would begin in the part of the time that is for the whole content, it gives
+    /// ranges up.
+    ///
+    /// # Errors
+    /// As [`Patience::wait`], and if ranges are given up.
+    pub(crate) async fn wait_for_range(&mut self, failure: Failure) -> Result<()> {
+        let may_pass = matches!(failure, Failure::Passes { .. });
+        let waited = self
+            .wait_within(failure.at_most(RANGES), self.repeat / RANGES_PART)
+            .await;
+        // Without time for repetitions, another mirror is asked.
+        self.gave_up_ranges = waited.is_err() && may_pass && !self.repeat.is_zero();
+        waited
+    }
+
+    /// Waits before the next attempt, which must begin within `time` after the last progress.
+    async fn wait_within(&mut self, failure: Failure, time: Duration) -> Result<()> {
         let (error, after, attempts) = match failure {
             Failure::Stays(error) => return Err(error),
             Failure::Passes {
@@ -175,7 +203,7 @@ impl Patience {
         let pause = after
             .unwrap_or_default()
             .saturating_add(shortened(self.pause));
-        if self.failed >= attempts || pause > self.repeat.saturating_sub(self.since.elapsed()) {
+        if self.failed >= attempts || pause > time.saturating_sub(self.since.elapsed()) {
             return Err(error);
         }
         let doubled = self.pause.saturating_mul(2);
@@ -280,5 +308,35 @@ mod tests {
         assert_eq!(attempts, CONNECTS);
         let mut never = Patience::new(&timeouts.with_repeat(Duration::ZERO));
         assert!(never.wait(passing(None)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn ranges_leave_time_for_the_whole() {
+        let timeouts = Timeouts::default().with_pause(MILLI);
+        let patience = || Patience::new(&timeouts);
+        // Too often.
+        let mut often = patience();
+        for _ in 1..RANGES {
+            often.wait_for_range(passing(None)).await.unwrap();
+            assert!(!often.gave_up_ranges());
+        }
+        assert!(often.wait_for_range(passing(None)).await.is_err());
+        assert!(often.gave_up_ranges());
+        often.renew();
+        assert!(!often.gave_up_ranges());
+        // Too late, although the whole may still be requested.
+        let late = Some(timeouts.repeat / RANGES_PART);
+        let mut slow = patience();
+        assert!(slow.wait_for_range(passing(late)).await.is_err());
+        assert!(slow.gave_up_ranges());
+        slow.wait(passing(None)).await.unwrap();
+        // What does not pass is not repeated in another form.
+        let mut refused = patience();
+        let stays = Failure::Stays(Error::not_found("gone"));
+        assert!(refused.wait_for_range(stays).await.is_err());
+        assert!(!refused.gave_up_ranges());
+        let mut never = Patience::new(&timeouts.clone().with_repeat(Duration::ZERO));
+        assert!(never.wait_for_range(passing(None)).await.is_err());
+        assert!(!never.gave_up_ranges());
     }
 }

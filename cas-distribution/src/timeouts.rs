@@ -5,8 +5,9 @@ use std::time::Duration;
 /// How long a client waits for a registry, and for how long it repeats a request that fails.
 ///
 /// Each deadline ends one attempt, except `repeat`, which ends the attempts. So a registry that
-/// never sends anything useful costs at most `repeat` and one attempt. A transfer that makes
-/// progress has no deadline as a whole.
+/// never sends anything useful costs at most `repeat` and one attempt; if a range was requested,
+/// at most two attempts more than `repeat`. A transfer that makes progress has no deadline as a
+/// whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeouts {
@@ -27,7 +28,8 @@ pub struct Timeouts {
     /// copy and hash the blob. By default 10 minutes.
     pub store: Duration,
     /// How long a request is repeated without progress, if it fails for a reason that may pass. By
-    /// default 60 s; with 0, nothing is repeated.
+    /// default 60 s; with 0, nothing is repeated. Requests for ranges are repeated for half of this
+    /// time, and at most four fail in a row. Then the whole content is requested.
     pub repeat: Duration,
     /// The pause before the first repetition. Each further pause is twice as long, up to 40 times
     /// the first. Each pause is shortened at random by up to a half. By default 250 ms.

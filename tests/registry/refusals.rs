@@ -1,6 +1,7 @@
 //! Registries that do not know HEAD or ranges, or that encode what they send.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use cas::ErrorKind;
 
@@ -63,6 +64,14 @@ fn refusing(
     })
 }
 
+/// Returns which of the requests for the layer were for a range.
+fn ranged(registry: &Fake, sample: &Sample) -> Vec<bool> {
+    let layer = sample.layers[0].digest.to_string();
+    let seen = registry.seen();
+    let asked = seen.iter().filter(|request| request.path.ends_with(&layer));
+    asked.map(|request| request.range().is_some()).collect()
+}
+
 fn partial(range: &str, body: &[u8]) -> Answer {
     Answer::new(206).with("Content-Range", range).body(body)
 }
@@ -102,6 +111,9 @@ async fn who_is_refused_the_rest_takes_the_whole() {
         // These failures may pass. If they do not, the whole is requested before the time is over.
         ("408", |_, _| Answer::new(408)),
         ("429", |_, _| Answer::new(429)),
+        ("429 for an hour", |_, _| {
+            Answer::new(429).with("Retry-After", "3600")
+        }),
         ("502", |_, _| Answer::new(502)),
         ("503", |_, _| Answer::new(503)),
         ("504", |_, _| Answer::new(504)),
@@ -116,6 +128,29 @@ async fn who_is_refused_the_rest_takes_the_whole() {
         let registry = refusing(&sample, refuse);
         let outcome = pulled(&registry, &sample, quick()).await;
         outcome.unwrap_or_else(|error| panic!("{what}: {error}"));
+    }
+}
+
+#[tokio::test]
+async fn the_whole_is_requested_in_time_if_ranges_are_never_answered_or_never_sent() {
+    let sample = Sample::new(&[SIZE]);
+    type Refusal = fn(&[u8], usize) -> Answer;
+    let refusals: &[Refusal] = &[
+        |_, _| Answer::new(206).late(Duration::from_secs(60)),
+        |whole, start| {
+            let range = format!("bytes {start}-59999/60000");
+            partial(&range, &whole[start..]).cut(0).stall()
+        },
+    ];
+    // The time is over before ranges have failed often.
+    let timeouts = quick()
+        .with_answer(Duration::from_secs(1))
+        .with_idle(Duration::from_secs(1))
+        .with_repeat(Duration::from_millis(1500));
+    for refuse in refusals {
+        let registry = refusing(&sample, refuse);
+        pulled(&registry, &sample, timeouts.clone()).await.unwrap();
+        assert_eq!(ranged(&registry, &sample), [false, true, false]);
     }
 }
 
@@ -141,7 +176,7 @@ async fn a_shorter_range_is_taken_and_after_wrong_bytes_the_whole_is_requested()
     });
     // Wrong ranges are followed by one request for the whole.
     pulled(&registry, &sample, quick()).await.unwrap();
-    assert!(registry.seen().last().unwrap().range().is_none());
+    assert_eq!(ranged(&registry, &sample), [false, true, false]);
 }
 
 /// The first pull leaves a part of the layer. The next pull requests the rest. This request is
