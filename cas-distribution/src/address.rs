@@ -24,6 +24,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
 use cas_core::{Error, ErrorKind, Result};
+use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
@@ -156,15 +157,14 @@ pub(crate) fn check_proxy(scheme: &str) -> Result<()> {
 }
 
 fn check_proxy_of(scheme: &str, value_of: impl Fn(&str) -> Option<String>) -> Result<()> {
-    let names = [format!("{scheme}_proxy"), "all_proxy".to_owned()];
-    let names = names
-        .iter()
-        .flat_map(|name| [name.clone(), name.to_uppercase()]);
-    let mut set = names.filter_map(|name| {
-        let value = value_of(&name).filter(|value| !value.trim().is_empty())?;
-        Some((name, value))
-    });
-    let Some((name, value)) = set.next() else {
+    // Of two variables whose names differ in case only, the one in upper case counts if it is set,
+    // even if it is empty.
+    let set = |name: &str| {
+        let mut spelled = [name.to_uppercase(), name.to_owned()].into_iter();
+        let (name, value) = spelled.find_map(|name| value_of(&name).map(|value| (name, value)))?;
+        Some((name, value)).filter(|(_, value)| !value.trim().is_empty())
+    };
+    let Some((name, value)) = set(&format!("{scheme}_proxy")).or_else(|| set("all_proxy")) else {
         return Ok(());
     };
     let scheme = value
@@ -174,13 +174,28 @@ fn check_proxy_of(scheme: &str, value_of: impl Fn(&str) -> Option<String>) -> Re
     let is_http = ["http", "https"]
         .iter()
         .any(|known| known.eq_ignore_ascii_case(scheme));
-    if is_http && proxy_host(&value).is_some() {
+    if is_http && is_understood(&value) {
         return Ok(());
     }
     Err(Error::invalid(format!(
         "the variable {name} does not name a proxy that can be used; expected http://HOST:PORT; \
          correct it, or unset it"
     )))
+}
+
+/// Returns whether the HTTP client understands this value of a variable. It would ignore another.
+fn is_understood(value: &str) -> bool {
+    let proxy = Matcher::builder().all(value.to_owned()).build();
+    let any = "http://registry.test/".parse();
+    any.is_ok_and(|any| proxy.intercept(&any).is_some())
+}
+
+/// Returns the proxy that the environment names for requests to `url`, as `http://HOST:PORT` without
+/// its login, or `None` if requests go to `url` itself.
+pub(crate) fn proxy_of(url: &Url) -> Option<String> {
+    let proxy = Matcher::from_env().intercept(&url.as_str().parse().ok()?)?;
+    let proxy: Url = proxy.uri().to_string().parse().ok()?;
+    Some(shown(&proxy))
 }
 
 fn proxy_host(value: &str) -> Option<String> {
@@ -227,22 +242,26 @@ mod tests {
             "http://me:secret@",
             "socks5://me:secret@proxy.test",
             "ftp://secret.test",
+            "http://me:sec^ret@proxy.test",
             ":::",
         ] {
             let error = check("https", &[("HTTPS_PROXY", bad)]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{bad}: {error}");
             let said = error.to_string();
             assert!(
-                said.contains("HTTPS_PROXY") && !said.contains("secret"),
+                said.contains("HTTPS_PROXY") && !said.contains("sec"),
                 "{said}"
             );
             // The proxy is for another scheme, or another variable comes first.
             check("http", &[("HTTPS_PROXY", bad)]).unwrap();
-            check(
-                "https",
-                &[("ALL_PROXY", bad), ("https_proxy", "proxy.test:1")],
-            )
-            .unwrap();
+            for (first, other) in [
+                (("https_proxy", "proxy.test:1"), "ALL_PROXY"),
+                (("HTTPS_PROXY", "proxy.test:1"), "https_proxy"),
+                (("HTTPS_PROXY", ""), "https_proxy"),
+            ] {
+                check("https", &[first, (other, bad)]).unwrap();
+            }
+            check("https", &[("HTTPS_PROXY", ""), ("all_proxy", bad)]).unwrap_err();
         }
     }
 

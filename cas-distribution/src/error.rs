@@ -9,9 +9,9 @@ use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
 
 use crate::http::Http;
-use crate::origin::shown;
+use crate::origin::{is_local, shown};
 use crate::retry::{self, Failure};
-use crate::untrusted;
+use crate::{address, untrusted};
 
 /// The name of the backend in errors of a registry, its token service, or the connection to them.
 pub const REGISTRY: &str = "registry";
@@ -83,10 +83,12 @@ pub(crate) async fn refused(http: &Http, response: Response, credit: &Credit) ->
     let (code, said) = match problem {
         Some(problem) => {
             let said = format!("{} {}", problem.code, problem.message);
-            (
-                problem.code,
-                format!(" {:.SAID$}", said.escape_debug().to_string()),
-            )
+            let said = said.trim().escape_debug().to_string();
+            let said = match said.is_empty() {
+                true => said,
+                false => format!(" {said:.SAID$}"),
+            };
+            (problem.code, said)
         }
         None => (String::new(), String::new()),
     };
@@ -175,7 +177,11 @@ pub(crate) fn broken(error: reqwest::Error, url: &Url) -> Failure {
         "lost the connection to"
     };
     let from = shown(url);
-    let advice = advice.unwrap_or_else(|| "check the host and the network".to_owned());
+    let proxy = address::proxy_of(url).filter(|_| !is_local(url));
+    let advice = advice.unwrap_or_else(|| match proxy {
+        Some(proxy) => format!("check the proxy {proxy}, the host and the network"),
+        None => "check the host and the network".to_owned(),
+    });
     let message = format!("{what} {from}: {last}; {advice}");
     let error = Error::unavailable(message).source(error).backend(REGISTRY);
     match (distrusted, connecting) {

@@ -44,7 +44,7 @@ impl Http {
     /// Returns a client for the registry at this URL, which is reached as `access` says.
     ///
     /// # Errors
-    /// As [`Http::new`]; `InvalidArgument` if the environment names a proxy that cannot be used.
+    /// As [`Http::new`].
     pub(crate) fn reaching(
         registry: &Url,
         judge: Judge,
@@ -52,9 +52,6 @@ impl Http {
         access: Access,
     ) -> Result<Self> {
         let (local, judge) = (is_local(registry), Arc::new(judge));
-        if !local {
-            address::check_proxy(registry.scheme())?;
-        }
         timeouts.connect = access.connect.unwrap_or(timeouts.connect);
         let plain = builder(local, &judge, &timeouts).tls_backend_preconfigured(tls::unused()?);
         Ok(Http {
@@ -72,10 +69,14 @@ impl Http {
     /// Returns a new request to `url`.
     ///
     /// # Errors
-    /// `Denied` if the host is an address that must not be connected to; `Unavailable` if the root
-    /// certificates of this system cannot be read; errors of the files of certificates.
+    /// `Denied` if the host is an address that must not be connected to; `InvalidArgument` if the
+    /// environment names a proxy that cannot be used; `Unavailable` if the root certificates of this
+    /// system cannot be read; errors of the files of certificates.
     pub(crate) fn request(&self, method: Method, url: &Url) -> Result<RequestBuilder> {
         self.judge.check(url)?;
+        if !self.local {
+            address::check_proxy(url.scheme())?;
+        }
         let request = self.client(url)?.request(method, url.clone());
         let is_own = origin::authority(url) == origin::authority(&self.registry);
         Ok(match is_own {

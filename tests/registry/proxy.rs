@@ -113,6 +113,24 @@ fn no_proxy_is_used_for_what_the_environment_excepts_and_for_this_machine() {
         .env("NO_PROXY", "other.test,10.0.0.0/8"));
 }
 
+#[test]
+fn a_proxy_that_fails_is_named_without_its_login() {
+    let scratch = tempfile::tempdir().unwrap();
+    // Nothing listens on port 1.
+    let proxy = "http://me:hush@127.0.0.1:1";
+    for scheme in [&["--plain-http"][..], &[]] {
+        let said = fails(pull(scratch.path(), NAME, proxy).args(scheme), 7);
+        let names = said.contains("check the proxy http://127.0.0.1:1,");
+        assert!(names && !said.contains("hush"), "{said}");
+        let said = fails(
+            pull(scratch.path(), NAME, "http://me:hush@").args(scheme),
+            2,
+        );
+        let variable = ["HTTPS_PROXY", "HTTP_PROXY"][scheme.len()];
+        assert!(said.contains(variable) && !said.contains("hush"), "{said}");
+    }
+}
+
 /// The proxy resolves names, but an address in a URL is judged before the proxy is asked for it.
 #[test]
 fn addresses_are_judged_and_names_are_left_to_the_proxy() {
