@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use cas_core::error::malformed;
+use cas_core::error::{malformed, url_excerpt};
 use cas_core::records::{Batch, Expect, Notes, Record, Records, Revision};
 use cas_core::{Digest, Error, Result, Store};
 use serde::Serialize;
@@ -145,9 +145,9 @@ impl Catalogue {
         let (value, _) = found.ok_or_else(|| {
             Error::not_found("the catalogue has no remote with this URL; fetch the ACI first")
                 .operation("get remote")
-                .subject(cas_core::error::excerpt(aci_url))
+                .subject(url_excerpt(aci_url))
         })?;
-        parse(&value, "remote", aci_url)
+        parse(&value, "remote", &url_excerpt(aci_url))
     }
 
     /// Returns all remotes in the order of their URLs.

@@ -129,7 +129,7 @@ impl FromStr for KeyPrefix {
             }
             _ => Err(Error::invalid(format!(
                 "not a key: expected {ALGORITHM} and {SHORTEST} to {DIGITS} lower-case \
-                 hexadecimal digits"
+                 hexadecimal digits; `cas aci ls` lists the keys"
             ))
             .operation("parse key")
             .subject(excerpt(text))),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use cas_core::error::excerpt;
+use cas_core::error::url_excerpt;
 use cas_core::{Error, Result, limit};
 use serde::{Deserialize, Serialize};
 
@@ -59,7 +59,7 @@ impl Remote {
                 return Err(Error::invalid(format!(
                     "expected {what} of at most {allowed} bytes without control characters"
                 ))
-                .subject(excerpt(text)));
+                .subject(url_excerpt(&self.aci_url)));
             }
         }
         if self.aci_url.is_empty() {

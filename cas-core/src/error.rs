@@ -350,6 +350,24 @@ pub fn excerpt(text: &str) -> String {
     text.escape_debug().take(EXCERPT).collect()
 }
 
+/// Returns a URL for a message, as [`excerpt`] does, without what may be secret: its login, its query
+/// and its fragment. Of a text that is not a URL, less may remain.
+pub fn url_excerpt(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        let shown = url.split(['?', '#']).next().unwrap_or_default();
+        return excerpt(shown.rsplit('@').next().unwrap_or_default());
+    };
+    let (authority, path) = rest.split_at(rest.find(['/', '\\', '?', '#']).unwrap_or(rest.len()));
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let port = host.rsplit_once(':').map_or("", |(_, port)| port);
+    // A password with such a character looks like a port.
+    if !host.ends_with(']') && !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        return excerpt(&format!("{scheme}://…"));
+    }
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    excerpt(&format!("{scheme}://{host}{path}"))
+}
+
 /// Returns the error for data that a parser refuses. Its message is `what`, followed by the message
 /// of the parser.
 ///
@@ -393,6 +411,27 @@ mod tests {
         ] {
             let error = Error::not_found("gone").subject(subject).within(whole);
             assert_eq!(error.to_string(), format!("{expected}: gone"));
+        }
+    }
+
+    #[test]
+    fn a_url_in_a_message_has_no_login_and_no_query() {
+        for (url, expected) in [
+            ("https://host:1/a/b.aci", "https://host:1/a/b.aci"),
+            ("https://host/@me/a", "https://host/@me/a"),
+            ("http://[::1]/a", "http://[::1]/a"),
+            ("http://me:hush@[::1]:80/a", "http://[::1]:80/a"),
+            ("https://me:hush@host/a?hush#hush", "https://host/a"),
+            ("https://me:hush@hush@host", "https://host"),
+            ("https://me@host?hush", "https://host"),
+            ("https://me:hu/sh@host/a", "https://…"),
+            ("https://me:hu?sh@host/a", "https://…"),
+            ("https:/me:hush@host/a", "host/a"),
+            ("a.aci?hush", "a.aci"),
+            ("a\nb", "a\\nb"),
+            ("", ""),
+        ] {
+            assert_eq!(url_excerpt(url), expected, "{url}");
         }
     }
 

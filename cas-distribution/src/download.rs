@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 
 use bytes::Bytes;
-use cas_core::error::excerpt;
+use cas_core::error::url_excerpt;
 use cas_core::{Error, ErrorKind, Result, limit, pool};
 use reqwest::header::{CACHE_CONTROL, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH};
 use reqwest::{Method, Response, StatusCode, Url};
@@ -95,7 +95,7 @@ async fn get(base: &Url, etag: Option<HeaderValue>) -> Result<Response> {
 }
 
 fn parse(text: &str, plain_http: bool) -> Result<Url> {
-    let invalid = |why: &str| Error::invalid(why.to_owned()).subject(excerpt(text));
+    let invalid = |why: &str| Error::invalid(why.to_owned()).subject(url_excerpt(text));
     let url = text.parse::<Url>();
     let url = url.map_err(|error| invalid(&format!("invalid URL: {error}; correct it")))?;
     if !matches!(url.scheme(), "http" | "https") {
@@ -203,10 +203,13 @@ mod tests {
             "ftp://host/a",
             "http://host/a",
             "https://me:secret@host/a",
+            "https://me:secret@host:port/a",
+            "http://host/a?secret",
             "https://",
         ] {
             let error = parse(url, false).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{url}");
+            assert!(!error.to_string().contains("secret"), "{error}");
         }
         parse("http://host/a", true).unwrap();
     }

@@ -18,7 +18,7 @@ fn answer(request: &Request) -> Answer {
             .body(&aci(&manifest(name, "")))
     };
     let not_modified = || Answer::new(304).with("Cache-Control", "max-age=0");
-    match &*request.path {
+    match request.path.split('?').next().unwrap() {
         "/fresh.aci" => send("fresh").with("Cache-Control", "max-age=3600"),
         "/stale.aci" if known => not_modified(),
         "/stale.aci" => send("stale"),
@@ -129,4 +129,34 @@ fn a_fetch_that_fails_is_told_and_leaves_nothing() {
     let shown = fails(several.args(&urls), 3);
     assert!(shown.contains("404") && shown.contains("503"), "{shown}");
     assert_eq!(scene.listed().len(), 1);
+}
+
+/// A URL may have a login, or a query with a signature.
+#[test]
+fn no_message_and_no_list_repeats_what_is_secret_in_a_url() {
+    let scene = Scene::new();
+    let (fresh, host) = (scene.url("fresh"), &scene.server.host);
+    ok(&mut scene.aci(&["fetch", &format!("{fresh}?signature=hush")]));
+    assert_eq!(scene.listed()[0]["remotes"][0]["url"], fresh);
+    // The whole URL is requested again.
+    ok(&mut scene.aci(&["fetch", "--all"]));
+    for (url, code, part) in [
+        (
+            format!("{}?signature=hush", scene.url("absent")),
+            3,
+            "/absent.aci",
+        ),
+        (
+            format!("{}?signature=hush", scene.url("text")),
+            4,
+            "/text.aci",
+        ),
+        (format!("http://me:hush@{host}/fresh.aci"), 2, host),
+        ("http://me:hush@host:port/a".to_owned(), 2, "http://"),
+    ] {
+        let said = fails(&mut scene.aci(&["fetch", &url]), code);
+        assert!(said.contains(part) && !said.contains("hush"), "{said}");
+        let said = fails(&mut scene.aci(&["import", &url]), code);
+        assert!(said.contains(part) && !said.contains("hush"), "{said}");
+    }
 }

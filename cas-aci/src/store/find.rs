@@ -150,9 +150,7 @@ impl AciStore {
 }
 
 pub(super) fn not_found() -> Error {
-    Error::not_found(
-        "the catalogue has no ACI with this key; list the ACIs with `cas aci ls` to find their keys",
-    )
+    Error::not_found("the catalogue has no ACI with this key; `cas aci ls` lists the keys")
 }
 
 /// Returns the error for a name whose ACIs do not have these labels. `versions` are the versions

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use cas_core::error::excerpt;
+use cas_core::error::url_excerpt;
 use cas_core::records::Batch;
 use cas_core::{Context, Error, ErrorKind, Result};
 
@@ -59,7 +59,7 @@ impl AciStore {
         options: WriteOptions,
     ) -> Result<Key> {
         let fetched = self.fetch_remote(fetcher, aci_url, sig_url, options).await;
-        fetched.during("fetch ACI", excerpt(aci_url))
+        fetched.during("fetch ACI", url_excerpt(aci_url))
     }
 
     async fn fetch_remote(

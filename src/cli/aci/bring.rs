@@ -74,7 +74,8 @@ async fn fetch_one(
 #[cfg(not(feature = "registry"))]
 async fn fetch_one(_: &AciStore, url: &str, _: WriteOptions, _: bool) -> Result<Key> {
     let why = "this build cannot fetch; download the file, or build with the feature `registry`";
-    Err(Error::unsupported(why).operation("fetch ACI").subject(url))
+    let error = Error::unsupported(why).operation("fetch ACI");
+    Err(error.subject(cas::error::url_excerpt(url)))
 }
 
 /// Fetches the ACIs at these URLs, and with `all` at every URL that was fetched before. If a fetch

@@ -2,6 +2,7 @@
 
 use cas::Result;
 use cas::aci::{AciInfo, AciStore, Remote, SortField};
+use cas::error::url_excerpt;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
@@ -102,11 +103,12 @@ pub(super) fn show(context: &Context, infos: &[AciInfo]) -> Result<()> {
     })
 }
 
-/// Returns a URL that an ACI was fetched from, and how it was fetched, as JSON.
+/// Returns a URL that an ACI was fetched from, and how it was fetched, as JSON. Others may read the
+/// output, so the URLs are without what may be secret.
 fn origin(remote: &Remote) -> Value {
     json!({
-        "url": remote.aci_url,
-        "signature": remote.sig_url,
+        "url": url_excerpt(&remote.aci_url),
+        "signature": url_excerpt(&remote.sig_url),
         "etag": remote.etag,
         "maxAge": remote.cache_max_age.as_secs(),
         "downloadedAt": when(remote.download_time),
