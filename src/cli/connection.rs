@@ -31,16 +31,34 @@ pub(crate) struct Connection {
     /// cas.toml, or 1KiB]
     #[arg(long, value_name = "SIZE", value_parser = cas::parse_size)]
     min_speed: Option<u64>,
-    /// Read hosts.toml or certificates for a registry from DIR/HOST[:PORT] only
-    #[arg(long, value_name = "DIR")]
-    hosts_dir: Option<PathBuf>,
     /// Read mirrors and blocked names from this file [default: the file in cas.toml,
     /// $CONTAINERS_REGISTRIES_CONF, or podman's]
     #[arg(long, value_name = "FILE")]
     registries_conf: Option<PathBuf>,
+    #[command(flatten)]
+    trust: Trust,
+}
+
+/// Which certificates of registries are trusted.
+#[derive(Args)]
+pub(crate) struct Trust {
+    /// Read hosts.toml or certificates for a registry from DIR/HOST[:PORT] only
+    #[arg(long, value_name = "DIR")]
+    hosts_dir: Option<PathBuf>,
     /// Also trust the certificates in this PEM file, of authorities or of the registry itself
     #[arg(long, value_name = "FILE")]
     ca: Vec<PathBuf>,
+}
+
+impl Trust {
+    /// Returns `hosts`, which has the files of the root, with the directory in place of those of
+    /// the root, and with the files of authorities in addition.
+    pub(crate) fn hosts(&self, mut hosts: Hosts) -> Hosts {
+        if let Some(directory) = &self.hosts_dir {
+            hosts = hosts.with_directory(directory.clone());
+        }
+        (self.ca.iter()).fold(hosts, |hosts, file| hosts.with_authority(file.clone()))
+    }
 }
 
 impl Connection {
@@ -77,13 +95,11 @@ impl Connection {
     /// Returns the files that name mirrors and certificates. `hosts` has the files of the root. A
     /// file that an option of this command names replaces the file of the root. Files of
     /// authorities (`--ca`) are added to those of the root.
-    pub(crate) fn hosts(&self, mut hosts: Hosts) -> Hosts {
-        if let Some(directory) = &self.hosts_dir {
-            hosts = hosts.with_directory(directory.clone());
+    pub(crate) fn hosts(&self, hosts: Hosts) -> Hosts {
+        let hosts = self.trust.hosts(hosts);
+        match &self.registries_conf {
+            Some(file) => hosts.with_registries_conf(file.clone()),
+            None => hosts,
         }
-        if let Some(file) = &self.registries_conf {
-            hosts = hosts.with_registries_conf(file.clone());
-        }
-        (self.ca.iter()).fold(hosts, |hosts, file| hosts.with_authority(file.clone()))
     }
 }

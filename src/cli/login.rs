@@ -9,6 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::Context;
+use super::connection::Trust;
 use super::prompt::{self, off_this_thread};
 
 /// The registry if the user names none.
@@ -43,6 +44,8 @@ pub(crate) struct Login {
     /// Use plain HTTP (automatic for a registry on this machine that does not require TLS)
     #[arg(long)]
     plain_http: bool,
+    #[command(flatten)]
+    trust: Trust,
 }
 
 /// Log out of a registry
@@ -82,7 +85,8 @@ impl Login {
             timeouts: settings.timeouts()?,
             ..Options::default()
         };
-        let done = log_in(&self.registry, &name, &password, &settings.hosts(), options).await?;
+        let hosts = self.trust.hosts(settings.hosts());
+        let done = log_in(&self.registry, &name, &password, &hosts, options).await?;
         for warning in &done.warnings {
             context.progress.warn(warning);
         }

@@ -39,6 +39,13 @@ impl Registry {
         Self::start(place, &tls(place, host, options), "")
     }
 
+    /// Starts a registry with TLS, as [`Registry::encrypted`] does, whose certificate has expired.
+    pub(crate) fn expired(place: &Path) -> Self {
+        let tls = tls(place, "IP:127.0.0.1", LEAF);
+        expire(place);
+        Self::start(place, &tls, "")
+    }
+
     /// Starts a registry with TLS, as [`Registry::encrypted`] does, that requires its own certificate
     /// from its clients, too. The key is `key.pem`.
     pub(crate) fn mutual(place: &Path) -> Self {
@@ -122,6 +129,25 @@ fn tls(place: &Path, host: &str, options: &[&str]) -> String {
     ok(openssl.arg(&key).arg("-out").arg(&certificate));
     let (certificate, key) = (certificate.display(), key.display());
     format!(", tls: {{certificate: {certificate}, key: {key}}}")
+}
+
+/// Replaces the certificate below `place` with one for the same key that was valid on one day only,
+/// in the past.
+fn expire(place: &Path) {
+    let config = "[ca]\ndefault_ca = own\n[own]\ndatabase = index\nnew_certs_dir = .\n\
+                  serial = serial\ndefault_md = sha256\npolicy = names\nx509_extensions = host\n\
+                  [names]\ncommonName = supplied\n[host]\nsubjectAltName = IP:127.0.0.1\n";
+    for (name, text) in [("ca.cnf", config), ("serial", "01"), ("index", "")] {
+        fs::write(place.join(name), text).unwrap();
+    }
+    for arguments in [
+        "x509 -x509toreq -in certificate.pem -signkey key.pem -out request.pem",
+        "ca -batch -notext -selfsign -config ca.cnf -keyfile key.pem -in request.pem \
+         -startdate 20200101000000Z -enddate 20200102000000Z -out certificate.pem",
+    ] {
+        let mut openssl = Command::new("openssl");
+        ok(openssl.args(arguments.split(' ')).current_dir(place));
+    }
 }
 
 /// Creates the file with the name and the password below `place`. Returns the part of the

@@ -5,6 +5,8 @@ use std::fs;
 use std::process::Command;
 
 use super::cas;
+use super::fake::Fake;
+use super::sample::Sample;
 use crate::common::docker::{PROGRAM, Registry};
 use crate::common::shop::{GZIP, Shop};
 use crate::common::{can, fails, ok};
@@ -86,6 +88,78 @@ fn the_certificate_of_a_server_may_be_trusted_itself() {
             code => drop(fails(&mut trusting, code)),
         }
     }
+}
+
+/// A certificate that is trusted itself is still only valid for a time.
+#[test]
+fn an_expired_certificate_is_refused_even_if_it_is_trusted_itself() {
+    if !can(&["skopeo", PROGRAM, "openssl"]) {
+        return;
+    }
+    let shop = Shop::open();
+    let registry = Registry::expired(shop.scratch.path());
+    let there = registry.at("app:1");
+    let mut push = cas(&shop.root, shop.scratch.path());
+    push.args(["push", GZIP, &there, "--ca"]);
+    let said = fails(push.arg(shop.path("certificate.pem")), 7);
+    assert!(
+        said.contains("expired") && said.contains("must renew the certificate"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_login_trusts_the_certificates_that_a_pull_trusts() {
+    let Some((shop, registry)) = encrypted() else {
+        return;
+    };
+    let login = |options: &[&str]| {
+        let mut login = cas(&shop.root, shop.scratch.path());
+        login.args(["login", "-u", "me", "--password-stdin", &registry.host]);
+        let password = fs::File::open(shop.path("password")).unwrap();
+        login.args(options).stdin(password);
+        login
+    };
+    fs::write(shop.path("password"), "word\n").unwrap();
+    let certificate = shop.path("certificate.pem");
+    fails(&mut login(&[]), 7);
+    ok(&mut login(&["--ca", certificate.to_str().unwrap()]));
+    let hosts = shop.path("hosts");
+    let directory = ["--hosts-dir", hosts.to_str().unwrap()];
+    let said = fails(&mut login(&directory), 3);
+    assert!(said.contains("does not exist"), "{said}");
+    let own = hosts.join(&registry.host);
+    fs::create_dir_all(&own).unwrap();
+    fails(&mut login(&directory), 7);
+    fs::copy(&certificate, own.join("ca.crt")).unwrap();
+    ok(&mut login(&directory));
+}
+
+#[test]
+fn files_that_options_name_are_read_even_if_the_registry_does_not_need_them() {
+    let sample = Sample::new(&[10]);
+    let registry = Fake::start(move |request| sample.answer(request));
+    let scratch = tempfile::tempdir().unwrap();
+    let home = scratch.path();
+    fs::write(home.join("empty.pem"), "nothing").unwrap();
+    for (option, file, code) in [
+        ("--hosts-dir", "absent", 3),
+        ("--ca", "absent.pem", 2),
+        ("--ca", "empty.pem", 2),
+    ] {
+        for verb in ["pull", "login"] {
+            let mut run = cas(&home.join("root"), home);
+            match verb {
+                "pull" => run.args([verb, &registry.image()]),
+                _ => run.args([verb, "-u", "me", "--password-stdin", &registry.host]),
+            };
+            let password = fs::File::open(home.join("empty.pem")).unwrap();
+            run.arg(option).arg(home.join(file)).stdin(password);
+            let said = fails(&mut run, code);
+            assert!(said.contains(file), "{verb} {option}: {said}");
+        }
+    }
+    assert!(registry.seen().is_empty());
 }
 
 #[test]

@@ -195,6 +195,9 @@ impl Hosts {
     }
 
     /// Checks what the user has named, even if the registry is then reached without it.
+    ///
+    /// # Errors
+    /// `NotFound` if the directory is absent; as [`certificates::read`].
     fn check_chosen(&self) -> Result<()> {
         if let Some(chosen) = self.chosen.as_ref().filter(|chosen| !chosen.is_dir()) {
             let why = "the directory of hosts.toml and certificates does not exist; make it, or \
@@ -238,10 +241,11 @@ impl Hosts {
     /// Returns how a registry itself is reached, without `hosts.toml` and `registries.conf`.
     ///
     /// # Errors
-    /// As [`certificates::in_directory`].
+    /// As [`Hosts::check_chosen`] and [`certificates::in_directory`].
     pub(crate) async fn access(&self, host: &str) -> Result<Access> {
         let (hosts, host) = (self.clone(), host.to_owned());
         runtime::blocking(move || {
+            hosts.check_chosen()?;
             let mut access = Access::default();
             certificates::add(&hosts.certificates, &host, &mut access.tls)?;
             access.tls.authorities.extend(hosts.authorities);
