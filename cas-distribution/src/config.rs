@@ -44,6 +44,12 @@ impl Config {
         if data.trim_ascii().is_empty() {
             return Ok(Config::default());
         }
+        // The parser would take a list for an object.
+        if data.trim_ascii().starts_with(b"[") {
+            return Err(Error::invalid(
+                "expected an object, found a list; correct it",
+            ));
+        }
         let parsed = if is_legacy {
             serde_json::from_slice(data).map(|auths| Config {
                 auths,

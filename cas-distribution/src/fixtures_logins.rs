@@ -206,6 +206,7 @@ fn other_settings_of_docker_are_passed_over_and_damage_is_an_error() {
                 "{\"auths\":\n{\"x.test\"",
                 Err("line 2 does not parse"),
             ),
+            ("x.test/app", " [{}]", Err("found a list")),
             ("x.test/app", "\u{feff}{}", Err("line 1 does not parse")),
         ],
     );
@@ -291,7 +292,7 @@ fn the_earliest_file_of_docker_has_urls() {
             ("y.test:5000/app", bare, Ok("team:t")),
             ("y.test/app", bare, Ok("")),
             ("x.test/app", newer, Ok("you:pw2")),
-            ("x.test/app", "[]", Err("line 1 does not parse")),
+            ("x.test/app", "[]", Err("found a list")),
         ],
     );
 }

@@ -114,6 +114,8 @@ mod tests {
         ] {
             assert!(check(&registry, &url(to)).is_err(), "{to}");
         }
+        let error = check(&registry, &url("file:///etc/passwd")).unwrap_err();
+        assert!(error.to_string().contains("the scheme \"file\""), "{error}");
         assert!(check(&registry, &url("https://cdn.test/x?signature=1")).is_ok());
         assert!(check(&url("http://localhost:1/"), &url("http://127.0.0.1:2/")).is_ok());
     }

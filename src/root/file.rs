@@ -20,13 +20,17 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Engines> {
     struct Format {
         format: u32,
     }
+    let refused = |why: &str| {
+        Error::corrupt(format!("cas.toml does not parse: {why}; correct it"))
+            .operation("open root")
+            .subject(path.display())
+    };
     let fail = |error: toml::de::Error| {
-        Error::corrupt(format!(
-            "cas.toml does not parse: {}; correct it",
-            error.message()
-        ))
-        .operation("open root")
-        .subject(path.display())
+        let before = error.span().and_then(|span| text.get(..span.start));
+        match before.map(|before| before.matches('\n').count() + 1) {
+            Some(line) => refused(&format!("line {line}: {}", error.message())),
+            None => refused(error.message()),
+        }
     };
     let Format { format } = toml::from_str(text).map_err(fail)?;
     if format != FORMAT {
@@ -39,7 +43,12 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Engines> {
     let mut table: toml::Table = toml::from_str(text).map_err(fail)?;
     // The pull modes are read when an image is pulled.
     table.remove(PULL_MODES);
-    table.try_into().map_err(fail)
+    // This error has no line, but its text has the name of the key.
+    table.try_into().map_err(|error: toml::de::Error| {
+        let why = error.to_string();
+        let words: Vec<&str> = why.split_whitespace().collect();
+        refused(&words.join(" "))
+    })
 }
 
 /// Returns the text of the file for these engines.

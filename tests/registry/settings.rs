@@ -286,6 +286,8 @@ fn unknown_keys_and_wrong_values_are_refused_with_their_names() {
         ("[remote]\nhost-dir = \"x\"\n", "unknown field `host-dir`"),
         ("[remote]\nca = \"x\"\n", "expected a sequence"),
         ("[remote]\nretry-for = \"60s\"\n", "expected u64"),
+        ("[remote]\nretry-for = -1\n", "`remote.retry-for`"),
+        ("[remote]\nretry-for = x\n", "line "),
         ("[policy]\nalow = []\n", "unknown field `alow`"),
         ("[policy]\nverifier-timeout = \"1s\"\n", "expected u64"),
     ] {

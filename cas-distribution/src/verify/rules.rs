@@ -176,7 +176,7 @@ impl Rule {
             None if text.starts_with("sha") && text.contains(':') => {
                 text.parse().ok().map(Kind::Digest)
             }
-            None => text.parse().ok().map(Kind::registry),
+            None => host(text).map(Kind::registry),
         };
         let kind = kind.ok_or_else(|| {
             Error::invalid(format!(
@@ -225,6 +225,17 @@ impl Rule {
     }
 }
 
+/// Returns the host of a rule. An address may have any form that URLs know, such as `127.1`.
+fn host(text: &str) -> Option<Host> {
+    let parsed = text.parse().ok();
+    let has_port = text.contains(':');
+    parsed.or_else(|| {
+        let spelled = spelling::host(text);
+        let is_address = text.contains('.') && spelled.contains(':') == has_port;
+        spelled.parse().ok().filter(|_| is_address)
+    })
+}
+
 impl Kind {
     fn registry(host: Host) -> Self {
         Kind::Registry {
@@ -244,7 +255,7 @@ impl Kind {
         let host = match any_host {
             true if host.bytes().all(known) => spelling::host(host),
             true => return None,
-            false => spelling::host(&host.parse::<Host>().ok()?.to_string()),
+            false => spelling::host(&self::host(host)?.to_string()),
         };
         let (named, digest) = match rest.split_once('@') {
             Some((named, digest)) => (named, format!("@{digest}")),
@@ -356,6 +367,9 @@ mod tests {
             ("[2001:db8::1]", "[2001:DB8:0:0::1]/a:1"),
             ("[2001:db8::1]/a", "[2001:DB8:0:0::1]:443/a:1"),
             ("127.0.0.1/a", "127.1/a:1"),
+            ("127.1", "127.0.0.1:5000/a:1"),
+            ("127.1:5000", "127.0.0.1:5000/a:1"),
+            ("127.1/a", "127.0.0.1/a:1"),
             ("127.0.0.1", "[::ffff:7f00:1]:5000/a:1"),
             ("127.0.0.1:5000", "[::FFFF:7F00:1]:05000/a:1"),
             ("127.0.0.1/a", "[0:0:0:0:0:ffff:7f00:1]/a:1"),
