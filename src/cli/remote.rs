@@ -41,7 +41,8 @@ pub(crate) struct Pull {
     #[cfg(feature = "on-demand")]
     #[arg(long, conflicts_with_all = ["all_platforms", "discard_unpacked_layers"])]
     lazy: bool,
-    /// Also pull everything that refers to the image, such as signatures
+    /// Also pull everything that refers to the image, such as signatures; if --policy finds the
+    /// image in the store, warn, and do not ask the registry
     #[arg(long)]
     referrers: bool,
     /// When to ask the registry

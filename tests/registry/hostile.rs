@@ -245,3 +245,23 @@ fn layers_come_three_at_a_time() {
     ok(cas(&scratch.path().join("root"), scratch.path()).args(["pull", &registry.image()]));
     assert_eq!(most.load(Ordering::SeqCst), 3);
 }
+
+/// What is not HTTP is not HTTP in the next answer either.
+#[test]
+fn an_answer_that_is_not_http_fails_at_once_and_is_requested_once() {
+    let head = |headers: &str| format!("HTTP/1.1 200 OK\r\n{headers}Content-Length: 0\r\n\r\n");
+    for raw in [
+        "SSH-2.0-x\r\n\r\n".to_owned(),
+        head("X-Bad: \u{1}\r\n"),
+        head(&format!("X-Long: {}\r\n", "x".repeat(1 << 20))),
+        head(&"X-Many: 1\r\n".repeat(1000)),
+    ] {
+        let registry = Fake::start(move |_| Answer::raw(raw.as_bytes()));
+        let scratch = tempfile::tempdir().unwrap();
+        let mut pull = cas(&scratch.path().join("root"), scratch.path());
+        pull.args(["pull", "--plain-http", &registry.image()]);
+        let said = fails(&mut pull, 7);
+        assert!(said.contains("not valid HTTP"), "{said}");
+        assert_eq!(registry.seen().len(), 1, "{:?}", registry.seen());
+    }
+}

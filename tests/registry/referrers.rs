@@ -51,6 +51,13 @@ fn artifacts_go_to_a_registry_and_back_with_their_image() {
         ok(&mut artifacts.cas("new", &["pull", &there]));
         let tree = ok(&mut artifacts.cas("new", &["tree", &there]));
         assert!(!tree.contains("referrer"), "{tree}");
+        let present = ["pull", "--referrers", "--policy", "missing", &there];
+        let out = artifacts.cas("new", &present).output().unwrap();
+        let said = text(&out.stderr);
+        assert!(
+            out.status.success() && said.contains("not asked for referrers"),
+            "{said}"
+        );
         ok(&mut artifacts.cas("new", &["pull", "--referrers", &there]));
         artifacts.are_in("new", &there);
         artifacts.end_with("new", &there);
