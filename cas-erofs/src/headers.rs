@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn bytes_are_those_of_the_file_wherever_the_position_goes() {
-        let bytes: Vec<u8> = (0..20_000_u32).map(|at| (at * 7 >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..20_000_u32).map(|at| ((at * 7) >> 3) as u8).collect();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&bytes).unwrap();
         let mut reader = HeaderReader::new(&file);

@@ -142,7 +142,7 @@ pub trait ContentStore: Send + Sync + 'static {
     /// Returns the unfinished ingests, in the order of their keys.
     async fn ingests(&self) -> Result<Vec<IngestStatus>>;
 
-    /// Deletes the unfinished ingest `key`. Returns false if there is no ingest with this key.
+    /// Deletes the unfinished ingest `key`. Returns false if no ingest has this key.
     ///
     /// # Errors
     /// `Busy` while a writer has the ingest open.
