@@ -104,7 +104,7 @@ fn a_bad_aci_key_name_or_store_is_told_and_changes_nothing() {
         (&["import", "a.aci", "--name", "other"], 4, "called other"),
         (&["import", "a.aci", "--key", &other], 4, "expected an ACI"),
         (&["import", "a.aci", "--key", "sha256-00"], 2, "sha512-"),
-        (&["cat-manifest", "sha512-00"], 3, "list the ACIs"),
+        (&["cat-manifest", "sha512-00"], 3, "cas aci ls"),
         (
             &["cat-manifest", "example.com/app:2"],
             3,
