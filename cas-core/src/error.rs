@@ -350,8 +350,8 @@ pub fn excerpt(text: &str) -> String {
     text.escape_debug().take(EXCERPT).collect()
 }
 
-/// Returns a URL for a message, as [`excerpt`] does, without what may be secret: its login, its query
-/// and its fragment. Of a text that is not a URL, less may remain.
+/// Returns a URL for a message, as [`excerpt`] does, without what may be secret: its login, its
+/// query and its fragment. Of a text that is not a URL, less may remain.
 pub fn url_excerpt(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         let shown = url.split(['?', '#']).next().unwrap_or_default();

@@ -150,8 +150,8 @@ fn proxies() -> Vec<String> {
 /// this check, requests would pass by a proxy that cannot be used.
 ///
 /// # Errors
-/// `InvalidArgument` if the value is not the URL of an HTTP proxy. The value is not shown, because it
-/// may have a login.
+/// `InvalidArgument` if the value is not the URL of an HTTP proxy. The value is not shown, because
+/// it may have a login.
 pub(crate) fn check_proxy(scheme: &str) -> Result<()> {
     check_proxy_of(scheme, |name| std::env::var(name).ok())
 }
@@ -190,8 +190,8 @@ fn is_understood(value: &str) -> bool {
     any.is_ok_and(|any| proxy.intercept(&any).is_some())
 }
 
-/// Returns the proxy that the environment names for requests to `url`, as `http://HOST:PORT` without
-/// its login, or `None` if requests go to `url` itself.
+/// Returns the proxy that the environment names for requests to `url`, as `http://HOST:PORT`
+/// without its login, or `None` if requests go to `url` itself.
 pub(crate) fn proxy_of(url: &Url) -> Option<String> {
     let proxy = Matcher::from_env().intercept(&url.as_str().parse().ok()?)?;
     let proxy: Url = proxy.uri().to_string().parse().ok()?;

@@ -140,7 +140,8 @@ pub(crate) fn tls(error: &rustls::Error) -> Error {
 }
 
 /// Returns the failure of a connection to `url`. The failure stays if an address or a certificate
-/// was refused, if the answer is not HTTP, or if a limit of the system is reached. Otherwise it may pass.
+/// was refused, if the answer is not HTTP, or if a limit of the system is reached. Otherwise it may
+/// pass.
 pub(crate) fn broken(error: reqwest::Error, url: &Url) -> Failure {
     let error = error.without_url();
     let (mut last, mut is_malformed) = (error.to_string(), false);

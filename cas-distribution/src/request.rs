@@ -120,7 +120,8 @@ impl Inner {
     /// response.
     ///
     /// # Errors
-    /// As [`Inner::send_once`]; the last failure when the patience ends, or when it gives ranges up.
+    /// As [`Inner::send_once`]; the last failure when the patience ends, or when it gives ranges
+    /// up.
     pub(crate) async fn send(&self, ask: Ask, patience: &mut Patience) -> Result<Response> {
         let mut tried = 0;
         loop {
