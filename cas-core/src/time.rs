@@ -21,8 +21,7 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemT
     u64::deserialize(deserializer).map(|nanos| UNIX_EPOCH + Duration::from_nanos(nanos))
 }
 
-/// The functions [`serialize`] and
-/// [`deserialize`], for a time that may be absent.
+/// The functions [`serialize`] and [`deserialize`], for a time that may be absent.
 pub mod optional {
     use std::time::SystemTime;
 
