@@ -3,34 +3,76 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use cas_core::Result;
 use cas_core::sync::lock;
+use cas_core::{Error, ErrorKind, Result};
 use cas_lazy::StoredTable;
 
 use crate::layer::Layer;
 use crate::{Fetch, complete};
 
-/// How long nothing is tried after a layer could not be completed.
+/// How long a layer that could not be completed is not tried again.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The same for a layer whose bytes are wrong: longer than any session.
+const FINAL: Duration = Duration::from_secs(1 << 30);
 
 /// How long to wait while there is nothing to complete.
 const IDLE: Duration = Duration::from_millis(50);
 
-/// Counts the bytes that are fetched.
+/// Fetches for the thread that completes layers: no faster than the speed allows.
 struct Paced<'a> {
-    fetch: &'a dyn Fetch,
-    bytes: AtomicU64,
+    files: &'a Files,
+    layer: &'a Layer,
+    /// Whether each fetch waits until no read is served. A fetch that readers wait for must not.
+    yields: bool,
 }
 
 impl Fetch for Paced<'_> {
     fn fetch(&self, layer: &StoredTable, range: Range<u64>) -> Result<Vec<u8>> {
-        let bytes = self.fetch.fetch(layer, range)?;
-        self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        while self.yields && self.files.reads.load(Ordering::Relaxed) > 0 {
+            self.check()?;
+            thread::sleep(IDLE);
+        }
+        let begun = Instant::now();
+        let bytes = self.files.fetch.fetch(layer, range)?;
+        let seconds = bytes.len() as f64 / self.files.speed as f64;
+        let due = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+        while begun.elapsed() < due {
+            self.check()?;
+            thread::sleep(IDLE.min(due.saturating_sub(begun.elapsed())));
+        }
         Ok(bytes)
+    }
+}
+
+impl Paced<'_> {
+    /// Checks that the layer is still to be completed.
+    fn check(&self) -> Result<()> {
+        let ended = self.files.ended.load(Ordering::Relaxed) || self.layer.is_removed();
+        match ended {
+            true => Err(Error::cancelled("the layer is no longer needed")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Counts a read while it is served.
+struct Serving<'a>(&'a AtomicUsize);
+
+impl<'a> Serving<'a> {
+    fn begin(reads: &'a AtomicUsize) -> Self {
+        reads.fetch_add(1, Ordering::Relaxed);
+        Serving(reads)
+    }
+}
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -45,6 +87,8 @@ pub struct Files {
     speed: u64,
     /// How many reads are being served.
     reads: AtomicUsize,
+    /// Whether the session has ended.
+    ended: AtomicBool,
     /// The layers that could not be completed, and when that is tried again.
     failed: Mutex<BTreeMap<u64, Instant>>,
 }
@@ -58,12 +102,13 @@ impl Files {
             open: Mutex::default(),
             speed: u64::MAX,
             reads: AtomicUsize::new(0),
+            ended: AtomicBool::new(false),
             failed: Mutex::default(),
         }
     }
 
-    /// Sets how many compressed bytes are fetched in a second to complete layers that were opened;
-    /// 0 for none. By default as many as arrive.
+    /// Sets the most compressed bytes that are fetched in a second to complete layers that were
+    /// opened. With 0, no layer is completed. By default the speed is not limited.
     #[must_use]
     pub fn with_speed(mut self, bytes: u64) -> Self {
         self.speed = bytes;
@@ -86,14 +131,12 @@ impl Files {
     /// errors of the registry.
     pub(crate) fn read(&self, id: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let layer = self.layer(id)?;
-        self.reads.fetch_add(1, Ordering::Relaxed);
-        let read = layer.read(&*self.fetch, offset, buffer);
-        self.reads.fetch_sub(1, Ordering::Relaxed);
-        read
+        let _serving = Serving::begin(&self.reads);
+        layer.read(&*self.fetch, offset, buffer)
     }
 
-    /// Fetches the next missing pieces of a layer that was opened, or completes a layer whose
-    /// pieces have all arrived. Does nothing while a read is being served. Returns how long to wait
+    /// Fetches the next missing pieces of a layer whose data file is its tar, or completes it if
+    /// none is missing. Completes any other layer at once, by fetching it whole. Does nothing while a read is being served. Returns how long to wait
     /// before the next call.
     pub(crate) fn advance(&self) -> Duration {
         if self.speed == 0 || self.reads.load(Ordering::Relaxed) > 0 {
@@ -102,25 +145,36 @@ impl Files {
         let Some((id, layer)) = self.incomplete() else {
             return IDLE;
         };
-        let begun = Instant::now();
+        let is_tar = layer.layer.is_tar();
         let fetch = Paced {
-            fetch: &*self.fetch,
-            bytes: AtomicU64::new(0),
+            files: self,
+            layer: &layer,
+            yields: !is_tar,
         };
         let advanced = match layer.first_missing() {
-            Some(piece) if layer.layer.is_tar() => {
+            Some(piece) if is_tar => {
                 let last = layer.layer.pieces().len();
                 layer.want_some(&fetch, piece..last).map(drop)
             }
+            // Readers fetch the last pieces.
+            None if is_tar && !layer.is_whole() => return IDLE,
             _ => complete::complete(&layer, &fetch, &self.directory(id)),
         };
         if let Err(error) = advanced {
-            tracing::warn!(%error, id, "cannot complete a layer that is read on demand");
-            lock(&self.failed).insert(id, Instant::now() + PATIENCE);
+            // Bytes that do not have the diff ID will not have it later either.
+            let wait = match error.kind() {
+                ErrorKind::Corrupt => FINAL,
+                _ => PATIENCE,
+            };
+            tracing::warn!(%error, id, "cannot complete a layer; its files can still be read");
+            lock(&self.failed).insert(id, Instant::now() + wait);
         }
-        let bytes = fetch.bytes.into_inner();
-        let due = Duration::from_secs_f64(bytes as f64 / self.speed as f64);
-        due.saturating_sub(begun.elapsed())
+        Duration::ZERO
+    }
+
+    /// Ends what [`advance`](Self::advance) is doing.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
     }
 
     /// Returns a layer that was opened and is not complete.
@@ -142,11 +196,11 @@ impl Files {
     /// Records which pieces of all layers have arrived, and closes the layers whose snapshots were
     /// removed. Logs failures: the pieces are then fetched again by the next process.
     pub(crate) fn record(&self) {
-        lock(&self.open).retain(|_, layer| !layer.is_removed());
+        lock(&self.open).retain(|_, layer| !layer.is_removed() && !layer.has_failed());
         let layers: Vec<Arc<Layer>> = lock(&self.open).values().cloned().collect();
         for layer in layers {
             if let Err(error) = layer.record() {
-                tracing::warn!(%error, "cannot record what has arrived of a layer");
+                tracing::warn!(%error, "cannot record what has arrived of a layer; it is fetched again");
             }
         }
     }

@@ -43,6 +43,9 @@ struct State {
     unrecorded: Vec<usize>,
     /// The members whose headers were compared with the table of contents.
     checked: BTreeSet<usize>,
+    /// Whether a sync has failed. What was written since the last sync may be lost although it can
+    /// still be read, so nothing is read any more until the layer is opened again.
+    has_failed: bool,
 }
 
 impl Layer {
@@ -149,6 +152,9 @@ impl Layer {
         loop {
             let run = {
                 let mut state = lock(&self.state);
+                if state.has_failed {
+                    return Err(sync_failed());
+                }
                 let mut missing = pieces.clone().filter(|&piece| !state.present[piece]);
                 let Some(first) = missing.next() else {
                     return Ok(false);
@@ -217,10 +223,10 @@ impl Layer {
 
     fn fetch_once(&self, fetch: &dyn Fetch, run: Range<usize>) -> Result<()> {
         let pieces = &self.layer.pieces()[run.clone()];
-        let (begin, end) = match pieces {
-            [] => return Ok(()),
-            [first, .., last] => (first.compressed.start, last.compressed.end),
-            [only] => (only.compressed.start, only.compressed.end),
+        let begin = pieces.iter().map(|piece| piece.compressed.start).min();
+        let end = pieces.iter().map(|piece| piece.compressed.end).max();
+        let (Some(begin), Some(end)) = (begin, end) else {
+            return Ok(());
         };
         let bytes = fetch.fetch(&self.stored, begin..end)?;
         if bytes.len() as u64 != end - begin {
@@ -256,6 +262,16 @@ impl Layer {
         Ok(())
     }
 
+    /// Returns whether a sync has failed, so that the layer must be opened again.
+    pub(crate) fn has_failed(&self) -> bool {
+        lock(&self.state).has_failed
+    }
+
+    /// Returns whether all pieces are present.
+    pub(crate) fn is_whole(&self) -> bool {
+        lock(&self.state).present.iter().all(|present| *present)
+    }
+
     /// Returns the first piece that is missing and that no thread fetches.
     pub(crate) fn first_missing(&self) -> Option<usize> {
         let state = lock(&self.state);
@@ -282,7 +298,13 @@ impl Layer {
         if unrecorded.is_empty() {
             return Ok(());
         }
-        self.data.sync_data()?;
+        if let Err(error) = self.data.sync_data() {
+            lock(&self.state).has_failed = true;
+            return Err(error).during("sync", StoredTable::DATA_FILE);
+        }
+        if self.has_failed() {
+            return Err(sync_failed());
+        }
         for piece in unrecorded {
             if let Some(pieces) = &self.pieces {
                 pieces.write_all_at(&[1], piece as u64)?;
@@ -290,4 +312,11 @@ impl Layer {
         }
         Ok(())
     }
+}
+
+fn sync_failed() -> Error {
+    Error::unavailable(
+        "what has arrived of the layer could not be written to the disk; free space, or check the \
+         disk",
+    )
 }

@@ -15,10 +15,14 @@ use cas_lazy::StoredTable;
 use crate::lazy;
 use crate::record::{Record, Seen, Stored};
 
-/// The names of the files of an image.
+/// The names of the files of an image whose tars are all complete, and of its record.
 const METADATA: &str = "image.erofs";
 const SPARSE: &str = "sparse";
 const RECORD: &str = "image.json";
+/// The end of the names of all metadata.
+const METADATA_END: &str = ".erofs";
+/// Number of digits that tell images with different data files apart.
+const SET_NAME: usize = 16;
 /// The name of the file that is locked while an image is made.
 const LOCK: &str = "image.lock";
 
@@ -34,6 +38,8 @@ pub(crate) struct Image {
     /// What identifies the session that serves the layers that are read on demand, if there are
     /// such layers.
     session: Option<u64>,
+    /// The numbers of the layers that the image reads on demand.
+    on_demand: Vec<u64>,
 }
 
 impl Image {
@@ -48,7 +54,7 @@ impl Image {
         for id in chain {
             check_tar(dirs, *id)?;
         }
-        match load(dirs, chain)? {
+        match load_current(dirs, chain)? {
             Some(image) => Ok(image),
             None => make_alone(dirs, chain),
         }
@@ -110,16 +116,34 @@ impl Image {
             false => tar(dirs, *id),
         };
         let mut devices: Vec<PathBuf> = record.layers.iter().map(device).collect();
+        let (metadata, sparse) = names(&record.on_demand);
         if let Some((place, _)) = &record.sparse {
-            devices.insert(*place, directory.join(SPARSE));
+            devices.insert(*place, directory.join(sparse));
         }
         Image {
-            metadata: directory.join(METADATA),
+            metadata: directory.join(metadata),
             devices,
             identity: Digest::sha256(text),
             session: (!record.on_demand.is_empty()).then(|| lazy::session(dirs)),
+            on_demand: record.on_demand.clone(),
         }
     }
+}
+
+/// Returns the names of the metadata and of the file for sparse files. A layer that is read on demand
+/// has other offsets in its data file than in its tar, so images have other names if other layers are
+/// read on demand. An image that a caller knows therefore stays as it is.
+fn names(on_demand: &[u64]) -> (String, String) {
+    if on_demand.is_empty() {
+        return (METADATA.to_owned(), SPARSE.to_owned());
+    }
+    let ids: Vec<String> = on_demand.iter().map(u64::to_string).collect();
+    let set = Digest::sha256(ids.join(" ").as_bytes());
+    let set = &set.hex()[..SET_NAME];
+    (
+        format!("image-{set}{METADATA_END}"),
+        format!("{SPARSE}-{set}"),
+    )
 }
 
 /// Returns the directory in which images are mounted.
@@ -184,6 +208,19 @@ fn load(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Option<Image>> {
     Ok(directory.map(|directory| Image::new(dirs, &record, &text, &directory)))
 }
 
+/// Returns the image that was made of these layers as [`load`], or `None` also if a layer that the
+/// image reads on demand is complete by now.
+///
+/// # Errors
+/// As [`load`].
+fn load_current(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Option<Image>> {
+    let is_current = |image: &Image| {
+        let mut on_demand = image.on_demand.iter();
+        on_demand.all(|id| lazy::is_on_demand(dirs, *id))
+    };
+    Ok(load(dirs, chain)?.filter(is_current))
+}
+
 /// Returns the record of the image of these layers and its text, or `None` if there is none that
 /// can be used.
 fn read(dirs: &SnapshotDirs, chain: &[u64]) -> Option<(Record, Vec<u8>)> {
@@ -192,15 +229,13 @@ fn read(dirs: &SnapshotDirs, chain: &[u64]) -> Option<(Record, Vec<u8>)> {
     let record: Record = serde_json::from_slice(&text).ok()?;
     let is_of_chain = record.layers.iter().rev().eq(chain);
     let sparse = record.sparse.as_ref();
+    let (metadata_name, sparse_name) = names(&record.on_demand);
     let is_whole = record.tars.len() == chain.len()
-        && record.metadata.is_at(&directory.join(METADATA))
+        && record.metadata.is_at(&directory.join(&metadata_name))
         && sparse.is_none_or(|(place, stored)| {
-            *place <= chain.len() && stored.is_at(&directory.join(SPARSE))
+            *place <= chain.len() && stored.is_at(&directory.join(&sparse_name))
         });
-    let is_on_demand = |id: &&u64| lazy::is_on_demand(dirs, **id);
-    let on_demand = record.layers.iter().filter(is_on_demand);
-    let has_same_devices = record.on_demand.iter().eq(on_demand);
-    (is_of_chain && is_whole && has_same_devices).then_some((record, text))
+    (is_of_chain && is_whole).then_some((record, text))
 }
 
 /// Returns the text of the record in the directory of a layer, or `None` if it cannot be read. Does
@@ -217,7 +252,8 @@ fn make_alone(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Image> {
     let path = chain.first().map(|top| dirs.path(*top)).unwrap_or_default();
     let dir = Dir::open(&path).during("open directory", path.display())?;
     let lock = Lock::exclusive(&dir, LOCK).during("lock", path.display())?;
-    let made = load(dirs, chain).and_then(|image| image.map_or_else(|| make(dirs, chain), Ok));
+    let made = load_current(dirs, chain);
+    let made = made.and_then(|image| image.map_or_else(|| make(dirs, chain), Ok));
     // If the file cannot be removed, it is removed with the directory later.
     let _ = dir.remove(LOCK);
     drop(lock);
@@ -250,10 +286,11 @@ fn make(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Image> {
     let sparse = layers.sparse();
     let (tree, data) = layers.finish();
     let image = cas_erofs::Image::new(&tree, &data)?;
+    let (metadata_name, sparse_name) = names(&on_demand);
     let sparse = match sparse {
         None => None,
         Some(place) => {
-            let path = directory.join(SPARSE);
+            let path = directory.join(sparse_name);
             store(&path, |file| {
                 let content = &data[place];
                 file.set_len(content.length)?;
@@ -262,7 +299,7 @@ fn make(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Image> {
             Some((place, Stored::of(&path).during("read", path.display())?))
         }
     };
-    let path = directory.join(METADATA);
+    let path = directory.join(metadata_name);
     store(&path, |mut file| file.write_all(image.metadata()))?;
     let record = Record {
         layers: chain.iter().rev().copied().collect(),
@@ -296,25 +333,36 @@ fn store(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> Result<()>
 /// Errors of the file system.
 pub(crate) fn usage(directory: &Path) -> Result<Usage> {
     let mut sum = Usage::default();
-    for name in [
-        METADATA,
-        SPARSE,
-        RECORD,
-        StoredTable::DATA_FILE,
-        StoredTable::PIECES_FILE,
-    ] {
-        let path = directory.join(name);
-        match fs::symlink_metadata(&path) {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(sum),
+        entries => entries.during("list", directory.display())?,
+    };
+    for entry in entries {
+        let entry = entry.during("list", directory.display())?;
+        let name = entry.file_name();
+        if !name.to_str().is_some_and(is_beside) {
+            continue;
+        }
+        match entry.metadata() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             found => {
                 sum += Usage {
-                    bytes: found.during("measure", path.display())?.blocks() * 512,
+                    bytes: found.during("measure", entry.path().display())?.blocks() * 512,
                     inodes: 1,
                 };
             }
         }
     }
     Ok(sum)
+}
+
+/// Returns whether a file with this name was made beside a layer after its commit.
+fn is_beside(name: &str) -> bool {
+    name == RECORD
+        || name == StoredTable::TAR_FILE
+        || name.ends_with(METADATA_END)
+        || name.starts_with(SPARSE)
+        || name.starts_with(StoredTable::PREFIX)
 }
 
 /// Compares the bytes of the image in the directory of a layer with the record of the image.
@@ -330,10 +378,11 @@ pub(crate) fn check(directory: &Path) -> Result<Condition> {
     let Ok(record) = serde_json::from_slice::<Record>(&text) else {
         return Ok(Condition::Sound);
     };
-    let files = std::iter::once((METADATA, &record.metadata));
-    let sparse = record.sparse.as_ref().map(|(_, stored)| (SPARSE, stored));
+    let (metadata, sparse) = names(&record.on_demand);
+    let files = std::iter::once((metadata, &record.metadata));
+    let sparse = (record.sparse.as_ref()).map(|(_, stored)| (sparse, stored));
     for (name, stored) in files.chain(sparse) {
-        let path = directory.join(name);
+        let path = directory.join(&name);
         // An image with other files is not used, but made again.
         if stored.is_at(&path) && !stored.has_bytes(&path).during("read", path.display())? {
             return Ok(Condition::Damaged(format!(

@@ -15,6 +15,8 @@ use cas_lazy::StoredTable;
 /// each under the number of its snapshot.
 pub const SERVED: &str = "lazy";
 
+/// The number by which `statfs` reports a FUSE file system.
+const FUSE: i64 = 0x6573_5546;
 /// Size in bytes of the buffer that tars are read into.
 const BUFFER: usize = 256 << 10;
 
@@ -90,8 +92,9 @@ pub(crate) fn session(dirs: &SnapshotDirs) -> u64 {
 /// # Errors
 /// `FailedPrecondition` if they are not.
 pub(crate) fn check_served(dirs: &SnapshotDirs) -> Result<()> {
-    let above = fs::metadata(dirs.beside("")).map_or(0, |found| found.dev());
-    if session(dirs) != 0 && session(dirs) != above {
+    // The kernel asks the process for this each time.
+    let found = rustix::fs::statfs(dirs.beside(SERVED));
+    if found.is_ok_and(|found| found.f_type == FUSE) {
         return Ok(());
     }
     Err(Error::precondition(

@@ -21,11 +21,14 @@ const STEP: Duration = Duration::from_millis(20);
 /// How long a process must have served for the next one to start at once. A process that cannot
 /// serve is therefore not started all the time.
 const LIFE: Duration = Duration::from_millis(200);
+/// How many processes in a row may end sooner.
+const ATTEMPTS: u32 = 20;
 /// The name of the file with the messages of a process that a command has started.
 const LOG: &str = "lazy.log";
 
 /// Serve the data of layers that are read on demand
 #[derive(Subcommand)]
+#[command(after_help = "Example:\n  cas pull --lazy registry.example/team/app:1 && cas lazy serve")]
 pub(crate) enum Lazy {
     Serve(Serve),
 }
@@ -71,7 +74,7 @@ impl Lazy {
 /// Holds a session, and starts the process that serves it for as long as the session lasts.
 fn hold(on_demand: &OnDemand, root: &Path) -> Result<()> {
     let held = on_demand.hold()?;
-    let mut is_resumed = false;
+    let (mut is_resumed, mut short_lives) = (false, 0);
     loop {
         let session = held.device().try_clone();
         let begun = Instant::now();
@@ -85,6 +88,16 @@ fn hold(on_demand: &OnDemand, root: &Path) -> Result<()> {
         let ended = server.status().during("start", "cas lazy serve")?;
         if ended.success() {
             return Ok(());
+        }
+        short_lives = match begun.elapsed() < LIFE {
+            true => short_lives + 1,
+            false => 0,
+        };
+        if short_lives == ATTEMPTS {
+            return Err(Error::unavailable(format!(
+                "the process that serves layers has ended {ATTEMPTS} times at once; its messages \
+                 say why",
+            )));
         }
         eprintln!("cas: the process that serves layers ended with {ended}; starting it again");
         is_resumed = true;

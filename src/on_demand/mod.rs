@@ -18,7 +18,7 @@ use cas_lazyfs::{Files, Session};
 
 use self::registry::FromRegistry;
 pub use self::tables::RegistryTables;
-use crate::root::{LazyTable, RemoteSettings, Root};
+use crate::root::{RemoteSettings, Root};
 
 /// The name of the file that is locked for as long as a process holds the session.
 const LOCK: &str = "lazy.lock";
@@ -35,7 +35,8 @@ const FUSE: i64 = 0x6573_5546;
 /// are mounted again.
 pub struct OnDemand {
     settings: RemoteSettings,
-    lazy: LazyTable,
+    /// How many bytes are fetched in the background in a second.
+    speed: u64,
     /// The directory of the snapshotter.
     directory: PathBuf,
 }
@@ -57,14 +58,16 @@ impl OnDemand {
     /// Opens the layers of the root at `root`, without opening its store.
     ///
     /// # Errors
-    /// As [`Cas::open`](crate::Cas::open), except errors of the store and the snapshotter.
+    /// As [`Cas::open`](crate::Cas::open), except errors of the store and the snapshotter;
+    /// `InvalidArgument` for a wrong speed in `cas.toml`.
     pub fn open(root: impl AsRef<Path>) -> Result<Self> {
         let root = Root::open(root.as_ref(), &crate::registry())?;
         let directory = root.snapshots(snapshot_erofs::NAME);
         let settings = root.remote_settings();
+        let speed = root.engines.lazy.bytes_per_second()?;
         Ok(OnDemand {
             settings,
-            lazy: root.engines.lazy,
+            speed,
             directory,
         })
     }
@@ -127,8 +130,8 @@ impl OnDemand {
     /// `InvalidArgument` for a wrong setting in `cas.toml`; errors of the system.
     pub fn serve(&self, device: OwnedFd, is_resumed: bool) -> Result<()> {
         let fetch = FromRegistry::new(self.settings.clone())?;
-        let speed = self.lazy.bytes_per_second()?;
-        let files = Files::new(self.directory.join("snapshots"), Arc::new(fetch)).with_speed(speed);
+        let files =
+            Files::new(self.directory.join("snapshots"), Arc::new(fetch)).with_speed(self.speed);
         let session = Session::new(device, files);
         if is_resumed {
             session.resume()?;

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use cas_core::image::FullName;
 use cas_core::sync::lock;
 use cas_core::transfer::Fetcher;
-use cas_core::{Context, Descriptor, Error, Result};
+use cas_core::{Context, Descriptor, Error, ErrorKind, Result};
 use cas_distribution::{Mirrors, Options};
 use cas_lazy::StoredTable;
 use cas_lazyfs::Fetch;
@@ -55,7 +55,15 @@ impl FromRegistry {
 
     async fn bytes(&self, layer: &StoredTable, range: Range<u64>) -> Result<Vec<u8>> {
         let client = self.client(&layer.reference).await?;
-        read(&client, &layer.layer, range).await
+        match read(&client, &layer.layer, range.clone()).await {
+            // The login may have changed since the client has read it.
+            Err(error) if error.kind() == ErrorKind::Denied => {
+                lock(&self.clients).remove(&layer.reference);
+                let client = self.client(&layer.reference).await?;
+                read(&client, &layer.layer, range).await
+            }
+            fetched => fetched,
+        }
     }
 }
 

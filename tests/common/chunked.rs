@@ -12,7 +12,7 @@ use testkit::archive::Tar;
 use super::layout::layout_of;
 
 /// Size in bytes of the chunks of a file.
-const CHUNK: usize = 64 << 10;
+const CHUNK: usize = 50_001;
 
 /// A layer, with what its descriptor and the configuration state.
 pub(crate) struct Chunked {

@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use crate::common::{can, cas, fails, mounting_snapshotters, ok};
 use crate::scene::{Scene, has};
 
@@ -41,6 +43,13 @@ fn directories(snapshots: &Path) -> Vec<PathBuf> {
         name.parse().unwrap()
     };
     found.sort_by_key(number);
+    found
+}
+
+/// Returns the findings without directories that a later collection removes. If another test copies
+/// the mount table while an image is mounted, directories of this image stay until that test ends.
+fn without_leftovers(mut found: Vec<Value>) -> Vec<Value> {
+    found.retain(|one| one["problem"] != "snapshot-left");
     found
 }
 
@@ -87,10 +96,12 @@ fn what_is_in_the_place_of_a_directory_is_found_and_replaced() {
                         );
                     }
                     let (code, damage) = scene.fsck(&[]);
+                    let damage = without_leftovers(damage);
                     assert_eq!((code, damage.len()), (4, 1), "{case}: {damage:#?}");
                     assert!(has(&damage, "snapshot-damaged", snapshotter), "{case}");
                     assert_eq!(scene.fsck(&["--repair"]).0, 0, "{case}");
-                    assert_eq!(scene.fsck(&[]), (0, Vec::new()), "{case}");
+                    let left = without_leftovers(scene.fsck(&[]).1);
+                    assert!(left.is_empty(), "{case}: {left:#?}");
                     assert!(fs::symlink_metadata(&place).is_err(), "{case}: it is left");
                     assert_eq!(
                         fs::read_to_string(other.join("fs/kept")).unwrap(),
@@ -156,7 +167,7 @@ fn no_command_waits_at_a_pipe() {
             };
             let _ = fs::remove_file(&place);
             kind.make(&place, &scene.scratch.path().join("demo.tar"));
-            let (_, found) = scene.fsck(&["--read-data"]);
+            let found = without_leftovers(scene.fsck(&["--read-data"]).1);
             assert_eq!(found.len(), problems, "{name} {kind:?}: {found:#?}");
             assert_eq!(
                 scene.fsck(&["--read-data", "--repair"]).0,

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use cas::ErrorKind;
 use cas::gc::GcOptions;
 
 use super::{KEY, Scene, names};
@@ -11,6 +12,9 @@ use crate::common::can;
 
 /// Longer than the lease of a killed job lasts, and shorter than content without a lease is kept.
 const LATER: Duration = Duration::from_secs(3600);
+
+/// How long to wait for tests that hold a mount namespace.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// System calls that change something, of which each call is a step.
 const CALLS: &[&str] = &[
@@ -61,7 +65,7 @@ fn at_each_step(scene: &Scene, prepare: fn(&Scene), arguments: &[&str], check: f
             // The first calls of most kinds open the root; there are many.
             step += 1 + step / 8;
         }
-        scene.cas.remove_root_dir(scene.dir()).unwrap();
+        remove(scene);
         scene.assert_nothing_left();
     }
     assert!(kills > 20, "{kills}");
@@ -85,12 +89,29 @@ fn go_on(scene: &Scene, kill: usize) {
         }
         _ => {}
     }
-    scene.cas.remove_root_dir(scene.dir()).unwrap();
+    remove(scene);
     collect(scene);
     scene.assert_nothing_left();
     let snapshots = scene.path("root/snapshots").join(scene.snapshotter);
     let left = names(&snapshots.join("snapshots")).len();
     assert_eq!(left, scene.cas.snapshots().unwrap().len());
+}
+
+/// Removes the root directory. Another test may have copied the mount table into a namespace of its
+/// own, and the directory counts as mounted there until that test ends.
+fn remove(scene: &Scene) {
+    let begun = Instant::now();
+    loop {
+        match scene.cas.remove_root_dir(scene.dir()) {
+            Err(error) if error.kind() == ErrorKind::Busy && begun.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            removed => {
+                removed.unwrap();
+                return;
+            }
+        }
+    }
 }
 
 fn collect(scene: &Scene) {

@@ -98,7 +98,7 @@ pub async fn verified_chain_ids(store: &Store, manifest: &Manifest) -> Result<Op
             return Ok(None);
         }
     }
-    let chain = on_demand::recorded_chain(store, &manifest.config, &layers);
+    let chain = on_demand::recorded_chain(store, manifest, &layers);
     chain.await.map(Some)
 }
 

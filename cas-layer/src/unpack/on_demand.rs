@@ -13,11 +13,14 @@ use std::path::Path;
 use async_trait::async_trait;
 use cas_core::records::BlobRecord;
 use cas_core::snapshot::chain_ids;
-use cas_core::{Context, Descriptor, Digest, Labels, Manifest, Result, Store, lease};
+use cas_core::{Context, Descriptor, Digest, Error, Labels, Manifest, Result, Store, lease};
 
-/// The beginning of the key of a label of a configuration. The hexadecimal digits of the digest of
-/// a layer follow. The value is the identity of the [`LayerTable`] of this layer.
+/// The beginning of the key of a label of a configuration. The id of a manifest, a dot and the
+/// hexadecimal digits of the digest of a layer follow. The value is the identity of the
+/// [`LayerTable`] of this layer.
 const IDENTITY: &str = "cas.on-demand.";
+/// Number of digits of the id of a manifest.
+const ID: usize = 32;
 
 /// What is stored of a layer that is read on demand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,28 +50,48 @@ pub trait LayerTables: Send + Sync {
     ) -> Result<Vec<Option<LayerTable>>>;
 }
 
-/// Returns the names of the snapshots of layers, lowest first. If a layer is not in the store, and
-/// a label of the configuration says that the layer is read on demand, the identity of its table
-/// takes the place of its diff ID.
+/// Returns what identifies a manifest in labels of its configuration: digits of the digest of its
+/// members. Other manifests may have the same configuration and the same layers, with other tables.
 ///
 /// # Errors
-/// Errors of the store.
+/// `Internal` if the manifest cannot be serialized.
+pub(super) fn manifest_id(manifest: &Manifest) -> Result<String> {
+    let bytes = serde_json::to_vec(manifest).map_err(|error| {
+        Error::internal("a manifest could not be serialized; please report it").source(error)
+    })?;
+    Ok(Digest::sha256(&bytes).hex()[..ID].to_owned())
+}
+
+/// Returns the names of the snapshots of layers, lowest first. Labels of the configuration say which
+/// layers were to be read on demand when the image was pulled. If one of them is not in the store,
+/// the identities of their tables take the place of their diff IDs.
+///
+/// # Errors
+/// `Internal` as [`manifest_id`]; errors of the store.
 pub(super) async fn recorded_chain(
     store: &Store,
-    config: &Descriptor,
+    manifest: &Manifest,
     layers: &[(Descriptor, Digest)],
 ) -> Result<Vec<Digest>> {
-    let record = store.blobs().load(&config.digest).await?;
+    let record = store.blobs().load(&manifest.config.digest).await?;
     let labels = record.map_or_else(Labels::new, |(record, _)| record.labels);
-    let mut parts = Vec::with_capacity(layers.len());
-    for (layer, diff_id) in layers {
-        let identity = labels.get(&key(layer)).and_then(|text| text.parse().ok());
-        parts.push(match identity {
-            Some(identity) if store.content.stat(&layer.digest).await?.is_none() => identity,
-            _ => *diff_id,
-        });
+    let mut whole: Vec<Digest> = layers.iter().map(|(_, diff_id)| *diff_id).collect();
+    if labels.keys().any(|key| key.starts_with(IDENTITY)) {
+        let id = manifest_id(manifest)?;
+        let mut parts = whole.clone();
+        let mut is_missing = false;
+        for ((layer, _), part) in layers.iter().zip(&mut parts) {
+            let identity = labels.get(&key(&id, layer));
+            if let Some(identity) = identity.and_then(|text| text.parse().ok()) {
+                *part = identity;
+                is_missing |= store.content.stat(&layer.digest).await?.is_none();
+            }
+        }
+        if is_missing {
+            whole = parts;
+        }
     }
-    Ok(chain_ids(&parts))
+    Ok(chain_ids(&whole))
 }
 
 /// Returns the names of the snapshots of layers, lowest first. A layer that has a table is read on
@@ -85,31 +108,39 @@ pub(super) fn chain_with(
     chain_ids(&parts.collect::<Vec<_>>())
 }
 
-/// Records in labels of the configuration which layers are read on demand.
+/// Records in labels of the configuration which layers of the manifest with this
+/// [id](manifest_id) are read on demand.
 ///
 /// # Errors
 /// Errors of the store.
 pub(super) async fn record(
     store: &Store,
     config: &Descriptor,
+    id: &str,
     layers: &[(Descriptor, Digest)],
     tables: &[Option<LayerTable>],
 ) -> Result<()> {
     let parts = layers.iter().zip(tables);
     let found = parts.filter_map(|((layer, _), table)| {
         let identity = table.as_ref()?.identity;
-        Some((key(layer), identity.to_string()))
+        Some((key(id, layer), identity.to_string()))
     });
     lease::set_labels(store, config, &found.collect()).await
 }
 
-/// Removes the labels of a configuration that [`record`] has written, and those that keep the
-/// snapshots of its layers. These labels begin with `reference`.
+/// Removes the labels of a configuration that [`record`] has written for a manifest, and the label
+/// `reference`, which keeps the snapshots of its layers.
 ///
 /// # Errors
 /// Errors of the store.
-pub(super) async fn forget(store: &Store, config: &Descriptor, reference: &str) -> Result<()> {
-    let has_meaning = |key: &String| key.starts_with(IDENTITY) || key.starts_with(reference);
+pub(super) async fn forget(
+    store: &Store,
+    config: &Descriptor,
+    id: &str,
+    reference: &str,
+) -> Result<()> {
+    let prefix = format!("{IDENTITY}{id}.");
+    let has_meaning = |key: &String| key.starts_with(&prefix) || key == reference;
     let blobs = store.blobs();
     let found = blobs.load(&config.digest).await?;
     if !found.is_some_and(|(record, _)| record.labels.keys().any(has_meaning)) {
@@ -139,6 +170,6 @@ pub(super) fn write(table: &LayerTable, directory: &Path) -> Result<()> {
     Ok(())
 }
 
-fn key(layer: &Descriptor) -> String {
-    format!("{IDENTITY}{}", layer.digest.hex())
+fn key(id: &str, layer: &Descriptor) -> String {
+    format!("{IDENTITY}{id}.{}", layer.digest.hex())
 }

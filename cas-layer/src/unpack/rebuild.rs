@@ -16,7 +16,7 @@ use super::{layers_with_diff_ids, on_demand};
 /// As [`verified_chain_ids`](super::verified_chain_ids).
 pub async fn chain_of(store: &Store, manifest: &Manifest) -> Result<Vec<Digest>> {
     let layers = layers_with_diff_ids(store, manifest).await?;
-    on_demand::recorded_chain(store, &manifest.config, &layers).await
+    on_demand::recorded_chain(store, manifest, &layers).await
 }
 
 /// Unpacks the layer that `chain_id` identifies in the image of `manifest`, and gives its files to

@@ -97,6 +97,7 @@ pub(super) struct Unpacking<'a> {
     pub(super) progress: &'a Arc<dyn Progress>,
     guard: LeaseGuard,
     config: Descriptor,
+    manifest_id: String,
     /// Any layer in the job of the image, if there is a job. It gives access to the job.
     pub(super) kept: Option<KeptLayer>,
     /// All layers with their diff IDs, lowest first.
@@ -171,6 +172,7 @@ impl<'a> Unpacking<'a> {
             progress,
             guard: LeaseGuard::begin(store, "unpack").await?,
             config: manifest.config.clone(),
+            manifest_id: String::new(),
             kept: None,
             layers: Vec::new(),
             tables: Vec::new(),
@@ -196,13 +198,14 @@ impl<'a> Unpacking<'a> {
             self.guard.pin_all(&parts(manifest)).await?;
         }
         self.layers = layers_with_diff_ids(self.store, manifest).await?;
+        self.manifest_id = on_demand::manifest_id(manifest)?;
         self.chain = if !self.tables.is_empty() {
             on_demand::chain_with(&self.layers, &self.tables)
         } else if self.whole {
             let diff_ids: Vec<Digest> = self.layers.iter().map(|(_, id)| *id).collect();
             chain_ids(&diff_ids)
         } else {
-            on_demand::recorded_chain(self.store, &self.config, &self.layers).await?
+            on_demand::recorded_chain(self.store, manifest, &self.layers).await?
         };
         let names: Vec<String> = self.chain.iter().map(ToString::to_string).collect();
         self.pin_snapshots(&names).await
@@ -274,10 +277,11 @@ impl<'a> Unpacking<'a> {
         }
         if !self.tables.is_empty() {
             let (store, config) = (self.store, &self.config);
-            on_demand::record(store, config, &self.layers, &self.tables).await?;
+            let (id, layers) = (&self.manifest_id, &self.layers);
+            on_demand::record(store, config, id, layers, &self.tables).await?;
         } else if self.whole {
-            let reference = format!("{}/", labels::gc_ref_snapshot(self.name()));
-            on_demand::forget(self.store, &self.config, &reference).await?;
+            let reference = self.reference_on_demand();
+            on_demand::forget(self.store, &self.config, &self.manifest_id, &reference).await?;
         }
         if let Some(top) = self.chain.last() {
             let label = Labels::from([(self.reference(), top.to_string())]);
@@ -289,12 +293,17 @@ impl<'a> Unpacking<'a> {
 
     /// Returns the label that refers from the configuration to the topmost snapshot.
     fn reference(&self) -> String {
-        let reference = labels::gc_ref_snapshot(self.name());
-        match (self.chain.last(), self.tables.is_empty()) {
-            // The snapshot of the whole layers may exist, too.
-            (Some(top), false) => format!("{reference}/{}", &top.hex()[..16]),
-            _ => reference,
+        match self.tables.is_empty() {
+            true => labels::gc_ref_snapshot(self.name()),
+            false => self.reference_on_demand(),
         }
+    }
+
+    /// Returns the label that refers to the topmost snapshot of layers that are read on demand. The
+    /// snapshot of the whole layers may exist, too.
+    fn reference_on_demand(&self) -> String {
+        let reference = labels::gc_ref_snapshot(self.name());
+        format!("{reference}/{}", self.manifest_id)
     }
 
     /// Returns the table of a layer that is read on demand.

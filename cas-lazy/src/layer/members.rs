@@ -7,6 +7,10 @@ use super::Member;
 use crate::layer_toc::{LayerFile, LayerToc};
 use crate::ztoc::{BLOCK, FileKind, FileMetadata, Ztoc};
 
+/// Maximum number of bytes of the headers of one member: a pax header or a long name of
+/// [`limit::PAX`], and the other headers with their padding.
+const HEADERS: u64 = 4 * limit::PAX;
+
 const XATTR: &[u8] = b"SCHILY.xattr.";
 /// Permission bits with setuid, setgid and sticky.
 const MODE: i64 = 0o7777;
@@ -14,7 +18,12 @@ const MODE: i64 = 0o7777;
 const UNCHANGED: u32 = u32::MAX;
 
 pub(super) fn of_ztoc(ztoc: &Ztoc) -> Result<Vec<Member>> {
+    let mut header = 0;
     let members = ztoc.files.iter().map(|file| {
+        if file.offset - header > HEADERS {
+            return Err(unusable("the length of the headers").subject(file.name.escape_ascii()));
+        }
+        header = file.next_header();
         let entry = entry_of_ztoc(file);
         let entry = entry.map_err(|error| error.subject(file.name.escape_ascii()))?;
         let offset = file.offset;

@@ -180,7 +180,7 @@ impl LazyLayer {
         let (offset, size) = (self.length, own.entry.size);
         let (piece, stream) =
             pieces::of_file(compressed, own.inner, offset..offset + size, digest)?;
-        self.length = piece.data.end;
+        self.length = piece.data.end.next_multiple_of(BLOCK);
         self.pieces.push(piece);
         if let Source::Toc { streams, .. } = &mut self.source {
             streams.push(stream);

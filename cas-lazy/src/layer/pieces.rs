@@ -10,7 +10,7 @@ use cas_layer::codec::{Compression, Decoder};
 use super::{DataPart, Member, Piece};
 use crate::layer_toc::{LayerToc, damaged};
 use crate::span::too_large;
-use crate::ztoc::{BLOCK, Ztoc};
+use crate::ztoc::Ztoc;
 
 /// Size in bytes of the buffer for decompressed bytes that belong to no wanted file.
 const SKIP: usize = 64 << 10;
@@ -126,7 +126,8 @@ fn piece(compressed: Range<u64>, chunks: &[StreamChunk]) -> Result<Piece> {
     let end = chunks.iter().map(|chunk| chunk.offset + chunk.size).max();
     Ok(Piece {
         compressed,
-        data: begin.unwrap_or(0)..end.unwrap_or(0).next_multiple_of(BLOCK),
+        // The padding of a file belongs to no piece: chunks of one file follow without gaps.
+        data: begin.unwrap_or(0)..end.unwrap_or(0),
     })
 }
 
@@ -140,6 +141,17 @@ impl Source {
                 })?;
                 let bytes = span.inflate(compressed)?;
                 let offset = span.decompressed.0;
+                // Otherwise the end of the last files would be read as zeros.
+                if piece + 1 == ztoc.checkpoints.len()
+                    && offset + (bytes.len() as u64) < ztoc.decompressed_size
+                {
+                    return Err(Error::corrupt(format!(
+                        "the decompressed layer ends at the byte {}, and not at {} as the zTOC \
+                         states; create the zTOC again",
+                        offset + bytes.len() as u64,
+                        ztoc.decompressed_size
+                    )));
+                }
                 Ok(vec![DataPart { offset, bytes }])
             }
             Source::Toc {
@@ -160,6 +172,14 @@ impl Stream {
             let mut bytes = Vec::new();
             decoder.by_ref().take(chunk.size).read_to_end(&mut bytes)?;
             let found = Digest::of(chunk.digest.algorithm(), &bytes);
+            if bytes.len() as u64 != chunk.size {
+                return Err(Error::corrupt(format!(
+                    "a chunk of a file has {} bytes, and not {} as the table of contents states; \
+                     build the layer again",
+                    bytes.len(),
+                    chunk.size
+                )));
+            }
             if found != chunk.digest {
                 return Err(Error::corrupt(format!(
                     "a chunk of a file has the digest {found}, expected {}; fetch it again",

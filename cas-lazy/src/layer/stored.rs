@@ -52,6 +52,8 @@ impl StoredTable {
     pub const FILE: &str = "lazy.json";
     /// The name of the file with the bytes of the table of contents, beside [`FILE`](Self::FILE).
     pub const TABLE_FILE: &str = "lazy.toc";
+    /// The beginning of the names of all files of such a layer, except [`TAR_FILE`](Self::TAR_FILE).
+    pub const PREFIX: &str = "lazy.";
     /// The name of the data file, beside the directory of [`FILE`](Self::FILE). It has holes where
     /// pieces have not arrived.
     pub const DATA_FILE: &str = "lazy.data";

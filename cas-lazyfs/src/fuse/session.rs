@@ -87,6 +87,7 @@ impl Session {
                 thread::park_timeout(RECORD_EVERY);
                 self.files.record();
             }
+            self.files.end();
             let ends = workers.into_iter().map(|worker| match worker.join() {
                 Ok(served) => served,
                 Err(_) => Err(Error::internal("a thread panicked; please report it")),

@@ -1,0 +1,154 @@
+//! Layers that are read on demand: members, headers and pieces of a zTOC.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test may fail anywhere"
+)]
+
+use std::io::Write;
+
+use cas_core::{Descriptor, Digest, ErrorKind, Result};
+use cas_lazy::{LazyLayer, StoredTable, TableFormat, Ztoc};
+use flate2::{Compression, write::GzEncoder};
+use testkit::archive::{Header, Tar};
+
+/// Returns a tar with every kind of member, its compressed bytes and its zTOC.
+fn fixture() -> (Vec<u8>, Vec<u8>, Ztoc) {
+    let content = |length: u32| {
+        (0..length)
+            .map(|at| ((at * at) >> 9) as u8)
+            .collect::<Vec<u8>>()
+    };
+    let tar = Tar::new()
+        .dir("dir/")
+        .file("dir/large", content(200_000))
+        .pax(&[("SCHILY.xattr.user.name", b"value"), ("mtime", b"12.5")])
+        .file("dir/described", content(1000))
+        .symlink("link", "dir/large")
+        .hardlink("same", "dir/large")
+        .member(
+            Header::new(b'4', "disk")
+                .mode(0o640)
+                .owner(1, 2)
+                .device(8, 1),
+            "",
+        )
+        .member(Header::new(b'6', "pipe").mode(0o4755), "")
+        .file("last", content(700))
+        .end();
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+    gzip.write_all(&tar).unwrap();
+    let layer = gzip.finish().unwrap();
+    let ztoc = Ztoc::build(&layer[..], 32 << 10, "test").unwrap();
+    (tar, layer, ztoc)
+}
+
+/// Returns the bytes of the compressed layer that a piece needs.
+fn compressed<'a>(lazy: &LazyLayer, layer: &'a [u8], piece: usize) -> &'a [u8] {
+    let range = &lazy.pieces()[piece].compressed;
+    &layer[range.start as usize..range.end as usize]
+}
+
+#[test]
+fn the_pieces_are_the_tar_and_its_headers_are_those_of_the_table() {
+    let (tar, layer, ztoc) = fixture();
+    let lazy = LazyLayer::try_from(ztoc).unwrap();
+    let mut data = vec![0; lazy.length() as usize];
+    assert!(lazy.pieces().len() > 3 && lazy.is_tar());
+    for piece in 0..lazy.pieces().len() {
+        for part in lazy
+            .decode(piece, compressed(&lazy, &layer, piece))
+            .unwrap()
+        {
+            let end = data.len().min(part.offset as usize + part.bytes.len());
+            let begin = part.offset as usize;
+            data[begin..end].copy_from_slice(&part.bytes[..end - begin]);
+        }
+    }
+    assert!(data == tar[..data.len()]);
+    let headers = lazy.headers_before(0..lazy.length());
+    assert_eq!(headers.len(), 8);
+    for (member, range) in headers {
+        let header = &data[range.start as usize..range.end as usize];
+        lazy.check_header(member, header).unwrap();
+        let mut other = header.to_vec();
+        // The mode and the checksum of the last header of the member.
+        let last = other.len() - 512;
+        other[last + 106] ^= 1;
+        let error = lazy.check_header(member, &other).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    }
+}
+
+#[test]
+fn pieces_are_found_by_the_bytes_of_the_data_file() {
+    let lazy = LazyLayer::try_from(fixture().2).unwrap();
+    let pieces = lazy.pieces();
+    assert_eq!(lazy.pieces_in(0..lazy.length()), 0..pieces.len());
+    for (number, piece) in pieces.iter().enumerate() {
+        let (begin, end) = (piece.data.start, piece.data.end);
+        assert_eq!(lazy.pieces_in(begin..begin + 1), number..number + 1);
+        assert_eq!(lazy.pieces_in(end - 1..end), number..number + 1);
+        assert!(lazy.pieces_in(end..end).is_empty());
+    }
+    assert!(lazy.pieces_in(lazy.length()..lazy.length() + 9).is_empty());
+}
+
+#[test]
+fn a_table_that_lies_gives_errors_and_never_zeros() {
+    let (_, layer, ztoc) = fixture();
+    let kind = |result: Result<LazyLayer>| result.unwrap_err().kind();
+    let mut longer = ztoc.clone();
+    longer.decompressed_size += 1024;
+    let lazy = LazyLayer::try_from(longer).unwrap();
+    let last = lazy.pieces().len() - 1;
+    let error = lazy
+        .decode(last, compressed(&lazy, &layer, last))
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    let mut gap = ztoc.clone();
+    gap.files.last_mut().unwrap().offset += 8 << 20;
+    assert_eq!(kind(gap.try_into()), ErrorKind::Unsupported);
+    let mut owner = ztoc.clone();
+    owner.files[0].uid = u32::MAX;
+    assert_eq!(kind(owner.try_into()), ErrorKind::Unsupported);
+    let mut time = ztoc.clone();
+    time.files[0].modified = None;
+    assert_eq!(kind(time.try_into()), ErrorKind::Unsupported);
+    let lazy = LazyLayer::try_from(ztoc).unwrap();
+    let mut other = compressed(&lazy, &layer, 1).to_vec();
+    other[9] ^= 1;
+    let error = lazy.decode(1, &other).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+}
+
+#[test]
+fn a_stored_table_is_verified_against_its_digest_and_its_layer() {
+    let (tar, layer, ztoc) = fixture();
+    let table = ztoc.encode().unwrap();
+    let stored = |size: u64| StoredTable {
+        reference: "registry.example/app:1".to_owned(),
+        layer: Descriptor::new("application/gzip".into(), Digest::sha256(&layer), size),
+        diff_id: Digest::sha256(&tar),
+        format: TableFormat::Ztoc {
+            digest: Digest::sha256(&table),
+        },
+    };
+    let good = stored(layer.len() as u64);
+    let read = StoredTable::from_bytes(&good.to_bytes().unwrap()).unwrap();
+    assert_eq!(read, good);
+    assert_eq!(read.read(&table).unwrap().members().len(), 8);
+    let kind = |result: Result<LazyLayer>| result.unwrap_err().kind();
+    assert_eq!(
+        kind(good.read(&table[..table.len() - 4])),
+        ErrorKind::Corrupt
+    );
+    assert_eq!(
+        kind(stored(layer.len() as u64 + 1).read(&table)),
+        ErrorKind::Corrupt
+    );
+    for bytes in [&b""[..], b"{}", b"[]", b"null", b"{\"reference\": 1}"] {
+        let error = StoredTable::from_bytes(bytes).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    }
+}
