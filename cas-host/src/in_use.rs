@@ -215,14 +215,14 @@ fn has_replaced(text: &str, tree: &Path) -> bool {
 }
 
 /// Returns whether two paths, such as `erofs/snapshots/7/image.erofs`, differ at their ends at most
-/// in the number. A repair gives a layer another number, while the old image may be mounted.
+/// in the number and the name of the file. A repair gives a layer another number, and an image has
+/// another name if other layers are read on demand, while the old image may be mounted.
 fn are_neighbors(one: &Path, other: &Path) -> bool {
-    let names = |path: &Path| {
-        let last = path.iter().rev().take(LAST).enumerate();
-        let kept = last.filter(|(place, _)| *place != 1);
-        kept.map(|(_, name)| name.to_owned()).collect::<Vec<_>>()
+    let above = |path: &Path| {
+        let last = path.iter().rev().take(LAST).skip(2);
+        last.map(OsStr::to_owned).collect::<Vec<_>>()
     };
-    names(one) == names(other)
+    one.extension() == other.extension() && above(one) == above(other)
 }
 
 /// Returns the last names of the path of a layer, as [`without_backslashes`] gives them.

@@ -16,7 +16,7 @@ use testkit::archive::{Header, Tar};
 fn fixture() -> (Vec<u8>, Vec<u8>, Ztoc) {
     let content = |length: u32| {
         (0..length)
-            .map(|at| ((at * at) >> 9) as u8)
+            .map(|at| (at.wrapping_mul(at) >> 9) as u8)
             .collect::<Vec<u8>>()
     };
     let tar = Tar::new()

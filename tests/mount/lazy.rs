@@ -109,6 +109,21 @@ impl Scene {
         ok(cas(&self.root).arg("umount").arg(&self.mnt));
     }
 
+    /// Unmounts the data files. Another test may have copied the mounts into a namespace of its own,
+    /// and the data files are in use there until that test ends.
+    fn end_session(&self) {
+        let begun = Instant::now();
+        loop {
+            let ended = Command::new("umount").arg(self.served()).output().unwrap();
+            if ended.status.success() {
+                return;
+            }
+            let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+            assert!(begun.elapsed() < Duration::from_secs(60), "{said}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Returns the tree of the whole image.
     fn plain(&self) -> PathBuf {
         let plain = self.scratch.path().join("plain");
@@ -239,7 +254,7 @@ fn layers_with_tables_of_their_own_are_the_plain_tree_before_and_after_completio
         assert!(found.is_empty(), "{found:#?}");
         assert!(arrived(&scene.root) > 0);
         scene.unmount();
-        ok(Command::new("umount").arg(scene.served()));
+        scene.end_session();
         let settings = scene.root.join("cas.toml");
         let text = fs::read_to_string(&settings).unwrap();
         fs::write(
@@ -251,7 +266,7 @@ fn layers_with_tables_of_their_own_are_the_plain_tree_before_and_after_completio
         scene.await_tars(2);
         scene.unmount();
         scene.mount();
-        ok(Command::new("umount").arg(scene.served()));
+        scene.end_session();
         let found = differences(&plain, &scene.mnt);
         assert!(found.is_empty(), "complete: {found:#?}");
         scene.unmount();
@@ -338,12 +353,12 @@ fn layers_are_completed_in_the_background_and_new_mounts_use_their_tars() {
     let found = differences(&plain, &scene.mnt);
     assert!(found.is_empty(), "{found:#?}");
     scene.unmount();
-    ok(Command::new("umount").arg(scene.served()));
+    scene.end_session();
     scene.mount();
     let found = differences(&plain, &scene.mnt);
     assert!(found.is_empty(), "{found:#?}");
     // The mount needs no process.
-    ok(Command::new("umount").arg(scene.served()));
+    scene.end_session();
     let found = differences(&plain, &scene.mnt);
     assert!(found.is_empty(), "{found:#?}");
     scene.unmount();
@@ -493,4 +508,81 @@ fn readers_see_the_right_bytes_while_servers_are_killed() {
 fn kill(process: &str) -> bool {
     let killed = Command::new("kill").args(["-9", process]).output();
     killed.unwrap().status.success()
+}
+
+/// Two images with one configuration and the same layers, each with an index of its own.
+#[test]
+fn another_image_with_the_same_layers_does_not_choose_the_tables() {
+    let Some(scene) = Scene::handmade(false) else {
+        return;
+    };
+    let directories = || {
+        let found = fs::read_dir(scene.root.join("snapshots/erofs/snapshots")).unwrap();
+        let mut found: Vec<_> = found.map(|entry| entry.unwrap().path()).collect();
+        found.sort();
+        found
+    };
+    let own = directories();
+    let other = scene.registry.at("other:1");
+    convert(&scene.whole, "plain", &other, "64KiB");
+    ok(cas(&scene.whole).args(["-q", "push", &other]));
+    ok(cas(&scene.root).args(["-q", "pull", "--lazy", &other]));
+    assert_eq!((own.len(), directories().len()), (2, 4));
+    scene.mount();
+    fs::read(scene.mnt.join("dir/large")).unwrap();
+    scene.unmount();
+    for directory in directories() {
+        let has_arrived = arrived(&directory) > 0;
+        assert_eq!(has_arrived, directory == own[0], "{}", directory.display());
+    }
+    // One of the layers comes into the store in another way.
+    let layer = scene.scratch.path().join("layer");
+    fs::write(&layer, chunked::plain(&layers()[0]).bytes).unwrap();
+    ok(cas(&scene.root).args(["-q", "blob", "add"]).arg(&layer));
+    scene.mount();
+    let found = differences(&scene.plain(), &scene.mnt);
+    assert!(found.is_empty(), "{found:#?}");
+    scene.unmount();
+}
+
+/// A caller has the mounts of a snapshot, and its layers are completed before it mounts them. The
+/// data files of eStargz layers have other offsets than their tars.
+#[test]
+fn mounts_that_a_caller_has_stay_right_when_layers_are_completed() {
+    if !is_usable() {
+        return;
+    }
+    let scene = Scene::with(true, |whole, reference| {
+        let layout = whole.join("layout");
+        let layers = layers().iter().map(|tar| chunked::estargz(tar)).collect();
+        chunked::layout(&layout, layers);
+        ok(cas(whole)
+            .args(["-q", "import", "--name", reference])
+            .arg(layout));
+    });
+    let plain = scene.plain();
+    // This starts the processes.
+    scene.mount();
+    scene.unmount();
+    let open = cas::blocking::Cas::open(&scene.root).unwrap();
+    let top = open.image(&*scene.reference).unwrap();
+    let parent = open.snapshot(&top).unwrap().unwrap().to_string();
+    let snapshots = Arc::clone(open.snapshotter().unwrap());
+    let labels = cas::Labels::new();
+    let view = snapshots.view("early", Some(&parent), labels.clone());
+    let early = cas_core::pool::wait(view).unwrap();
+    scene.mount();
+    scene.await_tars(2);
+    let view = snapshots.view("late", Some(&parent), labels);
+    let late = cas_core::pool::wait(view).unwrap();
+    for mounts in [&early, &late, &early] {
+        let rights = cas_host::mount::Rights::default();
+        let at = scene.scratch.path().join("at");
+        fs::create_dir_all(&at).unwrap();
+        cas_host::mount::attach(mounts, &at, None, rights).unwrap();
+        let found = differences(&plain, &at);
+        ok(Command::new("umount").arg(&at));
+        assert!(found.is_empty(), "{found:#?}");
+    }
+    scene.unmount();
 }
