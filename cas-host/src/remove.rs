@@ -96,7 +96,8 @@ pub(crate) fn remove(parent: impl AsFd, name: &str) -> Result<Usage> {
 /// `path`, which must not be a symbolic link then.
 ///
 /// # Errors
-/// `Busy` at a mount point, which stays unchanged; `Unavailable` if a directory below `path` is
+/// `Busy` at a mount point below `path`, which stays unchanged, and if `itself` is set, also if
+/// `path` is a mount point or does not end in a name; `Unavailable` if a directory below `path` is
 /// moved meanwhile; errors of the file system. An error below `path` is an [`Error`] inside the
 /// `io::Error`.
 pub fn remove_all(path: &Path, itself: bool) -> io::Result<()> {
@@ -118,6 +119,7 @@ pub fn remove_all(path: &Path, itself: bool) -> io::Result<()> {
 }
 
 /// Removes everything in an open directory, even if the directory has moved since it was opened.
+/// Changes the permissions of directories below it if necessary, but not its own.
 ///
 /// # Errors
 /// `Busy` at a mount point; `Unavailable` if a directory below `dir` is moved meanwhile; errors of

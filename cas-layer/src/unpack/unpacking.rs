@@ -35,8 +35,9 @@ pub struct Target<'a> {
     pub locks: &'a Path,
 }
 
-/// Unpacks the layers that have no snapshot yet, or whose snapshot has lost its directory. If
-/// another process unpacks the same layers, waits for that process. Then adds a gc label to the
+/// Unpacks the layers that have no snapshot yet. Also unpacks layers whose snapshot has lost its
+/// directory, if the store has them; otherwise the directory stays missing. If another process
+/// unpacks the same layers, waits for that process. Then adds a gc label to the
 /// record of the configuration. The label refers to the topmost snapshot, so a collection keeps the
 /// snapshot as long as the image.
 ///
@@ -44,7 +45,7 @@ pub struct Target<'a> {
 /// an image without layers.
 ///
 /// # Errors
-/// `NotFound` if the store does not have the configuration, or a layer without a snapshot;
+/// `NotFound` if the store lacks the configuration, or a layer that has no snapshot yet;
 /// `Corrupt` for a damaged layer, a layer that does not have its diff ID, or if the manifest and
 /// the configuration do not match; `Unsupported` for an artifact or a blob that is not a layer;
 /// errors of the store and of the snapshotter. After an error, or if the future is dropped,
