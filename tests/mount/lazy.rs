@@ -471,7 +471,7 @@ fn readers_see_the_right_bytes_while_servers_are_killed() {
     let plain = scene.plain();
     scene.mount();
     // `sha256sum` reads, and the programs that run are mapped.
-    let sums = "cd \"$0\" && find . -xdev -type f -exec sha256sum {} + | sort";
+    let sums = "cd \"$0\" && find . -xdev -type f -exec sha256sum {} + > ../sums && sort ../sums";
     let expected = ok(Command::new("sh").args(["-c", sums]).arg(&plain));
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -481,7 +481,10 @@ fn readers_see_the_right_bytes_while_servers_are_killed() {
                 // What the kernel has in memory would hide the processes.
                 fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
                 let found = ok(Command::new("sh").args(["-c", sums]).arg(&scene.mnt));
-                assert!(found == expected, "round {rounds}: other bytes");
+                let other = found.lines().filter(|line| !expected.contains(line));
+                let other: Vec<_> = other.collect();
+                assert!(other.is_empty(), "round {rounds}: other bytes: {other:#?}");
+                assert_eq!(found.lines().count(), expected.lines().count(), "errors");
                 let mut run = Command::new("chroot");
                 run.arg(&scene.mnt).args(["/bin/busybox", "echo", "runs"]);
                 assert_eq!(ok(&mut run), "runs\n");
@@ -494,7 +497,8 @@ fn readers_see_the_right_bytes_while_servers_are_killed() {
             if let [_, server] = &scene.servers()[..] {
                 killed += usize::from(kill(server));
             }
-            std::thread::sleep(Duration::from_millis(killed as u64 * 7 % 90));
+            // The holder gives up if many processes in a row live for less than 200 ms.
+            std::thread::sleep(Duration::from_millis(210 + killed as u64 * 7 % 60));
         }
         ended.store(true, Ordering::Relaxed);
         let rounds = reader.join().unwrap();
