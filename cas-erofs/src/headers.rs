@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, BufRead, ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
+use cas_host::fill;
+
 use crate::BLOCK;
 
 /// Size in bytes of the buffer: a few headers.
@@ -51,23 +53,9 @@ impl<'a> HeaderReader<'a> {
     fn fill(&mut self, offset: u64) -> io::Result<()> {
         self.start = offset;
         self.buffer.resize(BUFFER, 0);
-        let mut filled = 0;
-        while filled < BUFFER {
-            match self
-                .file
-                .read_at(&mut self.buffer[filled..], offset + filled as u64)
-            {
-                Ok(0) => break,
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => {
-                    self.buffer.clear();
-                    return Err(error);
-                }
-            }
-        }
-        self.buffer.truncate(filled);
-        Ok(())
+        let filled = fill(self.file, &mut self.buffer, offset);
+        self.buffer.truncate(*filled.as_ref().unwrap_or(&0));
+        filled.map(drop)
     }
 }
 

@@ -6,18 +6,15 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
 
 use cas_core::records::SnapshotRecord;
 use cas_core::snapshot::{Condition, LAYER_TAR, chain_ids};
-use cas_core::{Algorithm, Context, Digest, Hasher, Result};
-use cas_host::{LockedDir, Pace, SnapshotDirs, TREE, calls, erofs};
+use cas_core::{Algorithm, Context, Digest, Result};
+use cas_host::{LockedDir, Pace, SnapshotDirs, TREE, calls, digest_of, erofs};
 use rustix::fs::{Mode, OFlags};
 
 /// The name of the file with the digest of a packed tar.
 const DIGEST: &str = "layer.digest";
-/// Size in bytes of the buffer that a tar is read into.
-const BUFFER: usize = 256 << 10;
 
 /// What identifies the bytes of a tar.
 pub(crate) enum Identity {
@@ -52,6 +49,7 @@ impl Identity {
         per_second: Option<u64>,
     ) -> Result<Condition> {
         let path = dirs.path(id).join(TREE).join(LAYER_TAR);
+        let file = erofs::open_file(&path).during("open", path.display())?;
         let mut pace = Pace::new(per_second);
         let algorithms: &[Algorithm] = match self {
             Identity::Digest(digest) | Identity::Chain(digest, None) => &[digest.algorithm()],
@@ -59,7 +57,7 @@ impl Identity {
             Identity::Chain(..) => &Algorithm::ALL,
         };
         for algorithm in algorithms {
-            let found = digest(&path, *algorithm, &mut pace).during("read", path.display())?;
+            let found = digest_of(&file, *algorithm, &mut pace).during("read", path.display())?;
             if self.is_of(found) {
                 return Ok(Condition::Sound);
             }
@@ -94,23 +92,6 @@ pub(crate) fn record(new: &LockedDir, digest: &Digest) -> Result<()> {
         file.write_all(digest.to_string().as_bytes())
     });
     written.during("write", DIGEST)
-}
-
-/// Reads a file. Returns its digest.
-fn digest(path: &Path, algorithm: Algorithm, pace: &mut Pace) -> Result<Digest> {
-    let file = erofs::open_file(path)?;
-    let (mut hasher, mut buffer) = (Hasher::new(algorithm), vec![0; BUFFER]);
-    let mut offset = 0;
-    loop {
-        match calls::pread(&file, &mut buffer, offset).map_err(io::Error::from)? {
-            0 => return Ok(hasher.finish()),
-            read => {
-                hasher.update(&buffer[..read]);
-                offset += read as u64;
-                pace.count(read as u64);
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
 //! Layers that are read on demand. Their snapshots have a table of contents in place of a tar.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use cas_core::snapshot::{Condition, Depth};
-use cas_core::{Algorithm, Context, Digest, Error, Hasher, Result};
+use cas_core::{Context, Error, Result};
 use cas_erofs::Layers;
-use cas_host::{SnapshotDirs, TREE, erofs};
+use cas_host::{Pace, SnapshotDirs, TREE, digest_of, erofs};
 use cas_lazy::StoredTable;
 
 /// The name of the directory in which the data files of layers that are read on demand are served,
@@ -17,8 +17,6 @@ pub const SERVED: &str = "lazy";
 
 /// The number by which `statfs` reports a FUSE file system.
 const FUSE: i64 = 0x6573_5546;
-/// Size in bytes of the buffer that tars are read into.
-const BUFFER: usize = 256 << 10;
 
 /// Returns whether the layer with this number is read on demand, and its tar is not complete.
 pub(crate) fn is_on_demand(dirs: &SnapshotDirs, id: u64) -> bool {
@@ -49,14 +47,15 @@ pub(crate) fn check_tar(dirs: &SnapshotDirs, id: u64, depth: Depth) -> Result<Co
         );
         return Ok(Condition::Damaged(what));
     }
-    if let Depth::Files = depth {
+    let Depth::Bytes { per_second } = depth else {
         return Ok(Condition::Sound);
-    }
+    };
     let description = dirs.path(id).join(TREE).join(StoredTable::FILE);
     let stored = fs::read(&description).during("read", description.display())?;
     let expected = StoredTable::from_bytes(&stored)?.diff_id;
-    let mut file = erofs::open_file(&path).during("open", path.display())?;
-    let found = digest(&mut file, expected.algorithm()).during("read", path.display())?;
+    let file = erofs::open_file(&path).during("open", path.display())?;
+    let mut pace = Pace::new(per_second);
+    let found = digest_of(&file, expected.algorithm(), &mut pace).during("read", path.display())?;
     Ok(match found {
         same if same == expected => Condition::Sound,
         other => Condition::Damaged(format!(
@@ -64,17 +63,6 @@ pub(crate) fn check_tar(dirs: &SnapshotDirs, id: u64, depth: Depth) -> Result<Co
             StoredTable::TAR_FILE
         )),
     })
-}
-
-fn digest(file: &mut File, algorithm: Algorithm) -> io::Result<Digest> {
-    let mut hasher = Hasher::new(algorithm);
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hasher.finish()),
-            read => hasher.update(&buffer[..read]),
-        }
-    }
 }
 
 /// Returns the path of the data file of a layer that is read on demand.
@@ -87,14 +75,20 @@ pub(crate) fn session(dirs: &SnapshotDirs) -> u64 {
     fs::metadata(dirs.beside(SERVED)).map_or(0, |found| found.dev())
 }
 
+/// Returns whether a process serves the data files in `served`, the directory [`SERVED`] of the
+/// snapshotter.
+pub fn is_served(served: &Path) -> bool {
+    // The kernel asks the process for this each time, and does not keep the answer.
+    let found = rustix::fs::statfs(served);
+    found.is_ok_and(|found| found.f_type == FUSE)
+}
+
 /// Checks that the data files are served.
 ///
 /// # Errors
 /// `FailedPrecondition` if they are not.
 pub(crate) fn check_served(dirs: &SnapshotDirs) -> Result<()> {
-    // The kernel asks the process for this each time.
-    let found = rustix::fs::statfs(dirs.beside(SERVED));
-    if found.is_ok_and(|found| found.f_type == FUSE) {
+    if is_served(&dirs.beside(SERVED)) {
         return Ok(());
     }
     Err(Error::precondition(

@@ -50,7 +50,7 @@ mod record;
 
 use identity::Identity;
 use image::Image;
-pub use lazy::SERVED;
+pub use lazy::{SERVED, is_served};
 pub use opener::ErofsOpener;
 pub use probe::{probe, probe_with};
 

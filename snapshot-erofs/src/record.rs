@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use cas_core::{Algorithm, Digest, Hasher, Result};
-use cas_host::calls;
+use cas_host::{calls, fill};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -119,19 +119,6 @@ fn digest(path: &Path) -> io::Result<Digest> {
         }
     }
     Ok(hasher.finish())
-}
-
-/// Reads the file from `offset` until the buffer is full or the file ends. Returns the number of
-/// bytes.
-fn fill(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut read = 0;
-    while read < buffer.len() {
-        match calls::pread(file, &mut buffer[read..], offset + read as u64)? {
-            0 => break,
-            more => read += more,
-        }
-    }
-    Ok(read)
 }
 
 /// Returns an offset of data or of a hole, or `None` if there is none before the end of the file.
