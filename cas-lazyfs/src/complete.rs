@@ -3,61 +3,66 @@
 
 use std::fs::{self, File, FileTimes};
 use std::io::{self, Cursor, Read, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::SystemTime;
 
 use cas_core::{Context, Digest, Error, Hasher, Result};
+use cas_host::{Pace, digest_of};
 use cas_layer::codec::Decoder;
-use cas_lazy::{LazyLayer, StoredTable};
+use cas_lazy::StoredTable;
 
 use crate::Fetch;
-use crate::layer::Layer;
+use crate::layer::{Layer, REQUEST};
 
 /// The name of the complete tar while it is made.
 const NEW: &str = "lazy.new";
-/// Size in bytes of a request for a part of a layer.
-const REQUEST: u64 = 4 << 20;
 /// Size in bytes of the buffer for decompressed bytes.
 const BUFFER: usize = 256 << 10;
 
-/// Returns the complete tar in the directory of a snapshot, if it is there and serves this layer.
+/// Returns the complete tar in the directory of a snapshot, if it is there.
 ///
 /// # Errors
 /// Errors of the file system.
-pub(crate) fn existing(directory: &Path, layer: &LazyLayer) -> Result<Option<File>> {
+pub(crate) fn existing(directory: &Path) -> Result<Option<File>> {
     let path = directory.join(StoredTable::TAR_FILE);
-    // The content of another data file has other offsets.
-    if !layer.is_tar() {
-        return Ok(None);
-    }
     match File::open(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         opened => opened.during("open", path.display()).map(Some),
     }
 }
 
-/// Returns whether a snapshot has its complete tar.
-pub(crate) fn is_complete(directory: &Path) -> bool {
-    fs::symlink_metadata(directory.join(StoredTable::TAR_FILE)).is_ok()
-}
-
-/// Makes the complete tar of a layer of which all pieces have arrived, in the directory of its
-/// snapshot.
+/// Makes the complete tar of a layer, in the directory of its snapshot. If the data file is the
+/// tar, all its pieces must be present. Otherwise, fetches the whole layer.
 ///
 /// # Errors
-/// `Corrupt` if the tar does not have the diff ID; errors of `fetch` and of the file system.
+/// `Corrupt` if the tar does not have the diff ID, or the layer not its digest; errors of `fetch`
+/// and of the file system.
 pub(crate) fn complete(layer: &Layer, fetch: &dyn Fetch, directory: &Path) -> Result<()> {
     layer.record()?;
-    let path = directory.join(StoredTable::DATA_FILE);
-    if layer.layer.is_tar() {
-        let found = digest(&layer.data, layer.stored.diff_id)?;
-        check(&found, &layer.stored)?;
-        publish(&layer.data, &path, directory)?;
-        // The record of the pieces has no meaning without the data file.
-        let _ = fs::remove_file(directory.join(StoredTable::PIECES_FILE));
-        return Ok(());
+    if layer.table.is_tar() {
+        publish_data(layer, directory)?;
+    } else {
+        fetch_tar(layer, fetch, directory)?;
     }
+    layer.set_complete();
+    Ok(())
+}
+
+/// Makes the data file the complete tar.
+fn publish_data(layer: &Layer, directory: &Path) -> Result<()> {
+    let algorithm = layer.stored.diff_id.algorithm();
+    let found = digest_of(&layer.data, algorithm, &mut Pace::new(None))?;
+    check(&found, &layer.stored)?;
+    let path = directory.join(StoredTable::DATA_FILE);
+    publish(&layer.data, &path, directory)?;
+    // The record of the pieces has no meaning without the data file.
+    let _ = fs::remove_file(directory.join(StoredTable::PIECES_FILE));
+    Ok(())
+}
+
+/// Fetches the whole layer, and makes the complete tar of it.
+fn fetch_tar(layer: &Layer, fetch: &dyn Fetch, directory: &Path) -> Result<()> {
     let path = directory.join(NEW);
     let file = File::options()
         .write(true)
@@ -84,7 +89,7 @@ pub(crate) fn complete(layer: &Layer, fetch: &dyn Fetch, directory: &Path) -> Re
 /// Decompresses the whole layer, and compares both digests.
 fn write_tar(whole: &mut Whole<'_>, layer: &Layer, mut file: &File) -> Result<()> {
     let stored = &layer.stored;
-    let mut decoder = Decoder::new(&mut *whole, layer.layer.compression())?;
+    let mut decoder = Decoder::new(&mut *whole, layer.table.compression())?;
     let mut hasher = Hasher::new(stored.diff_id.algorithm());
     let mut buffer = vec![0; BUFFER];
     loop {
@@ -128,20 +133,6 @@ fn publish(file: &File, path: &Path, directory: &Path) -> Result<()> {
         File::open(directory)?.sync_all()
     };
     published().during("write", tar.display())
-}
-
-fn digest(file: &File, like: Digest) -> Result<Digest> {
-    let mut hasher = Hasher::new(like.algorithm());
-    let (mut buffer, mut at) = (vec![0; BUFFER], 0);
-    loop {
-        match file.read_at(&mut buffer, at)? {
-            0 => return Ok(hasher.finish()),
-            read => {
-                hasher.update(&buffer[..read]);
-                at += read as u64;
-            }
-        }
-    }
 }
 
 /// The compressed bytes of a layer, from its beginning to its end.

@@ -136,8 +136,8 @@ impl Files {
     }
 
     /// Fetches the next missing pieces of a layer whose data file is its tar, or completes it if
-    /// none is missing. Completes any other layer at once, by fetching it whole. Does nothing while a read is being served. Returns how long to wait
-    /// before the next call.
+    /// none is missing. Completes any other layer at once, by fetching it whole. Does nothing while
+    /// a read is being served. Returns how long to wait before the next call.
     pub(crate) fn advance(&self) -> Duration {
         if self.speed == 0 || self.reads.load(Ordering::Relaxed) > 0 {
             return IDLE;
@@ -145,7 +145,7 @@ impl Files {
         let Some((id, layer)) = self.incomplete() else {
             return IDLE;
         };
-        let is_tar = layer.layer.is_tar();
+        let is_tar = layer.table.is_tar();
         let fetch = Paced {
             files: self,
             layer: &layer,
@@ -153,7 +153,7 @@ impl Files {
         };
         let advanced = match layer.first_missing() {
             Some(piece) if is_tar => {
-                let last = layer.layer.pieces().len();
+                let last = layer.table.pieces().len();
                 layer.want_some(&fetch, piece..last).map(drop)
             }
             // Readers fetch the last pieces.
@@ -166,7 +166,9 @@ impl Files {
                 ErrorKind::Corrupt => FINAL,
                 _ => PATIENCE,
             };
-            tracing::warn!(%error, id, "cannot complete a layer; its files can still be read");
+            if error.kind() != ErrorKind::Cancelled {
+                tracing::warn!(%error, id, "cannot complete a layer; it is still read on demand");
+            }
             lock(&self.failed).insert(id, Instant::now() + wait);
         }
         Duration::ZERO
@@ -184,7 +186,7 @@ impl Files {
         let now = Instant::now();
         let mut layers = open.iter().filter(|(id, layer)| {
             let may_try = failed.get(id).is_none_or(|again| *again <= now);
-            may_try && !layer.is_complete() && !complete::is_complete(&self.directory(**id))
+            may_try && !layer.is_complete()
         });
         layers.next().map(|(id, layer)| (*id, Arc::clone(layer)))
     }
@@ -200,7 +202,10 @@ impl Files {
         let layers: Vec<Arc<Layer>> = lock(&self.open).values().cloned().collect();
         for layer in layers {
             if let Err(error) = layer.record() {
-                tracing::warn!(%error, "cannot record what has arrived of a layer; it is fetched again");
+                tracing::warn!(
+                    %error,
+                    "cannot record what has arrived of a layer; it is fetched again"
+                );
             }
         }
     }

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex};
 
 use cas_core::sync::lock;
@@ -16,7 +17,7 @@ use crate::{Fetch, complete};
 
 /// The most compressed bytes that one request fetches for neighbouring pieces, unless a single
 /// piece has more.
-const REQUEST: u64 = 4 << 20;
+pub(crate) const REQUEST: u64 = 4 << 20;
 /// How many pieces may be present that are not recorded as present.
 const UNRECORDED: usize = 16;
 /// How often a piece is fetched whose bytes are wrong.
@@ -25,10 +26,12 @@ const ATTEMPTS: usize = 2;
 /// A layer that is read on demand.
 pub(crate) struct Layer {
     pub(crate) stored: StoredTable,
-    pub(crate) layer: LazyLayer,
+    pub(crate) table: LazyLayer,
     pub(crate) data: File,
     /// `None` if the data file is the complete tar.
     pieces: Option<File>,
+    /// Whether the complete tar is in the directory of the snapshot.
+    is_complete: AtomicBool,
     state: Mutex<State>,
     /// Notified when pieces are no longer being fetched.
     arrived: Condvar,
@@ -60,64 +63,35 @@ impl Layer {
             fs::read(&path).during("read", path.display())
         };
         let stored = StoredTable::from_bytes(&read(StoredTable::FILE)?)?;
-        let layer = stored.read(&read(StoredTable::TABLE_FILE)?)?;
-        let open = |name: &str| {
-            let path = directory.join(name);
-            let mut how = File::options();
-            let opened = how
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(&path);
-            opened.during("open", path.display())
+        let table = stored.read(&read(StoredTable::TABLE_FILE)?)?;
+        let tar = complete::existing(directory)?;
+        let is_complete = AtomicBool::new(tar.is_some());
+        // The content of another data file has other offsets than the tar.
+        let (data, pieces, present) = match tar.filter(|_| table.is_tar()) {
+            Some(tar) => (tar, None, vec![true; table.pieces().len()]),
+            None => {
+                let (data, pieces, present) = open_data(directory, &table)?;
+                (data, Some(pieces), present)
+            }
         };
-        if let Some(tar) = complete::existing(directory, &layer)? {
-            let pieces = layer.pieces().len();
-            return Ok(Layer::with(stored, layer, tar, None, vec![true; pieces]));
-        }
-        let (data, pieces) = (
-            open(StoredTable::DATA_FILE)?,
-            open(StoredTable::PIECES_FILE)?,
-        );
-        let mut recorded = vec![0; layer.pieces().len()];
-        if data.metadata()?.len() >= layer.length() {
-            let known = recorded.len().min(pieces.metadata()?.len() as usize);
-            pieces.read_exact_at(&mut recorded[..known], 0)?;
-        } else {
-            // The file is new, or something has changed it.
-            pieces.set_len(0)?;
-            data.set_len(0)?;
-            data.set_len(layer.length())?;
-        }
-        let present = recorded.iter().map(|&byte| byte == 1).collect();
-        Ok(Layer::with(stored, layer, data, Some(pieces), present))
-    }
-
-    fn with(
-        stored: StoredTable,
-        layer: LazyLayer,
-        data: File,
-        pieces: Option<File>,
-        present: Vec<bool>,
-    ) -> Self {
         let state = State {
             present,
             ..State::default()
         };
-        Layer {
+        Ok(Layer {
             stored,
-            layer,
+            table,
             data,
             pieces,
+            is_complete,
             state: Mutex::new(state),
             arrived: Condvar::new(),
-        }
+        })
     }
 
     /// Returns the length of the data file in bytes.
     pub(crate) fn length(&self) -> u64 {
-        self.layer.length()
+        self.table.length()
     }
 
     /// Reads bytes of the data file from `offset` into `buffer`, and fetches what is missing.
@@ -135,7 +109,7 @@ impl Layer {
         }
         let buffer = &mut buffer[..(end - offset) as usize];
         self.check_headers(fetch, offset..end)?;
-        self.want(fetch, self.layer.pieces_in(offset..end))?;
+        self.want(fetch, self.table.pieces_in(offset..end))?;
         self.data.read_exact_at(buffer, offset)?;
         Ok(buffer.len())
     }
@@ -190,7 +164,7 @@ impl Layer {
 
     /// Returns the missing pieces from `first` to at most `end` that one request fetches.
     fn run_from(&self, first: usize, end: usize, state: &State) -> Range<usize> {
-        let pieces = self.layer.pieces();
+        let pieces = self.table.pieces();
         let begin = pieces[first].compressed.start;
         let mut last = first;
         while last + 1 < end {
@@ -222,7 +196,7 @@ impl Layer {
     }
 
     fn fetch_once(&self, fetch: &dyn Fetch, run: Range<usize>) -> Result<()> {
-        let pieces = &self.layer.pieces()[run.clone()];
+        let pieces = &self.table.pieces()[run.clone()];
         let begin = pieces.iter().map(|piece| piece.compressed.start).min();
         let end = pieces.iter().map(|piece| piece.compressed.end).max();
         let (Some(begin), Some(end)) = (begin, end) else {
@@ -239,7 +213,7 @@ impl Layer {
         for (index, piece) in run.zip(pieces) {
             let of_piece = piece.compressed.start - begin..piece.compressed.end - begin;
             let of_piece = &bytes[of_piece.start as usize..of_piece.end as usize];
-            for part in self.layer.decode(index, of_piece)? {
+            for part in self.table.decode(index, of_piece)? {
                 // The last piece of a tar may have padding after what is served.
                 self.data.write_all_at(&part.bytes, part.offset)?;
             }
@@ -249,14 +223,14 @@ impl Layer {
 
     /// Compares the headers of the members that `range` shows with the table of contents.
     fn check_headers(&self, fetch: &dyn Fetch, range: Range<u64>) -> Result<()> {
-        for (member, header) in self.layer.headers_before(range) {
+        for (member, header) in self.table.headers_before(range) {
             if lock(&self.state).checked.contains(&member) {
                 continue;
             }
-            self.want(fetch, self.layer.pieces_in(header.clone()))?;
+            self.want(fetch, self.table.pieces_in(header.clone()))?;
             let mut bytes = vec![0; (header.end - header.start) as usize];
             self.data.read_exact_at(&mut bytes, header.start)?;
-            self.layer.check_header(member, &bytes)?;
+            self.table.check_header(member, &bytes)?;
             lock(&self.state).checked.insert(member);
         }
         Ok(())
@@ -279,9 +253,14 @@ impl Layer {
         (0..state.present.len()).find(missing)
     }
 
-    /// Returns whether the data file is the complete tar.
+    /// Returns whether the complete tar is in the directory of the snapshot.
     pub(crate) fn is_complete(&self) -> bool {
-        self.pieces.is_none()
+        self.is_complete.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the complete tar is in the directory of the snapshot.
+    pub(crate) fn set_complete(&self) {
+        self.is_complete.store(true, Ordering::Relaxed);
     }
 
     /// Returns whether the snapshot was removed.
@@ -312,6 +291,36 @@ impl Layer {
         }
         Ok(())
     }
+}
+
+/// Opens the data file and the record of its pieces, and makes them if they are missing. Returns
+/// them, and which pieces are present.
+fn open_data(directory: &Path, table: &LazyLayer) -> Result<(File, File, Vec<bool>)> {
+    let open = |name: &str| {
+        let path = directory.join(name);
+        let mut how = File::options();
+        let opened = how
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path);
+        opened.during("open", path.display())
+    };
+    let data = open(StoredTable::DATA_FILE)?;
+    let pieces = open(StoredTable::PIECES_FILE)?;
+    let mut recorded = vec![0; table.pieces().len()];
+    if data.metadata()?.len() >= table.length() {
+        let known = recorded.len().min(pieces.metadata()?.len() as usize);
+        pieces.read_exact_at(&mut recorded[..known], 0)?;
+    } else {
+        // The file is new, or something has changed it.
+        pieces.set_len(0)?;
+        data.set_len(0)?;
+        data.set_len(table.length())?;
+    }
+    let present = recorded.iter().map(|&byte| byte == 1).collect();
+    Ok((data, pieces, present))
 }
 
 fn sync_failed() -> Error {

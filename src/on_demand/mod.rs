@@ -23,9 +23,6 @@ use crate::root::{RemoteSettings, Root};
 /// The name of the file that is locked for as long as a process holds the session.
 const LOCK: &str = "lazy.lock";
 
-/// The number by which `statfs` reports a FUSE file system.
-const FUSE: i64 = 0x6573_5546;
-
 /// The layers of a root that are read on demand, of the snapshotter `erofs`.
 ///
 /// Their data is served by a FUSE file system below the root. One process [holds](Self::hold) the
@@ -85,9 +82,7 @@ impl OnDemand {
 
     /// Returns whether a process serves the data of the layers.
     pub fn is_served(&self) -> bool {
-        // The kernel asks the process for this each time, and does not keep the answer.
-        let found = rustix::fs::statfs(self.served());
-        found.is_ok_and(|found| found.f_type == FUSE)
+        snapshot_erofs::is_served(&self.served())
     }
 
     /// Mounts a new file system for the data of the layers. Returns its session.

@@ -1,6 +1,6 @@
 //! Serves requests of the kernel.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use super::protocol::{
 };
 use crate::Files;
 
-/// How many requests are served at the same time by default. A request that waits for the registry occupies
-/// a thread.
+/// How many requests are served at the same time by default. A request that waits for the registry
+/// occupies a thread.
 const THREADS: usize = 16;
 /// Size in bytes of the buffer for requests. The kernel demands at least this.
 const BUFFER: usize = 64 << 10;
@@ -192,12 +192,6 @@ impl Session {
             Ok(_) | Err(Errno::NOENT | Errno::NODEV) => Ok(()),
             Err(errno) => Err(std::io::Error::from(errno).into()),
         }
-    }
-}
-
-impl AsFd for Session {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.device.as_fd()
     }
 }
 
