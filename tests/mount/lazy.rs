@@ -13,7 +13,7 @@ use cas::lazy::{StoredTable, TableFormat};
 use cas::{Descriptor, Digest, Manifest, PullOptions, Result};
 use testkit::archive::{Header, Tar};
 
-use crate::common::chunked;
+use crate::common::chunked::{self, Chunked};
 use crate::common::docker::{PROGRAM, Registry};
 use crate::common::tree::differences;
 use crate::common::{can, cas, fails, mounting_snapshotters, ok, real_image};
@@ -45,15 +45,18 @@ impl Scene {
     fn handmade(completes: bool) -> Option<Self> {
         is_usable().then(|| {
             Scene::with(completes, |whole, reference| {
-                let layout = whole.join("layout");
-                chunked::layout(
-                    &layout,
-                    layers().iter().map(|tar| chunked::plain(tar)).collect(),
-                );
-                ok(cas(whole)
-                    .args(["-q", "import", "--name", "plain"])
-                    .arg(layout));
+                import(whole, "plain", chunked::plain);
                 convert(whole, "plain", reference, "16KiB");
+            })
+        })
+    }
+
+    /// A scene with the image of [`layers`] in the format of `write`, or `None`, with the reason, if
+    /// this machine cannot do it.
+    fn in_format(completes: bool, write: fn(&[u8]) -> Chunked) -> Option<Self> {
+        is_usable().then(|| {
+            Scene::with(completes, |whole, reference| {
+                import(whole, reference, write);
             })
         })
     }
@@ -133,6 +136,13 @@ impl Scene {
         plain
     }
 
+    /// Asserts that the mounted tree is the tree of the whole image.
+    #[track_caller]
+    fn assert_shows(&self, plain: &Path) {
+        let found = differences(plain, &self.mnt);
+        assert!(found.is_empty(), "{found:#?}");
+    }
+
     fn served(&self) -> PathBuf {
         self.root.join("snapshots/erofs/lazy")
     }
@@ -202,8 +212,7 @@ fn an_image_is_mounted_before_its_layers_arrive_and_is_the_plain_tree() {
     run.arg(&scene.mnt).args(["/bin/busybox", "echo", "runs"]);
     assert_eq!(ok(&mut run), "runs\n");
     let first = arrived(&scene.root);
-    let found = differences(&scene.plain(), &scene.mnt);
-    assert!(found.is_empty(), "{found:#?}");
+    scene.assert_shows(&scene.plain());
     assert!(first > 0 && first < arrived(&scene.root), "{first}");
     scene.unmount();
 }
@@ -234,24 +243,22 @@ fn layers() -> Vec<Vec<u8>> {
     vec![base.end(), top.end()]
 }
 
+/// Imports the image of [`layers`] in the format of `write`, with the name `name`.
+fn import(root: &Path, name: &str, write: fn(&[u8]) -> Chunked) {
+    let layout = root.join("layout");
+    chunked::layout(&layout, layers().iter().map(|tar| write(tar)).collect());
+    ok(cas(root).args(["-q", "import", "--name", name]).arg(layout));
+}
+
 #[test]
 fn layers_with_tables_of_their_own_are_the_plain_tree_before_and_after_completion() {
-    if !is_usable() {
-        return;
-    }
     for write in [chunked::estargz, chunked::zstd_chunked] {
-        let scene = Scene::with(false, |whole, reference| {
-            let layout = whole.join("layout");
-            let layers = layers().iter().map(|tar| write(tar)).collect();
-            chunked::layout(&layout, layers);
-            ok(cas(whole)
-                .args(["-q", "import", "--name", reference])
-                .arg(layout));
-        });
+        let Some(scene) = Scene::in_format(false, write) else {
+            return;
+        };
         let plain = scene.plain();
         scene.mount();
-        let found = differences(&plain, &scene.mnt);
-        assert!(found.is_empty(), "{found:#?}");
+        scene.assert_shows(&plain);
         assert!(arrived(&scene.root) > 0);
         scene.unmount();
         scene.end_session();
@@ -267,8 +274,7 @@ fn layers_with_tables_of_their_own_are_the_plain_tree_before_and_after_completio
         scene.unmount();
         scene.mount();
         scene.end_session();
-        let found = differences(&plain, &scene.mnt);
-        assert!(found.is_empty(), "complete: {found:#?}");
+        scene.assert_shows(&plain);
         scene.unmount();
         ok(cas(&scene.root).args(["fsck", "--read-data"]));
     }
@@ -316,8 +322,7 @@ fn a_whole_pull_replaces_layers_that_are_read_on_demand() {
     ok(cas(&scene.root).args(["fsck", "--read-data"]));
     ok(cas(&scene.root).args(["-q", "pull", "--unpack", &scene.reference]));
     scene.mount();
-    let found = differences(&scene.plain(), &scene.mnt);
-    assert!(found.is_empty(), "{found:#?}");
+    scene.assert_shows(&scene.plain());
     assert_eq!(arrived(&scene.root), 0);
     scene.unmount();
 }
@@ -350,17 +355,14 @@ fn layers_are_completed_in_the_background_and_new_mounts_use_their_tars() {
     scene.await_tars(2);
     // The mount that exists goes on with its data files.
     let plain = scene.plain();
-    let found = differences(&plain, &scene.mnt);
-    assert!(found.is_empty(), "{found:#?}");
+    scene.assert_shows(&plain);
     scene.unmount();
     scene.end_session();
     scene.mount();
-    let found = differences(&plain, &scene.mnt);
-    assert!(found.is_empty(), "{found:#?}");
+    scene.assert_shows(&plain);
     // The mount needs no process.
     scene.end_session();
-    let found = differences(&plain, &scene.mnt);
-    assert!(found.is_empty(), "{found:#?}");
+    scene.assert_shows(&plain);
     scene.unmount();
     ok(cas(&scene.root).args(["fsck", "--read-data"]));
 }
@@ -454,15 +456,14 @@ fn tables_may_come_from_elsewhere_and_other_layers_are_fetched() {
     ok(cas(&scene.root)
         .args(["-q", "mount", &reference])
         .arg(&scene.mnt));
-    let found = differences(&scene.plain(), &scene.mnt);
-    assert!(found.is_empty(), "{found:#?}");
+    scene.assert_shows(&scene.plain());
     scene.unmount();
 }
 
 /// Kills the process that serves the layers while programs read and map files, again and again. No
 /// reader sees a wrong byte or an error, because the holder starts the process again.
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "takes minutes; `cargo xtask long` runs it"]
 fn readers_see_the_right_bytes_while_servers_are_killed() {
     const KILLS: usize = 1000;
     let Some(scene) = Scene::real(false) else {
@@ -544,8 +545,7 @@ fn another_image_with_the_same_layers_does_not_choose_the_tables() {
     fs::write(&layer, chunked::plain(&layers()[0]).bytes).unwrap();
     ok(cas(&scene.root).args(["-q", "blob", "add"]).arg(&layer));
     scene.mount();
-    let found = differences(&scene.plain(), &scene.mnt);
-    assert!(found.is_empty(), "{found:#?}");
+    scene.assert_shows(&scene.plain());
     scene.unmount();
 }
 
@@ -553,17 +553,9 @@ fn another_image_with_the_same_layers_does_not_choose_the_tables() {
 /// data files of eStargz layers have other offsets than their tars.
 #[test]
 fn mounts_that_a_caller_has_stay_right_when_layers_are_completed() {
-    if !is_usable() {
+    let Some(scene) = Scene::in_format(true, chunked::estargz) else {
         return;
-    }
-    let scene = Scene::with(true, |whole, reference| {
-        let layout = whole.join("layout");
-        let layers = layers().iter().map(|tar| chunked::estargz(tar)).collect();
-        chunked::layout(&layout, layers);
-        ok(cas(whole)
-            .args(["-q", "import", "--name", reference])
-            .arg(layout));
-    });
+    };
     let plain = scene.plain();
     // This starts the processes.
     scene.mount();

@@ -144,6 +144,7 @@ fn files_that_options_name_are_read_even_if_the_registry_does_not_need_them() {
     fs::write(home.join("empty.pem"), "nothing").unwrap();
     for (option, file, code) in [
         ("--hosts-dir", "absent", 3),
+        ("--hosts-dir", "empty.pem", 3),
         ("--ca", "absent.pem", 2),
         ("--ca", "empty.pem", 2),
     ] {
@@ -154,9 +155,11 @@ fn files_that_options_name_are_read_even_if_the_registry_does_not_need_them() {
                 _ => run.args([verb, "-u", "me", "--password-stdin", &registry.host]),
             };
             let password = fs::File::open(home.join("empty.pem")).unwrap();
-            run.arg(option).arg(home.join(file)).stdin(password);
+            let path = home.join(file);
+            run.arg(option).arg(&path).stdin(password);
             let said = fails(&mut run, code);
-            assert!(said.contains(file), "{verb} {option}: {said}");
+            let path = path.to_string_lossy();
+            assert!(said.contains(&*path), "{verb} {option}: {said}");
         }
     }
     assert!(registry.seen().is_empty());

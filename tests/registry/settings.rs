@@ -151,25 +151,12 @@ fn the_root_names_whom_it_trusts() {
 
 /// The registry is reached over http, so nothing needs the directory or the certificates.
 #[test]
-fn options_that_name_nothing_usable_are_refused() {
+fn options_that_have_no_effect_are_taken() {
     let sample = Sample::new(&[1000]);
     let origin = registry(&sample);
     let scratch = tempfile::tempdir().unwrap();
     let (home, root) = (scratch.path(), scratch.path().join("root"));
-    let text = home.join("text");
-    fs::write(&text, "no certificate").unwrap();
-    let absent = home.join("absent");
-    for (option, path, code) in [
-        ("--hosts-dir", &absent, 3),
-        ("--hosts-dir", &text, 3),
-        ("--ca", &absent, 2),
-        ("--ca", &text, 2),
-    ] {
-        let mut pull = cas(&root, home);
-        let said = fails(pull.args(["pull", &origin.image(), option]).arg(path), code);
-        assert!(said.contains(&*path.to_string_lossy()), "{said}");
-    }
-    assert!(origin.seen().is_empty());
+    // A directory without a file for the registry.
     let mut pull = cas(&root, home);
     ok(pull
         .args(["pull", &origin.image(), "--hosts-dir"])

@@ -33,7 +33,7 @@ fn zeros_and_noise(length: usize, seed: u64) -> Vec<u8> {
 }
 
 /// Returns whether a session can be mounted here. If not, says why.
-pub(crate) fn is_usable() -> bool {
+fn is_usable() -> bool {
     let temp = tempfile::tempdir().unwrap();
     match mount(temp.path()) {
         Ok(_) => {
@@ -57,12 +57,17 @@ pub(crate) struct Snapshots {
 }
 
 impl Snapshots {
-    pub(crate) fn new() -> (Self, Arc<Registry>) {
+    /// Returns snapshots and the registry of their layer, or `None`, with the reason, if no session
+    /// can be mounted here.
+    pub(crate) fn new() -> Option<(Self, Arc<Registry>)> {
         Self::with(|_| {})
     }
 
-    /// `change` changes the zTOC before it is stored.
-    pub(crate) fn with(change: impl FnOnce(&mut Ztoc)) -> (Self, Arc<Registry>) {
+    /// As [`new`](Self::new). `change` changes the zTOC before it is stored.
+    pub(crate) fn with(change: impl FnOnce(&mut Ztoc)) -> Option<(Self, Arc<Registry>)> {
+        if !is_usable() {
+            return None;
+        }
         let mut tar = Tar::new().dir("dir/");
         for (name, size) in [
             ("a", 300_000),
@@ -104,7 +109,7 @@ impl Snapshots {
             pieces: ztoc.checkpoints.len() as u64,
             offsets: ztoc.files.iter().map(|file| file.offset).collect(),
         };
-        (snapshots, Registry::new(layer))
+        Some((snapshots, Registry::new(layer)))
     }
 
     /// Returns the directory of the snapshot.

@@ -14,14 +14,13 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
 use std::thread;
 
-use fixture::{Mounted, Snapshots, is_usable};
+use fixture::{Mounted, Snapshots};
 
 #[test]
 fn every_byte_of_the_tar_is_read_and_each_piece_is_fetched_once() {
-    if !is_usable() {
+    let Some((snapshots, registry)) = Snapshots::new() else {
         return;
-    }
-    let (snapshots, registry) = Snapshots::new();
+    };
     let mounted = Mounted::new(&snapshots, &registry);
     let served = fs::read(mounted.file()).unwrap();
     assert!(served == snapshots.tar[..served.len()], "other bytes");
@@ -35,10 +34,9 @@ fn every_byte_of_the_tar_is_read_and_each_piece_is_fetched_once() {
 
 #[test]
 fn only_the_pieces_that_are_read_are_fetched() {
-    if !is_usable() {
+    let Some((snapshots, registry)) = Snapshots::new() else {
         return;
-    }
-    let (snapshots, registry) = Snapshots::new();
+    };
     let mounted = Mounted::new(&snapshots, &registry);
     let file = File::open(mounted.file()).unwrap();
     let mut block = [0; 512];
@@ -51,10 +49,9 @@ fn only_the_pieces_that_are_read_are_fetched() {
 
 #[test]
 fn readers_at_the_same_time_fetch_each_piece_once() {
-    if !is_usable() {
+    let Some((snapshots, registry)) = Snapshots::new() else {
         return;
-    }
-    let (snapshots, registry) = Snapshots::new();
+    };
     let mounted = Mounted::new(&snapshots, &registry);
     thread::scope(|scope| {
         for reader in 0..8_u64 {
@@ -79,10 +76,9 @@ fn readers_at_the_same_time_fetch_each_piece_once() {
 
 #[test]
 fn one_thread_serves_all_readers() {
-    if !is_usable() {
+    let Some((snapshots, registry)) = Snapshots::new() else {
         return;
-    }
-    let (snapshots, registry) = Snapshots::new();
+    };
     let mounted = Mounted::with(&snapshots, &registry, |session| session.with_threads(1));
     thread::scope(|scope| {
         for _ in 0..4 {
@@ -97,10 +93,9 @@ fn one_thread_serves_all_readers() {
 
 #[test]
 fn a_later_session_has_what_arrived_and_needs_no_registry_for_it() {
-    if !is_usable() {
+    let Some((snapshots, registry)) = Snapshots::new() else {
         return;
-    }
-    let (snapshots, registry) = Snapshots::new();
+    };
     let whole = fs::read(Mounted::new(&snapshots, &registry).file()).unwrap();
     registry.is_down.store(true, Ordering::Relaxed);
     let mounted = Mounted::new(&snapshots, &registry);
@@ -109,10 +104,9 @@ fn a_later_session_has_what_arrived_and_needs_no_registry_for_it() {
 
 #[test]
 fn without_the_registry_a_read_fails_and_later_reads_work() {
-    if !is_usable() {
+    let Some((snapshots, registry)) = Snapshots::new() else {
         return;
-    }
-    let (snapshots, registry) = Snapshots::new();
+    };
     registry.is_down.store(true, Ordering::Relaxed);
     let mounted = Mounted::new(&snapshots, &registry);
     let error = fs::read(mounted.file()).unwrap_err();
@@ -124,10 +118,9 @@ fn without_the_registry_a_read_fails_and_later_reads_work() {
 
 #[test]
 fn wrong_bytes_are_never_served() {
-    if !is_usable() {
+    let Some((snapshots, registry)) = Snapshots::new() else {
         return;
-    }
-    let (snapshots, registry) = Snapshots::new();
+    };
     // One wrong answer is repeated; then the right bytes come.
     registry.lies.store(1, Ordering::Relaxed);
     let mounted = Mounted::new(&snapshots, &registry);
@@ -135,7 +128,9 @@ fn wrong_bytes_are_never_served() {
     assert!(served == snapshots.tar[..served.len()]);
     drop(mounted);
 
-    let (snapshots, registry) = Snapshots::new();
+    let Some((snapshots, registry)) = Snapshots::new() else {
+        return;
+    };
     registry.lies.store(usize::MAX, Ordering::Relaxed);
     let mounted = Mounted::new(&snapshots, &registry);
     let error = fs::read(mounted.file()).unwrap_err();
@@ -144,10 +139,9 @@ fn wrong_bytes_are_never_served() {
 
 #[test]
 fn a_table_that_contradicts_the_headers_gives_no_file() {
-    if !is_usable() {
+    let Some((snapshots, registry)) = Snapshots::with(|ztoc| ztoc.files[1].mode = 0o4755) else {
         return;
-    }
-    let (snapshots, registry) = Snapshots::with(|ztoc| ztoc.files[1].mode = 0o4755);
+    };
     let mounted = Mounted::new(&snapshots, &registry);
     let file = File::open(mounted.file()).unwrap();
     let mut block = [0; 512];
@@ -162,10 +156,9 @@ fn a_table_that_contradicts_the_headers_gives_no_file() {
 
 #[test]
 fn a_data_file_that_was_cut_off_is_fetched_again() {
-    if !is_usable() {
+    let Some((snapshots, registry)) = Snapshots::new() else {
         return;
-    }
-    let (snapshots, registry) = Snapshots::new();
+    };
     let whole = fs::read(Mounted::new(&snapshots, &registry).file()).unwrap();
     let data = snapshots.directory().join("lazy.data");
     File::options()
@@ -180,10 +173,9 @@ fn a_data_file_that_was_cut_off_is_fetched_again() {
 
 #[test]
 fn names_that_are_no_layers_do_not_exist() {
-    if !is_usable() {
+    let Some((snapshots, registry)) = Snapshots::new() else {
         return;
-    }
-    let (snapshots, registry) = Snapshots::new();
+    };
     let mounted = Mounted::new(&snapshots, &registry);
     for name in ["8", "07", "x", "7x"] {
         let error = fs::metadata(mounted.root().join(name)).unwrap_err();
