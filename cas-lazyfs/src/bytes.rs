@@ -1,4 +1,4 @@
-//! How much of a layer has arrived, in a file that other processes read.
+//! The numbers of bytes of a layer that have arrived, in a file that other processes read.
 
 use std::fs;
 use std::path::Path;
@@ -10,8 +10,8 @@ use cas_lazy::StoredTable;
 /// The name of the file while it is written.
 const NEW: &str = "lazy.bytes.new";
 
-/// Returns what the last process has written in the directory of a snapshot. If there is nothing,
-/// or it is damaged, the numbers begin at zero.
+/// Returns the numbers that the last process has written to the directory of a snapshot. If the
+/// file is missing or damaged, returns zeros.
 pub(crate) fn read(directory: &Path) -> OnDemandBytes {
     let text = fs::read(directory.join(StoredTable::BYTES_FILE)).unwrap_or_default();
     serde_json::from_slice(&text).unwrap_or_default()

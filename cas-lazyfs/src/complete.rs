@@ -102,16 +102,16 @@ fn write_tar(whole: &mut Whole<'_>, layer: &Layer, mut file: &File) -> Result<()
         }
     }
     check(&hasher.finish(), stored)?;
-    // What follows the last compressed bytes belongs to the layer, too.
+    // Bytes after the last compressed stream belong to the layer, too.
     io::copy(whole, &mut io::sink())?;
     let found = whole.hasher.clone().finish();
     if found == stored.layer.digest {
         return Ok(());
     }
-    Err(
-        Error::corrupt(format!("the layer has the wrong digest {found}"))
-            .subject(stored.layer.digest),
-    )
+    Err(Error::corrupt(format!(
+        "the fetched layer has the digest {found}; pull the image without --lazy"
+    ))
+    .subject(stored.layer.digest))
 }
 
 fn check(found: &Digest, stored: &StoredTable) -> Result<()> {

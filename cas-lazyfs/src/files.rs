@@ -54,8 +54,7 @@ impl Fetch for Paced<'_> {
 impl Paced<'_> {
     /// Checks that the layer is still to be completed.
     fn check(&self) -> Result<()> {
-        let ended = self.files.ended.load(Ordering::Relaxed) || self.layer.is_removed();
-        match ended {
+        match self.files.has_ended() || self.layer.is_removed() {
             true => Err(Error::cancelled("the layer is no longer needed")),
             false => Ok(()),
         }
@@ -87,7 +86,7 @@ pub struct Files {
     open: Mutex<BTreeMap<u64, Arc<Layer>>>,
     /// Maximum number of compressed bytes that are fetched per second to complete layers.
     speed: u64,
-    /// How many reads are being served.
+    /// Number of reads that are being served.
     reads: AtomicUsize,
     /// Whether the session has ended.
     ended: AtomicBool,
@@ -110,7 +109,7 @@ impl Files {
     }
 
     /// Sets the maximum number of compressed bytes that are fetched per second to complete open
-    /// layers. With 0, no layer is completed. By default, there is no limit. The pieces that
+    /// layers. With 0, no layer is completed. By default, the speed is not limited. The pieces that
     /// containers read first are always fetched without a limit.
     #[must_use]
     pub fn with_speed(mut self, bytes: u64) -> Self {
@@ -138,10 +137,19 @@ impl Files {
         layer.read(&*self.fetch, offset, buffer)
     }
 
+    /// Returns the host of the registry that the bytes of a data file come from, if some of them
+    /// are missing.
+    pub(crate) fn registry_of_missing(&self, id: u64, offset: u64, size: u32) -> Option<String> {
+        // The read finds the reason again if the layer cannot be opened.
+        let layer = self.layer(id).ok()?;
+        let end = offset.saturating_add(size.into()).min(layer.length());
+        layer.is_missing(offset..end).then(|| layer.registry())
+    }
+
     /// Fetches the next missing pieces that containers read first. If there are none, fetches the
     /// next missing pieces of a layer whose data file is its tar, or completes it if none is
-    /// missing. Completes any other layer at once, by fetching it whole. Does nothing while a read
-    /// is being served. Returns how long to wait before the next call.
+    /// missing. Completes any other layer in one step, by fetching the whole layer. Does nothing
+    /// while a read is being served. Returns how long to wait before the next call.
     pub(crate) fn advance(&self) -> Duration {
         if self.reads.load(Ordering::Relaxed) > 0 {
             return IDLE;
@@ -185,6 +193,11 @@ impl Files {
     /// Ends what [`advance`](Self::advance) is doing.
     pub(crate) fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether [`end`](Self::end) was called.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 
     /// Returns a layer that was opened and is not complete: one with missing pieces that containers

@@ -1,13 +1,13 @@
 //! One layer, the pieces of it that have arrived, and fetching the others.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 
 use cas_core::snapshot::OnDemandBytes;
 use cas_core::sync::lock;
@@ -49,18 +49,21 @@ pub(crate) struct Layer {
 #[derive(Default)]
 struct State {
     present: Vec<bool>,
-    /// The pieces that a thread fetches.
-    fetching: BTreeSet<usize>,
+    /// The pieces that a thread fetches, and its attempt.
+    fetching: BTreeMap<usize, Arc<Attempt>>,
     /// The pieces that are present and not recorded.
     unrecorded: Vec<usize>,
     /// The members whose headers were compared with the table of contents.
     checked: BTreeSet<usize>,
-    /// What was last written about the bytes that have arrived.
+    /// The numbers of arrived bytes that were last written.
     written: OnDemandBytes,
-    /// Whether a sync has failed. What was written since the last sync may be lost although it can
-    /// still be read, so nothing is read any more until the layer is opened again.
+    /// Whether a sync has failed. Bytes that were written since the last sync may be lost although
+    /// they can still be read. Therefore nothing is read until the layer is opened again.
     has_failed: bool,
 }
+
+/// An attempt to fetch pieces: once it has ended, the error, if there was one.
+type Attempt = OnceLock<Option<(ErrorKind, String)>>;
 
 impl Layer {
     /// Opens the layer of the snapshot whose directory is `directory`.
@@ -132,16 +135,35 @@ impl Layer {
         Ok(buffer.len())
     }
 
-    /// Fetches the pieces that are missing.
+    /// Returns whether pieces of these bytes of the data file, or of the headers of their files, are
+    /// missing.
+    pub(crate) fn is_missing(&self, range: Range<u64>) -> bool {
+        let headers = self.table.headers_before(range.clone()).into_iter();
+        let ranges = headers.map(|(_, header)| header).chain([range]);
+        let mut pieces = ranges.flat_map(|range| self.table.pieces_in(range));
+        let state = lock(&self.state);
+        pieces.any(|piece| !state.present[piece])
+    }
+
+    /// Returns the host of the registry that has the layer.
+    pub(crate) fn registry(&self) -> String {
+        let reference = &self.stored.reference;
+        let host = reference.split_once('/').map_or("", |(host, _)| host);
+        host.to_owned()
+    }
+
+    /// Fetches the pieces that are missing. If another thread fetches one of them and fails, fails
+    /// with the same error, so that readers do not wait for a registry one after the other.
     pub(crate) fn want(&self, fetch: &dyn Fetch, pieces: Range<usize>) -> Result<()> {
         while self.want_some(fetch, pieces.clone())? {}
         Ok(())
     }
 
-    /// Fetches as many of the missing pieces as one request brings. Returns whether pieces were
+    /// Fetches as many of the missing pieces as one request may fetch. Returns whether pieces were
     /// missing.
     pub(crate) fn want_some(&self, fetch: &dyn Fetch, pieces: Range<usize>) -> Result<bool> {
         loop {
+            let attempt = Arc::new(Attempt::new());
             let run = {
                 let mut state = lock(&self.state);
                 if state.has_failed {
@@ -151,12 +173,18 @@ impl Layer {
                 let Some(first) = missing.next() else {
                     return Ok(false);
                 };
-                if state.fetching.contains(&first) {
-                    drop(self.arrived.wait(state));
-                    continue;
+                if let Some(other) = state.fetching.get(&first).cloned() {
+                    drop(self.arrived.wait_while(state, |_| other.get().is_none()));
+                    match other.get().cloned().flatten() {
+                        Some((kind, why)) if kind != ErrorKind::Cancelled => {
+                            return Err(Error::new(kind, why));
+                        }
+                        _ => continue,
+                    }
                 }
                 let run = self.run_from(first, pieces.end, &state);
-                state.fetching.extend(run.clone());
+                let fetched = run.clone().map(|piece| (piece, Arc::clone(&attempt)));
+                state.fetching.extend(fetched);
                 run
             };
             let stored = self.fetch_run(fetch, run.clone());
@@ -169,6 +197,8 @@ impl Layer {
                         state.unrecorded.push(piece);
                     }
                 }
+                let failed = stored.as_ref().err();
+                let _ = attempt.set(failed.map(|error| (error.kind(), error.to_string())));
                 self.arrived.notify_all();
                 state.unrecorded.len() >= UNRECORDED
             };
@@ -187,8 +217,8 @@ impl Layer {
         let mut last = first;
         while last + 1 < end {
             let next = &pieces[last + 1];
-            let is_wanted = !state.present[last + 1] && !state.fetching.contains(&(last + 1));
-            // Neighbours in the data file are usually neighbours in the layer, too.
+            let is_wanted = !state.present[last + 1] && !state.fetching.contains_key(&(last + 1));
+            // Neighbors in the data file are usually neighbors in the layer, too.
             let follows = next.compressed.start >= pieces[last].compressed.start
                 && next.compressed.start <= pieces[last].compressed.end;
             if !is_wanted || !follows || next.compressed.end - begin > REQUEST {
@@ -199,7 +229,7 @@ impl Layer {
         first..last + 1
     }
 
-    /// Fetches neighbouring pieces, verifies them, and writes them to the data file.
+    /// Fetches neighboring pieces, verifies them, and writes them to the data file.
     fn fetch_run(&self, fetch: &dyn Fetch, run: Range<usize>) -> Result<()> {
         let mut attempt = 1;
         loop {
@@ -305,20 +335,21 @@ impl Layer {
         Ok(())
     }
 
-    /// Returns the pieces from the first one that is missing and that no thread fetches, of those
-    /// that are fetched before all others.
+    /// Returns a range of the pieces that are fetched before all others. It begins with the first
+    /// piece that is missing and that no thread fetches.
     pub(crate) fn missing_of_first(&self) -> Option<Range<usize>> {
         self.first.iter().find_map(|pieces| self.missing(pieces))
     }
 
-    /// Returns the pieces from the first one that is missing and that no thread fetches.
+    /// Returns the range from the first piece that is missing and that no thread fetches to the
+    /// last piece.
     pub(crate) fn missing_of_all(&self) -> Option<Range<usize>> {
         self.missing(&(0..self.table.pieces().len()))
     }
 
     fn missing(&self, pieces: &Range<usize>) -> Option<Range<usize>> {
         let state = lock(&self.state);
-        let missing = |piece: &usize| !state.present[*piece] && !state.fetching.contains(piece);
+        let missing = |piece: &usize| !state.present[*piece] && !state.fetching.contains_key(piece);
         let begin = pieces.clone().find(missing)?;
         Some(begin..pieces.end)
     }
@@ -363,8 +394,8 @@ impl Layer {
     }
 }
 
-/// Returns the pieces that are fetched before all others: those of the spans in the prefetch
-/// artifact, or those before the landmark of an eStargz layer.
+/// Returns the pieces that are fetched before all others: the spans in the prefetch artifact, or
+/// the pieces before the landmark of an eStargz layer.
 fn first_pieces(directory: &Path, table: &LazyLayer) -> Result<Vec<Range<usize>>> {
     let path = directory.join(TREE).join(StoredTable::PREFETCH_FILE);
     let bytes = match fs::read(&path) {

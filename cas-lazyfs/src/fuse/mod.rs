@@ -6,6 +6,7 @@
 mod mounting;
 mod protocol;
 mod session;
+mod turns;
 
 pub use mounting::mount;
 pub use session::Session;

@@ -40,8 +40,8 @@ fn explain(errno: Errno) -> Error {
              module `fuse`, or pull the image without --lazy"
         }
         Errno::PERM | Errno::ACCESS => {
-            let why = "no right to mount, which layers that are read on demand need; run it as \
-                       root";
+            let why = "no right to mount, which layers that are read on demand need; run the \
+                       command as root";
             return Error::new(ErrorKind::Denied, why).source(std::io::Error::from(errno));
         }
         errno => return std::io::Error::from(errno).into(),

@@ -11,10 +11,11 @@ use rustix::io::Errno;
 use super::protocol::{
     self, MAJOR, Operation, REPLY_HEADER, ROOT, Request, attributes, entry, snapshot_of,
 };
+use super::turns::Turns;
 use crate::Files;
 
-/// How many requests are served at the same time by default. A request that waits for the registry
-/// occupies a thread.
+/// Default number of requests that are served at the same time. Half of them may wait for the same
+/// registry.
 const THREADS: usize = 16;
 /// Size in bytes of the buffer for requests. The kernel demands at least this.
 const BUFFER: usize = 64 << 10;
@@ -30,6 +31,16 @@ pub struct Session {
     threads: usize,
 }
 
+/// A read that a thread serves, or that waits for its turn.
+struct Read {
+    /// Identifies the request in its reply.
+    unique: u64,
+    /// The number of the snapshot.
+    id: u64,
+    offset: u64,
+    size: u32,
+}
+
 impl Session {
     /// Returns a session for a descriptor that [`mount`](super::mount) returned, here or in
     /// another process.
@@ -41,7 +52,8 @@ impl Session {
         }
     }
 
-    /// Sets the number of requests that are served at the same time, at least 1. By default, 16.
+    /// Sets the number of requests that are served at the same time, at least 1. By default, 16. At
+    /// most half of them wait for the same registry.
     #[must_use]
     pub fn with_threads(mut self, threads: usize) -> Self {
         self.threads = threads.max(1);
@@ -71,11 +83,12 @@ impl Session {
     /// Errors of the system, after which no request is served.
     pub fn serve(&self) -> Result<()> {
         let (ended, waiting) = (AtomicBool::new(false), thread::current());
+        let turns = Turns::new((self.threads / 2).max(1));
         thread::scope(|scope| {
             let workers: Vec<_> = (0..self.threads)
                 .map(|_| {
                     scope.spawn(|| {
-                        let served = self.serve_one_by_one();
+                        let served = self.serve_one_by_one(&turns);
                         ended.store(true, Ordering::Release);
                         waiting.unpark();
                         served
@@ -105,12 +118,12 @@ impl Session {
         }
     }
 
-    fn serve_one_by_one(&self) -> Result<()> {
+    fn serve_one_by_one(&self, turns: &Turns<Read>) -> Result<()> {
         let (mut message, mut data) = (vec![0; BUFFER], Vec::new());
         loop {
             let length = match rustix::io::read(&self.device, &mut message) {
                 Ok(length) => length,
-                // The kernel took the request back, or a signal came.
+                // The kernel has cancelled the request, or a signal arrived.
                 Err(Errno::NOENT | Errno::INTR | Errno::AGAIN) => continue,
                 Err(Errno::NODEV) => return Ok(()),
                 Err(errno) => return Err(std::io::Error::from(errno).into()),
@@ -120,7 +133,7 @@ impl Session {
             };
             match request.operation {
                 Operation::Forget => {}
-                Operation::Read => self.read(&request, &mut data)?,
+                Operation::Read => self.read_in_turn(&request, turns, &mut data)?,
                 _ => match self.answer(&request) {
                     Ok(reply) => self.reply(request.unique, &reply)?,
                     Err(errno) => self.refuse(request.unique, errno)?,
@@ -159,21 +172,52 @@ impl Session {
         }
     }
 
-    fn read(&self, request: &Request<'_>, data: &mut Vec<u8>) -> Result<()> {
-        let id = snapshot_of(request.node);
+    /// Serves a read, and then the reads of the same registry that were waiting. A read that must
+    /// wait for its turn is served later, by another thread.
+    fn read_in_turn(
+        &self,
+        request: &Request<'_>,
+        turns: &Turns<Read>,
+        data: &mut Vec<u8>,
+    ) -> Result<()> {
+        let (unique, id) = (request.unique, snapshot_of(request.node));
         let (Some(id), Some((offset, size))) = (id, request.extent()) else {
-            return self.refuse(request.unique, Errno::INVAL);
+            return self.refuse(unique, Errno::INVAL);
         };
+        let read = Read {
+            unique,
+            id,
+            offset,
+            size,
+        };
+        let Some(registry) = self.files.registry_of_missing(id, offset, size) else {
+            return self.read(&read, data);
+        };
+        let mut next = turns.begin(&registry, read);
+        while let Some(read) = next.filter(|_| !self.files.has_ended()) {
+            self.read(&read, data)?;
+            next = turns.next(&registry);
+        }
+        Ok(())
+    }
+
+    fn read(&self, read: &Read, data: &mut Vec<u8>) -> Result<()> {
+        let &Read {
+            unique,
+            id,
+            offset,
+            size,
+        } = read;
         data.resize(REPLY_HEADER + READ.min(size as usize), 0);
         match self.files.read(id, offset, &mut data[REPLY_HEADER..]) {
             Ok(length) => {
-                let header = protocol::header(request.unique, length, 0);
+                let header = protocol::header(unique, length, 0);
                 data[..REPLY_HEADER].copy_from_slice(&header);
                 self.send(&data[..REPLY_HEADER + length])
             }
             Err(error) => {
                 tracing::error!(%error, id, offset, size, "cannot read a layer on demand");
-                self.refuse(request.unique, errno_of(&error))
+                self.refuse(unique, errno_of(&error))
             }
         }
     }

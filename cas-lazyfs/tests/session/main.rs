@@ -1,5 +1,5 @@
-//! A mounted session: what is read, what is fetched for it, and what faults do. Mounting needs
-//! root and FUSE; elsewhere these tests say that they were skipped.
+//! A mounted session: what is read, what is fetched for it, and what faults do. Mounting needs root
+//! and FUSE; elsewhere these tests print that they were skipped.
 #![allow(
     clippy::expect_used,
     clippy::panic,
@@ -12,6 +12,7 @@ mod fixture;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -203,4 +204,40 @@ fn spans_of_a_prefetch_artifact_are_fetched_when_the_image_is_mounted() {
         assert!(begun.elapsed() < Duration::from_secs(60), "not fetched");
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+#[test]
+fn a_registry_that_does_not_answer_delays_no_reader_of_another() {
+    let Some((snapshots, registry)) = Snapshots::new() else {
+        return;
+    };
+    snapshots.add("8", "other.example/app:1");
+    registry.is_stuck.store(true, Ordering::Relaxed);
+    let mounted = Mounted::new(&snapshots, &registry);
+    thread::scope(|scope| {
+        // These are more readers than threads.
+        for reader in 0..40_u64 {
+            let (path, tar) = (mounted.file(), &snapshots.tar);
+            scope.spawn(move || {
+                let mut block = [0; 512];
+                let at = reader * 20_000;
+                File::open(path)
+                    .unwrap()
+                    .read_exact_at(&mut block, at)
+                    .unwrap();
+                assert!(block[..] == tar[at as usize..][..512], "{at}");
+            });
+        }
+        while registry.now.load(Ordering::Relaxed) == 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        thread::sleep(Duration::from_millis(200));
+        let (sender, receiver) = mpsc::channel();
+        let other = mounted.root().join("8");
+        scope.spawn(move || sender.send(fs::read(other).unwrap()).unwrap());
+        let served = receiver.recv_timeout(Duration::from_secs(60));
+        registry.is_stuck.store(false, Ordering::Relaxed);
+        let served = served.expect("the other registry answers");
+        assert!(served == snapshots.tar[..served.len()]);
+    });
 }

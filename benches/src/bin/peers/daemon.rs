@@ -13,9 +13,9 @@ use oci_cas_benches::process::{Sample, measure};
 
 /// Maximum time that a server may take to start.
 const TIMEOUT: Duration = Duration::from_secs(20);
-/// Which fields of `/proc/PID/stat` after the program's name are processor times.
+/// The fields of `/proc/PID/stat` after the program's name that are processor times.
 const TIMES: Range<usize> = 11..15;
-/// Number of ticks in a second, which these fields count.
+/// Number of ticks in a second. The processor times are counted in ticks.
 const TICKS: f64 = 100.0;
 
 /// A server that is stopped on drop.
@@ -24,7 +24,7 @@ struct Server(Child);
 impl Drop for Server {
     fn drop(&mut self) {
         let pid = self.0.id().to_string();
-        // `kill` sends SIGTERM, at which containerd unmounts what it mounted.
+        // `kill` sends SIGTERM. On this signal, containerd removes its mounts.
         let asked = Command::new("kill").arg(pid).status();
         if asked.is_err() {
             let _ = self.0.kill();

@@ -1,6 +1,6 @@
 //! The floor of import and unpack: the work that every tool must do, without comparing digests, and
-//! without records or attributes. It runs on one thread. Its time is its processor time divided by
-//! the number of cores: the time of a pipeline that keeps every core busy.
+//! without records or attributes. The floor runs on one thread. Its time is its processor time
+//! divided by the number of cores, as in a pipeline that keeps every core busy.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read, Write};
@@ -16,8 +16,8 @@ use tar::EntryType;
 pub(super) const CHILD: &str = "--floor";
 
 /// In the child process, unpacks layers below a directory and prints the time of the floor in
-/// seconds. The directory is the second argument, and the layers are those after it. Returns
-/// whether this is the child process.
+/// seconds. The directory is the second argument, and the layers are the arguments after it.
+/// Returns whether this is the child process.
 pub(super) fn as_child() -> Result<bool> {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_none_or(|first| first != CHILD) {
@@ -98,7 +98,7 @@ fn write<R: Read>(entry: &mut tar::Entry<'_, R>, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Creates something, after removing what an earlier member put there.
+/// Calls `make`, which creates `path`. If an earlier member created `path`, removes it first.
 fn replace<T>(path: &Path, make: impl Fn() -> io::Result<T>) -> io::Result<T> {
     match make() {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {

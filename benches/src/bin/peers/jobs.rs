@@ -1,4 +1,4 @@
-//! The jobs that are measured, by `cas`, by its peers, and by the floor.
+//! The jobs that are measured for `cas`, its peers and the floor.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -2,16 +2,17 @@
 //!
 //! `peers [--rounds N] [--on DIR] [--ctr DIR] [--image LAYOUT:TAG] [ROW...]`. `--ctr` names the
 //! directory of another containerd and its `ctr`. Without `--on`, `peers` makes a journaled ext4 on
-//! a loop device, because a file system without a journal would give false results; this needs
+//! a loop device, because a file system without a journal would give false results. This needs
 //! superuser rights. Every run has a new directory, and the order of the tools changes from round
-//! to round. Memory is touched before the first run. The table has medians and ranges, processor
-//! time, the ratios of the first tool of each job to the others, and peak memory. The processor time
-//! of a tool includes that of its server, but not that of the kernel when it writes back the page
-//! cache.
+//! to round. The memory of the machine is written to before the first run. The table has medians
+//! and ranges, processor time, the ratios of the first tool of each job to the others, and peak
+//! memory. The processor time of a tool includes the time of its server, but not the time that the
+//! kernel takes to write back the page cache.
 
 mod daemon;
 mod floor;
 mod jobs;
+mod lazy;
 mod network;
 mod shaped;
 mod snapshotters;
@@ -31,11 +32,11 @@ use oci_cas_benches::scratch::{self, Scratch};
 
 const USAGE: &str = "usage: peers [--rounds N] [--on DIR] [--ctr DIR] [--image LAYOUT:TAG] \
                      [import|unpacked|zstd|fat|tree|mount|tall|pull|fetch|relaxed|link|slow|push|\
-                     large|snapshotters]...";
+                     large|lazy|snapshotters]...";
 
-/// Size of the file system; its file is sparse.
+/// Size in bytes of the file system. Its file is sparse.
 const SIZE: u64 = 12 << 30;
-/// A link to a registry far away.
+/// A link to a distant registry.
 const FAR: shaped::Link = shaped::Link {
     bytes_per_second: 50_000_000,
     per_connection: u64::MAX,
@@ -193,10 +194,10 @@ impl Table<'_> {
         if self.wants("push") {
             self.job("push, loopback", &self.jobs.pushes(&present, &plain))?;
         }
-        let pulls = ["pull", "fetch", "relaxed", "link", "slow", "large"];
+        let pulls = ["pull", "fetch", "relaxed", "link", "slow", "large", "lazy"];
         if pulls.into_iter().any(|row| self.wants(row)) {
             let registry = Registry::start(&at("registry"))?;
-            self.print_pulls(&registry.host, &plain)?;
+            self.print_pulls(&registry.host, &plain, &present)?;
         }
         if self.wants("snapshotters") {
             self.print_snapshotters(&plain)?;
@@ -204,7 +205,7 @@ impl Table<'_> {
         Ok(())
     }
 
-    fn print_pulls(&self, host: &str, plain: &Subject) -> Result<()> {
+    fn print_pulls(&self, host: &str, plain: &Subject, present: &Path) -> Result<()> {
         let (jobs, image) = (&self.jobs, &plain.image);
         network::push(image, host, "bench:1")?;
         if self.wants("pull") {
@@ -234,6 +235,19 @@ impl Table<'_> {
             network::push(&large, host, "bench:large")?;
             let contenders = jobs.ranged_fetches(host, "bench:large", &["1", "4", "8"]);
             self.job("pull of a large image, loopback", &contenders)?;
+        }
+        if self.wants("lazy") {
+            let link = shaped::start(host, FAR)?;
+            for span in lazy::SPANS {
+                let name = format!("bench:lazy-{span}").to_lowercase();
+                jobs.push_lazy(present, &format!("{host}/{name}"), span)?;
+                let reference = format!("{link}/{name}");
+                for (program, command) in lazy::COMMANDS {
+                    let contenders = jobs.first_commands(&reference, command);
+                    let job = format!("first {program}, spans of {span}, 20 ms and 50 MB/s");
+                    self.job(&job, &contenders)?;
+                }
+            }
         }
         Ok(())
     }

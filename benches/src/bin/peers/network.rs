@@ -136,7 +136,8 @@ impl Jobs<'_> {
     }
 }
 
-/// Returns the contender whose time is that of a transfer of an image's layers at this speed.
+/// Returns a contender whose time is the time that a transfer of the image's layers takes at this
+/// speed.
 pub(super) fn wire<'a>(image: &Image, bytes_per_second: u64) -> Result<Contender<'a>> {
     let sizes = image
         .layers()?

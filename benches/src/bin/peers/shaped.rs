@@ -1,4 +1,4 @@
-//! Links that are slower than loopback, such as a link to a registry far away.
+//! Links that are slower than loopback, such as a link to a distant registry.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -14,14 +14,14 @@ const PIECE: usize = 64 << 10;
 /// Maximum number of pieces that are on their way on one connection.
 const ON_THE_WAY: usize = 64;
 
-/// What limits the bytes from a server.
+/// The limits of a link, for bytes from a server.
 #[derive(Clone, Copy)]
 pub(super) struct Link {
     /// Maximum speed of all connections together, in bytes a second.
     pub(super) bytes_per_second: u64,
     /// Maximum speed of each connection, in bytes a second.
     pub(super) per_connection: u64,
-    /// How long each byte is on its way.
+    /// The delay of each byte.
     pub(super) delay: Duration,
 }
 

@@ -14,15 +14,15 @@ use super::{Summary, Table};
 use oci_cas_benches::measure::{time, verdict};
 use oci_cas_benches::process::{Sample, finish, measure, processor_time};
 
-/// The snapshotters. The first one has goals.
+/// The snapshotters. The first snapshotter has goals.
 const ALL: [&str; 3] = ["erofs", "overlay", "native"];
 /// Index of `overlay` in [`ALL`], and of `ctr`, which follows the snapshotters.
 const OVERLAY: usize = 1;
 const CTR: usize = ALL.len();
 
-/// What `erofs` may take at most.
+/// A maximum for `erofs`.
 enum Goal {
-    /// A part of what another contender takes.
+    /// A part of the value of another contender.
     Part {
         /// Index of the other contender.
         than: usize,
@@ -63,7 +63,7 @@ const fn of_overlay(part: f64) -> Goal {
 /// The program that is started in a container's root directory, if the image has it.
 const PYTHON: &str = "usr/bin/python3";
 
-/// How the caches are before a run.
+/// The state of the caches before a run.
 #[derive(Clone, Copy, PartialEq)]
 enum Caches {
     Cold,
@@ -287,8 +287,8 @@ fn reads<'a>(
     mounted.iter().map(contender).collect()
 }
 
-/// Drops all that the kernel has cached of files. Then starts the programs that are measured, so
-/// that only the container's files are cold.
+/// Drops the kernel's caches of files. Then starts the programs that are measured, so that only the
+/// container's files are cold.
 fn drop_caches() -> Result<()> {
     finish(&mut Command::new("sync"))?;
     fs::write("/proc/sys/vm/drop_caches", "3")?;

@@ -1,0 +1,93 @@
+//! Measures the first command in an image whose layers are read on demand, over a link to a distant
+//! registry.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::jobs::{Contender, Jobs};
+use oci_cas_benches::process::{finish, measure};
+
+/// The commands that are measured. Each has a name and a script that a shell in the image runs.
+pub(super) const COMMANDS: [(&str, &str); 3] = [
+    ("python3", "python3 -c 'import json'"),
+    ("node", "nodejs -e 'JSON.parse(\"1\")'"),
+    (
+        "gcc",
+        "echo 'int main() { return 0; }' | gcc -x c -o /tmp/a -",
+    ),
+];
+
+/// Sizes of the spans of the images: a size for small reads, and the size that SOCI's tools use.
+pub(super) const SPANS: [&str; 2] = ["256KiB", "4MiB"];
+
+impl Jobs<'_> {
+    /// Makes the image `bench` of the root `present` readable on demand, with spans of this size,
+    /// and pushes it under a name.
+    pub(super) fn push_lazy(&self, present: &Path, reference: &str, span: &str) -> Result<()> {
+        let mut convert = self.cas(present);
+        convert.args(["soci", "convert", "bench", reference, "--span-size", span]);
+        finish(convert.args(["--min-layer-size", "0"]))?;
+        finish(self.cas(present).args(["push", "--plain-http", reference]))
+    }
+
+    /// Returns the contenders that pull an image and run a command in it. The first contender reads
+    /// the layers on demand. The second contender pulls and unpacks the whole image first.
+    pub(super) fn first_commands<'a>(
+        &'a self,
+        reference: &'a str,
+        command: &'a str,
+    ) -> Vec<Contender<'a>> {
+        let lazy = move |fresh: &Path| {
+            finish(self.cas(fresh).args(["--snapshotter", "erofs", "init"]))?;
+            let mut run = self.cas(fresh);
+            let measured = measure(run.args(["run", "--lazy", reference, "--", "-c", command]));
+            self.report(fresh)?;
+            finish(
+                Command::new("umount")
+                    .arg("-l")
+                    .arg(fresh.join("snapshots/erofs/lazy")),
+            )?;
+            measured
+        };
+        let whole = move |fresh: &Path| {
+            finish(self.cas(fresh).args(["--snapshotter", "erofs", "init"]))?;
+            let (cas, root) = (self.cas.display(), fresh.display());
+            let mut shell = Command::new("sh");
+            let script = format!(
+                "{cas} --root {root} -q pull --plain-http --unpack {reference} && \
+                 exec {cas} --root {root} -q run {reference} -- -c \"$1\""
+            );
+            measure(shell.args(["-c", &script, "sh", command]))
+        };
+        vec![
+            Contender::new("cas run --lazy", lazy),
+            Contender::new("cas pull --unpack, cas run", whole),
+        ]
+    }
+
+    /// Prints how many bytes of the layers in a root were read, verified and fetched.
+    fn report(&self, root: &Path) -> Result<()> {
+        let lines = |arguments: &[&str]| -> Result<Vec<Value>> {
+            let out = self.cas(root).args(arguments).arg("--json").output()?;
+            let lines = String::from_utf8(out.stdout)?;
+            let values = lines.lines().map(serde_json::from_str);
+            Ok(values.collect::<serde_json::Result<_>>()?)
+        };
+        let mut sums = [0; 3];
+        for snapshot in lines(&["snapshot", "ls"])? {
+            let key = snapshot["info"]["key"].as_str().context("no key")?;
+            for info in lines(&["snapshot", "info", key])? {
+                let names = ["read", "verified", "fetched"];
+                for (sum, name) in sums.iter_mut().zip(names) {
+                    *sum += info["on_demand"][name].as_u64().unwrap_or(0);
+                }
+            }
+        }
+        let [read, verified, fetched] = sums.map(|sum: u64| sum as f64 / f64::from(1 << 20));
+        eprintln!("read {read:.1} MiB, verified {verified:.1} MiB, fetched {fetched:.1} MiB");
+        Ok(())
+    }
+}
