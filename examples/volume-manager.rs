@@ -1,6 +1,6 @@
 //! A program that works like the volume manager of EVE, an operating system for edge devices. It
-//! imports images into a store, gives each container a root directory, and removes this directory
-//! when the container has ended.
+//! imports images into a store, prepares a root directory for each container, and removes this
+//! directory when the container has ended.
 //!
 //! `cargo run --example volume-manager -- ROOT ARCHIVE VOLUMES`, as the superuser. ROOT is the
 //! directory of the root of `cas`, which is created if it is absent. ARCHIVE is an archive or a

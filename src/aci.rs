@@ -1,5 +1,5 @@
-//! A store of App Container images (ACI), as rkt had one, in the store of a root. To open it, pass
-//! [`Cas::store`](crate::Cas::store) to [`AciStore::open`].
+//! A store of App Container images (ACIs) in the store of a root, like the image store of rkt. To
+//! open it, pass [`Cas::store`](crate::Cas::store) to [`AciStore::open`].
 
 pub use cas_aci::*;
 #[cfg(feature = "registry")]
@@ -16,7 +16,7 @@ mod http {
     #[derive(Clone, Debug, Default)]
     #[non_exhaustive]
     pub struct HttpFetcher {
-        /// Whether URLs may begin with `http://`. If not, only URLs of loopback addresses may.
+        /// Whether URLs may begin with `http://`. By default, only URLs of loopback addresses may.
         pub plain_http: bool,
     }
 

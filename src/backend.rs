@@ -1,7 +1,7 @@
-//! What authors of backends and snapshotters need: the traits, and helpers for them.
+//! Traits and helpers for authors of backends and snapshotters.
 //!
 //! A store is a [`ContentStore`] and its [`Records`]. An [`Opener`] opens such stores, and a
-//! [`SnapshotterOpener`] opens a [`Snapshotter`]; a [`Registry`](crate::Registry) holds the
+//! [`SnapshotterOpener`] opens a [`Snapshotter`]. A [`Registry`](crate::Registry) contains the
 //! openers. The crate `oci-cas-conformance` tests stores and snapshotters, and
 //! `docs/NEW-BACKEND.md` explains how to write them.
 

@@ -50,11 +50,10 @@
 //! ```
 //!
 //! [`Cas::open`] opens a root: a directory with settings, a store of images, and snapshots. Cargo
-//! features choose the backends, which provide stores, and the snapshotters, which provide
-//! snapshots: file trees that can be mounted. [`registry()`] returns all backends and snapshotters
-//! that are compiled in. A root needs only one backend. Without a snapshotter, images can be
-//! stored, and unpacked into directories, but they can be neither mounted nor unpacked into
-//! snapshots.
+//! features choose the backends and the snapshotters that are compiled in, and [`registry()`]
+//! returns them. A backend provides stores. A snapshotter provides snapshots: file trees that can
+//! be mounted. A root needs a backend, but not a snapshotter. Without a snapshotter, images can be
+//! stored and unpacked into directories, but neither mounted nor unpacked into snapshots.
 
 #[cfg(feature = "aci")]
 pub mod aci;
@@ -123,8 +122,8 @@ const FEATURES: &[(&str, &str)] = &[
     ("overlay", "overlay"),
 ];
 
-/// Returns what is compiled in: backends, compositions and snapshotters. A new root uses the first
-/// snapshotter that works on its machine.
+/// Returns the backends, compositions and snapshotters that are compiled in. A new root uses the
+/// first snapshotter that works on its machine.
 pub fn registry() -> Registry {
     let registry = Registry::new()
         .with_composer(compose::BySize)

@@ -35,7 +35,7 @@ fn start_runtime() -> cas::Result<Runtime> {
 }
 
 /// Installs a panic hook that reports only defects of the program. Panics that become errors, such
-/// as those of an engine on a damaged file, are not reported.
+/// as a panic of an engine on a damaged file, are not reported.
 fn report_only_defects() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

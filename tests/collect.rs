@@ -105,7 +105,11 @@ fn a_lease_made_by_hand_keeps_an_image_without_a_name() {
     let target = format!("content/{}", target.as_str().unwrap());
     ok(cas(&root).args(["lease", "add", "audit", "images/app:1", &target]));
     let listed = json(&root, &["lease", "ls"]);
-    assert_eq!(listed.len(), 1, "jobs have ended theirs: {listed:?}");
+    assert_eq!(
+        listed.len(),
+        1,
+        "other jobs have ended their leases: {listed:?}"
+    );
     assert_eq!(listed[0]["resources"].as_array().unwrap().len(), 2);
     ok(cas(&root).args(["rmi", "app:1"]));
     assert!(json(&root, &["gc"]).is_empty());

@@ -1,5 +1,5 @@
-//! The tool on a disk without space or without inodes, and with too few file descriptors: what
-//! reads and what removes works, and every other command reports what is used up.
+//! The tool on a disk without space or without inodes, and with too few file descriptors: commands
+//! that read or remove something work, and every other command reports what is used up.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -171,7 +171,7 @@ fn without_inodes_what_reads_and_what_removes_works() {
     }
 }
 
-/// Whatever number of files a command may open, it works or reports which limit to raise.
+/// With any limit on its open files, a command works or reports which limit to raise.
 #[test]
 fn too_few_file_descriptors_are_said() {
     let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
@@ -219,8 +219,8 @@ fn too_few_file_descriptors_are_said() {
     fails(cas(&scratch.path().join("fs")).args(["rmi", "absent"]), 3);
 }
 
-/// A copy fails for lack of space while it stores several layers. What it has written of them goes
-/// at once, and a collection removes the layers that it has stored.
+/// A copy fails for lack of space while it stores several layers. The unfinished layers are removed
+/// at once, and a collection removes the layers that were stored.
 #[test]
 fn a_copy_that_fails_for_lack_of_space_does_not_keep_the_disk_full() {
     if !can(&["mount", "umount"]) {

@@ -92,7 +92,7 @@ fn every_format_of_gnu_tar_gives_the_tree_that_it_makes() {
     let from = scratch.path().join("from");
     source(&from);
     if !attributes(&from) {
-        eprintln!("SKIPPED: extended attributes; the file system does not support them");
+        eprintln!("SKIPPED: the file system does not support extended attributes");
     }
     let formats: [&[&str]; 7] = [
         &["--format=gnu"],

@@ -1,4 +1,4 @@
-//! What a killed `cas mount` or `cas umount` leaves, and what of it a collection removes.
+//! What a killed `cas mount` or `cas umount` leaves, and which parts of that a collection removes.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -90,7 +90,11 @@ impl Scene {
         let removed = open.gc_with(options).unwrap();
         open.close().unwrap();
         let stays = self.has_snapshot();
-        assert_eq!(would.snapshots.is_empty(), stays, "a dry run says the same");
+        assert_eq!(
+            would.snapshots.is_empty(),
+            stays,
+            "a dry run reports the same"
+        );
         assert_eq!(removed.snapshots.is_empty(), stays);
         stays
     }
@@ -116,7 +120,10 @@ fn a_mount_that_was_killed_before_it_was_visible_is_collected() {
     each(|scene| {
         scene.kill("move_mount", &["mount", "app:1"]);
         assert!(scene.has_snapshot() && !scene.is_mounted());
-        assert!(scene.stays_after(Duration::ZERO), "it may be in the making");
+        assert!(
+            scene.stays_after(Duration::ZERO),
+            "the mount may still be in progress"
+        );
         assert!(!scene.stays_after(LATER));
         scene.mount();
         ok(cas(&scene.root).arg("umount").arg(&scene.target));

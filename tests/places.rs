@@ -1,5 +1,5 @@
 //! Opens every engine in a directory that belongs to another engine, is in use, read-only or full.
-//! The error has the right kind and says what to do, and nothing is changed.
+//! The error has the right kind and states what to do, and nothing is changed.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

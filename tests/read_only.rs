@@ -204,7 +204,7 @@ fn another_user_reads_a_root_that_everybody_may_read() {
         ok(Command::new("chmod")
             .args(["-R", "a+rX"])
             .arg(scratch.path()));
-        // The tool itself may lie where the other user cannot reach it.
+        // The tool itself may be in a directory that the other user cannot reach.
         let tool = scratch.path().join("tool");
         fs::copy(env!("CARGO_BIN_EXE_cas"), &tool).unwrap();
         let run = || {

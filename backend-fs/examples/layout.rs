@@ -106,7 +106,7 @@ async fn check(directory: &Path, output: &mut impl Write) -> Result<()> {
     match report.is_sound() {
         true => Ok(()),
         false => Err(Error::corrupt(
-            "the layout is damaged; restore or repair what is listed",
+            "the layout is damaged; restore or repair the listed files and blobs",
         )),
     }
 }

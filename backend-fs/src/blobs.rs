@@ -12,7 +12,7 @@ use rustix::fs::{FileType, OFlags};
 use crate::blob_name::BlobName;
 use crate::listing::{Listing, Page};
 
-/// The error of opening a symbolic link.
+/// The system's error code for opening a symbolic link.
 const LOOP: i32 = rustix::io::Errno::LOOP.raw_os_error();
 
 /// The open directories of blobs. The directory for SHA-512 is created when it is needed.
@@ -20,7 +20,7 @@ pub(crate) struct Blobs {
     root: Dir,
     sha256: Dir,
     sha512: OnceLock<Dir>,
-    /// In the order of [`Algorithm::ALL`].
+    /// One list for each algorithm, in the order of [`Algorithm::ALL`].
     listings: [Listing; Algorithm::ALL.len()],
 }
 
@@ -131,8 +131,8 @@ impl Blobs {
     }
 
     /// Returns the first `limit` digests after `after` that are names in the directories. Skips
-    /// names that are not digests. In an untyped page, a digest may be the name of something that
-    /// is not a blob.
+    /// names that are not digests. If the page is untyped, some digests may be the names of entries
+    /// that are not blobs.
     pub(crate) fn digests(&self, after: Option<&Digest>, limit: usize) -> io::Result<Page> {
         let mut page = Page::default();
         for (algorithm, listing) in Algorithm::ALL.into_iter().zip(&self.listings) {

@@ -40,7 +40,8 @@ impl FsContent {
         pool::run(move || Ok(shared.blobs.digests(after.as_ref(), limit)?)).await
     }
 
-    /// Returns the page of a list that begins with `digests`.
+    /// Returns the status of at most `limit` blobs, beginning with `digests`. If blobs were removed
+    /// meanwhile, fills the page with the blobs that follow.
     async fn list_from(&self, mut digests: Vec<Digest>, limit: usize) -> Result<Vec<Stat>> {
         let mut page = Vec::new();
         loop {
@@ -50,7 +51,7 @@ impl FsContent {
             let (first, second) = digests.split_at(digests.len() / 2);
             let (first, second) = tokio::try_join!(self.stats(first), self.stats(second))?;
             page.extend(first.into_iter().chain(second));
-            // A blob may have been removed meanwhile; the next round fills the page.
+            // If a blob was removed meanwhile, the next round fills the page.
             if digests.len() < wanted || page.len() == limit {
                 return Ok(page);
             }
@@ -137,7 +138,8 @@ impl ContentStore for FsContent {
         self.list_from(digests, limit).await
     }
 
-    /// Reading the names takes less than half of the time that [`FsContent::list`] takes.
+    /// Returns digests alone if the directory stores the types of its entries. Reading only the
+    /// names takes less than half as long as [`FsContent::list`].
     async fn entries(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Entry>> {
         let page = self.digests(after.copied(), limit).await?;
         if page.is_untyped {

@@ -20,11 +20,12 @@ use crate::layout::{self, CAS_DIR, encode};
 /// Maximum number of records in one page.
 const PAGE: usize = 256;
 
-/// Examines the files of the store at `path`. Returns what is wrong. If `repair` is set, repairs
-/// the files: a damaged database of records is set aside; `oci-layout` is written again; a lost or
-/// damaged `index.json` is made from the records, which have every name that this crate wrote; and
-/// names that are only in `index.json` get a record. A directory that is not a store of this
-/// backend is left alone.
+/// Examines the files of the store at `path`. Returns a finding for each problem. Changes nothing
+/// if the directory is not a store of this backend.
+///
+/// If `repair` is set, repairs the files. Sets a damaged database of records aside. Writes
+/// `oci-layout` again. Makes a lost or damaged `index.json` from the records, because they have
+/// every name that this crate wrote. Writes a record for each name that is only in `index.json`.
 ///
 /// # Errors
 /// Errors of the file system and of the records.
@@ -60,8 +61,8 @@ pub(crate) fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// Makes a damaged or lost `index.json` again, and the records that its names lack. Holds the lock
-/// of `index.json`, because other jobs may use the store.
+/// Makes a damaged or lost `index.json` again, and writes the missing records of its names. Holds
+/// the lock of `index.json`, because other jobs may use the store.
 fn repair_index(directories: (&Dir, &Dir), database: &Path) -> Result<Option<Finding>> {
     let (root, cas_dir) = directories;
     let _lock = lock_index(cas_dir)?;
@@ -120,7 +121,7 @@ fn restore_names(index: &Index, database: &Path) -> Result<()> {
 }
 
 /// Writes `index.json` with the names in the records. Returns the number of names. A kill may leave
-/// two records of one name; the record with the later update counts.
+/// two records of one name. The record with the later update is then used.
 fn rebuild_index(directories: (&Dir, &Dir), database: &Path) -> Result<usize> {
     let mut images: Vec<Image> = Vec::new();
     let records = SqliteRecords::open(database)?;

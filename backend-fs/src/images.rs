@@ -1,7 +1,8 @@
-//! The image store: `index.json` has the targets of names, records have owners, labels and times.
+//! The image store. The targets of names are in `index.json`. Owners, labels and times are in
+//! records.
 //!
-//! The key of a record is the name and the digest, so that a name to which another program gave
-//! another target does not inherit the owner and the labels of its old target.
+//! The key of a record consists of the name and the digest of its target. If another program
+//! changes the target, the name therefore does not keep the owner and the labels of the old target.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -26,7 +27,7 @@ use crate::{refs, time};
 /// Maximum number of records in one page of a list.
 const PAGE: usize = 1000;
 
-/// The names of a store.
+/// The image store of a layout.
 #[derive(Clone)]
 pub(crate) struct FsImages {
     shared: Arc<Shared>,
@@ -36,7 +37,7 @@ pub(crate) struct FsImages {
 }
 
 impl FsImages {
-    /// Returns the names in the layout of `shared`.
+    /// Creates the image store for the layout of `shared`.
     pub(crate) fn new(shared: Arc<Shared>, records: SqliteRecords) -> Self {
         FsImages {
             shared,
@@ -89,8 +90,8 @@ impl FsImages {
                 Ok(Image { target, ..image })
             }
             None => {
-                // Another program made the name. The best guess for the time is when the file of
-                // the target was written.
+                // Another program made the name, so its times are unknown. Use the time when the
+                // blob of the target was written.
                 let stat = self.shared.blobs.status(&target.digest)?;
                 let made = stat.as_ref().map_or(SystemTime::UNIX_EPOCH, time::modified);
                 Ok(Image {
@@ -168,7 +169,8 @@ impl FsImages {
             update_image(&mut after, update, fieldpaths)?;
             after.updated_at = SystemTime::now();
             check_image(&after)?;
-            // The entry may have fields of other programs, so it is not replaced without need.
+            // The entry may have fields of other programs, so it is replaced only if the target
+            // changes.
             if after.target != before.target {
                 index.set(&after.name, &after.target)?;
             }
@@ -219,8 +221,7 @@ impl FsImages {
                     continue;
                 };
                 let found = self.image(image.name.clone(), target.clone())?;
-                // An image that was given to another owner since is not equal to the image in
-                // `seen`.
+                // If the owner has changed since, the image is not equal to the image in `seen`.
                 if found == *image {
                     found.check_owner(self.owner.as_ref())?;
                     unchanged.push(image.clone());
@@ -393,8 +394,8 @@ impl ImageStore for FsImages {
             .map_err(|error| error.operation("delete images"))
     }
 
-    /// Removes records whose names are not in `index.json`. Such a record stays if a process is
-    /// killed, or if another program removes a name or gives it another target.
+    /// Removes records whose names are not in `index.json`. Such a record is left behind if a
+    /// process is killed, or if another program removes a name or changes its target.
     async fn cleanup(&self) -> Result<()> {
         let index = self.run(FsImages::index).await?;
         let (mut found, mut after) = (Vec::new(), None);

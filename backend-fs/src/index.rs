@@ -1,5 +1,5 @@
-//! The document of `index.json`, in memory. A change keeps what other programs wrote in the other
-//! parts of the document.
+//! The document of `index.json`, in memory. A change of an entry keeps the other entries and the
+//! fields that other programs wrote.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::OnceLock;

@@ -23,7 +23,7 @@ use crate::{file, refs, time};
 /// takes at most 10 ms.
 const TICK: Duration = Duration::from_millis(50);
 
-/// The file, with the index that was read last.
+/// The file, and a cache of the index that was read last.
 #[derive(Default)]
 pub(crate) struct IndexFile(Mutex<Option<Cached>>);
 
@@ -73,8 +73,7 @@ impl IndexFile {
         Ok(index)
     }
 
-    /// Changes the index under the lock that all processes with this crate take. Returns the result
-    /// of `work`.
+    /// Changes the index with `work` under the index.json lock. Returns the result of `work`.
     ///
     /// Other programs take no lock. If one of them changed the file since it was read, `work` runs
     /// again on the new index.
@@ -101,7 +100,8 @@ impl IndexFile {
         }
     }
 
-    /// Removes what a killed change has left, and then does `work`, both under the lock.
+    /// Removes the new file that a killed change left behind, then runs `work`. Holds the
+    /// index.json lock during both.
     ///
     /// # Errors
     /// As [`IndexFile::read`]; errors of `work`.

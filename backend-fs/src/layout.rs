@@ -42,13 +42,13 @@ struct Format {
 
 impl Layout {
     /// Opens the layout at `path`. Creates it if the directory is absent or empty, completes it if
-    /// its creation was interrupted, upgrades an older format, and adopts a layout that another
-    /// program made. Opens it read-only if the process cannot write to it.
+    /// its creation was interrupted, upgrades an older format, and adds `.cas/` to a layout of
+    /// another program. Opens it read-only if the process cannot write to it.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         make_private_dir(path)?;
         let root = Dir::open(path)?;
         if root.stat(OCI_LAYOUT)?.is_some() {
-            // Nothing is created in a layout that is then refused.
+            // A layout that is rejected must stay unchanged, so this check comes first.
             check_oci_layout(&root)?;
         }
         let Some(cas_dir) = open_cas_dir(&root)? else {
@@ -110,8 +110,8 @@ fn open_cas_dir(root: &Dir) -> Result<Option<Dir>> {
         && root.stat(CAS_DIR)?.is_none()
     {
         return Err(Error::precondition(format!(
-            "the directory is not empty (it has {foreign:?}) and is not an OCI image layout (it \
-             does not have {OCI_LAYOUT}); choose another directory"
+            "the directory is not empty (it contains {foreign:?}) and is not an OCI image layout \
+             (it does not contain {OCI_LAYOUT}); choose another directory"
         )));
     }
     match root.make_dir(CAS_DIR, 0o700) {
@@ -142,7 +142,7 @@ pub(crate) fn repair_oci_layout(root: &Dir, cas_dir: &Dir) -> Result<()> {
     match check_oci_layout(root) {
         Ok(()) => Ok(()),
         Err(_) => {
-            // No file can replace a directory.
+            // A rename cannot replace a directory with a file.
             let found = root.stat(OCI_LAYOUT)?;
             let mode = found.map(|found| FileType::from_raw_mode(found.st_mode));
             if mode == Some(FileType::Directory) {

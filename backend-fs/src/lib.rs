@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! oci-layout          {"imageLayoutVersion":"1.0.0"}
-//! index.json          names -> descriptors; it alone decides the target of a name
+//! index.json          the targets of all names, as descriptors
 //! blobs/sha256/HEX    blobs, immutable
 //! .cas/               private to this crate, 0700
 //!   format.json       kind and version of the store

@@ -21,7 +21,7 @@ impl Shared {
         let (blob, _) = self.blobs.open_blob(digest)?.ok_or_else(absent)?;
         let file = File::create_new(path)?;
         if ioctl_ficlone(&file, &blob).is_ok() {
-            // A file that may be lost must not stay.
+            // A file that is not durable must not be left behind.
             return Ok(file.sync_all().or_else(|error| {
                 fs::remove_file(path)?;
                 Err(error)

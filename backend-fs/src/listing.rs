@@ -4,9 +4,9 @@
 //! directory. The result of a scan therefore stays in memory for the pages that follow, and is used
 //! for at most [`FRESH`].
 //!
-//! A list contains at least the blobs that existed from its first page to its last. So a kept scan
-//! is used only for a page that continues after another page. Every other page, such as the first
-//! of a list, scans again, and an older scan never replaces a newer one.
+//! A list contains at least the blobs that exist from its first page until its last page. A kept
+//! scan is therefore used only for a page that continues after another page. Every other page, such
+//! as the first page of a list, scans again. An older scan never replaces a newer scan.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,8 +20,8 @@ use rustix::fs::FileType;
 
 use crate::blob_name::BlobName;
 
-/// Maximum number of digests in a scan. So many digests take about 9 MiB of memory, and twice as
-/// much during the scan.
+/// Maximum number of digests in a scan. A full scan takes about 9 MiB of memory, and twice as much
+/// while it runs.
 const WINDOW: usize = 128 << 10;
 /// Maximum age of a scan that is used for another page.
 const FRESH: Duration = Duration::from_secs(10);
@@ -32,8 +32,8 @@ const LISTS: usize = 16;
 #[derive(Default)]
 pub(crate) struct Page {
     pub(crate) digests: Vec<Digest>,
-    /// Whether the directory does not store the type of some of the names, so that these names may
-    /// not be regular files.
+    /// Whether the directory does not store the types of some entries. These entries may not be
+    /// regular files.
     pub(crate) is_untyped: bool,
 }
 
@@ -118,8 +118,8 @@ impl Inner {
         latest.filter(|latest| latest.covers(after)).cloned()
     }
 
-    /// Adds the last digest of a page that another page may follow; `end` is `None` after the last
-    /// page of a list. Drops the scan when no list continues.
+    /// Adds the last digest of a page that another page may follow. After the last page of a list,
+    /// `end` is `None`. Drops the scan when no list continues.
     fn add_end(&mut self, end: Option<&Digest>) {
         if self.ends.len() == LISTS {
             self.ends.pop_front();
@@ -137,7 +137,7 @@ struct Scan {
     found: Vec<Digest>,
     /// Whether `found` has all digests after `start`.
     complete: bool,
-    /// Whether the directory does not store the type of at least one of the names.
+    /// Whether the directory does not store the type of at least one entry.
     is_untyped: bool,
     begun: Instant,
 }

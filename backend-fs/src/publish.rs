@@ -90,7 +90,7 @@ impl Shared {
     /// Publishes without a sync. [`crate::recover`] checks the bytes after a power loss.
     pub(crate) fn publish_unsynced(&self, pending: &Pending) -> Result<()> {
         set_mode(pending)?;
-        // Held until the bytes have their name: a flush before the rename would remove the marker.
+        // Held until the rename is done, because a flush before the rename would remove the marker.
         let _marked = self.mark_unsynced()?;
         self.rename(pending, Bytes::Unsynced)?;
         pending.staged.remove_key_file(self.ingest_dir()?)
@@ -136,7 +136,8 @@ impl Shared {
         })
     }
 
-    /// Renames the ingest to the name of its digest. An intact blob with that name is kept instead.
+    /// Renames the ingest to the name of its digest. If an intact blob already has that name, keeps
+    /// the blob and removes the ingest.
     fn rename(&self, pending: &Pending, bytes: Bytes) -> Result<()> {
         let ingests = self.ingest_dir()?;
         let name = BlobName::of(&pending.digest);

@@ -1,7 +1,7 @@
 //! Recovery at the first opening after a boot.
 //!
-//! A process that dies leaves only whole blobs and ingests that can be resumed. A kernel that dies
-//! may lose bytes: of ingests, and of blobs that were published without a sync.
+//! A killed process leaves only whole blobs and ingests that can be resumed. A crash of the kernel
+//! may lose bytes of ingests, and of blobs that were published without a sync.
 
 use std::time::SystemTime;
 

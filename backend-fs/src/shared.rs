@@ -93,8 +93,9 @@ impl Shared {
     }
 
     /// Opens the stored blob. Returns `None` if the blob is absent or has another size than `size`.
-    /// Also hashes a blob that was written before this boot, and returns `None` if the digest
-    /// differs: a power loss may have left the right size and the wrong bytes.
+    /// A power loss may leave the right size and wrong bytes. If the blob was written before this
+    /// boot, this function therefore also hashes the blob, and returns `None` if the digest
+    /// differs.
     pub(crate) fn open_intact(&self, digest: &Digest, size: u64) -> Result<Option<File>> {
         let Some(stat) = self.blobs.status(digest)? else {
             return Ok(None);
@@ -108,7 +109,8 @@ impl Shared {
     }
 
     /// Writes the marker of this open store, if it is not written yet. The caller does this before
-    /// it publishes a blob without a sync. No flush ends while the returned guard is held.
+    /// it publishes a blob without a sync. A flush of this open store waits until the returned
+    /// guard is dropped.
     pub(crate) fn mark_unsynced(&self) -> Result<MutexGuard<'_, Option<Marker>>> {
         let mut marker = lock(&self.marker);
         if marker.is_none() {

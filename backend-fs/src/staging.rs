@@ -1,11 +1,12 @@
 //! The files of ingests.
 //!
-//! If the key is a digest, as most are, the file `ingest/KEY` holds the bytes and is also the lock,
-//! so that a blob costs one file. Otherwise `ingest/HASH` holds the bytes, and `ingest/HASH.key` is
-//! the lock and contains the key.
+//! If the key is a digest, as most are, the file `ingest/KEY` holds the bytes and is also the lock.
+//! One file is then enough for an ingest. Otherwise `ingest/HASH` holds the bytes, and
+//! `ingest/HASH.key` is the lock and contains the key.
 //!
-//! Bytes that were written before a reboot may be torn, so the first opening of the store after the
-//! reboot removes them. A key file starts with the ID of the boot in which its ingest began.
+//! Bytes that were written before a reboot may be incomplete, so the first opening of the store
+//! after the reboot removes them. A key file starts with the ID of the boot in which its ingest
+//! began.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -31,8 +31,8 @@ pub struct FsStore {
 
 impl FsStore {
     /// Opens the store in the directory `path`. If the directory is absent or empty, creates the
-    /// store. If another program made an image layout there, turns the layout into a store: adds
-    /// `.cas/`. If the process cannot write to the directory, opens the store read-only.
+    /// store. If the directory has an image layout of another program, adds `.cas/` to the layout.
+    /// If the process cannot write to the directory, opens the store read-only.
     ///
     /// # Errors
     /// `FailedPrecondition` if the directory is not empty and has no image layout, or has an image
@@ -95,13 +95,13 @@ impl FsStore {
     }
 
     /// Creates the file `path` with the bytes of a blob: as a reflink, or as a hard link where the
-    /// file system has no reflinks. The blob stays if `path` is removed. A program that writes to a
-    /// hard link damages the store.
+    /// file system has no reflinks. The blob stays if `path` is removed. Do not write to the file:
+    /// if it is a hard link, a write damages the blob.
     ///
     /// # Errors
     /// `NotFound` if the store does not have the blob; `AlreadyExists` if `path` exists;
-    /// `Unsupported` if `path` is on another file system, or the file system allows no hard link:
-    /// copy the blob instead; errors of the file system.
+    /// `Unsupported` if `path` is on another file system, or the file system does not allow hard
+    /// links (copy the blob instead); errors of the file system.
     pub async fn link_blob(&self, digest: &Digest, path: impl AsRef<Path>) -> Result<()> {
         let (content, digest, path) =
             (Arc::clone(&self.content), *digest, path.as_ref().to_owned());

@@ -1,4 +1,4 @@
-//! Markers of blobs that may not be on disk.
+//! Markers, which record that some blobs may not be on disk.
 //!
 //! An open store that publishes without a sync first writes a marker file under `unsynced/`. If
 //! [`crate::recover`] finds a marker after a power loss, it checks all blobs.
@@ -50,7 +50,7 @@ impl Markers {
     }
 
     /// Removes `own` and the markers whose writers have ended, after a sync. Keeps the markers of
-    /// other writers, because these may publish more.
+    /// other writers, because these writers may publish more blobs.
     pub(crate) fn remove_synced(self, own: Option<Marker>) -> Result<()> {
         let gone = self.found.iter().filter(|(_, lock)| lock.is_some());
         let own = own.iter().map(|own| &own.name);
@@ -60,8 +60,8 @@ impl Markers {
         Ok(())
     }
 
-    /// Runs `check` if there is a marker, then removes all markers. Only the recovery calls this,
-    /// before any process of this boot writes a marker.
+    /// If there is a marker, runs `check` and then removes all markers. Only the recovery calls
+    /// this function, before any process of this boot writes a marker.
     pub(crate) fn check_and_remove(
         cas_dir: &Dir,
         check: impl FnOnce() -> Result<()>,

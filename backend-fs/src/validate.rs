@@ -1,4 +1,4 @@
-//! Checking an image layout of any program, without writing to it.
+//! Checks an image layout of any program without writing to it.
 
 use std::path::Path;
 
@@ -12,12 +12,12 @@ use crate::index_file::missing;
 use crate::store::FsStore;
 use crate::{layout, refs};
 
-/// Checks the image layout in the directory `path`, which may be of any program. Reads all blobs,
-/// and writes nothing. Returns a report of what is wrong; the subject of a finding is a file of the
-/// layout, the digest of a blob or the name of an image.
+/// Checks the image layout in the directory `path`. Any program may have made the layout. Reads all
+/// blobs, and writes nothing. Returns a report with a finding for each problem. The subject of a
+/// finding is a file of the layout, the digest of a blob or the name of an image.
 ///
 /// An `index.json` that is malformed, or has more than [`limit::DOCUMENT_READ`] bytes, is a
-/// finding; its names are then not checked, but the blobs are. If `oci-layout` is damaged or has
+/// finding. The blobs are then checked, but the names are not. If `oci-layout` is damaged or has
 /// another version, the report has only the findings in `oci-layout` and `index.json`.
 ///
 /// # Errors
@@ -33,7 +33,8 @@ pub async fn validate(path: impl AsRef<Path>) -> Result<Report> {
         }
     });
     let (mut findings, opened) = found.await?;
-    // The blobs of a layout that cannot be opened, such as one of another version, are not checked.
+    // If the layout cannot be opened, for example because of its version, the blobs are not
+    // checked.
     let Some(store) = opened.map(|store| store.store()) else {
         return Ok(Report {
             findings,
@@ -45,8 +46,8 @@ pub async fn validate(path: impl AsRef<Path>) -> Result<Report> {
         ..CheckOptions::default()
     };
     let mut report = check(&store, &[], &options).await?;
-    // A layout of another program has no records, so a missing record is not a fault. What is wrong
-    // with `index.json` is among the findings already.
+    // A layout of another program has no records, so a missing record is not a fault. The problems
+    // of `index.json` are among the findings already.
     let is_known = |finding: &Finding| {
         finding.problem == Problem::RecordMissing || finding.problem == Problem::StoreDamaged
     };

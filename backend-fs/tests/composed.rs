@@ -45,7 +45,7 @@ conformance::content_store!(
     backend_fs::GAPS
 );
 
-/// A truncated blob in one member is replaced by an intact one in the other.
+/// A truncated blob in one member is replaced by an intact blob in the other member.
 #[test]
 fn a_damaged_blob_of_an_older_threshold_is_replaced() {
     let scratch = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! What an OCI layout engine does (see `docs/SEEDS.md`): paths and links of blobs, old layouts,
-//! reading without writing, and checking a layout of another program.
+//! The functions of an OCI layout engine (see `docs/SEEDS.md`): paths and links of blobs, old
+//! layouts, read-only stores, and checks of layouts of other programs.
 
 #![allow(
     clippy::unwrap_used,
@@ -273,7 +273,7 @@ fn what_is_wrong_with_a_layout_is_said_where_it_is() {
         let large =
             damaged(&|layout| fs::write(layout.path().join(INDEX), vec![b' '; size]).unwrap());
         large.finds(StoreDamaged, INDEX, detail);
-        // The blobs are checked nevertheless.
+        // The blobs are checked even then.
         fs::write(large.blob(&large.layer), "LAYER").unwrap();
         let found = large.validate().findings;
         assert!(
@@ -327,7 +327,7 @@ fn a_name_is_put_again_and_deleted_again() {
     assert!(!remove().unwrap());
 }
 
-/// Forty concurrent `umoci tag` on one layout lose names: only three were kept.
+/// When forty processes of `umoci tag` changed one layout concurrently, only three names were kept.
 #[test]
 fn forty_writers_with_handles_of_their_own_lose_no_name() {
     let temp = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Names in `index.json`, also in entries that other programs wrote.
+//! Names in `index.json`, including names in entries that other programs wrote.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -156,7 +156,7 @@ fn a_collection_keeps_what_entries_list_that_have_no_name_or_one_that_is_refused
     assert_eq!((count(), collected(), count()), (23, 0, 23));
     assert!(wait(store.images.list(&[])).unwrap().is_empty());
 
-    // Names beside these entries are created and deleted.
+    // Other names can be created and deleted.
     let target = serde_json::from_value(entries[0].clone()).unwrap();
     let image = Image::new("app:1".parse().unwrap(), target);
     let image = wait(store.images.create(image)).unwrap();

@@ -1,4 +1,4 @@
-//! skopeo and umoci read what this store writes, and this store reads what they write.
+//! skopeo and umoci can read the files of this store, and this store can read their files.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -75,7 +75,7 @@ fn skopeo_copies_out_and_in_with_equal_digests() {
         .unwrap();
     assert!(seen.target.same_content(&manifest));
     assert_eq!(wait(store.images.list(&[])).unwrap().len(), 2);
-    // The layout of skopeo is adopted.
+    // A layout that skopeo wrote can be opened as a store.
     let adopted = FsStore::open(&theirs).unwrap().store();
     let image = wait(adopted.images.get(&"out".parse().unwrap()))
         .unwrap()

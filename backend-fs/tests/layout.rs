@@ -107,7 +107,7 @@ fn bytes_from_before_a_reboot_are_verified() {
         wait(content.put(data[..].into())).unwrap();
         wait(content.begin("left")).unwrap();
     }
-    // A power loss left a marker of unsynced blobs and a torn blob.
+    // A power loss left a marker of unsynced blobs and a damaged blob.
     let blob = |digest: &Digest| temp.path().join("blobs/sha256").join(digest.hex());
     let torn = Digest::sha256(b"torn");
     fs::write(blob(&torn), "tor\0").unwrap();
@@ -187,7 +187,7 @@ fn a_read_only_store_can_be_read_and_refuses_writes() {
     assert_eq!(fs::read_to_string(&format).unwrap(), older);
 }
 
-/// Bytes from before a reboot may be torn. An ingest that is locked is from this boot.
+/// Bytes from before a reboot may be incomplete. An ingest that is locked is from this boot.
 #[test]
 fn a_reboot_removes_ingests_that_are_named_by_their_digest_unless_they_are_locked() {
     let temp = tempfile::tempdir().unwrap();

@@ -136,7 +136,7 @@ fn a_blob_whose_sync_fails_is_replaced() {
     }
 }
 
-/// Stores in three ways what another handle has published without a sync.
+/// Stores a blob in three ways after another handle has published it without a sync.
 fn meet_what_is_not_synced(path: &Path) {
     let open = || FsStore::open(path).unwrap().store();
     let (other, store) = (open(), open());
@@ -210,8 +210,8 @@ fn the_names_of_existing_directories_are_synced() {
 
 const TOGETHER: u32 = 64;
 
-/// Publishes many blobs at a time. Returns how many publishes were refused, and checks that the
-/// blobs of these do not exist.
+/// Publishes many blobs at a time. Returns how many publishes were refused, and checks that their
+/// blobs do not exist.
 fn together(path: &Path) -> usize {
     let content = FsStore::open(path).unwrap().content();
     let publishing = async {

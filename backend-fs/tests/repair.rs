@@ -1,4 +1,4 @@
-//! Repairs of the files of a store that other jobs use meanwhile.
+//! Repairs of a store while other jobs use it.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 

@@ -10,7 +10,7 @@ use cas_kv::Space;
 
 use crate::head::Head;
 
-/// The file, and the reserve, a file that is removed when the disk is full.
+/// The database file, with the reserve that is removed when the disk is full.
 #[derive(Debug)]
 pub(crate) struct Disk {
     pub(crate) file: File,

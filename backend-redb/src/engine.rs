@@ -1,4 +1,4 @@
-//! The open database: one view shared by all readers, one write transaction at a time.
+//! The open database. All readers share one view. Only one write transaction runs at a time.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -152,15 +152,15 @@ impl RedbEngine {
 }
 
 impl RedbEngine {
-    /// Returns the bytes on disk that the file takes.
+    /// Returns the number of bytes that the file takes on the disk.
     fn allocated(&self) -> Result<u64> {
         Ok(self.file.metadata()?.blocks() * SECTOR)
     }
 
-    /// Truncates the file, once no reader of an older state is left. If readers stay open, the next
-    /// compaction truncates the file.
+    /// Waits until no reader of an older state is left, then truncates the file. If readers stay
+    /// open, leaves the truncation to the next compaction.
     fn truncate(&self) -> Result<()> {
-        // This lock is held, so that no new reader starts.
+        // Held during the truncation, so that no new reader starts.
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         *view = None;
         let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
@@ -188,7 +188,7 @@ impl Engine for RedbEngine {
         INLINE_MAX
     }
 
-    /// The space that a row larger than a page takes is a power of two.
+    /// The size of the space that a row larger than a page takes is a power of two.
     fn footprint(&self, bytes: u64) -> u64 {
         match bytes + ROW_OVERHEAD {
             page if page > PAGE && bytes <= ROW_SIZE as u64 => page.next_power_of_two(),

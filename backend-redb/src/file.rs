@@ -15,8 +15,8 @@ pub(crate) const NAMES: FileNames = FileNames {
 };
 
 /// Opens or creates the file, and locks it against other programs that use redb files. Returns the
-/// file. A file that is only read is locked only against programs that write it. Does not follow a
-/// symbolic link, which another user may have placed there.
+/// file. In read-only mode, other programs may still read the file. Does not follow a symbolic
+/// link, because another user may have placed it there.
 pub(crate) fn open(path: &Path, mode: OpenMode) -> Result<File> {
     let name = NAMES.database;
     if path.is_dir() {

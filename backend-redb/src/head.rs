@@ -1,7 +1,7 @@
-//! A copy of the start of the file, which leads to everything else in it.
+//! A copy of the start of the database file. The rest of the file cannot be read without its start.
 //!
 //! The copy is made when the file is closed. If the start of the file is damaged later, a repair
-//! reads the file with the copy instead.
+//! uses the copy in its place.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -35,13 +35,13 @@ impl Head {
         }
     }
 
-    /// Sets that redb has opened the file, so that [`Self::save`] makes a copy.
+    /// Records that redb has opened the file. Only then does [`Self::save`] make a copy.
     pub(crate) fn set_opened(&self) {
         self.opened.store(true, Ordering::Release);
     }
 
-    /// Copies the start of the file if it was opened. Without a copy, less can be repaired, so an
-    /// error is ignored.
+    /// Copies the start of the file if redb has opened the file. Ignores errors, because only a
+    /// repair needs the copy.
     pub(crate) fn save(&self, file: &File) {
         if self.opened.load(Ordering::Acquire) {
             let _ = self.copy.save(|copy| {

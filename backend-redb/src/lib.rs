@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! cas.redb          the database, with these tables:
-//!   cas             name -> number: the format of the store, and the first unallocated number,
-//!                   for rows and revisions
+//!   cas             name -> number: the format of the store, and the next free number for rows
+//!                   and revisions
 //!   content         algorithm and hash of a blob -> size, row number, and all bytes if there are
 //!                   at most 512
 //!   rows            row number, offset -> up to 256 KiB less 512 bytes of a blob or ingest
 //!   ingests         key -> row number, bytes in its rows, time
-//!   doomed          row number of rows that are still to be removed -> bytes in their blob
+//!   doomed          number of rows that are still to be removed -> bytes in their blob
 //!   blobs images snapshots leases notes    records: key -> revision, value
 //! cas.redb.head     a copy of the start of the database, made when it was last closed
 //! owner             locked by the process that has the store open; contains its pid
@@ -16,8 +16,11 @@
 //! ```
 //!
 //! All rows of one blob or ingest have the same row number. The crate `cas-kv` implements the store
-//! over these tables. One process at a time may open the store. Several processes may have the
-//! store open only if none of them can write to the directory; they can only read.
+//! over these tables.
+//!
+//! Only one process at a time can have the store open for writing. Processes that cannot write to
+//! the directory open the store read-only. Several such processes can have it open at the same
+//! time.
 
 mod disk;
 mod engine;

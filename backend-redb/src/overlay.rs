@@ -1,7 +1,7 @@
-//! A file that is only read. What redb writes to it stays in memory.
+//! A read-only file. Bytes that redb writes stay in memory.
 //!
-//! redb marks a file as open, and repairs a file that was not closed. Its own read-only mode
-//! refuses a file that was not closed. Here the mark and the repair change only memory.
+//! redb marks a file as open, and repairs a file that was not closed. The read-only mode of redb
+//! refuses a file that was not closed. With an overlay, the mark and the repair change only memory.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -25,7 +25,7 @@ pub(crate) struct Overlay {
 #[derive(Debug)]
 struct Written {
     length: u64,
-    /// Number of bytes at the start of the file that were never cut off.
+    /// Number of bytes at the start of the file that `set_len` has never cut off.
     intact: u64,
     pieces: BTreeMap<u64, Box<[u8]>>,
 }
@@ -44,8 +44,8 @@ impl Overlay {
         })
     }
 
-    /// Returns a damaged file with another start. If the file is shorter than `length`, zeros follow
-    /// it.
+    /// Opens a damaged file with `head` in place of its start. If the file is shorter than
+    /// `length`, extends it with zeros.
     pub(crate) fn with_head(file: File, head: &[u8], length: u64) -> io::Result<Self> {
         let overlay = Overlay::new(file)?;
         overlay.write(0, head)?;

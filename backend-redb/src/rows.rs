@@ -1,4 +1,5 @@
-//! Rows: the bytes of blobs, each row a little smaller than a power of two.
+//! Rows, which store the bytes of blobs. The size of a full row is a little less than a power of
+//! two.
 
 use std::ops::RangeInclusive;
 
@@ -60,8 +61,8 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// Writes some rows again, starting at the key `first`, which moves these rows to the lowest
-    /// free pages. Returns the key of the next row, or `None` after the last.
+    /// Writes some rows again, starting at the key `first`. redb then stores these rows in the
+    /// lowest free pages. Returns the key of the next row, or `None` after the last row.
     pub(crate) fn move_rows(&mut self, first: (u64, u64)) -> Result<Option<(u64, u64)>, Failed> {
         let (mut moved, mut bytes, mut next) = (Vec::new(), 0, None);
         for row in self.rows.range(first..).map_err(broken)? {

@@ -18,8 +18,8 @@ pub const GAPS: &[(&str, &str)] = &[];
 
 /// Default size of the page cache in bytes.
 const CACHE: usize = 64 << 20;
-/// Size in bytes of the file that reserves space for a full disk: more than redb writes to open the
-/// database and remove a blob.
+/// Size in bytes of the file that reserves space for a full disk. This is more than redb writes
+/// when it opens the database and removes a blob.
 const RESERVE: u64 = 2 << 20;
 
 /// A store in one redb file.
@@ -28,7 +28,7 @@ pub struct RedbStore(KvStore);
 impl RedbStore {
     /// Opens the store in the directory `path`. Creates the store if the directory is absent or
     /// empty. Other processes cannot open the store until its last handle is dropped. If the
-    /// process cannot write to the directory, opens the store read-only; several such processes can
+    /// process cannot write to the directory, opens the store read-only. Several such processes can
     /// have the store open at the same time.
     ///
     /// # Errors
@@ -63,7 +63,8 @@ fn open(path: &Path, cache: usize) -> Result<KvStore> {
     KvStore::open(dir, |path, mode| open_engine(path, mode, &space, cache))
 }
 
-/// Examines the database in the directory `path`, if there is or was one.
+/// Examines the database in the directory `path` with [`KvStore::examine`]. Returns its result, or
+/// `None` if the directory never contained a store.
 fn examine(path: &Path, repair: bool) -> Result<Option<Finding>> {
     if !OwnedDir::has_store(path, NAMES)? {
         return Ok(None);
@@ -89,8 +90,8 @@ fn open_engine(path: &Path, mode: OpenMode, space: &Space, cache: usize) -> Resu
     )
 }
 
-/// Opens `redb:///path?cache=64MiB`. The path is the directory that contains the file; `cache` is
-/// the size of the cache for read and written pages, by default 64 MiB.
+/// Opens stores at locations such as `redb:///path?cache=64MiB`. The path is the directory that
+/// contains the database. The option `cache` is the size of the page cache, by default 64 MiB.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RedbOpener;
 

@@ -199,7 +199,7 @@ fn a_newer_format_and_a_foreign_database_are_refused() {
     assert!(error.to_string().contains("another program"), "{error}");
 }
 
-/// Format 1 has no table of notes, so it has none of the notes that lead from targets to names.
+/// Format 1 has no table of notes, so the notes that lead from targets to names are missing.
 #[test]
 fn an_older_format_is_upgraded() {
     const META: redb::TableDefinition<&str, u64> = redb::TableDefinition::new("cas");

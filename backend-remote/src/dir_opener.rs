@@ -37,7 +37,7 @@ impl RemoteStore {
         let service = Fs::default()
             .root(&root)
             .atomic_write_dir(&temp.to_string_lossy());
-        // No retries: after a failed sync, the success of a second one would prove nothing.
+        // No retries: after a failed sync, the success of a second sync would prove nothing.
         let operator =
             Operator::new(service).map_err(|error| classify(error, "open store", &root))?;
         let prefix = Prefix::new(operator, Some(folder), MAX_NAME);

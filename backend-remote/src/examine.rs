@@ -1,5 +1,5 @@
-//! Finds and repairs cells that do not parse, and cells whose object names do not stand for a key.
-//! While there is such a cell, the records of its table, or the blobs, cannot be listed.
+//! Finds and repairs cells that do not parse, and cells whose object names are not escaped keys.
+//! Such a cell prevents a list of the records of its table, or of the blobs.
 
 use std::future::ready;
 
@@ -18,18 +18,19 @@ use crate::store::{Remote, RemoteStore};
 const RECORDS: &str = "records/";
 /// The tables whose records the check of a store parses.
 const CHECKED: [&str; 3] = ["blobs/", "images/", "leases/"];
-/// The beginning of the keys of notes with damaged records.
+/// The prefix of the keys of notes that keep damaged records.
 const NOTES: &str = "damaged-records/objects/";
 /// Maximum number of names in one page of a list.
 const PAGE: usize = 1000;
 
 impl RemoteStore {
-    /// Finds the cells that do not parse, and the cells whose object names do not stand for a key.
-    /// A repair deletes such a cell if it belongs to a blob; the blob is then missing. If it
-    /// belongs to a record, a repair makes the bytes of the cell the value of the record. If the
-    /// check of the store parses the records of that table, it then reports the record and sets it
-    /// aside. If the name of the cell does not stand for a key, a repair moves its bytes to a note
-    /// instead.
+    /// Finds the cells that do not parse, and the cells whose object names are not escaped keys.
+    /// Returns a finding for each cell.
+    ///
+    /// A repair deletes such a cell of a blob. The blob is then missing. For a cell of a record, a
+    /// repair makes the bytes of the object the value of the record. If the check of the store
+    /// parses the records of the table, the check then reports the record and sets it aside. If the
+    /// name of the object is not an escaped key, a repair moves the bytes to a note instead.
     ///
     /// # Errors
     /// Errors of the service.
@@ -96,8 +97,8 @@ impl Remote {
                 problem: Problem::RecordDamaged,
                 subject: name.to_owned(),
                 detail: format!(
-                    "the name of the object does not stand for the key of a record, so the \
-                     records of its table cannot be listed; {}",
+                    "the name of the object is not the escaped key of a record, so the records of \
+                     its table cannot be listed; {}",
                     match repair {
                         true => "the bytes of the object were moved to a note",
                         false => "a repair moves the bytes of the object to a note",
@@ -158,13 +159,14 @@ impl Remote {
 }
 
 /// Returns the table and the key of a record, as in `TABLE/KEY`. Returns `None` if the name of its
-/// object does not stand for a key.
+/// object is not an escaped key.
 fn key(path: &str) -> Option<String> {
     let (table, name) = path.strip_prefix(RECORDS)?.split_once('/')?;
     Some(format!("{table}/{}", unescape(name)?))
 }
 
-/// Returns the digest of a blob, or `None` if the name of its object is not that of a blob.
+/// Returns the digest of the blob whose cell is the object `name`, or `None` if `name` is not the
+/// name of a blob's cell.
 fn digest(name: &str) -> Option<Digest> {
     let (algorithm, hex) = name.split_once('/')?;
     format!("{algorithm}:{hex}").parse().ok()

@@ -1,7 +1,7 @@
 //! The directory of a `dir:` store: its lock, its folders and their syncs.
 //!
-//! OpenDAL writes a file to `beside/`, syncs it and renames it. It does not sync directories, so
-//! [`Folder`] does.
+//! OpenDAL writes a file to `beside/`, syncs it and renames it. OpenDAL does not sync directories,
+//! so [`Folder`] syncs them.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{ErrorKind, Write};
@@ -31,14 +31,15 @@ pub(crate) struct Folder {
     root: Arc<Path>,
     sync_failed: AtomicBool,
     owner: OwnerFile,
-    /// Locked for writing by the change that uses up the reserve, and for reading by other changes
-    /// that may use it, so that none of these takes the space that the reserve has freed.
+    /// Locked for writing by the change that uses the reserve, and for reading by other changes
+    /// that may use it. The other changes therefore cannot take the space that the reserve has
+    /// freed.
     pub(crate) reclaiming: RwLock<()>,
 }
 
 impl Folder {
-    /// Locks the directory, and creates it if it does not exist. A directory that cannot be written
-    /// is shared with other processes that only read.
+    /// Locks the directory, and creates it if it does not exist. If the directory cannot be
+    /// written, other processes may open it for reading, too.
     ///
     /// # Errors
     /// `Busy` if the directory is locked; `FailedPrecondition` if it contains other files; errors
@@ -132,7 +133,7 @@ impl Folder {
     /// syncs all of them and the folder above.
     ///
     /// A failed sync is final: the kernel may report success the second time although data was
-    /// lost. A missing folder counts as a failed sync; any other failure to open one does not.
+    /// lost. A missing folder counts as a failed sync. Other errors of opening a folder do not.
     pub(crate) async fn sync_parents(&self, path: &str) -> Result<()> {
         let root = Arc::clone(&self.root);
         let path = PathBuf::from(path);

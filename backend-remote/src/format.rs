@@ -1,5 +1,5 @@
-//! The object `format`. It identifies a store, and contains what a probe of the service found when
-//! the store was created.
+//! The object `format`. It identifies a store, and contains the results of the probe of the service
+//! that ran when the store was created.
 
 use bytes::Bytes;
 use cas_core::{Error, Result};

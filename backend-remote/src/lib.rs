@@ -1,5 +1,6 @@
-//! A store in an object store, through OpenDAL: `s3://BUCKET/PREFIX?endpoint=URL&region=NAME`, and
-//! `dir:///path` for the same layout in a directory.
+//! A store in an object store, through OpenDAL. Its location is
+//! `s3://BUCKET/PREFIX?endpoint=URL&region=NAME`, or `dir:///path` for the same layout in a local
+//! directory.
 //!
 //! ```text
 //! PREFIX/
@@ -11,24 +12,26 @@
 //!   probe/RANDOM/             objects of a running probe
 //! ```
 //!
-//! A cell is a small object that is only replaced by compare-and-swap: by conditional writes on its
-//! ETag if several processes may use the store, and under a lock of the process otherwise. It
-//! begins and ends with the same nonce. The nonce makes every ETag unique, identifies a write whose
-//! reply was lost, and reveals a read that spans a change. With conditional writes, a cell is
-//! deleted by replacing it with a cell without a value. The object is then deleted too, if the
-//! service has conditional deletes.
+//! A cell is a small object that is only changed by compare-and-swap. If several processes may use
+//! the store, a swap is a conditional write that requires the old ETag. Otherwise, a lock in the
+//! process protects the cell. A cell begins and ends with the same nonce. The nonce makes every
+//! ETag unique, identifies a write whose reply was lost, and reveals a read that spans a change.
+//! With conditional writes, a deletion first replaces the cell with a cell without a value. If the
+//! service has conditional deletes, the object is then deleted, too.
 //!
-//! Parts are written once, under a version of 64 random bits. So a late deletion never removes
-//! parts of a newer version of the blob, and an ingest can be read back and resumed before it is
-//! published. A publish writes the parts and then the cell; a removal deletes the cell and then the
-//! parts. A kill in between leaves parts that no cell points to, which a collection removes after a
-//! day.
+//! Parts are written once, under a version of 64 random bits. A late deletion therefore never
+//! removes parts of a newer version of the blob. An ingest can be read back and resumed before it
+//! is published. A publish writes the parts and then the cell. A removal deletes the cell and then
+//! the parts. A kill in between leaves parts that no cell points to. A collection removes such
+//! parts after a day.
 //!
-//! Some services ignore conditions or do not decide them atomically. A probe finds such services. A
-//! store on such a service can only be opened with the option `single=true`, which promises that
-//! only one process uses the store. A directory belongs to one process, which locks the file `lock`
-//! in it; the file `reserve` in it is space for removals on a full disk. A directory that cannot be
-//! written is shared by any number of processes that read it.
+//! Some services ignore conditions or do not evaluate them atomically. A probe finds such services.
+//! A store on such a service can only be opened with the option `single=true`. A caller that sets
+//! this option promises that only one process uses the store.
+//!
+//! A store in a directory has two more files. The process that has the store open locks the file
+//! `lock`. The file `reserve` is space for removals on a full disk. If the directory cannot be
+//! written, any number of processes can have the store open for reading.
 
 mod blob;
 mod cell;

@@ -1,4 +1,4 @@
-//! Random numbers, long enough that none occurs twice.
+//! Random numbers that are long enough to be unique.
 
 use cas_core::{Error, Result};
 

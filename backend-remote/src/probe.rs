@@ -1,8 +1,8 @@
-//! Finds out how a service treats conditions, by trying.
+//! Tests how a service handles conditional requests.
 //!
 //! S3 lets a write require that an object does not exist (`If-None-Match: *`) or has a given ETag
 //! (`If-Match`). Some services ignore these headers. Other services check the condition first and
-//! write later, so that several writers succeed. Either behavior would lose records.
+//! write later, so several writers can succeed. In both cases, records would be lost.
 
 use bytes::Bytes;
 use cas_core::{Error, Result};
@@ -80,7 +80,7 @@ async fn expect_refusals(prefix: &Prefix, path: &str, format: Option<&Format>) -
         };
         if let Outcome::Done(_) = prefix.put_if(path, body, condition).await? {
             return Err(refuse(format!(
-                "a write succeeded that had to be refused: {header} is ignored"
+                "a write that had to be refused succeeded: {header} is ignored"
             )));
         }
     }
@@ -107,7 +107,7 @@ async fn race(
     match winners.pop() {
         Some(etag) if won == 1 => Ok(etag),
         _ => Err(refuse(format!(
-            "{won} of {RACERS} writers won the same race: {header} is not decided atomically"
+            "{won} of {RACERS} writers won the same race: {header} is not evaluated atomically"
         ))),
     }
 }
@@ -129,9 +129,9 @@ async fn write(prefix: &Prefix, path: &str, condition: Condition<'_>) -> Result<
 }
 
 /// Returns `Conditional` if the service refuses to delete an object with another ETag, and deletes
-/// one with the right ETag. Returns `Unconditional` otherwise.
+/// an object with the right ETag. Returns `Unconditional` otherwise.
 async fn probe_deletion(prefix: &Prefix, path: &str, etag: &str) -> Result<Deletion> {
-    // An error counts as a missing feature: records work without it.
+    // An error counts as a missing feature, because records work without conditional deletes.
     let refused = prefix.delete_if_match(path, UNUSED_ETAG).await;
     if !matches!(refused, Ok(Outcome::Refused)) || prefix.get(path).await?.is_none() {
         return Ok(Deletion::Unconditional);

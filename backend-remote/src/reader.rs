@@ -1,4 +1,4 @@
-//! Reads a blob: a range of it is made of ranges of its parts, which are read concurrently.
+//! Reads a range of a blob. Several parts of the blob are read concurrently.
 
 use async_trait::async_trait;
 use bytes::Bytes;

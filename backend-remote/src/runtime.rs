@@ -1,5 +1,5 @@
-//! The tokio runtime of this crate. OpenDAL needs one, and callers may use another executor or
-//! none.
+//! The tokio runtime of this crate. OpenDAL needs a tokio runtime, but callers may use another
+//! executor or none.
 
 use std::future::Future;
 use std::sync::OnceLock;
@@ -12,7 +12,7 @@ const THREADS: usize = 2;
 const BLOCKING: usize = 8;
 
 /// Runs `work` on the runtime. Returns its result. `work` runs to its end even if the caller drops
-/// the future, so that a cancelled caller does not leave a change of the bucket half done.
+/// the future. A cancelled caller therefore does not leave a change of the bucket half done.
 ///
 /// # Errors
 /// Errors of `work`; `Internal` if it panicked.

@@ -1,8 +1,9 @@
 //! A store in a bucket of S3 or a compatible service:
 //! `s3://BUCKET/PREFIX?endpoint=URL&region=NAME&single=true`.
 //!
-//! Credentials come from where other S3 tools find them: `AWS_ACCESS_KEY_ID`,
-//! `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`, a profile, or the role of the machine.
+//! Credentials are read from the sources that other S3 tools use: the environment variables
+//! `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`, a profile, or the role of
+//! the machine.
 
 use std::env;
 use std::sync::Arc;
@@ -32,7 +33,7 @@ const DEFAULT_REGION: &str = "us-east-1";
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Maximum number of retries of a request that failed temporarily.
 const RETRIES: usize = 5;
-/// Pause before the first retry. It doubles before each further one.
+/// Pause before the first retry. The pause doubles before each further retry.
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 
 /// Opens stores at `s3://BUCKET/PREFIX`.
@@ -71,8 +72,8 @@ impl RemoteStore {
     /// `InvalidArgument` if the location has no bucket or no region, has an unknown option or a
     /// wrong value of `single`, or contains credentials; `FailedPrecondition` if the bucket does
     /// not exist, if the prefix contains other objects or a store of a newer format, or, without
-    /// `single=true`, if the service does not decide conditions atomically; `Denied` if credentials
-    /// or permissions are missing; `Unavailable` if the service does not answer.
+    /// `single=true`, if the service does not evaluate conditions atomically; `Denied` if
+    /// credentials or permissions are missing; `Unavailable` if the service does not answer.
     pub async fn open_s3(location: &Location) -> Result<Self> {
         let location = S3Location::parse(location)?;
         let shown = format!("s3://{}/{}", location.bucket, location.prefix);
@@ -92,14 +93,15 @@ struct S3Location {
     bucket: String,
     prefix: String,
     endpoint: String,
-    /// `None` if the environment names the region.
+    /// `None` if an environment variable sets the region.
     region: Option<String>,
     /// Whether only this process uses the store.
     single: bool,
 }
 
 impl S3Location {
-    /// Parses a location. No error repeats a value from it, because that may be a secret.
+    /// Parses a location. Errors do not contain values of the location, because a value may be a
+    /// secret.
     fn parse(location: &Location) -> Result<Self> {
         let fail = |why: String| Error::invalid(why).operation("open store").subject("s3");
         let options = location.options();
@@ -118,7 +120,7 @@ impl S3Location {
         {
             return Err(fail(format!(
                 "option {unknown:?} is unknown; expected one of: {}; set credentials in the \
-                 environment, not here",
+                 environment, not in the location",
                 OPTIONS.join(", ")
             )));
         }

@@ -9,7 +9,7 @@ use crate::prefix::conditional::{Condition, Deletion, Outcome};
 use crate::store::RemoteStore;
 use crate::{probe, runtime};
 
-/// The capabilities of a store in a bucket whose service decides conditions atomically.
+/// The capabilities of a store in a bucket whose service evaluates conditions atomically.
 pub(crate) const CAPABILITIES: Capabilities =
     Capabilities::of(&[Capability::Durable, Capability::Shared]);
 
@@ -39,7 +39,7 @@ impl RemoteStore {
     }
 }
 
-/// Creates the store, unless another process does so first. Returns whether the service honors
+/// Creates the store, unless another process creates it first. Returns whether the service honors
 /// conditions on deletes.
 async fn create(prefix: &Prefix, endpoint: String) -> Result<Deletion> {
     let deletion = probe::full(prefix).await?;

@@ -23,12 +23,12 @@ pub(crate) const MAX_NAME: usize = 1024;
 pub const GAPS: &[(&str, &str)] = &[
     (
         "openings_share_the_key",
-        "ingests belong to one process: two processes may upload the same key, and the first to \
-         publish provides the blob",
+        "two processes can upload with the same key, because an ingest belongs to one process; \
+         the first publish provides the blob",
     ),
     (
         "odd_keys_are_keys",
-        "S3 limits names to 1,024 bytes, prefix and escapes included; a longer key is refused",
+        "S3 limits names to 1,024 bytes with prefix and escapes; a longer key is refused",
     ),
 ];
 
@@ -96,7 +96,7 @@ impl RemoteStore {
         Arc::new(self.clone())
     }
 
-    /// Returns the image store, which keeps its names as records.
+    /// Returns the image store. Images are stored as records.
     pub fn images(&self) -> Arc<dyn ImageStore> {
         Arc::new(RecordImages::new(self.records()))
     }

@@ -69,8 +69,7 @@ fn half_written_files_are_removed() {
     assert!(wait(store.stat(&digest)).unwrap().is_some());
 }
 
-/// Parts that cannot be deleted take space, and change nothing for the job that no longer needs
-/// them.
+/// A job must not fail because parts that it no longer needs cannot be deleted.
 #[test]
 fn redundant_parts_that_cannot_be_deleted_do_not_fail_a_publish_or_a_rewind() {
     let home = tempfile::tempdir().unwrap();

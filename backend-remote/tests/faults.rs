@@ -39,7 +39,7 @@ fn keys(host: &str, bucket: &str, prefix: &str) -> Vec<String> {
         .collect()
 }
 
-/// This holds for a store of one process, and for a store of several processes.
+/// Tests a store that one process uses, and a store that several processes share.
 #[test]
 fn an_older_format_is_upgraded_and_a_newer_one_refused() {
     let Some(host) = service() else { return };
@@ -70,7 +70,7 @@ fn an_older_format_is_upgraded_and_a_newer_one_refused() {
     }
 }
 
-/// A service without atomic conditions is refused, and the error says what was observed.
+/// A service without atomic conditions is refused. The error describes what was observed.
 #[test]
 fn a_service_without_atomic_conditions_is_refused() {
     let Some(host) = service() else { return };
@@ -83,7 +83,7 @@ fn a_service_without_atomic_conditions_is_refused() {
         (
             Fault::ChecksThenWrites,
             "laws/racy",
-            "not decided atomically",
+            "not evaluated atomically",
         ),
     ] {
         let bad = proxy::start(fault, host);
@@ -99,7 +99,7 @@ fn a_service_without_atomic_conditions_is_refused() {
     }
 }
 
-/// With `single=true` the locks of the process decide, not the service.
+/// With `single=true`, locks in the process make a swap atomic, so the service need not.
 #[test]
 fn a_single_owner_needs_no_conditions() {
     let Some(host) = service() else { return };
@@ -157,7 +157,7 @@ fn a_tombstone_counts_as_absent() {
     assert!(wait(store.stat(&digest)).unwrap().is_some());
 }
 
-/// The reply to a write is lost and the client retries: the retry is not a lost race.
+/// The reply to a write is lost and the client retries. The retry must not count as a lost race.
 #[test]
 fn a_lost_reply_is_not_a_conflict() {
     let Some(host) = service() else { return };
@@ -213,7 +213,7 @@ fn a_deleted_bucket_is_reported() {
     }
 }
 
-/// A prefix with other objects is never made a store.
+/// A prefix that contains other objects does not become a store.
 #[test]
 fn a_foreign_prefix_is_refused() {
     let Some(host) = service() else { return };
@@ -223,7 +223,7 @@ fn a_foreign_prefix_is_refused() {
     assert!(refused.to_string().contains("photo.jpg"), "{refused}");
 }
 
-/// A lost race, a discard and a removal delete their parts.
+/// After a lost race, a discard or a removal, the parts are deleted.
 #[test]
 fn no_parts_are_left_behind() {
     let Some(host) = service() else { return };
@@ -252,7 +252,7 @@ fn no_parts_are_left_behind() {
     assert_eq!(uploads(), 0, "after the removal");
 }
 
-/// Another program deleted the parts: storing the blob again uploads it again.
+/// If another program deleted the parts of a blob, storing the blob again uploads them again.
 #[test]
 fn a_blob_without_its_parts_is_stored_again() {
     let Some(host) = service() else { return };

@@ -45,7 +45,7 @@ conformance::store!(
     backend_remote::GAPS
 );
 
-/// The service reports only in which second an object was written, so its ETag decides.
+/// The service reports the time of a write in whole seconds, so only the ETag reveals the change.
 #[test]
 fn a_part_that_is_written_again_within_a_second_is_noticed() {
     let Some(host) = testkit::s3::service() else {

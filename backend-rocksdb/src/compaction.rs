@@ -1,5 +1,5 @@
-//! Returning space to the file system. Removals leave dead rows in blob files. RocksDB deletes a
-//! blob file whose rows are all dead, and rewrites the live rows of other files on request.
+//! Returns space to the file system. Removals leave dead rows in blob files. RocksDB deletes a blob
+//! file whose rows are all dead, and rewrites the live rows of other files on request.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -48,8 +48,9 @@ impl Compaction {
         self.removed.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Removes dead rows, if there are more than a few. Compacts keys first, which is cheap and
-    /// shows how many bytes are dead. Rewrites blob files only if enough of their bytes are dead.
+    /// Removes dead rows if enough bytes were removed since the last compaction. Compacts keys
+    /// first, because this is cheap and shows how many bytes are dead. Rewrites blob files only if
+    /// enough of their bytes are dead.
     pub(crate) fn run(&self, database: &Database, space: &Space) -> Result<()> {
         let removed = self.removed.load(Ordering::Relaxed);
         if removed == 0 || removed < database.rows_property(TOTAL)? / COMPACT_PART {

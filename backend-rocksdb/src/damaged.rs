@@ -1,4 +1,4 @@
-//! Opening a damaged database, only to read. Its files do not change.
+//! Opens a damaged database for reading. The files of the database do not change.
 
 use std::path::Path;
 

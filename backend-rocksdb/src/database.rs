@@ -24,14 +24,14 @@ pub(crate) struct Database {
     /// Copies the manifest after `db` is closed, because background work changes the manifest until
     /// then. `None` if the database is being created, or only read.
     _head: Option<SavedHead>,
-    /// The directory in which `db` is open if the database is damaged, instead of the directory of
-    /// the database.
+    /// The directory in which a damaged database is open, if it cannot be opened in its own
+    /// directory.
     pub(crate) side: Option<SideDir>,
 }
 
 /// Ends background work before the close. After a full disk, RocksDB flushes to recover. A close
-/// waits for that flush, but a database that closes does not start it, so the close would never
-/// end.
+/// waits for this flush, but a closing database does not start the flush. Without this step, the
+/// close would never end.
 impl Drop for Database {
     fn drop(&mut self) {
         self.db.cancel_all_background_work(false);
@@ -39,8 +39,8 @@ impl Drop for Database {
 }
 
 impl Database {
-    /// Opens or creates the database at `path`. Of a damaged database, opens the column families
-    /// that it has.
+    /// Opens or creates the database at `path`. If the database is damaged, opens only the column
+    /// families that exist.
     ///
     /// # Errors
     /// Errors of the engine.
@@ -80,7 +80,7 @@ impl Database {
         family::all().try_for_each(flush)
     }
 
-    /// Returns a property of the rows that RocksDB reports, in bytes.
+    /// Returns a property of the column family of rows, in bytes.
     pub(crate) fn rows_property(&self, property: &str) -> Result<u64> {
         let size = self.db.property_int_value_cf(self.family(ROWS)?, property);
         Ok(size.map_err(classify)?.unwrap_or(0))

@@ -87,7 +87,7 @@ impl Drop for RocksEngine {
         if self.writable
             && let Err(error) = self.db.flush()
         {
-            tracing::warn!(%error, "the log was not flushed; the next opening reads it");
+            tracing::warn!(%error, "cannot flush the log; the next opening reads the log");
         }
     }
 }

@@ -8,7 +8,8 @@ pub(crate) fn broken(error: rocksdb::Error) -> Failed {
     Failed::Broken(classify(error))
 }
 
-/// Converts an error of RocksDB. Its kinds are too coarse, so the message decides too.
+/// Converts an error of RocksDB. The kinds of RocksDB's errors are too coarse, so the message is
+/// searched for words, too.
 pub(crate) fn classify(error: rocksdb::Error) -> Error {
     let message = error.to_string();
     let has = |words: &str| message.contains(words);
@@ -48,7 +49,7 @@ pub(crate) fn classify(error: rocksdb::Error) -> Error {
     classified.source(error)
 }
 
-/// Returns the error for a damaged database. `why` says what was found.
+/// Returns the error for a damaged database. `why` describes the damage.
 pub(crate) fn corrupt(why: &str) -> Error {
     Error::corrupt(format!(
         "the database is damaged: {why}; run `cas fsck --repair`, restore a copy, or import the \

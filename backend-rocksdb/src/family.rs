@@ -32,8 +32,8 @@ pub(crate) fn all() -> impl Iterator<Item = &'static str> {
 /// family.
 ///
 /// Notes have no family of their own. RocksDB does not open a database with families that the
-/// program does not name. So with such a family, a release that reads only format 1 could not
-/// report the newer format.
+/// program does not name. With such a family, a release that reads only format 1 could therefore
+/// not report the newer format.
 fn record_prefix(table: Table) -> (&'static str, &'static str) {
     match table {
         Table::Notes => (META, "notes/"),

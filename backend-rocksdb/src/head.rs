@@ -1,9 +1,9 @@
-//! A copy of the manifest, which leads to the tables. The first line of the copy is the name of the
-//! manifest, as in the file `CURRENT`.
+//! A copy of the manifest, in which RocksDB lists the files of the database. The first line of the
+//! copy is the name of the manifest, as in the file `CURRENT`.
 //!
 //! The copy is made when the database is closed. If the manifest is damaged or lost later, a repair
-//! opens the database with the copy. If a kill or a compaction came in between, the copy may name
-//! files that are gone; RocksDB then reads the others.
+//! opens the database with the copy. After a kill or a compaction, the copy may name files that no
+//! longer exist. RocksDB then reads the other files.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -13,13 +13,13 @@ use cas_kv::Head;
 
 /// The file that names the manifest.
 const CURRENT: &str = "CURRENT";
-/// How the name of every manifest begins. A number follows.
+/// The prefix of the name of every manifest. A number follows.
 const MANIFEST: &str = "MANIFEST-";
 /// Maximum length of the first line in bytes.
 const LINE_MAX: u64 = 64;
 
-/// Copies the manifest of a database when the value is dropped, which must be after the database is
-/// closed. An error is ignored: without a copy, only less can be repaired.
+/// Copies the manifest of a database when this value is dropped. The database must be closed
+/// before. Ignores errors, because only a repair needs the copy.
 pub(crate) struct SavedHead(pub(crate) PathBuf);
 
 impl Drop for SavedHead {
@@ -58,7 +58,8 @@ pub(crate) fn restore(database: &Path, to: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Makes the newest manifest in a directory the current one. Returns whether there is a manifest.
+/// Makes the newest manifest in a directory the current manifest. Returns whether there is a
+/// manifest.
 ///
 /// # Errors
 /// Errors of the file system.

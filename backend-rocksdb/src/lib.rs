@@ -1,25 +1,26 @@
-//! A store in one RocksDB database. Directory of the store:
+//! A store in one RocksDB database. The directory of the store contains:
 //!
 //! ```text
 //! db                the database, with these column families; numbers have eight bytes, big-endian
 //!                   in keys and little-endian in values:
-//!   default         text -> number: the format of the store, and the first unallocated number;
-//!                   and the notes, notes/key -> revision, value
+//!   default         text -> number: the format of the store, and the next free number; also the
+//!                   notes: notes/key -> revision, value
 //!   content         algorithm and hash of a blob -> its size, its number, one byte for where its
 //!                   bytes are, and all of its bytes if there are at most 512
 //!   rows            number, offset -> up to 64 KiB of a blob or an ingest
 //!   ingests         key -> number, time
 //!   blobs images snapshots leases          records: key -> revision, value
-//! db.head           a copy of the manifest, which leads to the tables, made when the database was
-//!                   last closed
+//! db.head           a copy of the manifest, made when the database was last closed
 //! db.repair         files of a damaged database, while a repair reads them
 //! owner             locked by the process that has the store open; contains its pid
 //! reserve           disk space for removals on a full disk
 //! ```
 //!
-//! The crate `cas-kv` implements the store over these tables. One process at a time may open the
-//! store. Several processes may have the store open only if none of them can write to the
-//! directory; they can only read.
+//! The crate `cas-kv` implements the store over these tables.
+//!
+//! Only one process at a time can have the store open for writing. Processes that cannot write to
+//! the directory open the store read-only. Several such processes can have it open at the same
+//! time.
 //!
 //! A blob of less than 1 MiB is written to the log together with its record, in one write. The rows
 //! of a larger blob, except the last rows, bypass the log. These rows are written once, to

@@ -33,12 +33,12 @@ const MESSAGES_MAX: usize = 1 << 20;
 /// Options that a user can set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuning {
-    /// Size in bytes of RocksDB's block cache, which has the entries of blobs, records, and
-    /// RocksDB's index and filter blocks. Rows (pieces of blobs) of 1 KiB or more are cached only
-    /// by the kernel. Default: 64 MiB.
+    /// Size in bytes of RocksDB's block cache. The cache contains the entries of blobs, records,
+    /// and RocksDB's index and filter blocks. Rows (pieces of blobs) of 1 KiB or more are cached
+    /// only by the kernel. Default: 64 MiB.
     pub cache: usize,
-    /// Size in bytes of the write buffer of rows. A full buffer becomes one of RocksDB's blob
-    /// files, which have rows of many blobs. Up to three buffers are in memory while files are
+    /// Size in bytes of the write buffer of rows. A full buffer is written to one of RocksDB's blob
+    /// files, which contain rows of many blobs. Up to three buffers are in memory while files are
     /// written. Default: 16 MiB.
     pub buffer: usize,
     /// Number of background threads that flush and compact. Default: 2.
@@ -113,16 +113,16 @@ impl Tuning {
         options.create_missing_column_families(mode == OpenMode::Create);
         // A damaged database is opened even if some of its tables cannot be opened.
         options.set_paranoid_checks(mode != OpenMode::Damaged);
-        // After a crash, the unsynced end of the log may be torn. Everything before the tear is
-        // intact, and nothing after it was acknowledged as durable.
+        // After a crash, the unsynced end of the log may be damaged. Everything before the damage
+        // is intact, and nothing after it was acknowledged as durable.
         options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
         // Also for a damaged database: without this, RocksDB crashes when it reads a manifest that
         // names logs.
         options.set_track_and_verify_wals_in_manifest(true);
         options.set_max_total_wal_size((self.buffer as u64).saturating_mul(4));
         options.set_max_background_jobs(i32::from(self.jobs.get()));
-        // There is one writer at a time. Without support for more, keys that arrive in order are
-        // inserted faster.
+        // There is one writer at a time. Without support for concurrent writers, keys that arrive
+        // in order are inserted faster.
         options.set_allow_concurrent_memtable_write(false);
         // Let the device start to write before the file is complete.
         options.set_bytes_per_sync(1 << 20);

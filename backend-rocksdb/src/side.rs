@@ -1,5 +1,5 @@
-//! A directory next to a damaged database. RocksDB opens the database there, and can change the
-//! files there.
+//! A directory next to a damaged database. RocksDB opens the database in this directory, and may
+//! change the files in it.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -40,7 +40,7 @@ impl Drop for SideDir {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.0) {
             let path = self.0.display();
-            tracing::warn!(%error, "{path} was not removed; the next opening removes it");
+            tracing::warn!(%error, "cannot remove {path}; the next opening removes it");
         }
     }
 }

@@ -23,7 +23,8 @@ const NAMES: FileNames = FileNames {
     database: "db",
     new: "db.new",
 };
-/// Size of the reserve in bytes: more than RocksDB writes to open a database and to remove a blob.
+/// Size of the reserve in bytes. This is more than RocksDB writes when it opens a database and
+/// removes a blob.
 const RESERVE: u64 = 8 << 20;
 
 /// A store in one RocksDB database.
@@ -35,7 +36,7 @@ pub struct RocksStore {
 impl RocksStore {
     /// Opens the store in the directory `path`. Creates the store if the directory is absent or
     /// empty. Other processes cannot open the store until its last handle is dropped. If the
-    /// process cannot write to the directory, opens the store read-only; several such processes can
+    /// process cannot write to the directory, opens the store read-only. Several such processes can
     /// have the store open at the same time.
     ///
     /// # Errors
@@ -47,7 +48,7 @@ impl RocksStore {
         Self::open_with(path, Tuning::default())
     }
 
-    /// Opens the store like [`RocksStore::open`], with other options.
+    /// Opens the store like [`RocksStore::open`], with the options `tuning`.
     ///
     /// # Errors
     /// As [`RocksStore::open`].
@@ -87,7 +88,8 @@ fn open(path: &Path, tuning: Tuning) -> Result<RocksStore> {
     Ok(RocksStore { store, database })
 }
 
-/// Examines the database in the directory `path`, if there is or was one.
+/// Examines the database in the directory `path` with [`KvStore::examine`]. Returns its result, or
+/// `None` if the directory never contained a store.
 fn examine(path: &Path, repair: bool, tuning: Tuning) -> Result<Option<Finding>> {
     if !OwnedDir::has_store(path, NAMES)? {
         return Ok(None);
@@ -99,8 +101,9 @@ fn examine(path: &Path, repair: bool, tuning: Tuning) -> Result<Option<Finding>>
     })
 }
 
-/// Opens `rocksdb:///path?cache=64MiB&buffer=16MiB&jobs=2&garbage=25&statistics=true`. The path is
-/// the directory that contains the database; [`Tuning`] describes the options.
+/// Opens stores at locations such as
+/// `rocksdb:///path?cache=64MiB&buffer=16MiB&jobs=2&garbage=25&statistics=true`. The path is the
+/// directory that contains the database. [`Tuning`] describes the options.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RocksOpener;
 

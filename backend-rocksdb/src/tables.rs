@@ -1,4 +1,5 @@
-//! A write transaction: changes collected for one write. It reads its own changes.
+//! A write transaction, which collects changes for one write. Reads in the transaction include its
+//! own changes.
 
 use std::collections::HashMap;
 
@@ -102,8 +103,8 @@ impl<'a> Tables<'a> {
         Ok(all)
     }
 
-    /// Returns the new value of a changed key, which is `None` for a removed key. Returns `None` if
-    /// the key was not changed.
+    /// Returns `Some` with the new value of a changed key. This value is `None` for a removed key.
+    /// Returns `None` if the key was not changed.
     fn changed(&self, family: &str, key: &[u8]) -> Option<Option<&[u8]>> {
         let changed = self.changed.get(family)?.get(key)?;
         Some(changed.as_deref())

@@ -1,5 +1,5 @@
-//! The current state of the database, not its state after one commit. A read fails if its rows were
-//! removed, and never returns other bytes, because a number is not used twice.
+//! Reads of the current state of the database, which may change between two reads. A read fails if
+//! its rows were removed. It never returns other bytes, because a number is not used twice.
 
 use bytes::{Bytes, BytesMut};
 use cas_core::records::Table;
@@ -70,7 +70,7 @@ impl View for Database {
             }
         }
         let mut page = Vec::new();
-        // The row after the last one of the page may be damaged, so it is not read.
+        // The row that follows the page may be damaged, so it is not read.
         for_each(rows, |key, value| {
             let digest = Key::digest(key);
             let digest = digest.ok_or_else(|| corrupt("a blob has an invalid key"))?;

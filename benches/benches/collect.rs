@@ -24,7 +24,8 @@ use workload::{ImageBlobs, data};
 const ROUNDS: u64 = 3;
 const IMAGES: u32 = 1000;
 const SIZE: usize = 4096;
-/// Number of publishes without a collection. During a collection, publishes go on until it ends.
+/// Number of publishes without a collection. During a collection, publishes go on until the
+/// collection ends.
 const ALONE: usize = 3_000;
 
 fn main() -> Result<()> {

@@ -1,5 +1,5 @@
-//! The cost of layers with the longest possible paths. Twice the members must take less than 2.3
-//! times as long.
+//! The cost of layers with the longest possible paths. A layer with twice the members must take
+//! less than 2.3 times as long.
 //!
 //! `cargo bench --bench hostile`, in `/dev/shm` if it exists.
 #![allow(missing_docs, reason = "a bench has no API")]
@@ -33,8 +33,8 @@ impl Layer {
         Ok(self.0.append_link(&mut header, path, target)?)
     }
 
-    /// Adds forty links. The last one leads through all others, and through 490 directories before
-    /// each.
+    /// Adds forty links. The last link leads through all other links, and through 490 directories
+    /// before each of them.
     fn long_way(&mut self) -> Result<()> {
         let (deep, up) = ("d/".repeat(490), "../".repeat(490));
         self.file(&format!("{deep}file"))?;
@@ -46,7 +46,7 @@ impl Layer {
     }
 }
 
-/// A kind of layer, how many members it has, and how they are made.
+/// The name of a kind of layer, its number of members, and the function that adds the members.
 type Kind = (&'static str, u32, fn(&mut Layer, u32) -> Result<()>);
 
 const KINDS: [Kind; 9] = [

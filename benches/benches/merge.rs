@@ -1,9 +1,9 @@
-//! How much processor time the merge of an image's layers takes, from the tars to the metadata; how
-//! large the metadata is; and how much memory the merge of an image of 140,000 files takes.
+//! Measures the merge of an image's layers, from the tars to the metadata: the processor time, the
+//! size of the metadata, and the memory for an image of 140,000 files.
 //!
-//! `cargo bench --bench merge`. The images are one that this bench makes, and those of
-//! `cargo xtask setup` and `cargo xtask long`, as far as they exist. The environment variable
-//! `CAS_BENCH_ON` names the directory for the tars.
+//! `cargo bench --bench merge`. The bench makes one image. It also measures the images that `cargo
+//! xtask setup` and `cargo xtask long` make, if they exist. The environment variable `CAS_BENCH_ON`
+//! names the directory for the tars.
 #![allow(missing_docs, reason = "a bench has no API")]
 
 use std::env;

@@ -1,9 +1,11 @@
-//! The time of a mount of an image that is already unpacked: from the call to the mounted
-//! directory, for an image of 6 layers and one of 128, in the snapshotters `overlay` and `erofs`.
-//! The goal for `erofs` is 1 ms. The time does not include the start of a process; the time that
-//! `peers mount` measures does. This bench also measures how long the preparation of a container's
-//! root directory takes: in an empty place, with a goal of 10 ms, and over the mounted root
-//! directory of an earlier container, with a goal of 20 ms.
+//! Measures mounts of images that are already unpacked, with 6 and with 128 layers, in the
+//! snapshotters `overlay` and `erofs`. The time is from the call to the mounted directory. The goal
+//! for `erofs` is 1 ms. In contrast to the time that `peers mount` measures, this time does not
+//! include the start of a process.
+//!
+//! This bench also measures how long it takes to prepare the root directory of a container. In an
+//! empty place, the goal is 10 ms. Over the mounted root directory of an earlier container, the
+//! goal is 20 ms.
 //!
 //! `cargo bench --bench mount`, as the superuser.
 #![allow(missing_docs, reason = "a bench has no API")]

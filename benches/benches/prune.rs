@@ -1,5 +1,5 @@
-//! A cache of 10,000 images: how long a pruning to half the bytes takes, and how long it takes to
-//! record a use of an image.
+//! Measures how long it takes to prune a cache of 10,000 images to half its bytes, and to record a
+//! use of an image.
 //!
 //! `cargo bench --bench prune`. The environment variable `CAS_BENCH_ON` names the directory for the
 //! stores.

@@ -145,7 +145,7 @@ fn measure(runtime: &Runtime, scheme: &str, images: u32, cas: &Cas) -> Result<()
     )
 }
 
-/// Measures lookups, each with another number. Prints the median of the rounds.
+/// Measures lookups, each of another number. Prints the median of the rounds.
 fn report(scheme: &str, what: &str, among: u32, look_up: impl Fn(u32)) -> Result<()> {
     let mut number: u32 = 0;
     let mut next = || {

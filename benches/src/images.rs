@@ -89,8 +89,8 @@ fn blob(digest: &Value) -> Result<PathBuf> {
     Ok(Path::new("blobs").join(digest.replace(':', "/")))
 }
 
-/// Returns a new image of one layer, which has all members of the layers of `image` except the
-/// whiteouts.
+/// Writes an image of one layer to `layout`, and returns the image. The layer has all members of
+/// the layers of `image` except the whiteouts.
 ///
 /// # Errors
 /// Errors of the file system, or of an image that cannot be read.
@@ -116,7 +116,7 @@ pub fn fat(image: &Image, layout: &Path) -> Result<Image> {
     made.finish()
 }
 
-/// Returns a new image of `layers` layers with one file each.
+/// Writes an image of `layers` layers with one file each to `layout`. Returns the image.
 ///
 /// # Errors
 /// Errors of the file system.
@@ -135,8 +135,8 @@ pub fn tall(layers: usize, layout: &Path) -> Result<Image> {
     made.finish()
 }
 
-/// Returns a new image with a layer for each of `sizes`. A layer has one file of this size in MiB,
-/// whose bytes cannot be compressed.
+/// Writes an image with a layer for each of `sizes` to `layout`. Returns the image. A layer has one
+/// incompressible file of this size in MiB.
 ///
 /// # Errors
 /// Errors of the file system.
@@ -171,7 +171,8 @@ impl Read for Random {
     }
 }
 
-/// Returns a new copy of an image with layers compressed by zstd at level 3, its default.
+/// Writes a copy of an image, with layers compressed by zstd at its default level 3, to `layout`.
+/// Returns the copy.
 ///
 /// # Errors
 /// Errors of the file system, or of an image that cannot be read.

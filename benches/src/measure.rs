@@ -48,8 +48,8 @@ impl fmt::Display for Taken {
     }
 }
 
-/// Calls `round`, which does a round and returns how long it took, nine times. Returns the
-/// shortest, the median and the longest time.
+/// Calls `round` nine times. Each call does a round and returns how long the round took. Returns
+/// the shortest, the median and the longest time.
 ///
 /// # Errors
 /// The first error of `round`.

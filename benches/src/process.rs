@@ -11,9 +11,9 @@ use anyhow::{Context, Result, bail};
 
 /// The time and the memory that a run took.
 pub struct Sample {
-    /// How long it took.
+    /// How long the run took.
     pub seconds: f64,
-    /// The seconds of processor time that it took, in user space and in the kernel.
+    /// The seconds of processor time that the run took, in user space and in the kernel.
     pub processor: f64,
     /// The largest resident set in bytes.
     pub peak: u64,
@@ -22,7 +22,7 @@ pub struct Sample {
 /// First argument of the process that measures.
 const CHILD: &str = "--measure-one";
 
-/// Runs the program of `command` with its arguments; other settings of `command` have no effect.
+/// Runs the program of `command` with its arguments. Other settings of `command` have no effect.
 /// Returns the time and the memory that the run took.
 ///
 /// # Errors
@@ -50,9 +50,9 @@ pub fn measure(command: &Command) -> Result<Sample> {
     })
 }
 
-/// Must be called first in `main` of a program that uses [`measure`], which starts the program
-/// again. In that second process, runs the command in the arguments, prints its time, processor time
-/// and memory, and returns its exit code. In other processes, returns `None`.
+/// Must be called first in `main` of a program that uses [`measure`], because [`measure`] starts
+/// the program again. In the new process, runs the command in the arguments, prints its time,
+/// processor time and memory, and returns its exit code. In other processes, returns `None`.
 ///
 /// # Errors
 /// Errors of the system.

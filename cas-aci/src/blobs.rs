@@ -25,8 +25,8 @@ pub(crate) async fn store_small_blob(
         // Another job may have published the blob without a sync.
         return store.content.flush().await;
     }
-    // Declared before the writer and so dropped after it: an ingest can be discarded once no writer
-    // has it open.
+    // Declared before the writer, so that it is dropped after the writer. An ingest can only be
+    // discarded when no writer has it open.
     let ingest = OwnIngest::new(&store.content, "aci");
     let expected = Expected::exactly(descriptor.digest, descriptor.size);
     let mut writer = Writer::begin(&*store.content, ingest.key(), expected).await?;
@@ -38,7 +38,7 @@ pub(crate) async fn store_small_blob(
 
 /// Calls `write` with the writer of a new ingest, on a thread of its own, so that `write` may
 /// block. Returns the ingest and the result of `write`. The second argument of `write` can be
-/// upgraded until the caller drops the future: once it cannot, `write` should stop.
+/// upgraded until the caller drops the future. Afterwards, `write` should stop.
 ///
 /// # Errors
 /// Errors of `write` and of the store. The ingest is then discarded.

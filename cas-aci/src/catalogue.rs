@@ -1,4 +1,4 @@
-//! The catalogue: information on ACIs, and where they came from, as [`Notes`] of the store.
+//! The catalogue: information on ACIs and on their remotes, as [`Notes`] of the store.
 //!
 //! ```text
 //! image/HEX           information on an ACI, under all digits of its key
@@ -87,7 +87,7 @@ impl Catalogue {
     /// Returns the ACIs with exactly this name, in the order of their keys.
     ///
     /// # Errors
-    /// `InvalidArgument` for a name that no ACI may have; as [`Catalogue::get_aci_info`].
+    /// `InvalidArgument` for an invalid name; as [`Catalogue::get_aci_info`].
     pub async fn get_aci_infos_with_name(&self, name: &str) -> Result<Vec<AciInfo>> {
         check_identifier(name)?;
         self.check_open()?;

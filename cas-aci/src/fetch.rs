@@ -8,8 +8,8 @@ use cas_core::Result;
 /// Fetches ACIs by URL, over HTTP or in any other way.
 #[async_trait]
 pub trait AciFetcher: Send + Sync {
-    /// Fetches the ACI at `url`. If `etag` is given and the ACI still has it, returns
-    /// [`Fetched::NotModified`] instead: a fetcher for HTTP sends `If-None-Match`, and the server
+    /// Fetches the ACI at `url`. If `etag` is given and the ACI still has this ETag, returns
+    /// [`Fetched::NotModified`] instead. An HTTP fetcher sends `If-None-Match`, and the server then
     /// answers 304. Without `etag`, `NotModified` is not a valid answer.
     ///
     /// # Errors

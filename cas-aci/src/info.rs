@@ -17,27 +17,27 @@ pub const MANIFEST_MEDIA_TYPE: &str = "application/vnd.appc.image.manifest+json"
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct AciInfo {
-    /// Its key, unique in the catalogue.
+    /// The key, which is unique in the catalogue.
     pub key: Key,
-    /// Its name. Many images may have the same name.
+    /// The name. Several ACIs may have the same name.
     pub name: String,
-    /// When it was imported last.
+    /// The time of the last import.
     #[serde(with = "cas_core::time")]
     pub import_time: SystemTime,
-    /// When it was last read or imported.
+    /// The time of the last read or import.
     #[serde(with = "cas_core::time")]
     pub last_used: SystemTime,
-    /// The size of its uncompressed archive in bytes. In the store, the archive has the size of
+    /// The size of the uncompressed archive in bytes. The archive in the store has the size of
     /// [`blob`](Self::blob).
     pub size: u64,
     /// The size in bytes of the file trees that a container runtime has unpacked from the ACI, as
     /// set by [`update_tree_store_size`](crate::AciStore::update_tree_store_size); 0 at first.
     pub tree_store_size: u64,
-    /// Whether the ACI was looked up without a version, so that the latest one was imported.
+    /// Whether the ACI was looked up without a version and imported as the latest version.
     pub latest: bool,
-    /// The blob with its archive, as it was imported.
+    /// The blob with the archive, which is stored as it was imported.
     pub blob: Descriptor,
-    /// The blob with its manifest.
+    /// The blob with the manifest.
     pub manifest: Descriptor,
     /// The id of the lease that protects both blobs from collections.
     pub lease: String,
@@ -80,7 +80,7 @@ impl AciInfo {
     }
 }
 
-/// A field that information is sorted by.
+/// A field to sort ACIs by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SortField {

@@ -7,7 +7,7 @@ use cas_core::error::excerpt;
 use cas_core::{Algorithm, Digest, Error, Hasher, Result};
 use serde::{Deserialize, Serialize};
 
-/// What each key begins with.
+/// The beginning of each key.
 const ALGORITHM: &str = "sha512-";
 /// Number of digits of a whole key.
 pub(crate) const DIGITS: usize = 128;
@@ -16,7 +16,8 @@ pub(crate) const HALF: usize = 64;
 /// Minimum number of digits of a prefix.
 const SHORTEST: usize = 2;
 
-/// The key of an ACI: the SHA-512 of its uncompressed archive, written `sha512-` and 128 digits.
+/// The key of an ACI: the SHA-512 digest of its uncompressed archive. It is written as `sha512-`
+/// and 128 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Key(Digest);
@@ -62,7 +63,7 @@ impl fmt::Display for Key {
 impl FromStr for Key {
     type Err = Error;
 
-    /// Accepts a whole key only.
+    /// Parses a whole key. A prefix of a key is an error.
     fn from_str(text: &str) -> Result<Self> {
         let prefix: KeyPrefix = text.parse()?;
         let digest = format!("{}:{}", Algorithm::Sha512.name(), prefix.hex);
@@ -91,8 +92,8 @@ impl From<Key> for String {
     }
 }
 
-/// A key or its first digits, at least two: `sha512-0c45e8c0ab2`. All digits are compared, also the
-/// digits after the 64th, which rkt leaves out.
+/// A key or its first digits, at least two: `sha512-0c45e8c0ab2`. All digits are compared,
+/// including the digits after the 64th, which rkt leaves out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPrefix {
     hex: String,

@@ -3,8 +3,8 @@
 //!
 //! An [`AciStore`] keeps a [`Catalogue`] in the [notes](cas_core::records::Notes) of a store, and
 //! the archives and manifests of the images as blobs. Like rkt's package `imagestore`, an
-//! `AciStore` imports ACIs from a stream, finds them by key, by name and by labels, reads, lists
-//! and removes them. The catalogue also has the remotes that ACIs were fetched from.
+//! `AciStore` imports ACIs from streams, and finds them by key, name and labels. It also reads,
+//! lists and removes ACIs. The catalogue also has the remotes that ACIs were fetched from.
 //!
 //! ```
 //! # use cas_core::testing::memory::MemoryStore;

@@ -1,4 +1,4 @@
-//! Where ACIs come from.
+//! Remotes: the URLs that ACIs are fetched from.
 
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +18,8 @@ pub struct Remote {
     pub sig_url: String,
     /// The ETag that the server sent; empty if it sent none.
     pub etag: String,
-    /// The ACI that was fetched; `None` if none was. It may have been removed since.
+    /// The key of the ACI that was fetched, or `None` if none was fetched. The ACI may have been
+    /// removed since.
     pub key: Option<Key>,
     /// How long the ACI counts as fresh after [`download_time`](Self::download_time).
     pub cache_max_age: Duration,
@@ -28,7 +29,7 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Returns a remote that nothing was fetched from.
+    /// Returns a remote from which nothing was fetched yet.
     pub fn new(aci_url: impl Into<String>, sig_url: impl Into<String>) -> Self {
         Remote {
             aci_url: aci_url.into(),
@@ -71,9 +72,9 @@ impl Remote {
     }
 }
 
-/// Returns how long an answer counts as fresh, by its header `Cache-Control`: the value of
-/// `max-age`. Returns zero if `max-age` is absent or not valid, or if `no-cache` or `no-store` says
-/// that the server must be asked each time.
+/// Returns how long an answer with the header `Cache-Control` counts as fresh: the value of
+/// `max-age`. Returns zero if `max-age` is absent or not valid, or if the header contains
+/// `no-cache` or `no-store`.
 pub fn max_age(cache_control: &str) -> Duration {
     let mut age = Duration::ZERO;
     for part in cache_control.split(',') {

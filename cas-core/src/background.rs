@@ -17,7 +17,7 @@ use crate::pool::{self, Active};
 /// future is dropped.
 ///
 /// If the caller runs on a tokio runtime, the future can use the timers and sockets of this
-/// runtime, but only until the runtime ends. A future that must complete must not need them.
+/// runtime, but only until the runtime ends. A future that must complete must not depend on them.
 pub fn run(future: impl Future<Output = ()> + Send + 'static) {
     let runtime = Handle::try_current().ok();
     let active = Active::begin();
@@ -31,7 +31,7 @@ pub fn run(future: impl Future<Output = ()> + Send + 'static) {
 }
 
 /// Returns a future that does the same as `future`. If the returned future is dropped after its
-/// first poll, the work goes on [in the background](run), and its output is dropped when the work
+/// first poll, the work continues [in the background](run), and its output is dropped when the work
 /// ends. So if the output contains a guard, the guard still cleans up.
 pub fn shield<T, F>(future: F) -> Shield<T>
 where

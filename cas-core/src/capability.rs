@@ -1,4 +1,4 @@
-//! What a store promises beyond what its traits require of every store. The crate
+//! Capabilities: promises that a store makes beyond the requirements of its traits. The crate
 //! `oci-cas-conformance` has a group of laws (conformance tests) for each capability.
 
 use std::fmt;
@@ -7,10 +7,11 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Capability {
-    /// What a commit, a publish or a flush has made durable survives a crash of the process or the
-    /// kernel, and a power loss.
+    /// Data that a commit, a publish or a flush has made durable survives a crash of the process or
+    /// the kernel, and a power loss.
     Durable = 1,
-    /// An unfinished ingest survives the process and can be resumed where it stopped.
+    /// An unfinished ingest survives the end of its process. Another process can resume it where it
+    /// stopped.
     Resume = 2,
     /// Several processes may use the store concurrently.
     Shared = 4,

@@ -1,7 +1,7 @@
 //! Catches panics of other libraries, so that callers can turn them into errors.
 //!
 //! Rust prints every panic through a hook, which belongs to the whole program. A library must not
-//! replace the hook. A program may install a hook that does not print caught panics; in the hook,
+//! replace the hook. A program may install a hook that does not print caught panics. In the hook,
 //! [`is_expected`] returns whether a panic is caught.
 
 use std::cell::Cell;
@@ -14,8 +14,8 @@ thread_local! {
 
 /// Runs `work`, which may panic on damaged data. Returns its result, or `None` if it panicked.
 ///
-/// After a panic, the caller may use data that `work` can change only if it knows that the data is
-/// still valid.
+/// If `work` panics, it may leave the data that it changes in an invalid state. The caller must not
+/// use this data afterwards, unless the data is known to be valid.
 pub fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
     RUNNING.set(RUNNING.get() + 1);
     let outcome = catch_unwind(AssertUnwindSafe(work));

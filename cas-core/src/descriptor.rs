@@ -9,7 +9,8 @@ use crate::media_type::MediaType;
 use crate::nulls::{null_is_default, texts};
 use crate::platform::Platform;
 
-/// The type, digest and size of content, as the OCI image specification defines it.
+/// A descriptor, as the OCI image specification defines it: the type, digest and size of content,
+/// and optional members.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[serde(expecting = "an object")]
@@ -60,7 +61,7 @@ where
 }
 
 impl Descriptor {
-    /// Returns a descriptor with these three members and no others.
+    /// Returns a descriptor with this media type, digest and size. All other members are empty.
     pub fn new(media_type: MediaType, digest: Digest, size: u64) -> Self {
         Descriptor {
             media_type,

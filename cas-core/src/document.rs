@@ -96,10 +96,11 @@ impl Document {
     /// Parses a document whose descriptor states `media_type`.
     ///
     /// # Errors
-    /// `Corrupt` if it does not parse, exceeds a bound of [`limit`], is in Docker's schema 1, lists
-    /// other bytes than `{}` as OCI's empty document, or has a media type or members that belong to
-    /// another kind of document than `media_type` (CVE-2021-41190); `Unsupported` if `media_type`
-    /// is neither an index nor a manifest.
+    /// `Unsupported` if `media_type` is neither an index nor a manifest; `Corrupt` if the document
+    /// is invalid. A document is invalid if it does not parse, exceeds a bound of [`limit`], is in
+    /// Docker's schema 1, or lists other bytes than `{}` as OCI's empty document. A document is
+    /// also invalid if its media type or its members belong to another kind of document than
+    /// `media_type` (CVE-2021-41190).
     pub fn parse(media_type: &MediaType, data: &[u8]) -> Result<Self> {
         Self::read(media_type, data).map_err(|error| error.operation("parse document"))
     }

@@ -1,4 +1,4 @@
-//! The one error type of `cas`. The kind of an error says what the caller can do about the error.
+//! The error type of `cas`. The kind of an error shows what the caller can do about the error.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -350,8 +350,9 @@ pub fn excerpt(text: &str) -> String {
     text.escape_debug().take(EXCERPT).collect()
 }
 
-/// Returns a URL for a message, as [`excerpt`] does, without what may be secret: its login, its
-/// query and its fragment. Of a text that is not a URL, less may remain.
+/// Returns a URL for a message, shortened and escaped as by [`excerpt`]. Its login, query and
+/// fragment are removed, because they may be secret. If the text is not a URL, more of it may be
+/// removed.
 pub fn url_excerpt(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         let shown = url.split(['?', '#']).next().unwrap_or_default();

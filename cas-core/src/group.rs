@@ -31,7 +31,7 @@ pub trait Grouped: Send + Sync + 'static {
     /// is a group of its own.
     const MOST: u64;
 
-    /// Returns what a job adds to the weight of its group.
+    /// Returns the weight that a job adds to its group.
     fn weight(job: &Self::Job) -> u64;
 
     /// Returns whether the job has low priority, because it does not hold up its caller. Jobs of
@@ -41,8 +41,8 @@ pub trait Grouped: Send + Sync + 'static {
         false
     }
 
-    /// Does all jobs and returns their answers. The leader drops its `Arc` of this value
-    /// before it sends the last answers, because a caller that is answered may expect to hold the
+    /// Does all jobs and returns their answers. The leader drops its `Arc` of this value before it
+    /// sends the last answers, because a caller that receives its answer may expect to hold the
     /// last `Arc`.
     fn make(&self, jobs: Vec<Self::Job>) -> Vec<Answer>;
 }

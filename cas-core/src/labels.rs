@@ -1,4 +1,4 @@
-//! Labels, and the label keys that `cas` gives a meaning to, except
+//! Labels, and the keys of the labels that have a meaning in `cas`, except
 //! [`UNCOMPRESSED`](crate::image::UNCOMPRESSED).
 //!
 //! The keys of garbage collection mean the same as in containerd's documentation.
@@ -19,8 +19,8 @@ pub const GC: &str = "containerd.io/gc.";
 pub const GC_ROOT: &str = "containerd.io/gc.root";
 /// The prefix of a reference. The rest of the key names the kind of the target.
 pub const GC_REF: &str = "containerd.io/gc.ref.";
-/// The key, or the beginning of the key, of a reference to a blob. After it, a key ends or goes on
-/// with `.` or `/` and any text.
+/// The key, or the beginning of the key, of a reference to a blob. After this text, a key ends, or
+/// continues with `.` or `/` and any text.
 pub const GC_REF_CONTENT: &str = "containerd.io/gc.ref.content";
 /// The prefix of a back reference: the target keeps the object that has the label. The rest of the
 /// key names the kind of the target.

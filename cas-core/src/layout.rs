@@ -11,11 +11,12 @@ use crate::nulls::null_is_default;
 
 /// The file with the version of the layout.
 pub const OCI_LAYOUT: &str = "oci-layout";
-/// The version of the layout that every reader accepts. umoci refuses any other.
+/// The version of the layout that every reader accepts. umoci refuses any other version.
 pub const IMAGE_LAYOUT_VERSION: &str = "1.0.0";
 /// The file that lists the images.
 pub const INDEX: &str = "index.json";
-/// The directory with one file per image, each a descriptor, that layouts had before `index.json`.
+/// The directory that layouts had before `index.json`. It has one file per image, which contains a
+/// descriptor.
 pub const REFS: &str = "refs";
 /// An annotation of an entry of [`INDEX`]. Its value is the name of the image.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -24,7 +25,7 @@ pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", expecting = "an object")]
 pub struct ImageLayout {
-    /// The version. Some writers leave it out; it is then empty.
+    /// The version; empty if the writer left it out.
     #[serde(default, deserialize_with = "null_is_default")]
     pub image_layout_version: String,
 }

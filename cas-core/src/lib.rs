@@ -1,5 +1,5 @@
-//! The traits of `cas`, the storage layer for container images, and everything that needs
-//! only them. The crate contains no backend, and no code for file systems, HTTP or compression
+//! The traits of `cas`, the storage layer for container images, and the code that depends only on
+//! these traits. The crate contains no backend, and no code for file systems, HTTP or compression
 //! formats.
 //!
 //! Bytes are written to an [`Ingest`], hashed and checked, and published to a [`ContentStore`]. A

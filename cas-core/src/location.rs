@@ -7,8 +7,8 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
-/// Where a store is: a scheme, a place such as a path or a bucket, options, and the members of a
-/// composition (a store that is made of other stores).
+/// The location of a store: a scheme, a place such as a path or a bucket, options, and the members
+/// of a composition (a store that is made of other stores).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Location {
     scheme: String,
@@ -91,7 +91,7 @@ impl Location {
         Ok(PathBuf::from(&self.place))
     }
 
-    /// Returns the options. A backend refuses an option that it does not know.
+    /// Returns the options. A backend refuses an option that it does not support.
     pub fn options(&self) -> &BTreeMap<String, String> {
         &self.options
     }
@@ -134,7 +134,7 @@ impl Location {
     }
 
     /// Returns the location of the member that an option of a composition names. The value of the
-    /// option is a URL, or only a scheme, which stands for the store in the directory `OPTION`
+    /// option is a URL or a scheme. If it is a scheme, the member is in the directory `OPTION`
     /// below the place of the composition.
     ///
     /// # Errors
@@ -170,7 +170,7 @@ impl Location {
     /// Checks that every option is one of `known`.
     ///
     /// # Errors
-    /// `InvalidArgument`, naming the unknown option and the known ones.
+    /// `InvalidArgument`, naming the unknown option and the known options.
     pub fn check_options(&self, known: &[&str]) -> Result<()> {
         match self
             .options

@@ -1,5 +1,4 @@
-//! Conversions to and from the types of the crate `oci-spec`, for programs that use this crate and
-//! that one.
+//! Conversions to and from the types of the crate `oci-spec`, for programs that use both crates.
 //!
 //! Both sides implement the JSON of the specification, so a value is converted through JSON.
 

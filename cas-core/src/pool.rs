@@ -53,8 +53,8 @@ where
     answered.await.unwrap_or_else(|_| Err(panicked()))
 }
 
-/// Runs `work` on a new thread. Returns its result. Use it for work that waits for other work: on
-/// the pool, it would occupy the threads that the other work needs.
+/// Runs `work` on a new thread. Returns its result. Use this function for work that waits for other
+/// work. On the pool, such work would occupy the threads that the other work needs.
 ///
 /// # Errors
 /// Errors of `work`; `Internal` if it panicked; errors of starting a thread.
@@ -106,8 +106,8 @@ impl Drop for Active {
 }
 
 /// Waits for at most `limit` until all work that this module and [`background`](crate::background)
-/// gave to other threads has ended, including work whose future was dropped. Returns whether it has
-/// ended. A program calls this before it removes files that the work may write.
+/// gave to other threads has ended, including work whose future was dropped. Returns whether all
+/// work has ended. A program calls this before it removes files that the work may write.
 pub fn wait_until_idle(limit: Duration) -> bool {
     let begun = Instant::now();
     while ACTIVE.load(Ordering::SeqCst) > 0 {

@@ -20,8 +20,7 @@ pub trait Opener: Send + Sync + 'static {
     /// Returns the scheme.
     fn scheme(&self) -> &'static str;
 
-    /// Returns the capabilities of the stores that this opener opens: what they promise beyond what
-    /// the traits require of every store.
+    /// Returns the capabilities of the stores that this opener opens.
     fn capabilities(&self) -> Capabilities;
 
     /// Returns the laws (conformance tests) that the stores of this opener do not keep, as pairs of
@@ -34,7 +33,7 @@ pub trait Opener: Send + Sync + 'static {
     /// `FailedPrecondition` if the location has something other than a store of this scheme; `Busy`
     /// if another process has the store open and the store is not
     /// [`Shared`](crate::Capability::Shared); `InvalidArgument` for an option that the backend does
-    /// not know; errors of the backend.
+    /// not support; errors of the backend.
     async fn open(&self, location: &Location) -> Result<Store>;
 
     /// Examines the files of the store at `location`. The store must not be open. If `repair` is
@@ -49,8 +48,8 @@ pub trait Opener: Send + Sync + 'static {
     }
 }
 
-/// Opens the stores of one kind of composition, a store that is made of other stores: first the
-/// members, then the composition.
+/// Opens the stores of one kind of composition. A composition is a store that is made of other
+/// stores, its members.
 #[async_trait]
 pub trait Composer: Send + Sync + 'static {
     /// Returns the scheme.
@@ -80,8 +79,8 @@ pub trait SnapshotterOpener: Send + Sync + 'static {
     /// Returns the scheme, which is the [name](Snapshotter::name) of the snapshotter.
     fn scheme(&self) -> &'static str;
 
-    /// Returns what the snapshots of this snapshotter can do, in a few short phrases for people who
-    /// choose a snapshotter. By default, there are no phrases.
+    /// Returns a few short phrases about the abilities of the snapshotter, for people who choose a
+    /// snapshotter. By default, there are no phrases.
     fn abilities(&self) -> &'static [&'static str] {
         &[]
     }
@@ -97,8 +96,8 @@ pub trait SnapshotterOpener: Send + Sync + 'static {
     /// Opens the snapshotter.
     ///
     /// # Errors
-    /// `InvalidArgument` for an option that it does not know; errors of the directory and of the
-    /// records.
+    /// `InvalidArgument` for an option that the snapshotter does not support; errors of the
+    /// directory and of the records.
     async fn open(&self, parts: SnapshotterParts) -> Result<Arc<dyn Snapshotter>>;
 }
 
@@ -139,7 +138,7 @@ impl SnapshotterParts {
     /// Checks that every option is one of `known`.
     ///
     /// # Errors
-    /// `InvalidArgument`, naming the first unknown option and the known ones.
+    /// `InvalidArgument`, naming the first unknown option and the known options.
     pub fn check_options(&self, known: &[&str]) -> Result<()> {
         match self
             .options
@@ -156,8 +155,8 @@ impl SnapshotterParts {
     }
 }
 
-/// The backends, compositions and snapshotters of a program. Each program makes its own, and none
-/// is global.
+/// The backends, compositions and snapshotters of a program. Each program makes its own registry;
+/// none is global.
 ///
 /// A scheme may be registered once for a store and once for a snapshotter. If two stores or two
 /// snapshotters have the same scheme, [`Registry::check`] fails, and so does every method that
@@ -185,7 +184,7 @@ impl Registry {
         self
     }
 
-    /// Adds a kind of composition. Its scheme must differ from those of the backends.
+    /// Adds a kind of composition. Its scheme must differ from the schemes of the backends.
     #[must_use]
     pub fn with_composer(mut self, composer: impl Composer) -> Self {
         self.refuse_store(composer.scheme());
@@ -301,8 +300,9 @@ impl Registry {
         Ok(findings)
     }
 
-    /// Returns the stores that the store at `location` consists of: the members of a composition
-    /// and their members that are not compositions themselves, or else the store itself.
+    /// Returns the locations of the stores that the store at `location` consists of. A composition
+    /// consists of its members, and a member that is a composition is replaced by its own members.
+    /// Any other store consists of itself.
     ///
     /// # Errors
     /// As [`Location::member`].

@@ -1,4 +1,4 @@
-//! A store as a program uses it: the bytes of blobs, their records, and names.
+//! [`Store`]: the content, the records and the image names of one store.
 
 use std::sync::Arc;
 
@@ -26,9 +26,9 @@ impl Store {
         self.images.owner()
     }
 
-    /// Returns the store, opened for `owner`: it lists only the names of `owner`, and each blob
-    /// that is stored or pinned through it gets a claim of `owner`, an entry that keeps the blob
-    /// (see [`owner`](crate::owner)). All owners share the content.
+    /// Returns the store, opened for `owner`. The returned store lists only the names of `owner`.
+    /// Each blob that is stored or pinned through it gets a claim of `owner`, an entry that keeps
+    /// the blob (see [`owner`](crate::owner)). All owners share the content.
     ///
     /// # Errors
     /// `Denied` if the store is opened for another owner; `Unsupported` if its image store does not

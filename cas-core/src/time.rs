@@ -44,7 +44,7 @@ pub mod optional {
         }
     }
 
-    /// Returns what [`serialize`] wrote.
+    /// Returns the time that [`serialize`] wrote, or `None` if it wrote the empty value.
     ///
     /// # Errors
     /// Errors of the deserializer.

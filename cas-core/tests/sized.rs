@@ -181,7 +181,8 @@ async fn a_move_cut_off_anywhere_is_resumed() {
     }
 }
 
-/// The same for a publish: the blob is complete or absent, and the ingest complete or gone.
+/// A process may end between any two steps of a publish. The blob is then complete or absent, and
+/// the ingest is complete or gone.
 #[tokio::test]
 async fn a_publish_cut_off_anywhere_is_repeated() {
     for length in [80, 300] {

@@ -1,4 +1,4 @@
-//! Which addresses are connected to.
+//! Decides which addresses the client may connect to.
 //!
 //! A registry chooses where its redirects, its token service and its upload locations are. A
 //! registry must not make this machine send requests to addresses that only this machine reaches.
@@ -13,11 +13,11 @@
 //!
 //! - An IPv6 address that contains an IPv4 address (mapped, compatible, translated, NAT64, 6to4,
 //!   Teredo) is judged as the IPv4 address.
-//! - The registry's own address is the address that the first lookup of its name returns; if there
-//!   are several, the most public one. Addresses that a later lookup returns are judged like those
-//!   of any other host.
-//! - Behind a proxy, an address in a URL is judged, but names are left to the proxy, which looks
-//!   them up. The registry's own address is then unknown and counts as public. The proxy itself may
+//! - The registry's own address is the address that the first lookup of its name returns. If the
+//!   lookup returns several addresses, the most public one counts. Addresses that a later lookup
+//!   returns are judged like those of any other host.
+//! - Behind a proxy, an address in a URL is judged. A name is not judged, because the proxy looks
+//!   it up. The registry's own address is then unknown and counts as public. The proxy itself may
 //!   have any address, because the user has named it in the environment.
 
 use std::net::{IpAddr, SocketAddr};
@@ -39,7 +39,7 @@ const PROXIES: [&str; 3] = ["http_proxy", "https_proxy", "all_proxy"];
 pub(crate) struct Judge {
     /// The host of the registry, as in its URL.
     registry: String,
-    /// Where the registry is, once that is known.
+    /// The place of the registry's own address, once it is known.
     own: OnceLock<Place>,
     allows_private: bool,
     /// The hosts of proxies.
@@ -87,7 +87,7 @@ impl Judge {
             _ => "on this machine",
         };
         Err(denied(format!(
-            "{host} has the address {address}, which is {what}, but the registry {} is not there; \
+            "{host} has the address {address}, which is {what}, but the registry {} is not; \
              if the registry may refer to such addresses, allow them (--private-addresses)",
             self.registry
         )))
@@ -147,7 +147,7 @@ fn proxies() -> Vec<String> {
 }
 
 /// Checks the proxy that the environment names for requests of a scheme, `http` or `https`. Without
-/// this check, requests would pass by a proxy that cannot be used.
+/// this check, requests would bypass a proxy that cannot be used.
 ///
 /// # Errors
 /// `InvalidArgument` if the value is not the URL of an HTTP proxy. The value is not shown, because
@@ -183,7 +183,8 @@ fn check_proxy_of(scheme: &str, value_of: impl Fn(&str) -> Option<String>) -> Re
     )))
 }
 
-/// Returns whether the HTTP client understands this value of a variable. It would ignore another.
+/// Returns whether the HTTP client understands this value of a variable. The client ignores a value
+/// that it does not understand.
 fn is_understood(value: &str) -> bool {
     let proxy = Matcher::builder().all(value.to_owned()).build();
     let any = "http://registry.test/".parse();

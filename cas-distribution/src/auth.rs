@@ -287,8 +287,8 @@ impl State {
     fn show(&mut self, answer: Answer) -> Result<()> {
         let mut header = HeaderValue::try_from(answer.header).map_err(|_| {
             denied(
-                "the token for it is not valid in a header; check its token service, or use `cas \
-                 login` again"
+                "the token for the registry is not valid in a header; check its token service, \
+                 or use `cas login` again"
                     .to_owned(),
             )
         })?;

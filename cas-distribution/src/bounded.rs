@@ -19,13 +19,13 @@ pub(crate) fn read(path: &Path, what: &str, allowed: u64) -> Result<Option<Vec<u
     file.take(allowed + 1).read_to_end(&mut data)?;
     if data.len() as u64 > allowed {
         return Err(Error::out_of_range(format!(
-            "{what} has more than {allowed} bytes; remove what is not needed"
+            "{what} has more than {allowed} bytes; remove the unneeded parts"
         )));
     }
     Ok(Some(data))
 }
 
-/// Returns whether the error is that of a file or a directory that does not exist.
+/// Returns whether the error means that a file or a directory does not exist.
 pub(crate) fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }

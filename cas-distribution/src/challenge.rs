@@ -1,4 +1,4 @@
-//! The header `WWW-Authenticate`: how a registry asks for credentials.
+//! Parses the header `WWW-Authenticate`, with which a registry asks for credentials.
 
 use std::collections::HashMap;
 

@@ -30,8 +30,8 @@ pub struct Options {
     /// registry's own host and its subdomains.
     pub token_hosts: Vec<Host>,
     /// The file of logins that is read first, instead of podman's `containers/auth.json` in
-    /// `$XDG_RUNTIME_DIR`. The file must exist; only [`log_in`](crate::log_in) creates it. By
-    /// default it is `$REGISTRY_AUTH_FILE`, if that variable is set.
+    /// `$XDG_RUNTIME_DIR`. The file must exist, except for [`log_in`](crate::log_in), which creates
+    /// it. By default it is `$REGISTRY_AUTH_FILE`, if that variable is set.
     pub auth_file: Option<PathBuf>,
     /// Another repository of the same registry that may have the blobs that are pushed. The
     /// registry is asked to mount them from there.
@@ -44,7 +44,8 @@ pub struct Options {
     pub timeouts: Timeouts,
 }
 
-/// A client for one name in a repository of a registry. Cheap to clone; clones share credentials.
+/// A client for one name in a repository of a registry. Cloning it is cheap. Clones share
+/// credentials.
 ///
 /// The client works on any executor, because its I/O runs on a private tokio runtime.
 #[derive(Clone)]
@@ -55,8 +56,8 @@ pub(crate) struct Inner {
     /// `https://HOST/v2/REPOSITORY/`.
     pub(crate) base: Url,
     pub(crate) reference: FullName,
-    /// The host of the registry that a mirror stands for. The mirror gets this host in the query
-    /// `ns`, as from containerd.
+    /// The host of the registry that a mirror stands for. Requests to the mirror have this host in
+    /// the query parameter `ns`, as containerd's requests do.
     namespace: Option<String>,
     pub(crate) auth: Auth,
     /// A repository to mount blobs from.
@@ -121,9 +122,9 @@ impl Client {
         self.0.auth.current().await.credit.withheld
     }
 
-    /// Returns the warnings so far, each once. The first ones are about credential helpers and
-    /// files of logins that were skipped. The registry has sent the others: they name its host and
-    /// are escaped.
+    /// Returns the warnings so far, each once. The first warnings are about credential helpers and
+    /// files of logins that were skipped. The other warnings were sent by the registry. They begin
+    /// with its host, and their text is escaped.
     pub fn warnings(&self) -> Vec<String> {
         let host = self.0.reference.host();
         let own = self.0.auth.warnings().iter().cloned();

@@ -7,7 +7,7 @@ const MONTHS: [&str; 12] = [
 ];
 
 /// Parses a date such as `Sun, 06 Nov 1994 08:49:37 GMT`, from 1970 to 9999. Returns `None` for
-/// anything else; HTTP's obsolete forms of dates are not read.
+/// anything else, including HTTP's obsolete forms of dates.
 pub(crate) fn parse(text: &str) -> Option<SystemTime> {
     let mut words = text.split(' ');
     let mut next = || words.next();

@@ -11,11 +11,11 @@ use crate::origin::shown;
 use crate::request::{Action, Ask};
 
 impl Client {
-    /// Deletes what the client's reference names. If the reference has a digest, the manifest or
-    /// the index with that digest is deleted, and all tags that refer to it. Otherwise only the tag
-    /// is deleted. If the deleted manifest or index is a referrer, and the registry lacks the API
-    /// for referrers, this first removes its entry from the tag that lists the referrers of its
-    /// subject.
+    /// Deletes the tag, the manifest or the index that the client's reference names. If the
+    /// reference has a digest, the manifest or the index with that digest is deleted, with all tags
+    /// that refer to it. Otherwise only the tag is deleted. A registry may lack the API for
+    /// referrers. Before a referrer is deleted from such a registry, its entry is removed from the
+    /// tag that lists the referrers of its subject.
     ///
     /// # Errors
     /// `NotFound` if the repository does not have this tag, manifest or index; `Unsupported` if the
@@ -95,7 +95,8 @@ impl Inner {
         let response = self.send(ask, &mut self.http.patience()).await?;
         match response.status() {
             StatusCode::ACCEPTED | StatusCode::OK | StatusCode::NO_CONTENT => Ok(()),
-            // By the specification, a registry that does not allow a deletion answers so.
+            // The specification prescribes these answers for a registry that does not allow
+            // deletions.
             status @ (StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED) => {
                 Err(Error::unsupported(format!(
                     "{} answered {status}: the registry does not allow this deletion; if the name \

@@ -24,30 +24,30 @@ const AHEAD: usize = 16;
 pub enum Download {
     /// The server has not changed the file since it sent the ETag that the caller gave.
     NotModified {
-        /// The header `Cache-Control`; empty if there is none.
+        /// The header `Cache-Control`. Empty if there is none.
         cache_control: String,
     },
-    /// The file.
+    /// The server sends the file.
     File {
         /// The bytes of the file. Reading them blocks. Up to 16 pieces of the answer are read
         /// ahead.
         body: Box<dyn Read + Send>,
-        /// The header `ETag`; empty if there is none.
+        /// The header `ETag`. Empty if there is none.
         etag: String,
-        /// The header `Cache-Control`; empty if there is none.
+        /// The header `Cache-Control`. Empty if there is none.
         cache_control: String,
     },
 }
 
 /// Downloads the file at `url`. Returns the file, or [`Download::NotModified`] if the server
 /// reports that the file still has this ETag. An `etag` that is not valid in a header is ignored.
-/// Redirects are followed by the rules of this crate, and no login is sent.
+/// Redirects are followed by the rules in the documentation of this crate. No login is sent.
 ///
 /// # Errors
 /// `InvalidArgument` if `url` is not an http or https URL, contains a login, or uses http for a
-/// host that is not on loopback although `plain_http` is false; `NotFound`, `Denied` and
-/// `Unavailable` by the answer of the server; `Denied` for a redirect or an address that the rules
-/// of this crate forbid; `Unavailable` if the server cannot be reached.
+/// host that is not on loopback although `plain_http` is false; `NotFound`, `Denied` or
+/// `Unavailable` if the server answers with the status of an error; `Denied` for a redirect or an
+/// address that the rules of this crate forbid; `Unavailable` if the server cannot be reached.
 pub async fn download(url: &str, etag: Option<&str>, plain_http: bool) -> Result<Download> {
     let url = parse(url, plain_http)?;
     let etag = etag.and_then(|etag| HeaderValue::from_str(etag).ok());
@@ -153,7 +153,8 @@ impl Body {
     }
 }
 
-/// Passes on the body of an answer, until it ends, reading it fails, or the receiver is dropped.
+/// Sends the body of an answer to the receiver, until the body ends, reading it fails, or the
+/// receiver is dropped.
 async fn pump(mut response: Response, sender: Sender<Result<Bytes>>) {
     let mut pace = Pace::new(&Timeouts::default());
     loop {

@@ -230,14 +230,14 @@ fn in_seconds(time: Duration) -> String {
 /// Returns the error for a request that is redirected too often, the last time by `url`.
 pub(crate) fn redirected(url: &Url) -> Error {
     Error::unavailable(format!(
-        "{} redirects again after the {} redirects that are followed; check the registry",
+        "{} redirects again, but at most {} redirects are followed; check the registry",
         shown(url),
         limit::REDIRECTS
     ))
     .backend(REGISTRY)
 }
 
-/// Returns the error for a registry that has stored other bytes than those of the digest.
+/// Returns the error for a registry that states another digest for the bytes that it has stored.
 pub(crate) fn stored_other(expected: &str, found: &HeaderValue) -> Error {
     Error::corrupt(format!(
         "expected the digest {expected}, but the registry stored {found:.200?}; check the registry"

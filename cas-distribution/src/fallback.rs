@@ -1,13 +1,13 @@
 //! The tag that lists the referrers of a manifest in a registry without the API for that. Clients
 //! maintain it: a client that pushes or deletes a referrer changes the index at the tag.
 //!
-//! Two clients may do so at once. Each sends the `ETag` that it has read, so that a registry that
-//! knows conditional requests refuses the later change. Each reads the tag again after its change,
-//! and repeats the change if another client has replaced it, at most [`limit::REFERRER_ATTEMPTS`]
-//! times. In a registry without conditional requests, a race remains that no client can prevent:
-//! one client reads the tag, a second client makes its change and reads it back, and then the first
-//! client overwrites that change. A client that pushes the lost referrer again adds it to the list
-//! again.
+//! Two clients may change the index at the same time. Each client sends the `ETag` that it has
+//! read. A registry that supports conditional requests then refuses the later change. After its
+//! change, each client reads the tag again. It repeats the change if another client has replaced
+//! it, at most [`limit::REFERRER_ATTEMPTS`] times. In a registry without conditional requests, a
+//! race remains that no client can prevent: one client reads the tag, a second client makes its
+//! change and reads it back, and then the first client overwrites that change. If the lost referrer
+//! is pushed again, it is listed again.
 
 use cas_core::{Descriptor, Digest, Document, Error, Index, MediaType, Result, limit};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderValue, IF_MATCH, IF_NONE_MATCH};
@@ -176,8 +176,8 @@ fn written(index: &Index) -> Result<Vec<u8>> {
     let (found, size) = (index.manifests.len(), data.len() as u64);
     if found > limit::DESCRIPTORS || size > limit::DOCUMENT_WRITE {
         return Err(Error::out_of_range(format!(
-            "the tag would list {found} referrers in {size} bytes: at most {} referrers and {} bytes \
-             are allowed; delete some of the referrers",
+            "the tag would list {found} referrers in {size} bytes; at most {} referrers and {} \
+             bytes are allowed; delete some of the referrers",
             limit::DESCRIPTORS,
             limit::DOCUMENT_WRITE
         ))

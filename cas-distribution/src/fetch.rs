@@ -43,8 +43,8 @@ impl Fetcher for Client {
         !self.0.ignores_ranges.load(Ordering::Relaxed)
     }
 
-    /// Returns whether the content may have been wrong because the registry sent wrong ranges. The
-    /// next requests are then for the whole.
+    /// Returns whether the content may have been wrong because the registry sent wrong ranges. If
+    /// so, the next requests are for the whole content.
     fn distrust(&self, _: &Descriptor) -> bool {
         self.0.distrust_ranges()
     }

@@ -1,6 +1,7 @@
 //! Files of logins as people have them, each with the login that docker or podman documents.
 //!
-//! A row is a name, a file, and what is asked in turn: helpers, then the login in the file.
+//! A row has a name, a file, and the expected sources of the login in their order: first helpers,
+//! then the file.
 
 use cas_core::Result;
 use cas_core::image::FullName;

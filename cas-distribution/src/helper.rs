@@ -1,6 +1,6 @@
 //! Docker's credential helpers: `docker-credential-NAME ACTION`.
 //!
-//! A helper gets its input from standard input, so that no argument holds a secret, and has a
+//! A helper reads its input from standard input, so no argument contains a secret. A helper has a
 //! limited time to answer. It may ask the user at the terminal of this process. A helper that does
 //! not answer in time is killed. If this process has no terminal, the children of the helper are
 //! killed, too.
@@ -32,7 +32,7 @@ struct Answer {
     secret: String,
 }
 
-/// Why a helper was of no use: a clause that does not name the helper.
+/// Why a helper could not be used, as a clause that does not name the helper.
 #[derive(Debug)]
 pub(crate) struct Failure(String);
 

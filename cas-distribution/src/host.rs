@@ -11,7 +11,7 @@ use reqwest::Url;
 /// the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
-    /// In lower case; an IPv6 address in brackets.
+    /// The host in lower case. An IPv6 address is in brackets.
     name: String,
     port: Option<u16>,
 }

@@ -41,7 +41,7 @@ impl Http {
         Self::reaching(registry, judge, timeouts, Access::default())
     }
 
-    /// Returns a client for the registry at this URL, which is reached as `access` says.
+    /// Returns a client for the registry at this URL, which is reached as `access` describes.
     ///
     /// # Errors
     /// As [`Http::new`].
@@ -103,7 +103,7 @@ impl Http {
         Ok(kept.get_or_init(|| made))
     }
 
-    /// Sends a request with a short body once. Returns the answer, whatever its status is.
+    /// Sends a request with a short body once. Returns the answer, with any status.
     ///
     /// # Errors
     /// As [`error::broken`] if the connection fails; a failure that may pass if no answer arrives

@@ -1,5 +1,5 @@
-//! Docker Hub: its names say `docker.io`, its registry is on another host, and its logins have a
-//! key of their own.
+//! The hosts and keys of Docker Hub. Names of its images contain `docker.io`, its registry is on
+//! another host, and its logins have a special key.
 
 /// The hosts that mean Docker Hub.
 pub(crate) const HOSTS: [&str; 3] = ["docker.io", "index.docker.io", REGISTRY];
@@ -16,7 +16,7 @@ pub(crate) fn is_hub(host: &str) -> bool {
     HOSTS.iter().any(|known| known.eq_ignore_ascii_case(host))
 }
 
-/// Returns the host to connect to for the registry that names call `host`.
+/// Returns the host to connect to, for the registry whose host is `host` in names.
 pub(crate) fn registry(host: &str) -> &str {
     if is_hub(host) { REGISTRY } else { host }
 }

@@ -65,9 +65,9 @@ pub async fn log_in(
 }
 
 /// Removes the login for a registry from `file`, and from the credential helpers that this file
-/// names for the registry. Without `file`, this is the file that [`log_in`] writes without
-/// [`Options::auth_file`]. Returns a warning if another file has a login for the registry, which is
-/// used from now on.
+/// names for the registry. By default, `file` is the file that [`log_in`] writes if
+/// [`Options::auth_file`] is `None`. Returns a warning if another file has a login for the
+/// registry, because that login is used from now on.
 ///
 /// # Errors
 /// `NotFound` if neither the file nor its helpers have a login for the registry; `InvalidArgument`
@@ -91,9 +91,9 @@ pub async fn log_out(registry: &Host, file: Option<PathBuf>) -> Result<Vec<Strin
     Ok(warning.into_iter().collect())
 }
 
-/// Removes all logins from `file`, and from the credential helpers that this file names. Without
-/// `file`, this is the file that [`log_in`] writes without [`Options::auth_file`]. Returns the keys
-/// of the logins, most of which are hosts.
+/// Removes all logins from `file`, and from the credential helpers that this file names. By
+/// default, `file` is the file that [`log_in`] writes if [`Options::auth_file`] is `None`. Returns
+/// the keys of the logins, most of which are hosts.
 ///
 /// # Errors
 /// `InvalidArgument` if no file is named and neither `$DOCKER_CONFIG` nor `$HOME` is set;
@@ -142,8 +142,8 @@ async fn save_checked(
 fn other_login(file: &Path, host: &str, use_of_it: &str) -> String {
     let file = file.display();
     format!(
-        "{file} has another login for {host}, which {use_of_it}; to remove it, use `cas logout \
-         --authfile {file} {host}`"
+        "another login for {host} in {file} {use_of_it}; to remove it, use `cas logout --authfile \
+         {file} {host}`"
     )
 }
 
@@ -183,7 +183,7 @@ async fn is_accepted(
     }
 }
 
-/// Requests `/v2/`. Repeats this while it fails for a reason that may pass. Returns the answer.
+/// Requests `/v2/`. Repeats this while it fails for a temporary reason. Returns the answer.
 async fn ask(http: &Http, url: &Url, shown: Option<HeaderValue>) -> Result<Response> {
     let attempt = || async {
         let mut request = http.request(Method::GET, url)?;

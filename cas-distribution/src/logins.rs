@@ -1,14 +1,15 @@
-//! Where logins are: the files of podman and docker, and the credential helpers that they name.
+//! Finds logins in the files of podman and docker, and in the credential helpers that the files
+//! name.
 //!
 //! The files are read in this order, as podman reads them:
 //! 1. the file that the caller names, otherwise `$REGISTRY_AUTH_FILE`, otherwise
 //!    `$XDG_RUNTIME_DIR/containers/auth.json`, or `/run/containers/UID/auth.json` if that variable
 //!    is unset;
-//! 2. `containers/auth.json` in `$XDG_CONFIG_HOME`, or in `~/.config` if that is unset;
-//! 3. `config.json` in `$DOCKER_CONFIG`, or in `~/.docker` if that is unset;
+//! 2. `containers/auth.json` in `$XDG_CONFIG_HOME`, or in `~/.config` if that variable is unset;
+//! 3. `config.json` in `$DOCKER_CONFIG`, or in `~/.docker` if that variable is unset;
 //! 4. `~/.dockercfg`.
 //!
-//! In each of them the helper of the registry (`credHelpers`) comes first, then the helper for all
+//! In each file, the helper of the registry (`credHelpers`) comes first, then the helper for all
 //! registries (`credsStore`), then the logins in the file (`auths`). A helper that fails is
 //! skipped. Nothing is read before a registry asks for credentials.
 
@@ -104,7 +105,7 @@ pub(crate) async fn find(keys: &Keys, file: Option<&Path>) -> Result<Found> {
 }
 
 /// Returns the warning about a file that the user may not read. Returns `None` for a file below
-/// [`RUN`], which is closed to users who never had a login there.
+/// [`RUN`], because users who never logged in there cannot read it.
 fn unreadable(path: &Path, error: &Error) -> Option<String> {
     let is_stand_in = path.starts_with(RUN);
     (!is_stand_in).then(|| format!("{error}; the file was skipped; correct its owner or its mode"))

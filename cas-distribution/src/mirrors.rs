@@ -1,5 +1,5 @@
-//! The endpoints that may have an image, as one repository: content that one endpoint lacks comes
-//! from the next.
+//! Reads an image from several endpoints as if they were one repository. Content that one endpoint
+//! lacks is read from the next one.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
@@ -22,9 +22,9 @@ use crate::hosts::Endpoint;
 
 /// A registry and its mirrors. Cheap to clone.
 ///
-/// A request goes to the endpoints that may answer it, in their order. If one fails, the next one
-/// is asked. A read that fails in the middle continues at the next endpoint, at the byte where it
-/// ended. Content that turns out to be wrong is read again from the other endpoints.
+/// A request goes to the endpoints that may answer it, in their order. If an endpoint fails, the
+/// next one is asked. A read that fails in the middle continues at the next endpoint, at the byte
+/// where it ended. Content that turns out to be wrong is read again from the other endpoints.
 #[derive(Clone)]
 pub struct Mirrors {
     places: Arc<[Place]>,
@@ -41,18 +41,18 @@ struct Place {
     is_down: AtomicBool,
     /// Why the endpoint was passed over.
     warning: Mutex<Option<String>>,
-    /// The content of which the endpoint has sent bytes.
+    /// Digests of the content that was read from the endpoint.
     sent: Mutex<BTreeSet<Digest>>,
-    /// The content of which the endpoint has sent wrong bytes, or may have. The endpoint is not
-    /// asked for this content again.
+    /// Digests of the content that was wrong, or may have been wrong, when it was read from the
+    /// endpoint. The endpoint is not asked for this content again.
     wrong: Mutex<BTreeSet<Digest>>,
 }
 
 impl Mirrors {
-    /// Returns the repository for endpoints of one image, each with its options. This makes no
-    /// request. A request that fails is repeated only at the last endpoint that may be read from,
-    /// and at endpoints after it. If a request fails at an earlier endpoint, the next endpoint is
-    /// asked instead.
+    /// Returns the endpoints of one image as one repository. Each endpoint has its options. This
+    /// makes no request. A request that fails is repeated only at the last endpoint that may be
+    /// read from, and at endpoints after it. If a request fails at an earlier endpoint, the next
+    /// endpoint is asked instead.
     pub fn new(endpoints: impl IntoIterator<Item = (Endpoint, Options)>) -> Self {
         let mut endpoints: Vec<_> = endpoints.into_iter().collect();
         let last = endpoints
@@ -78,8 +78,9 @@ impl Mirrors {
     }
 
     /// Lists the referrers of all endpoints from which images are pulled, one endpoint after the
-    /// other, instead of those of the first endpoint that lists any. An endpoint is asked after all
-    /// pages of the endpoint before it were read. Several endpoints may list the same referrer.
+    /// other. By default, only the referrers of the first endpoint that lists any are listed. An
+    /// endpoint is asked after all pages of the endpoint before it were read. Several endpoints may
+    /// list the same referrer.
     #[must_use]
     pub fn with_all_referrers(mut self) -> Self {
         self.lists_all = true;
@@ -448,6 +449,6 @@ impl Pusher for Mirrors {
 /// Returns the error for an operation that no endpoint may do.
 fn unable(what: &str) -> Error {
     Error::precondition(format!(
-        "no host in hosts.toml has the capability {what:?}; add it to one of them"
+        "no host in hosts.toml has the capability {what:?}; add the capability to a host"
     ))
 }

@@ -35,8 +35,9 @@ impl Opened {
 }
 
 impl Inner {
-    /// Stops to request ranges, because content had wrong bytes. Returns whether ranges were
-    /// requested since the last call, so that content may be right when it is requested as a whole.
+    /// Stops requesting ranges, because content had wrong bytes. Returns whether the registry has
+    /// sent ranges since the last call. If so, the content may be right when it is requested as a
+    /// whole.
     pub(crate) fn distrust_ranges(&self) -> bool {
         let sent = self.sent_ranges.swap(false, Ordering::Relaxed);
         if sent {
@@ -118,7 +119,7 @@ pub(crate) fn check_encoding(response: &Response, size: Option<u64>) -> Result<(
         return Ok(());
     }
     Err(Error::unsupported(format!(
-        "{} sent content with the encoding {:.50}, which was not asked for; its operator must turn \
+        "{} sent content with the encoding {:.50}, which was not requested; its operator must turn \
          this off",
         shown(response.url()),
         encoding.escape_debug().to_string()

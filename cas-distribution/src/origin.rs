@@ -1,4 +1,4 @@
-//! Which URLs a registry may refer to, and which hosts are on this machine.
+//! Decides which URLs a registry may refer to, and which hosts are on this machine.
 
 use std::net::IpAddr;
 
@@ -14,8 +14,9 @@ pub(crate) fn same(a: &Url, b: &Url) -> bool {
 /// Checks a URL that a registry refers to: a redirect, an upload location or a token service.
 ///
 /// # Errors
-/// `Denied` if the URL is not HTTP, gives up encryption or contains credentials. The address of its
-/// host is [judged](crate::address) when a connection is made.
+/// `Denied` if the URL uses neither http nor https, uses http although the registry uses https, or
+/// contains credentials. The address of its host is [judged](crate::address) when a connection is
+/// made.
 pub(crate) fn check(registry: &Url, to: &Url) -> Result<()> {
     if !["http", "https"].contains(&to.scheme()) {
         return Err(Error::new(
@@ -28,7 +29,7 @@ pub(crate) fn check(registry: &Url, to: &Url) -> Result<()> {
         ));
     }
     let why = if registry.scheme() == "https" && to.scheme() == "http" {
-        "which gives up encryption"
+        "which uses http instead of https"
     } else if !to.username().is_empty() || to.password().is_some() {
         "which contains credentials"
     } else {

@@ -1,4 +1,4 @@
-//! How fast a body arrives.
+//! Measures how fast a body arrives.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Listings in pages: each answer says where the next page is.
+//! Listings in pages. Each answer names the URL of the next page.
 
 use std::sync::Arc;
 
@@ -22,13 +22,12 @@ impl<T> Pages<T> {
     /// Requests the next page. Returns `None` after the last one.
     ///
     /// # Errors
-    /// `NotFound`, `Denied` or `Unavailable` by the answer of the registry; `Corrupt` if the answer
-    /// is not a list, or names a next page at another origin (scheme, host and port) than that of
-    /// the registry; `Denied` if the URL of the next page
-    /// gives up encryption or contains credentials; `OutOfRange` if a page is larger than
-    /// [`limit::PAGE`] bytes or names itself as the next page, or if there are more than
-    /// [`limit::PAGES`] pages; `Unsupported` if the answer is encoded. After an error, the next
-    /// call returns `None`.
+    /// `NotFound`, `Denied` or `Unavailable` if the registry answers with the status of an error;
+    /// `Corrupt` if the answer is not a list, or names a next page at another origin (scheme, host
+    /// and port) than that of the registry; `Denied` if the URL of the next page uses http instead
+    /// of https, or contains credentials; `OutOfRange` if a page is larger than [`limit::PAGE`]
+    /// bytes or names itself as the next page, or if there are more than [`limit::PAGES`] pages;
+    /// `Unsupported` if the answer is encoded. After an error, the next call returns `None`.
     pub async fn next(&mut self) -> Result<Option<Vec<T>>> {
         self.0.next().await.transpose()
     }
@@ -131,7 +130,7 @@ fn target(headers: &HeaderMap) -> Option<String> {
     })
 }
 
-/// Returns whether a parameter of a link says that the link leads to the next page.
+/// Returns whether a parameter of a link marks it as the link to the next page.
 fn is_next(parameter: &str) -> bool {
     let Some((name, value)) = parameter.split_once('=') else {
         return false;

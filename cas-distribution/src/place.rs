@@ -1,4 +1,4 @@
-//! Where an address is: public, private, on this machine, or forbidden.
+//! Classifies addresses as public, private, on this machine, or forbidden.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -12,8 +12,8 @@ const METADATA: [IpAddr; 5] = [
     IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
 ];
 
-/// Where an address is. The order is from the addresses that everybody reaches to those that are
-/// never connected to.
+/// Where an address is. The order is from the most public addresses to those to which no connection
+/// is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Place {
     Public,
@@ -59,7 +59,7 @@ impl Place {
         } else if address.is_unicast_link_local() || address.is_multicast() {
             Place::Forbidden
         } else if address.is_unique_local() || first & 0xffc0 == 0xfec0 {
-            // The latter were site-local.
+            // `fec0::/10` was site-local.
             Place::Private
         } else {
             Place::Public

@@ -13,12 +13,12 @@ use tokio::time::timeout;
 
 /// A program that is run, and its bounds.
 pub(crate) struct Program<'a> {
-    /// Its path, or its name, which is then looked for in the directories of `$PATH`.
+    /// The path of the program, or its name, which is looked up in the directories of `$PATH`.
     pub(crate) path: &'a OsStr,
     pub(crate) arguments: &'a [&'a str],
-    /// What it may read from its standard input.
+    /// The bytes that it may read from its standard input.
     pub(crate) input: &'a [u8],
-    /// Where its standard error goes.
+    /// The destination of its standard error.
     pub(crate) errors: Stdio,
     /// Maximum time that it may take.
     pub(crate) time: Duration,
@@ -59,17 +59,17 @@ pub(crate) enum Output {
 /// How a program ended.
 pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
-    /// Its standard output, or the beginning of that.
+    /// The standard output of the program, or the beginning of the output.
     pub(crate) said: Vec<u8>,
 }
 
 impl Program<'_> {
     /// Runs the program. If it does not end in time or writes too much, or if the future is
-    /// dropped, the program is killed. In a group of its own, the other processes of the group are
-    /// killed, too.
+    /// dropped, the program is killed. If the program has its own group, the other processes of the
+    /// group are killed, too.
     ///
     /// # Errors
-    /// Why the program was of no use, as a clause that does not name the program.
+    /// The reason for the failure, as a clause that does not name the program.
     pub(crate) async fn run(self) -> Result<Ended, String> {
         let mut command = Command::new(self.path);
         command

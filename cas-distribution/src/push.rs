@@ -13,7 +13,7 @@ use crate::request::{Action, Ask};
 use crate::retry::Patience;
 use crate::upload::{self, Upload};
 
-/// The header by which a registry says that it lists a pushed referrer itself.
+/// The header in the answer of a registry that lists a pushed referrer itself.
 const OCI_SUBJECT: &str = "oci-subject";
 
 #[async_trait]

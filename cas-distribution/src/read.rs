@@ -1,4 +1,4 @@
-//! Reads content as a stream, over as many connections as it takes.
+//! Reads content as a stream, over as many connections as are needed.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -139,7 +139,8 @@ impl Reading {
         } else if opened.is_partial {
             Ok(End::Short)
         } else {
-            // The content is shorter than its descriptor states. The caller finds that.
+            // The content is shorter than its descriptor states. The caller verifies it and reports
+            // this.
             Ok(End::Done)
         }
     }

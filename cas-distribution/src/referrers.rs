@@ -57,7 +57,7 @@ impl Inner {
         let patience = &mut self.http.patience();
         let found = match self.read_fallback(subject, Action::Pull, patience).await? {
             Listed::Index { index, .. } => suiting(index.manifests, wanted.as_deref()),
-            // By the specification, another document there counts as an empty list.
+            // By the specification, any other document at this tag counts as an empty list.
             Listed::Absent | Listed::Other(_) => Vec::new(),
         };
         Ok(stream::once(async { Ok(found) }).boxed())
@@ -100,8 +100,8 @@ fn entries(page: &Whole, wanted: Option<&str>) -> Result<Vec<Descriptor>> {
     Ok(suiting(document.children().cloned().collect(), wanted))
 }
 
-/// Returns the descriptors of the wanted type. A registry need not apply the filter, so this does
-/// not depend on what its header `OCI-Filters-Applied` claims.
+/// Returns the descriptors of the wanted type. A registry need not apply the filter, so
+/// its header `OCI-Filters-Applied` is not relied on.
 fn suiting(mut found: Vec<Descriptor>, wanted: Option<&str>) -> Vec<Descriptor> {
     if wanted.is_some() {
         found.retain(|one| one.artifact_type.as_deref() == wanted);

@@ -110,18 +110,17 @@ impl Inner {
     pub(crate) async fn refused(&self, response: Response) -> Failure {
         let mut credit = self.auth.current().await.credit;
         if !origin::same(&self.base, response.url()) {
-            // Another host got no login.
+            // No login was sent to another host.
             credit.login = None;
         }
         error::refused(&self.http, response, &credit).await
     }
 
-    /// Sends a request, again and again if it fails for a reason that may pass. Returns the last
+    /// Sends a request, and repeats it if it fails for a temporary reason. Returns the last
     /// response.
     ///
     /// # Errors
-    /// As [`Inner::send_once`]; the last failure when the patience ends, or when it gives ranges
-    /// up.
+    /// As [`Inner::send_once`]; the last failure if the patience ends, or if ranges are given up.
     pub(crate) async fn send(&self, ask: Ask, patience: &mut Patience) -> Result<Response> {
         let mut tried = 0;
         loop {

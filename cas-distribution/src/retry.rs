@@ -16,7 +16,8 @@ use crate::timeouts::Timeouts;
 const CONNECTS: u32 = 5;
 /// Number of failures in a row after which the whole content is requested instead of a range.
 const RANGES: u32 = 4;
-/// The part of the time that ranges may take, as a divisor. The rest is for the whole content.
+/// Requests for ranges may take the time of all repetitions divided by this number. The rest of the
+/// time is for the whole content.
 const RANGES_PART: u32 = 2;
 /// The longest pause, in multiples of the first.
 const LONGEST: u32 = 40;
@@ -42,7 +43,7 @@ impl Failure {
         Self::refused(error, None)
     }
 
-    /// Returns the failure to connect.
+    /// Returns the failure of an attempt to connect.
     pub(crate) fn unconnected(error: Error) -> Self {
         Self::repeated(error, CONNECTS)
     }
@@ -89,7 +90,7 @@ impl From<Failure> for Error {
     }
 }
 
-/// Returns whether a request with this answer may succeed later without a change.
+/// Returns whether a request that was answered with this status may succeed later without a change.
 pub(crate) fn passes(status: StatusCode) -> bool {
     // 425 is "too early".
     matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
@@ -174,8 +175,8 @@ impl Patience {
     }
 
     /// Waits before the next attempt to request a range. If such attempts have failed too often, or
-    /// if the next one would begin in the part of the time that is for the whole content, it gives
-    /// ranges up.
+    /// if the next one would begin in the part of the time that is for the whole content, ranges
+    /// are given up.
     ///
     /// # Errors
     /// As [`Patience::wait`], and if ranges are given up.
@@ -213,7 +214,8 @@ impl Patience {
     }
 }
 
-/// Returns between a half and all of `pause`, so that many clients do not come back at once.
+/// Returns a random time between half of `pause` and all of it, so that clients do not all return
+/// at the same time.
 fn shortened(pause: Duration) -> Duration {
     // Each state has random keys.
     let random = RandomState::new().hash_one(0) % 1024;

@@ -1,5 +1,5 @@
-//! The one spelling of a host, in which rules and names are compared. Another spelling of a host
-//! must not evade a rule.
+//! The canonical spelling of hosts. Rules and names are compared in it, so that another spelling of
+//! a host does not evade a rule.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,23 +8,23 @@ use reqwest::Url;
 use crate::hosts::url;
 use crate::{hub, origin};
 
-/// Returns a host in its one spelling: in lower case, without the final dot and without the ports
-/// 443 and 80, an address in its shortest form, and `docker.io` for all hosts of Docker Hub. An
-/// IPv6 address that leads to an IPv4 address is spelled as the IPv4 address. A host that no URL
-/// may have cannot be connected to, and may be a pattern such as `*.HOST`; only its case, final dot
-/// and usual port are changed.
+/// Returns a host in its canonical spelling: in lower case, without the final dot and without the
+/// ports 443 and 80. An address has its shortest form. All hosts of Docker Hub are `docker.io`. An
+/// IPv6 address that leads to an IPv4 address is spelled as the IPv4 address. A host that is not
+/// valid in a URL may be a pattern such as `*.HOST`. Only its case, its final dot and its usual
+/// port are changed.
 pub(crate) fn host(host: &str) -> String {
     // Without the port of http, the host may be one of Docker Hub.
     exact(without_usual_port(&exact(host)))
 }
 
-/// Returns a name, or the beginning of one, with its host in its one spelling.
+/// Returns a name, or the beginning of one, with its host in its canonical spelling.
 pub(crate) fn name(text: &str) -> String {
     with_host(text, host)
 }
 
 /// Returns whether two names, or beginnings of names, lead to the same place over https. Unlike in
-/// [`name`], the port 80 is another place.
+/// [`name`], a host at the port 80 is another place than the same host without a port.
 pub(crate) fn is_same_place(one: &str, other: &str) -> bool {
     with_host(one, exact) == with_host(other, exact)
 }
@@ -43,7 +43,8 @@ fn without_usual_port(host: &str) -> &str {
     name.unwrap_or(host)
 }
 
-/// Returns the one spelling of all hosts that lead to the same place over https as this one.
+/// Returns a host in its canonical spelling for https. Hosts that lead to the same place over https
+/// have the same spelling.
 fn exact(host: &str) -> String {
     let lower = host.to_ascii_lowercase();
     let whole = url(&lower, "", "https").map(|url| match ipv4(&url) {

@@ -13,7 +13,7 @@ use crate::pages::{Listing, Pages, pages};
 use crate::request::Action;
 use crate::whole::Whole;
 
-/// Which part of a listing is requested, and in pages of which size.
+/// Which part of a listing is requested, and the size of its pages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListOptions {
@@ -66,7 +66,7 @@ struct Catalogue {
 impl Client {
     /// Returns the tags of the repository, page by page, in the order of the registry. At most
     /// [`limit::PAGES`] pages of at most [`limit::PAGE`] bytes each are read. The names are not
-    /// checked: they contain whatever the registry sends.
+    /// checked, and may contain any text.
     ///
     /// # Errors
     /// `InvalidArgument` if the reference does not give a valid URL.
@@ -81,8 +81,8 @@ impl Client {
         Ok(pages(Arc::clone(&self.0), listing, url, read))
     }
 
-    /// Returns the repositories of the registry, page by page; otherwise as [`Client::tags`]. Only
-    /// the host of the client's reference matters. Many registries refuse this listing.
+    /// Returns the repositories of the registry, page by page, with the bounds of [`Client::tags`].
+    /// Only the host of the client's reference matters. Many registries refuse this listing.
     ///
     /// # Errors
     /// As [`Client::tags`].

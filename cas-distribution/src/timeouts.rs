@@ -1,13 +1,13 @@
-//! How long a client waits, all in one place.
+//! The deadlines of a client.
 
 use std::time::Duration;
 
 /// How long a client waits for a registry, and for how long it repeats a request that fails.
 ///
-/// Each deadline ends one attempt, except `repeat`, which ends the attempts. So a registry that
-/// never sends anything useful costs at most `repeat` and one attempt; if a range was requested,
-/// at most two attempts more than `repeat`. A transfer that makes progress has no deadline as a
-/// whole.
+/// Each deadline except `repeat` ends one attempt. `repeat` ends the repetitions. So a request to a
+/// registry that sends nothing useful takes at most the time `repeat` and the time of one attempt.
+/// If a range is requested, it takes at most the time `repeat` and the time of two attempts. A
+/// transfer that makes progress has no overall deadline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeouts {
@@ -15,21 +15,22 @@ pub struct Timeouts {
     /// `dial_timeout` in `hosts.toml`, that time applies instead. By default 20 s.
     pub connect: Duration,
     /// Maximum time from a request to the head of its answer. During an upload, the maximum time in
-    /// which the registry takes no byte. By default 30 s.
+    /// which the registry accepts no byte. By default 30 s.
     pub answer: Duration,
     /// Maximum time in which the body of an answer may make less progress than
     /// [`min_speed`](Self::min_speed) demands. By default 10 s.
     pub idle: Duration,
     /// Minimum speed of the body of an answer in bytes per second, on average over
-    /// [`idle`](Self::idle). A slower connection is replaced. By default 1024; with 0, a single
-    /// byte is enough.
+    /// [`idle`](Self::idle). A slower connection is replaced. By default 1024. With 0, one byte is
+    /// enough.
     pub min_speed: u64,
     /// Maximum time from the last byte of an upload to its answer, because the registry may have to
     /// copy and hash the blob. By default 10 minutes.
     pub store: Duration,
-    /// How long a request is repeated without progress, if it fails for a reason that may pass. By
-    /// default 60 s; with 0, nothing is repeated. Requests for ranges are repeated for half of this
-    /// time, and at most four fail in a row. Then the whole content is requested.
+    /// How long a request is repeated without progress, if it fails for a temporary reason. By
+    /// default 60 s. With 0, nothing is repeated. Requests for ranges are repeated for at most half
+    /// of this time, and at most until four have failed in a row. Then the whole content is
+    /// requested.
     pub repeat: Duration,
     /// The pause before the first repetition. Each further pause is twice as long, up to 40 times
     /// the first. Each pause is shortened at random by up to a half. By default 250 ms.

@@ -1,4 +1,4 @@
-//! Which servers are trusted, and which certificates are shown to them.
+//! Decides which servers are trusted, and which certificates are shown to them.
 
 use std::sync::Arc;
 
@@ -26,10 +26,10 @@ pub(crate) fn unused() -> Result<ClientConfig> {
     Ok(roots.with_no_client_auth())
 }
 
-/// Returns the configuration for https. Servers are trusted as the system and `tls` say: a file of
-/// authorities may also have the certificate of the server itself. If `own`, the server is the
-/// registry's own host. Only then may the server be trusted without verification,
-/// and only then is a client certificate shown to it.
+/// Returns the configuration for https. Servers are trusted by the root certificates of the system
+/// and by the authorities of `tls`. A file of authorities may also have the certificate of the
+/// server itself. `own` states whether the server is the registry's own host. Only this host may be
+/// trusted without verification, and only this host gets a client certificate.
 ///
 /// # Errors
 /// `Unavailable` if the root certificates of this system cannot be read; `InvalidArgument` if the
@@ -144,7 +144,7 @@ fn is_of_issuer(problem: &CertificateError) -> bool {
     }
 }
 
-/// Trusts every certificate, if its holder has the key.
+/// Trusts every certificate, if the server has its private key.
 #[derive(Debug)]
 struct Unverified(Arc<CryptoProvider>);
 

@@ -15,7 +15,8 @@ use crate::retry::Failure;
 
 /// How long a token is valid if its service does not state that, by the specification.
 const LIFETIME: Duration = Duration::from_secs(60);
-/// Maximum time before its end at which a token is replaced, because a request takes some time.
+/// Maximum time between the replacement of a token and its expiry, because a request takes some
+/// time.
 const MARGIN: Duration = Duration::from_secs(10);
 
 /// A request for a token.
@@ -60,8 +61,8 @@ impl Answer {
     }
 }
 
-/// Returns how long after its request a token is replaced: [`MARGIN`] before its end, or after half
-/// of a shorter lifetime.
+/// Returns how long after its request a token is replaced: [`MARGIN`] before its expiry, or after
+/// half of its lifetime if the lifetime is short.
 fn renewal(expires_in: &Value) -> Duration {
     let text = || expires_in.as_str()?.parse().ok();
     let seconds = expires_in.as_f64().or_else(text);

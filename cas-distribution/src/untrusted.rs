@@ -1,4 +1,4 @@
-//! What to do if the certificate of a server is not trusted.
+//! Advice for users, if the certificate of a server is not trusted.
 
 use std::error::Error;
 use std::io;

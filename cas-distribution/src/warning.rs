@@ -40,7 +40,7 @@ impl Warnings {
 }
 
 /// Returns the text of a warning of the form `299 - "text"`, escaped and shortened. Warnings of
-/// other forms are those of caches.
+/// other forms come from caches.
 fn text(warning: &str) -> Option<String> {
     let quoted = warning.trim().strip_prefix("299 - \"")?;
     let (mut text, mut letters) = (String::new(), quoted.chars());

@@ -42,8 +42,8 @@ pub(crate) fn default(value: &[u8]) -> Result<bool> {
 fn parse(value: &[u8]) -> Result<Vec<Entry>> {
     let malformed = || {
         Error::corrupt(
-            "an access control list is malformed, so that the kernel would refuse it; build the \
-             image again",
+            "an access control list is malformed, and the kernel would refuse it; build the image \
+             again",
         )
     };
     let (version, rest) = value.split_first_chunk().ok_or_else(malformed)?;

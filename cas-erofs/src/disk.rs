@@ -37,7 +37,7 @@ impl Disk {
     }
 
     /// Writes an image whose metadata is already in a file, and its data files, to `path`, as
-    /// [`Disk::write`] does. The data files have the order in which the image numbers them.
+    /// [`Disk::write`] does. The data files must be in the order in which the image numbers them.
     /// Returns the size of the new file.
     ///
     /// # Errors
@@ -51,8 +51,8 @@ impl Disk {
     }
 }
 
-/// Copies data files to a file, behind `metadata` bytes of metadata. The kernel copies them, or
-/// lets them share blocks with `out`, if the file system supports that.
+/// Copies data files to a file, after `metadata` bytes of metadata. The kernel copies them, or lets
+/// them share blocks with `out`, if the file system supports that.
 fn append(data: &[DataFile], metadata: u64, out: &File) -> Result<Disk> {
     let mut length = metadata;
     for data in data {

@@ -1,4 +1,4 @@
-//! Reads the headers of a stored tar, and not the data between them.
+//! Reads the headers of a stored tar without the data between them.
 
 use std::fs::File;
 use std::io::{self, BufRead, ErrorKind, Read, Seek, SeekFrom};
@@ -11,7 +11,7 @@ use crate::BLOCK;
 /// Size in bytes of the buffer: a few headers.
 const BUFFER: usize = 4 << 10;
 
-/// Reads a file at a position that costs nothing to change.
+/// Reads a file from a position. Changing the position costs nothing.
 pub(crate) struct HeaderReader<'a> {
     file: &'a File,
     position: u64,

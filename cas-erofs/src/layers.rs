@@ -35,8 +35,8 @@ pub struct Layers {
 /// A file with the data of files of the tree: the tar of a layer, or the content of all sparse
 /// files.
 pub struct DataFile {
-    /// The open file. A file that [`Layers`] has made has a name in a directory only if the list of
-    /// layers is from [`Layers::named`].
+    /// The open file. A file that [`Layers`] has made has a name in a directory only if the caller
+    /// used [`Layers::named`].
     pub file: File,
     /// Length of the file in bytes.
     pub length: u64,
@@ -73,7 +73,7 @@ impl Layers {
     }
 
     /// Reads the next layer, an uncompressed tar, to its end. Returns warnings about what was
-    /// unusual or left out, with the bound of
+    /// unusual or left out. Their number is bounded as in
     /// [`Applied::warnings`](cas_layer::apply::Applied::warnings).
     ///
     /// # Errors
@@ -133,9 +133,9 @@ impl Layers {
     }
 
     /// Reads the next layer, an uncompressed tar, from `file`, whose position must be its
-    /// beginning. The file becomes a data file as it is. Of members other than sparse files, only
-    /// the headers and incomplete last blocks are read. The data of sparse files is copied to the
-    /// data file for sparse files. Returns warnings as [`Layers::add`].
+    /// beginning. The file itself becomes a data file. Of members other than sparse files, only the
+    /// headers and incomplete last blocks are read. The data of sparse files is copied to the data
+    /// file for sparse files. Returns warnings as [`Layers::add`].
     ///
     /// # Errors
     /// As [`Layers::add`].
@@ -282,7 +282,7 @@ impl Layers {
             .ok_or_else(|| {
                 Error::out_of_range(
                     "the sparse files have more than 2^63 - 1 bytes together; build the image with \
-                     smaller ones",
+                     smaller files",
                 )
             })?;
         file.set_len(*length)?;

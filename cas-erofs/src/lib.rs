@@ -1,15 +1,15 @@
 //! EROFS images over the uncompressed tars of layers. Nothing is mounted, and no privileges are
 //! needed.
 //!
-//! Bytes flow one way: [`Layers`] copies the tar of each layer to a file, unless the tar is in a
-//! file already, and merges the members of the tars into a [`Tree`]; [`Image`] is the metadata of
-//! the tree, whose files point into the tars; and [`Image::write_disk`] makes one file of the
-//! metadata and the tars. [`Disk::write_vmdk`] leaves the tars in files of their own, and writes a
-//! VMDK file that lists all files. The same layers always give the same bytes.
+//! [`Layers`] copies the tar of each layer to a file, unless the tar is already in a file, and
+//! merges the members of the tars into a [`Tree`]. [`Image`] is the metadata of the tree, and
+//! refers to the tars for the data of files. [`Image::write_disk`] makes one file of the metadata
+//! and the tars. [`Disk::write_vmdk`] keeps the tars in separate files, and writes a VMDK file that
+//! lists all files. The same layers always give the same bytes.
 //!
-//! The tree is the same as after unpacking the layers one after the other, with these differences:
-//! directories that no member describes belong to the superuser; times and values of extended
-//! attributes are kept even if other file systems could not store them; and a sparse file does not
+//! The tree is the same as after unpacking the layers one after the other, with three differences.
+//! Directories that no member describes belong to the superuser. Times and values of extended
+//! attributes are kept even if other file systems could not store them. A sparse file does not
 //! report its holes.
 
 mod acl;

@@ -11,7 +11,7 @@ use crate::BLOCK;
 const BUFFER: usize = 256 << 10;
 
 /// Reads an archive, and writes each byte that its caller has read to a file. Keeps a copy of one
-/// block, so that the caller can check what follows the data of a member.
+/// block, in which the caller can check the bytes after the data of a member.
 pub(crate) struct StoredReader<'a> {
     input: &'a mut dyn BufRead,
     file: BufWriter<&'a File>,

@@ -1,5 +1,5 @@
-//! A disk for virtual machines in several files: the metadata and the data files as they are, and
-//! a descriptor in the format VMDK that puts them one after the other.
+//! A disk for virtual machines in several files: the metadata, the data files, and a VMDK
+//! descriptor that joins them in this order.
 //!
 //! Source: "Virtual Disk Format 5.0" of VMware. QEMU only reads extents that are writable and
 //! `FLAT`. Therefore a file of zeros fills the gaps between the other files.

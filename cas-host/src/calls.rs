@@ -1,8 +1,8 @@
 //! System calls on files. They are repeated if a signal interrupts them.
 //!
 //! On network and user-space file systems, a signal may interrupt any of these calls. The program
-//! that embeds this library may handle signals of its own. The standard library repeats such calls;
-//! `rustix` does not.
+//! that embeds this library may handle signals of its own. The standard library repeats such calls,
+//! but `rustix` does not.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};

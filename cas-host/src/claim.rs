@@ -38,7 +38,7 @@ pub fn no_directory(error: io::Error, path: &Path) -> Error {
 }
 
 /// Creates the directory `path` and its missing parents with the mode 0700. The name of `path` is
-/// then durable; the names of new parents may not be. Leaves an existing directory as it is.
+/// then durable, but the names of new parents may not be. Does not change an existing directory.
 ///
 /// # Errors
 /// `InvalidArgument`, as an [`Error`] inside the `io::Error`, if `path` or a directory above it is

@@ -158,7 +158,7 @@ pub fn copy_attributes(from: impl AsFd, to: impl AsFd) -> Result<()> {
 }
 
 /// Copies owner, mode, extended attributes and times of a file or a directory. They are set in this
-/// order because a change of one may reset others that come later.
+/// order because setting one of them may reset the next ones.
 fn copy_metadata(
     stat: &Stat,
     from: BorrowedFd<'_>,

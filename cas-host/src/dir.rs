@@ -58,7 +58,7 @@ impl Dir {
         Ok(Dir(calls::openat(&self.0, name, flags, Mode::empty())?))
     }
 
-    /// Opens a subdirectory. If it is absent, creates it durably, with those permissions of `mode`
+    /// Opens a subdirectory. If it is absent, creates it durably with the permissions of `mode`
     /// that the umask allows.
     ///
     /// # Errors
@@ -210,7 +210,7 @@ impl Dir {
         }
     }
 
-    /// Gives each of two files or directories the name of the other, in one step.
+    /// Exchanges the names of two files or directories in one step.
     ///
     /// # Errors
     /// Errors of the file system. Some file systems do not support the exchange.

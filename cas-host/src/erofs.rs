@@ -1,10 +1,11 @@
 //! Mounts of EROFS images from files. All users of an image share one mount, because the kernel
 //! caches files once for each mount.
 //!
-//! The directory that contains the shared mounts is locked while an image is mounted and an overlay
-//! is put on that mount, and while unused mounts are unmounted. Only the mount table of this
-//! process is read, so a mount that is in use only in another mount namespace may be unmounted
-//! here. It stays usable in that namespace, but the next user here gets another mount of the image.
+//! The directory that contains the shared mounts is locked while an image and an overlay on it are
+//! mounted, and while unused mounts are unmounted. Only the mount table of this process is read, so
+//! a mount that is in use only in another mount namespace may be unmounted in this namespace. The
+//! mount stays usable in the other namespace, but the next user in this namespace gets another
+//! mount of the image.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
@@ -41,7 +42,7 @@ pub struct ImageFiles<'a> {
     pub metadata: &'a Path,
     /// The files with the data, in the order in which the image numbers them.
     pub devices: &'a [PathBuf],
-    /// What the kernel reads the files through.
+    /// How the kernel reads the files.
     pub backing: Backing,
 }
 
@@ -70,7 +71,8 @@ pub(crate) fn share(image: ImageFiles<'_>, shared: &Path) -> Result<DirLock> {
 
 /// Unmounts the shared mounts in `directory` that no other mount uses, and removes their
 /// directories. A mount that a process uses stays. If a mount cannot be unmounted for another
-/// reason, or a directory cannot be removed, logs the error and goes on; a later call tries again.
+/// reason, or a directory cannot be removed, logs the error and continues. A later call tries
+/// again.
 pub fn release_unused(directory: &Path) {
     if let Err(error) = release_each(directory) {
         tracing::warn!(
@@ -130,10 +132,10 @@ fn release(path: &Path, mounted: &MountedDirs) -> Result<()> {
 ///
 /// # Errors
 /// `NotFound` for a missing file; `Corrupt` if the kernel refuses the image, or if one of the files
-/// is not a regular file; `FailedPrecondition` if a data file is missing; `Unsupported` if the kernel
-/// cannot mount images from such files here, or has no loop devices; `Busy` if other processes take
-/// all loop devices; `Denied` without the right to mount; errors of the file system, also for a
-/// symbolic link.
+/// is not a regular file; `FailedPrecondition` if a data file is missing; `Unsupported` if the
+/// kernel cannot mount images from such files here, or does not have loop devices; `Busy` if other
+/// processes take all loop devices; `Denied` without the right to mount; errors of the file system,
+/// also for a symbolic link.
 pub fn mount_image(image: ImageFiles<'_>) -> Result<OwnedFd> {
     let ImageFiles {
         metadata: path,
@@ -141,15 +143,15 @@ pub fn mount_image(image: ImageFiles<'_>) -> Result<OwnedFd> {
         backing,
     } = image;
     let metadata = open_backed(path, backing)?;
-    // Without this advice, the kernel reads the metadata in small pieces. A failure only makes that
-    // slower, so it is ignored.
+    // Without this advice, the kernel reads the metadata in small pieces. A failure is ignored,
+    // because it only makes the reads slower.
     let _ = fadvise(&metadata, 0, None, Advice::WillNeed);
     let devices: Vec<File> = devices
         .iter()
         .map(|device| match open_backed(device, backing) {
             Err(error) if error.kind() == ErrorKind::NotFound => Err(Error::precondition(
-                "the data file of a layer is missing; if the layer is read on demand, run `cas lazy \
-                 serve`, otherwise `cas fsck --repair`",
+                "the data file of a layer is missing; if the layer is read on demand, run \
+                 `cas lazy serve`, otherwise `cas fsck --repair`",
             )
             .subject(device.display())),
             opened => opened,
@@ -189,11 +191,11 @@ fn open_backed(path: &Path, backing: Backing) -> Result<File> {
 /// Returns the error of a mount that the kernel refused.
 fn refused(errno: Errno) -> Error {
     let why = match errno {
-        Errno::NODEV => "this kernel has no EROFS; load the module `erofs`",
+        Errno::NODEV => "this kernel does not support EROFS; load the module `erofs`",
         Errno::NOTBLK => {
-            "the kernel cannot mount an image from a file here: that needs Linux 6.12, and a file \
-             system that is not in memory, not an overlay and not EROFS itself; move the root, use \
-             loop devices (`--snapshotter 'erofs://?mount=loop'`), or use the overlay snapshotter"
+            "the kernel cannot mount an image from a file here: this needs Linux 6.12, and a file \
+             system that is neither in memory, nor an overlay, nor EROFS; move the root, use loop \
+             devices (`--snapshotter 'erofs://?mount=loop'`), or use the overlay snapshotter"
         }
         Errno::INVAL | Errno::UCLEAN | Errno::BADMSG => {
             return Error::corrupt(

@@ -36,11 +36,11 @@ pub struct Exposed {
     pub first: PathBuf,
 }
 
-/// Returns what other users can reach below the directory `path`: device nodes, and programs that
-/// are set-id or have capabilities and that other users can run. Returns `None` if there are none,
-/// or if other users cannot reach `path`. On a mount with the option `nodev`, device nodes do not
-/// count. On a mount with the option `nosuid`, programs do not count. Does not search what is
-/// mounted below `path`.
+/// Returns the device nodes and privileged programs below the directory `path` that other users can
+/// reach. A privileged program is set-id or has capabilities, and other users can run it. Returns
+/// `None` if there are none, or if other users cannot reach `path`. On a mount with the option
+/// `nodev`, device nodes do not count. On a mount with the option `nosuid`, programs do not count.
+/// Does not search file systems that are mounted below `path`.
 ///
 /// # Errors
 /// `Unavailable` if a directory is moved meanwhile; errors of the file system.

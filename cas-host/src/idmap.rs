@@ -29,7 +29,7 @@ impl<'a> IdMap<'a> {
         };
         match error.raw_os_error() {
             Some(libc::ENOSYS | libc::EINVAL) => Err(Error::unsupported(
-                "this kernel or file system has no ID-mapped mounts; mount without an ID map",
+                "this kernel or file system does not support ID maps; mount without an ID map",
             )
             .operation("map owners")),
             _ => Err(error).during("map owners", "of a mount"),

@@ -7,8 +7,8 @@ use cas_core::error::{Error, ErrorKind, Result};
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use rustix::io::Errno;
 
-/// Makes a file immutable, or mutable again. Nobody can write to, truncate, rename or remove an
-/// immutable file. Does nothing if the file is so already.
+/// Makes a file immutable, or mutable again. No user can write to, truncate, rename or remove an
+/// immutable file. Does nothing if the file is already in this state.
 ///
 /// # Errors
 /// `Unsupported` if the file system has no such attribute; `Denied` without the right to change it

@@ -102,7 +102,7 @@ impl MountedDirs {
     /// Returns false if nothing is mounted there.
     pub fn is_foreign(&self, directory: &Path, mounts: &[Mount]) -> bool {
         let lines: Vec<&str> = self.at(directory).collect();
-        // A mount that is on top of another one has that one as its parent.
+        // A mount on top of another mount has that mount as its parent.
         let is_topmost = |line: &&str| {
             let own = field(line, ID);
             lines.iter().all(|other| field(other, PARENT) != own)
@@ -204,8 +204,8 @@ fn seems(line: &str, mount: &Mount) -> bool {
     }
 }
 
-/// Returns whether a text has the path of a tree next to `tree` whose directory was replaced. A view
-/// of the snapshot that had the directory still shows the old files.
+/// Returns whether a text has the path of a tree next to `tree` whose directory was replaced. A
+/// view of the snapshot that had the directory still shows the old files.
 fn has_replaced(text: &str, tree: &Path) -> bool {
     let mut parts = text.split("/snapshots/").skip(1);
     parts.any(|part| {

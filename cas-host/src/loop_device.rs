@@ -24,8 +24,8 @@ const TRIES: usize = 64;
 const GET_FREE: u32 = 0x4C82;
 /// `LOOP_CONFIGURE`: attaches a file with all settings in one call. It needs Linux 5.8.
 const CONFIGURE: u32 = 0x4C0A;
-/// `LO_FLAGS_READ_ONLY` and `LO_FLAGS_AUTOCLEAR`. The kernel releases the second kind of device
-/// when the last user closes it, even if that user was killed.
+/// `LO_FLAGS_READ_ONLY` and `LO_FLAGS_AUTOCLEAR`. With the second flag, the kernel releases the
+/// device when the last user closes it, even if that user was killed.
 const FLAGS: u32 = 1 | 4;
 
 /// `struct loop_info64` of the kernel.
@@ -54,8 +54,8 @@ struct Config {
 }
 
 /// Attaches a file to a free loop device, read-only and with sectors of 512 bytes. The device is
-/// released when the returned file is closed and nothing is mounted from it. Its list of devices
-/// (`losetup`) shows the end of `path`.
+/// released when the returned file is closed and nothing is mounted from it. The list of loop
+/// devices (`losetup`) shows the end of `path`.
 ///
 /// # Errors
 /// `Unsupported` if this machine has no loop devices; `Busy` if other processes took each free

@@ -318,7 +318,7 @@ impl<F: FnMut(Entry<'_>) -> io::Result<()>> Visit for Lister<F> {
         Ok(())
     }
 
-    /// What is mounted in a tree is not part of it.
+    /// A file system that is mounted in a tree is not part of the tree.
     fn mounted(&mut self) -> Result<()> {
         Ok(())
     }

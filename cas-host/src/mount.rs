@@ -75,7 +75,7 @@ fn root_of(tree: &OwnedFd) -> Result<OwnedFd> {
     root.map_err(io::Error::from).during("open", "the mount")
 }
 
-/// What a mount lets the users of the machine do.
+/// The rights that a mount gives to the users of the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rights {
     /// Whether set-id programs run with the rights of their owner or group.
@@ -84,7 +84,8 @@ pub struct Rights {
     pub devices: bool,
 }
 
-/// Mounts `mounts` at the directory `target`. If `idmap` is given, maps the owners of files by it.
+/// Mounts `mounts` at the directory `target`. If `idmap` is given, maps the owners of files with
+/// it.
 ///
 /// The kernel creates the work directory of an overlay as the user who mounts, so the map must
 /// contain that user.
@@ -125,8 +126,8 @@ pub fn attach(
 }
 
 /// Unmounts the EROFS images that snapshots share and that nothing uses any more. A caller passes
-/// the mounts of a snapshot that it has unmounted. If an image cannot be unmounted, logs the error;
-/// a later removal or collection tries again.
+/// the mounts of a snapshot that it has unmounted. If an image cannot be unmounted, logs the error.
+/// A later removal or collection tries again.
 pub fn release(mounts: &[Mount]) {
     for mount in mounts {
         if let Mount::Erofs { shared, .. } = mount

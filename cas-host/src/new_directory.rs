@@ -92,7 +92,7 @@ impl NewDirectory {
                 io::ErrorKind::PermissionDenied => Error::new(
                     error.kind(),
                     "only the owner of the directory can close it to other users; name an absent \
-                     directory, or one that is yours",
+                     directory, or one that you own",
                 )
                 .source(error),
                 _ => error,

@@ -1,4 +1,4 @@
-//! Reading an open file, whose position stays.
+//! Reading an open file without changing its position.
 
 use std::fs::File;
 use std::io;
@@ -26,7 +26,7 @@ pub fn fill(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// Reads a file from its beginning to its end, no faster than `pace`. Returns its digest.
+/// Reads a file from its beginning to its end, no faster than `pace` allows. Returns its digest.
 ///
 /// # Errors
 /// Errors of the file system.

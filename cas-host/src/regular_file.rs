@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::calls;
 
-/// Opens a regular file for reading. The kernel would wait for ever if it opened a pipe.
+/// Opens a regular file for reading. Does not wait if `path` is a pipe.
 ///
 /// # Errors
 /// `Corrupt` if `path` is a directory, a symbolic link, a pipe, a socket or a device; errors of the

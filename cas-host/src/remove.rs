@@ -96,10 +96,10 @@ pub(crate) fn remove(parent: impl AsFd, name: &str) -> Result<Usage> {
 /// `path`, which must not be a symbolic link then.
 ///
 /// # Errors
-/// `Busy` at a mount point below `path`, which stays unchanged, and if `itself` is set, also if
-/// `path` is a mount point or does not end in a name; `Unavailable` if a directory below `path` is
-/// moved meanwhile; errors of the file system. An error below `path` is an [`Error`] inside the
-/// `io::Error`.
+/// `Busy` at a mount point below `path`, and the mount point stays unchanged; if `itself` is set,
+/// also `Busy` if `path` is a mount point or does not end in a name; `Unavailable` if a directory
+/// below `path` is moved meanwhile; errors of the file system. An error below `path` is an
+/// [`Error`] inside the `io::Error`.
 pub fn remove_all(path: &Path, itself: bool) -> io::Result<()> {
     let mut remover = Remover::new();
     let open = |path| calls::open(path, DIRECTORY, Mode::empty());

@@ -9,7 +9,8 @@ use rustix::fs::{FallocateFlags, OFlags};
 use crate::Dir;
 
 const NAME: &str = "reserve";
-/// Size of the file in bytes. It is enough for the log of a few removals, each of which frees more.
+/// Size of the file in bytes. It is enough for the log of a few removals. Each removal frees more
+/// space than its log takes.
 const SIZE: u64 = 256 << 10;
 /// Number of bytes by which the file gets smaller until it fits on an almost full disk.
 const STEP: u64 = 16 << 10;

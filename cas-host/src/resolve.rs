@@ -1,7 +1,7 @@
 //! Opens paths below a directory while other processes rename and mount.
 //!
 //! While anything is renamed or mounted anywhere, the kernel may refuse to resolve a path with `..`
-//! inside a directory (`EAGAIN`); at the root of some mounts it always refuses. Network file
+//! inside a directory (`EAGAIN`). At the root of some mounts, it always refuses. Network file
 //! systems report changes by other machines (`ESTALE`), and signals interrupt calls (`EINTR`). This
 //! module repeats a call that fails with one of these errors. If the call keeps failing, this
 //! module resolves the path itself, one name at a time. Renames and mounts elsewhere do not make

@@ -10,10 +10,10 @@ use cas_core::error::{Context, Result};
 
 use crate::DirLock;
 
-/// Makes and locks the private directory `path`, whose name must be `prefix` and a unique end.
-/// Returns the lock. First removes the directories beside `path` whose names begin with `prefix`
-/// and that no process has locked, because killed processes have left them. The caller removes the
-/// new directory.
+/// Makes and locks the private directory `path`. Its name must begin with `prefix` and have a
+/// unique end. Returns the lock. First removes the directories beside `path` whose names begin with
+/// `prefix` and that no process has locked, because killed processes have left them. The caller
+/// removes the new directory.
 ///
 /// # Errors
 /// Errors of the file system.

@@ -37,7 +37,7 @@ use crate::{manifest, remove, syncfs, tree};
 /// The name of the root of a snapshot's tree, in the directory of the snapshot.
 pub const TREE: &str = "fs";
 
-/// The name of the directory next to `snapshots/` with what is recorded of each directory.
+/// The name of the directory next to `snapshots/` with the records of each directory.
 const MANIFESTS: &str = "manifests";
 
 const DIRECTORY: OFlags = OFlags::RDONLY
@@ -113,8 +113,8 @@ impl SnapshotDirs {
         self.path.join(id.to_string())
     }
 
-    /// Returns the path of the tree in the directory of `id`, for a mount, which would follow a
-    /// symbolic link. The tree may be missing.
+    /// Returns the path of the tree in the directory of `id`, to mount it. A mount would follow a
+    /// symbolic link, so a link in the path is an error. The tree may be missing.
     ///
     /// # Errors
     /// `Corrupt` if something else is in the place of the directory or of its tree; errors of the
@@ -183,8 +183,8 @@ impl SnapshotDirs {
     /// Errors of the device; `FailedPrecondition` if an earlier call failed.
     pub fn sync_content(&self, dir: &LockedDir) -> Result<()> {
         if self.failed.load(Ordering::Acquire) {
-            let message = "an earlier sync failed; check the device, reopen the snapshotter and \
-                           prepare again every snapshot that is not committed";
+            let message = "an earlier sync failed; check the device, reopen the snapshotter, and \
+                           prepare all uncommitted snapshots again";
             return Err(Error::precondition(message)).during("sync", self.path.display());
         }
         syncfs(dir).inspect_err(|_| self.failed.store(true, Ordering::Release))
@@ -456,7 +456,7 @@ fn not_a_directory(found: &str) -> Error {
     ))
 }
 
-/// Returns whether a repair has replaced the directory of `id`, and the old directory is still kept.
+/// Returns whether a repair has replaced the directory of `id` and the old directory still exists.
 /// `tree` is the path of the tree of any snapshot of the same snapshotter.
 pub(crate) fn was_replaced(tree: &Path, id: &str) -> bool {
     let root = tree.ancestors().nth(3).filter(|_| number(id).is_some());

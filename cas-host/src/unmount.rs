@@ -13,8 +13,8 @@ use crate::mount_right::explain;
 pub struct UnmountMode {
     /// Whether pending requests to a file system that does not answer are aborted (`MNT_FORCE`).
     pub force: bool,
-    /// Whether the mount is only detached (`MNT_DETACH`): its path no longer shows it, and it ends
-    /// when nothing uses it any more.
+    /// Whether the mount is only detached (`MNT_DETACH`). It disappears from its path at once, and
+    /// ends when nothing uses it any more.
     pub lazy: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The interface between this store and an embedded key-value engine.
+//! The interface between a [`KvStore`](crate::KvStore) and an embedded key-value engine.
 
 use std::sync::Arc;
 
@@ -45,8 +45,8 @@ pub trait Engine: Send + Sync + 'static {
     /// The caller runs one transaction at a time.
     ///
     /// # Errors
-    /// The error of `work`: then nothing was changed. Errors of the engine: then it is unknown what
-    /// was changed, until the database is opened again.
+    /// The error of `work`, after which nothing is changed. Errors of the engine, after which it is
+    /// unknown which changes were made, until the database is opened again.
     fn transact(
         &self,
         work: &mut dyn FnMut(&mut dyn Transaction) -> Result<bool, Failed>,
@@ -75,7 +75,7 @@ pub trait Engine: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Gives the space of removed rows back to the file system, if there is enough of it to justify
+    /// Returns the space of removed rows to the file system, if there is enough space to justify
     /// the work.
     ///
     /// # Errors
@@ -143,8 +143,8 @@ impl IngestEntry {
     }
 }
 
-/// The tables for reading, as of one commit or in their current state. Records are given as their
-/// revision and value. A method that returns an `Option` returns `None` for an absent entry.
+/// The tables for reading, as of one commit or in their current state. A record is returned as its
+/// revision and its value. A method that returns an `Option` returns `None` for an absent entry.
 ///
 /// # Errors
 /// Every method fails with the errors of the engine, and with `Corrupt` if a row cannot be decoded.
@@ -213,7 +213,8 @@ pub trait Transaction {
     fn stage_row(&mut self, number: u64, offset: u64, row: &[u8]) -> Result<(), Failed> {
         self.write_row(number, offset, row)
     }
-    /// Removes the rows of a blob. Returns whether some remain for [`Engine::finish_removals`].
+    /// Removes the rows of a blob. Returns whether some rows remain for
+    /// [`Engine::finish_removals`].
     fn remove_rows(&mut self, blob: BlobEntry) -> Result<bool, Failed>;
     /// Inserts or replaces the entry of an ingest.
     fn put_ingest(&mut self, key: &str, ingest: IngestEntry) -> Result<(), Failed>;

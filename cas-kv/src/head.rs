@@ -20,7 +20,7 @@ impl Head {
         Head(beside(database, ".head"))
     }
 
-    /// Replaces the copy in one step by what `write` writes. The copy is not synced.
+    /// Replaces the copy in one step with the bytes that `write` writes. The copy is not synced.
     ///
     /// # Errors
     /// Errors of `write` and of the file system. The earlier copy is then kept.
@@ -41,7 +41,7 @@ impl Head {
     /// Opens the copy to read it. Returns `None` if there is none.
     ///
     /// # Errors
-    /// Errors of the file system, also for a symbolic link.
+    /// Errors of the file system. A symbolic link is also an error.
     pub fn open(&self) -> io::Result<Option<File>> {
         let mut options = OpenOptions::new();
         options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());

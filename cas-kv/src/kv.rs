@@ -21,7 +21,7 @@ use crate::tx::{Numbers, Tx};
 
 /// The key of the format in the table `meta`.
 const FORMAT: &str = "format";
-/// The format that this version writes. Format 1 does not have the records table `notes`; format 2
+/// The format that this version writes. Format 1 does not have the records table `notes`. Format 2
 /// does not have the notes that lead from targets to names.
 const VERSION: u64 = 3;
 /// Number of names that an upgrade reads at once.
@@ -113,8 +113,8 @@ impl Kv {
     }
 
     /// Writes the notes that lead from targets to names, for all names. The next durable write,
-    /// which writes the format, also makes the notes durable. Returns false if the disk is too
-    /// full; the store is then used without the notes.
+    /// which writes the format, also makes the notes durable. Returns `false` if the disk is too
+    /// full. The store is then used without the notes.
     fn note_targets(&self) -> Result<bool> {
         let mut after: Option<String> = None;
         loop {

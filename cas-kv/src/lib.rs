@@ -1,8 +1,8 @@
 //! A store over an embedded key-value engine such as redb or RocksDB.
 //!
-//! An [`Engine`] provides tables and transactions; this crate stores blobs, records and image
-//! names in them, in the same way over every engine. Each engine chooses its own encoding for
-//! these tables:
+//! An [`Engine`] provides tables and transactions. This crate stores blobs, records and image names
+//! in these tables, in the same way over every engine. Each engine chooses its own encoding for the
+//! tables:
 //!
 //! ```text
 //! meta              text -> number: the format, and the first unallocated number
@@ -16,7 +16,8 @@
 //! version, or it is the revision of one state of a record.
 //!
 //! The store is in an [`OwnedDir`]. One process at a time may open the store. Several processes may
-//! have the store open only if none of them can write to the directory; they can only read.
+//! open the store only if none of them can write to the directory. They can then only read the
+//! store.
 
 mod batch;
 mod body;

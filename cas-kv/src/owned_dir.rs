@@ -64,8 +64,8 @@ impl OwnedDir {
         })
     }
 
-    /// Returns whether a directory has a database, or had one, of which the file `reserve` or the
-    /// [`Head`] is left. Changes nothing.
+    /// Returns whether a directory has a database, or has a file `reserve` or a [`Head`] of a
+    /// database that was lost. Changes nothing.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -78,7 +78,7 @@ impl OwnedDir {
     }
 
     /// Renames the new database to its final name, durably. Removes the head of a database that was
-    /// lost, which does not fit the new one.
+    /// lost, because it does not fit the new database.
     pub(crate) fn publish(&self) -> io::Result<()> {
         remove_any(Head::of(&self.database()).path())?;
         fs::rename(self.path.join(self.names.new), self.database())?;
@@ -115,8 +115,8 @@ impl OwnedDir {
         Ok(aside)
     }
 
-    /// Removes a database whose creation was interrupted, and what a killed repair has left.
-    /// Returns the path to create a database at.
+    /// Removes a database whose creation was interrupted, and the files of a killed repair. Returns
+    /// the path for a new database.
     pub(crate) fn remove_unfinished(&self) -> io::Result<PathBuf> {
         let new = self.path.join(self.names.new);
         remove_any(&new)?;

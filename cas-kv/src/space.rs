@@ -1,5 +1,6 @@
-//! Disk space. The free space is checked before bytes are added, because an engine that runs out of
-//! space inside a commit accepts no more writes. A reserve makes removals possible on a full disk.
+//! Accounts for disk space. The free space is checked before bytes are added, because an engine
+//! that runs out of space inside a commit accepts no more writes. A reserve makes removals possible
+//! on a full disk.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -19,7 +20,7 @@ const MARGIN: u64 = 1 << 20;
 /// Number of bytes by which the reserve gets smaller until it fits on an almost full disk.
 const STEP: u64 = 64 << 10;
 
-/// When an engine can write to the space of removed rows again.
+/// When an engine can reuse the space of removed rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reuse {
     /// At once: the space stays in the file, as free pages.
@@ -28,8 +29,8 @@ pub enum Reuse {
     AfterCompaction,
 }
 
-/// Creates the reserve again after the engine has closed its files: closing them may have used it
-/// up.
+/// Creates the reserve again after the engine has closed its files, because closing them may have
+/// used the reserve up.
 pub(crate) struct KeptReserve(pub(crate) Space);
 
 impl Drop for KeptReserve {
@@ -137,8 +138,8 @@ impl Space {
         }
     }
 
-    /// Returns the bytes that were removed since the store was opened and whose space is not used
-    /// again yet. Returns 0 if the engine has [`Reuse::AfterCompaction`].
+    /// Returns the number of bytes that were removed since the store was opened and whose space is
+    /// not used again yet. Returns 0 if the engine has [`Reuse::AfterCompaction`].
     pub fn removed_bytes(&self) -> u64 {
         self.0.removed.load(Ordering::Relaxed)
     }

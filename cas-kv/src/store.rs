@@ -15,14 +15,14 @@ use crate::records::KvRecords;
 /// How a database is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
-    /// Create a database; none exists at the path.
+    /// Create a database. There is none at the path.
     Create,
     /// Open the database at the path.
     Existing,
     /// Open the database at the path, and change no file.
     ReadOnly,
     /// Open as much as possible of the damaged database at the path, only for reading. No file of
-    /// the database changes; the engine may use [`side_dir`](crate::side_dir).
+    /// the database changes. The engine may use [`side_dir`](crate::side_dir).
     Damaged,
 }
 

@@ -1,4 +1,4 @@
-//! The implementation of `Read` for what implements `BufRead`.
+//! Implements `Read` for types that implement `BufRead`.
 
 use std::io::{self, BufRead};
 

@@ -1,9 +1,9 @@
 //! Writes the changes of an overlay as a layer.
 //!
-//! The upper directory of an overlay has everything that was changed. If the layer is applied to
-//! the lower layers of the overlay, it gives the tree that the overlay shows.
+//! The upper directory of an overlay has everything that was changed. If the layer is applied on
+//! top of the lower layers of the overlay, the result is the tree that the overlay shows.
 //!
-//! - Members come in the order of the tree: a directory, then what is in it by name, directories
+//! - Members have the order of the tree: a directory, and then its entries by name, subdirectories
 //!   last. The same changes give the same bytes.
 //! - The whiteouts of overlayfs become whiteouts of a layer: character devices 0:0, and empty files
 //!   with the attribute `overlay.whiteout`. A directory with the attribute `overlay.opaque` hides
@@ -33,7 +33,7 @@ use crate::tar::{Device, Entry, EntryKind, Time, Writer};
 pub struct Written {
     /// Number of members, including whiteouts.
     pub entries: u64,
-    /// Warnings about what was left out, bounded as [`Warnings`] says.
+    /// Warnings about the parts that were left out, at most as many as [`Warnings`] keeps.
     pub warnings: Vec<String>,
 }
 
@@ -79,7 +79,7 @@ fn write_marked(upper: BorrowedFd<'_>, prefix: &'static str, out: impl Write) ->
 /// The walk through an upper directory.
 struct Changes<W> {
     layer: Writer<W>,
-    /// What the names of the overlay's own attributes begin with.
+    /// The beginning of the names of the overlay's own attributes.
     prefix: &'static [u8],
     /// The path of the current directory, with a slash after each name. Empty for the root.
     path: Vec<u8>,

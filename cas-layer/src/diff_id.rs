@@ -7,8 +7,8 @@ use cas_core::{Descriptor, Digest, Result, Store, image};
 
 use crate::codec::{Decoder, MAGIC, detect};
 
-/// Returns the diff ID of a layer; see [`image::diff_id`]. The first bytes of the layer decide how
-/// it is decompressed, because the media types of layers are often wrong.
+/// Returns the diff ID of a layer, as [`image::diff_id`] does. The first bytes of the layer decide
+/// how it is decompressed, because the media types of layers are often wrong.
 ///
 /// # Errors
 /// As [`image::diff_id`]; errors of [`Decoder`].

@@ -1,4 +1,4 @@
-//! What an archive has beyond an OCI image layout, for import and export.
+//! Names in archives that the OCI image layout does not define, for import and export.
 
 /// The file that lists the images of a docker archive.
 pub(crate) const DOCKER_MANIFEST: &str = "manifest.json";

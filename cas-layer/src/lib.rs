@@ -1,11 +1,11 @@
-//! Decompresses layers of container images, reads them strictly and writes them as tars, and
-//! applies them to a directory tree. Imports, exports and unpacks whole images.
+//! Reads and writes layers of container images, and applies them to directory trees. Imports,
+//! exports and unpacks whole images.
 //!
 //! Bytes flow one way: [`flow`] reads a blob, [`codec`] decompresses it, [`tar`] splits it into
 //! members, and [`apply`] writes them below one directory, never outside it. The other way,
 //! [`changes`] writes what an overlay has changed as a layer. These five modules are synchronous.
-//! [`flow`] starts two threads: one reads and decompresses, one hashes. Members are parsed and
-//! written on the thread of the caller.
+//! [`flow`] starts two threads: the first reads and decompresses, the second hashes. Members are
+//! parsed and written on the thread of the caller.
 
 pub mod apply;
 mod buffered;

@@ -2,7 +2,7 @@
 
 use cas_core::limit;
 
-/// A list of different warnings: the first [`limit::WARNINGS`], and how many others were left out.
+/// A list of different warnings: the first [`limit::WARNINGS`], and the number of further warnings.
 #[derive(Clone, Debug, Default)]
 pub struct Warnings {
     kept: Vec<String>,
@@ -22,7 +22,7 @@ impl Warnings {
         }
     }
 
-    /// Returns the warnings. If others were left out, the last warning says how many.
+    /// Returns the warnings. If others were left out, the last warning states their number.
     pub fn list(&self) -> Vec<String> {
         let mut list = self.kept.clone();
         if self.left_out > 0 {

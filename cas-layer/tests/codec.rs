@@ -1,4 +1,4 @@
-//! Decoding: every valid stream is read to its end, everything else is a typed error.
+//! Decodes streams. Every valid stream is read to its end, and everything else is a typed error.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

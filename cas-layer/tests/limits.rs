@@ -1,5 +1,5 @@
-//! Every bound of a layer: what is exactly as large as the bound is accepted, and what is larger by
-//! one is refused with an error that names the bound. Bounds on counters are tested next to their
+//! Every bound of a layer. A value of exactly the bound is accepted. A value that is larger by one
+//! is refused, with an error that names the bound. Bounds on counters are tested next to their
 //! code.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

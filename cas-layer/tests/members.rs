@@ -1,6 +1,6 @@
-//! What may be between and behind the members of a compressed stream, in each format: further
-//! members, and zeros. An error names the kind of other bytes, and reports damage only if a member
-//! is damaged.
+//! The bytes that may be between and after the members of a compressed stream, in each format:
+//! further members, and zeros. An error names the kind of other bytes, and reports damage only if a
+//! member is damaged.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
@@ -153,7 +153,7 @@ fn a_second_member_that_is_damaged_is_damage() {
     }
 }
 
-/// Whatever byte changes, there is an error or the same text, and never a panic.
+/// If any byte is changed, there is an error or the same text, but never a panic.
 #[test]
 fn every_damaged_byte_is_noticed() {
     let text: Vec<u8> = (0..600u32).flat_map(|n| (n * n).to_le_bytes()).collect();

@@ -262,7 +262,7 @@ fn can_mount() -> bool {
     static ROOT: LazyLock<bool> = LazyLock::new(|| {
         let root = fs::metadata("/proc/self").is_ok_and(|data| data.uid() == 0);
         if !root {
-            eprintln!("SKIPPED: overlays are mounted by root only");
+            eprintln!("SKIPPED: only the superuser can mount overlays");
         }
         root
     });

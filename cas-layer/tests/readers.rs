@@ -1,6 +1,6 @@
 //! Archives that readers of tar understand in different ways. They are refused, or read as
-//! container engines read them, with a warning. All readers read alike what is accepted without a
-//! warning.
+//! container engines read them, with a warning. An archive that is accepted without a warning is
+//! read alike by all readers.
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
 mod common;
@@ -15,12 +15,12 @@ use common::{Header, Tar, read_all, record};
 
 const BODY: &[u8] = b"body";
 
-/// What becomes of an archive.
+/// The outcome for an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Read {
     /// It is read, and its first member has this path.
     As(&'static str),
-    /// The same, with a warning.
+    /// It is read with a warning, and its first member has this path.
     Warned(&'static str),
     Refused,
 }

@@ -1,5 +1,5 @@
 //! eStargz: a layer of gzip members, one for each file or chunk. The last file of the tar is a
-//! table of contents, and a footer says where it begins.
+//! table of contents. A footer states its offset.
 
 use std::io::{BufReader, Read};
 
@@ -22,8 +22,8 @@ const EXTRA: [u8; 6] = [26, 0, b'S', b'G', 22, 0];
 /// The empty last block, and the checksum and length of no bytes.
 const TAIL: [u8; 13] = [1, 0, 0, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// Reads the footer of a layer. `size` is the size of the layer in bytes. Returns where the table
-/// of contents begins, or `None` if the layer is not an eStargz layer.
+/// Reads the footer of a layer. `size` is the size of the layer in bytes. Returns the offset of the
+/// table of contents in bytes, or `None` if the layer is not an eStargz layer.
 ///
 /// # Errors
 /// `Corrupt` if the offset in the footer is not in the layer.

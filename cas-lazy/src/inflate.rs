@@ -10,7 +10,7 @@ pub(crate) struct Inflate {
     stream: Box<zlib::z_stream>,
 }
 
-/// What a decompressor reads.
+/// The format of the bytes that a decompressor reads.
 #[derive(Clone, Copy)]
 pub(crate) enum Format {
     /// A member of gzip, with its header and its checksum.
@@ -19,7 +19,7 @@ pub(crate) enum Format {
     Raw = -15,
 }
 
-/// What one call read and wrote, in bytes.
+/// The numbers of bytes that one call has read and written.
 pub(crate) struct Step {
     pub(crate) read: usize,
     pub(crate) written: usize,

@@ -63,7 +63,7 @@ pub(crate) fn connect_read_only(path: &Path) -> Result<Connection> {
     empty().map_err(classify)
 }
 
-/// Refuses a directory. SQLite would only say that it cannot open the file.
+/// Refuses a directory. SQLite would only report that it cannot open the file.
 fn refuse_directory(path: &Path) -> Result<()> {
     if path.is_dir() {
         return Err(Error::corrupt(format!(

@@ -8,7 +8,7 @@ use rusqlite::ErrorCode;
 
 /// Returns an error of SQLite, classified by what the caller must do about it.
 pub(crate) fn classify(error: rusqlite::Error) -> Error {
-    // SQLite names the call that failed; the reason is the last error of the system.
+    // SQLite names the call that failed. The reason is the last error of the system.
     let cause = Error::from(io::Error::last_os_error());
     let full = (ErrorKind::Full, "free some disk space");
     let denied = (

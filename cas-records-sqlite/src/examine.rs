@@ -1,4 +1,4 @@
-//! Finding out whether a database is damaged, and setting it aside.
+//! Examines a database, and sets a damaged database aside.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,10 +15,10 @@ use crate::error::classify;
 const SOUND: &str = "ok";
 
 /// Examines the database at `path`. If the database is damaged and `repair` is set, renames the
-/// database and its log: the new name of the database ends in `.damaged-` and a number. The next
-/// opening then creates an empty database. Returns what is wrong, or `None` if the database is
-/// intact or absent, cannot be opened for lack of permission, or was set aside by another process
-/// meanwhile.
+/// database and its log. The new name of the database ends in `.damaged-` and a number. The next
+/// opening then creates an empty database. Returns a finding if the database is damaged. Returns
+/// `None` if it is intact or absent, if it cannot be opened for lack of permission, or if another
+/// process set it aside in the meantime.
 ///
 /// # Errors
 /// Errors of the file system and of SQLite, except errors that only report the damage of the
@@ -50,7 +50,7 @@ pub fn examine(path: &Path, repair: bool) -> Result<Option<Finding>> {
     }))
 }
 
-/// Returns how the database is damaged, or `None` if it is not.
+/// Returns a description of the damage, or `None` if the database is intact.
 fn damage(path: &Path) -> Result<Option<String>> {
     if path.is_dir() {
         return Ok(Some(DIRECTORY.to_owned()));

@@ -1,6 +1,6 @@
-//! Records in an SQLite database. `backend-fs` keeps its records in such a database. Every root,
-//! the directory in which `cas` keeps a store and its snapshots, has another database for the
-//! records of the snapshots.
+//! Records in an SQLite database. `backend-fs` keeps its records in such a database. A root, the
+//! directory in which `cas` keeps a store and snapshots, has another such database for the records
+//! of its snapshots.
 //!
 //! ```text
 //! NAME             the database; NAME-wal and NAME-shm next to it are SQLite's

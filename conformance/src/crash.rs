@@ -1,4 +1,4 @@
-//! Runs a law again in a child process, which is killed by SIGKILL.
+//! Runs a law again in a child process, the victim, and kills the victim with SIGKILL.
 //!
 //! The victim is the same test binary. An environment variable names the directory of its store.
 //! The victim prints on stderr what the store acknowledged. All of that must exist after the kill.

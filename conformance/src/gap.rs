@@ -1,4 +1,4 @@
-//! Gaps: laws that a store declares it cannot keep, each with the reason.
+//! Gaps. A gap is a law that a store cannot keep, with the reason. Each store declares its gaps.
 
 use crate::law::Gaps;
 use crate::laws::{content, gc, images, records, snapshots};

@@ -1,4 +1,4 @@
-//! Judges one store by one law.
+//! Runs one law on one store, and determines the verdict.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -21,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 pub enum Verdict {
     /// The store keeps the law.
     Kept,
-    /// The store does not keep the law. The text says what was seen.
+    /// The store does not keep the law. The text describes the failure.
     Broken(String),
     /// The law needs a promise that the store does not make.
     NotClaimed(Capability),
@@ -39,9 +39,9 @@ thread_local! {
     static SKIPPED: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
-/// Records that the law that runs on this thread cannot check everything, and prints the reason
-/// `missing`, such as "strace is not installed". A law that calls this function then returns. An
-/// opener whose service is missing calls it, too, and returns any store.
+/// Marks the law that runs on this thread as skipped, and prints the reason `missing`, such as
+/// "strace is not installed". A law calls this function and returns if it cannot check everything.
+/// An opener whose service is missing calls this function and returns any store.
 pub fn skip(missing: &'static str) {
     eprintln!("SKIPPED: {missing}");
     SKIPPED.set(Some(missing));
@@ -65,15 +65,15 @@ impl Promises for dyn Records {
     }
 }
 
-/// The laws of a whole store are those of garbage collection. The promises of a whole store are the
-/// promises of its records.
+/// The laws of a whole store are the laws of garbage collection. The promises of a whole store are
+/// the promises of its records.
 impl Promises for Store {
     fn promises(&self) -> Capabilities {
         self.records.capabilities()
     }
 }
 
-/// An image store makes no promises itself; its records do.
+/// An image store makes no promises. Only the records store that it uses makes promises.
 impl Promises for dyn ImageStore {
     fn promises(&self) -> Capabilities {
         Capabilities::default()
@@ -88,8 +88,9 @@ impl Promises for dyn Snapshotter {
     }
 }
 
-/// Judges a new store by one law. Returns the verdict. `test` is the path of the `#[test]` that
-/// runs the law, if there is one. If it is `None`, a law that kills a process gives `Broken`.
+/// Runs one law on a new store. Returns the verdict. `open` opens the store, and `gaps` are the
+/// gaps that the store declares. `test` is the path of the `#[test]` that runs the law. If `test`
+/// is `None`, the verdict of a law that kills a process is `Broken`.
 ///
 /// # Panics
 /// If no directory or runtime can be created.

@@ -1,4 +1,4 @@
-//! The law book: what every store must do, one conformance test for each rule.
+//! Conformance tests for stores. Each test is a *law*, a rule that every store must keep.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -25,12 +25,13 @@
 //! | [`snapshotter!`] | a [`cas_core::Snapshotter`] |
 //!
 //! An optional third argument, [`Gaps`], lists the laws that the store cannot keep, each with the
-//! reason. A law about a promise, a [`cas_core::Capability`], is run only on a store whose
-//! `capabilities()` report the promise.
+//! reason. A promise is a [`cas_core::Capability`]. A law about a promise is run only on a store
+//! whose `capabilities()` report the promise.
 //!
-//! The laws are data as well: [`laws::book`] lists them with their reasons, [`judge`] runs one law
-//! on one store, and [`report`] makes a table of all results. A law is an async function that
-//! panics if it is broken. [`broken`] has stores with faults that the laws must find.
+//! A program can also use the laws. [`laws::book`] lists all laws with their reasons, [`judge`]
+//! runs one law on one store, and [`report`] makes a table of all results. A law is an async
+//! function that panics if the store breaks the law. [`broken`] contains stores with faults that
+//! the laws must find.
 //!
 //! # Adding a group
 //! 1. Write the laws in `laws/GROUP/THEME.rs` as `pub(super) async fn law(subject: Subject)`.

@@ -1,4 +1,4 @@
-//! The body of the test of one law.
+//! The body of each `#[test]`.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use crate::law::{Gaps, Law};
 use crate::report;
 use crate::subject::Open;
 
-/// Judges a store by one law, as a test. Prints the reason if the law is not claimed, or is a gap.
+/// Runs one law on a store. Prints the reason if the law is not claimed or is a gap.
 ///
 /// # Panics
 /// If the law is broken, if the store keeps a law that it declares as a gap, or if no law has this
@@ -35,7 +35,7 @@ where
         }
         Verdict::Gap(reason) => eprintln!("{name}: gap: {reason}"),
         Verdict::Outgrown => {
-            panic!("the store keeps {test}, which it declares as a gap: remove the gap")
+            panic!("the store declares {test} as a gap, but keeps the law; remove the gap")
         }
     }
 }

@@ -7,8 +7,8 @@ use cas_core::content::{ContentExt, Durability};
 use cas_core::lease::{BlobRef, LeaseGuard};
 use cas_core::{Descriptor, Digest, Document, Image, Manifest, MediaType, Result, Store, dispatch};
 
-/// The duration of the leases of jobs, in laws and tests. It is longer than any law takes, and
-/// shorter than a day.
+/// The duration of the leases of jobs in laws and tests. It is longer than the time that any law
+/// takes, and shorter than a day.
 pub const JOB_LEASE: Duration = Duration::from_secs(3600);
 
 /// A blob, and the digests that it lists.
@@ -51,15 +51,15 @@ impl Sample {
         Sample { parts }
     }
 
-    /// Returns the descriptor of its manifest.
+    /// Returns the descriptor of the manifest.
     ///
     /// # Panics
-    /// Never, because each sample has a manifest.
+    /// Does not panic, because each sample has a manifest.
     pub fn root(&self) -> Descriptor {
         self.parts.last().expect("it has parts").0.clone()
     }
 
-    /// Returns its blobs, in the order of [`Sample::digests`].
+    /// Returns the blobs of the image, in the order of [`Sample::digests`].
     pub(crate) fn parts(&self) -> &[Part] {
         &self.parts
     }
@@ -69,8 +69,8 @@ impl Sample {
         self.parts.iter().map(|(part, ..)| part.digest).collect()
     }
 
-    /// Pins the blobs of the image by `guard`, and stores those that are missing. Records the
-    /// children of the manifest.
+    /// Pins the blobs of the image with `guard`, and stores the missing blobs. Records the children
+    /// of the manifest.
     ///
     /// # Errors
     /// `Busy` while another task stores a blob of the image; errors of the store.
@@ -90,7 +90,7 @@ impl Sample {
         Ok(())
     }
 
-    /// Imports the image under a name. If the name exists, it gets this target.
+    /// Imports the image under a name. If the name exists, changes its target to this image.
     ///
     /// # Errors
     /// `InvalidArgument` for an invalid name; errors of [`Sample::store`] and [`LeaseGuard::name`].
@@ -102,22 +102,24 @@ impl Sample {
     }
 }
 
-/// Gives the image with the name `from` the name `to` as well. If `to` exists, it gets this target.
+/// Creates the name `to` for the image with the name `from`. If `to` exists, changes its target to
+/// this image.
 ///
 /// # Errors
 /// `InvalidArgument` for an invalid name; `NotFound` if `from` does not exist, or if its target was
 /// collected; errors of [`LeaseGuard::name`].
 pub async fn tag(store: &Store, from: &str, to: &str) -> Result<()> {
     let image = store.images.get(&from.parse()?).await?;
-    let image = image.ok_or_else(|| cas_core::Error::not_found("no such image").subject(from))?;
+    let image = image
+        .ok_or_else(|| cas_core::Error::not_found("no such image; check the name").subject(from))?;
     let guard = LeaseGuard::begin_for(store, "tag", JOB_LEASE).await?;
     guard.pin_tree(&image.target).await?;
     let image = Image::new(to.parse()?, image.target);
     guard.name(vec![image], &["target"]).await.map(|_| ())
 }
 
-/// Checks that a manifest and everything that it lists exist, with the right bytes. If `root` is an
-/// index, checks the index only, not the manifests that it lists.
+/// Checks that a manifest and all blobs that it lists exist, with the right bytes. If `root` is an
+/// index, checks only the index, not the manifests that it lists.
 ///
 /// # Errors
 /// `NotFound` if a blob is missing, and `Corrupt` if it is damaged, with the digest of the blob;

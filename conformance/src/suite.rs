@@ -3,10 +3,10 @@
 /// Lists the laws of a group. The macro defines the constant `NAMES`, the function `all`, which
 /// returns the laws, and an exported macro that makes a `#[test]` of each law.
 ///
-/// `THEME() [law: "why" ["source"], ...]` names functions of the module THEME, with what goes wrong
-/// for a user without the law, and where the rule comes from. `THEME(needs Capability)` lists laws
-/// about the promise of that capability, `THEME(racy)` lists laws whose outcome depends on timing,
-/// and `THEME(needs Capability, racy)` lists laws to which both apply.
+/// `THEME() [law: "why" ["source"], ...]` lists functions of the module THEME. `why` is what goes
+/// wrong for a user without the law. `source` is where the rule comes from. `THEME(needs
+/// Capability)` lists laws about the promise of that capability, `THEME(racy)` lists laws whose
+/// outcome depends on timing, and `THEME(needs Capability, racy)` lists laws to which both apply.
 macro_rules! laws {
     (
         $d:tt $(#[$doc:meta])* $macro:ident!, $tests:ident!, $group:ident: $store:ty;

@@ -71,7 +71,7 @@ impl Identity {
     fn is_of(&self, found: Digest) -> bool {
         match self {
             Identity::Digest(digest) => *digest == found,
-            // The next chain ID follows from the one of the parent alone.
+            // The chain ID of the layer follows from the chain ID of its parent and the diff ID.
             Identity::Chain(own, parent) => {
                 let layers: Vec<Digest> = parent.iter().copied().chain([found]).collect();
                 chain_ids(&layers).last() == Some(own)

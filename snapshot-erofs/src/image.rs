@@ -208,8 +208,8 @@ fn load(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Option<Image>> {
     Ok(directory.map(|directory| Image::new(dirs, &record, &text, &directory)))
 }
 
-/// Returns the image that was made of these layers as [`load`], or `None` also if a layer that the
-/// image reads on demand is complete by now.
+/// Returns the same as [`load`], but `None` if a layer that the image reads on demand is now
+/// complete.
 ///
 /// # Errors
 /// As [`load`].

@@ -1,4 +1,4 @@
-//! Layers that are read on demand. Their snapshots have a table of contents in place of a tar.
+//! Layers that are read on demand. Their snapshots have a table of contents instead of a tar.
 
 use std::fs;
 use std::io::Read;
@@ -66,8 +66,8 @@ pub(crate) fn check_tar(dirs: &SnapshotDirs, id: u64, depth: Depth) -> Result<Co
     })
 }
 
-/// Returns how much of a layer has arrived, as the process that serves it has last written, or
-/// `None` if the layer is not read on demand.
+/// Returns how much of a layer has arrived, or `None` if the layer is not read on demand. The
+/// numbers are those that the process that serves the layer has last written.
 ///
 /// # Errors
 /// `Corrupt` if the written numbers are damaged; errors of the file system.

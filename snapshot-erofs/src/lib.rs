@@ -21,7 +21,7 @@
 //! - A view on a parent is the image of the parent. An active snapshot on a parent is an overlay of
 //!   its `fs` on that image.
 //! - The commit of an active snapshot writes its changes as a tar, into a new directory.
-//! - A layer that an unpacker has stored as a tar is committed as it is.
+//! - A layer that an unpacker has stored as a tar is committed without a change.
 //! - This crate mounts nothing except to probe, and to read the attributes of a parent's root
 //!   directory. It returns mounts as data, and [`cas_host::mount`] mounts them.
 
@@ -139,7 +139,7 @@ impl SnapshotLayout for Erofs {
         let has_work = || directory.join(WORK).try_exists();
         if !is_view && !has_work().during("open", directory.display())? {
             return Err(Error::precondition(
-                "the snapshot holds the tar of a layer and cannot be mounted; commit it first",
+                "the snapshot contains the tar of a layer and cannot be mounted; commit it first",
             ));
         }
         if below.is_empty() {

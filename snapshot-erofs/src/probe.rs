@@ -52,7 +52,7 @@ fn unusable(error: Error) -> Error {
     }
     let why = match has_no_right(&error) {
         true => "only the superuser of the machine can mount images, and not in `cas unshare`",
-        false => "images of EROFS are not usable here",
+        false => "EROFS images are not usable here",
     };
     Error::unsupported(format!(
         "{why} ({error}); use the overlay or the native snapshotter"
@@ -82,13 +82,13 @@ fn mount_and_read(scratch: &Path, backing: Backing) -> Result<()> {
     judge(fs::read(shown.join(CUT)))
 }
 
-/// Checks what a kernel returned for a file whose data is cut off. Only an error is right: some
-/// kernels return zeros, so that a damaged layer would go unnoticed.
+/// Checks that the kernel returned an error for a file whose data is cut off. Some kernels return
+/// zeros instead, and would hide damage of a layer.
 fn judge(answer: io::Result<Vec<u8>>) -> Result<()> {
     match answer {
         Err(_) => Ok(()),
         Ok(_) => Err(Error::unsupported(
-            "this kernel reads data that was cut off as if it were there; use a newer kernel",
+            "this kernel reports no error for data that was cut off; use a newer kernel",
         )),
     }
 }

@@ -9,7 +9,8 @@ use cas_host::{LockedDir, SnapshotDirs, TREE, calls, erofs, open_tree, set_immut
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-/// Makes the tar in the directory of a snapshot immutable. Does nothing if there is no tar.
+/// Makes the tar in the directory of a snapshot immutable. Does nothing if the directory does not
+/// have a tar.
 ///
 /// # Errors
 /// As [`set_immutable`].

@@ -1,4 +1,4 @@
-//! What is recorded about an image.
+//! The record of an image.
 
 use std::fs::{self, File};
 use std::io;

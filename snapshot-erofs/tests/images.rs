@@ -104,7 +104,7 @@ fn unmount(target: &Path) {
     mount::unmount(target, UnmountMode::default()).unwrap();
 }
 
-/// Returns how many mounts of EROFS this process sees below a directory.
+/// Returns the number of EROFS mounts below a directory, in the mount namespace of this process.
 fn images_below(root: &Path) -> usize {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let root = format!("{}/", root.display());

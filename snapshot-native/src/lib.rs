@@ -24,7 +24,8 @@ pub const NAME: &str = Native::NAME;
 /// The copying snapshotter.
 pub type NativeSnapshotter = DirSnapshotter<Native>;
 
-/// A layout with a complete tree in each directory. A commit cannot add a parent to a snapshot.
+/// The layout of the copying snapshotter: the directory of a snapshot contains its complete tree. A
+/// commit cannot add a parent to a snapshot.
 #[derive(Clone, Copy, Debug)]
 pub struct Native;
 

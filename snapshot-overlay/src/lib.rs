@@ -6,7 +6,7 @@
 //!   work/               0700, used by the kernel while the snapshot is mounted writable
 //! ```
 //! - An active snapshot on a parent is an overlay of its `fs` over the `fs` of its ancestors. A
-//!   snapshot without a parent is a bind mount of its `fs`; for a view, the mount is read-only.
+//!   snapshot without a parent is a bind mount of its `fs`. For a view, the mount is read-only.
 //! - A view on a parent without ancestors is a read-only bind mount of the parent's `fs`. A view
 //!   on a parent with ancestors is a read-only overlay of the `fs` of all of these snapshots.
 //! - This crate mounts nothing except to probe. It returns mounts as data. [`cas_host::mount`]
@@ -33,7 +33,7 @@ pub const NAME: &str = Overlay::NAME;
 /// The overlay snapshotter.
 pub type OverlaySnapshotter = DirSnapshotter<Overlay>;
 
-/// A layout with the changes of each snapshot in its directory.
+/// The layout of the overlay snapshotter: the directory of a snapshot contains its changes.
 #[derive(Clone, Debug)]
 pub struct Overlay {
     /// The options of every mount.

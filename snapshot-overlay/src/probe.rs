@@ -12,9 +12,9 @@ use rustix::fs::AtFlags;
 /// The beginning of the name of the directory in which the overlay is.
 const SCRATCH: &str = "probe";
 
-/// Probes whether overlayfs is usable: mounts an overlay of directories in `directory`, which is
-/// created if it is absent, and removes a file of a lower layer through the overlay. Removes what a
-/// killed probe left there.
+/// Probes whether overlayfs is usable in `directory`. Creates the directory if it is absent. Mounts
+/// an overlay of directories in it, and removes a file of a lower layer through the overlay.
+/// Removes the files that a killed probe has left in the directory.
 ///
 /// # Errors
 /// `Unsupported`, with the reason, if the mount or the removal fails; `Full` if the disk is full;

@@ -1,6 +1,5 @@
 //! Snapshotters that are broken on purpose, to test the laws. Each is the overlay snapshotter with
-//! one fault. The law after its arrow must fail on it. The laws in brackets may fail, too, but no
-//! others.
+//! one fault. The law after the arrow must fail. The laws in brackets may fail, too, but no others.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Kills an unpacker that makes layers side by side, at every change of the disk.
+//! Kills an unpacker that makes layers in parallel, at every change of the disk.
 
 #![allow(
     clippy::expect_used,

@@ -25,7 +25,7 @@ pub struct UserIds {
     pub groups: Ids,
 }
 
-/// A range of ids in a user namespace, and the ids of the host that they stand for.
+/// A range of ids in a user namespace, and the range of ids of the host that it maps to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct IdRange {
     /// The first id in the namespace.
@@ -34,7 +34,7 @@ pub struct IdRange {
     /// The first id of the host.
     #[serde(rename = "hostID")]
     pub outside: u32,
-    /// How many ids there are.
+    /// Number of ids in the range.
     #[serde(rename = "size")]
     pub count: u32,
 }
@@ -75,7 +75,7 @@ impl FromStr for IdRange {
 }
 
 impl UserIds {
-    /// Returns whether there are both user ids and group ids besides the user's own.
+    /// Returns whether there are further user ids and further group ids.
     pub fn has_more(&self) -> bool {
         !self.users.more.is_empty() && !self.groups.more.is_empty()
     }

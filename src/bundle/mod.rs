@@ -14,7 +14,7 @@
 //! - Only labels of the image that begin with `org.opencontainers.image.`, `org.label-schema.` or
 //!   `maintainer` become annotations, because runtimes act on some other annotations
 //!   (`run.oci.…`), and an image could control the host with them.
-//! - Volumes of the image are not mounted; their directories in `rootfs` are used.
+//! - Volumes of the image are not mounted. Their directories in `rootfs` are used.
 
 mod ids;
 mod image;
@@ -72,8 +72,8 @@ pub struct User {
     /// Id of the primary group.
     pub gid: u32,
     /// Ids of all groups of the process, including the primary one. The list is empty in a rootless
-    /// bundle, and in a bundle that was made in a user namespace where processes may not set their
-    /// groups.
+    /// bundle. It is also empty if the bundle was made in a user namespace where processes may not
+    /// set their groups.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub additional_gids: Vec<u32>,
 }
@@ -90,9 +90,9 @@ struct Capabilities {
 /// if a rootless bundle cannot have the user of the image.
 ///
 /// # Errors
-/// `NotFound` for a user or group that the image does not have; `Corrupt` for a configuration that
-/// a process cannot be started with, or if the image's list of users or groups is not a regular
-/// file; `OutOfRange` if these lists exceed a bound; errors of the file system.
+/// `NotFound` for a user or group that the image does not have; `Corrupt` if no process can be
+/// started with the configuration, or if the image's list of users or groups is not a regular file;
+/// `OutOfRange` if these lists exceed a bound; errors of the file system.
 pub(crate) fn finish(
     directory: &Path,
     config: &Config,

@@ -115,7 +115,7 @@ impl Drop for NewBundle {
     }
 }
 
-/// Removes what a bundle consists of, and its directory if that was `created` for the bundle.
+/// Removes the files of a bundle. Also removes the directory if it was `created` for the bundle.
 fn remove(directory: &Path, created: bool, unpacked: bool) -> io::Result<()> {
     let rootfs = directory.join(ROOTFS);
     absent_is_ok(if unpacked {

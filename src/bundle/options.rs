@@ -11,7 +11,7 @@ use super::UserIds;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct BundleOptions {
-    /// The platform. `Platforms::All` is refused.
+    /// The platform to use. `Platforms::All` is an error.
     pub platforms: Platforms,
     /// Replaces the image's entrypoint and command. `None` keeps the entrypoint.
     pub entrypoint: Option<String>,
@@ -32,7 +32,7 @@ pub struct BundleOptions {
     /// Whether an unpacked root file system may be lost in a power failure, for a bundle that is
     /// removed after its use. If so, files are not synced to the device.
     pub temporary: bool,
-    /// Receives the progress. By default nothing does.
+    /// Receives the progress. By default, nothing is reported.
     pub progress: Arc<dyn Progress>,
 }
 

@@ -72,7 +72,7 @@ const READ_ONLY: &[&str] = &[
 /// because a runtime would act on it, and one if the process cannot run as the user of the image.
 ///
 /// # Errors
-/// `Corrupt` for an argument or a variable that a process cannot be given.
+/// `Corrupt` if an argument, a variable or the working directory contains a zero byte.
 pub(super) fn document(
     config: &Config,
     options: &BundleOptions,

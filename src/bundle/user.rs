@@ -15,7 +15,8 @@ pub(super) struct Account {
     pub(super) home: String,
 }
 
-/// Finds `USER[:GROUP]`, each a name or a number. Empty text means the superuser.
+/// Returns the account for `USER[:GROUP]`. Each part is a name or a number. Empty text means the
+/// superuser.
 ///
 /// A number need not be in the image's files. Without `GROUP`, the account has all groups that the
 /// files give the user. With `GROUP`, the account has only that group.

@@ -3,12 +3,12 @@
 use cas_core::image::{FullName, Reference};
 use cas_core::{Image, Result};
 
-/// An image as an argument of a verb: its name in the store, an [`Image`], or what a person typed.
-/// Text and a [`Reference`] are taken as a name in the store. If the store does not have exactly
-/// this name, the verb looks for other spellings that docker takes for the same name, such as
+/// An image as an argument of a verb: its name in the store, an [`Image`], or text that a person
+/// typed. Text and a [`Reference`] are names in the store. If the store does not have exactly this
+/// name, the verb looks for other spellings that mean the same name in docker, such as
 /// `docker.io/library/app:1` for `app:1`. If text is not a name, the verb returns an error. A
 /// [`FullName`] is looked up as if a person typed it. An [`Image`] stands for its target, even if
-/// the name of the image refers to something else by now.
+/// its name now refers to something else.
 pub struct ImageRef(pub(super) Given);
 
 pub(super) enum Given {
@@ -79,9 +79,9 @@ impl From<Reference> for ImageRef {
     }
 }
 
-/// A name that a verb gives to an image. Text and a [`Reference`] are stored exactly; if text is
-/// not a name, the verb returns an error. A [`FullName`] is stored in full, and its other spellings
-/// are removed from the store.
+/// A name that a verb gives to an image. Text and a [`Reference`] are stored unchanged. If the text
+/// is not a name, the verb returns an error. A [`FullName`] is stored in full, and its other
+/// spellings are removed from the store.
 pub struct NewName(pub(super) Result<(Reference, Option<FullName>)>);
 
 impl From<&str> for NewName {
@@ -126,8 +126,8 @@ impl From<FullName> for NewName {
     }
 }
 
-/// An image in a registry as an argument of a verb: a [`FullName`], or what a person typed for one.
-/// If docker would not accept the text, the verb returns an error.
+/// An image in a registry as an argument of a verb: a [`FullName`], or text that a person typed. If
+/// docker would not accept the text, the verb returns an error.
 #[cfg(feature = "registry")]
 pub struct RegistryRef(pub(super) Result<FullName>);
 

@@ -23,8 +23,8 @@ impl Cas {
         blob::list(self.opened()?).await
     }
 
-    /// Returns the digest and the size of a blob, and its media type, labels and times, which its
-    /// record states.
+    /// Returns the digest and the size of a blob, and the media type, labels and times from its
+    /// record.
     ///
     /// # Errors
     /// `NotFound`; `Corrupt` if the record of the blob does not parse; errors of the store.
@@ -52,7 +52,7 @@ impl Cas {
 
     /// Returns a reader that streams a blob and verifies it: if the bytes are damaged, the reader
     /// returns an error instead of the end. The reader implements `AsyncRead` of tokio and `Read`
-    /// of the standard library. For single ranges, use `open` of the store's content.
+    /// of the standard library. To read only a range of a blob, use `content.open` of the store.
     ///
     /// # Errors
     /// `NotFound`; errors of the store.
@@ -61,14 +61,14 @@ impl Cas {
         reader.ok_or_else(|| absent("read blob", blob))
     }
 
-    /// Replaces labels of a blob with labels of `update`: the labels that the field paths `labels`
-    /// and `labels.<key>` name, or all labels if there are no field paths. A label that `update`
-    /// does not have is removed. Returns the updated blob.
+    /// Replaces labels of a blob with the labels of `update`. The field paths `labels` and
+    /// `labels.<key>` select the labels to replace. Without field paths, all labels are replaced. A
+    /// selected label that `update` does not have is removed. Returns the updated blob.
     ///
     /// # Errors
     /// As [`lease::update_labels`]; `NotFound` if the store does not have the blob;
-    /// `InvalidArgument` if `update` states another size than the store, because the size of a blob
-    /// never changes.
+    /// `InvalidArgument` if the size in `update` is not the size of the blob, because the size of a
+    /// blob never changes.
     pub async fn update_blob(&self, update: &BlobInfo, fieldpaths: &[&str]) -> Result<BlobInfo> {
         let store = self.writable()?;
         let (blob, size) = (&update.digest, update.size);
@@ -86,20 +86,20 @@ impl Cas {
         self.blob_info(blob).await
     }
 
-    /// Stores blobs, in order, up to the first that fails. The blobs before the failed one stay for
-    /// a day, or for as long as something refers to them. Returns what became of each blob, and the
-    /// error if one failed.
+    /// Stores blobs in order, and stops at the first failure. The blobs that were stored stay for a
+    /// day, and longer if something refers to them. Returns the outcome of each blob, and the error
+    /// if a blob failed.
     ///
     /// # Errors
-    /// `Denied` for a read-only root. The error of a blob that fails is in the result, not
-    /// returned; [`import::ingest_blobs`] lists these errors.
+    /// `Denied` for a read-only root. If a blob fails, its error is a part of the result.
+    /// [`import::ingest_blobs`] lists these errors.
     pub async fn ingest_blobs(&self, blobs: &[IngestBlob]) -> Result<Ingested> {
         Ok(import::ingest_blobs(self.writable()?, blobs).await)
     }
 
     /// Stores the blobs of an image, whose topmost index or manifest is `root`, and gives the image
     /// a new name. If anything fails, neither the name nor any new blob stays. Returns the image,
-    /// and what became of each blob.
+    /// and the outcome of each blob.
     ///
     /// # Errors
     /// As [`import::ingest_image`]; `InvalidArgument` for text that is not a name, or for a name
@@ -119,13 +119,13 @@ impl Cas {
         import::ingest_image(store, name, root, blobs).await
     }
 
-    /// Removes blobs. Nothing may refer to them, except other blobs of this call. Other jobs may
-    /// use the store meanwhile. Returns what was removed. A blob that came into use meanwhile is
-    /// not removed, and is not in the result.
+    /// Removes blobs that nothing refers to, except other blobs of this call. Other jobs may use
+    /// the store meanwhile. Returns what was removed. A blob that comes into use during the call
+    /// stays, and is not in the result.
     ///
     /// # Errors
-    /// As [`gc::remove`]: `NotFound` for a blob that is not in the store; `Busy`, with what refers
-    /// to it, for a blob that is in use. In both cases nothing is removed.
+    /// As [`gc::remove`]: `NotFound` for a blob that is not in the store; `Busy` for a blob that is
+    /// in use. In both cases nothing is removed.
     pub async fn remove_blobs(&self, blobs: impl IntoIterator<Item = Digest>) -> Result<Removed> {
         let options = RemoveOptions::default();
         self.remove_blobs_with(blobs, options).await

@@ -39,9 +39,9 @@ use crate::root::Engines;
 #[cfg(feature = "registry")]
 use crate::root::{PullModes, RemoteSettings};
 
-/// A handle on an open root, with every verb of [`crate::Cas`] in a form that blocks until the verb
-/// is done. The handle contains its own async runtime, and panics if it is used inside another
-/// async runtime; there, use [`crate::Cas`]. The handle is cheap to clone, and all clones are the
+/// A handle on an open root. It has all verbs of [`crate::Cas`], in a form that blocks until the
+/// verb is done. The handle contains its own async runtime, and its verbs panic inside another
+/// async runtime. Use [`crate::Cas`] there. The handle is cheap to clone, and all clones are the
 /// same handle.
 #[derive(Clone)]
 pub struct Cas {
@@ -140,7 +140,7 @@ impl Cas {
         self.inner.check_writable()
     }
 
-    /// Returns the store, for everything that is not a verb.
+    /// Returns the store, for operations that have no verb.
     pub fn store(&self) -> &Store {
         self.inner.store()
     }
@@ -151,7 +151,7 @@ impl Cas {
         self.inner.remote_settings()
     }
 
-    /// Returns the files that say where images are read from and which certificates are trusted.
+    /// Returns the files that name mirrors of registries and trusted certificates.
     #[cfg(feature = "registry")]
     pub fn hosts(&self) -> Hosts {
         self.inner.hosts()
@@ -205,11 +205,11 @@ verbs! {
         options: ExportOptions
     ) -> Result<Vec<Image>>;
 
-    /// Copies an image into the store of another handle. If that is a blocking handle, pass its
-    /// [`inner`](Cas::inner). Returns the image as it is in the other store.
+    /// Copies an image into the store of another handle. If the other handle is blocking, pass its
+    /// [`inner`](Cas::inner). Returns the image in the other store.
     fn copy(image: impl Into<ImageRef>, to: &crate::Cas) -> Result<Image>;
 
-    /// Copies with options. Returns the image as it is in the other store.
+    /// Copies with options. Returns the image in the other store.
     fn copy_with(
         image: impl Into<ImageRef>,
         to: &crate::Cas,
@@ -255,7 +255,7 @@ verbs! {
     /// Gives an image an additional name. Returns the image with the new name.
     fn tag(image: impl Into<ImageRef>, name: impl Into<NewName>) -> Result<Image>;
 
-    /// Gives a new name to a manifest or an index that is in the store. Returns the image.
+    /// Gives a new name to a manifest or an index in the store. Returns the image.
     fn create_image(name: impl Into<NewName>, target: &Digest) -> Result<Image>;
 
     /// Makes a name refer to another manifest or index in the store. Returns the image.
@@ -302,16 +302,17 @@ verbs! {
         options: DiskOptions
     ) -> Result<Disk>;
 
-    /// Makes an index of SOCI for an image, with a zTOC for each large layer. The index is a
-    /// referrer of the image's manifest. Returns the index.
+    /// Makes a SOCI index for an image, with a zTOC for each large layer. The index is a referrer
+    /// of the image's manifest. Returns the index.
     #[cfg(feature = "soci")]
     fn create_soci(image: impl Into<ImageRef>) -> Result<SociIndex>;
 
-    /// Makes an index of SOCI with options. Returns the index.
+    /// Makes a SOCI index with options. Returns the index.
     #[cfg(feature = "soci")]
     fn create_soci_with(image: impl Into<ImageRef>, options: SociOptions) -> Result<SociIndex>;
 
-    /// Makes an image whose large layers can be read on demand, and names it. Returns the new image.
+    /// Converts an image into a new image whose large layers can be read on demand. Returns the new
+    /// image.
     #[cfg(feature = "soci")]
     fn convert_soci(image: impl Into<ImageRef>, name: impl Into<NewName>) -> Result<Image>;
 
@@ -323,7 +324,7 @@ verbs! {
         options: SociOptions
     ) -> Result<Image>;
 
-    /// Returns the indexes of SOCI that the store has for an image, for all of its platforms.
+    /// Returns the SOCI indexes of an image that are in the store, for all its platforms.
     #[cfg(feature = "soci")]
     fn soci_indexes(image: impl Into<ImageRef>) -> Result<Vec<SociIndex>>;
 
@@ -388,7 +389,7 @@ verbs! {
     /// Unmounts a snapshot with options. Returns the same as `unmount_snapshot`.
     fn unmount_snapshot_with(key: impl AsRef<str>, options: UnmountOptions) -> Result<bool>;
 
-    /// Prepares the root directory of a container.
+    /// Prepares the root directory of a container, with an image mounted in it.
     fn prepare_root_dir(path: impl AsRef<Path>, image: impl Into<ImageRef>) -> Result<()>;
 
     /// Prepares the root directory of a container with options.
@@ -444,23 +445,23 @@ verbs! {
     /// Replaces the labels of a blob that the field paths name. Returns the updated blob.
     fn update_blob(update: &BlobInfo, fieldpaths: &[&str]) -> Result<BlobInfo>;
 
-    /// Stores blobs, in order, up to the first that fails. Returns what became of each blob, and
-    /// the error if one failed.
+    /// Stores blobs in order, and stops at the first failure. Returns the outcome of each blob, and
+    /// the error if a blob failed.
     fn ingest_blobs(blobs: &[IngestBlob]) -> Result<Ingested>;
 
     /// Stores the blobs of an image, and gives the image a new name. If anything fails, neither the
-    /// name nor any new blob stays. Returns the image, and what became of each blob.
+    /// name nor any new blob stays. Returns the image, and the outcome of each blob.
     fn ingest_image(
         name: impl Into<NewName>,
         root: &IngestBlob,
         blobs: &[IngestBlob]
     ) -> Result<IngestedImage>;
 
-    /// Removes the names of images that were not used for long, until the bounds of the options are
-    /// met, and runs a collection. Returns what was removed.
+    /// Removes the names of images that have not been used for a long time, until the bounds of the
+    /// options are met. Then runs a collection. Returns what was removed.
     fn prune(options: PruneOptions) -> Result<Pruned>;
 
-    /// Removes blobs. Nothing may refer to them, except other blobs of this call. Returns what was
+    /// Removes blobs that nothing refers to, except other blobs of this call. Returns what was
     /// removed.
     fn remove_blobs(blobs: impl IntoIterator<Item = Digest>) -> Result<Removed>;
 

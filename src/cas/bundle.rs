@@ -12,14 +12,14 @@ use super::{Cas, MountOptions};
 use crate::bundle::{self, BundleOptions, Config, NewBundle};
 
 impl Cas {
-    /// Makes an OCI runtime bundle of an image in `directory`, which must be absent or empty. The
-    /// directory is closed to other users, because the root file system has the device nodes and
+    /// Makes an OCI runtime bundle of an image in `directory`, which must be absent or empty. Other
+    /// users cannot enter the directory, because the root file system has the device nodes and
     /// set-id programs of the image.
     ///
     /// # Errors
     /// As [`Cas::unpack`]; `NotFound` if the image does not have the user or group that its
-    /// configuration names; `Corrupt` for a configuration that a process cannot be started with. On
-    /// an error, what was made is removed.
+    /// configuration names; `Corrupt` if no process can be started with the configuration. On an
+    /// error, the unfinished bundle is removed.
     pub async fn bundle(
         &self,
         image: impl Into<ImageRef>,
@@ -41,7 +41,7 @@ impl Cas {
         options: BundleOptions,
     ) -> Result<()> {
         if options.mounted && options.rootless.is_some() {
-            let why = "a bundle cannot be both mounted and without privileges; choose one";
+            let why = "a bundle cannot be both mounted and rootless; choose one";
             return Err(Error::invalid(why).operation("make bundle"));
         }
         let manifest = self.manifest_of(image, &options.platforms).await?;

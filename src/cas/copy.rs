@@ -20,8 +20,8 @@ pub struct CopyOptions {
     pub name: Option<NewName>,
     /// The platforms to copy, by default all that the source has.
     pub platforms: Platforms,
-    /// Receives the progress, and a warning for each platform that is left out. By default nothing
-    /// receives them.
+    /// Receives the progress, and a warning for each platform that is left out. By default, neither
+    /// is reported.
     pub progress: Arc<dyn Progress>,
 }
 
@@ -59,21 +59,21 @@ impl CopyOptions {
 }
 
 impl Cas {
-    /// Copies an image from the store of this handle into the store of `to`, with everything that
-    /// the source has of the image. Blobs that are in the store of `to` already are not copied.
-    /// Returns the image as it is in that store.
+    /// Copies an image from the store of this handle into the store of `to`, with all parts of the
+    /// image that the source has. Blobs that the store of `to` already has are not copied. Returns
+    /// the image in the store of `to`.
     ///
     /// # Errors
     /// `NotFound` if the source does not have the image, or has lost a part of it; `Corrupt` for
     /// damaged content; `InvalidArgument` if `to` has the same store, and the name stays the same.
-    /// The name is written last. On an error, the blobs that were copied stay for the next attempt
-    /// until a garbage collection.
+    /// The name is written last. On an error, the copied blobs stay until a garbage collection, and
+    /// the next attempt does not copy them again.
     pub async fn copy(&self, image: impl Into<ImageRef>, to: &Cas) -> Result<Image> {
         self.copy_with(image, to, CopyOptions::default()).await
     }
 
     /// Copies with options. If both handles have the same store, only a new name is written.
-    /// Returns the image as it is in the store of `to`.
+    /// Returns the image in the store of `to`.
     ///
     /// # Errors
     /// As [`Cas::copy`]; `InvalidArgument` for text that is not a name; `NotFound` for a platform
@@ -96,7 +96,7 @@ impl Cas {
         if name == image.name && identity(&self.location) == identity(&to.location) {
             return Err(Error::invalid(
                 "source and destination are the same image of the same store; give the copy \
-                 another name, or name another store",
+                 another name, or choose another store",
             )
             .operation("copy")
             .subject(name));
@@ -119,7 +119,7 @@ impl Cas {
         Ok(copied)
     }
 
-    /// Returns a repository that stands for a name in this store, `name` or `name@sha256:…`.
+    /// Returns a repository for a name in this store. The name may have a digest: `name@sha256:…`.
     /// Another store pulls from the repository with [`transfer::pull`], and pushes to the
     /// repository with [`transfer::push`].
     ///
@@ -132,8 +132,8 @@ impl Cas {
     }
 }
 
-/// Returns a location that is equal for two handles only if they are on the same store. For a store
-/// in the file system, it contains the path without symbolic links.
+/// Returns a location to compare stores by: handles with equal locations have the same store. The
+/// location of a store in the file system contains the path without symbolic links.
 fn identity(location: &Location) -> Location {
     let place = Path::new(location.place());
     let real = if place.is_absolute() {

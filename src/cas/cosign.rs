@@ -8,8 +8,9 @@ use cas_distribution::{Hosts, Options, Verifier};
 
 use crate::root::RemoteSettings;
 
-/// Returns a verifier that requires a signature that the public key in a file verifies. The
-/// verifier fetches signatures with the same settings, options and hosts as the image.
+/// Returns a verifier that accepts an image only if the public key in a file verifies one of its
+/// signatures. The verifier fetches signatures with the same settings, options and hosts as the
+/// image.
 ///
 /// # Errors
 /// Errors of the file; `Unsupported` without the Cargo feature `cosign`.

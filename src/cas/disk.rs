@@ -16,16 +16,16 @@ use super::Cas;
 use super::arguments::ImageRef;
 use super::mounted::{Mounted, NewSnapshot};
 
-/// The form of a disk, which is the root file system of an image as one read-only EROFS image.
+/// The form of a disk. A disk is the root file system of an image as one read-only EROFS image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DiskFormat {
     /// One file: metadata, and then the uncompressed tar of each layer.
     #[default]
     Erofs,
-    /// A directory with a file of metadata, the tar of each layer, and `disk.vmdk`, a descriptor in
-    /// the format VMDK, which joins the metadata and the tars to one disk. The disk has the same
-    /// bytes as the file of [`Self::Erofs`].
+    /// A directory with a file of metadata, the tar of each layer, and `disk.vmdk`. This VMDK
+    /// descriptor joins the metadata and the tars to one disk. The disk has the same bytes as the
+    /// file of [`Self::Erofs`].
     Vmdk,
 }
 
@@ -33,13 +33,14 @@ pub enum DiskFormat {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct DiskOptions {
-    /// The platform of the image that is written. `Platforms::All` is refused.
+    /// The platform of the image. `Platforms::All` is an error.
     pub platforms: Platforms,
     /// The form of the disk.
     pub format: DiskFormat,
-    /// Receives the progress. By default nothing does.
+    /// Receives the progress. By default, nothing is reported.
     pub progress: Arc<dyn Progress>,
-    /// A second disk, for what a machine writes: its file, and its size in bytes.
+    /// The file and the size in bytes of a second disk, which is writable and empty. By default,
+    /// none is made.
     pub writable: Option<(PathBuf, u64)>,
 }
 
@@ -86,7 +87,7 @@ impl DiskOptions {
 
 impl Cas {
     /// Writes the root file system of an image to `file`, as one read-only EROFS image: metadata,
-    /// and then the uncompressed tar of each layer. Linux 6.4 and later mount the file; a block
+    /// and then the uncompressed tar of each layer. Linux 6.4 and later can mount the file. A block
     /// device with the bytes of the file must have sectors of 512 bytes. The same image always
     /// gives the same bytes. No privileges are needed. Returns the sizes of the file and of the
     /// metadata in the file.
@@ -94,8 +95,8 @@ impl Cas {
     /// The file appears under its name when it is complete, and replaces an older file of this
     /// name. Until then, the directory needs free space for twice the size of the file. If the
     /// image is unpacked into snapshots of the snapshotter `erofs`, the files of these snapshots
-    /// are copied, and share their blocks with the new file if the file system supports that; no
-    /// layer is decompressed.
+    /// are copied, and no layer is decompressed. If the file system supports it, the new file
+    /// shares its blocks with the snapshots.
     ///
     /// # Errors
     /// `NotFound` if the store does not have the image, one of its layers, or the platform of this
@@ -109,14 +110,14 @@ impl Cas {
 
     /// Writes a disk with options. Returns the same as [`Cas::disk`].
     ///
-    /// With [`DiskOptions::writable`], an empty ext4 file system is written to a second file, for
-    /// what a machine writes, for example as the upper directory of an overlay. The program
-    /// `mke2fs` makes it, sparse, and with the same bytes for the same size. The file replaces an
-    /// older file of its name after the disk is complete.
+    /// With [`DiskOptions::writable`], the program `mke2fs` also writes an empty ext4 file system
+    /// to a second file. A virtual machine can use it for the upper directory of an overlay. The
+    /// file is sparse, and the same size gives the same bytes. The file replaces an older file of
+    /// its name after the disk is complete.
     ///
-    /// With [`DiskFormat::Vmdk`], `file` is a directory, which must be empty or absent. After a
-    /// failure, what was written into the directory is removed; after a kill, the next call for the
-    /// same directory removes it.
+    /// With [`DiskFormat::Vmdk`], `file` is a directory, which must be empty or absent. If the call
+    /// fails, it removes what it has written into the directory. If the process is killed, the next
+    /// call for the same directory removes the files.
     ///
     /// # Errors
     /// As [`Cas::disk`]; `InvalidArgument` for `Platforms::All`, for a writable disk in the same
@@ -132,7 +133,7 @@ impl Cas {
     ) -> Result<Disk> {
         let manifest = self.manifest_of(image, &options.platforms).await?;
         let file = file.as_ref();
-        // Before the disk, because it is quick to fail.
+        // The writable disk comes first, because it fails quickly.
         let writable = match options.writable {
             Some((writable, size)) => Some(make_writable(writable, size, file).await?),
             None => None,
@@ -180,14 +181,15 @@ impl Cas {
         let new = NewSnapshot {
             key: &unique::key("disk"),
             writable: false,
-            // No label keeps the view, because open files stay if a collection removes it.
+            // No label keeps the view, because its open files can be read even after a collection
+            // removes it.
             labels: Labels::new(),
         };
         let open_all = async {
             let mut view = Mounted::make(snapshotter, &new, Some(top)).await?;
             let mounts = view.mounts().to_vec();
             let opened = pool::run(move || open(&mounts)).await;
-            // A collection removes a view that stays.
+            // If this fails, a collection removes the view.
             let _ = view.undo().await;
             opened
         };
@@ -237,14 +239,14 @@ impl Cas {
     }
 }
 
-/// Makes a writable disk for the name `file`, which it does not have yet.
+/// Makes a writable disk. It gets the name `file` when the caller publishes it.
 async fn make_writable(file: PathBuf, size: u64, disk: &Path) -> Result<NewFile> {
     let path = file.display().to_string();
     if file == disk {
-        return Err(
-            Error::invalid("the writable disk needs a file of its own; name another one")
-                .subject(path),
-        );
+        return Err(Error::invalid(
+            "the disk and the writable disk need different files; name another file",
+        )
+        .subject(path));
     }
     let made = pool::run(move || {
         let new = NewFile::begin(&file)?;

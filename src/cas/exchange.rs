@@ -29,7 +29,7 @@ pub struct ImportOptions {
     /// Whether the images are also unpacked into snapshots, as by [`Cas::snapshot`]. If all
     /// platforms are imported, only the platform of this machine is unpacked.
     pub unpack: bool,
-    /// Receives the progress. By default nothing does.
+    /// Receives the progress. By default, nothing is reported.
     pub progress: Arc<dyn Progress>,
 }
 
@@ -90,7 +90,8 @@ impl Cas {
     /// `InvalidArgument` if the source is not an image; `NotFound` if the source is absent or
     /// incomplete; `Corrupt` if the source is damaged or hostile; `Unsupported` for a sparse file
     /// or another version of the image layout; `OutOfRange` if the source exceeds a limit; errors
-    /// of the store. If no name was written before the error, what was stored is removed.
+    /// of the store. On an error before the first name is written, the blobs that were stored are
+    /// removed.
     pub async fn import(&self, source: impl AsRef<Path>) -> Result<Vec<Image>> {
         let source = Source::Path(source.as_ref().to_owned());
         let options = import::ImportOptions::default();

@@ -46,8 +46,8 @@ impl Cas {
     }
 
     /// Removes what killed jobs have left next to the snapshotter, and unpack jobs that have
-    /// expired, unless the store is opened for an owner. A dry run removes nothing. Returns what
-    /// was found.
+    /// expired. Does nothing if the store is opened for an owner. A dry run removes nothing.
+    /// Returns what was found.
     pub(super) async fn remove_leftovers(&self, now: SystemTime, dry_run: bool) -> Result<Removed> {
         let mut left = Removed::default();
         if self.store.owner().is_none() {
@@ -69,8 +69,8 @@ impl Cas {
         gc::explain(self.opened()?, &snapshotters, resource, SystemTime::now()).await
     }
 
-    /// Adds a resource to a lease, after checking that the resource exists and that nothing that it
-    /// refers to was lost. Returns the updated lease.
+    /// Adds a resource to a lease. The resource must exist, and nothing that it refers to may be
+    /// lost. Returns the updated lease.
     ///
     /// # Errors
     /// As [`lease::add_to_lease`].
@@ -79,8 +79,8 @@ impl Cas {
         lease::add_to_lease(self.writable()?, &snapshotters, lease.as_ref(), resource).await
     }
 
-    /// Returns the snapshotter if the store is the root's own. Otherwise no snapshots are
-    /// collected, because another store does not know what refers to them.
+    /// Returns the snapshotter if the store is the root's own. Otherwise returns nothing, because
+    /// another store does not have the images that keep the snapshots.
     pub(super) fn collected_snapshotters(&self) -> Vec<&dyn Snapshotter> {
         let own = self.snapshotter.as_deref().filter(|_| self.own_store);
         own.into_iter().collect()

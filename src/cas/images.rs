@@ -17,7 +17,7 @@ use super::{Cas, lookup};
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct QueryOptions {
-    /// The platform. `Platforms::All` is refused.
+    /// The platform to use. `Platforms::All` is an error.
     pub platforms: Platforms,
 }
 
@@ -37,7 +37,7 @@ pub struct DeleteOptions {
     /// Whether the call also runs [`Cas::gc`] after the name is removed. Otherwise, blobs and
     /// snapshots that only this name referred to stay until the next collection.
     pub synchronous: bool,
-    /// Whether a name that does not exist is skipped, so that a removal can be repeated.
+    /// Whether the call succeeds if the name does not exist.
     pub skip_absent: bool,
 }
 
@@ -141,9 +141,9 @@ impl Cas {
         guard.name_again(image).await
     }
 
-    /// Removes a name. The name of an [`Image`] is removed only if the name refers to the image's
-    /// target in the store. All spellings of a name are removed if a person typed it
-    /// ([`ImageRef::typed`]), or if the store does not have exactly this name.
+    /// Removes a name. The name of an [`Image`] is removed only if it still refers to the image's
+    /// target. All spellings of a name are removed if a person typed it ([`ImageRef::typed`]), or
+    /// if the store does not have exactly this name.
     ///
     /// # Errors
     /// `NotFound` if the name does not exist or refers to something else; `InvalidArgument` for
@@ -178,8 +178,8 @@ impl Cas {
         Ok(())
     }
 
-    /// Removes a name with options. Returns what the collection of a synchronous removal has
-    /// removed; other removals return an empty result.
+    /// Removes a name with options. Returns what the collection has removed. Without `synchronous`,
+    /// the result is empty.
     ///
     /// # Errors
     /// As [`Cas::remove`] and [`Cas::gc`]. The name stays removed if the collection fails. A name
@@ -270,7 +270,7 @@ impl Cas {
 pub(super) fn check_digest(name: &FullName, found: &Digest) -> Result<()> {
     match name.digest() {
         Some(expected) if expected != found => Err(Error::invalid(format!(
-            "the image has the digest {found}; give it a name with this digest, or without one"
+            "the image has the digest {found}; use a name with this digest, or without a digest"
         ))
         .operation("tag")
         .subject(name)),
@@ -293,8 +293,8 @@ pub(super) async fn check_unused(store: &Store, name: &FullName) -> Result<()> {
     }
 }
 
-/// Pins a manifest or an index, with everything that the store has of it. Returns the lease, and
-/// the image to name.
+/// Pins a manifest or an index, with all its content in the store. Returns the lease, and the image
+/// to name.
 async fn pinned(store: &Store, name: Reference, target: &Digest) -> Result<(LeaseGuard, Image)> {
     let guard = LeaseGuard::begin(store, "name").await?;
     let found = match blob::document(store, target).await {

@@ -14,15 +14,15 @@ pub struct IngestInfo {
     /// The key of the ingest. If the digest of the blob was known when the writing began, the key
     /// is this digest.
     pub key: String,
-    /// The number of bytes that were written so far.
+    /// The number of bytes written so far.
     pub offset: u64,
     /// The size of the blob, if it is known.
     pub total: Option<u64>,
-    /// When bytes were last written, as far as the store knows.
+    /// When bytes were last written, as the store reports it.
     pub updated_at: SystemTime,
-    /// The owners of the leases that keep the ingest or its blob: jobs that need the blob, jobs
-    /// that were killed a short time ago, and `the tool` for a lease that a user made. A job is not
-    /// among them as long as the digest of its blob is not known.
+    /// The jobs whose leases keep the ingest or its blob. The list includes jobs that were killed a
+    /// short time ago, and `the tool` for a lease that a user made. It does not include a job while
+    /// the digest of its blob is unknown.
     pub owners: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What killed jobs leave next to a snapshotter: mounts that are not complete, and files of locks.
+//! What killed jobs leave next to a snapshotter: incomplete mounts and lock files.
 
 use std::cell::LazyCell;
 use std::path::{Path, PathBuf};

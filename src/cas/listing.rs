@@ -19,7 +19,7 @@ pub struct Listed {
     /// The name to show: the familiar form, such as `app:1` for `docker.io/library/app:1`. If
     /// spellings of the name refer to different images, this is the name in the store.
     pub shown: String,
-    /// When the image was last used under any spelling of its name, exact to a minute; `None` if
+    /// When the image was last used under any spelling of its name, exact to a minute. `None` if
     /// the time is not known. Serialized as whole nanoseconds since 1970.
     #[serde(serialize_with = "cas_core::time::optional::serialize")]
     pub used_at: Option<SystemTime>,
@@ -27,8 +27,8 @@ pub struct Listed {
 
 impl Cas {
     /// Returns the images that pass the filters, each with the name to show, sorted by stored name.
-    /// If the store has several spellings of a name, the image is listed once; if the spellings
-    /// refer to different images, each of these is listed. Images without a name are listed under
+    /// If the store has several spellings of a name, the image is listed once. If the spellings
+    /// refer to different images, each spelling is listed. Images without a name are listed under
     /// their digests. A filter may match the stored name or the familiar one.
     ///
     /// # Errors

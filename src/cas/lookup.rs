@@ -12,8 +12,8 @@ use cas_core::{
     Store,
 };
 
-/// Minimum number of hexadecimal digits of text that is looked up first as a digest, and then as a
-/// name. Shorter text without an algorithm may be a word like `cafe`, and is looked up first as a
+/// Text with at least this many hexadecimal digits is looked up first as a digest, and then as a
+/// name. Shorter text without an algorithm may be a word like `cafe`. It is looked up first as a
 /// name.
 const CERTAIN: usize = 7;
 
@@ -64,8 +64,8 @@ async fn find_all(store: &Store, text: &str) -> Result<Vec<Image>> {
     }
 }
 
-/// Returns the image of a name that a program gives. Looks up exactly this name first, and then
-/// all names that docker takes for the same.
+/// Returns the image of a name that a program gives. Looks up exactly this name first, and then its
+/// other spellings.
 ///
 /// # Errors
 /// `NotFound`; `InvalidArgument` if spellings of the name refer to different images.
@@ -180,7 +180,7 @@ pub(super) async fn drop_other_spellings(store: &Store, name: &FullName) -> Resu
 }
 
 fn absent() -> Error {
-    Error::not_found("the store does not have this image; `cas images` lists what it has")
+    Error::not_found("the store does not have this image; `cas images` lists all images")
 }
 
 /// Returns the error for text that stands for several images. The message asks the user to give

@@ -1,7 +1,7 @@
-//! One handle on images, their content and their snapshots. Many verbs have a second form,
-//! `*_with`, that also takes options. The future of a verb may be dropped at any time: the job
-//! ends, and what it has left unfinished is removed in the background. A job that has begun its
-//! last write may still complete it.
+//! A handle on images, their content and their snapshots. Many verbs have a second form, `*_with`,
+//! that also takes options. The future of a verb may be dropped at any time. This cancels the job,
+//! and its unfinished work is removed in the background. A job that has begun its last write may
+//! still complete.
 
 mod arguments;
 mod blobs;
@@ -91,7 +91,7 @@ pub struct Cas {
     store: Store,
     /// `None` if the root was made without a snapshotter, and none was chosen for this handle.
     snapshotter: Option<Arc<dyn Snapshotter>>,
-    /// The directory of the locks by which unpacks of the same layers wait for each other.
+    /// The directory of the lock files by which unpacks of the same layers exclude each other.
     locks: Arc<Path>,
     /// Where the store is.
     location: Arc<Location>,
@@ -110,7 +110,7 @@ pub struct Cas {
 }
 
 impl Cas {
-    /// Returns the store, for everything that is not a verb.
+    /// Returns the store, for operations that have no verb.
     pub fn store(&self) -> &Store {
         &self.store
     }

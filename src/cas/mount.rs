@@ -18,7 +18,7 @@ use super::mounted::{self, Mounted, NewSnapshot, State};
 /// Options of [`Cas::mount_with`].
 #[non_exhaustive]
 pub struct MountOptions {
-    /// Whether the mount is writable. What is written is removed by [`Cas::unmount`].
+    /// Whether the mount is writable. [`Cas::unmount`] removes everything that was written.
     pub writable: bool,
     /// Whether set-user-id and set-group-id programs of the image run with the rights of their
     /// owner or group. If so, any user of this machine can use these rights.
@@ -29,9 +29,9 @@ pub struct MountOptions {
     /// A user namespace that maps the owners of files on disk to the owners that the mount shows.
     /// By default the mount shows the owners on disk.
     pub idmap: Option<OwnedFd>,
-    /// The platform. `Platforms::All` is refused.
+    /// The platform to use. `Platforms::All` is an error.
     pub platforms: Platforms,
-    /// Receives the progress of an unpack. By default nothing does.
+    /// Receives the progress of an unpack. By default, nothing is reported.
     pub progress: Arc<dyn Progress>,
 }
 

@@ -11,10 +11,10 @@ use cas_core::{Context, Digest, Error, ErrorKind, Labels, Result, Snapshotter, p
 use cas_host::mount::{Rights, UnmountMode};
 use cas_host::{IdMap, MountedDirs, mount, no_directory};
 
-/// How far a mount has come, as the label of its snapshot says. If a job is killed before its mount
-/// is complete, a collection removes the snapshot. The snapshot of a complete mount stays until it
-/// is unmounted, even if the machine is restarted, because it may have the only copy of what was
-/// written.
+/// The state of a mount, which the label of its snapshot records. If a job is killed before its
+/// mount is complete, a collection removes the snapshot. The snapshot of a complete mount stays
+/// until it is unmounted, even if the machine is restarted, because it may have the only copy of
+/// what was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     /// The snapshot is not mounted: it was made for a caller, or its mount has ended.
@@ -67,7 +67,7 @@ impl State {
         State::of(info) != Some(State::Kept)
     }
 
-    /// Returns whether a job has begun to mount or unmount the snapshot and did not end.
+    /// Returns whether a job has begun to mount or unmount the snapshot and has not finished.
     pub(super) fn is_between(info: &Info) -> bool {
         matches!(State::of(info), Some(State::Mounting | State::Unmounting))
     }
@@ -288,7 +288,7 @@ async fn undo(
 /// Unmounts the snapshot `key` from `directory`, and removes it.
 ///
 /// # Errors
-/// `Busy` while the mount is in use, which then stays; errors of the snapshotter.
+/// `Busy` while the mount is in use, and the mount stays; errors of the snapshotter.
 pub(super) async fn detach(
     snapshotter: &dyn Snapshotter,
     key: &str,
@@ -332,8 +332,8 @@ fn elsewhere(directory: &Path) -> Error {
 }
 
 /// Returns the mounts of the snapshot `key`, to unmount or remove it. Returns an empty list if the
-/// files of the snapshot are missing or damaged, or if the disk is too full to make them again,
-/// because nothing can then be compared with what is mounted.
+/// files of the snapshot are missing or damaged, or if the disk is too full to make them again. The
+/// mounts then cannot be compared with the mount table.
 ///
 /// # Errors
 /// Errors of the snapshotter.

@@ -18,17 +18,17 @@ use crate::root::{Engines, Root, parse_snapshotter};
 #[derive(Default)]
 #[non_exhaustive]
 pub struct OpenOptions {
-    /// A store for this handle: a scheme, a URL or the name of a table in `cas.toml`. By default
-    /// the root's own.
+    /// A store for this handle: a scheme, a URL or the name of a table in `cas.toml`. By default,
+    /// the root's own store.
     pub store: Option<String>,
     /// A snapshotter for this handle: a scheme, or a scheme with options, as in
-    /// `overlay://?NAME=VALUE`. By default the root's own.
+    /// `overlay://?NAME=VALUE`. By default, the root's own snapshotter.
     pub snapshotter: Option<String>,
-    /// The backends, compositions and snapshotters to choose from. By default all that are compiled
-    /// in.
+    /// The backends, compositions and snapshotters to choose from. By default, all that are
+    /// compiled in.
     pub registry: Option<Registry>,
-    /// Receives every call to the store, for metrics, such as
-    /// [`Counters`](cas_core::compose::Counters). By default nothing does.
+    /// Receives every call to the store. For example, [`Counters`](cas_core::compose::Counters)
+    /// collects metrics. By default, calls are not observed.
     pub observer: Option<Arc<dyn Observer>>,
     /// The owner for whom the store is opened: the handle lists, changes and collects only what
     /// belongs to them. By default the handle is for all owners.
@@ -93,10 +93,10 @@ impl Cas {
         Self::init_with(root, Engines::for_registry(&registry), &registry)
     }
 
-    /// Makes a root with these engines, which must be in `registry`. If the root exists already
-    /// with the same engines, nothing is changed, except that a root whose store is lost opens
-    /// again, with an empty store. To open the root later, pass the same registry in
-    /// [`OpenOptions::registry`].
+    /// Makes a root with these engines, which must be in `registry`. If the root already exists
+    /// with the same engines, it stays as it is. If its store was lost, the root can be opened
+    /// again after this call, with an empty store. To open the root later, pass the same registry
+    /// in [`OpenOptions::registry`].
     ///
     /// Returns the engines. If `engines` names no snapshotter and the preferred snapshotter does
     /// not work on this machine, also returns the reason.
@@ -126,7 +126,7 @@ impl Cas {
     /// allows only one process at a time, and another process has it open; `FailedPrecondition` if
     /// the root has a format that this release does not read, or if the directory is not a root and
     /// contains something else; `Corrupt` if `cas.toml` does not parse, or if the directory of the
-    /// store was made and is missing or empty now; errors of the store and the snapshotter.
+    /// store existed earlier and is now missing or empty; errors of the store and the snapshotter.
     pub async fn open(root: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(root, OpenOptions::default()).await
     }

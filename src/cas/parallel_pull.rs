@@ -9,9 +9,9 @@ use cas_layer::unpack::jobs::Jobs;
 
 use crate::root::{PullMode, PullModes};
 
-/// How many layers one pull fetches in chunks at the same time. Memory holds one chunk of each
-/// layer while that chunk is written to the store, in addition to the chunks that the limit on
-/// requests allows.
+/// Maximum number of layers that one pull fetches in chunks at the same time. Memory holds one
+/// chunk of each layer while that chunk is written to the store, in addition to the chunks that the
+/// limit on requests allows.
 const CHUNKED: usize = 8;
 
 /// How pulls fetch and unpack in parallel. Pulls that use clones of one value share the limits on

@@ -1,4 +1,4 @@
-//! Last uses of images, and the removal of images that were not used for long.
+//! Last uses of images, and the removal of images that have not been used for a long time.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -11,13 +11,13 @@ use cas_host::calls::fstatvfs;
 use super::Cas;
 
 impl Cas {
-    /// Removes the names of images that were not used for long, until the bounds of the options are
-    /// met, and then removes what no name, lease or label refers to. Images that are mounted,
-    /// leased or used by a job stay. Other jobs may use the store meanwhile. A dry run removes
-    /// nothing. Returns what was, or would be, removed.
+    /// Removes the names of images that have not been used for a long time, until the bounds of the
+    /// options are met. Then removes what no name, lease or label refers to. Images that are
+    /// mounted, leased or used by a job stay. Other jobs may use the store meanwhile. A dry run
+    /// removes nothing. Returns what was removed, or for a dry run what would be removed.
     ///
-    /// Most verbs that read an image record its use; `image`, `check` and `manifest` do not. A last
-    /// use that another handle recorded is exact to a minute
+    /// Most verbs that read an image record its use, but `image`, `check` and `manifest` do not. A
+    /// last use that another handle recorded is exact to a minute
     /// ([`USE_PRECISION`](cas_core::image::USE_PRECISION)). If the options set `keep_free` and not
     /// `free`, the free space is read from the file system of the store.
     ///
@@ -59,7 +59,7 @@ impl Cas {
         if !place.is_absolute() {
             return Err(Error::unsupported(
                 "the store is not in a file system of this machine, so no space can be kept free; \
-                 bound its size instead",
+                 limit its size instead",
             )
             .operation("prune")
             .subject(&*self.location));

@@ -21,16 +21,16 @@ use crate::root::{PullMode, PullModes, RemoteSettings};
 
 impl Cas {
     /// Pulls an image for the platform of this machine. The content of other platforms stays
-    /// absent, and may be pulled later. Returns the image, whose name is the whole reference.
+    /// absent, and may be pulled later. Returns the image. Its name is the full reference.
     ///
     /// # Errors
     /// `InvalidArgument` for text that is not a reference, or a wrong setting in `cas.toml`;
     /// `NotFound` if the registry does not have the image for the platform; `Denied` if the
     /// registry refuses, a file of [`PullOptions::hosts`] blocks or rejects the name, or a verifier
     /// rejects the image; `Unavailable` if the registry does not answer; `Corrupt` if the registry
-    /// sends bytes that do not match a digest; `Unsupported` if `cas.toml` requires a signature of
-    /// cosign and this build does not verify such signatures. After an error, no name is written,
-    /// and what arrived stays in the store for the next attempt, until a garbage collection.
+    /// sends bytes that do not match a digest; `Unsupported` if `cas.toml` requires a cosign
+    /// signature and this build cannot verify one. On an error, no name is written. Content that
+    /// has arrived stays in the store until a garbage collection, and the next attempt uses it.
     pub async fn pull(&self, reference: impl Into<RegistryRef>) -> Result<Image> {
         let pulled = self.pull_with(reference, PullOptions::default()).await?;
         Ok(pulled.image)
@@ -114,7 +114,7 @@ impl Cas {
             let pulled = pulled.await;
             let before = std::mem::replace(&mut distrusted, client.distrusted());
             let error = pulled.as_ref().err().map(Error::kind);
-            // If a mirror sent a layer with wrong bytes, which was unpacked while it arrived, the
+            // Layers are unpacked while they arrive. If a mirror sent wrong bytes of a layer, the
             // next attempt fetches this layer from another mirror.
             let may_be_elsewhere = options.unpack && distrusted > before;
             if error != Some(ErrorKind::Corrupt) || !may_be_elsewhere {
@@ -180,8 +180,8 @@ impl Cas {
         Ok(StoredImage { image, snapshot })
     }
 
-    /// Returns where the tables of layers come from that are read on demand, or `None` if no layer
-    /// is.
+    /// Returns the source of the tables of contents of layers that are read on demand, or `None` if
+    /// no layer is read on demand.
     #[cfg(feature = "on-demand")]
     fn tables(
         &self,
@@ -338,9 +338,8 @@ impl Cas {
         self.root.remote_settings()
     }
 
-    /// Returns the files that say where images are read from and which certificates are trusted.
-    /// For each file that `cas.toml` does not name, returns the file of this machine that has the
-    /// same purpose.
+    /// Returns the files that name mirrors of registries and trusted certificates. If `cas.toml`
+    /// does not name a file, returns the usual file of this machine.
     pub fn hosts(&self) -> Hosts {
         self.remote_settings().hosts()
     }
@@ -391,7 +390,7 @@ impl Cas {
         })
     }
 
-    /// Returns the timeouts that a caller has chosen, or those of `cas.toml`.
+    /// Returns the timeouts that a caller has chosen, or the timeouts of `cas.toml`.
     fn timeouts(&self, chosen: Option<&Timeouts>) -> Result<Timeouts> {
         match chosen {
             Some(timeouts) => Ok(timeouts.clone()),

@@ -15,11 +15,10 @@ use super::ParallelPull;
 /// When a pull asks the registry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
-    /// Only if the store does not have an image of this name with all content for the platforms. If
-    /// the store has the image, the registry is not asked, even if the tag refers to another image
-    /// there by now.
+    /// Only if the store lacks the image, or a part of its content for the platforms. Otherwise the
+    /// registry is not asked, even if the tag now refers to another image there.
     Missing,
-    /// Always; only content that is missing is fetched.
+    /// Always. Only missing content is fetched.
     #[default]
     Always,
     /// Never: the store must have the image.
@@ -30,7 +29,7 @@ pub enum Policy {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct PullOptions {
-    /// The platforms to pull, if the image has several. By default the platform of this machine.
+    /// The platforms to pull, if the image has several. By default, the platform of this machine.
     pub platforms: Platforms,
     /// When the registry is asked.
     pub policy: Policy,
@@ -38,19 +37,19 @@ pub struct PullOptions {
     /// [`Cas::snapshot`](super::Cas::snapshot). If all platforms are pulled, only the platform of
     /// this machine is unpacked, after the pull.
     pub unpack: bool,
-    /// Whether layers that have a table of contents are not fetched, but read on demand: layers in
-    /// the formats of eStargz and zstd:chunked, and layers with a zTOC of SOCI. The other layers are
-    /// fetched and unpacked. Needs the snapshotter `erofs`; with another one, warns, and fetches and
-    /// unpacks all layers. See [`OnDemand`](crate::OnDemand).
+    /// Whether layers with a table of contents are read on demand instead of fetched: eStargz
+    /// layers, zstd:chunked layers, and layers with a SOCI zTOC. The other layers are fetched and
+    /// unpacked. This option needs the snapshotter `erofs`. With another snapshotter, the pull
+    /// warns, and fetches and unpacks all layers. See [`OnDemand`](crate::OnDemand).
     #[cfg(feature = "on-demand")]
     pub on_demand: bool,
-    /// Where the tables of contents of layers come from that are read on demand. By default they
-    /// are [`RegistryTables`](crate::RegistryTables).
+    /// The source of the tables of contents of layers that are read on demand. By default,
+    /// [`RegistryTables`](crate::RegistryTables).
     #[cfg(feature = "on-demand")]
     pub tables: Option<Arc<dyn LayerTables>>,
-    /// Whether the referrers of each manifest and index that is pulled are pulled, too, such as
-    /// signatures and SBOMs, and the referrers of these referrers. If the policy finds the image in
-    /// the store, the registry is not asked for referrers.
+    /// Whether to pull the referrers of each pulled manifest and index, such as signatures and
+    /// SBOMs, and the referrers of these referrers. If the policy does not ask the registry for the
+    /// image, no referrers are pulled.
     pub referrers: bool,
     /// Whether the registry is reached over http. By default, the registry is reached over https,
     /// or over http if the registry is on this machine and does not require TLS.
@@ -72,21 +71,21 @@ pub struct PullOptions {
     /// How long to wait for the registry, and for how long to repeat failed requests. By default,
     /// the times in `cas.toml`.
     pub timeouts: Option<Timeouts>,
-    /// Limits on how many requests are made, and on how many blobs are fetched, at the same time.
-    /// By default, the limits in `cas.toml`.
+    /// Limits on concurrent requests, and on blobs that are fetched concurrently. By default, the
+    /// limits in `cas.toml`.
     pub limits: Option<PullLimits>,
     /// How images are fetched and unpacked in parallel. By default, the settings of `cas.toml`
-    /// decide, with limits that all pulls of one [`Cas`](super::Cas) share. If a pull is parallel,
-    /// `limits` sets only the ranges in which each layer is fetched, and sets nothing if the size
+    /// decide, with limits that all pulls of one [`Cas`](super::Cas) share. In a parallel pull,
+    /// `limits` sets only the ranges in which each layer is fetched. It has no effect if the size
     /// of chunks is set ([`PullModes::chunk`](crate::PullModes::chunk)).
     pub parallel: Option<ParallelPull>,
-    /// The file of the public key that must verify a signature of the image by cosign. By default
-    /// the file that `cas.toml` names. A key needs the Cargo feature `cosign`.
+    /// The file of the public key that must verify a cosign signature of the image. By default, the
+    /// file that `cas.toml` names. A key requires the Cargo feature `cosign`.
     pub cosign_key: Option<PathBuf>,
     /// Verifiers that accept or reject the image. They run after the name is resolved, and before
     /// the content is fetched. The verifiers that `cas.toml` names run first.
     pub verifiers: Vec<Arc<dyn Verifier>>,
-    /// Receives the progress. By default nothing does.
+    /// Receives the progress. By default, nothing is reported.
     pub progress: Arc<dyn Progress>,
 }
 
@@ -246,8 +245,8 @@ pub struct PushOptions {
     /// The platforms to push. By default all platforms of the image, or the platform of this
     /// machine if the store does not have all platforms.
     pub platforms: Platforms,
-    /// Whether the referrers that the store has of the image are pushed, too, and the referrers of
-    /// these referrers.
+    /// Whether to push the referrers of the image that are in the store, and the referrers of these
+    /// referrers.
     pub referrers: bool,
     /// Whether the registry is reached over http; see [`PullOptions::plain_http`].
     pub plain_http: bool,
@@ -266,7 +265,7 @@ pub struct PushOptions {
     /// Maximum number of blobs that are pushed concurrently, from 1 to
     /// [`transfer::PushOptions::MAX_BLOBS`]. By default, 3.
     pub blobs: usize,
-    /// Receives the progress. By default nothing does.
+    /// Receives the progress. By default, nothing is reported.
     pub progress: Arc<dyn Progress>,
 }
 

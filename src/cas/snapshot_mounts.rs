@@ -1,4 +1,4 @@
-//! Mounting snapshots that were made before, and unmounting them without removing them.
+//! Mounting existing snapshots, and unmounting them without removing them.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -187,7 +187,8 @@ impl Cas {
             let unmounted = pool::run(unmount).await?;
             let is_by_path = mounted::directory(&key).is_some();
             if !is_by_path && !mounted::is_at(&MountedDirs::read(), &directory, &mounts) {
-                // Otherwise a later mount at this directory would be taken for this snapshot.
+                // Otherwise a later mount at this directory would count as a mount of this
+                // snapshot.
                 let _ = State::Kept.write(&*snapshotter, &key).await;
             }
             Ok(unmounted)

@@ -20,11 +20,11 @@ use super::mounted::{self, Mounted, NewSnapshot, State};
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct SnapshotOptions {
-    /// Whether the snapshot is writable, which is the default, or a read-only view.
+    /// Whether the snapshot is writable. Otherwise it is a read-only view. By default, true.
     pub writable: bool,
-    /// The platform. `Platforms::All` is refused.
+    /// The platform to use. `Platforms::All` is an error.
     pub platforms: Platforms,
-    /// Receives the progress of an unpack. By default nothing does.
+    /// Receives the progress of an unpack. By default, nothing is reported.
     pub progress: Arc<dyn Progress>,
 }
 
@@ -65,7 +65,7 @@ impl SnapshotOptions {
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct UsageOptions {
-    /// Whether the space of all parents is added. Snapshots with the same parents share that space.
+    /// Whether to add the space of all parents. Snapshots with the same parents share that space.
     pub parents: bool,
 }
 
@@ -184,8 +184,8 @@ impl Cas {
     /// does not exist.
     ///
     /// # Errors
-    /// `Busy` while a verb of this handle or of another one has it mounted, or while it is the
-    /// parent of other snapshots.
+    /// `Busy` while the snapshot is mounted by any handle, or while it is the parent of another
+    /// snapshot.
     pub async fn remove_snapshot(&self, key: impl AsRef<str>) -> Result<bool> {
         self.check_writable()?;
         let (snapshotter, key) = (Arc::clone(self.snapshotter()?), key.as_ref().to_owned());

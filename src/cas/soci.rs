@@ -36,9 +36,9 @@ pub(super) const BUILD_TOOL: &str = concat!("cas ", env!("CARGO_PKG_VERSION"));
 pub struct SociOptions {
     /// The platform of the image. `Platforms::All` is an error.
     pub platforms: Platforms,
-    /// The number of decompressed bytes after which a new span begins. It begins at the next
-    /// DEFLATE block. By default, 4 MiB. A span is a part of a layer that can be fetched and
-    /// decompressed without the rest of the layer.
+    /// The number of decompressed bytes after which the next DEFLATE block begins a new span. By
+    /// default, 4 MiB. A span is a part of a layer that can be fetched and decompressed without the
+    /// rest of the layer.
     pub span_size: u64,
     /// Minimum size, in compressed bytes, of a layer that gets a zTOC. By default, 10 MiB.
     pub min_layer_size: u64,
@@ -235,7 +235,7 @@ async fn make(
     Ok(SociIndex::new(&own, manifest.digest, &index))
 }
 
-/// What an index lists.
+/// The zTOCs and prefetch artifacts that an index lists.
 pub(super) struct Tables {
     pub(super) ztocs: Vec<LayerZtoc>,
     pub(super) prefetches: Vec<LayerPrefetch>,
@@ -280,8 +280,8 @@ pub(super) async fn tables(
 /// The spans of each file of [`SociOptions::prefetch`] in one layer, if the layer has the file.
 type FileSpans = Vec<Option<RangeInclusive<u32>>>;
 
-/// Makes and stores the prefetch artifacts. The spans of a file are those of the highest layer that
-/// has the file.
+/// Makes and stores the prefetch artifacts. The spans of a file are in the highest layer that has
+/// the file.
 async fn prefetches(
     guard: &LeaseGuard,
     ztocs: &[LayerZtoc],
@@ -370,7 +370,7 @@ async fn ztoc(
         Err(error) if error.kind() == ErrorKind::Unsupported => {
             options
                 .progress
-                .warn(&format!("a layer gets no zTOC: {error}"));
+                .warn(&format!("a layer does not get a zTOC: {error}"));
             return Ok(None);
         }
         Err(error) => return Err(error),

@@ -1,4 +1,4 @@
-//! What an import or a pull returns.
+//! The result of an import or a pull.
 
 use cas_core::{Digest, Image};
 

@@ -16,19 +16,19 @@ use super::{Cas, QueryOptions};
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct UnpackOptions {
-    /// The platform of the image that is unpacked. `Platforms::All` is refused.
+    /// The platform of the image. `Platforms::All` is an error.
     pub platforms: Platforms,
-    /// Whether the directory is closed to all other users. By default the directory has the mode
-    /// that the image gives its root directory; if other users can then reach device nodes or
-    /// set-id programs, the progress receives a warning. The directories of snapshots are always
-    /// closed.
+    /// Whether the directory is closed to all other users. By default, the directory has the mode
+    /// of the image's root directory. If other users can then reach device nodes or set-id
+    /// programs, the progress receives a warning. The directories of snapshots are always closed to
+    /// other users.
     pub private: bool,
-    /// Whether all files belong to the user of this process, who then needs no privileges. The
-    /// owners that the image gives them are kept in the attribute `user.rootlesscontainers`, as
-    /// umoci does; devices, and attributes that only the superuser may set, are left out with a
-    /// warning. Snapshots cannot be made in this way.
+    /// Whether to unpack without privileges: all files then belong to the user of this process.
+    /// Their owners in the image are kept in the attribute `user.rootlesscontainers`, as in umoci.
+    /// Devices, and attributes that only the superuser may set, are left out with a warning.
+    /// Snapshots cannot be made in this way.
     pub rootless: bool,
-    /// Receives the progress. By default nothing does.
+    /// Receives the progress. By default, nothing is reported.
     pub progress: Arc<dyn Progress>,
 }
 
@@ -77,13 +77,13 @@ impl Cas {
     /// Writes the root file system of an image into `directory`, which must be absent or empty.
     ///
     /// # Errors
-    /// `NotFound` if the store has no such image, if the image has no manifest for the platform of
-    /// this machine, if a layer is missing from the store, or if the parent of `directory` does not
-    /// exist; `FailedPrecondition` if `directory` is not empty; `Corrupt` for damaged or hostile
-    /// layers; `Unsupported` for an artifact, or for a blob that is not a layer; `OutOfRange` if
-    /// the image exceeds a limit; `Denied` or `FailedPrecondition` if this process cannot give a
-    /// file to its owner (see [`UnpackOptions::rootless`]). On an error, what was written is
-    /// removed.
+    /// `NotFound` if the store does not have the image, if the image has no manifest for the
+    /// platform of this machine, if a layer is missing from the store, or if the parent of
+    /// `directory` does not exist; `FailedPrecondition` if `directory` is not empty; `Corrupt` for
+    /// damaged or hostile layers; `Unsupported` for an artifact, or for a blob that is not a layer;
+    /// `OutOfRange` if the image exceeds a limit; `Denied` or `FailedPrecondition` if this process
+    /// cannot give a file to its owner (see [`UnpackOptions::rootless`]). On an error, what was
+    /// written is removed.
     pub async fn unpack(
         &self,
         image: impl Into<ImageRef>,

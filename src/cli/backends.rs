@@ -14,10 +14,10 @@ use super::Context;
 #[command(after_help = "Example:
   cas backends --json
 
-CAPABILITIES are what a store promises and the conformance tests check, or what a snapshotter can
-do. GAPS are the conformance tests that a store does not pass, and why. HERE says whether a
-snapshotter works on this machine for this root, or why not. A composition is a store made of other
-stores, its members.")]
+CAPABILITIES lists what a store promises (conformance tests check this), or what a snapshotter can
+do. GAPS lists the conformance tests that a store does not pass, with the reasons. HERE shows
+whether a snapshotter works on this machine for this root, and if not, why. A composition is a store
+made of other stores, its members.")]
 pub(crate) struct Backends {}
 
 impl Backends {

@@ -20,8 +20,8 @@ snapshot, mounted without a copy; unmount it with `cas umount DIR/rootfs`.
 DIR is closed to other users (mode 0700), because rootfs has the device nodes and set-id programs of
 the image. If the container gets a user namespace, its users need access to DIR: `chmod 711 DIR`.
 
-With --rootless no privileges are needed: rootfs is as after `cas unpack --rootless`, and the
-program runs in a user namespace, whose superuser owns all files.")]
+With --rootless, no privileges are needed. rootfs is as after `cas unpack --rootless`. The program
+runs in a user namespace, whose superuser owns all files.")]
 pub(crate) struct Bundle {
     /// Name or digest of the image
     image: String,
@@ -40,8 +40,8 @@ pub(crate) struct Bundle {
 /// Options that choose the platform and replace parts of the image's configuration.
 #[derive(Args)]
 pub(crate) struct Process {
-    /// Platform, as in linux/arm64 [default: this machine's; of an image without an index, its only
-    /// platform]
+    /// Platform, as in linux/arm64 [default: this machine's, or for an image without an index, its
+    /// only platform]
     #[arg(long)]
     platform: Option<Platform>,
     /// Program to run instead of the image's entrypoint and command

@@ -23,11 +23,11 @@ pub(crate) struct Connection {
     /// registry itself is elsewhere
     #[arg(long)]
     pub(crate) private_addresses: bool,
-    /// Repeat a request that failed for a temporary reason, for up to this time; 0s means no
-    /// repetition [default: that of cas.toml, or 60s]
+    /// Repeat a request that failed for a temporary reason, for up to this time; with 0s, requests
+    /// are not repeated [default: the time in cas.toml, or 60s]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     retry_for: Option<Duration>,
-    /// Replace a connection that transfers fewer bytes per second than this [default: that of
+    /// Replace a connection that transfers fewer bytes per second than this [default: the speed in
     /// cas.toml, or 1KiB]
     #[arg(long, value_name = "SIZE", value_parser = cas::parse_size)]
     min_speed: Option<u64>,
@@ -51,8 +51,8 @@ pub(crate) struct Trust {
 }
 
 impl Trust {
-    /// Returns `hosts`, which has the files of the root, with the directory in place of those of
-    /// the root, and with the files of authorities in addition.
+    /// Adds the options of this command to `hosts`, which names the files of the root. Returns the
+    /// result. `--hosts-dir` replaces the directory of the root, and each `--ca` adds a file.
     pub(crate) fn hosts(&self, mut hosts: Hosts) -> Hosts {
         if let Some(directory) = &self.hosts_dir {
             hosts = hosts.with_directory(directory.clone());

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::Context;
 use super::output::size;
 
-/// Show the disk usage of blobs, unfinished ingests, snapshots, and what killed processes left
+/// Show the disk usage of blobs, ingests, snapshots and the leftovers of killed processes
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas df")]
 pub(crate) struct Df {}

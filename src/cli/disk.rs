@@ -24,8 +24,8 @@ twice the size of the file. If the image is unpacked into snapshots of the snaps
 tars of these snapshots are copied, and no layer is decompressed. With `--format vmdk`, FILE is a
 directory, which must be empty or absent.
 
-With `--writable`, an empty ext4 file system is made in a second, sparse file, for what the machine
-writes. That needs the program mke2fs.")]
+With `--writable`, an empty ext4 file system is made in a second, sparse file, for the machine to
+write to. This needs the program mke2fs.")]
 pub(crate) struct Disk {
     /// Name or digest of the image
     image: String,
@@ -41,8 +41,8 @@ pub(crate) struct Disk {
     /// Size of the writable file system, as in 10GiB
     #[arg(long, value_name = "SIZE", value_parser = cas::parse_size, requires = "writable")]
     writable_size: Option<u64>,
-    /// Platform, as in linux/arm64 [default: this machine's; of an image without an index, its only
-    /// platform]
+    /// Platform, as in linux/arm64 [default: this machine's, or for an image without an index, its
+    /// only platform]
     #[arg(long)]
     platform: Option<Platform>,
 }

@@ -19,8 +19,8 @@ pub(crate) fn report(error: &Error, verbose: bool) -> ExitCode {
     ExitCode::from(code(error))
 }
 
-/// Prints what is wrong with the arguments, or the help that they ask for, and ends the process.
-/// The message repeats arguments, so characters in them that a terminal may interpret are escaped.
+/// Prints the error in the arguments, or the requested help, and ends the process. The message
+/// repeats arguments, so characters in them that a terminal may interpret are escaped.
 pub(crate) fn misused(error: &clap::Error) -> ! {
     let arguments = std::env::args_os().map(|one| one.to_string_lossy().into_owned());
     let (mut text, mut is_plain) = (error.render().to_string(), true);

@@ -14,7 +14,7 @@ use super::output::{count, size};
 /// The exit code for damage that remains.
 const DAMAGED: u8 = 4;
 
-/// Check the store and the snapshots for damage; --repair repairs the damage
+/// Check the store and the snapshots for damage, and with --repair, repair it
 #[derive(Args)]
 #[command(after_help = "Examples:
   cas fsck
@@ -22,9 +22,9 @@ const DAMAGED: u8 = 4;
   cas fsck --read-data=5% --rate 50MiB
   cas fsck --repair --from registry.example/app:1
 
-Without --read-data, only indexes and manifests are read and hashed. With --read-data=2/7, the
-second of seven parts of the blobs, and of the files of snapshots, is read; with --read-data=5%,
-each call reads the next 5% of the bytes.
+Without --read-data, only indexes and manifests are read and hashed. --read-data=2/7 reads the
+second of seven parts of the blobs, and of the files of snapshots. With --read-data=5%, each call
+reads the next 5% of the bytes.
 
 Exit codes: 0 no damage, or all damage was repaired; 4 damage remains; 3 not a root; 5 another
 process has the store open.")]
@@ -39,7 +39,7 @@ pub(crate) struct Fsck {
     /// Read at most this many bytes per second, as in 50MiB
     #[arg(long, value_name = "SIZE", requires = "read_data")]
     rate: Option<String>,
-    /// Repair what can be repaired; if no source has the right bytes of a blob, the lease
+    /// Repair damage where possible; if no source has the right bytes of a blob, the lease
     /// `quarantine` keeps the damaged bytes under their own digest
     #[arg(long)]
     repair: bool,
@@ -96,7 +96,7 @@ fn print(context: &Context, report: &Report) -> Result<()> {
     for (key, bytes) in &report.resumable {
         let short = key.parse::<Digest>().map_or(key.clone(), |key| key.short());
         out.say(format!(
-            "kept: {} of {short}, which a pull was interrupted in; the next pull continues it",
+            "kept: {} of {short}, from an interrupted pull; the next pull continues there",
             size(*bytes)
         ))?;
     }

@@ -17,10 +17,10 @@ use super::{Context, prune, resource};
 #[command(after_help = "Examples:\n  cas gc --dry-run\n  \
     cas gc --older-than 30d --keep-last 5 --max-size 20GiB --keep-free 5GiB
 
-Safe at any time, even while other commands run. The options of a cache remove names of images:
-first of the images that were not used for the time of --older-than, and then of the least recently
-used images, until --max-size and --keep-free are met. Images that are mounted, leased or being
-pulled stay.")]
+Safe at any time, even while other commands run. The options of a cache remove names of images. All
+images that were not used for the time of --older-than lose their names. Then the least recently
+used images lose their names, until --max-size and --keep-free are met. Images that are mounted,
+leased or being pulled stay.")]
 pub(crate) struct Gc {
     /// List what would be removed, but remove nothing
     #[arg(long)]
@@ -36,8 +36,8 @@ struct Cache {
     /// Also remove images that were not used for this long, as in 12h or 30d
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     older_than: Option<Duration>,
-    /// Keep this many of the most recently used images; if no other option says which images to
-    /// remove, remove all others
+    /// Keep this many of the most recently used images; if this is the only option of a cache,
+    /// remove all other images
     #[arg(long, value_name = "NUMBER")]
     keep_last: Option<usize>,
     /// Remove images until the content of the others is at most this large, as in 20GiB

@@ -13,8 +13,8 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 /// Name of the hidden command that holds a user namespace.
 const COMMAND: &str = "hold-namespace";
 
-/// The greatest valid id. A range must not contain this id, because [`map`] may map it to the
-/// superuser, who mounts.
+/// The greatest valid id. A range must not contain this id, because [`map`] may map this id to the
+/// superuser.
 const LAST: u32 = u32::MAX - 1;
 
 /// Returns the range that `text` states. The range maps ids of the image to ids of the mount, and

@@ -12,9 +12,9 @@ use super::Context;
   cas --root /srv/cas --store redb --snapshotter native init
   cas --root /srv/cas --store 'by-size://?small=redb&large=fs&threshold=64KiB' init
 
-This command is optional: a command that needs a root, except fsck, creates a missing one, with the
-store fs and the best snapshotter that works here. `cas backends` lists what can be chosen. The
-choice is final for this root.")]
+This command is optional. Every other command that needs a root, except fsck, creates a missing
+root, with the store fs and the best snapshotter that works here. `cas backends` lists all stores
+and snapshotters. The choice is final for this root.")]
 pub(crate) struct Init {}
 
 impl Init {

@@ -33,7 +33,8 @@ impl Inspect {
         let shown = match cas.image(ImageRef::typed(&self.what)).await {
             Ok(image) => self.image(context, &cas, &image).await?,
             Err(error) if is_unknown(&error) => match self.other(&cas).await {
-                // If nothing is found and the text is not a name, the error of the name says more.
+                // If nothing is found and the text is not a valid name, the error about the name is
+                // more helpful.
                 Err(other) if is_unknown(&other) && error.kind() != ErrorKind::NotFound => {
                     return Err(error);
                 }
@@ -92,7 +93,7 @@ impl Inspect {
         is_index && self.platform.is_none() && error.kind() == ErrorKind::NotFound
     }
 
-    /// Returns the blob or the snapshot that was asked for.
+    /// Returns the blob or the snapshot that `self.what` names, as JSON.
     ///
     /// # Errors
     /// `NotFound`; `InvalidArgument` for the first digits of several digests; errors of the store.

@@ -16,12 +16,12 @@ use super::Context;
 
 /// How long a command waits for the process that it has started.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often it looks whether the process serves.
+/// Time between two checks whether the process serves layers.
 const STEP: Duration = Duration::from_millis(20);
-/// How long a process must have served for the next one to start at once. A process that cannot
-/// serve is therefore not started all the time.
+/// Minimum time between the starts of two processes that serve layers. It bounds the load if the
+/// processes end at once.
 const LIFE: Duration = Duration::from_millis(200);
-/// How many processes in a row may end sooner.
+/// If this many processes in a row end within [`LIFE`], no further process is started.
 const ATTEMPTS: u32 = 20;
 /// The name of the file with the messages of a process that a command has started.
 const LOG: &str = "lazy.log";
@@ -40,13 +40,15 @@ pub(crate) enum Lazy {
   cas lazy serve &
   cas run registry.example/team/app:1
 
-`cas mount`, `cas run` and `cas bundle` start this command in the background if it does not run. Two
-processes run: one holds the file system, the other one fetches, and is started again if it dies.")]
+Commands that mount an image start this command in the background if it is not running. It has two
+processes. The first holds the file system. The second fetches data, and if it ends unexpectedly,
+the first process starts it again.")]
 pub(crate) struct Serve {
     /// Serve the session that is the standard input (used by the process that holds it)
     #[arg(long, hide = true)]
     session: bool,
-    /// Answer what another process has not answered (used by the process that holds the session)
+    /// Answer requests that an earlier process left unanswered (used by the process that holds the
+    /// session)
     #[arg(long, hide = true, requires = "session")]
     resume: bool,
 }
@@ -62,7 +64,7 @@ impl Lazy {
         }
         let session = std::io::stdin().as_fd().try_clone_to_owned();
         let session = session.during("open", "session")?;
-        // The thread may wait for registries, which the thread of a future must not.
+        // Serving blocks while registries answer, so it needs a thread that runs no futures.
         let server = thread::spawn(move || on_demand.serve(session, serve.resume));
         match server.join() {
             Ok(served) => served.map(|()| ExitCode::SUCCESS),
@@ -95,8 +97,8 @@ fn hold(on_demand: &OnDemand, root: &Path) -> Result<()> {
         };
         if short_lives == ATTEMPTS {
             return Err(Error::unavailable(format!(
-                "the process that serves layers has ended {ATTEMPTS} times at once; its messages \
-                 say why",
+                "the process that serves layers ended {ATTEMPTS} times in a row right after its \
+                 start; read its messages for the reason",
             )));
         }
         eprintln!("cas: the process that serves layers ended with {ended}; starting it again");
@@ -126,8 +128,8 @@ pub(super) async fn pull_missing(
     cas.pull_with(image, options).await.map(drop)
 }
 
-/// Starts the process that serves layers in the background, if the root has layers that are read on
-/// demand, and no process serves them.
+/// Starts the process that serves layers, in the background. Does nothing if the root has no layers
+/// that are read on demand, or if a process already serves them.
 ///
 /// # Errors
 /// `FailedPrecondition` if the process does not serve in time; errors of the system.

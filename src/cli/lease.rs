@@ -42,8 +42,8 @@ pub(crate) enum Leases {
     Add {
         /// Id of the lease
         id: String,
-        /// content/DIGEST, images/NAME, ingests/KEY or snapshots/SNAPSHOTTER/KEY; of a digest, the
-        /// first digits are enough
+        /// content/DIGEST, images/NAME, ingests/KEY or snapshots/SNAPSHOTTER/KEY; the first digits
+        /// of a digest are enough
         #[arg(required = true)]
         resources: Vec<String>,
     },

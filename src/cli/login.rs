@@ -1,4 +1,5 @@
-//! `cas login` and `cas logout`: logins for registries, where docker and podman find them, too.
+//! `cas login` and `cas logout`: save and remove logins for registries. docker and podman use the
+//! same logins.
 
 use std::io::{self, IsTerminal, Read};
 use std::path::PathBuf;
@@ -34,7 +35,7 @@ pub(crate) struct Login {
     /// Read the password from standard input
     #[arg(long, requires = "username")]
     password_stdin: bool,
-    /// Is refused: every user of this machine can read the arguments of a command
+    /// Refused, because every user of this machine can read the arguments of a command
     #[arg(short, long, hide = true, value_name = "PASSWORD")]
     password: Option<String>,
     /// Save the login in this file, as podman does [default: the file in cas.toml,
@@ -103,7 +104,7 @@ impl Login {
         })
     }
 
-    /// Returns the name and the password. What the options do not give is read from standard input
+    /// Returns the name and the password. Values that no option gives are read from standard input
     /// or asked for at the terminal.
     ///
     /// # Errors

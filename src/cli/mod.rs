@@ -68,8 +68,8 @@ use self::progress::Bars;
 #[derive(Parser)]
 #[command(name = "cas", version, arg_required_else_help = true, after_help = EXAMPLE)]
 pub(crate) struct Arguments {
-    /// Directory of the root, which has the store, the snapshots and cas.toml [default:
-    /// /var/lib/cas for the superuser, otherwise $XDG_DATA_HOME/cas or ~/.local/share/cas]
+    /// Root: the directory with the store, the snapshots and cas.toml [default: /var/lib/cas for
+    /// the superuser, otherwise $XDG_DATA_HOME/cas or ~/.local/share/cas]
     #[arg(long, global = true, help_heading = GLOBAL, env = "CAS_ROOT", value_name = "DIR")]
     root: Option<PathBuf>,
     /// Use this store instead of the root's own: a scheme such as redb, a URL, or the name of a
@@ -85,7 +85,7 @@ pub(crate) struct Arguments {
     /// Print only results and errors
     #[arg(short, long, global = true, help_heading = GLOBAL)]
     quiet: bool,
-    /// Print the causes of an error, too
+    /// Also print the causes of an error
     #[arg(short, long, global = true, help_heading = GLOBAL)]
     pub(crate) verbose: bool,
     /// Do not show progress
@@ -195,8 +195,8 @@ impl Context {
         Cas::open_with(self.root()?, self.open_options()).await
     }
 
-    /// Returns whether `directory`, a canonical path, is the root whose own store the tool uses:
-    /// false with `--store`.
+    /// Returns whether the tool uses the store of the root at `directory`, a canonical path.
+    /// Returns false if the user gave `--store`.
     pub(crate) fn is_own_root(&self, directory: &Path) -> bool {
         let root = self.root().and_then(|root| Ok(root.canonicalize()?));
         self.store.is_none() && root.is_ok_and(|root| root == directory)
@@ -210,7 +210,7 @@ impl Context {
         self.root.clone().map_or_else(default_root, Ok)
     }
 
-    /// Returns how the root is opened.
+    /// Returns the options with which the root is opened.
     pub(crate) fn open_options(&self) -> OpenOptions {
         let mut options = OpenOptions::default();
         options.store.clone_from(&self.store);
@@ -218,7 +218,8 @@ impl Context {
         options
     }
 
-    /// Opens the root for a command that mounts images, whose layers may be read on demand.
+    /// Opens the root for a command that mounts images. If the root has layers that are read on
+    /// demand, also starts the process that serves them, unless it is already running.
     pub(crate) async fn cas_to_mount(&self) -> Result<Cas> {
         let cas = self.writable_cas().await?;
         #[cfg(feature = "on-demand")]
@@ -226,8 +227,8 @@ impl Context {
         Ok(cas)
     }
 
-    /// Opens the root, and checks that this user can write to it. Commands use this if they change
-    /// the root by other means than the verbs of [`Cas`], which check the same.
+    /// Opens the root, and checks that this user can write to it. The verbs of [`Cas`] make the
+    /// same check. Commands that change the root without these verbs call this method.
     pub(crate) async fn writable_cas(&self) -> Result<Cas> {
         let cas = self.cas().await?;
         cas.check_writable()?;

@@ -20,8 +20,8 @@ use super::lazy;
   cas mount app:1 /mnt --map-ids 0:100000:65536
   cas unshare -- sh -c 'cas mount app:1 mnt && ls mnt && cas umount mnt'
 
-Users other than the superuser can mount only in `cas unshare`. There, unmount before you leave:
-otherwise the snapshot, with what was written to it, stays until `cas umount` in another
+Users other than the superuser can mount only in `cas unshare`. There, unmount before you leave.
+Otherwise, the snapshot and the files written to it stay until you run `cas umount` in another
 `cas unshare`.")]
 pub(crate) struct Mount {
     /// Name or digest of the image
@@ -31,18 +31,18 @@ pub(crate) struct Mount {
     /// Mount writable; changes are lost at `cas umount`
     #[arg(long)]
     rw: bool,
-    /// Let set-user-id and set-group-id programs of the image run as their owner or group
+    /// Allow set-user-id and set-group-id programs of the image to run as their owner or group
     #[arg(long)]
     suid: bool,
-    /// Let device nodes of the image be opened
+    /// Allow opening device nodes of the image
     #[arg(long)]
     dev: bool,
-    /// Map COUNT user and group ids of the image, starting at INSIDE, to the ids that the mount
-    /// shows, starting at OUTSIDE; may be repeated
+    /// Map COUNT user and group ids: INSIDE is the first id in the image, and OUTSIDE the first id
+    /// in the mount; may be repeated
     #[arg(long, value_name = "INSIDE:OUTSIDE:COUNT", value_parser = idmap::range)]
     map_ids: Vec<IdRange>,
-    /// Platform, as in linux/arm64 [default: this machine's; of an image without an index, its only
-    /// platform]
+    /// Platform, as in linux/arm64 [default: this machine's, or for an image without an index, its
+    /// only platform]
     #[arg(long)]
     platform: Option<Platform>,
     /// If the image is not in the store, pull it first, as `cas pull --lazy` does

@@ -1,6 +1,6 @@
-//! Results on standard output: tables for people, JSON for machines. Text of images and registries
-//! is escaped, because a terminal could execute parts of it as commands. Only [`Output::bytes`]
-//! prints bytes unchanged.
+//! Results on standard output: tables for people, JSON for machines. Text from images and
+//! registries is escaped, because a terminal could execute parts of it as commands. Only
+//! [`Output::bytes`] prints bytes unchanged.
 
 use std::borrow::Cow;
 use std::io::{ErrorKind, Write};

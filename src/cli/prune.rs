@@ -1,4 +1,4 @@
-//! What `cas gc` says of the images that it removes from a cache.
+//! The report of `cas gc` on the images that it removes from a cache.
 
 use cas::Result;
 use cas::gc::{Pruned, PrunedImage};
@@ -42,16 +42,16 @@ pub(crate) fn report(context: &Context, pruned: &Pruned, dry_run: bool) -> Resul
     let mut said = format!("{done} {images}: {} {freed} now", size(pruned.freed));
     if pruned.later > 0 {
         said += &format!(
-            ", {} later, because that content was stored less than a day ago or a lease keeps it",
+            "; {} later, because this content was stored less than a day ago or a lease keeps it",
             size(pruned.later)
         );
     }
     out.say(said)?;
     if pruned.missing > 0 {
         context.progress.warn(&format!(
-            "--max-size or --keep-free is not met: {} more would have to be removed, but the other \
-             images stay: {} in use, and the images that --keep-last keeps; unmount images, or end \
-             leases, and try again",
+            "--max-size or --keep-free is not met: {} more would have to be removed, but {} in use \
+             and the images that --keep-last keeps stay; unmount images, or end leases, and try \
+             again",
             size(pruned.missing),
             count(pruned.in_use.len() as u64, "image")
         ));

@@ -1,4 +1,4 @@
-//! `cas registry`: lists and deletes what a registry has, without a store.
+//! `cas registry`: lists and deletes content of a registry, without a store.
 
 use cas::distribution::{Client, Host, ListOptions, Mirrors, Pages};
 use cas::image::FullName;
@@ -11,7 +11,7 @@ use super::Context;
 use super::connection::Connection;
 use super::output::{printable, size};
 
-/// List and delete what a registry has
+/// List and delete tags, repositories, referrers and blobs in a registry
 #[derive(Subcommand)]
 #[command(after_help = "Example:\n  cas registry tags registry.example/team/app")]
 pub(crate) enum Registry {
@@ -91,7 +91,7 @@ pub(crate) struct Rm {
     /// HOST[:PORT]/REPOSITORY:TAG or HOST[:PORT]/REPOSITORY@DIGEST
     #[arg(value_name = "REF")]
     reference: String,
-    /// Delete the blob with this digest, not a manifest
+    /// Delete the blob with the digest in REF, not a manifest
     #[arg(long)]
     blob: bool,
     #[command(flatten)]
@@ -128,8 +128,8 @@ impl Ls {
         // depend on it.
         let any: FullName = format!("{}/any", self.host).parse()?;
         if any.repository().starts_with(&format!("{}/", self.host)) {
-            let why = "expected a host, found a name without a dot or a port, which is part of a \
-                       repository of Docker Hub; add the domain or the port";
+            let why = "expected a host, found a name without a dot or a port, as in the names of \
+                       repositories of Docker Hub; add the domain or the port";
             return Err(Error::invalid(why)
                 .operation("list repositories")
                 .subject(&self.host));
@@ -224,7 +224,7 @@ impl Rm {
     }
 }
 
-/// Returns whether a person typed a tag, so that the default tag is not deleted by accident.
+/// Returns whether a person typed a tag. If not, the default tag must not be deleted by accident.
 fn names_tag(typed: &str) -> bool {
     typed
         .rsplit('/')

@@ -26,7 +26,7 @@ pub(crate) struct Pull {
     #[command(flatten)]
     remote: Remote,
     /// Pull only an image that this policy.json accepts; if the file requires a signature for
-    /// the image, the pull fails [default: that of cas.toml, or podman's]
+    /// the image, the pull fails [default: the file in cas.toml, or podman's]
     #[arg(long, value_name = "FILE")]
     policy_file: Option<PathBuf>,
     /// Accept only an image with a signature of cosign that this public key verifies [default: the
@@ -36,20 +36,20 @@ pub(crate) struct Pull {
     /// Unpack the image into snapshots, too
     #[arg(long)]
     unpack: bool,
-    /// Fetch only the tables of contents of layers that have one, and read these layers when they
-    /// are needed; unpack the others (needs the snapshotter erofs)
+    /// Do not fetch layers that have a table of contents, but read their files when they are
+    /// needed; fetch and unpack the other layers (needs the snapshotter erofs)
     #[cfg(feature = "on-demand")]
     #[arg(long, conflicts_with_all = ["all_platforms", "discard_unpacked_layers"])]
     lazy: bool,
-    /// Also pull everything that refers to the image, such as signatures; if --policy finds the
-    /// image in the store, warn, and do not ask the registry
+    /// Also pull everything that refers to the image, such as signatures; if --policy takes the
+    /// image from the store, referrers are not pulled, and a warning says so
     #[arg(long)]
     referrers: bool,
     /// When to ask the registry
     #[arg(long, value_enum, default_value_t = Policy::Always)]
     policy: Policy,
     /// Fetch a layer of more than 4 MiB in up to N ranges at once, each of which takes 4 MiB of
-    /// memory [default: that of cas.toml, or 1]
+    /// memory [default: the number in cas.toml, or 1]
     #[arg(long, value_name = "N",
         value_parser = value_parser!(u64).range(1..=PullLimits::MAX_RANGES as u64))]
     ranges: Option<u64>,
@@ -59,8 +59,8 @@ pub(crate) struct Pull {
 
 #[derive(Args)]
 struct Parallel {
-    /// Pull and unpack in parallel, with the settings of [pull_modes.parallel_pull_unpack] of
-    /// cas.toml; after an interrupted pull, the next one uses the layers that are already unpacked
+    /// Pull and unpack in parallel, with the settings of [pull_modes.parallel_pull_unpack] in
+    /// cas.toml; a pull after an interrupted pull uses the layers that are already unpacked
     #[arg(long)]
     parallel: bool,
     /// Read [pull_modes.parallel_pull_unpack] from this file instead of cas.toml, for example from
@@ -259,7 +259,7 @@ impl Push {
 
 /// Returns the error for an image whose name cannot be a name in a registry.
 fn unaddressed(name: &Reference) -> Error {
-    let why = "the name of the image cannot be a name in a registry; also give the name that the \
-               image gets in the registry: `cas push IMAGE REF`";
+    let why = "the name of the image cannot be a name in a registry; give a name for the registry, \
+               too, as in `cas push IMAGE REF`";
     Error::invalid(why).operation("push").subject(name)
 }

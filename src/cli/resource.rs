@@ -7,7 +7,7 @@ use cas::{Cas, DigestPrefix, ErrorKind, ImageRef, Result};
 use super::blob;
 
 /// Returns the resource that `text` means: `content/DIGEST`, `images/NAME`, `ingests/KEY`,
-/// `snapshots/SNAPSHOTTER/KEY`, or a digest alone. Of a digest, the first digits are enough. A name
+/// `snapshots/SNAPSHOTTER/KEY`, or a digest alone. The first digits of a digest are enough. A name
 /// may be short, as docker accepts it.
 pub(crate) async fn find(cas: &Cas, text: &str) -> Result<Resource> {
     match text.split_once('/') {
@@ -52,7 +52,7 @@ async fn content(cas: &Cas, digest: &str) -> Result<Resource> {
     Ok(Resource::Content(blob.digest))
 }
 
-/// Returns the snapshot `SNAPSHOTTER/KEY`. Of a key that is a digest, the first digits are enough.
+/// Returns the snapshot `SNAPSHOTTER/KEY`. If the key is a digest, its first digits are enough.
 async fn snapshot(cas: &Cas, typed: &str) -> Result<Resource> {
     let unchanged = || format!("snapshots/{typed}").parse();
     let own = cas.snapshotter().ok();

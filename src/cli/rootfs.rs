@@ -13,12 +13,12 @@ use super::mount::{advise, check_right};
 #[derive(Subcommand)]
 #[command(after_help = EXAMPLE)]
 pub(crate) enum Rootfs {
-    /// Mount a writable snapshot of an image at PATH/rootfs, and describe the image in two files
+    /// Mount a writable snapshot of an image at PATH/rootfs, and write two files about the image
     #[command(after_help = "Example:
   cas rootfs prepare /run/app/6f1c#0.container --image app:1
 
 Writes PATH/image-config.json and PATH/image-name. The last component of PATH is the key of the
-snapshot. What an earlier root directory has left at PATH is removed first.")]
+snapshot. Anything that an earlier root directory has left at PATH is removed first.")]
     Prepare(Prepare),
     /// Unmount a root directory and keep what was written to it
     #[command(after_help = "Example:
@@ -45,8 +45,8 @@ pub(crate) struct Prepare {
     /// Name or digest of the image
     #[arg(long, value_name = "REF")]
     image: String,
-    /// Platform, as in linux/arm64 [default: this machine's; of an image without an index, its only
-    /// platform]
+    /// Platform, as in linux/arm64 [default: this machine's, or for an image without an index, its
+    /// only platform]
     #[arg(long)]
     platform: Option<Platform>,
 }
@@ -58,7 +58,7 @@ pub(crate) struct Unmount {
     /// Abort pending requests to a file system that does not answer
     #[arg(long)]
     force: bool,
-    /// Detach the mount even if it is in use; it ends when nothing uses it any more
+    /// Detach the mount even if it is in use; the mount ends when nothing uses it any more
     #[arg(long)]
     lazy: bool,
 }

@@ -19,8 +19,8 @@ pub(crate) enum Snapshot {
     /// List snapshots
     #[command(after_help = "Example:\n  cas snapshot ls")]
     Ls,
-    /// Show a snapshot's kind, parent, size and labels, and how much of a layer that is read on
-    /// demand has arrived
+    /// Show the kind, parent, size and labels of a snapshot; for a layer that is read on demand,
+    /// also show how much has arrived
     #[command(after_help = "Example:\n  cas snapshot info work")]
     Info(Key),
     /// Create a writable snapshot and print its mounts
@@ -48,7 +48,7 @@ pub(crate) enum Snapshot {
 
 #[derive(Args)]
 pub(crate) struct Key {
-    /// Key of the snapshot; of a digest, the first four or more digits are enough
+    /// Key of the snapshot; if the key is a digest, its first four digits are enough
     key: String,
 }
 
@@ -73,7 +73,7 @@ pub(crate) struct New {
 
 #[derive(Args)]
 pub(crate) struct CommitArgs {
-    /// Key that the committed snapshot gets
+    /// Key of the committed snapshot
     name: String,
     /// Key of the writable snapshot; a digest may be shortened
     key: String,
@@ -224,7 +224,7 @@ async fn tree(context: &Context, snapshots: &dyn Snapshotter) -> Result<()> {
 ///
 /// # Errors
 /// `NotFound` if no key begins with this prefix, or the prefix has fewer than [`PREFIX`] digits;
-/// `InvalidArgument` if several keys do; errors of the snapshotter.
+/// `InvalidArgument` if several keys begin with this prefix; errors of the snapshotter.
 pub(crate) async fn resolve(snapshots: &dyn Snapshotter, key: &str) -> Result<String> {
     if snapshots.stat(key).await?.is_some() {
         return Ok(key.to_owned());
@@ -333,7 +333,7 @@ fn described(info: &Info, usage: Usage, arrived: Option<OnDemandBytes>) -> Strin
     ];
     lines.extend(arrived.map(|arrived| {
         format!(
-            "here     {} of {}; fetched {} compressed, read {}",
+            "arrived  {} of {}; fetched {} compressed, read {}",
             size(arrived.verified),
             size(arrived.total),
             size(arrived.fetched),

@@ -1,4 +1,4 @@
-//! `cas soci`: indexes of SOCI, with which layers can be read lazily.
+//! `cas soci`: indexes of SOCI, which allow reading layers lazily.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::Context;
 use super::output::{count, size};
 
-/// Make and list indexes of SOCI, with which layers can be read lazily
+/// Make and list indexes of SOCI, which allow reading layers lazily
 #[derive(Subcommand)]
 #[command(after_help = "Examples:
   cas soci create app:1
@@ -27,8 +27,8 @@ pub(crate) enum Soci {
   cas soci create app:1
   cas soci create app:1 --min-layer-size 0 --span-size 1MiB
 
-A zTOC has the table of contents of a layer, and the places in the layer at which decompression can
-begin. A part of a layer that begins at such a place is a span. Layers must be compressed with gzip.
+A zTOC has the table of contents of a layer, and a list of places at which decompression can begin.
+These places divide the layer into spans. Layers must be compressed with gzip.
 The index is a referrer of the image: `cas push --referrers` pushes the index, too, and `cas gc`
 keeps the index for as long as the image.")]
 pub(crate) struct Create {
@@ -38,14 +38,14 @@ pub(crate) struct Create {
     how: How,
 }
 
-/// Make an image with an index of SOCI that the digest of the image covers
+/// Make an image that includes an index of SOCI
 #[derive(Args)]
 #[command(after_help = "Example:
   cas soci convert app:1 registry.example/team/app:1-soci
   cas push registry.example/team/app:1-soci
 
-The new image has the same configuration and layers, and another digest: signatures of the old image
-do not apply to the new one.")]
+The new image has the same configuration and layers as the old image. The digest of the new image
+also covers the index, so signatures of the old image do not apply to the new image.")]
 pub(crate) struct Convert {
     /// Name or digest of the image
     image: String,
@@ -58,8 +58,8 @@ pub(crate) struct Convert {
 /// How zTOCs are made.
 #[derive(Args)]
 struct How {
-    /// Platform, as in linux/arm64 [default: this machine's; of an image without an index, its only
-    /// platform]
+    /// Platform, as in linux/arm64 [default: this machine's, or for an image without an index, its
+    /// only platform]
     #[arg(long)]
     platform: Option<Platform>,
     /// Begin a new span after this many decompressed bytes [default: 4MiB]

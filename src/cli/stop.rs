@@ -1,5 +1,5 @@
-//! Stopping a command by a signal: the work of the command is cancelled, and then removes what it
-//! has left, as after an error.
+//! Stopping a command by a signal. The work of the command is cancelled and then cleans up, as
+//! after an error.
 
 use std::future::{self, Future};
 use std::process::ExitCode;

@@ -11,13 +11,13 @@ use serde::Serialize;
 use super::Context;
 use super::output::{printable, size};
 
-/// Show a tree of an image and of what refers to it, with digests, sizes, media types, and what is
-/// missing or damaged
+/// Show an image and its referrers as a tree, with digests, sizes and media types, and mark missing
+/// and damaged blobs
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas tree app:1
 
-Indexes, manifests and embedded data are read and hashed; of other blobs, only the size is checked.
-`cas fsck --read-data` reads everything.")]
+Indexes, manifests and embedded data are read and hashed. For other blobs, only the size is checked.
+`cas fsck --read-data` reads all blobs.")]
 pub(crate) struct Tree {
     /// Name or digest of the image
     image: String,

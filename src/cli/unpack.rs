@@ -14,10 +14,10 @@ use super::Context;
   cas unpack app:1 /tmp/rootfs
   cas unpack app:1 ./rootfs --rootless
 
-The directory and all files in it have the owners and modes that the image gives them. Other users
-may then use the device nodes and set-id programs among them; --private prevents that.
+The directory and all files in it have the owners and modes that the image gives them. So other
+users may be able to use device nodes and set-id programs of the image. With --private, they cannot.
 
-With --rootless no privileges are needed: all files are yours, and their owners in the image are
+With --rootless, no privileges are needed, and all files are yours. Their owners in the image are
 kept in the attribute user.rootlesscontainers, as umoci does. Devices, and attributes that only the
 superuser may set, are left out with a warning.")]
 pub(crate) struct Unpack {
@@ -31,8 +31,8 @@ pub(crate) struct Unpack {
     /// Unpack without privileges: store the owners of files in an attribute, and leave out devices
     #[arg(long)]
     rootless: bool,
-    /// Platform, as in linux/arm64 [default: this machine's; of an image without an index, its only
-    /// platform]
+    /// Platform, as in linux/arm64 [default: this machine's, or for an image without an index, its
+    /// only platform]
     #[arg(long)]
     platform: Option<Platform>,
 }

@@ -1,8 +1,8 @@
-//! `cas unshare`: a program in a user namespace, where it may mount, and give files to the owners
-//! that an image has.
+//! `cas unshare`: runs a program in a user namespace. There, the program may mount, and may give
+//! files to the owners that they have in an image.
 //!
-//! The program takes the place of this process. Before that, a child process that has stayed
-//! outside of the namespace maps the ids, because a process cannot map more than one id for itself.
+//! The program replaces this process. Before that, a child process outside the namespace maps the
+//! ids, because a process cannot map more than one id for itself.
 
 use std::ffi::OsString;
 use std::fs;
@@ -25,20 +25,20 @@ const COMMAND: &str = "map-ids";
 /// The maps of a user namespace: user ids, and group ids.
 const MAPS: [&str; 2] = ["/proc/self/uid_map", "/proc/self/gid_map"];
 
-/// Run a program where it may mount images and unpack them with their owners
+/// Run a program in a user namespace, where it may mount images and set the owners of files
 #[derive(Args)]
 #[command(after_help = "Example:
   cas unshare
   cas unshare -- sh -c 'cas mount app:1 mnt && ls mnt && cas umount mnt'
 
-The program gets a user namespace, in which you are the superuser, and a mount namespace: its mounts
-are not visible elsewhere, and end with the program. Other ids of an image need ranges of ids in
-/etc/subuid and /etc/subgid, and newuidmap and newgidmap (package uidmap); without these, the
+The program gets a user namespace, in which you are the superuser, and a mount namespace. Its mounts
+are not visible elsewhere, and end with the program. Other ids than your own need ranges of ids in
+/etc/subuid and /etc/subgid, and newuidmap and newgidmap (package uidmap). Without these, the
 namespace has only your own id.
-The superuser gets only the mount namespace.
+If the superuser runs this command, the program gets only the mount namespace.
 
-Unmount with `cas umount` before you leave: otherwise the snapshot, with what was written to it,
-stays until `cas umount` in another `cas unshare`.
+Unmount with `cas umount` before you leave. Otherwise, the snapshot and the files written to it stay
+until you run `cas umount` in another `cas unshare`.
 
 Files that belong to other ids than yours can be changed and removed only in `cas unshare`, so run
 `cas gc` in it, too.
@@ -55,7 +55,8 @@ pub(crate) struct Unshare {
     command: Vec<OsString>,
 }
 
-/// Map the ids of a user namespace when standard input has a byte (started by `cas unshare`)
+/// Map the ids of a user namespace after reading a byte from standard input (started by `cas
+/// unshare`)
 #[derive(Args)]
 pub(crate) struct MapIds {
     /// Id of the process in the namespace
@@ -134,7 +135,9 @@ pub(super) fn enter(ids: &UserIds, progress: &dyn Progress) -> Result<()> {
             continue;
         }
         if !ids.more.is_empty() {
-            progress.warn(&format!("{map} has only your own id, for the reason above"));
+            progress.warn(&format!(
+                "{map} maps only your own id, for the reason above"
+            ));
         }
         if map == MAPS[1] {
             // The kernel allows a user to map a group only after this.

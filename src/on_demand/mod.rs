@@ -100,7 +100,7 @@ impl OnDemand {
         let lock = lock.filter(|_| !self.is_served()).ok_or_else(|| {
             Error::new(
                 ErrorKind::Busy,
-                "another process serves the layers of this root already",
+                "another process already serves the layers of this root; end it first",
             )
             .subject(self.directory.display())
         })?;
@@ -120,8 +120,8 @@ impl OnDemand {
     }
 
     /// Serves a session until its file system is unmounted. If `is_resumed` is true, another
-    /// process has served the session before. The requests that it has not answered are then
-    /// answered.
+    /// process has served the session before. Requests that the other process has not answered are
+    /// then answered.
     ///
     /// # Errors
     /// `InvalidArgument` for a wrong setting in `cas.toml`; errors of the system.

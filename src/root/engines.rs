@@ -1,4 +1,4 @@
-//! The engines of a root, and the places of its stores.
+//! The engines of a root, and the locations of its stores.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,7 +20,7 @@ pub(super) const FORMAT: u32 = 1;
 pub struct Engines {
     format: u32,
     /// The store: a scheme, a URL or the name of a table in `stores`. A URL with a host or a path,
-    /// such as `fs:///srv/store`, means a store outside of the root; everything else means a store
+    /// such as `fs:///srv/store`, means a store outside of the root. Any other text means a store
     /// in the root.
     pub store: String,
     /// The snapshotter. If this text is empty, a new root gets the first snapshotter that works on
@@ -99,8 +99,8 @@ impl Engines {
         engines
     }
 
-    /// Returns the place of `store` in the root `path`. `store` is a scheme, a URL or the name of a
-    /// table.
+    /// Returns the location of `store` for the root `path`. `store` is a scheme, a URL or the name
+    /// of a table.
     ///
     /// # Errors
     /// `InvalidArgument` if a URL does not parse, if the table's name cannot name a directory, if a

@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LazyTable {
-    /// Whether the rest of a layer is fetched in the background, while no read waits; by default it
-    /// is.
+    /// Whether the rest of a layer is fetched in the background, while no read waits. By default,
+    /// true.
     pub complete: bool,
-    /// The most bytes that are fetched in the background in a second, as a size such as `20MiB`. By
-    /// default as many as arrive.
+    /// Maximum number of bytes per second that are fetched in the background, as a size such as
+    /// `20MiB`. By default, the speed is not limited.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub speed: Option<String>,
 }
@@ -32,8 +32,8 @@ impl Default for LazyTable {
 }
 
 impl LazyTable {
-    /// Returns how many bytes are fetched in the background in a second: 0 if none are, `u64::MAX`
-    /// if the speed is not limited.
+    /// Returns the maximum number of bytes per second that are fetched in the background: 0 if the
+    /// background fetches nothing, `u64::MAX` if the speed is not limited.
     ///
     /// # Errors
     /// `InvalidArgument` for a speed that is not a size, or is 0.
@@ -43,7 +43,7 @@ impl LazyTable {
             None => Ok(u64::MAX),
             Some(speed) => match parse_size(speed) {
                 Ok(0) => Err(Error::invalid(
-                    "expected a speed of at least 1 byte; to fetch nothing, set complete to false",
+                    "expected a speed of at least 1 byte; to fetch nothing, set `complete = false`",
                 )),
                 parsed => parsed,
             }

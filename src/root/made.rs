@@ -2,9 +2,9 @@
 //!
 //! If a listed directory is missing or empty, such as the place of a disk that is not mounted, the
 //! root does not open. A new store in that place would have no images, and the next collection
-//! would remove all snapshots. A directory is listed after it was made, so a kill between the two
-//! leaves a directory that the next opening lists. `init` removes lost directories from the list.
-//! The directory of a snapshotter is not listed: what is lost there is unpacked again.
+//! would remove all snapshots. A directory is listed after it was made. If a kill comes in between,
+//! the next opening lists the directory. `init` removes lost directories from the list. The
+//! directory of a snapshotter is not listed, because lost snapshots are unpacked again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,8 +19,8 @@ const DIRECTORY: &str = "local";
 const NAME: &str = "made.json";
 
 impl Root {
-    /// Checks that none of the directories of the store at `location` was made and is lost. Returns
-    /// those that are not listed yet.
+    /// Checks that no listed directory of the store at `location` is missing or empty. Returns the
+    /// directories of the store that are not listed yet.
     ///
     /// # Errors
     /// `Corrupt` if a listed directory is missing or empty; as [`Registry::check`].
@@ -58,8 +58,8 @@ impl Root {
         let _ = change(&self.path, |listed| listed.extend(names));
     }
 
-    /// Returns a directory as it is listed: below the root without the path of the root, so that a
-    /// root can be moved. Returns `None` for a path that is not UTF-8.
+    /// Returns the form of a path in the list. A path in the root is relative to the root, because
+    /// the root may be moved. Returns `None` for a path that is not UTF-8.
     fn listed_name(&self, place: &Path) -> Option<String> {
         let inside = place.strip_prefix(&self.path).unwrap_or(place);
         inside.to_str().map(str::to_owned)
@@ -68,8 +68,9 @@ impl Root {
     fn lost(&self, place: &Path) -> Error {
         let list = self.path.join(DIRECTORY).join(NAME);
         Error::corrupt(format!(
-            "{} is missing or empty, but this root has stored files there; mount or restore it, or \
-             for an empty one, run `cas init` with the engines of this root, or delete {}",
+            "{} is missing or empty, but this root has stored files there; mount or restore the \
+             directory; to begin with an empty one, run `cas init` with the engines of this root, \
+             or delete {}",
             place.display(),
             list.display()
         ))
@@ -119,8 +120,8 @@ fn write(root: &Path, listed: &[String]) -> Result<()> {
     written().during("write", path.join(NAME).display())
 }
 
-/// Returns whether a directory is missing or empty. Anything else, and a directory that cannot be
-/// read, is left to what opens it.
+/// Returns whether a directory is missing or empty. Returns false for a path that cannot be read as
+/// a directory: its opening reports the error.
 fn is_lost(place: &Path) -> bool {
     match fs::read_dir(place) {
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,

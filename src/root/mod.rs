@@ -76,9 +76,10 @@ impl Root {
         }
     }
 
-    /// Makes a root with these engines, or lets an existing one with these engines make the
-    /// directory of a lost store again. Returns the root. If `engines` has no snapshotter and the
-    /// preferred snapshotter does not work on this machine, also returns the reason.
+    /// Makes a root with these engines. If the root exists with the same engines and its store is
+    /// lost, the next opening makes the store again. Returns the root. If `engines` has no
+    /// snapshotter and the preferred snapshotter does not work on this machine, also returns the
+    /// reason.
     ///
     /// # Errors
     /// `AlreadyExists` if `path` is a root with other engines; `FailedPrecondition` if the
@@ -131,12 +132,12 @@ impl Root {
         })
     }
 
-    /// Returns the place of the root's own store.
+    /// Returns the location of the root's own store.
     pub(crate) fn store(&self, registry: &Registry) -> Result<Location> {
         self.locate(&self.engines.store, registry)
     }
 
-    /// Returns the place of `store`, which is a scheme, a URL or the name of a table, in this root.
+    /// Returns the location of `store`, which is a scheme, a URL or the name of a table.
     pub(crate) fn locate(&self, store: &str, registry: &Registry) -> Result<Location> {
         self.engines.locate(store, &self.path, registry)
     }

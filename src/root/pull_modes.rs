@@ -1,4 +1,4 @@
-//! Settings of parallel pulls, in the form in which the SOCI snapshotter is configured.
+//! Settings of parallel pulls, with the keys of the SOCI snapshotter's configuration.
 //!
 //! ```toml
 //! [pull_modes.parallel_pull_unpack]
@@ -31,45 +31,45 @@ const PARALLEL: &str = "parallel_pull_unpack";
 /// Whether images are pulled and unpacked in parallel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PullMode {
-    /// Images are pulled as the options of each pull say.
+    /// Images are not pulled in parallel, unless the options of a pull ask for it.
     #[default]
     Off,
     /// Images are pulled and unpacked in parallel.
     Parallel,
-    /// As `Parallel`, except that layers that are read on demand are not pulled.
+    /// As `Parallel`, but layers that are read on demand are not pulled.
     ParallelAsFallback,
 }
 
-/// How images are pulled and unpacked in parallel. A limit of zero or less means any number. The
-/// defaults are those of the SOCI snapshotter. All pulls of one [`Cas`](crate::Cas) share the
+/// How images are pulled and unpacked in parallel. A limit of zero or less allows any number. The
+/// defaults are the same as in the SOCI snapshotter. All pulls of one [`Cas`](crate::Cas) share the
 /// limits, and so do all pulls with clones of one [`ParallelPull`](crate::ParallelPull).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PullModes {
     /// Whether images are pulled and unpacked in parallel.
     pub mode: PullMode,
-    /// How many requests all pulls that share the limits make at the same time.
+    /// Maximum number of concurrent requests of all pulls that share the limits.
     pub downloads: i64,
-    /// How many requests one pull makes at the same time.
+    /// Maximum number of concurrent requests of one pull.
     pub downloads_per_image: i64,
     /// The size in bytes of the ranges in which a layer is fetched. If `chunk` is `None`, the
     /// options of the pull set the ranges.
     pub chunk: Option<u64>,
-    /// How many layers all pulls that share the limits unpack at the same time.
+    /// Maximum number of layers that all pulls that share the limits unpack concurrently.
     pub unpacks: i64,
-    /// How many layers of one image are unpacked at the same time.
+    /// Maximum number of layers of one image that are unpacked concurrently.
     pub unpacks_per_image: i64,
-    /// Whether a pull that unpacks layers does not store them.
+    /// Whether a pull discards the layers that it unpacks, instead of storing them.
     pub discard_unpacked_layers: bool,
-    /// Whether an index of SOCI that an annotation of the manifest names is used to read layers on
-    /// demand; by default it is. The digest of the image covers this index.
+    /// Whether the SOCI index that an annotation of the manifest names is used to read layers on
+    /// demand. By default, true. The digest of the image covers this index.
     pub soci_v2: bool,
-    /// Whether an index of SOCI that is a referrer of the manifest is used to read layers on
-    /// demand; by default it is not. The digest of the image does not cover this index: everyone who can
-    /// push to the repository can add one.
+    /// Whether a SOCI index that is a referrer of the manifest is used to read layers on demand. By
+    /// default, false. The digest of the image does not cover this index: anyone who can push to
+    /// the repository can add one.
     pub soci_v1: bool,
-    /// How long the layers of an interrupted unpack are kept for the next pull, counted from when a
-    /// process last began to work on this unpack. By default [`Jobs::LIFETIME`].
+    /// How long the layers of an interrupted unpack are kept for the next pull. The time begins
+    /// when a process last began to work on this unpack. By default, [`Jobs::LIFETIME`].
     pub unpack_job_lifetime: Duration,
 }
 
@@ -90,7 +90,7 @@ impl Default for PullModes {
     }
 }
 
-/// The table `[pull_modes.parallel_pull_unpack]` as it is written.
+/// The table `[pull_modes.parallel_pull_unpack]`.
 #[derive(Deserialize)]
 #[serde(default)]
 struct Written {
@@ -108,7 +108,7 @@ struct Written {
     unknown: Table,
 }
 
-/// The tables `[pull_modes.soci_v1]` and `[pull_modes.soci_v2]` as they are written.
+/// The table `[pull_modes.soci_v1]` or `[pull_modes.soci_v2]`.
 #[derive(Deserialize)]
 struct LazyMode {
     enable: Option<bool>,
@@ -134,9 +134,9 @@ impl Default for Written {
 }
 
 impl PullModes {
-    /// Reads `[pull_modes.parallel_pull_unpack]` of a configuration of the SOCI snapshotter, or of
-    /// `cas.toml`. Other tables are not read. Returns the modes, and a warning for each setting
-    /// that has no effect.
+    /// Reads the table `[pull_modes]` of a configuration of the SOCI snapshotter, or of `cas.toml`.
+    /// Ignores all other tables. Returns the modes, and a warning for each setting that has no
+    /// effect.
     ///
     /// # Errors
     /// `InvalidArgument` for text that is not TOML, a value of another type, a malformed size, or

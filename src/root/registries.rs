@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct RegistryTable {
     /// Hosts of token services that may receive the login for the registry, in addition to the
-    /// registry's own host and its subdomains. Each host is `HOST[:PORT]`; a host without a port
+    /// registry's own host and its subdomains. Each host is `HOST[:PORT]`. A host without a port
     /// stands for all ports of this host.
     #[serde(default)]
     pub token_hosts: Vec<String>,

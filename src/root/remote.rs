@@ -40,12 +40,12 @@ pub struct RemoteTable {
     /// The file of logins that is read first, and into which logins are written, as `--authfile`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_file: Option<PathBuf>,
-    /// For how many seconds a request that failed for a temporary reason is repeated, as
+    /// The number of seconds for which a request that failed for a temporary reason is repeated, as
     /// `--retry-for`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_for: Option<u64>,
-    /// The least number of bytes that a connection must transfer per second, as a size such as
-    /// `1KiB`; the same as `--min-speed`.
+    /// Minimum number of bytes that a connection must transfer per second, as `--min-speed`: a size
+    /// such as `1KiB`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_speed: Option<String>,
     /// Maximum number of ranges of a large layer that are fetched at the same time, as `--ranges`.
@@ -66,15 +66,15 @@ pub struct PolicyTable {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<String>,
     /// The file of a public key, as `--cosign-key`. An image is accepted only if this key verifies
-    /// a signature of the image that cosign has made.
+    /// a cosign signature of the image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cosign_key: Option<PathBuf>,
     /// A directory of programs that verify images. They have the interface of containerd's image
     /// verifiers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verifiers: Option<PathBuf>,
-    /// Maximum number of programs that are run for an image, in the order of their names; by
-    /// default 10. If the number is below zero, all programs are run.
+    /// Maximum number of programs that are run for an image, in the order of their names. By
+    /// default, 10. If the number is below zero, all programs are run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_verifiers: Option<i64>,
     /// Maximum time for each program in seconds, by default 10.

@@ -51,9 +51,8 @@ impl RemoteSettings {
         registries::token_hosts(&self.engines.registries, registry, &self.file())
     }
 
-    /// Returns the files that say where images are read from and which certificates are trusted:
-    /// the files that the table `[remote]` names, and for each file that it does not name, the file
-    /// of this machine that has the same purpose.
+    /// Returns the files that name mirrors of registries and trusted certificates. If the table
+    /// `[remote]` does not name a file, returns the usual file of this machine.
     pub fn hosts(&self) -> Hosts {
         let remote = &self.engines.remote;
         let mut hosts = Hosts::of_system();

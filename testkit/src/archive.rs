@@ -1,4 +1,4 @@
-//! A writer of tar archives, correct and incorrect ones.
+//! A writer of valid and invalid tar archives.
 
 /// Returns the bytes of a pax record.
 pub fn record(key: &str, value: impl AsRef<[u8]>) -> Vec<u8> {
@@ -78,8 +78,8 @@ impl Header {
         self
     }
 
-    /// Returns the header with its checksum: the sum of the bytes, as signed numbers if `signed` is
-    /// set.
+    /// Returns the header with its checksum, which is the sum of its bytes. If `signed` is set, the
+    /// bytes are summed as signed numbers.
     pub fn sealed(mut self, signed: bool) -> [u8; 512] {
         self.put(148, b"        ");
         let value = |byte: u8| {

@@ -1,10 +1,10 @@
-//! Kills a process that uses a snapshotter at each system call that changes the disk. Checks that
-//! the snapshots that the process had acknowledged exist, that records and directories agree, and
-//! that the same work then succeeds.
+//! Tests of a snapshotter whose process is killed, once at each system call that changes the disk.
+//! After each kill, the acknowledged snapshots must exist, records and directories must agree, and
+//! the same work must succeed.
 //!
-//! A test binary implements [`Scenario`], and has a test named `task` that calls [`task`], one that
-//! calls [`kill_everywhere`], and one that calls [`kill_collections`]. The latter two run the
-//! binary again under strace, for `task` alone.
+//! A test binary implements [`Scenario`] and has three tests. The first test has the name `task`
+//! and calls [`task`]. The other tests call [`kill_everywhere`] and [`kill_collections`]. These
+//! functions run the binary again under strace, with only the test `task`.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -31,7 +31,7 @@ const COLLECTS: &str = "CAS_TEST_COLLECTS";
 /// The system calls of a collection that change the disk.
 const COLLECTION: [&str; 3] = ["unlinkat", "unlink", "pwrite64"];
 
-/// The layers that are made, each on top of the one before.
+/// The layers that are made, each on top of the layer before it.
 pub const LAYERS: [&str; 3] = ["one", "two", "three"];
 
 /// A snapshotter, and the work during which it is killed.
@@ -40,7 +40,7 @@ pub trait Scenario {
     const CALLS: &'static [&'static str];
 
     /// Whether the test uses a directory in memory. The test needs no disk, because a killed
-    /// process loses nothing that it gave to the kernel.
+    /// process loses no data that the kernel has accepted.
     const IN_MEMORY: bool = true;
 
     /// Opens the snapshotter below `root`, and its records.
@@ -49,12 +49,13 @@ pub trait Scenario {
     /// Errors of the snapshotter.
     fn open(root: &Path) -> Result<Opened>;
 
-    /// Makes those of [`LAYERS`] that are missing, whatever an earlier run left behind. Calls
-    /// [`acknowledge`] for each layer that is committed.
+    /// Makes the layers of [`LAYERS`] that are missing. A killed run may have left unfinished work.
+    /// Calls [`acknowledge`] for each layer that is committed.
     fn make_layers(store: &dyn Snapshotter) -> impl Future<Output = Result<()>>;
 
-    /// Checks what this scenario's layers contain beyond the files of [`fill`]. `tree` shows the
-    /// layers up to and including the one with this index. Panics if something differs.
+    /// Checks the content of the layers of this scenario, except for the files of [`fill`]. The
+    /// tree shows the layers up to and including the layer with this index. Panics if the content
+    /// is wrong.
     fn check_tree(_tree: &Path, _index: usize) {}
 }
 
@@ -83,10 +84,10 @@ pub fn tree(mounts: &[Mount]) -> PathBuf {
     }
 }
 
-/// Prints that a step is done, for the process that kills this one.
+/// Prints that a step is done. The parent process, which kills this process, reads the line.
 ///
 /// # Panics
-/// If it cannot be printed.
+/// If the line cannot be printed.
 pub fn acknowledge(step: &str) {
     let mut out = std::io::stdout().lock();
     writeln!(out, "did {step}").unwrap();
@@ -122,8 +123,8 @@ async fn scratch(store: &dyn Snapshotter) -> Result<()> {
     store.remove("scratch").await
 }
 
-/// Runs a collection that removes all snapshots, because no lease keeps them and the collection is
-/// told that two days have passed.
+/// Runs a collection that removes all snapshots. No lease keeps them, and the clock of the
+/// collection is two days ahead.
 fn collect(store: &dyn Snapshotter) {
     let content = MemoryStore::new().with_images();
     let options = GcOptions::default().with_now(SystemTime::now() + 2 * UNLEASED_TTL);
@@ -144,7 +145,7 @@ fn acknowledged(output: &Output) -> Vec<String> {
     steps.map(str::to_owned).collect()
 }
 
-/// Opens the snapshotter, and compares all its snapshots with what was acknowledged.
+/// Opens the snapshotter, and compares all its snapshots with the acknowledged steps.
 fn check<S: Scenario>(root: &Path, acknowledged: &[String], context: &str) {
     let (store, records) = S::open(root).expect(context);
     wait(async {
@@ -165,7 +166,7 @@ fn check<S: Scenario>(root: &Path, acknowledged: &[String], context: &str) {
 }
 
 /// Checks that a recorded snapshot has its directories, and that a layer shows its own content and
-/// that of the layers below.
+/// the content of the layers below.
 async fn check_snapshot<S: Scenario>(store: &dyn Snapshotter, info: &Info, context: &str) {
     if info.kind != SnapshotKind::Committed {
         let mounts = match store.mounts(&info.key).await {
@@ -234,7 +235,8 @@ fn scratch_dir<S: Scenario>() -> tempfile::TempDir {
     }
 }
 
-/// Kills the task at each call that changes the disk, and checks what the killed process left.
+/// Kills the task at each call that changes the disk, and checks the state that the killed process
+/// left.
 ///
 /// # Panics
 /// If something is lost or left behind.
@@ -250,7 +252,7 @@ pub fn kill_everywhere<S: Scenario>() {
     }
 }
 
-/// Kills a new task at its `number`th call of `call`. Returns `false` if it made fewer calls.
+/// Kills a new task at its `number`th call of `call`. Returns `false` if the task made fewer calls.
 fn kill<S: Scenario>(call: &str, number: usize) -> bool {
     let temp = scratch_dir::<S>();
     let root = temp.path();
@@ -292,7 +294,7 @@ pub fn kill_collections<S: Scenario>() {
 }
 
 /// Kills a collection in a copy of the root `full`, at its `number`th call of `call`. Returns
-/// `false` if it made fewer calls.
+/// `false` if the collection made fewer calls.
 fn kill_collection<S: Scenario>(full: &Path, call: &str, number: usize) -> bool {
     let temp = scratch_dir::<S>();
     let root = temp.path().join("root");

@@ -3,9 +3,9 @@
 //! | module | contains |
 //! |---|---|
 //! | [`aci`] | App Container images |
-//! | [`archive`] | a writer of tar archives, correct and incorrect ones |
+//! | [`archive`] | a writer of valid and invalid tar archives |
 //! | [`compress`] | xz and bzip2 |
-//! | [`kills`] | a snapshotter killed at each system call that changes the disk |
+//! | [`kills`] | tests that kill a process at each system call that changes the disk |
 //! | [`s3`] | an S3 service, and a proxy that makes it misbehave |
 //! | [`tree`] | a list of everything in a tree of files, for comparisons |
 

@@ -1,4 +1,4 @@
-//! Comparing trees of files.
+//! Lists trees of files for comparisons.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;

@@ -1,4 +1,4 @@
-//! A budget for crates: each one costs build time, and trust.
+//! A budget for crates, because each crate costs build time and trust.
 
 use std::collections::BTreeSet;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Which package may import which: the arrows of ARCHITECTURE.md, compared with `cargo metadata`.
+//! Compares the arrows between packages in ARCHITECTURE.md with `cargo metadata`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cargo_metadata::{DependencyKind, MetadataCommand};
 
-/// The packages of the workspace, each with those that it may depend on.
+/// The packages of the workspace, each with the packages that it may depend on.
 const ARROWS: &[(&str, &[&str])] = &[
     ("oci-cas-aci", &["oci-cas-core", "oci-cas-layer"]),
     ("oci-cas-core", &[]),

@@ -117,8 +117,8 @@ impl Registry {
     }
 }
 
-/// Creates a certificate for `host` below `place`, with options of `openssl req`. Returns the part of the registry's configuration
-/// that names the certificate.
+/// Creates a certificate for `host` below `place`, with options of `openssl req`. Returns the part
+/// of the registry's configuration that names the certificate.
 fn tls(place: &Path, host: &str, options: &[&str]) -> String {
     let [certificate, key] = ["certificate.pem", "key.pem"].map(|name| place.join(name));
     let mut openssl = Command::new("openssl");

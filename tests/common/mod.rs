@@ -39,7 +39,7 @@ pub(crate) fn mounting_snapshotters() -> Vec<&'static str> {
     let erofs = openers.find(|opener| opener.scheme() == "erofs");
     match erofs.map(|opener| opener.probe(scratch.path())) {
         Some(Ok(())) => usable.push("erofs"),
-        probed => eprintln!("SKIPPED: erofs: {probed:?}"),
+        probed => eprintln!("SKIPPED: the snapshotter erofs does not work here: {probed:?}"),
     }
     usable
 }
@@ -92,8 +92,8 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Returns whether all programs are installed and this is the superuser. If not, prints why a test
-/// is skipped.
+/// Returns whether all programs are installed and this is the superuser. Otherwise prints why the
+/// test is skipped.
 pub(crate) fn can(programs: &[&str]) -> bool {
     let missing: Vec<_> = programs
         .iter()

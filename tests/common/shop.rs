@@ -15,7 +15,7 @@ pub(crate) const ZSTD: &str = "x.test/zstd:1";
 pub(crate) const MULTI: &str = "x.test/multi:1";
 pub(crate) const ALL: [&str; 3] = [GZIP, ZSTD, MULTI];
 
-/// A root with an image in gzip, the same image in zstd, and an image of two platforms.
+/// A root with an image in gzip, the same image in zstd, and an image for two platforms.
 pub(crate) struct Shop {
     pub(crate) scratch: tempfile::TempDir,
     pub(crate) root: PathBuf,

@@ -1,4 +1,4 @@
-//! Docker archives as programs write them that have no package on this system.
+//! Docker archives in the form of programs that have no package on this system.
 
 use std::fs;
 use std::io::Write;

@@ -1,5 +1,6 @@
 //! Imports images that other programs made, exports them, and lets other programs read the exports.
-//! Configurations and diff ids never change; manifests change only where a format cannot carry them.
+//! Configurations and diff IDs never change. Manifests change only where a format cannot carry
+//! them.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::common::ok;
 
-/// What every reader finds the same in an image.
+/// The properties of an image that every reader finds the same.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Said {
     /// The manifest or the index, if the format carries it unchanged.
@@ -21,7 +21,7 @@ pub(crate) struct Said {
     pub(crate) diff_ids: Vec<Digest>,
 }
 
-/// Images by name. The name of an image without one is empty.
+/// Images by name. An image without a name is under the empty name.
 pub(crate) type Images = BTreeMap<String, Said>;
 
 /// Reads an archive, an OCI layout, a docker archive that was unpacked, or a directory of skopeo.

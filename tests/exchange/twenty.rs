@@ -1,5 +1,6 @@
-//! Images of other programs come in, go out, and go into each of the others. Manifests keep their
-//! digests where the format carries them; configurations and diff ids always do.
+//! Imports images of other programs, exports them, and reads the exports with each of the other
+//! programs. Manifests keep their digests where the format carries them. Configurations and diff
+//! IDs always keep theirs.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -38,7 +39,7 @@ fn rewritten(source: &Source, name: &str) -> String {
     known.map_or(name, |(_, ours)| ours).to_owned()
 }
 
-/// Stores the images of a source. Returns them, with what the source says of them.
+/// Stores the images of a source. Returns the images, with the properties that the source states.
 fn take(root: &Path, source: &Source) -> Images {
     let said = said::read(&source.path);
     let mut command = cas(root);
@@ -71,8 +72,8 @@ fn stored(root: &Path, name: &str) -> Said {
     }
 }
 
-/// Compares what a reader reports with what the store has. What the reader does not report is not
-/// compared.
+/// Compares the report of a reader with the content of the store. Properties that the reader does
+/// not report are not compared.
 fn check(reader: &str, name: &str, found: &Said, expected: &Said) {
     let expected = Said {
         manifest: expected.manifest.filter(|_| found.manifest.is_some()),

@@ -1,5 +1,5 @@
-//! Names of members that are longer than the 100 bytes which a header of tar has for them, such as
-//! the names of blobs with SHA-512 digests.
+//! Names of members that are longer than the 100 bytes that a tar header has for them, such as the
+//! names of blobs with SHA-512 digests.
 
 use std::process::Command;
 

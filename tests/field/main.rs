@@ -1,5 +1,5 @@
 //! Sources as tools and people in the field write them: the tool reads them, or reports what they
-//! are. Each module is about one kind of peculiarity, and tries several members of it.
+//! are. Each module is about one kind of peculiarity, and tries several cases of it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! Messages about platforms list what there is, and an error names a thing once.
+//! Messages about platforms list the available platforms, and an error names each subject once.
 
 use serde_json::{Value, json};
 

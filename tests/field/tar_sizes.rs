@@ -1,5 +1,5 @@
-//! Writers of tar that give a size to what has no content: a link, a directory, a device, a pipe.
-//! Nothing follows such a header, in a layer or in an archive of an image.
+//! Writers of tar that give a size to a member without content: a link, a directory, a device, a
+//! pipe. Nothing follows such a header, in a layer or in an archive of an image.
 
 use std::fs;
 
@@ -118,7 +118,7 @@ fn sizes_in_records_of_files_count() {
     }
 }
 
-/// Bytes that follow all the same would be members to some readers and content to others.
+/// If bytes follow nevertheless, some readers would take them for members, and others for content.
 #[test]
 fn content_of_what_has_none_is_refused() {
     let place = Place::new();

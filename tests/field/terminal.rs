@@ -1,4 +1,4 @@
-//! What an image contains reaches the terminal only escaped, in results, warnings and errors.
+//! Text from an image is escaped before it reaches the terminal, in results, warnings and errors.
 
 use std::process::Command;
 

@@ -294,7 +294,8 @@ fn parts_of_the_snapshots_are_read_in_turn() {
     assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()));
 }
 
-/// Whichever directories of snapshots are gone, the next command that needs them makes them again.
+/// If directories of snapshots are gone, the next command that needs them makes them again. This
+/// holds for any of the directories.
 #[test]
 fn lost_snapshot_directories_are_made_again_by_what_needs_them() {
     let mounts: &[&[&str]] = match can(&["mount", "umount"]) {

@@ -1,4 +1,4 @@
-//! What the records of blobs keep besides what documents list: referrers, and the claims of owners.
+//! The parts of blob records that documents do not list: referrers, and the claims of owners.
 
 use bytes::Bytes;
 use cas::blocking::Cas;

@@ -1,4 +1,4 @@
-//! Stores whose directories are gone: nothing makes an empty one in their place unasked.
+//! Stores whose directories are gone. An empty store is made in their place only on request.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ fn root_of(store: &str, scratch: &Path) -> PathBuf {
     root
 }
 
-/// Checks that every command fails, names the directory and says what to do.
+/// Checks that every command fails, and that its error names the directory and states what to do.
 fn is_refused(root: &Path, lost: &Path) {
     for arguments in [
         &["images"][..],

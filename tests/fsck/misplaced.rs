@@ -1,5 +1,5 @@
-//! Something else in the place of the directory of a snapshot, or of its tree. A mount would follow
-//! a symbolic link.
+//! Something else is in the place of the directory of a snapshot, or of its tree. A mount would
+//! follow a symbolic link.
 
 use std::fs;
 use std::os::unix::fs::symlink;

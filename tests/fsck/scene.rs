@@ -62,7 +62,7 @@ impl Scene {
         largest.unwrap().digest
     }
 
-    /// Runs `work` on the store, which nobody else has open.
+    /// Runs `work` on the store. No other process has the store open.
     pub(crate) fn open<T>(&self, work: impl AsyncFnOnce(&Store) -> T) -> T {
         let open = Cas::open(&self.root).unwrap();
         cas::backend::pool::wait(work(open.store()))
@@ -73,7 +73,7 @@ impl Scene {
         fs::read(self.source().join("store/blobs/sha256").join(digest.hex())).unwrap()
     }
 
-    /// Flips a bit of the stored blob, wherever the store keeps it.
+    /// Flips a bit of the stored blob, in any kind of store.
     pub(crate) fn flip(&self, digest: &Digest) {
         let bytes = self.bytes(digest);
         let needle = needle(&bytes);

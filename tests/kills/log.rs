@@ -53,7 +53,7 @@ impl Log {
         self.add(verb, &result);
     }
 
-    /// Returns what the lines of `subject` say, in order.
+    /// Returns the entries of `subject`, in order.
     fn entries(&self, subject: &str) -> Vec<String> {
         let Some(file) = self.file.as_ref().filter(|file| file.exists()) else {
             return Vec::new();

@@ -14,7 +14,7 @@ use crate::verbs::Verb;
 const MEASURED: u64 = 20;
 /// After how many kills what is left is checked, on average.
 const CHECKED: u64 = 3;
-/// How many of the things that were left are reported.
+/// Maximum number of leftovers that are reported.
 const SHOWN: usize = 12;
 /// The number of kills of each verb if `CAS_KILLS` is not set.
 const KILLS: u64 = 300;

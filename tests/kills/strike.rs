@@ -14,7 +14,7 @@ pub(crate) enum End {
     Itself(Duration),
 }
 
-/// The time between two looks at a running process.
+/// The time between two checks of a running process.
 const LOOK: Duration = Duration::from_micros(200);
 
 /// Runs a command and kills it at `moment`, unless it has succeeded by then.

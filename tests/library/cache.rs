@@ -1,4 +1,4 @@
-//! A cache of images: last uses, and the removal of what was not used for long.
+//! A cache of images: last uses, and the removal of images that were not used for long.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -63,8 +63,8 @@ impl Scene {
         })
     }
 
-    /// `import` imports an image into a root under a name. `completes` says whether the rest of the
-    /// layers is fetched in the background.
+    /// `import` imports an image into a root under a name. `completes` states whether the rest of
+    /// the layers is fetched in the background.
     fn with(completes: bool, import: impl FnOnce(&Path, &str)) -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let registry = Registry::open(scratch.path());
@@ -183,7 +183,7 @@ fn convert(root: &Path, image: &str, name: &str, span_size: &str) {
     ok(convert.args(["--span-size", span_size]));
 }
 
-/// Returns whether this machine can do it. If not, says why.
+/// Returns whether this machine can do it. Otherwise prints why it cannot.
 fn on_demand(root: &Path) -> Vec<OnDemandBytes> {
     let listed = ok(cas(root).args(["snapshot", "ls", "--json"]));
     let keys = listed.lines().map(|line| {
@@ -547,7 +547,7 @@ fn an_index_that_the_digest_does_not_cover_is_used_only_by_choice() {
     );
 }
 
-/// Gives the tables of contents of layers that it knows.
+/// Provides these tables of contents for the layers of an image.
 struct Controller(Vec<Option<LayerTable>>);
 
 #[async_trait::async_trait]

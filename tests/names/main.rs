@@ -1,4 +1,5 @@
-//! Names of images: which are legal, how they are spelled, and what images without one get.
+//! Names of images: which names are legal, how they are spelled, and how images without a name are
+//! called.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::common::ENGINES;
 use crate::scene::{Scene, Tags, entries, ref_name};
 
-/// The images of a source, how many of its names are new, and how many of its digests.
+/// The images of a source, and how many of its names and of its digests are new.
 type Source<'a> = (&'a [(Tags<'a>, &'a str)], usize, usize);
 
 #[test]

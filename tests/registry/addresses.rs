@@ -1,4 +1,4 @@
-//! Registries that refer to places that only this machine reaches.
+//! Registries that refer to addresses that only this machine reaches.
 
 use cas::ErrorKind;
 use cas::distribution::{Client, Options};

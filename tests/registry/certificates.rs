@@ -1,5 +1,5 @@
-//! Whom `cas` trusts: files with authorities, certificates of clients, and hosts that are not
-//! verified.
+//! The certificates that `cas` trusts and shows: files with authorities, certificates of clients,
+//! and hosts that are not verified.
 
 use std::fs;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Pulls that fail. Whatever was there before them works as before, and later pulls succeed.
+//! Pulls that fail. Everything that was there before still works, and later pulls succeed.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -128,7 +128,7 @@ impl Answer {
         self
     }
 
-    /// Goes on after its body, with zeros and without an end, and announces no length.
+    /// Continues after its body with zeros and without an end, and announces no length.
     pub(crate) fn endless(mut self) -> Self {
         self.is_endless = true;
         self.with("X-No-Length", "1")

@@ -1,7 +1,9 @@
-//! The table of faults: what a registry does wrong, where, how often, and how a pull then ends.
+//! The table of faults: the fault of a registry, where and how often it happens, and how a pull
+//! then ends.
 //!
-//! Each case ends in the right bytes or in an error of one kind, in a bounded time. The login of the
-//! registry is shown to nobody else, and no message contains it. `docs/HOSTS.md` names this table.
+//! Each case ends in the right bytes or in an error of one kind, in a bounded time. The login of
+//! the registry is sent to no other host, and no message contains it. `docs/HOSTS.md` names this
+//! table.
 
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};

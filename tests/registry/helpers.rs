@@ -37,7 +37,7 @@ pub(crate) fn path(home: &Path) -> String {
 /// missing.
 pub(crate) fn at_terminal(tool: &Command) -> Option<Command> {
     if Command::new("script").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: missing script; install bsdutils");
+        eprintln!("SKIPPED: the program `script` is missing; install bsdutils");
         return None;
     }
     let words = std::iter::once(tool.get_program()).chain(tool.get_args());

@@ -1,5 +1,5 @@
 //! Registries with wrong, truncated or misleading answers: no image is named, and the exit code
-//! says why.
+//! shows why.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};

@@ -1,4 +1,4 @@
-//! Authentication: name and password, tokens, helpers; and which hosts get none of it.
+//! Authentication by name and password, tokens and helpers, and the hosts that get no login.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! Mirrors: which of them is asked for what, with which login, and what happens if one fails.
+//! Mirrors: which mirror is asked for which content, with which login, and what happens if a mirror
+//! fails.
 
 use std::fs;
 use std::path::{Path, PathBuf};

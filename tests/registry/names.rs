@@ -1,4 +1,4 @@
-//! What the configuration of podman says of a name before any registry is asked.
+//! The configuration of podman applies to a name before any registry is asked.
 
 use std::fs;
 use std::path::Path;

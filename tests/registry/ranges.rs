@@ -1,4 +1,4 @@
-//! Parts of a blob: from registries that serve ranges, and from those that do not.
+//! Parts of a blob, from registries that serve ranges and from registries that do not.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! A fake registry that takes pushes.
+//! A fake registry that accepts pushes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! Registries that do not know HEAD or ranges, or that encode what they send.
+//! Registries that do not support HEAD or ranges, or that encode content.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

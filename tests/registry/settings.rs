@@ -1,4 +1,4 @@
-//! Settings of registries in `cas.toml`, and options that replace them.
+//! Settings of registries in `cas.toml`, and options that override them.
 
 use std::fs;
 use std::path::Path;

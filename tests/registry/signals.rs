@@ -171,7 +171,7 @@ fn a_signal_leaves_nothing_of_what_had_begun() {
                 is_stopped(command.args(arguments).arg(path), directory, signal)
             });
             if !stopped {
-                eprintln!("SKIPPED: {arguments:?} was always faster than the signal");
+                eprintln!("SKIPPED: {arguments:?} always ended before the signal");
                 break;
             }
             assert!(is_empty(directory), "{arguments:?}, {signal:?}");

@@ -10,7 +10,7 @@ use crate::common::shop::names;
 
 /// How many processes pull.
 const PULLS: usize = 8;
-/// How many collections run beside them.
+/// How many collections run at the same time.
 const COLLECTIONS: usize = 2;
 
 #[test]

@@ -1,4 +1,4 @@
-//! Pushes to a registry that fails, forgets, refuses and lies.
+//! Pushes to a registry that fails, forgets uploads, refuses requests or sends wrong answers.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

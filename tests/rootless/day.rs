@@ -1,4 +1,4 @@
-//! What a user does on a day: the whole tool, from a fresh home.
+//! The daily work of a user with the whole tool, from a fresh home.
 
 use std::fs;
 

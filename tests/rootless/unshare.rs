@@ -40,7 +40,7 @@ fn if_further_ids_cannot_be_mapped_the_own_id_is() {
     let (shown, said) = succeeds(&mut home.unshared(Ids::Many, "cat /proc/self/uid_map"));
     let map: Vec<&str> = shown.split_whitespace().collect();
     assert_eq!(map, ["0", &USER.to_string(), "1"]);
-    assert!(said.contains("uid_map has only your own id"), "{said}");
+    assert!(said.contains("uid_map maps only your own id"), "{said}");
     assert!(said.contains("newuidmap"), "{said}");
 }
 

@@ -16,7 +16,7 @@ const LATER: Duration = Duration::from_secs(3600);
 /// How long to wait for tests that hold a mount namespace.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// System calls that change something, of which each call is a step.
+/// System calls that change something. Each such call is a step.
 const CALLS: &[&str] = &[
     "mkdir,mkdirat",
     "openat,open",
@@ -160,13 +160,18 @@ fn a_collection_removes_what_was_never_complete() {
         assert_eq!(names(&scene.dir()).len(), 3);
         let soon = GcOptions::default();
         scene.cas.gc_with(soon).unwrap();
-        assert_eq!(scene.keys(), [KEY], "it may be in the making");
+        assert_eq!(
+            scene.keys(),
+            [KEY],
+            "the root directory may still be in progress"
+        );
         collect(scene);
         scene.assert_nothing_left();
     });
 }
 
-/// What was written is not lost by an unmount that was killed, nor by one that cannot be made.
+/// Files that were written are not lost by an unmount that was killed, nor by an unmount that
+/// fails.
 #[test]
 fn a_collection_keeps_what_is_complete() {
     each(|scene| {

@@ -10,7 +10,7 @@ use cas::{ErrorKind, Labels};
 use super::{Scene, each, each_store, names};
 use crate::common::ok;
 
-/// A name for what is left, and what leaves it.
+/// A name for a leftover, and the function that makes it.
 type Left = (&'static str, fn(&Scene));
 
 /// What may be there before a root directory is prepared.
@@ -91,7 +91,8 @@ const LEFT: &[Left] = &[
     }),
 ];
 
-/// Checks that what a case has put beside the root directories is there, and clears it.
+/// Checks that the files that a case has put next to the root directories are there, and removes
+/// them.
 fn assert_beside(scene: &Scene, what: &str) {
     let beside = scene.path("mnt");
     let kept: &[&str] = if what.starts_with("a link") {

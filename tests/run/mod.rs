@@ -123,7 +123,10 @@ fn signals_are_passed_to_the_program_which_is_killed_if_it_does_not_end() {
     }
     for (runtime, child) in &mut deaf {
         assert_eq!(child.wait().unwrap().code(), Some(137), "{runtime}");
-        assert!(begun.elapsed() >= Duration::from_secs(9), "it had no grace");
+        assert!(
+            begun.elapsed() >= Duration::from_secs(9),
+            "the program had no grace period"
+        );
     }
     scene.assert_clean();
 }

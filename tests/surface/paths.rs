@@ -1,4 +1,5 @@
-//! Files where directories are wanted, directories where files are, and directories that are full.
+//! Files in the place of directories, directories in the place of files, and directories that are
+//! not empty.
 
 use std::fs;
 

@@ -17,19 +17,19 @@ const SYNCS: &str = "trace=fsync,fdatasync,sync,syncfs,sync_file_range,msync";
 /// Time after which the writer ends by itself if it was not killed.
 const TIMEOUT: Duration = Duration::from_secs(60);
 const READY: &str = "ready";
-/// Printed for a task that the column does not have.
+/// The output of a task that the column does not have.
 const NOT_APPLICABLE: &str = "not applicable";
 /// Number of blobs that are stored before the kill.
 pub(crate) const STORED: usize = 1000;
 /// The seed of the blobs that a task stores first.
 pub(crate) const SEED: u64 = 77;
 
-/// The command line that starts this program for a task. The program must call [`run_task`] with
-/// the three arguments that are added: the column, the task and the directory.
+/// The command line that starts this program again for a task. Three arguments are appended: the
+/// column, the task and the directory. The program must call [`run_task`] with these arguments.
 pub struct SelfCommand {
     /// The program.
     pub program: PathBuf,
-    /// The arguments of the program before the three that are added.
+    /// The arguments of the program before the three appended arguments.
     pub arguments: Vec<OsString>,
 }
 
@@ -69,7 +69,7 @@ impl Task<'_> {
         }
         if line.trim() != READY {
             return Err(Error::internal(
-                "the writer ended before it was killed; its error output says why",
+                "the writer ended before it was killed; read its error output",
             ));
         }
         std::thread::sleep(Duration::from_millis(50));
@@ -93,7 +93,7 @@ impl Task<'_> {
         command.arg(&self.self_command.program);
         self.arguments(&mut command, task);
         let output = command.output().map_err(|_| {
-            Error::unsupported("syncs are counted by strace, which does not start; install it")
+            Error::unsupported("cannot start strace, which counts the syncs; install strace")
         })?;
         printed(output)?;
         Ok(calls(&std::fs::read_to_string(report.path())?))
@@ -185,7 +185,7 @@ pub async fn run_task(
     }
 }
 
-/// Prints what `work` counted, the seconds it took and its peak memory in MiB.
+/// Prints the result of `work`, the seconds that `work` took and its peak memory in MiB.
 async fn measured(work: impl AsyncFnOnce() -> Result<usize>) -> Result<()> {
     // The pool of bytes is made beforehand, so that it does not count.
     data::pieces(0, 1).count();

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cas_core::{Digest, Error, Result};
 
-/// A small blob. Its digest is known in advance, and a column must check it.
+/// A small blob. Its digest is known in advance, and a column must verify the digest.
 #[derive(Clone, Debug)]
 pub struct Blob {
     /// SHA-256 of the data.
@@ -33,10 +33,10 @@ pub struct ImageBlobs {
 pub enum Promise {
     /// Bytes and record are on stable storage.
     Durable,
-    /// A crash of the machine may lose what was written. The column competes only in the rows that
-    /// do not require durability, which are the rows of reads and of space on disk.
+    /// A crash of the machine may lose written data. The column competes only in the rows that do
+    /// not require durability, which are the rows of reads and of space on disk.
     Written,
-    /// Nothing outlives the process. The column does not compete.
+    /// The data is lost when the process ends. The column does not compete.
     Volatile,
 }
 
@@ -56,7 +56,7 @@ impl Promise {
 pub enum Role {
     /// One of our stores.
     Store,
-    /// Something to compare our stores with.
+    /// Another way to store blobs, for comparison with our stores.
     Other,
     /// A bound that no store can beat. It is shown only in the ratios.
     Floor,
@@ -102,12 +102,12 @@ pub fn not_applicable() -> Error {
 /// does not count. An operation that a column does not implement is shown as N/A.
 #[async_trait]
 pub trait Column: Send + Sync {
-    /// Stores blobs one by one; each is acknowledged before the next begins.
+    /// Stores blobs one by one. Each blob is acknowledged before the next blob begins.
     async fn put(&self, _blobs: &[Blob]) -> Result<()> {
         Err(not_applicable())
     }
 
-    /// Stores blobs together; all are acknowledged when the call returns.
+    /// Stores blobs together. All blobs are acknowledged when the call returns.
     async fn put_batched(&self, _blobs: &[Blob]) -> Result<()> {
         Err(not_applicable())
     }
@@ -123,7 +123,7 @@ pub trait Column: Send + Sync {
         Err(not_applicable())
     }
 
-    /// Stores one blob, as [`put_large`](Self::put_large) does, by several concurrent writers.
+    /// Stores one blob like [`put_large`](Self::put_large), but with several concurrent writers.
     async fn put_same(&self, _seed: u64, _size: u64, _writers: usize) -> Result<()> {
         Err(not_applicable())
     }

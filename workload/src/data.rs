@@ -1,5 +1,5 @@
-//! The data of the measurements. It is made from seeds, so that every column stores the same data,
-//! and it is incompressible, so that compression does not help.
+//! The data of the measurements. The data is made from seeds, so that every column stores the same
+//! data. The data is incompressible, so that compression does not help.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -15,8 +15,8 @@ pub const SMALL: usize = 4 << 10;
 pub const PIECE: usize = 1 << 20;
 /// Number of blobs of one image, including its root blob.
 pub const BLOBS_PER_IMAGE: u32 = 100;
-/// Number of offsets at which a piece of a large blob may begin in the pool, which is the buffer of
-/// random bytes that all pieces are cut from. Cutting a piece copies nothing.
+/// Number of offsets at which a piece of a large blob may begin in the pool. The pool is a buffer
+/// of random bytes. All pieces are slices of the pool, because making a slice copies nothing.
 const POOL: usize = 16 << 20;
 
 /// Returns `length` incompressible bytes.
@@ -42,7 +42,7 @@ pub fn blob(seed: u64, length: usize) -> Blob {
     Blob { digest, data }
 }
 
-/// Returns `count` small blobs. Two seeds below 2^24 have no blob in common.
+/// Returns `count` small blobs. Different seeds below 2^24 give different blobs.
 pub fn small(seed: u64, count: usize) -> Vec<Blob> {
     let numbers = (0..count as u64).map(|number| (seed << 40) | number);
     numbers.map(|number| blob(number, SMALL)).collect()
@@ -66,7 +66,7 @@ pub fn hash(seed: u64, size: u64) -> Digest {
     hasher.finish()
 }
 
-/// Returns the digest of a blob made of [`pieces`]. A blob is hashed once; its digest then stays in
+/// Returns the digest of a blob made of [`pieces`]. A blob is hashed once. Its digest then stays in
 /// memory.
 pub fn digest(seed: u64, size: u64) -> Digest {
     static KNOWN: Mutex<BTreeMap<(u64, u64), Digest>> = Mutex::new(BTreeMap::new());
@@ -76,7 +76,7 @@ pub fn digest(seed: u64, size: u64) -> Digest {
         .or_insert_with(|| hash(seed, size))
 }
 
-/// Returns an image: a root blob, and the other blobs it refers to, of 100 bytes each.
+/// Returns an image, which is a root blob and the blobs that it refers to. Each blob has 100 bytes.
 pub fn image(number: u32) -> ImageBlobs {
     let of = |child: u32| {
         blob(

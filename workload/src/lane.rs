@@ -55,7 +55,7 @@ pub(crate) struct Lane<'a> {
     pub(crate) stored: u64,
 }
 
-/// How much was done, and how long it took.
+/// The amount of work that was done, and the time that the work took.
 pub(crate) struct Taken {
     pub(crate) amount: f64,
     pub(crate) time: Duration,
@@ -137,7 +137,7 @@ pub(crate) fn millis(begun: Instant) -> f64 {
     begun.elapsed().as_secs_f64() * 1e3
 }
 
-/// Returns the error `Corrupt` if a column found another number than it must have.
+/// Returns the error `Corrupt` if `found` is not the expected number of `what`.
 pub(crate) fn expect(what: &str, expected: usize, found: usize) -> Result<()> {
     if expected == found {
         return Ok(());

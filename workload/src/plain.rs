@@ -1,6 +1,6 @@
-//! The baseline: plain files that are as durable as a store. A blob is written to a temporary file,
-//! synced and renamed, its directory is synced, and a line about it is appended and synced. Also
-//! the floors: bounds that no store can beat.
+//! The baseline, plain files that are as durable as a store, and the floors, bounds that no store
+//! can beat. The baseline writes a blob to a temporary file, syncs and renames the file, and syncs
+//! the directory. It then appends a line about the blob to another file, and syncs that file.
 
 use std::fs::{self, File};
 use std::io::Write;

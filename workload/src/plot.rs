@@ -13,8 +13,9 @@ const BAR: f64 = 20.0;
 const HEAD: f64 = 44.0;
 
 impl Table {
-    /// Returns pairs of a row's key and its chart, an SVG file. A logarithmic axis has no 0, so bars
-    /// with a median of 0 are left out, and so are rows with another value of 0 or without bars.
+    /// Returns the key and the chart of each row. A chart is an SVG file with a logarithmic axis.
+    /// Such an axis has no 0, so bars with a median of 0 are left out. Rows without bars, or with
+    /// another value of 0, are also left out.
     pub fn plots(&self) -> Vec<(&'static str, String)> {
         let rows = (0..self.rows.len()).filter_map(|row| {
             let mut text = String::new();

@@ -29,10 +29,10 @@ impl Table {
             text,
             "Each value is the median of {rounds} rounds, or the value of one round for slow rows. \
              In each round, the columns are measured in turn. ± is half the range. The best value \
-             is in **bold**, and so are values that tie with it: the two ranges overlap, or the \
-             values differ by less than 2 % (10 % for a row measured once). \
-             Columns that do not sync compete only in reads and space on disk; columns in \
-             memory do not compete. Memory is the peak above what the open store takes.\n"
+             is in **bold**, and so are the values that tie with it. Two values tie if their \
+             ranges overlap, or if they differ by less than 2 % (10 % in a row that is measured \
+             once). Columns that do not sync compete only in reads and space on disk. Columns in \
+             memory do not compete. Memory is the peak above the memory of the open store.\n"
         )?;
         self.heads(text)?;
         for (number, row) in self.rows.iter().enumerate() {

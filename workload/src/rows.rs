@@ -7,7 +7,7 @@ use crate::scale::Scale;
 
 use Better::{Higher, Lower};
 
-/// Which values are good.
+/// Whether high or low values are better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Better {
     /// High values, such as high rates.
@@ -21,13 +21,13 @@ pub enum Better {
 pub struct Row {
     /// The short name by which a user selects the row.
     pub key: &'static str,
-    /// The unit of its values.
+    /// The unit of the values.
     pub unit: &'static str,
-    /// Which values are good.
+    /// Whether high or low values are better.
     pub better: Better,
-    /// Whether only durable columns compete in it.
+    /// Whether only durable columns compete in this row.
     pub durable: bool,
-    /// Returns the description of what is measured, at a scale.
+    /// Returns the description of the measurement at a scale.
     pub title: fn(&Scale) -> String,
 }
 
@@ -287,7 +287,7 @@ pub const ROWS: &[Row] = &[
 /// Returns the rows with these keys, or all rows if there are no keys.
 ///
 /// # Errors
-/// `InvalidArgument` for an unknown key; the message lists the known ones.
+/// `InvalidArgument` for an unknown key. The message lists the known keys.
 pub fn rows(keys: &[String]) -> Result<Vec<Row>> {
     let unknown = keys
         .iter()

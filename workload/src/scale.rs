@@ -1,15 +1,15 @@
-//! How much a run does for each row.
+//! The amount of work of a run.
 
 use std::time::Duration;
 
 use crate::data::BLOBS_PER_IMAGE;
 
-/// How much is done for each row.
+/// The amount of work for each row.
 #[derive(Clone, Debug)]
 pub struct Scale {
     /// Number of small blobs in one round.
     pub small_blobs: usize,
-    /// Number of large blobs; each is a round.
+    /// Number of large blobs. Each of them is a round.
     pub large_blobs: u64,
     /// Size of a large blob in bytes.
     pub large_size: u64,
@@ -21,7 +21,8 @@ pub struct Scale {
     pub layers: usize,
     /// Number of rounds of a row. A row that is slow or always gives the same value has one round.
     pub rounds: usize,
-    /// The time after which a round of many small items stops. A rate counts what was done by then.
+    /// The time after which a round of many small items stops. A rate counts only the items that
+    /// were done by then.
     pub round_time: Duration,
 }
 
@@ -68,7 +69,7 @@ impl Scale {
         self.images * BLOBS_PER_IMAGE
     }
 
-    /// Returns the free space in bytes that `columns` columns need at most.
+    /// Returns the maximum free space in bytes that `columns` columns need.
     pub fn space(&self, columns: usize) -> u64 {
         // A small blob takes blocks for its bytes, its directory entry and its record, and for the
         // journal entries of these.

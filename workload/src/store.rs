@@ -31,7 +31,7 @@ pub type Open =
 pub type Snapshots = fn(&Path, Arc<dyn Records>) -> Result<Arc<dyn Snapshotter>>;
 
 /// Returns the column of the stores that `open` opens. `snapshots` opens the snapshotter for the
-/// row `prepare`; without it, that row is N/A.
+/// row `prepare`. If `snapshots` is `None`, this row is N/A.
 pub fn stores(
     name: impl Into<String>,
     promise: Promise,

@@ -52,7 +52,7 @@ impl Cell {
         }
     }
 
-    /// Returns the lowest and the highest value, or `None` as [`Cell::median`] does.
+    /// Returns the lowest and the highest value, or `None` if [`Cell::median`] returns `None`.
     pub fn range(&self) -> Option<(f64, f64)> {
         self.median()?;
         Some((*self.values.first()?, *self.values.last()?))
@@ -63,7 +63,7 @@ impl Cell {
         self.gap.as_deref()
     }
 
-    /// Returns how the row failed, or `None` if it did not.
+    /// Returns how the row failed, or `None` if the row did not fail.
     pub fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
     }
@@ -102,7 +102,7 @@ impl Table {
         self.cells.get(row)?.get(column)
     }
 
-    /// Returns the indices of the columns that are shown, which are all but the floors.
+    /// Returns the indices of the columns that are shown. The floors are not shown.
     pub(crate) fn shown(&self) -> impl Iterator<Item = usize> {
         let shown = |number: &usize| self.columns[*number].role != Role::Floor;
         (0..self.columns.len()).filter(shown)

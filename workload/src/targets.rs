@@ -1,16 +1,17 @@
-//! Whether the goals are met: ratios to the floors, to the databases called directly and to plain
-//! files, all measured in the same run, and some absolute values.
+//! The goals, and whether a table meets them. Most goals are ratios to the floors, to the databases
+//! called directly or to plain files, all measured in the same run. Some goals are absolute values.
 
 use crate::rows::Better;
 use crate::table::Table;
 
 /// A goal, and the ratio that was measured.
 pub struct Target {
-    /// What is compared with what.
+    /// The column, the row and the baseline that are compared.
     pub what: String,
     /// The measured ratio.
     pub ratio: f64,
-    /// The goal for the ratio: a minimum, or, if a lower ratio is better, a bound to stay below.
+    /// The goal for the ratio. If a higher ratio is better, the goal is a minimum. Otherwise, the
+    /// ratio must be below the goal.
     pub goal: f64,
     better: Better,
 }
@@ -32,7 +33,7 @@ impl Target {
     }
 }
 
-/// What a column is compared with.
+/// The value that a column is compared with.
 enum Baseline {
     /// The slower of hashing and writing to the page cache.
     Floor,
@@ -71,8 +72,8 @@ const GOALS: &[(&str, &str, Baseline, f64)] = &[
     ("rocksdb", "collect-memory", Baseline::Value(128.0), 1.0),
 ];
 
-/// Returns the goals of the columns and rows that were measured. The goals in absolute values hold
-/// for 100,000 blobs, and are left out if there were fewer.
+/// Returns the goals of the columns and rows that were measured. Goals in absolute values are left
+/// out if the images had fewer than 100,000 blobs.
 pub fn of(table: &Table) -> Vec<Target> {
     GOALS
         .iter()

@@ -18,8 +18,10 @@ const END: &str = "<!-- /laws -->";
 /// The test targets of all packages that contain conformance tests.
 const SUITES: &[&str] = &["laws", "composed", "s3"];
 
-/// Tests all stores, compositions and snapshotters, and writes the page. Fails afterwards if a law
-/// is broken.
+/// Tests all stores, compositions and snapshotters, and writes the page.
+///
+/// # Errors
+/// An error if a law is broken, also after the page was written; errors of the files and commands.
 pub(crate) fn report() -> Result<()> {
     peers::set_up()?;
     let verdicts = env::current_dir()?.join("target/laws");

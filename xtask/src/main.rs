@@ -20,10 +20,10 @@ cargo xtask TASK
   check    set up, check words and format, lint, document and test everything except RocksDB
   test     set up and test everything except RocksDB; a part of `check`
   words    find words that no text may use; a part of `check`
-  rocksdb  lint and test RocksDB, which takes minutes to build; CI runs this and `check`
+  rocksdb  lint and test RocksDB, which takes minutes to build; CI runs `rocksdb` and `check`
   kills    kill every verb 300 times on each store and snapshotter; takes hours; can be resumed
-  long     run what is too slow for CI: release build, all real images, licenses, benches
-  setup    install the programs that tests call, make the small image (as superuser on Debian)
+  long     run checks that are too slow for CI: release build, all real images, licenses, benches
+  setup    install programs that tests call, and make the small image; needs root and Debian
   bench    measure all backends (writes docs/BACKENDS.md), and compare the tool with peers
   report   run the conformance tests of every store and write the results to docs/BACKENDS.md
 ";
@@ -133,7 +133,7 @@ fn check_stages(stages: &mut Stages, set_up: ScopedJoinHandle<'_, Result<()>>) -
     Ok(())
 }
 
-/// RocksDB takes minutes to build, so it has a task of its own.
+/// Lints and tests RocksDB. This is a separate task, because RocksDB takes minutes to build.
 fn rocksdb() -> Result<()> {
     peers::set_up()?;
     if !peers::can_build_rocksdb() {

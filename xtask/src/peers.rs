@@ -46,8 +46,8 @@ pub(crate) const ALL_IMAGES: &[&str] = &["small", "platforms", "multi"];
 /// The S3 service for tests of the store in a bucket, a Python package.
 const MOTO: &str = "moto[server,s3]==5.2.5";
 
-/// Installs the programs that are missing, and makes the small image. Prints what could not be
-/// installed or made.
+/// Installs missing programs, and makes the small image. Prints a note for each program or image
+/// that is still missing.
 pub(crate) fn set_up() -> Result<()> {
     let missing: Vec<&str> = PEERS
         .iter()
@@ -58,9 +58,8 @@ pub(crate) fn set_up() -> Result<()> {
         install(&missing)?;
     } else if !missing.is_empty() {
         eprintln!(
-            "NOTE: the Debian packages {missing:?} are missing; install them, or run \
-             `cargo xtask setup` as the superuser on Debian; until then, tests that need them \
-             print SKIPPED"
+            "NOTE: the Debian packages {missing:?} are missing, and tests that need them print \
+             SKIPPED; install the packages, or run `cargo xtask setup` as the superuser on Debian"
         );
     }
     install_moto()?;
@@ -132,7 +131,7 @@ pub(crate) fn make_images(images: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Returns whether RocksDB can be built. If not, prints why.
+/// Returns whether RocksDB can be built. If not, prints which programs it needs.
 pub(crate) fn can_build_rocksdb() -> bool {
     let can = on_path("g++") && on_path("clang") && has_libclang();
     if !can {
@@ -141,8 +140,8 @@ pub(crate) fn can_build_rocksdb() -> bool {
     can
 }
 
-/// Returns whether a package is installed. Some packages add only a part of a program, so finding
-/// the program is not enough for these.
+/// Returns whether a package is installed. For most packages, checks that the program exists. Some
+/// packages are only a part of the program, so other files are checked for them.
 fn is_installed(program: &str, package: &str) -> bool {
     match package {
         "python3-venv" => Command::new(program)
@@ -154,7 +153,7 @@ fn is_installed(program: &str, package: &str) -> bool {
     }
 }
 
-/// Returns whether libclang is where the build of RocksDB looks for it.
+/// Returns whether libclang is in a directory in which the build of RocksDB looks for it.
 fn has_libclang() -> bool {
     let entries = |folder: &Path| {
         let listed = std::fs::read_dir(folder).into_iter().flatten().flatten();

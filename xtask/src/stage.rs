@@ -1,4 +1,4 @@
-//! The stages of a task, each shown with the time it took.
+//! The stages of a task, and how long each of them took.
 
 use std::fs;
 use std::path::Path;
@@ -15,17 +15,21 @@ pub(crate) struct Stages {
 }
 
 impl Stages {
-    /// Runs a stage that the later ones depend on.
+    /// Runs a stage on which later stages depend.
+    ///
+    /// # Errors
+    /// Errors of the stage.
     pub(crate) fn run(&mut self, name: &'static str, command: &mut Command) -> Result<()> {
         self.time(name, || step(command))
     }
 
-    /// Runs a stage. If it fails, the later ones still run, and [`Stages::finish`] reports it.
+    /// Runs a stage. If the stage fails, later stages still run, and [`Stages::finish`] reports the
+    /// failure.
     pub(crate) fn try_run(&mut self, name: &'static str, command: &mut Command) {
         self.try_time(name, || step(command));
     }
 
-    /// Runs a stage that is not a command, and goes on like [`Stages::try_run`] if it fails.
+    /// Runs a stage that is not a command. If it fails, does the same as [`Stages::try_run`].
     pub(crate) fn try_time(&mut self, name: &'static str, work: impl FnOnce() -> Result<()>) {
         if let Err(error) = self.time(name, work) {
             eprintln!("{error:#}");
@@ -63,15 +67,15 @@ impl Stages {
     }
 }
 
-/// Returns a call of cargo without incremental builds. A task builds everything once, and the data
-/// that incremental builds keep takes three times the space of the rest.
+/// Returns a command that runs cargo without incremental builds. A task builds everything only
+/// once, and the data of incremental builds takes three times the space of all other data.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new("cargo");
     command.args(arguments).env("CARGO_INCREMENTAL", "0");
     command
 }
 
-/// Runs one command, and prints it and how long it took.
+/// Runs one command. Prints the command, and how long it took.
 pub(crate) fn step(command: &mut Command) -> Result<()> {
     let shown = format!("{command:?}").replace('"', "");
     eprintln!("==> {shown}");

@@ -16,7 +16,7 @@ use crate::stage::{cargo, step};
 /// the tests wait for something other than a core.
 const SIDE_BY_SIDE: usize = 4;
 
-/// A binary of tests, with what cargo tells a program about its package.
+/// A binary of tests, with the facts about its package that cargo passes to tests.
 struct Binary {
     program: PathBuf,
     name: String,
@@ -63,7 +63,7 @@ fn binaries(selection: &[&str]) -> Result<Vec<Binary>> {
     let build = [&["test", "--no-run", "--message-format=json"], selection].concat();
     let built = cargo(&build).stderr(Stdio::inherit()).output()?;
     if !built.status.success() {
-        bail!("the tests do not build; cargo has printed why");
+        bail!("the tests do not build; see the errors of cargo above");
     }
     let mut found = Vec::new();
     for message in String::from_utf8(built.stdout)?.lines() {

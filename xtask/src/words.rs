@@ -1,4 +1,4 @@
-//! Words that no text of the tree may use, because a reader stumbles over them.
+//! Words that no text of this repository may use, because they are hard to understand.
 
 use std::fs;
 use std::process::Command;
@@ -21,7 +21,7 @@ const ALLOWED: &[(&str, &str)] = &[("is no", "longer")];
 /// The files that are read, by their extensions.
 const FILES: &[&str] = &["*.rs", "*.md", "*.toml", "*.sh"];
 
-/// The file that has to name the words.
+/// This file, which is not checked, because it contains the words.
 const THIS: &str = "xtask/src/words.rs";
 
 /// Checks all text files that git tracks.

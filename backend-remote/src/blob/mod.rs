@@ -76,9 +76,9 @@ impl Blobs {
         Ok(Some((Pointer::parse(&cell.value, &path)?, cell.revision)))
     }
 
-    /// Makes the blob's cell point to `pointer`. `found` is what [`Blobs::pointer`] returned: a
-    /// pointer to a damaged blob, whose parts are deleted afterwards, or `None`. Returns false if
-    /// another writer changed the cell.
+    /// Stores `pointer` in the blob's cell. `found` is the result of [`Blobs::pointer`]: `None`, or
+    /// a pointer to a damaged blob. The parts of the damaged blob are deleted afterwards. Returns
+    /// false if another writer changed the cell.
     pub(crate) async fn set_pointer(
         &self,
         digest: &Digest,
@@ -101,9 +101,8 @@ impl Blobs {
         Ok(swapped)
     }
 
-    /// Returns whether the last part exists and has the right length, or the blob has no parts. The
-    /// parts before it are not checked: a crash leaves all of them, because the cell is written
-    /// last.
+    /// Returns whether the last part exists and has the right length, or the blob has no parts.
+    /// Does not check the other parts, because a publish writes all parts before the cell.
     pub(crate) async fn is_complete(&self, pointer: &Pointer) -> Result<bool> {
         let Some((last, length)) = pointer.last_part() else {
             return Ok(true);
@@ -113,9 +112,9 @@ impl Blobs {
         Ok(found.is_some_and(|found| found.length == length))
     }
 
-    /// Returns whether this version of the blob has all its parts, and no program has written one
-    /// of the parts again: the parts still have the ETags that the pointer was made from. If the
-    /// service has no ETags, no part may be younger than the cell, which a publish writes last.
+    /// Returns whether this version of the blob has all its parts, and no program has written a
+    /// part again. Compares the ETags of the parts with the pointer. If the pointer has no ETags,
+    /// checks that no part is younger than the cell, because a publish writes the cell last.
     pub(crate) async fn is_unchanged(&self, digest: &Digest, version: u64) -> Result<bool> {
         let prefix = self.cells.prefix();
         let found = self.pointer(digest).await?;

@@ -1,4 +1,4 @@
-//! The value of a blob's cell: which parts hold its bytes.
+//! The value of a blob's cell, which points to the parts with the blob's bytes.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// Length of every part but the last, in bytes.
 pub(crate) const PART_SIZE: usize = 8 << 20;
-/// Minimum accepted part size in bytes. A smaller one would cost a request for every few bytes.
+/// Minimum accepted part size in bytes. Smaller parts would need a request for every few bytes.
 const MIN_PART_SIZE: u64 = 64 << 10;
 
 /// Points to the parts of a blob. Stored as JSON.
@@ -20,8 +20,8 @@ pub(crate) struct Pointer {
     /// Length of every part but the last, in bytes.
     #[serde(rename = "part")]
     part_size: u64,
-    /// What [`etags_digest`] returned for the parts that were written. Pointers of older releases
-    /// do not have it.
+    /// The result of [`etags_digest`] for the written parts. Pointers of older releases do not have
+    /// this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) etags: Option<Digest>,
 }
@@ -55,7 +55,7 @@ impl Pointer {
         let pointer = serde_json::from_slice(value).ok();
         let pointer = pointer.filter(|pointer: &Pointer| pointer.part_size >= MIN_PART_SIZE);
         pointer.ok_or_else(|| {
-            Error::corrupt("the object does not name the parts of a blob; run `cas fsck --repair`")
+            Error::corrupt("the object does not list the parts of a blob; run `cas fsck --repair`")
                 .operation("read")
                 .subject(path)
         })

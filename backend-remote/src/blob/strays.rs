@@ -15,16 +15,17 @@ use crate::ingest::OpenIngests;
 const PAGE: usize = 1000;
 
 impl Blobs {
-    /// Returns the paths and lengths of the parts of versions that no blob and no open ingest of
-    /// this process has. Leaves out versions with a part that was written since `before`, because
-    /// another process may be sending them.
+    /// Returns the paths and lengths of parts that belong neither to a blob nor to an open ingest
+    /// of this process. Leaves out a version if one of its parts was written since `before`,
+    /// because another process may still be sending its parts.
     pub(crate) async fn strays(
         &self,
         before: SystemTime,
         ingests: &OpenIngests,
     ) -> Result<BTreeMap<String, u64>> {
         // The order matters. A publish writes the cell after the parts, and ends the ingest after
-        // the cell. So the version of a blob is found among the ingests or, later, the blobs.
+        // the cell. The version of a blob is therefore found among the ingests or, later, among the
+        // blobs.
         let mut found = self.versions().await?;
         for version in ingests.versions() {
             found.remove(&version);

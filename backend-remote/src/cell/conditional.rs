@@ -49,7 +49,7 @@ impl ConditionalSwap {
         match expect {
             Expect::Revision(seen) => self.replace(prefix, path, seen.as_str(), value).await,
             Expect::Absent => {
-                // Most new cells need no more than this one request.
+                // Most new cells need only this request.
                 if create(prefix, path, value.as_ref()).await? {
                     return Ok(true);
                 }

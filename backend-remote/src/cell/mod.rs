@@ -70,7 +70,7 @@ impl Cells {
 
     /// Returns at most `limit` cells with their names, in the order of [`Prefix::list`].
     ///
-    /// Deleted cells are listed as well and then left out, so a page may take several list
+    /// The service also lists deleted cells. They are left out, so a page may take several list
     /// requests.
     pub(crate) async fn list(
         &self,

@@ -1,7 +1,7 @@
 //! How a cell is stored in an object.
 //!
 //! ```text
-//! NONCE +\n VALUE \nNONCE      a nonce is 32 random hex digits; each write has another
+//! NONCE +\n VALUE \nNONCE      a nonce is 32 random hex digits; each write has a new nonce
 //! NONCE -\n \nNONCE            a deleted cell has no value
 //! ```
 
@@ -51,7 +51,7 @@ pub(super) async fn read(prefix: &Prefix, path: &str) -> Result<Option<(StoredCe
     Err(foreign_object(path))
 }
 
-/// Returns the body of a cell. The cell is a deleted one if `value` is `None`.
+/// Returns the body of a cell. If `value` is `None`, returns the body of a deleted cell.
 pub(super) fn encode(nonce: &str, value: Option<&Bytes>) -> Bytes {
     let kept = value.map_or(&[][..], |value| value);
     let mut body = BytesMut::with_capacity(HEAD + kept.len() + TAIL);
@@ -63,8 +63,8 @@ pub(super) fn encode(nonce: &str, value: Option<&Bytes>) -> Bytes {
     body.freeze()
 }
 
-/// Decodes a cell. Returns `None` if the body is not a cell, or if the object changed while it was
-/// read, so that the nonces at both ends differ.
+/// Decodes a cell. Returns `None` if the body is not a cell. If the object changed while it was
+/// read, the nonces at both ends differ, and this function returns `None`, too.
 fn decode(body: &Bytes) -> Option<StoredCell> {
     let end = body.len().checked_sub(TAIL).filter(|end| *end >= HEAD)?;
     let nonce = std::str::from_utf8(&body[..NONCE]).ok()?.to_owned();

@@ -1,7 +1,7 @@
-//! Ingests: a part is sent to the bucket when it is full, and the rest waits in memory.
+//! Ingests. Each full part is sent to the bucket. The remaining bytes stay in memory.
 //!
-//! When the writer of an ingest is dropped, the ingest keeps its parts and the rest, so this
-//! process can resume it.
+//! When the writer of an ingest is dropped, the ingest keeps its parts and the remaining bytes, so
+//! this process can resume the ingest.
 
 mod open;
 mod upload;
@@ -33,7 +33,7 @@ impl RemoteIngest {
     /// Begins the ingest, or resumes it.
     ///
     /// # Errors
-    /// `Busy` while another writer has the ingest.
+    /// `Busy` while another writer has the ingest open.
     pub(crate) fn begin(blobs: Blobs, ingests: Arc<OpenIngests>, key: &str) -> Result<Self> {
         let upload = Some(ingests.acquire(key)?);
         Ok(RemoteIngest {
@@ -47,7 +47,7 @@ impl RemoteIngest {
     /// Removes an ingest and its parts. Returns false if there is none.
     ///
     /// # Errors
-    /// `Busy` while a writer has the ingest.
+    /// `Busy` while a writer has the ingest open.
     pub(crate) async fn discard(blobs: Blobs, ingests: &OpenIngests, key: &str) -> Result<bool> {
         let Some(upload) = ingests.remove(key)? else {
             return Ok(false);
@@ -62,7 +62,7 @@ impl RemoteIngest {
         })
     }
 
-    /// Drops the upload and returns the error: it is unknown which bytes arrived.
+    /// Drops the upload, because it is unknown which bytes arrived. Returns the error.
     async fn poison<T>(&mut self, error: Error) -> Result<T> {
         if let Some(upload) = self.upload.take() {
             discard_quietly(upload, self.blobs.clone()).await;
@@ -89,8 +89,8 @@ impl RemoteIngest {
     }
 }
 
-/// Deletes parts that nothing needs. Parts that cannot be deleted only take space, until a
-/// collection removes them.
+/// Deletes the parts of an upload that is no longer needed. Parts that cannot be deleted only take
+/// space, until a collection removes them.
 async fn discard_quietly(upload: Upload, blobs: Blobs) {
     let _ = runtime::run(async move { upload.discard(&blobs).await }).await;
 }

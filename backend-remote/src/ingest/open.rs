@@ -25,8 +25,8 @@ struct IngestSlot {
 }
 
 impl OpenIngests {
-    /// Returns the upload of `key` to a writer, which has it until [`Self::release`]. Creates an
-    /// upload if there is none, or if a collection may have removed the parts of the upload.
+    /// Gives a writer the upload of `key` until [`Self::release`]. Creates an upload if there is
+    /// none, or if a collection may have removed the parts of the existing upload.
     ///
     /// # Errors
     /// `Busy` while another writer has the upload.

@@ -1,4 +1,4 @@
-//! The bytes of one ingest, on their way into parts.
+//! Collects the bytes of one ingest into parts and sends the parts.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -17,8 +17,9 @@ use crate::runtime;
 /// memory.
 const PARALLEL_WRITES: usize = 3;
 
-/// The time after which an upload that sends nothing is given up. A collection removes the parts of
-/// an upload that has sent nothing for twice as long, because its process may have been killed.
+/// An upload that has sent nothing for this time must start again. A collection removes the parts
+/// of an upload that has sent nothing for twice this time, because its process may have been
+/// killed.
 const STALLED: Duration = UNLEASED_TTL.checked_div(2).unwrap();
 
 /// An upload that no cell points to yet.
@@ -88,13 +89,13 @@ impl Upload {
         self.send_full_parts(blobs).await
     }
 
-    /// Returns a pointer to the parts that were sent, once they have arrived.
+    /// Waits until the parts that were sent have arrived. Returns a pointer to them.
     pub(super) async fn sent_parts(&mut self) -> Result<Pointer> {
         self.wait_for_parts(0).await?;
         Ok(Pointer::new(self.version, self.sent()))
     }
 
-    /// Returns up to `length` bytes from `offset`, which is not below [`Upload::sent`].
+    /// Returns up to `length` bytes from `offset`, which is at least [`Upload::sent`].
     pub(super) fn read_buffer(&self, offset: u64, length: usize) -> Bytes {
         let held = self.buffer.len();
         let start = usize::try_from(offset - self.sent()).map_or(held, |start| start.min(held));
@@ -210,7 +211,7 @@ mod tests {
     use super::*;
     use crate::store::RemoteStore;
 
-    /// Its parts may have been collected, so nothing may point to them.
+    /// The parts may have been collected, so nothing may point to them.
     #[test]
     fn an_upload_that_has_sent_nothing_for_long_is_given_up() {
         let store = wait(RemoteStore::memory()).unwrap();

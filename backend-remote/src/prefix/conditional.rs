@@ -1,6 +1,6 @@
 //! Requests that a service carries out only if a condition holds.
 //!
-//! A store in a directory does not use them, so nothing here is synced.
+//! A store in a directory does not use such requests, so this module does not sync directories.
 
 use bytes::Bytes;
 use cas_core::Result;
@@ -20,18 +20,18 @@ pub(crate) enum Condition<'a> {
 
 /// The outcome of a conditional request.
 pub(crate) enum Outcome {
-    /// Done. A write has the new ETag, if the service returned one.
+    /// The service carried out the request. A write has the new ETag, if the service returned one.
     Done(Option<String>),
     /// The condition did not hold.
     Refused,
 }
 
-/// How a service deletes.
+/// Whether a service honors conditions on deletes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Deletion {
-    /// It honors conditions.
+    /// The service honors conditions.
     Conditional,
-    /// It ignores or rejects conditions.
+    /// The service ignores or rejects conditions.
     Unconditional,
 }
 

@@ -15,7 +15,7 @@ use opendal::{ErrorKind, Operator};
 use crate::error::classify;
 use crate::folder::Folder;
 
-/// Where the objects of a store are.
+/// The place with the objects of a store.
 pub(crate) struct Prefix {
     operator: Operator,
     /// The directory with the objects, or `None` if a service has the objects.
@@ -111,7 +111,7 @@ impl Prefix {
     /// Lists the names of objects in `folder`, which is empty or ends in `/`. Returns at most
     /// `limit` names that begin with `prefix` and come after `after`, in byte order.
     ///
-    /// If the service cannot start a list in the middle, the whole list is read.
+    /// If the service cannot start a list after a given name, reads the whole list.
     pub(crate) async fn list(
         &self,
         folder: &str,
@@ -174,7 +174,8 @@ impl Prefix {
         self.folder.as_ref().map_or(Ok(()), Folder::check)
     }
 
-    /// Makes the name of a written or deleted object durable. A service does that itself.
+    /// Makes the write or the deletion of an object in a directory durable. Does nothing for a
+    /// service.
     async fn sync_parents(&self, path: &str) -> Result<()> {
         match &self.folder {
             Some(folder) => folder.sync_parents(path).await,

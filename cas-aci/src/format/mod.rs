@@ -155,7 +155,7 @@ async fn release(notes: &Notes, mine: &Bytes, next: u32) -> Result<()> {
 }
 
 /// Writes the notes of format `from` as the newest format has them. Before that, removes the notes
-/// of all other formats: older backups, and what a killed migration has left.
+/// of all other formats: older backups, and the notes that a killed migration has left.
 async fn copy(store: &Store, formats: &Formats, from: u32) -> Result<()> {
     for unused in formats.first..=formats.newest() {
         if unused != from {

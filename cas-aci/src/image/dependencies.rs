@@ -24,8 +24,8 @@ struct Open {
 }
 
 /// Returns the ACI with a key and all ACIs that it depends on, lowest first. Of two dependencies of
-/// an ACI, the later one is above the earlier one. An ACI on which several others depend is returned
-/// once for each of them.
+/// an ACI, the later one is above the earlier one. An ACI on which several others depend is
+/// returned once for each of them.
 pub(super) async fn parts(acis: &AciStore, key: &str) -> Result<Vec<Part>> {
     let (mut parts, mut open) = (
         Vec::new(),

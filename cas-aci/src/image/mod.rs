@@ -27,8 +27,8 @@ impl AciStore {
     /// As [`AciStore::resolve_key`]; `NotFound` for a dependency that the catalogue does not have;
     /// `Corrupt` if an ACI depends on itself, or if the key of a dependency belongs to an ACI with
     /// another name or other labels; `OutOfRange` for more than [`limit::ACI_DEPTH`] levels,
-    /// [`limit::LAYERS`] layers or [`limit::ACI_PORTS`] ports; `Unsupported` for what an OCI image
-    /// cannot express; errors of the store. After an error, the name is unchanged.
+    /// [`limit::LAYERS`] layers or [`limit::ACI_PORTS`] ports; `Unsupported` for content that an
+    /// OCI image cannot express; errors of the store. After an error, the name is unchanged.
     ///
     /// [`limit::ACI_DEPTH`]: cas_core::limit::ACI_DEPTH
     /// [`limit::LAYERS`]: cas_core::limit::LAYERS

@@ -17,9 +17,9 @@ pub struct App {
     /// The program and its arguments.
     #[serde(default, deserialize_with = "null_is_default")]
     pub exec: Vec<String>,
-    /// The user: a name, an id, or the path of a file whose owner is meant.
+    /// The user: a name, an id, or the path of a file. A path means the owner of the file.
     pub user: String,
-    /// The group: a name, an id, or the path of a file whose group is meant.
+    /// The group: a name, an id, or the path of a file. A path means the group of the file.
     pub group: String,
     /// Further group ids.
     #[serde(
@@ -28,7 +28,7 @@ pub struct App {
         deserialize_with = "null_is_default"
     )]
     pub supplementary_gids: Vec<u32>,
-    /// What runs before and after the program.
+    /// Programs that run before and after the main program.
     #[serde(default, deserialize_with = "null_is_default")]
     pub event_handlers: Vec<EventHandler>,
     /// The directory that the program starts in; empty for the root.
@@ -37,7 +37,7 @@ pub struct App {
     /// Environment variables.
     #[serde(default, deserialize_with = "null_is_default")]
     pub environment: Vec<Label>,
-    /// Where volumes are mounted.
+    /// The paths where volumes are mounted.
     #[serde(default, deserialize_with = "null_is_default")]
     pub mount_points: Vec<MountPoint>,
     /// Ports that the program listens on.
@@ -72,7 +72,7 @@ pub struct MountPoint {
     pub read_only: bool,
 }
 
-/// A port, or several that follow each other.
+/// A port, or several consecutive ports.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[serde(expecting = "an object")]
@@ -82,7 +82,7 @@ pub struct Port {
     pub name: String,
     /// `tcp` or `udp`.
     pub protocol: String,
-    /// The first number, from 1.
+    /// The number of the first port, at least 1.
     pub port: u16,
     /// The number of ports.
     #[serde(default = "one", deserialize_with = "one_if_zero")]

@@ -3,8 +3,9 @@
 use cas_core::error::excerpt;
 use cas_core::{Error, Result, limit};
 
-/// Checks an AC identifier, the name of an image or a label: words of lower-case letters and
-/// digits, with one of `- . _ ~ /` between two words; at most [`limit::NAME`] bytes.
+/// Checks an AC identifier, which is the name of an image or a label. It consists of words of
+/// lower-case letters and digits, with one of `- . _ ~ /` between two words. It has at most
+/// [`limit::NAME`] bytes.
 ///
 /// # Errors
 /// `InvalidArgument` if the text is not such a name.
@@ -12,8 +13,9 @@ pub fn check_identifier(text: &str) -> Result<()> {
     check(text, b"-._~/", "one of - . _ ~ /")
 }
 
-/// Checks an AC name, the name of a mount point or a port: words of lower-case letters and digits,
-/// with a `-` between two words; at most [`limit::NAME`] bytes.
+/// Checks an AC name, which is the name of a mount point or a port. It consists of words of
+/// lower-case letters and digits, with a `-` between two words. It has at most [`limit::NAME`]
+/// bytes.
 ///
 /// # Errors
 /// `InvalidArgument` if the text is not such a name.

@@ -28,16 +28,17 @@ pub struct ImageManifest {
     pub ac_version: String,
     /// The name of the image.
     pub name: String,
-    /// Labels, such as `version`, `os` and `arch`. No two have the same name.
+    /// Labels, such as `version`, `os` and `arch`. Each label has a different name.
     #[serde(default, deserialize_with = "null_is_default")]
     pub labels: Vec<Label>,
     /// How the image is run, or `None` if it cannot be run.
     #[serde(default)]
     pub app: Option<App>,
-    /// The images that this one is built on, lowest first.
+    /// The images that this image is built on, lowest first.
     #[serde(default, deserialize_with = "null_is_default")]
     pub dependencies: Vec<Dependency>,
-    /// If not empty, the only paths that the file system of the image has, each absolute.
+    /// Absolute paths. If the list is not empty, the image contains only these paths and the
+    /// directories above them.
     #[serde(default, deserialize_with = "null_is_default")]
     pub path_whitelist: Vec<String>,
     /// Annotations.
@@ -73,9 +74,9 @@ impl Label {
 #[serde(expecting = "an object")]
 #[non_exhaustive]
 pub struct Dependency {
-    /// Its name.
+    /// The name of the image.
     pub image_name: String,
-    /// Its key, whole or in part; empty if the manifest does not have it.
+    /// The key of the image, or its first digits; empty if the manifest does not state a key.
     #[serde(rename = "imageID", default, deserialize_with = "null_is_default")]
     pub image_id: String,
     /// Labels that the image must have.
@@ -120,8 +121,8 @@ impl ImageManifest {
     }
 
     /// Returns the platform that the labels `os` and `arch` state. The names `i386`, `aarch64`,
-    /// `armv6l` and `armv7l` become the names that Go uses, such as `arm64`; other names stay as
-    /// they are. If a label is missing, its field is empty.
+    /// `armv6l` and `armv7l` become the names that Go uses, such as `arm64`. Other names stay
+    /// unchanged. If a label is missing, its field is empty.
     pub fn platform(&self) -> Platform {
         let arch = self.label("arch").unwrap_or_default();
         let (architecture, variant) = match arch {

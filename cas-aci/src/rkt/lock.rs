@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 
 use cas_core::{Context, Error, Result};
 
-/// How long to wait for rkt to end a transaction, or a change of one archive.
+/// Maximum time to wait for rkt to end a transaction, or a change of one archive.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long to wait before the next attempt.
+/// Time between two attempts to take a lock.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// A shared lock, which excludes exclusive locks. Dropping it releases the lock.
@@ -92,7 +92,7 @@ mod tests {
         writer.try_lock().unwrap();
         let error = ReadLock::new(&path).unwrap_err();
         assert_eq!(error.kind(), cas_core::ErrorKind::Busy);
-        // A writer that is done within the time is waited for.
+        // A writer that ends within this time does not cause an error.
         thread::scope(|scope| {
             let reader = scope.spawn(|| ReadLock::new(&path).map(|lock| lock.is_some()));
             writer.unlock().unwrap();

@@ -27,7 +27,8 @@ const DATABASE_LOCK: &str = "db";
 const DATABASE: &str = "db/ql.db";
 const LOG: &str = "db/.34a8b4c1ad933745146fdbfef3073706ee571625";
 
-/// What was imported from a directory of rkt, and what was not.
+/// The result of [`AciStore::import_store`]: what was imported from a directory of rkt, and what
+/// was not.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct ImportedStore {

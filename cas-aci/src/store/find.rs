@@ -15,7 +15,7 @@ use crate::manifest::Label;
 
 impl AciStore {
     /// Returns the whole key of the only ACI whose key begins with `key`. The argument `key` is
-    /// `sha512-` and 2 to 128 digits, all of which are compared.
+    /// `sha512-` and 2 to 128 digits. All digits are compared.
     ///
     /// # Errors
     /// `InvalidArgument` if `key` does not have this form, or if several keys begin with it (the
@@ -31,7 +31,7 @@ impl AciStore {
     /// Returns the keys of the ACIs with exactly this name, in the order of the keys.
     ///
     /// # Errors
-    /// `InvalidArgument` for a name that no ACI may have; errors of the store.
+    /// `InvalidArgument` for an invalid name; errors of the store.
     pub async fn resolve_name(&self, name: &str) -> Result<Vec<Key>> {
         let infos = self.catalogue.get_aci_infos_with_name(name).await;
         let infos = infos.during("resolve name", excerpt(name))?;
@@ -52,14 +52,13 @@ impl AciStore {
         Ok(is_full && !self.catalogue.first(&prefix, 1).await?.is_empty())
     }
 
-    /// Returns the key of the ACI that suits a name and labels best. The ACI must have all labels
+    /// Returns the key of the ACI that matches a name and labels best. The ACI must have all labels
     /// with their values. If `labels` has no version, ACIs with [`AciInfo::latest`] are preferred.
-    /// Of several equally good ACIs, returns the ACI that was imported last.
+    /// Of several equally good ACIs, the last imported ACI is preferred.
     ///
     /// # Errors
-    /// `InvalidArgument` for a name that no ACI may have; errors of the store. If no ACI suits:
-    /// `NotFound`, or, if a manifest of an ACI with this name cannot be read, the error of reading
-    /// the manifest.
+    /// `InvalidArgument` for an invalid name; errors of the store. If no ACI matches, returns
+    /// `NotFound`, or the error of an ACI with this name whose manifest cannot be read.
     pub async fn get_aci(&self, name: &str, labels: &[Label]) -> Result<Key> {
         let found = self.best(name, labels).await;
         found.during("get ACI", excerpt(name))
@@ -85,8 +84,8 @@ impl AciStore {
     /// ACI must have all labels with their values.
     ///
     /// # Errors
-    /// `InvalidArgument` if several ACIs suit (the message lists the first [`limit::CANDIDATES`] of
-    /// them); otherwise as [`AciStore::get_aci`].
+    /// `InvalidArgument` if several ACIs match (the message lists the first [`limit::CANDIDATES`]
+    /// of them); otherwise as [`AciStore::get_aci`].
     pub async fn get_only_aci(&self, name: &str, labels: &[Label]) -> Result<Key> {
         let found = self.only(name, labels).await;
         found.during("get ACI", excerpt(name))
@@ -153,8 +152,8 @@ pub(super) fn not_found() -> Error {
     Error::not_found("the catalogue has no ACI with this key; `cas aci ls` lists the keys")
 }
 
-/// Returns the error for a name whose ACIs do not have these labels. `versions` are the versions
-/// that there are.
+/// Returns the error for a name whose ACIs do not have these labels. `versions` are the versions of
+/// these ACIs.
 fn not_labelled(labels: &[Label], versions: &BTreeSet<String>) -> Error {
     if labels.is_empty() || versions.is_empty() {
         return Error::not_found("no ACI has this name and these labels; import one");

@@ -60,7 +60,7 @@ impl OpenOptions {
 
 impl AciStore {
     /// Opens the image store in `store`, and creates it if there is none. A catalogue of an older
-    /// format is migrated; its notes stay as a backup.
+    /// format is migrated, and its old notes stay as a backup.
     ///
     /// # Errors
     /// `FailedPrecondition` if the catalogue has a newer format, or an older format and the store
@@ -157,7 +157,7 @@ impl AciStore {
         Ok(())
     }
 
-    /// Returns the store below.
+    /// Returns the underlying store.
     pub(crate) fn store(&self) -> &Store {
         &self.store
     }

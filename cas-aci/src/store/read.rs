@@ -73,8 +73,8 @@ impl AciStore {
     }
 }
 
-/// Returns the error of a blob with the ACI that it belongs to. If the blob is gone, the error says
-/// to import the ACI again.
+/// Returns the error of a blob with the ACI that it belongs to. If the blob is missing, the message
+/// asks the user to import the ACI again.
 fn import_again(error: Error, key: &Key) -> Error {
     match error.kind() {
         ErrorKind::NotFound => {

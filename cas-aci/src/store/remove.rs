@@ -19,9 +19,9 @@ impl AciStore {
     /// that is under way may go on or fail.
     ///
     /// # Errors
-    /// As [`AciStore::resolve_key`]. If the catalogue no longer has the ACI but a blob could not
-    /// be removed, the [source](std::error::Error::source) of the error is a
-    /// [`StoreRemovalError`]; the next collection removes the blob.
+    /// As [`AciStore::resolve_key`]. If the catalogue no longer has the ACI but a blob could not be
+    /// removed, the [source](std::error::Error::source) of the error is a [`StoreRemovalError`].
+    /// The next collection removes the blob.
     pub async fn remove_aci(&self, key: &str) -> Result<()> {
         let found = self.resolve(key).await.during("remove ACI", key)?.key;
         let removed = self.remove_info(&found, |_| true).await;
@@ -45,7 +45,7 @@ impl AciStore {
             Some((_, first)) => Err(Error::new(
                 first.kind(),
                 "the ACI was removed from the catalogue, but not all of its blobs were removed; \
-                 collect garbage later",
+                 run a garbage collection later",
             )
             .operation("remove ACI")
             .subject(info.key)
@@ -122,7 +122,7 @@ impl AciStore {
     }
 }
 
-/// What the removal of an ACI left in the store.
+/// The blobs that the removal of an ACI has left in the store.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct StoreRemovalError {

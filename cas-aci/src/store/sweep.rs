@@ -13,13 +13,13 @@ use super::{AciStore, OWNER};
 use crate::info::AciInfo;
 use crate::key::Key;
 
-/// What a sweep removed.
+/// The result of [`AciStore::sweep`]: what was removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Swept {
-    /// Leases that kept blobs for no ACI of the catalogue.
+    /// Ids of leases whose ACIs are not in the catalogue.
     pub leases: Vec<String>,
-    /// Entries of a name and a key for which the catalogue has no ACI.
+    /// Entries of names whose ACIs are not in the catalogue: the name and the key of each.
     pub names: Vec<(String, Key)>,
     /// Temporary files and directories.
     pub files: Vec<PathBuf>,
@@ -55,8 +55,8 @@ impl AciStore {
         Ok(swept)
     }
 
-    /// Removes the entries of names that lead to no ACI, except those written again meanwhile. Adds
-    /// missing entries. Returns the removed entries.
+    /// Removes the entries of names that lead to no ACI, unless they are written again meanwhile.
+    /// Adds missing entries. Returns the removed entries.
     async fn correct_names(
         &self,
         names: Vec<(String, Key, Revision)>,
@@ -97,7 +97,7 @@ fn is_old(time: SystemTime, now: SystemTime) -> bool {
     now.duration_since(time).is_ok_and(|age| age > UNLEASED_TTL)
 }
 
-/// Removes a file or a directory that nobody has changed for a day. Returns whether it did.
+/// Removes a file or a directory that was not changed for a day. Returns whether it was removed.
 fn remove_if_old(path: &Path, now: SystemTime) -> io::Result<bool> {
     let found = fs::symlink_metadata(path)?;
     if !is_old(found.modified()?, now) {
@@ -111,7 +111,7 @@ fn remove_if_old(path: &Path, now: SystemTime) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Removes the files and directories in `directory` that nobody has changed for a day. Returns the
+/// Removes the files and directories in `directory` that were not changed for a day. Returns their
 /// paths.
 fn remove_old_files(directory: &Path, now: SystemTime) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(directory) {

@@ -44,7 +44,7 @@ impl AciStore {
         Ok(path)
     }
 
-    /// Creates an empty temporary file. Returns it.
+    /// Creates an empty temporary file. Returns the file.
     ///
     /// # Errors
     /// As [`AciStore::tmp_dir`].
@@ -57,7 +57,7 @@ impl AciStore {
     }
 
     /// Opens the temporary file `name` for reading and writing, at its end, so that a download can
-    /// go on. Creates the file if it is absent. The file stays until the caller removes it, or
+    /// continue. Creates the file if it is absent. The file stays until the caller removes it, or
     /// until an [`AciStore::sweep`] a day after the last write. Returns the file and its path.
     ///
     /// # Errors

@@ -28,16 +28,16 @@ const PIECE: usize = 256 << 10;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct WriteOptions {
-    /// Whether the ACI was looked up without a version, so that the latest one is imported.
+    /// Whether the ACI was looked up without a version and is imported as the latest version.
     pub latest: bool,
     /// The name that the ACI must have. By default, any name is accepted.
     pub name: Option<String>,
     /// The key that the ACI must have, or the first digits of the key. By default, any key is
     /// accepted.
     pub key: Option<KeyPrefix>,
-    /// When the ACI counts as imported. By default, now.
+    /// The time of the import to record. By default, now.
     pub import_time: Option<SystemTime>,
-    /// When the ACI counts as last used. By default, when it counts as imported.
+    /// The time of the last use to record. By default, the time of the import.
     pub last_used: Option<SystemTime>,
 }
 

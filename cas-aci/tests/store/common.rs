@@ -87,7 +87,7 @@ pub(crate) fn read(store: &AciStore, key: &str) -> Vec<u8> {
     archive
 }
 
-/// Collects garbage two days from now, when nothing is young any more.
+/// Collects garbage as of two days from now, when nothing is protected by its age any more.
 pub(crate) fn collect_later(store: &Store) -> Removed {
     let now = SystemTime::now() + 2 * UNLEASED_TTL;
     wait(collect(store, &[], &GcOptions::default().with_now(now))).unwrap()

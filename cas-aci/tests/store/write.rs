@@ -193,7 +193,7 @@ fn assert_nothing_is_left(store: &cas_core::Store, acis: &AciStore) {
     assert!(wait(store.leases().list()).unwrap().is_empty());
 }
 
-/// Uses redb, which does not notice wrong bytes when it reads them.
+/// Uses redb, which does not detect wrong bytes when it reads them.
 #[test]
 fn an_archive_that_was_damaged_is_replaced_by_the_next_import() {
     let directory = TempDir::new().unwrap();

@@ -1,4 +1,4 @@
-//! What a store knows about one blob.
+//! One blob, joined with its record.
 
 use std::time::SystemTime;
 
@@ -16,7 +16,7 @@ use crate::store::Store;
 pub struct BlobInfo {
     /// Its digest.
     pub digest: Digest,
-    /// Its length in bytes. It never changes.
+    /// Its length in bytes.
     pub size: u64,
     /// Its media type; `None` if the record of the blob has none, or if the blob has no record.
     pub media_type: Option<MediaType>,
@@ -79,8 +79,8 @@ impl BlobInfo {
     }
 }
 
-/// Returns what the store knows about a blob, or `None` if the blob is not in the store or is being
-/// removed by a collection.
+/// Returns a blob with the data from its record. Returns `None` if the blob is not in the store, or
+/// if a collection is removing it.
 ///
 /// # Errors
 /// `Corrupt` if its record does not parse; errors of the store.

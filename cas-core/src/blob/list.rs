@@ -22,12 +22,12 @@ use crate::store::Store;
 /// Maximum number of blobs, and of records, in one page.
 const PAGE: usize = 1000;
 
-/// All blobs of a store, and what is wrong with their records.
+/// All blobs of a store, and the problems with their records.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct BlobList {
-    /// The blobs, in the order of their digests. Of a blob with a problem, only the digest and the
-    /// size are known.
+    /// The blobs, in the order of their digests. A blob with a problem has only its digest and its
+    /// size.
     pub blobs: Vec<BlobInfo>,
     /// The problems, in the order of the digests.
     pub problems: Vec<BlobProblem>,
@@ -46,7 +46,7 @@ impl BlobList {
     }
 }
 
-/// Why only the digest and the size of a blob are known.
+/// The reason why a blob of a list has only its digest and its size.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BlobProblem {

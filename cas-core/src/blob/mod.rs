@@ -1,4 +1,4 @@
-//! Blobs as a store knows them: the bytes joined with their records.
+//! Blobs, joined with their records.
 //!
 //! [`list`] joins all blobs in one pass, and [`info`] joins a single blob. [`describe`],
 //! [`document`] and [`children`] find out what a blob is, if only its digest is known: from its

@@ -12,9 +12,9 @@ use crate::{dispatch, limit};
 /// Returns the referrers that were stored with a manifest or an index, in the order of their
 /// digests. Referrers whose bytes were lost are left out.
 ///
-/// Each entry has the annotations and the artifact type of the referrer, with two exceptions: a
-/// referrer whose document is damaged, and a referrer with which the texts of the list so far
-/// exceed [`limit::DOCUMENT_READ`] bytes.
+/// Each entry has the annotations and the artifact type of its referrer. They are left out if the
+/// document of the referrer is damaged, or if the texts of the list would exceed
+/// [`limit::DOCUMENT_READ`] bytes.
 ///
 /// # Errors
 /// `OutOfRange` for more than [`limit::REFERRERS`] referrers; `Corrupt` if the record of `subject`
@@ -27,7 +27,7 @@ pub async fn referrers(store: &Store, subject: &Digest) -> Result<Vec<Descriptor
     if digests.len() > limit::REFERRERS {
         let (found, allowed) = (digests.len(), limit::REFERRERS);
         return Err(Error::out_of_range(format!(
-            "the document has {found} referrers, at most {allowed} are listed; remove some of \
+            "the document has {found} referrers: at most {allowed} are listed; remove some of \
              its labels {GC_REF_REFERRER}…"
         ))
         .operation("list referrers")

@@ -15,8 +15,8 @@ pub fn may_be_document(size: u64, head: &[u8]) -> bool {
     size <= limit::DOCUMENT_READ && head.trim_ascii_start().first() == Some(&b'{')
 }
 
-/// Returns the media type of a blob that is a manifest or an index, or `None` for any other. The
-/// bytes are not verified. If the first bytes cannot begin a document, no others are read.
+/// Returns the media type of a blob that is a manifest or an index, or `None` for any other blob.
+/// The bytes are not verified. If the first bytes cannot begin a document, the rest is not read.
 pub(super) async fn sniff(reader: &dyn BlobReader) -> Result<Option<MediaType>> {
     let head = reader.read_at(0, HEAD).await?;
     if !may_be_document(reader.size(), &head) {

@@ -28,8 +28,8 @@ pub enum Problem {
     BlobDamaged,
     /// Damaged bytes of a blob that were set aside; the blob is still missing.
     Quarantined,
-    /// A document refers to another document, its subject, but the record of the subject does not
-    /// have the label that keeps such a referrer.
+    /// A document refers to another document, its subject, but the record of the subject lacks the
+    /// label that keeps this referrer.
     ReferrerUnlinked,
     /// A document that no name reaches, in a store that lost names or records.
     NameMissing,
@@ -101,9 +101,9 @@ pub struct Report {
     pub bytes_read: u64,
     /// Number of snapshots that were checked.
     pub snapshots: u64,
-    /// Keys and sizes in bytes of the ingests that interrupted jobs have left, and that a later
-    /// pull continues. They are not damage. A collection removes them when they have not grown for
-    /// [`UNLEASED_TTL`](crate::records::UNLEASED_TTL).
+    /// Keys, and sizes in bytes, of the ingests that interrupted jobs have left and that a later
+    /// pull can continue. These ingests are not damage. A collection removes an ingest that has not
+    /// grown for [`UNLEASED_TTL`](crate::records::UNLEASED_TTL).
     pub resumable: Vec<(String, u64)>,
 }
 

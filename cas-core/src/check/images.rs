@@ -181,7 +181,8 @@ impl Checker<'_> {
             retry(|| set_children(self.store, document, children)).await?;
         }
         let detail = format!(
-            "the {} blobs that the record lists are not the {} that the document lists; {}",
+            "the record does not list the same blobs as the document: {} in the record, {} in \
+             the document; {}",
             record.children.len(),
             listed.len(),
             match repairs {

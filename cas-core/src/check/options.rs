@@ -27,9 +27,9 @@ pub enum ReadData {
         /// How many parts there are.
         of: u64,
     },
-    /// Blobs with at least this percentage of all bytes (1 to 100), beginning after the last blob
-    /// that the previous check of a percentage read. Repeated checks thus read all blobs in turn.
-    /// Snapshots are selected in the same way.
+    /// Blobs that together have at least this percentage (1 to 100) of all bytes. The selection
+    /// begins after the last blob that the previous check of a percentage read, so repeated checks
+    /// read all blobs in turn. Snapshots are selected in the same way.
     Percent(u8),
 }
 
@@ -79,7 +79,7 @@ pub fn parse_rate(text: &str) -> Result<u64> {
     })
 }
 
-/// Where a repair gets the bytes of a blob.
+/// The sources from which a repair fetches blobs.
 #[async_trait]
 pub trait Sources: Send + Sync {
     /// Returns the sources that may have the blobs of the image `name`, best first. If `name` is
@@ -111,7 +111,7 @@ pub trait Rebuilder: Send + Sync {
     async fn rebuild(&self, snapshotter: &dyn Snapshotter, key: &str) -> Result<()>;
 }
 
-/// What a repair uses to replace what is missing or damaged.
+/// The sources of blobs and the rebuilder of snapshots that a repair uses.
 pub struct Repair<'a> {
     /// Where missing and damaged blobs are fetched from.
     pub sources: &'a dyn Sources,
@@ -123,8 +123,8 @@ pub struct Repair<'a> {
 pub struct CheckOptions<'a> {
     /// Which blobs and snapshots are read.
     pub read_data: ReadData,
-    /// Whether reading goes on where an interrupted check of the same selection stopped. A few
-    /// blobs are read again. A check of a percentage always goes on.
+    /// Whether the check continues where an interrupted check of the same selection stopped. A few
+    /// blobs are read again. A check of a percentage always continues after the previous one.
     pub resume: bool,
     /// Maximum number of bytes of blobs and snapshots that are read per second; `None` for no
     /// maximum.

@@ -1,4 +1,5 @@
-//! Which blobs and snapshots are read, how fast, and from where reading goes on.
+//! Selects the blobs and snapshots that a check reads, limits the speed of reading, and notes how
+//! far the check has come.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -103,8 +104,8 @@ impl Reading {
         }
     }
 
-    /// Notes the last blob of a percentage, after which the next check goes on. Any other selection
-    /// was read to its end, so its note is deleted.
+    /// Notes the last blob of a percentage, after which the next check continues. Any other
+    /// selection was read to its end, so its note is deleted.
     pub(super) async fn end(&self, last: Option<&Stat>) {
         match (self.selection, last) {
             (ReadData::Percent(_), Some(last)) => self.write(last).await,

@@ -1,4 +1,4 @@
-//! The parts of images that an export or a copy can read, because the store has them.
+//! [`Available`]: selects the parts of images that an export or a copy can read.
 
 use std::collections::BTreeSet;
 
@@ -10,9 +10,8 @@ use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::store::Store;
 
-/// The parts of images that a store has. An export and a copy take these, and leave out the rest:
-/// incomplete manifests of an index, and layers that the store does not have because registries do
-/// not distribute them.
+/// The parts of images that a store has. An export or a copy reads only these parts. It leaves out
+/// incomplete manifests of an index, and missing layers that registries do not distribute.
 pub struct Available<'a> {
     store: &'a Store,
     progress: &'a dyn Progress,
@@ -26,8 +25,7 @@ impl<'a> Available<'a> {
     /// out.
     ///
     /// # Errors
-    /// `NotFound` if a root is an index, and none of its manifests is complete; errors of
-    /// [`completeness`].
+    /// `NotFound` if a root is an index without a complete manifest; errors of [`completeness`].
     pub async fn below(
         store: &'a Store,
         roots: &[Descriptor],
@@ -38,8 +36,8 @@ impl<'a> Available<'a> {
             let found = completeness(store, root).await?;
             if let Some(missing) = found.missing.filter(|missing| *missing != root.digest) {
                 return Err(Error::not_found(format!(
-                    "none of the listed manifests is complete in the store, which lacks \
-                     {missing}; pull or import the image again"
+                    "no manifest of the index is complete in the store: {missing} is missing; \
+                     pull or import the image again"
                 ))
                 .operation("read")
                 .subject(root.digest));
@@ -53,8 +51,8 @@ impl<'a> Available<'a> {
         })
     }
 
-    /// Returns the children of a descriptor, without those that are left out. A child that was
-    /// stored and then lost is not left out, although the store does not have it.
+    /// Returns the children of a descriptor, without the children that are left out. A child that
+    /// was stored and later lost is still returned.
     ///
     /// # Errors
     /// `NotFound` for a layer that a pull of the image unpacked, but did not store; errors of

@@ -105,8 +105,8 @@ pub trait ContentExt: ContentStore {
         Ok(reader.map(|reader| VerifiedReader::new(reader, *digest)))
     }
 
-    /// Returns blobs whose digests begin with `prefix`: all of them if there are fewer than two,
-    /// otherwise at least two.
+    /// Returns blobs whose digests begin with `prefix`. If several blobs match, returns at least
+    /// two of them, but not always all. So the caller can tell whether the prefix is unique.
     ///
     /// # Errors
     /// Errors of the store.
@@ -130,7 +130,7 @@ pub trait ContentExt: ContentStore {
     /// `Busy` while another writer stores the same blob; errors of both stores.
     async fn copy_from(&self, from: &dyn ContentStore, digest: &Digest) -> Result<u64> {
         let reader = from.open(digest).await?.ok_or_else(|| {
-            Error::not_found("no such blob in the store that is copied from; check the digest")
+            Error::not_found("the source store does not have the blob; check the digest")
                 .operation("copy")
                 .subject(digest)
         })?;

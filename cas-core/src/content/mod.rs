@@ -120,7 +120,7 @@ pub struct IngestStatus {
 /// may return errors of the backend, such as `Unavailable` or `Full`.
 #[async_trait]
 pub trait ContentStore: Send + Sync + 'static {
-    /// Returns what the store promises beyond what this trait requires.
+    /// Returns the promises of the store beyond the requirements of this trait.
     fn capabilities(&self) -> Capabilities;
 
     /// Returns the size and version of a blob, or `None` if the blob is not in the store.
@@ -128,8 +128,8 @@ pub trait ContentStore: Send + Sync + 'static {
 
     /// Returns a reader of the blob, or `None` if the blob is not in the store.
     ///
-    /// If the blob is removed while the reader is open, the reader goes on or fails. The reader
-    /// never returns other bytes.
+    /// If the blob is removed while the reader is open, the reader continues or fails. It never
+    /// returns other bytes.
     async fn open(&self, digest: &Digest) -> Result<Option<Arc<dyn BlobReader>>>;
 
     /// Begins the ingest `key`, or resumes it at its offset.
@@ -158,12 +158,12 @@ pub trait ContentStore: Send + Sync + 'static {
     /// skipped.
     ///
     /// A store that is [`Joint`](crate::Capability::Joint) applies the batch in the same step and
-    /// returns true; a crash before the next [`ContentStore::flush`] may undo the removals together
+    /// returns true. A crash before the next [`ContentStore::flush`] may undo the removals together
     /// with the batch. Any other store leaves the batch to the caller and returns false.
     ///
     /// # Errors
-    /// Errors of [`Records::commit`](crate::Records::commit) for the batch; then nothing is
-    /// removed.
+    /// Errors of [`Records::commit`](crate::Records::commit) for the batch. After such an error,
+    /// nothing is removed.
     async fn remove_versions(&self, blobs: &[(Digest, Version)], _batch: &Batch) -> Result<bool> {
         for (digest, version) in blobs {
             self.remove_version(digest, *version).await?;
@@ -202,8 +202,8 @@ pub trait ContentStore: Send + Sync + 'static {
     async fn flush(&self) -> Result<()>;
 
     /// Frees the space that removals have left unused inside larger files, as far as this is worth
-    /// the cost. A collection that removed something calls this at its end. Meanwhile, readers and
-    /// writers wait only briefly.
+    /// the cost. A collection that removed something calls this at its end. During the call,
+    /// readers and writers wait only briefly.
     async fn compact(&self) -> Result<()> {
         Ok(())
     }
@@ -222,10 +222,10 @@ pub trait BlobReader: Send + Sync {
     /// Returns the length of the blob in bytes.
     fn size(&self) -> u64;
 
-    /// Returns up to `length` bytes from `offset`: fewer only at the end of the blob, and none
-    /// beyond it.
+    /// Returns the `length` bytes from `offset`, fewer if the blob ends earlier, and none if
+    /// `offset` is at or beyond the end.
     ///
-    /// The bytes are not checked against the digest; [`ContentExt::fetch`], [`VerifiedReader`] and
+    /// The bytes are not checked against the digest. [`ContentExt::fetch`], [`VerifiedReader`] and
     /// the functions that transfer or unpack an image check them.
     async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes>;
 
@@ -283,8 +283,9 @@ pub trait Ingest: Send {
     ///
     /// # Errors
     /// `Internal` if `verified` belongs to another ingest; errors of
-    /// [`Records::commit`](crate::Records::commit) for the batch: then nothing is published, and
-    /// the ingest keeps its bytes. After any error, the caller must begin the ingest again.
+    /// [`Records::commit`](crate::Records::commit) for the batch. If the batch fails, nothing is
+    /// published, and the ingest keeps its bytes. After any error, the caller must begin the ingest
+    /// again.
     async fn publish(
         self: Box<Self>,
         verified: &Verified,

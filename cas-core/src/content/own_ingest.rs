@@ -1,4 +1,4 @@
-//! An ingest that is discarded when the value that holds its key is dropped.
+//! [`OwnIngest`]: discards an ingest that no other job resumes.
 
 use std::sync::Arc;
 use std::thread;
@@ -13,9 +13,9 @@ use crate::unique;
 const LAST_WRITE: Duration = Duration::from_secs(5);
 
 /// The key of an ingest that no job resumes. Dropping this value discards the ingest, unless
-/// [`published`](Self::published) was called. Create the value before the writer: variables are
-/// dropped in reverse order, so the writer releases the key before the ingest is discarded, even if
-/// a future is dropped.
+/// [`published`](Self::published) was called. Create the value before the writer. Rust drops
+/// variables in reverse order, so the writer releases the key before the ingest is discarded. This
+/// also holds if a future is dropped.
 pub struct OwnIngest {
     content: Arc<dyn ContentStore>,
     key: String,

@@ -29,7 +29,7 @@ pub struct VerifiedReader {
     digest: Digest,
     size: u64,
     pieces: State,
-    /// What was read from the store and not returned yet.
+    /// Bytes that were read from the store and not returned yet.
     buffered: Bytes,
 }
 
@@ -60,11 +60,11 @@ impl VerifiedReader {
         self.size
     }
 
-    /// Returns the next bytes, which are not empty, or `None` at the end.
+    /// Returns the next bytes, at least one, or `None` at the end.
     ///
     /// # Errors
     /// `Corrupt` instead of the end if the size or the digest is wrong; errors of the store;
-    /// `FailedPrecondition` after another error.
+    /// `FailedPrecondition` after an earlier error.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         if !self.buffered.is_empty() {
             return Ok(Some(std::mem::take(&mut self.buffered)));

@@ -128,10 +128,11 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins the ingest `key`, or resumes it and hashes the bytes that it holds.
+    /// Begins the ingest `key`, or resumes it and hashes the bytes that it holds. Returns its
+    /// writer.
     ///
     /// # Errors
-    /// Errors of [`ContentStore::begin`]; `Corrupt` if the ingest is shorter than it states.
+    /// Errors of [`ContentStore::begin`]; `Corrupt` if the ingest holds fewer bytes than it states.
     pub async fn begin<S>(store: &S, key: &str, expected: Expected) -> Result<Self>
     where
         S: ContentStore + ?Sized,
@@ -194,8 +195,8 @@ impl Writer {
     /// them within the kernel. The bytes are hashed as stored, even if the file changes meanwhile.
     ///
     /// # Errors
-    /// `Corrupt` if `length` is more than what is still expected; other errors of
-    /// [`Writer::write`]; errors of the file.
+    /// `Corrupt` if `length` is more than the number of bytes that are still expected; other errors
+    /// of [`Writer::write`]; errors of the file.
     pub async fn write_file(&mut self, file: &Arc<File>, offset: u64, length: u64) -> Result<u64> {
         self.check_room(length)?;
         let hashing = self.hashing.take().ok_or_else(poisoned)?;

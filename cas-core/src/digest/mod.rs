@@ -1,4 +1,4 @@
-//! Content digests. A digest is checked when it is parsed, so that a [`Digest`] is always valid.
+//! Content digests. A digest is checked when it is parsed, so a [`Digest`] is always valid.
 
 mod hasher;
 mod prefix;
@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 /// A hash function whose digests name content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Algorithm {
-    /// SHA-256, the usual one.
+    /// SHA-256, the default.
     Sha256,
     /// SHA-512.
     Sha512,
@@ -50,7 +50,8 @@ const DIGITS: &[u8; 16] = b"0123456789abcdef";
 /// Length in bytes of the text of a SHA-512 digest, which is the longest.
 const TEXT: usize = 7 + 128;
 
-/// A digest, written `algorithm:hex` as in the OCI image specification, and ordered as its text is.
+/// A digest, written `algorithm:hex` as in the OCI image specification. Digests are ordered like
+/// their texts.
 #[derive(Clone, Copy)]
 pub struct Digest {
     algorithm: Algorithm,
@@ -73,7 +74,7 @@ impl Digest {
     /// algorithm, 64 digits are a SHA-256 digest, and 128 digits are a SHA-512 digest.
     ///
     /// # Errors
-    /// `InvalidArgument` for anything else.
+    /// `InvalidArgument` for any other text.
     pub fn from_text_or_hex(text: &str) -> Result<Self> {
         let has_length = |one: &Algorithm| text.len() == 2 * one.size();
         match Algorithm::ALL.into_iter().find(has_length) {

@@ -1,4 +1,4 @@
-//! Digests of which only the first digits are known.
+//! Prefixes of digests.
 
 use std::str::FromStr;
 
@@ -31,8 +31,7 @@ impl DigestPrefix {
         &self.hex
     }
 
-    /// Returns the texts with which matching digests begin, one for each algorithm that the digests
-    /// can have.
+    /// Returns the prefix as text, once for each algorithm that a matching digest can have.
     pub fn texts(&self) -> Vec<String> {
         let texts = self.algorithms();
         texts
@@ -40,8 +39,8 @@ impl DigestPrefix {
             .collect()
     }
 
-    /// Returns the lowest digests that begin with this prefix, one for each algorithm that the
-    /// digests can have.
+    /// Returns the lowest digest that begins with this prefix, for each algorithm that a matching
+    /// digest can have.
     pub fn first(&self) -> Vec<Digest> {
         let padded = self.algorithms().map(|one| {
             let width = 2 * one.size();

@@ -54,8 +54,8 @@ impl Chooser {
     }
 
     /// Returns whether an image for `platform` is chosen. An image without a platform is always
-    /// chosen. Also adds the platform to the offered ones, unless it is `unknown` or every platform
-    /// is chosen.
+    /// chosen. Also adds the platform to the offered platforms, unless it is `unknown` or every
+    /// platform is chosen.
     pub fn matches(&mut self, platform: Option<&Platform>) -> bool {
         let (Some(only), Some(platform)) = (&self.only, platform) else {
             return true;
@@ -65,9 +65,9 @@ impl Chooser {
         matches
     }
 
-    /// Returns a clause that names the other platforms that were offered, such as
-    /// `it has: linux/arm64`, or that states that there are none. The error for a platform that was
-    /// not found ends with the clause.
+    /// Returns the last clause of the error for a platform that was not found. The clause lists the
+    /// other platforms that were offered, as in `it has: linux/arm64`, or states that there are
+    /// none.
     pub fn others(&self) -> String {
         let found = |platform: &&Platform| {
             let only = self.only.as_ref();

@@ -2,7 +2,7 @@
 //! are visited next, in order by [`walk`] or in parallel by [`dispatch`].
 //!
 //! Both functions visit repeated content once. Both have the bounds in [`limit`](crate::limit), so
-//! that no image can keep them busy for ever. They spawn no tasks and run on any executor.
+//! the visit of any image ends. They spawn no tasks and run on any executor.
 
 mod children;
 mod chooser;
@@ -86,8 +86,8 @@ where
     }
 }
 
-/// Returns a handler that calls the handlers of `sequence` in order and returns the children of
-/// all. With [`Next::Stop`] or [`Next::Skip`], a handler ends the sequence early.
+/// Returns a handler that calls the handlers of `sequence` in order and returns all their children.
+/// With [`Next::Stop`] or [`Next::Skip`], a handler ends the sequence early.
 pub fn handlers<'a>(sequence: Vec<Box<dyn Handler + 'a>>) -> impl Handler + 'a {
     Sequence(sequence)
 }

@@ -9,8 +9,8 @@ use crate::descriptor::Descriptor;
 use crate::error::{Error, Result};
 use crate::platform::Matcher;
 
-/// Returns `handler` wrapped so that children for other platforms are left out. Children without a
-/// platform are kept.
+/// Returns a handler that calls `handler` and leaves out the children for other platforms. Children
+/// without a platform are kept.
 pub fn filter_platforms<'a>(
     handler: impl Handler + 'a,
     matcher: &'a dyn Matcher,
@@ -34,9 +34,9 @@ impl<H: Handler> Handler for FilterPlatforms<'_, H> {
     }
 }
 
-/// Returns `handler` wrapped so that the children of an index are sorted, the best match first and
-/// children without a platform last. Only the first `most` children are returned, or all of them if
-/// `most` is 0.
+/// Returns a handler that calls `handler` and sorts the children of an index: the best match first,
+/// and children without a platform last. Only the first `most` children are returned, or all of
+/// them if `most` is 0.
 ///
 /// If `most` is not 0, the returned handler fails with `NotFound` for an index for which `handler`
 /// returns no children. The returned handler does not filter by platform. To filter too, pass the

@@ -25,12 +25,12 @@ pub struct RootPath {
 /// Why a resource is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
-    /// Paths to the resource, at most 100. Empty if nothing keeps the resource, so that the next
-    /// collection removes it.
+    /// Paths to the resource, at most 100. If there are none, nothing keeps the resource, and the
+    /// next collection removes it.
     pub paths: Vec<RootPath>,
     /// When the last path to the resource expires. `None` if a path never expires, or if there are
-    /// no paths. A path from an image name counts as a path that never expires, whatever the label
-    /// [`GC_EXPIRE`](crate::labels::GC_EXPIRE) of the name says.
+    /// no paths. A path from an image name counts as a path that never expires, even if the name
+    /// has the label [`GC_EXPIRE`](crate::labels::GC_EXPIRE).
     pub until: Option<SystemTime>,
 }
 

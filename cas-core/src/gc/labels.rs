@@ -1,4 +1,4 @@
-//! What each gc label means to a collection; the same as in containerd.
+//! The meaning of gc labels in a collection, which is the same as in containerd.
 //!
 //! | label | on | a resource with this label |
 //! |---|---|---|
@@ -11,7 +11,7 @@
 //! | `gc.flat` | leases | see [`GC_FLAT`](crate::labels::GC_FLAT) |
 //!
 //! The target is the resource that the label names. All keys begin with `containerd.io/`. After
-//! `content` and `image` a key ends, or goes on with `.` or `/` and any text. After `snapshot.`
+//! `content` and `image` a key ends, or continues with `.` or `/` and any text. After `snapshot.`
 //! comes the name of the snapshotter, up to the end of the key or the next `/`.
 
 use std::time::{Duration, SystemTime};
@@ -103,11 +103,11 @@ pub(crate) fn check_meaning(labels: &Labels) -> Result<()> {
         let effects = read(key, value);
         if effects.is_empty() || effects.iter().any(|one| matches!(one, Effect::UsedAt(_))) {
             return Err(Error::invalid(
-                "this label has no meaning on a blob; expected one of: containerd.io/gc.root; \
-                 containerd.io/gc.ref or containerd.io/gc.bref, followed by .content with a digest \
-                 as the value, .image with the name of an image, or .snapshot.SNAPSHOTTER with the \
-                 name of a snapshot; containerd.io/gc.cond.snapshot.SNAPSHOTTER with a condition \
-                 such as usedat<2h|NAME",
+                "this label has no meaning on a blob; expected KEY=VALUE as one of: \
+                 containerd.io/gc.root=TEXT, containerd.io/gc.ref.content=DIGEST, \
+                 containerd.io/gc.ref.image=NAME, containerd.io/gc.ref.snapshot.SNAPSHOTTER=KEY, \
+                 the same with bref instead of ref, or \
+                 containerd.io/gc.cond.snapshot.SNAPSHOTTER=usedat<2h|KEY",
             )
             .subject(format!("{key:.200}={value:.200}")));
         }

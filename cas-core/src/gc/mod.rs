@@ -1,19 +1,19 @@
-//! Garbage collection: removes what no name, lease or label keeps, while all other work goes on.
+//! Garbage collection: removes what no name, lease or label keeps, while other jobs use the store.
 //!
 //! Jobs that store content follow their half of the protocol under a [`lease`](crate::lease). A
 //! collection follows this half:
 //!
 //! 1. It reads the revision of every blob record and the list of snapshots.
 //! 2. Then it reads the leases, then the images and the other roots of the image store.
-//! 3. Then it reads the records again, for what refers to what, and marks everything that leases,
-//!    images, labels and young blobs reach.
+//! 3. Then it reads the references in the records, and marks everything that leases, images, labels
+//!    and young blobs reach.
 //! 4. It turns the record of each blob that is not marked into a tombstone, by a compare-and-swap
 //!    on the revision of step 1.
 //! 5. It removes the bytes that the tombstone names, and then the record.
 //!
-//! A blob that a job pins after step 1 has another revision in step 4 and stays. If it was pinned
-//! before, step 2 finds the lease, or, if the job has ended, the name that the job wrote. `scan.rs`
-//! has the details.
+//! A blob that a job pins after step 1 has another revision in step 4 and stays. If the blob was
+//! pinned before step 1, step 2 finds the lease or, if the job has ended, the name that the job
+//! wrote. `scan.rs` has the details.
 //!
 //! A tombstone is final: it names the version of the bytes that are removed, and a job that needs
 //! the blob again stores it as another version. Where bytes and records are in one transaction,
@@ -23,10 +23,11 @@
 //! object store that many machines share as in one process. `tests/protocol` of this crate searches
 //! the interleavings of jobs and collections.
 //!
-//! A collection for an [owner](crate::owner) marks twice. It marks what the names of the owner and
-//! all leases, labels and young blobs reach, to find the claims that it drops. It marks what
-//! anything except the claims of the owner reaches, to find the blobs that it removes. Dropping a
-//! claim and removing a blob are both compare-and-swaps on the revision of step 1.
+//! A collection for an [owner](crate::owner) marks twice. First it marks what the names of the
+//! owner, leases, labels and young blobs reach. It drops the claims of the owner on all other
+//! blobs. Then it marks what anything except the claims of the owner reaches. It removes the blobs
+//! that neither pass has marked and that only the owner claimed. Dropping a claim and removing a
+//! blob are both compare-and-swaps on the revision of step 1.
 //!
 //! [`prune`] removes the names of images that were not used for a long time, and then collects.
 //!
@@ -76,12 +77,10 @@ pub struct GcOptions {
     pub now: SystemTime,
     /// Whether to report what would be removed, and remove nothing.
     pub dry_run: bool,
-    /// If given, blobs that are not in this set stay. Of everything else, only expired leases are
-    /// removed.
+    /// If given, only blobs of this set and expired leases are removed.
     pub only: Option<BTreeSet<Digest>>,
-    /// If given, only what belongs to this owner is collected. Without it, a collection of a store
-    /// that is opened for an owner is for that owner, and a collection of any other store removes
-    /// what no owner claims.
+    /// The owner whose content is collected. The default is the owner that the store is opened for.
+    /// If there is none, the collection removes what no owner claims.
     pub owner: Option<Owner>,
 }
 
@@ -126,14 +125,14 @@ impl GcOptions {
     }
 }
 
-/// Removes everything that nothing keeps, and completes interrupted collections. Returns what was
-/// removed. Any number of collections may run concurrently, in any number of processes.
+/// Removes what no name, lease or label keeps, and completes interrupted collections. Returns what
+/// was removed. Any number of collections may run concurrently, in any number of processes.
 ///
 /// # Errors
-/// `Corrupt` if a record or a document does not parse, and `OutOfRange` if a document is too large
-/// to be read: what the record or the document refers to is unknown, so nothing but expired leases
-/// is removed; `Denied` for an owner if the store is opened for another owner; errors of the
-/// stores.
+/// `Corrupt` if a record or a document does not parse; `OutOfRange` if a document is too large to
+/// be read; `Denied` for an owner if the store is opened for another owner; errors of the stores.
+/// If a record or a document cannot be read, its references are unknown, so only expired leases are
+/// removed.
 pub async fn collect(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],

@@ -9,7 +9,7 @@ use crate::snapshot::Usage;
 pub struct Removed {
     /// Blobs and their sizes in bytes.
     pub blobs: Vec<(Digest, u64)>,
-    /// Blobs that stay, but that the owner whose content was collected no longer claims.
+    /// Blobs that stay, although the claim of the owner was dropped.
     pub released: Vec<Digest>,
     /// Snapshots, children before their parents.
     pub snapshots: Vec<Resource>,

@@ -70,8 +70,8 @@ impl RemoveOptions {
 ///
 /// # Errors
 /// `NotFound` if a blob is not in the store and `skip_absent` is not set; `Busy` if something else
-/// refers to a blob: the error names what refers to it, and nothing is removed; `Denied` for
-/// `force` if the store is opened for one owner; `Corrupt` if a record or a document does not
+/// refers to a blob, in which case nothing is removed, and the error names the references; `Denied`
+/// for `force` if the store is opened for one owner; `Corrupt` if a record or a document does not
 /// parse; `OutOfRange` if a document is too large to be read; errors of the stores.
 pub async fn remove(
     store: &Store,

@@ -2,10 +2,10 @@
 //!
 //! The revision of every record is read first, then leases, then images, and then the records again
 //! for what they refer to. A job that adds a root or a reference creates a lease, pins everything
-//! that it will refer to, writes, and ends the lease. So for each blob that it pins there are three
-//! cases. Either it was pinned after its revision was read: then the sweep finds another revision.
-//! Or the lease existed when leases were read. Or the lease had ended by then: then what the job
-//! wrote is read afterwards.
+//! that it will refer to, writes, and ends the lease. So for each blob that the job pins, there are
+//! three cases. If the blob was pinned after its revision was read, the sweep finds another
+//! revision. Otherwise, the lease may have existed when leases were read. If the lease had ended by
+//! then, the names and records that the job wrote are read afterwards.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::SystemTime;

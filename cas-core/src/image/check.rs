@@ -13,8 +13,8 @@ use crate::platform::Matcher;
 /// The content that an image needs on a platform, and which parts of this content are in the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Check {
-    /// Whether the manifest was found. If so, `required` is everything that the image needs, some
-    /// of which may be `missing`.
+    /// Whether the manifest was found. If so, `required` lists everything that the image needs,
+    /// whether it is `present` or `missing`.
     pub available: bool,
     /// The configuration and the layers, or the image itself if no manifest was found.
     pub required: Vec<Descriptor>,

@@ -1,4 +1,4 @@
-//! The configuration of an image, as far as it matters to storing and unpacking.
+//! The parts of an image configuration that storing and unpacking need.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -76,11 +76,10 @@ impl Marks {
 impl ImageConfig {
     /// Returns the configuration of an image, or `None` if `data` is something else, such as the
     /// configuration of an artifact. Docker gave configurations other types in 2015 and 2016. So if
-    /// the type is not that of a configuration, the content decides.
+    /// the type is not the type of a configuration, the content decides.
     ///
     /// # Errors
-    /// `Corrupt` if the type or the content is that of a configuration, but `data` does not parse
-    /// as one.
+    /// `Corrupt` if `data` is a configuration by its type or its content, but does not parse.
     pub fn recognise(media_type: &MediaType, data: &[u8]) -> Result<Option<Self>> {
         if media_type.is_config() {
             return Self::parse(data).map(Some);
@@ -153,7 +152,8 @@ pub async fn image_config(content: &dyn ContentStore, config: &Descriptor) -> Re
     found.ok_or_else(|| {
         let found = &config.media_type;
         Error::unsupported(format!(
-            "expected an image configuration, found {found:.200}; an artifact has none"
+            "expected an image configuration, found {found:.200}; an artifact has no image \
+             configuration"
         ))
         .operation("read configuration")
         .subject(config.digest)
@@ -210,7 +210,7 @@ pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descript
 }
 
 /// Returns the error for a blob that is listed as a layer, but is not the archive of a layer.
-/// `found` says what the blob is.
+/// `found` describes the blob.
 pub fn not_a_layer(blob: &Descriptor, found: &str) -> Error {
     let media_type = &blob.media_type;
     let advice = if media_type.may_be_layer() {

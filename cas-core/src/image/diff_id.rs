@@ -22,10 +22,10 @@ pub const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 /// The number of bytes in one read.
 const PIECE: usize = 1 << 20;
 
-/// Returns the diff id of a layer: its digest, if its type states that it is not compressed, or
-/// else the value of its label [`UNCOMPRESSED`]. Without the label, the layer is decompressed and
-/// hashed, and the label is stored. If the label cannot be stored, as in a store that is read-only,
-/// only a warning is logged.
+/// Returns the diff id of a layer. If the type of the layer states that it is not compressed, the
+/// diff id is its digest. Otherwise, the diff id is the value of its label [`UNCOMPRESSED`]. If the
+/// layer has no such label, it is decompressed and hashed, and the label is stored. If the label
+/// cannot be stored, for example because the store is read-only, only a warning is logged.
 ///
 /// `decompress` turns the compressed stream into the uncompressed one. The function receives the
 /// compression that the type states, which may be `Unknown`. It is called on a thread that may
@@ -33,8 +33,8 @@ const PIECE: usize = 1 << 20;
 ///
 /// # Errors
 /// `NotFound` if the layer is not in the store; `Unsupported` if the layer has no label, and its
-/// type is not that of a layer or states that the layer is wrapped, as by encryption; `Corrupt` if
-/// the blob does not match the descriptor; `OutOfRange` if the layer decompresses to more than
+/// type is not the type of a layer or states that the layer is wrapped, as by encryption; `Corrupt`
+/// if the blob does not match the descriptor; `OutOfRange` if the layer decompresses to more than
 /// [`limit::LAYER`] bytes; errors of `decompress` and of the store.
 pub async fn diff_id<C>(store: &Store, layer: &Descriptor, decompress: C) -> Result<Digest>
 where

@@ -56,7 +56,7 @@ pub fn check_image(image: &Image) -> Result<()> {
             .subject(&image.name))
     };
     if image.target.media_type.as_str().is_empty() {
-        return wrong("the target has no media type: expected that of a manifest or an index");
+        return wrong("the target has no media type: expected a manifest or an index");
     }
     if image.target.size == 0 {
         return wrong("the target is empty: expected a manifest or an index");

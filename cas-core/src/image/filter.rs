@@ -1,9 +1,9 @@
 //! Filters in containerd's grammar, for anything with named fields.
 //!
-//! A filter is a list of selectors joined by commas, all of which must match. If there are several
-//! filters, at least one of them must match. A selector is a field path, an operator and a value:
-//! `labels."a.b/c"==x,name~=/^docker/`. A field path alone matches if the field is present. The
-//! operators are `==`, `!=` and `~=`; the value of `~=` is a regular expression.
+//! A filter is a list of selectors joined by commas. All selectors of a filter must match. If there
+//! are several filters, at least one of them must match. A selector is a field path, an operator
+//! and a value: `labels."a.b/c"==x,name~=/^docker/`. A field path alone matches if the field is
+//! present. The operators are `==`, `!=` and `~=`. The value of `~=` is a regular expression.
 
 use std::borrow::Cow;
 
@@ -46,7 +46,7 @@ pub fn in_map<'a>(labels: &'a Labels, path: &[String]) -> Option<Cow<'a, str>> {
         .map(|value| value.as_str().into())
 }
 
-/// A list of filters, of which at least one must match.
+/// A list of filters. At least one of them must match.
 #[derive(Clone, Debug)]
 pub struct Filters(Vec<Vec<Selector>>);
 

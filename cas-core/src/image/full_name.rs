@@ -1,4 +1,4 @@
-//! Names of images as docker reads them: what a person left out is filled in.
+//! Names of images in docker's grammar, with defaults for the parts that are left out.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,12 +17,11 @@ const LATEST: &str = "latest";
 /// A name in docker's grammar, with its defaults filled in:
 /// `HOST[:PORT]/REPOSITORY[:TAG][@DIGEST]`.
 ///
-/// It is parsed as docker parses what people type, so `app`, `app:latest`,
-/// `index.docker.io/library/app` and `docker.io/library/app:latest` are equal. The part before the
-/// first `/` is the host if it has a `.`, a `:` or an upper-case letter, or is `localhost`. The
-/// grammar is that of the module `reference` of the distribution project, but stricter: a
-/// repository of Docker Hub must not look like a digest, digests are SHA-256 or SHA-512, and
-/// addresses and ports must be valid.
+/// Names are parsed as docker parses them, so `app`, `app:latest`, `index.docker.io/library/app`
+/// and `docker.io/library/app:latest` are equal. The part before the first `/` is the host if it
+/// has a `.`, a `:` or an upper-case letter, or is `localhost`. The grammar is taken from the
+/// module `reference` of the distribution project, but is stricter: a repository of Docker Hub must
+/// not look like a digest, digests are SHA-256 or SHA-512, and addresses and ports must be valid.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FullName {
     host: String,

@@ -67,12 +67,12 @@ pub struct Image {
 }
 
 impl Image {
-    /// Returns the image `target` without a name of its own: its name is the digest of `target`.
+    /// Returns an image for a `target` without a name. Its name is the digest of `target`.
     pub fn unnamed(target: Descriptor) -> Self {
         Image::new(Reference::from(target.digest), target)
     }
 
-    /// Returns an image that gives `target` this name, created now, without an owner or labels.
+    /// Returns an image with this name and `target`, created now, without an owner or labels.
     pub fn new(name: Reference, target: Descriptor) -> Self {
         let now = SystemTime::now();
         Image {
@@ -177,7 +177,7 @@ pub trait ImageStore: Send + Sync + 'static {
     /// `InvalidArgument` as for [`fieldpath::check_image`].
     async fn compare_and_swap(&self, expected: &Descriptor, image: Image) -> Result<Image>;
 
-    /// Deletes a name, if it refers to `target` or no `target` is given.
+    /// Deletes a name. If `target` is given, deletes the name only if it refers to `target`.
     ///
     /// # Errors
     /// `NotFound` if the name does not exist or refers to something else.
@@ -202,8 +202,8 @@ pub trait ImageStore: Send + Sync + 'static {
         Ok(deleted)
     }
 
-    /// Removes leftovers of names that do not exist. Killed processes leave them, and so may other
-    /// programs that change the store. A collection of a whole store calls this.
+    /// Removes leftovers of names that do not exist. Killed processes, and other programs that
+    /// change the store, may have left them. A collection of a whole store calls this.
     async fn cleanup(&self) -> Result<()> {
         Ok(())
     }

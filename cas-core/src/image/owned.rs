@@ -1,4 +1,4 @@
-//! Which owners may see and change an image.
+//! The access of owners to images.
 
 use super::Image;
 use crate::error::{Error, ErrorKind, Result};

@@ -13,10 +13,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::platform::Platform;
 use crate::sync::lock;
 
-/// Returns the platforms of an image, normalized, each once. Of each index, the platforms that its
-/// entries state come first, then those that the content of the other entries states. The platform
-/// `unknown`, which marks attestations, is left out. An index, manifest or configuration that is
-/// not in the store is skipped, although it may state another platform.
+/// Returns the platforms of an image, normalized, each once. For each index, the platforms that its
+/// entries state come first. Then come the platforms that only the content of other entries states.
+/// The platform `unknown`, which marks attestations, is left out. An index, manifest or
+/// configuration that is not in the store is skipped, although it may state another platform.
 ///
 /// # Errors
 /// `NotFound` if no platform is found and an index, manifest or configuration is not in the store;

@@ -15,7 +15,8 @@ use crate::platform::{All, Matcher, Only, Platform, in_words};
 /// A manifest and its descriptor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
-    /// The descriptor of the manifest, as its index lists it or, without an index, as it was given.
+    /// The descriptor of the manifest, as its index lists it, or without an index, the descriptor
+    /// that the caller gave.
     pub descriptor: Descriptor,
     /// The manifest.
     pub manifest: Manifest,
@@ -75,8 +76,8 @@ async fn best(
     by_config(content, matcher, unnamed, missing).await
 }
 
-/// Returns the manifest of an image for `platform`. Without a platform, it is the best match for
-/// this machine, or `image` itself if that is a manifest.
+/// Returns the manifest of an image for `platform`, or for this machine if `platform` is `None`. If
+/// `image` is a manifest and `platform` is `None`, returns this manifest, whatever its platform.
 ///
 /// # Errors
 /// As [`manifest`]. If `image` is a manifest and a platform is given, also `NotFound` if the

@@ -17,7 +17,7 @@ pub struct Root {
     /// The owner of the name, if it has one.
     pub owner: Option<Owner>,
     /// The labels of the name. Labels that begin with `containerd.io/gc.` keep further content or
-    /// make the name expire. A gc root without a name has none.
+    /// make the name expire. A gc root without a name has no labels.
     pub labels: Labels,
     /// The content.
     pub target: Descriptor,

@@ -113,7 +113,7 @@ impl Uses {
     /// [`USE_PRECISION`]. Names that do not exist are skipped.
     ///
     /// # Errors
-    /// Errors of the store. The times in memory are lost then.
+    /// Errors of the store. After an error, the times in memory are lost.
     pub async fn flush(&self) -> Result<()> {
         let times = lock(&self.pending).take();
         self.parts.write(times).await

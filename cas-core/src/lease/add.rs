@@ -1,4 +1,4 @@
-//! Leases that users create, to keep things for longer than a job.
+//! Leases that users create to keep resources for longer than a job.
 
 use super::guard::LeaseGuard;
 use crate::blob::describe;

@@ -22,7 +22,7 @@ use crate::store::Store;
 /// in the store yet. Such content is not pinned.
 ///
 /// # Errors
-/// `NotFound` if the blob is not in the store, or something that a label would keep was lost;
+/// `NotFound` if the blob is not in the store, or if content that a label would keep was lost;
 /// `InvalidArgument` for a key that is empty or has blanks or control characters, for labels that
 /// exceed their bounds, and for labels of garbage collection that have no meaning on a blob;
 /// `Denied` if the store is opened for an owner and only other owners claim the blob; errors of the

@@ -54,7 +54,8 @@ pub(super) struct Known {
 }
 
 impl LeaseGuard {
-    /// Begins a lease that a thread extends for as long as the guard lives.
+    /// Begins a lease, which a thread extends until the guard is finished or dropped. Returns the
+    /// guard.
     ///
     /// # Errors
     /// `InvalidArgument` if `purpose` contains blanks or control characters, or makes the id of the
@@ -65,7 +66,7 @@ impl LeaseGuard {
         Ok(guard)
     }
 
-    /// Begins a lease that is not extended, for a job that ends within `ttl`.
+    /// Begins a lease that is not extended, for a job that ends within `ttl`. Returns the guard.
     ///
     /// # Errors
     /// As [`LeaseGuard::begin`].
@@ -100,8 +101,8 @@ impl LeaseGuard {
         &self.id
     }
 
-    /// Pins a blob, even if it is not stored yet (but see [`BlobRef::size`]). Returns whether its
-    /// bytes are in the store, with the expected size.
+    /// Pins a blob. If [`BlobRef::size`] is given, the blob need not be stored yet. Returns whether
+    /// its bytes are in the store, with the expected size.
     ///
     /// # Errors
     /// `Corrupt` if the record of the blob does not parse; `Conflict` if every attempt lost against
@@ -160,9 +161,9 @@ impl LeaseGuard {
     }
 
     /// Stores a small blob and its record, and pins the blob. If the blob is a document (an index
-    /// or a manifest), its children are recorded with it, as by [`LeaseGuard::record_children`]. So
-    /// the guard must have stored the children, or pinned the stored children, before. Any other
-    /// child is recorded as absent, unless an earlier job recorded it as stored.
+    /// or a manifest), its children are recorded with it, as by [`LeaseGuard::record_children`].
+    /// Before this call, the guard must have stored the children, or pinned the children that are
+    /// stored. Any other child is recorded as absent, unless an earlier job recorded it as stored.
     ///
     /// # Errors
     /// Errors of [`Store::put`].
@@ -282,7 +283,7 @@ impl LeaseGuard {
     }
 
     /// Ends the lease. Returns the outcome of the job. If the disk is full, discards the ingests of
-    /// the pinned blobs that the job did not store, so that they do not keep it full.
+    /// the pinned blobs that the job did not store, to free their space.
     ///
     /// # Errors
     /// The error of the job, or else errors of [`LeaseGuard::finish`].

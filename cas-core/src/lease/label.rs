@@ -31,7 +31,7 @@ pub fn child_gc_labels_filter_layers(child: &Descriptor) -> Vec<String> {
 }
 
 /// Returns a handler that calls `handler`, and then stores labels on each document whose children
-/// `handler` returned. The labels refer to these children. [`child_gc_labels`] gives their keys.
+/// `handler` returned. The labels refer to these children. [`child_gc_labels`] returns their keys.
 pub fn set_children_labels<'a>(store: &'a Store, handler: impl Handler + 'a) -> impl Handler + 'a {
     set_children_mapped_labels(store, handler, child_gc_labels)
 }
@@ -39,9 +39,9 @@ pub fn set_children_labels<'a>(store: &'a Store, handler: impl Handler + 'a) -> 
 /// Returns a handler that calls `handler`, and then stores labels on each document whose children
 /// `handler` returned. The labels refer to these children. `map` returns the label keys of a child.
 /// Children of one document that have the same key are numbered from 0, and the number is appended
-/// to the key. The first of these children gets its number only if the key ends with a dot. To a
-/// key that ends with `.sha256.`, the first 12 digits of the child's digest are appended instead of
-/// a number.
+/// to the key. The first of these children gets its number only if the key ends with a dot. If the
+/// key ends with `.sha256.`, the first 12 digits of the child's digest are appended instead of a
+/// number.
 ///
 /// The returned handler fails with `NotFound` if the document is not in the store.
 pub fn set_children_mapped_labels<'a>(

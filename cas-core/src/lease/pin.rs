@@ -29,7 +29,7 @@ const CONCURRENT: usize = 16;
 /// If a record names more leases than this, the leases that have ended are removed from the record.
 const STALE: usize = 8;
 
-/// A blob that is to be pinned, and what the caller knows about it.
+/// A blob to pin, with the properties that the caller states.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlobRef {
     /// Its digest.
@@ -61,8 +61,8 @@ impl BlobRef {
         }
     }
 
-    /// Returns a reference to a blob of which only the digest is known. The blob is pinned only if
-    /// the store has the blob or its record.
+    /// Returns a reference to the blob with this digest, without any other property. The blob is
+    /// pinned only if the store has the blob or its record.
     pub fn existing(digest: Digest) -> Self {
         BlobRef {
             digest,

@@ -10,7 +10,7 @@ use crate::digest::Digest;
 use crate::error::Result;
 
 impl LeaseGuard {
-    /// Pins a blob whose bytes the caller has, even if it is not stored yet. Returns whether its
+    /// Pins a blob whose bytes the caller has. The blob need not be stored yet. Returns whether its
     /// bytes are in the store and have its digest. The guard replaces a damaged copy when the blob
     /// is published.
     ///

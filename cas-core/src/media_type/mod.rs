@@ -1,4 +1,4 @@
-//! Media types, and which part of an image each of them stands for.
+//! Media types, and the parts of an image that they stand for.
 
 mod compression;
 
@@ -120,8 +120,8 @@ impl MediaType {
         self.is_config() || checkpoints.contains(self)
     }
 
-    /// Returns whether this is a file system layer, also if it is compressed or wrapped, as by
-    /// encryption.
+    /// Returns whether this is the type of a file system layer. The layer may be compressed, or
+    /// wrapped as by encryption.
     pub fn is_layer(&self) -> bool {
         self.0.starts_with("application/vnd.oci.image.layer.")
             || self.0.starts_with("application/vnd.erofs.layer.v1")

@@ -29,11 +29,12 @@ impl Matcher for All {
 }
 
 /// Matches the images that run on one platform. The platform itself is the best match. Then come
-/// older variants of its processor, newest first, and then the 32-bit processor whose programs it
-/// also runs: amd64 runs programs of 386, and arm64 runs programs of arm. If both platforms state a
-/// version of Windows, their builds must be equal. The platform must have every feature that the
-/// image requires. These are the rules of containerd, except that containerd lets Windows Server
-/// 2022 and later (from build 20348 on) also run images of older builds from 20348 on.
+/// older variants of its processor, newest first, and then the 32-bit processor whose programs the
+/// processor also runs: amd64 runs programs of 386, and arm64 runs programs of arm. If both
+/// platforms state a version of Windows, their builds must be equal. The platform must have every
+/// feature that the image requires. These are the rules of containerd, except that containerd lets
+/// Windows Server 2022 and later (from build 20348 on) also run images of older builds from 20348
+/// on.
 #[derive(Clone, Debug)]
 pub struct Only {
     wanted: Vec<Platform>,

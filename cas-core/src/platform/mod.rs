@@ -95,8 +95,8 @@ impl Platform {
         }
     }
 
-    /// Returns whether neither the operating system nor the processor is stated. Content without
-    /// them is for no platform in particular.
+    /// Returns whether neither the operating system nor the processor is stated. Such content is
+    /// not for a particular platform.
     pub fn is_unstated(&self) -> bool {
         self.os.is_empty() && self.architecture.is_empty()
     }
@@ -164,7 +164,7 @@ pub enum Platforms {
     /// entry of an index.
     #[default]
     Host,
-    /// One platform: the best match for it by the rules of [`Only`].
+    /// The best match for one platform, by the rules of [`Only`].
     One(Platform),
     /// Every platform of the image.
     All,

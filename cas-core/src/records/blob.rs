@@ -17,8 +17,8 @@ use crate::media_type::MediaType;
 use crate::owner::Owner;
 
 /// What a store records about a blob besides its bytes. A blob that `cas` publishes gets its record
-/// together with its bytes, or before. A blob that another program stored gets its record once
-/// `cas` pins or labels it.
+/// together with its bytes, or before its bytes. A blob that another program stored gets its record
+/// once `cas` pins or labels it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobRecord {
     /// Length in bytes.
@@ -26,7 +26,7 @@ pub struct BlobRecord {
     /// Its media type, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<MediaType>,
-    /// Labels. Garbage collection interprets those that begin with `containerd.io/gc.`.
+    /// Labels. Garbage collection interprets the labels that begin with `containerd.io/gc.`.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
     /// The children that the blob lists, in order, if it is a document (an index or a manifest).
@@ -48,8 +48,8 @@ pub struct BlobRecord {
     /// [`Writer`]: crate::content::Writer
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified: Option<Version>,
-    /// Until when the blob is kept even without a lease; `None` if the blob was only stored under
-    /// leases.
+    /// The time until which the blob is kept even without a lease; `None` if the blob was only
+    /// stored under leases.
     #[serde(
         default,
         with = "crate::time::optional",

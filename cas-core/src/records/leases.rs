@@ -57,7 +57,7 @@ impl Lease {
     }
 }
 
-/// A resource that a lease can keep. Its text form is that of containerd: `content/DIGEST`,
+/// A resource that a lease can keep. Its text form is the same as in containerd: `content/DIGEST`,
 /// `images/NAME`, `ingests/KEY`, `snapshots/SNAPSHOTTER/KEY`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Resource {

@@ -1,13 +1,13 @@
-//! How long something that was stored without a lease is kept, the default lifetime of a lease, and
-//! the difference between clocks that a collection allows for.
+//! The lifetimes of leases and of content without a lease, and the difference between clocks that a
+//! collection allows for.
 
 use std::time::Duration;
 
 /// The default lifetime of a lease, counted from its last extension. The lease of a job that is
 /// killed expires within this time. `docs/DURABILITY.md` states it.
 pub const LEASE_TTL: Duration = Duration::from_secs(10 * 60);
-/// How long a blob, a snapshot or an ingest that was stored without a lease is kept, even if
-/// nothing refers to it.
+/// The time for which a blob, a snapshot or an ingest that was stored without a lease is kept, even
+/// if nothing refers to it.
 pub const UNLEASED_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Maximum difference between the clocks of machines that share a store. A garbage collection
 /// treats a lease as expired only after this much time has passed since the time that the lease

@@ -213,7 +213,7 @@ pub trait Records: Send + Sync + 'static {
     /// keys, starting after the key `after`. A page with fewer than `limit` records is the last.
     ///
     /// Pages are not a consistent snapshot: a record that is changed meanwhile may appear in either
-    /// state; an unchanged record appears once.
+    /// state. An unchanged record appears once.
     async fn scan(
         &self,
         table: Table,

@@ -133,8 +133,7 @@ impl Notes {
         Ok(notes)
     }
 
-    /// Returns the first `limit` of the notes that [`Notes::list`] returns, or all of them if they
-    /// are fewer.
+    /// Returns the first notes that [`Notes::list`] returns, at most `limit` of them.
     ///
     /// # Errors
     /// Errors of the store.

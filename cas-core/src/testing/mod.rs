@@ -1,4 +1,5 @@
-//! Stores for tests: in memory, stricter than any real store, and failing on request.
+//! Stores for tests: a store in memory, a store that is stricter than real stores, and a store that
+//! fails on request.
 
 #[cfg(feature = "fault")]
 pub mod fault;

@@ -76,7 +76,7 @@ impl<R: Referrers> ArtifactClient<R> {
     /// [`ArtifactClient::all_referrers`]. A policy is, for example, [`select_first`].
     ///
     /// # Errors
-    /// `NotFound` if there is none; errors of `policy`; otherwise as
+    /// `NotFound` if there are no referrers; errors of `policy`; otherwise as
     /// [`ArtifactClient::all_referrers`].
     pub async fn select_referrer(
         &self,
@@ -95,7 +95,7 @@ impl<R: Referrers> ArtifactClient<R> {
 /// Returns the first referrer.
 ///
 /// # Errors
-/// `NotFound` if there is none.
+/// `NotFound` if `found` is empty.
 pub fn select_first(found: &[Descriptor]) -> Result<Descriptor> {
     found.first().cloned().ok_or_else(none)
 }

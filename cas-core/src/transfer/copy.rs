@@ -27,10 +27,10 @@ use crate::sync::lock;
 /// Maximum number of blobs that are copied concurrently.
 const CONCURRENT: usize = 4;
 
-/// Copies what `from` has of an image and of its referrers, children before the indexes and
-/// manifests that list them, and then the name. If `to` has the name already, the target and the
-/// labels of the name are replaced. Layers and configurations that `to` has intact are not copied.
-/// Returns the image as it is in `to`.
+/// Copies an image and its referrers, as far as `from` has them. Children are copied before the
+/// indexes and manifests that list them, and the name is written last. If `to` has the name
+/// already, the target and the labels of the name are replaced. Layers and configurations that `to`
+/// has intact are not copied. Returns the image as it is in `to`.
 ///
 /// Three kinds of content are [recorded as absent](crate::records::BlobRecord::absent) in `to`:
 /// layers that registries do not distribute and that `from` does not have, manifests of an index
@@ -41,9 +41,9 @@ const CONCURRENT: usize = 4;
 /// `NotFound` for content that was lost in `from`, a layer that `from` discarded after the layer
 /// was unpacked, or a platform that the image does not have; `Corrupt` for damaged content, or a
 /// referrer that has another subject; `Busy` if another job has been writing a blob for ten
-/// minutes; `OutOfRange` for more referrers than [`limit::REFERRERS`](crate::limit::REFERRERS), or
-/// a longer chain of them than [`limit::REFERRER_DEPTH`](crate::limit::REFERRER_DEPTH); errors of
-/// the stores.
+/// minutes; `OutOfRange` for more than [`limit::REFERRERS`](crate::limit::REFERRERS) referrers, or
+/// for a chain of more than [`limit::REFERRER_DEPTH`](crate::limit::REFERRER_DEPTH) referrers;
+/// errors of the stores.
 pub async fn copy(from: &Store, to: &Store, image: &Image, options: &CopyOptions) -> Result<Image> {
     let reading = ReadGuard::begin(from, "copy").await?;
     let copied = copy_image(from, &reading, to, image, options).await;

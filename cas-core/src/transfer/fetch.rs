@@ -23,7 +23,7 @@ use crate::progress::Progress;
 use crate::store::Store;
 use crate::{limit, pool};
 
-/// Content that is in the store.
+/// The result of [`fetch`]: content that is in the store.
 pub struct Fetched {
     /// Reads the bytes of the content.
     pub reader: Arc<dyn BlobReader>,
@@ -36,12 +36,12 @@ pub struct Fetched {
 /// [`flush`](crate::content::ContentStore::flush). Returns the stored content.
 ///
 /// Bytes that an earlier attempt left are kept, and only the rest is fetched. The bytes of a layer
-/// are also fed to the unpacker of `options` if [`Unpacker::wants`] returns this for the layer and
-/// no earlier attempt left bytes.
+/// are also fed to the unpacker of `options` if [`Unpacker::wants`] requests this and no earlier
+/// attempt left bytes.
 ///
 /// # Errors
-/// `Corrupt` if the remote sends other bytes than `descriptor` specifies: none of the bytes are
-/// kept then; `Busy` if another job has been writing the blob for ten minutes; `Unavailable` if the
+/// `Corrupt` if the remote sends other bytes than `descriptor` specifies, in which case no bytes
+/// are kept; `Busy` if another job has been writing the blob for ten minutes; `Unavailable` if the
 /// blob was removed meanwhile; errors of the remote, the store and the unpacker.
 pub async fn fetch(
     store: &Store,

@@ -47,15 +47,15 @@ impl<'a> PullOptions<'a> {
         self
     }
 
-    /// Sets what unpacks the image while it arrives.
+    /// Sets the unpacker, which unpacks the image while it arrives.
     #[must_use]
     pub fn with_unpacker(mut self, unpacker: &'a dyn Unpacker) -> Self {
         self.unpacker = Some(unpacker);
         self
     }
 
-    /// Sets what lists the referrers of the image. Referrers of any type are then pulled, too, and
-    /// so are their own referrers.
+    /// Sets the repository or store that lists the referrers of the image. Referrers of any type
+    /// are then pulled, too, and so are their own referrers.
     #[must_use]
     pub fn with_referrers(mut self, referrers: &'a dyn Referrers) -> Self {
         self.referrers = Some(referrers);

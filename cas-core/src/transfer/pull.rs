@@ -1,9 +1,9 @@
 //! Pulls an image from a remote.
 //!
-//! The records of what is going to be fetched are written first, then documents and the content
-//! that they list. Once all of it is durable, the children are added to the records of the
-//! documents, and the name is written last. So a pull that fails leaves every image as it was. A
-//! killed pull leaves content, which the next pull uses, until a garbage collection removes it.
+//! A pull first writes the records of the content to fetch, and then stores documents and the
+//! content that they list. Once all content is durable, the children are added to the records of
+//! the documents, and the name is written last. So a pull that fails leaves every image as it was.
+//! A killed pull leaves content, which the next pull uses, until a garbage collection removes it.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -34,12 +34,12 @@ use crate::sync::lock;
 /// Returns the image.
 ///
 /// An index is stored unchanged. Manifests for platforms that were not chosen, layers that
-/// registries do not serve, and layers for which [`Unpacker::wants`] returns that they are not
-/// stored are [recorded as absent](crate::records::BlobRecord::absent). Content that the store has
-/// is not fetched. With [`referrers`](PullOptions::referrers), the referrers of each manifest and
-/// index that was pulled are stored, and garbage collections keep them for as long as their
-/// subject. After a failure, content that was fetched stays in the store for the next attempt,
-/// until a garbage collection.
+/// registries do not serve, and layers for which [`Unpacker::wants`] returns [`Want::Feed`] or
+/// [`Want::Nothing`] are [recorded as absent](crate::records::BlobRecord::absent). Content that the
+/// store has is not fetched. With [`referrers`](PullOptions::referrers), the referrers of each
+/// manifest and index that was pulled are stored, and garbage collections keep them for as long as
+/// their subject. After a failure, content that was fetched stays in the store for the next
+/// attempt, until a garbage collection.
 ///
 /// # Errors
 /// `NotFound` if the remote does not have the name, the platform or content; `Corrupt` for content
@@ -267,7 +267,7 @@ impl Pull<'_> {
     }
 
     /// Returns whether a manifest, whose configuration is in the store, describes an image and not
-    /// an artifact that an index lists beside its images.
+    /// an artifact that an index lists next to its images.
     async fn is_image(&self, manifest: &Manifest) -> Result<bool> {
         let content = &*self.fetch.store.content;
         match config_platform(content, &manifest.config).await {

@@ -22,8 +22,8 @@ impl PullLimits {
     pub const MAX_BLOBS: usize = 64;
     /// Maximum number of ranges of one layer that may be fetched concurrently.
     pub const MAX_RANGES: usize = 8;
-    /// Default size of one range in bytes. A layer that is fetched in n concurrent ranges has at
-    /// most n + 1 of them in memory.
+    /// Default size of one range in bytes. While a layer is fetched in n concurrent ranges, at most
+    /// n + 1 of its ranges are in memory.
     pub const RANGE: u64 = 4 << 20;
     /// Smallest size of a range in bytes.
     pub const MIN_RANGE: u64 = 64 << 10;
@@ -31,7 +31,7 @@ impl PullLimits {
     pub const MAX_RANGE: u64 = 64 << 20;
 
     /// Returns limits under which the requests for documents, blobs and ranges stay within a quota.
-    /// One pull handles up to [`Self::MAX_BLOBS`] blobs then.
+    /// With these limits, one pull handles up to [`Self::MAX_BLOBS`] blobs concurrently.
     pub fn of_requests(requests: Quota) -> Self {
         PullLimits {
             requests,
@@ -64,7 +64,7 @@ impl PullLimits {
         self
     }
 
-    /// Returns the quota of concurrent requests: of one pull, and of all pulls that share these
+    /// Returns the quota of concurrent requests for one pull, and for all pulls that share these
     /// limits.
     pub fn requests(&self) -> &Quota {
         &self.requests
@@ -87,7 +87,7 @@ impl PullLimits {
 }
 
 impl Default for PullLimits {
-    /// Handles three blobs at a time, each by one request.
+    /// Returns limits of three blobs at a time, each fetched by one request.
     fn default() -> Self {
         PullLimits {
             requests: Quota::of_each_image(0),

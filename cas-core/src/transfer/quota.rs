@@ -109,8 +109,8 @@ pub struct QuotaLease {
 }
 
 impl Quota {
-    /// Returns a quota of `overall` jobs for all images together and `per_image` jobs for each.
-    /// Zero or less means any number.
+    /// Returns a quota of `overall` jobs for all images together and `per_image` jobs for each
+    /// image. Zero or less means any number.
     ///
     /// # Errors
     /// `InvalidArgument` if the limit for each image is above the limit for all images.
@@ -125,8 +125,8 @@ impl Quota {
         Ok(Quota { overall, per_image })
     }
 
-    /// Returns a quota of `per_image` jobs for each image, and any number for all. Zero or less
-    /// means any number.
+    /// Returns a quota of `per_image` jobs for each image, without a limit for all images together.
+    /// Zero or less means any number.
     pub fn of_each_image(per_image: i64) -> Self {
         let overall = Slots::new(0);
         Quota { overall, per_image }
@@ -142,9 +142,8 @@ impl Quota {
 }
 
 impl ImageQuota {
-    /// Waits until one more job of this image may run: until the limit for the image allows it, and
-    /// then until the limit for all images does. Returns the permission. If the future is dropped,
-    /// no slot stays acquired.
+    /// Waits until the limit for this image allows one more job, and then until the limit for all
+    /// images allows it. Returns the permission. If the future is dropped, no slot stays acquired.
     ///
     /// # Errors
     /// `Internal` for a bug in this crate.

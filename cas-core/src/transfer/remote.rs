@@ -13,7 +13,7 @@ use futures_util::stream::BoxStream;
 use crate::descriptor::Descriptor;
 use crate::error::Result;
 
-/// Bytes on their way from or to a remote, in pieces.
+/// A stream of bytes from or to a remote, in pieces.
 pub type Pieces = BoxStream<'static, Result<Bytes>>;
 
 /// A function that returns the bytes of a blob from an offset (in bytes) on. A [`Pusher`] may call
@@ -33,26 +33,26 @@ pub trait Fetcher: Send + Sync {
 
     /// Returns the bytes `range` of the content of `descriptor`.
     ///
-    /// The end is exclusive, so the whole is `0..descriptor.size`. The range must lie within the
-    /// content, and may be empty only if the content is empty. If the range ends before the content
-    /// does, bytes after the range are cut off. Apart from that, neither length nor digest is
-    /// checked. No piece follows an error.
+    /// The end is exclusive, so the whole content is `0..descriptor.size`. The range must lie
+    /// within the content, and may be empty only if the content is empty. If the range ends before
+    /// the content does, bytes after the range are cut off. Apart from that, neither length nor
+    /// digest is checked. No piece follows an error.
     ///
     /// # Errors
     /// `NotFound` if the repository does not have the content; `Denied` if it refuses the request;
     /// `Unavailable` if it does not answer.
     async fn fetch(&self, descriptor: &Descriptor, range: Range<u64>) -> Result<Pieces>;
 
-    /// Returns whether it is worth requesting many ranges: `false` once the remote has answered a
+    /// Returns whether the remote may serve ranges. Returns `false` once the remote has answered a
     /// request for a range with the whole content.
     fn serves_ranges(&self) -> bool {
         true
     }
 
     /// The caller reports that bytes that were fetched for `descriptor` do not have its digest.
-    /// Returns whether the content may be fetched from another place, from which the next
-    /// [`fetch`](Fetcher::fetch) then reads it. Returns `true` at most once for each place. By
-    /// default, there is only one place.
+    /// Returns whether the content may be fetched from another place. If so, the next
+    /// [`fetch`](Fetcher::fetch) reads it from there. Returns `true` at most once for each place.
+    /// By default, there is only one place.
     fn distrust(&self, _: &Descriptor) -> bool {
         false
     }
@@ -61,7 +61,7 @@ pub trait Fetcher: Send + Sync {
 /// The name under which a document is pushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DocumentName {
-    /// The name of the [`Pusher`]: the document is the topmost one of the image.
+    /// The name of the [`Pusher`], for the topmost document of the image.
     Root,
     /// The digest of the document.
     Digest,
@@ -88,7 +88,7 @@ pub trait Pusher: Send + Sync {
     ///
     /// # Errors
     /// As [`Pusher::push`]; `InvalidArgument` if the name of the pusher contains a digest other
-    /// than that of the document.
+    /// than the digest of the document.
     async fn push_document(
         &self,
         descriptor: &Descriptor,

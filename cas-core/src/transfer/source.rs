@@ -15,7 +15,7 @@ const PIECE: usize = 1 << 20;
 /// the progress is reported in between.
 const SHARED: u64 = 64 << 20;
 
-/// Where the bytes of a blob come from.
+/// A source of the bytes of a blob.
 #[async_trait]
 pub trait BlobSource: Send {
     /// Moves to the byte `offset`. The method is called once the ingest is open, and again if the
@@ -25,7 +25,7 @@ pub trait BlobSource: Send {
     /// Errors of the source.
     async fn open(&mut self, offset: u64) -> Result<()>;
 
-    /// Returns the next bytes, which are not empty, or `None` at the end.
+    /// Returns the next bytes, at least one, or `None` at the end.
     ///
     /// # Errors
     /// Errors of the source.
@@ -48,13 +48,14 @@ pub trait BlobSource: Send {
     }
 
     /// The caller reports that the bytes since the last [`open`](BlobSource::open) turned out to be
-    /// wrong. Returns whether the source may have other bytes after another `open`. By default, it
-    /// does not.
+    /// wrong. Returns whether the source may have other bytes after another `open`. Returns false
+    /// by default.
     fn distrust(&mut self) -> bool {
         false
     }
 
-    /// Does what [`BlobSource::write_next`] does, always through memory.
+    /// Writes the next bytes as [`BlobSource::write_next`] does, but always reads them into memory.
+    /// Returns their number, which is 0 only at the end.
     ///
     /// # Errors
     /// As [`BlobSource::write_next`].

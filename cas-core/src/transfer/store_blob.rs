@@ -26,12 +26,12 @@ pub struct BlobWrite<'a> {
     pub record: RecordOrder<'a>,
     /// How durable the blob is when it is published.
     pub durability: Durability,
-    /// Whether to keep what an earlier attempt left.
+    /// What to do with the bytes that an earlier attempt left.
     pub resume: Resume,
     /// Maximum time to wait for another writer of the same blob.
     pub writer_timeout: Duration,
-    /// Returns where to feed the bytes, or `None` if they are not fed. The function is called only
-    /// if the blob is written from its first byte.
+    /// Returns the feed that receives the bytes, or `None` if they are not fed. The function is
+    /// called only if the blob is written from its first byte.
     pub feed: Option<&'a (dyn Fn() -> Option<LayerFeed<'a>> + Sync)>,
     /// Receives the progress.
     pub progress: &'a dyn Progress,

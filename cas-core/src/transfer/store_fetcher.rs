@@ -1,4 +1,4 @@
-//! A store as a remote from which blobs are fetched by digest, as by a repair.
+//! A store as a remote from which blobs are fetched by digest, for example by a repair.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -24,7 +24,7 @@ use crate::lease::{BlobRef, LeaseGuard, ReadGuard};
 use crate::progress::Silent;
 use crate::store::Store;
 
-/// A name of a store as a [`Fetcher`] and a [`Pusher`].
+/// A [`Fetcher`] and a [`Pusher`] for one name in a store.
 ///
 /// Until the repository is dropped, leases keep garbage collections from removing the images that
 /// it has resolved and the content that was pushed to it. A store that was opened for an owner

@@ -10,12 +10,12 @@ use crate::error::Result;
 /// What happens to the bytes of a layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Want {
-    /// They are stored.
+    /// The bytes are stored.
     #[default]
     Store,
-    /// They are stored, and fed to the unpacker while they arrive.
+    /// The bytes are stored, and fed to the unpacker while they arrive.
     StoreAndFeed,
-    /// They are verified and fed to the unpacker, but not stored.
+    /// The bytes are verified and fed to the unpacker, but not stored.
     Feed,
     /// The layer is not fetched.
     Nothing,
@@ -52,8 +52,8 @@ pub trait Unpacker: Send + Sync {
     /// Returns what to do with a layer of an announced image.
     ///
     /// A pull calls this once for each digest. Layers that the pull does not store are recorded as
-    /// absent. A layer that an earlier pull stored and that was lost is stored again, whatever the
-    /// answer.
+    /// absent. A layer that an earlier pull stored and that was lost is stored again, whatever this
+    /// method returns.
     fn wants(&self, layer: &Descriptor) -> Want;
 
     /// Waits until a layer that is fed and not stored may be unpacked. The pull requests the bytes
@@ -65,7 +65,8 @@ pub trait Unpacker: Send + Sync {
         Ok(())
     }
 
-    /// Returns where to feed the bytes of a layer, or `None` if the layer is not fed after all.
+    /// Returns the feed that receives the bytes of a layer, or `None` if the layer is not fed after
+    /// all.
     ///
     /// A pull calls this only for layers that are to be fed. A layer that is to be stored is not
     /// fed if the store has some or all of it already.

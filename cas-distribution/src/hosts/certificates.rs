@@ -1,5 +1,5 @@
-//! Certificates as docker and podman keep them: `certs.d/HOST[:PORT]/` with `*.crt` for
-//! authorities, and `NAME.cert` with `NAME.key` to present to the registry.
+//! Finds certificates where docker and podman keep them. A directory `certs.d/HOST[:PORT]/` has
+//! `*.crt` for authorities, and `NAME.cert` with `NAME.key` to present to the registry.
 
 use std::path::{Path, PathBuf};
 

@@ -11,7 +11,7 @@ use reqwest::header::HeaderMap;
 
 use crate::{hub, origin};
 
-/// What an endpoint may be asked for.
+/// The operations for which an endpoint may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Capabilities {
     /// Whether content may be read by its digest.
@@ -50,7 +50,7 @@ pub(crate) enum Scheme {
     Either,
 }
 
-/// Which certificates are trusted and shown. Paths are of PEM files.
+/// Which certificates are trusted and shown. Each path is that of a PEM file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tls {
     /// Certificates of authorities, in addition to those of the system. They are also trusted for
@@ -82,10 +82,10 @@ pub struct Endpoint {
     /// The URL of the API, with `/v2` unless `override_path` is set, or `None` for the API at the
     /// host of `reference`.
     pub(crate) url: Option<Url>,
-    /// What the endpoint may be asked for.
+    /// The operations for which the endpoint may be used.
     pub(crate) may: Capabilities,
-    /// The host of the registry that a mirror stands for. The mirror gets this host in the query
-    /// `ns`, as from containerd.
+    /// The host of the registry that a mirror stands for. Requests to the mirror have this host in
+    /// the query parameter `ns`, as containerd's requests do.
     pub(crate) namespace: Option<String>,
     /// How the host is reached.
     pub(crate) access: Access,

@@ -96,7 +96,7 @@ pub(super) fn list(directory: &Path, ends: &[&str]) -> Result<Option<Vec<PathBuf
             if number >= limit::HOSTS_FILES {
                 let allowed = limit::HOSTS_FILES;
                 return Err(Error::out_of_range(format!(
-                    "the directory has more than {allowed} entries; remove what is not needed"
+                    "the directory has more than {allowed} entries; remove the unneeded ones"
                 )));
             }
             let path = entry?.path();

@@ -1,4 +1,4 @@
-//! containerd's `hosts.toml`: the mirrors of a registry, and how each is reached.
+//! Reads containerd's `hosts.toml`: the mirrors of a registry, and how each mirror is reached.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -277,7 +277,7 @@ fn root(url: &str, override_path: bool) -> Option<Url> {
     Some(url)
 }
 
-/// Returns the query `ns`, if the host is not the registry itself.
+/// Returns the value of the query parameter `ns`, or `None` if the host is the registry itself.
 fn namespace(root: &Url, reference: &FullName) -> Option<String> {
     let (host, registry) = (origin::authority(root), reference.host());
     let is_own = hub::registry(registry) == host || registry == host;

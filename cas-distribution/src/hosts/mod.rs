@@ -1,9 +1,9 @@
 //! The configuration of this machine for registries: mirrors, certificates, blocked names, short
 //! names and the policy.
 //!
-//! The rules are those of the tools that own the files: `hosts.toml` of containerd,
+//! The files mean the same as for the tools that own them: `hosts.toml` of containerd,
 //! `registries.conf` of podman, and the certificates of docker and podman in `certs.d`.
-//! `docs/HOSTS.md` lists them.
+//! `docs/HOSTS.md` lists the rules.
 
 mod certificates;
 mod duration;
@@ -39,7 +39,8 @@ use crate::runtime;
 use registries_conf::RegistriesConf;
 use short_names::ShortNames;
 
-/// The files of this machine that say where images are read from and pushed to.
+/// The files of this machine that determine from where images are read, and to where they are
+/// pushed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Hosts {
@@ -194,7 +195,8 @@ impl Hosts {
         runtime::blocking(find).await
     }
 
-    /// Checks what the user has named, even if the registry is then reached without it.
+    /// Checks the directory and the certificates that the user has named, even if they are not
+    /// needed to reach the registry.
     ///
     /// # Errors
     /// `NotFound` if the directory is absent; as [`certificates::read`].

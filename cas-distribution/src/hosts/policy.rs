@@ -1,4 +1,5 @@
-//! `policy.json`: which images podman accepts, as far as that needs no signatures.
+//! Reads `policy.json`, which decides which images podman accepts. Rules that require signatures
+//! are not supported.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -14,7 +14,8 @@ pub(super) fn written(reference: &FullName) -> String {
     }
 }
 
-/// A name, with which prefixes are compared: as podman does, and then in [one spelling](spelling).
+/// A name with which prefixes are compared: first as podman compares them, then in their [canonical
+/// spelling](spelling).
 pub(super) struct Compared {
     written: String,
     spelled: String,
@@ -27,14 +28,14 @@ impl Compared {
         Compared { written, spelled }
     }
 
-    /// Returns what follows a prefix in the name, or `None` if the name does not begin with it.
+    /// Returns the part of the name after a prefix, or `None` if the name does not begin with it.
     pub(super) fn rest(&self, prefix: &str) -> Option<&str> {
         let spelled = || rest(&self.spelled, &spelling::name(prefix));
         rest(&self.written, prefix).or_else(spelled)
     }
 
     /// Returns the rank of a prefix of the name, or `None` if the name does not begin with it.
-    /// `refuses` tells whether the rule of this prefix refuses images.
+    /// `refuses` states whether the rule of this prefix refuses images.
     pub(super) fn rank(&self, prefix: &str, refuses: bool) -> Option<Rank> {
         self.rest(prefix)?;
         Some(Rank {
@@ -57,7 +58,7 @@ impl Compared {
 pub(super) struct Rank {
     /// Whether the prefix begins with a host, and not with a pattern of hosts.
     has_host: bool,
-    /// The length of the prefix in its one spelling.
+    /// The length of the prefix in its canonical spelling, in bytes.
     length: usize,
     /// Whether the rule of the prefix refuses images, so that another spelling of the prefix does
     /// not evade it.
@@ -66,9 +67,9 @@ pub(super) struct Rank {
     is_as_written: bool,
 }
 
-/// Returns what follows `prefix` in a name that begins with it, or `None` if the name does not. The
-/// prefix must end where a component of the name ends. `*.HOST` matches each subdomain of
-/// HOST at any port; the port is then part of what follows.
+/// Returns the part of a name after `prefix`, or `None` if the name does not begin with it. The
+/// prefix must end where a component of the name ends. `*.HOST` matches each subdomain of HOST at
+/// any port. The port is then part of the returned text.
 fn rest<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
     let slash = name.find('/').unwrap_or(name.len());
     if let Some(domain) = prefix.strip_prefix('*') {

@@ -1,4 +1,5 @@
-//! One `[[registry]]` of `registries.conf`: a prefix of names, where their images are, and mirrors.
+//! One `[[registry]]` of `registries.conf`: a prefix of names, the location of their images, and
+//! mirrors.
 
 use std::ops::Range;
 
@@ -43,10 +44,10 @@ enum Names {
     WithoutDigest,
 }
 
-/// Where the images of names are: the location of a registry, or a mirror.
+/// A place of images: the location of a registry, or a mirror.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Place {
-    /// What replaces the prefix in a name. If it is empty, the name stays as it is.
+    /// The text that replaces the prefix in a name. If the text is empty, the name stays as it is.
     location: String,
     insecure: bool,
     names: Names,
@@ -160,7 +161,8 @@ impl MirrorTable {
 }
 
 impl Registry {
-    /// Returns how this table contradicts another one of the same file, or `None` if it does not.
+    /// Returns the key in which this table contradicts another one of the same file, or `None` if
+    /// they agree.
     pub(super) fn contradicts(&self, other: &Self) -> Option<&'static str> {
         if !spelling::is_same_place(self.location(), other.location()) {
             None

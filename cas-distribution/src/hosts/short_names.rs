@@ -1,4 +1,4 @@
-//! Names without a host, as `registries.conf` completes them.
+//! Completes names without a host, as `registries.conf` prescribes.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -39,7 +39,7 @@ pub(super) struct ShortNames {
 }
 
 impl ShortNames {
-    /// Sets the registries to search. Those of a later file replace those of an earlier one.
+    /// Sets the registries to search. The list of a later file replaces the list of an earlier one.
     pub(super) fn search(
         &mut self,
         hosts: Vec<String>,
@@ -58,8 +58,8 @@ impl ShortNames {
         Ok(())
     }
 
-    /// Sets the mode. That of a later file replaces that of an earlier one; an empty mode changes
-    /// nothing.
+    /// Sets the mode. The mode of a later file replaces the mode of an earlier one. An empty mode
+    /// changes nothing.
     pub(super) fn mode(&mut self, mode: &str, text: &Text, at: &Range<usize>) -> Result<()> {
         self.mode = match mode {
             "" => return Ok(()),

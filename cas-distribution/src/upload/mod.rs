@@ -31,7 +31,7 @@ pub(crate) struct Upload<'a> {
     patience: Patience,
     /// The length of a chunk, if the registry does not take the whole at once.
     chunk: Option<u64>,
-    /// The most bytes that an upload had when a chunk was accepted.
+    /// The greatest number of bytes that an upload had when a chunk was accepted.
     best: u64,
 }
 
@@ -63,8 +63,8 @@ impl<'a> Upload<'a> {
 
     /// Uploads the blob.
     ///
-    /// An attempt that fails for a reason that may pass is repeated. A registry that refuses the
-    /// whole blob in one request, or that states a length for chunks, gets chunks.
+    /// An attempt that fails for a temporary reason is repeated. The blob is sent in chunks if the
+    /// registry refuses the whole blob in one request, or states a length for chunks.
     ///
     /// # Errors
     /// As [`Inner::expect`]; `OutOfRange` if even short chunks are too large for the registry;
@@ -171,8 +171,8 @@ impl<'a> Upload<'a> {
         let status = response.status();
         match (status, self.inner.refused(response).await) {
             (StatusCode::PAYLOAD_TOO_LARGE, failure) => Refusal::TooLarge(failure),
-            // The registry has forgotten the upload, or has other bytes of it. A new upload may
-            // succeed.
+            // The registry has forgotten the upload, or has other bytes of the blob. A new upload
+            // may succeed.
             (StatusCode::NOT_FOUND | StatusCode::RANGE_NOT_SATISFIABLE, Failure::Stays(error)) => {
                 Refusal::Failed(Failure::repeated(error, FORGOTTEN))
             }
@@ -181,7 +181,7 @@ impl<'a> Upload<'a> {
     }
 }
 
-/// Checks the digest that a registry states for what it has stored.
+/// Checks the digest that a registry states for the content that it has stored.
 ///
 /// # Errors
 /// `Corrupt` if it is not the digest of `descriptor`.
@@ -195,7 +195,8 @@ pub(crate) fn check_digest(headers: &HeaderMap, descriptor: &Descriptor) -> Resu
     }
 }
 
-/// Returns the length of a chunk to try after a body was too large: of one chunk, or of the whole.
+/// Returns the length in bytes of the next chunk to try, after a request with one chunk or with the
+/// whole blob was too large. Returns `None` if shorter chunks are not tried.
 fn shorter(chunk: Option<u64>, size: u64) -> Option<u64> {
     let tried = chunk.map_or(size, |chunk| chunk.min(size));
     let next = match chunk {

@@ -17,8 +17,8 @@ use crate::request::{Action, refusals};
 use crate::retry::Failure;
 use crate::{error, origin};
 
-/// Maximum number of bytes that are passed on at once, so that a slow upload is seen to make
-/// progress.
+/// Maximum number of bytes that are passed on at once, so that the progress of a slow upload is
+/// noticed.
 const PIECE: usize = 64 << 10;
 
 impl Upload<'_> {
@@ -78,7 +78,7 @@ impl Upload<'_> {
         }
     }
 
-    /// Waits for an answer as long as the registry takes bytes. Once all `length` bytes are sent,
+    /// Waits for an answer as long as the registry accepts bytes. Once all `length` bytes are sent,
     /// waits longer, because the registry may have to copy and hash the blob. Returns the answer.
     async fn watch<T>(
         &self,

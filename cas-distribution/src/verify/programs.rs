@@ -1,5 +1,6 @@
-//! Verifiers that are programs, with the contract of containerd's image verifiers: a directory of
-//! programs, each of which is asked about an image and accepts it with the exit status 0.
+//! Runs programs that verify images, as containerd's image verifiers do. The programs of
+//! a directory are asked about an image in turn. A program accepts the image with the exit status
+//! 0.
 
 use std::ffi::OsString;
 use std::fs;
@@ -16,16 +17,16 @@ use crate::bounded::is_absent;
 use crate::process::{Ended, Group, Output, Program};
 use crate::runtime;
 
-/// The media type of what a verifier reads from its standard input.
+/// The media type of the descriptor that a verifier reads from its standard input.
 const INPUT: &str = "application/vnd.oci.descriptor.v1+json";
 
 /// A directory whose files are programs that verify images.
 ///
 /// Each program is started as `PROGRAM -name NAME -digest DIGEST -stdin-media-type TYPE`, with the
 /// descriptor of the image as JSON on its standard input. A program accepts the image with the exit
-/// status 0 and rejects it with any other status. It may write the reason to its standard output. A
-/// program that cannot be started, that a signal ends, or that takes too long fails the
-/// verification with `FailedPrecondition`.
+/// status 0 and rejects it with any other status. It may write the reason to its standard output.
+/// The verification fails with `FailedPrecondition` if a program cannot be started, is ended by a
+/// signal, or takes too long.
 #[derive(Clone, Debug)]
 pub struct VerifierDir {
     path: PathBuf,
@@ -154,7 +155,8 @@ fn list(path: &Path) -> Result<Vec<OsString>> {
             if names.len() >= limit::HOSTS_FILES {
                 let allowed = limit::HOSTS_FILES;
                 return Err(Error::out_of_range(format!(
-                    "the directory has more than {allowed} entries; remove what is not a verifier"
+                    "the directory has more than {allowed} entries; remove those that are not \
+                     verifiers"
                 )));
             }
             names.push(entry?.file_name());

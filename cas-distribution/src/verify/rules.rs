@@ -1,4 +1,4 @@
-//! Lists of what may be pulled and what may not: registries, patterns of names, and digests.
+//! Lists of the registries, the patterns of names and the digests that may or may not be pulled.
 
 use async_trait::async_trait;
 use cas_core::error::excerpt;
@@ -12,19 +12,18 @@ use crate::{Host, hub, spelling};
 /// Lists of rules by which images are accepted. A rule that denies an image wins over a rule that
 /// allows the image.
 ///
-/// A rule is
-/// - a registry, `HOST` or `HOST:PORT`. `HOST` is for every port of the host. The ports 443 and 80
-///   count as one port;
-/// - a pattern of names, `HOST/REPOSITORY`, with or without `:TAG` and `@DIGEST`. `*` stands for
+/// A rule has one of three forms:
+/// - A registry, `HOST` or `HOST:PORT`. `HOST` is for every port of the host. The ports 443 and 80
+///   count as one port.
+/// - A pattern of names, `HOST/REPOSITORY`, with or without `:TAG` and `@DIGEST`. `*` stands for
 ///   any part of a component, and `**` for any text, as in `registry.example/team/**`. A pattern of
 ///   hosts alone, such as `*.example.com`, is for all names on these hosts. A host with `*` and
-///   without a port is for every port;
-/// - the digest that a name refers to. If an image has an index, that is the digest of the index.
+///   without a port is for every port.
+/// - The digest that a name refers to. For an image with an index, this is the digest of the index.
 ///
-/// A name with a digest does not show which tags the image has. So a rule with a tag that denies
-/// images denies such an image, whatever the tag is, and a rule with a tag that allows images does
-/// not allow it. If the rule has a digest, too, it denies or allows only the image with that
-/// digest.
+/// A name with a digest does not show which tags the image has. So for such a name, the tag of a
+/// `deny` rule is ignored, and an `allow` rule with a tag does not allow the image. If the rule has
+/// a digest, too, it denies or allows only the image with that digest.
 #[derive(Clone, Debug)]
 pub struct Rules {
     allow: Vec<Rule>,
@@ -43,7 +42,7 @@ struct Rule {
 #[derive(Clone, Debug)]
 enum Kind {
     Registry {
-        /// The host in its one spelling.
+        /// The host in its canonical spelling.
         host: String,
         any_port: bool,
     },
@@ -58,7 +57,7 @@ enum Kind {
     },
 }
 
-/// What the rules of a list do with an image.
+/// What the rules of a list do with an image that they match.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Effect {
     Allow,
@@ -66,7 +65,7 @@ enum Effect {
 }
 
 impl Rules {
-    /// Returns rules that accept every image. `place` tells in messages where the rules are, such
+    /// Returns rules that accept every image. Messages name `place` as the place of the rules, such
     /// as the path of a file.
     pub fn new(place: impl Into<String>) -> Self {
         Rules {
@@ -131,9 +130,9 @@ impl Verifier for Rules {
 
 /// An image, as rules compare it.
 struct Judged<'a> {
-    /// The registry in its one spelling.
+    /// The registry in its canonical spelling.
     host: String,
-    /// The same without a port.
+    /// The registry in its canonical spelling, without a port.
     portless: String,
     /// `HOST/REPOSITORY`.
     name: String,
@@ -141,7 +140,7 @@ struct Judged<'a> {
     /// host, and, for an image of Docker Hub, the name with each host of Docker Hub.
     others: Vec<String>,
     tag: Option<&'a str>,
-    /// Whether the name has a digest, so that its tag is not looked up.
+    /// Whether the name has a digest. The tag of such a name is not looked up.
     is_pinned: bool,
     digest: Digest,
 }
@@ -225,7 +224,8 @@ impl Rule {
     }
 }
 
-/// Returns the host of a rule. An address may have any form that URLs know, such as `127.1`.
+/// Returns the host of a rule. An address may have any form that is valid in a URL, such as
+/// `127.1`.
 fn host(text: &str) -> Option<Host> {
     let parsed = text.parse().ok();
     let has_port = text.contains(':');

@@ -1,6 +1,6 @@
 //! The metadata of a tree in the format of EROFS: the superblock, a table of the data files, and
-//! all inodes with their names, links and attributes. The data of files stays in the data files,
-//! but the metadata contains a copy of each last block that an image cannot use there.
+//! all inodes with their names, links and attributes. The data of files stays in the data files. If
+//! an image cannot use the last block of a file there, the metadata contains a copy of this block.
 //!
 //! Source: fs/erofs/erofs_fs.h of Linux 6.12. All numbers are little-endian.
 
@@ -20,7 +20,7 @@ use layout::Layout;
 /// Maximum number of blocks of an image, because their addresses have 32 bits.
 const BLOCKS: u64 = u32::MAX as u64;
 
-/// The metadata of a merged tree, and the offsets at which it expects the data files.
+/// The metadata of a merged tree, and the offsets of the data files in the image.
 pub struct Image {
     metadata: Vec<u8>,
     /// Offsets of the data files in bytes, from the beginning of the metadata.

@@ -84,7 +84,7 @@ impl Tree {
     pub(crate) fn directory_at(&self, id: Id) -> &Directory {
         match &self.node(id).kind {
             Kind::Directory(directory) => directory,
-            _ => unreachable!("only directories are asked for their names"),
+            _ => unreachable!("only directories have children"),
         }
     }
 
@@ -97,7 +97,7 @@ impl Tree {
     fn directory_mut(&mut self, id: Id) -> &mut Directory {
         match &mut self.nodes[id as usize].kind {
             Kind::Directory(directory) => directory,
-            _ => unreachable!("only directories are asked for their names"),
+            _ => unreachable!("only directories have children"),
         }
     }
 
@@ -117,7 +117,7 @@ impl Tree {
         Ok((self.nodes.len() - 1) as Id)
     }
 
-    /// Counts bytes that a member brings, whether or not a later one replaces them.
+    /// Counts the bytes of a member, even if a later member replaces them.
     fn count_bytes(&mut self, bytes: usize) -> Result<()> {
         self.bytes = self.bytes.saturating_add(bytes);
         if self.bytes <= limit::TREE {

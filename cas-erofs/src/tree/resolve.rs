@@ -14,8 +14,8 @@ const KNOWN: usize = 4096;
 pub(super) enum Purpose {
     /// To find something in it.
     Lookup,
-    /// To add a member to it. Missing directories are made, also behind links, and what is neither
-    /// a directory nor a link is replaced by a directory.
+    /// To add a member to it. Missing directories are made, even at the targets of links. Anything
+    /// that is neither a directory nor a link is replaced by a directory.
     Member,
 }
 

@@ -1,4 +1,4 @@
-//! What the directories of a snapshotter contain, and how they are mounted.
+//! The content of a snapshotter's directories, and the mounts of its snapshots.
 
 use cas_core::error::Result;
 use cas_core::records::SnapshotRecord;
@@ -125,7 +125,7 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
     }
 
     /// Unmounts the mounts that snapshots share and that no other mount uses any more. This method
-    /// is called before the directory of a snapshot is removed. The removal goes on even if a mount
-    /// cannot be unmounted.
+    /// is called before the directory of a snapshot is removed. The removal continues even if a
+    /// mount cannot be unmounted.
     fn release(&self, _dirs: &SnapshotDirs) {}
 }

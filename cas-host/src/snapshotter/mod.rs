@@ -44,7 +44,7 @@ pub use layout::SnapshotLayout;
 use crate::in_use::MountedDirs;
 use crate::{LockedDir, SnapshotDirs, TREE, make_tree};
 
-/// What a new snapshot begins with.
+/// The content of a new snapshot.
 #[derive(Clone, Copy)]
 enum NewTree {
     /// What [`SnapshotLayout::fill`] writes.

@@ -1,4 +1,4 @@
-//! Copying the readable rows of a database to a new one.
+//! Copies the readable rows of a database to a new one.
 
 use cas_core::image::is_target_note;
 use cas_core::records::Table;

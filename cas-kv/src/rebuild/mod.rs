@@ -1,4 +1,4 @@
-//! Examining a database, and copying the readable rows of a damaged database to a new database.
+//! Examines a database, and copies the readable rows of a damaged database to a new database.
 //!
 //! The new database is made under a temporary name, and replaces the damaged database in one step.
 //! The damaged database is renamed.
@@ -21,9 +21,9 @@ use crate::owned_dir::OwnedDir;
 use crate::store::{KvStore, OpenMode};
 
 impl KvStore {
-    /// Examines the database in `dir`. Returns what is wrong, or `None` if nothing is wrong. Also
-    /// returns `None` if there was never a database, or if it cannot be opened for a reason other
-    /// than damage: [`KvStore::open`] then reports why.
+    /// Examines the database in `dir`. Returns a finding if the database is damaged or was lost, or
+    /// `None` if it is intact. Also returns `None` if there was never a database, or if it cannot
+    /// be opened for a reason other than damage. [`KvStore::open`] reports this reason.
     ///
     /// If `repair` is set, copies all rows that can be read, except ingests, to a new database. The
     /// new database gets the name of the damaged one, which is renamed. If no row can be read, the

@@ -1,4 +1,4 @@
-//! Keys from which a table may be readable again, behind rows that cannot be read.
+//! Finds keys from which a table may be readable again, after rows that cannot be read.
 
 use cas_core::{Algorithm, Digest};
 

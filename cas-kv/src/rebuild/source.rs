@@ -1,4 +1,4 @@
-//! Reading what can be read of a damaged database.
+//! Reads the readable parts of a damaged database.
 
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ impl<'a> Source<'a> {
         Ok(view)
     }
 
-    /// Returns what `work` reads, or `None` if `work` finds damage.
+    /// Returns the result of `work`, or `None` if `work` finds damage.
     pub(super) fn read<T>(&mut self, work: impl Fn(&dyn View) -> Result<T>) -> Result<Option<T>> {
         let view = self.view()?;
         let found = caught(|| work(&*view)).unwrap_or_else(|| {

@@ -1,4 +1,4 @@
-//! What a member does, by its path and type.
+//! Decides what a member of a layer does, by its path and type.
 
 use cas_core::{Error, Result};
 

@@ -1,5 +1,5 @@
-//! Devices and owners that are left out because of the user who applies a layer. They are counted,
-//! and cause one warning for each kind.
+//! Devices and owners that are left out, because the user who applies a layer has no privileges.
+//! They are counted, and there is one warning for each kind.
 
 use cas_core::Result;
 

@@ -102,7 +102,8 @@ impl Layer {
         Ok(())
     }
 
-    /// Sets owner, mode, attributes and times of what cannot be opened: links, devices, pipes.
+    /// Sets owner, mode, attributes and times of a node that cannot be opened: a link, a device or
+    /// a pipe.
     pub(super) fn describe_node(&mut self, dir: &Dir, name: &[u8], entry: &Entry) -> Result<()> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let node = os(calls::openat(&dir.fd, name, flags, Mode::empty()))?;
@@ -202,7 +203,7 @@ impl Layer {
                 Some("only directories can have it")
             }
             Errno::TOOBIG | Errno::RANGE => Some(NO_ROOM),
-            // Attributes have a place of their own, which may be full before the device is.
+            // Attributes have separate space, which may be full before the device is.
             Errno::NOSPC if !self.is_full()? => Some(NO_ROOM),
             _ => None,
         })

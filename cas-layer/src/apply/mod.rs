@@ -10,14 +10,14 @@
 //! - Missing parents are created with mode 0755, the caller as owner, and the first second of 1970
 //!   as time, so that applying twice gives equal trees. A parent that is neither a directory nor a
 //!   link is replaced by a directory.
-//! - Whiteouts never affect members of the same layer, whatever the order of the members.
+//! - Whiteouts never affect members of the same layer, in any order of the members.
 //! - Some xattrs are neither set nor removed: `security.selinux` and `system.nfs4_acl`, which
 //!   belong to the host; `trusted.overlay.*` and `user.overlay.*`, which would control an overlay;
 //!   and `user.cas.*`, which would mark a directory as unfinished.
-//! - Left out with a warning: the xattrs that the item above lists; xattrs that a file cannot have,
-//!   such as `user.*` of a link, or that the file system does not support or does not have room
-//!   for, or that only the superuser may set; devices, if this process may not create them, and the
-//!   hard links to them; and the character device 0:0, which would be a whiteout in an overlay.
+//! - Left out with a warning: the xattrs that the item above lists; xattrs that the file cannot
+//!   have, such as `user.*` of a link; xattrs that the file system does not support or has no room
+//!   for; xattrs that only the superuser may set; devices, if this process may not create them, and
+//!   the hard links to them; and the character device 0:0, which would be a whiteout in an overlay.
 //! - The files of a layer may use at most 95 % of the free space.
 //! - The kernel clamps times that the file system cannot store.
 
@@ -82,9 +82,10 @@ pub struct Applied {
     pub entries: u64,
     /// Number of bytes written to files.
     pub bytes: u64,
-    /// Warnings about what was unusual or left out: first about members, then about the archive.
-    /// Each part has at most [`limit::WARNINGS`](cas_core::limit::WARNINGS) different warnings. If
-    /// there were others, one more warning says how many.
+    /// First the warnings about members, for example about attributes that were left out, and then
+    /// the warnings about the archive. Each of these two lists has at most
+    /// [`limit::WARNINGS`](cas_core::limit::WARNINGS) different warnings. If there were more, one
+    /// further warning states their number.
     pub warnings: Vec<String>,
 }
 
@@ -105,7 +106,7 @@ impl Tree {
 
     /// Returns the tree with a root directory that stays closed to other users: if a layer
     /// describes the root directory, [`apply`](Self::apply) keeps the owner of the directory and
-    /// sets the mode 0700, whatever the layer says.
+    /// sets the mode 0700, whatever the layer states.
     #[must_use]
     pub fn into_private(self) -> Self {
         Tree {
@@ -133,8 +134,8 @@ impl Tree {
         })
     }
 
-    /// Checks that the tree is empty, so that no file that someone else has put there becomes a
-    /// part of a layer.
+    /// Checks that the tree is empty. Otherwise, a file that another program has put there would
+    /// become a part of a layer.
     ///
     /// # Errors
     /// `FailedPrecondition` if something is in it; errors of the file system.

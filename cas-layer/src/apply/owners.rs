@@ -1,4 +1,4 @@
-//! The owner of a file in an extended attribute, for a user who cannot give files to others.
+//! Keeps the owner of a file in an extended attribute, if the user cannot give files to others.
 //!
 //! The value is the protobuf message that umoci and others use: field 1 is the user and field 2 the
 //! group, each as a varint. `u32::MAX` stands for 0. A file of the owner 0:0 has no attribute.
@@ -65,8 +65,8 @@ fn decode(mut value: &[u8]) -> Option<(u32, u32)> {
 }
 
 /// Gives the files of a tree, which was [unpacked without privileges](super::Tree::into_rootless),
-/// to the owners that their attributes name, and removes these attributes. Where an owner is not
-/// mapped in this user namespace, the file stays as it is.
+/// to the owners that their attributes name, and removes these attributes. A file whose owner is
+/// not mapped in this user namespace stays as it is.
 ///
 /// # Errors
 /// `Busy` at a mount point; `Unavailable` if a directory is moved meanwhile; errors of the file

@@ -20,9 +20,8 @@ impl Tree {
     /// describes get the attributes that they have in `below`, and hidden names get overlay
     /// whiteouts.
     ///
-    /// Returns `false` if a directory that was made only because a member is in it is a link in
-    /// `below`, so that the layer must be applied on top of `below` after all. The tree should then
-    /// be removed.
+    /// Returns `false` if a directory that was created only for the members in it is a link in
+    /// `below`. The layer must then be applied on top of `below`, and the tree should be removed.
     ///
     /// # Errors
     /// Errors of the file systems.

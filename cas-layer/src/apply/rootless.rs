@@ -86,8 +86,8 @@ impl Tree {
         }
     }
 
-    /// Sets the modes that would have kept this user out of directories while layers were applied.
-    /// Does nothing for a tree that is not [rootless](Self::into_rootless).
+    /// Sets the final modes of the directories that stayed open to this user while layers were
+    /// applied. Does nothing for a tree that is not [rootless](Self::into_rootless).
     ///
     /// # Errors
     /// `Busy` at a mount point; `Unavailable` if a directory is moved meanwhile; errors of the file

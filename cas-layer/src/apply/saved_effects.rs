@@ -1,7 +1,7 @@
-//! Deferred effects as bytes, so that a later process can resolve them.
+//! Converts deferred effects to bytes and back, so that a later process can resolve them.
 //!
 //! The first line names the format. After it, each effect has one byte with its kind, four bytes
-//! with the length of its path, lowest first, and the path.
+//! with the length of its path in little-endian order, and the path.
 
 use cas_core::{Error, Result};
 

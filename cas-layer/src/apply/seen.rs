@@ -13,7 +13,7 @@ pub(super) type Inode = (u64, u64);
 ///
 /// Directories are identified by inode, so it does not matter through which links a path led to
 /// them. If an inode number is reused, the new directory was created by this layer, and so was its
-/// content. Therefore an old fact is still right.
+/// content. Therefore an old fact is still true.
 #[derive(Hash)]
 pub(super) enum Fact<'a> {
     /// The name in the directory was added by this layer.

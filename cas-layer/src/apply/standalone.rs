@@ -69,7 +69,7 @@ pub(super) struct Recorder {
     needs_parents: bool,
 }
 
-/// How a directory came to be.
+/// The origin of a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     /// The directory existed already.

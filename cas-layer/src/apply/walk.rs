@@ -3,8 +3,9 @@
 //! The kernel opens runs of ordinary directories in one call. Links, `..` and missing directories
 //! are handled here, one name at a time. The kernel could resolve whole paths, but it refuses paths
 //! with `..` while other processes rename or mount something. [`super::dirs::Dirs`] remembers where
-//! links lead, so that not every member resolves the same links. The number of lookups is bounded;
-//! see [`limit::LOOKUPS`](cas_core::limit::LOOKUPS).
+//! links lead, so that not every member resolves the same links.
+//! [`limit::LOOKUPS`](cas_core::limit::LOOKUPS) and the constants after it bound the number of
+//! lookups.
 
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -50,7 +51,7 @@ struct Walk {
     links: usize,
 }
 
-/// Where a walk is.
+/// The current place of a walk.
 struct Place {
     dir: Rc<Dir>,
     /// Whether this walk created the directory, so that it is empty.

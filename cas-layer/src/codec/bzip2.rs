@@ -6,7 +6,7 @@ use bzip2::{Decompress, Status};
 
 use super::input::Input;
 
-/// Decompresses one stream after the other. Each needs 4 MiB of memory at most.
+/// Decompresses one stream after the other. A stream needs at most 4 MiB of memory.
 pub(super) struct Bzip2<R> {
     pub(super) input: Input<R>,
     decoder: Decompress,

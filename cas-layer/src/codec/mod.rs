@@ -2,7 +2,7 @@
 //!
 //! A decoder returns either all bytes of a stream or an error. After a member, frame or stream,
 //! another one may follow, and so may zeros, which tapes and block devices leave. If other bytes
-//! follow, the error is `Unsupported` and says what they are. It is not `Corrupt`, because the
+//! follow, the error is `Unsupported` and describes these bytes. It is not `Corrupt`, because the
 //! stream before them is intact.
 
 mod bzip2;
@@ -182,7 +182,7 @@ fn check_ratio(compression: Compression, consumed: u64, produced: u64) -> Result
     if produced > floor && produced > consumed.saturating_mul(ratio) {
         return Err(Error::out_of_range(format!(
             "{consumed} compressed bytes became {produced} bytes; at most {ratio} for each \
-             compressed byte are allowed; compress the bytes less"
+             compressed byte are allowed; compress the data less"
         )));
     }
     Ok(())

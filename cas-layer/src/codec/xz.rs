@@ -10,7 +10,7 @@ use super::input::Input;
 /// Maximum memory of one stream in KiB: the dictionary, and 1 MiB for everything else.
 const MEMORY: u32 = (limit::XZ_DICTIONARY >> 10) as u32 + 1024;
 
-/// Decompresses one stream after the other. The dictionary grows with what is decompressed.
+/// Decompresses one stream after the other. The dictionary grows with the decompressed data.
 pub(super) struct Xz<R: Read> {
     /// Absent only while the next stream begins.
     reader: Option<XzReader<Input<R>>>,

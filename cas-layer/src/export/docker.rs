@@ -1,4 +1,4 @@
-//! `manifest.json`, which makes an OCI layout an archive that `docker load` reads too.
+//! Writes `manifest.json`. With this file, `docker load` can also read an archive of an OCI layout.
 //!
 //! It lists the paths of the configurations and layers in the layout. Compressed layers stay
 //! compressed: docker, containerd, podman and skopeo decompress them while reading. A reader that
@@ -98,8 +98,8 @@ async fn entry(store: &Store, manifest: &Manifest, plan: &Plan) -> Result<Entry>
 }
 
 /// Returns the name as docker's `repository:tag` in full, because podman reads a short name as a
-/// name at the registry `localhost`. Returns `None` if docker would refuse it, and the whole
-/// archive with it.
+/// name at the registry `localhost`. Returns `None` if docker would refuse the name, because docker
+/// would then refuse the whole archive.
 fn repo_tag(name: &Reference) -> Option<String> {
     let full = FullName::of(name).filter(|full| full.digest().is_none())?;
     Some(full.name().to_string())

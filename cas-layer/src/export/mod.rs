@@ -1,9 +1,10 @@
-//! Export: images of a store become an archive, which [`import`](mod@crate::import) can read.
+//! Exports images of a store as an archive that [`import`](mod@crate::import) can read.
 //!
 //! An archive is a tar of an OCI image layout: `oci-layout`, `index.json`, for docker also
 //! `manifest.json`, and every blob once. The same images always give the same bytes, from any store
-//! and in any order of arguments: images are sorted by name, blobs follow the order of a walk from
-//! them, parents before children, and all files have the owner 0:0, the mode 644 and the time 1970.
+//! and in any order of arguments. Images are sorted by name. Blobs follow in the order of a walk
+//! from the images, parents before children. All files have the owner 0:0, the mode 644 and the
+//! time 1970.
 //!
 //! If the store has referrers of the images, the archive has them, too, on request. `index.json`
 //! lists the referrers without names, after the images.
@@ -14,8 +15,9 @@
 //!
 //! All content is pinned by a lease if the store can be written, and verified while it is read. The
 //! file gets its name only when it is complete and on the device. A killed export leaves a hidden
-//! file next to it, which the next export into that directory removes. A caller that drops the
-//! future leaves nothing behind, or the complete archive if it was already being synced.
+//! file next to it, which the next export into that directory removes. If the caller drops the
+//! future, no file is left. If the archive was already being synced, the complete archive may be
+//! left.
 
 mod archive;
 mod docker;
@@ -42,11 +44,11 @@ use crate::layout::DOCKER_MANIFEST;
 /// The readers that an archive is made for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// Readers of OCI archives. Any number of platforms.
+    /// Readers of OCI archives. The archive may have any number of platforms.
     #[default]
     Oci,
-    /// `docker load` and similar readers too. One platform per image. Docker before version 23
-    /// does not read zstd layers.
+    /// Readers of OCI archives, `docker load` and similar readers. The archive has one platform per
+    /// image. Docker before version 23 does not read zstd layers.
     Docker,
 }
 
@@ -67,8 +69,8 @@ pub struct ExportOptions {
     /// archive with several entries only if they are given the name of one.
     pub referrers: bool,
     /// How names are written in the annotation [`IMAGE_NAME`](crate::IMAGE_NAME), which containerd
-    /// and podman read; by default, unchanged. The annotation [`REF_NAME`](crate::REF_NAME) of the
-    /// image layout always has the name that the store has.
+    /// and podman read. By default, names are unchanged. The annotation
+    /// [`REF_NAME`](crate::REF_NAME) of the image layout always has the name that the store has.
     pub naming: Naming,
     /// Selects the configurations and layers that are written, by default all. If some are left
     /// out, a reader of the archive must get them elsewhere, like layers that registries do not
@@ -150,8 +152,8 @@ struct Chosen {
 /// # Errors
 /// `InvalidArgument` without images, or if the target is a directory or a path without a UTF-8 file
 /// name; `NotFound` if content was lost, a layer was discarded after it was unpacked, or an image
-/// does not have the platform; `Corrupt` for damaged content; `Unsupported` for an image that docker
-/// cannot load; `OutOfRange` for more referrers than
+/// does not have the platform; `Corrupt` for damaged content; `Unsupported` for an image that
+/// docker cannot load; `OutOfRange` for more referrers than
 /// [`limit::REFERRERS`](cas_core::limit::REFERRERS); errors of the store and of the target. An
 /// existing file with the name of the target is then unchanged.
 pub async fn export(

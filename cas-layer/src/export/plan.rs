@@ -1,4 +1,4 @@
-//! Which blobs an archive contains, and how they are written to it.
+//! Decides which blobs an archive contains, and writes them to it.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -83,7 +83,7 @@ impl<'a> Inflater<'a> {
         let size = layer.descriptor.size;
         if read != size {
             return Err(Error::corrupt(format!(
-                "the blob has {read} bytes, but its descriptor says {size}; pull or import the \
+                "expected a blob of {size} bytes, found {read} bytes; pull or import the \
                  image again"
             )));
         }
@@ -104,7 +104,8 @@ fn fill(source: &mut impl Read, buffer: &mut Vec<u8>) -> Result<usize> {
     Ok(filled)
 }
 
-/// A blob on its way into the decoder: counted, and never longer than its descriptor says.
+/// A blob that the decoder reads. Its bytes are counted, and are never more than its descriptor
+/// states.
 struct Blob<'a, 'b> {
     source: Box<dyn Read + Send + 'b>,
     read: u64,

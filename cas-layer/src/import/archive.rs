@@ -1,4 +1,4 @@
-//! An uncompressed tar file: one pass over its headers finds the position of every file.
+//! Reads an uncompressed tar file. One pass over its headers finds the position of every file.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -73,8 +73,8 @@ pub(super) struct Member {
 }
 
 impl Members {
-    /// Returns the next entry. If the first entry is malformed, the error says that the source is
-    /// not an image.
+    /// Returns the next entry. If the first entry is malformed, the error reports that the source
+    /// is not an image.
     pub(super) fn next<R: BufRead>(&mut self, reader: &mut Reader<R>) -> Result<Option<Entry>> {
         let entry = reader.next_entry().map_err(|error| match error.kind() {
             ErrorKind::Corrupt if self.entries == 0 => unrecognised(&self.magic).source(error),

@@ -54,8 +54,7 @@ pub(super) enum Location {
 }
 
 impl Contents {
-    /// Returns the names of what is in the directory `path`, in order. An absent directory is
-    /// empty.
+    /// Returns the names in the directory `path`, in order. An absent directory is empty.
     ///
     /// # Errors
     /// `OutOfRange` for more than [`limit::DESCRIPTORS`] names; errors of the file system.

@@ -1,9 +1,10 @@
-//! The archive of `docker save`: `manifest.json`, and configurations and layers under any names.
+//! Reads the archive of `docker save`: `manifest.json`, and configurations and layers under any
+//! names.
 //!
-//! It has no OCI manifests, so one is created for each image; see `docs/decisions/0002`.
+//! It has no OCI manifests, so one is created for each image (`docs/decisions/0002`).
 //! Configurations and layers are stored unchanged, except that layers in xz or bzip2 are
 //! decompressed. A layer that is stored uncompressed is verified against its diff ID during the
-//! import, and a compressed one when it is unpacked.
+//! import. A compressed layer is verified when it is unpacked.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -138,7 +139,7 @@ async fn decoded_layer(
     let descriptor = Descriptor::new(MediaType::OCI_LAYER, diff_id, part.size);
     if digest != diff_id {
         return Err(Error::corrupt(format!(
-            "the layer decompresses to {digest}; the image configuration says {diff_id}; create \
+            "expected a layer with the diff ID {diff_id}, found {digest}; create \
              the archive again"
         )));
     }

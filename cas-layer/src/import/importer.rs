@@ -32,7 +32,7 @@ const WRITER_TIMEOUT: Duration = Duration::from_secs(600);
 /// Maximum number of blobs that are stored concurrently.
 const MAX_PARALLEL: usize = 3;
 
-/// Stores blobs under a lease, and remembers what it created.
+/// Stores blobs under a lease, and keeps a list of the blobs and ingests that it created.
 pub(super) struct BlobImporter<'a> {
     pub(super) store: &'a Store,
     guard: LeaseGuard,
@@ -67,7 +67,7 @@ impl<'a> BlobImporter<'a> {
     }
 
     /// Pins a blob. Returns whether the store has it. A damaged blob counts as absent, so it is
-    /// written again and thereby repaired.
+    /// written again.
     pub(super) async fn pin(&self, digest: &Digest, size: u64) -> Result<bool> {
         let pin = BlobRef {
             size: Some(size),
@@ -90,7 +90,7 @@ impl<'a> BlobImporter<'a> {
         Ok(present)
     }
 
-    /// Pins blobs that the import does not bring, but that its documents list.
+    /// Pins blobs that the documents of the import list, but that the import does not contain.
     pub(super) async fn pin_listed(&self, blobs: &[BlobRef]) -> Result<()> {
         self.guard.pin_all(blobs).await.map(|_| ())
     }
@@ -106,7 +106,7 @@ impl<'a> BlobImporter<'a> {
         self.guard.record_children(documents).await
     }
 
-    /// Makes `subject` keep a referrer.
+    /// Records a referrer of `subject`, which a collection then keeps as long as `subject`.
     pub(super) async fn record_referrer(
         &self,
         subject: &Descriptor,
@@ -158,8 +158,8 @@ impl<'a> BlobImporter<'a> {
     }
 
     /// Returns the channel through which the unpacker receives a layer while the layer is stored,
-    /// or `None` if the unpacker does not unpack the layer then. A layer that cannot be unpacked
-    /// stops the import.
+    /// or `None` if the unpacker does not unpack the layer at that time. A layer that cannot be
+    /// unpacked stops the import.
     fn feed<'b>(&'b self, unpacker: &'b dyn Unpacker, layer: &Descriptor) -> Option<LayerFeed<'b>> {
         let LayerFeed { sender, unpacked } = unpacker.receive(layer)?;
         let unpacked = async move { unpacked.await.inspect_err(|_| self.stop()) };
@@ -205,7 +205,7 @@ impl<'a> BlobImporter<'a> {
         self.store_unnamed(Some(part.size), &mut source).await
     }
 
-    /// Stores the decompressed bytes of a part. Returns their digest, and the part that they are.
+    /// Stores the decompressed bytes of a part. Returns their digest, and a part with these bytes.
     pub(super) async fn store_decoded(
         &self,
         part: &Part,
@@ -255,7 +255,7 @@ impl<'a> BlobImporter<'a> {
         Ok(digest)
     }
 
-    /// Ends the lease, and keeps what was stored for a day.
+    /// Ends the lease. The stored blobs are kept for a day.
     pub(super) async fn finish_kept(self) -> Result<()> {
         self.guard.finish_kept().await
     }
@@ -282,8 +282,8 @@ impl<'a> BlobImporter<'a> {
         named
     }
 
-    /// Removes what this import created, and ends the lease. What cannot be removed is reported as
-    /// a warning.
+    /// Removes what this import created, and ends the lease. If something cannot be removed, there
+    /// is a warning.
     pub(super) async fn roll_back(self) {
         let progress = self.progress;
         for warning in self.into_undo().run().await {

@@ -1,16 +1,16 @@
-//! Import: images of an OCI layout, an OCI archive, a docker archive or a directory of skopeo go
-//! into a store.
+//! Imports images of an OCI layout, an OCI archive, a docker archive or a directory of skopeo into
+//! a store.
 //!
-//! A directory or an uncompressed tar file is read in place: only the blobs that the chosen images
-//! reach are read, several concurrently. A stream (a pipe or a compressed archive) is read once,
-//! and every large file in it is stored as it arrives; files that no image reaches are removed
-//! afterwards.
+//! A directory or an uncompressed tar file is read in place. Only the blobs that the chosen images
+//! reach are read, several of them concurrently. A stream (a pipe or a compressed archive) is read
+//! once, and every large file in it is stored as it arrives. Files that no image reaches are
+//! removed afterwards.
 //!
 //! [`ingest_blobs`] and [`ingest_image`] store single blobs, whose digests the caller knows.
 //!
 //! An import writes in this order: records, blobs, flush, names. A name is written only after
-//! everything it stands for is durable. If an import fails, names are unchanged, and the blobs and
-//! ingests that it created are removed, except blobs that something else references by then. If the
+//! everything it stands for is durable. If an import fails, names are unchanged. The blobs and
+//! ingests that it created are removed, except blobs to which something else refers by then. If the
 //! caller drops the future, or the process crashes, a garbage collection removes these blobs and
 //! ingests.
 
@@ -64,7 +64,7 @@ pub struct ImportOptions {
     /// this name, the images get the names that the source gives them. Images without a name are
     /// stored under their digests.
     pub name: Option<Reference>,
-    /// How names are read; by default, unchanged.
+    /// How names are read. By default, names are unchanged.
     pub naming: Naming,
     /// The platforms whose content is imported, by default all in the source. An index is stored
     /// unchanged, and the manifests of other platforms stay absent.
@@ -122,10 +122,10 @@ impl ImportOptions {
 ///
 /// # Errors
 /// `InvalidArgument` if the source has an unknown format, does not list an image, or gives an image
-/// a name that cannot be used, and if the name in `options` does not suit the source; `Corrupt` if
-/// a file of the source does not match its descriptor; `NotFound` if the source is incomplete or
-/// has nothing for the platform; `Unsupported` for a sparse file, another version of the image
-/// layout, or bytes that must not follow a compressed archive; `OutOfRange` if a bound of
+/// a name that cannot be used, or if the name in `options` does not suit the source; `Corrupt` if a
+/// file of the source does not match its descriptor; `NotFound` if the source is incomplete or has
+/// nothing for the platform; `Unsupported` for a sparse file, another version of the image layout,
+/// or bytes that must not follow a compressed archive; `OutOfRange` if a bound of
 /// [`cas_core::limit`] is exceeded; errors of the store.
 pub async fn import(store: &Store, source: Source, options: &ImportOptions) -> Result<Vec<Image>> {
     let subject = source.to_string();
@@ -134,10 +134,10 @@ pub async fn import(store: &Store, source: Source, options: &ImportOptions) -> R
     Ok(images)
 }
 
-/// Imports like [`import`], and unpacks the images into snapshots, for the platform of `options`,
-/// or for the platform of this machine if `options` selects all platforms. If the snapshotter can
-/// give a snapshot its parent at the commit, the layers of the first image are read only once.
-/// Names are written after everything is unpacked.
+/// Imports images as [`import`] does, and unpacks them into snapshots. The images are unpacked for
+/// the platform of `options`, or for the platform of this machine if `options` selects all
+/// platforms. If the snapshotter can give a snapshot its parent at the commit, the layers of the
+/// first image are read only once. Names are written after everything is unpacked.
 ///
 /// Returns each image with its chain ID, which is `None` for an image without layers.
 ///
@@ -242,8 +242,8 @@ async fn store_images(
     })
 }
 
-/// Stores the planned blobs, and unpacks `images` if asked to. The blobs are durable when this
-/// function returns.
+/// Stores the planned blobs, and unpacks `images` if `unpack` is given. The blobs are durable when
+/// this function returns.
 ///
 /// Returns the digests of all planned blobs, and the chain IDs of the unpacked images.
 ///
@@ -280,7 +280,7 @@ async fn store_planned(
             importer.store_in_order(&documents).await?;
             ChainIds::new()
         }
-        // Configurations and manifests come first: they say how each layer is to be unpacked.
+        // Configurations and manifests come first: they describe how each layer is to be unpacked.
         Some(unpack) => {
             importer.store_in_order(&configs).await?;
             importer.store_in_order(&documents).await?;

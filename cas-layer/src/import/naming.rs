@@ -1,4 +1,4 @@
-//! At which paths the blobs of a source are.
+//! The paths of the blobs of a source.
 
 use cas_core::Digest;
 use cas_core::layout::blob_path;

@@ -83,7 +83,7 @@ fn root(mut target: Descriptor) -> Root {
     let names = [IMAGE_NAME, REF_NAME].map(|key| target.annotations.remove(key));
     let digest = target.digest.to_string();
     let mut names = names.into_iter().flatten();
-    // Our stores write the digest as the name if an image has no name.
+    // A store of `cas` writes the digest as the name of an image without a name.
     let name = names.find(|name| !name.is_empty() && *name != digest);
     Root {
         name: name.map(SourceName::Layout),

@@ -34,8 +34,8 @@ pub(super) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// Creates an empty plan. If `platform` is given, only that platform is planned; if it is not
-    /// `required`, images without an index are planned as well, whatever their platforms are.
+    /// Creates an empty plan. If `platform` is given, only that platform is planned. If the
+    /// platform is not `required`, images without an index are planned for any platform.
     pub(super) fn new(
         importer: &'a BlobImporter<'a>,
         contents: &'a Contents,

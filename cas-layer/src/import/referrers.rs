@@ -14,7 +14,8 @@ pub(super) struct Referrer {
 }
 
 /// Removes from `roots` the entries without a name whose subject can be reached from another entry.
-/// Returns them. An entry whose subject is not in the source stays, as an image without a name.
+/// Returns the removed entries. An entry whose subject is not in the source stays, as an image
+/// without a name.
 pub(super) fn take(roots: &mut Vec<Root>, plan: &Plan<'_>) -> Vec<Referrer> {
     let listed: HashMap<Digest, &[Digest]> = plan
         .documents

@@ -1,7 +1,7 @@
-//! The directory of skopeo's transport `dir:`. It holds one image, without a name. `manifest.json`
-//! is its manifest or index. The name of any other file is the hexadecimal part of the digest, with
-//! the algorithm before it if that is not SHA-256 (in newer versions), and with `.manifest.json`
-//! after it for a manifest that an index lists.
+//! Reads the directory of skopeo's transport `dir:`. It contains one image, without a name.
+//! `manifest.json` is its manifest or index. The name of any other file is the hexadecimal part of
+//! the digest, with the algorithm before it if that is not SHA-256 (in newer versions), and with
+//! `.manifest.json` after it for a manifest that an index lists.
 
 use bytes::Bytes;
 use cas_core::{Descriptor, Document, Error, MediaType, Result, document_type};
@@ -22,7 +22,7 @@ pub(super) fn roots(plan: &mut Plan<'_>, data: &Bytes) -> Result<Vec<Root>> {
     let media_type = match document_type(data) {
         Some(media_type) => media_type,
         None => {
-            // The error says why this is not a manifest.
+            // The error states why this is not a manifest.
             Document::parse(&MediaType::OCI_MANIFEST, data).map_err(named)?;
             MediaType::OCI_MANIFEST
         }

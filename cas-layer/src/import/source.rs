@@ -1,4 +1,4 @@
-//! Where images come from, and which kind of source that is.
+//! The sources of images, and the detection of their kinds.
 
 use std::fmt;
 use std::fs::File;
@@ -16,7 +16,7 @@ use super::{archive, docker, oci, skopeo_dir, stream};
 use crate::codec::{self, Compression};
 use crate::layout::DOCKER_MANIFEST;
 
-/// Where images come from. The kind of the source is detected from its content.
+/// A source of images. Its kind is detected from its content.
 pub enum Source {
     /// A directory or an archive.
     Path(PathBuf),

@@ -1,6 +1,6 @@
-//! An archive that can be read only once: a thread reads and decompresses it, and every file is
-//! stored as it arrives. Small files, up to [`IN_MEMORY`] bytes in all, stay in memory until it is
-//! known whether an image needs them, because storing one file takes longer than reading a
+//! Reads an archive that can be read only once. A thread reads and decompresses it, and every file
+//! is stored as it arrives. Small files, up to [`IN_MEMORY`] bytes in all, stay in memory until it
+//! is known whether an image needs them, because storing one file takes longer than reading a
 //! thousand.
 
 use std::io::{BufReader, Read};
@@ -79,7 +79,7 @@ pub(super) async fn receive(
     }
 }
 
-/// Reads the archive and sends what it finds. Returns the warnings of the reader.
+/// Reads the archive and sends its members. Returns the warnings of the reader.
 fn read(
     mut input: Box<dyn Read + Send>,
     buffers: &Buffers,

@@ -1,5 +1,5 @@
-//! Undoing an import: removes its ingests, and the blobs that it created, except blobs that
-//! something else refers to.
+//! Undoes an import. Removes its ingests, and the blobs that it created, except blobs to which
+//! something else refers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,8 +25,8 @@ pub(super) struct Undo {
 }
 
 impl Undo {
-    /// Removes what the import created, and ends its lease. Returns what could not be removed, as
-    /// warnings.
+    /// Removes what the import created, and ends its lease. Returns a warning for each step that
+    /// failed.
     pub(super) async fn run(self) -> Vec<String> {
         let mut warnings = Vec::new();
         for (key, ingest) in self.created.ingests {
@@ -47,8 +47,8 @@ impl Undo {
         warnings
     }
 
-    /// Gives an image that was stored a new name, and ends the lease. If that fails, removes what
-    /// the import created.
+    /// Writes the new name of an image that was stored, and ends the lease. If that fails, removes
+    /// what the import created.
     pub(super) async fn or_name(self, image: Image) -> Result<Image> {
         let named = self.guard.name_new(image).await;
         if named.is_err() {

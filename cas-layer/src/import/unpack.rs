@@ -1,6 +1,6 @@
 //! Unpacks images during their import. If the snapshotter can give a snapshot its parent at the
-//! commit, the first image is unpacked while its layers are stored, so that they are read once. The
-//! others are unpacked from the store.
+//! commit, the first image is unpacked while its layers are stored, so that the layers are read
+//! once. The other images are unpacked from the store.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::unpack::{StreamingUnpacker, Target, to_snapshots};
 /// The chain IDs of unpacked images, by the digests of their targets.
 pub(super) type ChainIds = BTreeMap<Digest, Option<Digest>>;
 
-/// What to unpack, and where.
+/// How images are unpacked, and where.
 pub(super) struct Unpack<'a> {
     pub(super) target: Target<'a>,
     pub(super) platform: Option<&'a Platform>,

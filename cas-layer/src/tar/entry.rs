@@ -19,7 +19,8 @@ pub struct Entry {
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Size of the file in bytes, including holes. Zero for everything that is not a file.
     pub size: u64,
-    /// Where the stored bytes of a sparse file belong. `None` if the member is not a sparse file.
+    /// The regions of a sparse file whose bytes are stored. `None` if the member is not a sparse
+    /// file.
     pub regions: Option<Vec<Region>>,
 }
 

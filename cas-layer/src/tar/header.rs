@@ -44,7 +44,7 @@ impl Header {
         };
         if stored != unsigned && stored != signed() {
             return Err(Error::corrupt(format!(
-                "the checksum of the tar header is {unsigned}, but the header says {stored}; get \
+                "the checksum of the tar header is {unsigned}, but the header states {stored}; get \
                  an intact copy of the archive, or create it again"
             )));
         }

@@ -58,7 +58,7 @@ impl<R: BufRead> Reader<R> {
         let kind = kind(header, &path, link).map_err(|error| error.subject(path.escape_ascii()))?;
         let named = |error: Error| error.subject(path.escape_ascii());
         if pax.sparse.map.is_some() && pax.sparse.count.is_none() {
-            self.warn("a sparse file does not say how many regions it has; some readers refuse it");
+            self.warn("a sparse file does not state its number of regions; some readers refuse it");
         }
         for name in &pax.left_out {
             let path = path.escape_ascii();

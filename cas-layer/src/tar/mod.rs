@@ -105,7 +105,8 @@ impl<R: BufRead> Reader<R> {
         self.next_member(None)
     }
 
-    /// Returns the same as [`Reader::next_entry`], and what else the headers of the member state.
+    /// Returns the next member as [`Reader::next_entry`] does, with further information of its
+    /// headers.
     ///
     /// # Errors
     /// As [`Reader::next_entry`].
@@ -163,9 +164,9 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    /// Returns warnings about what was unusual about the archive and accepted: at most
-    /// [`limit::WARNINGS`] different warnings. If there were others, one more warning says how
-    /// many.
+    /// Returns warnings about unusual properties of the archive that were accepted: at most
+    /// [`limit::WARNINGS`] different warnings. If there were more, one further warning states their
+    /// number.
     pub fn warnings(&self) -> Vec<String> {
         self.warnings.list()
     }

@@ -14,8 +14,8 @@ pub(super) const XATTR: &[u8] = b"SCHILY.xattr.";
 /// The warnings about records that container engines and other readers understand differently.
 const EMPTY: &str = "a pax record of a path, a link or a size is empty; it is ignored, but some \
                      readers use it";
-const STAR: &str = "a pax record says that star wrote a sparse file; it is read as an ordinary \
-                    file, but some readers make it sparse";
+const STAR: &str = "a pax record marks a file as a sparse file of star; the file is read as an \
+                    ordinary one, but some readers make it sparse";
 
 /// The records that change the next member.
 #[derive(Default)]

@@ -1,4 +1,4 @@
-//! What headers state that a file tree does not need.
+//! Information of headers that a file tree does not need.
 
 use std::collections::BTreeMap;
 
@@ -6,15 +6,15 @@ use cas_core::Result;
 
 use super::header::Header;
 
-/// What the headers of a member state that its [`Entry`](super::Entry) does not have. A table of
-/// contents of SOCI has all of it.
+/// Information in the headers of a member that its [`Entry`](super::Entry) does not have. A table
+/// of contents of SOCI contains all of this information.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stated {
     /// The mode as the header has it, including bits that are not permissions.
     pub mode: i64,
-    /// The name of the owner; empty if there is none.
+    /// The name of the owner. Empty if there is none.
     pub user: Vec<u8>,
-    /// The name of the group; empty if there is none.
+    /// The name of the group. Empty if there is none.
     pub group: Vec<u8>,
     /// The records of the pax header of the member, key and value. Of several records with one key,
     /// the last one counts.

@@ -1,5 +1,5 @@
-//! Writes archives in the pax format: ustar headers, and pax records for what does not fit into
-//! them. The same members give the same bytes.
+//! Writes archives in the pax format: ustar headers, and pax records for values that do not fit
+//! into the headers. The same members give the same bytes.
 
 use std::io::{self, Read, Write};
 use std::ops::Range;
@@ -16,7 +16,7 @@ const NAME: usize = 100;
 /// Number of bytes of a file that are copied at once.
 const PIECE: usize = 256 << 10;
 
-/// Writes members to `W`. What it writes is within the bounds of [`Reader`](super::Reader).
+/// Writes members to `W`. The archive is within the bounds of [`Reader`](super::Reader).
 #[derive(Debug)]
 pub struct Writer<W> {
     out: W,
@@ -36,7 +36,7 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// Writes a member. For a file, reads as many bytes from `body` as the size in `entry` says.
+    /// Writes a member. For a file, reads as many bytes from `body` as the size in `entry` states.
     /// The zeros of holes are among these bytes, because the regions in `entry` have no effect.
     ///
     /// # Errors

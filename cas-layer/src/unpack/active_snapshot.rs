@@ -20,7 +20,8 @@ pub(super) struct ActiveSnapshot {
 }
 
 impl ActiveSnapshot {
-    /// Prepares the snapshot `key` for a layer. Returns it with what the layer is written to.
+    /// Prepares the snapshot `key` for a layer. Returns the snapshot, and the target to which the
+    /// layer is written.
     pub(super) async fn prepare(
         snapshotter: &Arc<dyn Snapshotter>,
         key: String,

@@ -22,7 +22,7 @@ pub struct Blob {
     /// The tokio runtime of the caller, entered for each read, because a remote store needs one.
     runtime: Option<Handle>,
     at: u64,
-    /// What was read from a store without files and not returned yet.
+    /// Bytes that were read from a store without files, and not returned yet.
     buffered: Bytes,
 }
 
@@ -73,9 +73,9 @@ pub(super) struct CheckedBlob {
     digest: Digest,
     /// Present until the first read.
     blob: Option<Blob>,
-    /// What the thread sends, until its end was received.
+    /// The pieces that the thread sends. `None` after the last piece.
     pieces: Option<Receiver<io::Result<Bytes>>>,
-    /// What was received and not returned yet.
+    /// Bytes that were received, and not returned yet.
     buffered: Bytes,
 }
 

@@ -1,4 +1,4 @@
-//! A lock per chain ID: one process makes a snapshot, others that need it wait.
+//! A lock per chain ID. One process makes a snapshot, and other processes that need it wait.
 
 use std::fs::DirBuilder;
 use std::io;

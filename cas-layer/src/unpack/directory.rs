@@ -19,7 +19,7 @@ use crate::flow::{self, LayerSource};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Entrance {
     /// The users that the mode of the root directory in the image lets in. If all users can reach
-    /// device nodes or privileged programs, a warning says so.
+    /// device nodes or privileged programs, there is a warning.
     #[default]
     AsImage,
     /// Only the user that unpacks.
@@ -57,8 +57,8 @@ impl From<Entrance> for DirectoryOptions {
 }
 
 /// Unpacks an image into `directory`, which must be absent or empty. The directory becomes the root
-/// file system that the layers describe, changed as `options` says. Its content is on the device
-/// when this function returns, except with [`DirectoryOptions::temporary`].
+/// file system that the layers describe, with the changes that `options` requests. Its content is
+/// on the device when this function returns, except with [`DirectoryOptions::temporary`].
 ///
 /// # Errors
 /// `FailedPrecondition` if the directory is not empty; `NotFound` if the store does not have the

@@ -1,4 +1,4 @@
-//! Unpack: the layers of an image become snapshots, or one plain directory.
+//! Unpacks the layers of an image into snapshots, or into one plain directory.
 //!
 //! The size and the diff ID of every layer that is unpacked are verified. If a label already
 //! records the diff ID, the digest is verified in place of the diff ID. A snapshot is committed

@@ -1,9 +1,9 @@
-//! Layers that are read on demand: a snapshot has a table of contents in place of the layer.
+//! Layers that are read on demand. A snapshot has a table of contents in place of the layer.
 //!
-//! Nothing has compared such a layer with its diff ID. Its snapshot, and the snapshots above it,
-//! therefore have other names than the snapshots of the whole layers, so no image whose layers are
-//! verified is ever built on it. Labels in the record of the configuration say which layers are
-//! read on demand.
+//! Such a layer was not compared with its diff ID. Its snapshot, and the snapshots above it,
+//! therefore have other names than the snapshots of the whole layers. So an image whose layers are
+//! verified is never built on it. Labels in the record of the configuration name the layers that
+//! are read on demand.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -22,11 +22,11 @@ const IDENTITY: &str = "cas.on-demand.";
 /// Number of digits of the id of a manifest.
 const ID: usize = 32;
 
-/// What is stored of a layer that is read on demand.
+/// The files that are stored in place of a layer that is read on demand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerTable {
-    /// The digest of everything that decides what the layer looks like. Takes the place of the
-    /// diff ID in the names of snapshots, and must differ from every diff ID.
+    /// The digest of everything that determines the files of the layer. Takes the place of the diff
+    /// ID in the names of snapshots, and must differ from every diff ID.
     pub identity: Digest,
     /// The files for the directory of the snapshot, with their names.
     pub files: Vec<(&'static str, Vec<u8>)>,
@@ -35,9 +35,9 @@ pub struct LayerTable {
 /// Provides the tables of contents of the layers of an image.
 #[async_trait]
 pub trait LayerTables: Send + Sync {
-    /// Returns one element for each layer; the lowest is first. `layers` are the layers of `manifest`
-    /// with their diff IDs, and `own` is the descriptor of `manifest`. A layer whose element is `None`
-    /// is fetched as a whole.
+    /// Returns one element for each layer. The lowest layer is first. `layers` are the layers of
+    /// `manifest` with their diff IDs, and `own` is the descriptor of `manifest`. A layer whose
+    /// element is `None` is fetched as a whole.
     ///
     /// # Errors
     /// Errors after which the image must not be unpacked. If only a table is not available, the
@@ -50,8 +50,9 @@ pub trait LayerTables: Send + Sync {
     ) -> Result<Vec<Option<LayerTable>>>;
 }
 
-/// Returns what identifies a manifest in labels of its configuration: digits of the digest of its
-/// members. Other manifests may have the same configuration and the same layers, with other tables.
+/// Returns the id of a manifest in labels of its configuration: the first digits of the digest of
+/// its members. Other manifests may have the same configuration and the same layers, with other
+/// tables.
 ///
 /// # Errors
 /// `Internal` if the manifest cannot be serialized.
@@ -62,9 +63,9 @@ pub(super) fn manifest_id(manifest: &Manifest) -> Result<String> {
     Ok(Digest::sha256(&bytes).hex()[..ID].to_owned())
 }
 
-/// Returns the names of the snapshots of layers, lowest first. Labels of the configuration say which
-/// layers were to be read on demand when the image was pulled. If one of them is not in the store,
-/// the identities of their tables take the place of their diff IDs.
+/// Returns the names of the snapshots of layers, lowest first. Labels of the configuration name the
+/// layers that were to be read on demand when the image was pulled. If one of these layers is not
+/// in the store, the identities of their tables take the place of their diff IDs.
 ///
 /// # Errors
 /// `Internal` as [`manifest_id`]; errors of the store.

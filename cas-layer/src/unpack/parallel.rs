@@ -282,9 +282,10 @@ impl Unpacking<'_> {
         Ok(())
     }
 
-    /// Looks at the topmost layer of an image whose layers are all committed, unless a record says
-    /// that the image was unpacked before. Without the record, an earlier unpack may have committed
-    /// layers that cannot be merged, or may have been killed before it looked at them.
+    /// Makes a view of the topmost layer of an image whose layers are all committed, unless a
+    /// record states that the image was unpacked before. Without the record, an earlier unpack may
+    /// have committed layers that cannot be merged, or may have been killed before it made a view
+    /// of them.
     async fn look_at_existing(&self) -> Result<()> {
         if let Some(top) = self.chain.len().checked_sub(1)
             && self.target.snapshotter.keeps_tars()

@@ -52,19 +52,19 @@ impl<'a> StreamingUnpacker<'a> {
         }
     }
 
-    /// Sets how many layers are unpacked at the same time; by default three of each image. A layer
-    /// that arrives when no more may be unpacked is unpacked from the store later.
+    /// Sets how many layers are unpacked at the same time. The default is three of each image. A
+    /// layer that arrives when no more may be unpacked is unpacked from the store later.
     #[must_use]
     pub fn with_quota(mut self, quota: Quota) -> Self {
         self.how.quota = quota;
         self
     }
 
-    /// Sets whether layers are unpacked without being stored; by default they are stored. Their
-    /// digests and diff IDs are verified in any case. With `discards`, a layer is not fetched if
-    /// its snapshot is known to have been made of the same layer. A layer that must be applied on
-    /// top of the layers below it, or twice, is stored. If the snapshotter unpacks from the store,
-    /// all layers are stored, with a warning.
+    /// Sets whether layers are unpacked without being stored. By default they are stored. Their
+    /// digests and diff IDs are verified in any case. If `discards` is true, a layer is not fetched
+    /// if its snapshot is known to have been made of the same layer. A layer that must be applied
+    /// on top of the layers below it, or twice, is stored. If the snapshotter unpacks from the
+    /// store, all layers are stored, with a warning.
     #[must_use]
     pub fn with_discard(mut self, discards: bool) -> Self {
         self.how.discards = discards;
@@ -89,7 +89,7 @@ impl<'a> StreamingUnpacker<'a> {
         self
     }
 
-    /// Sets what provides the tables of layers. A layer that has a table is not fetched, but read
+    /// Sets the provider of the tables of layers. A layer that has a table is not fetched, but read
     /// on demand. By default all layers are fetched.
     #[must_use]
     pub fn with_tables(mut self, tables: Arc<dyn LayerTables>) -> Self {

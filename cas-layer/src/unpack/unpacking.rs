@@ -26,7 +26,7 @@ use crate::flow;
 /// How many layers of an image are unpacked at the same time by default.
 const AT_ONCE: i64 = 3;
 
-/// Where the snapshots of an image are made.
+/// The snapshotter and the locks that are used to make the snapshots of an image.
 #[derive(Clone, Copy)]
 pub struct Target<'a> {
     /// The snapshotter that makes the snapshots.
@@ -36,10 +36,10 @@ pub struct Target<'a> {
 }
 
 /// Unpacks the layers that have no snapshot yet. Also unpacks layers whose snapshot has lost its
-/// directory, if the store has them; otherwise the directory stays missing. If another process
-/// unpacks the same layers, waits for that process. Then adds a gc label to the
-/// record of the configuration. The label refers to the topmost snapshot, so a collection keeps the
-/// snapshot as long as the image.
+/// directory, if the store has these layers. Otherwise the directory stays missing. If another
+/// process unpacks the same layers, waits for that process. Then adds a gc label to the record of
+/// the configuration. The label refers to the topmost snapshot, so a collection keeps the snapshot
+/// as long as the image.
 ///
 /// Returns the chain ID of the image, which is the name of its topmost snapshot. Returns `None` for
 /// an image without layers.

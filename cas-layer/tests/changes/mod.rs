@@ -25,7 +25,7 @@ fn written(upper: &Path) -> cas_core::Result<(Members, Written)> {
 fn is_root() -> bool {
     let is_root = rustix::process::geteuid().is_root();
     if !is_root {
-        eprintln!("SKIPPED: only the superuser makes whiteouts and mounts overlays");
+        eprintln!("SKIPPED: only the superuser can make whiteouts and mount overlays");
     }
     is_root
 }

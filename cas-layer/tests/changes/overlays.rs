@@ -1,4 +1,4 @@
-//! A layer of changes, applied to the layers below, gives what the overlay shows.
+//! A layer of changes, applied to the layers below, gives the tree that the overlay shows.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};

@@ -1,5 +1,5 @@
-//! Export from the memory store and the strict store: what is written, that it can be imported,
-//! and that a failure leaves no file.
+//! Exports from the memory store and the strict store. The archives have the right content and can
+//! be imported, and a failure leaves no file.
 
 mod bad;
 mod flawed;

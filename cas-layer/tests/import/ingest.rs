@@ -21,7 +21,7 @@ use super::{state_of, store};
 
 use IngestState::{Failed, NotReached, Present, Stored};
 
-/// An index with two manifests, and what they list.
+/// An index with two manifests, and the blobs that they list.
 struct Sample {
     index: Descriptor,
     manifests: Vec<Descriptor>,

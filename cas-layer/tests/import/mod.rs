@@ -1,5 +1,5 @@
-//! Import into the memory store: what is accepted, what is refused, and that a refused import
-//! leaves the store unchanged.
+//! Imports into the memory store: sources that are accepted, and sources that are refused. A
+//! refused import leaves the store unchanged.
 
 mod bad;
 mod docker;

@@ -38,7 +38,7 @@ struct Layer {
     kind: MediaType,
 }
 
-/// Three layers with different compressions. The last two change what is below them.
+/// Three layers with different compressions. The last two layers change the layers below them.
 const LAYERS: [Layer; 3] = [
     Layer {
         members: &[("etc/one", "1"), ("etc/two", "2"), ("usr/three", "3")],

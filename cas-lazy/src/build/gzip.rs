@@ -19,7 +19,7 @@ pub(super) struct Gzip<R> {
     inflate: Inflate,
     /// The last decompressed bytes. After its end, writing continues at its beginning.
     window: Box<[u8]>,
-    /// Where in the window the written bytes end, and up to where they were read.
+    /// The ends of the written bytes and of the read bytes in the window.
     written: usize,
     read: usize,
     decompressed: u64,
@@ -29,7 +29,7 @@ pub(super) struct Gzip<R> {
     ended: bool,
 }
 
-/// What is known of a layer that was read to its end.
+/// The result of reading a layer to its end.
 pub(super) struct Known {
     pub(super) compressed_size: u64,
     pub(super) checkpoints: Vec<Checkpoint>,
@@ -188,7 +188,7 @@ impl<R: Read> Source<R> {
         }
     }
 
-    /// Returns unread bytes; none at the end.
+    /// Returns unread bytes. Returns an empty slice at the end.
     fn fill(&mut self) -> Result<&[u8]> {
         while self.start == self.end {
             match self.input.read(&mut self.buffer) {

@@ -50,7 +50,7 @@ fn metadata(entry: Entry, stated: Stated, offset: u64) -> Result<FileMetadata> {
     if entry.regions.is_some() || stated.follows_global {
         return Err(Error::unsupported(
             "a zTOC cannot express a sparse file or a global pax header; such a layer cannot be \
-             read lazily",
+             read on demand",
         )
         .subject(entry.path.escape_ascii()));
     }

@@ -17,7 +17,7 @@ use crate::estargz::OwnFile;
 use crate::layer_toc::LayerToc;
 use crate::ztoc::{BLOCK, Ztoc, relative};
 
-/// The name of the file after those that containers read first.
+/// The name of the file that follows the files that containers read first.
 const LANDMARK: &[u8] = b".prefetch.landmark";
 
 /// A layer that is read on demand. The content of its files is in one data file of
@@ -36,11 +36,11 @@ pub struct LazyLayer {
 pub struct Member {
     /// The metadata of the member in the tar. The member is not a sparse file.
     pub entry: Entry,
-    /// Where the content of a file begins in the data file: a multiple of 512 bytes.
+    /// Offset of the content of a file in the data file in bytes, a multiple of 512.
     pub offset: u64,
 }
 
-/// A part of the layer that is fetched and decompressed at once.
+/// A part of the layer that is fetched and decompressed as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
     /// The range of the compressed bytes in the layer. It is not empty. Two neighboring pieces may
@@ -103,8 +103,8 @@ impl LazyLayer {
     }
 
     /// Returns the indexes of the pieces that precede the file `.prefetch.landmark`, which eStargz
-    /// layers have after the files that containers read first. Returns an empty range if there is
-    /// no such file.
+    /// layers have after the files that containers read first. Returns an empty range if the layer
+    /// does not have this file.
     pub fn before_landmark(&self) -> Range<usize> {
         let is_landmark = |member: &&Member| relative(&member.entry.path) == LANDMARK;
         let landmark = self.members.iter().find(is_landmark);

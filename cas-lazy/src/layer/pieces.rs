@@ -36,10 +36,10 @@ pub(super) struct Stream {
 
 #[derive(Debug)]
 struct StreamChunk {
-    /// Where the chunk begins in the decompressed bytes of the stream.
+    /// Offset of the chunk in the decompressed bytes of the stream.
     inner: u64,
     size: u64,
-    /// Where the chunk belongs in the data file.
+    /// Offset of the chunk in the data file.
     offset: u64,
     digest: Digest,
 }

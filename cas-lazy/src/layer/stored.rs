@@ -9,7 +9,7 @@ use super::LazyLayer;
 use crate::zstd_chunked::Position;
 use crate::{Ztoc, estargz, zstd_chunked};
 
-/// What is stored about a layer that is read on demand, except the table of contents itself.
+/// The description of a layer that is read on demand, without the table of contents itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredTable {
     /// The reference of the image. It names the registry and the repository of the layer.
@@ -59,8 +59,8 @@ impl StoredTable {
     /// The beginning of the names of all files of such a layer, except
     /// [`TAR_FILE`](Self::TAR_FILE).
     pub const PREFIX: &str = "lazy.";
-    /// The name of the data file, beside the directory of [`FILE`](Self::FILE). It has holes where
-    /// pieces have not arrived.
+    /// The name of the data file, beside the directory of [`FILE`](Self::FILE). Pieces that have
+    /// not arrived are holes.
     pub const DATA_FILE: &str = "lazy.data";
     /// The name of the file with one byte for each piece: 1 if the piece is in the data file.
     pub const PIECES_FILE: &str = "lazy.pieces";

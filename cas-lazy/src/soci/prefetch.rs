@@ -97,8 +97,8 @@ fn check_bound(what: &str, found: u64, most: u64) -> Result<()> {
         return Ok(());
     }
     Err(Error::out_of_range(format!(
-        "the prefetch artifact has {found} {what}; at most {most} are allowed; create it with fewer \
-         files",
+        "the prefetch artifact has {found} {what}; at most {most} are allowed; create it with \
+         fewer files",
     )))
 }
 

@@ -1,4 +1,4 @@
-//! Reads zTOCs, and checks that what they state is possible.
+//! Reads zTOCs, and checks that their values are consistent.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +42,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Ztoc> {
         .ok_or_else(|| damaged("it has no table of contents or no spans"))?;
     if compression.i8(0, GZIP)? != GZIP {
         return Err(Error::unsupported(
-            "the zTOC is not for gzip; only zTOCs of layers that are compressed with gzip are read",
+            "the zTOC does not belong to a gzip layer; only zTOCs of gzip layers are supported",
         ));
     }
     let (span_size, checkpoints) = checkpoint::decode(compression.bytes(3)?)?;
@@ -165,7 +165,8 @@ fn number(stored: i64) -> Result<u64> {
     number.ok_or_else(|| damaged("a size or an offset is out of range"))
 }
 
-/// How many more bytes texts may take in memory. Many places of a zTOC may lead to one text.
+/// The number of bytes that further texts may take in memory. Many places of a zTOC may refer to
+/// the same text.
 struct Texts {
     left: u64,
 }

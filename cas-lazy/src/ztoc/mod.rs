@@ -189,7 +189,7 @@ impl Ztoc {
     }
 }
 
-/// Returns a path without what it may begin with in a tar: `/` and `./`.
+/// Returns a path without the prefixes `/` and `./`, which it may have in a tar.
 pub(crate) fn relative(mut path: &[u8]) -> &[u8] {
     while let Some(rest) = path.strip_prefix(b"./").or_else(|| path.strip_prefix(b"/")) {
         path = rest;

@@ -29,7 +29,7 @@ fn file(name: &str, kind: FileKind, offset: u64, size: u64) -> FileMetadata {
     }
 }
 
-/// Returns a zTOC with three members, of which each has other fields, and two checkpoints.
+/// Returns a zTOC with two checkpoints and three members, each with different fields.
 pub(crate) fn example() -> Ztoc {
     let mut first = file("a", FileKind::File, 512, 1000);
     first.uid = 1000;

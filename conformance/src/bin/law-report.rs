@@ -1,8 +1,8 @@
 //! Prints the report of a run: `law-report DIRECTORY [--json]`.
 //!
-//! The directory is the one that `CONFORMANCE_REPORT` named when the tests ran. Exits with 1 if a
-//! law is broken, if a store keeps a law that it declares as a gap, or if there are no results or
-//! they cannot be read; with 2 for wrong arguments.
+//! `DIRECTORY` is the directory that `CONFORMANCE_REPORT` named when the tests ran. Exits with 1 if
+//! a law is broken, if a store keeps a law that it declares as a gap, or if the results are missing
+//! or cannot be read. Exits with 2 if the arguments are wrong.
 
 use std::env;
 use std::path::Path;

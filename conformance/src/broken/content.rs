@@ -69,7 +69,8 @@ impl BrokenContent {
         }
     }
 
-    /// Returns a whole store: this one, with the records and names of the store it wraps.
+    /// Returns a store with this content store, and with the records and images of the store that
+    /// it wraps.
     pub(super) fn whole(self) -> Store {
         let store = self.store.clone().with_images();
         Store {

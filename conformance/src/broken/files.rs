@@ -16,22 +16,22 @@ use cas_core::{
     Ingest, Result,
 };
 
-/// What is wrong with a store on files.
+/// The fault of a [`FileStore`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileFault {
-    /// Nothing is wrong: the store writes, syncs, renames and syncs the directory.
+    /// No fault: the store writes, syncs, renames and syncs the directory.
     None,
-    /// It syncs nothing.
+    /// The store syncs nothing.
     AcknowledgesBeforeSyncing,
-    /// It does not sync the directory after a rename.
+    /// The store does not sync the directory after a rename.
     ForgetsTheDirectorySync,
-    /// It renames the file before it writes the bytes.
+    /// The store renames the file before it writes the bytes.
     RenamesBeforeItHasWritten,
-    /// It ignores errors of syncs.
+    /// The store ignores errors of syncs.
     IgnoresFailedSyncs,
-    /// It repeats a failed sync, and relies on the second result.
+    /// The store repeats a failed sync, and relies on the second result.
     RetriesFailedSyncs,
-    /// It ignores that the disk is full.
+    /// The store ignores that the disk is full.
     IgnoresAFullDisk,
 }
 

@@ -1,10 +1,10 @@
 //! The gallery: stores that are broken on purpose, which test the laws (as mutants test a test
 //! suite).
 //!
-//! Each [`Exhibit`] is the memory store with one fault. Its [`Exhibit::law`] must find the fault,
-//! and no other law may, except those in [`Exhibit::also`]. The stores in [`files`] are for the
-//! laws that make system calls fail. Broken snapshotters are in the tests of `snapshot-overlay`,
-//! because they wrap a working snapshotter.
+//! Each [`Exhibit`] is the memory store with one fault. The law [`Exhibit::law`] must find the
+//! fault. Of the other laws, only those in [`Exhibit::also`] may find the fault. The stores in
+//! [`files`] are for the laws that make system calls fail. Broken snapshotters are in the tests of
+//! `snapshot-overlay`, because they wrap a working snapshotter.
 
 mod content;
 pub mod files;
@@ -30,13 +30,13 @@ pub struct Exhibit<S: ?Sized + 'static> {
     pub open: Open<S>,
     /// The law that must find the fault.
     pub law: &'static str,
-    /// Other laws that may find it.
+    /// Other laws that may find the fault.
     pub also: &'static [&'static str],
 }
 
-/// Returns a line for each law that finds the fault although the exhibit does not name it, and a
-/// line if the law that must find the fault does not. Laws whose outcome depends on timing are run
-/// only if they are named.
+/// Runs laws on a broken store. Returns a line for each law that finds the fault but is not named
+/// in the exhibit, and a line if the law [`Exhibit::law`] does not find the fault. A law whose
+/// outcome depends on timing is run only if the exhibit names the law.
 ///
 /// # Panics
 /// As [`judge`].

@@ -1,4 +1,4 @@
-//! The laws: one group for each trait, and the group `gc` for a whole store.
+//! The laws, in groups. Each trait has a group, and the group `gc` is for whole stores.
 
 pub mod content;
 pub mod gc;
@@ -8,12 +8,12 @@ pub mod snapshots;
 
 use crate::law::Law;
 
-/// The entry of a law in the law book, whatever kind of store it tests.
+/// The description of a law of any group.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
-    /// The trait that the law is about, such as `content`, or `gc` for a whole store.
+    /// The group of the law, such as `content`. The laws of whole stores are in the group `gc`.
     pub group: &'static str,
-    /// Its name, unique among all laws.
+    /// The name of the law, unique among all laws.
     pub name: &'static str,
     /// What goes wrong for a user if a store does not keep the law.
     pub why: &'static str,

@@ -1,9 +1,9 @@
 //! The results of all laws on all stores, as a table.
 //!
 //! If the environment variable [`DIRECTORY`] names a directory, the test of each law appends a line
-//! of JSON, a [`Line`], to a file in that directory; each process has its own file.
+//! of JSON, a [`Line`], to a file in that directory. Each process has its own file.
 //! [`Report::read`] reads the lines. [`Report::markdown`] and [`Report::json`] return the report as
-//! Markdown and as JSON. The program `law-report` prints one of the two.
+//! Markdown and as JSON. The program `law-report` prints the report in one of these formats.
 
 mod markdown;
 
@@ -80,7 +80,7 @@ impl Outcome {
 /// The result of one law on one store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
-    /// The package of the test; empty if cargo did not run the test.
+    /// The package of the test. Empty if cargo did not run the test.
     pub package: String,
     /// The module of the test, such as `laws::mine_content`.
     pub suite: String,
@@ -90,8 +90,8 @@ pub struct Line {
     pub law: String,
     /// The result.
     pub verdict: Outcome,
-    /// The text of the verdict: the reason of a gap, the promise that is not made, what was
-    /// missing, or what was seen. `None` for `Kept` and `Outgrown`.
+    /// The text of the verdict: the reason of a gap, the promise that is not made, the missing
+    /// requirement, or the failure. `None` for `Kept` and `Outgrown`.
     pub reason: Option<String>,
     /// How long the law took, in milliseconds.
     pub ms: u64,
@@ -242,8 +242,8 @@ fn groups() -> Vec<&'static str> {
     groups
 }
 
-/// Returns the promises of a store: the capabilities with a law that was judged. A skipped law says
-/// nothing about the store.
+/// Returns the promises of a store: the capabilities with a law that was judged. A skipped law does
+/// not count.
 fn promises(lines: &[&Line]) -> Vec<&'static str> {
     let needed = |rule: &Rule, capability| rule.needs == Some(capability);
     let made = |capability: Capability| {

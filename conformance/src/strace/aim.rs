@@ -45,7 +45,7 @@ impl Aim {
     }
 }
 
-/// Returns whether threads wake each other by calls of this name. A fault in one of those is not a
+/// Returns whether threads wake each other with calls of this name. A fault in such a call is not a
 /// fault of the disk.
 pub(super) fn is_of_threads(calls: &[Call], name: &str) -> bool {
     let mut calls = calls.iter().filter(|call| call.name == name);

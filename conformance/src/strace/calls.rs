@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// The calls that change the disk or sync it. A question mark precedes those that some machines do
-/// not have; without it, strace refuses an unknown name.
+/// The calls that change the disk or sync it. A question mark precedes each call that some machines
+/// do not have, because strace otherwise refuses an unknown name.
 pub(super) const CALLS: &str = "write,pwrite64,writev,pwritev,pwritev2,copy_file_range,ftruncate,\
     ?truncate,fallocate,fsync,fdatasync,sync_file_range,syncfs,msync,?open,?creat,openat,?rename,\
     ?renameat,renameat2,?link,linkat,?symlink,symlinkat,?unlink,unlinkat,?mkdir,mkdirat,?rmdir";
@@ -12,15 +12,15 @@ pub(super) const CALLS: &str = "write,pwrite64,writev,pwritev,pwritev2,copy_file
 /// One call that returned.
 #[derive(Clone, Debug)]
 pub(super) struct Call {
-    /// The thread that made it.
+    /// The thread that made the call.
     pub(super) thread: String,
-    /// Its name.
+    /// The name of the call.
     pub(super) name: String,
-    /// Its arguments, as strace prints them.
+    /// The arguments, as strace prints them.
     pub(super) given: String,
-    /// Its result.
+    /// The result of the call.
     pub(super) result: String,
-    /// Its number among the calls of this name in its thread, from 1, as strace counts.
+    /// The number of the call among the calls of this name in its thread, from 1, as strace counts.
     pub(super) nth: usize,
 }
 
@@ -71,14 +71,15 @@ impl Call {
         !self.result.starts_with(['-', '?'])
     }
 
-    /// Returns whether it may have changed something below `dir`.
+    /// Returns whether the call may have changed something below `dir`.
     pub(super) fn changes(&self, dir: &str) -> bool {
         let changes = !self.opens() || self.creates() || self.given.contains("O_TRUNC");
         // An argument that is data may contain the path as well.
         changes && self.paths().iter().any(|path| path.starts_with(dir))
     }
 
-    /// Returns whether it syncs. `sync_file_range` gives no guarantee, so it does not count.
+    /// Returns whether the call is a sync. `sync_file_range` gives no guarantee, so it does not
+    /// count.
     pub(super) fn syncs(&self) -> bool {
         matches!(
             self.name.as_str(),
@@ -86,17 +87,17 @@ impl Call {
         )
     }
 
-    /// Returns whether it opens a file.
+    /// Returns whether the call opens a file.
     pub(super) fn opens(&self) -> bool {
         matches!(self.name.as_str(), "open" | "openat")
     }
 
-    /// Returns whether it creates the file if it does not exist.
+    /// Returns whether the call creates the file if the file does not exist.
     pub(super) fn creates(&self) -> bool {
         self.given.contains("O_CREAT")
     }
 
-    /// Returns its arguments, separated.
+    /// Returns the arguments of the call, separated.
     pub(super) fn arguments(&self) -> Vec<&str> {
         let (mut parts, mut start) = (Vec::new(), 0);
         let (mut quoted, mut escaped, mut depth) = (false, false, 0_usize);
@@ -119,13 +120,13 @@ impl Call {
         parts
     }
 
-    /// Returns the last path in its arguments: a text, or the path of a file descriptor. strace can
-    /// filter by it.
+    /// Returns the last path in the arguments: a text, or the path of a file descriptor. strace can
+    /// filter by this path.
     pub(super) fn about(&self) -> Option<String> {
         self.paths().pop()
     }
 
-    /// Returns whether the option `-P path` of strace selects it.
+    /// Returns whether the option `-P path` of strace selects the call.
     pub(super) fn is_about(&self, path: &str) -> bool {
         self.paths().iter().any(|found| found == path)
     }

@@ -38,12 +38,12 @@ const BUDGET: Duration = Duration::from_secs(30);
 /// The time after which a victim or a check counts as hanging.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Number of writes before the job. The test harness makes fewer on its own thread.
+/// Number of writes before the job. The test harness makes fewer writes on its own thread.
 const OTHERS: usize = 8;
 
 /// The last acknowledgement of a victim whose job succeeds.
 const ALL: &str = "all";
-/// The beginning of the last acknowledgement of a victim whose job fails.
+/// The prefix of the last acknowledgement of a victim whose job fails.
 const REFUSED: &str = "refused ";
 
 /// What is injected into a call.
@@ -319,8 +319,8 @@ fn points(calls: usize) -> Vec<usize> {
     (0..FIRST).chain(even).collect()
 }
 
-/// Returns a directory, in memory if possible. No disk is needed: a killed process loses nothing
-/// that it gave to the kernel, and a fault is injected before the disk is used.
+/// Returns a directory, in memory if possible. No disk is needed. A killed process loses no bytes
+/// that the kernel has accepted, and a fault is injected before the disk is used.
 fn in_memory() -> TempDir {
     let shared = Path::new("/dev/shm");
     let mut builder = tempfile::Builder::new();

@@ -99,7 +99,7 @@ async fn a_packed_tar_is_compared_with_its_recorded_digest() {
     assert!(is_damaged(&store, "packed").await);
 }
 
-/// The image remembers the lengths of its tars, because a loss of power can undo a manifest.
+/// The record of an image has the lengths of its tars, because a loss of power can undo a manifest.
 #[tokio::test]
 async fn a_truncated_tar_is_refused_without_its_manifest() {
     let temp = tempfile::tempdir().unwrap();

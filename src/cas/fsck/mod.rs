@@ -35,11 +35,11 @@ pub struct FsckOptions {
     /// Maximum number of bytes of blobs and snapshots that are read per second. `None` sets no
     /// limit.
     pub bytes_per_second: Option<u64>,
-    /// Whether damage is repaired, and not only reported.
+    /// Whether to repair damage. By default, damage is only reported.
     pub repair: bool,
-    /// Where a repair gets blobs from: the directory of a root or of an image layout, the URL of a
-    /// store, or the reference of an image in a registry. By default, the registries that the names
-    /// of the images refer to.
+    /// The source of blobs for a repair: the directory of a root or of an image layout, the URL of
+    /// a store, or the reference of an image in a registry. By default, the registries that the
+    /// names of the images refer to.
     pub from: Option<String>,
     /// Whether registries are contacted over http instead of https.
     pub plain_http: bool,
@@ -47,7 +47,7 @@ pub struct FsckOptions {
     /// file that a pull reads first: the file that `cas.toml` names, or else the file that
     /// `$REGISTRY_AUTH_FILE` names.
     pub auth_file: Option<PathBuf>,
-    /// Receives the progress. By default nothing does.
+    /// Receives the progress. By default, nothing is reported.
     pub progress: Arc<dyn Progress>,
 }
 

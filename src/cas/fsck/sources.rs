@@ -17,8 +17,8 @@ use crate::root::Root;
 #[cfg(feature = "registry")]
 const HUB: &str = "docker.io";
 
-/// How long a failed request to a registry is repeated. The time is short because a repair may make
-/// a request for each damaged blob.
+/// Time for which a failed request to a registry is repeated. The time is short because a repair
+/// may make a request for each damaged blob.
 #[cfg(feature = "registry")]
 const REPEAT: std::time::Duration = std::time::Duration::from_secs(10);
 

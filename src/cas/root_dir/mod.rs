@@ -40,9 +40,9 @@ const REMOVE: &str = "remove root directory";
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct RootDirOptions {
-    /// The platform. `Platforms::All` is refused.
+    /// The platform to use. `Platforms::All` is an error.
     pub platforms: Platforms,
-    /// Receives the progress of an unpack. By default nothing does.
+    /// Receives the progress of an unpack. By default, nothing is reported.
     pub progress: Arc<dyn Progress>,
 }
 
@@ -72,10 +72,10 @@ impl RootDirOptions {
 }
 
 impl Cas {
-    /// Prepares the root directory of a container at `path`: `rootfs`, on which a writable snapshot
-    /// of the image is mounted; `image-config.json`, the configuration of the image; and
-    /// `image-name`, the full name of the image. The last component of `path` is the key of the
-    /// snapshot. If the image is not unpacked yet, it is unpacked first.
+    /// Prepares the root directory of a container at `path`. A writable snapshot of the image is
+    /// mounted on `rootfs` in this directory. The file `image-config.json` is the configuration of
+    /// the image, and the file `image-name` contains its full name. The last component of `path` is
+    /// the key of the snapshot. If the image is not unpacked yet, it is unpacked first.
     ///
     /// The directory is closed to other users, because the set-id programs and device nodes of the
     /// image work in the mount. An earlier root directory at `path`, even an incomplete one, is

@@ -1,4 +1,4 @@
-//! `cas aci import`, `fetch` and `import-store`: what brings ACIs into the store.
+//! `cas aci import`, `fetch` and `import-store`: commands that bring ACIs into the store.
 
 use std::fs::File;
 use std::io::{self, Read};

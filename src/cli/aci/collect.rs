@@ -1,4 +1,4 @@
-//! `cas aci rm` and `cas aci gc`: what removes ACIs.
+//! `cas aci rm` and `cas aci gc`: commands that remove ACIs.
 
 use std::time::{Duration, SystemTime};
 
@@ -31,8 +31,8 @@ pub(super) async fn remove(context: &Context, acis: &AciStore, named: &[String])
     Ok(())
 }
 
-/// Removes ACIs that were not read for `older_than`, what killed jobs left, and then all content
-/// that nothing keeps.
+/// Removes ACIs that were not read for `older_than`, then the leftovers of killed jobs, and then
+/// all content that nothing keeps.
 pub(super) async fn gc(
     context: &Context,
     cas: &Cas,

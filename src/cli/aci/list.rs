@@ -1,4 +1,4 @@
-//! `cas aci ls`.
+//! `cas aci ls`: lists ACIs.
 
 use cas::Result;
 use cas::aci::{AciInfo, AciStore, Remote, SortField};

@@ -71,7 +71,7 @@ The directory is only read, and rkt may use it meanwhile. You may import it more
         /// Name for the image; an existing name is moved to this image
         name: FullName,
     },
-    /// Remove ACIs with their content, and forget the URLs they came from
+    /// Remove ACIs with their content, and the records of the URLs they came from
     #[command(after_help = "Examples:
   cas aci rm sha512-0c45e8c0ab2
   cas aci rm example.com/app:1.0,os=linux
@@ -82,7 +82,7 @@ If several ACIs have the name and the labels, none is removed, and their keys ar
         #[arg(required = true, value_name = "ACI")]
         acis: Vec<String>,
     },
-    /// Remove what killed jobs left, unused content, and with --older-than also ACIs that were not
+    /// Remove leftovers of killed jobs, unused content, and with --older-than, ACIs that were not
     /// read for long
     #[command(after_help = "Example:
   cas aci gc --older-than 30d

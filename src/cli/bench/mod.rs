@@ -46,7 +46,7 @@ pub(crate) struct Bench {
     /// the blob for the rows stream and stream-memory, and shorter rounds
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// Use a blob of 10 GiB, not of 512 MiB, for the rows stream and stream-memory
+    /// Use a blob of 10 GiB instead of 512 MiB for the rows stream and stream-memory
     #[arg(long)]
     full: bool,
     /// Write a plot of each row into this directory, as SVG

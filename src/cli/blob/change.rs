@@ -32,8 +32,8 @@ pub(super) async fn remove(
     match blobs.iter().find(is_left) {
         None => Ok(()),
         Some(left) => {
-            let why = "not removed: something began to refer to the blob meanwhile; `cas why` \
-                       shows what";
+            let why = "not removed: something refers to the blob now; `cas why` shows what \
+                       refers to it";
             Err(Error::conflict(why).operation("remove blob").subject(left))
         }
     }

@@ -47,7 +47,7 @@ fn add_record(shown: &mut Value, record: &BlobRecord) {
     shown["updatedAt"] = json!(when(record.updated_at));
 }
 
-/// Returns what a blob of this type is in an image.
+/// Returns the kind of a blob with this media type, such as `layer`.
 fn kind(media_type: Option<&MediaType>) -> &'static str {
     match media_type {
         Some(kind) if kind.is_index() => "index",

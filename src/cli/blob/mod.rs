@@ -25,7 +25,7 @@ pub(crate) enum Blob {
     /// List blobs
     #[command(after_help = "Example:\n  cas blob ls")]
     Ls,
-    /// Show what a blob is: its size, media type, labels and children
+    /// Show the size, media type, labels and children of a blob
     #[command(after_help = "Example:\n  cas blob info sha256:e3b0c4")]
     Info {
         /// Digest of the blob, or its first digits
@@ -60,15 +60,15 @@ names what refers to it, and removes none of the blobs. `cas why` lists all refe
         /// Digests of the blobs, or their first digits
         #[arg(required = true, value_name = "DIGEST")]
         digests: Vec<String>,
-        /// Remove the blobs even if something refers to them, for example an image, which is then
-        /// incomplete
+        /// Remove the blobs even if something refers to them; an image that refers to one of them
+        /// is then incomplete
         #[arg(long)]
         force: bool,
     },
-    /// Set labels of a blob; KEY= removes one
+    /// Set labels of a blob; KEY= removes a label
     #[command(after_help = "Example:
   cas blob label e3b0c442 note=mine
-  cas blob label e3b0c442 containerd.io/gc.root=yes    # keep the blob, and what it lists
+  cas blob label e3b0c442 containerd.io/gc.root=yes    # keep the blob and the blobs it lists
   cas blob label e3b0c442 containerd.io/gc.root=       # remove this label
 
 Labels that begin with containerd.io/gc. decide what gc keeps, as in containerd. A blob with gc.root

@@ -1,7 +1,7 @@
 //! A runtime for machines without runc or crun: runs the bundle's process in a chroot, without
 //! isolation.
 //!
-//! A root directory belongs to a whole process, so this tool does not change its own. A child
+//! All threads of a process share one root directory, so this tool does not change its own. A child
 //! process changes its root directory and its user, and then executes the program.
 
 use std::io;

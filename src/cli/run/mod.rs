@@ -28,10 +28,10 @@ use super::{Context, in_namespace, stop, subids};
   cas run app:1 -- sh -c 'echo hello; exit 7'
 
 Arguments after -- replace the image's command and follow its entrypoint, as with docker run. If
-there is neither a command nor an entrypoint, sh runs. runc starts the program, or crun if runc
-cannot; both give the program only a loopback network device. If neither runc nor crun is installed,
-the program runs in a chroot, which does not isolate it. Changes that the program makes to files are
-lost when it ends.
+there is neither a command nor an entrypoint, sh runs. runc starts the program. If that fails, crun
+starts it. Both give the program only a loopback network device. If neither runc nor crun is
+installed, the program runs in a chroot, which does not isolate it. Changes that the program makes
+to files are lost when it ends.
 
 Without privileges, the image is unpacked for each run, and the program runs in a user namespace,
 in which you are the superuser. Other users of the image need ranges of ids in /etc/subuid and

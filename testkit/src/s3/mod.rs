@@ -95,8 +95,8 @@ pub fn ask(host: &str, method: &str, path: &str) -> String {
     send(host, method, path, "")
 }
 
-/// Sends a request, which must have the same effect if it is repeated: on a busy machine, the
-/// connection may be reset before the service has answered. Returns the whole response.
+/// Sends a request. If the connection is reset, as may happen on a busy machine, sends the request
+/// again. A repeated request must therefore have the same effect. Returns the whole response.
 ///
 /// # Panics
 /// If the service does not respond.

@@ -1,5 +1,5 @@
-//! A faulty S3 service: a good one behind a proxy that breaks conditional requests or loses
-//! replies.
+//! A faulty S3 service for tests. A proxy in front of a correct service breaks conditional requests
+//! or loses replies.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,15 +11,16 @@ use std::time::Duration;
 /// How the service misbehaves.
 #[derive(Clone, Copy)]
 pub enum Fault {
-    /// It ignores all conditions.
+    /// The service ignores all conditions.
     IgnoresConditions,
-    /// It ignores the conditions of deletes.
+    /// The service ignores the conditions of deletes.
     IgnoresDeleteConditions,
-    /// It checks a condition and writes a moment later, so that other writes can come in between.
+    /// The service checks a condition and writes a moment later. Other writes can happen in
+    /// between.
     ChecksThenWrites,
-    /// It writes a record, but the reply to the first attempt is lost.
+    /// The service writes a record, but the reply to the first attempt is lost.
     LosesFirstReply,
-    /// It writes the object that publishes a blob, but every reply is lost.
+    /// The service writes the object that publishes a blob, but every reply is lost.
     NeverRepliesToPublish,
 }
 

@@ -1,4 +1,4 @@
-//! Steps that compare what a column takes on disk with what was stored in it.
+//! Steps that compare the space that a column takes on disk with the size of its blobs.
 
 use cas_core::{Context, Error, Result};
 

@@ -1,4 +1,4 @@
-//! The steps of a run: which rows each gives values for, and the function that measures them.
+//! The steps of a run. Each step has a function that measures the values of one or two rows.
 //!
 //! Each row of [`ROWS`](crate::ROWS) belongs to one step of [`STAGES`].
 
@@ -21,7 +21,7 @@ type Measure = for<'a, 'b> fn(&'a mut Lane<'b>) -> Measuring<'a>;
 
 type Measuring<'a> = Pin<Box<dyn Future<Output = Result<Vec<f64>>> + 'a>>;
 
-/// A measurement of a column, for one row or for two.
+/// A measurement of a column, for one row or for two rows.
 pub(crate) struct Step {
     /// Keys of the rows.
     pub(crate) rows: &'static [&'static str],
@@ -35,7 +35,7 @@ enum Rounds {
     Scale,
     /// Once for each large blob.
     LargeBlobs,
-    /// Once, since it takes long or always gives the same value.
+    /// Once, because the step takes long or always gives the same value.
     Once,
 }
 
@@ -71,11 +71,11 @@ impl Step {
 
 /// Steps that share a store.
 pub(crate) struct Stage {
-    /// Whether the first step stores the images that the others need. It then runs whenever one of
-    /// the others does.
+    /// Whether the first step stores the images that the other steps need. The first step then runs
+    /// whenever another step of the stage runs.
     pub(crate) on_images: bool,
-    /// Whether the stores of all columns exist at the same time, so that each step is run in all
-    /// columns before the next step. Otherwise each column has a new store in each round, to save
+    /// Whether the stores of all columns exist at the same time. Each step is then run in all
+    /// columns before the next step. Otherwise, each column has a new store in each round, to save
     /// space.
     pub(crate) together: bool,
     pub(crate) steps: &'static [Step],

@@ -1,7 +1,7 @@
 //! Prints the benchmark table, with every column on the same new file system.
 //!
-//! Without `--on`, `table` makes a journaled ext4 on a loop device, for which it needs superuser
-//! rights. `--write` puts the table between the markers in a page; otherwise the table is printed.
+//! Without `--on`, `table` makes a journaled ext4 on a loop device. This needs superuser rights.
+//! `--write` puts the table between the markers in a page. Without `--write`, the table is printed.
 
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
@@ -15,7 +15,7 @@ const USAGE: &str = "usage: table [--on DIR] [--rows ROW,ROW] [--columns NAME,NA
                      [--quick|--full] [--write PAGE] [--plots DIR]";
 /// The first argument of the child process of a task.
 const CHILD: &str = "--task";
-/// Size in bytes of the file system for all columns together; its file is sparse.
+/// Size in bytes of the file system for all columns together. Its file is sparse.
 const SIZE: u64 = 32 << 30;
 /// The markers before and after the table in its page.
 const MARKS: [&str; 2] = ["<!-- table -->", "<!-- /table -->"];

@@ -2,7 +2,7 @@
 //!
 //! A writer keeps the key open in the small store until the key is open in the large store, so
 //! there is one writer across both. After a crash, each of the two stores may have a prefix of the
-//! same bytes, and the next writer goes on with the longer prefix.
+//! same bytes, and the next writer continues with the longer prefix.
 
 use std::fs::File;
 use std::mem;

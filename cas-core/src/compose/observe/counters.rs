@@ -1,4 +1,4 @@
-//! The metrics: an observer that counts.
+//! [`Counters`]: an observer that counts calls.
 
 use std::array;
 use std::collections::BTreeMap;
@@ -54,8 +54,8 @@ impl Counters {
     }
 
     /// Returns the totals of every operation that was called, by the name of the operation. If
-    /// calls end meanwhile, one total of an operation may include a call that another total does
-    /// not.
+    /// calls end meanwhile, one total of an operation may include a call that another total of this
+    /// operation does not include.
     pub fn snapshot(&self) -> BTreeMap<&'static str, Counts> {
         let all = Operation::ALL.iter();
         all.map(|operation| (operation.name(), self.of(*operation)))

@@ -1,8 +1,8 @@
 //! Removes images that were not used for a long time, so that a store stays within bounds.
 //!
-//! Least recently used images go first. The sizes of images overlap: the bytes of a blob are free
-//! when the last image that refers to the blob is gone. So the number of images that refer to each
-//! blob is counted, and no more images are removed than the bounds require.
+//! The least recently used images are removed first. Images share blobs, so the bytes of a blob are
+//! freed only when the last image that refers to it is removed. The images that refer to each blob
+//! are therefore counted, and no more images are removed than the bounds require.
 
 mod in_use;
 mod options;
@@ -35,18 +35,18 @@ use crate::store::Store;
 pub struct Pruned {
     /// The images whose names were removed, least recently used first.
     pub images: Vec<PrunedImage>,
-    /// Bytes of the content of the removed images that nothing keeps any longer. Like the other
-    /// sizes of this struct, this size was counted before the names were removed.
+    /// Number of bytes that only the removed images kept. Like the other sizes of this struct, this
+    /// size was computed before the names were removed.
     pub freed: u64,
-    /// Bytes of the content of the removed images that a later collection frees: the content was
-    /// stored less than a day ago, or a lease keeps it.
+    /// Number of bytes of the removed images that a later collection frees, because the content was
+    /// stored less than a day ago or a lease keeps it.
     pub later: u64,
-    /// Images that the bounds would have removed, but that are mounted, leased, or used by a job.
+    /// Images that exceed the bounds, but stay because they are mounted, leased or used by a job.
     pub in_use: Vec<Reference>,
-    /// Bytes by which a bound is missed, because the remaining images may not be removed.
+    /// Number of bytes by which a bound is still missed, because the remaining images must stay.
     pub missing: u64,
     /// What the collection removed, including the content of the removed images. In a dry run, what
-    /// a collection would remove now, which leaves out the content of the images in `images`,
+    /// a collection would remove now. This does not include the content of the images in `images`,
     /// because their names still exist.
     pub removed: Removed,
 }
@@ -59,16 +59,17 @@ pub struct PrunedImage {
     pub name: Reference,
     /// When the image was last used, created or changed, whichever is the latest.
     pub used_at: SystemTime,
-    /// Bytes of content that no remaining image refers to once this image is gone.
+    /// Number of bytes of the blobs to which only this image refers, once the images before it are
+    /// removed.
     pub bytes: u64,
 }
 
-/// Removes the names of the images that exceed the bounds in `options`, and then collects what
-/// nothing keeps. `uses` has the last uses by name, as [`Uses::all`](crate::image::Uses::all)
-/// returns them; the age of an image that was not used since it was created or changed counts from
-/// that time. Other jobs may use the store meanwhile: a name that another job changes before it is
-/// removed stays. If the pruning is interrupted, the next collection frees the content of the
-/// removed images.
+/// Removes the names of the images that exceed the bounds in `options`, and then collects garbage.
+/// Returns what was removed. `uses` has the time of the last use of each name, as
+/// [`Uses::all`](crate::image::Uses::all) returns it. The age of an image is the time since it was
+/// last used, created or changed, whichever is the latest. Other jobs may use the store meanwhile.
+/// If another job changes a name before it is removed, the name stays. If the pruning is
+/// interrupted, the next collection frees the content of the removed images.
 ///
 /// Images that are mounted, leased or used by a job stay, and so do the names of other owners. If
 /// the store is not opened for an owner, only names without an owner are removed.

@@ -1,12 +1,13 @@
-//! What a pruning keeps.
+//! Options of a pruning.
 
 use std::time::{Duration, SystemTime};
 
 /// Options of [`prune`](super::prune). At least one bound must be set.
 ///
-/// An image is removed if it is too old, or as long as the store exceeds a bound on the size. Of
-/// the most recently used images, [`keep_last`](Self::keep_last) stay in any case. If `keep_last`
-/// is the only bound, all other images are removed.
+/// An image is removed if it is older than [`older_than`](Self::older_than), or while the store
+/// does not meet [`max_size`](Self::max_size) or [`keep_free`](Self::keep_free). The most recently
+/// used images, [`keep_last`](Self::keep_last) in number, always stay. If `keep_last` is the only
+/// bound, all other images are removed.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PruneOptions {

@@ -93,11 +93,11 @@ impl Snapshots {
         Ok((batch, id))
     }
 
-    /// Returns the keys of the records that do not parse, and of the records whose chain of parents
-    /// does not end at a snapshot without a parent: a record in the chain is missing or does not
-    /// parse, or the chain is circular. An empty key stands for the counter of ids, if it does not
-    /// parse, or is lost or too low. If `remove` is set, removes these records, and corrects the
-    /// counter of ids and the numbers of children of the other records.
+    /// Returns the keys of the damaged records: records that do not parse, and records whose chain
+    /// of parents is broken or circular. A chain is broken if one of its records is missing or does
+    /// not parse. An empty key stands for the counter of ids, if it does not parse, or is lost or
+    /// too low. If `remove` is set, removes these records, and corrects the counter of ids and the
+    /// numbers of children of the other records.
     ///
     /// # Errors
     /// Errors of the store.

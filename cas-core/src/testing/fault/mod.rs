@@ -57,7 +57,7 @@ impl Plan {
         Arc::default()
     }
 
-    /// Makes the `nth` call from now fail, counted from 1, and no other.
+    /// Makes only the `nth` call from now fail, counted from 1.
     pub fn fail_nth(&self, nth: usize, fault: Fault) {
         self.set(Some((Choice::After(nth.saturating_sub(1)), fault)));
     }
@@ -131,7 +131,7 @@ pub fn faulty(store: &Store, plan: &Arc<Plan>) -> Store {
     }
 }
 
-/// Returns `store`, with calls that fail according to `plan`.
+/// Returns the content store `store`, with calls that fail according to `plan`.
 pub fn faulty_content(store: Arc<dyn ContentStore>, plan: &Arc<Plan>) -> Arc<dyn ContentStore> {
     Arc::new(content::Content::new(store, plan))
 }

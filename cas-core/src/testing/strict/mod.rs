@@ -21,7 +21,7 @@ use records::Tables;
 
 use crate::capability::Capabilities;
 
-/// The size of every part of an upload but the last, in bytes: the minimum of S3.
+/// Size in bytes of each part of an upload, except the last part. It is the minimum that S3 allows.
 pub const PART: usize = 5 << 20;
 
 /// Blobs, ingests and records in memory. Clones are handles of one store.

@@ -48,7 +48,7 @@ impl Tables {
 }
 
 impl StrictStore {
-    /// Plans a fault: after `changes` more changes of records, the next one fails with
+    /// Plans a fault: after `changes` more changes of records, the next change fails with
     /// `Unavailable`, as if the service went away in the middle of a batch. Later changes work
     /// again.
     pub fn fail_after(&self, changes: usize) {

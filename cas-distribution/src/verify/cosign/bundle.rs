@@ -1,7 +1,7 @@
-//! The newer form of a signature: a bundle of sigstore. A bundle has an envelope, and the envelope
-//! has a statement of in-toto that names the digest of the signed image. The signatures of the
-//! envelope are over the type of its payload and the statement, as the specification of these
-//! envelopes (DSSE) says.
+//! Verifies the newer form of a signature, a bundle of sigstore. A bundle has an envelope. The
+//! envelope has a statement of in-toto that names the digest of the signed image. The signatures of
+//! the envelope cover the type of its payload and the statement, as the specification of these
+//! envelopes (DSSE) requires.
 
 use std::collections::BTreeMap;
 
@@ -22,8 +22,8 @@ pub(super) const ALL: &str = "application/vnd.dev.sigstore.bundle";
 const STATEMENT: &str = "application/vnd.in-toto+json";
 /// The type of the statement.
 const STATEMENT_VERSION: &str = "https://in-toto.io/Statement/v1";
-/// The predicate of a statement that signs an image. Other predicates say something else about the
-/// image, such as how it was built.
+/// The predicate of a statement that signs an image. Other predicates state something else about
+/// the image, such as how it was built.
 const SIGNS: &str = "https://sigstore.dev/cosign/sign/v1";
 
 /// A bundle. The other members do not count.
@@ -68,13 +68,14 @@ struct Subject {
     digest: BTreeMap<String, String>,
 }
 
-/// Checks a bundle. The error says why it is not right.
+/// Checks a bundle. The error is the reason why the bundle is not valid.
 pub(super) fn check(key: &CosignKey, data: &[u8], digest: &Digest) -> Result<(), String> {
     let parsed = serde_json::from_slice(data);
     let bundle: Bundle = parsed.map_err(|error| unparsed("the bundle", &error))?;
     if bundle.verification_material.public_key.is_none() {
         return Err(
-            "the bundle is by a certificate, but only signatures by a public key are verified"
+            "the bundle is signed by a certificate, but only signatures by a public key are \
+             verified"
                 .to_owned(),
         );
     }

@@ -9,9 +9,9 @@ use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 
 use crate::{bounded, runtime};
 
-/// What the PEM form of a public key begins and ends with.
+/// The beginning and the end of the PEM form of a public key.
 const PEM: [&str; 2] = ["-----BEGIN PUBLIC KEY-----", "-----END PUBLIC KEY-----"];
-/// How the DER form of every key of the curve P-256 begins. The point follows.
+/// The beginning of the DER form of every key of the curve P-256. The point follows it.
 const P256: [u8; 26] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
     0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,

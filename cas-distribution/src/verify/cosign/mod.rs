@@ -1,4 +1,4 @@
-//! Signatures of cosign, by a public key.
+//! Verifies signatures of cosign with a public key.
 //!
 //! cosign keeps the signatures of an image in the repository of the image, in one of two forms: in
 //! layers of the image `sha256-<digits>.sig` ([`payload`]), or, since version 3, in bundles that
@@ -25,7 +25,7 @@ use crate::content::whole;
 
 pub use key::CosignKey;
 
-/// A repository of which the content and the referrers can be read.
+/// A repository whose content and referrers can be read.
 pub trait Repository: Fetcher + Referrers {}
 
 impl<R: Fetcher + Referrers> Repository for R {}
@@ -41,8 +41,8 @@ pub trait Connect: Send + Sync {
 }
 
 /// Accepts images that have a signature of cosign by one key. The digest in the signature must be
-/// that of the image. The name in the signature does not count, as with `cosign verify`, so that an
-/// image may be copied to another name. No transparency log is asked.
+/// that of the image. As with `cosign verify`, the name in the signature does not count. So an
+/// image may be copied to another name. No transparency log is consulted.
 #[derive(Clone)]
 pub struct Cosign {
     key: CosignKey,
@@ -56,8 +56,8 @@ impl Cosign {
         Cosign { key, registries }
     }
 
-    /// Checks the signatures of an image until one is right. If none is right, returns an error
-    /// that says why the last one is not.
+    /// Checks the signatures of an image until one is valid. If none is valid, the error states why
+    /// the last one is not.
     async fn check(&self, name: &FullName, target: &Descriptor) -> Result<()> {
         let tag = signatures_of(name, &target.digest)?;
         let repository = self.registries.connect(&tag).await?;
@@ -95,7 +95,7 @@ impl Verifier for Cosign {
     }
 }
 
-/// The search for a right signature.
+/// The search for a valid signature.
 struct Search<'a> {
     key: &'a CosignKey,
     repository: &'a dyn Repository,
@@ -103,15 +103,15 @@ struct Search<'a> {
     digest: Digest,
     /// How many more signatures are checked.
     left: usize,
-    /// Why no signature was right.
+    /// Why no signature was valid.
     why: String,
     /// Why a signature could not be read.
     failed: Option<Error>,
 }
 
 impl Search<'_> {
-    /// Returns whether one of these referrers has a right signature. If none has, `why` or `failed`
-    /// says why.
+    /// Returns whether one of these referrers has a valid signature. If none has one, `why` or
+    /// `failed` has the reason.
     async fn is_in_any(&mut self, mut pages: ReferrerPages) -> Result<bool> {
         let mut read = BTreeSet::new();
         while let Some(page) = pages.try_next().await? {
@@ -133,8 +133,8 @@ impl Search<'_> {
         Ok(false)
     }
 
-    /// Returns whether a manifest of signatures has a right signature. If it has none, `why` or
-    /// `failed` says why. Messages call the manifest `shown`.
+    /// Returns whether a manifest of signatures has a valid signature. If it has none, `why` or
+    /// `failed` has the reason. Messages call the manifest `shown`.
     async fn is_in(&mut self, manifest: &Descriptor, shown: &str) -> Result<bool> {
         match self.first_right(manifest).await {
             Ok(why) => {
@@ -143,7 +143,7 @@ impl Search<'_> {
                     Some(why) => format!("{shown}: {why}"),
                 }
             }
-            // Another signature may be right.
+            // Another signature may be valid.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -157,8 +157,8 @@ impl Search<'_> {
         Ok(false)
     }
 
-    /// Checks the signatures of a manifest. Returns `None` if one is right, otherwise why the last
-    /// one is not.
+    /// Checks the signatures of a manifest. Returns `None` if one is valid. Otherwise returns why
+    /// the last one is not valid.
     async fn first_right(&mut self, manifest: &Descriptor) -> Result<Option<String>> {
         let data = whole(self.repository, manifest, limit::DOCUMENT_READ).await?;
         let manifest: Manifest = match serde_json::from_slice(&data) {
@@ -197,7 +197,7 @@ impl Search<'_> {
         failed.map_or(Ok(Some(why)), Err)
     }
 
-    /// Checks a signature. The inner error says why it is not right.
+    /// Checks a signature. The inner error is the reason why it is not valid.
     async fn check_one(&self, form: Form, layer: &Descriptor) -> Result<Result<(), String>> {
         let (size, most) = (layer.size, limit::ANSWER);
         if size > most {

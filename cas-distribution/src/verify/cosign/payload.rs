@@ -1,5 +1,5 @@
-//! The older form of a signature. A layer has the payload, which names the digest of the signed
-//! image, and an annotation of the layer has the signature of the payload.
+//! Verifies the older form of a signature. A layer has the payload, which names the digest of the
+//! signed image. An annotation of the layer has the signature of the payload.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -37,7 +37,8 @@ struct Signed {
     digest: String,
 }
 
-/// Checks a payload and the signature in the annotation of its layer. The error says what is wrong.
+/// Checks a payload and the signature in the annotation of its layer. The error is the reason why
+/// they are not valid.
 pub(super) fn check(
     key: &CosignKey,
     layer: &Descriptor,

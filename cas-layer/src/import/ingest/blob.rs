@@ -1,4 +1,4 @@
-//! What is ingested, and what became of it.
+//! The blobs to ingest, and the outcomes.
 
 use std::path::PathBuf;
 
@@ -65,16 +65,16 @@ impl IngestBlob {
     }
 }
 
-/// What became of a blob.
+/// The outcome for one blob of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum IngestState {
-    /// The store had it already.
+    /// The store had the blob already.
     Present,
-    /// The job has stored it.
+    /// The job has stored the blob.
     Stored,
-    /// It could not be stored, or it was stored but a collection may remove it.
+    /// The blob could not be stored, or it was stored but a collection may remove it.
     Failed,
-    /// The job failed before it came to this blob.
+    /// The job failed before it reached this blob.
     NotReached,
 }
 
@@ -85,16 +85,16 @@ impl IngestState {
     }
 }
 
-/// A blob, and what became of it.
+/// A blob and its outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IngestedBlob {
     /// Its digest.
     pub digest: Digest,
-    /// What became of it.
+    /// The outcome.
     pub state: IngestState,
 }
 
-/// What became of the blobs of a job. If one failed, the store may still have others.
+/// The outcome of a job. If a blob failed, the store may still have other blobs of the job.
 #[derive(Debug)]
 #[must_use = "the job may have failed"]
 pub struct Ingested {

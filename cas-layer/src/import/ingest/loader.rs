@@ -1,4 +1,4 @@
-//! Storing blobs one after the other.
+//! Stores blobs one after the other.
 
 use bytes::Bytes;
 use cas_core::lease::BlobRef;
@@ -11,7 +11,7 @@ use super::super::importer::BlobImporter;
 use super::super::item::Item;
 use super::blob::{IngestBlob, IngestSource, IngestState};
 
-/// Stores blobs, and collects what their documents list.
+/// Stores blobs, and collects the children of their documents.
 pub(super) struct Loader<'a> {
     store: &'a Store,
     importer: &'a BlobImporter<'a>,
@@ -27,7 +27,7 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// Stores the blobs in order, up to the first that fails. Sets the state of each.
+    /// Stores the blobs in order, until one fails. Sets the state of each blob.
     pub(super) async fn load(
         &mut self,
         blobs: &[IngestBlob],
@@ -49,7 +49,7 @@ impl<'a> Loader<'a> {
         Ok(())
     }
 
-    /// Makes everything durable, and records what the documents list.
+    /// Makes everything durable, and records the children of the documents.
     pub(super) async fn record_children(&mut self) -> Result<()> {
         let documents = std::mem::take(&mut self.documents);
         let mut children: Vec<_> = documents.iter().flat_map(|one| &one.children).collect();

@@ -1,8 +1,8 @@
-//! Ingest: single blobs with known digests go into a store, alone or as an image.
+//! Ingests single blobs with known digests into a store, alone or as an image.
 //!
 //! All records are written before the bytes, in one batch if possible, and the bytes are made
-//! durable together. At the end, the records of all documents get the lists of their children,
-//! also the records of documents that were in the store before.
+//! durable together. At the end, the records of all documents get the lists of their children.
+//! These include documents that were in the store before.
 
 mod blob;
 mod loader;
@@ -19,10 +19,10 @@ use self::blob::with_states;
 use self::loader::Loader;
 use super::importer::BlobImporter;
 
-/// Stores blobs, in order, up to the first that fails. Nothing is stored of a blob that fails. The
-/// store keeps the stored blobs for a day, and for as long as an image, a lease or a label refers
-/// to them. Returns the state of each blob, and the error if a blob failed. If the future is
-/// dropped, a garbage collection removes what was stored.
+/// Stores blobs in order, until one fails. Nothing is stored of a blob that fails. The store keeps
+/// the stored blobs for a day, and for as long as an image, a lease or a label refers to them.
+/// Returns the state of each blob, and the error if a blob failed. If the future is dropped, a
+/// garbage collection removes what was stored.
 ///
 /// The error of a blob is `Corrupt` if its bytes have another digest or size, are a document that
 /// does not parse, or are not in a regular file; `NotFound` if neither the file nor the stored blob
@@ -62,9 +62,9 @@ async fn load_and_keep(
 /// or nothing. `root` is the topmost index or manifest of the image. If an index or a manifest
 /// lists a blob that is neither given nor in the store, the blob is recorded as absent.
 ///
-/// After a failure, the blobs that were stored are removed again, except blobs that something else
-/// refers to by then. If the future is dropped, they are removed in the background. After a kill, a
-/// garbage collection removes them once the lease has expired.
+/// After a failure, the blobs that were stored are removed again, except blobs to which something
+/// else refers by then. If the future is dropped, they are removed in the background. After a kill,
+/// a garbage collection removes them once the lease has expired.
 ///
 /// # Errors
 /// The errors of a blob as in [`ingest_blobs`]; `AlreadyExists` if the name exists;
@@ -116,8 +116,8 @@ impl Attempt<'_> {
         Ok(Image::new(name, root))
     }
 
-    /// Names the image that was stored, or undoes the ingest. Both go on if the caller drops the
-    /// future.
+    /// Names the image that was stored, or undoes the ingest. This continues if the caller drops
+    /// the future.
     async fn end(&mut self, loaded: Result<Image>) -> Result<Image> {
         let Some(undo) = self.0.take().map(BlobImporter::into_undo) else {
             return loaded;

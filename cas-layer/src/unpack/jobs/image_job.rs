@@ -220,7 +220,7 @@ impl ImageJob {
         })
     }
 
-    /// Cancels the layer `number`, in whatever state it is.
+    /// Cancels the layer `number`, in any state.
     ///
     /// # Errors
     /// [`JobProblem::UnknownLayerJob`]; errors of the file system.

@@ -56,7 +56,7 @@ impl Jobs {
         }
     }
 
-    /// Sets how long a job can be used after a process has begun to work on it; by default
+    /// Sets how long a job can be used after a process has begun to work on it. The default is
     /// [`Jobs::LIFETIME`].
     #[must_use]
     pub fn with_lifetime(mut self, lifetime: Duration) -> Self {
@@ -76,9 +76,9 @@ impl Jobs {
         ImageJob::create(&self.storage, record)
     }
 
-    /// Finds a job of the image whose configuration has the digest `image`, among the jobs that no
-    /// other process uses and whose records are not damaged. Renews the lifetime of the job.
-    /// Returns the job.
+    /// Finds a job of the image whose configuration has the digest `image`. Skips jobs that another
+    /// process uses, and jobs with damaged records. Renews the lifetime of the job. Returns the
+    /// job.
     ///
     /// # Errors
     /// [`JobProblem::NoImageJob`]; [`JobProblem::NoLayers`] or [`JobProblem::Expired`] for the job

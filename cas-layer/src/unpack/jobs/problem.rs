@@ -5,7 +5,7 @@ use std::fmt;
 use cas_core::{Error, ErrorKind};
 
 /// Why the job of an image, or a layer in it, cannot be used. A method of a job returns an
-/// [`Error`] whose source is the problem; [`JobProblem::of`] finds the problem there.
+/// [`Error`] whose source is the problem. [`JobProblem::of`] returns the problem of such an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JobProblem {

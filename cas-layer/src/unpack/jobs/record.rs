@@ -17,15 +17,15 @@ const NEW: &str = "job.json.new";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LayerState {
-    /// It is being unpacked, or will be.
+    /// The layer is being unpacked, or waits for that.
     InProgress,
-    /// It was done, and its files belong to the process that moves them to a snapshot.
+    /// The layer was done. Its files belong to the process that moves them to a snapshot.
     Claimed,
-    /// It is unpacked and verified, and can be claimed.
+    /// The layer is unpacked and verified, and can be claimed.
     Done,
-    /// It could not be unpacked.
+    /// The layer could not be unpacked.
     Failed,
-    /// It is not unpacked in the job any more, for example because another layer failed.
+    /// The layer is no longer unpacked in the job, for example because another layer failed.
     Cancelled,
 }
 
@@ -42,7 +42,7 @@ pub struct LayerJob {
     /// The message of the error, if the layer failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// The number of the layer in the job; the name of its directory.
+    /// The number of the layer in the job, and the name of its directory.
     pub(super) number: u64,
 }
 

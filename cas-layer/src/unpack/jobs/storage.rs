@@ -1,4 +1,4 @@
-//! Where the jobs of images are kept.
+//! The storage of the jobs of images.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -25,8 +25,8 @@ pub trait JobStorage: Send + Sync {
     /// Returns the directory of a job.
     ///
     /// # Errors
-    /// `InvalidArgument` for what is not an identifier; `NotFound` if the job does not exist;
-    /// errors of the file system.
+    /// `InvalidArgument` if `id` is not an identifier; `NotFound` if the job does not exist; errors
+    /// of the file system.
     fn path(&self, id: &str) -> Result<PathBuf>;
 
     /// Returns the identifiers of all jobs.
@@ -38,7 +38,7 @@ pub trait JobStorage: Send + Sync {
     /// Deletes a job with everything in its directory. Does nothing if the job does not exist.
     ///
     /// # Errors
-    /// `InvalidArgument` for what is not an identifier; errors of the file system.
+    /// `InvalidArgument` if `id` is not an identifier; errors of the file system.
     fn delete(&self, id: &str) -> Result<()>;
 }
 

@@ -85,7 +85,7 @@ impl Ingest for Stolen {
     }
 }
 
-/// Two ingests of equal length: the proof of one must not publish the other.
+/// The proof of one ingest must not publish another ingest of equal length.
 pub(super) async fn a_foreign_proof_is_refused(subject: Subject) {
     let store = subject.open().await;
     let thief = Thief(Arc::clone(&store));
@@ -154,7 +154,7 @@ pub(super) async fn a_late_removal_spares_what_came_after(subject: Subject) {
     assert_has(&*store, &digest, &data).await;
 }
 
-/// Copies a blob to a store that has the first bytes of it from an interrupted copy.
+/// Copies a blob to a store that already has its first bytes from an interrupted copy.
 pub(super) async fn blobs_are_copied_between_stores(subject: Subject) {
     let (from, to) = (subject.open().await, subject.open_other("other").await);
     let data = bytes(1, 3_000_000);
@@ -308,7 +308,7 @@ pub(super) async fn a_removal_and_its_batch_are_one_step(subject: Subject) {
     );
     assert_absent(&*store, &digest).await;
     store.flush().await.unwrap();
-    // This would be refused if the record still existed.
+    // This commit would be refused if the record still existed.
     ingest_with(&*store, &data, &record).await.unwrap();
     assert_has(&*store, &digest, &data).await;
 }

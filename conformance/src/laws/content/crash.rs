@@ -14,7 +14,7 @@ fn blob(number: u64) -> bytes::Bytes {
     )
 }
 
-/// Everything acknowledged must exist, and every listed blob must have its bytes.
+/// Every acknowledged blob must exist, and every listed blob must have its bytes.
 pub(super) async fn a_killed_process_keeps_its_blobs(subject: Subject) {
     if subject.is_victim() {
         let store = subject.open().await;
@@ -37,7 +37,7 @@ pub(super) async fn a_killed_process_keeps_its_blobs(subject: Subject) {
     }
 }
 
-/// An interrupted ingest must hold a prefix of what was written.
+/// An interrupted ingest must hold a prefix of the written bytes.
 pub(super) async fn a_killed_writer_leaves_a_prefix(subject: Subject) {
     let data = bytes(1, 8_000_000);
     if subject.is_victim() {

@@ -7,7 +7,7 @@ use cas_core::{Capability, ContentExt, Digest, ErrorKind};
 use super::Subject;
 use crate::material::{assert_absent, assert_has, bytes, digests, kind, put};
 
-/// A reopened store has the blobs that were stored, and not those that were removed.
+/// A reopened store must have the blobs that were stored, but not the blobs that were removed.
 pub(super) async fn a_reopened_store_has_its_blobs(subject: Subject) {
     let store = subject.open().await;
     let (kept, gone) = (bytes(1, 300_000), bytes(2, 300_000));
@@ -42,7 +42,7 @@ pub(super) async fn a_reopened_store_has_the_same_versions(subject: Subject) {
         put(&*store, &bytes(seed, length)).await;
     }
     let late = store.remove_version(&gone.digest, gone.version).await;
-    assert!(!late.unwrap(), "a blob got the version of a removed one");
+    assert!(!late.unwrap(), "a blob got the version of a removed blob");
 }
 
 pub(super) async fn a_flush_makes_relaxed_durable(subject: Subject) {
@@ -76,7 +76,7 @@ pub(super) async fn a_second_opening_is_shared_or_busy(subject: Subject) {
     assert_eq!(
         kind(subject.try_open().await),
         None,
-        "the store must be free when its first handle was dropped"
+        "the store must be free after its first handle was dropped"
     );
 }
 

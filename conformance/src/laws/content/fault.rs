@@ -1,5 +1,5 @@
-//! Laws of faults: a fault at each system call that changes the disk, and what is synced before a
-//! publish is acknowledged.
+//! Laws of faults. Each system call that changes the disk gets a fault. One law checks the syncs
+//! before a publish is acknowledged.
 
 use bytes::Bytes;
 use cas_core::content::{Durability, Expected, Writer};
@@ -14,7 +14,8 @@ use crate::strace::{Fault, Victim};
 const PIECE: usize = 300_000;
 /// The key of the ingest that is not published.
 const UNFINISHED: &str = "unfinished";
-/// The beginning of what a victim prints after a failed publish. The length of the ingest follows.
+/// The prefix of the text that a victim prints after a failed publish. The length of the ingest
+/// follows.
 const LEFT: &str = "left ";
 
 /// Returns the blobs, each with the step that stores it.
@@ -31,12 +32,12 @@ pub(super) async fn a_kill_at_any_call_keeps_the_blobs(subject: Subject) {
     inject(&subject, Fault::Kill).await;
 }
 
-/// An error of the device is reported or retried; an acknowledged blob is not lost.
+/// An error of the device must be reported or retried. No acknowledged blob may be lost.
 pub(super) async fn a_failed_call_keeps_the_blobs(subject: Subject) {
     inject(&subject, Fault::Error).await;
 }
 
-/// On a full disk, an error is reported or the call is retried; an acknowledged blob is not lost.
+/// On a full disk, an error must be reported or the call retried. No acknowledged blob may be lost.
 pub(super) async fn a_full_disk_keeps_the_blobs(subject: Subject) {
     inject(&subject, Fault::Full).await;
 }
@@ -72,7 +73,7 @@ async fn publish(
     durability: Durability,
 ) -> Result<()> {
     let mut writer = Writer::begin(store, key, Expected::ANY).await?;
-    // A repeated job resumes the ingest that the first one left.
+    // A repeated job resumes the ingest that the first job left.
     let left = usize::try_from(writer.offset()).unwrap();
     for piece in data.slice(left..).chunks(PIECE) {
         writer.write(data.slice_ref(piece)).await?;
@@ -147,8 +148,7 @@ async fn right(store: &dyn ContentStore) {
 /// Text that no other file contains, and that compressed data still contains.
 const MARKER: &str = "conformance-blob";
 
-/// Between the write of the bytes and their acknowledgement, the bytes and the names of their files
-/// are synced.
+/// The bytes and the names of their files must be synced before the publish is acknowledged.
 pub(super) async fn an_acknowledged_publish_was_synced(subject: Subject) {
     if !subject.is_victim() {
         return subject.syncs_before_it_acknowledges(MARKER);

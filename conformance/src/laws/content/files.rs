@@ -12,7 +12,7 @@ use cas_core::{ContentExt, ContentStore, Digest, ErrorKind};
 use super::Subject;
 use crate::material::{assert_absent, assert_has, bytes, kind, put};
 
-/// Adopts ranges of a file, whether the store shares, copies or reads them, then changes the file.
+/// Appends ranges of a file, which the store may share, copy or read. Then changes the file.
 pub(super) async fn a_file_becomes_its_bytes(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 3_000_000);
@@ -32,7 +32,7 @@ pub(super) async fn a_file_becomes_its_bytes(subject: Subject) {
         writer.write(data.slice(..3)).await.unwrap();
         expected.extend_from_slice(&data[..3]);
     }
-    // The file ends before the range does, and changes a moment later.
+    // The file ends before the end of the range, and changes a moment later.
     let written = writer.write_file(&file, 2_999_990, 100).await.unwrap();
     assert_eq!(written, 10, "the number of bytes up to the end of the file");
     expected.extend_from_slice(&data[2_999_990..]);
@@ -105,7 +105,7 @@ pub(super) async fn a_damaged_copy_is_replaced(subject: Subject) {
 }
 
 /// Opens the file of a blob for writing, as another program would. Returns `None` if the store does
-/// not keep it as a file.
+/// not keep the blob as a file.
 async fn open_to_write(store: &dyn ContentStore, digest: &Digest) -> Option<File> {
     let reader = store.open(digest).await.unwrap().unwrap();
     let path = format!("/proc/self/fd/{}", reader.file()?.as_raw_fd());
@@ -116,7 +116,7 @@ async fn open_to_write(store: &dyn ContentStore, digest: &Digest) -> Option<File
     Some(File::options().write(true).open(path).unwrap())
 }
 
-/// Compacts while others read and write.
+/// Compacts while a reader and a writer are open.
 pub(super) async fn a_compaction_keeps_what_is_there(subject: Subject) {
     let store = subject.open().await;
     store

@@ -1,4 +1,5 @@
-//! Laws of ingests: their life cycle, which is the same as in containerd, and what a commit checks.
+//! Laws of ingests and of the checks of a commit. The life cycle of ingests is the same as in
+//! containerd.
 
 use std::io;
 use std::pin::Pin;
@@ -86,7 +87,7 @@ pub(super) async fn keys_are_independent(subject: Subject) {
     }
 }
 
-/// The bytes must not be visible under the expected digest or under their own.
+/// The bytes must not be visible under the expected digest or under their own digest.
 pub(super) async fn a_wrong_digest_stays_invisible(subject: Subject) {
     let store = subject.open().await;
     let (data, wanted) = (bytes(1, 1_000), Digest::sha256(&bytes(2, 1_000)));
@@ -96,7 +97,7 @@ pub(super) async fn a_wrong_digest_stays_invisible(subject: Subject) {
     assert_absent(&*store, &Digest::sha256(&data)).await;
 }
 
-/// Commits one byte less than expected, and one byte more.
+/// Commits more bytes than expected, and fewer bytes than expected.
 pub(super) async fn a_wrong_size_stays_invisible(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 1_000);
@@ -108,7 +109,7 @@ pub(super) async fn a_wrong_size_stays_invisible(subject: Subject) {
     }
 }
 
-/// Commits with a wrong expectation, then with the right one.
+/// Commits with a wrong expected digest, then with the right digest.
 pub(super) async fn a_failed_commit_can_be_retried(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 80_000);
@@ -151,7 +152,7 @@ pub(super) async fn rewind_forgets_what_was_written(subject: Subject) {
     assert_has(&*store, &committed.digest, &data).await;
 }
 
-/// Discards an ingest that does not exist, one that exists, and the same one again.
+/// Discards an ingest that does not exist. Then discards an existing ingest twice.
 pub(super) async fn discard_forgets_the_ingest(subject: Subject) {
     let store = subject.open().await;
     assert!(
@@ -184,7 +185,7 @@ pub(super) async fn a_published_ingest_is_gone(subject: Subject) {
     }
 }
 
-/// Tries keys that must be refused, and unusual keys that must not be.
+/// Tries keys that must be refused, and unusual keys that must be accepted.
 pub(super) async fn bad_keys_are_refused(subject: Subject) {
     let store = subject.open().await;
     for bad in ["", "a\nb", "\0", &"k".repeat(limit::KEY + 1)] {
@@ -249,7 +250,7 @@ pub(super) async fn sixteen_writers_of_one_digest_agree(subject: Subject) {
     assert_eq!(store.ingests().await.unwrap(), []);
 }
 
-/// A reader that fails after its bytes.
+/// A reader that returns its bytes and then fails.
 struct Fails<'a>(&'a [u8]);
 
 impl AsyncRead for Fails<'_> {

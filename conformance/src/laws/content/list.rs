@@ -35,7 +35,7 @@ pub(super) async fn a_list_is_in_digest_order(subject: Subject) {
     }
 }
 
-/// Lists in pages of several sizes, after digests that are stored and one that is not.
+/// Lists in pages of several sizes, after stored digests and after a digest that is not stored.
 pub(super) async fn pages_make_up_the_list(subject: Subject) {
     let store = subject.open().await;
     let all = fill(&*store).await;

@@ -16,25 +16,26 @@ mod shared;
 type Subject = crate::Subject<dyn cas_core::ContentStore>;
 
 laws! { $
-    /// Tests a content store: one test for each law, in a module that the first argument names.
+    /// Makes a module with a test for each law of content stores. The first argument is the name of
+    /// the module.
     ///
     /// The second argument is the opener, an async closure that captures nothing. It receives a
-    /// directory, opens the store there, or creates it if there is none, and returns a
+    /// directory, opens the store there, and creates the store if there is none. It returns a
     /// `Result<Arc<dyn ContentStore>>`. The optional third argument, [`Gaps`](crate::Gaps), lists
     /// the laws that the store cannot keep.
     content_store!, __content_tests!, content: dyn cas_core::ContentStore;
     read() [
         an_empty_blob_is_a_blob:
-            "A layer or an artifact may have no bytes, and its image would never be complete"
+            "An image with an empty layer or an empty artifact would never be complete"
             ["cas_core::ContentStore"],
         sizes_around_pieces_come_back:
-            "Stores cut blobs into pages, rows or parts; a byte lost at a cut breaks a layer"
+            "A byte lost where a store cuts a blob into pieces would break a layer"
             ["cas_core::ContentStore"],
         an_absent_blob_is_none:
-            "A caller that cannot tell absent from broken would refetch blobs that it has"
-            ["EVE CheckBlobExists, which answers both alike"],
+            "A caller could not tell an absent blob from an error, and would fetch the blob again"
+            ["EVE CheckBlobExists, which returns the same result for both"],
         reads_stop_at_the_end:
-            "A lazy reader reads past the end; an error or stale bytes there break a container"
+            "A lazy reader that reads past the end would get an error or stale bytes"
             ["containerd content.ReaderAt"],
         sha512_names_content_too:
             "An image that names its content by SHA-512 could not be stored"
@@ -43,12 +44,12 @@ laws! { $
             "A container that reads while its image is removed would get bytes of another blob"
             ["cas_core::ContentStore::open"],
         bytes_of_many_parts_come_back:
-            "Layers are longer than one part; a lost or moved part is damage found weeks later"
+            "A lost or moved part would break a layer, and nobody would notice it for weeks"
             ["cas_core::ContentStore"],
     ]
     read(needs Files) [
         a_file_has_the_bytes:
-            "The kernel copies the file as it is; a longer or shorter file is a wrong layer"
+            "The kernel would copy a file that is longer or shorter than the layer"
             ["cas_core::BlobReader::file"],
     ]
     files() [
@@ -56,13 +57,13 @@ laws! { $
             "A file that is shared with the store and changes later would corrupt the blob"
             ["cas_core::Ingest::adopt"],
         changed_bytes_are_noticed:
-            "Every import would leave a damaged copy in place, although it brings the right bytes"
+            "An import of the right bytes would leave a damaged copy in place"
             ["cas_core::ContentStore::is_unchanged"],
         a_damaged_copy_is_replaced:
-            "Damage would stay forever: each import would find the blob and leave it as it is"
+            "A damaged blob would stay forever, because no import would replace it"
             ["containerd#5854, moby#46649"],
         a_compaction_keeps_what_is_there:
-            "A compaction would free disk space, but lose a live layer"
+            "A compaction that frees disk space would lose a live layer"
             ["cas_core::ContentStore::compact"],
     ]
     ingest() [
@@ -70,10 +71,10 @@ laws! { $
             "A pull that broke off at 99 % would start again from zero"
             ["containerd content.Writer; containerd#12314"],
         a_second_writer_is_busy:
-            "Two writers of one file mix their bytes, and every pull of the blob fails"
+            "Two writers of one ingest would mix their bytes, and every pull of the blob would fail"
             ["containerd content.Ingester; containerd#1545"],
         keys_are_independent:
-            "The layers of an image arrive in parallel, and one would get the bytes of another"
+            "Layers that arrive in parallel would get each other's bytes"
             ["containerd content.Ingester"],
         a_wrong_digest_stays_invisible:
             "A mirror could store wrong bytes under a digest that others trust"
@@ -82,7 +83,7 @@ laws! { $
             "A truncated download would count as the layer"
             ["docs/DURABILITY.md, Bytes (1)"],
         a_failed_commit_can_be_retried:
-            "A commit with a wrong expected digest would cost the whole download"
+            "A commit with a wrong expected digest would discard a complete download"
             ["containerd content.Writer.Commit"],
         rewind_forgets_what_was_written:
             "A download that starts over would keep stale bytes after the new ones"
@@ -97,7 +98,7 @@ laws! { $
             "A key that becomes a path or a URL could reach other files or objects"
             ["cas_core::content::check_key"],
         a_reader_is_stored_whole_or_not_at_all:
-            "A caller would have to hold a layer in memory to store it, or half of it would stay"
+            "A failed read of a source would leave half a layer in the store"
             ["cas_core::content::put_reader; an OCI layout engine's PutBlob"],
         storing_twice_keeps_one_copy:
             "A layer that many images share would be stored once for each image"
@@ -116,7 +117,7 @@ laws! { $
             "A blob between two pages would never be shown or collected"
             ["cas_core::ContentStore::list"],
         a_removed_blob_is_gone:
-            "One call would still find a removed blob, and its caller would depend on the blob"
+            "A caller would find a removed blob and depend on it"
             ["containerd content.Manager.Delete"],
         ingests_are_listed_by_key:
             "Nobody could see which downloads are running, or what an interrupted pull left"
@@ -124,10 +125,10 @@ laws! { $
     ]
     commit() [
         a_foreign_proof_is_refused:
-            "Unverified bytes would become a blob by the proof of another ingest"
+            "Unverified bytes would become a blob with the proof of another ingest"
             ["cas_core::content::Verified"],
         every_durability_publishes:
-            "A manifest is read as soon as its publish returns, and would not exist yet"
+            "A manifest would not exist yet when its publish has returned"
             ["docs/DURABILITY.md, Bytes"],
         a_removed_blob_can_be_stored_again:
             "A removed image could not be pulled again"
@@ -136,10 +137,10 @@ laws! { $
             "A slow collector would remove a blob that was pulled after its scan"
             ["containerd#2695; docs/DURABILITY.md, Leases and collection"],
         a_removal_of_many_removes_only_those:
-            "A removal of many blobs in one call would also take the blobs between them"
+            "A removal of many blobs in one call would also remove the blobs between them"
             ["cas_core::ContentStore::remove_versions"],
         blobs_are_copied_between_stores:
-            "A migration or a mirror would copy a blob from its start again after an interruption"
+            "After an interruption, a migration would copy a large blob from its start again"
             ["containerd content.Copy"],
     ]
     commit(racy) [
@@ -152,7 +153,7 @@ laws! { $
     ]
     commit(needs Joint) [
         bytes_and_batch_are_one_step:
-            "A crash between bytes and record leaves a blob that nothing finds or removes"
+            "A crash between bytes and record would leave a blob that nothing finds or removes"
             ["cas_core::Capability::Joint"],
         a_removal_and_its_batch_are_one_step:
             "A collector that lost a race would still have removed the bytes"
@@ -171,7 +172,7 @@ laws! { $
     ]
     model(racy) [
         any_sequence_agrees_with_a_map:
-            "In an order that nobody has tried, one operation would lose what another keeps"
+            "Some order of operations that no other test has tried would lose data"
             ["RocksDB db_stress: an oracle of the expected state"],
     ]
     durable(needs Durable) [
@@ -182,7 +183,7 @@ laws! { $
             "A collection that resumes after a restart would remove newer blobs"
             ["cas_core::content::Version"],
         a_flush_makes_relaxed_durable:
-            "An import that flushes once, at its end, would not be durable"
+            "An import that flushes only at its end would not be durable"
             ["docs/DURABILITY.md, Bytes (Relaxed)"],
         a_second_opening_is_shared_or_busy:
             "Two processes that open the store independently would overwrite each other's pages"
@@ -195,7 +196,7 @@ laws! { $
     ]
     crash(needs Durable, racy) [
         a_killed_process_keeps_its_blobs:
-            "An image reported as stored would be broken after a crash, and no pull repairs it"
+            "A blob reported as stored would be missing or damaged after a crash"
             ["docs/DURABILITY.md, Bytes (2) and (3); containerd#10457"],
     ]
     crash(needs Resume, racy) [
@@ -208,13 +209,13 @@ laws! { $
             "An acknowledged blob would be lost or incomplete after a crash at a bad moment"
             ["docs/DURABILITY.md, Bytes (2)"],
         a_failed_call_keeps_the_blobs:
-            "An error of the device would be ignored, and the layer missing when it is needed"
+            "An error of the device would be ignored, and a layer would be missing later"
             ["docs/DURABILITY.md, Bytes; PostgreSQL's fsync errors of 2018"],
         a_full_disk_keeps_the_blobs:
             "On a full disk, blobs that were stored before would be lost"
             ["docs/DURABILITY.md, Bytes; facebook/rocksdb#7784"],
         an_acknowledged_publish_was_synced:
-            "A power loss would take a layer that was reported as stored"
+            "A power loss would remove a layer that was reported as stored"
             ["docs/DURABILITY.md, Bytes (2); facebook/rocksdb#10573"],
     ]
     shared(needs Shared) [

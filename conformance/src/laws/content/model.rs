@@ -26,7 +26,7 @@ enum Step {
         seed: u64,
         length: usize,
     },
-    /// Commit what was written, expecting its digest or a wrong one.
+    /// Commit the written bytes, with the right or a wrong expected digest.
     Commit {
         key: usize,
         right: bool,
@@ -41,16 +41,16 @@ enum Step {
     Clash {
         key: usize,
     },
-    /// Remove the n-th blob, or one that does not exist.
+    /// Remove the n-th blob, or a blob that does not exist.
     Remove {
         nth: usize,
     },
-    /// Query everything in every way.
+    /// Query all blobs and ingests.
     Look,
     Reopen,
 }
 
-/// What must be in the store.
+/// The expected content of the store.
 #[derive(Clone, Debug, Default)]
 struct Oracle {
     ingests: BTreeMap<&'static str, Vec<u8>>,
@@ -152,7 +152,7 @@ async fn play(
     look(&*store, &oracle).await;
 }
 
-/// Does one step, and checks its result against the oracle before the step.
+/// Does one step. Compares the result with the oracle, which has the state before the step.
 async fn check_step(store: &dyn ContentStore, oracle: &Oracle, step: &Step) {
     match *step {
         Step::Append { key, seed, length } => {
@@ -238,7 +238,7 @@ async fn look(store: &dyn ContentStore, oracle: &Oracle) {
     assert_eq!(found, held, "the unfinished ingests");
 }
 
-/// Reopens the store if it promises to keep what it has. Returns the open store.
+/// Reopens the store if it promises to be durable. Returns the open store.
 async fn reopen(
     subject: &Subject,
     place: &str,

@@ -108,7 +108,8 @@ pub(super) async fn a_reader_never_reads_other_bytes(subject: Subject) {
     );
 }
 
-/// Appends a blob that is longer than any part, page or row, in pieces that do not divide them.
+/// Appends a blob that is longer than any part, page or row. The pieces do not align with parts,
+/// pages or rows.
 pub(super) async fn bytes_of_many_parts_come_back(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(9, 11_000_003);
@@ -150,7 +151,7 @@ pub(super) async fn a_file_has_the_bytes(subject: Subject) {
         let data = bytes(length as u64, length);
         let digest = put(&*store, &data).await;
         let reader = store.open(&digest).await.unwrap().unwrap();
-        let file = reader.file().expect("a store of files hands them out");
+        let file = reader.file().expect("a blob has its file");
         assert_eq!(file.metadata().unwrap().len(), length as u64);
         let mut found = vec![0; length];
         file.read_exact_at(&mut found, 0).unwrap();

@@ -1,4 +1,4 @@
-//! Laws of several openings of one store, which stand for several processes.
+//! Laws of a store that is opened several times, as by several processes.
 
 use std::sync::Arc;
 
@@ -21,7 +21,8 @@ pub(super) async fn openings_see_the_same_blobs(subject: Subject) {
     }
 }
 
-/// A key has one writer at a time, over all openings. Afterwards another may resume the ingest.
+/// A key has one writer at a time among all openings. After that, another writer may resume the
+/// ingest.
 pub(super) async fn openings_share_the_key(subject: Subject) {
     let (left, right) = (subject.open().await, subject.open().await);
     let data = bytes(1, 50_000);

@@ -1,4 +1,4 @@
-//! Laws of concurrent tasks: imports, tags and removals while one collection follows another.
+//! Laws of tasks that import, tag and remove images during repeated collections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -46,7 +46,7 @@ async fn work(store: Arc<Store>, worker: u64, over: Arc<AtomicBool>) -> usize {
     named
 }
 
-/// Returns whether a job failed because of a race, which is allowed.
+/// Returns whether an error of this kind means that a job lost a race. Such errors are allowed.
 fn is_lost_race(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::Conflict | ErrorKind::Busy)
 }
@@ -83,7 +83,7 @@ async fn storm(workers: Vec<Arc<Store>>, collectors: Vec<Arc<Store>>) {
         .map(|store| tokio::spawn(collect_until(store.clone(), over.clone(), count.clone())))
         .collect();
     let begun = Instant::now();
-    // Waits for at least three collections, however slow the store is.
+    // Waits for at least three collections, even if the store is slow.
     while begun.elapsed() < TIME || count.load(Ordering::Relaxed) < 3 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -111,7 +111,7 @@ pub(super) async fn collections_during_other_jobs_lose_nothing(subject: Subject)
     storm(workers, vec![store]).await;
 }
 
-/// Two openings stand for two machines, and both collect.
+/// Two openings act like two machines. Both collect.
 pub(super) async fn two_openings_collect_and_import_at_once(subject: Subject) {
     let (left, right) = (subject.open().await, subject.open().await);
     let workers = (0..WORKERS).map(|number| match number % 2 {

@@ -1,5 +1,5 @@
-//! Laws of faults: a fault at each system call that changes the disk. Named images must be whole,
-//! records must agree with bytes, and a collection must find what is left over.
+//! Laws of faults. Each system call that changes the disk gets a fault. Named images must be whole,
+//! records must agree with bytes, and a collection must remove all leftovers.
 
 use cas_core::content::{ContentExt, Durability};
 use cas_core::records::Table;
@@ -21,12 +21,12 @@ pub(super) async fn a_kill_at_any_call_keeps_the_store(subject: Subject) {
     inject(&subject, Fault::Kill).await;
 }
 
-/// An error of the device is reported or retried; an acknowledged step is not lost.
+/// An error of the device must be reported or retried. No acknowledged step may be lost.
 pub(super) async fn a_failed_call_keeps_the_store(subject: Subject) {
     inject(&subject, Fault::Error).await;
 }
 
-/// On a full disk, an error is reported or the call is retried; an acknowledged step is not lost.
+/// On a full disk, an error must be reported or the call retried. No acknowledged step may be lost.
 pub(super) async fn a_full_disk_keeps_the_store(subject: Subject) {
     inject(&subject, Fault::Full).await;
 }
@@ -105,7 +105,7 @@ async fn check(victim: Victim<Store>) {
     }
     assert!(
         named("two").is_none() || !victim.has("untagged"),
-        "the deletion of the name `two` was acknowledged, but the name is there again"
+        "the deletion of the name `two` was acknowledged, but the name exists"
     );
     if victim.has("large") {
         let (descriptor, data) = large();
@@ -129,8 +129,8 @@ async fn check(victim: Victim<Store>) {
     nothing_dead(&store, sorted(Sample::of(1).digests())).await;
 }
 
-/// Checks that every blob has the digest of its bytes and a record, without which no collection
-/// would remove it, and that every image is whole.
+/// Checks that the bytes of every blob have its digest, that every blob has a record, and that
+/// every image is whole. A collection would not remove a blob without a record.
 pub(super) async fn agrees(store: &Store) {
     for digest in there(store).await {
         let found = read(&*store.content, &digest).await;
@@ -179,8 +179,8 @@ pub(super) async fn nothing_without(store: &Store, names: [&str; 2]) {
 /// Text that occurs in no other file.
 const MARKER: &str = "conformance-name";
 
-/// Between the write of a name and its acknowledgement, the name and the names of its files are
-/// synced.
+/// The name of an image and the names of its files must be synced before the import is
+/// acknowledged.
 pub(super) async fn an_acknowledged_name_was_synced(subject: Subject) {
     if !subject.is_victim() {
         return subject.syncs_before_it_acknowledges(MARKER);

@@ -1,4 +1,4 @@
-//! Laws of what keeps a blob, and for how long.
+//! Laws of the roots that keep a blob, and of how long they keep it.
 
 use std::time::SystemTime;
 
@@ -211,7 +211,8 @@ pub(super) async fn a_failed_import_is_collected(subject: Subject) {
     assert_eq!(there(&store).await, sorted(kept.digests()));
 }
 
-/// `explain` returns the name and the lease that keep a blob, and no path when neither does.
+/// `explain` returns the names and the lease that keep a blob, and no path if none of them keeps
+/// it.
 pub(super) async fn each_root_that_keeps_a_blob_is_explained(subject: Subject) {
     let store = subject.open().await;
     let sample = Sample::of(1);
@@ -269,7 +270,7 @@ pub(super) async fn each_root_that_keeps_a_blob_is_explained(subject: Subject) {
     assert_eq!((found.paths.len(), found.until), (0, None));
     assert!(
         store.content.remove(&root).await.unwrap(),
-        "an explanation must not remove what it explains"
+        "an explanation must not remove the blob that it explains"
     );
     assert_eq!(store.leases().list().await.unwrap().len(), 1);
 }

@@ -1,4 +1,4 @@
-//! Laws of labels on stored records. What each label means is tested in `cas-core`.
+//! Laws of labels on stored records. Tests in `cas-core` check the meaning of each label.
 
 use cas_core::content::Durability;
 use cas_core::lease::{self, BlobRef, LeaseGuard};
@@ -65,7 +65,7 @@ pub(super) async fn a_reference_has_the_exact_suffix(subject: Subject) {
     assert_eq!(there(&store).await, kept);
 }
 
-/// By `gc.bref.content` and `gc.bref.image`, a child names what keeps it.
+/// With `gc.bref.content` and `gc.bref.image`, a child names the blob or the image that keeps it.
 pub(super) async fn a_back_reference_keeps_the_child(subject: Subject) {
     let store = subject.open().await;
     let sample = Sample::of(9);
@@ -96,7 +96,7 @@ pub(super) async fn a_back_reference_keeps_the_child(subject: Subject) {
     assert!(there(&store).await.is_empty());
 }
 
-/// A referrer is kept exactly as long as its subject, also if another job pins the subject again.
+/// A referrer is kept exactly as long as its subject, even if another job pins the subject again.
 pub(super) async fn a_referrer_lives_as_long_as_its_subject(subject: Subject) {
     let store = subject.open().await;
     let (image, referrer) = (Sample::of(7), Sample::of(8));
@@ -123,7 +123,8 @@ pub(super) async fn a_referrer_lives_as_long_as_its_subject(subject: Subject) {
     assert!(there(&store).await.is_empty());
 }
 
-/// After the time in `gc.expire`, a name is removed, with the blobs that only it kept.
+/// After the time in `gc.expire`, a name is removed, together with the blobs that only this name
+/// kept.
 pub(super) async fn an_expired_image_is_removed(subject: Subject) {
     let store = subject.open().await;
     let guard = LeaseGuard::begin_for(&store, "law", JOB_LEASE)
@@ -150,8 +151,9 @@ pub(super) async fn an_expired_image_is_removed(subject: Subject) {
     assert_eq!(there(&store).await.len(), 7);
 }
 
-/// A condition on a snapshot that does not exist changes nothing, and neither do references to
-/// nothing. Of two blobs with the condition, only the blob with the root label stays.
+/// A condition on a snapshot that does not exist has no effect. References to a missing snapshot or
+/// an invalid digest have no effect either. Of two blobs with the condition, only the blob with the
+/// root label stays.
 pub(super) async fn a_condition_needs_its_snapshot(subject: Subject) {
     let store = subject.open().await;
     let made = blobs(&store, 2).await;

@@ -1,5 +1,5 @@
-//! Laws of garbage collection, for a whole [`cas_core::Store`]: what is reachable stays and the
-//! rest is removed, whatever jobs run at the same time.
+//! Laws of garbage collection, for a whole [`cas_core::Store`]. Reachable content must stay, and
+//! all other content must be removed, even while other jobs run.
 
 mod crowd;
 mod fault;
@@ -21,35 +21,35 @@ use cas_core::{Digest, Store};
 type Subject = crate::Subject<cas_core::Store>;
 
 laws! { $
-    /// Tests a whole store by the laws of gc: one test for each law, in a module that the first
-    /// argument names.
+    /// Makes a module with a test of a whole store for each law of gc. The first argument is the
+    /// name of the module.
     ///
     /// The second argument is the opener, an async closure that captures nothing. It receives a
-    /// directory, opens the store there, or creates it if there is none, and returns a
+    /// directory, opens the store there, and creates the store if there is none. It returns a
     /// `Result<Arc<Store>>`. The optional third argument, [`Gaps`](crate::Gaps), lists the laws
     /// that the store cannot keep.
     store!, __store_tests!, gc: cas_core::Store;
     holds() [
         what_a_name_reaches_is_kept:
-            "Removing one image would break another that shares its layers"
+            "Removing one image would break another image that shares its layers"
             ["docs/DURABILITY.md, Leases and collection"],
         a_dry_run_removes_nothing:
-            "A dry run would remove what it only has to list"
+            "A dry run would remove content that it must only list"
             ["cas_core::gc::GcOptions"],
         a_lease_keeps_what_it_lists_and_all_below:
-            "A pull would lose its first layers while it fetches the last"
+            "A pull would lose its first layers while it fetches its last layers"
             ["containerd leases.Manager; lf-edge/eve#1248"],
         a_flat_lease_keeps_only_what_it_lists:
-            "A job that needs only a manifest would keep gigabytes"
+            "A job that needs only a manifest would keep gigabytes of layers"
             ["containerd docs/garbage-collection.md, gc.flat"],
         an_expired_lease_keeps_nothing:
-            "The space that killed jobs kept would never be freed"
+            "The space of killed jobs would never be freed"
             ["containerd docs/garbage-collection.md, gc.expire"],
         only_the_owner_ends_a_lease:
             "Cleaning up would end the lease of a running pull, and its layers would be removed"
             ["moby#53321"],
         a_blob_without_a_lease_lives_a_day:
-            "A blob would be removed between its upload and that of its manifest"
+            "A blob would be removed after its upload and before the upload of its manifest"
             ["docs/DURABILITY.md, Leases and collection; quay/quay#6318"],
         an_ingest_lives_a_day:
             "A running download would be removed, or an abandoned one would stay forever"
@@ -58,12 +58,12 @@ laws! { $
             "Every failed import would leave its layers on the disk"
             ["docs/DURABILITY.md, Leases and collection"],
         each_root_that_keeps_a_blob_is_explained:
-            "Nobody could say why something is kept, so nobody would dare to remove it"
+            "Nobody could find out why a blob is kept, or whether it can be removed"
             ["containerd#10548"],
     ]
     labels() [
         a_root_label_keeps_a_blob:
-            "Tools written for containerd pin content with this label, and would lose it"
+            "Content that tools for containerd protect with this label would be removed"
             ["containerd docs/garbage-collection.md, gc.root"],
         a_reference_has_the_exact_suffix:
             "A label that only looks like a reference would keep content forever"
@@ -72,10 +72,10 @@ laws! { $
             "A signature of an image would be removed although the image stays"
             ["containerd docs/garbage-collection.md, gc.bref"],
         a_referrer_lives_as_long_as_its_subject:
-            "A collection would remove the signature that a pull has brought with its image"
+            "A collection would remove a signature that was pulled with its image"
             ["distribution-spec 1.1, listing referrers"],
         an_expired_image_is_removed:
-            "An image that was meant for an hour would stay"
+            "An image that should expire after an hour would stay forever"
             ["containerd docs/garbage-collection.md, gc.expire"],
         a_condition_needs_its_snapshot:
             "A condition that can never be met would keep content forever"
@@ -83,7 +83,7 @@ laws! { $
     ]
     races() [
         a_tombstoned_blob_can_be_pinned_again:
-            "A pull that finds a layer present would lose it a moment later"
+            "A pull that finds a layer in the store would lose the layer a moment later"
             ["distribution/distribution#3544"],
         a_blob_stored_over_a_tombstone_is_live:
             "A layer that is pulled again would be removed by the tombstone of the old copy"
@@ -92,7 +92,7 @@ laws! { $
             "A killed collection would leave tombstones whose space is never freed"
             ["docs/DURABILITY.md, Leases and collection"],
         a_lease_that_expires_during_a_job_is_noticed:
-            "A laptop that slept during a pull would name an image whose layers are gone"
+            "A pull that was suspended for too long would name an image whose layers are gone"
             ["docs/DURABILITY.md, Leases and collection"],
         a_blob_pinned_since_the_scan_stays:
             "A collection would remove a blob that a job pinned during the scan"
@@ -103,22 +103,22 @@ laws! { $
             "An import that failed once would always fail, or leave blobs that are never collected"
             ["docs/DURABILITY.md, Bytes: to repeat a call is always safe"],
         a_job_can_be_repeated_after_any_lost_response:
-            "A call that was done, but whose response was lost, would fail when it is repeated"
+            "A call whose response was lost would fail when it is repeated"
             ["docs/DURABILITY.md, Bytes: to repeat a call is always safe"],
     ]
     platforms() [
         a_failed_pull_leaves_stored_platforms_complete:
-            "A failed pull of another platform would break the image that is stored"
+            "A failed pull of another platform would break the stored platform"
             ["docs/DURABILITY.md, Leases and collection; containerd#2590"],
     ]
     model(racy) [
         any_sequence_agrees_with_plain_maps:
-            "In an order that nobody has tried, one operation would lose what another keeps"
+            "Some order of operations that no other test has tried would lose data"
             ["RocksDB db_stress: an oracle of the expected state, faults among the operations"],
     ]
     owners() [
         an_owner_sees_only_their_names:
-            "A tenant would list, and by mistake remove, what others pulled"
+            "A tenant would list the images of other tenants, and might remove them by mistake"
             ["docs/decisions/0016-owners.md; EVE eve-downloaded"],
         a_name_of_another_owner_is_denied:
             "A tenant would replace the image that another tenant runs"
@@ -127,16 +127,16 @@ laws! { $
             "The collection of one tenant would remove the content of another"
             ["docs/decisions/0016-owners.md; EVE on a node that is shared with k3s"],
         bytes_stay_while_a_root_is_left:
-            "A tenant that removes their images would remove shared layers of others"
+            "A tenant that removes an image would remove layers that other tenants share"
             ["docs/decisions/0016-owners.md"],
         a_name_claims_what_it_reaches:
             "A tenant would lose content that another tenant happened to store first"
             ["docs/decisions/0016-owners.md"],
         a_revived_blob_keeps_no_old_claim:
-            "A blob would be kept for an owner who gave it up, until that owner collects again"
+            "A blob would be kept for an owner that no longer uses the blob"
             ["docs/decisions/0016-owners.md"],
         a_lease_keeps_a_claim:
-            "A tenant's collection would remove what their own pull is storing"
+            "A tenant's collection would remove blobs that the tenant's own pull is storing"
             ["docs/decisions/0016-owners.md"],
     ]
     owners(racy) [
@@ -155,17 +155,17 @@ laws! { $
             "Nothing could be collected on a full disk, where a collection is needed most"
             ["docs/DURABILITY.md; facebook/rocksdb#7784"],
         an_acknowledged_name_was_synced:
-            "A power loss would take the name of a pulled image"
+            "A power loss would remove the name of a pulled image"
             ["docs/DURABILITY.md, Names"],
     ]
     crowd(racy) [
         collections_during_other_jobs_lose_nothing:
-            "A collection could run only while nothing else does"
+            "A collection could run only while no other job runs"
             ["docs/DURABILITY.md, Leases and collection; containerd#2695"],
     ]
     crowd(needs Shared, racy) [
         two_openings_collect_and_import_at_once:
-            "One of two machines that share a store would collect what the other pulls"
+            "One machine would collect blobs that another machine pulls into the shared store"
             ["docs/DURABILITY.md, Leases and collection"],
         killed_importers_lose_no_name:
             "A killed import would remove an image that another import named"
@@ -173,7 +173,7 @@ laws! { $
     ]
 }
 
-/// Collects with a clock that is ahead of the real one by `ahead`. Returns what was removed.
+/// Collects with a clock that is ahead of the real clock by `ahead`. Returns what was removed.
 async fn collect_in(store: &Store, ahead: Duration) -> Removed {
     let options = GcOptions::default().with_now(SystemTime::now() + ahead);
     collect(store, &[], &options)

@@ -1,4 +1,4 @@
-//! Laws of owners: tenants that share one store.
+//! Laws of owners, the tenants that share one store.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn owner(name: &str) -> Owner {
     name.parse().expect("an owner")
 }
 
-/// Returns the store as each of two owners sees it.
+/// Returns a view of the store for each of two owners.
 fn views(store: &Store) -> (Store, Store) {
     let view = |name| {
         store
@@ -119,11 +119,11 @@ pub(super) async fn an_owner_collects_only_their_content(subject: Subject) {
     delete(&blue, "two").await;
     assert!(
         collect_in(&red, DAY).await.is_empty(),
-        "a collection for red must not remove what is blue's"
+        "a collection for red must not remove content of blue"
     );
     assert!(
         collect_in(&store, DAY).await.is_empty(),
-        "a collection must keep what blue claims"
+        "a collection must keep blobs that blue claims"
     );
     let options = GcOptions::default()
         .with_dry_run(true)
@@ -189,7 +189,7 @@ pub(super) async fn a_revived_blob_keeps_no_old_claim(subject: Subject) {
     verify(&store, &sample.root()).await.unwrap();
 }
 
-/// A name for content that another owner stored claims all of it.
+/// If an owner creates a name for content that another owner stored, the owner claims all of it.
 pub(super) async fn a_name_claims_what_it_reaches(subject: Subject) {
     let store = subject.open().await;
     let (red, blue) = views(&store);
@@ -227,7 +227,7 @@ pub(super) async fn a_lease_keeps_a_claim(subject: Subject) {
     guard.finish().await.unwrap();
     assert!(
         collect_now(&store).await.is_empty(),
-        "a collection must keep what red claims"
+        "a collection must keep blobs that red claims"
     );
     assert_eq!(collect_now(&red).await.blobs.len(), 4);
 }
@@ -240,7 +240,7 @@ pub(super) async fn owners_collect_at_once(subject: Subject) {
     for task in tasks {
         task.await.expect("the owner finishes");
     }
-    // A failed import leaves a lease, which has expired a day later.
+    // A failed import leaves a lease. A day later, the lease has expired.
     for view in [&red, &blue] {
         collect_in(view, DAY).await;
     }

@@ -1,4 +1,4 @@
-//! Laws of an image of which only some platforms are stored.
+//! Laws of an image with only some of its platforms in the store.
 
 use std::ops::Range;
 
@@ -20,16 +20,16 @@ use super::fault::{nothing_dead, nothing_without};
 use super::{Subject, sorted};
 use crate::sample::{Sample, tag, verify};
 
-/// One call of the pull fails in each round, and it is this many calls later than in the round
-/// before. Only calls that change something count.
+/// In each round, one call of the pull fails. In the next round, the failing call is this many
+/// calls later. Only calls that change something are counted.
 const STRIDE: usize = 3;
 /// The [`STRIDE`] for a store without atomic batches. A pull into such a store makes many more
 /// calls, and slower ones.
 const LONG_STRIDE: usize = 7;
 
 /// One platform of an image is stored. A pull of all platforms is repeated, and each time a later
-/// call fails. After each failure, the stored platform is complete, also after a collection, and
-/// the image can be tagged; a pull without a fault then stores the rest.
+/// call fails. After each failure, the image can be tagged, and the stored platform is complete,
+/// even after a collection. A pull without a fault then stores the other platforms.
 pub(super) async fn a_failed_pull_leaves_stored_platforms_complete(subject: Subject) {
     let (store, plan) = (subject.open().await, Plan::new());
     let samples = [Sample::of(1), Sample::of(2)];

@@ -1,4 +1,4 @@
-//! Laws of races between a collection and a job that meet on one blob.
+//! Laws of races between a collection and a job that use the same blob.
 
 use cas_core::content::{ContentExt, Durability};
 use cas_core::gc::{GcOptions, collect};
@@ -45,8 +45,8 @@ pub(super) async fn a_tombstoned_blob_can_be_pinned_again(subject: Subject) {
     verify(&store, &sample.root()).await.unwrap();
 }
 
-/// Stores a tombstoned blob again: once after its bytes were removed, and once before. Its record
-/// must then be live.
+/// Stores a tombstoned blob again: once after its bytes were removed, and once before. The record
+/// of the blob must then have no tombstone.
 pub(super) async fn a_blob_stored_over_a_tombstone_is_live(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 1_000);
@@ -72,8 +72,8 @@ pub(super) async fn a_blob_stored_over_a_tombstone_is_live(subject: Subject) {
     }
 }
 
-/// A collection is killed after it writes tombstones and before it removes bytes. The next one
-/// finishes its work.
+/// A collection is killed after it writes tombstones and before it removes bytes. The next
+/// collection must finish the work.
 pub(super) async fn a_collection_finishes_what_another_began(subject: Subject) {
     let store = subject.open().await;
     let (kept, gone) = (Sample::of(1), Sample::of(2));
@@ -94,8 +94,8 @@ pub(super) async fn a_collection_finishes_what_another_began(subject: Subject) {
     assert_eq!(store.blobs().load(&bare).await.unwrap(), None);
 }
 
-/// The lease of a job expires and a collection runs. The job must not create a name for what is
-/// gone.
+/// The lease of a job expires and a collection runs. The job must not create a name for an image
+/// whose blobs are gone.
 pub(super) async fn a_lease_that_expires_during_a_job_is_noticed(subject: Subject) {
     let store = subject.open().await;
     let sample = Sample::of(1);

@@ -1,4 +1,5 @@
-//! Laws of jobs with one failing call: what was acknowledged stays, and the same job then succeeds.
+//! Laws of jobs in which one call fails. No acknowledged step may be lost, and the repeated job
+//! must succeed.
 
 use std::time::{Duration, Instant};
 
@@ -13,12 +14,12 @@ use super::fault::{agrees, nothing_dead, nothing_without};
 use super::sorted;
 use crate::sample::{Sample, tag};
 
-/// The failing call did nothing.
+/// The failing call has no effect.
 pub(super) async fn a_job_can_be_repeated_after_any_failed_call(subject: Subject) {
     fail_each(&subject, Side::Before).await;
 }
 
-/// The failing call did its work, but its response was lost.
+/// The failing call does its work, but its response is lost.
 pub(super) async fn a_job_can_be_repeated_after_any_lost_response(subject: Subject) {
     fail_each(&subject, Side::After).await;
 }
@@ -28,7 +29,8 @@ const BUDGET: Duration = Duration::from_secs(10);
 /// Maximum number of calls of the job that change something.
 const CALLS: f64 = 80.0;
 
-/// Makes each changing call of the job fail in turn; on a slow store, an even selection of them.
+/// Makes each changing call of the job fail in turn. On a slow store, makes only an even selection
+/// of these calls fail.
 async fn fail_each(subject: &Subject, side: Side) {
     let (store, plan) = (subject.open().await, Plan::new());
     let from = MemoryStore::new().with_images();

@@ -1,4 +1,4 @@
-//! Laws of updates, of the whole image or by field path.
+//! Laws of updates of whole images, and of updates by field path.
 
 use std::sync::Arc;
 
@@ -72,7 +72,7 @@ pub(super) async fn field_paths_change_what_they_name(subject: Subject) {
     assert_eq!(images.get(&four.name).await.unwrap(), Some(four));
 }
 
-/// An unknown path changes nothing, even together with a known one.
+/// An update with an unknown path changes nothing, even if it has a known path, too.
 pub(super) async fn unknown_field_paths_are_refused(subject: Subject) {
     let images = subject.open().await;
     let old = images

@@ -9,28 +9,29 @@ mod repeat;
 type Subject = crate::Subject<dyn cas_core::ImageStore>;
 
 laws! { $
-    /// Tests an image store: one test for each law, in a module that the first argument names.
+    /// Makes a module with a test for each law of image stores. The first argument is the name of
+    /// the module.
     ///
     /// The second argument is the opener, an async closure that captures nothing. It receives a
-    /// directory, opens the store there, or creates it if there is none, and returns a
+    /// directory, opens the store there, and creates the store if there is none. It returns a
     /// `Result<Arc<dyn ImageStore>>`. The optional third argument, [`Gaps`](crate::Gaps), lists the
     /// laws that the store cannot keep.
     image_store!, __image_tests!, images: dyn cas_core::ImageStore;
     name() [
         a_name_is_created_once:
-            "A second import would silently take the name from the first"
+            "A second import would silently replace the image of the first import"
             ["containerd images.Store.Create; EVE CreateImage"],
         the_store_sets_the_times:
-            "A caller's wrong clock would decide what is old enough to be removed"
+            "The wrong clock of a caller would decide when an image is old enough to be removed"
             ["containerd images.Store.Create"],
         names_of_every_form_are_kept:
             "Two images would become one if a store folds or cuts their names"
             ["containerd images.Store; umoci reference grammar"],
         an_image_needs_a_target:
-            "A name without a target cannot be pulled, unpacked or removed"
+            "A name would exist that cannot be pulled, unpacked or removed"
             ["containerd images.Store.Create"],
         labels_have_bounds:
-            "An unbounded label makes every listing slow and every record large"
+            "An unbounded label would make every list slow and every record large"
             ["containerd labels.Validate"],
         a_deleted_name_is_not_found:
             "A removed image could still be run"
@@ -41,7 +42,7 @@ laws! { $
     ]
     name(racy) [
         forty_creators_lose_none:
-            "Parallel imports would lose names, and the next collection their images"
+            "Parallel imports would lose names, and a collection would remove their images"
             ["opencontainers/umoci#146"],
         one_creator_of_a_name_wins:
             "Two builds of one tag would both report success, and one image would be lost"
@@ -49,7 +50,7 @@ laws! { $
     ]
     change() [
         an_update_replaces_all_but_name_and_creation_time:
-            "Fields that an update leaves out would remain: an expiry label, an old target"
+            "Fields that an update leaves out, such as an expiry label, would keep old values"
             ["containerd images.Store.Update"],
         field_paths_change_what_they_name:
             "Setting one label would remove the labels of others"
@@ -66,7 +67,7 @@ laws! { $
     ]
     change(racy) [
         updates_of_different_labels_lose_none:
-            "Of two tools that each set a label, one would lose its label"
+            "If two tools each set a label at the same time, one label would be lost"
             ["containerd images.Store.Update, field paths"],
     ]
     find() [
@@ -74,10 +75,10 @@ laws! { $
             "The output of two calls could not be compared"
             ["cas_core::ImageStore::list"],
         filters_choose_images:
-            "A filter that matches too much removes too much"
+            "A deletion with a filter that matches too much would remove too many images"
             ["containerd filters"],
         bad_filters_are_refused:
-            "A filter that is not understood would match everything, in deletions too"
+            "An invalid filter would match all images, even in a deletion"
             ["containerd filters"],
         images_are_found_by_their_targets:
             "A removal by digest would leave a name, or remove a name that now has another target"
@@ -85,24 +86,24 @@ laws! { $
     ]
     repeat() [
         an_image_can_be_put_again:
-            "A job that was interrupted could not be repeated without asking what it had done"
+            "An interrupted job could not be repeated as it is"
             ["cas_core::ImageStoreExt::put; EVE IngestBlobsAndCreateImage"],
         a_name_is_put_once_and_never_moved:
-            "A job would move the name of another job, or fail because it had succeeded before"
+            "A job would move the name of another job, or would fail when it is repeated"
             ["cas_core::ImageStoreExt::put_new; an OCI layout engine's PutReference, ErrClobber"],
         a_name_can_be_removed_again:
-            "A repeated removal would fail because the first one succeeded"
+            "A repeated removal would fail because the first removal succeeded"
             ["cas_core::ImageStoreExt::remove; EVE RemoveImage"],
         a_replacement_asks_for_the_target:
-            "A slow updater would undo the update of a faster one"
+            "A slow updater would undo the update of a faster updater"
             ["cas_core::ImageStoreExt::replace; EVE ReplaceImage"],
     ]
     repeat(racy) [
         putting_and_removing_at_once_succeed:
-            "A job would fail because another one deleted its name at the wrong moment"
+            "A job would fail because another job deleted its name at the same time"
             ["cas_core::ImageStoreExt::put"],
         one_of_many_replacements_wins:
-            "Two updaters would both report success, and one update is lost"
+            "Two updaters would both report success, and one update would be lost"
             ["cas_core::ImageStoreExt::replace"],
     ]
 }

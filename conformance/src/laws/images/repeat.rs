@@ -1,4 +1,4 @@
-//! Laws of [`cas_core::ImageStoreExt`]: changes that a job can repeat.
+//! Laws of [`cas_core::ImageStoreExt`], whose changes a job can repeat.
 
 use std::sync::Arc;
 
@@ -122,7 +122,7 @@ pub(super) async fn putting_and_removing_at_once_succeed(subject: Subject) {
     }
 }
 
-/// All callers expect the same target, and each sets a different new one.
+/// All callers expect the same target, and each sets a different new target.
 pub(super) async fn one_of_many_replacements_wins(subject: Subject) {
     let images = subject.open().await;
     images.put(image("a", "old")).await.unwrap();

@@ -13,7 +13,7 @@ fn text(text: &'static str) -> Bytes {
     Bytes::from_static(text.as_bytes())
 }
 
-/// The last change of a key stays, whatever the batch does in other tables.
+/// The last change of a key counts, even if the batch changes the same key in another table.
 pub(super) async fn a_batch_is_applied_in_order(subject: Subject) {
     let records = subject.open().await;
     records
@@ -41,7 +41,7 @@ pub(super) async fn a_batch_is_applied_in_order(subject: Subject) {
     assert_eq!(value(&*records, T, "gone").await, None);
 }
 
-/// An expectation is compared with the state after the changes before it.
+/// An expectation is compared with the state after the earlier changes of the batch.
 pub(super) async fn a_batch_sees_its_own_changes(subject: Subject) {
     let records = subject.open().await;
     write(&*records, T, "old", Expect::Absent, b"one")
@@ -97,7 +97,7 @@ pub(super) async fn a_conflict_applies_nothing(subject: Subject) {
     }
 }
 
-/// An atomic store applies no change, any other store applies those before the conflict.
+/// An atomic store applies no change. Any other store applies the changes before the conflict.
 pub(super) async fn a_conflict_leaves_a_prefix_at_most(subject: Subject) {
     let records = subject.open().await;
     write(&*records, T, "taken", Expect::Absent, b"mine")

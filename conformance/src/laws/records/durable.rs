@@ -42,7 +42,7 @@ pub(super) async fn a_reopened_store_has_its_records(subject: Subject) {
         .expect("the revision is still current");
 }
 
-/// Acknowledged batches must exist as a whole. The last one may be partial if batches are not
+/// Acknowledged batches must exist as a whole. The last batch may be partial if batches are not
 /// atomic.
 pub(super) async fn a_killed_process_keeps_its_records(subject: Subject) {
     if subject.is_victim() {

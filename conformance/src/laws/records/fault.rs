@@ -1,5 +1,5 @@
-//! Laws of faults: a fault at each system call that changes the disk, and what is synced before a
-//! commit is acknowledged.
+//! Laws of faults. Each system call that changes the disk gets a fault. One law checks the syncs
+//! before a commit is acknowledged.
 
 use std::collections::BTreeMap;
 
@@ -16,17 +16,18 @@ const T: Table = Table::Snapshots;
 /// The expected records.
 type Content = BTreeMap<String, Bytes>;
 
-/// No acknowledged batch may be lost, and batches must be in the order of their commits.
+/// No acknowledged batch may be lost, and batches must take effect in the order of their commits.
 pub(super) async fn a_kill_at_any_call_keeps_the_records(subject: Subject) {
     inject(&subject, Fault::Kill).await;
 }
 
-/// An error of the device is reported or retried; an acknowledged batch is not lost.
+/// An error of the device must be reported or retried. No acknowledged batch may be lost.
 pub(super) async fn a_failed_call_keeps_the_records(subject: Subject) {
     inject(&subject, Fault::Error).await;
 }
 
-/// On a full disk, an error is reported or the call is retried; an acknowledged batch is not lost.
+/// On a full disk, an error must be reported or the call retried. No acknowledged batch may be
+/// lost.
 pub(super) async fn a_full_disk_keeps_the_records(subject: Subject) {
     inject(&subject, Fault::Full).await;
 }
@@ -67,7 +68,7 @@ async fn job(subject: &Subject, done: usize) -> Result<()> {
     Ok(())
 }
 
-/// Returns the records after `done` batches and the first `begun` changes of the next.
+/// Returns the records after `done` batches and the first `begun` changes of the next batch.
 fn after(done: usize, begun: usize) -> Content {
     let batches = batches();
     let whole = batches[..done].iter().flat_map(Batch::changes);
@@ -87,8 +88,8 @@ async fn content(records: &dyn Records) -> Content {
     all.into_iter().map(|one| (one.key, one.value)).collect()
 }
 
-/// The batch that was not acknowledged may be there or not, or partly there if batches are not
-/// atomic.
+/// The batch that was not acknowledged may exist or not. If batches are not atomic, a part of it
+/// may exist.
 async fn check(victim: Victim<dyn Records>) {
     let mut numbers = victim
         .acknowledged
@@ -119,8 +120,7 @@ async fn check(victim: Victim<dyn Records>) {
 /// Text that occurs in no other file.
 const MARKER: &str = "conformance-record";
 
-/// Between the write of a record and its acknowledgement, the record and the names of its files are
-/// synced.
+/// The record and the names of its files must be synced before the commit is acknowledged.
 pub(super) async fn an_acknowledged_record_was_synced(subject: Subject) {
     if !subject.is_victim() {
         return subject.syncs_before_it_acknowledges(MARKER);

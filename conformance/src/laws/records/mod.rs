@@ -11,19 +11,20 @@ mod swap;
 type Subject = crate::Subject<dyn cas_core::Records>;
 
 laws! { $
-    /// Tests a records store: one test for each law, in a module that the first argument names.
+    /// Makes a module with a test for each law of records stores. The first argument is the name of
+    /// the module.
     ///
     /// The second argument is the opener, an async closure that captures nothing. It receives a
-    /// directory, opens the store there, or creates it if there is none, and returns a
+    /// directory, opens the store there, and creates the store if there is none. It returns a
     /// `Result<Arc<dyn Records>>`. The optional third argument, [`Gaps`](crate::Gaps), lists the
     /// laws that the store cannot keep.
     records!, __records_tests!, records: dyn cas_core::Records;
     swap() [
         absent_is_expected_once:
-            "Two creators would both be told that the name is theirs"
+            "Two callers that create the same record would both report success"
             ["cas_core::records::Expect"],
         a_revision_is_good_for_one_change:
-            "One of two updates would be lost silently: a label, a reference, a lease"
+            "One of two updates, for example of a label or a lease, would be lost silently"
             ["cas_core::records::Expect"],
         any_overwrites_and_deletes:
             "A cleanup could not be repeated after a crash"
@@ -40,13 +41,13 @@ laws! { $
             "A scan in pages could not be continued, and would skip a lease"
             ["cas_core::Records::scan"],
         a_prefix_is_taken_literally:
-            "A key with a wildcard in it would match records of others"
+            "A key that contains a wildcard would match other records"
             ["cas_core::Records::scan"],
         tables_are_separate:
             "An image and a lease with one name would be one record"
             ["cas_core::records::Table"],
         tables_are_alike:
-            "An update would be lost in one table, although other tables would keep it"
+            "An update would be lost in one table, but not in the other tables"
             ["cas_core::records::Table"],
         odd_keys_are_keys:
             "Two keys would become one record, in an engine that folds or escapes keys"
@@ -57,7 +58,7 @@ laws! { $
             "A name would exist before the blob it points to"
             ["cas_core::records::Batch"],
         a_batch_sees_its_own_changes:
-            "A batch that changes what it created would fail, or overwrite a record that exists"
+            "A batch that changes its own records would fail, or overwrite an existing record"
             ["cas_core::records::Batch"],
         a_conflict_leaves_a_prefix_at_most:
             "After a lost race, a name would exist without its blobs"
@@ -65,7 +66,7 @@ laws! { $
     ]
     batch(needs Atomic) [
         a_conflict_applies_nothing:
-            "A lost race would leave half a change, which breaks the next attempt"
+            "A lost race would leave half a change, and the next attempt would fail"
             ["cas_core::Capability::Atomic"],
         a_batch_of_many_keys_is_one_step:
             "A collection would remove records that it did not name, or overwrite a job's records"
@@ -73,15 +74,15 @@ laws! { $
     ]
     race(needs Atomic, racy) [
         one_creator_of_many_keys_wins:
-            "Of records that belong together, two jobs would each own half"
+            "Two jobs would each own half of the records that belong together"
             ["cas_core::Capability::Atomic"],
     ]
     race(racy) [
         eight_incrementers_lose_nothing:
-            "A compare-and-swap that two callers win loses an update: a label, a lease"
+            "If two callers won the same compare-and-swap, one of their updates would be lost"
             ["cas_core::Records; opencontainers/umoci#146"],
         one_creator_of_a_key_wins:
-            "Two jobs would own one lease, and the first to end takes it from the other"
+            "Two jobs would own one lease, and the first job to end would delete it"
             ["cas_core::records::Expect"],
         a_scan_shows_what_stays:
             "A collection would miss a lease that existed all the time"
@@ -89,17 +90,17 @@ laws! { $
     ]
     durable(needs Durable) [
         a_reopened_store_has_its_records:
-            "After a restart nothing would keep the blobs, and the next collection removes all"
+            "After a restart, nothing would keep the blobs, and a collection would remove them"
             ["docs/DURABILITY.md, Bytes (2)"],
     ]
     durable(needs Durable, racy) [
         a_killed_process_keeps_its_records:
-            "A granted lease would be lost in a crash, and with it the blobs it keeps"
+            "A granted lease would be lost in a crash, and the blobs that it keeps would be removed"
             ["docs/DURABILITY.md, Bytes (3); containerd#9929"],
     ]
     fault(needs Durable, racy) [
         a_kill_at_any_call_keeps_the_records:
-            "A granted lease would be lost in a crash, and with it the blobs it keeps"
+            "A granted lease would be lost in a crash, and the blobs that it keeps would be removed"
             ["docs/DURABILITY.md, Bytes (3)"],
         a_failed_call_keeps_the_records:
             "A change that the device never stored would be acknowledged"
@@ -108,7 +109,7 @@ laws! { $
             "On a full disk, the records of stored content would be lost"
             ["docs/DURABILITY.md, Bytes; facebook/rocksdb#7784"],
         an_acknowledged_record_was_synced:
-            "A power loss would take the lease of a job that resumes afterwards"
+            "A power loss would remove the lease of a job that resumes afterwards"
             ["docs/DURABILITY.md, Bytes (2)"],
     ]
     race(needs Shared, racy) [
@@ -118,7 +119,7 @@ laws! { $
     ]
     durable(needs Shared) [
         openings_see_the_same_records:
-            "A collection would not see the lease of a pull in another process"
+            "A collection would not find the lease of a pull in another process"
             ["cas_core::Capability::Shared; lf-edge/eve#1248"],
     ]
 }

@@ -53,7 +53,7 @@ pub(super) async fn eight_incrementers_lose_nothing(subject: Subject) {
     count_with(vec![subject.open().await]).await;
 }
 
-/// Two openings stand for two processes.
+/// Two openings act like two processes.
 pub(super) async fn incrementers_of_two_openings_lose_nothing(subject: Subject) {
     count_with(vec![subject.open().await, subject.open().await]).await;
 }
@@ -66,7 +66,8 @@ pub(super) async fn one_creator_of_a_key_wins(subject: Subject) {
     }
 }
 
-/// Exactly one of many creators of the same keys, each in one batch, must win all of them.
+/// Many creators create the same keys, each in one batch. Exactly one of them must win, and win all
+/// keys.
 pub(super) async fn one_creator_of_many_keys_wins(subject: Subject) {
     let records = subject.open().await;
     for round in 0..5 {
@@ -94,14 +95,15 @@ async fn one_creator_wins(records: &Arc<dyn Records>, keys: &[String]) {
             Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "{error}"),
         }
     }
-    assert_eq!(winners.len(), 1, "{winners:?} all believe that they won");
+    assert_eq!(winners.len(), 1, "expected one winner, found {winners:?}");
     for key in keys {
         let found = value(&**records, T, key).await;
         assert_eq!(found, Some(winners.clone()), "the value of the winner");
     }
 }
 
-/// Pages need not be consistent with each other, but a record that stays is seen once and in order.
+/// Pages need not be consistent with each other, but a record that exists all the time is returned
+/// once and in order.
 pub(super) async fn a_scan_shows_what_stays(subject: Subject) {
     let records = subject.open().await;
     let stay: Vec<String> = (0..20).map(|number| format!("{number:02} stays")).collect();

@@ -1,4 +1,4 @@
-//! Laws of single compare-and-swaps, which gc and images depend on.
+//! Laws of single compare-and-swaps. Collections and images depend on them.
 
 use cas_core::ErrorKind;
 use cas_core::records::{Expect, Revision, Table};
@@ -28,7 +28,7 @@ pub(super) async fn absent_is_expected_once(subject: Subject) {
     );
 }
 
-/// The first change with a revision wins, the second is refused with `Conflict`.
+/// The first change with a revision succeeds. The second change is refused with `Conflict`.
 pub(super) async fn a_revision_is_good_for_one_change(subject: Subject) {
     let records = subject.open().await;
     write(&*records, T, "k", Expect::Absent, b"one")

@@ -1,4 +1,5 @@
-//! Laws of what a layer does to the layers below it, modeled on the test suite of containerd.
+//! Laws of the changes that a layer makes to the layers below it. They are modeled on the test
+//! suite of containerd.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -15,7 +16,7 @@ fn write(dir: &Path, name: &str, text: &str) {
     fs::write(dir.join(name), text).unwrap();
 }
 
-/// The old content must not show through.
+/// The old content of the directory must not appear.
 pub(super) async fn a_recreated_directory_is_empty(subject: Subject) {
     let store = subject.open().await;
     if !can_mount(&*store).await {
@@ -45,7 +46,7 @@ pub(super) async fn a_recreated_directory_is_empty(subject: Subject) {
 }
 
 /// A file whose owner changes in an upper layer keeps its owner below. A directory keeps its owner
-/// when something is written into it.
+/// when a file is created in it.
 pub(super) async fn owners_and_modes_go_through_layers(subject: Subject) {
     let store = subject.open().await;
     if !is_root() || !can_mount(&*store).await {
@@ -85,7 +86,7 @@ pub(super) async fn owners_and_modes_go_through_layers(subject: Subject) {
     }
 }
 
-/// Renaming a directory of a lower layer may be refused. It must then be unchanged.
+/// Renaming a directory of a lower layer may be refused. The directory must then be unchanged.
 pub(super) async fn names_move_out_of_their_layer(subject: Subject) {
     let store = subject.open().await;
     if !can_mount(&*store).await {
@@ -121,7 +122,7 @@ pub(super) async fn names_move_out_of_their_layer(subject: Subject) {
     assert_eq!(below.read("from/file").as_deref(), Some("from"));
 }
 
-/// Layers are written without a parent, and get one when they are committed.
+/// Layers are written without a parent, and get a parent when they are committed.
 pub(super) async fn a_layer_given_a_parent_shows_it(subject: Subject) {
     let store = subject.open().await;
     if !store.rebases() || !can_mount(&*store).await {

@@ -37,7 +37,7 @@ async fn leased_layer(store: &dyn Snapshotter, name: &str, parent: Option<&str>)
         .expect("the snapshot is committed");
 }
 
-/// Once a snapshot was updated, a removal of its earlier state must do nothing.
+/// After a snapshot was updated, a removal of its earlier state must do nothing.
 pub(super) async fn a_snapshot_updated_since_the_scan_stays(subject: Subject) {
     let store = subject.open().await;
     bare_layer(&*store, "layer", None).await;

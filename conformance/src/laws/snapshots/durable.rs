@@ -1,4 +1,4 @@
-//! Laws of what is synced before a commit is acknowledged.
+//! Laws of the syncs before a commit is acknowledged.
 
 use std::fs;
 
@@ -10,8 +10,8 @@ use super::scene::{commit, prepare};
 /// Text that occurs in no other file.
 const MARKER: &str = "conformance-layer";
 
-/// Between the write of a layer's files and the acknowledgement of its commit, the files and their
-/// names are synced.
+/// The files of a layer and their names must be synced before the commit of the layer is
+/// acknowledged.
 pub(super) async fn a_committed_snapshot_was_synced(subject: Subject) {
     if !subject.is_victim() {
         let store = subject.open().await;

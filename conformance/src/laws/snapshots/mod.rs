@@ -15,13 +15,14 @@ mod states;
 type Subject = crate::Subject<dyn cas_core::Snapshotter>;
 
 laws! { $
-    /// Tests a snapshotter: one test for each law, in a module that the first argument names.
+    /// Makes a module with a test for each law of snapshotters. The first argument is the name of
+    /// the module.
     ///
     /// The second argument is the opener, an async closure that captures nothing. It receives a
-    /// directory, opens the snapshotter there, or creates it if there is none, and returns a
-    /// `Result<Arc<dyn Snapshotter>>`. The records of the snapshotter are in that directory, too.
-    /// The optional third argument, [`Gaps`](crate::Gaps), lists the laws that the snapshotter
-    /// cannot keep.
+    /// directory, opens the snapshotter there, and creates the snapshotter if there is none. It
+    /// returns a `Result<Arc<dyn Snapshotter>>`. The records of the snapshotter are in that
+    /// directory, too. The optional third argument, [`Gaps`](crate::Gaps), lists the laws that the
+    /// snapshotter cannot keep.
     snapshotter!, __snapshotter_tests!, snapshots: dyn cas_core::Snapshotter;
     states() [
         a_key_is_taken_once:
@@ -40,7 +41,7 @@ laws! { $
             "A layer would be replaced under the containers on top of it"
             ["containerd snapshots.Snapshotter.Commit"],
         a_commit_needs_another_name:
-            "A layer with the key of its active snapshot could not be told from work in progress"
+            "A committed layer could not be told from an unfinished layer with the same key"
             ["containerd snapshots.Snapshotter.Commit"],
         a_commit_frees_the_key:
             "The next unpack of the same layer would find its key taken"
@@ -61,27 +62,27 @@ laws! { $
             "Removing a layer would break every container on top of it"
             ["containerd snapshots.Snapshotter.Remove"],
         an_unknown_key_is_not_found:
-            "A caller could not tell what is gone from what failed"
+            "A caller could not tell an absent snapshot from an error"
             ["containerd snapshots.Snapshotter.Stat"],
         keys_and_labels_have_bounds:
-            "An unbounded key or label makes every record and every listing large"
+            "An unbounded key or label would make every record and every list large"
             ["cas_core::limit::KEY; containerd labels.Validate"],
         odd_keys_name_snapshots:
             "A key with slashes or dots would reach a directory outside the snapshots"
             ["containerd snapshot keys; CVE-2014-9358"],
         a_closed_snapshotter_refuses:
-            "Work after the close would continue without its records"
+            "Calls after the close would continue without the records"
             ["containerd snapshots.Snapshotter.Close"],
         closing_twice_is_allowed:
-            "Of two clean-up paths that both close the snapshotter, the second would fail"
+            "If two code paths close the snapshotter, the second close would fail"
             ["containerd snapshots.Snapshotter.Close"],
     ]
     info() [
         stat_describes_the_snapshot:
-            "Nobody could tell a layer from a container, or find its parent"
+            "A caller could not tell a layer from a container, or find its parent"
             ["containerd snapshots.Info"],
         a_commit_replaces_labels_and_time:
-            "A layer would inherit the labels of the job that made it, and be kept by them"
+            "A layer would inherit the labels of a job, and these labels would keep the layer"
             ["containerd snapshots.Snapshotter.Commit"],
         an_update_replaces_all_labels:
             "A removed label would still keep the snapshot"
@@ -101,16 +102,16 @@ laws! { $
             "A container would miss the files of a layer"
             ["containerd snapshots.Snapshotter.Prepare"],
         a_child_leaves_its_parent_alone:
-            "What one container writes would show in all containers of the image"
+            "Files that one container writes would appear in all containers of the image"
             ["containerd snapshots.Snapshotter.Prepare"],
         siblings_do_not_see_each_other:
             "Two containers of one image would see each other's files"
             ["containerd snapshots.Snapshotter.Prepare"],
         a_view_shows_its_parent_and_is_read_only:
-            "Somebody who looks into an image could change it"
+            "A user who inspects an image could change it"
             ["containerd snapshots.Snapshotter.View"],
         a_view_of_nothing_is_empty:
-            "Files of an earlier snapshot would show in an empty one"
+            "Files of an earlier snapshot would appear in an empty snapshot"
             ["containerd snapshots.Snapshotter.View"],
         a_new_root_is_open_to_all:
             "A container's non-root user could not reach its own files"
@@ -119,7 +120,7 @@ laws! { $
             "The root directory of a container would have another owner or mode than in its image"
             ["containerd snapshots/overlay, owner of upperdir"],
         a_reused_key_starts_empty:
-            "A new container would find the files of a removed one"
+            "A new container would find the files of a removed container"
             ["containerd snapshots.Snapshotter.Remove"],
         a_chain_may_be_long:
             "Images of many layers could not be mounted"
@@ -130,18 +131,18 @@ laws! { $
             "Files that a layer removed with their directory would come back"
             ["containerd snapshots/testsuite"],
         owners_and_modes_go_through_layers:
-            "A file given to another user would stay open to the old, or closed to the new user"
+            "A file would stay accessible to its old owner, or inaccessible to its new owner"
             ["containerd snapshots/testsuite"],
         names_move_out_of_their_layer:
             "A rename by a package manager would lose a file or a directory, or show it twice"
             ["containerd snapshots/testsuite"],
         a_layer_given_a_parent_shows_it:
-            "Images unpacked in parallel would differ from those unpacked in order"
+            "An image unpacked in parallel would differ from the same image unpacked in order"
             ["containerd#13030"],
     ]
     space() [
         hard_links_count_once:
-            "Usage would report more than the disk holds"
+            "The reported usage would be larger than the space that the files take"
             ["containerd snapshots.Snapshotter.Usage"],
         usage_is_fixed_by_the_commit:
             "Each query of an image's usage would walk all its files"
@@ -150,13 +151,13 @@ laws! { $
             "The size of an image would be counted again for each view of it"
             ["containerd snapshots.Snapshotter.Usage"],
         a_removal_frees_its_space:
-            "The disk would fill with what was removed long ago"
+            "The disk would fill with the files of removed snapshots"
             ["containerd snapshots.Snapshotter.Remove; rkt/rkt#2890"],
         a_removal_spares_what_is_mounted_in_it:
-            "Removing a container would delete data that is mounted in it"
+            "Removing a container would delete data that is mounted in the container"
             ["EVE RemoveContainerRootDir, which runs into live mounts"],
         cleanup_frees_leftovers_and_nothing_else:
-            "What a crash left would stay forever, or a cleanup would remove a live layer"
+            "Leftovers of a crash would stay forever, or a cleanup would remove a live layer"
             ["containerd snapshots.Cleaner"],
     ]
     damage() [
@@ -170,7 +171,7 @@ laws! { $
             "A repair would break the containers that run on the snapshot"
             ["cas_core::Snapshotter::replace"],
         only_a_fitting_snapshot_replaces_another:
-            "A repair would give a layer the files of another one"
+            "A repair would give a layer the files of another layer"
             ["cas_core::Snapshotter::replace"],
     ]
     collected() [
@@ -184,7 +185,7 @@ laws! { $
             "An unpacked image would have to be unpacked again after each collection"
             ["containerd docs/garbage-collection.md, gc.ref.snapshot"],
         a_snapshot_without_a_lease_lives_a_day:
-            "A snapshot made by hand would be gone before it can be named or labelled"
+            "A snapshot made by hand would be removed before it can be named or labelled"
             ["docs/DURABILITY.md, Leases and collection"],
     ]
     races(racy) [
@@ -195,7 +196,7 @@ laws! { $
             "Two unpacks of one layer would both fail, or one would replace the layer of the other"
             ["containerd snapshots.Snapshotter.Commit"],
         a_parent_removed_under_a_prepare_leaves_no_orphan:
-            "A snapshot would have a parent that is gone, which no tool repairs"
+            "A snapshot would have a parent that is gone, and no tool could repair the snapshot"
             ["containerd#3787; containerd#10835"],
         a_removal_and_a_commit_exclude_each_other:
             "A layer would be reported as committed although it is gone"

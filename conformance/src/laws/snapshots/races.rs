@@ -1,4 +1,4 @@
-//! Laws of races between two openings of one snapshotter, which stand for two processes.
+//! Laws of races between two openings of one snapshotter, as in two processes.
 
 use std::sync::Arc;
 
@@ -132,7 +132,7 @@ pub(super) async fn a_removal_and_a_commit_exclude_each_other(subject: Subject) 
     }
 }
 
-/// Cleanups run during prepares and commits, and must not remove what those create.
+/// Cleanups run during prepares and commits, and must not remove the new snapshots.
 pub(super) async fn cleanup_spares_what_is_being_made(subject: Subject) {
     let stores = two(&subject).await;
     bare_layer(&*stores[0], "layer-0", None).await;

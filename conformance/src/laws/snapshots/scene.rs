@@ -103,7 +103,8 @@ pub(super) fn is_root() -> bool {
 /// The tree of a snapshot, as its mounts show it.
 pub(super) struct Tree {
     pub(super) path: PathBuf,
-    /// The root directory of a mount that is not attached. The mount ends when it is closed.
+    /// The root directory of a mount that is not attached. The mount ends when the directory is
+    /// closed.
     _root: Option<OwnedFd>,
 }
 

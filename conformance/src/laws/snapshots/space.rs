@@ -1,4 +1,4 @@
-//! Laws of space: what a snapshot takes, and that a removal frees it.
+//! Laws of the space that a snapshot takes and a removal frees.
 
 use std::fs;
 use std::path::PathBuf;
@@ -35,8 +35,8 @@ pub(super) async fn hard_links_count_once(subject: Subject) {
     );
 }
 
-/// An active snapshot is measured each time, a committed one when it is committed. A snapshotter may
-/// make an image of the layers for the first child.
+/// An active snapshot is measured at each call. A committed snapshot is measured when it is
+/// committed. A snapshotter may make an image of the layers for the first child.
 pub(super) async fn usage_is_fixed_by_the_commit(subject: Subject) {
     let store = subject.open().await;
     if !can_mount(&*store).await {
@@ -155,14 +155,14 @@ pub(super) async fn a_removal_spares_what_is_mounted_in_it(subject: Subject) {
     store
         .cleanup()
         .await
-        .expect("a cleanup passes over what is in use");
+        .expect("a cleanup skips directories that are in use");
     run(Command::new("umount").arg(&inside));
     assert_eq!(fs::read_to_string(home.join("file")).unwrap(), "text");
     if removed.is_err() {
         store.remove("key").await.unwrap();
     }
-    // A process that began during the mount may have a copy of it for a moment, in a mount
-    // namespace of its own.
+    // A process that started during the mount may keep a copy of the mount for a moment, in its own
+    // mount namespace.
     let deadline = Instant::now() + Duration::from_secs(30);
     while tree.exists() {
         assert!(Instant::now() < deadline, "{} still exists", tree.display());

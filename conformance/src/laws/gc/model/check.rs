@@ -12,7 +12,7 @@ use super::run::Run;
 use crate::material::{assert_absent, assert_has, digests, read};
 
 impl Run<'_> {
-    /// Checks everything in the store, by every query.
+    /// Compares all blobs, names, leases and ingests of the store with the oracle.
     pub(super) async fn check(&self) {
         for (Descriptor { digest, .. }, data, _) in blobs() {
             self.check_blob(digest, data).await;
@@ -95,8 +95,8 @@ impl Run<'_> {
         self.oracle.set(digest, state);
     }
 
-    /// Sets an ingest in the oracle to its bytes in the store: a prefix of those before, or of
-    /// `data`.
+    /// Sets an ingest in the oracle to its bytes in the store. They must be a prefix of the bytes
+    /// before the step, or of `data`.
     pub(super) async fn adopt_ingest(&mut self, key: &'static str, data: &Bytes) {
         let writer = Writer::begin(&*self.store.content, key, Expected::ANY).await;
         let mut writer = writer.expect("the ingest can be resumed");
@@ -124,8 +124,8 @@ impl Run<'_> {
         self.oracle.names.extend(found.map(|found| (name, found)));
     }
 
-    /// Sets a lease in the oracle to its state in the store. It must not list more than the oracle
-    /// does.
+    /// Sets a lease in the oracle to its state in the store. The lease must not list more blobs
+    /// than in the oracle.
     pub(super) async fn adopt_lease(&mut self, lease: &'static str) {
         let found = self.store.leases().load(lease).await.unwrap();
         let wanted = self.oracle.leases.remove(lease).unwrap_or_default();

@@ -41,8 +41,8 @@ impl Run<'_> {
         assert!([&before, &after].contains(&found), "labels: {found:?}");
     }
 
-    /// Imports an image. None of the calls of the import is made to fail, because a failed job ends
-    /// its lease in the background and would keep the store open during the next step.
+    /// Imports an image. No call of the import is made to fail, because a failed job ends its lease
+    /// in the background. This would keep the store open during the next step.
     pub(super) async fn import(&mut self, name: &'static str, image: u64) {
         let image = Sample::of(image);
         image.import(&self.store, name).await.unwrap();
@@ -52,7 +52,7 @@ impl Run<'_> {
         self.target(name, image.root().digest);
     }
 
-    /// Points a name to another blob, and keeps its labels.
+    /// Points a name to another blob. Keeps the labels of the name.
     fn target(&mut self, name: &'static str, target: Digest) {
         let before = self.oracle.names.get(name);
         let labels = before.map_or_else(Labels::new, |before| before.labels.clone());

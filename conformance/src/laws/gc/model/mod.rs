@@ -1,4 +1,5 @@
-//! Random sequences of operations on a whole store, some of which fail, compared with plain maps.
+//! Random sequences of operations on a whole store, compared with plain maps. Some of the
+//! operations fail.
 
 mod check;
 mod holders;
@@ -17,7 +18,8 @@ use crate::seed::runner;
 
 const CASES: u32 = 100;
 const LONGEST: usize = 60;
-/// The time after which no more sequences are tried, and a failing one is not shortened further.
+/// The time after which no more sequences are tried, and a failing sequence is not shortened
+/// further.
 const BUDGET: Duration = Duration::from_secs(7);
 
 pub(super) async fn any_sequence_agrees_with_plain_maps(subject: Subject) {

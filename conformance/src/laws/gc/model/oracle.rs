@@ -9,7 +9,7 @@ use cas_core::{Descriptor, Digest, Labels, MediaType};
 use crate::material::bytes;
 use crate::sample::{Part, Sample};
 
-/// Returns the blobs of two images that share one, and a larger blob.
+/// Returns the blobs of two images that share a layer, and a larger blob.
 pub(super) fn blobs() -> &'static [Part] {
     static BLOBS: LazyLock<Vec<Part>> = LazyLock::new(|| {
         let large = bytes(1, 70_001);
@@ -33,9 +33,9 @@ pub(super) fn blobs() -> &'static [Part] {
 /// The expected state of a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// It exists, with a record that has these labels.
+    /// The blob exists, with a record that has these labels.
     Live(Labels),
-    /// It does not exist.
+    /// The blob does not exist.
     Gone,
     /// A failed step may have left its bytes, its record, or neither.
     Unknown,
@@ -50,7 +50,7 @@ pub(super) struct Named {
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Oracle {
-    /// Blobs that are missing here do not exist.
+    /// The states of blobs. A blob without a state does not exist.
     blobs: BTreeMap<Digest, State>,
     /// The bytes of the unfinished ingests.
     pub(super) ingests: BTreeMap<&'static str, Bytes>,
@@ -88,7 +88,7 @@ impl Oracle {
         }
     }
 
-    /// Returns the blobs that a collection keeps for names, leases and labels. With `perhaps`,
+    /// Returns the blobs that a collection keeps for names, leases and labels. If `perhaps` is set,
     /// blobs in an unknown state count as live, with a root label.
     pub(super) fn reached(&self, perhaps: bool) -> BTreeSet<Digest> {
         let names = self.names.values().map(|named| named.target);

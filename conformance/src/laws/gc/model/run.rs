@@ -14,7 +14,7 @@ use super::super::Subject;
 use super::oracle::{Oracle, State, blobs};
 use super::step::{Failing, KEYS, LEASES, NAMES, Step};
 
-/// A sequence that runs.
+/// A running sequence of steps.
 pub(super) struct Run<'a> {
     subject: &'a Subject,
     name: &'a str,
@@ -26,7 +26,7 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Runs a whole sequence on its own store.
+    /// Runs a whole sequence on a new store.
     pub(super) async fn sequence(subject: &'a Subject, name: &'a str, steps: &[(Step, Failing)]) {
         let (store, plan) = (subject.open_other(name).await, Plan::new());
         let mut run = Run {
@@ -75,7 +75,7 @@ impl<'a> Run<'a> {
     }
 
     /// Returns the result of a step, or `None` if it failed. A step may fail only if one of its
-    /// calls did.
+    /// calls was made to fail.
     pub(super) fn result_of<T>(&self, outcome: Result<T>) -> Option<T> {
         let failed = self.plan.end();
         let error = match outcome {
@@ -216,8 +216,8 @@ impl<'a> Run<'a> {
         self.oracle.set(digest, State::Gone);
     }
 
-    /// Collects. A reachable blob must stay even if a call fails. All others must be removed if no
-    /// call fails.
+    /// Collects. A reachable blob must stay even if a call fails. All other blobs must be removed
+    /// if no call fails.
     async fn collect(&mut self) {
         let (kept, perhaps) = (self.oracle.reached(false), self.oracle.reached(true));
         let options = GcOptions::default().with_now(SystemTime::now() + DAY);
@@ -242,7 +242,7 @@ impl<'a> Run<'a> {
         self.check().await;
     }
 
-    /// Reopens the store if it promises to keep what it has.
+    /// Reopens the store if it promises to be durable.
     async fn reopen(mut self) -> Self {
         let promises = self.store.content.capabilities();
         if !promises.has(Capability::Durable) {

@@ -10,12 +10,11 @@ pub(super) const NAMES: [&str; 3] = ["one", "two", "three:4"];
 pub(super) const LEASES: [&str; 2] = ["mine", "yours"];
 /// The length of [`blobs`](super::oracle::blobs).
 const BLOBS: usize = 8;
-/// In a step that fails, the failing call is one of the first calls that change something: this is
-/// its highest number.
+/// Maximum number of the failing call of a step. Only calls that change something are counted.
 const CALLS: usize = 5;
 
 /// One operation of a user. Keys, blobs, names and leases are given by their indexes. A step does
-/// nothing if what it needs does not exist.
+/// nothing if its blob, name or lease does not exist.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     /// Appends half of the missing bytes of the blob to the ingest.
@@ -70,7 +69,7 @@ pub(super) enum Step {
         lease: usize,
     },
     Flush,
-    /// Collects a day later, so that nothing is kept because it is new.
+    /// Collects with a clock that is a day ahead, so that nothing is kept because it is new.
     Collect,
     Compact,
     Reopen,
