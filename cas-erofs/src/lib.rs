@@ -5,7 +5,8 @@
 //! file already, and merges the members of the tars into a [`Tree`]; [`Image`] is the metadata of
 //! the tree, whose files point into the tars; and [`Image::write_disk`] makes one file of the
 //! metadata and the tars. [`Disk::write_vmdk`] leaves the tars in files of their own, and writes a
-//! VMDK file that lists all files. The same layers always give the same bytes.
+//! VMDK file that lists all files. The same layers always give the same bytes. [`check_image`] looks
+//! at images that others have made.
 //!
 //! The tree is the same as after unpacking the layers one after the other, with these differences:
 //! directories that no member describes belong to the superuser; times and values of extended
@@ -19,12 +20,14 @@ mod headers;
 mod image;
 mod layers;
 mod stored;
+mod superblock;
 mod tree;
 mod vmdk;
 
 pub use disk::Disk;
 pub use image::Image;
 pub use layers::{DataFile, Layers};
+pub use superblock::check_image;
 pub use tree::Tree;
 
 /// Size of a block of the images in bytes. It is the size of a block of a tar, because the data of
