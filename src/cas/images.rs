@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cas_core::gc::Removed;
 use cas_core::image::{self, Check, FullName, Reference, Resolved};
 use cas_core::lease::LeaseGuard;
-use cas_core::platform::{Only, Platform, Platforms};
+use cas_core::platform::{Only, Platforms};
 use cas_core::progress::Progress;
 use cas_core::{Context, Digest, Error, ErrorKind, Image, ImageStoreExt, Result, Store, blob};
 use cas_layer::Naming;
