@@ -148,7 +148,11 @@ fn check_root(file: &File, at: u64, size: u64) -> Result<()> {
 /// the superblock states. If blocks are smaller than the offset of the superblock, the superblock is
 /// in a block of its own.
 fn has_checksum(file: &File, found: &Superblock, end: u64) -> Result<bool> {
-    let length = if end > SUPERBLOCK { end - SUPERBLOCK } else { end };
+    let length = if end > SUPERBLOCK {
+        end - SUPERBLOCK
+    } else {
+        end
+    };
     let mut block = vec![0; length as usize];
     file.read_exact_at(&mut block, SUPERBLOCK)?;
     block[4..8].fill(0);

@@ -55,8 +55,8 @@ mod protect;
 mod record;
 
 use identity::Identity;
-use native::{LAYER_FILES, Shown};
 pub use lazy::{SERVED, is_served};
+use native::{LAYER_FILES, Shown};
 pub use opener::ErofsOpener;
 pub use probe::{probe, probe_with};
 

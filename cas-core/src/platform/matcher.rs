@@ -291,7 +291,10 @@ mod tests {
         let both = Only::new(&images);
         assert!(both.matches(&tars) && both.matches(&images));
         assert_eq!(both.compare(&images, &tars), Ordering::Less);
-        assert_eq!(both.compare(&with("linux", None, &["other"]), &tars), Ordering::Greater);
+        assert_eq!(
+            both.compare(&with("linux", None, &["other"]), &tars),
+            Ordering::Greater
+        );
         assert!(!Only::new(&tars).matches(&images));
     }
 }

@@ -177,4 +177,3 @@ fn check_begin(source: &mut Source, blob: &Descriptor, accept: Accept) -> Result
     };
     Err(not_a_layer(blob, found).operation("apply"))
 }
-
