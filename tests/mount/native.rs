@@ -252,6 +252,18 @@ fn an_image_of_native_layers_alone_is_stored_anywhere_and_stays_as_it_is() {
     let said = fails(cas(&root).args(["mount", "app:1"]).arg(&target), 3);
     assert!(said.contains(VARIANT) && said.contains(NATIVE), "{said}");
     let archive = scratch.path().join("app.tar");
+    let mut docker = cas(&root);
+    docker.args([
+        "export",
+        "--format",
+        "docker",
+        "--platform",
+        VARIANT,
+        "app:1",
+        "-o",
+    ]);
+    let said = fails(docker.arg(&archive), 2);
+    assert!(said.contains("docker does not support"), "{said}");
     ok(cas(&root).args(["export", "app:1", "-o"]).arg(&archive));
     let other = new_root(scratch.path(), "other", NATIVE);
     ok(cas(&other)
