@@ -253,6 +253,23 @@ mod tests {
         }
     }
 
+    /// The kernel may refuse such an image, too, but the check must end with an answer.
+    #[test]
+    fn every_byte_of_the_superblock_may_have_any_value() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut whole = image(temp.path());
+        whole[SUPERBLOCK as usize + 8] &= !1;
+        let mut refused = 0;
+        for at in SUPERBLOCK as usize..SUPERBLOCK as usize + LENGTH {
+            for value in [0, 0x7f, 0x80, 0xff] {
+                let mut changed = whole.clone();
+                changed[at] = value;
+                refused += usize::from(check(temp.path(), &changed).is_err());
+            }
+        }
+        assert!(refused > 50, "{refused}");
+    }
+
     #[test]
     fn data_files_are_parts_of_the_image_or_it_is_refused() {
         let temp = tempfile::tempdir().unwrap();
