@@ -1,8 +1,8 @@
-//! Which bytes the file of a committed layer must have: a tar, or the image of a native layer.
+//! The bytes that the file of a committed layer must have: a tar, or the image of a native layer.
 //!
-//! A layer that was unpacked is committed under its chain ID, which follows from its diff ID and
-//! from the chain ID of its parent, and the diff ID is the digest of the file. The digest of a tar
-//! that this crate has packed is in a file beside the tree of the snapshot.
+//! A layer that was unpacked is committed under its chain ID. The chain ID follows from the chain
+//! ID of the parent and from the diff ID, which is the digest of the file. If this crate has packed
+//! a tar, a file beside the tree of the snapshot has the digest of the tar.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

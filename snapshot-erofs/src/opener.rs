@@ -10,7 +10,7 @@ use cas_host::snapshotter::SnapshotLayout;
 
 use crate::{Erofs, ErofsSnapshotter, NAME, probe};
 
-/// The option that chooses what the kernel reads the files of images through.
+/// The option that chooses how the kernel reads the files of images.
 const MOUNT: &str = "mount";
 /// The option that makes committed tars immutable.
 const IMMUTABLE: &str = "immutable";
@@ -18,9 +18,9 @@ const IMMUTABLE: &str = "immutable";
 /// The option that allows layers that are EROFS images themselves.
 const NATIVE: &str = "native";
 
-/// Opens an [`ErofsSnapshotter`]. Its options are `mount`, which is `file` by default, or `loop` for
-/// kernels that cannot mount images from files, `immutable`, which is `false` by default, or `true`
-/// for layers that nobody can change, and `native`, which is `false` by default, or `true` for a root
+/// Opens an [`ErofsSnapshotter`]. The option `mount` is `file` by default, or `loop` for kernels
+/// that cannot mount images from files. The option `immutable` is `false` by default, or `true` to
+/// make committed layers immutable. The option `native` is `false` by default, or `true` for a root
 /// that mounts layers that are EROFS images themselves.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ErofsOpener;

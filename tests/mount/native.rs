@@ -54,7 +54,9 @@ fn tars() -> Vec<Tar> {
         .file("swapped", "a file now")
         .dir("turned/")
         .file("turned/in", "in");
+    // Without this member, the root would have the time at which each tree was made.
     let top = Tar::new()
+        .dir("./")
         .file("dir/gone", "back")
         .file(".wh.link", "")
         .file("opaque/.wh.young", "");
