@@ -54,6 +54,8 @@ pub const REASON: u64 = 1024;
 pub const SIGNATURES: usize = 64;
 /// Maximum number of redirects that one request follows.
 pub const REDIRECTS: usize = 5;
+/// Maximum number of features in the text of a platform.
+pub const OS_FEATURES: usize = 16;
 /// Maximum number of layers of one image.
 pub const LAYERS: usize = 512;
 /// Maximum length of the name of an owner.

@@ -176,7 +176,8 @@ pub enum Mount {
         /// Further mount options.
         options: Vec<String>,
     },
-    /// An EROFS image, read-only. All users of an image share one mount of it.
+    /// An EROFS image, read-only. All users of an image share one mount of it. One or more images may
+    /// be followed by an overlay, whose lower directories are their shared directories.
     Erofs {
         /// The file with the metadata.
         image: PathBuf,
@@ -234,6 +235,8 @@ impl Mount {
 
 /// The name of the tar in the directory of [`LayerTarget::Tar`].
 pub const LAYER_TAR: &str = "layer.tar";
+/// The name of a layer in the directory of [`LayerTarget::Tar`] that is an EROFS image, not a tar.
+pub const LAYER_IMAGE: &str = "layer.erofs";
 
 /// The target to which a caller writes the layer of a new snapshot.
 ///
@@ -245,7 +248,9 @@ pub enum LayerTarget {
     /// The layer is applied to the tree that these mounts show.
     Tree(Vec<Mount>),
     /// The uncompressed tar of the layer is stored in this empty directory, under the name
-    /// [`LAYER_TAR`]. The directory must contain nothing else when the snapshot is committed.
+    /// [`LAYER_TAR`]. If the snapshotter has the [feature](Snapshotter::os_features)
+    /// [`EROFS`](crate::platform::EROFS), the layer may also be an EROFS image under the name
+    /// [`LAYER_IMAGE`]. The directory must contain nothing else when the snapshot is committed.
     Tar(PathBuf),
 }
 
@@ -286,6 +291,13 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// applies the layer, and fails if this is not possible.
     fn keeps_tars(&self) -> bool {
         false
+    }
+
+    /// Returns the features of the operating system that images may require if they are unpacked
+    /// with this snapshotter, such as [`EROFS`](crate::platform::EROFS). Of several variants of an
+    /// image, the one that requires them is preferred.
+    fn os_features(&self) -> &'static [&'static str] {
+        &[]
     }
 
     /// Makes the active snapshot `key`, empty or with the content of a committed parent. Returns

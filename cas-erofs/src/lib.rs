@@ -6,6 +6,7 @@
 //! refers to the tars for the data of files. [`Image::write_disk`] makes one file of the metadata
 //! and the tars. [`Disk::write_vmdk`] keeps the tars in separate files, and writes a VMDK file that
 //! lists all files. The same layers always give the same bytes.
+//! [`check_image`] checks images that other programs have made.
 //!
 //! The tree is the same as after unpacking the layers one after the other, with three differences.
 //! Directories that no member describes belong to the superuser. Times and values of extended
@@ -19,12 +20,14 @@ mod headers;
 mod image;
 mod layers;
 mod stored;
+mod superblock;
 mod tree;
 mod vmdk;
 
 pub use disk::Disk;
 pub use image::Image;
 pub use layers::{DataFile, Layers};
+pub use superblock::check_image;
 pub use tree::Tree;
 
 /// Size of a block of the images in bytes. It is the size of a block of a tar, because the data of

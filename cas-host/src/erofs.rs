@@ -46,27 +46,46 @@ pub struct ImageFiles<'a> {
     pub backing: Backing,
 }
 
-/// Mounts an image at `shared`, unless something is mounted there already. Returns the lock on the
-/// directory that contains `shared`. The image stays mounted at least until the lock is dropped.
+/// An image, and the directory at which all users share its mount.
+pub(crate) type SharedImage<'a> = (ImageFiles<'a>, &'a Path);
+
+/// Mounts each image at its shared directory, unless something is mounted there already. Returns the
+/// lock on the directory that contains the shared directories, or `None` if there are no images. The
+/// images stay mounted at least until the lock is dropped.
 ///
 /// # Errors
-/// As [`mount_image`]; errors of the file system.
-pub(crate) fn share(image: ImageFiles<'_>, shared: &Path) -> Result<DirLock> {
-    let directory = shared.parent().unwrap_or(Path::new("/"));
+/// `Unsupported` if the shared directories are not in one directory; as [`mount_image`]; errors of
+/// the file system.
+pub(crate) fn share(images: &[SharedImage<'_>]) -> Result<Option<DirLock>> {
+    let Some((_, first)) = images.first() else {
+        return Ok(None);
+    };
+    let directory = first.parent().unwrap_or(Path::new("/"));
     let make = |path: &Path| {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.during("make directory", path.display())
     };
     make(directory)?;
     let lock = DirLock::wait(directory).during("lock", directory.display())?;
-    make(shared)?;
-    if !MountedDirs::read_own().has(shared) {
-        let mounted = mount_image(image)?;
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        let moved = move_mount(mounted, c"", CWD, shared, flags).map_err(explain);
-        moved.during("mount on", shared.display())?;
+    let there = MountedDirs::read_own();
+    for (image, shared) in images {
+        if shared.parent() != Some(directory) {
+            return Err(Error::unsupported(
+                "expected the images of a snapshot to be mounted in one directory; use another \
+                 snapshotter",
+            )
+            .operation("mount")
+            .subject(shared.display()));
+        }
+        make(shared)?;
+        if !there.has(shared) {
+            let mounted = mount_image(*image)?;
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+            let moved = move_mount(mounted, c"", CWD, *shared, flags).map_err(explain);
+            moved.during("mount on", shared.display())?;
+        }
     }
-    Ok(lock)
+    Ok(Some(lock))
 }
 
 /// Unmounts the shared mounts in `directory` that no other mount uses, and removes their
@@ -199,7 +218,8 @@ fn refused(errno: Errno) -> Error {
         }
         Errno::INVAL | Errno::UCLEAN | Errno::BADMSG => {
             return Error::corrupt(
-                "the kernel refuses the image; run `cas fsck --repair`, which makes it again",
+                "the kernel refuses the image; run `cas fsck --repair`, which makes an image of \
+                 tars again, or get another build of a layer that is an image itself",
             )
             .source(io::Error::from(errno));
         }

@@ -1,6 +1,7 @@
 //! Mounting through file descriptors. A mount is complete, with all its restrictions, before it is
 //! visible. A mount that is not attached ends when its file descriptor is closed, even by a kill.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -18,7 +19,7 @@ use rustix::mount::{
 
 use crate::IdMap;
 use crate::calls::{self, proc_path};
-use crate::erofs::{self, ImageFiles};
+use crate::erofs::{self, ImageFiles, SharedImage};
 use crate::in_use;
 use crate::mount_attr::set_attributes;
 use crate::mount_right::explain;
@@ -34,37 +35,40 @@ const VALUE: usize = 255;
 /// for that, without attaching the mount to a path. Returns the directory.
 ///
 /// # Errors
-/// `Unsupported` if `mounts` is neither one mount of a known type nor an EROFS image with an
-/// overlay on it, or if the kernel does not support the number of layers; `OutOfRange` for 1000
+/// `Unsupported` if `mounts` is neither one mount of a known type nor EROFS images with an overlay
+/// on them, or if the kernel does not support the number of layers; `OutOfRange` for 1000
 /// layers or more; `Denied` without the right to mount; `NotFound` or `Corrupt` if a file of an
 /// image is missing or damaged; errors of the file system.
 pub fn open(mounts: &[Mount]) -> Result<OwnedFd> {
-    let (image, mount) = split(mounts)?;
-    let Some((image, _)) = image else {
-        return match mount {
-            Mount::Bind { source, .. } => {
-                directory(source).during("open directory", source.display())
-            }
-            other => root_of(&tree(other, None)?),
-        };
-    };
-    let image = erofs::mount_image(image)?;
+    let (images, mount) = split(mounts)?;
+    let mounted = images
+        .iter()
+        .map(|(image, shared)| Ok((*shared, erofs::mount_image(*image)?)))
+        .collect::<Result<Vec<_>>>()?;
     match mount {
+        Mount::Bind { source, .. } => directory(source).during("open directory", source.display()),
         Mount::Overlay {
+            lower,
             upper,
             work,
             options,
-            ..
         } => {
+            let own = |path: &PathBuf| {
+                let image = mounted.iter().find(|(shared, _)| shared == path);
+                image.map_or_else(|| path.clone(), |(_, image)| proc_path(image))
+            };
             let overlay = Mount::Overlay {
-                lower: vec![proc_path(&image)],
+                lower: lower.iter().map(own).collect(),
                 upper: upper.clone(),
                 work: work.clone(),
                 options: options.clone(),
             };
             root_of(&tree(&overlay, None)?)
         }
-        _ => root_of(&image),
+        other => match mounted.first() {
+            Some((_, image)) => root_of(image),
+            None => Err(other.unsupported()),
+        },
     }
 }
 
@@ -100,11 +104,9 @@ pub fn attach(
     idmap: Option<IdMap<'_>>,
     rights: Rights,
 ) -> Result<()> {
-    let (image, mount) = split(mounts)?;
-    // The image stays mounted at least until the lock is dropped.
-    let _lock = image
-        .map(|(image, shared)| erofs::share(image, shared))
-        .transpose()?;
+    let (images, mount) = split(mounts)?;
+    // The images stay mounted at least until the lock is dropped.
+    let _lock = erofs::share(&images)?;
     let tree = tree(mount, idmap)?;
     let mut attributes = MountAttrFlags::empty();
     attributes.set(MountAttrFlags::MOUNT_ATTR_NOSUID, !rights.suid);
@@ -129,13 +131,12 @@ pub fn attach(
 /// the mounts of a snapshot that it has unmounted. If an image cannot be unmounted, logs the error.
 /// A later removal or collection tries again.
 pub fn release(mounts: &[Mount]) {
-    for mount in mounts {
-        if let Mount::Erofs { shared, .. } = mount
-            && let Some(directory) = shared.parent()
-        {
-            erofs::release_unused(directory);
-        }
-    }
+    let directories = mounts.iter().filter_map(|mount| match mount {
+        Mount::Erofs { shared, .. } => shared.parent(),
+        _ => None,
+    });
+    let directories: BTreeSet<&Path> = directories.collect();
+    directories.into_iter().for_each(erofs::release_unused);
 }
 
 fn restrict(tree: &OwnedFd, attributes: MountAttrFlags) -> Result<()> {
@@ -148,25 +149,27 @@ fn restrict(tree: &OwnedFd, attributes: MountAttrFlags) -> Result<()> {
     })
 }
 
-/// An image that is mounted first, and the directory at which all users share its mount.
-type SharedImage<'a> = (ImageFiles<'a>, &'a Path);
-
-/// Returns the image that is mounted first, if there is one, and the mount that shows the snapshot,
-/// which may be the same.
-fn split(mounts: &[Mount]) -> Result<(Option<SharedImage<'_>>, &Mount)> {
-    let (first, top) = match mounts {
-        [top] => (top, top),
-        [first @ Mount::Erofs { .. }, top @ Mount::Overlay { .. }] => (first, top),
-        other => {
-            return Err(Error::unsupported(format!(
-                "expected one mount from the snapshotter, or an overlay on an EROFS image, found \
-                 {} mounts; use another snapshotter",
-                other.len()
-            ))
-            .operation("mount"));
+/// Returns the images that are mounted first, and the mount that shows the snapshot, which may be
+/// one of them.
+fn split(mounts: &[Mount]) -> Result<(Vec<SharedImage<'_>>, &Mount)> {
+    let images: Vec<_> = mounts.iter().filter_map(shared_image).collect();
+    match mounts {
+        [top] => Ok((images, top)),
+        [below @ .., top @ Mount::Overlay { .. }] if images.len() == below.len() => {
+            Ok((images, top))
         }
-    };
-    let image = match first {
+        other => Err(Error::unsupported(format!(
+            "expected one mount from the snapshotter, or an overlay on EROFS images, found {} \
+             mounts; use another snapshotter",
+            other.len()
+        ))
+        .operation("mount")),
+    }
+}
+
+/// Returns the image that a mount shows, or `None` if it shows none.
+fn shared_image(mount: &Mount) -> Option<SharedImage<'_>> {
+    match mount {
         Mount::Erofs {
             image,
             devices,
@@ -178,11 +181,10 @@ fn split(mounts: &[Mount]) -> Result<(Option<SharedImage<'_>>, &Mount)> {
                 devices,
                 backing: *backing,
             };
-            Some((files, shared.as_path()))
+            Some((files, shared))
         }
         _ => None,
-    };
-    Ok((image, top))
+    }
 }
 
 /// Returns a new mount that is not attached yet.

@@ -12,7 +12,7 @@ use cas_core::content::Durability;
 use cas_core::{Descriptor, Digest, Error, ErrorKind, MediaType};
 use cas_layer::apply::Tree;
 use cas_layer::codec::Compression;
-use cas_layer::flow::{LayerSource, stream, unpack, unpack_one};
+use cas_layer::flow::{Accept, LayerSource, stream, unpack, unpack_one};
 use common::{Cage, Tar};
 
 /// A valid layer, compressed.
@@ -181,7 +181,8 @@ fn a_failure_anywhere_stops_the_pipeline_with_its_cause() {
         assert!(error.to_string().contains("checksum"), "{error}");
     }
     let mut calls = 0;
-    let error = stream(vec![fat.source(), fat.source()], &|_| {}, |layer, _| {
+    let layers = vec![fat.source(), fat.source()];
+    let error = stream(layers, Accept::Tars, &|_| {}, |layer, _| {
         calls += 1;
         match layer {
             0 => Ok(()),
@@ -197,4 +198,33 @@ fn a_failure_anywhere_stops_the_pipeline_with_its_cause() {
         "threads leaked: {before} became {}",
         threads()
     );
+}
+
+#[test]
+fn an_erofs_image_is_a_layer_only_if_its_type_says_so_and_images_are_accepted() {
+    let mut image = vec![0; 8192];
+    image[1024..1028].copy_from_slice(b"\xe2\xe1\xf5\xe0");
+    let image = Blob::new(&image);
+    let native = "application/vnd.erofs.layer.v1+gzip";
+    for (media_type, accept, expected) in [
+        (native, Accept::TarsAndImages, true),
+        (native, Accept::Tars, false),
+        (
+            MediaType::OCI_LAYER_GZIP.as_str(),
+            Accept::TarsAndImages,
+            false,
+        ),
+    ] {
+        let mut source = image.source();
+        source.descriptor.media_type = media_type.into();
+        let streamed = stream(vec![source], accept, &|_| {}, |_, _| Ok(()));
+        let refused = streamed.err().map(|error| error.kind());
+        let expected = (!expected).then_some(ErrorKind::Unsupported);
+        assert_eq!(refused, expected, "{media_type} {accept:?}");
+    }
+    // Bytes that are a tar are one, whatever their type says.
+    let tar = Blob::new(&Tar::new().file("file", "x").end());
+    let mut source = tar.source();
+    source.descriptor.media_type = native.into();
+    stream(vec![source], Accept::Tars, &|_| {}, |_, _| Ok(())).unwrap();
 }

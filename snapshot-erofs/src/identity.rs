@@ -1,35 +1,37 @@
-//! The bytes that the tar of a committed snapshot must have.
+//! The bytes that the file of a committed layer must have: a tar, or the image of a native layer.
 //!
 //! A layer that was unpacked is committed under its chain ID. The chain ID follows from the chain
-//! ID of the parent and from the diff ID, which is the digest of the tar. If this crate has packed
+//! ID of the parent and from the diff ID, which is the digest of the file. If this crate has packed
 //! a tar, a file beside the tree of the snapshot has the digest of the tar.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 
 use cas_core::records::SnapshotRecord;
-use cas_core::snapshot::{Condition, LAYER_TAR, chain_ids};
+use cas_core::snapshot::{Condition, chain_ids};
 use cas_core::{Algorithm, Context, Digest, Result};
 use cas_host::{LockedDir, Pace, SnapshotDirs, TREE, calls, digest_of, erofs};
 use rustix::fs::{Mode, OFlags};
 
+use crate::native::LAYER_FILES;
+
 /// The name of the file with the digest of a packed tar.
 const DIGEST: &str = "layer.digest";
 
-/// What identifies the bytes of a tar.
+/// What identifies the bytes of the file of a layer.
 pub(crate) enum Identity {
-    /// The digest of the tar.
+    /// The digest of the file.
     Digest(Digest),
     /// The chain ID of the layer, and the chain ID of its parent.
     Chain(Digest, Option<Digest>),
 }
 
 impl Identity {
-    /// Returns the identity of the tar of a committed snapshot. Returns `None` if the snapshot has
-    /// no tar, or if neither its name nor a file identifies the tar.
+    /// Returns the identity of the file of a committed layer. Returns `None` if the snapshot has no
+    /// such file, or if neither its name nor a file identifies the bytes.
     pub(crate) fn of(dirs: &SnapshotDirs, key: &str, snapshot: &SnapshotRecord) -> Option<Self> {
         let directory = dirs.path(snapshot.id);
-        fs::symlink_metadata(directory.join(TREE).join(LAYER_TAR)).ok()?;
+        stored(dirs, snapshot.id)?;
         if let Ok(text) = fs::read_to_string(directory.join(DIGEST)) {
             return text.parse().ok().map(Identity::Digest);
         }
@@ -37,7 +39,7 @@ impl Identity {
         Some(Identity::Chain(key.parse().ok()?, parent.ok()?))
     }
 
-    /// Reads the tar of the snapshot with the number `id`, at most `per_second` bytes per second.
+    /// Reads the file of the layer with the number `id`, at most `per_second` bytes per second.
     /// Returns whether it has the bytes that it must have.
     ///
     /// # Errors
@@ -48,7 +50,10 @@ impl Identity {
         id: u64,
         per_second: Option<u64>,
     ) -> Result<Condition> {
-        let path = dirs.path(id).join(TREE).join(LAYER_TAR);
+        let Some(name) = stored(dirs, id) else {
+            return Ok(Condition::Damaged("it does not have its layer".to_owned()));
+        };
+        let path = dirs.path(id).join(TREE).join(name);
         let file = erofs::open_file(&path).during("open", path.display())?;
         let mut pace = Pace::new(per_second);
         let algorithms: &[Algorithm] = match self {
@@ -63,11 +68,11 @@ impl Identity {
             }
         }
         Ok(Condition::Damaged(format!(
-            "{LAYER_TAR} does not have the digest of the layer"
+            "{name} does not have the digest of the layer"
         )))
     }
 
-    /// Returns whether a tar with this digest has this identity.
+    /// Returns whether a file with this digest has this identity.
     fn is_of(&self, found: Digest) -> bool {
         match self {
             Identity::Digest(digest) => *digest == found,
@@ -78,6 +83,13 @@ impl Identity {
             }
         }
     }
+}
+
+/// Returns the name of the file of a layer, if it has one.
+fn stored(dirs: &SnapshotDirs, id: u64) -> Option<&'static str> {
+    let tree = dirs.path(id).join(TREE);
+    let exists = |name: &&str| fs::symlink_metadata(tree.join(name)).is_ok();
+    LAYER_FILES.into_iter().find(exists)
 }
 
 /// Records the digest of the tar that was packed into a new directory. Does not sync the file.

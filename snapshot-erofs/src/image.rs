@@ -52,7 +52,7 @@ impl Image {
     /// of the file system.
     pub(crate) fn made(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Self> {
         for id in chain {
-            check_tar(dirs, *id)?;
+            check_layer(dirs, *id)?;
         }
         match load_current(dirs, chain)? {
             Some(image) => Ok(image),
@@ -157,8 +157,12 @@ fn tar(dirs: &SnapshotDirs, id: u64) -> PathBuf {
     complete.unwrap_or_else(|| dirs.path(id).join(TREE).join(LAYER_TAR))
 }
 
-/// Checks that the tar of a layer has not been changed since the commit. Does not read its bytes.
-fn check_tar(dirs: &SnapshotDirs, id: u64) -> Result<()> {
+/// Checks that the file of a layer has not been changed since the commit. Does not read its bytes.
+///
+/// # Errors
+/// `NotFound` if the directory of the layer is missing; `Corrupt` if the file was changed; errors of
+/// the file system.
+pub(crate) fn check_layer(dirs: &SnapshotDirs, id: u64) -> Result<()> {
     let found = match dirs.check(id, Depth::Files)? {
         Condition::Sound => lazy::check_tar(dirs, id, Depth::Files)?,
         found => found,
@@ -176,10 +180,10 @@ fn check_tar(dirs: &SnapshotDirs, id: u64) -> Result<()> {
     Err(changed(dirs, id, &what))
 }
 
-/// Returns the error for a tar that was changed after the commit.
+/// Returns the error for a layer whose file was changed after the commit.
 fn changed(dirs: &SnapshotDirs, id: u64, what: &str) -> Error {
     Error::corrupt(format!(
-        "the tar of a layer was changed after the commit ({what}); run `cas fsck --read-data \
+        "the file of a layer was changed after the commit ({what}); run `cas fsck --read-data \
          --repair`"
     ))
     .subject(dirs.path(id).display())

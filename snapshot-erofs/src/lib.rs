@@ -3,9 +3,10 @@
 //!
 //! ```text
 //! ROOT/snapshots/7/     see [`cas_host::snapshotter`]
-//!   fs/                 of a committed snapshot: its layer as `layer.tar`, or the table of
-//!                       contents of a layer that is read on demand; of an active snapshot: what
-//!                       it changes, as in the upper directory of an overlay
+//!   fs/                 of a committed snapshot: its layer as `layer.tar`, or as `layer.erofs` if
+//!                       the layer is an image itself, or the table of contents of a layer that is
+//!                       read on demand; of an active snapshot: what it changes, as in the upper
+//!                       directory of an overlay
 //!   work/               0700, only of an active snapshot, for the overlay
 //!   layer.digest        the digest of `layer.tar`, if this crate has packed it
 //!   image.erofs         the merged metadata of the layers up to this one
@@ -13,6 +14,7 @@
 //!   image.json          which layers the image has, and the digests of the two files
 //!   lazy.*, layer.tar   what has arrived of a layer that is read on demand: see `cas-lazyfs`
 //! ROOT/mounts/5f3a/     where an image is mounted, shared by all snapshots on the layer
+//! ROOT/mounts/layer-07  where a layer that is an image itself is mounted, likewise
 //! ROOT/lazy/7           the data file of a layer that is read on demand; `cas-lazyfs` serves it
 //! ```
 //! - An image is made when the first snapshot on its topmost layer is prepared or viewed. It can
@@ -22,14 +24,17 @@
 //!   its `fs` on that image.
 //! - The commit of an active snapshot writes its changes as a tar, into a new directory.
 //! - A layer that an unpacker has stored as a tar is committed without a change.
+//! - A layer that is an EROFS image is called native. Its snapshots are overlays of the images of all
+//!   layers. Only a snapshotter that was opened with [`Erofs::with_native`] mounts them.
 //! - This crate mounts nothing except to probe, and to read the attributes of a parent's root
 //!   directory. It returns mounts as data, and [`cas_host::mount`] mounts them.
 
 use std::io;
 
+use cas_core::platform::EROFS;
 use cas_core::records::SnapshotRecord;
 use cas_core::snapshot::{
-    Backing, Condition, Depth, LAYER_TAR, Mount, OnDemandBytes, SnapshotKind, Usage,
+    Backing, Condition, Depth, LAYER_IMAGE, Mount, OnDemandBytes, SnapshotKind, Usage,
 };
 use cas_core::{Context, Error, Result};
 use cas_host::overlay::{self, WORK};
@@ -44,6 +49,7 @@ use rustix::io::Errno;
 mod identity;
 mod image;
 mod lazy;
+mod native;
 mod opener;
 mod pack;
 mod probe;
@@ -51,8 +57,8 @@ mod protect;
 mod record;
 
 use identity::Identity;
-use image::Image;
 pub use lazy::{SERVED, is_served};
+use native::{LAYER_FILES, Shown};
 pub use opener::ErofsOpener;
 pub use probe::{probe, probe_with};
 
@@ -69,8 +75,10 @@ pub struct Erofs {
     /// The options of every overlay.
     options: Vec<String>,
     backing: Backing,
-    /// Whether committed tars are made immutable.
+    /// Whether committed layers are made immutable.
     immutable: bool,
+    /// Whether layers that are images themselves are mounted.
+    native: bool,
 }
 
 impl Erofs {
@@ -78,6 +86,14 @@ impl Erofs {
     #[must_use]
     pub fn with_backing(mut self, backing: Backing) -> Self {
         self.backing = backing;
+        self
+    }
+
+    /// Sets whether layers that are images themselves are mounted. The kernel trusts their metadata,
+    /// which others have made.
+    #[must_use]
+    pub fn with_native(mut self, native: bool) -> Self {
+        self.native = native;
         self
     }
 
@@ -97,12 +113,14 @@ impl SnapshotLayout for Erofs {
 
     fn open() -> Result<Self> {
         let mut options = overlay::options()?;
-        // A layer cannot express that a directory was renamed, or that only attributes changed.
-        options.extend(["redirect_dir=off", "metacopy=off"].map(str::to_owned));
+        // A layer cannot express that a directory was renamed, or that only attributes changed. A
+        // native layer that says so is not followed.
+        options.extend(["redirect_dir=nofollow", "metacopy=off"].map(str::to_owned));
         Ok(Erofs {
             options,
             backing: Backing::default(),
             immutable: false,
+            native: false,
         })
     }
 
@@ -114,8 +132,14 @@ impl SnapshotLayout for Erofs {
         if below.is_empty() {
             return Ok(());
         }
-        let image = Image::made(dirs, below)?.served(dirs)?;
-        let mounted = erofs::mount_image(image.files(self.backing))?;
+        // The root directory of an overlay is that of its topmost layer.
+        let mounted = match Shown::made(dirs, below, self.native)? {
+            Shown::Merged(image) => erofs::mount_image(image.served(dirs)?.files(self.backing))?,
+            Shown::Native(layers) => match layers.first() {
+                Some(top) => erofs::mount_image(top.files(self.backing))?,
+                None => return Ok(()),
+            },
+        };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = calls::openat(&mounted, ".", flags, Mode::empty()).map_err(io::Error::from);
         copy_attributes(root.during("open", "the image")?, open_tree(new)?)
@@ -124,7 +148,7 @@ impl SnapshotLayout for Erofs {
     fn ready(&self, dirs: &SnapshotDirs, below: &[u64]) -> Result<()> {
         match below {
             [] => Ok(()),
-            below => Image::made(dirs, below).map(|_| ()),
+            below => Shown::made(dirs, below, self.native).map(|_| ()),
         }
     }
 
@@ -148,37 +172,54 @@ impl SnapshotLayout for Erofs {
                 read_only: is_view,
             }]);
         }
-        let image = Image::existing(dirs, below)?;
-        let shared = image.shared(dirs);
-        let shown = image.into_mount(dirs, self.backing);
-        if is_view {
-            return Ok(vec![shown]);
+        let shown = Shown::existing(dirs, below, self.native)?;
+        let (mut mounts, lower) = shown.into_mounts(dirs, self.backing);
+        if is_view && lower.len() == 1 {
+            return Ok(mounts);
         }
-        let writable = Mount::Overlay {
-            lower: vec![shared],
-            upper: Some(directory.join(TREE)),
-            work: Some(directory.join(WORK)),
+        let inside = |name| (!is_view).then(|| directory.join(name));
+        mounts.push(Mount::Overlay {
+            lower,
+            upper: inside(TREE),
+            work: inside(WORK),
             options: self.options.clone(),
-        };
-        Ok(vec![shown, writable])
+        });
+        Ok(mounts)
     }
 
-    fn must_pack(&self, active: &LockedDir) -> Result<bool> {
+    fn os_features(&self) -> &'static [&'static str] {
+        match self.native {
+            true => &[EROFS],
+            false => &[],
+        }
+    }
+
+    fn must_pack(&self, dirs: &SnapshotDirs, active: &LockedDir, below: &[u64]) -> Result<bool> {
         let has = |name: &str| match calls::statat(active, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => Ok(false),
             found => found.map(|_| true).map_err(io::Error::from),
         };
         if has(WORK).during("open directory", WORK)? {
+            if below.iter().any(|id| native::is_native(dirs, *id)) {
+                return Err(Error::unsupported(
+                    "changes become a tar, and a tar on layers that are EROFS images cannot be \
+                     mounted; keep the snapshot active, or make it on the variant of the image \
+                     whose layers are tars",
+                ));
+            }
             return Ok(true);
         }
-        for name in [LAYER_TAR, StoredTable::FILE] {
+        for name in LAYER_FILES.into_iter().chain([StoredTable::FILE]) {
             let path = format!("{TREE}/{name}");
             if has(&path).during("open", &path)? {
-                return Ok(false);
+                return match name == LAYER_IMAGE && !self.native {
+                    true => Err(native::not_allowed()),
+                    false => Ok(false),
+                };
             }
         }
         Err(Error::precondition(
-            "the snapshot does not have the tar of its layer yet; store it before the commit",
+            "the snapshot does not have its layer yet; store it before the commit",
         ))
     }
 

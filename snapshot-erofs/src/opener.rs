@@ -15,9 +15,13 @@ const MOUNT: &str = "mount";
 /// The option that makes committed tars immutable.
 const IMMUTABLE: &str = "immutable";
 
+/// The option that allows layers that are EROFS images themselves.
+const NATIVE: &str = "native";
+
 /// Opens an [`ErofsSnapshotter`]. The option `mount` is `file` by default, or `loop` for kernels
 /// that cannot mount images from files. The option `immutable` is `false` by default, or `true` to
-/// make committed tars immutable.
+/// make committed layers immutable. The option `native` is `false` by default, or `true` for a root
+/// that mounts layers that are EROFS images themselves.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ErofsOpener;
 
@@ -41,11 +45,12 @@ impl SnapshotterOpener for ErofsOpener {
     }
 
     async fn open(&self, parts: SnapshotterParts) -> Result<Arc<dyn Snapshotter>> {
-        parts.check_options(&[IMMUTABLE, MOUNT])?;
+        parts.check_options(&[IMMUTABLE, MOUNT, NATIVE])?;
         let option = |name: &str| parts.options.get(name).map(String::as_str);
         let layout = Erofs::open()?
             .with_backing(backing(option(MOUNT))?)
-            .with_immutable(immutable(option(IMMUTABLE))?);
+            .with_immutable(is_set(IMMUTABLE, option(IMMUTABLE))?)
+            .with_native(is_set(NATIVE, option(NATIVE))?);
         let opened = ErofsSnapshotter::with_layout(layout, parts.directory, parts.records)?;
         Ok(Arc::new(opened))
     }
@@ -60,12 +65,12 @@ fn backing(value: Option<&str>) -> Result<Backing> {
     }
 }
 
-/// Returns what the option `immutable` chooses.
-fn immutable(value: Option<&str>) -> Result<bool> {
+/// Returns whether an option is set that is not set by default.
+fn is_set(name: &str, value: Option<&str>) -> Result<bool> {
     match value {
         None | Some("false") => Ok(false),
         Some("true") => Ok(true),
-        Some(other) => Err(invalid(IMMUTABLE, "`true` or `false`", other)),
+        Some(other) => Err(invalid(name, "`true` or `false`", other)),
     }
 }
 
@@ -87,11 +92,11 @@ mod tests {
         assert_eq!(backing(None).unwrap(), Backing::File);
         assert_eq!(backing(Some("file")).unwrap(), Backing::File);
         assert_eq!(backing(Some("loop")).unwrap(), Backing::Loop);
-        assert!(!immutable(None).unwrap() && !immutable(Some("false")).unwrap());
-        assert!(immutable(Some("true")).unwrap());
+        assert!(!is_set(NATIVE, None).unwrap() && !is_set(NATIVE, Some("false")).unwrap());
+        assert!(is_set(NATIVE, Some("true")).unwrap());
         for error in [
             backing(Some("nbd")).unwrap_err(),
-            immutable(Some("")).unwrap_err(),
+            is_set(NATIVE, Some("")).unwrap_err(),
         ] {
             assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         }

@@ -11,6 +11,7 @@ mod immutable;
 mod in_use;
 mod loops;
 mod namespace;
+mod native;
 mod usable;
 
 use std::fs::{self, File, FileTimes};

@@ -44,7 +44,11 @@ impl Cas {
             let why = "a bundle cannot be both mounted and rootless; choose one";
             return Err(Error::invalid(why).operation("make bundle"));
         }
-        let manifest = self.manifest_of(image, &options.platforms).await?;
+        let platforms = match options.mounted {
+            true => self.to_unpack(&options.platforms),
+            false => options.platforms.clone(),
+        };
+        let manifest = self.manifest_of(image, &platforms).await?;
         let config = dispatch::read(&*self.store.content, &manifest.config).await?;
         let config = Config::parse(&config).during("read configuration", manifest.config.digest)?;
         let directory = directory.as_ref();

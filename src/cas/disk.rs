@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cas_core::image::not_a_tar;
 use cas_core::platform::Platforms;
 use cas_core::progress::{Progress, Silent};
 use cas_core::snapshot::Mount;
@@ -102,8 +103,8 @@ impl Cas {
     /// `NotFound` if the store does not have the image, one of its layers, or the platform of this
     /// machine, or if the directory of `file` does not exist; `OutOfRange` if the file would have
     /// 2 TiB or more, or if the image exceeds another limit; `Corrupt` for damaged or hostile
-    /// layers; `Unsupported` for an artifact, or for a blob that is not a layer. On an error, an
-    /// existing file is unchanged.
+    /// layers; `Unsupported` for an artifact, for a blob that is not a layer, or for layers that are
+    /// EROFS images themselves. On an error, an existing file is unchanged.
     pub async fn disk(&self, image: impl Into<ImageRef>, file: impl AsRef<Path>) -> Result<Disk> {
         self.disk_with(image, file, DiskOptions::default()).await
     }
@@ -133,6 +134,10 @@ impl Cas {
     ) -> Result<Disk> {
         let manifest = self.manifest_of(image, &options.platforms).await?;
         let file = file.as_ref();
+        let mut layers = manifest.layers.iter();
+        if let Some(image) = layers.find(|layer| layer.media_type.is_erofs()) {
+            return Err(not_a_tar(image).operation("make disk"));
+        }
         // The writable disk comes first, because it fails quickly.
         let writable = match options.writable {
             Some((writable, size)) => Some(make_writable(writable, size, file).await?),

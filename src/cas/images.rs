@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cas_core::gc::Removed;
 use cas_core::image::{self, Check, FullName, Reference, Resolved};
 use cas_core::lease::LeaseGuard;
-use cas_core::platform::{Only, Platform, Platforms};
+use cas_core::platform::{Only, Platforms};
 use cas_core::progress::Progress;
 use cas_core::{Context, Digest, Error, ErrorKind, Image, ImageStoreExt, Result, Store, blob};
 use cas_layer::Naming;
@@ -235,8 +235,7 @@ impl Cas {
         options: QueryOptions,
     ) -> Result<Check> {
         let target = self.image(image).await?.target;
-        let platform = options.platforms.single()?.cloned();
-        let platform = Only::new(&platform.unwrap_or_else(Platform::host));
+        let platform = Only::new(&options.platforms.single()?);
         image::check(&*self.store.content, &target, &platform).await
     }
 
@@ -259,8 +258,7 @@ impl Cas {
         options: QueryOptions,
     ) -> Result<Resolved> {
         let image = self.image(image).await?;
-        let platform = options.platforms.single()?;
-        image::manifest_for(&*self.store.content, &image.target, platform)
+        image::manifest_for(&*self.store.content, &image.target, &options.platforms)
             .await
             .map_err(|error| error.within(image.name))
     }

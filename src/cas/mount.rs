@@ -121,7 +121,8 @@ impl Cas {
         directory: impl AsRef<Path>,
         options: MountOptions,
     ) -> Result<()> {
-        let manifest = self.manifest_of(image, &options.platforms).await?;
+        let platforms = self.to_unpack(&options.platforms);
+        let manifest = self.manifest_of(image, &platforms).await?;
         let mounted = self.mount_manifest(&manifest, directory.as_ref(), options);
         mounted.await.map(Mounted::keep)
     }

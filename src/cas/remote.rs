@@ -49,6 +49,8 @@ impl Cas {
         options: PullOptions,
     ) -> Result<StoredImage> {
         let reference = reference.into().0?;
+        let platforms = self.to_unpack(&options.platforms);
+        let options = options.with_platforms(platforms);
         let stored = match options.policy {
             Policy::Always => None,
             Policy::Missing | Policy::Never => {
@@ -245,10 +247,7 @@ impl Cas {
             let snapshot = None;
             return Ok(StoredImage { image, snapshot });
         }
-        let platforms = match &options.platforms {
-            Platforms::All => Platforms::Host,
-            platforms => platforms.clone(),
-        };
+        let platforms = self.to_unpack(&options.platforms.clone().narrowed());
         let manifest = self.manifest_of(&image, &platforms).await?;
         let snapshot = self.to_snapshots(&manifest, &options.progress).await?;
         Ok(StoredImage { image, snapshot })
@@ -261,15 +260,15 @@ impl Cas {
         let Some(image) = found.into_iter().next() else {
             return Ok(None);
         };
-        let root = match platforms.single() {
-            Ok(platform) => {
+        let root = match platforms {
+            Platforms::All => image.target.clone(),
+            one => {
                 let content = &*store.content;
-                match image::manifest_for(content, &image.target, platform).await {
+                match image::manifest_for(content, &image.target, one).await {
                     Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
                     resolved => resolved?.descriptor,
                 }
             }
-            Err(_) => image.target.clone(),
         };
         Ok(has_all(store, &root).await?.then_some(image))
     }

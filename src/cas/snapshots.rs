@@ -118,7 +118,8 @@ impl Cas {
             let why = "a snapshot with this key exists; remove it or choose another key";
             return Err(Error::already_exists(why).operation(doing).subject(key));
         }
-        let manifest = self.manifest_of(image, &options.platforms).await?;
+        let platforms = self.to_unpack(&options.platforms);
+        let manifest = self.manifest_of(image, &platforms).await?;
         let new = NewSnapshot {
             key,
             writable: options.writable,
@@ -240,18 +241,26 @@ pub(super) async fn remove(
 /// Waits until no other job mounts or removes the snapshot with these mounts, and locks its
 /// directory. Returns the lock, or `None` if the directory is missing.
 pub(super) async fn lock_files(mounts: &[Mount]) -> Result<Option<DirLock>> {
-    match mounts.last().and_then(files) {
+    match files(mounts) {
         Some(directory) => lock(directory).await,
         None => Ok(None),
     }
 }
 
-/// Returns the directory that a mount writes to, or if it is read-only, the topmost directory that
-/// it shows.
-fn files(mount: &Mount) -> Option<&Path> {
-    match mount {
+/// Returns the directory that the last of these mounts writes to, or if it is read-only, the
+/// directory of the topmost layer that it shows.
+fn files(mounts: &[Mount]) -> Option<&Path> {
+    match mounts.last()? {
         Mount::Bind { source, .. } => Some(source),
-        Mount::Overlay { lower, upper, .. } => upper.as_ref().or(lower.first()).map(|one| &**one),
+        Mount::Overlay { lower, upper, .. } => {
+            let shown = upper.as_ref().or(lower.first())?;
+            // The directory at which an image is shared does not exist until it is mounted.
+            let image = mounts.iter().find_map(|mount| match mount {
+                Mount::Erofs { image, shared, .. } if shared == shown => image.parent(),
+                _ => None,
+            });
+            Some(image.unwrap_or(shown))
+        }
         Mount::Erofs { image, .. } => image.parent(),
         _ => None,
     }

@@ -142,7 +142,8 @@ impl Cas {
                        gives; unpack into a directory, or run the program in `cas unshare`";
             return Err(Error::invalid(why).operation("unpack"));
         }
-        let manifest = self.manifest_of(image, &options.platforms).await?;
+        let platforms = self.to_unpack(&options.platforms);
+        let manifest = self.manifest_of(image, &platforms).await?;
         self.to_snapshots(&manifest, &options.progress).await
     }
 
@@ -166,6 +167,14 @@ impl Cas {
         let options = QueryOptions::default().with_platforms(platforms.clone());
         let resolved = self.manifest_with(image, options).await?;
         Ok(resolved.manifest)
+    }
+
+    /// Returns the platforms for an image that is unpacked into snapshots: of several variants for
+    /// this machine, the snapshotter may prefer one.
+    pub(super) fn to_unpack(&self, platforms: &Platforms) -> Platforms {
+        let snapshotter = self.snapshotter.as_ref();
+        let features = snapshotter.map_or(&[][..], |one| one.os_features());
+        platforms.clone().preferring(features)
     }
 
     /// Returns the unpack jobs of the root.

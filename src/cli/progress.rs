@@ -111,7 +111,7 @@ impl Bars {
             return;
         }
         match &self.mode {
-            // The job goes on if a warning cannot be printed.
+            // The job continues if a warning cannot be printed.
             Mode::Bars(screen, _) => drop(screen.println(format!("cas: warning: {message}"))),
             _ => eprintln!("cas: warning: {message}"),
         }

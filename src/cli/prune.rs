@@ -42,7 +42,8 @@ pub(crate) fn report(context: &Context, pruned: &Pruned, dry_run: bool) -> Resul
     let mut said = format!("{done} {images}: {} {freed} now", size(pruned.freed));
     if pruned.later > 0 {
         said += &format!(
-            "; {} later, because this content was stored less than a day ago or a lease keeps it",
+            "; another {} becomes free later, because this content was stored less than a day ago \
+             or a lease keeps it",
             size(pruned.later)
         );
     }

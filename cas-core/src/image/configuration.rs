@@ -176,12 +176,21 @@ pub async fn rootfs(content: &dyn ContentStore, config: &Descriptor) -> Result<V
     Ok(image_config(content, config).await?.diff_ids)
 }
 
-/// Returns the layers of an image, lowest first, each with its diff id.
+/// The role of a layer that is an EROFS image, in the annotations of its descriptor. A layer without
+/// a role, or with the role [`LOWER`], is mounted on the layers below it.
+const EROFS_ROLE: &str = "org.erofs.role";
+const LOWER: &str = "overlay-lower";
+/// The diff id of a layer that is an EROFS image, in the annotations of its descriptor.
+const EROFS_DIFF_ID: &str = "org.erofs.uncompressed-digest";
+
+/// Returns the layers of an image, lowest first, each with its diff id. For layers that are EROFS
+/// images, the manifest may state the diff ids in place of the configuration.
 ///
 /// # Errors
 /// `Corrupt` if the manifest and the configuration do not list the same number of layers, or the
 /// configuration states another type of root file system than `layers`. The error is `Unsupported`
-/// instead if a layer has the type of an artifact.
+/// instead if a layer has the type of an artifact. Also `Unsupported` for a layer that is not
+/// mounted on the layers below it, but has another [role](EROFS_ROLE).
 pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descriptor, Digest)>> {
     let wrong = |why: String| {
         let mut layers = manifest.layers.iter();
@@ -198,6 +207,22 @@ pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descript
              again"
         ));
     }
+    let roles = manifest.layers.iter();
+    let mut roles = roles.filter_map(|layer| Some((layer, layer.annotations.get(EROFS_ROLE)?)));
+    if let Some((layer, role)) = roles.find(|(_, role)| *role != LOWER) {
+        return Err(Error::unsupported(format!(
+            "expected layers that are mounted on each other, found one with the role \"{}\"; choose \
+             a variant of the image without such layers",
+            excerpt(role)
+        ))
+        .operation("pair layers")
+        .subject(layer.digest));
+    }
+    let stated: Option<Vec<_>> = manifest.layers.iter().map(stated_diff_id).collect();
+    if let Some(stated) = stated {
+        let layers = manifest.layers.iter().cloned();
+        return Ok(layers.zip(stated).collect());
+    }
     let (found, expected) = (config.diff_ids.len(), manifest.layers.len());
     if found != expected {
         return wrong(format!(
@@ -207,6 +232,28 @@ pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descript
     }
     let layers = manifest.layers.iter().cloned();
     Ok(layers.zip(config.diff_ids.iter().copied()).collect())
+}
+
+/// Returns the diff id that the descriptor of a layer states, if the layer is an EROFS image. A layer
+/// that is not compressed is its own diff.
+fn stated_diff_id(layer: &Descriptor) -> Option<Digest> {
+    if !layer.media_type.is_erofs() {
+        return None;
+    }
+    let is_plain = layer.media_type.suffixes().next().is_none();
+    let plain = is_plain.then_some(layer.digest);
+    plain.or_else(|| layer.annotations.get(EROFS_DIFF_ID)?.parse().ok())
+}
+
+/// Returns the error for a layer that is an EROFS image, if only tars can be read.
+pub fn not_a_tar(layer: &Descriptor) -> Error {
+    Error::unsupported(format!(
+        "expected the tar of a layer, found an EROFS image of type {:.200}; choose the variant of \
+         the image whose layers are tars, or mount the image in a root with the snapshotter \
+         `erofs://?native=true`",
+        layer.media_type
+    ))
+    .subject(layer.digest)
 }
 
 /// Returns the error for a blob that is listed as a layer, but is not the archive of a layer.

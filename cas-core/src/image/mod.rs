@@ -27,7 +27,9 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 pub use check::{Check, check, size};
-pub use configuration::{ImageConfig, config_platform, image_config, layers, not_a_layer, rootfs};
+pub use configuration::{
+    ImageConfig, config_platform, image_config, layers, not_a_layer, not_a_tar, rootfs,
+};
 pub use diff_id::{UNCOMPRESSED, diff_id};
 pub use ext::ImageStoreExt;
 pub use full_name::{FullName, familiar};

@@ -10,7 +10,7 @@ use crate::descriptor::Descriptor;
 use crate::dispatch;
 use crate::document::{Document, Manifest};
 use crate::error::{Error, ErrorKind, Result};
-use crate::platform::{All, Matcher, Only, Platform, in_words};
+use crate::platform::{All, Matcher, Only, Platform, Platforms, in_words};
 
 /// A manifest and its descriptor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,20 +76,21 @@ async fn best(
     by_config(content, matcher, unnamed, missing).await
 }
 
-/// Returns the manifest of an image for `platform`, or for this machine if `platform` is `None`. If
-/// `image` is a manifest and `platform` is `None`, returns this manifest, whatever its platform.
+/// Returns the manifest of an image for one platform: the best match, or `image` itself if `image` is
+/// a manifest.
 ///
 /// # Errors
-/// As [`manifest`]. If `image` is a manifest and a platform is given, also `NotFound` if the
-/// manifest is for another platform, and errors of [`config_platform`].
+/// As [`manifest`]; `InvalidArgument` for [`Platforms::All`]. If `image` is a manifest and
+/// `platforms` [requires](Platforms::required) a platform, also `NotFound` if the manifest is for
+/// another platform, and errors of [`config_platform`].
 pub async fn manifest_for(
     content: &dyn ContentStore,
     image: &Descriptor,
-    platform: Option<&Platform>,
+    platforms: &Platforms,
 ) -> Result<Resolved> {
-    let matcher = Only::new(platform.unwrap_or(&Platform::host()));
+    let matcher = Only::new(&platforms.single()?);
     let resolved = manifest(content, image, &matcher).await?;
-    if let Some(platform) = platform
+    if let Some(platform) = platforms.required()
         && !image.media_type.is_index()
     {
         let found = config_platform(content, &resolved.manifest.config).await?;

@@ -71,12 +71,12 @@ impl MediaType {
     }
 
     /// Returns the text before the first `+`.
-    fn base(&self) -> &str {
+    pub(super) fn base(&self) -> &str {
         self.0.split('+').next().unwrap_or_default()
     }
 
     /// Returns the parts behind the base, which `+` separates.
-    fn suffixes(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn suffixes(&self) -> impl Iterator<Item = &str> {
         self.0.split('+').skip(1)
     }
 }

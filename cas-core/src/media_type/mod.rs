@@ -124,8 +124,17 @@ impl MediaType {
     /// wrapped as by encryption.
     pub fn is_layer(&self) -> bool {
         self.0.starts_with("application/vnd.oci.image.layer.")
-            || self.0.starts_with("application/vnd.erofs.layer.v1")
+            || self.is_erofs()
             || self.docker_layer().is_some()
+    }
+
+    /// Returns whether this is a layer that is an EROFS image, also if it is compressed: containerd's
+    /// type, the type of the specification of EROFS layers that followed it, or an older type that
+    /// ends with `.erofs`.
+    pub fn is_erofs(&self) -> bool {
+        let base = self.base();
+        let layer = "application/vnd.erofs.layer.";
+        base == "application/vnd.erofs" || base.starts_with(layer) || base.ends_with(".erofs")
     }
 
     /// Returns whether content of this type may be a file system layer: the type is that of a
@@ -306,6 +315,12 @@ mod tests {
             (docker, "image.rootfs.foreign.diff.tar+encrypted", "____ldn"),
             (docker, "image.rootfs.foreign.diff.tar.zstd", "_____dn"),
             ("", "application/vnd.erofs.layer.v1", "____l__"),
+            ("", "application/vnd.erofs.layer.v1+zstd", "____l__"),
+            ("", "application/vnd.erofs", "____l__"),
+            ("", "application/vnd.erofs+zstd", "____l__"),
+            (oci, "layer.v1.erofs", "____l__"),
+            ("", "application/vnd.example.layer.erofs", "____l__"),
+            ("", "application/vnd.erofs.chunk-index.v1", "_______"),
             ("", "application/octet-stream", "_______"),
             ("", "", "_______"),
         ] {

@@ -1,6 +1,6 @@
 //! Which platforms match a wanted platform, and which of two matches is better.
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 
 use super::Platform;
 
@@ -32,7 +32,8 @@ impl Matcher for All {
 /// older variants of its processor, newest first, and then the 32-bit processor whose programs the
 /// processor also runs: amd64 runs programs of 386, and arm64 runs programs of arm. If both
 /// platforms state a version of Windows, their builds must be equal. The platform must have every
-/// feature that the image requires. These are the rules of containerd, except that containerd lets
+/// feature that the image requires. Of two images that otherwise match equally well, the image that
+/// requires more features is better. These are the rules of containerd, except that containerd lets
 /// Windows Server 2022 and later (from build 20348 on) also run images of older builds from 20348
 /// on.
 #[derive(Clone, Debug)]
@@ -92,7 +93,10 @@ impl Matcher for Only {
     }
 
     fn compare(&self, a: &Platform, b: &Platform) -> Ordering {
-        let rank = |platform| self.rank(platform).unwrap_or(usize::MAX);
+        let rank = |platform: &Platform| match self.rank(platform) {
+            Some(rank) => (rank, Reverse(platform.os_features.len())),
+            None => (usize::MAX, Reverse(0)),
+        };
         rank(a).cmp(&rank(b))
     }
 }
@@ -284,5 +288,14 @@ mod tests {
         assert!(linux.matches(&with("linux", Some("5.4"), &[])));
         let any = Only::new(&with("windows", None, &[]));
         assert!(any.matches(&with("windows", Some("10.0.17763"), &[])));
+        let (tars, images) = (with("linux", None, &[]), with("linux", None, &["erofs"]));
+        let both = Only::new(&images);
+        assert!(both.matches(&tars) && both.matches(&images));
+        assert_eq!(both.compare(&images, &tars), Ordering::Less);
+        assert_eq!(
+            both.compare(&with("linux", None, &["other"]), &tars),
+            Ordering::Greater
+        );
+        assert!(!Only::new(&tars).matches(&images));
     }
 }

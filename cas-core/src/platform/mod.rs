@@ -11,7 +11,11 @@ use serde::{Deserialize, Serialize};
 pub use matcher::{All, Matcher, Only};
 
 use crate::error::{Error, Result, excerpt};
+use crate::limit;
 use crate::nulls::null_is_default;
+
+/// The feature that an image requires if its layers are EROFS images.
+pub const EROFS: &str = "erofs";
 
 /// The operating system and processor that an image is built for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -30,7 +34,8 @@ pub struct Platform {
         skip_serializing_if = "Option::is_none"
     )]
     pub os_version: Option<String>,
-    /// Features that the image requires of the operating system, such as `win32k` on Windows.
+    /// Features that the image requires of the operating system, such as `win32k` on Windows, or
+    /// [`EROFS`] for layers that are EROFS images.
     #[serde(
         rename = "os.features",
         default,
@@ -110,7 +115,11 @@ impl Platform {
 
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
+        f.write_str(&self.os)?;
+        if !self.os_features.is_empty() {
+            write!(f, "(+{})", self.os_features.join("+"))?;
+        }
+        write!(f, "/{}", self.architecture)?;
         self.variant
             .iter()
             .try_for_each(|variant| write!(f, "/{variant}"))
@@ -121,17 +130,23 @@ impl fmt::Display for Platform {
 pub(crate) fn in_words(platforms: &BTreeSet<String>) -> String {
     const MOST: usize = 20;
     let first = platforms.iter().take(MOST).map(|one| excerpt(one));
-    let first = first.collect::<Vec<_>>().join(", ");
+    let mut listed = first.collect::<Vec<_>>().join(", ");
     match platforms.len().saturating_sub(MOST) {
-        0 => first,
-        more => format!("{first} and {more} more"),
+        0 => {}
+        more => listed += &format!(" and {more} more"),
     }
+    if platforms.iter().any(|one| one.contains("(+erofs)")) {
+        listed += "; what requires erofs has EROFS images as layers, which a root with the \
+                   snapshotter `erofs://?native=true` mounts";
+    }
+    listed
 }
 
 impl FromStr for Platform {
     type Err = Error;
 
-    /// Reads `os/architecture[/variant]`.
+    /// Reads `os/architecture[/variant]`. Features that the image may require follow the operating
+    /// system, as in `linux(+erofs)/amd64`.
     fn from_str(text: &str) -> Result<Self> {
         let word = |part: &&str| {
             !part.is_empty()
@@ -140,15 +155,28 @@ impl FromStr for Platform {
                     .bytes()
                     .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
         };
-        let parts: Vec<&str> = text.split('/').collect();
-        if !(2..=3).contains(&parts.len()) || !parts.iter().all(word) {
+        let mut parts: Vec<&str> = text.split('/').collect();
+        let mut features = Vec::new();
+        if let Some((os, listed)) = parts[0].split_once("(+")
+            && let Some(listed) = listed.strip_suffix(')')
+        {
+            parts[0] = os;
+            features = listed.split('+').collect();
+        }
+        let words = parts.iter().chain(&features);
+        if !(2..=3).contains(&parts.len())
+            || features.len() > limit::OS_FEATURES
+            || !words.copied().all(|part| word(&part))
+        {
             return Err(Error::invalid(
-                "expected os/architecture or os/architecture/variant, as in linux/arm64/v8",
+                "expected os/architecture or os/architecture/variant, as in linux/arm64/v8 or \
+                 linux(+erofs)/amd64",
             )
             .operation("parse platform")
             .subject(excerpt(text)));
         }
         let mut platform = Platform::new(parts[0], parts[1]);
+        platform.os_features = features.into_iter().map(str::to_owned).collect();
         if let Some(variant) = parts.get(2) {
             platform.variant = Some((*variant).to_owned());
         }
@@ -164,6 +192,8 @@ pub enum Platforms {
     /// entry of an index.
     #[default]
     Host,
+    /// As `Host`, with this platform in place of the platform of this machine.
+    Like(Platform),
     /// The best match for one platform, by the rules of [`Only`].
     One(Platform),
     /// Every platform of the image.
@@ -171,19 +201,57 @@ pub enum Platforms {
 }
 
 impl Platforms {
-    /// Returns the selected platform, for an operation that needs exactly one. `None` means the
-    /// platform of this machine.
+    /// Returns the platform by which an image is chosen from an index. `None` means all platforms.
+    pub fn wanted(&self) -> Option<Platform> {
+        match self {
+            Platforms::Host => Some(Platform::host()),
+            Platforms::Like(platform) | Platforms::One(platform) => Some(platform.clone()),
+            Platforms::All => None,
+        }
+    }
+
+    /// Returns the platform by which an image is chosen, for an operation that needs exactly one.
     ///
     /// # Errors
     /// `InvalidArgument` for [`Platforms::All`].
-    pub fn single(&self) -> Result<Option<&Platform>> {
-        match self {
-            Platforms::Host => Ok(None),
-            Platforms::One(platform) => Ok(Some(platform)),
-            Platforms::All => Err(Error::invalid(
+    pub fn single(&self) -> Result<Platform> {
+        self.wanted().ok_or_else(|| {
+            Error::invalid(
                 "expected one platform, found all; name one platform, or name none for the \
                  platform of this machine",
-            )),
+            )
+        })
+    }
+
+    /// Returns the platform that an image without an index must have, if it must have one.
+    pub fn required(&self) -> Option<&Platform> {
+        match self {
+            Platforms::One(platform) => Some(platform),
+            _ => None,
+        }
+    }
+
+    /// Returns the selection with `features` for the platform of this machine: of several variants
+    /// of an image, the one that requires most of them is then the best match. Other selections stay
+    /// as they are.
+    #[must_use]
+    pub fn preferring(self, features: &[&str]) -> Self {
+        if self != Platforms::Host || features.is_empty() {
+            return self;
+        }
+        Platforms::Like(Platform {
+            os_features: features.iter().map(|&feature| feature.to_owned()).collect(),
+            ..Platform::host()
+        })
+    }
+
+    /// Returns the selection for an operation on one platform: the platform of this machine if all
+    /// are selected.
+    #[must_use]
+    pub fn narrowed(self) -> Self {
+        match self {
+            Platforms::All => Platforms::Host,
+            other => other,
         }
     }
 }
@@ -236,6 +304,22 @@ mod tests {
     }
 
     #[test]
+    fn features_follow_the_operating_system() {
+        let found = platform("linux(+erofs+other)/arm64/v9");
+        assert_eq!(found.os_features, [EROFS, "other"]);
+        assert_eq!(found.to_string(), "linux(+erofs+other)/arm64/v9");
+        assert_eq!(platform("linux/amd64").os_features, [""; 0]);
+        for host in [Platforms::Host.preferring(&[]), Platforms::default()] {
+            assert_eq!(host, Platforms::Host);
+        }
+        let like = Platforms::Host.preferring(&[EROFS]);
+        assert_eq!(like.wanted().unwrap().os_features, [EROFS]);
+        assert_eq!(like.required(), None);
+        let one = Platforms::One(found);
+        assert_eq!(one.clone().preferring(&[EROFS]), one);
+    }
+
+    #[test]
     fn invalid_platforms_are_refused() {
         for text in [
             "",
@@ -245,6 +329,11 @@ mod tests {
             "a/b/c/d",
             "linux/a md",
             "li\nnux/amd64",
+            "linux(/amd64",
+            "linux(+erofs/amd64",
+            "linux(+)/amd64",
+            "linux(+erofs)x/amd64",
+            "linux/amd64(+erofs)",
         ] {
             assert!(text.parse::<Platform>().is_err(), "{text}");
         }

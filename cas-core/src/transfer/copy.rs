@@ -20,7 +20,7 @@ use crate::dispatch::{self, Chooser, Handler, Next, dispatch};
 use crate::error::{Context, Error, Result};
 use crate::image::{Image, manifest_for};
 use crate::lease::{BlobRef, LeaseGuard, ReadGuard};
-use crate::platform::{Platform, Platforms};
+use crate::platform::Platform;
 use crate::store::Store;
 use crate::sync::lock;
 
@@ -72,13 +72,9 @@ async fn copy_content(
     root: &Descriptor,
     options: &CopyOptions,
 ) -> Result<()> {
-    let wanted = match &options.platforms {
-        Platforms::All => None,
-        Platforms::Host => Some(Platform::host()),
-        Platforms::One(platform) => Some(platform.clone()),
-    };
-    if let (Platforms::One(platform), false) = (&options.platforms, root.media_type.is_index()) {
-        manifest_for(&*from.content, root, Some(platform)).await?;
+    let wanted = options.platforms.wanted();
+    if options.platforms.required().is_some() && !root.media_type.is_index() {
+        manifest_for(&*from.content, root, &options.platforms).await?;
     }
     let blobs = CopyBlobs::new(from, to, guard, options, root, wanted.as_ref()).await?;
     blobs.copy(root).await?;

@@ -26,7 +26,7 @@ use crate::document::{Document, Manifest};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::{Image, Reference, config_platform};
 use crate::lease::{BlobRef, LeaseGuard};
-use crate::platform::{Matcher, Only, Platform, Platforms};
+use crate::platform::{Matcher, Only, Platform};
 use crate::store::Store;
 use crate::sync::lock;
 
@@ -77,11 +77,7 @@ async fn pull_content(
     options: &PullOptions<'_>,
 ) -> Result<Descriptor> {
     let root = fetcher.resolve().await?;
-    let (wanted, required) = match &options.platforms {
-        Platforms::Host => (Some(Platform::host()), None),
-        Platforms::One(platform) => (Some(platform.clone()), Some(platform)),
-        Platforms::All => (None, None),
-    };
+    let (wanted, required) = (options.platforms.wanted(), options.platforms.required());
     let fetch = Fetch {
         store,
         guard,

@@ -128,14 +128,13 @@ impl Carrier for Push<'_> {
 
 /// Returns the descriptor of what is pushed: the target, or one manifest.
 async fn root(store: &Store, target: &Descriptor, options: &PushOptions) -> Result<Descriptor> {
-    let platform = match &options.platforms {
-        Platforms::All => return Ok(target.clone()),
-        Platforms::One(platform) => Some(platform),
-        Platforms::Host if is_complete(store, target).await? => return Ok(target.clone()),
-        Platforms::Host => None,
-    };
-    let resolved = manifest_for(&*store.content, target, platform).await?;
-    if platform.is_none() {
+    let platforms = &options.platforms;
+    let is_required = platforms.required().is_some();
+    if *platforms == Platforms::All || !is_required && is_complete(store, target).await? {
+        return Ok(target.clone());
+    }
+    let resolved = manifest_for(&*store.content, target, platforms).await?;
+    if !is_required {
         options.progress.warn(
             "the store does not have all platforms of the index; only the manifest for this \
              machine is pushed; pull all platforms to push them",

@@ -1,23 +1,25 @@
 //! Sizes and numbers of the EROFS format. All sizes are in bytes.
 
 /// Offset of the superblock in bytes.
-pub(super) const SUPERBLOCK: u64 = 1024;
+pub(crate) const SUPERBLOCK: u64 = 1024;
 /// Offset of the table of data files, directly after the superblock.
 pub(super) const DEVICES: u64 = SUPERBLOCK + 128;
 /// Size of a slot of the table.
-pub(super) const DEVICE: u64 = 128;
+pub(crate) const DEVICE: u64 = 128;
 /// The number of an inode is its offset in units of this size.
-pub(super) const SLOT: u64 = 32;
+pub(crate) const SLOT: u64 = 32;
 /// Size of an inode of the extended form.
-pub(super) const INODE: u64 = 64;
+pub(crate) const INODE: u64 = 64;
 /// Size of the header of an inode's attributes.
 pub(super) const ATTRIBUTES: u64 = 12;
 /// Size of an entry of a directory, without its name.
 pub(super) const ENTRY: usize = 12;
 
-pub(super) const MAGIC: u32 = 0xe0f5_e1e2;
+pub(crate) const MAGIC: u32 = 0xe0f5_e1e2;
+/// The superblock has a checksum.
+pub(crate) const CHECKSUM: u32 = 1;
 /// The superblock has a checksum, and inodes have their own times.
-pub(super) const COMPATIBLE: u32 = 1 | 2;
+pub(super) const COMPATIBLE: u32 = CHECKSUM | 2;
 /// There is a table of data files.
 pub(super) const DEVICE_TABLE: u32 = 8;
 
@@ -41,7 +43,7 @@ pub(super) mod kind {
 }
 
 /// Returns the CRC-32C of bytes without the final inversion.
-pub(super) fn crc32c(bytes: &[u8]) -> u32 {
+pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
     let mut crc = u32::MAX;
     for &byte in bytes {
         crc ^= u32::from(byte);

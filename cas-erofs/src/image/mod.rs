@@ -6,7 +6,7 @@
 
 mod attributes;
 mod directory;
-mod format;
+pub(crate) mod format;
 mod layout;
 mod write;
 

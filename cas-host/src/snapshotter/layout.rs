@@ -57,11 +57,19 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
         below: &[u64],
     ) -> Result<Vec<Mount>>;
 
+    /// Returns the features of images for which this layout has a form, beside tars: the result of
+    /// [`os_features`](cas_core::Snapshotter::os_features).
+    fn os_features(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Returns whether the tree of an active snapshot must be [packed](Self::pack) to be committed.
+    /// `below` has the numbers of the ancestors of the snapshot.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the snapshot cannot be committed; errors of the file system.
-    fn must_pack(&self, _active: &LockedDir) -> Result<bool> {
+    /// `FailedPrecondition` or `Unsupported` if the snapshot cannot be committed; errors of the file
+    /// system.
+    fn must_pack(&self, _dirs: &SnapshotDirs, _active: &LockedDir, _below: &[u64]) -> Result<bool> {
         Ok(false)
     }
 

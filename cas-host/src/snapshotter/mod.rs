@@ -248,6 +248,10 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
         L::TARS
     }
 
+    fn os_features(&self) -> &'static [&'static str] {
+        self.layout.os_features()
+    }
+
     async fn prepare(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>> {
         let new = New {
             key,
@@ -317,7 +321,7 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
                            snapshot on that parent";
             return Err(Error::unsupported(message).operation("commit").subject(key));
         }
-        let sealed = self.seal(record.id, &options).await;
+        let sealed = self.seal(&record, &options).await;
         let (dir, content) = sealed.during("commit snapshot", key)?;
         let committed = self.snapshots.commit(name, key, &options, content).await;
         self.end_pack(record.id, content, &committed).await;
@@ -406,7 +410,7 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
         self.check_open()?;
         let new = self.snapshots.find(by).await?;
         new.must_be_active(by)?;
-        let sealed = self.seal(new.id, &Commit::default()).await;
+        let sealed = self.seal(&new, &Commit::default()).await;
         let (_dir, content) = sealed.during("replace snapshot", key)?;
         let old = self.snapshots.find(key).await?.id;
         self.dirs.note_replaced(old, key)?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cas_core::error::Result;
 use cas_core::pool;
-use cas_core::records::SnapshotContent;
+use cas_core::records::{SnapshotContent, SnapshotRecord};
 use cas_core::snapshot::{Commit, Usage};
 
 use super::{DirSnapshotter, SnapshotLayout, is_certain};
@@ -12,19 +12,21 @@ use crate::in_use::MountedDirs;
 use crate::{LockedDir, SnapshotDirs, make_tree, measure};
 
 impl<L: SnapshotLayout> DirSnapshotter<L> {
-    /// Makes the content of the active snapshot in the directory of `id` durable, and packs it if
-    /// its layout requires that. Returns the content and its directory, which the caller keeps
-    /// locked until the record is changed.
+    /// Makes the content of an active snapshot durable, and packs it if its layout requires that.
+    /// Returns the content and its directory, which the caller keeps locked until the record is
+    /// changed.
     pub(super) async fn seal(
         &self,
-        id: u64,
+        active: &SnapshotRecord,
         options: &Commit,
     ) -> Result<(LockedDir, SnapshotContent)> {
+        let id = active.id;
+        let below = self.ids_from(active.clone()).await?.split_off(1);
         let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
         let how = options.clone();
         let sealed = pool::run(move || {
             let dir = dirs.lock_shared(id)?;
-            if layout.must_pack(&dir)? {
+            if layout.must_pack(&dirs, &dir, &below)? {
                 return Ok((dir, None));
             }
             let usage = in_place(&dirs, id, &dir, &how)?;

@@ -74,7 +74,7 @@ async fn entry(store: &Store, manifest: &Manifest, plan: &Plan) -> Result<Entry>
     let config = image::image_config(&*store.content, &manifest.config).await?;
     let layers = image::layers(manifest, &config)?;
     let path = |(layer, _): &(Descriptor, Digest)| -> Result<String> {
-        if !layer.media_type.may_be_layer() {
+        if !layer.media_type.may_be_layer() || layer.media_type.is_erofs() {
             return Err(Error::unsupported(format!(
                 "docker does not support layers of type {:.200}; export with --format oci",
                 layer.media_type

@@ -251,13 +251,13 @@ async fn choose(
     let mut chosen = BTreeMap::new();
     for image in images {
         // In a docker archive, `Platforms::All` stands for the platform of this machine.
-        let platform = options.platforms.single().unwrap_or_default();
+        let platforms = options.platforms.clone().narrowed();
         let one = match (options.format, &options.platforms) {
             (Format::Oci, Platforms::All) => Chosen {
                 target: image.target.clone(),
                 manifest: None,
             },
-            _ => image::manifest_for(&*store.content, &image.target, platform)
+            _ => image::manifest_for(&*store.content, &image.target, &platforms)
                 .await
                 .map(|resolved| Chosen {
                     target: resolved.descriptor,

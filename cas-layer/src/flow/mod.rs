@@ -20,7 +20,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use cas_core::content::Durability;
-use cas_core::image::not_a_layer;
+use cas_core::image::{not_a_layer, not_a_tar};
 use cas_core::{Descriptor, Digest, Error, Result};
 
 use crate::apply::{Applied, Tree};
@@ -65,7 +65,7 @@ pub fn unpack(
     on_read: OnRead<'_>,
 ) -> Result<Vec<Applied>> {
     let mut applied = Vec::with_capacity(layers.len());
-    stream(layers, on_read, |_, bytes| {
+    stream(layers, Accept::Tars, on_read, |_, bytes| {
         applied.push(tree.apply(&mut Reader::new(bytes))?);
         Ok(())
     })?;
@@ -90,14 +90,25 @@ pub fn unpack_one(
     applied.ok_or_else(|| Error::internal("no layer was applied; please report it"))
 }
 
+/// What a layer may be when it is decompressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accept {
+    /// A tar.
+    Tars,
+    /// A tar, or an EROFS image whose media type says so.
+    TarsAndImages,
+}
+
 /// Passes the decompressed bytes of each layer to `apply`, with the index of the layer, and
 /// verifies them. Bytes that `apply` does not read are read and verified too.
 ///
 /// # Errors
 /// `Corrupt` for a layer that does not match its size or diff ID; `Unsupported` for a blob that is
-/// not a layer; errors of `apply`, of the blobs and of [`Decoder`](crate::codec::Decoder).
+/// not what `accept` names; errors of `apply`, of the blobs and of
+/// [`Decoder`](crate::codec::Decoder).
 pub fn stream(
     layers: Vec<LayerSource<'_>>,
+    accept: Accept,
     on_read: OnRead<'_>,
     mut apply: impl FnMut(usize, &mut dyn BufRead) -> Result<()>,
 ) -> Result<()> {
@@ -120,7 +131,7 @@ pub fn stream(
         named("cas-hash").spawn_scoped(scope, move || verify(&diff_ids, &inflated, &hashed))?;
         let mut source = Source::new(whole, spent);
         for (layer, blob) in blobs.iter().enumerate() {
-            check_archive(&mut source, blob)?;
+            check_begin(&mut source, blob, accept)?;
             apply(layer, &mut source)
                 .and_then(|()| source.finish())
                 .map_err(|error| {
@@ -133,12 +144,12 @@ pub fn stream(
     })
 }
 
-/// Checks that a layer begins as an archive does.
+/// Checks that a layer begins as what `accept` names does.
 ///
 /// # Errors
 /// `Unsupported` if it is something else; `Corrupt` if its format is not known and the blob is
 /// damaged.
-fn check_archive(source: &mut Source, blob: &Descriptor) -> Result<()> {
+fn check_begin(source: &mut Source, blob: &Descriptor, accept: Accept) -> Result<()> {
     let named = |error: Error| {
         error
             .operation("apply")
@@ -146,7 +157,11 @@ fn check_archive(source: &mut Source, blob: &Descriptor) -> Result<()> {
     };
     let first = source.fill_buf().map_err(|error| named(error.into()))?;
     if codec::is_erofs(first) {
-        return Err(erofs(blob));
+        let is_accepted = accept == Accept::TarsAndImages && blob.media_type.is_erofs();
+        return match is_accepted {
+            true => Ok(()),
+            false => Err(not_a_tar(blob).operation("apply")),
+        };
     }
     if tar::may_begin(first) {
         return Ok(());
@@ -161,15 +176,4 @@ fn check_archive(source: &mut Source, blob: &Descriptor) -> Result<()> {
         }
     };
     Err(not_a_layer(blob, found).operation("apply"))
-}
-
-/// Returns the error for a layer that is an EROFS image of its own.
-fn erofs(blob: &Descriptor) -> Error {
-    Error::unsupported(format!(
-        "expected the tar of a layer, found an EROFS image of type {:.200}; export the image and \
-         mount its layers as they are, or get an image whose layers are tars",
-        blob.media_type
-    ))
-    .operation("apply")
-    .within(format_args!("layer {}", blob.digest))
 }

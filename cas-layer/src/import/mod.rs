@@ -40,7 +40,7 @@ use std::sync::Arc;
 use cas_core::image::Reference;
 use cas_core::lease::BlobRef;
 use cas_core::progress::{Progress, Silent};
-use cas_core::{Context, Descriptor, Digest, Error, Image, Platform, Platforms, Result, Store};
+use cas_core::{Context, Descriptor, Digest, Error, Image, Platforms, Result, Store};
 
 pub use self::ingest::{
     IngestBlob, IngestSource, IngestState, Ingested, IngestedBlob, IngestedImage, ingest_blobs,
@@ -153,7 +153,11 @@ pub async fn import_unpacked(
     let unpack = Unpack {
         target,
         // If all platforms are imported, the platform of this machine is unpacked.
-        platform: options.platforms.single().unwrap_or_default(),
+        platforms: options
+            .platforms
+            .clone()
+            .narrowed()
+            .preferring(target.snapshotter.os_features()),
         progress: &options.progress,
     };
     let outcome = import_or_roll_back(store, source, options, Some(&unpack)).await;
@@ -202,12 +206,8 @@ async fn store_images(
     unpack: Option<&Unpack<'_>>,
 ) -> Result<Stored> {
     let contents = source::open(importer, source).await?;
-    let platform = match &options.platforms {
-        Platforms::Host => Some(Platform::host()),
-        Platforms::One(platform) => Some(platform.clone()),
-        Platforms::All => None,
-    };
-    let required = matches!(options.platforms, Platforms::One(_));
+    let platform = options.platforms.wanted();
+    let required = options.platforms.required().is_some();
     let mut plan = Plan::new(importer, &contents, platform.as_ref(), required);
     let mut roots = Vec::new();
     let listed = source::roots(&mut plan).await?;

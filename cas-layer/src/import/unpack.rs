@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use cas_core::platform::Platforms;
 use cas_core::progress::Progress;
 use cas_core::transfer::Unpacker;
-use cas_core::{Descriptor, Digest, Platform, Result, image};
+use cas_core::{Descriptor, Digest, Result, image};
 
 use super::importer::{BlobImporter, in_parallel};
 use super::item::Item;
@@ -19,7 +20,7 @@ pub(super) type ChainIds = BTreeMap<Digest, Option<Digest>>;
 /// How images are unpacked, and where.
 pub(super) struct Unpack<'a> {
     pub(super) target: Target<'a>,
-    pub(super) platform: Option<&'a Platform>,
+    pub(super) platforms: Platforms,
     pub(super) progress: &'a Arc<dyn Progress>,
 }
 
@@ -37,7 +38,7 @@ impl Unpack<'_> {
     ) -> Result<ChainIds> {
         let mut manifests = Vec::new();
         for image in images {
-            let resolved = image::manifest_for(&*importer.store.content, image, self.platform);
+            let resolved = image::manifest_for(&*importer.store.content, image, &self.platforms);
             manifests.push((image.digest, resolved.await?));
         }
         let mut manifests = manifests.into_iter();

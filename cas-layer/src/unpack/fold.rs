@@ -9,7 +9,7 @@ use cas_core::{Manifest, Result, Store, pool};
 
 use super::cancel::Waiter;
 use super::{layers_with_diff_ids, open_layers, parts, record_diff_id};
-use crate::flow;
+use crate::flow::{self, Accept};
 
 /// Calls `read` for each layer, lowest first, with a value that it may change, and with the
 /// decompressed bytes of the layer. The value is `initial` at the first call. Returns the value
@@ -65,7 +65,8 @@ where
         reporter.begin(&name, Some(total));
         let mut value = initial;
         let advance = |bytes| reporter.advance(&name, bytes);
-        flow::stream(sources, &advance, |_, bytes| read(&mut value, bytes))?;
+        let read = |_, bytes: &mut dyn BufRead| read(&mut value, bytes);
+        flow::stream(sources, Accept::Tars, &advance, read)?;
         reporter.end(&name);
         Ok(value)
     });

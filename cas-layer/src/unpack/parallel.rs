@@ -24,7 +24,7 @@ use super::unpacking::Unpacking;
 use super::{StoredLayer, first_cause, on_demand, stored_tar};
 use crate::apply::{DeferredEffects, Tree};
 use crate::codec::{self, Compression};
-use crate::flow::{self, LayerSource};
+use crate::flow::{self, Accept, LayerSource};
 use crate::tar::Reader;
 
 /// Whether the progress of the bytes is reported here, or by the job that stores them.
@@ -159,6 +159,10 @@ impl Unpacking<'_> {
     ) -> Result<()> {
         let standalone = self.standalone_layer(index)?;
         let (path, is_tar) = (standalone.tree.clone(), standalone.is_tar);
+        let accept = match is_tar {
+            true => self.accept(),
+            false => Accept::Tars,
+        };
         let progress = Arc::clone(self.progress);
         let (snapshot, kept) = (Arc::clone(&standalone.snapshot), standalone.kept.clone());
         let waiter = Waiter::new();
@@ -185,7 +189,7 @@ impl Unpacking<'_> {
             };
             let mut deferred = None;
             let layers = vec![watch.layer(source()?)];
-            let streamed = flow::stream(layers, &advance, |_, bytes| {
+            let streamed = flow::stream(layers, accept, &advance, |_, bytes| {
                 if is_tar {
                     deferred = Some(DeferredEffects::default());
                     return stored_tar::store(bytes, &path);

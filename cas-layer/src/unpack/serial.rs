@@ -69,6 +69,7 @@ impl Unpacking<'_> {
         let waiter = Waiter::new();
         let watch = waiter.watch();
         let item = layer.descriptor.digest.to_string();
+        let accept = self.accept();
         pool::apart("cas-unpack", move || {
             // The snapshot is not removed, and no other layer begins, before this thread ends.
             let _ended = (snapshot, lease);
@@ -83,7 +84,7 @@ impl Unpacking<'_> {
                 }
                 LayerTarget::Tar(directory) => {
                     let store = |_, bytes: &mut dyn BufRead| stored_tar::store(bytes, &directory);
-                    flow::stream(vec![source], &advance, store)?;
+                    flow::stream(vec![source], accept, &advance, store)?;
                     Vec::new()
                 }
                 _ => return Err(stored_tar::unknown_target()),

@@ -1,31 +1,36 @@
-//! Layers that a snapshotter keeps as uncompressed tars.
+//! Layers that a snapshotter keeps as files: uncompressed tars, or EROFS images.
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use cas_core::snapshot::LAYER_TAR;
+use cas_core::snapshot::{LAYER_IMAGE, LAYER_TAR};
 use cas_core::{Context, Error, Result};
 
-/// Stores the bytes of a layer in `directory`, which must not have a tar. They are not synced.
+use crate::codec;
+
+/// Stores the bytes of a layer in `directory`, which must not have a layer. They are not synced.
 ///
 /// # Errors
-/// `AlreadyExists` if the directory has a tar; errors of `bytes` and of the file system.
+/// `AlreadyExists` if the directory has a layer; errors of `bytes` and of the file system.
 pub(super) fn store(bytes: &mut dyn BufRead, directory: &Path) -> Result<()> {
-    let path = directory.join(LAYER_TAR);
+    let path = directory.join(match codec::is_erofs(bytes.fill_buf()?) {
+        true => LAYER_IMAGE,
+        false => LAYER_TAR,
+    });
     let opened = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(&path);
-    let mut tar = opened.during("create", path.display())?;
+    let mut file = opened.during("create", path.display())?;
     loop {
         let piece = bytes.fill_buf()?;
         if piece.is_empty() {
             return Ok(());
         }
-        tar.write_all(piece).during("write", path.display())?;
+        file.write_all(piece).during("write", path.display())?;
         let length = piece.len();
         bytes.consume(length);
     }

@@ -6,8 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cas_core::error::ErrorKind;
+use cas_core::image::not_a_tar;
 use cas_core::labels::{self, LEASE, VERIFIED_LAYER};
 use cas_core::lease::{self, BlobRef, LeaseGuard};
+use cas_core::platform::EROFS;
 use cas_core::progress::Progress;
 use cas_core::snapshot::{Commit, SnapshotKind, chain_ids};
 use cas_core::transfer::{ImageQuota, Quota};
@@ -21,7 +23,7 @@ use super::kept_layer::{self, KeptLayer};
 use super::on_demand::LayerTable;
 use super::standalone::StandaloneLayer;
 use super::{StoredLayer, is_unverified, layers_with_diff_ids, on_demand, parts, record_diff_id};
-use crate::flow;
+use crate::flow::{self, Accept};
 
 /// How many layers of an image are unpacked at the same time by default.
 const AT_ONCE: i64 = 3;
@@ -199,6 +201,7 @@ impl<'a> Unpacking<'a> {
             self.guard.pin_all(&parts(manifest)).await?;
         }
         self.layers = layers_with_diff_ids(self.store, manifest).await?;
+        self.check_types()?;
         self.manifest_id = on_demand::manifest_id(manifest)?;
         self.chain = if !self.tables.is_empty() {
             on_demand::chain_with(&self.layers, &self.tables)
@@ -374,6 +377,29 @@ impl<'a> Unpacking<'a> {
         self.target.snapshotter.rebases()
     }
 
+    /// Returns what the snapshotter keeps as a layer, if it does not keep trees.
+    pub(super) fn accept(&self) -> Accept {
+        match self.target.snapshotter.os_features().contains(&EROFS) {
+            true => Accept::TarsAndImages,
+            false => Accept::Tars,
+        }
+    }
+
+    /// Checks before anything is fetched or read that the snapshotter can have the layers.
+    ///
+    /// # Errors
+    /// `Unsupported` for a layer that is an EROFS image by its type, if the snapshotter has only
+    /// tars.
+    fn check_types(&self) -> Result<()> {
+        let mut layers = self.layers.iter();
+        match layers.find(|(layer, _)| layer.media_type.is_erofs()) {
+            Some((layer, _)) if self.accept() == Accept::Tars => {
+                Err(not_a_tar(layer).operation("unpack"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn name(&self) -> &'static str {
         self.target.snapshotter.name()
     }
@@ -453,7 +479,8 @@ impl<'a> Unpacking<'a> {
             progress.begin(&item, Some(stored.descriptor.size));
             let advance = |bytes| progress.advance(&item, bytes);
             // The closure reads nothing; all bytes are verified nevertheless.
-            flow::stream(vec![watch.layer(stored.source())], &advance, |_, _| Ok(()))?;
+            let layers = vec![watch.layer(stored.source())];
+            flow::stream(layers, Accept::TarsAndImages, &advance, |_, _| Ok(()))?;
             progress.end(&item);
             Ok(())
         })

@@ -111,7 +111,8 @@ impl Cas {
         let place = RootDir::of(path.as_ref(), PREPARE)?;
         mount::check_right()?;
         let image = self.image(image).await?;
-        let manifest = self.manifest_of(&image, &options.platforms).await?;
+        let platforms = self.to_unpack(&options.platforms);
+        let manifest = self.manifest_of(&image, &platforms).await?;
         let config = dispatch::read(&*self.store.content, &manifest.config).await?;
         // If the image cannot be unpacked, what is at the path stays.
         self.ensure_unpacked(&manifest, &options.progress).await?;

@@ -1,0 +1,154 @@
+//! Native layers: layers that are EROFS images themselves, as others have made them. Each is mounted
+//! on its own, and an overlay stacks the mounts.
+//!
+//! Their metadata is not ours, and the kernel trusts it. So they are mounted only if the snapshotter
+//! was opened with the option for them, and after their superblocks were checked.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cas_core::snapshot::{Backing, LAYER_IMAGE, LAYER_TAR, Mount};
+use cas_core::{Context, Error, Result};
+use cas_host::erofs::{self, ImageFiles};
+use cas_host::{SnapshotDirs, TREE};
+
+use crate::image::{self, Image};
+
+/// The names that the file of a layer can have.
+pub(crate) const LAYER_FILES: [&str; 2] = [LAYER_TAR, LAYER_IMAGE];
+
+/// What shows a chain of layers.
+pub(crate) enum Shown {
+    /// One image over the tars of all layers.
+    Merged(Image),
+    /// The layers, topmost first. There is at least one.
+    Native(Vec<NativeLayer>),
+}
+
+/// A layer that is an image itself.
+pub(crate) struct NativeLayer {
+    file: PathBuf,
+    /// Where the layer is mounted for all snapshots on it.
+    shared: PathBuf,
+}
+
+impl Shown {
+    /// Returns what shows the layers with these numbers, topmost first. Makes the image of tars if
+    /// there is none. `native` says whether native layers are mounted.
+    ///
+    /// # Errors
+    /// As [`Image::made`]; `Unsupported` if there are native layers and `native` is not set, if there
+    /// are tars, too, or if the kernel would need more than the layer to mount it; `Corrupt` for a
+    /// native layer that is not an image.
+    pub(crate) fn made(dirs: &SnapshotDirs, chain: &[u64], native: bool) -> Result<Self> {
+        match are_native(dirs, chain)? {
+            true => layers(dirs, chain, native).map(Shown::Native),
+            false => Image::made(dirs, chain).map(Shown::Merged),
+        }
+    }
+
+    /// Returns what shows the layers with these numbers, topmost first, if their image was made.
+    ///
+    /// # Errors
+    /// As [`Image::existing`], and as [`Self::made`] for native layers.
+    pub(crate) fn existing(dirs: &SnapshotDirs, chain: &[u64], native: bool) -> Result<Self> {
+        match are_native(dirs, chain)? {
+            true => layers(dirs, chain, native).map(Shown::Native),
+            false => Image::existing(dirs, chain).map(Shown::Merged),
+        }
+    }
+
+    /// Returns the mounts of the images, and the directories at which they are shared, topmost first.
+    pub(crate) fn into_mounts(
+        self,
+        dirs: &SnapshotDirs,
+        backing: Backing,
+    ) -> (Vec<Mount>, Vec<PathBuf>) {
+        match self {
+            Shown::Merged(image) => {
+                let shared = image.shared(dirs);
+                (vec![image.into_mount(dirs, backing)], vec![shared])
+            }
+            Shown::Native(layers) => {
+                let shared = layers.iter().map(|layer| layer.shared.clone()).collect();
+                let mount = |layer: NativeLayer| Mount::Erofs {
+                    image: layer.file,
+                    devices: Vec::new(),
+                    shared: layer.shared,
+                    backing,
+                };
+                (layers.into_iter().map(mount).collect(), shared)
+            }
+        }
+    }
+}
+
+impl NativeLayer {
+    pub(crate) fn files(&self, backing: Backing) -> ImageFiles<'_> {
+        ImageFiles {
+            metadata: &self.file,
+            devices: &[],
+            backing,
+        }
+    }
+}
+
+/// Returns whether the layer with this number is a native one.
+pub(crate) fn is_native(dirs: &SnapshotDirs, id: u64) -> bool {
+    fs::symlink_metadata(file(dirs, id)).is_ok()
+}
+
+/// Returns the error for native layers, if the snapshotter was opened without the option for them.
+pub(crate) fn not_allowed() -> Error {
+    Error::unsupported(
+        "the layers are EROFS images, which this root does not mount, because the kernel trusts \
+         them; if their source may be trusted, too, open the root with the snapshotter \
+         `erofs://?native=true`, otherwise use the variant of the image whose layers are tars",
+    )
+}
+
+fn file(dirs: &SnapshotDirs, id: u64) -> PathBuf {
+    dirs.path(id).join(TREE).join(LAYER_IMAGE)
+}
+
+/// Returns whether all these layers are native ones.
+///
+/// # Errors
+/// `Unsupported` if only some are: nothing defines what a tar on a native layer looks like.
+fn are_native(dirs: &SnapshotDirs, chain: &[u64]) -> Result<bool> {
+    let found = chain.iter().filter(|id| is_native(dirs, **id)).count();
+    if found != 0 && found != chain.len() {
+        // A file that is missing would look like another type of layer.
+        for id in chain {
+            image::check_layer(dirs, *id)?;
+        }
+        return Err(Error::unsupported(
+            "some layers of the image are tars and some are EROFS images; build the image with \
+             layers of one type",
+        ));
+    }
+    Ok(found != 0)
+}
+
+/// Checks native layers, and returns them.
+fn layers(dirs: &SnapshotDirs, chain: &[u64], native: bool) -> Result<Vec<NativeLayer>> {
+    if !native {
+        return Err(not_allowed());
+    }
+    let layer = |id: &u64| {
+        image::check_layer(dirs, *id)?;
+        let file = file(dirs, *id);
+        check(&file).during("check layer", file.display())?;
+        Ok(NativeLayer {
+            // Numbers are not used again, and all have the same length, so that no name is the
+            // beginning of another.
+            shared: image::mounts(dirs).join(format!("layer-{id:020}")),
+            file,
+        })
+    };
+    chain.iter().map(layer).collect()
+}
+
+fn check(file: &Path) -> Result<()> {
+    cas_erofs::check_image(&erofs::open_file(file)?)
+}
