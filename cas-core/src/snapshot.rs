@@ -37,6 +37,7 @@
 //!
 //! Committed layers are named by their [chain ids](chain_ids), so that images share them.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -272,6 +273,13 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// applies the layer, and fails if this is not possible.
     fn keeps_tars(&self) -> bool {
         false
+    }
+
+    /// Opens the tar of the layer that was committed as `key`. Returns `None` if there is no such
+    /// snapshot, or if it does not consist of a tar. Reads and verifies nothing. By default, no
+    /// snapshot consists of a tar.
+    async fn open_tar(&self, _key: &str) -> Result<Option<File>> {
+        Ok(None)
     }
 
     /// Makes the active snapshot `key`, empty or with the content of a committed parent. Returns

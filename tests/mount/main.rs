@@ -10,6 +10,7 @@ mod common;
 mod erofs;
 #[cfg(feature = "on-demand")]
 mod lazy;
+mod only_tars;
 
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Write};
