@@ -275,9 +275,9 @@ pub trait Snapshotter: Send + Sync + 'static {
         false
     }
 
-    /// Opens the tar of the layer that was committed as `key`. Returns `None` if there is no such
-    /// snapshot, or if it does not consist of a tar. Reads and verifies nothing. By default, no
-    /// snapshot consists of a tar.
+    /// Opens the tar of the layer that was committed as `key`. Returns `None` if the snapshot does
+    /// not exist, or does not consist of a tar. Reads and verifies nothing. By default, snapshots do
+    /// not consist of tars.
     async fn open_tar(&self, _key: &str) -> Result<Option<File>> {
         Ok(None)
     }

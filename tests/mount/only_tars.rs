@@ -173,7 +173,7 @@ fn an_image_is_whole_although_only_its_tars_are_kept() {
     // The archive has another manifest, and the same configuration.
     let said = scene.export("app", "out.tar");
     assert!(
-        said.contains("compressed anew") && said.contains("sha256:"),
+        said.contains("compressed again") && said.contains("sha256:"),
         "{said}"
     );
     assert_eq!(
@@ -233,6 +233,14 @@ fn a_tar_is_kept_while_an_image_needs_it_and_no_longer() {
     };
     scene.import(&first, "first");
     let made = fs::metadata(scene.root.join("snapshots/erofs/snapshots/1/fs/layer.tar"));
+    // The layers are not read again, or this would fail.
+    for blob in fs::read_dir(first.join("blobs/sha256")).unwrap() {
+        let path = blob.unwrap().path();
+        let bytes = fs::read(&path).unwrap();
+        if bytes.starts_with(&[0x1f, 0x8b]) {
+            fs::write(&path, vec![0; bytes.len()]).unwrap();
+        }
+    }
     scene.import(&first, "first");
     scene.import(&second, "second");
     assert_eq!((tars(), scene.blobs()), (3, 4));

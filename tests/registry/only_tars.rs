@@ -78,7 +78,7 @@ fn a_layer_is_fetched_once_and_a_push_is_whole() {
         let empty = receiver.start();
         let push = tool("root").args(["push", &image, &empty.image()]).output();
         let said = crate::common::text(&push.unwrap().stderr);
-        assert_eq!(said.contains("compressed anew"), foreign, "{said}");
+        assert_eq!(said.contains("compressed again"), foreign, "{said}");
         if !foreign {
             receiver.has_all(&sample);
         }

@@ -57,7 +57,7 @@ impl<'a> Restorer<'a> {
     /// Stores the missing layers of the images at and below `root` that the snapshotter keeps as
     /// tars. Returns `root`, or if the blob of a layer cannot be made again, the descriptor of a new
     /// document. It has the same configurations, and the layers that could not be made again are
-    /// compressed anew; the progress receives a warning with its digest.
+    /// compressed again; the progress receives a warning with its digest.
     ///
     /// # Errors
     /// `Corrupt` for a damaged tar; errors of the store and of the snapshotter.
@@ -66,7 +66,7 @@ impl<'a> Restorer<'a> {
         if restored.digest != root.digest {
             self.progress.warn(&format!(
                 "the store keeps layers of {} as tars only, and their compressed bytes cannot be \
-                 made again; the layers are compressed anew, and the image has the new digest {}, \
+                 made again; the layers are compressed again, and the image has the new digest {}, \
                  to which no signature applies",
                 root.digest, restored.digest
             ));

@@ -149,7 +149,7 @@ impl LayersFrom<'_> {
     }
 
     /// Opens the tar of a layer that the store does not have. Returns `None` if the store has the
-    /// layer, or if there is no tar.
+    /// layer, or if the snapshotter does not have its tar.
     async fn open_tar(
         &self,
         (layer, diff_id): &(Descriptor, Digest),
