@@ -19,6 +19,9 @@ use crate::common::{can, cas, fails, mounting_snapshotters, ok};
 /// Longer than the lease of a killed job lasts.
 const LATER: Duration = Duration::from_secs(3600);
 
+/// Compresses a tar.
+type Pack = fn(&[u8]) -> Vec<u8>;
+
 /// A root that keeps tars, and images for it.
 struct Scene {
     scratch: tempfile::TempDir,
@@ -50,7 +53,7 @@ impl Scene {
     }
 
     /// Writes a layout of these layers. Returns its path.
-    fn layout(&self, name: &str, layers: &[(&Tar, fn(&[u8]) -> Vec<u8>)]) -> PathBuf {
+    fn layout(&self, name: &str, layers: &[(&Tar, Pack)]) -> PathBuf {
         let tars: Vec<Vec<u8>> = layers.iter().map(|(tar, _)| (*tar).clone().end()).collect();
         let diff_ids: Vec<Digest> = tars.iter().map(|tar| Digest::sha256(tar)).collect();
         let packed = layers.iter().zip(&tars).map(|((_, pack), tar)| pack(tar));
@@ -138,8 +141,7 @@ fn an_image_is_whole_although_only_its_tars_are_kept() {
         return;
     };
     let third = Tar::new().file("etc/third", "3");
-    let layers: [(&Tar, fn(&[u8]) -> Vec<u8>); 3] =
-        [(&lower(), ours), (&upper(), foreign), (&third, plain)];
+    let layers: [(&Tar, Pack); 3] = [(&lower(), ours), (&upper(), foreign), (&third, plain)];
     let layout = scene.layout("layout", &layers);
     let right = scene.plain(&layout, "right");
     scene.import(&layout, "app");
@@ -201,7 +203,7 @@ fn blobs_that_can_be_made_again_give_the_original_image() {
     let Some(scene) = Scene::new() else {
         return;
     };
-    let layers: [(&Tar, fn(&[u8]) -> Vec<u8>); 2] = [(&lower(), ours), (&upper(), plain)];
+    let layers: [(&Tar, Pack); 2] = [(&lower(), ours), (&upper(), plain)];
     let layout = scene.layout("layout", &layers);
     scene.import(&layout, "app");
     assert_eq!(scene.blobs(), 2);
@@ -221,7 +223,7 @@ fn a_tar_is_kept_while_an_image_needs_it_and_no_longer() {
     let Some(scene) = Scene::new() else {
         return;
     };
-    let layers: [(&Tar, fn(&[u8]) -> Vec<u8>); 2] = [(&lower(), ours), (&upper(), foreign)];
+    let layers: [(&Tar, Pack); 2] = [(&lower(), ours), (&upper(), foreign)];
     let first = scene.layout("first", &layers);
     let other = Tar::new().file("etc/other", "o");
     let second = scene.layout("second", &[(&lower(), ours), (&other, foreign)]);
@@ -300,7 +302,7 @@ fn a_kill_leaves_a_blob_or_its_tar() {
     let Some(scene) = Scene::new().filter(|_| can(&["strace"])) else {
         return;
     };
-    let layers: [(&Tar, fn(&[u8]) -> Vec<u8>); 2] = [(&lower(), ours), (&upper(), ours)];
+    let layers: [(&Tar, Pack); 2] = [(&lower(), ours), (&upper(), ours)];
     let layout = scene.layout("layout", &layers);
     let both = scene.at("both");
     ok(cas(&both).args(["--snapshotter", "erofs", "init"]));
