@@ -8,7 +8,7 @@ use cas_core::{Digest, Hasher};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-/// Number of bytes that are read in one piece.
+/// Number of bytes that are read and compressed in one piece. The compressed bytes depend on it.
 const PIECE: usize = 256 << 10;
 
 /// The levels of gzip, the most usual first.
@@ -133,7 +133,9 @@ mod tests {
 
     fn gzip(bytes: &[u8], level: u32) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::new(level));
-        encoder.write_all(bytes).unwrap();
+        for piece in bytes.chunks(PIECE) {
+            encoder.write_all(piece).unwrap();
+        }
         encoder.finish().unwrap()
     }
 
@@ -170,6 +172,6 @@ mod tests {
             Vec::new(),
         )
         .unwrap();
-        assert_eq!(made, blob);
+        assert!(made == blob);
     }
 }
