@@ -16,8 +16,8 @@ pub const JSON_DEPTH: usize = 64;
 pub const DESCRIPTORS: usize = 4096;
 /// Maximum depth of nested indexes. The outermost index counts as one level.
 pub const INDEX_DEPTH: usize = 4;
-/// Maximum number of descriptors that one walk of an image lists, repeated ones included. Also the
-/// maximum number of documents whose referrers one pull, push or copy looks up.
+/// Maximum number of descriptors that one walk of an image lists, including repeated descriptors.
+/// Also the maximum number of documents whose referrers one pull, push or copy looks up.
 pub const WALK: usize = 65_536;
 /// Maximum number of referrers in the list of one manifest. Also the maximum number of all
 /// referrers, including referrers of referrers, that one pull, push, copy or export takes with an
@@ -32,7 +32,7 @@ pub const PAGE: u64 = 8 << 20;
 /// Maximum number of attempts to change the tag that lists the referrers of a manifest, if other
 /// clients change it at the same time.
 pub const REFERRER_ATTEMPTS: u32 = 16;
-/// Maximum length of all warnings in one answer of a registry together, as in the specification of
+/// Maximum total length of the warnings in one answer of a registry, as in the specification of
 /// registries.
 pub const REGISTRY_WARNINGS: usize = 4096;
 /// Maximum size of an answer of a registry, a token service or a credential helper that is neither
@@ -60,8 +60,8 @@ pub const LAYERS: usize = 512;
 pub const OWNER: usize = 64;
 /// Maximum length of the name of an image or the id of a lease.
 pub const NAME: usize = 512;
-/// Maximum length of the host in a name with its port: 253 for a domain name, as in DNS, and 6 for
-/// a colon and the port.
+/// Maximum length of the host and the port in a name: 253 for a domain name, as in DNS, and 6 for a
+/// colon and the port.
 pub const HOST: usize = 259;
 /// Maximum length of the repository in a name, without the host, as in the distribution project.
 pub const REPOSITORY: usize = 255;
@@ -123,7 +123,8 @@ pub const GNU_LONG: u64 = 64 << 10;
 pub const SPARSE_REGIONS: usize = 64 << 10;
 /// Maximum number of different warnings that are reported for one layer or archive.
 pub const WARNINGS: usize = 32;
-/// Maximum size of the value of one extended attribute, as in the kernel. Larger ones are left out.
+/// Maximum size of the value of one extended attribute, as in the kernel. Larger values are left
+/// out.
 pub const XATTR: usize = 64 << 10;
 /// Maximum size of all extended attributes of one inode together.
 pub const XATTRS: usize = 256 << 10;
@@ -147,7 +148,7 @@ pub const ENTRIES_IN_MEMORY: usize = 100_000;
 pub const ACCOUNTS: u64 = 1 << 20;
 /// Maximum number of groups of the user that a process of an image runs as.
 pub const GROUPS: usize = 1024;
-/// Maximum user or group id that a process may run as; runtimes accept no larger one.
+/// Maximum user or group id that a process may run as. Runtimes do not accept a larger id.
 pub const ID: u32 = i32::MAX as u32;
 
 /// Maximum size of the file that records the state of one unpacking of an image.
@@ -161,6 +162,9 @@ pub const ZTOC: u64 = 288 << 20;
 /// Maximum number of spans of one layer. A span is a part of the compressed layer that can be
 /// decompressed without the parts before it, from a checkpoint of 32 KiB.
 pub const SPANS: usize = 8192;
+/// Maximum size of a prefetch artifact, SOCI's list of the spans of one layer that are fetched
+/// first.
+pub const PREFETCH: u64 = 1 << 20;
 /// Maximum number of decompressed bytes of one span.
 pub const SPAN: u64 = 256 << 20;
 /// Maximum size of the table of contents of an eStargz or zstd:chunked layer, decompressed.

@@ -1,10 +1,10 @@
 //! Snapshots: directory trees that are built layer by layer, with the methods and states of
 //! containerd's snapshots.
 //!
-//! An active snapshot is writable. Committing it makes it read-only and gives it a new name; other
+//! An active snapshot is writable. Committing it makes it read-only and gives it a new name. Other
 //! snapshots can then have it as their parent. A view is a read-only snapshot of a committed one. A
-//! snapshotter does not mount anything: it returns [`Mount`]s as data, so that most of its methods
-//! do not need the superuser.
+//! snapshotter does not mount anything. It returns [`Mount`]s as data, so most of its methods do
+//! not need superuser privileges.
 //!
 //! An image of two layers is unpacked like this:
 //!
@@ -59,7 +59,7 @@ pub enum SnapshotKind {
     View,
     /// Writable, until it is committed or removed.
     Active,
-    /// Read-only; may be a parent.
+    /// Read-only. Other snapshots can have it as their parent.
     Committed,
 }
 
@@ -77,7 +77,7 @@ impl SnapshotKind {
 /// What a snapshotter reports about a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Info {
-    /// Its name. Active snapshots, views and committed ones share one namespace.
+    /// Its name. Snapshots in all states share one namespace.
     pub key: String,
     /// Its state.
     pub kind: SnapshotKind,
@@ -112,6 +112,19 @@ impl std::ops::AddAssign for Usage {
     }
 }
 
+/// Progress of a layer that is read on demand, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnDemandBytes {
+    /// Decompressed size of the layer.
+    pub total: u64,
+    /// Decompressed bytes that were verified and stored.
+    pub verified: u64,
+    /// Compressed bytes that were fetched, including bytes that were fetched twice or were wrong.
+    pub fetched: u64,
+    /// Bytes that readers have requested. Bytes that the kernel reads from its cache do not count.
+    pub read: u64,
+}
+
 /// How much of a snapshot is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
@@ -133,14 +146,14 @@ pub enum Condition {
     Sound,
     /// Its directory is missing.
     Missing,
-    /// Its files are not those that were committed. The text names the first differences.
+    /// Its files differ from the files that were committed. The text names the first differences.
     Damaged(String),
 }
 
 /// A mount that makes a snapshot visible.
 ///
-/// Later versions may add types of mounts. A caller returns `Unsupported` for a type that it does
-/// not know.
+/// Later versions may add types of mounts. A caller returns [`Mount::unsupported`] for a type that
+/// it does not support.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "type")]
 #[non_exhaustive]
@@ -173,26 +186,26 @@ pub enum Mount {
         /// The directory at which the image is mounted for all users. The other mounts of the
         /// snapshot use this path. The directory does not exist until the image is mounted.
         shared: PathBuf,
-        /// What the kernel reads the files through.
+        /// How the kernel reads the files.
         #[serde(default)]
         backing: Backing,
     },
 }
 
-/// What the kernel reads the files of a mounted image through.
+/// How the kernel reads the files of a mounted image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Backing {
-    /// Nothing: the kernel mounts the files themselves. This needs Linux 6.12.
+    /// Directly: the kernel mounts the files themselves. This needs Linux 6.12.
     #[default]
     File,
-    /// A loop device for each file, as long as the image is mounted.
+    /// Through a loop device for each file. The devices exist as long as the image is mounted.
     Loop,
 }
 
 impl Mount {
-    /// Returns the error for a caller that does not know mounts of this type.
+    /// Returns the `Unsupported` error of a caller that does not support mounts of this type.
     pub fn unsupported(&self) -> Error {
         Error::unsupported(format!(
             "mounts of type {} are not supported here; use a snapshotter of another type",
@@ -223,10 +236,10 @@ impl Mount {
 /// The name of the tar in the directory of [`LayerTarget::Tar`].
 pub const LAYER_TAR: &str = "layer.tar";
 
-/// What the layer of a new snapshot is written to.
+/// The target to which a caller writes the layer of a new snapshot.
 ///
 /// Later versions may add other targets. A caller returns `Unsupported` for a target that it does
-/// not know.
+/// not support.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LayerTarget {
@@ -242,8 +255,9 @@ pub enum LayerTarget {
 pub struct Commit {
     /// Labels of the committed snapshot. The labels of the active snapshot are dropped.
     pub labels: Labels,
-    /// A committed parent for an active snapshot without one. Layers that are unpacked in parallel
-    /// get their parents by this option. The snapshotter must [rebase](Snapshotter::rebases).
+    /// A committed parent for an active snapshot that has no parent. Layers that are unpacked in
+    /// parallel get their parents by this option. Only a snapshotter that
+    /// [rebases](Snapshotter::rebases) supports it.
     pub parent: Option<String>,
     /// Whether the caller has synced the file system of the mounts (`syncfs`) after the last write.
     /// One such sync is enough for all layers of an image.
@@ -262,10 +276,10 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// Returns its name, which is also its scheme: `native`, `overlay`, `erofs`.
     fn name(&self) -> &'static str;
 
-    /// Returns whether a commit may add a parent to a snapshot without one. The content of that
-    /// snapshot then becomes the changes to its new parent. Until then the snapshot is mounted as
-    /// one directory, in which deletions are marked as overlayfs marks them, so that it can become
-    /// a layer of an overlay.
+    /// Returns whether a commit can add a parent to a snapshot that has no parent. The commit turns
+    /// the content of the snapshot into changes to the new parent. Before the commit, the snapshot
+    /// is mounted as one directory. Deletions in this directory are marked as in overlayfs, so that
+    /// the directory can become a layer of an overlay.
     fn rebases(&self) -> bool;
 
     /// Returns whether [`Snapshotter::prepare_layer`] returns [`LayerTarget::Tar`]. If so, a commit
@@ -292,8 +306,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     async fn prepare(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>>;
 
     /// Makes the active snapshot `key` for one layer, which the caller writes to the returned
-    /// target and then commits. Snapshotters that keep layers as archives return another target
-    /// than the mounts of [`Snapshotter::prepare`].
+    /// target and then commits. Snapshotters that keep layers as archives return
+    /// [`LayerTarget::Tar`]. Other snapshotters return the mounts of [`Snapshotter::prepare`].
     ///
     /// # Errors
     /// As [`Snapshotter::prepare`].
@@ -337,7 +351,7 @@ pub trait Snapshotter: Send + Sync + 'static {
     async fn remove(&self, key: &str) -> Result<()>;
 
     /// Removes a snapshot if it is still as `seen` describes it. Returns false if the snapshot does
-    /// not exist or was updated since.
+    /// not exist or was updated meanwhile.
     ///
     /// # Errors
     /// `FailedPrecondition` while it has children.
@@ -354,14 +368,23 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// `labels` and `labels.<key>`, or for labels that exceed their bounds.
     async fn update(&self, key: &str, labels: Labels, fieldpaths: &[&str]) -> Result<Info>;
 
-    /// Returns the space that the snapshot takes, without its parents. The space of an active
-    /// snapshot is measured by each call. The space of a committed snapshot is fixed at its commit,
-    /// except for files that the snapshotter makes later to mount the children of the snapshot,
-    /// such as an EROFS image of its layers.
+    /// Returns the space that the snapshot takes, without its parents. Each call measures the space
+    /// of an active snapshot. The space of a committed snapshot is measured at its commit. Files
+    /// that the snapshotter makes later to mount the children of the snapshot, such as an EROFS
+    /// image of its layers, are added.
     ///
     /// # Errors
     /// `NotFound` if the snapshot does not exist; errors of the file system.
     async fn usage(&self, key: &str) -> Result<Usage>;
+
+    /// Returns how much of the layer of a snapshot has arrived, or `None` if the layer is not read
+    /// on demand.
+    ///
+    /// # Errors
+    /// `NotFound` if the snapshot does not exist; errors of the file system.
+    async fn on_demand(&self, _key: &str) -> Result<Option<OnDemandBytes>> {
+        Ok(None)
+    }
 
     /// Does the part of a commit that reads the files of the active snapshot `key`. The caller must
     /// not change the files afterwards. Returns the space that the snapshot takes, for
@@ -377,11 +400,11 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// `after`, or at the first snapshot if `after` is `None`.
     async fn walk(&self, after: Option<&str>, limit: usize) -> Result<Vec<Info>>;
 
-    /// Returns the condition of a snapshot: whether it has its directory, and, with
-    /// [`Depth::Files`], whether a committed snapshot has the same files as when it was committed.
-    /// An earlier release may have committed the snapshot without a list of its files, or without
-    /// their checksums. Then only what was recorded is checked. With [`Depth::Bytes`], the call
-    /// takes as long as reading all files.
+    /// Returns the condition of a snapshot. Every call checks that the snapshot has its directory.
+    /// With [`Depth::Files`], the call also checks that a committed snapshot has the same files as
+    /// when it was committed. An earlier release may have committed the snapshot without a list of
+    /// its files, or without their checksums. The call then checks only the data that was recorded.
+    /// With [`Depth::Bytes`], the call takes as long as reading all files.
     ///
     /// # Errors
     /// `NotFound` if the snapshot does not exist; errors of the file system.
@@ -395,15 +418,16 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// `InvalidArgument` if `key` is not committed, or if the parents differ.
     async fn replace(&self, key: &str, by: &str) -> Result<()>;
 
-    /// Returns the keys of the snapshots with a damaged record: it does not parse, or the chain of
-    /// parents that it leads to is broken or circular. An empty key stands for a damaged record of
-    /// the snapshotter itself. If `remove` is set, removes the damaged records of snapshots and
-    /// corrects the record of the snapshotter, so that the other snapshots can be used.
+    /// Returns the keys of the snapshots with a damaged record. A record is damaged if it does not
+    /// parse, or if the chain of its parents is broken or circular. An empty key stands for a
+    /// damaged record of the snapshotter itself. If `remove` is set, removes the damaged records of
+    /// snapshots and corrects the record of the snapshotter, so that the other snapshots can be
+    /// used.
     async fn damaged_records(&self, remove: bool) -> Result<Vec<String>>;
 
-    /// Returns the space that each leftover takes, without the leftovers that
-    /// [`Snapshotter::cleanup`] finds in use. A leftover is a file or directory that a killed
-    /// process left behind and that no record names.
+    /// Returns the space that each leftover takes. A leftover is a file or directory that a killed
+    /// process left behind and that no record names. The list does not contain the leftovers that
+    /// are in use, as [`Snapshotter::cleanup`] defines it.
     async fn leftovers(&self) -> Result<Vec<Usage>>;
 
     /// Removes the [leftovers](Snapshotter::leftovers) that are not in use. A leftover is in use if
@@ -432,8 +456,8 @@ pub async fn all(snapshotter: &dyn Snapshotter) -> Result<Vec<Info>> {
     }
 }
 
-/// Returns the chain ids of a stack of layers, lowest first. Each one identifies its layer together
-/// with all layers below.
+/// Returns the chain ids of a stack of layers, lowest first. Each chain id identifies its layer
+/// together with all layers below.
 pub fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
     let mut chain: Vec<Digest> = Vec::with_capacity(diff_ids.len());
     for diff_id in diff_ids {

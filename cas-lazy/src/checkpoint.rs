@@ -20,8 +20,8 @@ pub struct Checkpoint {
     pub compressed: u64,
     /// Number of decompressed bytes before the block.
     pub decompressed: u64,
-    /// With how many bits of the shared byte the block begins, from 0 to 7. They are the high bits.
-    /// If there are none, no byte is shared.
+    /// Number of bits of the shared byte that belong to the block, from 0 to 7. They are the high
+    /// bits. If the number is 0, no byte is shared.
     pub bits: u8,
     /// The last [`WINDOW`] decompressed bytes before the block. If there are fewer, zeros precede
     /// them.
@@ -29,7 +29,7 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Returns where the compressed bytes of the block begin, with the shared byte.
+    /// Returns the offset of the first compressed byte of the block. This can be the shared byte.
     pub fn start(&self) -> u64 {
         self.compressed - u64::from(self.bits != 0)
     }
@@ -49,8 +49,8 @@ pub(crate) fn encode(span_size: u64, checkpoints: &[Checkpoint]) -> Vec<u8> {
     bytes
 }
 
-/// Returns the span size and the checkpoints. SOCI's first version leaves out the first checkpoint,
-/// which is after a header of ten bytes.
+/// Returns the span size and the checkpoints. The first version of SOCI does not store the first
+/// checkpoint. It is after a gzip header of ten bytes.
 ///
 /// # Errors
 /// `Corrupt` if the length is wrong or if the checkpoints are not in order; `OutOfRange` for more

@@ -12,7 +12,7 @@ use crate::layer_toc::{self, LayerToc, damaged};
 
 /// Size in bytes of the footer, the last bytes of the layer.
 pub const FOOTER: usize = 51;
-/// Annotation of a layer's descriptor: the digest of the table of contents, decompressed.
+/// Annotation of a layer's descriptor: the digest of the decompressed table of contents.
 pub const TOC_DIGEST: &str = "containerd.io/snapshot/stargz/toc.digest";
 
 const NAME: &[u8] = b"stargz.index.json";
@@ -23,7 +23,7 @@ const EXTRA: [u8; 6] = [26, 0, b'S', b'G', 22, 0];
 const TAIL: [u8; 13] = [1, 0, 0, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// Reads the footer of a layer. `size` is the size of the layer in bytes. Returns where the table
-/// of contents begins, or `None` if the layer is not in the format of eStargz.
+/// of contents begins, or `None` if the layer is not an eStargz layer.
 ///
 /// # Errors
 /// `Corrupt` if the offset in the footer is not in the layer.
@@ -41,12 +41,12 @@ pub fn footer(bytes: &[u8; FOOTER], size: u64) -> Result<Option<u64>> {
     }
 }
 
-/// Reads a table of contents: `compressed` has the bytes of the layer between `offset`, which the
-/// footer states, and the footer. `expected` is the digest that the annotation states.
+/// Reads a table of contents. `compressed` contains the bytes of the layer from `offset`, which the
+/// footer states, to the footer. `expected` is the digest in the annotation [`TOC_DIGEST`].
 ///
 /// # Errors
-/// `Corrupt` if it is damaged, does not have the digest, or contradicts itself; `OutOfRange` if a
-/// bound of [`limit`] is exceeded.
+/// `Corrupt` if the table is damaged, does not have the digest, or contradicts itself; `OutOfRange`
+/// if a bound of [`limit`] is exceeded.
 pub fn decode(compressed: &[u8], offset: u64, expected: &Digest) -> Result<LayerToc> {
     table(compressed, offset, expected).map_err(|error| error.operation("read eStargz table"))
 }

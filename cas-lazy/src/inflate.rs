@@ -30,7 +30,7 @@ pub(crate) struct Step {
 pub(crate) enum Stop {
     /// Where the input ended, or where the output was full.
     Within,
-    /// Before a block. Of the last byte that was read, the block begins with this number of bits.
+    /// Before a block. The block begins with this number of bits of the last byte that was read.
     Before { bits: u8 },
     /// At the verified end of the member, or at the end of the last block.
     End,

@@ -30,7 +30,7 @@ pub struct LayerFile {
     pub size: u64,
     /// The target of a symbolic or a hard link.
     pub link: String,
-    /// The mode as the header has it.
+    /// The mode, as in the tar header.
     pub mode: i64,
     /// Id of the owner.
     pub uid: u32,
@@ -51,11 +51,12 @@ pub struct LayerFile {
 /// A piece of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunk {
-    /// Where the compressed bytes begin in the layer. `None` for a piece that has only zeros.
+    /// Offset in the layer at which the compressed bytes begin. `None` for a piece that has only
+    /// zeros.
     pub compressed: Option<u64>,
-    /// Number of decompressed bytes of other files that precede the piece there.
+    /// Number of decompressed bytes of other files between `compressed` and the piece.
     pub inner: u64,
-    /// Where the piece begins in the file.
+    /// Offset of the piece in the file in bytes.
     pub offset: u64,
     /// Size of the piece in bytes.
     pub size: u64,
@@ -114,7 +115,7 @@ struct Entry {
 /// Reads the JSON of a table. The compressed bytes of chunks must begin before `end`.
 ///
 /// # Errors
-/// `Corrupt` if it does not parse, or if its names, sizes, offsets or digests are not possible;
+/// `Corrupt` if the JSON does not parse, or has an invalid name, size, offset or digest;
 /// `Unsupported` for another version; `OutOfRange` if a bound of [`limit`] is exceeded.
 pub(crate) fn decode(json: &[u8], end: u64) -> Result<LayerToc> {
     let stored: Stored = serde_json::from_slice(json)
@@ -138,7 +139,7 @@ pub(crate) fn decode(json: &[u8], end: u64) -> Result<LayerToc> {
         match entry.kind.as_str() {
             "chunk" => {
                 let last = files.last_mut().filter(|file| file.name == entry.name);
-                let file = last.ok_or_else(|| damaged("a chunk follows no file of its name"))?;
+                let file = last.ok_or_else(|| damaged("a chunk does not follow its file"))?;
                 push(file, &entry, end)?;
             }
             _ => {
@@ -163,7 +164,7 @@ fn file(entry: &Entry, end: u64) -> Result<LayerFile> {
         return Err(damaged("a path is empty or too long"));
     }
     if name.contains('\0') || link.contains('\0') {
-        return Err(damaged("a path has a NUL"));
+        return Err(damaged("a path contains a NUL byte"));
     }
     let modified = entry.modified.as_deref().filter(|text| !text.is_empty());
     let modified = modified.map(|text| {

@@ -1,15 +1,15 @@
-//! Formats that make single files of a compressed layer readable, without the rest of the layer.
+//! Formats for reading single files of a compressed layer without the rest of the layer.
 //!
-//! A zTOC of SOCI has a table of contents of a layer that is compressed with gzip, and checkpoints,
-//! from which the bytes can be inflated: [`Ztoc::build`] makes one, in one pass. [`Ztoc::spans`]
-//! says which compressed bytes begin at a checkpoint, and [`Span::inflate`] decompresses them. An
-//! index of SOCI lists the zTOCs of an image: [`soci`].
+//! A SOCI zTOC belongs to a layer that is compressed with gzip. It has a table of contents of the
+//! layer, and checkpoints at which decompression can begin. [`Ztoc::build`] makes a zTOC in one
+//! pass over the layer. [`Ztoc::spans`] returns the spans between the checkpoints, and
+//! [`Span::inflate`] decompresses a span. A SOCI index lists the zTOCs of an image: see [`soci`].
 //!
-//! A layer in the format of eStargz or zstd:chunked has its own table of contents, [`LayerToc`],
-//! with digests of all pieces: [`estargz`], [`zstd_chunked`].
+//! A layer in the format eStargz or zstd:chunked contains its own table of contents, a
+//! [`LayerToc`], with digests of all pieces: see [`estargz`] and [`zstd_chunked`].
 //!
-//! All three give a [`LazyLayer`]: the members of a layer, and the pieces in which its bytes are
-//! fetched, verified and decompressed.
+//! All three formats are read into a [`LazyLayer`]: the members of a layer, and the pieces in which
+//! its bytes are fetched, verified and decompressed.
 //!
 //! Nothing here reads files or the network. Every decoder has bounds, and returns an error for any
 //! bytes that it cannot read.

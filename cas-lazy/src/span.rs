@@ -15,14 +15,15 @@ const TRAILER: usize = 8;
 /// A part of a compressed layer. It is decompressed without the parts before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span<'a> {
-    /// The compressed bytes in the layer. Two neighbours share a byte if a block ends within it.
+    /// The compressed bytes in the layer. Two neighboring spans share a byte if a block ends within
+    /// that byte.
     pub compressed: Range<u64>,
     /// The decompressed bytes in the tar. `end` is `None` for the last span, which extends to the
     /// end of the tar.
     pub decompressed: (u64, Option<u64>),
     /// The digest of the compressed bytes.
     pub digest: Digest,
-    /// Where the span begins.
+    /// The checkpoint at which the span begins.
     pub checkpoint: &'a Checkpoint,
 }
 
@@ -31,8 +32,8 @@ impl Span<'_> {
     /// Returns the decompressed bytes.
     ///
     /// # Errors
-    /// `Corrupt` if the bytes do not have the digest, are no blocks of deflate or become fewer or
-    /// more bytes than the span has; `OutOfRange` for more than [`limit::SPAN`] bytes.
+    /// `Corrupt` if the bytes do not have the digest, do not decompress, or decompress to fewer
+    /// bytes than the span has; `OutOfRange` for more than [`limit::SPAN`] bytes.
     pub fn inflate(&self, compressed: &[u8]) -> Result<Vec<u8>> {
         let found = Digest::sha256(compressed);
         if found != self.digest {

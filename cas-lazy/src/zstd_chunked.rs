@@ -1,5 +1,5 @@
-//! zstd:chunked: a layer of zstd frames, one for each file or chunk. A frame that decoders skip has
-//! a table of contents, and annotations of the layer's descriptor say where it is.
+//! zstd:chunked: a layer of zstd frames, one for each file or chunk. A skippable frame contains a
+//! table of contents. Annotations of the layer's descriptor state the position of this frame.
 
 use cas_core::{Digest, Error, Result, limit};
 use cas_layer::codec::{Compression, Decoder};
@@ -10,23 +10,24 @@ use crate::layer_toc::{self, LayerToc, damaged};
 
 /// Size in bytes of the footer, the last bytes of the layer.
 pub const FOOTER: usize = 64;
-/// Annotation: the digest of the table of contents, compressed.
+/// Annotation of a layer's descriptor: the digest of the compressed table of contents.
 pub const CHECKSUM: &str = "io.github.containers.zstd-chunked.manifest-checksum";
-/// Annotation: where the table of contents is, in the form `OFFSET:LENGTH:DECOMPRESSED:1`.
+/// Annotation of a layer's descriptor: the position of the table of contents in bytes, in the form
+/// `OFFSET:LENGTH:DECOMPRESSED:1`.
 pub const POSITION: &str = "io.github.containers.zstd-chunked.manifest-position";
 
 const MAGIC: &[u8] = b"GNUlInUx";
 /// The number of a table of contents in JSON.
 const CRFS: u64 = 1;
 
-/// Where the table of contents is in the layer.
+/// The position of the table of contents in the layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// Where its compressed bytes begin.
+    /// Offset of the compressed table in the layer, in bytes.
     pub offset: u64,
-    /// How many compressed bytes it has.
+    /// Number of compressed bytes.
     pub length: u64,
-    /// How many bytes it has decompressed, at most [`limit::LAYER_TOC`].
+    /// Number of decompressed bytes, at most [`limit::LAYER_TOC`].
     pub decompressed: u64,
 }
 
@@ -48,7 +49,7 @@ impl Position {
     }
 
     /// Reads the footer of a layer. `size` is the size of the layer in bytes. Returns `None` if the
-    /// layer is not in the format of zstd:chunked.
+    /// layer is not in the format zstd:chunked.
     ///
     /// # Errors
     /// As [`Position::parse`].
@@ -87,12 +88,12 @@ impl Position {
     }
 }
 
-/// Reads a table of contents: `compressed` has the bytes of the layer at `position`. `expected` is
-/// the digest that the annotation [`CHECKSUM`] states.
+/// Reads a table of contents. `compressed` contains the bytes of the layer at `position`.
+/// `expected` is the digest in the annotation [`CHECKSUM`].
 ///
 /// # Errors
-/// `Corrupt` if it is damaged, does not have the digest, or contradicts itself; `OutOfRange` if a
-/// bound of [`limit`] is exceeded.
+/// `Corrupt` if the table is damaged, does not have the digest, or contradicts itself; `OutOfRange`
+/// if a bound of [`limit`] is exceeded.
 pub fn decode(compressed: &[u8], position: Position, expected: &Digest) -> Result<LayerToc> {
     table(compressed, position, expected)
         .map_err(|error| error.operation("read zstd:chunked table"))

@@ -1,5 +1,5 @@
-//! Makes a layer that is read on demand an ordinary layer: its whole tar, which is compared with
-//! its diff ID. Mounts that exist go on with the data file; new mounts use the tar.
+//! Completes a layer that is read on demand: makes its whole tar, and compares the tar with the
+//! diff ID. Existing mounts still use the data file. New mounts use the tar.
 
 use std::fs::{self, File, FileTimes};
 use std::io::{self, Cursor, Read, Write};
@@ -36,8 +36,8 @@ pub(crate) fn existing(directory: &Path) -> Result<Option<File>> {
 /// tar, all its pieces must be present. Otherwise, fetches the whole layer.
 ///
 /// # Errors
-/// `Corrupt` if the tar does not have the diff ID, or the layer not its digest; errors of `fetch`
-/// and of the file system.
+/// `Corrupt` if the tar does not have the diff ID, or if the layer does not have its digest; errors
+/// of `fetch` and of the file system.
 pub(crate) fn complete(layer: &Layer, fetch: &dyn Fetch, directory: &Path) -> Result<()> {
     layer.record()?;
     if layer.table.is_tar() {
@@ -108,7 +108,10 @@ fn write_tar(whole: &mut Whole<'_>, layer: &Layer, mut file: &File) -> Result<()
     if found == stored.layer.digest {
         return Ok(());
     }
-    Err(Error::corrupt(format!("the layer has the digest {found}")).subject(stored.layer.digest))
+    Err(
+        Error::corrupt(format!("the layer has the wrong digest {found}"))
+            .subject(stored.layer.digest),
+    )
 }
 
 fn check(found: &Digest, stored: &StoredTable) -> Result<()> {
@@ -150,7 +153,7 @@ impl Read for Whole<'_> {
         let stored = &self.layer.stored;
         let end = stored.layer.size.min(self.position + REQUEST);
         if self.part.position() == self.part.get_ref().len() as u64 && self.position < end {
-            self.part = Cursor::new(self.fetch.fetch(stored, self.position..end)?);
+            self.part = Cursor::new(self.layer.fetch(self.fetch, self.position..end)?);
             self.position = end;
         }
         let amount = self.part.read(out)?;

@@ -15,18 +15,20 @@ use cas_lazy::StoredTable;
 use crate::layer::Layer;
 use crate::{Fetch, complete};
 
-/// How long a layer that could not be completed is not tried again.
+/// Time until the next attempt to complete a layer, after a failure.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The same for a layer whose bytes are wrong: longer than any session.
+/// Time until the next attempt, if the bytes of the layer are wrong. It is longer than any session.
 const FINAL: Duration = Duration::from_secs(1 << 30);
 
-/// How long to wait while there is nothing to complete.
+/// Time to wait while there is nothing to complete.
 const IDLE: Duration = Duration::from_millis(50);
 
 /// Fetches for the thread that completes layers: no faster than the speed allows.
 struct Paced<'a> {
     files: &'a Files,
     layer: &'a Layer,
+    /// Maximum number of bytes that are fetched per second.
+    speed: u64,
     /// Whether each fetch waits until no read is served. A fetch that readers wait for must not.
     yields: bool,
 }
@@ -39,7 +41,7 @@ impl Fetch for Paced<'_> {
         }
         let begun = Instant::now();
         let bytes = self.files.fetch.fetch(layer, range)?;
-        let seconds = bytes.len() as f64 / self.files.speed as f64;
+        let seconds = bytes.len() as f64 / self.speed as f64;
         let due = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
         while begun.elapsed() < due {
             self.check()?;
@@ -83,13 +85,13 @@ pub struct Files {
     snapshots: PathBuf,
     fetch: Arc<dyn Fetch>,
     open: Mutex<BTreeMap<u64, Arc<Layer>>>,
-    /// The most compressed bytes that are fetched in a second to complete layers.
+    /// Maximum number of compressed bytes that are fetched per second to complete layers.
     speed: u64,
     /// How many reads are being served.
     reads: AtomicUsize,
     /// Whether the session has ended.
     ended: AtomicBool,
-    /// The layers that could not be completed, and when that is tried again.
+    /// The layers that could not be completed, and the times of the next attempts.
     failed: Mutex<BTreeMap<u64, Instant>>,
 }
 
@@ -107,8 +109,9 @@ impl Files {
         }
     }
 
-    /// Sets the most compressed bytes that are fetched in a second to complete layers that were
-    /// opened. With 0, no layer is completed. By default the speed is not limited.
+    /// Sets the maximum number of compressed bytes that are fetched per second to complete open
+    /// layers. With 0, no layer is completed. By default, there is no limit. The pieces that
+    /// containers read first are always fetched without a limit.
     #[must_use]
     pub fn with_speed(mut self, bytes: u64) -> Self {
         self.speed = bytes;
@@ -127,38 +130,43 @@ impl Files {
     /// Reads from the data file of a layer. Returns the number of bytes read.
     ///
     /// # Errors
-    /// As [`Files::length`]; `Corrupt` if what was fetched is not what the table of contents says;
-    /// errors of the registry.
+    /// As [`Files::length`]; `Corrupt` if fetched bytes do not match the table of contents; errors
+    /// of the registry.
     pub(crate) fn read(&self, id: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let layer = self.layer(id)?;
         let _serving = Serving::begin(&self.reads);
         layer.read(&*self.fetch, offset, buffer)
     }
 
-    /// Fetches the next missing pieces of a layer whose data file is its tar, or completes it if
-    /// none is missing. Completes any other layer at once, by fetching it whole. Does nothing while
-    /// a read is being served. Returns how long to wait before the next call.
+    /// Fetches the next missing pieces that containers read first. If there are none, fetches the
+    /// next missing pieces of a layer whose data file is its tar, or completes it if none is
+    /// missing. Completes any other layer at once, by fetching it whole. Does nothing while a read
+    /// is being served. Returns how long to wait before the next call.
     pub(crate) fn advance(&self) -> Duration {
-        if self.speed == 0 || self.reads.load(Ordering::Relaxed) > 0 {
+        if self.reads.load(Ordering::Relaxed) > 0 {
             return IDLE;
         }
         let Some((id, layer)) = self.incomplete() else {
             return IDLE;
         };
-        let is_tar = layer.table.is_tar();
+        let (is_tar, first) = (layer.table.is_tar(), layer.missing_of_first());
+        if self.speed == 0 && first.is_none() {
+            return IDLE;
+        }
         let fetch = Paced {
             files: self,
             layer: &layer,
-            yields: !is_tar,
+            speed: first.as_ref().map_or(self.speed, |_| u64::MAX),
+            yields: !is_tar && first.is_none(),
         };
-        let advanced = match layer.first_missing() {
-            Some(piece) if is_tar => {
-                let last = layer.table.pieces().len();
-                layer.want_some(&fetch, piece..last).map(drop)
-            }
+        let missing = first.or_else(|| layer.missing_of_all().filter(|_| is_tar));
+        let advanced = match missing {
+            Some(pieces) => layer.want_some(&fetch, pieces).map(drop),
             // Readers fetch the last pieces.
             None if is_tar && !layer.is_whole() => return IDLE,
-            _ => complete::complete(&layer, &fetch, &self.directory(id)),
+            _ => complete::complete(&layer, &fetch, &self.directory(id)).map(|()| {
+                tracing::info!(id, arrived = ?layer.arrived(), "a layer is complete");
+            }),
         };
         if let Err(error) = advanced {
             // Bytes that do not have the diff ID will not have it later either.
@@ -179,16 +187,18 @@ impl Files {
         self.ended.store(true, Ordering::Relaxed);
     }
 
-    /// Returns a layer that was opened and is not complete.
+    /// Returns a layer that was opened and is not complete: one with missing pieces that containers
+    /// read first, if there is one.
     fn incomplete(&self) -> Option<(u64, Arc<Layer>)> {
         let open = lock(&self.open);
         let failed = lock(&self.failed);
         let now = Instant::now();
-        let mut layers = open.iter().filter(|(id, layer)| {
+        let layers = open.iter().filter(|(id, layer)| {
             let may_try = failed.get(id).is_none_or(|again| *again <= now);
             may_try && !layer.is_complete()
         });
-        layers.next().map(|(id, layer)| (*id, Arc::clone(layer)))
+        let next = layers.min_by_key(|(_, layer)| layer.missing_of_first().is_none());
+        next.map(|(id, layer)| (*id, Arc::clone(layer)))
     }
 
     fn directory(&self, id: u64) -> PathBuf {
@@ -199,12 +209,15 @@ impl Files {
     /// removed. Logs failures: the pieces are then fetched again by the next process.
     pub(crate) fn record(&self) {
         lock(&self.open).retain(|_, layer| !layer.is_removed() && !layer.has_failed());
-        let layers: Vec<Arc<Layer>> = lock(&self.open).values().cloned().collect();
-        for layer in layers {
-            if let Err(error) = layer.record() {
+        let layers: Vec<_> = (lock(&self.open).iter())
+            .map(|(id, layer)| (*id, Arc::clone(layer)))
+            .collect();
+        for (id, layer) in layers {
+            let recorded = layer.record();
+            if let Err(error) = recorded.and_then(|()| layer.write_arrived(&self.directory(id))) {
                 tracing::warn!(
                     %error,
-                    "cannot record what has arrived of a layer; it is fetched again"
+                    "cannot record which pieces of a layer have arrived; they are fetched again"
                 );
             }
         }

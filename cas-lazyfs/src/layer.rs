@@ -1,26 +1,29 @@
-//! One layer: what has arrived of it, and how more arrives.
+//! One layer, the pieces of it that have arrived, and fetching the others.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
 
+use cas_core::snapshot::OnDemandBytes;
 use cas_core::sync::lock;
 use cas_core::{Context, Error, ErrorKind, Result};
 use cas_host::TREE;
+use cas_lazy::soci::Prefetch;
 use cas_lazy::{LazyLayer, StoredTable};
 
-use crate::{Fetch, complete};
+use crate::{Fetch, bytes, complete};
 
-/// The most compressed bytes that one request fetches for neighbouring pieces, unless a single
-/// piece has more.
+/// Maximum number of compressed bytes that one request fetches for neighboring pieces, unless a
+/// single piece has more.
 pub(crate) const REQUEST: u64 = 4 << 20;
-/// How many pieces may be present that are not recorded as present.
+/// Number of present pieces that may be unrecorded.
 const UNRECORDED: usize = 16;
-/// How often a piece is fetched whose bytes are wrong.
+/// Maximum number of attempts to fetch a piece whose bytes are wrong.
 const ATTEMPTS: usize = 2;
 
 /// A layer that is read on demand.
@@ -32,6 +35,12 @@ pub(crate) struct Layer {
     pieces: Option<File>,
     /// Whether the complete tar is in the directory of the snapshot.
     is_complete: AtomicBool,
+    /// Compressed bytes that were fetched.
+    fetched: AtomicU64,
+    /// Bytes that readers have requested.
+    requested: AtomicU64,
+    /// The pieces that are fetched before all others, in this order.
+    first: Vec<Range<usize>>,
     state: Mutex<State>,
     /// Notified when pieces are no longer being fetched.
     arrived: Condvar,
@@ -46,6 +55,8 @@ struct State {
     unrecorded: Vec<usize>,
     /// The members whose headers were compared with the table of contents.
     checked: BTreeSet<usize>,
+    /// What was last written about the bytes that have arrived.
+    written: OnDemandBytes,
     /// Whether a sync has failed. What was written since the last sync may be lost although it can
     /// still be read, so nothing is read any more until the layer is opened again.
     has_failed: bool,
@@ -74,8 +85,11 @@ impl Layer {
                 (data, Some(pieces), present)
             }
         };
+        let first = first_pieces(directory, &table)?;
+        let before = bytes::read(directory);
         let state = State {
             present,
+            written: before,
             ..State::default()
         };
         Ok(Layer {
@@ -84,6 +98,9 @@ impl Layer {
             data,
             pieces,
             is_complete,
+            fetched: before.fetched.into(),
+            requested: before.read.into(),
+            first,
             state: Mutex::new(state),
             arrived: Condvar::new(),
         })
@@ -98,8 +115,8 @@ impl Layer {
     /// Returns the number of bytes read, which is smaller than the buffer only at the end.
     ///
     /// # Errors
-    /// `Corrupt` if a piece or a header is not what the table of contents says; errors of `fetch`
-    /// and of the file system.
+    /// `Corrupt` if a piece or a header does not match the table of contents; errors of `fetch` and
+    /// of the file system.
     pub(crate) fn read(&self, fetch: &dyn Fetch, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let end = self
             .length()
@@ -108,6 +125,7 @@ impl Layer {
             return Ok(0);
         }
         let buffer = &mut buffer[..(end - offset) as usize];
+        self.requested.fetch_add(end - offset, Ordering::Relaxed);
         self.check_headers(fetch, offset..end)?;
         self.want(fetch, self.table.pieces_in(offset..end))?;
         self.data.read_exact_at(buffer, offset)?;
@@ -202,10 +220,10 @@ impl Layer {
         let (Some(begin), Some(end)) = (begin, end) else {
             return Ok(());
         };
-        let bytes = fetch.fetch(&self.stored, begin..end)?;
+        let bytes = self.fetch(fetch, begin..end)?;
         if bytes.len() as u64 != end - begin {
             return Err(Error::corrupt(format!(
-                "{} bytes arrived of the bytes {begin}..{end} of a layer",
+                "expected the bytes {begin}..{end} of a layer, found {} bytes; try again",
                 bytes.len()
             ))
             .subject(self.stored.layer.digest));
@@ -219,6 +237,14 @@ impl Layer {
             }
         }
         Ok(())
+    }
+
+    /// Fetches compressed bytes of the layer.
+    pub(crate) fn fetch(&self, fetch: &dyn Fetch, range: Range<u64>) -> Result<Vec<u8>> {
+        let bytes = fetch.fetch(&self.stored, range)?;
+        self.fetched
+            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(bytes)
     }
 
     /// Compares the headers of the members that `range` shows with the table of contents.
@@ -246,11 +272,55 @@ impl Layer {
         lock(&self.state).present.iter().all(|present| *present)
     }
 
-    /// Returns the first piece that is missing and that no thread fetches.
-    pub(crate) fn first_missing(&self) -> Option<usize> {
+    /// Returns how much of the layer has arrived.
+    pub(crate) fn arrived(&self) -> OnDemandBytes {
+        let state = lock(&self.state);
+        let pieces = self.table.pieces().iter().zip(&state.present);
+        let present = pieces.filter(|(_, present)| **present);
+        OnDemandBytes {
+            total: self.length(),
+            verified: match self.is_complete() {
+                true => self.length(),
+                false => present
+                    .map(|(piece, _)| piece.data.end - piece.data.start)
+                    .sum(),
+            },
+            fetched: self.fetched.load(Ordering::Relaxed),
+            read: self.requested.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Writes how much of the layer has arrived to the directory of its snapshot, if that has
+    /// changed.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub(crate) fn write_arrived(&self, directory: &Path) -> Result<()> {
+        let arrived = self.arrived();
+        if lock(&self.state).written == arrived {
+            return Ok(());
+        }
+        bytes::write(directory, &arrived)?;
+        lock(&self.state).written = arrived;
+        Ok(())
+    }
+
+    /// Returns the pieces from the first one that is missing and that no thread fetches, of those
+    /// that are fetched before all others.
+    pub(crate) fn missing_of_first(&self) -> Option<Range<usize>> {
+        self.first.iter().find_map(|pieces| self.missing(pieces))
+    }
+
+    /// Returns the pieces from the first one that is missing and that no thread fetches.
+    pub(crate) fn missing_of_all(&self) -> Option<Range<usize>> {
+        self.missing(&(0..self.table.pieces().len()))
+    }
+
+    fn missing(&self, pieces: &Range<usize>) -> Option<Range<usize>> {
         let state = lock(&self.state);
         let missing = |piece: &usize| !state.present[*piece] && !state.fetching.contains(piece);
-        (0..state.present.len()).find(missing)
+        let begin = pieces.clone().find(missing)?;
+        Some(begin..pieces.end)
     }
 
     /// Returns whether the complete tar is in the directory of the snapshot.
@@ -293,6 +363,22 @@ impl Layer {
     }
 }
 
+/// Returns the pieces that are fetched before all others: those of the spans in the prefetch
+/// artifact, or those before the landmark of an eStargz layer.
+fn first_pieces(directory: &Path, table: &LazyLayer) -> Result<Vec<Range<usize>>> {
+    let path = directory.join(TREE).join(StoredTable::PREFETCH_FILE);
+    let bytes = match fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(vec![table.before_landmark()]);
+        }
+        bytes => bytes.during("read", path.display())?,
+    };
+    let last = table.pieces().len();
+    let spans = Prefetch::decode(&bytes)?.spans.into_iter();
+    let pieces = spans.map(|spans| *spans.start() as usize..(*spans.end() as usize + 1).min(last));
+    Ok(pieces.collect())
+}
+
 /// Opens the data file and the record of its pieces, and makes them if they are missing. Returns
 /// them, and which pieces are present.
 fn open_data(directory: &Path, table: &LazyLayer) -> Result<(File, File, Vec<bool>)> {
@@ -325,7 +411,7 @@ fn open_data(directory: &Path, table: &LazyLayer) -> Result<(File, File, Vec<boo
 
 fn sync_failed() -> Error {
     Error::unavailable(
-        "what has arrived of the layer could not be written to the disk; free space, or check the \
-         disk",
+        "the fetched bytes of the layer could not be written to the disk; free space, or check \
+         the disk",
     )
 }

@@ -1,9 +1,8 @@
 //! Serves the data files of layers that are read on demand, in one small FUSE file system.
 //!
-//! Bytes flow one way: the kernel reads a data file, [`Session`] passes the request to [`Files`],
-//! and a layer fetches the pieces that it does not have yet with a [`Fetch`], verifies and
-//! decompresses them, and keeps them in a file. A byte is served only after its piece was
-//! verified.
+//! If the kernel reads a data file, [`Session`] passes the request to [`Files`]. The missing pieces
+//! of the layer are then fetched with a [`Fetch`], verified, decompressed, and written to the data
+//! file. A byte is served only after its piece was verified.
 //!
 //! ```text
 //! snapshots/7/          the directory of a snapshot, see `cas_host::snapshotter`
@@ -11,16 +10,18 @@
 //!   fs/lazy.toc         its table of contents
 //!   lazy.data           the data file; what has not arrived is a hole
 //!   lazy.pieces         one byte for each piece: 1 if the piece is in the data file
+//!   lazy.bytes          how many bytes were read, fetched and verified
 //!   layer.tar           the tar of the layer, once all of it arrived and has the diff ID
 //! ```
 //! The byte of a piece is written after the piece is on the device, so a piece that counts as
 //! present after a crash is whole. A piece without its byte is fetched again.
 //!
-//! The kernel keeps its side of a session in a file descriptor. If the process that serves the
-//! session dies and another process has the descriptor, that process continues the session with
-//! [`Session::resume`]: requests that were not answered are sent again. If no process has the
-//! descriptor, reads of what the kernel does not have in memory fail.
+//! A session belongs to a file descriptor. If the process that serves the session dies, another
+//! process that has the descriptor continues the session with [`Session::resume`]. Requests that
+//! were not answered are then sent again. If no process has the descriptor, the kernel can only
+//! read bytes that it has in memory. Other reads fail.
 
+mod bytes;
 mod complete;
 mod files;
 mod fuse;

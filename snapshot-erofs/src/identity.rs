@@ -1,8 +1,8 @@
-//! Which bytes the tar of a committed snapshot must have.
+//! The bytes that the tar of a committed snapshot must have.
 //!
-//! A layer that was unpacked is committed under its chain ID, which follows from its diff ID and
-//! from the chain ID of its parent, and the diff ID is the digest of the tar. The digest of a tar
-//! that this crate has packed is in a file beside the tree of the snapshot.
+//! A layer that was unpacked is committed under its chain ID. The chain ID follows from the chain
+//! ID of the parent and from the diff ID, which is the digest of the tar. If this crate has packed
+//! a tar, a file beside the tree of the snapshot has the digest of the tar.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

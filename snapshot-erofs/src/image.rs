@@ -74,7 +74,7 @@ impl Image {
     /// Checks that the layers that are read on demand are served, and returns the image.
     ///
     /// # Errors
-    /// `FailedPrecondition` if they are not.
+    /// `FailedPrecondition` if they are not served.
     pub(crate) fn served(self, dirs: &SnapshotDirs) -> Result<Self> {
         if self.session.is_some() {
             lazy::check_served(dirs)?;
@@ -130,9 +130,9 @@ impl Image {
     }
 }
 
-/// Returns the names of the metadata and of the file for sparse files. A layer that is read on demand
-/// has other offsets in its data file than in its tar, so images have other names if other layers are
-/// read on demand. An image that a caller knows therefore stays as it is.
+/// Returns the names of the metadata and of the file for sparse files. A layer that is read on
+/// demand has other offsets in its data file than in its tar. Therefore the names depend on which
+/// layers are read on demand, and a new image does not replace an image that a caller uses.
 fn names(on_demand: &[u64]) -> (String, String) {
     if on_demand.is_empty() {
         return (METADATA.to_owned(), SPARSE.to_owned());
@@ -176,7 +176,7 @@ fn check_tar(dirs: &SnapshotDirs, id: u64) -> Result<()> {
     Err(changed(dirs, id, &what))
 }
 
-/// Returns the error for a tar that is not the one that was committed.
+/// Returns the error for a tar that was changed after the commit.
 fn changed(dirs: &SnapshotDirs, id: u64, what: &str) -> Error {
     Error::corrupt(format!(
         "the tar of a layer was changed after the commit ({what}); run `cas fsck --read-data \
@@ -326,8 +326,8 @@ fn store(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> Result<()>
     stored().during("write", path.display())
 }
 
-/// Returns the space that the files beside a layer take: those of its image, and what has arrived of
-/// a layer that is read on demand.
+/// Returns the space that the files beside a layer take: the files of its image, and the files of a
+/// layer that is read on demand.
 ///
 /// # Errors
 /// Errors of the file system.
@@ -386,7 +386,7 @@ pub(crate) fn check(directory: &Path) -> Result<Condition> {
         // An image with other files is not used, but made again.
         if stored.is_at(&path) && !stored.has_bytes(&path).during("read", path.display())? {
             return Ok(Condition::Damaged(format!(
-                "{name} has other bytes than it was written with"
+                "the bytes of {name} were changed after it was written"
             )));
         }
     }

@@ -5,11 +5,12 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use cas_core::snapshot::{Condition, Depth};
-use cas_core::{Context, Error, Result};
+use cas_core::error::malformed;
+use cas_core::snapshot::{Condition, Depth, OnDemandBytes};
+use cas_core::{Context, Error, ErrorKind, Result};
 use cas_erofs::Layers;
 use cas_host::{Pace, SnapshotDirs, TREE, digest_of, erofs};
-use cas_lazy::StoredTable;
+use cas_lazy::{LazyLayer, StoredTable};
 
 /// The name of the directory in which the data files of layers that are read on demand are served,
 /// each under the number of its snapshot.
@@ -65,6 +66,34 @@ pub(crate) fn check_tar(dirs: &SnapshotDirs, id: u64, depth: Depth) -> Result<Co
     })
 }
 
+/// Returns how much of a layer has arrived, as the process that serves it has last written, or
+/// `None` if the layer is not read on demand.
+///
+/// # Errors
+/// `Corrupt` if the written numbers are damaged; errors of the file system.
+pub(crate) fn arrived(dirs: &SnapshotDirs, id: u64) -> Result<Option<OnDemandBytes>> {
+    let tree = dirs.path(id).join(TREE);
+    if fs::symlink_metadata(tree.join(StoredTable::FILE)).is_err() {
+        return Ok(None);
+    }
+    let path = dirs.path(id).join(StoredTable::BYTES_FILE);
+    let text = match read(&path) {
+        // Nothing has read the layer yet.
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let total = table(&tree)?.length();
+            return Ok(Some(OnDemandBytes {
+                total,
+                ..OnDemandBytes::default()
+            }));
+        }
+        text => text.during("read", path.display())?,
+    };
+    let parsed = serde_json::from_slice(&text);
+    parsed.map(Some).map_err(|error| {
+        malformed("not the numbers of bytes of a layer", &error).subject(path.display())
+    })
+}
+
 /// Returns the path of the data file of a layer that is read on demand.
 pub(crate) fn device(dirs: &SnapshotDirs, id: u64) -> PathBuf {
     dirs.beside(SERVED).join(id.to_string())
@@ -86,7 +115,7 @@ pub fn is_served(served: &Path) -> bool {
 /// Checks that the data files are served.
 ///
 /// # Errors
-/// `FailedPrecondition` if they are not.
+/// `FailedPrecondition` if no process serves them.
 pub(crate) fn check_served(dirs: &SnapshotDirs) -> Result<()> {
     if is_served(&dirs.beside(SERVED)) {
         return Ok(());
@@ -104,18 +133,22 @@ pub(crate) fn check_served(dirs: &SnapshotDirs) -> Result<()> {
 /// be merged; errors of the file system.
 pub(crate) fn add(dirs: &SnapshotDirs, id: u64, layers: &mut Layers) -> Result<Vec<String>> {
     let tree = dirs.path(id).join(TREE);
-    let (description, table) = (
-        tree.join(StoredTable::FILE),
-        tree.join(StoredTable::TABLE_FILE),
-    );
-    let stored = read(&description).during("read", description.display())?;
-    let bytes = read(&table).during("read", table.display())?;
-    let layer = StoredTable::from_bytes(&stored)?.read(&bytes)?;
+    let layer = table(&tree)?;
     // The image needs only the length of the data file.
+    let table = tree.join(StoredTable::TABLE_FILE);
     let file = erofs::open_file(&table).during("open", table.display())?;
     let members = layer.members().iter();
     let members = members.map(|member| (&member.entry, member.offset));
     layers.add_members(file, layer.length(), members)
+}
+
+/// Reads the table of contents of the layer in `tree`.
+fn table(tree: &Path) -> Result<LazyLayer> {
+    let read = |name: &str| {
+        let path = tree.join(name);
+        read(&path).during("read", path.display())
+    };
+    StoredTable::from_bytes(&read(StoredTable::FILE)?)?.read(&read(StoredTable::TABLE_FILE)?)
 }
 
 /// Reads a file. Does not wait at a pipe, and does not follow a symbolic link.

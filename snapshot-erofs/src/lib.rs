@@ -28,7 +28,9 @@
 use std::io;
 
 use cas_core::records::SnapshotRecord;
-use cas_core::snapshot::{Backing, Condition, Depth, LAYER_TAR, Mount, SnapshotKind, Usage};
+use cas_core::snapshot::{
+    Backing, Condition, Depth, LAYER_TAR, Mount, OnDemandBytes, SnapshotKind, Usage,
+};
 use cas_core::{Context, Error, Result};
 use cas_host::overlay::{self, WORK};
 use cas_host::snapshotter::{DirSnapshotter, SnapshotLayout};
@@ -60,7 +62,8 @@ pub const NAME: &str = Erofs::NAME;
 /// The EROFS snapshotter.
 pub type ErofsSnapshotter = DirSnapshotter<Erofs>;
 
-/// A layout with the tar of each layer in its directory.
+/// The layout of the EROFS snapshotter: the directory of a committed snapshot contains the tar of
+/// its layer.
 #[derive(Clone, Debug)]
 pub struct Erofs {
     /// The options of every overlay.
@@ -71,7 +74,7 @@ pub struct Erofs {
 }
 
 impl Erofs {
-    /// Sets what the kernel reads the files of images through.
+    /// Sets how the kernel reads the files of images: directly, or through loop devices.
     #[must_use]
     pub fn with_backing(mut self, backing: Backing) -> Self {
         self.backing = backing;
@@ -199,7 +202,11 @@ impl SnapshotLayout for Erofs {
         image::usage(&dirs.path(id))
     }
 
-    /// If the bytes of an image were changed, that is damage, too.
+    fn on_demand(&self, dirs: &SnapshotDirs, id: u64) -> Result<Option<OnDemandBytes>> {
+        lazy::arrived(dirs, id)
+    }
+
+    /// Also reports an image whose bytes were changed as damaged.
     fn check(
         &self,
         dirs: &SnapshotDirs,

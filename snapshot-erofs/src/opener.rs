@@ -10,14 +10,14 @@ use cas_host::snapshotter::SnapshotLayout;
 
 use crate::{Erofs, ErofsSnapshotter, NAME, probe};
 
-/// The option that chooses what the kernel reads the files of images through.
+/// The option that chooses how the kernel reads the files of images.
 const MOUNT: &str = "mount";
 /// The option that makes committed tars immutable.
 const IMMUTABLE: &str = "immutable";
 
-/// Opens an [`ErofsSnapshotter`]. Its options are `mount`, which is `file` by default, or `loop` for
-/// kernels that cannot mount images from files, and `immutable`, which is `false` by default, or
-/// `true` for tars that nobody can change.
+/// Opens an [`ErofsSnapshotter`]. The option `mount` is `file` by default, or `loop` for kernels
+/// that cannot mount images from files. The option `immutable` is `false` by default, or `true` to
+/// make committed tars immutable.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ErofsOpener;
 

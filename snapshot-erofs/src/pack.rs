@@ -17,7 +17,7 @@ const BUFFER: usize = 256 << 10;
 const HOLE: usize = 4 << 10;
 
 /// Writes the changes in `upper` as the tar of a layer to the directory `tree`. Does not sync the
-/// tar. Returns its SHA-256.
+/// tar. Returns its SHA-256 digest.
 pub(crate) fn pack(upper: &OwnedFd, tree: &OwnedFd) -> Result<Digest> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let created = calls::openat(tree, LAYER_TAR, flags, Mode::RUSR | Mode::WUSR);

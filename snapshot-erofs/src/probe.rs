@@ -22,9 +22,9 @@ const LENGTH: usize = 64 << 10;
 /// The beginning of the name of the directory in which the image is.
 const SCRATCH: &str = "probe";
 
-/// Probes whether images of EROFS can be mounted from files in `directory`, which is created if it
-/// is absent: mounts an image, reads it, and checks that reading data that was cut off fails.
-/// Removes what a killed probe left there.
+/// Probes whether EROFS images can be mounted from files in `directory`. Creates the directory if
+/// it is absent. Mounts an image, reads it, and checks that reading data that was cut off fails.
+/// Removes the files that a killed probe has left in the directory.
 ///
 /// # Errors
 /// `Unsupported`, with the reason, if the image cannot be mounted or is read with wrong bytes;
@@ -33,8 +33,7 @@ pub fn probe(directory: &Path) -> Result<()> {
     probe_with(directory, Backing::File)
 }
 
-/// Probes as [`probe`] whether images can be mounted if the kernel reads their files through
-/// `backing`.
+/// Does the same as [`probe`], but the kernel reads the files of the image through `backing`.
 ///
 /// # Errors
 /// As [`probe`].
@@ -46,7 +45,7 @@ pub fn probe_with(directory: &Path, backing: Backing) -> Result<()> {
     tried.and(cleaned)
 }
 
-/// Returns the answer of the probe for what went wrong when it mounted and read.
+/// Returns the error of the probe for an error of mounting or reading.
 fn unusable(error: Error) -> Error {
     if error.kind() == ErrorKind::Full {
         return error;

@@ -9,7 +9,7 @@ use cas_host::{LockedDir, SnapshotDirs, TREE, calls, erofs, open_tree, set_immut
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-/// Makes the tar in the directory of a snapshot immutable. Does nothing if it has no tar.
+/// Makes the tar in the directory of a snapshot immutable. Does nothing if there is no tar.
 ///
 /// # Errors
 /// As [`set_immutable`].

@@ -36,14 +36,14 @@ pub(crate) struct Record {
 /// A file that was stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stored {
-    /// The SHA-256 of the blocks that are not all zeros, each after its offset in 8 bytes with the
-    /// lowest first. So the time to compute it does not depend on the size of holes.
+    /// The SHA-256 digest of the blocks that are not all zeros. Each block follows its offset in 8
+    /// bytes, lowest byte first. Holes need not be read.
     blocks: Digest,
     #[serde(flatten)]
     seen: Seen,
 }
 
-/// What can be known of a file without reading it.
+/// The properties of a file that are known without reading it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Seen {
     /// Length in bytes.

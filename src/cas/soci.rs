@@ -1,6 +1,10 @@
-//! Indexes of SOCI: which layers of an image can be read lazily, and from where.
+//! SOCI indexes. They list the layers of an image that can be read on demand.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::ops::RangeInclusive;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use cas_core::content::{Durability, VerifiedReader};
@@ -11,7 +15,9 @@ use cas_core::{
     ContentExt, Context, Descriptor, Digest, Document, Error, ErrorKind, Image, Manifest,
     MediaType, Result, Store, blob, dispatch, limit, pool,
 };
-use cas_lazy::soci::{CONFIG, CONFIG_MEDIA_TYPE_V1, Index, LayerZtoc, Version};
+use cas_lazy::soci::{
+    CONFIG, CONFIG_MEDIA_TYPE_V1, Index, LayerPrefetch, LayerZtoc, Prefetch, Version,
+};
 use cas_lazy::{SPAN_SIZE, Ztoc};
 use serde::Serialize;
 
@@ -28,15 +34,18 @@ pub(super) const BUILD_TOOL: &str = concat!("cas ", env!("CARGO_PKG_VERSION"));
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct SociOptions {
-    /// The platform of the image that gets an index. `Platforms::All` is refused.
+    /// The platform of the image. `Platforms::All` is an error.
     pub platforms: Platforms,
-    /// The number of decompressed bytes after which a new span begins, at the next DEFLATE block;
-    /// 4 MiB by default. A span is a part of a layer that can be fetched and decompressed without
-    /// the rest of the layer.
+    /// The number of decompressed bytes after which a new span begins. It begins at the next
+    /// DEFLATE block. By default, 4 MiB. A span is a part of a layer that can be fetched and
+    /// decompressed without the rest of the layer.
     pub span_size: u64,
-    /// Minimum size, in compressed bytes, of a layer that gets a zTOC; 10 MiB by default.
+    /// Minimum size, in compressed bytes, of a layer that gets a zTOC. By default, 10 MiB.
     pub min_layer_size: u64,
-    /// Receives the progress and warnings. By default nothing does.
+    /// Paths of the files of the image that containers read first. Their spans are fetched before
+    /// others. By default there are none.
+    pub prefetch: Vec<PathBuf>,
+    /// Receives the progress and warnings. By default, nothing is reported.
     pub progress: Arc<dyn Progress>,
 }
 
@@ -46,6 +55,7 @@ impl Default for SociOptions {
             platforms: Platforms::default(),
             span_size: SPAN_SIZE,
             min_layer_size: MIN_LAYER_SIZE,
+            prefetch: Vec::new(),
             progress: Arc::new(Silent),
         }
     }
@@ -73,6 +83,13 @@ impl SociOptions {
         self
     }
 
+    /// Sets [`prefetch`](Self::prefetch).
+    #[must_use]
+    pub fn with_prefetch(mut self, files: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
+        self.prefetch = files.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// Sets [`progress`](Self::progress).
     #[must_use]
     pub fn with_progress(mut self, progress: Arc<dyn Progress>) -> Self {
@@ -81,7 +98,7 @@ impl SociOptions {
     }
 }
 
-/// An index of SOCI in a store.
+/// A SOCI index in a store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SociIndex {
@@ -89,7 +106,7 @@ pub struct SociIndex {
     pub digest: Digest,
     /// Size of the index in bytes.
     pub size: u64,
-    /// Digest of the manifest to which the index refers as its subject.
+    /// Digest of the image's manifest, which is the subject of the index.
     pub subject: Digest,
     /// The layers that have zTOCs, lowest first.
     pub layers: Vec<SociLayer>,
@@ -106,8 +123,11 @@ pub struct SociLayer {
     /// Size of the zTOC in bytes.
     pub size: u64,
     /// The number of decompressed bytes after which a new span begins, as in
-    /// [`SociOptions::span_size`], if the index states the number.
+    /// [`SociOptions::span_size`]. `None` if the index does not state the number.
     pub span_size: Option<u64>,
+    /// Digests of the artifacts that say which spans are fetched first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub prefetches: Vec<Digest>,
 }
 
 impl SociIndex {
@@ -117,6 +137,10 @@ impl SociIndex {
             ztoc: ztoc.digest,
             size: ztoc.size,
             span_size: ztoc.span_size,
+            prefetches: (index.prefetches.iter())
+                .filter(|prefetch| prefetch.layer == ztoc.layer)
+                .map(|prefetch| prefetch.digest)
+                .collect(),
         });
         SociIndex {
             digest: own.digest,
@@ -128,11 +152,11 @@ impl SociIndex {
 }
 
 impl Cas {
-    /// Makes a zTOC for each layer of an image, if the layer has at least 10 MiB when compressed,
-    /// and an index that lists the zTOCs, as SOCI's tools do. A zTOC makes single files of a
-    /// compressed layer readable, without the rest of the layer. The index is a referrer of the
-    /// manifest of the image: collections keep the index for as long as the manifest, and a push
-    /// with referrers pushes the index, too. Returns the index.
+    /// Makes a zTOC for each layer of an image that has at least 10 MiB when compressed, and a SOCI
+    /// index that lists the zTOCs. With a zTOC, single files of a compressed layer can be read
+    /// without the rest of the layer. The index is a referrer of the manifest of the image:
+    /// collections keep the index for as long as the manifest, and a push with referrers pushes the
+    /// index, too. Returns the index.
     ///
     /// A layer that is not compressed with gzip, or that a zTOC cannot express, is left out with a
     /// warning.
@@ -146,7 +170,7 @@ impl Cas {
         self.create_soci_with(image, SociOptions::default()).await
     }
 
-    /// Makes an index of SOCI with options. Returns the index.
+    /// Makes a SOCI index with options. Returns the index.
     ///
     /// # Errors
     /// As [`Cas::create_soci`]; `InvalidArgument` for `Platforms::All` or a span size of zero.
@@ -167,8 +191,8 @@ impl Cas {
         made.during("create SOCI index", name)
     }
 
-    /// Returns the indexes of SOCI that the store has for an image, for all of its platforms, in
-    /// the order of the manifests.
+    /// Returns the SOCI indexes of an image that are in the store, for all its platforms, in the
+    /// order of the manifests.
     ///
     /// # Errors
     /// `NotFound` if the store does not have the image; `Corrupt` for a damaged index; errors of
@@ -191,7 +215,7 @@ async fn make(
     options: &SociOptions,
 ) -> Result<SociIndex> {
     guard.pin_tree(manifest).await?;
-    let ztocs = ztocs(store, guard, listed, options).await?;
+    let Tables { ztocs, prefetches } = tables(store, guard, listed, options).await?;
     let media_type = manifest.media_type.clone();
     let subject = Descriptor::new(media_type, manifest.digest, manifest.size);
     let index = Index {
@@ -199,6 +223,7 @@ async fn make(
             subject: Box::new(subject),
         },
         ztocs,
+        prefetches,
         build_tool: BUILD_TOOL.to_owned(),
     };
     let config = Descriptor::of(MediaType::from(CONFIG_MEDIA_TYPE_V1), CONFIG);
@@ -210,22 +235,35 @@ async fn make(
     Ok(SociIndex::new(&own, manifest.digest, &index))
 }
 
-/// Makes and stores the zTOCs of the layers of a manifest.
+/// What an index lists.
+pub(super) struct Tables {
+    pub(super) ztocs: Vec<LayerZtoc>,
+    pub(super) prefetches: Vec<LayerPrefetch>,
+}
+
+/// Makes and stores the zTOCs of the layers of a manifest, and the prefetch artifacts of the files
+/// that `options` name.
 ///
 /// # Errors
-/// `FailedPrecondition` if no layer gets one; as [`Cas::create_soci`].
-pub(super) async fn ztocs(
+/// `FailedPrecondition` if no layer gets a zTOC; as [`Cas::create_soci`].
+pub(super) async fn tables(
     store: &Store,
     guard: &LeaseGuard,
     listed: &Manifest,
     options: &SociOptions,
-) -> Result<Vec<LayerZtoc>> {
+) -> Result<Tables> {
     let mut ztocs: Vec<LayerZtoc> = Vec::new();
+    let mut spans: BTreeMap<Digest, FileSpans> = BTreeMap::new();
     for layer in &listed.layers {
         let known = ztocs.iter().find(|ztoc| ztoc.layer == layer.digest);
         match known.cloned() {
             Some(known) => ztocs.push(known),
-            None => ztocs.extend(ztoc(store, guard, layer, options).await?),
+            None => {
+                if let Some((made, of_files)) = ztoc(store, guard, layer, options).await? {
+                    ztocs.push(made);
+                    spans.insert(layer.digest, of_files);
+                }
+            }
         }
     }
     if ztocs.is_empty() {
@@ -235,16 +273,70 @@ pub(super) async fn ztocs(
             options.min_layer_size
         )));
     }
-    Ok(ztocs)
+    let prefetches = prefetches(guard, &ztocs, spans, options).await?;
+    Ok(Tables { ztocs, prefetches })
 }
 
-/// Makes and stores the zTOC of a layer. Returns `None` if the layer cannot have one or is small.
+/// The spans of each file of [`SociOptions::prefetch`] in one layer, if the layer has the file.
+type FileSpans = Vec<Option<RangeInclusive<u32>>>;
+
+/// Makes and stores the prefetch artifacts. The spans of a file are those of the highest layer that
+/// has the file.
+async fn prefetches(
+    guard: &LeaseGuard,
+    ztocs: &[LayerZtoc],
+    mut spans: BTreeMap<Digest, FileSpans>,
+    options: &SociOptions,
+) -> Result<Vec<LayerPrefetch>> {
+    let mut is_found = vec![false; options.prefetch.len()];
+    let mut made = Vec::new();
+    for layer in ztocs.iter().rev().map(|ztoc| ztoc.layer) {
+        let of_files = spans.remove(&layer).unwrap_or_default();
+        let mut prefetch = Prefetch::default();
+        for (spans, is_found) in of_files.into_iter().zip(&mut is_found) {
+            if let Some(spans) = spans.filter(|_| !*is_found) {
+                prefetch.spans.push(spans);
+                *is_found = true;
+            }
+        }
+        if prefetch.spans.is_empty() {
+            continue;
+        }
+        let bytes = prefetch.encode()?;
+        let artifact = LayerPrefetch {
+            digest: Digest::sha256(&bytes),
+            size: bytes.len() as u64,
+            layer,
+        };
+        guard
+            .put(&artifact.descriptor(), bytes.into(), Durability::Full)
+            .await?;
+        made.push(artifact);
+    }
+    for (path, _) in options
+        .prefetch
+        .iter()
+        .zip(is_found)
+        .filter(|(_, is_found)| !is_found)
+    {
+        options.progress.warn(&format!(
+            "{} is not fetched first: no layer with a zTOC has a regular file at this path, or the \
+             file is empty",
+            path.display()
+        ));
+    }
+    made.reverse();
+    Ok(made)
+}
+
+/// Makes and stores the zTOC of a layer. Returns it, and the spans of the files that are fetched
+/// first, or `None` if the layer cannot have a zTOC or is small.
 async fn ztoc(
     store: &Store,
     guard: &LeaseGuard,
     layer: &Descriptor,
     options: &SociOptions,
-) -> Result<Option<LayerZtoc>> {
+) -> Result<Option<(LayerZtoc, FileSpans)>> {
     if layer.size < options.min_layer_size {
         return Ok(None);
     }
@@ -261,15 +353,20 @@ async fn ztoc(
         item: layer.digest.to_string(),
     };
     let (span_size, total) = (options.span_size, layer.size);
+    let files = options.prefetch.clone();
     let built = pool::run(move || {
         let (progress, item) = (Arc::clone(&watched.progress), watched.item.clone());
         progress.begin(&item, Some(total));
-        let bytes = Ztoc::build(watched, span_size, BUILD_TOOL)?.encode()?;
+        let ztoc = Ztoc::build(watched, span_size, BUILD_TOOL)?;
+        let of_files = files
+            .iter()
+            .map(|file| ztoc.spans_of(file.as_os_str().as_bytes()));
+        let made = (ztoc.encode()?, of_files.collect());
         progress.end(&item);
-        Ok(bytes)
+        Ok(made)
     });
-    let bytes = match built.await.map_err(|error| error.subject(layer.digest)) {
-        Ok(bytes) => bytes,
+    let (bytes, of_files) = match built.await.map_err(|error| error.subject(layer.digest)) {
+        Ok(made) => made,
         Err(error) if error.kind() == ErrorKind::Unsupported => {
             options
                 .progress
@@ -290,7 +387,7 @@ async fn ztoc(
     guard
         .put(&made.descriptor(), bytes, Durability::Full)
         .await?;
-    Ok(Some(made))
+    Ok(Some((made, of_files)))
 }
 
 /// A layer that is read on another thread, until nothing waits for the zTOC any more.

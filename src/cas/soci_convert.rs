@@ -1,5 +1,5 @@
-//! Images with an index of SOCI of the second version: the manifest names the index, so the digest
-//! of the image covers the index.
+//! Images with a SOCI index of version 2. The manifest names the index, so the digest of the image
+//! covers the index.
 
 use cas_core::content::Durability;
 use cas_core::lease::LeaseGuard;
@@ -11,15 +11,15 @@ use serde_json::{Value, json};
 
 use super::arguments::{ImageRef, NewName};
 use super::images::{QueryOptions, check_digest};
-use super::soci::{BUILD_TOOL, SociOptions, ztocs};
+use super::soci::{BUILD_TOOL, SociOptions, Tables, tables};
 use super::{Cas, lookup};
 
 impl Cas {
-    /// Makes an image whose large layers can be read on demand, and names it `name`. The new image
-    /// has the same configuration and the same layers, and another digest: it is an index that lists
-    /// the manifest for the platform of this machine, with an annotation, and an index of SOCI of
-    /// the second version. Signatures of the image do not apply to the new image. Returns the new
-    /// image.
+    /// Converts an image into a new image `name` whose large layers can be read on demand. The new
+    /// image has the same configuration and the same layers, but another digest. It is an OCI index
+    /// that lists the manifest for the platform of this machine, with an added annotation, and a
+    /// SOCI index of version 2. Signatures of the image do not apply to the new image. Returns the
+    /// new image.
     ///
     /// # Errors
     /// As [`Cas::create_soci`]; `InvalidArgument` for text that is not a name.
@@ -77,9 +77,11 @@ async fn make(
     options: &SociOptions,
 ) -> Result<Descriptor> {
     guard.pin_tree(&found.descriptor).await?;
+    let Tables { ztocs, prefetches } = tables(store, guard, &found.manifest, options).await?;
     let index = Index {
         version: Version::V2,
-        ztocs: ztocs(store, guard, &found.manifest, options).await?,
+        ztocs,
+        prefetches,
         build_tool: BUILD_TOOL.to_owned(),
     };
     let config = Descriptor::of(MediaType::from(index.config_media_type()), CONFIG);
@@ -96,7 +98,7 @@ async fn make(
     let content = &*store.content;
     listed.platform = Some(image::config_platform(content, &found.manifest.config).await?);
 
-    // Clients that look for an image pass over this platform.
+    // Clients that look for an image skip this platform.
     own.platform = Some(Platform::new("unknown", "unknown"));
     own.artifact_type = Some(index.config_media_type().to_owned());
     let digest = listed.digest.to_string();
@@ -113,8 +115,8 @@ async fn make(
     Ok(target)
 }
 
-/// Returns a manifest of the store with an annotation that names an index of SOCI. Everything else
-/// of the manifest stays.
+/// Returns a manifest of the store with an annotation that names a SOCI index. The rest of the
+/// manifest stays unchanged.
 async fn annotated(store: &Store, manifest: &Descriptor, index: &Digest) -> Result<Vec<u8>> {
     let bytes = dispatch::read(&*store.content, manifest).await?;
     let mut value: Value = serde_json::from_slice(&bytes)

@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cas::{Context as _, Error, OnDemand, Result};
+use cas::{Context as _, Error, ErrorKind, ImageRef, OnDemand, Platforms, PullOptions, Result};
 use clap::{Args, Subcommand};
 
 use super::Context;
@@ -103,6 +103,27 @@ fn hold(on_demand: &OnDemand, root: &Path) -> Result<()> {
         is_resumed = true;
         thread::sleep(LIFE.saturating_sub(begun.elapsed()));
     }
+}
+
+/// Pulls an image that is not in the store, without the layers that can be read on demand.
+///
+/// # Errors
+/// As [`cas::Cas::pull_with`].
+pub(super) async fn pull_missing(
+    context: &Context,
+    image: &str,
+    platforms: impl Into<Platforms>,
+) -> Result<()> {
+    let cas = context.writable_cas().await?;
+    match cas.image(ImageRef::typed(image)).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        found => return found.map(drop),
+    }
+    let options = PullOptions::default()
+        .with_on_demand(true)
+        .with_platforms(platforms)
+        .with_progress(context.progress.clone());
+    cas.pull_with(image, options).await.map(drop)
 }
 
 /// Starts the process that serves layers in the background, if the root has layers that are read on

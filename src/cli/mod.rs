@@ -26,6 +26,7 @@ mod inspect;
 #[cfg(feature = "on-demand")]
 mod lazy;
 mod lease;
+mod log;
 #[cfg(feature = "registry")]
 mod login;
 mod manual;
@@ -238,12 +239,14 @@ impl Context {
 /// program.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let hide_progress = arguments.no_progress || arguments.json;
+    let progress: Arc<dyn Progress> = Arc::new(Bars::new(arguments.quiet, hide_progress));
+    log::show(Arc::clone(&progress));
     let context = &Context {
         root: arguments.root,
         store: arguments.store,
         snapshotter: arguments.snapshotter,
         out: Output::new(arguments.json, arguments.quiet),
-        progress: Arc::new(Bars::new(arguments.quiet, hide_progress)),
+        progress,
         shows_progress: !arguments.quiet && !hide_progress,
     };
     let command = arguments.command;

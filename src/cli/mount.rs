@@ -10,6 +10,8 @@ use serde_json::json;
 
 use super::Context;
 use super::idmap;
+#[cfg(feature = "on-demand")]
+use super::lazy;
 
 /// Mount an image's root file system at a directory
 #[derive(Args)]
@@ -43,6 +45,10 @@ pub(crate) struct Mount {
     /// platform]
     #[arg(long)]
     platform: Option<Platform>,
+    /// If the image is not in the store, pull it first, as `cas pull --lazy` does
+    #[cfg(feature = "on-demand")]
+    #[arg(long)]
+    lazy: bool,
 }
 
 /// Unmount an image that `cas mount` has mounted
@@ -55,6 +61,11 @@ pub(crate) struct Umount {
 
 impl Mount {
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
+        #[cfg(feature = "on-demand")]
+        if self.lazy {
+            cas_host::mount::check_right().map_err(advise)?;
+            lazy::pull_missing(context, &self.image, self.platform.clone()).await?;
+        }
         let cas = context.cas_to_mount().await?;
         check_right(&cas)?;
         let idmap = if self.map_ids.is_empty() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use cas::backend::Snapshotter;
-use cas::snapshot::{Commit, Info, Mount, Usage, all};
+use cas::snapshot::{Commit, Info, Mount, OnDemandBytes, Usage, all};
 use cas::{Error, ErrorKind, Labels, Result, UsageOptions};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -19,7 +19,8 @@ pub(crate) enum Snapshot {
     /// List snapshots
     #[command(after_help = "Example:\n  cas snapshot ls")]
     Ls,
-    /// Show a snapshot's kind, parent, size and labels
+    /// Show a snapshot's kind, parent, size and labels, and how much of a layer that is read on
+    /// demand has arrived
     #[command(after_help = "Example:\n  cas snapshot info work")]
     Info(Key),
     /// Create a writable snapshot and print its mounts
@@ -103,8 +104,13 @@ impl Snapshot {
             Snapshot::Tree => tree(context, snapshots).await,
             Snapshot::Info(Key { key }) => {
                 let (found, usage) = find(snapshots, &key).await?;
-                let text = || described(&found, usage);
-                (context.out).item(&json!({"info": found, "usage": usage}), text)
+                let arrived = snapshots.on_demand(&found.key).await?;
+                let text = || described(&found, usage, arrived);
+                let mut value = json!({"info": found, "usage": usage});
+                if let Some(arrived) = arrived {
+                    value["on_demand"] = json!(arrived);
+                }
+                context.out.item(&value, text)
             }
             Snapshot::Prepare(New { key, parent }) => {
                 let parent = resolve_some(snapshots, parent).await?;
@@ -317,7 +323,7 @@ fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-fn described(info: &Info, usage: Usage) -> String {
+fn described(info: &Info, usage: Usage, arrived: Option<OnDemandBytes>) -> String {
     let mut lines = vec![
         format!("key      {}", info.key),
         format!("kind     {}", info.kind.as_str()),
@@ -325,6 +331,15 @@ fn described(info: &Info, usage: Usage) -> String {
         format!("size     {} in {} inodes", size(usage.bytes), usage.inodes),
         format!("created  {}", ago(info.created_at)),
     ];
+    lines.extend(arrived.map(|arrived| {
+        format!(
+            "here     {} of {}; fetched {} compressed, read {}",
+            size(arrived.verified),
+            size(arrived.total),
+            size(arrived.fetched),
+            size(arrived.read)
+        )
+    }));
     let labels = info.labels.iter();
     lines.extend(labels.map(|(key, value)| format!("label    {key}={value}")));
     lines.join("\n")

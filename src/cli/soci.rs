@@ -1,5 +1,7 @@
 //! `cas soci`: indexes of SOCI, with which layers can be read lazily.
 
+use std::path::PathBuf;
+
 use cas::image::familiar;
 use cas::{ImageRef, Platform, Result, SociIndex, SociOptions};
 use clap::{Args, Subcommand};
@@ -66,12 +68,17 @@ struct How {
     /// Leave out layers with a smaller compressed size [default: 10MiB]
     #[arg(long, value_name = "SIZE", value_parser = cas::parse_size)]
     min_layer_size: Option<u64>,
+    /// Path of a file of the image that containers read first, so that it is fetched before others;
+    /// may be repeated
+    #[arg(long, value_name = "PATH")]
+    prefetch_file: Vec<PathBuf>,
 }
 
 impl How {
     fn options(self, context: &Context) -> SociOptions {
         let mut options = SociOptions::default()
             .with_platforms(self.platform)
+            .with_prefetch(self.prefetch_file)
             .with_progress(context.progress.clone());
         options.span_size = self.span_size.unwrap_or(options.span_size);
         options.min_layer_size = self.min_layer_size.unwrap_or(options.min_layer_size);

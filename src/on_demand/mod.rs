@@ -1,6 +1,6 @@
-//! Layers that are read on demand. A pull with [`PullOptions::on_demand`](crate::PullOptions) fetches
-//! only their tables of contents. Before their images are mounted, a process must serve their data,
-//! see [`OnDemand`].
+//! Layers that are read on demand. A pull with [`PullOptions::on_demand`](crate::PullOptions)
+//! fetches only the tables of contents of these layers. Before an image with such layers is
+//! mounted, a process must serve their data: see [`OnDemand`].
 
 mod registry;
 mod tables;
@@ -23,22 +23,22 @@ use crate::root::{RemoteSettings, Root};
 /// The name of the file that is locked for as long as a process holds the session.
 const LOCK: &str = "lazy.lock";
 
-/// The layers of a root that are read on demand, of the snapshotter `erofs`.
+/// The layers of a root that are read on demand. They belong to the snapshotter `erofs`.
 ///
 /// Their data is served by a FUSE file system below the root. One process [holds](Self::hold) the
 /// session of this file system, and starts another process, which [serves](Self::serve) it. If the
 /// second process dies, the first one starts it again, and readers only wait. If both die, reads of
-/// data that the kernel does not have in memory fail, until the session is held again and the images
-/// are mounted again.
+/// data that the kernel does not have in memory fail, until the session is held again and the
+/// images are mounted again.
 pub struct OnDemand {
     settings: RemoteSettings,
-    /// How many bytes are fetched in the background in a second.
+    /// Maximum number of bytes per second that are fetched in the background.
     speed: u64,
     /// The directory of the snapshotter.
     directory: PathBuf,
 }
 
-/// A session that no other process holds.
+/// The session of a root. While this value exists, no other process can hold it.
 pub struct Held {
     device: OwnedFd,
     _lock: Lock,
@@ -75,7 +75,7 @@ impl OnDemand {
         make_directory(&directory.join(snapshot_erofs::SERVED))
     }
 
-    /// Returns whether the root has had such layers.
+    /// Returns whether the root has, or has had, layers that are read on demand.
     pub fn is_used(&self) -> bool {
         fs::symlink_metadata(self.served()).is_ok()
     }
@@ -89,7 +89,7 @@ impl OnDemand {
     ///
     /// # Errors
     /// `Busy` if another process holds a session; `Denied` without the right to mount;
-    /// `Unsupported` if the kernel has no FUSE; errors of the file system.
+    /// `Unsupported` if the kernel does not support FUSE; errors of the file system.
     pub fn hold(&self) -> Result<Held> {
         let served = self.served();
         make_directory(&served)?;
@@ -104,7 +104,8 @@ impl OnDemand {
             )
             .subject(self.directory.display())
         })?;
-        // What a session left that nothing serves any more. Images on it must be mounted again.
+        // An earlier session may have left a file system that nothing serves. Images that use it
+        // must be mounted again.
         while MountedDirs::read_own().has(&served) {
             let mode = UnmountMode {
                 lazy: true,
@@ -118,8 +119,9 @@ impl OnDemand {
         })
     }
 
-    /// Serves a session until its file system is unmounted. `is_resumed` says that another process
-    /// has served the session before: what it has not answered is then answered.
+    /// Serves a session until its file system is unmounted. If `is_resumed` is true, another
+    /// process has served the session before. The requests that it has not answered are then
+    /// answered.
     ///
     /// # Errors
     /// `InvalidArgument` for a wrong setting in `cas.toml`; errors of the system.

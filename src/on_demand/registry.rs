@@ -67,10 +67,10 @@ impl FromRegistry {
     }
 }
 
-/// Returns the bytes `range` of a blob, which are not verified. They may be fewer.
+/// Returns the bytes `range` of a blob. They are not verified, and may be fewer than requested.
 ///
 /// # Errors
-/// `Corrupt` if the registry sends more; errors of the registry.
+/// `Corrupt` if the registry sends more bytes; errors of the registry.
 pub(super) async fn read(
     registry: &impl Fetcher,
     blob: &Descriptor,

@@ -1,5 +1,5 @@
-//! Finds the tables of contents of the layers of an image: in the layers themselves, or in an index
-//! of SOCI.
+//! Finds the tables of contents of the layers of an image: in the layers themselves, or in a SOCI
+//! index.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use cas_core::transfer::{Fetcher, Referrers};
 use cas_core::{Descriptor, Digest, Document, Error, Manifest, MediaType, Result, limit};
 use cas_distribution::Mirrors;
 use cas_layer::unpack::{LayerTable, LayerTables};
-use cas_lazy::soci::{CONFIG_MEDIA_TYPE_V1, INDEX_DIGEST, Index};
+use cas_lazy::soci::{CONFIG_MEDIA_TYPE_V1, INDEX_DIGEST, Index, Prefetch};
 use cas_lazy::zstd_chunked::{self, Position};
 use cas_lazy::{StoredTable, TableFormat, estargz};
 use futures_util::TryStreamExt;
@@ -19,8 +19,9 @@ use futures_util::TryStreamExt;
 use super::registry::read;
 use crate::root::PullModes;
 
-/// The tables of contents of the layers of one image in its registry: in layers in the formats of
-/// eStargz and zstd:chunked, and in an index of SOCI.
+/// The tables of contents of the layers of one image in its registry. Layers in the formats eStargz
+/// and zstd:chunked contain their tables. The tables of other layers are zTOCs that a SOCI index
+/// lists.
 pub struct RegistryTables {
     client: Mirrors,
     reference: FullName,
@@ -43,9 +44,9 @@ impl LayerTables for RegistryTables {
                 .await
                 .unwrap_or_else(|error| {
                     self.progress.warn(&format!(
-                    "the index of SOCI cannot be used: {error}; layers without another table of \
+                        "the SOCI index cannot be used: {error}; layers without another table of \
                      contents are fetched as a whole"
-                ));
+                    ));
                     None
                 }),
         };
@@ -78,8 +79,8 @@ fn has_own_table(layer: &Descriptor) -> bool {
 
 impl RegistryTables {
     /// Returns the tables of the image that `reference` names in the registry of `client`. `modes`
-    /// says which indexes of SOCI are used. `progress` receives a warning for each table that
-    /// cannot be used.
+    /// says which SOCI indexes are used. `progress` receives a warning for each table that cannot
+    /// be used.
     pub fn new(
         client: Mirrors,
         reference: FullName,
@@ -94,13 +95,15 @@ impl RegistryTables {
         }
     }
 
-    /// Returns the index of SOCI of the image with this manifest, whose descriptor is `own`, or
-    /// `None` if there is none: the index that an annotation of the manifest names, and that the
-    /// index of the image lists, or else the first referrer of the manifest.
+    /// Returns the SOCI index of the image with this manifest, whose descriptor is `own`. If an
+    /// annotation of the manifest names a SOCI index, returns that index, which the index of the
+    /// image must list. Otherwise returns the first SOCI index among the referrers of the manifest.
+    /// Returns `None` if there is none, or if the modes do not allow its use.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the modes use no index; `NotFound` if the named index is not there;
-    /// `Corrupt` for an index that is damaged or does not have its digest; errors of the registry.
+    /// `FailedPrecondition` if the modes use no index; `NotFound` if the index of the image does
+    /// not list the named index; `Corrupt` for an index that is damaged or does not have its
+    /// digest; errors of the registry.
     pub async fn soci_index(&self, own: &Descriptor, manifest: &Manifest) -> Result<Option<Index>> {
         if !self.modes.soci_v1 && !self.modes.soci_v2 {
             return Err(Error::precondition(
@@ -125,7 +128,7 @@ impl RegistryTables {
                     return self.index(&referrer).await.map(Some);
                 }
                 self.progress.warn(
-                    "the image has an index of SOCI that its digest does not cover, so the index \
+                    "the image has a SOCI index that its digest does not cover, so the index \
                      is not used; enable [pull_modes.soci_v1] in cas.toml to use it, or make an \
                      image with `cas soci convert`",
                 );
@@ -146,7 +149,7 @@ impl RegistryTables {
         let listed = listed.into_iter().find(|listed| listed.digest == digest);
         let listed = listed.ok_or_else(|| {
             Error::not_found(
-                "the manifest names an index of SOCI that the index of the image does not list; \
+                "the manifest names a SOCI index that the index of the image does not list; \
                  convert the image again",
             )
             .subject(digest)
@@ -193,19 +196,52 @@ impl RegistryTables {
             diff_id,
             format,
         };
-        // A layer that cannot be read on demand is found here, and not when it is mounted.
+        // This finds a layer that cannot be read on demand before the layer is mounted.
         stored.read(&bytes)?;
         let description = stored.to_bytes()?;
-        Ok(Some(LayerTable {
+        let mut table = LayerTable {
             identity: Digest::sha256(&[b"cas.on-demand\0", &description[..]].concat()),
             files: vec![
                 (StoredTable::FILE, description),
                 (StoredTable::TABLE_FILE, bytes),
             ],
-        }))
+        };
+        if let Some(prefetch) = self.prefetch(layer, &stored.format, index).await {
+            let file = (StoredTable::PREFETCH_FILE, prefetch.encode()?);
+            table.files.push(file);
+        }
+        Ok(Some(table))
     }
 
-    /// Returns the table of a layer in the format of eStargz.
+    /// Returns the spans of a layer that are fetched first, or `None` if the index does not list
+    /// any. Warns of an artifact that cannot be used, because the layer can be read without it.
+    async fn prefetch(
+        &self,
+        layer: &Descriptor,
+        format: &TableFormat,
+        index: Option<&Index>,
+    ) -> Option<Prefetch> {
+        let index = index.filter(|_| matches!(format, TableFormat::Ztoc { .. }));
+        let listed = index.map_or(&[][..], |index| &index.prefetches);
+        let mut found: Option<Prefetch> = None;
+        for listed in listed.iter().filter(|one| one.layer == layer.digest) {
+            let read = self.document(&listed.descriptor()).await;
+            match read.and_then(|bytes| Prefetch::decode(&bytes)) {
+                Ok(prefetch) => {
+                    let spans = &mut found.get_or_insert_default().spans;
+                    spans.extend(prefetch.spans);
+                    spans.truncate(limit::SPANS);
+                }
+                Err(error) => self.progress.warn(&format!(
+                    "the prefetch artifact {} is not used: {error}",
+                    listed.digest
+                )),
+            }
+        }
+        found
+    }
+
+    /// Returns the table of an eStargz layer.
     async fn estargz(&self, layer: &Descriptor, digest: Digest) -> Result<(TableFormat, Vec<u8>)> {
         let size = layer.size;
         let begin = size.checked_sub(estargz::FOOTER as u64);
@@ -254,5 +290,5 @@ impl RegistryTables {
 }
 
 fn no_footer() -> Error {
-    Error::corrupt("an annotation names a table of contents, but the layer has no footer of one")
+    Error::corrupt("an annotation names a table of contents, but the layer has no eStargz footer")
 }

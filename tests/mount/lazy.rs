@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use cas::layer::unpack::{LayerTable, LayerTables};
 use cas::lazy::{StoredTable, TableFormat};
+use cas::snapshot::OnDemandBytes;
 use cas::{Descriptor, Digest, Manifest, PullOptions, Result};
+use serde_json::Value;
 use testkit::archive::{Header, Tar};
 
 use crate::common::chunked::{self, Chunked};
@@ -115,16 +117,12 @@ impl Scene {
     /// Unmounts the data files. Another test may have copied the mounts into a namespace of its own,
     /// and the data files are in use there until that test ends.
     fn end_session(&self) {
-        let begun = Instant::now();
-        loop {
-            let ended = Command::new("umount").arg(self.served()).output().unwrap();
-            if ended.status.success() {
-                return;
-            }
-            let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-            assert!(begun.elapsed() < Duration::from_secs(60), "{said}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        end_session(&self.root);
+    }
+
+    /// Returns how much has arrived of each layer that is read on demand.
+    fn on_demand(&self) -> Vec<OnDemandBytes> {
+        on_demand(&self.root)
     }
 
     /// Returns the tree of the whole image.
@@ -186,6 +184,35 @@ fn convert(root: &Path, image: &str, name: &str, span_size: &str) {
 }
 
 /// Returns whether this machine can do it. If not, says why.
+fn on_demand(root: &Path) -> Vec<OnDemandBytes> {
+    let listed = ok(cas(root).args(["snapshot", "ls", "--json"]));
+    let keys = listed.lines().map(|line| {
+        let item: Value = serde_json::from_str(line).unwrap();
+        item["info"]["key"].as_str().unwrap().to_owned()
+    });
+    let arrived = keys.filter_map(|key| {
+        let info = ok(cas(root).args(["snapshot", "info", "--json", &key]));
+        let info: Value = serde_json::from_str(&info).unwrap();
+        let arrived = info.get("on_demand")?;
+        Some(serde_json::from_value(arrived.clone()).unwrap())
+    });
+    arrived.collect()
+}
+
+fn end_session(root: &Path) {
+    let begun = Instant::now();
+    loop {
+        let served = root.join("snapshots/erofs/lazy");
+        let ended = Command::new("umount").arg(served).output().unwrap();
+        if ended.status.success() {
+            return;
+        }
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(begun.elapsed() < Duration::from_secs(60), "{said}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 fn is_usable() -> bool {
     can(&["chroot"]) && can(&[PROGRAM]) && mounting_snapshotters().contains(&"erofs")
 }
@@ -365,6 +392,121 @@ fn layers_are_completed_in_the_background_and_new_mounts_use_their_tars() {
     scene.assert_shows(&plain);
     scene.unmount();
     ok(cas(&scene.root).args(["fsck", "--read-data"]));
+}
+
+#[test]
+fn what_was_read_and_fetched_is_counted_for_each_layer() {
+    let Some(scene) = Scene::handmade(false) else {
+        return;
+    };
+    let before = scene.on_demand();
+    assert_eq!(before.iter().filter(|layer| layer.total > 0).count(), 2);
+    for layer in &before {
+        assert_eq!([layer.verified, layer.fetched, layer.read], [0; 3]);
+    }
+    let plain = scene.plain();
+    scene.mount();
+    scene.assert_shows(&plain);
+    let begun = Instant::now();
+    let counted = loop {
+        let layers = scene.on_demand();
+        if layers.iter().all(|layer| layer.read > 0) {
+            break layers;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{layers:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    for layer in &counted {
+        assert!(
+            0 < layer.fetched && layer.fetched < 2 * layer.total,
+            "{layer:?}"
+        );
+        assert!(
+            0 < layer.verified && layer.verified <= layer.total,
+            "{layer:?}"
+        );
+    }
+    // Another process goes on with the numbers.
+    scene.unmount();
+    scene.end_session();
+    scene.mount();
+    for (layer, before) in scene.on_demand().iter().zip(&counted) {
+        assert!(layer.read >= before.read && layer.fetched >= before.fetched);
+    }
+    scene.unmount();
+}
+
+#[test]
+fn files_that_were_chosen_are_fetched_when_the_image_is_mounted() {
+    let Some(scene) = Scene::handmade(false) else {
+        return;
+    };
+    let chosen = scene.registry.at("chosen:1");
+    let files = ["--prefetch-file", "/dir/large", "--prefetch-file", "absent"];
+    let mut convert = cas(&scene.whole);
+    convert.args(["soci", "convert", "plain", &chosen, "--min-layer-size", "0"]);
+    let converted = convert.args(["--span-size", "16KiB"]).args(files).output();
+    let converted = converted.unwrap();
+    let said = String::from_utf8(converted.stderr).unwrap();
+    assert!(converted.status.success(), "{said}");
+    assert!(
+        said.contains("warning: absent is not fetched first"),
+        "{said}"
+    );
+    ok(cas(&scene.whole).args(["-q", "push", &chosen]));
+    let root = scene.scratch.path().join("chosen");
+    ok(cas(&root).args(["--snapshotter", "erofs", "init"]));
+    let mut settings = File::options();
+    let mut settings = settings.append(true).open(root.join("cas.toml")).unwrap();
+    writeln!(settings, "[lazy]\ncomplete = false").unwrap();
+    ok(cas(&root)
+        .args(["-q", "mount", "--lazy", &chosen])
+        .arg(&scene.mnt));
+    let large = fs::metadata(scene.mnt.join("dir/large")).unwrap().len();
+    let begun = Instant::now();
+    while on_demand(&root)
+        .iter()
+        .map(|layer| layer.verified)
+        .sum::<u64>()
+        < large
+    {
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "{:?}",
+            on_demand(&root)
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    ok(cas(&root).arg("umount").arg(&scene.mnt));
+    end_session(&root);
+}
+
+#[test]
+fn an_image_that_is_not_in_the_store_is_pulled_and_mounted_or_run_by_one_command() {
+    let Some(scene) = Scene::real(false) else {
+        return;
+    };
+    let plain = scene.plain();
+    for command in ["mount", "run"] {
+        let root = scene.scratch.path().join(command);
+        ok(cas(&root).args(["--snapshotter", "erofs", "init"]));
+        let mut tool = cas(&root);
+        tool.args(["-q", command, "--lazy", &scene.reference]);
+        match command {
+            "mount" => drop(ok(tool.arg(&scene.mnt))),
+            _ => assert_eq!(
+                ok(tool.args(["--runtime", "chroot", "--", "cat", "/etc/debian_version"])),
+                fs::read_to_string(plain.join("etc/debian_version")).unwrap()
+            ),
+        }
+        if command == "mount" {
+            scene.assert_shows(&plain);
+            ok(cas(&root).arg("umount").arg(&scene.mnt));
+        }
+        let stored = ok(cas(&root).args(["images", "--json"]));
+        assert!(stored.contains(&scene.reference), "{stored}");
+        end_session(&root);
+    }
 }
 
 /// A referrer can be added to the repository without a change of the image's digest.

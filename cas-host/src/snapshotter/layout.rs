@@ -2,7 +2,7 @@
 
 use cas_core::error::Result;
 use cas_core::records::SnapshotRecord;
-use cas_core::snapshot::{Condition, Depth, Mount, Usage};
+use cas_core::snapshot::{Condition, Depth, Mount, OnDemandBytes, Usage};
 
 use crate::{LockedDir, SnapshotDirs};
 
@@ -74,7 +74,8 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
         Ok(())
     }
 
-    /// Protects the complete files of a snapshot, whose record is changed next.
+    /// Protects the complete files of a snapshot from changes. The commit then changes the record
+    /// of the snapshot.
     ///
     /// # Errors
     /// Errors of the file system. The snapshot is then not committed.
@@ -82,8 +83,8 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
         Ok(())
     }
 
-    /// Ends the protection of the files in the directory of `id`, which is removed next. The
-    /// protection may be that of an earlier opening with other options.
+    /// Ends the protection of the files in the directory of `id`, so that the directory can be
+    /// removed. The files may have been protected by an earlier handle with other options.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -98,6 +99,15 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
     /// Errors of the file system.
     fn added(&self, _dirs: &SnapshotDirs, _id: u64) -> Result<Usage> {
         Ok(Usage::default())
+    }
+
+    /// Returns how much of the layer in the directory of `id` has arrived, or `None` if the layer
+    /// is not read on demand.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    fn on_demand(&self, _dirs: &SnapshotDirs, _id: u64) -> Result<Option<OnDemandBytes>> {
+        Ok(None)
     }
 
     /// Returns the condition of the directory of the snapshot with this key.

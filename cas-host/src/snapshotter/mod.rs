@@ -8,9 +8,9 @@
 //!   manifests/          0700
 //!     7                 attributes and checksums of all files of the committed snapshot 7
 //! ```
-//! The number, kind and parent of a snapshot are only in its record, whose key is that of the
-//! snapshot. A directory whose number is in no record has no meaning, and [`Snapshotter::cleanup`]
-//! removes it.
+//! The number, kind and parent of a snapshot are only in its record. The key of the record is the
+//! key of the snapshot. A directory whose number is in no record has no meaning, and
+//! [`Snapshotter::cleanup`] removes it.
 //!
 //! - A directory is complete before its record is written.
 //! - A view on a parent has no directory.
@@ -37,7 +37,8 @@ use async_trait::async_trait;
 use cas_core::error::{Context, Error, ErrorKind, Result};
 use cas_core::records::{New, SnapshotRecord, Snapshots};
 use cas_core::snapshot::{
-    Commit, Condition, Depth, Info, LAYER_TAR, LayerTarget, Mount, SnapshotKind, Usage,
+    Commit, Condition, Depth, Info, LAYER_TAR, LayerTarget, Mount, OnDemandBytes, SnapshotKind,
+    Usage,
 };
 use cas_core::{Labels, Records, Snapshotter, pool};
 
@@ -387,6 +388,13 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
         }
         let dirs = Arc::clone(&self.dirs);
         pool::run(move || dirs.measure(record.id)).await
+    }
+
+    async fn on_demand(&self, key: &str) -> Result<Option<OnDemandBytes>> {
+        self.check_open()?;
+        let record = self.snapshots.find(key).await?;
+        let (layout, dirs) = (Arc::clone(&self.layout), Arc::clone(&self.dirs));
+        pool::run(move || layout.on_demand(&dirs, record.id)).await
     }
 
     async fn measure(&self, key: &str) -> Result<Usage> {

@@ -1,10 +1,10 @@
-//! A reader that knows its position.
+//! A reader that counts the bytes read.
 
 use std::io::{self, BufRead, Read};
 
 use cas_layer::read_buffered;
 
-/// Reads from `R`, and counts.
+/// Reads from `R`, and counts the bytes.
 pub(crate) struct Counted<R> {
     input: R,
     position: u64,

@@ -121,5 +121,5 @@ fn bytes<const N: usize>(data: &[u8], at: usize) -> Result<[u8; N]> {
 }
 
 fn damaged() -> Error {
-    Error::corrupt("an offset in the zTOC leads out of it; get an intact copy, or create it again")
+    Error::corrupt("an offset is not in the zTOC; get an intact copy, or create the zTOC again")
 }

@@ -15,11 +15,14 @@ use self::pieces::Source;
 pub use self::stored::{StoredTable, TableFormat};
 use crate::estargz::OwnFile;
 use crate::layer_toc::LayerToc;
-use crate::ztoc::{BLOCK, Ztoc};
+use crate::ztoc::{BLOCK, Ztoc, relative};
 
-/// A layer that is read on demand. Its files are in one data file, which has the length
-/// [`length`](Self::length). The data file consists of pieces, and what belongs to no piece is
-/// zeros.
+/// The name of the file after those that containers read first.
+const LANDMARK: &[u8] = b".prefetch.landmark";
+
+/// A layer that is read on demand. The content of its files is in one data file of
+/// [`length`](Self::length) bytes. The data file consists of pieces. Bytes that belong to no piece
+/// are zeros.
 #[derive(Debug)]
 pub struct LazyLayer {
     members: Vec<Member>,
@@ -31,7 +34,7 @@ pub struct LazyLayer {
 /// A member of a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// What the tar has about the member. It is not a sparse file.
+    /// The metadata of the member in the tar. The member is not a sparse file.
     pub entry: Entry,
     /// Where the content of a file begins in the data file: a multiple of 512 bytes.
     pub offset: u64,
@@ -40,17 +43,19 @@ pub struct Member {
 /// A part of the layer that is fetched and decompressed at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// The compressed bytes in the layer. They are not empty, and neighbours may share a byte.
+    /// The range of the compressed bytes in the layer. It is not empty. Two neighboring pieces may
+    /// share a byte.
     pub compressed: Range<u64>,
-    /// The bytes of the data file that the piece has or that lie between its files. Pieces are in
-    /// the order of these bytes, and do not overlap.
+    /// The range of the data file from the first byte of the piece to its last. It includes the
+    /// padding between the files of the piece. Pieces are in the order of these ranges, which do
+    /// not overlap.
     pub data: Range<u64>,
 }
 
 /// Verified bytes of the data file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DataPart {
-    /// Where the bytes belong in the data file.
+    /// Offset of the bytes in the data file.
     pub offset: u64,
     /// The bytes.
     pub bytes: Vec<u8>,
@@ -72,8 +77,8 @@ impl LazyLayer {
         &self.pieces
     }
 
-    /// Returns whether the data file is the tar of the layer, once it has all pieces. Otherwise it
-    /// has the content of the files only.
+    /// Returns whether the complete data file is the tar of the layer. Otherwise it contains only
+    /// the content of the files.
     pub fn is_tar(&self) -> bool {
         matches!(self.source, Source::Ztoc(_))
     }
@@ -97,6 +102,15 @@ impl LazyLayer {
         first..end.max(first)
     }
 
+    /// Returns the indexes of the pieces that precede the file `.prefetch.landmark`, which eStargz
+    /// layers have after the files that containers read first. Returns an empty range if there is
+    /// no such file.
+    pub fn before_landmark(&self) -> Range<usize> {
+        let is_landmark = |member: &&Member| relative(&member.entry.path) == LANDMARK;
+        let landmark = self.members.iter().find(is_landmark);
+        landmark.map_or(0..0, |member| self.pieces_in(0..member.offset))
+    }
+
     /// Verifies and decompresses a piece. `compressed` has the bytes of its
     /// [`compressed`](Piece::compressed) range. Returns the bytes of the data file.
     ///
@@ -110,8 +124,9 @@ impl LazyLayer {
     }
 
     /// Returns the headers that must be checked with [`check_header`](Self::check_header) before
-    /// `range` of the data file is used: the indexes of their members, and where the headers are
-    /// in the data file. There are none if the table of contents has digests of all files.
+    /// `range` of the data file is used: the indexes of their members, and the ranges of the
+    /// headers in the data file. Returns an empty list if the table of contents has digests of all
+    /// files.
     pub fn headers_before(&self, range: Range<u64>) -> Vec<(usize, Range<u64>)> {
         if !self.is_tar() {
             return Vec::new();
@@ -157,9 +172,11 @@ fn end_of(member: &Member) -> u64 {
 impl TryFrom<Ztoc> for LazyLayer {
     type Error = Error;
 
+    /// Returns the layer that a zTOC describes.
+    ///
     /// # Errors
-    /// `Unsupported` for a member that a tree cannot have; `OutOfRange` if a span has too many
-    /// bytes.
+    /// `Unsupported` for a member with an owner, a time or another value that cannot be used;
+    /// `OutOfRange` if a span has too many bytes.
     fn try_from(ztoc: Ztoc) -> Result<Self> {
         let members = members::of_ztoc(&ztoc)?;
         let length = ztoc.decompressed_size.next_multiple_of(BLOCK);
@@ -174,8 +191,8 @@ impl TryFrom<Ztoc> for LazyLayer {
 }
 
 impl LazyLayer {
-    /// Adds the file of an eStargz layer that has the table of contents, which is the last one. Its
-    /// compressed bytes are at `compressed`, and its content has this digest.
+    /// Adds the last file of an eStargz layer, which contains the table of contents. Its compressed
+    /// bytes are at `compressed`, and its content has this digest.
     fn add_own_file(&mut self, own: OwnFile, compressed: Range<u64>, digest: Digest) -> Result<()> {
         let (offset, size) = (self.length, own.entry.size);
         let (piece, stream) =

@@ -1,5 +1,5 @@
-//! How a layer that is read on demand is described in a snapshot: beside the bytes of its table of
-//! contents, which are kept as they were fetched.
+//! The description of a layer that is read on demand, in a file of its snapshot. Another file has
+//! the table of contents, as it was fetched.
 
 use cas_core::{Descriptor, Digest, Error, Result, error::malformed};
 use cas_layer::codec::Compression;
@@ -12,7 +12,7 @@ use crate::{Ztoc, estargz, zstd_chunked};
 /// What is stored about a layer that is read on demand, except the table of contents itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredTable {
-    /// The reference of the image, which names the registry and the repository of the layer.
+    /// The reference of the image. It names the registry and the repository of the layer.
     pub reference: String,
     /// The compressed layer.
     pub layer: Descriptor,
@@ -22,51 +22,59 @@ pub struct StoredTable {
     pub format: TableFormat,
 }
 
-/// The format of a table of contents, and what is needed to verify and to read it.
+/// The format of a table of contents, with the values that are needed to verify and read the table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TableFormat {
-    /// A zTOC of SOCI, with its digest.
+    /// A SOCI zTOC.
     Ztoc {
         /// The digest of the zTOC.
         digest: Digest,
     },
-    /// The compressed bytes of the layer between `offset` and its footer.
+    /// The table of an eStargz layer: its compressed bytes between `offset` and the footer.
     Estargz {
         /// The digest of the decompressed table.
         digest: Digest,
-        /// Where the table begins in the layer.
+        /// Offset of the table in the layer, in bytes.
         offset: u64,
     },
-    /// The compressed bytes of the layer at a position.
+    /// The table of a zstd:chunked layer: its compressed bytes at `position`.
     ZstdChunked {
         /// The digest of the compressed table.
         digest: Digest,
-        /// Where the table is in the layer.
+        /// The position of the table in the layer.
         position: Position,
     },
 }
 
 impl StoredTable {
-    /// The name of the file of [`to_bytes`](Self::to_bytes) in the directory of a snapshot.
+    /// The name of the file with the bytes of [`to_bytes`](Self::to_bytes), in the tree of a
+    /// snapshot.
     pub const FILE: &str = "lazy.json";
     /// The name of the file with the bytes of the table of contents, beside [`FILE`](Self::FILE).
     pub const TABLE_FILE: &str = "lazy.toc";
-    /// The beginning of the names of all files of such a layer, except [`TAR_FILE`](Self::TAR_FILE).
+    /// The name of the file with the [spans](crate::soci::Prefetch) that are fetched first, beside
+    /// [`FILE`](Self::FILE). It may be missing.
+    pub const PREFETCH_FILE: &str = "lazy.prefetch";
+    /// The beginning of the names of all files of such a layer, except
+    /// [`TAR_FILE`](Self::TAR_FILE).
     pub const PREFIX: &str = "lazy.";
     /// The name of the data file, beside the directory of [`FILE`](Self::FILE). It has holes where
     /// pieces have not arrived.
     pub const DATA_FILE: &str = "lazy.data";
     /// The name of the file with one byte for each piece: 1 if the piece is in the data file.
     pub const PIECES_FILE: &str = "lazy.pieces";
-    /// The name of the whole tar of the layer, once it is complete and was compared with the diff
-    /// ID. Its time of modification is the beginning of 1970.
+    /// The name of the file with the [numbers of bytes](cas_core::snapshot::OnDemandBytes) that
+    /// have arrived, as JSON. A power failure may lose this file.
+    pub const BYTES_FILE: &str = "lazy.bytes";
+    /// The name of the tar of the layer. The file exists once the tar is complete and was compared
+    /// with the diff ID. Its modification time is the beginning of 1970.
     pub const TAR_FILE: &str = "layer.tar";
 
-    /// Reads what [`to_bytes`](Self::to_bytes) has returned.
+    /// Parses the bytes that [`to_bytes`](Self::to_bytes) has returned.
     ///
     /// # Errors
-    /// `Corrupt` for anything else.
+    /// `Corrupt` if the bytes do not parse.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         serde_json::from_slice(bytes)
             .map_err(|error| malformed("not the description of a layer", &error))
@@ -75,7 +83,7 @@ impl StoredTable {
     /// Returns the bytes to store.
     ///
     /// # Errors
-    /// `Internal` if that fails.
+    /// `Internal` if the description cannot be serialized.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         serde_json::to_vec(self).map_err(|error| {
             Error::internal("the description of a layer could not be serialized; please report it")

@@ -12,23 +12,24 @@ pub const CONFIG_MEDIA_TYPE_V1: &str = "application/vnd.amazon.soci.index.v1+jso
 pub const CONFIG_MEDIA_TYPE_V2: &str = "application/vnd.amazon.soci.index.v2+json";
 /// Annotation of the manifest of an image: the digest of its index of the second version.
 pub const INDEX_DIGEST: &str = "com.amazon.soci.index-digest";
-/// Annotation of an index of the second version in the index of an image: the digest of the
-/// manifest to which it belongs.
+/// Annotation of the descriptor of a SOCI index of the second version, in the index of an image:
+/// the digest of the manifest that the SOCI index belongs to.
 pub const IMAGE_MANIFEST_DIGEST: &str = "com.amazon.soci.image-manifest-digest";
 /// The configuration of every index.
 pub const CONFIG: &[u8] = b"{}";
 
 const ZTOC: &str = "application/octet-stream";
+const PREFETCH: &str = "application/vnd.amazon.soci.prefetch.v1+json";
 const LAYER_DIGEST: &str = "com.amazon.soci.image-layer-digest";
 const LAYER_MEDIA_TYPE: &str = "com.amazon.soci.image-layer-mediaType";
 const SPAN_SIZE: &str = "com.amazon.soci.span-size";
 const NO_XATTRS: &str = "com.amazon.soci.disable-xattrs";
 const BUILD_TOOL: &str = "com.amazon.soci.build-tool-identifier";
 
-/// How an image and its index find each other.
+/// How an image and its SOCI index are connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// The index is a referrer of the manifest of the image, which is not changed.
+    /// The index is a referrer of the manifest of the image. The manifest is not changed.
     V1 {
         /// The manifest of the image.
         subject: Box<Descriptor>,
@@ -37,13 +38,15 @@ pub enum Version {
     V2,
 }
 
-/// An index of SOCI.
+/// A SOCI index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Index {
-    /// The version, with the manifest to which the index belongs.
+    /// The version. Version 1 also has the manifest that the index belongs to.
     pub version: Version,
     /// The zTOCs, in the order of the layers.
     pub ztocs: Vec<LayerZtoc>,
+    /// The artifacts that say which spans are fetched first. A layer may have several.
+    pub prefetches: Vec<LayerPrefetch>,
     /// The program that made the index; empty if it is not known.
     pub build_tool: String,
 }
@@ -59,13 +62,25 @@ pub struct LayerZtoc {
     pub layer: Digest,
     /// Media type of the layer; empty if it is not stated.
     pub layer_media_type: String,
-    /// Decompressed bytes after which the next block begins a span, if the size is stated.
+    /// Number of decompressed bytes after which the next block begins a span. `None` if the index
+    /// does not state it.
     pub span_size: Option<u64>,
     /// Whether the layer has neither extended attributes nor opaque directories.
     pub no_xattrs: bool,
 }
 
-/// Returns whether a manifest with a configuration of this media type is an index of SOCI.
+/// The [prefetch artifact](super::Prefetch) of a layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerPrefetch {
+    /// Digest of the artifact.
+    pub digest: Digest,
+    /// Size of the artifact in bytes.
+    pub size: u64,
+    /// Digest of the compressed layer.
+    pub layer: Digest,
+}
+
+/// Returns whether a manifest with a configuration of this media type is a SOCI index.
 pub fn is_index(config: &MediaType) -> bool {
     [CONFIG_MEDIA_TYPE_V1, CONFIG_MEDIA_TYPE_V2].contains(&config.as_str())
 }
@@ -79,9 +94,8 @@ impl Index {
         }
     }
 
-    /// Returns the bytes of the manifest. They are those that Go's `encoding/json` writes, because
-    /// SOCI serializes an index again before it compares the digest. For the same reason, the
-    /// artifact type is left out.
+    /// Returns the bytes of the manifest. They are the same as Go's `encoding/json` writes, and
+    /// have no artifact type, because SOCI serializes an index again before it compares the digest.
     ///
     /// # Errors
     /// `OutOfRange` for more than [`limit::LAYERS`] zTOCs or [`limit::DOCUMENT_WRITE`] bytes.
@@ -93,12 +107,14 @@ impl Index {
         };
         let tool = (BUILD_TOOL.to_owned(), self.build_tool.clone());
         let annotations = Some(BTreeMap::from([tool])).filter(|_| !self.build_tool.is_empty());
+        let ztocs = self.ztocs.iter().map(LayerZtoc::descriptor);
+        let prefetches = self.prefetches.iter().map(LayerPrefetch::descriptor);
         let written = go_json::write(&Manifest {
             schema_version: 2,
             media_type: Some(MediaType::OCI_MANIFEST),
             artifact_type: None,
             config: Descriptor::of(config, CONFIG),
-            layers: self.ztocs.iter().map(LayerZtoc::descriptor).collect(),
+            layers: ztocs.chain(prefetches).collect(),
             subject,
             annotations,
         })?;
@@ -115,18 +131,19 @@ impl Index {
         Ok(written)
     }
 
-    /// Reads the manifest of an index. Layers of other types than zTOCs are left out.
+    /// Reads the manifest of an index. Layers of other types than zTOCs and prefetch artifacts are
+    /// left out.
     ///
     /// # Errors
-    /// `Corrupt` if it is not a valid manifest, if a zTOC does not name its layer, if two zTOCs
-    /// name one layer, or if an index of the first version has no subject; `Unsupported` for a
-    /// manifest that is not an index of SOCI; `OutOfRange` for a zTOC of more than [`limit::ZTOC`]
-    /// bytes.
+    /// `Corrupt` if `bytes` is not a valid manifest, if a zTOC or an artifact does not name its
+    /// layer, if two zTOCs name one layer, or if an index of the first version has no subject;
+    /// `Unsupported` for a manifest that is not a SOCI index; `OutOfRange` for a zTOC of more than
+    /// [`limit::ZTOC`] bytes or an artifact of more than [`limit::PREFETCH`].
     pub fn decode(bytes: &[u8]) -> Result<Index> {
         decode(bytes).map_err(|error| error.operation("read SOCI index"))
     }
 
-    /// Returns the zTOC of a layer.
+    /// Returns the zTOC of a layer, or `None` if the index does not have one.
     pub fn of_layer(&self, layer: &Digest) -> Option<&LayerZtoc> {
         self.ztocs.iter().find(|ztoc| ztoc.layer == *layer)
     }
@@ -155,10 +172,7 @@ impl LayerZtoc {
 
     fn read(from: &Descriptor) -> Result<Self> {
         let stated = |key: &str| from.annotations.get(key).map(String::as_str);
-        let layer = stated(LAYER_DIGEST).and_then(|text| text.parse().ok());
-        let layer = layer.ok_or_else(|| {
-            damaged("a zTOC has no annotation with the digest of its layer").subject(from.digest)
-        })?;
+        let layer = layer_of(from, "a zTOC")?;
         let span_size = stated(SPAN_SIZE).map(|text| {
             let size = text.parse().ok().filter(|size| *size > 0);
             size.ok_or_else(|| damaged("a span size is not a number of bytes").subject(from.digest))
@@ -182,6 +196,46 @@ impl LayerZtoc {
     }
 }
 
+impl LayerPrefetch {
+    /// Returns the descriptor of the artifact, with an annotation for its layer.
+    pub fn descriptor(&self) -> Descriptor {
+        let media_type = MediaType::from(PREFETCH);
+        let mut descriptor = Descriptor::new(media_type, self.digest, self.size);
+        let layer = self.layer.to_string();
+        descriptor
+            .annotations
+            .insert(LAYER_DIGEST.to_owned(), layer);
+        descriptor
+    }
+
+    fn read(from: &Descriptor) -> Result<Self> {
+        let layer = layer_of(from, "a prefetch artifact")?;
+        if from.size > limit::PREFETCH {
+            return Err(Error::out_of_range(format!(
+                "the prefetch artifact has {} bytes; at most {} are allowed; create it with fewer \
+                 files",
+                from.size,
+                limit::PREFETCH
+            ))
+            .subject(from.digest));
+        }
+        Ok(LayerPrefetch {
+            digest: from.digest,
+            size: from.size,
+            layer,
+        })
+    }
+}
+
+/// Returns the layer that an annotation of `from` names.
+fn layer_of(from: &Descriptor, what: &str) -> Result<Digest> {
+    let named = from.annotations.get(LAYER_DIGEST);
+    named.and_then(|text| text.parse().ok()).ok_or_else(|| {
+        let why = format!("{what} has no annotation with the digest of its layer");
+        damaged(&why).subject(from.digest)
+    })
+}
+
 fn decode(bytes: &[u8]) -> Result<Index> {
     let Document::Manifest(manifest) = Document::parse(&MediaType::OCI_MANIFEST, bytes)? else {
         return Err(damaged("it is not a manifest"));
@@ -195,15 +249,18 @@ fn decode(bytes: &[u8]) -> Result<Index> {
         (CONFIG_MEDIA_TYPE_V2, _) => Version::V2,
         _ => {
             return Err(Error::unsupported(format!(
-                "the manifest has a configuration of the type {config:.100}; expected an index of \
-                 SOCI"
+                "the manifest has a configuration of the type {config:.100}; expected a SOCI index"
             )));
         }
     };
-    let listed = manifest.layers.iter();
-    let listed = listed.filter(|layer| layer.media_type.as_str() == ZTOC);
+    let of_type = |wanted: &'static str| {
+        let listed = manifest.layers.iter();
+        listed.filter(move |layer| layer.media_type.as_str() == wanted)
+    };
+    let prefetches = of_type(PREFETCH).map(LayerPrefetch::read);
+    let prefetches = prefetches.collect::<Result<_>>()?;
     let mut ztocs: Vec<LayerZtoc> = Vec::new();
-    for ztoc in listed.map(LayerZtoc::read) {
+    for ztoc in of_type(ZTOC).map(LayerZtoc::read) {
         let ztoc = ztoc?;
         let known = ztocs.iter().find(|known| known.layer == ztoc.layer);
         if known.is_some_and(|known| *known != ztoc) {
@@ -215,13 +272,14 @@ fn decode(bytes: &[u8]) -> Result<Index> {
     Ok(Index {
         version,
         ztocs,
+        prefetches,
         build_tool: annotations.remove(BUILD_TOOL).unwrap_or_default(),
     })
 }
 
 fn damaged(what: &str) -> Error {
     Error::corrupt(format!(
-        "the index of SOCI is damaged: {what}; create it again"
+        "the SOCI index is damaged: {what}; create it again"
     ))
 }
 
@@ -242,6 +300,7 @@ mod tests {
                 span_size: Some(4_194_304),
                 no_xattrs: false,
             }],
+            prefetches: Vec::new(),
             build_tool: "a <tool> & more".to_owned(),
         }
     }
@@ -287,6 +346,19 @@ mod tests {
         let size = |size: u64| text.replace("\"size\":4,", &format!("\"size\":{size},"));
         assert!(Index::decode(size(limit::ZTOC).as_bytes()).is_ok());
         assert_eq!(kind(&size(limit::ZTOC + 1)), ErrorKind::OutOfRange);
+        let mut first = example(Version::V2);
+        first.prefetches.push(LayerPrefetch {
+            digest: Digest::sha256(b"prefetch"),
+            size: 1234,
+            layer: Digest::sha256(b"layer"),
+        });
+        let text = String::from_utf8(first.encode().unwrap()).unwrap();
+        assert_eq!(Index::decode(text.as_bytes()).unwrap(), first);
+        let large = text.replace("1234", &(limit::PREFETCH + 1).to_string());
+        assert_eq!(kind(&large), ErrorKind::OutOfRange);
+        let (ztoc, prefetch) = text.split_at(text.rfind(LAYER_DIGEST).unwrap());
+        let nameless = format!("{ztoc}{}", prefetch.replacen(LAYER_DIGEST, "other", 1));
+        assert_eq!(kind(&nameless), ErrorKind::Corrupt);
         let mut twice = example(Version::V2);
         twice.ztocs.push(twice.ztocs[0].clone());
         assert!(Index::decode(&twice.encode().unwrap()).is_ok());

@@ -1,4 +1,5 @@
-//! zTOCs: the table of contents of a compressed layer, and where it can be inflated from.
+//! zTOCs. A zTOC has the table of contents of a compressed layer, and the checkpoints at which its
+//! decompression can begin.
 
 mod decode;
 mod encode;
@@ -6,6 +7,7 @@ mod time;
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::ops::RangeInclusive;
 
 use cas_core::{Digest, Result};
 use cas_layer::tar::Time;
@@ -25,32 +27,32 @@ pub struct Ztoc {
     pub build_tool: String,
     /// Size of the compressed layer in bytes.
     pub compressed_size: u64,
-    /// Size of the tar in bytes, up to and with its two end blocks. Padding may follow.
+    /// Size of the tar in bytes, including its two end blocks, but not the padding after them.
     pub decompressed_size: u64,
     /// The members of the tar, in order.
     pub files: Vec<FileMetadata>,
-    /// The decompressed bytes after which the next block begins a span.
+    /// Number of decompressed bytes after which the next block begins a span.
     pub span_size: u64,
-    /// Where the spans begin, at least one, in order.
+    /// The beginnings of the spans, in order. There is at least one.
     pub checkpoints: Vec<Checkpoint>,
     /// The SHA-256 digest of the compressed bytes of each span.
     pub span_digests: Vec<Digest>,
 }
 
-/// A member of a tar. Its body has an offset, but no digest.
+/// A member of a tar. A zTOC states the offset of its body, but not a digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileMetadata {
     /// The path as written in the tar.
     pub name: Vec<u8>,
     /// The type of the member.
     pub kind: FileKind,
-    /// Where the body begins in the tar, in bytes.
+    /// Offset of the body in the tar, in bytes.
     pub offset: u64,
     /// Size of the body in bytes; zero for everything that is not a file.
     pub size: u64,
     /// The target of a symbolic or a hard link.
     pub link: Vec<u8>,
-    /// The mode as the header has it.
+    /// The mode, as in the tar header.
     pub mode: i64,
     /// Id of the owner.
     pub uid: u32,
@@ -121,13 +123,14 @@ impl FileMetadata {
 
 impl Ztoc {
     /// Reads a layer that is compressed with gzip, to its end, and makes its zTOC. A span begins
-    /// with the first block after `span_size` decompressed bytes; [`SPAN_SIZE`](crate::SPAN_SIZE)
-    /// is usual. `build_tool` names the program.
+    /// with the first block after `span_size` decompressed bytes. The usual size is
+    /// [`SPAN_SIZE`](crate::SPAN_SIZE). `build_tool` is the name of the program, which the zTOC
+    /// stores. Returns the zTOC.
     ///
     /// # Errors
-    /// `Corrupt` for a damaged layer; `Unsupported` for a layer that is not compressed with gzip, for
-    /// sparse files and global pax headers, which a zTOC cannot express, and for bytes after the
-    /// last member that are neither zeros nor gzip; `OutOfRange` if a bound of
+    /// `Corrupt` for a damaged layer; `Unsupported` for a layer that is not compressed with gzip,
+    /// for sparse files and global pax headers, which a zTOC cannot express, and for bytes after
+    /// the last member that are neither zeros nor gzip; `OutOfRange` if a bound of
     /// [`limit`](cas_core::limit) is exceeded; `InvalidArgument` for a span size of zero; errors of
     /// `layer`.
     pub fn build(layer: impl Read, span_size: u64, build_tool: &str) -> Result<Ztoc> {
@@ -137,19 +140,39 @@ impl Ztoc {
     /// Reads a stored zTOC.
     ///
     /// # Errors
-    /// `Corrupt` if it is damaged, or if its offsets, sizes or checkpoints contradict each other;
-    /// `Unsupported` for another version, or for a layer that is not compressed with gzip;
+    /// `Corrupt` if the zTOC is damaged, or if its offsets, sizes or checkpoints contradict each
+    /// other; `Unsupported` for another version, or for a layer that is not compressed with gzip;
     /// `OutOfRange` if a bound of [`limit`](cas_core::limit) is exceeded.
     pub fn decode(bytes: &[u8]) -> Result<Ztoc> {
         decode::decode(bytes).map_err(|error| error.operation("read zTOC"))
     }
 
-    /// Returns the bytes to store. They are those that SOCI's tools write for the same content.
+    /// Returns the bytes to store. SOCI's tools write the same bytes for the same content.
     ///
     /// # Errors
     /// `OutOfRange` if they are more than [`limit::ZTOC`](cas_core::limit::ZTOC).
     pub fn encode(&self) -> Result<Vec<u8>> {
         encode::encode(self).map_err(|error| error.operation("write zTOC"))
+    }
+
+    /// Returns the first and the last span that have bytes of a regular file or of its headers, or
+    /// `None` if the layer does not have the file or the file is empty. `path` is relative to the
+    /// root directory, or begins with `/` or `./`.
+    pub fn spans_of(&self, path: &[u8]) -> Option<RangeInclusive<u32>> {
+        let path = relative(path);
+        // A later member replaces an earlier one with the same path.
+        let mut files = self.files.iter().enumerate().rev();
+        let (index, file) = files.find(|(_, file)| relative(&file.name) == path)?;
+        if file.kind != FileKind::File || file.size == 0 {
+            return None;
+        }
+        let before = index.checked_sub(1).map(|before| &self.files[before]);
+        let headers = before.map_or(0, FileMetadata::next_header);
+        let span_at = |byte: u64| {
+            let begun = (self.checkpoints).partition_point(|one| one.decompressed <= byte);
+            begun.saturating_sub(1) as u32
+        };
+        Some(span_at(headers)..=span_at(file.offset + file.size - 1))
     }
 
     /// Returns the spans in order.
@@ -164,4 +187,12 @@ impl Ztoc {
             checkpoint,
         })
     }
+}
+
+/// Returns a path without what it may begin with in a tar: `/` and `./`.
+pub(crate) fn relative(mut path: &[u8]) -> &[u8] {
+    while let Some(rest) = path.strip_prefix(b"./").or_else(|| path.strip_prefix(b"/")) {
+        path = rest;
+    }
+    path
 }

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use cas_core::{Digest, Document, ErrorKind, MediaType};
-use cas_lazy::{FileKind, SPAN_SIZE, Ztoc};
+use cas_lazy::{FileKind, LazyLayer, SPAN_SIZE, Ztoc};
+use testkit::archive::Tar;
 
 use super::fixture::{build, gunzip, gzip, noise, tar};
 
@@ -170,4 +171,49 @@ fn layers_of_a_real_image_are_inflated_span_by_span() {
         layers > 0,
         "the image has no layers that are compressed with gzip"
     );
+}
+
+#[test]
+fn the_spans_of_a_file_have_its_content_and_its_headers() {
+    let mut tar = Tar::new().dir("./dir/").symlink("dir/link", "0");
+    for number in 1..9 {
+        tar = tar.file(format!("./dir/{number}"), noise(300_000, number));
+    }
+    let tar = tar
+        .file(".prefetch.landmark", b"\x0f")
+        .file("dir/last", noise(300_000, 99))
+        .file("dir/empty", b"")
+        .end();
+    let layer = gzip(&tar, 6);
+    let ztoc = Ztoc::build(&layer[..], 32 << 10, "test").unwrap();
+    let spans: Vec<_> = ztoc.spans().map(|span| span.decompressed).collect();
+    assert!(spans.len() > 10);
+    let found = ["dir/7", "/dir/7", "./dir/7"].map(|path| ztoc.spans_of(path.as_bytes()).unwrap());
+    assert!(found.iter().all(|one| *one == found[0]), "{found:?}");
+    let file = ztoc
+        .files
+        .iter()
+        .find(|file| file.name == b"./dir/7")
+        .unwrap();
+    let (begin, end) = (file.offset - 512, file.offset + file.size);
+    let [first, last] = [*found[0].start(), *found[0].end()].map(|span| spans[span as usize]);
+    assert!(first.0 <= begin && begin < first.1.unwrap(), "{first:?}");
+    assert!(
+        last.0 < end && last.1.is_none_or(|last| end <= last),
+        "{last:?}"
+    );
+    for path in ["dir", "dir/link", "dir/empty", "dir/absent", ""] {
+        assert_eq!(ztoc.spans_of(path.as_bytes()), None, "{path}");
+    }
+
+    let landmark = ztoc
+        .files
+        .iter()
+        .find(|file| file.name == b".prefetch.landmark");
+    let landmark = landmark.unwrap().offset;
+    let layer = LazyLayer::try_from(ztoc).unwrap();
+    let first = layer.before_landmark();
+    assert_eq!(first.start, 0);
+    assert!(layer.pieces()[first.end - 1].data.contains(&(landmark - 1)));
+    assert!(first.end < layer.pieces().len());
 }

@@ -1,7 +1,7 @@
 //! The FUSE file system: a directory of regular files that are only read.
 //!
-//! The protocol is spoken here and not by a library, because a session must outlive the process
-//! that serves it: another process continues it without a new handshake.
+//! The protocol is implemented here instead of in a library, because a session must outlive the
+//! process that serves it. Another process continues the session without a new handshake.
 
 mod mounting;
 mod protocol;

@@ -10,12 +10,12 @@ use rustix::io::Errno;
 use rustix::mount::MountFlags;
 
 /// Mounts a new file system at `directory`, which must exist. Returns the descriptor of its
-/// session. What reads the files waits until the session is served, and fails once no process has
-/// the descriptor.
+/// session. Reads of its files wait until the session is served. They fail if no process has the
+/// descriptor any more.
 ///
 /// # Errors
-/// `Unsupported` if the kernel has no FUSE; `Denied` without the right to mount; errors of the
-/// file system.
+/// `Unsupported` if the kernel does not support FUSE; `Denied` without the right to mount; errors
+/// of the file system.
 pub fn mount(directory: &Path) -> Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     let opened = rustix::fs::open("/dev/fuse", flags, Mode::empty()).map_err(explain);
@@ -36,8 +36,8 @@ pub fn mount(directory: &Path) -> Result<OwnedFd> {
 fn explain(errno: Errno) -> Error {
     let why = match errno {
         Errno::NODEV | Errno::NOENT | Errno::NXIO => {
-            "the kernel has no FUSE, which layers that are read on demand need; load the module \
-             `fuse`, or pull the image without --lazy"
+            "the kernel does not support FUSE, which layers that are read on demand need; load the \
+             module `fuse`, or pull the image without --lazy"
         }
         Errno::PERM | Errno::ACCESS => {
             let why = "no right to mount, which layers that are read on demand need; run it as \

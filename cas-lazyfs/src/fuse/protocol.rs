@@ -7,7 +7,7 @@ pub(super) const REQUEST_HEADER: usize = 40;
 /// Size in bytes of the header of a reply.
 pub(super) const REPLY_HEADER: usize = 16;
 
-/// The version of the protocol that is spoken.
+/// The version of the protocol that is implemented.
 pub(super) const MAJOR: u32 = 7;
 const MINOR: u32 = 36;
 
@@ -34,7 +34,7 @@ const VALID: u64 = 1 << 31;
 const DIRECTORY: u32 = 0o040_500;
 const FILE: u32 = 0o100_400;
 
-/// What a request asks for.
+/// The operation that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
     Lookup,
@@ -93,7 +93,7 @@ impl<'a> Request<'a> {
         })
     }
 
-    /// Returns the number that the name of a lookup is.
+    /// Returns the name of a lookup as a number, or `None` if it is not a number.
     pub(super) fn number(&self) -> Option<u64> {
         let name = self.body.strip_suffix(b"\0")?;
         let text = str::from_utf8(name).ok()?;
@@ -206,7 +206,7 @@ pub(super) fn opened() -> Vec<u8> {
     reply
 }
 
-/// Returns the reply to a question for the space of the file system.
+/// Returns the reply to a request for the space of the file system.
 pub(super) fn space() -> Vec<u8> {
     let mut reply = vec![0; 80];
     for (at, number) in [(40, 512_u32), (44, 255), (48, 512)] {

@@ -18,9 +18,9 @@ use crate::Files;
 const THREADS: usize = 16;
 /// Size in bytes of the buffer for requests. The kernel demands at least this.
 const BUFFER: usize = 64 << 10;
-/// The most bytes that the kernel reads at once.
+/// Maximum number of bytes that the kernel reads at once.
 const READ: usize = 1 << 20;
-/// How often it is recorded what has arrived.
+/// Time between two records of what has arrived.
 const RECORD_EVERY: Duration = Duration::from_secs(1);
 
 /// A mounted file system of the data files of layers.
@@ -41,16 +41,16 @@ impl Session {
         }
     }
 
-    /// Sets how many requests are served at the same time, at least 1; by default 16.
+    /// Sets the number of requests that are served at the same time, at least 1. By default, 16.
     #[must_use]
     pub fn with_threads(mut self, threads: usize) -> Self {
         self.threads = threads.max(1);
         self
     }
 
-    /// Makes the kernel send all requests again that a process which has died has read and not
-    /// answered. Needs Linux 6.9. Call it before [`serve`](Self::serve), unless the session was
-    /// never served.
+    /// Makes the kernel send requests again that another process has read, but not answered before
+    /// it died. If the session was served before, call this before [`serve`](Self::serve). Needs
+    /// Linux 6.9 or later.
     ///
     /// # Errors
     /// `Unsupported` if the kernel cannot do this; errors of the system.
@@ -151,7 +151,8 @@ impl Session {
                 None => Ok(attributes(ROOT, None)),
             },
             Operation::Open | Operation::OpenDirectory => Ok(protocol::opened()),
-            // The names are not listed: only the snapshotter looks here, and it knows them.
+            // Names are not listed. Only the snapshotter uses this directory, and it opens files by
+            // their numbers.
             Operation::ReadDirectory | Operation::Nothing | Operation::Destroy => Ok(Vec::new()),
             Operation::StatFs => Ok(protocol::space()),
             _ => Err(Errno::NOSYS),

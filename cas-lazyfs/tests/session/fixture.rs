@@ -1,13 +1,14 @@
 //! A snapshot with the zTOC of a layer, a registry in memory, and a mounted session.
 
 use std::io::Write;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
 use cas_core::{Descriptor, Digest, Error, Result};
+use cas_lazy::soci::Prefetch;
 use cas_lazy::{StoredTable, TableFormat, Ztoc};
 use cas_lazyfs::{Fetch, Files, Session, mount};
 use tempfile::TempDir;
@@ -110,6 +111,13 @@ impl Snapshots {
             offsets: ztoc.files.iter().map(|file| file.offset).collect(),
         };
         Some((snapshots, Registry::new(layer)))
+    }
+
+    /// Says that these spans are fetched first.
+    pub(crate) fn prefetch(&self, spans: RangeInclusive<u32>) {
+        let prefetch = Prefetch { spans: vec![spans] };
+        let path = self.directory().join("fs").join(StoredTable::PREFETCH_FILE);
+        std::fs::write(path, prefetch.encode().unwrap()).unwrap();
     }
 
     /// Returns the directory of the snapshot.

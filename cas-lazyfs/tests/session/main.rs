@@ -13,6 +13,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use fixture::{Mounted, Snapshots};
 
@@ -182,4 +183,24 @@ fn names_that_are_no_layers_do_not_exist() {
         assert_eq!(error.raw_os_error(), Some(2), "{name}: {error}");
     }
     assert!(fs::write(mounted.file(), "x").is_err());
+}
+
+/// The session completes no layers, and nothing reads the data.
+#[test]
+fn spans_of_a_prefetch_artifact_are_fetched_when_the_image_is_mounted() {
+    let Some((snapshots, registry)) = Snapshots::new() else {
+        return;
+    };
+    // The last span of a range may be beyond the layer.
+    let last = snapshots.pieces - 1;
+    snapshots.prefetch(last as u32 - 1..=last as u32 + 5);
+    let mounted = Mounted::new(&snapshots, &registry);
+    File::open(mounted.file()).unwrap();
+    let mut expected = vec![0; last as usize - 1];
+    expected.extend([1, 1]);
+    let begun = Instant::now();
+    while fs::read(snapshots.directory().join("lazy.pieces")).unwrap() != expected {
+        assert!(begun.elapsed() < Duration::from_secs(60), "not fetched");
+        thread::sleep(Duration::from_millis(10));
+    }
 }

@@ -17,6 +17,8 @@ use self::run_dir::RunDir;
 pub(super) use self::runtime::on_path;
 use self::runtime::{Runtime, Signals};
 use super::bundle::Process;
+#[cfg(feature = "on-demand")]
+use super::lazy;
 use super::{Context, in_namespace, stop, subids};
 
 /// Run a program of an image and exit with its exit code
@@ -46,6 +48,10 @@ pub(crate) struct Run {
     /// otherwise chroot]
     #[arg(long, value_name = "PATH")]
     runtime: Option<String>,
+    /// If the image is not in the store, pull it first, as `cas pull --lazy` does
+    #[cfg(feature = "on-demand")]
+    #[arg(long)]
+    lazy: bool,
 }
 
 impl Run {
@@ -64,6 +70,10 @@ impl Run {
             .with_rootless(is_rootless().then(subids::of_this_user))
             .with_temporary(true)
             .with_progress(context.progress.clone());
+        #[cfg(feature = "on-demand")]
+        if self.lazy {
+            lazy::pull_missing(context, &self.image, options.platforms.clone()).await?;
+        }
         let cas = context.cas_to_mount().await?;
         run_dir::sweep(&cas, &context.root()?, &*context.progress).await?;
         let (run_dir, made, mut signals) = match make(&cas, context, &self.image, options).await? {
