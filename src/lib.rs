@@ -100,7 +100,7 @@ pub use self::cas::{SociIndex, SociLayer, SociOptions};
 pub use self::gc::{GcOptions, PruneOptions};
 #[cfg(feature = "on-demand")]
 pub use self::on_demand::{Held, OnDemand, RegistryTables};
-pub use self::root::{Engines, LazyTable, PolicyTable, RegistryTable, RemoteTable, Table};
+pub use self::root::{Engines, Keep, LazyTable, PolicyTable, RegistryTable, RemoteTable, Table};
 #[cfg(feature = "registry")]
 pub use self::root::{PullMode, PullModes, RemoteSettings};
 

@@ -37,6 +37,7 @@
 //!
 //! Committed layers are named by their [chain ids](chain_ids), so that images share them.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -298,6 +299,13 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// image, the one that requires them is preferred.
     fn os_features(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    /// Opens the tar of the layer that was committed as `key`. Returns `None` if the snapshot does
+    /// not exist, or does not consist of a tar. Reads and verifies nothing. By default, snapshots do
+    /// not consist of tars.
+    async fn open_tar(&self, _key: &str) -> Result<Option<File>> {
+        Ok(None)
     }
 
     /// Makes the active snapshot `key`, empty or with the content of a committed parent. Returns

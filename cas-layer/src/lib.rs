@@ -18,6 +18,7 @@ pub mod flow;
 pub mod import;
 mod layout;
 mod naming;
+pub mod only_tars;
 pub mod tar;
 pub mod unpack;
 mod warnings;

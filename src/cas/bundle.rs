@@ -79,8 +79,8 @@ impl Cas {
                 rootless: options.rootless.is_some(),
                 temporary: options.temporary,
             };
-            let (store, progress) = (&self.store, &options.progress);
-            unpack::to_directory(store, manifest, &rootfs, how, progress).await?;
+            let (layers, progress) = (self.layers(), &options.progress);
+            unpack::to_directory(layers, manifest, &rootfs, how, progress).await?;
             new.unpacked();
             return Ok(None);
         }

@@ -111,7 +111,16 @@ impl Cas {
         let copy = transfer::CopyOptions::default()
             .with_platforms(options.platforms)
             .with_progress(Arc::clone(&options.progress));
-        let copied = transfer::copy(&self.store, store, &named, &copy).await;
+        let copied = if identity(&self.location) == identity(&to.location) {
+            transfer::copy(&self.store, store, &named, &copy).await
+        } else {
+            let copy_one = async |images: Vec<Image>| match images.first() {
+                Some(whole) => transfer::copy(&self.store, store, whole, &copy).await,
+                None => Err(Error::internal("no image is copied; please report it")),
+            };
+            self.with_whole(vec![named], &options.progress, copy_one)
+                .await
+        };
         let copied = copied.map_err(|error| error.operation("copy").within(from))?;
         to.note_use(&copied.name);
         to.name_was_written(&copied.name, naming, &options.progress)

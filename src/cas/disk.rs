@@ -239,7 +239,7 @@ impl Cas {
             Ok(())
         };
         let item = file.display().to_string();
-        let layers = unpack::fold_layers(self.opened()?, manifest, &item, progress, layers, read);
+        let layers = unpack::fold_layers(self.layers(), manifest, &item, progress, layers, read);
         Ok(layers.await?.finish())
     }
 }

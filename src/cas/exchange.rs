@@ -27,7 +27,8 @@ pub struct ImportOptions {
     /// The platforms whose content is imported, by default all in the source.
     pub platforms: Platforms,
     /// Whether the images are also unpacked into snapshots, as by [`Cas::snapshot`]. If all
-    /// platforms are imported, only the platform of this machine is unpacked.
+    /// platforms are imported, only the platform of this machine is unpacked. A root that keeps
+    /// layers only as tars always unpacks.
     pub unpack: bool,
     /// Receives the progress. By default, nothing is reported.
     pub progress: Arc<dyn Progress>,
@@ -94,10 +95,8 @@ impl Cas {
     /// removed.
     pub async fn import(&self, source: impl AsRef<Path>) -> Result<Vec<Image>> {
         let source = Source::Path(source.as_ref().to_owned());
-        let options = import::ImportOptions::default();
-        let images = import::import(self.writable()?, source, &options).await?;
-        images.iter().for_each(|image| self.note_use(&image.name));
-        Ok(images)
+        let imported = self.import_with(source, ImportOptions::default()).await?;
+        Ok(imported.into_iter().map(|stored| stored.image).collect())
     }
 
     /// Imports with options. Names are written after everything else is done. Returns the images,
@@ -114,9 +113,10 @@ impl Cas {
         let import = import::ImportOptions::default()
             .with_name(options.name)
             .with_naming(options.naming)
-            .with_platforms(options.platforms)
             .with_progress(Arc::clone(&options.progress));
-        let images = if options.unpack {
+        let platforms = options.platforms.clone();
+        let import = import.with_platforms(options.platforms);
+        let images = if options.unpack || self.only_tars {
             import::import_unpacked(store, source, &import, self.target()?).await?
         } else {
             let images = import::import(store, source, &import).await?;
@@ -125,6 +125,8 @@ impl Cas {
         for (image, _) in &images {
             self.note_use(&image.name);
             self.name_was_written(&image.name, options.naming, &options.progress)
+                .await?;
+            self.drop_blobs(&image.target, &platforms, &options.progress)
                 .await?;
         }
         let stored = images.into_iter();
@@ -139,7 +141,9 @@ impl Cas {
     /// # Errors
     /// `InvalidArgument` if there are no images, or if `file` is a directory; `NotFound` for an
     /// unknown name, or content that was lost; `Corrupt` for damaged content. On an error, an
-    /// existing file stays unchanged.
+    /// existing file stays unchanged. If the root keeps layers only as tars and the bytes of a blob
+    /// cannot be made again, the archive has a new manifest, and the progress receives a warning
+    /// with its digest.
     pub async fn export(
         &self,
         images: impl IntoIterator<Item = impl Into<ImageRef>>,
@@ -168,6 +172,10 @@ impl Cas {
             self.note_use(&image.name);
             found.push(image);
         }
-        export::export(self.opened()?, &found, target, &options).await
+        let store = self.opened()?;
+        let progress = Arc::clone(&options.progress);
+        let export =
+            async |images: Vec<Image>| export::export(store, &images, target, &options).await;
+        self.with_whole(found, &progress, export).await
     }
 }

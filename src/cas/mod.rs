@@ -23,6 +23,7 @@ mod listing;
 mod lookup;
 mod mount;
 mod mounted;
+mod only_tars;
 mod open;
 #[cfg(feature = "registry")]
 mod parallel_pull;
@@ -97,6 +98,8 @@ pub struct Cas {
     location: Arc<Location>,
     /// Whether the store is the root's own, and not one that was chosen for this handle.
     own_store: bool,
+    /// Whether the root keeps only the tars of unpacked layers.
+    only_tars: bool,
     /// The path of the root, if the root is read-only and the store is in it.
     read_only: Option<Arc<str>>,
     uses: Arc<Uses>,

@@ -12,7 +12,7 @@ use cas_core::{
 };
 
 use super::Cas;
-use crate::root::{Engines, Root, parse_snapshotter};
+use crate::root::{Engines, Keep, Root, parse_snapshotter};
 
 /// Options of [`Cas::open_with`].
 #[derive(Default)]
@@ -122,7 +122,9 @@ impl Cas {
     /// Opens a root. Makes one with the default engines if there is none.
     ///
     /// # Errors
-    /// `Unsupported` for a store or a snapshotter that is not compiled in; `Busy` if the store
+    /// `Unsupported` for a store or a snapshotter that is not compiled in; `InvalidArgument` or
+    /// `FailedPrecondition` if the root keeps layers only as tars and its store or the snapshotter
+    /// does not allow that; `Busy` if the store
     /// allows only one process at a time, and another process has it open; `FailedPrecondition` if
     /// the root has a format that this release does not read, or if the directory is not a root and
     /// contains something else; `Corrupt` if `cas.toml` does not parse, or if the directory of the
@@ -143,6 +145,7 @@ impl Cas {
             Some(store) => root.locate(store, &registry)?,
             None => root.store(&registry)?,
         };
+        root.engines.check_keep(root.path(), &registry)?;
         let new = root.check_made(&location, &registry)?;
         if options.must_exist {
             registry.check(&location)?;
@@ -163,6 +166,14 @@ impl Cas {
         } else {
             Some(open_snapshotter(&root, chosen, &store, &registry).await?)
         };
+        let only_tars = root.engines.keep == Keep::Tar;
+        if only_tars && !snapshotter.as_ref().is_some_and(|one| one.keeps_tars()) {
+            return Err(Error::precondition(format!(
+                "the root keeps layers only as tars (`keep = \"tar\"`), which the snapshotter \
+                 {chosen:?} does not have; open it without another snapshotter"
+            ))
+            .operation("open root"));
+        }
         root.note_made(&new);
         let uses = Uses::new(Arc::clone(&store.records), Arc::clone(&store.images))?;
         Ok(Cas {
@@ -170,6 +181,7 @@ impl Cas {
             snapshotter,
             locks: root.snapshots(&scheme).join("locks").into(),
             own_store: options.store.is_none(),
+            only_tars: only_tars && options.store.is_none(),
             read_only: root.read_only(&location),
             location: location.into(),
             uses: Arc::new(uses),

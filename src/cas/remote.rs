@@ -161,7 +161,8 @@ impl Cas {
         let tables = self.tables(client, reference, options)?;
         #[cfg(not(feature = "on-demand"))]
         let tables: Option<Arc<dyn LayerTables>> = None;
-        if !options.unpack && tables.is_none() || options.platforms == Platforms::All {
+        let unpack = options.unpack || self.only_tars;
+        if !unpack && tables.is_none() || options.platforms == Platforms::All {
             let image = transfer::pull(store, &verified, reference.name(), &pull).await?;
             self.name_was_written(&image.name, Naming::Docker, progress)
                 .await?;
@@ -179,6 +180,8 @@ impl Cas {
         self.name_was_written(&image.name, Naming::Docker, progress)
             .await?;
         let snapshot = unpacker.into_chain_id();
+        self.drop_blobs(&image.target, &options.platforms, progress)
+            .await?;
         Ok(StoredImage { image, snapshot })
     }
 
@@ -243,13 +246,15 @@ impl Cas {
     /// Unpacks an image that is in the store, if `options.unpack` is set. If `options` name all
     /// platforms, unpacks the image for the platform of this machine.
     async fn unpack_stored(&self, image: Image, options: &PullOptions) -> Result<StoredImage> {
-        if !options.unpack {
+        if !options.unpack && !self.only_tars {
             let snapshot = None;
             return Ok(StoredImage { image, snapshot });
         }
         let platforms = self.to_unpack(&options.platforms.clone().narrowed());
         let manifest = self.manifest_of(&image, &platforms).await?;
         let snapshot = self.to_snapshots(&manifest, &options.progress).await?;
+        self.drop_blobs(&image.target, &platforms, &options.progress)
+            .await?;
         Ok(StoredImage { image, snapshot })
     }
 
@@ -305,7 +310,6 @@ impl Cas {
     ) -> Result<Descriptor> {
         let image = self.image(image).await?;
         self.note_use(&image.name);
-        let target = image.target;
         let reference = reference.into().0?;
         let progress = &options.progress;
         // The registry may have the blobs already, in the repository of the image's own name.
@@ -327,7 +331,18 @@ impl Cas {
             .with_referrers(options.referrers)
             .with_progress(Arc::clone(progress))
             .with_blobs(options.blobs);
-        let pushed = transfer::push(&self.store, &client, &target, &push).await;
+        let mut pushed = transfer::push(&self.store, &client, &image.target, &push).await;
+        if pushed
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::NotFound)
+        {
+            // The registry does not have a layer that this root keeps only as a tar.
+            let again = async |images: Vec<Image>| match images.first() {
+                Some(whole) => transfer::push(&self.store, &client, &whole.target, &push).await,
+                None => pushed,
+            };
+            pushed = self.with_whole(vec![image], progress, again).await;
+        }
         warn_of_logins(&client, progress, pushed.is_ok()).await;
         pushed.map_err(|error| error.operation("push").within(&reference))
     }
@@ -411,14 +426,19 @@ async fn warn_of_logins(client: &Mirrors, progress: &Arc<dyn Progress>, succeede
 }
 
 /// Returns whether the store has everything that `root` reaches, except layers that registries do
-/// not distribute.
+/// not distribute, and layers that the snapshotter keeps as tars.
 async fn has_all(store: &Store, root: &Descriptor) -> Result<bool> {
     let handler = handler_fn(|descriptor: Descriptor| async move {
         let stored = descriptor.data.is_some() || store.present(&descriptor).await?;
         if !stored && !descriptor.media_type.is_non_distributable() {
             return Err(Error::not_found("a blob of the image is not in the store"));
         }
-        let children = dispatch::children(&*store.content, &descriptor).await?;
+        let mut children = dispatch::children(&*store.content, &descriptor).await?;
+        if descriptor.media_type.is_manifest()
+            && let Some((record, _)) = store.blobs().load(&descriptor.digest).await?
+        {
+            children.retain(|child| !record.is_tar(&child.digest));
+        }
         Ok(Next::Children(children))
     });
     match walk(&handler, std::slice::from_ref(root)).await {

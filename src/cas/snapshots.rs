@@ -185,12 +185,13 @@ impl Cas {
     /// does not exist.
     ///
     /// # Errors
-    /// `Busy` while the snapshot is mounted by any handle, or while it is the parent of another
-    /// snapshot.
+    /// `Busy` while the snapshot is mounted by any handle, while it is the parent of another snapshot,
+    /// or while it may have the only copy of a layer that an image needs.
     pub async fn remove_snapshot(&self, key: impl AsRef<str>) -> Result<bool> {
         self.check_writable()?;
         let (snapshotter, key) = (Arc::clone(self.snapshotter()?), key.as_ref().to_owned());
-        shield(async move { remove(&*snapshotter, &key, None).await }).await
+        let cas = self.clone();
+        shield(async move { remove(&*snapshotter, &key, None, Some(&cas)).await }).await
     }
 }
 
@@ -205,14 +206,16 @@ pub(super) async fn find(snapshotter: &dyn Snapshotter, key: &str) -> Result<Inf
 }
 
 /// Removes a snapshot. Returns false if it does not exist. A mount at `except` does not prevent the
-/// removal, because the caller has unmounted it in this mount namespace.
+/// removal, because the caller has unmounted it in this mount namespace. `cas` is the handle of the
+/// root; without it, the snapshot must not be a committed one.
 ///
 /// # Errors
-/// `Busy` while the snapshot is mounted or has children.
+/// `Busy` while the snapshot is mounted or has children; as [`Cas::refuse_only_copy`].
 pub(super) async fn remove(
     snapshotter: &dyn Snapshotter,
     key: &str,
     except: Option<&Path>,
+    cas: Option<&Cas>,
 ) -> Result<bool> {
     let _lock = match mounted::mounts(snapshotter, key).await {
         Ok(mounts) => lock_files(&mounts).await?,
@@ -225,6 +228,9 @@ pub(super) async fn remove(
         if let Some(directory) = there {
             let why = format!("it is mounted at {}; unmount it first", directory.display());
             return Err(Error::busy(why)).during("remove snapshot", key);
+        }
+        if let Some(cas) = cas {
+            cas.refuse_only_copy(&info).await?;
         }
         match snapshotter.remove_seen(&info).await {
             Err(error) if error.kind() == ErrorKind::FailedPrecondition => {

@@ -114,8 +114,8 @@ impl Cas {
             rootless: options.rootless,
             temporary: false,
         };
-        let (store, progress) = (&self.store, &options.progress);
-        unpack::to_directory(store, &manifest, directory, how, progress).await
+        let (layers, progress) = (self.layers(), &options.progress);
+        unpack::to_directory(layers, &manifest, directory, how, progress).await
     }
 
     /// Unpacks the layers of an image into committed snapshots, whose keys are the chain IDs of the
@@ -143,8 +143,12 @@ impl Cas {
             return Err(Error::invalid(why).operation("unpack"));
         }
         let platforms = self.to_unpack(&options.platforms);
-        let manifest = self.manifest_of(image, &platforms).await?;
-        self.to_snapshots(&manifest, &options.progress).await
+        let image = self.image(image).await?;
+        let manifest = self.manifest_of(&image, &platforms).await?;
+        let snapshot = self.to_snapshots(&manifest, &options.progress).await?;
+        self.drop_blobs(&image.target, &platforms, &options.progress)
+            .await?;
+        Ok(snapshot)
     }
 
     /// Unpacks an image whose manifest is known. Returns the same as [`Cas::snapshot`].
@@ -188,6 +192,7 @@ impl Cas {
         Ok(unpack::Target {
             snapshotter: self.snapshotter()?,
             locks: &self.locks,
+            only_tars: self.only_tars,
         })
     }
 }

@@ -1,6 +1,6 @@
 //! `cas init`: makes a root with a chosen store and snapshotter.
 
-use cas::{Cas, Engines, Result};
+use cas::{Cas, Engines, Keep, Result};
 use clap::Args;
 use serde_json::json;
 
@@ -11,11 +11,16 @@ use super::Context;
 #[command(after_help = "Example:
   cas --root /srv/cas --store redb --snapshotter native init
   cas --root /srv/cas --store 'by-size://?small=redb&large=fs&threshold=64KiB' init
+  cas --root /srv/cas --snapshotter erofs init --keep-tars
 
 This command is optional. Every other command that needs a root, except fsck, creates a missing
 root, with the store fs and the best snapshotter that works here. `cas backends` lists all stores
 and snapshotters. The choice is final for this root.")]
-pub(crate) struct Init {}
+pub(crate) struct Init {
+    /// Keep the tar of an unpacked layer in the snapshotter erofs, and not the compressed blob
+    #[arg(long)]
+    keep_tars: bool,
+}
 
 impl Init {
     pub(crate) fn run(self, context: &Context) -> Result<()> {
@@ -25,6 +30,9 @@ impl Init {
         }
         if let Some(snapshotter) = &context.snapshotter {
             engines.snapshotter.clone_from(snapshotter);
+        }
+        if self.keep_tars {
+            engines.keep = Keep::Tar;
         }
         let root = context.root()?;
         let (engines, fallen_back) = Cas::init_with(&root, engines, &cas::registry())?;

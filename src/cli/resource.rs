@@ -1,7 +1,9 @@
 //! Resources as people type them.
 
 use cas::image::Reference;
+use cas::labels::VERIFIED_LAYER;
 use cas::records::Resource;
+use cas::snapshot::Info;
 use cas::{Cas, DigestPrefix, ErrorKind, ImageRef, Result};
 
 use super::blob;
@@ -23,7 +25,8 @@ pub(crate) async fn find(cas: &Cas, text: &str) -> Result<Resource> {
     }
 }
 
-/// Returns the same as [`find`]. `text` may also be the name of an image, without `images/`.
+/// Returns the same as [`find`]. `text` may also be the name of an image, without `images/`, or the
+/// digest of a layer that the root keeps only as a tar, which means its snapshot.
 pub(crate) async fn find_or_image(cas: &Cas, text: &str) -> Result<Resource> {
     let kind = text.split_once('/').map(|(kind, _)| kind);
     let is_kind = matches!(kind, Some("content" | "images" | "ingests" | "snapshots"));
@@ -33,10 +36,35 @@ pub(crate) async fn find_or_image(cas: &Cas, text: &str) -> Result<Resource> {
     if is_prefix(text) {
         match content(cas, text).await {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Ok(Resource::Content(digest)) if cas.store().content.stat(&digest).await?.is_none() => {
+                return Ok(tar(cas, text).await?.unwrap_or(Resource::Content(digest)));
+            }
             found => return found,
+        }
+        if let Some(snapshot) = tar(cas, text).await? {
+            return Ok(snapshot);
         }
     }
     image(cas, text).await
+}
+
+/// Returns the snapshot that has the tar of the layer whose digest begins with `prefix`, if the
+/// snapshotter keeps tars.
+async fn tar(cas: &Cas, prefix: &str) -> Result<Option<Resource>> {
+    let prefix: DigestPrefix = prefix.to_ascii_lowercase().parse()?;
+    let Some(snapshotter) = cas.snapshotter().ok().filter(|one| one.keeps_tars()) else {
+        return Ok(None);
+    };
+    let is_of_layer = |info: &Info| {
+        let layer = info.labels.get(VERIFIED_LAYER);
+        let layer = layer.and_then(|layer| layer.parse().ok());
+        layer.is_some_and(|layer| prefix.matches(&layer))
+    };
+    let found = cas.snapshots().await?.into_iter().find(is_of_layer);
+    Ok(found.map(|info| Resource::Snapshot {
+        snapshotter: snapshotter.name().to_owned(),
+        key: info.key,
+    }))
 }
 
 /// Returns whether text is the beginning of a digest, in digits of either case.

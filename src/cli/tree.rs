@@ -17,7 +17,8 @@ use super::output::{printable, size};
 #[command(after_help = "Example:\n  cas tree app:1
 
 Indexes, manifests and embedded data are read and hashed. For other blobs, only the size is checked.
-`cas fsck --read-data` reads all blobs.")]
+`cas fsck --read-data` reads all blobs. \"kept as tar\" is a layer whose blob was removed, because the
+root keeps its tar in the snapshotter.")]
 pub(crate) struct Tree {
     /// Name or digest of the image
     image: String,
@@ -29,6 +30,9 @@ struct Node {
     /// Whether the content that the descriptor describes is in the store, or embedded in the
     /// descriptor.
     present: bool,
+    /// Whether the snapshotter keeps the tar of the layer, and the store not its blob.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    tar: bool,
     /// How the content differs from the descriptor.
     #[serde(skip_serializing_if = "Option::is_none")]
     damage: Option<String>,
@@ -115,6 +119,7 @@ fn grow<'a>(
         let mut node = Node {
             descriptor,
             present,
+            tar: false,
             damage,
             children: Vec::new(),
             referrers: Vec::new(),
@@ -129,8 +134,14 @@ fn grow<'a>(
         match dispatch::children(&*store.content, &node.descriptor).await {
             Err(error) if error.kind() == ErrorKind::Corrupt => node.damage = Some(wrong()),
             children => {
+                let record = store.blobs().load(&node.descriptor.digest).await?;
                 for child in children? {
-                    node.children.push(grow(store, child, below, budget).await?);
+                    let mut child = grow(store, child, below, budget).await?;
+                    let is_tar = record
+                        .as_ref()
+                        .is_some_and(|(record, _)| record.is_tar(&child.descriptor.digest));
+                    child.tar = !child.present && is_tar;
+                    node.children.push(child);
                 }
             }
         }
@@ -204,6 +215,7 @@ fn draw(node: &Node, role: Role, lead: &str, below: &str, lines: &mut Vec<String
         (Some(damage), _) => format!("  DAMAGED ({damage})"),
         (None, true) if node.descriptor.data.is_some() => "  embedded".to_owned(),
         (None, true) => String::new(),
+        (None, false) if node.tar => "  kept as tar".to_owned(),
         (None, false) => "  MISSING".to_owned(),
     };
     let bytes = size(node.descriptor.size);

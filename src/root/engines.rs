@@ -6,6 +6,7 @@ use std::path::Path;
 use cas_core::{Error, Location, Opener, Registry, Result};
 use serde::{Deserialize, Serialize};
 
+use super::keep::Keep;
 use super::lazy::LazyTable;
 use super::registries::RegistryTable;
 use super::remote::{PolicyTable, RemoteTable};
@@ -26,6 +27,10 @@ pub struct Engines {
     /// The snapshotter. If this text is empty, a new root gets the first snapshotter that works on
     /// its machine: `overlay` if overlayfs can be used, otherwise `native`.
     pub snapshotter: String,
+    /// What the root keeps of a layer that it has unpacked. [`Keep::Tar`] needs the snapshotter
+    /// `erofs`, and a store in the root.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub keep: Keep,
     /// The tables `[stores.NAME]` by name. Compositions and stores with options need a table.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stores: BTreeMap<String, Table>,
@@ -76,6 +81,7 @@ impl Default for Engines {
             format: FORMAT,
             store: "fs".into(),
             snapshotter: String::new(),
+            keep: Keep::default(),
             stores: BTreeMap::new(),
             registries: BTreeMap::new(),
             remote: RemoteTable::default(),

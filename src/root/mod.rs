@@ -15,6 +15,7 @@
 
 mod engines;
 mod file;
+mod keep;
 mod lazy;
 mod made;
 #[cfg(feature = "registry")]
@@ -38,6 +39,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
 
 pub use self::engines::{Engines, Table};
+pub use self::keep::Keep;
 pub use self::lazy::LazyTable;
 #[cfg(feature = "registry")]
 pub use self::pull_modes::{PullMode, PullModes};
@@ -93,6 +95,7 @@ impl Root {
         file::refuse_secret(&engines.store)?;
         let place = std::path::absolute(path).during("init root", path.display())?;
         engines.locate(&engines.store, &place, registry)?;
+        engines.check_keep(&place, registry)?;
         make_private_dir(path).during("make root", path.display())?;
         let dir = Dir::open(path).during("init root", path.display())?;
         if !path.join(file::NAME).exists() {
@@ -130,6 +133,11 @@ impl Root {
             writable,
             engines,
         })
+    }
+
+    /// Returns the directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Returns the location of the root's own store.
@@ -198,6 +206,9 @@ fn same_engines(mut chosen: Engines, found: Engines) -> Result<Engines> {
     if chosen.snapshotter.is_empty() {
         chosen.snapshotter.clone_from(&found.snapshotter);
     }
+    if chosen.keep == Keep::default() {
+        chosen.keep = found.keep;
+    }
     if chosen.stores.is_empty() {
         chosen.stores.clone_from(&found.stores);
     }
@@ -224,9 +235,12 @@ fn same_engines(mut chosen: Engines, found: Engines) -> Result<Engines> {
         ("policy", found.policy == chosen.policy),
     ];
     let others = others.into_iter().filter(|(_, is_same)| !is_same);
-    let tables: String = others
+    let mut tables: String = others
         .map(|(table, _)| format!(", and its table [{table}] differs"))
         .collect();
+    if found.keep != chosen.keep {
+        tables.push_str(", and its `keep` differs");
+    }
     Err(Error::already_exists(format!(
         "this root already uses store {:?} and snapshotter {:?}{tables}; choose another directory",
         found.store, found.snapshotter

@@ -1,5 +1,5 @@
 //! Tars and metadata of the snapshotter `erofs` that have other bytes, but the same length and the
-//! same time.
+//! same time, and tars that are lost although the root keeps nothing else of their layers.
 
 use std::fs::{self, File, FileTimes};
 use std::os::unix::fs::FileExt;
@@ -44,4 +44,87 @@ fn other_bytes_in_tars_and_metadata_are_found_and_healed() {
         assert_eq!(scene.fsck(&[]), (0, Vec::new()), "nothing was read");
         scene.heals("snapshot-damaged", "erofs");
     }
+}
+
+/// The store does not have the layers, so a repair fetches them, unpacks them, and removes them
+/// again.
+#[test]
+fn a_damaged_tar_that_is_the_only_copy_is_fetched_again() {
+    if !mounting_snapshotters().contains(&"erofs") {
+        return;
+    }
+    let scene = Scene::of_tars();
+    let snapshots = scene.root.join("snapshots/erofs");
+    let blobs = || files(&scene.root.join("store/blobs")).len();
+    assert_eq!(blobs(), 2, "the manifest and its configuration");
+    let tars = || {
+        files(&snapshots)
+            .into_iter()
+            .filter(|file| file.ends_with("layer.tar"))
+    };
+    tars().for_each(|tar| flip(&tar, 0));
+    let (code, found) = scene.fsck(&["--read-data", "--repair"]);
+    assert_eq!(code, 4, "no source has the layers: {found:#?}");
+    assert_eq!(tars().count(), 3, "what is damaged stays");
+    scene.heals("snapshot-damaged", "erofs");
+    assert_eq!((blobs(), tars().count()), (2, 3));
+}
+
+/// The record of the manifest says that the snapshotter has the layer.
+#[test]
+fn a_lost_tar_that_is_the_only_copy_is_found_and_its_layer_is_stored_again() {
+    if !mounting_snapshotters().contains(&"erofs") {
+        return;
+    }
+    let scene = Scene::of_tars();
+    let open = cas::blocking::Cas::open(&scene.root).unwrap();
+    let committed = open.snapshots().unwrap();
+    let parents: Vec<_> = committed
+        .iter()
+        .filter_map(|info| info.parent.clone())
+        .collect();
+    let top = committed
+        .iter()
+        .find(|info| !parents.contains(&info.key))
+        .unwrap();
+    let refused = open.remove_snapshot(&top.key).unwrap_err();
+    assert_eq!(refused.kind(), cas::ErrorKind::Busy, "{refused}");
+    let snapshotter = std::sync::Arc::clone(open.inner().snapshotter().unwrap());
+    cas::backend::pool::wait(snapshotter.remove(&top.key)).unwrap();
+    drop(open);
+    let lost = scene.manifest.layers.last().unwrap().digest;
+    scene.heals("blob-missing", lost.to_string());
+    // The image is unpacked from the layer, which is then removed.
+    let archive = scene.scratch.path().join("again.tar");
+    crate::common::ok(
+        crate::common::cas(&scene.root)
+            .args(["export", "app:1", "-o"])
+            .arg(&archive),
+    );
+    crate::common::ok(crate::common::cas(&scene.root).arg("import").arg(&archive));
+    assert_eq!(files(&scene.root.join("store/blobs")).len(), 2);
+    assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()));
+}
+
+/// Without the records, nothing in the store says that the snapshotter has the layers.
+#[test]
+fn a_collection_keeps_tars_whose_records_were_lost_and_a_repair_finds_them() {
+    if !mounting_snapshotters().contains(&"erofs") {
+        return;
+    }
+    let scene = Scene::of_tars();
+    for name in ["records.db", "records.db-wal", "records.db-shm"] {
+        let lost = scene.root.join("store/.cas").join(name);
+        let removed = fs::remove_file(&lost);
+        assert!(removed.is_ok() || name != "records.db", "{removed:?}");
+    }
+    crate::common::ok(crate::common::cas(&scene.root).arg("gc"));
+    let (code, found) = scene.fsck(&["--repair"]);
+    assert_eq!(code, 0, "no source is needed: {found:#?}");
+    let lost = scene.manifest.layers.len();
+    let missing = found.iter().filter(|one| one["problem"] == "blob-missing");
+    assert_eq!(missing.count(), lost, "{found:#?}");
+    assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()));
+    crate::common::ok(crate::common::cas(&scene.root).arg("gc"));
+    scene.works();
 }

@@ -105,6 +105,7 @@ async fn hostile_layers_do_the_same_everywhere_and_nothing_outside() {
             let target = Target {
                 snapshotter,
                 locks: &cage.path("locks"),
+                only_tars: false,
             };
             let unpacked = to_snapshots(&store, target, &manifest, &progress).await;
             cage.assert_untouched(case.name);

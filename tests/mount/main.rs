@@ -11,6 +11,7 @@ mod erofs;
 #[cfg(feature = "on-demand")]
 mod lazy;
 mod native;
+mod only_tars;
 
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Write};

@@ -25,6 +25,8 @@ mod login;
 mod logins;
 mod mirrors;
 mod names;
+#[cfg(feature = "erofs")]
+mod only_tars;
 mod parallel;
 mod policy;
 mod proxy;

@@ -112,12 +112,21 @@ impl Checker<'_> {
         if let Some(record) = &record {
             self.check_children(descriptor, &children, record).await?;
         }
-        let mut needed = match &record {
-            Some(record) => self.referrers_of(blob, record).await?,
-            None => Vec::new(),
+        let record = match self.find_tars(blob, &children, record.as_ref()).await? {
+            Some(found) => Some(found),
+            None => record,
+        };
+        let (mut needed, lost) = match &record {
+            Some(record) => (
+                self.referrers_of(blob, record).await?,
+                self.lost_tars(descriptor, record).await?,
+            ),
+            None => (Vec::new(), BTreeSet::new()),
         };
         for child in children {
-            if is_needed(self.store, descriptor, &child, record.as_ref()).await? {
+            if lost.contains(&child.digest)
+                || is_needed(self.store, descriptor, &child, record.as_ref()).await?
+            {
                 needed.push(Use {
                     descriptor: child,
                     image: blob.image.clone(),

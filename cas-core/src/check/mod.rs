@@ -31,6 +31,7 @@ mod records;
 mod referrers;
 mod snapshots;
 mod strays;
+mod tars;
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -67,6 +68,7 @@ pub async fn check(
     };
     let mut checker = Checker {
         store,
+        snapshotters,
         options,
         guard: guard.as_ref(),
         report: Report::default(),
@@ -75,7 +77,7 @@ pub async fn check(
         hashed: BTreeSet::new(),
         made: BTreeSet::new(),
     };
-    let outcome = checker.run(snapshotters).await;
+    let outcome = checker.run().await;
     let report = std::mem::take(&mut checker.report);
     match guard {
         Some(guard) => guard.finish_with(outcome).await?,
@@ -87,6 +89,7 @@ pub async fn check(
 /// A check in progress.
 struct Checker<'a> {
     store: &'a Store,
+    snapshotters: &'a [&'a dyn Snapshotter],
     options: &'a CheckOptions<'a>,
     /// The lease of a repair.
     guard: Option<&'a LeaseGuard>,
@@ -110,13 +113,13 @@ struct Use {
 }
 
 impl Checker<'_> {
-    async fn run(&mut self, snapshotters: &[&dyn Snapshotter]) -> Result<()> {
+    async fn run(&mut self) -> Result<()> {
         self.check_records().await?;
         self.check_images().await?;
         self.check_blobs().await?;
         self.check_ingests().await?;
         self.report_quarantine().await?;
-        for snapshotter in snapshotters {
+        for snapshotter in self.snapshotters {
             self.check_snapshots(*snapshotter).await?;
         }
         Ok(())

@@ -1,12 +1,13 @@
 //! The record of a blob: what a store records about the blob besides its bytes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::packing::Packing;
 use super::retry::retry;
 use super::{Batch, Expect, Record, Records, Revision, Table, UNLEASED_TTL, each};
 use crate::content::Version;
@@ -36,6 +37,10 @@ pub struct BlobRecord {
     /// platforms and layers that are not distributed. Any other child that is missing was lost.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub absent: BTreeSet<Digest>,
+    /// Layers of a manifest whose blobs were removed because the root's snapshotter keeps their
+    /// tars. An entry has a meaning only while the layer is also in [`absent`](Self::absent).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tars: BTreeMap<Digest, Packing>,
     /// The owners that claim the blob. A claim keeps the blob until a garbage collection for the
     /// owner drops the claim.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -85,6 +90,7 @@ impl BlobRecord {
             labels: Labels::new(),
             children: Vec::new(),
             absent: BTreeSet::new(),
+            tars: BTreeMap::new(),
             owners: BTreeSet::new(),
             leases: BTreeSet::new(),
             verified: None,
@@ -93,6 +99,11 @@ impl BlobRecord {
             created_at: now,
             updated_at: now,
         }
+    }
+
+    /// Returns whether the blob of a child was removed because a snapshotter keeps its tar.
+    pub fn is_tar(&self, child: &Digest) -> bool {
+        self.absent.contains(child) && self.tars.contains_key(child)
     }
 }
 

@@ -10,6 +10,7 @@ mod each;
 mod leases;
 mod lifetime;
 mod notes;
+mod packing;
 mod retry;
 mod snapshots;
 
@@ -23,6 +24,7 @@ pub(crate) use each::each;
 pub use leases::{Lease, Leases, Resource};
 pub use lifetime::{CLOCK_SKEW, LEASE_TTL, UNLEASED_TTL};
 pub use notes::Notes;
+pub use packing::Packing;
 pub(crate) use retry::ATTEMPTS;
 pub use retry::retry;
 pub use snapshots::{New, SnapshotContent, SnapshotRecord, Snapshots};

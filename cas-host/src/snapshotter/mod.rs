@@ -27,6 +27,8 @@ mod layout;
 mod leftovers;
 mod seal;
 
+use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,13 +37,15 @@ use async_trait::async_trait;
 use cas_core::error::{Context, Error, ErrorKind, Result};
 use cas_core::records::{New, SnapshotRecord, Snapshots};
 use cas_core::snapshot::{
-    Commit, Condition, Depth, Info, LayerTarget, Mount, OnDemandBytes, SnapshotKind, Usage,
+    Commit, Condition, Depth, Info, LAYER_TAR, LayerTarget, Mount, OnDemandBytes, SnapshotKind,
+    Usage,
 };
 use cas_core::{Labels, Records, Snapshotter, pool};
 
 pub use layout::SnapshotLayout;
 
 use crate::in_use::MountedDirs;
+use crate::regular_file::open_file;
 use crate::{LockedDir, SnapshotDirs, TREE, make_tree};
 
 /// The content of a new snapshot.
@@ -250,6 +254,21 @@ impl<L: SnapshotLayout> Snapshotter for DirSnapshotter<L> {
 
     fn os_features(&self) -> &'static [&'static str] {
         self.layout.os_features()
+    }
+
+    async fn open_tar(&self, key: &str) -> Result<Option<File>> {
+        self.check_open()?;
+        let record = self.snapshots.load(key).await?;
+        let committed = record.filter(|one| L::TARS && one.kind == SnapshotKind::Committed);
+        let Some(record) = committed else {
+            return Ok(None);
+        };
+        let path = self.dirs.path(record.id).join(TREE).join(LAYER_TAR);
+        pool::run(move || match fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            _ => open_file(&path).during("open", path.display()).map(Some),
+        })
+        .await
     }
 
     async fn prepare(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>> {

@@ -52,7 +52,7 @@ use self::importer::BlobImporter;
 use self::item::Item;
 use self::plan::Plan;
 use self::referrers::Referrer;
-use self::unpack::{ChainIds, Unpack};
+use self::unpack::{ChainIds, Unpack, Unpacked};
 use crate::Naming;
 use crate::unpack::Target;
 
@@ -264,7 +264,7 @@ async fn store_planned(
     // A large blob that begins last would leave one core idle.
     leaves.sort_by_key(|item| std::cmp::Reverse(item.part.size));
     let planned = leaves.iter().chain(&documents);
-    let planned: HashSet<Digest> = planned.map(|item| item.descriptor.digest).collect();
+    let mut planned: HashSet<Digest> = planned.map(|item| item.descriptor.digest).collect();
     let listed = documents
         .iter()
         .map(|item| item.blob_ref(&planned))
@@ -284,7 +284,10 @@ async fn store_planned(
         Some(unpack) => {
             importer.store_in_order(&configs).await?;
             importer.store_in_order(&documents).await?;
-            unpack.store_and_unpack(importer, &layers, images).await?
+            let unpacked = unpack.store_and_unpack(importer, &layers, images);
+            let Unpacked { chain_ids, skipped } = unpacked.await?;
+            planned.retain(|digest| !skipped.contains(digest));
+            chain_ids
         }
     };
     importer.record_children(listed).await?;

@@ -2,12 +2,12 @@
 //! commit, the first image is unpacked while its layers are stored, so that the layers are read
 //! once. The other images are unpacked from the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use cas_core::platform::Platforms;
 use cas_core::progress::Progress;
-use cas_core::transfer::Unpacker;
+use cas_core::transfer::{Unpacker, Want};
 use cas_core::{Descriptor, Digest, Result, image};
 
 use super::importer::{BlobImporter, in_parallel};
@@ -17,6 +17,13 @@ use crate::unpack::{StreamingUnpacker, Target, to_snapshots};
 /// The chain IDs of unpacked images, by the digests of their targets.
 pub(super) type ChainIds = BTreeMap<Digest, Option<Digest>>;
 
+/// What was unpacked.
+pub(super) struct Unpacked {
+    pub(super) chain_ids: ChainIds,
+    /// The layers that were not stored, because the snapshotter has them already.
+    pub(super) skipped: HashSet<Digest>,
+}
+
 /// How images are unpacked, and where.
 pub(super) struct Unpack<'a> {
     pub(super) target: Target<'a>,
@@ -25,7 +32,9 @@ pub(super) struct Unpack<'a> {
 }
 
 impl Unpack<'_> {
-    /// Stores the blobs of `items`, and unpacks the images, whose documents are in the store.
+    /// Stores the blobs of `items`, and unpacks the images, whose documents are in the store. If
+    /// there is one image and the snapshotter keeps the only copy of layers, a layer that it has is
+    /// not stored.
     ///
     /// # Errors
     /// `NotFound` for an image that has nothing for the platform; errors of the import and of
@@ -35,7 +44,7 @@ impl Unpack<'_> {
         importer: &BlobImporter<'_>,
         items: &[Item],
         images: &[Descriptor],
-    ) -> Result<ChainIds> {
+    ) -> Result<Unpacked> {
         let mut manifests = Vec::new();
         for image in images {
             let resolved = image::manifest_for(&*importer.store.content, image, &self.platforms);
@@ -49,8 +58,15 @@ impl Unpack<'_> {
             let own = &resolved.descriptor;
             unpacker.begin(own, &resolved.manifest).await?;
         }
+        let mut skipped = HashSet::new();
+        if let [_] = images {
+            let digests = items.iter().map(|item| &item.descriptor);
+            let known = digests.filter(|layer| unpacker.wants(layer) == Want::Nothing);
+            skipped.extend(known.map(|layer| layer.digest));
+        }
         let jobs = items
             .iter()
+            .filter(|item| !skipped.contains(&item.descriptor.digest))
             .map(|item| importer.store(item, Some(&unpacker)));
         if let Err(error) = in_parallel(jobs).await {
             unpacker.abandon().await;
@@ -65,6 +81,6 @@ impl Unpack<'_> {
             let unpacked = to_snapshots(importer.store, self.target, &manifest, self.progress);
             chain_ids.insert(image, unpacked.await?);
         }
-        Ok(chain_ids)
+        Ok(Unpacked { chain_ids, skipped })
     }
 }

@@ -47,6 +47,16 @@ impl Blob {
         };
         Ok((blob, codec::detect(&magic)))
     }
+
+    /// Returns the same blob from its beginning.
+    pub(crate) fn again(&self) -> Self {
+        Blob {
+            reader: Arc::clone(&self.reader),
+            runtime: self.runtime.clone(),
+            at: 0,
+            buffered: Bytes::new(),
+        }
+    }
 }
 
 impl Read for Blob {

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use cas_core::content::Durability;
 use cas_core::lease::ReadGuard;
 use cas_core::progress::Progress;
-use cas_core::{Digest, Manifest, Result, Store, pool};
+use cas_core::{Digest, Manifest, Result, pool};
 use cas_host::NewDirectory;
 
 use super::cancel::Waiter;
 use super::new_directory::new_directory;
-use super::{layers_with_diff_ids, open_layers, parts, record_diff_id};
+use super::{LayersFrom, layers_with_diff_ids, parts};
 use crate::apply::Tree;
 use crate::flow::{self, LayerSource};
 
@@ -61,37 +61,38 @@ impl From<Entrance> for DirectoryOptions {
 /// on the device when this function returns, except with [`DirectoryOptions::temporary`].
 ///
 /// # Errors
-/// `FailedPrecondition` if the directory is not empty; `NotFound` if the store does not have the
+/// `FailedPrecondition` if the directory is not empty; `NotFound` if `from` does not have the
 /// configuration or a layer; `Corrupt` for a damaged layer; `Unsupported` for an artifact or a blob
 /// that is not a layer; `Denied` if the directory must become private and belongs to another user;
 /// errors of [`NewDirectory::try_begin`], of [`Tree::apply`] and of the store. After an error, or
 /// if the future is dropped, what was unpacked is removed.
-pub async fn to_directory(
-    store: &Store,
+pub async fn to_directory<'a>(
+    from: impl Into<LayersFrom<'a>>,
     manifest: &Manifest,
     directory: &Path,
     options: impl Into<DirectoryOptions>,
     progress: &Arc<dyn Progress>,
 ) -> Result<()> {
     let options = options.into();
-    let guard = ReadGuard::begin(store, "unpack").await?;
+    let from = from.into();
+    let guard = ReadGuard::begin(from.store, "unpack").await?;
     let unpacked = match guard.pin_all(&parts(manifest)).await {
-        Ok(()) => unpack(store, manifest, directory, options, progress).await,
+        Ok(()) => unpack(from, manifest, directory, options, progress).await,
         Err(error) => Err(error),
     };
     guard.finish_with(unpacked).await.map(NewDirectory::keep)
 }
 
 async fn unpack(
-    store: &Store,
+    from: LayersFrom<'_>,
     manifest: &Manifest,
     directory: &Path,
     options: DirectoryOptions,
     progress: &Arc<dyn Progress>,
 ) -> Result<NewDirectory> {
-    let layers = layers_with_diff_ids(store, manifest).await?;
+    let layers = layers_with_diff_ids(from.store, manifest).await?;
     let waiter = Waiter::new();
-    let sources = open_layers(store, &layers, &waiter).await?;
+    let sources = from.open(&layers, &waiter).await?;
     let (path, reporter) = (directory.to_owned(), Arc::clone(progress));
     let filled = async {
         let new = new_directory(directory, options.entrance.mode(), progress.as_ref()).await?;
@@ -99,9 +100,7 @@ async fn unpack(
     };
     let filled = filled.await;
     let filled = filled.map_err(|error| error.operation("unpack").within(directory.display()))?;
-    for (layer, diff_id) in &layers {
-        record_diff_id(store, layer, diff_id, progress.as_ref()).await;
-    }
+    from.record_diff_ids(&layers, progress.as_ref()).await;
     Ok(filled)
 }
 

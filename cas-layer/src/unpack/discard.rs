@@ -1,6 +1,7 @@
-//! Layers that are unpacked and not stored.
+//! Layers that are unpacked and not stored, or not stored again.
 
 use cas_core::labels::VERIFIED_LAYER;
+use cas_core::snapshot::{Condition, Depth};
 use cas_core::transfer::Want;
 use cas_core::{Descriptor, Digest, Result};
 
@@ -13,10 +14,10 @@ impl Unpacking<'_> {
     pub(super) async fn find_verified(&mut self) -> Result<()> {
         for index in 0..self.existing {
             let (layer, diff_id) = &self.layers[index];
-            if layer.digest == *diff_id
+            let is_known = layer.digest == *diff_id
                 || is_diff_id_known(self.store, layer, diff_id).await?
-                || self.is_made_of(index).await?
-            {
+                || self.is_made_of(index).await?;
+            if is_known && (self.discards || self.has_sound_files(index).await?) {
                 self.verified.insert(index);
             }
         }
@@ -32,15 +33,23 @@ impl Unpacking<'_> {
         Ok(label.is_some_and(|label| label == self.layers[index].0.digest.to_string()))
     }
 
+    /// Returns whether the files of a layer's snapshot are as they were committed. Reads no data.
+    async fn has_sound_files(&self, index: usize) -> Result<bool> {
+        let key = self.chain[index].to_string();
+        let found = self.target.snapshotter.check(&key, Depth::Files).await?;
+        Ok(found == Condition::Sound)
+    }
+
     /// Returns what to do with a layer. If layers are discarded, a layer that must be applied is
-    /// fed to the unpacker and not stored, and a layer whose snapshot exists is not fetched. But a
-    /// layer is stored if it must be applied more than once, or if it has a snapshot that has lost
-    /// its files or may have been made of another layer.
+    /// fed to the unpacker and not stored, and a layer whose snapshot exists is not fetched. If
+    /// snapshots keep the only copy, a layer whose snapshot exists is not fetched either, and any
+    /// other layer is stored. A layer is stored in any case if it must be applied more than once,
+    /// or if it has a snapshot that has lost its files or may have been made of another layer.
     pub(super) fn want(&self, digest: &Digest) -> Want {
         if self.is_on_demand(digest) {
             return Want::Nothing;
         }
-        if !self.discards {
+        if !self.discards && !self.target.only_tars {
             return Want::StoreAndFeed;
         }
         let (mut applied, mut is_known, mut is_stored) = (0, false, false);
@@ -58,7 +67,7 @@ impl Unpacking<'_> {
         match applied {
             0 if is_known && !is_stored => Want::Nothing,
             0 => Want::Store,
-            1 if !is_stored => Want::Feed,
+            1 if !is_stored && self.discards => Want::Feed,
             _ => Want::StoreAndFeed,
         }
     }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use cas_core::lease::ReadGuard;
 use cas_core::progress::Progress;
-use cas_core::{Manifest, Result, Store, pool};
+use cas_core::{Manifest, Result, pool};
 
 use super::cancel::Waiter;
-use super::{layers_with_diff_ids, open_layers, parts, record_diff_id};
+use super::{LayersFrom, layers_with_diff_ids, parts};
 use crate::flow::{self, Accept};
 
 /// Calls `read` for each layer, lowest first, with a value that it may change, and with the
@@ -21,11 +21,11 @@ use crate::flow::{self, Accept};
 /// with the name `item`.
 ///
 /// # Errors
-/// `NotFound` if the store does not have the configuration or a layer; `Corrupt` for a damaged
+/// `NotFound` if `from` does not have the configuration or a layer; `Corrupt` for a damaged
 /// layer; `Unsupported` for an artifact or a blob that is not a layer; errors of `read` and of the
 /// store.
-pub async fn fold_layers<T, F>(
-    store: &Store,
+pub async fn fold_layers<'a, T, F>(
+    from: impl Into<LayersFrom<'a>>,
     manifest: &Manifest,
     item: &str,
     progress: &Arc<dyn Progress>,
@@ -36,16 +36,17 @@ where
     T: Send + 'static,
     F: FnMut(&mut T, &mut dyn BufRead) -> Result<()> + Send + 'static,
 {
-    let guard = ReadGuard::begin(store, "unpack").await?;
+    let from = from.into();
+    let guard = ReadGuard::begin(from.store, "unpack").await?;
     let folded = match guard.pin_all(&parts(manifest)).await {
-        Ok(()) => fold(store, manifest, item, progress, initial, read).await,
+        Ok(()) => fold(from, manifest, item, progress, initial, read).await,
         Err(error) => Err(error),
     };
     guard.finish_with(folded).await
 }
 
 async fn fold<T, F>(
-    store: &Store,
+    from: LayersFrom<'_>,
     manifest: &Manifest,
     item: &str,
     progress: &Arc<dyn Progress>,
@@ -56,9 +57,9 @@ where
     T: Send + 'static,
     F: FnMut(&mut T, &mut dyn BufRead) -> Result<()> + Send + 'static,
 {
-    let layers = layers_with_diff_ids(store, manifest).await?;
+    let layers = layers_with_diff_ids(from.store, manifest).await?;
     let waiter = Waiter::new();
-    let sources = open_layers(store, &layers, &waiter).await?;
+    let sources = from.open(&layers, &waiter).await?;
     let (reporter, name) = (Arc::clone(progress), item.to_owned());
     let folded = pool::run(move || {
         let total = sources.iter().map(|layer| layer.descriptor.size).sum();
@@ -71,8 +72,6 @@ where
         Ok(value)
     });
     let folded = folded.await?;
-    for (layer, diff_id) in &layers {
-        record_diff_id(store, layer, diff_id, progress.as_ref()).await;
-    }
+    from.record_diff_ids(&layers, progress.as_ref()).await;
     Ok(folded)
 }

@@ -33,7 +33,10 @@ use cas_core::image::{self, UNCOMPRESSED};
 use cas_core::lease::{self, BlobRef};
 use cas_core::progress::Progress;
 use cas_core::records::BlobRecord;
-use cas_core::{Descriptor, Digest, Error, ErrorKind, Manifest, Result, Store};
+use cas_core::snapshot::chain_ids;
+use cas_core::{
+    Context, Descriptor, Digest, Error, ErrorKind, Manifest, MediaType, Result, Snapshotter, Store,
+};
 
 pub use chain_lock::free_locks;
 pub use directory::{DirectoryOptions, Entrance, to_directory};
@@ -111,18 +114,74 @@ async fn layers_with_diff_ids(
     image::layers(manifest, &config)
 }
 
-/// Opens layers, lowest first, to read them on a thread that `waiter` waits for.
-async fn open_layers(
-    store: &Store,
-    layers: &[(Descriptor, Digest)],
-    waiter: &Waiter,
-) -> Result<Vec<LayerSource<'static>>> {
-    let mut sources = Vec::with_capacity(layers.len());
-    for layer in layers {
-        let source = StoredLayer::open(store, layer.clone()).await?.source();
-        sources.push(waiter.watch().layer(source));
+/// Where the layers of an image are read.
+#[derive(Clone, Copy)]
+pub struct LayersFrom<'a> {
+    /// The store.
+    pub store: &'a Store,
+    /// The snapshotter whose tar is read if the store does not have a layer.
+    pub tars: Option<&'a dyn Snapshotter>,
+}
+
+impl<'a> From<&'a Store> for LayersFrom<'a> {
+    fn from(store: &'a Store) -> Self {
+        LayersFrom { store, tars: None }
     }
-    Ok(sources)
+}
+
+impl LayersFrom<'_> {
+    /// Opens layers, lowest first, to read them on a thread that `waiter` waits for.
+    async fn open(
+        &self,
+        layers: &[(Descriptor, Digest)],
+        waiter: &Waiter,
+    ) -> Result<Vec<LayerSource<'static>>> {
+        let diff_ids: Vec<Digest> = layers.iter().map(|(_, diff_id)| *diff_id).collect();
+        let mut sources = Vec::with_capacity(layers.len());
+        for (layer, chain_id) in layers.iter().zip(chain_ids(&diff_ids)) {
+            let source = match self.open_tar(layer, &chain_id).await? {
+                Some(tar) => tar,
+                None => StoredLayer::open(self.store, layer.clone()).await?.source(),
+            };
+            sources.push(waiter.watch().layer(source));
+        }
+        Ok(sources)
+    }
+
+    /// Opens the tar of a layer that the store does not have. Returns `None` if the store has the
+    /// layer, or if the snapshotter does not have its tar.
+    async fn open_tar(
+        &self,
+        (layer, diff_id): &(Descriptor, Digest),
+        chain_id: &Digest,
+    ) -> Result<Option<LayerSource<'static>>> {
+        let Some(snapshotter) = self.tars else {
+            return Ok(None);
+        };
+        if self.store.content.stat(&layer.digest).await?.is_some() {
+            return Ok(None);
+        }
+        let Some(tar) = snapshotter.open_tar(&chain_id.to_string()).await? else {
+            return Ok(None);
+        };
+        let length = tar.metadata().during("read", chain_id)?.len();
+        Ok(Some(LayerSource {
+            blob: Box::new(tar),
+            descriptor: Descriptor::new(MediaType::OCI_LAYER, *diff_id, length),
+            diff_id: Some(*diff_id),
+            compression: Compression::None,
+        }))
+    }
+
+    /// Records the diff IDs of verified layers. A layer that is not stored has no record to change.
+    async fn record_diff_ids(&self, layers: &[(Descriptor, Digest)], progress: &dyn Progress) {
+        for (layer, diff_id) in layers {
+            let is_stored = self.store.content.stat(&layer.digest).await;
+            if self.tars.is_none() || is_stored.is_ok_and(|stat| stat.is_some()) {
+                record_diff_id(self.store, layer, diff_id, progress).await;
+            }
+        }
+    }
 }
 
 impl StoredLayer {

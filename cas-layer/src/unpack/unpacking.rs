@@ -35,6 +35,9 @@ pub struct Target<'a> {
     pub snapshotter: &'a Arc<dyn Snapshotter>,
     /// A directory for the locks between processes. It is created if it is absent.
     pub locks: &'a Path,
+    /// Whether the snapshotter keeps the only copy of layers. Then a pull or an import does not
+    /// store a layer again that has a sound snapshot and is known to have been verified.
+    pub only_tars: bool,
 }
 
 /// Unpacks the layers that have no snapshot yet. Also unpacks layers whose snapshot has lost its
@@ -221,7 +224,7 @@ impl<'a> Unpacking<'a> {
         if self.rebases() {
             self.lock = self.lock_first_missing().await?;
             self.prepare_standalone().await?;
-            if self.discards {
+            if self.discards || self.target.only_tars {
                 self.find_verified().await?;
             }
             match &how.jobs {

@@ -21,7 +21,11 @@ fn snapshotter(root: &Path) -> Arc<dyn Snapshotter> {
 
 fn target<'a>(snapshotter: &'a Arc<dyn Snapshotter>, root: &'a tempfile::TempDir) -> Target<'a> {
     let locks = root.path();
-    Target { snapshotter, locks }
+    Target {
+        snapshotter,
+        locks,
+        only_tars: false,
+    }
 }
 
 /// Returns the keys of committed snapshots. Fails if there are others.

@@ -110,7 +110,7 @@ impl Cas {
             opened => opened?,
         };
         let sources = RepairSources::open(&cas, from.as_deref(), plain_http, auth_file).await?;
-        let rebuilder = LayerRebuilder::new(&cas, &progress);
+        let rebuilder = LayerRebuilder::new(&cas, &sources, &progress);
         let check = CheckOptions {
             read_data,
             resume,

@@ -1,52 +1,93 @@
 //! Unpacking layers again for damaged snapshots.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use cas_core::check::Rebuilder;
+use cas_core::check::{Rebuilder, Sources};
 use cas_core::dispatch::{self, handler_fn, walk};
+use cas_core::image::Reference;
+use cas_core::lease::LeaseGuard;
 use cas_core::progress::Progress;
 use cas_core::sync::lock;
-use cas_core::{Descriptor, Document, Error, Manifest, Next, Result, Snapshotter};
+use cas_core::transfer::{self, PullOptions};
+use cas_core::{Descriptor, Document, Error, Manifest, Next, Result, Snapshotter, gc};
 use cas_layer::unpack;
 use tokio::sync::OnceCell;
 
+use super::sources::RepairSources;
 use crate::cas::Cas;
 
 /// Unpacks the layers of the images in a store.
 pub(super) struct LayerRebuilder<'a> {
     cas: &'a Cas,
+    sources: &'a RepairSources<'a>,
     progress: &'a Arc<dyn Progress>,
-    /// For each chain ID, an image that has it.
-    images: OnceCell<HashMap<String, Arc<Manifest>>>,
+    /// For each chain ID, the layer of an image that has it.
+    layers: OnceCell<HashMap<String, Found>>,
+}
+
+/// A layer of an image.
+struct Found {
+    layer: Descriptor,
+    manifest: Arc<Manifest>,
+    /// The name of the image, if it has one.
+    name: Option<Reference>,
 }
 
 impl<'a> LayerRebuilder<'a> {
-    pub(super) fn new(cas: &'a Cas, progress: &'a Arc<dyn Progress>) -> Self {
+    pub(super) fn new(
+        cas: &'a Cas,
+        sources: &'a RepairSources<'a>,
+        progress: &'a Arc<dyn Progress>,
+    ) -> Self {
         LayerRebuilder {
             cas,
+            sources,
             progress,
-            images: OnceCell::new(),
+            layers: OnceCell::new(),
         }
     }
 
-    /// Returns the images of all platforms by the chain IDs of their layers. Skips an image whose
+    /// Returns the layers of all images of all platforms by their chain IDs. Skips an image whose
     /// configuration cannot be read.
-    async fn images(&self) -> Result<HashMap<String, Arc<Manifest>>> {
-        let mut images = HashMap::new();
+    async fn layers(&self) -> Result<HashMap<String, Found>> {
+        let mut found = HashMap::new();
         for root in self.cas.store.images.roots().await? {
             for manifest in self.manifests(root.target).await? {
                 let manifest = Arc::new(manifest);
                 let Ok(chain) = unpack::chain_of(&self.cas.store, &manifest).await else {
                     continue;
                 };
-                for chain_id in chain {
-                    images.insert(chain_id.to_string(), Arc::clone(&manifest));
+                for (chain_id, layer) in chain.iter().zip(&manifest.layers) {
+                    let one = Found {
+                        layer: layer.clone(),
+                        manifest: Arc::clone(&manifest),
+                        name: root.name.clone(),
+                    };
+                    found.insert(chain_id.to_string(), one);
                 }
             }
         }
-        Ok(images)
+        Ok(found)
+    }
+
+    /// Fetches a layer into the store.
+    async fn fetch(&self, guard: &LeaseGuard, found: &Found) -> Result<()> {
+        let store = &self.cas.store;
+        let options = PullOptions::default().with_progress(Arc::clone(self.progress));
+        let mut last = Error::not_found(
+            "the store does not have the layer, and no source has it; pull or import the image \
+             again",
+        )
+        .subject(found.layer.digest);
+        for source in self.sources.of(found.name.as_ref()).await? {
+            match transfer::fetch(store, guard, &*source, &found.layer, &options).await {
+                Ok(_) => return Ok(()),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
     }
 
     /// Returns the manifests at and below a target that are in the store.
@@ -74,22 +115,31 @@ impl<'a> LayerRebuilder<'a> {
 #[async_trait]
 impl Rebuilder for LayerRebuilder<'_> {
     async fn rebuild(&self, _: &dyn Snapshotter, key: &str) -> Result<()> {
-        let images = self.images.get_or_try_init(|| self.images()).await?;
-        let manifest = images.get(key).ok_or_else(|| {
+        let layers = self.layers.get_or_try_init(|| self.layers()).await?;
+        let found = layers.get(key).ok_or_else(|| {
             Error::not_found(
                 "no stored image has the layer of this snapshot; remove the snapshot with \
                  `cas snapshot rm`",
             )
             .subject(key)
         })?;
-        let target = self.cas.target()?;
-        unpack::rebuild(
-            &self.cas.store,
-            target,
-            manifest,
-            &key.parse()?,
-            self.progress,
-        )
-        .await
+        let (store, target, chain_id) = (&self.cas.store, self.cas.target()?, key.parse()?);
+        let rebuild = unpack::rebuild(store, target, &found.manifest, &chain_id, self.progress);
+        if store.content.stat(&found.layer.digest).await?.is_some() {
+            return rebuild.await;
+        }
+        // The layer was kept only as the tar that is damaged.
+        let guard = LeaseGuard::begin(store, "fsck").await?;
+        let rebuilt = match self.fetch(&guard, found).await {
+            Ok(()) => rebuild.await,
+            Err(error) => Err(error),
+        };
+        guard.finish_with(rebuilt).await?;
+        let only = BTreeSet::from([found.layer.digest]);
+        let options = gc::GcOptions::default().with_only(Some(only));
+        let snapshotters = self.cas.collected_snapshotters();
+        gc::collect(store, &snapshotters, &options)
+            .await
+            .map(|_| ())
     }
 }

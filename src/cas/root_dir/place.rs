@@ -240,7 +240,7 @@ impl RootDir {
         }
         empty(locked).await?;
         if snapshot.is_some() {
-            snapshots::remove(snapshotter, key, Some(&rootfs)).await?;
+            snapshots::remove(snapshotter, key, Some(&rootfs), None).await?;
         }
         Ok(())
     }

@@ -1,0 +1,150 @@
+//! Layers of which the store has no blob because a snapshotter keeps their tars.
+
+use std::collections::BTreeSet;
+
+use super::{Checker, Problem, Use};
+use crate::complete::is_of_document;
+use crate::descriptor::Descriptor;
+use crate::digest::Digest;
+use crate::dispatch;
+use crate::document::Document;
+use crate::error::{ErrorKind, Result};
+use crate::image;
+use crate::labels::{Labels, VERIFIED_LAYER, gc_ref_snapshot};
+use crate::lease;
+use crate::records::{BlobRecord, Packing};
+use crate::snapshot::{SnapshotKind, chain_ids};
+
+impl Checker<'_> {
+    /// Returns the layers of a manifest that neither the store nor a snapshotter has, although the
+    /// record of the manifest says that the snapshotter keeps their tars. A repair changes the
+    /// record, which then says that the image needs their blobs. What is wrong with a tar that
+    /// exists is found by the check of its snapshot.
+    ///
+    /// # Errors
+    /// Errors of the store and of the snapshotters.
+    pub(super) async fn lost_tars(
+        &self,
+        manifest: &Descriptor,
+        record: &BlobRecord,
+    ) -> Result<BTreeSet<Digest>> {
+        let mut lost = BTreeSet::new();
+        let mut keepers = self.snapshotters.iter().filter(|one| one.keeps_tars());
+        let Some(snapshotter) = keepers.next().filter(|_| !record.tars.is_empty()) else {
+            return Ok(lost);
+        };
+        for (layer, chain_id) in self.layers(manifest).await? {
+            if !record.is_tar(&layer) || self.store.content.stat(&layer).await?.is_some() {
+                continue;
+            }
+            let found = match snapshotter.stat(&chain_id.to_string()).await {
+                // The check of the snapshots reports and removes such a record.
+                Err(error) if error.kind() == ErrorKind::Corrupt => None,
+                found => found?,
+            };
+            if found.is_none_or(|info| info.kind != SnapshotKind::Committed) {
+                lost.insert(layer);
+            }
+        }
+        if !lost.is_empty() && self.options.repair.is_some() {
+            let change = |found: Option<BlobRecord>| {
+                let mut record = found.unwrap_or_else(|| record.clone());
+                record.absent.retain(|layer| !lost.contains(layer));
+                record.tars.retain(|layer, _| !lost.contains(layer));
+                Ok(record)
+            };
+            self.store.blobs().update(&manifest.digest, change).await?;
+        }
+        Ok(lost)
+    }
+
+    /// Finds layers that a snapshotter has, although the record of the manifest no longer says so,
+    /// because the records were lost. A repair writes that into the record again, and makes the
+    /// configuration keep the snapshots. `children` are the blobs that the manifest lists. Returns
+    /// the new record, or `None` if nothing changed.
+    ///
+    /// # Errors
+    /// Errors of the store and of the snapshotters.
+    pub(super) async fn find_tars(
+        &mut self,
+        manifest: &Use,
+        children: &[Descriptor],
+        record: Option<&BlobRecord>,
+    ) -> Result<Option<BlobRecord>> {
+        let own = &manifest.descriptor;
+        let mut keepers = self.snapshotters.iter().filter(|one| one.keeps_tars());
+        let Some(snapshotter) = keepers.next().filter(|_| own.media_type.is_manifest()) else {
+            return Ok(None);
+        };
+        let layers = self.layers(own).await?;
+        let mut found = BTreeSet::new();
+        for (layer, chain_id) in &layers {
+            let is_absent = record.is_some_and(|record| record.absent.contains(layer));
+            if is_absent || self.store.content.stat(layer).await?.is_some() {
+                continue;
+            }
+            let info = match snapshotter.stat(&chain_id.to_string()).await {
+                Err(error) if error.kind() == ErrorKind::Corrupt => None,
+                info => info?,
+            };
+            let label = info.and_then(|mut info| info.labels.remove(VERIFIED_LAYER));
+            if label == Some(layer.to_string()) {
+                found.insert(*layer);
+            }
+        }
+        let Some((_, top)) = layers.last().filter(|_| !found.is_empty()) else {
+            return Ok(None);
+        };
+        let repairs = self.guard.is_some();
+        for layer in &found {
+            let outcome = match repairs {
+                true => "this was recorded again",
+                false => "a repair records this again",
+            };
+            let detail = format!("its record was lost, but the snapshotter has its tar; {outcome}");
+            self.add(Problem::BlobMissing, layer, detail, repairs);
+        }
+        let noted = |old: Option<BlobRecord>| {
+            let new = || BlobRecord::new(own.size, Some(own.media_type.clone()));
+            let mut record = old.unwrap_or_else(new);
+            if record.children.is_empty() {
+                record.children = children.iter().map(|child| child.digest).collect();
+            }
+            record.absent.extend(&found);
+            let tars = found.iter().map(|layer| (*layer, Packing::Unknown));
+            record.tars.extend(tars);
+            Ok(record)
+        };
+        if !repairs {
+            return noted(record.cloned()).map(Some);
+        }
+        let label = Labels::from([(gc_ref_snapshot(snapshotter.name()), top.to_string())]);
+        if let Document::Manifest(listed) = dispatch::document(&*self.store.content, own).await? {
+            lease::set_labels(self.store, &listed.config, &label).await?;
+        }
+        let record = self.store.blobs().update(&own.digest, noted).await?;
+        Ok(Some(record))
+    }
+
+    /// Returns the layers of a manifest and their chain IDs, or nothing if its configuration cannot
+    /// be read, which is reported as damage of the configuration.
+    async fn layers(&self, manifest: &Descriptor) -> Result<Vec<(Digest, Digest)>> {
+        let content = &*self.store.content;
+        let read = async {
+            let Document::Manifest(manifest) = dispatch::document(content, manifest).await? else {
+                return Ok(Vec::new());
+            };
+            let config = image::image_config(content, &manifest.config).await?;
+            let layers = image::layers(&manifest, &config)?;
+            let (digests, diff_ids): (Vec<Digest>, Vec<Digest>) = layers
+                .into_iter()
+                .map(|(layer, diff_id)| (layer.digest, diff_id))
+                .unzip();
+            Ok(digests.into_iter().zip(chain_ids(&diff_ids)).collect())
+        };
+        match read.await {
+            Err(error) if is_of_document(&error) => Ok(Vec::new()),
+            layers => layers,
+        }
+    }
+}

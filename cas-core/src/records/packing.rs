@@ -1,0 +1,16 @@
+//! How the blob of a layer follows from the tar of the layer.
+
+use serde::{Deserialize, Serialize};
+
+/// How the blob of a layer follows from its tar, which a snapshotter keeps instead of the blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Packing {
+    /// The blob has the bytes of the tar.
+    Plain,
+    /// The blob is the tar as this program compresses it with gzip at this level, from 1 to 9.
+    Gzip(u32),
+    /// This program cannot make the bytes of the blob.
+    Unknown,
+}

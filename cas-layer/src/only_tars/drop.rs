@@ -1,0 +1,181 @@
+//! Removes the blobs of layers whose tars a snapshotter keeps.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::sync::Arc;
+
+use cas_core::image::UNCOMPRESSED;
+use cas_core::labels::{self, GC_BACK_REF, VERIFIED_LAYER};
+use cas_core::lease::LeaseGuard;
+use cas_core::progress::Progress;
+use cas_core::records::{BlobRecord, Packing};
+use cas_core::snapshot::{Condition, Depth};
+use cas_core::{Descriptor, Digest, Error, Labels, Manifest, Result, Snapshotter, Store, gc, pool};
+
+use super::{Layer, damaged, layers, packing};
+use crate::codec::Compression;
+use crate::unpack::Blob;
+
+/// Number of digits that tell the manifests apart that keep a snapshot.
+const SHORT: usize = 16;
+
+/// Removes the blobs of the layers of an image that was unpacked to the end, if the snapshotter
+/// keeps their tars. A layer stays stored if it was not verified against its diff ID, if its tar is
+/// damaged, which is reported as a warning, or if something else refers to its blob: another image
+/// that was not unpacked, or a lease. Does nothing if the store has no record of the manifest `own`
+/// with its children, because another program stored it.
+///
+/// # Errors
+/// `Corrupt` if the manifest and the configuration do not match; errors of the store and of the
+/// snapshotter.
+pub async fn drop_blobs(
+    store: &Store,
+    snapshotter: &Arc<dyn Snapshotter>,
+    own: &Descriptor,
+    manifest: &Manifest,
+    progress: &Arc<dyn Progress>,
+) -> Result<()> {
+    let record = store.blobs().load(&own.digest).await?;
+    if record.is_none_or(|(record, _)| record.children.is_empty()) {
+        return Ok(());
+    }
+    let guard = LeaseGuard::begin(store, "keep-tars").await?;
+    let dropped = mark(store, &guard, &**snapshotter, own, manifest, progress).await;
+    let dropped = guard.finish_with(dropped).await?;
+    if dropped.is_empty() {
+        return Ok(());
+    }
+    let options = gc::GcOptions::default().with_only(Some(dropped));
+    gc::collect(store, &[&**snapshotter], &options)
+        .await
+        .map(|_| ())
+}
+
+/// Records that the layers of an image are tars. Returns the digests of their blobs.
+async fn mark(
+    store: &Store,
+    guard: &LeaseGuard,
+    snapshotter: &dyn Snapshotter,
+    own: &Descriptor,
+    manifest: &Manifest,
+    progress: &Arc<dyn Progress>,
+) -> Result<BTreeSet<Digest>> {
+    let layers = layers(store, manifest).await?;
+    let Some(top) = layers.last() else {
+        return Ok(BTreeSet::new());
+    };
+    // Without this label, nothing would keep the tars.
+    let config = store.blobs().load(&manifest.config.digest).await?;
+    let reference = labels::gc_ref_snapshot(snapshotter.name());
+    let kept = config.and_then(|(mut config, _)| config.labels.remove(&reference));
+    if kept != Some(top.chain_id.to_string()) {
+        return Ok(BTreeSet::new());
+    }
+    let keys: Vec<String> = layers.iter().map(|one| one.chain_id.to_string()).collect();
+    guard.pin_snapshots(snapshotter.name(), &keys).await?;
+    // This label is not in the records of the store, and keeps the tars if those are lost.
+    let manifest = format!("{GC_BACK_REF}content.{}", &own.digest.hex()[..SHORT]);
+    let label = Labels::from([(manifest.clone(), own.digest.to_string())]);
+    let path = format!("labels.{manifest}");
+    snapshotter
+        .update(&top.chain_id.to_string(), label, &[&path])
+        .await?;
+    let mut found = BTreeMap::new();
+    let mut kept = BTreeSet::new();
+    for layer in &layers {
+        let digest = layer.descriptor.digest;
+        match find_packing(store, snapshotter, layer).await {
+            Ok(Some(packing)) => {
+                found.insert(digest, packing);
+            }
+            Ok(None) => {
+                kept.insert(digest);
+            }
+            Err(error) => {
+                kept.insert(digest);
+                progress.warn(&format!("the layer {digest} stays in the store: {error}"));
+            }
+        }
+    }
+    // An image may list a layer twice.
+    found.retain(|digest, _| !kept.contains(digest));
+    if found.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let change = |record: Option<BlobRecord>| {
+        let mut record = record.ok_or_else(|| {
+            Error::conflict("the manifest was removed meanwhile; repeat the command")
+                .subject(own.digest)
+        })?;
+        let listed = found
+            .iter()
+            .filter(|(digest, _)| record.children.contains(digest));
+        let listed: Vec<_> = listed
+            .map(|(digest, packing)| (*digest, *packing))
+            .collect();
+        record
+            .absent
+            .extend(listed.iter().map(|(digest, _)| *digest));
+        record.tars.extend(listed);
+        Ok(record)
+    };
+    store.blobs().update(&own.digest, change).await?;
+    Ok(found.into_keys().collect())
+}
+
+/// Returns how a layer was packed, if its blob is stored and its tar may take the place of the blob.
+/// Compares the bytes of the tar with the diff ID.
+///
+/// # Errors
+/// `Corrupt` if the tar is damaged; errors of the store and of the snapshotter.
+async fn find_packing(
+    store: &Store,
+    snapshotter: &dyn Snapshotter,
+    layer: &Layer,
+) -> Result<Option<Packing>> {
+    let Layer {
+        descriptor,
+        diff_id,
+        chain_id,
+    } = layer;
+    let is_tar = descriptor.media_type.diff_compression().is_ok()
+        && !descriptor.media_type.is_non_distributable();
+    if !is_tar || descriptor.data.is_some() || !store.present(descriptor).await? {
+        return Ok(None);
+    }
+    let record = store.blobs().load(&descriptor.digest).await?;
+    let label = record.and_then(|(mut record, _)| record.labels.remove(UNCOMPRESSED));
+    let is_plain = descriptor.digest == *diff_id;
+    if !is_plain && label != Some(diff_id.to_string()) {
+        return Ok(None);
+    }
+    let key = chain_id.to_string();
+    let Some(tar) = snapshotter.open_tar(&key).await? else {
+        return Ok(None);
+    };
+    // From now on, a removal of the snapshot is refused, and one that has begun is noticed here.
+    let label = Labels::from([(VERIFIED_LAYER.to_owned(), descriptor.digest.to_string())]);
+    let path = format!("labels.{VERIFIED_LAYER}");
+    snapshotter.update(&key, label, &[&path]).await?;
+    let depth = Depth::Bytes { per_second: None };
+    match snapshotter.check(&key, depth).await? {
+        Condition::Sound => {}
+        _ => return Err(damaged(chain_id)),
+    }
+    match is_plain {
+        true => Ok(Some(Packing::Plain)),
+        false => try_levels(store, descriptor, tar).await.map(Some),
+    }
+}
+
+/// Returns how a stored blob was packed from `tar`.
+async fn try_levels(store: &Store, layer: &Descriptor, mut tar: File) -> Result<Packing> {
+    let (blob, compression) = Blob::open(store, layer).await?;
+    if compression != Compression::Gzip {
+        return Ok(Packing::Unknown);
+    }
+    let found = pool::apart("cas-packing", move || {
+        Ok(packing::find(&mut tar, || Ok(blob.again()))?)
+    });
+    found.await
+}

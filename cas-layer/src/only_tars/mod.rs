@@ -1,0 +1,54 @@
+//! Layers that a root keeps only as the tars of its snapshotter, without their blobs.
+//!
+//! [`drop_blobs`] removes the blobs of an unpacked image in this order:
+//!
+//! 1. The bytes of the tar are compared with the diff ID.
+//! 2. The record of the manifest lists the layer as absent and as a tar, in one write.
+//! 3. A collection of these blobs alone removes those that nothing else refers to.
+//!
+//! The snapshots of the image were committed, and the record of its configuration refers to the
+//! topmost one, before the first step. A collection therefore keeps the tars for as long as the
+//! configuration. A kill leaves the tar and the blob, or the tar alone: after the second step, the
+//! next collection removes the blob.
+//!
+//! [`Restorer`] makes the blobs again, for verbs that need them.
+
+mod drop;
+mod packing;
+mod restore;
+
+use cas_core::image::{self, image_config};
+use cas_core::snapshot::{LAYER_TAR, chain_ids};
+use cas_core::{Descriptor, Digest, Error, Manifest, Result, Store};
+
+pub use drop::drop_blobs;
+pub use restore::Restorer;
+
+/// A layer, and where its tar is if the image was unpacked as a whole.
+struct Layer {
+    descriptor: Descriptor,
+    diff_id: Digest,
+    chain_id: Digest,
+}
+
+/// Returns the layers of an image, lowest first.
+async fn layers(store: &Store, manifest: &Manifest) -> Result<Vec<Layer>> {
+    let config = image_config(&*store.content, &manifest.config).await?;
+    let layers = image::layers(manifest, &config)?;
+    let diff_ids: Vec<Digest> = layers.iter().map(|(_, diff_id)| *diff_id).collect();
+    let with_chain = layers.into_iter().zip(chain_ids(&diff_ids));
+    let layer = |((descriptor, diff_id), chain_id)| Layer {
+        descriptor,
+        diff_id,
+        chain_id,
+    };
+    Ok(with_chain.map(layer).collect())
+}
+
+/// Returns the error for a tar with other bytes than its layer.
+fn damaged(chain_id: &Digest) -> Error {
+    Error::corrupt(format!(
+        "{LAYER_TAR} does not have the diff ID of its layer; run `cas fsck --read-data --repair`"
+    ))
+    .subject(chain_id)
+}

@@ -1,0 +1,351 @@
+//! Makes blobs again from the tars of their layers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, Write};
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use cas_core::content::{Durability, Expected, OwnIngest, Writer};
+use cas_core::lease::{BlobRef, LeaseGuard};
+use cas_core::progress::Progress;
+use cas_core::records::{BlobRecord, Packing};
+use cas_core::{
+    Descriptor, Digest, Document, Error, ErrorKind, Manifest, MediaType, Result, Snapshotter,
+    Store, dispatch, gc, limit, pool,
+};
+use serde_json::Value;
+use tokio::runtime::Handle;
+
+use super::{Layer, damaged, layers, packing};
+
+/// Number of bytes that are stored in one piece.
+const PIECE: usize = 256 << 10;
+
+/// Stores blobs that were removed because a snapshotter keeps their tars, for as long as a verb
+/// needs them.
+pub struct Restorer<'a> {
+    store: &'a Store,
+    snapshotter: &'a dyn Snapshotter,
+    progress: &'a dyn Progress,
+    /// The lease of the blobs. There is none until a blob is missing.
+    guard: Option<LeaseGuard>,
+    /// What was stored.
+    made: BTreeSet<Digest>,
+    /// The manifests that list layers of which the blobs were made.
+    manifests: BTreeSet<Digest>,
+}
+
+impl<'a> Restorer<'a> {
+    /// Returns a restorer that has not stored anything.
+    pub fn new(
+        store: &'a Store,
+        snapshotter: &'a dyn Snapshotter,
+        progress: &'a dyn Progress,
+    ) -> Self {
+        Restorer {
+            store,
+            snapshotter,
+            progress,
+            guard: None,
+            made: BTreeSet::new(),
+            manifests: BTreeSet::new(),
+        }
+    }
+
+    /// Stores the missing layers of the images at and below `root` that the snapshotter keeps as
+    /// tars. Returns `root`, or if the blob of a layer cannot be made again, the descriptor of a new
+    /// document. It has the same configurations, and the layers that could not be made again are
+    /// compressed again; the progress receives a warning with its digest.
+    ///
+    /// # Errors
+    /// `Corrupt` for a damaged tar; errors of the store and of the snapshotter.
+    pub async fn restore(&mut self, root: &Descriptor) -> Result<Descriptor> {
+        let restored = self.document(root.clone(), limit::INDEX_DEPTH).await?;
+        if restored.digest != root.digest {
+            self.progress.warn(&format!(
+                "the store keeps layers of {} as tars only, and their compressed bytes cannot be \
+                 made again; the layers are compressed again, and the image has the new digest {}, \
+                 to which no signature applies",
+                root.digest, restored.digest
+            ));
+        }
+        Ok(restored)
+    }
+
+    /// Ends the lease, and removes what was stored. Returns the outcome of the verb. What cannot be
+    /// removed is reported as a warning.
+    ///
+    /// # Errors
+    /// The error of the verb, or else errors of the lease.
+    pub async fn finish_with<T>(mut self, outcome: Result<T>) -> Result<T> {
+        let Some(guard) = self.guard.take() else {
+            return outcome;
+        };
+        let outcome = guard.finish_with(outcome).await;
+        let progress = self.progress;
+        if let Err(error) = self.remove().await {
+            progress.warn(&format!(
+                "layers that were made from tars could not be removed: {error}; run `cas gc` to \
+                 remove them"
+            ));
+        }
+        outcome
+    }
+
+    /// Removes what was stored. The verb may have pinned the layers, so the records of their
+    /// manifests no longer list them as absent. If this fails or the process is killed, the layers
+    /// have a blob and a tar.
+    async fn remove(self) -> Result<()> {
+        for manifest in &self.manifests {
+            let change = |found: Option<BlobRecord>| {
+                let mut record = found.ok_or_else(|| Error::not_found("no such manifest"))?;
+                let tars = record.tars.keys().filter(|layer| self.made.contains(layer));
+                let tars: Vec<Digest> = tars.copied().collect();
+                record.absent.extend(tars);
+                Ok(record)
+            };
+            match self.store.blobs().update(manifest, change).await {
+                // The image was removed meanwhile.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                updated => drop(updated?),
+            }
+        }
+        let options = gc::GcOptions::default().with_only(Some(self.made));
+        gc::collect(self.store, &[self.snapshotter], &options)
+            .await
+            .map(|_| ())
+    }
+
+    /// Returns the document that takes the place of `descriptor`: itself, if nothing was changed.
+    fn document(
+        &mut self,
+        descriptor: Descriptor,
+        depth: usize,
+    ) -> Pin<Box<dyn Future<Output = Result<Descriptor>> + Send + '_>> {
+        Box::pin(async move {
+            if descriptor.data.is_some() || !self.store.present(&descriptor).await? {
+                return Ok(descriptor);
+            }
+            let document = dispatch::document(&*self.store.content, &descriptor).await?;
+            match document {
+                Document::Manifest(manifest) => self.manifest(descriptor, &manifest).await,
+                Document::Index(index) => {
+                    // A deeper index is refused by the verb that reads it next.
+                    let Some(depth) = depth.checked_sub(1) else {
+                        return Ok(descriptor);
+                    };
+                    let mut changed = BTreeMap::new();
+                    for child in index.manifests {
+                        let digest = child.digest;
+                        let is_document = child.media_type.is_document();
+                        if !is_document || changed.contains_key(&digest) {
+                            continue;
+                        }
+                        let new = self.document(child, depth).await?;
+                        if new.digest != digest {
+                            changed.insert(digest, new);
+                        }
+                    }
+                    self.rewrite(descriptor, "manifests", &changed).await
+                }
+            }
+        })
+    }
+
+    async fn manifest(&mut self, own: Descriptor, manifest: &Manifest) -> Result<Descriptor> {
+        let Some((record, _)) = self.store.blobs().load(&own.digest).await? else {
+            return Ok(own);
+        };
+        if record.absent.is_empty() {
+            return Ok(own);
+        }
+        let mut changed = BTreeMap::new();
+        for layer in layers(self.store, manifest).await? {
+            let digest = layer.descriptor.digest;
+            let is_known = changed.contains_key(&digest) || self.made.contains(&digest);
+            if is_known
+                || !record.absent.contains(&digest)
+                || self.store.present(&layer.descriptor).await?
+            {
+                continue;
+            }
+            let key = layer.chain_id.to_string();
+            if let Some(tar) = self.snapshotter.open_tar(&key).await? {
+                let new = self.layer(&layer, &record, tar).await?;
+                self.manifests.insert(own.digest);
+                if new.digest != digest {
+                    changed.insert(digest, new);
+                }
+            }
+        }
+        self.rewrite(own, "layers", &changed).await
+    }
+
+    /// Stores the blob of a layer. Returns its descriptor.
+    async fn layer(&mut self, layer: &Layer, record: &BlobRecord, tar: File) -> Result<Descriptor> {
+        let Layer {
+            descriptor,
+            diff_id,
+            chain_id,
+        } = layer;
+        let known = record.tars.get(&descriptor.digest).copied();
+        let packing = match known {
+            _ if descriptor.digest == *diff_id => Packing::Plain,
+            Some(packing) => packing,
+            None => Packing::Unknown,
+        };
+        self.begin().await?;
+        self.guard()?
+            .pin_snapshots(self.snapshotter.name(), &[chain_id.to_string()])
+            .await?;
+        let item = descriptor.digest.to_string();
+        self.progress.begin(&item, None);
+        // Dropped after the writer: an ingest can be discarded once no writer has it open.
+        let ingest = OwnIngest::new(&self.store.content, "restore");
+        let writer = Writer::begin(&*self.store.content, ingest.key(), Expected::ANY).await?;
+        let (mut writer, found) = write(writer, tar, packing, *diff_id).await?;
+        if found != *diff_id {
+            return Err(damaged(chain_id));
+        }
+        let (digest, size) = (writer.digest().await?, writer.offset());
+        let new = if digest == descriptor.digest {
+            descriptor.clone()
+        } else {
+            let gzip = match descriptor.media_type.is_docker() {
+                true => MediaType::DOCKER_LAYER_GZIP,
+                false => MediaType::OCI_LAYER_GZIP,
+            };
+            Descriptor::new(gzip, digest, size)
+        };
+        let blob = BlobRef::of(&new, Vec::new());
+        if self.guard()?.pin_intact(blob.clone()).await? {
+            drop(writer);
+            ingest.discard().await?;
+        } else {
+            let published = self.guard()?.publish(writer, &blob, Durability::Relaxed);
+            published.await?;
+            ingest.published();
+            self.made.insert(digest);
+        }
+        self.progress.end(&item);
+        Ok(new)
+    }
+
+    /// Stores a document in which other descriptors take the places of the `changed` ones in
+    /// `list`. Returns its descriptor, which is `own` if nothing is changed.
+    async fn rewrite(
+        &mut self,
+        own: Descriptor,
+        list: &str,
+        changed: &BTreeMap<Digest, Descriptor>,
+    ) -> Result<Descriptor> {
+        if changed.is_empty() {
+            return Ok(own);
+        }
+        let bytes = dispatch::read(&*self.store.content, &own).await?;
+        let mut value: Value = serde_json::from_slice(&bytes)
+            .map_err(|error| cas_core::error::malformed("not a valid document", &error))?;
+        for entry in value[list].as_array_mut().into_iter().flatten() {
+            let digest = entry["digest"].as_str().and_then(|text| text.parse().ok());
+            if let Some(new) = digest.and_then(|digest: Digest| changed.get(&digest)) {
+                replace(entry, new);
+            }
+        }
+        let bytes = serde_json::to_vec(&value).map_err(|error| {
+            Error::internal("a document could not be serialized; please report it").source(error)
+        })?;
+        let new = Descriptor {
+            digest: Digest::sha256(&bytes),
+            size: bytes.len() as u64,
+            data: None,
+            ..own.clone()
+        };
+        let guard = self.guard()?;
+        guard.pin_tree_found(&own).await?;
+        guard.put(&new, bytes.into(), Durability::Relaxed).await?;
+        self.made.insert(new.digest);
+        Ok(new)
+    }
+
+    /// Begins the lease, unless it has begun.
+    async fn begin(&mut self) -> Result<()> {
+        if self.guard.is_none() {
+            self.guard = Some(LeaseGuard::begin(self.store, "restore").await?);
+        }
+        Ok(())
+    }
+
+    fn guard(&self) -> Result<&LeaseGuard> {
+        let guard = self.guard.as_ref();
+        guard.ok_or_else(|| Error::internal("a layer has no lease; please report it"))
+    }
+}
+
+/// Replaces the digest, the size and the type in an entry of a document. Removes what described the
+/// old bytes of a layer. What an index says of a manifest, such as its platform, stays.
+fn replace(entry: &mut Value, new: &Descriptor) {
+    entry["digest"] = new.digest.to_string().into();
+    entry["size"] = new.size.into();
+    entry["mediaType"] = new.media_type.as_str().into();
+    if let Some(members) = entry.as_object_mut() {
+        members.remove("data");
+        members.remove("urls");
+        if !new.media_type.is_document() {
+            // For example, where the table of contents of an eStargz layer is.
+            members.remove("annotations");
+        }
+    }
+}
+
+/// Writes the blob of a tar on a thread of its own. Returns the writer and the digest of the tar.
+async fn write(
+    writer: Writer,
+    tar: File,
+    packing: Packing,
+    diff_id: Digest,
+) -> Result<(Writer, Digest)> {
+    let waiter = Arc::new(());
+    let sink = Sink {
+        writer,
+        waiter: Arc::downgrade(&waiter),
+        buffer: Vec::with_capacity(PIECE),
+    };
+    let runtime = Handle::try_current().ok();
+    let written = pool::apart("cas-restore", move || {
+        let _entered = runtime.as_ref().map(Handle::enter);
+        let (found, mut sink) = packing::pack(tar, packing, &diff_id, sink)?;
+        sink.flush()?;
+        Ok((sink.writer, found))
+    });
+    written.await
+}
+
+/// Stores what is written, until the future that waits for it is dropped.
+struct Sink {
+    writer: Writer,
+    waiter: Weak<()>,
+    buffer: Vec<u8>,
+}
+
+impl Write for Sink {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(data);
+        if self.buffer.len() >= PIECE {
+            self.flush()?;
+        }
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.waiter.strong_count() == 0 {
+            return Err(Error::cancelled("the caller no longer waits for the layer").into());
+        }
+        let piece = Bytes::from(std::mem::take(&mut self.buffer));
+        if !piece.is_empty() {
+            pool::wait(self.writer.write(piece))?;
+        }
+        Ok(())
+    }
+}

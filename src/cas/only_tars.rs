@@ -1,0 +1,119 @@
+//! Layers that the root keeps only as tars of its snapshotter: `keep = "tar"` in `cas.toml`.
+
+use std::sync::Arc;
+
+use cas_core::gc::Reason;
+use cas_core::labels::VERIFIED_LAYER;
+use cas_core::platform::Platforms;
+use cas_core::progress::Progress;
+use cas_core::records::Resource;
+use cas_core::snapshot::{Info, SnapshotKind};
+use cas_core::{Descriptor, Error, Image, Result, Snapshotter, image};
+use cas_layer::only_tars::{Restorer, drop_blobs};
+use cas_layer::unpack::LayersFrom;
+
+use super::Cas;
+
+impl Cas {
+    /// Returns the snapshotter if it keeps tars and belongs to the store, so that it may have layers
+    /// that the store does not have.
+    fn tars(&self) -> Option<&Arc<dyn Snapshotter>> {
+        let snapshotter = self.snapshotter.as_ref().filter(|_| self.own_store);
+        snapshotter.filter(|one| one.keeps_tars())
+    }
+
+    /// Returns where layers are read: the store, and the tars of layers that it does not have.
+    pub(super) fn layers(&self) -> LayersFrom<'_> {
+        LayersFrom {
+            store: &self.store,
+            tars: self.tars().map(|one| &**one),
+        }
+    }
+
+    /// Removes the blobs of an unpacked image for one platform, if the root keeps only tars.
+    ///
+    /// # Errors
+    /// As [`drop_blobs`].
+    pub(super) async fn drop_blobs(
+        &self,
+        target: &Descriptor,
+        platforms: &Platforms,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<()> {
+        let Some(snapshotter) = self.tars().filter(|_| self.only_tars) else {
+            return Ok(());
+        };
+        let store = self.writable()?;
+        let platforms = self.to_unpack(&platforms.clone().narrowed());
+        let found = image::manifest_for(&*store.content, target, &platforms).await?;
+        let (own, manifest) = (&found.descriptor, &found.manifest);
+        drop_blobs(store, snapshotter, own, manifest, progress).await
+    }
+
+    /// Calls `work` with images whose layers are all in the store. Stores the layers that the root
+    /// keeps only as tars for the duration of the call. If the bytes of a layer cannot be made
+    /// again, the target of its image is another one, as [`Restorer::restore`] says.
+    ///
+    /// # Errors
+    /// As [`Restorer::restore`]; errors of `work`.
+    pub(super) async fn with_whole<T>(
+        &self,
+        mut images: Vec<Image>,
+        progress: &Arc<dyn Progress>,
+        work: impl AsyncFnOnce(Vec<Image>) -> Result<T>,
+    ) -> Result<T> {
+        let Some(snapshotter) = self.tars().filter(|_| self.read_only.is_none()) else {
+            return work(images).await;
+        };
+        let mut restorer = Restorer::new(&self.store, &**snapshotter, &**progress);
+        let mut restored = Ok(());
+        for image in &mut images {
+            match restorer.restore(&image.target).await {
+                Ok(target) => image.target = target,
+                Err(error) => {
+                    restored = Err(error.within(&image.name));
+                    break;
+                }
+            }
+        }
+        let outcome = match restored {
+            Ok(()) => work(images).await,
+            Err(error) => Err(error),
+        };
+        restorer.finish_with(outcome).await
+    }
+
+    /// Refuses to remove a committed snapshot that may have the only copy of a layer of an image. A
+    /// job that is about to remove the blob of a layer first changes the label that is read here,
+    /// so the caller removes only the snapshot that `seen` describes.
+    ///
+    /// # Errors
+    /// `Busy` if an image needs the snapshot.
+    pub(super) async fn refuse_only_copy(&self, seen: &Info) -> Result<()> {
+        let verified = seen.labels.contains_key(VERIFIED_LAYER);
+        let Some(snapshotter) = self.tars().filter(|_| verified) else {
+            return Ok(());
+        };
+        if seen.kind != SnapshotKind::Committed {
+            return Ok(());
+        }
+        let resource = Resource::Snapshot {
+            snapshotter: snapshotter.name().to_owned(),
+            key: seen.key.clone(),
+        };
+        let paths = self.explain(&resource).await?.paths;
+        let users = paths.iter().filter(|path| path.steps.len() > 1);
+        let named = users.filter_map(|path| match (&path.reason, path.steps.first()) {
+            (Reason::Name | Reason::Unnamed, Some(first)) => Some(first.to_string()),
+            _ => None,
+        });
+        match named.collect::<Vec<_>>().first() {
+            None => Ok(()),
+            Some(first) => Err(Error::busy(format!(
+                "its tar may be the only copy of a layer of {first}; remove the image first"
+            ))
+            .operation("remove snapshot")
+            .subject(&seen.key)),
+        }
+    }
+}
