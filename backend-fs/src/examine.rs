@@ -1,5 +1,6 @@
 //! Finds and repairs damaged or lost files without which a store cannot be opened or read.
 
+use std::io;
 use std::path::Path;
 
 use cas_core::check::{Finding, Problem};
@@ -15,26 +16,48 @@ use crate::file;
 use crate::images::key;
 use crate::index::Index;
 use crate::index_file::{lock_index, replace};
-use crate::layout::{self, CAS_DIR, encode};
+use crate::layout::{self, CAS_DIR, FORMAT, RECORDS, encode};
+use crate::places;
 
 /// Maximum number of records in one page.
 const PAGE: usize = 256;
 
 /// Examines the files of the store at `path`. Returns what is wrong. If `repair` is set, repairs
-/// the files: a damaged database of records is set aside; `oci-layout` is written again; a lost or
-/// damaged `index.json` is made from the records, which have every name that this crate wrote; and
-/// names that are only in `index.json` get a record. A directory that is not a store of this
-/// backend is left alone.
+/// the files: what is misplaced and a damaged database of records are set aside; a lost directory
+/// of blobs is made again; `format.json` is written again if the format is known, and `oci-layout`
+/// is; a lost or damaged `index.json` is made from the records, which have every name that this
+/// crate wrote; and names that are only in `index.json` get a record. A directory that is not a
+/// store of this backend is left alone.
 ///
 /// # Errors
 /// Errors of the file system and of the records.
 pub(crate) fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
-    if !path.join(CAS_DIR).try_exists()? {
+    let root = match Dir::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        root => root?,
+    };
+    if root.stat(CAS_DIR)?.is_none() {
         return Ok(Vec::new());
     }
-    let (root, cas_dir) = (Dir::open(path)?, Dir::open(path.join(CAS_DIR))?);
-    let database = path.join(CAS_DIR).join("records.db");
+    // The format decides what the other files mean, so it comes first.
     let mut findings = Vec::new();
+    if let Some(format) = examine_format(path, &root, repair)? {
+        let is_known = format.repaired || !repair && layout::recorded_version(path).is_some();
+        findings.push(format);
+        if !is_known {
+            return Ok(findings);
+        }
+    }
+    findings.extend(places::examine(&root, repair)?);
+    let cas_dir = match repair {
+        true => root.make_dir(CAS_DIR, 0o700)?,
+        false => match root.open_dir(CAS_DIR) {
+            // Something else is in its place, so there is nothing to examine.
+            Err(_) if !findings.is_empty() => return Ok(findings),
+            cas_dir => cas_dir?,
+        },
+    };
+    let database = path.join(CAS_DIR).join(RECORDS);
     findings.extend(cas_records_sqlite::examine(&database, repair)?);
     if let Some(why) = why(layout::check_oci_layout(&root))? {
         if repair {
@@ -60,6 +83,32 @@ pub(crate) fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
+/// Examines `format.json`. If it is damaged and `repair` is set, writes it again if the format is
+/// known. The file of a newer format or of another kind of store is not damaged: opening the store
+/// reports it.
+fn examine_format(path: &Path, root: &Dir, repair: bool) -> Result<Option<Finding>> {
+    let Ok(cas_dir) = root.open_dir(CAS_DIR) else {
+        return Ok(None);
+    };
+    let why = match layout::version(&cas_dir) {
+        Err(error) if error.kind() == ErrorKind::Corrupt => error,
+        Err(error) => return Err(error),
+        Ok(_) => return Ok(None),
+    };
+    let repaired = repair && layout::repair_format(path, &cas_dir)?;
+    let outcome = match (repaired, layout::recorded_version(path)) {
+        (true, _) => "the file was written again, with the format in the database of records",
+        (false, Some(_)) => "a repair writes it again, with the format in the database of records",
+        (false, None) => {
+            "the database of records does not have a format that this release knows, so nothing \
+             else was examined; restore the file from a copy of the store, or repair the store \
+             with the newest release that has used it"
+        }
+    };
+    let subject = format!("{CAS_DIR}/{FORMAT}");
+    Ok(Some(finding(&subject, format!("{why}; {outcome}"), repaired)))
+}
+
 /// Makes a damaged or lost `index.json` again, and the records that its names lack. Holds the lock
 /// of `index.json`, because other jobs may use the store.
 fn repair_index(directories: (&Dir, &Dir), database: &Path) -> Result<Option<Finding>> {
@@ -76,7 +125,7 @@ fn repair_index(directories: (&Dir, &Dir), database: &Path) -> Result<Option<Fin
     Ok(found)
 }
 
-fn finding(file: &str, detail: String, repaired: bool) -> Finding {
+pub(crate) fn finding(file: &str, detail: String, repaired: bool) -> Finding {
     Finding {
         problem: Problem::StoreDamaged,
         subject: file.to_owned(),

@@ -17,6 +17,7 @@ mod engines;
 mod file;
 mod lazy;
 mod made;
+mod places;
 #[cfg(feature = "registry")]
 mod pull_modes;
 mod registries;
