@@ -6,11 +6,12 @@ use std::sync::OnceLock;
 
 use cas_core::content::{Stat, Version};
 use cas_core::{Algorithm, Digest};
-use cas_host::Dir;
+use cas_host::{Dir, Place};
 use rustix::fs::{FileType, OFlags};
 
 use crate::blob_name::BlobName;
 use crate::listing::{Listing, Page};
+use crate::places::{BLOBS, misplaced};
 
 /// The system's error code for opening a symbolic link.
 const LOOP: i32 = rustix::io::Errno::LOOP.raw_os_error();
@@ -48,7 +49,13 @@ impl Blobs {
         match self.root.open_dir(algorithm.name()) {
             Ok(dir) => Ok(Some(self.sha512.get_or_init(|| dir))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+            Err(error) => match Place::Directory(algorithm.name()).misplaced(&self.root) {
+                Ok(Some(what)) => {
+                    let path = format!("{BLOBS}/{}", algorithm.name());
+                    Err(misplaced(&path, &what).into())
+                }
+                Ok(None) | Err(_) => Err(error),
+            },
         }
     }
 

@@ -1,5 +1,6 @@
 //! Finds and repairs damaged or lost files without which a store cannot be opened or read.
 
+use std::io;
 use std::path::Path;
 
 use cas_core::check::{Finding, Problem};
@@ -15,7 +16,8 @@ use crate::file;
 use crate::images::key;
 use crate::index::Index;
 use crate::index_file::{lock_index, replace};
-use crate::layout::{self, CAS_DIR, encode};
+use crate::layout::{self, CAS_DIR, FORMAT, RECORDS, encode};
+use crate::places;
 
 /// Maximum number of records in one page.
 const PAGE: usize = 256;
@@ -23,19 +25,41 @@ const PAGE: usize = 256;
 /// Examines the files of the store at `path`. Returns a finding for each problem. Changes nothing
 /// if the directory is not a store of this backend.
 ///
-/// If `repair` is set, repairs the files. Sets a damaged database of records aside. Writes
-/// `oci-layout` again. Makes a lost or damaged `index.json` from the records, because they have
-/// every name that this crate wrote. Writes a record for each name that is only in `index.json`.
+/// If `repair` is set, repairs the files. Sets aside a damaged database of records, and whatever is
+/// in the place of another file or directory. Makes a lost directory of blobs again. Writes
+/// `format.json` again if the format is known, and `oci-layout`. Makes a lost or damaged `index.json`
+/// from the records, because they have every name that this crate wrote. Writes a record for each
+/// name that is only in `index.json`.
 ///
 /// # Errors
 /// Errors of the file system and of the records.
 pub(crate) fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
-    if !path.join(CAS_DIR).try_exists()? {
+    let root = match Dir::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        root => root?,
+    };
+    if root.stat(CAS_DIR)?.is_none() {
         return Ok(Vec::new());
     }
-    let (root, cas_dir) = (Dir::open(path)?, Dir::open(path.join(CAS_DIR))?);
-    let database = path.join(CAS_DIR).join("records.db");
+    // The format decides what the other files mean, so it comes first.
     let mut findings = Vec::new();
+    if let Some(format) = examine_format(path, &root, repair)? {
+        let is_known = format.repaired || !repair && layout::recorded_version(path).is_some();
+        findings.push(format);
+        if !is_known {
+            return Ok(findings);
+        }
+    }
+    findings.extend(places::examine(&root, repair)?);
+    let cas_dir = match repair {
+        true => root.make_dir(CAS_DIR, 0o700)?,
+        false => match root.open_dir(CAS_DIR) {
+            // Something else is in its place, so there is nothing to examine.
+            Err(_) if !findings.is_empty() => return Ok(findings),
+            cas_dir => cas_dir?,
+        },
+    };
+    let database = path.join(CAS_DIR).join(RECORDS);
     findings.extend(cas_records_sqlite::examine(&database, repair)?);
     if let Some(why) = why(layout::check_oci_layout(&root))? {
         if repair {
@@ -61,6 +85,36 @@ pub(crate) fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
+/// Examines `format.json`. If it is damaged and `repair` is set, writes it again if the format is
+/// known. The file of a newer format or of another kind of store is not damaged: opening the store
+/// reports it.
+fn examine_format(path: &Path, root: &Dir, repair: bool) -> Result<Option<Finding>> {
+    let Ok(cas_dir) = root.open_dir(CAS_DIR) else {
+        return Ok(None);
+    };
+    let why = match layout::version(&cas_dir) {
+        Err(error) if error.kind() == ErrorKind::Corrupt => error,
+        Err(error) => return Err(error),
+        Ok(_) => return Ok(None),
+    };
+    let repaired = repair && layout::repair_format(path, &cas_dir)?;
+    let outcome = match (repaired, layout::recorded_version(path)) {
+        (true, _) => "the file was written again, with the format in the database of records",
+        (false, Some(_)) => "a repair writes it again, with the format in the database of records",
+        (false, None) => {
+            "the database of records does not have a format that this release knows, so nothing \
+             else was examined; restore the file from a copy of the store, or repair the store \
+             with the newest release that has used it"
+        }
+    };
+    let subject = format!("{CAS_DIR}/{FORMAT}");
+    Ok(Some(finding(
+        &subject,
+        format!("{why}; {outcome}"),
+        repaired,
+    )))
+}
+
 /// Makes a damaged or lost `index.json` again, and writes the missing records of its names. Holds
 /// the lock of `index.json`, because other jobs may use the store.
 fn repair_index(directories: (&Dir, &Dir), database: &Path) -> Result<Option<Finding>> {
@@ -77,7 +131,7 @@ fn repair_index(directories: (&Dir, &Dir), database: &Path) -> Result<Option<Fin
     Ok(found)
 }
 
-fn finding(file: &str, detail: String, repaired: bool) -> Finding {
+pub(crate) fn finding(file: &str, detail: String, repaired: bool) -> Finding {
     Finding {
         problem: Problem::StoreDamaged,
         subject: file.to_owned(),

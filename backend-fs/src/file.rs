@@ -1,22 +1,23 @@
-//! Reading the documents of a store: `index.json` and `oci-layout`.
-
-use std::io;
+//! Reading the documents of a store: `index.json`, `oci-layout` and `format.json`.
 
 use cas_core::{Error, Result};
 use cas_host::Dir;
+use rustix::io::Errno;
 
 use crate::index::REPAIR;
 
 /// Returns the content of a file, or `None` if the file is absent.
 ///
 /// # Errors
-/// `Corrupt` for a directory; `OutOfRange` for a file of more than `limit` bytes; errors of the
+/// `Corrupt` for a directory or a symbolic link; `OutOfRange` for a file of more than `limit` bytes; errors of the
 /// file system.
 pub(crate) fn read(root: &Dir, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
-    root.read(name, limit).map_err(|error| match error.kind() {
-        io::ErrorKind::IsADirectory => Error::corrupt(format!(
-            "expected the file {name}, found a directory; {REPAIR}"
-        )),
-        _ => error.into(),
+    root.read(name, limit).map_err(|error| {
+        let found = match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::ISDIR) => "a directory",
+            Some(Errno::LOOP) => "a symbolic link",
+            _ => return error.into(),
+        };
+        Error::corrupt(format!("expected the file {name}, found {found}; {REPAIR}"))
     })
 }

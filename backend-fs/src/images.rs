@@ -70,7 +70,8 @@ impl FsImages {
 
     fn change<T>(&self, work: impl Fn(&mut Index) -> Result<T>) -> Result<T> {
         let directories = (&self.shared.layout.root, self.shared.cas_dir()?);
-        self.index_file.change(directories, work)
+        let changed = self.index_file.change(directories, work);
+        changed.map_err(|error| self.shared.explain(error))
     }
 
     /// Returns the image of a name whose target is `target`.
@@ -248,14 +249,15 @@ impl FsImages {
     /// now.
     fn remove_strays(&self, found: &[String]) -> Result<()> {
         let directories = (&self.shared.layout.root, self.shared.cas_dir()?);
-        self.index_file.tidy(directories, |index| {
+        let tidied = self.index_file.tidy(directories, |index| {
             let mut batch = Batch::new();
             batch.set_reclaims();
             for key in found.iter().filter(|key| is_stray(index, key)) {
                 batch.delete(Table::Images, key.as_str(), Expect::Any);
             }
             self.records.commit_blocking(&batch)
-        })
+        });
+        tidied.map_err(|error| self.shared.explain(error))
     }
 }
 

@@ -6,20 +6,28 @@ use std::path::Path;
 
 use cas_core::layout::{ImageLayout, OCI_LAYOUT};
 use cas_core::{Error, ErrorKind, Result};
-use cas_host::{Dir, Lock, find_foreign, make_private_dir};
+use cas_host::{Dir, Lock, Place, find_foreign, make_private_dir};
+use cas_records_sqlite::SqliteRecords;
 use rustix::fs::FileType;
 use serde::{Deserialize, Serialize};
 
+use crate::places::BLOBS;
 use crate::{file, index_file};
 
 /// The private directory.
 pub(crate) const CAS_DIR: &str = ".cas";
+/// The database of records, in the private directory.
+pub(crate) const RECORDS: &str = "records.db";
 /// The file with the kind and the version of the store, in the private directory.
-const FORMAT: &str = "format.json";
+pub(crate) const FORMAT: &str = "format.json";
 /// The kind of every store of this crate.
 const KIND: &str = "fs";
 /// The format that this version writes. Format 1 does not have the records table `notes`.
-const VERSION: u32 = 2;
+///
+/// The database of records has the same number, and gets a new one before `format.json`. So a repair
+/// knows the format of a store whose `format.json` is damaged, and never takes a newer format for
+/// this one.
+const VERSION: u32 = cas_records_sqlite::VERSION;
 /// Maximum size of `format.json` and `oci-layout` in bytes.
 const SMALL: u64 = 64 << 10;
 
@@ -62,9 +70,15 @@ impl Layout {
         match version(&cas_dir)? {
             Some(VERSION) => {}
             // Formats 1 and 2 differ only in the database of records, which is upgraded when it is
-            // opened.
-            Some(_) => write_format(&cas_dir)?,
-            None => complete(&root, &cas_dir)?,
+            // opened. A kill in between leaves the newer number in the database: see `VERSION`.
+            Some(_) => {
+                drop(SqliteRecords::open(&path.join(CAS_DIR).join(RECORDS))?);
+                write_format(&cas_dir, VERSION)?;
+            }
+            None => {
+                refuse_newer(path)?;
+                complete(&root, &cas_dir)?;
+            }
         }
         check_oci_layout(&root)?;
         drop(lock);
@@ -123,7 +137,7 @@ fn open_cas_dir(root: &Dir) -> Result<Option<Dir>> {
 
 /// Creates everything that is missing. The format file comes last.
 fn complete(root: &Dir, cas_dir: &Dir) -> Result<()> {
-    let blobs = root.make_dir("blobs", 0o755)?;
+    let blobs = root.make_dir(BLOBS, 0o755)?;
     blobs.make_dir("sha256", 0o755)?;
     cas_dir.make_dir("ingest", 0o700)?;
     index_file::create((root, cas_dir))?;
@@ -133,7 +147,41 @@ fn complete(root: &Dir, cas_dir: &Dir) -> Result<()> {
     // A process that created some of the names may have died before it synced them.
     blobs.sync()?;
     root.sync()?;
-    write_format(cas_dir)
+    write_format(cas_dir, VERSION)
+}
+
+/// Refuses a store without a format file if the database of records has a newer format. The file
+/// was lost, and not only never written.
+fn refuse_newer(path: &Path) -> Result<()> {
+    match cas_records_sqlite::stored_version(&path.join(CAS_DIR).join(RECORDS)) {
+        Ok(Some(found)) if found > VERSION.into() => Err(Error::newer_format(VERSION, found)),
+        // Opening the records reports their damage.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Writes the format file again if it is damaged and the database of records has the number of the
+/// format, which is not a newer one. Returns whether the file was written or is intact.
+pub(crate) fn repair_format(path: &Path, cas_dir: &Dir) -> Result<bool> {
+    let _lock = lock_layout(cas_dir)?;
+    // Another process may have repaired it since.
+    if version(cas_dir).is_ok() {
+        return Ok(true);
+    }
+    let Some(version) = recorded_version(path) else {
+        return Ok(false);
+    };
+    Place::File(FORMAT).clear(cas_dir)?;
+    write_format(cas_dir, version)?;
+    Ok(true)
+}
+
+/// Returns the format of the store that its database of records has. Returns `None` if the database
+/// does not have the number or cannot be read, or the format is newer than this version knows.
+pub(crate) fn recorded_version(path: &Path) -> Option<u32> {
+    let found = cas_records_sqlite::stored_version(&path.join(CAS_DIR).join(RECORDS)).ok()??;
+    let found = u32::try_from(found).ok()?;
+    (1..=VERSION).contains(&found).then_some(found)
 }
 
 /// Writes `oci-layout` if it is damaged or lost, unless another process has repaired it since.
@@ -159,10 +207,10 @@ fn write_oci_layout(root: &Dir, cas_dir: &Dir) -> Result<()> {
     Ok(root.replace(OCI_LAYOUT, &layout, 0o644, (cas_dir, "mark.new"))?)
 }
 
-fn write_format(cas_dir: &Dir) -> Result<()> {
+fn write_format(cas_dir: &Dir, version: u32) -> Result<()> {
     let format = Format {
         kind: KIND.to_owned(),
-        version: VERSION,
+        version,
     };
     Ok(cas_dir.replace(FORMAT, &encode(&format)?, 0o600, (cas_dir, "format.new"))?)
 }
@@ -170,18 +218,17 @@ fn write_format(cas_dir: &Dir) -> Result<()> {
 /// Returns the version in the format file, or `None` if the file is absent.
 ///
 /// # Errors
-/// `FailedPrecondition` for another kind or a newer version; `Corrupt` if the file does not parse;
-/// `OutOfRange` if the file is longer than [`SMALL`]; errors of the file system.
-fn version(cas_dir: &Dir) -> Result<Option<u32>> {
-    let Some(data) = cas_dir.read(FORMAT, SMALL)? else {
+/// `FailedPrecondition` for another kind or a newer version; `Corrupt` if the file does not parse,
+/// is longer than [`SMALL`], or is not a file; errors of the file system.
+pub(crate) fn version(cas_dir: &Dir) -> Result<Option<u32>> {
+    let read = file::read(cas_dir, FORMAT, SMALL).map_err(|error| match error.kind() {
+        ErrorKind::OutOfRange | ErrorKind::Corrupt => damaged_format(error),
+        _ => error,
+    });
+    let Some(data) = read? else {
         return Ok(None);
     };
-    let format: Format = serde_json::from_slice(&data).map_err(|error| {
-        Error::corrupt(format!(
-            "{CAS_DIR}/{FORMAT} is damaged ({error}); restore the file from a copy of the store, \
-             or choose another directory"
-        ))
-    })?;
+    let format: Format = serde_json::from_slice(&data).map_err(damaged_format)?;
     match (format.kind.as_str(), format.version) {
         (KIND, found) if found <= VERSION => Ok(Some(found)),
         (KIND, newer) => Err(Error::newer_format(VERSION, newer)),
@@ -191,17 +238,27 @@ fn version(cas_dir: &Dir) -> Result<Option<u32>> {
     }
 }
 
+fn damaged_format(why: impl Display) -> Error {
+    Error::corrupt(format!(
+        "{CAS_DIR}/{FORMAT} is damaged ({why}); restore the file from a copy of the store, let \
+         `cas fsck --repair` make it again, or choose another directory"
+    ))
+}
+
 pub(crate) fn check_oci_layout(root: &Dir) -> Result<()> {
     let data = file::read(root, OCI_LAYOUT, SMALL).map_err(|error| match error.kind() {
         ErrorKind::OutOfRange => damaged_layout(error),
         _ => error,
     })?;
-    let data = data.ok_or_else(|| {
-        Error::precondition(format!(
-            "not an OCI image layout: the directory has no {OCI_LAYOUT}; restore the file, let \
-             `cas fsck --repair` make it again, or choose another directory"
-        ))
-    })?;
+    let Some(data) = data else {
+        return Err(match root.stat(CAS_DIR)? {
+            Some(_) => damaged_layout("it is missing"),
+            None => Error::precondition(format!(
+                "not an OCI image layout: the directory has no {OCI_LAYOUT}; choose another \
+                 directory"
+            )),
+        });
+    };
     let layout = ImageLayout::parse(&data).map_err(damaged_layout)?;
     if !layout.image_layout_version.starts_with("1.") {
         return Err(Error::precondition(format!(

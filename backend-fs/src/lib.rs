@@ -33,6 +33,7 @@ mod layout;
 mod link;
 mod listing;
 mod pending;
+mod places;
 mod publish;
 mod reader;
 mod recover;

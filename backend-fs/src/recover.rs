@@ -23,7 +23,9 @@ const PAGE: usize = 1024;
 /// was first opened in this boot.
 pub(crate) fn recover(cas_dir: &Dir, blobs: &Blobs, boot: &str) -> Result<SystemTime> {
     let _lock = Lock::exclusive(cas_dir, "lock")?;
-    if cas_dir.read(BOOT, 64)?.as_deref() != Some(boot.as_bytes()) {
+    // A damaged file counts as one of another boot.
+    let last = cas_dir.read(BOOT, 64).ok().flatten();
+    if last.as_deref() != Some(boot.as_bytes()) {
         staging::remove_stale(&cas_dir.open_dir("ingest")?, boot)?;
         Markers::check_and_remove(cas_dir, || remove_damaged(blobs))?;
         cas_dir.replace(BOOT, boot.as_bytes(), 0o600, (cas_dir, "boot.new"))?;

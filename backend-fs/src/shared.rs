@@ -1,6 +1,7 @@
 //! The state that all handles of one open store share.
 
 use std::fs::File;
+use std::io;
 use std::path::{self, Path};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
@@ -13,6 +14,7 @@ use cas_host::{Dir, Lock, Reserve, syncfs};
 use crate::blobs::Blobs;
 use crate::layout::Layout;
 use crate::pending::Publishes;
+use crate::places::{BLOBS, blobs_lost, explain};
 use crate::reader::hashes_to;
 use crate::recover::recover;
 use crate::time;
@@ -37,7 +39,10 @@ pub(crate) struct Shared {
 impl Shared {
     /// Opens the directories in `layout`, which is at `path`, and recovers from a crash.
     pub(crate) fn open(layout: Layout, path: &Path) -> Result<Self> {
-        let blobs = Blobs::open(layout.root.open_dir("blobs")?)?;
+        let blobs = match layout.root.open_dir(BLOBS) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(blobs_lost()),
+            blobs => Blobs::open(blobs?)?,
+        };
         let boot = cas_host::boot_id()?;
         let cas_dir = layout.cas_dir.as_ref().filter(|_| layout.writable);
         let (ingest, began) = match cas_dir {
@@ -57,6 +62,11 @@ impl Shared {
             publishes: Publishes::default(),
             marker: Mutex::new(None),
         })
+    }
+
+    /// Returns `error`, or if something is misplaced in the store, an error that names it.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        explain(&self.layout.root, error)
     }
 
     /// Returns `.cas/` for writing.
@@ -89,7 +99,8 @@ impl Shared {
     /// full for that file, the call uses the reserve.
     pub(crate) fn lock_removals(&self) -> Result<Lock> {
         let dir = self.cas_dir()?;
-        Reserve(dir).remove_with(|| Ok(Lock::exclusive(dir, "remove.lock")?))
+        let lock = Reserve(dir).remove_with(|| Ok(Lock::exclusive(dir, "remove.lock")?));
+        lock.map_err(|error| self.explain(error))
     }
 
     /// Opens the stored blob. Returns `None` if the blob is absent or has another size than `size`.
@@ -114,7 +125,8 @@ impl Shared {
     pub(crate) fn mark_unsynced(&self) -> Result<MutexGuard<'_, Option<Marker>>> {
         let mut marker = lock(&self.marker);
         if marker.is_none() {
-            *marker = Some(Marker::write(self.cas_dir()?, &self.boot)?);
+            let written = Marker::write(self.cas_dir()?, &self.boot);
+            *marker = Some(written.map_err(|error| self.explain(error))?);
         }
         Ok(marker)
     }
@@ -127,7 +139,7 @@ impl Shared {
             return Ok(());
         };
         let mut marker = lock(&self.marker);
-        let markers = Markers::find(cas_dir)?;
+        let markers = Markers::find(cas_dir).map_err(|error| self.explain(error))?;
         self.publishes.sync_once(|| {
             if markers.is_empty() {
                 Ok(self.blobs.sync()?)

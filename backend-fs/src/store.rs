@@ -6,8 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use cas_core::check::Finding;
 use cas_core::{
-    Capabilities, ContentStore, Context, Digest, ImageStore, Location, Opener, Records, Result,
-    Store, pool,
+    Capabilities, ContentStore, Context, Digest, Error, ImageStore, Location, Opener, Records,
+    Result, Store, pool,
 };
 use cas_host::Dir;
 use cas_records_sqlite::SqliteRecords;
@@ -15,7 +15,8 @@ use cas_records_sqlite::SqliteRecords;
 use crate::content::{CAPABILITIES, FsContent};
 use crate::examine::examine;
 use crate::images::FsImages;
-use crate::layout::Layout;
+use crate::layout::{CAS_DIR, Layout, RECORDS};
+use crate::places;
 use crate::shared::Shared;
 
 /// The laws (conformance tests) that this store does not keep, as pairs of a law and the reason.
@@ -43,7 +44,7 @@ impl FsStore {
         let path = path.as_ref();
         Layout::open(path)
             .and_then(|layout| Self::of(layout, path))
-            .map_err(|error| error.backend("fs"))
+            .map_err(|error| explain(path, error).backend("fs"))
             .during("open store", path.display())
     }
 
@@ -60,13 +61,13 @@ impl FsStore {
         let layout = || Layout::read_only(Dir::open(path)?);
         layout()
             .and_then(|layout| Self::of(layout, path))
-            .map_err(|error| error.backend("fs"))
+            .map_err(|error| explain(path, error).backend("fs"))
             .during("open store", path.display())
     }
 
     fn of(layout: Layout, path: &Path) -> Result<Self> {
         let shared = Arc::new(Shared::open(layout, path)?);
-        let database = path.join(".cas/records.db");
+        let database = path.join(CAS_DIR).join(RECORDS);
         let records = if shared.layout.writable {
             SqliteRecords::open(&database)?
         } else {
@@ -115,6 +116,14 @@ impl FsStore {
             records: self.records(),
             images: self.images(),
         }
+    }
+}
+
+/// Returns `error`, or if something is misplaced in the store at `path`, an error that names it.
+fn explain(path: &Path, error: Error) -> Error {
+    match Dir::open(path) {
+        Ok(root) => places::explain(&root, error),
+        Err(_) => error,
     }
 }
 

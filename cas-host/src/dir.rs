@@ -143,7 +143,8 @@ impl Dir {
         staging: (&Dir, &str),
     ) -> io::Result<()> {
         let (dir, temporary) = staging;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
+        // Without NONBLOCK a pipe with this name would block until it has a reader.
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NONBLOCK;
         let mut file = dir.open_file(temporary, flags, mode)?;
         let written = file
             .write_all(data)

@@ -31,6 +31,7 @@ use rustix::io::Errno;
 
 use crate::calls;
 use crate::checksum::Sums;
+use crate::misplaced::with_article;
 use crate::regular_file::open_file;
 use crate::{manifest, remove, syncfs, tree};
 
@@ -135,13 +136,10 @@ impl SnapshotDirs {
                 Err(Errno::NOENT) => return Ok(None),
                 found => FileType::from_raw_mode(found?.st_mode),
             };
-            let kind = match kind {
-                FileType::Directory => continue,
-                FileType::Symlink => "a symbolic link",
-                FileType::RegularFile => "a file",
-                _ => "a special file",
-            };
-            return Ok(Some(format!("{name} is {kind}, not a directory")));
+            if kind != FileType::Directory {
+                let kind = with_article(kind);
+                return Ok(Some(format!("{name} is {kind}, not a directory")));
+            }
         }
         Ok(None)
     }

@@ -14,14 +14,12 @@ use rusqlite::{Connection, MAIN_DB, OpenFlags};
 use crate::error::classify;
 
 /// The format that this version writes, stored in `user_version`. Format 1 has the same schema, but
-/// no records of the table `notes`.
-const VERSION: i64 = 2;
+/// no records of the table `notes`. The format of the store of files has the same number.
+pub const VERSION: u32 = 2;
 /// Maximum time that a commit waits for commits of other processes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Number of pages of 4 KiB in the log after which SQLite writes them to the database.
 const CHECKPOINT: u32 = 256;
-/// What is wrong if the path of the database is a directory.
-pub(crate) const DIRECTORY: &str = "expected the file of a database, found a directory";
 /// The one row of `revisions` has the last revision that a record was given, so that no revision is
 /// given twice.
 const SCHEMA: &str = "
@@ -35,7 +33,6 @@ const SCHEMA: &str = "
 /// Returns a connection for reading and one for writing. Creates the database if it is absent, and
 /// upgrades an older format.
 pub(crate) fn connect_both(path: &Path, dir: &Dir) -> Result<(Connection, Connection)> {
-    refuse_directory(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let writer = connect(path, flags | OpenFlags::SQLITE_OPEN_CREATE)?;
     let found = format(&writer)?;
@@ -44,7 +41,7 @@ pub(crate) fn connect_both(path: &Path, dir: &Dir) -> Result<(Connection, Connec
     dir.sync()?;
     let upgraded = match found {
         None => writer.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} COMMIT;")),
-        Some(VERSION) => Ok(()),
+        Some(found) if found == i64::from(VERSION) => Ok(()),
         Some(_) => writer.pragma_update(None, "user_version", VERSION),
     };
     upgraded.map_err(classify)?;
@@ -53,7 +50,6 @@ pub(crate) fn connect_both(path: &Path, dir: &Dir) -> Result<(Connection, Connec
 
 /// Returns a connection that changes nothing. An absent or unfinished database reads as empty.
 pub(crate) fn connect_read_only(path: &Path) -> Result<Connection> {
-    refuse_directory(path)?;
     if path.exists() {
         let connection = open_read_only(path).map_err(classify)?;
         if format(&connection)?.is_some() {
@@ -63,14 +59,17 @@ pub(crate) fn connect_read_only(path: &Path) -> Result<Connection> {
     empty().map_err(classify)
 }
 
-/// Refuses a directory. SQLite would only report that it cannot open the file.
-fn refuse_directory(path: &Path) -> Result<()> {
-    if path.is_dir() {
-        return Err(Error::corrupt(format!(
-            "{DIRECTORY}; run `cas fsck --repair`, which sets it aside and makes the records again"
-        )));
+/// Returns the format of the database at `path`, of any release. Returns `None` if there is
+/// no database, or if the database does not state its format. Changes nothing.
+///
+/// # Errors
+/// `Corrupt` if it is not an intact database; errors of the file system.
+pub fn stored_version(path: &Path) -> Result<Option<i64>> {
+    if !path.try_exists()? {
+        return Ok(None);
     }
-    Ok(())
+    let version = user_version(&open_read_only(path).map_err(classify)?)?;
+    Ok(Some(version).filter(|version| *version != 0))
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
@@ -123,12 +122,16 @@ fn empty() -> rusqlite::Result<Connection> {
 /// # Errors
 /// `FailedPrecondition` for a newer format.
 fn format(connection: &Connection) -> Result<Option<i64>> {
-    let version = connection.query_row("PRAGMA user_version", (), |row| row.get::<_, i64>(0));
-    match version.map_err(classify)? {
+    match user_version(connection)? {
         0 => Ok(None),
-        found @ 1..=VERSION => Ok(Some(found)),
+        found if (1..=VERSION.into()).contains(&found) => Ok(Some(found)),
         found => Err(Error::newer_format(VERSION, found)),
     }
+}
+
+fn user_version(connection: &Connection) -> Result<i64> {
+    let version = connection.query_row("PRAGMA user_version", (), |row| row.get(0));
+    version.map_err(classify)
 }
 
 /// Returns a path encoded for a URI of SQLite.

@@ -4,56 +4,115 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use cas_core::check::{Finding, Problem};
-use cas_core::{Context, Error, ErrorKind, Result};
-use cas_host::{Dir, Lock};
+use cas_core::{Context, ErrorKind, Result};
+use cas_host::{Dir, Lock, Place};
 use rusqlite::{Connection, OpenFlags};
 
-use crate::connection::DIRECTORY;
 use crate::error::classify;
+use crate::places;
 
 /// The result of `quick_check` for a database that is not damaged.
 const SOUND: &str = "ok";
 
-/// Examines the database at `path`. If the database is damaged and `repair` is set, renames the
-/// database and its log. The new name of the database ends in `.damaged-` and a number. The next
-/// opening then creates an empty database. Returns a finding if the database is damaged. Returns
-/// `None` if it is intact or absent, if it cannot be opened for lack of permission, or if another
-/// process set it aside in the meantime.
+/// Examines the database at `path`. Returns a finding for each problem. If `repair` is set, renames
+/// what is damaged: the new name ends in `.damaged-` and a number. A damaged database is renamed with
+/// its log, and the next opening then creates an empty database. Returns no finding if the database
+/// is intact or absent, if it cannot be opened for lack of permission, or if another process set it
+/// aside in the meantime.
 ///
 /// # Errors
 /// Errors of the file system and of SQLite, except errors that only report the damage of the
 /// database.
-pub fn examine(path: &Path, repair: bool) -> Result<Option<Finding>> {
-    let why = match path.try_exists().during("examine", path.display())? {
-        true => damage(path)?,
-        false => None,
+pub fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
+    let (parent, name) = places::split(path)?;
+    let dir = match Dir::open(parent) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        dir => dir.during("examine", parent.display())?,
     };
-    let Some(why) = why else {
+    let examine = || -> Result<Vec<Finding>> {
+        let mut findings = examine_files(&dir, parent, name, repair)?;
+        findings.extend(examine_database(&dir, path, name, repair)?);
+        Ok(findings)
+    };
+    examine().during("examine", path.display())
+}
+
+/// Examines the files without which the database has the same records: the lock, the index of the
+/// log, and the log if there is no database.
+fn examine_files(dir: &Dir, parent: &Path, name: &str, repair: bool) -> Result<Vec<Finding>> {
+    let (lock, index, log) = (
+        places::lock(name),
+        places::log_index(name),
+        places::log(name),
+    );
+    let has_database = dir.stat(name)?.is_some();
+    let log = (!has_database).then_some(&log);
+    let mut findings = Vec::new();
+    for file in [&lock, &index].into_iter().chain(log) {
+        let place = Place::File(file);
+        let Some(what) = place.misplaced(dir)? else {
+            continue;
+        };
+        let outcome = match repair {
+            true => place.clear(dir)?.map(|aside| {
+                format!("it was renamed to {aside}; the file is made again when it is needed")
+            }),
+            false => Some("a repair renames it".to_owned()),
+        };
+        let path = parent.join(file);
+        findings.extend(outcome.map(|outcome| finding(&path, &what.to_string(), &outcome, repair)));
+    }
+    Ok(findings)
+}
+
+fn examine_database(dir: &Dir, path: &Path, name: &str, repair: bool) -> Result<Option<Finding>> {
+    let Some(why) = damage(dir, path, name)? else {
         return Ok(None);
     };
-    let detail = if repair {
-        let Some(aside) = set_aside(path).during("set aside", path.display())? else {
-            return Ok(None);
-        };
-        format!(
-            "{why}; the database was renamed to {}; the next opening creates an empty database",
+    if !repair {
+        let outcome = "a repair renames the database and makes the records again";
+        return Ok(Some(finding(path, &why, outcome, false)));
+    }
+    let aside = set_aside(dir, path, name)?;
+    Ok(aside.map(|aside| {
+        let outcome = format!(
+            "the database was renamed to {}; the next opening creates an empty database",
             aside.display()
-        )
-    } else {
-        format!("{why}; a repair renames the database and makes the records again")
-    };
-    Ok(Some(Finding {
-        problem: Problem::StoreDamaged,
-        subject: path.display().to_string(),
-        detail,
-        repaired: repair,
+        );
+        finding(path, &why, &outcome, true)
     }))
 }
 
-/// Returns a description of the damage, or `None` if the database is intact.
-fn damage(path: &Path) -> Result<Option<String>> {
-    if path.is_dir() {
-        return Ok(Some(DIRECTORY.to_owned()));
+fn finding(path: &Path, why: &str, outcome: &str, repaired: bool) -> Finding {
+    Finding {
+        problem: Problem::StoreDamaged,
+        subject: path.display().to_string(),
+        detail: format!("{why}; {outcome}"),
+        repaired,
+    }
+}
+
+/// Returns how the database is damaged, or `None` if it is intact or absent.
+fn damage(dir: &Dir, path: &Path, name: &str) -> Result<Option<String>> {
+    if dir.stat(name)?.is_none() {
+        return Ok(None);
+    }
+    if let Some(what) = places::database(dir, name)? {
+        return Ok(Some(what.to_string()));
+    }
+    let log = places::log(name);
+    if let Some(what) = Place::File(&log).misplaced(dir)? {
+        // Without them, the database may contradict itself and the blobs.
+        return Ok(Some(format!(
+            "the last changes are lost: in the place of their log {log}, {what}"
+        )));
+    }
+    if Place::File(&places::log_index(name))
+        .misplaced(dir)?
+        .is_some()
+    {
+        // SQLite cannot open the database before a repair, which examines it again.
+        return Ok(None);
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let check = || -> rusqlite::Result<String> {
@@ -74,46 +133,45 @@ fn damage(path: &Path) -> Result<Option<String>> {
 
 /// Renames the database and its log. Returns the new name of the database, or `None` if another
 /// process has set it aside since.
-fn set_aside(path: &Path) -> Result<Option<PathBuf>> {
-    let (Some(parent), Some(name)) = (
-        path.parent(),
-        path.file_name().and_then(|name| name.to_str()),
-    ) else {
-        return Err(Error::invalid("not the path of a file; expected DIR/NAME"));
-    };
-    let dir = Dir::open(parent)?;
-    let _lock = Lock::exclusive(&dir, &format!("{name}.lock"))?;
-    if dir.stat(name)?.is_some() && damage(path)?.is_none() {
+fn set_aside(dir: &Dir, path: &Path, name: &str) -> Result<Option<PathBuf>> {
+    let _lock = Lock::exclusive(dir, &places::lock(name))?;
+    if dir.stat(name)?.is_some() && damage(dir, path, name)?.is_none() {
         return Ok(None);
     }
     let Some(aside) = dir.set_aside(name)? else {
         return Ok(None);
     };
-    for ending in ["-wal", "-shm"] {
-        let (from, to) = (format!("{name}{ending}"), format!("{aside}{ending}"));
-        match dir.rename(&*from, &dir, &*to) {
+    for (from, to) in [
+        (places::log(name), places::log(&aside)),
+        (places::log_index(name), places::log_index(&aside)),
+    ] {
+        match dir.rename(&*from, dir, &*to) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             renamed => renamed?,
         }
     }
     dir.sync()?;
-    Ok(Some(parent.join(aside)))
+    Ok(Some(path.with_file_name(aside)))
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
 
+    use cas_core::records::{Batch, Expect, Table};
+
     use super::*;
     use crate::SqliteRecords;
+    use crate::connection::{VERSION, stored_version};
 
     #[test]
     fn a_sound_database_stays_and_a_damaged_one_is_set_aside() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("records.db");
-        assert_eq!(examine(&path, true).unwrap(), None, "there is none");
+        let dir = Dir::open(temp.path()).unwrap();
+        assert_eq!(examine(&path, true).unwrap(), [], "there is none");
         drop(SqliteRecords::open(&path).unwrap());
-        assert_eq!(examine(&path, true).unwrap(), None);
+        assert_eq!(examine(&path, true).unwrap(), []);
         for (number, garbage) in [
             vec![7; 100],
             vec![0; 8192],
@@ -122,19 +180,20 @@ mod tests {
         .into_iter()
         .enumerate()
         {
-            assert_eq!(set_aside(&path).unwrap(), None, "another process made it");
+            let again = set_aside(&dir, &path, "records.db").unwrap();
+            assert_eq!(again, None, "another process made it");
             fs::write(&path, &garbage).unwrap();
             let found = examine(&path, false).unwrap();
-            let found = found.unwrap_or_else(|| panic!("garbage {number} was not found"));
-            assert!(!found.repaired, "{found:?}");
+            assert_eq!(found.len(), 1, "garbage {number}: {found:?}");
+            assert!(!found[0].repaired, "{found:?}");
             assert_eq!(fs::read(&path).unwrap(), garbage, "only examined");
-            assert!(examine(&path, true).unwrap().unwrap().repaired);
+            assert!(examine(&path, true).unwrap()[0].repaired);
             let aside = temp
                 .path()
                 .join(format!("records.db.damaged-{}", number + 1));
             assert_eq!(fs::read(aside).unwrap(), garbage);
             drop(SqliteRecords::open(&path).unwrap());
-            assert_eq!(examine(&path, true).unwrap(), None);
+            assert_eq!(examine(&path, true).unwrap(), []);
         }
     }
 
@@ -150,11 +209,85 @@ mod tests {
             assert!(said.contains(path.to_str().unwrap()), "{said}");
             assert!(said.contains("fsck --repair"), "{said}");
         }
-        assert!(!examine(&path, false).unwrap().unwrap().repaired);
+        assert!(!examine(&path, false).unwrap()[0].repaired);
         assert!(path.join("theirs").exists(), "only examined");
-        assert!(examine(&path, true).unwrap().unwrap().repaired);
+        assert!(examine(&path, true).unwrap()[0].repaired);
         assert!(temp.path().join("records.db.damaged-1/theirs").exists());
         drop(SqliteRecords::open(&path).unwrap());
-        assert_eq!(examine(&path, true).unwrap(), None);
+        assert_eq!(examine(&path, true).unwrap(), []);
+    }
+
+    /// Returns a database that has a record.
+    fn filled(path: &Path) -> SqliteRecords {
+        let records = SqliteRecords::open(path).unwrap();
+        let mut batch = Batch::new();
+        batch.put(Table::Notes, "key", Expect::Absent, "value".into());
+        records.commit_blocking(&batch).unwrap();
+        records
+    }
+
+    #[test]
+    fn what_is_in_the_place_of_the_other_files_is_refused_and_set_aside() {
+        for (file, keeps_records) in [
+            ("records.db-wal", false),
+            ("records.db-shm", true),
+            ("records.db.lock", true),
+        ] {
+            for is_link in [true, false] {
+                let temp = tempfile::tempdir().unwrap();
+                let path = temp.path().join("records.db");
+                drop(filled(&path));
+                let misplaced = temp.path().join(file);
+                fs::remove_file(&misplaced).unwrap();
+                match is_link {
+                    true => std::os::unix::fs::symlink("/nowhere", &misplaced).unwrap(),
+                    false => fs::create_dir_all(misplaced.join("theirs")).unwrap(),
+                }
+                for open in [SqliteRecords::open, SqliteRecords::open_read_only] {
+                    let error = open(&path).err().unwrap();
+                    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+                    let said = error.to_string();
+                    assert!(
+                        said.contains(file) && said.contains("fsck --repair"),
+                        "{said}"
+                    );
+                }
+                let found = examine(&path, false).unwrap();
+                assert_eq!(found.len(), 1, "{file}: {found:?}");
+                assert!(found[0].detail.contains(", found a "), "{found:?}");
+                assert!(fs::symlink_metadata(&misplaced).is_ok(), "only examined");
+                assert!(examine(&path, true).unwrap()[0].repaired, "{file}");
+                let records = SqliteRecords::open(&path).unwrap();
+                let kept = records.load_blocking(Table::Notes, "key").unwrap();
+                assert_eq!(kept.is_some(), keeps_records, "{file}");
+                drop(records);
+                assert_eq!(examine(&path, true).unwrap(), [], "{file}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_log_without_a_database_is_set_aside_if_it_is_not_a_file() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("records.db");
+        fs::create_dir(temp.path().join("records.db-wal")).unwrap();
+        assert!(SqliteRecords::open(&path).is_err());
+        assert!(examine(&path, true).unwrap()[0].repaired);
+        drop(SqliteRecords::open(&path).unwrap());
+        assert_eq!(examine(&path, true).unwrap(), []);
+    }
+
+    #[test]
+    fn the_format_is_known_without_opening_the_records() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("records.db");
+        assert_eq!(stored_version(&path).unwrap(), None);
+        drop(filled(&path));
+        assert_eq!(stored_version(&path).unwrap(), Some(VERSION.into()));
+        fs::write(&path, [7; 8192]).unwrap();
+        // The log has the page with the number, too.
+        fs::remove_file(temp.path().join("records.db-wal")).unwrap();
+        let error = stored_version(&path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
     }
 }

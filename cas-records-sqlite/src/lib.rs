@@ -15,7 +15,9 @@ mod commit;
 mod connection;
 mod error;
 mod examine;
+mod places;
 mod records;
 
+pub use connection::{VERSION, stored_version};
 pub use examine::examine;
 pub use records::SqliteRecords;

@@ -1,5 +1,6 @@
 //! The records store over one database.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use async_trait::async_trait;
 use cas_core::group;
 use cas_core::records::{Batch, Record, Revision, Table};
 use cas_core::sync::lock;
-use cas_core::{Capabilities, Capability, Context, Error, Records, Result};
+use cas_core::{Capabilities, Capability, Context, Records, Result};
 use cas_host::{Dir, Lock, Reserve};
 use rusqlite::{OptionalExtension, Row};
 use tokio::sync::oneshot;
@@ -15,6 +16,7 @@ use tokio::sync::oneshot;
 use crate::commit::Connections;
 use crate::connection::{connect_both, connect_read_only};
 use crate::error::{classify, without_inodes};
+use crate::places;
 
 /// Records in one SQLite database.
 #[derive(Clone)]
@@ -33,12 +35,10 @@ impl SqliteRecords {
     }
 
     fn open_or_create(path: &Path) -> Result<Self> {
-        let name = path.file_name().and_then(|name| name.to_str());
-        let (Some(name), Some(parent)) = (name, path.parent()) else {
-            return Err(Error::invalid("not the path of a file; expected DIR/NAME"));
-        };
+        let (parent, name) = places::split(path)?;
         let dir = Dir::open(parent)?;
-        let lock = Lock::exclusive(&dir, &format!("{name}.lock"))?;
+        places::refuse_misplaced(&dir, name)?;
+        let lock = Lock::exclusive(&dir, &places::lock(name))?;
         // Opening may use the reserve too, because only an open database can remove records.
         let connect = || connect_both(path, &dir).map_err(|error| without_inodes(error, &dir));
         let (reader, writer) = Reserve(&dir).remove_with(connect)?;
@@ -58,7 +58,16 @@ impl SqliteRecords {
     /// `FailedPrecondition` for a newer format; `Corrupt` if `path` is not an intact database;
     /// errors of the file system.
     pub fn open_read_only(path: &Path) -> Result<Self> {
-        let open = || connect_read_only(path).during("open records", path.display());
+        let open = || {
+            let (parent, name) = places::split(path)?;
+            match Dir::open(parent) {
+                // There is no database, either.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                dir => places::refuse_misplaced(&dir?, name)?,
+            }
+            connect_read_only(path)
+        };
+        let open = || open().during("open records", path.display());
         Ok(SqliteRecords(Arc::new(Connections::new(
             open()?,
             open()?,

@@ -118,6 +118,13 @@ impl Cas {
         runtime.block_on(crate::Cas::fsck(root, options))
     }
 
+    /// Returns `error`, or an error that names what in the root has caused it, as
+    /// [`Cas::explain_error`](crate::Cas::explain_error) does.
+    #[must_use]
+    pub fn explain_error(root: impl AsRef<Path>, error: Error) -> Error {
+        crate::Cas::explain_error(root, error)
+    }
+
     /// Closes the handle and all its clones. When the call returns, everything that was written is
     /// on the device.
     ///

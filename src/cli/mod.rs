@@ -58,7 +58,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use cas::{Cas, OpenOptions, Progress, Result};
+use cas::{Cas, Error, OpenOptions, Progress, Result};
 use clap::{Parser, Subcommand};
 
 use self::output::Output;
@@ -210,6 +210,14 @@ impl Context {
         self.root.clone().map_or_else(default_root, Ok)
     }
 
+    /// Returns `error`, or an error that names the file of the root that has caused it.
+    fn explain(&self, error: Error) -> Error {
+        match self.root() {
+            Ok(root) => Cas::explain_error(root, error),
+            Err(_) => error,
+        }
+    }
+
     /// Returns the options with which the root is opened.
     pub(crate) fn open_options(&self) -> OpenOptions {
         let mut options = OpenOptions::default();
@@ -253,7 +261,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let command = arguments.command;
     let handles_signals = command.handles_signals();
     let work = async {
-        let done = command.run(context).await;
+        let done = command
+            .run(context)
+            .await
+            .map_err(|error| context.explain(error));
         // The last uses of images are written when the handle is dropped.
         stop::last_work().await;
         done

@@ -15,8 +15,10 @@ use cas_host::{Dir, Lock, make_private_dir};
 use super::{LOCK, Root};
 
 /// The directory of the list.
-const DIRECTORY: &str = "local";
-const NAME: &str = "made.json";
+pub(super) const DIRECTORY: &str = "local";
+pub(super) const NAME: &str = "made.json";
+/// The new list, until it replaces the old one.
+pub(super) const STAGING: &str = ".made.json";
 
 impl Root {
     /// Checks that no listed directory of the store at `location` is missing or empty. Returns the
@@ -115,7 +117,7 @@ fn write(root: &Path, listed: &[String]) -> Result<()> {
         make_private_dir(&path)?;
         let dir = Dir::open(&path)?;
         let text = serde_json::to_vec(listed)?;
-        dir.replace(NAME, &text, 0o600, (&dir, ".made.json"))
+        dir.replace(NAME, &text, 0o600, (&dir, STAGING))
     };
     written().during("write", path.join(NAME).display())
 }

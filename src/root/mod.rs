@@ -18,6 +18,7 @@ mod file;
 mod keep;
 mod lazy;
 mod made;
+mod places;
 #[cfg(feature = "registry")]
 mod pull_modes;
 mod registries;

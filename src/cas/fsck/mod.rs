@@ -150,27 +150,47 @@ impl Cas {
     }
 }
 
+impl Cas {
+    /// Returns `error`, which a verb on this root has returned. If something is misplaced in the
+    /// root, such as a file where `cas` makes a directory, and may have caused the error, returns
+    /// an error of the kind `Corrupt` that names it and its repair.
+    #[must_use]
+    pub fn explain_error(root: impl AsRef<Path>, error: Error) -> Error {
+        let (root, registry) = (root.as_ref(), crate::registry());
+        // Opening an absent root would make one.
+        if !root.join("cas.toml").is_file() {
+            return error;
+        }
+        match Root::open(root, &registry) {
+            Ok(root) => root.explain(&registry, error),
+            Err(_) => error,
+        }
+    }
+}
+
 /// Returns whether a repair may have lost names.
 fn may_have_lost_names(finding: &Finding) -> bool {
     let has_names = finding.problem == Problem::DatabaseDamaged || finding.subject == "index.json";
     has_names && finding.repaired
 }
 
-/// Examines the files of the store and the local records, which are not open yet.
+/// Examines the files of the root, of the store and of the local records, which are not open yet.
 async fn examine(path: &Path, options: &FsckOptions) -> Result<Vec<Finding>> {
     let default = crate::registry();
     let registry = options.open.registry.as_ref().unwrap_or(&default);
     let root = Root::open(path, registry)?;
+    let repair = options.repair;
+    let mut findings = root.examine_places(registry, repair)?;
     let location = match &options.open.store {
         Some(store) => root.locate(store, registry)?,
         None => root.store(registry)?,
     };
     if root.check_made(&location, registry).is_err() {
         // The opening reports what is lost. There are no files to examine.
-        return Ok(Vec::new());
+        return Ok(findings);
     }
-    let mut findings = registry.examine(&location, options.repair).await?;
-    let (database, repair) = (root.local_database(), options.repair);
+    findings.extend(registry.examine(&location, options.repair).await?);
+    let database = root.local_database();
     let local = pool::run(move || cas_records_sqlite::examine(&database, repair)).await?;
     findings.extend(local);
     Ok(findings)

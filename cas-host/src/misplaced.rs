@@ -1,0 +1,169 @@
+//! Something else in the place of a file or a directory that this program makes itself.
+
+use std::fmt;
+use std::io;
+
+use rustix::fs::{AtFlags, FileType, FlockOperation};
+use rustix::io::Errno;
+
+use crate::{Dir, calls};
+
+/// A name in a directory, and what this program makes there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place<'a> {
+    /// A file.
+    File(&'a str),
+    /// A file that a user may move elsewhere and replace by a symbolic link to it.
+    MovableFile(&'a str),
+    /// A directory.
+    Directory(&'a str),
+    /// A directory that a user may move elsewhere and replace by a symbolic link to it.
+    MovableDirectory(&'a str),
+}
+
+/// What was found in a place, if this program does not make that there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Misplaced {
+    expected: FileType,
+    found: FileType,
+}
+
+impl Place<'_> {
+    /// Returns the name.
+    pub fn name(&self) -> &str {
+        match self {
+            Place::File(name) | Place::MovableFile(name) => name,
+            Place::Directory(name) | Place::MovableDirectory(name) => name,
+        }
+    }
+
+    /// Returns what is misplaced here, or `None` if nothing is, also if nothing has the name.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub fn misplaced(&self, dir: &Dir) -> io::Result<Option<Misplaced>> {
+        let (expected, flags) = match self {
+            Place::File(_) => (FileType::RegularFile, AtFlags::SYMLINK_NOFOLLOW),
+            Place::MovableFile(_) => (FileType::RegularFile, AtFlags::empty()),
+            Place::Directory(_) => (FileType::Directory, AtFlags::SYMLINK_NOFOLLOW),
+            Place::MovableDirectory(_) => (FileType::Directory, AtFlags::empty()),
+        };
+        let status = match calls::statat(dir, self.name(), flags) {
+            // A symbolic link that leads nowhere is misplaced.
+            Err(Errno::NOENT | Errno::LOOP) => dir.stat(self.name())?,
+            status => Some(status?),
+        };
+        let found = status.map(|status| FileType::from_raw_mode(status.st_mode));
+        let found = found.filter(|found| *found != expected);
+        Ok(found.map(|found| Misplaced { expected, found }))
+    }
+
+    /// Renames what is misplaced here, as [`Dir::set_aside`] does. Only one process does this at a
+    /// time in a directory. Returns the new name, or `None` if nothing is misplaced. A kill leaves
+    /// it under the old or the new name.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub fn clear(&self, dir: &Dir) -> io::Result<Option<String>> {
+        let locked = dir.open_dir(".")?;
+        // Some network file systems cannot lock directories. Two repairs at the same moment are
+        // then not protected from each other.
+        let _ = calls::flock(&locked, FlockOperation::LockExclusive);
+        if self.misplaced(dir)?.is_none() {
+            return Ok(None);
+        }
+        let aside = dir.set_aside(self.name())?;
+        dir.sync()?;
+        Ok(aside)
+    }
+}
+
+impl fmt::Display for Misplaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (expected, found) = (with_article(self.expected), with_article(self.found));
+        write!(f, "expected {expected}, found {found}")
+    }
+}
+
+/// Returns a type of files in words.
+pub(crate) fn with_article(kind: FileType) -> &'static str {
+    match kind {
+        FileType::RegularFile => "a file",
+        FileType::Directory => "a directory",
+        FileType::Symlink => "a symbolic link",
+        _ => "a special file",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn what_is_misplaced_is_found_and_renamed_once() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        fs::create_dir(temp.path().join("directory")).unwrap();
+        fs::write(temp.path().join("file"), "").unwrap();
+        symlink("directory", temp.path().join("link")).unwrap();
+        symlink("nowhere", temp.path().join("dangling")).unwrap();
+        symlink("circle", temp.path().join("circle")).unwrap();
+        for (place, expected) in [
+            (Place::File("file"), None),
+            (Place::File("absent"), None),
+            (Place::Directory("directory"), None),
+            (Place::Directory("absent"), None),
+            (Place::MovableDirectory("directory"), None),
+            (Place::MovableDirectory("link"), None),
+            (Place::MovableDirectory("absent"), None),
+            (Place::MovableFile("file"), None),
+            (
+                Place::MovableFile("link"),
+                Some("expected a file, found a directory"),
+            ),
+            (
+                Place::MovableFile("dangling"),
+                Some("expected a file, found a symbolic link"),
+            ),
+            (
+                Place::File("link"),
+                Some("expected a file, found a symbolic link"),
+            ),
+            (
+                Place::Directory("link"),
+                Some("expected a directory, found a symbolic link"),
+            ),
+            (
+                Place::MovableDirectory("dangling"),
+                Some("expected a directory, found a symbolic link"),
+            ),
+            (
+                Place::MovableDirectory("circle"),
+                Some("expected a directory, found a symbolic link"),
+            ),
+            (
+                Place::Directory("file"),
+                Some("expected a directory, found a file"),
+            ),
+            (
+                Place::File("directory"),
+                Some("expected a file, found a directory"),
+            ),
+        ] {
+            let found = place
+                .misplaced(&dir)
+                .unwrap()
+                .map(|found| found.to_string());
+            assert_eq!(found.as_deref(), expected, "{place:?}");
+            let aside = place.clear(&dir).unwrap();
+            assert_eq!(aside.is_some(), expected.is_some(), "{place:?}");
+            assert_eq!(place.clear(&dir).unwrap(), None, "{place:?}");
+            if let Some(aside) = aside {
+                dir.rename(&*aside, &dir, place.name()).unwrap();
+            }
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The files of a database, and what may be in their place.
+
+use std::path::Path;
+
+use cas_core::{Error, Result};
+use cas_host::{Dir, Misplaced, Place};
+
+/// Returns the directory and the name of the database at `path`.
+///
+/// # Errors
+/// `InvalidArgument` if `path` does not have both.
+pub(crate) fn split(path: &Path) -> Result<(&Path, &str)> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let parts = path.parent().zip(name);
+    parts.ok_or_else(|| Error::invalid("not the path of a file; expected DIR/NAME"))
+}
+
+/// Returns the name of the lock of the database `name`.
+pub(crate) fn lock(name: &str) -> String {
+    format!("{name}.lock")
+}
+
+/// Returns the name of the log of the database `name`, which has its last changes.
+pub(crate) fn log(name: &str) -> String {
+    format!("{name}-wal")
+}
+
+/// Returns the name of the index of the log. SQLite can make it again from the log.
+pub(crate) fn log_index(name: &str) -> String {
+    format!("{name}-shm")
+}
+
+/// Refuses what is misplaced: SQLite would only say that it cannot open the file.
+///
+/// # Errors
+/// `Corrupt` if something is misplaced; errors of the file system.
+pub(crate) fn refuse_misplaced(dir: &Dir, name: &str) -> Result<()> {
+    if let Some(what) = database(dir, name)? {
+        return Err(refused(&what));
+    }
+    for file in [log(name), log_index(name), lock(name)] {
+        if let Some(what) = Place::File(&file).misplaced(dir)? {
+            return Err(refused(&what).subject(&file));
+        }
+    }
+    Ok(())
+}
+
+fn refused(what: &Misplaced) -> Error {
+    Error::corrupt(format!(
+        "{what}; run `cas fsck --repair`, which sets it aside"
+    ))
+}
+
+/// Returns what is misplaced at the name of the database. A user may have moved the database
+/// elsewhere and left a symbolic link, so only the target of a link counts.
+pub(crate) fn database(dir: &Dir, name: &str) -> Result<Option<Misplaced>> {
+    Ok(Place::MovableFile(name).misplaced(dir)?)
+}
