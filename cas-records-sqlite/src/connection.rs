@@ -59,8 +59,8 @@ pub(crate) fn connect_read_only(path: &Path) -> Result<Connection> {
     empty().map_err(classify)
 }
 
-/// Returns the format of the database at `path`, of any release. Returns `None` if there is
-/// no database, or if the database does not state its format. Changes nothing.
+/// Returns the format of the database at `path`, of any release. Returns `None` if the
+/// database does not exist, or does not state its format. Changes nothing.
 ///
 /// # Errors
 /// `Corrupt` if it is not an intact database; errors of the file system.

@@ -38,7 +38,7 @@ pub fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
 }
 
 /// Examines the files without which the database has the same records: the lock, the index of the
-/// log, and the log if there is no database.
+/// log, and the log if the database is absent.
 fn examine_files(dir: &Dir, parent: &Path, name: &str, repair: bool) -> Result<Vec<Finding>> {
     let (lock, index, log) = (
         places::lock(name),

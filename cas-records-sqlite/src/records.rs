@@ -61,7 +61,7 @@ impl SqliteRecords {
         let open = || {
             let (parent, name) = places::split(path)?;
             match Dir::open(parent) {
-                // There is no database, either.
+                // The database does not exist, either.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 dir => places::refuse_misplaced(&dir?, name)?,
             }
