@@ -190,7 +190,7 @@ const EROFS_DIFF_ID: &str = "org.erofs.uncompressed-digest";
 /// `Corrupt` if the manifest and the configuration do not list the same number of layers, or the
 /// configuration states another type of root file system than `layers`. The error is `Unsupported`
 /// instead if a layer has the type of an artifact. Also `Unsupported` for a layer that is not
-/// mounted on the layers below it, but has another [role](EROFS_ROLE).
+/// mounted on the layers below it, but has another role in its annotation `org.erofs.role`.
 pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descriptor, Digest)>> {
     let wrong = |why: String| {
         let mut layers = manifest.layers.iter();
