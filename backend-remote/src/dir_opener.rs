@@ -1,4 +1,5 @@
-//! A store in a local directory, owned by one process: `dir:///path`.
+//! A store in a local directory: `dir:///path`. A process that can write to the store has it open
+//! alone. Processes that can only read share it.
 
 use std::path::PathBuf;
 
@@ -21,12 +22,13 @@ const CAPABILITIES: Capabilities = Capabilities::of(&[Capability::Durable]);
 
 impl RemoteStore {
     /// Opens the store in the directory `path`. Creates the store if the directory is empty or does
-    /// not exist. If the process cannot write to the directory, opens the store read-only.
+    /// not exist. If the process cannot write to the file `lock` of the store, opens the store
+    /// read-only.
     ///
     /// # Errors
-    /// `Busy` if another process has the store open, with the pid of that process if the pid is
-    /// known; `FailedPrecondition` if the directory contains other files, or a store of another
-    /// kind or of a newer format; `Unavailable` if no threads can be started; errors of the file
+    /// `Busy` if the store is already open, unless all who open it can only read; the message has
+    /// the pid of the other process if it is known. `FailedPrecondition` if the directory contains
+    /// files and is not a store, or is a store of another kind or of a newer format. `Unavailable` if no threads can be started; errors of the file
     /// system.
     pub async fn open_dir(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();

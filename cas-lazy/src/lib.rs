@@ -6,10 +6,11 @@
 //! [`Span::inflate`] decompresses a span. A SOCI index lists the zTOCs of an image: see [`soci`].
 //!
 //! A layer in the format eStargz or zstd:chunked contains its own table of contents, a
-//! [`LayerToc`], with digests of all pieces: see [`estargz`] and [`zstd_chunked`].
+//! [`LayerToc`], with a digest for each chunk of a file, except for chunks of zeros: see [`estargz`]
+//! and [`zstd_chunked`].
 //!
-//! All three formats are read into a [`LazyLayer`]: the members of a layer, and the pieces in which
-//! its bytes are fetched, verified and decompressed.
+//! A zTOC and a [`LayerToc`] are both read into a [`LazyLayer`]: the members of a layer, and the
+//! pieces in which its bytes are fetched, verified and decompressed.
 //!
 //! Nothing here reads files or the network. Every decoder has bounds, and returns an error for any
 //! bytes that it cannot read.

@@ -40,8 +40,8 @@ pub(crate) struct Bundle {
 /// Options that choose the platform and replace parts of the image's configuration.
 #[derive(Args)]
 pub(crate) struct Process {
-    /// Platform, as in linux/arm64 [default: this machine's, or for an image without an index, its
-    /// only platform]
+    /// Platform, as in linux/arm64 [default: this machine's; an image without an index
+    /// has only one]
     #[arg(long)]
     platform: Option<Platform>,
     /// Program to run instead of the image's entrypoint and command

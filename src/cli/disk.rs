@@ -21,8 +21,8 @@ The file is an EROFS image: metadata, and then the tar of each layer. Linux 6.4 
 A virtual machine can use it as a disk with sectors of 512 bytes. The same image always gives the
 same bytes. No privileges are needed. While the file is written, its directory needs free space for
 twice the size of the file. If the image is unpacked into snapshots of the snapshotter `erofs`, the
-tars of these snapshots are copied, and no layer is decompressed. With `--format vmdk`, FILE is a
-directory, which must be empty or absent.
+format `erofs` copies the tars of these snapshots, and decompresses no layer. With `--format vmdk`,
+FILE is a directory, which must be empty or absent.
 
 With `--writable`, an empty ext4 file system is made in a second, sparse file, for the machine to
 write to. This needs the program mke2fs.")]
@@ -41,15 +41,15 @@ pub(crate) struct Disk {
     /// Size of the writable file system, as in 10GiB
     #[arg(long, value_name = "SIZE", value_parser = cas::parse_size, requires = "writable")]
     writable_size: Option<u64>,
-    /// Platform, as in linux/arm64 [default: this machine's, or for an image without an index, its
-    /// only platform]
+    /// Platform, as in linux/arm64 [default: this machine's; an image without an index
+    /// has only one]
     #[arg(long)]
     platform: Option<Platform>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
-    /// One file, which is a raw disk (also: raw)
+    /// One file, which is a raw disk; `raw` means the same
     #[value(alias = "raw")]
     Erofs,
     /// A directory with the metadata, the tars, and disk.vmdk, which joins them to one disk

@@ -41,8 +41,8 @@ pub(crate) struct Mount {
     /// in the mount; may be repeated
     #[arg(long, value_name = "INSIDE:OUTSIDE:COUNT", value_parser = idmap::range)]
     map_ids: Vec<IdRange>,
-    /// Platform, as in linux/arm64 [default: this machine's, or for an image without an index, its
-    /// only platform]
+    /// Platform, as in linux/arm64 [default: this machine's; an image without an index
+    /// has only one]
     #[arg(long)]
     platform: Option<Platform>,
     /// If the image is not in the store, pull it first, as `cas pull --lazy` does

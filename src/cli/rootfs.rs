@@ -45,8 +45,8 @@ pub(crate) struct Prepare {
     /// Name or digest of the image
     #[arg(long, value_name = "REF")]
     image: String,
-    /// Platform, as in linux/arm64 [default: this machine's, or for an image without an index, its
-    /// only platform]
+    /// Platform, as in linux/arm64 [default: this machine's; an image without an index
+    /// has only one]
     #[arg(long)]
     platform: Option<Platform>,
 }

@@ -31,8 +31,8 @@ pub(crate) struct Unpack {
     /// Unpack without privileges: store the owners of files in an attribute, and leave out devices
     #[arg(long)]
     rootless: bool,
-    /// Platform, as in linux/arm64 [default: this machine's, or for an image without an index, its
-    /// only platform]
+    /// Platform, as in linux/arm64 [default: this machine's; an image without an index
+    /// has only one]
     #[arg(long)]
     platform: Option<Platform>,
 }

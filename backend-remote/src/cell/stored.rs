@@ -1,9 +1,10 @@
 //! How a cell is stored in an object.
 //!
 //! ```text
-//! NONCE +\n VALUE \nNONCE      a nonce is 32 random hex digits; each write has a new nonce
-//! NONCE -\n \nNONCE            a deleted cell has no value
+//! NONCE" +\n"VALUE"\n"NONCE    a nonce is 32 random hex digits; each write has a new nonce
+//! NONCE" -\n\n"NONCE           a deleted cell has no value
 //! ```
+//! Quoted text is part of the object.
 
 use bytes::{Bytes, BytesMut};
 use cas_core::Result;

@@ -1,5 +1,6 @@
-//! RocksDB called directly: bytes in blob files and a record in one synced write. The rows of large
-//! blobs skip the log and are flushed at the end, which is the fastest durable way.
+//! RocksDB called directly. One synced write stores the bytes of a small blob and its record. A large
+//! blob is stored in pieces of 256 KiB, which skip the log and are flushed before its record is
+//! written.
 
 use std::path::Path;
 

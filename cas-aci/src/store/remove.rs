@@ -14,8 +14,8 @@ use crate::info::{AciInfo, SortField};
 use crate::key::Key;
 
 impl AciStore {
-    /// Removes an ACI: its information and the remotes that it came from in one batch, then its
-    /// blobs. A blob that something else refers to stays. The removal needs no free space. A read
+    /// Removes an ACI. One batch removes its information and the remotes that it came from. Then its
+    /// blobs are removed. A blob that something else refers to stays. The removal needs no free space. A read
     /// that is under way may go on or fail.
     ///
     /// # Errors
@@ -75,7 +75,7 @@ impl AciStore {
     pub async fn remove_unused(&self, time: SystemTime) -> Result<Vec<AciInfo>> {
         let mut removed = Vec::new();
         for info in self.unused(time).await? {
-            let is_unused = |info: &AciInfo| info.last_used < time;
+            let is_unused = |info: &AciInfo| self.reads.merged(info.clone()).last_used < time;
             removed.extend(self.remove_info(&info.key, is_unused).await?);
         }
         self.flush_if_possible().await;

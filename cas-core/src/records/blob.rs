@@ -33,12 +33,12 @@ pub struct BlobRecord {
     /// The children that the blob lists, in order, if it is a document (an index or a manifest).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub children: Vec<Digest>,
-    /// Children that were left out and that the blob does not keep, such as manifests for other
-    /// platforms and layers that are not distributed. Any other child that is missing was lost.
+    /// Children that were left out and that the blob does not keep: layers that are not distributed,
+    /// for example, or manifests for other platforms. Any other child that is missing was lost.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub absent: BTreeSet<Digest>,
-    /// Layers of a manifest whose blobs were removed because the root's snapshotter keeps their
-    /// tars. An entry has a meaning only while the layer is also in [`absent`](Self::absent).
+    /// If the blob is a manifest, the layers that the store no longer has, because the snapshotter of
+    /// the root keeps their tars. An entry has a meaning only while the layer is also in [`absent`](Self::absent).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tars: BTreeMap<Digest, Packing>,
     /// The owners that claim the blob. A claim keeps the blob until a garbage collection for the
@@ -48,7 +48,8 @@ pub struct BlobRecord {
     /// The ids of the leases that pin the blob; some of the leases may have ended.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub leases: BTreeSet<String>,
-    /// The version of the bytes that were last verified: published by a [`Writer`], or hashed.
+    /// The version of the bytes that `cas` has verified last: when a [`Writer`] published them, or
+    /// when it hashed stored bytes.
     ///
     /// [`Writer`]: crate::content::Writer
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -61,7 +62,8 @@ pub struct BlobRecord {
         skip_serializing_if = "Option::is_none"
     )]
     pub expires_at: Option<SystemTime>,
-    /// Set when a garbage collection decides to remove the blob. From then on the blob counts as
+    /// Set when a garbage collection decides to remove the blob, unless the store removes bytes and
+    /// record together. From then on the blob counts as
     /// absent, and the collection removes the bytes of the version that the tombstone names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tombstone: Option<Tombstone>,
@@ -81,7 +83,8 @@ pub struct Tombstone {
 }
 
 impl BlobRecord {
-    /// Returns the record of a blob that is stored now, without a lease.
+    /// Returns a new record, whose times are now. It keeps the blob without a lease for
+    /// [`UNLEASED_TTL`].
     pub fn new(size: u64, media_type: Option<MediaType>) -> Self {
         let now = SystemTime::now();
         BlobRecord {
