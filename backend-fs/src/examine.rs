@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use cas_core::check::{Finding, Problem};
+use cas_core::check::Finding;
 use cas_core::image::Image;
 use cas_core::layout::{INDEX as FILE, OCI_LAYOUT};
 use cas_core::pool::wait;
@@ -17,7 +17,7 @@ use crate::images::key;
 use crate::index::Index;
 use crate::index_file::{lock_index, replace};
 use crate::layout::{self, CAS_DIR, FORMAT, RECORDS, encode};
-use crate::places;
+use crate::places::{self, finding};
 
 /// Maximum number of records in one page.
 const PAGE: usize = 256;
@@ -95,7 +95,11 @@ fn examine_format(path: &Path, root: &Dir, repair: bool) -> Result<Option<Findin
     let why = match layout::version(&cas_dir) {
         Err(error) if error.kind() == ErrorKind::Corrupt => error,
         Err(error) => return Err(error),
-        Ok(_) => return Ok(None),
+        Ok(Some(_)) => return Ok(None),
+        Ok(None) => {
+            layout::refuse_newer(path)?;
+            return Ok(None);
+        }
     };
     let repaired = repair && layout::repair_format(path, &cas_dir)?;
     let outcome = match (repaired, layout::recorded_version(path)) {
@@ -129,15 +133,6 @@ fn repair_index(directories: (&Dir, &Dir), database: &Path) -> Result<Option<Fin
     }
     restore_names(&read_index(root)?, database)?;
     Ok(found)
-}
-
-pub(crate) fn finding(file: &str, detail: String, repaired: bool) -> Finding {
-    Finding {
-        problem: Problem::StoreDamaged,
-        subject: file.to_owned(),
-        detail,
-        repaired,
-    }
 }
 
 /// Returns why a file is damaged or lost, or `None` if it is neither.

@@ -152,7 +152,7 @@ fn complete(root: &Dir, cas_dir: &Dir) -> Result<()> {
 
 /// Refuses a store without a format file if the database of records has a newer format. The file
 /// was lost, and not only never written.
-fn refuse_newer(path: &Path) -> Result<()> {
+pub(crate) fn refuse_newer(path: &Path) -> Result<()> {
     match cas_records_sqlite::stored_version(&path.join(CAS_DIR).join(RECORDS)) {
         Ok(Some(found)) if found > VERSION.into() => Err(Error::newer_format(VERSION, found)),
         // Opening the records reports their damage.
@@ -222,7 +222,8 @@ fn write_format(cas_dir: &Dir, version: u32) -> Result<()> {
 /// is longer than [`SMALL`], or is not a file; errors of the file system.
 pub(crate) fn version(cas_dir: &Dir) -> Result<Option<u32>> {
     let read = file::read(cas_dir, FORMAT, SMALL).map_err(|error| match error.kind() {
-        ErrorKind::OutOfRange | ErrorKind::Corrupt => damaged_format(error),
+        ErrorKind::Corrupt => damaged_format(error),
+        ErrorKind::OutOfRange if is_too_long(&error) => damaged_format(error),
         _ => error,
     });
     let Some(data) = read? else {
@@ -238,6 +239,12 @@ pub(crate) fn version(cas_dir: &Dir) -> Result<Option<u32>> {
     }
 }
 
+/// Returns whether an error of the kind `OutOfRange` is about the length of a file, and not about a
+/// limit of the system, such as that of open files.
+fn is_too_long(error: &Error) -> bool {
+    Error::of_system(error).is_none()
+}
+
 fn damaged_format(why: impl Display) -> Error {
     Error::corrupt(format!(
         "{CAS_DIR}/{FORMAT} is damaged ({why}); restore the file from a copy of the store, let \
@@ -247,7 +254,7 @@ fn damaged_format(why: impl Display) -> Error {
 
 pub(crate) fn check_oci_layout(root: &Dir) -> Result<()> {
     let data = file::read(root, OCI_LAYOUT, SMALL).map_err(|error| match error.kind() {
-        ErrorKind::OutOfRange => damaged_layout(error),
+        ErrorKind::OutOfRange if is_too_long(&error) => damaged_layout(error),
         _ => error,
     })?;
     let Some(data) = data else {

@@ -2,12 +2,11 @@
 
 use std::io;
 
-use cas_core::check::Finding;
+use cas_core::check::{Finding, Problem};
 use cas_core::{Error, ErrorKind, Result};
 use cas_host::{Dir, Misplaced, Place};
 use rustix::io::Errno;
 
-use crate::examine::finding;
 use crate::layout::CAS_DIR;
 
 /// The directory of the blobs.
@@ -75,6 +74,16 @@ pub(crate) fn examine(root: &Dir, repair: bool) -> Result<Vec<Finding>> {
         findings.push(finding(BLOBS, detail, repair));
     }
     Ok(findings)
+}
+
+/// Returns a finding about a file or a directory of a store.
+pub(crate) fn finding(file: &str, detail: String, repaired: bool) -> Finding {
+    Finding {
+        problem: Problem::StoreDamaged,
+        subject: file.to_owned(),
+        detail,
+        repaired,
+    }
 }
 
 /// Returns `error`, or if something is misplaced in the store, an error that names it.

@@ -195,7 +195,7 @@ fn as_many_redirects_as_are_allowed_are_followed_and_no_more() {
             ok(&mut pull);
         } else {
             let said = fails(&mut pull, 7);
-            let bound = format!("the {} redirects", limit::REDIRECTS);
+            let bound = format!("at most {} redirects", limit::REDIRECTS);
             assert!(said.contains(&bound), "{said}");
         }
     }
