@@ -91,18 +91,17 @@ fn a_repair_waits_for_other_writers_and_reads_the_index_that_they_leave() {
     assert!(!fs::read_dir(temp.path()).unwrap().any(aside));
 }
 
-/// Returns everything in a directory: paths, and what the files contain.
+/// Returns everything in a directory: paths, and what the files contain. A symbolic link that leads
+/// nowhere is a path.
 fn everything(path: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(path).unwrap() {
         let entry = entry.unwrap().path();
         if entry.is_dir() {
             found.extend(everything(&entry));
-            found.insert(entry, None);
-        } else {
-            let content = fs::read(&entry).unwrap();
-            found.insert(entry, Some(content));
         }
+        let content = entry.is_file().then(|| fs::read(&entry).unwrap());
+        found.insert(entry, content);
     }
     found
 }

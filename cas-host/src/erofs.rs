@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn a_refusal_of_the_kernel_is_explained() {
         for (errno, kind, text) in [
-            (Errno::NODEV, ErrorKind::Unsupported, "no EROFS"),
+            (Errno::NODEV, ErrorKind::Unsupported, "not support EROFS"),
             (Errno::NOTBLK, ErrorKind::Unsupported, "Linux 6.12"),
             (Errno::NOTBLK, ErrorKind::Unsupported, "mount=loop"),
             (Errno::INVAL, ErrorKind::Corrupt, "fsck"),
