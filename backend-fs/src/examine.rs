@@ -16,8 +16,8 @@ use crate::file;
 use crate::images::key;
 use crate::index::Index;
 use crate::index_file::{lock_index, replace};
-use crate::layout::{self, CAS_DIR, FORMAT, RECORDS, encode};
-use crate::places::{self, finding};
+use crate::layout::{self, FORMAT, RECORDS, encode};
+use crate::places::{self, CAS_DIR, finding};
 
 /// Maximum number of records in one page.
 const PAGE: usize = 256;

@@ -11,11 +11,9 @@ use cas_records_sqlite::SqliteRecords;
 use rustix::fs::FileType;
 use serde::{Deserialize, Serialize};
 
-use crate::places::BLOBS;
+use crate::places::{BLOBS, CAS_DIR};
 use crate::{file, index_file};
 
-/// The private directory.
-pub(crate) const CAS_DIR: &str = ".cas";
 /// The database of records, in the private directory.
 pub(crate) const RECORDS: &str = "records.db";
 /// The file with the kind and the version of the store, in the private directory.

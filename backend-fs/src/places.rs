@@ -7,8 +7,8 @@ use cas_core::{Error, ErrorKind, Result};
 use cas_host::{Dir, Misplaced, Place};
 use rustix::io::Errno;
 
-use crate::layout::CAS_DIR;
-
+/// The private directory.
+pub(crate) const CAS_DIR: &str = ".cas";
 /// The directory of the blobs.
 pub(crate) const BLOBS: &str = "blobs";
 

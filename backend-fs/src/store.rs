@@ -15,8 +15,8 @@ use cas_records_sqlite::SqliteRecords;
 use crate::content::{CAPABILITIES, FsContent};
 use crate::examine::examine;
 use crate::images::FsImages;
-use crate::layout::{CAS_DIR, Layout, RECORDS};
-use crate::places;
+use crate::layout::{Layout, RECORDS};
+use crate::places::{self, CAS_DIR};
 use crate::shared::Shared;
 
 /// The laws (conformance tests) that this store does not keep, as pairs of a law and the reason.
