@@ -93,7 +93,11 @@ fn examine_format(path: &Path, root: &Dir, repair: bool) -> Result<Option<Findin
     let why = match layout::version(&cas_dir) {
         Err(error) if error.kind() == ErrorKind::Corrupt => error,
         Err(error) => return Err(error),
-        Ok(_) => return Ok(None),
+        Ok(Some(_)) => return Ok(None),
+        Ok(None) => {
+            layout::refuse_newer(path)?;
+            return Ok(None);
+        }
     };
     let repaired = repair && layout::repair_format(path, &cas_dir)?;
     let outcome = match (repaired, layout::recorded_version(path)) {
@@ -106,7 +110,11 @@ fn examine_format(path: &Path, root: &Dir, repair: bool) -> Result<Option<Findin
         }
     };
     let subject = format!("{CAS_DIR}/{FORMAT}");
-    Ok(Some(finding(&subject, format!("{why}; {outcome}"), repaired)))
+    Ok(Some(finding(
+        &subject,
+        format!("{why}; {outcome}"),
+        repaired,
+    )))
 }
 
 /// Makes a damaged or lost `index.json` again, and the records that its names lack. Holds the lock

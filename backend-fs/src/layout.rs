@@ -152,7 +152,7 @@ fn complete(root: &Dir, cas_dir: &Dir) -> Result<()> {
 
 /// Refuses a store without a format file if the database of records has a newer format. The file
 /// was lost, and not only never written.
-fn refuse_newer(path: &Path) -> Result<()> {
+pub(crate) fn refuse_newer(path: &Path) -> Result<()> {
     match cas_records_sqlite::stored_version(&path.join(CAS_DIR).join(RECORDS)) {
         Ok(Some(found)) if found > VERSION.into() => Err(Error::newer_format(VERSION, found)),
         // Opening the records reports their damage.

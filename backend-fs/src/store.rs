@@ -6,8 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use cas_core::check::Finding;
 use cas_core::{
-    Capabilities, ContentStore, Context, Digest, Error, ImageStore, Location, Opener, Records, Result,
-    Store, pool,
+    Capabilities, ContentStore, Context, Digest, Error, ImageStore, Location, Opener, Records,
+    Result, Store, pool,
 };
 use cas_host::Dir;
 use cas_records_sqlite::SqliteRecords;

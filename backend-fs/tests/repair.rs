@@ -2,14 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use backend_fs::{FsOpener, FsStore};
 use cas_core::check::Finding;
 use cas_core::image::Image;
-use cas_core::{Descriptor, ImageStore, MediaType, Opener, pool::wait};
+use cas_core::{Descriptor, ErrorKind, ImageStore, MediaType, Opener, pool::wait};
 use cas_host::{Dir, Lock};
 
 const DAMAGED: [Option<&str>; 6] = [
@@ -21,7 +24,7 @@ const DAMAGED: [Option<&str>; 6] = [
     Some(r#"{"manifests":{}}"#),
 ];
 
-fn repair(path: &std::path::Path) -> Vec<Finding> {
+fn repair(path: &Path) -> Vec<Finding> {
     let location = format!("fs://{}", path.display()).parse().unwrap();
     wait(FsOpener.examine(&location, true)).unwrap()
 }
@@ -86,4 +89,141 @@ fn a_repair_waits_for_other_writers_and_reads_the_index_that_they_leave() {
         name.to_string_lossy().contains("damaged")
     };
     assert!(!fs::read_dir(temp.path()).unwrap().any(aside));
+}
+
+/// Returns everything in a directory: paths, and what the files contain.
+fn everything(path: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(path).unwrap() {
+        let entry = entry.unwrap().path();
+        if entry.is_dir() {
+            found.extend(everything(&entry));
+            found.insert(entry, None);
+        } else {
+            // A symbolic link may lead nowhere.
+            let content = fs::read(&entry).ok();
+            found.insert(entry, content);
+        }
+    }
+    found
+}
+
+/// Makes a store with an image. Returns the file of its format.
+fn filled(path: &Path) -> PathBuf {
+    let store = FsStore::open(path).unwrap();
+    wait(store.images().create(image("a"))).unwrap();
+    path.join(".cas/format.json")
+}
+
+/// Sets the format in the database of records.
+fn set_recorded_format(path: &Path, format: u32) {
+    let database = rusqlite::Connection::open(path.join(".cas/records.db")).unwrap();
+    database
+        .pragma_update(None, "user_version", format)
+        .unwrap();
+}
+
+/// Puts something else in the place of the file.
+type Harm = fn(&Path);
+
+const HARMS: [Harm; 8] = [
+    |file| fs::write(file, "").unwrap(),
+    |file| fs::write(file, "\0\0\0\0").unwrap(),
+    |file| fs::write(file, r#"{"kind":"fs"}"#).unwrap(),
+    |file| fs::write(file, r#"{"kind":"fs","version":"2"}"#).unwrap(),
+    |file| fs::write(file, r#"{"kind":"fs","version":2"#).unwrap(),
+    |file| fs::write(file, vec![b' '; 1 << 20]).unwrap(),
+    |file| {
+        fs::remove_file(file).unwrap();
+        fs::create_dir_all(file.join("theirs")).unwrap();
+    },
+    |file| {
+        fs::remove_file(file).unwrap();
+        symlink("/nowhere", file).unwrap();
+    },
+];
+
+#[test]
+fn a_damaged_format_file_is_written_again_with_the_recorded_format() {
+    for (number, harm) in HARMS.into_iter().enumerate() {
+        for recorded in [1, 2] {
+            let temp = tempfile::tempdir().unwrap();
+            let format = filled(temp.path());
+            set_recorded_format(temp.path(), recorded);
+            harm(&format);
+            let error = FsStore::open(temp.path()).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{number}: {error}");
+            let said = error.to_string();
+            assert!(said.contains("format.json"), "{number}: {said}");
+            assert!(said.contains("fsck --repair"), "{number}: {said}");
+            let found = repair(temp.path());
+            assert_eq!(found.len(), 1, "{number}: {found:?}");
+            assert!(found[0].repaired && found[0].subject == ".cas/format.json");
+            let written = fs::read_to_string(&format).unwrap();
+            assert_eq!(written, format!(r#"{{"kind":"fs","version":{recorded}}}"#));
+            let store = FsStore::open(temp.path()).unwrap();
+            assert_eq!(names(&*store.images()), ["a"], "{number}");
+            assert_eq!(repair(temp.path()), [], "{number}");
+        }
+    }
+}
+
+/// Nothing newer is taken for this format, and nothing of an unknown format is changed.
+#[test]
+fn a_damaged_format_file_of_an_unknown_format_stays() {
+    let unknown: [Harm; 4] = [
+        |path| set_recorded_format(path, 3),
+        |path| set_recorded_format(path, 0),
+        |path| fs::remove_file(path.join(".cas/records.db")).unwrap(),
+        |path| {
+            fs::write(path.join(".cas/records.db"), [7; 8192]).unwrap();
+            fs::remove_file(path.join(".cas/records.db-wal")).unwrap();
+        },
+    ];
+    for (case, make_unknown) in unknown.into_iter().enumerate() {
+        for (number, harm) in HARMS.into_iter().enumerate() {
+            let temp = tempfile::tempdir().unwrap();
+            let format = filled(temp.path());
+            make_unknown(temp.path());
+            harm(&format);
+            // Something that a repair of a known format sets aside.
+            fs::create_dir(temp.path().join(".cas/index.new")).unwrap();
+            let before = everything_but_locks(temp.path());
+            let found = repair(temp.path());
+            assert_eq!(found.len(), 1, "{case} {number}: {found:?}");
+            assert!(!found[0].repaired && found[0].subject == ".cas/format.json");
+            assert!(found[0].detail.contains("newest release"), "{found:?}");
+            assert!(FsStore::open(temp.path()).is_err(), "{case} {number}");
+            assert_eq!(everything_but_locks(temp.path()), before, "{case} {number}");
+        }
+    }
+}
+
+/// As [`everything`], without what reading the database changes.
+fn everything_but_locks(path: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+    let mut found = everything(path);
+    found.retain(|path, _| !path.ends_with("records.db-shm"));
+    found
+}
+
+#[test]
+fn a_newer_store_is_refused_and_not_changed_also_without_its_format_file() {
+    for with_file in [true, false] {
+        let temp = tempfile::tempdir().unwrap();
+        let format = filled(temp.path());
+        set_recorded_format(temp.path(), 3);
+        match with_file {
+            true => fs::write(&format, r#"{"kind":"fs","version":3}"#).unwrap(),
+            false => fs::remove_file(&format).unwrap(),
+        }
+        fs::create_dir(temp.path().join(".cas/index.new")).unwrap();
+        let before = everything_but_locks(temp.path());
+        let error = FsStore::open(temp.path()).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
+        assert!(error.to_string().contains("found 3"), "{error}");
+        let location = format!("fs://{}", temp.path().display()).parse().unwrap();
+        let error = wait(FsOpener.examine(&location, true)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
+        assert_eq!(everything_but_locks(temp.path()), before);
+    }
 }

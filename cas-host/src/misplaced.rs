@@ -128,7 +128,10 @@ mod tests {
                 Place::MovableFile("dangling"),
                 Some("expected a file, found a symbolic link"),
             ),
-            (Place::File("link"), Some("expected a file, found a symbolic link")),
+            (
+                Place::File("link"),
+                Some("expected a file, found a symbolic link"),
+            ),
             (
                 Place::Directory("link"),
                 Some("expected a directory, found a symbolic link"),
@@ -150,7 +153,10 @@ mod tests {
                 Some("expected a file, found a directory"),
             ),
         ] {
-            let found = place.misplaced(&dir).unwrap().map(|found| found.to_string());
+            let found = place
+                .misplaced(&dir)
+                .unwrap()
+                .map(|found| found.to_string());
             assert_eq!(found.as_deref(), expected, "{place:?}");
             let aside = place.clear(&dir).unwrap();
             assert_eq!(aside.is_some(), expected.is_some(), "{place:?}");

@@ -25,10 +25,10 @@ const SOUND: &str = "ok";
 /// database.
 pub fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
     let (parent, name) = places::split(path)?;
-    let dir = match Dir::open(parent) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        dir => dir.during("examine", parent.display())?,
-    };
+    if !parent.is_dir() {
+        return Ok(Vec::new());
+    }
+    let dir = Dir::open(parent).during("examine", parent.display())?;
     let examine = || -> Result<Vec<Finding>> {
         let mut findings = examine_files(&dir, parent, name, repair)?;
         findings.extend(examine_database(&dir, path, name, repair)?);
@@ -107,7 +107,10 @@ fn damage(dir: &Dir, path: &Path, name: &str) -> Result<Option<String>> {
             "the last changes are lost: in the place of their log {log}, {what}"
         )));
     }
-    if Place::File(&places::log_index(name)).misplaced(dir)?.is_some() {
+    if Place::File(&places::log_index(name))
+        .misplaced(dir)?
+        .is_some()
+    {
         // SQLite cannot open the database before a repair, which examines it again.
         return Ok(None);
     }
@@ -158,8 +161,8 @@ mod tests {
     use cas_core::records::{Batch, Expect, Table};
 
     use super::*;
-    use crate::connection::{VERSION, stored_version};
     use crate::SqliteRecords;
+    use crate::connection::{VERSION, stored_version};
 
     #[test]
     fn a_sound_database_stays_and_a_damaged_one_is_set_aside() {
@@ -244,7 +247,10 @@ mod tests {
                     let error = open(&path).err().unwrap();
                     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
                     let said = error.to_string();
-                    assert!(said.contains(file) && said.contains("fsck --repair"), "{said}");
+                    assert!(
+                        said.contains(file) && said.contains("fsck --repair"),
+                        "{said}"
+                    );
                 }
                 let found = examine(&path, false).unwrap();
                 assert_eq!(found.len(), 1, "{file}: {found:?}");

@@ -35,19 +35,19 @@ pub(crate) fn log_index(name: &str) -> String {
 /// # Errors
 /// `Corrupt` if something is misplaced; errors of the file system.
 pub(crate) fn refuse_misplaced(dir: &Dir, name: &str) -> Result<()> {
+    let refused = |what: Misplaced, file: &str| {
+        let advice = "run `cas fsck --repair`, which sets it aside";
+        Err(Error::corrupt(format!("{what} at {file}; {advice}")))
+    };
     if let Some(what) = database(dir, name)? {
-        return Err(refused(&what));
+        return refused(what, name);
     }
     for file in [log(name), log_index(name), lock(name)] {
         if let Some(what) = Place::File(&file).misplaced(dir)? {
-            return Err(refused(&what).subject(&file));
+            return refused(what, &file);
         }
     }
     Ok(())
-}
-
-fn refused(what: &Misplaced) -> Error {
-    Error::corrupt(format!("{what}; run `cas fsck --repair`, which sets it aside"))
 }
 
 /// Returns what is misplaced at the name of the database. A user may have moved the database

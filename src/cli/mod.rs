@@ -246,6 +246,7 @@ impl Context {
 /// Runs one command. Returns the exit code of the tool, or for `cas run`, the exit code of the
 /// program.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
+    stop::survive_file_limit()?;
     let hide_progress = arguments.no_progress || arguments.json;
     let progress: Arc<dyn Progress> = Arc::new(Bars::new(arguments.quiet, hide_progress));
     log::show(Arc::clone(&progress));
@@ -260,7 +261,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let command = arguments.command;
     let handles_signals = command.handles_signals();
     let work = async {
-        let done = command.run(context).await.map_err(|error| context.explain(error));
+        let done = command
+            .run(context)
+            .await
+            .map_err(|error| context.explain(error));
         // The last uses of images are written when the handle is dropped.
         stop::last_work().await;
         done

@@ -39,11 +39,7 @@ impl Root {
     ///
     /// # Errors
     /// Errors of the file system.
-    pub(crate) fn examine_places(
-        &self,
-        registry: &Registry,
-        repair: bool,
-    ) -> Result<Vec<Finding>> {
+    pub(crate) fn examine_places(&self, registry: &Registry, repair: bool) -> Result<Vec<Finding>> {
         let mut findings = Vec::new();
         self.each_misplaced(registry, |dir, place, path, what| {
             let outcome = match repair {
