@@ -225,7 +225,8 @@ fn too_few_file_descriptors_are_said() {
 fn limited(root: &Path, kib: u32) -> Command {
     let tool = cas(root);
     let mut command = Command::new("sh");
-    let script = format!("ulimit -f {kib}; exec \"$@\"");
+    // What started the tests may ignore the signal.
+    let script = format!("ulimit -f {kib}; exec env --default-signal=XFSZ \"$@\"");
     command.args(["-c", &script, "sh"]);
     command.arg(tool.get_program()).args(tool.get_args());
     command
