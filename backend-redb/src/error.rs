@@ -1,5 +1,7 @@
 //! Errors of redb, classified by what the caller can do about them.
 
+use std::io;
+
 use cas_core::{Error, ErrorKind};
 use cas_kv::Failed;
 
@@ -13,9 +15,11 @@ pub(crate) fn classify(error: impl Into<redb::Error>) -> Error {
     let error = error.into();
     match error {
         redb::Error::Io(error) => {
+            // A limit on the size of files is not a full disk.
+            let is_limited = error.kind() == io::ErrorKind::FileTooLarge;
             let error = Error::from(error);
             match error.kind() {
-                ErrorKind::Full => Error::new(
+                ErrorKind::Full if !is_limited => Error::new(
                     ErrorKind::Full,
                     "the disk is full; free some space and reopen the store",
                 )

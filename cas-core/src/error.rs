@@ -278,6 +278,9 @@ impl From<std::io::Error> for Error {
             _ if matches!(error.kind(), Io::StorageFull | Io::QuotaExceeded) => {
                 "; free some space, for example with `cas gc`"
             }
+            _ if error.kind() == Io::FileTooLarge => {
+                "; raise the limit on the size of files with `ulimit -f`"
+            }
             _ => "",
         };
         let kind = match error.kind() {

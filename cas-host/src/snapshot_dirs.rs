@@ -49,7 +49,9 @@ const DIRECTORY: OFlags = OFlags::RDONLY
 /// The numbered directories of a snapshotter. `id` is the number of a directory in each method.
 pub struct SnapshotDirs {
     path: PathBuf,
-    dir: File,
+    /// The open directory, or `None` if there is none and this user cannot make it. There are then
+    /// no snapshots.
+    dir: Option<File>,
     manifests: PathBuf,
     /// Whether a sync has failed. It is then unknown which content is on disk.
     failed: AtomicBool,
@@ -88,19 +90,30 @@ impl AsFd for LockedDir {
 }
 
 impl SnapshotDirs {
-    /// Opens the directories below `root`, which is created if it is absent.
+    /// Opens the directories below `root`, which is created if it is absent. If it cannot be
+    /// created for lack of permission or on a read-only file system, there are no directories, and
+    /// none can be created.
     ///
     /// # Errors
     /// Errors of the file system, with the path.
     pub fn open(root: impl AsRef<Path>) -> Result<Self> {
         let path = root.as_ref().join("snapshots");
-        make_private(&path).during("make directory", path.display())?;
-        // Mount tables have paths without symbolic links.
-        let path = path
-            .canonicalize()
-            .during("open directory", path.display())?;
+        let (path, dir) = match make_private(&path) {
+            Err(error) if cannot_write(&error) => {
+                let absolute = std::path::absolute(&path);
+                (absolute.during("open directory", path.display())?, None)
+            }
+            made => {
+                made.during("make directory", path.display())?;
+                // Mount tables have paths without symbolic links.
+                let path = path
+                    .canonicalize()
+                    .during("open directory", path.display())?;
+                let dir = File::open(&path).during("open directory", path.display())?;
+                (path, Some(dir))
+            }
+        };
         let manifests = path.with_file_name(MANIFESTS);
-        let dir = File::open(&path).during("open directory", path.display())?;
         Ok(SnapshotDirs {
             path,
             dir,
@@ -131,8 +144,11 @@ impl SnapshotDirs {
     /// Returns what is in the place of the directory of `id` or of its tree, if it is not a
     /// directory.
     fn misplaced(&self, id: u64) -> io::Result<Option<String>> {
+        let Some(dir) = &self.dir else {
+            return Ok(None);
+        };
         for name in [id.to_string(), format!("{id}/{TREE}")] {
-            let kind = match calls::statat(&self.dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
+            let kind = match calls::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
                 Err(Errno::NOENT) => return Ok(None),
                 found => FileType::from_raw_mode(found?.st_mode),
             };
@@ -155,7 +171,7 @@ impl SnapshotDirs {
     /// # Errors
     /// Errors of the file system, with the path.
     pub fn create(&self, id: u64) -> Result<Option<LockedDir>> {
-        match calls::mkdirat(&self.dir, &id.to_string(), Mode::RWXU) {
+        match calls::mkdirat(self.writable()?, &id.to_string(), Mode::RWXU) {
             Err(Errno::EXIST) => Ok(None),
             made => {
                 let made = made.map_err(io::Error::from);
@@ -171,7 +187,8 @@ impl SnapshotDirs {
     /// Errors of the device.
     pub fn sync(&self, dir: &LockedDir) -> Result<()> {
         dir.0.sync_all().during("sync", self.path.display())?;
-        self.dir.sync_all().during("sync", self.path.display())
+        let synced = self.writable()?.sync_all();
+        synced.during("sync", self.path.display())
     }
 
     /// Makes all content on the file system durable. The kernel reports a failure only once, so the
@@ -279,7 +296,7 @@ impl SnapshotDirs {
     /// `Busy` if something is mounted in the directory; errors of the file system, with the path.
     pub fn remove(&self, id: u64) -> Result<Usage> {
         self.remove_manifest(id)?;
-        remove::remove(&self.dir, &id.to_string())
+        remove::remove(self.writable()?, &id.to_string())
     }
 
     /// Writes the manifest of the tree of `id`, for [`Self::check`]. The manifest is not synced, so
@@ -373,11 +390,19 @@ impl SnapshotDirs {
 
     fn list(&self) -> io::Result<Vec<u64>> {
         let mut ids = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&self.dir)? {
+        let Some(dir) = &self.dir else {
+            return Ok(ids);
+        };
+        for entry in rustix::fs::Dir::read_from(dir)? {
             // Entries with other names do not belong to the snapshotter.
             ids.extend(entry?.file_name().to_str().ok().and_then(number));
         }
         Ok(ids)
+    }
+
+    /// Returns the open directory for a change.
+    fn writable(&self) -> Result<&File> {
+        self.dir.as_ref().ok_or_else(Error::read_only)
     }
 
     fn lock(&self, id: u64, operation: FlockOperation) -> Result<Option<LockedDir>> {
@@ -386,7 +411,8 @@ impl SnapshotDirs {
     }
 
     fn open_dir(&self, id: u64) -> io::Result<File> {
-        let opened = calls::openat(&self.dir, &id.to_string(), DIRECTORY, Mode::empty());
+        let dir = self.dir.as_ref().ok_or(Errno::NOENT)?;
+        let opened = calls::openat(dir, &id.to_string(), DIRECTORY, Mode::empty());
         Ok(opened.map(File::from)?)
     }
 
@@ -403,6 +429,13 @@ impl SnapshotDirs {
         let exists = calls::fstat(&dir)?.st_nlink > 0;
         Ok(exists.then_some(LockedDir(dir)))
     }
+}
+
+fn cannot_write(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
+    )
 }
 
 fn make_private(path: &Path) -> io::Result<()> {

@@ -1,5 +1,6 @@
 //! Errors of SQLite as errors of `cas`.
 
+use std::error::Error as _;
 use std::io;
 
 use cas_core::{Error, ErrorKind};
@@ -24,6 +25,8 @@ pub(crate) fn classify(error: rusqlite::Error) -> Error {
         Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure) => match cause.kind() {
             // Too many open files: the message of `cause` names the limit to raise.
             ErrorKind::OutOfRange => return cause,
+            // The limit on the size of files: the message of `cause` names it.
+            ErrorKind::Full if is_too_large(&cause) => return cause,
             ErrorKind::Full => full,
             ErrorKind::Denied => denied,
             _ => (ErrorKind::Unavailable, "check the device and the path"),
@@ -35,6 +38,13 @@ pub(crate) fn classify(error: rusqlite::Error) -> Error {
         _ => (ErrorKind::Internal, "unexpected; please report it"),
     };
     Error::new(kind, format!("{error}; {advice}")).source(error)
+}
+
+fn is_too_large(cause: &Error) -> bool {
+    let io = cause
+        .source()
+        .and_then(|source| source.downcast_ref::<io::Error>());
+    io.is_some_and(|error| error.kind() == io::ErrorKind::FileTooLarge)
 }
 
 /// Returns the error of opening a database in `dir`. On a disk without free inodes, SQLite cannot

@@ -25,10 +25,10 @@ const SOUND: &str = "ok";
 /// database.
 pub fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
     let (parent, name) = places::split(path)?;
-    let dir = match Dir::open(parent) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        dir => dir.during("examine", parent.display())?,
-    };
+    if !parent.is_dir() {
+        return Ok(Vec::new());
+    }
+    let dir = Dir::open(parent).during("examine", parent.display())?;
     let examine = || -> Result<Vec<Finding>> {
         let mut findings = examine_files(&dir, parent, name, repair)?;
         findings.extend(examine_database(&dir, path, name, repair)?);

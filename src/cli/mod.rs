@@ -247,6 +247,7 @@ impl Context {
 /// Runs one command. Returns the exit code of the tool, or for `cas run`, the exit code of the
 /// program.
 pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
+    stop::survive_file_limit()?;
     let hide_progress = arguments.no_progress || arguments.json;
     let progress: Arc<dyn Progress> = Arc::new(Bars::new(arguments.quiet, hide_progress));
     log::show(Arc::clone(&progress));

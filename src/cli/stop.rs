@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use cas::Result;
 use cas::backend::pool;
+use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
@@ -75,6 +76,22 @@ pub(crate) fn signalled() -> Result<impl Future<Output = SignalKind>> {
             kind = hang_up => kind,
         }
     })
+}
+
+/// Handles SIGXFSZ from now on, unless this process ignored it from its start. The kernel sends it
+/// to a process that writes beyond its limit on the size of files, and it would end the process.
+/// Handled, the write fails, and the command reports the error and cleans up. A program that this
+/// process starts has the default again, because exec resets handled signals.
+///
+/// # Errors
+/// Errors of the system.
+pub(crate) fn survive_file_limit() -> Result<()> {
+    let exceeded = SignalKind::from_raw(Signal::XFSZ.as_raw());
+    if !is_ignored(exceeded) {
+        // The handler stays when the listener is dropped.
+        drop(signal(exceeded)?);
+    }
+    Ok(())
 }
 
 fn received(kind: SignalKind) -> Result<impl Future<Output = SignalKind>> {

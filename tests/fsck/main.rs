@@ -16,6 +16,7 @@ mod kept;
 mod lost;
 mod misplaced;
 mod names;
+mod places;
 mod replaced;
 mod scene;
 mod sources;

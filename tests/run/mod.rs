@@ -102,6 +102,23 @@ fn programs_that_cannot_run_give_the_exit_codes_of_shells() {
     scene.assert_clean();
 }
 
+/// The tool handles the signal of a limit on the size of files. The program does not inherit that.
+#[test]
+fn a_limit_on_the_size_of_files_ends_the_program() {
+    let Some(scene) = Scene::new() else { return };
+    // The first program of a container is not ended by such a signal, so the shell starts another.
+    let script = "ulimit -f 1; dd if=/dev/zero of=/tmp/x bs=4096 count=4; exit $?";
+    for runtime in &scene.runtimes() {
+        let run = scene.run(runtime, "small", &["sh", "-c", script]);
+        // What started the tests may ignore the signal.
+        let mut with_default = Command::new("env");
+        with_default.args(["--default-signal=XFSZ", "-u", "CAS_ROOT"]);
+        with_default.arg(run.get_program()).args(run.get_args());
+        fails(&mut with_default, 128 + Signal::XFSZ.as_raw());
+    }
+    scene.assert_clean();
+}
+
 #[test]
 fn signals_are_passed_to_the_program_which_is_killed_if_it_does_not_end() {
     let Some(scene) = Scene::new() else { return };
