@@ -290,4 +290,8 @@ async fn attributes_of_overlayfs_hide_but_do_not_redirect() {
         assert_eq!(fs::read(target.join("plain")).unwrap(), b"plain");
         unmount(&target);
     }
+    for key in ["view", "work"] {
+        store.remove(key).await.unwrap();
+    }
+    assert_eq!(images_below(temp.path()), 0);
 }
