@@ -137,11 +137,11 @@ fn repair_index(directories: (&Dir, &Dir), database: &Path) -> Result<Option<Fin
 
 /// Returns why a file is damaged or lost, or `None` if it is neither.
 fn why<T>(read: Result<T>) -> Result<Option<String>> {
-    use ErrorKind::{Corrupt, FailedPrecondition, NotFound, OutOfRange};
     match read {
         Ok(_) => Ok(None),
         Err(error) => match error.kind() {
-            Corrupt | FailedPrecondition | NotFound | OutOfRange => Ok(Some(error.to_string())),
+            ErrorKind::Corrupt | ErrorKind::NotFound => Ok(Some(error.to_string())),
+            _ if file::is_too_long(&error) => Ok(Some(error.to_string())),
             _ => Err(error),
         },
     }

@@ -1,10 +1,16 @@
 //! Reading the documents of a store: `index.json`, `oci-layout` and `format.json`.
 
-use cas_core::{Error, Result};
+use cas_core::{Error, ErrorKind, Result};
 use cas_host::Dir;
 use rustix::io::Errno;
 
 use crate::index::REPAIR;
+
+/// Returns whether `error` says that a file is longer than [`read`] allows. If a process has too many
+/// open files, the error has the same kind, but a cause in the system.
+pub(crate) fn is_too_long(error: &Error) -> bool {
+    error.kind() == ErrorKind::OutOfRange && Error::of_system(error).is_none()
+}
 
 /// Returns the content of a file, or `None` if the file is absent.
 ///

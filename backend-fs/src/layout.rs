@@ -221,7 +221,7 @@ fn write_format(cas_dir: &Dir, version: u32) -> Result<()> {
 pub(crate) fn version(cas_dir: &Dir) -> Result<Option<u32>> {
     let read = file::read(cas_dir, FORMAT, SMALL).map_err(|error| match error.kind() {
         ErrorKind::Corrupt => damaged_format(error),
-        ErrorKind::OutOfRange if is_too_long(&error) => damaged_format(error),
+        _ if file::is_too_long(&error) => damaged_format(error),
         _ => error,
     });
     let Some(data) = read? else {
@@ -237,12 +237,6 @@ pub(crate) fn version(cas_dir: &Dir) -> Result<Option<u32>> {
     }
 }
 
-/// Returns whether an error of the kind `OutOfRange` is about the length of a file, and not about a
-/// limit of the system, such as that of open files.
-fn is_too_long(error: &Error) -> bool {
-    Error::of_system(error).is_none()
-}
-
 fn damaged_format(why: impl Display) -> Error {
     Error::corrupt(format!(
         "{CAS_DIR}/{FORMAT} is damaged ({why}); restore the file from a copy of the store, let \
@@ -251,10 +245,11 @@ fn damaged_format(why: impl Display) -> Error {
 }
 
 pub(crate) fn check_oci_layout(root: &Dir) -> Result<()> {
-    let data = file::read(root, OCI_LAYOUT, SMALL).map_err(|error| match error.kind() {
-        ErrorKind::OutOfRange if is_too_long(&error) => damaged_layout(error),
-        _ => error,
-    })?;
+    let data =
+        file::read(root, OCI_LAYOUT, SMALL).map_err(|error| match file::is_too_long(&error) {
+            true => damaged_layout(error),
+            false => error,
+        })?;
     let Some(data) = data else {
         return Err(match root.stat(CAS_DIR)? {
             Some(_) => damaged_layout("it is missing"),

@@ -225,3 +225,18 @@ fn a_newer_store_is_refused_and_not_changed_also_without_its_format_file() {
         assert_eq!(everything_but_locks(temp.path()), before);
     }
 }
+
+/// Another program has written it, in a version that this one does not know.
+#[test]
+fn a_newer_version_of_the_image_layout_is_not_replaced() {
+    let temp = tempfile::tempdir().unwrap();
+    filled(temp.path());
+    let file = temp.path().join("oci-layout");
+    let newer = r#"{"imageLayoutVersion":"2.0.0"}"#;
+    fs::write(&file, newer).unwrap();
+    let location = format!("fs://{}", temp.path().display()).parse().unwrap();
+    let error = wait(FsOpener.examine(&location, true)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
+    assert!(error.to_string().contains("2.0.0"), "{error}");
+    assert_eq!(fs::read_to_string(file).unwrap(), newer);
+}
