@@ -97,7 +97,7 @@ impl Binary {
     /// Runs the tests, and prints their output when they have ended.
     fn run(&self) -> Result<()> {
         let begun = Instant::now();
-        let ran = Command::new(&self.program)
+        let ran = in_own_mounts(&self.program)
             .current_dir(&self.directory)
             .env("CARGO_MANIFEST_DIR", &self.directory)
             .env("CARGO_PKG_NAME", &self.package)
@@ -116,4 +116,19 @@ impl Binary {
         }
         Ok(())
     }
+}
+
+/// Returns a command that runs `program`, for the superuser in a mount namespace of its own whose
+/// mounts are shared, as those of a machine with systemd are. Where they are private, a test that
+/// creates a namespace keeps the mounts of all other tests busy until it ends.
+fn in_own_mounts(program: &Path) -> Command {
+    let unshare = ["--mount", "--propagation", "shared"];
+    let mut probe = Command::new("unshare");
+    let probed = probe.args(unshare).arg("true").stderr(Stdio::null());
+    if !probed.status().is_ok_and(|status| status.success()) {
+        return Command::new(program);
+    }
+    let mut command = Command::new("unshare");
+    command.args(unshare).arg(program);
+    command
 }
