@@ -6,6 +6,7 @@
 //! speed = "20MiB"
 //! ```
 
+#[cfg(feature = "on-demand")]
 use cas_core::{Error, Result, parse_size};
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,7 @@ impl Default for LazyTable {
     }
 }
 
+#[cfg(feature = "on-demand")]
 impl LazyTable {
     /// Returns the maximum number of bytes per second that are fetched in the background: 0 if the
     /// background fetches nothing, `u64::MAX` if the speed is not limited.
@@ -52,7 +54,7 @@ impl LazyTable {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "on-demand"))]
 mod tests {
     use cas_core::ErrorKind;
 
