@@ -1,12 +1,9 @@
 //! Storing blobs: an intact copy stays, and a damaged one is replaced.
 
-use std::sync::{Arc, Weak};
-
 use bytes::Bytes;
 use cas_core::content::{Durability, Expected, OwnIngest, Writer};
 use cas_core::lease::{BlobRef, LeaseGuard};
-use cas_core::{Descriptor, Digest, MediaType, Result, Store, pool};
-use tokio::runtime::Handle;
+use cas_core::{Descriptor, Digest, MediaType, Result, Store};
 
 /// Stores a small blob and its record under a lease, unless the store has an intact copy. Other
 /// jobs may store the same blob meanwhile, because each job uses an ingest of its own.
@@ -34,30 +31,6 @@ pub(crate) async fn store_small_blob(
     guard.publish(writer, &blob, Durability::Full).await?;
     ingest.published();
     Ok(())
-}
-
-/// Calls `write` with the writer of a new ingest, on a thread of its own, so that `write` may
-/// block. Returns the ingest and the result of `write`. The second argument of `write` can be
-/// upgraded until the caller drops the future. Afterwards, `write` should stop.
-///
-/// # Errors
-/// Errors of `write` and of the store. The ingest is then discarded.
-pub(crate) async fn write_apart<T: Send + 'static>(
-    store: &Store,
-    owner: &str,
-    write: impl FnOnce(Writer, Weak<()>) -> Result<T> + Send + 'static,
-) -> Result<(OwnIngest, T)> {
-    // Dropped after the writer, as in `store_small_blob`.
-    let ingest = OwnIngest::new(&store.content, owner);
-    let writer = Writer::begin(&*store.content, ingest.key(), Expected::ANY).await?;
-    let waiter = Arc::new(());
-    let watch = Arc::downgrade(&waiter);
-    let runtime = Handle::try_current().ok();
-    let written = pool::apart("cas-aci", move || {
-        let _entered = runtime.as_ref().map(Handle::enter);
-        write(writer, watch)
-    });
-    Ok((ingest, written.await?))
 }
 
 /// Publishes the blob that was written to `ingest`, with its record, under a lease. If the store

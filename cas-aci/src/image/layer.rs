@@ -3,10 +3,9 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::sync::{Arc, Weak};
 
-use bytes::Bytes;
-use cas_core::content::Writer;
+use cas_core::content::{Sink, Writer};
 use cas_core::error::excerpt;
-use cas_core::{Algorithm, Digest, Error, Hasher, Result, pool};
+use cas_core::{Algorithm, Digest, Error, Hasher, Result};
 use cas_layer::apply::Whiteout;
 use cas_layer::tar::{self, Entry, EntryKind, Reader};
 use flate2::Compression;
@@ -15,7 +14,7 @@ use flate2::write::GzEncoder;
 use super::whitelist::Whitelist;
 use crate::archive::{Place, place_of, rootfs_path};
 
-/// Number of bytes that are stored in one piece.
+/// Number of bytes that are read in one piece.
 const PIECE: usize = 256 << 10;
 
 /// Writes the rootfs in `archive` as a gzip layer, without the paths that a whitelist leaves out.
@@ -30,11 +29,7 @@ pub(super) fn write(
     writer: Writer,
     waiter: Weak<()>,
 ) -> Result<(Writer, Digest)> {
-    let sink = Sink {
-        writer,
-        waiter,
-        buffer: Vec::with_capacity(PIECE),
-    };
+    let sink = Sink::new(writer, waiter);
     let mut layer = tar::Writer::new(Hashed {
         out: GzEncoder::new(sink, Compression::default()),
         hasher: Hasher::new(Algorithm::Sha256),
@@ -48,9 +43,8 @@ pub(super) fn write(
         }
     }
     let hashed = layer.finish()?;
-    let mut sink = hashed.out.finish()?;
-    sink.flush()?;
-    Ok((sink.writer, hashed.hasher.finish()))
+    let writer = hashed.out.finish()?.finish()?;
+    Ok((writer, hashed.hasher.finish()))
 }
 
 fn copy(
@@ -103,34 +97,6 @@ fn check_expressible(entry: &Entry, path: &[u8]) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-/// Stores what is written.
-struct Sink {
-    writer: Writer,
-    waiter: Weak<()>,
-    buffer: Vec<u8>,
-}
-
-impl Write for Sink {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.buffer.extend_from_slice(data);
-        if self.buffer.len() >= PIECE {
-            self.flush()?;
-        }
-        Ok(data.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.waiter.strong_count() == 0 {
-            return Err(Error::cancelled("the caller no longer waits for the image").into());
-        }
-        let piece = Bytes::from(std::mem::take(&mut self.buffer));
-        if !piece.is_empty() {
-            pool::wait(self.writer.write(piece))?;
-        }
-        Ok(())
-    }
 }
 
 /// Hashes what is written.

@@ -6,12 +6,13 @@ mod layer;
 mod whitelist;
 
 use bytes::Bytes;
+use cas_core::content::write_apart;
 use cas_core::image::Reference;
 use cas_core::lease::{BlobRef, LeaseGuard};
 use cas_core::{Context, Descriptor, Digest, Error, Image, Manifest, MediaType, Result, Store};
 
 use self::dependencies::{Part, parts};
-use crate::blobs::{publish, store_small_blob, write_apart};
+use crate::blobs::{publish, store_small_blob};
 use crate::store::AciStore;
 
 impl AciStore {
@@ -95,7 +96,7 @@ async fn store_layer(
     let archive = acis.open_reader(&part.info).await?;
     let whitelists = part.whitelists.clone();
     let write = move |writer, waiter| layer::write(archive, &whitelists, writer, waiter);
-    let (ingest, (writer, diff_id)) = write_apart(store, "aci-layer", write).await?;
+    let (ingest, (writer, diff_id)) = write_apart(&store.content, "aci-layer", write).await?;
     let layer = publish(store, guard, MediaType::OCI_LAYER_GZIP, ingest, writer).await?;
     Ok((layer, diff_id))
 }

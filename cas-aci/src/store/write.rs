@@ -5,7 +5,7 @@ use std::sync::Weak;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use cas_core::content::Writer;
+use cas_core::content::{Writer, write_apart};
 use cas_core::error::excerpt;
 use cas_core::lease::LeaseGuard;
 use cas_core::records::{Batch, Expect, Lease, Leases, Resource, Table, retry};
@@ -16,7 +16,7 @@ use cas_layer::codec::{Decoder, MAGIC, detect};
 
 use super::{AciStore, OWNER};
 use crate::archive::read_manifest;
-use crate::blobs::{publish, store_small_blob, write_apart};
+use crate::blobs::{publish, store_small_blob};
 use crate::info::{AciInfo, MANIFEST_MEDIA_TYPE, MEDIA_TYPE};
 use crate::key::{Key, KeyPrefix, hash_to_key};
 use crate::manifest::ImageManifest;
@@ -138,7 +138,7 @@ impl AciStore {
         options: &WriteOptions,
     ) -> Result<Key> {
         let receive = |writer, waiter| receive(source, writer, waiter);
-        let (ingest, received) = write_apart(&self.store, OWNER, receive).await?;
+        let (ingest, received) = write_apart(&self.store.content, OWNER, receive).await?;
         let Received {
             writer,
             key,

@@ -25,6 +25,7 @@ mod ext;
 mod hashing;
 mod own_ingest;
 mod put_reader;
+mod sink;
 mod verified_reader;
 mod writer;
 
@@ -41,6 +42,7 @@ pub use ext::ContentExt;
 pub(crate) use ext::{Backoff, WRITER_TIMEOUT, discard_unless_open, hash, read_whole};
 pub use own_ingest::OwnIngest;
 pub use put_reader::put_reader;
+pub use sink::{Sink, write_apart};
 pub use verified_reader::VerifiedReader;
 pub(crate) use writer::fewer_than_stated;
 pub use writer::{Committed, Expected, Verified, Writer};

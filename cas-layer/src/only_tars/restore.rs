@@ -2,26 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, Write};
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
 
-use bytes::Bytes;
-use cas_core::content::{Durability, Expected, OwnIngest, Writer};
+use cas_core::content::{Durability, Sink, write_apart};
 use cas_core::lease::{BlobRef, LeaseGuard};
 use cas_core::progress::Progress;
 use cas_core::records::{BlobRecord, Packing};
 use cas_core::{
     Descriptor, Digest, Document, Error, ErrorKind, Manifest, MediaType, Result, Snapshotter,
-    Store, dispatch, gc, limit, pool,
+    Store, dispatch, gc, limit,
 };
 use serde_json::Value;
-use tokio::runtime::Handle;
 
 use super::{Layer, damaged, layers, packing};
-
-/// Number of bytes that are stored in one piece.
-const PIECE: usize = 256 << 10;
 
 /// Stores blobs that were removed because a snapshotter keeps their tars, for as long as a verb
 /// needs them.
@@ -202,10 +195,13 @@ impl<'a> Restorer<'a> {
             .await?;
         let item = descriptor.digest.to_string();
         self.progress.begin(&item, None);
-        // Dropped after the writer: an ingest can be discarded once no writer has it open.
-        let ingest = OwnIngest::new(&self.store.content, "restore");
-        let writer = Writer::begin(&*self.store.content, ingest.key(), Expected::ANY).await?;
-        let (mut writer, found) = write(writer, tar, packing, *diff_id).await?;
+        let own = *diff_id;
+        let pack = move |writer, waiter| {
+            let (found, sink) = packing::pack(tar, packing, &own, Sink::new(writer, waiter))?;
+            Ok((sink.finish()?, found))
+        };
+        let (ingest, (mut writer, found)) =
+            write_apart(&self.store.content, "restore", pack).await?;
         if found != *diff_id {
             return Err(damaged(chain_id));
         }
@@ -296,56 +292,5 @@ fn replace(entry: &mut Value, new: &Descriptor) {
             // For example, where the table of contents of an eStargz layer is.
             members.remove("annotations");
         }
-    }
-}
-
-/// Writes the blob of a tar on a thread of its own. Returns the writer and the digest of the tar.
-async fn write(
-    writer: Writer,
-    tar: File,
-    packing: Packing,
-    diff_id: Digest,
-) -> Result<(Writer, Digest)> {
-    let waiter = Arc::new(());
-    let sink = Sink {
-        writer,
-        waiter: Arc::downgrade(&waiter),
-        buffer: Vec::with_capacity(PIECE),
-    };
-    let runtime = Handle::try_current().ok();
-    let written = pool::apart("cas-restore", move || {
-        let _entered = runtime.as_ref().map(Handle::enter);
-        let (found, mut sink) = packing::pack(tar, packing, &diff_id, sink)?;
-        sink.flush()?;
-        Ok((sink.writer, found))
-    });
-    written.await
-}
-
-/// Stores what is written, until the future that waits for it is dropped.
-struct Sink {
-    writer: Writer,
-    waiter: Weak<()>,
-    buffer: Vec<u8>,
-}
-
-impl Write for Sink {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.buffer.extend_from_slice(data);
-        if self.buffer.len() >= PIECE {
-            self.flush()?;
-        }
-        Ok(data.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.waiter.strong_count() == 0 {
-            return Err(Error::cancelled("the caller no longer waits for the layer").into());
-        }
-        let piece = Bytes::from(std::mem::take(&mut self.buffer));
-        if !piece.is_empty() {
-            pool::wait(self.writer.write(piece))?;
-        }
-        Ok(())
     }
 }

@@ -1,0 +1,89 @@
+//! Storing what a thread writes.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+
+use super::{ContentStore, Expected, OwnIngest, Writer};
+use crate::{Error, Result, pool};
+
+/// Number of bytes that are stored in one piece.
+const PIECE: usize = 256 << 10;
+
+/// Calls `write` with the writer of a new ingest, on a thread of its own with the name `owner`, so
+/// that `write` may block. Returns the ingest and the result of `write`. The second argument of
+/// `write` can be upgraded until the caller drops the future. Afterwards, `write` should stop, as a
+/// [`Sink`] does.
+///
+/// # Errors
+/// Errors of `write` and of the store. The ingest is then discarded.
+pub async fn write_apart<T: Send + 'static>(
+    content: &Arc<dyn ContentStore>,
+    owner: &str,
+    write: impl FnOnce(Writer, Weak<()>) -> Result<T> + Send + 'static,
+) -> Result<(OwnIngest, T)> {
+    // Declared before the writer, so that it is dropped after the writer. An ingest can only be
+    // discarded when no writer has it open.
+    let ingest = OwnIngest::new(content, owner);
+    let writer = Writer::begin(&**content, ingest.key(), Expected::ANY).await?;
+    let waiter = Arc::new(());
+    let watch = Arc::downgrade(&waiter);
+    let runtime = Handle::try_current().ok();
+    let written = pool::apart(owner, move || {
+        let _entered = runtime.as_ref().map(Handle::enter);
+        write(writer, watch)
+    });
+    Ok((ingest, written.await?))
+}
+
+/// Stores what is written to it, for code that writes on a thread of its own. Writing fails with
+/// `Cancelled` once the `waiter` can no longer be upgraded, because nothing waits for the bytes any
+/// more.
+pub struct Sink {
+    writer: Writer,
+    waiter: Weak<()>,
+    buffer: Vec<u8>,
+}
+
+impl Sink {
+    /// Returns a sink that writes to `writer`.
+    pub fn new(writer: Writer, waiter: Weak<()>) -> Self {
+        Sink {
+            writer,
+            waiter,
+            buffer: Vec::with_capacity(PIECE),
+        }
+    }
+
+    /// Stores the last bytes. Returns the writer.
+    ///
+    /// # Errors
+    /// `Cancelled`; errors of the store.
+    pub fn finish(mut self) -> Result<Writer> {
+        self.flush()?;
+        Ok(self.writer)
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(data);
+        if self.buffer.len() >= PIECE {
+            self.flush()?;
+        }
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.waiter.strong_count() == 0 {
+            return Err(Error::cancelled("the caller no longer waits for what is written").into());
+        }
+        let piece = Bytes::from(std::mem::take(&mut self.buffer));
+        if !piece.is_empty() {
+            pool::wait(self.writer.write(piece))?;
+        }
+        Ok(())
+    }
+}
