@@ -6,7 +6,7 @@ use std::path::Path;
 
 use cas_core::layout::{ImageLayout, OCI_LAYOUT};
 use cas_core::{Error, ErrorKind, Result};
-use cas_host::{Dir, Lock, Place, find_foreign, make_private_dir};
+use cas_host::{Dir, Lock, Place, cannot_write, find_foreign, make_private_dir};
 use cas_records_sqlite::SqliteRecords;
 use rustix::fs::FileType;
 use serde::{Deserialize, Serialize};
@@ -274,13 +274,6 @@ fn damaged_layout(why: impl Display) -> Error {
         "{OCI_LAYOUT} is damaged ({why}); restore the file, let `cas fsck --repair` make it \
          again, or choose another directory"
     ))
-}
-
-fn cannot_write(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
-    )
 }
 
 /// Returns a document as JSON.

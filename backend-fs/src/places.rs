@@ -4,8 +4,7 @@ use std::io;
 
 use cas_core::check::{Finding, Problem};
 use cas_core::{Error, ErrorKind, Result};
-use cas_host::{Dir, Misplaced, Place};
-use rustix::io::Errno;
+use cas_host::{Dir, Misplaced, Place, if_directory};
 
 /// The private directory.
 pub(crate) const CAS_DIR: &str = ".cas";
@@ -43,25 +42,10 @@ const PLACES: [(&str, &[Place<'static>]); 3] = [
 /// of the blobs again.
 pub(crate) fn examine(root: &Dir, repair: bool) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    for (within, places) in PLACES {
-        let Some(dir) = open(root, within)? else {
-            continue;
-        };
-        for place in places {
-            let Some(what) = place.misplaced(&dir)? else {
-                continue;
-            };
-            let outcome = match repair {
-                true => place
-                    .clear(&dir)?
-                    .map(|aside| format!("it was renamed to {aside}")),
-                false => Some("a repair renames it".to_owned()),
-            };
-            let subject = path_of(within, *place);
-            let detail = outcome.map(|outcome| format!("{what}; {outcome}"));
-            findings.extend(detail.map(|detail| finding(&subject, detail, repair)));
-        }
-    }
+    each_place(root, |dir, place, path| {
+        findings.extend(place.examine(dir, path, repair)?);
+        Ok(())
+    })?;
     if root.stat(BLOBS)?.is_none() {
         if repair {
             root.make_dir(BLOBS, 0o755)?;
@@ -109,18 +93,35 @@ pub(crate) fn misplaced(path: &str, what: &Misplaced) -> Error {
 }
 
 /// Returns the first path in the store where something is misplaced.
-fn first_misplaced(root: &Dir) -> Result<Option<(String, Misplaced)>> {
+fn first_misplaced(root: &Dir) -> io::Result<Option<(String, Misplaced)>> {
+    let mut first = None;
+    each_place(root, |dir, place, path| {
+        if first.is_none() {
+            first = place.misplaced(dir)?.map(|what| (path.to_owned(), what));
+        }
+        Ok(())
+    })?;
+    Ok(first)
+}
+
+/// Calls `visit` with each place of the store: its directory, the place and its path in the store.
+fn each_place(
+    root: &Dir,
+    mut visit: impl FnMut(&Dir, Place<'_>, &str) -> io::Result<()>,
+) -> io::Result<()> {
     for (within, places) in PLACES {
-        let Some(dir) = open(root, within)? else {
+        let Some(dir) = if_directory(root.open_dir(within))? else {
             continue;
         };
         for place in places {
-            if let Some(what) = place.misplaced(&dir)? {
-                return Ok(Some((path_of(within, *place), what)));
-            }
+            let path = match within {
+                "." => place.name().to_owned(),
+                within => format!("{within}/{}", place.name()),
+            };
+            visit(&dir, *place, &path)?;
         }
     }
-    Ok(None)
+    Ok(())
 }
 
 /// Returns the error for a lost directory of blobs.
@@ -129,24 +130,4 @@ pub(crate) fn blobs_lost() -> Error {
         "the directory {BLOBS} is missing; restore it, or run `cas fsck --repair`, which makes it \
          again and fetches the blobs that a source has"
     ))
-}
-
-/// Opens a directory of the store. Returns `None` if it is absent or something else is in its place.
-fn open(root: &Dir, name: &str) -> io::Result<Option<Dir>> {
-    let is_absent = |error: &io::Error| {
-        let number = error.raw_os_error().map(Errno::from_raw_os_error);
-        matches!(number, Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP))
-    };
-    match root.open_dir(name) {
-        Err(error) if is_absent(&error) => Ok(None),
-        opened => opened.map(Some),
-    }
-}
-
-/// Returns the path of a place in the store.
-fn path_of(within: &str, place: Place<'_>) -> String {
-    match within {
-        "." => place.name().to_owned(),
-        within => format!("{within}/{}", place.name()),
-    }
 }

@@ -37,6 +37,13 @@ pub fn no_directory(error: io::Error, path: &Path) -> Error {
     .source(error)
 }
 
+/// Returns whether a file or a directory could not be opened or created because this process may
+/// only read there.
+pub fn cannot_write(error: &io::Error) -> bool {
+    use ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem)
+}
+
 /// Creates the directory `path` and its missing parents with the mode 0700. The name of `path` is
 /// then durable, but the names of new parents may not be. Does not change an existing directory.
 ///

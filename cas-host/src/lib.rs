@@ -45,7 +45,7 @@ mod tree;
 mod unmount;
 
 pub use attributes::{Attribute, attributes};
-pub use claim::{find_foreign, make_private_dir, no_directory};
+pub use claim::{cannot_write, find_foreign, make_private_dir, no_directory};
 pub use copy::{copy_attributes, copy_tree};
 pub use copy_data::{copy_data, copy_range};
 pub use dir::{Dir, Entry, Existing};
@@ -58,7 +58,7 @@ pub use idmap::IdMap;
 pub use immutable::set_immutable;
 pub use in_use::MountedDirs;
 pub use lock::Lock;
-pub use misplaced::{Misplaced, Place};
+pub use misplaced::{Misplaced, Place, if_directory};
 pub use new_directory::{NewDirectory, remove_unused_dir};
 pub use new_file::NewFile;
 pub use owner_file::OwnerFile;

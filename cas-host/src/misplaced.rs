@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use cas_core::check::{Finding, Problem};
 use rustix::fs::{AtFlags, FileType, FlockOperation};
 use rustix::io::Errno;
 
@@ -58,6 +59,29 @@ impl Place<'_> {
         Ok(found.map(|found| Misplaced { expected, found }))
     }
 
+    /// Returns a finding about `subject` if something is misplaced here. If `repair` is set, renames
+    /// it. Returns `None` also if another process renamed it meanwhile.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub fn examine(&self, dir: &Dir, subject: &str, repair: bool) -> io::Result<Option<Finding>> {
+        let Some(what) = self.misplaced(dir)? else {
+            return Ok(None);
+        };
+        let outcome = match repair {
+            true => self.clear(dir)?.map(|aside| {
+                format!("it was renamed to {aside}, and is made again when it is needed")
+            }),
+            false => Some("a repair renames it".to_owned()),
+        };
+        Ok(outcome.map(|outcome| Finding {
+            problem: Problem::StoreDamaged,
+            subject: subject.to_owned(),
+            detail: format!("{what}; {outcome}"),
+            repaired: repair,
+        }))
+    }
+
     /// Renames what is misplaced here, as [`Dir::set_aside`] does. Only one process does this at a
     /// time in a directory. Returns the new name, or `None` if nothing is misplaced. A kill leaves
     /// it under the old or the new name.
@@ -75,6 +99,25 @@ impl Place<'_> {
         let aside = dir.set_aside(self.name())?;
         dir.sync()?;
         Ok(aside)
+    }
+}
+
+/// Returns the directory that was opened, or `None` if it is absent or something else has its name.
+///
+/// # Errors
+/// Other errors of the file system.
+pub fn if_directory(opened: io::Result<Dir>) -> io::Result<Option<Dir>> {
+    let number = |error: &io::Error| error.raw_os_error().map(Errno::from_raw_os_error);
+    match opened {
+        Err(error)
+            if matches!(
+                number(&error),
+                Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)
+            ) =>
+        {
+            Ok(None)
+        }
+        opened => opened.map(Some),
     }
 }
 

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use cas_core::{Error, Result};
 
+use crate::cannot_write;
+
 /// Maximum number of reads of a file that does not name a running process yet.
 const PID_READS: usize = 20;
 /// Time between these reads, in which a new owner can write its pid.
@@ -82,12 +84,6 @@ fn open(path: &Path, writable: bool) -> io::Result<File> {
         .mode(0o600)
         .custom_flags(nofollow)
         .open(path)
-}
-
-/// Returns whether a file could not be opened because it can only be read.
-fn cannot_write(error: &io::Error) -> bool {
-    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
-    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem)
 }
 
 /// Returns the error for a file with another owner, with the owner's pid. The file may still

@@ -33,7 +33,7 @@ use crate::calls;
 use crate::checksum::Sums;
 use crate::misplaced::with_article;
 use crate::regular_file::open_file;
-use crate::{manifest, remove, syncfs, tree};
+use crate::{cannot_write, manifest, remove, syncfs, tree};
 
 /// The name of the root of a snapshot's tree, in the directory of the snapshot.
 pub const TREE: &str = "fs";
@@ -429,13 +429,6 @@ impl SnapshotDirs {
         let exists = calls::fstat(&dir)?.st_nlink > 0;
         Ok(exists.then_some(LockedDir(dir)))
     }
-}
-
-fn cannot_write(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
-    )
 }
 
 fn make_private(path: &Path) -> io::Result<()> {

@@ -154,10 +154,10 @@ impl Files {
         if self.reads.load(Ordering::Relaxed) > 0 {
             return IDLE;
         }
-        let Some((id, layer)) = self.incomplete() else {
+        let Some((id, layer, first)) = self.incomplete() else {
             return IDLE;
         };
-        let (is_tar, first) = (layer.table.is_tar(), layer.missing_of_first());
+        let is_tar = layer.table.is_tar();
         if self.speed == 0 && first.is_none() {
             return IDLE;
         }
@@ -200,18 +200,25 @@ impl Files {
         self.ended.load(Ordering::Relaxed)
     }
 
-    /// Returns a layer that was opened and is not complete: one with missing pieces that containers
-    /// read first, if there is one.
-    fn incomplete(&self) -> Option<(u64, Arc<Layer>)> {
+    /// Returns a layer that was opened and is not complete, with its next missing pieces that
+    /// containers read first. A layer that lacks such pieces takes precedence.
+    fn incomplete(&self) -> Option<(u64, Arc<Layer>, Option<Range<usize>>)> {
         let open = lock(&self.open);
         let failed = lock(&self.failed);
         let now = Instant::now();
-        let layers = open.iter().filter(|(id, layer)| {
+        let mut next = None;
+        for (id, layer) in open.iter() {
             let may_try = failed.get(id).is_none_or(|again| *again <= now);
-            may_try && !layer.is_complete()
-        });
-        let next = layers.min_by_key(|(_, layer)| layer.missing_of_first().is_none());
-        next.map(|(id, layer)| (*id, Arc::clone(layer)))
+            if !may_try || layer.is_complete() {
+                continue;
+            }
+            let first = layer.missing_of_first();
+            if first.is_some() {
+                return Some((*id, Arc::clone(layer), first));
+            }
+            next.get_or_insert((*id, layer));
+        }
+        next.map(|(id, layer)| (id, Arc::clone(layer), None))
     }
 
     fn directory(&self, id: u64) -> PathBuf {

@@ -49,18 +49,8 @@ fn examine_files(dir: &Dir, parent: &Path, name: &str, repair: bool) -> Result<V
     let log = (!has_database).then_some(&log);
     let mut findings = Vec::new();
     for file in [&lock, &index].into_iter().chain(log) {
-        let place = Place::File(file);
-        let Some(what) = place.misplaced(dir)? else {
-            continue;
-        };
-        let outcome = match repair {
-            true => place.clear(dir)?.map(|aside| {
-                format!("it was renamed to {aside}; the file is made again when it is needed")
-            }),
-            false => Some("a repair renames it".to_owned()),
-        };
         let path = parent.join(file);
-        findings.extend(outcome.map(|outcome| finding(&path, &what.to_string(), &outcome, repair)));
+        findings.extend(Place::File(file).examine(dir, &path.to_string_lossy(), repair)?);
     }
     Ok(findings)
 }

@@ -165,6 +165,7 @@ impl RegistryTables {
         index: Option<&Index>,
     ) -> Result<Option<LayerTable>> {
         let annotation = |key: &str| layer.annotations.get(key);
+        let mut prefetch = None;
         let (format, bytes) = if let Some(digest) = annotation(estargz::TOC_DIGEST) {
             self.estargz(layer, digest.parse()?).await?
         } else if let Some(checksum) = annotation(zstd_chunked::CHECKSUM) {
@@ -180,11 +181,13 @@ impl RegistryTables {
         } else {
             let found = index.and_then(|index| {
                 let mut ztocs = index.ztocs.iter();
-                ztocs.find(|ztoc| ztoc.layer == layer.digest)
+                let ztoc = ztocs.find(|ztoc| ztoc.layer == layer.digest)?;
+                Some((index, ztoc))
             });
-            let Some(ztoc) = found else {
+            let Some((index, ztoc)) = found else {
                 return Ok(None);
             };
+            prefetch = self.prefetch(layer, index).await;
             let digest = ztoc.digest;
             let format = TableFormat::Ztoc { digest };
             let blob = Descriptor::new(MediaType::from(""), digest, ztoc.size);
@@ -206,7 +209,7 @@ impl RegistryTables {
                 (StoredTable::TABLE_FILE, bytes),
             ],
         };
-        if let Some(prefetch) = self.prefetch(layer, &stored.format, index).await {
+        if let Some(prefetch) = prefetch {
             let file = (StoredTable::PREFETCH_FILE, prefetch.encode()?);
             table.files.push(file);
         }
@@ -215,16 +218,10 @@ impl RegistryTables {
 
     /// Returns the spans of a layer that are fetched first, or `None` if the index does not list
     /// any. Warns of an artifact that cannot be used, because the layer can be read without it.
-    async fn prefetch(
-        &self,
-        layer: &Descriptor,
-        format: &TableFormat,
-        index: Option<&Index>,
-    ) -> Option<Prefetch> {
-        let index = index.filter(|_| matches!(format, TableFormat::Ztoc { .. }));
-        let listed = index.map_or(&[][..], |index| &index.prefetches);
+    async fn prefetch(&self, layer: &Descriptor, index: &Index) -> Option<Prefetch> {
         let mut found: Option<Prefetch> = None;
-        for listed in listed.iter().filter(|one| one.layer == layer.digest) {
+        let listed = index.prefetches.iter();
+        for listed in listed.filter(|one| one.layer == layer.digest) {
             let read = self.document(&listed.descriptor()).await;
             match read.and_then(|bytes| Prefetch::decode(&bytes)) {
                 Ok(prefetch) => {

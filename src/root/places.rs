@@ -6,10 +6,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use cas_core::check::{Finding, Problem};
+use cas_core::check::Finding;
 use cas_core::{Context, Error, ErrorKind, Registry, Result};
-use cas_host::{Dir, Misplaced, Place};
-use rustix::io::Errno;
+use cas_host::{Dir, Place, if_directory};
 
 use super::{LOCK, Root, made};
 
@@ -41,19 +40,8 @@ impl Root {
     /// Errors of the file system.
     pub(crate) fn examine_places(&self, registry: &Registry, repair: bool) -> Result<Vec<Finding>> {
         let mut findings = Vec::new();
-        self.each_misplaced(registry, |dir, place, path, what| {
-            let outcome = match repair {
-                true => place.clear(dir)?.map(|aside| {
-                    format!("it was renamed to {aside}, and is made again when it is needed")
-                }),
-                false => Some("a repair renames it".to_owned()),
-            };
-            findings.extend(outcome.map(|outcome| Finding {
-                problem: Problem::StoreDamaged,
-                subject: path.display().to_string(),
-                detail: format!("{what}; {outcome}"),
-                repaired: repair,
-            }));
+        self.each_place(registry, |dir, place, path| {
+            findings.extend(place.examine(dir, &path.to_string_lossy(), repair)?);
             Ok(())
         })?;
         Ok(findings)
@@ -64,8 +52,10 @@ impl Root {
         let mut found = None;
         if Error::of_system(&error).is_some_and(|cause| may_be_of_a_place(cause.kind())) {
             // The first error says more than one that prevents its explanation.
-            let _ = self.each_misplaced(registry, |_, _, path, what| {
-                found.get_or_insert_with(|| (path.to_owned(), what));
+            let _ = self.each_place(registry, |dir, place, path| {
+                if found.is_none() {
+                    found = place.misplaced(dir)?.map(|what| (path.to_owned(), what));
+                }
                 Ok(())
             });
         }
@@ -80,24 +70,20 @@ impl Root {
         }
     }
 
-    /// Calls `visit` with each place where something is misplaced: its directory, the place, its
-    /// path and what is wrong.
-    fn each_misplaced(
+    /// Calls `visit` with each place of this root: its directory, the place and its path.
+    fn each_place(
         &self,
         registry: &Registry,
-        mut visit: impl FnMut(&Dir, Place<'_>, &Path, Misplaced) -> io::Result<()>,
+        mut visit: impl FnMut(&Dir, Place<'_>, &Path) -> io::Result<()>,
     ) -> Result<()> {
         let mut examine = |within: PathBuf, places: &[Place<'_>]| {
             let mut examined = || {
-                let dir = match Dir::open(&within) {
-                    // It is absent, or was found to be misplaced.
-                    Err(error) if is_absent(&error) => return Ok(()),
-                    dir => dir?,
+                // It may be absent, or have been found to be misplaced.
+                let Some(dir) = if_directory(Dir::open(&within))? else {
+                    return Ok(());
                 };
                 for place in places {
-                    if let Some(what) = place.misplaced(&dir)? {
-                        visit(&dir, *place, &within.join(place.name()), what)?;
-                    }
+                    visit(&dir, *place, &within.join(place.name()))?;
                 }
                 Ok(())
             };
@@ -126,9 +112,4 @@ fn may_be_of_a_place(kind: ErrorKind) -> bool {
         kind,
         AlreadyExists | FailedPrecondition | NotFound | Unavailable
     )
-}
-
-fn is_absent(error: &io::Error) -> bool {
-    let number = error.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(number, Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP))
 }

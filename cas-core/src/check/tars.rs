@@ -13,9 +13,9 @@ use crate::image;
 use crate::labels::{Labels, VERIFIED_LAYER, gc_ref_snapshot};
 use crate::lease;
 use crate::records::{BlobRecord, Packing};
-use crate::snapshot::{SnapshotKind, chain_ids};
+use crate::snapshot::{Info, SnapshotKind, Snapshotter, chain_ids};
 
-impl Checker<'_> {
+impl<'a> Checker<'a> {
     /// Returns the layers of a manifest that neither the store nor a snapshotter has, although the
     /// record of the manifest says that the snapshotter keeps their tars. A repair changes the
     /// record, which then says that the image needs their blobs. What is wrong with a tar that
@@ -29,19 +29,14 @@ impl Checker<'_> {
         record: &BlobRecord,
     ) -> Result<BTreeSet<Digest>> {
         let mut lost = BTreeSet::new();
-        let mut keepers = self.snapshotters.iter().filter(|one| one.keeps_tars());
-        let Some(snapshotter) = keepers.next().filter(|_| !record.tars.is_empty()) else {
+        let Some(snapshotter) = self.keeper().filter(|_| !record.tars.is_empty()) else {
             return Ok(lost);
         };
         for (layer, chain_id) in self.layers(manifest).await? {
             if !record.is_tar(&layer) || self.store.content.stat(&layer).await?.is_some() {
                 continue;
             }
-            let found = match snapshotter.stat(&chain_id.to_string()).await {
-                // The check of the snapshots reports and removes such a record.
-                Err(error) if error.kind() == ErrorKind::Corrupt => None,
-                found => found?,
-            };
+            let found = stat(snapshotter, &chain_id).await?;
             if found.is_none_or(|info| info.kind != SnapshotKind::Committed) {
                 lost.insert(layer);
             }
@@ -72,8 +67,7 @@ impl Checker<'_> {
         record: Option<&BlobRecord>,
     ) -> Result<Option<BlobRecord>> {
         let own = &manifest.descriptor;
-        let mut keepers = self.snapshotters.iter().filter(|one| one.keeps_tars());
-        let Some(snapshotter) = keepers.next().filter(|_| own.media_type.is_manifest()) else {
+        let Some(snapshotter) = self.keeper().filter(|_| own.media_type.is_manifest()) else {
             return Ok(None);
         };
         let layers = self.layers(own).await?;
@@ -83,10 +77,7 @@ impl Checker<'_> {
             if is_absent || self.store.content.stat(layer).await?.is_some() {
                 continue;
             }
-            let info = match snapshotter.stat(&chain_id.to_string()).await {
-                Err(error) if error.kind() == ErrorKind::Corrupt => None,
-                info => info?,
-            };
+            let info = stat(snapshotter, chain_id).await?;
             let label = info.and_then(|mut info| info.labels.remove(VERIFIED_LAYER));
             if label == Some(layer.to_string()) {
                 found.insert(*layer);
@@ -126,6 +117,12 @@ impl Checker<'_> {
         Ok(Some(record))
     }
 
+    /// Returns the snapshotter that keeps tars, if there is one.
+    fn keeper(&self) -> Option<&'a dyn Snapshotter> {
+        let mut snapshotters = self.snapshotters.iter().copied();
+        snapshotters.find(|one| one.keeps_tars())
+    }
+
     /// Returns the layers of a manifest and their chain IDs, or nothing if its configuration cannot
     /// be read, which is reported as damage of the configuration.
     async fn layers(&self, manifest: &Descriptor) -> Result<Vec<(Digest, Digest)>> {
@@ -146,5 +143,14 @@ impl Checker<'_> {
             Err(error) if is_of_document(&error) => Ok(Vec::new()),
             layers => layers,
         }
+    }
+}
+
+/// Returns the record of a layer's snapshot, or `None` if it is absent or damaged. The check of the
+/// snapshots reports and removes a damaged record.
+async fn stat(snapshotter: &dyn Snapshotter, chain_id: &Digest) -> Result<Option<Info>> {
+    match snapshotter.stat(&chain_id.to_string()).await {
+        Err(error) if error.kind() == ErrorKind::Corrupt => Ok(None),
+        found => found,
     }
 }

@@ -22,8 +22,8 @@ const SHORT: usize = 16;
 /// Removes the blobs of the layers of an image that was unpacked to the end, if the snapshotter
 /// keeps their tars. A layer stays stored if it was not verified against its diff ID, if its tar is
 /// damaged, which is reported as a warning, or if something else refers to its blob: another image
-/// that was not unpacked, or a lease. Does nothing if the store has no record of the manifest `own`
-/// with its children, because another program stored it.
+/// that was not unpacked, or a lease. Does nothing if all layers were removed before, or if the store
+/// has no record of the manifest `own` with its children, because another program stored it.
 ///
 /// # Errors
 /// `Corrupt` if the manifest and the configuration do not match; errors of the store and of the
@@ -35,8 +35,11 @@ pub async fn drop_blobs(
     manifest: &Manifest,
     progress: &Arc<dyn Progress>,
 ) -> Result<()> {
-    let record = store.blobs().load(&own.digest).await?;
-    if record.is_none_or(|(record, _)| record.children.is_empty()) {
+    let Some((record, _)) = store.blobs().load(&own.digest).await? else {
+        return Ok(());
+    };
+    let is_dropped = |layer: &Descriptor| record.absent.contains(&layer.digest);
+    if record.children.is_empty() || manifest.layers.iter().all(is_dropped) {
         return Ok(());
     }
     let guard = LeaseGuard::begin(store, "keep-tars").await?;
