@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{cas, demo_archive, fails, ok};
+use common::{cas, demo_archive, fails, killed_at, ok};
 use serde_json::Value;
 
 fn lines(text: &str) -> Vec<Value> {
@@ -325,23 +325,8 @@ fn what_a_killed_collection_left_of_a_snapshot_is_counted_and_collected() {
         let directories = || std::fs::read_dir(&directories).unwrap().count();
         let made = directories();
         assert!(made > 0);
-        let inject = format!("inject=unlinkat:signal=KILL:when={at}");
-        let mut killed = Command::new("strace");
-        killed.args([
-            "-f",
-            "-qq",
-            "-e",
-            "trace=unlinkat",
-            "-e",
-            &inject,
-            "-o",
-            "/dev/null",
-        ]);
-        killed
-            .arg(env!("CARGO_BIN_EXE_cas"))
-            .arg("--root")
-            .arg(&root);
-        assert!(!killed.arg("gc").status().unwrap().success());
+        let mut killed = killed_at(cas(&root).arg("gc"), "unlinkat", at);
+        assert!(!killed.status().unwrap().success());
         assert!(directories() > 0, "it was killed too late: {at}");
         let left = json(&root, &["df"]).into_iter();
         let left = left

@@ -17,7 +17,7 @@ use cas::blocking::Cas;
 use cas::gc::GcOptions;
 use cas::labels::GC_ROOT;
 
-use common::{can, cas, demo_archive, fails, ok};
+use common::{can, cas, demo_archive, fails, killed_at, ok};
 
 /// Longer than the lease of a killed job lasts, and shorter than content without a lease is kept.
 const LATER: Duration = Duration::from_secs(3600);
@@ -53,22 +53,8 @@ impl Scene {
 
     /// Kills a command of the tool when it makes this system call.
     fn kill(&self, call: &str, arguments: &[&str]) {
-        let inject = format!("inject={call}:signal=KILL:when=1");
-        let mut strace = Command::new("strace");
-        strace.args([
-            "-f",
-            "-qq",
-            "-o",
-            "/dev/null",
-            "-e",
-            &format!("trace={call}"),
-        ]);
-        strace.args(["-e", &inject, env!("CARGO_BIN_EXE_cas"), "--root"]);
-        let killed = strace
-            .arg(&self.root)
-            .args(arguments)
-            .arg(&self.target)
-            .status();
+        let mut command = cas(&self.root);
+        let killed = killed_at(command.args(arguments).arg(&self.target), call, 1).status();
         assert!(!killed.unwrap().success(), "{call} was not called");
     }
 

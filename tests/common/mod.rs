@@ -67,6 +67,21 @@ pub(crate) fn cas(root: &Path) -> Command {
     command
 }
 
+/// Returns `command` under strace, which kills it when it makes the system calls `calls`, separated
+/// by commas, for the time `when`, counted from 1.
+pub(crate) fn killed_at(command: &Command, calls: &str, when: usize) -> Command {
+    let mut strace = Command::new("strace");
+    strace
+        .args(["-f", "-qq", "-o", "/dev/null", "-e"])
+        .arg(format!("trace={calls}"))
+        .arg("-e")
+        .arg(format!("inject={calls}:signal=KILL:when={when}"))
+        .arg(command.get_program())
+        .args(command.get_args())
+        .env_remove("CAS_ROOT");
+    strace
+}
+
 /// Runs a command that must succeed. Returns its standard output.
 pub(crate) fn ok(command: &mut Command) -> String {
     let out = command.output().expect("start");

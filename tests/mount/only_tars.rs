@@ -14,7 +14,7 @@ use testkit::archive::{Header, Tar};
 
 use crate::common::layout::layout_typed;
 use crate::common::tree::differences;
-use crate::common::{can, cas, fails, mounting_snapshotters, ok};
+use crate::common::{can, cas, fails, killed_at, mounting_snapshotters, ok};
 
 /// Longer than the lease of a killed job lasts.
 const LATER: Duration = Duration::from_secs(3600);
@@ -322,19 +322,8 @@ fn a_kill_leaves_a_blob_or_its_tar() {
         for when in (1..).step_by(3) {
             let root = scene.at("killed");
             ok(Command::new("cp").arg("-a").arg(&both).arg(&root));
-            let mut strace = Command::new("strace");
-            let inject = format!("inject={call}:signal=KILL:when={when}");
-            strace.args([
-                "-f",
-                "-qq",
-                "-o",
-                "/dev/null",
-                "-e",
-                &format!("trace={call}"),
-            ]);
-            strace.args(["-e", &inject, env!("CARGO_BIN_EXE_cas"), "--root"]);
-            strace.arg(&root).args(import).arg(&layout);
-            let ended = strace.stdout(Stdio::null()).status().unwrap();
+            let mut killed = killed_at(cas(&root).args(import).arg(&layout), call, when);
+            let ended = killed.stdout(Stdio::null()).status().unwrap();
             let open = cas::blocking::Cas::open(&root).unwrap();
             let exported = open.export(["app"], scene.at("out.tar")).unwrap();
             assert_eq!(exported[0].target, target, "{call} {when}");

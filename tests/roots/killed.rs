@@ -1,14 +1,13 @@
 //! Kills at each step of preparing and removing a root directory.
 
 use std::fs;
-use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
 use cas::ErrorKind;
 use cas::gc::GcOptions;
 
 use super::{KEY, Scene, names};
-use crate::common::can;
+use crate::common::{can, killed_at};
 
 /// Longer than the lease of a killed job lasts, and shorter than content without a lease is kept.
 const LATER: Duration = Duration::from_secs(3600);
@@ -34,19 +33,9 @@ const STEPS: usize = 400;
 /// Runs the tool and kills it at the step `step` of a kind of call. Returns false if it made fewer
 /// such calls and did its work.
 fn killed(scene: &Scene, calls: &str, step: usize, arguments: &[&str]) -> bool {
-    let tool = scene.tool(arguments);
-    let inject = format!("inject={calls}:signal=KILL:when={step}");
-    let status = Command::new("strace")
-        .args(["-f", "-qq", "-o", "/dev/null", "-e"])
-        .arg(format!("trace={calls}"))
-        .args(["-e", &inject])
-        .arg(tool.get_program())
-        .args(tool.get_args())
-        .arg(scene.dir())
-        .output()
-        .unwrap()
-        .status;
-    !status.success()
+    let mut tool = scene.tool(arguments);
+    let mut killed = killed_at(tool.arg(scene.dir()), calls, step);
+    !killed.output().unwrap().status.success()
 }
 
 /// Kills a command at steps of each kind, first all and then fewer, until it is complete. After

@@ -1,8 +1,9 @@
 //! Images whose layers are read on demand.
 
+mod scene;
+
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,220 +11,12 @@ use std::time::{Duration, Instant};
 
 use cas::layer::unpack::{LayerTable, LayerTables};
 use cas::lazy::{StoredTable, TableFormat};
-use cas::snapshot::OnDemandBytes;
 use cas::{Descriptor, Digest, Manifest, PullOptions, Result};
-use serde_json::Value;
-use testkit::archive::{Header, Tar};
 
-use crate::common::chunked::{self, Chunked};
-use crate::common::docker::{PROGRAM, Registry};
+use self::scene::{ALL, Scene, arrived, convert, end_session, layers, on_demand};
+use crate::common::chunked;
 use crate::common::tree::differences;
-use crate::common::{can, cas, fails, mounting_snapshotters, ok, real_image};
-
-/// A registry with a real image that has an index of SOCI, and a root that has pulled the image
-/// without its layers.
-struct Scene {
-    registry: Registry,
-    reference: String,
-    /// A root that has the whole image.
-    whole: PathBuf,
-    root: PathBuf,
-    mnt: PathBuf,
-    scratch: tempfile::TempDir,
-}
-
-impl Scene {
-    /// A scene with a real image, or `None`, with the reason, if this machine cannot do it.
-    fn real(completes: bool) -> Option<Self> {
-        let layout = real_image("small").filter(|_| is_usable())?;
-        Some(Scene::with(completes, |whole, reference| {
-            ok(cas(whole).args(["-q", "import"]).arg(layout));
-            convert(whole, "small", reference, "256KiB");
-        }))
-    }
-
-    /// A scene with the image of [`layers`], or `None`, with the reason, if this machine cannot do
-    /// it.
-    fn handmade(completes: bool) -> Option<Self> {
-        is_usable().then(|| {
-            Scene::with(completes, |whole, reference| {
-                import(whole, "plain", chunked::plain);
-                convert(whole, "plain", reference, "16KiB");
-            })
-        })
-    }
-
-    /// A scene with the image of [`layers`] in the format of `write`, or `None`, with the reason, if
-    /// this machine cannot do it.
-    fn in_format(completes: bool, write: fn(&[u8]) -> Chunked) -> Option<Self> {
-        is_usable().then(|| {
-            Scene::with(completes, |whole, reference| {
-                import(whole, reference, write);
-            })
-        })
-    }
-
-    /// `import` imports an image into a root under a name. `completes` states whether the rest of
-    /// the layers is fetched in the background.
-    fn with(completes: bool, import: impl FnOnce(&Path, &str)) -> Self {
-        let scratch = tempfile::tempdir().unwrap();
-        let registry = Registry::open(scratch.path());
-        let reference = registry.at("app:1");
-        let [whole, root, mnt] = ["whole", "root", "mnt"].map(|name| scratch.path().join(name));
-        ok(cas(&whole).args(["--snapshotter", "erofs", "init"]));
-        import(&whole, &reference);
-        ok(cas(&whole).args(["-q", "push", "--referrers", &reference]));
-        ok(cas(&root).args(["--snapshotter", "erofs", "init"]));
-        let mut settings = File::options();
-        let mut settings = settings.append(true).open(root.join("cas.toml")).unwrap();
-        writeln!(settings, "[lazy]\ncomplete = {completes}").unwrap();
-        ok(cas(&root).args(["-q", "pull", "--lazy", &reference]));
-        fs::create_dir(&mnt).unwrap();
-        Scene {
-            registry,
-            reference,
-            whole,
-            root,
-            mnt,
-            scratch,
-        }
-    }
-
-    /// Waits until so many layers are complete.
-    fn await_tars(&self, count: usize) {
-        let begun = Instant::now();
-        loop {
-            let found = ok(Command::new("find")
-                .arg(&self.root)
-                .args(["-name", "layer.tar"]));
-            if found.lines().count() == count {
-                return;
-            }
-            assert!(begun.elapsed() < Duration::from_secs(60), "{found}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn mount(&self) {
-        ok(cas(&self.root)
-            .args(["-q", "mount", &self.reference])
-            .arg(&self.mnt));
-    }
-
-    fn unmount(&self) {
-        ok(cas(&self.root).arg("umount").arg(&self.mnt));
-    }
-
-    /// Unmounts the data files. Another test may have copied the mounts into a namespace of its own,
-    /// and the data files are in use there until that test ends.
-    fn end_session(&self) {
-        end_session(&self.root);
-    }
-
-    /// Returns how much has arrived of each layer that is read on demand.
-    fn on_demand(&self) -> Vec<OnDemandBytes> {
-        on_demand(&self.root)
-    }
-
-    /// Returns the tree of the whole image.
-    fn plain(&self) -> PathBuf {
-        let plain = self.scratch.path().join("plain");
-        ok(cas(&self.whole)
-            .args(["-q", "unpack", &self.reference])
-            .arg(&plain));
-        plain
-    }
-
-    /// Asserts that the mounted tree is the tree of the whole image.
-    #[track_caller]
-    fn assert_shows(&self, plain: &Path) {
-        let found = differences(plain, &self.mnt);
-        assert!(found.is_empty(), "{found:#?}");
-    }
-
-    fn served(&self) -> PathBuf {
-        self.root.join("snapshots/erofs/lazy")
-    }
-
-    /// Returns the processes that serve the root: the holder is first.
-    fn servers(&self) -> Vec<String> {
-        let root = self.root.display().to_string();
-        let found = Command::new("pgrep")
-            .args(["-f", &format!("{root} lazy serve")])
-            .output();
-        let found = String::from_utf8(found.unwrap().stdout).unwrap();
-        found.lines().map(str::to_owned).collect()
-    }
-}
-
-impl Drop for Scene {
-    fn drop(&mut self) {
-        for mounted in [&self.mnt, &self.served()] {
-            let _ = Command::new("umount").arg("-l").arg(mounted).output();
-        }
-        for server in self.servers() {
-            let _ = Command::new("kill").args(["-9", &server]).output();
-        }
-        let mounts = self.root.join("snapshots/erofs/mounts");
-        for shared in fs::read_dir(mounts).into_iter().flatten().flatten() {
-            let _ = Command::new("umount").arg("-l").arg(shared.path()).output();
-        }
-    }
-}
-
-/// The smallest layer that gets a zTOC, in bytes.
-const ALL: [&str; 2] = ["--min-layer-size", "0"];
-
-/// Makes an image with zTOCs of all layers.
-fn convert(root: &Path, image: &str, name: &str, span_size: &str) {
-    let mut convert = cas(root);
-    convert
-        .args(["-q", "soci", "convert", image, name])
-        .args(ALL);
-    ok(convert.args(["--span-size", span_size]));
-}
-
-/// Returns whether this machine can do it. Otherwise prints why it cannot.
-fn on_demand(root: &Path) -> Vec<OnDemandBytes> {
-    let listed = ok(cas(root).args(["snapshot", "ls", "--json"]));
-    let keys = listed.lines().map(|line| {
-        let item: Value = serde_json::from_str(line).unwrap();
-        item["info"]["key"].as_str().unwrap().to_owned()
-    });
-    let arrived = keys.filter_map(|key| {
-        let info = ok(cas(root).args(["snapshot", "info", "--json", &key]));
-        let info: Value = serde_json::from_str(&info).unwrap();
-        let arrived = info.get("on_demand")?;
-        Some(serde_json::from_value(arrived.clone()).unwrap())
-    });
-    arrived.collect()
-}
-
-fn end_session(root: &Path) {
-    let begun = Instant::now();
-    loop {
-        let served = root.join("snapshots/erofs/lazy");
-        let ended = Command::new("umount").arg(served).output().unwrap();
-        if ended.status.success() {
-            return;
-        }
-        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-        assert!(begun.elapsed() < Duration::from_secs(60), "{said}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-fn is_usable() -> bool {
-    can(&["chroot"]) && can(&[PROGRAM]) && mounting_snapshotters().contains(&"erofs")
-}
-
-/// Returns how many bytes the files of arrived data occupy below a root.
-fn arrived(root: &Path) -> u64 {
-    let script =
-        "find \"$0\" -name lazy.data -printf '%b\\n' | awk '{ sum += $1 } END { print sum * 512 }'";
-    let said = ok(Command::new("sh").args(["-c", script]).arg(root));
-    said.trim().parse().unwrap()
-}
+use crate::common::{cas, fails, ok};
 
 #[test]
 fn an_image_is_mounted_before_its_layers_arrive_and_is_the_plain_tree() {
@@ -242,39 +35,6 @@ fn an_image_is_mounted_before_its_layers_arrive_and_is_the_plain_tree() {
     scene.assert_shows(&scene.plain());
     assert!(first > 0 && first < arrived(&scene.root), "{first}");
     scene.unmount();
-}
-
-/// The members of the layers of the test in other formats: a layer of everything, and one that
-/// removes and replaces a part of it.
-fn layers() -> Vec<Vec<u8>> {
-    let content = |length: usize| {
-        (0..length)
-            .map(|at| ((at * at) >> 7) as u8)
-            .collect::<Vec<u8>>()
-    };
-    let base = Tar::new()
-        .dir("./")
-        .dir("dir/")
-        .file("dir/large", content(300_000))
-        .file("dir/gone", "gone")
-        .file("empty", "")
-        .symlink("link", "dir/large")
-        .hardlink("same", "dir/large")
-        .pax(&[("SCHILY.xattr.user.name", b"value")])
-        .file("attributes", "x")
-        .member(Header::new(b'3', "null").mode(0o666).device(1, 3), "");
-    let top = Tar::new()
-        .file("dir/.wh.gone", "")
-        .file("empty", content(70_000))
-        .hardlink("dir/again", "same");
-    vec![base.end(), top.end()]
-}
-
-/// Imports the image of [`layers`] in the format of `write`, with the name `name`.
-fn import(root: &Path, name: &str, write: fn(&[u8]) -> Chunked) {
-    let layout = root.join("layout");
-    chunked::layout(&layout, layers().iter().map(|tar| write(tar)).collect());
-    ok(cas(root).args(["-q", "import", "--name", name]).arg(layout));
 }
 
 #[test]
