@@ -6,8 +6,8 @@ use rustix::io::Errno;
 
 use crate::index::REPAIR;
 
-/// Returns whether `error` says that a file is longer than [`read`] allows. If a process has too many
-/// open files, the error has the same kind, but a cause in the system.
+/// Returns whether the reason of `error` is a file that is longer than [`read`] allows. If the
+/// process has too many open files, the error has the same kind, but comes from the system.
 pub(crate) fn is_too_long(error: &Error) -> bool {
     error.kind() == ErrorKind::OutOfRange && Error::of_system(error).is_none()
 }

@@ -1,11 +1,11 @@
-//! Mounts of EROFS images from files. All users of an image share one mount, because the kernel
-//! caches files once for each mount.
+//! Mounts of EROFS images from files. All users of an image share one mount, because the kernel has
+//! a separate cache of files for each mount.
 //!
 //! The directory that contains the shared mounts is locked while an image and an overlay on it are
-//! mounted, and while unused mounts are unmounted. Only the mount table of this process is read, so
-//! a mount that is in use only in another mount namespace may be unmounted in this namespace. The
-//! mount stays usable in the other namespace, but the next user in this namespace gets another
-//! mount of the image.
+//! being mounted, and while unused mounts are being unmounted. Only the mount table of this process
+//! is read, so a mount that is in use only in another mount namespace may be unmounted in this
+//! namespace. The mount stays usable in the other namespace, but the next user in this namespace
+//! gets another mount of the image.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
@@ -218,8 +218,8 @@ fn refused(errno: Errno) -> Error {
         }
         Errno::INVAL | Errno::UCLEAN | Errno::BADMSG => {
             return Error::corrupt(
-                "the kernel refuses the image; run `cas fsck --repair`, which makes an image of \
-                 tars again, or get another build of a layer that is an image itself",
+                "the kernel refuses the image; run `cas fsck --repair` to make it again from its \
+                 tars; if the layer is an EROFS image itself, get another build of the layer",
             )
             .source(io::Error::from(errno));
         }

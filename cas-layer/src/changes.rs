@@ -28,7 +28,7 @@ use crate::Warnings;
 use crate::apply::{Whiteout, is_of_host, is_set, os};
 use crate::tar::{Device, Entry, EntryKind, Time, Writer};
 
-/// What [`write()`] has done.
+/// The result of [`write()`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Written {
     /// Number of members, including whiteouts.
@@ -141,7 +141,7 @@ impl<W: Write> Changes<W> {
         }
     }
 
-    /// Writes what is not a directory.
+    /// Writes an entry that is not a directory.
     fn add(&mut self, at: At<'_>, path: &[u8]) -> Result<()> {
         let name = at.name.to_bytes();
         Whiteout::check_file(name)?;

@@ -35,8 +35,8 @@ pub(crate) struct Image {
     devices: Vec<PathBuf>,
     /// The digest of the record, which identifies the image with all its files.
     identity: Digest,
-    /// What identifies the session that serves the layers that are read on demand, if there are
-    /// such layers.
+    /// The number of the session that serves the layers that are read on demand, or `None` if there
+    /// are no such layers.
     session: Option<u64>,
     /// The numbers of the layers that the image reads on demand.
     on_demand: Vec<u64>,

@@ -14,7 +14,7 @@
 //!   image.json          which layers the image has, and the digests of the two files
 //!   lazy.*, layer.tar   what has arrived of a layer that is read on demand: see `cas-lazyfs`
 //! ROOT/mounts/5f3a/     where an image is mounted, shared by all snapshots on the layer
-//! ROOT/mounts/layer-07  where a layer that is an image itself is mounted, likewise
+//! ROOT/mounts/layer-07  where a layer that is an image itself is mounted, shared as well
 //! ROOT/lazy/7           the data file of a layer that is read on demand; `cas-lazyfs` serves it
 //! ```
 //! - An image is made when the first snapshot on its topmost layer is prepared or viewed. It can
@@ -113,8 +113,8 @@ impl SnapshotLayout for Erofs {
 
     fn open() -> Result<Self> {
         let mut options = overlay::options()?;
-        // A layer cannot express that a directory was renamed, or that only attributes changed. A
-        // native layer that says so is not followed.
+        // A layer cannot express that a directory was renamed, or that only attributes changed. If
+        // a native layer has such marks, they are not followed.
         options.extend(["redirect_dir=nofollow", "metacopy=off"].map(str::to_owned));
         Ok(Erofs {
             options,
@@ -202,9 +202,9 @@ impl SnapshotLayout for Erofs {
         if has(WORK).during("open directory", WORK)? {
             if below.iter().any(|id| native::is_native(dirs, *id)) {
                 return Err(Error::unsupported(
-                    "changes become a tar, and a tar on layers that are EROFS images cannot be \
-                     mounted; keep the snapshot active, or make it on the variant of the image \
-                     whose layers are tars",
+                    "the changes would become a tar, which cannot be mounted on layers that are \
+                     EROFS images; keep the snapshot active, or prepare it on the variant of the \
+                     image whose layers are tars",
                 ));
             }
             return Ok(true);
@@ -247,7 +247,7 @@ impl SnapshotLayout for Erofs {
         lazy::arrived(dirs, id)
     }
 
-    /// Also reports an image whose bytes were changed as damaged.
+    /// Also reports the image as damaged if its bytes were changed.
     fn check(
         &self,
         dirs: &SnapshotDirs,

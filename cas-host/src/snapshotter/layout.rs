@@ -34,9 +34,9 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
     /// Errors of the file system. The directory is then removed.
     fn fill(&self, dirs: &SnapshotDirs, new: &LockedDir, below: &[u64]) -> Result<()>;
 
-    /// Makes the files that the mounts of a snapshot need, before a view is created and before the
-    /// mounts of a snapshot are returned again. `below` has the numbers of the ancestors of the
-    /// snapshot.
+    /// Makes the files that the mounts of a snapshot need. This method is called before a view is
+    /// created, and before the mounts of an existing snapshot are returned. `below` has the numbers
+    /// of the ancestors of the snapshot.
     ///
     /// # Errors
     /// `NotFound` or `Corrupt` if the files of an ancestor are missing or were changed; errors of
@@ -82,8 +82,8 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
         Ok(())
     }
 
-    /// Protects the complete files of a snapshot from changes. The commit then changes the record
-    /// of the snapshot.
+    /// Protects the complete files of a snapshot from changes. A commit calls this method before it
+    /// changes the record of the snapshot.
     ///
     /// # Errors
     /// Errors of the file system. The snapshot is then not committed.

@@ -11,14 +11,14 @@ use super::{DirSnapshotter, SnapshotLayout};
 use crate::LockedDir;
 use crate::in_use::MountedDirs;
 
-/// The usage of something in the place of a directory. Its bytes are not counted.
+/// The usage of an entry in the place of a directory. Its bytes are not counted.
 const ONE_FILE: Usage = Usage {
     bytes: 0,
     inodes: 1,
 };
 
-/// The lock on a leftover, or `None` for something that is not a directory. Nothing builds or
-/// commits that.
+/// The lock on a leftover. `None` for an entry that is not a directory, which no process builds or
+/// commits.
 type LeftoverLock = Option<LockedDir>;
 
 /// Maximum number of leftovers that are locked at a time.

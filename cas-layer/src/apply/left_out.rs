@@ -46,7 +46,7 @@ impl Layer {
         self.seen.contains(&Fact::LeftOut(dir.inode, name))
     }
 
-    /// Adds a warning if devices were left out, and a warning if owners were.
+    /// Adds a warning if devices were left out, and a warning if owners were not kept.
     pub(super) fn warn_of_left_out(&mut self) {
         if let Some(devices) = self.devices.describe() {
             self.warn(&format!(

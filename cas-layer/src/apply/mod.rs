@@ -75,7 +75,7 @@ pub struct Tree {
     rootless: Option<Arc<Rootless>>,
 }
 
-/// What applying a layer has done.
+/// The result of applying a layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
     /// Number of members read, including whiteouts.

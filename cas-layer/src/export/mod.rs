@@ -4,7 +4,7 @@
 //! `manifest.json`, and every blob once. The same images always give the same bytes, from any store
 //! and in any order of arguments. Images are sorted by name. Blobs follow in the order of a walk
 //! from the images, parents before children. All files have the owner 0:0, the mode 644 and the
-//! time 1970.
+//! first second of 1970 as time.
 //!
 //! If the store has referrers of the images, the archive has them, too, on request. `index.json`
 //! lists the referrers without names, after the images.
