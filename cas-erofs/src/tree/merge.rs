@@ -18,7 +18,7 @@ struct Description {
 }
 
 impl Tree {
-    /// Applies one member of the current layer. `content` says where the bytes of a file are.
+    /// Applies one member of the current layer. `content` states where the bytes of a file are.
     ///
     /// # Errors
     /// `Corrupt` for a member that cannot be applied; `OutOfRange` if a bound is exceeded.

@@ -13,7 +13,7 @@ use crate::flow::{self, Accept};
 
 /// Calls `read` for each layer, lowest first, with a value that it may change, and with the
 /// decompressed bytes of the layer. The value is `initial` at the first call. Returns the value
-/// after the last call, when every layer is verified. If this function fails, a caller must not use
+/// after the last call. Every layer is then verified. If this function fails, a caller must not use
 /// what `read` has made of the bytes.
 ///
 /// `read` runs on another thread. Soon after the future is dropped, the reader that `read` has

@@ -352,7 +352,7 @@ impl<'a> Unpacking<'a> {
             Ok(kept) => kept,
             Err(error) => {
                 self.progress.warn(&format!(
-                    "unpacked layers cannot be kept for a later attempt, which would unpack them \
+                    "unpacked layers cannot be kept for a later attempt, so it would unpack them \
                      again: {error}"
                 ));
                 return;

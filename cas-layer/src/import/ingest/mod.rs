@@ -1,8 +1,8 @@
 //! Ingests single blobs with known digests into a store, alone or as an image.
 //!
 //! All records are written before the bytes, in one batch if possible, and the bytes are made
-//! durable together. At the end, the records of all documents get the lists of their children.
-//! These include documents that were in the store before.
+//! durable together. At the end, the records of all documents get the lists of their children. This
+//! includes documents that the store had before.
 
 mod blob;
 mod loader;

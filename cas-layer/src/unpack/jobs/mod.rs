@@ -1,5 +1,5 @@
-//! Jobs that survive the process. Each has the layers of an image that were unpacked and are not
-//! committed to a snapshotter yet.
+//! Unpack jobs that survive the process. Each job has the layers of one image that were unpacked,
+//! but are not committed to a snapshotter yet.
 //!
 //! ```text
 //! ROOT/ID/             0700, the job of one image
