@@ -37,8 +37,8 @@ pub fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
     examine().during("examine", path.display())
 }
 
-/// Examines the files without which the database has the same records: the lock, the index of the
-/// log, and the log if the database is absent.
+/// Examines the files that contain no records of the database: the lock, the index of the log, and
+/// the log if the database is absent.
 fn examine_files(dir: &Dir, parent: &Path, name: &str, repair: bool) -> Result<Vec<Finding>> {
     let (lock, index, log) = (
         places::lock(name),
@@ -104,7 +104,7 @@ fn damage(dir: &Dir, path: &Path, name: &str) -> Result<Option<String>> {
     if let Some(what) = Place::File(&log).misplaced(dir)? {
         // Without them, the database may contradict itself and the blobs.
         return Ok(Some(format!(
-            "the last changes are lost: in the place of their log {log}, {what}"
+            "the log {log}, which has the last changes, is lost: {what}"
         )));
     }
     if Place::File(&places::log_index(name))

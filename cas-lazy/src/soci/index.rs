@@ -45,7 +45,7 @@ pub struct Index {
     pub version: Version,
     /// The zTOCs, in the order of the layers.
     pub ztocs: Vec<LayerZtoc>,
-    /// The artifacts that say which spans are fetched first. A layer may have several.
+    /// The artifacts that list the spans to fetch first. A layer may have several.
     pub prefetches: Vec<LayerPrefetch>,
     /// The program that made the index; empty if it is not known.
     pub build_tool: String,
