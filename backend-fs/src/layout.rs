@@ -47,9 +47,10 @@ struct Format {
 }
 
 impl Layout {
-    /// Opens the layout at `path`. Creates it if the directory is absent or empty, completes it if
-    /// its creation was interrupted, upgrades an older format, and adds `.cas/` to a layout of
-    /// another program. Opens it read-only if the process cannot write to it.
+    /// Opens the layout at `path`. Creates the layout if the directory is absent or empty.
+    /// Completes a layout whose creation was interrupted, upgrades an older format, and adds
+    /// `.cas/` to a layout of another program. Opens it read-only if the process cannot write to
+    /// it.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         make_private_dir(path)?;
         let root = Dir::open(path)?;

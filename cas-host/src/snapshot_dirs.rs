@@ -141,8 +141,8 @@ impl SnapshotDirs {
         }
     }
 
-    /// Returns what is in the place of the directory of `id` or of its tree, if it is not a
-    /// directory.
+    /// Returns a description of the entry in the place of the directory of `id` or of its tree, if
+    /// the entry is not a directory.
     fn misplaced(&self, id: u64) -> io::Result<Option<String>> {
         let Some(dir) = &self.dir else {
             return Ok(None);

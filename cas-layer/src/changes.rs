@@ -40,7 +40,7 @@ pub struct Written {
 /// Writes the changes in the upper directory of an overlay to `out`, as a tar archive. Nothing may
 /// change the directory meanwhile. `out` is not flushed. Returns what was done.
 ///
-/// The overlay must be one that this process could mount: the names of the overlay's attributes
+/// The overlay must be one that this process could mount. The names of the overlay's attributes
 /// begin with `user.overlay.` if the process is in a user namespace, otherwise with
 /// `trusted.overlay.`.
 ///

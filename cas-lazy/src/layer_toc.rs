@@ -1,5 +1,5 @@
-//! The table of contents inside a layer, as eStargz and zstd:chunked have it: JSON with a digest
-//! for each file, and for each chunk of a file that is compressed in several pieces.
+//! The table of contents inside a layer in the format eStargz or zstd:chunked. It is JSON with a
+//! digest for each file, and for each chunk of a file that is compressed in several pieces.
 
 use std::collections::BTreeMap;
 

@@ -71,7 +71,7 @@ impl Position {
             )));
         }
         if length == 0 || offset.checked_add(length).is_none_or(|end| end > size) {
-            return Err(damaged("it is not in the layer"));
+            return Err(damaged("its position is not in the layer"));
         }
         if length.max(decompressed) > limit::LAYER_TOC {
             return Err(Error::out_of_range(format!(

@@ -235,7 +235,7 @@ impl Layer {
         loop {
             match self.fetch_once(fetch, run.clone()) {
                 Err(error) if error.kind() == ErrorKind::Corrupt && attempt < ATTEMPTS => {
-                    tracing::warn!(%error, "fetching the bytes of a layer again");
+                    tracing::warn!(%error, "fetched bytes of a layer are wrong; fetching them again");
                     attempt += 1;
                 }
                 fetched => return fetched,

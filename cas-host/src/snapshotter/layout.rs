@@ -57,8 +57,8 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
         below: &[u64],
     ) -> Result<Vec<Mount>>;
 
-    /// Returns the features of images for which this layout has a form, beside tars: the result of
-    /// [`os_features`](cas_core::Snapshotter::os_features).
+    /// Returns the features of the operating system that an image may require: the result of
+    /// [`os_features`](cas_core::Snapshotter::os_features). By default, there are none.
     fn os_features(&self) -> &'static [&'static str] {
         &[]
     }

@@ -107,8 +107,9 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         Ok(found.difference(&named).copied().collect())
     }
 
-    /// Returns whether a directory that no record names may be mounted: a mount shows its path, or
-    /// a repair replaced the directory and snapshots that used it still exist.
+    /// Returns whether a directory that no record names may be mounted. This is the case if a mount
+    /// shows its path, or if a repair replaced the directory and snapshots that used it still
+    /// exist.
     pub(super) async fn is_in_use(&self, id: u64, mounted: &MountedDirs) -> Result<bool> {
         if mounted.may_use(&self.dirs.path(id)) {
             return Ok(true);

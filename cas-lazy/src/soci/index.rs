@@ -12,8 +12,8 @@ pub const CONFIG_MEDIA_TYPE_V1: &str = "application/vnd.amazon.soci.index.v1+jso
 pub const CONFIG_MEDIA_TYPE_V2: &str = "application/vnd.amazon.soci.index.v2+json";
 /// Annotation of the manifest of an image: the digest of its index of the second version.
 pub const INDEX_DIGEST: &str = "com.amazon.soci.index-digest";
-/// Annotation of the descriptor of a SOCI index of the second version, in the index of an image:
-/// the digest of the manifest that the SOCI index belongs to.
+/// Annotation of the descriptor of a SOCI index of the second version, in the index of an image.
+/// The value is the digest of the manifest that the SOCI index belongs to.
 pub const IMAGE_MANIFEST_DIGEST: &str = "com.amazon.soci.image-manifest-digest";
 /// The configuration of every index.
 pub const CONFIG: &[u8] = b"{}";

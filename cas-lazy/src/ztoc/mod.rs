@@ -155,9 +155,9 @@ impl Ztoc {
         encode::encode(self).map_err(|error| error.operation("write zTOC"))
     }
 
-    /// Returns the first and the last span that have bytes of a regular file or of its headers, or
-    /// `None` if the layer does not have the file or the file is empty. `path` is relative to the
-    /// root directory, or begins with `/` or `./`.
+    /// Returns the first and the last span that have bytes of a regular file or of its headers.
+    /// Returns `None` if the layer does not have the file, or if the file is empty. `path` is
+    /// relative to the root directory, or begins with `/` or `./`.
     pub fn spans_of(&self, path: &[u8]) -> Option<RangeInclusive<u32>> {
         let path = relative(path);
         // A later member replaces an earlier one with the same path.
