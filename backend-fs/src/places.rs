@@ -132,7 +132,8 @@ pub(crate) fn blobs_lost() -> Error {
     ))
 }
 
-/// Opens a directory of the store. Returns `None` if it is absent or something else is in its place.
+/// Opens a directory of the store. Returns `None` if it is absent or something else is in its
+/// place.
 fn open(root: &Dir, name: &str) -> io::Result<Option<Dir>> {
     let is_absent = |error: &io::Error| {
         let number = error.raw_os_error().map(Errno::from_raw_os_error);

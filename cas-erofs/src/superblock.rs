@@ -53,8 +53,8 @@ impl Superblock {
 /// and the image must be within the file. The root must be a directory.
 ///
 /// # Errors
-/// `Corrupt` for a file that is not an image or that is damaged; `Unsupported` for features that are
-/// not known, or if the image needs other files; errors of the file system.
+/// `Corrupt` for a file that is not an image or that is damaged; `Unsupported` for features that
+/// are not known, or if the image needs other files; errors of the file system.
 pub fn check_image(file: &File) -> Result<()> {
     let length = file.metadata()?.len();
     let mut found = Superblock([0; LENGTH]);
@@ -144,9 +144,9 @@ fn check_root(file: &File, at: u64, size: u64) -> Result<()> {
     Ok(())
 }
 
-/// Returns whether the first block of an image, which ends at the offset `end`, has the checksum that
-/// the superblock states. If blocks are smaller than the offset of the superblock, the superblock is
-/// in a block of its own.
+/// Returns whether the first block of an image, which ends at the offset `end`, has the checksum
+/// that the superblock states. If blocks are smaller than the offset of the superblock, the
+/// superblock is in a block of its own.
 fn has_checksum(file: &File, found: &Superblock, end: u64) -> Result<bool> {
     let length = if end > SUPERBLOCK {
         end - SUPERBLOCK

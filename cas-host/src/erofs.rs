@@ -49,9 +49,9 @@ pub struct ImageFiles<'a> {
 /// An image, and the directory at which all users share its mount.
 pub(crate) type SharedImage<'a> = (ImageFiles<'a>, &'a Path);
 
-/// Mounts each image at its shared directory, unless something is mounted there already. Returns the
-/// lock on the directory that contains the shared directories, or `None` if there are no images. The
-/// images stay mounted at least until the lock is dropped.
+/// Mounts each image at its shared directory, unless something is mounted there already. Returns
+/// the lock on the directory that contains the shared directories, or `None` if there are no
+/// images. The images stay mounted at least until the lock is dropped.
 ///
 /// # Errors
 /// `Unsupported` if the shared directories are not in one directory; as [`mount_image`]; errors of

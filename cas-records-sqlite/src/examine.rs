@@ -15,10 +15,10 @@ use crate::places;
 const SOUND: &str = "ok";
 
 /// Examines the database at `path`. Returns a finding for each problem. If `repair` is set, renames
-/// what is damaged: the new name ends in `.damaged-` and a number. A damaged database is renamed with
-/// its log, and the next opening then creates an empty database. Returns no finding if the database
-/// is intact or absent, if it cannot be opened for lack of permission, or if another process set it
-/// aside in the meantime.
+/// what is damaged: the new name ends in `.damaged-` and a number. A damaged database is renamed
+/// with its log, and the next opening then creates an empty database. Returns no finding if the
+/// database is intact or absent, if it cannot be opened for lack of permission, or if another
+/// process set it aside in the meantime.
 ///
 /// # Errors
 /// Errors of the file system and of SQLite, except errors that only report the damage of the

@@ -52,7 +52,7 @@ impl Identity {
         per_second: Option<u64>,
     ) -> Result<Condition> {
         let Some(name) = stored(dirs, id) else {
-            return Ok(Condition::Damaged("the file of the layer is missing".to_owned()));
+            return Ok(Condition::Damaged("its layer file is missing".to_owned()));
         };
         let path = dirs.path(id).join(TREE).join(name);
         let file = erofs::open_file(&path).during("open", path.display())?;

@@ -24,8 +24,8 @@
 //!   its `fs` on that image.
 //! - The commit of an active snapshot writes its changes as a tar, into a new directory.
 //! - A layer that an unpacker has stored as a tar is committed without a change.
-//! - A layer that is an EROFS image is called native. Its snapshots are overlays of the images of all
-//!   layers. Only a snapshotter that was opened with [`Erofs::with_native`] mounts them.
+//! - A layer that is an EROFS image is called native. Its snapshots are overlays of the images of
+//!   all layers. Only a snapshotter that was opened with [`Erofs::with_native`] mounts them.
 //! - This crate mounts nothing except to probe, and to read the attributes of a parent's root
 //!   directory. It returns mounts as data, and [`cas_host::mount`] mounts them.
 
@@ -89,8 +89,8 @@ impl Erofs {
         self
     }
 
-    /// Sets whether layers that are images themselves are mounted. The kernel trusts their metadata,
-    /// which others have made.
+    /// Sets whether layers that are images themselves are mounted. The kernel trusts their
+    /// metadata, which others have made.
     #[must_use]
     pub fn with_native(mut self, native: bool) -> Self {
         self.native = native;

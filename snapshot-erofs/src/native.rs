@@ -59,7 +59,8 @@ impl Shown {
         }
     }
 
-    /// Returns the mounts of the images, and the directories at which they are shared, topmost first.
+    /// Returns the mounts of the images, and the directories at which they are shared, topmost
+    /// first.
     pub(crate) fn into_mounts(
         self,
         dirs: &SnapshotDirs,

@@ -67,8 +67,8 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
     /// `below` has the numbers of the ancestors of the snapshot.
     ///
     /// # Errors
-    /// `FailedPrecondition` or `Unsupported` if the snapshot cannot be committed; errors of the file
-    /// system.
+    /// `FailedPrecondition` or `Unsupported` if the snapshot cannot be committed; errors of the
+    /// file system.
     fn must_pack(&self, _dirs: &SnapshotDirs, _active: &LockedDir, _below: &[u64]) -> Result<bool> {
         Ok(false)
     }

@@ -123,8 +123,8 @@ async fn mark(
     Ok(found.into_keys().collect())
 }
 
-/// Returns how a layer was packed, if its blob is stored and its tar may take the place of the blob.
-/// Compares the bytes of the tar with the diff ID.
+/// Returns how a layer was packed, if its blob is stored and its tar may take the place of the
+/// blob. Compares the bytes of the tar with the diff ID.
 ///
 /// # Errors
 /// `Corrupt` if the tar is damaged; errors of the store and of the snapshotter.

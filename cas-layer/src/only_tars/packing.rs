@@ -17,8 +17,8 @@ const LEVELS: [u32; 9] = [6, 1, 9, 5, 2, 3, 4, 7, 8];
 /// The level at which a tar is packed if the original bytes of its blob cannot be made again.
 const LEVEL: u32 = 6;
 
-/// Returns how the blob that `open` opens was packed from `tar`. Each attempt ends at the first byte
-/// that differs, so only the right one reads everything.
+/// Returns how the blob that `open` opens was packed from `tar`. Each attempt ends at the first
+/// byte that differs, so only the right one reads everything.
 ///
 /// # Errors
 /// Errors of the blob and of the tar.

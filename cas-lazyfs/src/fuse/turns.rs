@@ -26,8 +26,9 @@ impl<R> Turns<R> {
         }
     }
 
-    /// Returns `read` if it is served now. The caller serves it, and then calls [`next`](Self::next)
-    /// until that returns `None`. Returns `None` if the read waits in the queue.
+    /// Returns `read` if it is served now. The caller serves it, and then calls
+    /// [`next`](Self::next) until that returns `None`. Returns `None` if the read waits in the
+    /// queue.
     pub(super) fn begin(&self, registry: &str, read: R) -> Option<R> {
         let mut registries = lock(&self.registries);
         let registry = registries.entry(registry.to_owned()).or_insert(Registry {
