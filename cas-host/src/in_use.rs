@@ -205,8 +205,9 @@ fn seems(line: &str, mount: &Mount) -> bool {
     }
 }
 
-/// Returns whether a text has the path of a tree next to `tree` whose directory was replaced. A
-/// view of the snapshot that had the directory still shows the old files.
+/// Returns whether a text has the path of a tree in a directory that a repair has replaced. The
+/// directory is next to the directory of `tree`. A view that was mounted before the repair still
+/// shows the old files.
 fn has_replaced(text: &str, tree: &Path) -> bool {
     let mut parts = text.split("/snapshots/").skip(1);
     parts.any(|part| {

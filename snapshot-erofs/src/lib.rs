@@ -9,8 +9,10 @@
 //!                       directory of an overlay
 //!   work/               0700, only of an active snapshot, for the overlay
 //!   layer.digest        the digest of `layer.tar`, if this crate has packed it
-//!   image.erofs         the merged metadata of the layers up to this one
-//!   sparse              the content of the sparse files of these layers, if they have any
+//!   image.erofs         the merged metadata of the layers up to this one; if some of them are read
+//!                       on demand, the name is `image-HASH.erofs`
+//!   sparse              the content of the sparse files of these layers, if they have any; if some
+//!                       layers are read on demand, the name is `sparse-HASH`
 //!   image.json          which layers the image has, and the digests of the two files
 //!   lazy.*, layer.tar   what has arrived of a layer that is read on demand: see `cas-lazyfs`
 //! ROOT/mounts/5f3a/     where an image is mounted, shared by all snapshots on the layer

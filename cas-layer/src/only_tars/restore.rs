@@ -16,8 +16,8 @@ use serde_json::Value;
 
 use super::{Layer, damaged, layers, packing};
 
-/// Makes blobs again that were removed because a snapshotter keeps their tars. The store keeps them
-/// until the verb that needs them ends.
+/// Makes blobs again that were removed because a snapshotter keeps their tars. The store keeps the
+/// new blobs until the verb that needs them ends.
 pub struct Restorer<'a> {
     store: &'a Store,
     snapshotter: &'a dyn Snapshotter,
@@ -49,9 +49,9 @@ impl<'a> Restorer<'a> {
 
     /// Stores the missing layers of the image or index `root` that the snapshotter keeps as tars.
     /// Returns `root` if the blobs of all these layers have their original bytes again. Otherwise,
-    /// the other layers are compressed with gzip, and this function returns the descriptor of a new
-    /// document that lists them. The new document has the same configurations. The progress
-    /// receives a warning with the new digest.
+    /// compresses the other layers with gzip, and returns the descriptor of a new document that
+    /// lists them. The new document has the same configurations. The progress receives a warning
+    /// with the new digest.
     ///
     /// # Errors
     /// `Corrupt` for a damaged tar; errors of the store and of the snapshotter.

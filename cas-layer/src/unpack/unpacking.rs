@@ -36,7 +36,7 @@ pub struct Target<'a> {
     /// A directory for the locks between processes. It is created if it is absent.
     pub locks: &'a Path,
     /// Whether the snapshotter keeps the only copy of layers. Then a pull or an import does not
-    /// store a layer again that has a sound snapshot and is known to have been verified.
+    /// store a layer again if the layer was verified and has a sound snapshot.
     pub only_tars: bool,
 }
 

@@ -62,8 +62,8 @@ pub struct LayerZtoc {
     pub layer: Digest,
     /// Media type of the layer; empty if it is not stated.
     pub layer_media_type: String,
-    /// Number of decompressed bytes after which the next block begins a span. `None` if the index
-    /// does not state it.
+    /// A span of the layer ends with the block in which it exceeds this number of decompressed
+    /// bytes. `None` if the index does not state the number.
     pub span_size: Option<u64>,
     /// Whether the layer has neither extended attributes nor opaque directories.
     pub no_xattrs: bool,

@@ -19,7 +19,7 @@ use self::blob::with_states;
 use self::loader::Loader;
 use super::importer::BlobImporter;
 
-/// Stores blobs in order, until one fails. Nothing is stored of a blob that fails. The store keeps
+/// Stores blobs in order, until one fails. A blob with wrong bytes is not stored. The store keeps
 /// the stored blobs for a day, and for as long as an image, a lease or a label refers to them.
 /// Returns the state of each blob, and the error if a blob failed. If the future is dropped, a
 /// garbage collection removes what was stored.
