@@ -242,7 +242,7 @@ impl<W: Write> Changes<W> {
                 None if is_set(&name) => found.kept.push((name, value)),
                 None if is_of_host(&name) => {}
                 _ => self.warnings.add(&format!(
-                    "the xattr {} is left out, because it is never set from a layer",
+                    "the xattr {} is left out, because layers may not set it",
                     name.escape_ascii()
                 )),
             }

@@ -122,7 +122,7 @@ pub(crate) fn decode(json: &[u8], end: u64) -> Result<LayerToc> {
         .map_err(|error| malformed("not a valid table of contents", &error))?;
     if stored.version != 1 {
         return Err(Error::unsupported(format!(
-            "the table of contents has the version {}; 1 is supported; build the layer again",
+            "the table of contents has the version {}; only 1 is supported; build the layer again",
             stored.version
         )));
     }

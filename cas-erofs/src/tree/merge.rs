@@ -199,7 +199,7 @@ impl Tree {
                 name if !is_set(name) => {
                     let shown = name.escape_ascii();
                     self.warn(&format!(
-                        "the xattr {shown} is left out, because it is never set from a layer"
+                        "the xattr {shown} is left out, because layers may not set it"
                     ));
                     continue;
                 }

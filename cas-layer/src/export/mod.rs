@@ -234,8 +234,8 @@ fn warn_of_types(chosen: &BTreeMap<Reference, Chosen>, progress: &dyn Progress) 
         more => format!(" (and {more} more)"),
     };
     progress.warn(&format!(
-        "{first}{more} has a manifest of Docker's type; skopeo, podman and umoci cannot select it by \
-         its name in an OCI archive, so export it with --format docker for them"
+        "{first}{more} has a manifest of Docker's type; skopeo, podman and umoci cannot select it \
+         by its name in an OCI archive; for these programs, export it with --format docker"
     ));
 }
 

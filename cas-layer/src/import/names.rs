@@ -73,7 +73,7 @@ fn own_names(roots: &[Root], naming: Naming) -> Result<BTreeMap<Reference, Descr
     for (own, target) in names(roots) {
         let name = own.read(naming).map_err(|error| {
             Error::invalid(format!(
-                "the source has a name that cannot be used: {error}; give another with --name"
+                "the source has a name that cannot be used: {error}; give another name with --name"
             ))
         })?;
         if let Some((one, other)) = insert(&mut assigned, &name, target) {
