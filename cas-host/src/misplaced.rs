@@ -39,7 +39,7 @@ impl Place<'_> {
     }
 
     /// Returns the two types if the entry with this name has the wrong type. Returns `None` if it
-    /// has the right type, or if there is no such entry.
+    /// has the right type, or if the entry does not exist.
     ///
     /// # Errors
     /// Errors of the file system.

@@ -372,7 +372,7 @@ impl SnapshotDirs {
         };
         let path = self.manifest(id);
         let manifest = match open_file(&path) {
-            // There is no manifest if the snapshot is not committed, if an earlier release
+            // The manifest is missing if the snapshot is not committed, if an earlier release
             // committed it, or if a loss of power undid the write. Something else may also be in
             // its place.
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {

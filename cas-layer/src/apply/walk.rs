@@ -59,9 +59,9 @@ struct Place {
 }
 
 impl Layer {
-    /// Returns the directory at a clean path. Returns `None` if there is no directory and the
-    /// purpose does not require one. Also returns `None` if the path of a whiteout leads through a
-    /// file of this layer, or through a name that this layer hides.
+    /// Returns the directory at a clean path. Returns `None` if the directory does not exist and
+    /// the purpose does not require one. Also returns `None` if the path of a whiteout leads
+    /// through a file of this layer, or through a name that this layer hides.
     pub(super) fn directory(&mut self, path: &[u8], purpose: Purpose) -> Result<Option<Rc<Dir>>> {
         if let Some(found) = self.dirs.cached(path) {
             return Ok(Some(found.to));
