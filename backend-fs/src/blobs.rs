@@ -157,7 +157,7 @@ impl Blobs {
         Ok(page)
     }
 
-    /// Returns the same as [`Blobs::digests`], or `None` if that would have to read a directory.
+    /// Returns the same as [`Blobs::digests`], or `None` if that would require reading a directory.
     pub(crate) fn known_digests(&self, after: &Digest, limit: usize) -> Option<Page> {
         let listings = Algorithm::ALL.into_iter().zip(&self.listings);
         let mut own = listings.filter(|(algorithm, _)| *algorithm == after.algorithm());

@@ -25,11 +25,11 @@ const PAGE: usize = 256;
 /// Examines the files of the store at `path`. Returns a finding for each problem. Changes nothing
 /// if the directory is not a store of this backend.
 ///
-/// If `repair` is set, repairs the files. Sets aside a damaged database of records, and whatever is
-/// in the place of another file or directory. Makes a lost directory of blobs again. Writes
-/// `format.json` again if the format is known, and `oci-layout`. Makes a lost or damaged `index.json`
-/// from the records, because they have every name that this crate wrote. Writes a record for each
-/// name that is only in `index.json`.
+/// If `repair` is set, repairs the files. Sets aside a damaged database of records, and entries of
+/// the wrong type, such as a file in the place of a directory. Makes a lost directory of blobs
+/// again. Writes a damaged `oci-layout` again, and a damaged `format.json` if the format is known.
+/// Makes a lost or damaged `index.json` from the records, because they have every name that this
+/// crate wrote. Writes a record for each name that is only in `index.json`.
 ///
 /// # Errors
 /// Errors of the file system and of the records.
@@ -106,7 +106,7 @@ fn examine_format(path: &Path, root: &Dir, repair: bool) -> Result<Option<Findin
         (true, _) => "the file was written again, with the format in the database of records",
         (false, Some(_)) => "a repair writes it again, with the format in the database of records",
         (false, None) => {
-            "the database of records does not have a format that this release knows, so nothing \
+            "the database of records does not have a format that this release supports, so nothing \
              else was examined; restore the file from a copy of the store, or repair the store \
              with the newest release that has used it"
         }

@@ -6,8 +6,8 @@ use rustix::io::Errno;
 
 use crate::index::REPAIR;
 
-/// Returns whether `error` says that a file is longer than [`read`] allows. If a process has too many
-/// open files, the error has the same kind, but a cause in the system.
+/// Returns whether the reason of `error` is a file that is longer than [`read`] allows. If the
+/// process has too many open files, the error has the same kind, but comes from the system.
 pub(crate) fn is_too_long(error: &Error) -> bool {
     error.kind() == ErrorKind::OutOfRange && Error::of_system(error).is_none()
 }
@@ -15,8 +15,8 @@ pub(crate) fn is_too_long(error: &Error) -> bool {
 /// Returns the content of a file, or `None` if the file is absent.
 ///
 /// # Errors
-/// `Corrupt` for a directory or a symbolic link; `OutOfRange` for a file of more than `limit` bytes;
-/// errors of the file system.
+/// `Corrupt` for a directory or a symbolic link; `OutOfRange` for a file of more than `limit`
+/// bytes; errors of the file system.
 pub(crate) fn read(root: &Dir, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
     root.read(name, limit).map_err(|error| {
         let found = match error.raw_os_error().map(Errno::from_raw_os_error) {

@@ -22,9 +22,9 @@ pub(crate) const FORMAT: &str = "format.json";
 const KIND: &str = "fs";
 /// The format that this version writes. Format 1 does not have the records table `notes`.
 ///
-/// The database of records has the same number, and gets a new one before `format.json`. So a repair
-/// knows the format of a store whose `format.json` is damaged, and never takes a newer format for
-/// this one.
+/// The database of records has the same number. An upgrade changes the number in the database
+/// first. If `format.json` is damaged, a repair therefore reads the format from the database, and
+/// never takes a newer format for this one.
 const VERSION: u32 = cas_records_sqlite::VERSION;
 /// Maximum size of `format.json` and `oci-layout` in bytes.
 const SMALL: u64 = 64 << 10;
@@ -47,9 +47,10 @@ struct Format {
 }
 
 impl Layout {
-    /// Opens the layout at `path`. Creates it if the directory is absent or empty, completes it if
-    /// its creation was interrupted, upgrades an older format, and adds `.cas/` to a layout of
-    /// another program. Opens it read-only if the process cannot write to it.
+    /// Opens the layout at `path`. Creates the layout if the directory is absent or empty.
+    /// Completes a layout whose creation was interrupted, upgrades an older format, and adds
+    /// `.cas/` to a layout of another program. Opens it read-only if the process cannot write to
+    /// it.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         make_private_dir(path)?;
         let root = Dir::open(path)?;
@@ -148,8 +149,8 @@ fn complete(root: &Dir, cas_dir: &Dir) -> Result<()> {
     write_format(cas_dir, VERSION)
 }
 
-/// Refuses a store without a format file if the database of records has a newer format. The file
-/// was lost, and not only never written.
+/// Refuses a store without a format file if the database of records has a newer format. The store
+/// must have lost the file, because an interrupted creation leaves no newer format.
 pub(crate) fn refuse_newer(path: &Path) -> Result<()> {
     match cas_records_sqlite::stored_version(&path.join(CAS_DIR).join(RECORDS)) {
         Ok(Some(found)) if found > VERSION.into() => Err(Error::newer_format(VERSION, found)),
@@ -158,8 +159,9 @@ pub(crate) fn refuse_newer(path: &Path) -> Result<()> {
     }
 }
 
-/// Writes the format file again if it is damaged and the database of records has the number of the
-/// format, which is not a newer one. Returns whether the file was written or is intact.
+/// Writes a damaged format file again, with the number in the database of records. Returns false if
+/// the database has no number or the number of a newer format. Returns true if the file was written
+/// or is intact.
 pub(crate) fn repair_format(path: &Path, cas_dir: &Dir) -> Result<bool> {
     let _lock = lock_layout(cas_dir)?;
     // Another process may have repaired it since.
@@ -174,8 +176,8 @@ pub(crate) fn repair_format(path: &Path, cas_dir: &Dir) -> Result<bool> {
     Ok(true)
 }
 
-/// Returns the format of the store that its database of records has. Returns `None` if the database
-/// does not have the number or cannot be read, or the format is newer than this version knows.
+/// Returns the number of the store's format from the database of records. Returns `None` if the
+/// database does not have the number or cannot be read, or if the format is newer than [`VERSION`].
 pub(crate) fn recorded_version(path: &Path) -> Option<u32> {
     let found = cas_records_sqlite::stored_version(&path.join(CAS_DIR).join(RECORDS)).ok()??;
     let found = u32::try_from(found).ok()?;

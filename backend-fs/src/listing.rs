@@ -109,8 +109,8 @@ impl Listing {
 }
 
 impl Inner {
-    /// Returns the kept scan for the page that continues after `after`, or `None` if `after` is not
-    /// the end of a page or the scan does not cover the page.
+    /// Returns the kept scan for the page that continues after `after`. Returns `None` if `after`
+    /// is not the end of a page, or if the scan does not cover the page.
     fn take_scan(&mut self, after: &Digest) -> Option<Arc<Scan>> {
         let position = self.ends.iter().position(|end| end == after)?;
         self.ends.remove(position);

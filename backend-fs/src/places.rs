@@ -1,4 +1,4 @@
-//! What must be a file and what a directory in a store.
+//! Which entries of a store must be files, and which must be directories.
 
 use std::io;
 
@@ -12,7 +12,7 @@ pub(crate) const CAS_DIR: &str = ".cas";
 pub(crate) const BLOBS: &str = "blobs";
 
 /// The places in each directory of a store. The files that other programs read and the records are
-/// not here, because their repairs need more than another name.
+/// not in this list, because renaming them does not repair them.
 const PLACES: [(&str, &[Place<'static>]); 3] = [
     (".", &[Place::Directory(CAS_DIR), Place::Directory(BLOBS)]),
     (
@@ -37,9 +37,9 @@ const PLACES: [(&str, &[Place<'static>]); 3] = [
     ),
 ];
 
-/// Returns what is misplaced, and whether the directory of the blobs is lost. If `repair` is set,
-/// renames what is misplaced, which is then made again when it is needed, and makes the directory
-/// of the blobs again.
+/// Returns a finding for each misplaced entry, and a finding if the directory of the blobs is
+/// missing. If `repair` is set, renames the misplaced entries, and makes the directory of the blobs
+/// again. Other entries are made again when they are needed.
 pub(crate) fn examine(root: &Dir, repair: bool) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     each_place(root, |dir, place, path| {
@@ -70,7 +70,8 @@ pub(crate) fn finding(file: &str, detail: String, repaired: bool) -> Finding {
     }
 }
 
-/// Returns `error`, or if something is misplaced in the store, an error that names it.
+/// Returns an error that names a misplaced entry of the store, if there is one and it may have
+/// caused `error`. Otherwise returns `error`.
 pub(crate) fn explain(root: &Dir, error: Error) -> Error {
     use ErrorKind::{FailedPrecondition, NotFound, Unavailable};
     let may_be_of_a_place =
@@ -80,19 +81,19 @@ pub(crate) fn explain(root: &Dir, error: Error) -> Error {
     }
     match first_misplaced(root) {
         Ok(Some((path, what))) => misplaced(&path, &what).source(error),
-        // The first error says more than one that prevents its explanation.
+        // If the search for a cause fails, the first error is more useful.
         Ok(None) | Err(_) => error,
     }
 }
 
-/// Returns the error for something misplaced at `path`.
+/// Returns the error for a misplaced entry at `path`.
 pub(crate) fn misplaced(path: &str, what: &Misplaced) -> Error {
     Error::corrupt(format!(
         "{what} at {path}; run `cas fsck --repair`, which sets it aside"
     ))
 }
 
-/// Returns the first path in the store where something is misplaced.
+/// Returns the path of the first misplaced entry of the store, or `None` if there is none.
 fn first_misplaced(root: &Dir) -> io::Result<Option<(String, Misplaced)>> {
     let mut first = None;
     each_place(root, |dir, place, path| {

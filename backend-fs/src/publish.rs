@@ -109,7 +109,7 @@ impl Shared {
     }
 
     /// Syncs the bytes of all ingests: file by file if they are few, otherwise the whole file
-    /// system. Returns the outcome of each.
+    /// system. Returns the outcome for each ingest.
     fn sync_group(&self, group: &[Waiting]) -> Vec<Result<()>> {
         let all = || group.iter().map(|(one, _)| one);
         if group.len() < SYNCFS_FROM || self.sync_together(all()).is_err() {

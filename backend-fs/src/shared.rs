@@ -64,7 +64,8 @@ impl Shared {
         })
     }
 
-    /// Returns `error`, or if something is misplaced in the store, an error that names it.
+    /// Returns an error that names a misplaced entry of the store, if there is one and it may have
+    /// caused `error`. Otherwise returns `error`.
     pub(crate) fn explain(&self, error: Error) -> Error {
         explain(&self.layout.root, error)
     }

@@ -38,7 +38,7 @@ impl FsStore {
     /// # Errors
     /// `FailedPrecondition` if the directory is not empty and has no image layout, or has an image
     /// layout of another version, a store of another kind or a store of a newer format; `Corrupt`
-    /// if a file of the store is damaged; `OutOfRange` if `.cas/format.json` has more than 64 KiB;
+    /// if a file of the store is damaged, for example if `.cas/format.json` has more than 64 KiB;
     /// errors of the records and of the file system.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
@@ -54,7 +54,7 @@ impl FsStore {
     /// # Errors
     /// `FailedPrecondition` if the directory has no image layout, an image layout of another
     /// version, a store of another kind or a store of a newer format; `Corrupt` if a file of the
-    /// store is damaged; `OutOfRange` if `.cas/format.json` has more than 64 KiB; errors of the
+    /// store is damaged, for example if `.cas/format.json` has more than 64 KiB; errors of the
     /// records and of the file system.
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
@@ -119,7 +119,8 @@ impl FsStore {
     }
 }
 
-/// Returns `error`, or if something is misplaced in the store at `path`, an error that names it.
+/// Returns an error that names a misplaced entry of the store at `path`, if there is one and it may
+/// have caused `error`. Otherwise returns `error`.
 fn explain(path: &Path, error: Error) -> Error {
     match Dir::open(path) {
         Ok(root) => places::explain(&root, error),

@@ -32,7 +32,7 @@ pub(crate) fn classify(error: impl Into<redb::Error>) -> Error {
         ),
         redb::Error::Corrupted(why) => corrupt(&why),
         redb::Error::UpgradeRequired(found) => Error::precondition(format!(
-            "the file has format {found} of redb, which this version does not read; use the \
+            "the file has format {found} of redb, which this release of cas does not read; use the \
              release of cas that wrote the file"
         )),
         redb::Error::DatabaseAlreadyOpen => {

@@ -21,8 +21,8 @@ const SIZE: usize = 4 << 10;
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
     copy: cas_kv::Head,
-    /// Whether redb has opened the file. redb also closes a file that it could not open, and the
-    /// start of such a file must not replace the copy.
+    /// Whether redb has opened the file. redb also closes a file that it could not open. The start
+    /// of such a file must not replace the copy.
     opened: Arc<AtomicBool>,
 }
 

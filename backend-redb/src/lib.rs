@@ -8,7 +8,7 @@
 //!                   at most 512
 //!   rows            row number, offset -> up to 256 KiB less 512 bytes of a blob or ingest
 //!   ingests         key -> row number, bytes in its rows, time
-//!   doomed          number of rows that are still to be removed -> bytes in their blob
+//!   doomed          row number of rows that are still to be removed -> bytes in their blob
 //!   blobs images snapshots leases notes    records: key -> revision, value
 //! cas.redb.head     a copy of the start of the database, made when it was last closed
 //! owner             locked by the process that has the store open; contains its pid

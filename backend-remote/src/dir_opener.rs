@@ -26,10 +26,11 @@ impl RemoteStore {
     /// read-only.
     ///
     /// # Errors
-    /// `Busy` if the store is already open, unless all who open it can only read; the message has
-    /// the pid of the other process if it is known. `FailedPrecondition` if the directory contains
-    /// files and is not a store, or is a store of another kind or of a newer format. `Unavailable` if no threads can be started; errors of the file
-    /// system.
+    /// `Busy` if the store is open already, unless this process and the process that has it open
+    /// can only read it; the message has the pid of that process if the pid is known;
+    /// `FailedPrecondition` if the directory contains files and is not a store, or is a store of
+    /// another kind or of a newer format; `Unavailable` if no threads can be started; errors of the
+    /// file system.
     pub async fn open_dir(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         let root = path.clone();

@@ -1,8 +1,8 @@
 //! Escapes the key of a record into the name of an object. Names sort like their keys.
 //!
-//! Letters, digits and `-` stay as they are. Every other byte becomes a sign and two hex digits,
-//! and the sign sorts as the byte does: `!` for bytes before `-`, `.` for `.` and `/`, `=` for `:`
-//! to `@`, `_` for `[` to the back-quote, `~` for bytes after `z`. To respect the limits of file
+//! Letters, digits and `-` stay as they are. Every other byte becomes a sign and two hex digits.
+//! The sign sorts as the byte does: `!` for bytes before `-`, `.` for `.` and `/`, `=` for `:` to
+//! `@`, `_` for `[` to the back-quote, `~` for bytes after `z`. To respect the limits of file
 //! systems, a long name is split into folders of a fixed length, whose names end in `+`. No other
 //! part of a name contains a `+`.
 

@@ -37,7 +37,7 @@ pub(crate) async fn full(prefix: &Prefix) -> Result<Deletion> {
 async fn full_in(prefix: &Prefix, folder: &str) -> Result<Deletion> {
     let path = format!("{folder}alone");
     let first = write(prefix, &path, Condition::Absent).await?;
-    let first = first.ok_or_else(|| refuse("a new object was reported as existing"))?;
+    let first = first.ok_or_else(|| refuse("a write that requires a new object was refused"))?;
     expect_refusals(prefix, &path, None).await?;
     let second = write(prefix, &path, Condition::Match(&first)).await?;
     let second = second.ok_or_else(|| refuse("a write with the right ETag was refused"))?;
@@ -80,7 +80,7 @@ async fn expect_refusals(prefix: &Prefix, path: &str, format: Option<&Format>) -
         };
         if let Outcome::Done(_) = prefix.put_if(path, body, condition).await? {
             return Err(refuse(format!(
-                "a write that had to be refused succeeded: {header} is ignored"
+                "a write whose condition did not hold succeeded: {header} is ignored"
             )));
         }
     }

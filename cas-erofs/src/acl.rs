@@ -14,8 +14,8 @@ const OTHER: u16 = 0x20;
 /// One entry of a list: its type and its permissions, 0 to 7.
 type Entry = (u16, u16);
 
-/// Returns the mode that a file of mode `mode` gets with this access list, and whether the list
-/// must also be stored, because it contains more than the mode.
+/// Returns the mode that a file of mode `mode` gets with this access list. Also returns whether the
+/// list must be stored, because it contains more than the mode.
 ///
 /// # Errors
 /// `Corrupt` for a list that the kernel refuses.

@@ -1,7 +1,7 @@
 //! Checks the superblock of an image that somebody else has made, before the kernel mounts it.
 //!
-//! Only the superblock and the inode of the root directory are checked. All other metadata is read
-//! by the kernel alone, which this check therefore does not protect from hostile images.
+//! Only the superblock and the inode of the root directory are checked. The kernel alone reads all
+//! other metadata, so this check does not protect the kernel from hostile images.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -14,14 +14,14 @@ use crate::image::format::{CHECKSUM, DEVICE, INODE, MAGIC, SLOT, SUPERBLOCK, crc
 const LENGTH: usize = 128;
 /// The sizes of blocks that the format allows, as powers of two.
 const BLOCK_BITS: std::ops::RangeInclusive<u8> = 9..=16;
-/// Features without which an image cannot be read: compressed and chunked files, tails of files in
-/// inodes, fragments, and prefixes of attributes.
+/// The known features that a reader of an image must support: compressed and chunked files, tails
+/// of files in inodes, fragments, and prefixes of attributes.
 const KNOWN: u32 = 0x7f;
 const FRAGMENTS: u32 = 0x20;
 const PREFIXES: u32 = 0x40;
 /// The length of an inode of the compact form in bytes.
 const COMPACT: u64 = 32;
-/// The bits of a mode that say what an inode is, and their value for a directory.
+/// The bits of a mode with the type of the inode, and their value for a directory.
 const TYPE: u16 = 0o170_000;
 const DIRECTORY: u16 = 0o040_000;
 
@@ -48,13 +48,13 @@ impl Superblock {
     }
 }
 
-/// Checks that a file is an EROFS image of its own, as far as its superblock says so: its features
-/// are known, all its data is in this file, and everything that the superblock refers to is within
-/// the image, which is within the file.
+/// Checks the superblock of an EROFS image. The features of the image must be known, and all its
+/// data must be in this file. Everything that the superblock refers to must be within the image,
+/// and the image must be within the file. The root must be a directory.
 ///
 /// # Errors
-/// `Corrupt` for a file that is not an image or that is damaged; `Unsupported` for features that are
-/// not known, or if the image needs other files; errors of the file system.
+/// `Corrupt` for a file that is not an image or that is damaged; `Unsupported` for features that
+/// are not known, or if the image needs other files; errors of the file system.
 pub fn check_image(file: &File) -> Result<()> {
     let length = file.metadata()?.len();
     let mut found = Superblock([0; LENGTH]);
@@ -63,7 +63,7 @@ pub fn check_image(file: &File) -> Result<()> {
     }
     file.read_exact_at(&mut found.0, SUPERBLOCK)?;
     if found.u32(0) != u64::from(MAGIC) {
-        return Err(corrupt("it does not begin as one"));
+        return Err(corrupt("it has another magic number"));
     }
     let bits = found.0[12];
     if !BLOCK_BITS.contains(&bits) {
@@ -73,8 +73,8 @@ pub fn check_image(file: &File) -> Result<()> {
     let unknown = features & !KNOWN;
     if unknown != 0 || found.0[90] != 0 {
         return Err(Error::unsupported(format!(
-            "expected an EROFS image with known features, found one with the features {unknown:#x} \
-             and directory blocks of the size {}; build it without them",
+            "expected an EROFS image with known features, found the unknown features {unknown:#x} \
+             and the shift {} for the size of directory blocks; build it without them",
             found.0[90]
         )));
     }
@@ -85,7 +85,7 @@ pub fn check_image(file: &File) -> Result<()> {
         return Err(corrupt("its size does not fit the file"));
     }
     if compatible & CHECKSUM != 0 && !has_checksum(file, &found, block.min(size))? {
-        return Err(corrupt("its superblock has another checksum"));
+        return Err(corrupt("the checksum of its superblock is wrong"));
     }
     let inode = |number: u64| {
         let offset = number.checked_mul(SLOT);
@@ -102,7 +102,7 @@ pub fn check_image(file: &File) -> Result<()> {
         || features & FRAGMENTS != 0 && !is_within(packed, COMPACT)
         || features & PREFIXES != 0 && !is_within(Some(found.u32(92) * 4), 0)
     {
-        return Err(corrupt("its superblock refers to what is outside of it"));
+        return Err(corrupt("its superblock refers to places outside of it"));
     }
     check_root(file, root.unwrap_or_default(), size)
 }
@@ -144,9 +144,9 @@ fn check_root(file: &File, at: u64, size: u64) -> Result<()> {
     Ok(())
 }
 
-/// Returns whether the first block of an image, which ends at the offset `end`, has the checksum that
-/// the superblock states. If blocks are smaller than the offset of the superblock, the superblock is
-/// in a block of its own.
+/// Returns whether the first block of an image, which ends at the offset `end`, has the checksum
+/// that the superblock states. If blocks are smaller than the offset of the superblock, the
+/// superblock is in a block of its own.
 fn has_checksum(file: &File, found: &Superblock, end: u64) -> Result<bool> {
     let length = if end > SUPERBLOCK {
         end - SUPERBLOCK

@@ -40,7 +40,7 @@ impl Attributes<'_> {
             .map_err(|_| Errno::INVAL)
     }
 
-    /// Copies the attributes for whose names `wanted` returns true.
+    /// Copies the attributes whose names `wanted` accepts.
     pub(crate) fn copy_to(
         &self,
         to: &Attributes<'_>,
@@ -52,7 +52,7 @@ impl Attributes<'_> {
         Ok(())
     }
 
-    /// Returns the names and values of the attributes for whose names `wanted` returns true.
+    /// Returns the names and values of the attributes whose names `wanted` accepts.
     fn read(&self, wanted: fn(&[u8]) -> bool) -> Result<Vec<Attribute>, Errno> {
         let names = match self.list() {
             Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),

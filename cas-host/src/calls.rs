@@ -25,7 +25,7 @@ pub fn proc_path(file: &impl AsRawFd) -> PathBuf {
 /// Defines functions that repeat the function of `rustix` with the same name.
 macro_rules! repeated {
     ($($module:ident::$name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {$(
-        #[doc = concat!("Calls `", stringify!($name), "` until no signal interrupts it.")]
+        #[doc = concat!("Calls `", stringify!($name), "`. Repeats the call after a signal.")]
         /// Returns the result of the call.
         ///
         /// # Errors
@@ -100,7 +100,7 @@ pub fn readlinkat(dir: impl AsFd + Copy, path: impl Arg + Copy) -> Result<CStrin
 /// Defines functions as `repeated!` does, for functions of `rustix` that fill a buffer.
 macro_rules! reading {
     ($($module:ident::$name:ident($($argument:ident: $type:ty),*; $buffer:ident $(, $at:ident)?);)*) => {$(
-        #[doc = concat!("Calls `", stringify!($name), "` until no signal interrupts it.")]
+        #[doc = concat!("Calls `", stringify!($name), "`. Repeats the call after a signal.")]
         ///
         /// Returns the number of bytes that were read.
         ///

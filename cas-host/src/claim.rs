@@ -9,8 +9,9 @@ use cas_core::Error;
 
 use crate::Dir;
 
-/// Returns the error of a job that failed with `error` because it needs the directory `path`. If
-/// `path` or a directory above it is absent or is not a directory, the message says so.
+/// Explains why a job that needs the directory `path` failed with `error`. If `path` is absent, or
+/// if `path` or a name above it is not a directory, returns an error with this reason. Otherwise
+/// returns `error` unchanged.
 pub fn no_directory(error: io::Error, path: &Path) -> Error {
     let kind = error.kind();
     if !matches!(

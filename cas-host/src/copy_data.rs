@@ -14,8 +14,8 @@ use crate::resolve::uninterrupted;
 const PIECE: usize = 256 << 10;
 
 /// Copies up to `length` bytes in the kernel, from the offset `at` of `from` to the offset `offset`
-/// of `to`, by reflink if the file system supports that. Returns the number of copied bytes: zero
-/// at the end of `from`, or if the kernel cannot copy between these files.
+/// of `to`. Uses a reflink if the file system supports that. Returns the number of copied bytes:
+/// zero at the end of `from`, or if the kernel cannot copy between these files.
 ///
 /// # Errors
 /// Errors of the file system.

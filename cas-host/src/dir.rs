@@ -73,8 +73,9 @@ impl Dir {
         self.open_dir(name)
     }
 
-    /// Opens a file. Refuses a symbolic link. Child processes do not inherit the file descriptor.
-    /// Returns the file.
+    /// Opens the file `name` with `flags`. A file that this call creates has the permissions of
+    /// `mode` that the umask allows. Refuses a symbolic link. Child processes do not inherit the
+    /// file descriptor.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -189,7 +190,7 @@ impl Dir {
     }
 
     /// Renames the file `from` to the name `to` in `dir`, unless another file has this name.
-    /// Returns whether another file has it. If the file system cannot do this in one step, a kill
+    /// Returns whether there is another file. If the file system cannot do this in one step, a kill
     /// may leave the file under both names.
     ///
     /// # Errors

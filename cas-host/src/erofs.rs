@@ -1,11 +1,11 @@
-//! Mounts of EROFS images from files. All users of an image share one mount, because the kernel
-//! caches files once for each mount.
+//! Mounts of EROFS images from files. All users of an image share one mount, because the kernel has
+//! a separate cache of files for each mount.
 //!
 //! The directory that contains the shared mounts is locked while an image and an overlay on it are
-//! mounted, and while unused mounts are unmounted. Only the mount table of this process is read, so
-//! a mount that is in use only in another mount namespace may be unmounted in this namespace. The
-//! mount stays usable in the other namespace, but the next user in this namespace gets another
-//! mount of the image.
+//! being mounted, and while unused mounts are being unmounted. Only the mount table of this process
+//! is read, so a mount that is in use only in another mount namespace may be unmounted in this
+//! namespace. The mount stays usable in the other namespace, but the next user in this namespace
+//! gets another mount of the image.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
@@ -49,9 +49,9 @@ pub struct ImageFiles<'a> {
 /// An image, and the directory at which all users share its mount.
 pub(crate) type SharedImage<'a> = (ImageFiles<'a>, &'a Path);
 
-/// Mounts each image at its shared directory, unless something is mounted there already. Returns the
-/// lock on the directory that contains the shared directories, or `None` if there are no images. The
-/// images stay mounted at least until the lock is dropped.
+/// Mounts each image at its shared directory, unless something is mounted there already. Returns
+/// the lock on the directory that contains the shared directories, or `None` if there are no
+/// images. The images stay mounted at least until the lock is dropped.
 ///
 /// # Errors
 /// `Unsupported` if the shared directories are not in one directory; as [`mount_image`]; errors of
@@ -150,11 +150,11 @@ fn release(path: &Path, mounted: &MountedDirs) -> Result<()> {
 /// files are released with the mount.
 ///
 /// # Errors
-/// `NotFound` for a missing file; `Corrupt` if the kernel refuses the image, or if one of the files
-/// is not a regular file; `FailedPrecondition` if a data file is missing; `Unsupported` if the
-/// kernel cannot mount images from such files here, or does not have loop devices; `Busy` if other
-/// processes take all loop devices; `Denied` without the right to mount; errors of the file system,
-/// also for a symbolic link.
+/// `NotFound` if the file with the metadata is missing; `Corrupt` if the kernel refuses the image,
+/// or if one of the files is not a regular file; `FailedPrecondition` if a data file is missing;
+/// `Unsupported` if the kernel cannot mount images from such files here, or does not have loop
+/// devices; `Busy` if other processes take all loop devices; `Denied` without the right to mount;
+/// errors of the file system, also for a symbolic link.
 pub fn mount_image(image: ImageFiles<'_>) -> Result<OwnedFd> {
     let ImageFiles {
         metadata: path,
@@ -218,8 +218,8 @@ fn refused(errno: Errno) -> Error {
         }
         Errno::INVAL | Errno::UCLEAN | Errno::BADMSG => {
             return Error::corrupt(
-                "the kernel refuses the image; run `cas fsck --repair`, which makes an image of \
-                 tars again, or get another build of a layer that is an image itself",
+                "the kernel refuses the image; run `cas fsck --repair` to make it again from its \
+                 tars; if the layer is an EROFS image itself, get another build of the layer",
             )
             .source(io::Error::from(errno));
         }

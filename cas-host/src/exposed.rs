@@ -17,12 +17,12 @@ use crate::tree::{At, Visit, open_below, proc_path_of, walk};
 
 /// The permission that lets other users reach what is in a directory.
 const REACH: u32 = 0o001;
-/// The permissions with which other users run a program with the rights of its owner.
+/// The permissions that let other users run a program with the rights of its owner.
 const SET_UID: u32 = 0o4001;
-/// The permissions with which other users run a program with the rights of its group.
+/// The permissions that let other users run a program with the rights of its group.
 const SET_GID: u32 = 0o2011;
 
-/// The permission with which other users run a program.
+/// The permission that lets other users run a program.
 const RUN: u32 = 0o001;
 /// The extended attribute with the capabilities that a program gets when it runs.
 const CAPABILITIES: &CStr = c"security.capability";

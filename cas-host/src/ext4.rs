@@ -7,7 +7,8 @@ use std::process::{Command, Output, Stdio};
 use cas_core::error::{Context, Error, ErrorKind, Result};
 use cas_core::limit;
 
-/// The places of `mke2fs`. Usually, only the superuser has its directory in `PATH`.
+/// The paths at which `mke2fs` is searched. Usually, only the superuser has its directory in
+/// `PATH`.
 const PROGRAMS: [&str; 3] = ["mke2fs", "/usr/sbin/mke2fs", "/sbin/mke2fs"];
 /// Size in bytes of a block.
 const BLOCK: u64 = 4096;

@@ -10,7 +10,7 @@ use cas_core::snapshot::Mount;
 
 use crate::snapshot_dirs::{TREE, was_replaced};
 
-/// Number of names at the end of its path by which a layer is recognized, as in
+/// A layer is recognized by this number of names at the end of its path, as in
 /// `overlay/snapshots/7/fs`.
 const LAST: usize = 4;
 
@@ -137,9 +137,10 @@ impl MountedDirs {
     }
 }
 
-/// Returns the source of an overlay that names its layers by file descriptors, so that the mount
-/// table shows which directories the overlay uses: the name of the topmost of the `lower`
-/// directories, and the end of the path of `upper`, or of that lower directory.
+/// Returns the source of an overlay that names its layers by file descriptors. A mount table shows
+/// the source, and so which directories the overlay uses. The source is the name of the topmost of
+/// the `lower` directories, a space, and the end of the path of `upper`. Without an `upper`, it
+/// ends with the path of the topmost lower directory.
 pub(crate) fn overlay_source(lower: &[PathBuf], upper: Option<&Path>) -> OsString {
     let top = lower.first().map_or(Path::new("/"), PathBuf::as_path);
     let name = top.file_name().unwrap_or_default().as_bytes();
@@ -204,8 +205,9 @@ fn seems(line: &str, mount: &Mount) -> bool {
     }
 }
 
-/// Returns whether a text has the path of a tree next to `tree` whose directory was replaced. A
-/// view of the snapshot that had the directory still shows the old files.
+/// Returns whether a text has the path of a tree in a directory that a repair has replaced. The
+/// directory is next to the directory of `tree`. A view that was mounted before the repair still
+/// shows the old files.
 fn has_replaced(text: &str, tree: &Path) -> bool {
     let mut parts = text.split("/snapshots/").skip(1);
     parts.any(|part| {

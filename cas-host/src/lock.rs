@@ -1,7 +1,7 @@
 //! Locks on files. The kernel releases a lock when the process that has it ends.
 //!
-//! An `flock` belongs to the open file description, so a [`Lock`] also excludes a second one in the
-//! same process.
+//! An `flock` belongs to the open file description, so a [`Lock`] also excludes another `Lock` in
+//! the same process.
 
 use std::fs::File;
 use std::io;

@@ -1,6 +1,6 @@
-//! The manifest of a snapshot's tree: the attributes of each entry and a checksum of the bytes of
-//! each file at the time of the commit, so that damage can be found later. A manifest does not
-//! contain the extended attributes of files.
+//! The manifest of a snapshot's tree. It has the attributes of each entry, and a checksum of the
+//! bytes of each file, at the time of the commit. Damage can therefore be found later. A manifest
+//! does not contain the extended attributes of files.
 //!
 //! ```text
 //! MANIFEST     one line for each entry, in no particular order, and `end COUNT` as the last

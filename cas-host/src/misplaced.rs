@@ -1,4 +1,5 @@
-//! Something else in the place of a file or a directory that this program makes itself.
+//! Finds entries that have another type than this program gives them, such as a directory in place
+//! of a file, and moves them out of the way.
 
 use std::fmt;
 use std::io;
@@ -9,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::{Dir, calls};
 
-/// A name in a directory, and what this program makes there.
+/// A name in a directory, and the type of the entry that this program makes there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place<'a> {
     /// A file.
@@ -22,7 +23,7 @@ pub enum Place<'a> {
     MovableDirectory(&'a str),
 }
 
-/// What was found in a place, if this program does not make that there.
+/// The types of a misplaced entry: the type that was expected, and the type that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Misplaced {
     expected: FileType,
@@ -38,7 +39,8 @@ impl Place<'_> {
         }
     }
 
-    /// Returns what is misplaced here, or `None` if nothing is, also if nothing has the name.
+    /// Returns the two types if the entry with this name has the wrong type. Returns `None` if it
+    /// has the right type, or if the entry does not exist.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -59,8 +61,8 @@ impl Place<'_> {
         Ok(found.map(|found| Misplaced { expected, found }))
     }
 
-    /// Returns a finding about `subject` if something is misplaced here. If `repair` is set, renames
-    /// it. Returns `None` also if another process renamed it meanwhile.
+    /// Returns a finding about `subject` if the entry is misplaced. If `repair` is set, renames it.
+    /// Also returns `None` if another process renamed it first.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -82,9 +84,9 @@ impl Place<'_> {
         }))
     }
 
-    /// Renames what is misplaced here, as [`Dir::set_aside`] does. Only one process does this at a
-    /// time in a directory. Returns the new name, or `None` if nothing is misplaced. A kill leaves
-    /// it under the old or the new name.
+    /// Renames a misplaced entry, as [`Dir::set_aside`] does. Locks `dir` meanwhile. Returns the
+    /// new name, or `None` if the entry is not misplaced or does not exist. A kill leaves the entry
+    /// under the old or the new name.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -128,7 +130,7 @@ impl fmt::Display for Misplaced {
     }
 }
 
-/// Returns a type of files in words.
+/// Returns the name of a file type, with an article.
 pub(crate) fn with_article(kind: FileType) -> &'static str {
     match kind {
         FileType::RegularFile => "a file",

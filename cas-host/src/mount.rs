@@ -31,8 +31,8 @@ const LOWER: usize = 500;
 /// Maximum length in bytes of a mount parameter, without the final zero.
 const VALUE: usize = 255;
 
-/// Opens the root directory of `mounts` for this process only. Mounts an overlay or an EROFS image
-/// for that, without attaching the mount to a path. Returns the directory.
+/// Opens the root directory of `mounts` for this process only, and returns it. Overlays and
+/// EROFS images are mounted for this, but not attached to a path.
 ///
 /// # Errors
 /// `Unsupported` if `mounts` is neither one mount of a known type nor EROFS images with an overlay
@@ -149,8 +149,8 @@ fn restrict(tree: &OwnedFd, attributes: MountAttrFlags) -> Result<()> {
     })
 }
 
-/// Returns the images that are mounted first, and the mount that shows the snapshot, which may be
-/// one of them.
+/// Returns the images that are mounted first, and the mount that shows the snapshot. This mount may
+/// be of one of the images.
 fn split(mounts: &[Mount]) -> Result<(Vec<SharedImage<'_>>, &Mount)> {
     let images: Vec<_> = mounts.iter().filter_map(shared_image).collect();
     match mounts {
@@ -309,7 +309,7 @@ impl Overlay {
     }
 
     /// Sets one layer. Each layer is a parameter of its own, so the maximum length of a parameter
-    /// does not bound their number.
+    /// does not limit the number of layers.
     fn layer(&mut self, key: &str, path: &Path) -> Result<()> {
         let set = if path.as_os_str().len() <= VALUE {
             fsconfig_set_string(&self.context, key, path)

@@ -160,7 +160,8 @@ impl DirLock {
         calls::fgetxattr(self, UNFINISHED, &mut [0]).is_ok()
     }
 
-    /// Marks the directory. If that fails, what a killed process leaves in it is not recognized.
+    /// Marks the directory. If this fails, later processes do not recognize the files that a killed
+    /// process leaves in it.
     fn mark(&self) {
         let _ = calls::fsetxattr(self, UNFINISHED, b"1", XattrFlags::empty());
     }

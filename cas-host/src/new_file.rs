@@ -12,7 +12,7 @@ use crate::{Dir, no_directory};
 const PURPOSE: &str = "cas-export";
 
 /// A file that has a temporary name in the directory of its final name until it is published. If
-/// the value is dropped before, the file is removed. The next [`NewFile::begin`] in the same
+/// the value is dropped before that, the file is removed. The next [`NewFile::begin`] in the same
 /// directory removes temporary files that killed processes have left.
 pub struct NewFile {
     dir: Dir,

@@ -1,7 +1,7 @@
 //! A file that reserves space on the disk, and is removed when the disk is full.
 //!
-//! A removal needs some space, or one inode, before it frees more: for the log of a database, or
-//! for the new content of a file that is replaced.
+//! A removal needs some space, or one inode, before it frees more. It needs the space for the log
+//! of a database, or for the new content of a file that is replaced.
 
 use cas_core::{ErrorKind, Result};
 use rustix::fs::{FallocateFlags, OFlags};

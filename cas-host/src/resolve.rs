@@ -16,7 +16,7 @@ use rustix::io::{Errno, Result};
 /// Maximum number of attempts of one call.
 const TRIES: usize = 16;
 
-/// Repeats `call` until no signal interrupts it. Returns its result.
+/// Runs `call`, and runs it again if a signal interrupts it. Returns its result.
 ///
 /// # Errors
 /// Errors of the call, except `EINTR`.

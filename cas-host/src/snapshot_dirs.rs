@@ -38,7 +38,7 @@ use crate::{cannot_write, manifest, remove, syncfs, tree};
 /// The name of the root of a snapshot's tree, in the directory of the snapshot.
 pub const TREE: &str = "fs";
 
-/// The name of the directory next to `snapshots/` with the records of each directory.
+/// The name of the directory next to `snapshots/` with the manifests and the `.replaced` files.
 const MANIFESTS: &str = "manifests";
 
 const DIRECTORY: OFlags = OFlags::RDONLY
@@ -46,7 +46,7 @@ const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
-/// The numbered directories of a snapshotter. `id` is the number of a directory in each method.
+/// The numbered directories of a snapshotter. In each method, `id` is the number of a directory.
 pub struct SnapshotDirs {
     path: PathBuf,
     /// The open directory, or `None` if there is none and this user cannot make it. There are then
@@ -141,8 +141,8 @@ impl SnapshotDirs {
         }
     }
 
-    /// Returns what is in the place of the directory of `id` or of its tree, if it is not a
-    /// directory.
+    /// Returns a description of the entry in the place of the directory of `id` or of its tree, if
+    /// the entry is not a directory.
     fn misplaced(&self, id: u64) -> io::Result<Option<String>> {
         let Some(dir) = &self.dir else {
             return Ok(None);
@@ -372,8 +372,9 @@ impl SnapshotDirs {
         };
         let path = self.manifest(id);
         let manifest = match open_file(&path) {
-            // The snapshot is not committed or an earlier release committed it, a loss of power
-            // undid the manifest, or it was replaced by something that is not a file.
+            // The manifest is missing if the snapshot is not committed, if an earlier release
+            // committed it, or if a loss of power undid the write. Something else may also be in
+            // its place.
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
                 return Ok(Condition::Sound);
             }

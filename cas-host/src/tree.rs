@@ -1,7 +1,7 @@
 //! Walking a directory tree through file descriptors, and measuring it.
 //!
-//! A walk follows no links and crosses no mounts. It keeps only one directory open, at any depth:
-//! it returns to the parent of a directory through `..`, and checks that this is still the
+//! A walk follows no links and crosses no mounts. It keeps only one directory open, at any depth.
+//! It returns to the parent of a directory through `..`, and checks that the parent is still the
 //! directory from which it entered.
 
 use std::collections::HashSet;

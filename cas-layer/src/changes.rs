@@ -28,7 +28,7 @@ use crate::Warnings;
 use crate::apply::{Whiteout, is_of_host, is_set, os};
 use crate::tar::{Device, Entry, EntryKind, Time, Writer};
 
-/// What [`write()`] has done.
+/// The result of [`write()`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Written {
     /// Number of members, including whiteouts.
@@ -40,7 +40,7 @@ pub struct Written {
 /// Writes the changes in the upper directory of an overlay to `out`, as a tar archive. Nothing may
 /// change the directory meanwhile. `out` is not flushed. Returns what was done.
 ///
-/// The overlay must be one that this process could mount: the names of the overlay's attributes
+/// The overlay must be one that this process could mount. The names of the overlay's attributes
 /// begin with `user.overlay.` if the process is in a user namespace, otherwise with
 /// `trusted.overlay.`.
 ///
@@ -141,7 +141,7 @@ impl<W: Write> Changes<W> {
         }
     }
 
-    /// Writes what is not a directory.
+    /// Writes an entry that is not a directory.
     fn add(&mut self, at: At<'_>, path: &[u8]) -> Result<()> {
         let name = at.name.to_bytes();
         Whiteout::check_file(name)?;
@@ -242,7 +242,7 @@ impl<W: Write> Changes<W> {
                 None if is_set(&name) => found.kept.push((name, value)),
                 None if is_of_host(&name) => {}
                 _ => self.warnings.add(&format!(
-                    "the xattr {} is left out, because it is never set from a layer",
+                    "the xattr {} is left out, because layers may not set it",
                     name.escape_ascii()
                 )),
             }

@@ -3,7 +3,7 @@
 //!
 //! Bytes flow one way: [`flow`] reads a blob, [`codec`] decompresses it, [`tar`] splits it into
 //! members, and [`apply`] writes them below one directory, never outside it. The other way,
-//! [`changes`] writes what an overlay has changed as a layer. These five modules are synchronous.
+//! [`changes`] writes a layer from the changes in an overlay. These five modules are synchronous.
 //! [`flow`] starts two threads: the first reads and decompresses, the second hashes. Members are
 //! parsed and written on the thread of the caller.
 

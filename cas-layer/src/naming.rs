@@ -16,10 +16,10 @@ pub enum Naming {
 }
 
 impl Naming {
-    /// Returns the name that text stands for.
+    /// Returns the name that `text` stands for.
     ///
     /// # Errors
-    /// `InvalidArgument` if the text is not a name.
+    /// `InvalidArgument` if `text` is not a name.
     pub(crate) fn read(self, text: &str) -> Result<Reference> {
         match self {
             Naming::Exact => text.parse(),

@@ -71,7 +71,7 @@ pub(crate) fn own_file(
     let gzip = Decoder::with_budget(compressed, Compression::Gzip, limit::LAYER_TOC + 4096)?;
     let mut tar = Reader::new(Counted::new(BufReader::new(gzip)));
     let entry = tar.next_entry()?.filter(|entry| entry.path == NAME);
-    let entry = entry.ok_or_else(|| damaged("there is none at its place"))?;
+    let entry = entry.ok_or_else(|| damaged("it is not at the offset in the footer"))?;
     let inner = tar.get_ref().position();
     let json = bounded(&mut tar, entry.size)?;
     let found = Digest::of(expected.algorithm(), &json);

@@ -1,5 +1,5 @@
-//! The table of contents inside a layer, as eStargz and zstd:chunked have it: JSON with a digest
-//! for each file, and for each chunk of a file that is compressed in several pieces.
+//! The table of contents inside a layer in the format eStargz or zstd:chunked. It is JSON with a
+//! digest for each file, and for each chunk of a file that is compressed in several pieces.
 
 use std::collections::BTreeMap;
 
@@ -122,7 +122,7 @@ pub(crate) fn decode(json: &[u8], end: u64) -> Result<LayerToc> {
         .map_err(|error| malformed("not a valid table of contents", &error))?;
     if stored.version != 1 {
         return Err(Error::unsupported(format!(
-            "the table of contents has the version {}; 1 is supported; build the layer again",
+            "the table of contents has the version {}; only 1 is supported; build the layer again",
             stored.version
         )));
     }

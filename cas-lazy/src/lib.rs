@@ -6,8 +6,8 @@
 //! [`Span::inflate`] decompresses a span. A SOCI index lists the zTOCs of an image: see [`soci`].
 //!
 //! A layer in the format eStargz or zstd:chunked contains its own table of contents, a
-//! [`LayerToc`], with a digest for each chunk of a file, except for chunks of zeros: see [`estargz`]
-//! and [`zstd_chunked`].
+//! [`LayerToc`]: see [`estargz`] and [`zstd_chunked`]. It has a digest for each chunk of a file,
+//! except for chunks of zeros.
 //!
 //! A zTOC and a [`LayerToc`] are both read into a [`LazyLayer`]: the members of a layer, and the
 //! pieces in which its bytes are fetched, verified and decompressed.

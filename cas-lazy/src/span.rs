@@ -97,7 +97,7 @@ fn members(mut inflate: Inflate, mut input: &[u8], wanted: Option<u64>) -> Resul
 }
 
 fn short() -> Error {
-    Error::corrupt("a span of the layer ends before its blocks do; create the zTOC again")
+    Error::corrupt("a span of the layer ends too early; create the zTOC again")
 }
 
 pub(crate) fn too_large() -> Error {

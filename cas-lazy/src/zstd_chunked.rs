@@ -67,11 +67,12 @@ impl Position {
     fn new(offset: u64, length: u64, decompressed: u64, kind: u64, size: u64) -> Result<Position> {
         if kind != CRFS {
             return Err(Error::unsupported(format!(
-                "the table of contents has the type {kind}; 1 is supported; build the layer again"
+                "the table of contents has the type {kind}; only 1 is supported; build the layer \
+                 again"
             )));
         }
         if length == 0 || offset.checked_add(length).is_none_or(|end| end > size) {
-            return Err(damaged("it is not in the layer"));
+            return Err(damaged("its position is not in the layer"));
         }
         if length.max(decompressed) > limit::LAYER_TOC {
             return Err(Error::out_of_range(format!(

@@ -29,7 +29,8 @@ struct Paced<'a> {
     layer: &'a Layer,
     /// Maximum number of bytes that are fetched per second.
     speed: u64,
-    /// Whether each fetch waits until no read is served. A fetch that readers wait for must not.
+    /// Whether each fetch waits until no read is served. A fetch that readers wait for must not
+    /// wait.
     yields: bool,
 }
 
@@ -200,8 +201,8 @@ impl Files {
         self.ended.load(Ordering::Relaxed)
     }
 
-    /// Returns a layer that was opened and is not complete, with its next missing pieces that
-    /// containers read first. A layer that lacks such pieces takes precedence.
+    /// Returns an open layer that is not complete and that may be tried now, and the next of its
+    /// missing pieces that containers read first. Prefers a layer with such pieces.
     fn incomplete(&self) -> Option<(u64, Arc<Layer>, Option<Range<usize>>)> {
         let open = lock(&self.open);
         let failed = lock(&self.failed);

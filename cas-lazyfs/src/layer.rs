@@ -135,8 +135,8 @@ impl Layer {
         Ok(buffer.len())
     }
 
-    /// Returns whether pieces of these bytes of the data file, or of the headers of their files, are
-    /// missing.
+    /// Returns whether pieces of these bytes of the data file, or of the headers of their files,
+    /// are missing.
     pub(crate) fn is_missing(&self, range: Range<u64>) -> bool {
         let headers = self.table.headers_before(range.clone()).into_iter();
         let ranges = headers.map(|(_, header)| header).chain([range]);
@@ -235,7 +235,7 @@ impl Layer {
         loop {
             match self.fetch_once(fetch, run.clone()) {
                 Err(error) if error.kind() == ErrorKind::Corrupt && attempt < ATTEMPTS => {
-                    tracing::warn!(%error, "fetching the bytes of a layer again");
+                    tracing::warn!(%error, "bytes of a layer are wrong; fetching them again");
                     attempt += 1;
                 }
                 fetched => return fetched,

@@ -80,8 +80,8 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
         return Err(io::Error::last_os_error().into());
     }
     let configure = || -> rusqlite::Result<()> {
-        // The log and its index stay when the last connection closes: on a disk without free inodes
-        // or one that is read-only, the next connection could not create them.
+        // The log and its index stay when the last connection closes. On a disk that is read-only
+        // or has no free inodes, the next connection could not create them.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.pragma_update(None, "temp_store", "MEMORY")?;
         connection.busy_timeout(BUSY_TIMEOUT)?;

@@ -35,7 +35,7 @@ pub(crate) fn classify(error: rusqlite::Error) -> Error {
             ErrorKind::Corrupt,
             "the database of records is damaged; run `cas fsck --repair`, which makes it again",
         ),
-        _ => (ErrorKind::Internal, "unexpected; please report it"),
+        _ => (ErrorKind::Internal, "please report it"),
     };
     Error::new(kind, format!("{error}; {advice}")).source(error)
 }

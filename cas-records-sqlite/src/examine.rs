@@ -15,10 +15,10 @@ use crate::places;
 const SOUND: &str = "ok";
 
 /// Examines the database at `path`. Returns a finding for each problem. If `repair` is set, renames
-/// what is damaged: the new name ends in `.damaged-` and a number. A damaged database is renamed with
-/// its log, and the next opening then creates an empty database. Returns no finding if the database
-/// is intact or absent, if it cannot be opened for lack of permission, or if another process set it
-/// aside in the meantime.
+/// what is damaged: the new name ends in `.damaged-` and a number. A damaged database is renamed
+/// with its log, and the next opening then creates an empty database. Returns no finding if the
+/// database is intact or absent, if it cannot be opened for lack of permission, or if another
+/// process set it aside in the meantime.
 ///
 /// # Errors
 /// Errors of the file system and of SQLite, except errors that only report the damage of the
@@ -37,8 +37,8 @@ pub fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
     examine().during("examine", path.display())
 }
 
-/// Examines the files without which the database has the same records: the lock, the index of the
-/// log, and the log if the database is absent.
+/// Examines the files that contain no records of the database: the lock, the index of the log, and
+/// the log if the database is absent.
 fn examine_files(dir: &Dir, parent: &Path, name: &str, repair: bool) -> Result<Vec<Finding>> {
     let (lock, index, log) = (
         places::lock(name),
@@ -94,7 +94,7 @@ fn damage(dir: &Dir, path: &Path, name: &str) -> Result<Option<String>> {
     if let Some(what) = Place::File(&log).misplaced(dir)? {
         // Without them, the database may contradict itself and the blobs.
         return Ok(Some(format!(
-            "the last changes are lost: in the place of their log {log}, {what}"
+            "the log {log}, which has the last changes, is lost: {what}"
         )));
     }
     if Place::File(&places::log_index(name))

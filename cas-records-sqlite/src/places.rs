@@ -1,4 +1,4 @@
-//! The files of a database, and what may be in their place.
+//! The files of a database, and checks of their types.
 
 use std::path::Path;
 
@@ -30,10 +30,11 @@ pub(crate) fn log_index(name: &str) -> String {
     format!("{name}-shm")
 }
 
-/// Refuses what is misplaced: SQLite would only say that it cannot open the file.
+/// Checks that no file of the database is misplaced. SQLite would only report that it cannot open
+/// the file.
 ///
 /// # Errors
-/// `Corrupt` if something is misplaced; errors of the file system.
+/// `Corrupt` if a file is misplaced; errors of the file system.
 pub(crate) fn refuse_misplaced(dir: &Dir, name: &str) -> Result<()> {
     let refused = |what: Misplaced, file: &str| {
         let advice = "run `cas fsck --repair`, which sets it aside";
@@ -50,8 +51,9 @@ pub(crate) fn refuse_misplaced(dir: &Dir, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Returns what is misplaced at the name of the database. A user may have moved the database
-/// elsewhere and left a symbolic link, so only the target of a link counts.
+/// Returns the two types if the entry at the name of the database is misplaced, otherwise `None`. A
+/// user may have moved the database elsewhere and left a symbolic link, so only the target of a
+/// link counts.
 pub(crate) fn database(dir: &Dir, name: &str) -> Result<Option<Misplaced>> {
     Ok(Place::MovableFile(name).misplaced(dir)?)
 }

@@ -1,4 +1,5 @@
-//! The bytes that the file of a committed layer must have: a tar, or the image of a native layer.
+//! Checks that the file of a committed layer has the right digest. The file is a tar, or the image
+//! of a native layer.
 //!
 //! A layer that was unpacked is committed under its chain ID. The chain ID follows from the chain
 //! ID of the parent and from the diff ID, which is the digest of the file. If this crate has packed
@@ -40,7 +41,7 @@ impl Identity {
     }
 
     /// Reads the file of the layer with the number `id`, at most `per_second` bytes per second.
-    /// Returns whether it has the bytes that it must have.
+    /// Returns `Sound` if it has the expected digest, otherwise `Damaged`.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -51,7 +52,7 @@ impl Identity {
         per_second: Option<u64>,
     ) -> Result<Condition> {
         let Some(name) = stored(dirs, id) else {
-            return Ok(Condition::Damaged("it does not have its layer".to_owned()));
+            return Ok(Condition::Damaged("its layer file is missing".to_owned()));
         };
         let path = dirs.path(id).join(TREE).join(name);
         let file = erofs::open_file(&path).during("open", path.display())?;

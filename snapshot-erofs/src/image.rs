@@ -35,8 +35,8 @@ pub(crate) struct Image {
     devices: Vec<PathBuf>,
     /// The digest of the record, which identifies the image with all its files.
     identity: Digest,
-    /// What identifies the session that serves the layers that are read on demand, if there are
-    /// such layers.
+    /// The number of the session that serves the layers that are read on demand, or `None` if there
+    /// are no such layers.
     session: Option<u64>,
     /// The numbers of the layers that the image reads on demand.
     on_demand: Vec<u64>,
@@ -160,8 +160,8 @@ fn tar(dirs: &SnapshotDirs, id: u64) -> PathBuf {
 /// Checks that the file of a layer has not been changed since the commit. Does not read its bytes.
 ///
 /// # Errors
-/// `NotFound` if the directory of the layer is missing; `Corrupt` if the file was changed; errors of
-/// the file system.
+/// `NotFound` if the directory of the layer is missing; `Corrupt` if the file was changed; errors
+/// of the file system.
 pub(crate) fn check_layer(dirs: &SnapshotDirs, id: u64) -> Result<()> {
     let found = match dirs.check(id, Depth::Files)? {
         Condition::Sound => lazy::check_tar(dirs, id, Depth::Files)?,

@@ -67,7 +67,7 @@ pub(crate) fn check_tar(dirs: &SnapshotDirs, id: u64, depth: Depth) -> Result<Co
 }
 
 /// Returns how much of a layer has arrived, or `None` if the layer is not read on demand. The
-/// numbers are those that the process that serves the layer has last written.
+/// process that serves the layer writes these numbers from time to time.
 ///
 /// # Errors
 /// `Corrupt` if the written numbers are damaged; errors of the file system.
@@ -90,7 +90,7 @@ pub(crate) fn arrived(dirs: &SnapshotDirs, id: u64) -> Result<Option<OnDemandByt
     };
     let parsed = serde_json::from_slice(&text);
     parsed.map(Some).map_err(|error| {
-        malformed("not the numbers of bytes of a layer", &error).subject(path.display())
+        malformed("not the byte counts of a layer", &error).subject(path.display())
     })
 }
 
@@ -99,7 +99,8 @@ pub(crate) fn device(dirs: &SnapshotDirs, id: u64) -> PathBuf {
     dirs.beside(SERVED).join(id.to_string())
 }
 
-/// Returns what identifies the session that serves the data files: the number of its file system.
+/// Returns the number of the session that serves the data files, which is the device number of its
+/// file system.
 pub(crate) fn session(dirs: &SnapshotDirs) -> u64 {
     fs::metadata(dirs.beside(SERVED)).map_or(0, |found| found.dev())
 }

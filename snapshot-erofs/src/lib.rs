@@ -9,12 +9,14 @@
 //!                       directory of an overlay
 //!   work/               0700, only of an active snapshot, for the overlay
 //!   layer.digest        the digest of `layer.tar`, if this crate has packed it
-//!   image.erofs         the merged metadata of the layers up to this one
-//!   sparse              the content of the sparse files of these layers, if they have any
+//!   image.erofs         the merged metadata of the layers up to this one; if some of them are read
+//!                       on demand, the name is `image-HASH.erofs`
+//!   sparse              the content of the sparse files of these layers, if they have any; if some
+//!                       layers are read on demand, the name is `sparse-HASH`
 //!   image.json          which layers the image has, and the digests of the two files
 //!   lazy.*, layer.tar   what has arrived of a layer that is read on demand: see `cas-lazyfs`
 //! ROOT/mounts/5f3a/     where an image is mounted, shared by all snapshots on the layer
-//! ROOT/mounts/layer-07  where a layer that is an image itself is mounted, likewise
+//! ROOT/mounts/layer-07  where a layer that is an image itself is mounted, shared as well
 //! ROOT/lazy/7           the data file of a layer that is read on demand; `cas-lazyfs` serves it
 //! ```
 //! - An image is made when the first snapshot on its topmost layer is prepared or viewed. It can
@@ -24,8 +26,8 @@
 //!   its `fs` on that image.
 //! - The commit of an active snapshot writes its changes as a tar, into a new directory.
 //! - A layer that an unpacker has stored as a tar is committed without a change.
-//! - A layer that is an EROFS image is called native. Its snapshots are overlays of the images of all
-//!   layers. Only a snapshotter that was opened with [`Erofs::with_native`] mounts them.
+//! - A layer that is an EROFS image is called native. Its snapshots are overlays of the images of
+//!   all layers. Only a snapshotter that was opened with [`Erofs::with_native`] mounts them.
 //! - This crate mounts nothing except to probe, and to read the attributes of a parent's root
 //!   directory. It returns mounts as data, and [`cas_host::mount`] mounts them.
 
@@ -89,8 +91,8 @@ impl Erofs {
         self
     }
 
-    /// Sets whether layers that are images themselves are mounted. The kernel trusts their metadata,
-    /// which others have made.
+    /// Sets whether layers that are images themselves are mounted. The kernel trusts their
+    /// metadata, which others have made.
     #[must_use]
     pub fn with_native(mut self, native: bool) -> Self {
         self.native = native;
@@ -113,8 +115,8 @@ impl SnapshotLayout for Erofs {
 
     fn open() -> Result<Self> {
         let mut options = overlay::options()?;
-        // A layer cannot express that a directory was renamed, or that only attributes changed. A
-        // native layer that says so is not followed.
+        // A layer cannot express that a directory was renamed, or that only attributes changed. If
+        // a native layer has such marks, they are not followed.
         options.extend(["redirect_dir=nofollow", "metacopy=off"].map(str::to_owned));
         Ok(Erofs {
             options,
@@ -202,9 +204,9 @@ impl SnapshotLayout for Erofs {
         if has(WORK).during("open directory", WORK)? {
             if below.iter().any(|id| native::is_native(dirs, *id)) {
                 return Err(Error::unsupported(
-                    "changes become a tar, and a tar on layers that are EROFS images cannot be \
-                     mounted; keep the snapshot active, or make it on the variant of the image \
-                     whose layers are tars",
+                    "the changes would become a tar, which cannot be mounted on layers that are \
+                     EROFS images; keep the snapshot active, or prepare it on the variant of the \
+                     image whose layers are tars",
                 ));
             }
             return Ok(true);
@@ -247,7 +249,7 @@ impl SnapshotLayout for Erofs {
         lazy::arrived(dirs, id)
     }
 
-    /// Also reports an image whose bytes were changed as damaged.
+    /// Also reports the image as damaged if its bytes were changed.
     fn check(
         &self,
         dirs: &SnapshotDirs,

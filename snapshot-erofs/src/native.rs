@@ -1,8 +1,9 @@
-//! Native layers: layers that are EROFS images themselves, as others have made them. Each is mounted
-//! on its own, and an overlay stacks the mounts.
+//! Native layers: layers that are EROFS images themselves. Each is mounted on its own, and an
+//! overlay stacks the mounts.
 //!
-//! Their metadata is not ours, and the kernel trusts it. So they are mounted only if the snapshotter
-//! was opened with the option for them, and after their superblocks were checked.
+//! The kernel trusts the metadata of an image, and the metadata of a native layer comes from
+//! others. Native layers are therefore mounted only if the snapshotter was opened with the option
+//! for them, and only after a check of their superblocks.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,12 +35,12 @@ pub(crate) struct NativeLayer {
 
 impl Shown {
     /// Returns what shows the layers with these numbers, topmost first. Makes the image of tars if
-    /// there is none. `native` says whether native layers are mounted.
+    /// there is none. `native` allows native layers.
     ///
     /// # Errors
-    /// As [`Image::made`]; `Unsupported` if there are native layers and `native` is not set, if there
-    /// are tars, too, or if the kernel would need more than the layer to mount it; `Corrupt` for a
-    /// native layer that is not an image.
+    /// As [`Image::made`]; `Unsupported` if there are native layers and `native` is false, if only
+    /// some layers are native, or if a native layer cannot be mounted without other files;
+    /// `Corrupt` if a native layer is not an EROFS image.
     pub(crate) fn made(dirs: &SnapshotDirs, chain: &[u64], native: bool) -> Result<Self> {
         match are_native(dirs, chain)? {
             true => layers(dirs, chain, native).map(Shown::Native),
@@ -58,7 +59,8 @@ impl Shown {
         }
     }
 
-    /// Returns the mounts of the images, and the directories at which they are shared, topmost first.
+    /// Returns the mounts of the images, and the directories at which they are shared, topmost
+    /// first.
     pub(crate) fn into_mounts(
         self,
         dirs: &SnapshotDirs,
@@ -101,8 +103,8 @@ pub(crate) fn is_native(dirs: &SnapshotDirs, id: u64) -> bool {
 /// Returns the error for native layers, if the snapshotter was opened without the option for them.
 pub(crate) fn not_allowed() -> Error {
     Error::unsupported(
-        "the layers are EROFS images, which this root does not mount, because the kernel trusts \
-         them; if their source may be trusted, too, open the root with the snapshotter \
+        "the layers are EROFS images, and this root does not mount them, because the kernel trusts \
+         their metadata; if you trust their source, open the root with the snapshotter \
          `erofs://?native=true`, otherwise use the variant of the image whose layers are tars",
     )
 }

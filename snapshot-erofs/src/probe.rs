@@ -51,7 +51,7 @@ fn unusable(error: Error) -> Error {
         return error;
     }
     let why = match has_no_right(&error) {
-        true => "only the superuser of the machine can mount images, and not in `cas unshare`",
+        true => "only the superuser of the machine can mount images, outside of `cas unshare`",
         false => "EROFS images are not usable here",
     };
     Error::unsupported(format!(

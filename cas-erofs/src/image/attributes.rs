@@ -68,7 +68,7 @@ fn body(set: &[Attribute], places: &BTreeMap<&Attribute, u32>) -> Result<Vec<u8>
     }
     Err(Error::out_of_range(format!(
         "the extended attributes of a file take {} bytes; at most {MOST} are possible; build the \
-         image with fewer",
+         image with fewer attributes",
         body.len()
     )))
 }

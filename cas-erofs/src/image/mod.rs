@@ -51,13 +51,13 @@ impl Image {
         Ok(Image { metadata, starts })
     }
 
-    /// Returns the metadata, a multiple of 4096 bytes.
+    /// Returns the metadata. Its length in bytes is a multiple of 4096.
     pub fn metadata(&self) -> &[u8] {
         &self.metadata
     }
 
-    /// Returns the offset of each data file in bytes, from the beginning of the metadata: multiples
-    /// of 4096.
+    /// Returns the offset of each data file in bytes, from the beginning of the metadata. Each
+    /// offset is a multiple of 4096.
     pub fn starts(&self) -> &[u64] {
         &self.starts
     }

@@ -106,7 +106,7 @@ fn write_node(out: &mut Out, tree: &Tree, layout: &Layout, starts: &[u64], id: I
         length => (length + place.padding - super::format::ATTRIBUTES) / 4 + 1,
     };
     let at = |field| place.inode + field;
-    // Bit 0 says that the inode has the extended form.
+    // Bit 0 means that the inode has the extended form.
     out.put(at(0), (1 | (place.data as u16) << 1).to_le_bytes());
     out.put(at(2), (count as u16).to_le_bytes());
     out.put(at(4), (kind | node.mode).to_le_bytes());

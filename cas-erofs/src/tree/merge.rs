@@ -18,7 +18,7 @@ struct Description {
 }
 
 impl Tree {
-    /// Applies one member of the current layer. `content` says where the bytes of a file are.
+    /// Applies one member of the current layer. `content` states where the bytes of a file are.
     ///
     /// # Errors
     /// `Corrupt` for a member that cannot be applied; `OutOfRange` if a bound is exceeded.
@@ -199,7 +199,7 @@ impl Tree {
                 name if !is_set(name) => {
                     let shown = name.escape_ascii();
                     self.warn(&format!(
-                        "the xattr {shown} is left out, because it is never set from a layer"
+                        "the xattr {shown} is left out, because layers may not set it"
                     ));
                     continue;
                 }

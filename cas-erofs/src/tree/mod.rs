@@ -109,7 +109,8 @@ impl Tree {
         }
         if self.nodes.len() >= limit::INODES {
             return Err(Error::out_of_range(format!(
-                "the image has more than the {} files and directories allowed; build it with fewer",
+                "the image has more than the {} files and directories allowed; build it with \
+                 fewer files",
                 limit::INODES
             )));
         }
@@ -125,7 +126,7 @@ impl Tree {
         }
         Err(Error::out_of_range(format!(
             "the names, links and extended attributes of the image have more than the {} bytes \
-             allowed; build it with fewer",
+             allowed; build it with fewer files",
             limit::TREE
         )))
     }

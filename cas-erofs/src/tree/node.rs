@@ -51,8 +51,8 @@ pub(crate) struct Content {
     /// Offset in the data file in bytes, a multiple of the block size.
     pub(crate) offset: u64,
     /// The bytes of the file in its last block, if the file does not fill the block and an image
-    /// cannot use the block: anything but zeros follows the bytes, or the data file ends in the
-    /// block.
+    /// cannot use the block. This is the case if anything but zeros follows the bytes, or if the
+    /// data file ends in the block.
     pub(crate) tail: Option<Box<[u8]>>,
 }
 

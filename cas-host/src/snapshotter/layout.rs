@@ -34,9 +34,9 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
     /// Errors of the file system. The directory is then removed.
     fn fill(&self, dirs: &SnapshotDirs, new: &LockedDir, below: &[u64]) -> Result<()>;
 
-    /// Makes the files that the mounts of a snapshot need, before a view is created and before the
-    /// mounts of a snapshot are returned again. `below` has the numbers of the ancestors of the
-    /// snapshot.
+    /// Makes the files that the mounts of a snapshot need. This method is called before a view is
+    /// created, and before the mounts of an existing snapshot are returned. `below` has the numbers
+    /// of the ancestors of the snapshot.
     ///
     /// # Errors
     /// `NotFound` or `Corrupt` if the files of an ancestor are missing or were changed; errors of
@@ -57,8 +57,8 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
         below: &[u64],
     ) -> Result<Vec<Mount>>;
 
-    /// Returns the features of images for which this layout has a form, beside tars: the result of
-    /// [`os_features`](cas_core::Snapshotter::os_features).
+    /// Returns the features of the operating system that an image may require: the result of
+    /// [`os_features`](cas_core::Snapshotter::os_features). By default, there are none.
     fn os_features(&self) -> &'static [&'static str] {
         &[]
     }
@@ -67,8 +67,8 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
     /// `below` has the numbers of the ancestors of the snapshot.
     ///
     /// # Errors
-    /// `FailedPrecondition` or `Unsupported` if the snapshot cannot be committed; errors of the file
-    /// system.
+    /// `FailedPrecondition` or `Unsupported` if the snapshot cannot be committed; errors of the
+    /// file system.
     fn must_pack(&self, _dirs: &SnapshotDirs, _active: &LockedDir, _below: &[u64]) -> Result<bool> {
         Ok(false)
     }
@@ -82,8 +82,8 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
         Ok(())
     }
 
-    /// Protects the complete files of a snapshot from changes. The commit then changes the record
-    /// of the snapshot.
+    /// Protects the complete files of a snapshot from changes. A commit calls this method before it
+    /// changes the record of the snapshot.
     ///
     /// # Errors
     /// Errors of the file system. The snapshot is then not committed.

@@ -11,14 +11,14 @@ use super::{DirSnapshotter, SnapshotLayout};
 use crate::LockedDir;
 use crate::in_use::MountedDirs;
 
-/// The usage of something in the place of a directory. Its bytes are not counted.
+/// The usage of an entry in the place of a directory. Its bytes are not counted.
 const ONE_FILE: Usage = Usage {
     bytes: 0,
     inodes: 1,
 };
 
-/// The lock on a leftover, or `None` for something that is not a directory. Nothing builds or
-/// commits that.
+/// The lock on a leftover. `None` for an entry that is not a directory, which no process builds or
+/// commits.
 type LeftoverLock = Option<LockedDir>;
 
 /// Maximum number of leftovers that are locked at a time.
@@ -107,8 +107,9 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         Ok(found.difference(&named).copied().collect())
     }
 
-    /// Returns whether a directory that no record names may be mounted: a mount shows its path, or
-    /// a repair replaced the directory and snapshots that used it still exist.
+    /// Returns whether a directory that no record names may be mounted. This is the case if a mount
+    /// shows its path, or if a repair replaced the directory and snapshots that used it still
+    /// exist.
     pub(super) async fn is_in_use(&self, id: u64, mounted: &MountedDirs) -> Result<bool> {
         if mounted.may_use(&self.dirs.path(id)) {
             return Ok(true);

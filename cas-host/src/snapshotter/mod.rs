@@ -57,7 +57,7 @@ enum NewTree {
     Tar,
 }
 
-/// Snapshots as numbered directories.
+/// A snapshotter that keeps its snapshots in numbered directories.
 pub struct DirSnapshotter<L> {
     layout: Arc<L>,
     snapshots: Snapshots,

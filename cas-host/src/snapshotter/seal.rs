@@ -86,8 +86,9 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         }
     }
 
-    /// Removes the directory that no record names after a snapshot was packed: the directory of the
-    /// active snapshot `id`, or the new directory if the record was not changed.
+    /// Removes the directory that no record names after a snapshot was packed. This is the
+    /// directory of the active snapshot `id` if the record was changed, otherwise the new
+    /// directory. If it is not certain whether the record was changed, removes nothing.
     pub(super) async fn end_pack<T>(&self, id: u64, content: SnapshotContent, done: &Result<T>) {
         let Some(new) = content.id else {
             return;

@@ -4,8 +4,8 @@ use cas_core::{Error, Result, limit};
 
 use super::path::depth;
 
-/// Counts the members of one layer and the work that they cause, and bounds that work: the
-/// directories that no member describes, and the names that are looked up.
+/// Counts the members of one layer, and bounds the work that they cause. The work is the number of
+/// directories that no member describes, and the number of names that are looked up.
 #[derive(Debug)]
 pub struct Cost {
     entries: u64,

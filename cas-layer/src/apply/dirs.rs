@@ -176,7 +176,7 @@ impl Dirs {
         self.by_path.insert(path.to_vec(), Found { to, links });
     }
 
-    /// Adds to the cache a directory that a path leads through, unless the cache is full: one path
+    /// Adds to the cache a directory that a path leads through, unless the cache is full. One path
     /// may lead through more directories than a process may open.
     pub(super) fn cache_on_the_way(&mut self, dir: &Rc<Dir>) {
         if self.by_inode.len() < OPEN {
@@ -215,9 +215,9 @@ impl Dirs {
     }
 
     /// Forgets all paths, and closes the directories of the tree that was removed at `name` in
-    /// `dir`. Their times must not be restored: if the times of a removed directory are set, an
-    /// overlay copies the removed directory from the layers below again, and replaces an empty
-    /// directory that has the same name now.
+    /// `dir`. Their times must not be restored. If the times of a removed directory are set, an
+    /// overlay copies this directory from the layers below again, and replaces an empty directory
+    /// that has the same name now.
     pub(super) fn forget_tree(&mut self, dir: &Dir, name: &[u8]) {
         self.forget_paths();
         let mut removed = dir.path.clone();

@@ -46,18 +46,18 @@ impl Layer {
         self.seen.contains(&Fact::LeftOut(dir.inode, name))
     }
 
-    /// Adds a warning if devices were left out, and a warning if owners were.
+    /// Adds a warning if devices were left out, and a warning if owners were not kept.
     pub(super) fn warn_of_left_out(&mut self) {
         if let Some(devices) = self.devices.describe() {
             self.warn(&format!(
                 "devices of the layer are left out ({devices}): only the superuser can make them, \
-                 outside of user namespaces and without --rootless"
+                 and only outside of user namespaces and without --rootless"
             ));
         }
         if let Some(owners) = self.owners.describe() {
             self.warn(&format!(
                 "owners of the layer are not kept ({owners}): a link or a pipe cannot have the \
-                 attribute that keeps an owner, nor can a file on some file systems"
+                 attribute that keeps an owner, and on some file systems no file can"
             ));
         }
     }

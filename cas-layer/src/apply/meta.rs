@@ -79,7 +79,7 @@ impl Layer {
     pub(super) fn warn_of_unset(&mut self, name: &[u8]) {
         let shown = name.escape_ascii();
         self.warn(&format!(
-            "the xattr {shown} is left out, because it is never set from a layer"
+            "the xattr {shown} is left out, because layers may not set it"
         ));
     }
 

@@ -75,7 +75,7 @@ pub struct Tree {
     rootless: Option<Arc<Rootless>>,
 }
 
-/// What applying a layer has done.
+/// The result of applying a layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
     /// Number of members read, including whiteouts.
@@ -104,7 +104,7 @@ impl Tree {
         })
     }
 
-    /// Returns the tree with a root directory that stays closed to other users: if a layer
+    /// Returns the tree with a root directory that stays closed to other users. If a layer
     /// describes the root directory, [`apply`](Self::apply) keeps the owner of the directory and
     /// sets the mode 0700, whatever the layer states.
     #[must_use]

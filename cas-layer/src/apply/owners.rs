@@ -64,9 +64,9 @@ fn decode(mut value: &[u8]) -> Option<(u32, u32)> {
     Some((uid, gid))
 }
 
-/// Gives the files of a tree, which was [unpacked without privileges](super::Tree::into_rootless),
-/// to the owners that their attributes name, and removes these attributes. A file whose owner is
-/// not mapped in this user namespace stays as it is.
+/// Gives the files of a tree that was [unpacked without privileges](super::Tree::into_rootless) to
+/// the owners in their attributes, and removes these attributes. A file whose owner is not mapped
+/// in this user namespace stays as it is.
 ///
 /// # Errors
 /// `Busy` at a mount point; `Unavailable` if a directory is moved meanwhile; errors of the file

@@ -75,7 +75,7 @@ impl Rootless {
 }
 
 impl Tree {
-    /// Returns the tree for a user without privileges: all its files belong to the user of this
+    /// Returns the tree for a user without privileges. All its files belong to the user of this
     /// process, the owners that layers name are kept in attributes, and devices are left out. Call
     /// [`Tree::close_directories`] after the last layer.
     #[must_use]

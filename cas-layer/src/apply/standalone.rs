@@ -9,10 +9,11 @@
 //! - A directory that replaces something that the layer hid or added before must show nothing of
 //!   the layers below.
 //!
-//! A layer *needs its parents*, the layers below, if its effects depend on them: the layer has a
-//! hard link to a file of these layers, removes a directory that it added itself, or has effects
-//! that take more than [`MAX_RECORDED`] bytes. The layer must then be applied on top of its
-//! parents. Layers made by common tools rarely need this.
+//! A layer *needs its parents* if its effects depend on the layers below it. This is the case if
+//! the layer has a hard link to a file of these layers, or removes a directory that it added
+//! itself. A layer whose effects take more than [`MAX_RECORDED`] bytes also counts as such a layer.
+//! The layer must then be applied on top of its parents. Layers made by common tools rarely need
+//! this.
 
 use cas_core::{Error, Result};
 

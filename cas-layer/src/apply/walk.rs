@@ -59,9 +59,9 @@ struct Place {
 }
 
 impl Layer {
-    /// Returns the directory at a clean path. Returns `None` if there is none and the purpose does
-    /// not require one, or if the path of a whiteout leads through a file of this layer, or through
-    /// a name that this layer hides.
+    /// Returns the directory at a clean path. Returns `None` if the directory does not exist and
+    /// the purpose does not require one. Also returns `None` if the path of a whiteout leads
+    /// through a file of this layer, or through a name that this layer hides.
     pub(super) fn directory(&mut self, path: &[u8], purpose: Purpose) -> Result<Option<Rc<Dir>>> {
         if let Some(found) = self.dirs.cached(path) {
             return Ok(Some(found.to));
@@ -138,9 +138,9 @@ impl Layer {
     }
 
     /// Opens a directory along ordinary names, without following links. If the path of all names
-    /// does not lead to one, leaves out the last name, then the last 2, 4 and so on, to need few
-    /// calls. Returns the directory and how many names led to it, or `None` if no attempt finds
-    /// one.
+    /// does not lead to a directory, tries again without the last name, then without the last 2, 4
+    /// and so on, to need few calls. Returns the directory and how many names led to it, or `None`
+    /// if no attempt finds one.
     fn reach(&mut self, from: &Dir, names: &[&[u8]]) -> Result<Option<(Rc<Dir>, usize)>> {
         let mut left_out = 0;
         while left_out < names.len() {

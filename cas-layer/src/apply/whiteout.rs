@@ -20,7 +20,7 @@ use super::{Layer, os};
 /// Size in bytes of the buffer for the names of a directory.
 const NAMES: usize = 4096;
 
-/// What the last names of whiteouts begin with.
+/// The beginning of the last name of every whiteout.
 const PREFIX: &[u8] = b".wh.";
 
 /// A whiteout: what the last name of a member hides.

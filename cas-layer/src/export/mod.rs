@@ -4,7 +4,7 @@
 //! `manifest.json`, and every blob once. The same images always give the same bytes, from any store
 //! and in any order of arguments. Images are sorted by name. Blobs follow in the order of a walk
 //! from the images, parents before children. All files have the owner 0:0, the mode 644 and the
-//! time 1970.
+//! first second of 1970 as time.
 //!
 //! If the store has referrers of the images, the archive has them, too, on request. `index.json`
 //! lists the referrers without names, after the images.
@@ -64,9 +64,9 @@ pub struct ExportOptions {
     /// The platforms that are exported, by default all platforms that the store has. A docker
     /// archive has one platform per image, by default the platform of this machine.
     pub platforms: Platforms,
-    /// Whether referrers of the images are written, too, if the store has any, and the referrers of
-    /// these referrers. By default, referrers are not written, because skopeo and podman read an
-    /// archive with several entries only if they are given the name of one.
+    /// Whether the referrers of the images, and the referrers of these referrers, are written, too.
+    /// By default, they are not written, because skopeo and podman read an archive with several
+    /// entries only if they are given the name of one entry.
     pub referrers: bool,
     /// How names are written in the annotation [`IMAGE_NAME`](crate::IMAGE_NAME), which containerd
     /// and podman read. By default, names are unchanged. The annotation
@@ -150,10 +150,10 @@ struct Chosen {
 /// Returns the images with the targets that they have in the archive.
 ///
 /// # Errors
-/// `InvalidArgument` without images, or if the target is a directory or a path without a UTF-8 file
-/// name; `NotFound` if content was lost, a layer was discarded after it was unpacked, or an image
-/// does not have the platform; `Corrupt` for damaged content; `Unsupported` for an image that
-/// docker cannot load; `OutOfRange` for more referrers than
+/// `InvalidArgument` if `images` is empty, or if the target is a directory or a path without a
+/// UTF-8 file name; `NotFound` if content was lost, a layer was discarded after it was unpacked, or
+/// an image does not have the platform; `Corrupt` for damaged content; `Unsupported` for an image
+/// that docker cannot load; `OutOfRange` for more referrers than
 /// [`limit::REFERRERS`](cas_core::limit::REFERRERS); errors of the store and of the target. An
 /// existing file with the name of the target is then unchanged.
 pub async fn export(
@@ -234,8 +234,8 @@ fn warn_of_types(chosen: &BTreeMap<Reference, Chosen>, progress: &dyn Progress) 
         more => format!(" (and {more} more)"),
     };
     progress.warn(&format!(
-        "{first}{more} has a manifest of Docker's type; skopeo, podman and umoci cannot select it by \
-         its name in an OCI archive, so export it with --format docker for them"
+        "{first}{more} has a manifest of Docker's type; skopeo, podman and umoci cannot select it \
+         by its name in an OCI archive; for these programs, export it with --format docker"
     ));
 }
 

@@ -78,7 +78,8 @@ impl Plan {
                 if found.len() == limit::REFERRERS {
                     let allowed = limit::REFERRERS;
                     return Err(Error::out_of_range(format!(
-                        "the images have more than {allowed} referrers; export fewer at a time"
+                        "the images have more than {allowed} referrers; export fewer images at a \
+                         time"
                     )));
                 }
                 let roots = std::slice::from_ref(&referrer);

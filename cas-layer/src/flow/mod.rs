@@ -90,12 +90,12 @@ pub fn unpack_one(
     applied.ok_or_else(|| Error::internal("no layer was applied; please report it"))
 }
 
-/// What a layer may be when it is decompressed.
+/// The types of decompressed layers that [`stream`] accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accept {
     /// A tar.
     Tars,
-    /// A tar, or an EROFS image whose media type says so.
+    /// A tar, or an EROFS image that has the media type of an EROFS image.
     TarsAndImages,
 }
 
@@ -103,8 +103,8 @@ pub enum Accept {
 /// verifies them. Bytes that `apply` does not read are read and verified too.
 ///
 /// # Errors
-/// `Corrupt` for a layer that does not match its size or diff ID; `Unsupported` for a blob that is
-/// not what `accept` names; errors of `apply`, of the blobs and of
+/// `Corrupt` for a layer that does not match its size or diff ID; `Unsupported` for a blob of a
+/// type that `accept` does not include; errors of `apply`, of the blobs and of
 /// [`Decoder`](crate::codec::Decoder).
 pub fn stream(
     layers: Vec<LayerSource<'_>>,
@@ -144,10 +144,10 @@ pub fn stream(
     })
 }
 
-/// Checks that a layer begins as what `accept` names does.
+/// Checks that a layer begins like a type that `accept` includes.
 ///
 /// # Errors
-/// `Unsupported` if it is something else; `Corrupt` if its format is not known and the blob is
+/// `Unsupported` if it begins like another type; `Corrupt` if its type is not known and the blob is
 /// damaged.
 fn check_begin(source: &mut Source, blob: &Descriptor, accept: Accept) -> Result<()> {
     let named = |error: Error| {

@@ -84,7 +84,8 @@ impl Members {
         if self.entries > limit::ENTRIES_IN_MEMORY {
             let allowed = limit::ENTRIES_IN_MEMORY;
             return Err(Error::out_of_range(format!(
-                "the archive has more than the {allowed} members allowed; import one with fewer"
+                "the archive has more than the {allowed} members allowed; import an archive with \
+                 fewer members"
             )));
         }
         Ok(entry)

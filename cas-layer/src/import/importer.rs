@@ -157,9 +157,9 @@ impl<'a> BlobImporter<'a> {
         stored.map(|_| ())
     }
 
-    /// Returns the channel through which the unpacker receives a layer while the layer is stored,
-    /// or `None` if the unpacker does not unpack the layer at that time. A layer that cannot be
-    /// unpacked stops the import.
+    /// Returns the channel through which the unpacker receives a layer while the layer is stored.
+    /// Returns `None` if the unpacker does not unpack the layer at that time. A layer that cannot
+    /// be unpacked stops the import.
     fn feed<'b>(&'b self, unpacker: &'b dyn Unpacker, layer: &Descriptor) -> Option<LayerFeed<'b>> {
         let LayerFeed { sender, unpacked } = unpacker.receive(layer)?;
         let unpacked = async move { unpacked.await.inspect_err(|_| self.stop()) };

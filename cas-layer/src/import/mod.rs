@@ -9,10 +9,10 @@
 //! [`ingest_blobs`] and [`ingest_image`] store single blobs, whose digests the caller knows.
 //!
 //! An import writes in this order: records, blobs, flush, names. A name is written only after
-//! everything it stands for is durable. If an import fails, names are unchanged. The blobs and
-//! ingests that it created are removed, except blobs to which something else refers by then. If the
-//! caller drops the future, or the process crashes, a garbage collection removes these blobs and
-//! ingests.
+//! everything that its image reaches is durable. If an import fails, names are unchanged. The blobs
+//! and ingests that it created are removed, except blobs to which something else refers by then. If
+//! the caller drops the future, or the process crashes, a garbage collection removes these blobs
+//! and ingests.
 
 mod archive;
 mod contents;

@@ -73,7 +73,7 @@ fn own_names(roots: &[Root], naming: Naming) -> Result<BTreeMap<Reference, Descr
     for (own, target) in names(roots) {
         let name = own.read(naming).map_err(|error| {
             Error::invalid(format!(
-                "the source has a name that cannot be used: {error}; give another with --name"
+                "the source has a name that cannot be used: {error}; give another name with --name"
             ))
         })?;
         if let Some((one, other)) = insert(&mut assigned, &name, target) {
@@ -169,9 +169,9 @@ fn has_tag(name: &str) -> bool {
     last_component(name).contains([':', '@'])
 }
 
-/// Returns the tag of a name: the part of the last component after its last colon, or the whole
-/// component if it does not have a colon, because names in a layout may be tags alone. Returns
-/// `None` for a name with a digest and without a tag.
+/// Returns the tag of a name, which is the part of the last component after its last colon. If the
+/// component does not have a colon, returns the whole component, because names in a layout may be
+/// tags alone. Returns `None` for a name with a digest and without a tag.
 fn tag(name: &str) -> Option<&str> {
     let (name, digest) = match name.split_once('@') {
         Some((name, digest)) => (name, Some(digest)),

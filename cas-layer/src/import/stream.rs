@@ -1,7 +1,6 @@
 //! Reads an archive that can be read only once. A thread reads and decompresses it, and every file
 //! is stored as it arrives. Small files, up to [`IN_MEMORY`] bytes in all, stay in memory until it
-//! is known whether an image needs them, because storing one file takes longer than reading a
-//! thousand.
+//! is known whether an image needs them. Storing one file takes longer than reading a thousand.
 
 use std::io::{BufReader, Read};
 use std::thread;

@@ -16,14 +16,15 @@ use super::{Layer, damaged, layers, packing};
 use crate::codec::Compression;
 use crate::unpack::Blob;
 
-/// Number of digits that tell the manifests apart that keep a snapshot.
+/// Number of digits of a digest that distinguish the manifests that keep a snapshot.
 const SHORT: usize = 16;
 
-/// Removes the blobs of the layers of an image that was unpacked to the end, if the snapshotter
-/// keeps their tars. A layer stays stored if it was not verified against its diff ID, if its tar is
-/// damaged, which is reported as a warning, or if something else refers to its blob: another image
-/// that was not unpacked, or a lease. Does nothing if all layers were removed before, or if the store
-/// has no record of the manifest `own` with its children, because another program stored it.
+/// Removes the blobs of the layers of an image that was completely unpacked, if the snapshotter
+/// keeps their tars. A blob stays in the store if it was not verified against its diff ID, or if
+/// something else refers to it, such as a lease or another image that was not unpacked. A blob also
+/// stays if its tar is damaged. In this case, there is a warning. Does nothing if the blobs of all
+/// layers were removed before. Does nothing either if the store has no record of the manifest `own`
+/// with its children, because another program stored it.
 ///
 /// # Errors
 /// `Corrupt` if the manifest and the configuration do not match; errors of the store and of the
@@ -76,7 +77,7 @@ async fn mark(
     }
     let keys: Vec<String> = layers.iter().map(|one| one.chain_id.to_string()).collect();
     guard.pin_snapshots(snapshotter.name(), &keys).await?;
-    // This label is not in the records of the store, and keeps the tars if those are lost.
+    // This label is not in the records of the store. It keeps the tars if these records are lost.
     let manifest = format!("{GC_BACK_REF}content.{}", &own.digest.hex()[..SHORT]);
     let label = Labels::from([(manifest.clone(), own.digest.to_string())]);
     let path = format!("labels.{manifest}");
@@ -126,8 +127,8 @@ async fn mark(
     Ok(found.into_keys().collect())
 }
 
-/// Returns how a layer was packed, if its blob is stored and its tar may take the place of the blob.
-/// Compares the bytes of the tar with the diff ID.
+/// Returns how a layer was packed, if its blob is stored and its tar may take the place of the
+/// blob. Compares the bytes of the tar with the diff ID.
 ///
 /// # Errors
 /// `Corrupt` if the tar is damaged; errors of the store and of the snapshotter.

@@ -4,7 +4,7 @@
 //!
 //! 1. The bytes of the tar are compared with the diff ID.
 //! 2. The record of the manifest lists the layer as absent and as a tar, in one write.
-//! 3. A collection of these blobs alone removes those that nothing else refers to.
+//! 3. A collection that is limited to these blobs removes the blobs that nothing else refers to.
 //!
 //! The snapshots of the image were committed, and the record of its configuration refers to the
 //! topmost one, before the first step. A collection therefore keeps the tars for as long as the

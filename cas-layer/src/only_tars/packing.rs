@@ -14,11 +14,11 @@ const PIECE: usize = 256 << 10;
 /// The levels of gzip, the most usual first.
 const LEVELS: [u32; 9] = [6, 1, 9, 5, 2, 3, 4, 7, 8];
 
-/// The level at which a blob is packed that cannot be made again.
+/// The level at which a tar is packed if the original bytes of its blob cannot be made again.
 const LEVEL: u32 = 6;
 
-/// Returns how the blob that `open` opens was packed from `tar`. Each attempt ends at the first byte
-/// that differs, so only the right one reads everything.
+/// Returns how the blob that `open` opens was packed from `tar`. Each attempt ends at the first
+/// byte that differs, so only the right one reads everything.
 ///
 /// # Errors
 /// Errors of the blob and of the tar.
@@ -74,8 +74,8 @@ impl<R: BufRead> Write for Same<R> {
     }
 }
 
-/// Writes a tar to `out` as `packing` says; a blob that cannot be made again is compressed with
-/// gzip. Returns the digest of the tar, which is of the same algorithm as `diff_id`, and `out`.
+/// Writes a tar to `out`, packed as `packing` states, or compressed with gzip if the packing is
+/// unknown. Returns the digest of the tar, which has the same algorithm as `diff_id`, and `out`.
 ///
 /// # Errors
 /// Errors of the tar and of `out`.

@@ -16,8 +16,8 @@ use serde_json::Value;
 
 use super::{Layer, damaged, layers, packing};
 
-/// Stores blobs that were removed because a snapshotter keeps their tars, for as long as a verb
-/// needs them.
+/// Makes blobs again that were removed because a snapshotter keeps their tars. The store keeps the
+/// new blobs until the verb that needs them ends.
 pub struct Restorer<'a> {
     store: &'a Store,
     snapshotter: &'a dyn Snapshotter,
@@ -47,10 +47,11 @@ impl<'a> Restorer<'a> {
         }
     }
 
-    /// Stores the missing layers of the images at and below `root` that the snapshotter keeps as
-    /// tars. Returns `root`, or if the blob of a layer cannot be made again, the descriptor of a new
-    /// document. It has the same configurations, and the layers that could not be made again are
-    /// compressed again; the progress receives a warning with its digest.
+    /// Stores the missing layers of the image or index `root` that the snapshotter keeps as tars.
+    /// Returns `root` if the blobs of all these layers have their original bytes again. Otherwise,
+    /// compresses the other layers with gzip, and returns the descriptor of a new document that
+    /// lists them. The new document has the same configurations. The progress receives a warning
+    /// with the new digest.
     ///
     /// # Errors
     /// `Corrupt` for a damaged tar; errors of the store and of the snapshotter.
@@ -111,7 +112,8 @@ impl<'a> Restorer<'a> {
             .map(|_| ())
     }
 
-    /// Returns the document that takes the place of `descriptor`: itself, if nothing was changed.
+    /// Returns the descriptor of the document that takes the place of `descriptor`. Returns
+    /// `descriptor` if nothing was changed.
     fn document(
         &mut self,
         descriptor: Descriptor,
@@ -280,7 +282,7 @@ impl<'a> Restorer<'a> {
 }
 
 /// Replaces the digest, the size and the type in an entry of a document. Removes what described the
-/// old bytes of a layer. What an index says of a manifest, such as its platform, stays.
+/// old bytes of a layer. Keeps what an index states about a manifest, such as its platform.
 fn replace(entry: &mut Value, new: &Descriptor) {
     entry["digest"] = new.digest.to_string().into();
     entry["size"] = new.size.into();

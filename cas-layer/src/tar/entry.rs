@@ -78,7 +78,7 @@ pub struct Device {
 pub struct Time {
     /// Whole seconds, negative before 1970.
     pub seconds: i64,
-    /// Nanoseconds, from 0 to 999,999,999. They are added to the seconds, also if the seconds are
+    /// Nanoseconds, from 0 to 999,999,999. They are added to the seconds, even if the seconds are
     /// negative.
     pub nanoseconds: u32,
 }

@@ -12,10 +12,10 @@ const STAR_PREFIX: usize = 130;
 
 /// The warnings about a prefix in a header whose format does not have one. Such headers are read as
 /// container engines read them.
-const USED: &str = "a header has a prefix, but its format does not; the prefix is used, but some \
-                    readers ignore it";
-const IGNORED: &str = "a header has a prefix, but its format does not; the prefix is ignored, but \
-                       some readers use it";
+const USED: &str = "a header has a prefix, which its format does not define; the prefix \
+                    is used, but some readers ignore it";
+const IGNORED: &str = "a header has a prefix, which its format does not define; the prefix \
+                       is ignored, but some readers use it";
 
 /// A header block with a valid checksum.
 pub(super) struct Header(pub(super) [u8; BLOCK]);

@@ -132,7 +132,7 @@ pub(super) fn check_xattrs<'a>(all: impl Iterator<Item = (&'a [u8], &'a [u8])>) 
     if total > limit::XATTRS {
         return Err(Error::out_of_range(format!(
             "the xattrs of one entry have {total} bytes; at most {} are allowed; build the image \
-             with fewer",
+             with fewer xattrs",
             limit::XATTRS
         )));
     }

@@ -10,7 +10,8 @@ use super::unpacking::Unpacking;
 
 impl Unpacking<'_> {
     /// Finds the layers that have a snapshot, and whose bytes are known to have their diff ID. If
-    /// that is not known, the snapshot may have been made of another layer.
+    /// that is not known, the snapshot may have been made of another layer. Leaves out a layer
+    /// whose snapshot has lost or changed files, unless layers are discarded.
     pub(super) async fn find_verified(&mut self) -> Result<()> {
         for index in 0..self.existing {
             let (layer, diff_id) = &self.layers[index];

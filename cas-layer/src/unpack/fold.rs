@@ -11,10 +11,10 @@ use super::cancel::Waiter;
 use super::{LayersFrom, layers_with_diff_ids, parts};
 use crate::flow::{self, Accept};
 
-/// Calls `read` for each layer, lowest first, with a value that it may change, and with the
+/// Calls `read` for each layer, lowest first. `read` receives a value that it may change, and the
 /// decompressed bytes of the layer. The value is `initial` at the first call. Returns the value
-/// after the last call, when every layer is verified. If this function fails, a caller must not use
-/// what `read` has made of the bytes.
+/// after the last call. By then, all layers have been verified. If this function fails, a caller
+/// must not use what `read` has made of the bytes.
 ///
 /// `read` runs on another thread. Soon after the future is dropped, the reader that `read` has
 /// received returns an error. The progress receives the compressed bytes of all layers as one item

@@ -119,7 +119,8 @@ async fn layers_with_diff_ids(
 pub struct LayersFrom<'a> {
     /// The store.
     pub store: &'a Store,
-    /// The snapshotter whose tar is read if the store does not have a layer.
+    /// A snapshotter that keeps tars. If the store does not have a layer, the tar of the layer is
+    /// read instead.
     pub tars: Option<&'a dyn Snapshotter>,
 }
 

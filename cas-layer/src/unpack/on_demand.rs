@@ -1,9 +1,9 @@
 //! Layers that are read on demand. A snapshot has a table of contents in place of the layer.
 //!
 //! Such a layer was not compared with its diff ID. Its snapshot, and the snapshots above it,
-//! therefore have other names than the snapshots of the whole layers. So an image whose layers are
-//! verified is never built on it. Labels in the record of the configuration name the layers that
-//! are read on demand.
+//! therefore have other names than the snapshots of the whole layers. So the snapshots of an image
+//! whose layers are verified are never built on such a snapshot. Labels in the record of the
+//! configuration name the layers that are read on demand.
 
 use std::fs::OpenOptions;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! A layer that is applied without its parents: the layers below it.
+//! A layer that is applied without its parents, which are the layers below it.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};

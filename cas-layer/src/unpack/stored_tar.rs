@@ -39,7 +39,7 @@ pub(super) fn store(bytes: &mut dyn BufRead, directory: &Path) -> Result<()> {
 /// Returns the error for a snapshotter that keeps layers in a way that is not known here.
 pub(super) fn unknown_target() -> Error {
     Error::unsupported(
-        "the snapshotter keeps layers in a way that this release does not know; use another \
+        "the snapshotter keeps layers in a way that this release does not support; use another \
          snapshotter",
     )
     .operation("unpack")

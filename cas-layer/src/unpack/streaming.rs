@@ -52,8 +52,8 @@ impl<'a> StreamingUnpacker<'a> {
         }
     }
 
-    /// Sets how many layers are unpacked at the same time. The default is three of each image. A
-    /// layer that arrives when no more may be unpacked is unpacked from the store later.
+    /// Sets how many layers are unpacked at the same time. The default is three layers of each
+    /// image. A layer that arrives when no more may be unpacked is unpacked from the store later.
     #[must_use]
     pub fn with_quota(mut self, quota: Quota) -> Self {
         self.how.quota = quota;
@@ -62,9 +62,9 @@ impl<'a> StreamingUnpacker<'a> {
 
     /// Sets whether layers are unpacked without being stored. By default they are stored. Their
     /// digests and diff IDs are verified in any case. If `discards` is true, a layer is not fetched
-    /// if its snapshot is known to have been made of the same layer. A layer that must be applied
-    /// on top of the layers below it, or twice, is stored. If the snapshotter unpacks from the
-    /// store, all layers are stored, with a warning.
+    /// if its snapshot is known to have been made of the same layer. A layer is stored if it must
+    /// be applied on top of the layers below it, or more than once. If the snapshotter unpacks from
+    /// the store, all layers are stored, with a warning.
     #[must_use]
     pub fn with_discard(mut self, discards: bool) -> Self {
         self.how.discards = discards;

@@ -36,7 +36,7 @@ pub struct Target<'a> {
     /// A directory for the locks between processes. It is created if it is absent.
     pub locks: &'a Path,
     /// Whether the snapshotter keeps the only copy of layers. Then a pull or an import does not
-    /// store a layer again that has a sound snapshot and is known to have been verified.
+    /// store a layer again if the layer was verified and has a sound snapshot.
     pub only_tars: bool,
 }
 
@@ -128,8 +128,8 @@ pub(super) struct Unpacking<'a> {
     /// The indexes of the layers whose committed snapshots have lost their directories, and that
     /// are not in the store.
     pub(super) lost: Vec<usize>,
-    /// If layers are discarded: the indexes of the layers that have a snapshot and are known to
-    /// have their diff ID.
+    /// The indexes of the layers that have a snapshot and are known to have their diff ID. Filled
+    /// only if layers are discarded, or if snapshots keep the only copy of layers.
     pub(super) verified: BTreeSet<usize>,
 }
 
@@ -352,7 +352,7 @@ impl<'a> Unpacking<'a> {
             Ok(kept) => kept,
             Err(error) => {
                 self.progress.warn(&format!(
-                    "unpacked layers cannot be kept for a later attempt, which would unpack them \
+                    "unpacked layers cannot be kept, so a later attempt must unpack them \
                      again: {error}"
                 ));
                 return;

@@ -121,5 +121,5 @@ fn bytes<const N: usize>(data: &[u8], at: usize) -> Result<[u8; N]> {
 }
 
 fn damaged() -> Error {
-    Error::corrupt("an offset is not in the zTOC; get an intact copy, or create the zTOC again")
+    Error::corrupt("an offset leads out of the zTOC; get an intact copy, or create the zTOC again")
 }

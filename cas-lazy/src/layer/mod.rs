@@ -124,9 +124,9 @@ impl LazyLayer {
     }
 
     /// Returns the headers that must be checked with [`check_header`](Self::check_header) before
-    /// `range` of the data file is used: the indexes of their members, and the ranges of the
-    /// headers in the data file. Returns an empty list if the table of contents has digests of all
-    /// files.
+    /// `range` of the data file is used. Each element has the index of a member, and the range of
+    /// its headers in the data file. Returns an empty list if the table of contents has digests of
+    /// all files.
     pub fn headers_before(&self, range: Range<u64>) -> Vec<(usize, Range<u64>)> {
         if !self.is_tar() {
             return Vec::new();

@@ -12,8 +12,8 @@ pub const CONFIG_MEDIA_TYPE_V1: &str = "application/vnd.amazon.soci.index.v1+jso
 pub const CONFIG_MEDIA_TYPE_V2: &str = "application/vnd.amazon.soci.index.v2+json";
 /// Annotation of the manifest of an image: the digest of its index of the second version.
 pub const INDEX_DIGEST: &str = "com.amazon.soci.index-digest";
-/// Annotation of the descriptor of a SOCI index of the second version, in the index of an image:
-/// the digest of the manifest that the SOCI index belongs to.
+/// Annotation of the descriptor of a SOCI index of the second version, in the index of an image.
+/// The value is the digest of the manifest that the SOCI index belongs to.
 pub const IMAGE_MANIFEST_DIGEST: &str = "com.amazon.soci.image-manifest-digest";
 /// The configuration of every index.
 pub const CONFIG: &[u8] = b"{}";
@@ -45,7 +45,7 @@ pub struct Index {
     pub version: Version,
     /// The zTOCs, in the order of the layers.
     pub ztocs: Vec<LayerZtoc>,
-    /// The artifacts that say which spans are fetched first. A layer may have several.
+    /// The artifacts that list the spans to fetch first. A layer may have several.
     pub prefetches: Vec<LayerPrefetch>,
     /// The program that made the index; empty if it is not known.
     pub build_tool: String,
@@ -62,8 +62,8 @@ pub struct LayerZtoc {
     pub layer: Digest,
     /// Media type of the layer; empty if it is not stated.
     pub layer_media_type: String,
-    /// Number of decompressed bytes after which the next block begins a span. `None` if the index
-    /// does not state it.
+    /// A span of the layer ends with the block in which it exceeds this number of decompressed
+    /// bytes. `None` if the index does not state the number.
     pub span_size: Option<u64>,
     /// Whether the layer has neither extended attributes nor opaque directories.
     pub no_xattrs: bool,

@@ -71,7 +71,8 @@ fn decode(bytes: &[u8]) -> Result<Prefetch> {
         .map_err(|error| malformed("not a valid prefetch artifact", &error))?;
     if stored.version != VERSION {
         return Err(Error::unsupported(format!(
-            "the prefetch artifact has the version {:.20}; {VERSION} is supported; create it again",
+            "the prefetch artifact has the version {:.20}; only {VERSION} is supported; create it \
+             again",
             stored.version
         )));
     }

@@ -26,7 +26,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Ztoc> {
     let version = root.bytes(0)?;
     if version != VERSION {
         return Err(Error::unsupported(format!(
-            "the zTOC has the version \"{}\"; 0.9 is supported; create it again",
+            "the zTOC has the version \"{}\"; only 0.9 is supported; create it again",
             version
                 .escape_ascii()
                 .take(40)

@@ -31,7 +31,7 @@ pub struct Ztoc {
     pub decompressed_size: u64,
     /// The members of the tar, in order.
     pub files: Vec<FileMetadata>,
-    /// Number of decompressed bytes after which the next block begins a span.
+    /// A span ends with the block in which it exceeds this number of decompressed bytes.
     pub span_size: u64,
     /// The beginnings of the spans, in order. There is at least one.
     pub checkpoints: Vec<Checkpoint>,
@@ -122,8 +122,8 @@ impl FileMetadata {
 }
 
 impl Ztoc {
-    /// Reads a layer that is compressed with gzip, to its end, and makes its zTOC. A span begins
-    /// with the first block after `span_size` decompressed bytes. The usual size is
+    /// Reads a layer that is compressed with gzip, to its end, and makes its zTOC. A span ends
+    /// with the block in which it exceeds `span_size` decompressed bytes. The usual size is
     /// [`SPAN_SIZE`](crate::SPAN_SIZE). `build_tool` is the name of the program, which the zTOC
     /// stores. Returns the zTOC.
     ///
@@ -155,9 +155,9 @@ impl Ztoc {
         encode::encode(self).map_err(|error| error.operation("write zTOC"))
     }
 
-    /// Returns the first and the last span that have bytes of a regular file or of its headers, or
-    /// `None` if the layer does not have the file or the file is empty. `path` is relative to the
-    /// root directory, or begins with `/` or `./`.
+    /// Returns the first and the last span that have bytes of a regular file or of its headers.
+    /// Returns `None` if the layer does not have the file, or if the file is empty. `path` is
+    /// relative to the root directory, or begins with `/` or `./`.
     pub fn spans_of(&self, path: &[u8]) -> Option<RangeInclusive<u32>> {
         let path = relative(path);
         // A later member replaces an earlier one with the same path.

@@ -36,11 +36,11 @@ pub fn mount(directory: &Path) -> Result<OwnedFd> {
 fn explain(errno: Errno) -> Error {
     let why = match errno {
         Errno::NODEV | Errno::NOENT | Errno::NXIO => {
-            "the kernel does not support FUSE, which layers that are read on demand need; load the \
+            "layers that are read on demand need FUSE, which the kernel does not support; load the \
              module `fuse`, or pull the image without --lazy"
         }
         Errno::PERM | Errno::ACCESS => {
-            let why = "no right to mount, which layers that are read on demand need; run the \
+            let why = "layers that are read on demand need the right to mount; run the \
                        command as root";
             return Error::new(ErrorKind::Denied, why).source(std::io::Error::from(errno));
         }

@@ -1,5 +1,5 @@
-//! Turns: which reads are served that wait for a registry, so that a registry that does not answer
-//! does not occupy all threads.
+//! Limits how many reads of one registry are served at the same time. A registry that does not
+//! answer therefore does not occupy all threads.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -26,8 +26,9 @@ impl<R> Turns<R> {
         }
     }
 
-    /// Returns `read` if it is served now. The caller serves it, and then calls [`next`](Self::next)
-    /// until that returns `None`. Returns `None` if the read waits in the queue.
+    /// Returns `read` if it is served now. The caller serves it, and then calls
+    /// [`next`](Self::next) until that returns `None`. Returns `None` if the read waits in the
+    /// queue.
     pub(super) fn begin(&self, registry: &str, read: R) -> Option<R> {
         let mut registries = lock(&self.registries);
         let registry = registries.entry(registry.to_owned()).or_insert(Registry {

@@ -1,8 +1,8 @@
 //! Ingests single blobs with known digests into a store, alone or as an image.
 //!
 //! All records are written before the bytes, in one batch if possible, and the bytes are made
-//! durable together. At the end, the records of all documents get the lists of their children.
-//! These include documents that were in the store before.
+//! durable together. At the end, the records of all documents get the lists of their children. This
+//! includes documents that the store had before.
 
 mod blob;
 mod loader;
@@ -19,7 +19,7 @@ use self::blob::with_states;
 use self::loader::Loader;
 use super::importer::BlobImporter;
 
-/// Stores blobs in order, until one fails. Nothing is stored of a blob that fails. The store keeps
+/// Stores blobs in order, until one fails. A blob with wrong bytes is not stored. The store keeps
 /// the stored blobs for a day, and for as long as an image, a lease or a label refers to them.
 /// Returns the state of each blob, and the error if a blob failed. If the future is dropped, a
 /// garbage collection removes what was stored.

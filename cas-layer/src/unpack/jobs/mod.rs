@@ -1,5 +1,5 @@
-//! Jobs that survive the process. Each has the layers of an image that were unpacked and are not
-//! committed to a snapshotter yet.
+//! Unpack jobs that survive the process. Each job has the layers of one image that were unpacked,
+//! but are not committed to a snapshotter yet.
 //!
 //! ```text
 //! ROOT/ID/             0700, the job of one image
@@ -10,9 +10,9 @@
 //! ```
 //! A layer is *in progress* until its tree is whole and verified. Then it is *done*, and a later
 //! process can use it. A layer is *claimed* by the process that moves its tree to a snapshot. A
-//! layer that could not be unpacked has *failed*. A layer is *cancelled* if the job does not need
-//! it any more: the layer must be applied on top of the layers below it instead, or another layer
-//! has failed.
+//! layer that could not be unpacked has *failed*. A layer is *cancelled* if the job no longer needs
+//! it, because the layer must be applied on top of the layers below it instead, or because another
+//! layer has failed.
 //!
 //! The next process that unpacks the same image finds the job that a killed process has left. It
 //! uses the layers that are done, and unpacks the others again. A collection deletes damaged and

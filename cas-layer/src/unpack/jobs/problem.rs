@@ -59,7 +59,9 @@ impl fmt::Display for JobProblem {
             JobProblem::Expired => "the unpack job of the image has expired",
             JobProblem::NoLayerJob => "the unpack job of the image does not have the layer",
             JobProblem::NoneClaimable => "the layer is not done, so it cannot be claimed",
-            JobProblem::UnknownLayerJob => "the unpack job of the image has no such layer number",
+            JobProblem::UnknownLayerJob => {
+                "the unpack job of the image has no layer with this number"
+            }
             JobProblem::CannotBeRemoved => {
                 "the layer cannot be removed from the job: it is neither claimed nor cancelled"
             }
