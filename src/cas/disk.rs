@@ -138,7 +138,7 @@ impl Cas {
         if let Some(image) = layers.find(|layer| layer.media_type.is_erofs()) {
             return Err(not_a_tar(image).operation("make disk"));
         }
-        // The writable disk comes first, because it fails quickly.
+        // The writable disk is made first, because this fails quickly if it fails.
         let writable = match options.writable {
             Some((writable, size)) => Some(make_writable(writable, size, file).await?),
             None => None,

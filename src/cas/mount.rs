@@ -203,8 +203,8 @@ impl Cas {
 
 fn taken(directory: &Path) -> Error {
     Error::already_exists(
-        "this root has a mount there, perhaps of a `cas unshare` that has ended; use `cas umount \
-         DIR` first",
+        "this root already has a mount at this directory, perhaps from a `cas unshare` that has \
+         ended; run `cas umount DIR` first",
     )
     .operation("mount")
     .subject(directory.display())

@@ -141,7 +141,7 @@ impl Cas {
     /// Returns the space that a snapshot takes, without its parents.
     ///
     /// # Errors
-    /// `NotFound`; errors of the file system.
+    /// `NotFound` if the snapshot does not exist; errors of the file system.
     pub async fn snapshot_usage(&self, key: impl AsRef<str>) -> Result<Usage> {
         self.snapshot_usage_with(key, UsageOptions::default()).await
     }
@@ -185,8 +185,8 @@ impl Cas {
     /// does not exist.
     ///
     /// # Errors
-    /// `Busy` while the snapshot is mounted by any handle, while it is the parent of another snapshot,
-    /// or while it may have the only copy of a layer that an image needs.
+    /// `Busy` while the snapshot is mounted by any handle, while it is the parent of another
+    /// snapshot, or while it may have the only copy of a layer that an image needs.
     pub async fn remove_snapshot(&self, key: impl AsRef<str>) -> Result<bool> {
         self.check_writable()?;
         let (snapshotter, key) = (Arc::clone(self.snapshotter()?), key.as_ref().to_owned());

@@ -123,7 +123,7 @@ fn write(root: &Path, listed: &[String]) -> Result<()> {
 }
 
 /// Returns whether a directory is missing or empty. Returns false for a path that cannot be read as
-/// a directory: its opening reports the error.
+/// a directory, because opening the store reports that error.
 fn is_lost(place: &Path) -> bool {
     match fs::read_dir(place) {
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,
