@@ -103,8 +103,8 @@ impl Cas {
     /// `NotFound` if the store does not have the image, one of its layers, or the platform of this
     /// machine, or if the directory of `file` does not exist; `OutOfRange` if the file would have
     /// 2 TiB or more, or if the image exceeds another limit; `Corrupt` for damaged or hostile
-    /// layers; `Unsupported` for an artifact, for a blob that is not a layer, or for layers that are
-    /// EROFS images themselves. On an error, an existing file is unchanged.
+    /// layers; `Unsupported` for an artifact, for a blob that is not a layer, or for layers that
+    /// are EROFS images themselves. On an error, an existing file is unchanged.
     pub async fn disk(&self, image: impl Into<ImageRef>, file: impl AsRef<Path>) -> Result<Disk> {
         self.disk_with(image, file, DiskOptions::default()).await
     }

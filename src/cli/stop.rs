@@ -43,8 +43,8 @@ pub(crate) async fn stopped(kind: SignalKind) -> Result<ExitCode> {
     }
     if !pool::wait_until_idle(Duration::ZERO) {
         eprintln!(
-            "cas: the command had not finished cleaning up and may have left files; `cas gc` removes \
-             those in the store"
+            "cas: the command had not finished cleaning up and may have left files; `cas gc` \
+             removes those in the store"
         );
     }
     Ok(ExitCode::from(

@@ -17,8 +17,8 @@ use super::output::{printable, size};
 #[command(after_help = "Example:\n  cas tree app:1
 
 Indexes, manifests and embedded data are read and hashed. For other blobs, only the size is checked.
-`cas fsck --read-data` reads all blobs. \"kept as tar\" marks a layer whose tar is in the snapshotter
-and whose blob was removed (see `cas init --keep-tars`).")]
+`cas fsck --read-data` reads all blobs. \"kept as tar\" marks a layer whose blob was removed, and
+whose tar the snapshotter keeps (see `cas init --keep-tars`).")]
 pub(crate) struct Tree {
     /// Name or digest of the image
     image: String,
