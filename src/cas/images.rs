@@ -178,8 +178,8 @@ impl Cas {
         Ok(())
     }
 
-    /// Removes a name with options. Returns what the collection has removed. Without `synchronous`,
-    /// the result is empty.
+    /// Removes a name with options. Returns what the collection removed, or an empty result if
+    /// `synchronous` is not set.
     ///
     /// # Errors
     /// As [`Cas::remove`] and [`Cas::gc`]. The name stays removed if the collection fails. A name

@@ -156,7 +156,7 @@ pub(super) fn full_name(image: &Image) -> Reference {
     FullName::of(&image.name).map_or_else(|| image.name.clone(), |full| full.name())
 }
 
-/// Removes all spellings of the name that a person typed, whatever they refer to.
+/// Removes all spellings of a name that a person typed, even if they refer to different images.
 ///
 /// # Errors
 /// Errors of the store.

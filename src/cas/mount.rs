@@ -192,7 +192,8 @@ impl Cas {
         let snapshotter = Arc::clone(self.snapshotter()?);
         if snapshotter.stat(&key).await?.is_none() {
             return Err(Error::not_found(
-                "this root has nothing mounted there; check the directory, or choose another root",
+                "this root has nothing mounted at this directory; check the directory, or choose \
+                 another root",
             )
             .operation("unmount")
             .subject(directory.display()));

@@ -110,7 +110,8 @@ impl Cas {
         match named.collect::<Vec<_>>().first() {
             None => Ok(()),
             Some(first) => Err(Error::busy(format!(
-                "its tar may be the only copy of a layer of {first}; remove the image first"
+                "the tar of the snapshot may be the only copy of a layer of {first}; remove the \
+                 image first"
             ))
             .operation("remove snapshot")
             .subject(&seen.key)),

@@ -126,7 +126,10 @@ impl Cas {
             let _lock = lock;
             let info = find(&*snapshotter, &key).await?;
             if let Some(there) = mounted::mounted_at(&info) {
-                let why = format!("it is mounted at {}; unmount it first", there.display());
+                let why = format!(
+                    "the snapshot is mounted at {}; unmount it first",
+                    there.display()
+                );
                 return Err(Error::already_exists(why)).during("mount snapshot", &key);
             }
             // If a kill follows, the label names a directory at which the snapshot is not mounted.

@@ -226,7 +226,10 @@ pub(super) async fn remove(
     while let Some(info) = snapshotter.stat(key).await? {
         let there = mounted::mounted_at(&info).filter(|there| Some(&**there) != except);
         if let Some(directory) = there {
-            let why = format!("it is mounted at {}; unmount it first", directory.display());
+            let why = format!(
+                "the snapshot is mounted at {}; unmount it first",
+                directory.display()
+            );
             return Err(Error::busy(why)).during("remove snapshot", key);
         }
         if let Some(cas) = cas {
@@ -234,7 +237,7 @@ pub(super) async fn remove(
         }
         match snapshotter.remove_seen(&info).await {
             Err(error) if error.kind() == ErrorKind::FailedPrecondition => {
-                let why = "other snapshots have it as their parent; remove them first";
+                let why = "the snapshot is the parent of other snapshots; remove those first";
                 return Err(Error::busy(why).source(error)).during("remove snapshot", key);
             }
             Ok(false) => {}

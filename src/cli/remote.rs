@@ -36,8 +36,9 @@ pub(crate) struct Pull {
     /// Unpack the image into snapshots, too
     #[arg(long)]
     unpack: bool,
-    /// Do not fetch layers that have a table of contents, and fetch their files only when a program
-    /// reads them; fetch and unpack the other layers (needs the snapshotter erofs)
+    /// Do not wait for layers that have a table of contents: fetch their data when programs read
+    /// it, and the rest in the background; fetch and unpack the other layers (needs the
+    /// snapshotter erofs)
     #[cfg(feature = "on-demand")]
     #[arg(long, conflicts_with_all = ["all_platforms", "discard_unpacked_layers"])]
     lazy: bool,

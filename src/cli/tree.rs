@@ -30,7 +30,7 @@ struct Node {
     /// Whether the content that the descriptor describes is in the store, or embedded in the
     /// descriptor.
     present: bool,
-    /// Whether the snapshotter keeps the tar of the layer, and the store not its blob.
+    /// Whether the snapshotter keeps the tar of the layer, and the store does not have its blob.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     tar: bool,
     /// How the content differs from the descriptor.

@@ -44,7 +44,7 @@ Files that belong to other ids than your own can be changed and removed only in 
 run `cas gc` there, too.
 
 Exit codes: that of the program; 126 if the program cannot be executed; 127 if the program is not
-found. If cas fails before it starts the program, the exit code is one of `cas --help`.")]
+found. If cas fails before it starts the program, the exit code is one that `cas --help` lists.")]
 pub(crate) struct Unshare {
     /// Program and its arguments [default: $SHELL, otherwise sh]
     #[arg(

@@ -71,8 +71,8 @@ impl Root {
         let list = self.path.join(DIRECTORY).join(NAME);
         Error::corrupt(format!(
             "{} is missing or empty, but this root has stored files there; mount or restore the \
-             directory; to begin with an empty one, run `cas init` with the engines of this root, \
-             or delete {}",
+             directory; to begin with an empty directory, run `cas init` with the engines of \
+             this root, or delete {}",
             place.display(),
             list.display()
         ))

@@ -45,7 +45,7 @@ impl Root {
         self.each_misplaced(registry, |dir, place, path, what| {
             let outcome = match repair {
                 true => place.clear(dir)?.map(|aside| {
-                    format!("it was renamed to {aside}; the right entry is made when it is needed")
+                    format!("it was renamed to {aside}; the entry is made again when it is needed")
                 }),
                 false => Some("a repair renames it".to_owned()),
             };

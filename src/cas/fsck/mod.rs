@@ -239,7 +239,9 @@ async fn check_mounts(snapshotter: &dyn Snapshotter, repair: bool) -> Result<Vec
         findings.push(Finding {
             problem: Problem::MountLeft,
             subject: directory.display().to_string(),
-            detail: format!("its snapshot is kept, but is not mounted there; {outcome}"),
+            detail: format!(
+                "the snapshot of this mount is kept, but is not mounted here; {outcome}"
+            ),
             repaired,
         });
     }

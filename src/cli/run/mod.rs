@@ -39,7 +39,7 @@ in which you are the superuser. Other users of the image need ranges of ids in /
 
 Exit codes: that of the program; 128 plus the number of the signal that ended the program; 126 if
 the program cannot be executed; 127 if the program is not found. If cas fails before it starts the
-program, the exit code is one of `cas --help`.")]
+program, the exit code is one that `cas --help` lists.")]
 pub(crate) struct Run {
     /// Name or digest of the image
     image: String,
