@@ -98,8 +98,8 @@ impl RegistryTables {
     /// Returns the SOCI index of the image with this manifest, whose descriptor is `own`. If
     /// `soci_v2` of the modes is set and an annotation of the manifest names a SOCI index, returns
     /// that index. The index of the image must list it. Otherwise returns the first SOCI index
-    /// among the referrers of the manifest. Returns `None` if there is no such referrer, or, with a
-    /// warning, if `soci_v1` is not set.
+    /// among the referrers of the manifest. Returns `None` if the manifest has no such referrer. If
+    /// `soci_v1` is not set, also returns `None`, with a warning.
     ///
     /// # Errors
     /// `FailedPrecondition` if neither `soci_v1` nor `soci_v2` is set; `NotFound` if the index of
