@@ -13,7 +13,7 @@
 //! # }
 //! ```
 //!
-//! The same without an async runtime:
+//! The same code without an async runtime:
 //!
 //! ```no_run
 //! # #[cfg(feature = "registry")]

@@ -72,7 +72,7 @@ impl Place<'_> {
         };
         let outcome = match repair {
             true => self.clear(dir)?.map(|aside| {
-                format!("it was renamed to {aside}, and is made again when it is needed")
+                format!("it was renamed to {aside}; the entry is made again when it is needed")
             }),
             false => Some("a repair renames it".to_owned()),
         };

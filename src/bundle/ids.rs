@@ -75,7 +75,7 @@ impl FromStr for IdRange {
 }
 
 impl UserIds {
-    /// Returns whether there are further user ids and further group ids.
+    /// Returns whether the user has further ids of both kinds: user ids and group ids.
     pub fn has_more(&self) -> bool {
         !self.users.more.is_empty() && !self.groups.more.is_empty()
     }

@@ -8,7 +8,7 @@ use cas_core::nulls::texts;
 use cas_core::{Labels, Result};
 use serde::Deserialize;
 
-/// The process that an image is made for.
+/// The settings of an image for the process that runs in it.
 #[derive(Debug, Default)]
 pub(crate) struct Config {
     pub(super) user: String,

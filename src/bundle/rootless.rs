@@ -21,9 +21,9 @@ pub(super) fn user(ids: &UserIds, wanted: &User) -> (User, Option<String>) {
     }
     let warning = missing.then(|| {
         format!(
-            "the image runs as {uid}:{gid}, for which you have no id: the program runs as 0:0, \
-             with your own rights; for more ids, add ranges to /etc/subuid and /etc/subgid, and \
-             install newuidmap"
+            "the image runs as {uid}:{gid}, which your user namespace does not map; the program \
+             runs as 0:0, with your own rights; for more ids, add ranges to /etc/subuid and \
+             /etc/subgid, and install newuidmap"
         )
     });
     (user, warning)

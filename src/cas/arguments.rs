@@ -3,12 +3,12 @@
 use cas_core::image::{FullName, Reference};
 use cas_core::{Image, Result};
 
-/// An image as an argument of a verb: its name in the store, an [`Image`], or text that a person
-/// typed. Text and a [`Reference`] are names in the store. If the store does not have exactly this
-/// name, the verb looks for other spellings that mean the same name in docker, such as
-/// `docker.io/library/app:1` for `app:1`. If text is not a name, the verb returns an error. A
-/// [`FullName`] is looked up as if a person typed it. An [`Image`] stands for its target, even if
-/// its name now refers to something else.
+/// An image as an argument of a verb. A string or a [`Reference`] is the name of an image in the
+/// store. If the store does not have exactly this name, the verb looks for other spellings that
+/// mean the same name in docker, such as `docker.io/library/app:1` for `app:1`. If a string is not
+/// a name, the verb returns an error. A [`FullName`] is looked up like the text of
+/// [`ImageRef::typed`]. An [`Image`] stands for its target, even if its name now refers to
+/// something else.
 pub struct ImageRef(pub(super) Given);
 
 pub(super) enum Given {
@@ -18,8 +18,8 @@ pub(super) enum Given {
 }
 
 impl ImageRef {
-    /// Returns the argument for the image that a person means by `text`: a digest, the first digits
-    /// of one, or a name as docker understands it.
+    /// Returns the argument for text that a person typed: a digest, the first digits of a digest,
+    /// or a name as in docker, such as `app` for `docker.io/library/app:latest`.
     pub fn typed(text: impl Into<String>) -> Self {
         ImageRef(Given::Typed(text.into()))
     }
@@ -79,8 +79,8 @@ impl From<Reference> for ImageRef {
     }
 }
 
-/// A name that a verb gives to an image. Text and a [`Reference`] are stored unchanged. If the text
-/// is not a name, the verb returns an error. A [`FullName`] is stored in full, and its other
+/// A name that a verb gives to an image. A string or a [`Reference`] is stored unchanged. If a
+/// string is not a name, the verb returns an error. A [`FullName`] is stored in full, and its other
 /// spellings are removed from the store.
 pub struct NewName(pub(super) Result<(Reference, Option<FullName>)>);
 

@@ -27,7 +27,8 @@ impl Cas {
     /// record.
     ///
     /// # Errors
-    /// `NotFound`; `Corrupt` if the record of the blob does not parse; errors of the store.
+    /// `NotFound` if the store does not have the blob; `Corrupt` if the record of the blob does not
+    /// parse; errors of the store.
     pub async fn blob_info(&self, blob: &Digest) -> Result<BlobInfo> {
         let found = blob::info(self.opened()?, blob).await?;
         found.ok_or_else(|| absent("find blob", blob))
@@ -50,12 +51,13 @@ impl Cas {
         blob::children(self.opened()?, blob).await
     }
 
-    /// Returns a reader that streams a blob and verifies it: if the bytes are damaged, the reader
-    /// returns an error instead of the end. The reader implements `AsyncRead` of tokio and `Read`
-    /// of the standard library. To read only a range of a blob, use `content.open` of the store.
+    /// Returns a reader that streams a blob and verifies it. If the bytes are damaged, the reader
+    /// returns an error instead of the end of the blob. The reader implements `AsyncRead` of tokio
+    /// and `Read` of the standard library. To read only a range of a blob, use `content.open` of
+    /// the store.
     ///
     /// # Errors
-    /// `NotFound`; errors of the store.
+    /// `NotFound` if the store does not have the blob; errors of the store.
     pub async fn read_blob(&self, blob: &Digest) -> Result<VerifiedReader> {
         let reader = self.opened()?.content.read_verified(blob).await?;
         reader.ok_or_else(|| absent("read blob", blob))

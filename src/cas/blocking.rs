@@ -108,8 +108,8 @@ impl Cas {
         Ok(Cas { inner, runtime })
     }
 
-    /// Checks the store and the snapshots of a root, and repairs them if the options say so.
-    /// Returns what was found.
+    /// Checks the store and the snapshots of a root, and repairs them if [`FsckOptions::repair`] is
+    /// set. Returns what was found.
     ///
     /// # Errors
     /// As [`Cas::fsck`](crate::Cas::fsck).
@@ -118,8 +118,8 @@ impl Cas {
         runtime.block_on(crate::Cas::fsck(root, options))
     }
 
-    /// Returns `error`, or an error that names what in the root has caused it, as
-    /// [`Cas::explain_error`](crate::Cas::explain_error) does.
+    /// If something misplaced in the root may have caused `error`, returns an error that names it.
+    /// Otherwise returns `error`. See [`Cas::explain_error`](crate::Cas::explain_error).
     #[must_use]
     pub fn explain_error(root: impl AsRef<Path>, error: Error) -> Error {
         crate::Cas::explain_error(root, error)
@@ -271,7 +271,8 @@ verbs! {
     /// Removes a name.
     fn remove(image: impl Into<ImageRef>) -> Result<()>;
 
-    /// Removes a name with options. Returns what a collection removed, if the options ask for one.
+    /// Removes a name with options. Returns what a collection removed, or an empty result if
+    /// `synchronous` is not set.
     fn remove_with(image: impl Into<ImageRef>, options: DeleteOptions) -> Result<Removed>;
 
     /// Returns which parts of an image are in the store.

@@ -103,8 +103,8 @@ impl Cas {
     /// `NotFound` if the store does not have the image, one of its layers, or the platform of this
     /// machine, or if the directory of `file` does not exist; `OutOfRange` if the file would have
     /// 2 TiB or more, or if the image exceeds another limit; `Corrupt` for damaged or hostile
-    /// layers; `Unsupported` for an artifact, for a blob that is not a layer, or for layers that are
-    /// EROFS images themselves. On an error, an existing file is unchanged.
+    /// layers; `Unsupported` for an artifact, for a blob that is not a layer, or for layers that
+    /// are EROFS images themselves. On an error, an existing file is unchanged.
     pub async fn disk(&self, image: impl Into<ImageRef>, file: impl AsRef<Path>) -> Result<Disk> {
         self.disk_with(image, file, DiskOptions::default()).await
     }
@@ -138,7 +138,7 @@ impl Cas {
         if let Some(image) = layers.find(|layer| layer.media_type.is_erofs()) {
             return Err(not_a_tar(image).operation("make disk"));
         }
-        // The writable disk comes first, because it fails quickly.
+        // The writable disk is made first, because this fails quickly if it fails.
         let writable = match options.writable {
             Some((writable, size)) => Some(make_writable(writable, size, file).await?),
             None => None,

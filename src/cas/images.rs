@@ -87,8 +87,8 @@ impl Cas {
     /// old image. Returns the image with the new name.
     ///
     /// # Errors
-    /// `NotFound` for the image, or if the store has lost a part of it; `InvalidArgument` for text
-    /// that is not a name, or a name with the digest of another image.
+    /// `NotFound` if the store does not have the image, or has lost a part of it; `InvalidArgument`
+    /// for text that is not a name, or a name with the digest of another image.
     pub async fn tag(&self, image: impl Into<ImageRef>, name: impl Into<NewName>) -> Result<Image> {
         let (name, full) = name.into().0?;
         let store = self.writable()?;
@@ -178,8 +178,8 @@ impl Cas {
         Ok(())
     }
 
-    /// Removes a name with options. Returns what the collection has removed. Without `synchronous`,
-    /// the result is empty.
+    /// Removes a name with options. Returns what the collection removed, or an empty result if
+    /// `synchronous` is not set.
     ///
     /// # Errors
     /// As [`Cas::remove`] and [`Cas::gc`]. The name stays removed if the collection fails. A name
@@ -220,7 +220,7 @@ impl Cas {
     /// Returns which parts of an image are in the store, for the platform of this machine.
     ///
     /// # Errors
-    /// `NotFound` for the image; `Corrupt` for a damaged document.
+    /// `NotFound` if the store does not have the image; `Corrupt` for a damaged document.
     pub async fn check(&self, image: impl Into<ImageRef>) -> Result<Check> {
         self.check_with(image, QueryOptions::default()).await
     }
@@ -242,8 +242,8 @@ impl Cas {
     /// Returns the manifest of an image for the platform of this machine.
     ///
     /// # Errors
-    /// `NotFound` for the image, or if it has no manifest for the platform; `Corrupt` for a damaged
-    /// document.
+    /// `NotFound` if the store does not have the image, or if the image has no manifest for the
+    /// platform; `Corrupt` for a damaged document.
     pub async fn manifest(&self, image: impl Into<ImageRef>) -> Result<Resolved> {
         self.manifest_with(image, QueryOptions::default()).await
     }

@@ -1,4 +1,4 @@
-//! Finds the images that people type: by digest, or by any spelling of a name.
+//! Finds images by what a person types: a digest, or any spelling of a name.
 //!
 //! Names are stored in full. But stores of earlier releases have names as users typed them, and
 //! programs may store any name, so each name is looked up in all its spellings.
@@ -84,7 +84,7 @@ pub(super) async fn find_name(store: &Store, name: &Reference) -> Result<Vec<Ima
     .map_err(|error| error.operation("find image").subject(name))
 }
 
-/// Returns the image of a name as docker understands it, and the same image under other spellings.
+/// Returns the image of a name in docker's notation, and the same image under other spellings.
 ///
 /// # Errors
 /// `InvalidArgument` if spellings refer to different images, unless `typed` is the full form and
@@ -131,7 +131,7 @@ async fn by_name_and_digest(store: &Store, full: &FullName) -> Result<Vec<Image>
 }
 
 /// Returns the images whose digest begins with `prefix`. If there are none, returns the manifests
-/// and indexes in the store whose digest does.
+/// and indexes in the store whose digest begins with it.
 async fn by_digest(store: &Store, prefix: &DigestPrefix) -> Result<BTreeMap<Digest, Vec<Image>>> {
     let mut found: BTreeMap<Digest, Vec<Image>> = BTreeMap::new();
     for image in store.images.find(prefix).await? {
@@ -156,7 +156,7 @@ pub(super) fn full_name(image: &Image) -> Reference {
     FullName::of(&image.name).map_or_else(|| image.name.clone(), |full| full.name())
 }
 
-/// Removes all spellings of the name that a person typed, whatever they refer to.
+/// Removes all spellings of a name that a person typed, even if they refer to different images.
 ///
 /// # Errors
 /// Errors of the store.

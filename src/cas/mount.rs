@@ -192,7 +192,8 @@ impl Cas {
         let snapshotter = Arc::clone(self.snapshotter()?);
         if snapshotter.stat(&key).await?.is_none() {
             return Err(Error::not_found(
-                "this root has nothing mounted there; check the directory, or choose another root",
+                "this root has nothing mounted at this directory; check the directory, or choose \
+                 another root",
             )
             .operation("unmount")
             .subject(directory.display()));
@@ -203,8 +204,8 @@ impl Cas {
 
 fn taken(directory: &Path) -> Error {
     Error::already_exists(
-        "this root has a mount there, perhaps of a `cas unshare` that has ended; use `cas umount \
-         DIR` first",
+        "this root already has a mount at this directory, perhaps from a `cas unshare` that has \
+         ended; run `cas umount DIR` first",
     )
     .operation("mount")
     .subject(directory.display())

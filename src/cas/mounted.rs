@@ -325,8 +325,8 @@ pub(super) fn unmount(directory: &Path, mode: UnmountMode) -> Result<bool> {
 
 fn elsewhere(directory: &Path) -> Error {
     Error::busy(
-        "it is mounted in another mount namespace, perhaps that of a `cas unshare`: unmount it \
-         there, or end the programs in that namespace",
+        "the mount is in another mount namespace, perhaps that of a `cas unshare`; unmount it in \
+         that namespace, or end the programs there",
     )
     .subject(directory.display())
 }

@@ -15,7 +15,7 @@ use cas_layer::unpack::LayersFrom;
 use super::Cas;
 
 impl Cas {
-    /// Returns the snapshotter if it keeps tars and belongs to the store, so that it may have layers
+    /// Returns the snapshotter if it keeps tars and belongs to the store. It may then have layers
     /// that the store does not have.
     fn tars(&self) -> Option<&Arc<dyn Snapshotter>> {
         let snapshotter = self.snapshotter.as_ref().filter(|_| self.own_store);
@@ -52,7 +52,7 @@ impl Cas {
 
     /// Calls `work` with images whose layers are all in the store. Stores the layers that the root
     /// keeps only as tars for the duration of the call. If the bytes of a layer cannot be made
-    /// again, the target of its image is another one, as [`Restorer::restore`] says.
+    /// again, its image gets a new target (see [`Restorer::restore`]).
     ///
     /// # Errors
     /// As [`Restorer::restore`]; errors of `work`.
@@ -110,7 +110,8 @@ impl Cas {
         match named.collect::<Vec<_>>().first() {
             None => Ok(()),
             Some(first) => Err(Error::busy(format!(
-                "its tar may be the only copy of a layer of {first}; remove the image first"
+                "the tar of the snapshot may be the only copy of a layer of {first}; remove the \
+                 image first"
             ))
             .operation("remove snapshot")
             .subject(&seen.key)),

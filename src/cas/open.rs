@@ -30,8 +30,8 @@ pub struct OpenOptions {
     /// Receives every call to the store. For example, [`Counters`](cas_core::compose::Counters)
     /// collects metrics. By default, calls are not observed.
     pub observer: Option<Arc<dyn Observer>>,
-    /// The owner for whom the store is opened: the handle lists, changes and collects only what
-    /// belongs to them. By default the handle is for all owners.
+    /// The owner for whom the store is opened. The handle lists, changes and collects only what
+    /// belongs to this owner. By default the handle is for all owners.
     pub owner: Option<Owner>,
     /// Whether the store must exist already. By default, an absent store is created. The existence
     /// of a store is checked only if the store is in the file system.
@@ -123,12 +123,12 @@ impl Cas {
     ///
     /// # Errors
     /// `Unsupported` for a store or a snapshotter that is not compiled in; `InvalidArgument` or
-    /// `FailedPrecondition` if the root keeps layers only as tars and its store or the snapshotter
-    /// does not allow that; `Busy` if the store
-    /// allows only one process at a time, and another process has it open; `FailedPrecondition` if
-    /// the root has a format that this release does not read, or if the directory is not a root and
-    /// contains something else; `Corrupt` if `cas.toml` does not parse, or if the directory of the
-    /// store existed earlier and is now missing or empty; errors of the store and the snapshotter.
+    /// `FailedPrecondition` if the root keeps layers only as tars, but its store or the snapshotter
+    /// does not support this; `Busy` if the store allows only one process at a time, and another
+    /// process has it open; `FailedPrecondition` if the root has a format that this release does
+    /// not read, or if the directory is not a root and contains something else; `Corrupt` if
+    /// `cas.toml` does not parse, or if the directory of the store existed earlier and is now
+    /// missing or empty; errors of the store and the snapshotter.
     pub async fn open(root: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(root, OpenOptions::default()).await
     }
@@ -136,8 +136,8 @@ impl Cas {
     /// Opens a root with options.
     ///
     /// # Errors
-    /// As [`Cas::open`]; `Unsupported` for an owner if the store does not keep owners; `NotFound`
-    /// if the store must exist and is absent.
+    /// As [`Cas::open`]; `Unsupported` for an owner if the store does not support owners;
+    /// `NotFound` if the store must exist and is absent.
     pub async fn open_with(root: impl AsRef<Path>, options: OpenOptions) -> Result<Self> {
         let registry = options.registry.unwrap_or_else(crate::registry);
         let root = Root::open(root.as_ref(), &registry)?;
@@ -169,8 +169,8 @@ impl Cas {
         let only_tars = root.engines.keep == Keep::Tar;
         if only_tars && !snapshotter.as_ref().is_some_and(|one| one.keeps_tars()) {
             return Err(Error::precondition(format!(
-                "the root keeps layers only as tars (`keep = \"tar\"`), which the snapshotter \
-                 {chosen:?} does not have; open it without another snapshotter"
+                "the root keeps layers only as tars (`keep = \"tar\"`), but the snapshotter \
+                 {chosen:?} does not keep tars; open the root with its own snapshotter"
             ))
             .operation("open root"));
         }

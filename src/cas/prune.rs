@@ -18,7 +18,7 @@ impl Cas {
     ///
     /// Most verbs that read an image record its use, but `image`, `check` and `manifest` do not. A
     /// last use that another handle recorded is exact to a minute
-    /// ([`USE_PRECISION`](cas_core::image::USE_PRECISION)). If the options set `keep_free` and not
+    /// ([`USE_PRECISION`](cas_core::image::USE_PRECISION)). If the options set `keep_free` but not
     /// `free`, the free space is read from the file system of the store.
     ///
     /// # Errors

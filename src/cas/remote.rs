@@ -26,11 +26,12 @@ impl Cas {
     /// # Errors
     /// `InvalidArgument` for text that is not a reference, or a wrong setting in `cas.toml`;
     /// `NotFound` if the registry does not have the image for the platform; `Denied` if the
-    /// registry refuses, a file of [`PullOptions::hosts`] blocks or rejects the name, or a verifier
-    /// rejects the image; `Unavailable` if the registry does not answer; `Corrupt` if the registry
-    /// sends bytes that do not match a digest; `Unsupported` if `cas.toml` requires a cosign
-    /// signature and this build cannot verify one. On an error, no name is written. Content that
-    /// has arrived stays in the store until a garbage collection, and the next attempt uses it.
+    /// registry denies access, if a file of [`PullOptions::hosts`] blocks or rejects the name, or
+    /// if a verifier rejects the image; `Unavailable` if the registry does not answer; `Corrupt` if
+    /// the registry sends bytes that do not match a digest; `Unsupported` if `cas.toml` requires a
+    /// cosign signature and this build cannot verify one. On an error, no name is written. Content
+    /// that has arrived stays in the store until a garbage collection, and the next attempt uses
+    /// it.
     pub async fn pull(&self, reference: impl Into<RegistryRef>) -> Result<Image> {
         let pulled = self.pull_with(reference, PullOptions::default()).await?;
         Ok(pulled.image)
@@ -69,8 +70,8 @@ impl Cas {
                 self.unpack_stored(image, &options).await
             }
             (None, Policy::Never) => Err(Error::not_found(
-                "the store does not have all of the image, and the policy `never` asks no \
-                 registry; pull with another policy",
+                "the store does not have the whole image, and with the policy `never`, no \
+                 registry is asked; pull with another policy",
             )
             .operation("pull")
             .subject(reference)),
@@ -92,8 +93,8 @@ impl Cas {
         hosts.check_policy(reference).await?;
         if options.policy == Policy::Never && self.cosign_key(options).is_some() {
             return Err(Error::precondition(
-                "the policy `never` asks no registry, but a signature of the image is required; \
-                 pull with another policy",
+                "a signature of the image is required, but with the policy `never`, no registry is \
+                 asked for it; pull with another policy",
             )
             .operation("pull")
             .subject(reference));
@@ -283,11 +284,11 @@ impl Cas {
     /// registry.
     ///
     /// # Errors
-    /// `InvalidArgument` for text that is not a name or a reference; `NotFound` for the image, or
-    /// content that the store does not have; `FailedPrecondition` if `hosts.toml` does not allow a
-    /// push to any host; `Denied` and `Unavailable` as [`Cas::pull`]; `OutOfRange` for a document
-    /// of more than [`limit::DOCUMENT_WRITE`](cas_core::limit::DOCUMENT_WRITE) bytes; `Corrupt` if
-    /// the registry answers with another digest than that of the pushed content.
+    /// `InvalidArgument` for text that is not a name or a reference; `NotFound` if the store does
+    /// not have the image or a part of its content; `FailedPrecondition` if `hosts.toml` does not
+    /// allow a push to any host; `Denied` and `Unavailable` as [`Cas::pull`]; `OutOfRange` for a
+    /// document of more than [`limit::DOCUMENT_WRITE`](cas_core::limit::DOCUMENT_WRITE) bytes;
+    /// `Corrupt` if the registry reports another digest than that of the pushed content.
     pub async fn push(
         &self,
         image: impl Into<ImageRef>,

@@ -76,8 +76,8 @@ pub struct PullOptions {
     pub limits: Option<PullLimits>,
     /// How images are fetched and unpacked in parallel. By default, the settings of `cas.toml`
     /// decide, with limits that all pulls of one [`Cas`](super::Cas) share. In a parallel pull,
-    /// `limits` sets only the ranges in which each layer is fetched. It has no effect if the size
-    /// of chunks is set ([`PullModes::chunk`](crate::PullModes::chunk)).
+    /// `limits` sets only the ranges in which each layer is fetched. If the size of chunks is set
+    /// ([`PullModes::chunk`](crate::PullModes::chunk)), `limits` has no effect.
     pub parallel: Option<ParallelPull>,
     /// The file of the public key that must verify a cosign signature of the image. By default, the
     /// file that `cas.toml` names. A key requires the Cargo feature `cosign`.
@@ -259,7 +259,7 @@ pub struct PushOptions {
     /// Whether the registry may refer to private addresses; see
     /// [`PullOptions::private_addresses`].
     pub private_addresses: bool,
-    /// How long to wait for the registry, and to repeat failed requests; see
+    /// How long to wait for the registry, and for how long to repeat failed requests; see
     /// [`PullOptions::timeouts`].
     pub timeouts: Option<Timeouts>,
     /// Maximum number of blobs that are pushed concurrently, from 1 to

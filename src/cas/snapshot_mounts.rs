@@ -93,8 +93,8 @@ impl Cas {
     /// stays in the snapshot.
     ///
     /// # Errors
-    /// `NotFound` for the snapshot or the directory; `AlreadyExists` if the snapshot is mounted;
-    /// `InvalidArgument` if the path is not a directory, or is not UTF-8;
+    /// `NotFound` if the snapshot or the directory does not exist; `AlreadyExists` if the snapshot
+    /// is mounted; `InvalidArgument` if the path is not a directory, or is not UTF-8;
     /// `FailedPrecondition` for a committed snapshot; `Denied` without the right to mount.
     pub async fn mount_snapshot(
         &self,
@@ -126,7 +126,10 @@ impl Cas {
             let _lock = lock;
             let info = find(&*snapshotter, &key).await?;
             if let Some(there) = mounted::mounted_at(&info) {
-                let why = format!("it is mounted at {}; unmount it first", there.display());
+                let why = format!(
+                    "the snapshot is mounted at {}; unmount it first",
+                    there.display()
+                );
                 return Err(Error::already_exists(why)).during("mount snapshot", &key);
             }
             // If a kill follows, the label names a directory at which the snapshot is not mounted.
@@ -147,8 +150,8 @@ impl Cas {
     /// Returns false if the snapshot is not mounted.
     ///
     /// # Errors
-    /// `NotFound` for the snapshot; `Busy` while the mount is in use; `Denied` without the right to
-    /// unmount.
+    /// `NotFound` if the snapshot does not exist; `Busy` while the mount is in use; `Denied`
+    /// without the right to unmount.
     pub async fn unmount_snapshot(&self, key: impl AsRef<str>) -> Result<bool> {
         let options = UnmountOptions::default();
         self.unmount_snapshot_with(key, options).await

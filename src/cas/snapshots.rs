@@ -141,7 +141,7 @@ impl Cas {
     /// Returns the space that a snapshot takes, without its parents.
     ///
     /// # Errors
-    /// `NotFound`; errors of the file system.
+    /// `NotFound` if the snapshot does not exist; errors of the file system.
     pub async fn snapshot_usage(&self, key: impl AsRef<str>) -> Result<Usage> {
         self.snapshot_usage_with(key, UsageOptions::default()).await
     }
@@ -185,8 +185,8 @@ impl Cas {
     /// does not exist.
     ///
     /// # Errors
-    /// `Busy` while the snapshot is mounted by any handle, while it is the parent of another snapshot,
-    /// or while it may have the only copy of a layer that an image needs.
+    /// `Busy` while the snapshot is mounted by any handle, while it is the parent of another
+    /// snapshot, or while it may have the only copy of a layer that an image needs.
     pub async fn remove_snapshot(&self, key: impl AsRef<str>) -> Result<bool> {
         self.check_writable()?;
         let (snapshotter, key) = (Arc::clone(self.snapshotter()?), key.as_ref().to_owned());
@@ -226,7 +226,10 @@ pub(super) async fn remove(
     while let Some(info) = snapshotter.stat(key).await? {
         let there = mounted::mounted_at(&info).filter(|there| Some(&**there) != except);
         if let Some(directory) = there {
-            let why = format!("it is mounted at {}; unmount it first", directory.display());
+            let why = format!(
+                "the snapshot is mounted at {}; unmount it first",
+                directory.display()
+            );
             return Err(Error::busy(why)).during("remove snapshot", key);
         }
         if let Some(cas) = cas {
@@ -234,7 +237,7 @@ pub(super) async fn remove(
         }
         match snapshotter.remove_seen(&info).await {
             Err(error) if error.kind() == ErrorKind::FailedPrecondition => {
-                let why = "other snapshots have it as their parent; remove them first";
+                let why = "the snapshot is the parent of other snapshots; remove those first";
                 return Err(Error::busy(why).source(error)).during("remove snapshot", key);
             }
             Ok(false) => {}

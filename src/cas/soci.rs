@@ -125,7 +125,7 @@ pub struct SociLayer {
     /// The number of decompressed bytes after which a new span begins, as in
     /// [`SociOptions::span_size`]. `None` if the index does not state the number.
     pub span_size: Option<u64>,
-    /// Digests of the artifacts that say which spans are fetched first.
+    /// Digests of the artifacts that list the spans to fetch first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub prefetches: Vec<Digest>,
 }
@@ -152,20 +152,20 @@ impl SociIndex {
 }
 
 impl Cas {
-    /// Makes a zTOC for each layer of an image that has at least 10 MiB when compressed, and a SOCI
-    /// index that lists the zTOCs. With a zTOC, single files of a compressed layer can be read
-    /// without the rest of the layer. The index is a referrer of the manifest of the image:
-    /// collections keep the index for as long as the manifest, and a push with referrers pushes the
-    /// index, too. Returns the index.
+    /// Makes a zTOC for each large layer of an image, and a SOCI index that lists the zTOCs. A
+    /// layer is large if its compressed size is at least 10 MiB. With a zTOC, single files of a
+    /// compressed layer can be read without the rest of the layer. The index is a referrer of the
+    /// manifest of the image: collections keep the index for as long as the manifest, and a push
+    /// with referrers pushes the index, too. Returns the index.
     ///
-    /// A layer that is not compressed with gzip, or that a zTOC cannot express, is left out with a
+    /// A layer that is not compressed with gzip, or that a zTOC cannot describe, is left out with a
     /// warning.
     ///
     /// # Errors
     /// `NotFound` if the store does not have the image, one of its layers, or the platform of this
     /// machine; `FailedPrecondition` if no layer gets a zTOC; `Corrupt` for a damaged layer;
-    /// `OutOfRange` if a bound of [`limit`] is exceeded; errors of the store. What was stored
-    /// before an error is removed by the next collection.
+    /// `OutOfRange` if a bound of [`limit`] is exceeded; errors of the store. After an error, the
+    /// next collection removes what was stored.
     pub async fn create_soci(&self, image: impl Into<ImageRef>) -> Result<SociIndex> {
         self.create_soci_with(image, SociOptions::default()).await
     }
@@ -268,8 +268,8 @@ pub(super) async fn tables(
     }
     if ztocs.is_empty() {
         return Err(Error::precondition(format!(
-            "no layer is compressed with gzip and has at least {} bytes; expected at least one; \
-             choose a smaller size, or compress the layers with gzip",
+            "expected a layer that is compressed with gzip and has at least {} bytes, found none; \
+             choose a smaller minimum size, or compress the layers with gzip",
             options.min_layer_size
         )));
     }

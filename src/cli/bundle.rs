@@ -20,8 +20,8 @@ snapshot, mounted without a copy; unmount it with `cas umount DIR/rootfs`.
 DIR is closed to other users (mode 0700), because rootfs has the device nodes and set-id programs of
 the image. If the container gets a user namespace, its users need access to DIR: `chmod 711 DIR`.
 
-With --rootless, no privileges are needed. rootfs is as after `cas unpack --rootless`. The program
-runs in a user namespace, whose superuser owns all files.")]
+With --rootless, no privileges are needed. rootfs has the same files as after
+`cas unpack --rootless`. The program runs in a user namespace, whose superuser owns all files.")]
 pub(crate) struct Bundle {
     /// Name or digest of the image
     image: String,

@@ -1,4 +1,4 @@
-//! The options of every command that asks a registry.
+//! The options of the commands that contact a registry.
 
 use std::path::PathBuf;
 use std::time::Duration;

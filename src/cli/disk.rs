@@ -17,15 +17,15 @@ use super::Context;
   qemu-system-x86_64 -drive file=vm/disk.vmdk,snapshot=on ...
   cas disk app:1 -o app.erofs --writable app.ext4 --writable-size 10GiB
 
-The file is an EROFS image: metadata, and then the tar of each layer. Linux 6.4 and later mount it.
-A virtual machine can use it as a disk with sectors of 512 bytes. The same image always gives the
-same bytes. No privileges are needed. While the file is written, its directory needs free space for
-twice the size of the file. If the image is unpacked into snapshots of the snapshotter `erofs`, the
-format `erofs` copies the tars of these snapshots, and decompresses no layer. With `--format vmdk`,
-FILE is a directory, which must be empty or absent.
+The file is an EROFS image: metadata, and then the tar of each layer. Linux 6.4 and later can mount
+the file. A virtual machine can use the file as a disk with sectors of 512 bytes. The same image
+always gives the same bytes. No privileges are needed. While the file is written, its directory
+needs free space for twice the size of the file. If the image is unpacked into snapshots of the
+snapshotter `erofs`, the format `erofs` copies the tars of these snapshots, and decompresses no
+layer. With `--format vmdk`, FILE is a directory, which must be empty or absent.
 
-With `--writable`, an empty ext4 file system is made in a second, sparse file, for the machine to
-write to. This needs the program mke2fs.")]
+With `--writable`, the program mke2fs makes an empty ext4 file system in a second, sparse file. The
+virtual machine can write to this file system.")]
 pub(crate) struct Disk {
     /// Name or digest of the image
     image: String,

@@ -54,7 +54,7 @@ impl Export {
         if self.all_platforms && self.format == Kind::Docker {
             return Err(Error::invalid(
                 "--all-platforms is not for Docker archives, which have one platform per image; \
-                 choose one with --platform, or use --format oci",
+                 choose a platform with --platform, or use --format oci",
             ));
         }
         let piped = self.output.to_str() == Some("-");

@@ -40,7 +40,7 @@ struct Cache {
     /// remove all other images
     #[arg(long, value_name = "NUMBER")]
     keep_last: Option<usize>,
-    /// Remove images until the content of the others is at most this large, as in 20GiB
+    /// Remove images until the content of the remaining images is at most this large, as in 20GiB
     #[arg(long, value_name = "SIZE", value_parser = cas::parse_size)]
     max_size: Option<u64>,
     /// Remove images until this much of the file system of the store is free, as in 5GiB

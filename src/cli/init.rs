@@ -13,9 +13,10 @@ use super::Context;
   cas --root /srv/cas --store 'by-size://?small=redb&large=fs&threshold=64KiB' init
   cas --root /srv/cas --snapshotter erofs init --keep-tars
 
-This command is optional. Every other command that needs a root, except fsck, creates a missing
-root, with the store fs and the best snapshotter that works here. `cas backends` lists all stores
-and snapshotters. The choice is final for this root.")]
+This command is optional. If the root does not exist, every other command that needs the root,
+except fsck, creates it. The new root has the store fs, and the snapshotter overlay if it works on
+this machine, otherwise native. `cas backends` lists all stores and snapshotters. The choice is
+final for this root.")]
 pub(crate) struct Init {
     /// Keep the tar of an unpacked layer in the snapshotter erofs, and not the compressed blob
     #[arg(long)]

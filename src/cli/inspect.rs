@@ -119,7 +119,7 @@ impl Inspect {
         }
         Err(Error::not_found(
             "no image, blob or snapshot has this name or digest; `cas images`, `cas blob ls` and \
-             `cas snapshot ls` list what there is",
+             `cas snapshot ls` list them all",
         )
         .operation("inspect")
         .subject(format!("{:.150}", self.what)))

@@ -33,16 +33,17 @@ pub(crate) enum Lazy {
     Serve(Serve),
 }
 
-/// Serve the data of layers that are read on demand, until the root's lazy file system is unmounted
+/// Serve the data of layers that are read on demand, until the FUSE file system with this data is
+/// unmounted
 #[derive(Args)]
 #[command(after_help = "Example:
   cas pull --lazy registry.example/team/app:1
   cas lazy serve &
   cas run registry.example/team/app:1
 
-Commands that mount an image start this command in the background if it is not running. It has two
-processes. The first holds the file system. The second fetches data, and if it ends unexpectedly,
-the first process starts it again.")]
+Commands that mount an image start this command in the background if it is not running. The command
+has two processes. The first process mounts the file system. The second process fetches the data. If
+the second process ends unexpectedly, the first process starts it again.")]
 pub(crate) struct Serve {
     /// Serve the session that is the standard input (used by the process that holds it)
     #[arg(long, hide = true)]
@@ -144,8 +145,8 @@ pub(super) fn ensure_served(root: &Path) -> Result<()> {
     while !on_demand.is_served() {
         if begun.elapsed() > PATIENCE {
             return Err(Error::precondition(format!(
-                "the process that serves layers that are read on demand did not start within {} \
-                 seconds; read its messages in the log",
+                "`cas lazy serve` did not begin to serve layers within {} seconds; read its \
+                 messages in the log",
                 PATIENCE.as_secs()
             ))
             .subject(log.display()));

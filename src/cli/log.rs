@@ -1,5 +1,5 @@
-//! Shows what the libraries log. `cas` prints warnings and errors among its own warnings, on
-//! standard error, and drops events of lower levels.
+//! Prints the warnings and errors that libraries log, on standard error, like the warnings of `cas`
+//! itself. Events of lower levels are dropped.
 
 use std::fmt::{Debug, Write as _};
 use std::sync::Arc;

@@ -51,8 +51,8 @@ pub(crate) fn report(context: &Context, pruned: &Pruned, dry_run: bool) -> Resul
     if pruned.missing > 0 {
         context.progress.warn(&format!(
             "--max-size or --keep-free is not met: {} more would have to be removed, but {} in use \
-             and the images that --keep-last keeps stay; unmount images, or end leases, and try \
-             again",
+             and images that --keep-last keeps are not removed; unmount images, or end leases, and \
+             try again",
             size(pruned.missing),
             count(pruned.in_use.len() as u64, "image")
         ));

@@ -128,8 +128,8 @@ impl Ls {
         // depend on it.
         let any: FullName = format!("{}/any", self.host).parse()?;
         if any.repository().starts_with(&format!("{}/", self.host)) {
-            let why = "expected a host, found a name without a dot or a port, as in the names of \
-                       repositories of Docker Hub; add the domain or the port";
+            let why = "expected a host, found a name without a dot or a port, which would be a \
+                       repository of Docker Hub; add the domain or the port";
             return Err(Error::invalid(why)
                 .operation("list repositories")
                 .subject(&self.host));

@@ -20,7 +20,7 @@ use super::{Context, names};
     cas pull registry.example/team/app:1 --platform linux/arm64 --unpack")]
 pub(crate) struct Pull {
     /// [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]; a name without a host is looked for in the
-    /// registries that registries.conf lists, or in docker.io if it lists none
+    /// registries that registries.conf lists, or in docker.io if the file lists none
     #[arg(value_name = "REF")]
     reference: String,
     #[command(flatten)]
@@ -36,8 +36,9 @@ pub(crate) struct Pull {
     /// Unpack the image into snapshots, too
     #[arg(long)]
     unpack: bool,
-    /// Do not fetch layers that have a table of contents, but read their files when they are
-    /// needed; fetch and unpack the other layers (needs the snapshotter erofs)
+    /// Do not wait for layers that have a table of contents: fetch their data when programs read
+    /// it, and the rest in the background; fetch and unpack the other layers (needs the
+    /// snapshotter erofs)
     #[cfg(feature = "on-demand")]
     #[arg(long, conflicts_with_all = ["all_platforms", "discard_unpacked_layers"])]
     lazy: bool,

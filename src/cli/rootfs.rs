@@ -24,13 +24,14 @@ snapshot. Anything that an earlier root directory has left at PATH is removed fi
     #[command(after_help = "Example:
   cas rootfs unmount /run/app/6f1c#0.container
 
-It is not an error if nothing is mounted there.")]
+If nothing is mounted there, the command changes nothing and succeeds.")]
     Unmount(Unmount),
     /// Unmount and remove a root directory with its snapshot
     #[command(after_help = "Example:
   cas rootfs remove /run/app/6f1c#0.container
 
-It is not an error if nothing is there. While the root directory is in use, nothing is removed.")]
+If nothing is there, the command succeeds. While the root directory is in use, the command fails and
+removes nothing.")]
     Remove(Remove),
 }
 

@@ -1,4 +1,4 @@
-//! `cas soci`: indexes of SOCI, which allow reading layers lazily.
+//! `cas soci`: indexes of SOCI, with which layers can be read on demand.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::Context;
 use super::output::{count, size};
 
-/// Make and list indexes of SOCI, which allow reading layers lazily
+/// Make and list indexes of SOCI, with which layers can be read on demand
 #[derive(Subcommand)]
 #[command(after_help = "Examples:
   cas soci create app:1
@@ -68,8 +68,8 @@ struct How {
     /// Leave out layers with a smaller compressed size [default: 10MiB]
     #[arg(long, value_name = "SIZE", value_parser = cas::parse_size)]
     min_layer_size: Option<u64>,
-    /// Path of a file of the image that containers read first, so that it is fetched before others;
-    /// may be repeated
+    /// Path of a file of the image that containers read first; the file is then fetched before
+    /// others; may be repeated
     #[arg(long, value_name = "PATH")]
     prefetch_file: Vec<PathBuf>,
 }

@@ -14,8 +14,8 @@ use tokio::time::sleep;
 /// Maximum time to wait for work that a signal has interrupted.
 const LAST_WORK: Duration = Duration::from_secs(10);
 
-/// Does `work`, which returns an exit code. If a signal comes first, drops the work, waits until
-/// the work has cleaned up as [`stopped`] does, and returns 128 plus the number of the signal.
+/// Does `work`, which returns an exit code. If a signal comes first, drops the work, waits for its
+/// cleanup as [`stopped`] does, and returns 128 plus the number of the signal.
 ///
 /// # Errors
 /// Errors of the work and of the system.
@@ -43,8 +43,8 @@ pub(crate) async fn stopped(kind: SignalKind) -> Result<ExitCode> {
     }
     if !pool::wait_until_idle(Duration::ZERO) {
         eprintln!(
-            "cas: the command had not finished cleaning up and may have left files; `cas gc` removes \
-             those in the store"
+            "cas: the command had not finished cleaning up and may have left files; `cas gc` \
+             removes those in the store"
         );
     }
     Ok(ExitCode::from(
@@ -78,10 +78,11 @@ pub(crate) fn signalled() -> Result<impl Future<Output = SignalKind>> {
     })
 }
 
-/// Handles SIGXFSZ from now on, unless this process ignored it from its start. The kernel sends it
-/// to a process that writes beyond its limit on the size of files, and it would end the process.
-/// Handled, the write fails, and the command reports the error and cleans up. A program that this
-/// process starts has the default again, because exec resets handled signals.
+/// Handles SIGXFSZ from now on, unless this process ignored the signal from its start. The kernel
+/// sends SIGXFSZ to a process that writes beyond its limit on the size of files. Without a handler,
+/// the signal ends the process. With a handler, the write fails, and the command reports the error
+/// and cleans up. A program that this process starts has the default again, because exec resets
+/// handled signals.
 ///
 /// # Errors
 /// Errors of the system.
@@ -109,7 +110,8 @@ fn received(kind: SignalKind) -> Result<impl Future<Output = SignalKind>> {
     })
 }
 
-/// Returns whether this process ignores the signal; false if `/proc/self/status` cannot be read.
+/// Returns whether this process ignores the signal. Returns false if `/proc/self/status` cannot be
+/// read.
 fn is_ignored(kind: SignalKind) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -17,8 +17,8 @@ use super::output::{printable, size};
 #[command(after_help = "Example:\n  cas tree app:1
 
 Indexes, manifests and embedded data are read and hashed. For other blobs, only the size is checked.
-`cas fsck --read-data` reads all blobs. \"kept as tar\" is a layer whose blob was removed, because the
-root keeps its tar in the snapshotter.")]
+`cas fsck --read-data` reads all blobs. \"kept as tar\" marks a layer whose blob was removed, and
+whose tar the snapshotter keeps (see `cas init --keep-tars`).")]
 pub(crate) struct Tree {
     /// Name or digest of the image
     image: String,
@@ -30,7 +30,7 @@ struct Node {
     /// Whether the content that the descriptor describes is in the store, or embedded in the
     /// descriptor.
     present: bool,
-    /// Whether the snapshotter keeps the tar of the layer, and the store not its blob.
+    /// Whether the snapshotter keeps the tar of the layer, and the store does not have its blob.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     tar: bool,
     /// How the content differs from the descriptor.

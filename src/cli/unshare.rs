@@ -31,20 +31,20 @@ const MAPS: [&str; 2] = ["/proc/self/uid_map", "/proc/self/gid_map"];
   cas unshare
   cas unshare -- sh -c 'cas mount app:1 mnt && ls mnt && cas umount mnt'
 
-The program gets a user namespace, in which you are the superuser, and a mount namespace. Its mounts
-are not visible elsewhere, and end with the program. Other ids than your own need ranges of ids in
-/etc/subuid and /etc/subgid, and newuidmap and newgidmap (package uidmap). Without these, the
-namespace has only your own id.
+The program gets a user namespace, in which you are the superuser, and a mount namespace. Mounts
+that the program makes are not visible elsewhere, and end with the program. For other ids than your
+own, you need ranges of ids in /etc/subuid and /etc/subgid, and newuidmap and newgidmap (package
+uidmap). Without these, the namespace has only your own id.
 If the superuser runs this command, the program gets only the mount namespace.
 
 Unmount with `cas umount` before you leave. Otherwise, the snapshot and the files written to it stay
 until you run `cas umount` in another `cas unshare`.
 
-Files that belong to other ids than yours can be changed and removed only in `cas unshare`, so run
-`cas gc` in it, too.
+Files that belong to other ids than your own can be changed and removed only in `cas unshare`, so
+run `cas gc` there, too.
 
-Exit codes: the program's own; 126 if it cannot be executed; 127 if it is not found; if it did not
-start, those of cas.")]
+Exit codes: that of the program; 126 if the program cannot be executed; 127 if the program is not
+found. If cas fails before it starts the program, the exit code is one that `cas --help` lists.")]
 pub(crate) struct Unshare {
     /// Program and its arguments [default: $SHELL, otherwise sh]
     #[arg(

@@ -119,9 +119,9 @@ impl OnDemand {
         })
     }
 
-    /// Serves a session until its file system is unmounted. If `is_resumed` is true, another
-    /// process has served the session before. Requests that the other process has not answered are
-    /// then answered.
+    /// Serves a session until its file system is unmounted. `is_resumed` states whether another
+    /// process has served the session before. If it is true, this call also answers the requests
+    /// that the other process has left unanswered.
     ///
     /// # Errors
     /// `InvalidArgument` for a wrong setting in `cas.toml`; errors of the system.

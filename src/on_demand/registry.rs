@@ -19,7 +19,7 @@ use crate::root::RemoteSettings;
 /// Number of threads that wait for registries.
 const THREADS: usize = 2;
 
-/// Registries, with the settings of a root.
+/// Fetches bytes of layers from registries, with the settings of a root.
 pub(super) struct FromRegistry {
     settings: RemoteSettings,
     runtime: Runtime,
@@ -56,7 +56,7 @@ impl FromRegistry {
     async fn bytes(&self, layer: &StoredTable, range: Range<u64>) -> Result<Vec<u8>> {
         let client = self.client(&layer.reference).await?;
         match read(&client, &layer.layer, range.clone()).await {
-            // The login may have changed since the client has read it.
+            // The login may have changed since the client read it.
             Err(error) if error.kind() == ErrorKind::Denied => {
                 lock(&self.clients).remove(&layer.reference);
                 let client = self.client(&layer.reference).await?;

@@ -71,7 +71,7 @@ impl LayerTables for RegistryTables {
     }
 }
 
-/// Returns whether annotations say that a layer has a table of contents in it.
+/// Returns whether the annotations of a layer name a table of contents in the layer.
 fn has_own_table(layer: &Descriptor) -> bool {
     let known = [estargz::TOC_DIGEST, zstd_chunked::CHECKSUM];
     known.iter().any(|key| layer.annotations.contains_key(*key))
@@ -95,15 +95,17 @@ impl RegistryTables {
         }
     }
 
-    /// Returns the SOCI index of the image with this manifest, whose descriptor is `own`. If an
-    /// annotation of the manifest names a SOCI index, returns that index, which the index of the
-    /// image must list. Otherwise returns the first SOCI index among the referrers of the manifest.
-    /// Returns `None` if there is none, or if the modes do not allow its use.
+    /// Returns the SOCI index of the image with this manifest, whose descriptor is `own`. If
+    /// `soci_v2` of the modes is set and an annotation of the manifest names a SOCI index, returns
+    /// that index. The index of the image must list it. Otherwise returns the first SOCI index
+    /// among the referrers of the manifest. Returns `None` if the manifest has no such referrer. If
+    /// `soci_v1` is not set, also returns `None`, with a warning.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the modes use no index; `NotFound` if the index of the image does
-    /// not list the named index; `Corrupt` for an index that is damaged or does not have its
-    /// digest; errors of the registry.
+    /// `FailedPrecondition` if neither `soci_v1` nor `soci_v2` is set; `NotFound` if the index of
+    /// the image does not list the named index; `Corrupt` for a damaged index, or one whose bytes
+    /// do not match its digest; `OutOfRange` for a document that is too large; errors of the
+    /// registry.
     pub async fn soci_index(&self, own: &Descriptor, manifest: &Manifest) -> Result<Option<Index>> {
         if !self.modes.soci_v1 && !self.modes.soci_v2 {
             return Err(Error::precondition(
@@ -128,8 +130,8 @@ impl RegistryTables {
                     return self.index(&referrer).await.map(Some);
                 }
                 self.progress.warn(
-                    "the image has a SOCI index that its digest does not cover, so the index \
-                     is not used; enable [pull_modes.soci_v1] in cas.toml to use it, or make an \
+                    "the digest of the image does not cover its SOCI index, so the index is \
+                     not used; enable [pull_modes.soci_v1] in cas.toml to use it, or make an \
                      image with `cas soci convert`",
                 );
                 return Ok(None);
@@ -138,7 +140,7 @@ impl RegistryTables {
         Ok(None)
     }
 
-    /// Returns the index of this digest, which the index of the image lists.
+    /// Returns the SOCI index with this digest. The index of the image must list it.
     async fn named_index(&self, digest: Digest) -> Result<Index> {
         let image = self.client.resolve().await?;
         let document = self.document(&image).await?;

@@ -24,11 +24,12 @@ pub enum Keep {
 }
 
 impl Engines {
-    /// Checks that a root at `path` may keep tars only, if these engines say so.
+    /// Checks that a root at `path` with these engines may have this `keep`. [`Keep::Blob`] is
+    /// always allowed.
     ///
     /// # Errors
-    /// `InvalidArgument` if the snapshotter does not keep tars, or if the store is not in the root:
-    /// another root with the same store would not have the tars.
+    /// For [`Keep::Tar`], `InvalidArgument` if the snapshotter does not keep tars, or if the store
+    /// is not in the root. Another root with the same store would not have the tars.
     pub(crate) fn check_keep(&self, path: &Path, registry: &Registry) -> Result<()> {
         if self.keep == Keep::Blob {
             return Ok(());

@@ -71,8 +71,8 @@ impl Root {
         let list = self.path.join(DIRECTORY).join(NAME);
         Error::corrupt(format!(
             "{} is missing or empty, but this root has stored files there; mount or restore the \
-             directory; to begin with an empty one, run `cas init` with the engines of this root, \
-             or delete {}",
+             directory; to begin with an empty directory, run `cas init` with the engines of \
+             this root, or delete {}",
             place.display(),
             list.display()
         ))
@@ -123,7 +123,7 @@ fn write(root: &Path, listed: &[String]) -> Result<()> {
 }
 
 /// Returns whether a directory is missing or empty. Returns false for a path that cannot be read as
-/// a directory: its opening reports the error.
+/// a directory, because opening the store reports that error.
 fn is_lost(place: &Path) -> bool {
     match fs::read_dir(place) {
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,

@@ -9,7 +9,7 @@
 //!                      NAME; the members of a composition are below it
 //!   snapshots/NAME/    the files of a snapshotter, and unpack jobs
 //!   local/records.db   the records of snapshots, which are always local
-//!   local/made.json    the directories of the stores that have been made
+//!   local/made.json    a list of the directories that the root has made for its stores
 //!   run/               bundles of `cas run` that are in use
 //! ```
 

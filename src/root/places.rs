@@ -1,4 +1,5 @@
-//! What must be a file and what a directory in a root, outside of its store.
+//! Which entries of a root must be files, and which must be directories. The store of the root is
+//! checked elsewhere.
 //!
 //! A repair renames what is misplaced. The directories are then made again when they are needed,
 //! and lost snapshots are unpacked again.
@@ -34,7 +35,7 @@ const IN_SNAPSHOTTER: [Place<'static>; 4] = [
 ];
 
 impl Root {
-    /// Returns what is misplaced. If `repair` is set, renames it.
+    /// Returns a finding for each misplaced entry. If `repair` is set, renames these entries.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -47,11 +48,12 @@ impl Root {
         Ok(findings)
     }
 
-    /// Returns `error`, or if something is misplaced in this root, an error that names it.
+    /// If `error` may come from a misplaced entry of this root, returns an error that names the
+    /// entry. Otherwise returns `error`.
     pub(crate) fn explain(&self, registry: &Registry, error: Error) -> Error {
         let mut found = None;
         if Error::of_system(&error).is_some_and(|cause| may_be_of_a_place(cause.kind())) {
-            // The first error says more than one that prevents its explanation.
+            // If the search fails, the first error is more helpful than the error of the search.
             let _ = self.each_place(registry, |dir, place, path| {
                 if found.is_none() {
                     found = place.misplaced(dir)?.map(|what| (path.to_owned(), what));
@@ -78,7 +80,7 @@ impl Root {
     ) -> Result<()> {
         let mut examine = |within: PathBuf, places: &[Place<'_>]| {
             let mut examined = || {
-                // It may be absent, or have been found to be misplaced.
+                // The directory may be absent, or was already found to be misplaced.
                 let Some(dir) = if_directory(Dir::open(&within))? else {
                     return Ok(());
                 };
@@ -105,7 +107,7 @@ impl Root {
     }
 }
 
-/// Returns whether the system may report a misplaced file by an error of this kind.
+/// Returns whether a misplaced file may cause a system error of this kind.
 fn may_be_of_a_place(kind: ErrorKind) -> bool {
     use ErrorKind::{AlreadyExists, FailedPrecondition, NotFound, Unavailable};
     matches!(

@@ -43,7 +43,8 @@ impl RemoteSettings {
         RemoteSettings { root, engines }
     }
 
-    /// Returns the hosts of token services that may receive the login for a registry.
+    /// Returns the hosts of token services that `cas.toml` allows to receive the login for
+    /// `registry`, which is `HOST[:PORT]`.
     ///
     /// # Errors
     /// `InvalidArgument` if a table names something that is not a host.
@@ -125,8 +126,8 @@ impl RemoteSettings {
     }
 
     /// Returns a client for `reference` and for the mirrors that the files of `hosts` name. The
-    /// client also trusts the token services that `cas.toml` names. If `options` do not name a file
-    /// of logins, the client reads the file that `cas.toml` names.
+    /// client also trusts the token services that `cas.toml` names. If `options` names no file of
+    /// logins, the client reads the file that `cas.toml` names.
     ///
     /// # Errors
     /// As [`Hosts::endpoints`] and [`RemoteSettings::token_hosts`].

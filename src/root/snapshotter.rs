@@ -5,7 +5,7 @@ use std::path::Path;
 use cas_core::{Error, Location, Registry, Result};
 
 /// Returns the scheme of the first snapshotter of `registry` that works in the directory
-/// `snapshots`, and an empty scheme if there are no snapshotters. Also returns an error if the
+/// `snapshots`, or an empty text if `registry` has no snapshotters. Also returns an error if the
 /// preferred snapshotter, which is the first of `registry`, does not work.
 ///
 /// # Errors

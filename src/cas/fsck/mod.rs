@@ -68,10 +68,10 @@ impl Default for FsckOptions {
 }
 
 impl Cas {
-    /// Checks the store and the snapshots of a root, and repairs them if the options say so.
-    /// Returns what was found. A root can be checked even if it is so damaged that [`Cas::open`]
-    /// fails. Other jobs may use the root during the check, if its store allows several processes
-    /// at a time.
+    /// Checks the store and the snapshots of a root, and repairs them if [`FsckOptions::repair`] is
+    /// set. Returns what was found. A root can be checked even if it is so damaged that
+    /// [`Cas::open`] fails. Other jobs may use the root during the check, if its store allows
+    /// several processes at a time.
     ///
     /// # Errors
     /// `NotFound` if the directory is not a root; `Busy` if the store allows only one process at a
@@ -84,7 +84,7 @@ impl Cas {
             .try_exists()
             .during("check root", path.display())?
         {
-            let message = "not a root: it has no cas.toml; choose the directory of a root";
+            let message = "not a root: cas.toml is missing; choose the directory of a root";
             return Err(Error::not_found(message)).during("check root", path.display());
         }
         let mut findings = examine(path, &options).await?;
@@ -151,9 +151,10 @@ impl Cas {
 }
 
 impl Cas {
-    /// Returns `error`, which a verb on this root has returned. If something is misplaced in the
-    /// root, such as a file where `cas` makes a directory, and may have caused the error, returns
-    /// an error of the kind `Corrupt` that names it and its repair.
+    /// Explains an error that a verb on this root has returned. Something misplaced in the root,
+    /// such as a file in the place of a directory, may have caused `error`. In this case, returns
+    /// an error of the kind `Corrupt` that names the misplaced entry and the repair. Otherwise
+    /// returns `error`.
     #[must_use]
     pub fn explain_error(root: impl AsRef<Path>, error: Error) -> Error {
         let (root, registry) = (root.as_ref(), crate::registry());
@@ -186,7 +187,7 @@ async fn examine(path: &Path, options: &FsckOptions) -> Result<Vec<Finding>> {
         None => root.store(registry)?,
     };
     if root.check_made(&location, registry).is_err() {
-        // The opening reports what is lost. There are no files to examine.
+        // Opening the root reports the loss. There are no files to examine.
         return Ok(findings);
     }
     findings.extend(registry.examine(&location, options.repair).await?);
@@ -238,7 +239,9 @@ async fn check_mounts(snapshotter: &dyn Snapshotter, repair: bool) -> Result<Vec
         findings.push(Finding {
             problem: Problem::MountLeft,
             subject: directory.display().to_string(),
-            detail: format!("its snapshot is kept, but is not mounted there; {outcome}"),
+            detail: format!(
+                "the snapshot of this mount is kept, but is not mounted here; {outcome}"
+            ),
             repaired,
         });
     }

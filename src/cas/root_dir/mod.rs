@@ -74,8 +74,9 @@ impl RootDirOptions {
 impl Cas {
     /// Prepares the root directory of a container at `path`. A writable snapshot of the image is
     /// mounted on `rootfs` in this directory. The file `image-config.json` is the configuration of
-    /// the image, and the file `image-name` contains its full name. The last component of `path` is
-    /// the key of the snapshot. If the image is not unpacked yet, it is unpacked first.
+    /// the image, and the file `image-name` contains the full name of the image. The last component
+    /// of `path` is the key of the snapshot. If the image is not unpacked yet, it is unpacked
+    /// first.
     ///
     /// The directory is closed to other users, because the set-id programs and device nodes of the
     /// image work in the mount. An earlier root directory at `path`, even an incomplete one, is

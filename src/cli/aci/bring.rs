@@ -73,7 +73,8 @@ async fn fetch_one(
 
 #[cfg(not(feature = "registry"))]
 async fn fetch_one(_: &AciStore, url: &str, _: WriteOptions, _: bool) -> Result<Key> {
-    let why = "this build cannot fetch; download the file, or build with the feature `registry`";
+    let why = "this build cannot fetch ACIs; download the file, or build with the feature \
+               `registry`";
     let error = Error::unsupported(why).operation("fetch ACI");
     Err(error.subject(cas::error::url_excerpt(url)))
 }

@@ -104,7 +104,7 @@ pub(super) fn show(context: &Context, infos: &[AciInfo]) -> Result<()> {
 }
 
 /// Returns a URL that an ACI was fetched from, and how it was fetched, as JSON. Others may read the
-/// output, so the URLs are without what may be secret.
+/// output, so parts of the URLs that may be secret are left out.
 fn origin(remote: &Remote) -> Value {
     json!({
         "url": url_excerpt(&remote.aci_url),

@@ -28,7 +28,7 @@ pub(crate) enum Aci {
   cas aci fetch https://example.com/app-v1.0.aci
   cas aci fetch --all
 
-Until the max-age that the server gave for an ACI has passed, the server is not contacted.
+A server may give an ACI a max-age. The server is not contacted again before this time has passed.
 Afterwards, the server is asked whether the ACI has changed (ETag), and only a changed ACI is
 fetched. Signatures are not verified.")]
     Fetch {
@@ -82,8 +82,8 @@ If several ACIs have the name and the labels, none is removed, and their keys ar
         #[arg(required = true, value_name = "ACI")]
         acis: Vec<String>,
     },
-    /// Remove leftovers of killed jobs, unused content, and with --older-than, ACIs that were not
-    /// read for long
+    /// Remove leftovers of killed jobs and unused content; with --older-than, also remove ACIs that
+    /// were not read for that time
     #[command(after_help = "Example:
   cas aci gc --older-than 30d
 

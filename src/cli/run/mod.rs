@@ -21,24 +21,25 @@ use super::bundle::Process;
 use super::lazy;
 use super::{Context, in_namespace, stop, subids};
 
-/// Run a program of an image and exit with its exit code
+/// Run a program of an image, and exit with the exit code of the program
 #[derive(Args)]
 #[command(after_help = "Example:
   cas run app:1
   cas run app:1 -- sh -c 'echo hello; exit 7'
 
 Arguments after -- replace the image's command and follow its entrypoint, as with docker run. If
-there is neither a command nor an entrypoint, sh runs. runc starts the program. If that fails, crun
-starts it. Both give the program only a loopback network device. If neither runc nor crun is
-installed, the program runs in a chroot, which does not isolate it. Changes that the program makes
-to files are lost when it ends.
+there is neither a command nor an entrypoint, sh runs. The program is started by runc, or by crun if
+runc is not installed or cannot start the program. With runc and crun, the only network device of
+the program is loopback. If neither is installed, the program runs in a chroot, which does not
+isolate it. Changes that the program makes to files are lost when it ends.
 
 Without privileges, the image is unpacked for each run, and the program runs in a user namespace,
 in which you are the superuser. Other users of the image need ranges of ids in /etc/subuid and
 /etc/subgid, and newuidmap and newgidmap (package uidmap). In `cas unshare`, runs share snapshots.
 
-Exit codes: the program's own; 128 plus the number of the signal that ended it; 126 if it cannot
-be executed; 127 if it is not found; if it did not start, those of cas.")]
+Exit codes: that of the program; 128 plus the number of the signal that ended the program; 126 if
+the program cannot be executed; 127 if the program is not found. If cas fails before it starts the
+program, the exit code is one that `cas --help` lists.")]
 pub(crate) struct Run {
     /// Name or digest of the image
     image: String,
