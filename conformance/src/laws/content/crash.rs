@@ -31,8 +31,14 @@ pub(super) async fn a_killed_process_keeps_its_blobs(subject: Subject) {
             assert_has(&*store, &Digest::sha256(&data), &data).await;
         }
         for digest in digests(&*store).await {
-            let found = read(&*store, &digest).await.expect("a listed blob exists");
-            assert_eq!(Digest::sha256(&found), digest, "other bytes under a digest");
+            let found = read(&*store, &digest)
+                .await
+                .expect("a listed blob must exist");
+            assert_eq!(
+                Digest::sha256(&found),
+                digest,
+                "the bytes under a digest do not match it"
+            );
         }
     }
 }

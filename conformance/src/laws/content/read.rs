@@ -151,7 +151,7 @@ pub(super) async fn a_file_has_the_bytes(subject: Subject) {
         let data = bytes(length as u64, length);
         let digest = put(&*store, &data).await;
         let reader = store.open(&digest).await.unwrap().unwrap();
-        let file = reader.file().expect("a blob has its file");
+        let file = reader.file().expect("a blob must have a file");
         assert_eq!(file.metadata().unwrap().len(), length as u64);
         let mut found = vec![0; length];
         file.read_exact_at(&mut found, 0).unwrap();

@@ -97,11 +97,13 @@ async fn storm(workers: Vec<Arc<Store>>, collectors: Vec<Arc<Store>>) {
     }
     assert!(named > 0, "no task created a name");
     let store = &workers[0];
-    all_whole(store).await.expect("every named image is whole");
+    all_whole(store)
+        .await
+        .expect("every named image must be complete");
     collect_now(store).await;
     all_whole(store)
         .await
-        .expect("every named image stays whole");
+        .expect("every named image must stay complete");
 }
 
 /// Tasks share one opening.
@@ -149,5 +151,7 @@ pub(super) async fn killed_importers_lose_no_name(subject: Subject) {
             "{name} is lost"
         );
     }
-    all_whole(&store).await.expect("every named image is whole");
+    all_whole(&store)
+        .await
+        .expect("every named image must be complete");
 }

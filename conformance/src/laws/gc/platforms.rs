@@ -76,7 +76,7 @@ pub(super) async fn a_failed_pull_leaves_stored_platforms_complete(subject: Subj
         nothing_dead(&store, sorted(all.clone())).await;
         nothing_without(&store, ["app", "other"]).await;
         if failed.is_empty() {
-            outcome.expect("a pull without a failing call succeeds");
+            outcome.expect("a pull without a failing call must succeed");
             assert!(nth > 20, "the pull makes fewer than {nth} changing calls");
             return;
         }

@@ -57,7 +57,7 @@ async fn fail_each(subject: &Subject, side: Side) {
         nothing_dead(&store, sorted(both.clone())).await;
         nothing_without(&store, ["copied", "tagged"]).await;
         if failed.is_empty() {
-            outcome.expect("a job without a failing call succeeds");
+            outcome.expect("a job without a failing call must succeed");
             assert!(nth > 20, "only {nth} calls change anything");
             return;
         }
@@ -73,7 +73,7 @@ async fn job(store: &Store, from: &Store, done: &mut Vec<&'static str>) -> Resul
     Sample::of(1).import(store, "imported").await?;
     done.push("imported");
     let image = from.images.get(&"copied".parse()?).await?;
-    let image = image.expect("the image exists");
+    let image = image.expect("the image must exist");
     copy(from, store, &image, &CopyOptions::default()).await?;
     done.push("copied");
     tag(store, "imported", "tagged").await?;

@@ -118,7 +118,7 @@ pub(super) async fn putting_and_removing_at_once_succeed(subject: Subject) {
     })
     .await;
     for result in results {
-        result.expect("every call succeeds");
+        result.expect("every call must succeed");
     }
 }
 

@@ -112,7 +112,7 @@ async fn check(victim: Victim<dyn Records>) {
     );
     drop(records);
     let again = job(&victim.subject, done).await;
-    again.expect("the interrupted job can be repeated");
+    again.expect("the interrupted job must succeed when it is repeated");
     let records = victim.subject.open().await;
     assert_eq!(content(&*records).await, after(batches().len(), 0));
 }

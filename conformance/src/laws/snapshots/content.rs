@@ -174,7 +174,10 @@ pub(super) async fn a_child_has_the_attributes_of_its_parent(subject: Subject) {
     // The kernel counts the holes of a file in an image.
     let is_image = matches!(mounts[..], [Mount::Erofs { .. }, ..]);
     let blocks = stat("sparse").blocks();
-    assert!(is_image || blocks < 64, "a hole was filled");
+    assert!(
+        is_image || blocks < 64,
+        "a hole of a sparse file takes space on the disk"
+    );
 }
 
 pub(super) async fn a_reused_key_starts_empty(subject: Subject) {
@@ -218,6 +221,6 @@ pub(super) async fn a_chain_may_be_long(subject: Subject) {
                 assert_eq!(Tree::mount(&mounts).names(), ["0"]);
             }
         }
-        other => panic!("one mount is expected, found {other:?}"),
+        other => panic!("expected one mount, found {other:?}"),
     }
 }

@@ -113,7 +113,7 @@ pub(super) async fn a_replaced_snapshot_has_the_new_files(subject: Subject) {
     store
         .replace("top", "again")
         .await
-        .expect("`again` replaces `top`");
+        .expect("`again` must replace `top`");
     assert!(
         stat(&*store, "again").await.is_none(),
         "the snapshot `again` still exists after it replaced `top`"

@@ -45,7 +45,7 @@ pub(super) async fn one_of_many_prepares_wins(subject: Subject) {
     stores[1]
         .remove("base")
         .await
-        .expect("the losers left nothing");
+        .expect("a refused prepare must leave no child of its parent");
 }
 
 pub(super) async fn one_of_many_commits_wins(subject: Subject) {
@@ -140,7 +140,7 @@ pub(super) async fn cleanup_spares_what_is_being_made(subject: Subject) {
         let store = Arc::clone(&stores[1]);
         async move {
             loop {
-                store.cleanup().await.expect("cleanup succeeds");
+                store.cleanup().await.expect("cleanup must succeed");
                 tokio::task::yield_now().await;
             }
         }

@@ -26,7 +26,7 @@ impl Run<'_> {
         };
         let blobs = self.faulty.blobs();
         let labelled = blobs.update(&digest, |found| {
-            let mut record = found.expect("a live blob has a record");
+            let mut record = found.expect("a live blob must have a record");
             record.labels.clone_from(&after);
             Ok(record)
         });
@@ -37,7 +37,7 @@ impl Run<'_> {
         let found = self
             .oracle
             .live(&digest)
-            .expect("the blob exists as before");
+            .expect("the blob must still exist");
         assert!([&before, &after].contains(&found), "labels: {found:?}");
     }
 
