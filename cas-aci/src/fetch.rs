@@ -27,7 +27,7 @@ pub enum Fetched {
     },
     /// The ACI.
     Aci {
-        /// Its bytes. Reading them may block.
+        /// The bytes of the ACI. Reading them may block.
         body: Box<dyn Read + Send>,
         /// The header `ETag`; empty if there is none.
         etag: String,

@@ -46,8 +46,8 @@ pub struct AciInfo {
 impl AciInfo {
     /// Returns the information on an ACI that is imported at `time`. `size` and `tree_store_size`
     /// are the sizes of its uncompressed archive and of its unpacked trees in bytes. The
-    /// descriptors of the two blobs are placeholders, and the id of the lease is empty: the caller
-    /// sets them.
+    /// descriptors of the two blobs are placeholders, and the id of the lease is empty. The caller
+    /// must set all three.
     pub fn new(
         key: Key,
         name: impl Into<String>,

@@ -78,16 +78,17 @@
 //!   without a login.
 //! - A token is requested with the scope that the operation needs. The scope that the registry
 //!   proposes is ignored.
-//! - No connection is made to a redirect, an upload location or a token service whose address is
-//!   link-local or reserved. Their address may be on this machine only if the registry is on this
-//!   machine, too. Their address may be in a private network only if the registry's own address is
-//!   not public. [`Options::private_addresses`] removes the last two restrictions
-//!   (`docs/ADDRESSES.md`).
+//! - A redirect, an upload location or a token service must not be at a link-local or reserved
+//!   address. It may be on this machine only if the registry is on this machine, too. It may be in
+//!   a private network only if the registry's own address is not public.
+//!   [`Options::private_addresses`] removes the last two restrictions. `docs/ADDRESSES.md` has the
+//!   exact rules.
 //! - A redirect from `https` to `http` is refused. A registry is reached over plain `http` only on
 //!   loopback, or if the caller or a file that [`Hosts`] reads allows it.
 //! - A request that fails for a temporary reason is repeated: after a lost or slow connection, and
-//!   after the statuses 408, 425, 429, 500, 502, 503 and 504. A read continues where it ended.
-//!   [`Timeouts`] has all deadlines. A transfer that makes progress has no overall deadline.
+//!   after the statuses 408, 425, 429, 500, 502, 503 and 504. An interrupted read continues where
+//!   it stopped. [`Timeouts`] has all deadlines. A transfer that makes progress has no overall
+//!   deadline.
 
 mod address;
 mod auth;

@@ -159,7 +159,9 @@ fn replace(file: &Path, change: impl FnOnce(&mut Map<String, Value>)) -> Result<
         *auths = json!({});
     }
     let Some(auths) = auths.as_object_mut() else {
-        return Err(Error::invalid("`auths` is not an object; correct it"));
+        return Err(Error::invalid(
+            "expected `auths` to be an object, found another value; correct the file",
+        ));
     };
     change(auths);
     if document == old || before.is_none() && document["auths"] == json!({}) {

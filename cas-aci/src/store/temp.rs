@@ -1,4 +1,4 @@
-//! Temporary files beside a store.
+//! Temporary files of an image store.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom};
