@@ -31,7 +31,7 @@ pub struct App {
     /// Programs that run before and after the main program.
     #[serde(default, deserialize_with = "null_is_default")]
     pub event_handlers: Vec<EventHandler>,
-    /// The directory that the program starts in; empty for the root.
+    /// The directory that the program starts in. Empty for the root.
     #[serde(default, deserialize_with = "null_is_default")]
     pub working_directory: String,
     /// Environment variables.
