@@ -119,7 +119,7 @@ fn is_document(media_type: &MediaType) -> bool {
     media_type.is_index() || media_type.is_manifest()
 }
 
-/// Returns the media type of a document, if the headers name a known one.
+/// Returns the media type in the headers, if it is a known type of document.
 pub(crate) fn known(headers: &HeaderMap) -> Option<MediaType> {
     let said = headers.get(CONTENT_TYPE)?.to_str().ok()?;
     let said = said.split(';').next().unwrap_or_default().trim();

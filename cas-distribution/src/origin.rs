@@ -6,7 +6,7 @@ use cas_core::error::excerpt;
 use cas_core::{Error, ErrorKind, Result};
 use reqwest::Url;
 
-/// Returns whether both have the same origin: scheme, host and port.
+/// Returns whether two URLs have the same origin: scheme, host and port.
 pub(crate) fn same(a: &Url, b: &Url) -> bool {
     a.origin() == b.origin()
 }

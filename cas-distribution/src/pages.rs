@@ -87,7 +87,7 @@ impl Inner {
             .await
     }
 
-    /// Returns the URL of the page after this one, or `None` if it is the last.
+    /// Returns the URL of the page after `page`, or `None` if `page` is the last page.
     ///
     /// # Errors
     /// `Denied` as [`origin::check`]; `Corrupt` if the link is not a URL, or leads to another

@@ -13,7 +13,7 @@ use crate::error::{self, Credit};
 use crate::http::Http;
 use crate::retry::Failure;
 
-/// How long a token is valid if its service does not state that, by the specification.
+/// How long a token is valid, according to the specification, if its service does not state this.
 const LIFETIME: Duration = Duration::from_secs(60);
 /// Maximum time between the replacement of a token and its expiry, because a request takes some
 /// time.
