@@ -78,7 +78,7 @@ impl<S: ?Sized> Subject<S> {
         victim.wait().expect("the victim must end");
         assert!(
             said.len() >= count,
-            "the victim ended early: {}",
+            "the child process ended before it was killed: {}",
             other.join("\n")
         );
         said

@@ -92,9 +92,15 @@ pub(crate) async fn assert_absent(store: &dyn ContentStore, digest: &Digest) {
         "stat of {digest}"
     );
     let reader = store.open(digest).await.expect("open must succeed");
-    assert!(reader.is_none(), "{digest} is absent but opens");
+    assert!(
+        reader.is_none(),
+        "{digest} must be absent, but can be opened"
+    );
     let listed = digests(store).await;
-    assert!(!listed.contains(digest), "{digest} is absent but listed");
+    assert!(
+        !listed.contains(digest),
+        "{digest} must be absent, but is listed"
+    );
 }
 
 /// Returns all listed digests, read in pages of three.

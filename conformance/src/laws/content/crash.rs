@@ -63,7 +63,11 @@ pub(super) async fn a_killed_writer_leaves_a_prefix(subject: Subject) {
         .await
         .unwrap();
     let offset = usize::try_from(writer.offset()).unwrap();
-    assert!(offset <= data.len(), "{offset} bytes of {}", data.len());
+    assert!(
+        offset <= data.len(),
+        "the ingest has {offset} bytes, but at most {} were written",
+        data.len()
+    );
     writer.write(data.slice(offset..)).await.unwrap();
     let committed = writer
         .commit(&Batch::new(), Durability::Full)

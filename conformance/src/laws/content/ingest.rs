@@ -272,7 +272,10 @@ pub(super) async fn a_reader_is_stored_whole_or_not_at_all(subject: Subject) {
         let data = bytes(seed, size);
         let digest = Digest::sha256(&data);
         let failed = put_reader(&store, Fails(&data[..])).await;
-        assert!(failed.is_err(), "{size} bytes");
+        assert!(
+            failed.is_err(),
+            "a source that fails after {size} bytes was stored"
+        );
         assert_absent(&*store, &digest).await;
         for _ in 0..2 {
             let stored = put_reader(&store, &data[..]).await.unwrap();

@@ -52,7 +52,7 @@ pub(super) async fn reads_stop_at_the_end(subject: Subject) {
         let read = reader.read_at(offset as u64, length).await.unwrap();
         assert!(
             read == data[offset..offset + length],
-            "{length} bytes at {offset}"
+            "a read of {length} bytes at {offset} returned other bytes"
         );
     }
     assert_eq!(reader.read_at(0, usize::MAX).await.unwrap(), data);

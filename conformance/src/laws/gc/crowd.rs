@@ -40,7 +40,10 @@ async fn work(store: Arc<Store>, worker: u64, over: Arc<AtomicBool>) -> usize {
         };
         match outcome.await {
             Ok(()) => named += 2,
-            Err(error) => assert!(is_lost_race(error.kind()), "worker {worker}: {error}"),
+            Err(error) => assert!(
+                is_lost_race(error.kind()),
+                "worker {worker} failed without losing a race: {error}"
+            ),
         }
     }
     named
@@ -131,7 +134,7 @@ pub(super) async fn killed_importers_lose_no_name(subject: Subject) {
             let name = format!("killed:{}", turn % 10);
             match Sample::of(turn % IMAGES).import(&store, &name).await {
                 Ok(()) => subject.acknowledge(&name),
-                Err(error) => assert!(is_lost_race(error.kind()), "{error}"),
+                Err(error) => assert!(is_lost_race(error.kind()), "an import failed: {error}"),
             }
         }
     }

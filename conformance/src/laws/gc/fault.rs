@@ -145,7 +145,7 @@ pub(super) async fn agrees(store: &Store) {
     }
     for image in store.images.list(&[]).await.expect("list must succeed") {
         let checked = verify(store, &image.target).await;
-        checked.unwrap_or_else(|error| panic!("{} is not whole: {error}", image.name));
+        checked.unwrap_or_else(|error| panic!("the image {} is not complete: {error}", image.name));
     }
 }
 

@@ -161,7 +161,7 @@ pub(super) async fn bytes_stay_while_a_root_is_left(subject: Subject) {
         let collected = collect_now(view).await;
         assert!(
             collected.blobs.is_empty(),
-            "blobs that other names keep: {collected:?}"
+            "blobs that other names keep were removed: {collected:?}"
         );
         assert_eq!(sorted(collected.released), sorted(sample.digests()));
     }
@@ -264,7 +264,7 @@ async fn live(view: Store) {
         // The other owner may be storing or removing the same blob.
         while let Err(error) = sample.import(&view, &name).await {
             let lost = matches!(error.kind(), ErrorKind::Busy | ErrorKind::Conflict);
-            assert!(lost, "{error}");
+            assert!(lost, "an import failed without losing a race: {error}");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         collect_now(&view).await;

@@ -52,13 +52,16 @@ async fn fail_each(subject: &Subject, side: Side) {
         }
         acknowledged(&store, &done, &context).await;
         let again = job(&store, &from, &mut Vec::new()).await;
-        again.unwrap_or_else(|error| panic!("{context}: the repeated job: {error:?}"));
+        again.unwrap_or_else(|error| panic!("{context}: the repeated job failed: {error:?}"));
         agrees(&store).await;
         nothing_dead(&store, sorted(both.clone())).await;
         nothing_without(&store, ["copied", "tagged"]).await;
         if failed.is_empty() {
             outcome.expect("a job without a failing call must succeed");
-            assert!(nth > 20, "only {nth} calls change anything");
+            assert!(
+                nth > 20,
+                "expected more than 20 calls that change something, found fewer than {nth}"
+            );
             return;
         }
         nth += *stride.get_or_insert_with(|| {

@@ -107,7 +107,8 @@ async fn check(victim: Victim<dyn Records>) {
     let right = allowed.iter().any(|begun| after(done, *begun) == found);
     assert!(
         right,
-        "{done} batches of {length} were acknowledged, found {:?}",
+        "{done} batches were acknowledged, but the records are not those of these batches with or \
+         without the next one; found the keys {:?}",
         found.keys()
     );
     drop(records);

@@ -99,7 +99,10 @@ pub(super) async fn a_view_shows_its_parent_and_is_read_only(subject: Subject) {
     for (parent, names) in [("one", &["a"][..]), ("two", &["a", "b"])] {
         let mounts = view(&*store, &format!("view of {parent}"), Some(parent)).await;
         let mounts = mounts.unwrap();
-        assert!(Mount::is_read_only(&mounts), "{mounts:?} can be written to");
+        assert!(
+            Mount::is_read_only(&mounts),
+            "a view must be read-only, found {mounts:?}"
+        );
         let tree = Tree::mount(&mounts);
         assert_eq!(tree.names(), names);
         if !matches!(mounts[..], [Mount::Bind { .. }]) {
@@ -110,14 +113,17 @@ pub(super) async fn a_view_shows_its_parent_and_is_read_only(subject: Subject) {
     let mounts = prepare(&*store, "active", Some("two")).await.unwrap();
     assert!(
         !Mount::is_read_only(&mounts),
-        "{mounts:?} cannot be written to"
+        "an active snapshot must be writable, found {mounts:?}"
     );
 }
 
 pub(super) async fn a_view_of_nothing_is_empty(subject: Subject) {
     let store = subject.open().await;
     let mounts = view(&*store, "view", None).await.unwrap();
-    assert!(Mount::is_read_only(&mounts), "{mounts:?} can be written to");
+    assert!(
+        Mount::is_read_only(&mounts),
+        "a view must be read-only, found {mounts:?}"
+    );
     assert!(Tree::mount(&mounts).names().is_empty());
     store.remove("view").await.unwrap();
 }
@@ -187,7 +193,10 @@ pub(super) async fn a_reused_key_starts_empty(subject: Subject) {
     }
     for round in 0..3 {
         let tree = Tree::mount(&prepare(&*store, "key", None).await.unwrap());
-        assert!(tree.names().is_empty(), "leftovers in round {round}");
+        assert!(
+            tree.names().is_empty(),
+            "a new snapshot must be empty, but has files in round {round}"
+        );
         tree.write("file", "text");
         drop(tree);
         store.remove("key").await.unwrap();

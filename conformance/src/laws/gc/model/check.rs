@@ -120,7 +120,10 @@ impl Run<'_> {
             labels: image.labels,
         });
         let after = self.oracle.names.remove(name);
-        assert!(found == before || found == after, "{name}: {found:?}");
+        assert!(
+            found == before || found == after,
+            "expected the name {name} as before or after the failed step, found {found:?}"
+        );
         self.oracle.names.extend(found.map(|found| (name, found)));
     }
 

@@ -38,7 +38,10 @@ impl Run<'_> {
             .oracle
             .live(&digest)
             .expect("the blob must still exist");
-        assert!([&before, &after].contains(&found), "labels: {found:?}");
+        assert!(
+            [&before, &after].contains(&found),
+            "expected the labels before or after the failed change, found {found:?}"
+        );
     }
 
     /// Imports an image. No call of the import is made to fail, because a failed job ends its lease
