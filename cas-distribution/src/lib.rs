@@ -71,11 +71,11 @@
 //! Rules that hold for every request:
 //! - Credentials are bound to their origin: scheme, host and port. A redirect or an upload location
 //!   at another origin does not get them.
-//! - A token service gets the login for a registry only in three cases: its host is the registry's
-//!   host or a subdomain of that host, [`Options::token_hosts`] names its host, or both the
-//!   registry and the token service are those of Docker Hub. In addition, the registry and the
-//!   token service must both use https or both be on loopback. Otherwise the token is requested
-//!   without a login.
+//! - A token service gets the login for a registry if its host is the registry's host or a
+//!   subdomain of that host, or if [`Options::token_hosts`] names its host. The token service of
+//!   Docker Hub also gets the login for Docker Hub. In each case, the registry and the token
+//!   service must both use https or both be on loopback. Otherwise the token is requested without a
+//!   login.
 //! - A token is requested with the scope that the operation needs. The scope that the registry
 //!   proposes is ignored.
 //! - A redirect, an upload location or a token service must not be at a link-local or reserved
