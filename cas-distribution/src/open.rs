@@ -119,8 +119,8 @@ pub(crate) fn check_encoding(response: &Response, size: Option<u64>) -> Result<(
         return Ok(());
     }
     Err(Error::unsupported(format!(
-        "{} sent content with the encoding {:.50}, which was not requested; its operator must turn \
-         this off",
+        "{} sent content with the encoding {:.50}, which was not requested; ask the operator of \
+         this host to turn the encoding off",
         shown(response.url()),
         encoding.escape_debug().to_string()
     ))

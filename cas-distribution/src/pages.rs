@@ -142,7 +142,10 @@ fn is_next(parameter: &str) -> bool {
 
 /// Returns the error for a listing that does not follow the protocol.
 pub(crate) fn broken(url: &Url, what: &str) -> Error {
-    let why = format!("{} {what}; its operator must correct this", shown(url));
+    let why = format!(
+        "{} {what}; ask the operator of the registry to correct this",
+        shown(url)
+    );
     Error::corrupt(why).backend(REGISTRY)
 }
 

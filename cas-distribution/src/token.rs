@@ -104,8 +104,8 @@ pub(crate) async fn fetch(http: &Http, wanted: &Wanted<'_>) -> Result<Token, Fai
         Error::new(
             ErrorKind::Denied,
             format!(
-                "the answer of the token service {from} does not contain a token; its operator \
-                 must change this"
+                "the answer of the token service {from} does not contain a token; ask the \
+                 operator of the registry to correct this"
             ),
         )
         .backend(error::REGISTRY)
