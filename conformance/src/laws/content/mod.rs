@@ -49,7 +49,7 @@ laws! { $
     ]
     read(needs Files) [
         a_file_has_the_bytes:
-            "The kernel would copy a file that is longer or shorter than the layer"
+            "A copy that the kernel makes of the file would differ from the layer"
             ["cas_core::BlobReader::file"],
     ]
     files() [
