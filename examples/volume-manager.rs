@@ -35,8 +35,8 @@ pub(crate) fn run(root: &Path, archive: &Path, volumes: &Path) -> Result<Vec<Str
     for (number, image) in cas.import(archive)?.iter().enumerate() {
         steps.push(format!("stored {}", image.name));
 
-        // The last component of the path becomes the key of the snapshot. Whatever an earlier run
-        // has left at this path, mounted or not, is replaced.
+        // The last component of the path becomes the key of the snapshot. A directory that an
+        // earlier run has left at this path is replaced, even if it is still mounted.
         let key = format!("volume-{number}#0.container");
         let volume = volumes.join(&key);
         cas.prepare_root_dir(&volume, image)?;

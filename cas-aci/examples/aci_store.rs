@@ -30,7 +30,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// Does what the arguments say, and writes the result to `out`.
+/// Runs the command in `arguments`, and writes its result to `out`.
+///
+/// # Errors
+/// `InvalidArgument` for wrong arguments; errors of the store, the files and `out`.
 pub fn run(arguments: &[String], out: &mut dyn Write) -> Result<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (directory, command) = match *arguments {

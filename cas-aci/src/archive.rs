@@ -38,7 +38,7 @@ pub(crate) fn read_manifest(archive: impl BufRead) -> Result<Bytes> {
                 let found = body_of_manifest(&mut reader, &entry).during("read", "manifest")?;
                 if manifest.replace(found).is_some() {
                     return Err(Error::corrupt(
-                        "the ACI has two manifests; build it again with one",
+                        "the ACI has two manifests; build it again with one manifest",
                     ));
                 }
             }

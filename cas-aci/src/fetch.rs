@@ -22,16 +22,16 @@ pub trait AciFetcher: Send + Sync {
 pub enum Fetched {
     /// The ACI still has the ETag that was passed to the fetcher.
     NotModified {
-        /// The header `Cache-Control`; empty if there is none.
+        /// The header `Cache-Control`. Empty if there is none.
         cache_control: String,
     },
     /// The ACI.
     Aci {
-        /// Its bytes. Reading them may block.
+        /// The bytes of the ACI. Reading them may block.
         body: Box<dyn Read + Send>,
-        /// The header `ETag`; empty if there is none.
+        /// The header `ETag`. Empty if there is none.
         etag: String,
-        /// The header `Cache-Control`; empty if there is none.
+        /// The header `Cache-Control`. Empty if there is none.
         cache_control: String,
     },
 }

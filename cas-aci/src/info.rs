@@ -31,7 +31,8 @@ pub struct AciInfo {
     /// [`blob`](Self::blob).
     pub size: u64,
     /// The size in bytes of the file trees that a container runtime has unpacked from the ACI, as
-    /// set by [`update_tree_store_size`](crate::AciStore::update_tree_store_size); 0 at first.
+    /// set by [`update_tree_store_size`](crate::AciStore::update_tree_store_size). It is 0 at
+    /// first.
     pub tree_store_size: u64,
     /// Whether the ACI was looked up without a version and imported as the latest version.
     pub latest: bool,
@@ -46,8 +47,8 @@ pub struct AciInfo {
 impl AciInfo {
     /// Returns the information on an ACI that is imported at `time`. `size` and `tree_store_size`
     /// are the sizes of its uncompressed archive and of its unpacked trees in bytes. The
-    /// descriptors of the two blobs are placeholders, and the id of the lease is empty: the caller
-    /// sets them.
+    /// descriptors of the two blobs are placeholders, and the id of the lease is empty. The caller
+    /// must set all three.
     pub fn new(
         key: Key,
         name: impl Into<String>,
@@ -98,7 +99,7 @@ pub enum SortField {
     PackedSize,
     /// The size of the unpacked trees.
     TreeStoreSize,
-    /// [`AciInfo::latest`]; false comes first.
+    /// [`AciInfo::latest`], where false comes before true.
     Latest,
 }
 

@@ -14,9 +14,9 @@ use crate::key::Key;
 pub struct Remote {
     /// The URL of the ACI, unique in the catalogue.
     pub aci_url: String,
-    /// The URL of its signature; empty if there is none.
+    /// The URL of the signature of the ACI. Empty if there is none.
     pub sig_url: String,
-    /// The ETag that the server sent; empty if it sent none.
+    /// The ETag that the server sent. Empty if it sent none.
     pub etag: String,
     /// The key of the ACI that was fetched, or `None` if none was fetched. The ACI may have been
     /// removed since.

@@ -22,7 +22,8 @@ pub(crate) struct NotedReads(Arc<Mutex<BTreeMap<Key, SystemTime>>>);
 
 impl NotedReads {
     /// Stores the time of a read of an ACI, unless the times of [`limit::NOTED_READS`] other ACIs
-    /// are stored already. Returns true if this call reached that number: the caller should flush.
+    /// are stored already. Returns true if this call reached that number. The caller should then
+    /// flush.
     pub(crate) fn note(&self, key: Key, now: SystemTime) -> bool {
         let mut noted = lock(&self.0);
         if let Some(time) = noted.get_mut(&key) {

@@ -175,8 +175,8 @@ impl Auth {
         match chosen {
             Some(Challenge::Bearer { realm, service }) => {
                 let realm: Url = realm.parse().map_err(|_| {
-                    let why =
-                        "the URL of its token service is invalid; its operator must change this";
+                    let why = "the URL of its token service is invalid; ask its operator to \
+                               correct the URL";
                     denied(why.to_owned())
                 })?;
                 self.bearer(http, realm, service.clone(), scope).await

@@ -176,7 +176,7 @@ async fn answers(http: &Http, base: &Url) -> Result<bool> {
 /// Returns whether a registry on this machine refuses plain http. No credentials are sent.
 async fn wants_tls(http: &Http, base: &Url) -> bool {
     // A registry with TLS answers 400, or breaks the connection. But any connection may break once,
-    // and a registry without TLS may not know HEAD.
+    // and a registry without TLS may not support HEAD.
     for method in [Method::HEAD, Method::GET] {
         let Ok(request) = http.request(method, base) else {
             return true;

@@ -47,7 +47,7 @@ impl Config {
         // The parser would take a list for an object.
         if data.trim_ascii().starts_with(b"[") {
             return Err(Error::invalid(
-                "expected an object, found a list; correct it",
+                "expected an object, found a list; correct the file",
             ));
         }
         let parsed = if is_legacy {
@@ -126,7 +126,10 @@ pub(crate) fn bytes(path: &Path) -> Result<Option<Vec<u8>>> {
 
 /// Returns the error for a file that does not parse. The message of serde could contain a secret.
 pub(crate) fn unparsed(error: &serde_json::Error) -> Error {
-    Error::invalid(format!("line {} does not parse; correct it", error.line()))
+    Error::invalid(format!(
+        "line {} does not parse; correct the file",
+        error.line()
+    ))
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ pub enum Download {
 
 /// Downloads the file at `url`. Returns the file, or [`Download::NotModified`] if the server
 /// reports that the file still has this ETag. An `etag` that is not valid in a header is ignored.
-/// Redirects are followed by the rules in the documentation of this crate. No login is sent.
+/// Redirects are followed as the documentation of this crate describes. No login is sent.
 ///
 /// # Errors
 /// `InvalidArgument` if `url` is not an http or https URL, contains a login, or uses http for a
@@ -97,7 +97,7 @@ async fn get(base: &Url, etag: Option<HeaderValue>) -> Result<Response> {
 fn parse(text: &str, plain_http: bool) -> Result<Url> {
     let invalid = |why: &str| Error::invalid(why.to_owned()).subject(url_excerpt(text));
     let url = text.parse::<Url>();
-    let url = url.map_err(|error| invalid(&format!("invalid URL: {error}; correct it")))?;
+    let url = url.map_err(|error| invalid(&format!("invalid URL: {error}; correct the URL")))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(invalid(
             "expected a URL that begins with https:// or http://",

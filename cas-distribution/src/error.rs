@@ -158,7 +158,8 @@ pub(crate) fn broken(error: reqwest::Error, url: &Url) -> Failure {
     }
     if is_malformed {
         let message = format!(
-            "{} sent an answer that is not valid HTTP: {last}; its operator must change this",
+            "{} sent an answer that is not valid HTTP: {last}; ask the operator of this host to \
+             correct this",
             shown(url)
         );
         return Failure::Stays(Error::unavailable(message).source(error).backend(REGISTRY));

@@ -1,13 +1,13 @@
-//! The tag that lists the referrers of a manifest in a registry without the API for that. Clients
-//! maintain it: a client that pushes or deletes a referrer changes the index at the tag.
+//! The tag that lists the referrers of a manifest in a registry without the API for referrers. A
+//! client that pushes or deletes a referrer changes the index at this tag.
 //!
 //! Two clients may change the index at the same time. Each client sends the `ETag` that it has
 //! read. A registry that supports conditional requests then refuses the later change. After its
-//! change, each client reads the tag again. It repeats the change if another client has replaced
-//! it, at most [`limit::REFERRER_ATTEMPTS`] times. In a registry without conditional requests, a
-//! race remains that no client can prevent: one client reads the tag, a second client makes its
-//! change and reads it back, and then the first client overwrites that change. If the lost referrer
-//! is pushed again, it is listed again.
+//! change, each client reads the tag again. If another client has replaced the change, the client
+//! repeats it, at most [`limit::REFERRER_ATTEMPTS`] times. In a registry without conditional
+//! requests, a race remains that no client can prevent. One client reads the tag, a second client
+//! makes its change and reads the tag back, and then the first client overwrites that change. If
+//! the lost referrer is pushed again, it is listed again.
 
 use cas_core::{Descriptor, Digest, Document, Error, Index, MediaType, Result, limit};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderValue, IF_MATCH, IF_NONE_MATCH};

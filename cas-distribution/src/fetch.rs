@@ -58,7 +58,7 @@ impl Inner {
         let patience = &mut self.http.patience();
         let asked = Ask::new(Method::HEAD, url.clone(), Action::Pull).with(ACCEPT, DOCUMENTS);
         let response = self.send(asked, patience).await?;
-        // A server that does not know HEAD may answer it with anything. GET decides.
+        // A server that does not support HEAD may send any answer. GET follows if it is incomplete.
         let is_answered = response.status() == StatusCode::OK;
         let headers = response.headers();
         let said = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
@@ -119,7 +119,7 @@ fn is_document(media_type: &MediaType) -> bool {
     media_type.is_index() || media_type.is_manifest()
 }
 
-/// Returns the media type of a document, if the headers name a known one.
+/// Returns the media type in the headers, if it is a known type of document.
 pub(crate) fn known(headers: &HeaderMap) -> Option<MediaType> {
     let said = headers.get(CONTENT_TYPE)?.to_str().ok()?;
     let said = said.split(';').next().unwrap_or_default().trim();

@@ -57,7 +57,8 @@ impl Helper {
     pub(crate) fn new(name: &str) -> Result<Self, Failure> {
         let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if name.is_empty() || !name.bytes().all(letter) {
-            let why = "its name has a character other than letters, digits, `-`, `_` and `.`";
+            let why = "its name is empty, or has a character other than letters, digits, `-`, `_` \
+                       and `.`";
             return Err(Failure(why.to_owned()));
         }
         Ok(Helper {

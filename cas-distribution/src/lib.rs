@@ -71,23 +71,24 @@
 //! Rules that hold for every request:
 //! - Credentials are bound to their origin: scheme, host and port. A redirect or an upload location
 //!   at another origin does not get them.
-//! - A token service gets the login for a registry only in three cases: its host is the registry's
-//!   host or a subdomain of that host, [`Options::token_hosts`] names its host, or both the
-//!   registry and the token service are those of Docker Hub. In addition, the registry and the
-//!   token service must both use https or both be on loopback. Otherwise the token is requested
-//!   without a login.
+//! - A token service gets the login for a registry if its host is the registry's host or a
+//!   subdomain of that host, or if [`Options::token_hosts`] names its host. The token service of
+//!   Docker Hub also gets the login for Docker Hub. In each case, the registry and the token
+//!   service must both use https or both be on loopback. Otherwise the token is requested without a
+//!   login.
 //! - A token is requested with the scope that the operation needs. The scope that the registry
 //!   proposes is ignored.
-//! - No connection is made to a redirect, an upload location or a token service whose address is
-//!   link-local or reserved. Their address may be on this machine only if the registry is on this
-//!   machine, too. Their address may be in a private network only if the registry's own address is
-//!   not public. [`Options::private_addresses`] removes the last two restrictions
-//!   (`docs/ADDRESSES.md`).
+//! - A redirect, an upload location or a token service must not be at a link-local or reserved
+//!   address. It may be on this machine only if the registry is on this machine, too. It may be in
+//!   a private network only if the registry's own address is not public.
+//!   [`Options::private_addresses`] removes the last two restrictions. `docs/ADDRESSES.md` has the
+//!   exact rules.
 //! - A redirect from `https` to `http` is refused. A registry is reached over plain `http` only on
 //!   loopback, or if the caller or a file that [`Hosts`] reads allows it.
 //! - A request that fails for a temporary reason is repeated: after a lost or slow connection, and
-//!   after the statuses 408, 425, 429, 500, 502, 503 and 504. A read continues where it ended.
-//!   [`Timeouts`] has all deadlines. A transfer that makes progress has no overall deadline.
+//!   after the statuses 408, 425, 429, 500, 502, 503 and 504. An interrupted read continues where
+//!   it stopped. [`Timeouts`] has all deadlines. A transfer that makes progress has no overall
+//!   deadline.
 
 mod address;
 mod auth;

@@ -112,9 +112,9 @@ impl Mirrors {
         self.places.iter().flat_map(of_place).collect()
     }
 
-    /// Returns how many blobs and documents were reported as wrong by [`Fetcher::distrust`], and
-    /// may be read from another endpoint. If several endpoints sent wrong bytes of the same blob,
-    /// each of them counts.
+    /// Returns the number of blobs and documents that the caller reported as wrong with
+    /// [`Fetcher::distrust`], and that another endpoint may have. If several endpoints sent wrong
+    /// bytes of the same blob, each of them counts.
     pub fn distrusted(&self) -> usize {
         self.places
             .iter()

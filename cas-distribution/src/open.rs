@@ -1,4 +1,4 @@
-//! Requests a range of some content, and the whole if the range is refused.
+//! Requests a range of some content, or the whole content if the range is refused.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -25,7 +25,7 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Returns whether a body that is complete can be told from a body whose connection broke.
+    /// Returns whether a complete body can be distinguished from a body whose connection broke.
     pub(crate) fn has_length(&self) -> bool {
         let headers = self.response.headers();
         self.response.version() >= Version::HTTP_2
@@ -119,8 +119,8 @@ pub(crate) fn check_encoding(response: &Response, size: Option<u64>) -> Result<(
         return Ok(());
     }
     Err(Error::unsupported(format!(
-        "{} sent content with the encoding {:.50}, which was not requested; its operator must turn \
-         this off",
+        "{} sent content with the encoding {:.50}, which was not requested; ask the operator of \
+         this host to turn the encoding off",
         shown(response.url()),
         encoding.escape_debug().to_string()
     ))

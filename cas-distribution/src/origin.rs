@@ -6,7 +6,7 @@ use cas_core::error::excerpt;
 use cas_core::{Error, ErrorKind, Result};
 use reqwest::Url;
 
-/// Returns whether both have the same origin: scheme, host and port.
+/// Returns whether two URLs have the same origin: scheme, host and port.
 pub(crate) fn same(a: &Url, b: &Url) -> bool {
     a.origin() == b.origin()
 }
@@ -22,8 +22,8 @@ pub(crate) fn check(registry: &Url, to: &Url) -> Result<()> {
         return Err(Error::new(
             ErrorKind::Denied,
             format!(
-                "the registry refers to a URL with the scheme \"{}\", expected http or https; its \
-                 operator must change this",
+                "the registry refers to a URL with the scheme \"{}\", expected http or https; ask \
+                 the operator of the registry to correct this",
                 excerpt(to.scheme())
             ),
         ));
@@ -38,7 +38,7 @@ pub(crate) fn check(registry: &Url, to: &Url) -> Result<()> {
     Err(Error::new(
         ErrorKind::Denied,
         format!(
-            "the registry refers to {}, {why}; its operator must change this",
+            "the registry refers to {}, {why}; ask the operator of the registry to correct this",
             shown(to)
         ),
     ))

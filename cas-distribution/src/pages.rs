@@ -87,7 +87,7 @@ impl Inner {
             .await
     }
 
-    /// Returns the URL of the page after this one, or `None` if it is the last.
+    /// Returns the URL of the page after `page`, or `None` if `page` is the last page.
     ///
     /// # Errors
     /// `Denied` as [`origin::check`]; `Corrupt` if the link is not a URL, or leads to another
@@ -142,7 +142,10 @@ fn is_next(parameter: &str) -> bool {
 
 /// Returns the error for a listing that does not follow the protocol.
 pub(crate) fn broken(url: &Url, what: &str) -> Error {
-    let why = format!("{} {what}; its operator must correct this", shown(url));
+    let why = format!(
+        "{} {what}; ask the operator of the registry to correct this",
+        shown(url)
+    );
     Error::corrupt(why).backend(REGISTRY)
 }
 

@@ -47,12 +47,12 @@ impl Group {
     }
 }
 
-/// What is read of the standard output of a program.
+/// How much of the standard output of a program is kept.
 #[derive(Clone, Copy)]
 pub(crate) enum Output {
-    /// All of it. A program that writes more bytes is killed.
+    /// All of the output. A program that writes more than this number of bytes is killed.
     AtMost(u64),
-    /// This many bytes. The rest is read and dropped.
+    /// The first bytes of the output, up to this number. The rest is read and dropped.
     Beginning(u64),
 }
 

@@ -47,8 +47,8 @@ impl Pusher for Client {
 
 impl Inner {
     /// Returns whether the repository has the content. An answer that is not clear, such as that of
-    /// a server that does not know HEAD, counts as no. Content that the repository has may then be
-    /// sent again.
+    /// a server that does not support HEAD, counts as no. Content that the repository has may then
+    /// be sent again.
     pub(crate) async fn has(
         &self,
         descriptor: &Descriptor,

@@ -109,7 +109,7 @@ impl Reading {
         }
     }
 
-    /// Passes the wanted bytes of an answer on.
+    /// Passes on the wanted bytes of an answer.
     async fn read_answer(&mut self, mut opened: Opened) -> Result<End, Failure> {
         let mut pace = Pace::new(&self.inner.http.timeouts);
         let mut gathered = BytesMut::with_capacity(PIECE);

@@ -77,8 +77,8 @@ impl Ask {
     /// Returns whether this request is sent again after its attempt number `tried` was answered
     /// with `status`.
     ///
-    /// Some servers answer a method or a range that they do not know with 500. The caller then
-    /// sends GET instead of HEAD, or requests the whole instead of a range.
+    /// Some servers answer 500 to a method or a range that they do not support. The caller then
+    /// sends GET instead of HEAD, or requests the whole content instead of a range.
     fn is_repeated(&self, status: StatusCode, tried: usize) -> bool {
         let may_be_unknown = match status {
             StatusCode::INTERNAL_SERVER_ERROR if self.method == Method::HEAD => true,

@@ -144,8 +144,8 @@ impl Patience {
     }
 
     /// Returns whether ranges have failed so often or for so long since the last progress that the
-    /// whole is requested instead. Some registries fail only at ranges, as if the failure would
-    /// pass.
+    /// whole content is requested instead. Some registries answer every request for a range with
+    /// the status of a temporary failure.
     pub(crate) fn gave_up_ranges(&self) -> bool {
         self.gave_up_ranges
     }

@@ -122,7 +122,8 @@ fn failed(helper: &str, why: &Failure, file: &Path) -> Error {
     .subject(crate::helper::program(helper))
 }
 
-/// Changes the logins in a file, which is created if it is absent, and keeps everything else in it.
+/// Changes the logins in a file, and keeps everything else in the file. Creates the file if it is
+/// absent.
 fn edit(file: &Path, change: impl FnOnce(&mut Map<String, Value>)) -> Result<()> {
     replace(file, change).during("write", file.display())
 }
@@ -159,7 +160,9 @@ fn replace(file: &Path, change: impl FnOnce(&mut Map<String, Value>)) -> Result<
         *auths = json!({});
     }
     let Some(auths) = auths.as_object_mut() else {
-        return Err(Error::invalid("`auths` is not an object; correct it"));
+        return Err(Error::invalid(
+            "expected `auths` to be an object, found another value; correct the file",
+        ));
     };
     change(auths);
     if document == old || before.is_none() && document["auths"] == json!({}) {

@@ -5,9 +5,9 @@ use std::time::Duration;
 /// How long a client waits for a registry, and for how long it repeats a request that fails.
 ///
 /// Each deadline except `repeat` ends one attempt. `repeat` ends the repetitions. So a request to a
-/// registry that sends nothing useful takes at most the time `repeat` and the time of one attempt.
-/// If a range is requested, it takes at most the time `repeat` and the time of two attempts. A
-/// transfer that makes progress has no overall deadline.
+/// registry that sends nothing useful takes at most `repeat` plus the time of one attempt. A
+/// request for a range takes at most `repeat` plus the time of two attempts. A transfer that makes
+/// progress has no overall deadline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeouts {

@@ -138,7 +138,7 @@ impl ServerCertVerifier for OrTrusted {
 fn is_of_issuer(problem: &CertificateError) -> bool {
     match problem {
         CertificateError::UnknownIssuer => true,
-        // The library has no other way to tell.
+        // The library has no variant for this error, so its text is compared.
         CertificateError::Other(other) => other.to_string() == "CaUsedAsEndEntity",
         _ => false,
     }

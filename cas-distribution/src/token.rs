@@ -13,7 +13,7 @@ use crate::error::{self, Credit};
 use crate::http::Http;
 use crate::retry::Failure;
 
-/// How long a token is valid if its service does not state that, by the specification.
+/// How long a token is valid, according to the specification, if its service does not state this.
 const LIFETIME: Duration = Duration::from_secs(60);
 /// Maximum time between the replacement of a token and its expiry, because a request takes some
 /// time.
@@ -104,8 +104,8 @@ pub(crate) async fn fetch(http: &Http, wanted: &Wanted<'_>) -> Result<Token, Fai
         Error::new(
             ErrorKind::Denied,
             format!(
-                "the answer of the token service {from} does not contain a token; its operator \
-                 must change this"
+                "the answer of the token service {from} does not contain a token; ask the \
+                 operator of the registry to correct this"
             ),
         )
         .backend(error::REGISTRY)

@@ -25,12 +25,14 @@ pub(crate) fn advice(error: &(dyn Error + 'static), url: &Url) -> Option<String>
              name that file with --ca FILE"
         ),
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            "its operator must renew the certificate; check the clock of this machine, too".into()
+            "ask the operator of the host to renew the certificate, and check the clock of this \
+             machine"
+                .into()
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             "use the host name for which the certificate was issued".into()
         }
-        _ => "its operator must correct the certificate".into(),
+        _ => "ask the operator of the host to correct the certificate".into(),
     })
 }
 

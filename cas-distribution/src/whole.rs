@@ -24,7 +24,7 @@ impl Inner {
     /// `accepted` is an error. A body that breaks off is requested again.
     ///
     /// # Errors
-    /// `OutOfRange` for a longer answer; `Unsupported` for an encoded one; as [`Inner::expect`].
+    /// `OutOfRange` for a longer answer; `Unsupported` for an encoded answer; as [`Inner::expect`].
     pub(crate) async fn whole(
         &self,
         ask: Ask,

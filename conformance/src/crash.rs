@@ -36,8 +36,9 @@ impl<S: ?Sized> Subject<S> {
         said.expect("the parent process reads the acknowledgement");
     }
 
-    /// Returns the command that runs this law as a victim. `before` is a program that starts the
-    /// victim, with its arguments, or empty.
+    /// Returns the command that runs this law as a victim. `before` is the program that starts
+    /// the victim, followed by the arguments of that program. It is empty if the victim starts
+    /// directly.
     pub(crate) fn victim(&self, before: &[String]) -> Command {
         let test = self.test().expect("a law that kills runs in a test");
         let (_, test) = test.split_once("::").expect("a test is in a module");
@@ -62,7 +63,7 @@ impl<S: ?Sized> Subject<S> {
     /// acknowledgements.
     pub(crate) fn kill_after(&self, count: usize) -> Vec<String> {
         let victim = self.victim(&[]).spawn();
-        let mut victim = victim.expect("the test binary runs again");
+        let mut victim = victim.expect("the test binary must start again");
         let lines = BufReader::new(victim.stderr.take().expect("stderr is a pipe")).lines();
         let (mut said, mut other) = (Vec::new(), Vec::new());
         for line in lines.map_while(Result::ok) {
@@ -71,13 +72,13 @@ impl<S: ?Sized> Subject<S> {
                 None => other.push(line),
             }
             if said.len() == count {
-                victim.kill().expect("the victim can be killed");
+                victim.kill().expect("the victim must be killable");
             }
         }
-        victim.wait().expect("the victim ends");
+        victim.wait().expect("the victim must end");
         assert!(
             said.len() >= count,
-            "the victim ended early: {}",
+            "the child process ended before it was killed: {}",
             other.join("\n")
         );
         said

@@ -21,9 +21,9 @@ pub const fn check(gaps: Gaps) {
     while at < gaps.len() {
         assert!(
             is_known(gaps[at].0),
-            "a gap names a law that does not exist"
+            "a gap names a law that does not exist; `conformance::gap::KNOWN` has all names"
         );
-        assert!(!gaps[at].1.is_empty(), "a gap needs a reason");
+        assert!(!gaps[at].1.is_empty(), "a gap has no reason; give one");
         at += 1;
     }
 }

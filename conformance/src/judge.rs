@@ -116,7 +116,7 @@ where
         return Verdict::Gap(reason);
     }
     let temporary = tempfile::Builder::new().prefix("law-").tempdir();
-    let temporary = temporary.expect("a directory can be created for the law");
+    let temporary = temporary.expect("the directory for temporary files must be writable");
     let home = victim_home().unwrap_or_else(|| temporary.path().to_owned());
     // A victim does not query the promises, because its parent process did.
     if let Some(needed) = law.needs.filter(|_| victim_home().is_none()) {
@@ -142,7 +142,7 @@ where
     let dir: PathBuf = home.join("asked");
     fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
     run(async move {
-        let store = open(dir).await.expect("the store opens");
+        let store = open(dir).await.expect("the store must open");
         !store.promises().has(needed)
     })
 }
@@ -153,7 +153,7 @@ fn run<T>(law: impl Future<Output = T>) -> Result<T, String> {
         .worker_threads(4)
         .enable_all()
         .build()
-        .expect("a runtime can be created");
+        .expect("a runtime must start");
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(async { tokio::time::timeout(TIMEOUT, law).await })
     }));

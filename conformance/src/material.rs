@@ -42,12 +42,12 @@ pub(crate) async fn put(store: &dyn ContentStore, data: &Bytes) -> Digest {
     let digest = Digest::sha256(data);
     let expected = Expected::exactly(digest, data.len() as u64);
     let writer = Writer::begin(store, &digest.to_string(), expected).await;
-    let mut writer = writer.expect("the blob is begun");
+    let mut writer = writer.expect("begin must succeed");
     // A killed process may have left a prefix.
     let rest = data.slice(usize::try_from(writer.offset()).expect("it is short")..);
-    writer.write(rest).await.expect("the blob is written");
+    writer.write(rest).await.expect("the write must succeed");
     let committed = writer.commit(&Batch::new(), Durability::Full).await;
-    assert_eq!(committed.expect("the blob is stored").digest, digest);
+    assert_eq!(committed.expect("the commit must succeed").digest, digest);
     digest
 }
 
@@ -57,7 +57,7 @@ pub(crate) async fn read_all(reader: &dyn BlobReader, piece: usize) -> Vec<u8> {
     while (data.len() as u64) < reader.size() {
         let at = data.len() as u64;
         let read = reader.read_at(at, piece).await;
-        let read = read.expect("the blob can be read");
+        let read = read.expect("the read must succeed");
         let (size, found) = (reader.size(), read.len() as u64);
         let wanted = (size - at).min(piece as u64);
         assert_eq!(found, wanted, "bytes read at {at} of {size}");
@@ -68,37 +68,46 @@ pub(crate) async fn read_all(reader: &dyn BlobReader, piece: usize) -> Vec<u8> {
 
 /// Returns the bytes of a blob, or `None` if it does not exist.
 pub(crate) async fn read(store: &dyn ContentStore, digest: &Digest) -> Option<Vec<u8>> {
-    let reader = store.open(digest).await.expect("open succeeds")?;
+    let reader = store.open(digest).await.expect("open must succeed")?;
     Some(read_all(reader.as_ref(), 1 << 20).await)
 }
 
 /// Checks by `stat` and `open` that the blob exists with exactly these bytes.
 pub(crate) async fn assert_has(store: &dyn ContentStore, digest: &Digest, data: &[u8]) {
-    let stat = store.stat(digest).await.expect("stat succeeds");
+    let stat = store.stat(digest).await.expect("stat must succeed");
     let size = stat.map(|stat| (stat.digest, stat.size));
     assert_eq!(size, Some((*digest, data.len() as u64)), "stat of {digest}");
     let found = read(store, digest).await;
-    assert!(found.as_deref() == Some(data), "{digest} has other bytes");
+    assert!(
+        found.as_deref() == Some(data),
+        "{digest} does not have the bytes that were stored"
+    );
 }
 
 /// Checks by `stat`, `open` and `list` that no blob exists under the digest.
 pub(crate) async fn assert_absent(store: &dyn ContentStore, digest: &Digest) {
     assert_eq!(
-        store.stat(digest).await.expect("stat succeeds"),
+        store.stat(digest).await.expect("stat must succeed"),
         None,
         "stat of {digest}"
     );
-    let reader = store.open(digest).await.expect("open succeeds");
-    assert!(reader.is_none(), "{digest} is absent but opens");
+    let reader = store.open(digest).await.expect("open must succeed");
+    assert!(
+        reader.is_none(),
+        "{digest} must be absent, but can be opened"
+    );
     let listed = digests(store).await;
-    assert!(!listed.contains(digest), "{digest} is absent but listed");
+    assert!(
+        !listed.contains(digest),
+        "{digest} must be absent, but is listed"
+    );
 }
 
 /// Returns all listed digests, read in pages of three.
 pub(crate) async fn digests(store: &dyn ContentStore) -> Vec<Digest> {
     let mut all: Vec<Digest> = Vec::new();
     loop {
-        let page = store.list(all.last(), 3).await.expect("list succeeds");
+        let page = store.list(all.last(), 3).await.expect("list must succeed");
         let short = page.len() < 3;
         all.extend(page.iter().map(|stat| stat.digest));
         if short {
@@ -139,13 +148,13 @@ pub(crate) async fn delete(
 
 /// Returns a record, which must exist.
 pub(crate) async fn record(records: &dyn Records, table: Table, key: &str) -> Record {
-    let record = records.load(table, key).await.expect("load succeeds");
+    let record = records.load(table, key).await.expect("load must succeed");
     record.unwrap_or_else(|| panic!("no record {key:?} in {}", table.name()))
 }
 
 /// Returns the value under the key, if there is one.
 pub(crate) async fn value(records: &dyn Records, table: Table, key: &str) -> Option<Vec<u8>> {
-    let record = records.load(table, key).await.expect("load succeeds");
+    let record = records.load(table, key).await.expect("load must succeed");
     record.map(|record| record.value.to_vec())
 }
 
@@ -160,7 +169,7 @@ pub(crate) async fn scan(
     loop {
         let after = all.last().map(|record| record.key.clone());
         let page = records.scan(table, prefix, after.as_deref(), limit).await;
-        let page = page.expect("scan succeeds");
+        let page = page.expect("scan must succeed");
         let short = page.len() < limit;
         assert!(
             page.len() <= limit,

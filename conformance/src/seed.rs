@@ -13,7 +13,9 @@ const SHRINKS: u32 = 256;
 /// Returns a runner for `cases` sequences, and the text `CONFORMANCE_SEED=...` that repeats them.
 pub(crate) fn runner(cases: u32) -> (TestRunner, String) {
     let given = env::var(SEED).ok();
-    let seed = given.map_or_else(other, |given| given.parse().expect("a seed is a number"));
+    let seed = given.map_or_else(other, |given| {
+        given.parse().expect("CONFORMANCE_SEED must be a number")
+    });
     let mut long = [0; 32];
     long[..8].copy_from_slice(&seed.to_le_bytes());
     let config = Config {

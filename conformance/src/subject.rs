@@ -66,13 +66,13 @@ impl<S: ?Sized> Subject<S> {
     pub async fn open_other(&self, name: &str) -> Arc<S> {
         (self.open)(self.store_dir(name))
             .await
-            .expect("the store opens")
+            .expect("the store must open")
     }
 
     fn store_dir(&self, name: &str) -> PathBuf {
         let dir = self.dir.join(name);
         if !dir.is_dir() {
-            fs::create_dir_all(&dir).expect("the directory of a law can be created");
+            fs::create_dir_all(&dir).expect("the directory of the law must be writable");
         }
         dir
     }

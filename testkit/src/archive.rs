@@ -10,7 +10,7 @@ pub fn record(key: &str, value: impl AsRef<[u8]>) -> Vec<u8> {
     [length.to_string().as_bytes(), &rest].concat()
 }
 
-/// A ustar header whose fields can be changed.
+/// A ustar header whose fields can be changed. Each method that changes a field returns the header.
 #[derive(Clone)]
 pub struct Header(pub [u8; 512]);
 
@@ -30,13 +30,13 @@ impl Header {
         header
     }
 
-    /// Overwrites the bytes of the header from the offset `at`. Returns the header.
+    /// Overwrites the bytes of the header from the offset `at`.
     pub fn put(&mut self, at: usize, bytes: &[u8]) -> &mut Self {
         self.0[at..at + bytes.len()].copy_from_slice(bytes);
         self
     }
 
-    /// Writes an octal number into a field. Returns the header.
+    /// Writes an octal number into a field, with leading zeros.
     pub fn octal(&mut self, at: std::ops::Range<usize>, value: u64) -> &mut Self {
         let text = format!("{value:0width$o}", width = at.len() - 1);
         self.put(at.start, text.as_bytes())
@@ -148,7 +148,7 @@ impl Tar {
         self.extension(b'x', body)
     }
 
-    /// Appends an extension header.
+    /// Appends an extension header with this type flag and body.
     pub fn extension(self, flag: u8, body: impl AsRef<[u8]>) -> Self {
         let size = body.as_ref().len() as u64;
         self.member(Header::new(flag, "extension").size(size), body)

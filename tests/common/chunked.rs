@@ -1,4 +1,4 @@
-//! Writes layers that are compressed, also in the formats of eStargz and zstd:chunked.
+//! Writes compressed layers: plain gzip, eStargz and zstd:chunked.
 
 use std::fs;
 use std::io::{Cursor, Write};
@@ -109,7 +109,7 @@ impl Writer {
         }
     }
 
-    /// Compresses bytes in a stream of their own. Returns where it begins in the layer.
+    /// Appends the bytes as a compressed stream of their own. Returns its offset in the layer.
     fn stream(&mut self, bytes: &[u8]) -> usize {
         let begin = self.layer.len();
         self.layer.extend((self.compress)(bytes));
@@ -117,7 +117,7 @@ impl Writer {
         begin
     }
 
-    /// Writes the members of a tar. Returns where the last one ends in it.
+    /// Writes the members of a tar. Returns the offset in the tar at which the last member ends.
     fn members(&mut self, tar: &[u8]) -> usize {
         let mut reader = Reader::new(Cursor::new(tar));
         let mut end = 0;

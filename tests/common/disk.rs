@@ -10,7 +10,7 @@ use super::ok;
 pub(crate) struct Disk(pub(crate) PathBuf);
 
 impl Disk {
-    /// Mounts a file system with these options, as in `size=8m`, at a directory that it makes.
+    /// Creates the directory `at`, and mounts a tmpfs there with these options, such as `size=8m`.
     pub(crate) fn mount(at: PathBuf, options: &str) -> Self {
         fs::create_dir(&at).unwrap();
         ok(Command::new("mount")
@@ -19,7 +19,7 @@ impl Disk {
         Disk(at)
     }
 
-    /// Mounts the directory `source` a second time, read-only.
+    /// Creates the directory `at`, and mounts the directory `source` there, read-only.
     pub(crate) fn read_only(source: &Path, at: PathBuf) -> Self {
         fs::create_dir(&at).unwrap();
         ok(Command::new("mount").arg("--bind").arg(source).arg(&at));

@@ -1,4 +1,4 @@
-//! Images in gzip, in zstd and of two platforms.
+//! A root with an image in gzip, the same image in zstd, and an image for two platforms.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +15,7 @@ pub(crate) const ZSTD: &str = "x.test/zstd:1";
 pub(crate) const MULTI: &str = "x.test/multi:1";
 pub(crate) const ALL: [&str; 3] = [GZIP, ZSTD, MULTI];
 
-/// A root with an image in gzip, the same image in zstd, and an image for two platforms.
+/// The root and its directory. [`Shop::open`] makes the images.
 pub(crate) struct Shop {
     pub(crate) scratch: tempfile::TempDir,
     pub(crate) root: PathBuf,

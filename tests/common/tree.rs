@@ -116,7 +116,7 @@ fn content(path: &Path, data: &Metadata) -> String {
     }
 }
 
-/// Returns the extended attributes of a file; links are not followed.
+/// Returns the extended attributes of a file. Symbolic links are not followed.
 pub(crate) fn xattrs(path: &Path) -> BTreeMap<OsString, Vec<u8>> {
     use std::os::unix::ffi::OsStringExt;
     let mut names = vec![0; 64 << 10];

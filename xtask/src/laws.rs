@@ -21,7 +21,7 @@ const SUITES: &[&str] = &["laws", "composed", "s3"];
 /// Tests all stores, compositions and snapshotters, and writes the page.
 ///
 /// # Errors
-/// An error if a law is broken, also after the page was written; errors of the files and commands.
+/// An error after the page was written, if a law is broken; errors of the files and commands.
 pub(crate) fn report() -> Result<()> {
     peers::set_up()?;
     let verdicts = env::current_dir()?.join("target/laws");

@@ -157,7 +157,7 @@ fn rocksdb() -> Result<()> {
     stages.finish()
 }
 
-/// The example of an outsider's backend: a separate workspace with its own lock file.
+/// The example backend, which is a separate workspace with its own lock file.
 const EXAMPLE: &[&str] = &[
     "--manifest-path",
     "examples/new-backend/Cargo.toml",

@@ -63,7 +63,7 @@ impl Stages {
         if self.failed.is_empty() {
             return Ok(());
         }
-        bail!("failed: {}", self.failed.join(", "))
+        bail!("these stages failed: {}", self.failed.join(", "))
     }
 }
 

@@ -1,5 +1,5 @@
-//! Runs the binaries of tests side by side. `cargo test` runs one binary after the other, and many
-//! binaries wait for timers, processes and disks.
+//! Runs several binaries of tests at the same time. `cargo test` runs one binary after the other,
+//! although many binaries wait for timers, processes and disks.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -118,9 +118,10 @@ impl Binary {
     }
 }
 
-/// Returns a command that runs `program`, for the superuser in a mount namespace of its own whose
-/// mounts are shared, as those of a machine with systemd are. Where they are private, a test that
-/// creates a namespace keeps the mounts of all other tests busy until it ends.
+/// Returns a command that runs `program`. If this is the superuser, the program gets a mount
+/// namespace of its own, in which mounts are shared, as on a machine with systemd. If mounts were
+/// private, a test that creates a namespace would keep the mounts of all other tests busy until the
+/// test ends.
 fn in_own_mounts(program: &Path) -> Command {
     let unshare = ["--mount", "--propagation", "shared"];
     let mut probe = Command::new("unshare");

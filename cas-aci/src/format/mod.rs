@@ -99,8 +99,8 @@ async fn prepare(store: &Store, formats: &Formats) -> Result<()> {
     }
 }
 
-/// Takes over from a migration that was killed, if there is one, writes the notes of the newest
-/// format, and then the number.
+/// Writes the notes of the newest format, and then the number. If an earlier migration was killed,
+/// takes over from it.
 async fn migrate(
     store: &Store,
     notes: &Notes,

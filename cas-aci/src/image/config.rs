@@ -10,9 +10,8 @@ use crate::manifest::{App, ImageManifest};
 /// Returns the configuration as JSON.
 ///
 /// # Errors
-/// `Unsupported` if the user or the group is given as the path of a file whose owner is meant,
-/// which only a container runtime for appc can look up; `OutOfRange` for more than
-/// [`limit::ACI_PORTS`] ports.
+/// `Unsupported` if the user or the group is the path of a file, which stands for the owner of the
+/// file; `OutOfRange` for more than [`limit::ACI_PORTS`] ports.
 pub(super) fn config(manifest: &ImageManifest, diff_ids: &[Digest]) -> Result<Vec<u8>> {
     let platform = platform(manifest);
     let mut config = manifest.app.as_ref().map_or(Ok(Map::new()), process)?;

@@ -31,7 +31,7 @@ pub struct App {
     /// Programs that run before and after the main program.
     #[serde(default, deserialize_with = "null_is_default")]
     pub event_handlers: Vec<EventHandler>,
-    /// The directory that the program starts in; empty for the root.
+    /// The directory that the program starts in. Empty for the root.
     #[serde(default, deserialize_with = "null_is_default")]
     pub working_directory: String,
     /// Environment variables.
@@ -45,7 +45,7 @@ pub struct App {
     pub ports: Vec<Port>,
 }
 
-/// A program that runs before or after the main one.
+/// A program that runs before or after the main program.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(expecting = "an object")]
 #[non_exhaustive]
@@ -63,9 +63,9 @@ pub struct EventHandler {
 #[serde(expecting = "an object")]
 #[non_exhaustive]
 pub struct MountPoint {
-    /// Its name.
+    /// The name of the mount point.
     pub name: String,
-    /// Its absolute path.
+    /// The absolute path in the image.
     pub path: String,
     /// Whether the program only reads the volume.
     #[serde(default, deserialize_with = "null_is_default")]
@@ -78,7 +78,7 @@ pub struct MountPoint {
 #[serde(expecting = "an object")]
 #[non_exhaustive]
 pub struct Port {
-    /// Its name.
+    /// The name of the port.
     pub name: String,
     /// `tcp` or `udp`.
     pub protocol: String,

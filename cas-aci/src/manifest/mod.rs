@@ -76,7 +76,7 @@ impl Label {
 pub struct Dependency {
     /// The name of the image.
     pub image_name: String,
-    /// The key of the image, or its first digits; empty if the manifest does not state a key.
+    /// The key of the image, or its first digits. Empty if the manifest does not state a key.
     #[serde(rename = "imageID", default, deserialize_with = "null_is_default")]
     pub image_id: String,
     /// Labels that the image must have.

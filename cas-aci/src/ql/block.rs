@@ -13,7 +13,7 @@ use super::zappy;
 const MAGIC: &[u8] = b"\x60\xdbql";
 /// Size of an atom in bytes, and of the header with the magic number.
 const ATOM: usize = 16;
-/// Number of atoms in the table of free blocks, less one: the first block has handle 1.
+/// Number of atoms in the table of free blocks, minus one, because the first block has handle 1.
 const FREE_LISTS: usize = 6;
 /// The first byte of a block whose content is too long for a length of one byte.
 const LONG: u8 = 0xfc;

@@ -31,7 +31,7 @@ const NEGATIVE: u8 = 0x45;
 const POSITIVE: u8 = 0x4d;
 const SMALL: u8 = 0x55;
 
-/// The first value of an encoded time, which says that it is a time.
+/// The first value of an encoded time. It marks the value as a time.
 const TIME: i64 = 0x54;
 /// Seconds from the beginning of year 1, which Go counts from, to 1970.
 const YEAR_1: i64 = 62_135_596_800;

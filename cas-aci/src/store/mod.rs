@@ -31,7 +31,7 @@ const OWNER: &str = "aci";
 ///
 /// The bytes of an ACI are a blob, stored as they were imported, and its manifest is another blob.
 /// A lease keeps both for as long as the [`Catalogue`] lists the ACI, so a collection
-/// ([`cas_core::gc`]) does not remove them. Once the ACI is removed, a collection removes them.
+/// ([`cas_core::gc`]) does not remove them. After the ACI is removed, nothing keeps them.
 #[derive(Clone)]
 pub struct AciStore {
     store: Store,

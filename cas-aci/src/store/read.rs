@@ -88,7 +88,7 @@ fn import_again(error: Error, key: &Key) -> Error {
 }
 
 /// Reads the uncompressed archive of an ACI. Reading its end fails with `Corrupt` if the bytes do
-/// not match the key. A read blocks, so read on a thread that may block.
+/// not match the key. Reads block, so they belong on a thread that may block.
 pub struct AciReader {
     archive: Decoder<Blob>,
     /// `None` once the end was read.

@@ -14,9 +14,9 @@ use crate::info::{AciInfo, SortField};
 use crate::key::Key;
 
 impl AciStore {
-    /// Removes an ACI. One batch removes its information and the remotes that it came from. Then its
-    /// blobs are removed. A blob that something else refers to stays. The removal needs no free space. A read
-    /// that is under way may go on or fail.
+    /// Removes an ACI. One batch removes its information and the remotes that it was fetched from.
+    /// Then its blobs are removed, except those that something else refers to. The removal needs no
+    /// free space. A reader that is open may continue or fail.
     ///
     /// # Errors
     /// As [`AciStore::resolve_key`]. If the catalogue no longer has the ACI but a blob could not be

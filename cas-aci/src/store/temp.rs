@@ -1,4 +1,4 @@
-//! Temporary files beside a store.
+//! Temporary files of an image store.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom};
@@ -87,7 +87,7 @@ impl AciStore {
         self.catalogue.check_open()?;
         let directory = self.directory.as_deref().ok_or_else(|| {
             Error::unsupported(
-                "the image store has no directory for temporary files; open it with one",
+                "the image store has no directory for temporary files; open it with a directory",
             )
         })?;
         fs::create_dir_all(directory).during("make directory", directory.display())?;

@@ -198,7 +198,7 @@ impl AciStore {
     }
 }
 
-/// Checks that an ACI with this key and name is the one that the caller asked for.
+/// Checks that an ACI with this key and name is the ACI that the caller asked for.
 pub(super) fn check_asked(key: &Key, name: &str, options: &WriteOptions) -> Result<()> {
     if let Some(asked) = options.name.as_ref().filter(|asked| *asked != name) {
         return Err(Error::corrupt(format!(

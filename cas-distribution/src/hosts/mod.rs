@@ -45,7 +45,8 @@ use short_names::ShortNames;
 #[non_exhaustive]
 pub struct Hosts {
     /// Directories in which a registry may have a directory with `hosts.toml`. The first
-    /// `hosts.toml` that is found for a registry decides. If none is found, `registries.conf` does.
+    /// `hosts.toml` that is found for a registry determines its endpoints. If none is found,
+    /// `registries.conf` determines them.
     pub directories: Vec<PathBuf>,
     /// Directories in which a registry may have a directory with certificates. The first such
     /// directory that exists is used. No such directory is used for a host whose URL or settings of

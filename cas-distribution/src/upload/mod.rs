@@ -1,4 +1,4 @@
-//! Uploads a blob: mounted from another repository, as a whole, or in chunks.
+//! Uploads a blob as a whole or in chunks, or mounts it from another repository.
 
 mod chunks;
 mod sending;

@@ -1,8 +1,8 @@
 //! Decides whether an image may be pulled, after its name is resolved and before its content is
 //! fetched.
 //!
-//! [`Rules`] are lists of rules, and a [`VerifierDir`] has programs with containerd's contract.
-//! Callers may implement [`Verifier`] themselves.
+//! [`Rules`] has lists of rules. A [`VerifierDir`] runs programs in the same way as containerd runs
+//! its image verifiers. Callers may also implement [`Verifier`] themselves.
 
 #[cfg(feature = "cosign")]
 mod cosign;

@@ -1,6 +1,6 @@
-//! Runs programs that verify images, as containerd's image verifiers do. The programs of
-//! a directory are asked about an image in turn. A program accepts the image with the exit status
-//! 0.
+//! Runs programs that verify images, in the same way as containerd runs its image verifiers. The
+//! programs in a directory are asked about an image in turn. A program accepts the image with the
+//! exit status 0.
 
 use std::ffi::OsString;
 use std::fs;

@@ -1,5 +1,4 @@
-//! The gallery: stores that are broken on purpose, which test the laws (as mutants test a test
-//! suite).
+//! The gallery: stores that are broken on purpose, to test the laws.
 //!
 //! Each [`Exhibit`] is the memory store with one fault. The law [`Exhibit::law`] must find the
 //! fault. Of the other laws, only those in [`Exhibit::also`] may find the fault. The stores in

@@ -127,7 +127,8 @@ pub(crate) fn record(group: &str, test: &str, verdict: &Verdict, took: Duration)
         reason,
         ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
     };
-    append(Path::new(&directory), &line).expect("a line can be added to CONFORMANCE_REPORT");
+    append(Path::new(&directory), &line)
+        .expect("the directory in CONFORMANCE_REPORT must be writable");
 }
 
 /// Appends a line by one write, so that parallel tests do not mix their lines.

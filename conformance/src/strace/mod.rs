@@ -30,8 +30,8 @@ use crate::judge::panic_message;
 
 /// Maximum number of calls that one law injects a fault into.
 const POINTS: usize = 24;
-/// Number of calls at the beginning, each of which gets a fault. The other calls that get a fault
-/// are spread evenly.
+/// Number of calls at the beginning that each get a fault. The other faults are spread evenly over
+/// the later calls.
 const FIRST: usize = 10;
 /// The time after which a law tries no more calls.
 const BUDGET: Duration = Duration::from_secs(30);
@@ -226,7 +226,7 @@ impl<S: ?Sized + 'static> Subject<S> {
     fn traced(&self, calls: &str, options: &[String]) -> Ended {
         let store = self.dir().join("store");
         // The directory is created beforehand, so that no fault hits its creation.
-        fs::create_dir(&store).expect("the directory of the store can be created");
+        fs::create_dir(&store).expect("the directory of the law must be writable");
         let file = self.dir().join("trace");
         let mut words = ["strace", "-f", "-qq", "-y", "-a1", "-s9000"]
             .map(str::to_owned)
@@ -235,7 +235,7 @@ impl<S: ?Sized + 'static> Subject<S> {
         let trace = format!("trace={calls}");
         words.extend(["-o".to_owned(), out, "-e".to_owned(), trace]);
         words.extend_from_slice(options);
-        let mut victim = self.victim(&words).spawn().expect("strace runs");
+        let mut victim = self.victim(&words).spawn().expect("strace must start");
         let (mut acknowledged, mut other) = (Vec::new(), String::new());
         let lines = BufReader::new(victim.stderr.take().expect("stderr is a pipe")).lines();
         for line in lines.map_while(std::io::Result::ok) {
@@ -245,7 +245,7 @@ impl<S: ?Sized + 'static> Subject<S> {
                 None => other = other + &line + "\n",
             }
         }
-        victim.wait().expect("the victim ends");
+        victim.wait().expect("the victim must end");
         Ended {
             acknowledged,
             other,
@@ -278,9 +278,9 @@ impl Ended {
         }
     }
 
-    /// Checks that the error reports a failed or full device. An engine may not know why a file
-    /// could not be created or synced (SQLite does not report it). A store whose sync failed may
-    /// refuse everything until it is reopened.
+    /// Checks that the error reports a failed or full device. Some engines, such as
+    /// SQLite, do not report why a file could not be created or synced. A store whose sync failed
+    /// may refuse everything until it is reopened.
     fn check_kind(&self, fault: Fault, call: &Call) {
         let told = self
             .acknowledged
@@ -309,7 +309,7 @@ impl Ended {
     }
 }
 
-/// Returns which of `calls` calls get a fault.
+/// Returns the indexes of the calls that get a fault, if a victim makes `calls` calls.
 fn points(calls: usize) -> Vec<usize> {
     if calls <= POINTS {
         return (0..calls).collect();
@@ -326,7 +326,7 @@ fn in_memory() -> TempDir {
     let mut builder = tempfile::Builder::new();
     builder.prefix("law-");
     let made = builder.tempdir_in(shared).or_else(|_| builder.tempdir());
-    made.expect("a directory can be created for the victim")
+    made.expect("the directory for temporary files must be writable")
 }
 
 /// Runs a check. Returns its message if it panics or hangs.

@@ -155,7 +155,7 @@ impl<'a> Disk<'a> {
         }
         match file {
             Some(dirty) => {
-                assert!(!dirty, "{to:?} has its name before it is synced");
+                assert!(!dirty, "a file gets the name {to:?} before it is synced");
                 self.files.insert(to.clone(), dirty);
             }
             None => {
@@ -179,17 +179,20 @@ impl<'a> Disk<'a> {
         let written = std::mem::take(&mut self.written);
         assert!(
             written,
-            "{step}: nothing was written below the store's directory"
+            "`{step}` is acknowledged, but nothing was written below the store's directory"
         );
         for (path, dirty) in &self.files {
-            assert!(!dirty, "{step}: {path:?} is not synced");
+            assert!(
+                !dirty,
+                "`{step}` is acknowledged, but {path:?} is not synced"
+            );
             if let Some(name) = path.ancestors().find(|name| self.names.contains(*name)) {
-                panic!("{step}: the directory of {name:?} is not synced");
+                panic!("`{step}` is acknowledged, but the directory of {name:?} is not synced");
             }
             let lost = self.lost.contains(path);
             assert!(
                 !lost,
-                "{step}: {path:?} is synced after a sync of it failed"
+                "`{step}` is acknowledged, but {path:?} was synced only after a sync of it failed"
             );
         }
     }

@@ -4,10 +4,11 @@
 //! directory of another containerd and its `ctr`. Without `--on`, `peers` makes a journaled ext4 on
 //! a loop device, because a file system without a journal would give false results. This needs
 //! superuser rights. Every run has a new directory, and the order of the tools changes from round
-//! to round. The memory of the machine is written to before the first run. The table has medians
-//! and ranges, processor time, the ratios of the first tool of each job to the others, and peak
-//! memory. The processor time of a tool includes the time of its server, but not the time that the
-//! kernel takes to write back the page cache.
+//! to round. Before the first run, `peers` writes to most of the free memory, because the first use
+//! of memory is slow in a virtual machine. The table has medians and ranges, processor time, the
+//! ratios of the first tool of each job to the others, and peak memory. The processor time of a
+//! tool includes the time of its server, but not the time that the kernel takes to write back the
+//! page cache.
 
 mod daemon;
 mod floor;
@@ -261,7 +262,7 @@ impl Table<'_> {
                 let fresh = self.directory.join(format!("run-{round}-{turn}"));
                 samples[one].push((contenders[one].run)(&fresh)?);
                 std::fs::remove_dir_all(&fresh)?;
-                // Writes back the page cache, so that the next run does not pay for this one.
+                // Writes back the page cache, so that the next run does not have to.
                 finish(Command::new("sync").arg("-f").arg(self.directory))?;
             }
         }

@@ -61,7 +61,7 @@ impl CosignKey {
         match der.strip_prefix(&P256[..]) {
             Some(point) if point.len() == POINT && point[0] == 4 => Ok(CosignKey(point.to_vec())),
             _ => Err(Error::unsupported(
-                "expected a key of the curve P-256, found another one; make one with `cosign \
+                "expected a key of the curve P-256, found another key; make a new key with `cosign \
                  generate-key-pair`",
             )),
         }

@@ -1,8 +1,8 @@
 //! Verifies signatures of cosign with a public key.
 //!
-//! cosign keeps the signatures of an image in the repository of the image, in one of two forms: in
-//! layers of the image `sha256-<digits>.sig` ([`payload`]), or, since version 3, in bundles that
-//! refer to the image ([`bundle`]).
+//! cosign keeps the signatures of an image in the repository of the image, in one of two forms. In
+//! the older form, they are layers of the image `sha256-<digits>.sig` ([`payload`]). Since version
+//! 3, they are bundles that refer to the image ([`bundle`]).
 
 mod bundle;
 mod key;

@@ -199,7 +199,7 @@ pub(super) async fn a_cancelled_publish_is_whole_or_absent(subject: Subject) {
         let expected = Expected::exactly(digest, 400_000);
         let patience = Duration::from_secs(10);
         let writer = store.begin_or_wait("layer", expected, patience).await;
-        let mut writer = writer.expect("the key is free");
+        let mut writer = writer.expect("the key must be free after a commit was cancelled");
         if writer.offset() == 0 {
             writer.write(data.clone()).await.unwrap();
         }
@@ -229,7 +229,7 @@ pub(super) async fn waiting_ends_with_the_other_writer(subject: Subject) {
     waiting
         .await
         .unwrap()
-        .expect("the key is free after the first writer ended");
+        .expect("the key must be free after the first writer ended");
 }
 
 /// A conflict of the batch also rejects the bytes. The ingest stays, and can still be published.
@@ -336,10 +336,10 @@ async fn remove_all(store: &dyn ContentStore, there: &mut Vec<Digest>, gone: &[D
     let mut blobs = Vec::new();
     for digest in gone {
         let stat = store.stat(digest).await.unwrap();
-        blobs.push((*digest, stat.expect("the blob exists").version));
+        blobs.push((*digest, stat.expect("the blob must exist").version));
     }
     let removed = store.remove_versions(&blobs, &Batch::new()).await;
-    removed.expect("the blobs are removed");
+    removed.expect("the removal must succeed");
     there.retain(|digest| !gone.contains(digest));
     assert_eq!(digests(store).await, *there, "what is left");
     for digest in gone {

@@ -31,8 +31,14 @@ pub(super) async fn a_killed_process_keeps_its_blobs(subject: Subject) {
             assert_has(&*store, &Digest::sha256(&data), &data).await;
         }
         for digest in digests(&*store).await {
-            let found = read(&*store, &digest).await.expect("a listed blob exists");
-            assert_eq!(Digest::sha256(&found), digest, "other bytes under a digest");
+            let found = read(&*store, &digest)
+                .await
+                .expect("a listed blob must exist");
+            assert_eq!(
+                Digest::sha256(&found),
+                digest,
+                "the bytes under a digest do not match it"
+            );
         }
     }
 }
@@ -57,7 +63,11 @@ pub(super) async fn a_killed_writer_leaves_a_prefix(subject: Subject) {
         .await
         .unwrap();
     let offset = usize::try_from(writer.offset()).unwrap();
-    assert!(offset <= data.len(), "{offset} bytes of {}", data.len());
+    assert!(
+        offset <= data.len(),
+        "the ingest has {offset} bytes, but at most {} were written",
+        data.len()
+    );
     writer.write(data.slice(offset..)).await.unwrap();
     let committed = writer
         .commit(&Batch::new(), Durability::Full)

@@ -105,7 +105,7 @@ async fn check(victim: Victim<dyn ContentStore>) {
         .find_map(|said| said.strip_prefix(LEFT));
     assert!(
         !victim.at_sync || left.is_none_or(|left| left == "0"),
-        "an ingest whose sync failed still has {left:?} bytes"
+        "an ingest whose sync failed must have no bytes, but has {left:?}"
     );
     let store = victim.subject.open().await;
     for (step, data) in blobs() {
@@ -121,14 +121,16 @@ async fn check(victim: Victim<dyn ContentStore>) {
     // The same job succeeds after the fault.
     let again = job(&victim.subject);
     drop(store);
-    again.await.expect("the interrupted job can be repeated");
+    again
+        .await
+        .expect("the interrupted job must succeed when it is repeated");
     let store = victim.subject.open().await;
     for (_, data) in &blobs()[1..] {
         assert_has(&*store, &Digest::sha256(data), data).await;
     }
     right(&*store).await;
     let writer = Writer::begin(&*store, UNFINISHED, Expected::ANY).await;
-    let mut writer = writer.expect("the ingest can be resumed");
+    let mut writer = writer.expect("the ingest must be resumable");
     let held = bytes(4, 2 * PIECE).slice(..usize::try_from(writer.offset()).unwrap());
     assert_eq!(
         writer.digest().await.unwrap(),
@@ -140,12 +142,18 @@ async fn check(victim: Victim<dyn ContentStore>) {
 /// Checks that every blob has the digest of its bytes.
 async fn right(store: &dyn ContentStore) {
     for digest in digests(store).await {
-        let found = read(store, &digest).await.expect("a listed blob exists");
-        assert_eq!(Digest::sha256(&found), digest, "other bytes under a digest");
+        let found = read(store, &digest)
+            .await
+            .expect("a listed blob must exist");
+        assert_eq!(
+            Digest::sha256(&found),
+            digest,
+            "the bytes under a digest do not match it"
+        );
     }
 }
 
-/// Text that no other file contains, and that compressed data still contains.
+/// Text that occurs in no other file. A store that compresses repeated text still writes it once.
 const MARKER: &str = "conformance-blob";
 
 /// The bytes and the names of their files must be synced before the publish is acknowledged.

@@ -122,7 +122,7 @@ pub(super) async fn a_compaction_keeps_what_is_there(subject: Subject) {
     store
         .compact()
         .await
-        .expect("compacting an empty store succeeds");
+        .expect("compacting an empty store must succeed");
     let blobs: Vec<_> = (0..40)
         .map(|seed| bytes(seed, if seed < 8 { 1_200_000 } else { 3_000 }))
         .collect();

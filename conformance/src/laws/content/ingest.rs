@@ -59,7 +59,7 @@ pub(super) async fn a_second_writer_is_busy(subject: Subject) {
     let again = store
         .begin("layer")
         .await
-        .expect("the key is free after the first writer ended");
+        .expect("the key must be free after the first writer ended");
     assert_eq!(again.offset(), 20);
 }
 
@@ -242,7 +242,7 @@ pub(super) async fn sixteen_writers_of_one_digest_agree(subject: Subject) {
         })
         .collect();
     for writer in writers {
-        let committed = writer.await.unwrap().expect("each writer succeeds");
+        let committed = writer.await.unwrap().expect("each writer must succeed");
         assert_eq!(committed.digest, Digest::sha256(&data));
     }
     assert_eq!(digests(&*store).await, [Digest::sha256(&data)]);
@@ -272,7 +272,10 @@ pub(super) async fn a_reader_is_stored_whole_or_not_at_all(subject: Subject) {
         let data = bytes(seed, size);
         let digest = Digest::sha256(&data);
         let failed = put_reader(&store, Fails(&data[..])).await;
-        assert!(failed.is_err(), "{size} bytes");
+        assert!(
+            failed.is_err(),
+            "a source that fails after {size} bytes was stored"
+        );
         assert_absent(&*store, &digest).await;
         for _ in 0..2 {
             let stored = put_reader(&store, &data[..]).await.unwrap();

@@ -65,7 +65,10 @@ pub(super) async fn a_list_shows_what_stays(subject: Subject) {
     });
     while !busy.is_finished() {
         let listed: Vec<Digest> = digests(&*store).await;
-        assert!(listed.is_sorted_by(|one, next| one < next), "out of order");
+        assert!(
+            listed.is_sorted_by(|one, next| one < next),
+            "digests must be listed in order, each once"
+        );
         let kept: Vec<_> = listed
             .into_iter()
             .filter(|one| stay.contains(one))

@@ -33,7 +33,7 @@ laws! { $
             ["cas_core::ContentStore"],
         an_absent_blob_is_none:
             "A caller could not tell an absent blob from an error, and would fetch the blob again"
-            ["EVE CheckBlobExists, which returns the same result for both"],
+            ["EVE CheckBlobExists, which returns false for an absent blob and for an error"],
         reads_stop_at_the_end:
             "A lazy reader that reads past the end would get an error or stale bytes"
             ["containerd content.ReaderAt"],
@@ -49,7 +49,7 @@ laws! { $
     ]
     read(needs Files) [
         a_file_has_the_bytes:
-            "The kernel would copy a file that is longer or shorter than the layer"
+            "A copy that the kernel makes of the file would differ from the layer"
             ["cas_core::BlobReader::file"],
     ]
     files() [
@@ -128,7 +128,7 @@ laws! { $
             "Unverified bytes would become a blob with the proof of another ingest"
             ["cas_core::content::Verified"],
         every_durability_publishes:
-            "A manifest would not exist yet when its publish has returned"
+            "A publish would return before its manifest can be read"
             ["docs/DURABILITY.md, Bytes"],
         a_removed_blob_can_be_stored_again:
             "A removed image could not be pulled again"
@@ -153,7 +153,7 @@ laws! { $
     ]
     commit(needs Joint) [
         bytes_and_batch_are_one_step:
-            "A crash between bytes and record would leave a blob that nothing finds or removes"
+            "A crash could leave bytes without a record, and nothing would find or remove them"
             ["cas_core::Capability::Joint"],
         a_removal_and_its_batch_are_one_step:
             "A collector that lost a race would still have removed the bytes"
@@ -164,7 +164,7 @@ laws! { $
             "Layers stored in parallel would be lost, and the image would never be complete"
             ["cas_core::ContentStore"],
         readers_share_a_blob:
-            "Unpacking and serving a layer at the same time would mix up their offsets"
+            "Two readers of a layer, such as an unpack and a push, would mix up their offsets"
             ["containerd content.ReaderAt"],
         a_list_shows_what_stays:
             "A collection would miss blobs that existed all the time, or find them twice"
@@ -173,7 +173,7 @@ laws! { $
     model(racy) [
         any_sequence_agrees_with_a_map:
             "Some order of operations that no other test has tried would lose data"
-            ["RocksDB db_stress: an oracle of the expected state"],
+            ["RocksDB db_stress, which compares with an expected state"],
     ]
     durable(needs Durable) [
         a_reopened_store_has_its_blobs:

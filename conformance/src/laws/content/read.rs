@@ -52,7 +52,7 @@ pub(super) async fn reads_stop_at_the_end(subject: Subject) {
         let read = reader.read_at(offset as u64, length).await.unwrap();
         assert!(
             read == data[offset..offset + length],
-            "{length} bytes at {offset}"
+            "a read of {length} bytes at {offset} returned other bytes"
         );
     }
     assert_eq!(reader.read_at(0, usize::MAX).await.unwrap(), data);
@@ -151,7 +151,7 @@ pub(super) async fn a_file_has_the_bytes(subject: Subject) {
         let data = bytes(length as u64, length);
         let digest = put(&*store, &data).await;
         let reader = store.open(&digest).await.unwrap().unwrap();
-        let file = reader.file().expect("a blob has its file");
+        let file = reader.file().expect("a blob must have a file");
         assert_eq!(file.metadata().unwrap().len(), length as u64);
         let mut found = vec![0; length];
         file.read_exact_at(&mut found, 0).unwrap();

@@ -61,7 +61,7 @@ pub(super) async fn openings_agree_on_one_digest(subject: Subject) {
         }));
     }
     for writer in writers {
-        writer.await.unwrap().expect("each writer succeeds");
+        writer.await.unwrap().expect("each writer must succeed");
     }
     let store: Arc<dyn ContentStore> = subject.open().await;
     assert_eq!(digests(&*store).await, [Digest::sha256(&data)]);

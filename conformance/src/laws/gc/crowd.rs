@@ -40,7 +40,10 @@ async fn work(store: Arc<Store>, worker: u64, over: Arc<AtomicBool>) -> usize {
         };
         match outcome.await {
             Ok(()) => named += 2,
-            Err(error) => assert!(is_lost_race(error.kind()), "worker {worker}: {error}"),
+            Err(error) => assert!(
+                is_lost_race(error.kind()),
+                "worker {worker} failed without losing a race: {error}"
+            ),
         }
     }
     named
@@ -97,11 +100,13 @@ async fn storm(workers: Vec<Arc<Store>>, collectors: Vec<Arc<Store>>) {
     }
     assert!(named > 0, "no task created a name");
     let store = &workers[0];
-    all_whole(store).await.expect("every named image is whole");
+    all_whole(store)
+        .await
+        .expect("every named image must be complete");
     collect_now(store).await;
     all_whole(store)
         .await
-        .expect("every named image stays whole");
+        .expect("every named image must stay complete");
 }
 
 /// Tasks share one opening.
@@ -129,7 +134,7 @@ pub(super) async fn killed_importers_lose_no_name(subject: Subject) {
             let name = format!("killed:{}", turn % 10);
             match Sample::of(turn % IMAGES).import(&store, &name).await {
                 Ok(()) => subject.acknowledge(&name),
-                Err(error) => assert!(is_lost_race(error.kind()), "{error}"),
+                Err(error) => assert!(is_lost_race(error.kind()), "an import failed: {error}"),
             }
         }
     }
@@ -149,5 +154,7 @@ pub(super) async fn killed_importers_lose_no_name(subject: Subject) {
             "{name} is lost"
         );
     }
-    all_whole(&store).await.expect("every named image is whole");
+    all_whole(&store)
+        .await
+        .expect("every named image must be complete");
 }

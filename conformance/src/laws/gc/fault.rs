@@ -79,7 +79,7 @@ async fn store_large(store: &Store) -> Result<()> {
 async fn check(victim: Victim<Store>) {
     let store = victim.subject.open().await;
     agrees(&store).await;
-    let images = store.images.list(&[]).await.expect("names are listed");
+    let images = store.images.list(&[]).await.expect("list must succeed");
     let named = |name: &str| images.iter().find(|image| image.name.as_str() == name);
     assert!(
         named("one").is_some() || !victim.has("one"),
@@ -111,7 +111,7 @@ async fn check(victim: Victim<Store>) {
         let (descriptor, data) = large();
         let found = store.content.fetch(&descriptor).await;
         assert!(
-            found.expect("the acknowledged large blob exists") == data,
+            found.expect("the acknowledged large blob must exist") == data,
             "the large blob has other bytes than were acknowledged"
         );
         let record = store.blobs().load(&descriptor.digest).await;
@@ -123,7 +123,7 @@ async fn check(victim: Victim<Store>) {
     drop(store);
     // The same job succeeds after the fault.
     let again = job(&victim.subject).await;
-    again.expect("the interrupted job can be repeated");
+    again.expect("the interrupted job must succeed when it is repeated");
     let store = victim.subject.open().await;
     agrees(&store).await;
     nothing_dead(&store, sorted(Sample::of(1).digests())).await;
@@ -134,14 +134,18 @@ async fn check(victim: Victim<Store>) {
 pub(super) async fn agrees(store: &Store) {
     for digest in there(store).await {
         let found = read(&*store.content, &digest).await;
-        let found = found.expect("a listed blob exists");
-        assert_eq!(Digest::sha256(&found), digest, "other bytes under a digest");
+        let found = found.expect("a listed blob must exist");
+        assert_eq!(
+            Digest::sha256(&found),
+            digest,
+            "the bytes under a digest do not match it"
+        );
         let record = store.blobs().load(&digest).await;
         assert!(record.unwrap().is_some(), "{digest} has no record");
     }
-    for image in store.images.list(&[]).await.expect("names are listed") {
+    for image in store.images.list(&[]).await.expect("list must succeed") {
         let checked = verify(store, &image.target).await;
-        checked.unwrap_or_else(|error| panic!("{} is not whole: {error}", image.name));
+        checked.unwrap_or_else(|error| panic!("the image {} is not complete: {error}", image.name));
     }
 }
 
@@ -171,7 +175,7 @@ pub(super) async fn nothing_dead(store: &Store, alive: Vec<Digest>) {
 pub(super) async fn nothing_without(store: &Store, names: [&str; 2]) {
     for name in names {
         let deleted = store.images.delete(&name.parse().unwrap(), None).await;
-        deleted.expect("the names of the job exist");
+        deleted.expect("the names of the job must exist");
     }
     nothing_dead(store, Vec::new()).await;
 }

@@ -211,8 +211,8 @@ pub(super) async fn a_failed_import_is_collected(subject: Subject) {
     assert_eq!(there(&store).await, sorted(kept.digests()));
 }
 
-/// `explain` returns the names and the lease that keep a blob, and no path if none of them keeps
-/// it.
+/// `explain` returns a path for each name and each lease that keeps a blob, and no path if nothing
+/// keeps the blob.
 pub(super) async fn each_root_that_keeps_a_blob_is_explained(subject: Subject) {
     let store = subject.open().await;
     let sample = Sample::of(1);

@@ -63,7 +63,7 @@ laws! { $
     ]
     labels() [
         a_root_label_keeps_a_blob:
-            "Content that tools for containerd protect with this label would be removed"
+            "Content that tools for containerd protect with the label gc.root would be removed"
             ["containerd docs/garbage-collection.md, gc.root"],
         a_reference_has_the_exact_suffix:
             "A label that only looks like a reference would keep content forever"
@@ -101,10 +101,10 @@ laws! { $
     repeat() [
         a_job_can_be_repeated_after_any_failed_call:
             "An import that failed once would always fail, or leave blobs that are never collected"
-            ["docs/DURABILITY.md, Bytes: to repeat a call is always safe"],
+            ["docs/DURABILITY.md, Bytes: repeating a call is always safe"],
         a_job_can_be_repeated_after_any_lost_response:
             "A call whose response was lost would fail when it is repeated"
-            ["docs/DURABILITY.md, Bytes: to repeat a call is always safe"],
+            ["docs/DURABILITY.md, Bytes: repeating a call is always safe"],
     ]
     platforms() [
         a_failed_pull_leaves_stored_platforms_complete:
@@ -114,7 +114,7 @@ laws! { $
     model(racy) [
         any_sequence_agrees_with_plain_maps:
             "Some order of operations that no other test has tried would lose data"
-            ["RocksDB db_stress: an oracle of the expected state, faults among the operations"],
+            ["RocksDB db_stress, which injects faults and compares with an expected state"],
     ]
     owners() [
         an_owner_sees_only_their_names:
@@ -178,7 +178,7 @@ async fn collect_in(store: &Store, ahead: Duration) -> Removed {
     let options = GcOptions::default().with_now(SystemTime::now() + ahead);
     collect(store, &[], &options)
         .await
-        .expect("the collection succeeds")
+        .expect("the collection must succeed")
 }
 
 async fn collect_now(store: &Store) -> Removed {
@@ -191,7 +191,7 @@ const DAY: Duration = Duration::from_secs(25 * 3600);
 /// Returns the digests of all blobs.
 async fn there(store: &Store) -> Vec<Digest> {
     let page = store.content.list(None, 10_000).await;
-    let stats: Vec<Stat> = page.expect("the list succeeds");
+    let stats: Vec<Stat> = page.expect("list must succeed");
     stats.into_iter().map(|stat| stat.digest).collect()
 }
 

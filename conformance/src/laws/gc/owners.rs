@@ -22,13 +22,13 @@ fn views(store: &Store) -> (Store, Store) {
     let view = |name| {
         store
             .for_owner(&owner(name))
-            .expect("the store keeps owners")
+            .expect("the store must support owners")
     };
     (view("red"), view("blue"))
 }
 
 async fn names(store: &Store) -> Vec<String> {
-    let images = store.images.list(&[]).await.expect("the list succeeds");
+    let images = store.images.list(&[]).await.expect("list must succeed");
     images.iter().map(|image| image.name.to_string()).collect()
 }
 
@@ -57,7 +57,12 @@ pub(super) async fn an_owner_sees_only_their_names(subject: Subject) {
     assert_eq!(names(&store).await, ["a", "b", "c"]);
     let name = "a".parse().unwrap();
     assert_eq!(blue.images.get(&name).await.unwrap(), None);
-    let found = store.images.get(&name).await.unwrap().expect("it exists");
+    let found = store
+        .images
+        .get(&name)
+        .await
+        .unwrap()
+        .expect("the image must exist");
     assert_eq!(found.owner, Some(owner("red")));
     assert_eq!(red.images.get(&name).await.unwrap(), Some(found));
     assert_eq!(blue.images.roots().await.unwrap().len(), 3);
@@ -156,7 +161,7 @@ pub(super) async fn bytes_stay_while_a_root_is_left(subject: Subject) {
         let collected = collect_now(view).await;
         assert!(
             collected.blobs.is_empty(),
-            "blobs that other names keep: {collected:?}"
+            "blobs that other names keep were removed: {collected:?}"
         );
         assert_eq!(sorted(collected.released), sorted(sample.digests()));
     }
@@ -189,7 +194,7 @@ pub(super) async fn a_revived_blob_keeps_no_old_claim(subject: Subject) {
     verify(&store, &sample.root()).await.unwrap();
 }
 
-/// If an owner creates a name for content that another owner stored, the owner claims all of it.
+/// An owner that creates a name for content of another owner claims all of that content.
 pub(super) async fn a_name_claims_what_it_reaches(subject: Subject) {
     let store = subject.open().await;
     let (red, blue) = views(&store);
@@ -259,11 +264,13 @@ async fn live(view: Store) {
         // The other owner may be storing or removing the same blob.
         while let Err(error) = sample.import(&view, &name).await {
             let lost = matches!(error.kind(), ErrorKind::Busy | ErrorKind::Conflict);
-            assert!(lost, "{error}");
+            assert!(lost, "an import failed without losing a race: {error}");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         collect_now(&view).await;
-        verify(&view, &sample.root()).await.expect("it is complete");
+        verify(&view, &sample.root())
+            .await
+            .expect("a named image must be complete");
         delete(&view, &name).await;
         collect_now(&view).await;
     }

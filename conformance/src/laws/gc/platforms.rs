@@ -56,28 +56,36 @@ pub(super) async fn a_failed_pull_leaves_stored_platforms_complete(subject: Subj
             let found = completeness(&store, &remote.root).await.unwrap();
             assert!(
                 found.left_out.is_empty(),
-                "{context}: success, but {found:?}"
+                "{context}: the pull succeeded, but left out platforms: {found:?}"
             );
         }
 
         tag(&store, "app", "other")
             .await
-            .unwrap_or_else(|error| panic!("{context}: the tag: {error:?}"));
+            .unwrap_or_else(|error| panic!("{context}: the image cannot be tagged: {error:?}"));
         collect(&store, &[], &GcOptions::default()).await.unwrap();
         let found = completeness(&store, &remote.root).await.unwrap();
         assert_eq!(found.missing, None, "{context}");
         verify(&store, &samples[0].root())
             .await
-            .unwrap_or_else(|error| panic!("{context}: the stored platform: {error:?}"));
+            .unwrap_or_else(|error| {
+                panic!("{context}: the stored platform is incomplete: {error:?}")
+            });
 
         remote.pull(&store, Platforms::All).await.unwrap();
         let found = completeness(&store, &remote.root).await.unwrap();
-        assert!(found.left_out.is_empty(), "{context}: {found:?}");
+        assert!(
+            found.left_out.is_empty(),
+            "{context}: the repeated pull left out platforms: {found:?}"
+        );
         nothing_dead(&store, sorted(all.clone())).await;
         nothing_without(&store, ["app", "other"]).await;
         if failed.is_empty() {
-            outcome.expect("a pull without a failing call succeeds");
-            assert!(nth > 20, "the pull makes fewer than {nth} changing calls");
+            outcome.expect("a pull without a failing call must succeed");
+            assert!(
+                nth > 20,
+                "expected more than 20 calls that change something, found fewer than {nth}"
+            );
             return;
         }
     }

@@ -45,8 +45,8 @@ pub(super) async fn a_tombstoned_blob_can_be_pinned_again(subject: Subject) {
     verify(&store, &sample.root()).await.unwrap();
 }
 
-/// Stores a tombstoned blob again: once after its bytes were removed, and once before. The record
-/// of the blob must then have no tombstone.
+/// Stores a tombstoned blob again, first after its bytes were removed, then while they still exist.
+/// Each time, the record of the blob must then have no tombstone.
 pub(super) async fn a_blob_stored_over_a_tombstone_is_live(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 1_000);
@@ -127,7 +127,7 @@ pub(super) async fn a_lease_that_expires_during_a_job_is_noticed(subject: Subjec
     assert_eq!(
         store.leases().list().await.unwrap(),
         [],
-        "the lease must be ended in any case"
+        "the lease must end even if it expired during the job"
     );
 }
 
@@ -160,6 +160,6 @@ pub(super) async fn a_blob_pinned_since_the_scan_stays(subject: Subject) {
     assert_eq!(
         held,
         left.is_some(),
-        "a pinned blob exists, and a removed blob is not reported as pinned"
+        "a pin must succeed exactly if the blob still exists"
     );
 }

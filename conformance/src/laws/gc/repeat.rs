@@ -52,13 +52,16 @@ async fn fail_each(subject: &Subject, side: Side) {
         }
         acknowledged(&store, &done, &context).await;
         let again = job(&store, &from, &mut Vec::new()).await;
-        again.unwrap_or_else(|error| panic!("{context}: the repeated job: {error:?}"));
+        again.unwrap_or_else(|error| panic!("{context}: the repeated job failed: {error:?}"));
         agrees(&store).await;
         nothing_dead(&store, sorted(both.clone())).await;
         nothing_without(&store, ["copied", "tagged"]).await;
         if failed.is_empty() {
-            outcome.expect("a job without a failing call succeeds");
-            assert!(nth > 20, "only {nth} calls change anything");
+            outcome.expect("a job without a failing call must succeed");
+            assert!(
+                nth > 20,
+                "expected more than 20 calls that change something, found fewer than {nth}"
+            );
             return;
         }
         nth += *stride.get_or_insert_with(|| {
@@ -73,7 +76,7 @@ async fn job(store: &Store, from: &Store, done: &mut Vec<&'static str>) -> Resul
     Sample::of(1).import(store, "imported").await?;
     done.push("imported");
     let image = from.images.get(&"copied".parse()?).await?;
-    let image = image.expect("the image exists");
+    let image = image.expect("the image must exist");
     copy(from, store, &image, &CopyOptions::default()).await?;
     done.push("copied");
     tag(store, "imported", "tagged").await?;

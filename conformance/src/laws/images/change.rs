@@ -135,7 +135,7 @@ pub(super) async fn updates_of_different_labels_lose_none(subject: Subject) {
         })
         .collect();
     for task in tasks {
-        task.await.unwrap().expect("each update succeeds");
+        task.await.unwrap().expect("each update must succeed");
     }
     let found = images.get(&image("a", "one").name).await.unwrap().unwrap();
     assert_eq!(found.labels.len(), 12, "{:?}", found.labels);

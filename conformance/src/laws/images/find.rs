@@ -11,7 +11,7 @@ async fn found(images: &dyn ImageStore, text: &str) -> Vec<String> {
     let found = images
         .find(&prefix[..19].parse().unwrap())
         .await
-        .expect("find answers");
+        .expect("find must succeed");
     assert!(
         found
             .iter()
@@ -77,7 +77,7 @@ async fn fill(images: &dyn ImageStore) {
 }
 
 async fn names(images: &dyn ImageStore, filters: &[&str]) -> Vec<String> {
-    let found = images.list(filters).await.expect("list answers");
+    let found = images.list(filters).await.expect("list must succeed");
     found
         .into_iter()
         .map(|image| image.name.to_string())

@@ -25,7 +25,7 @@ laws! { $
             "The wrong clock of a caller would decide when an image is old enough to be removed"
             ["containerd images.Store.Create"],
         names_of_every_form_are_kept:
-            "Two images would become one if a store folds or cuts their names"
+            "Two images would become one in a store that shortens names or ignores case"
             ["containerd images.Store; umoci reference grammar"],
         an_image_needs_a_target:
             "A name would exist that cannot be pulled, unpacked or removed"
@@ -37,7 +37,7 @@ laws! { $
             "A removed image could still be run"
             ["containerd images.Store.Delete"],
         deletion_asks_for_the_target:
-            "A caller that removes the image that it read would remove its replacement"
+            "A caller that read an image would remove the image that has replaced it since"
             ["containerd images.DeleteTarget"],
     ]
     name(racy) [
@@ -53,7 +53,7 @@ laws! { $
             "Fields that an update leaves out, such as an expiry label, would keep old values"
             ["containerd images.Store.Update"],
         field_paths_change_what_they_name:
-            "Setting one label would remove the labels of others"
+            "Setting one label would remove other labels"
             ["containerd images.Store.Update"],
         unknown_field_paths_are_refused:
             "A misspelled path would report success and change nothing"
@@ -86,10 +86,10 @@ laws! { $
     ]
     repeat() [
         an_image_can_be_put_again:
-            "An interrupted job could not be repeated as it is"
+            "An interrupted job could not be repeated, because its name exists already"
             ["cas_core::ImageStoreExt::put; EVE IngestBlobsAndCreateImage"],
         a_name_is_put_once_and_never_moved:
-            "A job would move the name of another job, or would fail when it is repeated"
+            "A job would change the target of another job's name, or fail when it is repeated"
             ["cas_core::ImageStoreExt::put_new; an OCI layout engine's PutReference, ErrClobber"],
         a_name_can_be_removed_again:
             "A repeated removal would fail because the first removal succeeded"

@@ -142,7 +142,7 @@ pub(super) async fn a_deleted_name_is_not_found(subject: Subject) {
     images
         .create(image("a", "two"))
         .await
-        .expect("the name is free");
+        .expect("a deleted name must be free");
 }
 
 /// A deletion with a target deletes only that target. `delete_unchanged` deletes only images that
@@ -187,7 +187,7 @@ pub(super) async fn forty_creators_lose_none(subject: Subject) {
         })
         .collect();
     for task in tasks {
-        task.await.unwrap().expect("each creator succeeds");
+        task.await.unwrap().expect("each creator must succeed");
     }
     assert_eq!(images.list(&[]).await.unwrap().len(), 40);
 }

@@ -42,7 +42,11 @@ pub(super) async fn an_image_can_be_put_again(subject: Subject) {
     let made = images.put(given.clone()).await.unwrap();
     assert_eq!(made.target, target("one"));
     assert_eq!(made.labels.len(), 1, "{:?}", made.labels);
-    assert_eq!(images.put(given).await.unwrap(), made, "nothing changed");
+    assert_eq!(
+        images.put(given).await.unwrap(),
+        made,
+        "putting an image again must change nothing"
+    );
     let put = images.put(image("a", "two")).await.unwrap();
     assert_eq!(
         (&put.target, put.created_at),
@@ -99,7 +103,11 @@ pub(super) async fn a_replacement_asks_for_the_target(subject: Subject) {
     assert_eq!(replaced.target, target("two"));
     assert_eq!(replaced.created_at, made.created_at);
     let again = images.replace(&target("one"), image("a", "two")).await;
-    assert_eq!(again.unwrap(), replaced, "nothing changed");
+    assert_eq!(
+        again.unwrap(),
+        replaced,
+        "repeating a replacement must change nothing"
+    );
     assert_eq!(images.get(&name()).await.unwrap(), Some(replaced));
 }
 
@@ -118,7 +126,7 @@ pub(super) async fn putting_and_removing_at_once_succeed(subject: Subject) {
     })
     .await;
     for result in results {
-        result.expect("every call succeeds");
+        result.expect("every call must succeed");
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) async fn a_batch_is_applied_in_order(subject: Subject) {
     records
         .commit(&Batch::new())
         .await
-        .expect("an empty batch succeeds");
+        .expect("an empty batch must succeed");
     let mut batch = Batch::new();
     batch.put(T, "k", Expect::Any, text("one"));
     batch.put(Table::Images, "k", Expect::Any, text("image"));
@@ -53,7 +53,7 @@ pub(super) async fn a_batch_sees_its_own_changes(subject: Subject) {
     records
         .commit(&batch)
         .await
-        .expect("absent after the deletion");
+        .expect("a batch that deletes a key must be able to create it again");
     assert_eq!(
         value(&*records, T, "old").await.as_deref(),
         Some(&b"two"[..])
@@ -157,7 +157,7 @@ pub(super) async fn a_batch_of_many_keys_is_one_step(subject: Subject) {
         records
             .commit(&created)
             .await
-            .expect("none of the keys exists");
+            .expect("a batch that creates absent keys must succeed");
 
         let (mut some, mut rest) = (Batch::new(), Batch::new());
         for number in &order {
@@ -183,14 +183,14 @@ pub(super) async fn a_batch_of_many_keys_is_one_step(subject: Subject) {
         records
             .commit(&some)
             .await
-            .expect("all keys are as expected");
+            .expect("a batch with current revisions must succeed");
         let left: Vec<String> = (0..40).filter(|number| number % 5 == 3).map(key).collect();
         assert_eq!(keys(&*records).await, left);
         assert_eq!(kind(records.commit(&some).await), Some(ErrorKind::Conflict));
         records
             .commit(&rest)
             .await
-            .expect("all keys are as expected");
+            .expect("a batch with current revisions must succeed");
         assert!(keys(&*records).await.is_empty());
     }
 }

@@ -39,7 +39,7 @@ pub(super) async fn a_reopened_store_has_its_records(subject: Subject) {
     let expect = Expect::Revision(kept.revision);
     write(&*records, T, "kept", expect, b"four")
         .await
-        .expect("the revision is still current");
+        .expect("a revision must stay current when the store is reopened");
 }
 
 /// Acknowledged batches must exist as a whole. The last batch may be partial if batches are not

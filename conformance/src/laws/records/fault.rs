@@ -107,12 +107,13 @@ async fn check(victim: Victim<dyn Records>) {
     let right = allowed.iter().any(|begun| after(done, *begun) == found);
     assert!(
         right,
-        "{done} batches of {length} were acknowledged, found {:?}",
+        "{done} batches were acknowledged, but the records are not those of these batches with or \
+         without the next one; found the keys {:?}",
         found.keys()
     );
     drop(records);
     let again = job(&victim.subject, done).await;
-    again.expect("the interrupted job can be repeated");
+    again.expect("the interrupted job must succeed when it is repeated");
     let records = victim.subject.open().await;
     assert_eq!(content(&*records).await, after(batches().len(), 0));
 }

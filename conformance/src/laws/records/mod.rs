@@ -50,7 +50,7 @@ laws! { $
             "An update would be lost in one table, but not in the other tables"
             ["cas_core::records::Table"],
         odd_keys_are_keys:
-            "Two keys would become one record, in an engine that folds or escapes keys"
+            "Two keys would become one record in an engine that ignores case or escapes keys badly"
             ["containerd metadata keys; cas_core::limit::KEY"],
     ]
     batch() [
@@ -58,7 +58,7 @@ laws! { $
             "A name would exist before the blob it points to"
             ["cas_core::records::Batch"],
         a_batch_sees_its_own_changes:
-            "A batch that changes its own records would fail, or overwrite an existing record"
+            "A batch that changes a record twice would fail, or overwrite an existing record"
             ["cas_core::records::Batch"],
         a_conflict_leaves_a_prefix_at_most:
             "After a lost race, a name would exist without its blobs"
@@ -69,7 +69,7 @@ laws! { $
             "A lost race would leave half a change, and the next attempt would fail"
             ["cas_core::Capability::Atomic"],
         a_batch_of_many_keys_is_one_step:
-            "A collection would remove records that it did not name, or overwrite a job's records"
+            "A large batch would be applied in part, or would delete records that it does not list"
             ["cas_core::Capability::Atomic"],
     ]
     race(needs Atomic, racy) [

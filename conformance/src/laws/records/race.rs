@@ -22,7 +22,7 @@ async fn increment(records: &dyn Records) {
         match write(records, T, "counter", expect, next.as_bytes()).await {
             Ok(()) => return,
             Err(error) if error.kind() == ErrorKind::Conflict => tokio::task::yield_now().await,
-            Err(error) => panic!("neither a success nor a conflict: {error}"),
+            Err(error) => panic!("expected success or a conflict, found {error}"),
         }
     }
 }
@@ -125,7 +125,10 @@ pub(super) async fn a_scan_shows_what_stays(subject: Subject) {
     while !busy.is_finished() {
         let found = scan(&*records, T, "", 3).await;
         let keys: Vec<String> = found.into_iter().map(|record| record.key).collect();
-        assert!(keys.is_sorted_by(|one, next| one < next), "out of order");
+        assert!(
+            keys.is_sorted_by(|one, next| one < next),
+            "keys must be returned in order, each once"
+        );
         let kept: Vec<_> = keys
             .into_iter()
             .filter(|key| key.ends_with("stays"))

@@ -124,7 +124,7 @@ pub(super) async fn tables_are_alike(subject: Subject) {
     }
 }
 
-/// A key is not a path or a pattern, is not folded, and may be 1,024 bytes long.
+/// A key is not a path or a pattern, keeps its case, and may have 1,024 bytes.
 pub(super) async fn odd_keys_are_keys(subject: Subject) {
     let records = subject.open().await;
     fill(&*records, T).await;

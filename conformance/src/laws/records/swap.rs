@@ -71,7 +71,7 @@ pub(super) async fn any_overwrites_and_deletes(subject: Subject) {
         assert_eq!(value(&*records, T, "k").await, None);
     }
     let absent = delete(&*records, T, "k", Expect::Absent).await;
-    assert_eq!(kind(absent), None, "deleting an absent key succeeds");
+    assert_eq!(kind(absent), None, "deleting an absent key must succeed");
 }
 
 /// Recreates a record with the same bytes.
@@ -84,7 +84,10 @@ pub(super) async fn a_revision_never_comes_back(subject: Subject) {
                 .await
                 .unwrap();
             let revision = record(&*records, T, "k").await.revision;
-            assert!(!seen.contains(&revision), "{revision:?} was used before");
+            assert!(
+                !seen.contains(&revision),
+                "each write must get a new revision, but {revision:?} was used before"
+            );
             seen.push(revision);
         }
         delete(&*records, T, "k", Expect::Any).await.unwrap();
@@ -105,8 +108,14 @@ pub(super) async fn values_of_any_length_come_back(subject: Subject) {
             .await
             .unwrap();
         let found = record(&*records, T, &key).await;
-        assert!(found.value == data && found.key == key, "{length} bytes");
+        assert!(
+            found.value == data && found.key == key,
+            "a record of {length} bytes must be read back unchanged"
+        );
         let page = records.scan(T, &key, None, 1).await.unwrap();
-        assert!(page == [found], "{length} bytes in a scan");
+        assert!(
+            page == [found],
+            "a scan must return a record of {length} bytes unchanged"
+        );
     }
 }

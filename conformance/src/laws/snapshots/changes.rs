@@ -80,7 +80,7 @@ pub(super) async fn owners_and_modes_go_through_layers(subject: Subject) {
         };
         assert_eq!(found("file"), (file, 0o640), "file in {parent}");
         assert_eq!(found("dir"), ((1000, 1001), 0o2750), "dir in {parent}");
-        assert_eq!(found("dir/below"), ((0, 0), 0o600), "below in {parent}");
+        assert_eq!(found("dir/below"), ((0, 0), 0o600), "dir/below in {parent}");
         assert_eq!(found("").0, (1000, 1001), "the root in {parent}");
         assert_eq!(tree.read("file").as_deref(), Some("1"));
     }

@@ -19,14 +19,14 @@ async fn collect_in(content: &Store, store: &dyn Snapshotter, hours: u64) -> Rem
     let options =
         GcOptions::default().with_now(SystemTime::now() + Duration::from_secs(hours * 3600));
     let collected = collect(content, &[store], &options).await;
-    collected.expect("the collection succeeds")
+    collected.expect("the collection must succeed")
 }
 
 /// Creates a committed snapshot with the label of an ended lease.
 async fn leased_layer(store: &dyn Snapshotter, name: &str, parent: Option<&str>) {
     let labels = Labels::from([(LEASE.to_owned(), "of a job that ended".to_owned())]);
     let prepared = store.prepare("making", parent, labels.clone()).await;
-    prepared.expect("the snapshot is prepared");
+    prepared.expect("prepare must succeed");
     let options = Commit {
         labels,
         ..Commit::default()
@@ -34,7 +34,7 @@ async fn leased_layer(store: &dyn Snapshotter, name: &str, parent: Option<&str>)
     store
         .commit(name, "making", options)
         .await
-        .expect("the snapshot is committed");
+        .expect("commit must succeed");
 }
 
 /// After a snapshot was updated, a removal of its earlier state must do nothing.

@@ -99,7 +99,10 @@ pub(super) async fn a_view_shows_its_parent_and_is_read_only(subject: Subject) {
     for (parent, names) in [("one", &["a"][..]), ("two", &["a", "b"])] {
         let mounts = view(&*store, &format!("view of {parent}"), Some(parent)).await;
         let mounts = mounts.unwrap();
-        assert!(Mount::is_read_only(&mounts), "{mounts:?} can be written to");
+        assert!(
+            Mount::is_read_only(&mounts),
+            "a view must be read-only, found {mounts:?}"
+        );
         let tree = Tree::mount(&mounts);
         assert_eq!(tree.names(), names);
         if !matches!(mounts[..], [Mount::Bind { .. }]) {
@@ -110,14 +113,17 @@ pub(super) async fn a_view_shows_its_parent_and_is_read_only(subject: Subject) {
     let mounts = prepare(&*store, "active", Some("two")).await.unwrap();
     assert!(
         !Mount::is_read_only(&mounts),
-        "{mounts:?} cannot be written to"
+        "an active snapshot must be writable, found {mounts:?}"
     );
 }
 
 pub(super) async fn a_view_of_nothing_is_empty(subject: Subject) {
     let store = subject.open().await;
     let mounts = view(&*store, "view", None).await.unwrap();
-    assert!(Mount::is_read_only(&mounts), "{mounts:?} can be written to");
+    assert!(
+        Mount::is_read_only(&mounts),
+        "a view must be read-only, found {mounts:?}"
+    );
     assert!(Tree::mount(&mounts).names().is_empty());
     store.remove("view").await.unwrap();
 }
@@ -174,7 +180,10 @@ pub(super) async fn a_child_has_the_attributes_of_its_parent(subject: Subject) {
     // The kernel counts the holes of a file in an image.
     let is_image = matches!(mounts[..], [Mount::Erofs { .. }, ..]);
     let blocks = stat("sparse").blocks();
-    assert!(is_image || blocks < 64, "a hole was filled");
+    assert!(
+        is_image || blocks < 64,
+        "a hole of a sparse file takes space on the disk"
+    );
 }
 
 pub(super) async fn a_reused_key_starts_empty(subject: Subject) {
@@ -184,7 +193,10 @@ pub(super) async fn a_reused_key_starts_empty(subject: Subject) {
     }
     for round in 0..3 {
         let tree = Tree::mount(&prepare(&*store, "key", None).await.unwrap());
-        assert!(tree.names().is_empty(), "leftovers in round {round}");
+        assert!(
+            tree.names().is_empty(),
+            "a new snapshot must be empty, but has files in round {round}"
+        );
         tree.write("file", "text");
         drop(tree);
         store.remove("key").await.unwrap();
@@ -218,6 +230,6 @@ pub(super) async fn a_chain_may_be_long(subject: Subject) {
                 assert_eq!(Tree::mount(&mounts).names(), ["0"]);
             }
         }
-        other => panic!("one mount is expected, found {other:?}"),
+        other => panic!("expected one mount, found {other:?}"),
     }
 }

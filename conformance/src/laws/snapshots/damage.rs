@@ -73,7 +73,7 @@ pub(super) async fn changed_files_are_found(subject: Subject) {
     file.set_modified(modified).unwrap();
     match store.check("base", READ).await.unwrap() {
         Condition::Damaged(what) => assert!(what.contains("file"), "{what}"),
-        other => panic!("other bytes were not found: {other:?}"),
+        other => panic!("a check must find changed bytes, but returned {other:?}"),
     }
     std::fs::write(tree.join("file"), "").unwrap();
     assert_eq!(
@@ -85,7 +85,7 @@ pub(super) async fn changed_files_are_found(subject: Subject) {
             what.contains("file"),
             "expected the name of the file, found {what}"
         ),
-        other => panic!("an emptied file was not found: {other:?}"),
+        other => panic!("a check must find an emptied file, but returned {other:?}"),
     }
     std::fs::remove_dir_all(&tree).unwrap();
     for depth in [Depth::Directory, Depth::Files] {
@@ -113,7 +113,7 @@ pub(super) async fn a_replaced_snapshot_has_the_new_files(subject: Subject) {
     store
         .replace("top", "again")
         .await
-        .expect("`again` replaces `top`");
+        .expect("`again` must replace `top`");
     assert!(
         stat(&*store, "again").await.is_none(),
         "the snapshot `again` still exists after it replaced `top`"

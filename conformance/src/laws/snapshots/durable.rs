@@ -17,7 +17,7 @@ pub(super) async fn a_committed_snapshot_was_synced(subject: Subject) {
         let store = subject.open().await;
         let mounts = prepare(&*store, "probe", None).await;
         if !matches!(
-            mounts.expect("the snapshot is prepared")[..],
+            mounts.expect("prepare must succeed")[..],
             [Mount::Bind { .. }]
         ) {
             return crate::skip(

@@ -41,13 +41,13 @@ laws! { $
             "A layer would be replaced under the containers on top of it"
             ["containerd snapshots.Snapshotter.Commit"],
         a_commit_needs_another_name:
-            "A committed layer could not be told from an unfinished layer with the same key"
+            "A committed layer and an unfinished layer would have the same key"
             ["containerd snapshots.Snapshotter.Commit"],
         a_commit_frees_the_key:
             "The next unpack of the same layer would find its key taken"
             ["containerd snapshots.Snapshotter.Commit"],
         a_commit_cannot_move_to_another_parent:
-            "A layer's changes would be shown on a tree that they were not made for"
+            "A layer's changes would be applied to a tree that they were not made for"
             ["containerd snapshots.WithParent"],
         a_commit_sets_a_parent_or_is_refused:
             "Layers unpacked in parallel would have no parent, and the image would miss files"
@@ -88,7 +88,7 @@ laws! { $
             "A removed label would still keep the snapshot"
             ["containerd snapshots.Snapshotter.Update"],
         an_update_changes_what_its_paths_name:
-            "Setting one label would remove the labels of others"
+            "Setting one label would remove other labels"
             ["containerd snapshots.Snapshotter.Update"],
         walk_is_in_key_order_and_in_pages:
             "A snapshot between two pages would never be shown or collected"
@@ -155,7 +155,7 @@ laws! { $
             ["containerd snapshots.Snapshotter.Remove; rkt/rkt#2890"],
         a_removal_spares_what_is_mounted_in_it:
             "Removing a container would delete data that is mounted in the container"
-            ["EVE RemoveContainerRootDir, which runs into live mounts"],
+            ["EVE RemoveContainerRootDir, which deletes files in other mounts below the root"],
         cleanup_frees_leftovers_and_nothing_else:
             "Leftovers of a crash would stay forever, or a cleanup would remove a live layer"
             ["containerd snapshots.Cleaner"],

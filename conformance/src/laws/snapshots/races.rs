@@ -30,14 +30,14 @@ pub(super) async fn one_of_many_prepares_wins(subject: Subject) {
         }
         let outcomes = rivals.join_all().await;
         let won = outcomes.iter().filter(|kind| kind.is_none()).count();
-        assert_eq!(won, 1, "{outcomes:?}");
+        assert_eq!(won, 1, "exactly one call must succeed: {outcomes:?}");
         let lost = outcomes
             .iter()
             .flatten()
             .all(|kind| *kind == ErrorKind::AlreadyExists);
         assert!(
             lost,
-            "expected `AlreadyExists` for all but one: {outcomes:?}"
+            "the other calls must fail with `AlreadyExists`: {outcomes:?}"
         );
         assert!(stores[1].mounts(&key).await.is_ok());
         stores[0].remove(&key).await.unwrap();
@@ -45,7 +45,7 @@ pub(super) async fn one_of_many_prepares_wins(subject: Subject) {
     stores[1]
         .remove("base")
         .await
-        .expect("the losers left nothing");
+        .expect("a refused prepare must leave no child of its parent");
 }
 
 pub(super) async fn one_of_many_commits_wins(subject: Subject) {
@@ -65,7 +65,7 @@ pub(super) async fn one_of_many_commits_wins(subject: Subject) {
         }
         let outcomes = rivals.join_all().await;
         let won = outcomes.iter().filter(|kind| kind.is_none()).count();
-        assert_eq!(won, 1, "{outcomes:?}");
+        assert_eq!(won, 1, "exactly one call must succeed: {outcomes:?}");
         let mut left = 0;
         for rival in 0..RIVALS {
             left += usize::from(stores[1].remove(&format!("key-{rival}")).await.is_ok());
@@ -96,12 +96,12 @@ pub(super) async fn a_parent_removed_under_a_prepare_leaves_no_orphan(subject: S
         }
         let outcomes = both.join_all().await;
         let won = outcomes.iter().filter(|(_, kind)| kind.is_none()).count();
-        assert_eq!(won, 1, "{outcomes:?}");
+        assert_eq!(won, 1, "exactly one call must succeed: {outcomes:?}");
         let base = stat(&*stores[1], "base").await.is_some();
         assert_eq!(
             stat(&*stores[0], "child").await.is_some(),
             base,
-            "{outcomes:?}"
+            "the child must exist exactly if its parent exists: {outcomes:?}"
         );
         if base {
             stores[0].remove("child").await.unwrap();
@@ -123,7 +123,7 @@ pub(super) async fn a_removal_and_a_commit_exclude_each_other(subject: Subject) 
         assert_ne!(
             committed.is_ok(),
             removed.is_ok(),
-            "{committed:?} {removed:?}"
+            "either the commit or the removal must succeed: {committed:?}, {removed:?}"
         );
         if committed.is_ok() {
             stores[1].remove("name").await.unwrap();
@@ -140,7 +140,7 @@ pub(super) async fn cleanup_spares_what_is_being_made(subject: Subject) {
         let store = Arc::clone(&stores[1]);
         async move {
             loop {
-                store.cleanup().await.expect("cleanup succeeds");
+                store.cleanup().await.expect("cleanup must succeed");
                 tokio::task::yield_now().await;
             }
         }
@@ -178,7 +178,11 @@ fn assert_there(mounts: &[Mount]) {
         };
         for path in paths {
             let is_there = path.exists() || shown_later == Some(path);
-            assert!(is_there, "{} is gone", path.display());
+            assert!(
+                is_there,
+                "{} does not exist, but a mount needs it",
+                path.display()
+            );
         }
     }
 }

@@ -38,10 +38,10 @@ pub(super) async fn bare_layer(store: &dyn Snapshotter, name: &str, parent: Opti
     let key = format!("making {name}");
     prepare(store, &key, parent)
         .await
-        .expect("the snapshot is prepared");
+        .expect("prepare must succeed");
     commit(store, name, &key)
         .await
-        .expect("the snapshot is committed");
+        .expect("commit must succeed");
 }
 
 /// Creates a committed snapshot with the content that `fill` writes into its tree.
@@ -53,14 +53,14 @@ pub(super) async fn layer(
 ) {
     let key = format!("making {name}");
     let mounts = prepare(store, &key, parent).await;
-    fill(&Tree::mount(&mounts.expect("the snapshot is prepared")).path);
+    fill(&Tree::mount(&mounts.expect("prepare must succeed")).path);
     commit(store, name, &key)
         .await
-        .expect("the snapshot is committed");
+        .expect("commit must succeed");
 }
 
 pub(super) async fn stat(store: &dyn Snapshotter, key: &str) -> Option<Info> {
-    store.stat(key).await.expect("stat succeeds")
+    store.stat(key).await.expect("stat must succeed")
 }
 
 /// Returns the keys of all snapshots, listed in pages of three.
@@ -68,7 +68,7 @@ pub(super) async fn keys(store: &dyn Snapshotter) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     loop {
         let page = store.walk(all.last().map(String::as_str), 3).await;
-        let page = page.expect("walk succeeds");
+        let page = page.expect("walk must succeed");
         let short = page.len() < 3;
         all.extend(page.into_iter().map(|info| info.key));
         if short {
@@ -82,9 +82,13 @@ pub(super) async fn can_mount(store: &dyn Snapshotter) -> bool {
     let mounts = prepare(store, "probe", None).await;
     bare_layer(store, "probe-base", None).await;
     let above = prepare(store, "probe-above", Some("probe-base")).await;
-    let all = [mounts.expect("prepared"), above.expect("prepared")].concat();
+    let all = [
+        mounts.expect("prepare must succeed"),
+        above.expect("prepare must succeed"),
+    ]
+    .concat();
     for key in ["probe", "probe-above", "probe-base"] {
-        store.remove(key).await.expect("the snapshot is removed");
+        store.remove(key).await.expect("remove must succeed");
     }
     let plain = all.iter().all(|mount| matches!(mount, Mount::Bind { .. }));
     plain || is_root()
@@ -95,7 +99,7 @@ pub(super) fn is_root() -> bool {
     let id = Command::new("id").arg("-u").output();
     let root = id.is_ok_and(|id| id.stdout == b"0\n");
     if !root {
-        crate::skip("only the superuser can mount and change owners, so contents were not checked");
+        crate::skip("only the superuser can mount and change owners, so files were not checked");
     }
     root
 }

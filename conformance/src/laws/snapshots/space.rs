@@ -155,7 +155,7 @@ pub(super) async fn a_removal_spares_what_is_mounted_in_it(subject: Subject) {
     store
         .cleanup()
         .await
-        .expect("a cleanup skips directories that are in use");
+        .expect("a cleanup must skip directories that are in use");
     run(Command::new("umount").arg(&inside));
     assert_eq!(fs::read_to_string(home.join("file")).unwrap(), "text");
     if removed.is_err() {

@@ -137,7 +137,7 @@ pub(super) async fn a_commit_sets_a_parent_or_is_refused(subject: Subject) {
         assert_eq!(keys(&*store).await, ["base", "key"]);
         return;
     }
-    done.expect("the snapshot is committed on the parent");
+    done.expect("a commit on another parent must succeed");
     let parent = stat(&*store, "name").await.unwrap().parent;
     assert_eq!(parent.as_deref(), Some("base"));
     let gone = store.remove("base").await;

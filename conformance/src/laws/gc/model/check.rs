@@ -63,7 +63,7 @@ impl Run<'_> {
             State::Live(labels) => {
                 assert_has(content, digest, data).await;
                 let record = record.map(|(record, _)| record);
-                let record = record.expect("a blob has its record");
+                let record = record.expect("a blob must have a record");
                 assert_eq!(record.tombstone, None, "{digest} has a tombstone");
                 assert_eq!(record.labels, *labels, "labels of {digest}");
             }
@@ -75,7 +75,7 @@ impl Run<'_> {
                 let found = read(content, digest).await;
                 assert!(
                     found.is_none_or(|found| found == *data),
-                    "{digest} has other bytes"
+                    "{digest} does not have the bytes that were stored"
                 );
             }
         }
@@ -99,7 +99,7 @@ impl Run<'_> {
     /// before the step, or of `data`.
     pub(super) async fn adopt_ingest(&mut self, key: &'static str, data: &Bytes) {
         let writer = Writer::begin(&*self.store.content, key, Expected::ANY).await;
-        let mut writer = writer.expect("the ingest can be resumed");
+        let mut writer = writer.expect("the ingest must be resumable");
         let length = usize::try_from(writer.offset()).unwrap();
         let found = writer.digest().await.unwrap();
         let before = self.oracle.ingest(key);
@@ -107,7 +107,7 @@ impl Run<'_> {
             let beginning = whole.get(..length);
             beginning.is_some_and(|beginning| Digest::sha256(beginning) == found)
         });
-        let held = held.expect("an ingest holds what was written");
+        let held = held.expect("an ingest must contain a prefix of what was written");
         self.oracle.set_ingest(key, held.slice(..length));
     }
 
@@ -120,7 +120,10 @@ impl Run<'_> {
             labels: image.labels,
         });
         let after = self.oracle.names.remove(name);
-        assert!(found == before || found == after, "{name}: {found:?}");
+        assert!(
+            found == before || found == after,
+            "expected the name {name} as before or after the failed step, found {found:?}"
+        );
         self.oracle.names.extend(found.map(|found| (name, found)));
     }
 

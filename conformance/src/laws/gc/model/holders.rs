@@ -26,7 +26,7 @@ impl Run<'_> {
         };
         let blobs = self.faulty.blobs();
         let labelled = blobs.update(&digest, |found| {
-            let mut record = found.expect("a live blob has a record");
+            let mut record = found.expect("a live blob must have a record");
             record.labels.clone_from(&after);
             Ok(record)
         });
@@ -37,8 +37,11 @@ impl Run<'_> {
         let found = self
             .oracle
             .live(&digest)
-            .expect("the blob exists as before");
-        assert!([&before, &after].contains(&found), "labels: {found:?}");
+            .expect("the blob must still exist");
+        assert!(
+            [&before, &after].contains(&found),
+            "expected the labels before or after the failed change, found {found:?}"
+        );
     }
 
     /// Imports an image. No call of the import is made to fail, because a failed job ends its lease
