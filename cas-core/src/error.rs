@@ -186,7 +186,7 @@ impl Error {
         self
     }
 
-    /// Adds the cause.
+    /// Sets the cause. An earlier cause is dropped.
     #[must_use]
     pub fn source(
         mut self,
@@ -344,7 +344,7 @@ impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
     }
 }
 
-/// Maximum number of characters that a message repeats of a text from its input.
+/// Maximum number of characters of an input text that a message repeats.
 const EXCERPT: usize = 100;
 
 /// Returns the beginning of a text for a message: at most 100 characters, after control characters,
@@ -364,7 +364,8 @@ pub fn url_excerpt(url: &str) -> String {
     let (authority, path) = rest.split_at(rest.find(['/', '\\', '?', '#']).unwrap_or(rest.len()));
     let host = authority.rsplit('@').next().unwrap_or_default();
     let port = host.rsplit_once(':').map_or("", |(_, port)| port);
-    // A password with such a character looks like a port.
+    // If a password contains `/`, `\`, `?` or `#`, the text before this character looks like a
+    // port.
     if !host.ends_with(']') && !port.bytes().all(|byte| byte.is_ascii_digit()) {
         return excerpt(&format!("{scheme}://…"));
     }

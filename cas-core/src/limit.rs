@@ -192,10 +192,10 @@ pub const URL: usize = 8192;
 /// Maximum number of ACIs whose last reads are kept in memory until they are written to the store.
 pub const NOTED_READS: usize = 4096;
 
-/// Checks the size of a document that is about to be read against [`DOCUMENT_READ`].
+/// Checks that a document of `found` bytes does not exceed [`DOCUMENT_READ`], before it is read.
 ///
 /// # Errors
-/// `OutOfRange` if it is larger.
+/// `OutOfRange` if the document is larger.
 pub fn check_document(found: u64) -> Result<()> {
     if found <= DOCUMENT_READ {
         return Ok(());

@@ -58,8 +58,8 @@ impl Location {
         self
     }
 
-    /// Sets the store of one member of a composition, and overrides the option that names the
-    /// member.
+    /// Sets the location of the member of a composition that `option` names. This location replaces
+    /// the value of the option.
     #[must_use]
     pub fn with_member(mut self, option: &str, member: Location) -> Self {
         self.members.insert(option.to_owned(), member);
@@ -194,7 +194,7 @@ impl Location {
 }
 
 /// Returns a path as the place of a location. A path that is not UTF-8 is refused, because its
-/// nearest text would name another directory.
+/// lossy conversion to text would name another directory.
 fn place(path: &Path) -> Result<String> {
     let text = path.to_str().ok_or_else(|| {
         Error::invalid("the path is not UTF-8; choose another path")

@@ -30,8 +30,8 @@ pub trait Opener: Send + Sync + 'static {
     /// Opens the store at `location`, or creates it if there is none.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the location has something other than a store of this scheme; `Busy`
-    /// if another process has the store open and the store is not
+    /// `FailedPrecondition` if the location contains something other than a store of this scheme;
+    /// `Busy` if another process has the store open and the store is not
     /// [`Shared`](crate::Capability::Shared); `InvalidArgument` for an option that the backend does
     /// not support; errors of the backend.
     async fn open(&self, location: &Location) -> Result<Store>;
@@ -63,7 +63,7 @@ pub trait Composer: Send + Sync + 'static {
     /// Checks the options that do not name members, before anything is opened.
     ///
     /// # Errors
-    /// `InvalidArgument`, naming the option.
+    /// `InvalidArgument`, naming the option, if an option is unknown or its value is invalid.
     fn check(&self, location: &Location) -> Result<()>;
 
     /// Opens each member through `registry`, and then the composition.

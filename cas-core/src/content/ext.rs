@@ -70,7 +70,7 @@ pub trait ContentExt: ContentStore {
     }
 
     /// Removes the blob in whatever version it has. Returns false if the blob is not in the store.
-    /// The record of the blob stays, and leases are not respected.
+    /// The record of the blob stays, and leases are ignored.
     ///
     /// # Errors
     /// Errors of the store.

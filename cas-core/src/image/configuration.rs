@@ -126,8 +126,8 @@ impl ImageConfig {
     }
 }
 
-/// Returns whether content of this type and size may be a configuration, so that it is read to find
-/// out.
+/// Returns whether content of this type and size may be a configuration. If so, the content is read
+/// to find out.
 fn may_be_config(media_type: &MediaType, size: u64) -> bool {
     let other = *media_type == MediaType::OCI_EMPTY
         || media_type.is_document()
@@ -187,10 +187,10 @@ const EROFS_DIFF_ID: &str = "org.erofs.uncompressed-digest";
 /// images, the manifest may state the diff ids in place of the configuration.
 ///
 /// # Errors
-/// `Corrupt` if the manifest and the configuration do not list the same number of layers, or the
-/// configuration states another type of root file system than `layers`. The error is `Unsupported`
-/// instead if a layer has the type of an artifact. Also `Unsupported` for a layer that is not
-/// mounted on the layers below it, but has another role in its annotation `org.erofs.role`.
+/// `Corrupt` if the manifest and the configuration list different numbers of layers, or if the
+/// configuration states a root file system of a type other than `layers`. In both cases, the error
+/// is `Unsupported` instead if a layer has the type of an artifact. Also `Unsupported` if the
+/// annotation `org.erofs.role` of a layer states a role other than `overlay-lower`.
 pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descriptor, Digest)>> {
     let wrong = |why: String| {
         let mut layers = manifest.layers.iter();

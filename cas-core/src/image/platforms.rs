@@ -14,9 +14,9 @@ use crate::platform::Platform;
 use crate::sync::lock;
 
 /// Returns the platforms of an image, normalized, each once. For each index, the platforms that its
-/// entries state come first. Then come the platforms that only the content of other entries states.
-/// The platform `unknown`, which marks attestations, is left out. An index, manifest or
-/// configuration that is not in the store is skipped, although it may state another platform.
+/// entries state come first. For an entry that states no platform, the platforms that its content
+/// states follow. The platform `unknown`, which marks attestations, is left out. An index, manifest
+/// or configuration that is not in the store is skipped, although it may state another platform.
 ///
 /// # Errors
 /// `NotFound` if no platform is found and an index, manifest or configuration is not in the store;

@@ -25,8 +25,8 @@ impl Targets {
         Ok(Targets(Notes::new(records, ROOM)?))
     }
 
-    /// Adds the note of an image to `batch`. If the target has changed, also adds the deletion of
-    /// the note of `before`, the image that had the name.
+    /// Adds the note of an image to `batch`, and the deletion of the note of `before`, the image
+    /// that had the name. Adds nothing if both images have the same target.
     pub(super) fn replace(
         &self,
         batch: &mut Batch,

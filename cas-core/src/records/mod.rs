@@ -212,7 +212,8 @@ pub trait Records: Send + Sync + 'static {
     async fn commit(&self, batch: &Batch) -> Result<()>;
 
     /// Returns at most `limit` records whose keys begin with `prefix`, in the byte order of their
-    /// keys, starting after the key `after`. A page with fewer than `limit` records is the last.
+    /// keys, starting after the key `after`, or at the first record if `after` is `None`. A page
+    /// with fewer than `limit` records is the last.
     ///
     /// Pages are not a consistent snapshot: a record that is changed meanwhile may appear in either
     /// state. An unchanged record appears once.

@@ -191,7 +191,8 @@ impl Snapshots {
             .await
     }
 
-    /// Returns at most `limit` snapshots in the order of their keys, starting after `after`.
+    /// Returns at most `limit` snapshots in the order of their keys, starting after the key
+    /// `after`, or at the first snapshot if `after` is `None`.
     ///
     /// # Errors
     /// `Corrupt` if a record does not parse; errors of the store.
