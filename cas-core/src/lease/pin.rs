@@ -83,8 +83,8 @@ pub(crate) struct Pinned {
     pub(crate) stat: Option<Stat>,
 }
 
-/// Pins a blob under `lease`, or for [`UNLEASED_TTL`] without one. Returns `None` if `blob` has no
-/// size and the store has neither the blob nor its record.
+/// Pins a blob under `lease`, or for [`UNLEASED_TTL`] if `lease` is `None`. Returns `None` if
+/// `blob` has no size and the store has neither the blob nor its record.
 pub(crate) async fn pin(
     store: &Store,
     lease: Option<&str>,

@@ -49,7 +49,7 @@ pub trait Fetcher: Send + Sync {
         true
     }
 
-    /// The caller reports that bytes that were fetched for `descriptor` do not have its digest.
+    /// A caller calls this method if the fetched bytes do not have the digest of `descriptor`.
     /// Returns whether the content may be fetched from another place. If so, the next
     /// [`fetch`](Fetcher::fetch) reads it from there. Returns `true` at most once for each place.
     /// By default, there is only one place.

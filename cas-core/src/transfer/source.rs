@@ -47,9 +47,9 @@ pub trait BlobSource: Send {
         self.write_piece(writer, sender).await
     }
 
-    /// The caller reports that the bytes since the last [`open`](BlobSource::open) turned out to be
-    /// wrong. Returns whether the source may have other bytes after another `open`. Returns false
-    /// by default.
+    /// A caller calls this method if the bytes since the last [`open`](BlobSource::open) are wrong.
+    /// Returns whether the source may have other bytes after another `open`. Returns false by
+    /// default.
     fn distrust(&mut self) -> bool {
         false
     }
