@@ -46,8 +46,8 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Returns the blobs that leases keep, except those of flat leases. Reports each such blob of
-    /// which the store has neither the bytes nor a record.
+    /// Returns the blobs that leases keep, except those of flat leases. Reports each of these blobs
+    /// for which the store has neither the bytes nor a record.
     async fn leased(&mut self) -> Result<Vec<Use>> {
         let leases = match gc::live_leases(self.store, SystemTime::now(), true).await {
             // `check_records` has reported a lease that does not parse.

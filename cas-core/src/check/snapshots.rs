@@ -151,7 +151,7 @@ impl Checker<'_> {
             "no record names {} directories with {bytes} bytes in all; {}",
             left.len(),
             match repairs {
-                true => "those that are not in use were removed",
+                true => "the directories that are not in use were removed",
                 false => "a collection removes them",
             }
         );
