@@ -194,8 +194,8 @@ impl Kv {
         Ok(self.transact(|tx| Ok((work(tx)?, durability != Durability::Relaxed)))?)
     }
 
-    /// Makes changes in one transaction. `work` returns a result, and whether to sync. Returns that
-    /// result.
+    /// Makes changes in one transaction. `work` returns a result, and whether to sync. Returns the
+    /// result of `work`.
     pub(crate) fn transact<T>(
         &self,
         work: impl FnOnce(&mut Tx<'_>) -> Result<(T, bool), Failed>,

@@ -108,7 +108,7 @@ impl Checker<'_> {
             Some(Err(error)) => format!("{why}; it cannot be made again: {error}"),
             None => format!(
                 "{why}; a repair unpacks a committed snapshot again, and removes the record of any \
-                 other"
+                 other snapshot"
             ),
         };
         let done = matches!(repaired, Some(Ok(())));

@@ -176,11 +176,11 @@ pub async fn rootfs(content: &dyn ContentStore, config: &Descriptor) -> Result<V
     Ok(image_config(content, config).await?.diff_ids)
 }
 
-/// The role of a layer that is an EROFS image, in the annotations of its descriptor. A layer without
-/// a role, or with the role [`LOWER`], is mounted on the layers below it.
+/// The annotation with the role of a layer that is an EROFS image, in the descriptor of the layer.
+/// A layer without a role, or with the role [`LOWER`], is mounted on the layers below it.
 const EROFS_ROLE: &str = "org.erofs.role";
 const LOWER: &str = "overlay-lower";
-/// The diff id of a layer that is an EROFS image, in the annotations of its descriptor.
+/// The annotation with the diff id of a layer that is an EROFS image.
 const EROFS_DIFF_ID: &str = "org.erofs.uncompressed-digest";
 
 /// Returns the layers of an image, lowest first, each with its diff id. For layers that are EROFS
@@ -211,8 +211,8 @@ pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descript
     let mut roles = roles.filter_map(|layer| Some((layer, layer.annotations.get(EROFS_ROLE)?)));
     if let Some((layer, role)) = roles.find(|(_, role)| *role != LOWER) {
         return Err(Error::unsupported(format!(
-            "expected layers that are mounted on each other, found one with the role \"{}\"; choose \
-             a variant of the image without such layers",
+            "expected layers that are mounted on each other, found one with the role \"{}\"; \
+             choose a variant of the image without such layers",
             excerpt(role)
         ))
         .operation("pair layers")
@@ -234,8 +234,8 @@ pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descript
     Ok(layers.zip(config.diff_ids.iter().copied()).collect())
 }
 
-/// Returns the diff id that the descriptor of a layer states, if the layer is an EROFS image. A layer
-/// that is not compressed is its own diff.
+/// Returns the diff id that the descriptor of a layer states, if the layer is an EROFS image. The
+/// diff id of a layer that is not compressed is its digest.
 fn stated_diff_id(layer: &Descriptor) -> Option<Digest> {
     if !layer.media_type.is_erofs() {
         return None;

@@ -76,8 +76,8 @@ async fn best(
     by_config(content, matcher, unnamed, missing).await
 }
 
-/// Returns the manifest of an image for one platform: the best match, or `image` itself if `image` is
-/// a manifest.
+/// Returns the manifest of an image for one platform. This is the best match, or `image` itself if
+/// `image` is a manifest.
 ///
 /// # Errors
 /// As [`manifest`]; `InvalidArgument` for [`Platforms::All`]. If `image` is a manifest and

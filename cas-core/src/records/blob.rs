@@ -33,8 +33,8 @@ pub struct BlobRecord {
     /// The children that the blob lists, in order, if it is a document (an index or a manifest).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub children: Vec<Digest>,
-    /// Children that were left out and that the blob does not keep: layers that are not distributed,
-    /// for example, or manifests for other platforms. Any other child that is missing was lost.
+    /// Children that were left out and that the blob does not keep, such as layers that are not
+    /// distributed or manifests for other platforms. Any other child that is missing was lost.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub absent: BTreeSet<Digest>,
     /// If the blob is a manifest, the layers that the store no longer has because the snapshotter
