@@ -308,7 +308,7 @@ impl From<std::io::Error> for Error {
 
 impl Error {
     /// Returns the first system error among `error` and its causes, or `None` if there is none. Use
-    /// it for the errors of libraries, which often state the kind of a system error only as text.
+    /// it for errors of libraries, because these often do not show which system error caused them.
     pub fn of_system(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
         let mut cause = Some(error);
         while let Some(inner) = cause {

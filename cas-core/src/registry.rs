@@ -86,8 +86,8 @@ pub trait SnapshotterOpener: Send + Sync + 'static {
     }
 
     /// Checks that the snapshotter works on this machine in `directory`, which need not exist. A
-    /// new root, the directory in which `cas` keeps a store and its snapshots, uses the first
-    /// snapshotter of the registry that passes this check.
+    /// root is the directory in which `cas` keeps a store and its snapshots. A new root uses the
+    /// first snapshotter of the registry that passes this check.
     ///
     /// # Errors
     /// An error whose message names what is missing and what to do.

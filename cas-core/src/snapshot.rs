@@ -365,7 +365,7 @@ pub trait Snapshotter: Send + Sync + 'static {
     async fn remove(&self, key: &str) -> Result<()>;
 
     /// Removes a snapshot if it is still as `seen` describes it. Returns false if the snapshot does
-    /// not exist or was updated meanwhile.
+    /// not exist or was updated since.
     ///
     /// # Errors
     /// `FailedPrecondition` while it has children.

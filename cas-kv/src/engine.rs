@@ -121,7 +121,7 @@ pub enum Rows {
 pub struct IngestEntry {
     /// The number that identifies its rows.
     pub number: u64,
-    /// Number of bytes in those rows.
+    /// Number of bytes in these rows.
     pub offset: u64,
     /// Time of the last write, in milliseconds since 1970.
     pub millis: u64,

@@ -50,7 +50,7 @@ impl BlobList {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BlobProblem {
-    /// The store has no record of the blob: another program stored it, and no collection removes
+    /// The store has no record of the blob. Another program stored it, and no collection removes
     /// it. A blob that is removed during the listing may also be reported.
     Unrecorded(Digest),
     /// The record of the blob does not parse.

@@ -70,8 +70,8 @@ impl Checker<'_> {
                     });
                 } else {
                     let detail = format!(
-                        "the store does not have it, but the lease {id} keeps it; pull or import \
-                         an image with the blob, or remove it from the lease"
+                        "the store does not have this blob, but the lease {id} keeps it; pull or \
+                         import an image with the blob, or end the lease"
                     );
                     self.add(Problem::BlobMissing, digest, detail, false);
                 }

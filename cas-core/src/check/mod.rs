@@ -17,8 +17,9 @@
 //!    directories that no record names.
 //!
 //! A repair fetches a missing or damaged blob from a source. If no source has it, the damaged bytes
-//! are set aside in quarantine: they are stored under their own digest, which the lease
-//! [`QUARANTINE`] keeps. Documents that no name reaches are kept under the lease [`RECOVERED`].
+//! are set aside in quarantine. They are stored under their own digest, and the lease
+//! [`QUARANTINE`] keeps them. Documents that no name reaches are kept under the lease
+//! [`RECOVERED`].
 
 mod blobs;
 mod finding;

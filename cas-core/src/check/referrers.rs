@@ -111,12 +111,12 @@ impl Checker<'_> {
                     added => added.map(Ok)?,
                 }
             }
-            None => Err("a repair adds the label that keeps it".to_owned()),
+            None => Err("a repair adds the label that keeps the referrer".to_owned()),
         };
         let detail = match &linked {
-            Ok(()) => format!("it refers to {}, which keeps it again", subject.digest),
+            Ok(()) => format!("the subject {} keeps this referrer again", subject.digest),
             Err(why) => format!(
-                "it refers to {}, which does not keep it; {why}",
+                "the subject {} does not keep this referrer; {why}",
                 subject.digest
             ),
         };

@@ -98,10 +98,13 @@ impl Checker<'_> {
         let repairs = self.guard.is_some();
         for layer in &found {
             let outcome = match repairs {
-                true => "this was recorded again",
-                false => "a repair records this again",
+                true => "the tar was recorded again",
+                false => "a repair records the tar again",
             };
-            let detail = format!("its record was lost, but the snapshotter has its tar; {outcome}");
+            let detail = format!(
+                "the record of the tar of this layer was lost, but the snapshotter has the tar; \
+                 {outcome}"
+            );
             self.add(Problem::BlobMissing, layer, detail, repairs);
         }
         let noted = |old: Option<BlobRecord>| {

@@ -192,7 +192,7 @@ pub(super) async fn is_kept(
     Ok(false)
 }
 
-/// Deletes an ingest unless a writer has it open: another job may have waited for the key. Returns
+/// Deletes an ingest, unless a writer has it open. Another job may have waited for the key. Returns
 /// whether it was deleted.
 ///
 /// # Errors

@@ -95,7 +95,7 @@ impl Entry {
     }
 }
 
-/// Identifies one stored copy of a blob. A store never uses a version twice for the same digest: a
+/// Identifies one stored copy of a blob. A store never uses a version twice for the same digest. A
 /// blob that is removed and stored again gets a new version.
 ///
 /// A removal names a version, so a late removal by a slow collector never hits a newer copy.
@@ -200,8 +200,8 @@ pub trait ContentStore: Send + Sync + 'static {
         Ok(false)
     }
 
-    /// Makes every blob in the store durable, including those that were published as
-    /// [`Durability::Relaxed`] and those that another process has published but not yet synced.
+    /// Makes every blob in the store durable, including blobs that were published as
+    /// [`Durability::Relaxed`], and blobs that another process has published but not yet synced.
     async fn flush(&self) -> Result<()>;
 
     /// Frees the space that removals have left unused inside larger files, as far as this is worth

@@ -15,9 +15,9 @@
 //! the blob stays. If a job pins a blob before step 1, step 2 finds the lease or, if the job has
 //! ended, the name that the job wrote. `scan.rs` has the details.
 //!
-//! A tombstone is final: it names the version of the bytes that are removed, and a job that needs
-//! the blob again stores it as another version. Where bytes and records are in one transaction,
-//! steps 4 and 5 are one step. A collection that is interrupted is completed by the next.
+//! A tombstone is final. It names the version of the bytes that are removed. A job that needs the
+//! blob again stores it as another version. Where bytes and records are in one transaction, steps 4
+//! and 5 are one step. A collection that is interrupted is completed by the next.
 //!
 //! The protocol requires nothing but a compare-and-swap on single records. So it is as safe on an
 //! object store that many machines share as in one process. `tests/protocol` of this crate searches
@@ -34,8 +34,8 @@
 //! [`remove`] removes the blobs that a user names, by the same steps, unless something refers to
 //! them.
 //!
-//! Bytes without a record are not removed: another program may have stored them, or a job whose
-//! lease had expired may be about to write the record again.
+//! Bytes without a record are not removed, because another program may have stored them. Also, a
+//! job whose lease had expired may be about to write the record again.
 
 mod explain;
 mod graph;

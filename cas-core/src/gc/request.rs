@@ -69,10 +69,10 @@ impl RemoveOptions {
 /// stays, and is not in the result.
 ///
 /// # Errors
-/// `NotFound` if a blob is not in the store and `skip_absent` is not set; `Busy` if something else
-/// refers to a blob, in which case nothing is removed, and the error names the references; `Denied`
-/// for `force` if the store is opened for one owner; `Corrupt` if a record or a document does not
-/// parse; `OutOfRange` if a document is too large to be read; errors of the stores.
+/// `NotFound` if a blob is not in the store and `skip_absent` is not set; `Busy`, naming the
+/// references, if something else refers to a blob (then nothing is removed); `Denied` for `force`
+/// if the store is opened for one owner; `Corrupt` if a record or a document does not parse;
+/// `OutOfRange` if a document is too large to be read; errors of the stores.
 pub async fn remove(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],

@@ -72,7 +72,7 @@ impl Platforms<'_> {
         Ok(Next::Children(self.split_off_named(children)))
     }
 
-    /// Adds the platforms that descriptors state. Returns the descriptors that state none; their
+    /// Adds the platforms that descriptors state. Returns the descriptors that state none. Their
     /// content has to be read.
     fn split_off_named(&self, mut descriptors: Vec<Descriptor>) -> Vec<Descriptor> {
         descriptors.retain(|descriptor| {

@@ -50,7 +50,7 @@ impl MediaType {
         DOCKER_SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+prettyjws";
         /// Docker schema 2 image configuration.
         DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json";
-        /// Docker layer; the type does not state its compression.
+        /// Docker layer. The type does not state its compression.
         DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar";
         /// Docker layer, gzip.
         DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip";

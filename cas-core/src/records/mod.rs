@@ -125,7 +125,7 @@ pub struct Change {
 
 /// Changes that are applied in order.
 ///
-/// Put a record before the records that refer to it, and names last: if the store is not
+/// Put a record before the records that refer to it, and names last. If the store is not
 /// [`Atomic`](crate::Capability::Atomic), a crash may interrupt the batch after any change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
@@ -215,8 +215,8 @@ pub trait Records: Send + Sync + 'static {
     /// keys, starting after the key `after`, or at the first record if `after` is `None`. A page
     /// with fewer than `limit` records is the last.
     ///
-    /// Pages are not a consistent snapshot: a record that is changed meanwhile may appear in either
-    /// state. An unchanged record appears once.
+    /// Pages are not a consistent snapshot. A record that is changed between two calls may appear
+    /// in either state. An unchanged record appears once.
     async fn scan(
         &self,
         table: Table,

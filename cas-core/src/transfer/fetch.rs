@@ -96,8 +96,8 @@ pub(super) struct Fetch<'a> {
 }
 
 impl Fetch<'_> {
-    /// Pins a blob and stores it if it is missing. Feeds it to `unpacker` meanwhile. Returns
-    /// whether the store had it.
+    /// Pins a blob and stores it if it is missing. While it is stored, it is also fed to
+    /// `unpacker`. Returns whether the store had it.
     ///
     /// # Errors
     /// As [`fetch`].

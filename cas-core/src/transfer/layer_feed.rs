@@ -17,7 +17,7 @@ pub struct LayerFeed<'a> {
     /// Receives the bytes of the layer, beginning with the first byte.
     pub sender: LayerSender,
     /// Unpacks the bytes. This future must be polled while the bytes are sent, and must not wait
-    /// for another layer. The future does not fail if the bytes end early: the unpacker then reads
+    /// for another layer. If the bytes end early, the future does not fail. The unpacker then reads
     /// the layer from the store in [`Unpacker::finish`](super::Unpacker::finish).
     pub unpacked: BoxFuture<'a, Result<()>>,
 }
@@ -56,7 +56,7 @@ impl LayerSender {
     }
 }
 
-/// Writes a piece that is not empty, and sends it to `sender` meanwhile.
+/// Writes a piece that is not empty, and sends it to `sender` at the same time.
 ///
 /// # Errors
 /// As [`Writer::write`].

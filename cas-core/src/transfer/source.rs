@@ -31,8 +31,8 @@ pub trait BlobSource: Send {
     /// Errors of the source.
     async fn next(&mut self) -> Result<Option<Bytes>>;
 
-    /// Writes the next bytes, and sends them to `sender` meanwhile. Returns their number, which is
-    /// 0 only at the end.
+    /// Writes the next bytes, and sends them to `sender` at the same time. Returns their number,
+    /// which is 0 only at the end.
     ///
     /// A source that reads files overrides this method: if `sender` is `None`, the bytes of a file
     /// can be shared or copied within the kernel.
