@@ -34,9 +34,9 @@ pub trait Grouped: Send + Sync + 'static {
     /// Returns the weight that a job adds to its group.
     fn weight(job: &Self::Job) -> u64;
 
-    /// Returns whether the job has low priority, because it does not hold up its caller. Jobs of
-    /// low priority run only when no other job waits. After a group of other jobs, the first group
-    /// of low priority has only one job.
+    /// Returns whether the job has low priority. By default, no job has low priority. Jobs of low
+    /// priority run only when no other job waits. After a group of other jobs, the first group of
+    /// low priority has only one job.
     fn is_low_priority(_job: &Self::Job) -> bool {
         false
     }

@@ -26,9 +26,9 @@ pub const GC_REF_CONTENT: &str = "containerd.io/gc.ref.content";
 /// label. The rest of the key names the kind of the target.
 pub const GC_BACK_REF: &str = "containerd.io/gc.bref.";
 /// The prefix of a conditional reference to a snapshot. The rest of the key is a dot and the name
-/// of the snapshotter. The value is a condition and the key of the snapshot, as in `usedat<2h|KEY`:
-/// the reference counts only while the time since the last use of the snapshot is less than two
-/// hours.
+/// of the snapshotter. The value is a condition and the key of the snapshot, as in `usedat<2h|KEY`.
+/// In this example, the reference counts only while the time since the last use of the snapshot is
+/// less than two hours.
 pub const GC_CONDITION: &str = "containerd.io/gc.cond.snapshot";
 /// On a snapshot: when it was last used, as RFC 3339. Conditional references compare this time with
 /// the current time.

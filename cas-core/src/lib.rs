@@ -1,6 +1,6 @@
 //! The traits of `cas`, the storage layer for container images, and the code that depends only on
-//! these traits. The crate contains no backend, and no code for file systems, HTTP or compression
-//! formats.
+//! these traits. Except for the stores for tests in [`testing`], the crate contains no backend. It
+//! has no code for file systems, HTTP or compression formats.
 //!
 //! Bytes are written to an [`Ingest`], hashed and checked, and published to a [`ContentStore`]. A
 //! [`Handler`] visits an image, from its index or manifest to its layers, and a [`Snapshotter`]

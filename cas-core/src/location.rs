@@ -58,8 +58,8 @@ impl Location {
         self
     }
 
-    /// Sets the location of the member of a composition that `option` names. This location replaces
-    /// the value of the option.
+    /// Sets the location of a member of a composition. `option` is the option that names the
+    /// member. This location is used in place of the value of the option.
     #[must_use]
     pub fn with_member(mut self, option: &str, member: Location) -> Self {
         self.members.insert(option.to_owned(), member);

@@ -1,7 +1,7 @@
 //! Owners: tenants that share a store.
 //!
-//! A name has one owner or none, and names are unique in a store. A blob can have several owners:
-//! for each of them, the record of the blob has an entry, called a claim.
+//! A name has one owner or none, and names are unique in a store. A blob can have several owners.
+//! The record of the blob has an entry for each owner, called a claim.
 //! [`Store::for_owner`](crate::Store::for_owner) opens a store for one owner. A store that is
 //! opened in this way lists only the names of the owner. Each blob that is stored or pinned through
 //! it gets a claim of the owner.

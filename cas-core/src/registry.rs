@@ -155,8 +155,8 @@ impl SnapshotterParts {
     }
 }
 
-/// The backends, compositions and snapshotters of a program. Each program makes its own registry;
-/// none is global.
+/// The backends, compositions and snapshotters of a program. Each program makes its own registry.
+/// There is no global registry.
 ///
 /// A scheme may be registered once for a store and once for a snapshotter. If two stores or two
 /// snapshotters have the same scheme, [`Registry::check`] fails, and so does every method that

@@ -440,8 +440,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     async fn damaged_records(&self, remove: bool) -> Result<Vec<String>>;
 
     /// Returns the space that each leftover takes. A leftover is a file or directory that a killed
-    /// process left behind and that no record names. The list does not contain the leftovers that
-    /// are in use, as [`Snapshotter::cleanup`] defines it.
+    /// process left behind and that no record names. The list does not contain leftovers that are
+    /// in use (see [`Snapshotter::cleanup`]).
     async fn leftovers(&self) -> Result<Vec<Usage>>;
 
     /// Removes the [leftovers](Snapshotter::leftovers) that are not in use. A leftover is in use if

@@ -169,8 +169,8 @@ pub trait View: Send + Sync {
     fn ingests(&self) -> Result<Vec<(String, IngestEntry)>>;
     /// Returns a record.
     fn record(&self, table: Table, key: &str) -> Result<Option<(u64, Bytes)>>;
-    /// Returns up to `limit` records whose keys start with `prefix` and sort after `after` (if it
-    /// is given), sorted by key.
+    /// Returns up to `limit` records whose keys start with `prefix`, sorted by key. If `after` is
+    /// given, returns only records whose keys sort after it.
     fn records(
         &self,
         table: Table,

@@ -32,9 +32,9 @@ const PAGE: usize = 1000;
 pub(crate) enum Access {
     /// For everything.
     Writable,
-    /// For reading: the directory cannot be written.
+    /// Only for reading, because the directory cannot be written.
     ReadOnly,
-    /// For reading: the disk was full when the store was opened.
+    /// Only for reading, because the disk was full when the store was opened.
     Full,
 }
 

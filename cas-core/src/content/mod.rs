@@ -9,9 +9,9 @@
 //! were not checked. From the publish until the removal, [`ContentStore::stat`] finds the blob and
 //! [`ContentStore::open`] reads it.
 //!
-//! A blob has a [`Version`], which changes whenever it is removed and stored again. A removal names
-//! the version that its caller has seen, so that a late removal by a slow collector never hits a
-//! newer copy:
+//! A blob has a [`Version`]. A blob that is removed and stored again has another version. A removal
+//! names the version that its caller has seen, so a late removal by a slow collector never hits a
+//! newer copy. These methods remove blobs:
 //!
 //! - [`ContentStore::remove_version`] removes one blob if it still has the named version.
 //! - [`ContentStore::remove_versions`] does the same for many blobs in one call, for a collection.

@@ -75,8 +75,8 @@ impl Marks {
 
 impl ImageConfig {
     /// Returns the configuration of an image, or `None` if `data` is something else, such as the
-    /// configuration of an artifact. Docker gave configurations other types in 2015 and 2016. So if
-    /// the type is not the type of a configuration, the content decides.
+    /// configuration of an artifact. If the type is not the type of a configuration, the content is
+    /// examined, because docker gave configurations other types in 2015 and 2016.
     ///
     /// # Errors
     /// `Corrupt` if `data` is a configuration by its type or its content, but does not parse.

@@ -84,8 +84,8 @@ pub struct Tombstone {
 }
 
 impl BlobRecord {
-    /// Returns a new record, whose times are now. It keeps the blob without a lease for
-    /// [`UNLEASED_TTL`].
+    /// Returns a new record that is created now. The record keeps the blob for [`UNLEASED_TTL`],
+    /// even without a lease.
     pub fn new(size: u64, media_type: Option<MediaType>) -> Self {
         let now = SystemTime::now();
         BlobRecord {

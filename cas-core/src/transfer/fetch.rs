@@ -40,9 +40,9 @@ pub struct Fetched {
 /// attempt left bytes.
 ///
 /// # Errors
-/// `Corrupt` if the remote sends other bytes than `descriptor` specifies, in which case no bytes
-/// are kept; `Busy` if another job has been writing the blob for ten minutes; `Unavailable` if the
-/// blob was removed meanwhile; errors of the remote, the store and the unpacker.
+/// `Corrupt` if the remote sends other bytes than `descriptor` specifies (then no bytes are kept);
+/// `Busy` if another job has been writing the blob for ten minutes; `Unavailable` if the blob was
+/// removed meanwhile; errors of the remote, the store and the unpacker.
 pub async fn fetch(
     store: &Store,
     guard: &LeaseGuard,

@@ -49,8 +49,8 @@ impl LayerSender {
         let _ = self.0.send(piece).await;
     }
 
-    /// Sends the end of the layer, which tells the reader that the layer is complete and verified.
-    /// If the sender is dropped without this call, the reader fails with `Cancelled`.
+    /// Sends the end of the layer. Call this once the layer is complete and verified. If the sender
+    /// is dropped without this call, the reader fails with `Cancelled`.
     pub async fn end(self) {
         let _ = self.0.send(Bytes::new()).await;
     }

@@ -26,8 +26,9 @@ impl KvStore {
     /// be opened for a reason other than damage. [`KvStore::open`] reports this reason.
     ///
     /// If `repair` is set, copies all rows that can be read, except ingests, to a new database. The
-    /// new database gets the name of the damaged one, which is renamed. If no row can be read, the
-    /// new database is empty, and the finding counts as not repaired, because the content is lost.
+    /// damaged database is renamed, and the new database gets its old name. If no row can be read,
+    /// the new database is empty, and the finding counts as not repaired, because the content is
+    /// lost.
     ///
     /// # Errors
     /// `Full` if the disk has no room for the copy; errors of the engine and of the file system.
@@ -128,8 +129,8 @@ fn finding(dir: &OwnedDir, detail: String, repaired: bool) -> Finding {
     }
 }
 
-/// Returns whether an error is not damage. The examination ignores such an error, because opening
-/// the store reports it.
+/// Returns whether an error is something other than damage. The examination ignores such an error,
+/// because opening the store reports it.
 fn is_reported(error: &Error) -> bool {
     use ErrorKind::{Denied, FailedPrecondition, Internal};
     matches!(error.kind(), Denied | FailedPrecondition | Internal)
