@@ -153,7 +153,7 @@ impl Location {
             .subject(self)
         })?;
         let place = match self.place.as_str() {
-            // A backend that needs a path reports that it is missing.
+            // A backend that needs a path reports that the path is missing.
             "" => PathBuf::new(),
             place => Path::new(place).join(option),
         };

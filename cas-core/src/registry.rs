@@ -156,7 +156,7 @@ impl SnapshotterParts {
 }
 
 /// The backends, compositions and snapshotters of a program. Each program makes its own registry.
-/// There is no global registry.
+/// No registry is global.
 ///
 /// A scheme may be registered once for a store and once for a snapshotter. If two stores or two
 /// snapshotters have the same scheme, [`Registry::check`] fails, and so does every method that

@@ -85,7 +85,7 @@ impl fmt::Display for BlobProblem {
 /// If the store would have to look up the size of a blob, the size in its record is used instead.
 ///
 /// # Errors
-/// Errors of the store. A record that does not parse is not an error: it is reported in
+/// Errors of the store. A record that does not parse is not an error. It is reported in
 /// [`BlobList::problems`].
 pub async fn list(store: &Store) -> Result<BlobList> {
     let mut list = BlobList::default();

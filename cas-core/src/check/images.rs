@@ -172,7 +172,7 @@ impl Checker<'_> {
     }
 
     /// Checks that the record of a document lists the same blobs as the document. A record without
-    /// children is not reported: another program made it, or a job that did not end, and a
+    /// children is not reported, because another program made it, or a job that did not end. A
     /// collection reads the document instead.
     async fn check_children(
         &mut self,
@@ -234,7 +234,7 @@ async fn is_needed(
 }
 
 /// Corrects the children in the record of a document. A missing child that the image needs is not
-/// recorded as absent: the check goes on to fetch the child, and a collection must then keep it.
+/// recorded as absent, because the check then fetches the child, and a collection must keep it.
 async fn set_children(store: &Store, document: &Descriptor, children: &[Descriptor]) -> Result<()> {
     let Some((mut record, revision)) = store.blobs().load(&document.digest).await? else {
         return Ok(());

@@ -56,7 +56,7 @@ pub const RECOVERED: &str = "recovered";
 /// found. Other jobs may use the store meanwhile.
 ///
 /// # Errors
-/// Errors of the store and of the snapshotters. A damaged resource is not an error: the report has
+/// Errors of the store and of the snapshotters. A damaged resource is not an error. The report has
 /// a finding for it.
 pub async fn check(
     store: &Store,

@@ -25,7 +25,8 @@ struct Found {
 
 impl Checker<'_> {
     /// Returns the referrers that a document keeps. Reports each referrer of which the store has
-    /// neither the bytes nor a record: a repair cannot fetch it, because its size is not known.
+    /// neither the bytes nor a record. A repair cannot fetch such a referrer, because its size is
+    /// not known.
     pub(super) async fn referrers_of(
         &mut self,
         subject: &Use,

@@ -55,7 +55,8 @@ impl Platforms<'_> {
     }
 
     async fn read(&self, descriptor: &Descriptor) -> Result<Next> {
-        // Layers are not visited, so what is neither an index nor a manifest is a configuration.
+        // Layers are not visited, so a blob that is neither an index nor a manifest is a
+        // configuration.
         if !descriptor.media_type.is_document() {
             match config_platform(self.content, descriptor).await {
                 Ok(platform) => self.add(&platform),

@@ -166,7 +166,7 @@ impl RecordImages {
             let Some((found, revision)) = self.load(&image.name).await? else {
                 continue;
             };
-            // A name that has another owner by now is not as it was seen.
+            // If another owner has created the name since, the name is not as it was seen.
             if found != *image {
                 continue;
             }

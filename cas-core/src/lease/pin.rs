@@ -196,7 +196,7 @@ pub(super) async fn plan(store: &Store, lease: Option<&str>, blob: &BlobRef) -> 
     if record.leases.len() > STALE {
         remove_ended_leases(store, &mut record).await?;
     }
-    // The record that is written is that of a live blob. A blob is tombstoned only after its last
+    // The record that is written describes a live blob. A blob is tombstoned only after its last
     // owner has dropped it, so the claims in the record have ended.
     let tombstone = record.tombstone.take();
     if tombstone.is_some() {

@@ -34,7 +34,7 @@ pub trait BlobSource: Send {
     /// Writes the next bytes, and sends them to `sender` at the same time. Returns their number,
     /// which is 0 only at the end.
     ///
-    /// A source that reads files overrides this method: if `sender` is `None`, the bytes of a file
+    /// A source that reads files overrides this method. If `sender` is `None`, the bytes of a file
     /// can be shared or copied within the kernel.
     ///
     /// # Errors

@@ -50,7 +50,7 @@ impl Snapshots {
     /// Returns the records of the snapshots of `snapshotter` in `records`.
     ///
     /// # Errors
-    /// `Unsupported` if batches of `records` are not atomic: after half of a batch, a parent could
+    /// `Unsupported` if batches of `records` are not atomic. After half of a batch, a parent could
     /// count a child that does not exist.
     pub fn new(records: Arc<dyn Records>, snapshotter: &'static str) -> Result<Self> {
         if !records.capabilities().has(Capability::Atomic) {
