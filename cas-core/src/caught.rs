@@ -23,7 +23,8 @@ pub fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
     outcome.ok()
 }
 
-/// Returns whether a panic of this thread would be caught and become an error, for panic hooks.
+/// Returns whether [`caught`] would catch a panic of this thread now. Call this function in a panic
+/// hook.
 pub fn is_expected() -> bool {
     RUNNING.get() > 0
 }

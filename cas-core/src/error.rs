@@ -186,7 +186,7 @@ impl Error {
         self
     }
 
-    /// Adds the cause.
+    /// Sets the cause. An earlier cause is dropped.
     #[must_use]
     pub fn source(
         mut self,
@@ -308,7 +308,7 @@ impl From<std::io::Error> for Error {
 
 impl Error {
     /// Returns the first system error among `error` and its causes, or `None` if there is none. Use
-    /// it for the errors of libraries, which often state the kind of a system error only as text.
+    /// it for errors of libraries, because these often do not show which system error caused them.
     pub fn of_system(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
         let mut cause = Some(error);
         while let Some(inner) = cause {
@@ -344,7 +344,7 @@ impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
     }
 }
 
-/// Maximum number of characters that a message repeats of a text from its input.
+/// Maximum number of characters of an input text that a message repeats.
 const EXCERPT: usize = 100;
 
 /// Returns the beginning of a text for a message: at most 100 characters, after control characters,
@@ -364,7 +364,8 @@ pub fn url_excerpt(url: &str) -> String {
     let (authority, path) = rest.split_at(rest.find(['/', '\\', '?', '#']).unwrap_or(rest.len()));
     let host = authority.rsplit('@').next().unwrap_or_default();
     let port = host.rsplit_once(':').map_or("", |(_, port)| port);
-    // A password with such a character looks like a port.
+    // If a password contains `/`, `\`, `?` or `#`, the text before this character looks like a
+    // port.
     if !host.ends_with(']') && !port.bytes().all(|byte| byte.is_ascii_digit()) {
         return excerpt(&format!("{scheme}://…"));
     }

@@ -3,7 +3,7 @@
 //! A caller that finds no leader becomes the leader if its thread may block. The caller leads until
 //! its own job is done, and then passes the lead on. This saves a switch of threads. If the caller
 //! must not block, a thread of the pool becomes the leader, for as long as jobs wait. The lead is
-//! never reserved for a thread that does not run yet: if all threads of the pool waited for that
+//! never reserved for a thread that does not run yet. If all threads of the pool waited for such a
 //! thread, it would never run.
 
 use std::collections::VecDeque;
@@ -34,9 +34,9 @@ pub trait Grouped: Send + Sync + 'static {
     /// Returns the weight that a job adds to its group.
     fn weight(job: &Self::Job) -> u64;
 
-    /// Returns whether the job has low priority, because it does not hold up its caller. Jobs of
-    /// low priority run only when no other job waits. After a group of other jobs, the first group
-    /// of low priority has only one job.
+    /// Returns whether the job has low priority. By default, no job has low priority. Jobs of low
+    /// priority run only when no other job waits. After a group of other jobs, the first group of
+    /// low priority has only one job.
     fn is_low_priority(_job: &Self::Job) -> bool {
         false
     }

@@ -22,13 +22,13 @@ pub const GC_REF: &str = "containerd.io/gc.ref.";
 /// The key, or the beginning of the key, of a reference to a blob. After this text, a key ends, or
 /// continues with `.` or `/` and any text.
 pub const GC_REF_CONTENT: &str = "containerd.io/gc.ref.content";
-/// The prefix of a back reference: the target keeps the object that has the label. The rest of the
-/// key names the kind of the target.
+/// The prefix of a back reference. The target of a back reference keeps the object that has the
+/// label. The rest of the key names the kind of the target.
 pub const GC_BACK_REF: &str = "containerd.io/gc.bref.";
 /// The prefix of a conditional reference to a snapshot. The rest of the key is a dot and the name
-/// of the snapshotter. The value is a condition and the key of the snapshot, as in `usedat<2h|KEY`:
-/// the reference counts only while the time since the last use of the snapshot is less than two
-/// hours.
+/// of the snapshotter. The value is a condition and the key of the snapshot, as in `usedat<2h|KEY`.
+/// In this example, the reference counts only while the time since the last use of the snapshot is
+/// less than two hours.
 pub const GC_CONDITION: &str = "containerd.io/gc.cond.snapshot";
 /// On a snapshot: when it was last used, as RFC 3339. Conditional references compare this time with
 /// the current time.
@@ -79,7 +79,7 @@ const MANIFEST_SUBJECT: &str = "io.containerd.manifest.subject";
 
 /// Returns the key of the label by which a parent refers to `child`. The key depends on the media
 /// type of the child, and on whether the child is a referrer. A key that ends with a dot is not
-/// complete: the caller appends the first 12 digits of the child's digest after `.sha256.`, and a
+/// complete. The caller appends the first 12 digits of the child's digest after `.sha256.`, and a
 /// number after any other dot.
 pub fn gc_ref_child(child: &Descriptor) -> String {
     let media_type = &child.media_type;

@@ -15,8 +15,8 @@ pub const OCI_LAYOUT: &str = "oci-layout";
 pub const IMAGE_LAYOUT_VERSION: &str = "1.0.0";
 /// The file that lists the images.
 pub const INDEX: &str = "index.json";
-/// The directory that layouts had before `index.json`. It has one file per image, which contains a
-/// descriptor.
+/// The directory that layouts had before `index.json`. It has one file for each image. The file
+/// contains a descriptor.
 pub const REFS: &str = "refs";
 /// An annotation of an entry of [`INDEX`]. Its value is the name of the image.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";

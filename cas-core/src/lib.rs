@@ -1,12 +1,12 @@
 //! The traits of `cas`, the storage layer for container images, and the code that depends only on
-//! these traits. The crate contains no backend, and no code for file systems, HTTP or compression
-//! formats.
+//! these traits. Except for the stores for tests in [`testing`], the crate contains no backend. It
+//! has no code for file systems, HTTP or compression formats.
 //!
 //! Bytes are written to an [`Ingest`], hashed and checked, and published to a [`ContentStore`]. A
 //! [`Handler`] visits an image, from its index or manifest to its layers, and a [`Snapshotter`]
-//! turns layers into directories that can be mounted. [`lease`] keeps content while a job works on
-//! it, [`gc`] removes what nothing keeps, and [`transfer`] moves images between stores and
-//! registries.
+//! turns layers into directories that can be mounted. [`lease`] protects content while a job works
+//! on it, [`gc`] removes content that no image, lease or label reaches, and [`transfer`] moves
+//! images between stores and registries.
 
 pub mod background;
 pub mod blob;

@@ -47,8 +47,8 @@ pub const HOSTS_FILE: u64 = 1 << 20;
 pub const HOSTS_FILES: usize = 1024;
 /// Maximum size of a password that is typed or read from standard input.
 pub const SECRET: u64 = 64 << 10;
-/// Maximum size of the reported part of a reason. A verifier, a program that checks signatures,
-/// gives a reason when it refuses an image. The rest of a longer reason is read and dropped.
+/// Maximum number of bytes that are reported of the reason for which a verifier refused an image. A
+/// verifier is a program that checks signatures. The rest of a longer reason is read and dropped.
 pub const REASON: u64 = 1024;
 /// Maximum number of signatures of one image that are checked.
 pub const SIGNATURES: usize = 64;
@@ -77,7 +77,7 @@ pub const NOTE: usize = 64 << 10;
 pub const USES: usize = 65_536;
 /// Maximum length of a label, key and value together.
 pub const LABEL: usize = 4096;
-/// Maximum number of labels of one object, not counting those that begin with
+/// Maximum number of labels of one object, not counting labels that begin with
 /// `containerd.io/gc.ref.`.
 pub const LABELS: usize = 256;
 /// Maximum length of a filter expression of a listing.
@@ -103,8 +103,9 @@ pub const TREE: usize = 256 << 20;
 pub const CLOSED_DIRECTORIES: usize = 1_000_000;
 /// Maximum size of a writable disk. Many file systems cannot store a larger file.
 pub const WRITABLE_DISK: u64 = 16 << 40;
-/// Maximum number of directories that one layer implies: directories in the paths of entries,
-/// without an entry of their own. [`IMPLIED_BY_ENTRY`] more are allowed for each entry.
+/// Maximum number of directories that one layer implies. A layer implies a directory that is in the
+/// path of an entry, but has no entry of its own. [`IMPLIED_BY_ENTRY`] more are allowed for each
+/// entry.
 pub const IMPLIED: u64 = 32_768;
 /// Maximum number of further directories that a layer implies for each of its entries.
 pub const IMPLIED_BY_ENTRY: u64 = 16;
@@ -143,7 +144,7 @@ pub const RATIO_GZIP: u64 = 1_100;
 /// after the first decompressed GiB.
 pub const RATIO: u64 = 10_000;
 /// Maximum number of members of an image archive. Also the maximum number of hashes of changes that
-/// are kept unsorted while a layer is applied: at this number, they are merged into the sorted
+/// are kept unsorted while a layer is applied. At this number, they are merged into the sorted
 /// hashes.
 pub const ENTRIES_IN_MEMORY: usize = 100_000;
 /// Maximum size of the `/etc/passwd` or `/etc/group` of an image that is read.
@@ -192,10 +193,10 @@ pub const URL: usize = 8192;
 /// Maximum number of ACIs whose last reads are kept in memory until they are written to the store.
 pub const NOTED_READS: usize = 4096;
 
-/// Checks the size of a document that is about to be read against [`DOCUMENT_READ`].
+/// Checks that a document of `found` bytes does not exceed [`DOCUMENT_READ`], before it is read.
 ///
 /// # Errors
-/// `OutOfRange` if it is larger.
+/// `OutOfRange` if the document is larger.
 pub fn check_document(found: u64) -> Result<()> {
     if found <= DOCUMENT_READ {
         return Ok(());

@@ -58,8 +58,8 @@ impl Location {
         self
     }
 
-    /// Sets the store of one member of a composition, and overrides the option that names the
-    /// member.
+    /// Sets the location of a member of a composition. `option` is the option that names the
+    /// member. This location is used in place of the value of the option.
     #[must_use]
     pub fn with_member(mut self, option: &str, member: Location) -> Self {
         self.members.insert(option.to_owned(), member);
@@ -153,7 +153,7 @@ impl Location {
             .subject(self)
         })?;
         let place = match self.place.as_str() {
-            // A backend that needs a path reports that it is missing.
+            // A backend that needs a path reports that the path is missing.
             "" => PathBuf::new(),
             place => Path::new(place).join(option),
         };
@@ -194,7 +194,7 @@ impl Location {
 }
 
 /// Returns a path as the place of a location. A path that is not UTF-8 is refused, because its
-/// nearest text would name another directory.
+/// lossy conversion to text would name another directory.
 fn place(path: &Path) -> Result<String> {
     let text = path.to_str().ok_or_else(|| {
         Error::invalid("the path is not UTF-8; choose another path")

@@ -1,9 +1,10 @@
 //! Owners: tenants that share a store.
 //!
-//! A name has one owner or none, and names are unique in a store. A blob can have several owners:
-//! for each of them, the record of the blob has an entry, called a claim.
-//! [`Store::for_owner`](crate::Store::for_owner) opens a store for one owner: then only the names
-//! of the owner are listed, and each blob that is stored or pinned gets a claim of the owner.
+//! A name has one owner or none, and names are unique in a store. A blob can have several owners.
+//! The record of the blob has an entry for each owner, called a claim.
+//! [`Store::for_owner`](crate::Store::for_owner) opens a store for one owner. A store that is
+//! opened in this way lists only the names of the owner. Each blob that is stored or pinned through
+//! it gets a claim of the owner.
 //!
 //! A claim keeps a blob. A garbage collection for the owner drops the claim once no name of the
 //! owner, no lease and no label reaches the blob any more. The bytes are removed when no owner

@@ -24,8 +24,8 @@ thread_local! {
     static MAY_BLOCK: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `work` on the pool, or on this thread if this thread may block: a thread of the pool, or a
-/// thread inside [`inline`] or [`wait`]. Returns the result of `work`.
+/// Runs `work` on the pool, or on this thread if this thread may block. A thread may block if it
+/// belongs to the pool, or while it runs [`inline`] or [`wait`]. Returns the result of `work`.
 ///
 /// Dropping the future does not stop work that was passed to the pool.
 ///

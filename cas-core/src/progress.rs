@@ -20,7 +20,7 @@ pub enum Phase {
     Advanced,
     /// The item is done. If the job fails, this event may be missing.
     Finished,
-    /// Something is unusual but accepted; the item is the text of the warning.
+    /// Something is unusual but accepted. The item is the text of the warning.
     Warning,
 }
 

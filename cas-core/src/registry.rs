@@ -30,8 +30,8 @@ pub trait Opener: Send + Sync + 'static {
     /// Opens the store at `location`, or creates it if there is none.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the location has something other than a store of this scheme; `Busy`
-    /// if another process has the store open and the store is not
+    /// `FailedPrecondition` if the location contains something other than a store of this scheme;
+    /// `Busy` if another process has the store open and the store is not
     /// [`Shared`](crate::Capability::Shared); `InvalidArgument` for an option that the backend does
     /// not support; errors of the backend.
     async fn open(&self, location: &Location) -> Result<Store>;
@@ -63,7 +63,7 @@ pub trait Composer: Send + Sync + 'static {
     /// Checks the options that do not name members, before anything is opened.
     ///
     /// # Errors
-    /// `InvalidArgument`, naming the option.
+    /// `InvalidArgument`, naming the option, if an option is unknown or its value is invalid.
     fn check(&self, location: &Location) -> Result<()>;
 
     /// Opens each member through `registry`, and then the composition.
@@ -86,8 +86,8 @@ pub trait SnapshotterOpener: Send + Sync + 'static {
     }
 
     /// Checks that the snapshotter works on this machine in `directory`, which need not exist. A
-    /// new root, the directory in which `cas` keeps a store and its snapshots, uses the first
-    /// snapshotter of the registry that passes this check.
+    /// root is the directory in which `cas` keeps a store and its snapshots. A new root uses the
+    /// first snapshotter of the registry that passes this check.
     ///
     /// # Errors
     /// An error whose message names what is missing and what to do.
@@ -155,8 +155,8 @@ impl SnapshotterParts {
     }
 }
 
-/// The backends, compositions and snapshotters of a program. Each program makes its own registry;
-/// none is global.
+/// The backends, compositions and snapshotters of a program. Each program makes its own registry.
+/// No registry is global.
 ///
 /// A scheme may be registered once for a store and once for a snapshotter. If two stores or two
 /// snapshotters have the same scheme, [`Registry::check`] fails, and so does every method that

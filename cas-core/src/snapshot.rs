@@ -35,7 +35,8 @@
 //! # }
 //! ```
 //!
-//! Committed layers are named by their [chain ids](chain_ids), so that images share them.
+//! Committed layers are named by their [chain ids](chain_ids), so images with the same lower layers
+//! share them.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -177,8 +178,9 @@ pub enum Mount {
         /// Further mount options.
         options: Vec<String>,
     },
-    /// An EROFS image, read-only. All users of an image share one mount of it. One or more images may
-    /// be followed by an overlay, whose lower directories are their shared directories.
+    /// An EROFS image, read-only. All users of an image share one mount of it. In a list of mounts,
+    /// an overlay may follow one or more images. The lower directories of the overlay are the
+    /// `shared` directories of these images.
     Erofs {
         /// The file with the metadata.
         image: PathBuf,
@@ -295,15 +297,15 @@ pub trait Snapshotter: Send + Sync + 'static {
     }
 
     /// Returns the features of the operating system that images may require if they are unpacked
-    /// with this snapshotter, such as [`EROFS`](crate::platform::EROFS). Of several variants of an
-    /// image, the one that requires them is preferred.
+    /// with this snapshotter, such as [`EROFS`](crate::platform::EROFS). A variant of an image that
+    /// requires these features is preferred over other variants.
     fn os_features(&self) -> &'static [&'static str] {
         &[]
     }
 
     /// Opens the tar of the layer that was committed as `key`. Returns `None` if the snapshot does
-    /// not exist, or does not consist of a tar. Reads and verifies nothing. By default, snapshots do
-    /// not consist of tars.
+    /// not exist, or does not consist of a tar. Does not read or verify the tar. By default,
+    /// snapshots do not consist of tars.
     async fn open_tar(&self, _key: &str) -> Result<Option<File>> {
         Ok(None)
     }
@@ -363,7 +365,7 @@ pub trait Snapshotter: Send + Sync + 'static {
     async fn remove(&self, key: &str) -> Result<()>;
 
     /// Removes a snapshot if it is still as `seen` describes it. Returns false if the snapshot does
-    /// not exist or was updated meanwhile.
+    /// not exist or was updated since.
     ///
     /// # Errors
     /// `FailedPrecondition` while it has children.
@@ -438,8 +440,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     async fn damaged_records(&self, remove: bool) -> Result<Vec<String>>;
 
     /// Returns the space that each leftover takes. A leftover is a file or directory that a killed
-    /// process left behind and that no record names. The list does not contain the leftovers that
-    /// are in use, as [`Snapshotter::cleanup`] defines it.
+    /// process left behind and that no record names. The list does not contain leftovers that are
+    /// in use (see [`Snapshotter::cleanup`]).
     async fn leftovers(&self) -> Result<Vec<Usage>>;
 
     /// Removes the [leftovers](Snapshotter::leftovers) that are not in use. A leftover is in use if

@@ -70,7 +70,8 @@ impl Store {
         }
     }
 
-    /// Begins the ingest of a blob, with the digest as the key, or resumes it. Returns its writer.
+    /// Begins or resumes the ingest of a blob. The key of the ingest is the digest of the blob.
+    /// Returns the writer of the ingest.
     ///
     /// # Errors
     /// `Busy` while another writer has the ingest open; other errors of [`Writer::begin`].

@@ -1,4 +1,4 @@
-//! The bytes of an ingest: the last bytes in memory, all others in rows.
+//! The bytes of an ingest. The last bytes are in memory, and all other bytes are in rows.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};

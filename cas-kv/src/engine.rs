@@ -45,15 +45,17 @@ pub trait Engine: Send + Sync + 'static {
     /// The caller runs one transaction at a time.
     ///
     /// # Errors
-    /// The error of `work`, after which nothing is changed. Errors of the engine, after which it is
-    /// unknown which changes were made, until the database is opened again.
+    /// If `work` fails, returns its error, and nothing is changed. If the engine fails, returns the
+    /// error of the engine. Some changes may then have been made, and the caller must open the
+    /// database again.
     fn transact(
         &self,
         work: &mut dyn FnMut(&mut dyn Transaction) -> Result<bool, Failed>,
     ) -> Result<(), Failed>;
 
-    /// Makes the rows durable that [`Transaction::stage_row`] wrote. An engine overrides this if
-    /// the synced transaction that inserts a blob does not make these rows of the blob durable.
+    /// Makes the rows that [`Transaction::stage_row`] wrote durable. The default does nothing. It
+    /// suits an engine in which the synced transaction that inserts a blob also makes these rows
+    /// durable.
     ///
     /// # Errors
     /// Errors of the engine.
@@ -67,7 +69,8 @@ pub trait Engine: Send + Sync + 'static {
     /// Errors of the engine.
     fn sync(&self) -> Result<()>;
 
-    /// Removes the rows that [`Transaction::remove_rows`] left, in small transactions.
+    /// Removes the rows that [`Transaction::remove_rows`] left, in small transactions. The default
+    /// does nothing. It suits an engine that leaves no rows.
     ///
     /// # Errors
     /// Errors of the engine.
@@ -75,8 +78,7 @@ pub trait Engine: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Returns the space of removed rows to the file system, if there is enough space to justify
-    /// the work.
+    /// Gives the space of removed rows back to the file system, if the amount justifies the work.
     ///
     /// # Errors
     /// Errors of the engine.
@@ -119,7 +121,7 @@ pub enum Rows {
 pub struct IngestEntry {
     /// The number that identifies its rows.
     pub number: u64,
-    /// Number of bytes in those rows.
+    /// Number of bytes in these rows.
     pub offset: u64,
     /// Time of the last write, in milliseconds since 1970.
     pub millis: u64,
@@ -143,7 +145,7 @@ impl IngestEntry {
     }
 }
 
-/// The tables for reading, as of one commit or in their current state. A record is returned as its
+/// Reads the tables, as of one commit or in their current state. A record is returned as its
 /// revision and its value. A method that returns an `Option` returns `None` for an absent entry.
 ///
 /// # Errors
@@ -167,8 +169,8 @@ pub trait View: Send + Sync {
     fn ingests(&self) -> Result<Vec<(String, IngestEntry)>>;
     /// Returns a record.
     fn record(&self, table: Table, key: &str) -> Result<Option<(u64, Bytes)>>;
-    /// Returns up to `limit` records whose keys start with `prefix` and sort after `after` (if it
-    /// is given), sorted by key.
+    /// Returns up to `limit` records whose keys start with `prefix`, sorted by key. If `after` is
+    /// given, returns only records whose keys sort after it.
     fn records(
         &self,
         table: Table,
@@ -178,8 +180,8 @@ pub trait View: Send + Sync {
     ) -> Result<Vec<(String, u64, Bytes)>>;
 }
 
-/// The tables in a write transaction, which reads its own writes. A method that returns an `Option`
-/// returns `None` for an absent entry.
+/// Reads and writes the tables in one transaction. A read returns what the transaction has written
+/// before. A method that returns an `Option` returns `None` for an absent entry.
 ///
 /// # Errors
 /// Every method fails with [`Failed::Broken`] if the engine fails.

@@ -1,4 +1,4 @@
-//! Writing a blob: the last bytes stay in memory, all others go to rows.
+//! Writing a blob. The last bytes stay in memory, and all other bytes are written to rows.
 //!
 //! A blob of less than 1 MiB costs one transaction, its publish. The rows of a larger blob keep
 //! their number when it is published, so publishing writes only the last bytes and one entry.

@@ -32,9 +32,9 @@ const PAGE: usize = 1000;
 pub(crate) enum Access {
     /// For everything.
     Writable,
-    /// For reading: the directory cannot be written.
+    /// Only for reading, because the directory cannot be written.
     ReadOnly,
-    /// For reading: the disk was full when the store was opened.
+    /// Only for reading, because the disk was full when the store was opened.
     Full,
 }
 
@@ -194,8 +194,8 @@ impl Kv {
         Ok(self.transact(|tx| Ok((work(tx)?, durability != Durability::Relaxed)))?)
     }
 
-    /// Makes changes in one transaction. `work` returns a result, and whether to sync. Returns that
-    /// result.
+    /// Makes changes in one transaction. `work` returns a result, and whether to sync. Returns the
+    /// result of `work`.
     pub(crate) fn transact<T>(
         &self,
         work: impl FnOnce(&mut Tx<'_>) -> Result<(T, bool), Failed>,

@@ -1,8 +1,8 @@
 //! A store over an embedded key-value engine such as redb or RocksDB.
 //!
 //! An [`Engine`] provides tables and transactions. This crate stores blobs, records and image names
-//! in these tables, in the same way over every engine. Each engine chooses its own encoding for the
-//! tables:
+//! in these tables, in the same way over every engine. Each engine encodes the tables in its own
+//! way. The tables are:
 //!
 //! ```text
 //! meta              text -> number: the format, and the first unallocated number

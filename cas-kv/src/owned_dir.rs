@@ -24,7 +24,7 @@ pub struct FileNames {
     pub new: &'static str,
 }
 
-/// A directory that this process owns until the value is dropped: no other process can open the
+/// A directory that this process owns until the value is dropped. No other process can open the
 /// store in it. A process that cannot write to the directory shares it with other such processes.
 ///
 /// The directory contains the database; `owner`, a locked file with the pid of the owner; and

@@ -50,7 +50,7 @@ impl BlobList {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BlobProblem {
-    /// The store has no record of the blob: another program stored it, and no collection removes
+    /// The store has no record of the blob. Another program stored it, and no collection removes
     /// it. A blob that is removed during the listing may also be reported.
     Unrecorded(Digest),
     /// The record of the blob does not parse.
@@ -85,7 +85,7 @@ impl fmt::Display for BlobProblem {
 /// If the store would have to look up the size of a blob, the size in its record is used instead.
 ///
 /// # Errors
-/// Errors of the store. A record that does not parse is not an error: it is reported in
+/// Errors of the store. A record that does not parse is not an error. It is reported in
 /// [`BlobList::problems`].
 pub async fn list(store: &Store) -> Result<BlobList> {
     let mut list = BlobList::default();

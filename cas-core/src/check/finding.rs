@@ -26,7 +26,7 @@ pub enum Problem {
     BlobMissing,
     /// The bytes of a blob do not have its digest.
     BlobDamaged,
-    /// Damaged bytes of a blob that were set aside; the blob is still missing.
+    /// Damaged bytes of a blob were set aside, and the blob is still missing.
     Quarantined,
     /// A document refers to another document, its subject, but the record of the subject lacks the
     /// label that keeps this referrer.

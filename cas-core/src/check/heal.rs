@@ -62,8 +62,8 @@ impl Checker<'_> {
             Ok(sources) => sources,
             Err(error) => return Ok(Some(Err(error))),
         };
-        // Damage may leave the times of a file as they were. Without this call, the pull would
-        // trust the record, which names these bytes as verified.
+        // Damage may leave the times of a file as they were. Without this call, the pull would rely
+        // on the record, which names these bytes as verified.
         if let Some(stat) = self.store.content.stat(&blob.descriptor.digest).await? {
             guard.note_damaged(&stat);
         }

@@ -46,8 +46,8 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Returns the blobs that leases keep, except those of flat leases. Reports each such blob of
-    /// which the store has neither the bytes nor a record.
+    /// Returns the blobs that leases keep, except those of flat leases. Reports each of these blobs
+    /// for which the store has neither the bytes nor a record.
     async fn leased(&mut self) -> Result<Vec<Use>> {
         let leases = match gc::live_leases(self.store, SystemTime::now(), true).await {
             // `check_records` has reported a lease that does not parse.
@@ -70,8 +70,8 @@ impl Checker<'_> {
                     });
                 } else {
                     let detail = format!(
-                        "the store does not have it, but the lease {id} keeps it; pull or import \
-                         an image with the blob, or remove it from the lease"
+                        "the store does not have this blob, but the lease {id} keeps it; pull or \
+                         import an image with the blob, or end the lease"
                     );
                     self.add(Problem::BlobMissing, digest, detail, false);
                 }
@@ -172,7 +172,7 @@ impl Checker<'_> {
     }
 
     /// Checks that the record of a document lists the same blobs as the document. A record without
-    /// children is not reported: another program made it, or a job that did not end, and a
+    /// children is not reported, because another program made it, or a job that did not end. A
     /// collection reads the document instead.
     async fn check_children(
         &mut self,
@@ -234,7 +234,7 @@ async fn is_needed(
 }
 
 /// Corrects the children in the record of a document. A missing child that the image needs is not
-/// recorded as absent: the check goes on to fetch the child, and a collection must then keep it.
+/// recorded as absent, because the check then fetches the child, and a collection must keep it.
 async fn set_children(store: &Store, document: &Descriptor, children: &[Descriptor]) -> Result<()> {
     let Some((mut record, revision)) = store.blobs().load(&document.digest).await? else {
         return Ok(());

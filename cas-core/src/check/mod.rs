@@ -17,8 +17,9 @@
 //!    directories that no record names.
 //!
 //! A repair fetches a missing or damaged blob from a source. If no source has it, the damaged bytes
-//! are set aside in quarantine: they are stored under their own digest, which the lease
-//! [`QUARANTINE`] keeps. Documents that no name reaches are kept under the lease [`RECOVERED`].
+//! are set aside in quarantine. They are stored under their own digest, and the lease
+//! [`QUARANTINE`] keeps them. Documents that no name reaches are kept under the lease
+//! [`RECOVERED`].
 
 mod blobs;
 mod finding;
@@ -55,7 +56,7 @@ pub const RECOVERED: &str = "recovered";
 /// found. Other jobs may use the store meanwhile.
 ///
 /// # Errors
-/// Errors of the store and of the snapshotters. A damaged resource is not an error: the report has
+/// Errors of the store and of the snapshotters. A damaged resource is not an error. The report has
 /// a finding for it.
 pub async fn check(
     store: &Store,

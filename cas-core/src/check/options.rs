@@ -11,8 +11,8 @@ use crate::progress::{Progress, Silent};
 use crate::snapshot::Snapshotter;
 use crate::transfer::Fetcher;
 
-/// Which blobs are read and hashed, and which snapshots have their files read. The documents of
-/// images are always read.
+/// Selects the blobs that are read and hashed, and the snapshots whose files are read. The
+/// documents of images are always read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReadData {
     /// No blobs and no snapshots.

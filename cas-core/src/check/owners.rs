@@ -13,7 +13,7 @@ use crate::records::BlobRecord;
 
 impl Checker<'_> {
     /// Adds the claims of owners to the records that this repair has made, for each owner with a
-    /// name that reaches the blob. Claims in other records are left as they are: an administrator
+    /// name that reaches the blob. Claims in other records do not change, because an administrator
     /// may have moved a name, and a name may have been deleted since the last collection.
     pub(super) async fn restore_claims(&self) -> Result<()> {
         if self.options.repair.is_none() || self.made.is_empty() {

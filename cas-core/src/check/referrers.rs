@@ -25,7 +25,8 @@ struct Found {
 
 impl Checker<'_> {
     /// Returns the referrers that a document keeps. Reports each referrer of which the store has
-    /// neither the bytes nor a record: a repair cannot fetch it, because its size is not known.
+    /// neither the bytes nor a record. A repair cannot fetch such a referrer, because its size is
+    /// not known.
     pub(super) async fn referrers_of(
         &mut self,
         subject: &Use,
@@ -111,12 +112,12 @@ impl Checker<'_> {
                     added => added.map(Ok)?,
                 }
             }
-            None => Err("a repair adds the label that keeps it".to_owned()),
+            None => Err("a repair adds the label that keeps the referrer".to_owned()),
         };
         let detail = match &linked {
-            Ok(()) => format!("it refers to {}, which keeps it again", subject.digest),
+            Ok(()) => format!("the subject {} keeps this referrer again", subject.digest),
             Err(why) => format!(
-                "it refers to {}, which does not keep it; {why}",
+                "the subject {} does not keep this referrer; {why}",
                 subject.digest
             ),
         };

@@ -108,7 +108,7 @@ impl Checker<'_> {
             Some(Err(error)) => format!("{why}; it cannot be made again: {error}"),
             None => format!(
                 "{why}; a repair unpacks a committed snapshot again, and removes the record of any \
-                 other"
+                 other snapshot"
             ),
         };
         let done = matches!(repaired, Some(Ok(())));
@@ -151,7 +151,7 @@ impl Checker<'_> {
             "no record names {} directories with {bytes} bytes in all; {}",
             left.len(),
             match repairs {
-                true => "those that are not in use were removed",
+                true => "the directories that are not in use were removed",
                 false => "a collection removes them",
             }
         );

@@ -17,9 +17,9 @@ use crate::snapshot::{Info, SnapshotKind, Snapshotter, chain_ids};
 
 impl<'a> Checker<'a> {
     /// Returns the layers of a manifest that neither the store nor a snapshotter has, although the
-    /// record of the manifest says that the snapshotter keeps their tars. A repair changes the
-    /// record, which then says that the image needs their blobs. What is wrong with a tar that
-    /// exists is found by the check of its snapshot.
+    /// record of the manifest states that the snapshotter keeps their tars. A repair changes the
+    /// record to state that the image needs their blobs. If a tar exists but is damaged, the check
+    /// of its snapshot reports this.
     ///
     /// # Errors
     /// Errors of the store and of the snapshotters.
@@ -53,10 +53,10 @@ impl<'a> Checker<'a> {
         Ok(lost)
     }
 
-    /// Finds layers that a snapshotter has, although the record of the manifest no longer says so,
-    /// because the records were lost. A repair writes that into the record again, and makes the
-    /// configuration keep the snapshots. `children` are the blobs that the manifest lists. Returns
-    /// the new record, or `None` if nothing changed.
+    /// Finds layers whose tars a snapshotter keeps, although the record of the manifest no longer
+    /// states this because records were lost. A repair adds the layers to the record again, and
+    /// gives the configuration a label that keeps the snapshots. `children` are the blobs that the
+    /// manifest lists. Returns the new record, or `None` if nothing changed.
     ///
     /// # Errors
     /// Errors of the store and of the snapshotters.
@@ -89,10 +89,13 @@ impl<'a> Checker<'a> {
         let repairs = self.guard.is_some();
         for layer in &found {
             let outcome = match repairs {
-                true => "this was recorded again",
-                false => "a repair records this again",
+                true => "the tar was recorded again",
+                false => "a repair records the tar again",
             };
-            let detail = format!("its record was lost, but the snapshotter has its tar; {outcome}");
+            let detail = format!(
+                "the record of the tar of this layer was lost, but the snapshotter has the tar; \
+                 {outcome}"
+            );
             self.add(Problem::BlobMissing, layer, detail, repairs);
         }
         let noted = |old: Option<BlobRecord>| {
@@ -123,8 +126,8 @@ impl<'a> Checker<'a> {
         snapshotters.find(|one| one.keeps_tars())
     }
 
-    /// Returns the layers of a manifest and their chain IDs, or nothing if its configuration cannot
-    /// be read, which is reported as damage of the configuration.
+    /// Returns the layers of a manifest and their chain IDs. Returns nothing if its configuration
+    /// cannot be read. The check of the configuration reports this.
     async fn layers(&self, manifest: &Descriptor) -> Result<Vec<(Digest, Digest)>> {
         let content = &*self.store.content;
         let read = async {

@@ -149,7 +149,7 @@ fn judge(parts: HashMap<Digest, Part>, root: Digest) -> Completeness {
 
 /// Corrects the records of all indexes, when it is first called for a store.
 ///
-/// In earlier releases, a failed pull or import left wrong records: a manifest of an index counted
+/// In earlier releases, a failed pull or import left wrong records. A manifest of an index counted
 /// as stored, although the manifest or a blob that it needs was missing. This function records such
 /// manifests as absent, and also manifests that were lost before. From then on, a manifest that is
 /// missing and not recorded as absent was lost.

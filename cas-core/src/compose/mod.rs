@@ -1,7 +1,7 @@
 //! Compositions: stores made of other stores.
 //!
-//! A composition is a store itself: it passes the conformance tests of every capability that it
-//! reports, and uses its members only through their traits. The composition decides which member is
+//! A composition is itself a store. It passes the conformance tests of every capability that it
+//! reports, and uses its members only through their traits. The composition defines which member is
 //! the records store.
 
 pub mod by_size;

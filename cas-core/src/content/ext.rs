@@ -70,7 +70,7 @@ pub trait ContentExt: ContentStore {
     }
 
     /// Removes the blob in whatever version it has. Returns false if the blob is not in the store.
-    /// The record of the blob stays, and leases are not respected.
+    /// The record of the blob stays, and leases are ignored.
     ///
     /// # Errors
     /// Errors of the store.
@@ -192,7 +192,7 @@ pub(super) async fn is_kept(
     Ok(false)
 }
 
-/// Deletes an ingest unless a writer has it open: another job may have waited for the key. Returns
+/// Deletes an ingest, unless a writer has it open. Another job may have waited for the key. Returns
 /// whether it was deleted.
 ///
 /// # Errors

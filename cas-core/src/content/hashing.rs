@@ -17,7 +17,8 @@ const OVERLAP: usize = 64 << 10;
 /// Maximum number of bytes that are not hashed yet when a writer continues.
 const BEHIND: usize = 4 << 20;
 
-/// The hash of a sequence of pieces. One task pushes; a thread of the pool hashes.
+/// The hash of a sequence of pieces. One task pushes the pieces, and a thread of the pool hashes
+/// them.
 pub(super) struct Hashing(Arc<Shared>);
 
 struct Shared {

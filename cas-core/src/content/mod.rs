@@ -9,17 +9,17 @@
 //! were not checked. From the publish until the removal, [`ContentStore::stat`] finds the blob and
 //! [`ContentStore::open`] reads it.
 //!
-//! A blob has a [`Version`], which changes whenever it is removed and stored again. A removal names
-//! the version that its caller has seen, so that a late removal by a slow collector never hits a
-//! newer copy:
+//! A blob has a [`Version`]. A blob that is removed and stored again has another version. A removal
+//! names the version that its caller has seen, so a late removal by a slow collector never hits a
+//! newer copy. These methods remove blobs:
 //!
 //! - [`ContentStore::remove_version`] removes one blob if it still has the named version.
 //! - [`ContentStore::remove_versions`] does the same for many blobs in one call, for a collection.
 //!   If the store can, it commits a batch of records in the same step. The default calls
 //!   `remove_version` for each blob.
-//! - [`ContentExt::remove`] removes a blob in whatever version it has. It does not touch the record
-//!   of the blob and respects no lease, so programs that share a store collect garbage instead
-//!   ([`gc::collect`](crate::gc::collect)).
+//! - [`ContentExt::remove`] removes a blob in whatever version it has. It does not change the
+//!   record of the blob, and it ignores leases. Programs that share a store must collect garbage
+//!   instead ([`gc::collect`](crate::gc::collect)).
 
 mod ext;
 mod hashing;
@@ -59,7 +59,7 @@ pub enum Durability {
     /// The bytes and their records are on stable storage.
     #[default]
     Full,
-    /// As `Full`, but the publish waits for other publishes, to be synced together with them.
+    /// As `Full`, but the publish may wait until several publishes can be synced together.
     Batched,
     /// The blob may be lost in a crash before the next flush. Its bytes are never wrong.
     Relaxed,
@@ -95,7 +95,7 @@ impl Entry {
     }
 }
 
-/// Identifies one stored copy of a blob. A store never uses a version twice for the same digest: a
+/// Identifies one stored copy of a blob. A store never uses a version twice for the same digest. A
 /// blob that is removed and stored again gets a new version.
 ///
 /// A removal names a version, so a late removal by a slow collector never hits a newer copy.
@@ -179,28 +179,29 @@ pub trait ContentStore: Send + Sync + 'static {
         self.capabilities().has(Capability::Joint)
     }
 
-    /// Returns at most `limit` blobs in the order of their digests, starting after `after`.
+    /// Returns at most `limit` blobs in the order of their digests, starting after the digest
+    /// `after`, or at the first blob if `after` is `None`.
     ///
     /// A page with fewer than `limit` blobs is the last.
     async fn list(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Stat>>;
 
     /// Returns the same blobs as [`ContentStore::list`], for a caller that needs the sizes and
-    /// versions of few of them. A store that has to look up the size of each blob for `list` does
-    /// not do so here, and returns [`Entry::Digest`].
+    /// versions of only a few blobs. A store that has to look up the size of each blob for `list`
+    /// does not do so here, and returns [`Entry::Digest`].
     async fn entries(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Entry>> {
         let page = self.list(after, limit).await?;
         Ok(page.into_iter().map(Entry::Stat).collect())
     }
 
-    /// Returns whether the store can tell, without reading the bytes of a blob, that nothing has
-    /// changed the bytes since they were stored as the version in `stat`. If the store cannot tell,
-    /// the bytes are hashed each time a caller stores the blob again.
+    /// Returns whether the bytes of a blob are known to be unchanged since the version in `stat`
+    /// was stored. The store finds this out without reading the bytes. If this returns false, as it
+    /// does by default, the bytes are hashed each time a caller stores the blob again.
     async fn is_unchanged(&self, _stat: &Stat) -> Result<bool> {
         Ok(false)
     }
 
-    /// Makes every blob in the store durable, including those that were published as
-    /// [`Durability::Relaxed`] and those that another process has published but not yet synced.
+    /// Makes every blob in the store durable, including blobs that were published as
+    /// [`Durability::Relaxed`], and blobs that another process has published but not yet synced.
     async fn flush(&self) -> Result<()>;
 
     /// Frees the space that removals have left unused inside larger files, as far as this is worth
@@ -260,8 +261,8 @@ pub trait Ingest: Send {
 
     /// Appends up to `length` bytes of a file from `offset`, by sharing them with the file or by
     /// copying them within the kernel. Returns the number of appended bytes. The number is 0 at the
-    /// end of the file, or if the store can do neither. The caller then reads the bytes and appends
-    /// them.
+    /// end of the file, or if the store can neither share nor copy the bytes. The caller then reads
+    /// the bytes and appends them.
     ///
     /// # Errors
     /// As [`Ingest::append`].

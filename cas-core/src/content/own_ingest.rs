@@ -28,7 +28,7 @@ impl OwnIngest {
     }
 
     /// Returns an `OwnIngest` for the ingest `key`, which the caller has open. Other jobs may wait
-    /// for this key. If one of these jobs has the ingest open, the ingest is not discarded.
+    /// for this key. The ingest is not discarded while one of these jobs has it open.
     pub fn of(content: &Arc<dyn ContentStore>, key: impl Into<String>) -> Self {
         OwnIngest {
             content: Arc::clone(content),

@@ -1,4 +1,4 @@
-//! Storing what a thread writes.
+//! Storing the bytes that a blocking writer produces on a thread of its own.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Weak};
@@ -12,10 +12,10 @@ use crate::{Error, Result, pool};
 /// Number of bytes that are stored in one piece.
 const PIECE: usize = 256 << 10;
 
-/// Calls `write` with the writer of a new ingest, on a thread of its own with the name `owner`, so
-/// that `write` may block. Returns the ingest and the result of `write`. The second argument of
-/// `write` can be upgraded until the caller drops the future. Afterwards, `write` should stop, as a
-/// [`Sink`] does.
+/// Begins an ingest and calls `write` with its writer, on a new thread where `write` may block. The
+/// thread has the name `owner`, and the key of the ingest begins with `owner`. Returns the ingest
+/// and the result of `write`. The second argument of `write` can be upgraded until the caller drops
+/// the future of this function. `write` should then stop, as a [`Sink`] does.
 ///
 /// # Errors
 /// Errors of `write` and of the store. The ingest is then discarded.
@@ -38,9 +38,9 @@ pub async fn write_apart<T: Send + 'static>(
     Ok((ingest, written.await?))
 }
 
-/// Stores what is written to it, for code that writes on a thread of its own. Writing fails with
-/// `Cancelled` once the `waiter` can no longer be upgraded, because nothing waits for the bytes any
-/// more.
+/// Stores the bytes that are written to it through a [`Writer`], in larger pieces. It is meant for
+/// the function that [`write_apart`] calls. If the `waiter` can no longer be upgraded, storing a
+/// piece fails with `Cancelled`, because no caller waits for the bytes.
 pub struct Sink {
     writer: Writer,
     waiter: Weak<()>,
@@ -60,7 +60,7 @@ impl Sink {
     /// Stores the last bytes. Returns the writer.
     ///
     /// # Errors
-    /// `Cancelled`; errors of the store.
+    /// `Cancelled` if no caller waits for the bytes; errors of the store.
     pub fn finish(mut self) -> Result<Writer> {
         self.flush()?;
         Ok(self.writer)

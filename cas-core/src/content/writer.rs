@@ -161,12 +161,12 @@ impl Writer {
         self.ingest.key()
     }
 
-    /// Returns the number of bytes written so far, including those of earlier writers.
+    /// Returns the number of bytes written so far, including the bytes of earlier writers.
     pub fn offset(&self) -> u64 {
         self.ingest.offset()
     }
 
-    /// Returns the digest of all bytes of the ingest, including those of earlier writers.
+    /// Returns the digest of all bytes of the ingest, including the bytes of earlier writers.
     ///
     /// # Errors
     /// `FailedPrecondition` after a failed write.

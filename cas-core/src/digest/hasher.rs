@@ -77,9 +77,9 @@ impl Hasher {
     }
 }
 
-/// Returns whether the processor has instructions for SHA-256, with which all libraries are equally
-/// fast. Processors other than x86-64 are assumed to have them. Without these instructions, ring
-/// takes about half the time of sha2; see `docs/decisions/0010`.
+/// Returns whether the processor has instructions for SHA-256. Processors other than x86-64 are
+/// assumed to have them. With these instructions, all libraries are equally fast. Without them,
+/// ring takes about half the time of sha2; see `docs/decisions/0010`.
 #[cfg(feature = "ring")]
 fn has_instructions() -> bool {
     #[cfg(target_arch = "x86_64")]

@@ -174,8 +174,8 @@ impl FromStr for Digest {
 
 /// The value of a character that is not a digit.
 const NO_DIGIT: u8 = 16;
-/// The value of each character as a digit. A table is fast, and a collection parses digests by the
-/// hundred thousand.
+/// The value of each character as a digit. A collection parses hundreds of thousands of digests,
+/// and a table is fast.
 const VALUES: [u8; 256] = {
     let mut values = [NO_DIGIT; 256];
     let mut value = 0;

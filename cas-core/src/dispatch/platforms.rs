@@ -82,7 +82,7 @@ impl<H: Handler> Handler for LimitManifests<'_, H> {
     }
 }
 
-/// Returns whether a descriptor names no platform or one that matches.
+/// Returns whether a descriptor states no platform, or a platform that matches.
 pub(crate) fn suits(descriptor: &Descriptor, matcher: &dyn Matcher) -> bool {
     descriptor
         .platform

@@ -8,14 +8,14 @@ use crate::labels::Labels;
 use crate::owner::Owner;
 use crate::records::Resource;
 
-/// Why a resource is a gc root, which is kept even if nothing refers to it.
+/// Why a resource is a gc root. A gc root is kept even if nothing refers to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// The resource is the name of an image.
     Name,
     /// The image store lists the resource as a gc root without a name.
     Unnamed,
-    /// An owner claims the resource, which is a blob.
+    /// The resource is a blob, and an owner claims it.
     Claim {
         /// The owner.
         owner: Owner,

@@ -1,4 +1,4 @@
-//! The meaning of gc labels in a collection, which is the same as in containerd.
+//! The meaning of gc labels in a collection, as in containerd.
 //!
 //! | label | on | a resource with this label |
 //! |---|---|---|

@@ -1,23 +1,23 @@
 //! Garbage collection: removes what no name, lease or label keeps, while other jobs use the store.
 //!
 //! Jobs that store content follow their half of the protocol under a [`lease`](crate::lease). A
-//! collection follows this half:
+//! collection follows the other half:
 //!
 //! 1. It reads the revision of every blob record and the list of snapshots.
 //! 2. Then it reads the leases, then the images and the other roots of the image store.
 //! 3. Then it reads the references in the records, and marks everything that leases, images, labels
 //!    and young blobs reach.
-//! 4. It turns the record of each blob that is not marked into a tombstone, by a compare-and-swap
+//! 4. It writes a tombstone into the record of each blob that is not marked, by a compare-and-swap
 //!    on the revision of step 1.
 //! 5. It removes the bytes that the tombstone names, and then the record.
 //!
-//! A blob that a job pins after step 1 has another revision in step 4 and stays. If the blob was
-//! pinned before step 1, step 2 finds the lease or, if the job has ended, the name that the job
-//! wrote. `scan.rs` has the details.
+//! If a job pins a blob after step 1, the record of the blob has another revision in step 4, and
+//! the blob stays. If a job pins a blob before step 1, step 2 finds the lease or, if the job has
+//! ended, the name that the job wrote. `scan.rs` has the details.
 //!
-//! A tombstone is final: it names the version of the bytes that are removed, and a job that needs
-//! the blob again stores it as another version. Where bytes and records are in one transaction,
-//! steps 4 and 5 are one step. A collection that is interrupted is completed by the next.
+//! A tombstone is final. It names the version of the bytes that are removed. A job that needs the
+//! blob again stores it as another version. Where bytes and records are in one transaction, steps 4
+//! and 5 are one step. The next collection completes an interrupted one.
 //!
 //! The protocol requires nothing but a compare-and-swap on single records. So it is as safe on an
 //! object store that many machines share as in one process. `tests/protocol` of this crate searches
@@ -34,8 +34,8 @@
 //! [`remove`] removes the blobs that a user names, by the same steps, unless something refers to
 //! them.
 //!
-//! Bytes without a record are not removed: another program may have stored them, or a job whose
-//! lease had expired may be about to write the record again.
+//! Bytes without a record are not removed, because another program may have stored them. Also, a
+//! job whose lease had expired may be about to write the record again.
 
 mod explain;
 mod graph;

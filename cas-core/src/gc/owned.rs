@@ -10,7 +10,7 @@ use crate::records::Resource;
 impl Unreachable {
     /// Selects the expired names of `owner`, and the blobs that `owner` claims and that no name of
     /// the owner, no lease, no label and nothing young reaches. A blob among them is removed if no
-    /// other root and no other owner keeps it; otherwise only the claim is dropped. `found` is a
+    /// other root and no other owner keeps it. Otherwise, only the claim is dropped. `found` is a
     /// scan for `owner`.
     pub(super) fn of_owner(found: Scan, owner: &Owner) -> Self {
         let Scan {

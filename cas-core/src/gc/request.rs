@@ -69,10 +69,10 @@ impl RemoveOptions {
 /// stays, and is not in the result.
 ///
 /// # Errors
-/// `NotFound` if a blob is not in the store and `skip_absent` is not set; `Busy` if something else
-/// refers to a blob, in which case nothing is removed, and the error names the references; `Denied`
-/// for `force` if the store is opened for one owner; `Corrupt` if a record or a document does not
-/// parse; `OutOfRange` if a document is too large to be read; errors of the stores.
+/// `NotFound` if a blob is not in the store and `skip_absent` is not set; `Busy`, naming the
+/// references, if something else refers to a blob (then nothing is removed); `Denied` for `force`
+/// if the store is opened for one owner; `Corrupt` if a record or a document does not parse;
+/// `OutOfRange` if a document is too large to be read; errors of the stores.
 pub async fn remove(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],
@@ -167,7 +167,7 @@ async fn add_records(store: &Store, blobs: &BTreeSet<Digest>, skip_absent: bool)
     Ok(!missing.is_empty())
 }
 
-/// Checks that no gc root reaches `blobs`. That `blobs` are young does not make them gc roots here.
+/// Checks that no gc root reaches `blobs`. The age of `blobs` does not make them gc roots here.
 fn check_unused(graph: &Graph, blobs: &BTreeSet<Digest>) -> Result<()> {
     let is_own_youth = |resource: &Resource, reason: &Reason| match resource {
         Resource::Content(digest) => {
@@ -195,7 +195,7 @@ fn in_use(digest: &Digest, paths: &[RootPath]) -> Error {
         users.push(format!("{} more", paths.len() - NAMED));
     }
     Error::busy(format!(
-        "the blob is in use by {}; remove what refers to it first, or force the removal",
+        "the blob is in use by {}; first remove everything that refers to it, or force the removal",
         users.join(", ")
     ))
     .subject(digest)

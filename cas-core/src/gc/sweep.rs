@@ -1,5 +1,5 @@
-//! Removes what nothing keeps: bytes and record in one step if the store can; otherwise first a
-//! tombstone is written, then the bytes are removed, then the record.
+//! Removes what nothing keeps. If the store can, it removes bytes and record in one step.
+//! Otherwise, a tombstone is written, then the bytes are removed, and then the record is removed.
 
 use std::collections::HashMap;
 
@@ -159,8 +159,8 @@ async fn tombstone_step(store: &Store, digest: Digest, revision: Revision) -> Re
     }))
 }
 
-/// Drops the claims of `owner` on blobs whose records still have the given revision. Returns those
-/// blobs.
+/// Drops the claims of `owner` on blobs whose records still have the given revision. Returns the
+/// blobs whose claims were dropped.
 pub(super) async fn release(
     store: &Store,
     candidates: &[(Digest, Revision)],

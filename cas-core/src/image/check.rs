@@ -13,10 +13,10 @@ use crate::platform::Matcher;
 /// The content that an image needs on a platform, and which parts of this content are in the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Check {
-    /// Whether the manifest was found. If so, `required` lists everything that the image needs,
-    /// whether it is `present` or `missing`.
+    /// Whether the manifest was found. If not, `required` and `missing` list only the image itself.
     pub available: bool,
-    /// The configuration and the layers, or the image itself if no manifest was found.
+    /// The configuration and the layers, or the image itself if no manifest was found. Each entry
+    /// is also in `present` or in `missing`.
     pub required: Vec<Descriptor>,
     /// The required content that is in the store, or embedded in a descriptor.
     pub present: Vec<Descriptor>,

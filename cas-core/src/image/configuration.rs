@@ -75,8 +75,8 @@ impl Marks {
 
 impl ImageConfig {
     /// Returns the configuration of an image, or `None` if `data` is something else, such as the
-    /// configuration of an artifact. Docker gave configurations other types in 2015 and 2016. So if
-    /// the type is not the type of a configuration, the content decides.
+    /// configuration of an artifact. If the type is not the type of a configuration, the content is
+    /// examined, because docker gave configurations other types in 2015 and 2016.
     ///
     /// # Errors
     /// `Corrupt` if `data` is a configuration by its type or its content, but does not parse.
@@ -126,8 +126,8 @@ impl ImageConfig {
     }
 }
 
-/// Returns whether content of this type and size may be a configuration, so that it is read to find
-/// out.
+/// Returns whether content of this type and size may be a configuration. If so, the content is read
+/// to find out.
 fn may_be_config(media_type: &MediaType, size: u64) -> bool {
     let other = *media_type == MediaType::OCI_EMPTY
         || media_type.is_document()
@@ -176,21 +176,21 @@ pub async fn rootfs(content: &dyn ContentStore, config: &Descriptor) -> Result<V
     Ok(image_config(content, config).await?.diff_ids)
 }
 
-/// The role of a layer that is an EROFS image, in the annotations of its descriptor. A layer without
-/// a role, or with the role [`LOWER`], is mounted on the layers below it.
+/// The annotation with the role of a layer that is an EROFS image, in the descriptor of the layer.
+/// A layer without a role, or with the role [`LOWER`], is mounted on the layers below it.
 const EROFS_ROLE: &str = "org.erofs.role";
 const LOWER: &str = "overlay-lower";
-/// The diff id of a layer that is an EROFS image, in the annotations of its descriptor.
+/// The annotation with the diff id of a layer that is an EROFS image.
 const EROFS_DIFF_ID: &str = "org.erofs.uncompressed-digest";
 
 /// Returns the layers of an image, lowest first, each with its diff id. For layers that are EROFS
 /// images, the manifest may state the diff ids in place of the configuration.
 ///
 /// # Errors
-/// `Corrupt` if the manifest and the configuration do not list the same number of layers, or the
-/// configuration states another type of root file system than `layers`. The error is `Unsupported`
-/// instead if a layer has the type of an artifact. Also `Unsupported` for a layer that is not
-/// mounted on the layers below it, but has another role in its annotation `org.erofs.role`.
+/// `Corrupt` if the manifest and the configuration list different numbers of layers, or if the
+/// configuration states a root file system of a type other than `layers`. In both cases, the error
+/// is `Unsupported` instead if a layer has the type of an artifact. Also `Unsupported` if the
+/// annotation `org.erofs.role` of a layer states a role other than `overlay-lower`.
 pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descriptor, Digest)>> {
     let wrong = |why: String| {
         let mut layers = manifest.layers.iter();
@@ -211,8 +211,8 @@ pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descript
     let mut roles = roles.filter_map(|layer| Some((layer, layer.annotations.get(EROFS_ROLE)?)));
     if let Some((layer, role)) = roles.find(|(_, role)| *role != LOWER) {
         return Err(Error::unsupported(format!(
-            "expected layers that are mounted on each other, found one with the role \"{}\"; choose \
-             a variant of the image without such layers",
+            "expected layers that are mounted on each other, found one with the role \"{}\"; \
+             choose a variant of the image without such layers",
             excerpt(role)
         ))
         .operation("pair layers")
@@ -234,8 +234,8 @@ pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descript
     Ok(layers.zip(config.diff_ids.iter().copied()).collect())
 }
 
-/// Returns the diff id that the descriptor of a layer states, if the layer is an EROFS image. A layer
-/// that is not compressed is its own diff.
+/// Returns the diff id that the descriptor of a layer states, if the layer is an EROFS image. The
+/// diff id of a layer that is not compressed is its digest.
 fn stated_diff_id(layer: &Descriptor) -> Option<Digest> {
     if !layer.media_type.is_erofs() {
         return None;

@@ -33,9 +33,9 @@ const PIECE: usize = 1 << 20;
 ///
 /// # Errors
 /// `NotFound` if the layer is not in the store; `Unsupported` if the layer has no label, and its
-/// type is not the type of a layer or states that the layer is wrapped, as by encryption; `Corrupt`
-/// if the blob does not match the descriptor; `OutOfRange` if the layer decompresses to more than
-/// [`limit::LAYER`] bytes; errors of `decompress` and of the store.
+/// type is not a type of layers or states that the layer is wrapped (for example, encrypted);
+/// `Corrupt` if the blob does not match the descriptor; `OutOfRange` if the layer decompresses to
+/// more than [`limit::LAYER`] bytes; errors of `decompress` and of the store.
 pub async fn diff_id<C>(store: &Store, layer: &Descriptor, decompress: C) -> Result<Digest>
 where
     C: FnOnce(DiffCompression, Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>>

@@ -10,7 +10,7 @@ use crate::descriptor::Descriptor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::records::retry;
 
-/// Idempotent methods of every [`ImageStore`]: a job that was interrupted can repeat them.
+/// Methods of every [`ImageStore`] that a job can repeat after an interruption.
 #[async_trait]
 pub trait ImageStoreExt: ImageStore {
     /// Creates an image, or replaces the target and the labels of the image with this name. If the

@@ -5,7 +5,7 @@ use crate::descriptor::Descriptor;
 use crate::error::{Error, Result, excerpt};
 use crate::labels::{Labels, check_labels};
 
-/// Copies the fields that the paths name from `update` to `image`: `target`, `labels`,
+/// Copies fields from `update` to `image`. The paths select the fields: `target`, `labels`,
 /// `labels.<key>`, and `annotations` and `annotations.<key>` of the target. Without paths, the
 /// target and the labels are copied. A label with an empty value is removed. An annotation with an
 /// empty value is removed if one of the paths names annotations, and kept if the whole target is
@@ -30,8 +30,9 @@ pub fn update_image(image: &mut Image, update: &Image, fieldpaths: &[&str]) -> R
     Ok(())
 }
 
-/// Copies labels from `update` to `labels`: the labels that the paths `labels` and `labels.<key>`
-/// name, or all labels if there are no paths. A label with an empty value is removed.
+/// Copies labels from `update` to `labels`. The path `labels` selects all labels, and
+/// `labels.<key>` selects one label. Without paths, all labels are copied. A label with an empty
+/// value is removed.
 ///
 /// # Errors
 /// `InvalidArgument` for any other path.

@@ -46,7 +46,8 @@ impl FullName {
         &self.repository
     }
 
-    /// Returns the tag. It is `latest` if the name was given with neither a tag nor a digest.
+    /// Returns the tag, or `None` if the name has a digest and no tag. If the name was given with
+    /// neither a tag nor a digest, the tag is `latest`.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }

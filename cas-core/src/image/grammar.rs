@@ -59,7 +59,7 @@ pub(super) fn check(host: &str, repository: &str, tag: Option<&str>) -> Result<(
     let is_id = short.len() == 64 && short.bytes().all(|byte| byte.is_ascii_hexdigit());
     if host == HUB && (is_algorithm || is_id && tag.is_none()) {
         return refused(
-            "it looks like a digest, and a digest only finds images in the store; use a name"
+            "it looks like a digest, but a digest can only select an image in the store; use a name"
                 .into(),
         );
     }

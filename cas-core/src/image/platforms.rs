@@ -14,9 +14,9 @@ use crate::platform::Platform;
 use crate::sync::lock;
 
 /// Returns the platforms of an image, normalized, each once. For each index, the platforms that its
-/// entries state come first. Then come the platforms that only the content of other entries states.
-/// The platform `unknown`, which marks attestations, is left out. An index, manifest or
-/// configuration that is not in the store is skipped, although it may state another platform.
+/// entries state come first. For an entry that states no platform, the platforms that its content
+/// states follow. The platform `unknown`, which marks attestations, is left out. An index, manifest
+/// or configuration that is not in the store is skipped, although it may state another platform.
 ///
 /// # Errors
 /// `NotFound` if no platform is found and an index, manifest or configuration is not in the store;
@@ -55,7 +55,8 @@ impl Platforms<'_> {
     }
 
     async fn read(&self, descriptor: &Descriptor) -> Result<Next> {
-        // Layers are not visited, so what is neither an index nor a manifest is a configuration.
+        // Layers are not visited, so a blob that is neither an index nor a manifest is a
+        // configuration.
         if !descriptor.media_type.is_document() {
             match config_platform(self.content, descriptor).await {
                 Ok(platform) => self.add(&platform),
@@ -72,7 +73,7 @@ impl Platforms<'_> {
         Ok(Next::Children(self.split_off_named(children)))
     }
 
-    /// Adds the platforms that descriptors state. Returns the descriptors that state none; their
+    /// Adds the platforms that descriptors state. Returns the descriptors that state none. Their
     /// content has to be read.
     fn split_off_named(&self, mut descriptors: Vec<Descriptor>) -> Vec<Descriptor> {
         descriptors.retain(|descriptor| {

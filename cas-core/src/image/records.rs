@@ -43,9 +43,10 @@ impl RecordImages {
 
     /// Returns the image store in `records`, which must have the capability [`Capability::Atomic`].
     /// For each name, the store also keeps a small record, whose key begins with the digest of the
-    /// target, so that [`ImageStore::find`] does not read all names. If a store of
-    /// [`RecordImages::new`] has written names to `records`, the caller must first add the record
-    /// of each of these names, under the key that [`target_note`](super::target_note) returns.
+    /// target. With these records, [`ImageStore::find`] does not have to read all names. If
+    /// `records` has names that a store of [`RecordImages::new`] wrote, the caller must first add
+    /// the small record of each of these names. [`target_note`](super::target_note) returns its
+    /// key.
     ///
     /// # Errors
     /// Errors of [`Notes::new`](crate::records::Notes::new).
@@ -165,7 +166,7 @@ impl RecordImages {
             let Some((found, revision)) = self.load(&image.name).await? else {
                 continue;
             };
-            // A name that has another owner by now is not as it was seen.
+            // If another owner has created the name since, the name is not as it was seen.
             if found != *image {
                 continue;
             }

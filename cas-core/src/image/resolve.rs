@@ -15,8 +15,8 @@ use crate::platform::{All, Matcher, Only, Platform, Platforms, in_words};
 /// A manifest and its descriptor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
-    /// The descriptor of the manifest, as its index lists it, or without an index, the descriptor
-    /// that the caller gave.
+    /// The descriptor of the manifest, as its index lists it. If the image is a manifest, this is
+    /// the descriptor that the caller gave.
     pub descriptor: Descriptor,
     /// The manifest.
     pub manifest: Manifest,
@@ -54,8 +54,8 @@ pub async fn manifest(
     Ok(resolved)
 }
 
-/// Returns the best match that is in the store. Adds what may match, but is not in the store, to
-/// `missing`.
+/// Returns the best match that is in the store. Adds the manifests and configurations that may
+/// match but are not in the store to `missing`.
 async fn best(
     content: &dyn ContentStore,
     manifests: &[Descriptor],
@@ -76,8 +76,8 @@ async fn best(
     by_config(content, matcher, unnamed, missing).await
 }
 
-/// Returns the manifest of an image for one platform: the best match, or `image` itself if `image` is
-/// a manifest.
+/// Returns the manifest of an image for one platform. This is the best match, or `image` itself if
+/// `image` is a manifest.
 ///
 /// # Errors
 /// As [`manifest`]; `InvalidArgument` for [`Platforms::All`]. If `image` is a manifest and

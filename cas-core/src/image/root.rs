@@ -5,7 +5,7 @@ use crate::descriptor::Descriptor;
 use crate::labels::Labels;
 use crate::owner::Owner;
 
-/// A gc root: content that a collection keeps, together with everything below it.
+/// A gc root: content that a collection keeps, together with everything that it refers to.
 ///
 /// Most gc roots are the targets of images. An OCI image layout may also list content without a
 /// name.

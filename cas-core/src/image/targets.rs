@@ -1,7 +1,7 @@
 //! Notes, which are small records, that lead from the target of an image to its name. With these
 //! notes, an image is found by its digest without reading all names.
 //!
-//! The key of a note is the digest, a blank, and the name; its value is empty. The note is written
+//! The key of a note is the digest, a blank, and the name. The value is empty. The note is written
 //! and deleted in the batch that changes the name.
 
 use std::sync::Arc;
@@ -25,8 +25,8 @@ impl Targets {
         Ok(Targets(Notes::new(records, ROOM)?))
     }
 
-    /// Adds the note of an image to `batch`. If the target has changed, also adds the deletion of
-    /// the note of `before`, the image that had the name.
+    /// Adds the note of an image to `batch`, and the deletion of the note of `before`, the image
+    /// that had the name. Adds nothing if both images have the same target.
     pub(super) fn replace(
         &self,
         batch: &mut Batch,

@@ -2,7 +2,7 @@
 //!
 //! A caller that has the bytes of a blob must not skip the blob because of a damaged copy in the
 //! store. The stored bytes are therefore hashed. They are not hashed again if the record of the
-//! blob names their version as verified and the store can tell that nothing has changed them since.
+//! blob names their version as verified and `ContentStore::is_unchanged` returns true.
 
 use crate::content::{ContentExt, Stat};
 use crate::digest::Digest;
@@ -11,7 +11,7 @@ use crate::records::BlobRecord;
 use crate::store::Store;
 
 /// Returns whether the stored bytes have their digest. Bytes that were verified before are not
-/// hashed again if the store can tell that they are unchanged.
+/// hashed again if `ContentStore::is_unchanged` returns true.
 ///
 /// # Errors
 /// Errors of the store.

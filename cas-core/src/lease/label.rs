@@ -1,4 +1,4 @@
-//! The labels by which a parent keeps its children: collections follow these labels.
+//! The labels by which a parent keeps its children. Collections follow these labels.
 
 use std::collections::HashMap;
 
@@ -20,8 +20,8 @@ pub fn child_gc_labels(child: &Descriptor) -> Vec<String> {
     vec![gc_ref_child(child)]
 }
 
-/// As [`child_gc_labels`], but returns none for a layer, as in containerd. A collection of this
-/// crate ([`gc`](crate::gc)) keeps the layers nevertheless: it also follows the children that
+/// As [`child_gc_labels`], but returns no keys for a layer, as in containerd. A collection of this
+/// crate ([`gc`](crate::gc)) still keeps the layers, because it also follows the children that
 /// records and documents list.
 pub fn child_gc_labels_filter_layers(child: &Descriptor) -> Vec<String> {
     if child.media_type.is_layer() {
@@ -31,7 +31,8 @@ pub fn child_gc_labels_filter_layers(child: &Descriptor) -> Vec<String> {
 }
 
 /// Returns a handler that calls `handler`, and then stores labels on each document whose children
-/// `handler` returned. The labels refer to these children. [`child_gc_labels`] returns their keys.
+/// `handler` returned. The labels refer to these children. [`child_gc_labels`] returns the keys of
+/// the labels.
 pub fn set_children_labels<'a>(store: &'a Store, handler: impl Handler + 'a) -> impl Handler + 'a {
     set_children_mapped_labels(store, handler, child_gc_labels)
 }

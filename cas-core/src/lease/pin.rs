@@ -83,8 +83,8 @@ pub(crate) struct Pinned {
     pub(crate) stat: Option<Stat>,
 }
 
-/// Pins a blob under `lease`, or for [`UNLEASED_TTL`] without one. Returns `None` if `blob` has no
-/// size and the store has neither the blob nor its record.
+/// Pins a blob under `lease`, or for [`UNLEASED_TTL`] if `lease` is `None`. Returns `None` if
+/// `blob` has no size and the store has neither the blob nor its record.
 pub(crate) async fn pin(
     store: &Store,
     lease: Option<&str>,
@@ -196,7 +196,7 @@ pub(super) async fn plan(store: &Store, lease: Option<&str>, blob: &BlobRef) -> 
     if record.leases.len() > STALE {
         remove_ended_leases(store, &mut record).await?;
     }
-    // The record that is written is that of a live blob. A blob is tombstoned only after its last
+    // The record that is written describes a live blob. A blob is tombstoned only after its last
     // owner has dropped it, so the claims in the record have ended.
     let tombstone = record.tombstone.take();
     if tombstone.is_some() {

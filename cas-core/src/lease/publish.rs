@@ -46,7 +46,8 @@ async fn publish_jointly(
             Plan::Nothing => return Err(without_size()),
             Plan::Swap(record, expect) => (record, expect),
             Plan::Revive(record, tombstone, revision) => {
-                // The tombstoned bytes are removed first, so that ours are stored as a new version.
+                // The tombstoned bytes are removed first, so that the bytes of this writer are
+                // stored as a new version.
                 reap(store, digest, tombstone).await?;
                 (record, Expect::Revision(revision))
             }
@@ -54,7 +55,8 @@ async fn publish_jointly(
         Blobs::put(&mut batch, digest, &record, expect)?;
         match writer.commit(&batch, durability).await {
             Ok(committed) if committed.batch => return Ok(committed),
-            // Another member of a composition had the bytes.
+            // In a composition, the other member had the bytes already, so the batch was not
+            // committed.
             Ok(committed) => {
                 pin(store, lease, blob).await?;
                 return check_stored(store, &blob.digest).await.map(|()| committed);
@@ -65,7 +67,7 @@ async fn publish_jointly(
                 let begun = store.content.begin_or_wait(&key, expected, WRITER_TIMEOUT);
                 writer = begun.await?;
                 if writer.offset() != size {
-                    // Another writer with the same key may have published our bytes.
+                    // Another writer with the same key may have published the bytes.
                     return published(store, lease, blob, size, durability).await;
                 }
             }

@@ -90,7 +90,7 @@ impl LeaseGuard {
 
     /// Records in the guard that a pinned blob is in the store and that its bytes were verified.
     pub(crate) async fn note_published(&self, digest: &Digest) -> Result<()> {
-        // A joint store cannot tell whether bytes are unchanged, so it hashes them again anyway.
+        // In a joint store, `is_unchanged` returns false, so the bytes are hashed again anyway.
         let verified = match self.store.content.capabilities().has(Capability::Joint) {
             true => None,
             false => self.store.content.stat(digest).await?,

@@ -1,5 +1,5 @@
-//! The compression that the type of a layer states, and whether the layer is wrapped, as by
-//! encryption.
+//! The compression that the type of a layer states, and whether the layer is wrapped in something
+//! else, such as encryption.
 
 use super::MediaType;
 use crate::error::{Error, Result};
@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 /// The compression that the media type of a layer states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DiffCompression {
-    /// No compression: a plain tar, or a layer that is wrapped in something else, as by encryption
-    /// (see [`MediaType::diff_compression`]).
+    /// No compression: a plain tar, or a layer that is wrapped in something else, such as
+    /// encryption (see [`MediaType::diff_compression`]).
     None,
     /// gzip.
     Gzip,
@@ -49,8 +49,8 @@ impl MediaType {
         })
     }
 
-    /// Returns whether the layer is wrapped in something other than compression, as by encryption.
-    /// Docker's types state their compression without a suffix.
+    /// Returns whether the layer is wrapped in something other than compression, such as
+    /// encryption. Docker's types state their compression without a suffix.
     pub(crate) fn is_wrapped(&self) -> bool {
         let wraps = |suffix| !["gzip", "zstd"].contains(&suffix) || self.docker_layer().is_some();
         self.suffixes().any(wraps)
@@ -75,7 +75,7 @@ impl MediaType {
         self.0.split('+').next().unwrap_or_default()
     }
 
-    /// Returns the parts behind the base, which `+` separates.
+    /// Returns the parts after the base, which are separated by `+`.
     pub(crate) fn suffixes(&self) -> impl Iterator<Item = &str> {
         self.0.split('+').skip(1)
     }

@@ -50,7 +50,7 @@ impl MediaType {
         DOCKER_SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+prettyjws";
         /// Docker schema 2 image configuration.
         DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json";
-        /// Docker layer; the type does not state its compression.
+        /// Docker layer. The type does not state its compression.
         DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar";
         /// Docker layer, gzip.
         DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip";
@@ -121,24 +121,25 @@ impl MediaType {
     }
 
     /// Returns whether this is the type of a file system layer. The layer may be compressed, or
-    /// wrapped as by encryption.
+    /// wrapped in something else, such as encryption.
     pub fn is_layer(&self) -> bool {
         self.0.starts_with("application/vnd.oci.image.layer.")
             || self.is_erofs()
             || self.docker_layer().is_some()
     }
 
-    /// Returns whether this is a layer that is an EROFS image, also if it is compressed: containerd's
-    /// type, the type of the specification of EROFS layers that followed it, or an older type that
-    /// ends with `.erofs`.
+    /// Returns whether this is the type of a layer that is an EROFS image, compressed or not. The
+    /// types are containerd's type, the types of the later specification of EROFS layers, and older
+    /// types that end with `.erofs`.
     pub fn is_erofs(&self) -> bool {
         let base = self.base();
         let layer = "application/vnd.erofs.layer.";
         base == "application/vnd.erofs" || base.starts_with(layer) || base.ends_with(".erofs")
     }
 
-    /// Returns whether content of this type may be a file system layer: the type is that of a
-    /// layer, or states nothing about the content. Layers of artifacts have types of their own.
+    /// Returns whether content of this type may be a file system layer. The type must be [a type of
+    /// layers](Self::is_layer), or be neither JSON, nor text, nor [a type of a
+    /// vendor](Self::is_vendor). Layers of artifacts have types of vendors.
     pub fn may_be_layer(&self) -> bool {
         let is_text = self.0.contains("json") || self.0.starts_with("text/");
         self.is_layer() || !is_text && !self.is_vendor()

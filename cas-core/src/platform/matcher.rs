@@ -137,9 +137,9 @@ fn arm_on_arm64(variant: &str) -> impl Iterator<Item = String> {
     std::iter::once(newest.to_owned()).chain(older_versions(newest, 5))
 }
 
-/// Returns whether the Windows version of `wanted` runs images for that of `platform`: if both
-/// state a version, their builds, such as 10.0.17763, must be equal. Other systems have no such
-/// versions.
+/// Returns whether the Windows version of `wanted` runs images for the version of `platform`. If
+/// both state a version, their builds, such as 10.0.17763, must be equal. Other systems have no
+/// such versions.
 fn runs_version(wanted: &Platform, platform: &Platform) -> bool {
     let build = |version: &str| {
         version

@@ -126,7 +126,8 @@ impl fmt::Display for Platform {
     }
 }
 
-/// Returns platforms for a message: the first 20, of each at most 100 characters.
+/// Returns the first 20 platforms for a message, each shortened to at most 100 characters. If an
+/// image needs the snapshotter `erofs`, a hint follows.
 pub(crate) fn in_words(platforms: &BTreeSet<String>) -> String {
     const MOST: usize = 20;
     let first = platforms.iter().take(MOST).map(|one| excerpt(one));
@@ -136,8 +137,8 @@ pub(crate) fn in_words(platforms: &BTreeSet<String>) -> String {
         more => listed += &format!(" and {more} more"),
     }
     if platforms.iter().any(|one| one.contains("(+erofs)")) {
-        listed += "; what requires erofs has EROFS images as layers, which a root with the \
-                   snapshotter `erofs://?native=true` mounts";
+        listed += "; to use a variant with (+erofs), whose layers are EROFS images, create a root \
+                   with the snapshotter `erofs://?native=true`";
     }
     listed
 }
@@ -231,9 +232,9 @@ impl Platforms {
         }
     }
 
-    /// Returns the selection with `features` for the platform of this machine: of several variants
-    /// of an image, the one that requires most of them is then the best match. Other selections stay
-    /// as they are.
+    /// Adds `features` to the platform of this machine, if [`Platforms::Host`] is selected. The
+    /// best match is then the variant of an image that requires the most of these features. Returns
+    /// any other selection unchanged.
     #[must_use]
     pub fn preferring(self, features: &[&str]) -> Self {
         if self != Platforms::Host || features.is_empty() {
@@ -245,8 +246,8 @@ impl Platforms {
         })
     }
 
-    /// Returns the selection for an operation on one platform: the platform of this machine if all
-    /// are selected.
+    /// Returns the selection for an operation on one platform. If all platforms are selected, this
+    /// is the platform of this machine.
     #[must_use]
     pub fn narrowed(self) -> Self {
         match self {

@@ -33,12 +33,13 @@ pub struct BlobRecord {
     /// The children that the blob lists, in order, if it is a document (an index or a manifest).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub children: Vec<Digest>,
-    /// Children that were left out and that the blob does not keep: layers that are not distributed,
-    /// for example, or manifests for other platforms. Any other child that is missing was lost.
+    /// Children that were left out and that the blob does not keep, such as layers that are not
+    /// distributed or manifests for other platforms. Any other child that is missing was lost.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub absent: BTreeSet<Digest>,
-    /// If the blob is a manifest, the layers that the store no longer has, because the snapshotter of
-    /// the root keeps their tars. An entry has a meaning only while the layer is also in [`absent`](Self::absent).
+    /// If the blob is a manifest, the layers that the store no longer has because the snapshotter
+    /// of the root keeps their tars, each with its [`Packing`]. An entry has a meaning only while
+    /// the layer is also in [`absent`](Self::absent).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tars: BTreeMap<Digest, Packing>,
     /// The owners that claim the blob. A claim keeps the blob until a garbage collection for the
@@ -63,8 +64,8 @@ pub struct BlobRecord {
     )]
     pub expires_at: Option<SystemTime>,
     /// Set when a garbage collection decides to remove the blob, unless the store removes bytes and
-    /// record together. From then on the blob counts as
-    /// absent, and the collection removes the bytes of the version that the tombstone names.
+    /// record together. From then on, the blob counts as absent, and the collection removes the
+    /// bytes of the version that the tombstone names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tombstone: Option<Tombstone>,
     /// When the record was made.
@@ -83,8 +84,8 @@ pub struct Tombstone {
 }
 
 impl BlobRecord {
-    /// Returns a new record, whose times are now. It keeps the blob without a lease for
-    /// [`UNLEASED_TTL`].
+    /// Returns a new record that is created now. The record keeps the blob for [`UNLEASED_TTL`],
+    /// even without a lease.
     pub fn new(size: u64, media_type: Option<MediaType>) -> Self {
         let now = SystemTime::now();
         BlobRecord {

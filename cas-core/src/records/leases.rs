@@ -17,19 +17,19 @@ use crate::error::{Error, ErrorKind, Result, malformed};
 use crate::labels::{Labels, check_labels};
 use crate::limit;
 
-/// A lease: it keeps blobs, images, ingests and snapshots until the lease ends or expires.
+/// A lease keeps blobs, images, ingests and snapshots until it ends or expires.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// Labels. `containerd.io/gc.expire` and `containerd.io/gc.flat` have the meaning that
     /// containerd gives them.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
-    /// The job that made the lease, which is not an [`Owner`](crate::Owner) of names and blobs.
+    /// The job that made the lease. This is not an [`Owner`](crate::Owner) of names and blobs.
     /// Until the lease expires, no other job may delete the lease.
     pub owner: String,
     /// The resources that the lease keeps. A lease without the label
     /// [`GC_FLAT`](crate::labels::GC_FLAT) also keeps everything below the resources. Blobs that a
-    /// job pins are not listed here: their records name the lease.
+    /// job pins are not listed here. Their records name the lease instead.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub resources: BTreeSet<Resource>,
     /// When it was made.

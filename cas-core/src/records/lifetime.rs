@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 /// The default lifetime of a lease, counted from its last extension. The lease of a job that is
-/// killed expires within this time. `docs/DURABILITY.md` states it.
+/// killed expires within this time. `docs/DURABILITY.md` describes this.
 pub const LEASE_TTL: Duration = Duration::from_secs(10 * 60);
 /// The time for which a blob, a snapshot or an ingest that was stored without a lease is kept, even
 /// if nothing refers to it.

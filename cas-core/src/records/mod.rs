@@ -125,7 +125,7 @@ pub struct Change {
 
 /// Changes that are applied in order.
 ///
-/// Put a record before the records that refer to it, and names last: if the store is not
+/// Put a record before the records that refer to it, and names last. If the store is not
 /// [`Atomic`](crate::Capability::Atomic), a crash may interrupt the batch after any change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
@@ -212,10 +212,11 @@ pub trait Records: Send + Sync + 'static {
     async fn commit(&self, batch: &Batch) -> Result<()>;
 
     /// Returns at most `limit` records whose keys begin with `prefix`, in the byte order of their
-    /// keys, starting after the key `after`. A page with fewer than `limit` records is the last.
+    /// keys, starting after the key `after`, or at the first record if `after` is `None`. A page
+    /// with fewer than `limit` records is the last.
     ///
-    /// Pages are not a consistent snapshot: a record that is changed meanwhile may appear in either
-    /// state. An unchanged record appears once.
+    /// Pages are not a consistent snapshot. A record that is changed between two calls may appear
+    /// in either state. An unchanged record appears once.
     async fn scan(
         &self,
         table: Table,

@@ -26,7 +26,7 @@ impl Notes {
     ///
     /// # Errors
     /// `InvalidArgument` if the room is empty, contains anything except ASCII letters and digits,
-    /// `-` and `.`, or is so long that no key fits behind it.
+    /// `-` and `.`, or is so long that no key fits after it.
     pub fn new(records: Arc<dyn Records>, room: &str) -> Result<Self> {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
         let longest = limit::KEY - "/k".len();

@@ -29,8 +29,8 @@ const CONCURRENT: usize = 4;
 
 /// Copies an image and its referrers, as far as `from` has them. Children are copied before the
 /// indexes and manifests that list them, and the name is written last. If `to` has the name
-/// already, the target and the labels of the name are replaced. Layers and configurations that `to`
-/// has intact are not copied. Returns the image as it is in `to`.
+/// already, the target and the labels of the name are replaced. Layers and configurations that are
+/// intact in `to` are not copied. Returns the image as it is in `to`.
 ///
 /// Three kinds of content are [recorded as absent](crate::records::BlobRecord::absent) in `to`:
 /// layers that registries do not distribute and that `from` does not have, manifests of an index

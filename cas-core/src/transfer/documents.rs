@@ -1,4 +1,4 @@
-//! The documents of an image that a transfer found. Each of them, or the record that lists its
+//! The documents of an image that a transfer found. Each document, or the record that lists its
 //! children, is written after its children.
 
 use std::collections::HashMap;

@@ -40,9 +40,9 @@ pub struct Fetched {
 /// attempt left bytes.
 ///
 /// # Errors
-/// `Corrupt` if the remote sends other bytes than `descriptor` specifies, in which case no bytes
-/// are kept; `Busy` if another job has been writing the blob for ten minutes; `Unavailable` if the
-/// blob was removed meanwhile; errors of the remote, the store and the unpacker.
+/// `Corrupt` if the remote sends other bytes than `descriptor` specifies (then no bytes are kept);
+/// `Busy` if another job has been writing the blob for ten minutes; `Unavailable` if the blob was
+/// removed meanwhile; errors of the remote, the store and the unpacker.
 pub async fn fetch(
     store: &Store,
     guard: &LeaseGuard,
@@ -96,8 +96,8 @@ pub(super) struct Fetch<'a> {
 }
 
 impl Fetch<'_> {
-    /// Pins a blob and stores it if it is missing. Feeds it to `unpacker` meanwhile. Returns
-    /// whether the store had it.
+    /// Pins a blob and stores it if it is missing. While it is stored, it is also fed to
+    /// `unpacker`. Returns whether the store had it.
     ///
     /// # Errors
     /// As [`fetch`].

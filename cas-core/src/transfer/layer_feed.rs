@@ -14,10 +14,10 @@ const PIECES_AHEAD: usize = 2;
 
 /// A layer that is unpacked while its bytes arrive.
 pub struct LayerFeed<'a> {
-    /// Takes the bytes of the layer, from its first byte on.
+    /// Receives the bytes of the layer, beginning with the first byte.
     pub sender: LayerSender,
     /// Unpacks the bytes. This future must be polled while the bytes are sent, and must not wait
-    /// for another layer. The future does not fail if the bytes end early: the unpacker then reads
+    /// for another layer. If the bytes end early, the future does not fail. The unpacker then reads
     /// the layer from the store in [`Unpacker::finish`](super::Unpacker::finish).
     pub unpacked: BoxFuture<'a, Result<()>>,
 }
@@ -49,14 +49,14 @@ impl LayerSender {
         let _ = self.0.send(piece).await;
     }
 
-    /// Sends the end of the layer, which tells the reader that the layer is complete and verified.
-    /// If the sender is dropped without this call, the reader fails with `Cancelled`.
+    /// Sends the end of the layer. Call this once the layer is complete and verified. If the sender
+    /// is dropped without this call, the reader fails with `Cancelled`.
     pub async fn end(self) {
         let _ = self.0.send(Bytes::new()).await;
     }
 }
 
-/// Writes a piece that is not empty, and sends it to `sender` meanwhile.
+/// Writes a piece that is not empty, and sends it to `sender` at the same time.
 ///
 /// # Errors
 /// As [`Writer::write`].

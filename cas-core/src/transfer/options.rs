@@ -84,8 +84,8 @@ pub struct PushOptions {
     /// The platforms to push. The default, [`Platforms::Host`], pushes all platforms if all of them
     /// are complete in the store, and otherwise only the manifest for this machine.
     pub platforms: Platforms,
-    /// Whether the referrers that the store has of the image are pushed, too. By default, they are
-    /// not.
+    /// Whether the image is pushed with its referrers in the store. By default, referrers are not
+    /// pushed.
     pub referrers: bool,
     /// Receives the progress of each blob. By default, progress is ignored.
     pub progress: Arc<dyn Progress>,
@@ -116,8 +116,8 @@ impl PushOptions {
         self
     }
 
-    /// Sets whether the referrers that the store has of the image, and their own referrers, are
-    /// pushed, too.
+    /// Sets whether the image is pushed with its referrers in the store, and with their own
+    /// referrers.
     #[must_use]
     pub fn with_referrers(mut self, referrers: bool) -> Self {
         self.referrers = referrers;

@@ -5,7 +5,7 @@ use super::quota::Quota;
 /// How many requests a pull makes concurrently, how many blobs it handles concurrently, and how it
 /// divides large layers into ranges.
 ///
-/// Clones share the overall limit on requests: give clones to pulls that run at the same time. A
+/// Clones share the overall limit on requests, so give clones to pulls that run at the same time. A
 /// value out of bounds is replaced by the nearest bound.
 #[derive(Clone, Debug)]
 pub struct PullLimits {

@@ -32,8 +32,8 @@ const PIECE: usize = 1 << 20;
 /// under the name of `pusher`. Layers that registries do not serve are left out. Returns the
 /// descriptor of the topmost document.
 ///
-/// With [`referrers`](PushOptions::referrers), the referrers that the store has of the image are
-/// pushed afterwards.
+/// With [`referrers`](PushOptions::referrers), the referrers of the image in the store are pushed
+/// afterwards.
 ///
 /// If the options name one platform, only the manifest for this platform is pushed. Registries
 /// refuse an index if they do not have all of its manifests. So if a manifest of the index is not

@@ -24,7 +24,7 @@ pub trait Referrers: Send + Sync {
     /// # Errors
     /// `Denied` if the repository refuses the request; `Unavailable` if it does not answer;
     /// `OutOfRange` for a list that exceeds a bound of [`limit`](crate::limit); errors of the
-    /// store. A subject that does not exist is not an error: it has no referrers.
+    /// store. A subject that does not exist is not an error. It has no referrers.
     async fn referrers(
         &self,
         subject: &Descriptor,

@@ -16,8 +16,9 @@ use crate::error::Result;
 /// A stream of bytes from or to a remote, in pieces.
 pub type Pieces = BoxStream<'static, Result<Bytes>>;
 
-/// A function that returns the bytes of a blob from an offset (in bytes) on. A [`Pusher`] may call
-/// the function several times, because it may have to send bytes again.
+/// A function that receives an offset in bytes, and returns the bytes of a blob from this offset to
+/// the end. A [`Pusher`] may call the function several times, because it may have to send bytes
+/// again.
 pub type Content = Arc<dyn Fn(u64) -> Pieces + Send + Sync>;
 
 /// Reads content from a repository.
@@ -49,7 +50,7 @@ pub trait Fetcher: Send + Sync {
         true
     }
 
-    /// The caller reports that bytes that were fetched for `descriptor` do not have its digest.
+    /// A caller calls this method if the fetched bytes do not have the digest of `descriptor`.
     /// Returns whether the content may be fetched from another place. If so, the next
     /// [`fetch`](Fetcher::fetch) reads it from there. Returns `true` at most once for each place.
     /// By default, there is only one place.

@@ -31,10 +31,10 @@ pub trait BlobSource: Send {
     /// Errors of the source.
     async fn next(&mut self) -> Result<Option<Bytes>>;
 
-    /// Writes the next bytes, and sends them to `sender` meanwhile. Returns their number, which is
-    /// 0 only at the end.
+    /// Writes the next bytes, and sends them to `sender` at the same time. Returns their number,
+    /// which is 0 only at the end.
     ///
-    /// A source that reads files overrides this method: if `sender` is `None`, the bytes of a file
+    /// A source that reads files overrides this method. If `sender` is `None`, the bytes of a file
     /// can be shared or copied within the kernel.
     ///
     /// # Errors
@@ -47,9 +47,9 @@ pub trait BlobSource: Send {
         self.write_piece(writer, sender).await
     }
 
-    /// The caller reports that the bytes since the last [`open`](BlobSource::open) turned out to be
-    /// wrong. Returns whether the source may have other bytes after another `open`. Returns false
-    /// by default.
+    /// A caller calls this method if the bytes since the last [`open`](BlobSource::open) are wrong.
+    /// Returns whether the source may have other bytes after another `open`. Returns false by
+    /// default.
     fn distrust(&mut self) -> bool {
         false
     }

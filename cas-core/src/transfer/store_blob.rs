@@ -71,17 +71,17 @@ pub enum Resume {
     Never,
     /// Keep them, but make only one attempt with them.
     Once,
-    /// Keep them. If the whole blob turns out to be damaged, these bytes may be the cause: drop
-    /// them, and write the blob again from its first byte.
+    /// Keep them. If the whole blob turns out to be damaged, these bytes may be the cause. Then
+    /// drop them, and write the blob again from its first byte.
     OrRestart,
 }
 
 /// Stores a blob, unless another writer does so first. Returns its digest.
 ///
 /// # Errors
-/// `Corrupt` if the bytes do not have the expected digest and size, in which case the ingest is
-/// discarded; `Busy` if another writer takes longer than the timeout; errors of the source, the
-/// store and the feed.
+/// `Corrupt` if the bytes do not have the expected digest and size (then the ingest is discarded);
+/// `Busy` if another writer takes longer than the timeout; errors of the source, the store and the
+/// feed.
 pub async fn store_blob(write: &BlobWrite<'_>, source: &mut dyn BlobSource) -> Result<Digest> {
     let mut may_restart = write.resume == Resume::OrRestart;
     loop {
@@ -168,8 +168,8 @@ impl BlobWrite<'_> {
         Ok(stat.is_some_and(|stat| stat.size == descriptor.size && !self.guard.is_damaged(&stat)))
     }
 
-    /// Writes the blob, and has it unpacked meanwhile if it is fed. Returns the outcome, and
-    /// whether the blob was fed.
+    /// Writes the blob. If it is fed, unpacks it at the same time. Returns the outcome, and whether
+    /// the blob was fed.
     async fn attempt(&self, writer: Writer, source: &mut dyn BlobSource) -> (Result<Digest>, bool) {
         let feed = self.feed.filter(|_| writer.offset() == 0);
         let Some(LayerFeed { sender, unpacked }) = feed.and_then(|feed| feed()) else {

@@ -1,4 +1,5 @@
-//! A name of a store as a remote repository: another store pulls from it and pushes to it.
+//! [`StoreRepository`]: a name in a store, as a remote repository that another store pulls from and
+//! pushes to.
 
 use std::ops::Range;
 use std::sync::Arc;

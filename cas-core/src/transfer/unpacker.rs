@@ -42,8 +42,8 @@ impl Want {
 /// even after `finish`. Layers arrive in any order and concurrently.
 #[async_trait]
 pub trait Unpacker: Send + Sync {
-    /// Announces an image, whose manifest has the descriptor `own`. Its configuration is in the store
-    /// already.
+    /// Announces an image. `own` is the descriptor of its manifest. The configuration of the image
+    /// is in the store already.
     ///
     /// # Errors
     /// `Corrupt` if manifest and configuration contradict each other; errors of the snapshotter.

@@ -26,8 +26,9 @@ impl KvStore {
     /// be opened for a reason other than damage. [`KvStore::open`] reports this reason.
     ///
     /// If `repair` is set, copies all rows that can be read, except ingests, to a new database. The
-    /// new database gets the name of the damaged one, which is renamed. If no row can be read, the
-    /// new database is empty, and the finding counts as not repaired, because the content is lost.
+    /// damaged database is renamed, and the new database gets its old name. If no row can be read,
+    /// the new database is empty, and the finding counts as not repaired, because the content is
+    /// lost.
     ///
     /// # Errors
     /// `Full` if the disk has no room for the copy; errors of the engine and of the file system.
@@ -65,8 +66,7 @@ impl KvStore {
         let mut old = match old {
             Some(old) => Some(old),
             None => match Source::open(&open_damaged) {
-                // Another error may be temporary, so the content is not given up because of that
-                // error.
+                // Another error may be temporary, so it does not mean that the content is lost.
                 Err(error) if error.kind() == ErrorKind::Corrupt => None,
                 opened => Some(opened?),
             },
@@ -90,11 +90,11 @@ impl KvStore {
         let detail = match kept {
             0 => format!(
                 "{damage}; nothing in it can be read, so the new database is empty; the old \
-                 database is {aside}, which may be removed; pull or import the images again"
+                 database is now named {aside}, and may be removed; pull or import the images again"
             ),
             _ => format!(
                 "{damage}; all that could be read was copied to a new database, without {lost} \
-                 damaged blobs{later}; the old database is {aside}, which may be removed"
+                 damaged blobs{later}; the old database is now named {aside}, and may be removed"
             ),
         };
         Ok(Some(finding(dir, detail, kept > 0)))
@@ -129,8 +129,8 @@ fn finding(dir: &OwnedDir, detail: String, repaired: bool) -> Finding {
     }
 }
 
-/// Returns whether the opening of the store after the examination reports this error, which is not
-/// damage.
+/// Returns whether an error is something other than damage. The examination ignores such an error,
+/// because opening the store reports it.
 fn is_reported(error: &Error) -> bool {
     use ErrorKind::{Denied, FailedPrecondition, Internal};
     matches!(error.kind(), Denied | FailedPrecondition | Internal)

@@ -7,7 +7,7 @@ const VARIED: usize = 8;
 /// The distance that is tried first. Even among 2^32 blobs, there is rarely one between two digests
 /// at this distance.
 const LEAST: u128 = 1 << 24;
-/// The last character that is tried instead of another.
+/// The last character that is tried in place of a character of a key.
 const LAST: char = '~';
 
 /// Returns digests after `after`, first close to it and then farther away.
@@ -31,7 +31,7 @@ fn position(digest: &Digest) -> u128 {
     }
 }
 
-/// Returns the first digest at a position, or `None` behind the last position.
+/// Returns the first digest at a position, or `None` after the last position.
 fn at(position: u128) -> Option<Digest> {
     let algorithm = match position >> (8 * VARIED) {
         0 => Algorithm::Sha256,

@@ -74,7 +74,7 @@ impl SizedIngest {
         let key = self.ingest.key().to_owned();
         let mut large = begin_large(&*self.members.large, &key).await?;
         if large.offset() > 0 {
-            // A move that was dropped in the middle, of this writer or an earlier one, left bytes.
+            // A move of this writer or of an earlier one was dropped in the middle, and left bytes.
             large.rewind().await?;
         }
         while large.offset() < self.ingest.offset() {

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! An ingest begins in the small store, and moves when it exceeds THRESHOLD. A blob can be in both
-//! stores, after a race or a change of the threshold. The copies count as one blob: the copy in the
+//! stores, after a race or a change of the threshold. The copies count as one blob. The copy in the
 //! small store is listed and read, and a removal removes both.
 
 mod ingest;

@@ -4,9 +4,9 @@ use std::time::{Duration, SystemTime};
 
 /// Options of [`prune`](super::prune). At least one bound must be set.
 ///
-/// An image is removed if it is older than [`older_than`](Self::older_than), or while the store
-/// does not meet [`max_size`](Self::max_size) or [`keep_free`](Self::keep_free). The most recently
-/// used images, [`keep_last`](Self::keep_last) in number, always stay. If `keep_last` is the only
+/// An image is removed if it is older than [`older_than`](Self::older_than), or if the store does
+/// not meet [`max_size`](Self::max_size) or [`keep_free`](Self::keep_free) without its removal. The
+/// [`keep_last`](Self::keep_last) most recently used images always stay. If `keep_last` is the only
 /// bound, all other images are removed.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -15,7 +15,7 @@ pub struct PruneOptions {
     pub now: SystemTime,
     /// Whether to report what would be removed, and remove nothing.
     pub dry_run: bool,
-    /// Images that were not used for longer than this are removed.
+    /// An image is removed if it was last used, created or changed longer ago than this.
     pub older_than: Option<Duration>,
     /// How many of the most recently used images are never removed.
     pub keep_last: Option<usize>,

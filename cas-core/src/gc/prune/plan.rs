@@ -56,8 +56,8 @@ impl Plan {
             let bytes = space.remove(&candidate.blobs);
             chosen.push((candidate, bytes));
         }
-        // An image that was chosen early may have freed nothing, or a later one may have freed so
-        // much that the early one need not go. Such images stay.
+        // An image that was chosen early may have freed nothing. Or the images that were chosen
+        // later may have freed so much that the early image need not be removed. Such images stay.
         let mut kept: Vec<(Candidate, u64)> = Vec::with_capacity(chosen.len());
         let was_missing = space.missing();
         while let Some((candidate, bytes)) = chosen.pop() {

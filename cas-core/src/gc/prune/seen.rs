@@ -27,7 +27,7 @@ pub(super) struct Seen {
 /// pinned since the scan. Returns the deleted names.
 ///
 /// A job may pin a target and find its name just before the name is deleted. The check after the
-/// deletion notices this, and the name is created again. A later job does not find the name, and
+/// deletion finds this, and the name is created again. A later job does not find the name, and
 /// creates the name itself.
 pub(super) async fn delete(store: &Store, seen: &[Seen]) -> Result<HashSet<Reference>> {
     let pinned = pinned(store, seen).await?;

@@ -13,7 +13,7 @@ use crate::snapshot::SnapshotKind;
 type Sound = BTreeMap<String, (SnapshotRecord, Revision)>;
 
 /// Number of ids that are skipped when the counter was lost. Each open [`Snapshots`] holds a block
-/// of ids that no record may name yet, and an id must not be given out twice.
+/// of ids that may not be in a record yet, and no id may be given out twice.
 const SKIPPED: u64 = 1024 * BLOCK;
 
 impl Snapshots {

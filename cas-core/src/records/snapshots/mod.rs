@@ -50,7 +50,7 @@ impl Snapshots {
     /// Returns the records of the snapshots of `snapshotter` in `records`.
     ///
     /// # Errors
-    /// `Unsupported` if batches of `records` are not atomic: after half of a batch, a parent could
+    /// `Unsupported` if batches of `records` are not atomic. After half of a batch, a parent could
     /// count a child that does not exist.
     pub fn new(records: Arc<dyn Records>, snapshotter: &'static str) -> Result<Self> {
         if !records.capabilities().has(Capability::Atomic) {
@@ -191,7 +191,8 @@ impl Snapshots {
             .await
     }
 
-    /// Returns at most `limit` snapshots in the order of their keys, starting after `after`.
+    /// Returns at most `limit` snapshots in the order of their keys, starting after the key
+    /// `after`, or at the first snapshot if `after` is `None`.
     ///
     /// # Errors
     /// `Corrupt` if a record does not parse; errors of the store.

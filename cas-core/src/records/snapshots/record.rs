@@ -31,8 +31,8 @@ pub struct SnapshotContent {
     /// The id of the directory with the content, or `None` if the content is in the directory of
     /// the active snapshot.
     pub id: Option<u64>,
-    /// The id of the active snapshot that has this content, or `None` if the caller knows that no
-    /// other snapshot got its key meanwhile.
+    /// The id of the active snapshot that has this content. The commit fails if its key now belongs
+    /// to another snapshot. With `None`, this is not checked.
     pub of: Option<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! Ingests in memory. A writer owns the bytes; between writers the store keeps them.
+//! Ingests in memory. A writer owns the bytes. Between writers, the store keeps them.
 
 use std::collections::BTreeMap;
 use std::mem;

@@ -2,10 +2,10 @@
 //! object store.
 //!
 //! It compares and swaps one key at a time, so if a change of a batch fails, the changes before it
-//! stay applied. A list is not a consistent snapshot: the entries are read at different times.
-//! Nothing can be renamed: bytes are uploaded in parts of [`PART`] bytes under a unique name, and
-//! the digest then points to the upload. A publish does not commit the batch, readers fail once
-//! their blob is removed, and every step yields to other tasks.
+//! stay applied. A list is not a consistent snapshot, because the entries are read at different
+//! times. Nothing can be renamed. Bytes are uploaded in parts of [`PART`] bytes under a unique
+//! name, and the digest then points to the upload. A publish does not commit the batch, readers
+//! fail once their blob is removed, and every step yields to other tasks.
 
 mod content;
 mod ingest;

@@ -49,7 +49,7 @@ impl Tables {
 
 impl StrictStore {
     /// Plans a fault: after `changes` more changes of records, the next change fails with
-    /// `Unavailable`, as if the service went away in the middle of a batch. Later changes work
+    /// `Unavailable`, as if the service had failed in the middle of a batch. Later changes work
     /// again.
     pub fn fail_after(&self, changes: usize) {
         self.0.healthy.store(changes, Ordering::SeqCst);
