@@ -41,8 +41,7 @@ pub(crate) struct Disk {
     /// Size of the writable file system, as in 10GiB
     #[arg(long, value_name = "SIZE", value_parser = cas::parse_size, requires = "writable")]
     writable_size: Option<u64>,
-    /// Platform, as in linux/arm64 [default: this machine's; an image without an index
-    /// has only one]
+    /// Platform, as in linux/arm64 [default: this machine's; without an index, the image's own]
     #[arg(long)]
     platform: Option<Platform>,
 }

@@ -58,8 +58,7 @@ pub(crate) struct Convert {
 /// How zTOCs are made.
 #[derive(Args)]
 struct How {
-    /// Platform, as in linux/arm64 [default: this machine's; an image without an index
-    /// has only one]
+    /// Platform, as in linux/arm64 [default: this machine's; without an index, the image's own]
     #[arg(long)]
     platform: Option<Platform>,
     /// Begin a new span after this many decompressed bytes [default: 4MiB]
