@@ -152,7 +152,8 @@ pub(crate) async fn reach(
     options: &Options,
 ) -> Result<(Http, Url)> {
     let (plain, encrypted) = (base("http")?, base("https")?);
-    let judge = Judge::new(&plain, options.private_addresses);
+    let judge = Judge::new(&plain, options.private_addresses)
+        .with_advice("; if it may, allow them (--private-addresses)");
     let http = Http::reaching(&plain, judge, options.timeouts.clone(), access)?;
     let is_plain = match scheme {
         Scheme::Http => true,
