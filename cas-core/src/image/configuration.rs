@@ -114,8 +114,8 @@ impl ImageConfig {
         if diff_ids.len() > limit::LAYERS {
             let (found, allowed) = (diff_ids.len(), limit::LAYERS);
             return Err(Error::corrupt(format!(
-                "the image configuration has {found} diff IDs; at most {allowed} are allowed; build \
-                 the image with fewer layers"
+                "the image configuration has {found} diff IDs; at most {allowed} are allowed; \
+                 build the image with fewer layers"
             )));
         }
         Ok(ImageConfig {
