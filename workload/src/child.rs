@@ -158,7 +158,9 @@ pub async fn run_task(
     directory: &Path,
 ) -> Result<()> {
     let contender = contenders.iter().find(|contender| contender.name == column);
-    let contender = contender.ok_or_else(|| Error::invalid("unknown column").subject(column))?;
+    let contender = contender.ok_or_else(|| {
+        Error::invalid("unknown column; name a column of the table").subject(column)
+    })?;
     let column = (contender.open)(directory.to_owned()).await?;
     let column = &*column;
     let (name, number) = task.split_once(':').unwrap_or((task, "0"));
