@@ -35,7 +35,7 @@ pub fn bytes(seed: u64, length: usize) -> Vec<u8> {
     data
 }
 
-/// Returns the blob of the [`bytes()`] of this seed and length.
+/// Returns the blob that consists of the [`bytes()`] of this seed and length.
 pub fn blob(seed: u64, length: usize) -> Blob {
     let data = Bytes::from(bytes(seed, length));
     let digest = Digest::sha256(&data);
