@@ -145,8 +145,8 @@ impl Drop for KillOnDrop {
     }
 }
 
-/// Runs a task in the child process that [`SelfCommand`] started. Prints the result of the task for
-/// the parent process.
+/// Runs a task in the child process that [`SelfCommand`] started. If the task has a result, prints
+/// the result for the parent process.
 ///
 /// # Errors
 /// `InvalidArgument` for an unknown column or task, or for a task with an invalid number; errors of
