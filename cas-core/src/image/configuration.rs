@@ -21,7 +21,7 @@ pub struct ImageConfig {
     pub platform: Platform,
     /// The type of the root file system, which should be `layers`; empty if it is not stated.
     pub rootfs_type: String,
-    /// The diff ids: digests of the uncompressed layers, lowest first.
+    /// The diff IDs: digests of the uncompressed layers, lowest first.
     pub diff_ids: Vec<Digest>,
 }
 
@@ -105,7 +105,7 @@ impl ImageConfig {
         // serde would also accept an array of the members.
         if !data.trim_ascii_start().starts_with(b"{") {
             return Err(Error::corrupt(
-                "expected an object, found other JSON or none; build the image again",
+                "the image configuration is not a JSON object; build the image again",
             ));
         }
         let raw: Raw = serde_json::from_slice(data)
@@ -114,8 +114,8 @@ impl ImageConfig {
         if diff_ids.len() > limit::LAYERS {
             let (found, allowed) = (diff_ids.len(), limit::LAYERS);
             return Err(Error::corrupt(format!(
-                "has {found} diff ids: at most {allowed} are allowed; build the image with fewer \
-                 layers"
+                "the image configuration has {found} diff IDs; at most {allowed} are allowed; \
+                 build the image with fewer layers"
             )));
         }
         Ok(ImageConfig {
@@ -168,7 +168,7 @@ pub async fn config_platform(content: &dyn ContentStore, config: &Descriptor) ->
     Ok(image_config(content, config).await?.platform)
 }
 
-/// Returns the diff ids that a configuration lists, lowest layer first.
+/// Returns the diff IDs that a configuration lists, lowest layer first.
 ///
 /// # Errors
 /// As [`image_config`].
@@ -184,7 +184,7 @@ const LOWER: &str = "overlay-lower";
 const EROFS_DIFF_ID: &str = "org.erofs.uncompressed-digest";
 
 /// Returns the layers of an image, lowest first, each with its diff id. For layers that are EROFS
-/// images, the manifest may state the diff ids in place of the configuration.
+/// images, the manifest may state the diff IDs in place of the configuration.
 ///
 /// # Errors
 /// `Corrupt` if the manifest and the configuration list different numbers of layers, or if the
@@ -226,7 +226,7 @@ pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descript
     let (found, expected) = (config.diff_ids.len(), manifest.layers.len());
     if found != expected {
         return wrong(format!(
-            "the manifest lists {expected} layers, but the configuration lists {found} diff ids; \
+            "the manifest lists {expected} layers, but the configuration lists {found} diff IDs; \
              build the image again"
         ));
     }
