@@ -43,7 +43,7 @@ pub(crate) struct Pull {
     #[arg(long, conflicts_with_all = ["all_platforms", "discard_unpacked_layers"])]
     lazy: bool,
     /// Also pull everything that refers to the image, such as signatures; if --policy takes the
-    /// image from the store, referrers are not pulled, and a warning says so
+    /// image from the store, warn that referrers are not pulled
     #[arg(long)]
     referrers: bool,
     /// When to ask the registry
