@@ -35,7 +35,7 @@
 //! # }
 //! ```
 //!
-//! Committed layers are named by their [chain ids](chain_ids), so images with the same lower layers
+//! Committed layers are named by their [chain IDs](chain_ids), so images with the same lower layers
 //! share them.
 
 use std::fs::File;
@@ -131,7 +131,8 @@ pub struct OnDemandBytes {
 pub enum Depth {
     /// Whether the snapshot has its directory.
     Directory,
-    /// Type, mode, owner, size and time of modification of every file. Bytes are not read.
+    /// Attributes of every file and directory, such as type, mode, owner, size and time of
+    /// modification. The bytes of files are not read.
     Files,
     /// As `Files`, and the bytes of every file.
     Bytes {
@@ -290,8 +291,9 @@ pub trait Snapshotter: Send + Sync + 'static {
     fn rebases(&self) -> bool;
 
     /// Returns whether [`Snapshotter::prepare_layer`] returns [`LayerTarget::Tar`]. If so, a commit
-    /// does not apply the layer to the layers below it. The first view of the committed snapshot
-    /// applies the layer, and fails if this is not possible.
+    /// does not apply the layer to the layers below it. The first [`view`](Snapshotter::view) or
+    /// [`prepare`](Snapshotter::prepare) on the committed snapshot applies the layer, and fails if
+    /// this is not possible.
     fn keeps_tars(&self) -> bool {
         false
     }
@@ -315,8 +317,9 @@ pub trait Snapshotter: Send + Sync + 'static {
     ///
     /// # Errors
     /// `AlreadyExists` if a snapshot has the key; `NotFound` if the parent does not exist;
-    /// `InvalidArgument` if the parent is not committed, or for a key or labels that exceed their
-    /// bounds.
+    /// `InvalidArgument` if the parent is not committed, for a key that is empty, has control
+    /// characters or is longer than [`limit::KEY`](crate::limit::KEY) bytes, or for labels that
+    /// exceed their bounds.
     async fn prepare(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>>;
 
     /// Makes the active snapshot `key` for one layer, which the caller writes to the returned
@@ -353,9 +356,9 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// # Errors
     /// `NotFound` if `key` or `options.parent` does not exist; `AlreadyExists` if a snapshot has
     /// the name; `FailedPrecondition` if `key` is not active; `InvalidArgument` if `options.parent`
-    /// differs from an existing parent or is not committed, or for a name or labels that exceed
-    /// their bounds; `Unsupported` if `options.parent` is given and the snapshotter does not
-    /// rebase.
+    /// differs from an existing parent or is not committed, for a name that is not valid as a key
+    /// (see [`Snapshotter::prepare`]), or for labels that exceed their bounds; `Unsupported` if
+    /// `options.parent` is given and the snapshotter does not rebase.
     async fn commit(&self, name: &str, key: &str, options: Commit) -> Result<()>;
 
     /// Removes a snapshot in any state.
@@ -470,8 +473,8 @@ pub async fn all(snapshotter: &dyn Snapshotter) -> Result<Vec<Info>> {
     }
 }
 
-/// Returns the chain ids of a stack of layers, lowest first. Each chain id identifies its layer
-/// together with all layers below.
+/// Returns the chain IDs of a stack of layers with these diff IDs, lowest first. Each chain ID
+/// identifies its layer together with all layers below.
 pub fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
     let mut chain: Vec<Digest> = Vec::with_capacity(diff_ids.len());
     for diff_id in diff_ids {
