@@ -48,8 +48,8 @@ pub const HOSTS_FILE: u64 = 1 << 20;
 pub const HOSTS_FILES: usize = 1024;
 /// Maximum size of a password that is typed or read from standard input.
 pub const SECRET: u64 = 64 << 10;
-/// Maximum number of bytes that are reported of the reason for which a verifier refused an image. A
-/// verifier is a program that checks signatures. The rest of a longer reason is read and dropped.
+/// Maximum length of the text in which a verifier states why it refused an image. A verifier is a
+/// program that checks signatures. The rest of a longer text is read and dropped.
 pub const REASON: u64 = 1024;
 /// Maximum number of signatures of one image that are checked.
 pub const SIGNATURES: usize = 64;

@@ -3,8 +3,8 @@
 //!
 //! An active snapshot is writable. Committing it makes it read-only and gives it a new name. Other
 //! snapshots can then have it as their parent. A view is a read-only snapshot of a committed one. A
-//! snapshotter does not mount anything. It returns [`Mount`]s as data, so most of its methods do
-//! not need superuser privileges.
+//! snapshotter does not mount its snapshots. It returns [`Mount`]s as data, so most of its methods
+//! do not need superuser privileges.
 //!
 //! An image of two layers is unpacked like this:
 //!
