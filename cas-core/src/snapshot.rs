@@ -347,7 +347,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// Returns the mounts of an active snapshot or a view.
     ///
     /// # Errors
-    /// `NotFound` if the snapshot does not exist; `FailedPrecondition` if it is committed.
+    /// `NotFound` if the snapshot does not exist; `FailedPrecondition` if it is committed, or was
+    /// made for a [`LayerTarget::Tar`].
     async fn mounts(&self, key: &str) -> Result<Vec<Mount>>;
 
     /// Turns the active snapshot `key` into the committed snapshot `name`. Afterwards `key` can be
@@ -417,11 +418,12 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// `after`, or at the first snapshot if `after` is `None`.
     async fn walk(&self, after: Option<&str>, limit: usize) -> Result<Vec<Info>>;
 
-    /// Returns the condition of a snapshot. Every call checks that the snapshot has its directory.
-    /// With [`Depth::Files`], the call also checks that a committed snapshot has the same files as
-    /// when it was committed. An earlier release may have committed the snapshot without a list of
-    /// its files, or without their checksums. The call then checks only the data that was recorded.
-    /// With [`Depth::Bytes`], the call takes as long as reading all files.
+    /// Returns the condition of a snapshot. Every call checks that the snapshot has its directory,
+    /// if it needs one. With [`Depth::Files`] or [`Depth::Bytes`], the call also checks that a
+    /// committed snapshot has the same files as when it was committed. An earlier release may have
+    /// committed the snapshot without a list of its files, or without their checksums. The call
+    /// then checks only the data that was recorded. With [`Depth::Bytes`], the call takes as long
+    /// as reading all files.
     ///
     /// # Errors
     /// `NotFound` if the snapshot does not exist; errors of the file system.
