@@ -1,6 +1,7 @@
 //! Numbers as the table prints them.
 
-/// Returns the value with at least three significant digits, and commas between thousands.
+/// Returns the value with at least three significant digits, but at most six decimals, and with
+/// commas between thousands.
 pub(crate) fn number(value: f64) -> String {
     if value == 0.0 {
         return "0".to_owned();
