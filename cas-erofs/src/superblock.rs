@@ -1,7 +1,7 @@
 //! Checks the superblock of an image that another program made, before the kernel mounts the image.
 //!
-//! Only the superblock and the inode of the root directory are checked. All other metadata is
-//! unchecked, so this check does not protect the kernel from hostile images.
+//! Only the superblock, the list of data files and the inode of the root directory are checked. All
+//! other metadata is unchecked, so this check does not protect the kernel from hostile images.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

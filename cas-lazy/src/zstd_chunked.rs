@@ -93,8 +93,9 @@ impl Position {
 /// `expected` is the digest in the annotation [`CHECKSUM`].
 ///
 /// # Errors
-/// `Corrupt` if the table is damaged, does not have the digest, or contradicts itself; `OutOfRange`
-/// if a bound of [`limit`] is exceeded.
+/// `Corrupt` if the table is damaged, does not have the digest, or contradicts itself;
+/// `Unsupported` for another version of the table; `OutOfRange` if a bound of [`limit`] is
+/// exceeded.
 pub fn decode(compressed: &[u8], position: Position, expected: &Digest) -> Result<LayerToc> {
     table(compressed, position, expected)
         .map_err(|error| error.operation("read zstd:chunked table"))
