@@ -41,7 +41,7 @@ impl Shared {
     pub(crate) fn open(layout: Layout, path: &Path) -> Result<Self> {
         let blobs = match layout.root.open_dir(BLOBS) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(blobs_lost()),
-            blobs => Blobs::open(blobs?)?,
+            blobs => Blobs::new(blobs?),
         };
         let boot = cas_host::boot_id()?;
         let cas_dir = layout.cas_dir.as_ref().filter(|_| layout.writable);

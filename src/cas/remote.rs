@@ -119,7 +119,8 @@ impl Cas {
             let error = pulled.as_ref().err().map(Error::kind);
             // Layers are unpacked while they arrive. If a mirror sent wrong bytes of a layer, the
             // next attempt fetches this layer from another mirror.
-            let may_be_elsewhere = options.unpack && distrusted > before;
+            let unpacks = options.unpack || self.only_tars;
+            let may_be_elsewhere = unpacks && distrusted > before;
             if error != Some(ErrorKind::Corrupt) || !may_be_elsewhere {
                 break pulled;
             }

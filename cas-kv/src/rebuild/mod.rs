@@ -87,6 +87,10 @@ impl KvStore {
         // Both databases close their files before the files get other names.
         drop(new);
         let Copied { kept, lost } = copied?;
+        let without = match lost {
+            0 => String::new(),
+            _ => format!(", without {lost} damaged blobs"),
+        };
         let aside = dir.replace_database()?;
         let detail = match kept {
             0 => format!(
@@ -94,8 +98,8 @@ impl KvStore {
                  database is now named {aside}, and may be removed; pull or import the images again"
             ),
             _ => format!(
-                "{damage}; all that could be read was copied to a new database, without {lost} \
-                 damaged blobs{later}; the old database is now named {aside}, and may be removed"
+                "{damage}; all that could be read was copied to a new database{without}{later}; the \
+                 old database is now named {aside}, and may be removed"
             ),
         };
         Ok(Some(finding(dir, detail, kept > 0)))
