@@ -100,8 +100,9 @@ impl Cas {
     }
 
     /// Stores the blobs of an image, whose topmost index or manifest is `root`, and gives the image
-    /// a new name. If anything fails, neither the name nor any new blob stays. Returns the image,
-    /// and the outcome of each blob.
+    /// a new name. If anything fails, the image gets no name, and the new blobs are removed, except
+    /// those that something else refers to by then. Returns the image, and the outcome of each
+    /// blob.
     ///
     /// # Errors
     /// As [`import::ingest_image`]; `InvalidArgument` for text that is not a name, or for a name

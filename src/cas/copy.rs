@@ -76,8 +76,8 @@ impl Cas {
     /// Returns the image in the store of `to`.
     ///
     /// # Errors
-    /// As [`Cas::copy`]; `InvalidArgument` for text that is not a name; `NotFound` for a platform
-    /// that the image does not have.
+    /// As [`Cas::copy`]; `InvalidArgument` for text that is not a name, or a name with the digest
+    /// of another image; `NotFound` for a platform that the image does not have.
     pub async fn copy_with(
         &self,
         image: impl Into<ImageRef>,

@@ -184,7 +184,8 @@ impl Cas {
     ///
     /// # Errors
     /// `NotFound` if this root has nothing mounted at `directory`; `Busy` while the mount is in
-    /// use; `Denied` without the right to unmount.
+    /// use, is covered by another mount, or is in another mount namespace; `Denied` without the
+    /// right to unmount.
     pub async fn unmount(&self, directory: impl AsRef<Path>) -> Result<()> {
         self.check_writable()?;
         let directory = mounted::resolve(directory.as_ref(), "unmount")?;

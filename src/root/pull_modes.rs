@@ -36,7 +36,8 @@ pub enum PullMode {
     Off,
     /// Images are pulled and unpacked in parallel.
     Parallel,
-    /// As `Parallel`, but layers that are read on demand are not pulled.
+    /// As `Parallel`. In the SOCI snapshotter, this mode pulls only what cannot be read on demand.
+    /// In `cas`, the options of a pull decide this in every mode.
     ParallelAsFallback,
 }
 
@@ -136,7 +137,7 @@ impl Default for Written {
 impl PullModes {
     /// Reads the table `[pull_modes]` of a configuration of the SOCI snapshotter, or of `cas.toml`.
     /// Ignores all other tables. Returns the modes, and a warning for each setting that has no
-    /// effect.
+    /// effect or is replaced.
     ///
     /// # Errors
     /// `InvalidArgument` for text that is not TOML, a value of another type, a malformed size, or
