@@ -103,7 +103,9 @@ impl Cas {
     /// sorted by name.
     ///
     /// # Errors
-    /// As [`Cas::import`]; as [`Cas::snapshot`] if the images are unpacked.
+    /// As [`Cas::import`]; `NotFound` if the source has nothing for the platform;
+    /// `InvalidArgument` for a `name` that does not suit the images; as [`Cas::snapshot`] if the
+    /// images are unpacked.
     pub async fn import_with(
         &self,
         source: Source,

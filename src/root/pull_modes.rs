@@ -34,7 +34,7 @@ pub enum PullMode {
     /// Images are not pulled in parallel, unless the options of a pull ask for it.
     #[default]
     Off,
-    /// Images are pulled and unpacked in parallel.
+    /// Images are pulled in parallel. If a pull unpacks its image, it unpacks in parallel, too.
     Parallel,
     /// As `Parallel`. In the SOCI snapshotter, this mode pulls only what cannot be read on demand.
     /// In `cas`, the options of a pull decide this in every mode.
