@@ -19,8 +19,8 @@ use super::{Context, names};
 #[command(after_help = "Example:\n  cas pull localhost:5000/app:1\n  \
     cas pull registry.example/team/app:1 --platform linux/arm64 --unpack")]
 pub(crate) struct Pull {
-    /// [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]; a name without a host is looked for in the
-    /// registries that registries.conf lists, or in docker.io if the file lists none
+    /// [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]; a name without a host is looked for under its
+    /// alias, or in the registries that registries.conf lists, or in docker.io if there are none
     #[arg(value_name = "REF")]
     reference: String,
     #[command(flatten)]
