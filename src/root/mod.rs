@@ -88,7 +88,7 @@ impl Root {
     /// `AlreadyExists` if `path` is a root with other engines; `FailedPrecondition` if the
     /// directory contains something else; `InvalidArgument` for a store with a secret in its URL,
     /// a store that cannot be located, or engines that do not allow their `keep`. In these cases,
-    /// nothing is made. If no snapshotter works, the error of the preferred one.
+    /// nothing is made. If no snapshotter works, returns the error of the preferred one.
     pub(crate) fn init(
         path: &Path,
         mut engines: Engines,

@@ -189,8 +189,9 @@ impl Cas {
     /// the directory are never removed.
     ///
     /// # Errors
-    /// `Busy` while the directory is in use; nothing is removed in this case. `FailedPrecondition`
-    /// if the directory is not a root directory; `InvalidArgument` as for
+    /// `Busy` while the mount is in use; nothing is removed in this case. `Busy` if something is
+    /// mounted at the directory itself; the directory then stays, but is empty.
+    /// `FailedPrecondition` if the directory is not a root directory; `InvalidArgument` as for
     /// [`Cas::prepare_root_dir`]; `Denied` without the right to unmount.
     pub async fn remove_root_dir(&self, path: impl AsRef<Path>) -> Result<bool> {
         self.check_writable()?;
