@@ -95,9 +95,9 @@ impl Cas {
     ///
     /// The file appears under its name when it is complete, and replaces an older file of this
     /// name. Until then, the directory may need free space for twice the size of the file. If the
-    /// image is unpacked into snapshots of the snapshotter `erofs`, it needs less: the files of
-    /// these snapshots are copied, and no layer is decompressed. If the file system supports it,
-    /// the new file shares its blocks with the snapshots.
+    /// image is unpacked into snapshots of the snapshotter `erofs`, the directory needs less space:
+    /// the files of these snapshots are copied, and no layer is decompressed. If the file system
+    /// supports it, the new file shares its blocks with the snapshots.
     ///
     /// # Errors
     /// `NotFound` if the store does not have the image, one of its layers, or the platform of this

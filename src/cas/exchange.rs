@@ -142,11 +142,10 @@ impl Cas {
     ///
     /// # Errors
     /// `InvalidArgument` if there are no images, or if `file` is a directory or does not end in a
-    /// UTF-8 name; `NotFound` for an unknown name, for content that was lost, or for a layer that
-    /// was discarded after it was unpacked; `Corrupt` for damaged content. On an error, an existing
-    /// file stays unchanged. If the root keeps layers only as tars and the bytes of a blob cannot
-    /// be made again, the archive has a new manifest, and the progress receives a warning with its
-    /// digest.
+    /// UTF-8 name; `NotFound` for an unknown name, for content that was lost, or for a layer that a
+    /// pull did not store; `Corrupt` for damaged content. On an error, an existing file stays
+    /// unchanged. If the root keeps layers only as tars and the bytes of a blob cannot be made
+    /// again, the archive has a new manifest, and the progress receives a warning with its digest.
     pub async fn export(
         &self,
         images: impl IntoIterator<Item = impl Into<ImageRef>>,
