@@ -19,8 +19,8 @@ use super::Context;
 
 The file is an EROFS image: metadata, and then the tar of each layer. Linux 6.4 and later can mount
 the file. A virtual machine can use the file as a disk with sectors of 512 bytes. The same image
-always gives the same bytes. No privileges are needed. While the file is written, its directory
-needs free space for twice the size of the file. If the image is unpacked into snapshots of the
+always gives the same bytes. No privileges are needed. While the file is written, its directory may
+need free space for twice the size of the file. If the image is unpacked into snapshots of the
 snapshotter `erofs`, the format `erofs` copies the tars of these snapshots, and decompresses no
 layer. With `--format vmdk`, FILE is a directory, which must be empty or absent.
 

@@ -30,7 +30,9 @@ pub(crate) enum Soci {
 A zTOC has the table of contents of a layer, and a list of places at which decompression can begin.
 These places divide the layer into spans. Layers must be compressed with gzip.
 The index is a referrer of the image: `cas push --referrers` pushes the index, too, and `cas gc`
-keeps the index for as long as the image.")]
+keeps the index for as long as the image. `cas pull --lazy` uses such an index only if
+[pull_modes.soci_v1] in cas.toml has `enable = true`. The index of `cas soci convert` needs no
+setting.")]
 pub(crate) struct Create {
     /// Name or digest of the image
     image: String,
@@ -85,9 +87,12 @@ impl How {
     }
 }
 
-/// List the indexes of an image or of all images, with their layers
+/// List the indexes that are referrers of an image or of all images, with their layers
 #[derive(Args)]
-#[command(after_help = "Example:\n  cas soci ls app:1")]
+#[command(after_help = "Example:
+  cas soci ls app:1
+
+The index of an image that `cas soci convert` has made is not a referrer, and is not listed.")]
 pub(crate) struct Ls {
     /// Name or digest of an image [default: all images]
     image: Option<String>,

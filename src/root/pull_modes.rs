@@ -34,9 +34,10 @@ pub enum PullMode {
     /// Images are not pulled in parallel, unless the options of a pull ask for it.
     #[default]
     Off,
-    /// Images are pulled and unpacked in parallel.
+    /// Images are pulled in parallel. If a pull unpacks its image, it unpacks in parallel, too.
     Parallel,
-    /// As `Parallel`, but layers that are read on demand are not pulled.
+    /// As `Parallel`. In the SOCI snapshotter, this mode pulls only what cannot be read on demand.
+    /// In `cas`, the options of a pull decide this in every mode.
     ParallelAsFallback,
 }
 
@@ -136,7 +137,7 @@ impl Default for Written {
 impl PullModes {
     /// Reads the table `[pull_modes]` of a configuration of the SOCI snapshotter, or of `cas.toml`.
     /// Ignores all other tables. Returns the modes, and a warning for each setting that has no
-    /// effect.
+    /// effect or is replaced.
     ///
     /// # Errors
     /// `InvalidArgument` for text that is not TOML, a value of another type, a malformed size, or
