@@ -212,7 +212,11 @@ fn limits(ranges: u64) -> PullLimits {
 ///
 /// # Errors
 /// The first error that no other registry can avoid, otherwise the error of the last name.
-async fn pull_first(cas: &Cas, names: Vec<FullName>, options: &PullOptions) -> Result<StoredImage> {
+pub(super) async fn pull_first(
+    cas: &Cas,
+    names: Vec<FullName>,
+    options: &PullOptions,
+) -> Result<StoredImage> {
     let mut names = names.into_iter().peekable();
     while let Some(name) = names.next() {
         match cas.pull_with(&name, options.clone()).await {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cas::image::familiar;
+use cas::image::{FullName, familiar};
 use cas::{ImageRef, Platform, Result, SociIndex, SociOptions};
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -52,7 +52,7 @@ pub(crate) struct Convert {
     /// Name or digest of the image
     image: String,
     /// Name of the new image
-    name: String,
+    name: FullName,
     #[command(flatten)]
     how: How,
 }
@@ -133,7 +133,7 @@ impl Convert {
         let cas = context.cas().await?;
         let options = self.how.options(context);
         let image = ImageRef::typed(&self.image);
-        let made = cas.convert_soci_with(image, &*self.name, options).await?;
+        let made = cas.convert_soci_with(image, self.name, options).await?;
         context.out.item(&made, || {
             format!("{} -> {}", familiar(&made.name), made.target.digest.short())
         })
