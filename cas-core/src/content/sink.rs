@@ -38,9 +38,9 @@ pub async fn write_apart<T: Send + 'static>(
     Ok((ingest, written.await?))
 }
 
-/// Stores the bytes that are written to it through a [`Writer`], in larger pieces. It is meant for
-/// the function that [`write_apart`] calls. If the `waiter` can no longer be upgraded, storing a
-/// piece fails with `Cancelled`, because no caller waits for the bytes.
+/// Collects the bytes that are written to it, and passes them to a [`Writer`] in larger pieces. It
+/// is meant for the function that [`write_apart`] calls. If the `waiter` can no longer be upgraded,
+/// storing a piece fails with `Cancelled`, because no caller waits for the bytes.
 pub struct Sink {
     writer: Writer,
     waiter: Weak<()>,
