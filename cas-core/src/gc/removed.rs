@@ -11,7 +11,7 @@ pub struct Removed {
     pub blobs: Vec<(Digest, u64)>,
     /// Blobs that stay, although the claim of the owner was dropped.
     pub released: Vec<Digest>,
-    /// Snapshots, children before their parents.
+    /// Snapshots: children before their parents, or in any order after a dry run.
     pub snapshots: Vec<Resource>,
     /// Keys of ingests and their sizes in bytes.
     pub ingests: Vec<(String, u64)>,
