@@ -18,7 +18,8 @@ const PIECE: usize = 256 << 10;
 /// the future of this function. `write` should then stop, as a [`Sink`] does.
 ///
 /// # Errors
-/// Errors of `write` and of the store. The ingest is then discarded.
+/// Errors of `write`, of the store and of starting the thread; `Internal` if `write` panicked. The
+/// ingest is then discarded.
 pub async fn write_apart<T: Send + 'static>(
     content: &Arc<dyn ContentStore>,
     owner: &str,

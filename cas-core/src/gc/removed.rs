@@ -4,7 +4,7 @@ use crate::digest::Digest;
 use crate::records::Resource;
 use crate::snapshot::Usage;
 
-/// What a collection removed, or would remove.
+/// What a collection removed, or would remove. Expired leases are not listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
     /// Blobs and their sizes in bytes.
@@ -30,7 +30,7 @@ impl Removed {
         blobs.chain(ingests).sum::<u64>() + self.leftovers.bytes
     }
 
-    /// Returns whether nothing was removed and no claim was dropped.
+    /// Returns whether nothing is listed: nothing but leases was removed, and no claim was dropped.
     pub fn is_empty(&self) -> bool {
         *self == Removed::default()
     }
