@@ -18,7 +18,7 @@
 //!
 //! A tombstone is final. It names the version of the bytes that are removed. A job that needs the
 //! blob again stores it as another version. Where bytes and records are in one transaction, steps 4
-//! and 5 are one step. The next collection completes an interrupted one.
+//! and 5 are one step. If a collection is interrupted, the next collection completes it.
 //!
 //! The protocol requires nothing but a compare-and-swap on single records. So it is as safe on an
 //! object store that many machines share as in one process. `tests/protocol` of this crate searches
