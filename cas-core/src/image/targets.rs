@@ -1,5 +1,5 @@
-//! Notes (small records) that lead from the target of an image to its name. With these notes, an
-//! image is found by its digest without reading all names.
+//! Notes, which are small records, that lead from the target of an image to its name. With these
+//! notes, an image is found by its digest without reading all names.
 //!
 //! The key of a note is the digest, a blank, and the name. The value is empty. The note is written
 //! and deleted in the batch that changes the name.
