@@ -127,7 +127,13 @@ impl Checker<'_> {
         };
         if info.kind != SnapshotKind::Committed {
             // Its directory is missing, so its changes are lost already.
-            return Ok(Some(snapshotter.remove_seen(info).await.map(|_| ())));
+            let removed = match snapshotter.remove_seen(info).await {
+                Ok(false) => Err(Error::conflict(
+                    "it was changed meanwhile; run the check again",
+                )),
+                removed => removed.map(drop),
+            };
+            return Ok(Some(removed));
         }
         Ok(Some(match repair.rebuilder {
             Some(rebuilder) => rebuilder.rebuild(snapshotter, &info.key).await,

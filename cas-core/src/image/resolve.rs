@@ -48,7 +48,10 @@ pub async fn manifest(
     let mut missing = Vec::new();
     let mut resolved = match best(content, &candidates.manifests, matcher, &mut missing).await? {
         Some(resolved) => resolved,
-        None => return Err(no_match(content, image, &missing).await?),
+        None => {
+            missing.extend(candidates.missing);
+            return Err(no_match(content, image, &missing).await?);
+        }
     };
     resolved.indexes = candidates.indexes_above(&resolved.descriptor);
     Ok(resolved)
