@@ -315,6 +315,7 @@ impl LayerTables for Controller {
     async fn tables(
         &self,
         _: &Descriptor,
+        _: &Descriptor,
         _: &Manifest,
         _: &[(Descriptor, Digest)],
     ) -> Result<Vec<Option<LayerTable>>> {
