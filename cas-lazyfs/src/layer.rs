@@ -65,6 +65,21 @@ struct State {
 /// An attempt to fetch pieces: once it has ended, the error, if there was one.
 type Attempt = OnceLock<Option<(ErrorKind, String)>>;
 
+/// Missing pieces that the owner of this value fetches with one request.
+struct Claim {
+    run: Range<usize>,
+    attempt: Arc<Attempt>,
+}
+
+impl State {
+    /// Returns the part of `pieces` from the first piece that is missing and that no thread fetches.
+    fn missing(&self, pieces: &Range<usize>) -> Option<Range<usize>> {
+        let missing = |piece: &usize| !self.present[*piece] && !self.fetching.contains_key(piece);
+        let begin = pieces.clone().find(missing)?;
+        Some(begin..pieces.end)
+    }
+}
+
 impl Layer {
     /// Opens the layer of the snapshot whose directory is `directory`.
     ///
@@ -163,8 +178,7 @@ impl Layer {
     /// missing.
     pub(crate) fn want_some(&self, fetch: &dyn Fetch, pieces: Range<usize>) -> Result<bool> {
         loop {
-            let attempt = Arc::new(Attempt::new());
-            let run = {
+            let claim = {
                 let mut state = lock(&self.state);
                 if state.has_failed {
                     return Err(sync_failed());
@@ -182,32 +196,61 @@ impl Layer {
                         _ => continue,
                     }
                 }
-                let run = self.run_from(first, pieces.end, &state);
-                let fetched = run.clone().map(|piece| (piece, Arc::clone(&attempt)));
-                state.fetching.extend(fetched);
-                run
+                self.claim(first, pieces.end, &mut state)
             };
-            let stored = self.fetch_run(fetch, run.clone());
-            let must_record = {
-                let mut state = lock(&self.state);
-                for piece in run {
-                    state.fetching.remove(&piece);
-                    if stored.is_ok() {
-                        state.present[piece] = true;
-                        state.unrecorded.push(piece);
-                    }
-                }
-                let failed = stored.as_ref().err();
-                let _ = attempt.set(failed.map(|error| (error.kind(), error.to_string())));
-                self.arrived.notify_all();
-                state.unrecorded.len() >= UNRECORDED
-            };
-            stored?;
-            if must_record {
-                self.record()?;
-            }
+            self.fetch_claimed(fetch, claim)?;
             return Ok(true);
         }
+    }
+
+    /// Fetches the next of the pieces that are fetched before all others, with one request. Leaves
+    /// out pieces that other threads fetch. Returns whether there were any.
+    pub(crate) fn fetch_first(&self, fetch: &dyn Fetch) -> Result<bool> {
+        let claim = {
+            let mut state = lock(&self.state);
+            if state.has_failed {
+                return Err(sync_failed());
+            }
+            let Some(missing) = self.first.iter().find_map(|all| state.missing(all)) else {
+                return Ok(false);
+            };
+            self.claim(missing.start, missing.end, &mut state)
+        };
+        self.fetch_claimed(fetch, claim)?;
+        Ok(true)
+    }
+
+    /// Claims the missing pieces from `first` to at most `end` that one request fetches.
+    fn claim(&self, first: usize, end: usize, state: &mut State) -> Claim {
+        let run = self.run_from(first, end, state);
+        let attempt = Arc::new(Attempt::new());
+        let claimed = run.clone().map(|piece| (piece, Arc::clone(&attempt)));
+        state.fetching.extend(claimed);
+        Claim { run, attempt }
+    }
+
+    fn fetch_claimed(&self, fetch: &dyn Fetch, claim: Claim) -> Result<()> {
+        let Claim { run, attempt } = claim;
+        let stored = self.fetch_run(fetch, run.clone());
+        let must_record = {
+            let mut state = lock(&self.state);
+            for piece in run {
+                state.fetching.remove(&piece);
+                if stored.is_ok() {
+                    state.present[piece] = true;
+                    state.unrecorded.push(piece);
+                }
+            }
+            let failed = stored.as_ref().err();
+            let _ = attempt.set(failed.map(|error| (error.kind(), error.to_string())));
+            self.arrived.notify_all();
+            state.unrecorded.len() >= UNRECORDED
+        };
+        stored?;
+        if must_record {
+            self.record()?;
+        }
+        Ok(())
     }
 
     /// Returns the missing pieces from `first` to at most `end` that one request fetches.
@@ -335,23 +378,17 @@ impl Layer {
         Ok(())
     }
 
-    /// Returns a range of the pieces that are fetched before all others. It begins with the first
-    /// piece that is missing and that no thread fetches.
-    pub(crate) fn missing_of_first(&self) -> Option<Range<usize>> {
-        self.first.iter().find_map(|pieces| self.missing(pieces))
+    /// Returns whether some of the pieces that are fetched before all others are missing, and no
+    /// thread fetches them.
+    pub(crate) fn misses_first(&self) -> bool {
+        let state = lock(&self.state);
+        self.first.iter().any(|all| state.missing(all).is_some())
     }
 
     /// Returns the range from the first piece that is missing and that no thread fetches to the
     /// last piece.
     pub(crate) fn missing_of_all(&self) -> Option<Range<usize>> {
-        self.missing(&(0..self.table.pieces().len()))
-    }
-
-    fn missing(&self, pieces: &Range<usize>) -> Option<Range<usize>> {
-        let state = lock(&self.state);
-        let missing = |piece: &usize| !state.present[*piece] && !state.fetching.contains_key(piece);
-        let begin = pieces.clone().find(missing)?;
-        Some(begin..pieces.end)
+        lock(&self.state).missing(&(0..self.table.pieces().len()))
     }
 
     /// Returns whether the complete tar is in the directory of the snapshot.
@@ -395,7 +432,8 @@ impl Layer {
 }
 
 /// Returns the pieces that are fetched before all others: the spans in the prefetch artifact, or
-/// the pieces before the landmark of an eStargz layer.
+/// the pieces before the landmark of an eStargz layer. Ranges that continue the range before them
+/// are added to it, so that one request fetches neighbors.
 fn first_pieces(directory: &Path, table: &LazyLayer) -> Result<Vec<Range<usize>>> {
     let path = directory.join(TREE).join(StoredTable::PREFETCH_FILE);
     let bytes = match fs::read(&path) {
@@ -405,9 +443,17 @@ fn first_pieces(directory: &Path, table: &LazyLayer) -> Result<Vec<Range<usize>>
         bytes => bytes.during("read", path.display())?,
     };
     let last = table.pieces().len();
-    let spans = Prefetch::decode(&bytes)?.spans.into_iter();
-    let pieces = spans.map(|spans| *spans.start() as usize..(*spans.end() as usize + 1).min(last));
-    Ok(pieces.collect())
+    let mut first: Vec<Range<usize>> = Vec::new();
+    for spans in Prefetch::decode(&bytes)?.spans {
+        let pieces = *spans.start() as usize..(*spans.end() as usize + 1).min(last);
+        match first.last_mut() {
+            Some(before) if (before.start..=before.end).contains(&pieces.start) => {
+                before.end = before.end.max(pieces.end);
+            }
+            _ => first.push(pieces),
+        }
+    }
+    Ok(first)
 }
 
 /// Opens the data file and the record of its pieces, and makes them if they are missing. Returns
