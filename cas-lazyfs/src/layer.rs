@@ -16,7 +16,7 @@ use cas_host::TREE;
 use cas_lazy::soci::Prefetch;
 use cas_lazy::{LazyLayer, StoredTable};
 
-use crate::{Fetch, bytes, complete};
+use crate::{Fetch, bytes, complete, read};
 
 /// Maximum number of compressed bytes that one request fetches for neighboring pieces, unless a
 /// single piece has more.
@@ -55,8 +55,13 @@ struct State {
     unrecorded: Vec<usize>,
     /// The members whose headers were compared with the table of contents.
     checked: BTreeSet<usize>,
+    /// The members whose contents were read, in the order of the first reads. A member that an
+    /// earlier process has listed may be listed again.
+    read: Vec<usize>,
     /// The numbers of arrived bytes that were last written.
     written: OnDemandBytes,
+    /// The number of members in `read` that were last written.
+    written_read: usize,
     /// Whether a sync has failed. Bytes that were written since the last sync may be lost although
     /// they can still be read. Therefore nothing is read until the layer is opened again.
     has_failed: bool,
@@ -104,10 +109,13 @@ impl Layer {
             }
         };
         let first = first_pieces(directory, &table)?;
-        let before = bytes::read(directory);
+        let before: OnDemandBytes = bytes::read(directory, StoredTable::BYTES_FILE);
+        let read = read::members(directory);
         let state = State {
             present,
             written: before,
+            written_read: read.len(),
+            read,
             ..State::default()
         };
         Ok(Layer {
@@ -330,7 +338,10 @@ impl Layer {
             let mut bytes = vec![0; (header.end - header.start) as usize];
             self.data.read_exact_at(&mut bytes, header.start)?;
             self.table.check_header(member, &bytes)?;
-            lock(&self.state).checked.insert(member);
+            let mut state = lock(&self.state);
+            if state.checked.insert(member) {
+                state.read.push(member);
+            }
         }
         Ok(())
     }
@@ -363,17 +374,26 @@ impl Layer {
         }
     }
 
-    /// Writes how much of the layer has arrived to the directory of its snapshot, if that has
-    /// changed.
+    /// Writes how much of the layer has arrived, and which files were read, to the directory of its
+    /// snapshot, if that has changed.
     ///
     /// # Errors
     /// Errors of the file system.
     pub(crate) fn write_arrived(&self, directory: &Path) -> Result<()> {
         let arrived = self.arrived();
-        if lock(&self.state).written == arrived {
-            return Ok(());
+        let read = {
+            let state = lock(&self.state);
+            let has_read = state.read.len() > state.written_read;
+            if state.written == arrived && !has_read {
+                return Ok(());
+            }
+            has_read.then(|| state.read.clone())
+        };
+        if let Some(read) = read {
+            bytes::write(directory, StoredTable::READ_FILE, &read)?;
+            lock(&self.state).written_read = read.len();
         }
-        bytes::write(directory, &arrived)?;
+        bytes::write(directory, StoredTable::BYTES_FILE, &arrived)?;
         lock(&self.state).written = arrived;
         Ok(())
     }
