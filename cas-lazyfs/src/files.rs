@@ -25,6 +25,10 @@ const FINAL: Duration = Duration::from_secs(1 << 30);
 /// pull. They are in addition to the requests of readers.
 const FIRST: usize = PullLimits::DEFAULT_BLOBS;
 
+/// Default time after the last fetch for a reader until layers are completed. A program that starts
+/// fetches again and again, with pauses in between.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// Time to wait while there is nothing to complete.
 const IDLE: Duration = Duration::from_millis(50);
 
@@ -34,14 +38,14 @@ struct Paced<'a> {
     layer: &'a Layer,
     /// Maximum number of bytes that are fetched per second.
     speed: u64,
-    /// Whether each fetch waits until no read is served. A fetch that readers wait for must not
+    /// Whether each fetch waits until readers are quiet. A fetch that readers wait for must not
     /// wait.
     yields: bool,
 }
 
 impl Fetch for Paced<'_> {
     fn fetch(&self, layer: &StoredTable, range: Range<u64>) -> Result<Vec<u8>> {
-        while self.yields && self.files.reads.load(Ordering::Relaxed) > 0 {
+        while self.yields && !self.files.is_quiet() {
             self.check()?;
             thread::sleep(IDLE);
         }
@@ -64,6 +68,17 @@ impl Paced<'_> {
             true => Err(Error::cancelled("the layer is no longer needed")),
             false => Ok(()),
         }
+    }
+}
+
+/// Fetches for readers, and pieces that they read first.
+struct Wanted<'a>(&'a Files);
+
+impl Fetch for Wanted<'_> {
+    fn fetch(&self, layer: &StoredTable, range: Range<u64>) -> Result<Vec<u8>> {
+        let fetched = self.0.fetch.fetch(layer, range);
+        self.0.note_activity();
+        fetched
     }
 }
 
@@ -92,6 +107,10 @@ pub struct Files {
     open: Mutex<BTreeMap<u64, Arc<Layer>>>,
     /// Maximum number of compressed bytes that are fetched per second to complete layers.
     speed: u64,
+    /// Time after the last activity until layers are completed.
+    quiet: Duration,
+    /// When a layer was last opened, or the last fetch for a reader ended.
+    active: Mutex<Instant>,
     /// Number of reads that are being served.
     reads: AtomicUsize,
     /// Whether the session has ended.
@@ -108,6 +127,8 @@ impl Files {
             fetch,
             open: Mutex::default(),
             speed: u64::MAX,
+            quiet: QUIET,
+            active: Mutex::new(Instant::now()),
             reads: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
             failed: Mutex::default(),
@@ -120,6 +141,14 @@ impl Files {
     #[must_use]
     pub fn with_speed(mut self, bytes: u64) -> Self {
         self.speed = bytes;
+        self
+    }
+
+    /// Sets how long no reader must have needed the registry before layers are completed. By default,
+    /// a second.
+    #[must_use]
+    pub fn with_quiet(mut self, quiet: Duration) -> Self {
+        self.quiet = quiet;
         self
     }
 
@@ -140,7 +169,7 @@ impl Files {
     pub(crate) fn read(&self, id: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let layer = self.layer(id)?;
         let _serving = Serving::begin(&self.reads);
-        layer.read(&*self.fetch, offset, buffer)
+        layer.read(&Wanted(self), offset, buffer)
     }
 
     /// Returns the host of the registry that the bytes of a data file come from, if some of them
@@ -154,13 +183,13 @@ impl Files {
 
     /// Fetches the missing pieces that containers read first. If there are none, fetches the next
     /// missing pieces of a layer whose data file is its tar, or completes it if none is missing.
-    /// Completes any other layer in one step, by fetching the whole layer. Completes nothing while
-    /// a read is being served. Returns how long to wait before the next call.
+    /// Completes any other layer in one step, by fetching the whole layer. Completes nothing until
+    /// readers are quiet. Returns how long to wait before the next call.
     pub(crate) fn advance(&self) -> Duration {
         if self.fetch_first() {
             return Duration::ZERO;
         }
-        if self.speed == 0 || self.reads.load(Ordering::Relaxed) > 0 {
+        if self.speed == 0 || !self.is_quiet() {
             return IDLE;
         }
         let Some((id, layer)) = self.open_layer(|layer| !layer.is_complete()) else {
@@ -197,7 +226,7 @@ impl Files {
             while !self.has_ended()
                 && let Some((id, layer)) = self.open_layer(misses_first)
             {
-                self.note_failure(id, layer.fetch_first(&*self.fetch).map(drop));
+                self.note_failure(id, layer.fetch_first(&Wanted(self)).map(drop));
             }
         };
         thread::scope(|scope| {
@@ -243,6 +272,15 @@ impl Files {
         next.map(|(id, layer)| (*id, Arc::clone(layer)))
     }
 
+    fn note_activity(&self) {
+        *lock(&self.active) = Instant::now();
+    }
+
+    /// Returns whether no read is served, and no reader has needed the registry for some time.
+    fn is_quiet(&self) -> bool {
+        self.reads.load(Ordering::Relaxed) == 0 && lock(&self.active).elapsed() >= self.quiet
+    }
+
     fn directory(&self, id: u64) -> PathBuf {
         self.snapshots.join(id.to_string())
     }
@@ -273,6 +311,8 @@ impl Files {
         }
         let layer = Arc::new(Layer::open(&self.directory(id))?);
         open.insert(id, Arc::clone(&layer));
+        // Its readers come soon.
+        self.note_activity();
         Ok(layer)
     }
 }

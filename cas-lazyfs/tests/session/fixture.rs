@@ -240,11 +240,30 @@ impl Mounted {
         registry: &Arc<Registry>,
         change: impl FnOnce(Session) -> Session,
     ) -> Self {
+        Self::serve(snapshots, registry, |files| files.with_speed(0), change)
+    }
+
+    /// A session that completes layers if no reader has needed the registry for the time `quiet`.
+    pub(crate) fn completing(
+        snapshots: &Snapshots,
+        registry: &Arc<Registry>,
+        quiet: Duration,
+    ) -> Self {
+        let change = |files: Files| files.with_quiet(quiet);
+        Self::serve(snapshots, registry, change, |session| session)
+    }
+
+    fn serve(
+        snapshots: &Snapshots,
+        registry: &Arc<Registry>,
+        change_files: impl FnOnce(Files) -> Files,
+        change: impl FnOnce(Session) -> Session,
+    ) -> Self {
         let root = snapshots.temp.path().join("lazy");
         let device = mount(&root).unwrap();
         let fetch: Arc<dyn Fetch> = registry.clone();
-        let files = Files::new(snapshots.temp.path().join("snapshots"), fetch).with_speed(0);
-        let session = change(Session::new(device, files));
+        let files = Files::new(snapshots.temp.path().join("snapshots"), fetch);
+        let session = change(Session::new(device, change_files(files)));
         Mounted {
             root,
             server: Some(thread::spawn(move || session.serve())),

@@ -228,6 +228,31 @@ fn spans_that_come_first_are_requested_together_and_neighbors_by_one_request() {
     assert!(served == snapshots.tar[..served.len()]);
 }
 
+#[test]
+fn layers_are_completed_only_after_readers_were_quiet() {
+    let Some((snapshots, registry)) = Snapshots::new() else {
+        return;
+    };
+    let mounted = Mounted::completing(&snapshots, &registry, Duration::from_secs(3600));
+    let mut block = [0; 512];
+    let file = File::open(mounted.file()).unwrap();
+    file.read_exact_at(&mut block, snapshots.offsets[1])
+        .unwrap();
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(registry.answers.load(Ordering::Relaxed), 1);
+    drop((file, mounted));
+
+    let mounted = Mounted::completing(&snapshots, &registry, Duration::from_millis(1));
+    File::open(mounted.file()).unwrap();
+    let tar = snapshots.directory().join("layer.tar");
+    let begun = Instant::now();
+    while !tar.exists() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "not completed");
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert!(fs::read(tar).unwrap() == snapshots.tar);
+}
+
 /// A container reads all the time while it starts.
 #[test]
 fn spans_that_come_first_are_fetched_while_a_reader_waits() {
