@@ -391,7 +391,7 @@ fn an_image_with_as_many_layers_as_are_allowed_is_mounted() {
         import.arg(&source);
         if count == 513 {
             let said = fails(&mut import, 4);
-            assert!(said.contains("513 layers: at most 512"), "{said}");
+            assert!(said.contains("513 layers; at most 512"), "{said}");
             continue;
         }
         ok(&mut import);

@@ -73,8 +73,9 @@ impl Compaction {
     }
 }
 
-/// Rewrites the live rows of all blob files, the oldest first. Stops when the disk has no room for
-/// old and new files together, because RocksDB accepts no writes after a full disk.
+/// Rewrites the live rows of the oldest blob files. A later run rewrites the other files. Stops when
+/// the disk has no room for old and new files together, because RocksDB accepts no writes after a
+/// full disk.
 fn rewrite_blob_files(database: &Database, space: &Space) -> Result<()> {
     for _ in 0..PASSES {
         let dead = database.rows_property(DEAD)?;

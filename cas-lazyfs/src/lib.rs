@@ -8,6 +8,7 @@
 //! snapshots/7/          the directory of a snapshot, see `cas_host::snapshotter`
 //!   fs/lazy.json        what the layer is, and where it comes from
 //!   fs/lazy.toc         its table of contents
+//!   fs/lazy.prefetch    the spans to fetch before all others, if the image lists them
 //!   lazy.data           the data file; what has not arrived is a hole
 //!   lazy.pieces         one byte for each piece: 1 if the piece is in the data file
 //!   lazy.bytes          how many bytes were read, fetched and verified

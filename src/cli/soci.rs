@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use cas::image::familiar;
+use cas::image::{FullName, familiar};
 use cas::{Context as _, Error, ImageRef, Platform, Result, SociIndex, SociOptions, limit};
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -36,7 +36,9 @@ pub(crate) enum Soci {
 A zTOC has the table of contents of a layer, and a list of places at which decompression can begin.
 These places divide the layer into spans. Layers must be compressed with gzip.
 The index is a referrer of the image: `cas push --referrers` pushes the index, too, and `cas gc`
-keeps the index for as long as the image.")]
+keeps the index for as long as the image. `cas pull --lazy` uses such an index only if
+[pull_modes.soci_v1] in cas.toml has `enable = true`. The index of `cas soci convert` needs no
+setting.")]
 pub(crate) struct Create {
     /// Name or digest of the image
     image: String,
@@ -56,7 +58,7 @@ pub(crate) struct Convert {
     /// Name or digest of the image
     image: String,
     /// Name of the new image
-    name: String,
+    name: FullName,
     #[command(flatten)]
     how: How,
 }
@@ -64,8 +66,7 @@ pub(crate) struct Convert {
 /// How zTOCs are made.
 #[derive(Args)]
 struct How {
-    /// Platform, as in linux/arm64 [default: this machine's; an image without an index
-    /// has only one]
+    /// Platform, as in linux/arm64 [default: this machine's; without an index, the image's own]
     #[arg(long)]
     platform: Option<Platform>,
     /// Begin a new span after this many decompressed bytes [default: 4MiB]
@@ -116,9 +117,12 @@ fn paths(list: &Path) -> Result<Vec<PathBuf>> {
     Ok(lines.map(PathBuf::from).collect())
 }
 
-/// List the indexes of an image or of all images, with their layers
+/// List the indexes that are referrers of an image or of all images, with their layers
 #[derive(Args)]
-#[command(after_help = "Example:\n  cas soci ls app:1")]
+#[command(after_help = "Example:
+  cas soci ls app:1
+
+The index of an image that `cas soci convert` has made is not a referrer, and is not listed.")]
 pub(crate) struct Ls {
     /// Name or digest of an image [default: all images]
     image: Option<String>,
@@ -176,7 +180,7 @@ impl Convert {
         let cas = context.cas().await?;
         let options = self.how.options(context)?;
         let image = ImageRef::typed(&self.image);
-        let made = cas.convert_soci_with(image, &*self.name, options).await?;
+        let made = cas.convert_soci_with(image, self.name, options).await?;
         context.out.item(&made, || {
             format!("{} -> {}", familiar(&made.name), made.target.digest.short())
         })

@@ -125,7 +125,8 @@ impl OnDemand {
     /// that the other process has left unanswered.
     ///
     /// # Errors
-    /// `InvalidArgument` for a wrong setting in `cas.toml`; errors of the system.
+    /// `Unsupported` if `is_resumed` is true and Linux is older than 6.9, because it cannot send
+    /// requests again; errors of the system. If a fetch fails, only the reads that need it fail.
     pub fn serve(&self, device: OwnedFd, is_resumed: bool) -> Result<()> {
         let fetch = FromRegistry::new(self.settings.clone())?;
         let files = Files::new(self.snapshots(), Arc::new(fetch)).with_speed(self.speed);

@@ -83,8 +83,8 @@ impl LayerTables for RegistryTables {
         }
         if tables.iter().all(Option::is_none) && !tables.is_empty() {
             self.progress.warn(
-                "no layer of the image has a table of contents, so all layers are fetched as a \
-                 whole; `cas soci create` makes tables",
+                "no layer of the image has a table of contents that can be used, so all layers are \
+                 fetched as a whole; `cas soci convert` makes an image with tables",
             );
         }
         Ok(tables)
@@ -132,13 +132,14 @@ impl RegistryTables {
     /// of the modes is set and an annotation of the manifest names a SOCI index, returns that
     /// index. The index of the image must list it. Otherwise returns the first SOCI index
     /// among the referrers of the manifest. Returns `None` if the manifest has no such referrer. If
-    /// `soci_v1` is not set, also returns `None`, with a warning.
+    /// it has one, but `soci_v1` is not set, also returns `None`, with a warning.
     ///
     /// # Errors
-    /// `FailedPrecondition` if neither `soci_v1` nor `soci_v2` is set; `NotFound` if the index of
-    /// the image does not list the named index; `Corrupt` for a damaged index, or one whose bytes
-    /// do not match its digest; `OutOfRange` for a document that is too large; errors of the
-    /// registry and of the store.
+    /// `FailedPrecondition` if neither `soci_v1` nor `soci_v2` is set; `InvalidArgument` if the
+    /// annotation is not a digest; `NotFound` if the index of the image does not list the named
+    /// index, or the image has no index; `Corrupt` for a damaged document, or one whose bytes do
+    /// not match its digest; `OutOfRange` for a document that is too large; errors of the registry
+    /// and of the store.
     pub async fn soci_index(
         &self,
         root: &Descriptor,

@@ -105,7 +105,7 @@ impl Checker<'_> {
                 format!("{why}; its layer was unpacked again")
             }
             Some(Ok(())) => format!("{why}; its record was removed"),
-            Some(Err(error)) => format!("{why}; it cannot be made again: {error}"),
+            Some(Err(error)) => format!("{why}; it could not be repaired: {error}"),
             None => format!(
                 "{why}; a repair unpacks a committed snapshot again, and removes the record of any \
                  other snapshot"
@@ -148,10 +148,10 @@ impl Checker<'_> {
         }
         let bytes: u64 = left.iter().map(|usage| usage.bytes).sum();
         let detail = format!(
-            "no record names {} directories with {bytes} bytes in all; {}",
+            "no record names {} directories or files, with {bytes} bytes in all; {}",
             left.len(),
             match repairs {
-                true => "the directories that are not in use were removed",
+                true => "those that are not in use were removed",
                 false => "a collection removes them",
             }
         );

@@ -33,9 +33,9 @@ pub struct Resolved {
 ///
 /// # Errors
 /// `NotFound` if `image` is not in the store, nothing matches, or no match is in the store;
-/// `Corrupt` for an invalid document; `OutOfRange` if the indexes exceed a bound of
-/// [`limit`](crate::limit); `Unsupported` if `image` is neither a manifest nor an index; errors of
-/// the store.
+/// `Corrupt` for an invalid document; `OutOfRange` if a document is too large to be read, or if the
+/// indexes exceed a bound of [`walk`](crate::dispatch::walk()); `Unsupported` if `image` is neither
+/// a manifest nor an index; errors of the store.
 pub async fn manifest(
     content: &dyn ContentStore,
     image: &Descriptor,

@@ -38,8 +38,8 @@ impl Want {
 /// them, and the unpacker unpacks only the first.
 ///
 /// The calls come in this order: `begin`, then `wants`, `admit` and `receive` for layers, then
-/// `needs` and `finish`. If the pull fails before it writes the name, `abandon` is the last call,
-/// even after `finish`. Layers arrive in any order and concurrently.
+/// `needs` and `finish`. If the pull fails before it begins to write the name, `abandon` is the
+/// last call, even after `finish`. Layers arrive in any order and concurrently.
 #[async_trait]
 pub trait Unpacker: Send + Sync {
     /// Announces an image. `root` is the descriptor of its index or, without an index, of its

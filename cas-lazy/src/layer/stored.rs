@@ -56,7 +56,7 @@ impl StoredTable {
     /// The name of the file with the [spans](crate::soci::Prefetch) that are fetched first, beside
     /// [`FILE`](Self::FILE). It may be missing.
     pub const PREFETCH_FILE: &str = "lazy.prefetch";
-    /// The beginning of the names of all files of such a layer, except
+    /// The beginning of the names of all files of a layer that is read on demand, except
     /// [`TAR_FILE`](Self::TAR_FILE).
     pub const PREFIX: &str = "lazy.";
     /// The name of the data file, beside the directory of [`FILE`](Self::FILE). Pieces that have
@@ -97,9 +97,9 @@ impl StoredTable {
     /// Verifies the table of contents in `bytes`. Returns the layer.
     ///
     /// # Errors
-    /// `Corrupt` if the table does not have its digest, is damaged or does not belong to a layer
-    /// of this size; `Unsupported` if the layer cannot be read on demand; `OutOfRange` if a bound
-    /// of [`limit`](cas_core::limit) is exceeded.
+    /// `Corrupt` if the table does not have its digest or is damaged, or if a zTOC was made for a
+    /// layer of another size; `Unsupported` if the layer cannot be read on demand; `OutOfRange` if
+    /// a bound of [`limit`](cas_core::limit) is exceeded.
     pub fn read(&self, bytes: &[u8]) -> Result<LazyLayer> {
         match &self.format {
             TableFormat::Ztoc { digest } => {
