@@ -12,6 +12,7 @@
 //!   lazy.data           the data file; what has not arrived is a hole
 //!   lazy.pieces         one byte for each piece: 1 if the piece is in the data file
 //!   lazy.bytes          how many bytes were read, fetched and verified
+//!   lazy.read           which files were read, in order
 //!   layer.tar           the tar of the layer, once all of it arrived and has the diff ID
 //! ```
 //! The byte of a piece is written after the piece is on the device, so a piece that counts as
@@ -27,6 +28,7 @@ mod complete;
 mod files;
 mod fuse;
 mod layer;
+mod read;
 
 use std::ops::Range;
 
@@ -35,6 +37,7 @@ use cas_lazy::StoredTable;
 
 pub use files::Files;
 pub use fuse::{Session, mount};
+pub use read::FilesRead;
 
 /// Fetches compressed bytes of layers.
 pub trait Fetch: Send + Sync {

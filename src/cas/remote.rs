@@ -148,25 +148,26 @@ impl Cas {
             verifiers,
             progress: &**progress,
         };
-        let mut pull = transfer::PullOptions::default()
-            .with_platforms(options.platforms.clone())
-            .with_progress(Arc::clone(progress));
         let limits = match &options.limits {
             Some(limits) => limits.clone(),
             None => self.remote_settings().limits()?,
         };
         let parallel = self.parallel(options)?;
-        pull = match &parallel {
-            Some(parallel) => pull.with_limits(parallel.limits(&limits)),
-            None => pull.with_limits(limits),
+        let limits = match &parallel {
+            Some(parallel) => parallel.limits(&limits),
+            None => limits,
         };
+        #[cfg(feature = "on-demand")]
+        let tables = self.tables(client, reference, options, &limits)?;
+        #[cfg(not(feature = "on-demand"))]
+        let tables: Option<Arc<dyn LayerTables>> = None;
+        let mut pull = transfer::PullOptions::default()
+            .with_platforms(options.platforms.clone())
+            .with_progress(Arc::clone(progress))
+            .with_limits(limits);
         if options.referrers {
             pull = pull.with_referrers(client);
         }
-        #[cfg(feature = "on-demand")]
-        let tables = self.tables(client, reference, options)?;
-        #[cfg(not(feature = "on-demand"))]
-        let tables: Option<Arc<dyn LayerTables>> = None;
         let unpack = options.unpack || self.only_tars;
         if !unpack && tables.is_none() || options.platforms == Platforms::All {
             let image = transfer::pull(store, &verified, reference.name(), &pull).await?;
@@ -199,6 +200,7 @@ impl Cas {
         client: &Mirrors,
         reference: &FullName,
         options: &PullOptions,
+        limits: &transfer::PullLimits,
     ) -> Result<Option<Arc<dyn LayerTables>>> {
         if !options.on_demand {
             return Ok(None);
@@ -216,8 +218,10 @@ impl Cas {
         }
         let (modes, _) = self.pull_modes()?;
         let (client, progress) = (client.clone(), Arc::clone(&options.progress));
-        let tables = RegistryTables::new(client, reference.clone(), modes, progress);
-        Ok(Some(Arc::new(tables)))
+        let content = Arc::clone(&self.store.content);
+        let tables = RegistryTables::new(client, content, reference.clone(), modes, progress);
+        let quota = limits.requests().for_image();
+        Ok(Some(Arc::new(tables.with_quota(quota))))
     }
 
     /// Returns the settings of parallel pulls in `cas.toml`, and a warning for each setting that

@@ -295,7 +295,7 @@ async fn prefetches(
         let mut prefetch = Prefetch::default();
         for (spans, is_found) in of_files.into_iter().zip(&mut is_found) {
             if let Some(spans) = spans.filter(|_| !*is_found) {
-                prefetch.spans.push(spans);
+                prefetch.add(spans);
                 *is_found = true;
             }
         }

@@ -217,7 +217,7 @@ impl Pull<'_> {
         if let Some(unpacker) = self.unpacker {
             self.store(&manifest.config, None).await?;
             if own == self.root || self.is_image(manifest).await? {
-                unpacker.begin(own, manifest).await?;
+                unpacker.begin(self.root, own, manifest).await?;
                 self.wants.decide(own, manifest, unpacker).await?;
             }
         }

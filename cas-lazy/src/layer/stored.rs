@@ -67,6 +67,9 @@ impl StoredTable {
     /// The name of the file with the [numbers of bytes](cas_core::snapshot::OnDemandBytes) that
     /// have arrived, as JSON. A power failure may lose this file.
     pub const BYTES_FILE: &str = "lazy.bytes";
+    /// The name of the file with the [members](crate::Member) whose contents were read: their
+    /// indexes in the order of the first reads, as JSON. A power failure may lose this file.
+    pub const READ_FILE: &str = "lazy.read";
     /// The name of the tar of the layer. The file exists once the tar is complete and was compared
     /// with the diff ID. Its modification time is the beginning of 1970.
     pub const TAR_FILE: &str = "layer.tar";
