@@ -258,7 +258,7 @@ impl SnapshotLayout for Erofs {
         depth: Depth,
     ) -> Result<Condition> {
         let id = snapshot.id;
-        match lazy::check_tar(dirs, id, depth)? {
+        match lazy::check(dirs, id, depth)? {
             Condition::Sound => {}
             found => return Ok(found),
         }

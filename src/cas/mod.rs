@@ -21,6 +21,8 @@ mod ingests;
 mod leftovers;
 mod listing;
 mod lookup;
+#[cfg(feature = "on-demand")]
+mod lost_tables;
 mod mount;
 mod mounted;
 mod only_tars;

@@ -1,5 +1,6 @@
 //! Images whose layers are read on demand.
 
+mod heal;
 mod scene;
 
 use std::fs::{self, File};
@@ -342,6 +343,7 @@ fn tables_may_come_from_elsewhere_and_other_layers_are_fetched() {
     let description = stored.to_bytes().unwrap();
     let table = LayerTable {
         identity: Digest::sha256(&description),
+        description: String::from_utf8(description.clone()).unwrap(),
         files: vec![
             (StoredTable::FILE, description),
             (StoredTable::TABLE_FILE, table),
