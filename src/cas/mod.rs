@@ -18,6 +18,8 @@ mod fsck;
 mod gc;
 mod images;
 mod ingests;
+#[cfg(feature = "on-demand")]
+mod lazy_settings;
 mod leftovers;
 mod listing;
 mod lookup;

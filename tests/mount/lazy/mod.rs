@@ -2,6 +2,7 @@
 
 mod heal;
 mod scene;
+mod settings;
 
 use std::fs::{self, File};
 use std::io::Write;
