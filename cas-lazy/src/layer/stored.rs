@@ -163,6 +163,7 @@ impl StoredTable {
             }
             TableFormat::Estargz { digest, offset } => {
                 let (toc, own) = estargz::own_file(bytes, *offset, digest)?;
+                own.check()?;
                 let mut layer = LazyLayer::of_toc(&toc, Compression::Gzip, *offset)?;
                 layer.add_own_file(own, *offset..*offset + bytes.len() as u64, *digest)?;
                 Ok(layer)
