@@ -1,7 +1,7 @@
 //! Layers that are read on demand. Their snapshots have a table of contents instead of a tar.
 
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -176,6 +176,40 @@ pub(crate) fn device(dirs: &SnapshotDirs, id: u64) -> PathBuf {
 /// file system.
 pub(crate) fn session(dirs: &SnapshotDirs) -> u64 {
     fs::metadata(dirs.beside(SERVED)).map_or(0, |found| found.dev())
+}
+
+/// Removes the data files of layers whose tars are complete, unless an image in the directory
+/// `mounts` may be mounted on data files of this session. A kill in between leaves files that the
+/// next call removes. If a caller mounts an older image afterwards, the bytes are fetched again.
+///
+/// # Errors
+/// Errors of the file system.
+pub(crate) fn remove_unused_data(dirs: &SnapshotDirs, mounts: &Path) -> Result<()> {
+    if is_served(&dirs.beside(SERVED)) {
+        let of_session = format!("-{}", session(dirs));
+        let is_mounted = |entry: &fs::DirEntry| {
+            let name = entry.file_name();
+            name.to_str()
+                .is_some_and(|name| name.ends_with(&of_session))
+        };
+        let entries = fs::read_dir(mounts).into_iter().flatten();
+        if entries.flatten().any(|entry| is_mounted(&entry)) {
+            return Ok(());
+        }
+    }
+    for id in dirs.ids()? {
+        if complete_tar(dirs, id).is_none() {
+            continue;
+        }
+        for name in [StoredTable::PIECES_FILE, StoredTable::DATA_FILE] {
+            let path = dirs.path(id).join(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.during("remove", path.display())?,
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Returns whether a process serves the data files in `served`, the directory [`SERVED`] of the

@@ -126,12 +126,9 @@ fn a_login_is_not_stored_with_the_layers() {
     ok(cas(&root).args(["-q", "pull", "--lazy", &image]));
     read_later(&root, &image, &mnt);
     for secret in [PASSWORD, login] {
+        // Files may come and go while the session ends.
         let mut grep = Command::new("grep");
-        let found = grep
-            .args(["-raF", "--", secret])
-            .arg(&root)
-            .output()
-            .unwrap();
-        assert_eq!(found.status.code(), Some(1), "{found:?}");
+        let found = grep.args(["-raFs", "--", secret]).arg(&root).output();
+        assert!(found.unwrap().stdout.is_empty(), "the root has the secret");
     }
 }
