@@ -3,10 +3,11 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
+use std::ops::Range;
 
 use xxhash_rust::xxh3::Xxh3Default;
 
-use crate::Pace;
+use crate::{Pace, fill};
 
 /// Size in bytes of the buffer that files are read into.
 const BUFFER: usize = 256 << 10;
@@ -44,6 +45,28 @@ impl Sums {
     }
 }
 
+/// Reads a range of a file. Returns its checksum, with 1 in place of 0. The bytes after the end of
+/// the file count as absent.
+///
+/// # Errors
+/// Errors of the file system.
+pub fn sum_of_range(file: &File, range: Range<u64>, pace: &mut Pace) -> io::Result<u64> {
+    let mut sum = Xxh3Default::new();
+    let mut buffer = vec![0; BUFFER.min((range.end - range.start) as usize)];
+    let mut at = range.start;
+    while at < range.end {
+        let most = buffer.len().min((range.end - at) as usize);
+        let read = fill(file, &mut buffer[..most], at)?;
+        if read == 0 {
+            break;
+        }
+        sum.update(&buffer[..read]);
+        pace.count(read as u64);
+        at += read as u64;
+    }
+    Ok(sum.digest().max(1))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -63,6 +86,23 @@ mod tests {
         assert_eq!(of(b""), 0x2d06_8005_38d3_94c2);
         assert_eq!(of(b"root"), 0x0a5c_f7b9_9ae7_6577);
         assert_eq!(of(&[7; 300_003]), 0xe9cf_f0c2_8d57_0889);
+    }
+
+    #[test]
+    fn a_range_has_the_checksum_of_a_file_with_its_bytes() {
+        let temp = tempfile::tempdir().unwrap();
+        let data: Vec<u8> = (0..2 * BUFFER + 50).map(|at| (at >> 3) as u8).collect();
+        let path = temp.path().join("file");
+        fs::write(&path, &data).unwrap();
+        let file = File::open(path).unwrap();
+        let length = data.len() as u64;
+        for range in [0..length, 7..BUFFER as u64 + 9, 0..0, length - 3..length] {
+            let own = &data[range.start as usize..range.end as usize];
+            let found = sum_of_range(&file, range.clone(), &mut Pace::new(None)).unwrap();
+            assert_eq!(found, of(own), "{range:?}");
+        }
+        let beyond = sum_of_range(&file, length - 3..length + 9, &mut Pace::new(None)).unwrap();
+        assert_eq!(beyond, of(&data[data.len() - 3..]));
     }
 
     #[test]

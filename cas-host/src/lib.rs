@@ -45,6 +45,7 @@ mod tree;
 mod unmount;
 
 pub use attributes::{Attribute, attributes};
+pub use checksum::sum_of_range;
 pub use claim::{cannot_write, find_foreign, make_private_dir, no_directory};
 pub use copy::{copy_attributes, copy_tree};
 pub use copy_data::{copy_data, copy_range};

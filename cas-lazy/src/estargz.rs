@@ -5,7 +5,7 @@ use std::io::{BufReader, Read};
 
 use cas_core::{Digest, Error, Result, limit};
 use cas_layer::codec::{Compression, Decoder};
-use cas_layer::tar::{Entry, Reader};
+use cas_layer::tar::{Entry, EntryKind, Reader};
 
 use crate::build::Counted;
 use crate::layer_toc::{self, LayerToc, damaged};
@@ -61,6 +61,24 @@ pub(crate) struct OwnFile {
     pub(crate) entry: Entry,
     /// Where the JSON begins in the decompressed bytes.
     pub(crate) inner: u64,
+}
+
+impl OwnFile {
+    /// Checks the header of the file, which no digest covers except that of the whole layer. It must
+    /// be the header that the writers of eStargz layers write: mode 0, owner 0, the beginning of
+    /// 1970, and no attributes.
+    ///
+    /// # Errors
+    /// `Unsupported` for any other header.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.entry == Entry::plain(NAME, EntryKind::File, 0, self.entry.size) {
+            return Ok(());
+        }
+        Err(Error::unsupported(
+            "the header of stargz.index.json is not the usual one, and no digest covers it; pull \
+             the whole layer, or build it with another tool",
+        ))
+    }
 }
 
 /// Reads a table of contents as [`decode`]. Returns it with its own file.

@@ -152,3 +152,44 @@ fn a_stored_table_is_verified_against_its_digest_and_its_layer() {
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
     }
 }
+
+/// No digest covers the header of the file with the table, so only the header that the writers of
+/// eStargz layers write is used.
+#[test]
+fn an_unusual_header_of_the_table_is_refused() {
+    let json = r#"{"version": 1, "entries": [{"name": "empty", "type": "reg"}]}"#;
+    let usual = || {
+        let mut header = Header::new(b'0', "stargz.index.json").mode(0);
+        header.octal(136..148, 0);
+        header.size(json.len() as u64)
+    };
+    let read = |tar: Tar| {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+        gzip.write_all(&tar.end()).unwrap();
+        let table = gzip.finish().unwrap();
+        let size = 10 + table.len() as u64 + cas_lazy::estargz::FOOTER as u64;
+        let stored = StoredTable {
+            reference: "registry.example/app:1".to_owned(),
+            layer: Descriptor::new("application/gzip".into(), Digest::sha256(b"layer"), size),
+            diff_id: Digest::sha256(b"tar"),
+            format: TableFormat::Estargz {
+                digest: Digest::sha256(json.as_bytes()),
+                offset: 10,
+            },
+        };
+        let (_, range) = stored.place().unwrap();
+        assert_eq!(range, 10..10 + table.len() as u64);
+        stored.read(&table)
+    };
+    let layer = read(Tar::new().member(usual(), json)).unwrap();
+    assert_eq!(layer.members()[1].entry.mode, 0);
+    let xattr = [("SCHILY.xattr.user.name", &b"value"[..])];
+    for other in [
+        Tar::new().member(usual().mode(0o4755), json),
+        Tar::new().member(usual().owner(0, 1), json),
+        Tar::new().pax(&[("mtime", b"12")]).member(usual(), json),
+        Tar::new().pax(&xattr).member(usual(), json),
+    ] {
+        assert_eq!(read(other).unwrap_err().kind(), ErrorKind::Unsupported);
+    }
+}

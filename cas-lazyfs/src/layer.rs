@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use cas_core::snapshot::OnDemandBytes;
 use cas_core::sync::lock;
 use cas_core::{Context, Error, ErrorKind, Result};
-use cas_host::TREE;
+use cas_host::{Pace, TREE, fill, sum_of_range};
 use cas_lazy::soci::Prefetch;
 use cas_lazy::{LazyLayer, StoredTable};
 
@@ -46,13 +46,34 @@ pub(crate) struct Layer {
     arrived: Condvar,
 }
 
+/// Whether the bytes of a piece are in the data file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Arrival {
+    Missing,
+    /// An earlier process has recorded the piece with this checksum. Something may have changed the
+    /// bytes since.
+    Recorded(u64),
+    /// The bytes were verified by this process.
+    Present,
+}
+
+impl Arrival {
+    /// Returns the arrival of a piece with this checksum in the record.
+    fn of(sum: u64) -> Self {
+        match sum {
+            0 => Arrival::Missing,
+            sum => Arrival::Recorded(sum),
+        }
+    }
+}
+
 #[derive(Default)]
 struct State {
-    present: Vec<bool>,
+    pieces: Vec<Arrival>,
     /// The pieces that a thread fetches, and its attempt.
     fetching: BTreeMap<usize, Arc<Attempt>>,
-    /// The pieces that are present and not recorded.
-    unrecorded: Vec<usize>,
+    /// The pieces that are present and not recorded, with their checksums.
+    unrecorded: Vec<(usize, u64)>,
     /// The members whose headers were compared with the table of contents.
     checked: BTreeSet<usize>,
     /// The members whose contents were read, in the order of the first reads. A member that an
@@ -77,9 +98,12 @@ struct Claim {
 }
 
 impl State {
-    /// Returns the part of `pieces` from the first piece that is missing and that no thread fetches.
+    /// Returns the part of `pieces` from the first piece that is not present and that no thread
+    /// fetches.
     fn missing(&self, pieces: &Range<usize>) -> Option<Range<usize>> {
-        let missing = |piece: &usize| !self.present[*piece] && !self.fetching.contains_key(piece);
+        let missing = |piece: &usize| {
+            self.pieces[*piece] != Arrival::Present && !self.fetching.contains_key(piece)
+        };
         let begin = pieces.clone().find(missing)?;
         Some(begin..pieces.end)
     }
@@ -101,18 +125,18 @@ impl Layer {
         let tar = complete::existing(directory)?;
         let is_complete = AtomicBool::new(tar.is_some());
         // The content of another data file has other offsets than the tar.
-        let (data, pieces, present) = match tar.filter(|_| table.is_tar()) {
-            Some(tar) => (tar, None, vec![true; table.pieces().len()]),
+        let (data, pieces, arrived) = match tar.filter(|_| table.is_tar()) {
+            Some(tar) => (tar, None, vec![Arrival::Present; table.pieces().len()]),
             None => {
-                let (data, pieces, present) = open_data(directory, &table)?;
-                (data, Some(pieces), present)
+                let (data, pieces, arrived) = open_data(directory, &table)?;
+                (data, Some(pieces), arrived)
             }
         };
         let first = first_pieces(directory, &table)?;
         let before: OnDemandBytes = bytes::read(directory, StoredTable::BYTES_FILE);
         let read = read::members(directory);
         let state = State {
-            present,
+            pieces: arrived,
             written: before,
             written_read: read.len(),
             read,
@@ -165,7 +189,7 @@ impl Layer {
         let ranges = headers.map(|(_, header)| header).chain([range]);
         let mut pieces = ranges.flat_map(|range| self.table.pieces_in(range));
         let state = lock(&self.state);
-        pieces.any(|piece| !state.present[piece])
+        pieces.any(|piece| state.pieces[piece] == Arrival::Missing)
     }
 
     /// Returns the host of the registry that has the layer.
@@ -183,7 +207,8 @@ impl Layer {
     }
 
     /// Fetches as many of the missing pieces as one request may fetch. Returns whether pieces were
-    /// missing.
+    /// missing. Pieces that an earlier process has recorded are compared with their checksums, and
+    /// are missing if they differ.
     pub(crate) fn want_some(&self, fetch: &dyn Fetch, pieces: Range<usize>) -> Result<bool> {
         loop {
             let claim = {
@@ -191,10 +216,16 @@ impl Layer {
                 if state.has_failed {
                     return Err(sync_failed());
                 }
-                let mut missing = pieces.clone().filter(|&piece| !state.present[piece]);
-                let Some(first) = missing.next() else {
+                let mut others = pieces.clone();
+                let Some(first) = others.find(|&piece| state.pieces[piece] != Arrival::Present)
+                else {
                     return Ok(false);
                 };
+                if let Arrival::Recorded(sum) = state.pieces[first] {
+                    drop(state);
+                    self.check_recorded(first, sum);
+                    continue;
+                }
                 if let Some(other) = state.fetching.get(&first).cloned() {
                     drop(self.arrived.wait_while(state, |_| other.get().is_none()));
                     match other.get().cloned().flatten() {
@@ -214,18 +245,25 @@ impl Layer {
     /// Fetches the next of the pieces that are fetched before all others, with one request. Leaves
     /// out pieces that other threads fetch. Returns whether there were any.
     pub(crate) fn fetch_first(&self, fetch: &dyn Fetch) -> Result<bool> {
-        let claim = {
-            let mut state = lock(&self.state);
-            if state.has_failed {
-                return Err(sync_failed());
-            }
-            let Some(missing) = self.first.iter().find_map(|all| state.missing(all)) else {
-                return Ok(false);
+        loop {
+            let claim = {
+                let mut state = lock(&self.state);
+                if state.has_failed {
+                    return Err(sync_failed());
+                }
+                let Some(missing) = self.first.iter().find_map(|all| state.missing(all)) else {
+                    return Ok(false);
+                };
+                if let Arrival::Recorded(sum) = state.pieces[missing.start] {
+                    drop(state);
+                    self.check_recorded(missing.start, sum);
+                    continue;
+                }
+                self.claim(missing.start, missing.end, &mut state)
             };
-            self.claim(missing.start, missing.end, &mut state)
-        };
-        self.fetch_claimed(fetch, claim)?;
-        Ok(true)
+            self.fetch_claimed(fetch, claim)?;
+            return Ok(true);
+        }
     }
 
     /// Claims the missing pieces from `first` to at most `end` that one request fetches.
@@ -244,10 +282,10 @@ impl Layer {
             let mut state = lock(&self.state);
             for piece in run {
                 state.fetching.remove(&piece);
-                if stored.is_ok() {
-                    state.present[piece] = true;
-                    state.unrecorded.push(piece);
-                }
+            }
+            for (piece, sum) in stored.iter().flatten() {
+                state.pieces[*piece] = Arrival::Present;
+                state.unrecorded.push((*piece, *sum));
             }
             let failed = stored.as_ref().err();
             let _ = attempt.set(failed.map(|error| (error.kind(), error.to_string())));
@@ -261,6 +299,30 @@ impl Layer {
         Ok(())
     }
 
+    /// Compares a piece that an earlier process has recorded with its checksum.
+    fn check_recorded(&self, piece: usize, sum: u64) {
+        let arrival = match self.sum(piece) {
+            Ok(found) if found == sum => Arrival::Present,
+            // A file that cannot be read is written again.
+            found => {
+                let piece = &self.table.pieces()[piece];
+                tracing::warn!(?piece, ?found, "bytes that had arrived were changed");
+                Arrival::Missing
+            }
+        };
+        let mut state = lock(&self.state);
+        // Another thread may have found the same, and may have fetched the piece since.
+        if state.pieces[piece] == Arrival::Recorded(sum) {
+            state.pieces[piece] = arrival;
+        }
+    }
+
+    /// Returns the checksum of the bytes of a piece in the data file.
+    fn sum(&self, piece: usize) -> io::Result<u64> {
+        let range = self.table.pieces()[piece].data.clone();
+        sum_of_range(&self.data, range, &mut Pace::new(None))
+    }
+
     /// Returns the missing pieces from `first` to at most `end` that one request fetches.
     fn run_from(&self, first: usize, end: usize, state: &State) -> Range<usize> {
         let pieces = self.table.pieces();
@@ -268,7 +330,8 @@ impl Layer {
         let mut last = first;
         while last + 1 < end {
             let next = &pieces[last + 1];
-            let is_wanted = !state.present[last + 1] && !state.fetching.contains_key(&(last + 1));
+            let is_wanted = state.pieces[last + 1] == Arrival::Missing
+                && !state.fetching.contains_key(&(last + 1));
             // Neighbors in the data file are usually neighbors in the layer, too.
             let follows = next.compressed.start >= pieces[last].compressed.start
                 && next.compressed.start <= pieces[last].compressed.end;
@@ -280,8 +343,9 @@ impl Layer {
         first..last + 1
     }
 
-    /// Fetches neighboring pieces, verifies them, and writes them to the data file.
-    fn fetch_run(&self, fetch: &dyn Fetch, run: Range<usize>) -> Result<()> {
+    /// Fetches neighboring pieces, verifies them, and writes them to the data file. Returns the
+    /// checksums for their records.
+    fn fetch_run(&self, fetch: &dyn Fetch, run: Range<usize>) -> Result<Vec<(usize, u64)>> {
         let mut attempt = 1;
         loop {
             match self.fetch_once(fetch, run.clone()) {
@@ -294,12 +358,12 @@ impl Layer {
         }
     }
 
-    fn fetch_once(&self, fetch: &dyn Fetch, run: Range<usize>) -> Result<()> {
+    fn fetch_once(&self, fetch: &dyn Fetch, run: Range<usize>) -> Result<Vec<(usize, u64)>> {
         let pieces = &self.table.pieces()[run.clone()];
         let begin = pieces.iter().map(|piece| piece.compressed.start).min();
         let end = pieces.iter().map(|piece| piece.compressed.end).max();
         let (Some(begin), Some(end)) = (begin, end) else {
-            return Ok(());
+            return Ok(Vec::new());
         };
         let bytes = self.fetch(fetch, begin..end)?;
         if bytes.len() as u64 != end - begin {
@@ -309,6 +373,7 @@ impl Layer {
             ))
             .subject(self.stored.layer.digest));
         }
+        let mut sums = Vec::with_capacity(pieces.len());
         for (index, piece) in run.zip(pieces) {
             let of_piece = piece.compressed.start - begin..piece.compressed.end - begin;
             let of_piece = &bytes[of_piece.start as usize..of_piece.end as usize];
@@ -316,8 +381,9 @@ impl Layer {
                 // The last piece of a tar may have padding after what is served.
                 self.data.write_all_at(&part.bytes, part.offset)?;
             }
+            sums.push((index, self.sum(index)?));
         }
-        Ok(())
+        Ok(sums)
     }
 
     /// Fetches compressed bytes of the layer.
@@ -353,14 +419,15 @@ impl Layer {
 
     /// Returns whether all pieces are present.
     pub(crate) fn is_whole(&self) -> bool {
-        lock(&self.state).present.iter().all(|present| *present)
+        let state = lock(&self.state);
+        (state.pieces.iter()).all(|arrival| *arrival == Arrival::Present)
     }
 
     /// Returns how much of the layer has arrived.
     pub(crate) fn arrived(&self) -> OnDemandBytes {
         let state = lock(&self.state);
-        let pieces = self.table.pieces().iter().zip(&state.present);
-        let present = pieces.filter(|(_, present)| **present);
+        let pieces = self.table.pieces().iter().zip(&state.pieces);
+        let present = pieces.filter(|(_, arrival)| **arrival != Arrival::Missing);
         OnDemandBytes {
             total: self.length(),
             verified: match self.is_complete() {
@@ -405,7 +472,7 @@ impl Layer {
         self.first.iter().any(|all| state.missing(all).is_some())
     }
 
-    /// Returns the range from the first piece that is missing and that no thread fetches to the
+    /// Returns the range from the first piece that is not present and that no thread fetches to the
     /// last piece.
     pub(crate) fn missing_of_all(&self) -> Option<Range<usize>> {
         lock(&self.state).missing(&(0..self.table.pieces().len()))
@@ -442,9 +509,10 @@ impl Layer {
         if self.has_failed() {
             return Err(sync_failed());
         }
-        for piece in unrecorded {
+        for (piece, sum) in unrecorded {
             if let Some(pieces) = &self.pieces {
-                pieces.write_all_at(&[1], piece as u64)?;
+                let at = piece * StoredTable::PIECE_RECORD;
+                pieces.write_all_at(&sum.to_le_bytes(), at as u64)?;
             }
         }
         Ok(())
@@ -477,8 +545,8 @@ fn first_pieces(directory: &Path, table: &LazyLayer) -> Result<Vec<Range<usize>>
 }
 
 /// Opens the data file and the record of its pieces, and makes them if they are missing. Returns
-/// them, and which pieces are present.
-fn open_data(directory: &Path, table: &LazyLayer) -> Result<(File, File, Vec<bool>)> {
+/// them, and which pieces are recorded.
+fn open_data(directory: &Path, table: &LazyLayer) -> Result<(File, File, Vec<Arrival>)> {
     let open = |name: &str| {
         let path = directory.join(name);
         let mut how = File::options();
@@ -492,18 +560,18 @@ fn open_data(directory: &Path, table: &LazyLayer) -> Result<(File, File, Vec<boo
     };
     let data = open(StoredTable::DATA_FILE)?;
     let pieces = open(StoredTable::PIECES_FILE)?;
-    let mut recorded = vec![0; table.pieces().len()];
+    let count = table.pieces().len();
+    let mut recorded = vec![0; count * StoredTable::PIECE_RECORD];
     if data.metadata()?.len() >= table.length() {
-        let known = recorded.len().min(pieces.metadata()?.len() as usize);
-        pieces.read_exact_at(&mut recorded[..known], 0)?;
+        fill(&pieces, &mut recorded, 0)?;
     } else {
         // The file is new, or something has changed it.
         pieces.set_len(0)?;
         data.set_len(0)?;
         data.set_len(table.length())?;
     }
-    let present = recorded.iter().map(|&byte| byte == 1).collect();
-    Ok((data, pieces, present))
+    let sums = StoredTable::piece_sums(&recorded, count).into_iter();
+    Ok((data, pieces, sums.map(Arrival::of).collect()))
 }
 
 fn sync_failed() -> Error {

@@ -10,13 +10,14 @@
 //!   fs/lazy.toc         its table of contents
 //!   fs/lazy.prefetch    the spans to fetch before all others, if the image lists them
 //!   lazy.data           the data file; what has not arrived is a hole
-//!   lazy.pieces         one byte for each piece: 1 if the piece is in the data file
+//!   lazy.pieces         for each piece that is in the data file, the checksum of its bytes
 //!   lazy.bytes          how many bytes were read, fetched and verified
 //!   lazy.read           which files were read, in order
 //!   layer.tar           the tar of the layer, once all of it arrived and has the diff ID
 //! ```
-//! The byte of a piece is written after the piece is on the device, so a piece that counts as
-//! present after a crash is whole. A piece without its byte is fetched again.
+//! The checksum of a piece is written after the piece is on the device, so a piece that has a
+//! checksum after a crash is whole. Another process compares a piece with its checksum before it
+//! serves the first byte of it. A piece without a checksum, or with another one, is fetched again.
 //!
 //! A session belongs to a file descriptor. If the process that serves the session dies, another
 //! process that has the descriptor continues the session with [`Session::resume`]. Requests that

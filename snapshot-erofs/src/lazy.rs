@@ -1,7 +1,7 @@
 //! Layers that are read on demand. Their snapshots have a table of contents instead of a tar.
 
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use cas_core::error::malformed;
 use cas_core::snapshot::{Condition, Depth, OnDemandBytes};
 use cas_core::{Context, Error, ErrorKind, Result};
 use cas_erofs::Layers;
-use cas_host::{Pace, SnapshotDirs, TREE, digest_of, erofs};
+use cas_host::{Pace, SnapshotDirs, TREE, digest_of, erofs, sum_of_range};
 use cas_lazy::{LazyLayer, StoredTable};
 
 /// The name of the directory in which the data files of layers that are read on demand are served,
@@ -30,6 +30,79 @@ pub(crate) fn is_on_demand(dirs: &SnapshotDirs, id: u64) -> bool {
 pub(crate) fn complete_tar(dirs: &SnapshotDirs, id: u64) -> Option<PathBuf> {
     let path = dirs.path(id).join(StoredTable::TAR_FILE);
     fs::symlink_metadata(&path).is_ok().then_some(path)
+}
+
+/// Returns the condition of a layer that is read on demand, and `Sound` for any other layer. Reads
+/// its table of contents. With [`Depth::Bytes`], also reads what has arrived of it.
+///
+/// # Errors
+/// Errors of the file system.
+pub(crate) fn check(dirs: &SnapshotDirs, id: u64, depth: Depth) -> Result<Condition> {
+    let tree = dirs.path(id).join(TREE);
+    let is_here = fs::symlink_metadata(tree.join(StoredTable::FILE)).is_ok();
+    if !is_here || matches!(depth, Depth::Directory) {
+        return Ok(Condition::Sound);
+    }
+    let found = match table(&tree) {
+        Ok(layer) => match check_tar(dirs, id, depth)? {
+            Condition::Sound => check_arrived(&dirs.path(id), &layer, depth)?,
+            found => found,
+        },
+        Err(error) if is_damage(&error) => {
+            let (description, table) = (StoredTable::FILE, StoredTable::TABLE_FILE);
+            Condition::Damaged(format!("{description} or {table} is damaged: {error}"))
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(found)
+}
+
+/// Returns whether an error of reading a table is caused by its bytes, or by a lost file.
+fn is_damage(error: &Error) -> bool {
+    use ErrorKind::{Corrupt, NotFound, OutOfRange, Unsupported};
+    matches!(error.kind(), Corrupt | NotFound | OutOfRange | Unsupported)
+}
+
+/// Compares the pieces of a layer that have arrived with their checksums.
+fn check_arrived(directory: &Path, layer: &LazyLayer, depth: Depth) -> Result<Condition> {
+    let Depth::Bytes { per_second } = depth else {
+        return Ok(Condition::Sound);
+    };
+    let opened = |name: &str| match erofs::open_file(&directory.join(name)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        opened => opened
+            .during("open", directory.join(name).display())
+            .map(Some),
+    };
+    // The checksums are read first: the process that serves the layer writes them last.
+    let Some(mut record) = opened(StoredTable::PIECES_FILE)? else {
+        return Ok(Condition::Sound);
+    };
+    let mut recorded = Vec::new();
+    let most = layer.pieces().len() * StoredTable::PIECE_RECORD;
+    (&mut record)
+        .take(most as u64 + 1)
+        .read_to_end(&mut recorded)?;
+    let data = opened(StoredTable::DATA_FILE)?;
+    let mut damaged = usize::from(recorded.len() > most);
+    let mut pace = Pace::new(per_second);
+    let sums = StoredTable::piece_sums(&recorded, layer.pieces().len());
+    for (piece, sum) in layer.pieces().iter().zip(sums).filter(|(_, sum)| *sum != 0) {
+        let found = match &data {
+            Some(data) => sum_of_range(data, piece.data.clone(), &mut pace)
+                .during("read", directory.join(StoredTable::DATA_FILE).display())?,
+            None => 0,
+        };
+        damaged += usize::from(found != sum);
+    }
+    Ok(match damaged {
+        0 => Condition::Sound,
+        damaged => Condition::Damaged(format!(
+            "{damaged} pieces in {} do not have their checksums in {}",
+            StoredTable::DATA_FILE,
+            StoredTable::PIECES_FILE
+        )),
+    })
 }
 
 /// Returns the condition of the tar of a layer that was read on demand, if it is complete.
@@ -103,6 +176,40 @@ pub(crate) fn device(dirs: &SnapshotDirs, id: u64) -> PathBuf {
 /// file system.
 pub(crate) fn session(dirs: &SnapshotDirs) -> u64 {
     fs::metadata(dirs.beside(SERVED)).map_or(0, |found| found.dev())
+}
+
+/// Removes the data files of layers whose tars are complete, unless an image in the directory
+/// `mounts` may be mounted on data files of this session. A kill in between leaves files that the
+/// next call removes. If a caller mounts an older image afterwards, the bytes are fetched again.
+///
+/// # Errors
+/// Errors of the file system.
+pub(crate) fn remove_unused_data(dirs: &SnapshotDirs, mounts: &Path) -> Result<()> {
+    if is_served(&dirs.beside(SERVED)) {
+        let of_session = format!("-{}", session(dirs));
+        let is_mounted = |entry: &fs::DirEntry| {
+            let name = entry.file_name();
+            name.to_str()
+                .is_some_and(|name| name.ends_with(&of_session))
+        };
+        let entries = fs::read_dir(mounts).into_iter().flatten();
+        if entries.flatten().any(|entry| is_mounted(&entry)) {
+            return Ok(());
+        }
+    }
+    for id in dirs.ids()? {
+        if complete_tar(dirs, id).is_none() {
+            continue;
+        }
+        for name in [StoredTable::PIECES_FILE, StoredTable::DATA_FILE] {
+            let path = dirs.path(id).join(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.during("remove", path.display())?,
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Returns whether a process serves the data files in `served`, the directory [`SERVED`] of the

@@ -258,7 +258,7 @@ impl SnapshotLayout for Erofs {
         depth: Depth,
     ) -> Result<Condition> {
         let id = snapshot.id;
-        match lazy::check_tar(dirs, id, depth)? {
+        match lazy::check(dirs, id, depth)? {
             Condition::Sound => {}
             found => return Ok(found),
         }
@@ -280,6 +280,10 @@ impl SnapshotLayout for Erofs {
     }
 
     fn release(&self, dirs: &SnapshotDirs) {
-        erofs::release_unused(&image::mounts(dirs));
+        let mounts = image::mounts(dirs);
+        erofs::release_unused(&mounts);
+        if let Err(error) = lazy::remove_unused_data(dirs, &mounts) {
+            tracing::warn!(%error, "cannot remove unused data; the next collection tries again");
+        }
     }
 }

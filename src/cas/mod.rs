@@ -18,9 +18,13 @@ mod fsck;
 mod gc;
 mod images;
 mod ingests;
+#[cfg(feature = "on-demand")]
+mod lazy_settings;
 mod leftovers;
 mod listing;
 mod lookup;
+#[cfg(feature = "on-demand")]
+mod lost_tables;
 mod mount;
 mod mounted;
 mod only_tars;

@@ -13,6 +13,8 @@ use cas_layer::Naming;
 use cas_layer::unpack::{LayerTables, StreamingUnpacker};
 
 use super::arguments::{ImageRef, RegistryRef};
+#[cfg(feature = "on-demand")]
+use super::lazy_settings;
 use super::remote_options::{Policy, PullOptions, PushOptions};
 use super::{Cas, ParallelPull, StoredImage, cosign, lookup};
 #[cfg(feature = "on-demand")]
@@ -212,6 +214,7 @@ impl Cas {
             );
             return Ok(None);
         }
+        lazy_settings::check(&self.remote_settings(), reference, options)?;
         OnDemand::make_served(self.locks.parent().unwrap_or(&self.locks))?;
         if let Some(tables) = &options.tables {
             return Ok(Some(Arc::clone(tables)));

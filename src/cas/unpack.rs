@@ -189,12 +189,17 @@ impl Cas {
         Jobs::new(Arc::new(DiskJobStorage::new(place)))
     }
 
-    /// Returns the snapshotter, and the directory of the locks for unpacking.
+    /// Returns the snapshotter, the directory of the locks for unpacking, and where lost tables of
+    /// layers that are read on demand are fetched again.
     pub(super) fn target(&self) -> Result<unpack::Target<'_>> {
         Ok(unpack::Target {
             snapshotter: self.snapshotter()?,
             locks: &self.locks,
             only_tars: self.only_tars,
+            #[cfg(feature = "on-demand")]
+            tables: Some(self),
+            #[cfg(not(feature = "on-demand"))]
+            tables: None,
         })
     }
 }

@@ -2,6 +2,7 @@
 //! fetches only the tables of contents of these layers. Before an image with such layers is
 //! mounted, a process must serve their data: see [`OnDemand`].
 
+pub(crate) mod lost;
 mod registry;
 mod tables;
 

@@ -72,7 +72,7 @@ impl FromRegistry {
 /// # Errors
 /// `Corrupt` if the registry sends more bytes; errors of the registry.
 pub(super) async fn read(
-    registry: &impl Fetcher,
+    registry: &(impl Fetcher + ?Sized),
     blob: &Descriptor,
     range: Range<u64>,
 ) -> Result<Vec<u8>> {

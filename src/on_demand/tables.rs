@@ -260,6 +260,7 @@ impl RegistryTables {
         let description = stored.to_bytes()?;
         let mut table = LayerTable {
             identity: Digest::sha256(&[b"cas.on-demand\0", &description[..]].concat()),
+            description: String::from_utf8_lossy(&description).into_owned(),
             files: vec![
                 (StoredTable::FILE, description),
                 (StoredTable::TABLE_FILE, bytes),

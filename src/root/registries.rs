@@ -1,8 +1,9 @@
-//! Registries in `cas.toml`: which token services may receive a login.
+//! Registries in `cas.toml`: which token services may receive a login, and what is allowed.
 //!
 //! ```toml
 //! [registries."registry.example"]
 //! token-hosts = ["auth.example.net"]
+//! plain-http = true
 //! ```
 
 #[cfg(feature = "registry")]
@@ -23,6 +24,27 @@ pub struct RegistryTable {
     /// stands for all ports of this host.
     #[serde(default)]
     pub token_hosts: Vec<String>,
+    /// Whether the registry is reached over http, as with `--plain-http`.
+    #[serde(default)]
+    pub plain_http: bool,
+    /// Whether the registry may refer to addresses on this machine and in private networks, as with
+    /// `--private-addresses`.
+    #[serde(default)]
+    pub private_addresses: bool,
+}
+
+/// Returns the table for the registry at `host`, if there is one.
+#[cfg(feature = "registry")]
+pub(crate) fn of_host<'a>(
+    tables: &'a BTreeMap<String, RegistryTable>,
+    host: &str,
+) -> Option<&'a RegistryTable> {
+    let is_of = |name: &str| {
+        let named: Option<Host> = name.parse().ok();
+        named.is_some_and(|named| named.to_string() == host)
+    };
+    let mut tables = tables.iter();
+    tables.find_map(|(name, table)| is_of(name).then_some(table))
 }
 
 /// Returns the hosts of token services that the tables of `file` name for the registry at `host`.
@@ -79,6 +101,24 @@ mod tests {
         for other in ["empty.test", "y.test", "a.x.test", "x.test:443"] {
             assert!(named(text, other).unwrap().is_empty(), "{other}");
         }
+    }
+
+    #[test]
+    fn any_spelling_of_a_host_has_the_settings_of_its_table() {
+        let text = r#"
+            ["X.test:5000"]
+            plain-http = true
+            ["y.test"]
+            private-addresses = true
+        "#;
+        let tables = toml::from_str(text).unwrap();
+        let found = |host: &str| {
+            let table = of_host(&tables, host);
+            table.map(|table| (table.plain_http, table.private_addresses))
+        };
+        assert_eq!(found("x.test:5000"), Some((true, false)));
+        assert_eq!(found("y.test"), Some((false, true)));
+        assert_eq!(found("x.test"), None);
     }
 
     #[test]

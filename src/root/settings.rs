@@ -52,6 +52,20 @@ impl RemoteSettings {
         registries::token_hosts(&self.engines.registries, registry, &self.file())
     }
 
+    /// Returns whether `cas.toml` states that the registry at `registry`, which is `HOST[:PORT]`, is
+    /// reached over http.
+    pub fn plain_http(&self, registry: &str) -> bool {
+        let table = registries::of_host(&self.engines.registries, registry);
+        table.is_some_and(|table| table.plain_http)
+    }
+
+    /// Returns whether `cas.toml` states that the registry at `registry`, which is `HOST[:PORT]`,
+    /// may refer to addresses on this machine and in private networks.
+    pub fn private_addresses(&self, registry: &str) -> bool {
+        let table = registries::of_host(&self.engines.registries, registry);
+        table.is_some_and(|table| table.private_addresses)
+    }
+
     /// Returns the files that name mirrors of registries, trusted certificates and the policy for
     /// images. If the table `[remote]` does not name a file, returns the usual file of this
     /// machine.
@@ -127,8 +141,8 @@ impl RemoteSettings {
     }
 
     /// Returns a client for `reference` and for the mirrors that the files of `hosts` name. The
-    /// client also trusts the token services that `cas.toml` names. If `options` names no file of
-    /// logins, the client reads the file that `cas.toml` names.
+    /// client also has the settings of the registry and of each mirror in `cas.toml`. If `options`
+    /// names no file of logins, the client reads the file that `cas.toml` names.
     ///
     /// # Errors
     /// As [`Hosts::endpoints`] and [`RemoteSettings::token_hosts`].
@@ -149,6 +163,8 @@ impl RemoteSettings {
                 options.token_hosts.clear();
             }
             options.token_hosts.extend(self.token_hosts(&host)?);
+            options.plain_http |= self.plain_http(&host);
+            options.private_addresses |= self.private_addresses(&host);
             endpoints.push((endpoint, options));
         }
         Ok(Mirrors::new(endpoints))

@@ -7,7 +7,7 @@ use std::path::Path;
 use cas::Digest;
 use cas::layer::tar::{Entry, EntryKind, Reader};
 use serde_json::{Value, json};
-use testkit::archive::Tar;
+use testkit::archive::{Header, Tar};
 
 use super::layout::layout_of;
 
@@ -57,7 +57,10 @@ pub(crate) fn estargz(tar: &[u8]) -> Chunked {
     writer.members(tar);
     let json = json!({"version": 1, "entries": writer.entries}).to_string();
     let offset = writer.layer.len();
-    writer.stream(&Tar::new().file("stargz.index.json", &json).end());
+    let mut header = Header::new(b'0', "stargz.index.json").mode(0);
+    header.octal(136..148, 0);
+    let table = Tar::new().member(header.size(json.len() as u64), &json);
+    writer.stream(&table.end());
     let mut footer = b"\x1f\x8b\x08\x04\0\0\0\0\0\xff\x1a\0SG\x16\0".to_vec();
     footer.extend(format!("{offset:016x}STARGZ").as_bytes());
     footer.extend(b"\x01\0\0\xff\xff\0\0\0\0\0\0\0\0");

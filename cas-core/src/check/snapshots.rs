@@ -102,13 +102,13 @@ impl Checker<'_> {
         let repaired = self.repair_snapshot(snapshotter, info).await?;
         let detail = match &repaired {
             Some(Ok(())) if info.kind == SnapshotKind::Committed => {
-                format!("{why}; its layer was unpacked again")
+                format!("{why}; it was made again from its layer")
             }
             Some(Ok(())) => format!("{why}; its record was removed"),
             Some(Err(error)) => format!("{why}; it could not be repaired: {error}"),
             None => format!(
-                "{why}; a repair unpacks a committed snapshot again, and removes the record of any \
-                 other snapshot"
+                "{why}; a repair makes a committed snapshot again from its layer, and removes the \
+                 record of any other snapshot"
             ),
         };
         let done = matches!(repaired, Some(Ok(())));

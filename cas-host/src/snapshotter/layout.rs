@@ -132,8 +132,8 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
         dirs.check(snapshot.id, depth)
     }
 
-    /// Unmounts the mounts that snapshots share and that no other mount uses any more. This method
-    /// is called before the directory of a snapshot is removed. The removal continues even if a
+    /// Unmounts the mounts that snapshots share and that no other mount uses any more, and removes
+    /// the files that only such mounts needed. This method is called before the directory of a snapshot is removed. The removal continues even if a
     /// mount cannot be unmounted.
     fn release(&self, _dirs: &SnapshotDirs) {}
 }

@@ -42,8 +42,8 @@ pub use chain_lock::free_locks;
 pub use directory::{DirectoryOptions, Entrance, to_directory};
 pub use fold::fold_layers;
 pub use new_directory::new_directory;
-pub use on_demand::{LayerTable, LayerTables};
-pub use rebuild::{chain_of, rebuild};
+pub use on_demand::{LayerTable, LayerTables, TableSource};
+pub use rebuild::{ChainLayer, chain_of, rebuild};
 pub use streaming::StreamingUnpacker;
 pub use unpacking::{Target, to_snapshots};
 
@@ -102,8 +102,8 @@ pub async fn verified_chain_ids(store: &Store, manifest: &Manifest) -> Result<Op
             return Ok(None);
         }
     }
-    let chain = on_demand::recorded_chain(store, manifest, &layers);
-    chain.await.map(Some)
+    let recorded = on_demand::recorded(store, manifest, &layers).await?;
+    Ok(Some(on_demand::recorded_chain(&layers, &recorded)))
 }
 
 /// Returns the layers of `manifest` with their diff IDs, lowest first.

@@ -17,7 +17,8 @@ use cas_core::{Context, Descriptor, Digest, Error, Labels, Manifest, Result, Sto
 
 /// The beginning of the key of a label of a configuration. The id of a manifest, a dot and the
 /// hexadecimal digits of the digest of a layer follow. The value is the identity of the
-/// [`LayerTable`] of this layer.
+/// [`LayerTable`] of this layer, a space and its description. Earlier releases have written only
+/// the identity.
 const IDENTITY: &str = "cas.on-demand.";
 /// Number of digits of the id of a manifest.
 const ID: usize = 32;
@@ -28,6 +29,10 @@ pub struct LayerTable {
     /// The digest of everything that determines the files of the layer. Takes the place of the diff
     /// ID in the names of snapshots, and must differ from every diff ID.
     pub identity: Digest,
+    /// Describes for a [`TableSource`] where the table comes from. Is stored with the image, and
+    /// has no secrets. Together with the identity and the key, it is not longer than a
+    /// [label](cas_core::limit::LABEL) may be.
+    pub description: String,
     /// The files for the directory of the snapshot, with their names.
     pub files: Vec<(&'static str, Vec<u8>)>,
 }
@@ -52,6 +57,57 @@ pub trait LayerTables: Send + Sync {
     ) -> Result<Vec<Option<LayerTable>>>;
 }
 
+/// Fetches the table of a layer again, if the snapshot of the layer is lost or damaged.
+#[async_trait]
+pub trait TableSource: Send + Sync {
+    /// Returns the files of the table that has this [description](LayerTable::description), as in
+    /// [`LayerTable::files`]. They are verified.
+    ///
+    /// # Errors
+    /// `Corrupt` if the description or the table is damaged; errors of the registry.
+    async fn files(&self, description: &str) -> Result<Vec<(&'static str, Vec<u8>)>>;
+}
+
+/// A layer that is read on demand, as a label of the configuration records it.
+pub(super) struct Recorded {
+    /// The [identity](LayerTable::identity) of the table.
+    identity: Digest,
+    /// The [description](LayerTable::description) of the table, if the label has one.
+    description: Option<String>,
+}
+
+impl Recorded {
+    fn parse(label: &str) -> Option<Self> {
+        let (identity, description) = match label.split_once(' ') {
+            Some((identity, description)) => (identity, Some(description.to_owned())),
+            None => (label, None),
+        };
+        let identity = identity.parse().ok()?;
+        Some(Recorded {
+            identity,
+            description,
+        })
+    }
+
+    /// Fetches the table again.
+    ///
+    /// # Errors
+    /// `NotFound` if the label has no description, or without a source; errors of the source.
+    pub(super) async fn fetch(&self, source: Option<&dyn TableSource>) -> Result<LayerTable> {
+        let (Some(source), Some(description)) = (source, &self.description) else {
+            return Err(Error::not_found(
+                "the layer is read on demand, and its table of contents cannot be fetched again; \
+                 pull the image again, with or without --lazy",
+            ));
+        };
+        Ok(LayerTable {
+            identity: self.identity,
+            description: description.clone(),
+            files: source.files(description).await?,
+        })
+    }
+}
+
 /// Returns the id of a manifest in labels of its configuration: the first digits of the digest of
 /// its members. Other manifests may have the same configuration and the same layers, with other
 /// tables.
@@ -65,36 +121,44 @@ pub(super) fn manifest_id(manifest: &Manifest) -> Result<String> {
     Ok(Digest::sha256(&bytes).hex()[..ID].to_owned())
 }
 
-/// Returns the names of the snapshots of layers, lowest first. Labels of the configuration name the
-/// layers that were to be read on demand when the image was pulled. If one of these layers is not
-/// in the store, the identities of their tables take the place of their diff IDs.
+/// Returns which layers are read on demand, as labels of the configuration record it. Returns an
+/// empty list if none is, or if the store has all layers that were to be read on demand when the
+/// image was pulled.
 ///
 /// # Errors
 /// `Internal` as [`manifest_id`]; errors of the store.
-pub(super) async fn recorded_chain(
+pub(super) async fn recorded(
     store: &Store,
     manifest: &Manifest,
     layers: &[(Descriptor, Digest)],
-) -> Result<Vec<Digest>> {
+) -> Result<Vec<Option<Recorded>>> {
     let record = store.blobs().load(&manifest.config.digest).await?;
     let labels = record.map_or_else(Labels::new, |(record, _)| record.labels);
-    let mut whole: Vec<Digest> = layers.iter().map(|(_, diff_id)| *diff_id).collect();
-    if labels.keys().any(|key| key.starts_with(IDENTITY)) {
-        let id = manifest_id(manifest)?;
-        let mut parts = whole.clone();
-        let mut is_missing = false;
-        for ((layer, _), part) in layers.iter().zip(&mut parts) {
-            let identity = labels.get(&key(&id, layer));
-            if let Some(identity) = identity.and_then(|text| text.parse().ok()) {
-                *part = identity;
-                is_missing |= store.content.stat(&layer.digest).await?.is_none();
-            }
-        }
-        if is_missing {
-            whole = parts;
-        }
+    if !labels.keys().any(|key| key.starts_with(IDENTITY)) {
+        return Ok(Vec::new());
     }
-    Ok(chain_ids(&whole))
+    let id = manifest_id(manifest)?;
+    let mut found = Vec::with_capacity(layers.len());
+    let mut is_missing = false;
+    for (layer, _) in layers {
+        let label = labels.get(&key(&id, layer));
+        let one = label.and_then(|label| Recorded::parse(label));
+        if one.is_some() {
+            is_missing |= store.content.stat(&layer.digest).await?.is_none();
+        }
+        found.push(one);
+    }
+    Ok(if is_missing { found } else { Vec::new() })
+}
+
+/// Returns the names of the snapshots of layers, lowest first. The identities of the tables take
+/// the place of the diff IDs of the layers that are read on demand.
+pub(super) fn recorded_chain(
+    layers: &[(Descriptor, Digest)],
+    recorded: &[Option<Recorded>],
+) -> Vec<Digest> {
+    let identities = recorded.iter().map(|one| Some(one.as_ref()?.identity));
+    chain(layers, identities)
 }
 
 /// Returns the names of the snapshots of layers, lowest first. A layer that has a table is read on
@@ -103,11 +167,17 @@ pub(super) fn chain_with(
     layers: &[(Descriptor, Digest)],
     tables: &[Option<LayerTable>],
 ) -> Vec<Digest> {
-    let parts = layers.iter().zip(tables);
-    let parts = parts.map(|((_, diff_id), table)| match table {
-        Some(table) => table.identity,
-        None => *diff_id,
-    });
+    let identities = tables.iter().map(|table| Some(table.as_ref()?.identity));
+    chain(layers, identities)
+}
+
+fn chain(
+    layers: &[(Descriptor, Digest)],
+    identities: impl Iterator<Item = Option<Digest>>,
+) -> Vec<Digest> {
+    let identities = identities.chain(std::iter::repeat(None));
+    let parts = layers.iter().zip(identities);
+    let parts = parts.map(|((_, diff_id), identity)| identity.unwrap_or(*diff_id));
     chain_ids(&parts.collect::<Vec<_>>())
 }
 
@@ -125,8 +195,12 @@ pub(super) async fn record(
 ) -> Result<()> {
     let parts = layers.iter().zip(tables);
     let found = parts.filter_map(|((layer, _), table)| {
-        let identity = table.as_ref()?.identity;
-        Some((key(id, layer), identity.to_string()))
+        let LayerTable {
+            identity,
+            description,
+            ..
+        } = table.as_ref()?;
+        Some((key(id, layer), format!("{identity} {description}")))
     });
     lease::set_labels(store, config, &found.collect()).await
 }
@@ -171,6 +245,11 @@ pub(super) fn write(table: &LayerTable, directory: &Path) -> Result<()> {
         written.during("write", path.display())?;
     }
     Ok(())
+}
+
+/// Returns the error for a snapshotter that does not keep layers as tars.
+pub(super) fn not_supported() -> Error {
+    Error::unsupported("the snapshotter cannot read layers on demand; use the erofs snapshotter")
 }
 
 fn key(id: &str, layer: &Descriptor) -> String {

@@ -68,9 +68,7 @@ impl Unpacking<'_> {
             };
             let layer = self.standalone_layer(index)?;
             if !layer.is_tar {
-                return Err(Error::unsupported(
-                    "the snapshotter cannot read layers on demand; use the erofs snapshotter",
-                ));
+                return Err(on_demand::not_supported());
             }
             let directory = layer.tree.clone();
             pool::run(move || on_demand::write(&table, &directory)).await?;

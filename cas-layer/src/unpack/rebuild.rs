@@ -9,19 +9,35 @@ use cas_core::{Digest, Error, Manifest, Result, Store};
 use super::unpacking::{Target, Unpacking};
 use super::{layers_with_diff_ids, on_demand};
 
-/// Returns the chain IDs of an image as [`verified_chain_ids`](super::verified_chain_ids) does, but
-/// does not check that the layers were verified.
+/// A layer of an image, as [`chain_of`] returns it.
+pub struct ChainLayer {
+    /// The chain ID: the name of the snapshot.
+    pub chain_id: Digest,
+    /// Whether the layer is read on demand, so that its snapshot has a table of contents.
+    pub is_on_demand: bool,
+}
+
+/// Returns the layers of an image with the chain IDs that
+/// [`verified_chain_ids`](super::verified_chain_ids) returns, but does not check that the layers
+/// were verified.
 ///
 /// # Errors
 /// As [`verified_chain_ids`](super::verified_chain_ids).
-pub async fn chain_of(store: &Store, manifest: &Manifest) -> Result<Vec<Digest>> {
+pub async fn chain_of(store: &Store, manifest: &Manifest) -> Result<Vec<ChainLayer>> {
     let layers = layers_with_diff_ids(store, manifest).await?;
-    on_demand::recorded_chain(store, manifest, &layers).await
+    let recorded = on_demand::recorded(store, manifest, &layers).await?;
+    let chain = on_demand::recorded_chain(&layers, &recorded).into_iter();
+    let layers = chain.enumerate().map(|(index, chain_id)| ChainLayer {
+        chain_id,
+        is_on_demand: recorded.get(index).is_some_and(Option::is_some),
+    });
+    Ok(layers.collect())
 }
 
 /// Unpacks the layer that `chain_id` identifies in the image of `manifest`, and gives its files to
-/// the committed snapshot whose name is `chain_id`. The snapshots below must be sound. Existing
-/// mounts keep the old files.
+/// the committed snapshot whose name is `chain_id`. If the layer is read on demand, its table of
+/// contents is fetched instead. The snapshots below must be sound. Existing mounts keep the old
+/// files.
 ///
 /// # Errors
 /// As [`to_snapshots`](super::to_snapshots); `NotFound` also if the image does not have the layer.
@@ -51,33 +67,33 @@ impl Unpacking<'_> {
         self.unpack_on_parent(index, true).await
     }
 
-    /// Unpacks the layers of committed snapshots whose directories are missing. Returns the indexes
-    /// of the layers that are not in the store.
+    /// Makes the committed snapshots again whose directories are missing, or whose tables of
+    /// contents are damaged. Returns the indexes of the layers that are neither in the store nor
+    /// read on demand.
     pub(super) async fn rebuild_missing(&self) -> Result<Vec<usize>> {
         let mut lost = Vec::new();
         for (index, chain_id) in self.chain.iter().enumerate() {
-            let _lock = match self.is_lost(chain_id).await? {
+            let _lock = match self.is_lost(index).await? {
                 true => self.lock(chain_id).await?,
                 false => continue,
             };
-            if self.is_lost(chain_id).await? {
-                // A layer that is not in the store yet may arrive during this job, and is then
-                // unpacked at the end of the job.
-                if self
-                    .store
-                    .content
-                    .stat(&self.layers[index].0.digest)
-                    .await?
-                    .is_none()
-                {
+            if self.is_lost(index).await? {
+                let short = chain_id.short();
+                let message = if self.reads_on_demand(index) {
+                    format!(
+                        "the snapshot {short} is lost or was changed; the table of contents of its \
+                         layer is fetched again"
+                    )
+                } else if self.is_stored(index).await? {
+                    format!(
+                        "the directory of the snapshot {short} is missing or was replaced; its \
+                         layer is unpacked again"
+                    )
+                } else {
+                    // The layer may arrive during this job, and is then unpacked at the end.
                     lost.push(index);
                     continue;
-                }
-                let short = chain_id.short();
-                let message = format!(
-                    "the directory of the snapshot {short} is missing or was replaced; its layer \
-                     is unpacked again"
-                );
+                };
                 self.progress.warn(&message);
                 self.unpack_on_parent(index, true).await?;
             }
@@ -85,13 +101,23 @@ impl Unpacking<'_> {
         Ok(lost)
     }
 
-    /// Returns whether the directory of a committed snapshot is missing, or is not a directory.
-    async fn is_lost(&self, chain_id: &Digest) -> Result<bool> {
-        let (snapshotter, key) = (self.target.snapshotter, chain_id.to_string());
+    async fn is_stored(&self, index: usize) -> Result<bool> {
+        let layer = &self.layers[index].0.digest;
+        Ok(self.store.content.stat(layer).await?.is_some())
+    }
+
+    /// Returns whether the directory of a committed snapshot is missing, or is not a directory. If
+    /// the layer is read on demand, also returns whether its few files were changed.
+    async fn is_lost(&self, index: usize) -> Result<bool> {
+        let (snapshotter, key) = (self.target.snapshotter, self.chain[index].to_string());
         let found = snapshotter.stat(&key).await?;
         if found.is_none_or(|info| info.kind != SnapshotKind::Committed) {
             return Ok(false);
         }
-        Ok(snapshotter.check(&key, Depth::Directory).await? != Condition::Sound)
+        let depth = match self.reads_on_demand(index) {
+            true => Depth::Files,
+            false => Depth::Directory,
+        };
+        Ok(snapshotter.check(&key, depth).await? != Condition::Sound)
     }
 }

@@ -11,10 +11,18 @@ use cas_core::{Result, pool};
 
 use super::active_snapshot::ActiveSnapshot;
 use super::cancel::Waiter;
+use super::on_demand::{self, LayerTable};
 use super::unpacking::Unpacking;
 use super::{StoredLayer, stored_tar};
 use crate::apply::Tree;
 use crate::flow;
+
+/// What a snapshot is filled with.
+enum Content {
+    Layer(StoredLayer),
+    /// In place of a layer that is read on demand.
+    Table(LayerTable),
+}
 
 impl Unpacking<'_> {
     /// Unpacks each missing layer on top of its parent.
@@ -36,10 +44,16 @@ impl Unpacking<'_> {
     }
 
     /// Applies a layer on top of its committed parent, and commits it. If `is_rebuilt` is set, its
-    /// snapshot is committed already, and gets the new files.
+    /// snapshot is committed already, and gets the new files. A layer that is read on demand is not
+    /// applied: its snapshot gets its table.
     pub(super) async fn unpack_on_parent(&self, index: usize, is_rebuilt: bool) -> Result<()> {
         let lease = self.quota.acquire().await?;
-        let layer = StoredLayer::open(self.store, self.layers[index].clone()).await?;
+        let content = match self.find_table(index).await? {
+            Some(table) => Content::Table(table),
+            None => {
+                Content::Layer(StoredLayer::open(self.store, self.layers[index].clone()).await?)
+            }
+        };
         let key = self.extract_key(index);
         self.pin_snapshots(std::slice::from_ref(&key)).await?;
         let parent = index.checked_sub(1);
@@ -47,7 +61,11 @@ impl Unpacking<'_> {
         let snapshotter = self.target.snapshotter;
         let (snapshot, target) =
             ActiveSnapshot::prepare(snapshotter, key, parent, self.labels()).await?;
-        let outcome = match self.apply(layer, &snapshot, target, lease).await {
+        let filled = match content {
+            Content::Layer(layer) => self.apply(layer, &snapshot, target, lease).await,
+            Content::Table(table) => write(table, target).await,
+        };
+        let outcome = match filled {
             Ok(()) if is_rebuilt => snapshot.replace(self.chain[index].to_string()).await,
             Ok(()) => self.commit(index, &snapshot, Commit::default()).await,
             Err(error) => Err(error),
@@ -96,5 +114,15 @@ impl Unpacking<'_> {
             Ok(())
         })
         .await
+    }
+}
+
+/// Writes a table to the snapshot of its layer.
+async fn write(table: LayerTable, target: LayerTarget) -> Result<()> {
+    match target {
+        LayerTarget::Tar(directory) => {
+            pool::run(move || on_demand::write(&table, &directory)).await
+        }
+        _ => Err(on_demand::not_supported()),
     }
 }

@@ -20,7 +20,7 @@ use super::cancel::Waiter;
 use super::chain_lock::ChainLock;
 use super::jobs::Jobs;
 use super::kept_layer::{self, KeptLayer};
-use super::on_demand::LayerTable;
+use super::on_demand::{LayerTable, Recorded, TableSource};
 use super::standalone::StandaloneLayer;
 use super::{StoredLayer, is_unverified, layers_with_diff_ids, on_demand, parts, record_diff_id};
 use crate::flow::{self, Accept};
@@ -38,10 +38,14 @@ pub struct Target<'a> {
     /// Whether the snapshotter keeps the only copy of layers. Then a pull or an import does not
     /// store a layer again if the layer was verified and has a sound snapshot.
     pub only_tars: bool,
+    /// Where the tables of layers that are read on demand are fetched again if their snapshots are
+    /// lost. Without it, such snapshots stay lost.
+    pub tables: Option<&'a dyn TableSource>,
 }
 
 /// Unpacks the layers that have no snapshot yet. Also unpacks layers whose snapshot has lost its
-/// directory, if the store has these layers. Otherwise the directory stays missing. If another
+/// directory, if the store has these layers. Otherwise the directory stays missing. If a layer is
+/// read on demand, its table of contents is fetched again instead. If another
 /// process unpacks the same layers, waits for that process. Then adds a gc label to the record of
 /// the configuration. The label refers to the topmost snapshot, so a collection keeps the snapshot
 /// as long as the image.
@@ -108,8 +112,12 @@ pub(super) struct Unpacking<'a> {
     pub(super) kept: Option<KeptLayer>,
     /// All layers with their diff IDs, lowest first.
     pub(super) layers: Vec<(Descriptor, Digest)>,
-    /// For each layer, its table if it is read on demand. Empty if no layer is.
+    /// For each layer, its table if it is read on demand. Empty if no layer is, or if the tables of
+    /// an earlier pull are not needed.
     pub(super) tables: Vec<Option<LayerTable>>,
+    /// For each layer, what an earlier pull has recorded if the layer is read on demand. Empty if
+    /// no layer is, or if this is a pull.
+    recorded: Vec<Option<Recorded>>,
     pub(super) chain: Vec<Digest>,
     /// How many layers, from the lowest up, have a snapshot already.
     pub(super) existing: usize,
@@ -182,6 +190,7 @@ impl<'a> Unpacking<'a> {
             kept: None,
             layers: Vec::new(),
             tables: Vec::new(),
+            recorded: Vec::new(),
             chain: Vec::new(),
             existing: 0,
             standalone: Vec::new(),
@@ -212,7 +221,8 @@ impl<'a> Unpacking<'a> {
             let diff_ids: Vec<Digest> = self.layers.iter().map(|(_, id)| *id).collect();
             chain_ids(&diff_ids)
         } else {
-            on_demand::recorded_chain(self.store, manifest, &self.layers).await?
+            self.recorded = on_demand::recorded(self.store, manifest, &self.layers).await?;
+            on_demand::recorded_chain(&self.layers, &self.recorded)
         };
         let names: Vec<String> = self.chain.iter().map(ToString::to_string).collect();
         self.pin_snapshots(&names).await
@@ -223,6 +233,7 @@ impl<'a> Unpacking<'a> {
         self.lost = self.rebuild_missing().await?;
         if self.rebases() {
             self.lock = self.lock_first_missing().await?;
+            self.fetch_missing_tables().await?;
             self.prepare_standalone().await?;
             if self.discards || self.target.only_tars {
                 self.find_verified().await?;
@@ -300,7 +311,7 @@ impl<'a> Unpacking<'a> {
 
     /// Returns the label that refers from the configuration to the topmost snapshot.
     fn reference(&self) -> String {
-        match self.tables.is_empty() {
+        match self.tables.is_empty() && self.recorded.is_empty() {
             true => labels::gc_ref_snapshot(self.name()),
             false => self.reference_on_demand(),
         }
@@ -313,9 +324,40 @@ impl<'a> Unpacking<'a> {
         format!("{reference}/{}", self.manifest_id)
     }
 
-    /// Returns the table of a layer that is read on demand.
+    /// Returns the table of a layer that is read on demand, if it was fetched.
     pub(super) fn table(&self, index: usize) -> Option<&LayerTable> {
         self.tables.get(index)?.as_ref()
+    }
+
+    /// Returns whether a layer is read on demand.
+    pub(super) fn reads_on_demand(&self, index: usize) -> bool {
+        self.table(index).is_some() || self.recorded.get(index).is_some_and(Option::is_some)
+    }
+
+    /// Returns the table of a layer that is read on demand, and `None` for any other layer. Fetches
+    /// a table that is not here.
+    ///
+    /// # Errors
+    /// As [`Recorded::fetch`].
+    pub(super) async fn find_table(&self, index: usize) -> Result<Option<LayerTable>> {
+        let recorded = self.recorded.get(index).and_then(Option::as_ref);
+        match (self.table(index), recorded) {
+            (Some(table), _) => Ok(Some(table.clone())),
+            (None, Some(recorded)) => recorded.fetch(self.target.tables).await.map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Fetches the tables of the layers that an earlier pull has recorded as read on demand, and
+    /// that have no snapshot any more.
+    async fn fetch_missing_tables(&mut self) -> Result<()> {
+        for index in self.existing..self.chain.len() {
+            if let Some(table) = self.find_table(index).await? {
+                self.tables.resize(self.chain.len(), None);
+                self.tables[index] = Some(table);
+            }
+        }
+        Ok(())
     }
 
     /// Returns whether the configuration refers to the topmost snapshot, so that the image was

@@ -25,6 +25,7 @@ fn target<'a>(snapshotter: &'a Arc<dyn Snapshotter>, root: &'a tempfile::TempDir
         snapshotter,
         locks,
         only_tars: false,
+        tables: None,
     }
 }
 

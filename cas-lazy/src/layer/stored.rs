@@ -1,7 +1,9 @@
 //! The description of a layer that is read on demand, in a file of its snapshot. Another file has
 //! the table of contents, as it was fetched.
 
-use cas_core::{Descriptor, Digest, Error, Result, error::malformed};
+use std::ops::Range;
+
+use cas_core::{Descriptor, Digest, Error, MediaType, Result, error::malformed, limit};
 use cas_layer::codec::Compression;
 use serde::{Deserialize, Serialize};
 
@@ -62,8 +64,12 @@ impl StoredTable {
     /// The name of the data file, beside the directory of [`FILE`](Self::FILE). Pieces that have
     /// not arrived are holes.
     pub const DATA_FILE: &str = "lazy.data";
-    /// The name of the file with one byte for each piece: 1 if the piece is in the data file.
+    /// The name of the file with [`PIECE_RECORD`](Self::PIECE_RECORD) bytes for each piece, lowest
+    /// byte first: the checksum of the bytes of the piece in the data file, or 0 if the piece has
+    /// not arrived. The file ends after the last piece that was recorded.
     pub const PIECES_FILE: &str = "lazy.pieces";
+    /// Number of bytes for each piece in [`PIECES_FILE`](Self::PIECES_FILE).
+    pub const PIECE_RECORD: usize = size_of::<u64>();
     /// The name of the file with the [numbers of bytes](cas_core::snapshot::OnDemandBytes) that
     /// have arrived, as JSON. A power failure may lose this file.
     pub const BYTES_FILE: &str = "lazy.bytes";
@@ -73,6 +79,14 @@ impl StoredTable {
     /// The name of the tar of the layer. The file exists once the tar is complete and was compared
     /// with the diff ID. Its modification time is the beginning of 1970.
     pub const TAR_FILE: &str = "layer.tar";
+
+    /// Returns the checksums of the first `pieces` pieces in the bytes of
+    /// [`PIECES_FILE`](Self::PIECES_FILE). A piece has 0 if it has not arrived.
+    pub fn piece_sums(bytes: &[u8], pieces: usize) -> Vec<u64> {
+        let (records, _) = bytes.as_chunks();
+        let sums = records.iter().map(|record| u64::from_le_bytes(*record));
+        sums.chain(std::iter::repeat(0)).take(pieces).collect()
+    }
 
     /// Parses the bytes that [`to_bytes`](Self::to_bytes) has returned.
     ///
@@ -92,6 +106,37 @@ impl StoredTable {
             Error::internal("the description of a layer could not be serialized; please report it")
                 .source(error)
         })
+    }
+
+    /// Returns the blob that has the bytes of the table of contents, and their range in the blob. A
+    /// zTOC is a whole blob, whose size is not known: the range has the maximum length.
+    ///
+    /// # Errors
+    /// `Corrupt` if the range is not in the layer.
+    pub fn place(&self) -> Result<(Descriptor, Range<u64>)> {
+        let range = match &self.format {
+            TableFormat::Ztoc { digest } => {
+                let blob = Descriptor::new(MediaType::from(""), *digest, limit::ZTOC);
+                return Ok((blob, 0..limit::ZTOC));
+            }
+            TableFormat::Estargz { offset, .. } => {
+                *offset..self.layer.size.saturating_sub(estargz::FOOTER as u64)
+            }
+            TableFormat::ZstdChunked { position, .. } => {
+                position.offset..position.offset.saturating_add(position.length)
+            }
+        };
+        if range.is_empty()
+            || range.end > self.layer.size
+            || range.end - range.start > limit::LAYER_TOC
+        {
+            return Err(Error::corrupt(
+                "the description of a layer names a table of contents that is not in the layer; \
+                 pull the image again",
+            )
+            .subject(self.layer.digest));
+        }
+        Ok((self.layer.clone(), range))
     }
 
     /// Verifies the table of contents in `bytes`. Returns the layer.
@@ -121,6 +166,7 @@ impl StoredTable {
             }
             TableFormat::Estargz { digest, offset } => {
                 let (toc, own) = estargz::own_file(bytes, *offset, digest)?;
+                own.check()?;
                 let mut layer = LazyLayer::of_toc(&toc, Compression::Gzip, *offset)?;
                 layer.add_own_file(own, *offset..*offset + bytes.len() as u64, *digest)?;
                 Ok(layer)

@@ -141,6 +141,14 @@ impl Snapshots {
         std::fs::write(path, prefetch.encode().unwrap()).unwrap();
     }
 
+    /// Returns whether each piece is recorded as arrived, up to the last that is.
+    pub(crate) fn recorded(&self) -> Vec<bool> {
+        let record = std::fs::read(self.directory().join(StoredTable::PIECES_FILE)).unwrap();
+        let pieces = record.len() / StoredTable::PIECE_RECORD;
+        let sums = StoredTable::piece_sums(&record, pieces).into_iter();
+        sums.map(|sum| sum != 0).collect()
+    }
+
     /// Returns the directory of the snapshot.
     pub(crate) fn directory(&self) -> PathBuf {
         self.temp.path().join("snapshots").join(ID)

@@ -11,6 +11,7 @@ mod fixture;
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread;
@@ -173,6 +174,48 @@ fn a_data_file_that_was_cut_off_is_fetched_again() {
     assert!(fs::read(mounted.file()).unwrap() == whole);
 }
 
+/// Bytes that were changed on the disk, and a record that names bytes that have not arrived, are
+/// found when a process uses them for the first time.
+#[test]
+fn what_was_changed_on_the_disk_is_fetched_again() {
+    let Some((snapshots, registry)) = Snapshots::new() else {
+        return;
+    };
+    let whole = fs::read(Mounted::new(&snapshots, &registry).file()).unwrap();
+    let arrived = snapshots.recorded();
+    assert!(arrived.iter().all(|is_recorded| *is_recorded) && arrived.len() > 3);
+    let pieces = snapshots.directory().join("lazy.pieces");
+    let data = snapshots.directory().join("lazy.data");
+    let change = |path: &Path, at: u64| {
+        let file = File::options().read(true).write(true).open(path).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+    };
+    let (one, all) = ((64 << 10) * 3 / 2, registry.layer.len() as u64);
+    for (damage, fetched) in [
+        (&(|| ()) as &dyn Fn(), 0..=0),
+        (&|| change(&data, 1000), 1..=one),
+        (&|| change(&pieces, 9), 1..=one),
+        (&|| fs::write(&pieces, "").unwrap(), all / 2..=all * 2),
+        (
+            &|| fs::write(&pieces, [1; 4096]).unwrap(),
+            all / 2..=all * 2,
+        ),
+        (
+            &|| fs::write(&data, vec![0; whole.len()]).unwrap(),
+            all / 2..=all * 2,
+        ),
+    ] {
+        damage();
+        let before = registry.bytes.load(Ordering::Relaxed);
+        let mounted = Mounted::new(&snapshots, &registry);
+        assert!(fs::read(mounted.file()).unwrap() == whole);
+        let now = registry.bytes.load(Ordering::Relaxed) - before;
+        assert!(fetched.contains(&now), "{now}, expected {fetched:?}");
+    }
+}
+
 #[test]
 fn names_that_are_no_layers_do_not_exist() {
     let Some((snapshots, registry)) = Snapshots::new() else {
@@ -197,15 +240,15 @@ fn spans_of_a_prefetch_artifact_are_fetched_when_the_image_is_mounted() {
     snapshots.prefetch(ID, &[last as u32 - 1..=last as u32 + 5]);
     let mounted = Mounted::new(&snapshots, &registry);
     File::open(mounted.file()).unwrap();
-    let mut expected = vec![0; last as usize - 1];
-    expected.extend([1, 1]);
+    let mut expected = vec![false; last as usize - 1];
+    expected.extend([true, true]);
     await_pieces(&snapshots, &expected);
 }
 
 /// Waits until exactly these pieces are recorded.
-fn await_pieces(snapshots: &Snapshots, expected: &[u8]) {
+fn await_pieces(snapshots: &Snapshots, expected: &[bool]) {
     let begun = Instant::now();
-    while fs::read(snapshots.directory().join("lazy.pieces")).unwrap() != expected {
+    while snapshots.recorded() != expected {
         assert!(begun.elapsed() < Duration::from_secs(60), "not fetched");
         thread::sleep(Duration::from_millis(10));
     }
@@ -221,7 +264,8 @@ fn spans_that_come_first_are_requested_together_and_neighbors_by_one_request() {
     snapshots.prefetch(ID, &[0..=0, 1..=2, 1..=1, 4..=4, 6..=6, 8..=8, 10..=10]);
     let mounted = Mounted::new(&snapshots, &registry);
     File::open(mounted.file()).unwrap();
-    await_pieces(&snapshots, &[1, 1, 1, 0, 1, 0, 1, 0, 1, 0, 1]);
+    let expected = [1, 1, 1, 0, 1, 0, 1, 0, 1, 0, 1].map(|piece| piece == 1);
+    await_pieces(&snapshots, &expected);
     assert_eq!(registry.most.load(Ordering::Relaxed), REQUESTS);
     assert_eq!(registry.answers.load(Ordering::Relaxed), 5);
     let served = fs::read(mounted.file()).unwrap();

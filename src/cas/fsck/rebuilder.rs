@@ -30,6 +30,7 @@ pub(super) struct LayerRebuilder<'a> {
 /// A layer of an image.
 struct Found {
     layer: Descriptor,
+    is_on_demand: bool,
     manifest: Arc<Manifest>,
     /// The name of the image, if it has one.
     name: Option<Reference>,
@@ -59,13 +60,14 @@ impl<'a> LayerRebuilder<'a> {
                 let Ok(chain) = unpack::chain_of(&self.cas.store, &manifest).await else {
                     continue;
                 };
-                for (chain_id, layer) in chain.iter().zip(&manifest.layers) {
+                for (in_chain, layer) in chain.iter().zip(&manifest.layers) {
                     let one = Found {
                         layer: layer.clone(),
+                        is_on_demand: in_chain.is_on_demand,
                         manifest: Arc::clone(&manifest),
                         name: root.name.clone(),
                     };
-                    found.insert(chain_id.to_string(), one);
+                    found.insert(in_chain.chain_id.to_string(), one);
                 }
             }
         }
@@ -123,9 +125,14 @@ impl Rebuilder for LayerRebuilder<'_> {
             )
             .subject(key)
         })?;
-        let (store, target, chain_id) = (&self.cas.store, self.cas.target()?, key.parse()?);
+        let (store, chain_id) = (&self.cas.store, key.parse()?);
+        let target = unpack::Target {
+            tables: self.sources.tables(),
+            ..self.cas.target()?
+        };
         let rebuild = unpack::rebuild(store, target, &found.manifest, &chain_id, self.progress);
-        if store.content.stat(&found.layer.digest).await?.is_some() {
+        let is_stored = store.content.stat(&found.layer.digest).await?.is_some();
+        if found.is_on_demand || is_stored {
             return rebuild.await;
         }
         // The layer was kept only as the tar that is damaged.

@@ -10,6 +10,8 @@ use cas_core::transfer::{Fetcher, StoreFetcher};
 use cas_core::{ContentStore, Context, Location, Registry, Result};
 
 use crate::cas::Cas;
+#[cfg(feature = "on-demand")]
+use crate::on_demand::lost;
 use crate::root::Root;
 
 /// The host of names without a host. Images with such names were often made on this machine, so
@@ -110,6 +112,14 @@ impl<'a> RepairSources<'a> {
         }
     }
 
+    /// Returns where tables of contents of layers that are read on demand are fetched.
+    pub(super) fn tables(&self) -> Option<&dyn cas_layer::unpack::TableSource> {
+        #[cfg(feature = "on-demand")]
+        return Some(self);
+        #[cfg(not(feature = "on-demand"))]
+        return None;
+    }
+
     #[cfg(not(feature = "registry"))]
     async fn connect(&self, _: &str) -> Result<Arc<dyn Fetcher>> {
         Err(cas_core::Error::unsupported(
@@ -134,6 +144,23 @@ async fn open_store(from: &str) -> Result<Option<Arc<dyn ContentStore>>> {
         return Ok(None);
     };
     Ok(Some(registry.open(&location).await?.content))
+}
+
+/// Fetches tables of contents of layers that are read on demand from the source that the user
+/// named, or from the registries that the descriptions of the tables name.
+#[cfg(feature = "on-demand")]
+#[async_trait]
+impl cas_layer::unpack::TableSource for RepairSources<'_> {
+    async fn files(&self, description: &str) -> Result<Vec<(&'static str, Vec<u8>)>> {
+        let source = match &self.chosen {
+            Some(chosen) => Arc::clone(chosen),
+            None => {
+                let reference = lost::reference(description)?;
+                self.connect(&reference.to_string()).await?
+            }
+        };
+        lost::fetch(&*source, description).await
+    }
 }
 
 #[async_trait]

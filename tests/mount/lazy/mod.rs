@@ -1,6 +1,8 @@
 //! Images whose layers are read on demand.
 
+mod heal;
 mod scene;
+mod settings;
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -148,6 +150,36 @@ fn layers_are_completed_in_the_background_and_new_mounts_use_their_tars() {
     scene.mount();
     scene.assert_shows(&plain);
     // The mount needs no process.
+    scene.end_session();
+    scene.assert_shows(&plain);
+    scene.unmount();
+    ok(cas(&scene.root).args(["fsck", "--read-data"]));
+}
+
+/// The data files of eStargz layers are not the tars, so a complete layer has both.
+#[test]
+fn data_files_of_complete_layers_are_removed_once_no_mount_uses_them() {
+    let Some(scene) = Scene::in_format(true, chunked::estargz) else {
+        return;
+    };
+    let count = || {
+        let mut find = Command::new("find");
+        find.arg(&scene.root).args(["-name", "lazy.data", "-o"]);
+        ok(find.args(["-name", "lazy.pieces"])).lines().count()
+    };
+    let plain = scene.plain();
+    scene.mount();
+    scene.await_tars(2);
+    let space = || ok(cas(&scene.root).args(["df", "--json"]));
+    let before = space();
+    ok(cas(&scene.root).arg("gc"));
+    assert_eq!(count(), 4, "the mount uses them");
+    scene.assert_shows(&plain);
+    scene.unmount();
+    ok(cas(&scene.root).arg("gc"));
+    assert_eq!(count(), 0);
+    assert_ne!(space(), before);
+    scene.mount();
     scene.end_session();
     scene.assert_shows(&plain);
     scene.unmount();
@@ -401,6 +433,7 @@ fn tables_may_come_from_elsewhere_and_other_layers_are_fetched() {
     let description = stored.to_bytes().unwrap();
     let table = LayerTable {
         identity: Digest::sha256(&description),
+        description: String::from_utf8(description.clone()).unwrap(),
         files: vec![
             (StoredTable::FILE, description),
             (StoredTable::TABLE_FILE, table),

@@ -1,0 +1,24 @@
+//! Tables of contents of layers that are read on demand, fetched again after their snapshots were
+//! lost.
+
+use async_trait::async_trait;
+use cas_core::Result;
+use cas_distribution::Options;
+use cas_layer::unpack::TableSource;
+
+use super::Cas;
+use crate::on_demand::lost;
+
+/// Fetches from the registries that the descriptions name, with the settings in `cas.toml`.
+#[async_trait]
+impl TableSource for Cas {
+    async fn files(&self, description: &str) -> Result<Vec<(&'static str, Vec<u8>)>> {
+        let options = Options {
+            timeouts: self.remote_settings().timeouts()?,
+            ..Options::default()
+        };
+        let reference = lost::reference(description)?;
+        let client = self.connect(&reference, options, &self.hosts()).await?;
+        lost::fetch(&client, description).await
+    }
+}

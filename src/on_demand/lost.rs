@@ -1,0 +1,39 @@
+//! Fetches the tables of contents of layers again whose snapshots are lost or damaged.
+
+use cas_core::image::FullName;
+use cas_core::transfer::Fetcher;
+use cas_core::{Context, Result};
+use cas_lazy::StoredTable;
+
+use super::registry::read;
+
+/// Fetches the table of contents that `description` describes. Returns the files for the snapshot
+/// of the layer. The list of the spans that are fetched first is not one of them.
+///
+/// # Errors
+/// `Corrupt` if the description does not parse, or if the table does not have its digest; errors of
+/// the registry.
+pub(crate) async fn fetch(
+    registry: &dyn Fetcher,
+    description: &str,
+) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let stored = StoredTable::from_bytes(description.as_bytes())?;
+    let (blob, range) = stored.place()?;
+    let bytes = read(registry, &blob, range).await;
+    let bytes = bytes.during("fetch the table of contents of", stored.layer.digest)?;
+    stored.read(&bytes)?;
+    Ok(vec![
+        (StoredTable::FILE, description.as_bytes().to_vec()),
+        (StoredTable::TABLE_FILE, bytes),
+    ])
+}
+
+/// Returns the reference of the image that had the layer when it was pulled.
+///
+/// # Errors
+/// `Corrupt` if the description does not parse; `InvalidArgument` if the reference does not.
+pub(crate) fn reference(description: &str) -> Result<FullName> {
+    StoredTable::from_bytes(description.as_bytes())?
+        .reference
+        .parse()
+}
