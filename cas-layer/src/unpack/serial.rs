@@ -19,7 +19,7 @@ use crate::flow;
 
 /// What a snapshot is filled with.
 enum Content {
-    Layer(StoredLayer),
+    Layer(Box<StoredLayer>),
     /// In place of a layer that is read on demand.
     Table(LayerTable),
 }
@@ -51,7 +51,8 @@ impl Unpacking<'_> {
         let content = match self.find_table(index).await? {
             Some(table) => Content::Table(table),
             None => {
-                Content::Layer(StoredLayer::open(self.store, self.layers[index].clone()).await?)
+                let layer = StoredLayer::open(self.store, self.layers[index].clone()).await?;
+                Content::Layer(Box::new(layer))
             }
         };
         let key = self.extract_key(index);
@@ -62,7 +63,7 @@ impl Unpacking<'_> {
         let (snapshot, target) =
             ActiveSnapshot::prepare(snapshotter, key, parent, self.labels()).await?;
         let filled = match content {
-            Content::Layer(layer) => self.apply(layer, &snapshot, target, lease).await,
+            Content::Layer(layer) => self.apply(*layer, &snapshot, target, lease).await,
             Content::Table(table) => write(table, target).await,
         };
         let outcome = match filled {
