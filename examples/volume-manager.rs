@@ -2,9 +2,10 @@
 //! imports images into a store, prepares a root directory for each container, and removes this
 //! directory when the container has ended.
 //!
-//! `cargo run --example volume-manager -- ROOT ARCHIVE VOLUMES`, as the superuser. ROOT is the
-//! directory of the root of `cas`, which is created if it is absent. ARCHIVE is an archive or a
-//! layout of images, and VOLUMES an existing directory for the root directories of the containers.
+//! Start it as the superuser: `cargo run --example volume-manager -- ROOT ARCHIVE VOLUMES`. ROOT is
+//! the directory of the root of `cas`, which is created if it does not exist. ARCHIVE is an archive
+//! or a layout of images. VOLUMES is an existing directory for the root directories of the
+//! containers.
 
 use std::path::{Path, PathBuf};
 
@@ -36,7 +37,7 @@ pub(crate) fn run(root: &Path, archive: &Path, volumes: &Path) -> Result<Vec<Str
         steps.push(format!("stored {}", image.name));
 
         // The last component of the path becomes the key of the snapshot. A directory that an
-        // earlier run has left at this path is replaced, even if it is still mounted.
+        // earlier run left at this path is replaced, even if it is still mounted.
         let key = format!("volume-{number}#0.container");
         let volume = volumes.join(&key);
         cas.prepare_root_dir(&volume, image)?;

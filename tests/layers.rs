@@ -18,9 +18,10 @@ use std::time::{Duration, Instant};
 
 use common::layout::layout;
 use common::tree::differences;
-use common::{can, cas, fails, ok, real_image};
+use common::{can, cas, fails, mounting_snapshotters, ok, real_image};
 use serde_json::Value;
 use testkit::archive::{Header, Tar};
+use testkit::program::program_that_ends;
 
 const NAME: &str = "app:1";
 /// The names of the real image, which has two tags.
@@ -382,7 +383,7 @@ fn an_image_with_as_many_layers_as_are_allowed_is_mounted() {
     let [root, mounted] = ["root", "mounted"].map(|name| scratch.path().join(name));
     fs::create_dir_all(&mounted).unwrap();
     ok(cas(&root).args(["--snapshotter", "overlay", "init"]));
-    for count in [500, 501, 512, 513] {
+    for count in [499, 500, 501, 512, 513] {
         let [source, plain] =
             ["layout", "plain"].map(|name| scratch.path().join(format!("{name}-{count}")));
         layout(&source, (0..count).map(numbered).collect());
@@ -391,7 +392,7 @@ fn an_image_with_as_many_layers_as_are_allowed_is_mounted() {
         import.arg(&source);
         if count == 513 {
             let said = fails(&mut import, 4);
-            assert!(said.contains("513 layers: at most 512"), "{said}");
+            assert!(said.contains("513 layers; at most 512"), "{said}");
             continue;
         }
         ok(&mut import);
@@ -416,5 +417,70 @@ fn an_image_with_as_many_layers_as_are_allowed_is_mounted() {
             ok(cas(&root).arg("umount").arg(&mounted));
             assert!(found.is_empty(), "{count} {options:?}: {found:#?}");
         }
+    }
+}
+
+/// Returns a layer that has a file, and as the lowest layer also what a container needs.
+fn runnable(number: usize) -> Tar {
+    let layer = Tar::new().file("last", number.to_string());
+    if number > 0 {
+        return layer;
+    }
+    let program = program_that_ends();
+    let header = Header::new(b'0', "true").mode(0o755);
+    ["dev", "proc", "sys", "etc"]
+        .into_iter()
+        .fold(layer, Tar::dir)
+        .member(header.size(program.len() as u64), program)
+}
+
+/// Every snapshotter and every verb that shows files take as many layers as are allowed, and every
+/// snapshotter refuses one more at the import.
+#[test]
+fn every_verb_takes_as_many_layers_as_are_allowed() {
+    if !can(&["runc"]) {
+        return;
+    }
+    for snapshotter in mounting_snapshotters() {
+        // The kernel mounts no image of EROFS from a file in memory.
+        let scratch = match snapshotter {
+            "erofs" => tempfile::tempdir(),
+            _ => tempfile::tempdir_in("/dev/shm"),
+        };
+        let scratch = scratch.unwrap();
+        let path = |name: &str| scratch.path().join(name);
+        let (root, most) = (path("root"), path("most"));
+        ok(cas(&root).args(["--snapshotter", snapshotter, "init"]));
+        layout(&most, (0..512).map(runnable).collect());
+        let import = |layout: &Path| {
+            let mut import = cas(&root);
+            import.args(["-q", "import", "--unpack", "--name", NAME]);
+            import.arg(layout);
+            import
+        };
+        ok(&mut import(&most));
+        for runtime in ["runc", "chroot"] {
+            ok(cas(&root).args(["run", "--runtime", runtime, NAME, "--", "/true"]));
+        }
+        let last = |file: &str| assert_eq!(fs::read_to_string(path(file)).unwrap(), "511");
+        fs::create_dir(path("mounted")).unwrap();
+        ok(cas(&root).args(["mount", NAME]).arg(path("mounted")));
+        last("mounted/last");
+        ok(cas(&root).arg("umount").arg(path("mounted")));
+        let prepare = ["rootfs", "prepare", "--image", NAME];
+        ok(cas(&root).args(prepare).arg(path("prepared")));
+        last("prepared/rootfs/last");
+        ok(cas(&root).args(["rootfs", "remove"]).arg(path("prepared")));
+        ok(cas(&root)
+            .args(["bundle", "--mount", NAME])
+            .arg(path("bundle")));
+        last("bundle/rootfs/last");
+        ok(cas(&root).arg("umount").arg(path("bundle/rootfs")));
+        layout(&path("more"), (0..513).map(runnable).collect());
+        let said = fails(&mut import(&path("more")), 4);
+        assert!(
+            said.contains("513 layers: at most 512"),
+            "{snapshotter}: {said}"
+        );
     }
 }

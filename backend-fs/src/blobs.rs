@@ -16,38 +16,42 @@ use crate::places::{BLOBS, misplaced};
 /// The system's error code for opening a symbolic link.
 const LOOP: i32 = rustix::io::Errno::LOOP.raw_os_error();
 
-/// The open directories of blobs. The directory for SHA-512 is created when it is needed.
+/// The directories of blobs. Each is opened when it is first used, and created when a blob is first
+/// written to it.
 pub(crate) struct Blobs {
     root: Dir,
-    sha256: Dir,
+    sha256: OnceLock<Dir>,
     sha512: OnceLock<Dir>,
     /// One list for each algorithm, in the order of [`Algorithm::ALL`].
     listings: [Listing; Algorithm::ALL.len()],
 }
 
 impl Blobs {
-    /// Returns the blobs in `root`, which is the directory `blobs/`. Creates `blobs/sha256/` if it
-    /// is absent.
-    pub(crate) fn open(root: Dir) -> io::Result<Self> {
-        let sha256 = root.make_dir(Algorithm::Sha256.name(), 0o755)?;
-        Ok(Blobs {
+    /// Returns the blobs in `root`, which is the directory `blobs/`.
+    pub(crate) fn new(root: Dir) -> Self {
+        Blobs {
             root,
-            sha256,
+            sha256: OnceLock::new(),
             sha512: OnceLock::new(),
             listings: Default::default(),
-        })
+        }
+    }
+
+    fn opened(&self, algorithm: Algorithm) -> &OnceLock<Dir> {
+        match algorithm {
+            Algorithm::Sha256 => &self.sha256,
+            Algorithm::Sha512 => &self.sha512,
+        }
     }
 
     /// Returns the directory of an algorithm, or `None` if it is absent.
     fn directory(&self, algorithm: Algorithm) -> io::Result<Option<&Dir>> {
-        if algorithm == Algorithm::Sha256 {
-            return Ok(Some(&self.sha256));
-        }
-        if let Some(dir) = self.sha512.get() {
+        let opened = self.opened(algorithm);
+        if let Some(dir) = opened.get() {
             return Ok(Some(dir));
         }
         match self.root.open_dir(algorithm.name()) {
-            Ok(dir) => Ok(Some(self.sha512.get_or_init(|| dir))),
+            Ok(dir) => Ok(Some(opened.get_or_init(|| dir))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => match Place::Directory(algorithm.name()).misplaced(&self.root) {
                 Ok(Some(what)) => {
@@ -65,7 +69,7 @@ impl Blobs {
             Some(dir) => Ok(dir),
             None => {
                 let dir = self.root.make_dir(algorithm.name(), 0o755)?;
-                Ok(self.sha512.get_or_init(|| dir))
+                Ok(self.opened(algorithm).get_or_init(|| dir))
             }
         }
     }

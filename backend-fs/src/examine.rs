@@ -27,12 +27,13 @@ const PAGE: usize = 256;
 ///
 /// If `repair` is set, repairs the files. Sets aside a damaged database of records, and entries of
 /// the wrong type, such as a file in the place of a directory. Makes a lost directory of blobs
-/// again. Writes a damaged `oci-layout` again, and a damaged `format.json` if the format is known.
-/// Makes a lost or damaged `index.json` from the records, because they have every name that this
-/// crate wrote. Writes a record for each name that is only in `index.json`.
+/// again. Writes a lost or damaged `oci-layout` again, and a damaged `format.json` if the format is
+/// known. Makes a lost or damaged `index.json` from the records, because they have every name that
+/// this crate wrote. Writes a record for each name that is only in `index.json`.
 ///
 /// # Errors
-/// Errors of the file system and of the records.
+/// `FailedPrecondition` for a store of another kind or of a newer format, and for an image layout
+/// of another version; errors of the file system and of the records.
 pub(crate) fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
     let root = match Dir::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -86,8 +87,11 @@ pub(crate) fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
 }
 
 /// Examines `format.json`. If it is damaged and `repair` is set, writes it again if the format is
-/// known. The file of a newer format or of another kind of store is not damaged: opening the store
-/// reports it.
+/// known.
+///
+/// # Errors
+/// `FailedPrecondition` for a store of another kind or of a newer format, which is not damage;
+/// errors of the file system.
 fn examine_format(path: &Path, root: &Dir, repair: bool) -> Result<Option<Finding>> {
     let Ok(cas_dir) = root.open_dir(CAS_DIR) else {
         return Ok(None);

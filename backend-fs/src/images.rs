@@ -245,8 +245,8 @@ impl FsImages {
         Ok(deleted.into_iter().map(|image| image.name).collect())
     }
 
-    /// Removes the records with the keys `found`, except records whose names are in the index by
-    /// now.
+    /// Removes the records with the keys `found`, except records whose names are in the index with
+    /// the same targets by now.
     fn remove_strays(&self, found: &[String]) -> Result<()> {
         let directories = (&self.shared.layout.root, self.shared.cas_dir()?);
         let tidied = self.index_file.tidy(directories, |index| {
@@ -396,8 +396,9 @@ impl ImageStore for FsImages {
             .map_err(|error| error.operation("delete images"))
     }
 
-    /// Removes records whose names are not in `index.json`. Such a record is left behind if a
-    /// process is killed, or if another program removes a name or changes its target.
+    /// Removes each record whose name is not in `index.json`, or has another target there. Such a
+    /// record is left behind if a process is killed, or if another program removes a name or
+    /// changes its target.
     async fn cleanup(&self) -> Result<()> {
         let index = self.run(FsImages::index).await?;
         let (mut found, mut after) = (Vec::new(), None);

@@ -8,8 +8,8 @@
 //!   format.json       kind and version of the store
 //!   records.db        all records of the store, in SQLite
 //!   ingest/           the bytes of ingests, by key
-//!   lock              held while the store is opened, created, upgraded or recovered, and while
-//!                     oci-layout is repaired
+//!   lock              held while the store is opened for writing, created, upgraded or recovered,
+//!                     and while oci-layout or format.json is repaired
 //!   index.lock        held while index.json is created, replaced or repaired
 //!   remove.lock       held while a blob is removed or replaced
 //!   boot              the ID of the boot in which the store was last opened for writing

@@ -78,8 +78,8 @@ impl Listing {
         Ok(page)
     }
 
-    /// Returns the first `limit` digests after `after`, or `None` if the latest scan does not have
-    /// that many.
+    /// Returns the first `limit` digests after `after` from the latest scan. Returns `None` if the
+    /// scan does not have that many or is too old, or if `after` is not the end of a page.
     pub(crate) fn kept_page(&self, after: &Digest, limit: usize) -> Option<Page> {
         let mut inner = lock(&self.0);
         let latest = inner.latest.as_ref()?;

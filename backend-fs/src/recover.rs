@@ -14,7 +14,7 @@ use crate::staging;
 use crate::time;
 use crate::unsynced::Markers;
 
-/// The file with the ID of the boot in which the store was last opened.
+/// The file with the ID of the boot in which the store was last opened for writing.
 const BOOT: &str = "boot";
 /// Maximum number of blobs in one page.
 const PAGE: usize = 1024;

@@ -41,7 +41,7 @@ impl Shared {
     pub(crate) fn open(layout: Layout, path: &Path) -> Result<Self> {
         let blobs = match layout.root.open_dir(BLOBS) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(blobs_lost()),
-            blobs => Blobs::open(blobs?)?,
+            blobs => Blobs::new(blobs?),
         };
         let boot = cas_host::boot_id()?;
         let cas_dir = layout.cas_dir.as_ref().filter(|_| layout.writable);
@@ -105,9 +105,9 @@ impl Shared {
     }
 
     /// Opens the stored blob. Returns `None` if the blob is absent or has another size than `size`.
-    /// A power loss may leave the right size and wrong bytes. If the blob was written before this
-    /// boot, this function therefore also hashes the blob, and returns `None` if the digest
-    /// differs.
+    /// A power loss may leave the right size and wrong bytes. If the blob has not changed since the
+    /// store was first opened in this boot, this function therefore also hashes the blob, and
+    /// returns `None` if the digest differs.
     pub(crate) fn open_intact(&self, digest: &Digest, size: u64) -> Result<Option<File>> {
         let Some(stat) = self.blobs.status(digest)? else {
             return Ok(None);

@@ -8,7 +8,7 @@ use cas_host::{Dir, Lock};
 
 const MARKERS: &str = "unsynced";
 
-/// The marker of one open store. It is locked as long as the store is open.
+/// The marker of one open store. It is locked until a flush removes it, or the store is closed.
 pub(crate) struct Marker {
     name: String,
     _lock: Lock,

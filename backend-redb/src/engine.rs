@@ -27,7 +27,8 @@ const SECTOR: u64 = 512;
 const PAGE: u64 = 4 << 10;
 /// Maximum overhead in bytes of a page with one row.
 const ROW_OVERHEAD: u64 = 64;
-/// A compaction runs if removals have freed at least the size of the file divided by this number.
+/// A compaction runs if at least the size of the file divided by this number was removed and is not
+/// used.
 const COMPACT_PART: u64 = 4;
 /// Minimum number of free bytes on the disk for a compaction. A full disk would stop the engine.
 const COMPACT_FREE: u64 = 32 << 20;
@@ -151,15 +152,32 @@ impl RedbEngine {
     }
 }
 
+/// Returns the number of bytes that a row takes in the file. redb gives a row that is larger than a
+/// page a space whose size is a power of two.
+fn space_of_row(bytes: u64) -> u64 {
+    match bytes + ROW_OVERHEAD {
+        page if page > PAGE => page.next_power_of_two(),
+        _ => bytes,
+    }
+}
+
 impl RedbEngine {
     /// Returns the number of bytes that the file takes on the disk.
     fn allocated(&self) -> Result<u64> {
         Ok(self.file.metadata()?.blocks() * SECTOR)
     }
 
-    /// Waits until no reader of an older state is left, then truncates the file. If readers stay
-    /// open, leaves the truncation to the next compaction.
-    fn truncate(&self) -> Result<()> {
+    /// Returns the number of bytes of the file that no blob and no ingest uses.
+    fn unused(&self) -> Result<u64> {
+        let view = self.redb_view()?;
+        let used = caught(|| view.sum_sizes(|bytes| self.footprint(bytes)));
+        let used = used.ok_or_else(|| corrupt("redb cannot read its blobs"))??;
+        Ok(self.allocated()?.saturating_sub(used))
+    }
+
+    /// Waits until no reader of an older state is left, then truncates the file. Returns `false` if
+    /// readers stay open. The truncation is then left to the next compaction.
+    fn truncate(&self) -> Result<bool> {
         // Held during the truncation, so that no new reader starts.
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
         *view = None;
@@ -171,11 +189,11 @@ impl RedbEngine {
                 Err(error) => return Err(classify(error)),
                 Ok(_) => {
                     self.space.reset_removed();
-                    return Ok(());
+                    return Ok(true);
                 }
             }
         }
-        Ok(())
+        Ok(false)
     }
 }
 
@@ -188,12 +206,9 @@ impl Engine for RedbEngine {
         INLINE_MAX
     }
 
-    /// The size of the space that a row larger than a page takes is a power of two.
     fn footprint(&self, bytes: u64) -> u64 {
-        match bytes + ROW_OVERHEAD {
-            page if page > PAGE && bytes <= ROW_SIZE as u64 => page.next_power_of_two(),
-            _ => bytes,
-        }
+        let row = ROW_SIZE as u64;
+        bytes / row * space_of_row(row) + space_of_row(bytes % row)
     }
 
     fn view(&self) -> Result<Arc<dyn View>> {
@@ -224,10 +239,14 @@ impl Engine for RedbEngine {
     /// If removals have freed a large part of the file, moves rows to its start in small
     /// transactions, and then truncates it. Only the last step needs exclusive access, and it has
     /// little left to move.
-    fn compact(&self) -> Result<()> {
-        let worthwhile = self.space.removed_bytes() >= self.allocated()? / COMPACT_PART;
+    ///
+    /// A kill leaves a file of the same size, whose free space is still counted as removed.
+    fn compact(&self, removed: u64) -> Result<bool> {
+        let part = self.allocated()? / COMPACT_PART;
+        // Blobs that were stored since a removal may use its space.
+        let worthwhile = removed >= part && self.unused()? >= part;
         if !worthwhile || self.space.free_bytes()? < COMPACT_FREE {
-            return Ok(());
+            return Ok(false);
         }
         let mut next = Some((0, 0));
         while let Some(first) = next {

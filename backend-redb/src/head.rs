@@ -58,7 +58,7 @@ impl Head {
     /// # Errors
     /// `Corrupt` if the copy is missing or not complete; errors of the file system.
     pub(crate) fn load(&self) -> Result<(Vec<u8>, u64)> {
-        let none = || corrupt("the copy of its start is missing");
+        let none = || corrupt("the copy of its start is missing or not complete");
         let mut copy = self.copy.open()?.ok_or_else(none)?;
         let (mut start, mut length) = (vec![0; SIZE], [0; 8]);
         let read = copy.read_exact(&mut start);

@@ -44,6 +44,20 @@ impl RedbView {
     }
 }
 
+impl RedbView {
+    /// Returns the sum of `footprint` over the sizes of all blobs and ingests.
+    pub(crate) fn sum_sizes(&self, footprint: impl Fn(u64) -> u64) -> Result<u64> {
+        let mut sum = 0;
+        for row in self.blobs.iter().map_err(classify)? {
+            sum += footprint(row.map_err(classify)?.1.value().0);
+        }
+        for row in self.ingests.iter().map_err(classify)? {
+            sum += footprint(ingest_entry(row.map_err(classify)?.1.value()).offset);
+        }
+        Ok(sum)
+    }
+}
+
 /// Opens a records table. Returns `None` for the notes of a store of format 1, which is read before
 /// its format is upgraded.
 fn open_records(tx: &ReadTransaction, table: RecordTable) -> Result<Option<Records>> {

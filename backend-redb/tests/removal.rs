@@ -6,6 +6,7 @@ use std::path::Path;
 
 use backend_redb::RedbStore;
 use cas_core::content::{Stat, Version};
+use cas_core::gc::{GcOptions, collect};
 use cas_core::records::Batch;
 use cas_core::{ContentExt, ContentStore, Digest, Result, pool::wait};
 use redb::{ReadableDatabase, ReadableTableMetadata, TableHandle};
@@ -91,4 +92,31 @@ fn bulk_removal_equals_single_removals() {
         each == bulk,
         "bulk and single removals leave different contents"
     );
+}
+
+/// A collection that is killed between its removals and its compaction has not truncated the file.
+/// The next collection does, although it finds nothing to remove.
+#[test]
+fn the_space_of_a_killed_collection_is_given_back_by_the_next() {
+    let temp = tempfile::tempdir().unwrap();
+    let [killed, next] = ["killed", "next"].map(|name| temp.path().join(name));
+    let store = RedbStore::open(&killed).unwrap();
+    let content = store.content();
+    let blobs: Vec<Digest> = (0..8)
+        .map(|seed| wait(content.put(vec![seed; 2 << 20].into())).unwrap())
+        .collect();
+    for digest in &blobs[..7] {
+        wait(content.remove(digest)).unwrap();
+    }
+    wait(content.flush()).unwrap();
+    std::fs::create_dir(&next).unwrap();
+    std::fs::copy(killed.join("cas.redb"), next.join("cas.redb")).unwrap();
+    let store = RedbStore::open(&next).unwrap();
+    let removed = wait(collect(&store.store(), &[], &GcOptions::default())).unwrap();
+    assert!(removed.is_empty(), "{removed:?}");
+    let size = std::fs::metadata(next.join("cas.redb")).unwrap().len();
+    assert!(size < 4 << 20, "{size} bytes are left of one blob of 2 MiB");
+    let left = wait(store.content().open(&blobs[7])).unwrap().unwrap();
+    let data = wait(left.read_at(0, 2 << 20)).unwrap();
+    assert!(data == vec![7; 2 << 20]);
 }

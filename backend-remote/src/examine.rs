@@ -25,12 +25,13 @@ const PAGE: usize = 1000;
 
 impl RemoteStore {
     /// Finds the cells that do not parse, and the cells whose object names are not escaped keys.
-    /// Returns a finding for each cell.
+    /// Returns a finding for each cell, with one exception.
     ///
     /// A repair deletes such a cell of a blob. The blob is then missing. For a cell of a record, a
     /// repair makes the bytes of the object the value of the record. If the check of the store
-    /// parses the records of the table, the check then reports the record and sets it aside. If the
-    /// name of the object is not an escaped key, a repair moves the bytes to a note instead.
+    /// parses the records of the table, the repair returns no finding for this cell, because the
+    /// check then reports the record and sets it aside. If the name of the object is not an escaped
+    /// key, a repair moves the bytes to a note instead.
     ///
     /// # Errors
     /// Errors of the service.

@@ -24,7 +24,8 @@ const RACERS: usize = 8;
 /// whether the service honors conditions on deletes.
 ///
 /// # Errors
-/// `FailedPrecondition` with what was observed, if compare-and-swap is impossible on the service.
+/// `FailedPrecondition` with what was observed, if compare-and-swap is impossible on the service;
+/// errors of the service.
 pub(crate) async fn full(prefix: &Prefix) -> Result<Deletion> {
     let folder = format!("probe/{}/", nonce()?);
     let found = full_in(prefix, &folder).await;

@@ -1,8 +1,6 @@
 //! Returns space to the file system. Removals leave dead rows in blob files. RocksDB deletes a blob
 //! file whose rows are all dead, and rewrites the live rows of other files on request.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use cas_core::Result;
 use cas_kv::Space;
 use rocksdb::{BottommostLevelCompaction, CompactOptions};
@@ -29,8 +27,6 @@ const FREE_MIN: u64 = 16 << 20;
 pub(crate) struct Compaction {
     /// Minimum percentage of dead bytes for which blob files are rewritten.
     garbage: u64,
-    /// Bytes of rows removed since the last compaction.
-    removed: AtomicU64,
 }
 
 impl Compaction {
@@ -39,24 +35,16 @@ impl Compaction {
     pub(crate) fn new(garbage: u8) -> Self {
         Compaction {
             garbage: u64::from(garbage),
-            removed: AtomicU64::new(0),
         }
     }
 
-    /// Counts `bytes` of removed rows.
-    pub(crate) fn add_removed(&self, bytes: u64) {
-        self.removed.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Removes dead rows if enough bytes were removed since the last compaction. Compacts keys
-    /// first, because this is cheap and shows how many bytes are dead. Rewrites blob files only if
-    /// enough of their bytes are dead.
-    pub(crate) fn run(&self, database: &Database, space: &Space) -> Result<()> {
-        let removed = self.removed.load(Ordering::Relaxed);
-        if removed == 0 || removed < database.rows_property(TOTAL)? / COMPACT_PART {
-            return Ok(());
+    /// Removes dead rows if `removed`, the bytes removed since the last compaction, are enough.
+    /// Compacts keys first, because this is cheap and shows how many bytes are dead. Rewrites blob
+    /// files only if enough of their bytes are dead. Returns whether the keys were compacted.
+    pub(crate) fn run(&self, removed: u64, database: &Database, space: &Space) -> Result<bool> {
+        if removed < database.rows_property(TOTAL)? / COMPACT_PART {
+            return Ok(false);
         }
-        self.removed.fetch_sub(removed, Ordering::Relaxed);
         database.flush()?;
         for name in family::all() {
             compact(database, name, BottommostLevelCompaction::ForceOptimized)?;
@@ -64,17 +52,18 @@ impl Compaction {
         let dead = database.rows_property(DEAD)?;
         let total = database.rows_property(TOTAL)?;
         if dead * 100 < total * self.garbage {
-            return Ok(());
+            return Ok(true);
         }
         set_blob_gc(database, "true")?;
         let rewritten = rewrite_blob_files(database, space);
         set_blob_gc(database, "false")?;
-        rewritten
+        rewritten.map(|()| true)
     }
 }
 
-/// Rewrites the live rows of all blob files, the oldest first. Stops when the disk has no room for
-/// old and new files together, because RocksDB accepts no writes after a full disk.
+/// Rewrites the live rows of the oldest blob files. A later run rewrites the other files. Stops when
+/// the disk has no room for old and new files together, because RocksDB accepts no writes after a
+/// full disk.
 fn rewrite_blob_files(database: &Database, space: &Space) -> Result<()> {
     for _ in 0..PASSES {
         let dead = database.rows_property(DEAD)?;

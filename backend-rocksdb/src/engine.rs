@@ -117,7 +117,7 @@ impl Engine for RocksEngine {
         let mut tables = Tables::new(&self.db);
         let synced = work(&mut tables)?;
         let covered = self.space.unsynced_bytes();
-        let (logged, staged, removed) = tables.into_parts();
+        let (logged, staged) = tables.into_parts();
         let mut options = WriteOptions::default();
         // The entry of an ingest must be durable before its rows, or a crash could leave rows that
         // no entry refers to.
@@ -141,7 +141,6 @@ impl Engine for RocksEngine {
             self.unsynced.store(false, Ordering::Release);
             self.space.mark_synced(covered);
         }
-        self.compaction.add_removed(removed);
         Ok(())
     }
 
@@ -168,8 +167,8 @@ impl Engine for RocksEngine {
         Ok(())
     }
 
-    fn compact(&self) -> Result<()> {
-        self.compaction.run(&self.db, &self.space)
+    fn compact(&self, removed: u64) -> Result<bool> {
+        self.compaction.run(removed, &self.db, &self.space)
     }
 
     fn reads_head(&self) -> bool {

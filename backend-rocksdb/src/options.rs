@@ -13,7 +13,8 @@ use rocksdb::{
 use crate::error::classify;
 use crate::family::{self, CONTENT, ROWS};
 
-/// Number of compactions that together rewrite all blob files.
+/// Number of compactions that run one after the other. Each rewrites the oldest quarter of the blob
+/// files that exist then, rounded down.
 pub(crate) const PASSES: u64 = 4;
 /// The part of the blob files that one compaction rewrites, the oldest files first.
 const PASS_PART: f64 = 1.0 / PASSES as f64;
@@ -43,8 +44,8 @@ pub struct Tuning {
     pub buffer: usize,
     /// Number of background threads that flush and compact. Default: 2.
     pub jobs: NonZeroU8,
-    /// Minimum percentage, 0 to 100, of dead bytes in RocksDB's blob files for which a compaction
-    /// rewrites these files. The bytes of removed blobs are dead. Default: 25.
+    /// RocksDB's blob files are rewritten if at least this percentage of their bytes is dead, from
+    /// 0 to 100. The bytes of removed blobs are dead. Default: 25.
     pub garbage: u8,
     /// Whether the engine collects statistics: see [`RocksStore::statistics`]. Default: `false`.
     ///

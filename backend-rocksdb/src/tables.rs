@@ -32,8 +32,6 @@ pub(crate) struct Tables<'a> {
     staged: StagedRows,
     /// Changes in each column family, except rows.
     changed: HashMap<&'static str, Changed>,
-    /// Bytes of removed rows.
-    removed: u64,
 }
 
 /// Rows that bypass the log.
@@ -52,14 +50,12 @@ impl<'a> Tables<'a> {
             logged: WriteBatch::default(),
             staged: StagedRows::default(),
             changed: HashMap::new(),
-            removed: 0,
         }
     }
 
-    /// Returns the changes to write through the log, the rows that bypass it, and the bytes of
-    /// removed rows.
-    pub(crate) fn into_parts(self) -> (WriteBatch, StagedRows, u64) {
-        (self.logged, self.staged, self.removed)
+    /// Returns the changes to write through the log, and the rows that bypass it.
+    pub(crate) fn into_parts(self) -> (WriteBatch, StagedRows) {
+        (self.logged, self.staged)
     }
 
     /// Returns the value of a key, decoded by `read`.
@@ -211,7 +207,6 @@ impl Transaction for Tables<'_> {
                 self.logged.delete_range_cf(rows, first, end);
             }
         }
-        self.removed += blob.size;
         Ok(false)
     }
 

@@ -8,8 +8,9 @@
 //!
 //! Several changes are collected in a [`Batch`], which is a transaction if the store is
 //! [`Atomic`](cas_core::Capability::Atomic). Otherwise, a kill may leave only the first changes of
-//! the batch: an image without its entry under `name/`, or an entry without its image. Readers
-//! ignore both, and [`AciStore::sweep`](crate::AciStore::sweep) corrects them.
+//! the batch: an image without its entry under `name/`, which is not found by its name, or an entry
+//! without its image, which readers ignore. [`AciStore::sweep`](crate::AciStore::sweep) corrects
+//! both.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -15,8 +15,8 @@ pub enum Capability {
     Resume = 2,
     /// Several processes may use the store concurrently.
     Shared = 4,
-    /// A batch of records is applied as a whole. Without this capability, a crash may leave a part
-    /// of the batch applied.
+    /// A batch of records is applied as a whole or not at all. Without this capability, a crash or
+    /// a conflict may leave a part of the batch applied.
     Atomic = 8,
     /// A call that publishes or removes bytes also commits its batch of records, in the same step.
     Joint = 16,

@@ -123,7 +123,7 @@ impl Document {
         if listed > limit::DESCRIPTORS {
             let allowed = limit::DESCRIPTORS;
             return Err(Error::corrupt(format!(
-                "lists {listed} descriptors: at most {allowed} are allowed; split the document"
+                "the document lists {listed} descriptors; at most {allowed} are allowed; split it"
             )));
         }
         document.children().try_for_each(check_empty)?;
@@ -131,7 +131,8 @@ impl Document {
             Document::Manifest(manifest) if manifest.layers.len() > limit::LAYERS => {
                 let (found, allowed) = (manifest.layers.len(), limit::LAYERS);
                 Err(Error::corrupt(format!(
-                    "has {found} layers: at most {allowed} are allowed; build the image with fewer"
+                    "the manifest has {found} layers; at most {allowed} are allowed; build the \
+                     image with fewer"
                 )))
             }
             _ => Ok(document),
@@ -188,7 +189,7 @@ fn check_empty(descriptor: &Descriptor) -> Result<()> {
         return Ok(());
     }
     Err(Error::corrupt(format!(
-        "lists {} with {} bytes as the empty JSON document, expected {digest} with 2 bytes; build \
+        "expected {digest} with 2 bytes as the empty JSON document, found {} with {} bytes; build \
          the image again",
         descriptor.digest, descriptor.size
     )))
@@ -210,7 +211,7 @@ fn check_shape(expected: &MediaType, data: &[u8]) -> Result<()> {
     let shape: Shape = decode(data)?;
     if shape.fs_layers.is_some() {
         return Err(Error::corrupt(
-            "is in Docker's schema 1, which is not supported; convert the image first",
+            "the manifest is in Docker's schema 1, which is not supported; convert the image first",
         ));
     }
     let (foreign, claims_other): (_, fn(&MediaType) -> bool) = if expected.is_index() {
@@ -225,7 +226,7 @@ fn check_shape(expected: &MediaType, data: &[u8]) -> Result<()> {
     };
     if foreign && own {
         return Err(Error::corrupt(
-            "is ambiguous: it has members of both a manifest and an index; build the image again",
+            "the document has members of both a manifest and an index; build the image again",
         ));
     }
     match shape.media_type {
@@ -243,15 +244,18 @@ fn check_shape(expected: &MediaType, data: &[u8]) -> Result<()> {
     }
 }
 
-/// Checks that `data` is within the bounds of a document, before it is given to a parser.
+/// Checks the size and the depth of a JSON document before it is parsed. Does not check whether
+/// `data` is JSON.
 ///
 /// # Errors
-/// `Corrupt`, naming the bound that is exceeded.
+/// `Corrupt` if `data` has more than [`limit::DOCUMENT_READ`] bytes, or is nested deeper than
+/// [`limit::JSON_DEPTH`] levels.
 pub fn check_json(data: &[u8]) -> Result<()> {
     if data.len() as u64 > limit::DOCUMENT_READ {
         let (found, allowed) = (data.len(), limit::DOCUMENT_READ);
         return Err(Error::corrupt(format!(
-            "has {found} bytes: at most {allowed} are allowed; build the image again"
+            "the JSON document has {found} bytes; at most {allowed} are allowed; build the image \
+             again"
         )));
     }
     let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
@@ -267,7 +271,8 @@ pub fn check_json(data: &[u8]) -> Result<()> {
         if depth > limit::JSON_DEPTH {
             let allowed = limit::JSON_DEPTH;
             return Err(Error::corrupt(format!(
-                "is nested too deep: at most {allowed} levels are allowed; build the image again"
+                "the JSON document is nested too deep; at most {allowed} levels are allowed; build \
+                 the image again"
             )));
         }
     }

@@ -29,11 +29,11 @@ pub enum ErrorKind {
     Corrupt,
     /// The backend, or this build, does not support the operation.
     Unsupported,
-    /// Permission was refused.
+    /// Permission was refused, or the store is read-only.
     Denied,
-    /// The device is full, or a quota is used up.
+    /// The device is full, a quota is used up, or a file would exceed the maximum size of files.
     Full,
-    /// A device or a service failed temporarily; retry.
+    /// A device or a service failed, perhaps only temporarily; retry.
     Unavailable,
     /// The operation was abandoned because its caller, or another part of the same job, ended.
     Cancelled,
@@ -262,8 +262,9 @@ const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
 
 impl From<std::io::Error> for Error {
-    /// Classifies an I/O error by its kind. An [`Error`] that was wrapped in an I/O error is
-    /// unwrapped unchanged.
+    /// Classifies an I/O error by its kind. If no other kind fits, the error is
+    /// [`ErrorKind::Unavailable`]. An [`Error`] that was wrapped in an I/O error is unwrapped
+    /// unchanged.
     fn from(error: std::io::Error) -> Self {
         use std::io::ErrorKind as Io;
         if error.get_ref().is_some_and(|inner| inner.is::<Error>()) {

@@ -1,5 +1,5 @@
 //! Labels, and the keys of the labels that have a meaning in `cas`, except
-//! [`UNCOMPRESSED`](crate::image::UNCOMPRESSED).
+//! [`UNCOMPRESSED`](crate::image::UNCOMPRESSED) and the labels of layers that are read on demand.
 //!
 //! The keys of garbage collection mean the same as in containerd's documentation.
 
@@ -15,7 +15,7 @@ pub type Labels = BTreeMap<String, String>;
 
 /// The prefix of every garbage-collection label.
 pub const GC: &str = "containerd.io/gc.";
-/// Keeps the object that has the label, and everything that the object refers to, directly or not.
+/// On a blob or a snapshot: keeps it, and everything that it refers to, directly or not.
 pub const GC_ROOT: &str = "containerd.io/gc.root";
 /// The prefix of a reference. The rest of the key names the kind of the target.
 pub const GC_REF: &str = "containerd.io/gc.ref.";
@@ -43,8 +43,8 @@ pub const GC_FLAT: &str = "containerd.io/gc.flat";
 pub const LEASE: &str = "cas.lease";
 /// On a snapshot that is mounted by its key: the directory at which it was last mounted.
 pub const MOUNTED_AT: &str = "cas.mounted-at";
-/// On a snapshot: the digest of the layer that it was made of, if the layer was verified and not
-/// stored.
+/// On a snapshot: the digest of the layer that it was made of, if the layer was verified, and its
+/// blob was not stored or was removed because the snapshot has its tar.
 pub const VERIFIED_LAYER: &str = "cas.verified-layer";
 
 /// The prefix of the labels by which a manifest or an index keeps its referrers, the documents

@@ -40,15 +40,16 @@ pub const REGISTRY_WARNINGS: usize = 4096;
 pub const ANSWER: u64 = 1 << 20;
 /// Maximum size of a file of logins, such as docker's `config.json`.
 pub const LOGINS: u64 = 8 << 20;
-/// Maximum size of `hosts.toml`, `registries.conf`, `policy.json`, or a file of certificates.
+/// Maximum size of `hosts.toml`, `registries.conf`, `policy.json`, or a file of certificates or of
+/// a public key.
 pub const HOSTS_FILE: u64 = 1 << 20;
 /// Maximum number of entries of a directory of certificates, of drop-in configuration files or of
 /// verifiers.
 pub const HOSTS_FILES: usize = 1024;
 /// Maximum size of a password that is typed or read from standard input.
 pub const SECRET: u64 = 64 << 10;
-/// Maximum number of bytes that are reported of the reason for which a verifier refused an image. A
-/// verifier is a program that checks signatures. The rest of a longer reason is read and dropped.
+/// Maximum length of the text in which a verifier states why it refused an image. A verifier is a
+/// program that checks signatures. The rest of a longer text is read and dropped.
 pub const REASON: u64 = 1024;
 /// Maximum number of signatures of one image that are checked.
 pub const SIGNATURES: usize = 64;
@@ -124,7 +125,7 @@ pub const PAX_GLOBAL: u64 = 4 << 20;
 pub const GNU_LONG: u64 = 64 << 10;
 /// Maximum number of regions of a sparse file.
 pub const SPARSE_REGIONS: usize = 64 << 10;
-/// Maximum number of different warnings that are reported for one layer or archive.
+/// Maximum number of different warnings that are reported for one layer, archive or registry.
 pub const WARNINGS: usize = 32;
 /// Maximum size of the value of one extended attribute, as in the kernel. Larger values are left
 /// out.
@@ -147,7 +148,8 @@ pub const RATIO: u64 = 10_000;
 /// are kept unsorted while a layer is applied. At this number, they are merged into the sorted
 /// hashes.
 pub const ENTRIES_IN_MEMORY: usize = 100_000;
-/// Maximum size of the `/etc/passwd` or `/etc/group` of an image that is read.
+/// Maximum size of the `/etc/passwd` or `/etc/group` of an image that is read. Also the number of
+/// bytes that are read of the `/etc/passwd`, `/etc/subuid` and `/etc/subgid` of this machine.
 pub const ACCOUNTS: u64 = 1 << 20;
 /// Maximum number of groups of the user that a process of an image runs as.
 pub const GROUPS: usize = 1024;

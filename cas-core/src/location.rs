@@ -59,7 +59,7 @@ impl Location {
     }
 
     /// Sets the location of a member of a composition. `option` is the option that names the
-    /// member. This location is used in place of the value of the option.
+    /// member. `member` is used in place of the value of this option.
     #[must_use]
     pub fn with_member(mut self, option: &str, member: Location) -> Self {
         self.members.insert(option.to_owned(), member);

@@ -34,7 +34,7 @@ where
         .collect())
 }
 
-/// Returns a map of texts like [`texts`], or `None` for `null`.
+/// Returns a map of texts as [`texts`] does, but `None` for `null`.
 ///
 /// # Errors
 /// Errors of the deserializer.

@@ -7,9 +7,10 @@
 //! it gets a claim of the owner.
 //!
 //! A claim keeps a blob. A garbage collection for the owner drops the claim once no name of the
-//! owner, no lease and no label reaches the blob any more. The bytes are removed when no owner
-//! claims the blob any more, and no image, lease or label keeps it. A store that is not opened for
-//! an owner may change every name. Its collections remove only blobs without a claim.
+//! owner, no lease, no label and nothing that was stored in the last day reaches the blob. The
+//! bytes are removed when no owner claims the blob any more, and no image, lease or label keeps it.
+//! A store that is not opened for an owner may change every name. Its collections remove only blobs
+//! without a claim.
 
 use std::fmt;
 use std::str::FromStr;

@@ -38,11 +38,13 @@ pub trait Opener: Send + Sync + 'static {
 
     /// Examines the files of the store at `location`. The store must not be open. If `repair` is
     /// set, repairs the files, so that the store can be opened again. A damaged file is set aside,
-    /// not deleted. Returns the damage that was found. The default implementation examines nothing
-    /// and returns an empty list.
+    /// not deleted, unless the backend can write all of it again. Returns the damage that was
+    /// found. The default implementation examines nothing and returns an empty list.
     ///
     /// # Errors
-    /// Errors of the file system.
+    /// `Busy` if another process has the store open and the store is not
+    /// [`Shared`](crate::Capability::Shared); `Full` if the disk has no room for the repair; errors
+    /// of the backend.
     async fn examine(&self, _location: &Location, _repair: bool) -> Result<Vec<Finding>> {
         Ok(Vec::new())
     }
@@ -184,7 +186,8 @@ impl Registry {
         self
     }
 
-    /// Adds a kind of composition. Its scheme must differ from the schemes of the backends.
+    /// Adds a kind of composition. Its scheme must differ from the schemes of all backends and
+    /// other kinds of composition.
     #[must_use]
     pub fn with_composer(mut self, composer: impl Composer) -> Self {
         self.refuse_store(composer.scheme());

@@ -3,8 +3,8 @@
 //!
 //! An active snapshot is writable. Committing it makes it read-only and gives it a new name. Other
 //! snapshots can then have it as their parent. A view is a read-only snapshot of a committed one. A
-//! snapshotter does not mount anything. It returns [`Mount`]s as data, so most of its methods do
-//! not need superuser privileges.
+//! snapshotter does not mount its snapshots. It returns [`Mount`]s as data, so most of its methods
+//! do not need superuser privileges.
 //!
 //! An image of two layers is unpacked like this:
 //!
@@ -35,7 +35,7 @@
 //! # }
 //! ```
 //!
-//! Committed layers are named by their [chain ids](chain_ids), so images with the same lower layers
+//! Committed layers are named by their [chain IDs](chain_ids), so images with the same lower layers
 //! share them.
 
 use std::fs::File;
@@ -131,7 +131,8 @@ pub struct OnDemandBytes {
 pub enum Depth {
     /// Whether the snapshot has its directory.
     Directory,
-    /// Type, mode, owner, size and time of modification of every file. Bytes are not read.
+    /// Attributes of every file and directory, such as type, mode, owner, size and time of
+    /// modification. The bytes of files are not read.
     Files,
     /// As `Files`, and the bytes of every file.
     Bytes {
@@ -290,8 +291,9 @@ pub trait Snapshotter: Send + Sync + 'static {
     fn rebases(&self) -> bool;
 
     /// Returns whether [`Snapshotter::prepare_layer`] returns [`LayerTarget::Tar`]. If so, a commit
-    /// does not apply the layer to the layers below it. The first view of the committed snapshot
-    /// applies the layer, and fails if this is not possible.
+    /// does not apply the layer to the layers below it. The first [`view`](Snapshotter::view) or
+    /// [`prepare`](Snapshotter::prepare) on the committed snapshot applies the layer, and fails if
+    /// this is not possible.
     fn keeps_tars(&self) -> bool {
         false
     }
@@ -315,8 +317,9 @@ pub trait Snapshotter: Send + Sync + 'static {
     ///
     /// # Errors
     /// `AlreadyExists` if a snapshot has the key; `NotFound` if the parent does not exist;
-    /// `InvalidArgument` if the parent is not committed, or for a key or labels that exceed their
-    /// bounds.
+    /// `InvalidArgument` if the parent is not committed, for a key that is empty, has control
+    /// characters or is longer than [`limit::KEY`](crate::limit::KEY) bytes, or for labels that
+    /// exceed their bounds.
     async fn prepare(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>>;
 
     /// Makes the active snapshot `key` for one layer, which the caller writes to the returned
@@ -344,7 +347,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// Returns the mounts of an active snapshot or a view.
     ///
     /// # Errors
-    /// `NotFound` if the snapshot does not exist; `FailedPrecondition` if it is committed.
+    /// `NotFound` if the snapshot does not exist; `FailedPrecondition` if it is committed, or was
+    /// made for a [`LayerTarget::Tar`].
     async fn mounts(&self, key: &str) -> Result<Vec<Mount>>;
 
     /// Turns the active snapshot `key` into the committed snapshot `name`. Afterwards `key` can be
@@ -353,9 +357,9 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// # Errors
     /// `NotFound` if `key` or `options.parent` does not exist; `AlreadyExists` if a snapshot has
     /// the name; `FailedPrecondition` if `key` is not active; `InvalidArgument` if `options.parent`
-    /// differs from an existing parent or is not committed, or for a name or labels that exceed
-    /// their bounds; `Unsupported` if `options.parent` is given and the snapshotter does not
-    /// rebase.
+    /// differs from an existing parent or is not committed, for a name that is not valid as a key
+    /// (see [`Snapshotter::prepare`]), or for labels that exceed their bounds; `Unsupported` if
+    /// `options.parent` is given and the snapshotter does not rebase.
     async fn commit(&self, name: &str, key: &str, options: Commit) -> Result<()>;
 
     /// Removes a snapshot in any state.
@@ -414,11 +418,12 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// `after`, or at the first snapshot if `after` is `None`.
     async fn walk(&self, after: Option<&str>, limit: usize) -> Result<Vec<Info>>;
 
-    /// Returns the condition of a snapshot. Every call checks that the snapshot has its directory.
-    /// With [`Depth::Files`], the call also checks that a committed snapshot has the same files as
-    /// when it was committed. An earlier release may have committed the snapshot without a list of
-    /// its files, or without their checksums. The call then checks only the data that was recorded.
-    /// With [`Depth::Bytes`], the call takes as long as reading all files.
+    /// Returns the condition of a snapshot. Every call checks that the snapshot has its directory,
+    /// if it needs one. With [`Depth::Files`] or [`Depth::Bytes`], the call also checks that a
+    /// committed snapshot has the same files as when it was committed. An earlier release may have
+    /// committed the snapshot without a list of its files, or without their checksums. The call
+    /// then checks only the data that was recorded. With [`Depth::Bytes`], the call takes as long
+    /// as reading all files.
     ///
     /// # Errors
     /// `NotFound` if the snapshot does not exist; errors of the file system.
@@ -470,8 +475,8 @@ pub async fn all(snapshotter: &dyn Snapshotter) -> Result<Vec<Info>> {
     }
 }
 
-/// Returns the chain ids of a stack of layers, lowest first. Each chain id identifies its layer
-/// together with all layers below.
+/// Returns the chain IDs of a stack of layers with these diff IDs, lowest first. Each chain ID
+/// identifies its layer together with all layers below.
 pub fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
     let mut chain: Vec<Digest> = Vec::with_capacity(diff_ids.len());
     for diff_id in diff_ids {

@@ -64,6 +64,21 @@ async fn the_best_match_of_all_indexes_is_chosen() {
 }
 
 #[tokio::test]
+async fn a_missing_nested_index_is_named() {
+    let store = store();
+    let amd64 = named(&store, "linux/amd64").await;
+    let nested = index(&store, &[named(&store, "linux/arm64").await]).await;
+    let root = index(&store, &[amd64, nested.clone()]).await;
+    store.content.remove(&nested.digest).await.unwrap();
+    let error = unresolved(&store, &root, "linux/arm64").await;
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(
+        error.to_string().contains(&nested.digest.to_string()),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn without_a_platform_the_configuration_states_it() {
     let store = store();
     let artifact = {

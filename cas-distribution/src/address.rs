@@ -17,8 +17,8 @@
 //!   lookup returns several addresses, the most public one counts. Addresses that a later lookup
 //!   returns are judged like those of any other host.
 //! - Behind a proxy, an address in a URL is judged. A name is not judged, because the proxy looks
-//!   it up. The registry's own address is then unknown and counts as public. The proxy itself may
-//!   have any address, because the user has named it in the environment.
+//!   it up. If the registry is given by name, its own address is then unknown and counts as public.
+//!   The proxy itself may have any address, because the user has named it in the environment.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
@@ -42,6 +42,8 @@ pub(crate) struct Judge {
     /// The place of the registry's own address, once it is known.
     own: OnceLock<Place>,
     allows_private: bool,
+    /// How the user can allow more addresses, at the end of an error.
+    advice: &'static str,
     /// The hosts of proxies.
     proxies: Vec<String>,
 }
@@ -54,8 +56,15 @@ impl Judge {
             registry: registry.host_str().unwrap_or_default().to_owned(),
             own: own.unwrap_or_default(),
             allows_private,
+            advice: "",
             proxies: proxies(),
         }
+    }
+
+    /// Adds advice to the errors: how the user can allow more addresses.
+    pub(crate) fn with_advice(mut self, advice: &'static str) -> Self {
+        self.advice = advice;
+        self
     }
 
     /// Checks the host of a URL, if it is an address.
@@ -78,8 +87,9 @@ impl Judge {
         let what = match Place::of(address) {
             Place::Forbidden => {
                 return Err(denied(format!(
-                    "{host} has the address {address}, which is link-local, reserved, or of a \
-                     metadata service; cas does not connect to it, so check the registry"
+                    "{host} has the address {address}, which is link-local, multicast, \
+                     reserved, or of a metadata service; cas does not connect to it, so check {}",
+                    self.registry
                 )));
             }
             place if place <= own || self.allows_private => return Ok(()),
@@ -87,9 +97,14 @@ impl Judge {
             _ => "on this machine",
         };
         Err(denied(format!(
-            "{host} has the address {address}, which is {what}, but the registry {} is not; \
-             if the registry may refer to such addresses, allow them (--private-addresses)",
-            self.registry
+            "{host} has the address {address}, which is {what}; {} may not refer to such \
+             addresses, because its own address is {}{}",
+            self.registry,
+            match own {
+                Place::Public => "public or unknown",
+                _ => "in a private network",
+            },
+            self.advice
         )))
     }
 

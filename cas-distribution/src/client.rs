@@ -91,7 +91,9 @@ impl Client {
     /// not known, to find out whether the endpoint requires TLS.
     ///
     /// # Errors
-    /// As [`Client::connect`]; errors of the files with the certificates for the endpoint.
+    /// As [`Client::connect`]. If a request is made, also `Denied` for an address that must not be
+    /// connected to, `InvalidArgument` if the environment names a proxy that cannot be used, and
+    /// errors of the files with the certificates for the endpoint.
     pub async fn at(endpoint: Endpoint, options: Options) -> Result<Self> {
         runtime::run(async move {
             let base = |scheme: &str| endpoint.base(scheme);
@@ -152,7 +154,8 @@ pub(crate) async fn reach(
     options: &Options,
 ) -> Result<(Http, Url)> {
     let (plain, encrypted) = (base("http")?, base("https")?);
-    let judge = Judge::new(&plain, options.private_addresses);
+    let judge = Judge::new(&plain, options.private_addresses)
+        .with_advice("; if it may, allow them (--private-addresses)");
     let http = Http::reaching(&plain, judge, options.timeouts.clone(), access)?;
     let is_plain = match scheme {
         Scheme::Http => true,

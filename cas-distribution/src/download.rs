@@ -45,9 +45,10 @@ pub enum Download {
 ///
 /// # Errors
 /// `InvalidArgument` if `url` is not an http or https URL, contains a login, or uses http for a
-/// host that is not on loopback although `plain_http` is false; `NotFound`, `Denied` or
-/// `Unavailable` if the server answers with the status of an error; `Denied` for a redirect or an
-/// address that the rules of this crate forbid; `Unavailable` if the server cannot be reached.
+/// host that is not on loopback although `plain_http` is false, or if the environment names a proxy
+/// that cannot be used; `NotFound`, `Denied` or `Unavailable` if the server answers with the status
+/// of an error; `Denied` for a redirect or an address that the rules of this crate forbid;
+/// `Unavailable` if the server cannot be reached.
 pub async fn download(url: &str, etag: Option<&str>, plain_http: bool) -> Result<Download> {
     let url = parse(url, plain_http)?;
     let etag = etag.and_then(|etag| HeaderValue::from_str(etag).ok());

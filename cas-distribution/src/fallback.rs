@@ -189,7 +189,7 @@ fn written(index: &Index) -> Result<Vec<u8>> {
 fn occupied(subject: &Digest, found: &str) -> Error {
     Error::precondition(format!(
         "expected an index of referrers at the tag {}, found {found:.300}; remove or rename that \
-         tag, and push again",
+         tag, and try again",
         tag(subject)
     ))
     .backend(REGISTRY)

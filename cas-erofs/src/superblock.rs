@@ -1,7 +1,7 @@
-//! Checks the superblock of an image that somebody else has made, before the kernel mounts it.
+//! Checks the superblock of an image that another program made, before the kernel mounts the image.
 //!
-//! Only the superblock and the inode of the root directory are checked. The kernel alone reads all
-//! other metadata, so this check does not protect the kernel from hostile images.
+//! Only the superblock, the list of data files and the inode of the root directory are checked. All
+//! other metadata is unchecked, so this check does not protect the kernel from hostile images.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -12,7 +12,7 @@ use crate::image::format::{CHECKSUM, DEVICE, INODE, MAGIC, SLOT, SUPERBLOCK, crc
 
 /// Length of the superblock in bytes.
 const LENGTH: usize = 128;
-/// The sizes of blocks that the format allows, as powers of two.
+/// The block sizes that the format allows, as exponents of two.
 const BLOCK_BITS: std::ops::RangeInclusive<u8> = 9..=16;
 /// The known features that a reader of an image must support: compressed and chunked files, tails
 /// of files in inodes, fragments, and prefixes of attributes.
@@ -59,22 +59,23 @@ pub fn check_image(file: &File) -> Result<()> {
     let length = file.metadata()?.len();
     let mut found = Superblock([0; LENGTH]);
     if length < SUPERBLOCK + LENGTH as u64 {
-        return Err(corrupt("it is too short"));
+        return Err(corrupt("the file is too short"));
     }
     file.read_exact_at(&mut found.0, SUPERBLOCK)?;
     if found.u32(0) != u64::from(MAGIC) {
-        return Err(corrupt("it has another magic number"));
+        return Err(corrupt("the file has another magic number"));
     }
     let bits = found.0[12];
     if !BLOCK_BITS.contains(&bits) {
-        return Err(corrupt("its blocks have a size that is not allowed"));
+        return Err(corrupt("the size of its blocks is not allowed"));
     }
     let (compatible, features) = (found.u32(8) as u32, found.u32(80) as u32);
     let unknown = features & !KNOWN;
     if unknown != 0 || found.0[90] != 0 {
         return Err(Error::unsupported(format!(
-            "expected an EROFS image with known features, found the unknown features {unknown:#x} \
-             and the shift {} for the size of directory blocks; build it without them",
+            "expected an EROFS image without unknown features and with the shift 0 for the size of \
+             directory blocks, found the unknown features {unknown:#x} and the shift {}; build it \
+             without them",
             found.0[90]
         )));
     }
@@ -82,7 +83,7 @@ pub fn check_image(file: &File) -> Result<()> {
     check_devices(file, &found, block, length)?;
     let size = found.u32(36) * block;
     if size > length || size < SUPERBLOCK + LENGTH as u64 + u64::from(found.0[13]) * 16 {
-        return Err(corrupt("its size does not fit the file"));
+        return Err(corrupt("the size in its superblock is wrong"));
     }
     if compatible & CHECKSUM != 0 && !has_checksum(file, &found, block.min(size))? {
         return Err(corrupt("the checksum of its superblock is wrong"));
@@ -102,21 +103,21 @@ pub fn check_image(file: &File) -> Result<()> {
         || features & FRAGMENTS != 0 && !is_within(packed, COMPACT)
         || features & PREFIXES != 0 && !is_within(Some(found.u32(92) * 4), 0)
     {
-        return Err(corrupt("its superblock refers to places outside of it"));
+        return Err(corrupt("its superblock refers to places outside the image"));
     }
     check_root(file, root.unwrap_or_default(), size)
 }
 
 /// Checks that each data file that an image lists is a part of the file of the image, which has
-/// `length` bytes. The kernel then looks for the data there, because it is given no data files.
+/// `length` bytes. The kernel then looks for the data there, because the mount names no data files.
 fn check_devices(file: &File, found: &Superblock, block: u64, length: u64) -> Result<()> {
     let table = found.u16(88) * DEVICE;
     for index in 0..found.u16(86) {
         let at = table + index * DEVICE;
         if at + DEVICE > length {
-            return Err(corrupt("its list of data files is outside of it"));
+            return Err(corrupt("its list of data files is outside the file"));
         }
-        // After the name of the data file.
+        // The two numbers follow the name of the data file, which has 64 bytes.
         let mut slot = Superblock([0; LENGTH]);
         file.read_exact_at(&mut slot.0, at)?;
         let (blocks, start) = (slot.u32(64), slot.u32(68));
@@ -129,7 +130,7 @@ fn check_devices(file: &File, found: &Superblock, block: u64, length: u64) -> Re
     Ok(())
 }
 
-/// Checks that the inode at the offset `at` of an image of `size` bytes is that of a directory.
+/// Checks that the inode at the offset `at` of an image of `size` bytes is a directory.
 fn check_root(file: &File, at: u64, size: u64) -> Result<()> {
     let mut inode = [0; 6];
     file.read_exact_at(&mut inode, at)?;
@@ -144,9 +145,9 @@ fn check_root(file: &File, at: u64, size: u64) -> Result<()> {
     Ok(())
 }
 
-/// Returns whether the first block of an image, which ends at the offset `end`, has the checksum
-/// that the superblock states. If blocks are smaller than the offset of the superblock, the
-/// superblock is in a block of its own.
+/// Returns whether the checksum that the superblock states is correct. `end` is the end of the
+/// first block. The checksum covers the bytes from the superblock to `end`. If the superblock does
+/// not begin in the first block, the checksum covers as many bytes as a block has.
 fn has_checksum(file: &File, found: &Superblock, end: u64) -> Result<bool> {
     let length = if end > SUPERBLOCK {
         end - SUPERBLOCK

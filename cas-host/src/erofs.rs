@@ -154,7 +154,7 @@ fn release(path: &Path, mounted: &MountedDirs) -> Result<()> {
 /// or if one of the files is not a regular file; `FailedPrecondition` if a data file is missing;
 /// `Unsupported` if the kernel cannot mount images from such files here, or does not have loop
 /// devices; `Busy` if other processes take all loop devices; `Denied` without the right to mount;
-/// errors of the file system, also for a symbolic link.
+/// errors of the file system.
 pub fn mount_image(image: ImageFiles<'_>) -> Result<OwnedFd> {
     let ImageFiles {
         metadata: path,

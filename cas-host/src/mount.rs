@@ -37,8 +37,9 @@ const VALUE: usize = 255;
 /// # Errors
 /// `Unsupported` if `mounts` is neither one mount of a known type nor EROFS images with an overlay
 /// on them, or if the kernel does not support the number of layers; `OutOfRange` for 1000
-/// layers or more; `Denied` without the right to mount; `NotFound` or `Corrupt` if a file of an
-/// image is missing or damaged; errors of the file system.
+/// layers or more; `Denied` without the right to mount; `NotFound`, `FailedPrecondition` or
+/// `Corrupt` if a file of an image is missing or damaged, as [`erofs::mount_image`]; errors of the
+/// file system.
 pub fn open(mounts: &[Mount]) -> Result<OwnedFd> {
     let (images, mount) = split(mounts)?;
     let mounted = images

@@ -132,7 +132,10 @@ impl Body {
             }
         };
         let left = match stale {
-            Some(stale) => tx.inner.remove_rows(stale)?,
+            Some(stale) => {
+                tx.removed += self.kv.engine.footprint(stale.size);
+                tx.inner.remove_rows(stale)?
+            }
             None => false,
         };
         if self.number.is_some() {
@@ -208,12 +211,14 @@ pub(crate) fn discard(kv: &Kv, key: &str) -> Result<bool> {
             return Ok(None);
         };
         let left = tx.inner.remove_rows(ingest.as_blob())?;
-        Ok(Some((ingest.offset, left)))
+        let freed = kv.engine.footprint(ingest.offset);
+        tx.removed += freed;
+        Ok(Some((freed, left)))
     })?;
-    let Some((bytes, left)) = removed else {
+    let Some((freed, left)) = removed else {
         return Ok(false);
     };
-    kv.engine.space().add_removed(kv.engine.footprint(bytes));
+    kv.engine.space().add_removed(freed);
     if left {
         kv.engine.finish_removals()?;
     }

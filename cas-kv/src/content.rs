@@ -57,6 +57,7 @@ impl KvContent {
                 }
             }
             tx.inner.remove_blobs(&removed)?;
+            tx.removed += freed;
             apply(tx, &batch)?;
             Ok((removed.len(), freed, left))
         };
@@ -177,6 +178,6 @@ impl ContentStore for KvContent {
 
     async fn compact(&self) -> Result<()> {
         let kv = Arc::clone(&self.0);
-        pool::run(move || kv.engine.compact()).await
+        pool::run(move || kv.compact()).await
     }
 }

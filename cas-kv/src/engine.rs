@@ -79,10 +79,13 @@ pub trait Engine: Send + Sync + 'static {
     }
 
     /// Gives the space of removed rows back to the file system, if the amount justifies the work.
+    /// `removed` is the number of bytes that were removed since the last compaction, also by
+    /// earlier processes. Other blobs may have used their space since. Returns whether the database
+    /// was compacted.
     ///
     /// # Errors
     /// Errors of the engine.
-    fn compact(&self) -> Result<()>;
+    fn compact(&self, removed: u64) -> Result<bool>;
 
     /// Returns whether a damaged database is read with its [`Head`](crate::Head), so that changes
     /// after the last close may be missing. The default is `false`.

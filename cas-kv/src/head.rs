@@ -1,5 +1,5 @@
-//! A copy of the part of a database from which an engine finds all other parts, in a file next to
-//! the database.
+//! A file next to a database with a copy of the part that an engine reads first, to find all other
+//! parts.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-/// A copy of the part of a database from which an engine finds all other parts, such as its first
-/// page. An engine makes the copy when it closes the database, and can open a damaged database with
-/// the copy.
+/// A copy of the part of a database that an engine reads first to find all other parts. This may be
+/// the first page. An engine makes the copy when it closes the database, and can open a damaged
+/// database with the copy.
 #[derive(Clone, Debug)]
 pub struct Head(PathBuf);
 

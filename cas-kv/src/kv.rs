@@ -17,7 +17,7 @@ use crate::engine::{Engine, Failed, Transaction, View};
 use crate::job::Job;
 use crate::owned_dir::OwnedDir;
 use crate::space::KeptReserve;
-use crate::tx::{Numbers, Tx};
+use crate::tx::{Numbers, REMOVED, Tx};
 
 /// The key of the format in the table `meta`.
 const FORMAT: &str = "format";
@@ -194,6 +194,25 @@ impl Kv {
         Ok(self.transact(|tx| Ok((work(tx)?, durability != Durability::Relaxed)))?)
     }
 
+    /// Gives the space of removed rows back to the file system, if the amount justifies the work.
+    /// Earlier processes may have removed the rows: a process that is killed after a removal has
+    /// not compacted. Does nothing if the store can only be read.
+    pub(crate) fn compact(&self) -> Result<()> {
+        if self.access != Access::Writable {
+            return Ok(());
+        }
+        let removed = self.read(|view| view.meta(REMOVED))?.unwrap_or(0);
+        if removed == 0 || !self.engine.compact(removed)? {
+            return Ok(());
+        }
+        // Other jobs may have removed more during the compaction. If a crash loses this change, the
+        // next compaction finds that little is left to give back.
+        self.write(Durability::Relaxed, |tx| {
+            let counted = tx.inner.meta(REMOVED)?.unwrap_or(0);
+            tx.inner.set_meta(REMOVED, counted.saturating_sub(removed))
+        })
+    }
+
     /// Makes changes in one transaction. `work` returns a result, and whether to sync. Returns the
     /// result of `work`.
     pub(crate) fn transact<T>(
@@ -208,6 +227,7 @@ impl Kv {
                 inner,
                 numbers: left,
                 reserved: false,
+                removed: 0,
                 row_size: self.engine.row_size(),
                 inline_max: self.engine.inline_max(),
             };
@@ -215,6 +235,7 @@ impl Kv {
                 return Err(internal("a transaction ran twice"));
             };
             let (out, synced) = work(&mut tx)?;
+            tx.count_removed()?;
             (done, left) = (Some(out), tx.numbers);
             // If a crash lost the reservation, numbers of that block would be allocated twice.
             Ok(synced || tx.reserved)

@@ -12,8 +12,9 @@
 //! blobs images snapshots leases notes    records: key -> revision, value
 //! ```
 //!
-//! A number is allocated once. It identifies the rows of one stored blob and is that blob's
-//! version, or it is the revision of one state of a record.
+//! A number is allocated once. It either is the revision of one state of a record, or identifies
+//! the rows of one ingest or blob. A blob that is made from an ingest with rows keeps the number of
+//! the ingest. The number of a blob is also its version.
 //!
 //! The store is in an [`OwnedDir`]. One process at a time may open the store. Several processes may
 //! open the store only if none of them can write to the directory. They can then only read the

@@ -27,8 +27,9 @@ pub struct FileNames {
 /// A directory that this process owns until the value is dropped. No other process can open the
 /// store in it. A process that cannot write to the directory shares it with other such processes.
 ///
-/// The directory contains the database; `owner`, a locked file with the pid of the owner; and
-/// `reserve`, the disk space that [`Space`](crate::Space) keeps for removals on a full disk.
+/// The directory contains the database; its [`Head`], once the database was closed; `owner`, a
+/// locked file with the pid of the owner; and `reserve`, the disk space that
+/// [`Space`](crate::Space) keeps for removals on a full disk.
 #[derive(Debug)]
 pub struct OwnedDir {
     path: PathBuf,

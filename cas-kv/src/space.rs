@@ -138,12 +138,6 @@ impl Space {
         }
     }
 
-    /// Returns the number of bytes that were removed since the store was opened and whose space is
-    /// not used again yet. Returns 0 if the engine has [`Reuse::AfterCompaction`].
-    pub fn removed_bytes(&self) -> u64 {
-        self.0.removed.load(Ordering::Relaxed)
-    }
-
     /// Sets the number of removed bytes to zero, after the engine has returned their space to the
     /// file system.
     pub fn reset_removed(&self) {

@@ -52,8 +52,8 @@ impl KvStore {
     ///
     /// # Errors
     /// `FailedPrecondition` if the database has a newer format or belongs to another program;
-    /// `Corrupt` if the directory had a database that is missing now; errors of the engine and of
-    /// the file system.
+    /// `Corrupt` if the directory can be written and had a database that is missing now; errors of
+    /// the engine and of the file system.
     pub fn open<E: Engine>(
         dir: OwnedDir,
         open: impl Fn(&Path, OpenMode) -> Result<E>,

@@ -4,6 +4,8 @@ use crate::engine::{Failed, Transaction};
 
 /// The key of the first unallocated number in the table `meta`.
 pub(crate) const NUMBERS: &str = "numbers";
+/// The key of the removed bytes that no compaction has given back, in the table `meta`.
+pub(crate) const REMOVED: &str = "removed";
 /// How many numbers one write reserves. Numbers that are not used before the store closes are
 /// skipped.
 const BLOCK: u64 = 1 << 32;
@@ -25,11 +27,24 @@ pub(crate) struct Tx<'a> {
     pub(crate) numbers: Numbers,
     /// Whether a block of numbers was reserved, so the transaction must be synced.
     pub(crate) reserved: bool,
+    /// Number of bytes that the transaction removes. They are counted in the table `meta` by the
+    /// same transaction, so a kill before the compaction does not lose the count.
+    pub(crate) removed: u64,
     pub(crate) row_size: usize,
     pub(crate) inline_max: usize,
 }
 
 impl Tx<'_> {
+    /// Adds the removed bytes to the count in the table `meta`.
+    pub(crate) fn count_removed(&mut self) -> Result<(), Failed> {
+        if self.removed > 0 {
+            let before = self.inner.meta(REMOVED)?.unwrap_or(0);
+            let removed = before.saturating_add(self.removed);
+            self.inner.set_meta(REMOVED, removed)?;
+        }
+        Ok(())
+    }
+
     /// Returns a number that was never allocated before.
     pub(crate) fn next_number(&mut self) -> Result<u64, Failed> {
         if self.numbers.next == self.numbers.end {

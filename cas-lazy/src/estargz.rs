@@ -45,8 +45,9 @@ pub fn footer(bytes: &[u8; FOOTER], size: u64) -> Result<Option<u64>> {
 /// footer states, to the footer. `expected` is the digest in the annotation [`TOC_DIGEST`].
 ///
 /// # Errors
-/// `Corrupt` if the table is damaged, does not have the digest, or contradicts itself; `OutOfRange`
-/// if a bound of [`limit`] is exceeded.
+/// `Corrupt` if the table is damaged, does not have the digest, or contradicts itself;
+/// `Unsupported` for another version of the table; `OutOfRange` if a bound of [`limit`] is
+/// exceeded.
 pub fn decode(compressed: &[u8], offset: u64, expected: &Digest) -> Result<LayerToc> {
     table(compressed, offset, expected).map_err(|error| error.operation("read eStargz table"))
 }

@@ -18,8 +18,8 @@ pub struct Span<'a> {
     /// The compressed bytes in the layer. Two neighboring spans share a byte if a block ends within
     /// that byte.
     pub compressed: Range<u64>,
-    /// The decompressed bytes in the tar. `end` is `None` for the last span, which extends to the
-    /// end of the tar.
+    /// Where the decompressed bytes begin and end in the tar. The end is `None` for the last span,
+    /// which extends to the end of the tar.
     pub decompressed: (u64, Option<u64>),
     /// The digest of the compressed bytes.
     pub digest: Digest,

@@ -74,9 +74,10 @@ impl Position {
         if length == 0 || offset.checked_add(length).is_none_or(|end| end > size) {
             return Err(damaged("its position is not in the layer"));
         }
-        if length.max(decompressed) > limit::LAYER_TOC {
+        let larger = length.max(decompressed);
+        if larger > limit::LAYER_TOC {
             return Err(Error::out_of_range(format!(
-                "the table of contents has {decompressed} bytes; at most {} are allowed; build the \
+                "the table of contents has {larger} bytes; at most {} are allowed; build the \
                  image with fewer files",
                 limit::LAYER_TOC
             )));
@@ -93,8 +94,9 @@ impl Position {
 /// `expected` is the digest in the annotation [`CHECKSUM`].
 ///
 /// # Errors
-/// `Corrupt` if the table is damaged, does not have the digest, or contradicts itself; `OutOfRange`
-/// if a bound of [`limit`] is exceeded.
+/// `Corrupt` if the table is damaged, does not have the digest, or contradicts itself;
+/// `Unsupported` for another version of the table; `OutOfRange` if a bound of [`limit`] is
+/// exceeded.
 pub fn decode(compressed: &[u8], position: Position, expected: &Digest) -> Result<LayerToc> {
     table(compressed, position, expected)
         .map_err(|error| error.operation("read zstd:chunked table"))

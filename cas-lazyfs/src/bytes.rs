@@ -1,33 +1,30 @@
-//! The numbers of bytes of a layer that have arrived, in a file that other processes read.
+//! What was read and what has arrived of a layer, in files that other processes read.
 
 use std::fs;
 use std::path::Path;
 
-use cas_core::snapshot::OnDemandBytes;
 use cas_core::{Context, Error, Result};
-use cas_lazy::StoredTable;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-/// The name of the file while it is written.
-const NEW: &str = "lazy.bytes.new";
-
-/// Returns the numbers that the last process has written to the directory of a snapshot. If the
-/// file is missing or damaged, returns zeros.
-pub(crate) fn read(directory: &Path) -> OnDemandBytes {
-    let text = fs::read(directory.join(StoredTable::BYTES_FILE)).unwrap_or_default();
+/// Returns what the last process has written to the file `name` in the directory of a snapshot. If
+/// the file is missing or damaged, returns the default.
+pub(crate) fn read<T: DeserializeOwned + Default>(directory: &Path, name: &str) -> T {
+    let text = fs::read(directory.join(name)).unwrap_or_default();
     serde_json::from_slice(&text).unwrap_or_default()
 }
 
-/// Replaces the file in the directory of a snapshot. The file is not durable: after a power cut,
-/// only the numbers are lost.
+/// Replaces the file `name` in the directory of a snapshot. The file is not durable: after a power
+/// cut, only this information is lost.
 ///
 /// # Errors
 /// Errors of the file system.
-pub(crate) fn write(directory: &Path, bytes: &OnDemandBytes) -> Result<()> {
-    let text = serde_json::to_vec(bytes).map_err(|error| {
-        Error::internal("the numbers of bytes of a layer could not be serialized; please report it")
-            .source(error)
+pub(crate) fn write<T: Serialize>(directory: &Path, name: &str, value: &T) -> Result<()> {
+    let text = serde_json::to_vec(value).map_err(|error| {
+        let why = "what was read of a layer could not be serialized; please report it";
+        Error::internal(why).source(error)
     })?;
-    let (new, path) = (directory.join(NEW), directory.join(StoredTable::BYTES_FILE));
+    let (new, path) = (directory.join(format!("{name}.new")), directory.join(name));
     let written = fs::write(&new, text).and_then(|()| fs::rename(&new, &path));
     written.during("write", path.display())
 }

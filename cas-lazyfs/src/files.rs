@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cas_core::sync::lock;
+use cas_core::transfer::PullLimits;
 use cas_core::{Error, ErrorKind, Result};
 use cas_lazy::StoredTable;
 
@@ -20,6 +21,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Time until the next attempt, if the bytes of the layer are wrong. It is longer than any session.
 const FINAL: Duration = Duration::from_secs(1 << 30);
 
+/// Maximum number of requests at the same time for the pieces that containers read first, as in a
+/// pull. They are in addition to the requests of readers.
+const FIRST: usize = PullLimits::DEFAULT_BLOBS;
+
+/// Default time after the last fetch for a reader until layers are completed. A program that starts
+/// fetches again and again, with pauses in between.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// Time to wait while there is nothing to complete.
 const IDLE: Duration = Duration::from_millis(50);
 
@@ -29,14 +38,14 @@ struct Paced<'a> {
     layer: &'a Layer,
     /// Maximum number of bytes that are fetched per second.
     speed: u64,
-    /// Whether each fetch waits until no read is served. A fetch that readers wait for must not
+    /// Whether each fetch waits until readers are quiet. A fetch that readers wait for must not
     /// wait.
     yields: bool,
 }
 
 impl Fetch for Paced<'_> {
     fn fetch(&self, layer: &StoredTable, range: Range<u64>) -> Result<Vec<u8>> {
-        while self.yields && self.files.reads.load(Ordering::Relaxed) > 0 {
+        while self.yields && !self.files.is_quiet() {
             self.check()?;
             thread::sleep(IDLE);
         }
@@ -59,6 +68,17 @@ impl Paced<'_> {
             true => Err(Error::cancelled("the layer is no longer needed")),
             false => Ok(()),
         }
+    }
+}
+
+/// Fetches for readers, and pieces that they read first.
+struct Wanted<'a>(&'a Files);
+
+impl Fetch for Wanted<'_> {
+    fn fetch(&self, layer: &StoredTable, range: Range<u64>) -> Result<Vec<u8>> {
+        let fetched = self.0.fetch.fetch(layer, range);
+        self.0.note_activity();
+        fetched
     }
 }
 
@@ -87,6 +107,10 @@ pub struct Files {
     open: Mutex<BTreeMap<u64, Arc<Layer>>>,
     /// Maximum number of compressed bytes that are fetched per second to complete layers.
     speed: u64,
+    /// Time after the last activity until layers are completed.
+    quiet: Duration,
+    /// When a layer was last opened, or the last fetch for a reader ended.
+    active: Mutex<Instant>,
     /// Number of reads that are being served.
     reads: AtomicUsize,
     /// Whether the session has ended.
@@ -103,6 +127,8 @@ impl Files {
             fetch,
             open: Mutex::default(),
             speed: u64::MAX,
+            quiet: QUIET,
+            active: Mutex::new(Instant::now()),
             reads: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
             failed: Mutex::default(),
@@ -115,6 +141,14 @@ impl Files {
     #[must_use]
     pub fn with_speed(mut self, bytes: u64) -> Self {
         self.speed = bytes;
+        self
+    }
+
+    /// Sets how long no reader must have needed the registry before layers are completed. By default,
+    /// a second.
+    #[must_use]
+    pub fn with_quiet(mut self, quiet: Duration) -> Self {
+        self.quiet = quiet;
         self
     }
 
@@ -135,7 +169,7 @@ impl Files {
     pub(crate) fn read(&self, id: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let layer = self.layer(id)?;
         let _serving = Serving::begin(&self.reads);
-        layer.read(&*self.fetch, offset, buffer)
+        layer.read(&Wanted(self), offset, buffer)
     }
 
     /// Returns the host of the registry that the bytes of a data file come from, if some of them
@@ -147,29 +181,28 @@ impl Files {
         layer.is_missing(offset..end).then(|| layer.registry())
     }
 
-    /// Fetches the next missing pieces that containers read first. If there are none, fetches the
-    /// next missing pieces of a layer whose data file is its tar, or completes it if none is
-    /// missing. Completes any other layer in one step, by fetching the whole layer. Does nothing
-    /// while a read is being served. Returns how long to wait before the next call.
+    /// Fetches the missing pieces that containers read first. If there are none, fetches the next
+    /// missing pieces of a layer whose data file is its tar, or completes it if none is missing.
+    /// Completes any other layer in one step, by fetching the whole layer. Completes nothing until
+    /// readers are quiet. Returns how long to wait before the next call.
     pub(crate) fn advance(&self) -> Duration {
-        if self.reads.load(Ordering::Relaxed) > 0 {
+        if self.fetch_first() {
+            return Duration::ZERO;
+        }
+        if self.speed == 0 || !self.is_quiet() {
             return IDLE;
         }
-        let Some((id, layer, first)) = self.incomplete() else {
+        let Some((id, layer)) = self.open_layer(|layer| !layer.is_complete()) else {
             return IDLE;
         };
         let is_tar = layer.table.is_tar();
-        if self.speed == 0 && first.is_none() {
-            return IDLE;
-        }
         let fetch = Paced {
             files: self,
             layer: &layer,
-            speed: first.as_ref().map_or(self.speed, |_| u64::MAX),
-            yields: !is_tar && first.is_none(),
+            speed: self.speed,
+            yields: !is_tar,
         };
-        let missing = first.or_else(|| layer.missing_of_all().filter(|_| is_tar));
-        let advanced = match missing {
+        let advanced = match layer.missing_of_all().filter(|_| is_tar) {
             Some(pieces) => layer.want_some(&fetch, pieces).map(drop),
             // Readers fetch the last pieces.
             None if is_tar && !layer.is_whole() => return IDLE,
@@ -177,6 +210,35 @@ impl Files {
                 tracing::info!(id, arrived = ?layer.arrived(), "a layer is complete");
             }),
         };
+        self.note_failure(id, advanced);
+        Duration::ZERO
+    }
+
+    /// Fetches the missing pieces that containers read first, with several requests at the same
+    /// time, also while reads are served, because these reads are for the same pieces. Returns
+    /// whether any pieces were missing.
+    fn fetch_first(&self) -> bool {
+        let misses_first = |layer: &Layer| layer.misses_first() && !layer.is_removed();
+        if self.open_layer(misses_first).is_none() {
+            return false;
+        }
+        let work = || {
+            while !self.has_ended()
+                && let Some((id, layer)) = self.open_layer(misses_first)
+            {
+                self.note_failure(id, layer.fetch_first(&Wanted(self)).map(drop));
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..FIRST {
+                scope.spawn(work);
+            }
+        });
+        true
+    }
+
+    /// Logs the failure of an attempt to complete a layer, and when the next attempt may begin.
+    fn note_failure(&self, id: u64, advanced: Result<()>) {
         if let Err(error) = advanced {
             // Bytes that do not have the diff ID will not have it later either.
             let wait = match error.kind() {
@@ -188,7 +250,6 @@ impl Files {
             }
             lock(&self.failed).insert(id, Instant::now() + wait);
         }
-        Duration::ZERO
     }
 
     /// Ends what [`advance`](Self::advance) is doing.
@@ -201,25 +262,23 @@ impl Files {
         self.ended.load(Ordering::Relaxed)
     }
 
-    /// Returns an open layer that is not complete and that may be tried now, and the next of its
-    /// missing pieces that containers read first. Prefers a layer with such pieces.
-    fn incomplete(&self) -> Option<(u64, Arc<Layer>, Option<Range<usize>>)> {
+    /// Returns an open layer that `suits` and that may be tried now.
+    fn open_layer(&self, suits: impl Fn(&Layer) -> bool) -> Option<(u64, Arc<Layer>)> {
         let open = lock(&self.open);
         let failed = lock(&self.failed);
         let now = Instant::now();
-        let mut next = None;
-        for (id, layer) in open.iter() {
-            let may_try = failed.get(id).is_none_or(|again| *again <= now);
-            if !may_try || layer.is_complete() {
-                continue;
-            }
-            let first = layer.missing_of_first();
-            if first.is_some() {
-                return Some((*id, Arc::clone(layer), first));
-            }
-            next.get_or_insert((*id, layer));
-        }
-        next.map(|(id, layer)| (id, Arc::clone(layer), None))
+        let may_try = |id: &u64| failed.get(id).is_none_or(|again| *again <= now);
+        let next = (open.iter()).find(|(id, layer)| may_try(id) && suits(layer));
+        next.map(|(id, layer)| (*id, Arc::clone(layer)))
+    }
+
+    fn note_activity(&self) {
+        *lock(&self.active) = Instant::now();
+    }
+
+    /// Returns whether no read is served, and no reader has needed the registry for some time.
+    fn is_quiet(&self) -> bool {
+        self.reads.load(Ordering::Relaxed) == 0 && lock(&self.active).elapsed() >= self.quiet
     }
 
     fn directory(&self, id: u64) -> PathBuf {
@@ -252,6 +311,8 @@ impl Files {
         }
         let layer = Arc::new(Layer::open(&self.directory(id))?);
         open.insert(id, Arc::clone(&layer));
+        // Its readers come soon.
+        self.note_activity();
         Ok(layer)
     }
 }

@@ -16,7 +16,7 @@ use cas_host::{Pace, TREE, fill, sum_of_range};
 use cas_lazy::soci::Prefetch;
 use cas_lazy::{LazyLayer, StoredTable};
 
-use crate::{Fetch, bytes, complete};
+use crate::{Fetch, bytes, complete, read};
 
 /// Maximum number of compressed bytes that one request fetches for neighboring pieces, unless a
 /// single piece has more.
@@ -76,8 +76,13 @@ struct State {
     unrecorded: Vec<(usize, u64)>,
     /// The members whose headers were compared with the table of contents.
     checked: BTreeSet<usize>,
+    /// The members whose contents were read, in the order of the first reads. A member that an
+    /// earlier process has listed may be listed again.
+    read: Vec<usize>,
     /// The numbers of arrived bytes that were last written.
     written: OnDemandBytes,
+    /// The number of members in `read` that were last written.
+    written_read: usize,
     /// Whether a sync has failed. Bytes that were written since the last sync may be lost although
     /// they can still be read. Therefore nothing is read until the layer is opened again.
     has_failed: bool,
@@ -85,6 +90,24 @@ struct State {
 
 /// An attempt to fetch pieces: once it has ended, the error, if there was one.
 type Attempt = OnceLock<Option<(ErrorKind, String)>>;
+
+/// Missing pieces that the owner of this value fetches with one request.
+struct Claim {
+    run: Range<usize>,
+    attempt: Arc<Attempt>,
+}
+
+impl State {
+    /// Returns the part of `pieces` from the first piece that is not present and that no thread
+    /// fetches.
+    fn missing(&self, pieces: &Range<usize>) -> Option<Range<usize>> {
+        let missing = |piece: &usize| {
+            self.pieces[*piece] != Arrival::Present && !self.fetching.contains_key(piece)
+        };
+        let begin = pieces.clone().find(missing)?;
+        Some(begin..pieces.end)
+    }
+}
 
 impl Layer {
     /// Opens the layer of the snapshot whose directory is `directory`.
@@ -110,10 +133,13 @@ impl Layer {
             }
         };
         let first = first_pieces(directory, &table)?;
-        let before = bytes::read(directory);
+        let before: OnDemandBytes = bytes::read(directory, StoredTable::BYTES_FILE);
+        let read = read::members(directory);
         let state = State {
             pieces: arrived,
             written: before,
+            written_read: read.len(),
+            read,
             ..State::default()
         };
         Ok(Layer {
@@ -185,8 +211,7 @@ impl Layer {
     /// are missing if they differ.
     pub(crate) fn want_some(&self, fetch: &dyn Fetch, pieces: Range<usize>) -> Result<bool> {
         loop {
-            let attempt = Arc::new(Attempt::new());
-            let run = {
+            let claim = {
                 let mut state = lock(&self.state);
                 if state.has_failed {
                     return Err(sync_failed());
@@ -210,32 +235,68 @@ impl Layer {
                         _ => continue,
                     }
                 }
-                let run = self.run_from(first, pieces.end, &state);
-                let fetched = run.clone().map(|piece| (piece, Arc::clone(&attempt)));
-                state.fetching.extend(fetched);
-                run
+                self.claim(first, pieces.end, &mut state)
             };
-            let stored = self.fetch_run(fetch, run.clone());
-            let must_record = {
-                let mut state = lock(&self.state);
-                for piece in run {
-                    state.fetching.remove(&piece);
-                }
-                for (piece, sum) in stored.iter().flatten() {
-                    state.pieces[*piece] = Arrival::Present;
-                    state.unrecorded.push((*piece, *sum));
-                }
-                let failed = stored.as_ref().err();
-                let _ = attempt.set(failed.map(|error| (error.kind(), error.to_string())));
-                self.arrived.notify_all();
-                state.unrecorded.len() >= UNRECORDED
-            };
-            stored?;
-            if must_record {
-                self.record()?;
-            }
+            self.fetch_claimed(fetch, claim)?;
             return Ok(true);
         }
+    }
+
+    /// Fetches the next of the pieces that are fetched before all others, with one request. Leaves
+    /// out pieces that other threads fetch. Returns whether there were any.
+    pub(crate) fn fetch_first(&self, fetch: &dyn Fetch) -> Result<bool> {
+        loop {
+            let claim = {
+                let mut state = lock(&self.state);
+                if state.has_failed {
+                    return Err(sync_failed());
+                }
+                let Some(missing) = self.first.iter().find_map(|all| state.missing(all)) else {
+                    return Ok(false);
+                };
+                if let Arrival::Recorded(sum) = state.pieces[missing.start] {
+                    drop(state);
+                    self.check_recorded(missing.start, sum);
+                    continue;
+                }
+                self.claim(missing.start, missing.end, &mut state)
+            };
+            self.fetch_claimed(fetch, claim)?;
+            return Ok(true);
+        }
+    }
+
+    /// Claims the missing pieces from `first` to at most `end` that one request fetches.
+    fn claim(&self, first: usize, end: usize, state: &mut State) -> Claim {
+        let run = self.run_from(first, end, state);
+        let attempt = Arc::new(Attempt::new());
+        let claimed = run.clone().map(|piece| (piece, Arc::clone(&attempt)));
+        state.fetching.extend(claimed);
+        Claim { run, attempt }
+    }
+
+    fn fetch_claimed(&self, fetch: &dyn Fetch, claim: Claim) -> Result<()> {
+        let Claim { run, attempt } = claim;
+        let stored = self.fetch_run(fetch, run.clone());
+        let must_record = {
+            let mut state = lock(&self.state);
+            for piece in run {
+                state.fetching.remove(&piece);
+            }
+            for (piece, sum) in stored.iter().flatten() {
+                state.pieces[*piece] = Arrival::Present;
+                state.unrecorded.push((*piece, *sum));
+            }
+            let failed = stored.as_ref().err();
+            let _ = attempt.set(failed.map(|error| (error.kind(), error.to_string())));
+            self.arrived.notify_all();
+            state.unrecorded.len() >= UNRECORDED
+        };
+        stored?;
+        if must_record {
+            self.record()?;
+        }
+        Ok(())
     }
 
     /// Compares a piece that an earlier process has recorded with its checksum.
@@ -343,7 +404,10 @@ impl Layer {
             let mut bytes = vec![0; (header.end - header.start) as usize];
             self.data.read_exact_at(&mut bytes, header.start)?;
             self.table.check_header(member, &bytes)?;
-            lock(&self.state).checked.insert(member);
+            let mut state = lock(&self.state);
+            if state.checked.insert(member) {
+                state.read.push(member);
+            }
         }
         Ok(())
     }
@@ -377,40 +441,41 @@ impl Layer {
         }
     }
 
-    /// Writes how much of the layer has arrived to the directory of its snapshot, if that has
-    /// changed.
+    /// Writes how much of the layer has arrived, and which files were read, to the directory of its
+    /// snapshot, if that has changed.
     ///
     /// # Errors
     /// Errors of the file system.
     pub(crate) fn write_arrived(&self, directory: &Path) -> Result<()> {
         let arrived = self.arrived();
-        if lock(&self.state).written == arrived {
-            return Ok(());
+        let read = {
+            let state = lock(&self.state);
+            let has_read = state.read.len() > state.written_read;
+            if state.written == arrived && !has_read {
+                return Ok(());
+            }
+            has_read.then(|| state.read.clone())
+        };
+        if let Some(read) = read {
+            bytes::write(directory, StoredTable::READ_FILE, &read)?;
+            lock(&self.state).written_read = read.len();
         }
-        bytes::write(directory, &arrived)?;
+        bytes::write(directory, StoredTable::BYTES_FILE, &arrived)?;
         lock(&self.state).written = arrived;
         Ok(())
     }
 
-    /// Returns a range of the pieces that are fetched before all others. It begins with the first
-    /// piece that is not present and that no thread fetches.
-    pub(crate) fn missing_of_first(&self) -> Option<Range<usize>> {
-        self.first.iter().find_map(|pieces| self.missing(pieces))
+    /// Returns whether some of the pieces that are fetched before all others are missing, and no
+    /// thread fetches them.
+    pub(crate) fn misses_first(&self) -> bool {
+        let state = lock(&self.state);
+        self.first.iter().any(|all| state.missing(all).is_some())
     }
 
     /// Returns the range from the first piece that is not present and that no thread fetches to the
     /// last piece.
     pub(crate) fn missing_of_all(&self) -> Option<Range<usize>> {
-        self.missing(&(0..self.table.pieces().len()))
-    }
-
-    fn missing(&self, pieces: &Range<usize>) -> Option<Range<usize>> {
-        let state = lock(&self.state);
-        let missing = |piece: &usize| {
-            state.pieces[*piece] != Arrival::Present && !state.fetching.contains_key(piece)
-        };
-        let begin = pieces.clone().find(missing)?;
-        Some(begin..pieces.end)
+        lock(&self.state).missing(&(0..self.table.pieces().len()))
     }
 
     /// Returns whether the complete tar is in the directory of the snapshot.
@@ -455,7 +520,8 @@ impl Layer {
 }
 
 /// Returns the pieces that are fetched before all others: the spans in the prefetch artifact, or
-/// the pieces before the landmark of an eStargz layer.
+/// the pieces before the landmark of an eStargz layer. Ranges that continue the range before them
+/// are added to it, so that one request fetches neighbors.
 fn first_pieces(directory: &Path, table: &LazyLayer) -> Result<Vec<Range<usize>>> {
     let path = directory.join(TREE).join(StoredTable::PREFETCH_FILE);
     let bytes = match fs::read(&path) {
@@ -465,9 +531,17 @@ fn first_pieces(directory: &Path, table: &LazyLayer) -> Result<Vec<Range<usize>>
         bytes => bytes.during("read", path.display())?,
     };
     let last = table.pieces().len();
-    let spans = Prefetch::decode(&bytes)?.spans.into_iter();
-    let pieces = spans.map(|spans| *spans.start() as usize..(*spans.end() as usize + 1).min(last));
-    Ok(pieces.collect())
+    let mut first: Vec<Range<usize>> = Vec::new();
+    for spans in Prefetch::decode(&bytes)?.spans {
+        let pieces = *spans.start() as usize..(*spans.end() as usize + 1).min(last);
+        match first.last_mut() {
+            Some(before) if (before.start..=before.end).contains(&pieces.start) => {
+                before.end = before.end.max(pieces.end);
+            }
+            _ => first.push(pieces),
+        }
+    }
+    Ok(first)
 }
 
 /// Opens the data file and the record of its pieces, and makes them if they are missing. Returns

@@ -8,9 +8,11 @@
 //! snapshots/7/          the directory of a snapshot, see `cas_host::snapshotter`
 //!   fs/lazy.json        what the layer is, and where it comes from
 //!   fs/lazy.toc         its table of contents
+//!   fs/lazy.prefetch    the spans to fetch before all others, if the image lists them
 //!   lazy.data           the data file; what has not arrived is a hole
 //!   lazy.pieces         for each piece that is in the data file, the checksum of its bytes
 //!   lazy.bytes          how many bytes were read, fetched and verified
+//!   lazy.read           which files were read, in order
 //!   layer.tar           the tar of the layer, once all of it arrived and has the diff ID
 //! ```
 //! The checksum of a piece is written after the piece is on the device, so a piece that has a
@@ -27,6 +29,7 @@ mod complete;
 mod files;
 mod fuse;
 mod layer;
+mod read;
 
 use std::ops::Range;
 
@@ -35,6 +38,7 @@ use cas_lazy::StoredTable;
 
 pub use files::Files;
 pub use fuse::{Session, mount};
+pub use read::FilesRead;
 
 /// Fetches compressed bytes of layers.
 pub trait Fetch: Send + Sync {

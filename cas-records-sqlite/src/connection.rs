@@ -63,7 +63,7 @@ pub(crate) fn connect_read_only(path: &Path) -> Result<Connection> {
 /// database does not exist, or does not state its format. Changes nothing.
 ///
 /// # Errors
-/// `Corrupt` if it is not an intact database; errors of the file system.
+/// `Corrupt` if it is not an intact database; errors of the file system and of SQLite.
 pub fn stored_version(path: &Path) -> Result<Option<i64>> {
     if !path.try_exists()? {
         return Ok(None);

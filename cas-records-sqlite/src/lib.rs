@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! NAME             the database; NAME-wal and NAME-shm next to it are SQLite's
-//! NAME.lock        locked while a process opens the database or sets it aside
+//! NAME.lock        locked while a process opens the database for writing, or sets it aside
 //! NAME.damaged-1   a damaged database that a repair has set aside
 //! reserve          space for opening the database and removing records on a full disk
 //! ```

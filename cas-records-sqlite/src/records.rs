@@ -27,9 +27,10 @@ impl SqliteRecords {
     /// documentation of this crate lists. Upgrades a database of an older format.
     ///
     /// # Errors
-    /// `FailedPrecondition` for a newer format; `Corrupt` if `path` is not an intact database;
-    /// `Full` if the disk is full; `InvalidArgument` if `path` does not name a file in a directory;
-    /// errors of the file system.
+    /// `FailedPrecondition` for a newer format; `Corrupt` if `path` is not an intact database, or
+    /// something else is in the place of its lock, its log or the index of its log; `Full` if the
+    /// disk is full; `InvalidArgument` if `path` does not name a file in a directory; errors of the
+    /// file system and of SQLite.
     pub fn open(path: &Path) -> Result<Self> {
         Self::open_or_create(path).during("open records", path.display())
     }
@@ -55,8 +56,10 @@ impl SqliteRecords {
     /// database reads as an empty one.
     ///
     /// # Errors
-    /// `FailedPrecondition` for a newer format; `Corrupt` if `path` is not an intact database;
-    /// errors of the file system.
+    /// `FailedPrecondition` for a newer format; `Corrupt` if `path` is not an intact database, or
+    /// something else is in the place of its lock, its log or the index of its log;
+    /// `InvalidArgument` if `path` does not name a file in a directory; errors of the file system
+    /// and of SQLite.
     pub fn open_read_only(path: &Path) -> Result<Self> {
         let open = || {
             let (parent, name) = places::split(path)?;

@@ -1,9 +1,9 @@
 //! Checks that the file of a committed layer has the right digest. The file is a tar, or the image
 //! of a native layer.
 //!
-//! A layer that was unpacked is committed under its chain ID. The chain ID follows from the chain
-//! ID of the parent and from the diff ID, which is the digest of the file. If this crate has packed
-//! a tar, a file beside the tree of the snapshot has the digest of the tar.
+//! A layer that was unpacked is committed under its chain ID. It is computed from the
+//! chain ID of the parent and the diff ID, which is the digest of the file. If this crate has
+//! packed a tar, a file beside the tree of the snapshot has the digest of the tar.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -77,7 +77,7 @@ impl Identity {
     fn is_of(&self, found: Digest) -> bool {
         match self {
             Identity::Digest(digest) => *digest == found,
-            // The chain ID of the layer follows from the chain ID of its parent and the diff ID.
+            // The chain ID is computed from the chain ID of the parent and the diff ID.
             Identity::Chain(own, parent) => {
                 let layers: Vec<Digest> = parent.iter().copied().chain([found]).collect();
                 chain_ids(&layers).last() == Some(own)

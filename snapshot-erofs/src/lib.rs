@@ -20,7 +20,7 @@
 //! ROOT/lazy/7           the data file of a layer that is read on demand; `cas-lazyfs` serves it
 //! ```
 //! - An image is made when the first snapshot on its topmost layer is prepared or viewed. It can
-//!   always be made again from the tars. If a tar was changed after its commit, the image is not
+//!   always be made again from the layers. If a tar was changed after its commit, the image is not
 //!   made, and the call fails.
 //! - A view on a parent is the image of the parent. An active snapshot on a parent is an overlay of
 //!   its `fs` on that image.
@@ -99,8 +99,8 @@ impl Erofs {
         self
     }
 
-    /// Sets whether tars are made immutable when they are committed, as `chattr +i` does. A removal
-    /// makes them mutable again.
+    /// Sets whether the tar or the image that a layer consists of is made immutable, as `chattr +i`
+    /// does, when the layer is committed. A removal makes it mutable again.
     #[must_use]
     pub fn with_immutable(mut self, immutable: bool) -> Self {
         self.immutable = immutable;

@@ -1,9 +1,9 @@
 //! Native layers: layers that are EROFS images themselves. Each is mounted on its own, and an
 //! overlay stacks the mounts.
 //!
-//! The kernel trusts the metadata of an image, and the metadata of a native layer comes from
-//! others. Native layers are therefore mounted only if the snapshotter was opened with the option
-//! for them, and only after a check of their superblocks.
+//! The kernel trusts the metadata of an EROFS image, but the metadata of a native layer was written
+//! by another program, and may be hostile. Native layers are therefore mounted only if the
+//! snapshotter was opened with the option `native`, and only after a check of their superblocks.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use crate::image::{self, Image};
 /// The names that the file of a layer can have.
 pub(crate) const LAYER_FILES: [&str; 2] = [LAYER_TAR, LAYER_IMAGE];
 
-/// What shows a chain of layers.
+/// The images that are mounted to show a chain of layers.
 pub(crate) enum Shown {
     /// One image over the tars of all layers.
     Merged(Image),
@@ -34,8 +34,8 @@ pub(crate) struct NativeLayer {
 }
 
 impl Shown {
-    /// Returns what shows the layers with these numbers, topmost first. Makes the image of tars if
-    /// there is none. `native` allows native layers.
+    /// Returns the images of the layers with these numbers, topmost first. If the layers are tars,
+    /// makes the merged image if there is none. `native` allows native layers.
     ///
     /// # Errors
     /// As [`Image::made`]; `Unsupported` if there are native layers and `native` is false, if only
@@ -48,7 +48,8 @@ impl Shown {
         }
     }
 
-    /// Returns what shows the layers with these numbers, topmost first, if their image was made.
+    /// Returns the images of the layers with these numbers, topmost first. Does not make the merged
+    /// image.
     ///
     /// # Errors
     /// As [`Image::existing`], and as [`Self::made`] for native layers.
@@ -59,8 +60,8 @@ impl Shown {
         }
     }
 
-    /// Returns the mounts of the images, and the directories at which they are shared, topmost
-    /// first.
+    /// Returns the mounts of the images and the directories at which these mounts are shared, both
+    /// topmost first.
     pub(crate) fn into_mounts(
         self,
         dirs: &SnapshotDirs,
@@ -95,12 +96,12 @@ impl NativeLayer {
     }
 }
 
-/// Returns whether the layer with this number is a native one.
+/// Returns whether the layer with this number is native.
 pub(crate) fn is_native(dirs: &SnapshotDirs, id: u64) -> bool {
     fs::symlink_metadata(file(dirs, id)).is_ok()
 }
 
-/// Returns the error for native layers, if the snapshotter was opened without the option for them.
+/// Returns the error for native layers in a snapshotter that was opened without `native`.
 pub(crate) fn not_allowed() -> Error {
     Error::unsupported(
         "the layers are EROFS images, and this root does not mount them, because the kernel trusts \
@@ -113,14 +114,15 @@ fn file(dirs: &SnapshotDirs, id: u64) -> PathBuf {
     dirs.path(id).join(TREE).join(LAYER_IMAGE)
 }
 
-/// Returns whether all these layers are native ones.
+/// Returns whether all these layers are native.
 ///
 /// # Errors
-/// `Unsupported` if only some are: nothing defines what a tar on a native layer looks like.
+/// `Unsupported` if only some are native, because no specification says how to stack native layers
+/// and tars; as [`image::check_layer`].
 fn are_native(dirs: &SnapshotDirs, chain: &[u64]) -> Result<bool> {
     let found = chain.iter().filter(|id| is_native(dirs, **id)).count();
     if found != 0 && found != chain.len() {
-        // A file that is missing would look like another type of layer.
+        // A native layer whose image file is missing looks like a tar. Report the missing file.
         for id in chain {
             image::check_layer(dirs, *id)?;
         }
@@ -132,7 +134,7 @@ fn are_native(dirs: &SnapshotDirs, chain: &[u64]) -> Result<bool> {
     Ok(found != 0)
 }
 
-/// Checks native layers, and returns them.
+/// Checks native layers. Returns them in the order of `chain`.
 fn layers(dirs: &SnapshotDirs, chain: &[u64], native: bool) -> Result<Vec<NativeLayer>> {
     if !native {
         return Err(not_allowed());
@@ -142,7 +144,7 @@ fn layers(dirs: &SnapshotDirs, chain: &[u64], native: bool) -> Result<Vec<Native
         let file = file(dirs, *id);
         check(&file).during("check layer", file.display())?;
         Ok(NativeLayer {
-            // Numbers are not used again, and all have the same length, so that no name is the
+            // Numbers are never reused. All names have the same length, so that no name is the
             // beginning of another.
             shared: image::mounts(dirs).join(format!("layer-{id:020}")),
             file,

@@ -12,7 +12,7 @@ use crate::{Erofs, ErofsSnapshotter, NAME, probe};
 
 /// The option that chooses how the kernel reads the files of images.
 const MOUNT: &str = "mount";
-/// The option that makes committed tars immutable.
+/// The option that makes committed layers immutable.
 const IMMUTABLE: &str = "immutable";
 
 /// The option that allows layers that are EROFS images themselves.

@@ -80,8 +80,10 @@ impl From<Reference> for ImageRef {
 }
 
 /// A name that a verb gives to an image. A string or a [`Reference`] is stored unchanged. If a
-/// string is not a name, the verb returns an error. A [`FullName`] is stored in full, and its other
-/// spellings are removed from the store.
+/// string is not a name, the verb returns an error. A [`FullName`] is stored in full. Then
+/// [`Cas::tag`](crate::Cas::tag), [`Cas::copy_with`](crate::Cas::copy_with) and `Cas::convert_soci`
+/// remove its other spellings from the store. [`Cas::create_image`](crate::Cas::create_image) and
+/// [`Cas::ingest_image`](crate::Cas::ingest_image) return an error if the store has any spelling.
 pub struct NewName(pub(super) Result<(Reference, Option<FullName>)>);
 
 impl From<&str> for NewName {

@@ -37,7 +37,8 @@ impl Cas {
     /// Returns whether a blob is in the store.
     ///
     /// # Errors
-    /// Errors of the store. An absent blob is not an error.
+    /// `Corrupt` if the record of the blob does not parse; errors of the store. An absent blob is
+    /// not an error.
     pub async fn blob_exists(&self, blob: &Digest) -> Result<bool> {
         Ok(blob::info(self.opened()?, blob).await?.is_some())
     }
@@ -65,7 +66,8 @@ impl Cas {
 
     /// Replaces labels of a blob with the labels of `update`. The field paths `labels` and
     /// `labels.<key>` select the labels to replace. Without field paths, all labels are replaced. A
-    /// selected label that `update` does not have is removed. Returns the updated blob.
+    /// selected label that `update` does not have, or has with an empty value, is removed. Returns
+    /// the updated blob.
     ///
     /// # Errors
     /// As [`lease::update_labels`]; `NotFound` if the store does not have the blob;
@@ -100,8 +102,9 @@ impl Cas {
     }
 
     /// Stores the blobs of an image, whose topmost index or manifest is `root`, and gives the image
-    /// a new name. If anything fails, neither the name nor any new blob stays. Returns the image,
-    /// and the outcome of each blob.
+    /// a new name. If anything fails, the image gets no name, and the new blobs are removed, except
+    /// those that something else refers to by then. Returns the image, and the outcome of each
+    /// blob.
     ///
     /// # Errors
     /// As [`import::ingest_image`]; `InvalidArgument` for text that is not a name, or for a name

@@ -158,7 +158,8 @@ impl Cas {
         self.inner.remote_settings()
     }
 
-    /// Returns the files that name mirrors of registries and trusted certificates.
+    /// Returns the files that name mirrors of registries, trusted certificates and the policy for
+    /// images.
     #[cfg(feature = "registry")]
     pub fn hosts(&self) -> Hosts {
         self.inner.hosts()
@@ -174,7 +175,7 @@ impl Cas {
     }
 
     /// Returns the settings of parallel pulls in `cas.toml`, and a warning for each setting that
-    /// has no effect.
+    /// has no effect or is replaced.
     ///
     /// # Errors
     /// As [`Cas::pull_modes`](crate::Cas::pull_modes).
@@ -332,7 +333,7 @@ verbs! {
         options: SociOptions
     ) -> Result<Image>;
 
-    /// Returns the SOCI indexes of an image that are in the store, for all its platforms.
+    /// Returns the SOCI indexes in the store that are referrers of an image's manifests.
     #[cfg(feature = "soci")]
     fn soci_indexes(image: impl Into<ImageRef>) -> Result<Vec<SociIndex>>;
 
@@ -457,8 +458,8 @@ verbs! {
     /// the error if a blob failed.
     fn ingest_blobs(blobs: &[IngestBlob]) -> Result<Ingested>;
 
-    /// Stores the blobs of an image, and gives the image a new name. If anything fails, neither the
-    /// name nor any new blob stays. Returns the image, and the outcome of each blob.
+    /// Stores the blobs of an image, and gives the image a new name. Returns the image, and the
+    /// outcome of each blob.
     fn ingest_image(
         name: impl Into<NewName>,
         root: &IngestBlob,

@@ -64,8 +64,9 @@ impl Cas {
     /// the image in the store of `to`.
     ///
     /// # Errors
-    /// `NotFound` if the source does not have the image, or has lost a part of it; `Corrupt` for
-    /// damaged content; `InvalidArgument` if `to` has the same store, and the name stays the same.
+    /// `NotFound` if the source does not have the image, has lost a part of it, or does not have a
+    /// layer because a pull did not store it; `Corrupt` for damaged content; `InvalidArgument` if
+    /// `to` has the same store, and the name stays the same.
     /// The name is written last. On an error, the copied blobs stay until a garbage collection, and
     /// the next attempt does not copy them again.
     pub async fn copy(&self, image: impl Into<ImageRef>, to: &Cas) -> Result<Image> {
@@ -76,8 +77,8 @@ impl Cas {
     /// Returns the image in the store of `to`.
     ///
     /// # Errors
-    /// As [`Cas::copy`]; `InvalidArgument` for text that is not a name; `NotFound` for a platform
-    /// that the image does not have.
+    /// As [`Cas::copy`]; `InvalidArgument` for text that is not a name, or a name with the digest
+    /// of another image; `NotFound` for a platform that the image does not have.
     pub async fn copy_with(
         &self,
         image: impl Into<ImageRef>,

@@ -94,10 +94,10 @@ impl Cas {
     /// metadata in the file.
     ///
     /// The file appears under its name when it is complete, and replaces an older file of this
-    /// name. Until then, the directory needs free space for twice the size of the file. If the
-    /// image is unpacked into snapshots of the snapshotter `erofs`, the files of these snapshots
-    /// are copied, and no layer is decompressed. If the file system supports it, the new file
-    /// shares its blocks with the snapshots.
+    /// name. Until then, the directory may need free space for twice the size of the file. If the
+    /// image is unpacked into snapshots of the snapshotter `erofs`, the directory needs less space:
+    /// the files of these snapshots are copied, and no layer is decompressed. If the file system
+    /// supports it, the new file shares its blocks with the snapshots.
     ///
     /// # Errors
     /// `NotFound` if the store does not have the image, one of its layers, or the platform of this
@@ -113,8 +113,8 @@ impl Cas {
     ///
     /// With [`DiskOptions::writable`], the program `mke2fs` also writes an empty ext4 file system
     /// to a second file. A virtual machine can use it for the upper directory of an overlay. The
-    /// file is sparse, and the same size gives the same bytes. The file replaces an older file of
-    /// its name after the disk is complete.
+    /// file is sparse, and with the same release of `mke2fs`, the same size gives the same bytes.
+    /// When the disk is complete, the file replaces an older file of its name.
     ///
     /// With [`DiskFormat::Vmdk`], `file` is a directory, which must be empty or absent. If the call
     /// fails, it removes what it has written into the directory. If the process is killed, the next

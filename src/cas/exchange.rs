@@ -103,7 +103,9 @@ impl Cas {
     /// sorted by name.
     ///
     /// # Errors
-    /// As [`Cas::import`]; as [`Cas::snapshot`] if the images are unpacked.
+    /// As [`Cas::import`]; `NotFound` if the source has nothing for the platform;
+    /// `InvalidArgument` for a `name` that does not suit the images; as [`Cas::snapshot`] if the
+    /// images are unpacked.
     pub async fn import_with(
         &self,
         source: Source,
@@ -139,11 +141,11 @@ impl Cas {
     /// referrers. Returns the images with the targets that they have in the archive.
     ///
     /// # Errors
-    /// `InvalidArgument` if there are no images, or if `file` is a directory; `NotFound` for an
-    /// unknown name, or content that was lost; `Corrupt` for damaged content. On an error, an
-    /// existing file stays unchanged. If the root keeps layers only as tars and the bytes of a blob
-    /// cannot be made again, the archive has a new manifest, and the progress receives a warning
-    /// with its digest.
+    /// `InvalidArgument` if there are no images, or if `file` is a directory or does not end in a
+    /// UTF-8 name; `NotFound` for an unknown name, for content that was lost, or for a layer that a
+    /// pull did not store; `Corrupt` for damaged content. On an error, an existing file stays
+    /// unchanged. If the root keeps layers only as tars and the bytes of a blob cannot be made
+    /// again, the archive has a new manifest, and the progress receives a warning with its digest.
     pub async fn export(
         &self,
         images: impl IntoIterator<Item = impl Into<ImageRef>>,

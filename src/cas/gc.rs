@@ -69,8 +69,8 @@ impl Cas {
         gc::explain(self.opened()?, &snapshotters, resource, SystemTime::now()).await
     }
 
-    /// Adds a resource to a lease. The resource must exist, and nothing that it refers to may be
-    /// lost. Returns the updated lease.
+    /// Adds a resource to a lease. The resource must exist, unless it is an ingest. Nothing that it
+    /// refers to may be lost. Returns the updated lease.
     ///
     /// # Errors
     /// As [`lease::add_to_lease`].

@@ -270,7 +270,7 @@ pub(super) fn check_digest(name: &FullName, found: &Digest) -> Result<()> {
         Some(expected) if expected != found => Err(Error::invalid(format!(
             "the image has the digest {found}; use a name with this digest, or without a digest"
         ))
-        .operation("tag")
+        .operation("name image")
         .subject(name)),
         _ => Ok(()),
     }

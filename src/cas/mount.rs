@@ -100,7 +100,8 @@ impl Cas {
     /// # Errors
     /// As [`Cas::snapshot`]; `NotFound` if `directory` does not exist; `InvalidArgument` if
     /// `directory` is not a directory, or its path is not UTF-8; `AlreadyExists` if this root has
-    /// something mounted at `directory`; `Denied` without the right to mount.
+    /// something mounted at `directory`; `Denied` without the right to mount; `FailedPrecondition`
+    /// or `NotFound` if the image has layers that are read on demand, and no process serves them.
     pub async fn mount(
         &self,
         image: impl Into<ImageRef>,
@@ -184,7 +185,8 @@ impl Cas {
     ///
     /// # Errors
     /// `NotFound` if this root has nothing mounted at `directory`; `Busy` while the mount is in
-    /// use; `Denied` without the right to unmount.
+    /// use, is covered by another mount, or is in another mount namespace; `Denied` without the
+    /// right to unmount.
     pub async fn unmount(&self, directory: impl AsRef<Path>) -> Result<()> {
         self.check_writable()?;
         let directory = mounted::resolve(directory.as_ref(), "unmount")?;

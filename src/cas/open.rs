@@ -102,9 +102,11 @@ impl Cas {
     /// not work on this machine, also returns the reason.
     ///
     /// # Errors
-    /// `Unsupported` for an engine that is not in `registry`; `InvalidArgument` for a composition
-    /// without its members, or a secret in the URL of the store; `AlreadyExists` if the root uses
-    /// other engines; `FailedPrecondition` if the directory contains something else.
+    /// `Unsupported` for an engine that is not in `registry`; `InvalidArgument` for the URL of a
+    /// store that does not parse or contains a secret, for a composition without its members, or
+    /// for [`Keep::Tar`] with engines that do not allow it; `AlreadyExists` if the root uses other
+    /// engines; `FailedPrecondition` if the directory contains something else; the error of the
+    /// preferred snapshotter if none works.
     pub fn init_with(
         root: impl AsRef<Path>,
         engines: Engines,

@@ -16,10 +16,11 @@ impl Cas {
     /// mounted, leased or used by a job stay. Other jobs may use the store meanwhile. A dry run
     /// removes nothing. Returns what was removed, or for a dry run what would be removed.
     ///
-    /// Most verbs that read an image record its use, but `image`, `check` and `manifest` do not. A
-    /// last use that another handle recorded is exact to a minute
-    /// ([`USE_PRECISION`](cas_core::image::USE_PRECISION)). If the options set `keep_free` but not
-    /// `free`, the free space is read from the file system of the store.
+    /// Most verbs that read an image record its use. `tag`, and verbs that only show facts about an
+    /// image, such as `image`, `check` and `manifest`, do not. A last use that another handle
+    /// recorded is exact to a minute ([`USE_PRECISION`](cas_core::image::USE_PRECISION)). If the
+    /// options set `keep_free` but not `free`, the free space is read from the file system of the
+    /// store.
     ///
     /// # Errors
     /// `InvalidArgument` if the options set no bound; `Unsupported` for `keep_free` if the store is

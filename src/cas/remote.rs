@@ -26,14 +26,16 @@ impl Cas {
     /// absent, and may be pulled later. Returns the image. Its name is the full reference.
     ///
     /// # Errors
-    /// `InvalidArgument` for text that is not a reference, or a wrong setting in `cas.toml`;
-    /// `NotFound` if the registry does not have the image for the platform; `Denied` if the
-    /// registry denies access, if a file of [`PullOptions::hosts`] blocks or rejects the name, or
-    /// if a verifier rejects the image; `Unavailable` if the registry does not answer; `Corrupt` if
-    /// the registry sends bytes that do not match a digest; `Unsupported` if `cas.toml` requires a
-    /// cosign signature and this build cannot verify one. On an error, no name is written. Content
-    /// that has arrived stays in the store until a garbage collection, and the next attempt uses
-    /// it.
+    /// `InvalidArgument` for text that is not a reference, or a wrong setting in `cas.toml` or in a
+    /// file of [`PullOptions::hosts`]; `NotFound` if the registry does not have the image for the
+    /// platform; `Denied` if the registry denies access, if a file of [`PullOptions::hosts`] blocks
+    /// or rejects the name, or if a verifier rejects the image; `Unavailable` if the registry does
+    /// not answer; `Corrupt` if the registry sends bytes that do not match a digest; `Unsupported`
+    /// if `policy.json` requires a signature, or if `cas.toml` requires a cosign signature and this
+    /// build cannot verify one; `FailedPrecondition` if a program that verifies images cannot be
+    /// started, is ended by a signal, or takes too long. On each of these errors, no name is
+    /// written. Content that has arrived stays in the store until a garbage collection, and the
+    /// next attempt uses it.
     pub async fn pull(&self, reference: impl Into<RegistryRef>) -> Result<Image> {
         let pulled = self.pull_with(reference, PullOptions::default()).await?;
         Ok(pulled.image)
@@ -45,7 +47,9 @@ impl Cas {
     /// # Errors
     /// As [`Cas::pull`]; as [`Cas::snapshot`] if the image is unpacked; with [`Policy::Never`],
     /// `NotFound` if the store does not have the whole image, and `FailedPrecondition` if a
-    /// signature is required, because signatures are fetched from the registry.
+    /// signature is required, because signatures are fetched from the registry. If all platforms
+    /// are pulled, the image is unpacked after its name is written, and keeps the name if the
+    /// unpacking fails.
     pub async fn pull_with(
         &self,
         reference: impl Into<RegistryRef>,
@@ -121,7 +125,8 @@ impl Cas {
             let error = pulled.as_ref().err().map(Error::kind);
             // Layers are unpacked while they arrive. If a mirror sent wrong bytes of a layer, the
             // next attempt fetches this layer from another mirror.
-            let may_be_elsewhere = options.unpack && distrusted > before;
+            let unpacks = options.unpack || self.only_tars;
+            let may_be_elsewhere = unpacks && distrusted > before;
             if error != Some(ErrorKind::Corrupt) || !may_be_elsewhere {
                 break pulled;
             }
@@ -145,25 +150,26 @@ impl Cas {
             verifiers,
             progress: &**progress,
         };
-        let mut pull = transfer::PullOptions::default()
-            .with_platforms(options.platforms.clone())
-            .with_progress(Arc::clone(progress));
         let limits = match &options.limits {
             Some(limits) => limits.clone(),
             None => self.remote_settings().limits()?,
         };
         let parallel = self.parallel(options)?;
-        pull = match &parallel {
-            Some(parallel) => pull.with_limits(parallel.limits(&limits)),
-            None => pull.with_limits(limits),
+        let limits = match &parallel {
+            Some(parallel) => parallel.limits(&limits),
+            None => limits,
         };
+        #[cfg(feature = "on-demand")]
+        let tables = self.tables(client, reference, options, &limits)?;
+        #[cfg(not(feature = "on-demand"))]
+        let tables: Option<Arc<dyn LayerTables>> = None;
+        let mut pull = transfer::PullOptions::default()
+            .with_platforms(options.platforms.clone())
+            .with_progress(Arc::clone(progress))
+            .with_limits(limits);
         if options.referrers {
             pull = pull.with_referrers(client);
         }
-        #[cfg(feature = "on-demand")]
-        let tables = self.tables(client, reference, options)?;
-        #[cfg(not(feature = "on-demand"))]
-        let tables: Option<Arc<dyn LayerTables>> = None;
         let unpack = options.unpack || self.only_tars;
         if !unpack && tables.is_none() || options.platforms == Platforms::All {
             let image = transfer::pull(store, &verified, reference.name(), &pull).await?;
@@ -196,6 +202,7 @@ impl Cas {
         client: &Mirrors,
         reference: &FullName,
         options: &PullOptions,
+        limits: &transfer::PullLimits,
     ) -> Result<Option<Arc<dyn LayerTables>>> {
         if !options.on_demand {
             return Ok(None);
@@ -214,12 +221,14 @@ impl Cas {
         }
         let (modes, _) = self.pull_modes()?;
         let (client, progress) = (client.clone(), Arc::clone(&options.progress));
-        let tables = RegistryTables::new(client, reference.clone(), modes, progress);
-        Ok(Some(Arc::new(tables)))
+        let content = Arc::clone(&self.store.content);
+        let tables = RegistryTables::new(client, content, reference.clone(), modes, progress);
+        let quota = limits.requests().for_image();
+        Ok(Some(Arc::new(tables.with_quota(quota))))
     }
 
     /// Returns the settings of parallel pulls in `cas.toml`, and a warning for each setting that
-    /// has no effect.
+    /// has no effect or is replaced.
     ///
     /// # Errors
     /// As [`PullModes::from_toml`]; errors of the file system.
@@ -356,8 +365,8 @@ impl Cas {
         self.root.remote_settings()
     }
 
-    /// Returns the files that name mirrors of registries and trusted certificates. If `cas.toml`
-    /// does not name a file, returns the usual file of this machine.
+    /// Returns the files that name mirrors of registries, trusted certificates and the policy for
+    /// images. If `cas.toml` does not name a file, returns the usual file of this machine.
     pub fn hosts(&self) -> Hosts {
         self.remote_settings().hosts()
     }

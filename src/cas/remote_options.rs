@@ -16,7 +16,8 @@ use super::ParallelPull;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
     /// Only if the store lacks the image, or a part of its content for the platforms. Otherwise the
-    /// registry is not asked, even if the tag now refers to another image there.
+    /// registry is not asked for the image, even if the tag now refers to another image there. If a
+    /// signature is required, the registry is always asked for it.
     Missing,
     /// Always. Only missing content is fetched.
     #[default]
@@ -35,12 +36,14 @@ pub struct PullOptions {
     pub policy: Policy,
     /// Whether the image is unpacked into snapshots while it arrives, as by
     /// [`Cas::snapshot`](super::Cas::snapshot). If all platforms are pulled, only the platform of
-    /// this machine is unpacked, after the pull.
+    /// this machine is unpacked, after the pull. A root that keeps layers only as tars always
+    /// unpacks.
     pub unpack: bool,
     /// Whether layers with a table of contents are read on demand instead of fetched: eStargz
     /// layers, zstd:chunked layers, and layers with a SOCI zTOC. The other layers are fetched and
     /// unpacked. This option needs the snapshotter `erofs`. With another snapshotter, the pull
-    /// warns, and fetches and unpacks all layers. See [`OnDemand`](crate::OnDemand).
+    /// warns, and is the same as without this option. If all platforms are pulled, all layers are
+    /// fetched. See [`OnDemand`](crate::OnDemand).
     #[cfg(feature = "on-demand")]
     pub on_demand: bool,
     /// The source of the tables of contents of layers that are read on demand. By default,
@@ -51,13 +54,14 @@ pub struct PullOptions {
     /// SBOMs, and the referrers of these referrers. If the policy does not ask the registry for the
     /// image, no referrers are pulled.
     pub referrers: bool,
-    /// Whether the registry is reached over http. By default, the registry is reached over https,
-    /// or over http if the registry is on this machine and does not require TLS.
+    /// Whether the registry is reached over http, unless `hosts.toml` or `registries.conf` sets the
+    /// scheme. By default, the registry is reached over https, or over http if the registry is on
+    /// this machine and does not require TLS. The option does not apply to mirrors.
     pub plain_http: bool,
     /// Hosts of token services that may receive the login for the registry, in addition to the
     /// registry's own host and the hosts that `cas.toml` names.
     pub token_hosts: Vec<Host>,
-    /// The files that name mirrors and certificates. By default the files that
+    /// The files that name mirrors, certificates and the policy. By default the files that
     /// [`Cas::hosts`](super::Cas::hosts) returns.
     pub hosts: Option<Hosts>,
     /// The file of logins that is read first, instead of podman's `containers/auth.json` in
@@ -252,7 +256,7 @@ pub struct PushOptions {
     pub plain_http: bool,
     /// Hosts of token services; see [`PullOptions::token_hosts`].
     pub token_hosts: Vec<Host>,
-    /// The files that name certificates; see [`PullOptions::hosts`].
+    /// The files that name hosts for pushes, and certificates; see [`PullOptions::hosts`].
     pub hosts: Option<Hosts>,
     /// The file of logins that is read first; see [`PullOptions::auth_file`].
     pub auth_file: Option<PathBuf>,

@@ -150,8 +150,8 @@ impl Cas {
     /// Returns false if the snapshot is not mounted.
     ///
     /// # Errors
-    /// `NotFound` if the snapshot does not exist; `Busy` while the mount is in use; `Denied`
-    /// without the right to unmount.
+    /// `NotFound` if the snapshot does not exist; `Busy` while the mount is in use, is covered by
+    /// another mount, or is in another mount namespace; `Denied` without the right to unmount.
     pub async fn unmount_snapshot(&self, key: impl AsRef<str>) -> Result<bool> {
         let options = UnmountOptions::default();
         self.unmount_snapshot_with(key, options).await
@@ -160,8 +160,7 @@ impl Cas {
     /// Unmounts a snapshot with options. Returns the same as [`Cas::unmount_snapshot`].
     ///
     /// # Errors
-    /// As [`Cas::unmount_snapshot`]; a lazy unmount returns `Busy` only if the snapshot is mounted
-    /// in another mount namespace.
+    /// As [`Cas::unmount_snapshot`], but a lazy unmount also succeeds while the mount is in use.
     pub async fn unmount_snapshot_with(
         &self,
         key: impl AsRef<str>,

@@ -87,7 +87,7 @@ impl Cas {
     /// As [`Cas::snapshot`]; `AlreadyExists` if there is a snapshot with this key;
     /// `InvalidArgument` for a key that is empty, that has more than
     /// [`limit::KEY`](cas_core::limit::KEY) bytes, that is reserved for mounts, or that contains
-    /// control characters.
+    /// control characters; as [`Cas::mount`] for layers that are read on demand.
     pub async fn create_snapshot(
         &self,
         key: impl AsRef<str>,

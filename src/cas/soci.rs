@@ -191,8 +191,8 @@ impl Cas {
         made.during("create SOCI index", name)
     }
 
-    /// Returns the SOCI indexes of an image that are in the store, for all its platforms, in the
-    /// order of the manifests.
+    /// Returns the SOCI indexes in the store that are referrers of the image's manifests, for all
+    /// platforms, in the order of the manifests. The index of a converted image is not a referrer.
     ///
     /// # Errors
     /// `NotFound` if the store does not have the image; `Corrupt` for a damaged index; errors of
@@ -295,7 +295,7 @@ async fn prefetches(
         let mut prefetch = Prefetch::default();
         for (spans, is_found) in of_files.into_iter().zip(&mut is_found) {
             if let Some(spans) = spans.filter(|_| !*is_found) {
-                prefetch.spans.push(spans);
+                prefetch.add(spans);
                 *is_found = true;
             }
         }

@@ -19,10 +19,12 @@ impl Cas {
     /// image has the same configuration and the same layers, but another digest. It is an OCI index
     /// that lists two manifests: the image's manifest for the platform of this machine, with an
     /// added annotation, and a SOCI index of version 2. Signatures of the image do not apply to the
-    /// new image. Returns the new image.
+    /// new image. If the name exists already, it no longer refers to its old image. Returns the new
+    /// image.
     ///
     /// # Errors
-    /// As [`Cas::create_soci`]; `InvalidArgument` for text that is not a name.
+    /// As [`Cas::create_soci`]; `InvalidArgument` for text that is not a name, or a name with
+    /// another digest than that of the new image.
     pub async fn convert_soci(
         &self,
         image: impl Into<ImageRef>,

@@ -78,9 +78,10 @@ impl Cas {
     ///
     /// # Errors
     /// `NotFound` if the store does not have the image, if the image has no manifest for the
-    /// platform of this machine, if a layer is missing from the store, or if the parent of
-    /// `directory` does not exist; `FailedPrecondition` if `directory` is not empty; `Corrupt` for
-    /// damaged or hostile layers; `Unsupported` for an artifact, or for a blob that is not a layer;
+    /// platform of this machine, if a layer is neither in the store nor kept as a tar by the
+    /// snapshotter, or if the parent of `directory` does not exist; `FailedPrecondition` if
+    /// `directory` is not empty; `InvalidArgument` if it is not a directory; `Corrupt` for damaged
+    /// or hostile layers; `Unsupported` for an artifact, or for a blob that is not a layer;
     /// `OutOfRange` if the image exceeds a limit; `Denied` or `FailedPrecondition` if this process
     /// cannot give a file to its owner (see [`UnpackOptions::rootless`]). On an error, what was
     /// written is removed.
@@ -96,7 +97,8 @@ impl Cas {
     /// Unpacks with options.
     ///
     /// # Errors
-    /// As [`Cas::unpack`]; `InvalidArgument` for `Platforms::All`.
+    /// As [`Cas::unpack`]; `InvalidArgument` for `Platforms::All`; `Denied` if the directory must
+    /// be `private` and belongs to another user.
     pub async fn unpack_with(
         &self,
         image: impl Into<ImageRef>,

@@ -40,8 +40,7 @@ pub(crate) struct Bundle {
 /// Options that choose the platform and replace parts of the image's configuration.
 #[derive(Args)]
 pub(crate) struct Process {
-    /// Platform, as in linux/arm64 [default: this machine's; an image without an index
-    /// has only one]
+    /// Platform, as in linux/arm64 [default: this machine's; without an index, the image's own]
     #[arg(long)]
     platform: Option<Platform>,
     /// Program to run instead of the image's entrypoint and command

@@ -17,7 +17,8 @@ use super::{Context, names};
 
 FROM and TO are URL#NAME, DIR#NAME for the root in a directory, or NAME in the store of this root.
 In place of a URL, you may write a scheme or the name of a table in cas.toml, as for --store. In
-TO, #NAME may be left out: the image then keeps its name. If the destination does not exist, it is
+TO, NAME may be left out, as in redb#: the image then keeps its name. After a URL, and after a DIR
+that begins with / or ., the # may be left out, too. If the destination does not exist, it is
 created. Blobs that the destination already has are not copied, so a copy that was interrupted
 continues where it stopped.")]
 pub(crate) struct Copy {

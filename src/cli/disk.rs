@@ -19,8 +19,8 @@ use super::Context;
 
 The file is an EROFS image: metadata, and then the tar of each layer. Linux 6.4 and later can mount
 the file. A virtual machine can use the file as a disk with sectors of 512 bytes. The same image
-always gives the same bytes. No privileges are needed. While the file is written, its directory
-needs free space for twice the size of the file. If the image is unpacked into snapshots of the
+always gives the same bytes. No privileges are needed. While the file is written, its directory may
+need free space for twice the size of the file. If the image is unpacked into snapshots of the
 snapshotter `erofs`, the format `erofs` copies the tars of these snapshots, and decompresses no
 layer. With `--format vmdk`, FILE is a directory, which must be empty or absent.
 
@@ -41,8 +41,7 @@ pub(crate) struct Disk {
     /// Size of the writable file system, as in 10GiB
     #[arg(long, value_name = "SIZE", value_parser = cas::parse_size, requires = "writable")]
     writable_size: Option<u64>,
-    /// Platform, as in linux/arm64 [default: this machine's; an image without an index
-    /// has only one]
+    /// Platform, as in linux/arm64 [default: this machine's; without an index, the image's own]
     #[arg(long)]
     platform: Option<Platform>,
 }

@@ -96,7 +96,7 @@ fn print(context: &Context, report: &Report) -> Result<()> {
     for (key, bytes) in &report.resumable {
         let short = key.parse::<Digest>().map_or(key.clone(), |key| key.short());
         out.say(format!(
-            "kept: {} of {short}, from an interrupted pull; the next pull continues from there",
+            "kept: {} of {short}, from an interrupted job; the next pull continues from there",
             size(*bytes)
         ))?;
     }

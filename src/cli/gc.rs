@@ -17,10 +17,10 @@ use super::{Context, prune, resource};
 #[command(after_help = "Examples:\n  cas gc --dry-run\n  \
     cas gc --older-than 30d --keep-last 5 --max-size 20GiB --keep-free 5GiB
 
-Safe at any time, even while other commands run. The options of a cache remove names of images. All
-images that were not used for the time of --older-than lose their names. Then the least recently
-used images lose their names, until --max-size and --keep-free are met. Images that are mounted,
-leased or being pulled stay.")]
+Safe at any time, even while other commands run. The options of a cache remove names of images.
+Images that were not used for the time of --older-than lose their names. Then the least recently
+used images lose their names, until --max-size and --keep-free are met. The images that --keep-last
+counts stay, and so do images that are mounted, leased or being pulled.")]
 pub(crate) struct Gc {
     /// List what would be removed, but remove nothing
     #[arg(long)]
@@ -62,7 +62,8 @@ impl Gc {
             .with_max_size(self.cache.max_size)
             .with_keep_free(self.cache.keep_free);
         let out = &context.out;
-        let removed = if bounds.is_unbounded() {
+        let is_cache = !bounds.is_unbounded();
+        let removed = if !is_cache {
             let options = GcOptions::default().with_dry_run(self.dry_run);
             cas.gc_with(options).await?
         } else {
@@ -73,7 +74,11 @@ impl Gc {
         if out.is_json() || self.dry_run {
             list(out, &removed)?;
         }
-        let done = if self.dry_run { "would free" } else { "freed" };
+        let done = match self.dry_run {
+            true if is_cache => "besides the content of these images, would free",
+            true => "would free",
+            false => "freed",
+        };
         out.say(format!("{done} {}", summary(&removed)))
     }
 }

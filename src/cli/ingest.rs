@@ -15,7 +15,8 @@ pub(crate) enum Ingests {
     /// List ingests, how much of each is written, and the owners of the leases that keep them
     #[command(after_help = "Example:\n  cas ingest ls --json")]
     Ls,
-    /// Remove ingests, in the given order; stop at the first ingest that a job is writing
+    /// Remove ingests, in the given order; stop at the first ingest that does not exist or that a
+    /// job is writing
     #[command(after_help = "Example:
   cas ingest rm sha256:2c26b46b68ff
 

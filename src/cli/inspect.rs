@@ -22,7 +22,8 @@ A digest, or the first digits of one, is looked up among images, then blobs, the
 pub(crate) struct Inspect {
     /// Name, digest, first digits of a digest, or key of a snapshot
     what: String,
-    /// Show the manifest of an image for this platform, as in linux/arm64 [default: this machine's]
+    /// Show the manifest of an image for this platform, as in linux/arm64 [default: this machine's;
+    /// without an index, the image's own]
     #[arg(long)]
     platform: Option<Platform>,
 }

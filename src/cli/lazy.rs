@@ -13,6 +13,7 @@ use cas::{Context as _, Error, ErrorKind, ImageRef, OnDemand, Platforms, PullOpt
 use clap::{Args, Subcommand};
 
 use super::Context;
+use super::remote::pull_first;
 
 /// How long a command waits for the process that it has started.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -122,11 +123,14 @@ pub(super) async fn pull_missing(
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         found => return found.map(drop),
     }
+    let hosts = cas.remote_settings().hosts();
+    let names = hosts.expand(image).await?;
     let options = PullOptions::default()
         .with_on_demand(true)
         .with_platforms(platforms)
+        .with_hosts(hosts)
         .with_progress(context.progress.clone());
-    cas.pull_with(image, options).await.map(drop)
+    pull_first(&cas, names, &options).await.map(drop)
 }
 
 /// Starts the process that serves layers, in the background. Does nothing if the root has no layers

@@ -41,8 +41,7 @@ pub(crate) struct Mount {
     /// in the mount; may be repeated
     #[arg(long, value_name = "INSIDE:OUTSIDE:COUNT", value_parser = idmap::range)]
     map_ids: Vec<IdRange>,
-    /// Platform, as in linux/arm64 [default: this machine's; an image without an index
-    /// has only one]
+    /// Platform, as in linux/arm64 [default: this machine's; without an index, the image's own]
     #[arg(long)]
     platform: Option<Platform>,
     /// If the image is not in the store, pull it first, as `cas pull --lazy` does

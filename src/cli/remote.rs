@@ -19,8 +19,8 @@ use super::{Context, names};
 #[command(after_help = "Example:\n  cas pull localhost:5000/app:1\n  \
     cas pull registry.example/team/app:1 --platform linux/arm64 --unpack")]
 pub(crate) struct Pull {
-    /// [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]; a name without a host is looked for in the
-    /// registries that registries.conf lists, or in docker.io if the file lists none
+    /// [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]; a name without a host is looked for under its
+    /// alias, or in the registries that registries.conf lists, or in docker.io if there are none
     #[arg(value_name = "REF")]
     reference: String,
     #[command(flatten)]
@@ -43,7 +43,7 @@ pub(crate) struct Pull {
     #[arg(long, conflicts_with_all = ["all_platforms", "discard_unpacked_layers"])]
     lazy: bool,
     /// Also pull everything that refers to the image, such as signatures; if --policy takes the
-    /// image from the store, referrers are not pulled, and a warning says so
+    /// image from the store, warn that referrers are not pulled
     #[arg(long)]
     referrers: bool,
     /// When to ask the registry
@@ -60,8 +60,9 @@ pub(crate) struct Pull {
 
 #[derive(Args)]
 struct Parallel {
-    /// Pull and unpack in parallel, with the settings of [pull_modes.parallel_pull_unpack] in
-    /// cas.toml; a pull after an interrupted pull uses the layers that are already unpacked
+    /// Pull in parallel, and with --unpack also unpack in parallel, with the settings of
+    /// [pull_modes.parallel_pull_unpack] in cas.toml; a pull after an interrupted pull uses the
+    /// layers that are already unpacked
     #[arg(long)]
     parallel: bool,
     /// Read [pull_modes.parallel_pull_unpack] from this file instead of cas.toml, for example from
@@ -95,7 +96,8 @@ impl Parallel {
         if self.discard_unpacked_layers && modes.mode == PullMode::Off {
             return Err(Error::invalid(
                 "--discard-unpacked-layers needs a parallel pull; add --parallel, or set `enable = \
-                 true` in [pull_modes.parallel_pull_unpack] of cas.toml",
+                 true` in [pull_modes.parallel_pull_unpack] of cas.toml, or of the file that \
+                 --pull-modes names",
             ));
         }
         modes.discard_unpacked_layers |= self.discard_unpacked_layers;
@@ -210,7 +212,11 @@ fn limits(ranges: u64) -> PullLimits {
 ///
 /// # Errors
 /// The first error that no other registry can avoid, otherwise the error of the last name.
-async fn pull_first(cas: &Cas, names: Vec<FullName>, options: &PullOptions) -> Result<StoredImage> {
+pub(super) async fn pull_first(
+    cas: &Cas,
+    names: Vec<FullName>,
+    options: &PullOptions,
+) -> Result<StoredImage> {
     let mut names = names.into_iter().peekable();
     while let Some(name) = names.next() {
         match cas.pull_with(&name, options.clone()).await {

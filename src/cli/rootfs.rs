@@ -46,8 +46,7 @@ pub(crate) struct Prepare {
     /// Name or digest of the image
     #[arg(long, value_name = "REF")]
     image: String,
-    /// Platform, as in linux/arm64 [default: this machine's; an image without an index
-    /// has only one]
+    /// Platform, as in linux/arm64 [default: this machine's; without an index, the image's own]
     #[arg(long)]
     platform: Option<Platform>,
 }

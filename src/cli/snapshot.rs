@@ -86,17 +86,11 @@ pub(crate) struct CommitArgs {
 const PREFIX: usize = 4;
 
 impl Snapshot {
-    /// Returns whether the command creates, commits or removes a snapshot.
-    fn changes(&self) -> bool {
-        use Snapshot::{Commit, Prepare, Rm, View};
-        matches!(self, Prepare(_) | View(_) | Commit(_) | Rm(_))
-    }
-
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
-        let cas = if self.changes() {
-            context.cas_to_mount().await?
-        } else {
-            context.cas().await?
+        let cas = match self {
+            Snapshot::Prepare(_) | Snapshot::View(_) => context.cas_to_mount().await?,
+            Snapshot::Commit(_) | Snapshot::Rm(_) => context.writable_cas().await?,
+            _ => context.cas().await?,
         };
         let snapshots = &**cas.snapshotter()?;
         match self {

@@ -1,11 +1,15 @@
 //! `cas soci`: indexes of SOCI, with which layers can be read on demand.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
-use cas::image::familiar;
-use cas::{ImageRef, Platform, Result, SociIndex, SociOptions};
+use cas::image::{FullName, familiar};
+use cas::{Context as _, Error, ImageRef, Platform, Result, SociIndex, SociOptions, limit};
 use clap::{Args, Subcommand};
 use serde::Serialize;
+#[cfg(feature = "on-demand")]
+use serde_json::json;
 
 use super::Context;
 use super::output::{count, size};
@@ -19,6 +23,8 @@ pub(crate) enum Soci {
     Create(Create),
     Convert(Convert),
     Ls(Ls),
+    #[cfg(feature = "on-demand")]
+    PrefetchList(PrefetchList),
 }
 
 /// Make a zTOC of each large layer of an image, and an index that lists the zTOCs
@@ -30,7 +36,9 @@ pub(crate) enum Soci {
 A zTOC has the table of contents of a layer, and a list of places at which decompression can begin.
 These places divide the layer into spans. Layers must be compressed with gzip.
 The index is a referrer of the image: `cas push --referrers` pushes the index, too, and `cas gc`
-keeps the index for as long as the image.")]
+keeps the index for as long as the image. `cas pull --lazy` uses such an index only if
+[pull_modes.soci_v1] in cas.toml has `enable = true`. The index of `cas soci convert` needs no
+setting.")]
 pub(crate) struct Create {
     /// Name or digest of the image
     image: String,
@@ -50,7 +58,7 @@ pub(crate) struct Convert {
     /// Name or digest of the image
     image: String,
     /// Name of the new image
-    name: String,
+    name: FullName,
     #[command(flatten)]
     how: How,
 }
@@ -58,8 +66,7 @@ pub(crate) struct Convert {
 /// How zTOCs are made.
 #[derive(Args)]
 struct How {
-    /// Platform, as in linux/arm64 [default: this machine's; an image without an index
-    /// has only one]
+    /// Platform, as in linux/arm64 [default: this machine's; without an index, the image's own]
     #[arg(long)]
     platform: Option<Platform>,
     /// Begin a new span after this many decompressed bytes [default: 4MiB]
@@ -72,26 +79,68 @@ struct How {
     /// others; may be repeated
     #[arg(long, value_name = "PATH")]
     prefetch_file: Vec<PathBuf>,
+    /// File with such paths, one on each line, as `cas soci prefetch-list` prints them
+    #[arg(long, value_name = "FILE")]
+    prefetch_list: Option<PathBuf>,
 }
 
 impl How {
-    fn options(self, context: &Context) -> SociOptions {
+    fn options(mut self, context: &Context) -> Result<SociOptions> {
+        if let Some(list) = &self.prefetch_list {
+            self.prefetch_file.extend(paths(list)?);
+        }
         let mut options = SociOptions::default()
             .with_platforms(self.platform)
             .with_prefetch(self.prefetch_file)
             .with_progress(context.progress.clone());
         options.span_size = self.span_size.unwrap_or(options.span_size);
         options.min_layer_size = self.min_layer_size.unwrap_or(options.min_layer_size);
-        options
+        Ok(options)
     }
 }
 
-/// List the indexes of an image or of all images, with their layers
+/// Returns the paths in a file, which has one path on each line.
+fn paths(list: &Path) -> Result<Vec<PathBuf>> {
+    let mut text = String::new();
+    let opened = File::open(list).during("open", list.display())?;
+    let read = opened.take(limit::PREFETCH + 1).read_to_string(&mut text);
+    let read = read.during("read", list.display())?;
+    if read as u64 > limit::PREFETCH {
+        return Err(Error::out_of_range(format!(
+            "the list of files has more than the {} bytes allowed; list only the files that \
+             containers read first",
+            limit::PREFETCH
+        ))
+        .subject(list.display()));
+    }
+    let lines = text.lines().filter(|line| !line.is_empty());
+    Ok(lines.map(PathBuf::from).collect())
+}
+
+/// List the indexes that are referrers of an image or of all images, with their layers
 #[derive(Args)]
-#[command(after_help = "Example:\n  cas soci ls app:1")]
+#[command(after_help = "Example:
+  cas soci ls app:1
+
+The index of an image that `cas soci convert` has made is not a referrer, and is not listed.")]
 pub(crate) struct Ls {
     /// Name or digest of an image [default: all images]
     image: Option<String>,
+}
+
+/// List the files of an image that containers have read
+#[cfg(feature = "on-demand")]
+#[derive(Args)]
+#[command(after_help = "Example:
+  cas run --lazy registry.example/team/app:1-soci -- app --version
+  cas soci prefetch-list registry.example/team/app:1-soci > files
+  cas soci convert app:1 registry.example/team/app:2-soci --prefetch-list files
+
+Only files in layers that are read on demand with a zTOC are listed. The list is a second old at
+most.")]
+pub(crate) struct PrefetchList {
+    /// Name or digest of the image
+    image: String,
 }
 
 /// A layer of an index, for one line.
@@ -108,6 +157,8 @@ impl Soci {
             Soci::Create(command) => command.run(context).await,
             Soci::Convert(command) => command.run(context).await,
             Soci::Ls(command) => command.run(context).await,
+            #[cfg(feature = "on-demand")]
+            Soci::PrefetchList(command) => command.run(context).await,
         }
     }
 }
@@ -115,7 +166,7 @@ impl Soci {
 impl Create {
     async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
-        let options = self.how.options(context);
+        let options = self.how.options(context)?;
         let image = ImageRef::typed(&self.image);
         let index = cas.create_soci_with(image, options).await?;
         let layers = count(index.layers.len() as u64, "layer");
@@ -127,12 +178,27 @@ impl Create {
 impl Convert {
     async fn run(self, context: &Context) -> Result<()> {
         let cas = context.cas().await?;
-        let options = self.how.options(context);
+        let options = self.how.options(context)?;
         let image = ImageRef::typed(&self.image);
-        let made = cas.convert_soci_with(image, &*self.name, options).await?;
+        let made = cas.convert_soci_with(image, self.name, options).await?;
         context.out.item(&made, || {
             format!("{} -> {}", familiar(&made.name), made.target.digest.short())
         })
+    }
+}
+
+#[cfg(feature = "on-demand")]
+impl PrefetchList {
+    async fn run(self, context: &Context) -> Result<()> {
+        let cas = context.cas().await?;
+        let found = cas.manifest(ImageRef::typed(&self.image)).await?;
+        let on_demand = cas::OnDemand::open(context.root()?)?;
+        for path in on_demand.files_read(&found.manifest.layers)? {
+            let path = path.display().to_string();
+            let line = || path.clone();
+            context.out.item(&json!({"path": path}), line)?;
+        }
+        Ok(())
     }
 }
 

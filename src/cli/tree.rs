@@ -105,8 +105,9 @@ fn grow<'a>(
             Some(left) if !is_index || depth.indexes > 0 => left,
             _ => {
                 let why = format!(
-                    "expected indexes nested at most {} levels deep and at most {} descriptors, \
-                     found more; build the image again",
+                    "expected indexes nested at most {} levels deep, and at most {} descriptors of \
+                     the image and its referrers, found more; build the image again, or remove \
+                     referrers",
                     limit::INDEX_DEPTH,
                     limit::DESCRIPTORS
                 );

@@ -31,8 +31,7 @@ pub(crate) struct Unpack {
     /// Unpack without privileges: store the owners of files in an attribute, and leave out devices
     #[arg(long)]
     rootless: bool,
-    /// Platform, as in linux/arm64 [default: this machine's; an image without an index
-    /// has only one]
+    /// Platform, as in linux/arm64 [default: this machine's; without an index, the image's own]
     #[arg(long)]
     platform: Option<Platform>,
 }

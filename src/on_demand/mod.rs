@@ -6,16 +6,17 @@ pub(crate) mod lost;
 mod registry;
 mod tables;
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cas_core::{Context, Error, ErrorKind, Result};
+use cas_core::{Context, Descriptor, Error, ErrorKind, Result};
 use cas_host::mount::UnmountMode;
 use cas_host::{Dir, Lock, MountedDirs, mount};
-use cas_lazyfs::{Files, Session};
+use cas_lazyfs::{Files, FilesRead, Session};
 
 use self::registry::FromRegistry;
 pub use self::tables::RegistryTables;
@@ -125,11 +126,11 @@ impl OnDemand {
     /// that the other process has left unanswered.
     ///
     /// # Errors
-    /// `InvalidArgument` for a wrong setting in `cas.toml`; errors of the system.
+    /// `Unsupported` if `is_resumed` is true and Linux is older than 6.9, because it cannot send
+    /// requests again; errors of the system. If a fetch fails, only the reads that need it fail.
     pub fn serve(&self, device: OwnedFd, is_resumed: bool) -> Result<()> {
         let fetch = FromRegistry::new(self.settings.clone())?;
-        let files =
-            Files::new(self.directory.join("snapshots"), Arc::new(fetch)).with_speed(self.speed);
+        let files = Files::new(self.snapshots(), Arc::new(fetch)).with_speed(self.speed);
         let session = Session::new(device, files);
         if is_resumed {
             session.resume()?;
@@ -137,9 +138,45 @@ impl OnDemand {
         session.serve()
     }
 
+    /// Returns the paths of the files of these layers that were read on demand, in all sessions so
+    /// far, each once. The files of the first layer come first, in the order in which they were
+    /// first read. Only layers with a zTOC have such files. The list is a second old at most.
+    ///
+    /// # Errors
+    /// `Corrupt` if the table of contents of a layer is damaged; errors of the file system.
+    pub fn files_read(&self, layers: &[Descriptor]) -> Result<Vec<PathBuf>> {
+        if !self.is_used() {
+            return Ok(Vec::new());
+        }
+        let directory = self.snapshots();
+        let snapshots = fs::read_dir(&directory).during("list", directory.display())?;
+        let mut found: Vec<FilesRead> = Vec::new();
+        for snapshot in snapshots {
+            let path = snapshot.during("list", directory.display())?.path();
+            match FilesRead::of_snapshot(&path) {
+                // Another layer, or the snapshot was just removed.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                read => found.push(read?),
+            }
+        }
+        let mut paths = Vec::new();
+        for layer in layers {
+            let of_layer = found.iter().filter(|read| read.layer == layer.digest);
+            paths.extend(of_layer.flat_map(|read| &read.paths).cloned());
+        }
+        let mut known = BTreeSet::new();
+        paths.retain(|path: &PathBuf| known.insert(path.clone()));
+        Ok(paths)
+    }
+
     /// Returns the directory of the snapshotter.
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Returns the directory of the directories of snapshots.
+    fn snapshots(&self) -> PathBuf {
+        self.directory.join("snapshots")
     }
 
     /// Returns the directory in which the data is served.

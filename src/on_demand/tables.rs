@@ -5,34 +5,53 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use cas_core::content::ContentStore;
 use cas_core::image::FullName;
 use cas_core::progress::Progress;
-use cas_core::transfer::{Fetcher, Referrers};
-use cas_core::{Descriptor, Digest, Document, Error, Manifest, MediaType, Result, limit};
+use cas_core::transfer::{ImageQuota, Quota, Referrers, Slots};
+use cas_core::{
+    Descriptor, Digest, Document, Error, Manifest, MediaType, Result, dispatch, limit, pool,
+};
 use cas_distribution::Mirrors;
 use cas_layer::unpack::{LayerTable, LayerTables};
 use cas_lazy::soci::{CONFIG_MEDIA_TYPE_V1, INDEX_DIGEST, Index, Prefetch};
 use cas_lazy::zstd_chunked::{self, Position};
 use cas_lazy::{StoredTable, TableFormat, estargz};
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::registry::read;
 use crate::root::PullModes;
+
+/// Maximum number of requests at the same time. As many readers may wait for a registry later.
+const REQUESTS: i64 = 8;
 
 /// The tables of contents of the layers of one image in its registry. Layers in the formats eStargz
 /// and zstd:chunked contain their tables. The tables of other layers are zTOCs that a SOCI index
 /// lists.
 pub struct RegistryTables {
     client: Mirrors,
+    /// The requests of this value.
+    slots: Slots,
+    /// The requests of the whole pull.
+    quota: ImageQuota,
+    /// The content that the pull has stored.
+    content: Arc<dyn ContentStore>,
     reference: FullName,
     modes: PullModes,
     progress: Arc<dyn Progress>,
+}
+
+/// What was found for a layer.
+struct Found {
+    table: Option<LayerTable>,
+    warnings: Vec<String>,
 }
 
 #[async_trait]
 impl LayerTables for RegistryTables {
     async fn tables(
         &self,
+        root: &Descriptor,
         own: &Descriptor,
         manifest: &Manifest,
         layers: &[(Descriptor, Digest)],
@@ -40,7 +59,7 @@ impl LayerTables for RegistryTables {
         let index = match layers.iter().all(|(layer, _)| has_own_table(layer)) {
             true => None,
             false => self
-                .soci_index(own, manifest)
+                .soci_index(root, own, manifest)
                 .await
                 .unwrap_or_else(|error| {
                     self.progress.warn(&format!(
@@ -50,21 +69,22 @@ impl LayerTables for RegistryTables {
                     None
                 }),
         };
+        let index = index.as_ref();
+        let jobs: Vec<_> = (layers.iter())
+            .map(|(layer, diff_id)| self.find(layer, *diff_id, index))
+            .collect();
+        let mut found = stream::iter(jobs).buffered(limit::LAYERS);
         let mut tables = Vec::with_capacity(layers.len());
-        for (layer, diff_id) in layers {
-            let table = self.table(layer, *diff_id, index.as_ref()).await;
-            tables.push(table.unwrap_or_else(|error| {
-                self.progress.warn(&format!(
-                    "the layer {} is fetched as a whole: {error}",
-                    layer.digest
-                ));
-                None
-            }));
+        while let Some(Found { table, warnings }) = found.next().await {
+            for warning in warnings {
+                self.progress.warn(&warning);
+            }
+            tables.push(table);
         }
         if tables.iter().all(Option::is_none) && !tables.is_empty() {
             self.progress.warn(
-                "no layer of the image has a table of contents, so all layers are fetched as a \
-                 whole; `cas soci create` makes tables",
+                "no layer of the image has a table of contents that can be used, so all layers are \
+                 fetched as a whole; `cas soci convert` makes an image with tables",
             );
         }
         Ok(tables)
@@ -78,35 +98,54 @@ fn has_own_table(layer: &Descriptor) -> bool {
 }
 
 impl RegistryTables {
-    /// Returns the tables of the image that `reference` names in the registry of `client`. `modes`
-    /// says which SOCI indexes are used. `progress` receives a warning for each table that cannot
-    /// be used.
+    /// Returns the tables of the image that `reference` names in the registry of `client`.
+    /// `content` has the index of the image, if there is one. `modes` says which SOCI indexes are
+    /// used. `progress` receives a warning for each table that cannot be used.
     pub fn new(
         client: Mirrors,
+        content: Arc<dyn ContentStore>,
         reference: FullName,
         modes: PullModes,
         progress: Arc<dyn Progress>,
     ) -> Self {
         RegistryTables {
             client,
+            slots: Slots::new(REQUESTS),
+            quota: Quota::of_each_image(0).for_image(),
+            content,
             reference,
             modes,
             progress,
         }
     }
 
-    /// Returns the SOCI index of the image with this manifest, whose descriptor is `own`. If
-    /// `soci_v2` of the modes is set and an annotation of the manifest names a SOCI index, returns
-    /// that index. The index of the image must list it. Otherwise returns the first SOCI index
+    /// Sets the limits on concurrent requests of the pull. At most eight requests for tables are
+    /// made at the same time, even if the limits allow more.
+    #[must_use]
+    pub fn with_quota(mut self, quota: ImageQuota) -> Self {
+        self.quota = quota;
+        self
+    }
+
+    /// Returns the SOCI index of the image with this manifest, whose descriptor is `own`. `root` is
+    /// the descriptor of the index of the image or, without an index, of the manifest. If `soci_v2`
+    /// of the modes is set and an annotation of the manifest names a SOCI index, returns that
+    /// index. The index of the image must list it. Otherwise returns the first SOCI index
     /// among the referrers of the manifest. Returns `None` if the manifest has no such referrer. If
-    /// `soci_v1` is not set, also returns `None`, with a warning.
+    /// it has one, but `soci_v1` is not set, also returns `None`, with a warning.
     ///
     /// # Errors
-    /// `FailedPrecondition` if neither `soci_v1` nor `soci_v2` is set; `NotFound` if the index of
-    /// the image does not list the named index; `Corrupt` for a damaged index, or one whose bytes
-    /// do not match its digest; `OutOfRange` for a document that is too large; errors of the
-    /// registry.
-    pub async fn soci_index(&self, own: &Descriptor, manifest: &Manifest) -> Result<Option<Index>> {
+    /// `FailedPrecondition` if neither `soci_v1` nor `soci_v2` is set; `InvalidArgument` if the
+    /// annotation is not a digest; `NotFound` if the index of the image does not list the named
+    /// index, or the image has no index; `Corrupt` for a damaged document, or one whose bytes do
+    /// not match its digest; `OutOfRange` for a document that is too large; errors of the registry
+    /// and of the store.
+    pub async fn soci_index(
+        &self,
+        root: &Descriptor,
+        own: &Descriptor,
+        manifest: &Manifest,
+    ) -> Result<Option<Index>> {
         if !self.modes.soci_v1 && !self.modes.soci_v2 {
             return Err(Error::precondition(
                 "all lazy pull modes are disabled; enable [pull_modes.soci_v2] in cas.toml",
@@ -115,7 +154,7 @@ impl RegistryTables {
         let annotations = manifest.annotations.as_ref();
         let named = annotations.and_then(|named| named.get(INDEX_DIGEST));
         if let Some(named) = named.filter(|_| self.modes.soci_v2) {
-            return self.named_index(named.parse()?).await.map(Some);
+            return self.named_index(root, named.parse()?).await.map(Some);
         }
         let mut pages = self
             .client
@@ -141,13 +180,13 @@ impl RegistryTables {
     }
 
     /// Returns the SOCI index with this digest. The index of the image must list it.
-    async fn named_index(&self, digest: Digest) -> Result<Index> {
-        let image = self.client.resolve().await?;
-        let document = self.document(&image).await?;
-        let listed = match Document::parse(&image.media_type, &document)? {
-            Document::Index(index) => index.manifests,
-            _ => Vec::new(),
-        };
+    async fn named_index(&self, root: &Descriptor, digest: Digest) -> Result<Index> {
+        let mut listed = Vec::new();
+        if root.media_type.is_index()
+            && let Document::Index(index) = dispatch::document(&*self.content, root).await?
+        {
+            listed = index.manifests;
+        }
         let listed = listed.into_iter().find(|listed| listed.digest == digest);
         let listed = listed.ok_or_else(|| {
             Error::not_found(
@@ -159,12 +198,25 @@ impl RegistryTables {
         self.index(&listed).await
     }
 
+    /// Returns the table of a layer, if the layer has one that can be used.
+    async fn find(&self, layer: &Descriptor, diff_id: Digest, index: Option<&Index>) -> Found {
+        let mut warnings = Vec::new();
+        let table = self.table(layer, diff_id, index, &mut warnings).await;
+        let table = table.unwrap_or_else(|error| {
+            let digest = layer.digest;
+            warnings.push(format!("the layer {digest} is fetched as a whole: {error}"));
+            None
+        });
+        Found { table, warnings }
+    }
+
     /// Returns the table of a layer, or `None` if the layer has none.
     async fn table(
         &self,
         layer: &Descriptor,
         diff_id: Digest,
         index: Option<&Index>,
+        warnings: &mut Vec<String>,
     ) -> Result<Option<LayerTable>> {
         let annotation = |key: &str| layer.annotations.get(key);
         let mut prefetch = None;
@@ -181,19 +233,17 @@ impl RegistryTables {
             };
             (format, self.read(layer, range).await?)
         } else {
-            let found = index.and_then(|index| {
-                let mut ztocs = index.ztocs.iter();
-                let ztoc = ztocs.find(|ztoc| ztoc.layer == layer.digest)?;
-                Some((index, ztoc))
-            });
+            let found = index.and_then(|index| Some((index, index.of_layer(&layer.digest)?)));
             let Some((index, ztoc)) = found else {
                 return Ok(None);
             };
-            prefetch = self.prefetch(layer, index).await;
             let digest = ztoc.digest;
             let format = TableFormat::Ztoc { digest };
             let blob = Descriptor::new(MediaType::from(""), digest, ztoc.size);
-            (format, self.read(&blob, 0..blob.size).await?)
+            let table = self.read(&blob, 0..blob.size);
+            let (table, found) = tokio::join!(table, self.prefetch(layer, index, warnings));
+            prefetch = found;
+            (format, table?)
         };
         let stored = StoredTable {
             reference: self.reference.to_string(),
@@ -202,7 +252,11 @@ impl RegistryTables {
             format,
         };
         // This finds a layer that cannot be read on demand before the layer is mounted.
-        stored.read(&bytes)?;
+        let (stored, bytes) = pool::run(move || {
+            stored.read(&bytes)?;
+            Ok((stored, bytes))
+        })
+        .await?;
         let description = stored.to_bytes()?;
         let mut table = LayerTable {
             identity: Digest::sha256(&[b"cas.on-demand\0", &description[..]].concat()),
@@ -221,7 +275,12 @@ impl RegistryTables {
 
     /// Returns the spans of a layer that are fetched first, or `None` if the index does not list
     /// any. Warns of an artifact that cannot be used, because the layer can be read without it.
-    async fn prefetch(&self, layer: &Descriptor, index: &Index) -> Option<Prefetch> {
+    async fn prefetch(
+        &self,
+        layer: &Descriptor,
+        index: &Index,
+        warnings: &mut Vec<String>,
+    ) -> Option<Prefetch> {
         let mut found: Option<Prefetch> = None;
         let listed = index.prefetches.iter();
         for listed in listed.filter(|one| one.layer == layer.digest) {
@@ -232,7 +291,7 @@ impl RegistryTables {
                     spans.extend(prefetch.spans);
                     spans.truncate(limit::SPANS);
                 }
-                Err(error) => self.progress.warn(&format!(
+                Err(error) => warnings.push(format!(
                     "the prefetch artifact {} is not used: {error}",
                     listed.digest
                 )),
@@ -285,6 +344,8 @@ impl RegistryTables {
     }
 
     async fn read(&self, blob: &Descriptor, range: Range<u64>) -> Result<Vec<u8>> {
+        let _slot = self.slots.acquire(1).await?;
+        let _lease = self.quota.acquire().await?;
         read(&self.client, blob, range).await
     }
 }

@@ -22,7 +22,7 @@ pub struct Engines {
     format: u32,
     /// The store: a scheme, a URL or the name of a table in `stores`. A URL with a host or a path,
     /// such as `fs:///srv/store`, means a store outside of the root. Any other text means a store
-    /// in the root.
+    /// in the root, except that the members of a composition may be such URLs.
     pub store: String,
     /// The snapshotter. If this text is empty, a new root gets the first snapshotter that works on
     /// its machine: `overlay` if overlayfs can be used, otherwise `native`.

@@ -87,7 +87,8 @@ impl Root {
     /// # Errors
     /// `AlreadyExists` if `path` is a root with other engines; `FailedPrecondition` if the
     /// directory contains something else; `InvalidArgument` for a store with a secret in its URL,
-    /// or a store that cannot be located. In these cases, nothing is made.
+    /// a store that cannot be located, or engines that do not allow their `keep`. In these cases,
+    /// nothing is made. If no snapshotter works, returns the error of the preferred one.
     pub(crate) fn init(
         path: &Path,
         mut engines: Engines,
@@ -158,7 +159,7 @@ impl Root {
     }
 
     /// Returns the settings of parallel pulls in `cas.toml`, and warnings about settings that have
-    /// no effect.
+    /// no effect or are replaced.
     ///
     /// # Errors
     /// As [`PullModes::from_toml`]; errors of the file system.

@@ -34,9 +34,10 @@ pub enum PullMode {
     /// Images are not pulled in parallel, unless the options of a pull ask for it.
     #[default]
     Off,
-    /// Images are pulled and unpacked in parallel.
+    /// Images are pulled in parallel. If a pull unpacks its image, it unpacks in parallel, too.
     Parallel,
-    /// As `Parallel`, but layers that are read on demand are not pulled.
+    /// As `Parallel`. In the SOCI snapshotter, this mode pulls only what cannot be read on demand.
+    /// In `cas`, the options of a pull decide this in every mode.
     ParallelAsFallback,
 }
 
@@ -112,6 +113,8 @@ struct Written {
 #[derive(Deserialize)]
 struct LazyMode {
     enable: Option<bool>,
+    #[serde(flatten)]
+    unknown: Table,
 }
 
 impl Default for Written {
@@ -136,7 +139,7 @@ impl Default for Written {
 impl PullModes {
     /// Reads the table `[pull_modes]` of a configuration of the SOCI snapshotter, or of `cas.toml`.
     /// Ignores all other tables. Returns the modes, and a warning for each setting that has no
-    /// effect.
+    /// effect or is replaced.
     ///
     /// # Errors
     /// `InvalidArgument` for text that is not TOML, a value of another type, a malformed size, or
@@ -153,25 +156,24 @@ impl PullModes {
         };
         let parallel = modes.remove(PARALLEL).unwrap_or(Value::Table(Table::new()));
         let written: Written = parallel.try_into().map_err(invalid)?;
-        let mut lazy = |name: &str, default: bool| match modes.remove(name) {
-            Some(mode) => mode
-                .try_into::<LazyMode>()
-                .map(|mode| mode.enable.unwrap_or(default)),
-            None => Ok(default),
+        let mut warnings = Vec::new();
+        let mut lazy = |name: &str, default: bool| {
+            let Some(mode) = modes.remove(name) else {
+                return Ok(default);
+            };
+            let mode: LazyMode = mode.try_into()?;
+            warnings.extend(mode.unknown.keys().map(|key| unknown(key, name)));
+            Ok(mode.enable.unwrap_or(default))
         };
         let soci_v2 = lazy("soci_v2", true).map_err(invalid)?;
         let soci_v1 = lazy("soci_v1", false).map_err(invalid)?;
-        let mut warnings = Vec::new();
         for other in modes.keys() {
             warnings.push(format!(
                 "[pull_modes.{other}] has no effect: cas does not have this mode; remove the table"
             ));
         }
-        for key in written.unknown.keys() {
-            warnings.push(format!(
-                "{key} of [pull_modes.{PARALLEL}] has no effect: no such key exists; remove the key"
-            ));
-        }
+        let keys = written.unknown.keys();
+        warnings.extend(keys.map(|key| unknown(key, PARALLEL)));
         if written.decompress_streams.is_some() {
             warnings.push(format!(
                 "decompress_streams of [pull_modes.{PARALLEL}] has no effect: layers are \
@@ -230,6 +232,11 @@ impl PullModes {
             }
         }
     }
+}
+
+/// Returns the warning about a key of a mode that does not exist.
+fn unknown(key: &str, mode: &str) -> String {
+    format!("{key} of [pull_modes.{mode}] has no effect: no such key exists; remove the key")
 }
 
 /// Parses a size such as `8mb`, in powers of 1024. Returns the number of bytes, or `None` for an

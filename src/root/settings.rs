@@ -66,8 +66,9 @@ impl RemoteSettings {
         table.is_some_and(|table| table.private_addresses)
     }
 
-    /// Returns the files that name mirrors of registries and trusted certificates. If the table
-    /// `[remote]` does not name a file, returns the usual file of this machine.
+    /// Returns the files that name mirrors of registries, trusted certificates and the policy for
+    /// images. If the table `[remote]` does not name a file, returns the usual file of this
+    /// machine.
     pub fn hosts(&self) -> Hosts {
         let remote = &self.engines.remote;
         let mut hosts = Hosts::of_system();

@@ -6,6 +6,7 @@
 //! | [`archive`] | a writer of valid and invalid tar archives |
 //! | [`compress`] | xz and bzip2 |
 //! | [`kills`] | tests that kill a process at each system call that changes the disk |
+//! | [`program`] | a program for images |
 //! | [`s3`] | an S3 service, and a proxy that makes it misbehave |
 //! | [`tree`] | a list of everything in a tree of files, for comparisons |
 
@@ -16,5 +17,6 @@ pub mod aci;
 pub mod archive;
 pub mod compress;
 pub mod kills;
+pub mod program;
 pub mod s3;
 pub mod tree;

@@ -116,7 +116,7 @@ impl Answer {
         self
     }
 
-    /// Sends the body in pieces of `length` bytes, with pauses.
+    /// Sends the body, or the bytes of [`Answer::raw`], in pieces of `length` bytes, with pauses.
     pub(crate) fn drip(mut self, length: usize, pause: Duration) -> Self {
         self.pieces = Some((length, pause));
         self
@@ -229,7 +229,7 @@ fn serve(
         return None;
     }
     if answer.is_raw {
-        return client.write_all(&answer.body).ok();
+        return send(&mut client, &answer);
     }
     thread::sleep(answer.pause);
     let length = answer.length.unwrap_or(answer.body.len());
@@ -245,11 +245,7 @@ fn serve(
     head.push_str("\r\n");
     client.write_all(head.as_bytes()).ok()?;
     if request.method != "HEAD" {
-        let (length, pause) = answer.pieces.unwrap_or((usize::MAX, Duration::ZERO));
-        for piece in answer.body.chunks(length) {
-            client.write_all(piece).ok()?;
-            thread::sleep(pause);
-        }
+        send(&mut client, &answer)?;
     }
     if answer.is_endless {
         loop {
@@ -258,6 +254,16 @@ fn serve(
     }
     if answer.stalls {
         thread::sleep(Duration::from_secs(30));
+    }
+    Some(())
+}
+
+/// Sends the body of an answer, in its pieces.
+fn send(client: &mut TcpStream, answer: &Answer) -> Option<()> {
+    let (length, pause) = answer.pieces.unwrap_or((usize::MAX, Duration::ZERO));
+    for piece in answer.body.chunks(length) {
+        client.write_all(piece).ok()?;
+        thread::sleep(pause);
     }
     Some(())
 }

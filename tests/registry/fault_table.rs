@@ -26,6 +26,8 @@ const SIZE: usize = 60_000;
 const CUT: usize = 20_000;
 /// Maximum time for one case, which is far more than its timeouts.
 const DEADLINE: Duration = Duration::from_secs(20);
+/// The head of an answer, which is longer than the client waits for if it arrives byte by byte.
+const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nX-More: more\r\n\r\n1";
 /// More often than any request is made.
 const ALWAYS: usize = usize::MAX;
 
@@ -82,6 +84,11 @@ fn slow(answer: Answer) -> Answer {
     answer.drip(10, Duration::from_millis(100))
 }
 
+/// As one byte a second is with the default timeouts, which are longer.
+fn bytewise(answer: Answer) -> Answer {
+    answer.drip(1, Duration::from_millis(100))
+}
+
 fn with_length(answer: Answer, length: &str) -> Answer {
     answer.with("Content-Length", length)
 }
@@ -101,6 +108,17 @@ const CASES: &[Case] = &[
     ("slow once", Manifest, 1, |good, _, _| slow(good), Ok(())),
     ("slow once", Layer, 1, |good, _, _| slow(good), Ok(())),
     ("slow always", Layer, ALWAYS, |good, _, _| slow(good), Err(Unavailable)),
+    ("byte by byte once", Manifest, 1, |good, _, _| bytewise(good), Ok(())),
+    ("byte by byte once", Layer, 1, |good, _, _| bytewise(good), Ok(())),
+    ("byte by byte always", Manifest, ALWAYS, |good, _, _| bytewise(good), Err(Unavailable)),
+    ("byte by byte always", Layer, ALWAYS, |good, _, _| bytewise(good), Err(Unavailable)),
+    ("byte by byte always", Rest, ALWAYS, |good, _, _| bytewise(good), Ok(())),
+    ("byte by byte always", Token, ALWAYS, |good, _, _| bytewise(good), Err(Unavailable)),
+    ("a head byte by byte", Tag, ALWAYS, |_, _, _| bytewise(Answer::raw(HEAD)), Err(Unavailable)),
+    ("a head byte by byte", Layer, ALWAYS, |_, _, _| bytewise(Answer::raw(HEAD)), Err(Unavailable)),
+    ("a refusal byte by byte", Manifest, ALWAYS, |_, _, _| bytewise(busy(403)), Err(Denied)),
+    ("a refusal byte by byte", Layer, ALWAYS, |_, _, _| bytewise(busy(404)), Err(NotFound)),
+    ("a failure byte by byte", Layer, ALWAYS, |_, _, _| bytewise(busy(503)), Err(Unavailable)),
     ("stalls once", Layer, 1, |good, _, _| good.cut(CUT).stall(), Ok(())),
     ("stalls at once, always", Rest, ALWAYS, |good, _, _| good.cut(0).stall(), Ok(())),
     // Truncation.

@@ -42,6 +42,8 @@ mod settings;
 mod signals;
 mod slow;
 mod spec;
+#[cfg(feature = "on-demand")]
+mod tables;
 mod together;
 mod tokens;
 mod trust;

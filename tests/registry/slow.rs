@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use cas::ErrorKind;
-use cas::distribution::Timeouts;
+use cas::distribution::{ListOptions, Timeouts};
 
 use super::fake::{Answer, Fake};
 use super::sample::Sample;
-use super::{pulled, quick};
+use super::{client, pulled, quick};
 
 const SIZE: usize = 5000;
 
@@ -112,4 +112,24 @@ async fn a_registry_that_never_answers_ends_in_time() {
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.to_string().contains("no response"), "{error}");
     assert!(began.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn a_list_that_arrives_byte_by_byte_ends_in_time() {
+    let registry = Fake::start(|_| {
+        let names = br#"{"tags":["1"],"repositories":["team/app"]}"#;
+        Answer::new(200)
+            .body(names)
+            .drip(1, Duration::from_millis(100))
+    });
+    let timeouts = quick().with_repeat(Duration::from_secs(1));
+    let client = client(&registry, timeouts).await;
+    let options = ListOptions::default();
+    for list in [client.tags(&options), client.catalogue(&options)] {
+        let began = Instant::now();
+        let error = list.unwrap().next().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.to_string().contains("too slow"), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
 }

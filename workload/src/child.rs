@@ -17,7 +17,7 @@ const SYNCS: &str = "trace=fsync,fdatasync,sync,syncfs,sync_file_range,msync";
 /// Time after which the writer ends by itself if it was not killed.
 const TIMEOUT: Duration = Duration::from_secs(60);
 const READY: &str = "ready";
-/// The output of a task that the column does not have.
+/// The output of a task if the column does not have the operation that the task needs.
 const NOT_APPLICABLE: &str = "not applicable";
 /// Number of blobs that are stored before the kill.
 pub(crate) const STORED: usize = 1000;
@@ -103,8 +103,8 @@ impl Task<'_> {
 /// Returns what a task printed.
 ///
 /// # Errors
-/// `Unsupported` if the column does not have the task; `Internal` with the first line of the error
-/// output if the task failed.
+/// `Unsupported` if the column does not have the operation that the task needs; `Internal` with the
+/// first line of the error output if the task failed.
 fn printed(output: Output) -> Result<String> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     let (printed, complaint) = (text(&output.stdout), text(&output.stderr));
@@ -145,11 +145,12 @@ impl Drop for KillOnDrop {
     }
 }
 
-/// Runs a task in the child process that [`SelfCommand`] started. If the task measures something,
-/// prints the measured numbers.
+/// Runs a task in the child process that [`SelfCommand`] started. If the task has a result, prints
+/// the result for the parent process.
 ///
 /// # Errors
-/// `InvalidArgument` for an unknown column or task; errors of the column.
+/// `InvalidArgument` for an unknown column or task, or for a task with an invalid number; errors of
+/// the column.
 pub async fn run_task(
     contenders: &[Contender],
     column: &str,
@@ -157,7 +158,9 @@ pub async fn run_task(
     directory: &Path,
 ) -> Result<()> {
     let contender = contenders.iter().find(|contender| contender.name == column);
-    let contender = contender.ok_or_else(|| Error::invalid("unknown column").subject(column))?;
+    let contender = contender.ok_or_else(|| {
+        Error::invalid("unknown column; name a column of the table").subject(column)
+    })?;
     let column = (contender.open)(directory.to_owned()).await?;
     let column = &*column;
     let (name, number) = task.split_once(':').unwrap_or((task, "0"));
@@ -185,9 +188,9 @@ pub async fn run_task(
     }
 }
 
-/// Prints the result of `work`, the seconds that `work` took and its peak memory in MiB.
+/// Prints the number that `work` returns, the seconds that `work` took and its peak memory in MiB.
 async fn measured(work: impl AsyncFnOnce() -> Result<usize>) -> Result<()> {
-    // The pool of bytes is made beforehand, so that it does not count.
+    // The pool of bytes is made first, so that its memory does not count.
     data::pieces(0, 1).count();
     let peak = Peak::begin()?;
     let begun = Instant::now();

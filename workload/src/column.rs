@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cas_core::{Digest, Error, Result};
 
-/// A small blob. Its digest is known in advance, and a column must verify the digest.
+/// A small blob. Its digest is known in advance. A column must check that the data has this digest.
 #[derive(Clone, Debug)]
 pub struct Blob {
     /// SHA-256 of the data.
@@ -41,7 +41,7 @@ pub enum Promise {
 }
 
 impl Promise {
-    /// Returns the text in the head of a column.
+    /// Returns the text that states the durability in the head of a column.
     pub const fn text(self) -> &'static str {
         match self {
             Promise::Durable => "Full: synced",
@@ -62,7 +62,7 @@ pub enum Role {
     Floor,
 }
 
-/// The future of a column that is being opened.
+/// The future that opens a column.
 pub type Opening = Pin<Box<dyn Future<Output = Result<Box<dyn Column>>> + Send>>;
 
 /// A column that can be opened, in any number of directories.
@@ -93,13 +93,14 @@ impl Contender {
     }
 }
 
-/// Returns the error of an operation that a column does not have. The table shows N/A.
+/// Returns the error `Unsupported` for an operation that a column does not have. The table shows
+/// N/A.
 pub fn not_applicable() -> Error {
     Error::unsupported("the column does not have this operation")
 }
 
 /// The operations of an open column. A call takes many items, so that the cost of the call itself
-/// does not count. An operation that a column does not implement is shown as N/A.
+/// does not count. The table shows an operation that a column does not implement as N/A.
 #[async_trait]
 pub trait Column: Send + Sync {
     /// Stores blobs one by one. Each blob is acknowledged before the next blob begins.

@@ -1,5 +1,5 @@
-//! The data of the measurements. The data is made from seeds, so that every column stores the same
-//! data. The data is incompressible, so that compression does not help.
+//! The data of the measurements. It is made from seeds, so that every column stores the same bytes,
+//! and it is incompressible, so that no column gains from compression.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -19,7 +19,7 @@ pub const BLOBS_PER_IMAGE: u32 = 100;
 /// of random bytes. All pieces are slices of the pool, because making a slice copies nothing.
 const POOL: usize = 16 << 20;
 
-/// Returns `length` incompressible bytes.
+/// Returns `length` incompressible bytes. The same seed gives the same bytes.
 pub fn bytes(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x2545_f491_4f6c_dd1d);
     let mut data = Vec::with_capacity(length + 8);
@@ -35,7 +35,7 @@ pub fn bytes(seed: u64, length: usize) -> Vec<u8> {
     data
 }
 
-/// Returns the blob of this seed.
+/// Returns the blob that consists of the [`bytes()`] of this seed and length.
 pub fn blob(seed: u64, length: usize) -> Blob {
     let data = Bytes::from(bytes(seed, length));
     let digest = Digest::sha256(&data);
@@ -48,7 +48,8 @@ pub fn small(seed: u64, count: usize) -> Vec<Blob> {
     numbers.map(|number| blob(number, SMALL)).collect()
 }
 
-/// Returns the pieces of a blob of `size` bytes. Each has [`PIECE`] bytes, except the last.
+/// Returns the pieces of a blob of `size` bytes. Each piece has [`PIECE`] bytes. Only the last may
+/// be shorter.
 pub fn pieces(seed: u64, size: u64) -> impl Iterator<Item = Bytes> + Send {
     static CUT_FROM: OnceLock<Bytes> = OnceLock::new();
     let pool = CUT_FROM.get_or_init(|| bytes(u64::MAX, POOL + PIECE).into());
@@ -59,15 +60,15 @@ pub fn pieces(seed: u64, size: u64) -> impl Iterator<Item = Bytes> + Send {
     })
 }
 
-/// Hashes the [`pieces`] of a blob. Returns its digest.
+/// Hashes the blob that consists of the [`pieces`] of this seed and size. Returns its SHA-256
+/// digest.
 pub fn hash(seed: u64, size: u64) -> Digest {
     let mut hasher = cas_core::Hasher::new(cas_core::Algorithm::Sha256);
     pieces(seed, size).for_each(|piece| hasher.update(&piece));
     hasher.finish()
 }
 
-/// Returns the digest of a blob made of [`pieces`]. A blob is hashed once. Its digest then stays in
-/// memory.
+/// Returns the same digest as [`hash`]. Hashes each blob only once, and keeps its digest in memory.
 pub fn digest(seed: u64, size: u64) -> Digest {
     static KNOWN: Mutex<BTreeMap<(u64, u64), Digest>> = Mutex::new(BTreeMap::new());
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -76,7 +77,8 @@ pub fn digest(seed: u64, size: u64) -> Digest {
         .or_insert_with(|| hash(seed, size))
 }
 
-/// Returns an image, which is a root blob and the blobs that it refers to. Each blob has 100 bytes.
+/// Returns the image with this number: a root blob and the blobs that it refers to. Each blob has
+/// 100 bytes.
 pub fn image(number: u32) -> ImageBlobs {
     let of = |child: u32| {
         blob(

@@ -20,7 +20,7 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
-    /// Returns the images of a scale, or an empty fixture if `with_images` is not set.
+    /// Returns the fixture for a scale. The fixture is empty if `with_images` is false.
     pub(crate) fn new(scale: &Scale, with_images: bool) -> Self {
         let count = if with_images { scale.images } else { 0 };
         let images: Vec<ImageBlobs> = (0..count).map(data::image).collect();
@@ -69,12 +69,12 @@ impl Taken {
         }
     }
 
-    /// Returns the amount done in a second.
+    /// Returns the amount per second.
     pub(crate) fn rate(&self) -> f64 {
         self.amount / self.time.as_secs_f64()
     }
 
-    /// Returns the microseconds that one item took.
+    /// Returns the microseconds per item.
     pub(crate) fn micros(&self) -> f64 {
         self.time.as_secs_f64() * 1e6 / self.amount
     }
@@ -99,13 +99,13 @@ impl Lane<'_> {
         }
     }
 
-    /// Returns whether nothing of the column outlives the process.
+    /// Returns whether the data of the column is lost when the process ends.
     pub(crate) fn is_volatile(&self) -> bool {
         self.contender.promise == Promise::Volatile
     }
 
     /// Calls `work` with `chunk` items at a time, until all items are done or the time of a round
-    /// is over.
+    /// is over. Returns the number of items that were done, and the time.
     pub(crate) async fn timed<T>(
         &mut self,
         items: &[T],
@@ -125,8 +125,8 @@ impl Lane<'_> {
         Ok(Taken::since(begun, done as f64))
     }
 
-    /// Returns the seed of this round for data of a kind. No other kind and round has the same
-    /// seed.
+    /// Returns the seed of this round for data of a kind. Other rounds and other kinds have other
+    /// seeds.
     pub(crate) fn seed(&self, kind: u64) -> u64 {
         (kind << 8) | self.round as u64
     }

@@ -6,9 +6,9 @@ use std::path::Path;
 /// A machine and a disk.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    /// Processor, cores, whether there are SHA instructions, memory, kernel.
+    /// The processor, its cores and whether it has SHA instructions, the memory and the kernel.
     pub processor: String,
-    /// File system and device of the directory.
+    /// The file system that the directory is on, and its device.
     pub disk: String,
 }
 

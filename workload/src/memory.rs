@@ -19,7 +19,7 @@ impl Peak {
         })
     }
 
-    /// Returns the growth in MiB.
+    /// Returns in MiB how far the peak is above the memory at the beginning.
     pub(crate) fn end(self) -> Result<f64> {
         let bytes = field("VmHWM:")?.saturating_sub(self.before);
         Ok(bytes as f64 / f64::from(1 << 20))
@@ -32,5 +32,5 @@ fn field(name: &str) -> Result<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
     kib.map(|kib| kib << 10)
-        .ok_or_else(|| Error::unsupported(format!("{STATUS} lacks {name}; use another kernel")))
+        .ok_or_else(|| Error::unsupported(format!("{STATUS} lacks {name:?}; use another kernel")))
 }

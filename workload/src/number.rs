@@ -1,6 +1,7 @@
 //! Numbers as the table prints them.
 
-/// Returns the value with three significant digits, and commas between thousands.
+/// Returns the value with at least three significant digits, but at most six decimals, and with
+/// commas between thousands.
 pub(crate) fn number(value: f64) -> String {
     if value == 0.0 {
         return "0".to_owned();
@@ -16,7 +17,7 @@ pub(crate) fn count(count: u64) -> String {
     with_commas(&count.to_string())
 }
 
-/// Returns a size in MiB, or in GiB if it is a whole number of them.
+/// Returns a size in GiB if it is a whole number of GiB, otherwise in MiB.
 pub(crate) fn size(bytes: u64) -> String {
     let mib = bytes >> 20;
     if mib >= 1024 && mib.is_multiple_of(1024) {

@@ -1,6 +1,8 @@
-//! The baseline, plain files that are as durable as a store, and the floors, bounds that no store
-//! can beat. The baseline writes a blob to a temporary file, syncs and renames the file, and syncs
-//! the directory. It then appends a line about the blob to another file, and syncs that file.
+//! The baseline and the floors. The baseline is plain files that are as durable as a store. The
+//! floors are bounds that no store can beat.
+//!
+//! The baseline writes a blob to a temporary file, syncs and renames the file, and syncs the
+//! directory. It then appends a line about the blob to another file, and syncs that file.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -14,7 +16,7 @@ use cas_core::{Algorithm, Context, Digest, Error, Hasher, Result};
 use crate::column::{Blob, Column, Contender, ImageBlobs, Promise, Role};
 use crate::data;
 
-/// Returns the column of plain files.
+/// Returns the baseline, the column of plain files.
 pub fn plain() -> Contender {
     Contender::new(
         "plain files",

@@ -10,7 +10,7 @@ use crate::table::{Cell, Table};
 use crate::targets::{self, Target};
 
 impl Table {
-    /// Returns the table in Markdown, with the ratios below it.
+    /// Returns the table in Markdown, with the goals of [`targets`] below it.
     pub fn markdown(&self) -> String {
         let mut text = String::new();
         // Writing to a string does not fail.
@@ -28,11 +28,12 @@ impl Table {
         writeln!(
             text,
             "Each value is the median of {rounds} rounds, or the value of one round for slow rows. \
-             In each round, the columns are measured in turn. ± is half the range. The best value \
-             is in **bold**, and so are the values that tie with it. Two values tie if their \
-             ranges overlap, or if they differ by less than 2 % (10 % in a row that is measured \
-             once). Columns that do not sync compete only in reads and space on disk. Columns in \
-             memory do not compete. Memory is the peak above the memory of the open store.\n"
+             The ingest of large blobs has one round for each blob. In each round, the columns are \
+             measured in turn. ± is half the range in percent of the median. The best value is in \
+             **bold**, and so are the values that tie with it. Two values tie if their ranges \
+             overlap, or if they differ by less than 2 % (10 % in a row that is measured once). \
+             Columns that do not sync compete only in reads and space on disk. Columns in memory \
+             do not compete. Memory is the peak above the memory of the open store.\n"
         )?;
         self.heads(text)?;
         for (number, row) in self.rows.iter().enumerate() {
@@ -61,7 +62,7 @@ impl Table {
         writeln!(text, "\n|---|{}", "---:|".repeat(self.shown().count()))
     }
 
-    /// Writes why cells are empty, except for operations that the column does not have.
+    /// Writes why cells have no value, except for operations that the column does not have.
     fn remarks(&self, text: &mut String) -> std::fmt::Result {
         let mut remarks: Vec<String> = Vec::new();
         for (row, cells) in self.rows.iter().zip(&self.cells) {
@@ -81,7 +82,7 @@ impl Table {
         writeln!(text, "\n{}", remarks.join("\n"))
     }
 
-    /// Returns the table as one JSON document.
+    /// Returns the table and the goals of [`targets`] as one JSON object.
     pub fn json(&self) -> Value {
         let cell = |cell: &Cell| match (cell.failure(), cell.range()) {
             (Some(failure), _) => json!({"failed": failure}),

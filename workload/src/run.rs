@@ -16,8 +16,8 @@ use crate::scale::Scale;
 use crate::steps::{STAGES, Step};
 use crate::table::{Cell, Head, Table};
 
-/// If a step takes longer in a column than this many times [`Scale::round_time`], the step is not
-/// run in the column again.
+/// If a step takes longer than this many times [`Scale::round_time`] in a column, the step is not
+/// run in that column again.
 const SLOW: u32 = 4;
 
 /// What to run, and where.
@@ -42,7 +42,7 @@ pub struct Plan<'a> {
 /// shown as N/A, and a failure is shown in its cell.
 ///
 /// # Errors
-/// Errors of the file system that has the directory.
+/// Errors of the file system that [`Plan::directory`] is on.
 pub async fn run(plan: &Plan<'_>) -> Result<Table> {
     let mut run = Run {
         plan,

@@ -9,7 +9,7 @@ use crate::data::BLOBS_PER_IMAGE;
 pub struct Scale {
     /// Number of small blobs in one round.
     pub small_blobs: usize,
-    /// Number of large blobs. Each of them is a round.
+    /// Number of large blobs. Each is stored in a round of its own.
     pub large_blobs: u64,
     /// Size of a large blob in bytes.
     pub large_size: u64,
@@ -19,7 +19,8 @@ pub struct Scale {
     pub images: u32,
     /// Number of layers of the image that a snapshot is prepared on.
     pub layers: usize,
-    /// Number of rounds of a row. A row that is slow or always gives the same value has one round.
+    /// Number of rounds of a row. A row that is slow or always gives the same value has one round,
+    /// and the row `large` has [`Scale::large_blobs`] rounds.
     pub rounds: usize,
     /// The time after which a round of many small items stops. A rate counts only the items that
     /// were done by then.
@@ -51,7 +52,7 @@ impl Scale {
     }
 
     /// Returns a scale with less work: a tenth of the small blobs and of the images, fewer and
-    /// smaller large blobs, half the streamed blob, and shorter rounds.
+    /// smaller large blobs, a streamed blob of half the size, and shorter rounds.
     pub fn quick() -> Self {
         Scale {
             small_blobs: 1000,
@@ -69,10 +70,10 @@ impl Scale {
         self.images * BLOBS_PER_IMAGE
     }
 
-    /// Returns the maximum free space in bytes that `columns` columns need.
+    /// Returns how many bytes of free space a run with `columns` columns needs at most.
     pub fn space(&self, columns: usize) -> u64 {
-        // A small blob takes blocks for its bytes, its directory entry and its record, and for the
-        // journal entries of these.
+        // A small blob takes blocks for its bytes, its directory entry and its record. The journal
+        // of the file system takes further blocks.
         let images = u64::from(self.image_blobs()) * (16 << 10);
         let small = self.small_blobs as u64 * 2 * self.rounds as u64 * (16 << 10);
         (columns as u64 * images.max(small)).max(2 * self.stream_size.max(self.large_size))

@@ -30,8 +30,9 @@ pub type Open =
 /// A function that opens a snapshotter in a directory, with its records in a store.
 pub type Snapshots = fn(&Path, Arc<dyn Records>) -> Result<Arc<dyn Snapshotter>>;
 
-/// Returns the column of the stores that `open` opens. `snapshots` opens the snapshotter for the
-/// row `prepare`. If `snapshots` is `None`, this row is N/A.
+/// Returns the column of the stores that `open` opens. `promise` states their durability.
+/// `snapshots` opens the snapshotter for the row `prepare`. If `snapshots` is `None`, this row is
+/// N/A.
 pub fn stores(
     name: impl Into<String>,
     promise: Promise,
@@ -198,7 +199,7 @@ impl Column for Stored {
     }
 
     async fn collect(&self) -> Result<usize> {
-        // In two days, no blob is too young to be collected.
+        // Two days from now, all blobs are old enough to be collected.
         let later = SystemTime::now() + Duration::from_secs(2 * 24 * 60 * 60);
         let options = GcOptions::default().with_now(later);
         let collected = collect(&self.store, &[], &options).await?;

@@ -44,7 +44,7 @@ impl Cell {
         self.failure.get_or_insert(reason);
     }
 
-    /// Returns the median, or `None` if there are no values or the row failed.
+    /// Returns the median, or `None` if there are no values or the row failed in this column.
     pub fn median(&self) -> Option<f64> {
         match self.failure {
             None => self.values.get(self.values.len() / 2).copied(),
@@ -63,7 +63,7 @@ impl Cell {
         self.gap.as_deref()
     }
 
-    /// Returns how the row failed, or `None` if the row did not fail.
+    /// Returns the message of the first error, or `None` if the row did not fail in this column.
     pub fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
     }
@@ -77,7 +77,7 @@ impl Cell {
     }
 }
 
-/// The table.
+/// The table of a run. Its rows are measurements, and its columns are ways to store blobs.
 #[derive(Clone, Debug)]
 pub struct Table {
     /// The machine and the disk that the table was measured on.

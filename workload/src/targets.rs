@@ -1,12 +1,13 @@
-//! The goals, and whether a table meets them. Most goals are ratios to the floors, to the databases
-//! called directly or to plain files, all measured in the same run. Some goals are absolute values.
+//! The goals, and whether a table meets them. Most goals are ratios to a floor, to a database that
+//! is called directly, or to plain files, all measured in the same run. Other goals are absolute
+//! values.
 
 use crate::rows::Better;
 use crate::table::Table;
 
 /// A goal, and the ratio that was measured.
 pub struct Target {
-    /// The column, the row and the baseline that are compared.
+    /// The column and the row, and the baseline that the value is compared with.
     pub what: String,
     /// The measured ratio.
     pub ratio: f64,
@@ -37,7 +38,7 @@ impl Target {
 enum Baseline {
     /// The slower of hashing and writing to the page cache.
     Floor,
-    /// The database called directly; for `fs`, plain files.
+    /// The database, called directly. For `fs`, plain files.
     Raw,
     /// Plain files in the row `put`, which stores blobs one by one.
     Files,

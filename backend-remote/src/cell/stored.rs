@@ -4,7 +4,7 @@
 //! NONCE" +\n"VALUE"\n"NONCE    a nonce is 32 random hex digits; each write has a new nonce
 //! NONCE" -\n\n"NONCE           a deleted cell has no value
 //! ```
-//! Quoted text is part of the object.
+//! Text in quotes is stored literally. NONCE and VALUE stand for their bytes.
 
 use bytes::{Bytes, BytesMut};
 use cas_core::Result;

@@ -85,7 +85,8 @@ impl AciStore {
     ///
     /// # Errors
     /// `InvalidArgument` if several ACIs match (the message lists the first [`limit::CANDIDATES`]
-    /// of them); otherwise as [`AciStore::get_aci`].
+    /// of them); errors of [`AciStore::get_aci`]. With labels, every ACI with this name must have a
+    /// readable manifest.
     pub async fn get_only_aci(&self, name: &str, labels: &[Label]) -> Result<Key> {
         let found = self.only(name, labels).await;
         found.during("get ACI", excerpt(name))

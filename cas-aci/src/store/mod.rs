@@ -84,9 +84,9 @@ impl AciStore {
         })
     }
 
-    /// Calls [`AciStore::flush`], and closes the image store: every later call of any handle fails
-    /// with `FailedPrecondition`. The store that was passed to [`AciStore::open`] stays open, and
-    /// readers that are open can still be read.
+    /// Calls [`AciStore::flush`], and closes the image store: later calls of any handle that need
+    /// the catalogue fail with `FailedPrecondition`. The store that was passed to
+    /// [`AciStore::open`] stays open, and readers that are open can still be read.
     ///
     /// # Errors
     /// `FailedPrecondition` if the image store is closed already; errors of the store. After an

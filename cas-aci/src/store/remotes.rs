@@ -43,10 +43,11 @@ impl AciStore {
     }
 
     /// Returns the key of the ACI at a URL. While the ACI that was fetched before is fresh, the
-    /// server is not asked. Afterwards, the server is asked whether the ACI has changed, and only a
-    /// changed ACI is fetched and imported.
+    /// server is not asked. Afterwards, the ACI is fetched and imported again, except if the server
+    /// answers that the ETag of the ACI is still the same.
     ///
-    /// `sig_url` is stored in the [`Remote`]. The fetcher must verify the signature itself.
+    /// If the server is asked, `sig_url` is stored in the [`Remote`]. The fetcher must verify the
+    /// signature itself.
     ///
     /// # Errors
     /// Errors of the fetcher, of [`AciStore::write_aci`] and of [`AciStore::write_remote`]. After

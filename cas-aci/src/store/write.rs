@@ -95,9 +95,10 @@ impl AciStore {
     ///
     /// # Errors
     /// `Corrupt` if the source is not an ACI, or not the ACI that the options name; `OutOfRange` if
-    /// the source exceeds a bound of [`limit`]; errors of the source and of the store. After an
-    /// error of the source, nothing of it stays. After an error of the store, blobs may stay until
-    /// a collection.
+    /// the source exceeds a bound of [`limit`]; `Unsupported` for bytes that must not follow a
+    /// compressed ACI, or a filter or checksum of xz that is not supported; errors of the source
+    /// and of the store. After an error of the source, nothing of it stays. After an error of the
+    /// store, blobs may stay until a collection.
     pub async fn write_aci(&self, source: impl Read + Send + 'static) -> Result<Key> {
         self.write_aci_with(source, WriteOptions::default()).await
     }

@@ -12,8 +12,8 @@ use crate::records::BlobRecord;
 use crate::store::Store;
 
 /// Returns a descriptor of a blob in the store. Its media type is the media type in the record of
-/// the blob. If the record has none, a manifest or an index is recognized by its bytes, and
-/// anything else is `application/octet-stream`.
+/// the blob. If the blob has no record, or the record has no media type, a manifest or an index is
+/// recognized by its bytes, and anything else is `application/octet-stream`.
 ///
 /// # Errors
 /// `NotFound` if the blob is not in the store; `Corrupt` if its record does not parse; errors of

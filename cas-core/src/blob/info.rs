@@ -10,7 +10,8 @@ use crate::media_type::MediaType;
 use crate::records::BlobRecord;
 use crate::store::Store;
 
-/// A blob, with the data from its record.
+/// A blob, with the data from its record. A record of an earlier copy of the blob counts as none.
+/// In a [`BlobList`](super::BlobList), a record that does not parse counts as none, too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BlobInfo {

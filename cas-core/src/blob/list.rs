@@ -1,9 +1,9 @@
 //! All blobs of a store, joined with their records.
 //!
 //! Content and records are both in the order of the digests, so one pass over the pages of both
-//! joins them. For each range of digests, the content is read before the records. A job writes the
-//! record before the bytes, so a blob that is stored during the listing does not seem to lack its
-//! record.
+//! joins them. For each range of digests, the content is read before the records. A job never
+//! writes the bytes before the record, so a blob that is stored during the listing does not seem to
+//! lack its record.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -50,8 +50,9 @@ impl BlobList {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BlobProblem {
-    /// The store has no record of the blob. Another program stored it, and no collection removes
-    /// it. A blob that is removed during the listing may also be reported.
+    /// The store has no record of the blob. Another program stored the blob, or its record was
+    /// lost. No collection removes such a blob. A blob that is removed during the listing may also
+    /// be reported.
     Unrecorded(Digest),
     /// The record of the blob does not parse.
     Unreadable(Digest, Error),
@@ -72,7 +73,8 @@ impl fmt::Display for BlobProblem {
             BlobProblem::Unrecorded(digest) => {
                 write!(
                     f,
-                    "{digest} has no record: another program stored it; run `cas fsck --repair`"
+                    "{digest} has no record: another program stored it, or its record was lost; \
+                     run `cas fsck --repair`"
                 )
             }
             BlobProblem::Unreadable(_, error) => write!(f, "{error}; run `cas fsck`"),
@@ -86,7 +88,8 @@ impl fmt::Display for BlobProblem {
 ///
 /// # Errors
 /// Errors of the store. A record that does not parse is not an error. It is reported in
-/// [`BlobList::problems`].
+/// [`BlobList::problems`], unless the store is opened for an owner. A list for an owner has no
+/// problems, because a blob without a valid record has no claims.
 pub async fn list(store: &Store) -> Result<BlobList> {
     let mut list = BlobList::default();
     let (mut after, mut read) = (None, None);

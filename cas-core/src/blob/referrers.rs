@@ -13,8 +13,8 @@ use crate::{dispatch, limit};
 /// digests. Referrers whose bytes were lost are left out.
 ///
 /// Each entry has the annotations and the artifact type of its referrer. They are left out if the
-/// document of the referrer is damaged, or if the texts of the list would exceed
-/// [`limit::DOCUMENT_READ`] bytes.
+/// document of the referrer is damaged or too large to be read, or if the texts of the list would
+/// exceed [`limit::DOCUMENT_READ`] bytes.
 ///
 /// # Errors
 /// `OutOfRange` for more than [`limit::REFERRERS`] referrers; `Corrupt` if the record of `subject`

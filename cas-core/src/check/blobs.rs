@@ -1,4 +1,4 @@
-//! Checks that all blobs have records, and reads the blobs that are selected.
+//! Checks that all blobs have records, and reads the selected blobs.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,7 @@ struct Unnamed {
 }
 
 impl Checker<'_> {
-    /// Checks that all blobs have records, and reads those that are selected.
+    /// Checks that all blobs have records, and reads the selected blobs.
     pub(super) async fn check_blobs(&mut self) -> Result<()> {
         let stats = self.list().await?;
         self.report.blobs = stats.len() as u64;

@@ -9,12 +9,14 @@ use serde::Serialize;
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Problem {
-    /// A database or a file of the store does not open or parse.
+    /// A database, a file or a directory of the root or of the store is missing, does not open or
+    /// parse, or has the wrong type.
     StoreDamaged,
     /// A database is missing, does not open, or has rows that cannot be read. A repair copies the
     /// readable rows to a new database. Names in the unreadable rows are lost.
     DatabaseDamaged,
-    /// A record does not parse, or the parents of a snapshot lack records or form a circle.
+    /// A record does not parse, the parents of a snapshot lack records or form a circle, or the
+    /// counter of the ids of snapshots is damaged.
     RecordDamaged,
     /// The record of a name does not parse, so the target of the name is lost.
     NameLost,
@@ -24,7 +26,8 @@ pub enum Problem {
     ChildrenWrong,
     /// An image or a lease needs a blob that the store does not have.
     BlobMissing,
-    /// The bytes of a blob do not have its digest.
+    /// The bytes of a blob do not have its digest, do not have the size that an image states, or
+    /// cannot be read.
     BlobDamaged,
     /// Damaged bytes of a blob were set aside, and the blob is still missing.
     Quarantined,

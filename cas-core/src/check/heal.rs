@@ -40,7 +40,10 @@ impl Checker<'_> {
         let detail = match &fetched {
             Some(Ok(())) => format!("{why}{within}; it was fetched again"),
             Some(Err(error)) => format!("{why}{within}; it could not be fetched: {error}"),
-            None => format!("{why}{within}; pull or import the image again"),
+            None => format!(
+                "{why}{within}; a repair fetches it again; if that fails, pull or import the image \
+                 again"
+            ),
         };
         let healed = matches!(fetched, Some(Ok(())));
         self.hashed.insert(*digest);

@@ -13,13 +13,12 @@
 //! 5. The bytes of the selected blobs: they are read and hashed.
 //! 6. Ingests that no job has open and no later job continues. A repair discards them.
 //! 7. Snapshots: each record parses, and each snapshot has its directory, with the files that were
-//!    committed. The files of the selected snapshots are read. A repair removes snapshot
-//!    directories that no record names.
+//!    committed. The files of the selected snapshots are read. A repair removes the directories and
+//!    files of snapshotters that no record names.
 //!
-//! A repair fetches a missing or damaged blob from a source. If no source has it, the damaged bytes
-//! are set aside in quarantine. They are stored under their own digest, and the lease
-//! [`QUARANTINE`] keeps them. Documents that no name reaches are kept under the lease
-//! [`RECOVERED`].
+//! A repair fetches a missing or damaged blob from a source. If this fails, damaged bytes are set
+//! aside in quarantine: they are stored under their own digest, and the lease [`QUARANTINE`] keeps
+//! them. A repair also keeps documents that no name reaches, under the lease [`RECOVERED`].
 
 mod blobs;
 mod finding;

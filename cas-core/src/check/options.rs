@@ -107,7 +107,8 @@ pub trait Rebuilder: Send + Sync {
     /// mounts keep the old files.
     ///
     /// # Errors
-    /// `NotFound` if no image in the store has the layer; errors of the snapshotter.
+    /// `NotFound` if no image in the store has the layer, or if neither the store nor a source has
+    /// the blob of the layer; other errors of fetching and unpacking the layer.
     async fn rebuild(&self, snapshotter: &dyn Snapshotter, key: &str) -> Result<()>;
 }
 
@@ -126,15 +127,16 @@ pub struct CheckOptions<'a> {
     /// Whether the check continues where an interrupted check of the same selection stopped. A few
     /// blobs are read again. A check of a percentage always continues after the previous one.
     pub resume: bool,
-    /// Maximum number of bytes of blobs and snapshots that are read per second; `None` for no
-    /// maximum.
+    /// Maximum number of bytes of the selected blobs and snapshots that are read per second; `None`
+    /// for no maximum. The documents of images are read without a maximum.
     pub bytes_per_second: Option<u64>,
     /// Whether names were lost before the check. A repair then keeps the documents that no name
     /// reaches, even if they have records.
     pub names_lost: bool,
     /// How damage is repaired. If this is `None`, damage is only reported.
     pub repair: Option<Repair<'a>>,
-    /// Receives the progress of each blob and each snapshot that is read.
+    /// Receives the progress of each selected blob and snapshot that is read, and of each blob that
+    /// a repair fetches.
     pub progress: Arc<dyn Progress>,
 }
 

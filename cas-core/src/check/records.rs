@@ -57,7 +57,7 @@ impl Checker<'_> {
             Table::Images => {
                 format!(
                     "the record does not parse: {why}; the labels and the owner of the name are \
-                     lost; pull, import or tag the image again"
+                     lost; after a repair, pull, import or tag the image again"
                 )
             }
             _ if repairs => format!("the record does not parse: {why}; it was set aside"),

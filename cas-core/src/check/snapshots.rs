@@ -105,7 +105,7 @@ impl Checker<'_> {
                 format!("{why}; it was made again from its layer")
             }
             Some(Ok(())) => format!("{why}; its record was removed"),
-            Some(Err(error)) => format!("{why}; it cannot be made again: {error}"),
+            Some(Err(error)) => format!("{why}; it could not be repaired: {error}"),
             None => format!(
                 "{why}; a repair makes a committed snapshot again from its layer, and removes the \
                  record of any other snapshot"
@@ -127,7 +127,13 @@ impl Checker<'_> {
         };
         if info.kind != SnapshotKind::Committed {
             // Its directory is missing, so its changes are lost already.
-            return Ok(Some(snapshotter.remove_seen(info).await.map(|_| ())));
+            let removed = match snapshotter.remove_seen(info).await {
+                Ok(false) => Err(Error::conflict(
+                    "it was changed meanwhile; run the check again",
+                )),
+                removed => removed.map(drop),
+            };
+            return Ok(Some(removed));
         }
         Ok(Some(match repair.rebuilder {
             Some(rebuilder) => rebuilder.rebuild(snapshotter, &info.key).await,
@@ -148,10 +154,10 @@ impl Checker<'_> {
         }
         let bytes: u64 = left.iter().map(|usage| usage.bytes).sum();
         let detail = format!(
-            "no record names {} directories with {bytes} bytes in all; {}",
+            "no record names {} directories or files, with {bytes} bytes in all; {}",
             left.len(),
             match repairs {
-                true => "the directories that are not in use were removed",
+                true => "those that are not in use were removed",
                 false => "a collection removes them",
             }
         );

@@ -51,8 +51,11 @@ impl<'a> Available<'a> {
         })
     }
 
-    /// Returns the children of a descriptor, without the children that are left out. A child that
-    /// was stored and later lost is still returned.
+    /// Returns the children of a descriptor, without the children that are left out.
+    ///
+    /// If a blob of a manifest was stored and later lost, it is still returned. If a manifest of an
+    /// index was lost, it is left out. Callers therefore pin the image first, if the store can be
+    /// written. Pinning fails if a manifest was lost.
     ///
     /// # Errors
     /// `NotFound` for a layer that a pull of the image unpacked, but did not store; errors of
@@ -106,7 +109,7 @@ impl<'a> Available<'a> {
         }
         Ok(Some(match self.has(child).await? {
             true => "is not complete in the store",
-            false => "was never stored",
+            false => "is not in the store",
         }))
     }
 

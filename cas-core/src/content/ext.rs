@@ -126,8 +126,9 @@ pub trait ContentExt: ContentStore {
     /// Copies and verifies a blob from another store. Returns the size of the blob in bytes.
     ///
     /// # Errors
-    /// `NotFound` if `from` does not have the blob; `Corrupt` if the blob is damaged in `from`;
-    /// `Busy` while another writer stores the same blob; errors of both stores.
+    /// `NotFound` if `from` does not have the blob; `Corrupt` if the blob is damaged in `from`, or
+    /// if an interrupted job left wrong bytes in the ingest of the blob; `Busy` while another
+    /// writer stores the same blob; errors of both stores.
     async fn copy_from(&self, from: &dyn ContentStore, digest: &Digest) -> Result<u64> {
         let reader = from.open(digest).await?.ok_or_else(|| {
             Error::not_found("the source store does not have the blob; check the digest")

@@ -205,8 +205,9 @@ pub trait ContentStore: Send + Sync + 'static {
     async fn flush(&self) -> Result<()>;
 
     /// Frees the space that removals have left unused inside larger files, as far as this is worth
-    /// the cost. A collection that removed something calls this at its end. During the call,
-    /// readers and writers wait only briefly.
+    /// the cost. The removals may be those of earlier processes, which were killed before they
+    /// called this. Every collection calls this at its end. During the call, readers and writers
+    /// wait only briefly.
     async fn compact(&self) -> Result<()> {
         Ok(())
     }

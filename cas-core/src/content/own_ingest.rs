@@ -12,10 +12,10 @@ use crate::unique;
 /// Maximum time to wait until a write that was under way has ended.
 const LAST_WRITE: Duration = Duration::from_secs(5);
 
-/// The key of an ingest that no job resumes. Dropping this value discards the ingest, unless
-/// [`published`](Self::published) was called. Create the value before the writer. Rust drops
-/// variables in reverse order, so the writer releases the key before the ingest is discarded. This
-/// also holds if a future is dropped.
+/// The key of an ingest that no job resumes. Dropping this value discards the ingest in the
+/// background, unless [`published`](Self::published) was called. Create the value before the
+/// writer. Rust drops variables in reverse order, so the writer releases the key before the ingest
+/// is discarded. This also holds if a future is dropped.
 pub struct OwnIngest {
     content: Arc<dyn ContentStore>,
     key: String,

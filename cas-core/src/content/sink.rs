@@ -18,7 +18,8 @@ const PIECE: usize = 256 << 10;
 /// the future of this function. `write` should then stop, as a [`Sink`] does.
 ///
 /// # Errors
-/// Errors of `write` and of the store. The ingest is then discarded.
+/// Errors of `write`, of the store and of starting the thread; `Internal` if `write` panicked. The
+/// ingest is then discarded.
 pub async fn write_apart<T: Send + 'static>(
     content: &Arc<dyn ContentStore>,
     owner: &str,
@@ -38,9 +39,9 @@ pub async fn write_apart<T: Send + 'static>(
     Ok((ingest, written.await?))
 }
 
-/// Stores the bytes that are written to it through a [`Writer`], in larger pieces. It is meant for
-/// the function that [`write_apart`] calls. If the `waiter` can no longer be upgraded, storing a
-/// piece fails with `Cancelled`, because no caller waits for the bytes.
+/// Collects the bytes that are written to it, and passes them to a [`Writer`] in larger pieces. It
+/// is meant for the function that [`write_apart`] calls. If the `waiter` can no longer be upgraded,
+/// storing a piece fails with `Cancelled`, because no caller waits for the bytes.
 pub struct Sink {
     writer: Writer,
     waiter: Weak<()>,

@@ -169,7 +169,7 @@ impl Writer {
     /// Returns the digest of all bytes of the ingest, including the bytes of earlier writers.
     ///
     /// # Errors
-    /// `FailedPrecondition` after a failed write.
+    /// `FailedPrecondition` after a write that failed or was cancelled.
     pub async fn digest(&mut self) -> Result<Digest> {
         let hashing = self.hashing.as_ref().ok_or_else(poisoned)?;
         Ok(hashing.digest().await)
@@ -178,8 +178,8 @@ impl Writer {
     /// Appends `data`. Hashing may finish after this returns.
     ///
     /// # Errors
-    /// `Corrupt` if there are more bytes than expected; `FailedPrecondition` after a failed write;
-    /// errors of the store, after which the writer accepts no more bytes.
+    /// `Corrupt` if there are more bytes than expected; `FailedPrecondition` after a write that
+    /// failed or was cancelled; errors of the store, after which the writer accepts no more bytes.
     pub async fn write(&mut self, data: Bytes) -> Result<()> {
         self.check_room(data.len() as u64)?;
         let hashing = self.hashing.take().ok_or_else(poisoned)?;
@@ -267,7 +267,8 @@ impl Writer {
     /// Checks the bytes against what was expected. Returns the proof.
     ///
     /// # Errors
-    /// `Corrupt` if the digest or size is not the expected one.
+    /// `Corrupt` if the digest or size is not the expected one; `FailedPrecondition` after a write
+    /// that failed or was cancelled.
     pub(crate) async fn verify(&mut self) -> Result<Verified> {
         let digest = self.digest().await?;
         let size = self.ingest.offset();
@@ -286,8 +287,8 @@ impl Writer {
     ///
     /// # Errors
     /// `Corrupt` if the digest or the size is not the expected one; the ingest then stays, because
-    /// a caller that expects these bytes can still commit it. `FailedPrecondition` after a failed
-    /// write; errors of the store.
+    /// a caller that expects these bytes can still commit it. `FailedPrecondition` after a write
+    /// that failed or was cancelled; errors of the store.
     pub async fn commit(mut self, batch: &Batch, durability: Durability) -> Result<Committed> {
         let verified = self.verify().await?;
         let Verified { digest, size, .. } = verified;

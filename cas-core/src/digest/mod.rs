@@ -79,7 +79,13 @@ impl Digest {
         let has_length = |one: &Algorithm| text.len() == 2 * one.size();
         match Algorithm::ALL.into_iter().find(has_length) {
             Some(algorithm) if !text.contains(':') => {
-                format!("{}:{text}", algorithm.name()).parse()
+                let whole = format!("{}:{text}", algorithm.name());
+                whole.parse().map_err(|_: Error| {
+                    Error::invalid(format!(
+                        "not a digest: {text:?} has a character other than a lower-case \
+                         hexadecimal digit"
+                    ))
+                })
             }
             _ => text.parse(),
         }
@@ -142,8 +148,8 @@ impl FromStr for Digest {
         let fail = |why: &str| {
             let shown: String = text.chars().take(150).collect();
             Err(Error::invalid(format!(
-                "not a digest: {shown:?} {why}; expected sha256: and 64, or sha512: and 128 \
-                 lower-case hexadecimal digits"
+                "not a digest: {shown:?} {why}; expected `sha256:` before 64 lower-case \
+                 hexadecimal digits, or `sha512:` before 128 digits"
             )))
         };
         let Some((name, hex)) = text.split_once(':') else {

@@ -31,7 +31,8 @@ impl DigestPrefix {
         &self.hex
     }
 
-    /// Returns the prefix as text, once for each algorithm that a matching digest can have.
+    /// Returns the prefix as text: with its own algorithm or, if it has none, once with each
+    /// algorithm.
     pub fn texts(&self) -> Vec<String> {
         let texts = self.algorithms();
         texts

@@ -1,8 +1,9 @@
 //! Visiting an image: a [`Handler`] is called for each descriptor, and the children that it returns
 //! are visited next, in order by [`walk`] or in parallel by [`dispatch`].
 //!
-//! Both functions visit repeated content once. Both have the bounds in [`limit`](crate::limit), so
-//! the visit of any image ends. They spawn no tasks and run on any executor.
+//! Both functions visit descriptors with the same digest, size and type only once. Both have the
+//! bounds in [`limit`](crate::limit), so the visit of any image ends. They spawn no tasks and run
+//! on any executor.
 
 mod children;
 mod chooser;

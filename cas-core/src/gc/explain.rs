@@ -26,7 +26,7 @@ pub struct RootPath {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
     /// Paths to the resource, at most 100. If there are none, nothing keeps the resource, and the
-    /// next collection removes it.
+    /// next collection removes it, unless it is a blob without a record.
     pub paths: Vec<RootPath>,
     /// When the last path to the resource expires. `None` if a path never expires, or if there are
     /// no paths. A path from an image name counts as a path that never expires, even if the name

@@ -3,8 +3,8 @@
 //! | label | on | a resource with this label |
 //! |---|---|---|
 //! | `gc.root…` | blobs, snapshots | is kept, with everything below |
-//! | `gc.ref.content`, `.ref.snapshot.NAME`, `.ref.image` | all but leases | keeps the target |
-//! | `gc.bref.content`, `.bref.snapshot.NAME`, `.bref.image` | all but leases | is kept by target |
+//! | `gc.ref.content`, `gc.ref.snapshot.NAME`, `gc.ref.image` | all but leases | keeps the target |
+//! | `gc.bref.…`, with the same kinds of targets | all but leases | is kept by the target |
 //! | `gc.cond.snapshot.NAME` = `usedat<2h\|KEY` | all but leases | keeps KEY on a condition |
 //! | `gc.cond.value-usedat` | snapshots | was used at this time, for conditions |
 //! | `gc.expire` | leases, images | expires; see [`expiry`] |

@@ -5,8 +5,9 @@
 //!
 //! 1. It reads the revision of every blob record and the list of snapshots.
 //! 2. Then it reads the leases, then the images and the other roots of the image store.
-//! 3. Then it reads the references in the records, and marks everything that leases, images, labels
-//!    and young blobs reach.
+//! 3. Then it reads the references in the records, and marks everything that leases, images,
+//!    labels, claims of owners and young content reach. Young content was stored without a lease
+//!    less than a day ago.
 //! 4. It writes a tombstone into the record of each blob that is not marked, by a compare-and-swap
 //!    on the revision of step 1.
 //! 5. It removes the bytes that the tombstone names, and then the record.
@@ -17,14 +18,14 @@
 //!
 //! A tombstone is final. It names the version of the bytes that are removed. A job that needs the
 //! blob again stores it as another version. Where bytes and records are in one transaction, steps 4
-//! and 5 are one step. The next collection completes an interrupted one.
+//! and 5 are one step. If a collection is interrupted, the next collection completes it.
 //!
 //! The protocol requires nothing but a compare-and-swap on single records. So it is as safe on an
 //! object store that many machines share as in one process. `tests/protocol` of this crate searches
 //! the interleavings of jobs and collections.
 //!
 //! A collection for an [owner](crate::owner) marks twice. First it marks what the names of the
-//! owner, leases, labels and young blobs reach. It drops the claims of the owner on all other
+//! owner, leases, labels and young content reach. It drops the claims of the owner on all other
 //! blobs. Then it marks what anything except the claims of the owner reaches. It removes the blobs
 //! that neither pass has marked and that only the owner claimed. Dropping a claim and removing a
 //! blob are both compare-and-swaps on the revision of step 1.
@@ -125,8 +126,10 @@ impl GcOptions {
     }
 }
 
-/// Removes what no name, lease or label keeps, and completes interrupted collections. Returns what
-/// was removed. Any number of collections may run concurrently, in any number of processes.
+/// Removes what no name, lease or label keeps, and completes interrupted collections. Content that
+/// was stored without a lease less than a day ago stays, and so do blobs that owners claim, apart
+/// from the owner whose content is collected. Returns what was removed. Any number of collections
+/// may run concurrently, in any number of processes.
 ///
 /// # Errors
 /// `Corrupt` if a record or a document does not parse; `OutOfRange` if a document is too large to

@@ -4,14 +4,14 @@ use crate::digest::Digest;
 use crate::records::Resource;
 use crate::snapshot::Usage;
 
-/// What a collection removed, or would remove.
+/// What a collection removed, or would remove. Expired leases are not listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
     /// Blobs and their sizes in bytes.
     pub blobs: Vec<(Digest, u64)>,
     /// Blobs that stay, although the claim of the owner was dropped.
     pub released: Vec<Digest>,
-    /// Snapshots, children before their parents.
+    /// Snapshots: children before their parents, or in any order after a dry run.
     pub snapshots: Vec<Resource>,
     /// Keys of ingests and their sizes in bytes.
     pub ingests: Vec<(String, u64)>,
@@ -30,7 +30,7 @@ impl Removed {
         blobs.chain(ingests).sum::<u64>() + self.leftovers.bytes
     }
 
-    /// Returns whether nothing was removed and no claim was dropped.
+    /// Returns whether nothing is listed: nothing but leases was removed, and no claim was dropped.
     pub fn is_empty(&self) -> bool {
         *self == Removed::default()
     }

@@ -117,9 +117,8 @@ impl Unreachable {
             removed.leftovers += usage(&pieces);
             store.images.cleanup().await?;
         }
-        if !removed.is_empty() {
-            store.content.compact().await?;
-        }
+        // Also if nothing was removed, because a killed collection may have removed something.
+        store.content.compact().await?;
         Ok(removed)
     }
 

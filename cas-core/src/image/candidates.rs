@@ -19,6 +19,8 @@ use crate::sync::lock;
 #[derive(Default)]
 pub(super) struct Candidates {
     pub(super) manifests: Vec<Descriptor>,
+    /// The nested indexes that are not in the store.
+    pub(super) missing: Vec<Descriptor>,
     /// For each manifest and each nested index, the first index that lists it.
     listed_by: HashMap<Digest, Descriptor>,
 }
@@ -72,6 +74,7 @@ impl Handler for Collector<'_> {
             Err(error) if error.kind() == ErrorKind::NotFound && index != self.root => {
                 let digest = index.digest;
                 tracing::warn!(%digest, "a nested index is not in the store and is skipped");
+                lock(&self.found).missing.push(index.clone());
                 return Ok(Next::NONE);
             }
             outcome => outcome?,

@@ -86,9 +86,9 @@ pub async fn check(
     Ok(check)
 }
 
-/// Returns the stored size of an image on a platform, in bytes: the sum of the sizes of the indexes
-/// that lead to the manifest, the manifest, the configuration and the layers. Each blob counts
-/// once.
+/// Returns the size of an image on a platform, in bytes: the sum of the sizes of the indexes that
+/// lead to the manifest, the manifest, the configuration and the layers. Each blob counts once.
+/// The sizes are those that the descriptors state, so a blob that is not in the store counts, too.
 ///
 /// # Errors
 /// Errors of [`manifest`]; `OutOfRange` if the sum exceeds a `u64`.

@@ -17,11 +17,12 @@ use crate::platform::Platform;
 /// The platform and the layers that an image configuration states.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageConfig {
-    /// The platform, normalized. Members that the configuration does not state are empty.
+    /// The platform, normalized. Members that the configuration does not state are empty, except
+    /// that `arm` without a variant becomes `v7`.
     pub platform: Platform,
     /// The type of the root file system, which should be `layers`; empty if it is not stated.
     pub rootfs_type: String,
-    /// The diff ids: digests of the uncompressed layers, lowest first.
+    /// The diff IDs: digests of the uncompressed layers, lowest first.
     pub diff_ids: Vec<Digest>,
 }
 
@@ -75,8 +76,8 @@ impl Marks {
 
 impl ImageConfig {
     /// Returns the configuration of an image, or `None` if `data` is something else, such as the
-    /// configuration of an artifact. If the type is not the type of a configuration, the content is
-    /// examined, because docker gave configurations other types in 2015 and 2016.
+    /// configuration of an artifact. If the type is unknown, the content is examined, because
+    /// docker gave configurations other types in 2015 and 2016.
     ///
     /// # Errors
     /// `Corrupt` if `data` is a configuration by its type or its content, but does not parse.
@@ -105,7 +106,7 @@ impl ImageConfig {
         // serde would also accept an array of the members.
         if !data.trim_ascii_start().starts_with(b"{") {
             return Err(Error::corrupt(
-                "expected an object, found other JSON or none; build the image again",
+                "the image configuration is not a JSON object; build the image again",
             ));
         }
         let raw: Raw = serde_json::from_slice(data)
@@ -114,8 +115,8 @@ impl ImageConfig {
         if diff_ids.len() > limit::LAYERS {
             let (found, allowed) = (diff_ids.len(), limit::LAYERS);
             return Err(Error::corrupt(format!(
-                "has {found} diff ids: at most {allowed} are allowed; build the image with fewer \
-                 layers"
+                "the image configuration has {found} diff IDs; at most {allowed} are allowed; \
+                 build the image with fewer layers"
             )));
         }
         Ok(ImageConfig {
@@ -168,7 +169,7 @@ pub async fn config_platform(content: &dyn ContentStore, config: &Descriptor) ->
     Ok(image_config(content, config).await?.platform)
 }
 
-/// Returns the diff ids that a configuration lists, lowest layer first.
+/// Returns the diff IDs that a configuration lists, lowest layer first.
 ///
 /// # Errors
 /// As [`image_config`].
@@ -180,11 +181,11 @@ pub async fn rootfs(content: &dyn ContentStore, config: &Descriptor) -> Result<V
 /// A layer without a role, or with the role [`LOWER`], is mounted on the layers below it.
 const EROFS_ROLE: &str = "org.erofs.role";
 const LOWER: &str = "overlay-lower";
-/// The annotation with the diff id of a layer that is an EROFS image.
+/// The annotation with the diff ID of a layer that is an EROFS image.
 const EROFS_DIFF_ID: &str = "org.erofs.uncompressed-digest";
 
-/// Returns the layers of an image, lowest first, each with its diff id. For layers that are EROFS
-/// images, the manifest may state the diff ids in place of the configuration.
+/// Returns the layers of an image, lowest first, each with its diff ID. For layers that are EROFS
+/// images, the manifest may state the diff IDs in place of the configuration.
 ///
 /// # Errors
 /// `Corrupt` if the manifest and the configuration list different numbers of layers, or if the
@@ -226,7 +227,7 @@ pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descript
     let (found, expected) = (config.diff_ids.len(), manifest.layers.len());
     if found != expected {
         return wrong(format!(
-            "the manifest lists {expected} layers, but the configuration lists {found} diff ids; \
+            "the manifest lists {expected} layers, but the configuration lists {found} diff IDs; \
              build the image again"
         ));
     }
@@ -234,8 +235,8 @@ pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descript
     Ok(layers.zip(config.diff_ids.iter().copied()).collect())
 }
 
-/// Returns the diff id that the descriptor of a layer states, if the layer is an EROFS image. The
-/// diff id of a layer that is not compressed is its digest.
+/// Returns the diff ID that the descriptor of a layer states, if the layer is an EROFS image. The
+/// diff ID of a layer that is not compressed is its digest.
 fn stated_diff_id(layer: &Descriptor) -> Option<Digest> {
     if !layer.media_type.is_erofs() {
         return None;

@@ -1,4 +1,4 @@
-//! Diff ids: the digests of uncompressed layers.
+//! Diff IDs: the digests of uncompressed layers.
 
 use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,14 +16,14 @@ use crate::pool;
 use crate::store::Store;
 use crate::sync::lock;
 
-/// The label that stores the diff id of a compressed layer.
+/// The label that stores the diff ID of a compressed layer.
 pub const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 
 /// The number of bytes in one read.
 const PIECE: usize = 1 << 20;
 
-/// Returns the diff id of a layer. If the type of the layer states that it is not compressed, the
-/// diff id is its digest. Otherwise, the diff id is the value of its label [`UNCOMPRESSED`]. If the
+/// Returns the diff ID of a layer. If the type of the layer states that it is not compressed, the
+/// diff ID is its digest. Otherwise, the diff ID is the value of its label [`UNCOMPRESSED`]. If the
 /// layer has no such label, it is decompressed and hashed, and the label is stored. If the label
 /// cannot be stored, for example because the store is read-only, only a warning is logged.
 ///
@@ -34,8 +34,9 @@ const PIECE: usize = 1 << 20;
 /// # Errors
 /// `NotFound` if the layer is not in the store; `Unsupported` if the layer has no label, and its
 /// type is not a type of layers or states that the layer is wrapped (for example, encrypted);
-/// `Corrupt` if the blob does not match the descriptor; `OutOfRange` if the layer decompresses to
-/// more than [`limit::LAYER`] bytes; errors of `decompress` and of the store.
+/// `Corrupt` if the blob does not match the descriptor, or its record does not parse; `OutOfRange`
+/// if the layer decompresses to more than [`limit::LAYER`] bytes; errors of `decompress` and of the
+/// store.
 pub async fn diff_id<C>(store: &Store, layer: &Descriptor, decompress: C) -> Result<Digest>
 where
     C: FnOnce(DiffCompression, Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>>
@@ -56,16 +57,16 @@ where
     let compression = stated?;
     if is_wrapped {
         return Err(Error::unsupported(format!(
-            "cannot compute the diff id of a layer of type {media_type:.200}; decrypt or unwrap \
-             the layer first",
+            "expected the tar of a layer, found the type {media_type:.200}; decrypt or unwrap the \
+             layer first",
         ))
-        .operation("diff id")
+        .operation("compute diff ID")
         .subject(layer.digest));
     }
     let reader = store.content.open(&layer.digest).await?;
     let reader = reader.ok_or_else(|| {
         Error::not_found("no such blob in the store; pull or import the image again")
-            .operation("diff id")
+            .operation("compute diff ID")
             .subject(layer.digest)
     })?;
     let (expected, reactor) = (layer.clone(), tokio::runtime::Handle::try_current().ok());
@@ -74,10 +75,10 @@ where
         hash_plain(reader, &expected, |stream| decompress(compression, stream))
     })
     .await
-    .during("diff id", layer.digest)?;
+    .during("compute diff ID", layer.digest)?;
     let label = [(UNCOMPRESSED.to_owned(), diff_id.to_string())];
     if let Err(error) = set_labels(store, layer, &label.into()).await {
-        tracing::warn!(digest = %layer.digest, %error, "the diff id of the layer is not stored");
+        tracing::warn!(digest = %layer.digest, %error, "the diff ID of the layer is not stored");
     }
     Ok(diff_id)
 }
@@ -90,7 +91,7 @@ fn hash_plain(
 ) -> Result<Digest> {
     let mut source = Source::new(reader, layer);
     let mut plain = decompress(Box::new(source.clone()))?.take(limit::LAYER + 1);
-    // A diff id is a SHA-256 digest, even if the digest of the blob is not.
+    // A diff ID is a SHA-256 digest, even if the digest of the blob is not.
     let mut hasher = Hasher::new(Algorithm::Sha256);
     let mut piece = vec![0; PIECE];
     let size = drain(&mut plain, &mut piece, |data| hasher.update(data))?;

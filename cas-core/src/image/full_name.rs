@@ -157,7 +157,8 @@ pub fn familiar(name: &Reference) -> String {
 fn parse(text: &str) -> Result<FullName> {
     if text.contains("://") {
         return Err(Error::invalid(format!(
-            "not the name of an image: {EXPECTED}, without a scheme; for http use --plain-http"
+            "not the name of an image: {EXPECTED}, without a scheme; for http, pull or push with \
+             --plain-http"
         )));
     }
     let (rest, digest) = match text.split_once('@') {

@@ -21,7 +21,7 @@ impl Image {
         config(content, &self.target, matcher).await
     }
 
-    /// Returns the diff ids of the image on a platform, lowest layer first.
+    /// Returns the diff IDs of the image on a platform, lowest layer first.
     ///
     /// # Errors
     /// Errors of [`config()`] and [`rootfs`].

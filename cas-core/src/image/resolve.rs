@@ -33,9 +33,9 @@ pub struct Resolved {
 ///
 /// # Errors
 /// `NotFound` if `image` is not in the store, nothing matches, or no match is in the store;
-/// `Corrupt` for an invalid document; `OutOfRange` if the indexes exceed a bound of
-/// [`limit`](crate::limit); `Unsupported` if `image` is neither a manifest nor an index; errors of
-/// the store.
+/// `Corrupt` for an invalid document; `OutOfRange` if a document is too large to be read, or if the
+/// indexes exceed a bound of [`walk`](crate::dispatch::walk()); `Unsupported` if `image` is neither
+/// a manifest nor an index; errors of the store.
 pub async fn manifest(
     content: &dyn ContentStore,
     image: &Descriptor,
@@ -48,7 +48,10 @@ pub async fn manifest(
     let mut missing = Vec::new();
     let mut resolved = match best(content, &candidates.manifests, matcher, &mut missing).await? {
         Some(resolved) => resolved,
-        None => return Err(no_match(content, image, &missing).await?),
+        None => {
+            missing.extend(candidates.missing);
+            return Err(no_match(content, image, &missing).await?);
+        }
     };
     resolved.indexes = candidates.indexes_above(&resolved.descriptor);
     Ok(resolved)

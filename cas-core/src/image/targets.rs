@@ -1,5 +1,5 @@
-//! Notes, which are small records, that lead from the target of an image to its name. With these
-//! notes, an image is found by its digest without reading all names.
+//! Notes (small records) that lead from the target of an image to its name. With these notes, an
+//! image is found by the digest of its target without reading all names.
 //!
 //! The key of a note is the digest, a blank, and the name. The value is empty. The note is written
 //! and deleted in the batch that changes the name.
@@ -26,7 +26,7 @@ impl Targets {
     }
 
     /// Adds the note of an image to `batch`, and the deletion of the note of `before`, the image
-    /// that had the name. Adds nothing if both images have the same target.
+    /// that had the name. Adds nothing if the targets of both have the same digest.
     pub(super) fn replace(
         &self,
         batch: &mut Batch,

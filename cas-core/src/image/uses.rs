@@ -3,9 +3,9 @@
 //! A use is first recorded in memory. This takes less than a microsecond. The recorded uses are
 //! written later to notes, which are small records of the store: by [`Uses::note`] at most once a
 //! minute, by [`Uses::flush`], and when the [`Uses`] is dropped. As with the mount option
-//! `relatime` of a file system, a time is written only if the stored time is older by more than
-//! [`USE_PRECISION`]. Writing a note changes no record that a collection reads. After a kill or on
-//! a full disk, times may be lost, but no job fails because of it.
+//! `relatime` of a file system, a time is written only if no time is stored, or if the stored time
+//! is older by more than [`USE_PRECISION`]. Writing a note changes no record that a collection
+//! reads. After a kill or on a full disk, times may be lost, but no job fails because of it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
@@ -24,7 +24,7 @@ use crate::sync::lock;
 
 /// The room (the namespace) of the notes, whose keys are names of images.
 const ROOM: &str = "image-uses";
-/// Maximum time by which a stored time may be older than the last use.
+/// A use is written only if it is later than the stored time by more than this.
 pub const USE_PRECISION: Duration = Duration::from_secs(60);
 /// Minimum time between two writes that [`Uses::note`] begins.
 const FLUSH_AFTER: Duration = Duration::from_secs(60);
@@ -81,8 +81,9 @@ impl Uses {
         })
     }
 
-    /// Records in memory that an image is used now. If the last flush was more than a minute ago,
-    /// another flush begins in the background.
+    /// Records in memory that an image is used now. If the last flush began at least a minute ago,
+    /// another flush begins in the background. The first flush begins at least a minute after this
+    /// value was created.
     pub fn note(&self, name: &Reference) {
         self.note_at(name, SystemTime::now());
         let due = {
@@ -109,8 +110,8 @@ impl Uses {
         }
     }
 
-    /// Writes the recorded time of each image whose stored time is older by more than
-    /// [`USE_PRECISION`]. Names that do not exist are skipped.
+    /// Writes the recorded time of each image that has no stored time, or one that is older by more
+    /// than [`USE_PRECISION`]. Names that do not exist are skipped.
     ///
     /// # Errors
     /// Errors of the store. After an error, the times in memory are lost.
@@ -119,8 +120,9 @@ impl Uses {
         self.parts.write(times).await
     }
 
-    /// Returns the last uses that are stored or in memory, by name. A stored time may be up to
-    /// [`USE_PRECISION`] older than the last use.
+    /// Returns the last uses that are stored or in memory, by name. A returned time may be up to
+    /// [`USE_PRECISION`] older than the last use. It may be older still if the last use was lost,
+    /// or if another process has not written it yet.
     ///
     /// # Errors
     /// Errors of the store.

@@ -14,8 +14,8 @@ use crate::store::Store;
 /// # Errors
 /// `NotFound` if the lease, the resource, or something that the resource refers to is missing;
 /// `Unsupported` for a snapshot of a snapshotter that is not in `snapshotters`; `InvalidArgument`
-/// for a name that does not parse; `Corrupt` for a damaged document or record; errors of the store
-/// and of the snapshotter.
+/// for a name that does not parse; `Corrupt` for a damaged document or record; `OutOfRange` for a
+/// document that is too large to be read; errors of the store and of the snapshotter.
 pub async fn add_to_lease(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],

@@ -22,11 +22,12 @@ use crate::store::Store;
 /// in the store yet. Such content is not pinned.
 ///
 /// # Errors
-/// `NotFound` if the blob is not in the store, or if content that a label would keep was lost;
-/// `InvalidArgument` for a key that is empty or has blanks or control characters, for labels that
-/// exceed their bounds, and for labels of garbage collection that have no meaning on a blob;
-/// `Denied` if the store is opened for an owner and only other owners claim the blob; errors of the
-/// store.
+/// `NotFound` if the blob is not in the store, or if content that the blob or a label would keep
+/// was lost; `InvalidArgument` for a key that is empty or has blanks or control characters, for
+/// labels that exceed their bounds, and for labels of garbage collection that have no meaning on a
+/// blob; `Denied` if the store is opened for an owner and only other owners claim the blob;
+/// `Corrupt` for a damaged document or record; `OutOfRange` for a document that is too large to be
+/// read; errors of the store.
 pub async fn change_labels(
     store: &Store,
     digest: &Digest,

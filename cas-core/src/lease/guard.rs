@@ -24,7 +24,9 @@ use crate::sync::lock;
 use crate::unique;
 
 /// A lease that exists for as long as a job. No garbage collection, in any process, removes a blob
-/// or a snapshot that is pinned under the lease.
+/// that is pinned under the lease. The same holds for a pinned snapshot, but if the snapshot
+/// existed before, the job must also call [`LeaseGuard::bump_snapshot`], because a collection may
+/// have read the leases before the snapshot was pinned.
 ///
 /// A job begins a guard, pins the stored content that it depends on, publishes the content that the
 /// store lacks, writes names, and finishes the guard. If the guard is dropped without being

@@ -44,7 +44,7 @@ pub fn set_children_labels<'a>(store: &'a Store, handler: impl Handler + 'a) -> 
 /// key ends with `.sha256.`, the first 12 digits of the child's digest are appended instead of a
 /// number.
 ///
-/// The returned handler fails with `NotFound` if the document is not in the store.
+/// The returned handler fails with `NotFound` if a document that gets labels is not in the store.
 pub fn set_children_mapped_labels<'a>(
     store: &'a Store,
     handler: impl Handler + 'a,

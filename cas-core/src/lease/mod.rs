@@ -17,8 +17,8 @@
 //! To pin a blob is to add the id of the lease to the record of the blob, by compare-and-swap. This
 //! changes the revision of the record. So a collector that read the record before the change can no
 //! longer write a tombstone, the mark of a blob that is being removed. A collector that reads the
-//! record later finds the lease. A blob that already has a tombstone is revived. Its bytes are
-//! stored again as a new version.
+//! record later finds the lease. A blob that already has a tombstone is revived. Its bytes, if they
+//! are intact, are stored again as a new version.
 //!
 //! If a garbage collection has removed a lease that expired before its job was done, the job
 //! creates the lease again and pins everything again. If a pinned blob was collected meanwhile, the

@@ -19,8 +19,7 @@ impl LeaseGuard {
     /// images as stored.
     ///
     /// # Errors
-    /// `Conflict` if the lease expired and a pinned blob was collected; errors of the image store
-    /// and of the records store.
+    /// `Conflict` if the lease expired and a pinned blob was collected; errors of the store.
     pub async fn name(self, images: Vec<Image>, fieldpaths: &[&str]) -> Result<Vec<Image>> {
         self.name_if(Names::Any, images, fieldpaths).await
     }

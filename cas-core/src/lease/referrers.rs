@@ -32,7 +32,8 @@ impl LeaseGuard {
 /// Adds the labels by which `subject` keeps `referrers`.
 ///
 /// # Errors
-/// `OutOfRange` if the subject would keep more than [`limit::REFERRERS`]; errors of the store.
+/// `OutOfRange` if the subject would keep more than [`limit::REFERRERS`] referrers; otherwise as
+/// [`Blobs::update`](crate::records::Blobs::update).
 pub(crate) async fn add_referrers(
     store: &Store,
     subject: &Descriptor,

@@ -21,9 +21,10 @@ impl Store {
     /// record. A damaged copy of the blob in the store is replaced. Returns what was committed.
     ///
     /// # Errors
-    /// Errors of [`Writer::commit`], where `Corrupt` means that the bytes do not match
-    /// `descriptor`, no matter what the writer expected; `Conflict` if the blob was collected
-    /// meanwhile; errors of the records store.
+    /// `Corrupt` if the bytes do not match `descriptor`, no matter what the writer expected, or if
+    /// the record of the blob does not parse; `Conflict` if the blob was collected meanwhile, or if
+    /// every attempt lost against another writer; other errors of [`Writer::commit`]; errors of the
+    /// store.
     pub async fn publish(
         &self,
         mut writer: Writer,
@@ -54,8 +55,8 @@ impl Store {
         publish::put(self, None, &blob, data, durability).await
     }
 
-    /// Records the media type and the children of a blob that is in the store. Garbage collections
-    /// keep the blob for at least a day.
+    /// Records the media type and the children of a blob that is in the store, if its record does
+    /// not have them yet. Garbage collections keep the blob for at least a day.
     ///
     /// # Errors
     /// `Corrupt` if the record of the blob does not parse; `Conflict` if every attempt lost against
@@ -64,8 +65,8 @@ impl Store {
         self.record(&BlobRef::of(descriptor, children)).await
     }
 
-    /// Records what `blob` states of a blob that is in the store. Garbage collections keep the blob
-    /// for at least a day.
+    /// Records what `blob` states about a blob that is in the store. A media type and children that
+    /// the record has already stay. Garbage collections keep the blob for at least a day.
     ///
     /// # Errors
     /// As [`Store::describe`].

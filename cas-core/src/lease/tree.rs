@@ -12,13 +12,15 @@ use crate::gc;
 use crate::records::BlobRecord;
 
 impl LeaseGuard {
-    /// Pins an image and everything below it except snapshots. Children that are recorded as absent
-    /// (see [`BlobRecord::absent`]) are skipped, as in a garbage collection.
+    /// Pins an image and all blobs below it. Children that are recorded as absent (see
+    /// [`BlobRecord::absent`]) are skipped, as in a garbage collection. If the children of a
+    /// document were never recorded, they are recorded now, and a missing child is recorded as
+    /// absent. Content that only labels refer to may be missing.
     ///
     /// # Errors
-    /// `NotFound` if the image, or a child that is not recorded as absent, is missing; `Corrupt`
-    /// for a damaged document or record; `Conflict` if every attempt lost against another writer;
-    /// errors of the store.
+    /// `NotFound` if the image, or a child that was recorded as stored, is missing; `Corrupt` for a
+    /// damaged document or record; `OutOfRange` for a document that is too large to be read;
+    /// `Conflict` if every attempt lost against another writer; errors of the store.
     pub async fn pin_tree(&self, root: &Descriptor) -> Result<()> {
         self.pin_below(root, Absent::Skip).await
     }

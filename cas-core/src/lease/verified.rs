@@ -88,7 +88,8 @@ impl LeaseGuard {
         self.store.content.remove_version(digest, version).await
     }
 
-    /// Records in the guard that a pinned blob is in the store and that its bytes were verified.
+    /// Records in the guard that a pinned blob is in the store. If the store is not joint, also
+    /// records which version of the bytes was verified.
     pub(crate) async fn note_published(&self, digest: &Digest) -> Result<()> {
         // In a joint store, `is_unchanged` returns false, so the bytes are hashed again anyway.
         let verified = match self.store.content.capabilities().has(Capability::Joint) {

@@ -64,9 +64,9 @@ impl Platform {
         Platform::new(std::env::consts::OS, std::env::consts::ARCH)
     }
 
-    /// Returns the platform in its normal spelling, in which platforms are compared: `x86_64`
-    /// becomes `amd64`, `aarch64` becomes `arm64` without the variant `v8`, and 32-bit `arm`
-    /// without a variant becomes `v7`.
+    /// Returns the platform in its normal spelling, in which platforms are compared. For example,
+    /// `x86_64` becomes `amd64`, `aarch64` becomes `arm64` without the variant `v8`, and 32-bit
+    /// `arm` without a variant gets the variant `v7`.
     #[must_use]
     pub fn normalized(&self) -> Self {
         let os = match self.os.to_ascii_lowercase().as_str() {
@@ -126,8 +126,8 @@ impl fmt::Display for Platform {
     }
 }
 
-/// Returns the first 20 platforms for a message, each shortened to at most 100 characters. If an
-/// image needs the snapshotter `erofs`, a hint follows.
+/// Returns the first 20 platforms for a message, each shortened to at most 100 characters. If one
+/// of the platforms requires the feature [`EROFS`], a hint follows.
 pub(crate) fn in_words(platforms: &BTreeSet<String>) -> String {
     const MOST: usize = 20;
     let first = platforms.iter().take(MOST).map(|one| excerpt(one));

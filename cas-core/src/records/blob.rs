@@ -49,8 +49,8 @@ pub struct BlobRecord {
     /// The ids of the leases that pin the blob; some of the leases may have ended.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub leases: BTreeSet<String>,
-    /// The version of the bytes that `cas` has verified last: when a [`Writer`] published them, or
-    /// when it hashed stored bytes.
+    /// The version of the bytes that was last recorded as verified, because a [`Writer`] published
+    /// the bytes, or because `cas` hashed the stored bytes.
     ///
     /// [`Writer`]: crate::content::Writer
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -191,8 +191,9 @@ impl Extend<Change> for Batch {
 
 /// A store of records with single-key compare-and-swap.
 ///
-/// `load` and one page of `scan` are quick and run on the caller's thread. Every asynchronous
-/// method may return errors of the backend, besides the errors that its documentation lists.
+/// In a local store, `load` and one page of `scan` are quick and run on the caller's thread. Over a
+/// network, they take as long as their requests. Every asynchronous method may return errors of the
+/// backend, besides the errors that its documentation lists.
 #[async_trait]
 pub trait Records: Send + Sync + 'static {
     /// Returns the capabilities of the store. For records, only `Atomic`, `Durable` and `Shared`

@@ -1,8 +1,8 @@
-//! How the blob of a layer follows from the tar of the layer.
+//! How the blob of a layer is made from the tar of the layer.
 
 use serde::{Deserialize, Serialize};
 
-/// How the blob of a layer follows from its tar, which a snapshotter keeps instead of the blob.
+/// How the blob of a layer is made from its tar, which a snapshotter keeps instead of the blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -11,6 +11,6 @@ pub enum Packing {
     Plain,
     /// The blob is the tar as this program compresses it with gzip at this level, from 1 to 9.
     Gzip(u32),
-    /// This program cannot make the bytes of the blob.
+    /// It is not known how to make the bytes of the blob, or this program cannot make them.
     Unknown,
 }

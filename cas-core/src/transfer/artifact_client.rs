@@ -41,8 +41,9 @@ impl<R: Referrers> ArtifactClient<R> {
     /// order of the repository.
     ///
     /// # Errors
-    /// `OutOfRange` for more than [`limit::REFERRERS`] referrers, or if their annotations have more
-    /// than [`limit::DOCUMENT_READ`] bytes together; otherwise as [`Referrers::referrers`].
+    /// `OutOfRange` for more than [`limit::REFERRERS`] referrers, or if the texts of their
+    /// descriptors, such as annotations, have more than [`limit::DOCUMENT_READ`] bytes together;
+    /// otherwise as [`Referrers::referrers`].
     pub async fn all_referrers(&self, subject: &Descriptor) -> Result<Vec<Descriptor>> {
         let listed = self.list(subject).await;
         listed.during("list referrers", subject.digest)
@@ -61,7 +62,8 @@ impl<R: Referrers> ArtifactClient<R> {
                 if found.len() == limit::REFERRERS || texts > limit::DOCUMENT_READ {
                     return Err(Error::out_of_range(format!(
                         "the list has more than {} referrers, or more than {} bytes of \
-                         annotations; ask for one type of artifact, or remove some referrers",
+                         annotations and other texts; ask for one type of artifact, or remove some \
+                         referrers",
                         limit::REFERRERS,
                         limit::DOCUMENT_READ
                     )));

@@ -34,16 +34,15 @@ const CONCURRENT: usize = 4;
 ///
 /// Three kinds of content are [recorded as absent](crate::records::BlobRecord::absent) in `to`:
 /// layers that registries do not distribute and that `from` does not have, manifests of an index
-/// that `from` never had, and manifests for platforms that were not chosen. After a failure,
-/// content that was copied stays in `to` for the next attempt, until a garbage collection.
+/// that are not complete in `from`, and manifests for platforms that were not chosen. After a
+/// failure, content that was copied stays in `to` for the next attempt, until a garbage collection.
 ///
 /// # Errors
 /// `NotFound` for content that was lost in `from`, a layer that `from` discarded after the layer
 /// was unpacked, or a platform that the image does not have; `Corrupt` for damaged content, or a
 /// referrer that has another subject; `Busy` if another job has been writing a blob for ten
-/// minutes; `OutOfRange` for more than [`limit::REFERRERS`](crate::limit::REFERRERS) referrers, or
-/// for a chain of more than [`limit::REFERRER_DEPTH`](crate::limit::REFERRER_DEPTH) referrers;
-/// errors of the stores.
+/// minutes; `OutOfRange` if a document, the image or its referrers exceed a bound of
+/// [`limit`](crate::limit); errors of the stores.
 pub async fn copy(from: &Store, to: &Store, image: &Image, options: &CopyOptions) -> Result<Image> {
     let reading = ReadGuard::begin(from, "copy").await?;
     let copied = copy_image(from, &reading, to, image, options).await;

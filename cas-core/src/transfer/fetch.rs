@@ -31,8 +31,8 @@ pub struct Fetched {
     pub was_stored: bool,
 }
 
-/// Fetches the content of `descriptor` into the store if it is missing, and pins it under the lease
-/// of `guard`. The content is durable after the next
+/// Fetches the content of `descriptor` into the store if it is missing or damaged there, and pins
+/// it under the lease of `guard`. The content is durable after the next
 /// [`flush`](crate::content::ContentStore::flush). Returns the stored content.
 ///
 /// Bytes that an earlier attempt left are kept, and only the rest is fetched. The bytes of a layer

@@ -17,8 +17,9 @@ pub struct LayerFeed<'a> {
     /// Receives the bytes of the layer, beginning with the first byte.
     pub sender: LayerSender,
     /// Unpacks the bytes. This future must be polled while the bytes are sent, and must not wait
-    /// for another layer. If the bytes end early, the future does not fail. The unpacker then reads
-    /// the layer from the store in [`Unpacker::finish`](super::Unpacker::finish).
+    /// for another layer. If the bytes end early, the future does not fail, because the sender
+    /// reports the error. If the layer is stored all the same, the unpacker reads it from the store
+    /// in [`Unpacker::finish`](super::Unpacker::finish).
     pub unpacked: BoxFuture<'a, Result<()>>,
 }
 

@@ -43,10 +43,9 @@ use crate::sync::lock;
 ///
 /// # Errors
 /// `NotFound` if the remote does not have the name, the platform or content; `Corrupt` for content
-/// that does not match its descriptor; `OutOfRange` for a document larger than
-/// [`limit::DOCUMENT_READ`](crate::limit::DOCUMENT_READ), or for too many referrers; `Busy` if
-/// another job has been writing a blob for ten minutes; errors of the remote, the store and the
-/// unpacker.
+/// that does not match its descriptor; `OutOfRange` if a document, the image or its referrers
+/// exceed a bound of [`limit`](crate::limit); `Busy` if another job has been writing a blob for ten
+/// minutes; errors of the remote, the store and the unpacker.
 pub async fn pull(
     store: &Store,
     fetcher: &dyn Fetcher,
@@ -218,7 +217,7 @@ impl Pull<'_> {
         if let Some(unpacker) = self.unpacker {
             self.store(&manifest.config, None).await?;
             if own == self.root || self.is_image(manifest).await? {
-                unpacker.begin(own, manifest).await?;
+                unpacker.begin(self.root, own, manifest).await?;
                 self.wants.decide(own, manifest, unpacker).await?;
             }
         }

@@ -42,8 +42,9 @@ const PIECE: usize = 1 << 20;
 /// # Errors
 /// `NotFound` if the image has nothing for the chosen platform, if the store has lost a part of the
 /// image, or if the remote also lacks a part that the store never had; `OutOfRange` for a document
-/// larger than [`limit::DOCUMENT_WRITE`] bytes, or for too many referrers; `Corrupt` for a referrer
-/// that has another subject; errors of the store and of the remote.
+/// larger than [`limit::DOCUMENT_WRITE`] bytes, or if the image or its referrers exceed another
+/// bound of [`limit`]; `Corrupt` for damaged content, or a referrer that has another subject;
+/// errors of the store and of the remote.
 pub async fn push(
     store: &Store,
     pusher: &dyn Pusher,

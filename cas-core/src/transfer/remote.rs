@@ -50,7 +50,7 @@ pub trait Fetcher: Send + Sync {
         true
     }
 
-    /// A caller calls this method if the fetched bytes do not have the digest of `descriptor`.
+    /// Reports to the fetcher that the fetched bytes do not have the digest of `descriptor`.
     /// Returns whether the content may be fetched from another place. If so, the next
     /// [`fetch`](Fetcher::fetch) reads it from there. Returns `true` at most once for each place.
     /// By default, there is only one place.

@@ -18,8 +18,8 @@ const SHARED: u64 = 64 << 20;
 /// A source of the bytes of a blob.
 #[async_trait]
 pub trait BlobSource: Send {
-    /// Moves to the byte `offset`. The method is called once the ingest is open, and again if the
-    /// blob is written again from its beginning.
+    /// Moves to the byte `offset`. This method is called after the ingest was opened, and again
+    /// before each further attempt to write the blob.
     ///
     /// # Errors
     /// Errors of the source.
@@ -47,7 +47,7 @@ pub trait BlobSource: Send {
         self.write_piece(writer, sender).await
     }
 
-    /// A caller calls this method if the bytes since the last [`open`](BlobSource::open) are wrong.
+    /// Reports to the source that its bytes since the last [`open`](BlobSource::open) are wrong.
     /// Returns whether the source may have other bytes after another `open`. Returns false by
     /// default.
     fn distrust(&mut self) -> bool {

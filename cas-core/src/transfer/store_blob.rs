@@ -79,9 +79,9 @@ pub enum Resume {
 /// Stores a blob, unless another writer does so first. Returns its digest.
 ///
 /// # Errors
-/// `Corrupt` if the bytes do not have the expected digest and size (then the ingest is discarded);
-/// `Busy` if another writer takes longer than the timeout; errors of the source, the store and the
-/// feed.
+/// `Corrupt` if the bytes do not have the expected digest and size (then the ingest is discarded),
+/// or if an ingest that an earlier attempt left cannot be read back completely; `Busy` if another
+/// writer takes longer than the timeout; errors of the source, the store and the feed.
 pub async fn store_blob(write: &BlobWrite<'_>, source: &mut dyn BlobSource) -> Result<Digest> {
     let mut may_restart = write.resume == Resume::OrRestart;
     loop {

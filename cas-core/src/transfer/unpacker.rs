@@ -38,16 +38,17 @@ impl Want {
 /// them, and the unpacker unpacks only the first.
 ///
 /// The calls come in this order: `begin`, then `wants`, `admit` and `receive` for layers, then
-/// `needs` and `finish`. If the pull fails before it writes the name, `abandon` is the last call,
-/// even after `finish`. Layers arrive in any order and concurrently.
+/// `needs` and `finish`. If the pull fails before it begins to write the name, `abandon` is the
+/// last call, even after `finish`. Layers arrive in any order and concurrently.
 #[async_trait]
 pub trait Unpacker: Send + Sync {
-    /// Announces an image. `own` is the descriptor of its manifest. The configuration of the image
-    /// is in the store already.
+    /// Announces an image. `root` is the descriptor of its index or, without an index, of its
+    /// manifest. `own` is the descriptor of its manifest. The configuration of the image, and the
+    /// index if there is one, are in the store already.
     ///
     /// # Errors
     /// `Corrupt` if manifest and configuration contradict each other; errors of the snapshotter.
-    async fn begin(&self, own: &Descriptor, manifest: &Manifest) -> Result<()>;
+    async fn begin(&self, root: &Descriptor, own: &Descriptor, manifest: &Manifest) -> Result<()>;
 
     /// Returns what to do with a layer of an announced image.
     ///

@@ -56,7 +56,7 @@ impl TestUnpacker {
 
 #[async_trait]
 impl Unpacker for TestUnpacker {
-    async fn begin(&self, _: &Descriptor, _: &Manifest) -> Result<()> {
+    async fn begin(&self, _: &Descriptor, _: &Descriptor, _: &Manifest) -> Result<()> {
         self.call("begin");
         Ok(())
     }

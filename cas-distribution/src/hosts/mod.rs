@@ -183,10 +183,12 @@ impl Hosts {
     ///
     /// # Errors
     /// `Denied` if `registries.conf` blocks the name; `InvalidArgument` if a file does not parse or
-    /// contradicts itself (the message has its path and line); `NotFound` if
-    /// [`registries_conf`](Self::registries_conf) is absent; `OutOfRange` if a file is larger than
-    /// [`limit::HOSTS_FILE`](cas_core::limit::HOSTS_FILE), or if a directory has more than
-    /// [`limit::HOSTS_FILES`](cas_core::limit::HOSTS_FILES) entries; errors of the file system.
+    /// contradicts itself (the message has its path and line); `NotFound` if the directory of
+    /// [`with_directory`](Self::with_directory) is absent, or if
+    /// [`registries_conf`](Self::registries_conf) is absent and needed; `OutOfRange` if a file is
+    /// larger than [`limit::HOSTS_FILE`](cas_core::limit::HOSTS_FILE), or if a directory has more
+    /// than [`limit::HOSTS_FILES`](cas_core::limit::HOSTS_FILES) entries; errors of the file
+    /// system.
     pub async fn endpoints(&self, reference: &FullName) -> Result<Vec<Endpoint>> {
         let (hosts, reference) = (self.clone(), reference.clone());
         let find = move || {

@@ -18,7 +18,7 @@ use crate::retry::{Failure, Patience};
 const CHUNK: u64 = 8 << 20;
 /// Minimum length of a chunk in bytes. A registry may demand longer chunks.
 const SHORTEST: u64 = 64 << 10;
-/// Maximum number of uploads of a blob that a registry may forget.
+/// Number of uploads in a row after which a push fails because the registry forgets them.
 const FORGOTTEN: u32 = 4;
 /// The header with the minimum length of a chunk.
 const CHUNK_MIN_LENGTH: &str = "oci-chunk-min-length";

@@ -1,4 +1,4 @@
-//! Lists of the registries, the patterns of names and the digests that may or may not be pulled.
+//! Lists of registries, digests and patterns of names, which allow or deny images.
 
 use async_trait::async_trait;
 use cas_core::error::excerpt;

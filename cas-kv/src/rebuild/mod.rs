@@ -22,17 +22,18 @@ use crate::store::{KvStore, OpenMode};
 
 impl KvStore {
     /// Examines the database in `dir`. Returns a finding if the database is damaged or was lost, or
-    /// `None` if it is intact. Also returns `None` if there was never a database, or if it cannot
-    /// be opened for a reason other than damage. [`KvStore::open`] reports this reason.
+    /// `None` if it is intact. Also returns `None` if there was never a database, or if opening it
+    /// fails with `Denied`, `FailedPrecondition` or `Internal`. [`KvStore::open`] reports such an
+    /// error.
     ///
-    /// If `repair` is set, copies all rows that can be read, except ingests, to a new database. The
-    /// damaged database is renamed, and the new database gets its old name. If no row can be read,
-    /// the new database is empty, and the finding counts as not repaired, because the content is
-    /// lost.
+    /// If `repair` is set and the directory can be written, copies all rows that can be read,
+    /// except ingests, to a new database. The damaged database is renamed, and the new database
+    /// gets its old name. If no row can be read, or if the database was lost, the new database is
+    /// empty, and the finding counts as not repaired, because the content is lost.
     ///
     /// # Errors
-    /// `Full` if the disk has no room for the copy; errors of the engine and of the file system.
-    /// The damaged database is then unchanged.
+    /// `Full` if the disk has no room for the copy; other errors of the engine and of the file
+    /// system. The bytes of the damaged database are then unchanged.
     pub fn examine<E: Engine>(
         dir: &OwnedDir,
         repair: bool,
@@ -86,6 +87,10 @@ impl KvStore {
         // Both databases close their files before the files get other names.
         drop(new);
         let Copied { kept, lost } = copied?;
+        let without = match lost {
+            0 => String::new(),
+            _ => format!(", without {lost} damaged blobs"),
+        };
         let aside = dir.replace_database()?;
         let detail = match kept {
             0 => format!(
@@ -93,8 +98,8 @@ impl KvStore {
                  database is now named {aside}, and may be removed; pull or import the images again"
             ),
             _ => format!(
-                "{damage}; all that could be read was copied to a new database, without {lost} \
-                 damaged blobs{later}; the old database is now named {aside}, and may be removed"
+                "{damage}; all that could be read was copied to a new database{without}{later}; the \
+                 old database is now named {aside}, and may be removed"
             ),
         };
         Ok(Some(finding(dir, detail, kept > 0)))

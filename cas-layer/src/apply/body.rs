@@ -9,7 +9,8 @@ use cas_host::{begin_write, calls};
 use super::os;
 use crate::tar::{Entry, Reader, Region};
 
-/// Minimum number of bytes at the end of a file whose writeback is started ahead of the sync.
+/// At the end of a file, writeback is started ahead of the sync if at least this number of bytes
+/// was written since the last start.
 const LARGE: u64 = 256 << 10;
 /// Number of written bytes after which writeback is started before the end of the file.
 const WINDOW: u64 = 8 << 20;

@@ -16,8 +16,9 @@
 //!   and `user.cas.*`, which would mark a directory as unfinished.
 //! - Left out with a warning: the xattrs that the item above lists; xattrs that the file cannot
 //!   have, such as `user.*` of a link; xattrs that the file system does not support or has no room
-//!   for; xattrs that only the superuser may set; devices, if this process may not create them, and
-//!   the hard links to them; and the character device 0:0, which would be a whiteout in an overlay.
+//!   for; xattrs that only the superuser may set; without privileges, access lists that the kernel
+//!   refuses; devices, if this process may not create them, and the hard links to them; and the
+//!   character device 0:0, which would be a whiteout in an overlay.
 //! - The files of a layer may use at most 95 % of the free space.
 //! - The kernel clamps times that the file system cannot store.
 

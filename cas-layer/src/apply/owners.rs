@@ -1,4 +1,5 @@
-//! Keeps the owner of a file in an extended attribute, if the user cannot give files to others.
+//! Keeps the owners of files in an extended attribute, for layers that are applied without
+//! privileges. Later, privileged code can give the files to these owners.
 //!
 //! The value is the protobuf message that umoci and others use: field 1 is the user and field 2 the
 //! group, each as a varint. `u32::MAX` stands for 0. A file of the owner 0:0 has no attribute.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Number of bytes that are enough to detect a format.
+/// Number of bytes that are enough for [`detect`].
 pub const MAGIC: usize = 8;
 
 /// How the bytes of a layer are compressed.

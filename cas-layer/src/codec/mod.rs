@@ -33,9 +33,9 @@ const RATIO_FLOOR: u64 = 1 << 30;
 /// A reader of the decompressed bytes of `R`.
 ///
 /// Errors are [`cas_core::Error`] inside [`io::Error`]: `Corrupt` for a damaged or truncated
-/// stream; `Unsupported` for bytes after the stream that are neither zeros nor another stream, and
-/// for a filter or a checksum of xz that is not supported; `OutOfRange` for an exceeded limit.
-/// Errors of the source are returned unchanged.
+/// stream; `Unsupported` for bytes after the stream that are neither zeros nor another stream of
+/// the same format, and for a filter or a checksum of xz that is not supported; `OutOfRange` for an
+/// exceeded limit; errors of the source.
 pub struct Decoder<R: Read> {
     stream: Stream<R>,
     compression: Compression,

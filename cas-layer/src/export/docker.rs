@@ -83,8 +83,8 @@ async fn entry(store: &Store, manifest: &Manifest, plan: &Plan) -> Result<Entry>
         }
         if !plan.has(&layer.digest) {
             return Err(Error::not_found(
-                "the layer is not in the store, and docker needs all layers; export with \
-                 --format oci",
+                "the layer is not in the store or not selected, and docker needs all layers; \
+                 export with --format oci",
             )
             .subject(layer.digest));
         }

@@ -30,8 +30,9 @@ pub(super) struct Plan {
 pub(super) struct Blob(Descriptor);
 
 impl Plan {
-    /// Returns the plan with the blobs that `roots` reach and `filter` selects, each before the
-    /// blobs that it lists. The caller has pinned the roots.
+    /// Returns the plan with the manifests and indexes that `roots` reach, and the other blobs that
+    /// they reach and that `filter` selects. Each is before the blobs that it lists. The caller has
+    /// pinned the roots.
     ///
     /// # Errors
     /// `NotFound` if a part of a manifest is missing; `Corrupt` for a wrong size.
@@ -158,7 +159,8 @@ impl Blob {
     /// Writes the blob to `archive` and verifies it.
     ///
     /// # Errors
-    /// `Corrupt` if the blob is damaged. The archive is then incomplete, and must not be published.
+    /// `NotFound` if the store does not have the blob; `Corrupt` if it is damaged. The archive is
+    /// then incomplete, and must not be published.
     pub(super) async fn write(
         &self,
         store: &Store,

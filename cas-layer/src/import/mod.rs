@@ -11,8 +11,8 @@
 //! An import writes in this order: records, blobs, flush, names. A name is written only after
 //! everything that its image reaches is durable. If an import fails, names are unchanged. The blobs
 //! and ingests that it created are removed, except blobs to which something else refers by then. If
-//! the caller drops the future, or the process crashes, a garbage collection removes these blobs
-//! and ingests.
+//! the caller drops the future, the ingests are removed in the background, and a garbage collection
+//! removes these blobs. If the process crashes, a garbage collection removes both.
 
 mod archive;
 mod contents;
@@ -122,11 +122,12 @@ impl ImportOptions {
 ///
 /// # Errors
 /// `InvalidArgument` if the source has an unknown format, does not list an image, or gives an image
-/// a name that cannot be used, or if the name in `options` does not suit the source; `Corrupt` if a
-/// file of the source does not match its descriptor; `NotFound` if the source is incomplete or has
-/// nothing for the platform; `Unsupported` for a sparse file, another version of the image layout,
-/// or bytes that must not follow a compressed archive; `OutOfRange` if a bound of
-/// [`cas_core::limit`] is exceeded; errors of the store.
+/// a name that cannot be used, or if the name in `options` does not suit the source; `Corrupt` if
+/// the source is damaged or contradicts itself, for example if a file does not match its
+/// descriptor; `NotFound` if the source is incomplete or has nothing for the platform;
+/// `Unsupported` for a sparse file, another version of the image layout, or bytes that must not
+/// follow a compressed archive; `OutOfRange` if a bound of [`cas_core::limit`] is exceeded; errors
+/// of the store.
 pub async fn import(store: &Store, source: Source, options: &ImportOptions) -> Result<Vec<Image>> {
     let subject = source.to_string();
     let outcome = import_or_roll_back(store, source, options, None).await;

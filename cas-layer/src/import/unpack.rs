@@ -48,15 +48,15 @@ impl Unpack<'_> {
         let mut manifests = Vec::new();
         for image in images {
             let resolved = image::manifest_for(&*importer.store.content, image, &self.platforms);
-            manifests.push((image.digest, resolved.await?));
+            manifests.push((image, resolved.await?));
         }
         let mut manifests = manifests.into_iter();
         let mut chain_ids = ChainIds::new();
         let unpacker = StreamingUnpacker::new(importer.store, self.target, self.progress);
         let first = manifests.next();
-        if let Some((_, resolved)) = &first {
+        if let Some((image, resolved)) = &first {
             let own = &resolved.descriptor;
-            unpacker.begin(own, &resolved.manifest).await?;
+            unpacker.begin(image, own, &resolved.manifest).await?;
         }
         let mut skipped = HashSet::new();
         if let [_] = images {
@@ -74,12 +74,12 @@ impl Unpack<'_> {
         }
         unpacker.finish().await?;
         if let Some((image, _)) = first {
-            chain_ids.insert(image, unpacker.into_chain_id());
+            chain_ids.insert(image.digest, unpacker.into_chain_id());
         }
         for (image, resolved) in manifests {
             let manifest = resolved.manifest;
             let unpacked = to_snapshots(importer.store, self.target, &manifest, self.progress);
-            chain_ids.insert(image, unpacked.await?);
+            chain_ids.insert(image.digest, unpacked.await?);
         }
         Ok(Unpacked { chain_ids, skipped })
     }

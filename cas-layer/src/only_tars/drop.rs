@@ -27,8 +27,8 @@ const SHORT: usize = 16;
 /// with its children, because another program stored it.
 ///
 /// # Errors
-/// `Corrupt` if the manifest and the configuration do not match; errors of the store and of the
-/// snapshotter.
+/// `Corrupt` if the manifest and the configuration do not match; `Conflict` if the manifest is
+/// removed meanwhile; errors of the store and of the snapshotter.
 pub async fn drop_blobs(
     store: &Store,
     snapshotter: &Arc<dyn Snapshotter>,

@@ -69,7 +69,7 @@ impl Header {
     /// Returns the path, and a warning if some readers find another path.
     ///
     /// # Errors
-    /// `Corrupt` for a prefix that readers end at different bytes.
+    /// `Corrupt` if readers differ in where the prefix ends.
     pub(super) fn path(&self) -> Result<(Vec<u8>, Option<&'static str>)> {
         let name = text(&self.0[0..100]);
         let field = text(&self.0[345..500]);

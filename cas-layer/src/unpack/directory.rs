@@ -62,10 +62,10 @@ impl From<Entrance> for DirectoryOptions {
 ///
 /// # Errors
 /// `FailedPrecondition` if the directory is not empty; `NotFound` if `from` does not have the
-/// configuration or a layer; `Corrupt` for a damaged layer; `Unsupported` for an artifact or a blob
-/// that is not a layer; `Denied` if the directory must become private and belongs to another user;
-/// errors of [`NewDirectory::try_begin`], of [`Tree::apply`] and of the store. After an error, or
-/// if the future is dropped, what was unpacked is removed.
+/// configuration or a layer; `Corrupt` for a damaged layer; `Unsupported` for an artifact, or for a
+/// layer that is not a tar; `Denied` if the directory must become private and belongs to another
+/// user; errors of [`NewDirectory::try_begin`], of [`Tree::apply`] and of the store. After an
+/// error, or if the future is dropped, what was unpacked is removed.
 pub async fn to_directory<'a>(
     from: impl Into<LayersFrom<'a>>,
     manifest: &Manifest,

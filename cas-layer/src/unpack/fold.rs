@@ -22,8 +22,8 @@ use crate::flow::{self, Accept};
 ///
 /// # Errors
 /// `NotFound` if `from` does not have the configuration or a layer; `Corrupt` for a damaged
-/// layer; `Unsupported` for an artifact or a blob that is not a layer; errors of `read` and of the
-/// store.
+/// layer; `Unsupported` for an artifact, or for a layer that is not a tar; errors of `read` and of
+/// the store.
 pub async fn fold_layers<'a, T, F>(
     from: impl Into<LayersFrom<'a>>,
     manifest: &Manifest,

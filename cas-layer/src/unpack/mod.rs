@@ -93,7 +93,8 @@ fn parts(manifest: &Manifest) -> Vec<BlobRef> {
 ///
 /// # Errors
 /// `NotFound` if the store does not have the configuration; `Corrupt` if the manifest and the
-/// configuration do not match; `Unsupported` for an artifact; errors of the store.
+/// configuration do not match; `Unsupported` for an artifact, or for a layer with a role that is
+/// not supported; errors of the store.
 pub async fn verified_chain_ids(store: &Store, manifest: &Manifest) -> Result<Option<Vec<Digest>>> {
     let layers = layers_with_diff_ids(store, manifest).await?;
     for (layer, diff_id) in &layers {

@@ -41,7 +41,8 @@ pub struct LayerTable {
 #[async_trait]
 pub trait LayerTables: Send + Sync {
     /// Returns one element for each layer. The lowest layer is first. `layers` are the layers of
-    /// `manifest` with their diff IDs, and `own` is the descriptor of `manifest`. A layer whose
+    /// `manifest` with their diff IDs, and `own` is the descriptor of `manifest`. `root` is the
+    /// descriptor of the index of the image or, without an index, of `manifest`. A layer whose
     /// element is `None` is fetched as a whole.
     ///
     /// # Errors
@@ -49,6 +50,7 @@ pub trait LayerTables: Send + Sync {
     /// element of the layer is `None`.
     async fn tables(
         &self,
+        root: &Descriptor,
         own: &Descriptor,
         manifest: &Manifest,
         layers: &[(Descriptor, Digest)],

@@ -112,14 +112,14 @@ impl<'a> StreamingUnpacker<'a> {
 
 #[async_trait]
 impl Unpacker for StreamingUnpacker<'_> {
-    async fn begin(&self, own: &Descriptor, manifest: &Manifest) -> Result<()> {
+    async fn begin(&self, root: &Descriptor, own: &Descriptor, manifest: &Manifest) -> Result<()> {
         let mut state = self.state.write().await;
         if let State::Waiting = *state {
             let (store, target, progress) = (self.store, self.target, self.progress);
             let mut how = self.how.clone();
             if let Some(tables) = &self.tables {
                 let layers = layers_with_diff_ids(store, manifest).await?;
-                how.tables = tables.tables(own, manifest, &layers).await?;
+                how.tables = tables.tables(root, own, manifest, &layers).await?;
             }
             let begun = Unpacking::begin(store, target, manifest, progress, &how);
             *state = State::Running(Box::new(begun.await?));

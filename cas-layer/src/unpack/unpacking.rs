@@ -56,10 +56,10 @@ pub struct Target<'a> {
 /// # Errors
 /// `NotFound` if the store lacks the configuration, or a layer that has no snapshot yet;
 /// `Corrupt` for a damaged layer, a layer that does not have its diff ID, or if the manifest and
-/// the configuration do not match; `Unsupported` for an artifact or a blob that is not a layer;
-/// errors of the store and of the snapshotter. After an error, or if the future is dropped,
-/// unfinished snapshots are removed. Committed snapshots stay until a collection, and a later call
-/// uses them.
+/// the configuration do not match; `Unsupported` for an artifact or a blob that is not a layer, or
+/// for a layer that is an EROFS image if the snapshotter has only tars; errors of the store and of
+/// the snapshotter. After an error, or if the future is dropped, unfinished snapshots are removed.
+/// Committed snapshots stay until a collection, and a later call uses them.
 pub async fn to_snapshots(
     store: &Store,
     target: Target<'_>,

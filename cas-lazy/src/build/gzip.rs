@@ -129,7 +129,7 @@ impl<R: Read> Gzip<R> {
 
     /// Begins the next member if there is one. Otherwise only zeros may follow.
     fn end_member(&mut self) -> Result<()> {
-        if self.source.fill()?.first().is_some_and(|&byte| byte != 0) {
+        if self.source.fill()?.first() == Some(&MAGIC) {
             return self.inflate.reset(Format::Gzip);
         }
         loop {

@@ -116,7 +116,7 @@ impl LazyLayer {
     ///
     /// # Errors
     /// `Corrupt` if the bytes do not have the digest that the table of contents states, or do not
-    /// decompress.
+    /// decompress; `OutOfRange` for more than [`limit::SPAN`](cas_core::limit::SPAN) bytes.
     pub fn decode(&self, piece: usize, compressed: &[u8]) -> Result<Vec<DataPart>> {
         self.source
             .decode(piece, compressed)

@@ -58,7 +58,7 @@ impl StoredTable {
     /// The name of the file with the [spans](crate::soci::Prefetch) that are fetched first, beside
     /// [`FILE`](Self::FILE). It may be missing.
     pub const PREFETCH_FILE: &str = "lazy.prefetch";
-    /// The beginning of the names of all files of such a layer, except
+    /// The beginning of the names of all files of a layer that is read on demand, except
     /// [`TAR_FILE`](Self::TAR_FILE).
     pub const PREFIX: &str = "lazy.";
     /// The name of the data file, beside the directory of [`FILE`](Self::FILE). Pieces that have
@@ -73,6 +73,9 @@ impl StoredTable {
     /// The name of the file with the [numbers of bytes](cas_core::snapshot::OnDemandBytes) that
     /// have arrived, as JSON. A power failure may lose this file.
     pub const BYTES_FILE: &str = "lazy.bytes";
+    /// The name of the file with the [members](crate::Member) whose contents were read: their
+    /// indexes in the order of the first reads, as JSON. A power failure may lose this file.
+    pub const READ_FILE: &str = "lazy.read";
     /// The name of the tar of the layer. The file exists once the tar is complete and was compared
     /// with the diff ID. Its modification time is the beginning of 1970.
     pub const TAR_FILE: &str = "layer.tar";
@@ -139,9 +142,9 @@ impl StoredTable {
     /// Verifies the table of contents in `bytes`. Returns the layer.
     ///
     /// # Errors
-    /// `Corrupt` if the table does not have its digest, is damaged or does not belong to a layer
-    /// of this size; `Unsupported` if the layer cannot be read on demand; `OutOfRange` if a bound
-    /// of [`limit`](cas_core::limit) is exceeded.
+    /// `Corrupt` if the table does not have its digest or is damaged, or if a zTOC was made for a
+    /// layer of another size; `Unsupported` if the layer cannot be read on demand; `OutOfRange` if
+    /// a bound of [`limit`](cas_core::limit) is exceeded.
     pub fn read(&self, bytes: &[u8]) -> Result<LazyLayer> {
         match &self.format {
             TableFormat::Ztoc { digest } => {

@@ -136,9 +136,9 @@ impl Index {
     ///
     /// # Errors
     /// `Corrupt` if `bytes` is not a valid manifest, if a zTOC or an artifact does not name its
-    /// layer, if two zTOCs name one layer, or if an index of the first version has no subject;
-    /// `Unsupported` for a manifest that is not a SOCI index; `OutOfRange` for a zTOC of more than
-    /// [`limit::ZTOC`] bytes or an artifact of more than [`limit::PREFETCH`].
+    /// layer, if two zTOCs differ but name one layer, or if an index of the first version has no
+    /// subject; `Unsupported` for a manifest that is not a SOCI index; `OutOfRange` for a zTOC of
+    /// more than [`limit::ZTOC`] bytes or an artifact of more than [`limit::PREFETCH`].
     pub fn decode(bytes: &[u8]) -> Result<Index> {
         decode(bytes).map_err(|error| error.operation("read SOCI index"))
     }

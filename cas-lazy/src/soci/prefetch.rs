@@ -34,6 +34,27 @@ struct StoredSpans {
 }
 
 impl Prefetch {
+    /// Adds spans that are fetched after the others. Spans that continue the last range are added to
+    /// it. Does nothing if one range has all of the spans already. So there are never more ranges
+    /// than spans.
+    pub fn add(&mut self, spans: RangeInclusive<u32>) {
+        let has_all = |range: &RangeInclusive<u32>| {
+            range.contains(spans.start()) && range.contains(spans.end())
+        };
+        if self.spans.iter().any(has_all) {
+            return;
+        }
+        match self.spans.last_mut() {
+            Some(last)
+                if spans.start() >= last.start()
+                    && *spans.start() <= last.end().saturating_add(1) =>
+            {
+                *last = *last.start()..=*spans.end();
+            }
+            _ => self.spans.push(spans),
+        }
+    }
+
     /// Reads an artifact.
     ///
     /// # Errors
@@ -126,6 +147,15 @@ mod tests {
         assert_eq!(Prefetch::decode(&written).unwrap(), read);
         let none = br#"{"version":"1.0","prefetch_spans":null}"#;
         assert_eq!(Prefetch::decode(none).unwrap(), Prefetch::default());
+    }
+
+    #[test]
+    fn spans_of_files_in_order_become_few_ranges() {
+        let mut prefetch = Prefetch::default();
+        for spans in [5..=5, 5..=5, 5..=7, 8..=8, 2..=3, 6..=7, 3..=4, 9..=9] {
+            prefetch.add(spans);
+        }
+        assert_eq!(prefetch.spans, [5..=8, 2..=4, 9..=9]);
     }
 
     #[test]

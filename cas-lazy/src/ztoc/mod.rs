@@ -62,7 +62,8 @@ pub struct FileMetadata {
     pub user: Vec<u8>,
     /// Name of the group.
     pub group: Vec<u8>,
-    /// Time of the last modification. `None` if it is before the year 0 or after the year 9999.
+    /// Time of the last modification. `None` if a stored zTOC does not state it, as for years
+    /// before 0 and after 9999.
     pub modified: Option<Time>,
     /// Major and minor number of a device; zero for everything that is not a device.
     pub device: (i64, i64),
@@ -128,11 +129,11 @@ impl Ztoc {
     /// stores. Returns the zTOC.
     ///
     /// # Errors
-    /// `Corrupt` for a damaged layer; `Unsupported` for a layer that is not compressed with gzip,
-    /// for sparse files and global pax headers, which a zTOC cannot express, and for bytes after
-    /// the last member that are neither zeros nor gzip; `OutOfRange` if a bound of
-    /// [`limit`](cas_core::limit) is exceeded; `InvalidArgument` for a span size of zero; errors of
-    /// `layer`.
+    /// `Corrupt` for a damaged layer, also if a gzip member is followed by bytes that are neither
+    /// zeros nor gzip; `Unsupported` for a layer that is not compressed with gzip, for sparse files
+    /// and global pax headers, which a zTOC cannot express, and for other bytes among the zeros at
+    /// the end; `OutOfRange` if a bound of [`limit`](cas_core::limit) is exceeded;
+    /// `InvalidArgument` for a span size of zero; errors of `layer`.
     pub fn build(layer: impl Read, span_size: u64, build_tool: &str) -> Result<Ztoc> {
         build::build(layer, span_size, build_tool).map_err(|error| error.operation("build zTOC"))
     }
@@ -156,8 +157,8 @@ impl Ztoc {
     }
 
     /// Returns the first and the last span that have bytes of a regular file or of its headers.
-    /// Returns `None` if the layer does not have the file, or if the file is empty. `path` is
-    /// relative to the root directory, or begins with `/` or `./`.
+    /// Returns `None` if the layer does not have a regular file at `path`, or if the file is empty.
+    /// `path` is relative to the root directory, or begins with `/` or `./`.
     pub fn spans_of(&self, path: &[u8]) -> Option<RangeInclusive<u32>> {
         let path = relative(path);
         // A later member replaces an earlier one with the same path.

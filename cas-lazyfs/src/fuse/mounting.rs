@@ -9,6 +9,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 
+/// The device whose open file descriptors are sessions.
+const DEVICE: &str = "/dev/fuse";
+
 /// Mounts a new file system at `directory`, which must exist. Returns the descriptor of its
 /// session. Reads of its files wait until the session is served. They fail if no process has the
 /// descriptor any more.
@@ -18,8 +21,12 @@ use rustix::mount::MountFlags;
 /// of the file system.
 pub fn mount(directory: &Path) -> Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    let opened = rustix::fs::open("/dev/fuse", flags, Mode::empty()).map_err(explain);
-    let device = opened.during("open", "/dev/fuse")?;
+    let opened = rustix::fs::open(DEVICE, flags, Mode::empty());
+    let opened = opened.map_err(|errno| match errno {
+        Errno::NOENT => no_fuse(errno),
+        errno => explain(errno),
+    });
+    let device = opened.during("open", DEVICE)?;
     let options = format!(
         "fd={},rootmode=40000,user_id=0,group_id=0,allow_other",
         device.as_raw_fd()
@@ -34,17 +41,19 @@ pub fn mount(directory: &Path) -> Result<OwnedFd> {
 }
 
 fn explain(errno: Errno) -> Error {
-    let why = match errno {
-        Errno::NODEV | Errno::NOENT | Errno::NXIO => {
-            "layers that are read on demand need FUSE, which the kernel does not support; load the \
-             module `fuse`, or pull the image without --lazy"
-        }
+    match errno {
+        Errno::NODEV | Errno::NXIO => no_fuse(errno),
         Errno::PERM | Errno::ACCESS => {
             let why = "layers that are read on demand need the right to mount; run the \
                        command as root";
-            return Error::new(ErrorKind::Denied, why).source(std::io::Error::from(errno));
+            Error::new(ErrorKind::Denied, why).source(std::io::Error::from(errno))
         }
-        errno => return std::io::Error::from(errno).into(),
-    };
+        errno => std::io::Error::from(errno).into(),
+    }
+}
+
+fn no_fuse(errno: Errno) -> Error {
+    let why = "layers that are read on demand need FUSE, which the kernel does not support; load \
+               the module `fuse`, or pull the image without --lazy";
     Error::unsupported(why).source(std::io::Error::from(errno))
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cas_core::{Descriptor, Digest, Error, Result};
 use cas_lazy::soci::Prefetch;
@@ -15,8 +15,13 @@ use cas_lazyfs::{Fetch, Files, Session, mount};
 use tempfile::TempDir;
 use testkit::archive::Tar;
 
+/// How long a request waits for others that should be made at the same time.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Time in which a request that should not be made would arrive.
+const GRACE: Duration = Duration::from_millis(50);
+
 /// The number of the snapshot.
-const ID: &str = "7";
+pub(crate) const ID: &str = "7";
 
 /// Returns bytes that begin with zeros and go on with noise.
 fn zeros_and_noise(length: usize, seed: u64) -> Vec<u8> {
@@ -127,10 +132,12 @@ impl Snapshots {
         std::fs::write(to.join(StoredTable::TABLE_FILE), table).unwrap();
     }
 
-    /// Says that these spans are fetched first.
-    pub(crate) fn prefetch(&self, spans: RangeInclusive<u32>) {
-        let prefetch = Prefetch { spans: vec![spans] };
-        let path = self.directory().join("fs").join(StoredTable::PREFETCH_FILE);
+    /// Says that these spans of a snapshot are fetched first.
+    pub(crate) fn prefetch(&self, id: &str, spans: &[RangeInclusive<u32>]) {
+        let spans = spans.to_vec();
+        let prefetch = Prefetch { spans };
+        let tree = self.directory().with_file_name(id).join("fs");
+        let path = tree.join(StoredTable::PREFETCH_FILE);
         std::fs::write(path, prefetch.encode().unwrap()).unwrap();
     }
 
@@ -151,8 +158,9 @@ impl Snapshots {
 /// A registry that counts requests, and can fail or send wrong bytes.
 pub(crate) struct Registry {
     pub(crate) layer: Vec<u8>,
-    /// How many bytes were sent.
+    /// How many bytes were sent, and with how many answers.
     pub(crate) bytes: AtomicU64,
+    pub(crate) answers: AtomicUsize,
     pub(crate) is_down: AtomicBool,
     /// Whether requests for layers in `registry.example` are not answered.
     pub(crate) is_stuck: AtomicBool,
@@ -161,6 +169,8 @@ pub(crate) struct Registry {
     /// How many requests were served at the same time, and at most.
     pub(crate) now: AtomicUsize,
     pub(crate) most: AtomicUsize,
+    /// How many requests must be served at the same time before the first answer.
+    pub(crate) together: AtomicUsize,
 }
 
 impl Registry {
@@ -168,12 +178,27 @@ impl Registry {
         Arc::new(Registry {
             layer,
             bytes: AtomicU64::new(0),
+            answers: AtomicUsize::new(0),
             is_down: AtomicBool::new(false),
             is_stuck: AtomicBool::new(false),
             lies: AtomicUsize::new(0),
             now: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
+            together: AtomicUsize::new(0),
         })
+    }
+
+    /// Waits until enough requests are served at the same time.
+    fn wait_for_others(&self) {
+        let together = self.together.load(Ordering::Relaxed);
+        if together == 0 {
+            return;
+        }
+        let begun = Instant::now();
+        while self.most.load(Ordering::Relaxed) < together && begun.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(1));
+        }
+        thread::sleep(GRACE);
     }
 }
 
@@ -185,12 +210,14 @@ impl Fetch for Registry {
         let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
         self.most.fetch_max(now, Ordering::Relaxed);
         thread::sleep(Duration::from_millis(1));
+        self.wait_for_others();
         while layer.reference.starts_with("registry.") && self.is_stuck.load(Ordering::Relaxed) {
             thread::sleep(Duration::from_millis(1));
         }
         self.now.fetch_sub(1, Ordering::Relaxed);
         let mut bytes = self.layer[range.start as usize..range.end as usize].to_vec();
         self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.answers.fetch_add(1, Ordering::Relaxed);
         let lies = self
             .lies
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
@@ -221,11 +248,30 @@ impl Mounted {
         registry: &Arc<Registry>,
         change: impl FnOnce(Session) -> Session,
     ) -> Self {
+        Self::serve(snapshots, registry, |files| files.with_speed(0), change)
+    }
+
+    /// A session that completes layers if no reader has needed the registry for the time `quiet`.
+    pub(crate) fn completing(
+        snapshots: &Snapshots,
+        registry: &Arc<Registry>,
+        quiet: Duration,
+    ) -> Self {
+        let change = |files: Files| files.with_quiet(quiet);
+        Self::serve(snapshots, registry, change, |session| session)
+    }
+
+    fn serve(
+        snapshots: &Snapshots,
+        registry: &Arc<Registry>,
+        change_files: impl FnOnce(Files) -> Files,
+        change: impl FnOnce(Session) -> Session,
+    ) -> Self {
         let root = snapshots.temp.path().join("lazy");
         let device = mount(&root).unwrap();
         let fetch: Arc<dyn Fetch> = registry.clone();
-        let files = Files::new(snapshots.temp.path().join("snapshots"), fetch).with_speed(0);
-        let session = change(Session::new(device, files));
+        let files = Files::new(snapshots.temp.path().join("snapshots"), fetch);
+        let session = change(Session::new(device, change_files(files)));
         Mounted {
             root,
             server: Some(thread::spawn(move || session.serve())),

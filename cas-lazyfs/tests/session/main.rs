@@ -17,7 +17,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fixture::{Mounted, Snapshots};
+use fixture::{ID, Mounted, Snapshots};
 
 #[test]
 fn every_byte_of_the_tar_is_read_and_each_piece_is_fetched_once() {
@@ -237,16 +237,116 @@ fn spans_of_a_prefetch_artifact_are_fetched_when_the_image_is_mounted() {
     };
     // The last span of a range may be beyond the layer.
     let last = snapshots.pieces - 1;
-    snapshots.prefetch(last as u32 - 1..=last as u32 + 5);
+    snapshots.prefetch(ID, &[last as u32 - 1..=last as u32 + 5]);
     let mounted = Mounted::new(&snapshots, &registry);
     File::open(mounted.file()).unwrap();
     let mut expected = vec![false; last as usize - 1];
     expected.extend([true, true]);
+    await_pieces(&snapshots, &expected);
+}
+
+/// Waits until exactly these pieces are recorded.
+fn await_pieces(snapshots: &Snapshots, expected: &[bool]) {
     let begun = Instant::now();
     while snapshots.recorded() != expected {
         assert!(begun.elapsed() < Duration::from_secs(60), "not fetched");
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+#[test]
+fn spans_that_come_first_are_requested_together_and_neighbors_by_one_request() {
+    const REQUESTS: usize = 3;
+    let Some((snapshots, registry)) = Snapshots::new() else {
+        return;
+    };
+    registry.together.store(REQUESTS, Ordering::Relaxed);
+    snapshots.prefetch(ID, &[0..=0, 1..=2, 1..=1, 4..=4, 6..=6, 8..=8, 10..=10]);
+    let mounted = Mounted::new(&snapshots, &registry);
+    File::open(mounted.file()).unwrap();
+    let expected = [1, 1, 1, 0, 1, 0, 1, 0, 1, 0, 1].map(|piece| piece == 1);
+    await_pieces(&snapshots, &expected);
+    assert_eq!(registry.most.load(Ordering::Relaxed), REQUESTS);
+    assert_eq!(registry.answers.load(Ordering::Relaxed), 5);
+    let served = fs::read(mounted.file()).unwrap();
+    assert!(served == snapshots.tar[..served.len()]);
+}
+
+#[test]
+fn layers_are_completed_only_after_readers_were_quiet() {
+    let Some((snapshots, registry)) = Snapshots::new() else {
+        return;
+    };
+    let mounted = Mounted::completing(&snapshots, &registry, Duration::from_secs(3600));
+    let mut block = [0; 512];
+    let file = File::open(mounted.file()).unwrap();
+    file.read_exact_at(&mut block, snapshots.offsets[1])
+        .unwrap();
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(registry.answers.load(Ordering::Relaxed), 1);
+    drop((file, mounted));
+
+    let mounted = Mounted::completing(&snapshots, &registry, Duration::from_millis(1));
+    File::open(mounted.file()).unwrap();
+    let tar = snapshots.directory().join("layer.tar");
+    let begun = Instant::now();
+    while !tar.exists() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "not completed");
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert!(fs::read(tar).unwrap() == snapshots.tar);
+}
+
+/// A container reads all the time while it starts.
+#[test]
+fn spans_that_come_first_are_fetched_while_a_reader_waits() {
+    let Some((snapshots, registry)) = Snapshots::new() else {
+        return;
+    };
+    snapshots.add("8", "other.example/app:1");
+    snapshots.prefetch("8", &[0..=1]);
+    registry.is_stuck.store(true, Ordering::Relaxed);
+    let mounted = Mounted::new(&snapshots, &registry);
+    thread::scope(|scope| {
+        let other = scope.spawn(|| fs::read(mounted.file()).unwrap());
+        while registry.now.load(Ordering::Relaxed) == 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let directory = snapshots.directory().with_file_name("8");
+        File::open(mounted.root().join("8")).unwrap();
+        let begun = Instant::now();
+        let fetched = || fs::read(directory.join("lazy.pieces")).unwrap_or_default();
+        while fetched() != [1, 1] && begun.elapsed() < Duration::from_secs(60) {
+            thread::sleep(Duration::from_millis(10));
+        }
+        registry.is_stuck.store(false, Ordering::Relaxed);
+        assert_eq!(fetched(), [1, 1]);
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn a_wrong_span_that_comes_first_is_not_served() {
+    let Some((snapshots, registry)) = Snapshots::new() else {
+        return;
+    };
+    snapshots.prefetch(ID, &[0..=0, 2..=2, 4..=4]);
+    registry.lies.store(usize::MAX, Ordering::Relaxed);
+    let mounted = Mounted::new(&snapshots, &registry);
+    let file = File::open(mounted.file()).unwrap();
+    while registry.answers.load(Ordering::Relaxed) < 2 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let error = file.read_exact_at(&mut [0; 512], 0).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(5), "{error}");
+    assert!(
+        fs::read(snapshots.directory().join("lazy.pieces"))
+            .unwrap()
+            .is_empty()
+    );
+    registry.lies.store(0, Ordering::Relaxed);
+    let served = fs::read(mounted.file()).unwrap();
+    assert!(served == snapshots.tar[..served.len()]);
 }
 
 #[test]

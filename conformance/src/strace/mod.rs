@@ -1,5 +1,5 @@
-//! Injects a fault into each system call that changes the disk, by running the victim of a law
-//! under strace.
+//! Injects faults into system calls that change the disk, one fault in each run, by running the
+//! victim of a law under strace.
 //!
 //! The victim does its job on one thread, because strace counts the calls of each thread. The first
 //! runs are only traced. Their traces determine which calls the later runs inject faults into.

@@ -85,7 +85,7 @@ impl SqliteIngest {
         })
     }
 
-    /// Runs `work` on the pool. If that fails or this future is dropped, the ingest is unusable.
+    /// Runs `work` on the pool. If `work` fails or this future is dropped, the ingest is unusable.
     async fn run<T: Send + 'static>(
         &mut self,
         operation: &'static str,

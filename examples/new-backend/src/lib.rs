@@ -10,8 +10,8 @@
 //! owner        locked by the process that has the store open
 //! ```
 //!
-//! When an ingest is published, its id becomes the id of the blob. No bytes are copied, and one
-//! transaction also writes the records of the blob. A number is never used twice.
+//! When an ingest is published, its id becomes the id of the blob, so no bytes are copied. The same
+//! transaction writes the records of the blob. A number is never used twice.
 
 mod content;
 mod engine;

@@ -1,4 +1,4 @@
-//! The store, and how a location opens it.
+//! The store, and the opener that opens it at a location.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ impl SqliteStore {
     ///
     /// # Errors
     /// `Busy` if the store is already open; `FailedPrecondition` for a newer format; `Corrupt` for
-    /// a file that is not a database; `Full`; errors of the file system.
+    /// a file that is not a database; `Full` for a full disk; errors of the file system.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let engine = Engine::open(path).map_err(|error| error.backend("sqlite"));

@@ -8,7 +8,7 @@ use std::path::Path;
 fn the_page_contains_every_file() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = fs::read_to_string(here.join("../../docs/NEW-BACKEND.md")).unwrap();
-    // A block that names a file is its next part. An empty line separates parts.
+    // A block that names a file is the next part of that file. An empty line separates parts.
     let mut parts: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for block in page.split("\n```").skip(1).step_by(2) {
         let (head, text) = block.split_once('\n').unwrap();

@@ -1,4 +1,4 @@
-//! Runs the conformance tests (laws) on the snapshotter, with the records that a root has, too.
+//! Runs the conformance tests (laws) on the snapshotter. Its records are in SQLite, as in a root.
 
 use std::sync::Arc;
 

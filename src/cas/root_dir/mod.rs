@@ -88,7 +88,8 @@ impl Cas {
     /// `path` does not exist; `InvalidArgument` if `path` is a link or a file, does not end in a
     /// name or is not UTF-8; `FailedPrecondition` if the directory has other files; `AlreadyExists`
     /// if another root directory or job has a snapshot with this key; `Busy` while the earlier root
-    /// directory is in use. In each of these cases, nothing at `path` changes.
+    /// directory is in use. In each of these cases, nothing at `path` changes. As [`Cas::mount`]
+    /// for layers that are read on demand; in this case, nothing is left at `path`.
     pub async fn prepare_root_dir(
         &self,
         path: impl AsRef<Path>,
@@ -188,8 +189,9 @@ impl Cas {
     /// the directory are never removed.
     ///
     /// # Errors
-    /// `Busy` while the directory is in use; nothing is removed in this case. `FailedPrecondition`
-    /// if the directory is not a root directory; `InvalidArgument` as for
+    /// `Busy` while the mount is in use; nothing is removed in this case. `Busy` if something is
+    /// mounted at the directory itself; the directory then stays, but is empty.
+    /// `FailedPrecondition` if the directory is not a root directory; `InvalidArgument` as for
     /// [`Cas::prepare_root_dir`]; `Denied` without the right to unmount.
     pub async fn remove_root_dir(&self, path: impl AsRef<Path>) -> Result<bool> {
         self.check_writable()?;

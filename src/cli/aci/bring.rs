@@ -20,7 +20,8 @@ use crate::cli::Context;
   cas aci import app.aci --name example.com/app
   cas aci import https://example.com/app-v1.0.aci
 
-The key is the SHA-512 of the uncompressed archive. A URL is fetched as by `cas aci fetch`.")]
+The key is the SHA-512 of the uncompressed archive. Without --json, only its first 64 digits are
+printed, as in rkt. A URL is fetched as by `cas aci fetch`.")]
 pub(crate) struct Import {
     /// File (plain, gzip, bzip2, xz or zstd), - for standard input, or URL
     #[arg(value_name = "FILE|URL")]

@@ -76,7 +76,7 @@ The directory is only read, and rkt may use it meanwhile. You may import it more
   cas aci rm sha512-0c45e8c0ab2
   cas aci rm example.com/app:1.0,os=linux
 
-If several ACIs have the name and the labels, none is removed, and their keys are listed.")]
+If several ACIs have the name and the labels, none of them is removed, and their keys are listed.")]
     Rm {
         /// Keys, their first digits, or NAME[:VERSION][,LABEL=VALUE]...
         #[arg(required = true, value_name = "ACI")]

@@ -54,8 +54,8 @@ pub(crate) enum Blob {
     /// Remove blobs to which nothing refers, without waiting for gc
     #[command(after_help = "Example:\n  cas blob rm e3b0c442 2c26b46b
 
-If an image, a lease, a label, a snapshot or another blob refers to one of the blobs, the command
-names what refers to it, and removes none of the blobs. `cas why` lists all references.")]
+If an image, a lease, a label, a snapshot or a blob that stays refers to one of the blobs, the
+command names what refers to it, and removes none of the blobs. `cas why` lists all references.")]
     Rm {
         /// Digests of the blobs, or their first digits
         #[arg(required = true, value_name = "DIGEST")]

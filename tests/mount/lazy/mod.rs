@@ -246,13 +246,18 @@ fn files_that_were_chosen_are_fetched_when_the_image_is_mounted() {
         "{said}"
     );
     ok(cas(&scene.whole).args(["-q", "push", &chosen]));
+    assert_large_arrives_first(&scene, &chosen);
+}
+
+/// Mounts an image in a new root, and waits until `dir/large` has arrived, though nothing reads it.
+fn assert_large_arrives_first(scene: &Scene, chosen: &str) {
     let root = scene.scratch.path().join("chosen");
     ok(cas(&root).args(["--snapshotter", "erofs", "init"]));
     let mut settings = File::options();
     let mut settings = settings.append(true).open(root.join("cas.toml")).unwrap();
     writeln!(settings, "[lazy]\ncomplete = false").unwrap();
     ok(cas(&root)
-        .args(["-q", "mount", "--lazy", &chosen])
+        .args(["-q", "mount", "--lazy", chosen])
         .arg(&scene.mnt));
     let large = fs::metadata(scene.mnt.join("dir/large")).unwrap().len();
     let begun = Instant::now();
@@ -271,6 +276,59 @@ fn files_that_were_chosen_are_fetched_when_the_image_is_mounted() {
     }
     ok(cas(&root).arg("umount").arg(&scene.mnt));
     end_session(&root);
+}
+
+#[test]
+fn files_that_were_read_are_listed_and_arrive_first_with_the_next_image() {
+    let Some(scene) = Scene::handmade(false) else {
+        return;
+    };
+    let listed = || ok(cas(&scene.root).args(["soci", "prefetch-list", &scene.reference]));
+    assert_eq!(listed(), "");
+    scene.mount();
+    fs::read(scene.mnt.join("dir/large")).unwrap();
+    let begun = Instant::now();
+    while !listed().lines().any(|path| path == "dir/large") {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{}", listed());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    scene.unmount();
+    // Another session goes on with the list.
+    scene.end_session();
+    scene.mount();
+    fs::read(scene.mnt.join("empty")).unwrap();
+    while !listed().lines().any(|path| path == "empty") {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{}", listed());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    scene.unmount();
+    let paths = listed();
+    let mut lines: Vec<_> = paths.lines().collect();
+    assert!(lines.contains(&"dir/large"), "{lines:?}");
+    let count = lines.len();
+    lines.sort_unstable();
+    lines.dedup();
+    assert_eq!(lines.len(), count, "{paths}");
+
+    let list = scene.scratch.path().join("list");
+    fs::write(&list, "/dir/large\n\n").unwrap();
+    let chosen = scene.registry.at("chosen:1");
+    let convert = || {
+        let mut convert = cas(&scene.whole);
+        convert
+            .args(["-q", "soci", "convert", "plain", &chosen])
+            .args(ALL);
+        convert
+            .args(["--span-size", "16KiB", "--prefetch-list"])
+            .arg(&list);
+        convert
+    };
+    ok(&mut convert());
+    ok(cas(&scene.whole).args(["-q", "push", &chosen]));
+    assert_large_arrives_first(&scene, &chosen);
+    fs::write(&list, "x".repeat((cas::limit::PREFETCH + 1) as usize)).unwrap();
+    let said = fails(&mut convert(), 6);
+    assert!(said.contains("list of files"), "{said}");
 }
 
 #[test]
@@ -346,6 +404,7 @@ struct Controller(Vec<Option<LayerTable>>);
 impl LayerTables for Controller {
     async fn tables(
         &self,
+        _: &Descriptor,
         _: &Descriptor,
         _: &Manifest,
         _: &[(Descriptor, Digest)],

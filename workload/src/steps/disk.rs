@@ -5,14 +5,14 @@ use cas_core::{Context, Error, Result};
 use crate::disk;
 use crate::lane::Lane;
 
-/// Measures the small blobs that earlier steps stored.
+/// Measures the space of the small blobs that earlier steps stored.
 pub(super) async fn small(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     let stored = lane.stored;
     lane.column().await?;
     overhead(lane, stored)
 }
 
-/// Measures the large blob that the previous step stored.
+/// Measures the space of the large blob that the previous step stored.
 pub(super) async fn large(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     overhead(lane, lane.scale.large_size)
 }
@@ -25,7 +25,7 @@ fn overhead(lane: &Lane<'_>, stored: u64) -> Result<Vec<f64>> {
     }
     let directory = &lane.directory;
     let file = std::fs::File::open(directory).during("open", directory.display())?;
-    // A file system allocates blocks when it writes, and counts them from then on.
+    // Some file systems allocate blocks only when they write data back, so sync before counting.
     rustix::fs::syncfs(&file).map_err(std::io::Error::from)?;
     if stored == 0 {
         return Err(Error::unsupported(

@@ -21,7 +21,7 @@ pub(super) async fn put(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     Ok(vec![stored(lane, &taken)])
 }
 
-/// Stores small blobs many at a time.
+/// Stores small blobs together.
 pub(super) async fn batch(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     let blobs = data::small(lane.seed(2), lane.scale.small_blobs);
     let taken = lane
@@ -32,8 +32,7 @@ pub(super) async fn batch(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     Ok(vec![stored(lane, &taken)])
 }
 
-/// Adds the size of small blobs to what the column has stored. Returns how many were stored in a
-/// second.
+/// Adds the size of small blobs to [`Lane::stored`]. Returns the number of blobs per second.
 fn stored(lane: &mut Lane<'_>, taken: &Taken) -> f64 {
     lane.stored += taken.amount as u64 * data::SMALL as u64;
     taken.rate()

@@ -13,7 +13,7 @@ const TRACED: usize = 1000;
 /// Number of blobs that are stored together while system calls are traced.
 const TRACED_BATCH: usize = 4096;
 
-/// Stores one blob as a stream. Returns its rate and the peak memory.
+/// Stores one blob as a stream. Returns the rate in MiB/s and the peak memory in MiB.
 pub(super) async fn stream(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     let size = lane.scale.stream_size;
     let numbers = lane.task().run(&format!("stream:{size}"))?;
@@ -28,7 +28,8 @@ pub(super) async fn stream(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
 }
 
 /// Removes the names of `percent` % of the images, collects their blobs, and stores the images
-/// again. Returns the seconds of the collection, and its peak memory if it ran in a child process.
+/// again. Returns the seconds of the collection, and its peak memory in MiB if it ran in a child
+/// process.
 pub(super) async fn collect(lane: &mut Lane<'_>, percent: u32) -> Result<Vec<f64>> {
     let dead = (lane.scale.images * percent / 100).max(1) as usize;
     // The first image keeps the names that `tag` gave it.
@@ -57,7 +58,7 @@ pub(super) async fn collect(lane: &mut Lane<'_>, percent: u32) -> Result<Vec<f64
 pub(super) async fn reopen(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     if lane.is_volatile() {
         return Err(Error::unsupported(
-            "the column is in memory; it cannot be reopened",
+            "the column is in memory, so it cannot be reopened",
         ));
     }
     lane.task().kill_writer()?;

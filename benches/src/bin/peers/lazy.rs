@@ -1,14 +1,17 @@
 //! Measures the first command in an image whose layers are read on demand, over a link to a distant
 //! registry.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::jobs::{Contender, Jobs};
-use oci_cas_benches::process::{finish, measure};
+use oci_cas_benches::process::{Sample, finish, measure};
 
 /// The commands that are measured. Each has a name and a script that a shell in the image runs.
 pub(super) const COMMANDS: [(&str, &str); 3] = [
@@ -23,34 +26,76 @@ pub(super) const COMMANDS: [(&str, &str); 3] = [
 /// Sizes of the spans of the images: a size for small reads, and the size that SOCI's tools use.
 pub(super) const SPANS: [&str; 2] = ["256KiB", "4MiB"];
 
+/// Time after which the list of files that were read is complete.
+const LISTED: Duration = Duration::from_secs(2);
+
 impl Jobs<'_> {
     /// Makes the image `bench` of the root `present` readable on demand, with spans of this size,
     /// and pushes it under a name.
     pub(super) fn push_lazy(&self, present: &Path, reference: &str, span: &str) -> Result<()> {
+        self.push_with(present, reference, &["--span-size", span])
+    }
+
+    /// Runs a command in the image `from`, whose layers are read on demand with spans of this size.
+    /// Then pushes the image under another name, with a list of the files that the command has
+    /// read. `fresh` is the path of the root in which the command runs.
+    pub(super) fn push_listed(
+        &self,
+        present: &Path,
+        fresh: &Path,
+        (from, command): (&str, &str),
+        (reference, span): (&str, &str),
+    ) -> Result<()> {
+        let list = fresh.with_extension("list");
+        self.run_lazy(fresh, from, command, || {
+            thread::sleep(LISTED);
+            let mut listing = self.cas(fresh);
+            let listed = listing.args(["soci", "prefetch-list", from]).output()?;
+            Ok(fs::write(&list, listed.stdout)?)
+        })?;
+        let list = list.to_str().context("a path is not UTF-8")?;
+        let options = ["--span-size", span, "--prefetch-list", list];
+        self.push_with(present, reference, &options)
+    }
+
+    fn push_with(&self, present: &Path, reference: &str, options: &[&str]) -> Result<()> {
         let mut convert = self.cas(present);
-        convert.args(["soci", "convert", "bench", reference, "--span-size", span]);
-        finish(convert.args(["--min-layer-size", "0"]))?;
+        convert.args(["soci", "convert", "bench", reference]);
+        finish(convert.args(["--min-layer-size", "0"]).args(options))?;
         finish(self.cas(present).args(["push", "--plain-http", reference]))
     }
 
+    /// Pulls an image into a new root without its layers, and runs a command in the image. Calls
+    /// `then` before the session ends. Returns what the command took.
+    fn run_lazy(
+        &self,
+        fresh: &Path,
+        reference: &str,
+        command: &str,
+        then: impl FnOnce() -> Result<()>,
+    ) -> Result<Sample> {
+        finish(self.cas(fresh).args(["--snapshotter", "erofs", "init"]))?;
+        let mut run = self.cas(fresh);
+        let measured = measure(run.args(["run", "--lazy", reference, "--", "-c", command]));
+        then()?;
+        let mut unmount = Command::new("umount");
+        let served = fresh.join("snapshots/erofs/lazy");
+        finish(unmount.arg("-l").arg(served))?;
+        measured
+    }
+
     /// Returns the contenders that pull an image and run a command in it. The first contender reads
-    /// the layers on demand. The second contender pulls and unpacks the whole image first.
+    /// the layers of `listed` on demand, whose index lists the files that the command reads. The
+    /// second contender does the same with `reference`, without a list. The third contender pulls
+    /// and unpacks the whole image first.
     pub(super) fn first_commands<'a>(
         &'a self,
+        listed: &'a str,
         reference: &'a str,
         command: &'a str,
     ) -> Vec<Contender<'a>> {
-        let lazy = move |fresh: &Path| {
-            finish(self.cas(fresh).args(["--snapshotter", "erofs", "init"]))?;
-            let mut run = self.cas(fresh);
-            let measured = measure(run.args(["run", "--lazy", reference, "--", "-c", command]));
-            self.report(fresh)?;
-            finish(
-                Command::new("umount")
-                    .arg("-l")
-                    .arg(fresh.join("snapshots/erofs/lazy")),
-            )?;
-            measured
+        let lazy = move |reference: &'a str| {
+            move |fresh: &Path| self.run_lazy(fresh, reference, command, || self.report(fresh))
         };
         let whole = move |fresh: &Path| {
             finish(self.cas(fresh).args(["--snapshotter", "erofs", "init"]))?;
@@ -63,7 +108,8 @@ impl Jobs<'_> {
             measure(shell.args(["-c", &script, "sh", command]))
         };
         vec![
-            Contender::new("cas run --lazy", lazy),
+            Contender::new("cas run --lazy, files listed", lazy(listed)),
+            Contender::new("cas run --lazy", lazy(reference)),
             Contender::new("cas pull --unpack, cas run", whole),
         ]
     }

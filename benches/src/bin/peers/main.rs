@@ -244,7 +244,11 @@ impl Table<'_> {
                 jobs.push_lazy(present, &format!("{host}/{name}"), span)?;
                 let reference = format!("{link}/{name}");
                 for (program, command) in lazy::COMMANDS {
-                    let contenders = jobs.first_commands(&reference, command);
+                    let fresh = self.directory.join(format!("{program}-{span}"));
+                    let pushed = format!("{host}/{name}-{program}");
+                    jobs.push_listed(present, &fresh, (&reference, command), (&pushed, span))?;
+                    let listed = format!("{link}/{name}-{program}");
+                    let contenders = jobs.first_commands(&listed, &reference, command);
                     let job = format!("first {program}, spans of {span}, 20 ms and 50 MB/s");
                     self.job(&job, &contenders)?;
                 }

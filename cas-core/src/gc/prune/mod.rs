@@ -35,15 +35,16 @@ use crate::store::Store;
 pub struct Pruned {
     /// The images whose names were removed, least recently used first.
     pub images: Vec<PrunedImage>,
-    /// Number of bytes that only the removed images kept. Like the other sizes of this struct, this
-    /// size was computed before the names were removed.
+    /// Number of bytes that only the removed images kept. Like `later` and `missing`, this number
+    /// was computed before the names were removed.
     pub freed: u64,
     /// Number of bytes of the removed images that a later collection frees, because the content was
     /// stored less than a day ago or a lease keeps it.
     pub later: u64,
     /// Images that exceed the bounds, but stay because they are mounted, leased or used by a job.
     pub in_use: Vec<Reference>,
-    /// Number of bytes by which a bound is still missed, because the remaining images must stay.
+    /// Number of bytes by which a bound is still missed, because the remaining images must stay, or
+    /// because the removal of all images does not free enough.
     pub missing: u64,
     /// What the collection removed, including the content of the removed images. In a dry run, what
     /// a collection would remove now. This does not include the content of the images in `images`,

@@ -19,8 +19,9 @@ pub struct PruneOptions {
     pub older_than: Option<Duration>,
     /// How many of the most recently used images are never removed.
     pub keep_last: Option<usize>,
-    /// Maximum number of bytes of the content that the images of the store keep. A blob counts
-    /// once.
+    /// Maximum number of bytes of the content that the images keep. A blob counts once. If the
+    /// store is opened for an owner, only the images of this owner count. Otherwise, only the
+    /// images without an owner count.
     pub max_size: Option<u64>,
     /// Minimum number of bytes that are free on the file system of the store afterwards. Content
     /// that a later collection frees counts as free.

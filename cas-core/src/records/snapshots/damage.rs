@@ -100,7 +100,7 @@ impl Snapshots {
     /// numbers of children of the other records.
     ///
     /// # Errors
-    /// Errors of the store.
+    /// `Conflict` if another job changed one of these records meanwhile; errors of the store.
     pub async fn damaged(&self, remove: bool) -> Result<Vec<String>> {
         let (mut damaged, mut sound) = (Vec::new(), Sound::new());
         let prefix = self.row("");

@@ -6,7 +6,7 @@
 //! are in one process or in two.
 //!
 //! Keys in [`Table::Snapshots`]: `<snapshotter>/<key>` for a snapshot, `<snapshotter>` for the
-//! lowest id that was not given out yet.
+//! lowest id that no process has reserved yet.
 
 mod damage;
 mod moves;
@@ -132,9 +132,9 @@ impl Snapshots {
     ///
     /// # Errors
     /// `AlreadyExists` if a snapshot has this key; `NotFound` if the parent does not exist;
-    /// `InvalidArgument` if the parent is not committed, or for a key or labels that exceed their
-    /// bounds; `Corrupt` if a record does not parse; `Conflict` if every attempt lost against
-    /// another writer; errors of the store.
+    /// `InvalidArgument` if the parent is not committed, for a key that is empty, too long or has
+    /// control characters, or for labels that exceed their bounds; `Corrupt` if a record does not
+    /// parse; `Conflict` if every attempt lost against another writer; errors of the store.
     pub async fn create(&self, new: &New<'_>, id: u64) -> Result<SnapshotRecord> {
         self.commit_plan(|| self.plan_create(new, id)).await
     }

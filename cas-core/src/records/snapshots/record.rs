@@ -75,7 +75,7 @@ pub struct SnapshotRecord {
     /// When it entered this state.
     #[serde(with = "crate::time")]
     pub created_at: SystemTime,
-    /// When its labels were last changed.
+    /// When it entered this state, or was last updated since.
     #[serde(with = "crate::time")]
     pub updated_at: SystemTime,
     /// The space that it takes, without its parents; set by the commit.

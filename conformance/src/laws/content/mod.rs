@@ -128,7 +128,7 @@ laws! { $
             "Unverified bytes would become a blob with the proof of another ingest"
             ["cas_core::content::Verified"],
         every_durability_publishes:
-            "A publish would return before its manifest can be read"
+            "A publish would return before its blob can be read"
             ["docs/DURABILITY.md, Bytes"],
         a_removed_blob_can_be_stored_again:
             "A removed image could not be pulled again"

@@ -1,5 +1,5 @@
-//! Laws of faults. Each system call that changes the disk gets a fault. Named images must be whole,
-//! records must agree with bytes, and a collection must remove all leftovers.
+//! Laws of faults. In each run, one system call that changes the disk gets a fault. Named images
+//! must be whole, records must agree with bytes, and a collection must remove all leftovers.
 
 use cas_core::content::{ContentExt, Durability};
 use cas_core::records::Table;

@@ -1,5 +1,5 @@
-//! Laws of faults. Each system call that changes the disk gets a fault. One law checks the syncs
-//! before a commit is acknowledged.
+//! Laws of faults. In each run, one system call that changes the disk gets a fault. One law checks
+//! the syncs before a commit is acknowledged.
 
 use std::collections::BTreeMap;
 

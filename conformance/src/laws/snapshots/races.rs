@@ -123,7 +123,7 @@ pub(super) async fn a_removal_and_a_commit_exclude_each_other(subject: Subject) 
         assert_ne!(
             committed.is_ok(),
             removed.is_ok(),
-            "either the commit or the removal must succeed: {committed:?}, {removed:?}"
+            "exactly one of the commit and the removal must succeed: {committed:?}, {removed:?}"
         );
         if committed.is_ok() {
             stores[1].remove("name").await.unwrap();

@@ -13,8 +13,8 @@ const BLOBS: usize = 8;
 /// Maximum number of the failing call of a step. Only calls that change something are counted.
 const CALLS: usize = 5;
 
-/// One operation of a user. Keys, blobs, names and leases are given by their indexes. A step does
-/// nothing if its blob, name or lease does not exist.
+/// One operation of a user. Keys, blobs, names and leases are given by their indexes. A step that
+/// needs an existing blob, name or lease does nothing if it does not exist.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     /// Appends half of the missing bytes of the blob to the ingest.
@@ -69,7 +69,8 @@ pub(super) enum Step {
         lease: usize,
     },
     Flush,
-    /// Collects with a clock that is a day ahead, so that nothing is kept because it is new.
+    /// Collects with a clock that is more than a day ahead, so that nothing is kept because it is
+    /// new.
     Collect,
     Compact,
     Reopen,

@@ -1,0 +1,58 @@
+//! Which files of a layer were read.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use cas_core::{Context, Digest, Result};
+use cas_host::TREE;
+use cas_lazy::StoredTable;
+
+use crate::bytes;
+
+/// The files of a layer that were read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilesRead {
+    /// The digest of the layer.
+    pub layer: Digest,
+    /// The paths as in the layer, in the order of the first reads.
+    pub paths: Vec<PathBuf>,
+}
+
+impl FilesRead {
+    /// Returns the files that were read of the layer of a snapshot, in all sessions so far. The
+    /// process that serves the layer writes them every second. Only layers with a zTOC have such
+    /// files. `directory` is the directory of the snapshot.
+    ///
+    /// # Errors
+    /// `NotFound` if the snapshot has no layer that is read on demand; `Corrupt` if its table of
+    /// contents is damaged; errors of the file system.
+    pub fn of_snapshot(directory: &Path) -> Result<Self> {
+        let read = |name: &str| {
+            let path = directory.join(TREE).join(name);
+            fs::read(&path).during("read", path.display())
+        };
+        let stored = StoredTable::from_bytes(&read(StoredTable::FILE)?)?;
+        let mut paths = Vec::new();
+        let indexes = members(directory);
+        if !indexes.is_empty() {
+            let table = stored.read(&read(StoredTable::TABLE_FILE)?)?;
+            let members = indexes
+                .iter()
+                .filter_map(|index| table.members().get(*index));
+            paths.extend(members.map(|member| OsStr::from_bytes(&member.entry.path).into()));
+        }
+        let layer = stored.layer.digest;
+        Ok(FilesRead { layer, paths })
+    }
+}
+
+/// Returns the indexes of the members that were read in earlier sessions, each once.
+pub(crate) fn members(directory: &Path) -> Vec<usize> {
+    let mut indexes: Vec<usize> = bytes::read(directory, StoredTable::READ_FILE);
+    let mut known = BTreeSet::new();
+    indexes.retain(|index| known.insert(*index));
+    indexes
+}
