@@ -190,7 +190,7 @@ fn without_the_registry_the_damage_stays_and_is_reported() {
     let said = scene.finds(&["--repair"]);
     assert!(said.contains("found: snapshot damaged"), "{said}");
     assert!(
-        said.contains("cannot be made again") && said.contains("sha256:"),
+        said.contains("could not be repaired") && said.contains("sha256:"),
         "{said}"
     );
     assert!(arrived(&scene.root) > 0, "what has arrived stays");
