@@ -475,7 +475,7 @@ fn takes_as_many_layers_as_are_allowed(snapshotter: &str) {
     last("bundle/rootfs/last");
     ok(cas(&root).arg("umount").arg(path("bundle/rootfs")));
     let said = fails(&mut import(513), 4);
-    assert!(said.contains("513 layers: at most 512"), "{said}");
+    assert!(said.contains("513 layers; at most 512"), "{said}");
 }
 
 #[test]
