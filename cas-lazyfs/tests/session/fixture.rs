@@ -142,8 +142,12 @@ impl Snapshots {
     }
 
     /// Returns whether each piece is recorded as arrived, up to the last that is.
-    pub(crate) fn recorded(&self) -> Vec<bool> {
-        let record = std::fs::read(self.directory().join(StoredTable::PIECES_FILE)).unwrap();
+    pub(crate) fn recorded(&self, id: &str) -> Vec<bool> {
+        let record = self
+            .directory()
+            .with_file_name(id)
+            .join(StoredTable::PIECES_FILE);
+        let record = std::fs::read(record).unwrap_or_default();
         let pieces = record.len() / StoredTable::PIECE_RECORD;
         let sums = StoredTable::piece_sums(&record, pieces).into_iter();
         sums.map(|sum| sum != 0).collect()

@@ -182,7 +182,7 @@ fn what_was_changed_on_the_disk_is_fetched_again() {
         return;
     };
     let whole = fs::read(Mounted::new(&snapshots, &registry).file()).unwrap();
-    let arrived = snapshots.recorded();
+    let arrived = snapshots.recorded(ID);
     assert!(arrived.iter().all(|is_recorded| *is_recorded) && arrived.len() > 3);
     let pieces = snapshots.directory().join("lazy.pieces");
     let data = snapshots.directory().join("lazy.data");
@@ -248,7 +248,7 @@ fn spans_of_a_prefetch_artifact_are_fetched_when_the_image_is_mounted() {
 /// Waits until exactly these pieces are recorded.
 fn await_pieces(snapshots: &Snapshots, expected: &[bool]) {
     let begun = Instant::now();
-    while snapshots.recorded() != expected {
+    while snapshots.recorded(ID) != expected {
         assert!(begun.elapsed() < Duration::from_secs(60), "not fetched");
         thread::sleep(Duration::from_millis(10));
     }
@@ -312,15 +312,14 @@ fn spans_that_come_first_are_fetched_while_a_reader_waits() {
         while registry.now.load(Ordering::Relaxed) == 0 {
             thread::sleep(Duration::from_millis(1));
         }
-        let directory = snapshots.directory().with_file_name("8");
         File::open(mounted.root().join("8")).unwrap();
         let begun = Instant::now();
-        let fetched = || fs::read(directory.join("lazy.pieces")).unwrap_or_default();
-        while fetched() != [1, 1] && begun.elapsed() < Duration::from_secs(60) {
+        let fetched = || snapshots.recorded("8");
+        while fetched() != [true, true] && begun.elapsed() < Duration::from_secs(60) {
             thread::sleep(Duration::from_millis(10));
         }
         registry.is_stuck.store(false, Ordering::Relaxed);
-        assert_eq!(fetched(), [1, 1]);
+        assert_eq!(fetched(), [true, true]);
         other.join().unwrap();
     });
 }
