@@ -61,6 +61,8 @@ fn gives_back(engine: &str, blobs: u32, length: usize) {
     let temp = tempfile::tempdir().unwrap();
     let store = open(engine, temp.path());
     let content = &*store.content;
+    // RocksDB allocates megabytes for its log with the first write.
+    remove(content, &fill(content, 1, 4)[0]);
     let empty = taken(temp.path());
     let digests = fill(content, blobs, length);
     let full = taken(temp.path()) - empty;
