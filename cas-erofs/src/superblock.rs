@@ -211,16 +211,21 @@ mod tests {
             (86, &[1, 0], ErrorKind::Unsupported),
             (90, &[1], ErrorKind::Unsupported),
         ] {
-            let mut changed = whole.clone();
-            let at = SUPERBLOCK as usize + field;
-            changed[at..at + bytes.len()].copy_from_slice(bytes);
-            let error = check(temp.path(), &changed).unwrap_err();
+            let error = refusal(temp.path(), &whole, field, bytes);
             assert_eq!(error.kind(), kind, "{field}: {error}");
         }
         for length in [0, 1023, 1024, 1151, 1152, whole.len() - 1] {
             let error = check(temp.path(), &whole[..length]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{length}: {error}");
         }
+    }
+
+    /// Returns the error of an image with these bytes in a field of the superblock.
+    fn refusal(directory: &Path, whole: &[u8], field: usize, bytes: &[u8]) -> Error {
+        let mut changed = whole.to_vec();
+        let at = SUPERBLOCK as usize + field;
+        changed[at..at + bytes.len()].copy_from_slice(bytes);
+        check(directory, &changed).unwrap_err()
     }
 
     #[test]
@@ -237,10 +242,7 @@ mod tests {
             (40, &[0xff; 4]),
             (44, &[0xff; 4]),
         ] {
-            let mut changed = whole.clone();
-            let at = SUPERBLOCK as usize + field;
-            changed[at..at + bytes.len()].copy_from_slice(bytes);
-            let error = check(temp.path(), &changed).unwrap_err();
+            let error = refusal(temp.path(), &whole, field, bytes);
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{field}: {error}");
         }
         for (feature, field) in [(FRAGMENTS, 96), (PREFIXES, 92)] {
