@@ -125,14 +125,18 @@ impl Cas {
             let error = pulled.as_ref().err().map(Error::kind);
             // Layers are unpacked while they arrive. If a mirror sent wrong bytes of a layer, the
             // next attempt fetches this layer from another mirror.
-            let unpacks = options.unpack || self.only_tars;
-            let may_be_elsewhere = unpacks && distrusted > before;
+            let may_be_elsewhere = self.unpacks(&options) && distrusted > before;
             if error != Some(ErrorKind::Corrupt) || !may_be_elsewhere {
                 break pulled;
             }
         };
         warn_of_logins(&client, progress, pulled.is_ok()).await;
         pulled
+    }
+
+    /// Returns whether a pull unpacks the image. A root that keeps layers only as tars unpacks each.
+    fn unpacks(&self, options: &PullOptions) -> bool {
+        options.unpack || self.only_tars
     }
 
     async fn pull_by(
@@ -170,8 +174,7 @@ impl Cas {
         if options.referrers {
             pull = pull.with_referrers(client);
         }
-        let unpack = options.unpack || self.only_tars;
-        if !unpack && tables.is_none() || options.platforms == Platforms::All {
+        if !self.unpacks(options) && tables.is_none() || options.platforms == Platforms::All {
             let image = transfer::pull(store, &verified, reference.name(), &pull).await?;
             self.name_was_written(&image.name, Naming::Docker, progress)
                 .await?;
@@ -259,7 +262,7 @@ impl Cas {
     /// Unpacks an image that is in the store, if `options.unpack` is set. If `options` name all
     /// platforms, unpacks the image for the platform of this machine.
     async fn unpack_stored(&self, image: Image, options: &PullOptions) -> Result<StoredImage> {
-        if !options.unpack && !self.only_tars {
+        if !self.unpacks(options) {
             let snapshot = None;
             return Ok(StoredImage { image, snapshot });
         }
