@@ -2,20 +2,16 @@
 //! and by futures that are dropped.
 
 use std::fs;
-use std::future::Future;
-use std::pin::pin;
 use std::process::Command;
-use std::sync::{Arc, Barrier, mpsc};
-use std::task::{Context, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use cas::ErrorKind;
-use cas_core::pool;
 use testkit::archive::Tar;
 
 use super::{each, names};
 use crate::common::disk::Disk;
+use crate::common::gate::{Gate, polled};
 use crate::common::{cas, ok};
 
 #[test]
@@ -156,66 +152,17 @@ fn without_the_right_to_mount_nothing_is_removed() {
     });
 }
 
-/// Keeps the threads of the pool busy, so that work which is passed to the pool waits.
-struct Gate {
-    /// What holds the threads: each is free when its sender is dropped.
-    held: Vec<mpsc::Sender<()>>,
-}
-
-impl Gate {
-    /// Waits until the work that was passed to the pool has ended, and lets no later work begin.
-    fn close() -> Self {
-        let threads = thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
-        let begun = Arc::new(Barrier::new(threads + 1));
-        let hold = |()| {
-            let (sender, held) = mpsc::channel::<()>();
-            let begun = Arc::clone(&begun);
-            let work = pin!(pool::run(move || {
-                begun.wait();
-                let _ = held.recv();
-                Ok(())
-            }));
-            let polled = work.poll(&mut Context::from_waker(Waker::noop()));
-            assert!(polled.is_pending());
-            sender
-        };
-        let held = std::iter::repeat_n((), threads).map(hold).collect();
-        begun.wait();
-        Gate { held }
-    }
-
-    /// Lets the work that waits run to its end.
-    fn let_through(&mut self) {
-        self.held.clear();
-        *self = Gate::close();
-    }
-}
-
-/// Polls a future this many times, and drops it. Between two polls, the pool does the work that the
-/// future has passed to it. Between the last poll and the drop, it does not. Returns whether the
-/// future was complete.
-fn polled(times: usize, future: impl Future) -> bool {
-    let mut gate = Gate::close();
-    let mut future = pin!(future);
-    for time in 0..times {
-        if time > 0 {
-            gate.let_through();
-        }
-        let mut context = Context::from_waker(Waker::noop());
-        if future.as_mut().poll(&mut context).is_ready() {
-            return true;
-        }
-    }
-    false
-}
-
 #[test]
 fn a_dropped_future_leaves_nothing_or_all() {
     each(|scene| {
         let cas = scene.cas.inner().clone();
         scene.cas.snapshot("app:1").unwrap();
         let mut times = 1;
-        while !polled(times, cas.prepare_root_dir(scene.dir(), "app:1")) {
+        let prepare = || cas.prepare_root_dir(scene.dir(), "app:1");
+        let prepared = loop {
+            if let Some(prepared) = polled(times, prepare()) {
+                break prepared;
+            }
             // What the future has passed to the pool ends first. Then the job ends in the
             // background, and what it has made is removed there.
             drop(Gate::close());
@@ -226,7 +173,8 @@ fn a_dropped_future_leaves_nothing_or_all() {
             }
             scene.assert_nothing_left();
             times += 1;
-        }
+        };
+        prepared.unwrap();
         assert!(times > 1, "the future was complete at once");
         scene.assert_prepared("app:1");
         assert!(scene.cas.remove_root_dir(scene.dir()).unwrap());
