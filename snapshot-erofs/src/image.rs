@@ -77,7 +77,7 @@ impl Image {
     /// `FailedPrecondition` if they are not served.
     pub(crate) fn served(self, dirs: &SnapshotDirs) -> Result<Self> {
         if self.session.is_some() {
-            lazy::check_served(dirs)?;
+            lazy::check_served(&dirs.beside(lazy::SERVED))?;
         }
         Ok(self)
     }

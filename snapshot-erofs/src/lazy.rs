@@ -220,12 +220,12 @@ pub fn is_served(served: &Path) -> bool {
     found.is_ok_and(|found| found.f_type == FUSE)
 }
 
-/// Checks that the data files are served.
+/// Checks that a process serves the data files in `served`, as [`is_served`].
 ///
 /// # Errors
 /// `FailedPrecondition` if no process serves them.
-pub(crate) fn check_served(dirs: &SnapshotDirs) -> Result<()> {
-    if is_served(&dirs.beside(SERVED)) {
+pub fn check_served(served: &Path) -> Result<()> {
+    if is_served(served) {
         return Ok(());
     }
     Err(Error::precondition(

@@ -59,7 +59,7 @@ mod protect;
 mod record;
 
 use identity::Identity;
-pub use lazy::{SERVED, is_served};
+pub use lazy::{SERVED, check_served, is_served};
 use native::{LAYER_FILES, Shown};
 pub use opener::ErofsOpener;
 pub use probe::{probe, probe_with};

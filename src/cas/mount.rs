@@ -101,7 +101,7 @@ impl Cas {
     /// As [`Cas::snapshot`]; `NotFound` if `directory` does not exist; `InvalidArgument` if
     /// `directory` is not a directory, or its path is not UTF-8; `AlreadyExists` if this root has
     /// something mounted at `directory`; `Denied` without the right to mount; `FailedPrecondition`
-    /// or `NotFound` if the image has layers that are read on demand, and no process serves them.
+    /// if the image has layers that are read on demand, and no process serves them.
     pub async fn mount(
         &self,
         image: impl Into<ImageRef>,

@@ -241,8 +241,10 @@ impl Drop for Mounted {
 /// Checks that the directories and images that mounts show exist.
 ///
 /// # Errors
-/// `NotFound`.
+/// `NotFound`; `FailedPrecondition` if no process serves the layers that are read on demand.
 pub(super) fn check_directories(mounts: &[Mount]) -> Result<()> {
+    #[cfg(feature = "erofs")]
+    mounts.iter().try_for_each(check_served)?;
     if mounts.iter().any(|mount| lacks_files(mount, mounts)) {
         return Err(Error::not_found(
             "the directory of a snapshot is missing; pull or import the image again",
@@ -250,6 +252,19 @@ pub(super) fn check_directories(mounts: &[Mount]) -> Result<()> {
         .operation("mount"));
     }
     Ok(())
+}
+
+/// Checks that a process serves the data files that the mount shows, if it shows such files.
+#[cfg(feature = "erofs")]
+fn check_served(mount: &Mount) -> Result<()> {
+    let Mount::Erofs { devices, .. } = mount else {
+        return Ok(());
+    };
+    let mut dirs = devices.iter().filter_map(|device| device.parent());
+    match dirs.find(|dir| dir.ends_with(snapshot_erofs::SERVED)) {
+        Some(served) => snapshot_erofs::check_served(served),
+        None => Ok(()),
+    }
 }
 
 /// Returns whether a file that the mount shows is missing. A directory on which another of `mounts`

@@ -15,7 +15,7 @@ pub struct Scale {
     pub large_size: u64,
     /// Size in bytes of the blob that is stored as a stream.
     pub stream_size: u64,
-    /// Number of images that lists, lookups and collections work on.
+    /// Number of images that lists, lookups and collections work on. At least 2.
     pub images: u32,
     /// Number of layers of the image that a snapshot is prepared on.
     pub layers: usize,

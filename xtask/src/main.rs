@@ -29,7 +29,12 @@ cargo xtask TASK
 ";
 
 fn main() -> ExitCode {
-    let task = env::args().nth(1).unwrap_or_default();
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    // No task takes an argument, and a task can take hours.
+    let [task] = &arguments[..] else {
+        eprint!("{HELP}");
+        return ExitCode::from(2);
+    };
     let done = match task.as_str() {
         "check" => check(),
         "test" => peers::set_up().and_then(|()| tests::run(WORKSPACE)),

@@ -92,6 +92,18 @@ fn a_server_that_dies_is_replaced_and_what_arrived_needs_no_registry() {
     for server in scene.servers() {
         ok(Command::new("kill").args(["-9", &server]));
     }
+    scene.end_session();
+    for writable in [false, true] {
+        let open = cas::blocking::Cas::open(&scene.root).unwrap();
+        let options = cas::MountOptions::default().with_writable(writable);
+        let refused = open.mount_with(&*scene.reference, &scene.mnt, options);
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.kind(), cas::ErrorKind::FailedPrecondition);
+        assert!(
+            refused.to_string().contains("`cas lazy serve`"),
+            "{refused}"
+        );
+    }
     fs::remove_dir_all(scene.registry.blob("sha256:00").ancestors().nth(3).unwrap()).unwrap();
     scene.mount();
     assert!(fs::read(&large).unwrap() == expected);

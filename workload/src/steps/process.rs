@@ -33,7 +33,8 @@ pub(super) async fn stream(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
 pub(super) async fn collect(lane: &mut Lane<'_>, percent: u32) -> Result<Vec<f64>> {
     let dead = (lane.scale.images * percent / 100).max(1) as usize;
     // The first image keeps the names that `tag` gave it.
-    let dead = &lane.fixture.images[1..=dead];
+    let dead = lane.fixture.images.get(1..=dead);
+    let dead = dead.ok_or_else(|| Error::invalid("a scale has fewer than 2 images; use more"))?;
     let names: Vec<String> = dead.iter().map(|image| image.name.clone()).collect();
     lane.column().await?.forget(&names).await?;
     let numbers = if lane.is_volatile() {
