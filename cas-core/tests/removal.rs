@@ -270,6 +270,7 @@ async fn an_owner_removes_what_nobody_else_uses_and_forces_nothing() {
     assert_eq!(removed(&one, &[own], false).await.unwrap(), 1);
     let error = removed(&one, &[shared], false).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Busy);
+    assert!(!error.to_string().contains("force"), "{error}");
     assert!(error.to_string().contains("the owner two"), "{error}");
     let error = removed(&one, &[shared], true).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied);

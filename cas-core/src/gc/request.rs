@@ -129,7 +129,7 @@ async fn scan_unused(
 ) -> Result<Scan> {
     let found = scan(store, snapshotters, options.now, true, store.owner()).await?;
     if !options.force {
-        check_unused(&found.graph, blobs)?;
+        check_unused(&found.graph, blobs, store.owner().is_none())?;
     }
     Ok(found)
 }
@@ -168,7 +168,8 @@ async fn add_records(store: &Store, blobs: &BTreeSet<Digest>, skip_absent: bool)
 }
 
 /// Checks that no gc root reaches `blobs`. The age of `blobs` does not make them gc roots here.
-fn check_unused(graph: &Graph, blobs: &BTreeSet<Digest>) -> Result<()> {
+/// `may_force` states whether the caller may force the removal.
+fn check_unused(graph: &Graph, blobs: &BTreeSet<Digest>, may_force: bool) -> Result<()> {
     let is_own_youth = |resource: &Resource, reason: &Reason| match resource {
         Resource::Content(digest) => {
             matches!(reason, Reason::Young { .. }) && blobs.contains(digest)
@@ -184,18 +185,23 @@ fn check_unused(graph: &Graph, blobs: &BTreeSet<Digest>) -> Result<()> {
         };
         let mut paths = paths_to(graph, id);
         paths.retain(|path| !is_own_youth(&path.steps[0], &path.reason));
-        return Err(in_use(digest, &paths));
+        return Err(in_use(digest, &paths, may_force));
     }
     Ok(())
 }
 
-fn in_use(digest: &Digest, paths: &[RootPath]) -> Error {
+fn in_use(digest: &Digest, paths: &[RootPath], may_force: bool) -> Error {
     let mut users: Vec<String> = paths.iter().take(NAMED).map(user).collect();
     if paths.len() > NAMED {
         users.push(format!("{} more", paths.len() - NAMED));
     }
+    let or_force = if may_force {
+        ", or force the removal"
+    } else {
+        ""
+    };
     Error::busy(format!(
-        "the blob is in use by {}; first remove everything that refers to it, or force the removal",
+        "the blob is in use by {}; first remove everything that refers to it{or_force}",
         users.join(", ")
     ))
     .subject(digest)
