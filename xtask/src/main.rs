@@ -1,6 +1,7 @@
 //! `cargo xtask TASK`: the one entry point for checks, benches and reports of this workspace.
 
 mod laws;
+mod mounts;
 mod peers;
 mod stage;
 mod tests;
@@ -31,29 +32,29 @@ cargo xtask TASK
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     // No task takes an argument, and a task can take hours.
-    let [task] = &arguments[..] else {
+    let [name] = &arguments[..] else {
         eprint!("{HELP}");
         return ExitCode::from(2);
     };
-    let done = match task.as_str() {
-        "check" => check(),
-        "test" => peers::set_up().and_then(|()| tests::run(WORKSPACE)),
-        "words" => words::check(),
-        "rocksdb" => rocksdb(),
-        "kills" => kills(),
-        "long" => long(),
-        "setup" => peers::set_up(),
-        "bench" => bench(),
-        "report" => laws::report(),
+    let task: fn() -> Result<()> = match name.as_str() {
+        "check" => check,
+        "test" => || peers::set_up().and_then(|()| tests::run(WORKSPACE)),
+        "words" => words::check,
+        "rocksdb" => rocksdb,
+        "kills" => kills,
+        "long" => long,
+        "setup" => peers::set_up,
+        "bench" => bench,
+        "report" => laws::report,
         _ => {
             eprint!("{HELP}");
             return ExitCode::from(2);
         }
     };
-    match done {
+    match mounts::share().and_then(|()| task()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("xtask {task}: {error:#}");
+            eprintln!("xtask {name}: {error:#}");
             ExitCode::FAILURE
         }
     }

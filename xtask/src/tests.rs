@@ -97,7 +97,7 @@ impl Binary {
     /// Runs the tests, and prints their output when they have ended.
     fn run(&self) -> Result<()> {
         let begun = Instant::now();
-        let ran = in_own_mounts(&self.program)
+        let ran = Command::new(&self.program)
             .current_dir(&self.directory)
             .env("CARGO_MANIFEST_DIR", &self.directory)
             .env("CARGO_PKG_NAME", &self.package)
@@ -116,20 +116,4 @@ impl Binary {
         }
         Ok(())
     }
-}
-
-/// Returns a command that runs `program`. If this is the superuser, the program gets a mount
-/// namespace of its own, in which mounts are shared, as on a machine with systemd. If mounts were
-/// private, a test that creates a namespace would keep the mounts of all other tests busy until the
-/// test ends.
-fn in_own_mounts(program: &Path) -> Command {
-    let unshare = ["--mount", "--propagation", "shared"];
-    let mut probe = Command::new("unshare");
-    let probed = probe.args(unshare).arg("true").stderr(Stdio::null());
-    if !probed.status().is_ok_and(|status| status.success()) {
-        return Command::new(program);
-    }
-    let mut command = Command::new("unshare");
-    command.args(unshare).arg(program);
-    command
 }
