@@ -84,6 +84,13 @@ impl MountedDirs {
         self.at(directory).next().is_some()
     }
 
+    /// Returns the places below `directory` where something is mounted.
+    pub fn places_below(&self, directory: &Path) -> impl Iterator<Item = PathBuf> {
+        let places = self.lines().filter_map(|line| field(line, PLACE));
+        let places = places.map(|place| PathBuf::from(OsString::from_vec(place)));
+        places.filter(move |place| place.starts_with(directory) && place != directory)
+    }
+
     /// Reads the mount table of the namespace of this process.
     #[must_use]
     pub fn read_own() -> Self {

@@ -23,7 +23,8 @@ const UNFINISHED: &str = "user.cas.unfinished";
 ///
 /// Until [`Self::keep`] is called, the directory has the extended attribute `user.cas.unfinished`,
 /// if the file system supports such attributes. If a killed process leaves a directory with this
-/// attribute, the next [`Self::try_begin`] removes everything in it.
+/// attribute, the next [`Self::try_begin`] removes everything in it. A directory that existed
+/// before and was cleared does not have the attribute.
 pub struct NewDirectory {
     path: PathBuf,
     created: bool,
@@ -32,13 +33,14 @@ pub struct NewDirectory {
 }
 
 impl NewDirectory {
-    /// Creates the directory `path` with the mode `mode` if it is absent, and locks it. Returns
-    /// `None` if another caller has locked the directory or has just removed it.
+    /// Creates the directory `path` with the mode `mode` if it is absent, and locks it. If a killed
+    /// process has left the directory, removes everything in it. Returns `None` if another caller
+    /// has locked the directory or has just removed it.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the directory is not empty; `InvalidArgument` if `path` or a
-    /// directory above it is not a directory; `NotFound` if its parent does not exist; errors of
-    /// the file system.
+    /// `FailedPrecondition` if the directory is not empty, and no killed process has left it;
+    /// `InvalidArgument` if `path`, or a part of the path above it, exists and is not a directory;
+    /// `NotFound` if its parent does not exist; errors of the file system.
     pub fn try_begin(path: &Path, mode: u32) -> Result<Option<Self>> {
         let created = match DirBuilder::new().mode(mode).create(path) {
             Ok(()) => true,
@@ -101,7 +103,8 @@ impl NewDirectory {
     }
 
     /// Keeps the content of the directory, removes the attribute `user.cas.unfinished`, and unlocks
-    /// the directory.
+    /// the directory. If the file system refuses to remove the attribute, the next
+    /// [`Self::try_begin`] removes the content.
     pub fn keep(mut self) {
         if let Some(locked) = self.locked.take() {
             locked.unmark();
@@ -113,8 +116,10 @@ impl NewDirectory {
     /// # Errors
     /// Errors of the file system.
     pub fn clear(mut self) -> io::Result<()> {
-        let _locked = self.locked.take();
-        remove_all(&self.path, self.created)
+        let locked = self.locked.take();
+        let removed = remove_all(&self.path, self.created);
+        locked.iter().for_each(|locked| locked.end(&self.path));
+        removed
     }
 
     /// Runs `remove` in the background instead of clearing the directory, which stays locked
@@ -124,7 +129,7 @@ impl NewDirectory {
         if let Some(locked) = self.locked.take() {
             background::run(async move {
                 remove(&path, created);
-                drop(locked);
+                locked.end(&path);
             });
         }
     }
@@ -149,7 +154,7 @@ impl Drop for NewDirectory {
         if let Some(locked) = self.locked.take() {
             background::run(async move {
                 let _ = remove_all(&path, created);
-                drop(locked);
+                locked.end(&path);
             });
         }
     }
@@ -164,6 +169,14 @@ impl DirLock {
     /// process leaves in it.
     fn mark(&self) {
         let _ = calls::fsetxattr(self, UNFINISHED, b"1", XattrFlags::empty());
+    }
+
+    /// Removes the mark from a directory that was cleared, if the directory still exists. If
+    /// something could not be removed, the mark stays.
+    fn end(&self, path: &Path) {
+        if fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none()) {
+            self.unmark();
+        }
     }
 
     /// Removes the mark durably: after a loss of power, a directory that is in use must not have
@@ -219,6 +232,30 @@ mod tests {
             "it is complete"
         );
         assert_eq!(fs::read_to_string(path.join("file")).unwrap(), "whole");
+    }
+
+    #[test]
+    fn a_cleared_directory_that_existed_before_is_the_users() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path();
+        let ends: [fn(NewDirectory); 3] = [
+            |begun| begun.clear().unwrap(),
+            drop,
+            |begun| begun.remove_by(|path, created| remove_all(path, created).unwrap()),
+        ];
+        for end in ends {
+            let begun = NewDirectory::try_begin(path, 0o755).unwrap().unwrap();
+            fs::write(path.join("half"), "").unwrap();
+            end(begun);
+            // The lock is held until the removal in the background has ended.
+            while DirLock::try_new(path).unwrap().is_none() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            fs::write(path.join("precious"), "").unwrap();
+            let error = NewDirectory::try_begin(path, 0o755).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+            fs::remove_file(path.join("precious")).unwrap();
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-use cas::{ErrorKind, Labels};
+use cas::{ErrorKind, Labels, UnmountOptions};
 
 use super::{Scene, each, each_store, names};
 use crate::common::ok;
@@ -159,7 +159,10 @@ fn a_live_mount_is_never_entered() {
                 .unwrap_err(),
         ] {
             assert_eq!(refused.kind(), ErrorKind::Busy, "{refused}");
+            assert!(refused.to_string().contains("/disk; "), "{refused}");
             assert_eq!(names(&scene.path("mnt")), ["precious"]);
+            assert_eq!(names(&scene.rootfs()), ["app", "etc", "new"]);
+            assert_eq!(names(&scene.dir()).len(), 4);
         }
         ok(Command::new("umount").arg(&disk));
         scene.prepare("app:1");
@@ -214,6 +217,30 @@ fn a_directory_of_something_else_is_refused_and_keeps_its_files() {
             assert!(scene.keys().is_empty());
             fs::remove_dir_all(scene.dir()).unwrap();
         }
+    });
+}
+
+#[test]
+fn a_mount_of_something_else_is_not_unmounted() {
+    each(|scene| {
+        assert!(!scene.cas.unmount_root_dir(scene.dir()).unwrap());
+        fs::create_dir_all(scene.rootfs()).unwrap();
+        assert!(!scene.cas.unmount_root_dir(scene.dir()).unwrap());
+        fs::write(scene.path("mnt/precious"), "").unwrap();
+        let mut mount = Command::new("mount");
+        ok(mount
+            .arg("--bind")
+            .arg(scene.path("mnt"))
+            .arg(scene.rootfs()));
+        for lazy in [false, true] {
+            let options = UnmountOptions::default().with_lazy(lazy);
+            let refused = scene.cas.unmount_root_dir_with(scene.dir(), options);
+            let refused = refused.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::FailedPrecondition, "{refused}");
+            assert_eq!(names(&scene.rootfs()), ["precious"]);
+        }
+        ok(Command::new("umount").arg(scene.rootfs()));
+        assert_eq!(names(&scene.path("mnt")), ["precious"]);
     });
 }
 

@@ -8,9 +8,10 @@
 //!   image-name          0600; the full name of the image
 //! ```
 //! A job holds the lock of PATH from its first change to its last. Labels of the snapshot say where
-//! `rootfs` is, and whether the mount is complete. If a job is killed before the mount is complete,
-//! a collection removes the snapshot and the directory. A complete root directory stays, even if
-//! the machine is restarted, until it is removed or prepared again.
+//! `rootfs` is, and whether the mount is complete. If a job is killed while it mounts or removes, a
+//! collection removes the snapshot and the directory. If it is killed before it has made the
+//! snapshot, an empty directory stays. A complete root directory stays, even if the machine is
+//! restarted, until it is removed or prepared again.
 
 mod place;
 mod prepared;
@@ -80,16 +81,18 @@ impl Cas {
     ///
     /// The directory is closed to other users, because the set-id programs and device nodes of the
     /// image work in the mount. An earlier root directory at `path`, even an incomplete one, is
-    /// unmounted and removed first. A snapshot that [`Cas::create_snapshot`] made under this key is
-    /// removed, too.
+    /// unmounted and removed first, with everything that others have put into it. A snapshot that
+    /// [`Cas::create_snapshot`] made under this key is removed, too.
     ///
     /// # Errors
     /// As [`Cas::snapshot`]; `Denied` without the right to mount; `NotFound` if the parent of
     /// `path` does not exist; `InvalidArgument` if `path` is a link or a file, does not end in a
-    /// name or is not UTF-8; `FailedPrecondition` if the directory has other files; `AlreadyExists`
-    /// if another root directory or job has a snapshot with this key; `Busy` while the earlier root
-    /// directory is in use. In each of these cases, nothing at `path` changes. As [`Cas::mount`]
-    /// for layers that are read on demand; in this case, nothing is left at `path`.
+    /// name or is not UTF-8; `FailedPrecondition` if the directory has files and is not a root
+    /// directory; `AlreadyExists` if another root directory or job has a snapshot with this key;
+    /// `Busy` while the earlier root directory is in use, or if something else is mounted in it.
+    /// After each of these errors, nothing at `path` has changed. If an error occurs after the
+    /// earlier root directory was removed, nothing is left at `path`. This includes the errors of
+    /// [`Cas::mount`] for layers that are read on demand.
     pub async fn prepare_root_dir(
         &self,
         path: impl AsRef<Path>,
@@ -137,11 +140,13 @@ impl Cas {
 
     /// Unmounts the root directory of a container, and keeps the directory and what was written to
     /// it. Returns false if the directory is not mounted, or does not exist.
-    /// [`Cas::mount_snapshot`] mounts the snapshot again.
+    /// [`Cas::mount_snapshot_with`] mounts the snapshot again; with `suid` and `devices`, as it was
+    /// mounted before.
     ///
     /// # Errors
-    /// `Busy` while the mount is in use; `InvalidArgument` as for [`Cas::prepare_root_dir`];
-    /// `Denied` without the right to unmount.
+    /// `Busy` while the mount is in use; `FailedPrecondition` if the directory is not a root
+    /// directory and something is mounted on `rootfs` in it; `InvalidArgument` as for
+    /// [`Cas::prepare_root_dir`]; `Denied` without the right to unmount.
     pub async fn unmount_root_dir(&self, path: impl AsRef<Path>) -> Result<bool> {
         self.unmount_root_dir_with(path, UnmountOptions::default())
             .await
@@ -166,9 +171,16 @@ impl Cas {
         let snapshotter = self.snapshotter.clone();
         shield(async move {
             let _locked = locked;
-            let (key, unmount) = (place.key().to_owned(), move || {
+            let key = place.key().to_owned();
+            let snapshot = match &snapshotter {
+                Some(snapshotter) => snapshotter.stat(&key).await?,
+                None => None,
+            };
+            let unmount = move || {
+                let checked = place.check_mount(snapshot.as_ref());
+                checked.during(UNMOUNT, place.path().display())?;
                 place.unmount(options.mode())
-            });
+            };
             let unmounted = pool::run(unmount).await?;
             if let Some(snapshotter) = snapshotter
                 && let Ok(mounts) = snapshotter.mounts(&key).await
@@ -185,13 +197,15 @@ impl Cas {
     }
 
     /// Unmounts the root directory of a container, and removes its files, its snapshot and the
-    /// directory itself. Returns false if there was nothing to remove. Files of another mount in
-    /// the directory are never removed.
+    /// directory itself. A snapshot that [`Cas::create_snapshot`] made under this key is removed,
+    /// too, if it is not mounted. Returns false if there was nothing to remove. Files of another
+    /// mount in the directory are never removed.
     ///
     /// # Errors
-    /// `Busy` while the mount is in use; nothing is removed in this case. `Busy` if something is
-    /// mounted at the directory itself; the directory then stays, but is empty.
-    /// `FailedPrecondition` if the directory is not a root directory; `InvalidArgument` as for
+    /// `Busy` while the mount is in use, or if something else is mounted in the directory; nothing
+    /// is removed in these cases. `Busy` if something is mounted at the directory itself; the
+    /// directory then stays, but is empty. `FailedPrecondition` if the directory is not a root
+    /// directory; `InvalidArgument` as for
     /// [`Cas::prepare_root_dir`]; `Denied` without the right to unmount.
     pub async fn remove_root_dir(&self, path: impl AsRef<Path>) -> Result<bool> {
         self.check_writable()?;

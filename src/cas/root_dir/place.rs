@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use cas_core::snapshot::{Info, SnapshotKind};
 use cas_core::{Context, Error, ErrorKind, Result, Snapshotter, pool};
 use cas_host::mount::{self, UnmountMode};
-use cas_host::{DirLock, no_directory};
+use cas_host::{DirLock, MountedDirs, no_directory};
 
 use super::super::dir_lock::lock;
 use super::super::mounted::{self, State};
@@ -153,14 +153,27 @@ impl RootDir {
         if let Some(info) = snapshot {
             self.check_snapshot(info)?;
         }
-        let is_noted = snapshot.is_some_and(|info| self.is_noted(info));
-        match self.foreign(is_noted)? {
+        match self.foreign(snapshot)? {
             None => Ok(()),
             Some(name) => Err(Error::precondition(format!(
                 "the directory is not a root directory, because it has {name:?}; choose another \
                  path, or remove what is in it"
             ))),
         }
+    }
+
+    /// Checks that nothing else is mounted on `rootfs` if this is not a root directory.
+    ///
+    /// # Errors
+    /// `FailedPrecondition`.
+    pub(super) fn check_mount(&self, snapshot: Option<&Info>) -> Result<()> {
+        if self.is_recognized(snapshot) || !MountedDirs::read_own().has(&self.rootfs()) {
+            return Ok(());
+        }
+        Err(Error::precondition(format!(
+            "the directory is not a root directory, because it does not have the files {CONFIG} \
+             and {NAME}; unmount {ROOTFS} in it with `cas umount` or `umount`"
+        )))
     }
 
     /// Returns whether the labels of a snapshot say that a job on this directory did not end.
@@ -191,12 +204,17 @@ impl RootDir {
         }
     }
 
-    /// Returns the name of an entry that no root directory has, or `None` if this directory may be
-    /// a root directory. A root directory is recognized by both of its files, or by a job that did
-    /// not end (`is_noted`), and may then have other entries.
-    fn foreign(&self, is_noted: bool) -> Result<Option<String>> {
+    /// Returns whether this is certainly a root directory: it has both files of one, or a job on it
+    /// did not end.
+    fn is_recognized(&self, snapshot: Option<&Info>) -> bool {
         let has_file = |name| self.path.join(name).is_file();
-        if is_noted || (has_file(CONFIG) && has_file(NAME)) {
+        snapshot.is_some_and(|info| self.is_noted(info)) || (has_file(CONFIG) && has_file(NAME))
+    }
+
+    /// Returns the name of an entry that no root directory has, or `None` if this directory may be
+    /// a root directory. A root directory that is recognized may have any entries.
+    fn foreign(&self, snapshot: Option<&Info>) -> Result<Option<String>> {
+        if self.is_recognized(snapshot) {
             return Ok(None);
         }
         for entry in fs::read_dir(&self.path).during("list", self.path.display())? {
@@ -218,7 +236,8 @@ impl RootDir {
     /// checked that this may be done.
     ///
     /// # Errors
-    /// `Busy` while `rootfs` is in use: nothing is then removed; errors of the file system.
+    /// `Busy` while `rootfs` is in use, or if something else is mounted in the directory: nothing
+    /// is then changed; errors of the file system.
     pub(super) async fn clear(
         &self,
         snapshotter: &dyn Snapshotter,
@@ -226,6 +245,14 @@ impl RootDir {
         locked: &DirLock,
     ) -> Result<()> {
         let (key, rootfs) = (&self.key, self.rootfs());
+        let mounted = MountedDirs::read_own();
+        let mut others = mounted.places_below(&self.path);
+        if let Some(other) = others.find(|place| !place.starts_with(&rootfs)) {
+            return Err(Error::busy(format!(
+                "something else is mounted in the directory, at {}; unmount it first",
+                other.display()
+            )));
+        }
         if snapshot.is_some() {
             // The state matters only after a kill, and there may be no space to write it.
             let _ = State::Unmounting.write_at(snapshotter, key, &rootfs).await;
