@@ -14,7 +14,8 @@ use tokio::runtime::Handle;
 use crate::pool::{self, Active};
 
 /// Runs a future to its end on a new thread, and returns at once. If no thread can be started, the
-/// future is dropped.
+/// future is dropped. The end of the process also ends the work, so a program waits with
+/// [`pool::wait_until_idle`] before it ends.
 ///
 /// If the caller runs on a tokio runtime, the future can use the timers and sockets of this
 /// runtime, but only until the runtime ends. A future that must complete must not depend on them.

@@ -25,7 +25,8 @@ pub fn has_no_right(error: &Error) -> bool {
     std::error::Error::source(error).is_some_and(|cause| cause.is::<NoRight>())
 }
 
-/// Checks that this process has the right to mount, so that a caller can fail before other work.
+/// Checks that this process has the right to mount, so that a caller can fail before other work. A
+/// mount may still fail: in a user namespace, for example, the kernel refuses some file systems.
 ///
 /// # Errors
 /// `Denied` without the right; [`has_no_right`] then returns true.

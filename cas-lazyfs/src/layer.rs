@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
@@ -110,11 +111,13 @@ impl State {
 }
 
 impl Layer {
-    /// Opens the layer of the snapshot whose directory is `directory`.
+    /// Opens the layer of the snapshot whose directory is `directory`. Makes the data file and its
+    /// record if they are missing, and discards both if the data file is too short.
     ///
     /// # Errors
-    /// `NotFound` if the snapshot has no layer that is read on demand; `Corrupt` if its table of
-    /// contents is damaged; errors of the file system.
+    /// `NotFound` if the snapshot has no layer that is read on demand; `Corrupt`, `OutOfRange` or
+    /// `Unsupported` if its description, its table of contents or its list of spans cannot be used;
+    /// errors of the file system.
     pub(crate) fn open(directory: &Path) -> Result<Self> {
         let read = |name: &str| {
             let path = directory.join(TREE).join(name);
@@ -165,8 +168,8 @@ impl Layer {
     /// Returns the number of bytes read, which is smaller than the buffer only at the end.
     ///
     /// # Errors
-    /// `Corrupt` if a piece or a header does not match the table of contents; errors of `fetch` and
-    /// of the file system.
+    /// `Corrupt` if a piece or a header does not match the table of contents; `Unavailable` after a
+    /// failed sync, until the layer is opened again; errors of `fetch` and of the file system.
     pub(crate) fn read(&self, fetch: &dyn Fetch, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let end = self
             .length()
@@ -199,15 +202,17 @@ impl Layer {
         host.to_owned()
     }
 
-    /// Fetches the pieces that are missing. If another thread fetches one of them and fails, fails
-    /// with the same error, so that readers do not wait for a registry one after the other.
+    /// Fetches the pieces that are missing. If another thread fetches one of these pieces and fails,
+    /// this call fails with the same error, so that readers do not wait for a registry one after
+    /// the other. If the other fetch was cancelled, this call fetches the piece itself.
     pub(crate) fn want(&self, fetch: &dyn Fetch, pieces: Range<usize>) -> Result<()> {
         while self.want_some(fetch, pieces.clone())? {}
         Ok(())
     }
 
-    /// Fetches as many of the missing pieces as one request may fetch. Returns whether pieces were
-    /// missing. Pieces that an earlier process has recorded are compared with their checksums, and
+    /// Fetches as many of the missing pieces as one request may fetch. Waits for pieces that other
+    /// threads are fetching, and fails as [`Self::want`] does. Returns whether this call fetched
+    /// pieces. Pieces that an earlier process has recorded are compared with their checksums, and
     /// are missing if they differ.
     pub(crate) fn want_some(&self, fetch: &dyn Fetch, pieces: Range<usize>) -> Result<bool> {
         loop {
@@ -243,7 +248,7 @@ impl Layer {
     }
 
     /// Fetches the next of the pieces that are fetched before all others, with one request. Leaves
-    /// out pieces that other threads fetch. Returns whether there were any.
+    /// out pieces that other threads are fetching. Returns false if no such piece was left to fetch.
     pub(crate) fn fetch_first(&self, fetch: &dyn Fetch) -> Result<bool> {
         loop {
             let claim = {
@@ -277,7 +282,12 @@ impl Layer {
 
     fn fetch_claimed(&self, fetch: &dyn Fetch, claim: Claim) -> Result<()> {
         let Claim { run, attempt } = claim;
-        let stored = self.fetch_run(fetch, run.clone());
+        // Other threads wait for the end of this attempt.
+        let fetched = catch_unwind(AssertUnwindSafe(|| self.fetch_run(fetch, run.clone())));
+        let stored = fetched.unwrap_or_else(|_| {
+            let why = "a fetch of bytes of a layer panicked; please report it";
+            Err(Error::internal(why).subject(self.stored.layer.digest))
+        });
         let must_record = {
             let mut state = lock(&self.state);
             for piece in run {
@@ -293,8 +303,14 @@ impl Layer {
             state.unrecorded.len() >= UNRECORDED
         };
         stored?;
-        if must_record {
-            self.record()?;
+        if must_record && let Err(error) = self.record() {
+            if self.has_failed() {
+                return Err(error);
+            }
+            tracing::warn!(
+                %error,
+                "cannot record which pieces of a layer have arrived; they are fetched again"
+            );
         }
         Ok(())
     }
@@ -306,7 +322,11 @@ impl Layer {
             // A file that cannot be read is written again.
             found => {
                 let piece = &self.table.pieces()[piece];
-                tracing::warn!(?piece, ?found, "bytes that had arrived were changed");
+                tracing::warn!(
+                    ?piece,
+                    ?found,
+                    "a stored piece of a layer was changed or cannot be read; it is fetched again"
+                );
                 Arrival::Missing
             }
         };
@@ -465,15 +485,15 @@ impl Layer {
         Ok(())
     }
 
-    /// Returns whether some of the pieces that are fetched before all others are missing, and no
-    /// thread fetches them.
+    /// Returns whether some of the pieces that are fetched before all others are missing, or are
+    /// recorded and not compared yet, and no thread is fetching them.
     pub(crate) fn misses_first(&self) -> bool {
         let state = lock(&self.state);
         self.first.iter().any(|all| state.missing(all).is_some())
     }
 
-    /// Returns the range from the first piece that is not present and that no thread fetches to the
-    /// last piece.
+    /// Finds the first piece that is not present and that no thread is fetching. Returns the range
+    /// from this piece to the end, or `None` if all pieces are present or being fetched.
     pub(crate) fn missing_of_all(&self) -> Option<Range<usize>> {
         lock(&self.state).missing(&(0..self.table.pieces().len()))
     }

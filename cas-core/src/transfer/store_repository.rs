@@ -28,8 +28,10 @@ use crate::store::Store;
 /// A [`Fetcher`] and a [`Pusher`] for one name in a store.
 ///
 /// Until the repository is dropped, leases keep garbage collections from removing the images that
-/// it has resolved and the content that was pushed to it. A store that was opened for an owner
-/// serves the names of this owner.
+/// it has resolved and the content that was pushed to it. In a store that cannot be written, images
+/// that it has resolved are not protected. A store that was opened for an owner serves the names of
+/// this owner. With a digest, it also serves documents that only other owners have named, because
+/// all owners share the content.
 pub struct StoreRepository {
     store: Store,
     name: Reference,

@@ -7,7 +7,8 @@ use cas_core::Result;
 use super::header::Header;
 
 /// Information in the headers of a member that its [`Entry`](super::Entry) does not have. A table
-/// of contents of SOCI contains all of this information.
+/// of contents of SOCI contains all of this except [`Self::follows_global`]: a layer with a global
+/// pax header cannot have such a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stated {
     /// The mode as the header has it, including bits that are not permissions.

@@ -166,6 +166,7 @@ pub(crate) struct Registry {
     pub(crate) bytes: AtomicU64,
     pub(crate) answers: AtomicUsize,
     pub(crate) is_down: AtomicBool,
+    pub(crate) panics: AtomicBool,
     /// Whether requests for layers in `registry.example` are not answered.
     pub(crate) is_stuck: AtomicBool,
     /// How many more answers are wrong.
@@ -184,6 +185,7 @@ impl Registry {
             bytes: AtomicU64::new(0),
             answers: AtomicUsize::new(0),
             is_down: AtomicBool::new(false),
+            panics: AtomicBool::new(false),
             is_stuck: AtomicBool::new(false),
             lies: AtomicUsize::new(0),
             now: AtomicUsize::new(0),
@@ -219,6 +221,7 @@ impl Fetch for Registry {
             thread::sleep(Duration::from_millis(1));
         }
         self.now.fetch_sub(1, Ordering::Relaxed);
+        assert!(!self.panics.load(Ordering::Relaxed), "planted");
         let mut bytes = self.layer[range.start as usize..range.end as usize].to_vec();
         self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         self.answers.fetch_add(1, Ordering::Relaxed);

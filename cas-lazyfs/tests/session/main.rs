@@ -120,6 +120,26 @@ fn without_the_registry_a_read_fails_and_later_reads_work() {
 }
 
 #[test]
+fn readers_do_not_wait_for_a_fetch_that_panicked() {
+    let Some((snapshots, registry)) = Snapshots::new() else {
+        return;
+    };
+    registry.panics.store(true, Ordering::Relaxed);
+    let mounted = Mounted::new(&snapshots, &registry);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let error = fs::read(mounted.file()).unwrap_err();
+                assert_eq!(error.raw_os_error(), Some(5), "{error}");
+            });
+        }
+    });
+    registry.panics.store(false, Ordering::Relaxed);
+    let served = fs::read(mounted.file()).unwrap();
+    assert!(served == snapshots.tar[..served.len()]);
+}
+
+#[test]
 fn wrong_bytes_are_never_served() {
     let Some((snapshots, registry)) = Snapshots::new() else {
         return;

@@ -11,7 +11,8 @@ pub(super) const HERE: &str = "{store}";
 #[derive(Debug)]
 pub(super) struct Aim {
     pub(super) name: String,
-    /// The path of the call, if it is the same in each run. Calls with other paths do not count.
+    /// The path of the call, with [`HERE`] in place of the directory of the store, if it is then
+    /// the same in each run. Calls with other paths do not count.
     pub(super) path: Option<String>,
     /// Its number among the calls of its thread with this name and path, from 1.
     pub(super) nth: usize,
@@ -25,7 +26,8 @@ impl Aim {
         Aim { name, path, nth }
     }
 
-    /// Selects a call by its path as well, if both victims make a call with that path.
+    /// Selects a call of the run `whole`. Selects it by its path as well, if the run `other` makes a
+    /// call with that path, too.
     pub(super) fn at(calls: &[Call], at: usize, whole: &Ended, other: &Ended) -> Self {
         let call = &calls[at];
         let Some(path) = call.about() else {
