@@ -13,7 +13,8 @@ use cas_layer::codec::Decoder;
 use cas_lazy::StoredTable;
 
 use crate::Fetch;
-use crate::layer::{Layer, REQUEST};
+use crate::arrival::REQUEST;
+use crate::layer::Layer;
 
 /// The name of the complete tar while it is made.
 const NEW: &str = "lazy.new";

@@ -1,6 +1,5 @@
 //! One layer, the pieces of it that have arrived, and fetching the others.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
@@ -8,20 +7,18 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::sync::{Condvar, Mutex};
 
 use cas_core::snapshot::OnDemandBytes;
 use cas_core::sync::lock;
 use cas_core::{Context, Error, ErrorKind, Result};
-use cas_host::{Pace, TREE, fill, sum_of_range};
+use cas_host::{Pace, TREE, sum_of_range};
 use cas_lazy::soci::Prefetch;
 use cas_lazy::{LazyLayer, StoredTable};
 
+use crate::arrival::{Arrival, Claim, State, open_data};
 use crate::{Fetch, bytes, complete, read};
 
-/// Maximum number of compressed bytes that one request fetches for neighboring pieces, unless a
-/// single piece has more.
-pub(crate) const REQUEST: u64 = 4 << 20;
 /// Number of present pieces that may be unrecorded.
 const UNRECORDED: usize = 16;
 /// Maximum number of attempts to fetch a piece whose bytes are wrong.
@@ -45,69 +42,6 @@ pub(crate) struct Layer {
     state: Mutex<State>,
     /// Notified when pieces are no longer being fetched.
     arrived: Condvar,
-}
-
-/// Whether the bytes of a piece are in the data file.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Arrival {
-    Missing,
-    /// An earlier process has recorded the piece with this checksum. Something may have changed the
-    /// bytes since.
-    Recorded(u64),
-    /// The bytes were verified by this process.
-    Present,
-}
-
-impl Arrival {
-    /// Returns the arrival of a piece with this checksum in the record.
-    fn of(sum: u64) -> Self {
-        match sum {
-            0 => Arrival::Missing,
-            sum => Arrival::Recorded(sum),
-        }
-    }
-}
-
-#[derive(Default)]
-struct State {
-    pieces: Vec<Arrival>,
-    /// The pieces that a thread fetches, and its attempt.
-    fetching: BTreeMap<usize, Arc<Attempt>>,
-    /// The pieces that are present and not recorded, with their checksums.
-    unrecorded: Vec<(usize, u64)>,
-    /// The members whose headers were compared with the table of contents.
-    checked: BTreeSet<usize>,
-    /// The members whose contents were read, in the order of the first reads. A member that an
-    /// earlier process has listed may be listed again.
-    read: Vec<usize>,
-    /// The numbers of arrived bytes that were last written.
-    written: OnDemandBytes,
-    /// The number of members in `read` that were last written.
-    written_read: usize,
-    /// Whether a sync has failed. Bytes that were written since the last sync may be lost although
-    /// they can still be read. Therefore nothing is read until the layer is opened again.
-    has_failed: bool,
-}
-
-/// An attempt to fetch pieces: once it has ended, the error, if there was one.
-type Attempt = OnceLock<Option<(ErrorKind, String)>>;
-
-/// Missing pieces that the owner of this value fetches with one request.
-struct Claim {
-    run: Range<usize>,
-    attempt: Arc<Attempt>,
-}
-
-impl State {
-    /// Returns the part of `pieces` from the first piece that is not present and that no thread
-    /// fetches.
-    fn missing(&self, pieces: &Range<usize>) -> Option<Range<usize>> {
-        let missing = |piece: &usize| {
-            self.pieces[*piece] != Arrival::Present && !self.fetching.contains_key(piece)
-        };
-        let begin = pieces.clone().find(missing)?;
-        Some(begin..pieces.end)
-    }
 }
 
 impl Layer {
@@ -240,7 +174,7 @@ impl Layer {
                         _ => continue,
                     }
                 }
-                self.claim(first, pieces.end, &mut state)
+                state.claim(first, pieces.end, self.table.pieces())
             };
             self.fetch_claimed(fetch, claim)?;
             return Ok(true);
@@ -264,20 +198,11 @@ impl Layer {
                     self.check_recorded(missing.start, sum);
                     continue;
                 }
-                self.claim(missing.start, missing.end, &mut state)
+                state.claim(missing.start, missing.end, self.table.pieces())
             };
             self.fetch_claimed(fetch, claim)?;
             return Ok(true);
         }
-    }
-
-    /// Claims the missing pieces from `first` to at most `end` that one request fetches.
-    fn claim(&self, first: usize, end: usize, state: &mut State) -> Claim {
-        let run = self.run_from(first, end, state);
-        let attempt = Arc::new(Attempt::new());
-        let claimed = run.clone().map(|piece| (piece, Arc::clone(&attempt)));
-        state.fetching.extend(claimed);
-        Claim { run, attempt }
     }
 
     fn fetch_claimed(&self, fetch: &dyn Fetch, claim: Claim) -> Result<()> {
@@ -341,26 +266,6 @@ impl Layer {
     fn sum(&self, piece: usize) -> io::Result<u64> {
         let range = self.table.pieces()[piece].data.clone();
         sum_of_range(&self.data, range, &mut Pace::new(None))
-    }
-
-    /// Returns the missing pieces from `first` to at most `end` that one request fetches.
-    fn run_from(&self, first: usize, end: usize, state: &State) -> Range<usize> {
-        let pieces = self.table.pieces();
-        let begin = pieces[first].compressed.start;
-        let mut last = first;
-        while last + 1 < end {
-            let next = &pieces[last + 1];
-            let is_wanted = state.pieces[last + 1] == Arrival::Missing
-                && !state.fetching.contains_key(&(last + 1));
-            // Neighbors in the data file are usually neighbors in the layer, too.
-            let follows = next.compressed.start >= pieces[last].compressed.start
-                && next.compressed.start <= pieces[last].compressed.end;
-            if !is_wanted || !follows || next.compressed.end - begin > REQUEST {
-                break;
-            }
-            last += 1;
-        }
-        first..last + 1
     }
 
     /// Fetches neighboring pieces, verifies them, and writes them to the data file. Returns the
@@ -447,15 +352,19 @@ impl Layer {
     pub(crate) fn arrived(&self) -> OnDemandBytes {
         let state = lock(&self.state);
         let pieces = self.table.pieces().iter().zip(&state.pieces);
-        let present = pieces.filter(|(_, arrival)| **arrival != Arrival::Missing);
+        let (present, missing): (Vec<_>, Vec<_>) =
+            pieces.partition(|(_, arrival)| **arrival != Arrival::Missing);
+        let lengths = present
+            .iter()
+            .map(|(piece, _)| piece.data.end - piece.data.start);
+        // Bytes between the pieces of a data file are zeros, and need no piece.
+        let verified = match self.is_complete() || missing.is_empty() {
+            true => self.length(),
+            false => lengths.sum(),
+        };
         OnDemandBytes {
             total: self.length(),
-            verified: match self.is_complete() {
-                true => self.length(),
-                false => present
-                    .map(|(piece, _)| piece.data.end - piece.data.start)
-                    .sum(),
-            },
+            verified,
             fetched: self.fetched.load(Ordering::Relaxed),
             read: self.requested.load(Ordering::Relaxed),
         }
@@ -562,36 +471,6 @@ fn first_pieces(directory: &Path, table: &LazyLayer) -> Result<Vec<Range<usize>>
         }
     }
     Ok(first)
-}
-
-/// Opens the data file and the record of its pieces, and makes them if they are missing. Returns
-/// them, and which pieces are recorded.
-fn open_data(directory: &Path, table: &LazyLayer) -> Result<(File, File, Vec<Arrival>)> {
-    let open = |name: &str| {
-        let path = directory.join(name);
-        let mut how = File::options();
-        let opened = how
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path);
-        opened.during("open", path.display())
-    };
-    let data = open(StoredTable::DATA_FILE)?;
-    let pieces = open(StoredTable::PIECES_FILE)?;
-    let count = table.pieces().len();
-    let mut recorded = vec![0; count * StoredTable::PIECE_RECORD];
-    if data.metadata()?.len() >= table.length() {
-        fill(&pieces, &mut recorded, 0)?;
-    } else {
-        // The file is new, or something has changed it.
-        pieces.set_len(0)?;
-        data.set_len(0)?;
-        data.set_len(table.length())?;
-    }
-    let sums = StoredTable::piece_sums(&recorded, count).into_iter();
-    Ok((data, pieces, sums.map(Arrival::of).collect()))
 }
 
 fn sync_failed() -> Error {

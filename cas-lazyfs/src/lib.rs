@@ -24,6 +24,7 @@
 //! were not answered are then sent again. If no process has the descriptor, the kernel can only
 //! read bytes that it has in memory. Other reads fail.
 
+mod arrival;
 mod bytes;
 mod complete;
 mod files;

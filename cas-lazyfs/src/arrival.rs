@@ -1,0 +1,139 @@
+//! Which pieces of a layer have arrived, and the record of them in the directory of the snapshot.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use cas_core::snapshot::OnDemandBytes;
+use cas_core::{Context, ErrorKind, Result};
+use cas_host::fill;
+use cas_lazy::{LazyLayer, Piece, StoredTable};
+
+/// Maximum number of compressed bytes that one request fetches for neighboring pieces, unless a
+/// single piece has more.
+pub(crate) const REQUEST: u64 = 4 << 20;
+
+/// Whether the bytes of a piece are in the data file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    Missing,
+    /// An earlier process has recorded the piece with this checksum. Something may have changed the
+    /// bytes since.
+    Recorded(u64),
+    /// The bytes were verified by this process.
+    Present,
+}
+
+impl Arrival {
+    /// Returns the arrival of a piece with this checksum in the record.
+    fn of(sum: u64) -> Self {
+        match sum {
+            0 => Arrival::Missing,
+            sum => Arrival::Recorded(sum),
+        }
+    }
+}
+
+/// What has arrived of a layer, and what was read.
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) pieces: Vec<Arrival>,
+    /// The pieces that a thread fetches, and its attempt.
+    pub(crate) fetching: BTreeMap<usize, Arc<Attempt>>,
+    /// The pieces that are present and not recorded, with their checksums.
+    pub(crate) unrecorded: Vec<(usize, u64)>,
+    /// The members whose headers were compared with the table of contents.
+    pub(crate) checked: BTreeSet<usize>,
+    /// The members whose contents were read, in the order of the first reads. A member that an
+    /// earlier process has listed may be listed again.
+    pub(crate) read: Vec<usize>,
+    /// The numbers of arrived bytes that were last written.
+    pub(crate) written: OnDemandBytes,
+    /// The number of members in `read` that were last written.
+    pub(crate) written_read: usize,
+    /// Whether a sync has failed. Bytes that were written since the last sync may be lost although
+    /// they can still be read. Therefore nothing is read until the layer is opened again.
+    pub(crate) has_failed: bool,
+}
+
+/// An attempt to fetch pieces: once it has ended, the error, if there was one.
+pub(crate) type Attempt = OnceLock<Option<(ErrorKind, String)>>;
+
+/// Missing pieces that the owner of this value fetches with one request.
+pub(crate) struct Claim {
+    pub(crate) run: Range<usize>,
+    pub(crate) attempt: Arc<Attempt>,
+}
+
+impl State {
+    /// Returns the part of `pieces` from the first piece that is not present and that no thread
+    /// fetches.
+    pub(crate) fn missing(&self, pieces: &Range<usize>) -> Option<Range<usize>> {
+        let missing = |piece: &usize| {
+            self.pieces[*piece] != Arrival::Present && !self.fetching.contains_key(piece)
+        };
+        let begin = pieces.clone().find(missing)?;
+        Some(begin..pieces.end)
+    }
+
+    /// Claims the missing pieces from `first` to at most `end` that one request fetches. `pieces` has
+    /// all pieces of the layer.
+    pub(crate) fn claim(&mut self, first: usize, end: usize, pieces: &[Piece]) -> Claim {
+        let run = self.run_from(first, end, pieces);
+        let attempt = Arc::new(Attempt::new());
+        let claimed = run.clone().map(|piece| (piece, Arc::clone(&attempt)));
+        self.fetching.extend(claimed);
+        Claim { run, attempt }
+    }
+
+    /// Returns the missing pieces from `first` to at most `end` that one request fetches.
+    fn run_from(&self, first: usize, end: usize, pieces: &[Piece]) -> Range<usize> {
+        let begin = pieces[first].compressed.start;
+        let mut last = first;
+        while last + 1 < end {
+            let next = &pieces[last + 1];
+            let is_wanted = self.pieces[last + 1] == Arrival::Missing
+                && !self.fetching.contains_key(&(last + 1));
+            // Neighbors in the data file are usually neighbors in the layer, too.
+            let follows = next.compressed.start >= pieces[last].compressed.start
+                && next.compressed.start <= pieces[last].compressed.end;
+            if !is_wanted || !follows || next.compressed.end - begin > REQUEST {
+                break;
+            }
+            last += 1;
+        }
+        first..last + 1
+    }
+}
+
+/// Opens the data file and the record of its pieces, and makes them if they are missing. Returns
+/// them, and which pieces are recorded.
+pub(crate) fn open_data(directory: &Path, table: &LazyLayer) -> Result<(File, File, Vec<Arrival>)> {
+    let open = |name: &str| {
+        let path = directory.join(name);
+        let mut how = File::options();
+        let opened = how
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path);
+        opened.during("open", path.display())
+    };
+    let data = open(StoredTable::DATA_FILE)?;
+    let pieces = open(StoredTable::PIECES_FILE)?;
+    let count = table.pieces().len();
+    let mut recorded = vec![0; count * StoredTable::PIECE_RECORD];
+    if data.metadata()?.len() >= table.length() {
+        fill(&pieces, &mut recorded, 0)?;
+    } else {
+        // The file is new, or something has changed it.
+        pieces.set_len(0)?;
+        data.set_len(0)?;
+        data.set_len(table.length())?;
+    }
+    let sums = StoredTable::piece_sums(&recorded, count).into_iter();
+    Ok((data, pieces, sums.map(Arrival::of).collect()))
+}
