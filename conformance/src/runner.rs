@@ -8,11 +8,12 @@ use crate::law::{Gaps, Law};
 use crate::report;
 use crate::subject::Open;
 
-/// Runs one law on a store. Prints the reason if the law is not claimed or is a gap.
+/// Runs one law on a store. Prints the reason if the store does not make the promise that the
+/// law is about, or declares the law as a gap.
 ///
 /// # Panics
-/// If the law is broken, if the store keeps a law that it declares as a gap, or if no law has this
-/// name.
+/// If the law is broken, if the store keeps a law that it declares as a gap and that is not racy,
+/// if no law has this name, or if the law cannot be run or reported.
 pub fn test<S>(laws: &[Law<S>], name: &str, open: Open<S>, gaps: Gaps, test: &'static str)
 where
     S: ?Sized + Promises + 'static,

@@ -1,4 +1,5 @@
-//! Progress on standard error: bars on a terminal, plain lines elsewhere, none with `--quiet`.
+//! Progress on standard error: bars on a terminal; elsewhere a line for each item that took at
+//! least a second; none with `--quiet`, `--no-progress` or `--json`.
 
 use std::collections::HashMap;
 use std::io::IsTerminal;

@@ -1,8 +1,9 @@
 //! Which entries of a root must be files, and which must be directories. The store of the root is
 //! checked elsewhere.
 //!
-//! A repair renames what is misplaced. The directories are then made again when they are needed,
-//! and lost snapshots are unpacked again.
+//! A repair renames what is misplaced. The directories are then made again when they are needed. A
+//! lost snapshot of a layer is unpacked again with its image, if the store has the layer. Other
+//! snapshots stay lost.
 
 use std::io;
 use std::path::{Path, PathBuf};

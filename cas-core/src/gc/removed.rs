@@ -17,8 +17,8 @@ pub struct Removed {
     pub ingests: Vec<(String, u64)>,
     /// Names of expired images.
     pub images: Vec<String>,
-    /// The space that leftovers of killed processes took in the snapshotters and in the content
-    /// store.
+    /// The space that leftovers of killed or failed jobs took in the content store, in the
+    /// snapshotters and next to them.
     pub leftovers: Usage,
 }
 
@@ -30,7 +30,8 @@ impl Removed {
         blobs.chain(ingests).sum::<u64>() + self.leftovers.bytes
     }
 
-    /// Returns whether nothing is listed: nothing but leases was removed, and no claim was dropped.
+    /// Returns whether nothing is listed. Expired leases and stray records of images may have been
+    /// removed all the same.
     pub fn is_empty(&self) -> bool {
         *self == Removed::default()
     }

@@ -33,9 +33,9 @@ impl Matcher for All {
 /// processor also runs: amd64 runs programs of 386, and arm64 runs programs of arm. If both
 /// platforms state a version of Windows, their builds must be equal. The platform must have every
 /// feature that the image requires. Of two images that otherwise match equally well, the image that
-/// requires more features is better. These are the rules of containerd, except that containerd lets
-/// Windows Server 2022 and later (from build 20348 on) also run images of older builds from 20348
-/// on.
+/// requires more features is better. These are the rules of containerd, except for Windows hosts
+/// from build 20348 (Server 2022) on: there, containerd also accepts images of older builds, back
+/// to the last long-term release before the host.
 #[derive(Clone, Debug)]
 pub struct Only {
     wanted: Vec<Platform>,

@@ -69,7 +69,8 @@ impl Header {
     /// Returns the path, and a warning if some readers find another path.
     ///
     /// # Errors
-    /// `Corrupt` if readers differ in where the prefix ends.
+    /// `Corrupt` if readers differ in where the prefix ends, or if the header has a prefix or times
+    /// that its format does not allow.
     pub(super) fn path(&self) -> Result<(Vec<u8>, Option<&'static str>)> {
         let name = text(&self.0[0..100]);
         let field = text(&self.0[345..500]);
@@ -135,7 +136,8 @@ impl Header {
         size.ok_or_else(|| malformed("size", field))
     }
 
-    /// Returns whether other bytes follow the digits of the size and a NUL.
+    /// Returns whether the field of the size has bytes other than NULs and spaces after its first
+    /// NUL. Returns false for a size in base 256.
     pub(super) fn has_more_than_a_size(&self) -> bool {
         let field = &self.0[124..136];
         let rest = field.iter().skip_while(|&&byte| byte != 0);
