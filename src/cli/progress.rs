@@ -2,7 +2,7 @@
 //! least a second; none with `--quiet`, `--no-progress` or `--json`.
 
 use std::collections::HashMap;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -91,13 +91,18 @@ impl Bars {
     fn end(&self, item: &str) {
         match &self.mode {
             Mode::Off => {}
-            Mode::Lines(items) => match lock(items).remove(item) {
-                Some((begun, done)) if begun.elapsed() >= WORTH_A_LINE => {
-                    let bytes = super::output::size(done);
-                    eprintln!("{item}: {bytes} in {:.1} s", begun.elapsed().as_secs_f64());
+            Mode::Lines(items) => {
+                let ended = lock(items).remove(item);
+                if let Some((begun, done)) = ended
+                    && begun.elapsed() >= WORTH_A_LINE
+                {
+                    let (bytes, seconds) = (super::output::size(done), begun.elapsed());
+                    print(&format!(
+                        "{item}: {bytes} in {:.1} s",
+                        seconds.as_secs_f64()
+                    ));
                 }
-                _ => {}
-            },
+            }
             Mode::Bars(screen, items) => {
                 if let Some(bar) = lock(items).remove(item) {
                     bar.finish_and_clear();
@@ -114,9 +119,15 @@ impl Bars {
         match &self.mode {
             // The job continues if a warning cannot be printed.
             Mode::Bars(screen, _) => drop(screen.println(format!("cas: warning: {message}"))),
-            _ => eprintln!("cas: warning: {message}"),
+            _ => print(&format!("cas: warning: {message}")),
         }
     }
+}
+
+/// Prints a line on standard error. The job continues if this fails, for example because the reader
+/// of a pipe has ended.
+fn print(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn style(has_total: bool) -> ProgressStyle {
