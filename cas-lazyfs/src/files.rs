@@ -13,7 +13,7 @@ use cas_core::transfer::PullLimits;
 use cas_core::{Error, ErrorKind, Result};
 use cas_lazy::StoredTable;
 
-use crate::layer::Layer;
+use crate::layer::{Layer, warn_unrecorded};
 use crate::{Fetch, complete};
 
 /// Time until the next attempt to complete a layer, after a failure.
@@ -295,10 +295,7 @@ impl Files {
         for (id, layer) in layers {
             let recorded = layer.record();
             if let Err(error) = recorded.and_then(|()| layer.write_arrived(&self.directory(id))) {
-                tracing::warn!(
-                    %error,
-                    "cannot record which pieces of a layer have arrived; they are fetched again"
-                );
+                warn_unrecorded(&error);
             }
         }
     }

@@ -232,10 +232,7 @@ impl Layer {
             if self.has_failed() {
                 return Err(error);
             }
-            tracing::warn!(
-                %error,
-                "cannot record which pieces of a layer have arrived; they are fetched again"
-            );
+            warn_unrecorded(&error);
         }
         Ok(())
     }
@@ -352,19 +349,17 @@ impl Layer {
     pub(crate) fn arrived(&self) -> OnDemandBytes {
         let state = lock(&self.state);
         let pieces = self.table.pieces().iter().zip(&state.pieces);
-        let (present, missing): (Vec<_>, Vec<_>) =
-            pieces.partition(|(_, arrival)| **arrival != Arrival::Missing);
-        let lengths = present
-            .iter()
-            .map(|(piece, _)| piece.data.end - piece.data.start);
+        let present = pieces.filter(|(_, arrival)| **arrival != Arrival::Missing);
         // Bytes between the pieces of a data file are zeros, and need no piece.
-        let verified = match self.is_complete() || missing.is_empty() {
-            true => self.length(),
-            false => lengths.sum(),
-        };
+        let has_all = self.is_complete() || !state.pieces.contains(&Arrival::Missing);
         OnDemandBytes {
             total: self.length(),
-            verified,
+            verified: match has_all {
+                true => self.length(),
+                false => present
+                    .map(|(piece, _)| piece.data.end - piece.data.start)
+                    .sum(),
+            },
             fetched: self.fetched.load(Ordering::Relaxed),
             read: self.requested.load(Ordering::Relaxed),
         }
@@ -471,6 +466,14 @@ fn first_pieces(directory: &Path, table: &LazyLayer) -> Result<Vec<Range<usize>>
         }
     }
     Ok(first)
+}
+
+/// Logs that arrived pieces could not be recorded, which the next process then fetches again.
+pub(crate) fn warn_unrecorded(error: &Error) {
+    tracing::warn!(
+        %error,
+        "cannot record which pieces of a layer have arrived; they are fetched again"
+    );
 }
 
 fn sync_failed() -> Error {
