@@ -6,7 +6,7 @@
 use std::time::SystemTime;
 
 use cas_core::{Digest, Result};
-use cas_host::{Dir, Lock};
+use cas_host::{Dir, Lock, Reserve};
 
 use crate::blobs::Blobs;
 use crate::reader::hashes_to;
@@ -28,7 +28,11 @@ pub(crate) fn recover(cas_dir: &Dir, blobs: &Blobs, boot: &str) -> Result<System
     if last.as_deref() != Some(boot.as_bytes()) {
         staging::remove_stale(&cas_dir.open_dir("ingest")?, boot)?;
         Markers::check_and_remove(cas_dir, || remove_damaged(blobs))?;
-        cas_dir.replace(BOOT, boot.as_bytes(), 0o600, (cas_dir, "boot.new"))?;
+        // A power loss may have left a full disk, on which a collection must be able to run.
+        Reserve(cas_dir).remove_with(|| {
+            let temporary = (cas_dir, "boot.new");
+            Ok(cas_dir.replace(BOOT, boot.as_bytes(), 0o600, temporary)?)
+        })?;
     }
     let stat = cas_dir.stat(BOOT)?;
     Ok(stat.map_or_else(SystemTime::now, |stat| time::modified(&stat)))

@@ -6,7 +6,9 @@
 //! | [`archive`] | a writer of valid and invalid tar archives |
 //! | [`compress`] | xz and bzip2 |
 //! | [`kills`] | tests that kill a process at each system call that changes the disk |
+//! | [`layout`] | image layouts |
 //! | [`program`] | a program for images |
+//! | [`random`] | random numbers that can be repeated |
 //! | [`s3`] | an S3 service, and a proxy that makes it misbehave |
 //! | [`tree`] | a list of everything in a tree of files, for comparisons |
 
@@ -17,6 +19,8 @@ pub mod aci;
 pub mod archive;
 pub mod compress;
 pub mod kills;
+pub mod layout;
 pub mod program;
+pub mod random;
 pub mod s3;
 pub mod tree;

@@ -11,7 +11,7 @@ pub(crate) mod chunked;
 pub(crate) mod disk;
 pub(crate) mod docker;
 pub(crate) mod gate;
-pub(crate) mod layout;
+pub(crate) use testkit::layout;
 pub(crate) mod shop;
 pub(crate) mod tree;
 

@@ -26,11 +26,12 @@ mod inventory;
 mod log;
 mod material;
 mod place;
-mod random;
+
 #[cfg(feature = "registry")]
 mod registry;
 mod resources;
 mod run;
+mod seed;
 mod strike;
 mod verbs;
 

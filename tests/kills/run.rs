@@ -6,7 +6,8 @@ use crate::common::ok;
 use crate::inventory::Inventory;
 use crate::log::Log;
 use crate::place::Place;
-use crate::random::{self, Random};
+use testkit::random::Random;
+
 use crate::strike::{End, kill, measure};
 use crate::verbs::Verb;
 
@@ -119,7 +120,7 @@ pub(crate) fn kill_few(store: &str, snapshotter: &str, verbs: &'static [Verb]) {
 fn kill_each(store: &str, snapshotter: &str, verbs: &[&Verb], kills: u64) {
     let what = format!("{store} on {snapshotter}");
     let log = Log::from_environment(&what);
-    let seed = random::seed(&log);
+    let seed = crate::seed::seed(&log);
     eprintln!("{what}: CAS_KILLS_SEED={seed}");
     let is_done = |verb: &&&Verb| log.has(verb.name, kills);
     let verbs: Vec<&Verb> = verbs

@@ -1,21 +1,21 @@
-//! Images of layers that a test makes.
+//! Image layouts of layers that a test makes.
 
 use std::fs;
 use std::path::Path;
 
-use cas::Digest;
+use cas_core::Digest;
 use serde_json::{Value, json};
-use testkit::archive::Tar;
+use crate::archive::Tar;
 
 /// Writes a layout with an image of these layers.
-pub(crate) fn layout(path: &Path, layers: Vec<Tar>) {
+pub fn layout(path: &Path, layers: Vec<Tar>) {
     let layers: Vec<Vec<u8>> = layers.into_iter().map(Tar::end).collect();
     let diff_ids: Vec<Digest> = layers.iter().map(|layer| Digest::sha256(layer)).collect();
     layout_of(path, &layers, &diff_ids);
 }
 
 /// Writes a layout with an image of these layers, whose configuration states these diff IDs.
-pub(crate) fn layout_of(path: &Path, layers: &[Vec<u8>], diff_ids: &[Digest]) {
+pub fn layout_of(path: &Path, layers: &[Vec<u8>], diff_ids: &[Digest]) {
     layout_typed(
         path,
         layers,
@@ -25,7 +25,7 @@ pub(crate) fn layout_of(path: &Path, layers: &[Vec<u8>], diff_ids: &[Digest]) {
 }
 
 /// Writes a layout as [`layout_of`] does, with layers of this media type.
-pub(crate) fn layout_typed(path: &Path, layers: &[Vec<u8>], diff_ids: &[Digest], media_type: &str) {
+pub fn layout_typed(path: &Path, layers: &[Vec<u8>], diff_ids: &[Digest], media_type: &str) {
     fs::create_dir_all(path.join("blobs/sha256")).unwrap();
     let blob = |data: &[u8]| {
         let digest = Digest::sha256(data).to_string();

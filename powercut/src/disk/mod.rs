@@ -1,0 +1,107 @@
+//! A disk that records what a file system does with it.
+//!
+//! The disk is a file in a FUSE file system of this process. A loop device on this file is what is
+//! formatted and mounted. Next to the disk there is a file `marks`: a write to it adds a mark to
+//! the record, so the record tells which writes and flushes came before the mark.
+
+mod fuse;
+mod pages;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context as _, Result};
+use fuser::{BackgroundSession, Config, MountOption, SessionACL};
+
+use self::fuse::Files;
+pub(crate) use self::pages::Pages;
+
+/// What happened to a disk. The events of a record are in the order in which they ended: a write
+/// before a flush had ended when the flush began.
+pub(crate) enum Event {
+    /// These bytes were written at this offset.
+    Write(u64, Box<[u8]>),
+    /// All earlier writes were made durable.
+    Flush,
+    /// The worker noted this line.
+    Mark(String),
+}
+
+/// A disk, and everything that happened to it while the worker ran.
+pub(crate) struct Record {
+    /// The bytes of the disk before the first event.
+    pub(crate) start: Pages,
+    pub(crate) events: Vec<Event>,
+}
+
+/// What the FUSE file system and its owner share.
+#[derive(Default)]
+struct Shared {
+    pages: Pages,
+    /// `None` while nothing is recorded.
+    events: Option<Vec<Event>>,
+}
+
+impl Shared {
+    fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+        shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&mut self, event: Event) {
+        if let Some(events) = &mut self.events {
+            events.push(event);
+        }
+    }
+}
+
+/// A mounted disk.
+pub(crate) struct Disk {
+    directory: PathBuf,
+    shared: Arc<Mutex<Shared>>,
+    session: BackgroundSession,
+}
+
+impl Disk {
+    /// Mounts a disk of `size` bytes, all zeros, on `directory`.
+    pub(crate) fn mount(directory: &Path, size: u64) -> Result<Self> {
+        let shared = Arc::new(Mutex::new(Shared::default()));
+        let files = Files::new(Arc::clone(&shared), size);
+        let mut config = Config::default();
+        config.mount_options = vec![MountOption::FSName("powercut".into())];
+        config.acl = SessionACL::All;
+        let session = fuser::spawn_mount(files, directory, &config)
+            .with_context(|| format!("mount a disk on {}", directory.display()))?;
+        Ok(Disk {
+            directory: directory.to_owned(),
+            shared,
+            session,
+        })
+    }
+
+    /// Returns the path of the disk.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.directory.join(fuse::DISK)
+    }
+
+    /// Returns the path of the file of marks.
+    pub(crate) fn marks(&self) -> PathBuf {
+        self.directory.join(fuse::MARKS)
+    }
+
+    /// Begins a record. Everything that is written so far must have been flushed.
+    pub(crate) fn begin(&self) -> Pages {
+        let mut shared = Shared::lock(&self.shared);
+        shared.events = Some(Vec::new());
+        shared.pages.clone()
+    }
+
+    /// Ends the record, and returns its events.
+    pub(crate) fn end(&self) -> Vec<Event> {
+        Shared::lock(&self.shared).events.take().unwrap_or_default()
+    }
+
+    /// Unmounts the disk.
+    pub(crate) fn unmount(self) -> Result<()> {
+        self.session.umount_and_join().context("unmount the disk")
+    }
+}

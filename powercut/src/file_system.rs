@@ -1,0 +1,120 @@
+//! The file systems on which a store is tested.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+
+/// A file system, each with its usual options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FileSystem {
+    Ext4,
+    Xfs,
+    Btrfs,
+}
+
+impl FileSystem {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            FileSystem::Ext4 => "ext4",
+            FileSystem::Xfs => "xfs",
+            FileSystem::Btrfs => "btrfs",
+        }
+    }
+
+    /// Size in bytes of a disk. mkfs.xfs refuses less than 300 MiB.
+    pub(crate) const fn size(self) -> u64 {
+        match self {
+            FileSystem::Ext4 => 96 << 20,
+            FileSystem::Xfs => 320 << 20,
+            FileSystem::Btrfs => 192 << 20,
+        }
+    }
+
+    /// Formats a device.
+    pub(crate) fn format(self, device: &Path) -> Result<()> {
+        let options: &[&str] = match self {
+            FileSystem::Ext4 => &["-q", "-F", "-E", "lazy_itable_init=0"],
+            FileSystem::Xfs => &["-q", "-f"],
+            FileSystem::Btrfs => &["-q", "-f"],
+        };
+        let program = format!("mkfs.{}", self.name());
+        run(Command::new(program).args(options).arg(device))
+    }
+
+    /// Options of a mount. Two file systems that have the same UUID may be mounted at a time.
+    const fn options(self) -> &'static str {
+        match self {
+            FileSystem::Xfs => "nouuid",
+            FileSystem::Ext4 | FileSystem::Btrfs => "defaults",
+        }
+    }
+}
+
+/// A loop device.
+pub(crate) struct Loop(pub(crate) PathBuf);
+
+impl Loop {
+    /// Returns a new loop device on a file.
+    pub(crate) fn new(file: &Path) -> Result<Self> {
+        let mut command = Command::new("losetup");
+        command.args(["--find", "--show"]).arg(file);
+        let output = command.output().context("run losetup")?;
+        if !output.status.success() {
+            bail!("losetup: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        let device = String::from_utf8(output.stdout)?;
+        Ok(Loop(device.trim_end().into()))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let detached = run(Command::new("losetup").arg("--detach").arg(&self.0));
+        if let Err(error) = detached {
+            eprintln!("powercut: {error:#}");
+        }
+    }
+}
+
+/// A mount, which ends when this value is dropped.
+pub(crate) struct Mounted(pub(crate) PathBuf);
+
+impl Mounted {
+    /// Mounts a device on `directory`. The file system repairs itself first, as after a loss of
+    /// power.
+    pub(crate) fn new(device: &Path, directory: &Path, kind: FileSystem) -> Result<Self> {
+        let mut command = Command::new("mount");
+        command.args(["-t", kind.name(), "-o", kind.options()]);
+        run(command.arg(device).arg(directory))?;
+        Ok(Mounted(directory.to_owned()))
+    }
+
+    /// Unmounts, and says if that fails.
+    pub(crate) fn unmount(self) -> Result<()> {
+        let unmounted = run(Command::new("umount").arg(&self.0));
+        if unmounted.is_ok() {
+            std::mem::forget(self);
+        }
+        unmounted
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = run(Command::new("umount").arg("--lazy").arg(&self.0));
+    }
+}
+
+/// Runs a program to its end.
+fn run(command: &mut Command) -> Result<()> {
+    let output = command
+        .output()
+        .with_context(|| format!("run {:?}", command.get_program()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    bail!("{command:?} failed ({}): {}", output.status, said.trim_end());
+}

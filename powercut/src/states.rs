@@ -1,0 +1,125 @@
+//! The states in which a loss of power can leave a disk.
+//!
+//! A device keeps all writes that had ended before the last flush. Of the later writes, it keeps
+//! any, in any order, and it may tear a write between two sectors. A state is chosen by its
+//! position in the record, and by what happens to the writes between the last flush and this
+//! position.
+
+use testkit::random::Random;
+
+use crate::disk::{Event, Pages, Record};
+
+/// Size in bytes of what a device writes as a whole.
+const SECTOR: usize = 512;
+/// Size in bytes of the parts of a write of which some are lost.
+const BLOCK: usize = 4096;
+
+/// What happens to the writes after the last flush.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Tail {
+    /// All are lost.
+    Lost,
+    /// All are kept.
+    Kept,
+    /// Each block of 4 KiB is kept or lost.
+    Blocks,
+    /// Each sector is kept or lost.
+    Sectors,
+}
+
+/// A state of a disk, and what the worker had noted before it.
+pub(crate) struct State {
+    pub(crate) tail: Tail,
+    pub(crate) pages: Pages,
+    /// The lines that the worker had noted.
+    pub(crate) marks: Vec<String>,
+}
+
+/// Chooses positions in a record, in order: after each flush if `count` allows it, and in addition
+/// positions between flushes.
+pub(crate) fn positions(record: &Record, count: usize, random: &mut Random) -> Vec<usize> {
+    let events = record.events.len();
+    let is_flush = |at: &usize| matches!(record.events[at - 1], Event::Flush);
+    let mut flushes: Vec<usize> = (1..=events).filter(is_flush).collect();
+    // Without room for all, half of the positions are flushes.
+    while flushes.len() > count / 2 {
+        flushes.remove(random.below(flushes.len() as u64) as usize);
+    }
+    let mut chosen = flushes;
+    while chosen.len() < count {
+        chosen.push(random.below(events as u64 + 1) as usize);
+    }
+    chosen.sort_unstable();
+    chosen
+}
+
+/// Goes through a record once, and makes states on the way.
+pub(crate) struct Replay<'a> {
+    record: &'a Record,
+    /// The number of events that `durable` contains, the last of which was a flush.
+    flushed: usize,
+    durable: Pages,
+}
+
+impl<'a> Replay<'a> {
+    pub(crate) fn new(record: &'a Record) -> Self {
+        Replay {
+            record,
+            flushed: 0,
+            durable: record.start.clone(),
+        }
+    }
+
+    /// Returns a state at `position`, which is not before the position of the call before.
+    pub(crate) fn state(&mut self, position: usize, random: &mut Random) -> State {
+        let events = &self.record.events;
+        let last_flush = events[self.flushed..position]
+            .iter()
+            .rposition(|event| matches!(event, Event::Flush))
+            .map_or(self.flushed, |at| self.flushed + at + 1);
+        for event in &events[self.flushed..last_flush] {
+            if let Event::Write(offset, data) = event {
+                self.durable.write(*offset, data);
+            }
+        }
+        self.flushed = last_flush;
+        let tail = match random.below(5) {
+            0 => Tail::Lost,
+            1 => Tail::Kept,
+            2 => Tail::Sectors,
+            _ => Tail::Blocks,
+        };
+        let mut pages = self.durable.clone();
+        for event in &events[last_flush..position] {
+            if let Event::Write(offset, data) = event {
+                write_some(&mut pages, *offset, data, tail, random);
+            }
+        }
+        let marks = events[..position].iter().filter_map(|event| match event {
+            Event::Mark(line) => Some(line.clone()),
+            _ => None,
+        });
+        State {
+            tail,
+            pages,
+            marks: marks.collect(),
+        }
+    }
+}
+
+/// Writes the parts of a write that a device keeps.
+fn write_some(pages: &mut Pages, offset: u64, data: &[u8], tail: Tail, random: &mut Random) {
+    let size = match tail {
+        Tail::Lost => return,
+        Tail::Kept => return pages.write(offset, data),
+        Tail::Blocks => BLOCK,
+        Tail::Sectors => SECTOR,
+    };
+    let mut at = offset;
+    for part in data.chunks(size) {
+        if random.below(2) == 0 {
+            pages.write(at, part);
+        }
+        at += part.len() as u64;
+    }
+}

@@ -1,0 +1,182 @@
+//! One record of one worker, and the checks of the disks that losses of power can leave.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use cas::{Cas, Engines};
+use tempfile::TempDir;
+use testkit::random::Random;
+
+use crate::disk::{Disk, Record};
+use crate::file_system::{FileSystem, Loop, Mounted};
+use crate::material::Material;
+use crate::plant::Plant;
+use crate::states::{Replay, State, positions};
+use crate::work::Work;
+
+/// The longest that a check may take, in seconds.
+const CHECK_SECONDS: &str = "300";
+/// The identity of the run of the kernel after the loss of power.
+const NEXT_BOOT: &str = "00000000-0000-4000-8000-000000000001\n";
+/// A script that runs the command in its arguments after the first. The command sees the first
+/// argument, a file, as the identity of this run of the kernel.
+const AS_NEXT_BOOT: &str = r#"mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@""#;
+
+/// What is tried.
+#[derive(Clone, Debug)]
+pub(crate) struct Trial {
+    /// The store, as in `cas --store`.
+    pub(crate) store: String,
+    pub(crate) snapshotter: String,
+    pub(crate) file_system: FileSystem,
+    pub(crate) work: Work,
+    pub(crate) plant: Option<Plant>,
+    /// Chooses the material, the work, and the states. The order in which the threads of the worker
+    /// write is chosen by the kernel.
+    pub(crate) seed: u64,
+}
+
+/// What the checks of a trial found.
+pub(crate) struct Outcome {
+    /// The number of states that were checked.
+    pub(crate) states: usize,
+    /// A text for each state that breaks a promise.
+    pub(crate) violations: Vec<String>,
+}
+
+/// Where the files of a trial are. All are in memory.
+struct Scratch {
+    directory: TempDir,
+}
+
+impl Scratch {
+    fn new() -> Result<Self> {
+        let directory = tempfile::tempdir_in("/dev/shm").context("make a directory in memory")?;
+        for name in ["disk", "mounted", "material", "view"] {
+            fs::create_dir(directory.path().join(name))?;
+        }
+        Ok(Scratch { directory })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Returns the root on the mounted disk.
+    fn root(&self) -> PathBuf {
+        self.path("mounted").join("root")
+    }
+}
+
+impl Trial {
+    /// Records the work once, and checks `states` disks.
+    ///
+    /// Writes the first disk that breaks a promise to the file `keep`.
+    pub(crate) fn run(&self, states: usize, keep: Option<&Path>) -> Result<Outcome> {
+        let scratch = Scratch::new()?;
+        let material = Material::make(&scratch.path("material"), self.seed)?;
+        let record = self.record(&scratch, &material)?;
+        let mut random = Random::new(self.seed, "states");
+        let mut replay = Replay::new(&record);
+        let mut violations = Vec::new();
+        let positions = positions(&record, states, &mut random);
+        for position in &positions {
+            let state = replay.state(*position, &mut random);
+            let found = self.check(&scratch, &material, &state)?;
+            if !found.is_empty() {
+                if let Some(keep) = keep.filter(|_| violations.is_empty()) {
+                    let file = File::create(keep);
+                    let file = file.with_context(|| format!("create {}", keep.display()))?;
+                    state.pages.save(&file, self.file_system.size())?;
+                }
+                let (events, tail) = (record.events.len(), state.tail);
+                violations.push(format!("event {position} of {events}, {tail:?}:\n{found}"));
+            }
+        }
+        Ok(Outcome {
+            states: positions.len(),
+            violations,
+        })
+    }
+
+    fn record(&self, scratch: &Scratch, material: &Material) -> Result<Record> {
+        let disk = Disk::mount(&scratch.path("disk"), self.file_system.size())?;
+        let device = Loop::new(&disk.path())?;
+        self.file_system.format(&device.0)?;
+        let mounted = Mounted::new(&device.0, &scratch.path("mounted"), self.file_system)?;
+        let root = scratch.root();
+        let mut engines = Engines::default();
+        engines.store.clone_from(&self.store);
+        engines.snapshotter.clone_from(&self.snapshotter);
+        Cas::init_with(&root, engines, &cas::registry())?;
+        let directory = File::open(scratch.path("mounted"))?;
+        rustix::fs::syncfs(&directory)?;
+        drop(directory);
+
+        let start = disk.begin();
+        let program = std::env::current_exe()?;
+        let mut command = match self.plant {
+            None => Command::new(&program),
+            Some(plant) => plant.command(&program, &root),
+        };
+        command
+            .args(["work", "--work", self.work.name()])
+            .args(["--seed", &self.seed.to_string()])
+            .arg("--marks")
+            .arg(disk.marks())
+            .arg("--material")
+            .arg(material.path())
+            .arg(&root);
+        let output = command.output().context("run the worker")?;
+        let events = disk.end();
+        mounted.unmount()?;
+        drop(device);
+        disk.unmount()?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("the worker failed ({}): {said}", output.status);
+        }
+        Ok(Record { start, events })
+    }
+
+    /// Returns what is wrong with a state, or nothing.
+    fn check(&self, scratch: &Scratch, material: &Material, state: &State) -> Result<String> {
+        let (image, marks) = (scratch.path("image"), scratch.path("marks"));
+        state
+            .pages
+            .save(&File::create(&image)?, self.file_system.size())?;
+        fs::write(&marks, state.marks.join("\n"))?;
+        let device = Loop::new(&image)?;
+        let mounted = Mounted::new(&device.0, &scratch.path("mounted"), self.file_system)?;
+        let boot_id = scratch.path("boot_id");
+        fs::write(&boot_id, NEXT_BOOT)?;
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "sh", "-c", AS_NEXT_BOOT])
+            .arg(boot_id)
+            .args(["timeout", CHECK_SECONDS])
+            .arg(std::env::current_exe()?)
+            .arg("check")
+            .arg("--marks")
+            .arg(&marks)
+            .arg("--material")
+            .arg(material.path())
+            .arg("--view")
+            .arg(scratch.path("view"))
+            .arg(scratch.root());
+        let output = command.output().context("run the check")?;
+        mounted.unmount()?;
+        drop(device);
+        fs::remove_file(image)?;
+        if output.status.success() {
+            return Ok(String::new());
+        }
+        let (said, cause) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        Ok(format!("{said}{cause}({})\n", output.status))
+    }
+}
