@@ -7,6 +7,7 @@ use cas_core::{ErrorKind, Result};
 use rustix::fs::{FallocateFlags, OFlags};
 
 use crate::Dir;
+use crate::sync::syncfs;
 
 const NAME: &str = "reserve";
 /// Size of the file in bytes. It is enough for the log of a few removals. Each removal frees more
@@ -56,7 +57,12 @@ impl Reserve<'_> {
 
     /// Removes the file. Returns whether there was one.
     fn release(self) -> bool {
-        self.0.remove(NAME).unwrap_or(false)
+        let removed = self.0.remove(NAME).unwrap_or(false);
+        if removed {
+            // btrfs gives the space to others only after the removal is durable.
+            let _ = syncfs(self.0);
+        }
+        removed
     }
 }
 

@@ -1,15 +1,17 @@
 //! Connections to a database, and the schema in it.
 
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cas_core::{Error, Result};
 use cas_host::Dir;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, MAIN_DB, OpenFlags};
+use rustix::fs::{IFlags, ioctl_setflags};
 
 use crate::error::classify;
 
@@ -34,6 +36,7 @@ const SCHEMA: &str = "
 /// upgrades an older format.
 pub(crate) fn connect_both(path: &Path, dir: &Dir) -> Result<(Connection, Connection)> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    create_index(path);
     let writer = connect(path, flags | OpenFlags::SQLITE_OPEN_CREATE)?;
     let found = format(&writer)?;
     // The files have their names now. SQLite syncs only the name of the log, and ignores a failure
@@ -46,6 +49,25 @@ pub(crate) fn connect_both(path: &Path, dir: &Dir) -> Result<(Connection, Connec
     };
     upgraded.map_err(classify)?;
     Ok((connect(path, flags)?, writer))
+}
+
+/// Creates the index of the log, so that btrfs overwrites it in place. SQLite writes the index
+/// through a mapping. If such a write needs new space on a full disk, the process gets SIGBUS.
+fn create_index(database: &Path) {
+    let index = beside(database, "-shm");
+    // SQLite gives the file the mode and, if this is the superuser, the owner of the database.
+    let created = File::options().write(true).create_new(true).open(index);
+    if let Ok(file) = created {
+        // Other file systems overwrite all files in place, and refuse the flag.
+        let _ = ioctl_setflags(&file, IFlags::NOCOW);
+    }
+}
+
+/// Returns the path of a file that SQLite keeps next to a database.
+fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
 }
 
 /// Returns a connection that changes nothing. An absent or unfinished database reads as empty.
@@ -98,9 +120,8 @@ fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
     // database without log and index has no other users: older versions left closed databases like
     // that.
     let size = |suffix: &str| {
-        let mut file = path.as_os_str().to_owned();
-        file.push(suffix);
-        std::fs::metadata(file).map(|file| file.len()).ok()
+        let file = std::fs::metadata(beside(path, suffix));
+        file.map(|file| file.len()).ok()
     };
     let live = size("-wal").is_some_and(|log| log > 0) || size("-shm").is_some();
     let option = if live { "" } else { "?immutable=1" };
