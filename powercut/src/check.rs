@@ -25,10 +25,11 @@ pub(crate) struct Place<'a> {
     pub(crate) material: &'a Material,
 }
 
-/// Findings of `fsck` that are no damage: a collection removes what interrupted jobs have left, and
-/// a removed blob may be back.
-const LEFT: [Problem; 4] = [
+/// Findings of `fsck` that are no damage. A collection removes what interrupted jobs have left. A
+/// removed blob may be back without its record, and then `fsck` suspects that names were lost, too.
+const LEFT: [Problem; 5] = [
     Problem::RecordMissing,
+    Problem::NameMissing,
     Problem::IngestLeft,
     Problem::SnapshotLeft,
     Problem::MountLeft,
@@ -167,14 +168,22 @@ fn has_no_damage(place: &Place<'_>) -> Result<Vec<String>> {
     Ok(damage.map(line).collect())
 }
 
-/// Collects, and stores and names a new image, which must both work at once.
+/// Collects, and then imports and unpacks all images, which must work at once.
 fn collects(place: &Place<'_>) -> Result<Vec<String>> {
     let cas = Cas::open(place.root)?;
     cas.gc()?;
-    let options = ImportOptions::default()
-        .with_name("cut.example/after:1".parse::<Reference>()?)
-        .with_unpack(cas.snapshotter().is_ok());
-    cas.import_with(Source::Path(place.material.layout(0)), options)?;
+    let mut found = Vec::new();
+    for number in 0..IMAGES {
+        let name = format!("after{number}");
+        let options = ImportOptions::default()
+            .with_name(full_name(&name).parse::<Reference>()?)
+            .with_unpack(true);
+        cas.import_with(Source::Path(place.material.layout(number)), options)?;
+        let shown = tree(&cas, place, &name)?;
+        if shown != number.to_string() {
+            found.push(format!("expected image {number}, found {shown}"));
+        }
+    }
     cas.close()?;
-    Ok(Vec::new())
+    Ok(found)
 }

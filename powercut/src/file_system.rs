@@ -32,6 +32,15 @@ impl FileSystem {
         }
     }
 
+    /// Size in bytes of what a device must write as a whole. btrfs does not mount if its superblock
+    /// of 4 KiB is torn.
+    pub(crate) const fn sector(self) -> usize {
+        match self {
+            FileSystem::Ext4 | FileSystem::Xfs => 512,
+            FileSystem::Btrfs => 4096,
+        }
+    }
+
     /// Formats a device.
     pub(crate) fn format(self, device: &Path) -> Result<()> {
         let options: &[&str] = match self {

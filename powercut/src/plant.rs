@@ -17,21 +17,24 @@ pub(crate) enum Plant {
     NoDirectorySync,
     /// Snapshots are recorded before their files are synced.
     SnapshotBeforeSyncfs,
+    /// Records, tombstones among them, are not synced.
+    NoRecordSync,
 }
 
 impl Plant {
-    /// Returns a command that runs `program` with this fault on the root `root`.
+    /// Returns a command that runs `program` with this fault on the root `root`, whose store exists.
     pub(crate) fn command(self, program: &Path, root: &Path) -> Command {
         let mut command = Command::new("strace");
         command.args(["-f", "-qq", "-o", "/dev/null"]);
-        let calls = match self {
-            Plant::NoSync => "fsync,fdatasync,syncfs,sync_file_range,msync",
-            Plant::NoDataSync => "fdatasync,syncfs",
-            Plant::NoDirectorySync => "fsync",
-            Plant::SnapshotBeforeSyncfs => "syncfs",
+        let (calls, only) = match self {
+            Plant::NoSync => ("fsync,fdatasync,syncfs", None),
+            Plant::NoDataSync => ("fdatasync,syncfs", None),
+            Plant::NoDirectorySync => ("fsync", Some("store/blobs/sha256")),
+            Plant::SnapshotBeforeSyncfs => ("syncfs", None),
+            Plant::NoRecordSync => ("fsync,fdatasync", Some("store/.cas/records.db-wal")),
         };
-        if self == Plant::NoDirectorySync {
-            command.arg("-P").arg(root.join("oci/blobs/sha256"));
+        if let Some(path) = only {
+            command.arg("-P").arg(root.join(path));
         }
         command
             .args(["-e", &format!("trace={calls}")])

@@ -9,9 +9,7 @@ use testkit::random::Random;
 
 use crate::disk::{Event, Pages, Record};
 
-/// Size in bytes of what a device writes as a whole.
-const SECTOR: usize = 512;
-/// Size in bytes of the parts of a write of which some are lost.
+/// Size in bytes of a block. Parts of a write are kept or lost by blocks, if not by sectors.
 const BLOCK: usize = 4096;
 
 /// What happens to the writes after the last flush.
@@ -56,15 +54,19 @@ pub(crate) fn positions(record: &Record, count: usize, random: &mut Random) -> V
 /// Goes through a record once, and makes states on the way.
 pub(crate) struct Replay<'a> {
     record: &'a Record,
+    /// Size in bytes of what the device writes as a whole.
+    sector: usize,
     /// The number of events that `durable` contains, the last of which was a flush.
     flushed: usize,
     durable: Pages,
 }
 
 impl<'a> Replay<'a> {
-    pub(crate) fn new(record: &'a Record) -> Self {
+    /// Returns a replay on a device that writes `sector` bytes as a whole.
+    pub(crate) fn new(record: &'a Record, sector: usize) -> Self {
         Replay {
             record,
+            sector,
             flushed: 0,
             durable: record.start.clone(),
         }
@@ -92,7 +94,7 @@ impl<'a> Replay<'a> {
         let mut pages = self.durable.clone();
         for event in &events[last_flush..position] {
             if let Event::Write(offset, data) = event {
-                write_some(&mut pages, *offset, data, tail, random);
+                self.write_some(&mut pages, (*offset, data), tail, random);
             }
         }
         let marks = events[..position].iter().filter_map(|event| match event {
@@ -105,21 +107,27 @@ impl<'a> Replay<'a> {
             marks: marks.collect(),
         }
     }
-}
 
-/// Writes the parts of a write that a device keeps.
-fn write_some(pages: &mut Pages, offset: u64, data: &[u8], tail: Tail, random: &mut Random) {
-    let size = match tail {
-        Tail::Lost => return,
-        Tail::Kept => return pages.write(offset, data),
-        Tail::Blocks => BLOCK,
-        Tail::Sectors => SECTOR,
-    };
-    let mut at = offset;
-    for part in data.chunks(size) {
-        if random.below(2) == 0 {
-            pages.write(at, part);
+    /// Writes the parts of a write that the device keeps.
+    fn write_some(
+        &self,
+        pages: &mut Pages,
+        (offset, data): (u64, &[u8]),
+        tail: Tail,
+        random: &mut Random,
+    ) {
+        let size = match tail {
+            Tail::Lost => return,
+            Tail::Kept => return pages.write(offset, data),
+            Tail::Blocks => BLOCK,
+            Tail::Sectors => self.sector,
+        };
+        let mut at = offset;
+        for part in data.chunks(size) {
+            if random.below(2) == 0 {
+                pages.write(at, part);
+            }
+            at += part.len() as u64;
         }
-        at += part.len() as u64;
     }
 }

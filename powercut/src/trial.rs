@@ -79,7 +79,7 @@ impl Trial {
         let material = Material::make(&scratch.path("material"), self.seed)?;
         let record = self.record(&scratch, &material)?;
         let mut random = Random::new(self.seed, "states");
-        let mut replay = Replay::new(&record);
+        let mut replay = Replay::new(&record, self.file_system.sector());
         let mut violations = Vec::new();
         let positions = positions(&record, states, &mut random);
         for position in &positions {
@@ -111,6 +111,9 @@ impl Trial {
         engines.store.clone_from(&self.store);
         engines.snapshotter.clone_from(&self.snapshotter);
         Cas::init_with(&root, engines, &cas::registry())?;
+        if self.plant.is_some() {
+            cas::blocking::Cas::open(&root)?.close()?;
+        }
         let directory = File::open(scratch.path("mounted"))?;
         rustix::fs::syncfs(&directory)?;
         drop(directory);
