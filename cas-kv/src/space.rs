@@ -102,7 +102,12 @@ impl Space {
 
     /// Removes the reserve, to free its space. Returns whether there was one.
     pub fn release_reserve(&self) -> bool {
-        std::fs::remove_file(&self.0.reserve).is_ok()
+        let removed = std::fs::remove_file(&self.0.reserve).is_ok();
+        if removed {
+            // btrfs gives the space to others only after the removal is durable.
+            let _ = cas_host::syncfs(&self.0.dir);
+        }
+        removed
     }
 
     /// Checks that the disk has room for `bytes` more and for `pending` bytes of the engine, and

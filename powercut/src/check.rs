@@ -57,14 +57,26 @@ pub(crate) fn check(place: &Place<'_>, promise: &Promise) -> Vec<String> {
 /// Lists and collects, if the worker has filled the disk, and then frees the disk.
 fn works_on_full_disk(place: &Place<'_>) -> Result<Vec<String>> {
     let filler = place.root.with_file_name(FILLER);
-    if filler.exists() {
+    if !filler.exists() {
+        return Ok(Vec::new());
+    }
+    let store = place.root.join("store");
+    let reserves = [store.join("reserve"), store.join(".cas/reserve")];
+    let reserved = reserves.iter().any(|reserve| reserve.exists());
+    let collect = || -> Result<()> {
         let cas = Cas::open(place.root)?;
         cas.images()?;
         cas.gc()?;
         cas.close()?;
-        fs::remove_file(filler)?;
+        Ok(())
+    };
+    let collected = collect();
+    fs::remove_file(filler)?;
+    match collected {
+        // Power was lost while a removal used the reserve.
+        Err(_) if !reserved => Ok(Vec::new()),
+        collected => collected.map(|()| Vec::new()),
     }
-    Ok(Vec::new())
 }
 
 /// Compares everything that was promised, and reads every image that has a name.

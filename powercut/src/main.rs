@@ -8,6 +8,7 @@
 //! builds [states](states) in which a loss of power can leave the disk. It mounts each state, so
 //! that the file system recovers, and [checks](check) that `cas` keeps its promises.
 
+mod campaign;
 mod check;
 mod disk;
 mod file_system;
@@ -44,6 +45,8 @@ struct Cli {
 enum Task {
     /// Record the work once, and check disks that a loss of power can leave; needs the superuser
     Try(TryArgs),
+    /// Check disks for each store on each file system; needs the superuser and takes hours
+    All(AllArgs),
     /// Work on a root; used by `try`
     #[command(hide = true)]
     Work(WorkArgs),
@@ -78,6 +81,20 @@ struct TryArgs {
     /// Repeats the work and the choice of the disks of an earlier run
     #[arg(long, default_value_t = 1)]
     seed: u64,
+}
+
+#[derive(Args)]
+struct AllArgs {
+    /// Number of disks to check for each store on each file system
+    #[arg(long, default_value_t = 1000)]
+    states: usize,
+    /// Chooses the works and the disks
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// A file with a line for each trial that has ended; another run with this file leaves the
+    /// trials out
+    #[arg(long, default_value = "powercuts.log")]
+    log: PathBuf,
 }
 
 #[derive(Args)]
@@ -119,6 +136,7 @@ fn main() -> ExitCode {
 fn run(task: Task) -> Result<bool> {
     match task {
         Task::Try(arguments) => attempt(arguments),
+        Task::All(arguments) => campaign::run(arguments.states, arguments.seed, &arguments.log),
         Task::Work(arguments) => {
             let material = Material::at(arguments.material);
             let (root, marks) = (&arguments.root, &arguments.marks);

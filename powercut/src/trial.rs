@@ -1,5 +1,6 @@
 //! One record of one worker, and the checks of the disks that losses of power can leave.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,6 +37,14 @@ pub(crate) struct Trial {
     /// Chooses the material, the work, and the states. The order in which the threads of the worker
     /// write is chosen by the kernel.
     pub(crate) seed: u64,
+}
+
+impl fmt::Display for Trial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (file_system, work) = (self.file_system.name(), self.work.name());
+        let (store, snapshotter) = (&self.store, &self.snapshotter);
+        write!(f, "{store} {snapshotter} {file_system} {work} {}", self.seed)
+    }
 }
 
 /// What the checks of a trial found.
