@@ -86,8 +86,8 @@ impl Index {
     /// Returns the target of a name, or `None` if the name does not have an entry.
     ///
     /// # Errors
-    /// `FailedPrecondition` if several entries have the name; `Corrupt` if the entry is not a
-    /// descriptor.
+    /// `FailedPrecondition` if the name has several entries; `Corrupt` if one of its entries is not
+    /// a descriptor.
     pub(crate) fn get(&self, name: &Reference) -> Result<Option<Descriptor>> {
         let mut targets = self.targets(name)?;
         match &targets[..] {
