@@ -26,8 +26,8 @@ use crate::{layout, refs};
 /// # Errors
 /// `FailedPrecondition` if the directory is not an image layout, or has a store of another kind or
 /// of a newer format; `Corrupt` if a file in `.cas/` is damaged; errors of the records and of the
-/// file system. If `oci-layout` or `index.json` has a finding, an error of opening the store is not
-/// returned, and no blob is checked.
+/// file system. If `oci-layout` or `index.json` has a finding and the store cannot be opened, that
+/// error is not returned, and no blob is checked.
 pub async fn validate(path: impl AsRef<Path>) -> Result<Report> {
     let path = path.as_ref().to_owned();
     let found = pool::run(move || {
