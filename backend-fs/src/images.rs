@@ -111,8 +111,8 @@ impl FsImages {
             .transpose()
     }
 
-    /// Returns the image with this name, or `None` if there is none. Fails if the image belongs to
-    /// another owner.
+    /// Returns the image with this name, or `None` if there is none. Fails if the store is opened
+    /// for an owner, and the image does not belong to this owner.
     fn load_own(&self, index: &Index, name: &Reference) -> Result<Option<Image>> {
         let found = self.load(index, name)?;
         if let Some(image) = &found {

@@ -273,7 +273,7 @@ pub(crate) fn check_oci_layout(root: &Dir) -> Result<()> {
 fn damaged_layout(why: impl Display) -> Error {
     Error::corrupt(format!(
         "{OCI_LAYOUT} is damaged ({why}); restore the file, let `cas fsck --repair` make it \
-         again, or choose another directory"
+         again if this is a store of cas, or choose another directory"
     ))
 }
 
