@@ -106,9 +106,9 @@ impl AciStore {
     }
 
     /// Writes the times of reads, which [`AciStore::read_stream`] and [`AciStore::to_image`] keep
-    /// in memory, to the store. Every import, removal and update through this type does the same, and
-    /// ignores errors. If the store is read-only or full, the times stay in memory, and this call
-    /// does not fail.
+    /// in memory, to the store. Every import, removal and update through this type does the same,
+    /// and ignores errors. If the store is read-only or full, the times stay in memory, and this
+    /// call does not fail.
     ///
     /// # Errors
     /// If times are in memory: `FailedPrecondition` after [`AciStore::close`]; `Corrupt` if the

@@ -12,7 +12,8 @@ use crate::snapshot::Snapshotter;
 use crate::transfer::Fetcher;
 
 /// Selects the blobs that are read and hashed, and the snapshots whose files are read. The
-/// documents of images are always read.
+/// documents of images are always read. Of the snapshots, only committed ones are selected, and
+/// only if nothing else is wrong with them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReadData {
     /// No blobs and no snapshots.
