@@ -30,8 +30,8 @@ impl Table {
     }
 
     /// Returns the value that a row has in the first of `columns` that exists in the table. Returns
-    /// `Null` if none of them exists, if the row does not have the value, or if there is no such
-    /// row.
+    /// `Null` if none of them exists, if the row does not have the value, or if the table has
+    /// fewer rows.
     pub(crate) fn value(&self, row: usize, columns: &[&str]) -> &Value {
         let named = |name: &&str| self.columns.iter().position(|column| column == name);
         let value = columns.iter().find_map(named).and_then(|column| {

@@ -55,7 +55,7 @@ impl Checker<'_> {
     }
 
     /// Fetches a missing or damaged blob from the first source that has it. Returns the last error
-    /// if every source fails or there is none, and `None` if the check does not repair.
+    /// if every source fails, an error if no source exists, or `None` if the check does not repair.
     async fn fetch(&self, blob: &Use) -> Result<Option<Result<()>>> {
         let (Some(repair), Some(guard)) = (&self.options.repair, self.guard) else {
             return Ok(None);

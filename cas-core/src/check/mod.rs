@@ -19,7 +19,8 @@
 //!
 //! A repair fetches a missing or damaged blob from a source. If this fails, damaged bytes that can
 //! be read are set aside in quarantine: they are stored under their own digest, and the lease
-//! [`QUARANTINE`] keeps them. Each check reports such a blob until the store has it again. A repair also keeps documents that no name reaches, under the lease [`RECOVERED`].
+//! [`QUARANTINE`] keeps them. Each check reports such a blob until the store has it again. A repair
+//! also keeps documents that no name reaches, under the lease [`RECOVERED`].
 
 mod blobs;
 mod finding;
