@@ -28,8 +28,8 @@ pub(super) struct ReadLock(File);
 
 impl ReadLock {
     /// Locks the file or directory at `path`. Returns `None` if `path` does not exist: rkt creates
-    /// the file or directory before it locks it. If locking fails, for example because the file
-    /// system has no locks, returns a value that excludes no other process.
+    /// the file or directory before it locks it. If `flock` fails with an error, for example
+    /// because the file system has no locks, returns a value that excludes no other process.
     ///
     /// # Errors
     /// `Busy` if another process has an exclusive lock for longer than a second; errors of the file

@@ -61,8 +61,9 @@ impl OpenOptions {
 }
 
 impl AciStore {
-    /// Opens the image store in `store`, and creates it if there is none. A catalogue of an older
-    /// format is migrated, and its old notes stay as a backup.
+    /// Opens the image store in `store`, and creates it if there is none. If `store` is read-only
+    /// or full, an absent image store is opened as an empty one. A catalogue of an older format is
+    /// migrated, and its old notes stay as a backup.
     ///
     /// # Errors
     /// `FailedPrecondition` if the catalogue has a newer format, or an older format and the store

@@ -74,8 +74,8 @@ impl AciStore {
     }
 }
 
-/// Adds the ACI that a blob belongs to, to an error about this blob. Returns the new error. If the
-/// blob is missing, the message asks the user to import the ACI again.
+/// Adds an ACI to an error about one of its blobs. Returns the new error. If the blob is missing,
+/// the message asks the user to import the ACI again.
 fn import_again(error: Error, key: &Key) -> Error {
     match error.kind() {
         ErrorKind::NotFound => {

@@ -33,8 +33,8 @@ impl Drop for TempFile {
 
 impl AciStore {
     /// Creates an empty directory for temporary files. Returns its path. The caller must remove the
-    /// directory. An [`AciStore::sweep`] removes it, with all files in it, a day after a file was
-    /// last created, renamed or removed directly in it.
+    /// directory. If a file was last created, renamed or removed directly in it more than a day
+    /// ago, an [`AciStore::sweep`] removes it with all files in it.
     ///
     /// # Errors
     /// `Unsupported` if the image store was opened without a directory; `FailedPrecondition` after

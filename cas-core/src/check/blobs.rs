@@ -61,8 +61,8 @@ impl Checker<'_> {
         }
     }
 
-    /// Reports that a blob has no record, unless the check has reported its record as damaged. A
-    /// repair makes the record. Returns the blob if it is a document that no image and no lease
+    /// Reports that a blob has no record. A damaged record that still exists is not reported again.
+    /// A repair makes the record. Returns the blob if it is a document that no image and no lease
     /// needs.
     async fn add_record(&mut self, stat: &Stat) -> Result<Option<Unnamed>> {
         let used = self.uses.get(&stat.digest).cloned();

@@ -25,7 +25,8 @@ pub enum Problem {
     RecordMissing,
     /// The record of a document lists other blobs than the document.
     ChildrenWrong,
-    /// An image or a lease needs a blob that the store does not have.
+    /// An image or a lease needs a blob that the store does not have. Also reported if a
+    /// snapshotter has the tar of the layer instead, but the record of this was lost.
     BlobMissing,
     /// The bytes of a blob do not have its digest, do not have the size that an image states, or
     /// cannot be read.

@@ -57,8 +57,8 @@ pub const RECOVERED: &str = "recovered";
 /// found. Other jobs may use the store meanwhile.
 ///
 /// # Errors
-/// Errors of the store and of the snapshotters. A damaged resource is not an error. The report has
-/// a finding for it.
+/// Errors of the store and of the snapshotters. A damaged blob, record or snapshot is not an error.
+/// The report has a finding for it.
 pub async fn check(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],
