@@ -17,15 +17,15 @@ const OVERLAP: usize = 64 << 10;
 /// Maximum number of bytes that are not hashed yet when a writer continues.
 const BEHIND: usize = 4 << 20;
 
-/// The hash of a sequence of pieces. One task pushes the pieces, and a thread of the pool hashes
-/// them.
+/// The hash of a sequence of pieces. One task pushes the pieces. A thread of the pool hashes them,
+/// or the thread of this task, if the piece is small or the thread would only wait.
 pub(super) struct Hashing(Arc<Shared>);
 
 struct Shared {
     /// Must be locked before a piece is taken from the queue, so that pieces are hashed in order.
     hasher: Mutex<Hasher>,
     queue: Mutex<Queue>,
-    /// Notified of each piece that was hashed.
+    /// Notified of each piece of the queue that was hashed.
     hashed: Notify,
 }
 

@@ -53,7 +53,8 @@ use crate::error::{Error, Result, excerpt};
 use crate::limit;
 use crate::records::Batch;
 
-/// What a publish guarantees when it returns; see `docs/DURABILITY.md`.
+/// What a publish guarantees when it returns, if the store is [`Durable`](Capability::Durable); see
+/// `docs/DURABILITY.md`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Durability {
     /// The bytes and their records are on stable storage.
@@ -173,8 +174,9 @@ pub trait ContentStore: Send + Sync + 'static {
         Ok(false)
     }
 
-    /// Returns whether publishing a blob of this size commits its record in the same step. If not,
-    /// the caller commits the record first, because no collection removes bytes without a record.
+    /// Returns whether publishing a blob of this size can commit its record in the same step.
+    /// [`Ingest::publish`] returns whether it did. If this method returns false, the caller commits
+    /// the record first, because no collection removes bytes without a record.
     fn commits_records(&self, _size: u64) -> bool {
         self.capabilities().has(Capability::Joint)
     }
@@ -206,8 +208,8 @@ pub trait ContentStore: Send + Sync + 'static {
 
     /// Frees the space that removals have left unused inside larger files, as far as this is worth
     /// the cost. The removals may be those of earlier processes, which were killed before they
-    /// called this. Every collection calls this at its end. During the call, readers and writers
-    /// wait only briefly.
+    /// called this. Every collection that is not a dry run calls this at its end. During the call,
+    /// readers and writers wait only briefly.
     async fn compact(&self) -> Result<()> {
         Ok(())
     }
@@ -282,11 +284,11 @@ pub trait Ingest: Send {
     /// records too.
     ///
     /// Returns true if the store committed the batch. Returns false if the caller must commit the
-    /// batch. If the store has the blob already, with the same size, the bytes are not written
-    /// again.
+    /// batch. If the store has the blob already, with the same size, the stored bytes stay, unless
+    /// the store finds that they are damaged.
     ///
     /// # Errors
-    /// `Internal` if `verified` belongs to another ingest; errors of
+    /// `Internal` if `verified` belongs to another ingest or to another number of bytes; errors of
     /// [`Records::commit`](crate::Records::commit) for the batch. If the batch fails, nothing is
     /// published, and the ingest keeps its bytes. After any error, the caller must begin the ingest
     /// again.
