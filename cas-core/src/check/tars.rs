@@ -127,9 +127,9 @@ impl<'a> Checker<'a> {
         snapshotters.find(|one| one.keeps_tars())
     }
 
-    /// Returns the layers of a manifest and their chain IDs. Returns nothing if the configuration is
-    /// missing, damaged or not that of an image, or does not fit the manifest. Other steps of the
-    /// check report missing and damaged blobs.
+    /// Returns the layers of a manifest and their chain IDs. Returns nothing if the configuration
+    /// is missing, damaged or not that of an image, or does not fit the manifest. Other steps of
+    /// the check report missing and damaged blobs.
     async fn layers(&self, manifest: &Descriptor) -> Result<Vec<(Digest, Digest)>> {
         let content = &*self.store.content;
         let read = async {

@@ -54,8 +54,8 @@ impl<'a> Available<'a> {
 
     /// Returns the children of a descriptor, without the children that are left out.
     ///
-    /// If a blob of a manifest was stored and later lost, it is still returned, unless it is a layer
-    /// that registries do not distribute. If a manifest of an index was lost, it is left out.
+    /// If a blob of a manifest was stored and later lost, it is still returned, unless it is a
+    /// layer that registries do not distribute. If a manifest of an index was lost, it is left out.
     /// Callers therefore pin the image first, if the store can be written. Pinning fails if a
     /// manifest was lost.
     ///

@@ -17,8 +17,9 @@ const OVERLAP: usize = 64 << 10;
 /// Maximum number of bytes that are not hashed yet when a writer continues.
 const BEHIND: usize = 4 << 20;
 
-/// The hash of a sequence of pieces. One task pushes the pieces. A thread of the pool hashes them,
-/// or the thread of this task, if the piece is small or the thread would only wait.
+/// The hash of a sequence of pieces. One task pushes the pieces, and a thread of the pool hashes
+/// them. The thread of the task hashes small pieces itself. If it may block, it also hashes pieces
+/// instead of waiting for the pool.
 pub(super) struct Hashing(Arc<Shared>);
 
 struct Shared {

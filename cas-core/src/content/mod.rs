@@ -148,7 +148,8 @@ pub trait ContentStore: Send + Sync + 'static {
     /// Deletes the unfinished ingest `key`. Returns false if no ingest has this key.
     ///
     /// # Errors
-    /// `Busy` while a writer has the ingest open.
+    /// `Busy` while a writer has the ingest open. Some stores return `InvalidArgument` for a key
+    /// that [`check_key`] refuses.
     async fn discard(&self, key: &str) -> Result<bool>;
 
     /// Removes the blob if it still has this version. Returns false if the blob is not in the store

@@ -55,7 +55,7 @@ impl VerifiedReader {
         &self.digest
     }
 
-    /// Returns the length of the blob in bytes.
+    /// Returns the length in bytes that the store states. Only the end of the blob verifies it.
     pub fn size(&self) -> u64 {
         self.size
     }

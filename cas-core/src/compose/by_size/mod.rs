@@ -7,7 +7,7 @@
 //!
 //! An ingest begins in the small store, and moves when it exceeds THRESHOLD. It does not move back,
 //! so a small blob can be in the large store if its ingest was rewound. After a change of the
-//! threshold, earlier blobs stay where they are. After a race, a blob can be in both stores. The two
+//! threshold, earlier blobs stay where they are. After a race, a blob can be in both stores. The
 //! copies count as one blob. The copy in the small store is listed and read, and a removal removes
 //! both.
 
