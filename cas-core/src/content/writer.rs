@@ -332,7 +332,8 @@ async fn append_from(
 }
 
 fn poisoned() -> Error {
-    Error::precondition("an earlier write failed; start the ingest again").operation("write")
+    Error::precondition("an earlier write failed or was cancelled; start the ingest again")
+        .operation("write")
 }
 
 /// Returns the error for an ingest of which only `found` bytes can be read back.
