@@ -157,7 +157,7 @@ pub trait ContentExt: ContentStore {
     /// open.
     ///
     /// # Errors
-    /// Errors of [`Writer::begin`]; `Busy` only after `timeout`.
+    /// Errors of [`Writer::begin`]; `Busy` only if the key does not become free within `timeout`.
     async fn begin_or_wait(
         &self,
         key: &str,

@@ -55,7 +55,8 @@ impl VerifiedReader {
         &self.digest
     }
 
-    /// Returns the length in bytes that the store states. Only the end of the blob verifies it.
+    /// Returns the length of the blob in bytes, as the store states it. The length is verified once
+    /// the reader has reached the end.
     pub fn size(&self) -> u64 {
         self.size
     }
