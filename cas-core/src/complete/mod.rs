@@ -24,7 +24,7 @@ use crate::sync::lock;
 /// The namespace and the key of the note that exists once the records of indexes were corrected.
 const CORRECTED: (&str, &str) = ("records", "indexes-corrected");
 
-/// Maximum number of documents that are read concurrently.
+/// Maximum number of blobs that are looked up, or read if they are documents, concurrently.
 const CONCURRENT: usize = 4;
 
 /// Which parts of an image are in the store.
