@@ -153,8 +153,8 @@ fn judge(parts: HashMap<Digest, Part>, root: Digest) -> Completeness {
 ///
 /// In earlier releases, a failed pull or import left wrong records. A manifest of an index counted
 /// as stored, although the manifest or a blob that it needs was missing. This function records such
-/// manifests as absent, and also manifests that were lost before. From then on, a manifest of a
-/// corrected index that is missing and not recorded as absent was lost.
+/// manifests as absent, and also manifests that were lost before. From then on, a manifest that is
+/// missing and not recorded as absent was lost, unless its index was skipped.
 ///
 /// # Errors
 /// `Corrupt` if a record does not parse; `Conflict` if every attempt to change a record lost
@@ -212,7 +212,7 @@ async fn correct_index(store: &Store, index: &Descriptor) -> Result<()> {
     store.records.commit(&batch).await
 }
 
-/// Returns whether an error is about a document: it is missing, damaged, too large or unsupported.
+/// Returns whether an error states that a document is missing, damaged, too large or unsupported.
 /// Returns false for a limit of the system, although such an error has the kind `OutOfRange`, too.
 pub(crate) fn is_of_document(error: &Error) -> bool {
     use ErrorKind::{Corrupt, NotFound, OutOfRange, Unsupported};

@@ -197,8 +197,8 @@ pub(super) async fn is_kept(
     Ok(false)
 }
 
-/// Deletes an ingest, unless a writer has it open, such as that of a job that waited for the key.
-/// Returns whether the ingest was deleted.
+/// Deletes an ingest, unless a writer has it open, such as the writer of a job that waited for the
+/// key. Returns whether the ingest was deleted.
 ///
 /// # Errors
 /// Errors of the store.

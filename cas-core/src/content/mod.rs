@@ -117,8 +117,8 @@ pub struct IngestStatus {
 
 /// A store of blobs. See the [module](self) for the life of a blob.
 ///
-/// In a local store, `stat` is quick and runs on the caller's thread, and one page of `list` may run
-/// there, too. Over a network, they take as long as a request. Other methods may wait for a disk,
+/// In a local store, `stat` is quick and runs on the caller's thread. One page of `list` may run
+/// there, too. Over a network, both take as long as a request. Other methods may wait for a disk,
 /// and must not block the threads of the async runtime. Besides the errors that it lists, every
 /// asynchronous method may return errors of the backend, such as `Unavailable` or `Full`.
 #[async_trait]
