@@ -81,8 +81,8 @@ const MANIFEST_SUBJECT: &str = "io.containerd.manifest.subject";
 /// Returns the key of the label by which a parent refers to `child`. The key depends on the media
 /// type of the child, and on whether the child is a referrer. A key that ends with a dot is not
 /// complete. The caller appends the first 12 digits of the child's digest after `.sha256.`, and a
-/// number after any other dot. The caller also appends a number to a complete key that
-/// an earlier child has.
+/// number after any other dot. The caller also appends a number to a complete key that an earlier
+/// child has.
 pub fn gc_ref_child(child: &Descriptor) -> String {
     let media_type = &child.media_type;
     let suffix = if child.annotations.contains_key(MANIFEST_SUBJECT) {

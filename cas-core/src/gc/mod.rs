@@ -83,7 +83,7 @@ pub struct GcOptions {
     /// and expired leases. Such a collection does not complete interrupted collections.
     pub only: Option<BTreeSet<Digest>>,
     /// The owner whose content is collected. The default is the owner that the store is opened for.
-    /// If there is no owner, the collection removes what no owner claims.
+    /// Without an owner, the collection removes what no owner claims.
     pub owner: Option<Owner>,
 }
 

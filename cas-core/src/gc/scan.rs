@@ -239,8 +239,8 @@ impl Scan {
         Ok(())
     }
 
-    /// Reads `root` and the documents below it whose records list no children, for example because
-    /// another program stored them without records.
+    /// Reads `root` and the documents below it, except documents whose records list a child that is
+    /// not absent. For example, another program may have stored a document without a record.
     async fn read_documents(&mut self, store: &Store, root: &Descriptor) -> Result<()> {
         let mut waiting = vec![root.clone()];
         while let Some(descriptor) = waiting.pop() {
