@@ -122,7 +122,7 @@ impl Uses {
 
     /// Returns the last uses that are stored or in memory, by name. A returned time may be up to
     /// [`USE_PRECISION`] older than the last use. It may be older still if the last use was lost,
-    /// if another value or another process has not written it yet, or while a flush writes it.
+    /// if another [`Uses`] or process has not written it yet, or while a flush writes it.
     ///
     /// # Errors
     /// Errors of the store.
