@@ -18,7 +18,8 @@ pub const INDEX: &str = "index.json";
 /// The directory that layouts had before `index.json`. It has one file for each image. The file
 /// contains a descriptor.
 pub const REFS: &str = "refs";
-/// An annotation of an entry of [`INDEX`]. Its value is the name of the image.
+/// An annotation of an entry of [`INDEX`]. Its value names the image: it is a whole name or, in
+/// the layouts of some programs, only a tag.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// The document [`OCI_LAYOUT`].

@@ -103,8 +103,8 @@ fn completed(children: &[Descriptor], map: impl Fn(&Descriptor) -> Vec<String>) 
 ///
 /// # Errors
 /// `NotFound` if the blob is not in the store or is being collected; `InvalidArgument` for labels
-/// that exceed their bounds; `Conflict` if every attempt lost against another writer; errors of the
-/// store.
+/// that exceed their bounds; `Corrupt` if the blob is stored with another size, or if a record does
+/// not parse; `Conflict` if every attempt lost against another writer; errors of the store.
 pub async fn set_labels(store: &Store, descriptor: &Descriptor, labels: &Labels) -> Result<()> {
     if !store.present(descriptor).await? {
         return Err(
