@@ -14,9 +14,9 @@ use crate::records::BlobRecord;
 impl LeaseGuard {
     /// Pins an image and all blobs below it. Children that are recorded as absent (see
     /// [`BlobRecord::absent`]) are skipped, as in a garbage collection. If the children of `root`
-    /// were never recorded, they are recorded now, and a missing child is recorded as absent. The
-    /// same is done for each document that a document recorded in this way lists. Content that only
-    /// labels refer to may be missing.
+    /// were never recorded, they are recorded now, and a missing child is recorded as absent. This
+    /// also holds for documents that such a document lists, but not for documents that a record
+    /// lists. Content that only labels refer to may be missing.
     ///
     /// # Errors
     /// `NotFound` if the image, or a child that was recorded as stored, is missing; `Corrupt` for a

@@ -127,7 +127,7 @@ impl fmt::Display for Platform {
 }
 
 /// Returns the first 20 platforms for a message, each shortened to at most 100 characters. If one
-/// of the platforms requires the feature [`EROFS`], a hint follows.
+/// of all the platforms requires the feature [`EROFS`] and no other feature, a hint follows.
 pub(crate) fn in_words(platforms: &BTreeSet<String>) -> String {
     const MOST: usize = 20;
     let first = platforms.iter().take(MOST).map(|one| excerpt(one));

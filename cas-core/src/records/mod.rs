@@ -40,7 +40,7 @@ pub enum Table {
     Blobs,
     /// Images, by name.
     Images,
-    /// Snapshots, by snapshotter and key.
+    /// Snapshots, by snapshotter and key, and the next free id of each snapshotter.
     Snapshots,
     /// Leases, by id.
     Leases,
