@@ -52,7 +52,8 @@ pub const SECRET: u64 = 64 << 10;
 /// Maximum length of the text in which a verifier states why it refused an image. A verifier is a
 /// program that checks signatures. The rest of a longer text is read and dropped.
 pub const REASON: u64 = 1024;
-/// Maximum number of signatures of one image that are checked.
+/// Maximum number of signatures of one image that are checked. Also the maximum number of referrers
+/// of the image that are read to find signatures.
 pub const SIGNATURES: usize = 64;
 /// Maximum number of redirects that one request follows.
 pub const REDIRECTS: usize = 5;
