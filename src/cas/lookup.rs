@@ -132,8 +132,8 @@ async fn by_name_and_digest(store: &Store, full: &FullName) -> Result<Vec<Image>
     Ok(found)
 }
 
-/// Returns the images whose digest begins with `prefix`. If there are none, returns the manifests
-/// and indexes in the store whose digest begins with it.
+/// Returns the images whose digest begins with `prefix`. If there are none, looks for manifests and
+/// indexes among the blobs that [`ContentExt::find`] returns for the prefix.
 async fn by_digest(store: &Store, prefix: &DigestPrefix) -> Result<BTreeMap<Digest, Vec<Image>>> {
     let mut found: BTreeMap<Digest, Vec<Image>> = BTreeMap::new();
     for image in store.images.find(prefix).await? {

@@ -22,7 +22,7 @@ pub enum Policy {
     /// Always. Only missing content is fetched.
     #[default]
     Always,
-    /// Never: the store must have the image.
+    /// Never: the store must have the whole image, and no signature may be required.
     Never,
 }
 
@@ -87,7 +87,8 @@ pub struct PullOptions {
     /// file that `cas.toml` names. A key requires the Cargo feature `cosign`.
     pub cosign_key: Option<PathBuf>,
     /// Verifiers that accept or reject the image. They run after the name is resolved, and before
-    /// the content is fetched. The verifiers that `cas.toml` names run first.
+    /// the content is fetched. If the store has the image and the policy does not ask the registry
+    /// for it, they run on the stored image. The verifiers that `cas.toml` names run first.
     pub verifiers: Vec<Arc<dyn Verifier>>,
     /// Receives the progress. By default, nothing is reported.
     pub progress: Arc<dyn Progress>,
