@@ -37,7 +37,8 @@ pub struct DeleteOptions {
     /// Whether the call also runs [`Cas::gc`] after the name is removed. Otherwise, blobs and
     /// snapshots that only this name referred to stay until the next collection.
     pub synchronous: bool,
-    /// Whether the call succeeds if the name does not exist.
+    /// Whether the call also succeeds if [`Cas::remove`] returns `NotFound`, usually because the
+    /// name does not exist.
     pub skip_absent: bool,
 }
 
@@ -185,8 +186,8 @@ impl Cas {
     /// `synchronous` is not set.
     ///
     /// # Errors
-    /// As [`Cas::remove`] and [`Cas::gc`]. The name stays removed if the collection fails. A name
-    /// that does not exist is not an error if `skip_absent` is set.
+    /// As [`Cas::remove`] and [`Cas::gc`], but no `NotFound` of [`Cas::remove`] if `skip_absent` is
+    /// set. The name stays removed if the collection fails.
     pub async fn remove_with(
         &self,
         image: impl Into<ImageRef>,

@@ -21,10 +21,10 @@ pub struct MountOptions {
     /// Whether the mount is writable. [`Cas::unmount`] removes everything that was written.
     pub writable: bool,
     /// Whether set-user-id and set-group-id programs of the image run with the rights of their
-    /// owner or group. If so, any user of this machine can use these rights.
+    /// owner or group. If so, any user who can reach the directory can use these rights.
     pub suid: bool,
-    /// Whether device nodes of the image can be opened. If so, any user of this machine can use the
-    /// devices of the machine through these nodes.
+    /// Whether device nodes of the image can be opened. If so, any user who can reach the directory
+    /// can use the devices of this machine through these nodes.
     pub devices: bool,
     /// A user namespace that maps the owners of files on disk to the owners that the mount shows.
     /// By default the mount shows the owners on disk.

@@ -412,11 +412,11 @@ pub(super) fn resolve(directory: &Path, operation: &'static str) -> Result<PathB
         .during(operation, directory.display())
 }
 
-/// The beginning of the key of a snapshot that `Cas::mount` made.
+/// The beginning of a key that names the directory at which its snapshot is mounted. `Cas::mount`
+/// and bundles use such keys, root directories do not.
 const MOUNTED: &str = "mounted ";
 
-/// Returns the directory at which the snapshot `key` was mounted, or `None` if `Cas::mount` did not
-/// make it.
+/// Returns the directory that the key of a snapshot names, or `None` if the key names none.
 pub(super) fn directory(key: &str) -> Option<PathBuf> {
     key.strip_prefix(MOUNTED).map(PathBuf::from)
 }
@@ -434,7 +434,7 @@ pub(super) fn mounted_at(info: &Info) -> Option<PathBuf> {
     last.filter(|directory| MountedDirs::read().has(directory))
 }
 
-/// Returns the key of the snapshot that `Cas::mount` mounts at a directory.
+/// Returns the key that names a directory.
 pub(super) fn key(directory: &Path) -> Result<String> {
     Ok(format!("{MOUNTED}{}", utf8(directory)?))
 }

@@ -28,12 +28,13 @@ impl Cas {
     /// # Errors
     /// `InvalidArgument` for text that is not a reference, or a wrong setting in `cas.toml` or in a
     /// file of [`PullOptions::hosts`]; `NotFound` if the registry does not have the image for the
-    /// platform; `Denied` if the registry denies access, if a file of [`PullOptions::hosts`] blocks
-    /// or rejects the name, or if a verifier rejects the image; `Unavailable` if the registry does
-    /// not answer; `Corrupt` if the registry sends bytes that do not match a digest; `Unsupported`
-    /// if `policy.json` requires a signature, or if `cas.toml` requires a cosign signature and this
-    /// build cannot verify one; `FailedPrecondition` if a program that verifies images cannot be
-    /// started, is ended by a signal, or takes too long. On each of these errors, no name is
+    /// platform, or if a file that `cas.toml` or an option names is absent; `Denied` if the registry
+    /// denies access, if a file of [`PullOptions::hosts`] blocks or rejects the name, or a verifier
+    /// rejects the image; `Unavailable` if the registry does not answer; `Corrupt` if the registry
+    /// sends bytes that do not match a digest; `Unsupported` if `policy.json` requires a signature,
+    /// or if `cas.toml` requires a cosign signature and this build cannot verify one;
+    /// `FailedPrecondition` if a program that verifies images cannot be started, is ended by a
+    /// signal, or takes too long; as [`transfer::pull`]. On each of these errors, no name is
     /// written. Content that has arrived stays in the store until a garbage collection, and the
     /// next attempt uses it.
     pub async fn pull(&self, reference: impl Into<RegistryRef>) -> Result<Image> {
@@ -135,7 +136,8 @@ impl Cas {
         pulled
     }
 
-    /// Returns whether a pull unpacks the image. A root that keeps layers only as tars unpacks each.
+    /// Returns whether a pull unpacks the image. A root that keeps layers only as tars unpacks each
+    /// image.
     fn unpacks(&self, options: &PullOptions) -> bool {
         options.unpack || self.only_tars
     }
@@ -301,8 +303,9 @@ impl Cas {
     ///
     /// # Errors
     /// As [`Cas::image`]; `InvalidArgument` for text that is not a reference, or a wrong setting in
-    /// `cas.toml` or in a file of [`PushOptions::hosts`]; `NotFound` if the store does not have a
-    /// part of the image; `FailedPrecondition` if `hosts.toml` does not allow a push to any host;
+    /// `cas.toml` or in a file of [`PushOptions::hosts`]; `NotFound` if the store has lost a part
+    /// of the image, or if neither the store nor the registry has a part of it; `Corrupt` for
+    /// damaged content; `FailedPrecondition` if `hosts.toml` does not allow a push to any host;
     /// `Denied` if the registry denies access, or if a file of [`PushOptions::hosts`] blocks the
     /// name; `Unavailable` if the registry does not answer; `OutOfRange` for a document of more
     /// than [`limit::DOCUMENT_WRITE`](cas_core::limit::DOCUMENT_WRITE) bytes; `Corrupt` if the

@@ -34,7 +34,7 @@ pub(in crate::cas) struct RootDir {
 
 impl RootDir {
     /// Returns the root directory at a path. Links in the path to its parent are resolved if the
-    /// parent exists, so that all paths to one directory lead to the same [`RootDir::path`].
+    /// parent exists, so all paths to one directory become the same path.
     ///
     /// # Errors
     /// `InvalidArgument` if the path does not end in a name, is not UTF-8, or leads to a link or
