@@ -186,8 +186,8 @@ impl Cas {
     /// `synchronous` is not set.
     ///
     /// # Errors
-    /// As [`Cas::remove`] and [`Cas::gc`], but no `NotFound` of [`Cas::remove`] if `skip_absent` is
-    /// set. The name stays removed if the collection fails.
+    /// As [`Cas::remove`] and [`Cas::gc`]. If `skip_absent` is set, `NotFound` from [`Cas::remove`]
+    /// is not an error. The name stays removed if the collection fails.
     pub async fn remove_with(
         &self,
         image: impl Into<ImageRef>,

@@ -28,11 +28,11 @@ impl Cas {
     /// # Errors
     /// `InvalidArgument` for text that is not a reference, or a wrong setting in `cas.toml` or in a
     /// file of [`PullOptions::hosts`]; `NotFound` if the registry does not have the image for the
-    /// platform, or if a file that `cas.toml` or an option names is absent; `Denied` if the registry
-    /// denies access, if a file of [`PullOptions::hosts`] blocks or rejects the name, or a verifier
-    /// rejects the image; `Unavailable` if the registry does not answer; `Corrupt` if the registry
-    /// sends bytes that do not match a digest; `Unsupported` if `policy.json` requires a signature,
-    /// or if `cas.toml` requires a cosign signature and this build cannot verify one;
+    /// platform, or if a file that `cas.toml` or an option names is absent; `Denied` if the
+    /// registry denies access, if a file of [`PullOptions::hosts`] blocks or rejects the name, or
+    /// if a verifier rejects the image; `Unavailable` if the registry does not answer; `Corrupt` if
+    /// the registry sends bytes that do not match a digest; `Unsupported` if `policy.json` requires
+    /// a signature, or if `cas.toml` requires a cosign signature and this build cannot verify one;
     /// `FailedPrecondition` if a program that verifies images cannot be started, is ended by a
     /// signal, or takes too long; as [`transfer::pull`]. On each of these errors, no name is
     /// written. Content that has arrived stays in the store until a garbage collection, and the
