@@ -51,10 +51,10 @@ impl Cas {
         drop_blobs(store, snapshotter, own, manifest, progress).await
     }
 
-    /// Calls `work` with images whose layers are all in the store. Stores the layers that the root
-    /// keeps only as tars for the duration of the call. If the bytes of a layer cannot be made
-    /// again, its image gets a new target (see [`Restorer::restore`]). If the root is read-only, or
-    /// has no tars, calls `work` with `images` unchanged.
+    /// Calls `work` with `images`. For the duration of the call, the store also has the layers that
+    /// the root keeps only as tars. If the bytes of a layer cannot be made again, its image gets a
+    /// new target (see [`Restorer::restore`]). If the root is read-only, calls `work` without the
+    /// layers that are kept only as tars.
     ///
     /// # Errors
     /// As [`Restorer::restore`]; errors of `work`.

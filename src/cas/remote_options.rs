@@ -59,7 +59,7 @@ pub struct PullOptions {
     /// this machine and does not require TLS. The option does not apply to mirrors.
     pub plain_http: bool,
     /// Hosts of token services that may receive the login for the registry, in addition to the
-    /// registry's own host and the hosts that `cas.toml` names.
+    /// registry's own host, its subdomains, and the hosts that `cas.toml` names.
     pub token_hosts: Vec<Host>,
     /// The files that name mirrors, certificates and the policy. By default the files that
     /// [`Cas::hosts`](super::Cas::hosts) returns.
