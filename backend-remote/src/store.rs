@@ -49,7 +49,7 @@ impl RemoteStore {
     /// length as in a bucket. Its content is lost when the last handle is dropped.
     ///
     /// # Errors
-    /// `Unavailable` if no threads can be started.
+    /// Errors of the system if the threads of the store cannot be set up.
     pub async fn memory() -> Result<Self> {
         let operator = Operator::new(Memory::default())
             .map_err(|error| classify(error, "open store", "memory"))?;
