@@ -9,7 +9,7 @@
 //!                             ETags of its parts, as JSON
 //!   uploads/VERSION.NUMBER    the parts of that version of the blob, 8 MiB each but the last
 //!   records/TABLE/NAME        cell: the value of a record; NAME is the escaped key
-//!   probe/RANDOM/             objects of a running probe
+//!   probe/RANDOM/             objects of a running probe, or of a probe that was killed
 //! ```
 //!
 //! A cell is a small object that is only changed by compare-and-swap. If several processes may use
