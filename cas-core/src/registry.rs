@@ -39,9 +39,9 @@ pub trait Opener: Send + Sync + 'static {
     async fn open(&self, location: &Location) -> Result<Store>;
 
     /// Examines the files of the store at `location`. The caller must not have the store open. If
-    /// `repair` is set, repairs the files, so that the store can be opened again. A damaged file is set aside,
-    /// not deleted, unless the backend can write all of it again. Returns the damage that was
-    /// found. The default implementation examines nothing and returns an empty list.
+    /// `repair` is set, repairs the files, so that the store can be opened again. A damaged file is
+    /// set aside, not deleted, unless the backend can write all of it again. Returns the damage
+    /// that was found. The default implementation examines nothing and returns an empty list.
     ///
     /// # Errors
     /// `Busy` if another process has the store open and the store is not
@@ -243,8 +243,8 @@ impl Registry {
     /// Returns the backend of `scheme`.
     ///
     /// # Errors
-    /// `Unsupported` if no backend has the scheme, also if a kind of composition has it; the message
-    /// lists the schemes that are compiled in, and the feature to enable if one is known.
+    /// `Unsupported` if no backend has the scheme, also if a kind of composition has it; the
+    /// message lists the schemes that are compiled in, and the feature to enable if one is known.
     /// `AlreadyExists` if a scheme is registered twice.
     pub fn opener(&self, scheme: &str) -> Result<&dyn Opener> {
         self.check_registered()?;
