@@ -36,7 +36,7 @@
 //! ```
 //!
 //! Committed layers are named by their [chain IDs](chain_ids), so images with the same lower layers
-//! share them.
+//! share the snapshots of these layers.
 
 use std::fs::File;
 use std::path::PathBuf;

@@ -83,6 +83,8 @@ impl<'a> PullOptions<'a> {
 pub struct PushOptions {
     /// The platforms to push. The default, [`Platforms::Host`], pushes all platforms if all of them
     /// are complete in the store, and otherwise only the manifest for this machine.
+    /// [`Platforms::Like`] does the same for its platform. [`Platforms::One`] pushes only the
+    /// manifest for its platform, and [`Platforms::All`] pushes all platforms or fails.
     pub platforms: Platforms,
     /// Whether the image is pushed with its referrers in the store. By default, referrers are not
     /// pushed.
