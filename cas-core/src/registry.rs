@@ -90,9 +90,9 @@ pub trait SnapshotterOpener: Send + Sync + 'static {
     }
 
     /// Checks that the snapshotter works on this machine in `directory`, which need not exist. A
-    /// root is the directory in which `cas` keeps a store and its snapshots. A new root for which
-    /// the user chooses no snapshotter gets the first snapshotter of the registry that passes this
-    /// check.
+    /// root is the directory in which `cas` keeps a store and its snapshots. If the user does
+    /// not choose a snapshotter, a new root gets the first snapshotter of the registry that passes
+    /// this check.
     ///
     /// # Errors
     /// An error whose message names what is missing and what to do.
@@ -199,7 +199,7 @@ impl Registry {
         self
     }
 
-    /// Adds a snapshotter. A new root for which the user chooses no snapshotter gets the first one
+    /// Adds a snapshotter. If the user does not choose a snapshotter, a new root gets the first one
     /// that passes [`SnapshotterOpener::probe`].
     #[must_use]
     pub fn with_snapshotter(mut self, opener: impl SnapshotterOpener) -> Self {

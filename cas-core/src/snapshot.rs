@@ -117,7 +117,8 @@ impl std::ops::AddAssign for Usage {
 /// Progress of a layer that is read on demand, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OnDemandBytes {
-    /// Decompressed size of the layer.
+    /// Size of the data that is read on demand: the decompressed layer, or, for an eStargz or
+    /// zstd:chunked layer, only the content of its files.
     pub total: u64,
     /// Decompressed bytes that were verified and stored.
     pub verified: u64,

@@ -41,8 +41,8 @@ const CONCURRENT: usize = 4;
 /// # Errors
 /// `NotFound` for content that was lost in `from`, a layer that `from` discarded after the layer
 /// was unpacked, or a platform that the image does not have; `Corrupt` for damaged content, or a
-/// referrer that has another subject; `Busy` if another job has been writing a blob for ten
-/// minutes; `OutOfRange` if a document, the image or its referrers exceed a bound of
+/// referrer that has another subject; `Busy` if another job still writes the same blob after a wait
+/// of ten minutes; `OutOfRange` if a document, the image or its referrers exceed a bound of
 /// [`limit`](crate::limit); errors of the stores.
 pub async fn copy(from: &Store, to: &Store, image: &Image, options: &CopyOptions) -> Result<Image> {
     let reading = ReadGuard::begin(from, "copy").await?;

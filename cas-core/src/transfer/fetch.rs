@@ -42,9 +42,9 @@ pub struct Fetched {
 ///
 /// # Errors
 /// `Corrupt` if the remote sends other bytes than `descriptor` specifies (then no bytes are kept),
-/// or if the bytes that an earlier attempt left cannot be read back; `Busy` if another job has been
-/// writing the blob for ten minutes; `Unavailable` if the blob was removed meanwhile; errors of the
-/// remote, the store and the unpacker.
+/// or if the bytes that an earlier attempt left cannot be read back; `Busy` if another job still
+/// writes the same blob after a wait of ten minutes; `Unavailable` if the blob was removed
+/// meanwhile; errors of the remote, the store and the unpacker.
 pub async fn fetch(
     store: &Store,
     guard: &LeaseGuard,

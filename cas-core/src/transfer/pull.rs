@@ -46,8 +46,8 @@ use crate::sync::lock;
 /// `NotFound` if the remote does not have the name, the platform or content; `Corrupt` for content
 /// that does not match its descriptor, or a referrer that has another subject; `OutOfRange` if a
 /// document, the image or its referrers exceed a bound of [`limit`](crate::limit); `Busy` if
-/// another job has been writing a blob for ten minutes; errors of the remote, the store and the
-/// unpacker.
+/// another job still writes the same blob after a wait of ten minutes; errors of the remote, the
+/// store and the unpacker.
 pub async fn pull(
     store: &Store,
     fetcher: &dyn Fetcher,

@@ -32,8 +32,8 @@ const PIECE: usize = 1 << 20;
 /// under the name of `pusher`. Layers that registries do not serve are left out. Returns the
 /// descriptor of the topmost document.
 ///
-/// With [`referrers`](PushOptions::referrers), the referrers of the image in the store are pushed
-/// afterwards, and so are their own referrers.
+/// With [`referrers`](PushOptions::referrers), the referrers of the image that the store has are
+/// pushed afterwards, and so are their own referrers.
 ///
 /// With [`Platforms::One`], only the manifest for this platform is pushed. Registries refuse an
 /// index if they do not have all of its manifests. So if a manifest of the index is not complete in
