@@ -1,5 +1,6 @@
-//! The cost of layers whose paths are almost as deep as the bound allows. If the repeated part of a
-//! layer is twice as long, the layer must take less than 2.3 times as long.
+//! The cost of layers whose paths are almost as deep as the bound allows, and of a layer of
+//! ordinary files. If the repeated part of a layer is twice as long, the layer must take less than
+//! 2.3 times as long.
 //!
 //! `cargo bench -p oci-cas-benches --bench hostile`, in `/dev/shm` if it exists.
 #![allow(missing_docs, reason = "a bench has no API")]

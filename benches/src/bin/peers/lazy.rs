@@ -65,9 +65,9 @@ impl Jobs<'_> {
         finish(self.cas(present).args(["push", "--plain-http", reference]))
     }
 
-    /// Pulls an image into a new root without its layers, and runs a command in the image. Then
-    /// calls `then`, while the root still serves the layers, and ends the serving. Returns what the
-    /// pull and the command took together.
+    /// Pulls an image into a new root without its layers, and runs a command in the image. Calls
+    /// `then` while the layers can still be read on demand, and then unmounts their file system.
+    /// Returns what the pull and the command took together.
     fn run_lazy(
         &self,
         fresh: &Path,
