@@ -99,8 +99,8 @@ impl ShortNames {
     }
 
     /// Reads the aliases that users have chosen. Each replaces the alias of the same name in
-    /// `registries.conf`, or removes it if the value is empty. Other tables of the file are ignored.
-    /// The file may be absent.
+    /// `registries.conf`, or removes it if the value is empty. Other tables of the file are
+    /// ignored. The file may be absent.
     pub(super) fn choose(&mut self, path: &Path) -> Result<()> {
         let Some(text) = Text::read(path)? else {
             return Ok(());
