@@ -30,10 +30,11 @@ pub struct Timeouts {
     /// How long a request is repeated without progress, if it fails for a temporary reason. By
     /// default 60 s. With 0, nothing is repeated. Requests for ranges are repeated for at most half
     /// of this time, and at most until four have failed in a row. Then the whole content is
-    /// requested.
+    /// requested. Attempts to connect are made at most until five have failed in a row.
     pub repeat: Duration,
     /// The pause before the first repetition. Each further pause is twice as long, up to 40 times
-    /// the first. Each pause is shortened at random by up to a half. By default 250 ms.
+    /// the first. Each pause is shortened at random by up to a half. If the registry asks to wait,
+    /// that time is added. By default 250 ms.
     pub pause: Duration,
 }
 
