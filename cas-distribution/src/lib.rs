@@ -87,8 +87,9 @@
 //!   loopback, or if the caller or a file that [`Hosts`] reads allows it.
 //! - A request that fails for a temporary reason is repeated: after a lost or slow connection, and
 //!   after the statuses 408, 425, 429, 500, 502, 503 and 504. An interrupted read continues where
-//!   it stopped. Before its last endpoint, [`Mirrors`] asks the next endpoint instead. [`download`]
-//!   repeats a request only if no answer arrives, and does not continue an interrupted read.
+//!   it stopped. Before its last endpoint, [`Mirrors`] asks the next endpoint instead.
+//!   [`download()`] repeats a request only if no answer arrives, and does not continue an
+//!   interrupted read.
 //! - [`Timeouts`] has the deadlines of requests. A transfer that makes progress has no overall
 //!   deadline.
 
