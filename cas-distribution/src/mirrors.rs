@@ -23,10 +23,11 @@ use crate::hosts::Endpoint;
 /// A registry and its mirrors. Cheap to clone.
 ///
 /// A request that reads goes to the endpoints that may answer it, in their order. If an endpoint
-/// fails, the next one is asked. An endpoint that was unavailable is asked last from then on. A
-/// read that fails in the middle continues at the next endpoint, at the byte where it ended.
-/// Content that turns out to be wrong is read again from the other endpoints. Images are pushed to
-/// the endpoint that [`Mirrors::registry`] returns.
+/// fails, the next one is asked. But after an error of this machine, such as a file of certificates
+/// that does not parse, no other endpoint is asked. An endpoint that was unavailable is asked last
+/// from then on. A read that fails in the middle continues at the next endpoint, at the byte where
+/// it ended. Content that turns out to be wrong is read again from the other endpoints. Images are
+/// pushed to the endpoint of [`Mirrors::registry`].
 #[derive(Clone)]
 pub struct Mirrors {
     places: Arc<[Place]>,
@@ -179,7 +180,7 @@ impl Mirrors {
 
     /// Returns the client of the first endpoint to which images may be pushed, usually the registry
     /// itself. An endpoint that was unavailable to a read comes after the others. Images are pushed
-    /// to the returned client and deleted from it.
+    /// and deleted with the returned client.
     ///
     /// # Errors
     /// `FailedPrecondition` if images may be pushed to none of the endpoints; as [`Client::at`].

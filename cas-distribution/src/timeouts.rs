@@ -12,7 +12,8 @@ use std::time::Duration;
 #[non_exhaustive]
 pub struct Timeouts {
     /// Maximum time to look up a host, connect to it and set up TLS. For a host with
-    /// `dial_timeout` in `hosts.toml`, that time applies instead. By default 20 s.
+    /// `dial_timeout` in `hosts.toml`, and for the hosts to which that host refers, that time
+    /// applies instead. By default 20 s.
     pub connect: Duration,
     /// Maximum time from a request to the head of its answer. During an upload, the maximum time in
     /// which the registry accepts no byte. By default 30 s.
