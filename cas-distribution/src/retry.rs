@@ -97,7 +97,7 @@ pub(crate) fn passes(status: StatusCode) -> bool {
 }
 
 /// Returns how long a registry asks to wait: a number of seconds, or until a date. The date is
-/// compared with the header `Date`, or with the clock of this machine if there is no such header.
+/// compared with the header `Date`, or with the clock of this machine if that header is absent.
 /// Returns `None` if the registry does not ask for a pause.
 pub(crate) fn wanted_pause(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
