@@ -43,7 +43,7 @@ pub struct LoggedIn {
 /// is named and neither `$DOCKER_CONFIG` nor `$HOME` is set, or if the environment names a proxy
 /// that cannot be used; `Denied` if the registry or its token service refuses the name and the
 /// password, or if the token service may not get them; `Unavailable` if the registry does not
-/// answer, or answers a request of `/v2/` with another status of an error; errors of the
+/// answer, or answers a request of `/v2/` with another status of an error; errors of the files of
 /// certificates. In these cases, nothing is saved. `FailedPrecondition` if the helper fails; errors
 /// of the files of logins. After an error of another file of logins, the login is saved.
 pub async fn log_in(
