@@ -32,7 +32,7 @@ const ROOT: usize = 3;
 const PLACE: usize = 4;
 
 /// The mount table of this process, or the mount tables of all mount namespaces that this process
-/// can read.
+/// can read. Without `/proc`, there are no tables, and nothing seems to be mounted.
 pub struct MountedDirs(Vec<String>);
 
 impl MountedDirs {
@@ -147,11 +147,11 @@ impl MountedDirs {
     }
 }
 
-/// Returns the source of an overlay that names its layers by file descriptors. A mount table shows
-/// the source, so that the two directories in it can be recognized. The source is the name of the
-/// topmost of the `lower` directories, a space, and the end of the path of `upper`. Without an
-/// `upper`, the end of the path of the topmost lower directory is in its place. Only the ends of
-/// long names are used, and backslashes in paths are left out.
+/// Returns the source of an overlay that names its layers by file descriptors. The source is the
+/// name of the topmost of the `lower` directories, a space, and the end of the path of `upper`, or
+/// of the topmost lower directory if there is no `upper`. A mount table shows the source, so that
+/// these directories can be recognized in it. Only the end of a long name is used, and backslashes
+/// in the path are left out.
 pub(crate) fn overlay_source(lower: &[PathBuf], upper: Option<&Path>) -> OsString {
     let top = lower.first().map_or(Path::new("/"), PathBuf::as_path);
     let name = top.file_name().unwrap_or_default().as_bytes();

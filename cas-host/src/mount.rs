@@ -83,7 +83,8 @@ fn root_of(tree: &OwnedFd) -> Result<OwnedFd> {
 /// The rights that a mount gives to the users of the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rights {
-    /// Whether set-id programs run with the rights of their owner or group.
+    /// Whether set-id programs run with the rights of their owner or group, and programs with file
+    /// capabilities get these capabilities.
     pub suid: bool,
     /// Whether device nodes can be opened.
     pub devices: bool,

@@ -26,7 +26,7 @@ fn in_user_namespace() -> Result<bool> {
     Ok(map.join(" ") != ALL)
 }
 
-/// Returns the mount options that every overlay needs here.
+/// Returns the mount options that every overlay of this process needs.
 ///
 /// # Errors
 /// Errors of reading `/proc`.

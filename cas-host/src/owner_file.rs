@@ -17,7 +17,7 @@ const PID_READS: usize = 20;
 const PID_DELAY: Duration = Duration::from_millis(5);
 
 /// A file that this process has locked until the value is dropped. Other processes read the pid of
-/// this process from the file.
+/// this process from the file, if this process can write to it.
 #[derive(Debug)]
 pub struct OwnerFile {
     file: File,
@@ -110,7 +110,7 @@ fn busy(file: &File) -> Error {
 fn read_pid(file: &File) -> Option<u32> {
     let mut text = [0; 11];
     let length = file.read_at(&mut text, 0).ok()?;
-    // Earlier releases of `dir://` stores wrote a line feed after the pid.
+    // In `dir://` stores, earlier releases wrote a line feed after the pid.
     let text = std::str::from_utf8(&text[..length]).ok()?;
     text.trim_end().parse().ok()
 }

@@ -3,9 +3,9 @@
 //! While anything is renamed or mounted anywhere, the kernel may refuse to resolve a path with `..`
 //! inside a directory (`EAGAIN`). At the root of some mounts, it always refuses. Network file
 //! systems report changes by other machines (`ESTALE`), and signals interrupt calls (`EINTR`). This
-//! module repeats a call that fails with one of these errors. If the call keeps failing, or if the
-//! kernel or a sandbox does not allow it (`openat2`), this module resolves the path itself, one
-//! name at a time. Renames and mounts elsewhere do not make such a resolution fail.
+//! module repeats a call that fails with one of these errors. If the call keeps failing, if the
+//! kernel does not have it (`openat2`), or if a sandbox forbids it, this module resolves the path
+//! itself, one name at a time. Renames and mounts elsewhere do not make such a resolution fail.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
