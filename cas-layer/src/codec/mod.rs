@@ -164,7 +164,7 @@ impl<R: Read> Decoder<R> {
         if self.produced > self.budget {
             return Err(Error::out_of_range(format!(
                 "the stream has more than the {} decompressed bytes allowed; build the image with \
-                 smaller layers",
+                 smaller layers, or make an archive of fewer images",
                 self.budget
             )));
         }
@@ -199,7 +199,8 @@ impl<R: Read> Read for Decoder<R> {
     }
 }
 
-/// Classifies an error of a codec. An error of the source is returned unchanged.
+/// Classifies an error of a codec. An error that is classified already, such as an error of the
+/// source, is returned unchanged.
 fn damaged(compression: Compression, error: io::Error) -> io::Error {
     if error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
         return error;
