@@ -37,7 +37,7 @@ impl Plan {
     /// # Errors
     /// `NotFound` if a root or a part of a manifest is missing, or if no manifest of a root that is
     /// an index is complete; `Corrupt` for a wrong size or a damaged document; `OutOfRange` if a
-    /// bound of [`dispatch::walk`] is exceeded; errors of the store.
+    /// bound of [`dispatch::walk()`] is exceeded; errors of the store.
     pub(super) async fn of(
         store: &Store,
         roots: &[Descriptor],

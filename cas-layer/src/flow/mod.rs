@@ -57,7 +57,7 @@ pub type OnRead<'a> = &'a (dyn Fn(u64) + Sync);
 /// tree to the device before this function returns. Returns what was done for each layer.
 ///
 /// # Errors
-/// As [`stream`], and errors of [`Tree::apply`], [`Tree::close_directories`] and [`Tree::sync`]. The
+/// As [`stream`]; errors of [`Tree::apply`], [`Tree::close_directories`] and [`Tree::sync`]. The
 /// tree is then incomplete or not durable; remove it.
 pub fn unpack(
     layers: Vec<LayerSource<'_>>,
