@@ -5,9 +5,9 @@
 //!
 //! - Members have the order of the tree: a directory, and then its entries by name, subdirectories
 //!   last. The same changes give the same bytes.
-//! - The whiteouts of overlayfs become whiteouts of a layer: character devices 0:0, and empty files
-//!   with the attribute `overlay.whiteout`. A directory with the attribute `overlay.opaque` hides
-//!   what the layers below have in it, except for the root, which an overlay always merges.
+//! - The whiteouts of overlayfs (character devices 0:0, and empty files with the attribute
+//!   `overlay.whiteout`) become whiteouts of a layer. A directory whose attribute `overlay.opaque`
+//!   is `y` gets an opaque whiteout, except for the root, which an overlay always merges.
 //! - A file with several names is one member, and hard links to it. Sparse files are written with
 //!   the zeros of their holes.
 //! - Left out: the attributes of this overlay and of the host; and, with a warning, all other

@@ -1,9 +1,9 @@
 //! Compression of layers and archives: detection, and a streaming decoder with size limits.
 //!
-//! A decoder returns either all bytes of a stream or an error. After a member, frame or stream,
-//! another one may follow, and so may zeros, which tapes and block devices leave. If other bytes
-//! follow, the error is `Unsupported` and describes these bytes. It is not `Corrupt`, because the
-//! stream before them is intact.
+//! A decoder decompresses all bytes of its source, or returns an error. After a gzip member, a zstd
+//! frame, or a stream of xz or bzip2, another one of the same format may follow, and so may zeros,
+//! which tapes and block devices leave. If other bytes follow, the error is `Unsupported` and
+//! describes these bytes. It is not `Corrupt`, because what precedes them is intact.
 
 mod bzip2;
 mod format;

@@ -75,7 +75,8 @@ pub struct ExportOptions {
     pub naming: Naming,
     /// Selects the configurations and layers that are written, by default all. If some are left
     /// out, a reader of the archive must get them elsewhere, like layers that registries do not
-    /// distribute. Manifests and indexes are always written.
+    /// distribute. An archive for docker must have all layers. Manifests and indexes are always
+    /// written.
     pub filter: BlobFilter,
     /// Receives the progress. By default, the progress is not reported.
     pub progress: Arc<dyn Progress>,
@@ -159,8 +160,9 @@ struct Chosen {
 /// platform, or the archive is for docker and lacks a layer; `Corrupt` for damaged content;
 /// `Unsupported` for an image that docker cannot load, if the archive is for docker; `OutOfRange`
 /// for more referrers than [`limit::REFERRERS`](cas_core::limit::REFERRERS), or if an image exceeds
-/// a bound of a walk; errors of the store and of the target. An existing file with the name of the
-/// target is then unchanged, unless only the last step failed: the sync of its directory.
+/// a bound of [`walk`](cas_core::dispatch::walk()); errors of the store and of the target. An
+/// existing file with the name of the target is then unchanged, unless only the last step failed:
+/// the sync of its directory.
 pub async fn export(
     store: &Store,
     images: &[Image],
@@ -239,8 +241,9 @@ fn warn_of_types(chosen: &BTreeMap<Reference, Chosen>, progress: &dyn Progress) 
         more => format!(" (and {more} more)"),
     };
     progress.warn(&format!(
-        "{first}{more} has a manifest of Docker's type; skopeo, podman and umoci cannot select it \
-         by its name in an OCI archive; for these programs, export it with --format docker"
+        "{first}{more} has a manifest or an index of Docker's type; skopeo, podman and umoci cannot \
+         select it by its name in an OCI archive; for these programs, export it with --format \
+         docker"
     ));
 }
 

@@ -61,7 +61,7 @@ impl Plan {
     /// out with a warning.
     ///
     /// # Errors
-    /// `OutOfRange` for more than [`limit::REFERRERS`] referrers; errors of [`blob::referrers`];
+    /// `OutOfRange` for more than [`limit::REFERRERS`] referrers; errors of [`blob::referrers()`];
     /// otherwise as [`Plan::of`], but `NotFound` is only a warning.
     pub(super) async fn add_referrers(
         &mut self,

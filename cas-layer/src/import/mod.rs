@@ -116,8 +116,8 @@ impl ImportOptions {
 }
 
 /// Imports the images of `source`, and creates or updates their names. Importing the same source
-/// again changes nothing. An entry that does not have a name and refers to an image in the source,
-/// such as a signature, is stored as a referrer of this image.
+/// again changes nothing. An entry without a name, such as a signature, is stored as a referrer if
+/// its subject is an image in the source.
 ///
 /// Returns the images in the order of their names.
 ///

@@ -1,6 +1,7 @@
 //! Reads an archive once, from start to end. A thread reads and decompresses it, and every large
-//! file is stored as it arrives. Small files, up to [`IN_MEMORY`] bytes in all, stay in memory until
-//! it is known whether an image needs them. Storing one file takes longer than reading a thousand.
+//! file is stored as it arrives. Small files, up to [`IN_MEMORY`] bytes in all, stay in memory
+//! until it is known whether an image needs them. Storing one file takes longer than reading a
+//! thousand.
 
 use std::io::{BufReader, Read};
 use std::thread;
