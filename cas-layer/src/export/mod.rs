@@ -1,11 +1,11 @@
 //! Exports images of a store as an archive that [`import`](mod@crate::import) can read.
 //!
 //! An archive is a tar of an OCI image layout: `oci-layout`, `index.json`, for docker also
-//! `manifest.json`, and every blob once. The same images give the same bytes with the same options,
-//! in any order of arguments and from any store that has the same parts and referrers of them.
-//! Images are sorted by name. Blobs follow in the order of a walk from the images: a document, and
-//! then the blobs that it lists and that are not in the archive yet. All files have the owner 0:0,
-//! the mode 644 and the first second of 1970 as time.
+//! `manifest.json`, and every blob once. With the same options, the same images give the same
+//! bytes, in any order of arguments, and from any store that has the same parts of the images and
+//! the same referrers. Images are sorted by name. Blobs follow in the order of a walk from the
+//! images: a document, and then the blobs that it lists and that are not in the archive yet. All
+//! files have the owner 0:0, the mode 644 and the first second of 1970 as time.
 //!
 //! If the store has referrers of the images, the archive has them, too, on request. `index.json`
 //! lists the referrers without names, after the images.
@@ -71,7 +71,8 @@ pub struct ExportOptions {
     pub referrers: bool,
     /// How names are written in the annotation [`IMAGE_NAME`](crate::IMAGE_NAME), which containerd
     /// and podman read. By default, names are unchanged. The annotation
-    /// [`REF_NAME`](crate::REF_NAME) of the image layout always has the name that the store has.
+    /// [`REF_NAME`](crate::REF_NAME) of the image layout always has the name that the store has. An
+    /// image without a name has neither annotation.
     pub naming: Naming,
     /// Selects the configurations and layers that are written, by default all. If some are left
     /// out, a reader of the archive must get them elsewhere, like layers that registries do not
@@ -241,9 +242,9 @@ fn warn_of_types(chosen: &BTreeMap<Reference, Chosen>, progress: &dyn Progress) 
         more => format!(" (and {more} more)"),
     };
     progress.warn(&format!(
-        "{first}{more} has a manifest or an index of Docker's type; skopeo, podman and umoci cannot \
-         select it by its name in an OCI archive; for these programs, export it with --format \
-         docker"
+        "{first}{more} has a manifest or an index of Docker's type; skopeo, podman and umoci \
+         cannot select it by its name in an OCI archive; for these programs, export it with \
+         --format docker"
     ));
 }
 

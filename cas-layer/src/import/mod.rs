@@ -3,17 +3,17 @@
 //!
 //! A directory or an uncompressed tar file is read in place. Only the blobs that the chosen images
 //! reach are read, several of them concurrently. A stream (a pipe or a compressed archive) is read
-//! once, and every large file in it is stored as it arrives. Files that no image reaches are
-//! removed afterwards.
+//! once, and every large file in it is stored as it arrives. Stored files that no image reaches are
+//! removed from the store afterwards.
 //!
 //! [`ingest_blobs`] and [`ingest_image`] store single blobs, whose digests the caller knows.
 //!
 //! An import writes in this order: records, blobs, flush, the children and referrers of documents,
 //! names. A name is written only after everything that its image reaches is durable. If an import
-//! fails, names are unchanged. The blobs
-//! and ingests that it created are removed, except blobs to which something else refers by then. If
-//! the caller drops the future, the ingests are removed in the background, and a garbage collection
-//! removes these blobs. If the process crashes, a garbage collection removes both.
+//! fails, names are unchanged. The blobs and ingests that it created are removed, except blobs to
+//! which something else refers by then. If the caller drops the future, the ingests are removed in
+//! the background, and a garbage collection removes these blobs. If the process crashes, a garbage
+//! collection removes both.
 
 mod archive;
 mod contents;
@@ -126,8 +126,8 @@ impl ImportOptions {
 /// a name that cannot be used, or if the name in `options` does not suit the source; `Corrupt` if
 /// the source is damaged or contradicts itself, for example if a file does not match its
 /// descriptor; `NotFound` if the source does not exist, is incomplete or has nothing for the
-/// platform, or if a blob that the import needs is removed from the store meanwhile; `Conflict` for
-/// such a blob, too; `Unsupported` for a sparse file, another version of the image layout, or what
+/// platform; `NotFound` or `Conflict` if a blob that the import needs is removed from the store
+/// meanwhile; `Unsupported` for a sparse file, another version of the image layout, or what
 /// [`Decoder`](crate::codec::Decoder) does not support; `OutOfRange` if a bound of
 /// [`cas_core::limit`] is exceeded; errors of the source and of the store.
 pub async fn import(store: &Store, source: Source, options: &ImportOptions) -> Result<Vec<Image>> {
