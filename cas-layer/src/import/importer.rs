@@ -265,9 +265,9 @@ impl<'a> BlobImporter<'a> {
         self.guard.finish_kept().await
     }
 
-    /// Names images, whose blobs must be durable, and ends the lease. Then removes the blobs that
-    /// this import created and to which nothing refers: those that are not in `planned`, or all if
-    /// the images could not be named. Returns the named images.
+    /// Names images, whose blobs must be durable, and ends the lease. Then removes blobs that this
+    /// import created: those that are not in `planned`, or all if the images could not be named.
+    /// Blobs to which something refers stay. Returns the named images.
     pub(super) async fn finish(
         self,
         named: BTreeMap<Reference, Descriptor>,

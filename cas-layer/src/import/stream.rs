@@ -26,7 +26,7 @@ const AHEAD: usize = 4;
 const SMALL: u64 = 64 << 10;
 /// Maximum number of bytes of small files that are kept in memory.
 const IN_MEMORY: u64 = 32 << 20;
-/// Files that are always kept in memory, whatever their size, and never stored.
+/// Files that are always kept in memory, and never stored. They may be larger than [`SMALL`].
 const DOCUMENTS: [&str; 3] = [OCI_LAYOUT, INDEX, DOCKER_MANIFEST];
 
 enum Event {
