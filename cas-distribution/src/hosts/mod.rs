@@ -166,9 +166,10 @@ impl Hosts {
     /// # Errors
     /// `Denied` if the policy rejects the image; `Unsupported` if the policy requires a signature,
     /// which this version does not verify; `NotFound` if the file `policy.json` is absent;
-    /// `InvalidArgument` if the file does not parse, or has an unknown key or an empty list of
-    /// requirements; `OutOfRange` if the file is larger than
-    /// [`limit::HOSTS_FILE`](cas_core::limit::HOSTS_FILE); errors of the file system.
+    /// `InvalidArgument` if the file does not parse, has an unknown key at its top or in a
+    /// requirement for this image, or has an empty list of requirements; `OutOfRange` if the file
+    /// is larger than [`limit::HOSTS_FILE`](cas_core::limit::HOSTS_FILE); errors of the file
+    /// system.
     pub async fn check_policy(&self, reference: &FullName) -> Result<()> {
         let (policy, reference) = (self.policy.clone(), reference.clone());
         runtime::blocking(move || match policy {
