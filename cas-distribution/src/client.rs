@@ -29,9 +29,11 @@ pub struct Options {
     /// Hosts of token services that may receive the login for the registry, in addition to the
     /// registry's own host and its subdomains.
     pub token_hosts: Vec<Host>,
-    /// The file of logins that is read first, instead of podman's `containers/auth.json` in
-    /// `$XDG_RUNTIME_DIR`. The file must exist, except for [`log_in`](crate::log_in), which creates
-    /// it. By default it is `$REGISTRY_AUTH_FILE`, if that variable is set.
+    /// The file of logins that is read first. The file must exist, except for
+    /// [`log_in`](crate::log_in), which creates it. If this is `None`, `$REGISTRY_AUTH_FILE` is
+    /// read first, if that variable is set, and otherwise podman's `containers/auth.json` in
+    /// `$XDG_RUNTIME_DIR`, or `/run/containers/UID/auth.json` without that variable. These files
+    /// may be absent.
     pub auth_file: Option<PathBuf>,
     /// Another repository of the same registry that may have the blobs that are pushed. The
     /// registry is asked to mount them from there.

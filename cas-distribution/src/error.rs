@@ -14,7 +14,7 @@ use crate::retry::{self, Failure};
 use crate::{address, untrusted};
 
 /// The name of the backend in errors of a registry, its token service, a server of
-/// [`download`](crate::download), or the connection to any of them.
+/// [`download`](fn@crate::download), or the connection to any of them.
 pub const REGISTRY: &str = "registry";
 
 /// Maximum number of characters of a registry's own message that an error repeats.

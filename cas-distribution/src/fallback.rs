@@ -4,11 +4,11 @@
 //! Two clients may change the index at the same time. Each client sends the `ETag` that it has
 //! read. A registry that supports conditional requests then refuses the later change. After its
 //! change, each client reads the tag again. If another client has replaced the change, the client
-//! repeats it, for at most [`limit::REFERRER_ATTEMPTS`] attempts in all, and not after the time
-//! [`Timeouts::repeat`](crate::Timeouts::repeat). In a registry without conditional requests, a
-//! race remains that no client can prevent. One client reads the tag, a second client makes its
-//! change and reads the tag back, and then the first client overwrites that change. If the lost
-//! referrer is pushed again, it is listed again.
+//! repeats it. A client makes at most [`limit::REFERRER_ATTEMPTS`] attempts, and begins none after
+//! the time [`Timeouts::repeat`](crate::Timeouts::repeat). In a registry without conditional
+//! requests, a race remains that no client can prevent. One client reads the tag, a second client
+//! makes its change and reads the tag back, and then the first client overwrites that change. If
+//! the lost referrer is pushed again, it is listed again.
 
 use cas_core::{Descriptor, Digest, Document, Error, Index, MediaType, Result, limit};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderValue, IF_MATCH, IF_NONE_MATCH};

@@ -184,7 +184,8 @@ impl Hosts {
     ///
     /// # Errors
     /// `Denied` if `registries.conf` blocks the name; `InvalidArgument` if a file does not parse or
-    /// contradicts itself (the message has its path and line); `NotFound` if the directory of
+    /// contradicts itself (the message has its path, and its line if that is known), or if one of
+    /// the [`authorities`](Self::authorities) is absent; `NotFound` if the directory of
     /// [`with_directory`](Self::with_directory) is absent, or if
     /// [`registries_conf`](Self::registries_conf) is absent and needed; `OutOfRange` if a file is
     /// larger than [`limit::HOSTS_FILE`](cas_core::limit::HOSTS_FILE), or if a directory has more
