@@ -108,7 +108,8 @@ impl Judge {
         )))
     }
 
-    /// Returns those addresses of a name that may be connected to.
+    /// Returns those addresses of a name that may be connected to. These are all addresses if the
+    /// name is that of a proxy.
     ///
     /// # Errors
     /// `Denied` if the name has addresses, but none of them may be connected to.
