@@ -138,8 +138,9 @@ impl<R: BufRead> Reader<R> {
         Ok(size)
     }
 
-    /// Makes the stored bytes the current body. Returns the map of a sparse file, which precedes
-    /// its data.
+    /// Makes the stored bytes the current body. Returns the map of a sparse file, or `None` for
+    /// any other member. If the stored bytes begin with the map, it is read and does not belong to
+    /// the body.
     fn map(&mut self, header: &Header, pax: &Pax, stored: u64) -> Result<Option<Map>> {
         if header.type_flag() == b'S' {
             if pax.sparse.is_some() {
@@ -260,7 +261,7 @@ fn id(what: &str, pax: Option<u64>, header: i64) -> Result<u32> {
     })
 }
 
-/// Checks the length of a path and of its names.
+/// Checks the length of a path, the lengths of its names, and their number.
 pub(super) fn check_path(path: &[u8]) -> Result<()> {
     let fail = |why: String| {
         let shown = &path[..path.len().min(80)];
