@@ -72,8 +72,8 @@ impl<'a> Restorer<'a> {
     }
 
     /// Ends the lease of the new blobs, and removes what was stored and nothing else refers to.
-    /// Returns `outcome`, the outcome of the verb that needed the blobs. If the removal fails, there
-    /// is a warning.
+    /// Returns `outcome`, the outcome of the verb that needed the blobs. If the removal fails,
+    /// there is a warning.
     ///
     /// # Errors
     /// The error in `outcome`, or else errors of the lease.
