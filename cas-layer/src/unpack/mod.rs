@@ -157,7 +157,7 @@ impl LayersFrom<'_> {
     }
 
     /// Opens the tar of a layer that the store does not have. Returns `None` if the store has the
-    /// layer, or if there is no tar of it.
+    /// layer, or if its tar does not exist.
     async fn open_tar(
         &self,
         (layer, diff_id): &(Descriptor, Digest),
