@@ -66,10 +66,11 @@ impl<'a> StreamingUnpacker<'a> {
     /// digests and diff IDs are verified in any case.
     ///
     /// If `discards` is true, a layer is not fetched if its snapshot is known to have been made of
-    /// the same layer, and has its directory. Some layers are still stored: a layer that must be
-    /// applied on top of the layers below it, or more than once, and a layer that has a snapshot
-    /// which has lost its directory or may have been made of another layer. If the snapshotter
-    /// unpacks from the store, all layers are stored, with a warning.
+    /// the same layer, and has its directory, or if a [job](Self::with_jobs) has unpacked the layer
+    /// already. Some layers are still stored: a layer that must be applied on top of the layers
+    /// below it, or more than once, and a layer that has a snapshot which has lost its directory or
+    /// may have been made of another layer. If the snapshotter unpacks from the store, all layers
+    /// are stored, with a warning.
     #[must_use]
     pub fn with_discard(mut self, discards: bool) -> Self {
         self.how.discards = discards;
