@@ -35,7 +35,7 @@ fn main() {
 /// # Errors
 /// `InvalidArgument` for an unknown command or a bad digest or name; `NotFound` for an absent blob;
 /// `AlreadyExists` for a name that refers to something else; `Corrupt` for a damaged layout; errors
-/// of the store.
+/// of the store, of `input` and of `output`.
 pub async fn run(arguments: &[&str], input: &mut impl Read, output: &mut impl Write) -> Result<()> {
     let [directory, arguments @ ..] = arguments else {
         return Err(Error::invalid(USAGE));

@@ -16,8 +16,9 @@ use crate::places::{BLOBS, misplaced};
 /// The system's error code for opening a symbolic link.
 const LOOP: i32 = rustix::io::Errno::LOOP.raw_os_error();
 
-/// The directories of blobs. Each is opened when it is first used, and created when a blob is first
-/// written to it.
+/// The directories of blobs, one for each algorithm. Each is opened when it is first used. The
+/// directory of SHA-256 is created with the store. An absent directory is created when a blob is
+/// published to it.
 pub(crate) struct Blobs {
     root: Dir,
     sha256: OnceLock<Dir>,
@@ -88,6 +89,7 @@ impl Blobs {
     pub(crate) fn sync_names(&self, algorithm: Algorithm) -> io::Result<()> {
         self.directory_for(algorithm)?.sync()?;
         match algorithm {
+            // The creation of the store has synced the name of this directory.
             Algorithm::Sha256 => Ok(()),
             // A process that created the directory may have died before it synced the name.
             Algorithm::Sha512 => self.root.sync(),

@@ -31,9 +31,12 @@ const PAGE: usize = 256;
 /// known. Makes a lost or damaged `index.json` from the records, because they have every name that
 /// this crate wrote. Writes a record for each name that is only in `index.json`.
 ///
+/// If `format.json` is damaged and the format is not known, examines nothing else.
+///
 /// # Errors
 /// `FailedPrecondition` for a store of another kind or of a newer format, and for an image layout
-/// of another version; errors of the file system and of the records.
+/// of another version; `Full` if the names in the records make too large an `index.json`; errors of
+/// the file system and of the records.
 pub(crate) fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
     let root = match Dir::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -91,8 +91,8 @@ impl FsImages {
                 Ok(Image { target, ..image })
             }
             None => {
-                // Another program made the name, so its times are unknown. Use the time when the
-                // blob of the target was written.
+                // Another program made the name, or the record was lost, so the times of the image
+                // are unknown. Use the time when the blob of the target was written.
                 let stat = self.shared.blobs.status(&target.digest)?;
                 let made = stat.as_ref().map_or(SystemTime::UNIX_EPOCH, time::modified);
                 Ok(Image {
@@ -111,8 +111,8 @@ impl FsImages {
             .transpose()
     }
 
-    /// Returns the image with this name, or `None` if there is none. Fails if the image belongs to
-    /// another owner.
+    /// Returns the image with this name, or `None` if there is none. Fails if the store is opened
+    /// for an owner, and the image does not belong to this owner.
     fn load_own(&self, index: &Index, name: &Reference) -> Result<Option<Image>> {
         let found = self.load(index, name)?;
         if let Some(image) = &found {
@@ -154,7 +154,8 @@ impl FsImages {
         Ok(image)
     }
 
-    /// Updates an image. Fails if `expected` is set and is not its target. Returns the new image.
+    /// Updates an image. Fails if `expected` is set and is not the target of the image. Returns the
+    /// new image.
     fn update_now(
         &self,
         update: &Image,
@@ -398,7 +399,7 @@ impl ImageStore for FsImages {
 
     /// Removes each record whose name is not in `index.json`, or has another target there. Such a
     /// record is left behind if a process is killed, or if another program removes a name or
-    /// changes its target.
+    /// changes its target. Also removes the new `index.json` that a killed change left behind.
     async fn cleanup(&self) -> Result<()> {
         let index = self.run(FsImages::index).await?;
         let (mut found, mut after) = (Vec::new(), None);
@@ -416,7 +417,7 @@ impl ImageStore for FsImages {
 }
 
 /// Returns whether the index does not have an entry for the name and the target in the key of a
-/// record. Returns false for a key that does not parse.
+/// record. Returns false if the key does not parse, or if an entry of the name is not a descriptor.
 fn is_stray(index: &Index, key: &str) -> bool {
     let parsed = key
         .split_once(' ')

@@ -10,8 +10,9 @@ use cas_core::layout::REF_NAME as NAME;
 use cas_core::{Descriptor, Digest, DigestPrefix, Error, ErrorKind, MediaType, Result, limit};
 use serde_json::{Map, Value, json};
 
-/// What to do about a damaged file.
-pub(crate) const REPAIR: &str = "restore the file, or let `cas fsck --repair` make it again";
+/// What to do about a damaged file. No repair works on the layout of another program.
+pub(crate) const REPAIR: &str =
+    "restore the file or, in a store of cas, let `cas fsck --repair` make it again";
 
 /// A name with its target.
 pub(crate) type Named = (Reference, Descriptor);
@@ -86,8 +87,8 @@ impl Index {
     /// Returns the target of a name, or `None` if the name does not have an entry.
     ///
     /// # Errors
-    /// `FailedPrecondition` if several entries have the name; `Corrupt` if the entry is not a
-    /// descriptor.
+    /// `FailedPrecondition` if the name has several entries; `Corrupt` if one of its entries is not
+    /// a descriptor.
     pub(crate) fn get(&self, name: &Reference) -> Result<Option<Descriptor>> {
         let mut targets = self.targets(name)?;
         match &targets[..] {

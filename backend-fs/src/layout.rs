@@ -108,7 +108,7 @@ impl Layout {
 }
 
 /// Waits for the lock of the layout and takes it. The caller holds the lock while it creates,
-/// upgrades or repairs the layout.
+/// checks, upgrades or repairs the layout.
 fn lock_layout(cas_dir: &Dir) -> io::Result<Lock> {
     Lock::exclusive(cas_dir, "lock")
 }
@@ -159,9 +159,8 @@ pub(crate) fn refuse_newer(path: &Path) -> Result<()> {
     }
 }
 
-/// Writes a damaged format file again, with the number in the database of records. Returns false if
-/// the database has no number or the number of a newer format. Returns true if the file was written
-/// or is intact.
+/// Writes a damaged format file again, with the number in the database of records. Returns true if
+/// the file was written or is intact. Returns false if [`recorded_version`] returns `None`.
 pub(crate) fn repair_format(path: &Path, cas_dir: &Dir) -> Result<bool> {
     let _lock = lock_layout(cas_dir)?;
     // Another process may have repaired it since.
@@ -274,7 +273,7 @@ pub(crate) fn check_oci_layout(root: &Dir) -> Result<()> {
 fn damaged_layout(why: impl Display) -> Error {
     Error::corrupt(format!(
         "{OCI_LAYOUT} is damaged ({why}); restore the file, let `cas fsck --repair` make it \
-         again, or choose another directory"
+         again if this is a store of cas, or choose another directory"
     ))
 }
 

@@ -8,13 +8,13 @@
 //!   format.json       kind and version of the store
 //!   records.db        all records of the store, in SQLite
 //!   ingest/           the bytes of ingests, by key
-//!   lock              held while the store is opened for writing, created, upgraded or recovered,
-//!                     and while oci-layout or format.json is repaired
+//!   lock              held during an opening for writing, while the store is created, upgraded or
+//!                     recovered; and while oci-layout or format.json is repaired
 //!   index.lock        held while index.json is created, replaced or repaired
 //!   remove.lock       held while a blob is removed or replaced
 //!   boot              the ID of the boot in which the store was last opened for writing
 //!   unsynced/         one marker for each open store that has published without a sync; if a
-//!                     marker is left after a boot, the first opening checks all blobs
+//!                     marker is left after a boot, the first opening for writing checks all blobs
 //!   reserve           space for removals on a full disk
 //! ```
 //!

@@ -39,7 +39,8 @@ impl Grouped for Shared {
         1
     }
 
-    /// Syncs the bytes of all ingests, then renames all, then syncs each directory once.
+    /// Syncs the bytes of all ingests, then renames those whose sync succeeded, then syncs each
+    /// directory once.
     fn make(&self, group: Vec<Waiting>) -> Vec<Answer> {
         let mut outcomes = self.sync_group(&group);
         for ((one, _), outcome) in group.iter().zip(&mut outcomes) {
@@ -108,8 +109,8 @@ impl Shared {
         self.discard_unless_synced(pending, pending.staged.file.sync_data())
     }
 
-    /// Syncs the bytes of all ingests: file by file if they are few, otherwise the whole file
-    /// system. Returns the outcome for each ingest.
+    /// Syncs the bytes of all ingests: with one sync of the whole file system, or file by file if
+    /// the ingests are few or that sync fails. Returns the outcome for each ingest.
     fn sync_group(&self, group: &[Waiting]) -> Vec<Result<()>> {
         let all = || group.iter().map(|(one, _)| one);
         if group.len() < SYNCFS_FROM || self.sync_together(all()).is_err() {

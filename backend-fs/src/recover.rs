@@ -1,4 +1,4 @@
-//! Recovery at the first opening after a boot.
+//! Recovery at the first opening for writing after a boot.
 //!
 //! A killed process leaves only whole blobs and ingests that can be resumed. A crash of the kernel
 //! may lose bytes of ingests, and of blobs that were published without a sync.
@@ -19,8 +19,8 @@ const BOOT: &str = "boot";
 /// Maximum number of blobs in one page.
 const PAGE: usize = 1024;
 
-/// Recovers the store if it was last opened in another boot. Returns the time at which the store
-/// was first opened in this boot.
+/// Recovers the store if it was last opened for writing in another boot. Returns the time at which
+/// the store was first opened for writing in this boot.
 pub(crate) fn recover(cas_dir: &Dir, blobs: &Blobs, boot: &str) -> Result<SystemTime> {
     let _lock = Lock::exclusive(cas_dir, "lock")?;
     // A damaged file counts as one of another boot.

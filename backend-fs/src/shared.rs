@@ -30,14 +30,16 @@ pub(crate) struct Shared {
     ingest: Option<Dir>,
     /// The ID of this boot.
     pub(crate) boot: String,
-    /// When the store was first opened in this boot.
+    /// When the store was first opened for writing in this boot, or the time of this opening if
+    /// the store is read-only.
     began: SystemTime,
     pub(crate) publishes: Publishes,
     marker: Mutex<Option<Marker>>,
 }
 
 impl Shared {
-    /// Opens the directories in `layout`, which is at `path`, and recovers from a crash.
+    /// Opens the directories in `layout`, which is at `path`. If the store is writable, recovers
+    /// from a crash.
     pub(crate) fn open(layout: Layout, path: &Path) -> Result<Self> {
         let blobs = match layout.root.open_dir(BLOBS) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(blobs_lost()),

@@ -4,7 +4,7 @@
 //! One file is then enough for an ingest. Otherwise `ingest/HASH` holds the bytes, and
 //! `ingest/HASH.key` is the lock and contains the key.
 //!
-//! Bytes that were written before a reboot may be incomplete, so the first opening of the store
+//! Bytes that were written before a reboot may be incomplete, so the first opening for writing
 //! after the reboot removes them. A key file starts with the ID of the boot in which its ingest
 //! began.
 
@@ -56,7 +56,7 @@ impl Staged {
         self.remove_key_file(dir)
     }
 
-    /// Removes the key file, if there is one, of an ingest that was published.
+    /// Removes the key file, if the ingest has one.
     pub(crate) fn remove_key_file(&self, dir: &Dir) -> Result<()> {
         if !is_digest(&self.name) {
             dir.remove(&*lock_file(&self.name))?;
@@ -157,8 +157,8 @@ fn lock(dir: &Dir, name: &str) -> Result<Lock> {
         .ok_or_else(|| Error::busy("another writer holds this ingest; wait until that writer ends"))
 }
 
-/// Locks an ingest whose name is its key. Creates the ingest if it is absent. Returns the lock and
-/// the file for the bytes.
+/// Locks an ingest whose name is its key. Creates the ingest if it is absent, and starts it again
+/// if its file is hard-linked. Returns the lock and the file for the bytes.
 fn lock_bytes(dir: &Dir, name: &str) -> Result<(Lock, File)> {
     let mut held = lock(dir, name)?;
     if is_hard_linked(held.file())? {

@@ -38,8 +38,11 @@ impl FsStore {
     /// # Errors
     /// `FailedPrecondition` if the directory is not empty and has no image layout, or has an image
     /// layout of another version, a store of another kind or a store of a newer format; `Corrupt`
-    /// if a file of the store is damaged, for example if `.cas/format.json` has more than 64 KiB;
-    /// errors of the records and of the file system.
+    /// if a file or directory of the store is damaged, lost or of the wrong type, for example if
+    /// `.cas/format.json` has more than 64 KiB; `Corrupt`, `InvalidArgument` or `OutOfRange` for
+    /// files in `refs/` that cannot be written to a new `index.json`; `Unavailable`, `NotFound` or
+    /// `Unsupported` if `/proc` does not have the ID of the boot; errors of the records and of the
+    /// file system.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         Layout::open(path)
@@ -53,9 +56,11 @@ impl FsStore {
     ///
     /// # Errors
     /// `FailedPrecondition` if the directory has no image layout, an image layout of another
-    /// version, a store of another kind or a store of a newer format; `Corrupt` if a file of the
-    /// store is damaged, for example if `.cas/format.json` has more than 64 KiB; errors of the
-    /// records and of the file system.
+    /// version, a store of another kind or a store of a newer format; `Corrupt` if a file or
+    /// directory of the store is damaged, lost or of the wrong type, for example if
+    /// `.cas/format.json` has more than 64 KiB; `Unavailable`, `NotFound` or `Unsupported` if
+    /// `/proc` does not have the ID of the boot; errors of the records and of the file system. A
+    /// damaged `index.json` is an error only when it is read.
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let layout = || Layout::read_only(Dir::open(path)?);

@@ -1,7 +1,7 @@
 //! Markers, which record that some blobs may not be on disk.
 //!
 //! An open store that publishes without a sync first writes a marker file under `unsynced/`. If
-//! [`crate::recover`] finds a marker after a power loss, it checks all blobs.
+//! [`crate::recover`] finds a marker after a boot, it checks all blobs.
 
 use cas_core::{Result, unique};
 use cas_host::{Dir, Lock};
@@ -44,7 +44,8 @@ impl Markers {
         Ok(Markers { dir, found })
     }
 
-    /// Returns whether there are no markers. If so, every blob that this crate published is synced.
+    /// Returns whether there are no markers. If so, the bytes of every blob that this crate
+    /// published are synced.
     pub(crate) fn is_empty(&self) -> bool {
         self.found.is_empty()
     }

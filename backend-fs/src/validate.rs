@@ -18,15 +18,16 @@ use crate::{layout, refs};
 /// `cas`, a record or the key of an ingest. Missing records of blobs are not reported, because
 /// layouts of other programs have none.
 ///
-/// An `index.json` that is malformed, or has more than [`limit::DOCUMENT_READ`] bytes, is a
-/// finding. The blobs are then checked, but the names are not. If `oci-layout` is missing or
+/// An `index.json` that is missing or malformed, or has more than [`limit::DOCUMENT_READ`] bytes,
+/// is a finding. The blobs are then checked, but the names are not. If `oci-layout` is missing or
 /// damaged, or has another version, the report has only the findings in `oci-layout` and
 /// `index.json`.
 ///
 /// # Errors
 /// `FailedPrecondition` if the directory is not an image layout, or has a store of another kind or
 /// of a newer format; `Corrupt` if a file in `.cas/` is damaged; errors of the records and of the
-/// file system. If `index.json` has a finding, an error of opening the store is not returned.
+/// file system. If `oci-layout` or `index.json` has a finding and the store cannot be opened, that
+/// error is not returned, and no blob is checked.
 pub async fn validate(path: impl AsRef<Path>) -> Result<Report> {
     let path = path.as_ref().to_owned();
     let found = pool::run(move || {

@@ -27,8 +27,8 @@ const SECTOR: u64 = 512;
 const PAGE: u64 = 4 << 10;
 /// Maximum overhead in bytes of a page with one row.
 const ROW_OVERHEAD: u64 = 64;
-/// A compaction runs if at least the size of the file divided by this number was removed and is not
-/// used.
+/// A compaction runs only if the removed bytes and the unused bytes are each at least one part of
+/// the file. One part is the space of the file on the disk, divided by this number.
 const COMPACT_PART: u64 = 4;
 /// Minimum number of free bytes on the disk for a compaction. A full disk would stop the engine.
 const COMPACT_FREE: u64 = 32 << 20;
@@ -175,8 +175,9 @@ impl RedbEngine {
         Ok(self.allocated()?.saturating_sub(used))
     }
 
-    /// Waits until no reader of an older state is left, then truncates the file. Returns `false` if
-    /// readers stay open. The truncation is then left to the next compaction.
+    /// Waits until no reader is left, for about [`READER_CHECKS`] times [`READER_DELAY`], then
+    /// truncates the file. Returns `false` if readers stay open. The truncation is then left to the
+    /// next compaction.
     fn truncate(&self) -> Result<bool> {
         // Held during the truncation, so that no new reader starts.
         let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
@@ -236,11 +237,12 @@ impl Engine for RedbEngine {
         Ok(())
     }
 
-    /// If removals have freed a large part of the file, moves rows to its start in small
-    /// transactions, and then truncates it. Only the last step needs exclusive access, and it has
-    /// little left to move.
+    /// If removals have freed a large part of the file, and the disk has at least [`COMPACT_FREE`]
+    /// free bytes, moves rows to the start of the file in small transactions, and then truncates
+    /// the file. Only the truncation needs exclusive access, and it has little left to move.
     ///
-    /// A kill leaves a file of the same size, whose free space is still counted as removed.
+    /// A kill before the truncation leaves the free space in the file. This space still counts as
+    /// removed.
     fn compact(&self, removed: u64) -> Result<bool> {
         let part = self.allocated()? / COMPACT_PART;
         // Blobs that were stored since a removal may use its space.

@@ -17,6 +17,10 @@ pub(crate) const NAMES: FileNames = FileNames {
 /// Opens or creates the file, and locks it against other programs that use redb files. Returns the
 /// file. In read-only mode, other programs may still read the file. Does not follow a symbolic
 /// link, because another user may have placed it there.
+///
+/// # Errors
+/// `Corrupt` if the file is empty or is a directory; `Busy` if another program has it open; errors
+/// of the file system.
 pub(crate) fn open(path: &Path, mode: OpenMode) -> Result<File> {
     let name = NAMES.database;
     if path.is_dir() {

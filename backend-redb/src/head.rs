@@ -1,7 +1,7 @@
 //! A copy of the start of the database file. The rest of the file cannot be read without its start.
 //!
-//! The copy is made when the file is closed. If the start of the file is damaged later, a repair
-//! uses the copy in its place.
+//! The copy is made when a process that could write to the file closes it. If the start of the file
+//! is damaged later, a repair uses the copy in its place.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

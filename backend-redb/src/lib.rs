@@ -2,15 +2,16 @@
 //!
 //! ```text
 //! cas.redb          the database, with these tables:
-//!   cas             name -> number: the format of the store, and the next free number for rows
-//!                   and revisions
+//!   cas             name -> number: the format of the store, the next free number for rows and
+//!                   revisions, and the number of bytes removed since the last compaction
 //!   content         algorithm and hash of a blob -> size, row number, and all bytes if there are
 //!                   at most 512
 //!   rows            row number, offset -> up to 256 KiB less 512 bytes of a blob or ingest
 //!   ingests         key -> row number, bytes in its rows, time
 //!   doomed          row number of rows that are still to be removed -> bytes in their blob
 //!   blobs images snapshots leases notes    records: key -> revision, value
-//! cas.redb.head     a copy of the start of the database, made when it was last closed
+//! cas.redb.head     a copy of the start of the database, made when it was last closed after it
+//!                   was open for writing
 //! owner             locked by the process that has the store open; contains its pid
 //! reserve           disk space for removals on a full disk
 //! ```

@@ -17,8 +17,8 @@ pub(crate) const ROW_SIZE: usize = (256 << 10) - 512;
 /// Maximum size in bytes of a blob that is stored inline, in its entry. A row would cost one more
 /// page per change. Entries of adjacent digests share pages, so removing them together is cheap.
 pub(crate) const INLINE_MAX: usize = 512;
-/// Maximum number of rows of one blob that a transaction removes, so that other transactions do not
-/// wait long.
+/// Maximum number of rows of one blob, after the first row, that a transaction removes, so that
+/// other transactions do not wait long.
 const REMOVE_ROWS: usize = 64;
 /// Maximum number of rows that one transaction moves.
 const MOVE_ROWS: usize = 4096;
@@ -31,9 +31,9 @@ fn all(number: u64) -> RangeInclusive<(u64, u64)> {
 }
 
 impl Tables<'_> {
-    /// Removes the rows of a blob. If there are many, removes only the first of them, and adds
-    /// their number to the table `doomed` for [`Tables::finish_removal`]. Returns whether rows may
-    /// remain.
+    /// Removes the rows of a blob, which all have the row number `number`. If there are many,
+    /// removes only some of them, and adds the row number to the table `doomed` for
+    /// [`Tables::finish_removal`]. Returns whether rows may remain.
     pub(crate) fn remove_all_rows(
         &mut self,
         number: u64,

@@ -27,15 +27,18 @@ pub struct RedbStore(KvStore);
 
 impl RedbStore {
     /// Opens the store in the directory `path`. Creates the store if the directory is absent or
-    /// empty. Other processes cannot open the store until its last handle is dropped. If the
-    /// process cannot write to the directory, opens the store read-only. Several such processes can
-    /// have the store open at the same time.
+    /// empty. The store is locked until its last handle is dropped: meanwhile, neither this process
+    /// nor another can open it again. If the process cannot write to the directory, opens the store
+    /// read-only, and shares the lock with other processes that cannot write to the directory. If
+    /// the disk is too full to open the database for writing, also opens the store read-only, but
+    /// does not share the lock.
     ///
     /// # Errors
-    /// `Busy` if another process has the store open, with the pid of that process if the pid is
-    /// known; `FailedPrecondition` for a directory with other contents or for a newer format;
-    /// `Corrupt` for a damaged or lost database; `Full` if the disk has no room to create or
-    /// upgrade the store; errors of the file system.
+    /// `Busy` if the store is locked, with the pid of the process that locked it if the pid is
+    /// known; `FailedPrecondition` if `path` is a file, a directory with other contents, a database
+    /// of another program or a store of a newer format; `Corrupt` for a damaged or lost database;
+    /// `Full` if the disk has no room to create the store, or fills up meanwhile; errors of the
+    /// file system.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path.as_ref(), CACHE)
     }

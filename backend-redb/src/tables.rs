@@ -9,10 +9,11 @@ use crate::error::broken;
 
 /// Minimum number of keys that are removed in one pass over the table.
 const PASS_KEYS: usize = 8;
-/// Maximum number of rows that such a pass visits for each key.
+/// Maximum number of rows that such a pass visits, divided by the number of keys.
 const PASS_ROWS: usize = 4;
 
-/// The format, and the first unallocated number.
+/// The format, the first unallocated number, and the number of bytes that were removed since the
+/// last compaction.
 pub(crate) const META: TableDefinition<'static, &str, u64> = TableDefinition::new("cas");
 /// Entries of blobs.
 pub(crate) const BLOBS: TableDefinition<'static, &[u8], BlobValue> =

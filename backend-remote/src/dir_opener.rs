@@ -28,9 +28,9 @@ impl RemoteStore {
     /// # Errors
     /// `Busy` if the store is open already, unless this process and the process that has it open
     /// can only read it; the message has the pid of that process if the pid is known;
-    /// `FailedPrecondition` if the directory contains files and is not a store, or is a store of
-    /// another kind or of a newer format; `Unavailable` if no threads can be started; errors of the
-    /// file system.
+    /// `FailedPrecondition` if the directory contains files and is not a store, is a store of
+    /// another kind or of a newer format, or has a file `format` that cannot be parsed; errors of
+    /// the file system and of the system.
     pub async fn open_dir(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         let root = path.clone();

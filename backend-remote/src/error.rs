@@ -76,7 +76,7 @@ fn unexpected(error: &opendal::Error) -> Error {
     }
 }
 
-/// Returns the error for an object that this store cannot have written.
+/// Returns the error for an object that is damaged, or that this store cannot have written.
 pub(crate) fn foreign_object(path: impl Display) -> Error {
     let why = "the object is damaged, or was not written by this store; run `cas fsck --repair`, \
                or delete the object";

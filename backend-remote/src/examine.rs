@@ -1,5 +1,7 @@
-//! Finds and repairs cells that do not parse, and cells whose object names are not escaped keys.
-//! Such a cell prevents a list of the records of its table, or of the blobs.
+//! Finds and repairs damaged objects in the folders of records and of blobs. An object is damaged
+//! if it is not a cell, if its name is not the name of a cell of its folder, or if it is the cell
+//! of a blob and does not point to parts. The name of a record's cell is an escaped key. While such
+//! an object exists, the records of its table, or the blobs, cannot be listed.
 
 use std::future::ready;
 
@@ -24,17 +26,19 @@ const NOTES: &str = "damaged-records/objects/";
 const PAGE: usize = 1000;
 
 impl RemoteStore {
-    /// Finds the cells that do not parse, and the cells whose object names are not escaped keys.
-    /// Returns a finding for each cell, with one exception.
+    /// Finds the damaged objects in the folders of records and of blobs. Returns a finding for each
+    /// object, with one exception.
     ///
-    /// A repair deletes such a cell of a blob. The blob is then missing. For a cell of a record, a
-    /// repair makes the bytes of the object the value of the record. If the check of the store
-    /// parses the records of the table, the repair returns no finding for this cell, because the
-    /// check then reports the record and sets it aside. If the name of the object is not an escaped
-    /// key, a repair moves the bytes to a note instead.
+    /// A repair deletes such an object in the folder of blobs. The blob is then missing. In the
+    /// folder of records, a repair makes the bytes of the object the value of the record. If the
+    /// check of the store parses the records of the table, the repair returns no finding for this
+    /// object, because the check then reports the record and sets it aside. If the name of the
+    /// object is not an escaped key, a repair moves the bytes to a note instead. The note keeps at
+    /// most the first [`limit::NOTE`] bytes.
     ///
     /// # Errors
-    /// Errors of the service.
+    /// `Denied` if something must be repaired and the store is read-only; errors of the service or
+    /// the directory.
     pub(crate) async fn examine(&self, repair: bool) -> Result<Vec<Finding>> {
         let remote = self.0.clone();
         runtime::run(async move {
@@ -128,7 +132,8 @@ impl Remote {
         Ok(Some(finding).filter(|_| !(repair && is_checked)))
     }
 
-    /// Makes the bytes of an object the value of a note, and deletes the object.
+    /// Makes the bytes of an object, at most the first [`limit::NOTE`], the value of a note. Then
+    /// deletes the object.
     async fn move_to_note(&self, path: &str) -> Result<()> {
         let prefix = self.cells.prefix();
         if let Some(object) = prefix.get(path).await? {

@@ -23,7 +23,8 @@ pub(crate) const TEMP_DIR: &str = "beside";
 const OWN_NAMES: &[&str] = &[LOCK, TEMP_DIR, "blobs", "records", "uploads"];
 /// The file that reserves space for removals on a full disk.
 const RESERVE: &str = "reserve";
-/// Size of the reserve in bytes: more than the new content of a record.
+/// Size of the reserve in bytes: more than the new content of a record, unless the record has very
+/// many labels.
 const RESERVE_SIZE: usize = 64 << 10;
 
 /// The locked directory of a store. After a failed sync, [`Folder::check`] refuses all changes.
@@ -42,8 +43,8 @@ impl Folder {
     /// written, other processes may open it for reading, too.
     ///
     /// # Errors
-    /// `Busy` if the directory is locked; `FailedPrecondition` if it contains other files; errors
-    /// of the file system.
+    /// `Busy` if the directory is locked; `FailedPrecondition` if it is not a store and contains
+    /// other files; errors of the file system.
     pub(crate) fn open(root: &Path) -> Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(root)?;
         refuse_foreign(root)?;

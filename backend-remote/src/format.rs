@@ -1,5 +1,5 @@
-//! The object `format`. It identifies a store, and contains the results of the probe of the service
-//! that ran when the store was created.
+//! The object `format`. It identifies a store. If several processes may share the store, the object
+//! also contains the results of the probe that tested the service when the store was created.
 
 use bytes::Bytes;
 use cas_core::{Error, Result};
@@ -24,7 +24,7 @@ const LISTED: usize = 1000;
 pub(crate) struct Format {
     kind: String,
     version: u32,
-    /// The endpoint that was probed. `None` if one process uses the store alone.
+    /// The endpoint that was probed. `None` if the store was created for one process alone.
     pub(crate) endpoint: Option<String>,
     /// Whether that endpoint honors conditions on deletes.
     conditional_deletion: bool,
@@ -68,11 +68,12 @@ impl Format {
         })
     }
 
-    /// Upgrades the format of a store that several processes share. Leaves it alone if another
-    /// process changes it meanwhile.
+    /// Upgrades the format of a store that several processes share. Leaves the format alone if
+    /// another process changes it meanwhile, or if the service returns no ETag.
     ///
     /// # Errors
-    /// As [`Format::load`].
+    /// `FailedPrecondition` if the object `format` cannot be parsed, or is of another kind or a
+    /// newer version; errors of the service.
     #[cfg(feature = "s3")]
     pub(crate) async fn upgrade_shared(prefix: &Prefix) -> Result<()> {
         let Some(object) = prefix.get(PATH).await? else {
@@ -93,7 +94,8 @@ impl Format {
         })
     }
 
-    /// Returns the format of the store, or `None` if the prefix is empty.
+    /// Returns the format of the store, or `None` if the prefix is empty, apart from objects of a
+    /// probe and the file `lock`.
     ///
     /// # Errors
     /// `FailedPrecondition` if the prefix contains other objects, or an object `format` that cannot

@@ -9,7 +9,7 @@
 //!                             ETags of its parts, as JSON
 //!   uploads/VERSION.NUMBER    the parts of that version of the blob, 8 MiB each but the last
 //!   records/TABLE/NAME        cell: the value of a record; NAME is the escaped key
-//!   probe/RANDOM/             objects of a running probe
+//!   probe/RANDOM/             objects of a running probe, or of a probe that was killed
 //! ```
 //!
 //! A cell is a small object that is only changed by compare-and-swap. If several processes may use
@@ -29,9 +29,10 @@
 //! A store on such a service can only be opened with the option `single=true`. A caller that sets
 //! this option promises that only one process uses the store.
 //!
-//! A store in a directory has two more files. The process that has the store open locks the file
-//! `lock`. The file `reserve` is space for removals on a full disk. If the directory cannot be
-//! written, any number of processes can have the store open for reading.
+//! A store in a directory has two more files and a folder. The process that has the store open
+//! locks the file `lock`. The file `reserve` is space for removals on a full disk. Files are
+//! written in the folder `beside` before they are renamed. If the directory cannot be written, any
+//! number of processes can have the store open for reading.
 
 mod blob;
 mod cell;

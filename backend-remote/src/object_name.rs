@@ -1,13 +1,13 @@
 //! Escapes the key of a record into the name of an object. Names sort like their keys.
 //!
-//! Letters, digits and `-` stay as they are. Every other byte becomes a sign and two hex digits.
-//! The sign sorts as the byte does: `!` for bytes before `-`, `.` for `.` and `/`, `=` for `:` to
-//! `@`, `_` for `[` to the back-quote, `~` for bytes after `z`. To respect the limits of file
-//! systems, a long name is split into folders of a fixed length, whose names end in `+`. No other
-//! part of a name contains a `+`.
+//! ASCII letters, digits and `-` stay as they are. Every other byte becomes a sign and two hex
+//! digits. The sign sorts as the byte does: `!` for bytes before `-`, `.` for `.` and `/`, `=` for
+//! `:` to `@`, `_` for `[` to the back-quote, `~` for bytes after `z`. To respect the limits of
+//! file systems, a long name is split into folders of a fixed length, whose names end in `+`. No
+//! other part of a name contains a `+`.
 
-/// Maximum length of the name of a file or folder in bytes. File systems accept 255, and OpenDAL
-/// adds a suffix to a temporary file.
+/// Maximum length of the name of a file or folder in bytes, without the `+` of a folder. File
+/// systems accept 255, and OpenDAL adds a suffix to a temporary file.
 const MAX_COMPONENT: usize = 200;
 
 /// Returns the name of `key`. The name of a prefix of the key is a prefix of the name.

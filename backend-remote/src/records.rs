@@ -64,7 +64,7 @@ impl Remote {
             folder.create_reserve();
         }
         match done {
-            // The first attempt changed the record, and only its sync failed.
+            // The first attempt has probably changed the record, and only its sync failed.
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {
                 Err(full)
             }

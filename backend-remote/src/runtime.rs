@@ -15,7 +15,7 @@ const BLOCKING: usize = 8;
 /// the future. A cancelled caller therefore does not leave a change of the bucket half done.
 ///
 /// # Errors
-/// Errors of `work`; `Internal` if it panicked.
+/// Errors of `work`; `Internal` if `work` panicked; errors of [`handle`].
 pub(crate) async fn run<T, F>(work: F) -> Result<T>
 where
     T: Send + 'static,
@@ -38,7 +38,8 @@ pub(crate) fn unconstrained<F: Future>(future: F) -> impl Future<Output = F::Out
 /// Returns the runtime. The first call starts it.
 ///
 /// # Errors
-/// `Unavailable` if no threads can be started.
+/// Errors of the system if the runtime cannot be set up, for example `OutOfRange` if the process
+/// has too many open files. If no thread can be started, tokio panics.
 pub(crate) fn handle() -> Result<&'static Handle> {
     static RUNTIME: OnceLock<std::io::Result<Runtime>> = OnceLock::new();
     let started = RUNTIME.get_or_init(|| {

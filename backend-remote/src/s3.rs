@@ -27,13 +27,14 @@ use crate::store::{GAPS, MAX_NAME, RemoteStore};
 
 const OPTIONS: &[&str] = &["endpoint", "region", "single"];
 const DEFAULT_ENDPOINT: &str = "https://s3.amazonaws.com";
-/// The region that is sent to services without regions.
+/// The region that is used for a given endpoint if no region is set.
 const DEFAULT_REGION: &str = "us-east-1";
 /// Time limit of one request, and of each piece of its body.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Maximum number of retries of a request that failed temporarily.
 const RETRIES: usize = 5;
-/// Pause before the first retry. The pause doubles before each further retry.
+/// Minimum pause before the first retry. The minimum doubles before each further retry. A random
+/// time is added.
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 
 /// Opens stores at `s3://BUCKET/PREFIX`.
@@ -66,14 +67,17 @@ impl Opener for S3Opener {
 }
 
 impl RemoteStore {
-    /// Opens the store below a prefix in a bucket. Creates the store if the prefix is empty.
+    /// Opens the store below a prefix in a bucket. Creates the store if the prefix is empty, and
+    /// upgrades an older format.
     ///
     /// # Errors
-    /// `InvalidArgument` if the location has no bucket or no region, has an unknown option or a
-    /// wrong value of `single`, or contains credentials; `FailedPrecondition` if the bucket does
-    /// not exist, if the prefix contains other objects or a store of a newer format, or, without
-    /// `single=true`, if the service does not evaluate conditions atomically; `Denied` if
-    /// credentials or permissions are missing; `Unavailable` if the service does not answer.
+    /// `InvalidArgument` if the location has no bucket, has neither a region nor an endpoint while
+    /// the environment sets no region, has an unknown option or a wrong value of `single`, or
+    /// contains credentials; `FailedPrecondition` if the bucket does not exist, if the prefix
+    /// contains other objects, a store of another kind or of a newer format, or an object `format`
+    /// that cannot be parsed, or, without `single=true`, if the service does not evaluate
+    /// conditions atomically; `Denied` if credentials or permissions are missing; `Unavailable` if
+    /// the service does not answer or TLS cannot be set up; other errors of the service.
     pub async fn open_s3(location: &Location) -> Result<Self> {
         let location = S3Location::parse(location)?;
         let shown = format!("s3://{}/{}", location.bucket, location.prefix);

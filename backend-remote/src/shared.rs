@@ -18,7 +18,8 @@ impl RemoteStore {
     ///
     /// # Errors
     /// `FailedPrecondition` if a probe finds that several processes cannot share a store on the
-    /// service; errors of [`Format::load`].
+    /// service; `Unavailable` if another process creates the store and removes it meanwhile; errors
+    /// of [`Format::load`].
     pub(crate) async fn open_shared(prefix: Prefix, endpoint: String) -> Result<Self> {
         runtime::run(async move {
             let found = Format::load(&prefix).await?;

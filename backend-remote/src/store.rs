@@ -18,8 +18,9 @@ use crate::runtime;
 /// Maximum length of the name of an object in a bucket, in bytes.
 pub(crate) const MAX_NAME: usize = 1024;
 
-/// The conformance laws that a store in a bucket or in memory does not pass, with reasons. A store
-/// in a directory passes all laws.
+/// The conformance laws that a store in a bucket does not pass, with reasons. A store in memory
+/// does not pass `odd_keys_are_keys` either. The other law is only for shared stores, so it does
+/// not apply to a store in memory. A store in a directory passes all laws that apply to it.
 pub const GAPS: &[(&str, &str)] = &[
     (
         "openings_share_the_key",
@@ -49,7 +50,7 @@ impl RemoteStore {
     /// length as in a bucket. Its content is lost when the last handle is dropped.
     ///
     /// # Errors
-    /// `Unavailable` if no threads can be started.
+    /// Errors of the system if the threads of the store cannot be set up.
     pub async fn memory() -> Result<Self> {
         let operator = Operator::new(Memory::default())
             .map_err(|error| classify(error, "open store", "memory"))?;

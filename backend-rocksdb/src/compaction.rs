@@ -1,5 +1,6 @@
-//! Returns space to the file system. Removals leave dead rows in blob files. RocksDB deletes a blob
-//! file whose rows are all dead, and rewrites the live rows of other files on request.
+//! Returns space to the file system. RocksDB stores the rows of many blobs in one blob file.
+//! Removals leave dead rows in these files. RocksDB deletes a blob file whose rows are all dead,
+//! and rewrites the live rows of other files on request.
 
 use cas_core::Result;
 use cas_kv::Space;
@@ -20,7 +21,7 @@ const DEAD: &str = "rocksdb.live-blob-file-garbage-size";
 const COMPACT_PART: u64 = 32;
 /// The option with which a compaction rewrites the live rows of the oldest blob files.
 const BLOB_GC: &str = "enable_blob_garbage_collection";
-/// Minimum number of bytes that a compaction leaves free on the disk.
+/// Minimum number of bytes that a rewrite of blob files leaves free on the disk.
 const FREE_MIN: u64 = 16 << 20;
 
 /// Decides when to compact.

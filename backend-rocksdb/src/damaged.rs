@@ -14,9 +14,10 @@ use crate::side::SideDir;
 
 /// Opens a damaged database. Returns the database, and whether the copy of its manifest was used.
 ///
-/// Tries the newest manifest before the copy: often only the file `CURRENT` is lost, and the copy
-/// may be older. If neither can be read, RocksDB makes another manifest from the table files. Rows
-/// in blob files cannot be found through that manifest.
+/// Tries the manifest that the file `CURRENT` names, then the newest manifest, then the copy: often
+/// only the file `CURRENT` is lost, and the copy may be older. If none of them can be read, RocksDB
+/// makes another manifest from the table files. Rows in blob files cannot be found through that
+/// manifest.
 ///
 /// # Errors
 /// `Corrupt` if nothing can be read; `Full` and other errors of the engine and of the file system.

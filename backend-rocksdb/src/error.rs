@@ -23,7 +23,10 @@ pub(crate) fn classify(error: rocksdb::Error) -> Error {
         }
         _ if has("Read-only file system") || has("Permission denied") => Error::new(
             ErrorKind::Denied,
-            format!("{message}; make the directory of the store writable"),
+            format!(
+                "{message}; check the permissions of the directory of the store, and whether its \
+                 file system is writable"
+            ),
         ),
         rocksdb::ErrorKind::IOError if has("temporarily unavailable") || has("lock hold by") => {
             Error::busy("another program has the database open; wait until that program ends")

@@ -9,7 +9,8 @@ use cas_kv::{BlobEntry, IngestEntry, Rows};
 
 use crate::error::corrupt;
 
-/// The format, the first unallocated number, and notes. Every database has this family.
+/// The format, the first unallocated number, the number of bytes that were removed since the last
+/// compaction, and notes. Every database has this family.
 pub(crate) const META: &str = "default";
 /// Entries of blobs.
 pub(crate) const CONTENT: &str = "content";
@@ -32,8 +33,8 @@ pub(crate) fn all() -> impl Iterator<Item = &'static str> {
 /// family.
 ///
 /// Notes have no family of their own. RocksDB does not open a database with families that the
-/// program does not name. With such a family, a release that reads only format 1 could therefore
-/// not report the newer format.
+/// program does not name. If notes had a family, a release that reads only format 1 could therefore
+/// not open a newer database, and not report its format.
 fn record_prefix(table: Table) -> (&'static str, &'static str) {
     match table {
         Table::Notes => (META, "notes/"),
@@ -99,7 +100,7 @@ pub(crate) fn decode_blob(value: &[u8]) -> Result<(BlobEntry, &[u8])> {
     Ok((BlobEntry { size, number, rows }, inline))
 }
 
-/// Encodes an ingest. Its offset is left out, because it is the end of the last row.
+/// Encodes an ingest. Leaves out the offset, because the end of the last row shows it.
 pub(crate) fn encode_ingest(ingest: IngestEntry) -> [u8; 16] {
     let mut value = [0; 16];
     value[..8].copy_from_slice(&ingest.number.to_le_bytes());

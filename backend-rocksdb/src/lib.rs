@@ -3,14 +3,16 @@
 //! ```text
 //! db                the database, with these column families; numbers have eight bytes, big-endian
 //!                   in keys and little-endian in values:
-//!   default         text -> number: the format of the store, and the next free number; also the
-//!                   notes: notes/key -> revision, value
+//!   default         text -> number: the format of the store, the next free number, and the number
+//!                   of bytes removed since the last compaction; also the notes: notes/key ->
+//!                   revision, value
 //!   content         algorithm and hash of a blob -> its size, its number, one byte for where its
 //!                   bytes are, and all of its bytes if there are at most 512
 //!   rows            number, offset -> up to 64 KiB of a blob or an ingest
 //!   ingests         key -> number, time
 //!   blobs images snapshots leases          records: key -> revision, value
-//! db.head           a copy of the manifest, made when the database was last closed
+//! db.head           a copy of the manifest, made when the database was last closed after it was
+//!                   open for writing
 //! db.repair         files of a damaged database, while a repair reads them
 //! owner             locked by the process that has the store open; contains its pid
 //! reserve           disk space for removals on a full disk
@@ -23,7 +25,7 @@
 //! time.
 //!
 //! A blob of less than 1 MiB is written to the log together with its record, in one write. The rows
-//! of a larger blob, except the last rows, bypass the log. These rows are written once, to
+//! of any other blob, except the last rows, bypass the log. These rows are written once, to
 //! RocksDB's blob files, and are durable before the entry of the blob is written to the log.
 
 mod compaction;

@@ -44,8 +44,8 @@ pub struct Tuning {
     pub buffer: usize,
     /// Number of background threads that flush and compact. Default: 2.
     pub jobs: NonZeroU8,
-    /// RocksDB's blob files are rewritten if at least this percentage of their bytes is dead, from
-    /// 0 to 100. The bytes of removed blobs are dead. Default: 25.
+    /// A percentage, from 0 to 100. A compaction rewrites RocksDB's blob files if at least this
+    /// percentage of their bytes is dead. The bytes of removed blobs are dead. Default: 25.
     pub garbage: u8,
     /// Whether the engine collects statistics: see [`RocksStore::statistics`]. Default: `false`.
     ///

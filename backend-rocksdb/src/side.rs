@@ -1,5 +1,5 @@
-//! A directory next to a damaged database. RocksDB opens the database in this directory, and may
-//! change the files in it.
+//! A directory next to a damaged database. RocksDB opens the database in this directory. It may
+//! change the copied files in it, and add files.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 pub(crate) struct SideDir(PathBuf);
 
 impl SideDir {
-    /// Makes the directory. It has hard links to the files with rows, which RocksDB never changes,
-    /// and copies of all other files.
+    /// Makes the directory. It has hard links to the table files and the blob files, which RocksDB
+    /// never changes, and copies of all other files.
     ///
     /// # Errors
     /// `AlreadyExists` if the directory exists; errors of the file system.

@@ -1,5 +1,5 @@
 //! A write transaction, which collects changes for one write. Reads in the transaction include its
-//! own changes.
+//! own changes, except of rows.
 
 use std::collections::HashMap;
 
@@ -74,7 +74,8 @@ impl<'a> Tables<'a> {
         found.as_deref().map(read).transpose()
     }
 
-    /// Returns the values of many keys, decoded by `read`. Fast if the keys are close together.
+    /// Returns the values of many keys, decoded by `read`. Fast if the keys are sorted and close
+    /// together.
     fn get_all<T>(
         &self,
         family: &'static str,
@@ -213,7 +214,7 @@ impl Transaction for Tables<'_> {
     fn put_ingest(&mut self, key: &str, ingest: IngestEntry) -> Result<(), Failed> {
         let known = self.get(INGESTS, key.as_bytes(), family::decode_ingest)?;
         self.staged.first |= known.is_none();
-        // Without this entry in the log, the flush of the rows does not start a new log.
+        // If nothing is written to the log, the flush of the rows does not start a new log.
         if known.is_some_and(|(_, millis)| ingest.millis.abs_diff(millis) < TIME_STEP) {
             return Ok(());
         }

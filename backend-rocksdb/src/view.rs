@@ -1,5 +1,6 @@
-//! Reads of the current state of the database, which may change between two reads. A read fails if
-//! its rows were removed. It never returns other bytes, because a number is not used twice.
+//! Reads of the current state of the database, which may change between two reads. If the rows of a
+//! blob were removed, a read of them returns fewer bytes than requested. It never returns other
+//! bytes, because a number is not used twice.
 
 use bytes::{Bytes, BytesMut};
 use cas_core::records::Table;

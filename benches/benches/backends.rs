@@ -1,7 +1,7 @@
-//! The quick rows of the table, as criterion curves for every compiled backend.
+//! The quick rows of the benchmark table, measured by criterion for each column of our own stores.
 //!
-//! `cargo bench --bench backends -- [ROW[/COLUMN]]`. The environment variable `CAS_BENCH_ON` names
-//! the directory for the stores.
+//! `cargo bench -p oci-cas-benches --bench backends -- [ROW[/COLUMN]]`. The environment variable
+//! `CAS_BENCH_ON` names the directory for the stores.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

@@ -18,8 +18,8 @@ pub struct Remote {
     pub sig_url: String,
     /// The ETag that the server sent. Empty if it sent none.
     pub etag: String,
-    /// The key of the ACI that was fetched, or `None` if none was fetched. The ACI may have been
-    /// removed since.
+    /// The key of the ACI that was fetched. `None` if none was fetched, or if the remote comes from
+    /// rkt and its ACI was not imported. The ACI may have been removed since.
     pub key: Option<Key>,
     /// How long the ACI counts as fresh after [`download_time`](Self::download_time).
     pub cache_max_age: Duration,
@@ -48,7 +48,11 @@ impl Remote {
         age.is_ok_and(|age| age < self.cache_max_age)
     }
 
-    /// Checks the bounds of the texts.
+    /// Checks that the texts have at most [`limit::URL`] bytes and no control characters, and that
+    /// the URL of the ACI is not empty.
+    ///
+    /// # Errors
+    /// `InvalidArgument` otherwise.
     pub(crate) fn check(&self) -> Result<()> {
         for (what, text) in [
             ("a URL", &self.aci_url),
@@ -73,8 +77,8 @@ impl Remote {
 }
 
 /// Returns how long an answer with the header `Cache-Control` counts as fresh: the value of
-/// `max-age`. Returns zero if `max-age` is absent or not valid, or if the header contains
-/// `no-cache` or `no-store`.
+/// `max-age`. Returns zero if `max-age` is absent, not valid or more than [`u32::MAX`] seconds, or
+/// if the header contains `no-cache` or `no-store`.
 pub fn max_age(cache_control: &str) -> Duration {
     let mut age = Duration::ZERO;
     for part in cache_control.split(',') {

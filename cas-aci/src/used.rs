@@ -50,10 +50,13 @@ impl NotedReads {
         info
     }
 
-    /// Writes the times to the catalogue. If the store is read-only or full, they stay in memory.
+    /// Writes the times to the catalogue. If the store is read-only or full, they stay in memory,
+    /// and this call does not fail. A time is dropped if the catalogue no longer has the ACI, or if
+    /// other writers change the ACI during both attempts.
     ///
     /// # Errors
-    /// Errors of the store. Times that were not written stay in memory.
+    /// `FailedPrecondition` if the catalogue is closed; `Corrupt` if the information on an ACI does
+    /// not parse; errors of the store. After an error, times that were not written stay in memory.
     pub(crate) async fn flush(&self, catalogue: &Catalogue) -> Result<()> {
         let noted: Vec<(Key, SystemTime)> = {
             let noted = lock(&self.0);

@@ -254,8 +254,8 @@ pub fn check_json(data: &[u8]) -> Result<()> {
     if data.len() as u64 > limit::DOCUMENT_READ {
         let (found, allowed) = (data.len(), limit::DOCUMENT_READ);
         return Err(Error::corrupt(format!(
-            "the JSON document has {found} bytes; at most {allowed} are allowed; build the image \
-             again"
+            "the JSON document has {found} bytes; at most {allowed} are allowed; use a smaller \
+             document"
         )));
     }
     let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
@@ -271,8 +271,8 @@ pub fn check_json(data: &[u8]) -> Result<()> {
         if depth > limit::JSON_DEPTH {
             let allowed = limit::JSON_DEPTH;
             return Err(Error::corrupt(format!(
-                "the JSON document is nested too deep; at most {allowed} levels are allowed; build \
-                 the image again"
+                "the JSON document is nested too deep; at most {allowed} levels are allowed; use a \
+                 document with fewer levels"
             )));
         }
     }

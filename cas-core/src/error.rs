@@ -16,7 +16,8 @@ pub enum ErrorKind {
     AlreadyExists,
     /// Another writer changed the record first; load it again and retry.
     Conflict,
-    /// Another writer or owner is using the thing; retry later.
+    /// Something else is using the thing, such as a writer, an image, an owner or a process; retry
+    /// later.
     Busy,
     /// An argument is invalid, whatever the state of the store.
     InvalidArgument,
@@ -348,8 +349,8 @@ impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
 /// Maximum number of characters of an input text that a message repeats.
 const EXCERPT: usize = 100;
 
-/// Returns the beginning of a text for a message: at most 100 characters, after control characters,
-/// quotes and backslashes are escaped.
+/// Returns the beginning of a text for a message. Escapes control characters, quotes and
+/// backslashes, and then keeps at most 100 characters.
 pub fn excerpt(text: &str) -> String {
     text.escape_debug().take(EXCERPT).collect()
 }

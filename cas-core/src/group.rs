@@ -1,10 +1,10 @@
 //! Group commit: one thread, the leader, does the jobs of many callers in groups.
 //!
 //! A caller that finds no leader becomes the leader if its thread may block. The caller leads until
-//! its own job is done, and then passes the lead on. This saves a switch of threads. If the caller
-//! must not block, a thread of the pool becomes the leader, for as long as jobs wait. The lead is
-//! never reserved for a thread that does not run yet. If all threads of the pool waited for such a
-//! thread, it would never run.
+//! its own job is done, and then passes the lead on if jobs wait. This saves a switch of threads.
+//! If the caller must not block, a thread of the pool becomes the leader, for as long as jobs wait.
+//! The lead is never reserved for a thread that does not run yet. If all threads of the pool waited
+//! for such a thread, it would never run.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -153,7 +153,8 @@ fn lead<G: Grouped>(group: Arc<G>, enough: impl Fn() -> bool) {
     }
 }
 
-/// Returns the next group, or ends the lead under the same lock if no job waits.
+/// Returns the next group. If no job waits, ends the lead before the queue is unlocked, and returns
+/// `None`.
 fn next<G: Grouped>(group: &G) -> Option<Vec<G::Job>> {
     let mut queue = group.queue().lock();
     let is_high = !queue.high.is_empty();

@@ -15,7 +15,8 @@ pub type Labels = BTreeMap<String, String>;
 
 /// The prefix of every garbage-collection label.
 pub const GC: &str = "containerd.io/gc.";
-/// On a blob or a snapshot: keeps it, and everything that it refers to, directly or not.
+/// On a blob or a snapshot: keeps it, and everything that it refers to, directly or not. A longer
+/// key that begins with this text has the same effect.
 pub const GC_ROOT: &str = "containerd.io/gc.root";
 /// The prefix of a reference. The rest of the key names the kind of the target.
 pub const GC_REF: &str = "containerd.io/gc.ref.";
@@ -80,7 +81,8 @@ const MANIFEST_SUBJECT: &str = "io.containerd.manifest.subject";
 /// Returns the key of the label by which a parent refers to `child`. The key depends on the media
 /// type of the child, and on whether the child is a referrer. A key that ends with a dot is not
 /// complete. The caller appends the first 12 digits of the child's digest after `.sha256.`, and a
-/// number after any other dot.
+/// number after any other dot. The caller also appends a number to a complete key that an earlier
+/// child has.
 pub fn gc_ref_child(child: &Descriptor) -> String {
     let media_type = &child.media_type;
     let suffix = if child.annotations.contains_key(MANIFEST_SUBJECT) {

@@ -18,7 +18,9 @@ pub const INDEX: &str = "index.json";
 /// The directory that layouts had before `index.json`. It has one file for each image. The file
 /// contains a descriptor.
 pub const REFS: &str = "refs";
-/// An annotation of an entry of [`INDEX`]. Its value is the name of the image.
+/// An annotation of an entry of [`INDEX`]. Its value names the image: it is a whole name or, in
+/// the layouts of some programs, only a tag. A store of `cas` writes the digest as the value if the
+/// image has no name.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// The document [`OCI_LAYOUT`].

@@ -4,9 +4,9 @@
 //!
 //! Bytes are written to an [`Ingest`], hashed and checked, and published to a [`ContentStore`]. A
 //! [`Handler`] visits an image, from its index or manifest to its layers, and a [`Snapshotter`]
-//! turns layers into directories that can be mounted. [`lease`] protects content while a job works
-//! on it, [`gc`] removes content that no image, lease or label reaches, and [`transfer`] moves
-//! images between stores and registries.
+//! keeps the directory trees into which layers are unpacked. [`lease`] protects content while a job
+//! works on it, [`gc`] removes content that no image, lease or label reaches, and [`transfer`]
+//! moves images between stores and registries.
 
 pub mod background;
 pub mod blob;

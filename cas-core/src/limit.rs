@@ -7,7 +7,8 @@ use crate::error::{Error, Result};
 
 /// Maximum size of a manifest, index or configuration that is read.
 pub const DOCUMENT_READ: u64 = 8 << 20;
-/// Maximum size of a manifest, index or configuration that is written or pushed.
+/// Maximum size of a manifest or an index that is pushed, or stored blob by blob. Also the maximum
+/// size of an `index.json`, an index of referrers or a SOCI index that `cas` writes.
 pub const DOCUMENT_WRITE: u64 = 4 << 20;
 /// Maximum depth of nested arrays and objects in a JSON document.
 pub const JSON_DEPTH: usize = 64;
@@ -19,9 +20,9 @@ pub const INDEX_DEPTH: usize = 4;
 /// Maximum number of descriptors that one walk of an image lists, including repeated descriptors.
 /// Also the maximum number of documents whose referrers one pull, push or copy looks up.
 pub const WALK: usize = 65_536;
-/// Maximum number of referrers in the list of one manifest. Also the maximum number of all
-/// referrers, including referrers of referrers, that one pull, push, copy or export takes with an
-/// image.
+/// Maximum number of referrers of one manifest or index that are kept or listed. Also the maximum
+/// number of all referrers, including referrers of referrers, that one pull, push, copy or export
+/// takes with an image.
 pub const REFERRERS: usize = 1024;
 /// Maximum length of a chain of referrers in which each referrer refers to the referrer before it.
 pub const REFERRER_DEPTH: usize = 8;
@@ -36,7 +37,7 @@ pub const REFERRER_ATTEMPTS: u32 = 16;
 /// registries.
 pub const REGISTRY_WARNINGS: usize = 4096;
 /// Maximum size of an answer of a registry, a token service or a credential helper that is neither
-/// a blob nor a manifest.
+/// a blob nor a manifest. Also the maximum size of one signature of an image that is read.
 pub const ANSWER: u64 = 1 << 20;
 /// Maximum size of a file of logins, such as docker's `config.json`.
 pub const LOGINS: u64 = 8 << 20;
@@ -51,7 +52,8 @@ pub const SECRET: u64 = 64 << 10;
 /// Maximum length of the text in which a verifier states why it refused an image. A verifier is a
 /// program that checks signatures. The rest of a longer text is read and dropped.
 pub const REASON: u64 = 1024;
-/// Maximum number of signatures of one image that are checked.
+/// Maximum number of signatures of one image that are checked. Also the maximum number of referrers
+/// of the image that are read to find signatures.
 pub const SIGNATURES: usize = 64;
 /// Maximum number of redirects that one request follows.
 pub const REDIRECTS: usize = 5;
@@ -61,7 +63,7 @@ pub const OS_FEATURES: usize = 16;
 pub const LAYERS: usize = 512;
 /// Maximum length of the name of an owner.
 pub const OWNER: usize = 64;
-/// Maximum length of the name of an image or the id of a lease.
+/// Maximum length of the name of an image, the id of a lease, or a name in the manifest of an ACI.
 pub const NAME: usize = 512;
 /// Maximum length of the host and the port in a name: 253 for a domain name, as in DNS, and 6 for a
 /// colon and the port.
@@ -188,7 +190,7 @@ pub const ACI_PORTS: usize = 2 * 65_535;
 pub const QL_DATABASE: u64 = 64 << 20;
 /// Maximum number of bytes that the tables of rkt's database take in memory.
 pub const QL_TABLES: u64 = 4 * QL_DATABASE;
-/// Maximum number of images whose keys or names are listed in one message.
+/// Maximum number of keys or versions of ACIs that are listed in one message.
 pub const CANDIDATES: usize = 8;
 /// Maximum length of the URL of an ACI or of its signature, and of an ETag.
 pub const URL: usize = 8192;

@@ -135,7 +135,7 @@ impl Location {
 
     /// Returns the location of the member that an option of a composition names. The value of the
     /// option is a URL or a scheme. If it is a scheme, the member is in the directory `OPTION`
-    /// below the place of the composition.
+    /// below the place of the composition, or has an empty place if the composition has one.
     ///
     /// # Errors
     /// `InvalidArgument`, naming the option, if the option is missing, or if its value is neither a
@@ -216,7 +216,7 @@ fn is_scheme(text: &str) -> bool {
 /// `InvalidArgument` for any other text, and for a size that does not fit a `u64`.
 pub fn parse_size(text: &str) -> Result<u64> {
     size(text).ok_or_else(|| {
-        Error::invalid("expected bytes, or a number of KiB, MiB, GiB or TiB, as in 20GiB")
+        Error::invalid("expected bytes, or a whole number of KiB, MiB, GiB or TiB, as in 20GiB")
             .operation("parse size")
             .subject(format!("{text:.40}"))
     })

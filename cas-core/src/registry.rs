@@ -20,7 +20,8 @@ pub trait Opener: Send + Sync + 'static {
     /// Returns the scheme.
     fn scheme(&self) -> &'static str;
 
-    /// Returns the capabilities of the stores that this opener opens.
+    /// Returns the capabilities of a store that is opened without options. An option may take some
+    /// of them away.
     fn capabilities(&self) -> Capabilities;
 
     /// Returns the laws (conformance tests) that the stores of this opener do not keep, as pairs of
@@ -30,16 +31,17 @@ pub trait Opener: Send + Sync + 'static {
     /// Opens the store at `location`, or creates it if there is none.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the location contains something other than a store of this scheme;
-    /// `Busy` if another process has the store open and the store is not
-    /// [`Shared`](crate::Capability::Shared); `InvalidArgument` for an option that the backend does
-    /// not support; errors of the backend.
+    /// `FailedPrecondition` if the location contains something other than a store of this scheme,
+    /// or a store of a newer format; `Busy` if another process has the store open and the store is
+    /// not [`Shared`](crate::Capability::Shared); `InvalidArgument` for an option or a value that
+    /// the backend does not support, or if the location lacks a part that the backend needs; errors
+    /// of the backend.
     async fn open(&self, location: &Location) -> Result<Store>;
 
-    /// Examines the files of the store at `location`. The store must not be open. If `repair` is
-    /// set, repairs the files, so that the store can be opened again. A damaged file is set aside,
-    /// not deleted, unless the backend can write all of it again. Returns the damage that was
-    /// found. The default implementation examines nothing and returns an empty list.
+    /// Examines the files of the store at `location`. The caller must not have the store open. If
+    /// `repair` is set, repairs the files, so that the store can be opened again. A damaged file is
+    /// set aside, not deleted, unless the backend can write all of it again. Returns the damage
+    /// that was found. The default implementation examines nothing and returns an empty list.
     ///
     /// # Errors
     /// `Busy` if another process has the store open and the store is not
@@ -88,8 +90,9 @@ pub trait SnapshotterOpener: Send + Sync + 'static {
     }
 
     /// Checks that the snapshotter works on this machine in `directory`, which need not exist. A
-    /// root is the directory in which `cas` keeps a store and its snapshots. A new root uses the
-    /// first snapshotter of the registry that passes this check.
+    /// root is the directory in which `cas` keeps a store and its snapshots. If the user does
+    /// not choose a snapshotter, a new root gets the first snapshotter of the registry that passes
+    /// this check.
     ///
     /// # Errors
     /// An error whose message names what is missing and what to do.
@@ -98,8 +101,9 @@ pub trait SnapshotterOpener: Send + Sync + 'static {
     /// Opens the snapshotter.
     ///
     /// # Errors
-    /// `InvalidArgument` for an option that the snapshotter does not support; errors of the
-    /// directory and of the records.
+    /// `InvalidArgument` for an option or a value that the snapshotter does not support;
+    /// `Unsupported` if the snapshotter needs atomic records and the records are not atomic; errors
+    /// of the file system and of the records.
     async fn open(&self, parts: SnapshotterParts) -> Result<Arc<dyn Snapshotter>>;
 }
 
@@ -113,7 +117,7 @@ pub struct SnapshotterParts {
     /// The store for the records of the snapshotter. This store is on the same machine, and its
     /// batches are atomic.
     pub records: Arc<dyn Records>,
-    /// The store whose layers the snapshotter unpacks.
+    /// The store of the root. Layers of this store are unpacked into the snapshotter.
     pub store: Store,
     /// The options of the snapshotter, by name.
     pub options: BTreeMap<String, String>,
@@ -195,8 +199,8 @@ impl Registry {
         self
     }
 
-    /// Adds a snapshotter. A new root uses the first snapshotter that passes
-    /// [`SnapshotterOpener::probe`].
+    /// Adds a snapshotter. If the user does not choose a snapshotter, a new root gets the first one
+    /// that passes [`SnapshotterOpener::probe`].
     #[must_use]
     pub fn with_snapshotter(mut self, opener: impl SnapshotterOpener) -> Self {
         let scheme = opener.scheme();
@@ -239,8 +243,9 @@ impl Registry {
     /// Returns the backend of `scheme`.
     ///
     /// # Errors
-    /// `Unsupported`, listing the schemes that are compiled in, and the feature to enable if one is
-    /// known; `AlreadyExists` if a scheme is registered twice.
+    /// `Unsupported` if no backend has the scheme, also if a kind of composition has it; the
+    /// message lists the schemes that are compiled in, and the feature to enable if one is known.
+    /// `AlreadyExists` if a scheme is registered twice.
     pub fn opener(&self, scheme: &str) -> Result<&dyn Opener> {
         self.check_registered()?;
         let found = self.openers().find(|opener| opener.scheme() == scheme);
@@ -250,8 +255,9 @@ impl Registry {
     /// Returns the snapshotter of `scheme`.
     ///
     /// # Errors
-    /// `Unsupported`, listing the snapshotters that are compiled in, and the feature to enable if
-    /// one is known; `AlreadyExists` if a scheme is registered twice.
+    /// `Unsupported` if no snapshotter has the scheme; the message lists the snapshotters that are
+    /// compiled in, and the feature to enable if one is known. `AlreadyExists` if a scheme is
+    /// registered twice.
     pub fn snapshotter(&self, scheme: &str) -> Result<&dyn SnapshotterOpener> {
         self.check_registered()?;
         let found = self.snapshotters().find(|opener| opener.scheme() == scheme);

@@ -36,7 +36,7 @@
 //! ```
 //!
 //! Committed layers are named by their [chain IDs](chain_ids), so images with the same lower layers
-//! share them.
+//! share the snapshots of these layers.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -91,7 +91,8 @@ pub struct Info {
     /// When it entered this state.
     #[serde(with = "crate::time")]
     pub created_at: SystemTime,
-    /// When it was last updated. No two updates of one snapshot have the same time.
+    /// When it entered this state, or was last updated since. No two updates of one snapshot have
+    /// the same time.
     #[serde(with = "crate::time")]
     pub updated_at: SystemTime,
 }
@@ -116,7 +117,8 @@ impl std::ops::AddAssign for Usage {
 /// Progress of a layer that is read on demand, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OnDemandBytes {
-    /// Decompressed size of the layer.
+    /// Size of the data that is read on demand: the decompressed layer, or, for an eStargz or
+    /// zstd:chunked layer, only the content of its files.
     pub total: u64,
     /// Decompressed bytes that were verified and stored.
     pub verified: u64,
@@ -148,7 +150,9 @@ pub enum Condition {
     Sound,
     /// Its directory is missing.
     Missing,
-    /// Its files differ from the files that were committed. The text names the first differences.
+    /// Something else is in the place of its directory, its files differ from the files that were
+    /// committed, or the files that the snapshotter made for its mounts were changed. The text
+    /// names the problem, or the first differences.
     Damaged(String),
 }
 
@@ -239,7 +243,8 @@ impl Mount {
 
 /// The name of the tar in the directory of [`LayerTarget::Tar`].
 pub const LAYER_TAR: &str = "layer.tar";
-/// The name of a layer in the directory of [`LayerTarget::Tar`] that is an EROFS image, not a tar.
+/// The name of the layer in the directory of [`LayerTarget::Tar`] if the layer is an EROFS image,
+/// not a tar.
 pub const LAYER_IMAGE: &str = "layer.erofs";
 
 /// The target to which a caller writes the layer of a new snapshot.
@@ -254,7 +259,9 @@ pub enum LayerTarget {
     /// The uncompressed tar of the layer is stored in this empty directory, under the name
     /// [`LAYER_TAR`]. If the snapshotter has the [feature](Snapshotter::os_features)
     /// [`EROFS`](crate::platform::EROFS), the layer may also be an EROFS image under the name
-    /// [`LAYER_IMAGE`]. The directory must contain nothing else when the snapshot is committed.
+    /// [`LAYER_IMAGE`]. For a layer that is read on demand, the table of contents is stored
+    /// instead, in the files of the crate `cas-lazy`. The directory must contain nothing else when
+    /// the snapshot is committed.
     Tar(PathBuf),
 }
 
@@ -265,7 +272,8 @@ pub struct Commit {
     pub labels: Labels,
     /// A committed parent for an active snapshot that has no parent. Layers that are unpacked in
     /// parallel get their parents by this option. Only a snapshotter that
-    /// [rebases](Snapshotter::rebases) supports it.
+    /// [rebases](Snapshotter::rebases) supports it. If the snapshot has a parent, only this parent
+    /// may be given, and it has no effect.
     pub parent: Option<String>,
     /// Whether the caller has synced the file system of the mounts (`syncfs`) after the last write.
     /// One such sync is enough for all layers of an image.
@@ -281,13 +289,14 @@ pub struct Commit {
 /// the file system, besides the errors that its documentation lists.
 #[async_trait]
 pub trait Snapshotter: Send + Sync + 'static {
-    /// Returns its name, which is also its scheme: `native`, `overlay`, `erofs`.
+    /// Returns its name, which is also its scheme, such as `native`, `overlay` or `erofs`.
     fn name(&self) -> &'static str;
 
-    /// Returns whether a commit can add a parent to a snapshot that has no parent. The commit turns
-    /// the content of the snapshot into changes to the new parent. Before the commit, the snapshot
-    /// is mounted as one directory. Deletions in this directory are marked as in overlayfs, so that
-    /// the directory can become a layer of an overlay.
+    /// Returns whether a commit can add a parent to a snapshot that has no parent. After the
+    /// commit, the content of the snapshot counts as changes to the new parent. Before the commit,
+    /// the snapshot is mounted as one directory, unless it has a [`LayerTarget::Tar`]. The caller
+    /// marks deletions in this directory as overlayfs does, so that the directory can become a
+    /// layer of an overlay.
     fn rebases(&self) -> bool;
 
     /// Returns whether [`Snapshotter::prepare_layer`] returns [`LayerTarget::Tar`]. If so, a commit
@@ -319,7 +328,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// `AlreadyExists` if a snapshot has the key; `NotFound` if the parent does not exist;
     /// `InvalidArgument` if the parent is not committed, for a key that is empty, has control
     /// characters or is longer than [`limit::KEY`](crate::limit::KEY) bytes, or for labels that
-    /// exceed their bounds.
+    /// exceed their bounds. If the snapshotter [keeps tars](Self::keeps_tars), and the layers of
+    /// the parent cannot be mounted, the error states why, for example `Corrupt` for a changed tar.
     async fn prepare(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>>;
 
     /// Makes the active snapshot `key` for one layer, which the caller writes to the returned
@@ -348,7 +358,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     ///
     /// # Errors
     /// `NotFound` if the snapshot does not exist; `FailedPrecondition` if it is committed, or was
-    /// made for a [`LayerTarget::Tar`].
+    /// made for a [`LayerTarget::Tar`]; as [`Snapshotter::prepare`] if the layers of the parent
+    /// cannot be mounted.
     async fn mounts(&self, key: &str) -> Result<Vec<Mount>>;
 
     /// Turns the active snapshot `key` into the committed snapshot `name`. Afterwards `key` can be
@@ -356,10 +367,13 @@ pub trait Snapshotter: Send + Sync + 'static {
     ///
     /// # Errors
     /// `NotFound` if `key` or `options.parent` does not exist; `AlreadyExists` if a snapshot has
-    /// the name; `FailedPrecondition` if `key` is not active; `InvalidArgument` if `options.parent`
+    /// the name; `FailedPrecondition` if `key` is not active, or was made for a
+    /// [`LayerTarget::Tar`] and the layer is not stored yet; `InvalidArgument` if `options.parent`
     /// differs from an existing parent or is not committed, for a name that is not valid as a key
     /// (see [`Snapshotter::prepare`]), or for labels that exceed their bounds; `Unsupported` if
-    /// `options.parent` is given and the snapshotter does not rebase.
+    /// `options.parent` is given for a snapshot without a parent and the snapshotter does not
+    /// rebase, or if the snapshotter cannot keep the content as a layer; `Conflict` if another
+    /// snapshot was created under `key` meanwhile.
     async fn commit(&self, name: &str, key: &str, options: Commit) -> Result<()>;
 
     /// Removes a snapshot in any state.
@@ -369,7 +383,7 @@ pub trait Snapshotter: Send + Sync + 'static {
     async fn remove(&self, key: &str) -> Result<()>;
 
     /// Removes a snapshot if it is still as `seen` describes it. Returns false if the snapshot does
-    /// not exist or was updated since.
+    /// not exist, was updated since, or is another snapshot under the same key.
     ///
     /// # Errors
     /// `FailedPrecondition` while it has children.
@@ -378,8 +392,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// Returns the snapshot, or `None` if it does not exist.
     async fn stat(&self, key: &str) -> Result<Option<Info>>;
 
-    /// Replaces the labels that the field paths name, or all labels if there are no field paths.
-    /// Returns the updated snapshot.
+    /// Replaces the labels that the field paths name, or all labels if there are no field paths. A
+    /// label with an empty value is removed. Returns the updated snapshot.
     ///
     /// # Errors
     /// `NotFound` if the snapshot does not exist; `InvalidArgument` for a field path other than
@@ -420,10 +434,10 @@ pub trait Snapshotter: Send + Sync + 'static {
 
     /// Returns the condition of a snapshot. Every call checks that the snapshot has its directory,
     /// if it needs one. With [`Depth::Files`] or [`Depth::Bytes`], the call also checks that a
-    /// committed snapshot has the same files as when it was committed. An earlier release may have
-    /// committed the snapshot without a list of its files, or without their checksums. The call
-    /// then checks only the data that was recorded. With [`Depth::Bytes`], the call takes as long
-    /// as reading all files.
+    /// committed snapshot has the same files as when it was committed. The list of these files or
+    /// their checksums may be missing, if an earlier release committed the snapshot, or after a
+    /// loss of power. The call then checks only the data that was recorded. With [`Depth::Bytes`],
+    /// the call takes as long as reading all files.
     ///
     /// # Errors
     /// `NotFound` if the snapshot does not exist; errors of the file system.
@@ -434,7 +448,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     ///
     /// # Errors
     /// `NotFound` if one of the two does not exist; `FailedPrecondition` if `by` is not active;
-    /// `InvalidArgument` if `key` is not committed, or if the parents differ.
+    /// `InvalidArgument` if `key` is not committed, or if the parents differ; as
+    /// [`Snapshotter::commit`] if the content of `by` cannot be committed.
     async fn replace(&self, key: &str, by: &str) -> Result<()>;
 
     /// Returns the keys of the snapshots with a damaged record. A record is damaged if it does not
@@ -442,19 +457,25 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// damaged record of the snapshotter itself. If `remove` is set, removes the damaged records of
     /// snapshots and corrects the record of the snapshotter, so that the other snapshots can be
     /// used.
+    ///
+    /// # Errors
+    /// `Conflict` if another process changed one of these records meanwhile.
     async fn damaged_records(&self, remove: bool) -> Result<Vec<String>>;
 
-    /// Returns the space that each leftover takes. A leftover is a file or directory that a killed
-    /// process left behind and that no record names. The list does not contain leftovers that are
-    /// in use (see [`Snapshotter::cleanup`]).
+    /// Returns the space that each leftover takes. A leftover is a file or directory that no record
+    /// names, for example because a process was killed, or because a directory could not be removed
+    /// with its snapshot. The list does not contain leftovers that are in use (see
+    /// [`Snapshotter::cleanup`]).
     async fn leftovers(&self) -> Result<Vec<Usage>>;
 
     /// Removes the [leftovers](Snapshotter::leftovers) that are not in use. A leftover is in use if
-    /// something is mounted in it, or if a process is building it. A garbage collection of the
-    /// whole store calls this. Returns the space that was freed.
+    /// something is mounted in it, if a process is building or committing it, or if snapshots that
+    /// used it before a [`replace`](Snapshotter::replace) still exist. A garbage collection of the
+    /// whole store calls this, and so does a check that repairs. Returns the space that was freed.
     async fn cleanup(&self) -> Result<Usage>;
 
-    /// Closes the snapshotter. Later calls fail.
+    /// Closes the snapshotter. Later calls of the other asynchronous methods fail with
+    /// `FailedPrecondition`.
     async fn close(&self) -> Result<()>;
 }
 

@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serializer};
 
-/// Writes a time, for `#[serde(with = "cas_core::time")]`. Times before 1970 are written as 1970.
+/// Writes a time, for `#[serde(with = "cas_core::time")]`. Times before 1970 are written as 1970,
+/// and times after the year 2554 as [`u64::MAX`].
 ///
 /// # Errors
 /// Errors of the serializer.

@@ -37,7 +37,8 @@ pub struct DeleteOptions {
     /// Whether the call also runs [`Cas::gc`] after the name is removed. Otherwise, blobs and
     /// snapshots that only this name referred to stay until the next collection.
     pub synchronous: bool,
-    /// Whether the call succeeds if the name does not exist.
+    /// Whether the call also succeeds if [`Cas::remove`] returns `NotFound`, usually because the
+    /// name does not exist.
     pub skip_absent: bool,
 }
 
@@ -67,12 +68,12 @@ impl Cas {
         self.opened()?.images.list(&[]).await
     }
 
-    /// Returns the image of this name. An [`Image`] is returned unchanged, even if the store does
-    /// not have it.
+    /// Returns the image that the argument stands for (see [`ImageRef`]). An [`Image`] is returned
+    /// unchanged, even if the store does not have it.
     ///
     /// # Errors
     /// `NotFound`; `InvalidArgument` for text that is not a name, or that stands for several
-    /// images.
+    /// images; errors of the store.
     pub async fn image(&self, image: impl Into<ImageRef>) -> Result<Image> {
         let store = self.opened()?;
         let mut found = match image.into().0 {
@@ -87,8 +88,9 @@ impl Cas {
     /// old image. Returns the image with the new name.
     ///
     /// # Errors
-    /// `NotFound` if the store does not have the image, or has lost a part of it; `InvalidArgument`
-    /// for text that is not a name, or a name with the digest of another image.
+    /// As [`Cas::image`]; `NotFound` if the store has lost a part of the image; `InvalidArgument`
+    /// for a new name that is not a name, or that has the digest of another image; `Corrupt` for a
+    /// damaged document.
     pub async fn tag(&self, image: impl Into<ImageRef>, name: impl Into<NewName>) -> Result<Image> {
         let (name, full) = name.into().0?;
         let store = self.writable()?;
@@ -112,9 +114,10 @@ impl Cas {
     /// the image.
     ///
     /// # Errors
-    /// `AlreadyExists` if the name exists; `NotFound` if the store does not have `target`, or has
-    /// lost a part of it; `InvalidArgument` if `target` is neither a manifest nor an index, for
-    /// text that is not a name, or for a name with a digest that is not `target`.
+    /// `AlreadyExists` if the name exists, or for a [`FullName`] any spelling of it; `NotFound` if
+    /// the store does not have `target`, or has lost a part of it; `InvalidArgument` if `target` is
+    /// neither a manifest nor an index, for text that is not a name, or for a name with a digest
+    /// that is not `target`; `Corrupt` for a damaged document.
     pub async fn create_image(&self, name: impl Into<NewName>, target: &Digest) -> Result<Image> {
         let store = self.writable()?;
         let (name, full) = name.into().0?;
@@ -142,13 +145,14 @@ impl Cas {
     }
 
     /// Removes a name. The name of an [`Image`] is removed only if it still refers to the image's
-    /// target. All spellings of a name are removed if a person typed it ([`ImageRef::typed`]), or
-    /// if the store does not have exactly this name.
+    /// target. If a person typed a name ([`ImageRef::typed`]), or if the store does not have
+    /// exactly this name, all its spellings that refer to the image are removed.
     ///
     /// # Errors
-    /// `NotFound` if the name does not exist or refers to something else; `InvalidArgument` for
-    /// text that is not a name, that stands for several images, or that is the digest of an image
-    /// with several names.
+    /// `NotFound` if the name does not exist, if the name of an [`Image`] refers to something else,
+    /// or if the store has only other spellings of the name and these refer to different images;
+    /// `InvalidArgument` for text that is not a name, for typed text that stands for several
+    /// images, or for the digest of an image with several names.
     pub async fn remove(&self, image: impl Into<ImageRef>) -> Result<()> {
         let store = self.writable()?;
         let found = match image.into().0 {
@@ -182,8 +186,8 @@ impl Cas {
     /// `synchronous` is not set.
     ///
     /// # Errors
-    /// As [`Cas::remove`] and [`Cas::gc`]. The name stays removed if the collection fails. A name
-    /// that does not exist is not an error if `skip_absent` is set.
+    /// As [`Cas::remove`] and [`Cas::gc`]. If `skip_absent` is set, `NotFound` from [`Cas::remove`]
+    /// is not an error. The name stays removed if the collection fails.
     pub async fn remove_with(
         &self,
         image: impl Into<ImageRef>,
@@ -220,7 +224,8 @@ impl Cas {
     /// Returns which parts of an image are in the store, for the platform of this machine.
     ///
     /// # Errors
-    /// `NotFound` if the store does not have the image; `Corrupt` for a damaged document.
+    /// As [`Cas::image`]; `Corrupt` for a damaged document, or for content that is stored with
+    /// another size than the image states.
     pub async fn check(&self, image: impl Into<ImageRef>) -> Result<Check> {
         self.check_with(image, QueryOptions::default()).await
     }
@@ -242,8 +247,8 @@ impl Cas {
     /// Returns the manifest of an image for the platform of this machine.
     ///
     /// # Errors
-    /// `NotFound` if the store does not have the image, or if the image has no manifest for the
-    /// platform; `Corrupt` for a damaged document.
+    /// As [`Cas::image`]; `NotFound` if the image has no manifest for the platform, or if the store
+    /// does not have this manifest; `Corrupt` for a damaged document.
     pub async fn manifest(&self, image: impl Into<ImageRef>) -> Result<Resolved> {
         self.manifest_with(image, QueryOptions::default()).await
     }

@@ -52,7 +52,7 @@ impl Cas {
     /// Removes an unfinished ingest with its bytes.
     ///
     /// # Errors
-    /// `NotFound` if no ingest has this key; `Busy` while a job writes it.
+    /// `NotFound` if no ingest has this key; `Busy` while a job writes the ingest.
     pub async fn discard_ingest(&self, key: impl AsRef<str>) -> Result<()> {
         let key = key.as_ref();
         let discarded = self.writable()?.content.discard(key).await;

@@ -9,13 +9,13 @@ use cas_distribution::Hosts;
 use super::remote_options::PullOptions;
 use crate::root::RemoteSettings;
 
-/// Checks that the process that fetches layers later reaches the registry of `reference` with the
-/// settings of `cas.toml` as the pull does with `options`. The options of a pull are not stored,
-/// because some of them decide where a login is sent.
+/// Checks that the settings of `cas.toml` contain the `options` with which a pull reaches the
+/// registry of `reference`. The process that fetches layers later has only these settings. The
+/// options of a pull are not stored, because some of them decide where a login is sent.
 ///
 /// # Errors
-/// `FailedPrecondition` if an option differs from the setting; `InvalidArgument` for a wrong
-/// setting in `cas.toml`.
+/// `FailedPrecondition` if the settings lack an option, or differ from it; `InvalidArgument` for a
+/// wrong setting in `cas.toml`.
 pub(super) fn check(
     settings: &RemoteSettings,
     reference: &FullName,

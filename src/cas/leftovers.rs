@@ -15,8 +15,8 @@ use cas_layer::unpack;
 use super::mounted::{self, State};
 use super::root_dir::RootDir;
 
-/// Removes what killed jobs have left, and adds it to `removed`. A dry run removes nothing, and
-/// adds to `removed` what would be removed.
+/// Removes what killed jobs have left, and adds it to `removed`. A snapshot that is still mounted
+/// stays. A dry run removes nothing, and adds to `removed` what would be removed.
 ///
 /// # Errors
 /// Errors of the snapshotter and of the file system.

@@ -19,8 +19,9 @@ pub struct Listed {
     /// The name to show: the familiar form, such as `app:1` for `docker.io/library/app:1`. If
     /// spellings of the name refer to different images, this is the name in the store.
     pub shown: String,
-    /// When the image was last used under any spelling of its name, exact to a minute. `None` if
-    /// the time is not known. Serialized as whole nanoseconds since 1970.
+    /// When the image was last used under any spelling of its name, exact to a minute. If the
+    /// spellings refer to different images, only uses under this spelling count. `None` if the time
+    /// is not known. Serialized as whole nanoseconds since 1970.
     #[serde(serialize_with = "cas_core::time::optional::serialize")]
     pub used_at: Option<SystemTime>,
 }

@@ -18,11 +18,11 @@ use cas_core::{
 const CERTAIN: usize = 7;
 
 /// Returns the image that `text` stands for, followed by the same image under other names: other
-/// spellings of its name, or for a digest all its names.
+/// spellings of its name, or its other names if it was found by its digest.
 ///
 /// # Errors
-/// `InvalidArgument` if the text is neither a digest nor a name, or stands for several images;
-/// `NotFound`.
+/// `InvalidArgument` if the text stands for several images, or if it is neither a digest, nor a
+/// name that docker accepts, nor exactly a name in the store; `NotFound`.
 pub(super) async fn find(store: &Store, text: &str) -> Result<Vec<Image>> {
     find_all(store, text)
         .await
@@ -84,7 +84,9 @@ pub(super) async fn find_name(store: &Store, name: &Reference) -> Result<Vec<Ima
     .map_err(|error| error.operation("find image").subject(name))
 }
 
-/// Returns the image of a name in docker's notation, and the same image under other spellings.
+/// Returns the image of a name in docker's notation, and the same image under other spellings. If
+/// the store has no spelling of a name with a digest, returns the images of the repository that
+/// have this digest.
 ///
 /// # Errors
 /// `InvalidArgument` if spellings refer to different images, unless `typed` is the full form and
@@ -130,8 +132,8 @@ async fn by_name_and_digest(store: &Store, full: &FullName) -> Result<Vec<Image>
     Ok(found)
 }
 
-/// Returns the images whose digest begins with `prefix`. If there are none, returns the manifests
-/// and indexes in the store whose digest begins with it.
+/// Returns the images whose digest begins with `prefix`. If there are none, looks for manifests and
+/// indexes among the blobs that [`ContentExt::find`] returns for the prefix.
 async fn by_digest(store: &Store, prefix: &DigestPrefix) -> Result<BTreeMap<Digest, Vec<Image>>> {
     let mut found: BTreeMap<Digest, Vec<Image>> = BTreeMap::new();
     for image in store.images.find(prefix).await? {

@@ -1,7 +1,7 @@
 //! A handle on images, their content and their snapshots. Many verbs have a second form, `*_with`,
 //! that also takes options. The future of a verb may be dropped at any time. This cancels the job,
 //! and its unfinished work is removed in the background. A job that has begun its last write may
-//! still complete.
+//! still complete. A job that unmounts or removes something may complete, too.
 
 mod arguments;
 mod blobs;

@@ -21,10 +21,10 @@ pub struct MountOptions {
     /// Whether the mount is writable. [`Cas::unmount`] removes everything that was written.
     pub writable: bool,
     /// Whether set-user-id and set-group-id programs of the image run with the rights of their
-    /// owner or group. If so, any user of this machine can use these rights.
+    /// owner or group. If so, any user who can reach the directory can use these rights.
     pub suid: bool,
-    /// Whether device nodes of the image can be opened. If so, any user of this machine can use the
-    /// devices of the machine through these nodes.
+    /// Whether device nodes of the image can be opened. If so, any user who can reach the directory
+    /// can use the devices of this machine through these nodes.
     pub devices: bool,
     /// A user namespace that maps the owners of files on disk to the owners that the mount shows.
     /// By default the mount shows the owners on disk.
@@ -100,8 +100,9 @@ impl Cas {
     /// # Errors
     /// As [`Cas::snapshot`]; `NotFound` if `directory` does not exist; `InvalidArgument` if
     /// `directory` is not a directory, or its path is not UTF-8; `AlreadyExists` if this root has
-    /// something mounted at `directory`; `Denied` without the right to mount; `FailedPrecondition`
-    /// if the image has layers that are read on demand, and no process serves them.
+    /// something mounted at `directory`, or had when the machine was restarted; `Denied` without
+    /// the right to mount; `FailedPrecondition` if the image has layers that are read on demand,
+    /// and no process serves them.
     pub async fn mount(
         &self,
         image: impl Into<ImageRef>,
@@ -171,7 +172,7 @@ impl Cas {
         if let Some(chain_ids) = unpack::verified_chain_ids(&self.store, manifest).await? {
             let parent = chain_ids.last().copied();
             match Mounted::make(snapshotter, new, parent).await {
-                // The image is not unpacked yet, or its snapshots were collected or are damaged.
+                // The image is not unpacked yet, or its snapshots were collected or lack files.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 made => return made,
             }
@@ -184,9 +185,10 @@ impl Cas {
     /// If the future is dropped, the unmount continues in the background.
     ///
     /// # Errors
-    /// `NotFound` if this root has nothing mounted at `directory`; `Busy` while the mount is in
-    /// use, is covered by another mount, or is in another mount namespace; `Denied` without the
-    /// right to unmount.
+    /// `NotFound` if `directory` does not exist, or if this root has nothing mounted there;
+    /// `InvalidArgument` if `directory` is not a directory, or its path is not UTF-8; `Busy` while
+    /// the mount is in use, is covered by another mount, or is in another mount namespace; `Denied`
+    /// without the right to unmount.
     pub async fn unmount(&self, directory: impl AsRef<Path>) -> Result<()> {
         self.check_writable()?;
         let directory = mounted::resolve(directory.as_ref(), "unmount")?;

@@ -12,9 +12,9 @@ use cas_host::mount::{Rights, UnmountMode};
 use cas_host::{IdMap, MountedDirs, mount, no_directory};
 
 /// The state of a mount, which the label of its snapshot records. If a job is killed before its
-/// mount is complete, a collection removes the snapshot. The snapshot of a complete mount stays
-/// until it is unmounted, even if the machine is restarted, because it may have the only copy of
-/// what was written.
+/// mount is complete, a collection removes the snapshot, unless it finds the snapshot mounted. The
+/// snapshot of a complete mount stays until it is unmounted, even if the machine is restarted,
+/// because it may have the only copy of what was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     /// The snapshot is not mounted: it was made for a caller, or its mount has ended.
@@ -49,7 +49,7 @@ impl State {
         Ok(labels)
     }
 
-    /// Returns the state of a snapshot, or `None` if it was not made for a mount.
+    /// Returns the state of a snapshot, or `None` if its labels state none, as for a layer.
     pub(super) fn of(info: &Info) -> Option<Self> {
         let label = info.labels.get(GC_ROOT)?;
         let (state, _) = label.split_once('-')?;
@@ -128,7 +128,7 @@ impl Mounted {
     /// Makes a snapshot on a parent.
     ///
     /// # Errors
-    /// `AlreadyExists`; `NotFound` for the parent, or if files of a snapshot are gone.
+    /// `AlreadyExists`; `NotFound` for the parent; as [`check_directories`].
     pub(super) async fn make(
         snapshotter: &Arc<dyn Snapshotter>,
         new: &NewSnapshot<'_>,
@@ -247,7 +247,7 @@ pub(super) fn check_directories(mounts: &[Mount]) -> Result<()> {
     mounts.iter().try_for_each(check_served)?;
     if mounts.iter().any(|mount| lacks_files(mount, mounts)) {
         return Err(Error::not_found(
-            "the directory of a snapshot is missing; pull or import the image again",
+            "files of a snapshot are missing; pull or import the image again",
         )
         .operation("mount"));
     }
@@ -320,11 +320,12 @@ pub(super) async fn detach(
     remove(snapshotter, key).await
 }
 
-/// Unmounts a directory. Returns false if nothing is mounted there: after a restart of the machine,
-/// or if another process was faster.
+/// Unmounts a directory. Returns false if nothing is mounted there, for example after a restart of
+/// the machine, or if another process was faster.
 ///
 /// # Errors
-/// `Busy` while the mount is in use, or if the directory is mounted in another mount namespace.
+/// `Busy` while the mount is in use, or if the directory is mounted in another mount namespace;
+/// `Denied` without the right to unmount.
 pub(super) fn unmount(directory: &Path, mode: UnmountMode) -> Result<bool> {
     match mount::unmount(directory, mode) {
         Err(error) if error.kind() == ErrorKind::FailedPrecondition => {
@@ -347,8 +348,8 @@ fn elsewhere(directory: &Path) -> Error {
 }
 
 /// Returns the mounts of the snapshot `key`, to unmount or remove it. Returns an empty list if the
-/// files of the snapshot are missing or damaged, or if the disk is too full to make them again. The
-/// mounts then cannot be compared with the mount table.
+/// snapshot does not exist, if its files are missing or damaged, or if the disk is too full to make
+/// them again. The mounts then cannot be compared with the mount table.
 ///
 /// # Errors
 /// Errors of the snapshotter.
@@ -371,7 +372,7 @@ pub(super) fn is_at(there: &MountedDirs, directory: &Path, mounts: &[Mount]) -> 
 
 /// Unmounts one of `mounts` from a directory. Returns false if none of `mounts` is mounted there,
 /// even if something else is: a user may have unmounted the snapshot, and mounted something else at
-/// the directory.
+/// the directory. If `mounts` is empty, unmounts whatever is mounted at the directory.
 ///
 /// # Errors
 /// As [`unmount`]; `Busy` if something else is mounted over the mount.
@@ -411,11 +412,11 @@ pub(super) fn resolve(directory: &Path, operation: &'static str) -> Result<PathB
         .during(operation, directory.display())
 }
 
-/// The beginning of the key of a snapshot that was made for a mount.
+/// The beginning of a key that names the directory at which its snapshot is mounted. `Cas::mount`
+/// and bundles use such keys, root directories do not.
 const MOUNTED: &str = "mounted ";
 
-/// Returns the directory at which the snapshot `key` was mounted, or `None` if it was not made for
-/// a mount.
+/// Returns the directory that the key of a snapshot names, or `None` if the key names none.
 pub(super) fn directory(key: &str) -> Option<PathBuf> {
     key.strip_prefix(MOUNTED).map(PathBuf::from)
 }
@@ -433,7 +434,7 @@ pub(super) fn mounted_at(info: &Info) -> Option<PathBuf> {
     last.filter(|directory| MountedDirs::read().has(directory))
 }
 
-/// Returns the key of the snapshot that is mounted at a directory.
+/// Returns the key that names a directory.
 pub(super) fn key(directory: &Path) -> Result<String> {
     Ok(format!("{MOUNTED}{}", utf8(directory)?))
 }

@@ -30,7 +30,8 @@ impl Cas {
         }
     }
 
-    /// Removes the blobs of an unpacked image for one platform, if the root keeps only tars.
+    /// Removes the blobs of the layers of an unpacked image for one platform, if the root keeps
+    /// only tars.
     ///
     /// # Errors
     /// As [`drop_blobs`].
@@ -50,9 +51,10 @@ impl Cas {
         drop_blobs(store, snapshotter, own, manifest, progress).await
     }
 
-    /// Calls `work` with images whose layers are all in the store. Stores the layers that the root
-    /// keeps only as tars for the duration of the call. If the bytes of a layer cannot be made
-    /// again, its image gets a new target (see [`Restorer::restore`]).
+    /// Calls `work` with `images`. For the duration of the call, the store also has the layers that
+    /// the root keeps only as tars. If the bytes of a layer cannot be made again, its image gets a
+    /// new target (see [`Restorer::restore`]). If the root is read-only, calls `work` without the
+    /// layers that are kept only as tars.
     ///
     /// # Errors
     /// As [`Restorer::restore`]; errors of `work`.
@@ -83,9 +85,9 @@ impl Cas {
         restorer.finish_with(outcome).await
     }
 
-    /// Refuses to remove a committed snapshot that may have the only copy of a layer of an image. A
-    /// job that is about to remove the blob of a layer first changes the label that is read here,
-    /// so the caller removes only the snapshot that `seen` describes.
+    /// Refuses to remove a committed snapshot that may have the only copy of a layer of an image.
+    /// The caller must remove the snapshot only if it is still as `seen` describes it, because a
+    /// job that is about to remove the blob of a layer first changes the label that is read here.
     ///
     /// # Errors
     /// `Busy` if an image needs the snapshot.

@@ -138,8 +138,9 @@ impl Cas {
     /// Opens a root with options.
     ///
     /// # Errors
-    /// As [`Cas::open`]; `Unsupported` for an owner if the store does not support owners;
-    /// `NotFound` if the store must exist and is absent.
+    /// As [`Cas::open`]; `InvalidArgument` for a store or a snapshotter that does not parse;
+    /// `Unsupported` for an owner if the store does not support owners; `NotFound` if the store
+    /// must exist and is absent.
     pub async fn open_with(root: impl AsRef<Path>, options: OpenOptions) -> Result<Self> {
         let registry = options.registry.unwrap_or_else(crate::registry);
         let root = Root::open(root.as_ref(), &registry)?;

@@ -47,7 +47,8 @@ impl Cas {
         Ok(pruned)
     }
 
-    /// Records in memory that an image is used. Reads and writes no files.
+    /// Records in memory that an image is used, unless the root is read-only. Reads and writes no
+    /// files.
     pub(super) fn note_use(&self, name: &Reference) {
         if self.read_only.is_none() {
             self.uses.note(name);

@@ -28,12 +28,13 @@ impl Cas {
     /// # Errors
     /// `InvalidArgument` for text that is not a reference, or a wrong setting in `cas.toml` or in a
     /// file of [`PullOptions::hosts`]; `NotFound` if the registry does not have the image for the
-    /// platform; `Denied` if the registry denies access, if a file of [`PullOptions::hosts`] blocks
-    /// or rejects the name, or if a verifier rejects the image; `Unavailable` if the registry does
-    /// not answer; `Corrupt` if the registry sends bytes that do not match a digest; `Unsupported`
-    /// if `policy.json` requires a signature, or if `cas.toml` requires a cosign signature and this
-    /// build cannot verify one; `FailedPrecondition` if a program that verifies images cannot be
-    /// started, is ended by a signal, or takes too long. On each of these errors, no name is
+    /// platform, or if a file that `cas.toml` or an option names is absent; `Denied` if the
+    /// registry denies access, if a file of [`PullOptions::hosts`] blocks or rejects the name, or
+    /// if a verifier rejects the image; `Unavailable` if the registry does not answer; `Corrupt` if
+    /// the registry sends bytes that do not match a digest; `Unsupported` if `policy.json` requires
+    /// a signature, or if `cas.toml` requires a cosign signature and this build cannot verify one;
+    /// `FailedPrecondition` if a program that verifies images cannot be started, is ended by a
+    /// signal, or takes too long; as [`transfer::pull`]. On each of these errors, no name is
     /// written. Content that has arrived stays in the store until a garbage collection, and the
     /// next attempt uses it.
     pub async fn pull(&self, reference: impl Into<RegistryRef>) -> Result<Image> {
@@ -47,9 +48,10 @@ impl Cas {
     /// # Errors
     /// As [`Cas::pull`]; as [`Cas::snapshot`] if the image is unpacked; with [`Policy::Never`],
     /// `NotFound` if the store does not have the whole image, and `FailedPrecondition` if a
-    /// signature is required, because signatures are fetched from the registry. If all platforms
-    /// are pulled, the image is unpacked after its name is written, and keeps the name if the
-    /// unpacking fails.
+    /// signature is required, because signatures are fetched from the registry;
+    /// `FailedPrecondition` if layers are read on demand, but `cas.toml` lacks an option with which
+    /// the registry is reached. If all platforms are pulled, the image is unpacked after its name
+    /// is written, and keeps the name if the unpacking fails.
     pub async fn pull_with(
         &self,
         reference: impl Into<RegistryRef>,
@@ -134,7 +136,8 @@ impl Cas {
         pulled
     }
 
-    /// Returns whether a pull unpacks the image. A root that keeps layers only as tars unpacks each.
+    /// Returns whether a pull unpacks the image. A root that keeps layers only as tars unpacks each
+    /// image.
     fn unpacks(&self, options: &PullOptions) -> bool {
         options.unpack || self.only_tars
     }
@@ -259,8 +262,8 @@ impl Cas {
         Ok(self.parallel.get_or_init(|| parallel).clone())
     }
 
-    /// Unpacks an image that is in the store, if `options.unpack` is set. If `options` name all
-    /// platforms, unpacks the image for the platform of this machine.
+    /// Unpacks an image that is in the store, if the pull unpacks images (see [`Self::unpacks`]).
+    /// If `options` name all platforms, unpacks the image for the platform of this machine.
     async fn unpack_stored(&self, image: Image, options: &PullOptions) -> Result<StoredImage> {
         if !self.unpacks(options) {
             let snapshot = None;
@@ -299,11 +302,14 @@ impl Cas {
     /// registry.
     ///
     /// # Errors
-    /// `InvalidArgument` for text that is not a name or a reference; `NotFound` if the store does
-    /// not have the image or a part of its content; `FailedPrecondition` if `hosts.toml` does not
-    /// allow a push to any host; `Denied` and `Unavailable` as [`Cas::pull`]; `OutOfRange` for a
-    /// document of more than [`limit::DOCUMENT_WRITE`](cas_core::limit::DOCUMENT_WRITE) bytes;
-    /// `Corrupt` if the registry reports another digest than that of the pushed content.
+    /// As [`Cas::image`]; `InvalidArgument` for text that is not a reference, or a wrong setting in
+    /// `cas.toml` or in a file of [`PushOptions::hosts`]; `NotFound` if the store has lost a part
+    /// of the image, or if neither the store nor the registry has a part of it; `Corrupt` for
+    /// damaged content; `FailedPrecondition` if `hosts.toml` does not allow a push to any host;
+    /// `Denied` if the registry denies access, or if a file of [`PushOptions::hosts`] blocks the
+    /// name; `Unavailable` if the registry does not answer; `OutOfRange` for a document of more
+    /// than [`limit::DOCUMENT_WRITE`](cas_core::limit::DOCUMENT_WRITE) bytes; `Corrupt` if the
+    /// registry reports another digest than that of the pushed content.
     pub async fn push(
         &self,
         image: impl Into<ImageRef>,

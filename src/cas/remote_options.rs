@@ -22,7 +22,7 @@ pub enum Policy {
     /// Always. Only missing content is fetched.
     #[default]
     Always,
-    /// Never: the store must have the image.
+    /// Never: the store must have the whole image, and no signature may be required.
     Never,
 }
 
@@ -59,7 +59,7 @@ pub struct PullOptions {
     /// this machine and does not require TLS. The option does not apply to mirrors.
     pub plain_http: bool,
     /// Hosts of token services that may receive the login for the registry, in addition to the
-    /// registry's own host and the hosts that `cas.toml` names.
+    /// registry's own host, its subdomains, and the hosts that `cas.toml` names.
     pub token_hosts: Vec<Host>,
     /// The files that name mirrors, certificates and the policy. By default the files that
     /// [`Cas::hosts`](super::Cas::hosts) returns.
@@ -87,7 +87,8 @@ pub struct PullOptions {
     /// file that `cas.toml` names. A key requires the Cargo feature `cosign`.
     pub cosign_key: Option<PathBuf>,
     /// Verifiers that accept or reject the image. They run after the name is resolved, and before
-    /// the content is fetched. The verifiers that `cas.toml` names run first.
+    /// the content is fetched. If the store has the image and the policy does not ask the registry
+    /// for it, they run on the stored image. The verifiers that `cas.toml` names run first.
     pub verifiers: Vec<Arc<dyn Verifier>>,
     /// Receives the progress. By default, nothing is reported.
     pub progress: Arc<dyn Progress>,

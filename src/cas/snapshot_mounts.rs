@@ -93,9 +93,10 @@ impl Cas {
     /// stays in the snapshot.
     ///
     /// # Errors
-    /// `NotFound` if the snapshot or the directory does not exist; `AlreadyExists` if the snapshot
-    /// is mounted; `InvalidArgument` if the path is not a directory, or is not UTF-8;
-    /// `FailedPrecondition` for a committed snapshot; `Denied` without the right to mount.
+    /// `NotFound` if the snapshot, its files or the directory does not exist; `AlreadyExists` if
+    /// the snapshot is mounted; `InvalidArgument` if the path is not a directory, or is not UTF-8;
+    /// `FailedPrecondition` for a committed snapshot, or if the snapshot has layers that are read
+    /// on demand, and no process serves them; `Denied` without the right to mount.
     pub async fn mount_snapshot(
         &self,
         key: impl AsRef<str>,
@@ -146,8 +147,8 @@ impl Cas {
         mounted.await.map(Mounted::keep)
     }
 
-    /// Unmounts a snapshot that [`Cas::mount_snapshot`] has mounted, and keeps the snapshot.
-    /// Returns false if the snapshot is not mounted.
+    /// Unmounts a snapshot that [`Cas::mount_snapshot`] or another verb has mounted, and keeps the
+    /// snapshot. Returns false if the snapshot is not mounted.
     ///
     /// # Errors
     /// `NotFound` if the snapshot does not exist; `Busy` while the mount is in use, is covered by

@@ -146,8 +146,8 @@ impl Cas {
         self.snapshot_usage_with(key, UsageOptions::default()).await
     }
 
-    /// Returns the space that a snapshot takes, with options. Reads only the records of the
-    /// snapshot and its parents, even if there are many other snapshots.
+    /// Returns the space that a snapshot takes, with options. Of all records, reads only those of
+    /// the snapshot and its parents.
     ///
     /// # Errors
     /// As [`Cas::snapshot_usage`]; `Corrupt` if a parent is missing, or a snapshot is one of its
@@ -248,7 +248,7 @@ pub(super) async fn remove(
 }
 
 /// Waits until no other job mounts or removes the snapshot with these mounts, and locks its
-/// directory. Returns the lock, or `None` if the directory is missing.
+/// directory. Returns the lock, or `None` if the directory is missing or the mounts name none.
 pub(super) async fn lock_files(mounts: &[Mount]) -> Result<Option<DirLock>> {
     match files(mounts) {
         Some(directory) => lock(directory).await,

@@ -162,10 +162,10 @@ impl Cas {
     /// warning.
     ///
     /// # Errors
-    /// `NotFound` if the store does not have the image, one of its layers, or the platform of this
-    /// machine; `FailedPrecondition` if no layer gets a zTOC; `Corrupt` for a damaged layer;
-    /// `OutOfRange` if a bound of [`limit`] is exceeded; errors of the store. After an error, the
-    /// next collection removes what was stored.
+    /// As [`Cas::manifest`]; `NotFound` if the store does not have one of the large layers, or has
+    /// lost another part of the image; `FailedPrecondition` if no layer gets a zTOC; `Corrupt` for
+    /// a damaged layer; `OutOfRange` if a bound of [`limit`] is exceeded; errors of the store.
+    /// After an error, the next collection removes what was stored.
     pub async fn create_soci(&self, image: impl Into<ImageRef>) -> Result<SociIndex> {
         self.create_soci_with(image, SociOptions::default()).await
     }
@@ -195,8 +195,8 @@ impl Cas {
     /// platforms, in the order of the manifests. The index of a converted image is not a referrer.
     ///
     /// # Errors
-    /// `NotFound` if the store does not have the image; `Corrupt` for a damaged index; errors of
-    /// the store.
+    /// As [`Cas::image`]; `Corrupt` for a damaged index, or if the image lists more than
+    /// [`limit::DESCRIPTORS`] manifests; errors of the store.
     pub async fn soci_indexes(&self, image: impl Into<ImageRef>) -> Result<Vec<SociIndex>> {
         let image = self.image(image).await?;
         let store = self.opened()?;
@@ -268,8 +268,8 @@ pub(super) async fn tables(
     }
     if ztocs.is_empty() {
         return Err(Error::precondition(format!(
-            "expected a layer that is compressed with gzip and has at least {} bytes, found none; \
-             choose a smaller minimum size, or compress the layers with gzip",
+            "expected a layer of at least {} bytes that is compressed with gzip and can have a \
+             zTOC, found none; choose a smaller minimum size, or compress the layers with gzip",
             options.min_layer_size
         )));
     }
@@ -425,7 +425,8 @@ async fn indexes(store: &Store, image: &Image) -> Result<Vec<SociIndex>> {
     Ok(found)
 }
 
-/// Returns the manifests of an image that the store has.
+/// Returns the manifests that an image lists, also in nested indexes. Indexes that are not in the
+/// store are skipped. The manifests themselves may be absent.
 async fn manifests(store: &Store, target: &Descriptor) -> Result<Vec<Descriptor>> {
     let mut manifests: Vec<Descriptor> = Vec::new();
     let mut left = vec![(target.clone(), limit::INDEX_DEPTH)];

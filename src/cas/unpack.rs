@@ -77,14 +77,14 @@ impl Cas {
     /// Writes the root file system of an image into `directory`, which must be absent or empty.
     ///
     /// # Errors
-    /// `NotFound` if the store does not have the image, if the image has no manifest for the
-    /// platform of this machine, if a layer is neither in the store nor kept as a tar by the
-    /// snapshotter, or if the parent of `directory` does not exist; `FailedPrecondition` if
-    /// `directory` is not empty; `InvalidArgument` if it is not a directory; `Corrupt` for damaged
-    /// or hostile layers; `Unsupported` for an artifact, or for a blob that is not a layer;
-    /// `OutOfRange` if the image exceeds a limit; `Denied` or `FailedPrecondition` if this process
-    /// cannot give a file to its owner (see [`UnpackOptions::rootless`]). On an error, what was
-    /// written is removed.
+    /// As [`Cas::manifest`]; `NotFound` if the store does not have the configuration, if a layer is
+    /// neither in the store nor kept as a tar by the snapshotter, or if the parent of `directory`
+    /// does not exist; `FailedPrecondition` if `directory` is not empty; `InvalidArgument` if it is
+    /// not a directory; `Corrupt` for damaged or hostile layers, or if the manifest and the
+    /// configuration do not match; `Unsupported` for an artifact, or for a blob that is not a
+    /// layer; `OutOfRange` if the image exceeds a limit; `Denied` or `FailedPrecondition` if this
+    /// process cannot give a file to its owner (see [`UnpackOptions::rootless`]). On an error, what
+    /// was written is removed.
     pub async fn unpack(
         &self,
         image: impl Into<ImageRef>,

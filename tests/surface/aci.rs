@@ -113,7 +113,7 @@ fn a_bad_aci_key_name_or_store_is_told_and_changes_nothing() {
         (&["cat-manifest", "example.com/app,os"], 2, "LABEL=VALUE"),
         (&["cat-manifest", "Not a name"], 2, "invalid name"),
         (&["rm", "sha512-00"], 3, "cas aci ls"),
-        (&["rm", "example.com/other"], 3, "import one"),
+        (&["rm", "example.com/other"], 3, "cas aci ls"),
         (&["rm", "example.com/app:9"], 3, "versions are 1.0;"),
         (&["rm", "example.com/app,os"], 2, "LABEL=VALUE"),
         (&["rm", "Not a name"], 2, "invalid name"),

@@ -20,8 +20,8 @@ pub(crate) struct Pointer {
     /// Length of every part but the last, in bytes.
     #[serde(rename = "part")]
     part_size: u64,
-    /// The result of [`etags_digest`] for the written parts. Pointers of older releases do not have
-    /// this field.
+    /// The result of [`etags_digest`] for the written parts. `None` if the service did not return
+    /// all ETags, and in the pointers of older releases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) etags: Option<Digest>,
 }
@@ -50,7 +50,7 @@ impl Pointer {
     /// Parses the value of the cell `path`.
     ///
     /// # Errors
-    /// `Corrupt` if the value is not a pointer.
+    /// `Corrupt` if the value is not a pointer, or if the size of its parts is below the minimum.
     pub(crate) fn parse(value: &[u8], path: &str) -> Result<Self> {
         let pointer = serde_json::from_slice(value).ok();
         let pointer = pointer.filter(|pointer: &Pointer| pointer.part_size >= MIN_PART_SIZE);

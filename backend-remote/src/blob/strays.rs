@@ -1,5 +1,5 @@
-//! Parts that no cell points to, because a process was killed before it wrote the cell, or after it
-//! removed the cell.
+//! Parts that no cell points to, because a process was killed before it wrote the cell or after it
+//! removed the cell, or because a deletion of parts failed.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -17,7 +17,8 @@ const PAGE: usize = 1000;
 impl Blobs {
     /// Returns the paths and lengths of parts that belong neither to a blob nor to an open ingest
     /// of this process. Leaves out a version if one of its parts was written since `before`,
-    /// because another process may still be sending its parts.
+    /// because another process may still be sending its parts. Also leaves out a version if the
+    /// service does not report when its parts were written.
     pub(crate) async fn strays(
         &self,
         before: SystemTime,

@@ -20,7 +20,7 @@ pub(super) async fn load(prefix: &Prefix, path: &str) -> Result<Option<Cell>> {
 }
 
 /// Conditional writes and, if the service has them, conditional deletes. The revision of a cell
-/// is its ETag.
+/// is the ETag of its object.
 pub(super) struct ConditionalSwap {
     deletion: Deletion,
 }
@@ -93,8 +93,9 @@ impl ConditionalSwap {
         Err(contended(path))
     }
 
-    /// Replaces the object with this ETag by `value`, or by a deleted cell. Returns whether the
-    /// object was replaced.
+    /// If the object still has the ETag `etag`, writes a cell with `value` in its place, or a
+    /// deleted cell if `value` is `None`. Then deletes the object of a deleted cell if the service
+    /// has conditional deletes. Returns whether the object was replaced.
     async fn replace(
         &self,
         prefix: &Prefix,

@@ -1,7 +1,9 @@
-//! Ingests. Each full part is sent to the bucket. The remaining bytes stay in memory.
+//! Ingests. Each full part is sent to the bucket. The remaining bytes stay in memory until the
+//! publish.
 //!
 //! When the writer of an ingest is dropped, the ingest keeps its parts and the remaining bytes, so
-//! this process can resume the ingest.
+//! this process can resume the ingest. If the ingest has parts and has sent nothing for 12 hours,
+//! it starts again at 0 instead.
 
 mod open;
 mod upload;
@@ -33,7 +35,8 @@ impl RemoteIngest {
     /// Begins the ingest, or resumes it.
     ///
     /// # Errors
-    /// `Busy` while another writer has the ingest open.
+    /// `Busy` while another writer has the ingest open; `Unavailable` if the system provides no
+    /// random numbers.
     pub(crate) fn begin(blobs: Blobs, ingests: Arc<OpenIngests>, key: &str) -> Result<Self> {
         let upload = Some(ingests.acquire(key)?);
         Ok(RemoteIngest {
@@ -47,7 +50,8 @@ impl RemoteIngest {
     /// Removes an ingest and its parts. Returns false if there is none.
     ///
     /// # Errors
-    /// `Busy` while a writer has the ingest open.
+    /// `Busy` while a writer has the ingest open; errors of the service. After an error of the
+    /// service, the ingest is gone, but some of its parts may stay until a collection.
     pub(crate) async fn discard(blobs: Blobs, ingests: &OpenIngests, key: &str) -> Result<bool> {
         let Some(upload) = ingests.remove(key)? else {
             return Ok(false);
@@ -62,7 +66,8 @@ impl RemoteIngest {
         })
     }
 
-    /// Drops the upload, because it is unknown which bytes arrived. Returns the error.
+    /// Drops the upload and deletes its parts, because it is unknown which bytes arrived. Returns
+    /// the error.
     async fn poison<T>(&mut self, error: Error) -> Result<T> {
         if let Some(upload) = self.upload.take() {
             discard_quietly(upload, self.blobs.clone()).await;

@@ -17,9 +17,9 @@ use crate::runtime;
 /// memory.
 const PARALLEL_WRITES: usize = 3;
 
-/// An upload that has sent nothing for this time must start again. A collection removes the parts
-/// of an upload that has sent nothing for twice this time, because its process may have been
-/// killed.
+/// An upload that has parts and has sent nothing for this time must start again. A collection by
+/// another process removes the parts of an upload that has sent nothing for twice this time,
+/// because the process of the upload may have been killed.
 const STALLED: Duration = UNLEASED_TTL.checked_div(2).unwrap();
 
 /// An upload that no cell points to yet.
@@ -34,7 +34,7 @@ pub(super) struct Upload {
     etags: BTreeMap<u64, Option<String>>,
     /// Whether a cell may point to this upload: a swap that failed may still have taken effect.
     maybe_published: bool,
-    /// When the last part was sent.
+    /// When the last part was sent, or when the upload began if it has no parts.
     sent_at: SystemTime,
 }
 

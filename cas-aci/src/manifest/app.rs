@@ -50,7 +50,7 @@ pub struct App {
 #[serde(expecting = "an object")]
 #[non_exhaustive]
 pub struct EventHandler {
-    /// `pre-start` or `post-stop`.
+    /// `pre-start` or `post-stop`. Other names are accepted, too.
     pub name: String,
     /// The program and its arguments.
     #[serde(default, deserialize_with = "null_is_default")]
@@ -84,7 +84,7 @@ pub struct Port {
     pub protocol: String,
     /// The number of the first port, at least 1.
     pub port: u16,
-    /// The number of ports.
+    /// The number of ports: 1 if the manifest states none or 0.
     #[serde(default = "one", deserialize_with = "one_if_zero")]
     pub count: u16,
 }
@@ -118,7 +118,7 @@ impl App {
             if variable.name.is_empty() || variable.name.contains(['=', '\0']) {
                 let name = excerpt(&variable.name);
                 return Err(Error::invalid(format!(
-                    "expected a name of a variable without = and NUL, found {name:?}"
+                    "expected a name of a variable, not empty and without = and NUL, found {name:?}"
                 )));
             }
         }

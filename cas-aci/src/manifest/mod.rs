@@ -76,7 +76,8 @@ impl Label {
 pub struct Dependency {
     /// The name of the image.
     pub image_name: String,
-    /// The key of the image, or its first digits. Empty if the manifest does not state a key.
+    /// The key of the image, or the first digits of the key. Empty if the manifest does not state a
+    /// key.
     #[serde(rename = "imageID", default, deserialize_with = "null_is_default")]
     pub image_id: String,
     /// Labels that the image must have.
@@ -89,8 +90,8 @@ impl ImageManifest {
     ///
     /// # Errors
     /// `Corrupt` if the manifest has more than [`limit::ACI_MANIFEST`] bytes or does not parse, if
-    /// a list has more than [`limit::ACI_LIST`] members, if a member has an invalid value, or if
-    /// the image depends on itself.
+    /// a list other than [`EventHandler::exec`] has more than [`limit::ACI_LIST`] members, if a
+    /// member has an invalid value, or if the image depends on itself.
     pub fn parse(data: &[u8]) -> Result<Self> {
         let parsed = Self::parse_checked(data);
         parsed.map_err(|error| error.operation("read image manifest"))
@@ -177,7 +178,7 @@ impl ImageManifest {
     }
 }
 
-/// Checks the size of a manifest in bytes.
+/// Checks the size of a manifest, `found`, in bytes.
 ///
 /// # Errors
 /// `Corrupt` if it exceeds [`limit::ACI_MANIFEST`].
@@ -241,7 +242,7 @@ pub(super) fn check_count(what: &str, found: usize) -> Result<()> {
     )))
 }
 
-/// Checks an absolute path without `..`.
+/// Checks that a path is absolute, has neither `..` nor NUL, and has at most [`limit::PATH`] bytes.
 pub(super) fn check_path(path: &str) -> Result<()> {
     let goes_up = path.split('/').any(|name| name == "..");
     if path.starts_with('/') && !goes_up && path.len() <= limit::PATH && !path.contains('\0') {

@@ -38,8 +38,8 @@ impl<'a> Blocks<'a> {
         }
     }
 
-    /// Returns the values in a block. A chain of blocks that leads back to itself ends, because all
-    /// values together are bounded.
+    /// Returns the values in a block. All values that are read together are bounded, so following a
+    /// chain of blocks that leads back to itself ends with an error.
     pub(super) fn values(&self, handle: u64) -> Result<Vec<Value>> {
         let content = self.content(handle)?;
         let values = values(&content)?;

@@ -1,7 +1,8 @@
-//! A reader of the database files of the Go package ql, which rkt keeps its catalogue in.
+//! A reader of the database files of the Go package ql. rkt keeps its catalogue in such a file.
 //!
 //! A file is a magic number, a table of free blocks, and blocks of 16-byte atoms. A block is named
-//! by its handle, the number of its first atom, and contains a list of values, compressed or not.
+//! by its handle, the number of its first atom (the first block has handle 1). A block contains a
+//! list of values, which may be compressed.
 //! Block 1 leads to the tables, and each table to a chain of rows. Indexes and free blocks are not
 //! read.
 
@@ -29,7 +30,8 @@ impl Table {
     }
 
     /// Returns the value that a row has in the first of `columns` that exists in the table. Returns
-    /// `Null` if none of them exists, or if the row does not have the value.
+    /// `Null` if none of them exists, if the row does not have the value, or if the table has
+    /// fewer rows.
     pub(crate) fn value(&self, row: usize, columns: &[&str]) -> &Value {
         let named = |name: &&str| self.columns.iter().position(|column| column == name);
         let value = columns.iter().find_map(named).and_then(|column| {
@@ -43,7 +45,8 @@ impl Table {
 /// Returns the tables of the database in `file`.
 ///
 /// # Errors
-/// `Corrupt` if the file is not a database of ql, or is damaged or truncated.
+/// `Corrupt` if the file is not a database of ql, if a part that is read is damaged or missing, or
+/// if the tables take more than [`limit::QL_TABLES`](cas_core::limit::QL_TABLES) bytes in memory.
 pub(crate) fn tables(file: &[u8]) -> Result<Vec<Table>> {
     let blocks = Blocks::new(file)?;
     let mut tables = Vec::new();
@@ -98,7 +101,7 @@ fn handle(value: &Value) -> Result<u64> {
     .ok_or_else(|| damaged("a handle is not a number"))
 }
 
-/// Returns the error of a damaged database.
+/// Returns the error of a database that cannot be read. `what` says why.
 pub(crate) fn damaged(what: &str) -> Error {
     Error::corrupt(format!(
         "the ql database is damaged or truncated: {what}; restore it from a copy"

@@ -31,12 +31,13 @@ const NEGATIVE: u8 = 0x45;
 const POSITIVE: u8 = 0x4d;
 const SMALL: u8 = 0x55;
 
-/// The first value of an encoded time. It marks the value as a time.
+/// The number that every encoded time begins with.
 const TIME: i64 = 0x54;
 /// Seconds from the beginning of year 1, which Go counts from, to 1970.
 const YEAR_1: i64 = 62_135_596_800;
 
-/// Returns the values of a block. Floating and complex numbers are refused: rkt has none.
+/// Returns the values that a block, or the encoding of a time, contains. Floating and complex
+/// numbers are refused, because rkt stores none.
 pub(super) fn values(mut data: &[u8]) -> Result<Vec<Value>> {
     let mut values = Vec::new();
     while let Some((&tag, rest)) = data.split_first() {
@@ -69,8 +70,8 @@ pub(super) fn values(mut data: &[u8]) -> Result<Vec<Value>> {
 }
 
 impl Value {
-    /// Returns the time that the value encodes. For a time before 1970, returns the beginning of
-    /// 1970.
+    /// Returns the time that the value encodes. For a time before 1970, returns a time in the first
+    /// second of 1970.
     ///
     /// # Errors
     /// `Corrupt` if the value is not a time.

@@ -17,7 +17,8 @@ pub(super) fn decode(mut data: &[u8]) -> Result<Vec<u8>> {
     let mut out = Vec::with_capacity(length);
     while !data.is_empty() {
         let code = unsigned(&mut data)?;
-        // Numbers from 0 up are written as even codes, and numbers from -1 down as odd codes.
+        // Even codes are literals, and odd codes are copies. Codes 0 and 1 mean one byte, codes 2
+        // and 3 mean two bytes, and so on.
         let count = code / 2 + 1;
         let count = usize::try_from(count)
             .ok()

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use cas_core::{Context, Error, Result};
 
-/// Maximum time to wait for rkt to end a transaction, or a change of one archive.
+/// Maximum time to wait for another process to release an exclusive lock.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Time between two attempts to take a lock.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -28,8 +28,8 @@ pub(super) struct ReadLock(File);
 
 impl ReadLock {
     /// Locks the file or directory at `path`. Returns `None` if `path` does not exist: rkt creates
-    /// the file or directory before it locks it. If the file system has no locks, returns a value
-    /// that excludes no other process.
+    /// the file or directory before it locks it. If `flock` fails with an error, for example
+    /// because the file system has no locks, returns a value that excludes no other process.
     ///
     /// # Errors
     /// `Busy` if another process has an exclusive lock for longer than a second; errors of the file

@@ -32,15 +32,16 @@ const LOG: &str = "db/.34a8b4c1ad933745146fdbfef3073706ee571625";
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct ImportedStore {
-    /// The ACIs that are in the catalogue now.
+    /// The keys of the imported ACIs, in the order of rkt's catalogue.
     pub imported: Vec<Key>,
-    /// Keys of rkt's catalogue whose archive does not exist, because rkt removed or imported the
-    /// ACI during this call, or was killed while it removed or imported the ACI.
+    /// Keys of rkt's catalogue whose archive does not exist: rkt removed the ACI during this call,
+    /// or the archive was lost.
     pub without_blob: Vec<String>,
     /// Keys of archives that rkt's catalogue does not list, because rkt removed or imported the ACI
     /// during this call, or was killed while it removed or imported the ACI.
     pub without_row: Vec<String>,
-    /// Keys of archives that are damaged, too large or not an ACI, each with the reason.
+    /// Keys of archives that are damaged, too large, not an ACI, or not the ACI that rkt's
+    /// catalogue names, each with the reason.
     pub refused: Vec<(String, Error)>,
     /// The number of imported remotes.
     pub remotes: usize,
@@ -71,11 +72,13 @@ impl AciStore {
     /// directory, and may be repeated.
     ///
     /// # Errors
-    /// `Busy` while rkt changes the format of its database, or has an exclusive lock for longer
-    /// than a second; `NotFound` if the directory has no database; `FailedPrecondition` if the
-    /// database is newer than version 7 or was not closed; `Corrupt` if the database is damaged;
-    /// `OutOfRange` if it has more than [`limit::QL_DATABASE`] bytes; errors of the file system and
-    /// of the store. ACIs that were imported before the error stay.
+    /// `Busy` if rkt has an exclusive lock for longer than a second, for example while it changes
+    /// the format of its database; `NotFound` if the directory has no database;
+    /// `FailedPrecondition` if the database is newer than version 7 or was not closed, or after
+    /// [`AciStore::close`]; `Corrupt` if the database is damaged or not of rkt; `OutOfRange` if it
+    /// has more than [`limit::QL_DATABASE`] bytes; `InvalidArgument` if a remote exceeds the bounds
+    /// of [`AciStore::write_remote`]; errors of the file system and of the store. ACIs and remotes
+    /// that were imported before the error stay.
     pub async fn import_store(&self, directory: impl AsRef<Path>) -> Result<ImportedStore> {
         let directory = directory.as_ref().to_owned();
         let shown = directory.display().to_string();
@@ -165,7 +168,7 @@ fn read(directory: &Path) -> Result<Found> {
         _ => false,
     };
     let (Some(infos), Some(remotes), true) = (table("aciinfo"), table("remote"), known) else {
-        return Err(damaged("it is not the database of an image store").subject(path.display()));
+        return Err(damaged("it does not have the tables of rkt").subject(path.display()));
     };
     let named = |error: Error| error.subject(path.display());
     let rows = (0..infos.len())
@@ -245,14 +248,15 @@ fn text(table: &Table, row: usize, columns: &[&str]) -> Result<String> {
     }
 }
 
-/// Returns the key of a row, which must have as many digits as rkt writes.
+/// Parses the key of a row, or the name of an archive. It must have as many digits as rkt writes.
 fn key_of(text: &str) -> Result<KeyPrefix> {
     let key = text.parse::<KeyPrefix>().ok();
     key.filter(|key| key.hex().len() == HALF)
         .ok_or_else(|| damaged(&format!("{:?} is not a key", excerpt(text))))
 }
 
-/// Returns the archives below a directory, by key: `ab/sha512-ab…`.
+/// Returns the paths of the archives below a directory, by key. The path of an archive in this
+/// directory is `ab/sha512-ab…`.
 fn blobs(directory: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let mut blobs = BTreeMap::new();
     for part in list(directory)? {

@@ -16,7 +16,7 @@ impl AciStore {
     /// the store does not have the blob, the line has `missing` in place of the bytes.
     ///
     /// # Errors
-    /// As [`AciStore::get_all_aci_infos`].
+    /// As [`AciStore::get_all_aci_infos`]; errors of the store.
     pub async fn dump(&self, hex: bool, mut line: impl FnMut(&str) + Send) -> Result<()> {
         for info in self.catalogue.get_all_aci_infos(&[], true).await? {
             for (what, blob) in [("aci", &info.blob), ("manifest", &info.manifest)] {

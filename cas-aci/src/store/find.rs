@@ -15,12 +15,13 @@ use crate::manifest::Label;
 
 impl AciStore {
     /// Returns the whole key of the only ACI whose key begins with `key`. The argument `key` is
-    /// `sha512-` and 2 to 128 digits. All digits are compared.
+    /// `sha512-` and 2 to 128 lower-case hexadecimal digits. All digits are compared.
     ///
     /// # Errors
     /// `InvalidArgument` if `key` does not have this form, or if several keys begin with it (the
     /// message lists the first [`limit::CANDIDATES`] of them); `NotFound` if no key begins with it;
-    /// errors of the store.
+    /// `FailedPrecondition` after [`AciStore::close`]; `Corrupt` if a key in the catalogue does not
+    /// parse; errors of the store.
     pub async fn resolve_key(&self, key: &str) -> Result<Key> {
         let found = self.resolve(key).await;
         found
@@ -31,7 +32,7 @@ impl AciStore {
     /// Returns the keys of the ACIs with exactly this name, in the order of the keys.
     ///
     /// # Errors
-    /// `InvalidArgument` for an invalid name; errors of the store.
+    /// As [`Catalogue::get_aci_infos_with_name`](crate::Catalogue::get_aci_infos_with_name).
     pub async fn resolve_name(&self, name: &str) -> Result<Vec<Key>> {
         let infos = self.catalogue.get_aci_infos_with_name(name).await;
         let infos = infos.during("resolve name", excerpt(name))?;
@@ -42,7 +43,8 @@ impl AciStore {
     /// whole key nor a key of rkt, which has the first 64 digits.
     ///
     /// # Errors
-    /// Errors of the store. A text that is not a key is not an error.
+    /// `FailedPrecondition` after [`AciStore::close`]; `Corrupt` if a key in the catalogue does not
+    /// parse; errors of the store. A text that is not a key is not an error.
     pub async fn has_full_key(&self, key: &str) -> Result<bool> {
         self.catalogue.check_open()?;
         let Ok(prefix) = key.parse::<KeyPrefix>() else {
@@ -57,8 +59,8 @@ impl AciStore {
     /// Of several equally good ACIs, the last imported ACI is preferred.
     ///
     /// # Errors
-    /// `InvalidArgument` for an invalid name; errors of the store. If no ACI matches, returns
-    /// `NotFound`, or the error of an ACI with this name whose manifest cannot be read.
+    /// As [`AciStore::resolve_name`]. If no ACI matches, returns `NotFound`, or the error of an ACI
+    /// with this name whose manifest cannot be read.
     pub async fn get_aci(&self, name: &str, labels: &[Label]) -> Result<Key> {
         let found = self.best(name, labels).await;
         found.during("get ACI", excerpt(name))
@@ -85,8 +87,8 @@ impl AciStore {
     ///
     /// # Errors
     /// `InvalidArgument` if several ACIs match (the message lists the first [`limit::CANDIDATES`]
-    /// of them); errors of [`AciStore::get_aci`]. With labels, every ACI with this name must have a
-    /// readable manifest.
+    /// of them); as [`AciStore::get_aci`]. If labels are given, every ACI with this name must have
+    /// a readable manifest.
     pub async fn get_only_aci(&self, name: &str, labels: &[Label]) -> Result<Key> {
         let found = self.only(name, labels).await;
         found.during("get ACI", excerpt(name))
@@ -125,9 +127,9 @@ impl AciStore {
     /// Returns the information on an ACI, and the revision of the information.
     ///
     /// # Errors
-    /// `NotFound` if the catalogue does not have the ACI; as [`Catalogue::load`].
+    /// `NotFound` if the catalogue does not have the ACI; as [`Catalogue::get_aci_info`].
     ///
-    /// [`Catalogue::load`]: crate::Catalogue::load
+    /// [`Catalogue::get_aci_info`]: crate::Catalogue::get_aci_info
     pub(super) async fn load(&self, key: &Key) -> Result<(AciInfo, Revision)> {
         self.catalogue.load(key).await?.ok_or_else(not_found)
     }
@@ -157,7 +159,9 @@ pub(super) fn not_found() -> Error {
 /// these ACIs.
 fn not_labelled(labels: &[Label], versions: &BTreeSet<String>) -> Error {
     if labels.is_empty() || versions.is_empty() {
-        return Error::not_found("no ACI has this name and these labels; import one");
+        return Error::not_found(
+            "no ACI has this name and these labels; `cas aci ls` lists the ACIs",
+        );
     }
     let label = |label: &Label| format!("{}={}", label.name, label.value);
     let asked: Vec<String> = labels.iter().map(label).collect();
@@ -168,8 +172,8 @@ fn not_labelled(labels: &[Label], versions: &BTreeSet<String>) -> Error {
         false => "",
     };
     Error::not_found(format!(
-        "no ACI with this name has the labels {}; the versions are {}{more}; name one of them, or \
-         import one",
+        "no ACI with this name has the labels {}; the versions are {}{more}; give other labels, \
+         or import such an ACI",
         excerpt(&asked.join(",")),
         shown.join(", ")
     ))

@@ -24,14 +24,15 @@ use crate::catalogue::Catalogue;
 use crate::info::{AciInfo, SortField, sort};
 use crate::used::NotedReads;
 
-/// The beginning of the ids of the leases that keep ACIs, and their owner.
+/// The owner of the leases that keep ACIs. The ids of these leases, and the keys of the ingests of
+/// ACIs, begin with it, too.
 const OWNER: &str = "aci";
 
 /// A store of ACIs over any store of `cas`. Clones are handles of the same store.
 ///
 /// The bytes of an ACI are a blob, stored as they were imported, and its manifest is another blob.
 /// A lease keeps both for as long as the [`Catalogue`] lists the ACI, so a collection
-/// ([`cas_core::gc`]) does not remove them. After the ACI is removed, nothing keeps them.
+/// ([`cas_core::gc`]) does not remove them. [`AciStore::remove_aci`] also removes this lease.
 #[derive(Clone)]
 pub struct AciStore {
     store: Store,
@@ -44,7 +45,8 @@ pub struct AciStore {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct OpenOptions {
-    /// The directory for temporary files. It is created when it is first used. Without a directory,
+    /// The directory for temporary files. It is created when it is first used. It must have no
+    /// other files, because [`AciStore::sweep`] removes old files in it. Without a directory,
     /// [`AciStore::tmp_dir`], [`AciStore::tmp_file`] and [`AciStore::tmp_named_file`] fail.
     pub directory: Option<PathBuf>,
 }
@@ -59,8 +61,9 @@ impl OpenOptions {
 }
 
 impl AciStore {
-    /// Opens the image store in `store`, and creates it if there is none. A catalogue of an older
-    /// format is migrated, and its old notes stay as a backup.
+    /// Opens the image store in `store`, and creates it if there is none. If `store` is read-only
+    /// or full, an absent image store is opened as an empty one. A catalogue of an older format is
+    /// migrated, and its old notes stay as a backup.
     ///
     /// # Errors
     /// `FailedPrecondition` if the catalogue has a newer format, or an older format and the store
@@ -89,8 +92,8 @@ impl AciStore {
     /// [`AciStore::open`] stays open, and readers that are open can still be read.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the image store is closed already; errors of the store. After an
-    /// error of the store, the image store is also closed.
+    /// `FailedPrecondition` if the image store is closed already; as [`AciStore::flush`]. After an
+    /// error of the flush, the image store is also closed.
     pub async fn close(&self) -> Result<()> {
         self.catalogue.check_open()?;
         let flushed = self.flush().await;
@@ -103,12 +106,14 @@ impl AciStore {
         &self.catalogue
     }
 
-    /// Writes the times of reads, which [`AciStore::read_stream`] keeps in memory, to the store.
-    /// Every import, removal and update through this type does the same. If the store is read-only
-    /// or full, the times stay in memory.
+    /// Writes the times of reads, which [`AciStore::read_stream`] and [`AciStore::to_image`] keep
+    /// in memory, to the store. Every import, removal and update through this type does the same,
+    /// and ignores errors. If the store is read-only or full, the times stay in memory, and this
+    /// call does not fail.
     ///
     /// # Errors
-    /// Errors of the store.
+    /// If times are in memory: `FailedPrecondition` after [`AciStore::close`]; `Corrupt` if the
+    /// information on an ACI does not parse; errors of the store.
     pub async fn flush(&self) -> Result<()> {
         self.reads.flush(&self.catalogue).await
     }
@@ -122,7 +127,7 @@ impl AciStore {
     /// Returns the information on the only ACI whose key begins with `key`.
     ///
     /// # Errors
-    /// As [`AciStore::resolve_key`].
+    /// As [`AciStore::resolve_key`]; `Corrupt` if the information does not parse.
     pub async fn get_aci_info(&self, key: &str) -> Result<AciInfo> {
         let found = self.find(key).await;
         let info = found.during("get information on ACI", key)?;
@@ -149,7 +154,7 @@ impl AciStore {
     /// Sets the size of the unpacked trees of an ACI, in bytes.
     ///
     /// # Errors
-    /// As [`AciStore::resolve_key`]; errors of the store.
+    /// As [`AciStore::get_aci_info`].
     pub async fn update_tree_store_size(&self, key: &str, size: u64) -> Result<()> {
         let update = self.update(key, |info| info.tree_store_size = size);
         update.await.during("update tree store size", key)?;

@@ -16,12 +16,13 @@ use crate::manifest::ImageManifest;
 
 impl AciStore {
     /// Returns a reader of the uncompressed archive of an ACI, and keeps the time of this use in
-    /// memory until [`AciStore::flush`]. Once the times of
-    /// [`limit::NOTED_READS`](cas_core::limit::NOTED_READS) ACIs are in memory, this call writes
-    /// them to the store.
+    /// memory until [`AciStore::flush`]. When the times of
+    /// [`limit::NOTED_READS`](cas_core::limit::NOTED_READS) ACIs are in memory, this call flushes,
+    /// and ignores errors. If the times could not be written, the uses of further ACIs are not kept
+    /// until a later flush writes times.
     ///
     /// # Errors
-    /// As [`AciStore::resolve_key`]; `NotFound` if the store does not have the blob.
+    /// As [`AciStore::get_aci_info`]; `NotFound` if the store does not have the blob.
     pub async fn read_stream(&self, key: &str) -> Result<AciReader> {
         let info = self.find(key).await.during("read ACI", key)?;
         self.open_reader(&info).await
@@ -39,7 +40,7 @@ impl AciStore {
     /// Returns the manifest of an ACI, byte for byte as its author wrote it.
     ///
     /// # Errors
-    /// As [`AciStore::resolve_key`]; `NotFound` if the store does not have the blob; `Corrupt` if
+    /// As [`AciStore::get_aci_info`]; `NotFound` if the store does not have the blob; `Corrupt` if
     /// the blob is damaged.
     pub async fn get_image_manifest_json(&self, key: &str) -> Result<Bytes> {
         let info = self.find(key).await.during("get image manifest", key)?;
@@ -57,7 +58,7 @@ impl AciStore {
     }
 
     /// Returns a reader of the uncompressed archive of an ACI, and keeps the time of this use in
-    /// memory.
+    /// memory as [`AciStore::read_stream`] does.
     pub(crate) async fn open_reader(&self, info: &AciInfo) -> Result<AciReader> {
         let opened = Blob::open(&self.store, &info.blob).await;
         let (blob, compression) = opened.map_err(|error| import_again(error, &info.key))?;
@@ -73,8 +74,8 @@ impl AciStore {
     }
 }
 
-/// Returns the error of a blob with the ACI that it belongs to. If the blob is missing, the message
-/// asks the user to import the ACI again.
+/// Adds an ACI to an error about one of its blobs. Returns the new error. If the blob is missing,
+/// the message asks the user to import the ACI again.
 fn import_again(error: Error, key: &Key) -> Error {
     match error.kind() {
         ErrorKind::NotFound => {

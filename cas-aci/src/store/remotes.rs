@@ -33,7 +33,8 @@ impl AciStore {
     /// Writes a remote. Replaces the remote with the same URL, if there is one.
     ///
     /// # Errors
-    /// As [`Catalogue::write_remote`](crate::Catalogue::write_remote); errors of the store.
+    /// As [`Catalogue::write_remote`](crate::Catalogue::write_remote) and
+    /// [`Catalogue::commit`](crate::Catalogue::commit).
     pub async fn write_remote(&self, remote: &Remote) -> Result<()> {
         let mut batch = Batch::new();
         self.catalogue.write_remote(&mut batch, remote)?;
@@ -44,14 +45,17 @@ impl AciStore {
 
     /// Returns the key of the ACI at a URL. While the ACI that was fetched before is fresh, the
     /// server is not asked. Afterwards, the ACI is fetched and imported again, except if the server
-    /// answers that the ETag of the ACI is still the same.
+    /// answers that the ETag of the ACI is still the same. If the ACI is not imported again, only
+    /// the name and the key of `options` are used: they are compared with the ACI.
     ///
     /// If the server is asked, `sig_url` is stored in the [`Remote`]. The fetcher must verify the
     /// signature itself.
     ///
     /// # Errors
-    /// Errors of the fetcher, of [`AciStore::write_aci`] and of [`AciStore::write_remote`]. After
-    /// an error, the remote is unchanged.
+    /// Errors of the fetcher, of [`AciStore::write_aci`] and of [`AciStore::write_remote`];
+    /// `Corrupt` if the stored remote does not parse, or if the fetcher answers that the ACI is not
+    /// modified although no ETag was passed to it. After an error, the remote is unchanged, but the
+    /// ACI may have been imported.
     pub async fn fetch(
         &self,
         fetcher: &dyn AciFetcher,

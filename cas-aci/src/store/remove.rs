@@ -14,14 +14,14 @@ use crate::info::{AciInfo, SortField};
 use crate::key::Key;
 
 impl AciStore {
-    /// Removes an ACI. One batch removes its information and the remotes that it was fetched from.
-    /// Then its blobs are removed, except those that something else refers to. The removal needs no
-    /// free space. A reader that is open may continue or fail.
+    /// Removes an ACI. One batch removes its information, its lease and the remotes that the ACI
+    /// was fetched from. Then its blobs are removed, except those that something else refers to.
+    /// The removal needs no free space. A reader that is open may continue or fail.
     ///
     /// # Errors
-    /// As [`AciStore::resolve_key`]. If the catalogue no longer has the ACI but a blob could not be
-    /// removed, the [source](std::error::Error::source) of the error is a [`StoreRemovalError`].
-    /// The next collection removes the blob.
+    /// As [`AciStore::get_aci_info`] and [`AciStore::get_all_remotes`]. If the catalogue no longer
+    /// has the ACI but a blob could not be removed, the [source](std::error::Error::source) of the
+    /// error is a [`StoreRemovalError`]. The next collection removes the blob.
     pub async fn remove_aci(&self, key: &str) -> Result<()> {
         let found = self.resolve(key).await.during("remove ACI", key)?.key;
         let removed = self.remove_info(&found, |_| true).await;
@@ -53,8 +53,8 @@ impl AciStore {
         }
     }
 
-    /// Returns the ACIs that were neither imported nor read since `time`, least recently used
-    /// first.
+    /// Returns the ACIs whose last use, [`AciInfo::last_used`], is before `time`, least recently
+    /// used first.
     ///
     /// # Errors
     /// As [`AciStore::get_all_aci_infos`].
@@ -65,13 +65,12 @@ impl AciStore {
         Ok(infos)
     }
 
-    /// Removes the ACIs that were neither imported nor read since `time`, least recently used
-    /// first. Checks each ACI again just before its removal. Returns the removed ACIs. Their blobs
-    /// stay until a collection.
+    /// Removes the ACIs that [`AciStore::unused`] returns, in this order. Checks each ACI again
+    /// just before its removal. Returns the removed ACIs. Their blobs stay until a collection.
     ///
     /// # Errors
-    /// As [`AciStore::unused`]; errors of the store. ACIs that were removed before the error stay
-    /// removed.
+    /// As [`AciStore::unused`] and [`AciStore::get_all_remotes`]. ACIs that were removed before the
+    /// error stay removed.
     pub async fn remove_unused(&self, time: SystemTime) -> Result<Vec<AciInfo>> {
         let mut removed = Vec::new();
         for info in self.unused(time).await? {
@@ -122,7 +121,7 @@ impl AciStore {
     }
 }
 
-/// The blobs that the removal of an ACI has left in the store.
+/// The blobs of an ACI whose removal failed. Blobs that are still in use are not among them.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct StoreRemovalError {

@@ -17,9 +17,9 @@ use crate::key::Key;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Swept {
-    /// Ids of leases whose ACIs are not in the catalogue.
+    /// Ids of leases that no ACI in the catalogue refers to.
     pub leases: Vec<String>,
-    /// Entries of names whose ACIs are not in the catalogue: the name and the key of each.
+    /// Entries of names that lead to no ACI in the catalogue: the name and the key of each.
     pub names: Vec<(String, Key)>,
     /// Temporary files and directories.
     pub files: Vec<PathBuf>,

@@ -33,7 +33,8 @@ impl Drop for TempFile {
 
 impl AciStore {
     /// Creates an empty directory for temporary files. Returns its path. The caller must remove the
-    /// directory.
+    /// directory. If a file was last created, renamed or removed directly in it more than a day
+    /// ago, an [`AciStore::sweep`] removes it with all files in it.
     ///
     /// # Errors
     /// `Unsupported` if the image store was opened without a directory; `FailedPrecondition` after
@@ -61,7 +62,8 @@ impl AciStore {
     /// until an [`AciStore::sweep`] a day after the last write. Returns the file and its path.
     ///
     /// # Errors
-    /// `InvalidArgument` if `name` is not a file name; as [`AciStore::tmp_dir`].
+    /// `InvalidArgument` if `name` is not a file name, has control characters or is longer than
+    /// [`limit::COMPONENT`] bytes; as [`AciStore::tmp_dir`].
     pub fn tmp_named_file(&self, name: &str) -> Result<(File, PathBuf)> {
         let unfit = |character: char| character == '/' || character.is_control();
         let is_name = !matches!(name, "" | "." | "..") && !name.contains(unfit);

@@ -37,7 +37,8 @@ pub struct WriteOptions {
     pub key: Option<KeyPrefix>,
     /// The time of the import to record. By default, now.
     pub import_time: Option<SystemTime>,
-    /// The time of the last use to record. By default, the time of the import.
+    /// The time of the last use to record. By default, the time of the import. If the catalogue
+    /// already has the ACI with a later last use, that time stays.
     pub last_used: Option<SystemTime>,
 }
 
@@ -88,15 +89,16 @@ struct Received {
 
 impl AciStore {
     /// Imports an ACI: a tar, plain or compressed with gzip, bzip2, xz or zstd. Returns the key of
-    /// the ACI. If the catalogue already has the ACI, this import replaces the time of the import
-    /// and [`latest`](WriteOptions::latest).
+    /// the ACI. If the catalogue already has the ACI, this import replaces the blob, the time of
+    /// the import and [`latest`](WriteOptions::latest).
     ///
     /// The source is read to its end, on a thread of its own. The source may block.
     ///
     /// # Errors
-    /// `Corrupt` if the source is not an ACI, or not the ACI that the options name; `OutOfRange` if
-    /// the source exceeds a bound of [`limit`]; `Unsupported` for bytes that must not follow a
-    /// compressed ACI, or a filter or checksum of xz that is not supported; errors of the source
+    /// `Corrupt` if the source is not an ACI, or not the ACI that the options name, or if its
+    /// manifest exceeds a bound; `OutOfRange` if the source exceeds another bound of [`limit`];
+    /// `Unsupported` for bytes that must not follow a compressed ACI, or a filter or checksum of xz
+    /// that is not supported; `FailedPrecondition` after [`AciStore::close`]; errors of the source
     /// and of the store. After an error of the source, nothing of it stays. After an error of the
     /// store, blobs may stay until a collection.
     pub async fn write_aci(&self, source: impl Read + Send + 'static) -> Result<Key> {
@@ -130,8 +132,8 @@ impl AciStore {
     }
 
     /// Stores the blobs of the ACI under the lease of the import. Then writes, in one batch, the
-    /// lease that keeps the blobs and the information on the ACI. A kill before the batch leaves
-    /// blobs that a collection removes.
+    /// lease that keeps the blobs, and the information on the ACI. A kill before the batch leaves
+    /// blobs or an unfinished ingest, which a collection removes.
     async fn write_under(
         &self,
         guard: &LeaseGuard,
@@ -191,7 +193,7 @@ impl AciStore {
         }
         let committed = self.catalogue.commit(&batch).await;
         if matches!(&committed, Err(error) if error.kind() == ErrorKind::Conflict) {
-            // A store that is not atomic has written the lease already.
+            // A store that is not atomic may have written the lease already.
             let leases = self.store.leases();
             leases.delete(&info.lease, OWNER, SystemTime::now()).await?;
         }

@@ -2,8 +2,8 @@
 //!
 //! [`list`] joins all blobs in one pass, and [`info`] joins a single blob. [`describe`],
 //! [`document`] and [`children`] find out what a blob is, if only its digest is known: from its
-//! record or, if the record does not state it, from its bytes. [`referrers`] returns the documents
-//! that refer to a blob.
+//! record or, if the record does not state it, from its bytes. [`referrers`] returns the referrers
+//! that were stored with a manifest or an index.
 
 mod describe;
 mod info;

@@ -10,15 +10,18 @@ use crate::store::Store;
 use crate::{dispatch, limit};
 
 /// Returns the referrers that were stored with a manifest or an index, in the order of their
-/// digests. Referrers whose bytes were lost are left out.
+/// digests. Returns nothing if the store has no record of `subject`. Referrers whose bytes were
+/// lost are left out.
 ///
 /// Each entry has the annotations and the artifact type of its referrer. They are left out if the
-/// document of the referrer is damaged or too large to be read, or if the texts of the list would
-/// exceed [`limit::DOCUMENT_READ`] bytes.
+/// referrer is damaged, too large to be read, or neither a manifest nor an index. They are also
+/// left out once the annotations and artifact types of the list exceed [`limit::DOCUMENT_READ`]
+/// bytes.
 ///
 /// # Errors
 /// `OutOfRange` for more than [`limit::REFERRERS`] referrers; `Corrupt` if the record of `subject`
-/// or of a referrer does not parse; errors of the store.
+/// or of a referrer does not parse; `NotFound` if a referrer is removed meanwhile; errors of the
+/// store.
 pub async fn referrers(store: &Store, subject: &Digest) -> Result<Vec<Descriptor>> {
     let Some((record, _)) = store.blobs().load(subject).await? else {
         return Ok(Vec::new());

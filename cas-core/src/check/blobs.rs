@@ -1,4 +1,5 @@
-//! Checks that all blobs have records, and reads the selected blobs.
+//! Checks that all blobs have records, keeps documents that lost their names, and reads the
+//! selected blobs.
 
 use std::collections::BTreeSet;
 
@@ -21,14 +22,15 @@ use crate::records::{BlobRecord, Resource};
 /// Maximum number of blobs in one page of a list.
 const PAGE: usize = 1024;
 
-/// A document that no image needs. It had no record, or the store lost names.
+/// A document that no image and no lease needs. It had no record, or the store lost names.
 struct Unnamed {
     digest: Digest,
     children: Vec<Digest>,
 }
 
 impl Checker<'_> {
-    /// Checks that all blobs have records, and reads the selected blobs.
+    /// Checks that all blobs have records and that subjects keep their referrers, reports documents
+    /// that lost their names, and reads the selected blobs.
     pub(super) async fn check_blobs(&mut self) -> Result<()> {
         let stats = self.list().await?;
         self.report.blobs = stats.len() as u64;
@@ -59,8 +61,9 @@ impl Checker<'_> {
         }
     }
 
-    /// Reports that a blob has no record. A repair makes the record. Returns the blob if it is a
-    /// document that no image needs.
+    /// Reports that a blob has no record. A damaged record that still exists is not reported again.
+    /// A repair makes the record. Returns the blob if it is a document that no image and no lease
+    /// needs.
     async fn add_record(&mut self, stat: &Stat) -> Result<Option<Unnamed>> {
         let used = self.uses.get(&stat.digest).cloned();
         let media_type = match &used {
@@ -98,8 +101,8 @@ impl Checker<'_> {
         }))
     }
 
-    /// Returns the blob if names were lost and it is a document that no image needs and that no
-    /// collection is removing.
+    /// Returns the blob if names were lost, and if the blob is a document that no image and no
+    /// lease needs and that no collection is removing.
     fn unnamed(&self, stat: &Stat, record: BlobRecord) -> Option<Unnamed> {
         let is_document = record
             .media_type
@@ -113,7 +116,7 @@ impl Checker<'_> {
     }
 
     /// Returns the media type of a blob without a record, or `None` if the blob is not an intact
-    /// document.
+    /// document of at most [`limit::DOCUMENT_READ`] bytes.
     pub(super) async fn recognise(&self, stat: &Stat) -> Result<Option<MediaType>> {
         if stat.size > limit::DOCUMENT_READ {
             return Ok(None);
@@ -212,8 +215,8 @@ impl Checker<'_> {
             .map(|_| ())
     }
 
-    /// Returns how an image uses a blob. If no image uses the blob, the media type is taken from
-    /// the record of the blob.
+    /// Returns how an image or a lease uses a blob. If none does, the media type is taken from the
+    /// record of the blob.
     async fn use_of(&self, stat: &Stat) -> Result<Use> {
         if let Some(used) = self.uses.get(&stat.digest) {
             return Ok(used.clone());

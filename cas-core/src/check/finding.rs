@@ -9,11 +9,12 @@ use serde::Serialize;
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Problem {
-    /// A database, a file or a directory of the root or of the store is missing, does not open or
-    /// parse, or has the wrong type.
+    /// A file, a directory or an SQLite database of the root or of the store is missing, does not
+    /// open or parse, or has the wrong type.
     StoreDamaged,
-    /// A database is missing, does not open, or has rows that cannot be read. A repair copies the
-    /// readable rows to a new database. Names in the unreadable rows are lost.
+    /// The database of a store in a key-value engine, such as redb, is missing, does not open, or
+    /// has rows that cannot be read. A repair copies the readable rows to a new database. Names in
+    /// the unreadable rows are lost.
     DatabaseDamaged,
     /// A record does not parse, the parents of a snapshot lack records or form a circle, or the
     /// counter of the ids of snapshots is damaged.
@@ -24,7 +25,8 @@ pub enum Problem {
     RecordMissing,
     /// The record of a document lists other blobs than the document.
     ChildrenWrong,
-    /// An image or a lease needs a blob that the store does not have.
+    /// An image or a lease needs a blob that the store does not have. Also reported if a
+    /// snapshotter has the tar of the layer instead, but the record of this was lost.
     BlobMissing,
     /// The bytes of a blob do not have its digest, do not have the size that an image states, or
     /// cannot be read.
@@ -100,7 +102,8 @@ pub struct Report {
     pub images: u64,
     /// Number of blobs in the store.
     pub blobs: u64,
-    /// Number of bytes of the selected blobs that were read and hashed.
+    /// Number of bytes of the selected blobs that were read and hashed, without the documents that
+    /// were hashed because images or leases need them.
     pub bytes_read: u64,
     /// Number of snapshots that were checked.
     pub snapshots: u64,

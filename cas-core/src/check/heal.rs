@@ -28,8 +28,8 @@ struct Aside {
 }
 
 impl Checker<'_> {
-    /// Reports a blob that is missing or damaged. A repair fetches it again. Returns whether the
-    /// store has it now.
+    /// Reports a blob that is missing or damaged. A repair fetches the blob again. If this fails,
+    /// the repair sets damaged bytes aside. Returns whether the blob was fetched.
     pub(super) async fn heal(&mut self, problem: Problem, blob: &Use, why: &str) -> Result<bool> {
         let digest = &blob.descriptor.digest;
         let within = blob.image.as_ref();
@@ -55,7 +55,7 @@ impl Checker<'_> {
     }
 
     /// Fetches a missing or damaged blob from the first source that has it. Returns the last error
-    /// if every source fails, or `None` if the check does not repair.
+    /// if every source fails, an error if no source exists, or `None` if the check does not repair.
     async fn fetch(&self, blob: &Use) -> Result<Option<Result<()>>> {
         let (Some(repair), Some(guard)) = (&self.options.repair, self.guard) else {
             return Ok(None);
@@ -107,7 +107,8 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Reports the blobs whose damaged bytes were set aside, until the store has the blobs again.
+    /// Reports the blobs whose damaged bytes were set aside and that the store does not have again.
+    /// A repair deletes the notes on the other blobs.
     pub(super) async fn report_quarantine(&mut self) -> Result<()> {
         let notes = self.quarantined()?;
         for note in notes.list("").await? {

@@ -18,8 +18,8 @@ use crate::records::{Batch, BlobRecord, Blobs, Expect, Resource, retry};
 use crate::store::Store;
 
 impl Checker<'_> {
-    /// Walks all images. A missing or damaged document is fetched again before the blobs that it
-    /// lists are checked.
+    /// Walks all images, and then what leases keep. A repair fetches a missing or damaged document
+    /// again before it checks the blobs that the document lists.
     pub(super) async fn check_images(&mut self) -> Result<()> {
         for root in self.roots().await? {
             self.report.images += 1;
@@ -46,8 +46,9 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Returns the blobs that leases keep, except those of flat leases. Reports each of these blobs
-    /// for which the store has neither the bytes nor a record.
+    /// Returns the blobs that leases keep, except those of expired leases and of flat leases
+    /// ([`GC_FLAT`]). Reports each of these blobs for which the store has neither the bytes nor a
+    /// record. Returns nothing if a lease does not parse.
     async fn leased(&mut self) -> Result<Vec<Use>> {
         let leases = match gc::live_leases(self.store, SystemTime::now(), true).await {
             // `check_records` has reported a lease that does not parse.
@@ -90,8 +91,8 @@ impl Checker<'_> {
         }
     }
 
-    /// Checks a blob that an image needs. Returns the children and the referrers of the blob that
-    /// the image also needs.
+    /// Checks a blob that an image or a lease needs. Returns the blobs that are needed because of
+    /// this blob: children and referrers.
     async fn check_use(&mut self, blob: &Use) -> Result<Vec<Use>> {
         let descriptor = &blob.descriptor;
         self.uses.insert(descriptor.digest, blob.clone());
@@ -104,7 +105,8 @@ impl Checker<'_> {
             return Ok(Vec::new());
         }
         let children = match dispatch::children(&*self.store.content, descriptor).await {
-            // Its bytes are intact, so the document was malformed or too large when it was stored.
+            // The document is too large to be read, or its bytes are intact, and it was malformed
+            // when it was stored.
             Err(error) if is_of_document(&error) => return Ok(Vec::new()),
             children => children?,
         };
@@ -172,8 +174,8 @@ impl Checker<'_> {
     }
 
     /// Checks that the record of a document lists the same blobs as the document. A record without
-    /// children is not reported, because another program made it, or a job that did not end. A
-    /// collection reads the document instead.
+    /// children is not reported, because another program, or a job that did not end, made it. A
+    /// collection then reads the document.
     async fn check_children(
         &mut self,
         document: &Descriptor,

@@ -7,18 +7,20 @@
 //! 2. Images: the store has every blob and every referrer that a name or a lease needs, with the
 //!    right size. Documents are hashed, and the record of a document lists the same blobs as the
 //!    document.
-//! 3. Blobs: each one has a record, and the subject of each referrer keeps the referrer. A record
-//!    that a repair makes gets the claims of the owners whose names reach the blob.
-//! 4. Documents that no name reaches, in a store that lost names or records.
+//! 3. Blobs: each one has a record, and the subject of each referrer keeps the referrer.
+//! 4. Documents that no name and no lease reaches, in a store that lost names or records. Then a
+//!    record that a repair has made gets the claims of the owners whose names reach the blob.
 //! 5. The bytes of the selected blobs: they are read and hashed.
 //! 6. Ingests that no job has open and no later job continues. A repair discards them.
 //! 7. Snapshots: each record parses, and each snapshot has its directory, with the files that were
-//!    committed. The files of the selected snapshots are read. A repair removes the directories and
-//!    files of snapshotters that no record names.
+//!    committed. The files of the selected snapshots are read. A repair makes damaged committed
+//!    snapshots again from their layers, and removes the directories and files of snapshotters
+//!    that no record names.
 //!
-//! A repair fetches a missing or damaged blob from a source. If this fails, damaged bytes are set
-//! aside in quarantine: they are stored under their own digest, and the lease [`QUARANTINE`] keeps
-//! them. A repair also keeps documents that no name reaches, under the lease [`RECOVERED`].
+//! A repair fetches a missing or damaged blob from a source. If this fails, damaged bytes that can
+//! be read are set aside in quarantine: they are stored under their own digest, and the lease
+//! [`QUARANTINE`] keeps them. Each check reports such a blob until the store has it again. A repair
+//! also keeps documents that no name reaches, under the lease [`RECOVERED`].
 
 mod blobs;
 mod finding;
@@ -55,8 +57,8 @@ pub const RECOVERED: &str = "recovered";
 /// found. Other jobs may use the store meanwhile.
 ///
 /// # Errors
-/// Errors of the store and of the snapshotters. A damaged resource is not an error. The report has
-/// a finding for it.
+/// Errors of the store and of the snapshotters. A damaged blob, record or snapshot is not an error.
+/// The report has a finding for it.
 pub async fn check(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],

@@ -12,7 +12,8 @@ use crate::snapshot::Snapshotter;
 use crate::transfer::Fetcher;
 
 /// Selects the blobs that are read and hashed, and the snapshots whose files are read. The
-/// documents of images are always read.
+/// documents of images are always read. Of the snapshots, only committed ones are selected, and
+/// only if nothing else is wrong with them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReadData {
     /// No blobs and no snapshots.
@@ -130,8 +131,8 @@ pub struct CheckOptions<'a> {
     /// Maximum number of bytes of the selected blobs and snapshots that are read per second; `None`
     /// for no maximum. The documents of images are read without a maximum.
     pub bytes_per_second: Option<u64>,
-    /// Whether names were lost before the check. A repair then keeps the documents that no name
-    /// reaches, even if they have records.
+    /// Whether names were lost before the check. The check then reports, and a repair keeps, the
+    /// documents that no name reaches, even if they have records.
     pub names_lost: bool,
     /// How damage is repaired. If this is `None`, damage is only reported.
     pub repair: Option<Repair<'a>>,

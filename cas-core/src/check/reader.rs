@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::records::{Expect, Notes};
 use crate::store::Store;
 
-/// The text of a finding for a blob that an image needs, but that the store does not have.
+/// The text of a finding for a blob that is needed, but that the store does not have.
 pub(super) const MISSING: &str = "the store does not have it";
 
 /// Number of blobs between two notes of the last blob that was read.
@@ -189,7 +189,7 @@ impl BlobReader for Paced<'_> {
 }
 
 /// Returns how the bytes of a blob are damaged, or `None` if they are intact. `hashed` is the
-/// digest of the bytes, or the error of reading them.
+/// digest of the bytes, `None` if the store does not have the blob, or the error of reading them.
 ///
 /// # Errors
 /// The error of reading, if it does not mean damage.

@@ -12,14 +12,15 @@ use crate::limit;
 use crate::records::blob::decode;
 use crate::records::{Batch, Expect, Lease, Notes, Record, Table, each};
 
-/// The room of the notes with the values of damaged records. The key of a note is `TABLE/KEY`.
+/// The room of the notes with the values of damaged records, of each at most the first
+/// [`limit::NOTE`] bytes. The key of a note is `TABLE/KEY`.
 const ROOM: &str = "damaged-records";
 /// The prefix of the keys of notes on lost names.
 const NAMES: &str = "images/";
 
 impl Checker<'_> {
     /// Checks that the records of blobs, images and leases parse. A repair sets aside those that do
-    /// not.
+    /// not. Also reports the names that were lost in this way, now or in an earlier repair.
     pub(super) async fn check_records(&mut self) -> Result<()> {
         for table in [Table::Blobs, Table::Images, Table::Leases] {
             let mut damaged = Vec::new();
@@ -69,7 +70,8 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Reports the names whose records were set aside, until the names exist again.
+    /// Reports the names whose records were set aside and that do not exist again. A repair deletes
+    /// the notes on the other names.
     async fn report_lost_names(&mut self) -> Result<()> {
         let notes = self.damaged_records()?;
         for note in notes.list(NAMES).await? {

@@ -17,7 +17,7 @@ use crate::limit;
 use crate::media_type::MediaType;
 use crate::records::BlobRecord;
 
-/// A document that no image needs, and its subject.
+/// A document that no image and no lease needs, and its subject.
 struct Found {
     referrer: Descriptor,
     subject: Descriptor,
@@ -60,6 +60,7 @@ impl Checker<'_> {
     }
 
     /// Returns the descriptor of a blob from its record, or from its bytes if it has no record.
+    /// Returns `None` if the store has neither.
     async fn described(
         &self,
         digest: &Digest,
@@ -126,10 +127,10 @@ impl Checker<'_> {
     }
 
     /// Returns the referrer and its subject, if the blob is a referrer that no image and no lease
-    /// keeps. Returns `None` if a collection is removing the referrer, or if one of its children is
-    /// missing, because an interrupted job leaves such a referrer. Also returns `None` if the
-    /// referrer was stored without a lease within the last day, perhaps before its subject, unless
-    /// the record of either was lost.
+    /// keeps. Returns `None` if the referrer is damaged or too large to be read, if a collection is
+    /// removing it, or if one of its children is missing, because an interrupted job leaves such a
+    /// referrer. Also returns `None` if the referrer was stored without a lease within the last
+    /// day, perhaps before its subject, unless the record of either was lost.
     async fn unlinked(&self, stat: &Stat) -> Result<Option<Found>> {
         if self.uses.contains_key(&stat.digest) || stat.size > limit::DOCUMENT_READ {
             return Ok(None);

@@ -10,7 +10,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::snapshot::{self, Condition, Depth, Info, SnapshotKind, Snapshotter};
 
 impl Checker<'_> {
-    /// Checks all snapshots. A repair unpacks the layers of damaged ones again.
+    /// Checks all snapshots, and the leftovers of the snapshotter. A repair unpacks the layers of
+    /// damaged committed snapshots again, and removes the leftovers and the records of other
+    /// damaged snapshots.
     pub(super) async fn check_snapshots(&mut self, snapshotter: &dyn Snapshotter) -> Result<()> {
         let repairs = self.options.repair.is_some();
         for key in snapshotter.damaged_records(repairs).await? {
@@ -196,7 +198,8 @@ async fn stat(snapshotter: &dyn Snapshotter, info: &Info) -> Result<Option<Stat>
     }))
 }
 
-/// Returns all snapshots, each after its parent, because a layer is unpacked on its parent.
+/// Returns all snapshots, each after its parent, because a repair unpacks a layer on the parent of
+/// its snapshot.
 async fn parents_first(snapshotter: &dyn Snapshotter) -> Result<Vec<Info>> {
     let mut found = snapshot::all(snapshotter).await?;
     let parent = |info: &Info| (info.key.clone(), info.parent.clone());

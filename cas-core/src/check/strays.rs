@@ -10,7 +10,8 @@ use crate::records::UNLEASED_TTL;
 
 impl Checker<'_> {
     /// Reports the ingests that no writer has open and no later job continues. A repair discards
-    /// them. Lists the ingests that a later pull can continue.
+    /// them. If the check does not repair, it does not report new ingests without bytes. Lists the
+    /// ingests that a later pull can continue.
     pub(super) async fn check_ingests(&mut self) -> Result<()> {
         let content = &*self.store.content;
         let now = SystemTime::now();
@@ -59,8 +60,8 @@ impl Checker<'_> {
     }
 }
 
-/// Returns whether a later job can continue an ingest: its key is the digest of the blob, and no
-/// collection removes it yet.
+/// Returns whether a later job can continue an ingest: it has bytes, its key is the digest of the
+/// blob, and it is so new that a collection keeps it.
 fn can_be_continued(ingest: &IngestStatus, now: SystemTime) -> bool {
     ingest.offset > 0 && is_young(ingest, now) && ingest.key.parse::<Digest>().is_ok()
 }

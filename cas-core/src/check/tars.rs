@@ -17,9 +17,9 @@ use crate::snapshot::{Info, SnapshotKind, Snapshotter, chain_ids};
 
 impl<'a> Checker<'a> {
     /// Returns the layers of a manifest that neither the store nor a snapshotter has, although the
-    /// record of the manifest states that the snapshotter keeps their tars. A repair changes the
-    /// record to state that the image needs their blobs. If a tar exists but is damaged, the check
-    /// of its snapshot reports this.
+    /// record of the manifest states that the snapshotter keeps their tars. Returns no layers if
+    /// no snapshotter of the check keeps tars. A repair changes the record to state that the image
+    /// needs their blobs. If a tar exists but is damaged, the check of its snapshot reports this.
     ///
     /// # Errors
     /// Errors of the store and of the snapshotters.
@@ -56,7 +56,8 @@ impl<'a> Checker<'a> {
     /// Finds layers whose tars a snapshotter keeps, although the record of the manifest no longer
     /// states this because records were lost. A repair adds the layers to the record again, and
     /// gives the configuration a label that keeps the snapshots. `children` are the blobs that the
-    /// manifest lists. Returns the new record, or `None` if nothing changed.
+    /// manifest lists. Returns the new record, or `None` if there are no such layers. A check that
+    /// does not repair returns the record that a repair would write.
     ///
     /// # Errors
     /// Errors of the store and of the snapshotters.
@@ -126,8 +127,9 @@ impl<'a> Checker<'a> {
         snapshotters.find(|one| one.keeps_tars())
     }
 
-    /// Returns the layers of a manifest and their chain IDs. Returns nothing if its configuration
-    /// cannot be read. The check of the configuration reports this.
+    /// Returns the layers of a manifest and their chain IDs. Returns nothing if the configuration
+    /// is missing, damaged or not that of an image, or does not fit the manifest. Other steps of
+    /// the check report missing and damaged blobs.
     async fn layers(&self, manifest: &Descriptor) -> Result<Vec<(Digest, Digest)>> {
         let content = &*self.store.content;
         let read = async {
@@ -150,7 +152,7 @@ impl<'a> Checker<'a> {
 }
 
 /// Returns the record of a layer's snapshot, or `None` if it is absent or damaged. The check of the
-/// snapshots reports and removes a damaged record.
+/// snapshots reports a damaged record, and removes it if the check repairs.
 async fn stat(snapshotter: &dyn Snapshotter, chain_id: &Digest) -> Result<Option<Info>> {
     match snapshotter.stat(&chain_id.to_string()).await {
         Err(error) if error.kind() == ErrorKind::Corrupt => Ok(None),

@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::store::Store;
 
-/// The parts of images that a store has. An export or a copy reads only these parts. It leaves out
-/// incomplete manifests of an index, and missing layers that registries do not distribute.
+/// Selects the parts of images that an export or a copy reads. Incomplete children of an index are
+/// left out, and so are missing layers that registries do not distribute.
 pub struct Available<'a> {
     store: &'a Store,
     progress: &'a dyn Progress,
@@ -20,12 +20,13 @@ pub struct Available<'a> {
 }
 
 impl<'a> Available<'a> {
-    /// Returns the parts of the images below `roots` that the store has.
-    /// [`children`](Self::children) later sends `progress` a warning for each part that is left
-    /// out.
+    /// Finds the incomplete children of the indexes at and below those roots that are indexes.
+    /// Returns the selection. [`children`](Self::children) later sends `progress` a warning for
+    /// each part that is left out.
     ///
     /// # Errors
-    /// `NotFound` if a root is an index without a complete manifest; errors of [`completeness`].
+    /// `NotFound` if a root is a stored index that lists manifests, but none of them is complete;
+    /// errors of [`completeness`]. A root that is not in the store is not an error here.
     pub async fn below(
         store: &'a Store,
         roots: &[Descriptor],
@@ -53,13 +54,15 @@ impl<'a> Available<'a> {
 
     /// Returns the children of a descriptor, without the children that are left out.
     ///
-    /// If a blob of a manifest was stored and later lost, it is still returned. If a manifest of an
-    /// index was lost, it is left out. Callers therefore pin the image first, if the store can be
-    /// written. Pinning fails if a manifest was lost.
+    /// If a blob of a manifest was stored and later lost, it is still returned, unless it is a
+    /// layer that registries do not distribute. If a manifest of an index was lost, it is left out.
+    /// Callers therefore pin the image first, if the store can be written. Pinning fails if a
+    /// manifest was lost.
     ///
     /// # Errors
-    /// `NotFound` for a layer that a pull of the image unpacked, but did not store; errors of
-    /// [`dispatch::children`] and of the store.
+    /// `NotFound` for a layer that the store does not have because a pull discarded it after
+    /// unpacking it, or because a snapshotter keeps its tar; errors of [`dispatch::children`], of
+    /// [`has`](Self::has) and of the store.
     pub async fn children(&self, descriptor: &Descriptor) -> Result<Vec<Descriptor>> {
         let listed = dispatch::children(&*self.store.content, descriptor).await?;
         let media_type = &descriptor.media_type;
@@ -76,8 +79,9 @@ impl<'a> Available<'a> {
             match why {
                 None if absent.contains(&child.digest) && !self.has(&child).await? => {
                     return Err(Error::not_found(
-                        "the layer was not stored with its image; pull the image without \
-                         discarding its unpacked layers",
+                        "the store does not have the layer: a pull discarded it after unpacking \
+                         it, or a snapshotter keeps it as a tar; pull the image without \
+                         discarding its unpacked layers, or make the root writable",
                     )
                     .operation("read")
                     .subject(child.digest));
@@ -97,7 +101,7 @@ impl<'a> Available<'a> {
         Ok(descriptor.data.is_some() || self.store.present(descriptor).await?)
     }
 
-    /// Returns the children of a manifest that were left out when it was stored.
+    /// Returns the children of a manifest that its record states as absent.
     async fn absent(&self, manifest: &Digest) -> Result<BTreeSet<Digest>> {
         let record = self.store.blobs().load(manifest).await?;
         Ok(record.map(|(record, _)| record.absent).unwrap_or_default())

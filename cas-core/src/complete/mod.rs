@@ -24,14 +24,15 @@ use crate::sync::lock;
 /// The namespace and the key of the note that exists once the records of indexes were corrected.
 const CORRECTED: (&str, &str) = ("records", "indexes-corrected");
 
-/// Maximum number of documents that are read concurrently.
+/// Maximum number of blobs that are looked up, or read if they are documents, concurrently.
 const CONCURRENT: usize = 4;
 
 /// Which parts of an image are in the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Completeness {
     /// The first blob that the image needs and the store does not have; `None` if nothing is
-    /// missing. An index needs one of its manifests, and everything that this manifest needs.
+    /// missing. An index needs one of its children, and everything that this child needs. An index
+    /// without children needs nothing.
     pub missing: Option<Digest>,
     /// The incomplete children of indexes. A child is incomplete if the store lacks the child, or a
     /// blob that the child needs.
@@ -147,15 +148,17 @@ fn judge(parts: HashMap<Digest, Part>, root: Digest) -> Completeness {
     }
 }
 
-/// Corrects the records of all indexes, when it is first called for a store.
+/// Corrects the records of all indexes, when it is first called for a store. Skips an index if a
+/// document at or below it cannot be read.
 ///
 /// In earlier releases, a failed pull or import left wrong records. A manifest of an index counted
 /// as stored, although the manifest or a blob that it needs was missing. This function records such
 /// manifests as absent, and also manifests that were lost before. From then on, a manifest that is
-/// missing and not recorded as absent was lost.
+/// missing and not recorded as absent was lost, unless its index was skipped.
 ///
 /// # Errors
-/// `Corrupt` if a record does not parse; errors of the store.
+/// `Corrupt` if a record does not parse; `Conflict` if every attempt to change a record lost
+/// against another writer; errors of the store.
 pub(crate) async fn correct_indexes(store: &Store) -> Result<()> {
     let (room, key) = CORRECTED;
     let notes = Notes::new(Arc::clone(&store.records), room)?;
@@ -188,9 +191,9 @@ pub(crate) async fn correct_indexes(store: &Store) -> Result<()> {
 
 /// Records manifests of an index as absent if they are not complete.
 async fn correct_index(store: &Store, index: &Descriptor) -> Result<()> {
-    // A job that completes a manifest of this index changes the record last. If it does so before
-    // the commit below, the commit fails. If it does so afterwards, the job itself removes the
-    // manifest from `absent`.
+    // A job that completes a manifest of this index changes the record of the index at its end. If
+    // this happens before the commit below, the commit fails. If it happens later, the job itself
+    // removes the manifest from `absent`.
     let Some((mut record, revision)) = store.blobs().load(&index.digest).await? else {
         return Ok(());
     };
@@ -213,8 +216,8 @@ async fn correct_index(store: &Store, index: &Descriptor) -> Result<()> {
     store.records.commit(&batch).await
 }
 
-/// Returns whether an error is about the content of a document, and not about a limit of the
-/// system.
+/// Returns whether an error states that a document is missing, damaged, too large or unsupported.
+/// Returns false for a limit of the system, although such an error has the kind `OutOfRange`, too.
 pub(crate) fn is_of_document(error: &Error) -> bool {
     use ErrorKind::{Corrupt, NotFound, OutOfRange, Unsupported};
     match error.kind() {

@@ -26,7 +26,8 @@ pub trait ContentExt: ContentStore {
     /// Stores `data` under its SHA-256 digest, without a record. Returns the digest.
     ///
     /// # Errors
-    /// `Busy` while another writer stores the same blob; errors of the store.
+    /// Errors of [`Writer::begin`] for the ingest whose key is the digest, such as `Busy` while
+    /// another writer stores the same blob; errors of the store.
     async fn put(&self, data: Bytes) -> Result<Digest> {
         let digest = Digest::sha256(&data);
         let size = data.len() as u64;
@@ -47,7 +48,8 @@ pub trait ContentExt: ContentStore {
     /// If the bytes are damaged, the result differs from `digest`.
     ///
     /// # Errors
-    /// Errors of the store; `Corrupt` if the store itself finds the damage.
+    /// `Corrupt` if the store itself finds the damage; `NotFound` if a piece of the blob is missing
+    /// in a store that keeps blobs in pieces; errors of the store.
     async fn hash(&self, digest: &Digest) -> Result<Option<Digest>> {
         let Some(reader) = self.open(digest).await? else {
             return Ok(None);
@@ -88,7 +90,8 @@ pub trait ContentExt: ContentStore {
     ///
     /// # Errors
     /// `NotFound` if the store does not have the document; `Corrupt` if the size or the digest of
-    /// the document differs; `OutOfRange` if the document is too large; errors of the store.
+    /// the document differs; `OutOfRange` if the descriptor states a larger size than
+    /// [`limit::DOCUMENT_READ`]; errors of the store.
     async fn fetch(&self, descriptor: &Descriptor) -> Result<Bytes> {
         fetch(self, descriptor)
             .await
@@ -123,7 +126,8 @@ pub trait ContentExt: ContentStore {
         Ok(found)
     }
 
-    /// Copies and verifies a blob from another store. Returns the size of the blob in bytes.
+    /// Copies and verifies a blob from another store, without its record. Returns the size of the
+    /// blob in bytes.
     ///
     /// # Errors
     /// `NotFound` if `from` does not have the blob; `Corrupt` if the blob is damaged in `from`, or
@@ -153,7 +157,7 @@ pub trait ContentExt: ContentStore {
     /// open.
     ///
     /// # Errors
-    /// Errors of [`Writer::begin`]; `Busy` only after `timeout`.
+    /// Errors of [`Writer::begin`]; `Busy` only if the key does not become free within `timeout`.
     async fn begin_or_wait(
         &self,
         key: &str,
@@ -193,8 +197,8 @@ pub(super) async fn is_kept(
     Ok(false)
 }
 
-/// Deletes an ingest, unless a writer has it open. Another job may have waited for the key. Returns
-/// whether it was deleted.
+/// Deletes an ingest, unless a writer has it open, such as the writer of a job that waited for the
+/// key. Returns whether the ingest was deleted.
 ///
 /// # Errors
 /// Errors of the store.

@@ -18,14 +18,15 @@ const OVERLAP: usize = 64 << 10;
 const BEHIND: usize = 4 << 20;
 
 /// The hash of a sequence of pieces. One task pushes the pieces, and a thread of the pool hashes
-/// them.
+/// them. The thread of the task hashes small pieces itself. If it may block, it also hashes pieces
+/// instead of waiting for the pool.
 pub(super) struct Hashing(Arc<Shared>);
 
 struct Shared {
     /// Must be locked before a piece is taken from the queue, so that pieces are hashed in order.
     hasher: Mutex<Hasher>,
     queue: Mutex<Queue>,
-    /// Notified of each piece that was hashed.
+    /// Notified of each piece of the queue that was hashed.
     hashed: Notify,
 }
 

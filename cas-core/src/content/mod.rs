@@ -53,7 +53,8 @@ use crate::error::{Error, Result, excerpt};
 use crate::limit;
 use crate::records::Batch;
 
-/// What a publish guarantees when it returns; see `docs/DURABILITY.md`.
+/// What a publish guarantees when it returns, if the store is [`Durable`](Capability::Durable); see
+/// `docs/DURABILITY.md`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Durability {
     /// The bytes and their records are on stable storage.
@@ -116,10 +117,10 @@ pub struct IngestStatus {
 
 /// A store of blobs. See the [module](self) for the life of a blob.
 ///
-/// In a local store, `stat` and one page of `list` are quick and run on the caller's thread. Over a
-/// network, they take as long as a request. Other methods may wait for a disk, and must not block
-/// the threads of the async runtime. Besides the errors that it lists, every asynchronous method
-/// may return errors of the backend, such as `Unavailable` or `Full`.
+/// In a local store, `stat` is quick and runs on the caller's thread. One page of `list` may run
+/// there, too. Over a network, both take as long as a request. Other methods may wait for a disk,
+/// and must not block the threads of the async runtime. Besides the errors that it lists, every
+/// asynchronous method may return errors of the backend, such as `Unavailable` or `Full`.
 #[async_trait]
 pub trait ContentStore: Send + Sync + 'static {
     /// Returns the promises of the store beyond the requirements of this trait.
@@ -147,7 +148,8 @@ pub trait ContentStore: Send + Sync + 'static {
     /// Deletes the unfinished ingest `key`. Returns false if no ingest has this key.
     ///
     /// # Errors
-    /// `Busy` while a writer has the ingest open.
+    /// `Busy` while a writer has the ingest open. Some stores return `InvalidArgument` for a key
+    /// that [`check_key`] refuses.
     async fn discard(&self, key: &str) -> Result<bool>;
 
     /// Removes the blob if it still has this version. Returns false if the blob is not in the store
@@ -173,8 +175,9 @@ pub trait ContentStore: Send + Sync + 'static {
         Ok(false)
     }
 
-    /// Returns whether publishing a blob of this size commits its record in the same step. If not,
-    /// the caller commits the record first, because no collection removes bytes without a record.
+    /// Returns whether publishing a blob of this size can commit its record in the same step.
+    /// [`Ingest::publish`] returns whether it did. If this method returns false, the caller commits
+    /// the record first, because no collection removes bytes without a record.
     fn commits_records(&self, _size: u64) -> bool {
         self.capabilities().has(Capability::Joint)
     }
@@ -195,7 +198,7 @@ pub trait ContentStore: Send + Sync + 'static {
 
     /// Returns whether the bytes of a blob are known to be unchanged since the version in `stat`
     /// was stored. The store finds this out without reading the bytes. If this returns false, as it
-    /// does by default, the bytes are hashed each time a caller stores the blob again.
+    /// does by default, the stored bytes are hashed each time a job brings the blob again.
     async fn is_unchanged(&self, _stat: &Stat) -> Result<bool> {
         Ok(false)
     }
@@ -206,8 +209,8 @@ pub trait ContentStore: Send + Sync + 'static {
 
     /// Frees the space that removals have left unused inside larger files, as far as this is worth
     /// the cost. The removals may be those of earlier processes, which were killed before they
-    /// called this. Every collection calls this at its end. During the call, readers and writers
-    /// wait only briefly.
+    /// called this. Every collection that is not a dry run calls this at its end. During the call,
+    /// readers and writers wait only briefly.
     async fn compact(&self) -> Result<()> {
         Ok(())
     }
@@ -282,11 +285,11 @@ pub trait Ingest: Send {
     /// records too.
     ///
     /// Returns true if the store committed the batch. Returns false if the caller must commit the
-    /// batch. If the store has the blob already, with the same size, the bytes are not written
-    /// again.
+    /// batch. If the store has the blob already, with the same size, the stored bytes stay, unless
+    /// the store finds that they are damaged.
     ///
     /// # Errors
-    /// `Internal` if `verified` belongs to another ingest; errors of
+    /// `Internal` if `verified` belongs to another ingest or to another number of bytes; errors of
     /// [`Records::commit`](crate::Records::commit) for the batch. If the batch fails, nothing is
     /// published, and the ingest keeps its bytes. After any error, the caller must begin the ingest
     /// again.

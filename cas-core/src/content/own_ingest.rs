@@ -12,10 +12,11 @@ use crate::unique;
 /// Maximum time to wait until a write that was under way has ended.
 const LAST_WRITE: Duration = Duration::from_secs(5);
 
-/// The key of an ingest that no job resumes. Dropping this value discards the ingest in the
-/// background, unless [`published`](Self::published) was called. Create the value before the
+/// The key of an ingest that no other job resumes. Dropping this value discards the ingest in the
+/// background. To prevent this, call [`published`](Self::published). Create the value before the
 /// writer. Rust drops variables in reverse order, so the writer releases the key before the ingest
-/// is discarded. This also holds if a future is dropped.
+/// is discarded. This also holds if a future is dropped. If another writer has the key open for
+/// more than a few seconds, or if the store fails, the ingest stays for a later collection.
 pub struct OwnIngest {
     content: Arc<dyn ContentStore>,
     key: String,
@@ -27,8 +28,9 @@ impl OwnIngest {
         Self::of(content, unique::key(purpose))
     }
 
-    /// Returns an `OwnIngest` for the ingest `key`, which the caller has open. Other jobs may wait
-    /// for this key. The ingest is not discarded while one of these jobs has it open.
+    /// Returns an `OwnIngest` for the ingest `key`, which the caller has open. Unlike a new key,
+    /// this key may be known to other jobs that wait for it. The ingest is not discarded while one
+    /// of these jobs has it open.
     pub fn of(content: &Arc<dyn ContentStore>, key: impl Into<String>) -> Self {
         OwnIngest {
             content: Arc::clone(content),
@@ -41,7 +43,7 @@ impl OwnIngest {
         self.key.clear();
     }
 
-    /// Discards the ingest now, unless another writer has the key open. Returns whether it was
+    /// Discards the ingest now, unless a writer has the key open. Returns whether the ingest was
     /// discarded.
     ///
     /// # Errors
@@ -66,7 +68,8 @@ impl Drop for OwnIngest {
         }
         background::run(async move {
             let begun = Instant::now();
-            // If the ingest cannot be discarded, a later collection discards it.
+            // If the ingest cannot be discarded, a collection discards it once it has not grown for
+            // a day.
             while let Err(error) = content.discard(&key).await {
                 if error.kind() != ErrorKind::Busy || begun.elapsed() > LAST_WRITE {
                     return;

@@ -19,7 +19,7 @@ const PIECE: usize = 256 << 10;
 
 /// Stores the bytes of `reader` under their SHA-256 digest, without a record. Succeeds if the blob
 /// is stored already. Returns the digest and the size. If this fails, or if the future is dropped,
-/// the bytes that were written are discarded.
+/// the unfinished ingest is discarded.
 ///
 /// # Errors
 /// Errors of `reader` and of the store.

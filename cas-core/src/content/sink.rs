@@ -9,17 +9,18 @@ use tokio::runtime::Handle;
 use super::{ContentStore, Expected, OwnIngest, Writer};
 use crate::{Error, Result, pool};
 
-/// Number of bytes that are stored in one piece.
+/// Number of bytes that are collected before they are stored in one piece.
 const PIECE: usize = 256 << 10;
 
 /// Begins an ingest and calls `write` with its writer, on a new thread where `write` may block. The
 /// thread has the name `owner`, and the key of the ingest begins with `owner`. Returns the ingest
 /// and the result of `write`. The second argument of `write` can be upgraded until the caller drops
-/// the future of this function. `write` should then stop, as a [`Sink`] does.
+/// the future of this function. Once it can no longer be upgraded, `write` should stop, as a
+/// [`Sink`] does.
 ///
 /// # Errors
-/// Errors of `write`, of the store and of starting the thread; `Internal` if `write` panicked. The
-/// ingest is then discarded.
+/// Errors of `write`, of the store and of starting the thread; `Internal` if `write` panicked.
+/// After any error, the ingest is discarded.
 pub async fn write_apart<T: Send + 'static>(
     content: &Arc<dyn ContentStore>,
     owner: &str,
@@ -40,8 +41,9 @@ pub async fn write_apart<T: Send + 'static>(
 }
 
 /// Collects the bytes that are written to it, and passes them to a [`Writer`] in larger pieces. It
-/// is meant for the function that [`write_apart`] calls. If the `waiter` can no longer be upgraded,
-/// storing a piece fails with `Cancelled`, because no caller waits for the bytes.
+/// is meant for the function that [`write_apart`] calls, whose second argument is the waiter. If
+/// the waiter can no longer be upgraded, storing a piece fails with `Cancelled`, because no caller
+/// waits for the bytes.
 pub struct Sink {
     writer: Writer,
     waiter: Weak<()>,
@@ -49,7 +51,7 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// Returns a sink that writes to `writer`.
+    /// Returns a sink that writes to `writer` while `waiter` can be upgraded.
     pub fn new(writer: Writer, waiter: Weak<()>) -> Self {
         Sink {
             writer,
@@ -61,7 +63,7 @@ impl Sink {
     /// Stores the last bytes. Returns the writer.
     ///
     /// # Errors
-    /// `Cancelled` if no caller waits for the bytes; errors of the store.
+    /// `Cancelled` if no caller waits for the bytes; errors of [`Writer::write`].
     pub fn finish(mut self) -> Result<Writer> {
         self.flush()?;
         Ok(self.writer)

@@ -55,7 +55,8 @@ impl VerifiedReader {
         &self.digest
     }
 
-    /// Returns the length of the blob in bytes.
+    /// Returns the length of the blob in bytes, as the store states it. The length is verified once
+    /// the reader has reached the end.
     pub fn size(&self) -> u64 {
         self.size
     }

@@ -61,8 +61,8 @@ impl Expected {
             )));
         }
         match self.digest {
-            // The caller adds the expected digest, or the key of the ingest, which usually is that
-            // digest, as the subject of the error. So the message does not repeat the digest.
+            // The caller adds the subject of the error: the expected digest, or the key of the
+            // ingest, which usually is the expected digest. So the message does not repeat it.
             Some(expected) if expected != *digest => Err(Error::corrupt(format!(
                 "expected other bytes, found bytes with the digest {digest}; check the source of \
                  the bytes"
@@ -123,7 +123,7 @@ pub struct Committed {
 pub struct Writer {
     ingest: Box<dyn Ingest>,
     expected: Expected,
-    /// `None` after a failed write.
+    /// `None` during a write or a rewind, and after one that failed or was cancelled.
     hashing: Option<Hashing>,
 }
 
@@ -132,7 +132,8 @@ impl Writer {
     /// writer.
     ///
     /// # Errors
-    /// Errors of [`ContentStore::begin`]; `Corrupt` if the ingest holds fewer bytes than it states.
+    /// Errors of [`ContentStore::begin`]; `Corrupt` if the ingest holds fewer bytes than it states;
+    /// errors of the store.
     pub async fn begin<S>(store: &S, key: &str, expected: Expected) -> Result<Self>
     where
         S: ContentStore + ?Sized,
@@ -169,7 +170,7 @@ impl Writer {
     /// Returns the digest of all bytes of the ingest, including the bytes of earlier writers.
     ///
     /// # Errors
-    /// `FailedPrecondition` after a write that failed or was cancelled.
+    /// `FailedPrecondition` after a write or a rewind that failed or was cancelled.
     pub async fn digest(&mut self) -> Result<Digest> {
         let hashing = self.hashing.as_ref().ok_or_else(poisoned)?;
         Ok(hashing.digest().await)
@@ -178,8 +179,9 @@ impl Writer {
     /// Appends `data`. Hashing may finish after this returns.
     ///
     /// # Errors
-    /// `Corrupt` if there are more bytes than expected; `FailedPrecondition` after a write that
-    /// failed or was cancelled; errors of the store, after which the writer accepts no more bytes.
+    /// `Corrupt`, before anything is appended, if there are more bytes than expected;
+    /// `FailedPrecondition` after a write or a rewind that failed or was cancelled; errors of the
+    /// store, after which the writer accepts no more bytes.
     pub async fn write(&mut self, data: Bytes) -> Result<()> {
         self.check_room(data.len() as u64)?;
         let hashing = self.hashing.take().ok_or_else(poisoned)?;
@@ -216,7 +218,8 @@ impl Writer {
     }
 
     /// Appends the bytes of another store's blob that the ingest does not have yet: the bytes from
-    /// [`offset`](Self::offset).
+    /// [`offset`](Self::offset). If the blob is shorter than it states, appends the bytes that it
+    /// has. [`commit`](Self::commit) then fails if the size or the digest is expected.
     ///
     /// # Errors
     /// As [`Writer::write`]; errors of the reader.
@@ -248,7 +251,8 @@ impl Writer {
         }
     }
 
-    /// Changes what is expected.
+    /// Changes what is expected. The bytes are still hashed by the algorithm of the digest that was
+    /// expected before.
     pub(crate) fn expect(&mut self, digest: Digest, size: u64) {
         self.expected = Expected::exactly(digest, size);
     }
@@ -267,8 +271,8 @@ impl Writer {
     /// Checks the bytes against what was expected. Returns the proof.
     ///
     /// # Errors
-    /// `Corrupt` if the digest or size is not the expected one; `FailedPrecondition` after a write
-    /// that failed or was cancelled.
+    /// `Corrupt` if the digest or the size is not the expected one; `FailedPrecondition` after a
+    /// write or a rewind that failed or was cancelled.
     pub(crate) async fn verify(&mut self) -> Result<Verified> {
         let digest = self.digest().await?;
         let size = self.ingest.offset();
@@ -287,8 +291,8 @@ impl Writer {
     ///
     /// # Errors
     /// `Corrupt` if the digest or the size is not the expected one; the ingest then stays, because
-    /// a caller that expects these bytes can still commit it. `FailedPrecondition` after a write
-    /// that failed or was cancelled; errors of the store.
+    /// a caller that expects these bytes can still commit it. `FailedPrecondition` after a write or
+    /// a rewind that failed or was cancelled; errors of [`Ingest::publish`].
     pub async fn commit(mut self, batch: &Batch, durability: Durability) -> Result<Committed> {
         let verified = self.verify().await?;
         let Verified { digest, size, .. } = verified;
@@ -328,7 +332,8 @@ async fn append_from(
 }
 
 fn poisoned() -> Error {
-    Error::precondition("an earlier write failed; start the ingest again").operation("write")
+    Error::precondition("an earlier write failed or was cancelled; start the ingest again")
+        .operation("write")
 }
 
 /// Returns the error for an ingest of which only `found` bytes can be read back.

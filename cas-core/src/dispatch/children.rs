@@ -16,7 +16,8 @@ use crate::error::{Error, Result};
 /// both cases, the bytes are checked against the descriptor.
 ///
 /// # Errors
-/// Errors of [`ContentExt::fetch`]; `Corrupt` if the embedded data does not match the descriptor.
+/// Errors of [`ContentExt::fetch`]; `Corrupt` if the embedded data is not base64, or does not match
+/// the descriptor.
 pub async fn read(content: &dyn ContentStore, descriptor: &Descriptor) -> Result<Bytes> {
     match &descriptor.data {
         None => content.fetch(descriptor).await,

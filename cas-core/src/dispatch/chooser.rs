@@ -38,15 +38,15 @@ impl Chooser {
     }
 
     /// Adds the platform of this descriptor to the platforms that the image offers. Does nothing if
-    /// every platform is chosen, or for the platform `unknown` of attestations.
+    /// every platform is chosen, if the descriptor has no platform, or if a part of the platform is
+    /// `unknown`, as for attestations.
     pub fn offer(&mut self, listed: &Descriptor) {
         if let (Some(_), Some(platform)) = (&self.only, &listed.platform) {
             self.remember(platform);
         }
     }
 
-    /// Adds a platform to the offered platforms. An unknown platform, as attestations have it, is
-    /// left out.
+    /// Adds a platform to the offered platforms, unless a part of it is `unknown`.
     fn remember(&mut self, platform: &Platform) {
         if !platform.is_unknown() {
             self.offered.insert(platform.normalized());
@@ -54,8 +54,8 @@ impl Chooser {
     }
 
     /// Returns whether an image for `platform` is chosen. An image without a platform is always
-    /// chosen. Also adds the platform to the offered platforms, unless it is `unknown` or every
-    /// platform is chosen.
+    /// chosen. Also adds the platform to the offered platforms, unless a part of it is `unknown` or
+    /// every platform is chosen.
     pub fn matches(&mut self, platform: Option<&Platform>) -> bool {
         let (Some(only), Some(platform)) = (&self.only, platform) else {
             return true;
@@ -65,9 +65,9 @@ impl Chooser {
         matches
     }
 
-    /// Returns the last clause of the error for a platform that was not found. The clause lists the
-    /// other platforms that were offered, as in `it has: linux/arm64`, or states that there are
-    /// none.
+    /// Returns the last clause of the error for a platform that was not found. The clause lists at
+    /// most 20 of the other platforms that were offered, as in `it has: linux/arm64`, or states
+    /// that there are none.
     pub fn others(&self) -> String {
         let found = |platform: &&Platform| {
             let only = self.only.as_ref();

@@ -30,8 +30,8 @@ use crate::error::Result;
 pub enum Next {
     /// Visit these children.
     Children(Vec<Descriptor>),
-    /// Call no further handler for this descriptor, and visit the children that earlier handlers
-    /// returned.
+    /// Call no further handler of [`handlers`] for this descriptor, and visit the children that the
+    /// earlier handlers returned. Without earlier handlers, visit nothing below this descriptor.
     Stop,
     /// Visit nothing below this descriptor, even if other handlers returned children.
     Skip,

@@ -35,8 +35,8 @@ impl<H: Handler> Handler for FilterPlatforms<'_, H> {
 }
 
 /// Returns a handler that calls `handler` and sorts the children of an index: the best match first,
-/// and children without a platform last. Only the first `most` children are returned, or all of
-/// them if `most` is 0.
+/// and children without a platform last. Only the first `most` children of the index are returned,
+/// or all of them if `most` is 0. The children of other documents stay as they are.
 ///
 /// If `most` is not 0, the returned handler fails with `NotFound` for an index for which `handler`
 /// returns no children. The returned handler does not filter by platform. To filter too, pass the

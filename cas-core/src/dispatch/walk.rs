@@ -71,7 +71,8 @@ impl Handler for Watched<'_> {
     }
 }
 
-/// Visits `roots` and everything below them, siblings in parallel.
+/// Visits `roots` and everything below them in parallel. A descriptor is visited after the
+/// descriptor that lists it.
 ///
 /// Each handler runs under a permit of `limiter`, and gives the permit back before the children are
 /// visited, so that one permit is enough for any depth. Without a limiter, only [`limit::WALK`]

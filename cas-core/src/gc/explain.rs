@@ -26,7 +26,8 @@ pub struct RootPath {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
     /// Paths to the resource, at most 100. If there are none, nothing keeps the resource, and the
-    /// next collection removes it, unless it is a blob without a record.
+    /// next collection of the whole store removes it, unless it is a blob without a record, or
+    /// comes into use before that.
     pub paths: Vec<RootPath>,
     /// When the last path to the resource expires. `None` if a path never expires, or if there are
     /// no paths. A path from an image name counts as a path that never expires, even if the name

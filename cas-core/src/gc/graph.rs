@@ -112,7 +112,8 @@ impl Graph {
         &self.edges[id]
     }
 
-    /// Returns how many resources there are. Each has a smaller number.
+    /// Returns how many resources there are. They are numbered from 0 in the order in which they
+    /// were added.
     pub(super) fn len(&self) -> usize {
         self.nodes.len()
     }
@@ -133,7 +134,8 @@ impl Graph {
         self.edges[from].push((of, Reach::Flat));
     }
 
-    /// Adds the effects of a resource's labels.
+    /// Adds the effects of a resource's labels. A label that makes a gc root has no effect on an
+    /// image.
     pub(super) fn label(&mut self, id: Id, labels: &Labels) {
         for effect in labels::effects(labels) {
             match effect {

@@ -2,7 +2,7 @@
 //!
 //! | label | on | a resource with this label |
 //! |---|---|---|
-//! | `gc.root…` | blobs, snapshots | is kept, with everything below |
+//! | `gc.root…` | blobs, snapshots | is kept, with everything that it refers to, directly or not |
 //! | `gc.ref.content`, `gc.ref.snapshot.NAME`, `gc.ref.image` | all but leases | keeps the target |
 //! | `gc.bref.…`, with the same kinds of targets | all but leases | is kept by the target |
 //! | `gc.cond.snapshot.NAME` = `usedat<2h\|KEY` | all but leases | keeps KEY on a condition |
@@ -10,9 +10,10 @@
 //! | `gc.expire` | leases, images | expires; see [`expiry`] |
 //! | `gc.flat` | leases | see [`GC_FLAT`](crate::labels::GC_FLAT) |
 //!
-//! The target is the resource that the label names. All keys begin with `containerd.io/`. After
-//! `content` and `image` a key ends, or continues with `.` or `/` and any text. After `snapshot.`
-//! comes the name of the snapshotter, up to the end of the key or the next `/`.
+//! The target is the resource that the label names. The keys of all these labels begin with
+//! `containerd.io/`. After `content` and `image` a key ends, or continues with `.` or `/` and any
+//! text. `NAME`, after `snapshot.`, is the name of the snapshotter, up to the end of the key or the
+//! next `/`. `KEY` is the key of a snapshot.
 
 use std::time::{Duration, SystemTime};
 
@@ -52,8 +53,8 @@ impl Age {
     }
 }
 
-/// Returns the effects of labels. Labels without a meaning to a collection, or with an invalid
-/// value, have none.
+/// Returns the effects of labels. Labels of other kinds, for example a time of expiry, and labels
+/// with an invalid value have none.
 pub(super) fn effects(labels: &Labels) -> impl Iterator<Item = Effect> {
     let ours = labels.range(GC.to_owned()..);
     ours.take_while(|(key, _)| key.starts_with(GC))
@@ -97,7 +98,7 @@ pub(crate) fn referenced_content(labels: &Labels) -> impl Iterator<Item = Digest
 /// does not go unnoticed.
 ///
 /// # Errors
-/// `InvalidArgument` for a gc label without a meaning on a blob.
+/// `InvalidArgument` for a gc label that has no meaning on a blob, or whose value is invalid.
 pub(crate) fn check_meaning(labels: &Labels) -> Result<()> {
     for (key, value) in labels.iter().filter(|(key, _)| key.starts_with(GC)) {
         let effects = read(key, value);

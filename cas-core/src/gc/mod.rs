@@ -5,16 +5,17 @@
 //!
 //! 1. It reads the revision of every blob record and the list of snapshots.
 //! 2. Then it reads the leases, then the images and the other roots of the image store.
-//! 3. Then it reads the references in the records, and marks everything that leases, images,
-//!    labels, claims of owners and young content reach. Young content was stored without a lease
-//!    less than a day ago.
+//! 3. Then it reads the references in the records, and marks everything that leases, images, the
+//!    other roots, labels, claims of owners and young content reach. Young content was stored
+//!    without a lease less than a day ago.
 //! 4. It writes a tombstone into the record of each blob that is not marked, by a compare-and-swap
 //!    on the revision of step 1.
 //! 5. It removes the bytes that the tombstone names, and then the record.
 //!
 //! If a job pins a blob after step 1, the record of the blob has another revision in step 4, and
-//! the blob stays. If a job pins a blob before step 1, step 2 finds the lease or, if the job has
-//! ended, the name that the job wrote. `scan.rs` has the details.
+//! the blob stays. If a job pins a blob before step 1, step 2 finds the lease. If the job has ended
+//! by then, step 2 finds the name that the job wrote, or step 3 finds the reference that it wrote.
+//! `scan.rs` has the details.
 //!
 //! A tombstone is final. It names the version of the bytes that are removed. A job that needs the
 //! blob again stores it as another version. Where bytes and records are in one transaction, steps 4
@@ -30,13 +31,13 @@
 //! that neither pass has marked and that only the owner claimed. Dropping a claim and removing a
 //! blob are both compare-and-swaps on the revision of step 1.
 //!
-//! [`prune`] removes the names of images that were not used for a long time, and then collects.
+//! [`prune`] removes the names of the least recently used images, and then collects.
 //!
-//! [`remove`] removes the blobs that a user names, by the same steps, unless something refers to
-//! them.
+//! [`remove`] removes the blobs that a user names, by the same steps. Unless the removal is
+//! forced, it fails if something else refers to them.
 //!
-//! Bytes without a record are not removed, because another program may have stored them. Also, a
-//! job whose lease had expired may be about to write the record again.
+//! A collection does not remove bytes without a record, because another program may have stored
+//! them. Also, a job whose lease had expired may be about to write the record again.
 
 mod explain;
 mod graph;
@@ -78,10 +79,11 @@ pub struct GcOptions {
     pub now: SystemTime,
     /// Whether to report what would be removed, and remove nothing.
     pub dry_run: bool,
-    /// If given, only blobs of this set and expired leases are removed.
+    /// If given, the collection removes only blobs of this set, the claims of the owner on them,
+    /// and expired leases. Such a collection does not complete interrupted collections.
     pub only: Option<BTreeSet<Digest>>,
     /// The owner whose content is collected. The default is the owner that the store is opened for.
-    /// If there is none, the collection removes what no owner claims.
+    /// Without an owner, the collection removes what no owner claims.
     pub owner: Option<Owner>,
 }
 
@@ -128,14 +130,16 @@ impl GcOptions {
 
 /// Removes what no name, lease or label keeps, and completes interrupted collections. Content that
 /// was stored without a lease less than a day ago stays, and so do blobs that owners claim, apart
-/// from the owner whose content is collected. Returns what was removed. Any number of collections
-/// may run concurrently, in any number of processes.
+/// from the owner whose content is collected. A collection for an owner removes only expired
+/// leases, expired names of the owner, claims of the owner, and blobs that only this owner claims.
+/// Returns what was removed, or for a dry run what would be removed. Any number of
+/// collections may run concurrently, in any number of processes.
 ///
 /// # Errors
-/// `Corrupt` if a record or a document does not parse; `OutOfRange` if a document is too large to
-/// be read; `Denied` for an owner if the store is opened for another owner; errors of the stores.
-/// If a record or a document cannot be read, its references are unknown, so only expired leases are
-/// removed.
+/// `Corrupt` if a record or a document is damaged; `OutOfRange` if a document is too large to be
+/// read; for an owner, `Denied` if the store is opened for another owner, and `Unsupported` if its
+/// image store does not keep owners; errors of the stores. If a record or a document cannot be
+/// read, its references are unknown, so nothing but expired leases is removed.
 pub async fn collect(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],

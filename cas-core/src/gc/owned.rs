@@ -1,4 +1,5 @@
-//! What a collection for one owner may change: the expired names and the claims of the owner.
+//! What a collection for one owner may change: the expired names and the claims of the owner, and
+//! the blobs that no other owner claims.
 
 use super::graph::{Reach, Reason};
 use super::scan::Scan;
@@ -10,8 +11,8 @@ use crate::records::Resource;
 impl Unreachable {
     /// Selects the expired names of `owner`, and the blobs that `owner` claims and that no name of
     /// the owner, no lease, no label and nothing young reaches. A blob among them is removed if no
-    /// other root and no other owner keeps it. Otherwise, only the claim is dropped. `found` is a
-    /// scan for `owner`.
+    /// other root and no other owner keeps it. Otherwise, only the claim is dropped. Also selects
+    /// the tombstoned blobs that only `owner` claims. `found` is a scan for `owner`.
     pub(super) fn of_owner(found: Scan, owner: &Owner) -> Self {
         let Scan {
             mut blobs,

@@ -7,13 +7,13 @@ use crate::snapshot::Usage;
 /// What a collection removed, or would remove. Expired leases are not listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
-    /// Blobs and their sizes in bytes.
+    /// Blobs and their sizes in bytes. The size is 0 for a record without bytes.
     pub blobs: Vec<(Digest, u64)>,
     /// Blobs that stay, although the claim of the owner was dropped.
     pub released: Vec<Digest>,
     /// Snapshots: children before their parents, or in any order after a dry run.
     pub snapshots: Vec<Resource>,
-    /// Keys of ingests and their sizes in bytes.
+    /// Keys of ingests, and the numbers of bytes that were written to them.
     pub ingests: Vec<(String, u64)>,
     /// Names of expired images.
     pub images: Vec<String>,

@@ -64,15 +64,16 @@ impl RemoveOptions {
     }
 }
 
-/// Removes `blobs`, however young they are, if nothing except these blobs refers to them. Other
-/// jobs may use the store meanwhile. Returns what was removed. A blob that came into use meanwhile
-/// stays, and is not in the result.
+/// Removes `blobs`, however young they are, if nothing except these blobs refers to them or keeps
+/// them, or if `force` is set. Other jobs may use the store meanwhile. Returns what was removed. A
+/// blob that came into use meanwhile stays, and is not in the result.
 ///
 /// # Errors
-/// `NotFound` if a blob is not in the store and `skip_absent` is not set; `Busy`, naming the
-/// references, if something else refers to a blob (then nothing is removed); `Denied` for `force`
-/// if the store is opened for one owner; `Corrupt` if a record or a document does not parse;
-/// `OutOfRange` if a document is too large to be read; errors of the stores.
+/// `NotFound` if a blob is not in the store and `skip_absent` is not set; `Busy`, naming up to
+/// three of the references, if something else refers to a blob or keeps it and `force` is not set;
+/// `Denied` for `force` if the store is opened for an owner; `Corrupt` if a record or a document is
+/// damaged; `OutOfRange` if a document is too large to be read; errors of the stores. After
+/// `NotFound`, `Busy` or `Denied`, nothing is removed.
 pub async fn remove(
     store: &Store,
     snapshotters: &[&dyn Snapshotter],
@@ -167,7 +168,7 @@ async fn add_records(store: &Store, blobs: &BTreeSet<Digest>, skip_absent: bool)
     Ok(!missing.is_empty())
 }
 
-/// Checks that no gc root reaches `blobs`. The age of `blobs` does not make them gc roots here.
+/// Checks that no gc root reaches `blobs`. Young `blobs` do not count as gc roots here.
 /// `may_force` states whether the caller may force the removal.
 fn check_unused(graph: &Graph, blobs: &BTreeSet<Digest>, may_force: bool) -> Result<()> {
     let is_own_youth = |resource: &Resource, reason: &Reason| match resource {

@@ -1,11 +1,12 @@
 //! Reads a store in the order that makes a collection safe.
 //!
-//! The revision of every record is read first, then leases, then images, and then the records again
-//! for what they refer to. A job that adds a root or a reference creates a lease, pins everything
-//! that it will refer to, writes, and ends the lease. So for each blob that the job pins, there are
-//! three cases. If the blob was pinned after its revision was read, the sweep finds another
-//! revision. Otherwise, the lease may have existed when leases were read. If the lease had ended by
-//! then, the names and records that the job wrote are read afterwards.
+//! The revision of every blob record is read first, then the list of snapshots, then leases, then
+//! images, and then the blob records again for what they refer to. A job that adds a root or a
+//! reference creates a lease, pins everything that it will refer to, writes, and ends the lease. So
+//! for each blob that the job pins, there are three cases. If the blob was pinned after its
+//! revision was read, the sweep finds another revision. Otherwise, the lease may have existed when
+//! leases were read. If the lease had ended by then, the names and records that the job wrote are
+//! read afterwards.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::SystemTime;
@@ -32,7 +33,7 @@ use crate::store::Store;
 pub(super) struct Scan {
     /// Blobs with a record, and the revision of the record before anything else was read.
     pub(super) blobs: Vec<(Digest, Revision)>,
-    /// Blobs that an earlier collection tombstoned but did not remove.
+    /// Blobs that another collection has tombstoned but not yet removed.
     pub(super) tombstoned: BTreeSet<Digest>,
     /// Snapshots as they were before the leases were read, with the number of their snapshotter.
     pub(super) snapshots: Vec<(usize, Info)>,
@@ -41,7 +42,8 @@ pub(super) struct Scan {
     pub(super) ingests: Vec<IngestStatus>,
     /// The owners that claim each blob.
     pub(super) claims: HashMap<Digest, BTreeSet<Owner>>,
-    /// The names that do not belong to the owner whose content is collected.
+    /// The names that do not belong to the owner whose content is collected; none if it is not the
+    /// content of an owner.
     pub(super) foreign: HashSet<Id>,
     /// The documents whose children are in the graph. Other documents may have edges by their
     /// labels.
@@ -237,8 +239,8 @@ impl Scan {
         Ok(())
     }
 
-    /// Reads the documents below `root` whose references are unknown, because another program
-    /// stored them without records.
+    /// Reads `root` and the documents below it, except documents whose records list a child that is
+    /// not absent. For example, another program may have stored a document without a record.
     async fn read_documents(&mut self, store: &Store, root: &Descriptor) -> Result<()> {
         let mut waiting = vec![root.clone()];
         while let Some(descriptor) = waiting.pop() {
@@ -261,9 +263,10 @@ impl Scan {
     }
 }
 
-/// Returns the leases that have not expired. An expired lease is deleted by compare-and-swap before
-/// it is ignored, so that either this deletion or a concurrent renewal by its job fails. If
-/// `read_only` is set, no lease is deleted.
+/// Returns the leases that have not expired. A lease counts as expired only [`CLOCK_SKEW`] after
+/// the time that it states. An expired lease is deleted by compare-and-swap before it is ignored,
+/// so that either this deletion or a concurrent renewal by its job fails. If `read_only` is set, no
+/// lease is deleted.
 pub(crate) async fn live_leases(
     store: &Store,
     now: SystemTime,

@@ -25,8 +25,8 @@ const CHUNKS: usize = 8;
 /// Number of removals after which the removals are made durable, if a crash would undo them. Until
 /// then, the store cannot free their space.
 const FLUSHED: usize = 32 * CHUNK;
-/// Maximum number of blobs that are examined concurrently, and of changes that are made
-/// concurrently if they are not made in one batch.
+/// Maximum number of blobs of one chunk that are examined concurrently, and of its changes that are
+/// made concurrently if they are not made in one batch.
 const CONCURRENT: usize = 16;
 /// Maximum number of attempts of a batch, each without the changes that lost against another
 /// writer. Then each change is made alone.
@@ -35,12 +35,13 @@ const ROUNDS: usize = 4;
 /// One change of the record of a blob that is being removed or released.
 struct Step {
     digest: Digest,
-    /// The number of bytes that are removed; 0 if there are none.
+    /// The number of bytes that are removed in this step, or after it if the step writes a
+    /// tombstone; 0 if there are none.
     size: u64,
     /// The version of the bytes that are removed in the same step, or before it.
     bytes: Option<Version>,
     expect: Revision,
-    /// The record with its tombstone. `None` removes the record.
+    /// The record, now with a tombstone or without a claim. `None` removes the record.
     value: Option<Bytes>,
 }
 

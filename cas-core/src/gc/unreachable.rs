@@ -15,7 +15,8 @@ use crate::records::{Resource, Revision, UNLEASED_TTL};
 use crate::snapshot::{Info, Snapshotter, Usage};
 use crate::store::Store;
 
-/// Everything that a scan found and no root reaches.
+/// Everything that a scan found and no root reaches, and the blobs on which only a claim is
+/// dropped.
 pub(super) struct Unreachable {
     pub(super) blobs: Vec<(Digest, Revision)>,
     /// Blobs that stay, but that the owner no longer claims.
@@ -24,7 +25,7 @@ pub(super) struct Unreachable {
     pub(super) snapshots: Vec<(usize, Info)>,
     pub(super) images: Vec<(Reference, Descriptor)>,
     pub(super) ingests: Vec<IngestStatus>,
-    /// If given, leftovers of killed processes are removed, too. In the content store, only
+    /// If given, leftovers of killed or failed jobs are removed, too. In the content store, only
     /// leftovers that were stored before this time are removed.
     pub(super) leftovers: Option<SystemTime>,
 }
@@ -66,7 +67,8 @@ impl Unreachable {
         }
     }
 
-    /// Restricts the removal to these blobs.
+    /// Restricts the removal to the blobs of `only` that are not tombstoned, and to the claims on
+    /// them.
     pub(super) fn limit(&mut self, only: &BTreeSet<Digest>) {
         self.blobs.retain(|(digest, _)| only.contains(digest));
         self.released.retain(|(digest, _)| only.contains(digest));

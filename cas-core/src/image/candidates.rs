@@ -19,18 +19,19 @@ use crate::sync::lock;
 #[derive(Default)]
 pub(super) struct Candidates {
     pub(super) manifests: Vec<Descriptor>,
-    /// The nested indexes that are not in the store.
+    /// The nested indexes that may list such manifests and are not in the store.
     pub(super) missing: Vec<Descriptor>,
     /// For each manifest and each nested index, the first index that lists it.
     listed_by: HashMap<Digest, Descriptor>,
 }
 
 impl Candidates {
-    /// Walks the index `image` and its nested indexes. Nested indexes that are not in the store are
-    /// skipped with a warning.
+    /// Walks the index `image` and its nested indexes, except nested indexes for other platforms.
+    /// Nested indexes that are not in the store are skipped with a warning.
     ///
     /// # Errors
-    /// `NotFound` if `image` is not in the store; `Corrupt` for an invalid index.
+    /// `NotFound` if `image` is not in the store; `Corrupt` for an invalid index; `OutOfRange` if
+    /// an index is too large to be read; errors of [`walk`] and of the store.
     pub(super) async fn of(
         content: &dyn ContentStore,
         image: &Descriptor,

@@ -20,7 +20,8 @@ pub struct Check {
     pub required: Vec<Descriptor>,
     /// The required content that is in the store, or embedded in a descriptor.
     pub present: Vec<Descriptor>,
-    /// The required content that is not in the store.
+    /// The required content that is not in the store. If no manifest was found, this is the image
+    /// itself, even if the store has it.
     pub missing: Vec<Descriptor>,
 }
 
@@ -35,8 +36,8 @@ impl Check {
 /// the store. If `image` is neither a manifest nor an index, its manifest counts as not found.
 ///
 /// # Errors
-/// Errors of [`manifest`] except `NotFound`; `Corrupt` if content is stored with another size, or
-/// embedded data does not match its descriptor.
+/// Errors of [`manifest`] except `NotFound` and `Unsupported`; `Corrupt` if content is stored with
+/// another size, or embedded data does not match its descriptor.
 pub async fn check(
     content: &dyn ContentStore,
     image: &Descriptor,

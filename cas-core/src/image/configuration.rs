@@ -76,11 +76,12 @@ impl Marks {
 
 impl ImageConfig {
     /// Returns the configuration of an image, or `None` if `data` is something else, such as the
-    /// configuration of an artifact. If the type is unknown, the content is examined, because
-    /// docker gave configurations other types in 2015 and 2016.
+    /// configuration of an artifact. If the type does not decide this, the content is examined,
+    /// because docker gave configurations other types in 2015 and 2016.
     ///
     /// # Errors
-    /// `Corrupt` if `data` is a configuration by its type or its content, but does not parse.
+    /// `Corrupt` if `data` is a configuration by its type or its content, but does not parse or
+    /// exceeds the bounds of [`limit`].
     pub fn recognise(media_type: &MediaType, data: &[u8]) -> Result<Option<Self>> {
         if media_type.is_config() {
             return Self::parse(data).map(Some);
@@ -141,8 +142,9 @@ fn may_be_config(media_type: &MediaType, size: u64) -> bool {
 ///
 /// # Errors
 /// `NotFound` if it is not in the store; `Corrupt` if it is damaged or does not parse;
-/// `OutOfRange` if it is too large to be read; `Unsupported` if it is not the configuration of an
-/// image, but of an artifact; errors of the store.
+/// `OutOfRange` if its type is that of an image configuration and it is too large to be read;
+/// `Unsupported` if it is something other than an image configuration, for example the
+/// configuration of an artifact; errors of the store.
 pub async fn image_config(content: &dyn ContentStore, config: &Descriptor) -> Result<ImageConfig> {
     let mut found = None;
     if may_be_config(&config.media_type, config.size) {
@@ -184,13 +186,14 @@ const LOWER: &str = "overlay-lower";
 /// The annotation with the diff ID of a layer that is an EROFS image.
 const EROFS_DIFF_ID: &str = "org.erofs.uncompressed-digest";
 
-/// Returns the layers of an image, lowest first, each with its diff ID. For layers that are EROFS
-/// images, the manifest may state the diff IDs in place of the configuration.
+/// Returns the layers of an image, lowest first, each with its diff ID. If every layer is an EROFS
+/// image that is not compressed or whose descriptor states its diff ID, the diff IDs in the
+/// configuration are ignored.
 ///
 /// # Errors
-/// `Corrupt` if the manifest and the configuration list different numbers of layers, or if the
-/// configuration states a root file system of a type other than `layers`. In both cases, the error
-/// is `Unsupported` instead if a layer has the type of an artifact. Also `Unsupported` if the
+/// `Corrupt` if the configuration states a root file system of a type other than `layers`, or if
+/// its diff IDs are used and their number is not the number of layers. In both cases, the error is
+/// `Unsupported` instead if a layer has the type of an artifact. Also `Unsupported` if the
 /// annotation `org.erofs.role` of a layer states a role other than `overlay-lower`.
 pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descriptor, Digest)>> {
     let wrong = |why: String| {

@@ -19,24 +19,25 @@ use crate::sync::lock;
 /// The label that stores the diff ID of a compressed layer.
 pub const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 
-/// The number of bytes in one read.
+/// Maximum number of bytes in one read.
 const PIECE: usize = 1 << 20;
 
 /// Returns the diff ID of a layer. If the type of the layer states that it is not compressed, the
 /// diff ID is its digest. Otherwise, the diff ID is the value of its label [`UNCOMPRESSED`]. If the
-/// layer has no such label, it is decompressed and hashed, and the label is stored. If the label
-/// cannot be stored, for example because the store is read-only, only a warning is logged.
+/// layer has no such label, or the value is not a digest, the layer is decompressed and hashed, and
+/// the label is stored. If the label cannot be stored, for example because the store is read-only,
+/// only a warning is logged.
 ///
 /// `decompress` turns the compressed stream into the uncompressed one. The function receives the
 /// compression that the type states, which may be `Unknown`. It is called on a thread that may
 /// block.
 ///
 /// # Errors
-/// `NotFound` if the layer is not in the store; `Unsupported` if the layer has no label, and its
-/// type is not a type of layers or states that the layer is wrapped (for example, encrypted);
-/// `Corrupt` if the blob does not match the descriptor, or its record does not parse; `OutOfRange`
-/// if the layer decompresses to more than [`limit::LAYER`] bytes; errors of `decompress` and of the
-/// store.
+/// Only if the layer must be decompressed: `NotFound` if it is not in the store; `Unsupported` if
+/// its type is not that of a tar layer or states that the layer is wrapped (for example,
+/// encrypted); `Corrupt` if the blob does not match the descriptor; `OutOfRange` if the layer
+/// decompresses to more than [`limit::LAYER`] bytes; errors of `decompress`. Also `Corrupt` if the
+/// record of the layer does not parse; errors of the store.
 pub async fn diff_id<C>(store: &Store, layer: &Descriptor, decompress: C) -> Result<Digest>
 where
     C: FnOnce(DiffCompression, Box<dyn Read + Send>) -> Result<Box<dyn Read + Send>>
@@ -91,7 +92,7 @@ fn hash_plain(
 ) -> Result<Digest> {
     let mut source = Source::new(reader, layer);
     let mut plain = decompress(Box::new(source.clone()))?.take(limit::LAYER + 1);
-    // A diff ID is a SHA-256 digest, even if the digest of the blob is not.
+    // A computed diff ID is a SHA-256 digest, even if the digest of the blob is not.
     let mut hasher = Hasher::new(Algorithm::Sha256);
     let mut piece = vec![0; PIECE];
     let size = drain(&mut plain, &mut piece, |data| hasher.update(data))?;

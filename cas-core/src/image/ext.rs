@@ -47,8 +47,9 @@ pub trait ImageStoreExt: ImageStore {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// Returns an image for each gc root without a name among [`ImageStore::roots`]. The name of
-    /// the image is the digest of the target. The images are in the order of their digests.
+    /// Returns an image for each digest that gc roots without a name among [`ImageStore::roots`]
+    /// refer to. The name of the image is this digest. The images are in the order of their
+    /// digests.
     ///
     /// # Errors
     /// Errors of the store.
@@ -75,12 +76,12 @@ pub trait ImageStoreExt: ImageStore {
         }
     }
 
-    /// Replaces the target and the labels of the image with this name, if the name refers to
-    /// `expected`. If the store has the new image already, nothing changes. Returns the image as
-    /// stored.
+    /// Replaces the target and the labels of the image with this name, if the name refers to the
+    /// digest of `expected`. If the store has the new image already, nothing changes. Returns the
+    /// image as stored.
     ///
     /// # Errors
-    /// `Conflict` if the name refers to something else; `NotFound` if the name does not exist;
+    /// `Conflict` if the name refers to another digest; `NotFound` if the name does not exist;
     /// `InvalidArgument` as for [`ImageStoreExt::put`]; errors of the store.
     async fn replace(&self, expected: &Descriptor, image: Image) -> Result<Image> {
         if let Some(found) = find_same(self, &image).await? {

@@ -8,11 +8,11 @@ use crate::labels::{Labels, check_labels};
 /// Copies fields from `update` to `image`. The paths select the fields: `target`, `labels`,
 /// `labels.<key>`, and `annotations` and `annotations.<key>` of the target. Without paths, the
 /// target and the labels are copied. A label with an empty value is removed. An annotation with an
-/// empty value is removed if one of the paths names annotations, and kept if the whole target is
-/// copied.
+/// empty value is removed if a path selects it by `annotations` or `annotations.<key>`, and kept if
+/// the whole target is copied. The paths are applied in their order.
 ///
 /// # Errors
-/// `InvalidArgument` for any other path.
+/// `InvalidArgument` for any other path. The fields of the paths before it are then already copied.
 pub fn update_image(image: &mut Image, update: &Image, fieldpaths: &[&str]) -> Result<()> {
     if fieldpaths.is_empty() {
         image.target = update.target.clone();
@@ -35,7 +35,7 @@ pub fn update_image(image: &mut Image, update: &Image, fieldpaths: &[&str]) -> R
 /// value is removed.
 ///
 /// # Errors
-/// `InvalidArgument` for any other path.
+/// `InvalidArgument` for any other path. The labels of the paths before it are then already copied.
 pub fn update_labels(labels: &mut Labels, update: &Labels, fieldpaths: &[&str]) -> Result<()> {
     if fieldpaths.is_empty() {
         replace(labels, update);
@@ -65,10 +65,11 @@ pub fn check_image(image: &Image) -> Result<()> {
     check_labels(&image.labels)
 }
 
-/// Checks that the name of `image` refers to `expected`, before the image is replaced.
+/// Checks that the name of `image` refers to the digest of `expected`, before the image is
+/// replaced.
 ///
 /// # Errors
-/// `Conflict` if the name refers to something else. The error names both digests.
+/// `Conflict` if the name refers to another digest. The error names both digests.
 pub fn check_target(image: &Image, expected: &Descriptor) -> Result<()> {
     let found = image.target.digest;
     if found == expected.digest {

@@ -3,7 +3,8 @@
 //! A filter is a list of selectors joined by commas. All selectors of a filter must match. If there
 //! are several filters, at least one of them must match. A selector is a field path, an operator
 //! and a value: `labels."a.b/c"==x,name~=/^docker/`. A field path alone matches if the field is
-//! present. The operators are `==`, `!=` and `~=`. The value of `~=` is a regular expression.
+//! present. The operators are `==`, `!=` and `~=`. The value of `~=` is a regular expression. An
+//! absent field counts as empty for `!=` and `~=`, and `==` does not match it.
 
 use std::borrow::Cow;
 
@@ -39,7 +40,8 @@ impl Fields for Image {
 }
 
 /// Returns the value of the label whose key consists of the components of `path`, joined by dots,
-/// or `None` if no label has this key. `path` is the rest of a field path, after `labels`.
+/// or `None` if no label has this key. `path` is the rest of a field path, after `labels`. Also
+/// finds annotations, which have the same type.
 pub fn in_map<'a>(labels: &'a Labels, path: &[String]) -> Option<Cow<'a, str>> {
     labels
         .get(&path.join("."))
@@ -94,7 +96,7 @@ impl Filters {
 impl Selector {
     fn matches(&self, object: &impl Fields) -> bool {
         let value = object.field(&self.path);
-        // As in containerd, an absent field counts as empty, except for `==`.
+        // As in containerd, an absent field counts as empty for `!=` and `~=`.
         let text = value.as_deref().unwrap_or_default();
         match &self.test {
             Test::Present => value.is_some(),

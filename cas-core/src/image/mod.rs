@@ -154,42 +154,46 @@ pub trait ImageStore: Send + Sync + 'static {
         Ok(images.into_iter().map(Root::from).collect())
     }
 
-    /// Creates a name. The store sets the times of the image. If the store is opened for an owner,
-    /// the name belongs to this owner. Returns the image as stored.
+    /// Creates a name. The store sets the times of the image, and leaves out labels with an empty
+    /// value. If the store is opened for an owner, the name belongs to this owner. Otherwise, it
+    /// belongs to the owner that `image` states, if any. Returns the image as stored.
     ///
     /// # Errors
     /// `AlreadyExists` if the name exists; `InvalidArgument` as for [`fieldpath::check_image`].
     async fn create(&self, image: Image) -> Result<Image>;
 
-    /// Replaces an image, or only the fields that the field paths name: `target`, `labels`,
-    /// `labels.<key>`, and `annotations` and `annotations.<key>` of the target. The name, its owner
-    /// and `created_at` stay. A label with an empty value is removed. Returns the image as stored.
+    /// Replaces the target and the labels of an image, or only the fields that the field paths
+    /// name: `target`, `labels`, `labels.<key>`, and `annotations` and `annotations.<key>` of the
+    /// target. The name, its owner and `created_at` stay. A label with an empty value is removed.
+    /// Returns the image as stored.
     ///
     /// # Errors
     /// `NotFound` if the name does not exist; `InvalidArgument` for any other field path, and as
     /// for [`fieldpath::check_image`].
     async fn update(&self, image: Image, fieldpaths: &[&str]) -> Result<Image>;
 
-    /// Replaces the target and the labels of an image in one step, if its name refers to
-    /// `expected`. The name, its owner and `created_at` stay. A label with an empty value is
+    /// Replaces the target and the labels of an image in one step, if its name refers to the digest
+    /// of `expected`. The name, its owner and `created_at` stay. A label with an empty value is
     /// removed. Returns the image as stored.
     ///
     /// # Errors
-    /// `Conflict` if the name refers to something else; `NotFound` if it does not exist;
+    /// `Conflict` if the name refers to another digest; `NotFound` if it does not exist;
     /// `InvalidArgument` as for [`fieldpath::check_image`].
     async fn compare_and_swap(&self, expected: &Descriptor, image: Image) -> Result<Image>;
 
-    /// Deletes a name. If `target` is given, deletes the name only if it refers to `target`.
+    /// Deletes a name. If `target` is given, deletes the name only if it refers to the digest of
+    /// `target`.
     ///
     /// # Errors
-    /// `NotFound` if the name does not exist or refers to something else.
+    /// `NotFound` if the name does not exist or refers to another digest.
     async fn delete(&self, name: &Reference, target: Option<&Descriptor>) -> Result<()>;
 
     /// Deletes the names of those images in `seen` that have not changed since `seen` was read.
     /// Returns the deleted names. If the call fails, some of the names may have been deleted.
     ///
     /// # Errors
-    /// `Denied` for a name of another owner; errors of the store.
+    /// `Denied` for an unchanged name of another owner, unless the store skips such names; errors
+    /// of the store.
     async fn delete_unchanged(&self, seen: &[Image]) -> Result<Vec<Reference>> {
         let mut deleted = Vec::new();
         for image in seen {

@@ -13,9 +13,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::platform::Platform;
 use crate::sync::lock;
 
-/// Returns the platforms of an image, normalized, each once. For each index, the platforms that its
-/// entries state come first. For an entry that states no platform, the platforms that its content
-/// states follow. The platform `unknown`, which marks attestations, is left out. An index, manifest
+/// Returns the platforms of an image, normalized, each once. If the descriptor `image` states a
+/// platform, this is the only one. For each index, the platforms that its entries state come first.
+/// For an entry that states no platform, the platforms that its content states follow. The platform
+/// `unknown`, which marks attestations, is left out. An index, manifest
 /// or configuration that is not in the store is skipped, although it may state another platform.
 ///
 /// # Errors

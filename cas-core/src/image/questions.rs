@@ -21,7 +21,8 @@ impl Image {
         config(content, &self.target, matcher).await
     }
 
-    /// Returns the diff IDs of the image on a platform, lowest layer first.
+    /// Returns the diff IDs that the configuration of the image on a platform lists, lowest layer
+    /// first.
     ///
     /// # Errors
     /// Errors of [`config()`] and [`rootfs`].

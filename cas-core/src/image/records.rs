@@ -42,11 +42,11 @@ impl RecordImages {
     }
 
     /// Returns the image store in `records`, which must have the capability [`Capability::Atomic`].
-    /// For each name, the store also keeps a small record, whose key begins with the digest of the
-    /// target. With these records, [`ImageStore::find`] does not have to read all names. If
-    /// `records` has names that a store of [`RecordImages::new`] wrote, the caller must first add
-    /// the small record of each of these names. [`target_note`](super::target_note) returns its
-    /// key.
+    /// For each name, the store also keeps a note (a small record), whose key consists of the
+    /// digest of the target and the name. With these notes, [`ImageStore::find`] does not have to
+    /// read all names. If `records` has names that a store of [`RecordImages::new`] wrote, the
+    /// caller must first add the note of each of these names. [`target_note`](super::target_note)
+    /// returns its key. Its value is empty.
     ///
     /// # Errors
     /// Errors of [`Notes::new`](crate::records::Notes::new).
@@ -159,7 +159,8 @@ impl RecordImages {
         .await
     }
 
-    /// Returns the images that are still as they were seen, and the batch that deletes them.
+    /// Returns the names of the images that are still as they were seen, and the batch that deletes
+    /// these images.
     async fn deletion(&self, seen: &[Image]) -> Result<(Vec<Reference>, Batch)> {
         let (mut names, mut batch) = (Vec::with_capacity(seen.len()), Batch::new());
         for image in seen {

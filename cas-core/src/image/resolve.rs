@@ -28,8 +28,9 @@ pub struct Resolved {
 /// Returns the manifest of an image for a platform: the best match in its index and nested indexes.
 ///
 /// If `image` is a manifest, it is returned, whatever its platform. Manifests whose descriptors
-/// state no platform are tried last, by the platforms that their configurations state. A match that
-/// is not in the store is skipped with a warning, and the next best match is used.
+/// state no platform are tried last, by the platforms that their configurations state. A
+/// configuration that states no platform matches, too. A match or a nested index that is not in the
+/// store is skipped with a warning, and the best match among the others is used.
 ///
 /// # Errors
 /// `NotFound` if `image` is not in the store, nothing matches, or no match is in the store;
@@ -167,8 +168,9 @@ fn pass(descriptor: Descriptor, missing: &mut Vec<Descriptor>) {
     missing.push(descriptor);
 }
 
-/// Returns the error for an image that has no match, or whose matches are all `missing`. The error
-/// lists the platforms for which the store has the image.
+/// Returns the error for an image for which no match was found. `missing` lists the content that
+/// may match, but is not in the store. The error lists the platforms for which the store has the
+/// image.
 async fn no_match(
     content: &dyn ContentStore,
     image: &Descriptor,
@@ -198,7 +200,7 @@ async fn no_match(
         .subject(image.digest))
 }
 
-/// Returns the platforms of the manifests of an index that are in the store.
+/// Returns the platforms of those manifests of an index that the store has.
 async fn stored_platforms(
     content: &dyn ContentStore,
     image: &Descriptor,

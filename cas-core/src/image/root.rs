@@ -5,7 +5,8 @@ use crate::descriptor::Descriptor;
 use crate::labels::Labels;
 use crate::owner::Owner;
 
-/// A gc root: content that a collection keeps, together with everything that it refers to.
+/// A gc root: content that a collection keeps, together with everything that it refers to. A gc
+/// root whose name has expired does not count.
 ///
 /// Most gc roots are the targets of images. An OCI image layout may also list content without a
 /// name.

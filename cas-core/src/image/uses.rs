@@ -37,9 +37,9 @@ struct LastUse {
     used_at: SystemTime,
 }
 
-/// The last uses of the images of a store. When the value is dropped, uses that were not written
-/// yet are written in the background. If only one process can have the store open, the drop waits
-/// until they are written.
+/// The last uses of the images of a store. When the value is dropped, uses in its memory that were
+/// not written yet are written in the background. If only one process can have the store open, the
+/// drop waits until they are written.
 pub struct Uses {
     parts: Parts,
     pending: Mutex<Pending>,
@@ -82,8 +82,8 @@ impl Uses {
     }
 
     /// Records in memory that an image is used now. If the last flush began at least a minute ago,
-    /// another flush begins in the background. The first flush begins at least a minute after this
-    /// value was created.
+    /// another flush begins in the background. The first flush that this method begins is at least
+    /// a minute after this value was created.
     pub fn note(&self, name: &Reference) {
         self.note_at(name, SystemTime::now());
         let due = {
@@ -122,7 +122,7 @@ impl Uses {
 
     /// Returns the last uses that are stored or in memory, by name. A returned time may be up to
     /// [`USE_PRECISION`] older than the last use. It may be older still if the last use was lost,
-    /// or if another process has not written it yet.
+    /// if another [`Uses`] or process has not written it yet, or while a flush writes it.
     ///
     /// # Errors
     /// Errors of the store.

@@ -17,17 +17,18 @@ use crate::store::Store;
 /// Changes labels of a blob in the store: sets the labels that have a value, and removes the labels
 /// that have none. Returns all labels that the blob has afterwards.
 ///
-/// While a label of garbage collection is written, a lease pins the blob, everything that the blob
-/// lists, and the content that the label refers to. A label may also refer to content that is not
-/// in the store yet. Such content is not pinned.
+/// While a label is set whose key begins with [`GC`], a lease pins the blob and the content that a
+/// `gc.ref.content` label refers to, each with everything below it. A label may also refer to
+/// content that is not in the store yet. Such content is not pinned.
 ///
 /// # Errors
 /// `NotFound` if the blob is not in the store, or if content that the blob or a label would keep
 /// was lost; `InvalidArgument` for a key that is empty or has blanks or control characters, for
-/// labels that exceed their bounds, and for labels of garbage collection that have no meaning on a
-/// blob; `Denied` if the store is opened for an owner and only other owners claim the blob;
-/// `Corrupt` for a damaged document or record; `OutOfRange` for a document that is too large to be
-/// read; errors of the store.
+/// labels that exceed their bounds, and for a new label whose key begins with [`GC`] and that has
+/// no meaning on a blob; `Denied` if the store is opened for an owner and only other owners claim
+/// the blob; `Corrupt` for a damaged document or record; `OutOfRange` for a document that is too
+/// large to be read; `Conflict` if pinned content was collected meanwhile, or if every attempt lost
+/// against another writer; errors of the store.
 pub async fn change_labels(
     store: &Store,
     digest: &Digest,
@@ -57,7 +58,8 @@ pub async fn change_labels(
 /// Content is pinned as by [`change_labels`]. Returns all labels that the blob has afterwards.
 ///
 /// # Errors
-/// As [`change_labels`]; `InvalidArgument` for another field path.
+/// As [`change_labels`], but only the keys of labels that are set are checked; `InvalidArgument`
+/// for any other field path.
 pub async fn update_labels(
     store: &Store,
     digest: &Digest,

@@ -25,8 +25,8 @@ use crate::unique;
 
 /// A lease that exists for as long as a job. No garbage collection, in any process, removes a blob
 /// that is pinned under the lease. The same holds for a pinned snapshot, but if the snapshot
-/// existed before, the job must also call [`LeaseGuard::bump_snapshot`], because a collection may
-/// have read the leases before the snapshot was pinned.
+/// existed before it was pinned, the job must also call [`LeaseGuard::bump_snapshot`], because a
+/// collection may have read the leases before that.
 ///
 /// A job begins a guard, pins the stored content that it depends on, publishes the content that the
 /// store lacks, writes names, and finishes the guard. If the guard is dropped without being
@@ -184,7 +184,7 @@ impl LeaseGuard {
     /// the children of a document later, with [`LeaseGuard::record_children`].
     ///
     /// # Errors
-    /// Errors of [`Store::put`].
+    /// Errors of [`Store::put`], but `data` is not parsed.
     pub async fn put_alone(
         &self,
         descriptor: &Descriptor,
@@ -248,7 +248,8 @@ impl LeaseGuard {
     /// it, creates it again and pins everything again.
     ///
     /// # Errors
-    /// `Conflict` if the lease has expired and a pinned blob was collected; errors of the store.
+    /// `Conflict` if the lease has expired and a pinned blob was collected, or if every attempt
+    /// lost against another writer; errors of the store.
     pub async fn confirm(&self) -> Result<()> {
         match self.store.leases().extend(&self.id, self.ttl).await {
             Err(error) if error.kind() == ErrorKind::NotFound => self.renew().await,
@@ -267,7 +268,7 @@ impl LeaseGuard {
         self.end().await
     }
 
-    /// Ends the lease. The stored blobs that it pinned are kept for another
+    /// Ends the lease. The stored blobs that the lease pinned are kept for another
     /// [`UNLEASED_TTL`](super::UNLEASED_TTL), as if they had been stored now without a lease.
     ///
     /// # Errors
@@ -284,8 +285,8 @@ impl LeaseGuard {
         self.end().await
     }
 
-    /// Ends the lease. Returns the outcome of the job. If the disk is full, discards the ingests of
-    /// the pinned blobs that the job did not store, to free their space.
+    /// Ends the lease. Returns the outcome of the job. If the outcome is a `Full` error, discards
+    /// the ingests of the pinned blobs that are not stored, to free their space.
     ///
     /// # Errors
     /// The error of the job, or else errors of [`LeaseGuard::finish`].
@@ -310,8 +311,8 @@ impl LeaseGuard {
         };
         for digest in digests {
             let key = digest.to_string();
-            // A last write of this job may be under way. Then the ingest is discarded after it, in
-            // the background. The caller has an error to report already.
+            // A last write of this job may be under way. Then the ingest is discarded in the
+            // background, once the write has ended. The caller has an error to report already.
             match self.store.content.discard(&key).await {
                 Ok(_) => {}
                 Err(_) => drop(OwnIngest::of(&self.store.content, key)),

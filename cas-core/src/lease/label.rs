@@ -39,10 +39,10 @@ pub fn set_children_labels<'a>(store: &'a Store, handler: impl Handler + 'a) -> 
 
 /// Returns a handler that calls `handler`, and then stores labels on each document whose children
 /// `handler` returned. The labels refer to these children. `map` returns the label keys of a child.
-/// Children of one document that have the same key are numbered from 0, and the number is appended
-/// to the key. The first of these children gets its number only if the key ends with a dot. If the
-/// key ends with `.sha256.`, the first 12 digits of the child's digest are appended instead of a
-/// number.
+/// If a key ends with `.sha256.`, the first 12 digits of the child's digest are appended. If it
+/// ends with a dot in another way, the number of earlier children of the document with the same key
+/// is appended, which is 0 for the first child. To any other key, this number is appended unless it
+/// is 0.
 ///
 /// The returned handler fails with `NotFound` if a document that gets labels is not in the store.
 pub fn set_children_mapped_labels<'a>(
@@ -103,8 +103,8 @@ fn completed(children: &[Descriptor], map: impl Fn(&Descriptor) -> Vec<String>) 
 ///
 /// # Errors
 /// `NotFound` if the blob is not in the store or is being collected; `InvalidArgument` for labels
-/// that exceed their bounds; `Conflict` if every attempt lost against another writer; errors of the
-/// store.
+/// that exceed their bounds; `Corrupt` if the blob is stored with another size, or if a record does
+/// not parse; `Conflict` if every attempt lost against another writer; errors of the store.
 pub async fn set_labels(store: &Store, descriptor: &Descriptor, labels: &Labels) -> Result<()> {
     if !store.present(descriptor).await? {
         return Err(

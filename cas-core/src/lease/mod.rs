@@ -11,8 +11,11 @@
 //! 3. The job records which children the stored documents (indexes and manifests) list
 //!    ([`LeaseGuard::record_children`]). A job that fails before this point leaves every image as
 //!    it was.
-//! 4. The job writes names ([`LeaseGuard::name`]).
-//! 5. The job ends the lease.
+//! 4. The job writes names ([`LeaseGuard::name`], which also does step 5).
+//! 5. The job ends the lease ([`LeaseGuard::finish`]).
+//!
+//! A job that only reads pins what it reads. If the store cannot be written, such a job runs
+//! without a lease ([`ReadGuard`]).
 //!
 //! To pin a blob is to add the id of the lease to the record of the blob, by compare-and-swap. This
 //! changes the revision of the record. So a collector that read the record before the change can no

@@ -19,7 +19,10 @@ impl LeaseGuard {
     /// images as stored.
     ///
     /// # Errors
-    /// `Conflict` if the lease expired and a pinned blob was collected; errors of the store.
+    /// `Conflict` if the lease expired and a pinned blob was collected, or if every attempt lost
+    /// against another writer; `NotFound` if another job deleted a name meanwhile;
+    /// `InvalidArgument` for an unknown field path, and as for
+    /// [`check_image`](crate::image::fieldpath::check_image); errors of the store.
     pub async fn name(self, images: Vec<Image>, fieldpaths: &[&str]) -> Result<Vec<Image>> {
         self.name_if(Names::Any, images, fieldpaths).await
     }
@@ -40,8 +43,8 @@ impl LeaseGuard {
         only(self.name_if(Names::New, vec![image], &[]).await?)
     }
 
-    /// As [`LeaseGuard::name_one`], but replaces only the target of a name that exists. Its labels
-    /// stay.
+    /// As [`LeaseGuard::name_one`], but replaces only the target of a name that exists. The labels
+    /// of the name stay.
     ///
     /// # Errors
     /// `NotFound` if the name does not exist; otherwise as [`LeaseGuard::name`].
@@ -134,9 +137,9 @@ impl LeaseGuard {
         Ok(made)
     }
 
-    /// Restores or deletes the names that were written, in reverse order. A name whose old content
-    /// is gone is deleted. Failures are only logged, because the caller has an error to report
-    /// already.
+    /// Restores or deletes the names that were written, in reverse order. A name is deleted if it
+    /// is new, or if a part of its old content is gone. Failures are only logged, because the
+    /// caller has an error to report already.
     async fn take_back(&self, before: Vec<(Image, Option<Image>)>) {
         let images = &self.store.images;
         for (made, before) in before.into_iter().rev() {

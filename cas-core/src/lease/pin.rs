@@ -79,7 +79,7 @@ impl BlobRef {
 #[derive(Clone, Debug)]
 pub(crate) struct Pinned {
     pub(crate) record: BlobRecord,
-    /// The bytes, which stay for as long as the blob is pinned; `None` if they are not stored yet.
+    /// The bytes, which stay for as long as the blob is pinned; `None` if the store lacks them.
     pub(crate) stat: Option<Stat>,
 }
 

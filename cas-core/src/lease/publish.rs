@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::records::{ATTEMPTS, Batch, Blobs, Expect};
 use crate::store::Store;
 
-/// Publishes what `writer` has written, together with its record, pinned under `lease`.
+/// Publishes what `writer` has written, together with the record of the blob, pinned under `lease`.
 pub(crate) async fn publish(
     store: &Store,
     lease: Option<&str>,
@@ -109,7 +109,8 @@ fn without_size() -> Error {
     Error::internal("a blob is published without a size; please report it")
 }
 
-/// Pins the blob that another writer may have published. Fails with `Conflict` if there is none.
+/// Pins the blob that another writer may have published. Fails with `Conflict` if the store has no
+/// blob of this digest and size.
 async fn published(
     store: &Store,
     lease: Option<&str>,
@@ -133,8 +134,8 @@ async fn published(
 }
 
 /// Stores a small blob, pinned under `lease`. A blob that is stored already and intact is not
-/// written again. If another writer is storing it, waits for that writer. If `data` does not match
-/// `blob`, nothing is recorded.
+/// written again. If another writer is storing it, waits for that writer, and fails with `Busy`
+/// after [`WRITER_TIMEOUT`]. If `data` does not match `blob`, nothing is recorded.
 pub(crate) async fn put(
     store: &Store,
     lease: Option<&str>,
@@ -151,7 +152,7 @@ pub(crate) async fn put(
     }
 }
 
-/// Does what [`put`] does, or fails with `Busy` while another writer has the blob.
+/// Does what [`put`] does, but fails with `Busy` at once if another writer is storing the blob.
 async fn try_put(
     store: &Store,
     lease: Option<&str>,

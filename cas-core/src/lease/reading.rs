@@ -9,8 +9,9 @@ use crate::store::Store;
 /// The lease of a job that only reads. The guard has a lease only if the store can be written.
 ///
 /// A store that is read-only, or whose disk is full, can still be read. In such a store, nothing is
-/// pinned. If another process runs a garbage collection meanwhile, the job may fail with
-/// `NotFound`, but it never reads wrong bytes.
+/// pinned, and the methods ignore `Denied` and `Full` errors of the lease. If another process runs
+/// a garbage collection meanwhile, the job may fail with `NotFound`, but it never reads wrong
+/// bytes.
 pub struct ReadGuard(Option<LeaseGuard>);
 
 impl ReadGuard {

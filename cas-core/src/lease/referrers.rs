@@ -51,8 +51,8 @@ pub(crate) async fn add_referrers(
             return Ok(record);
         }
         Err(Error::out_of_range(format!(
-            "the document would have {kept} referrers: at most {} are kept; transfer it without \
-             its referrers, or remove the labels {GC_REF_REFERRER}… of unneeded referrers",
+            "the document would have {kept} referrers: at most {} are kept; remove its labels \
+             {GC_REF_REFERRER}… of unneeded referrers, or, in a transfer, leave out the referrers",
             limit::REFERRERS
         ))
         .operation("record referrers")

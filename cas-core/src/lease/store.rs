@@ -44,7 +44,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::publish`]; `Corrupt` if `data` does not match `descriptor`, or is a document
-    /// that does not parse.
+    /// that does not parse; `Busy` if another writer stores the blob for more than ten minutes.
     pub async fn put(
         &self,
         descriptor: &Descriptor,
@@ -56,7 +56,8 @@ impl Store {
     }
 
     /// Records the media type and the children of a blob that is in the store, if its record does
-    /// not have them yet. Garbage collections keep the blob for at least a day.
+    /// not have them yet. Does not check that the blob is there. Garbage collections keep the blob
+    /// for at least a day.
     ///
     /// # Errors
     /// `Corrupt` if the record of the blob does not parse; `Conflict` if every attempt lost against

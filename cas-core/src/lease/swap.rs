@@ -22,11 +22,12 @@ pub(super) async fn swap(
     }
 }
 
-/// Returns the error for a blob that was collected, or whose record kept changing, while it was
-/// pinned.
+/// Returns the error for a blob that was collected, or whose record kept changing, while a job
+/// pinned or published it.
 pub(super) fn lost(digest: &Digest) -> Error {
     Error::conflict(
-        "the blob was collected, or other jobs kept changing its record; store the blob again",
+        "the blob was collected, or other jobs kept changing its record; retry, or store the blob \
+         again if it is gone",
     )
     .operation("pin")
     .subject(digest)

@@ -13,9 +13,10 @@ use crate::records::BlobRecord;
 
 impl LeaseGuard {
     /// Pins an image and all blobs below it. Children that are recorded as absent (see
-    /// [`BlobRecord::absent`]) are skipped, as in a garbage collection. If the children of a
-    /// document were never recorded, they are recorded now, and a missing child is recorded as
-    /// absent. Content that only labels refer to may be missing.
+    /// [`BlobRecord::absent`]) are skipped, as in a garbage collection. If the children of `root`
+    /// were never recorded, they are recorded now, and a missing child is recorded as absent. This
+    /// also holds for documents that such a document lists, but not for documents that a record
+    /// lists. Content that only labels refer to may be missing.
     ///
     /// # Errors
     /// `NotFound` if the image, or a child that was recorded as stored, is missing; `Corrupt` for a
@@ -62,8 +63,8 @@ impl LeaseGuard {
         Ok(())
     }
 
-    /// Returns what a pinned blob refers to, from its record, or from the document itself if the
-    /// record lists no children.
+    /// Returns what a pinned blob refers to: from its record, or from the document itself if the
+    /// record lists no children, or if it lists absent children that `absent` requires to look up.
     async fn listed(
         &self,
         pinned: &Pinned,
@@ -125,7 +126,7 @@ impl LeaseGuard {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Absent {
     Skip,
-    /// They are looked up.
+    /// They are looked up, and pinned if they were stored since.
     LookUp,
 }
 

@@ -20,8 +20,9 @@ pub enum DiffCompression {
 
 impl MediaType {
     /// Returns the compression that the media type of a layer states. If an OCI type has several
-    /// suffixes, as in `tar+gzip+encrypted`, the last one in alphabetical order counts. A Docker
-    /// type with a suffix is wrapped, so the result is [`DiffCompression::None`].
+    /// suffixes, as in `tar+gzip+encrypted`, the last one in alphabetical order counts. If this is
+    /// neither `gzip` nor `zstd`, or if a Docker type has a suffix, the result is
+    /// [`DiffCompression::None`].
     ///
     /// # Errors
     /// `Unsupported` if this is not the type of a layer that is a tar.
@@ -50,7 +51,8 @@ impl MediaType {
     }
 
     /// Returns whether the layer is wrapped in something other than compression, such as
-    /// encryption. Docker's types state their compression without a suffix.
+    /// encryption. Docker's types state their compression without a suffix, so any suffix of a
+    /// Docker type means that the layer is wrapped.
     pub(crate) fn is_wrapped(&self) -> bool {
         let wraps = |suffix| !["gzip", "zstd"].contains(&suffix) || self.docker_layer().is_some();
         self.suffixes().any(wraps)

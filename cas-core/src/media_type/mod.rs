@@ -139,7 +139,8 @@ impl MediaType {
 
     /// Returns whether content of this type may be a file system layer. The type must be [a type of
     /// layers](Self::is_layer), or be neither JSON, nor text, nor [a type of a
-    /// vendor](Self::is_vendor). Layers of artifacts have types of vendors.
+    /// vendor](Self::is_vendor). The layers of artifacts usually have types of vendors, so these
+    /// layers do not count.
     pub fn may_be_layer(&self) -> bool {
         let is_text = self.0.contains("json") || self.0.starts_with("text/");
         self.is_layer() || !is_text && !self.is_vendor()

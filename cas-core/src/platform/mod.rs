@@ -127,7 +127,7 @@ impl fmt::Display for Platform {
 }
 
 /// Returns the first 20 platforms for a message, each shortened to at most 100 characters. If one
-/// of the platforms requires the feature [`EROFS`], a hint follows.
+/// of all the platforms requires the feature [`EROFS`] and no other feature, a hint follows.
 pub(crate) fn in_words(platforms: &BTreeSet<String>) -> String {
     const MOST: usize = 20;
     let first = platforms.iter().take(MOST).map(|one| excerpt(one));
@@ -190,12 +190,14 @@ impl FromStr for Platform {
 pub enum Platforms {
     /// The platform of this machine. An image without an index is taken, whatever its platform is.
     /// When an image layout is imported, an entry of `index.json` that has a platform counts as an
-    /// entry of an index.
+    /// entry of an index. For a push, this has another meaning; see
+    /// [`PushOptions::platforms`](crate::transfer::PushOptions::platforms).
     #[default]
     Host,
     /// As `Host`, with this platform in place of the platform of this machine.
     Like(Platform),
-    /// The best match for one platform, by the rules of [`Only`].
+    /// The best match for one platform, by the rules of [`Only`]. An image without an index must
+    /// match as well.
     One(Platform),
     /// Every platform of the image.
     All,

@@ -33,13 +33,14 @@ pub struct BlobRecord {
     /// The children that the blob lists, in order, if it is a document (an index or a manifest).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub children: Vec<Digest>,
-    /// Children that were left out and that the blob does not keep, such as layers that are not
-    /// distributed or manifests for other platforms. Any other child that is missing was lost.
+    /// Children that the blob does not keep: children that were left out, such as layers that are
+    /// not distributed or manifests for other platforms, and layers in [`tars`](Self::tars). Any
+    /// other child that is missing was lost.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub absent: BTreeSet<Digest>,
-    /// If the blob is a manifest, the layers that the store no longer has because the snapshotter
-    /// of the root keeps their tars, each with its [`Packing`]. An entry has a meaning only while
-    /// the layer is also in [`absent`](Self::absent).
+    /// If the blob is a manifest, the layers that it does not keep because the snapshotter of the
+    /// root keeps their tars, each with its [`Packing`]. An entry has a meaning only while the
+    /// layer is also in [`absent`](Self::absent).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tars: BTreeMap<Digest, Packing>,
     /// The owners that claim the blob. A claim keeps the blob until a garbage collection for the
@@ -105,7 +106,8 @@ impl BlobRecord {
         }
     }
 
-    /// Returns whether the blob of a child was removed because a snapshotter keeps its tar.
+    /// Returns whether this blob does not keep a child because a snapshotter keeps the tar of the
+    /// child. The child may still be stored, for another image.
     pub fn is_tar(&self, child: &Digest) -> bool {
         self.absent.contains(child) && self.tars.contains_key(child)
     }

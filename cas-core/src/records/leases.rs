@@ -35,7 +35,8 @@ pub struct Lease {
     /// When it was made.
     #[serde(with = "crate::time")]
     pub created_at: SystemTime,
-    /// When it expires; `None` if it never does.
+    /// When it expires; `None` if it never does. If the label `containerd.io/gc.expire` states an
+    /// earlier time, a collection ends the lease after that time.
     #[serde(
         default,
         with = "crate::time::optional",
@@ -228,9 +229,9 @@ impl Leases {
     /// ended already.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the lease has another owner and has not expired at `now`; `Corrupt`
-    /// if its record does not parse; `Conflict` if every attempt lost against another writer;
-    /// errors of the store.
+    /// `FailedPrecondition` if the lease has another owner and its `expires_at` is not before
+    /// `now`; `Corrupt` if its record does not parse; `Conflict` if every attempt lost against
+    /// another writer; errors of the store.
     pub async fn delete(&self, id: &str, owner: &str, now: SystemTime) -> Result<bool> {
         retry(|| async move {
             let Some((lease, revision)) = self.load(id).await? else {

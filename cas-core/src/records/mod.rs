@@ -3,7 +3,8 @@
 //! A store has exactly one records store. A content store that is also the records store commits a
 //! [`Batch`], which holds changes of records, together with the bytes that it publishes or removes.
 //! For any other content store, the batch is committed separately: before bytes are published, and
-//! after bytes are removed.
+//! after bytes are removed. A composition publishes bytes together with the batch if the bytes go
+//! to its member that is such a store.
 
 pub(crate) mod blob;
 mod each;
@@ -40,7 +41,7 @@ pub enum Table {
     Blobs,
     /// Images, by name.
     Images,
-    /// Snapshots, by snapshotter and key.
+    /// Snapshots, by snapshotter and key, and the next free id of each snapshotter.
     Snapshots,
     /// Leases, by id.
     Leases,

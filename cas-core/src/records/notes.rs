@@ -13,7 +13,7 @@ use crate::limit;
 /// The notes of one room, with typed access to [`Table::Notes`].
 ///
 /// A room is a namespace of notes, for one purpose such as a kind of job. In the table, the key of
-/// a note is `room/key`. A note keeps nothing from a garbage collection.
+/// a note is `room/key`. A note does not protect anything from a garbage collection.
 #[derive(Clone)]
 pub struct Notes {
     records: Arc<dyn Records>,

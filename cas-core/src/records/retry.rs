@@ -2,7 +2,7 @@
 
 use crate::error::{ErrorKind, Result};
 
-/// Maximum number of attempts of a compare-and-swap. The conflict of the last attempt is returned.
+/// Maximum number of attempts of a compare-and-swap.
 pub(crate) const ATTEMPTS: usize = 64;
 
 /// Runs `attempt` until it does not fail with `Conflict`, at most 64 times. Returns the last

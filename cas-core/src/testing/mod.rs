@@ -1,5 +1,5 @@
-//! Stores for tests: a store in memory, a store that is stricter than real stores, and a store that
-//! fails on request.
+//! Stores for tests: a store in memory, a store that promises no more than the traits require, and
+//! a store that fails on request.
 
 #[cfg(feature = "fault")]
 pub mod fault;

@@ -7,8 +7,8 @@ use crate::descriptor::Descriptor;
 use crate::error::{Context, Error, Result};
 use crate::limit;
 
-/// Finds the referrers of a manifest or an index in a repository: all of them, or one that the
-/// caller chooses.
+/// Finds the referrers of a manifest or an index in a repository or a store: all of them, or one
+/// that the caller chooses.
 pub struct ArtifactClient<R> {
     inner: R,
     artifact_type: Option<String>,
@@ -31,7 +31,7 @@ impl<R: Referrers> ArtifactClient<R> {
         self
     }
 
-    /// Returns the repository. If the repository is also a [`Fetcher`](super::Fetcher), the caller
+    /// Returns the repository or the store. If it is also a [`Fetcher`](super::Fetcher), the caller
     /// can fetch the artifacts with it.
     pub fn inner(&self) -> &R {
         &self.inner
@@ -62,8 +62,8 @@ impl<R: Referrers> ArtifactClient<R> {
                 if found.len() == limit::REFERRERS || texts > limit::DOCUMENT_READ {
                     return Err(Error::out_of_range(format!(
                         "the list has more than {} referrers, or more than {} bytes of \
-                         annotations and other texts; ask for one type of artifact, or remove some \
-                         referrers",
+                         annotations and other texts; ask for one type of artifact, leave the \
+                         referrers out, or remove some of them",
                         limit::REFERRERS,
                         limit::DOCUMENT_READ
                     )));
@@ -78,7 +78,7 @@ impl<R: Referrers> ArtifactClient<R> {
     /// [`ArtifactClient::all_referrers`]. A policy is, for example, [`select_first`].
     ///
     /// # Errors
-    /// `NotFound` if there are no referrers; errors of `policy`; otherwise as
+    /// `NotFound` if there are no referrers of this type; errors of `policy`; otherwise as
     /// [`ArtifactClient::all_referrers`].
     pub async fn select_referrer(
         &self,

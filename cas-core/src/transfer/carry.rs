@@ -42,13 +42,15 @@ pub(super) async fn record(guard: &LeaseGuard, carried: Vec<Carried>) -> Result<
     Ok(())
 }
 
-/// Moves the referrers of `documents` that `lister` lists, their referrers, and so on. A referrer
-/// that is listed but absent is left out with a warning.
+/// Moves the referrers of `documents` that `lister` lists, their referrers, and so on. If a listed
+/// referrer or a part of it is absent, the referrer is left out with a warning. Returns each
+/// subject for which at least one referrer was moved.
 ///
 /// # Errors
 /// `Corrupt` for a referrer that is not a document, or that has another subject; `OutOfRange` for
-/// more than [`limit::REFERRERS`] referrers, or for a chain of more than [`limit::REFERRER_DEPTH`];
-/// errors of `lister` and `carrier`.
+/// more than [`limit::REFERRERS`] referrers, for a chain of more than [`limit::REFERRER_DEPTH`], or
+/// if the referrers of more than [`limit::WALK`] documents would be looked up; errors of `lister`,
+/// `carrier` and the content.
 pub(super) async fn carry(
     lister: &dyn Referrers,
     carrier: &dyn Carrier,
@@ -79,7 +81,8 @@ pub(super) async fn carry(
                     match carrier.carry(&referrer).await {
                         Err(error) if error.kind() == ErrorKind::NotFound => {
                             progress.warn(&format!(
-                                "the referrer {} is listed but absent; it is left out: {error}",
+                                "the referrer {} is listed, but it or a part of it is absent; it \
+                                 is left out: {error}",
                                 referrer.digest
                             ));
                             absent.insert(referrer.digest);
@@ -126,7 +129,7 @@ fn plain(listed: &Descriptor, subject: &Descriptor) -> Result<Descriptor> {
 fn too_many_subjects(subject: &Descriptor) -> Error {
     Error::out_of_range(format!(
         "the image and its referrers have more than the {} documents allowed; transfer the image \
-         without its referrers",
+         without its referrers, or remove some referrers",
         limit::WALK
     ))
     .operation("list referrers")

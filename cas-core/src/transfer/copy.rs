@@ -32,16 +32,17 @@ const CONCURRENT: usize = 4;
 /// already, the target and the labels of the name are replaced. Layers and configurations that are
 /// intact in `to` are not copied. Returns the image as it is in `to`.
 ///
-/// Three kinds of content are [recorded as absent](crate::records::BlobRecord::absent) in `to`:
-/// layers that registries do not distribute and that `from` does not have, manifests of an index
-/// that are not complete in `from`, and manifests for platforms that were not chosen. After a
-/// failure, content that was copied stays in `to` for the next attempt, until a garbage collection.
+/// Three kinds of content are [recorded as absent](crate::records::BlobRecord::absent) in `to`,
+/// unless an earlier job stored them there: layers that registries do not distribute and that
+/// `from` does not have, manifests of an index that are not complete in `from`, and manifests for
+/// platforms that were not chosen. After a failure, content that was copied stays in `to` for the
+/// next attempt, until a garbage collection.
 ///
 /// # Errors
 /// `NotFound` for content that was lost in `from`, a layer that `from` discarded after the layer
 /// was unpacked, or a platform that the image does not have; `Corrupt` for damaged content, or a
-/// referrer that has another subject; `Busy` if another job has been writing a blob for ten
-/// minutes; `OutOfRange` if a document, the image or its referrers exceed a bound of
+/// referrer that has another subject; `Busy` if another job still writes the same blob after a wait
+/// of ten minutes; `OutOfRange` if a document, the image or its referrers exceed a bound of
 /// [`limit`](crate::limit); errors of the stores.
 pub async fn copy(from: &Store, to: &Store, image: &Image, options: &CopyOptions) -> Result<Image> {
     let reading = ReadGuard::begin(from, "copy").await?;

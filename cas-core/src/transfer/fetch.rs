@@ -35,14 +35,16 @@ pub struct Fetched {
 /// it under the lease of `guard`. The content is durable after the next
 /// [`flush`](crate::content::ContentStore::flush). Returns the stored content.
 ///
-/// Bytes that an earlier attempt left are kept, and only the rest is fetched. The bytes of a layer
-/// are also fed to the unpacker of `options` if [`Unpacker::wants`] requests this and no earlier
-/// attempt left bytes.
+/// Bytes that an earlier attempt left are kept, and only the rest is fetched. If the whole then has
+/// a wrong digest, all bytes are fetched again. The bytes of a layer that is fetched are also fed
+/// to the unpacker of `options` if [`Unpacker::wants`] requests this and no earlier attempt left
+/// bytes.
 ///
 /// # Errors
-/// `Corrupt` if the remote sends other bytes than `descriptor` specifies (then no bytes are kept);
-/// `Busy` if another job has been writing the blob for ten minutes; `Unavailable` if the blob was
-/// removed meanwhile; errors of the remote, the store and the unpacker.
+/// `Corrupt` if the remote sends other bytes than `descriptor` specifies (then no bytes are kept),
+/// or if the bytes that an earlier attempt left cannot be read back; `Busy` if another job still
+/// writes the same blob after a wait of ten minutes; `Unavailable` if the blob was removed
+/// meanwhile; errors of the remote, the store and the unpacker.
 pub async fn fetch(
     store: &Store,
     guard: &LeaseGuard,
@@ -96,7 +98,7 @@ pub(super) struct Fetch<'a> {
 }
 
 impl Fetch<'_> {
-    /// Pins a blob and stores it if it is missing. While it is stored, it is also fed to
+    /// Pins a blob and stores it if it is missing or damaged. While it is stored, it is also fed to
     /// `unpacker`. Returns whether the store had it.
     ///
     /// # Errors
@@ -135,7 +137,8 @@ impl Fetch<'_> {
     }
 
     /// Verifies a layer and feeds it to `unpacker`, but does not store it. Its bytes come from the
-    /// store if the store has them and they are not damaged.
+    /// store if the store has them and they are not damaged. Does nothing if `unpacker` does not
+    /// receive the layer.
     ///
     /// # Errors
     /// `Corrupt` if the bytes are not those of `layer`; errors of the remote, the store and the
@@ -192,8 +195,8 @@ impl Fetch<'_> {
         let (sent, unpacked) = tokio::join!(self.send(source, layer, sender), unpacked);
         let fed = first_cause(sent, unpacked);
         if is_corrupt(&fed) {
-            // The unpacker takes a layer only once, so this pull fails. The next pull fetches the
-            // layer from another place.
+            // The unpacker takes a layer only once, so this pull fails. If the caller repeats the
+            // pull with this fetcher, the layer comes from another place, if there is one.
             source.distrust();
         }
         fed
@@ -229,10 +232,11 @@ impl Fetch<'_> {
         Ok(())
     }
 
-    /// Returns the whole of a document, verified.
+    /// Returns the whole of a document from the remote, verified. Does not store it.
     ///
     /// # Errors
-    /// As [`fetch`]; `OutOfRange` for more than [`limit::DOCUMENT_READ`] bytes.
+    /// `Corrupt` if the remote sends other bytes than `descriptor` specifies; `OutOfRange` for more
+    /// than [`limit::DOCUMENT_READ`] bytes; errors of the remote.
     pub(super) async fn document(&self, descriptor: &Descriptor) -> Result<Bytes> {
         let _lease = self.requests.acquire().await?;
         let data = self.read(descriptor).await;

@@ -1,9 +1,9 @@
 //! Moves images between stores, and between stores and remotes such as registries: pull, push and
 //! copy.
 //!
-//! [`store_blob`] stores every blob that comes from a source. Its callers need different
-//! guarantees, so its arguments include the durability, whether to resume, and when the record is
-//! written.
+//! Every blob that is stored from a [`BlobSource`] is stored by [`store_blob`]. Its callers need
+//! different guarantees, so its arguments include the durability, whether to resume, and when the
+//! record is written.
 
 mod artifact_client;
 mod carry;

@@ -23,7 +23,7 @@ pub struct PullOptions<'a> {
     pub referrers: Option<&'a dyn Referrers>,
     /// Receives the progress of each blob. By default, progress is ignored.
     pub progress: Arc<dyn Progress>,
-    /// Limits on the blobs, requests and ranges that are fetched concurrently.
+    /// Limits on what is concurrent: requests, blobs, and ranges of one layer.
     pub limits: PullLimits,
 }
 
@@ -69,7 +69,7 @@ impl<'a> PullOptions<'a> {
         self
     }
 
-    /// Sets the limits on the blobs, requests and ranges that are fetched concurrently.
+    /// Sets the limits on what is concurrent: requests, blobs, and ranges of one layer.
     #[must_use]
     pub fn with_limits(mut self, limits: PullLimits) -> Self {
         self.limits = limits;
@@ -83,9 +83,11 @@ impl<'a> PullOptions<'a> {
 pub struct PushOptions {
     /// The platforms to push. The default, [`Platforms::Host`], pushes all platforms if all of them
     /// are complete in the store, and otherwise only the manifest for this machine.
+    /// [`Platforms::Like`] does the same for its platform. [`Platforms::One`] pushes only the
+    /// manifest for its platform, and [`Platforms::All`] pushes all platforms or fails.
     pub platforms: Platforms,
-    /// Whether the image is pushed with its referrers in the store. By default, referrers are not
-    /// pushed.
+    /// Whether the referrers of the image that the store has are pushed, too. By default, referrers
+    /// are not pushed.
     pub referrers: bool,
     /// Receives the progress of each blob. By default, progress is ignored.
     pub progress: Arc<dyn Progress>,
@@ -116,8 +118,8 @@ impl PushOptions {
         self
     }
 
-    /// Sets whether the image is pushed with its referrers in the store, and with their own
-    /// referrers.
+    /// Sets whether the referrers of the image that the store has, and their own referrers, are
+    /// pushed, too.
     #[must_use]
     pub fn with_referrers(mut self, referrers: bool) -> Self {
         self.referrers = referrers;

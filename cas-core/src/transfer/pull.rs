@@ -1,9 +1,10 @@
 //! Pulls an image from a remote.
 //!
-//! A pull first writes the records of the content to fetch, and then stores documents and the
-//! content that they list. Once all content is durable, the children are added to the records of
-//! the documents, and the name is written last. So a pull that fails leaves every image as it was.
-//! A killed pull leaves content, which the next pull uses, until a garbage collection removes it.
+//! For each document, a pull first writes the records of the children to store, then stores the
+//! document, and then its children. Once all content is durable, the children are added to the
+//! records of the documents, and the name is written last. So a pull that fails leaves every image
+//! as it was. A killed pull leaves content, which the next pull uses, until a garbage collection
+//! removes it.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,22 +31,23 @@ use crate::platform::{Matcher, Only, Platform};
 use crate::store::Store;
 use crate::sync::lock;
 
-/// Fetches the image that the name of `fetcher` refers to, and names it `name` in the store.
-/// Returns the image.
+/// Fetches the image that the name of `fetcher` refers to, and names it `name` in the store. If the
+/// store has the name already, its target is replaced, and its labels stay. Returns the image.
 ///
 /// An index is stored unchanged. Manifests for platforms that were not chosen, layers that
 /// registries do not serve, and layers for which [`Unpacker::wants`] returns [`Want::Feed`] or
-/// [`Want::Nothing`] are [recorded as absent](crate::records::BlobRecord::absent). Content that the
-/// store has is not fetched. With [`referrers`](PullOptions::referrers), the referrers of each
-/// manifest and index that was pulled are stored, and garbage collections keep them for as long as
-/// their subject. After a failure, content that was fetched stays in the store for the next
-/// attempt, until a garbage collection.
+/// [`Want::Nothing`] are [recorded as absent](crate::records::BlobRecord::absent), unless an
+/// earlier job stored them. Content that is intact in the store is not fetched. With
+/// [`referrers`](PullOptions::referrers), the referrers of each manifest and index that was pulled
+/// are stored, and garbage collections keep them for as long as their subject. After a failure,
+/// content that was fetched stays in the store for the next attempt, until a garbage collection.
 ///
 /// # Errors
 /// `NotFound` if the remote does not have the name, the platform or content; `Corrupt` for content
-/// that does not match its descriptor; `OutOfRange` if a document, the image or its referrers
-/// exceed a bound of [`limit`](crate::limit); `Busy` if another job has been writing a blob for ten
-/// minutes; errors of the remote, the store and the unpacker.
+/// that does not match its descriptor, or a referrer that has another subject; `OutOfRange` if a
+/// document, the image or its referrers exceed a bound of [`limit`](crate::limit); `Busy` if
+/// another job still writes the same blob after a wait of ten minutes; errors of the remote, the
+/// store and the unpacker.
 pub async fn pull(
     store: &Store,
     fetcher: &dyn Fetcher,
@@ -171,8 +173,9 @@ impl Handler for Pull<'_> {
 }
 
 impl Pull<'_> {
-    /// Stores a document, after the records of the children that will be stored. The record of the
-    /// document gets its children when all of them are stored. Returns the children to visit.
+    /// Writes the records of the children that will be stored, and then stores the document. The
+    /// record of the document gets its children when all of them are stored. Returns the children
+    /// to visit.
     async fn document(&self, descriptor: &Descriptor) -> Result<Vec<Descriptor>> {
         let data = self.read(descriptor).await?;
         let document = dispatch::parse(descriptor, &data)?;

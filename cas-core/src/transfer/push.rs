@@ -32,19 +32,21 @@ const PIECE: usize = 1 << 20;
 /// under the name of `pusher`. Layers that registries do not serve are left out. Returns the
 /// descriptor of the topmost document.
 ///
-/// With [`referrers`](PushOptions::referrers), the referrers of the image in the store are pushed
-/// afterwards.
+/// With [`referrers`](PushOptions::referrers), the referrers of the image that the store has are
+/// pushed afterwards, and so are their own referrers.
 ///
-/// If the options name one platform, only the manifest for this platform is pushed. Registries
-/// refuse an index if they do not have all of its manifests. So if a manifest of the index is not
-/// complete in the store, [`Platforms::Host`] pushes only the manifest for this machine and warns.
+/// With [`Platforms::One`], only the manifest for this platform is pushed. Registries refuse an
+/// index if they do not have all of its manifests. So if a manifest of the index is not complete in
+/// the store, [`Platforms::Host`] and [`Platforms::Like`] push only the manifest for their platform
+/// and warn. [`Platforms::All`] fails then, unless only configurations or layers are missing and
+/// the remote has them.
 ///
 /// # Errors
 /// `NotFound` if the image has nothing for the chosen platform, if the store has lost a part of the
-/// image, or if the remote also lacks a part that the store never had; `OutOfRange` for a document
-/// larger than [`limit::DOCUMENT_WRITE`] bytes, or if the image or its referrers exceed another
-/// bound of [`limit`]; `Corrupt` for damaged content, or a referrer that has another subject;
-/// errors of the store and of the remote.
+/// image or never had one of the documents to push, or if the remote also lacks a blob that the
+/// store never had; `OutOfRange` for a document larger than [`limit::DOCUMENT_WRITE`] bytes, or if
+/// the image or its referrers exceed another bound of [`limit`]; `Corrupt` for damaged content, or
+/// a referrer that has another subject; errors of the store and of the remote.
 pub async fn push(
     store: &Store,
     pusher: &dyn Pusher,

@@ -60,7 +60,8 @@ impl Slots {
         })
     }
 
-    /// Acquires one slot without waiting. Returns the slot, or `None` if no slot is free.
+    /// Acquires one slot without waiting. Returns the slot, or `None` if no slot is free or another
+    /// caller waits for slots.
     ///
     /// # Errors
     /// `Internal` for a bug in this crate.

@@ -14,8 +14,8 @@ use super::remote::{Fetcher, Pieces};
 use crate::descriptor::Descriptor;
 use crate::error::{Error, Result};
 
-/// The bytes of one range, and the lease of its request. The lease ends when the range is read, so
-/// that the limit on requests also bounds the ranges in memory.
+/// The bytes of one range, and the lease of its request. The lease ends when the reader reaches the
+/// range, so that the limit on requests also bounds the ranges that wait in memory.
 type Fetched = Result<(VecDeque<Bytes>, QuotaLease)>;
 
 /// Reads a blob in order while the ranges ahead are fetched into memory.
@@ -77,9 +77,9 @@ impl<'a> RangeReader<'a> {
         Ok(Some(self))
     }
 
-    /// Returns the next bytes, or `None` at the end of what was requested. If the
-    /// [rest](Self::rest) is empty, that is the end of the blob. Otherwise, the remote has stopped
-    /// serving ranges.
+    /// Returns the next bytes, or `None` after the last range that was requested. If the
+    /// [rest](Self::rest) is then empty, the whole blob was returned. Otherwise, the remote has
+    /// stopped serving ranges.
     ///
     /// # Errors
     /// As [`Fetcher::fetch`]; `Corrupt` if the remote sends more or less than a range.

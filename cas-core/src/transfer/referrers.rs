@@ -23,8 +23,9 @@ pub trait Referrers: Send + Sync {
     ///
     /// # Errors
     /// `Denied` if the repository refuses the request; `Unavailable` if it does not answer;
-    /// `OutOfRange` for a list that exceeds a bound of [`limit`](crate::limit); errors of the
-    /// store. A subject that does not exist is not an error. It has no referrers.
+    /// `OutOfRange` for a list that exceeds a bound of [`limit`](crate::limit); `Corrupt` for a
+    /// list or a record that does not parse; errors of the client or the store. The pages can
+    /// contain the same errors. A subject that does not exist is not an error. It has no referrers.
     async fn referrers(
         &self,
         subject: &Descriptor,

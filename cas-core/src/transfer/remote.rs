@@ -29,7 +29,8 @@ pub trait Fetcher: Send + Sync {
     /// # Errors
     /// `NotFound` if the repository does not have the name; `Denied` if it refuses the request;
     /// `Unavailable` if it does not answer; `OutOfRange` for a document larger than
-    /// [`limit::DOCUMENT_READ`](crate::limit::DOCUMENT_READ).
+    /// [`limit::DOCUMENT_READ`](crate::limit::DOCUMENT_READ); `Unsupported` if the fetcher has no
+    /// name; errors of the client, such as `Corrupt` for an answer that does not parse.
     async fn resolve(&self) -> Result<Descriptor>;
 
     /// Returns the bytes `range` of the content of `descriptor`.
@@ -41,7 +42,8 @@ pub trait Fetcher: Send + Sync {
     ///
     /// # Errors
     /// `NotFound` if the repository does not have the content; `Denied` if it refuses the request;
-    /// `Unavailable` if it does not answer.
+    /// `Unavailable` if it does not answer; errors of the client. The stream can contain the same
+    /// errors.
     async fn fetch(&self, descriptor: &Descriptor, range: Range<u64>) -> Result<Pieces>;
 
     /// Returns whether the remote may serve ranges. Returns `false` once the remote has answered a
@@ -51,9 +53,9 @@ pub trait Fetcher: Send + Sync {
     }
 
     /// Reports to the fetcher that the fetched bytes do not have the digest of `descriptor`.
-    /// Returns whether the content may be fetched from another place. If so, the next
-    /// [`fetch`](Fetcher::fetch) reads it from there. Returns `true` at most once for each place.
-    /// By default, there is only one place.
+    /// Returns whether the content may be fetched in another way: from another place, or as a whole
+    /// if ranges of it were fetched. If so, the next [`fetch`](Fetcher::fetch) of the content does
+    /// this. Returns `true` only as often as there are other ways. By default, there is none.
     fn distrust(&self, _: &Descriptor) -> bool {
         false
     }
@@ -88,8 +90,8 @@ pub trait Pusher: Send + Sync {
     /// document before.
     ///
     /// # Errors
-    /// As [`Pusher::push`]; `InvalidArgument` if the name of the pusher contains a digest other
-    /// than the digest of the document.
+    /// As [`Pusher::push`]; `InvalidArgument` if `name` is [`DocumentName::Root`], and the name of
+    /// the pusher contains a digest other than the digest of the document.
     async fn push_document(
         &self,
         descriptor: &Descriptor,

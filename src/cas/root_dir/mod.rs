@@ -88,7 +88,8 @@ impl Cas {
     /// As [`Cas::snapshot`]; `Denied` without the right to mount; `NotFound` if the parent of
     /// `path` does not exist; `InvalidArgument` if `path` is a link or a file, does not end in a
     /// name or is not UTF-8; `FailedPrecondition` if the directory has files and is not a root
-    /// directory; `AlreadyExists` if another root directory or job has a snapshot with this key;
+    /// directory; `AlreadyExists` if another root directory, mount or job uses a snapshot with this
+    /// key;
     /// `Busy` while the earlier root directory is in use, or if something else is mounted in it.
     /// After each of these errors, nothing at `path` has changed. If an error occurs after the
     /// earlier root directory was removed, nothing is left at `path`. This includes the errors of
@@ -205,8 +206,8 @@ impl Cas {
     /// `Busy` while the mount is in use, or if something else is mounted in the directory; nothing
     /// is removed in these cases. `Busy` if something is mounted at the directory itself; the
     /// directory then stays, but is empty. `FailedPrecondition` if the directory is not a root
-    /// directory; `InvalidArgument` as for
-    /// [`Cas::prepare_root_dir`]; `Denied` without the right to unmount.
+    /// directory; `InvalidArgument` as for [`Cas::prepare_root_dir`]; `Denied` without the right to
+    /// unmount.
     pub async fn remove_root_dir(&self, path: impl AsRef<Path>) -> Result<bool> {
         self.check_writable()?;
         let place = RootDir::of(path.as_ref(), REMOVE)?;

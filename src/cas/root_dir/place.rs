@@ -33,8 +33,8 @@ pub(in crate::cas) struct RootDir {
 }
 
 impl RootDir {
-    /// Returns the root directory at a path. Links in the path to its parent are resolved, so that
-    /// all paths to one directory are the same.
+    /// Returns the root directory at a path. Links in the path to its parent are resolved if the
+    /// parent exists, so all paths to one directory become the same path.
     ///
     /// # Errors
     /// `InvalidArgument` if the path does not end in a name, is not UTF-8, or leads to a link or
@@ -162,7 +162,7 @@ impl RootDir {
         }
     }
 
-    /// Checks that nothing else is mounted on `rootfs` if this is not a root directory.
+    /// Checks that nothing is mounted on `rootfs`, unless this is certainly a root directory.
     ///
     /// # Errors
     /// `FailedPrecondition`.
@@ -273,6 +273,10 @@ impl RootDir {
     }
 
     /// Removes the directory and everything in it. Nothing must be mounted in it.
+    ///
+    /// # Errors
+    /// `Busy` if something is mounted at the directory itself. The directory then stays, but is
+    /// empty. Errors of the file system.
     pub(super) async fn remove_directory(&self, locked: &DirLock) -> Result<()> {
         empty(locked).await?;
         match fs::remove_dir(&self.path) {
@@ -287,8 +291,8 @@ impl RootDir {
     /// Removes a directory that exists and is locked, and its snapshot. Returns true.
     ///
     /// # Errors
-    /// As [`Self::check`] and [`Self::clear`]. A snapshot that belongs to something else stays, and
-    /// is not an error.
+    /// `FailedPrecondition` as [`Self::check`]; as [`Self::clear`] and [`Self::remove_directory`].
+    /// A snapshot that belongs to something else stays, and is not an error.
     pub(super) async fn remove(
         &self,
         snapshotter: &dyn Snapshotter,
@@ -352,8 +356,8 @@ fn is_empty_directory(path: &Path) -> bool {
     is_directory && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }
 
-/// Returns the error. If the root directory is in use, the message also names the option to detach
-/// it.
+/// Returns the error. If its kind is `Busy`, the message also names the option to detach the root
+/// directory.
 fn advise(error: Error) -> Error {
     if error.kind() != ErrorKind::Busy {
         return error;

@@ -46,8 +46,9 @@ impl Prepared {
     /// Removes what is in the locked directory, and prepares it.
     ///
     /// # Errors
-    /// As [`RootDir::check`] and [`RootDir::clear`]: the content of the directory then stays; as
-    /// [`Cas::mount_snapshot`]: nothing is then left.
+    /// As [`RootDir::check`], and `Busy` as [`RootDir::clear`]: the content of the directory then
+    /// stays; as [`Cas::make`] and [`Mounted::attach`]: nothing is then left; errors of the file
+    /// system.
     pub(super) async fn make(cas: &Cas, request: Request, locked: DirLock) -> Result<Self> {
         let Request {
             place,

@@ -31,8 +31,8 @@ pub(super) async fn remove(context: &Context, acis: &AciStore, named: &[String])
     Ok(())
 }
 
-/// Removes ACIs that were not read for `older_than`, then the leftovers of killed jobs, and then
-/// all content that nothing keeps.
+/// Removes ACIs that were neither imported nor read for `older_than`, then the leftovers of killed
+/// jobs, and then all content that nothing keeps. A dry run only lists the ACIs.
 pub(super) async fn gc(
     context: &Context,
     cas: &Cas,

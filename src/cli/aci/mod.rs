@@ -76,21 +76,22 @@ The directory is only read, and rkt may use it meanwhile. You may import it more
   cas aci rm sha512-0c45e8c0ab2
   cas aci rm example.com/app:1.0,os=linux
 
-If several ACIs have the name and the labels, none of them is removed, and their keys are listed.")]
+If several ACIs have the name and the labels, none of them is removed. The error lists the first of
+their keys.")]
     Rm {
         /// Keys, their first digits, or NAME[:VERSION][,LABEL=VALUE]...
         #[arg(required = true, value_name = "ACI")]
         acis: Vec<String>,
     },
     /// Remove leftovers of killed jobs and unused content; with --older-than, also remove ACIs that
-    /// were not read for that time
+    /// were neither imported nor read in that time
     #[command(after_help = "Example:
   cas aci gc --older-than 30d
 
 Unused content that was stored less than a day ago stays for a later `cas aci gc`. `cas gc` removes
 unused content, too, but does not remove ACIs.")]
     Gc {
-        /// Also remove ACIs that were not read for this long, as in 12h or 30d
+        /// Also remove ACIs that were last imported or read longer ago than this, as in 12h or 30d
         #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
         older_than: Option<Duration>,
         /// Only list the ACIs that would be removed

@@ -11,7 +11,8 @@ use workload::{Contender, Open, Promise, floors, plain, stores};
 /// Returns all columns.
 ///
 /// # Errors
-/// As [`cas::Registry::check`]; `Unsupported` for a store that is not in a directory.
+/// As [`cas::Registry::check`]; `InvalidArgument` for a URL that does not parse; `Unsupported` for
+/// a store that is not in a directory.
 pub(super) fn all(named: &[String]) -> Result<Vec<Contender>> {
     let mut all = named
         .iter()

@@ -132,7 +132,8 @@ impl Ingest for SizedIngest {
         self.ingest.append(data).await
     }
 
-    /// Adopts nothing in the small store, because its bytes may have to be moved.
+    /// Adopts nothing while the ingest is in the small store, because the bytes may have to be
+    /// moved.
     async fn adopt(&mut self, file: &Arc<File>, offset: u64, length: usize) -> Result<usize> {
         match self.side {
             Side::Small => Ok(0),

@@ -5,9 +5,11 @@
 //! more                     large, which keeps bytes only
 //! ```
 //!
-//! An ingest begins in the small store, and moves when it exceeds THRESHOLD. A blob can be in both
-//! stores, after a race or a change of the threshold. The copies count as one blob. The copy in the
-//! small store is listed and read, and a removal removes both.
+//! An ingest begins in the small store, and moves when it exceeds THRESHOLD. It does not move back,
+//! so a small blob can be in the large store if its ingest was rewound. After a change of the
+//! threshold, earlier blobs stay where they are. After a race, a blob can be in both stores. The
+//! copies count as one blob. The copy in the small store is listed and read, and a removal removes
+//! both.
 
 mod ingest;
 mod opener;
@@ -166,13 +168,15 @@ impl ContentStore for SizedContent {
         Ok(large || small)
     }
 
-    /// Also removes the twin, which is the copy in the large store. The twin is removed first:
-    /// after a crash in between, the same call removes the rest.
+    /// If the version is that of a copy in the small store, also removes the twin: the copy in the
+    /// large store. The twin is removed first. After a crash in between, the same call removes the
+    /// rest.
     ///
-    /// The twin is not newer than the version that the caller saw. It existed before this version
-    /// was found in the small store, and a publish that finds the blob in one store leaves the
-    /// other alone. So both come from concurrent publishes, and count as one version. A blob of
-    /// another size is not a twin: it replaced a damaged blob, and stays.
+    /// The twin is not newer than the version that the caller saw. This call first finds the twin,
+    /// and then finds that the small store still has this version. A publish that finds the blob in
+    /// one store does not add it to the other. So both copies come from concurrent publishes, and
+    /// count as one version. A copy of another size is not a twin: it replaced a damaged blob, and
+    /// stays.
     async fn remove_version(&self, digest: &Digest, version: Version) -> Result<bool> {
         let side = Side::of(version);
         let twin = match side {

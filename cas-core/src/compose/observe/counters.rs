@@ -27,7 +27,7 @@ pub struct Counts {
     pub calls: u64,
     /// Number of calls that failed.
     pub errors: u64,
-    /// Number of bytes of content or records that successful calls read or wrote.
+    /// Sum of [`Event::bytes`]. Calls that failed count as 0.
     pub bytes: u64,
     /// Total duration of all calls in nanoseconds.
     pub total_ns: u64,

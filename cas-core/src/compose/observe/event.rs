@@ -9,8 +9,8 @@ use crate::error::ErrorKind;
 pub struct Event {
     /// The method that was called.
     pub operation: Operation,
-    /// Number of bytes of content that the call read or wrote, or number of bytes of records that
-    /// the call loaded or wrote. 0 if the call failed.
+    /// Number of bytes of content that the call read, wrote or published, or number of bytes of
+    /// records that a call of [`Records`](crate::Records) loaded or wrote. 0 if the call failed.
     pub bytes: u64,
     /// How long the call took.
     pub elapsed: Duration,

@@ -39,9 +39,10 @@ impl InUse {
         }
     }
 
-    /// Returns whether the image `id`, which refers to `blobs`, is used. It is used if its topmost
-    /// snapshot is leased or mounted, or if a lease keeps its name, its target, or one of its blobs
-    /// that is not a layer. A leased layer does not count, because images share layers.
+    /// Returns whether the image `id`, which refers to `blobs`, is used. It is used if a lease
+    /// keeps its name, its target, its topmost snapshot, or one of its blobs that is not a layer,
+    /// or if a mounted or writable snapshot is based on its topmost snapshot. A leased layer does
+    /// not count, because images share layers.
     pub(super) fn has(&self, graph: &Graph, id: Id, blobs: &[Id], target: Digest) -> bool {
         if self.leased.is_empty() && self.bases.is_empty() {
             return false;

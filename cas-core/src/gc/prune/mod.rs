@@ -1,4 +1,4 @@
-//! Removes images that were not used for a long time, so that a store stays within bounds.
+//! Removes images by their last use, so that a store stays within bounds.
 //!
 //! The least recently used images are removed first. Images share blobs, so the bytes of a blob are
 //! freed only when the last image that refers to it is removed. The images that refer to each blob
@@ -44,7 +44,8 @@ pub struct Pruned {
     /// Images that exceed the bounds, but stay because they are mounted, leased or used by a job.
     pub in_use: Vec<Reference>,
     /// Number of bytes by which a bound is still missed, because the remaining images must stay, or
-    /// because the removal of all images does not free enough.
+    /// because the removal of all images does not free enough. If two bounds are missed, this is
+    /// the larger number.
     pub missing: u64,
     /// What the collection removed, including the content of the removed images. In a dry run, what
     /// a collection would remove now. This does not include the content of the images in `images`,
@@ -52,7 +53,7 @@ pub struct Pruned {
     pub removed: Removed,
 }
 
-/// An image that was removed.
+/// An image that was removed, or that a dry run would remove.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PrunedImage {
@@ -61,16 +62,17 @@ pub struct PrunedImage {
     /// When the image was last used, created or changed, whichever is the latest.
     pub used_at: SystemTime,
     /// Number of bytes of the blobs to which only this image refers, once the images before it are
-    /// removed.
+    /// removed. Images of other owners do not count.
     pub bytes: u64,
 }
 
 /// Removes the names of the images that exceed the bounds in `options`, and then collects garbage.
-/// Returns what was removed. `uses` has the time of the last use of each name, as
-/// [`Uses::all`](crate::image::Uses::all) returns it. The age of an image is the time since it was
-/// last used, created or changed, whichever is the latest. Other jobs may use the store meanwhile.
-/// If another job changes a name before it is removed, the name stays. If the pruning is
-/// interrupted, the next collection frees the content of the removed images.
+/// Returns what was removed, or for a dry run what would be removed. `uses` has the time of the
+/// last use of each name, as [`Uses::all`](crate::image::Uses::all) returns it. The age of an image
+/// is the time since it was last used, created or changed, whichever is the latest. Other jobs may
+/// use the store meanwhile. If another job changes a name or begins to use its image before the
+/// name is removed, the name stays. If the pruning is interrupted, the next collection frees the
+/// content of the removed images.
 ///
 /// Images that are mounted, leased or used by a job stay, and so do the names of other owners. If
 /// the store is not opened for an owner, only names without an owner are removed.

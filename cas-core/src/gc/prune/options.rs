@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 /// An image is removed if it is older than [`older_than`](Self::older_than), or if the store does
 /// not meet [`max_size`](Self::max_size) or [`keep_free`](Self::keep_free) without its removal. The
 /// [`keep_last`](Self::keep_last) most recently used images always stay. If `keep_last` is the only
-/// bound, all other images are removed.
+/// bound, all other images are removed. Images that are mounted, leased or used by a job stay in
+/// any case.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PruneOptions {
@@ -15,7 +16,8 @@ pub struct PruneOptions {
     pub now: SystemTime,
     /// Whether to report what would be removed, and remove nothing.
     pub dry_run: bool,
-    /// An image is removed if it was last used, created or changed longer ago than this.
+    /// An image is removed if its last use, its creation and its last change are all longer ago
+    /// than this.
     pub older_than: Option<Duration>,
     /// How many of the most recently used images are never removed.
     pub keep_last: Option<usize>,
@@ -26,7 +28,7 @@ pub struct PruneOptions {
     /// Minimum number of bytes that are free on the file system of the store afterwards. Content
     /// that a later collection frees counts as free.
     pub keep_free: Option<u64>,
-    /// Number of bytes that are free now; required with `keep_free`.
+    /// Number of bytes that are free now. [`prune`](super::prune) requires it with `keep_free`.
     pub free: Option<u64>,
 }
 

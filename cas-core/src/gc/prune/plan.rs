@@ -20,11 +20,12 @@ pub(super) struct Candidate {
 
 /// Which images are removed, and what stays.
 pub(super) struct Plan {
-    /// The images, least recently used first, and the bytes that no remaining image refers to.
+    /// The images that are removed, least recently used first, each with the number of bytes that
+    /// no image referred to any longer when it was chosen.
     pub(super) chosen: Vec<(Candidate, u64)>,
     /// Images that would be removed if nothing used them.
     pub(super) in_use: Vec<Reference>,
-    /// Bytes by which a bound is missed.
+    /// Number of bytes by which a bound is missed: the larger one if two bounds are missed.
     pub(super) missing: u64,
 }
 
@@ -57,7 +58,8 @@ impl Plan {
             chosen.push((candidate, bytes));
         }
         // An image that was chosen early may have freed nothing. Or the images that were chosen
-        // later may have freed so much that the early image need not be removed. Such images stay.
+        // later may have freed so much that the early image need not be removed. Such images stay,
+        // unless they are too old.
         let mut kept: Vec<(Candidate, u64)> = Vec::with_capacity(chosen.len());
         let was_missing = space.missing();
         while let Some((candidate, bytes)) = chosen.pop() {
@@ -108,11 +110,11 @@ fn passes(reason: &Reason) -> bool {
 /// Counts the bytes that the candidates keep.
 struct Space<'a> {
     graph: &'a Graph,
-    /// How many images refer to each blob.
+    /// How many candidates refer to each blob.
     images: Vec<u32>,
     /// Whether something other than the candidates keeps a blob for good.
     held: Vec<bool>,
-    /// Bytes of the blobs that images refer to.
+    /// Bytes of the blobs that candidates refer to.
     kept: u64,
     /// Bytes that are free, or will be.
     free: u64,
@@ -147,7 +149,7 @@ impl<'a> Space<'a> {
         space
     }
 
-    /// Returns by how many bytes the bounds are missed.
+    /// Returns by how many bytes a bound is missed: the larger number if two bounds are missed.
     fn missing(&self) -> u64 {
         let over = self
             .max_size
@@ -155,7 +157,7 @@ impl<'a> Space<'a> {
         over.max(self.keep_free.saturating_sub(self.free))
     }
 
-    /// Removes an image. Returns the bytes that no other image refers to.
+    /// Removes a candidate. Returns the number of bytes that no other candidate refers to.
     fn remove(&mut self, blobs: &[Id]) -> u64 {
         let before = self.kept;
         for blob in blobs {
@@ -171,7 +173,7 @@ impl<'a> Space<'a> {
         before - self.kept
     }
 
-    /// Undoes the removal of an image.
+    /// Undoes the removal of a candidate.
     fn restore(&mut self, blobs: &[Id]) {
         for blob in blobs {
             self.images[*blob] += 1;

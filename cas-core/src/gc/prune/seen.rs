@@ -48,7 +48,8 @@ pub(super) async fn delete(store: &Store, seen: &[Seen]) -> Result<HashSet<Refer
     Ok(deleted)
 }
 
-/// Returns the names of images whose targets were pinned since the scan.
+/// Returns the names of images whose targets may have been pinned since the scan: a pin changes the
+/// record of the target.
 async fn pinned(store: &Store, seen: &[Seen]) -> Result<HashSet<Reference>> {
     let blobs = &store.blobs();
     let each = seen.iter().map(|Seen { image, revision }| async move {

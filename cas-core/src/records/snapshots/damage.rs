@@ -100,7 +100,8 @@ impl Snapshots {
     /// numbers of children of the other records.
     ///
     /// # Errors
-    /// `Conflict` if another job changed one of these records meanwhile; errors of the store.
+    /// `Conflict` if `remove` is set and another job changed one of the records meanwhile that are
+    /// removed or corrected; errors of the store.
     pub async fn damaged(&self, remove: bool) -> Result<Vec<String>> {
         let (mut damaged, mut sound) = (Vec::new(), Sound::new());
         let prefix = self.row("");
@@ -132,9 +133,9 @@ impl Snapshots {
         Ok(keys.chain(corrected.then(String::new)).collect())
     }
 
-    /// Writes the counter of ids again if it does not parse, or is lost or too low. An id that a
-    /// lost record had is used again only if its directory is gone, too. Returns whether the
-    /// counter was wrong.
+    /// If the counter of ids does not parse, or is lost or too low, adds a write of the right value
+    /// to `batch`. Lost records may have had even higher ids. A snapshotter that makes a directory
+    /// skips an id whose directory is still there. Returns whether the counter was wrong.
     async fn correct_counter(&self, sound: &Sound, batch: &mut Batch) -> Result<bool> {
         let found = self
             .records
@@ -155,7 +156,7 @@ impl Snapshots {
         Ok(true)
     }
 
-    /// Corrects the counts of children after some children are gone.
+    /// Adds to `batch` writes that correct the counts of children, as some children are gone.
     fn count_children(&self, sound: &Sound, batch: &mut Batch) -> Result<()> {
         let mut children: BTreeMap<&str, u64> = BTreeMap::new();
         for (record, _) in sound.values() {

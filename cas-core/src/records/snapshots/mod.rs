@@ -99,7 +99,7 @@ impl Snapshots {
     /// Returns the ancestors of a snapshot: its parent, the parent of its parent, and so on.
     ///
     /// # Errors
-    /// `Corrupt` if the record of a parent is missing, or if the chain is circular; errors of
+    /// `Corrupt` if the record of an ancestor is missing, or if the chain is circular; errors of
     /// [`Self::load`].
     pub async fn ancestors(&self, record: &SnapshotRecord) -> Result<Vec<SnapshotRecord>> {
         let mut met = BTreeSet::new();
@@ -140,13 +140,13 @@ impl Snapshots {
     }
 
     /// Turns the active snapshot `key` into the committed snapshot `name`. `content` is the usage
-    /// of the directory of the active snapshot, or a [`SnapshotContent`] that names another
+    /// of the directory of the active snapshot, or a [`SnapshotContent`], which can name another
     /// directory. Returns the new record.
     ///
     /// # Errors
     /// As [`crate::Snapshotter::commit`], but never `Unsupported`; `Corrupt` if a record does not
-    /// parse; `Conflict` if `content` belongs to another snapshot than `key`, or if every attempt
-    /// lost against another writer.
+    /// parse; `Conflict` if `content` is that of a snapshot that had the key before, or if every
+    /// attempt lost against another writer.
     pub async fn commit(
         &self,
         name: &str,
@@ -249,8 +249,8 @@ impl Snapshots {
         seen.ok_or_else(|| Error::not_found("no such snapshot; check the key").subject(key))
     }
 
-    /// Plans a change and commits it, and retries if another process was faster. Within a process,
-    /// changes are made one at a time, so that they do not make each other retry.
+    /// Plans a change and commits it, and retries if another process was faster. Changes through
+    /// one `Snapshots` are made one at a time, so that they do not make each other retry.
     async fn commit_plan<T, F>(&self, plan: impl Fn() -> F + Send + Sync) -> Result<T>
     where
         T: Send,

@@ -82,7 +82,8 @@ impl Snapshots {
         Ok((batch, record))
     }
 
-    /// Plans nothing if the snapshot does not exist or was updated since it was seen.
+    /// Plans nothing if the snapshot does not exist, was updated since it was seen, or was removed
+    /// and its key was used again.
     pub(super) async fn plan_remove_seen(
         &self,
         info: &Info,
@@ -199,7 +200,7 @@ impl SnapshotRecord {
     /// key of the snapshot.
     ///
     /// # Errors
-    /// `InvalidArgument` if the snapshot already has another parent.
+    /// `InvalidArgument` if the snapshot already has another parent than `options` names.
     pub fn new_parent<'a>(&self, key: &str, options: &'a Commit) -> Result<Option<&'a str>> {
         match (&self.parent, &options.parent) {
             (Some(old), Some(new)) if old != new => {

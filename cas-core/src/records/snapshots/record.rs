@@ -23,7 +23,7 @@ pub struct New<'a> {
     pub labels: &'a Labels,
 }
 
-/// The content with which a snapshot is committed.
+/// The content with which a snapshot is committed, or with which a committed snapshot is replaced.
 #[derive(Clone, Copy, Debug)]
 pub struct SnapshotContent {
     /// The space that the content takes, without the parents of the snapshot.
@@ -31,8 +31,9 @@ pub struct SnapshotContent {
     /// The id of the directory with the content, or `None` if the content is in the directory of
     /// the active snapshot.
     pub id: Option<u64>,
-    /// The id of the active snapshot that has this content. The commit fails if its key now belongs
-    /// to another snapshot. With `None`, this is not checked.
+    /// The id of the active snapshot that has this content. The commit or the replacement fails if
+    /// the key of the active snapshot now belongs to another snapshot. With `None`, this is not
+    /// checked.
     pub of: Option<u64>,
 }
 
@@ -78,7 +79,8 @@ pub struct SnapshotRecord {
     /// When it entered this state, or was last updated since.
     #[serde(with = "crate::time")]
     pub updated_at: SystemTime,
-    /// The space that it takes, without its parents; set by the commit.
+    /// The space that its content takes, without its parents; set by the commit and by a
+    /// replacement of the content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
     /// The number of its children.

@@ -1,7 +1,7 @@
 //! Planned faults, for tests: a store whose mutating calls fail according to a [`Plan`].
 //!
-//! A call fails before it has its effect, or afterwards, so that only its result is lost. Calls
-//! that only read never fail.
+//! A call fails before it has its effect, or afterwards, so that only its result is lost. The plan
+//! never makes a call fail that only reads.
 
 mod content;
 mod records;
@@ -23,7 +23,8 @@ pub enum Side {
     After,
 }
 
-/// Which mutating calls fail, and how. All parts of a store share one plan.
+/// Which mutating calls fail, and how. All parts of a store share one plan. Only mutating calls are
+/// counted.
 #[derive(Debug, Default)]
 pub struct Plan(Mutex<State>);
 
@@ -67,8 +68,8 @@ impl Plan {
         self.set(Some((Choice::OneIn(seed, count.max(1)), fault)));
     }
 
-    /// Stops injecting faults. Returns the calls that failed since the last change of the plan, in
-    /// order.
+    /// Stops injecting faults. Returns the names of the calls that the plan made fail since it was
+    /// last changed, in order.
     pub fn end(&self) -> Vec<&'static str> {
         self.set(None)
     }

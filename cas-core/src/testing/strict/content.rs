@@ -47,8 +47,8 @@ impl StrictStore {
         lock(&self.0.bucket).pointers.get(digest).copied()
     }
 
-    /// Uploads bytes under a new name. Then points the digest to the upload, unless another writer
-    /// was faster.
+    /// Uploads bytes under a new name, unless the digest points to an upload already. Then points
+    /// the digest to the new upload, unless another writer was faster.
     pub(super) async fn upload(&self, digest: Digest, size: u64, parts: Vec<Bytes>) {
         give_way().await;
         if self.pointer(&digest).is_some() {
