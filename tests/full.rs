@@ -156,6 +156,50 @@ fn without_space_what_reads_and_what_removes_works() {
     }
 }
 
+/// btrfs writes everything to a new place, also what SQLite changes in a file that it has mapped.
+#[test]
+fn a_full_btrfs_is_read_and_collected() {
+    if !can(&["mount", "umount", "mkfs.btrfs"]) {
+        return;
+    }
+    for engine in ENGINES {
+        let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+        let archive = demo_archive(scratch.path());
+        let disk = Disk::btrfs(&scratch.path().join("image"), scratch.path().join("disk"));
+        let root = disk.0.join("root");
+        ok(cas(&root).args(["--store", engine, "--snapshotter", "native", "init"]));
+        ok(cas(&root).args(["import", "--name", "app"]).arg(&archive));
+        // What is written back may need less space than it had reserved.
+        for _ in 0..3 {
+            fill_bytes(&disk.0);
+            ok(Command::new("sync").arg("--file-system").arg(&disk.0));
+        }
+        assert!(!works_or_is_full(
+            cas(&root).args(["blob", "add"]).arg(&archive)
+        ));
+        ok(cas(&root).arg("images"));
+        ok(cas(&root).args(["rmi", "app"]));
+        ok(cas(&root).arg("gc"));
+    }
+}
+
+/// The first opening after a loss of power notes the new boot.
+#[test]
+fn a_full_disk_is_collected_after_a_boot() {
+    if !can(&["mount", "umount"]) {
+        return;
+    }
+    let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+    let archive = demo_archive(scratch.path());
+    let disk = Disk::mount(scratch.path().join("disk"), "size=20m");
+    let root = disk.0.join("root");
+    ok(cas(&root).args(["import", "--name", "app"]).arg(&archive));
+    fs::write(root.join("store/.cas/boot"), "an earlier boot").unwrap();
+    fill_bytes(&disk.0);
+    ok(cas(&root).args(["rmi", "app"]));
+    ok(cas(&root).arg("gc"));
+}
+
 #[test]
 fn without_inodes_what_reads_and_what_removes_works() {
     if can(&["mount", "umount"]) {

@@ -21,11 +21,15 @@ const STEP: u64 = 16 << 10;
 pub struct Reserve<'a>(pub &'a Dir);
 
 impl Reserve<'_> {
-    /// Allocates the file if it is absent: 256 KiB, or less on an almost full disk. If this is not
+    /// Allocates the file if it is absent or empty: 256 KiB, or less on an almost full disk. If this is not
     /// possible, for example on a full disk, the file stays absent.
     pub fn allocate(self) {
         let flags = OFlags::WRONLY | OFlags::CREATE;
-        if let Ok(None) = self.0.stat(NAME)
+        let Ok(found) = self.0.stat(NAME) else {
+            return;
+        };
+        // A process that was killed here left an empty file.
+        if found.is_none_or(|stat| stat.st_size == 0)
             && let Ok(file) = self.0.open_file(NAME, flags, 0o600)
         {
             let mut size = SIZE;
@@ -71,6 +75,15 @@ mod tests {
     use cas_core::Error;
 
     use super::*;
+
+    #[test]
+    fn an_empty_reserve_is_allocated() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join(NAME);
+        std::fs::write(&file, "").unwrap();
+        Reserve(&Dir::open(temp.path()).unwrap()).allocate();
+        assert_eq!(file.metadata().unwrap().len(), SIZE);
+    }
 
     #[test]
     fn a_removal_gets_what_was_reserved_once() {

@@ -21,6 +21,7 @@ const STORES: &[&str] = &[
     "by-size://?small=redb&large=fs&threshold=64KiB",
 ];
 const SNAPSHOTTERS: [&str; 3] = ["overlay", "native", "erofs"];
+const WORKS: [Work; 3] = [Work::Ingest, Work::Images, Work::Full];
 /// The number of disks that are checked for each record.
 const STATES: usize = 50;
 
@@ -50,7 +51,10 @@ pub(crate) fn run(states: usize, seed: u64, log: &Path) -> Result<bool> {
                 line
             }
         };
-        let numbers: Vec<usize> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
+        let numbers: Vec<usize> = line
+            .split(' ')
+            .filter_map(|word| word.parse().ok())
+            .collect();
         if let [violations, states] = numbers[..] {
             bad += violations;
             checked += states;
@@ -68,12 +72,11 @@ fn trials(rounds: u64, seed: u64) -> impl Iterator<Item = Trial> {
             let file_systems = FileSystem::value_variants().iter().enumerate();
             file_systems.map(move |(other, file_system)| {
                 let turn = round as usize + place + other;
-                let works = Work::value_variants();
                 Trial {
                     store: (*store).to_owned(),
-                    snapshotter: SNAPSHOTTERS[(turn / works.len()) % SNAPSHOTTERS.len()].to_owned(),
+                    snapshotter: SNAPSHOTTERS[(turn / WORKS.len()) % SNAPSHOTTERS.len()].to_owned(),
                     file_system: *file_system,
-                    work: works[turn % works.len()],
+                    work: WORKS[turn % WORKS.len()],
                     plant: None,
                     seed: seed.wrapping_mul(1_000_003).wrapping_add(round),
                 }

@@ -125,5 +125,9 @@ fn run(command: &mut Command) -> Result<()> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    bail!("{command:?} failed ({}): {}", output.status, said.trim_end());
+    bail!(
+        "{command:?} failed ({}): {}",
+        output.status,
+        said.trim_end()
+    );
 }

@@ -13,6 +13,7 @@ mod check;
 mod disk;
 mod file_system;
 mod material;
+mod namespace;
 mod plant;
 mod promise;
 mod states;
@@ -135,8 +136,14 @@ fn main() -> ExitCode {
 /// Returns whether nothing is wrong.
 fn run(task: Task) -> Result<bool> {
     match task {
-        Task::Try(arguments) => attempt(arguments),
-        Task::All(arguments) => campaign::run(arguments.states, arguments.seed, &arguments.log),
+        Task::Try(arguments) => {
+            namespace::enter()?;
+            attempt(arguments)
+        }
+        Task::All(arguments) => {
+            namespace::enter()?;
+            campaign::run(arguments.states, arguments.seed, &arguments.log)
+        }
         Task::Work(arguments) => {
             let material = Material::at(arguments.material);
             let (root, marks) = (&arguments.root, &arguments.marks);

@@ -1,12 +1,11 @@
-//! Wrong orders of writes, which the checks must find.
+//! Wrong orders of writes in the store, which the checks must find.
 
 use std::path::Path;
 use std::process::Command;
 
 use clap::ValueEnum;
 
-/// A wrong order. System calls of the worker return success and do nothing, which strace makes them
-/// do. So the store believes that it has synced.
+/// A wrong order, because some system calls of the worker return success and do nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Plant {
     /// No sync at all.
@@ -22,10 +21,9 @@ pub(crate) enum Plant {
 }
 
 impl Plant {
-    /// Returns a command that runs `program` with this fault on the root `root`, whose store exists.
+    /// Returns a command that runs `program` under strace with this fault, on the root
+    /// `root`, whose store exists.
     pub(crate) fn command(self, program: &Path, root: &Path) -> Command {
-        let mut command = Command::new("strace");
-        command.args(["-f", "-qq", "-o", "/dev/null"]);
         let (calls, only) = match self {
             Plant::NoSync => ("fsync,fdatasync,syncfs", None),
             Plant::NoDataSync => ("fdatasync,syncfs", None),
@@ -33,6 +31,8 @@ impl Plant {
             Plant::SnapshotBeforeSyncfs => ("syncfs", None),
             Plant::NoRecordSync => ("fsync,fdatasync", Some("store/.cas/records.db-wal")),
         };
+        let mut command = Command::new("strace");
+        command.args(["-f", "-qq", "-o", "/dev/null"]);
         if let Some(path) = only {
             command.arg("-P").arg(root.join(path));
         }

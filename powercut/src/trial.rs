@@ -43,7 +43,11 @@ impl fmt::Display for Trial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (file_system, work) = (self.file_system.name(), self.work.name());
         let (store, snapshotter) = (&self.store, &self.snapshotter);
-        write!(f, "{store} {snapshotter} {file_system} {work} {}", self.seed)
+        write!(
+            f,
+            "{store} {snapshotter} {file_system} {work} {}",
+            self.seed
+        )
     }
 }
 

@@ -19,6 +19,19 @@ impl Disk {
         Disk(at)
     }
 
+    /// Creates the directory `at`, and mounts a new btrfs of 128 MiB there, which is in the file
+    /// `image`.
+    pub(crate) fn btrfs(image: &Path, at: PathBuf) -> Self {
+        fs::create_dir(&at).unwrap();
+        fs::File::create(image).unwrap().set_len(128 << 20).unwrap();
+        ok(Command::new("mkfs.btrfs").arg("-q").arg(image));
+        ok(Command::new("mount")
+            .args(["-o", "loop"])
+            .arg(image)
+            .arg(&at));
+        Disk(at)
+    }
+
     /// Creates the directory `at`, and mounts the directory `source` there, read-only.
     pub(crate) fn read_only(source: &Path, at: PathBuf) -> Self {
         fs::create_dir(&at).unwrap();

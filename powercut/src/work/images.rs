@@ -110,7 +110,11 @@ fn fill_disk(directory: &Path) -> Result<()> {
     let mut file = File::create(directory.join(FILLER))?;
     let mut piece = vec![1_u8; 1 << 20];
     while piece.len() >= 4096 {
-        if file.write_all(&piece).and_then(|()| file.sync_data()).is_err() {
+        if file
+            .write_all(&piece)
+            .and_then(|()| file.sync_data())
+            .is_err()
+        {
             piece.truncate(piece.len() / 4);
         }
     }

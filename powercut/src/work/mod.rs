@@ -2,6 +2,7 @@
 
 mod images;
 mod ingest;
+mod wrong;
 
 pub(crate) use self::images::{FILLER, full_name};
 
@@ -25,6 +26,8 @@ pub(crate) enum Work {
     Images,
     /// As `images`, on a disk that is full for a while.
     Full,
+    /// Images that get their names before their blobs are flushed, which the checks must find.
+    NameFirst,
 }
 
 impl Work {
@@ -33,6 +36,7 @@ impl Work {
             Work::Ingest => "ingest",
             Work::Images => "images",
             Work::Full => "full",
+            Work::NameFirst => "name-first",
         }
     }
 }
@@ -67,6 +71,7 @@ pub(crate) fn work(
         Work::Ingest => each_thread(seed, |thread, random| ingest::run(&worker, thread, random))?,
         Work::Images => images::run(&worker, seed, None)?,
         Work::Full => images::run(&worker, seed, root.parent())?,
+        Work::NameFirst => wrong::name_first(&worker)?,
     }
     drop(worker);
     cas.close()?;

@@ -1,0 +1,27 @@
+//! The mount namespace of this program.
+
+use std::env;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+/// The environment variable that says that this program has a namespace of its own.
+const OWN: &str = "POWERCUT_NAMESPACE";
+
+/// Makes sure that this program has a mount namespace of its own. Otherwise, a namespace that
+/// another program makes meanwhile would keep the disks of this one busy.
+///
+/// If it has none yet, this call does not return: it runs the program again in a new namespace.
+///
+/// # Errors
+/// Errors of starting the program again.
+pub(crate) fn enter() -> Result<()> {
+    if env::var_os(OWN).is_some() {
+        return Ok(());
+    }
+    let mut again = Command::new("unshare");
+    again.arg("--mount").arg(env::current_exe()?);
+    let error = again.args(env::args_os().skip(1)).env(OWN, "1").exec();
+    Err(error).context("run unshare")
+}

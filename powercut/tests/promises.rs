@@ -1,0 +1,123 @@
+//! 300 disks that a loss of power can leave, and planted faults that the checks must find.
+#![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// What a trial needs.
+const PROGRAMS: [&str; 6] = [
+    "losetup",
+    "mount",
+    "mkfs.ext4",
+    "mkfs.xfs",
+    "mkfs.btrfs",
+    "strace",
+];
+
+/// Runs a trial, or says why it is skipped.
+fn run(arguments: &[&str]) -> Option<Output> {
+    let path = std::env::var("PATH").unwrap();
+    let directories = || path.split(':').chain(["/usr/sbin", "/sbin"]);
+    let installed = |program: &&str| directories().any(|at| Path::new(at).join(program).exists());
+    let missing: Vec<&str> = PROGRAMS
+        .into_iter()
+        .filter(|program| !installed(program))
+        .collect();
+    let root = rustix::process::geteuid().is_root();
+    if !missing.is_empty() || !root || !Path::new("/dev/fuse").exists() {
+        eprintln!("SKIPPED: needs the superuser, /dev/fuse and {PROGRAMS:?}; missing: {missing:?}");
+        return None;
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_powercut"));
+    Some(command.arg("try").args(arguments).output().unwrap())
+}
+
+/// Checks 25 disks.
+fn keeps_promises(store: &str, snapshotter: &str, file_system: &str, work: &str) {
+    let Some(output) = run(&[
+        "--store",
+        store,
+        "--snapshotter",
+        snapshotter,
+        "--file-system",
+        file_system,
+        "--work",
+        work,
+        "--states",
+        "25",
+    ]) else {
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stdout);
+    let cause = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}{cause}");
+    assert!(said.ends_with("0 of 25 disks break a promise\n"), "{said}");
+}
+
+/// Checks disks on which one must break a promise.
+fn is_found(arguments: &[&str]) {
+    let Some(output) = run(&[arguments, &["--states", "30"]].concat()) else {
+        return;
+    };
+    let cause = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {cause}");
+}
+
+/// Defines a test for each line: a store, a snapshotter, a file system and a kind of work.
+macro_rules! trials {
+    ($($name:ident $store:literal $snapshotter:literal $file_system:literal $work:literal;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                keeps_promises($store, $snapshotter, $file_system, $work);
+            }
+        )*
+    };
+}
+
+trials! {
+    fs_on_ext4 "fs" "overlay" "ext4" "images";
+    fs_on_xfs "fs" "erofs" "xfs" "images";
+    fs_on_btrfs "fs" "native" "btrfs" "ingest";
+    fs_on_full_ext4 "fs" "overlay" "ext4" "full";
+    fs_on_full_btrfs "fs" "native" "btrfs" "full";
+    redb_on_ext4 "redb" "native" "ext4" "ingest";
+    redb_on_xfs "redb" "overlay" "xfs" "images";
+    redb_on_btrfs "redb" "erofs" "btrfs" "images";
+    dir_on_ext4 "dir" "overlay" "ext4" "images";
+    dir_on_xfs "dir" "native" "xfs" "ingest";
+    by_size_on_ext4 "by-size://?small=redb&large=fs&threshold=64KiB" "erofs" "ext4" "images";
+    by_size_on_btrfs "by-size://?small=redb&large=fs&threshold=64KiB" "overlay" "btrfs" "ingest";
+}
+
+#[test]
+fn no_sync_is_found() {
+    is_found(&["--plant", "no-sync", "--work", "images"]);
+}
+
+#[test]
+fn no_sync_of_bytes_is_found() {
+    is_found(&["--plant", "no-data-sync", "--work", "ingest"]);
+}
+
+#[test]
+fn no_sync_of_a_directory_is_found() {
+    is_found(&["--plant", "no-directory-sync", "--work", "ingest"]);
+}
+
+#[test]
+fn no_sync_of_records_is_found() {
+    is_found(&["--plant", "no-record-sync", "--work", "ingest"]);
+}
+
+/// In redb, blobs need no syncfs.
+#[test]
+fn a_snapshot_before_its_files_is_found() {
+    let work = ["--store", "redb", "--work", "images"];
+    is_found(&[&work[..], &["--plant", "snapshot-before-syncfs"]].concat());
+}
+
+#[test]
+fn a_name_before_its_bytes_is_found() {
+    is_found(&["--work", "name-first"]);
+}
