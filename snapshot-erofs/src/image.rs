@@ -162,7 +162,7 @@ fn tar(dirs: &SnapshotDirs, id: u64) -> PathBuf {
 
 /// Checks that the files of a layer have not been changed since the commit, as far as their
 /// attributes show. Does not read their bytes. If the manifest of the layer is missing, only its
-/// directory and a tar that has arrived are checked.
+/// directory is checked, and for a layer that was read on demand, the complete tar.
 ///
 /// # Errors
 /// `NotFound` if the directory of the layer is missing; `Corrupt` if a file is missing or was

@@ -39,8 +39,8 @@ pub(crate) fn complete_tar(dirs: &SnapshotDirs, id: u64) -> Option<PathBuf> {
 /// layer. With [`Depth::Bytes`], also reads what has arrived of the layer.
 ///
 /// # Errors
-/// `Corrupt` if a file with bytes that have arrived is not a regular file; errors of the file
-/// system.
+/// `Corrupt` if the data file or the file of the checksums is not a regular file; errors of the
+/// file system.
 pub(crate) fn check(dirs: &SnapshotDirs, id: u64, depth: Depth) -> Result<Condition> {
     let tree = dirs.path(id).join(TREE);
     let is_here = fs::symlink_metadata(tree.join(StoredTable::FILE)).is_ok();
@@ -114,8 +114,7 @@ fn check_arrived(directory: &Path, layer: &LazyLayer, depth: Depth) -> Result<Co
 /// compared with the diff ID.
 ///
 /// # Errors
-/// `Corrupt` if the description with the diff ID is damaged, or if the tar was replaced during the
-/// call; errors of the file system.
+/// `Corrupt` if the description with the diff ID is damaged; errors of the file system.
 pub(crate) fn check_tar(dirs: &SnapshotDirs, id: u64, depth: Depth) -> Result<Condition> {
     let Some(path) = complete_tar(dirs, id) else {
         return Ok(Condition::Sound);

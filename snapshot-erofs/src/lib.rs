@@ -16,8 +16,10 @@
 //!                       layers are read on demand, the name is `sparse-HASH`
 //!   image.json          which layers the image has, and the digests of the two files
 //!   lazy.*, layer.tar   what has arrived of a layer that is read on demand: see `cas-lazyfs`
-//! ROOT/mounts/5f3a/     where an image is mounted, shared by all snapshots on the layer
-//! ROOT/mounts/layer-07  where a layer that is an image itself is mounted, shared as well
+//! ROOT/mounts/5f3a/     where an image is mounted, shared by all snapshots on the layer; if some
+//!                       layers are read on demand, the name ends in the number of the session
+//! ROOT/mounts/layer-07/ where layer 7, an image itself, is mounted, shared as well; the number has
+//!                       20 digits
 //! ROOT/lazy/7           the data file of a layer that is read on demand; `cas-lazyfs` serves it
 //! ```
 //! - An image is made when the first snapshot on its topmost layer is prepared or viewed. If it

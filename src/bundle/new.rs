@@ -30,8 +30,8 @@ pub(crate) struct NewBundle {
 
 impl NewBundle {
     /// Creates the directory if it is absent, and closes it to other users. Waits while another job
-    /// makes a bundle or unpacks an image there. If a killed job has left the directory, removes
-    /// everything in it, if the file system has extended attributes.
+    /// makes a bundle or unpacks an image there. If a killed job has left the directory and the
+    /// file system has extended attributes, first removes everything in the directory.
     ///
     /// # Errors
     /// `FailedPrecondition` if the directory is not empty; `NotFound` if its parent does not exist;

@@ -46,8 +46,8 @@ impl Rootfs {
     }
 
     /// Looks for the program of `process` as `execvp` does, with the `PATH` of the process, or with
-    /// a default `PATH` if it has none. Returns whether any user can execute the program. Files
-    /// that a runtime mounts over the root file system are not found.
+    /// a default `PATH` if it has none. Returns whether it finds an executable file. Files that a
+    /// runtime mounts over the root file system are not found.
     ///
     /// # Errors
     /// Errors of the file system.

@@ -30,7 +30,9 @@ pub struct FsckOptions {
     /// Which blobs are read and hashed, and which snapshots have their files read. The documents of
     /// images are always read and hashed.
     pub read_data: ReadData,
-    /// Whether this check continues after the last blob that an interrupted check has read.
+    /// Whether this check continues where an interrupted check with the same `read_data` stopped
+    /// reading blobs and snapshots. A check of a percentage always continues after the previous
+    /// one.
     pub resume: bool,
     /// Maximum number of bytes of blobs and snapshots that are read per second. `None` sets no
     /// limit.
@@ -75,8 +77,9 @@ impl Cas {
     ///
     /// # Errors
     /// `NotFound` if the directory is not a root; `Busy` if the store allows only one process at a
-    /// time, and another process has it open; as [`Cas::open`], except for damage; errors of the
-    /// source of a repair.
+    /// time, and another process has it open; as [`Cas::open_with`], except for damage; errors of
+    /// the source of a repair. A source in [`FsckOptions::from`] is opened even if nothing is
+    /// repaired.
     pub async fn fsck(root: impl AsRef<Path>, options: FsckOptions) -> Result<Report> {
         let path = root.as_ref();
         if !path
