@@ -27,8 +27,8 @@ pub(crate) fn is_on_demand(dirs: &SnapshotDirs, id: u64) -> bool {
     has_table && complete_tar(dirs, id).is_none()
 }
 
-/// Returns the path of the tar of a layer that was read on demand, or `None` if there is no such
-/// tar because the layer is not complete or was never read on demand.
+/// Returns the path of the tar of a layer that was read on demand. Returns `None` if the layer is
+/// not complete, or was never read on demand.
 pub(crate) fn complete_tar(dirs: &SnapshotDirs, id: u64) -> Option<PathBuf> {
     let path = dirs.path(id).join(StoredTable::TAR_FILE);
     fs::symlink_metadata(&path).is_ok().then_some(path)

@@ -72,7 +72,8 @@ impl Default for FsckOptions {
 impl Cas {
     /// Checks the store and the snapshots of a root, and repairs them if [`FsckOptions::repair`] is
     /// set. Returns what was found. A root can be checked even if it is so damaged that
-    /// [`Cas::open`] fails. Other jobs may use the root during the check, if its store allows
+    /// [`Cas::open`] fails. The report then has only the damage that must be repaired before the
+    /// rest can be checked. Other jobs may use the root during the check, if its store allows
     /// several processes at a time.
     ///
     /// # Errors
@@ -154,10 +155,9 @@ impl Cas {
 }
 
 impl Cas {
-    /// Explains an error that a verb on this root has returned. Something misplaced in the root,
-    /// such as a file in the place of a directory, may have caused `error`. In this case, returns
-    /// an error of the kind `Corrupt` that names the misplaced entry and the repair. Otherwise
-    /// returns `error`.
+    /// Explains an error that a verb on this root has returned. If something misplaced in the root
+    /// may have caused `error`, for example a file in the place of a directory, returns an error of
+    /// the kind `Corrupt` that names the misplaced entry and the repair. Otherwise returns `error`.
     #[must_use]
     pub fn explain_error(root: impl AsRef<Path>, error: Error) -> Error {
         let (root, registry) = (root.as_ref(), crate::registry());

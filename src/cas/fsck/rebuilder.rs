@@ -79,7 +79,7 @@ impl<'a> LayerRebuilder<'a> {
         let store = &self.cas.store;
         let options = PullOptions::default().with_progress(Arc::clone(self.progress));
         let mut last = Error::not_found(
-            "the store does not have the layer, and there is no source for it; pull or import the \
+            "the store does not have the layer, and no source for it is known; pull or import the \
              image again",
         )
         .subject(found.layer.digest);
