@@ -1,7 +1,7 @@
-//! How long a publish of 4 KiB takes, alone and during a collection of 100,000 blobs that removes
-//! all of them. The time of the collection itself is a row of the table.
+//! How long a publish of 4 KiB takes in the store `redb`, alone and during a collection that
+//! removes more than 100,000 blobs. The table has rows for the time of a collection.
 //!
-//! `cargo bench --bench collect`, in `/dev/shm` if it exists.
+//! `cargo bench -p oci-cas-benches --bench collect`, in `/dev/shm` if it exists.
 #![allow(
     clippy::unwrap_used,
     missing_docs,
@@ -22,6 +22,7 @@ use tokio::runtime::{Builder, Runtime};
 use workload::{ImageBlobs, data};
 
 const ROUNDS: u64 = 3;
+/// Number of images, of a hundred blobs each.
 const IMAGES: u32 = 1000;
 const SIZE: usize = 4096;
 /// Number of publishes without a collection. During a collection, publishes go on until the
@@ -56,7 +57,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Opens the store in `directory`, as a program does.
+/// Opens a store of the backend `redb` in `directory`.
 fn open(runtime: &Runtime, directory: &Path) -> Result<Store> {
     let location = Location::of_path("redb", directory)?;
     Ok(runtime.block_on(cas::registry().open(&location))?)
@@ -85,8 +86,8 @@ async fn fill_one(store: &Store, image: ImageBlobs) -> Result<()> {
     Ok(())
 }
 
-/// Returns the times of publishes while a collection removes everything else, and the time of the
-/// collection.
+/// Publishes blobs while a collection removes all blobs that are older. Returns the time of each
+/// publish, and the time of the collection.
 fn during(store: &Store, number: &mut u64) -> Result<(Vec<Duration>, Duration)> {
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {

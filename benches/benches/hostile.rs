@@ -1,7 +1,8 @@
-//! The cost of layers with the longest possible paths. A layer with twice the members must take
-//! less than 2.3 times as long.
+//! The cost of layers whose paths are almost as deep as the bound allows, and of a layer of
+//! ordinary files. If the repeated part of a layer is twice as long, the layer must take less than
+//! 2.3 times as long.
 //!
-//! `cargo bench --bench hostile`, in `/dev/shm` if it exists.
+//! `cargo bench -p oci-cas-benches --bench hostile`, in `/dev/shm` if it exists.
 #![allow(missing_docs, reason = "a bench has no API")]
 
 use std::fmt::Write as _;
@@ -33,8 +34,8 @@ impl Layer {
         Ok(self.0.append_link(&mut header, path, target)?)
     }
 
-    /// Adds forty links. The last link leads through all other links, and through 490 directories
-    /// before each of them.
+    /// Adds a file in 490 nested directories, and forty links. The last link leads through all
+    /// other links, and through the 490 directories before each of them.
     fn long_way(&mut self) -> Result<()> {
         let (deep, up) = ("d/".repeat(490), "../".repeat(490));
         self.file(&format!("{deep}file"))?;
@@ -46,7 +47,8 @@ impl Layer {
     }
 }
 
-/// The name of a kind of layer, its number of members, and the function that adds the members.
+/// The name of a kind of layer, a number of repetitions, and the function that adds a layer's
+/// members with this many repetitions.
 type Kind = (&'static str, u32, fn(&mut Layer, u32) -> Result<()>);
 
 const KINDS: [Kind; 9] = [
@@ -106,7 +108,7 @@ fn main() -> Result<()> {
             let twice = median(make, count * 2, standalone)?;
             let ratio = twice.as_secs_f64() / once.as_secs_f64();
             let verdict = if ratio < GOAL { "met" } else { "MISSED" };
-            let mut line = format!("{what}: {count} members {once:.1?}, ");
+            let mut line = format!("{what}: {count} repetitions {once:.1?}, ");
             write!(line, "twice as many {twice:.1?}, {ratio:.2} times")?;
             let way = if standalone { ", standalone" } else { "" };
             println!("{line}, goal {GOAL} {verdict}{way}");

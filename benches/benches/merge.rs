@@ -1,9 +1,9 @@
 //! Measures the merge of an image's layers, from the tars to the metadata: the processor time, the
 //! size of the metadata, and the memory for an image of 140,000 files.
 //!
-//! `cargo bench --bench merge`. The bench makes one image. It also measures the images that `cargo
-//! xtask setup` and `cargo xtask long` make, if they exist. The environment variable `CAS_BENCH_ON`
-//! names the directory for the tars.
+//! `cargo bench -p oci-cas-benches --bench merge`. The bench makes one image. It also measures the
+//! images that `cargo xtask setup` and `cargo xtask long` make, if they exist. The environment
+//! variable `CAS_BENCH_ON` names the directory for the tars.
 #![allow(missing_docs, reason = "a bench has no API")]
 
 use std::env;
@@ -24,7 +24,7 @@ use oci_cas_benches::process::{as_child, measure, processor_time};
 const LAYERS: usize = 7;
 const DIRECTORIES: usize = 200;
 const FILES: usize = 100;
-/// The images of the tasks, in `target/images`.
+/// The images that `cargo xtask setup` and `cargo xtask long` make in `target/images`.
 const IMAGES: &[&str] = &[
     "small:small",
     "debian-multi:plain",

@@ -7,7 +7,7 @@
 //! empty place, the goal is 10 ms. Over the mounted root directory of an earlier container, the
 //! goal is 20 ms.
 //!
-//! `cargo bench --bench mount`, as the superuser.
+//! `cargo bench -p oci-cas-benches --bench mount`, as the superuser.
 #![allow(missing_docs, reason = "a bench has no API")]
 
 use std::path::Path;

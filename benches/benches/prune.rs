@@ -1,8 +1,8 @@
-//! Measures how long it takes to prune a cache of 10,000 images to half its bytes, and to record a
-//! use of an image.
+//! Measures how long it takes to prune a cache of 10,000 images to half its bytes, and to record
+//! in memory that an image is used.
 //!
-//! `cargo bench --bench prune`. The environment variable `CAS_BENCH_ON` names the directory for the
-//! stores.
+//! `cargo bench -p oci-cas-benches --bench prune`. The environment variable `CAS_BENCH_ON` names
+//! the directory for the stores.
 #![allow(missing_docs, reason = "a bench has no API")]
 
 use std::collections::BTreeMap;
@@ -161,7 +161,7 @@ async fn size(store: &Store) -> Result<u64> {
     }
 }
 
-/// Measures how long it takes to record a use.
+/// Measures how long it takes to record a use in memory.
 fn note(runtime: &Runtime, place: &Path) -> Result<()> {
     let store = runtime.block_on(open("redb", &place.join("notes")))?;
     let uses = Uses::new(store.records.clone(), store.images.clone())?;

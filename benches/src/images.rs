@@ -49,7 +49,7 @@ impl Image {
     /// Writes the image to an OCI archive.
     ///
     /// # Errors
-    /// Errors of `skopeo`.
+    /// If `skopeo` cannot be started, or fails.
     pub fn archive(&self, path: &Path) -> Result<()> {
         let target = format!("oci-archive:{}:{}", path.display(), self.tag);
         finish(Command::new("skopeo").args(["copy", "-q", &self.source(), &target]))
@@ -58,7 +58,8 @@ impl Image {
     /// Returns the paths of the layers of the image.
     ///
     /// # Errors
-    /// If the layout does not have the tag, or cannot be read.
+    /// If the layout cannot be read or does not have the tag, or the tag does not name an image
+    /// manifest.
     pub fn layers(&self) -> Result<Vec<PathBuf>> {
         let index = self.json(Path::new("index.json"))?;
         let named = |entry: &&Value| {
@@ -90,7 +91,7 @@ fn blob(digest: &Value) -> Result<PathBuf> {
 }
 
 /// Writes an image of one layer to `layout`, and returns the image. The layer has all members of
-/// the layers of `image` except the whiteouts.
+/// the layers of `image` except the whiteouts. The layers of `image` must be compressed by gzip.
 ///
 /// # Errors
 /// Errors of the file system, or of an image that cannot be read.
@@ -171,8 +172,9 @@ impl Read for Random {
     }
 }
 
-/// Writes a copy of an image, with layers compressed by zstd at its default level 3, to `layout`.
-/// Returns the copy.
+/// Writes an image to `layout` with the layers of `image`, compressed by zstd at its default level
+/// 3. Returns the new image. Its configuration has little more than the diff IDs. The layers of
+/// `image` must be compressed by gzip.
 ///
 /// # Errors
 /// Errors of the file system, or of an image that cannot be read.

@@ -31,7 +31,7 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// Returns whether a goal is met, in words.
+    /// Returns the goal, and a word for whether the median meets it.
     pub fn verdict(&self, goal: Duration) -> String {
         format!("goal {goal:?} {}", verdict(self.median <= goal))
     }

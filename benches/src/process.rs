@@ -52,10 +52,11 @@ pub fn measure(command: &Command) -> Result<Sample> {
 
 /// Must be called first in `main` of a program that uses [`measure`], because [`measure`] starts
 /// the program again. In the new process, runs the command in the arguments, prints its time,
-/// processor time and memory, and returns its exit code. In other processes, returns `None`.
+/// processor time and memory, and returns its exit code, or 1 if a signal ended it. In other
+/// processes, returns `None`.
 ///
 /// # Errors
-/// Errors of the system.
+/// Errors of the system, or arguments without a command.
 pub fn as_child() -> Result<Option<i32>> {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_none_or(|first| first != CHILD) {
@@ -102,7 +103,7 @@ fn usage(of: libc::c_int) -> Result<libc::rusage> {
     }
 }
 
-/// Runs a command that is not measured.
+/// Runs a command that is not measured. Its standard output is discarded.
 ///
 /// # Errors
 /// Errors of the system, or a command that fails.

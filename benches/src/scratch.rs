@@ -24,7 +24,8 @@ impl Scratch {
     /// `size` bytes in a sparse file below `parent`.
     ///
     /// # Errors
-    /// Errors of the system, such as a mount without superuser rights if `given` is `None`.
+    /// Errors of the system. If `given` is `None`, also a failure of `mkfs.ext4` or of `mount`,
+    /// which needs superuser rights.
     pub fn new(given: Option<&Path>, parent: &Path, size: u64) -> Result<Self> {
         if let Some(directory) = given {
             let scratch = TempDir::new_in(directory)?;

@@ -5,7 +5,7 @@
 //! aci_store DIR list            prints key, name and size of each ACI, the last import first
 //! aci_store DIR manifest KEY    prints the manifest
 //! aci_store DIR read KEY        writes the uncompressed archive
-//! aci_store DIR remove KEY
+//! aci_store DIR remove KEY      removes the ACI
 //! aci_store DIR image KEY NAME  makes an OCI image of an ACI; prints the digest of the image
 //! aci_store DIR import-store RKT-DIR   imports the image store of rkt; prints the keys of imported
 //!                                      ACIs, and a line for each ACI that was not imported

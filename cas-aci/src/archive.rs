@@ -25,8 +25,8 @@ pub(crate) enum Place {
 /// Reads an archive to its end. Returns the bytes of its manifest.
 ///
 /// # Errors
-/// `Corrupt` if the archive does not have exactly one manifest and a rootfs, or if another member
-/// is outside of the rootfs; errors of [`Reader`].
+/// `Corrupt` if the archive does not have exactly one manifest and a rootfs, or if the manifest is
+/// too large or is not a regular file; errors of [`place_of`] and of [`Reader`].
 pub(crate) fn read_manifest(archive: impl BufRead) -> Result<Bytes> {
     let mut reader = Reader::new(archive);
     let (mut manifest, mut rootfs) = (None, false);
@@ -58,8 +58,9 @@ pub(crate) fn read_manifest(archive: impl BufRead) -> Result<Bytes> {
 /// Returns the part of the ACI that a member belongs to. Checks the target of a hard link, too.
 ///
 /// # Errors
-/// `Corrupt` if the member is neither the top, the manifest nor in the rootfs, if the top or the
-/// rootfs is not a directory, or if a hard link or its target is not in the rootfs.
+/// `Corrupt` if the member is neither the top, the manifest nor in the rootfs, if a path is
+/// absolute or contains `..`, if the top or the rootfs is not a directory, or if a hard link or its
+/// target is not in the rootfs.
 pub(crate) fn place_of(entry: &Entry) -> Result<Place> {
     let place = place(&entry.path)?;
     let is_root = place == Place::Top || place == Place::Rootfs(Vec::new());
@@ -80,7 +81,7 @@ pub(crate) fn place_of(entry: &Entry) -> Result<Place> {
 /// Returns the path that the target of a hard link, `path`, has in the file system of the image.
 ///
 /// # Errors
-/// `Corrupt` if the target is not in the rootfs.
+/// `Corrupt` if the target is not in the rootfs, is absolute or contains `..`.
 pub(crate) fn rootfs_path(path: &[u8]) -> Result<Vec<u8>> {
     match place(path)? {
         Place::Rootfs(path) => Ok(path),
@@ -107,7 +108,8 @@ fn place(path: &[u8]) -> Result<Place> {
 }
 
 fn outside(path: &[u8]) -> Error {
-    let message = "the ACI has something outside of its manifest and its rootfs; build it again";
+    let message = "the ACI has a member, or the target of a hard link, at a wrong place outside of \
+                   its rootfs; build it again";
     misplaced(message, path)
 }
 
@@ -118,7 +120,7 @@ fn misplaced(message: &'static str, path: &[u8]) -> Error {
 fn body_of_manifest(reader: &mut Reader<impl BufRead>, entry: &Entry) -> Result<Bytes> {
     if entry.kind != EntryKind::File || entry.regions.is_some() {
         return Err(Error::corrupt(
-            "the manifest is not a regular file; build the ACI again",
+            "the manifest is not a regular file, or is sparse; build the ACI again",
         ));
     }
     check_size(entry.size)?;

@@ -28,7 +28,8 @@ use crate::key::{Key, KeyPrefix};
 use crate::manifest::check_identifier;
 use crate::remote::Remote;
 
-/// The catalogue of an image store. Clones are handles of the same catalogue.
+/// The catalogue of an [`AciStore`](crate::AciStore), which is called the image store here. Clones
+/// are handles of the same catalogue.
 #[derive(Clone)]
 pub struct Catalogue {
     records: Arc<dyn Records>,
@@ -50,7 +51,7 @@ impl Catalogue {
         })
     }
 
-    /// Makes every later call of every handle fail.
+    /// Makes every later call of every handle fail, except calls that only add changes to a batch.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
     }
@@ -71,8 +72,8 @@ impl Catalogue {
     /// Returns the information on an ACI, or `None` if the catalogue does not have it.
     ///
     /// # Errors
-    /// `Corrupt` if the information does not parse; `FailedPrecondition` after the image store was
-    /// closed; errors of the store.
+    /// `Corrupt` if the information does not parse, or states another key; `FailedPrecondition`
+    /// after the image store was closed; errors of the store.
     pub async fn get_aci_info(&self, key: &Key) -> Result<Option<AciInfo>> {
         Ok(self.load(key).await?.map(|(info, _)| info))
     }
@@ -80,7 +81,7 @@ impl Catalogue {
     /// Returns the ACIs whose keys begin with `prefix`, in the order of their keys.
     ///
     /// # Errors
-    /// As [`Catalogue::get_aci_info`].
+    /// As [`Catalogue::get_aci_info`]; `Corrupt` if a key in the catalogue does not parse.
     pub async fn get_aci_infos_with_key_prefix(&self, prefix: &KeyPrefix) -> Result<Vec<AciInfo>> {
         self.list(&format!("image/{}", prefix.hex())).await
     }
@@ -88,7 +89,7 @@ impl Catalogue {
     /// Returns the ACIs with exactly this name, in the order of their keys.
     ///
     /// # Errors
-    /// `InvalidArgument` for an invalid name; as [`Catalogue::get_aci_info`].
+    /// `InvalidArgument` for an invalid name; as [`Catalogue::get_aci_infos_with_key_prefix`].
     pub async fn get_aci_infos_with_name(&self, name: &str) -> Result<Vec<AciInfo>> {
         check_identifier(name)?;
         self.check_open()?;
@@ -106,7 +107,7 @@ impl Catalogue {
     /// are in the order of their keys.
     ///
     /// # Errors
-    /// As [`Catalogue::get_aci_info`].
+    /// As [`Catalogue::get_aci_infos_with_key_prefix`].
     pub async fn get_all_aci_infos(
         &self,
         fields: &[SortField],
@@ -117,17 +118,17 @@ impl Catalogue {
         Ok(infos)
     }
 
-    /// Adds a change to `batch` that writes `info`. The change replaces the information with the
-    /// same key.
+    /// Adds changes to `batch` that write `info`. They replace the information with the same key.
     ///
     /// # Errors
-    /// `InvalidArgument` for an invalid name.
+    /// `InvalidArgument` for an invalid name; `OutOfRange` if `info` is longer than a note may be
+    /// ([`limit::NOTE`](cas_core::limit::NOTE)).
     pub fn write_aci_info(&self, batch: &mut Batch, info: &AciInfo) -> Result<()> {
         self.put(batch, info, Expect::Any)
     }
 
-    /// Adds a change to `batch` that removes `info`. The blobs of the ACI stay as long as a lease
-    /// or an image refers to them.
+    /// Adds changes to `batch` that remove the information with the key of `info`. The blobs of the
+    /// ACI stay as long as a lease or an image refers to them. The lease of the ACI stays, too.
     ///
     /// # Errors
     /// `InvalidArgument` for an invalid name.
@@ -154,7 +155,8 @@ impl Catalogue {
     /// Returns all remotes in the order of their URLs.
     ///
     /// # Errors
-    /// As [`Catalogue::get_remote`].
+    /// `Corrupt` if a remote does not parse; `FailedPrecondition` after the image store was closed;
+    /// errors of the store.
     pub async fn get_all_remotes(&self) -> Result<Vec<Remote>> {
         self.check_open()?;
         let mut remotes: Vec<Remote> = Vec::new();
@@ -182,10 +184,11 @@ impl Catalogue {
             .put_in(batch, &remote_key(&remote.aci_url), value, Expect::Any)
     }
 
-    /// Adds a change to `batch` that removes `remote`. The remote may be absent.
+    /// Adds a change to `batch` that removes the remote with the URL of `remote`. The catalogue
+    /// need not have such a remote.
     ///
     /// # Errors
-    /// As [`Notes::delete_in`].
+    /// None are expected: the key of the note is made from a hash of the URL, and is always valid.
     pub fn remove_remote(&self, batch: &mut Batch, remote: &Remote) -> Result<()> {
         self.notes
             .delete_in(batch, &remote_key(&remote.aci_url), Expect::Any)
@@ -294,7 +297,7 @@ impl Candidate {
     /// Returns the information on the ACI.
     ///
     /// # Errors
-    /// `Corrupt` if the information does not parse.
+    /// `Corrupt` if the information does not parse, or states another key.
     pub(crate) fn info(&self) -> Result<AciInfo> {
         decode(&self.note.value, &self.key)
     }
@@ -304,8 +307,8 @@ fn image_key(key: &Key) -> String {
     format!("image/{}", key.hex())
 }
 
-/// Returns the key of the note under `name/` for an ACI with this name and this key. A name does
-/// not contain a colon.
+/// Returns where the catalogue has the entry under `name/` for an ACI with this name and this key.
+/// A name does not contain a colon.
 fn name_key(name: &str, key: &Key) -> String {
     format!("name/{name}:{}", key.hex())
 }
@@ -327,7 +330,7 @@ fn key_of(hex: &str) -> Result<Key> {
 }
 
 fn damaged(key: &str) -> Error {
-    Error::corrupt("an entry of the catalogue has an invalid key; restore the store from a copy")
+    Error::corrupt("an entry of the catalogue has a wrong key; restore the store from a copy")
         .operation("read catalogue of ACIs")
         .subject(key)
 }

@@ -9,8 +9,9 @@ use cas_core::Result;
 #[async_trait]
 pub trait AciFetcher: Send + Sync {
     /// Fetches the ACI at `url`. If `etag` is given and the ACI still has this ETag, returns
-    /// [`Fetched::NotModified`] instead. An HTTP fetcher sends `If-None-Match`, and the server then
-    /// answers 304. Without `etag`, `NotModified` is not a valid answer.
+    /// [`Fetched::NotModified`] instead. For this, an HTTP fetcher sends the ETag as
+    /// `If-None-Match`, and returns `NotModified` if the server answers 304. Without `etag`,
+    /// `NotModified` is not a valid answer.
     ///
     /// # Errors
     /// `Unavailable` if the server cannot be reached; `NotFound` if the server does not have the

@@ -24,7 +24,8 @@ pub struct AciInfo {
     /// The time of the last import.
     #[serde(with = "cas_core::time")]
     pub import_time: SystemTime,
-    /// The time of the last read or import.
+    /// The time of the last read or import. The catalogue has the time of a read only after
+    /// [`AciStore::flush`](crate::AciStore::flush).
     #[serde(with = "cas_core::time")]
     pub last_used: SystemTime,
     /// The size of the uncompressed archive in bytes. The archive in the store has the size of
@@ -118,8 +119,8 @@ impl SortField {
     }
 }
 
-/// Sorts by the first field, then the second, and so on. Images that are equal in all fields stay
-/// in their order.
+/// Sorts by the first field, then the second, and so on, in ascending or in descending order. ACIs
+/// that are equal in all fields stay in their order.
 pub(crate) fn sort(infos: &mut [AciInfo], fields: &[SortField], ascending: bool) {
     let compare = |one: &AciInfo, other: &AciInfo| {
         let fields = fields.iter().map(|field| field.compare(one, other));

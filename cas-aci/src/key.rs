@@ -130,7 +130,7 @@ impl FromStr for KeyPrefix {
             }
             _ => Err(Error::invalid(format!(
                 "not a key: expected {ALGORITHM} and {SHORTEST} to {DIGITS} lower-case \
-                 hexadecimal digits; `cas aci ls` lists the keys"
+                 hexadecimal digits; `cas aci ls` lists the keys of stored ACIs"
             ))
             .operation("parse key")
             .subject(excerpt(text))),

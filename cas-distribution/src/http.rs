@@ -70,8 +70,8 @@ impl Http {
     ///
     /// # Errors
     /// `Denied` if the host is an address that must not be connected to; `InvalidArgument` if the
-    /// environment names a proxy that cannot be used; `Unavailable` if the root certificates of
-    /// this system cannot be read; errors of the files of certificates.
+    /// environment names a proxy that cannot be used; for https, as [`Http::new`] and
+    /// [`tls::config`].
     pub(crate) fn request(&self, method: Method, url: &Url) -> Result<RequestBuilder> {
         self.judge.check(url)?;
         if !self.local {

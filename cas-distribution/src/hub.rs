@@ -10,7 +10,8 @@ pub(crate) const TOKENS: &str = "auth.docker.io";
 /// The keys of a login for Docker Hub, best first: docker's and podman's.
 pub(crate) const KEYS: [&str; 2] = ["https://index.docker.io/v1/", "docker.io"];
 
-/// Returns whether a host, with its port if that is not 443, means Docker Hub.
+/// Returns whether a host means Docker Hub: one of [`HOSTS`] in any case, without a port or at the
+/// port 443.
 pub(crate) fn is_hub(host: &str) -> bool {
     let host = host.strip_suffix(":443").unwrap_or(host);
     HOSTS.iter().any(|known| known.eq_ignore_ascii_case(host))

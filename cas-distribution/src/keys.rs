@@ -64,8 +64,8 @@ impl Keys {
     }
 
     /// Returns whether `key` is a host of the registry, or a URL on such a host, in any spelling. A
-    /// key is a URL if it has a scheme, if it ends with `/`, or if `is_url` is true. The path of a
-    /// URL does not count.
+    /// key is a URL if it has a scheme, if it ends with `/`, or if `is_url` is true. The scheme and
+    /// the path of a URL do not count.
     pub(crate) fn mean(&self, key: &str, is_url: bool) -> bool {
         let (rest, is_url) = match key.split_once("://") {
             Some((_, rest)) => (rest, true),

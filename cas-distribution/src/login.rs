@@ -27,22 +27,25 @@ pub struct LoggedIn {
     /// the file itself has the login, and does not encrypt it.
     pub helper: Option<String>,
     /// Warnings: the login could not be checked, a credential helper or a file of logins was
-    /// skipped, or another file has a login that is used before this one.
+    /// skipped, or another file has a different login that is used before this one.
     pub warnings: Vec<String>,
 }
 
-/// Logs in to a registry: checks a name and a password with it, and then saves them. They are saved
-/// in the file [`Options::auth_file`], otherwise in `$REGISTRY_AUTH_FILE`, otherwise in docker's
-/// `config.json`. If this file names a credential helper for the registry, they are saved in the
-/// helper instead. `hosts` has the certificates for the registry. Returns where the login was
-/// saved.
+/// Logs in to a registry: checks a name and a password with it, and then saves them. If the
+/// registry does not ask for a login, they are saved without a check, and with a warning. They are
+/// saved in the file [`Options::auth_file`], otherwise in `$REGISTRY_AUTH_FILE`, otherwise in
+/// docker's `config.json`. If this file names a credential helper for the registry or for all
+/// registries, they are saved in the helper instead. `hosts` has the certificates for the registry.
+/// Returns where the login was saved.
 ///
 /// # Errors
-/// `InvalidArgument` if the name is empty or contains a colon, if the password is empty, or if no
-/// file is named and neither `$DOCKER_CONFIG` nor `$HOME` is set; `Denied` if the registry refuses
-/// the name and the password, or if its token service may not get them; `Unavailable` if the
-/// registry does not answer. In these cases, nothing is saved. `FailedPrecondition` if the helper
-/// fails; errors of the files of logins.
+/// `InvalidArgument` if the name is empty or contains a colon, if the password is empty, if no file
+/// is named and neither `$DOCKER_CONFIG` nor `$HOME` is set, or if the environment names a proxy
+/// that cannot be used; `Denied` if the registry or its token service refuses the name and the
+/// password, or if the token service may not get them; `Unavailable` if the registry does not
+/// answer, or answers a request of `/v2/` with another status of an error; errors of the files of
+/// certificates. In these cases, nothing is saved. `FailedPrecondition` if the helper fails; errors
+/// of the files of logins. After an error of another file of logins, the login is saved.
 pub async fn log_in(
     registry: &Host,
     name: &str,
@@ -65,14 +68,15 @@ pub async fn log_in(
 }
 
 /// Removes the login for a registry from `file`, and from the credential helpers that this file
-/// names for the registry. By default, `file` is the file that [`log_in`] writes if
-/// [`Options::auth_file`] is `None`. Returns a warning if another file has a login for the
-/// registry, because that login is used from now on.
+/// names for the registry and for all registries. By default, `file` is the file that [`log_in`]
+/// writes if [`Options::auth_file`] is `None`. Returns a warning if another file, or a helper that
+/// it names, has a login for the registry, because that login is used from now on.
 ///
 /// # Errors
 /// `NotFound` if neither the file nor its helpers have a login for the registry; `InvalidArgument`
 /// if no file is named and neither `$DOCKER_CONFIG` nor `$HOME` is set; `FailedPrecondition` if a
-/// credential helper fails; errors of the files of logins.
+/// credential helper fails; errors of the files of logins. A login that was removed before the
+/// error stays removed.
 pub async fn log_out(registry: &Host, file: Option<PathBuf>) -> Result<Vec<String>> {
     let failed = |error: Error| error.operation("log out of").subject(registry);
     let host = registry.to_string();
@@ -91,9 +95,9 @@ pub async fn log_out(registry: &Host, file: Option<PathBuf>) -> Result<Vec<Strin
     Ok(warning.into_iter().collect())
 }
 
-/// Removes all logins from `file`, and from the credential helpers that this file names. By
-/// default, `file` is the file that [`log_in`] writes if [`Options::auth_file`] is `None`. Returns
-/// the keys of the logins, most of which are hosts.
+/// Removes all logins from `file`. Also removes those logins that the credential helpers of this
+/// file keep under keys in the file. By default, `file` is the file that [`log_in`] writes if
+/// [`Options::auth_file`] is `None`. Returns the keys of the logins, most of which are hosts.
 ///
 /// # Errors
 /// `InvalidArgument` if no file is named and neither `$DOCKER_CONFIG` nor `$HOME` is set;
@@ -154,7 +158,9 @@ fn keys(host: &str) -> Result<Keys> {
 /// Checks a login with the registry. Returns whether the registry asked for a login.
 ///
 /// # Errors
-/// `Denied` if the login is refused, or may not be sent; as [`Http::send`].
+/// `Denied` if the login is refused, or may not be sent; `Unavailable` if an answer has another
+/// status of an error; as [`client::reach`], [`Auth::answer`], [`Http::request`] and
+/// [`Http::send`].
 async fn is_accepted(
     host: &str,
     login: &Credentials,

@@ -10,8 +10,10 @@
 //! 4. `~/.dockercfg`.
 //!
 //! In each file, the helper of the registry (`credHelpers`) comes first, then the helper for all
-//! registries (`credsStore`), then the logins in the file (`auths`). A helper that fails is
-//! skipped. Nothing is read before a registry asks for credentials.
+//! registries (`credsStore`), then the logins in the file (`auths`). The first login that is found
+//! is used. A helper that fails is skipped. A file that the user may not read is skipped, too,
+//! unless the caller names it. A [`Client`](crate::Client) reads nothing before a registry asks for
+//! credentials.
 
 use std::env::var_os;
 use std::path::{Path, PathBuf};
@@ -33,7 +35,8 @@ pub(crate) struct Found {
     pub(crate) login: Option<Credentials>,
     /// The file that has the login, or names the helper that has it.
     pub(crate) file: Option<PathBuf>,
-    /// A warning for each helper and each file that was skipped.
+    /// A warning for each helper that was skipped, and for each file that was skipped outside
+    /// [`RUN`].
     pub(crate) warnings: Vec<String>,
 }
 
@@ -47,8 +50,8 @@ struct Source {
 /// Returns the login of these keys, with warnings. `file` is the file that the caller names.
 ///
 /// # Errors
-/// `NotFound` if `file` is absent; errors of [`Config::read`]; `InvalidArgument` if an entry for
-/// these keys does not decode.
+/// `NotFound` if `file` is absent; errors of [`Config::read`], but `Denied` only for `file`;
+/// `InvalidArgument` if an entry for these keys does not decode.
 pub(crate) async fn find(keys: &Keys, file: Option<&Path>) -> Result<Found> {
     if let Some(file) = file.filter(|file| !file.exists()) {
         let error = Error::not_found("expected a file of logins, found nothing; check the path");
@@ -105,7 +108,7 @@ pub(crate) async fn find(keys: &Keys, file: Option<&Path>) -> Result<Found> {
 }
 
 /// Returns the warning about a file that the user may not read. Returns `None` for a file below
-/// [`RUN`], because users who never logged in there cannot read it.
+/// [`RUN`], because that directory may be closed to users who have no login in it.
 fn unreadable(path: &Path, error: &Error) -> Option<String> {
     let is_stand_in = path.starts_with(RUN);
     (!is_stand_in).then(|| format!("{error}; the file was skipped; correct its owner or its mode"))
@@ -165,7 +168,7 @@ impl Places {
         }
     }
 
-    /// Returns docker's `config.json`, or `None` if the user has no home directory.
+    /// Returns docker's `config.json`, or `None` if neither `$DOCKER_CONFIG` nor `$HOME` is set.
     fn of_docker(&self) -> Option<PathBuf> {
         let docker = self.docker.clone();
         let docker = docker.or_else(|| Some(self.home.as_ref()?.join(".docker")));

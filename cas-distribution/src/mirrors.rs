@@ -1,5 +1,5 @@
 //! Reads an image from several endpoints as if they were one repository. Content that one endpoint
-//! lacks is read from the next one.
+//! lacks is read from the next one. Images are pushed to one of the endpoints.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
@@ -22,9 +22,12 @@ use crate::hosts::Endpoint;
 
 /// A registry and its mirrors. Cheap to clone.
 ///
-/// A request goes to the endpoints that may answer it, in their order. If an endpoint fails, the
-/// next one is asked. A read that fails in the middle continues at the next endpoint, at the byte
-/// where it ended. Content that turns out to be wrong is read again from the other endpoints.
+/// A request that reads goes to the endpoints that may answer it, in their order. If an endpoint
+/// fails, the next one is asked. But after an error of this machine, such as a file of certificates
+/// that does not parse, no other endpoint is asked. An endpoint that was unavailable is asked last
+/// from then on. A read that fails in the middle continues at the next endpoint, at the byte where
+/// it ended. Content that turns out to be wrong is read again from the other endpoints. Images are
+/// pushed to the endpoint of [`Mirrors::registry`].
 #[derive(Clone)]
 pub struct Mirrors {
     places: Arc<[Place]>,
@@ -37,7 +40,7 @@ struct Place {
     options: Options,
     /// The client. It is made when the endpoint is asked for the first time.
     client: OnceCell<Client>,
-    /// Whether the endpoint did not answer, so that it is asked last.
+    /// Whether the endpoint was unavailable, so that it is asked last.
     is_down: AtomicBool,
     /// Why the endpoint was passed over.
     warning: Mutex<Option<String>>,
@@ -51,15 +54,15 @@ struct Place {
 impl Mirrors {
     /// Returns the endpoints of one image as one repository. Each endpoint has its options. This
     /// makes no request. A request that fails is repeated only at the last endpoint that may be
-    /// read from, and at endpoints after it. If a request fails at an earlier endpoint, the next
-    /// endpoint is asked instead.
+    /// read from, and at endpoints after it. If a read fails at an earlier endpoint, the next
+    /// endpoint is asked instead. If a push fails at an earlier endpoint, it is not repeated.
     pub fn new(endpoints: impl IntoIterator<Item = (Endpoint, Options)>) -> Self {
         let mut endpoints: Vec<_> = endpoints.into_iter().collect();
         let last = endpoints
             .iter()
             .rposition(|(endpoint, _)| endpoint.may.pull);
         for (_, options) in endpoints.iter_mut().take(last.unwrap_or_default()) {
-            // A request that fails is not repeated here: the next endpoint is asked instead.
+            // A read that fails is not repeated here: the next endpoint is asked instead.
             options.timeouts.repeat = Duration::ZERO;
         }
         let places = endpoints.into_iter().map(|(endpoint, options)| Place {
@@ -100,8 +103,9 @@ impl Mirrors {
         None
     }
 
-    /// Returns the warnings so far: about endpoints that were passed over because they failed, and
-    /// the warnings of [`Client::warnings`] of each endpoint.
+    /// Returns the warnings so far. For each endpoint, these are the first reason why it was passed
+    /// over, if it failed or sent wrong bytes, and the warnings of [`Client::warnings`]. There is
+    /// none about an endpoint that only lacks some content.
     pub fn warnings(&self) -> Vec<String> {
         let of_place = |place: &Place| {
             let own = place.client.get().map(Client::warnings);
@@ -113,8 +117,9 @@ impl Mirrors {
     }
 
     /// Returns the number of blobs and documents that the caller reported as wrong with
-    /// [`Fetcher::distrust`], and that another endpoint may have. If several endpoints sent wrong
-    /// bytes of the same blob, each of them counts.
+    /// [`Fetcher::distrust`], and that another endpoint could still have. If several endpoints sent
+    /// wrong bytes of a blob, the blob counts once for each of them, but not for the last endpoint
+    /// that was left.
     pub fn distrusted(&self) -> usize {
         self.places
             .iter()
@@ -122,8 +127,8 @@ impl Mirrors {
             .sum()
     }
 
-    /// Returns the numbers of the places whose endpoints `may` accepts. Places that did not answer
-    /// come at the end.
+    /// Returns the numbers of the places whose endpoints `may` accepts. Places that were
+    /// unavailable come at the end.
     fn order(&self, may: impl Fn(&Endpoint) -> bool) -> VecDeque<usize> {
         let able = |number: &usize| may(&self.places[*number].endpoint);
         let is_down = |number: &usize| self.places[*number].is_down.load(Ordering::Relaxed);
@@ -174,7 +179,8 @@ impl Mirrors {
     }
 
     /// Returns the client of the first endpoint to which images may be pushed, usually the registry
-    /// itself. Images are pushed to it and deleted from it.
+    /// itself. An endpoint that was unavailable to a read comes after the others. Images are pushed
+    /// and deleted with the returned client.
     ///
     /// # Errors
     /// `FailedPrecondition` if images may be pushed to none of the endpoints; as [`Client::at`].
@@ -301,7 +307,8 @@ impl Reading {
         Err(unable("pull"))
     }
 
-    /// Returns the next piece. If the place fails, the piece comes from another place.
+    /// Returns the next piece, or `None` at the end. If the place fails, the piece comes from
+    /// another place.
     async fn next(&mut self, pieces: &mut Pieces) -> Option<Result<Bytes>> {
         loop {
             let piece = pieces.next().await;

@@ -35,9 +35,9 @@ impl Opened {
 }
 
 impl Inner {
-    /// Stops requesting ranges, because content had wrong bytes. Returns whether the registry has
-    /// sent ranges since the last call. If so, the content may be right when it is requested as a
-    /// whole.
+    /// Notes that content had wrong bytes. Returns whether the registry has sent ranges since the
+    /// last call. If so, no more ranges are requested, and the content may be right when it is
+    /// requested as a whole.
     pub(crate) fn distrust_ranges(&self) -> bool {
         let sent = self.sent_ranges.swap(false, Ordering::Relaxed);
         if sent {
@@ -53,7 +53,7 @@ impl Inner {
     /// off, so that the caller finds content that is too long.
     ///
     /// # Errors
-    /// As [`Inner::expect`]; `Unsupported` if the registry has encoded the content.
+    /// As [`Inner::expect`]; `Unsupported` if the registry sends the whole content, but encoded.
     pub(crate) async fn open(
         &self,
         descriptor: &Descriptor,
@@ -127,8 +127,9 @@ pub(crate) fn check_encoding(response: &Response, size: Option<u64>) -> Result<(
     .backend(REGISTRY))
 }
 
-/// Returns how many bytes of the body of a partial answer are wanted, if it begins with the range
-/// `wanted` of a content of `size` bytes. A server may send less than it was asked for.
+/// Returns the maximum number of bytes of the body that are wanted, if the answer is a part of a
+/// content of `size` bytes and begins where `wanted` begins. Returns `None` for any other answer. A
+/// server may send less than it was asked for.
 fn partial(response: &Response, wanted: Range<u64>, size: u64) -> Option<u64> {
     if response.status() != StatusCode::PARTIAL_CONTENT {
         return None;

@@ -11,7 +11,8 @@ pub(crate) fn same(a: &Url, b: &Url) -> bool {
     a.origin() == b.origin()
 }
 
-/// Checks a URL that a registry refers to: a redirect, an upload location or a token service.
+/// Checks a URL that a registry refers to: a redirect, an upload location, a next page or a token
+/// service.
 ///
 /// # Errors
 /// `Denied` if the URL uses neither http nor https, uses http although the registry uses https, or
@@ -22,8 +23,8 @@ pub(crate) fn check(registry: &Url, to: &Url) -> Result<()> {
         return Err(Error::new(
             ErrorKind::Denied,
             format!(
-                "the registry refers to a URL with the scheme \"{}\", expected http or https; ask \
-                 the operator of the registry to correct this",
+                "the server refers to a URL with the scheme \"{}\", expected http or https; ask \
+                 the operator of the server to correct this",
                 excerpt(to.scheme())
             ),
         ));
@@ -38,7 +39,7 @@ pub(crate) fn check(registry: &Url, to: &Url) -> Result<()> {
     Err(Error::new(
         ErrorKind::Denied,
         format!(
-            "the registry refers to {}, {why}; ask the operator of the registry to correct this",
+            "the server refers to {}, {why}; ask the operator of the server to correct this",
             shown(to)
         ),
     ))
@@ -50,7 +51,8 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
 }
 
 /// Returns whether the host of a URL is on loopback, or has an unspecified or a link-local address.
-/// Cloud providers serve secrets on link-local addresses.
+/// Requests to a registry on such a host do not use a proxy. Cloud providers serve secrets on
+/// link-local addresses.
 pub(crate) fn is_local(url: &Url) -> bool {
     let is_link_local = |address: IpAddr| match address {
         IpAddr::V4(address) => address.is_link_local(),

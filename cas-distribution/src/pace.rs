@@ -10,8 +10,8 @@ use crate::error;
 use crate::retry::Failure;
 use crate::timeouts::Timeouts;
 
-/// Reads a body, and measures its speed. Only the time spent on waiting for the network counts, so
-/// a slow receiver of the bytes does not make a connection slow.
+/// Reads a body, and measures its speed. Only the time spent on waiting for the network counts. So
+/// a connection does not count as slow because the receiver of the bytes is slow.
 pub(crate) struct Pace {
     /// Maximum time in which fewer than `least` bytes may arrive.
     idle: Duration,
@@ -33,7 +33,7 @@ impl Pace {
     /// Returns the next bytes of an answer, or `None` at its end.
     ///
     /// # Errors
-    /// A failure that may pass if the connection breaks or is too slow.
+    /// As [`error::broken`] if the connection breaks; a failure that may pass if it is too slow.
     pub(crate) async fn next(&mut self, response: &mut Response) -> Result<Option<Bytes>, Failure> {
         let began = Instant::now();
         let left = self.idle.saturating_sub(self.waited);

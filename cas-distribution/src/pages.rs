@@ -23,11 +23,13 @@ impl<T> Pages<T> {
     ///
     /// # Errors
     /// `NotFound`, `Denied` or `Unavailable` if the registry answers with the status of an error;
-    /// `Corrupt` if the answer is not a list, or names a next page at another origin (scheme, host
-    /// and port) than that of the registry; `Denied` if the URL of the next page uses http instead
-    /// of https, or contains credentials; `OutOfRange` if a page is larger than [`limit::PAGE`]
-    /// bytes or names itself as the next page, or if there are more than [`limit::PAGES`] pages;
-    /// `Unsupported` if the answer is encoded. After an error, the next call returns `None`.
+    /// `Unavailable` if it does not answer; `Corrupt` if the answer is not a list, or names a next
+    /// page that is not a URL, or that is at another origin (scheme, host and port) than that of
+    /// the registry; `Denied` if the URL of the next page uses neither http nor https, uses http
+    /// instead of https, or contains credentials; `OutOfRange` if a page is larger than
+    /// [`limit::PAGE`] bytes or names itself as the next page, or if there are more than
+    /// [`limit::PAGES`] pages; `Unsupported` if the answer is encoded; errors of the files of
+    /// logins and of certificates. After an error, the next call returns `None`.
     pub async fn next(&mut self) -> Result<Option<Vec<T>>> {
         self.0.next().await.transpose()
     }
@@ -119,7 +121,7 @@ fn target(headers: &HeaderMap) -> Option<String> {
         let mut rest = text;
         while let Some((_, link)) = rest.split_once('<') {
             let (target, parameters) = link.split_once('>')?;
-            // A comma ends the link. A comma in a quoted value would only hide later links.
+            // A comma ends the link. A comma in a quoted value hides the parameters after it.
             let (own, later) = parameters.split_once(',').unwrap_or((parameters, ""));
             if own.split(';').any(is_next) {
                 return Some(target.to_owned());

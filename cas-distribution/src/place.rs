@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The metadata services of clouds whose addresses are not link-local: Alibaba, Oracle, Azure, AWS
-/// and Google.
+/// The metadata services of clouds at addresses that are not link-local: Alibaba, Oracle, Azure,
+/// AWS and Google.
 const METADATA: [IpAddr; 5] = [
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
     IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),

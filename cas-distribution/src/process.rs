@@ -38,7 +38,7 @@ pub(crate) enum Group {
 }
 
 impl Group {
-    /// Returns `Shared` if this process has a terminal.
+    /// Returns `Shared` if this process has a terminal, and `Own` otherwise.
     pub(crate) fn for_questions() -> Self {
         match File::open("/dev/tty") {
             Ok(_) => Group::Shared,

@@ -93,7 +93,7 @@ impl Inner {
         if response.headers().contains_key(OCI_SUBJECT) {
             return Ok(());
         }
-        // The registry does not list referrers itself.
+        // Without this header, the registry does not list a referrer itself.
         let document = Document::parse(&descriptor.media_type, &data).ok();
         let subject = document.as_ref().and_then(Document::subject);
         match document.as_ref().zip(subject) {

@@ -98,7 +98,7 @@ impl Reading {
                 None => {}
                 Some(failure) if is_partial => match patience.wait_for_range(failure).await {
                     Err(error) if !patience.gave_up_ranges() => return Err(error),
-                    // If ranges were given up, the whole is requested at once.
+                    // If ranges were given up, the whole is requested without a pause.
                     _ => {}
                 },
                 Some(failure) => patience.wait(failure).await?,

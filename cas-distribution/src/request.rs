@@ -13,8 +13,8 @@ use crate::retry::{self, Failure, Patience};
 
 /// Maximum number of times that a registry may ask for credentials for one request.
 const REFUSALS: usize = 2;
-/// The same maximum for a request whose token may have expired: a token may be valid for a few
-/// requests only, and other requests may use it up.
+/// The maximum instead of [`REFUSALS`] for a request whose token may have expired: a token may be
+/// valid for a few requests only, and other requests may use it up.
 const EXPIRIES: usize = 32;
 
 /// Returns how often a registry may ask for credentials for one request that sends `shown`.
@@ -77,8 +77,9 @@ impl Ask {
     /// Returns whether this request is sent again after its attempt number `tried` was answered
     /// with `status`.
     ///
-    /// Some servers answer 500 to a method or a range that they do not support. The caller then
-    /// sends GET instead of HEAD, or requests the whole content instead of a range.
+    /// Some servers answer 500 to a method or a range that they do not support. So after this
+    /// status, HEAD is not sent again, and a range is requested only once more. The caller then
+    /// sends another request instead: GET, or a request for the whole content.
     fn is_repeated(&self, status: StatusCode, tried: usize) -> bool {
         let may_be_unknown = match status {
             StatusCode::INTERNAL_SERVER_ERROR if self.method == Method::HEAD => true,
@@ -92,6 +93,9 @@ impl Ask {
 impl Inner {
     /// Sends a request and returns the response, as [`Inner::send`] does. Any status that is not
     /// `accepted` is an error.
+    ///
+    /// # Errors
+    /// As [`Inner::send`]; as [`error::refused`] for a status that is not `accepted`.
     pub(crate) async fn expect(
         &self,
         ask: Ask,
@@ -110,7 +114,7 @@ impl Inner {
     pub(crate) async fn refused(&self, response: Response) -> Failure {
         let mut credit = self.auth.current().await.credit;
         if !origin::same(&self.base, response.url()) {
-            // No login was sent to another host.
+            // No login was sent to another origin.
             credit.login = None;
         }
         error::refused(&self.http, response, &credit).await
@@ -139,6 +143,11 @@ impl Inner {
 
     /// Sends a request, with credentials if the registry asks for them. Follows redirects if the
     /// request only reads. Returns the last response.
+    ///
+    /// # Errors
+    /// As [`Http::request`](crate::http::Http::request), [`Http::send`](crate::http::Http::send),
+    /// [`Auth::answer`](crate::auth::Auth::answer) and [`Inner::location`]; `Unavailable` for more
+    /// than [`limit::REDIRECTS`] redirects.
     async fn send_once(&self, mut ask: Ask) -> Result<Response, Failure> {
         let (mut refused, mut redirected) = (0, 0);
         loop {

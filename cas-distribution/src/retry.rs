@@ -96,8 +96,9 @@ pub(crate) fn passes(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
 }
 
-/// Returns how long a registry asks to wait: a number of seconds, or until a date by the registry's
-/// clock. Returns `None` if it does not ask for a pause.
+/// Returns how long a registry asks to wait: a number of seconds, or until a date. The date is
+/// compared with the header `Date`, or with the clock of this machine if that header is absent.
+/// Returns `None` if the registry does not ask for a pause.
 pub(crate) fn wanted_pause(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
     let wanted = text(RETRY_AFTER)?;
@@ -169,14 +170,15 @@ impl Patience {
     /// Waits before the next attempt.
     ///
     /// # Errors
-    /// The error of the failure if another attempt would not help, or would begin too late.
+    /// The error of the failure if another attempt would not help or would begin too late, or if
+    /// too many attempts have failed in a row.
     pub(crate) async fn wait(&mut self, failure: Failure) -> Result<()> {
         self.wait_within(failure, self.repeat).await
     }
 
     /// Waits before the next attempt to request a range. If such attempts have failed too often, or
     /// if the next one would begin in the part of the time that is for the whole content, ranges
-    /// are given up.
+    /// are given up. Without any time for repetitions, they are not given up.
     ///
     /// # Errors
     /// As [`Patience::wait`], and if ranges are given up.
@@ -185,7 +187,7 @@ impl Patience {
         let waited = self
             .wait_within(failure.at_most(RANGES), self.repeat / RANGES_PART)
             .await;
-        // Without time for repetitions, another mirror is asked.
+        // Without time for repetitions, another mirror is asked instead.
         self.gave_up_ranges = waited.is_err() && may_pass && !self.repeat.is_zero();
         waited
     }

@@ -16,7 +16,7 @@ const BLOCKING: usize = 8;
 /// cancelled.
 ///
 /// # Errors
-/// Errors of `work`; `Internal` if it panicked.
+/// Errors of `work`; `Internal` if it panicked; as [`handle`].
 pub(crate) async fn run<T, F>(work: F) -> Result<T>
 where
     T: Send + 'static,
@@ -36,7 +36,7 @@ where
 /// result.
 ///
 /// # Errors
-/// Errors of `work`; `Internal` if it panicked.
+/// Errors of `work`; `Internal` if it panicked; as [`handle`].
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -44,7 +44,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
     done.map_err(|_| Error::internal("reading files panicked; please report it"))?
 }
 
-/// Returns the runtime. The first call starts it.
+/// Returns the runtime. The first call starts it. If that fails, later calls return the same error.
 ///
 /// # Errors
 /// Errors of the system, such as `OutOfRange` at a limit, if its threads cannot be started.

@@ -1,9 +1,11 @@
-//! Writes logins where docker writes them: into the helper that the file names for the registry, or
-//! else into the file itself.
+//! Writes logins where docker writes them: into the helper that the file names for the registry or
+//! for all registries, or else into the file itself.
 //!
 //! A file is replaced as a whole, so that a kill leaves the old or the new file. A kill may also
 //! leave a temporary file next to this file. Only the owner can read the temporary file, and the
-//! next change removes it. Changes by several processes wait for each other.
+//! next change removes it. A full disk leaves the old file. If the directory cannot be synced, the
+//! file is new, but an error is returned. Changes by several processes wait for each other, unless
+//! the file system has no locks.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -123,7 +125,7 @@ fn failed(helper: &str, why: &Failure, file: &Path) -> Error {
 }
 
 /// Changes the logins in a file, and keeps everything else in the file. Creates the file if it is
-/// absent.
+/// absent and `change` adds a login.
 fn edit(file: &Path, change: impl FnOnce(&mut Map<String, Value>)) -> Result<()> {
     replace(file, change).during("write", file.display())
 }

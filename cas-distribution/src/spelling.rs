@@ -11,7 +11,7 @@ use crate::{hub, origin};
 /// Returns a host in its canonical spelling: in lower case, without the final dot and without the
 /// ports 443 and 80. An address has its shortest form. All hosts of Docker Hub are `docker.io`. An
 /// IPv6 address that leads to an IPv4 address is spelled as the IPv4 address. A host that is not
-/// valid in a URL may be a pattern such as `*.HOST`. Only its case, its final dot and its usual
+/// valid in a URL may be a pattern, such as `*.HOST:*`. Only its case, its final dot and its usual
 /// port are changed.
 pub(crate) fn host(host: &str) -> String {
     // Without the port of http, the host may be one of Docker Hub.

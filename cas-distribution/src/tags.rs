@@ -85,7 +85,7 @@ impl Client {
     /// Only the host of the client's reference matters. Many registries refuse this listing.
     ///
     /// # Errors
-    /// As [`Client::tags`].
+    /// None at present. [`Pages::next`] returns the errors of the listing.
     pub fn catalogue(&self, options: &ListOptions) -> Result<Pages<String>> {
         let mut url = self.0.catalogue()?;
         options.apply(&mut url);

@@ -12,7 +12,8 @@ use std::time::Duration;
 #[non_exhaustive]
 pub struct Timeouts {
     /// Maximum time to look up a host, connect to it and set up TLS. For a host with
-    /// `dial_timeout` in `hosts.toml`, that time applies instead. By default 20 s.
+    /// `dial_timeout` in `hosts.toml`, and for the hosts to which that host refers, that time
+    /// applies instead. By default 20 s.
     pub connect: Duration,
     /// Maximum time from a request to the head of its answer. During an upload, the maximum time in
     /// which the registry accepts no byte. By default 30 s.
@@ -30,10 +31,11 @@ pub struct Timeouts {
     /// How long a request is repeated without progress, if it fails for a temporary reason. By
     /// default 60 s. With 0, nothing is repeated. Requests for ranges are repeated for at most half
     /// of this time, and at most until four have failed in a row. Then the whole content is
-    /// requested.
+    /// requested. Attempts to connect are made at most until five have failed in a row.
     pub repeat: Duration,
     /// The pause before the first repetition. Each further pause is twice as long, up to 40 times
-    /// the first. Each pause is shortened at random by up to a half. By default 250 ms.
+    /// the first. Each pause is shortened at random by up to a half. If the registry asks to wait,
+    /// that time is added. By default 250 ms.
     pub pause: Duration,
 }
 

@@ -29,11 +29,12 @@ pub(crate) fn unused() -> Result<ClientConfig> {
 /// Returns the configuration for https. Servers are trusted by the root certificates of the system
 /// and by the authorities of `tls`. A file of authorities may also have the certificate of the
 /// server itself. `own` states whether the server is the registry's own host. Only this host may be
-/// trusted without verification, and only this host gets a client certificate.
+/// trusted without verification, and only this host gets a client certificate, the first of `tls`.
 ///
 /// # Errors
-/// `Unavailable` if the root certificates of this system cannot be read; `InvalidArgument` if the
-/// client certificate does not match its key; errors of the files that `tls` names.
+/// `Unavailable` if the root certificates of this system cannot be read, or the TLS library fails;
+/// `InvalidArgument` if the client certificate does not match its key; errors of the files that
+/// `tls` names.
 pub(crate) fn config(tls: &Tls, own: bool) -> Result<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
     let verifier: Arc<dyn ServerCertVerifier> = if own && tls.skip_verify {
@@ -144,7 +145,7 @@ fn is_of_issuer(problem: &CertificateError) -> bool {
     }
 }
 
-/// Trusts every certificate, if the server has its private key.
+/// Trusts every certificate, if the server has the private key of the certificate.
 #[derive(Debug)]
 struct Unverified(Arc<CryptoProvider>);
 

@@ -77,8 +77,8 @@ fn renewal(expires_in: &Value) -> Duration {
 /// followed.
 ///
 /// # Errors
-/// As [`error::refused`] if the service refuses; `Denied` if it sends no token; `Unavailable` if it
-/// cannot be reached.
+/// As [`error::refused`] if the service refuses; `Denied` if it sends no token; as
+/// [`Http::request`], [`Http::send`] and [`Http::body`].
 pub(crate) async fn fetch(http: &Http, wanted: &Wanted<'_>) -> Result<Token, Failure> {
     let realm = &address(&wanted.realm);
     let request = match wanted.login {

@@ -1,13 +1,13 @@
 //! Decides which token services may receive the login for a registry.
 //!
 //! A registry names its token service, so a hostile registry could direct the login to any host.
-//! Therefore a login is sent only to a token service
+//! Therefore a token service gets the login only if it is
 //! - on the registry's own host, at any port, or on a subdomain of that host;
-//! - of Docker Hub, if the registry is Docker Hub;
+//! - the token service of Docker Hub, and the registry is Docker Hub;
 //! - on a host that the configuration names for the registry.
 //!
 //! In each case, registry and token service must both use https, or both be on loopback. The token
-//! then goes to that registry, so it never leaves loopback over plain http.
+//! that the service issues goes to that registry, so it never leaves loopback over plain http.
 
 use reqwest::Url;
 

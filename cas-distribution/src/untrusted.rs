@@ -8,8 +8,8 @@ use rustls::CertificateError;
 
 use crate::origin::authority;
 
-/// Returns what to do if a connection to `url` failed because its certificate is not trusted, or
-/// `None` if it failed for another reason.
+/// Returns what to do if a connection to `url` failed because the certificate of the server is not
+/// trusted, or `None` if it failed for another reason.
 pub(crate) fn advice(error: &(dyn Error + 'static), url: &Url) -> Option<String> {
     let mut cause = Some(error);
     let wrong = loop {
@@ -21,8 +21,8 @@ pub(crate) fn advice(error: &(dyn Error + 'static), url: &Url) -> Option<String>
     let host = authority(url);
     Some(match wrong {
         CertificateError::UnknownIssuer => format!(
-            "put the certificate of the authority into /etc/containers/certs.d/{host}/ca.crt, or \
-             name that file with --ca FILE"
+            "with --ca FILE, name a file that has the certificate of the authority; if this is the \
+             host of the registry, the file may also be /etc/containers/certs.d/{host}/ca.crt"
         ),
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             "ask the operator of the host to renew the certificate, and check the clock of this \

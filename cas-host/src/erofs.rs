@@ -1,7 +1,8 @@
-//! Mounts of EROFS images from files. All users of an image share one mount, because the kernel has
-//! a separate cache of files for each mount.
+//! Mounts of EROFS images from files. All snapshots that are mounted at a path share one mount of
+//! each image, because the kernel has a separate cache of files for each mount. A mount that
+//! [`mount_image`] returns is not shared.
 //!
-//! The directory that contains the shared mounts is locked while an image and an overlay on it are
+//! The directory that contains the shared mounts is locked while a snapshot and its images are
 //! being mounted, and while unused mounts are being unmounted. Only the mount table of this process
 //! is read, so a mount that is in use only in another mount namespace may be unmounted in this
 //! namespace. The mount stays usable in the other namespace, but the next user in this namespace
@@ -49,9 +50,9 @@ pub struct ImageFiles<'a> {
 /// An image, and the directory at which all users share its mount.
 pub(crate) type SharedImage<'a> = (ImageFiles<'a>, &'a Path);
 
-/// Mounts each image at its shared directory, unless something is mounted there already. Returns
-/// the lock on the directory that contains the shared directories, or `None` if there are no
-/// images. The images stay mounted at least until the lock is dropped.
+/// Mounts each image at its shared directory, unless something is mounted there already. Makes
+/// missing directories. Returns the lock on the directory that contains the shared directories, or
+/// `None` if there are no images. The images stay mounted at least until the lock is dropped.
 ///
 /// # Errors
 /// `Unsupported` if the shared directories are not in one directory; as [`mount_image`]; errors of
@@ -89,9 +90,11 @@ pub(crate) fn share(images: &[SharedImage<'_>]) -> Result<Option<DirLock>> {
 }
 
 /// Unmounts the shared mounts in `directory` that no other mount uses, and removes their
-/// directories. A mount that a process uses stays. If a mount cannot be unmounted for another
-/// reason, or a directory cannot be removed, logs the error and continues. A later call tries
-/// again.
+/// directories. A mount that a process uses stays. Does nothing if `directory` is absent.
+///
+/// If a mount cannot be unmounted for another reason, or a directory cannot be removed, logs the
+/// error and continues with the next mount. If `directory` cannot be listed or locked, logs the
+/// error and unmounts nothing. A later call tries again.
 pub fn release_unused(directory: &Path) {
     if let Err(error) = release_each(directory) {
         tracing::warn!(
@@ -126,7 +129,7 @@ fn release_each(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Unmounts a shared mount, unless it is in use, and removes its directory.
+/// Unmounts a shared mount and removes its directory. Does nothing if the mount is in use.
 fn release(path: &Path, mounted: &MountedDirs) -> Result<()> {
     if mounted.has(path) {
         if mounted.is_shared_by_others(path) {
@@ -152,9 +155,9 @@ fn release(path: &Path, mounted: &MountedDirs) -> Result<()> {
 /// # Errors
 /// `NotFound` if the file with the metadata is missing; `Corrupt` if the kernel refuses the image,
 /// or if one of the files is not a regular file; `FailedPrecondition` if a data file is missing;
-/// `Unsupported` if the kernel cannot mount images from such files here, or does not have loop
-/// devices; `Busy` if other processes take all loop devices; `Denied` without the right to mount;
-/// errors of the file system.
+/// `Unsupported` if the kernel does not support EROFS, cannot mount images from such files here, or
+/// does not have loop devices; `Busy` if other processes take all loop devices; `Denied` without
+/// the right to mount; errors of the file system.
 pub fn mount_image(image: ImageFiles<'_>) -> Result<OwnedFd> {
     let ImageFiles {
         metadata: path,

@@ -36,11 +36,14 @@ pub struct Exposed {
     pub first: PathBuf,
 }
 
-/// Returns the device nodes and privileged programs below the directory `path` that other users can
-/// reach. A privileged program is set-id or has capabilities, and other users can run it. Returns
-/// `None` if there are none, or if other users cannot reach `path`. On a mount with the option
-/// `nodev`, device nodes do not count. On a mount with the option `nosuid`, programs do not count.
-/// Does not search file systems that are mounted below `path`.
+/// Counts the device nodes and privileged programs below the directory `path` that other users can
+/// reach. Returns their number and the path of one of them, or `None` if there are none or if other
+/// users cannot reach `path`.
+///
+/// A privileged program is set-id or has capabilities, and other users can run it. A device node
+/// counts whatever its own permissions are. On a mount with the option `nodev`, device nodes do not
+/// count. On a mount with the option `nosuid`, programs do not count. Does not search file systems
+/// that are mounted below `path`.
 ///
 /// # Errors
 /// `Unavailable` if a directory is moved meanwhile; errors of the file system.

@@ -7,8 +7,8 @@ use std::process::{Command, Output, Stdio};
 use cas_core::error::{Context, Error, ErrorKind, Result};
 use cas_core::limit;
 
-/// The paths at which `mke2fs` is searched. Usually, only the superuser has its directory in
-/// `PATH`.
+/// The programs that are tried, in this order: first `mke2fs` in `PATH`, then those in two
+/// directories that usually only the superuser has in `PATH`.
 const PROGRAMS: [&str; 3] = ["mke2fs", "/usr/sbin/mke2fs", "/sbin/mke2fs"];
 /// Size in bytes of a block.
 const BLOCK: u64 = 4096;
@@ -17,7 +17,7 @@ const MINIMUM: u64 = 16 << 20;
 /// The UUID and the seed of the hashes of directories. They are fixed, so that the same size always
 /// gives the same bytes.
 const UUID: &str = "6361732d-6469-836b-8000-657874340000";
-/// All features, because the default ones differ between releases and machines.
+/// The complete list of features, because the defaults differ between releases and machines.
 const FEATURES: &str = "none,has_journal,ext_attr,dir_index,filetype,extent,64bit,flex_bg,\
                         sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum";
 /// The time of everything in the file system: one second after the beginning of 1970, because

@@ -32,8 +32,9 @@ pub fn set_immutable(file: impl AsFd, immutable: bool) -> Result<()> {
             .source(source),
             Errno::PERM => Error::new(
                 ErrorKind::Denied,
-                "making files immutable needs the superuser of the machine \
-                 (CAP_LINUX_IMMUTABLE); use a snapshotter without `immutable=true`",
+                "making a file immutable, or mutable again, needs CAP_LINUX_IMMUTABLE; run `cas` \
+                 as the superuser of the machine, or, for new snapshots, use a snapshotter \
+                 without `immutable=true`",
             )
             .source(source),
             _ => source.into(),

@@ -1,4 +1,4 @@
-//! Finds out which directories are mounted, in all mount namespaces that this process can read.
+//! Finds out from mount tables where something is mounted, and which directories mounts use.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -14,8 +14,8 @@ use crate::snapshot_dirs::{TREE, was_replaced};
 /// `overlay/snapshots/7/fs`.
 const LAST: usize = 4;
 
-/// Number of bytes at the end of a path by which a directory in use is recognized. A longer path
-/// does not fit into the source of an overlay.
+/// Maximum number of bytes at the end of a path by which a directory in use is recognized. The
+/// source of an overlay does not have space for a longer path.
 const COMPARED: usize = 190;
 /// Maximum numbers of bytes of the two parts of the [source of an overlay](overlay_source): the
 /// name, and the end of a path. The path leads to an entry of the directory that is looked for, so
@@ -31,7 +31,8 @@ const DEVICE: usize = 2;
 const ROOT: usize = 3;
 const PLACE: usize = 4;
 
-/// The mount tables of the mount namespaces that this process can read.
+/// The mount table of this process, or the mount tables of all mount namespaces that this process
+/// can read. Without `/proc`, there are no tables, and nothing seems to be mounted.
 pub struct MountedDirs(Vec<String>);
 
 impl MountedDirs {
@@ -57,8 +58,9 @@ impl MountedDirs {
         MountedDirs(tables)
     }
 
-    /// Returns whether another mount shows the file system that is mounted at `directory`: a bind
-    /// mount of it, or an overlay on it.
+    /// Returns whether another mount seems to show the file system that is mounted at `directory`:
+    /// a bind mount of it, or an overlay on it. Returns false if nothing is mounted there, and true
+    /// for a path that is not UTF-8.
     pub(crate) fn is_shared_by_others(&self, directory: &Path) -> bool {
         let Some(text) = directory.to_str() else {
             return true;
@@ -98,14 +100,15 @@ impl MountedDirs {
         MountedDirs(table.into_iter().collect())
     }
 
-    /// Returns whether `mounts` seem to be mounted at `directory`, perhaps below another mount.
-    /// Only the ends of paths are compared, because the root may have been moved since.
+    /// Returns whether the last of `mounts` seems to be mounted at `directory`, even if a later
+    /// mount there hides it. Only the ends of paths are compared, because the root of `cas` may
+    /// have been moved since the mount was made.
     pub fn shows(&self, directory: &Path, mounts: &[Mount]) -> bool {
         let mut lines = self.at(directory);
         lines.any(|line| shows_last(line, mounts))
     }
 
-    /// Returns whether the topmost mount at `directory` is certainly not a mount of `mounts`.
+    /// Returns whether the topmost mount at `directory` is certainly not the last of `mounts`.
     /// Returns false if nothing is mounted there.
     pub fn is_foreign(&self, directory: &Path, mounts: &[Mount]) -> bool {
         let lines: Vec<&str> = self.at(directory).collect();
@@ -144,10 +147,11 @@ impl MountedDirs {
     }
 }
 
-/// Returns the source of an overlay that names its layers by file descriptors. A mount table shows
-/// the source, and so which directories the overlay uses. The source is the name of the topmost of
-/// the `lower` directories, a space, and the end of the path of `upper`. Without an `upper`, it
-/// ends with the path of the topmost lower directory.
+/// Returns the source of an overlay that names its layers by file descriptors. The source is the
+/// name of the topmost of the `lower` directories, a space, and the end of the path of `upper`, or
+/// of the topmost lower directory if there is no `upper`. A mount table shows the source, so that
+/// these directories can be recognized in it. Only the end of a long name is used, and backslashes
+/// in the path are left out.
 pub(crate) fn overlay_source(lower: &[PathBuf], upper: Option<&Path>) -> OsString {
     let top = lower.first().map_or(Path::new("/"), PathBuf::as_path);
     let name = top.file_name().unwrap_or_default().as_bytes();
@@ -179,8 +183,8 @@ fn shows_last(line: &str, mounts: &[Mount]) -> bool {
 }
 
 /// Returns whether a line seems to show this mount. The root of `cas` may have another path by now,
-/// so only the ends of paths are compared. A line that names an overlay or an image by a file
-/// descriptor counts as a match, because it can show any of them.
+/// so only the ends of paths are compared. A line that names an image, or the layers of an overlay,
+/// by file descriptors counts as a match, because it may be the line of any such mount.
 fn seems(line: &str, mount: &Mount) -> bool {
     match mount {
         Mount::Bind { source, read_only } => {
@@ -225,7 +229,7 @@ fn has_replaced(text: &str, tree: &Path) -> bool {
 
 /// Returns whether two paths, such as `erofs/snapshots/7/image.erofs`, differ at their ends at most
 /// in the number and the name of the file. A repair gives a layer another number, and an image has
-/// another name if other layers are read on demand, while the old image may be mounted.
+/// another name if other layers are read on demand. The old image may still be mounted then.
 fn are_neighbors(one: &Path, other: &Path) -> bool {
     let above = |path: &Path| {
         let last = path.iter().rev().take(LAST).skip(2);
@@ -266,8 +270,8 @@ fn shares_names(path: &str) -> bool {
     path.matches('/').count() > 1
 }
 
-/// Returns a path without the escapes of the kernel, which writes a space, tab, line feed or
-/// backslash as `\` and three octal digits.
+/// Returns a path without the escapes of the kernel, which writes a space, tab, line feed,
+/// backslash or `#` as `\` and three octal digits.
 fn unescape(text: &str) -> Vec<u8> {
     let mut parts = text.split('\\');
     let mut path = parts.next().unwrap_or_default().as_bytes().to_vec();

@@ -51,8 +51,8 @@ impl Lock {
         }
     }
 
-    /// Locks the file `name`. Returns `None` if the file does not exist or is locked already, by
-    /// this process or another one.
+    /// Locks the file `name`. Returns `None` if the file does not exist, was just removed, or is
+    /// locked already, by this process or another one.
     ///
     /// # Errors
     /// Errors of the file system.

@@ -54,12 +54,12 @@ struct Config {
 }
 
 /// Attaches a file to a free loop device, read-only and with sectors of 512 bytes. The device is
-/// released when the returned file is closed and nothing is mounted from it. The list of loop
-/// devices (`losetup`) shows the end of `path`.
+/// released when the returned file is closed and nothing is mounted from it. The kernel keeps the
+/// end of `path` as the name of the attached file.
 ///
 /// # Errors
-/// `Unsupported` if this machine has no loop devices; `Busy` if other processes took each free
-/// device first; `Denied` without the right to use them; errors of the system.
+/// `Unsupported` if this machine has no loop devices; `Busy` if other processes took every free
+/// device that was tried; `Denied` without the right to use them; errors of the system.
 pub(crate) fn attach(file: &File, path: &Path) -> Result<File> {
     let control = open(CONTROL, OFlags::RDWR)?;
     for _ in 0..TRIES {

@@ -1,15 +1,16 @@
 //! The manifest of a snapshot's tree. It has the attributes of each entry, and a checksum of the
-//! bytes of each file, at the time of the commit. Damage can therefore be found later. A manifest
-//! does not contain the extended attributes of files.
+//! bytes of each file, as they were when the snapshot was measured for its commit. Damage can
+//! therefore be found later. A manifest does not contain the extended attributes of files.
 //!
 //! ```text
 //! MANIFEST     one line for each entry, in no particular order, and `end COUNT` as the last
 //! LINE         TYPE MODE UID GID SIZE SECONDS.NANOSECONDS DEVICE MORE PATH
 //! ```
-//! SIZE is `-` for a directory. MORE is a checksum of the bytes of a file, or a hash of the target
-//! of a symbolic link or of the extended attributes of a directory. MORE is 0 for other entries,
-//! for a directory without extended attributes, and for a file that cannot be read. Bytes of PATH
-//! that are not printable ASCII are escaped, and so are spaces and backslashes.
+//! MODE is octal, and MORE is hexadecimal. SIZE is `-` for a directory. MORE is a checksum of the
+//! bytes of a file, or a hash of the target of a symbolic link or of the extended attributes of a
+//! directory. MORE is 0 for other entries, for a directory without extended attributes, and for a
+//! file that cannot be read. Bytes of PATH that are not printable ASCII are escaped, and so are
+//! spaces and backslashes.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -31,13 +32,13 @@ use crate::tree::{At, Visit, open_below, walk};
 /// Maximum number of differences that are described.
 const DESCRIBED: usize = 5;
 /// The MORE of an entry without a checksum or a hash. In a manifest, this value matches whatever
-/// the entry has now. No checksum is 0.
+/// the entry has now. A checksum is never 0.
 const UNREAD: u64 = 0;
 
 /// Writes the manifest of everything below `dir`.
 ///
 /// # Errors
-/// Errors of the file system, with the path.
+/// `Unavailable` if a directory is moved meanwhile; errors of the file system.
 pub(crate) fn write(dir: impl AsFd, manifest: File) -> Result<()> {
     let mut out = BufWriter::with_capacity(256 << 10, manifest);
     let mut count: u64 = 0;
@@ -55,7 +56,7 @@ pub(crate) fn write(dir: impl AsFd, manifest: File) -> Result<()> {
 /// manifest is incomplete or damaged. A loss of power may leave a manifest without an end.
 ///
 /// # Errors
-/// Errors of the file system, with the path.
+/// `Unavailable` if a directory is moved meanwhile; errors of the file system.
 pub(crate) fn compare(
     dir: impl AsFd,
     manifest: &File,

@@ -61,8 +61,8 @@ impl Place<'_> {
         Ok(found.map(|found| Misplaced { expected, found }))
     }
 
-    /// Returns a finding about `subject` if the entry is misplaced. If `repair` is set, renames it.
-    /// Also returns `None` if another process renamed it first.
+    /// Returns a finding about `subject` if the entry is misplaced. If `repair` is set, also
+    /// renames the entry, and returns `None` if another process renamed it first.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -84,9 +84,9 @@ impl Place<'_> {
         }))
     }
 
-    /// Renames a misplaced entry, as [`Dir::set_aside`] does. Locks `dir` meanwhile. Returns the
-    /// new name, or `None` if the entry is not misplaced or does not exist. A kill leaves the entry
-    /// under the old or the new name.
+    /// Renames a misplaced entry, as [`Dir::set_aside`] does. Locks `dir` meanwhile, if the file
+    /// system can lock directories. Returns the new name, or `None` if the entry is not misplaced
+    /// or does not exist. A kill leaves the entry under the old or the new name.
     ///
     /// # Errors
     /// Errors of the file system.

@@ -32,14 +32,14 @@ const LOWER: usize = 500;
 const VALUE: usize = 255;
 
 /// Opens the root directory of `mounts` for this process only, and returns it. Overlays and
-/// EROFS images are mounted for this, but not attached to a path.
+/// EROFS images are mounted for this, but not attached to a path. The source of a bind mount is
+/// opened without a mount, so a read-only bind mount does not protect it from writes.
 ///
 /// # Errors
 /// `Unsupported` if `mounts` is neither one mount of a known type nor EROFS images with an overlay
 /// on them, or if the kernel does not support the number of layers; `OutOfRange` for 1000
-/// layers or more; `Denied` without the right to mount; `NotFound`, `FailedPrecondition` or
-/// `Corrupt` if a file of an image is missing or damaged, as [`erofs::mount_image`]; errors of the
-/// file system.
+/// layers or more; `Denied` without the right to mount; as [`erofs::mount_image`] for an EROFS
+/// image; errors of the file system.
 pub fn open(mounts: &[Mount]) -> Result<OwnedFd> {
     let (images, mount) = split(mounts)?;
     let mounted = images
@@ -83,7 +83,8 @@ fn root_of(tree: &OwnedFd) -> Result<OwnedFd> {
 /// The rights that a mount gives to the users of the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rights {
-    /// Whether set-id programs run with the rights of their owner or group.
+    /// Whether set-id programs run with the rights of their owner or group, and programs with file
+    /// capabilities get these capabilities.
     pub suid: bool,
     /// Whether device nodes can be opened.
     pub devices: bool,
@@ -97,8 +98,8 @@ pub struct Rights {
 ///
 /// # Errors
 /// As [`open`]; `NotFound` or `FailedPrecondition` if `target` is not a directory; `Unsupported` if
-/// the kernel or the file system cannot map IDs, or if the kernel (before 5.12) cannot restrict a
-/// mount.
+/// the kernel or the file system cannot map IDs, if the kernel (before 5.12) cannot restrict a
+/// mount, or if the shared directories of the images are not in one directory.
 pub fn attach(
     mounts: &[Mount],
     target: &Path,
@@ -292,7 +293,8 @@ fn clone(path: &Path, idmap: Option<IdMap<'_>>) -> Result<OwnedFd> {
 /// An overlay that is being configured.
 struct Overlay {
     context: OwnedFd,
-    /// Layers with a long path or with mapped owners, open until the mount is created.
+    /// Layers with a long path or with mapped owners, and a nested overlay, open until the mount is
+    /// created.
     layers: Vec<File>,
 }
 
@@ -338,7 +340,7 @@ impl Overlay {
         let path = self.keep_open(tree(&mount, idmap)?);
         self.layer("lowerdir+", &path).map_err(|error| {
             Error::unsupported(format!(
-                "an overlay of more than {LOWER} layers needs Linux 6.15, and a store that is not \
+                "an overlay of more than {LOWER} layers needs Linux 6.15, and a root that is not \
                  on an overlay itself: {error}; use the native snapshotter"
             ))
             .operation("mount overlay")

@@ -33,12 +33,13 @@ pub struct NewDirectory {
 }
 
 impl NewDirectory {
-    /// Creates the directory `path` with the mode `mode` if it is absent, and locks it. If a killed
-    /// process has left the directory, removes everything in it. Returns `None` if another caller
-    /// has locked the directory or has just removed it.
+    /// Creates the directory `path` with the mode `mode` if it is absent, and locks it. If the
+    /// directory has the attribute `user.cas.unfinished`, because a killed process has left it,
+    /// removes everything in it. Returns `None` if another caller has locked the directory or has
+    /// just removed it.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the directory is not empty, and no killed process has left it;
+    /// `FailedPrecondition` if the directory is not empty and does not have the attribute;
     /// `InvalidArgument` if `path`, or a part of the path above it, exists and is not a directory;
     /// `NotFound` if its parent does not exist; errors of the file system.
     pub fn try_begin(path: &Path, mode: u32) -> Result<Option<Self>> {

@@ -12,8 +12,9 @@ use crate::{Dir, no_directory};
 const PURPOSE: &str = "cas-export";
 
 /// A file that has a temporary name in the directory of its final name until it is published. If
-/// the value is dropped before that, the file is removed. The next [`NewFile::begin`] in the same
-/// directory removes temporary files that killed processes have left.
+/// the value is dropped before that, the file is removed. If the file system can lock files, the
+/// next [`NewFile::begin`] in the same directory removes temporary files that killed processes have
+/// left.
 pub struct NewFile {
     dir: Dir,
     file: File,
@@ -92,7 +93,7 @@ fn create(dir: &Dir) -> Result<(File, String)> {
 }
 
 /// Removes the temporary files in the directory that no process has locked, because killed
-/// processes have left them. A file that cannot be removed stays.
+/// processes have left them. A file that cannot be locked or removed stays.
 fn remove_leftovers(dir: &Dir, path: &Path) {
     let prefix = format!(".{PURPOSE}-");
     let entries = fs::read_dir(path).into_iter().flatten().flatten();

@@ -18,7 +18,7 @@ pub const WORK: &str = "work";
 const ALL: &str = "0 0 4294967295";
 
 /// Returns whether this process is in a user namespace other than the initial one. Such a process
-/// can write only `user.*` attributes.
+/// cannot write `trusted.*` attributes.
 fn in_user_namespace() -> Result<bool> {
     const MAP: &str = "/proc/self/uid_map";
     let map = fs::read_to_string(MAP).during("read", MAP)?;
@@ -26,12 +26,13 @@ fn in_user_namespace() -> Result<bool> {
     Ok(map.join(" ") != ALL)
 }
 
-/// Returns the options for every overlay mount.
+/// Returns the mount options that every overlay of this process needs.
 ///
 /// # Errors
 /// Errors of reading `/proc`.
 pub fn options() -> Result<Vec<String>> {
-    // With an index, a layer could only be used with the work directory of its first mount.
+    // With an index, the kernel refuses an upper directory if its topmost lower directory is not
+    // that of its first mount. A repair may have replaced the lower directory.
     let mut options = vec!["index=off".to_owned()];
     if in_user_namespace()? {
         options.push("userxattr".to_owned());

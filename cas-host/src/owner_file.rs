@@ -17,7 +17,7 @@ const PID_READS: usize = 20;
 const PID_DELAY: Duration = Duration::from_millis(5);
 
 /// A file that this process has locked until the value is dropped. Other processes read the pid of
-/// this process from the file.
+/// this process from the file, if this process can write to it.
 #[derive(Debug)]
 pub struct OwnerFile {
     file: File,
@@ -29,8 +29,9 @@ impl OwnerFile {
     /// the lock with other processes that can only read it.
     ///
     /// # Errors
-    /// `Busy` if another process has locked the file, with the pid of that process if the pid is
-    /// known; errors of the file system.
+    /// `Busy` if another process or another value of this process has locked the file, with the pid
+    /// of the owner if the pid is known; `FailedPrecondition` if `path` is a symbolic link; errors
+    /// of the file system.
     pub fn claim(path: &Path) -> Result<Self> {
         let (file, writable) = match open(path, true) {
             Err(error) if cannot_write(&error) => (open(path, false)?, false),
@@ -94,22 +95,22 @@ fn busy(file: &File) -> Error {
             && Path::new("/proc").join(pid.to_string()).exists()
         {
             return Error::busy(format!(
-                "process {pid} has the store open; only one process can open it at a time: wait \
-                 until the process ends, or end it"
+                "process {pid} has the store open; a process that can write to the store needs it \
+                 alone: wait until process {pid} ends, or end it"
             ));
         }
         thread::sleep(PID_DELAY);
     }
     Error::busy(
-        "another process has the store open; only one process can open it at a time: wait until \
-         the process ends, or end it",
+        "another process has the store open; a process that can write to the store needs it alone: \
+         wait until the other process ends, or end it",
     )
 }
 
 fn read_pid(file: &File) -> Option<u32> {
     let mut text = [0; 11];
     let length = file.read_at(&mut text, 0).ok()?;
-    // Earlier releases of `dir://` stores wrote a line feed after the pid.
+    // In `dir://` stores, earlier releases wrote a line feed after the pid.
     let text = std::str::from_utf8(&text[..length]).ok()?;
     text.trim_end().parse().ok()
 }

@@ -12,7 +12,7 @@ pub struct Pace {
 
 impl Pace {
     /// Returns a pace of at most `per_second` bytes per second, or without a maximum if
-    /// `per_second` is `None`. The time begins now.
+    /// `per_second` is `None`. Zero counts as 1. The time begins now.
     pub fn new(per_second: Option<u64>) -> Self {
         Pace {
             per_second,

@@ -72,12 +72,13 @@ fn ignore_absent(outcome: Result<(), Errno>) -> io::Result<()> {
     }
 }
 
-/// Removes the directory `name` in `parent` and everything below it, or the file or symbolic link
-/// `name`. Returns the freed space. An absent directory is not an error.
+/// Removes the directory `name` in `parent` and everything below it. Returns the freed space. Also
+/// removes a file or a symbolic link `name`, whose space is not counted. An absent entry is not an
+/// error.
 ///
 /// # Errors
-/// `Busy` at a mount point; `Denied` if this user may not remove a file; errors of the file system,
-/// with the path.
+/// `Busy` at a mount point; `Denied` if this user may not remove a file; `Unavailable` if a
+/// directory is moved meanwhile; errors of the file system, with the path.
 pub(crate) fn remove(parent: impl AsFd, name: &str) -> Result<Usage> {
     let mut remover = Remover::new();
     let removed = remove_any(parent.as_fd(), name, &mut remover).during("remove", name);
@@ -98,8 +99,8 @@ pub(crate) fn remove(parent: impl AsFd, name: &str) -> Result<Usage> {
 /// # Errors
 /// `Busy` at a mount point below `path`, and the mount point stays unchanged; if `itself` is set,
 /// also `Busy` if `path` is a mount point or does not end in a name; `Unavailable` if a directory
-/// below `path` is moved meanwhile; errors of the file system. An error below `path` is an
-/// [`Error`] inside the `io::Error`.
+/// below `path` is moved meanwhile; errors of the file system. An error below `path`, or about a
+/// mount point, is an [`Error`] inside the `io::Error`.
 pub fn remove_all(path: &Path, itself: bool) -> io::Result<()> {
     let mut remover = Remover::new();
     let open = |path| calls::open(path, DIRECTORY, Mode::empty());

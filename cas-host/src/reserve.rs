@@ -20,8 +20,8 @@ const STEP: u64 = 16 << 10;
 pub struct Reserve<'a>(pub &'a Dir);
 
 impl Reserve<'_> {
-    /// Allocates the file if it is absent: 256 KiB, or less on an almost full disk. On a full disk,
-    /// the file stays absent.
+    /// Allocates the file if it is absent: 256 KiB, or less on an almost full disk. If this is not
+    /// possible, for example on a full disk, the file stays absent.
     pub fn allocate(self) {
         let flags = OFlags::WRONLY | OFlags::CREATE;
         if let Ok(None) = self.0.stat(NAME)
@@ -38,8 +38,8 @@ impl Reserve<'_> {
         }
     }
 
-    /// Calls `work`, which removes something, and returns its result. If the disk is full, removes
-    /// the file, calls `work` again, and then allocates the file again.
+    /// Calls `work`, which removes something, and returns its result. If the disk is full and the
+    /// file exists, removes the file, calls `work` again, and then allocates the file again.
     ///
     /// # Errors
     /// Errors of `work`.

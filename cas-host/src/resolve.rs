@@ -3,9 +3,9 @@
 //! While anything is renamed or mounted anywhere, the kernel may refuse to resolve a path with `..`
 //! inside a directory (`EAGAIN`). At the root of some mounts, it always refuses. Network file
 //! systems report changes by other machines (`ESTALE`), and signals interrupt calls (`EINTR`). This
-//! module repeats a call that fails with one of these errors. If the call keeps failing, this
-//! module resolves the path itself, one name at a time. Renames and mounts elsewhere do not make
-//! such a resolution fail.
+//! module repeats a call that fails with one of these errors. If the call keeps failing, if the
+//! kernel does not have it (`openat2`), or if a sandbox forbids it, this module resolves the path
+//! itself, one name at a time. Renames and mounts elsewhere do not make such a resolution fail.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -30,7 +30,8 @@ pub fn uninterrupted<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
 }
 
 /// Opens a path inside the root directory `root`, as a process with that root would. Returns the
-/// file. Links are followed, and neither a link nor `..` leads out of the root.
+/// file. Symbolic links are followed, except as the last name if `flags` has `NOFOLLOW`. Neither a
+/// link nor `..` leads out of the root.
 ///
 /// # Errors
 /// `ELOOP` for more than [`limit::LINKS`] links; errors of the file system.
@@ -77,8 +78,8 @@ pub(crate) fn open_unmounted(dir: BorrowedFd<'_>, name: &[u8], flags: OFlags) ->
     }
 }
 
-/// Opens a path in one call. Returns `None` if the kernel keeps refusing to resolve it, or does not
-/// have the call.
+/// Opens a path in one call. Returns `None` if the kernel keeps refusing to resolve it, does not
+/// have the call, or forbids it.
 fn open(
     dir: BorrowedFd<'_>,
     path: &[u8],

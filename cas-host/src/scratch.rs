@@ -1,5 +1,5 @@
 //! Temporary directories. If a process is killed, its directory stays until another process makes
-//! one beside it.
+//! one with the same prefix beside it.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -12,8 +12,8 @@ use crate::DirLock;
 
 /// Makes and locks the private directory `path`. Its name must begin with `prefix` and have a
 /// unique end. Returns the lock. First removes the directories beside `path` whose names begin with
-/// `prefix` and that no process has locked, because killed processes have left them. The caller
-/// removes the new directory.
+/// `prefix` and that no process has locked, because killed processes have left them. Logs a warning
+/// for each of them that cannot be removed. The caller removes the new directory.
 ///
 /// # Errors
 /// Errors of the file system.

@@ -64,7 +64,7 @@ impl LockedDir {
     /// Returns the disk usage of the directory and everything in it.
     ///
     /// # Errors
-    /// Errors of the file system, with the path.
+    /// `Unavailable` if a directory in it is moved meanwhile; errors of the file system.
     pub fn usage(&self) -> Result<Usage> {
         let mut usage = tree::measure(self)?;
         usage += Usage {
@@ -92,7 +92,7 @@ impl AsFd for LockedDir {
 impl SnapshotDirs {
     /// Opens the directories below `root`, which is created if it is absent. If it cannot be
     /// created for lack of permission or on a read-only file system, there are no directories, and
-    /// none can be created.
+    /// methods that change one return `Denied`.
     ///
     /// # Errors
     /// Errors of the file system, with the path.
@@ -128,7 +128,8 @@ impl SnapshotDirs {
     }
 
     /// Returns the path of the tree in the directory of `id`, to mount it. A mount would follow a
-    /// symbolic link, so a link in the path is an error. The tree may be missing.
+    /// symbolic link, so a link in the place of the directory or of its tree is an error. The tree
+    /// may be missing.
     ///
     /// # Errors
     /// `Corrupt` if something else is in the place of the directory or of its tree; errors of the
@@ -166,7 +167,7 @@ impl SnapshotDirs {
     }
 
     /// Creates and locks the directory of `id`. Returns `None` if the directory exists already, or
-    /// if another process has locked it first.
+    /// if another process has locked or removed it first.
     ///
     /// # Errors
     /// Errors of the file system, with the path.
@@ -215,7 +216,7 @@ impl SnapshotDirs {
     pub fn lock_shared(&self, id: u64) -> Result<LockedDir> {
         let locked = self.lock(id, FlockOperation::LockShared)?;
         locked.ok_or_else(|| {
-            Error::not_found("the directory of a snapshot is missing; remove the snapshot")
+            Error::not_found("the directory of a snapshot is missing; run `cas fsck --repair`")
                 .subject(self.path(id).display())
         })
     }
@@ -233,8 +234,9 @@ impl SnapshotDirs {
     /// Returns the disk usage of everything in the directory of `id`.
     ///
     /// # Errors
-    /// `NotFound` if the directory is absent; `Corrupt` if something else is in its place; errors
-    /// of the file system, with the path.
+    /// `NotFound` if the directory is absent; `Corrupt` if something else is in its place;
+    /// `Unavailable` if a directory in it is moved meanwhile; errors of the file system, with the
+    /// path.
     pub fn measure(&self, id: u64) -> Result<Usage> {
         let dir = self.open_dir(id).map_err(directory_error);
         tree::measure(&dir.during("measure", self.path(id).display())?)
@@ -290,10 +292,12 @@ impl SnapshotDirs {
     }
 
     /// Removes the manifest and the `.replaced` file of `id`, then the directory of `id` with
-    /// everything in it. Returns the freed space.
+    /// everything in it. Returns the space that the directory took. An absent directory, or a file
+    /// in its place, counts as no space.
     ///
     /// # Errors
-    /// `Busy` if something is mounted in the directory; errors of the file system, with the path.
+    /// `Busy` if something is mounted in the directory; `Unavailable` if a directory in it is moved
+    /// meanwhile; errors of the file system, with the path.
     pub fn remove(&self, id: u64) -> Result<Usage> {
         self.remove_manifest(id)?;
         remove::remove(self.writable()?, &id.to_string())
@@ -303,7 +307,8 @@ impl SnapshotDirs {
     /// a loss of power may undo the write.
     ///
     /// # Errors
-    /// Errors of the file system, with the path.
+    /// `Unavailable` if a directory in the tree is moved meanwhile; errors of the file system, with
+    /// the path.
     pub fn write_manifest(&self, id: u64, dir: &LockedDir) -> Result<()> {
         let path = self.manifest(id);
         let write = || {
@@ -353,10 +358,11 @@ impl SnapshotDirs {
     }
 
     /// Returns the condition of the directory of `id`. [`Depth::Files`] and [`Depth::Bytes`] also
-    /// compare the tree in the directory with its manifest, if there is a manifest.
+    /// compare the tree in the directory with its manifest, if there is a complete manifest.
     ///
     /// # Errors
-    /// Errors of the file system, with the path.
+    /// `Unavailable` if a directory in the tree is moved meanwhile; errors of the file system, with
+    /// the path.
     pub fn check(&self, id: u64, depth: Depth) -> Result<Condition> {
         if let Some(what) = self.misplaced(id).during("open", self.path(id).display())? {
             return Ok(Condition::Damaged(what));
@@ -461,7 +467,8 @@ pub fn make_tree(dir: &LockedDir) -> Result<()> {
 /// Opens the root of the tree in a snapshot's directory.
 ///
 /// # Errors
-/// `Corrupt` if something else is in the place of the tree; errors of the file system.
+/// `NotFound` if the tree is missing; `Corrupt` if something else is in its place; errors of the
+/// file system.
 pub fn open_tree(dir: &LockedDir) -> Result<OwnedFd> {
     let opened = tree_of(dir).map_err(directory_error);
     opened.during("open directory", TREE)
@@ -481,14 +488,14 @@ fn not_a_directory(found: &str) -> Error {
     ))
 }
 
-/// Returns whether a repair has replaced the directory of `id` and the old directory still exists.
-/// `tree` is the path of the tree of any snapshot of the same snapshotter.
+/// Returns whether a repair has replaced, or tried to replace, the directory of `id` and this
+/// directory still exists. `tree` is the path of the tree of any snapshot of the same snapshotter.
 pub(crate) fn was_replaced(tree: &Path, id: &str) -> bool {
     let root = tree.ancestors().nth(3).filter(|_| number(id).is_some());
     root.is_some_and(|root| root.join(MANIFESTS).join(replaced_name(id)).exists())
 }
 
-/// Returns the name of the file that records that a repair has replaced the directory of `id`.
+/// Returns the name of the file with which a repair records that it replaces the directory of `id`.
 fn replaced_name(id: impl fmt::Display) -> String {
     format!("{id}.replaced")
 }

@@ -19,7 +19,8 @@ pub fn syncfs(file: &impl AsFd) -> Result<()> {
 }
 
 /// Checks that [`syncfs`] has written this file to the device. Before Linux 5.8, `syncfs` does not
-/// report all failed writes. Waits for writes that are under way, but does not start writes.
+/// report all failed writes. Waits for writes that are under way, but does not start writes, except
+/// on a kernel without `sync_file_range`.
 ///
 /// # Errors
 /// Errors of the device that were not reported yet, for writes since the file was opened.
@@ -53,8 +54,8 @@ pub fn begin_write(file: &impl AsFd, offset: u64, length: u64) {
 /// Returns the ID of this boot. Unsynced bytes that were written in another boot may be lost.
 ///
 /// # Errors
-/// `Unavailable` or `NotFound` if `/proc` is not mounted; `Unsupported` if the kernel does not
-/// provide the ID.
+/// `NotFound` if `/proc` is not mounted or does not have the ID; `Unsupported` if the ID is empty;
+/// errors of reading `/proc`.
 pub fn boot_id() -> Result<String> {
     const PATH: &str = "/proc/sys/kernel/random/boot_id";
     let text = fs::read_to_string(PATH).during("read", PATH)?;

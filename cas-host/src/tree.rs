@@ -1,8 +1,8 @@
 //! Walking a directory tree through file descriptors, and measuring it.
 //!
-//! A walk follows no links and crosses no mounts. It keeps only one directory open, at any depth.
-//! It returns to the parent of a directory through `..`, and checks that the parent is still the
-//! directory from which it entered.
+//! A walk follows no links, and enters no directory that is a mount point. It keeps only one
+//! directory open, at any depth. It returns to the parent of a directory through `..`, and checks
+//! that the parent is still the directory from which it entered.
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
@@ -51,7 +51,8 @@ pub trait Visit {
     /// Opens a directory.
     ///
     /// # Errors
-    /// `XDEV` for a mount point; `NOENT` skips the directory; any other error ends the walk.
+    /// `EXDEV` for a mount point, for which [`Self::mounted`] is then called; `ENOENT` skips the
+    /// directory; any other error ends the walk.
     fn open(&mut self, at: At<'_>) -> Result<OwnedFd, Errno> {
         open_below(at)
     }
@@ -69,7 +70,8 @@ pub trait Visit {
     /// An error ends the walk.
     fn leave(&mut self, at: At<'_>, child: BorrowedFd<'_>) -> io::Result<()>;
 
-    /// Visits a mount point, which is not entered. The default returns the error `Busy`.
+    /// Visits a directory that is a mount point. It is not entered. By default, returns the error
+    /// `Busy`.
     ///
     /// # Errors
     /// An error ends the walk.
@@ -91,8 +93,8 @@ struct Above {
 /// skipped.
 ///
 /// # Errors
-/// `Busy` at a mount point, unless the visitor accepts it; `Unavailable` if a directory is moved
-/// during the walk; errors of the visitor and of the file system, with the path.
+/// `Busy` at a directory that is a mount point, unless the visitor accepts it; `Unavailable` if a
+/// directory is moved during the walk; errors of the visitor and of the file system, with the path.
 pub fn walk(root: impl AsFd, visit: &mut impl Visit) -> Result<()> {
     let mut above = Vec::new();
     walk_below(root.as_fd(), &mut above, visit).during("walk", Path(&above, None))

@@ -22,7 +22,9 @@ pub struct UnmountMode {
 ///
 /// # Errors
 /// `Busy` if the mount is in use and `mode` is not `lazy`; `FailedPrecondition` if nothing is
-/// mounted at `target`; `Denied` without the right to mount; errors of the system.
+/// mounted at `target` in this mount namespace, also if `target` is a symbolic link to a mount, or
+/// if the mount is locked because it comes from a namespace with more rights; `Denied` without the
+/// right to mount; errors of the system.
 pub fn unmount(target: &Path, mode: UnmountMode) -> Result<()> {
     let mut flags = UnmountFlags::NOFOLLOW;
     flags.set(UnmountFlags::FORCE, mode.force);

@@ -15,6 +15,10 @@ pub(crate) fn value_bytes(batch: &Batch) -> u64 {
 
 /// Checks the expectations of a batch without writing. Each change is checked against the state
 /// that the changes before it would leave.
+///
+/// # Errors
+/// [`Failed::Refused`] with `Conflict` if a change does not find the state that it expects;
+/// [`Failed::Broken`] if the engine fails.
 pub(crate) fn check(tx: &mut Tx<'_>, batch: &Batch) -> Result<(), Failed> {
     let mut written: HashMap<(Table, &str), bool> = HashMap::new();
     let mut unwritten = Vec::new();

@@ -5,14 +5,16 @@
 //!
 //! - Members have the order of the tree: a directory, and then its entries by name, subdirectories
 //!   last. The same changes give the same bytes.
-//! - The whiteouts of overlayfs become whiteouts of a layer: character devices 0:0, and empty files
-//!   with the attribute `overlay.whiteout`. A directory with the attribute `overlay.opaque` hides
-//!   what the layers below have in it, except for the root, which an overlay always merges.
+//! - The whiteouts of overlayfs (character devices 0:0, and empty files with the attribute
+//!   `overlay.whiteout`) become whiteouts of a layer. A directory whose attribute `overlay.opaque`
+//!   is `y` gets an opaque whiteout, except for the root, which an overlay always merges.
 //! - A file with several names is one member, and hard links to it. Sparse files are written with
 //!   the zeros of their holes.
-//! - Left out: the attributes of this overlay and of the host; and, with a warning, sockets and all
-//!   other attributes that [`apply`](crate::apply) never sets, such as those that an overlay inside
-//!   the tree has set.
+//! - Left out: the attributes of this overlay and of the host; and, with a warning, all other
+//!   attributes that [`apply`](crate::apply) never sets, such as those that an overlay inside the
+//!   tree has set.
+//! - A socket is left out with a warning. A whiteout takes its place, because the socket may hide
+//!   something in the layers below.
 
 use std::collections::HashMap;
 use std::ffi::CStr;
@@ -33,7 +35,7 @@ use crate::tar::{Device, Entry, EntryKind, Time, Writer};
 pub struct Written {
     /// Number of members, including whiteouts.
     pub entries: u64,
-    /// Warnings about the parts that were left out, at most as many as [`Warnings`] keeps.
+    /// Warnings about the parts that were left out, as [`Warnings::list`] returns them.
     pub warnings: Vec<String>,
 }
 

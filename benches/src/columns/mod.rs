@@ -35,7 +35,7 @@ pub fn all() -> Vec<Contender> {
 /// shown only on request.
 pub const SLOW: &str = "dir";
 
-/// The schemes of stores in directories.
+/// The schemes of the backends that each have a column of their own.
 const BACKENDS: &[&str] = &[
     "fs",
     "redb",

@@ -1,5 +1,5 @@
 //! redb called directly: a row of bytes and a record in one transaction. Large blobs are cut into
-//! rows of the best size, and synced in two phases as our store does.
+//! rows of the best size. Every transaction is committed in two phases, as in our store.
 
 use std::ops::Bound;
 use std::path::Path;

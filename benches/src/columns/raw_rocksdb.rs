@@ -1,6 +1,6 @@
-//! RocksDB called directly. One synced write stores the bytes of a small blob and its record. A large
-//! blob is stored in pieces of 256 KiB, which skip the log and are flushed before its record is
-//! written.
+//! RocksDB called directly. One synced write stores the bytes of a small blob and its record. A
+//! large blob is stored in pieces of 256 KiB, which skip the log and are flushed before its record
+//! is written.
 
 use std::path::Path;
 

@@ -53,14 +53,15 @@ impl Formats {
     }
 }
 
-/// Returns the notes of the catalogue in `store`. Creates an empty catalogue if there is none, and
-/// migrates a catalogue of an older format.
+/// Returns the notes of the catalogue in `store`. Creates an empty catalogue if there is none and
+/// the store can be written, and migrates a catalogue of an older format.
 ///
 /// # Errors
 /// `FailedPrecondition` if the catalogue has a newer format, or an older format and the store
-/// cannot be written; `Busy` while another process migrates the catalogue; `Corrupt` if the number
-/// does not parse; errors of the store. A migration that fails leaves the catalogue in the format
-/// that it had.
+/// cannot be written; `Busy` while another process migrates the catalogue, and after a migration
+/// was killed, until its lease has expired; `Corrupt` if the number does not parse or is below the
+/// oldest format, or if a note cannot be converted; errors of the store. A migration that fails
+/// leaves the catalogue in the format that it had.
 pub(crate) async fn open(store: &Store, formats: &Formats) -> Result<Notes> {
     let opened = retry(|| prepare(store, formats)).await;
     opened.map_err(|error| error.operation("open catalogue of ACIs"))?;
@@ -73,7 +74,7 @@ async fn prepare(store: &Store, formats: &Formats) -> Result<()> {
     let Some((value, revision)) = notes.load(FORMAT).await? else {
         let created = notes.put(FORMAT, number(newest), Expect::Absent).await;
         return match created {
-            // A store that is read-only, or full, has an empty catalogue.
+            // In a store that is read-only or full, a missing catalogue counts as empty.
             Err(error) if cannot_write(&error) => Ok(()),
             outcome => outcome,
         };
@@ -99,8 +100,8 @@ async fn prepare(store: &Store, formats: &Formats) -> Result<()> {
     }
 }
 
-/// Writes the notes of the newest format, and then the number. If an earlier migration was killed,
-/// takes over from it.
+/// Writes the notes of the newest format, and then the number. If an earlier migration was killed
+/// and its lease has expired, takes over from it.
 async fn migrate(
     store: &Store,
     notes: &Notes,

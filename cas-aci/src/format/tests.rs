@@ -11,7 +11,7 @@ use super::*;
 /// Writes a value in upper case.
 ///
 /// # Errors
-/// `Corrupt` if it is there already, or empty.
+/// `Corrupt` if the value has an upper-case letter already, or is empty.
 fn step(note: Record) -> Result<Record> {
     if note.value.is_empty() || note.value.iter().any(u8::is_ascii_uppercase) {
         return Err(Error::corrupt("not a note of format 0").subject(&note.key));
@@ -107,7 +107,8 @@ fn a_fault_at_any_change_leaves_a_catalogue_that_is_migrated_later() {
             plan.fail_nth(nth, Fault { kind, side });
             let opened = wait(open(&faulty(&store, &plan), &TWO));
             let failed = plan.end();
-            // A migration may leave a lease that it could not end. Here the lease expires.
+            // A migration may leave a lease that it could not end. The deletion stands for the
+            // expiry of this lease.
             for (id, lease, _) in wait(store.leases().list()).unwrap() {
                 let leases = store.leases();
                 wait(leases.delete(&id, &lease.owner, SystemTime::now())).unwrap();

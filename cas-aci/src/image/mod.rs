@@ -18,18 +18,23 @@ use crate::store::AciStore;
 impl AciStore {
     /// Makes an OCI image of an ACI and gives it a name. Returns the image.
     ///
-    /// The image has one layer for each ACI that the ACI depends on, lowest first, and one for the
-    /// ACI itself. Dependencies are looked up in the catalogue by key, or by name and labels. If an
-    /// ACI has a `pathWhitelist`, its layer and the layers of its dependencies have only the listed
-    /// paths. The section `app` of the manifest becomes the configuration of the image. If the ACI
-    /// lacks the label `os` or `arch`, the image has the value of this machine.
+    /// The image has a layer for each ACI that the ACI depends on, lowest first, and one for the
+    /// ACI itself. An ACI on which several of these ACIs depend has a layer for each of them.
+    /// Dependencies are looked up in the catalogue by key, or by name and labels. If an ACI has a
+    /// `pathWhitelist`, its layer and the layers of its dependencies have only the listed paths and
+    /// the directories above them. The section `app` of the manifest becomes the configuration of
+    /// the image, without the event handlers and the supplementary groups. The labels and
+    /// annotations of the ACI become labels of the image. If the ACI lacks the label `os` or
+    /// `arch`, the image has the value of this machine.
     ///
     /// # Errors
-    /// As [`AciStore::resolve_key`]; `NotFound` for a dependency that the catalogue does not have;
-    /// `Corrupt` if an ACI depends on itself, or if the key of a dependency belongs to an ACI with
-    /// another name or other labels; `OutOfRange` for more than [`limit::ACI_DEPTH`] levels,
-    /// [`limit::LAYERS`] layers or [`limit::ACI_PORTS`] ports; `Unsupported` for content that an
-    /// OCI image cannot express; errors of the store. After an error, the name is unchanged.
+    /// As [`AciStore::resolve_key`]; `NotFound` for a dependency that the catalogue does not have,
+    /// or a blob that the store does not have; `InvalidArgument` if several keys begin with the
+    /// image ID of a dependency; `Corrupt` if a stored ACI is damaged, if an ACI depends on itself,
+    /// or if the key of a dependency belongs to an ACI with another name or other labels;
+    /// `OutOfRange` for more than [`limit::ACI_DEPTH`] levels, [`limit::LAYERS`] layers or
+    /// [`limit::ACI_PORTS`] ports; `Unsupported` for content that an OCI image cannot express;
+    /// errors of the store. After an error, the name is as before as far as possible.
     ///
     /// [`limit::ACI_DEPTH`]: cas_core::limit::ACI_DEPTH
     /// [`limit::LAYERS`]: cas_core::limit::LAYERS

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::manifest::ImageManifest;
 
-/// The only paths that an image may have, and the directories above them.
+/// The only paths that the layer of an ACI may have, and the directories above them.
 #[derive(Debug, Default)]
 pub(super) struct Whitelist {
     paths: BTreeSet<Vec<u8>>,
@@ -26,7 +26,7 @@ impl Whitelist {
         (!list.paths.is_empty()).then_some(list)
     }
 
-    /// Returns whether an image may have a directory (if `is_directory` is set) or another file at
+    /// Returns whether the layer may have a directory (if `is_directory` is set) or another file at
     /// `path`, which has neither empty names nor `.`.
     pub(super) fn allows(&self, path: &[u8], is_directory: bool) -> bool {
         self.paths.contains(path)

@@ -1,4 +1,4 @@
-//! Completes names without a host, as `registries.conf` prescribes.
+//! Completes names without a host, as `registries.conf` and `short-name-aliases.conf` prescribe.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -27,7 +27,7 @@ struct Chosen {
     aliases: BTreeMap<Spanned<String>, String>,
 }
 
-/// The settings in the files for names without a host.
+/// The settings for names without a host, from all files that were read.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct ShortNames {
     aliases: BTreeMap<String, String>,
@@ -98,8 +98,9 @@ impl ShortNames {
         Ok(())
     }
 
-    /// Reads the aliases that users have chosen. They replace aliases of `registries.conf`. Other
-    /// tables of the file are ignored. The file may be absent.
+    /// Reads the aliases that users have chosen. Each replaces the alias of the same name in
+    /// `registries.conf`, or removes it if the value is empty. Other tables of the file are
+    /// ignored. The file may be absent.
     pub(super) fn choose(&mut self, path: &Path) -> Result<()> {
         let Some(text) = Text::read(path)? else {
             return Ok(());
@@ -114,8 +115,8 @@ impl ShortNames {
     /// Returns the names that a typed name may mean, in the order in which they are tried.
     ///
     /// # Errors
-    /// `InvalidArgument` if `typed` is not a name; `FailedPrecondition` if it may mean several
-    /// names and the mode does not allow that.
+    /// `InvalidArgument` if `typed`, or a name that it may mean, is not a valid name;
+    /// `FailedPrecondition` if it may mean several names and the mode does not allow that.
     pub(super) fn expand(&self, typed: &str) -> Result<Vec<FullName>> {
         let as_docker: FullName = typed.parse()?;
         if !without_host(typed) {
@@ -146,8 +147,8 @@ impl ShortNames {
     }
 }
 
-/// Returns whether podman would complete a name: its first part is not `localhost` and has neither
-/// `.` nor `:`.
+/// Returns whether podman would complete a name: it has no `/`, or the part before the first `/` is
+/// not `localhost` and has neither `.` nor `:`.
 pub(super) fn without_host(name: &str) -> bool {
     let first = name.split_once('/').map(|(first, _)| first);
     first.is_none_or(|first| first != "localhost" && !first.contains(['.', ':']))

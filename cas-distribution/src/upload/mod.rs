@@ -14,7 +14,8 @@ use crate::fetch::CONTENT_DIGEST;
 use crate::request::{Action, Ask};
 use crate::retry::{Failure, Patience};
 
-/// The length in bytes of a chunk for a registry that refuses a larger body and states no length.
+/// Maximum length in bytes of the first chunk that is tried, for a registry that refuses the whole
+/// blob as too large and states no length.
 const CHUNK: u64 = 8 << 20;
 /// Minimum length of a chunk in bytes. A registry may demand longer chunks.
 const SHORTEST: u64 = 64 << 10;
@@ -64,11 +65,12 @@ impl<'a> Upload<'a> {
     /// Uploads the blob.
     ///
     /// An attempt that fails for a temporary reason is repeated. The blob is sent in chunks if the
-    /// registry refuses the whole blob in one request, or states a length for chunks.
+    /// registry refuses the whole blob as too large, or states a length for chunks that is less
+    /// than the size of the blob.
     ///
     /// # Errors
     /// As [`Inner::expect`]; `OutOfRange` if even short chunks are too large for the registry;
-    /// errors of the content.
+    /// `Corrupt` if the registry states another digest for the blob; errors of the content.
     pub(crate) async fn run(mut self) -> Result<()> {
         let mut mount_from = self.inner.mount_from.as_deref();
         loop {
@@ -166,13 +168,13 @@ impl<'a> Upload<'a> {
         Ok(check_digest(response.headers(), self.descriptor)?)
     }
 
-    /// Returns the refusal for an answer to a part of an upload that is not a success.
+    /// Returns the refusal for an answer that is not a success, to a request of an upload.
     async fn refused(&self, response: Response) -> Refusal {
         let status = response.status();
         match (status, self.inner.refused(response).await) {
             (StatusCode::PAYLOAD_TOO_LARGE, failure) => Refusal::TooLarge(failure),
-            // The registry has forgotten the upload, or has other bytes of the blob. A new upload
-            // may succeed.
+            // The registry has forgotten the upload, or expects other bytes of the blob next. A new
+            // upload may succeed.
             (StatusCode::NOT_FOUND | StatusCode::RANGE_NOT_SATISFIABLE, Failure::Stays(error)) => {
                 Refusal::Failed(Failure::repeated(error, FORGOTTEN))
             }

@@ -27,8 +27,8 @@ impl Upload<'_> {
     /// body was not sent.
     ///
     /// # Errors
-    /// A failure that may pass if the connection breaks or stalls; errors of the content and of the
-    /// credentials.
+    /// As [`error::broken`] if the connection breaks; a failure that may pass if it stalls; as
+    /// [`Http::request`](crate::http::Http::request); errors of the content and of the credentials.
     pub(super) async fn send(
         &self,
         method: Method,
@@ -80,6 +80,9 @@ impl Upload<'_> {
 
     /// Waits for an answer as long as the registry accepts bytes. Once all `length` bytes are sent,
     /// waits longer, because the registry may have to copy and hash the blob. Returns the answer.
+    ///
+    /// # Errors
+    /// A failure that may pass if the time is over; errors of the content.
     async fn watch<T>(
         &self,
         answer: impl Future<Output = T>,

@@ -31,12 +31,13 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
     /// Fills the new directory of a snapshot. `below` has the numbers of its ancestors.
     ///
     /// # Errors
-    /// Errors of the file system. The directory is then removed.
+    /// `NotFound` or `Corrupt` if the files of an ancestor are missing or were changed; errors of
+    /// the system. The directory is then removed.
     fn fill(&self, dirs: &SnapshotDirs, new: &LockedDir, below: &[u64]) -> Result<()>;
 
-    /// Makes the files that the mounts of a snapshot need. This method is called before a view is
-    /// created, and before the mounts of an existing snapshot are returned. `below` has the numbers
-    /// of the ancestors of the snapshot.
+    /// Makes the files that the mounts of a snapshot need. This method is called before a view on a
+    /// parent is created, and before the mounts of an existing snapshot are returned. `below` has
+    /// the numbers of the ancestors of the snapshot.
     ///
     /// # Errors
     /// `NotFound` or `Corrupt` if the files of an ancestor are missing or were changed; errors of
@@ -49,7 +50,9 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
     /// ancestors.
     ///
     /// # Errors
-    /// `FailedPrecondition` for a snapshot that cannot be mounted; errors of the file system.
+    /// `FailedPrecondition` for a snapshot that cannot be mounted; `NotFound` or `Corrupt` if the
+    /// files of the snapshot or of an ancestor are missing or were changed; errors of the file
+    /// system.
     fn mounts(
         &self,
         dirs: &SnapshotDirs,
@@ -82,11 +85,11 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
         Ok(())
     }
 
-    /// Protects the complete files of a snapshot from changes. A commit calls this method before it
-    /// changes the record of the snapshot.
+    /// Protects the complete files of a snapshot from changes. A commit or a replacement calls this
+    /// method before it changes the record of the snapshot.
     ///
     /// # Errors
-    /// Errors of the file system. The snapshot is then not committed.
+    /// Errors of the file system. The record is then not changed.
     fn protect(&self, _complete: &LockedDir) -> Result<()> {
         Ok(())
     }
@@ -118,7 +121,8 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Returns the condition of the directory of the snapshot with this key.
+    /// Returns the condition of the directory of the snapshot with this key. By default, returns
+    /// what [`SnapshotDirs::check`] finds.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -133,7 +137,8 @@ pub trait SnapshotLayout: Sized + Send + Sync + 'static {
     }
 
     /// Unmounts the mounts that snapshots share and that no other mount uses any more, and removes
-    /// the files that only such mounts needed. This method is called before the directory of a snapshot is removed. The removal continues even if a
-    /// mount cannot be unmounted.
+    /// the files that only such mounts needed. This method is called before the directory of a
+    /// snapshot is removed, and at the beginning of a cleanup. The removal or the cleanup continues
+    /// even if a mount cannot be unmounted. By default, there are no such mounts.
     fn release(&self, _dirs: &SnapshotDirs) {}
 }

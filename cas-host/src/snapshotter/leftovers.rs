@@ -17,8 +17,8 @@ const ONE_FILE: Usage = Usage {
     inodes: 1,
 };
 
-/// The lock on a leftover. `None` for an entry that is not a directory, which no process builds or
-/// commits.
+/// The lock on a leftover. `None` for an entry that is not a directory. No process builds or
+/// commits such an entry.
 type LeftoverLock = Option<LockedDir>;
 
 /// Maximum number of leftovers that are locked at a time.
@@ -85,7 +85,8 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         Ok(freed)
     }
 
-    /// Removes the manifests that have neither a directory nor a record. Returns the freed space.
+    /// Removes the manifests and `.replaced` files that have neither a directory nor a record.
+    /// Returns the number of removed files as the number of inodes. Their bytes are not counted.
     async fn remove_manifests(&self) -> Result<Usage> {
         let dirs = Arc::clone(&self.dirs);
         let found = pool::run(move || dirs.without_directory()).await?;
@@ -120,8 +121,8 @@ impl<L: SnapshotLayout> DirSnapshotter<L> {
         }
     }
 
-    /// Returns the candidates that no record names and no mount uses, locked so that no process
-    /// builds or commits them.
+    /// Returns the candidates that no record names and that are not [in use](Self::is_in_use),
+    /// locked so that no process builds or commits them.
     async fn lock_leftovers(
         &self,
         candidates: &[u64],

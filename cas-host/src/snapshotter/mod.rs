@@ -7,10 +7,11 @@
 //!     7/                0700, the directory of snapshot 7, locked while it is built
 //!   manifests/          0700
 //!     7                 attributes and checksums of all files of the committed snapshot 7
+//!     6.replaced        the key of the snapshot that had the directory 6 before a repair
 //! ```
 //! The number, kind and parent of a snapshot are only in its record. The key of the record is the
 //! key of the snapshot. A directory whose number is in no record has no meaning, and
-//! [`Snapshotter::cleanup`] removes it.
+//! [`Snapshotter::cleanup`] removes it when nothing uses it any more.
 //!
 //! - A directory is complete before its record is written.
 //! - A view on a parent has no directory.

@@ -1,4 +1,5 @@
-//! Members of gzip (RFC 1952): a header, a deflate stream, and its checksum and length.
+//! Members of gzip (RFC 1952): a header, a deflate stream, and the checksum and the length of the
+//! decompressed bytes.
 
 use std::io::{self, BufRead, Read};
 

@@ -58,7 +58,7 @@ impl<R: Read> Input<R> {
     /// after members, which tapes and block devices leave, are skipped.
     ///
     /// # Errors
-    /// `Unsupported` for other bytes.
+    /// `Unsupported` for other bytes; errors of the source.
     pub(super) fn has_member(&mut self, compression: Compression) -> io::Result<bool> {
         loop {
             let rest = self.fill_buf()?;

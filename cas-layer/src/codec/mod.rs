@@ -1,9 +1,9 @@
 //! Compression of layers and archives: detection, and a streaming decoder with size limits.
 //!
-//! A decoder returns either all bytes of a stream or an error. After a member, frame or stream,
-//! another one may follow, and so may zeros, which tapes and block devices leave. If other bytes
-//! follow, the error is `Unsupported` and describes these bytes. It is not `Corrupt`, because the
-//! stream before them is intact.
+//! A decoder decompresses all bytes of its source, or returns an error. After a gzip member, a zstd
+//! frame, or a stream of xz or bzip2, another one of the same format may follow, and so may zeros,
+//! which tapes and block devices leave. If other bytes follow, the error is `Unsupported` and
+//! describes these bytes. It is not `Corrupt`, because what precedes them is intact.
 
 mod bzip2;
 mod format;
@@ -164,7 +164,7 @@ impl<R: Read> Decoder<R> {
         if self.produced > self.budget {
             return Err(Error::out_of_range(format!(
                 "the stream has more than the {} decompressed bytes allowed; build the image with \
-                 smaller layers",
+                 smaller layers, or make an archive of fewer images",
                 self.budget
             )));
         }
@@ -199,7 +199,8 @@ impl<R: Read> Read for Decoder<R> {
     }
 }
 
-/// Classifies an error of a codec. An error of the source is returned unchanged.
+/// Classifies an error of a codec. An error that is classified already, such as an error of the
+/// source, is returned unchanged.
 fn damaged(compression: Compression, error: io::Error) -> io::Error {
     if error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
         return error;

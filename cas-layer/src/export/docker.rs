@@ -1,6 +1,6 @@
 //! Writes `manifest.json`. With this file, `docker load` can also read an archive of an OCI layout.
 //!
-//! It lists the paths of the configurations and layers in the layout. Compressed layers stay
+//! The file lists the paths of the configurations and layers in the layout. Compressed layers stay
 //! compressed: docker, containerd, podman and skopeo decompress them while reading. A reader that
 //! uses the layout reads the original manifests. Docker itself has written such archives since
 //! version 25.
@@ -29,8 +29,9 @@ struct Entry {
 /// names.
 ///
 /// # Errors
-/// `Unsupported` for a manifest that is not an image of layers; `NotFound` if the archive does not
-/// contain all layers of a manifest.
+/// `Unsupported` for a manifest that is not an image of layers, or that has a layer that is an
+/// EROFS image; `Corrupt` if a manifest and its configuration do not match; `NotFound` if the
+/// archive does not contain all layers of a manifest; errors of [`image::image_config`].
 pub(super) async fn manifest(
     store: &Store,
     chosen: &BTreeMap<Reference, Chosen>,

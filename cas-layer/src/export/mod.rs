@@ -1,10 +1,11 @@
 //! Exports images of a store as an archive that [`import`](mod@crate::import) can read.
 //!
 //! An archive is a tar of an OCI image layout: `oci-layout`, `index.json`, for docker also
-//! `manifest.json`, and every blob once. The same images always give the same bytes, from any store
-//! and in any order of arguments. Images are sorted by name. Blobs follow in the order of a walk
-//! from the images, parents before children. All files have the owner 0:0, the mode 644 and the
-//! first second of 1970 as time.
+//! `manifest.json`, and every blob once. With the same options, the same images give the same
+//! bytes, in any order of arguments, and from any store that has the same parts of the images and
+//! the same referrers. Images are sorted by name. Blobs follow in the order of a walk from the
+//! images: a document, and then the blobs that it lists and that are not in the archive yet. All
+//! files have the owner 0:0, the mode 644 and the first second of 1970 as time.
 //!
 //! If the store has referrers of the images, the archive has them, too, on request. `index.json`
 //! lists the referrers without names, after the images.
@@ -13,11 +14,11 @@
 //! a platform, `index.json` names the manifest of that platform instead of the index that lists it.
 //! Without a platform, an OCI archive names the targets that the images have in the store.
 //!
-//! All content is pinned by a lease if the store can be written, and verified while it is read. The
-//! file gets its name only when it is complete and on the device. A killed export leaves a hidden
-//! file next to it, which the next export into that directory removes. If the caller drops the
-//! future, no file is left. If the archive was already being synced, the complete archive may be
-//! left.
+//! All content is pinned by a lease if the store can be written, and verified while it is read. An
+//! archive that is a regular file gets its name only when it is complete and on the device. A
+//! killed export leaves a hidden file next to it, which the next export into that directory removes
+//! if the file system can lock files. If the caller drops the future while the archive is being
+//! synced, the complete archive may be left. Otherwise, a dropped future leaves no file.
 
 mod archive;
 mod docker;
@@ -70,11 +71,13 @@ pub struct ExportOptions {
     pub referrers: bool,
     /// How names are written in the annotation [`IMAGE_NAME`](crate::IMAGE_NAME), which containerd
     /// and podman read. By default, names are unchanged. The annotation
-    /// [`REF_NAME`](crate::REF_NAME) of the image layout always has the name that the store has.
+    /// [`REF_NAME`](crate::REF_NAME) of the image layout always has the name that the store has. An
+    /// image without a name has neither annotation.
     pub naming: Naming,
     /// Selects the configurations and layers that are written, by default all. If some are left
     /// out, a reader of the archive must get them elsewhere, like layers that registries do not
-    /// distribute. Manifests and indexes are always written.
+    /// distribute. An archive for docker must have all layers. Manifests and indexes are always
+    /// written.
     pub filter: BlobFilter,
     /// Receives the progress. By default, the progress is not reported.
     pub progress: Arc<dyn Progress>,
@@ -144,18 +147,23 @@ struct Chosen {
     manifest: Option<Manifest>,
 }
 
-/// Writes `images` into one archive. Blobs that they share are written once. Manifests of an index
-/// that are not complete in the store are left out with a warning, and the index stays unchanged.
+/// Writes `images` into one archive. Blobs that they share are written once. Children of an index
+/// that are not complete in the store are left out with a warning, and so are missing layers that
+/// registries do not distribute. The documents that list them stay unchanged.
 ///
-/// Returns the images with the targets that they have in the archive.
+/// Returns the images, sorted by name, with the targets that they have in the archive. If two of
+/// `images` have the same name, only the last one is written.
 ///
 /// # Errors
-/// `InvalidArgument` if `images` is empty, or if the target is a directory or a path without a
-/// UTF-8 file name; `NotFound` if content was lost, a layer was discarded after it was unpacked, or
-/// an image does not have the platform; `Corrupt` for damaged content; `Unsupported` for an image
-/// that docker cannot load; `OutOfRange` for more referrers than
-/// [`limit::REFERRERS`](cas_core::limit::REFERRERS); errors of the store and of the target. An
-/// existing file with the name of the target is then unchanged.
+/// `InvalidArgument` if `images` is empty, or if the target is a directory, a path without a UTF-8
+/// file name, or a path in something that is not a directory; `NotFound` if content was lost, a
+/// layer was discarded after it was unpacked or is only kept as a tar, an image does not have the
+/// platform, or the archive is for docker and lacks a layer; `Corrupt` for damaged content;
+/// `Unsupported` for an image that docker cannot load, if the archive is for docker; `OutOfRange`
+/// for more referrers than [`limit::REFERRERS`](cas_core::limit::REFERRERS), or if an image exceeds
+/// a bound of [`walk`](cas_core::dispatch::walk()); errors of the store and of the target. An
+/// existing file with the name of the target is then unchanged, unless only the last step failed:
+/// the sync of its directory.
 pub async fn export(
     store: &Store,
     images: &[Image],
@@ -234,8 +242,9 @@ fn warn_of_types(chosen: &BTreeMap<Reference, Chosen>, progress: &dyn Progress) 
         more => format!(" (and {more} more)"),
     };
     progress.warn(&format!(
-        "{first}{more} has a manifest of Docker's type; skopeo, podman and umoci cannot select it \
-         by its name in an OCI archive; for these programs, export it with --format docker"
+        "{first}{more} has a manifest or an index of Docker's type; skopeo, podman and umoci \
+         cannot select it by its name in an OCI archive; for these programs, export it with \
+         --format docker"
     ));
 }
 

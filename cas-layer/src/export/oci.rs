@@ -18,10 +18,11 @@ pub(super) fn version() -> Bytes {
 
 /// Returns the file that lists the images, one entry per name. Readers differ in which annotation
 /// they use. containerd stores the value of its own annotation as the name, so `naming` decides how
-/// it is written. The other annotation has the name that the store has, and not only the tag,
-/// because two images may have the same tag. An image without a name has neither annotation.
+/// this value is written. The other annotation has the name that the store has, and not only the
+/// tag, because two images may have the same tag. An image without a name has neither annotation.
 ///
-/// Referrers follow without names. Their annotations could be taken for names, so they have none.
+/// Referrers follow, without names and without any annotations, because a reader could take an
+/// annotation of theirs for a name.
 pub(super) fn index(
     chosen: &BTreeMap<Reference, Chosen>,
     referrers: &[Descriptor],

@@ -30,12 +30,14 @@ pub(super) struct Plan {
 pub(super) struct Blob(Descriptor);
 
 impl Plan {
-    /// Returns the plan with the manifests and indexes that `roots` reach, and the other blobs that
-    /// they reach and that `filter` selects. Each is before the blobs that it lists. The caller has
-    /// pinned the roots.
+    /// Returns the plan with `roots`, the manifests and indexes that they reach, and the other
+    /// blobs that they reach and that `filter` selects. A document is followed by the blobs that it
+    /// lists and that are not in the plan yet.
     ///
     /// # Errors
-    /// `NotFound` if a part of a manifest is missing; `Corrupt` for a wrong size.
+    /// `NotFound` if a root or a part of a manifest is missing, or if no manifest of a root that is
+    /// an index is complete; `Corrupt` for a wrong size or a damaged document; `OutOfRange` if a
+    /// bound of [`dispatch::walk()`] is exceeded; errors of the store.
     pub(super) async fn of(
         store: &Store,
         roots: &[Descriptor],
@@ -59,7 +61,8 @@ impl Plan {
     /// out with a warning.
     ///
     /// # Errors
-    /// `OutOfRange` for more than [`limit::REFERRERS`] referrers; otherwise as [`Plan::of`].
+    /// `OutOfRange` for more than [`limit::REFERRERS`] referrers; errors of [`blob::referrers()`];
+    /// otherwise as [`Plan::of`], but `NotFound` is only a warning.
     pub(super) async fn add_referrers(
         &mut self,
         store: &Store,

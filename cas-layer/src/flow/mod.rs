@@ -57,7 +57,8 @@ pub type OnRead<'a> = &'a (dyn Fn(u64) + Sync);
 /// tree to the device before this function returns. Returns what was done for each layer.
 ///
 /// # Errors
-/// As [`stream`], and the errors of [`Tree::apply`]. The tree is then incomplete; remove it.
+/// As [`stream`]; errors of [`Tree::apply`], [`Tree::close_directories`] and [`Tree::sync`]. The
+/// tree is then incomplete or not durable; remove it.
 pub fn unpack(
     layers: Vec<LayerSource<'_>>,
     tree: &Tree,
@@ -104,8 +105,8 @@ pub enum Accept {
 ///
 /// # Errors
 /// `Corrupt` for a layer that does not match its size or diff ID; `Unsupported` for a blob of a
-/// type that `accept` does not include; errors of `apply`, of the blobs and of
-/// [`Decoder`](crate::codec::Decoder).
+/// type that `accept` does not include; errors of `apply`, of the blobs, of
+/// [`Decoder`](crate::codec::Decoder) and of starting the threads.
 pub fn stream(
     layers: Vec<LayerSource<'_>>,
     accept: Accept,

@@ -46,7 +46,7 @@ impl Source {
         let spent = std::mem::take(&mut self.buffer);
         self.at = 0;
         if spent.capacity() > 0 {
-            // Fails after the last layer, when no buffers are filled any more.
+            // Fails if the first thread has ended. It then fills no more buffers.
             let _ = self.spent.send(spent);
         }
         match self.input.recv() {

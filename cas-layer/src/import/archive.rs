@@ -91,8 +91,12 @@ impl Members {
         Ok(entry)
     }
 
-    /// Returns the entry as a member. Returns `None` for directories, devices and names outside
-    /// the archive, because nothing in an image refers to them.
+    /// Returns the entry as a member. Returns `None` for an entry that is neither a file nor a
+    /// link, and for a path that is outside the archive or not UTF-8, because nothing in an image
+    /// refers to them.
+    ///
+    /// # Errors
+    /// `Unsupported` for a sparse file.
     pub(super) fn member(&self, entry: &Entry) -> Result<Option<Member>> {
         let Some(path) = clean("", &entry.path) else {
             return Ok(None);

@@ -13,13 +13,13 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::codec;
 
-/// Maximum number of links that are followed for one path.
+/// Maximum number of links in an archive that are followed for one path.
 const LINKS: usize = 16;
 
 /// The files of a source.
 pub(super) enum Contents {
-    /// A directory. Links in it are followed, because some tools create layouts of links. Digests
-    /// verify the bytes that a link leads to.
+    /// A directory. Links in it are followed, because some tools create layouts of links. A blob
+    /// that a link leads to is verified by its digest.
     Directory(PathBuf),
     /// An archive, by the clean paths of its members.
     Archive(HashMap<String, Node>),
@@ -29,7 +29,7 @@ pub(super) enum Contents {
 pub(super) enum Node {
     /// A file.
     File(Part),
-    /// The clean path that a link leads to, or `None` if that is outside the archive.
+    /// The clean path that a link leads to, or `None` if that is outside the archive or not UTF-8.
     Link(Option<String>),
 }
 
@@ -211,7 +211,8 @@ impl Part {
     /// Returns all bytes of the part, which is a document.
     ///
     /// # Errors
-    /// `OutOfRange` over [`limit::DOCUMENT_READ`]; `Corrupt` if it ends early.
+    /// `OutOfRange` over [`limit::DOCUMENT_READ`]; `Corrupt` if it ends early; `NotFound` if it was
+    /// removed from the store; errors of the file system and of the store.
     pub(super) async fn document(&self, store: &Store) -> Result<Bytes> {
         check_document_size(self.size)?;
         self.head(store, self.size as usize).await

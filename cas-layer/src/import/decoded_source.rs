@@ -1,4 +1,4 @@
-//! The decompressed bytes of a part as a source of a blob. A thread of its own decompresses them.
+//! The decompressed bytes of a part as a source of a blob. A separate thread decompresses them.
 
 use std::io::{Cursor, Read};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::buffers::{At, Buffers};
 use crate::codec::{Compression, Decoder};
 use crate::unpack::Blob;
 
-/// Maximum number of pieces that are decompressed ahead.
+/// Maximum number of decompressed pieces that wait for the store.
 const AHEAD: usize = 2;
 
 /// A part that is being decompressed.

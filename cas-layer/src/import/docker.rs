@@ -1,7 +1,7 @@
 //! Reads the archive of `docker save`: `manifest.json`, and configurations and layers under any
 //! names.
 //!
-//! It has no OCI manifests, so one is created for each image (`docs/decisions/0002`).
+//! Such an archive has no OCI manifests, so one is created for each image (`docs/decisions/0002`).
 //! Configurations and layers are stored unchanged, except that layers in xz or bzip2 are
 //! decompressed. A layer that is stored uncompressed is verified against its diff ID during the
 //! import. A compressed layer is verified when it is unpacked.
@@ -59,7 +59,7 @@ pub(super) async fn roots(plan: &mut Plan<'_>, listing: &[u8]) -> Result<Vec<Roo
     Ok(roots)
 }
 
-/// Plans one image. Returns `None` if it is for another platform.
+/// Plans one image. Returns `None` if the plan requires a platform and the image is for another.
 async fn image(
     plan: &mut Plan<'_>,
     entry: &Entry,

@@ -80,8 +80,9 @@ impl<'a> BlobImporter<'a> {
         Ok(present)
     }
 
-    /// Pins all blobs that the import will refer to. Returns for each whether the store has it.
-    /// Records are written before the bytes, so that a collection finds what a killed import left.
+    /// Pins blobs that the import will refer to. Returns for each whether the store has it, as
+    /// [`BlobImporter::pin`] does. Records are written before the bytes, so that a collection finds
+    /// what a killed import left.
     pub(super) async fn pin_all(&self, pins: &[BlobRef]) -> Result<Vec<bool>> {
         let present = self.guard.pin_all_intact(pins).await?;
         let missing = pins.iter().zip(&present).filter(|(_, present)| !**present);
@@ -90,12 +91,14 @@ impl<'a> BlobImporter<'a> {
         Ok(present)
     }
 
-    /// Pins blobs that the documents of the import list, but that the import does not contain.
+    /// Pins those of the blobs that the store has. The documents of the import list them, but the
+    /// import need not contain them.
     pub(super) async fn pin_listed(&self, blobs: &[BlobRef]) -> Result<()> {
         self.guard.pin_all(blobs).await.map(|_| ())
     }
 
-    /// Pins an image, with everything that the store has of it.
+    /// Pins an image, with everything that the store has of it. A child that is recorded as absent
+    /// and is in the store by now is recorded as stored.
     pub(super) async fn pin_tree(&self, root: &Descriptor) -> Result<()> {
         self.guard.pin_tree_found(root).await
     }
@@ -137,7 +140,8 @@ impl<'a> BlobImporter<'a> {
     ///
     /// # Errors
     /// `Corrupt` if the bytes do not match the descriptor; `Conflict` if the blob was in the store
-    /// and has been removed; errors of the store and the unpacker.
+    /// and has been removed; `Cancelled` if another blob of the import failed; errors of the
+    /// source, of the store and of the unpacker.
     pub(super) async fn store(&self, item: &Item, unpacker: Option<&dyn Unpacker>) -> Result<()> {
         let stored = match item.check() {
             Ok(()) => self.store_part(item, unpacker).await,
@@ -196,7 +200,8 @@ impl<'a> BlobImporter<'a> {
         self.write(record, source, None).await
     }
 
-    /// Stores a part whose digest is not known yet. Returns its digest.
+    /// Stores a part whose digest is not known yet, unless it was stored while the source was read.
+    /// Returns its digest.
     pub(super) async fn store_unnamed_part(&self, part: &Part) -> Result<Digest> {
         if let Location::Stored(digest) = part.location {
             return Ok(digest);
@@ -260,8 +265,9 @@ impl<'a> BlobImporter<'a> {
         self.guard.finish_kept().await
     }
 
-    /// Names images, whose blobs must be durable, and ends the lease. Blobs that this import
-    /// created and that are not in `planned` are removed. Returns the named images.
+    /// Names images, whose blobs must be durable, and ends the lease. Then removes blobs that this
+    /// import created: those that are not in `planned`, or all if the images could not be named.
+    /// Blobs to which something refers stay. Returns the named images.
     pub(super) async fn finish(
         self,
         named: BTreeMap<Reference, Descriptor>,

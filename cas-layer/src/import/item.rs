@@ -31,7 +31,8 @@ impl Item {
     /// Checks that the part can be stored as the content of the descriptor.
     ///
     /// # Errors
-    /// `Corrupt` for other content; `Conflict` if the content was in the store, and was removed.
+    /// `Corrupt` for a part of another size, or for a stored blob of another digest; `Conflict` if
+    /// the content was in the store, and was removed.
     pub(super) fn check(&self) -> Result<()> {
         let Item {
             descriptor, part, ..

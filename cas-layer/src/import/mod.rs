@@ -3,16 +3,17 @@
 //!
 //! A directory or an uncompressed tar file is read in place. Only the blobs that the chosen images
 //! reach are read, several of them concurrently. A stream (a pipe or a compressed archive) is read
-//! once, and every large file in it is stored as it arrives. Files that no image reaches are
-//! removed afterwards.
+//! once, and every large file in it is stored as it arrives. Stored files that no image reaches are
+//! removed from the store afterwards.
 //!
 //! [`ingest_blobs`] and [`ingest_image`] store single blobs, whose digests the caller knows.
 //!
-//! An import writes in this order: records, blobs, flush, names. A name is written only after
-//! everything that its image reaches is durable. If an import fails, names are unchanged. The blobs
-//! and ingests that it created are removed, except blobs to which something else refers by then. If
-//! the caller drops the future, the ingests are removed in the background, and a garbage collection
-//! removes these blobs. If the process crashes, a garbage collection removes both.
+//! An import writes in this order: records, blobs, flush, the children and referrers of documents,
+//! names. A name is written only after everything that its image reaches is durable. If an import
+//! fails, names are unchanged. The blobs and ingests that it created are removed, except blobs to
+//! which something else refers by then. If the caller drops the future, the ingests are removed in
+//! the background, and a garbage collection removes these blobs. If the process crashes, a garbage
+//! collection removes both.
 
 mod archive;
 mod contents;
@@ -60,9 +61,9 @@ use crate::unpack::Target;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ImportOptions {
-    /// The name of the image. If the source has several tags, each image gets `name:tag`. Without
-    /// this name, the images get the names that the source gives them. Images without a name are
-    /// stored under their digests.
+    /// The name of the image. If the source has several names, each image gets `name:tag`, with the
+    /// tag of its name in the source. Without this option, the images get the names that the source
+    /// gives them. Images without a name are stored under their digests.
     pub name: Option<Reference>,
     /// How names are read. By default, names are unchanged.
     pub naming: Naming,
@@ -115,8 +116,8 @@ impl ImportOptions {
 }
 
 /// Imports the images of `source`, and creates or updates their names. Importing the same source
-/// again changes nothing. An entry that does not have a name and refers to an image in the source,
-/// such as a signature, is stored as a referrer of this image.
+/// again changes nothing. An entry without a name, such as a signature, is stored as a referrer if
+/// its subject is an image in the source.
 ///
 /// Returns the images in the order of their names.
 ///
@@ -124,10 +125,11 @@ impl ImportOptions {
 /// `InvalidArgument` if the source has an unknown format, does not list an image, or gives an image
 /// a name that cannot be used, or if the name in `options` does not suit the source; `Corrupt` if
 /// the source is damaged or contradicts itself, for example if a file does not match its
-/// descriptor; `NotFound` if the source is incomplete or has nothing for the platform;
-/// `Unsupported` for a sparse file, another version of the image layout, or bytes that must not
-/// follow a compressed archive; `OutOfRange` if a bound of [`cas_core::limit`] is exceeded; errors
-/// of the store.
+/// descriptor; `NotFound` if the source does not exist, is incomplete or has nothing for the
+/// platform; `NotFound` or `Conflict` if a blob that the import needs is removed from the store
+/// meanwhile; `Unsupported` for a sparse file, another version of the image layout, or what
+/// [`Decoder`](crate::codec::Decoder) does not support; `OutOfRange` if a bound of
+/// [`cas_core::limit`] is exceeded; errors of the source and of the store.
 pub async fn import(store: &Store, source: Source, options: &ImportOptions) -> Result<Vec<Image>> {
     let subject = source.to_string();
     let outcome = import_or_roll_back(store, source, options, None).await;
@@ -137,13 +139,14 @@ pub async fn import(store: &Store, source: Source, options: &ImportOptions) -> R
 
 /// Imports images as [`import`] does, and unpacks them into snapshots. The images are unpacked for
 /// the platform of `options`, or for the platform of this machine if `options` selects all
-/// platforms. If the snapshotter can give a snapshot its parent at the commit, the layers of the
-/// first image are read only once. Names are written after everything is unpacked.
+/// platforms. If the snapshotter can give a snapshot its parent at the commit, the layers of one of
+/// the images are read only once. Names are written after everything is unpacked.
 ///
 /// Returns each image with its chain ID, which is `None` for an image without layers.
 ///
 /// # Errors
-/// As [`import`] and [`crate::unpack::to_snapshots`].
+/// As [`import`] and [`crate::unpack::to_snapshots`]; `NotFound` if an image has nothing for the
+/// platform that is unpacked.
 pub async fn import_unpacked(
     store: &Store,
     source: Source,
@@ -194,7 +197,8 @@ async fn import_or_roll_back(
 struct Stored {
     /// The names to write.
     named: BTreeMap<Reference, Descriptor>,
-    /// All blobs that the named images reach.
+    /// All blobs that the images and their referrers reach, without the layers that were not stored
+    /// because the snapshotter has them.
     planned: HashSet<Digest>,
     chain_ids: ChainIds,
 }
@@ -246,10 +250,11 @@ async fn store_images(
 /// Stores the planned blobs, and unpacks `images` if `unpack` is given. The blobs are durable when
 /// this function returns.
 ///
-/// Returns the digests of all planned blobs, and the chain IDs of the unpacked images.
+/// Returns the digests of the planned blobs, without the layers that were not stored because the
+/// snapshotter has them, and the chain IDs of the unpacked images.
 ///
 /// # Errors
-/// `Corrupt` if a blob does not match its descriptor; errors of the store.
+/// Errors of [`BlobImporter::store`], of [`Unpack::store_and_unpack`] and of the store.
 async fn store_planned(
     plan: Plan<'_>,
     unpack: Option<&Unpack<'_>>,

@@ -41,8 +41,8 @@ impl SourceName {
     }
 }
 
-/// Assigns a name to each image: the name in the source, or the given name. An image without a name
-/// gets its digest as its name.
+/// Assigns names to the images: their names in the source, or the given name. An image that has no
+/// name in any entry gets its digest as its name, unless it is the only image and a name is given.
 ///
 /// # Errors
 /// `InvalidArgument` for a name that cannot be written, and for a given name that does not suit the
@@ -107,7 +107,7 @@ fn only_one(
     }
 }
 
-/// Returns the images under the given name, with their own tags if the source has several.
+/// Returns the images under the given name, with their own tags if the source has several names.
 fn given_name(
     roots: &[Root],
     given: &Reference,

@@ -67,10 +67,13 @@ impl<'a> Plan<'a> {
         )))
     }
 
-    /// Adds what `root` reaches. Returns `false` if none of it is for the platform.
+    /// Adds what `root` reaches. Returns `false` if none of it is for the platform, or if `root` is
+    /// an index and none of the manifests that it lists can be found.
     ///
     /// # Errors
-    /// `Corrupt` for damaged content; `NotFound` for missing content.
+    /// `Corrupt` for damaged content, or if descriptors contradict each other; `NotFound` for
+    /// missing content; `OutOfRange` for a document that is too large, or indexes that are nested
+    /// too deeply; errors of the source and of the store.
     pub(super) async fn visit(&mut self, root: &Descriptor) -> Result<bool> {
         self.offer(root).await?;
         let chosen = self.chooser.choose(std::slice::from_ref(root));
@@ -144,8 +147,8 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Follows the chosen children that the source contains. Other children may be absent. Returns
-    /// whether a followed child leads to an image, or the index is empty.
+    /// Follows the chosen children that can be found. Other children may be absent. Returns whether
+    /// a followed child leads to an image, or the index is empty.
     async fn index(&mut self, index: &Index, depth: usize) -> Result<bool> {
         for listed in &index.manifests {
             self.offer(listed).await?;
@@ -159,7 +162,8 @@ impl<'a> Plan<'a> {
         Ok(leads_to_image)
     }
 
-    /// Adds the configuration and the layers. Returns whether the manifest is for the platform.
+    /// Adds the configuration and the layers. Returns `false`, without adding them, if the manifest
+    /// must be for the platform and is not.
     async fn manifest(
         &mut self,
         own: &Descriptor,

@@ -1,4 +1,4 @@
-//! The entries of a source that refer to an image in it, such as signatures.
+//! The entries of a source, such as signatures, that refer to an image in the source.
 
 use std::collections::{HashMap, HashSet};
 

@@ -1,7 +1,8 @@
 //! Reads the directory of skopeo's transport `dir:`. It contains one image, without a name.
-//! `manifest.json` is its manifest or index. The name of any other file is the hexadecimal part of
-//! the digest. In newer versions of skopeo, the algorithm precedes it, unless the algorithm is
-//! SHA-256. If the file is a manifest that an index lists, `.manifest.json` follows.
+//! `manifest.json` is its manifest or index. The file of any other blob is named by the hexadecimal
+//! part of the digest. In newer versions of skopeo, the algorithm and a hyphen precede this part,
+//! unless the algorithm is SHA-256. If the blob is a manifest that an index lists, `.manifest.json`
+//! follows.
 
 use bytes::Bytes;
 use cas_core::{Descriptor, Document, Error, MediaType, Result, document_type};

@@ -33,7 +33,8 @@ impl fmt::Display for Source {
     }
 }
 
-/// Opens a source. A source that can be read only once is stored while it is read.
+/// Opens a source. A pipe, a stream and a compressed archive are read once, and stored while they
+/// are read. Any other source is read in place.
 pub(super) async fn open(importer: &BlobImporter<'_>, source: Source) -> Result<Contents> {
     let path = match source {
         Source::Stream(input) => return stream::receive(importer, input).await,
@@ -63,7 +64,8 @@ pub(super) async fn open(importer: &BlobImporter<'_>, source: Source) -> Result<
 ///
 /// # Errors
 /// `InvalidArgument` if the source is neither an OCI layout, a docker archive nor a directory of
-/// skopeo.
+/// skopeo; errors of reading its list of images. For a docker archive, these include errors of the
+/// configurations and layers.
 pub(super) async fn roots(plan: &mut Plan<'_>) -> Result<Vec<Root>> {
     if plan.contents.find(INDEX)?.is_some() {
         return oci::roots(plan).await;

@@ -1,6 +1,7 @@
-//! Reads an archive that can be read only once. A thread reads and decompresses it, and every file
-//! is stored as it arrives. Small files, up to [`IN_MEMORY`] bytes in all, stay in memory until it
-//! is known whether an image needs them. Storing one file takes longer than reading a thousand.
+//! Reads an archive once, from start to end. A thread reads and decompresses it, and every large
+//! file is stored as it arrives. Small files, up to [`IN_MEMORY`] bytes in all, stay in memory
+//! until it is known whether an image needs them. Storing one file takes longer than reading a
+//! thousand.
 
 use std::io::{BufReader, Read};
 use std::thread;
@@ -21,11 +22,11 @@ use crate::layout::DOCKER_MANIFEST;
 
 /// Maximum number of pieces that wait between the reader and the store.
 const AHEAD: usize = 4;
-/// Maximum size in bytes of a file that is kept in memory.
+/// Maximum size in bytes of a small file. Small files are kept in memory while there is room.
 const SMALL: u64 = 64 << 10;
 /// Maximum number of bytes of small files that are kept in memory.
 const IN_MEMORY: u64 = 32 << 20;
-/// Files that are always kept in memory, and never stored.
+/// Files that are always kept in memory, and never stored. They may be larger than [`SMALL`].
 const DOCUMENTS: [&str; 3] = [OCI_LAYOUT, INDEX, DOCKER_MANIFEST];
 
 enum Event {
@@ -37,7 +38,7 @@ enum Event {
     End(Vec<String>),
 }
 
-/// Stores the files of the archive in `input`.
+/// Stores the large files of the archive in `input`. Returns where all of its files are.
 pub(super) async fn receive(
     importer: &BlobImporter<'_>,
     input: Box<dyn Read + Send>,

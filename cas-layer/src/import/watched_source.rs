@@ -11,7 +11,7 @@ use cas_core::{Error, Result};
 /// A source that reports when its ingest is open, and checks before each piece whether to go on.
 pub(super) struct WatchedSource<'a> {
     pub(super) source: &'a mut dyn BlobSource,
-    /// Called once the ingest is open.
+    /// Called when the ingest is open.
     pub(super) opened: &'a (dyn Fn() + Sync),
     /// Set if another blob has failed.
     pub(super) failed: &'a AtomicBool,

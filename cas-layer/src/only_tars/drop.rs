@@ -22,13 +22,15 @@ const SHORT: usize = 16;
 /// Removes the blobs of the layers of an image that was completely unpacked, if the snapshotter
 /// keeps their tars. A blob stays in the store if it was not verified against its diff ID, or if
 /// something else refers to it, such as a lease or another image that was not unpacked. A blob also
-/// stays if its tar is damaged. In this case, there is a warning. Does nothing if the blobs of all
+/// stays if its tar is damaged or cannot be compared. In this case, there is a warning. A layer
+/// that registries do not distribute stays without a warning. Does nothing if the blobs of all
 /// layers were removed before. Does nothing either if the store has no record of the manifest `own`
 /// with its children, because another program stored it.
 ///
 /// # Errors
-/// `Corrupt` if the manifest and the configuration do not match; `Conflict` if the manifest is
-/// removed meanwhile; errors of the store and of the snapshotter.
+/// `NotFound` if the store does not have the configuration; `Corrupt` if the manifest and the
+/// configuration do not match; `Unsupported` for an artifact; `Conflict` if the manifest is removed
+/// meanwhile; errors of the store and of the snapshotter.
 pub async fn drop_blobs(
     store: &Store,
     snapshotter: &Arc<dyn Snapshotter>,
@@ -55,7 +57,7 @@ pub async fn drop_blobs(
         .map(|_| ())
 }
 
-/// Records that the layers of an image are tars. Returns the digests of their blobs.
+/// Records which layers of an image are tars. Returns the digests of the blobs of these layers.
 async fn mark(
     store: &Store,
     guard: &LeaseGuard,
@@ -127,8 +129,8 @@ async fn mark(
     Ok(found.into_keys().collect())
 }
 
-/// Returns how a layer was packed, if its blob is stored and its tar may take the place of the
-/// blob. Compares the bytes of the tar with the diff ID.
+/// Returns how a layer was packed, or `None` if its blob is not stored or its tar must not take the
+/// place of the blob. Compares the bytes of the tar with the diff ID.
 ///
 /// # Errors
 /// `Corrupt` if the tar is damaged; errors of the store and of the snapshotter.

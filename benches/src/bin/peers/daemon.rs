@@ -52,7 +52,7 @@ impl Server {
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kilobytes = line.and_then(|line| line.split_whitespace().next());
         Ok(kilobytes
-            .context("cannot read the peak memory: the server has probably ended; read its log")?
+            .context("cannot read the peak memory: the server has probably ended; try again")?
             .parse::<u64>()?
             * 1024)
     }
@@ -77,7 +77,7 @@ fn wait(what: &str, mut ready: impl FnMut() -> bool) -> Result<()> {
     let begun = Instant::now();
     while !ready() {
         if begun.elapsed() > TIMEOUT {
-            bail!("{what} did not start within {TIMEOUT:?}; read its log in the scratch directory");
+            bail!("{what} did not start within {TIMEOUT:?}; start it by hand to see its errors");
         }
         thread::sleep(Duration::from_millis(20));
     }

@@ -1,4 +1,4 @@
-//! The jobs that are measured for `cas`, its peers and the floor.
+//! The jobs that need no registry, for `cas`, its peers and the floor.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use super::floor;
 use oci_cas_benches::images::Image;
 use oci_cas_benches::process::{Sample, finish, measure};
 
-/// A function that does a job in a directory, which it may create.
+/// A function that does a job in a directory, which does not exist and which it must create.
 type Run<'a> = Box<dyn Fn(&Path) -> Result<Sample> + 'a>;
 
 /// A tool that does a job, in a new directory for each run.
@@ -69,7 +69,7 @@ impl Jobs<'_> {
         command
     }
 
-    /// Creates a root with an image and its snapshots.
+    /// Imports an image into a root and unpacks it. Creates the root if it does not exist.
     pub(super) fn present(&self, root: &Path, archive: &Path) -> Result<()> {
         finish(self.import(root, archive).arg("--unpack"))
     }
@@ -137,7 +137,8 @@ impl Jobs<'_> {
         })
     }
 
-    /// Returns the contenders that unpack a stored image into a plain tree.
+    /// Returns the contenders that unpack an image into a plain tree: `cas` from the root
+    /// `present`, and `umoci` from the layout.
     pub(super) fn trees<'a>(
         &'a self,
         present: &'a Path,

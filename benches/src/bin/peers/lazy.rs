@@ -66,7 +66,8 @@ impl Jobs<'_> {
     }
 
     /// Pulls an image into a new root without its layers, and runs a command in the image. Calls
-    /// `then` before the session ends. Returns what the command took.
+    /// `then` while the layers can still be read on demand, and then unmounts their file system.
+    /// Returns what the pull and the command took together.
     fn run_lazy(
         &self,
         fresh: &Path,
@@ -85,9 +86,9 @@ impl Jobs<'_> {
     }
 
     /// Returns the contenders that pull an image and run a command in it. The first contender reads
-    /// the layers of `listed` on demand, whose index lists the files that the command reads. The
-    /// second contender does the same with `reference`, without a list. The third contender pulls
-    /// and unpacks the whole image first.
+    /// the layers of the image `listed` on demand. The SOCI index of `listed` lists the files that
+    /// the command reads. The second contender does the same with the image `reference`, which has
+    /// no such list. The third contender pulls and unpacks the whole image `reference` first.
     pub(super) fn first_commands<'a>(
         &'a self,
         listed: &'a str,

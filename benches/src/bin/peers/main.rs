@@ -1,14 +1,15 @@
-//! The table of `cas` and its peers. Their runs are interleaved on a new file system.
+//! The table of `cas` and its peers. Their runs are interleaved on one file system.
 //!
-//! `peers [--rounds N] [--on DIR] [--ctr DIR] [--image LAYOUT:TAG] [ROW...]`. `--ctr` names the
-//! directory of another containerd and its `ctr`. Without `--on`, `peers` makes a journaled ext4 on
-//! a loop device, because a file system without a journal would give false results. This needs
-//! superuser rights. Every run has a new directory, and the order of the tools changes from round
-//! to round. Before the first run, `peers` writes to most of the free memory, because the first use
-//! of memory is slow in a virtual machine. The table has medians and ranges, processor time, the
-//! ratios of the first tool of each job to the others, and peak memory. The processor time of a
-//! tool includes the time of its server, but not the time that the kernel takes to write back the
-//! page cache.
+//! `peers [--rounds N] [--on DIR] [--ctr DIR] [--image LAYOUT:TAG] [ROW...]`. The default is 5
+//! rounds and all rows. `--ctr` names the directory of another containerd and its `ctr`. `--on`
+//! names a directory on the file system. Without `--on`, `peers` makes a journaled ext4 on a loop
+//! device, because a file system without a journal would give false results. This needs superuser
+//! rights. Every run has a new directory, and the order of the tools changes from round to round.
+//! Before the first run, `peers` writes to most of the free memory, because the first use of memory
+//! is slow in a virtual machine. The table has medians and ranges, processor time, the ratios of
+//! the first tool of each job to the others, and peak memory. The processor time of `ctr` includes
+//! the time of its containerd. No processor time includes the time that the kernel takes to write
+//! back the page cache.
 
 mod daemon;
 mod floor;
@@ -118,7 +119,12 @@ fn header(scratch: &Scratch, containerd: &Programs) -> Result<String> {
     let version_of = |mut command: Command| -> Result<String> {
         let program = command.get_program().display().to_string();
         let out = command.arg("--version").output();
-        let out = out.with_context(|| format!("no {program}; `cargo xtask setup` installs it"))?;
+        let out = out.with_context(|| {
+            format!(
+                "cannot start {program}; `cargo xtask setup` installs it, but not in the directory \
+                 of --ctr"
+            )
+        })?;
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
         Ok(text.lines().next().unwrap_or_default().to_owned())
     };

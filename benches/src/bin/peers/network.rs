@@ -1,4 +1,4 @@
-//! The jobs with a registry: pulls and pushes over loopback and over links that are slower.
+//! The jobs with a registry: pulls over loopback and over slower links, and pushes over loopback.
 
 use std::path::Path;
 use std::process::Command;
@@ -94,8 +94,8 @@ impl Jobs<'_> {
         ]
     }
 
-    /// Returns the contenders that pull the image `name` over a link, once for each number of
-    /// ranges.
+    /// Returns the contenders that pull the image `name` from `host`, which is a registry or a link
+    /// to one: a contender for each number of ranges.
     pub(super) fn ranged_fetches<'a>(
         &'a self,
         host: &str,
@@ -155,7 +155,7 @@ pub(super) fn wire<'a>(image: &Image, bytes_per_second: u64) -> Result<Contender
     }))
 }
 
-/// Returns the beginning of a command of a shell that copies an image from a registry.
+/// Returns the beginning of a shell command that copies an image from a registry.
 fn skopeo(reference: &str) -> String {
     format!("skopeo copy -q --src-tls-verify=false docker://{reference}")
 }

@@ -48,7 +48,7 @@ pub(super) fn start(server: &str, link: Link) -> Result<String> {
     thread::spawn(move || {
         for client in listener.incoming().map_while(io::Result::ok) {
             let (server, whole) = (server.clone(), Arc::clone(&whole));
-            // A connection that breaks is an error of the tool that is measured.
+            // If a connection breaks, the tool that is measured fails.
             thread::spawn(move || pass_on(client, &server, link, &whole));
         }
     });

@@ -194,7 +194,7 @@ impl Jobs<'_> {
         ours.chain([self.ctr_import(subject)]).collect()
     }
 
-    /// Returns the contender that writes an image as one file that mounts.
+    /// Returns the contender that writes an image as one file that can be mounted.
     fn disk<'a>(&'a self, snapshotter: &str, present: &'a Path) -> Contender<'a> {
         Contender::new(format!("cas, {snapshotter}"), |fresh: &Path| {
             fs::create_dir_all(fresh)?;
@@ -268,7 +268,7 @@ impl Drop for Mounted {
     }
 }
 
-/// Returns the contenders that run a command in a container's root directory.
+/// Returns the contenders that run a command on a container's root directory.
 fn reads<'a>(
     mounted: &'a [(&'static str, Mounted)],
     command: fn(&Path) -> Command,

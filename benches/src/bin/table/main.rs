@@ -1,7 +1,8 @@
-//! Prints the benchmark table, with every column on the same new file system.
+//! Makes the benchmark table, with every column on the same file system.
 //!
-//! Without `--on`, `table` makes a journaled ext4 on a loop device. This needs superuser rights.
-//! `--write` puts the table between the markers in a page. Without `--write`, the table is printed.
+//! `--on` names a directory on this file system. Without `--on`, `table` makes a journaled ext4 on
+//! a loop device. This needs superuser rights. `--write` puts the table between the markers in a
+//! page. Without `--write`, the table is printed.
 
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
@@ -57,7 +58,8 @@ fn main() -> Result<()> {
         named => named.contains(name),
     };
     contenders.retain(|contender| wanted(&contender.name));
-    // The file system is on a disk, because the rows measure the cost of syncs.
+    // Without `--on`, the new file system is beside the program, not in memory, because the rows
+    // measure the cost of syncs.
     let program = std::env::current_exe()?;
     let parent = program.parent().context("the program has no directory")?;
     let scratch = Scratch::new(options.on.as_deref(), parent, SIZE)?;
@@ -133,9 +135,9 @@ fn between(page: &str, text: &str) -> Result<String> {
     let [from, to] = MARKS;
     let (head, rest) = page
         .split_once(from)
-        .with_context(|| format!("the page has no line {from}; add it"))?;
+        .with_context(|| format!("the page does not contain {from}; add it"))?;
     let (_, tail) = rest
         .split_once(to)
-        .with_context(|| format!("the page has no line {to}; add it"))?;
+        .with_context(|| format!("the page does not contain {to} below {from}; add it"))?;
     Ok(format!("{head}{from}\n{text}{to}{tail}"))
 }

@@ -1,7 +1,7 @@
-//! Verifies the newer form of a signature, a bundle of sigstore. A bundle has an envelope. The
-//! envelope has a statement of in-toto that names the digest of the signed image. The signatures of
-//! the envelope cover the type of its payload and the statement, as the specification of these
-//! envelopes (DSSE) requires.
+//! Verifies the newer form of a signature, a bundle of sigstore. The bundle of an image has an
+//! envelope. The payload of the envelope is a statement of in-toto, which names the digest of the
+//! signed image. The signatures of the envelope cover the payload and its type, as the
+//! specification of these envelopes (DSSE) requires.
 
 use std::collections::BTreeMap;
 
@@ -109,7 +109,7 @@ pub(super) fn check(key: &CosignKey, data: &[u8], digest: &Digest) -> Result<(),
         let (version, predicate) = (excerpt(found.0), excerpt(found.1));
         return Err(format!(
             "a \"{version}\" with the predicate \"{predicate}\" does not sign an image; expected \
-             {SIGNS:?}"
+             a {STATEMENT_VERSION:?} with the predicate {SIGNS:?}"
         ));
     }
     let (algorithm, digits) = (digest.algorithm().name(), digest.hex());

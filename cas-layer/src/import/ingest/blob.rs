@@ -14,7 +14,8 @@ pub struct IngestBlob {
     /// Its size in bytes, if it is known. Bytes of another size are refused.
     pub size: Option<u64>,
     /// Its media type, if it is known. A manifest or an index without a media type is recognized by
-    /// its bytes.
+    /// its bytes, unless it is new to the store and has more than
+    /// [`limit::DOCUMENT_WRITE`](cas_core::limit::DOCUMENT_WRITE) bytes.
     pub media_type: Option<MediaType>,
     /// Where its bytes are.
     pub source: IngestSource,
@@ -100,7 +101,7 @@ pub struct IngestedBlob {
 pub struct Ingested {
     /// The blobs, in the order in which they were given.
     pub blobs: Vec<IngestedBlob>,
-    /// Why the job ended early, if it did.
+    /// Why the job failed, if it did.
     pub error: Option<Error>,
 }
 

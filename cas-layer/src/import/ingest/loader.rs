@@ -27,7 +27,7 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// Stores the blobs in order, until one fails. Sets the state of each blob.
+    /// Stores the blobs in order, until one fails. Sets the state of each blob that it reaches.
     pub(super) async fn load(
         &mut self,
         blobs: &[IngestBlob],
@@ -114,7 +114,9 @@ impl<'a> Loader<'a> {
         Ok(IngestState::Stored)
     }
 
-    /// Returns the type and the bytes of a manifest or an index, or `None` for any other blob.
+    /// Returns the type and the bytes of a manifest or an index, or `None` for any other blob. A
+    /// blob without a media type counts as another blob if it has more than
+    /// [`limit::DOCUMENT_WRITE`] bytes.
     async fn document(&self, blob: &IngestBlob, part: &Part) -> Result<Option<(MediaType, Bytes)>> {
         match &blob.media_type {
             Some(media_type) if media_type.is_document() => {

@@ -1,8 +1,9 @@
 //! Ingests single blobs with known digests into a store, alone or as an image.
 //!
-//! All records are written before the bytes, in one batch if possible, and the bytes are made
-//! durable together. At the end, the records of all documents get the lists of their children. This
-//! includes documents that the store had before.
+//! The record of each blob is written before its bytes. The records of all blobs whose sizes are
+//! given are written first, in one batch if possible. The bytes are made durable together. At the
+//! end, the records of all documents get the lists of their children. This includes documents that
+//! the store had before.
 
 mod blob;
 mod loader;
@@ -21,13 +22,14 @@ use super::importer::BlobImporter;
 
 /// Stores blobs in order, until one fails. A blob with wrong bytes is not stored. The store keeps
 /// the stored blobs for a day, and for as long as an image, a lease or a label refers to them.
-/// Returns the state of each blob, and the error if a blob failed. If the future is dropped, a
+/// Returns the state of each blob, and the error if the job failed. If the future is dropped, a
 /// garbage collection removes what was stored.
 ///
 /// The error of a blob is `Corrupt` if its bytes have another digest or size, are a document that
 /// does not parse, or are not in a regular file; `NotFound` if neither the file nor the stored blob
-/// exists; `OutOfRange` for a document of more than
-/// [`limit::DOCUMENT_WRITE`](cas_core::limit::DOCUMENT_WRITE) bytes; or an error of the store.
+/// exists; `OutOfRange` if the blob is not stored yet, has more than
+/// [`limit::DOCUMENT_WRITE`](cas_core::limit::DOCUMENT_WRITE) bytes, and is given with the media
+/// type of a document; or an error of the file system or of the store.
 pub async fn ingest_blobs(store: &Store, blobs: &[IngestBlob]) -> Ingested {
     let mut states = vec![IngestState::NotReached; blobs.len()];
     let loaded = load_and_keep(store, blobs, &mut states).await;
@@ -63,8 +65,9 @@ async fn load_and_keep(
 /// lists a blob that is neither given nor in the store, the blob is recorded as absent.
 ///
 /// After a failure, the blobs that were stored are removed again, except blobs to which something
-/// else refers by then. If the future is dropped, they are removed in the background. After a kill,
-/// a garbage collection removes them once the lease has expired.
+/// else refers by then. If the future is dropped, they are removed in the background, unless the
+/// image is already being named: the naming then continues. After a kill, a garbage collection
+/// removes them once the lease has expired.
 ///
 /// # Errors
 /// The errors of a blob as in [`ingest_blobs`]; `AlreadyExists` if the name exists;
