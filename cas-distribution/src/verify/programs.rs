@@ -25,6 +25,7 @@ const INPUT: &str = "application/vnd.oci.descriptor.v1+json";
 /// Each program is started as `PROGRAM -name NAME -digest DIGEST -stdin-media-type TYPE`, with the
 /// descriptor of the image as JSON on its standard input. A program accepts the image with the exit
 /// status 0 and rejects it with any other status. It may write the reason to its standard output.
+/// The error contains the first [`limit::REASON`] bytes of the reason.
 /// The verification fails with `FailedPrecondition` if a program cannot be started, is ended by a
 /// signal, or takes too long. A program whose child still has the standard output open has not
 /// ended. The verification fails with `NotFound` if the directory is absent, and with `OutOfRange`
@@ -197,7 +198,7 @@ mod tests {
             VerifierDir::new(self.0.path())
         }
 
-        /// Returns the file into which a script has written.
+        /// Returns what a script has written into a file.
         fn read(&self, file: &str) -> String {
             fs::read_to_string(self.0.path().with_extension(file)).unwrap_or_default()
         }

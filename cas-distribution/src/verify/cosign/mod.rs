@@ -34,8 +34,8 @@ impl<R: Fetcher + Referrers> Repository for R {}
 /// Finds the repository for a name.
 #[async_trait]
 pub trait Connect: Send + Sync {
-    /// Returns the repository of a name. The tag of `name` is that of the image with the older
-    /// signatures. This image is absent if there are none.
+    /// Returns the repository of a name. The tag of `name` is that of the image with the signatures
+    /// in the older form. This image is absent if there are no such signatures.
     ///
     /// # Errors
     /// Those of the connection, such as the errors of [`Client::at`](crate::Client::at).
@@ -44,7 +44,8 @@ pub trait Connect: Send + Sync {
 
 /// Accepts images that have a signature of cosign by one key. The digest in the signature must be
 /// that of the image. As with `cosign verify`, the name in the signature does not count. So an
-/// image may be copied to another name. No transparency log is consulted.
+/// image may be copied to another name. No transparency log is consulted. At most
+/// [`limit::SIGNATURES`] signatures are checked.
 #[derive(Clone)]
 pub struct Cosign {
     key: CosignKey,
