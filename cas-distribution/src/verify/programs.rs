@@ -26,10 +26,11 @@ const INPUT: &str = "application/vnd.oci.descriptor.v1+json";
 /// descriptor of the image as JSON on its standard input. A program accepts the image with the exit
 /// status 0 and rejects it with any other status. It may write the reason to its standard output.
 /// The error contains the first [`limit::REASON`] bytes of the reason.
+///
 /// The verification fails with `FailedPrecondition` if a program cannot be started, is ended by a
 /// signal, or takes too long. A program whose child still has the standard output open has not
-/// ended. The verification fails with `NotFound` if the directory is absent, and with `OutOfRange`
-/// if it has more than [`limit::HOSTS_FILES`] entries.
+/// ended. The verification fails with `NotFound` if there is no such directory, and with
+/// `OutOfRange` if the directory has more than [`limit::HOSTS_FILES`] entries.
 #[derive(Clone, Debug)]
 pub struct VerifierDir {
     path: PathBuf,
