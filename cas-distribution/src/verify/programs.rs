@@ -29,7 +29,7 @@ const INPUT: &str = "application/vnd.oci.descriptor.v1+json";
 ///
 /// The verification fails with `FailedPrecondition` if a program cannot be started, is ended by a
 /// signal, or takes too long. A program whose child still has the standard output open has not
-/// ended. The verification fails with `NotFound` if there is no such directory, and with
+/// ended. The verification fails with `NotFound` if the directory does not exist, and with
 /// `OutOfRange` if the directory has more than [`limit::HOSTS_FILES`] entries.
 #[derive(Clone, Debug)]
 pub struct VerifierDir {
