@@ -108,7 +108,8 @@ impl Judge {
         )))
     }
 
-    /// Returns those addresses of a name that may be connected to.
+    /// Returns those addresses of a name that may be connected to. These are all addresses if the
+    /// name is that of a proxy.
     ///
     /// # Errors
     /// `Denied` if the name has addresses, but none of them may be connected to.
@@ -206,8 +207,8 @@ fn is_understood(value: &str) -> bool {
     any.is_ok_and(|any| proxy.intercept(&any).is_some())
 }
 
-/// Returns the proxy that the environment names for requests to `url`, as `http://HOST:PORT`
-/// without its login, or `None` if requests go to `url` itself.
+/// Returns the origin (scheme, host and port) of the proxy that the environment names for requests
+/// to `url`, or `None` if requests go to `url` itself.
 pub(crate) fn proxy_of(url: &Url) -> Option<String> {
     let proxy = Matcher::from_env().intercept(&url.as_str().parse().ok()?)?;
     let proxy: Url = proxy.uri().to_string().parse().ok()?;

@@ -52,7 +52,7 @@ pub(crate) struct Shown {
     pub(crate) credit: Credit,
     /// Whether the registry has accepted the header for any request.
     accepted: Arc<AtomicBool>,
-    /// Number of challenges that were answered so far.
+    /// How often the header was replaced so far.
     round: u64,
 }
 
@@ -125,7 +125,7 @@ impl Auth {
         Ok(found.login.clone())
     }
 
-    /// Returns the credentials that were sent last.
+    /// Returns the current credentials, even if their token is about to expire.
     pub(crate) async fn current(&self) -> Shown {
         self.state.lock().await.shown.clone()
     }

@@ -7,15 +7,16 @@ use std::collections::HashMap;
 pub(crate) enum Challenge {
     /// Name and password.
     Basic,
-    /// A token of the service `realm`. The scope that a registry proposes is ignored: the operation
-    /// decides the scope.
+    /// A token of the token service whose URL is `realm`. `service` is the registry's name for
+    /// itself. The scope that a registry proposes is ignored: the operation decides the scope.
     Bearer {
         realm: String,
         service: Option<String>,
     },
 }
 
-/// Returns the known challenges in the values of the header.
+/// Returns the known challenges in the values of the header. A Bearer challenge without a realm is
+/// left out.
 pub(crate) fn parse<'a>(values: impl Iterator<Item = &'a str>) -> Vec<Challenge> {
     values.flat_map(parse_one).collect()
 }
@@ -59,7 +60,7 @@ fn next(text: &str) -> Option<(&str, HashMap<String, String>, &str)> {
 }
 
 /// Parses `key=value` or `key="value"`. Returns the key, the value and the rest of the text, or
-/// `None` at the beginning of the next scheme.
+/// `None` if the text begins with anything else, such as the next scheme.
 fn parameter(text: &str) -> Option<(&str, String, &str)> {
     let text = text.trim_start_matches([' ', ',', '\t']);
     let (key, rest) = text.split_once('=')?;

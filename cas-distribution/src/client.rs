@@ -29,16 +29,18 @@ pub struct Options {
     /// Hosts of token services that may receive the login for the registry, in addition to the
     /// registry's own host and its subdomains.
     pub token_hosts: Vec<Host>,
-    /// The file of logins that is read first, instead of podman's `containers/auth.json` in
-    /// `$XDG_RUNTIME_DIR`. The file must exist, except for [`log_in`](crate::log_in), which creates
-    /// it. By default it is `$REGISTRY_AUTH_FILE`, if that variable is set.
+    /// The file of logins that is read first. The file must exist, except for
+    /// [`log_in`](crate::log_in), which creates it. If this is `None`, `$REGISTRY_AUTH_FILE` is
+    /// read first, if that variable is set, and otherwise podman's `containers/auth.json` in
+    /// `$XDG_RUNTIME_DIR`, or `/run/containers/UID/auth.json` without that variable. These files
+    /// may be absent.
     pub auth_file: Option<PathBuf>,
     /// Another repository of the same registry that may have the blobs that are pushed. The
     /// registry is asked to mount them from there.
     pub mount_from: Option<String>,
     /// Whether the registry may refer to addresses on this machine and in private networks, even if
-    /// its own address is public. The registry may never refer to link-local and reserved
-    /// addresses.
+    /// its own address is public. A link-local or reserved address is never connected to, unless it
+    /// is the address by which the registry is named.
     pub private_addresses: bool,
     /// How long to wait for an answer, and for how long to repeat a request that fails.
     pub timeouts: Timeouts,
@@ -53,7 +55,7 @@ pub struct Client(pub(crate) Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) http: Http,
-    /// `https://HOST/v2/REPOSITORY/`.
+    /// The URL of the repository, for example `https://HOST/v2/REPOSITORY/`.
     pub(crate) base: Url,
     pub(crate) reference: FullName,
     /// The host of the registry that a mirror stands for. Requests to the mirror have this host in
@@ -62,8 +64,9 @@ pub(crate) struct Inner {
     pub(crate) auth: Auth,
     /// A repository to mount blobs from.
     pub(crate) mount_from: Option<String>,
-    /// Whether the registry has answered a request for a range with anything but that range, such
-    /// as the whole blob.
+    /// Whether ranges are better not requested: the registry has answered a request for a range
+    /// with anything but that range, such as the whole blob, or such requests failed too often, or
+    /// the bytes of ranges were wrong.
     pub(crate) ignores_ranges: AtomicBool,
     /// Whether the registry has answered a request for a range with that range, since its ranges
     /// were last found to be wrong.
@@ -87,13 +90,15 @@ impl Client {
         Self::at(Endpoint::of(reference), options).await
     }
 
-    /// Returns a client for an endpoint. This makes a request only if the scheme of the endpoint is
-    /// not known, to find out whether the endpoint requires TLS.
+    /// Returns a client for an endpoint. This makes a request only to find out whether the endpoint
+    /// requires TLS: if it is on this machine and nothing sets its scheme, or if the files of
+    /// [`Hosts`](crate::Hosts) allow both https and http.
     ///
     /// # Errors
-    /// As [`Client::connect`]. If a request is made, also `Denied` for an address that must not be
-    /// connected to, `InvalidArgument` if the environment names a proxy that cannot be used, and
-    /// errors of the files with the certificates for the endpoint.
+    /// As [`Client::connect`]. If the files allow both schemes, also `Denied` for an address that
+    /// must not be connected to, `InvalidArgument` if the environment names a proxy that cannot be
+    /// used, `Unavailable` if the root certificates of this system cannot be read, and errors of
+    /// the files with the certificates for the endpoint.
     pub async fn at(endpoint: Endpoint, options: Options) -> Result<Self> {
         runtime::run(async move {
             let base = |scheme: &str| endpoint.base(scheme);
@@ -125,8 +130,9 @@ impl Client {
     }
 
     /// Returns the warnings so far, each once. The first warnings are about credential helpers and
-    /// files of logins that were skipped. The other warnings were sent by the registry. They begin
-    /// with its host, and their text is escaped.
+    /// files of logins that were skipped. The other warnings were sent by the registry, or by the
+    /// mirror that this client reads: at most [`limit::WARNINGS`](cas_core::limit::WARNINGS). They
+    /// begin with the host in the name of the image, and their text is escaped.
     pub fn warnings(&self) -> Vec<String> {
         let host = self.0.reference.host();
         let own = self.0.auth.warnings().iter().cloned();
@@ -194,7 +200,7 @@ async fn wants_tls(http: &Http, base: &Url) -> bool {
 }
 
 impl Inner {
-    /// Returns the URL of a document or a blob.
+    /// Returns the URL `KIND/NAME` in the repository, for example of a document or a blob.
     pub(crate) fn url(&self, kind: &str, name: &str) -> Result<Url> {
         let url = self.base.join(&format!("{kind}/{name}"));
         let mut url = url.map_err(|error| {

@@ -124,7 +124,8 @@ pub(crate) fn bytes(path: &Path) -> Result<Option<Vec<u8>>> {
     bounded::read(path, "the file of logins", limit::LOGINS)
 }
 
-/// Returns the error for a file that does not parse. The message of serde could contain a secret.
+/// Returns the error for a file that does not parse. It has only the line, because the message of
+/// serde could contain a secret.
 pub(crate) fn unparsed(error: &serde_json::Error) -> Error {
     Error::invalid(format!(
         "line {} does not parse; correct the file",

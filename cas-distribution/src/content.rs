@@ -67,8 +67,8 @@ pub(crate) async fn whole(
     if descriptor.size > allowed {
         let found = descriptor.size;
         return Err(Error::out_of_range(format!(
-            "expected content of at most {allowed} bytes, found {found} bytes; read it as a blob, \
-             or remove it if it is meant to sign an image"
+            "expected content of at most {allowed} bytes, found {found} bytes; check the digest, \
+             read it as a blob, or remove it if it is meant to sign an image"
         ))
         .operation("fetch")
         .subject(descriptor.digest));

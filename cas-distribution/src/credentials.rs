@@ -7,7 +7,7 @@ use cas_core::nulls::null_is_default;
 use cas_core::{Error, Result};
 use serde::Deserialize;
 
-/// The name that stands for a token in place of a password.
+/// The name in a login that has a token in place of a password.
 const TOKEN: &str = "<token>";
 
 /// Base64 whose padding may be absent.

@@ -72,7 +72,7 @@ impl Inner {
     }
 
     /// Returns the subject of the document at `url`, and the entry of the document in a list of
-    /// referrers. Returns `None` if the document is not a referrer.
+    /// referrers. Returns `None` if the document is not a referrer, or cannot be parsed.
     async fn referrer_at(&self, url: Url, own: &Digest) -> Result<Option<(Digest, Descriptor)>> {
         let ask = Ask::new(Method::GET, url, Action::Delete).with(ACCEPT, DOCUMENTS);
         let (ok, patience) = ([StatusCode::OK], &mut self.http.patience());

@@ -30,7 +30,8 @@ pub enum Download {
     /// The server sends the file.
     File {
         /// The bytes of the file. Reading them blocks. Up to 16 pieces of the answer are read
-        /// ahead.
+        /// ahead. A read fails if the connection is lost or too slow. The download is then not
+        /// continued.
         body: Box<dyn Read + Send>,
         /// The header `ETag`. Empty if there is none.
         etag: String,
@@ -41,14 +42,16 @@ pub enum Download {
 
 /// Downloads the file at `url`. Returns the file, or [`Download::NotModified`] if the server
 /// reports that the file still has this ETag. An `etag` that is not valid in a header is ignored.
-/// Redirects are followed as the documentation of this crate describes. No login is sent.
+/// Redirects are followed as the documentation of this crate describes. No login is sent. The
+/// request is repeated if the connection fails, but not after an answer.
 ///
 /// # Errors
 /// `InvalidArgument` if `url` is not an http or https URL, contains a login, or uses http for a
 /// host that is not on loopback although `plain_http` is false, or if the environment names a proxy
-/// that cannot be used; `NotFound`, `Denied` or `Unavailable` if the server answers with the status
-/// of an error; `Denied` for a redirect or an address that the rules of this crate forbid;
-/// `Unavailable` if the server cannot be reached.
+/// that cannot be used; `NotFound`, `Denied` or `Unavailable` if the server answers with a status
+/// other than 200, 304 and redirects; `Denied` for a redirect or an address that the rules of this
+/// crate forbid; `Unavailable` if the server cannot be reached, redirects too often or does not
+/// state where to.
 pub async fn download(url: &str, etag: Option<&str>, plain_http: bool) -> Result<Download> {
     let url = parse(url, plain_http)?;
     let etag = etag.and_then(|etag| HeaderValue::from_str(etag).ok());

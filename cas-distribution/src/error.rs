@@ -13,7 +13,8 @@ use crate::origin::{is_local, shown};
 use crate::retry::{self, Failure};
 use crate::{address, untrusted};
 
-/// The name of the backend in errors of a registry, its token service, or the connection to them.
+/// The name of the backend in errors of a registry, its token service, a server of
+/// [`download`](fn@crate::download), or the connection to any of them.
 pub const REGISTRY: &str = "registry";
 
 /// Maximum number of characters of a registry's own message that an error repeats.
@@ -53,7 +54,8 @@ impl Credit {
             (None, None) => format!("{absent}: {LOG_IN}"),
             (None, Some(login)) if status == StatusCode::UNAUTHORIZED && !self.accepted => {
                 format!(
-                    "the registry refused {login}: check the password, and use `cas login` again"
+                    "the registry refused {login}: use `cas login` again, with the right password \
+                     or token"
                 )
             }
             (None, Some(login)) => format!(
@@ -231,7 +233,7 @@ fn in_seconds(time: Duration) -> String {
 /// Returns the error for a request that is redirected too often, the last time by `url`.
 pub(crate) fn redirected(url: &Url) -> Error {
     Error::unavailable(format!(
-        "{} redirects again, but at most {} redirects are followed; check the registry",
+        "{} redirects again, but at most {} redirects are followed; check this host",
         shown(url),
         limit::REDIRECTS
     ))
@@ -249,7 +251,7 @@ pub(crate) fn stored_other(expected: &str, found: &HeaderValue) -> Error {
 /// Returns the error for an answer that does not follow the protocol.
 pub(crate) fn unexpected(url: &Url, what: &str) -> Error {
     Error::unavailable(format!(
-        "{} {what}; check that this host is a registry",
+        "{} {what}; check that this is the right host",
         shown(url)
     ))
     .backend(REGISTRY)

@@ -1,10 +1,11 @@
-//! The tag that lists the referrers of a manifest in a registry without the API for referrers. A
-//! client that pushes or deletes a referrer changes the index at this tag.
+//! The tag that lists the referrers of a manifest or an index in a registry without the API for
+//! referrers. A client that pushes or deletes a referrer changes the index at this tag.
 //!
 //! Two clients may change the index at the same time. Each client sends the `ETag` that it has
 //! read. A registry that supports conditional requests then refuses the later change. After its
 //! change, each client reads the tag again. If another client has replaced the change, the client
-//! repeats it, at most [`limit::REFERRER_ATTEMPTS`] times. In a registry without conditional
+//! repeats it. A client makes at most [`limit::REFERRER_ATTEMPTS`] attempts, and begins none after
+//! the time [`Timeouts::repeat`](crate::Timeouts::repeat). In a registry without conditional
 //! requests, a race remains that no client can prevent. One client reads the tag, a second client
 //! makes its change and reads the tag back, and then the first client overwrites that change. If
 //! the lost referrer is pushed again, it is listed again.
@@ -70,9 +71,9 @@ impl Inner {
     /// `subject`.
     ///
     /// # Errors
-    /// `FailedPrecondition` if there is something else at the tag; `OutOfRange` if the index has
-    /// too many entries; `Conflict` if other clients replace the change each time; as
-    /// [`Inner::expect`].
+    /// `FailedPrecondition` if the tag exists and does not refer to an index; `OutOfRange` if the
+    /// index has too many entries or bytes; `Conflict` if other clients replace the change each
+    /// time; as [`Inner::expect`].
     pub(crate) async fn list_referrer(&self, subject: &Digest, entry: &Descriptor) -> Result<()> {
         self.change_fallback(subject, Action::Push, |listed| {
             if listed.iter().any(|known| known.digest == entry.digest) {
@@ -141,12 +142,13 @@ impl Inner {
     }
 }
 
-/// Returns whether an `ETag` stands for exact bytes. A weak `ETag` never matches a condition.
+/// Returns whether an `ETag` stands for exact bytes. A weak `ETag` never meets the condition
+/// `If-Match`.
 fn is_strong(etag: &&HeaderValue) -> bool {
     !etag.as_bytes().starts_with(b"W/")
 }
 
-/// Returns the tag for the referrers of a manifest.
+/// Returns the tag for the referrers of a manifest or an index.
 fn tag(subject: &Digest) -> String {
     let text = subject.to_string();
     let (algorithm, encoded) = text.split_once(':').unwrap_or_default();

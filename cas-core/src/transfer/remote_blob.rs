@@ -22,7 +22,8 @@ pub(super) struct RemoteBlob<'a> {
     fetcher: &'a dyn Fetcher,
     descriptor: &'a Descriptor,
     limits: &'a PullLimits,
-    /// Every request counts in this quota until its stream ends or its range is read.
+    /// A request for the rest of the blob counts in this quota until its stream ends, and a request
+    /// for a range until all bytes before the range are read.
     requests: &'a ImageQuota,
     incoming: Incoming<'a>,
 }

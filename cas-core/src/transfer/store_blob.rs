@@ -1,7 +1,8 @@
 //! Stores a blob that comes from a source.
 //!
-//! An ingest is opened or resumed, filled from a source, verified and published. An ingest whose
-//! bytes turn out to be wrong is discarded, because its beginning must not be resumed.
+//! An ingest is begun or resumed, filled from a source, verified and published. An ingest whose
+//! bytes turn out to be wrong is discarded, because it must not be resumed. It stays only if
+//! another writer has opened it by then.
 
 use std::time::Duration;
 
@@ -41,10 +42,11 @@ pub struct BlobWrite<'a> {
 #[derive(Clone, Copy)]
 pub enum RecordOrder<'a> {
     /// The record is written with the bytes, in one commit if the store can. The caller has pinned
-    /// the blob and found it missing. If another writer stores the blob meanwhile, nothing is
-    /// written.
+    /// the blob and found it missing or damaged. If another writer stores the blob meanwhile,
+    /// nothing is written.
     WithBytes(&'a Descriptor),
-    /// The record was written when the caller pinned the blob, and the bytes are committed alone.
+    /// The record was written when the caller pinned the blob. The bytes are committed alone, even
+    /// if another writer stores the blob meanwhile.
     BeforeBytes {
         /// The digest.
         digest: Digest,
@@ -52,14 +54,14 @@ pub enum RecordOrder<'a> {
         size: u64,
     },
     /// The digest is not known until all bytes are read. The record is written after that, and
-    /// before the bytes are committed.
+    /// before the bytes are committed. If the store has the blob by then, the ingest is discarded.
     OnceKnown {
         /// The key of the ingest.
         key: &'a str,
         /// The size in bytes, if it is known.
         size: Option<u64>,
         /// This function is called with the digest before the bytes are committed, if the store
-        /// does not have the blob.
+        /// does not have an intact copy of the blob.
         created: &'a (dyn Fn(Digest) + Sync),
     },
 }
@@ -69,19 +71,22 @@ pub enum RecordOrder<'a> {
 pub enum Resume {
     /// Drop them.
     Never,
-    /// Keep them, but make only one attempt with them.
+    /// Keep them. If the whole blob turns out to be damaged, fail, although these bytes may be the
+    /// cause. Only a source that may have other bytes is read again.
     Once,
     /// Keep them. If the whole blob turns out to be damaged, these bytes may be the cause. Then
     /// drop them, and write the blob again from its first byte.
     OrRestart,
 }
 
-/// Stores a blob, unless another writer does so first. Returns its digest.
+/// Stores a blob. [`BlobWrite::record`] determines what happens if another writer stores it
+/// meanwhile. Returns its digest.
 ///
 /// # Errors
 /// `Corrupt` if the bytes do not have the expected digest and size (then the ingest is discarded),
 /// or if an ingest that an earlier attempt left cannot be read back completely; `Busy` if another
-/// writer takes longer than the timeout; errors of the source, the store and the feed.
+/// writer has the ingest open for longer than the timeout; errors of the source, the store and the
+/// feed.
 pub async fn store_blob(write: &BlobWrite<'_>, source: &mut dyn BlobSource) -> Result<Digest> {
     let mut may_restart = write.resume == Resume::OrRestart;
     loop {

@@ -30,8 +30,8 @@ use crate::store::Store;
 /// Until the repository is dropped, leases keep garbage collections from removing the images that
 /// it has resolved and the content that was pushed to it. In a store that cannot be written, images
 /// that it has resolved are not protected. A store that was opened for an owner serves the names of
-/// this owner. With a digest, it also serves documents that only other owners have named, because
-/// all owners share the content.
+/// this owner. If the name has a digest, the store also serves a document that only other owners
+/// have named, or that nobody has named, because all owners share the content.
 pub struct StoreRepository {
     store: Store,
     name: Reference,
@@ -89,7 +89,8 @@ impl StoreRepository {
         begun.await
     }
 
-    /// Records a document that was pushed as a referrer, if the store has its subject.
+    /// If a pushed document has a subject, and the store has this subject, records the document as
+    /// a referrer of the subject.
     async fn record_subject(&self, descriptor: &Descriptor, data: &[u8]) -> Result<()> {
         let document = dispatch::parse(descriptor, data)?;
         let Some(subject) = document.subject() else {

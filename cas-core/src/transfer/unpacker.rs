@@ -23,7 +23,8 @@ pub enum Want {
 
 impl Want {
     /// Returns whether the layer is stored. A layer that is not stored is [recorded as
-    /// absent](crate::records::BlobRecord::absent) in the record of its manifest.
+    /// absent](crate::records::BlobRecord::absent) in the record of its manifest, unless an earlier
+    /// job stored it.
     pub fn is_stored(self) -> bool {
         matches!(self, Want::Store | Want::StoreAndFeed)
     }
@@ -47,14 +48,15 @@ pub trait Unpacker: Send + Sync {
     /// index if there is one, are in the store already.
     ///
     /// # Errors
-    /// `Corrupt` if manifest and configuration contradict each other; errors of the snapshotter.
+    /// `Corrupt` if manifest and configuration contradict each other; `Unsupported` if the
+    /// snapshotter cannot take a layer of this media type; errors of the store and the snapshotter.
     async fn begin(&self, root: &Descriptor, own: &Descriptor, manifest: &Manifest) -> Result<()>;
 
     /// Returns what to do with a layer of an announced image.
     ///
-    /// A pull calls this once for each digest. Layers that the pull does not store are recorded as
-    /// absent. A layer that an earlier pull stored and that was lost is stored again, whatever this
-    /// method returns.
+    /// A pull calls this at most once for each digest. Layers that neither this pull nor an earlier
+    /// one stored are recorded as absent. A layer that an earlier pull stored and that was lost is
+    /// stored again, whatever this method returns.
     fn wants(&self, layer: &Descriptor) -> Want;
 
     /// Waits until a layer that is fed and not stored may be unpacked. The pull requests the bytes
@@ -73,9 +75,10 @@ pub trait Unpacker: Send + Sync {
     /// fed if the store has some or all of it already.
     fn receive(&self, layer: &Descriptor) -> Option<LayerFeed<'_>>;
 
-    /// Returns layers that were fed and not stored, but that the unpacker needs in the store to
-    /// unpack them. The pull fetches them again and stores them before `finish`. By default, there
-    /// are none.
+    /// Returns the layers that [`finish`](Self::finish) will read from the store and that may be
+    /// missing there, for example because a layer was fed and not stored, but must be unpacked
+    /// again. The pull fetches and stores the missing ones before `finish`. By default, there are
+    /// none.
     fn needs(&self) -> Vec<Descriptor> {
         Vec::new()
     }
@@ -84,8 +87,8 @@ pub trait Unpacker: Send + Sync {
     /// were to be stored are in the store.
     ///
     /// # Errors
-    /// `Corrupt` for a damaged layer; errors of the snapshotter. After an error, the unpacker
-    /// removes the snapshots that it made and did not commit.
+    /// `Corrupt` for a damaged layer; errors of the store and the snapshotter. After an error, the
+    /// unpacker removes the snapshots that it made and did not commit.
     async fn finish(&self) -> Result<()>;
 
     /// Removes the snapshots that were made and not committed, because the pull failed.

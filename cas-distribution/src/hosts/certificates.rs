@@ -1,5 +1,6 @@
 //! Finds certificates where docker and podman keep them. A directory `certs.d/HOST[:PORT]/` has
-//! `*.crt` for authorities, and `NAME.cert` with `NAME.key` to present to the registry.
+//! `*.crt` for authorities, and `NAME.cert` with `NAME.key` to present to the registry. Without
+//! `NAME.key`, `NAME.cert` also has the key.
 
 use std::path::{Path, PathBuf};
 
@@ -71,7 +72,8 @@ pub(super) fn in_directory(directory: &Path, tls: &mut Tls) -> Result<bool> {
 /// Returns the certificates of a PEM file.
 ///
 /// # Errors
-/// `InvalidArgument` if it is absent, or does not have a certificate; errors of [`file::bytes`].
+/// `InvalidArgument` if it is absent, has no certificate, or has one that cannot be read; errors of
+/// [`file::bytes`].
 pub(crate) fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let data = present(path)?;
     let found: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&data).collect();
@@ -80,7 +82,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
         file::mistake(
             path,
             None,
-            "expected certificates in PEM form, found none that can be read",
+            "expected certificates in PEM form, found none, or one that cannot be read",
         )
     })
 }

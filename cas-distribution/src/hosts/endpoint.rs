@@ -42,7 +42,8 @@ impl Capabilities {
 /// The scheme by which an endpoint is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scheme {
-    /// https, except for a registry on this machine that does not require TLS.
+    /// https, except with [`Options::plain_http`](crate::Options::plain_http), and for a registry
+    /// on this machine that does not require TLS.
     Usual,
     Https,
     Http,
@@ -56,7 +57,8 @@ pub(crate) struct Tls {
     /// Certificates of authorities, in addition to those of the system. They are also trusted for
     /// the hosts that the registry refers to.
     pub(crate) authorities: Vec<PathBuf>,
-    /// Certificates that are shown to the host, each with its key, which may be in the same file.
+    /// Certificates for the host, each with its key, which may be in the same file. The first one
+    /// is shown.
     pub(crate) clients: Vec<(PathBuf, PathBuf)>,
     /// Whether the certificate of the host is not verified.
     pub(crate) skip_verify: bool,
@@ -90,7 +92,8 @@ pub struct Endpoint {
     /// How the host is reached.
     pub(crate) access: Access,
     pub(crate) scheme: Scheme,
-    /// Whether `hosts.toml` has the settings of TLS, so that no directory of certificates is read.
+    /// Whether `hosts.toml` has the URL or the settings of TLS, so that no directory of
+    /// certificates is read.
     pub(crate) names_its_trust: bool,
 }
 

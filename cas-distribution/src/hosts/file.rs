@@ -80,8 +80,8 @@ pub(super) fn bytes(path: &Path) -> Result<Option<Vec<u8>>> {
     bounded::read(path, "the file", limit::HOSTS_FILE).during("read", path.display())
 }
 
-/// Returns the paths in a directory whose names end with one of `ends`, in alphabetical order, or
-/// `None` if the directory is absent.
+/// Returns the paths of the files in a directory whose names end with one of `ends`, in
+/// alphabetical order, or `None` if the directory is absent.
 ///
 /// # Errors
 /// `OutOfRange` if it has more entries than [`limit::HOSTS_FILES`]; errors of the file system.

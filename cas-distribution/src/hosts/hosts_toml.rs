@@ -79,7 +79,8 @@ enum Client {
 /// if it does not have a `hosts.toml`.
 ///
 /// # Errors
-/// `InvalidArgument` for a file that does not parse; errors of the file system.
+/// `InvalidArgument` for a file that does not parse, or has a value that is not valid or not
+/// supported; errors of [`Text::read`].
 pub(super) fn find(directories: &[PathBuf], reference: &FullName) -> Result<Option<Vec<Endpoint>>> {
     let mut names = certificates::names(reference.host());
     names.push(DEFAULT.into());
@@ -256,7 +257,8 @@ impl Table {
 }
 
 /// Returns the URL of the API at a host. Its path ends with `/v2`, or is that of `url` if
-/// `override_path` is true. Returns `None` if `url` has another scheme, a login or a query.
+/// `override_path` is true. A `url` without a scheme is one of https. Returns `None` if `url` does
+/// not parse, has a scheme other than http and https, a login or a query.
 fn root(url: &str, override_path: bool) -> Option<Url> {
     let url = match url.split_once("://") {
         Some(_) => url.to_owned(),

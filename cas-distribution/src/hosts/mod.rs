@@ -166,9 +166,10 @@ impl Hosts {
     /// # Errors
     /// `Denied` if the policy rejects the image; `Unsupported` if the policy requires a signature,
     /// which this version does not verify; `NotFound` if the file `policy.json` is absent;
-    /// `InvalidArgument` if the file does not parse, or has an unknown key or an empty list of
-    /// requirements; `OutOfRange` if the file is larger than
-    /// [`limit::HOSTS_FILE`](cas_core::limit::HOSTS_FILE); errors of the file system.
+    /// `InvalidArgument` if the file does not parse, has an unknown key at its top or in a
+    /// requirement for this image, or has an empty list of requirements; `OutOfRange` if the file
+    /// is larger than [`limit::HOSTS_FILE`](cas_core::limit::HOSTS_FILE); errors of the file
+    /// system.
     pub async fn check_policy(&self, reference: &FullName) -> Result<()> {
         let (policy, reference) = (self.policy.clone(), reference.clone());
         runtime::blocking(move || match policy {
@@ -183,7 +184,8 @@ impl Hosts {
     ///
     /// # Errors
     /// `Denied` if `registries.conf` blocks the name; `InvalidArgument` if a file does not parse or
-    /// contradicts itself (the message has its path and line); `NotFound` if the directory of
+    /// contradicts itself (the message has its path, and its line if that is known), or if one of
+    /// the [`authorities`](Self::authorities) is absent; `NotFound` if the directory of
     /// [`with_directory`](Self::with_directory) is absent, or if
     /// [`registries_conf`](Self::registries_conf) is absent and needed; `OutOfRange` if a file is
     /// larger than [`limit::HOSTS_FILE`](cas_core::limit::HOSTS_FILE), or if a directory has more

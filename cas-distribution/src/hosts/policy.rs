@@ -38,8 +38,9 @@ struct Requirement {
 ///
 /// # Errors
 /// `Denied` if the policy rejects them; `Unsupported` if it requires signatures, which this version
-/// does not verify; `NotFound` if the file is absent; `InvalidArgument` if it does not parse, or
-/// has an unknown key or an empty list; errors of [`file::bytes`].
+/// does not verify; `NotFound` if the file is absent; `InvalidArgument` if it does not parse, has
+/// an unknown key at its top or in a requirement for this image, or has an empty list; errors of
+/// [`file::bytes`].
 pub(super) fn check(path: &Path, reference: &FullName) -> Result<()> {
     let data = file::bytes(path)?.ok_or_else(|| {
         let error = Error::not_found("policy.json is absent; check its path");

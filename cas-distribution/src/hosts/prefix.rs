@@ -46,7 +46,8 @@ impl Compared {
         })
     }
 
-    /// Returns whether a text is this name in any spelling of its place.
+    /// Returns whether a text leads to the same place as this name over https, however its host is
+    /// spelled.
     pub(super) fn is(&self, text: &str) -> bool {
         spelling::is_same_place(text, &self.written)
     }
@@ -79,7 +80,7 @@ fn rest<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
         return lower.ends_with(&domain).then(|| &name[host.len()..]);
     }
     let rest = name.strip_prefix(prefix)?;
-    // A colon in the host begins a port, which is another registry.
+    // A colon in the host begins a port. A host with a port is another registry.
     let is_in_host = prefix.len() < slash;
     let is_end = rest.is_empty()
         || rest.starts_with('/')

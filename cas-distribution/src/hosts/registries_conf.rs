@@ -54,7 +54,8 @@ pub(super) struct RegistriesConf {
     pub(super) short_names: ShortNames,
 }
 
-/// Reads `registries.conf` and the files of its drop-in directories that end with `.conf`.
+/// Reads `registries.conf`, and then the files in its drop-in directories whose names end with
+/// `.conf`.
 ///
 /// # Errors
 /// `NotFound` if `conf` is absent; `InvalidArgument` for a file that does not parse, mixes both
@@ -158,7 +159,8 @@ impl RegistriesConf {
 }
 
 impl Lists {
-    /// Returns a table for each host that is listed. Spellings of one host have one table.
+    /// Returns a table for each host that is blocked or insecure. Spellings of one host have one
+    /// table.
     fn tables(&self) -> Vec<Table> {
         let mut tables = BTreeMap::new();
         for (list, apply) in [

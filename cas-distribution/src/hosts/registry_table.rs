@@ -162,7 +162,7 @@ impl MirrorTable {
 
 impl Registry {
     /// Returns the key in which this table contradicts another one of the same file, or `None` if
-    /// they agree.
+    /// they agree or are for different locations.
     pub(super) fn contradicts(&self, other: &Self) -> Option<&'static str> {
         if !spelling::is_same_place(self.location(), other.location()) {
             None
@@ -189,7 +189,8 @@ impl Registry {
     pub(super) fn endpoints(&self, reference: &FullName) -> Result<Vec<Endpoint>> {
         if self.blocked {
             let why = format!(
-                "{} blocks names that begin with {:?}; remove `blocked` there to allow them",
+                "{} blocks names that begin with {:?}; remove `blocked`, or the host from \
+                 [registries.block], to allow them",
                 self.file, self.prefix
             );
             return Err(Error::new(ErrorKind::Denied, why).subject(reference));

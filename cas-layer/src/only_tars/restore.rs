@@ -16,17 +16,17 @@ use serde_json::Value;
 
 use super::{Layer, damaged, layers, packing};
 
-/// Makes blobs again that were removed because a snapshotter keeps their tars. The store keeps the
-/// new blobs until the verb that needs them ends.
+/// Makes the blobs of layers again that the store does not have because a snapshotter keeps their
+/// tars. A lease keeps the new blobs in the store until [`Restorer::finish_with`].
 pub struct Restorer<'a> {
     store: &'a Store,
     snapshotter: &'a dyn Snapshotter,
     progress: &'a dyn Progress,
-    /// The lease of the blobs. There is none until a blob is missing.
+    /// The lease of the new blobs. There is none until the first tar is read.
     guard: Option<LeaseGuard>,
-    /// What was stored.
+    /// The blobs of layers and the documents that were stored.
     made: BTreeSet<Digest>,
-    /// The manifests that list layers of which the blobs were made.
+    /// The manifests that list layers whose tars were read to make blobs.
     manifests: BTreeSet<Digest>,
 }
 
@@ -48,13 +48,16 @@ impl<'a> Restorer<'a> {
     }
 
     /// Stores the missing layers of the image or index `root` that the snapshotter keeps as tars.
-    /// Returns `root` if the blobs of all these layers have their original bytes again. Otherwise,
-    /// compresses the other layers with gzip, and returns the descriptor of a new document that
-    /// lists them. The new document has the same configurations. The progress receives a warning
-    /// with the new digest.
+    /// If the original bytes of the blob of a layer cannot be made again, compresses its tar with
+    /// gzip instead. Returns `root` if no layer was compressed in this way. Otherwise, stores new
+    /// documents that list the new blobs and the same configurations, and returns the descriptor of
+    /// the document that takes the place of `root`. The progress then receives a warning with the
+    /// new digest.
     ///
     /// # Errors
-    /// `Corrupt` for a damaged tar; errors of the store and of the snapshotter.
+    /// `Corrupt` for a damaged tar or document, or if a manifest and its configuration do not
+    /// match; `NotFound` if a manifest lists missing layers and its configuration is missing, too;
+    /// errors of the store, of its leases and of the snapshotter.
     pub async fn restore(&mut self, root: &Descriptor) -> Result<Descriptor> {
         let restored = self.document(root.clone(), limit::INDEX_DEPTH).await?;
         if restored.digest != root.digest {
@@ -68,11 +71,12 @@ impl<'a> Restorer<'a> {
         Ok(restored)
     }
 
-    /// Ends the lease, and removes what was stored. Returns the outcome of the verb. What cannot be
-    /// removed is reported as a warning.
+    /// Ends the lease of the new blobs, and removes what was stored and nothing else refers to.
+    /// Returns `outcome`, the outcome of the verb that needed the blobs. If the removal fails,
+    /// there is a warning.
     ///
     /// # Errors
-    /// The error of the verb, or else errors of the lease.
+    /// The error in `outcome`, or else errors of the lease.
     pub async fn finish_with<T>(mut self, outcome: Result<T>) -> Result<T> {
         let Some(guard) = self.guard.take() else {
             return outcome;
@@ -88,9 +92,9 @@ impl<'a> Restorer<'a> {
         outcome
     }
 
-    /// Removes what was stored. The verb may have pinned the layers, so the records of their
-    /// manifests no longer list them as absent. If this fails or the process is killed, the layers
-    /// have a blob and a tar.
+    /// Removes what was stored. First records the layers as absent again, because the records of
+    /// the manifests no longer list them as absent if the layers were pinned with their manifests.
+    /// If this function fails or the process is killed, the layers have a blob and a tar.
     async fn remove(self) -> Result<()> {
         for manifest in &self.manifests {
             let change = |found: Option<BlobRecord>| {
@@ -101,7 +105,7 @@ impl<'a> Restorer<'a> {
                 Ok(record)
             };
             match self.store.blobs().update(manifest, change).await {
-                // The image was removed meanwhile.
+                // The image was removed since.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 updated => drop(updated?),
             }
@@ -178,7 +182,7 @@ impl<'a> Restorer<'a> {
         self.rewrite(own, "layers", &changed).await
     }
 
-    /// Stores the blob of a layer. Returns its descriptor.
+    /// Makes the blob of a layer from its tar, and stores it. Returns the descriptor of the blob.
     async fn layer(&mut self, layer: &Layer, record: &BlobRecord, tar: File) -> Result<Descriptor> {
         let Layer {
             descriptor,

@@ -1,6 +1,6 @@
-//! One member of a layer, after all extension headers are merged into it.
+//! One member of an archive, such as a layer, after its extension headers are merged into it.
 
-/// A member of a layer.
+/// A member of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The path as written in the archive: bytes, possibly absolute, possibly with `..`.
@@ -19,8 +19,8 @@ pub struct Entry {
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Size of the file in bytes, including holes. Zero for everything that is not a file.
     pub size: u64,
-    /// The regions of a sparse file whose bytes are stored. `None` if the member is not a sparse
-    /// file.
+    /// The stored regions of a sparse file, in order. All other bytes of the file are zeros. `None`
+    /// if the member is not a sparse file.
     pub regions: Option<Vec<Region>>,
 }
 

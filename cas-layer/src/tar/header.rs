@@ -55,8 +55,8 @@ impl Header {
         self.0[156]
     }
 
-    /// Returns whether this is an extension header, which belongs to the next member or, if it is
-    /// global, to all.
+    /// Returns whether this is an extension header. It belongs to the next member or, if it is
+    /// global, to all members after it.
     pub(super) fn is_extension(&self) -> bool {
         matches!(self.type_flag(), b'x' | b'g' | b'L' | b'K')
     }
@@ -69,8 +69,8 @@ impl Header {
     /// Returns the path, and a warning if some readers find another path.
     ///
     /// # Errors
-    /// `Corrupt` if readers differ in where the prefix ends, or if the header has a prefix or times
-    /// that its format does not allow.
+    /// `Corrupt` if a header in the format of star has a prefix that is too long, or invalid times
+    /// after the prefix. Readers differ in where such a prefix ends.
     pub(super) fn path(&self) -> Result<(Vec<u8>, Option<&'static str>)> {
         let name = text(&self.0[0..100]);
         let field = text(&self.0[345..500]);
@@ -95,7 +95,7 @@ impl Header {
         Ok(([prefix, b"/", name].concat(), warning))
     }
 
-    /// Returns whether there are two times, or nothing, at an offset.
+    /// Returns whether each of the two fields at an offset has a time, or is empty.
     fn has_times(&self, at: usize) -> bool {
         let time = |at: usize| self.0[at] == 0 || number(&self.0[at..at + 12]).is_some();
         time(at) && time(at + 12)
@@ -117,7 +117,7 @@ impl Header {
         self.format() == Format::Gnu
     }
 
-    /// Returns the major and minor number of a device.
+    /// Returns the major and minor number of a device. They are 0 if the format has none.
     pub(super) fn device(&self) -> Result<(i64, i64)> {
         if self.format() == Format::V7 {
             return Ok((0, 0));
@@ -174,7 +174,7 @@ pub(super) fn text(field: &[u8]) -> &[u8] {
 }
 
 /// Returns the number in a field: octal digits, padded with spaces and NULs, or base-256 in two's
-/// complement. Returns `None` if it is neither, or does not fit.
+/// complement. Returns `None` if it is neither, or does not fit into an `i64`.
 pub(super) fn number(field: &[u8]) -> Option<i64> {
     match field.first() {
         Some(first) if first & 0x80 != 0 => base256(field),

@@ -34,7 +34,8 @@ impl<R: BufRead> Reader<R> {
                 .any(|part| part.starts_with(b"GNUSparseFile."))
         {
             self.warn(
-                "a sparse file has two pax names; GNU.sparse.name is used, but some readers use path",
+                "a sparse file has two pax names; GNU.sparse.name is used, but some readers use \
+                 path",
             );
         }
         let path = match agreed("name", waiting.path, sparse_name.or(pax.path.take()))? {
@@ -125,8 +126,8 @@ impl<R: BufRead> Reader<R> {
         let size = pax.unwrap_or(declared);
         if ![0, OCTAL, size].contains(&declared) {
             self.warn(
-                "a pax record and a header give two sizes; the record is used, but some readers use \
-                 the header",
+                "a pax record and a header give two sizes; the record is used, but some readers \
+                 use the header",
             );
         }
         if size > limit::LAYER {
@@ -138,8 +139,9 @@ impl<R: BufRead> Reader<R> {
         Ok(size)
     }
 
-    /// Makes the stored bytes the current body. Returns the map of a sparse file, which precedes
-    /// its data.
+    /// Makes the stored bytes the current body. Returns the map of a sparse file, or `None` for
+    /// any other member. If the stored bytes begin with the map, it is read and does not belong to
+    /// the body.
     fn map(&mut self, header: &Header, pax: &Pax, stored: u64) -> Result<Option<Map>> {
         if header.type_flag() == b'S' {
             if pax.sparse.is_some() {
@@ -231,7 +233,7 @@ fn kind(header: &Header, path: &[u8], link: Vec<u8>) -> Result<EntryKind> {
 pub(super) fn target(link: &[u8]) -> Result<()> {
     if link.is_empty() || link.len() >= limit::PATH {
         return Err(Error::corrupt(format!(
-            "the link target has {} bytes; 1 to {} are allowed; build the image again",
+            "the link target has {} bytes; 1 to {} are allowed; use another target",
             link.len(),
             limit::PATH - 1
         )));
@@ -244,8 +246,8 @@ fn device(header: &Header) -> Result<Device> {
     match (u32::try_from(major), u32::try_from(minor)) {
         (Ok(major @ 0..=0xfff), Ok(minor @ 0..=0xf_ffff)) => Ok(Device { major, minor }),
         _ => Err(Error::out_of_range(format!(
-            "the device number is {major}:{minor}; at most 4095:1048575 is allowed; build the image \
-             without the device"
+            "the device number is {major}:{minor}; at most 4095:1048575 is allowed; build the \
+             image without the device"
         ))),
     }
 }
@@ -260,7 +262,7 @@ fn id(what: &str, pax: Option<u64>, header: i64) -> Result<u32> {
     })
 }
 
-/// Checks the length of a path and of its names.
+/// Checks the length of a path, the lengths of its names, and their number.
 pub(super) fn check_path(path: &[u8]) -> Result<()> {
     let fail = |why: String| {
         let shown = &path[..path.len().min(80)];
@@ -268,7 +270,7 @@ pub(super) fn check_path(path: &[u8]) -> Result<()> {
     };
     if path.len() > limit::PATH {
         return fail(format!(
-            "the path has {} bytes; at most {} are allowed; build the image with shorter paths",
+            "the path has {} bytes; at most {} are allowed; use a shorter path",
             path.len(),
             limit::PATH
         ));
@@ -279,16 +281,14 @@ pub(super) fn check_path(path: &[u8]) -> Result<()> {
     };
     if let Some(name) = names().find(|name| name.len() > limit::COMPONENT) {
         return fail(format!(
-            "a component of the path has {} bytes; at most {} are allowed; build the image with \
-             shorter names",
+            "a component of the path has {} bytes; at most {} are allowed; use a shorter name",
             name.len(),
             limit::COMPONENT
         ));
     }
     if names().count() > limit::PATH_DEPTH {
         return fail(format!(
-            "the path has more than the {} components allowed; build the image with fewer nested \
-             directories",
+            "the path has more than the {} components allowed; use fewer nested directories",
             limit::PATH_DEPTH
         ));
     }

@@ -99,14 +99,15 @@ impl<R: BufRead> Reader<R> {
     /// reads `input` to its end and returns `None`.
     ///
     /// # Errors
-    /// `Corrupt` if the archive is malformed or truncated; `OutOfRange` if a bound of [`limit`] is
-    /// exceeded, or an owner or a device number is out of range; errors of `input`.
+    /// `Corrupt` if the archive is malformed or truncated, or if the target of a link is empty or
+    /// too long; `OutOfRange` if another bound of [`limit`] is exceeded, or if an owner, a group or
+    /// a device number is out of range; errors of `input`.
     pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         self.next_member(None)
     }
 
-    /// Returns the next member as [`Reader::next_entry`] does, with further information of its
-    /// headers.
+    /// Returns the next member as [`Reader::next_entry`] does, and the information in its headers
+    /// that the [`Entry`] does not have.
     ///
     /// # Errors
     /// As [`Reader::next_entry`].
@@ -165,8 +166,8 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// Returns warnings about unusual properties of the archive that were accepted: at most
-    /// [`limit::WARNINGS`] different warnings. If there were more, one further warning states their
-    /// number.
+    /// [`limit::WARNINGS`] different warnings. If there were more, one further warning states how
+    /// many were left out, and counts each repetition.
     pub fn warnings(&self) -> Vec<String> {
         self.warnings.list()
     }
@@ -334,7 +335,7 @@ impl<R: BufRead> Reader<R> {
 }
 
 /// Returns whether bytes may be the beginning of an archive: a valid header, a damaged one with the
-/// magic `ustar`, or only zeros in the first block.
+/// magic `ustar`, or only zeros in the first block, even if there are fewer bytes or none.
 pub(crate) fn may_begin(bytes: &[u8]) -> bool {
     let is_header =
         |block: &[u8; BLOCK]| block[257..262] == *b"ustar" || Header::new(*block).is_ok();

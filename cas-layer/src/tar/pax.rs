@@ -131,8 +131,7 @@ pub(super) fn check_xattrs<'a>(all: impl Iterator<Item = (&'a [u8], &'a [u8])>) 
     let total: usize = all.map(|(name, value)| name.len() + value.len()).sum();
     if total > limit::XATTRS {
         return Err(Error::out_of_range(format!(
-            "the xattrs of one entry have {total} bytes; at most {} are allowed; build the image \
-             with fewer xattrs",
+            "the xattrs of one entry have {total} bytes; at most {} are allowed; use fewer xattrs",
             limit::XATTRS
         )));
     }

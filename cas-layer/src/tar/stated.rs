@@ -1,4 +1,4 @@
-//! Information of headers that a file tree does not need.
+//! Information in headers that is not needed to make a file tree.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,8 @@ pub struct Stated {
     /// The records of the pax header of the member, key and value. Of several records with one key,
     /// the last one counts.
     pub records: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// Whether a global pax header precedes the member directly.
+    /// Whether there is a global pax header between this member and the member before it, or the
+    /// beginning of the archive.
     pub follows_global: bool,
 }
 

@@ -197,7 +197,8 @@ impl Head {
         }
     }
 
-    /// Writes the whole seconds, and a record if that is not the exact time.
+    /// Writes the whole seconds, or 0 if they do not fit. Adds a record if what was written is not
+    /// the exact time.
     fn time(&mut self, time: Time) {
         let seconds = u64::try_from(time.seconds).ok();
         let seconds = seconds.filter(|&seconds| seconds <= OCTAL);
@@ -224,7 +225,7 @@ impl Head {
         Ok(())
     }
 
-    /// Adds a pax record: its own length, a space, key and value.
+    /// Adds a pax record: its own length, a space, the key, `=`, the value and a line break.
     fn record(&mut self, key: &[u8], value: &[u8]) {
         let rest = key.len() + value.len() + b" =\n".len();
         let mut length = rest;

@@ -7,15 +7,16 @@ use cas_core::background::{self, shield};
 use cas_core::snapshot::{Commit, LayerTarget};
 use cas_core::{Labels, Result, Snapshotter};
 
-/// An active snapshot that is removed in the background when it is dropped, unless it is committed
-/// or removed before.
+/// An active snapshot. When this value is dropped, the snapshot is removed in the background,
+/// unless it was committed, its files were given to another snapshot, or its removal was already
+/// tried.
 ///
 /// A thread that applies a layer also owns the value. If the caller drops its future, the snapshot
 /// is therefore removed only after the thread has ended.
 pub(super) struct ActiveSnapshot {
     snapshotter: Arc<dyn Snapshotter>,
     key: String,
-    /// Whether nothing is left to remove.
+    /// Whether the snapshot is not removed when this value is dropped.
     ended: AtomicBool,
 }
 
@@ -95,7 +96,7 @@ impl Drop for ActiveSnapshot {
         }
         let (snapshotter, key) = (Arc::clone(&self.snapshotter), std::mem::take(&mut self.key));
         background::run(async move {
-            // What cannot be removed belongs to an ended lease, and is collected.
+            // What cannot be removed has the label of a lease that ends, and is collected.
             let _ = snapshotter.remove(&key).await;
         });
     }

@@ -13,7 +13,8 @@ use tokio::runtime::Handle;
 use crate::buffers::{Buffers, PIECE};
 use crate::codec::{self, Compression};
 
-/// Maximum number of pieces that are hashed ahead of the reader.
+/// Maximum number of hashed pieces that wait for the reader, in addition to the piece that the
+/// thread is sending.
 const AHEAD: usize = 2;
 
 /// The bytes of a blob, as they are stored. They are not verified.
@@ -27,7 +28,8 @@ pub struct Blob {
 }
 
 impl Blob {
-    /// Opens the blob of a descriptor. Returns the blob and its compression.
+    /// Opens the blob of a descriptor. Returns the blob, and the compression that its first bytes
+    /// show.
     ///
     /// # Errors
     /// `NotFound` if the store does not have the blob; errors of the store.

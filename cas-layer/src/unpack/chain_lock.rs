@@ -1,4 +1,5 @@
-//! A lock per chain ID. One process makes a snapshot, and other processes that need it wait.
+//! A lock for each chain ID. One job makes the snapshot of this name. Other jobs that need the
+//! snapshot, in this process or another one, wait.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -21,7 +22,8 @@ pub(super) struct ChainLock {
 }
 
 impl ChainLock {
-    /// Waits for the lock of the snapshot `chain_id`.
+    /// Waits for the lock of the snapshot `chain_id`. Creates the directory `locks` if it is
+    /// absent.
     ///
     /// # Errors
     /// Errors of the file system.

@@ -18,8 +18,9 @@ use crate::flow::{self, LayerSource};
 /// Who may enter the directory that an image is unpacked into.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Entrance {
-    /// The users that the mode of the root directory in the image lets in. If all users can reach
-    /// device nodes or privileged programs, there is a warning.
+    /// The users that the mode of the root directory in the image lets in. If no layer states this
+    /// mode, all users may enter a new directory, and an existing directory keeps its mode. If all
+    /// users can reach device nodes or privileged programs, there is a warning.
     #[default]
     AsImage,
     /// Only the user that unpacks.
@@ -27,7 +28,7 @@ pub enum Entrance {
 }
 
 impl Entrance {
-    /// Returns the mode of the directory before layers change it.
+    /// Returns the mode of a new directory before layers change it.
     fn mode(self) -> u32 {
         match self {
             Entrance::AsImage => 0o755,
@@ -56,16 +57,18 @@ impl From<Entrance> for DirectoryOptions {
     }
 }
 
-/// Unpacks an image into `directory`, which must be absent or empty. The directory becomes the root
-/// file system that the layers describe, with the changes that `options` requests. Its content is
-/// on the device when this function returns, except with [`DirectoryOptions::temporary`].
+/// Unpacks an image into `directory`, which must be absent or empty. If a killed unpack has left
+/// the directory, its content is removed first. The directory becomes the root file system that the
+/// layers describe, with the changes that `options` requests. Its content is on the device when
+/// this function returns, except with [`DirectoryOptions::temporary`].
 ///
 /// # Errors
 /// `FailedPrecondition` if the directory is not empty; `NotFound` if `from` does not have the
-/// configuration or a layer; `Corrupt` for a damaged layer; `Unsupported` for an artifact, or for a
-/// layer that is not a tar; `Denied` if the directory must become private and belongs to another
-/// user; errors of [`NewDirectory::try_begin`], of [`Tree::apply`] and of the store. After an
-/// error, or if the future is dropped, what was unpacked is removed.
+/// configuration or a layer; `Corrupt` for a damaged layer, or if the manifest and the
+/// configuration do not match; `Unsupported` for an artifact, or for a layer that is not a tar;
+/// `Denied` if the directory must become private and belongs to another user; errors of
+/// [`NewDirectory::try_begin`], of [`flow::unpack`] and of the store. After an error, or if the
+/// future is dropped, what was unpacked is removed.
 pub async fn to_directory<'a>(
     from: impl Into<LayersFrom<'a>>,
     manifest: &Manifest,
@@ -142,7 +145,7 @@ fn warn_of_exposed(path: &Path, progress: &dyn Progress) {
     let (count, first) = (exposed.count, exposed.first.display());
     progress.warn(&format!(
         "every user can reach {count} device nodes or privileged programs, such as {first}; close \
-         the directory with `chmod 700`, or unpack with --private"
+         the directory with `chmod 700`, or unpack the image with `cas unpack --private`"
     ));
 }
 

@@ -10,8 +10,9 @@ use super::unpacking::Unpacking;
 
 impl Unpacking<'_> {
     /// Finds the layers that have a snapshot, and whose bytes are known to have their diff ID. If
-    /// that is not known, the snapshot may have been made of another layer. Leaves out a layer
-    /// whose snapshot has lost or changed files, unless layers are discarded.
+    /// the bytes of a layer are not known to have its diff ID, the snapshot may have been made of
+    /// another layer. Leaves out a layer whose snapshot has lost or changed files, unless layers
+    /// are discarded.
     pub(super) async fn find_verified(&mut self) -> Result<()> {
         for index in 0..self.existing {
             let (layer, diff_id) = &self.layers[index];
@@ -34,18 +35,25 @@ impl Unpacking<'_> {
         Ok(label.is_some_and(|label| label == self.layers[index].0.digest.to_string()))
     }
 
-    /// Returns whether the files of a layer's snapshot are as they were committed. Reads no data.
+    /// Returns whether the files of a layer's snapshot have the attributes with which they were
+    /// committed. Does not read the bytes of files.
     async fn has_sound_files(&self, index: usize) -> Result<bool> {
         let key = self.chain[index].to_string();
         let found = self.target.snapshotter.check(&key, Depth::Files).await?;
         Ok(found == Condition::Sound)
     }
 
-    /// Returns what to do with a layer. If layers are discarded, a layer that must be applied is
-    /// fed to the unpacker and not stored, and a layer whose snapshot exists is not fetched. If
-    /// snapshots keep the only copy, a layer whose snapshot exists is not fetched either, and any
-    /// other layer is stored. A layer is stored in any case if it must be applied more than once,
-    /// or if it has a snapshot that has lost its files or may have been made of another layer.
+    /// Returns what to do with a layer:
+    ///
+    /// - A layer that is read on demand is not fetched.
+    /// - If layers are discarded, a layer that must be applied is fed to the unpacker and not
+    ///   stored, and a layer that has a snapshot, or that a job has unpacked, is not fetched. In
+    ///   two cases, the layer is stored nevertheless: if it must be applied more than once, or if
+    ///   it has a snapshot that has lost its directory or may have been made of another layer.
+    /// - If layers are not discarded, but snapshots keep the only copy, a layer that has a
+    ///   snapshot, or that a job has unpacked, is not fetched, unless the snapshot has lost or
+    ///   changed files or may have been made of another layer. Any other layer is stored.
+    /// - Otherwise, each layer is stored and fed.
     pub(super) fn want(&self, digest: &Digest) -> Want {
         if self.is_on_demand(digest) {
             return Want::Nothing;
@@ -73,7 +81,7 @@ impl Unpacking<'_> {
         }
     }
 
-    /// Returns whether all layers of this digest are read on demand.
+    /// Returns whether the image has layers of this digest, and all of them are read on demand.
     fn is_on_demand(&self, digest: &Digest) -> bool {
         let layers = self.layers.iter().enumerate();
         let mut layers = layers
@@ -82,7 +90,8 @@ impl Unpacking<'_> {
         layers.peek().is_some() && layers.all(|(index, _)| self.table(index).is_some())
     }
 
-    /// Returns the layers that were discarded, but must be applied again on top of their parents.
+    /// If layers are discarded, returns the layers that must still be applied, or must be applied
+    /// again on top of their parents. They are read from the store for this.
     pub(super) fn needs(&self) -> Vec<Descriptor> {
         let missing = self.existing..self.layers.len();
         let again = missing.filter(|index| self.discards && self.must_apply(*index));

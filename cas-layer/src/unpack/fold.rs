@@ -17,13 +17,13 @@ use crate::flow::{self, Accept};
 /// must not use what `read` has made of the bytes.
 ///
 /// `read` runs on another thread. Soon after the future is dropped, the reader that `read` has
-/// received returns an error. The progress receives the compressed bytes of all layers as one item
-/// with the name `item`.
+/// received returns an error. The progress receives the stored bytes of all layers as one item with
+/// the name `item`.
 ///
 /// # Errors
-/// `NotFound` if `from` does not have the configuration or a layer; `Corrupt` for a damaged
-/// layer; `Unsupported` for an artifact, or for a layer that is not a tar; errors of `read` and of
-/// the store.
+/// `NotFound` if `from` does not have the configuration or a layer; `Corrupt` for a damaged layer,
+/// or if the manifest and the configuration do not match; `Unsupported` for an artifact, or for a
+/// layer that is not a tar; errors of [`flow::stream`], of `read` and of the store.
 pub async fn fold_layers<'a, T, F>(
     from: impl Into<LayersFrom<'a>>,
     manifest: &Manifest,

@@ -110,8 +110,9 @@ impl KeptLayer {
         self.job.delete()
     }
 
-    /// Ends the work on the job of the image after a failure. Layers that are done or have failed
-    /// stay for the next attempt. Deletes the job if no layer is done.
+    /// Ends the work on the job of the image after a failure. If no layer is done, deletes the job.
+    /// Otherwise, the layers that are done or have failed stay in the job, and all others are
+    /// removed.
     pub(super) fn abandon_job(&self) -> Result<()> {
         let layers = self.job.layers();
         if !layers.iter().any(|layer| layer.state == LayerState::Done) {

@@ -2,11 +2,16 @@
 //!
 //! The size and the diff ID of every layer that is unpacked are verified. If a label already
 //! records the diff ID, the digest is verified in place of the diff ID. A snapshot is committed
-//! only when its layer is complete. If the snapshotter can give a snapshot its parent at the
-//! commit, the layers of an image are unpacked in parallel, and committed when all are on the
-//! device. If a directory could not be completed, what was unpacked into it is removed. If the
-//! caller drops the future, the threads end soon, and unfinished snapshots and directories are
-//! removed in the background. Layers that were unpacked in [`jobs`] stay for a later process.
+//! only when its layer is complete or, if the layer is [read on demand](LayerTables), when its
+//! table of contents is complete.
+//!
+//! If the snapshotter can give a snapshot its parent at the commit, the layers of an image are
+//! unpacked in parallel, and committed when all are on the device. A layer that cannot be unpacked
+//! without the layers below it is unpacked when these layers are committed.
+//!
+//! If a directory could not be completed, what was unpacked into it is removed. If the caller drops
+//! the future, the threads end soon, and unfinished snapshots and directories are removed in the
+//! background. Layers that were unpacked in [`jobs`] stay for a later process.
 
 mod active_snapshot;
 mod blob;
@@ -92,9 +97,10 @@ fn parts(manifest: &Manifest) -> Vec<BlobRef> {
 /// layer.
 ///
 /// # Errors
-/// `NotFound` if the store does not have the configuration; `Corrupt` if the manifest and the
-/// configuration do not match; `Unsupported` for an artifact, or for a layer with a role that is
-/// not supported; errors of the store.
+/// `NotFound` if the store does not have the configuration; `Corrupt` if the configuration is
+/// damaged, or does not match the manifest; `OutOfRange` if the configuration is too large to be
+/// read; `Unsupported` for an artifact, or for a layer with a role that is not supported; errors of
+/// the store.
 pub async fn verified_chain_ids(store: &Store, manifest: &Manifest) -> Result<Option<Vec<Digest>>> {
     let layers = layers_with_diff_ids(store, manifest).await?;
     for (layer, diff_id) in &layers {
@@ -151,7 +157,7 @@ impl LayersFrom<'_> {
     }
 
     /// Opens the tar of a layer that the store does not have. Returns `None` if the store has the
-    /// layer, or if the snapshotter does not have its tar.
+    /// layer, or if its tar does not exist.
     async fn open_tar(
         &self,
         (layer, diff_id): &(Descriptor, Digest),
@@ -225,7 +231,7 @@ async fn is_diff_id_known(store: &Store, layer: &Descriptor, diff_id: &Digest) -
     Ok(label.is_some_and(|label| label == diff_id.to_string()))
 }
 
-/// Returns whether the store has a layer whose bytes are not known to have this diff ID.
+/// Returns whether the store has a layer, but its bytes are not known to have this diff ID.
 async fn is_unverified(store: &Store, layer: &Descriptor, diff_id: &Digest) -> Result<bool> {
     Ok(layer.digest != *diff_id
         && !is_diff_id_known(store, layer, diff_id).await?

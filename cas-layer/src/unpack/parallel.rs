@@ -1,6 +1,8 @@
 //! Unpacks layers in parallel: each layer is applied without its parents. Then, from the lowest
 //! layer up, each tree is [resolved](Tree::resolve_onto) onto the layers below it. Finally all
-//! trees are synced together, and committed.
+//! trees are synced together, and committed. If a layer cannot be applied without its parents, the
+//! layers below it are synced and committed first. If the snapshotter keeps tars, a layer is stored
+//! as a tar instead of being applied, and its tree is the directory of the tar.
 
 use std::cmp::Reverse;
 use std::fs::File;
@@ -102,13 +104,12 @@ impl Unpacking<'_> {
             .is_ok_and(StandaloneLayer::begin)
     }
 
-    /// Applies a layer that [`Self::claim`] returned, while its bytes are stored. The writer of the
-    /// blob verifies the digest. If the bytes end early, the layer is applied later, from the
+    /// Applies a layer that [`Self::claim`] returned, while its bytes arrive. The sender of the
+    /// bytes verifies the digest. If the bytes end early, the layer is applied later, from the
     /// store.
     ///
     /// # Errors
-    /// `Corrupt` if the layer does not match its diff ID or cannot be applied; errors of the file
-    /// system.
+    /// As [`flow::stream`], and the errors of [`Tree::apply`].
     pub(super) async fn apply_incoming(
         &self,
         index: usize,
@@ -118,7 +119,7 @@ impl Unpacking<'_> {
         let (descriptor, diff_id) = self.layers[index].clone();
         let source = move || {
             let compression = codec::detect(bytes.peek()?);
-            // An uncompressed layer has its digest as diff ID, which the writer verifies.
+            // The diff ID of an uncompressed layer is its digest, which the sender verifies.
             let verified = compression == Compression::None && diff_id == descriptor.digest;
             Ok(LayerSource {
                 compression,
@@ -284,10 +285,10 @@ impl Unpacking<'_> {
         Ok(())
     }
 
-    /// Makes a view of the topmost layer of an image whose layers are all committed, unless a
-    /// record states that the image was unpacked before. Without the record, an earlier unpack may
-    /// have committed layers that cannot be merged, or may have been killed before it made a view
-    /// of them.
+    /// Makes a view of the topmost layer of an image whose layers are all committed, if the
+    /// snapshotter keeps tars and no record states that the image was unpacked before. Without the
+    /// record, an earlier unpack may have committed layers that cannot be merged, or may have been
+    /// killed before it made a view of them.
     async fn look_at_existing(&self) -> Result<()> {
         if let Some(top) = self.chain.len().checked_sub(1)
             && self.target.snapshotter.keeps_tars()

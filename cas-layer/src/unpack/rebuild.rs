@@ -17,7 +17,7 @@ pub struct ChainLayer {
     pub is_on_demand: bool,
 }
 
-/// Returns the layers of an image with the chain IDs that
+/// Returns the layers of an image, lowest first, with the chain IDs that
 /// [`verified_chain_ids`](super::verified_chain_ids) returns, but does not check that the layers
 /// were verified.
 ///
@@ -67,9 +67,9 @@ impl Unpacking<'_> {
         self.unpack_on_parent(index, true).await
     }
 
-    /// Makes the committed snapshots again whose directories are missing, or whose tables of
-    /// contents are damaged. Returns the indexes of the layers that are neither in the store nor
-    /// read on demand.
+    /// Finds the committed snapshots whose directories are missing or were replaced, or whose
+    /// tables of contents are damaged, and makes their files again. Leaves out snapshots whose
+    /// layers are neither in the store nor read on demand, and returns the indexes of these layers.
     pub(super) async fn rebuild_missing(&self) -> Result<Vec<usize>> {
         let mut lost = Vec::new();
         for (index, chain_id) in self.chain.iter().enumerate() {
@@ -107,7 +107,8 @@ impl Unpacking<'_> {
     }
 
     /// Returns whether the directory of a committed snapshot is missing, or is not a directory. If
-    /// the layer is read on demand, also returns whether its few files were changed.
+    /// the layer is read on demand, also returns true if the few files of the snapshot were
+    /// changed.
     async fn is_lost(&self, index: usize) -> Result<bool> {
         let (snapshotter, key) = (self.target.snapshotter, self.chain[index].to_string());
         let found = snapshotter.stat(&key).await?;

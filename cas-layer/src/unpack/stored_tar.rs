@@ -13,7 +13,8 @@ use crate::codec;
 /// Stores the bytes of a layer in `directory`, which must not have a layer. They are not synced.
 ///
 /// # Errors
-/// `AlreadyExists` if the directory has a layer; errors of `bytes` and of the file system.
+/// `AlreadyExists` if the directory has a layer of the same kind; errors of `bytes` and of the file
+/// system.
 pub(super) fn store(bytes: &mut dyn BufRead, directory: &Path) -> Result<()> {
     let path = directory.join(match codec::is_erofs(bytes.fill_buf()?) {
         true => LAYER_IMAGE,

@@ -25,7 +25,8 @@ pub struct StreamingUnpacker<'a> {
     how: How,
     tables: Option<Arc<dyn LayerTables>>,
     state: RwLock<State<'a>>,
-    /// The unpack slots of layers whose bytes have not arrived yet.
+    /// For each layer that may be unpacked, but whose bytes have not begun to arrive: its
+    /// permission within the quota.
     admitted: Mutex<HashMap<Digest, QuotaLease>>,
 }
 
@@ -53,7 +54,8 @@ impl<'a> StreamingUnpacker<'a> {
     }
 
     /// Sets how many layers are unpacked at the same time. The default is three layers of each
-    /// image. A layer that arrives when no more may be unpacked is unpacked from the store later.
+    /// image. If a layer arrives when no more layers may be unpacked, it is stored and unpacked
+    /// later. A layer that is not to be stored is fetched only when it may be unpacked.
     #[must_use]
     pub fn with_quota(mut self, quota: Quota) -> Self {
         self.how.quota = quota;
@@ -61,10 +63,14 @@ impl<'a> StreamingUnpacker<'a> {
     }
 
     /// Sets whether layers are unpacked without being stored. By default they are stored. Their
-    /// digests and diff IDs are verified in any case. If `discards` is true, a layer is not fetched
-    /// if its snapshot is known to have been made of the same layer. A layer is stored if it must
-    /// be applied on top of the layers below it, or more than once. If the snapshotter unpacks from
-    /// the store, all layers are stored, with a warning.
+    /// digests and diff IDs are verified in any case.
+    ///
+    /// If `discards` is true, a layer is not fetched if its snapshot is known to have been made of
+    /// the same layer, and has its directory, or if a [job](Self::with_jobs) has unpacked the layer
+    /// already. Some layers are still stored: a layer that must be applied on top of the layers
+    /// below it, or more than once, and a layer that has a snapshot which has lost its directory or
+    /// may have been made of another layer. If the snapshotter unpacks from the store, all layers
+    /// are stored, with a warning.
     #[must_use]
     pub fn with_discard(mut self, discards: bool) -> Self {
         self.how.discards = discards;
@@ -81,8 +87,9 @@ impl<'a> StreamingUnpacker<'a> {
     }
 
     /// Sets the jobs in which layers are unpacked first. If the process is killed or the pull
-    /// fails, the next unpack of the image uses the layers that were unpacked. By default there are
-    /// no jobs, and the next unpack begins again.
+    /// fails, the next unpack of the image in these jobs uses the layers that were unpacked. By
+    /// default there are no jobs, and the next unpack begins again. The jobs are not used if a
+    /// layer is read on demand, or if the snapshotter unpacks from the store.
     #[must_use]
     pub fn with_jobs(mut self, jobs: Jobs) -> Self {
         self.how.jobs = Some(jobs);

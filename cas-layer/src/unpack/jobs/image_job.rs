@@ -19,8 +19,8 @@ const TREE: &str = "fs";
 /// The name of the file with the effects of a layer on the layers below it.
 const EFFECTS: &str = "effects";
 
-/// The job of one image: a directory and a state for each layer. Other processes cannot use the job
-/// until this value is dropped.
+/// The job of one image: a directory and a state for each layer. The job is locked against all
+/// other uses, in this process and others, until this value is dropped.
 pub struct ImageJob {
     storage: Arc<dyn JobStorage>,
     id: String,
@@ -131,7 +131,8 @@ impl ImageJob {
         self.path.join(number.to_string())
     }
 
-    /// Returns the directory that the layer `number` is unpacked into. It may not exist yet.
+    /// Returns the directory that the layer `number` is unpacked into. It does not exist before
+    /// [`ImageJob::make_tree`], or after it was moved to a snapshot.
     pub fn tree(&self, number: u64) -> PathBuf {
         self.layer_path(number).join(TREE)
     }
@@ -194,8 +195,8 @@ impl ImageJob {
         read().during("read effects of", path.display())
     }
 
-    /// Claims the first layer that has this digest and is done: its tree then belongs to the
-    /// caller. Returns the number of the layer.
+    /// Claims the first layer that has this digest and is done. The tree of the layer then belongs
+    /// to the caller. Returns the number of the layer.
     ///
     /// # Errors
     /// [`JobProblem::NoLayers`], [`JobProblem::NoLayerJob`], [`JobProblem::NoneClaimable`]; errors

@@ -3,20 +3,21 @@
 //!
 //! ```text
 //! ROOT/ID/             0700, the job of one image
-//!   lock               locked by the process that works on it
+//!   lock               locked by the process that works on the job
 //!   job.json           the image, when the job expires, and the states of its layers
-//!   3/fs/              the tree of a layer
+//!   3/fs/              the tree of the layer with the number 3
 //!   3/effects          the effects of the layer on the layers below it
 //! ```
 //! A layer is *in progress* until its tree is whole and verified. Then it is *done*, and a later
 //! process can use it. A layer is *claimed* by the process that moves its tree to a snapshot. A
 //! layer that could not be unpacked has *failed*. A layer is *cancelled* if the job no longer needs
-//! it, because the layer must be applied on top of the layers below it instead, or because another
-//! layer has failed.
+//! it, for example because the layer must be applied on top of the layers below it instead, or
+//! because another layer has failed.
 //!
-//! The next process that unpacks the same image finds the job that a killed process has left. It
-//! uses the layers that are done, and unpacks the others again. A collection deletes damaged and
-//! expired jobs, and jobs of an earlier boot, because their files may not have reached the device.
+//! A process that is killed, or fails to unpack the image, leaves the job. The next process that
+//! unpacks the same image uses the layers that are done, and unpacks the others again. A collection
+//! deletes damaged and expired jobs, and jobs of an earlier boot, because their files may not have
+//! reached the device.
 
 mod image_job;
 mod problem;
@@ -76,14 +77,13 @@ impl Jobs {
         ImageJob::create(&self.storage, record)
     }
 
-    /// Finds a job of the image whose configuration has the digest `image`. Skips jobs that another
-    /// process uses, and jobs with damaged records. Renews the lifetime of the job. Returns the
-    /// job.
+    /// Finds a job of the image whose configuration has the digest `image`. Skips jobs that are in
+    /// use, and jobs with damaged records. Renews the lifetime of the job. Returns the job.
     ///
     /// # Errors
-    /// [`JobProblem::NoImageJob`]; [`JobProblem::NoLayers`] or [`JobProblem::Expired`] for the job
-    /// that was found, which is deleted; `Unsupported` if the kernel does not provide an ID of the
-    /// boot; errors of the storage and of the file system.
+    /// [`JobProblem::NoImageJob`] if no job is left; [`JobProblem::NoLayers`] or
+    /// [`JobProblem::Expired`] for the job that was found, which is deleted; `Unsupported` if the
+    /// kernel does not provide an ID of the boot; errors of the storage and of the file system.
     pub fn open(&self, image: &Digest, now: SystemTime) -> Result<ImageJob> {
         let boot = cas_host::boot_id()?;
         for id in self.storage.keys()? {

@@ -9,11 +9,11 @@ use cas_core::{Error, ErrorKind};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JobProblem {
-    /// The image has no job.
+    /// The image has no job, or all its jobs are in use or have damaged records.
     NoImageJob,
     /// The job of the image has no layers.
     NoLayers,
-    /// The job of the image is older than its lifetime, or the machine was restarted since.
+    /// The lifetime of the job has ended, or the machine was restarted after the job began.
     Expired,
     /// The job of the image does not have the layer.
     NoLayerJob,
@@ -54,7 +54,7 @@ impl JobProblem {
 impl fmt::Display for JobProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            JobProblem::NoImageJob => "the image has no unpack job",
+            JobProblem::NoImageJob => "the image has no unpack job that can be used",
             JobProblem::NoLayers => "the unpack job of the image has no layers",
             JobProblem::Expired => "the unpack job of the image has expired",
             JobProblem::NoLayerJob => "the unpack job of the image does not have the layer",

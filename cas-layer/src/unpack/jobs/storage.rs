@@ -19,7 +19,7 @@ pub trait JobStorage: Send + Sync {
     /// Creates a job with a new identifier, and its empty directory. Returns the identifier.
     ///
     /// # Errors
-    /// Errors of the file system.
+    /// `Internal` if no unused identifier is found; errors of the file system.
     fn create(&self) -> Result<String>;
 
     /// Returns the directory of a job.
