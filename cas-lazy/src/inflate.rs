@@ -109,7 +109,7 @@ impl Inflate {
     }
 }
 
-/// Flags of `data_type`: a block ended or the header did, and the last block is done.
+/// Flags of `data_type`: the header or a block has just ended, and the last block has begun.
 const BEFORE_BLOCK: i32 = 128;
 const AFTER_LAST: i32 = 64;
 

@@ -66,7 +66,7 @@ impl StoredTable {
     pub const DATA_FILE: &str = "lazy.data";
     /// The name of the file with [`PIECE_RECORD`](Self::PIECE_RECORD) bytes for each piece, lowest
     /// byte first: the checksum of the bytes of the piece in the data file, or 0 if the piece has
-    /// not arrived. The file ends after the last piece that was recorded.
+    /// not arrived. The file may be shorter: pieces after its end have not arrived.
     pub const PIECES_FILE: &str = "lazy.pieces";
     /// Number of bytes for each piece in [`PIECES_FILE`](Self::PIECES_FILE).
     pub const PIECE_RECORD: usize = size_of::<u64>();
@@ -112,7 +112,7 @@ impl StoredTable {
     /// zTOC is a whole blob, whose size is not known: the range has the maximum length.
     ///
     /// # Errors
-    /// `Corrupt` if the range is not in the layer.
+    /// `Corrupt` if the range is empty, not in the layer, or longer than [`limit::LAYER_TOC`].
     pub fn place(&self) -> Result<(Descriptor, Range<u64>)> {
         let range = match &self.format {
             TableFormat::Ztoc { digest } => {
@@ -131,8 +131,8 @@ impl StoredTable {
             || range.end - range.start > limit::LAYER_TOC
         {
             return Err(Error::corrupt(
-                "the description of a layer names a table of contents that is not in the layer; \
-                 pull the image again",
+                "the description of a layer names a table of contents that is not in the layer, or \
+                 is too large; pull the image again",
             )
             .subject(self.layer.digest));
         }
@@ -143,8 +143,8 @@ impl StoredTable {
     ///
     /// # Errors
     /// `Corrupt` if the table does not have its digest or is damaged, or if a zTOC was made for a
-    /// layer of another size; `Unsupported` if the layer cannot be read on demand; `OutOfRange` if
-    /// a bound of [`limit`](cas_core::limit) is exceeded.
+    /// layer of another size; `Unsupported` if the table has another version, or if the layer
+    /// cannot be read on demand; `OutOfRange` if a bound of [`limit`] is exceeded.
     pub fn read(&self, bytes: &[u8]) -> Result<LazyLayer> {
         match &self.format {
             TableFormat::Ztoc { digest } => {
