@@ -1,6 +1,6 @@
 //! The table of contents inside a layer in the format eStargz or zstd:chunked. It is JSON. A file
-//! that is not empty has one chunk or several. Each chunk has a digest, except chunks of zeros. If a
-//! file has one chunk, the digest of the file may stand for that of the chunk.
+//! that is not empty has one chunk or several. Each chunk has a digest, except chunks of zeros. The
+//! digest of a file may stand for that of its only chunk.
 
 use std::collections::BTreeMap;
 
