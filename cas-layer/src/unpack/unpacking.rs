@@ -39,7 +39,7 @@ pub struct Target<'a> {
     /// store a layer again if the layer was verified and has a sound snapshot.
     pub only_tars: bool,
     /// Where the tables of layers that are read on demand are fetched again if their snapshots are
-    /// lost. Without it, such snapshots stay lost.
+    /// lost. Without it, an image with such a lost snapshot cannot be unpacked.
     pub tables: Option<&'a dyn TableSource>,
 }
 
@@ -87,8 +87,9 @@ pub(super) struct How {
     /// For each layer, its table if it is read on demand. May be empty if no layer is. If a layer
     /// has a table, no jobs are used.
     pub(super) tables: Vec<Option<LayerTable>>,
-    /// Whether this is a pull. A pull reads only layers with a table in `tables` on demand. Any
-    /// other unpack reads the layers on demand that the last pull has recorded.
+    /// Whether the image is unpacked for a pull or an import. Then only layers with a table in
+    /// `tables` are read on demand. Otherwise, the layers that the last pull has recorded are,
+    /// unless the store has all of them.
     pub(super) whole: bool,
 }
 
@@ -120,7 +121,7 @@ pub(super) struct Unpacking<'a> {
     /// an earlier pull are not needed.
     pub(super) tables: Vec<Option<LayerTable>>,
     /// For each layer, what an earlier pull has recorded if the layer is read on demand. Empty if
-    /// no layer is, or if this is a pull.
+    /// no layer is, or for a pull or an import.
     recorded: Vec<Option<Recorded>>,
     pub(super) chain: Vec<Digest>,
     /// How many layers, from the lowest up, have a snapshot already. Counted only if layers are
