@@ -161,8 +161,7 @@ impl Ztoc {
 
     /// Returns the indexes of the first and the last span that have bytes of a regular file or of
     /// its headers. Returns `None` if the last member at `path` is not a regular file or is empty,
-    /// or if there is none.
-    /// `path` is relative to the root directory, or begins with `/` or `./`.
+    /// or if there is none. `path` is relative to the root directory, or begins with `/` or `./`.
     pub fn spans_of(&self, path: &[u8]) -> Option<RangeInclusive<u32>> {
         let path = relative(path);
         // A later member replaces an earlier one with the same path.
