@@ -123,7 +123,7 @@ fn empty() -> rusqlite::Result<Connection> {
 /// Returns the format of the database, or `None` if it has no schema yet.
 ///
 /// # Errors
-/// `FailedPrecondition` for a newer format.
+/// `FailedPrecondition` for a newer format; errors of SQLite.
 fn format(connection: &Connection) -> Result<Option<i64>> {
     match user_version(connection)? {
         0 => Ok(None),

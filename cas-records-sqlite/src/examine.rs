@@ -14,9 +14,10 @@ use crate::places;
 /// The result of `quick_check` for a database that is not damaged.
 const SOUND: &str = "ok";
 
-/// Examines the database at `path` and the files next to it. Returns a finding for each problem. If
-/// `repair` is set, renames what is damaged: the new name ends in `.damaged-` and a number. A
-/// damaged database is renamed with its log, and the next opening then creates an empty database.
+/// Examines the database at `path` and the files next to it. Returns a finding for each file that
+/// is damaged or has something else in its place. If `repair` is set, renames what is damaged: the
+/// new name ends in `.damaged-` and a number. A damaged database is renamed with its log and the
+/// index of its log, and the next opening then creates an empty database.
 /// The database itself has no finding if it is intact or absent, if it cannot be opened for lack of
 /// permission, or if another process set it aside in the meantime. Without `repair`, it has no
 /// finding either if something else is in the place of the index of its log.

@@ -97,7 +97,7 @@ impl SqliteRecords {
     }
 
     /// Commits a batch as [`Records::commit`] does, but blocks the calling thread, and shares the
-    /// transaction with no other batch. The error does not name the operation.
+    /// transaction with no other batch. Only the error of a conflict names the operation.
     ///
     /// # Errors
     /// As [`Records::commit`].
