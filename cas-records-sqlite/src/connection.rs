@@ -13,8 +13,9 @@ use rusqlite::{Connection, MAIN_DB, OpenFlags};
 
 use crate::error::classify;
 
-/// The format that this version writes, stored in `user_version`. Format 1 has the same schema, but
-/// no records of the table `notes`. The format of the store of files has the same number.
+/// The format of databases that this release writes. A database has the number in SQLite's
+/// `user_version`. Format 1 has the same schema, but no records of the table `notes`. The format of
+/// the store of files (`backend-fs`) has the same number.
 pub const VERSION: u32 = 2;
 /// Maximum time that a commit waits for commits of other processes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -48,7 +49,7 @@ pub(crate) fn connect_both(path: &Path, dir: &Dir) -> Result<(Connection, Connec
     Ok((connect(path, flags)?, writer))
 }
 
-/// Returns a connection that changes nothing. An absent or unfinished database reads as empty.
+/// Returns a connection that changes no records. An absent or unfinished database reads as empty.
 pub(crate) fn connect_read_only(path: &Path) -> Result<Connection> {
     if path.exists() {
         let connection = open_read_only(path).map_err(classify)?;
@@ -59,11 +60,13 @@ pub(crate) fn connect_read_only(path: &Path) -> Result<Connection> {
     empty().map_err(classify)
 }
 
-/// Returns the format of the database at `path`, of any release. Returns `None` if the
-/// database does not exist, or does not state its format. Changes nothing.
+/// Returns the format of the database at `path`, even if it is newer than [`VERSION`]. Returns
+/// `None` if the database does not exist, or does not state its format. Does not change the
+/// database, but SQLite may create the index of its log (`NAME-shm`) if the log has no index.
 ///
 /// # Errors
-/// `Corrupt` if it is not an intact database; errors of the file system and of SQLite.
+/// `Corrupt` if SQLite cannot read the format because the database is damaged, or is not one; the
+/// records are not examined; errors of the file system and of SQLite.
 pub fn stored_version(path: &Path) -> Result<Option<i64>> {
     if !path.try_exists()? {
         return Ok(None);
@@ -120,7 +123,7 @@ fn empty() -> rusqlite::Result<Connection> {
 /// Returns the format of the database, or `None` if it has no schema yet.
 ///
 /// # Errors
-/// `FailedPrecondition` for a newer format.
+/// `FailedPrecondition` for a newer format; errors of SQLite.
 fn format(connection: &Connection) -> Result<Option<i64>> {
     match user_version(connection)? {
         0 => Ok(None),
