@@ -48,7 +48,8 @@ pub(crate) enum Snapshot {
 
 #[derive(Args)]
 pub(crate) struct Key {
-    /// Key of the snapshot; if the key is a digest, its first four digits are enough
+    /// Key of the snapshot; if the key is a digest, its first digits are enough, at least four and
+    /// as many as no other snapshot has
     key: String,
 }
 
@@ -75,9 +76,10 @@ pub(crate) struct New {
 pub(crate) struct CommitArgs {
     /// Key of the committed snapshot
     name: String,
-    /// Key of the writable snapshot; a digest may be shortened
+    /// Key of the writable snapshot; a digest may not be shortened
     key: String,
-    /// Key of a committed snapshot that becomes the parent, if the writable snapshot has no parent
+    /// Key of a committed snapshot that becomes the parent, if the writable snapshot has no parent;
+    /// a digest may be shortened; the snapshotter native does not support this option
     #[arg(long, value_name = "KEY")]
     parent: Option<String>,
 }
@@ -214,7 +216,8 @@ async fn tree(context: &Context, snapshots: &dyn Snapshotter) -> Result<()> {
     }
 }
 
-/// Returns `key` if a snapshot has it, otherwise the only key that is a digest with this prefix.
+/// Returns `key` if a snapshot has it. Otherwise returns the only key that begins with `key`, or, if
+/// `key` has no colon, with `sha256:` before `key`.
 ///
 /// # Errors
 /// `NotFound` if no key begins with this prefix, or the prefix has fewer than [`PREFIX`] digits;
@@ -299,7 +302,8 @@ fn line(mount: &Mount) -> Result<String> {
     }
 }
 
-/// Returns a path in which the characters that separate options of an overlay mount are escaped.
+/// Returns a path in which backslashes, and the characters that separate directories and options of
+/// an overlay mount, are escaped.
 fn escaped(path: &Path) -> String {
     let mut text = path.to_string_lossy().replace('\\', "\\\\");
     for separator in [":", ","] {

@@ -52,8 +52,8 @@ impl RemoteSettings {
         registries::token_hosts(&self.engines.registries, registry, &self.file())
     }
 
-    /// Returns whether `cas.toml` states that the registry at `registry`, which is `HOST[:PORT]`, is
-    /// reached over http.
+    /// Returns whether `cas.toml` states that the registry at `registry`, which is `HOST[:PORT]`,
+    /// is reached over http.
     pub fn plain_http(&self, registry: &str) -> bool {
         let table = registries::of_host(&self.engines.registries, registry);
         table.is_some_and(|table| table.plain_http)
