@@ -216,8 +216,8 @@ async fn tree(context: &Context, snapshots: &dyn Snapshotter) -> Result<()> {
     }
 }
 
-/// Returns `key` if a snapshot has it. Otherwise returns the only key that begins with `key`, or, if
-/// `key` has no colon, with `sha256:` before `key`.
+/// Returns `key` if a snapshot has it. Otherwise returns the only key that begins with `key`. If
+/// `key` has no colon, `sha256:` is put before it.
 ///
 /// # Errors
 /// `NotFound` if no key begins with this prefix, or the prefix has fewer than [`PREFIX`] digits;

@@ -170,7 +170,8 @@ impl RemoteSettings {
         Ok(Mirrors::new(endpoints))
     }
 
-    /// Returns the verifiers of the table `[policy]`: its rules, then its programs.
+    /// Returns the verifiers of the table `[policy]`: its rules, then its programs. The check of
+    /// signatures is not among them: see [`RemoteSettings::cosign_key`].
     ///
     /// # Errors
     /// `InvalidArgument` for a rule that does not parse.
