@@ -93,8 +93,9 @@ impl Root {
     /// `AlreadyExists` if `path` is a root with other engines; `FailedPrecondition` if the
     /// directory contains something else, or a `cas.toml` of another format; `Corrupt` if
     /// `cas.toml` does not parse; `InvalidArgument` for a store with a secret in its URL, a store
-    /// that cannot be located, or engines that do not allow their `keep`; the error of the preferred
-    /// snapshotter if none works; errors of the file system. After an error, no root is made.
+    /// that cannot be located, or engines that do not allow their `keep`; the error of the
+    /// preferred snapshotter if none works; errors of the file system. After an error, no root is
+    /// made.
     pub(crate) fn init(
         path: &Path,
         mut engines: Engines,
