@@ -96,8 +96,8 @@ pub fn acknowledge(step: &str) {
     out.flush().unwrap();
 }
 
-/// Does the work or the collection in the process that is killed. Does nothing in any other process.
-/// All work runs on one thread, because strace counts the calls of each thread separately.
+/// Does the work or the collection in the process that is killed. Does nothing in any other
+/// process. All work runs on one thread, because strace counts the calls of each thread separately.
 ///
 /// # Panics
 /// If the work fails.

@@ -146,8 +146,8 @@ impl Drop for KillOnDrop {
 }
 
 /// Runs a task in the child process that [`SelfCommand`] started. If the task has a result, prints
-/// the result for the parent process. If the column does not have the operation that the task needs,
-/// prints that, and returns no error.
+/// the result for the parent process. If the column does not have the operation that the task
+/// needs, prints that, and returns no error.
 ///
 /// # Errors
 /// `InvalidArgument` for an unknown column or task, or for a task with an invalid number; errors of

@@ -23,9 +23,10 @@ pub const BUCKET: &str = "laws";
 /// Maximum number of times that a request is repeated.
 const RESETS: usize = 5;
 
-/// Returns the host and port of the service. The first call starts the service, makes the bucket
-/// [`BUCKET`], and sets the credentials in the environment of this process. If moto is not
-/// installed, the first call prints the reason, and each call returns `None`.
+/// Returns the host and port of the service. Unless a parent process has started the service, the
+/// first call starts it, makes the bucket [`BUCKET`], and sets the credentials in the environment
+/// of this process. If moto is not installed, the first call prints the reason, and each call
+/// returns `None`.
 ///
 /// # Panics
 /// If the service does not start.
