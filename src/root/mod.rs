@@ -84,18 +84,17 @@ impl Root {
     }
 
     /// Makes a root with these engines. If the root exists with the same engines and its store is
-    /// lost, the next opening makes the store again. Settings other than the store that `engines`
-    /// leaves at their defaults count as the same. Returns the root. If `engines` has no
-    /// snapshotter and the preferred snapshotter does not work on this machine, also returns the
-    /// reason.
+    /// lost, the next opening makes the store again. A setting that `engines` leaves at its default
+    /// counts as the same, except the store. Returns the root. If `engines` has no snapshotter and
+    /// the preferred snapshotter does not work on this machine, also returns the reason.
     ///
     /// # Errors
     /// `AlreadyExists` if `path` is a root with other engines; `FailedPrecondition` if the
     /// directory contains something else, or a `cas.toml` of another format; `Corrupt` if
     /// `cas.toml` does not parse; `InvalidArgument` for a store with a secret in its URL, a store
     /// that cannot be located, or engines that do not allow their `keep`; the error of the
-    /// preferred snapshotter if none works; errors of the file system. After an error, no root is
-    /// made.
+    /// preferred snapshotter if none works; errors of the file system. After any other error than
+    /// one of the file system, no root was made.
     pub(crate) fn init(
         path: &Path,
         mut engines: Engines,
@@ -215,7 +214,7 @@ impl Root {
 }
 
 /// Returns the engines `found` in an existing root, if they are the same as the `chosen` engines.
-/// Settings other than the store that `chosen` leaves at their defaults count as the same.
+/// A setting that `chosen` leaves at its default counts as the same, except the store.
 ///
 /// # Errors
 /// `AlreadyExists` if the engines differ.
