@@ -134,8 +134,8 @@ impl RegistryTables {
     /// If `soci_v2` of the modes is set and an annotation of the manifest names a SOCI index,
     /// returns that index, which the index of the image must list. In all other cases, looks for
     /// the first SOCI index among the referrers of the manifest. Returns it if `soci_v1` of the
-    /// modes is set. Returns `None` if no referrer is a SOCI index, or, with a warning, if `soci_v1`
-    /// is not set.
+    /// modes is set. Returns `None` if no referrer is a SOCI index, or, with a warning, if
+    /// `soci_v1` is not set.
     ///
     /// # Errors
     /// `FailedPrecondition` if neither `soci_v1` nor `soci_v2` is set; `InvalidArgument` if the
