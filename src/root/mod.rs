@@ -71,7 +71,7 @@ impl Root {
     ///
     /// # Errors
     /// `Corrupt` if `cas.toml` does not parse; `FailedPrecondition` if it has another format; as
-    /// [`Root::init`] if there is no root; errors of the file system.
+    /// [`Root::init`] if there is none; errors of the file system.
     pub(crate) fn open(path: &Path, registry: &Registry) -> Result<Self> {
         match fs::read_to_string(path.join(file::NAME)) {
             Ok(text) => Self::new(path, file::parse(&text, path)?),
