@@ -68,7 +68,7 @@ pub(crate) async fn whole(
         let found = descriptor.size;
         return Err(Error::out_of_range(format!(
             "expected content of at most {allowed} bytes, found {found} bytes; check the digest, \
-             or read it as a blob"
+             read it as a blob, or remove it if it is meant to sign an image"
         ))
         .operation("fetch")
         .subject(descriptor.digest));

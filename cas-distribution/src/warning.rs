@@ -15,7 +15,8 @@ const SHOWN: usize = 300;
 pub(crate) struct Warnings(Mutex<Vec<String>>);
 
 impl Warnings {
-    /// Keeps the warnings of an answer: the first [`limit::REGISTRY_WARNINGS`] bytes of them.
+    /// Keeps the warnings of an answer, up to the first one with which they would have more than
+    /// [`limit::REGISTRY_WARNINGS`] bytes together. That one and all later ones are left out.
     pub(crate) fn note(&self, headers: &HeaderMap) {
         let mut left = limit::REGISTRY_WARNINGS;
         for value in headers.get_all(WARNING) {
@@ -39,8 +40,8 @@ impl Warnings {
     }
 }
 
-/// Returns the text of a warning of the form `299 - "text"`, escaped and shortened. Warnings of
-/// other forms come from caches.
+/// Returns the text of a warning of the form `299 - "text"`, escaped and shortened. Returns `None`
+/// for an empty text, and for a warning of another form, such as the warning of a cache.
 fn text(warning: &str) -> Option<String> {
     let quoted = warning.trim().strip_prefix("299 - \"")?;
     let (mut text, mut letters) = (String::new(), quoted.chars());

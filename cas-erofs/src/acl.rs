@@ -11,7 +11,7 @@ const GROUP: u16 = 0x08;
 const MASK: u16 = 0x10;
 const OTHER: u16 = 0x20;
 
-/// One entry of a list: its type and its permissions, 0 to 7.
+/// One entry of a list: its type and its permissions, which are at most 7 in a valid list.
 type Entry = (u16, u16);
 
 /// Returns the mode that a file of mode `mode` gets with this access list. Also returns whether the

@@ -51,8 +51,8 @@ impl Disk {
     }
 }
 
-/// Copies data files to a file, after `metadata` bytes of metadata. The kernel copies them, or lets
-/// them share blocks with `out`, if the file system supports that.
+/// Copies data files to a file, after `metadata` bytes of metadata. The copies share blocks with
+/// the data files if the file system supports that.
 fn append(data: &[DataFile], metadata: u64, out: &File) -> Result<Disk> {
     let mut length = metadata;
     for data in data {

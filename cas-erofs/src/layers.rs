@@ -33,12 +33,12 @@ pub struct Layers {
 }
 
 /// A file with the data of files of the tree: the tar of a layer, or the content of all sparse
-/// files.
+/// files. For a layer of [`Layers::add_members`], the caller provides the file.
 pub struct DataFile {
     /// The open file. A file that [`Layers`] has made has a name in a directory only if the caller
     /// used [`Layers::named`].
     pub file: File,
-    /// Length of the file in bytes.
+    /// Length of the data in bytes.
     pub length: u64,
 }
 
@@ -132,10 +132,11 @@ impl Layers {
         Ok(warnings)
     }
 
-    /// Reads the next layer, an uncompressed tar, from `file`, whose position must be its
-    /// beginning. The file itself becomes a data file. Of members other than sparse files, only the
-    /// headers and incomplete last blocks are read. The data of sparse files is copied to the data
-    /// file for sparse files. Returns warnings as [`Layers::add`].
+    /// Reads the next layer, an uncompressed tar, from the beginning of `file`, whatever its
+    /// position is. The file itself becomes a data file. Of members other than sparse files, only
+    /// the headers and incomplete last blocks are needed, and most other data is not read. The data
+    /// of sparse files is copied to the data file for sparse files. Returns warnings as
+    /// [`Layers::add`].
     ///
     /// # Errors
     /// As [`Layers::add`].
@@ -165,14 +166,18 @@ impl Layers {
         Ok(self.tree.take_warnings())
     }
 
-    /// Adds the next layer from a list of its members, without reading a tar. `file` becomes its
-    /// data file, and is not read. `length` is the length of `file` in bytes. Each member comes
-    /// with the offset of its content in `file`, a multiple of 512. The content must be followed by
-    /// zeros up to the next multiple of 512. No member may be a sparse file. Returns warnings as
-    /// [`Layers::add`].
+    /// Adds the next layer from a list of its members, without reading a tar. `length` is the
+    /// length of its data file in bytes. Each member comes with the offset of its content in the
+    /// data file, a multiple of 512. The content must be followed by zeros up to the next multiple
+    /// of 512. No member may be a sparse file. `file` is the data file. Neither this method nor
+    /// [`Image::new`](crate::Image::new) reads it, so a caller that does not make a [`Disk`] may
+    /// pass any file. Returns warnings as [`Layers::add`].
     ///
     /// # Errors
-    /// As [`Layers::add`], except errors of files.
+    /// `Corrupt` for a member that cannot be applied; `OutOfRange` if a bound of
+    /// [`limit`](cas_core::limit) is exceeded. A caller must not use the layers after an error.
+    ///
+    /// [`Disk`]: crate::Disk
     pub fn add_members<'a>(
         &mut self,
         file: File,
@@ -250,8 +255,8 @@ impl Layers {
         Ok(index)
     }
 
-    /// Stores the regions of a sparse file in the data file for sparse files, at their offsets in
-    /// the sparse file. The holes take no space. Returns where the sparse file begins.
+    /// Stores a sparse file in the data file for sparse files. Only its regions are written. The
+    /// holes between them take no space. Returns where the sparse file is.
     fn store_sparse(
         &mut self,
         size: u64,

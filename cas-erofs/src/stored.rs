@@ -10,8 +10,8 @@ use crate::BLOCK;
 /// Size in bytes of the buffer for writes to the file.
 const BUFFER: usize = 256 << 10;
 
-/// Reads an archive, and writes each byte that its caller has read to a file. Keeps a copy of one
-/// block, in which the caller can check the bytes after the data of a member.
+/// Reads an archive, and writes to a file what its caller has read. Keeps a copy of one block, in
+/// which the caller can check the bytes after the data of a member.
 pub(crate) struct StoredReader<'a> {
     input: &'a mut dyn BufRead,
     file: BufWriter<&'a File>,
@@ -40,7 +40,8 @@ impl<'a> StoredReader<'a> {
         self.position
     }
 
-    /// Keeps a copy of the block at `offset` when it is read. It must not have been read yet.
+    /// Keeps a copy of the block at `offset` when it is read, instead of the block that was kept
+    /// before. The block must not have been read yet.
     pub(crate) fn keep_block(&mut self, offset: u64) {
         self.kept_at = offset;
         self.kept.clear();
@@ -51,7 +52,8 @@ impl<'a> StoredReader<'a> {
         &self.kept
     }
 
-    /// Writes what is buffered. Returns the length of the archive.
+    /// Writes what is buffered. Returns the number of bytes that were read, which is the length of
+    /// the archive if it was read to its end.
     pub(crate) fn finish(mut self) -> io::Result<u64> {
         match self.failed.take() {
             Some(error) => Err(error),

@@ -14,8 +14,8 @@ use crate::image::format::{CHECKSUM, DEVICE, INODE, MAGIC, SLOT, SUPERBLOCK, crc
 const LENGTH: usize = 128;
 /// The block sizes that the format allows, as exponents of two.
 const BLOCK_BITS: std::ops::RangeInclusive<u8> = 9..=16;
-/// The known features that a reader of an image must support: compressed and chunked files, tails
-/// of files in inodes, fragments, and prefixes of attributes.
+/// The known features that a reader of an image must support: compressed and chunked files, tables
+/// of data files, tails of files in inodes, fragments, and prefixes of attributes.
 const KNOWN: u32 = 0x7f;
 const FRAGMENTS: u32 = 0x20;
 const PREFIXES: u32 = 0x40;

@@ -1,8 +1,8 @@
 //! A disk for virtual machines in several files: the metadata, the data files, and a VMDK
 //! descriptor that joins them in this order.
 //!
-//! Source: "Virtual Disk Format 5.0" of VMware. QEMU only reads extents that are writable and
-//! `FLAT`. Therefore a file of zeros fills the gaps between the other files.
+//! Source: "Virtual Disk Format 5.0" of VMware. QEMU only reads extents that are writable, and none
+//! of the type `ZERO`. Therefore a file of zeros fills the gaps between the other files.
 
 use std::fmt::Write as _;
 use std::fs::File;

@@ -1,8 +1,8 @@
 //! System calls on files. They are repeated if a signal interrupts them.
 //!
 //! On network and user-space file systems, a signal may interrupt any of these calls. The program
-//! that embeds this library may handle signals of its own. The standard library repeats such calls,
-//! but `rustix` does not.
+//! that embeds this library may handle signals of its own. The standard library repeats only some
+//! of the calls, and `rustix` repeats none.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -17,7 +17,8 @@ use rustix::path::Arg;
 
 use crate::resolve::uninterrupted;
 
-/// Returns the path in `/proc` of an open file. The path leads to that file only in this process.
+/// Returns the path in `/proc` of an open file. The path leads to that file only in this process,
+/// and only while the file is open.
 pub fn proc_path(file: &impl AsRawFd) -> PathBuf {
     format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }

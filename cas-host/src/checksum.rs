@@ -45,8 +45,9 @@ impl Sums {
     }
 }
 
-/// Reads a range of a file. Returns its checksum, with 1 in place of 0. The bytes after the end of
-/// the file count as absent.
+/// Reads a range of a file, no faster than `pace` allows. Returns the checksum of the range, with 1
+/// in place of 0. If the file ends within the range, this is the checksum of the bytes up to the
+/// end.
 ///
 /// # Errors
 /// Errors of the file system.

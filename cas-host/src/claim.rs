@@ -9,9 +9,11 @@ use cas_core::Error;
 
 use crate::Dir;
 
-/// Explains why a job that needs the directory `path` failed with `error`. If `path` is absent, or
-/// if `path` or a name above it is not a directory, returns an error with this reason. Otherwise
-/// returns `error` unchanged.
+/// Explains why a job that needs the directory `path` failed with `error`. If the kind of `error`
+/// is `AlreadyExists`, `NotADirectory` or `NotFound`, and `path` or a name above it is not a
+/// directory, returns `InvalidArgument` with this reason. Otherwise, if the kind is `NotFound`,
+/// returns `NotFound` with the advice to name a directory that exists. Returns any other error
+/// unchanged.
 pub fn no_directory(error: io::Error, path: &Path) -> Error {
     let kind = error.kind();
     if !matches!(
@@ -38,19 +40,20 @@ pub fn no_directory(error: io::Error, path: &Path) -> Error {
     .source(error)
 }
 
-/// Returns whether a file or a directory could not be opened or created because this process may
-/// only read there.
+/// Returns whether `error` means that this process must not write: it has no permission for what it
+/// tried, or the file system is read-only.
 pub fn cannot_write(error: &io::Error) -> bool {
     use ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
     matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem)
 }
 
 /// Creates the directory `path` and its missing parents with the mode 0700. The name of `path` is
-/// then durable, but the names of new parents may not be. Does not change an existing directory.
+/// then durable, but the names of new parents may not be. If the directory exists already, does
+/// nothing.
 ///
 /// # Errors
-/// `InvalidArgument`, as an [`Error`] inside the `io::Error`, if `path` or a directory above it is
-/// not a directory; errors of the file system.
+/// `InvalidArgument`, as an [`Error`] inside the `io::Error`, if `path` or a name above it is not a
+/// directory; errors of the file system.
 pub fn make_private_dir(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());

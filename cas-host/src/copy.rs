@@ -89,7 +89,8 @@ impl Visit for Copier<'_> {
 }
 
 impl Copier<'_> {
-    /// Links to the copy of the same inode. Returns false if there is none yet.
+    /// Links an entry to the copy of its inode. If there is none yet, records the path of the
+    /// entry, which is copied next, and returns false.
     fn link_to_copy(&mut self, at: At<'_>) -> Result<bool, Errno> {
         if let Some(first) = self.links.get(&at.identity()) {
             let plain = AtFlags::empty();

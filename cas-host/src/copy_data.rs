@@ -54,7 +54,8 @@ fn try_copy_range(
 
 /// Copies the first `length` bytes of `from`, except holes, to the offset `start` of `to`. At and
 /// after this offset, `to` must not have data: `to` ends there, or has a hole. A hole at the end of
-/// the copied bytes does not extend `to`.
+/// the copied bytes does not extend `to`. If `from` is shorter, copies all of it. Changes the
+/// position of `from`.
 ///
 /// # Errors
 /// Errors of the file systems.

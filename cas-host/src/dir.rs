@@ -128,7 +128,7 @@ impl Dir {
         Ok(Some(data))
     }
 
-    /// Replaces the content of `name` atomically and durably.
+    /// Replaces the content of `name` atomically and durably, or creates the file if it is absent.
     ///
     /// `staging` is the directory and the name of the temporary file, on the same file system. The
     /// caller must ensure that nothing else uses the temporary file. The new file has the mode
@@ -160,9 +160,10 @@ impl Dir {
         self.sync()
     }
 
-    /// Renames a damaged file to the first free name of `NAME.damaged-1`, `NAME.damaged-2` and so
-    /// on. Returns the new name, or `None` if the file is absent. The caller must ensure that only
-    /// one process does this at a time.
+    /// Renames a damaged file or directory to the first free name of `NAME.damaged-1`,
+    /// `NAME.damaged-2` and so on. Returns the new name, or `None` if the entry is absent. The
+    /// caller must ensure that only one process does this at a time, and must sync the directory if
+    /// the new name must be durable.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -189,9 +190,9 @@ impl Dir {
         Ok(calls::renameat(&self.0, from, &dir.0, to)?)
     }
 
-    /// Renames the file `from` to the name `to` in `dir`, unless another file has this name.
-    /// Returns whether there is another file. If the file system cannot do this in one step, a kill
-    /// may leave the file under both names.
+    /// Renames the file `from` to the name `to` in `dir`, unless a file has this name already.
+    /// Returns what had the name. If the file system cannot do this in one step, a kill may leave
+    /// the file under both names.
     ///
     /// # Errors
     /// Errors of the file system.

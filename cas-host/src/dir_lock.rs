@@ -18,7 +18,8 @@ pub struct DirLock(File);
 
 impl DirLock {
     /// Locks the directory `path`. Returns `None` if the directory is locked already, by this
-    /// process or another one, or if it is absent or was just removed.
+    /// process or another one, or if it is absent. Also returns `None` if the directory was removed
+    /// or renamed meanwhile.
     ///
     /// # Errors
     /// Errors of the file system.

@@ -2,7 +2,7 @@
 
 use cas_core::{Error, Result, limit};
 
-/// Number of decompressed bytes before a checkpoint that deflate may refer to.
+/// How many of the decompressed bytes before a checkpoint deflate may refer to.
 pub const WINDOW: usize = 32 << 10;
 
 /// Size in bytes of the two numbers before the checkpoints: how many there are, and the span size.
@@ -49,12 +49,12 @@ pub(crate) fn encode(span_size: u64, checkpoints: &[Checkpoint]) -> Vec<u8> {
     bytes
 }
 
-/// Returns the span size and the checkpoints. The first version of SOCI does not store the first
-/// checkpoint. It is after a gzip header of ten bytes.
+/// Returns the span size and the checkpoints. Old versions of SOCI do not store the first
+/// checkpoint. It is then after a gzip header of ten bytes.
 ///
 /// # Errors
-/// `Corrupt` if the length is wrong or if the checkpoints are not in order; `OutOfRange` for more
-/// than [`limit::SPANS`].
+/// `Corrupt` if the length, the span size or a checkpoint is not valid, or if the checkpoints are
+/// not in order; `OutOfRange` for more than [`limit::SPANS`] checkpoints.
 pub(crate) fn decode(bytes: &[u8]) -> Result<(u64, Vec<Checkpoint>)> {
     let (count, rest) = bytes.split_first_chunk().ok_or_else(cut)?;
     let (span_size, rest) = rest.split_first_chunk().ok_or_else(cut)?;
@@ -113,8 +113,8 @@ fn read(stored: &[u8; STORED]) -> Checkpoint {
 
 fn cut() -> Error {
     Error::corrupt(
-        "the checkpoints of the zTOC do not have the stated number or the stated size; create it \
-         again",
+        "the checkpoints of the zTOC are incomplete or not of the stated number, or its span size \
+         is out of range; create it again",
     )
 }
 

@@ -1,5 +1,5 @@
-//! eStargz: a layer of gzip members, one for each file or chunk. The last file of the tar is a
-//! table of contents. A footer states its offset.
+//! eStargz: a layer of gzip members. Each has a file, a chunk of a file or some small files. The
+//! last file of the tar is a table of contents. A footer states the offset of this file.
 
 use std::io::{BufReader, Read};
 
@@ -26,7 +26,7 @@ const TAIL: [u8; 13] = [1, 0, 0, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0];
 /// table of contents in bytes, or `None` if the layer is not an eStargz layer.
 ///
 /// # Errors
-/// `Corrupt` if the offset in the footer is not in the layer.
+/// `Corrupt` if the offset in the footer is not before the footer.
 pub fn footer(bytes: &[u8; FOOTER], size: u64) -> Result<Option<u64>> {
     let digits = str::from_utf8(&bytes[16..32]).ok();
     let digits = digits.filter(|text| text.bytes().all(|byte| byte.is_ascii_hexdigit()));
@@ -35,7 +35,7 @@ pub fn footer(bytes: &[u8; FOOTER], size: u64) -> Result<Option<u64>> {
     let offset = offset.filter(|_| framed && &bytes[32..38] == b"STARGZ" && bytes[38..] == TAIL);
     match offset {
         Some(offset) if offset.saturating_add(FOOTER as u64) >= size => {
-            Err(damaged("it begins after the end of the layer").operation("read eStargz footer"))
+            Err(damaged("it does not begin before the footer").operation("read eStargz footer"))
         }
         offset => Ok(offset),
     }
@@ -46,8 +46,8 @@ pub fn footer(bytes: &[u8; FOOTER], size: u64) -> Result<Option<u64>> {
 ///
 /// # Errors
 /// `Corrupt` if the table is damaged, does not have the digest, or contradicts itself;
-/// `Unsupported` for another version of the table; `OutOfRange` if a bound of [`limit`] is
-/// exceeded.
+/// `Unsupported` for another version of the table; `OutOfRange` if the table has more bytes or
+/// entries than [`limit`] allows.
 pub fn decode(compressed: &[u8], offset: u64, expected: &Digest) -> Result<LayerToc> {
     table(compressed, offset, expected).map_err(|error| error.operation("read eStargz table"))
 }
@@ -56,7 +56,7 @@ fn table(compressed: &[u8], offset: u64, expected: &Digest) -> Result<LayerToc> 
     own_file(compressed, offset, expected).map(|(toc, _)| toc)
 }
 
-/// The file of the tar that has the table of contents. The table does not list it.
+/// The file in the tar whose content is the table of contents. The table does not list this file.
 pub(crate) struct OwnFile {
     pub(crate) entry: Entry,
     /// Where the JSON begins in the decompressed bytes.
@@ -64,9 +64,9 @@ pub(crate) struct OwnFile {
 }
 
 impl OwnFile {
-    /// Checks the header of the file, which no digest covers except that of the whole layer. It must
-    /// be the header that the writers of eStargz layers write: mode 0, owner 0, the beginning of
-    /// 1970, and no attributes.
+    /// Checks the header of the file. Of all digests, only that of the whole layer covers it. It
+    /// must be the header that the writers of eStargz layers write: mode 0, owner 0, the beginning
+    /// of 1970, and no attributes.
     ///
     /// # Errors
     /// `Unsupported` for any other header.
@@ -81,7 +81,7 @@ impl OwnFile {
     }
 }
 
-/// Reads a table of contents as [`decode`]. Returns it with its own file.
+/// Reads a table of contents as [`decode`] does. Returns the table and the file that contains it.
 pub(crate) fn own_file(
     compressed: &[u8],
     offset: u64,
@@ -103,7 +103,7 @@ pub(crate) fn own_file(
     Ok((toc, OwnFile { entry, inner }))
 }
 
-/// Reads the JSON of a table, whose size was declared.
+/// Reads the JSON of a table that was declared to have `size` bytes.
 pub(crate) fn bounded(from: &mut impl Read, size: u64) -> Result<Vec<u8>> {
     if size > limit::LAYER_TOC {
         return Err(Error::out_of_range(format!(

@@ -28,7 +28,8 @@ pub(crate) struct Step {
 
 /// Where a call stopped.
 pub(crate) enum Stop {
-    /// Where the input ended, or where the output was full.
+    /// Where the input ended, where the output was full, or at the end of the last block, before
+    /// the checksum of a member.
     Within,
     /// Before a block. The block begins with this number of bits of the last byte that was read.
     Before { bits: u8 },
@@ -74,10 +75,10 @@ impl Inflate {
         })
     }
 
-    /// Decompresses bytes of `input` into `output`, up to the end of a block.
+    /// Decompresses bytes of `input` into `output`, at most up to the end of a block.
     ///
     /// # Errors
-    /// `Corrupt` if the input is not valid.
+    /// `Corrupt` if the input is not valid; `Internal` if zlib fails otherwise.
     pub(crate) fn step(&mut self, input: &[u8], output: &mut [u8]) -> Result<Step> {
         let most = u32::MAX as usize;
         let (given, room) = (input.len().min(most), output.len().min(most));
@@ -101,14 +102,14 @@ impl Inflate {
                     bits: (found & 7) as u8,
                 }))
             }
-            // No progress is possible without more input or output.
+            // `Z_BUF_ERROR`: no progress is possible without more input or output.
             zlib::Z_OK | zlib::Z_BUF_ERROR => Ok(step(Stop::Within)),
             _ => check(code).map(|()| step(Stop::Within)),
         }
     }
 }
 
-/// Flags of `data_type`: the next bits are a block, and the last block is done.
+/// Flags of `data_type`: the header or a block has just ended, and the last block has begun.
 const BEFORE_BLOCK: i32 = 128;
 const AFTER_LAST: i32 = 64;
 

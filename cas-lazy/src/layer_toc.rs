@@ -1,5 +1,6 @@
-//! The table of contents inside a layer in the format eStargz or zstd:chunked. It is JSON with a
-//! digest for each file, and for each chunk of a file that is compressed in several pieces.
+//! The table of contents inside a layer in the format eStargz or zstd:chunked. It is JSON. A file
+//! that is not empty has one chunk or several. Each chunk has a digest, except chunks of zeros. The
+//! digest of a file may stand for that of its only chunk.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,8 @@ use crate::ztoc::parse_time;
 /// A table of contents of a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerToc {
-    /// The members of the tar, in the order of the table.
+    /// The members of the tar, in the order of the table. The file that contains the table is not
+    /// one of them.
     pub files: Vec<LayerFile>,
 }
 
@@ -38,29 +40,29 @@ pub struct LayerFile {
     pub gid: u32,
     /// Time of the last modification, if it is known.
     pub modified: Option<Time>,
-    /// Major and minor number of a device; zero for everything that is not a device.
+    /// Major and minor number of a device; without meaning for everything that is not a device.
     pub device: (u32, u32),
     /// Extended attributes, name and value.
     pub xattrs: BTreeMap<String, Vec<u8>>,
     /// Digest of the whole file, if the table has it.
     pub digest: Option<Digest>,
-    /// The pieces of a file that is not empty, in order. Together they have its size.
+    /// The chunks of the file, in order. Together they have its size. An empty file has none.
     pub chunks: Vec<Chunk>,
 }
 
-/// A piece of a file.
+/// A part of a file, compressed on its own or in one stream with other chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunk {
-    /// Offset in the layer at which the compressed bytes begin. `None` for a piece that has only
-    /// zeros.
+    /// Offset in the layer at which the compressed stream with the chunk begins. `None` for a chunk
+    /// that has only zeros.
     pub compressed: Option<u64>,
-    /// Number of decompressed bytes of other files between `compressed` and the piece.
+    /// Number of decompressed bytes of the stream before the chunk.
     pub inner: u64,
-    /// Offset of the piece in the file in bytes.
+    /// Offset of the chunk in the file in bytes.
     pub offset: u64,
-    /// Size of the piece in bytes.
+    /// Size of the chunk in bytes.
     pub size: u64,
-    /// Digest of the decompressed bytes. `None` for a piece that has only zeros.
+    /// Digest of the decompressed bytes. `None` for a chunk that has only zeros.
     pub digest: Option<Digest>,
 }
 
@@ -112,11 +114,11 @@ struct Entry {
     chunk_type: String,
 }
 
-/// Reads the JSON of a table. The compressed bytes of chunks must begin before `end`.
+/// Reads the JSON of a table. The compressed streams of chunks must begin before `end`.
 ///
 /// # Errors
 /// `Corrupt` if the JSON does not parse, or has an invalid name, size, offset or digest;
-/// `Unsupported` for another version; `OutOfRange` if a bound of [`limit`] is exceeded.
+/// `Unsupported` for another version; `OutOfRange` for more than [`limit::ENTRIES`] entries.
 pub(crate) fn decode(json: &[u8], end: u64) -> Result<LayerToc> {
     let stored: Stored = serde_json::from_slice(json)
         .map_err(|error| malformed("not a valid table of contents", &error))?;
@@ -152,7 +154,8 @@ pub(crate) fn decode(json: &[u8], end: u64) -> Result<LayerToc> {
     Ok(LayerToc { files })
 }
 
-/// Returns the member of an entry that is not a further chunk, with its first chunk.
+/// Returns the member of an entry that is not a further chunk. A file that is not empty has its
+/// first chunk.
 fn file(entry: &Entry, end: u64) -> Result<LayerFile> {
     let known = FileKind::ALL.into_iter();
     let kind = known
@@ -242,7 +245,7 @@ fn push(file: &mut LayerFile, entry: &Entry, end: u64) -> Result<()> {
     Ok(())
 }
 
-/// Checks that the chunks of a file have its size together.
+/// Checks that the chunks of a file together have its size.
 fn complete(file: &LayerFile) -> Result<()> {
     if covered(file) != file.size {
         return Err(damaged("the chunks of a file do not have its size"));

@@ -102,8 +102,8 @@ fn short() -> Error {
 
 pub(crate) fn too_large() -> Error {
     Error::out_of_range(format!(
-        "a span has more than the {} decompressed bytes allowed; compress the layer with more \
-         blocks",
+        "a span or a stream of the layer has more than the {} bytes allowed; choose smaller spans, \
+         or compress the layer in smaller blocks or chunks",
         limit::SPAN
     ))
 }

@@ -1,5 +1,6 @@
 //! zstd:chunked: a layer of zstd frames, one for each file or chunk. A skippable frame contains a
-//! table of contents. Annotations of the layer's descriptor state the position of this frame.
+//! table of contents. Annotations of the layer's descriptor state the position and the digest of
+//! this table.
 
 use cas_core::{Digest, Error, Result, limit};
 use cas_layer::codec::{Compression, Decoder};
@@ -17,7 +18,7 @@ pub const CHECKSUM: &str = "io.github.containers.zstd-chunked.manifest-checksum"
 pub const POSITION: &str = "io.github.containers.zstd-chunked.manifest-position";
 
 const MAGIC: &[u8] = b"GNUlInUx";
-/// The number of a table of contents in JSON.
+/// The type of a table of contents that is JSON.
 const CRFS: u64 = 1;
 
 /// The position of the table of contents in the layer.
@@ -27,16 +28,18 @@ pub struct Position {
     pub offset: u64,
     /// Number of compressed bytes.
     pub length: u64,
-    /// Number of decompressed bytes, at most [`limit::LAYER_TOC`].
+    /// Number of decompressed bytes. Neither this number nor `length` exceeds [`limit::LAYER_TOC`].
     pub decompressed: u64,
 }
 
 impl Position {
-    /// Reads the annotation [`POSITION`]. `size` is the size of the layer in bytes.
+    /// Reads the annotation [`POSITION`]. `size` is the size of the layer in bytes. Returns the
+    /// position.
     ///
     /// # Errors
     /// `Corrupt` if the text is not a position in the layer; `Unsupported` for a table of another
-    /// type; `OutOfRange` for a table of more than [`limit::LAYER_TOC`] bytes.
+    /// type; `OutOfRange` for a table of more than [`limit::LAYER_TOC`] bytes, compressed or
+    /// decompressed.
     pub fn parse(text: &str, size: u64) -> Result<Position> {
         let numbers = text.split(':').map(|number| number.parse().ok());
         let numbers: Option<Vec<u64>> = numbers.collect();
@@ -48,8 +51,8 @@ impl Position {
         }
     }
 
-    /// Reads the footer of a layer. `size` is the size of the layer in bytes. Returns `None` if the
-    /// layer is not in the format zstd:chunked.
+    /// Reads the footer of a layer. `size` is the size of the layer in bytes. Returns the position
+    /// of the table, or `None` if the layer is not in the format zstd:chunked.
     ///
     /// # Errors
     /// As [`Position::parse`].
@@ -95,8 +98,8 @@ impl Position {
 ///
 /// # Errors
 /// `Corrupt` if the table is damaged, does not have the digest, or contradicts itself;
-/// `Unsupported` for another version of the table; `OutOfRange` if a bound of [`limit`] is
-/// exceeded.
+/// `Unsupported` for another version of the table; `OutOfRange` if the table decompresses to more
+/// bytes than `position` states, or has more entries than [`limit`] allows.
 pub fn decode(compressed: &[u8], position: Position, expected: &Digest) -> Result<LayerToc> {
     table(compressed, position, expected)
         .map_err(|error| error.operation("read zstd:chunked table"))

@@ -22,7 +22,7 @@ pub(crate) enum Arrival {
     /// An earlier process has recorded the piece with this checksum. Something may have changed the
     /// bytes since.
     Recorded(u64),
-    /// The bytes were verified by this process.
+    /// This process has verified the bytes, or the data file is the complete tar.
     Present,
 }
 
@@ -46,8 +46,8 @@ pub(crate) struct State {
     pub(crate) unrecorded: Vec<(usize, u64)>,
     /// The members whose headers were compared with the table of contents.
     pub(crate) checked: BTreeSet<usize>,
-    /// The members whose contents were read, in the order of the first reads. A member that an
-    /// earlier process has listed may be listed again.
+    /// The members in ranges that were read, in the order of the first reads. Members of any type
+    /// are listed. A member that an earlier process has listed may be listed again.
     pub(crate) read: Vec<usize>,
     /// The numbers of arrived bytes that were last written.
     pub(crate) written: OnDemandBytes,
@@ -68,8 +68,8 @@ pub(crate) struct Claim {
 }
 
 impl State {
-    /// Returns the part of `pieces` from the first piece that is not present and that no thread
-    /// fetches.
+    /// Returns the rest of `pieces` from the first piece that is not present and that no thread
+    /// fetches. Returns `None` if there is no such piece.
     pub(crate) fn missing(&self, pieces: &Range<usize>) -> Option<Range<usize>> {
         let missing = |piece: &usize| {
             self.pieces[*piece] != Arrival::Present && !self.fetching.contains_key(piece)
@@ -78,8 +78,8 @@ impl State {
         Some(begin..pieces.end)
     }
 
-    /// Claims the missing pieces from `first` to at most `end` that one request fetches. `pieces` has
-    /// all pieces of the layer.
+    /// Claims `first` and the missing pieces after it, before `end`, that one request fetches.
+    /// `pieces` has all pieces of the layer.
     pub(crate) fn claim(&mut self, first: usize, end: usize, pieces: &[Piece]) -> Claim {
         let run = self.run_from(first, end, pieces);
         let attempt = Arc::new(Attempt::new());
@@ -88,7 +88,7 @@ impl State {
         Claim { run, attempt }
     }
 
-    /// Returns the missing pieces from `first` to at most `end` that one request fetches.
+    /// Returns `first` and the missing pieces after it, before `end`, that one request fetches.
     fn run_from(&self, first: usize, end: usize, pieces: &[Piece]) -> Range<usize> {
         let begin = pieces[first].compressed.start;
         let mut last = first;
@@ -108,8 +108,8 @@ impl State {
     }
 }
 
-/// Opens the data file and the record of its pieces, and makes them if they are missing. Returns
-/// them, and which pieces are recorded.
+/// Opens the data file and the record of its pieces, and makes them if they are missing. If the
+/// data file is too short, empties both. Returns them, and which pieces are recorded.
 pub(crate) fn open_data(directory: &Path, table: &LazyLayer) -> Result<(File, File, Vec<Arrival>)> {
     let open = |name: &str| {
         let path = directory.join(name);

@@ -16,7 +16,7 @@ use crate::Fetch;
 use crate::arrival::REQUEST;
 use crate::layer::Layer;
 
-/// The name of the complete tar while it is made.
+/// The name of the complete tar while it is made from a layer whose data file is not its tar.
 const NEW: &str = "lazy.new";
 /// Size in bytes of the buffer for decompressed bytes.
 const BUFFER: usize = 256 << 10;
@@ -37,8 +37,9 @@ pub(crate) fn existing(directory: &Path) -> Result<Option<File>> {
 /// tar, all its pieces must be present. Otherwise, fetches the whole layer.
 ///
 /// # Errors
-/// `Corrupt` if the tar does not have the diff ID, or if the layer does not have its digest; errors
-/// of `fetch` and of the file system.
+/// `Corrupt` if the tar does not have the diff ID, or if the layer does not have its digest or
+/// cannot be decompressed; `OutOfRange` if the decompressed layer is too large; `Unavailable` after
+/// a failed sync; errors of `fetch` and of the file system.
 pub(crate) fn complete(layer: &Layer, fetch: &dyn Fetch, directory: &Path) -> Result<()> {
     layer.record()?;
     if layer.table.is_tar() {
@@ -87,7 +88,7 @@ fn fetch_tar(layer: &Layer, fetch: &dyn Fetch, directory: &Path) -> Result<()> {
     written
 }
 
-/// Decompresses the whole layer, and compares both digests.
+/// Writes the decompressed layer to `file`. Compares the digests of the tar and of the layer.
 fn write_tar(whole: &mut Whole<'_>, layer: &Layer, mut file: &File) -> Result<()> {
     let stored = &layer.stored;
     let mut decoder = Decoder::new(&mut *whole, layer.table.compression())?;
@@ -127,7 +128,8 @@ fn check(found: &Digest, stored: &StoredTable) -> Result<()> {
     .subject(stored.layer.digest))
 }
 
-/// Gives a file its final name, durably. Its time is the year 1970, so that a later change shows.
+/// Gives a file its final name, durably. Its modification time becomes the beginning of 1970, so
+/// that a later change shows.
 fn publish(file: &File, path: &Path, directory: &Path) -> Result<()> {
     let tar = directory.join(StoredTable::TAR_FILE);
     let published = || {

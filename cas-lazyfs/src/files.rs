@@ -16,7 +16,7 @@ use cas_lazy::StoredTable;
 use crate::layer::{Layer, warn_unrecorded};
 use crate::{Fetch, complete};
 
-/// Time until the next attempt to complete a layer, after a failure.
+/// Time until the next attempt to fetch a layer in the background, after a failure.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Time until the next attempt, if the bytes of the layer are wrong. It is longer than any session.
 const FINAL: Duration = Duration::from_secs(1 << 30);
@@ -25,8 +25,8 @@ const FINAL: Duration = Duration::from_secs(1 << 30);
 /// pull. They are in addition to the requests of readers.
 const FIRST: usize = PullLimits::DEFAULT_BLOBS;
 
-/// Default time after the last fetch for a reader until layers are completed. A program that starts
-/// fetches again and again, with pauses in between.
+/// Default time after the last fetch for a reader until layers are completed. While a program
+/// starts, it needs bytes again and again, with pauses in between.
 const QUIET: Duration = Duration::from_secs(1);
 
 /// Time to wait while there is nothing to complete.
@@ -71,7 +71,7 @@ impl Paced<'_> {
     }
 }
 
-/// Fetches for readers, and pieces that they read first.
+/// Fetches what readers wait for, and the pieces that containers read first.
 struct Wanted<'a>(&'a Files);
 
 impl Fetch for Wanted<'_> {
@@ -109,18 +109,20 @@ pub struct Files {
     speed: u64,
     /// Time after the last activity until layers are completed.
     quiet: Duration,
-    /// When a layer was last opened, or the last fetch for a reader ended.
+    /// When a layer was last opened, or a fetch for a reader or of the pieces that containers read
+    /// first has last ended.
     active: Mutex<Instant>,
     /// Number of reads that are being served.
     reads: AtomicUsize,
     /// Whether the session has ended.
     ended: AtomicBool,
-    /// The layers that could not be completed, and the times of the next attempts.
+    /// The layers that could not be fetched in the background, and the times of the next attempts.
     failed: Mutex<BTreeMap<u64, Instant>>,
 }
 
 impl Files {
-    /// Returns the data files of the layers in `snapshots`, which are fetched with `fetch`.
+    /// Returns the data files of the layers in `snapshots`, the directory of the directories of
+    /// snapshots. Their bytes are fetched with `fetch`.
     pub fn new(snapshots: PathBuf, fetch: Arc<dyn Fetch>) -> Self {
         Files {
             snapshots,
@@ -144,8 +146,8 @@ impl Files {
         self
     }
 
-    /// Sets how long no reader must have needed the registry before layers are completed. By default,
-    /// a second.
+    /// Sets how long to wait after a reader has needed the registry before layers are completed. By
+    /// default, a second.
     #[must_use]
     pub fn with_quiet(mut self, quiet: Duration) -> Self {
         self.quiet = quiet;
@@ -155,8 +157,7 @@ impl Files {
     /// Returns the length in bytes of the data file of the layer with this number.
     ///
     /// # Errors
-    /// `NotFound` if no snapshot with this number has a layer that is read on demand; `Corrupt` if
-    /// its table of contents is damaged; errors of the file system.
+    /// As [`Layer::open`].
     pub(crate) fn length(&self, id: u64) -> Result<u64> {
         Ok(self.layer(id)?.length())
     }
@@ -164,16 +165,15 @@ impl Files {
     /// Reads from the data file of a layer. Returns the number of bytes read.
     ///
     /// # Errors
-    /// As [`Files::length`]; `Corrupt` if fetched bytes do not match the table of contents; errors
-    /// of the registry.
+    /// As [`Layer::open`] and [`Layer::read`].
     pub(crate) fn read(&self, id: u64, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let layer = self.layer(id)?;
         let _serving = Serving::begin(&self.reads);
         layer.read(&Wanted(self), offset, buffer)
     }
 
-    /// Returns the host of the registry that the bytes of a data file come from, if some of them
-    /// are missing.
+    /// Returns the host of the registry that the bytes of a data file come from. Returns `None` if
+    /// none of them is missing, or if the layer cannot be opened.
     pub(crate) fn registry_of_missing(&self, id: u64, offset: u64, size: u32) -> Option<String> {
         // The read finds the reason again if the layer cannot be opened.
         let layer = self.layer(id).ok()?;
@@ -215,8 +215,8 @@ impl Files {
     }
 
     /// Fetches the missing pieces that containers read first, with several requests at the same
-    /// time, also while reads are served, because these reads are for the same pieces. Returns
-    /// whether any pieces were missing.
+    /// time, also while reads are served, because these reads are mostly for the same pieces.
+    /// Returns whether any pieces were missing.
     fn fetch_first(&self) -> bool {
         let misses_first = |layer: &Layer| layer.misses_first() && !layer.is_removed();
         if self.open_layer(misses_first).is_none() {
@@ -237,7 +237,8 @@ impl Files {
         true
     }
 
-    /// Logs the failure of an attempt to complete a layer, and when the next attempt may begin.
+    /// If an attempt to fetch a layer in the background has failed, logs the error, unless the
+    /// attempt was cancelled, and notes when the next attempt may begin.
     fn note_failure(&self, id: u64, advanced: Result<()>) {
         if let Err(error) = advanced {
             // Bytes that do not have the diff ID will not have it later either.
@@ -246,7 +247,11 @@ impl Files {
                 _ => PATIENCE,
             };
             if error.kind() != ErrorKind::Cancelled {
-                tracing::warn!(%error, id, "cannot complete a layer; it is still read on demand");
+                tracing::warn!(
+                    %error,
+                    id,
+                    "cannot fetch a layer in the background; it is still read on demand"
+                );
             }
             lock(&self.failed).insert(id, Instant::now() + wait);
         }
@@ -285,8 +290,9 @@ impl Files {
         self.snapshots.join(id.to_string())
     }
 
-    /// Records which pieces of all layers have arrived, and closes the layers whose snapshots were
-    /// removed. Logs failures: the pieces are then fetched again by the next process.
+    /// Closes the layers that were removed and those whose sync has failed. Records of all others
+    /// which pieces have arrived and what was read. Logs failures: pieces that are not recorded are
+    /// fetched again by the next process.
     pub(crate) fn record(&self) {
         lock(&self.open).retain(|_, layer| !layer.is_removed() && !layer.has_failed());
         let layers: Vec<_> = (lock(&self.open).iter())

@@ -19,9 +19,9 @@ use cas_lazy::{LazyLayer, StoredTable};
 use crate::arrival::{Arrival, Claim, State, open_data};
 use crate::{Fetch, bytes, complete, read};
 
-/// Number of present pieces that may be unrecorded.
+/// Number of unrecorded pieces at which they are recorded at once. Fewer are recorded every second.
 const UNRECORDED: usize = 16;
-/// Maximum number of attempts to fetch a piece whose bytes are wrong.
+/// Maximum number of attempts to fetch pieces, if their bytes are wrong.
 const ATTEMPTS: usize = 2;
 
 /// A layer that is read on demand.
@@ -29,7 +29,8 @@ pub(crate) struct Layer {
     pub(crate) stored: StoredTable,
     pub(crate) table: LazyLayer,
     pub(crate) data: File,
-    /// `None` if the data file is the complete tar.
+    /// The record of the pieces. `None` if the data file was the complete tar when the layer was
+    /// opened.
     pieces: Option<File>,
     /// Whether the complete tar is in the directory of the snapshot.
     is_complete: AtomicBool,
@@ -45,8 +46,9 @@ pub(crate) struct Layer {
 }
 
 impl Layer {
-    /// Opens the layer of the snapshot whose directory is `directory`. Makes the data file and its
-    /// record if they are missing, and discards both if the data file is too short.
+    /// Opens the layer of the snapshot whose directory is `directory`. If the complete tar is there
+    /// and has the offsets of the data file, uses it as the data file. Otherwise makes the data
+    /// file and its record if they are missing, and empties both if the data file is too short.
     ///
     /// # Errors
     /// `NotFound` if the snapshot has no layer that is read on demand; `Corrupt`, `OutOfRange` or
@@ -61,7 +63,7 @@ impl Layer {
         let table = stored.read(&read(StoredTable::TABLE_FILE)?)?;
         let tar = complete::existing(directory)?;
         let is_complete = AtomicBool::new(tar.is_some());
-        // The content of another data file has other offsets than the tar.
+        // If the data file is not a tar, its content has other offsets than that of the tar.
         let (data, pieces, arrived) = match tar.filter(|_| table.is_tar()) {
             Some(tar) => (tar, None, vec![Arrival::Present; table.pieces().len()]),
             None => {
@@ -102,8 +104,9 @@ impl Layer {
     /// Returns the number of bytes read, which is smaller than the buffer only at the end.
     ///
     /// # Errors
-    /// `Corrupt` if a piece or a header does not match the table of contents; `Unavailable` after a
-    /// failed sync, until the layer is opened again; errors of `fetch` and of the file system.
+    /// `Corrupt` or `OutOfRange` if a piece or a header does not match the table of contents;
+    /// `Unavailable` after a failed sync, until the layer is opened again; errors of `fetch` and of
+    /// the file system.
     pub(crate) fn read(&self, fetch: &dyn Fetch, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let end = self
             .length()
@@ -136,9 +139,9 @@ impl Layer {
         host.to_owned()
     }
 
-    /// Fetches the pieces that are missing. If another thread fetches one of these pieces and fails,
-    /// this call fails with the same error, so that readers do not wait for a registry one after
-    /// the other. If the other fetch was cancelled, this call fetches the piece itself.
+    /// Fetches the pieces that are missing. If another thread fetches one of these pieces and
+    /// fails, this call fails with the same error, so that readers do not wait for a registry one
+    /// after the other. If the other fetch was cancelled, this call fetches the piece itself.
     pub(crate) fn want(&self, fetch: &dyn Fetch, pieces: Range<usize>) -> Result<()> {
         while self.want_some(fetch, pieces.clone())? {}
         Ok(())
@@ -182,7 +185,8 @@ impl Layer {
     }
 
     /// Fetches the next of the pieces that are fetched before all others, with one request. Leaves
-    /// out pieces that other threads are fetching. Returns false if no such piece was left to fetch.
+    /// out pieces that other threads are fetching. Returns false if there was no piece left to
+    /// fetch.
     pub(crate) fn fetch_first(&self, fetch: &dyn Fetch) -> Result<bool> {
         loop {
             let claim = {
@@ -316,7 +320,8 @@ impl Layer {
         Ok(bytes)
     }
 
-    /// Compares the headers of the members that `range` shows with the table of contents.
+    /// Compares the headers of the members in `range` of the data file with the table of contents.
+    /// Fetches them if they are missing. Notes that the members were read.
     fn check_headers(&self, fetch: &dyn Fetch, range: Range<u64>) -> Result<()> {
         for (member, header) in self.table.headers_before(range) {
             if lock(&self.state).checked.contains(&member) {
@@ -412,7 +417,7 @@ impl Layer {
         self.is_complete.store(true, Ordering::Relaxed);
     }
 
-    /// Returns whether the snapshot was removed.
+    /// Returns whether the data file was removed, on its own or with the snapshot.
     pub(crate) fn is_removed(&self) -> bool {
         self.data.metadata().is_ok_and(|found| found.nlink() == 0)
     }
@@ -420,7 +425,7 @@ impl Layer {
     /// Records which pieces are present, so that the next process has them.
     ///
     /// # Errors
-    /// Errors of the file system.
+    /// `Unavailable` if an earlier sync has failed; errors of the file system.
     pub(crate) fn record(&self) -> Result<()> {
         let unrecorded = std::mem::take(&mut lock(&self.state).unrecorded);
         if unrecorded.is_empty() {
@@ -444,8 +449,8 @@ impl Layer {
 }
 
 /// Returns the pieces that are fetched before all others: the spans in the prefetch artifact, or
-/// the pieces before the landmark of an eStargz layer. Ranges that continue the range before them
-/// are added to it, so that one request fetches neighbors.
+/// the pieces before the landmark of an eStargz layer. A range that begins in the range before it,
+/// or where that range ends, is added to it, so that one request fetches neighbors.
 fn first_pieces(directory: &Path, table: &LazyLayer) -> Result<Vec<Range<usize>>> {
     let path = directory.join(TREE).join(StoredTable::PREFETCH_FILE);
     let bytes = match fs::read(&path) {
@@ -468,11 +473,13 @@ fn first_pieces(directory: &Path, table: &LazyLayer) -> Result<Vec<Range<usize>>
     Ok(first)
 }
 
-/// Logs that arrived pieces could not be recorded, which the next process then fetches again.
+/// Logs that it could not be recorded what has arrived or what was read. The next process fetches
+/// pieces that are not recorded again.
 pub(crate) fn warn_unrecorded(error: &Error) {
     tracing::warn!(
         %error,
-        "cannot record which pieces of a layer have arrived; they are fetched again"
+        "cannot record what of a layer has arrived or was read; pieces without a record are \
+         fetched again"
     );
 }
 

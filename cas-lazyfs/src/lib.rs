@@ -17,7 +17,8 @@
 //! ```
 //! The checksum of a piece is written after the piece is on the device, so a piece that has a
 //! checksum after a crash is whole. Another process compares a piece with its checksum before it
-//! serves the first byte of it. A piece without a checksum, or with another one, is fetched again.
+//! serves the first byte of it. A piece is fetched again if it has no checksum, or if its bytes do
+//! not match the checksum.
 //!
 //! A session belongs to a file descriptor. If the process that serves the session dies, another
 //! process that has the descriptor continues the session with [`Session::resume`]. Requests that
@@ -43,8 +44,8 @@ pub use read::FilesRead;
 
 /// Fetches compressed bytes of layers.
 pub trait Fetch: Send + Sync {
-    /// Returns the bytes `range` of a layer. The caller verifies them. May block for as long as a
-    /// reader should wait.
+    /// Returns the bytes `range` of the compressed layer. The caller verifies them. May block for
+    /// as long as a reader should wait.
     ///
     /// # Errors
     /// Errors of the registry.

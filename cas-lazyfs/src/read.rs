@@ -22,13 +22,15 @@ pub struct FilesRead {
 }
 
 impl FilesRead {
-    /// Returns the files that were read of the layer of a snapshot, in all sessions so far. The
-    /// process that serves the layer writes them every second. Only layers with a zTOC have such
-    /// files. `directory` is the directory of the snapshot.
+    /// Returns the files that were read of the layer of a snapshot, in all sessions so far.
+    /// `directory` is the directory of the snapshot. The process that serves the layer notes the
+    /// files there once a second, and when the session ends. If these notes are missing or damaged,
+    /// or if the layer does not have a zTOC, there are no paths.
     ///
     /// # Errors
-    /// `NotFound` if the snapshot has no layer that is read on demand; `Corrupt` if its table of
-    /// contents is damaged; errors of the file system.
+    /// `NotFound` if the snapshot has no layer that is read on demand, or if its table of contents
+    /// is missing; `Corrupt` if the description of the layer or the table is damaged; `Unsupported`
+    /// or `OutOfRange` if the table cannot be used; errors of the file system.
     pub fn of_snapshot(directory: &Path) -> Result<Self> {
         let read = |name: &str| {
             let path = directory.join(TREE).join(name);
@@ -49,7 +51,9 @@ impl FilesRead {
     }
 }
 
-/// Returns the indexes of the members that were read in earlier sessions, each once.
+/// Returns the indexes of the members that were read, each once, as a process that serves the layer
+/// has last noted them in the directory of the snapshot. Returns none if the notes are missing or
+/// damaged.
 pub(crate) fn members(directory: &Path) -> Vec<usize> {
     let mut indexes: Vec<usize> = bytes::read(directory, StoredTable::READ_FILE);
     let mut known = BTreeSet::new();

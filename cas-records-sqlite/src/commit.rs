@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use crate::error::classify;
 
 /// Maximum number of changes in a group, to bound the size of the log and the latency of the first
-/// batch.
+/// batch. A batch with more changes is a group of its own.
 const GROUP: u64 = 512;
 
 /// A batch, and the channel for its outcome.
@@ -108,8 +108,9 @@ impl Connections {
         self.transact(|transaction, last| apply(transaction, batch, last))
     }
 
-    /// Writes all batches in one transaction. Returns the outcome of each. A batch whose
-    /// expectations fail does not affect the others.
+    /// Writes all batches in one transaction, or on a full disk, each in its own. Returns the
+    /// outcome of each. A batch whose expectations fail does not affect the others. Any other error
+    /// of the one transaction is the outcome of all.
     fn write_all(&self, group: &[Waiting]) -> Vec<Result<()>> {
         let written = self.transact(|transaction, last| {
             let outcomes = group.iter().map(|(batch, _)| {

@@ -15,8 +15,9 @@ use rustix::fs::{IFlags, ioctl_setflags};
 
 use crate::error::classify;
 
-/// The format that this version writes, stored in `user_version`. Format 1 has the same schema, but
-/// no records of the table `notes`. The format of the store of files has the same number.
+/// The format of databases that this release writes. A database has the number in SQLite's
+/// `user_version`. Format 1 has the same schema, but no records of the table `notes`. The format of
+/// the store of files (`backend-fs`) has the same number.
 pub const VERSION: u32 = 2;
 /// Maximum time that a commit waits for commits of other processes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -55,7 +56,7 @@ pub(crate) fn connect_both(path: &Path, dir: &Dir) -> Result<(Connection, Connec
 /// through a mapping. If such a write needs new space on a full disk, the process gets SIGBUS.
 fn create_index(database: &Path) {
     let index = beside(database, "-shm");
-    // SQLite gives the file the mode and, if this is the superuser, the owner of the database.
+    // If this is the superuser, SQLite gives the file to the owner of the database.
     let created = File::options().write(true).create_new(true).open(index);
     if let Ok(file) = created {
         // Other file systems overwrite all files in place, and refuse the flag.
@@ -70,7 +71,7 @@ fn beside(database: &Path, suffix: &str) -> PathBuf {
     path.into()
 }
 
-/// Returns a connection that changes nothing. An absent or unfinished database reads as empty.
+/// Returns a connection that changes no records. An absent or unfinished database reads as empty.
 pub(crate) fn connect_read_only(path: &Path) -> Result<Connection> {
     if path.exists() {
         let connection = open_read_only(path).map_err(classify)?;
@@ -81,11 +82,13 @@ pub(crate) fn connect_read_only(path: &Path) -> Result<Connection> {
     empty().map_err(classify)
 }
 
-/// Returns the format of the database at `path`, of any release. Returns `None` if the
-/// database does not exist, or does not state its format. Changes nothing.
+/// Returns the format of the database at `path`, even if it is newer than [`VERSION`]. Returns
+/// `None` if the database does not exist, or does not state its format. Does not change the
+/// database, but SQLite may create the index of its log (`NAME-shm`) if the log has no index.
 ///
 /// # Errors
-/// `Corrupt` if it is not an intact database; errors of the file system and of SQLite.
+/// `Corrupt` if SQLite cannot read the format because the database is damaged, or is not one; the
+/// records are not examined; errors of the file system and of SQLite.
 pub fn stored_version(path: &Path) -> Result<Option<i64>> {
     if !path.try_exists()? {
         return Ok(None);
@@ -141,7 +144,7 @@ fn empty() -> rusqlite::Result<Connection> {
 /// Returns the format of the database, or `None` if it has no schema yet.
 ///
 /// # Errors
-/// `FailedPrecondition` for a newer format.
+/// `FailedPrecondition` for a newer format; errors of SQLite.
 fn format(connection: &Connection) -> Result<Option<i64>> {
     match user_version(connection)? {
         0 => Ok(None),

@@ -14,9 +14,10 @@ use crate::places;
 /// The result of `quick_check` for a database that is not damaged.
 const SOUND: &str = "ok";
 
-/// Examines the database at `path` and the files next to it. Returns a finding for each problem. If
-/// `repair` is set, renames what is damaged: the new name ends in `.damaged-` and a number. A
-/// damaged database is renamed with its log, and the next opening then creates an empty database.
+/// Examines the database at `path` and the files next to it. Returns a finding for each file that
+/// is damaged or has something else in its place. If `repair` is set, renames what is damaged: the
+/// new name ends in `.damaged-` and a number. A damaged database is renamed with its log and the
+/// index of its log, and the next opening then creates an empty database.
 /// The database itself has no finding if it is intact or absent, if it cannot be opened for lack of
 /// permission, or if another process set it aside in the meantime. Without `repair`, it has no
 /// finding either if something else is in the place of the index of its log.
@@ -38,8 +39,8 @@ pub fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
     examine().during("examine", path.display())
 }
 
-/// Examines the files that contain no records of the database: the lock, the index of the log, and
-/// the log if the database is absent.
+/// Examines the files that no repair of the database renames: the lock, the index of the log, and
+/// the log if the database is absent. Without a database, the log is of no use.
 fn examine_files(dir: &Dir, parent: &Path, name: &str, repair: bool) -> Result<Vec<Finding>> {
     let (lock, index, log) = (
         places::lock(name),
@@ -61,7 +62,7 @@ fn examine_database(dir: &Dir, path: &Path, name: &str, repair: bool) -> Result<
         return Ok(None);
     };
     if !repair {
-        let outcome = "a repair renames the database and makes the records again";
+        let outcome = "a repair renames the database; the next opening creates an empty database";
         return Ok(Some(finding(path, &why, outcome, false)));
     }
     let aside = set_aside(dir, path, name)?;
@@ -83,7 +84,9 @@ fn finding(path: &Path, why: &str, outcome: &str, repaired: bool) -> Finding {
     }
 }
 
-/// Returns how the database is damaged, or `None` if it is intact or absent.
+/// Returns how the database is damaged. Returns `None` if it is intact or absent, or if it cannot
+/// be examined: for lack of permission, or because something else is in the place of the index of
+/// its log.
 fn damage(dir: &Dir, path: &Path, name: &str) -> Result<Option<String>> {
     if dir.stat(name)?.is_none() {
         return Ok(None);
@@ -93,7 +96,7 @@ fn damage(dir: &Dir, path: &Path, name: &str) -> Result<Option<String>> {
     }
     let log = places::log(name);
     if let Some(what) = Place::File(&log).misplaced(dir)? {
-        // Without them, the database may contradict itself and the blobs.
+        // Without the last changes, the database may contradict itself and the blobs.
         return Ok(Some(format!(
             "the log {log}, which has the last changes, is lost: {what}"
         )));

@@ -8,11 +8,11 @@ use cas_host::{Dir, Misplaced, Place};
 /// Returns the directory and the name of the database at `path`.
 ///
 /// # Errors
-/// `InvalidArgument` if `path` does not have both.
+/// `InvalidArgument` if `path` does not have both, or if the name is not UTF-8.
 pub(crate) fn split(path: &Path) -> Result<(&Path, &str)> {
     let name = path.file_name().and_then(|name| name.to_str());
     let parts = path.parent().zip(name);
-    parts.ok_or_else(|| Error::invalid("not the path of a file; expected DIR/NAME"))
+    parts.ok_or_else(|| Error::invalid("not the path of a file; expected DIR/NAME, NAME in UTF-8"))
 }
 
 /// Returns the name of the lock of the database `name`.
@@ -20,7 +20,7 @@ pub(crate) fn lock(name: &str) -> String {
     format!("{name}.lock")
 }
 
-/// Returns the name of the log of the database `name`, which has its last changes.
+/// Returns the name of the log of the database `name`. The log has the last changes.
 pub(crate) fn log(name: &str) -> String {
     format!("{name}-wal")
 }
@@ -30,11 +30,11 @@ pub(crate) fn log_index(name: &str) -> String {
     format!("{name}-shm")
 }
 
-/// Checks that no file of the database is misplaced. SQLite would only report that it cannot open
-/// the file.
+/// Checks that nothing else, such as a directory, is in the place of a file of the database. SQLite
+/// would only report that it cannot open the file.
 ///
 /// # Errors
-/// `Corrupt` if a file is misplaced; errors of the file system.
+/// `Corrupt` if something else is in the place of a file; errors of the file system.
 pub(crate) fn refuse_misplaced(dir: &Dir, name: &str) -> Result<()> {
     let refused = |what: Misplaced, file: &str| {
         let advice = "run `cas fsck --repair`, which sets it aside";
@@ -51,9 +51,9 @@ pub(crate) fn refuse_misplaced(dir: &Dir, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Returns the two types if the entry at the name of the database is misplaced, otherwise `None`. A
-/// user may have moved the database elsewhere and left a symbolic link, so only the target of a
-/// link counts.
+/// Returns the expected and the found type of the entry at the name of the database if it is not a
+/// file, otherwise `None`. A user may have moved the database elsewhere and left a symbolic link,
+/// so only the target of a link counts. A link without a target is not a file.
 pub(crate) fn database(dir: &Dir, name: &str) -> Result<Option<Misplaced>> {
     Ok(Place::MovableFile(name).misplaced(dir)?)
 }

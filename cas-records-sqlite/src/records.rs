@@ -23,14 +23,16 @@ use crate::places;
 pub struct SqliteRecords(Arc<Connections>);
 
 impl SqliteRecords {
-    /// Opens the database at `path` and creates it if it is absent, with the files that the
-    /// documentation of this crate lists. Upgrades a database of an older format.
+    /// Opens the database at `path`. If it is absent, creates it, but not its directory. Also
+    /// creates the lock, the log, the index of the log and the reserve. Upgrades a database of an
+    /// older format.
     ///
     /// # Errors
-    /// `FailedPrecondition` for a newer format; `Corrupt` if `path` is not an intact database, or
-    /// something else is in the place of its lock, its log or the index of its log; `Full` if the
-    /// disk is full; `InvalidArgument` if `path` does not name a file in a directory; errors of the
-    /// file system and of SQLite.
+    /// `FailedPrecondition` for a newer format; `Corrupt` if what opening reads of the database is
+    /// damaged, or something else is in the place of the database, its lock, its log or the index
+    /// of its log; `Full` if the disk is full; `NotFound` if the directory does not exist;
+    /// `InvalidArgument` if `path` does not name a file in a directory, or the name is not UTF-8;
+    /// errors of the file system and of SQLite.
     pub fn open(path: &Path) -> Result<Self> {
         Self::open_or_create(path).during("open records", path.display())
     }
@@ -53,13 +55,13 @@ impl SqliteRecords {
     }
 
     /// Opens the database of a read-only store, and leaves an older format as it is. An absent
-    /// database reads as an empty one.
+    /// database, or one whose creation was interrupted, reads as an empty one.
     ///
     /// # Errors
-    /// `FailedPrecondition` for a newer format; `Corrupt` if `path` is not an intact database, or
-    /// something else is in the place of its lock, its log or the index of its log;
-    /// `InvalidArgument` if `path` does not name a file in a directory; errors of the file system
-    /// and of SQLite.
+    /// `FailedPrecondition` for a newer format; `Corrupt` if what opening reads of the database is
+    /// damaged, or something else is in the place of the database, its lock, its log or the index
+    /// of its log; `InvalidArgument` if `path` does not name a file in a directory, or the name is
+    /// not UTF-8; errors of the file system and of SQLite.
     pub fn open_read_only(path: &Path) -> Result<Self> {
         let open = || {
             let (parent, name) = places::split(path)?;
@@ -95,7 +97,7 @@ impl SqliteRecords {
     }
 
     /// Commits a batch as [`Records::commit`] does, but blocks the calling thread, and shares the
-    /// transaction with no other batch. The error does not name the operation.
+    /// transaction with no other batch. Only the error of a conflict names the operation.
     ///
     /// # Errors
     /// As [`Records::commit`].

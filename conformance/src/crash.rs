@@ -1,7 +1,8 @@
 //! Runs a law again in a child process, the victim, and kills the victim with SIGKILL.
 //!
-//! The victim is the same test binary. An environment variable names the directory of its store.
-//! The victim prints on stderr what the store acknowledged. All of that must exist after the kill.
+//! The victim is the same test binary. An environment variable names the directory that contains
+//! its stores. The victim prints on stderr what the store acknowledged. After the kill, the law
+//! compares the store with this output.
 
 use std::env;
 use std::fmt::Display;
@@ -14,7 +15,7 @@ use crate::Subject;
 const HOME: &str = "CONFORMANCE_VICTIM";
 pub(crate) const MARK: &str = "acknowledged ";
 
-/// Returns the directory of a victim's store, or `None` in other processes.
+/// Returns the directory that contains a victim's stores, or `None` in other processes.
 pub(crate) fn victim_home() -> Option<PathBuf> {
     env::var_os(HOME).map(PathBuf::from)
 }

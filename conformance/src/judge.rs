@@ -13,7 +13,8 @@ use crate::crash::victim_home;
 use crate::law::{Gaps, Law};
 use crate::subject::{Open, Subject};
 
-/// Maximum time that a law may take. A store that hangs breaks the law.
+/// The time after which a law that still waits for the store is broken. A call that blocks its
+/// thread is not interrupted.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The result of one law on one store.
@@ -40,7 +41,7 @@ thread_local! {
 }
 
 /// Marks the law that runs on this thread as skipped, and prints the reason `missing`, such as
-/// "strace is not installed". A law calls this function and returns if it cannot check everything.
+/// "strace is not installed". A law that cannot check everything calls this function and returns.
 /// An opener whose service is missing calls this function and returns any store.
 pub fn skip(missing: &'static str) {
     eprintln!("SKIPPED: {missing}");
@@ -89,8 +90,8 @@ impl Promises for dyn Snapshotter {
 }
 
 /// Runs one law on a new store. Returns the verdict. `open` opens the store, and `gaps` are the
-/// gaps that the store declares. `test` is the path of the `#[test]` that runs the law. If `test`
-/// is `None`, the verdict of a law that kills a process is `Broken`.
+/// gaps that the store declares. `test` is the path of the `#[test]` that runs the law. A law that
+/// runs this test again in a child process panics if `test` is `None`, so it counts as broken.
 ///
 /// # Panics
 /// If no directory or runtime can be created.

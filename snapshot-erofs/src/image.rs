@@ -15,13 +15,14 @@ use cas_lazy::StoredTable;
 use crate::lazy;
 use crate::record::{Record, Seen, Stored};
 
-/// The names of the files of an image whose tars are all complete, and of its record.
+/// The names of the files of an image whose tars are all complete.
 const METADATA: &str = "image.erofs";
 const SPARSE: &str = "sparse";
+/// The name of the record of every image.
 const RECORD: &str = "image.json";
 /// The end of the names of all metadata.
 const METADATA_END: &str = ".erofs";
-/// Number of digits that tell images with different data files apart.
+/// Number of digits of a digest that tell images with different data files apart.
 const SET_NAME: usize = 16;
 /// The name of the file that is locked while an image is made.
 const LOCK: &str = "image.lock";
@@ -44,12 +45,13 @@ pub(crate) struct Image {
 
 impl Image {
     /// Returns the image of the layers with these numbers, topmost first. Makes the image if there
-    /// is none, or if a file of the existing image was changed.
+    /// is none, if a file of the existing image was changed, or if a layer that the existing image
+    /// reads on demand is now complete.
     ///
     /// # Errors
-    /// `NotFound` if the directory of a layer is missing; `Corrupt` if the tar of a layer was
-    /// changed after the commit; `Corrupt` or `OutOfRange` if the layers cannot be merged; errors
-    /// of the file system.
+    /// `NotFound` if the directory of a layer is missing; `Corrupt` if a file of a layer was
+    /// changed after the commit; `Corrupt` or `NotFound` if such a file is missing; `Corrupt`,
+    /// `OutOfRange` or `Unsupported` if the layers cannot be merged; errors of the file system.
     pub(crate) fn made(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Self> {
         for id in chain {
             check_layer(dirs, *id)?;
@@ -63,18 +65,19 @@ impl Image {
     /// Returns the image of the layers with these numbers, topmost first, if it was made.
     ///
     /// # Errors
-    /// `NotFound` if the image was not made, or if one of its files was changed since; `Corrupt` if
-    /// one of the tars was changed since.
+    /// `NotFound` if the image was not made, or if one of its files is missing or was changed
+    /// since; `Corrupt` if one of the tars is missing or was changed since.
     pub(crate) fn existing(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Self> {
         load(dirs, chain)?.ok_or_else(|| {
             Error::not_found("the image of the layers is missing; mount the snapshot again")
         })
     }
 
-    /// Checks that the layers that are read on demand are served, and returns the image.
+    /// Checks that a process serves the layers that are read on demand, if there are any. Returns
+    /// the image.
     ///
     /// # Errors
-    /// `FailedPrecondition` if they are not served.
+    /// `FailedPrecondition` if no process serves them.
     pub(crate) fn served(self, dirs: &SnapshotDirs) -> Result<Self> {
         if self.session.is_some() {
             lazy::check_served(&dirs.beside(lazy::SERVED))?;
@@ -157,11 +160,13 @@ fn tar(dirs: &SnapshotDirs, id: u64) -> PathBuf {
     complete.unwrap_or_else(|| dirs.path(id).join(TREE).join(LAYER_TAR))
 }
 
-/// Checks that the file of a layer has not been changed since the commit. Does not read its bytes.
+/// Checks that the files of a layer have not been changed since the commit, as far as their
+/// attributes show. Does not read their bytes. If the manifest of the layer is missing, only its
+/// directory is checked, and for a layer that was read on demand, the complete tar.
 ///
 /// # Errors
-/// `NotFound` if the directory of the layer is missing; `Corrupt` if the file was changed; errors
-/// of the file system.
+/// `NotFound` if the directory of the layer is missing; `Corrupt` if a file is missing or was
+/// changed, or if something else is in the place of the directory; errors of the file system.
 pub(crate) fn check_layer(dirs: &SnapshotDirs, id: u64) -> Result<()> {
     let found = match dirs.check(id, Depth::Files)? {
         Condition::Sound => lazy::check_tar(dirs, id, Depth::Files)?,
@@ -180,7 +185,7 @@ pub(crate) fn check_layer(dirs: &SnapshotDirs, id: u64) -> Result<()> {
     Err(changed(dirs, id, &what))
 }
 
-/// Returns the error for a layer whose file was changed after the commit.
+/// Returns the error for a layer with a file that was changed after the commit.
 fn changed(dirs: &SnapshotDirs, id: u64, what: &str) -> Error {
     Error::corrupt(format!(
         "the file of a layer was changed after the commit ({what}); run `cas fsck --read-data \
@@ -331,7 +336,7 @@ fn store(path: &Path, write: impl FnOnce(&File) -> io::Result<()>) -> Result<()>
 }
 
 /// Returns the space that the files beside a layer take: the files of its image, and the files of a
-/// layer that is read on demand.
+/// layer that is read on demand. Returns zero if the directory is missing.
 ///
 /// # Errors
 /// Errors of the file system.
@@ -370,7 +375,9 @@ fn is_beside(name: &str) -> bool {
 }
 
 /// Compares the bytes of the image in the directory of a layer with the record of the image.
-/// Returns the condition of the image, or `Sound` if the layer does not have an image.
+/// Returns the condition of the image. Returns `Sound` if the layer does not have an image, or if
+/// the image will be made again before its next use because its record does not parse or one of its
+/// files has another length or time.
 ///
 /// # Errors
 /// Errors of the file system.

@@ -1,4 +1,5 @@
-//! Layers that are read on demand. Their snapshots have a table of contents instead of a tar.
+//! Layers that are read on demand. The tree of such a snapshot has a table of contents instead of a
+//! tar. When all bytes of the layer have arrived, its tar is made beside the tree.
 
 use std::fs;
 use std::io::{self, Read};
@@ -26,17 +27,20 @@ pub(crate) fn is_on_demand(dirs: &SnapshotDirs, id: u64) -> bool {
     has_table && complete_tar(dirs, id).is_none()
 }
 
-/// Returns the path of the tar of a layer that was read on demand and is complete.
+/// Returns the path of the tar of a layer that was read on demand. Returns `None` if the layer is
+/// not complete, or was never read on demand.
 pub(crate) fn complete_tar(dirs: &SnapshotDirs, id: u64) -> Option<PathBuf> {
     let path = dirs.path(id).join(StoredTable::TAR_FILE);
     fs::symlink_metadata(&path).is_ok().then_some(path)
 }
 
 /// Returns the condition of a layer that is read on demand, and `Sound` for any other layer. Reads
-/// its table of contents. With [`Depth::Bytes`], also reads what has arrived of it.
+/// the table of contents, unless `depth` is [`Depth::Directory`]: then returns `Sound` for every
+/// layer. With [`Depth::Bytes`], also reads what has arrived of the layer.
 ///
 /// # Errors
-/// Errors of the file system.
+/// `Corrupt` if the data file or the file of the checksums is not a regular file; errors of the
+/// file system.
 pub(crate) fn check(dirs: &SnapshotDirs, id: u64, depth: Depth) -> Result<Condition> {
     let tree = dirs.path(id).join(TREE);
     let is_here = fs::symlink_metadata(tree.join(StoredTable::FILE)).is_ok();
@@ -63,7 +67,7 @@ fn is_damage(error: &Error) -> bool {
     matches!(error.kind(), Corrupt | NotFound | OutOfRange | Unsupported)
 }
 
-/// Compares the pieces of a layer that have arrived with their checksums.
+/// With [`Depth::Bytes`], compares the pieces of a layer that have arrived with their checksums.
 fn check_arrived(directory: &Path, layer: &LazyLayer, depth: Depth) -> Result<Condition> {
     let Depth::Bytes { per_second } = depth else {
         return Ok(Condition::Sound);
@@ -105,10 +109,12 @@ fn check_arrived(directory: &Path, layer: &LazyLayer, depth: Depth) -> Result<Co
     })
 }
 
-/// Returns the condition of the tar of a layer that was read on demand, if it is complete.
+/// Returns the condition of the complete tar of a layer that was read on demand. Returns `Sound` if
+/// the layer does not have such a tar. Only with [`Depth::Bytes`], the bytes of the tar are
+/// compared with the diff ID.
 ///
 /// # Errors
-/// `Corrupt` if the table of contents is damaged; errors of the file system.
+/// `Corrupt` if the description with the diff ID is damaged; errors of the file system.
 pub(crate) fn check_tar(dirs: &SnapshotDirs, id: u64, depth: Depth) -> Result<Condition> {
     let Some(path) = complete_tar(dirs, id) else {
         return Ok(Condition::Sound);
@@ -139,11 +145,12 @@ pub(crate) fn check_tar(dirs: &SnapshotDirs, id: u64, depth: Depth) -> Result<Co
     })
 }
 
-/// Returns how much of a layer has arrived, or `None` if the layer is not read on demand. The
-/// process that serves the layer writes these numbers from time to time.
+/// Returns how much of a layer has arrived, or `None` if the layer does not have a table of
+/// contents. The process that serves the layer writes these numbers from time to time.
 ///
 /// # Errors
-/// `Corrupt` if the written numbers are damaged; errors of the file system.
+/// `Corrupt` if the written numbers are damaged; if there are none, `NotFound` for a missing table
+/// of contents, and as [`StoredTable::read`]; errors of the file system.
 pub(crate) fn arrived(dirs: &SnapshotDirs, id: u64) -> Result<Option<OnDemandBytes>> {
     let tree = dirs.path(id).join(TREE);
     if fs::symlink_metadata(tree.join(StoredTable::FILE)).is_err() {
@@ -151,7 +158,7 @@ pub(crate) fn arrived(dirs: &SnapshotDirs, id: u64) -> Result<Option<OnDemandByt
     }
     let path = dirs.path(id).join(StoredTable::BYTES_FILE);
     let text = match read(&path) {
-        // Nothing has read the layer yet.
+        // Nothing has read the layer yet, or a power failure has lost the numbers.
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let total = table(&tree)?.length();
             return Ok(Some(OnDemandBytes {
@@ -172,15 +179,16 @@ pub(crate) fn device(dirs: &SnapshotDirs, id: u64) -> PathBuf {
     dirs.beside(SERVED).join(id.to_string())
 }
 
-/// Returns the number of the session that serves the data files, which is the device number of its
-/// file system.
+/// Returns the number of the session that serves the data files: the device number of the file
+/// system on which they are served. Returns 0 if the directory [`SERVED`] cannot be found.
 pub(crate) fn session(dirs: &SnapshotDirs) -> u64 {
     fs::metadata(dirs.beside(SERVED)).map_or(0, |found| found.dev())
 }
 
-/// Removes the data files of layers whose tars are complete, unless an image in the directory
-/// `mounts` may be mounted on data files of this session. A kill in between leaves files that the
-/// next call removes. If a caller mounts an older image afterwards, the bytes are fetched again.
+/// Removes the data files of layers whose tars are complete, and the checksums of their pieces.
+/// Does nothing if an image in the directory `mounts` may be mounted on data files of the current
+/// session. A kill leaves files that the next call removes. If a caller mounts an older image
+/// afterwards, which still reads such a layer on demand, the bytes are fetched again.
 ///
 /// # Errors
 /// Errors of the file system.
@@ -237,8 +245,8 @@ pub fn check_served(served: &Path) -> Result<()> {
 /// Adds a layer that is read on demand to the layers of an image. Returns the warnings.
 ///
 /// # Errors
-/// `Corrupt` if its table of contents is damaged; `Corrupt` or `OutOfRange` if its members cannot
-/// be merged; errors of the file system.
+/// As [`StoredTable::read`] for the table of contents; `NotFound` if the table is missing; as
+/// [`Layers::add_members`]; errors of the file system.
 pub(crate) fn add(dirs: &SnapshotDirs, id: u64, layers: &mut Layers) -> Result<Vec<String>> {
     let tree = dirs.path(id).join(TREE);
     let layer = table(&tree)?;

@@ -6,8 +6,9 @@
 //!   fs/                 of a committed snapshot: its layer as `layer.tar`, or as `layer.erofs` if
 //!                       the layer is an image itself, or the table of contents of a layer that is
 //!                       read on demand; of an active snapshot: what it changes, as in the upper
-//!                       directory of an overlay
-//!   work/               0700, only of an active snapshot, for the overlay
+//!                       directory of an overlay, or the layer that an unpacker stores
+//!   work/               0700, for the overlay of an active snapshot; a view without a parent also
+//!                       has it, and a committed snapshot does not
 //!   layer.digest        the digest of `layer.tar`, if this crate has packed it
 //!   image.erofs         the merged metadata of the layers up to this one; if some of them are read
 //!                       on demand, the name is `image-HASH.erofs`
@@ -15,13 +16,16 @@
 //!                       layers are read on demand, the name is `sparse-HASH`
 //!   image.json          which layers the image has, and the digests of the two files
 //!   lazy.*, layer.tar   what has arrived of a layer that is read on demand: see `cas-lazyfs`
-//! ROOT/mounts/5f3a/     where an image is mounted, shared by all snapshots on the layer
-//! ROOT/mounts/layer-07  where a layer that is an image itself is mounted, shared as well
+//! ROOT/mounts/5f3a/     where an image is mounted, shared by all snapshots on the layer; if some
+//!                       layers are read on demand, the name ends in the number of the session
+//! ROOT/mounts/layer-07/ where layer 7, an image itself, is mounted, shared as well; the number has
+//!                       20 digits
 //! ROOT/lazy/7           the data file of a layer that is read on demand; `cas-lazyfs` serves it
 //! ```
-//! - An image is made when the first snapshot on its topmost layer is prepared or viewed. It can
-//!   always be made again from the layers. If a tar was changed after its commit, the image is not
-//!   made, and the call fails.
+//! - An image is made when the first snapshot on its topmost layer is prepared or viewed. If it
+//!   was lost or changed, or if a layer that it reads on demand is now complete, it is made again
+//!   from the layers when it is next needed. If a tar was changed after its commit, the image is
+//!   not made, and the call fails.
 //! - A view on a parent is the image of the parent. An active snapshot on a parent is an overlay of
 //!   its `fs` on that image.
 //! - The commit of an active snapshot writes its changes as a tar, into a new directory.
@@ -70,8 +74,8 @@ pub const NAME: &str = Erofs::NAME;
 /// The EROFS snapshotter.
 pub type ErofsSnapshotter = DirSnapshotter<Erofs>;
 
-/// The layout of the EROFS snapshotter: the directory of a committed snapshot contains the tar of
-/// its layer.
+/// The layout of the EROFS snapshotter: the directory of a committed snapshot contains its layer as
+/// a tar, as an EROFS image, or as a table of contents.
 #[derive(Clone, Debug)]
 pub struct Erofs {
     /// The options of every overlay.
@@ -249,7 +253,8 @@ impl SnapshotLayout for Erofs {
         lazy::arrived(dirs, id)
     }
 
-    /// Also reports the image as damaged if its bytes were changed.
+    /// With [`Depth::Bytes`], also compares the layer with its digest, and the image of the layers
+    /// with its record.
     fn check(
         &self,
         dirs: &SnapshotDirs,

@@ -39,8 +39,8 @@ impl Shown {
     ///
     /// # Errors
     /// As [`Image::made`]; `Unsupported` if there are native layers and `native` is false, if only
-    /// some layers are native, or if a native layer cannot be mounted without other files;
-    /// `Corrupt` if a native layer is not an EROFS image.
+    /// some layers are native, or if a native layer needs other files or has unknown features;
+    /// `Corrupt` if a native layer is damaged or is not an EROFS image.
     pub(crate) fn made(dirs: &SnapshotDirs, chain: &[u64], native: bool) -> Result<Self> {
         match are_native(dirs, chain)? {
             true => layers(dirs, chain, native).map(Shown::Native),

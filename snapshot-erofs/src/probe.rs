@@ -27,8 +27,9 @@ const SCRATCH: &str = "probe";
 /// Removes the files that a killed probe has left in the directory.
 ///
 /// # Errors
-/// `Unsupported`, with the reason, if the image cannot be mounted or is read with wrong bytes;
-/// `Full` if the disk is full; errors of removing the files of the probe.
+/// `Full` if the disk is full; `Unsupported`, with the reason, for every other failure: the image
+/// cannot be written or mounted, is read with wrong bytes, or gives bytes for data that was cut
+/// off; errors of removing the files of the probe.
 pub fn probe(directory: &Path) -> Result<()> {
     probe_with(directory, Backing::File)
 }
@@ -51,7 +52,7 @@ fn unusable(error: Error) -> Error {
         return error;
     }
     let why = match has_no_right(&error) {
-        true => "only the superuser of the machine can mount images, outside of `cas unshare`",
+        true => "only the superuser of the machine can mount images, and not in `cas unshare`",
         false => "EROFS images are not usable here",
     };
     Error::unsupported(format!(

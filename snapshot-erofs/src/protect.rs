@@ -10,11 +10,11 @@ use rustix::io::Errno;
 
 use crate::native::LAYER_FILES;
 
-/// Makes the file of the layer in the directory of a snapshot immutable. Does nothing if the
-/// directory does not have a layer.
+/// Makes the tar or the EROFS image of the layer in the directory of a snapshot immutable. Does
+/// nothing if there is neither, for example because the layer is read on demand.
 ///
 /// # Errors
-/// As [`set_immutable`].
+/// As [`set_immutable`]; errors of opening the file.
 pub(crate) fn protect(dir: &LockedDir) -> Result<()> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let tree = open_tree(dir)?;
@@ -28,8 +28,9 @@ pub(crate) fn protect(dir: &LockedDir) -> Result<()> {
     Ok(())
 }
 
-/// Makes the file of the layer in the directory of `id` mutable, so that it can be removed. Does
-/// nothing if there is none, or if it cannot be immutable.
+/// Makes the tar or the EROFS image of the layer in the directory of `id` mutable, so that it can
+/// be removed. Does nothing if there is neither, or if the file system does not have immutable
+/// files.
 ///
 /// # Errors
 /// As [`set_immutable`], except `Unsupported`.

@@ -36,8 +36,8 @@ pub(crate) struct Record {
 /// A file that was stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stored {
-    /// The SHA-256 digest of the blocks that are not all zeros. Each block follows its offset in 8
-    /// bytes, lowest byte first. Holes need not be read.
+    /// The SHA-256 digest of the blocks that are not all zeros. Before each block, its offset is
+    /// digested as 8 bytes, lowest byte first. Holes need not be read.
     blocks: Digest,
     #[serde(flatten)]
     seen: Seen,

@@ -83,7 +83,8 @@ impl UserIds {
 
 impl Ids {
     /// Returns the ranges of a user namespace in which the user's own id is 0, and the further ids
-    /// follow.
+    /// follow in the order of [`more`](Self::more). Ids that do not fit into the namespace are left
+    /// out.
     pub fn map(&self) -> Vec<IdRange> {
         let own = IdRange {
             inside: 0,

@@ -52,10 +52,10 @@ struct RawConfig {
 }
 
 impl Config {
-    /// Reads a configuration, ignoring unknown members.
+    /// Parses a configuration. Ignores unknown members.
     ///
     /// # Errors
-    /// `Corrupt` if `data` is not an image configuration.
+    /// `Corrupt` if `data` is not an image configuration, or exceeds a bound on JSON documents.
     pub(crate) fn parse(data: &[u8]) -> Result<Self> {
         check_json(data)?;
         let raw: Raw = serde_json::from_slice(data)

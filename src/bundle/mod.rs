@@ -10,6 +10,7 @@
 //!   users have none, and no process can gain more.
 //! - Namespaces are pid, network, ipc, uts and mount, so the network is a loopback device only. A
 //!   bundle [without privileges](BundleOptions::rootless) has a user namespace, too.
+//! - If neither the image nor the caller names a program, the program is `sh`.
 //! - `HOME` and `PATH`, and `TERM` for a terminal, are added if the image does not set them.
 //! - Only labels of the image that begin with `org.opencontainers.image.`, `org.label-schema.` or
 //!   `maintainer` become annotations, because runtimes act on some other annotations
@@ -92,7 +93,8 @@ struct Capabilities {
 /// # Errors
 /// `NotFound` for a user or group that the image does not have; `Corrupt` if no process can be
 /// started with the configuration, or if the image's list of users or groups is not a regular file;
-/// `OutOfRange` if these lists exceed a bound; errors of the file system.
+/// `OutOfRange` if these lists are too long or put the user into too many groups; errors of the
+/// file system.
 pub(crate) fn finish(
     directory: &Path,
     config: &Config,
@@ -115,7 +117,8 @@ pub(crate) fn finish(
 ///
 /// # Errors
 /// `NotFound` if `directory` does not have a finished bundle; `Corrupt` if the bundle's
-/// `config.json` is not valid; errors of the file system.
+/// `config.json` is not valid; `OutOfRange` if `config.json` has more than
+/// [`limit::DOCUMENT_READ`] bytes; errors of the file system.
 pub fn process(directory: &Path) -> Result<Process> {
     #[derive(Deserialize)]
     struct Document {

@@ -30,11 +30,13 @@ pub(crate) struct NewBundle {
 
 impl NewBundle {
     /// Creates the directory if it is absent, and closes it to other users. Waits while another job
-    /// makes a bundle there.
+    /// makes a bundle or unpacks an image there. If a killed job has left the directory and the
+    /// file system has extended attributes, first removes everything in the directory.
     ///
     /// # Errors
     /// `FailedPrecondition` if the directory is not empty; `NotFound` if its parent does not exist;
-    /// errors of the file system.
+    /// `InvalidArgument` if the path is not a directory; `Denied` if the directory belongs to
+    /// another user; errors of the file system.
     pub(crate) async fn begin(path: &Path, progress: &dyn Progress) -> Result<Self> {
         let begun = unpack::new_directory(path, 0o700, progress).await;
         let directory = begun.map_err(|error| {

@@ -16,7 +16,8 @@ pub struct BundleOptions {
     /// Replaces the image's entrypoint and command. `None` keeps the entrypoint.
     pub entrypoint: Option<String>,
     /// Replaces the image's command, and follows the entrypoint. If `command` is empty and
-    /// `entrypoint` is `None`, the image's command is kept.
+    /// `entrypoint` is `None`, the image's command is kept. If there is then neither an entrypoint
+    /// nor a command, the process is `sh`.
     pub command: Vec<String>,
     /// Whether the process has a terminal.
     pub terminal: bool,
@@ -30,7 +31,8 @@ pub struct BundleOptions {
     /// cannot be `mounted` then.
     pub rootless: Option<UserIds>,
     /// Whether an unpacked root file system may be lost in a power failure, for a bundle that is
-    /// removed after its use. If so, files are not synced to the device.
+    /// removed after its use. If so, the files of the root file system are not synced to the
+    /// device.
     pub temporary: bool,
     /// Receives the progress. By default, nothing is reported.
     pub progress: Arc<dyn Progress>,

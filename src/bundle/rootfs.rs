@@ -45,9 +45,9 @@ impl Rootfs {
         Ok(Rootfs(opened.during("open", path.display())?))
     }
 
-    /// Looks for the program of `process` as `execvp` does, with the `PATH` of the process. Returns
-    /// whether the program can be executed. Files that a runtime mounts over the root file system
-    /// are not found.
+    /// Looks for the program of `process` as `execvp` does, with the `PATH` of the process, or with
+    /// a default `PATH` if it has none. Returns whether it finds an executable file. Files that a
+    /// runtime mounts over the root file system are not found.
     ///
     /// # Errors
     /// Errors of the file system.

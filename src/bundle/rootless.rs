@@ -23,7 +23,7 @@ pub(super) fn user(ids: &UserIds, wanted: &User) -> (User, Option<String>) {
         format!(
             "the image runs as {uid}:{gid}, which your user namespace does not map; the program \
              runs as 0:0, with your own rights; for more ids, add ranges to /etc/subuid and \
-             /etc/subgid, and install newuidmap"
+             /etc/subgid, and install newuidmap and newgidmap (package uidmap)"
         )
     });
     (user, warning)

@@ -147,8 +147,8 @@ fn process(
     };
     let texts = args.iter().chain(&env).chain([&cwd]);
     if let Some(text) = texts.into_iter().find(|text| text.contains('\0')) {
-        let why = "an argument, a variable or the working directory contains a zero byte; build \
-                   the image without it";
+        let why = "an argument, a variable or the working directory contains a zero byte; leave it \
+                   out of the command that you give, or build the image without it";
         return Err(Error::corrupt(why)
             .operation("create process")
             .subject(excerpt(text)));

@@ -18,13 +18,14 @@ pub(super) struct Account {
 /// Returns the account for `USER[:GROUP]`. Each part is a name or a number. Empty text means the
 /// superuser.
 ///
-/// A number need not be in the image's files. Without `GROUP`, the account has all groups that the
-/// files give the user. With `GROUP`, the account has only that group.
+/// A number need not be in the image's files. The user of a number that is not there has the group
+/// 0 and the home directory `/`. Without `GROUP`, the account has all groups that the files give
+/// the user. With `GROUP`, the account has only that group.
 ///
 /// # Errors
 /// `NotFound` for a name that the image does not have; `Corrupt` for a number that is too large, or
 /// if one of the files is not a regular file; `OutOfRange` if a file is too long, or the user is in
-/// more than [`limit::GROUPS`] groups.
+/// more than [`limit::GROUPS`] groups; errors of the file system.
 pub(super) fn find(rootfs: &Rootfs, wanted: &str) -> Result<Account> {
     let (user, group) = wanted.split_once(':').unwrap_or((wanted, ""));
     let text = rootfs.read(PASSWD, limit::ACCOUNTS)?.unwrap_or_default();
@@ -107,7 +108,7 @@ fn memberships(text: &str, name: &str, own: u32) -> Result<Vec<u32>> {
     if found > allowed {
         return Err(Error::out_of_range(format!(
             "{GROUP} of the image puts the user {} into {found} groups; at most {allowed} \
-             are supported; choose one group with USER:GROUP",
+             are supported; build the image with one group, as USER:GROUP",
             excerpt(name)
         ))
         .operation("find user"));

@@ -19,7 +19,8 @@ pub(super) enum Given {
 
 impl ImageRef {
     /// Returns the argument for text that a person typed: a digest, the first digits of a digest,
-    /// or a name as in docker, such as `app` for `docker.io/library/app:latest`.
+    /// a name as in docker, such as `app` for `docker.io/library/app:latest`, or exactly a name in
+    /// the store, even if docker would not accept it.
     pub fn typed(text: impl Into<String>) -> Self {
         ImageRef(Given::Typed(text.into()))
     }
@@ -84,6 +85,7 @@ impl From<Reference> for ImageRef {
 /// [`Cas::tag`](crate::Cas::tag), [`Cas::copy_with`](crate::Cas::copy_with) and `Cas::convert_soci`
 /// remove its other spellings from the store. [`Cas::create_image`](crate::Cas::create_image) and
 /// [`Cas::ingest_image`](crate::Cas::ingest_image) return an error if the store has any spelling.
+/// [`Cas::replace_image`](crate::Cas::replace_image) leaves the other spellings as they are.
 pub struct NewName(pub(super) Result<(Reference, Option<FullName>)>);
 
 impl From<&str> for NewName {

@@ -13,9 +13,9 @@ use super::arguments::NewName;
 use super::images::{check_digest, check_unused};
 
 impl Cas {
-    /// Returns all blobs of the store, joined with their records in one pass, and a list of the
-    /// blobs whose records are missing or damaged. If the handle is opened for an owner, returns
-    /// only the blobs that belong to this owner.
+    /// Returns all blobs of the store, joined with their records in one pass, and the problems:
+    /// which blobs have missing or damaged records. If the handle is opened for an owner, returns
+    /// only the blobs that belong to this owner, and an empty list of problems.
     ///
     /// # Errors
     /// Errors of the store.
@@ -107,8 +107,9 @@ impl Cas {
     /// blob.
     ///
     /// # Errors
-    /// As [`import::ingest_image`]; `InvalidArgument` for text that is not a name, or for a name
-    /// with a digest that is not the digest of `root`.
+    /// As [`import::ingest_image`]; `AlreadyExists` if the store has any spelling of a
+    /// [`FullName`](cas_core::image::FullName); `InvalidArgument` for text that is not a name, or
+    /// for a `FullName` with a digest that is not the digest of `root`.
     pub async fn ingest_image(
         &self,
         name: impl Into<NewName>,
@@ -124,9 +125,9 @@ impl Cas {
         import::ingest_image(store, name, root, blobs).await
     }
 
-    /// Removes blobs that nothing refers to, except other blobs of this call. Other jobs may use
-    /// the store meanwhile. Returns what was removed. A blob that comes into use during the call
-    /// stays, and is not in the result.
+    /// Removes the given blobs, if nothing refers to them except other blobs of this call. Other
+    /// jobs may use the store meanwhile. Returns what was removed. A blob that comes into use
+    /// during the call stays, and is not in the result.
     ///
     /// # Errors
     /// As [`gc::remove`]: `NotFound` for a blob that is not in the store; `Busy` for a blob that is
@@ -140,7 +141,8 @@ impl Cas {
     ///
     /// # Errors
     /// As [`Cas::remove_blobs`]. With [`RemoveOptions::force`], a blob that is in use is not an
-    /// error, and with [`RemoveOptions::skip_absent`], an absent blob is not an error.
+    /// error, but if the handle is opened for an owner, `Denied` is returned. With
+    /// [`RemoveOptions::skip_absent`], an absent blob is not an error.
     pub async fn remove_blobs_with(
         &self,
         blobs: impl IntoIterator<Item = Digest>,

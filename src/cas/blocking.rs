@@ -194,7 +194,7 @@ impl Cas {
 }
 
 verbs! {
-    /// Imports all images of an archive or a layout. Returns the images, sorted by name.
+    /// Imports all images of an archive or a directory. Returns the images, sorted by name.
     fn import(source: impl AsRef<Path>) -> Result<Vec<Image>>;
 
     /// Imports with options. Returns the images, sorted by name.
@@ -257,7 +257,7 @@ verbs! {
     /// Returns the images that pass the filters, each with the name to show, sorted by stored name.
     fn listing(filters: &[&str]) -> Result<Vec<Listed>>;
 
-    /// Returns the image of this name.
+    /// Returns the image that the argument stands for.
     fn image(image: impl Into<ImageRef>) -> Result<Image>;
 
     /// Gives an image an additional name. Returns the image with the new name.
@@ -276,13 +276,13 @@ verbs! {
     /// `synchronous` is not set.
     fn remove_with(image: impl Into<ImageRef>, options: DeleteOptions) -> Result<Removed>;
 
-    /// Returns which parts of an image are in the store.
+    /// Returns which parts of an image are in the store, for the platform of this machine.
     fn check(image: impl Into<ImageRef>) -> Result<Check>;
 
     /// Returns which parts of an image are in the store, for a platform.
     fn check_with(image: impl Into<ImageRef>, options: QueryOptions) -> Result<Check>;
 
-    /// Returns the manifest of an image.
+    /// Returns the manifest of an image for the platform of this machine.
     fn manifest(image: impl Into<ImageRef>) -> Result<Resolved>;
 
     /// Returns the manifest of an image for a platform.
@@ -347,7 +347,7 @@ verbs! {
         options: UnpackOptions
     ) -> Result<Option<Digest>>;
 
-    /// Mounts the root file system of an image.
+    /// Mounts the root file system of an image, read-only.
     fn mount(image: impl Into<ImageRef>, directory: impl AsRef<Path>) -> Result<()>;
 
     /// Mounts with options.
@@ -451,7 +451,8 @@ verbs! {
     /// Returns a reader that streams a blob and verifies it.
     fn read_blob(blob: &Digest) -> Result<VerifiedReader>;
 
-    /// Replaces the labels of a blob that the field paths name. Returns the updated blob.
+    /// Replaces those labels of a blob that the field paths select, or all labels if there are no
+    /// field paths. Returns the updated blob.
     fn update_blob(update: &BlobInfo, fieldpaths: &[&str]) -> Result<BlobInfo>;
 
     /// Stores blobs in order, and stops at the first failure. Returns the outcome of each blob, and
@@ -467,11 +468,12 @@ verbs! {
     ) -> Result<IngestedImage>;
 
     /// Removes the names of images that have not been used for a long time, until the bounds of the
-    /// options are met. Then runs a collection. Returns what was removed.
+    /// options are met. Then runs a collection. Returns what was removed, or for a dry run what
+    /// would be removed.
     fn prune(options: PruneOptions) -> Result<Pruned>;
 
-    /// Removes blobs that nothing refers to, except other blobs of this call. Returns what was
-    /// removed.
+    /// Removes the given blobs, if nothing refers to them except other blobs of this call. Returns
+    /// what was removed.
     fn remove_blobs(blobs: impl IntoIterator<Item = Digest>) -> Result<Removed>;
 
     /// Removes blobs with options. Returns what was removed.

@@ -18,8 +18,9 @@ impl Cas {
     ///
     /// # Errors
     /// As [`Cas::unpack`]; `NotFound` if the image does not have the user or group that its
-    /// configuration names; `Corrupt` if no process can be started with the configuration. On an
-    /// error, the unfinished bundle is removed.
+    /// configuration names; `Corrupt` if no process can be started with the configuration;
+    /// `OutOfRange` if the image's lists of users and groups exceed a limit; `Denied` if
+    /// `directory` belongs to another user. On an error, the unfinished bundle is removed.
     pub async fn bundle(
         &self,
         image: impl Into<ImageRef>,
@@ -29,7 +30,8 @@ impl Cas {
         self.bundle_with(image, directory, options).await
     }
 
-    /// Makes a bundle with options.
+    /// Makes a bundle with options. Labels of the image that are left out, and a user of the image
+    /// that a rootless bundle cannot have, are reported to the progress as warnings.
     ///
     /// # Errors
     /// As [`Cas::bundle`]; as [`Cas::mount`] for a `mounted` bundle; `InvalidArgument` for

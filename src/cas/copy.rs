@@ -59,26 +59,27 @@ impl CopyOptions {
 }
 
 impl Cas {
-    /// Copies an image from the store of this handle into the store of `to`, with all parts of the
-    /// image that the source has. Blobs that the store of `to` already has are not copied. Returns
-    /// the image in the store of `to`.
+    /// Copies an image from the store of this handle into the store of `to`, with all parts and
+    /// referrers of the image that the source has. Blobs that the store of `to` already has are not
+    /// copied. Returns the image in the store of `to`.
     ///
     /// # Errors
     /// `NotFound` if the source does not have the image, has lost a part of it, or does not have a
     /// layer because a pull did not store it; `Corrupt` for damaged content; `InvalidArgument` if
-    /// `to` has the same store, and the name stays the same.
-    /// The name is written last. On an error, the copied blobs stay until a garbage collection, and
-    /// the next attempt does not copy them again.
+    /// `to` has the same store, and the name stays the same; as [`transfer::copy`]. The name is
+    /// written last. On an error, the copied blobs stay until a garbage collection, and the next
+    /// attempt does not copy them again.
     pub async fn copy(&self, image: impl Into<ImageRef>, to: &Cas) -> Result<Image> {
         self.copy_with(image, to, CopyOptions::default()).await
     }
 
-    /// Copies with options. If both handles have the same store, only a new name is written.
-    /// Returns the image in the store of `to`.
+    /// Copies with options. If both handles have the same store, no blobs are copied, and only a
+    /// new name is written. Returns the image in the store of `to`.
     ///
     /// # Errors
-    /// As [`Cas::copy`]; `InvalidArgument` for text that is not a name, or a name with the digest
-    /// of another image; `NotFound` for a platform that the image does not have.
+    /// As [`Cas::copy`]; `InvalidArgument` for a name of the copy that is not a name, or that is a
+    /// [`FullName`](cas_core::image::FullName) with the digest of another image; `NotFound` for a
+    /// platform that the image does not have.
     pub async fn copy_with(
         &self,
         image: impl Into<ImageRef>,

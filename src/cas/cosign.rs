@@ -8,12 +8,13 @@ use cas_distribution::{Hosts, Options, Verifier};
 
 use crate::root::RemoteSettings;
 
-/// Returns a verifier that accepts an image only if the public key in a file verifies one of its
-/// signatures. The verifier fetches signatures with the same settings, options and hosts as the
-/// image.
+/// Returns a verifier that accepts an image only if the public key in the file `key` verifies one
+/// of the signatures of the image. The verifier fetches signatures with the same settings, options
+/// and hosts as the image.
 ///
 /// # Errors
-/// Errors of the file; `Unsupported` without the Cargo feature `cosign`.
+/// As [`CosignKey::read`](cas_distribution::CosignKey::read); `Unsupported` without the Cargo
+/// feature `cosign`.
 #[cfg(feature = "cosign")]
 pub(super) async fn verifier(
     key: &Path,

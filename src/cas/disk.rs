@@ -21,12 +21,13 @@ use super::mounted::{Mounted, NewSnapshot};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DiskFormat {
-    /// One file: metadata, and then the uncompressed tar of each layer.
+    /// One file: metadata, the uncompressed tar of each layer, and the content of sparse files, if
+    /// there are any.
     #[default]
     Erofs,
-    /// A directory with a file of metadata, the tar of each layer, and `disk.vmdk`. This VMDK
-    /// descriptor joins the metadata and the tars to one disk. The disk has the same bytes as the
-    /// file of [`Self::Erofs`].
+    /// A directory with `disk.vmdk`, a file of metadata, and the tar of each layer. The VMDK
+    /// descriptor `disk.vmdk` joins the metadata and the tars to one disk. The disk has the same
+    /// bytes as the file of [`Self::Erofs`].
     Vmdk,
 }
 
@@ -90,14 +91,16 @@ impl Cas {
     /// Writes the root file system of an image to `file`, as one read-only EROFS image: metadata,
     /// and then the uncompressed tar of each layer. Linux 6.4 and later can mount the file. A block
     /// device with the bytes of the file must have sectors of 512 bytes. The same image always
-    /// gives the same bytes. No privileges are needed. Returns the sizes of the file and of the
-    /// metadata in the file.
+    /// gives the same bytes, except while a process serves a layer of the image that is read on
+    /// demand and not complete: the file then has the data file of this layer instead of its tar.
+    /// No privileges are needed. Returns the sizes of the file and of the metadata in the file.
     ///
     /// The file appears under its name when it is complete, and replaces an older file of this
     /// name. Until then, the directory may need free space for twice the size of the file. If the
-    /// image is unpacked into snapshots of the snapshotter `erofs`, the directory needs less space:
-    /// the files of these snapshots are copied, and no layer is decompressed. If the file system
-    /// supports it, the new file shares its blocks with the snapshots.
+    /// image is unpacked into snapshots of the snapshotter `erofs`, and the root is not read-only,
+    /// the directory needs less space: the files of these snapshots are copied, and no layer is
+    /// decompressed. If the file system supports it, the new file shares its blocks with the
+    /// snapshots.
     ///
     /// # Errors
     /// `NotFound` if the store does not have the image, one of its layers, or the platform of this
@@ -113,19 +116,20 @@ impl Cas {
     ///
     /// With [`DiskOptions::writable`], the program `mke2fs` also writes an empty ext4 file system
     /// to a second file. A virtual machine can use it for the upper directory of an overlay. The
-    /// file is sparse, and with the same release of `mke2fs`, the same size gives the same bytes.
-    /// When the disk is complete, the file replaces an older file of its name.
+    /// second file is sparse, and with the same release of `mke2fs`, the same size gives the same
+    /// bytes. When the disk is complete, the second file replaces an older file of its name.
     ///
     /// With [`DiskFormat::Vmdk`], `file` is a directory, which must be empty or absent. If the call
     /// fails, it removes what it has written into the directory. If the process is killed, the next
-    /// call for the same directory removes the files.
+    /// call for the same directory removes the files, if the file system has extended attributes.
     ///
     /// # Errors
     /// As [`Cas::disk`]; `InvalidArgument` for `Platforms::All`, for a writable disk in the same
-    /// file, or for a size that is not a multiple of 4,096 bytes; `FailedPrecondition` for a
-    /// directory that is not empty; `OutOfRange` for a writable disk of less than 16 MiB or more
-    /// than [`limit::WRITABLE_DISK`](cas_core::limit::WRITABLE_DISK); `Unsupported` for a writable
-    /// disk if this machine does not have `mke2fs`.
+    /// file, or for a size that is not a multiple of 4,096 bytes; for [`DiskFormat::Vmdk`],
+    /// `FailedPrecondition` for a directory that is not empty, and `InvalidArgument` for a path
+    /// that is not a directory; `OutOfRange` for a writable disk of less than 16 MiB or more than
+    /// [`limit::WRITABLE_DISK`](cas_core::limit::WRITABLE_DISK); `Unsupported` for a writable disk
+    /// if this machine does not have `mke2fs`.
     pub async fn disk_with(
         &self,
         image: impl Into<ImageRef>,

@@ -88,19 +88,20 @@ impl Cas {
     /// Returns the images, sorted by name.
     ///
     /// # Errors
-    /// `InvalidArgument` if the source is not an image; `NotFound` if the source is absent or
-    /// incomplete; `Corrupt` if the source is damaged or hostile; `Unsupported` for a sparse file
-    /// or another version of the image layout; `OutOfRange` if the source exceeds a limit; errors
-    /// of the store. On an error before the first name is written, the blobs that were stored are
-    /// removed.
+    /// `InvalidArgument` if the source is not an image, or gives an image a name that cannot be
+    /// used; `NotFound` if the source is absent or incomplete; `Corrupt` if the source is damaged
+    /// or hostile; `Unsupported` for a sparse file, another version of the image layout, or bytes
+    /// that must not follow a compressed archive; `OutOfRange` if the source exceeds a limit;
+    /// errors of the store. On an error before the first name is written, the blobs that were
+    /// stored are removed.
     pub async fn import(&self, source: impl AsRef<Path>) -> Result<Vec<Image>> {
         let source = Source::Path(source.as_ref().to_owned());
         let imported = self.import_with(source, ImportOptions::default()).await?;
         Ok(imported.into_iter().map(|stored| stored.image).collect())
     }
 
-    /// Imports with options. Names are written after everything else is done. Returns the images,
-    /// sorted by name.
+    /// Imports with options. Names are written after all content is stored, and unpacked if it is
+    /// unpacked. Returns the images, sorted by name.
     ///
     /// # Errors
     /// As [`Cas::import`]; `NotFound` if the source has nothing for the platform;
@@ -145,7 +146,8 @@ impl Cas {
     /// UTF-8 name; `NotFound` for an unknown name, for content that was lost, or for a layer that a
     /// pull did not store; `Corrupt` for damaged content. On an error, an existing file stays
     /// unchanged. If the root keeps layers only as tars and the bytes of a blob cannot be made
-    /// again, the archive has a new manifest, and the progress receives a warning with its digest.
+    /// again, the archive has a new manifest. Then the progress of [`Cas::export_with`] receives a
+    /// warning with its digest.
     pub async fn export(
         &self,
         images: impl IntoIterator<Item = impl Into<ImageRef>>,

@@ -9,8 +9,9 @@ use cas_core::{Result, Snapshotter, lease, pool};
 use super::{Cas, leftovers};
 
 impl Cas {
-    /// Runs a garbage collection: removes what no name, lease or label refers to. Other jobs may
-    /// use the store meanwhile. Returns what was removed.
+    /// Runs a garbage collection: removes what no name, lease or label refers to. Content that was
+    /// stored without a lease less than a day ago stays. Other jobs may use the store meanwhile.
+    /// Returns what was removed.
     ///
     /// # Errors
     /// As [`gc::collect`].
@@ -69,8 +70,9 @@ impl Cas {
         gc::explain(self.opened()?, &snapshotters, resource, SystemTime::now()).await
     }
 
-    /// Adds a resource to a lease. The resource must exist, unless it is an ingest. Nothing that it
-    /// refers to may be lost. Returns the updated lease.
+    /// Adds a resource to a lease. The resource must exist, unless it is an ingest. Everything
+    /// below a blob or an image must be in the store, with the exceptions of
+    /// [`LeaseGuard::pin_tree`](lease::LeaseGuard::pin_tree). Returns the updated lease.
     ///
     /// # Errors
     /// As [`lease::add_to_lease`].

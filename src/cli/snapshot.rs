@@ -30,7 +30,11 @@ pub(crate) enum Snapshot {
     #[command(after_help = "Example:\n  cas snapshot view look --parent sha256:2c26b46b68ff")]
     View(New),
     /// Print the mounts of a snapshot, as arguments of mount(8)
-    #[command(after_help = "Example:\n  cas snapshot mounts work")]
+    #[command(after_help = "Example:
+  cas snapshot mounts work
+
+The lines do not have the directories to mount at. In the output of --json, `shared` is the
+directory at which an EROFS image must be mounted.")]
     Mounts(Key),
     /// Commit a writable snapshot under a new key
     #[command(after_help = "Example:\n  cas snapshot commit layer work")]
@@ -48,7 +52,8 @@ pub(crate) enum Snapshot {
 
 #[derive(Args)]
 pub(crate) struct Key {
-    /// Key of the snapshot; if the key is a digest, its first four digits are enough
+    /// Key of the snapshot; a digest may be shortened to its first digits, at least four, if no
+    /// other key begins with them
     key: String,
 }
 
@@ -75,9 +80,10 @@ pub(crate) struct New {
 pub(crate) struct CommitArgs {
     /// Key of the committed snapshot
     name: String,
-    /// Key of the writable snapshot; a digest may be shortened
+    /// Key of the writable snapshot, in full
     key: String,
-    /// Key of a committed snapshot that becomes the parent, if the writable snapshot has no parent
+    /// Key of a committed snapshot that becomes the parent, if the writable snapshot has no parent;
+    /// a digest may be shortened; the snapshotter native does not support this option
     #[arg(long, value_name = "KEY")]
     parent: Option<String>,
 }
@@ -214,7 +220,8 @@ async fn tree(context: &Context, snapshots: &dyn Snapshotter) -> Result<()> {
     }
 }
 
-/// Returns `key` if a snapshot has it, otherwise the only key that is a digest with this prefix.
+/// Returns `key` if a snapshot has it. Otherwise returns the only key that begins with `key`. If
+/// `key` has no colon, `sha256:` is put before it first.
 ///
 /// # Errors
 /// `NotFound` if no key begins with this prefix, or the prefix has fewer than [`PREFIX`] digits;
@@ -299,7 +306,8 @@ fn line(mount: &Mount) -> Result<String> {
     }
 }
 
-/// Returns a path in which the characters that separate options of an overlay mount are escaped.
+/// Returns a path in which backslashes, and the characters that separate directories and options of
+/// an overlay mount, are escaped.
 fn escaped(path: &Path) -> String {
     let mut text = path.to_string_lossy().replace('\\', "\\\\");
     for separator in [":", ","] {

@@ -34,7 +34,8 @@ pub(crate) enum Soci {
   cas soci create app:1 --min-layer-size 0 --span-size 1MiB
 
 A zTOC has the table of contents of a layer, and a list of places at which decompression can begin.
-These places divide the layer into spans. Layers must be compressed with gzip.
+These places divide the layer into spans. Layers that are not compressed with gzip are left out with
+a warning.
 The index is a referrer of the image: `cas push --referrers` pushes the index, too, and `cas gc`
 keeps the index for as long as the image. `cas pull --lazy` uses such an index only if
 [pull_modes.soci_v1] in cas.toml has `enable = true`. The index of `cas soci convert` needs no
@@ -69,7 +70,8 @@ struct How {
     /// Platform, as in linux/arm64 [default: this machine's; without an index, the image's own]
     #[arg(long)]
     platform: Option<Platform>,
-    /// Begin a new span after this many decompressed bytes [default: 4MiB]
+    /// Begin a new span at the next DEFLATE block after this many decompressed bytes [default:
+    /// 4MiB]
     #[arg(long, value_name = "SIZE", value_parser = cas::parse_size)]
     span_size: Option<u64>,
     /// Leave out layers with a smaller compressed size [default: 10MiB]
@@ -99,7 +101,11 @@ impl How {
     }
 }
 
-/// Returns the paths in a file, which has one path on each line.
+/// Returns the paths in a file, which has one path on each line. Empty lines are skipped.
+///
+/// # Errors
+/// `OutOfRange` for a file of more than [`limit::PREFETCH`] bytes; `Corrupt` if the file is not
+/// UTF-8; errors of the file system.
 fn paths(list: &Path) -> Result<Vec<PathBuf>> {
     let mut text = String::new();
     let opened = File::open(list).during("open", list.display())?;
@@ -117,7 +123,7 @@ fn paths(list: &Path) -> Result<Vec<PathBuf>> {
     Ok(lines.map(PathBuf::from).collect())
 }
 
-/// List the indexes that are referrers of an image or of all images, with their layers
+/// List the indexes that are referrers of an image or of all images, and count their layers
 #[derive(Args)]
 #[command(after_help = "Example:
   cas soci ls app:1
@@ -143,7 +149,7 @@ pub(crate) struct PrefetchList {
     image: String,
 }
 
-/// A layer of an index, for one line.
+/// An index of an image, for one line.
 #[derive(Serialize)]
 struct Row {
     image: String,

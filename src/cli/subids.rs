@@ -17,7 +17,7 @@ pub(super) fn mappers() -> Option<[PathBuf; 2]> {
 }
 
 /// Returns the ids of this user. The result has only the user's own ids if the files list no
-/// further ids, or if `newuidmap` or `newgidmap` is not installed.
+/// further user ids or no further group ids, or if `newuidmap` or `newgidmap` is not installed.
 pub(super) fn of_this_user() -> UserIds {
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     let name = name(&read("/etc/passwd"), uid);
@@ -39,7 +39,8 @@ pub(super) fn of_this_user() -> UserIds {
     ids
 }
 
-/// Returns the text of a file, or an empty text if the file cannot be read.
+/// Returns the first [`limit::ACCOUNTS`] bytes of a file as text. Returns fewer if the file is
+/// shorter, or cannot be read further.
 fn read(path: &str) -> String {
     let mut text = Vec::new();
     if let Ok(file) = File::open(path) {

@@ -17,6 +17,7 @@ use super::output::{printable, size};
 #[command(after_help = "Example:\n  cas tree app:1
 
 Indexes, manifests and embedded data are read and hashed. For other blobs, only the size is checked.
+Referrers of referrers are shown to a depth of 8.
 `cas fsck --read-data` reads all blobs. \"kept as tar\" marks a layer whose blob was removed, and
 whose tar the snapshotter keeps (see `cas init --keep-tars`).")]
 pub(crate) struct Tree {
@@ -90,9 +91,14 @@ impl Node {
     }
 }
 
-/// Returns the node of `descriptor` with all its children and referrers. `budget` is the number of
-/// nodes that may still be added. The number is bounded because a small index can list the same
-/// child many times.
+/// Returns the node of `descriptor` with its children and referrers. Referrers deeper than `depth`
+/// are left out, and so is everything below a blob that is missing or damaged. `budget` is the
+/// number of nodes that may still be added. The number is bounded because a small index can list
+/// the same child many times.
+///
+/// # Errors
+/// `Corrupt` if indexes are nested deeper than `depth`, or if there are more nodes than `budget`;
+/// errors of the store.
 fn grow<'a>(
     store: &'a Store,
     descriptor: Descriptor,

@@ -14,8 +14,9 @@ use super::Context;
   cas unpack app:1 /tmp/rootfs
   cas unpack app:1 ./rootfs --rootless
 
-The directory and all files in it have the owners and modes that the image gives them. So other
-users may be able to use device nodes and set-id programs of the image. With --private, they cannot.
+By default, the directory and all files in it have the owners and modes that the image gives them.
+So other users may be able to use device nodes and set-id programs of the image. With --private,
+they cannot.
 
 With --rootless, no privileges are needed, and all files are yours. Their owners in the image are
 kept in the attribute user.rootlesscontainers, as umoci does. Devices, and attributes that only the

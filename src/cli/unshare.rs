@@ -1,8 +1,9 @@
 //! `cas unshare`: runs a program in a user namespace. There, the program may mount, and may give
 //! files to the owners that they have in an image.
 //!
-//! The program replaces this process. Before that, a child process outside the namespace maps the
-//! ids, because a process cannot map more than one id for itself.
+//! The program replaces this process. If the user has more ids than their own, a child process
+//! outside the namespace maps the ids before that, because a process cannot map more than one id
+//! for itself. The superuser gets no user namespace.
 
 use std::ffi::OsString;
 use std::fs;
@@ -108,7 +109,11 @@ fn private_mounts() -> io::Result<()> {
     Ok(mount_change("/", flags)?)
 }
 
-/// Enters a new user namespace and a new mount namespace, with these ids.
+/// Enters a new user namespace and a new mount namespace, with these ids. If the further ids cannot
+/// be mapped, warns, and maps only the user's own id.
+///
+/// # Errors
+/// `Unsupported` if the namespaces cannot be created; errors of the system.
 pub(super) fn enter(ids: &UserIds, progress: &dyn Progress) -> Result<()> {
     let programs = subids::mappers().filter(|_| ids.has_more());
     let mapper = programs.map(|programs| start_mapper(ids, &programs));

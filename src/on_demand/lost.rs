@@ -1,4 +1,5 @@
-//! Fetches the tables of contents of layers again whose snapshots are lost or damaged.
+//! If the snapshot of a layer that is read on demand is lost or damaged, fetches the table of
+//! contents of the layer again.
 
 use cas_core::image::FullName;
 use cas_core::transfer::Fetcher;
@@ -11,8 +12,8 @@ use super::registry::read;
 /// of the layer. The list of the spans that are fetched first is not one of them.
 ///
 /// # Errors
-/// `Corrupt` if the description does not parse, or if the table does not have its digest; errors of
-/// the registry.
+/// `Corrupt` if the description does not parse, or names a table that is not in the layer; as
+/// [`StoredTable::read`] for a table that cannot be used; errors of the registry.
 pub(crate) async fn fetch(
     registry: &dyn Fetcher,
     description: &str,

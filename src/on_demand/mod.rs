@@ -27,11 +27,11 @@ const LOCK: &str = "lazy.lock";
 
 /// The layers of a root that are read on demand. They belong to the snapshotter `erofs`.
 ///
-/// Their data is served by a FUSE file system below the root. One process [holds](Self::hold) the
-/// session of this file system, and starts another process, which [serves](Self::serve) it. If the
-/// second process dies, the first one starts it again, and readers only wait. If both die, reads of
-/// data that the kernel does not have in memory fail, until the session is held again and the
-/// images are mounted again.
+/// Their data is served by a FUSE file system below the root. As in `cas lazy serve`, one process
+/// should [hold](Self::hold) the session of this file system, and start another process, which
+/// [serves](Self::serve) it. If the second process dies, the first one can start it again. With
+/// Linux 6.9 or later, readers then only wait. If both die, reads of data that the kernel does not
+/// have in memory fail, until a new session is held and served, and the images are mounted again.
 pub struct OnDemand {
     settings: RemoteSettings,
     /// Maximum number of bytes per second that are fetched in the background.
@@ -54,11 +54,12 @@ impl Held {
 }
 
 impl OnDemand {
-    /// Opens the layers of the root at `root`, without opening its store.
+    /// Opens the layers of the root at `root`, without opening its store. Makes a root with the
+    /// default engines if there is none.
     ///
     /// # Errors
     /// As [`Cas::open`](crate::Cas::open), except errors of the store and the snapshotter;
-    /// `InvalidArgument` for a wrong speed in `cas.toml`.
+    /// `InvalidArgument` for a speed in `cas.toml` that is not a size, or is 0.
     pub fn open(root: impl AsRef<Path>) -> Result<Self> {
         let root = Root::open(root.as_ref(), &crate::registry())?;
         let directory = root.snapshots(snapshot_erofs::NAME);
@@ -77,12 +78,14 @@ impl OnDemand {
         make_directory(&directory.join(snapshot_erofs::SERVED))
     }
 
-    /// Returns whether the root has, or has had, layers that are read on demand.
+    /// Returns whether the root may have layers that are read on demand: whether a pull on demand
+    /// has begun in it, or a session was held.
     pub fn is_used(&self) -> bool {
         fs::symlink_metadata(self.served()).is_ok()
     }
 
-    /// Returns whether a process serves the data of the layers.
+    /// Returns whether a process serves the data of the layers. If a session is held, but no
+    /// process serves it, waits until one does, or until the session ends.
     pub fn is_served(&self) -> bool {
         snapshot_erofs::is_served(&self.served())
     }
@@ -90,7 +93,7 @@ impl OnDemand {
     /// Mounts a new file system for the data of the layers. Returns its session.
     ///
     /// # Errors
-    /// `Busy` if another process holds a session; `Denied` without the right to mount;
+    /// `Busy` if a session is held or still served; `Denied` without the right to mount;
     /// `Unsupported` if the kernel does not support FUSE; errors of the file system.
     pub fn hold(&self) -> Result<Held> {
         let served = self.served();
@@ -143,7 +146,8 @@ impl OnDemand {
     /// first read. Only layers with a zTOC have such files. The list is a second old at most.
     ///
     /// # Errors
-    /// `Corrupt` if the table of contents of a layer is damaged; errors of the file system.
+    /// `Corrupt` if the table of contents of any layer of the root is damaged; errors of the file
+    /// system.
     pub fn files_read(&self, layers: &[Descriptor]) -> Result<Vec<PathBuf>> {
         if !self.is_used() {
             return Ok(Vec::new());

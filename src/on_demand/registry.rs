@@ -23,7 +23,7 @@ const THREADS: usize = 2;
 pub(super) struct FromRegistry {
     settings: RemoteSettings,
     runtime: Runtime,
-    /// One client for each reference. A client renews its logins itself.
+    /// One client for each reference. A client renews its tokens, but looks up its login only once.
     clients: Mutex<BTreeMap<String, Mirrors>>,
 }
 
@@ -56,7 +56,7 @@ impl FromRegistry {
     async fn bytes(&self, layer: &StoredTable, range: Range<u64>) -> Result<Vec<u8>> {
         let client = self.client(&layer.reference).await?;
         match read(&client, &layer.layer, range.clone()).await {
-            // The login may have changed since the client read it.
+            // The login may have changed since the client looked it up.
             Err(error) if error.kind() == ErrorKind::Denied => {
                 lock(&self.clients).remove(&layer.reference);
                 let client = self.client(&layer.reference).await?;

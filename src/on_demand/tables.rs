@@ -22,7 +22,8 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::registry::read;
 use crate::root::PullModes;
 
-/// Maximum number of requests at the same time. As many readers may wait for a registry later.
+/// Maximum number of requests at the same time. When the layers are served later, as many reads may
+/// wait for the same registry.
 const REQUESTS: i64 = 8;
 
 /// The tables of contents of the layers of one image in its registry. Layers in the formats eStargz
@@ -99,8 +100,8 @@ fn has_own_table(layer: &Descriptor) -> bool {
 
 impl RegistryTables {
     /// Returns the tables of the image that `reference` names in the registry of `client`.
-    /// `content` has the index of the image, if there is one. `modes` says which SOCI indexes are
-    /// used. `progress` receives a warning for each table that cannot be used.
+    /// `content` has the index of the image, if there is one. `modes` chooses the SOCI indexes that
+    /// are used. `progress` receives a warning for each table that cannot be used.
     pub fn new(
         client: Mirrors,
         content: Arc<dyn ContentStore>,
@@ -128,18 +129,21 @@ impl RegistryTables {
     }
 
     /// Returns the SOCI index of the image with this manifest, whose descriptor is `own`. `root` is
-    /// the descriptor of the index of the image or, without an index, of the manifest. If `soci_v2`
-    /// of the modes is set and an annotation of the manifest names a SOCI index, returns that
-    /// index. The index of the image must list it. Otherwise returns the first SOCI index
-    /// among the referrers of the manifest. Returns `None` if the manifest has no such referrer. If
-    /// it has one, but `soci_v1` is not set, also returns `None`, with a warning.
+    /// the descriptor of the index of the image or, without an index, of the manifest.
+    ///
+    /// If `soci_v2` of the modes is set and an annotation of the manifest names a SOCI index,
+    /// returns that index, which the index of the image must list. In all other cases, looks for
+    /// the first SOCI index among the referrers of the manifest. Returns it if `soci_v1` of the
+    /// modes is set. Returns `None` if no referrer is a SOCI index, or, with a warning, if
+    /// `soci_v1` is not set.
     ///
     /// # Errors
     /// `FailedPrecondition` if neither `soci_v1` nor `soci_v2` is set; `InvalidArgument` if the
     /// annotation is not a digest; `NotFound` if the index of the image does not list the named
     /// index, or the image has no index; `Corrupt` for a damaged document, or one whose bytes do
-    /// not match its digest; `OutOfRange` for a document that is too large; errors of the registry
-    /// and of the store.
+    /// not match its digest; `Unsupported` for a document that is not a SOCI index; `OutOfRange`
+    /// for a document that is too large, or that exceeds another bound; errors of the registry and
+    /// of the store.
     pub async fn soci_index(
         &self,
         root: &Descriptor,
@@ -323,7 +327,7 @@ impl RegistryTables {
         Index::decode(&self.document(blob).await?)
     }
 
-    /// Returns the verified bytes of a manifest or an index.
+    /// Returns the verified bytes of a SOCI index or a prefetch artifact.
     async fn document(&self, blob: &Descriptor) -> Result<Vec<u8>> {
         if blob.size > limit::DOCUMENT_READ {
             return Err(Error::out_of_range(format!(

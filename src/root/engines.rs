@@ -15,7 +15,8 @@ use super::remote::{PolicyTable, RemoteTable};
 pub(super) const FORMAT: u32 = 1;
 
 /// The content of `cas.toml`, except the table `[pull_modes]`: the store and the snapshotter of a
-/// root (its engines), the settings of registries, and the rules for images that a pull accepts.
+/// root (its engines), what the root keeps of layers, the settings of registries and of layers that
+/// are read on demand, and the rules for images that a pull accepts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Engines {
@@ -24,8 +25,9 @@ pub struct Engines {
     /// such as `fs:///srv/store`, means a store outside of the root. Any other text means a store
     /// in the root, except that the members of a composition may be such URLs.
     pub store: String,
-    /// The snapshotter. If this text is empty, a new root gets the first snapshotter that works on
-    /// its machine: `overlay` if overlayfs can be used, otherwise `native`.
+    /// The snapshotter: a scheme, or a URL with options, as in `overlay://?NAME=VALUE`. If this
+    /// text is empty, a new root gets the first snapshotter that works on its machine: `overlay` if
+    /// overlayfs can be used, otherwise `native`.
     pub snapshotter: String,
     /// What the root keeps of a layer that it has unpacked. [`Keep::Tar`] needs the snapshotter
     /// `erofs`, and a store in the root.

@@ -35,7 +35,8 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Engines> {
     let Format { format } = toml::from_str(text).map_err(fail)?;
     if format != FORMAT {
         return Err(Error::precondition(format!(
-            "cas.toml has format {format}, but this version reads {FORMAT}; use a newer cas"
+            "cas.toml has format {format}, but this version of cas reads format {FORMAT}; use a \
+             version that reads format {format}"
         ))
         .operation("open root")
         .subject(path.display()));

@@ -29,7 +29,8 @@ impl Engines {
     ///
     /// # Errors
     /// For [`Keep::Tar`], `InvalidArgument` if the snapshotter does not keep tars, or if the store
-    /// is not in the root. Another root with the same store would not have the tars.
+    /// is not in the root, because another root with the same store would not have the tars; as
+    /// [`Engines::locate`] and [`Registry::parts`].
     pub(crate) fn check_keep(&self, path: &Path, registry: &Registry) -> Result<()> {
         if self.keep == Keep::Blob {
             return Ok(());

@@ -38,14 +38,15 @@ impl LazyTable {
     /// background fetches nothing, `u64::MAX` if the speed is not limited.
     ///
     /// # Errors
-    /// `InvalidArgument` for a speed that is not a size, or is 0.
+    /// `InvalidArgument` for a speed that is not a size, or is 0, unless `complete` is false.
     pub(crate) fn bytes_per_second(&self) -> Result<u64> {
         match &self.speed {
             _ if !self.complete => Ok(0),
             None => Ok(u64::MAX),
             Some(speed) => match parse_size(speed) {
                 Ok(0) => Err(Error::invalid(
-                    "expected a speed of at least 1 byte; to fetch nothing, set `complete = false`",
+                    "expected at least 1 byte per second, found 0; to fetch nothing in the \
+                     background, set `complete = false`",
                 )),
                 parsed => parsed,
             }

@@ -25,7 +25,8 @@ impl Root {
     /// directories of the store that are not listed yet.
     ///
     /// # Errors
-    /// `Corrupt` if a listed directory is missing or empty; as [`Registry::check`].
+    /// `Corrupt` if a listed directory is missing or empty; as [`Registry::check`] and
+    /// [`Registry::parts`].
     pub(crate) fn check_made(
         &self,
         location: &Location,
@@ -49,8 +50,8 @@ impl Root {
         Ok(new)
     }
 
-    /// Lists directories that have files now. If that fails, for example because the disk is full,
-    /// the next opening lists them.
+    /// Adds those of the directories `new` that have files now to the list, unless the root is
+    /// read-only. If that fails, for example because the disk is full, the next opening adds them.
     pub(crate) fn note_made(&self, new: &[PathBuf]) {
         let made = new.iter().filter(|place| !is_lost(place));
         let names: Vec<String> = made.filter_map(|place| self.listed_name(place)).collect();
@@ -102,7 +103,8 @@ fn change(root: &Path, add: impl FnOnce(&mut Vec<String>)) -> Result<()> {
     write(root, &listed)
 }
 
-/// Returns the list. It is empty in a root of an earlier release, and if it does not parse.
+/// Returns the list. It is empty in a root of an earlier release, and if its file cannot be read or
+/// does not parse.
 fn read(root: &Path) -> Vec<String> {
     let dir = Dir::open(root.join(DIRECTORY));
     let text = dir.and_then(|dir| dir.read(NAME, limit::DOCUMENT_READ));

@@ -51,7 +51,7 @@ pub use self::settings::RemoteSettings;
 
 pub(crate) use self::snapshotter::parse as parse_snapshotter;
 
-/// The table of `cas.toml` that says how images are pulled in parallel.
+/// The table of `cas.toml` about parallel pulls, and about the SOCI indexes that are used.
 const PULL_MODES: &str = "pull_modes";
 
 /// The file that is locked while `cas.toml` or the list of directories is written.
@@ -68,6 +68,10 @@ pub(crate) struct Root {
 
 impl Root {
     /// Opens a root. Makes a root with the default engines if there is none.
+    ///
+    /// # Errors
+    /// `Corrupt` if `cas.toml` does not parse; `FailedPrecondition` if it has another format; as
+    /// [`Root::init`] if there is none; errors of the file system.
     pub(crate) fn open(path: &Path, registry: &Registry) -> Result<Self> {
         match fs::read_to_string(path.join(file::NAME)) {
             Ok(text) => Self::new(path, file::parse(&text, path)?),
@@ -80,15 +84,17 @@ impl Root {
     }
 
     /// Makes a root with these engines. If the root exists with the same engines and its store is
-    /// lost, the next opening makes the store again. Returns the root. If `engines` has no
-    /// snapshotter and the preferred snapshotter does not work on this machine, also returns the
-    /// reason.
+    /// lost, the next opening makes the store again. A setting that `engines` leaves at its default
+    /// counts as the same, except the store. Returns the root. If `engines` has no snapshotter and
+    /// the preferred snapshotter does not work on this machine, also returns the reason.
     ///
     /// # Errors
     /// `AlreadyExists` if `path` is a root with other engines; `FailedPrecondition` if the
-    /// directory contains something else; `InvalidArgument` for a store with a secret in its URL,
-    /// a store that cannot be located, or engines that do not allow their `keep`. In these cases,
-    /// nothing is made. If no snapshotter works, returns the error of the preferred one.
+    /// directory contains something else, or a `cas.toml` of another format; `Corrupt` if
+    /// `cas.toml` does not parse; `InvalidArgument` for a store with a secret in its URL, a store
+    /// that cannot be located, or engines that do not allow their `keep`; the error of the
+    /// preferred snapshotter if none works; errors of the file system. After any other error than
+    /// one of the file system, no root was made.
     pub(crate) fn init(
         path: &Path,
         mut engines: Engines,
@@ -158,8 +164,8 @@ impl Root {
         RemoteSettings::of(&self.path, self.engines.clone())
     }
 
-    /// Returns the settings of parallel pulls in `cas.toml`, and warnings about settings that have
-    /// no effect or are replaced.
+    /// Returns the table `[pull_modes]` of `cas.toml`, and warnings about settings that have no
+    /// effect or are replaced.
     ///
     /// # Errors
     /// As [`PullModes::from_toml`]; errors of the file system.
@@ -182,7 +188,11 @@ impl Root {
         (inside && !self.writable).then(|| self.path.display().to_string().into())
     }
 
-    /// Opens the local records. Creates them if they are absent and the root can be written.
+    /// Opens the local records. Creates them if they are absent and the root can be written. In a
+    /// read-only root, absent records read as empty ones.
+    ///
+    /// # Errors
+    /// As [`SqliteRecords::open`] and [`SqliteRecords::open_read_only`].
     pub(crate) fn local_records(&self) -> Result<SqliteRecords> {
         let path = self.local_database();
         if !self.writable {
@@ -204,6 +214,10 @@ impl Root {
 }
 
 /// Returns the engines `found` in an existing root, if they are the same as the `chosen` engines.
+/// A setting that `chosen` leaves at its default counts as the same, except the store.
+///
+/// # Errors
+/// `AlreadyExists` if the engines differ.
 fn same_engines(mut chosen: Engines, found: Engines) -> Result<Engines> {
     if chosen.snapshotter.is_empty() {
         chosen.snapshotter.clone_from(&found.snapshotter);
@@ -249,7 +263,10 @@ fn same_engines(mut chosen: Engines, found: Engines) -> Result<Engines> {
     )))
 }
 
-/// Refuses a directory that contains other files.
+/// Refuses a directory that contains an entry which no root has.
+///
+/// # Errors
+/// `FailedPrecondition` for such an entry; errors of the file system.
 fn refuse_foreign(dir: &Dir) -> Result<()> {
     let ours = [file::NAME, "store", "stores", "snapshots", "local", "run"];
     // Names that begin with a dot are the lock, and temporary files that a crash left.

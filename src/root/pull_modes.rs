@@ -1,4 +1,5 @@
-//! Settings of parallel pulls, with the keys of the SOCI snapshotter's configuration.
+//! Settings of parallel pulls and of SOCI indexes: the table `[pull_modes]`, with the keys of the
+//! SOCI snapshotter's configuration.
 //!
 //! ```toml
 //! [pull_modes.parallel_pull_unpack]
@@ -9,10 +10,13 @@
 //! max_concurrent_unpacks_per_image = 3
 //! discard_unpacked_layers = true
 //! unpack_job_lifetime_sec = 7200
+//!
+//! [pull_modes.soci_v1]
+//! enable = false
 //! ```
 //!
-//! The SOCI snapshotter does not have the last key, because it deletes the layers of interrupted
-//! unpacks when it starts.
+//! The SOCI snapshotter does not have the key `unpack_job_lifetime_sec`, because it deletes the
+//! layers of interrupted unpacks when it starts.
 
 use std::time::Duration;
 
@@ -41,8 +45,9 @@ pub enum PullMode {
     ParallelAsFallback,
 }
 
-/// How images are pulled and unpacked in parallel. A limit of zero or less allows any number. The
-/// defaults are the same as in the SOCI snapshotter. All pulls of one [`Cas`](crate::Cas) share the
+/// How images are pulled and unpacked in parallel, and which SOCI indexes are used to read layers
+/// on demand. A limit of zero or less allows any number. The defaults are the same as in the SOCI
+/// snapshotter. All pulls of one [`Cas`](crate::Cas) that use the settings of `cas.toml` share the
 /// limits, and so do all pulls with clones of one [`ParallelPull`](crate::ParallelPull).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -69,8 +74,8 @@ pub struct PullModes {
     /// default, false. The digest of the image does not cover this index: anyone who can push to
     /// the repository can add one.
     pub soci_v1: bool,
-    /// How long the layers of an interrupted unpack are kept for the next pull. The time begins
-    /// when a process last began to work on this unpack. By default, [`Jobs::LIFETIME`].
+    /// How long the layers of an interrupted unpack are kept for the next pull, counted from the
+    /// last time at which a process began to work on this unpack. By default, [`Jobs::LIFETIME`].
     pub unpack_job_lifetime: Duration,
 }
 
@@ -185,7 +190,7 @@ impl PullModes {
         if kept != chunk {
             warnings.push(format!(
                 "concurrent_download_chunk_size {:?} is replaced by {} bytes, the nearest size \
-                 that is allowed, because each chunk is held in memory; correct the key",
+                 that is allowed; correct the key",
                 written.concurrent_download_chunk_size,
                 kept.unwrap_or_default()
             ));

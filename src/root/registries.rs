@@ -1,4 +1,5 @@
-//! Registries in `cas.toml`: which token services may receive a login, and what is allowed.
+//! Registries in `cas.toml`: which token services may receive a login, and whether http and private
+//! addresses are allowed.
 //!
 //! ```toml
 //! [registries."registry.example"]

@@ -1,4 +1,4 @@
-//! The tables of `cas.toml` that say how registries are reached, and which images are accepted.
+//! The tables of `cas.toml` that set how registries are reached, and which images are accepted.
 //!
 //! ```toml
 //! [remote]

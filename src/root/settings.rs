@@ -52,8 +52,8 @@ impl RemoteSettings {
         registries::token_hosts(&self.engines.registries, registry, &self.file())
     }
 
-    /// Returns whether `cas.toml` states that the registry at `registry`, which is `HOST[:PORT]`, is
-    /// reached over http.
+    /// Returns whether `cas.toml` states that the registry at `registry`, which is `HOST[:PORT]`,
+    /// is reached over http.
     pub fn plain_http(&self, registry: &str) -> bool {
         let table = registries::of_host(&self.engines.registries, registry);
         table.is_some_and(|table| table.plain_http)
@@ -170,7 +170,8 @@ impl RemoteSettings {
         Ok(Mirrors::new(endpoints))
     }
 
-    /// Returns the verifiers of the table `[policy]`: its rules, then its programs.
+    /// Returns the verifiers of the table `[policy]`: its rules, then its programs. The check of
+    /// signatures is not among them: see [`RemoteSettings::cosign_key`].
     ///
     /// # Errors
     /// `InvalidArgument` for a rule that does not parse.

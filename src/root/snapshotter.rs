@@ -32,7 +32,8 @@ pub(super) fn first_usable(
 /// `overlay://?NAME=VALUE`.
 ///
 /// # Errors
-/// `InvalidArgument` if a URL does not parse, or has a path: a directory cannot be chosen.
+/// `InvalidArgument` if a URL does not parse, or has a host or a path, because a directory cannot
+/// be chosen.
 pub(crate) fn parse(text: &str) -> Result<Location> {
     if !text.contains("://") {
         return Location::of_path(text, Path::new(""));

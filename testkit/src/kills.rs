@@ -1,6 +1,7 @@
 //! Tests of a snapshotter whose process is killed, once at each system call that changes the disk.
 //! After each kill, the acknowledged snapshots must exist, records and directories must agree, and
-//! the same work must succeed.
+//! the same work must succeed. After each kill of a collection, another collection must leave
+//! nothing.
 //!
 //! A test binary implements [`Scenario`] and has three tests. The first test has the name `task`
 //! and calls [`task`]. The other tests call [`kill_everywhere`] and [`kill_collections`]. These
@@ -50,7 +51,8 @@ pub trait Scenario {
     fn open(root: &Path) -> Result<Opened>;
 
     /// Makes the layers of [`LAYERS`] that are missing. A killed run may have left unfinished work.
-    /// Calls [`acknowledge`] for each layer that is committed.
+    /// Calls [`acknowledge`] for each layer once it is committed, also if an earlier run has
+    /// committed it.
     fn make_layers(store: &dyn Snapshotter) -> impl Future<Output = Result<()>>;
 
     /// Checks the content of the layers of this scenario, except for the files of [`fill`]. The
@@ -94,8 +96,8 @@ pub fn acknowledge(step: &str) {
     out.flush().unwrap();
 }
 
-/// Does the work in the process that is killed. Does nothing in any other process. All work runs on
-/// one thread, because strace counts the calls of each thread.
+/// Does the work or the collection in the process that is killed. Does nothing in any other
+/// process. All work runs on one thread, because strace counts the calls of each thread separately.
 ///
 /// # Panics
 /// If the work fails.
@@ -145,7 +147,8 @@ fn acknowledged(output: &Output) -> Vec<String> {
     steps.map(str::to_owned).collect()
 }
 
-/// Opens the snapshotter, and compares all its snapshots with the acknowledged steps.
+/// Opens the snapshotter. Checks its snapshots, the acknowledged steps, and that after a cleanup,
+/// exactly the recorded snapshots have directories.
 fn check<S: Scenario>(root: &Path, acknowledged: &[String], context: &str) {
     let (store, records) = S::open(root).expect(context);
     wait(async {
@@ -236,10 +239,10 @@ fn scratch_dir<S: Scenario>() -> tempfile::TempDir {
 }
 
 /// Kills the task at each call that changes the disk, and checks the state that the killed process
-/// left.
+/// left. If strace is not installed, prints `SKIPPED` and does nothing else.
 ///
 /// # Panics
-/// If something is lost or left behind.
+/// If something is lost or left behind, or if the task never makes one of the calls.
 pub fn kill_everywhere<S: Scenario>() {
     if Command::new("strace").arg("-V").output().is_err() {
         eprintln!("SKIPPED: strace is not installed; run `cargo xtask setup`");
@@ -274,10 +277,10 @@ fn kill<S: Scenario>(call: &str, number: usize) -> bool {
 }
 
 /// Kills a collection at each call that changes the disk, and checks that the next collection
-/// leaves nothing.
+/// leaves nothing. If strace is not installed, prints `SKIPPED` and does nothing else.
 ///
 /// # Panics
-/// If something is left.
+/// If something is left, or if the collection never makes one of the calls.
 pub fn kill_collections<S: Scenario>() {
     if Command::new("strace").arg("-V").output().is_err() {
         eprintln!("SKIPPED: strace is not installed; run `cargo xtask setup`");

@@ -8,8 +8,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-/// A file or directory of a tree: type and mode, user and group, time of the last change in seconds
-/// and nanoseconds, number of hard links (0 for a directory), content, and extended attributes.
+/// A file or directory of a tree: type and mode, user and group, time of the last modification in
+/// seconds and nanoseconds, number of hard links (0 for a directory), content, and extended
+/// attributes. The content of a symbolic link is its target, and that of a device its number.
 pub type Described = (
     u32,
     (u32, u32),
@@ -20,7 +21,7 @@ pub type Described = (
 );
 
 /// Returns the root of a tree and all files and directories below it, by their paths from the root.
-/// The time of the root is left out, because an archive may have no member that sets it.
+/// The time of the root is given as 0, because an archive may have no member that sets it.
 pub fn scan(root: &Path) -> BTreeMap<PathBuf, Described> {
     let mut found = BTreeMap::new();
     let mut waiting = vec![root.to_owned()];

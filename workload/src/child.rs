@@ -19,7 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const READY: &str = "ready";
 /// The output of a task if the column does not have the operation that the task needs.
 const NOT_APPLICABLE: &str = "not applicable";
-/// Number of blobs that are stored before the kill.
+/// Minimum number of blobs that are stored before the kill.
 pub(crate) const STORED: usize = 1000;
 /// The seed of the blobs that a task stores first.
 pub(crate) const SEED: u64 = 77;
@@ -146,7 +146,8 @@ impl Drop for KillOnDrop {
 }
 
 /// Runs a task in the child process that [`SelfCommand`] started. If the task has a result, prints
-/// the result for the parent process.
+/// the result for the parent process. If the column does not have the operation that the task
+/// needs, prints that, and returns no error.
 ///
 /// # Errors
 /// `InvalidArgument` for an unknown column or task, or for a task with an invalid number; errors of

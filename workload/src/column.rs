@@ -124,7 +124,8 @@ pub trait Column: Send + Sync {
         Err(not_applicable())
     }
 
-    /// Stores one blob like [`put_large`](Self::put_large), but with several concurrent writers.
+    /// Stores the same blob with several concurrent writers. Each of them stores the whole blob, as
+    /// [`put_large`](Self::put_large) does.
     async fn put_same(&self, _seed: u64, _size: u64, _writers: usize) -> Result<()> {
         Err(not_applicable())
     }

@@ -22,7 +22,8 @@ pub(crate) fn taken(directory: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
-/// Returns the free bytes of the file system that `directory` is on.
+/// Returns the bytes that users other than the superuser can still write to the file system that
+/// `directory` is on.
 ///
 /// # Errors
 /// `NotFound` if the directory does not exist; errors of the system.

@@ -2,7 +2,8 @@
 //! fetched.
 //!
 //! [`Rules`] has lists of rules. A [`VerifierDir`] runs programs in the same way as containerd runs
-//! its image verifiers. Callers may also implement [`Verifier`] themselves.
+//! its image verifiers. With the feature `cosign`, `Cosign` checks signatures. Callers may also
+//! implement [`Verifier`] themselves.
 
 #[cfg(feature = "cosign")]
 mod cosign;

@@ -1,4 +1,5 @@
-//! Patterns for names: `*` stands for any part of a component, `**` for any text.
+//! Patterns for names: `*` stands for any text without `/`, and `**` for any text. Both may stand
+//! for an empty text.
 
 /// A pattern for a text.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,13 +20,17 @@ use crate::runtime;
 /// The media type of the descriptor that a verifier reads from its standard input.
 const INPUT: &str = "application/vnd.oci.descriptor.v1+json";
 
-/// A directory whose files are programs that verify images.
+/// A directory of programs that verify images. Each of its entries counts as such a program.
 ///
 /// Each program is started as `PROGRAM -name NAME -digest DIGEST -stdin-media-type TYPE`, with the
 /// descriptor of the image as JSON on its standard input. A program accepts the image with the exit
 /// status 0 and rejects it with any other status. It may write the reason to its standard output.
+/// The error contains the first [`limit::REASON`] bytes of the reason.
+///
 /// The verification fails with `FailedPrecondition` if a program cannot be started, is ended by a
-/// signal, or takes too long.
+/// signal, or takes too long. A program whose child still has the standard output open has not
+/// ended. The verification fails with `NotFound` if the directory does not exist, and with
+/// `OutOfRange` if the directory has more than [`limit::HOSTS_FILES`] entries.
 #[derive(Clone, Debug)]
 pub struct VerifierDir {
     path: PathBuf,
@@ -60,7 +64,7 @@ impl VerifierDir {
         self
     }
 
-    /// Asks the verifiers. Returns a warning if not all of them were asked, or there are none.
+    /// Asks the verifiers. Returns a warning if not all of them were asked, or if there are none.
     async fn judge(self, name: String, target: Descriptor) -> Result<Vec<String>> {
         let path = self.path.clone();
         let programs = runtime::blocking(move || list(&path)).await?;
@@ -141,12 +145,12 @@ impl Verifier for VerifierDir {
     }
 }
 
-/// Returns the names of the files in a directory, in the order of their bytes.
+/// Returns the names of the entries of a directory, in the order of their bytes.
 fn list(path: &Path) -> Result<Vec<OsString>> {
     let read = || {
         let entries = fs::read_dir(path).map_err(|error| match is_absent(&error) {
             true => Error::not_found(
-                "expected a directory of verifiers, found nothing; make it, or correct the path",
+                "expected a directory of verifiers, found none; make it, or correct the path",
             ),
             false => error.into(),
         })?;
@@ -195,7 +199,7 @@ mod tests {
             VerifierDir::new(self.0.path())
         }
 
-        /// Returns the file into which a script has written.
+        /// Returns what a script has written into a file.
         fn read(&self, file: &str) -> String {
             fs::read_to_string(self.0.path().with_extension(file)).unwrap_or_default()
         }
@@ -286,7 +290,7 @@ mod tests {
         fs::create_dir(scripts.0.path().join("directory")).unwrap();
         assert!(refused(&scripts.verifiers(), failed).contains("cannot be started"));
         let absent = VerifierDir::new(scripts.0.path().join("absent"));
-        assert!(refused(&absent, ErrorKind::NotFound).contains("found nothing"));
+        assert!(refused(&absent, ErrorKind::NotFound).contains("found none"));
     }
 
     #[test]

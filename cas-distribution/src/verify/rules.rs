@@ -16,14 +16,17 @@ use crate::{Host, hub, spelling};
 /// - A registry, `HOST` or `HOST:PORT`. `HOST` is for every port of the host. The ports 443 and 80
 ///   count as one port.
 /// - A pattern of names, `HOST/REPOSITORY`, with or without `:TAG` and `@DIGEST`. `*` stands for
-///   any part of a component, and `**` for any text, as in `registry.example/team/**`. A pattern of
-///   hosts alone, such as `*.example.com`, is for all names on these hosts. A host with `*` and
-///   without a port is for every port.
+///   any text without a slash, and `**` for any text, as in `registry.example/team/**`. Both may
+///   stand for an empty text. A pattern of hosts alone, such as `*.example.com`, is for all names
+///   on these hosts. In a pattern, a host without a port is for every port if it has a `*`, and
+///   otherwise only for the ports 443 and 80. `docker.io/NAME` stands for
+///   `docker.io/library/NAME`, unless `NAME` has `**`.
 /// - The digest that a name refers to. For an image with an index, this is the digest of the index.
 ///
 /// A name with a digest does not show which tags the image has. So for such a name, the tag of a
-/// `deny` rule is ignored, and an `allow` rule with a tag does not allow the image. If the rule has
-/// a digest, too, it denies or allows only the image with that digest.
+/// `deny` rule is ignored, and an `allow` rule with a tag but without a digest does not allow the
+/// image. An `allow` rule with both allows the image if the name has that tag, too. A rule with a
+/// digest is only for the image with that digest.
 #[derive(Clone, Debug)]
 pub struct Rules {
     allow: Vec<Rule>,
@@ -179,8 +182,9 @@ impl Rule {
         };
         let kind = kind.ok_or_else(|| {
             Error::invalid(format!(
-                "\"{}\" is not a rule; expected HOST[:PORT], a digest, or HOST/REPOSITORY[:TAG], \
-                 in which * stands for any text without a slash, and ** for any text",
+                "\"{}\" is not a rule; expected HOST[:PORT], a digest, or \
+                 HOST/REPOSITORY[:TAG][@DIGEST], in which * stands for any text without a slash, \
+                 and ** for any text",
                 excerpt(text)
             ))
         })?;

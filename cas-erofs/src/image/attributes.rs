@@ -1,5 +1,6 @@
 //! Decides where each attribute is stored: once for all inodes if several inodes have it, otherwise
-//! after the only inode that has it.
+//! after the only inode that has it. If an inode has more than 255 shared attributes, copies of the
+//! others are stored after the inode, too.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The blocks of a directory: its entries, sorted by name, and then their names.
+//! The blocks of a directory. Each block has some entries, sorted by name, and then their names.
 
 use super::format::{ENTRY, kind};
 use crate::BLOCK;

@@ -1,9 +1,11 @@
-//! Decides where each part of the metadata is stored. The order is: the table of data files, the
-//! inodes, the shared attributes, and the blocks of large directories and long links.
+//! Decides where each part of the metadata is stored. The order after the superblock is: the table
+//! of data files, the inodes, the shared attributes, and the blocks of large directories and long
+//! links.
 //!
-//! An inode is followed by its attributes, and then by an incomplete last block of its data, which
-//! must not cross a block of the metadata. The gaps before such inodes are filled with small inodes
-//! without such a block.
+//! An inode is followed by its attributes, and then by its tail, if it has one. The tail is the
+//! incomplete last block of a directory or a link, or that of a file if an image cannot use this
+//! block in the data file. A tail must not cross a block of the metadata, so there are gaps before
+//! inodes with a tail. Small inodes without a tail are placed in the gaps.
 
 use cas_core::Result;
 
@@ -19,11 +21,11 @@ use crate::tree::{Id, Kind, Node, ROOT, Tree};
 pub(super) struct Place {
     /// Offset of the inode in bytes.
     pub(super) inode: u64,
-    /// Number of zeros between the attributes and the end of the data, so that this end does not
-    /// cross a block. They are attributes without a name, which readers skip.
+    /// Number of zeros between the attributes and the tail, so that the tail does not cross a
+    /// block. The zeros are attributes without a name, which readers skip.
     pub(super) padding: u64,
     pub(super) data: DataLayout,
-    /// Size of a directory or a link in bytes.
+    /// Size of a directory or a link in bytes; 0 for other nodes.
     pub(super) size: u64,
     /// Offset in bytes of the node's blocks, if it has any. While the layout is computed, it counts
     /// from the beginning of the area of blocks; afterwards, from the beginning of the metadata.
@@ -105,7 +107,8 @@ impl Layout {
 }
 
 /// Returns the nodes of a tree in the order of their inodes. A directory is followed by everything
-/// in it that is not a directory, sorted by name, and then by the directories in it.
+/// in it that is not a directory, sorted by name, and then by the directories in it, each with
+/// everything below it. A node with several names is at the first of them.
 fn order(tree: &Tree) -> Vec<Id> {
     let mut order = Vec::new();
     let mut seen = vec![false; tree.slots()];
@@ -131,7 +134,7 @@ fn order(tree: &Tree) -> Vec<Id> {
 impl Cursor {
     /// Places a node, whose inode and attributes take `head` bytes.
     fn place(&mut self, tree: &Tree, id: Id, node: &Node, head: u64) -> Place {
-        // The size in the metadata, and the part of it that is stored after the inode.
+        // The size of a directory or a link, and the length of the tail.
         let (size, tail) = match &node.kind {
             Kind::File(content) => (0, content.tail.as_ref().map_or(0, |tail| tail.len() as u64)),
             Kind::Directory(_) => {

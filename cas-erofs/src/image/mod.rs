@@ -1,6 +1,7 @@
 //! The metadata of a tree in the format of EROFS: the superblock, a table of the data files, and
-//! all inodes with their names, links and attributes. The data of files stays in the data files. If
-//! an image cannot use the last block of a file there, the metadata contains a copy of this block.
+//! all inodes with their names, attributes, and targets of links. The data of files stays in the
+//! data files. If an image cannot use the last block of a file there, the metadata contains a copy
+//! of the bytes of the file in this block.
 //!
 //! Source: fs/erofs/erofs_fs.h of Linux 6.12. All numbers are little-endian.
 

@@ -69,7 +69,7 @@ fn write_superblock(out: &mut Out, layout: &Layout, data_files: usize) {
     out.put(at(88), (device_slots as u16).to_le_bytes());
     let mut hash = Hasher::new(Algorithm::Sha256);
     hash.update(&out.0);
-    // The identity of the file system: the same for the same content.
+    // The identity of the file system: the same for the same metadata.
     out.put(at(48), &hash.finish().as_bytes()[..16]);
     let block = SUPERBLOCK as usize..(SUPERBLOCK + BLOCK) as usize;
     let checksum = crc32c(&out.0[block]);

@@ -1,4 +1,5 @@
-//! Applies the members of a layer, with the same result as `cas_layer::apply` in a directory.
+//! Applies the members of a layer, with the same result as `cas_layer::apply` in a directory, apart
+//! from the differences that the documentation of this crate lists.
 
 use cas_core::{Context, Error, Result};
 use cas_layer::apply::path::{clean, split};

@@ -3,8 +3,8 @@ use testkit::archive::{Header, Tar};
 
 use super::*;
 
-/// Returns the tree of some layers as lines: the path of each node, its type and mode, and the
-/// number of its names.
+/// Returns the tree of some layers as lines, one for each path: the path, a sign for the type, and
+/// the mode of a directory, the size and the number of names of a file, or the target of a link.
 fn merge(layers: Vec<Tar>) -> Result<Vec<String>> {
     let mut tree = Tree::default();
     for layer in layers {

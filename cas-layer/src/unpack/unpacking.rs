@@ -39,27 +39,30 @@ pub struct Target<'a> {
     /// store a layer again if the layer was verified and has a sound snapshot.
     pub only_tars: bool,
     /// Where the tables of layers that are read on demand are fetched again if their snapshots are
-    /// lost. Without it, such snapshots stay lost.
+    /// lost. Without it, an image with such a lost snapshot cannot be unpacked.
     pub tables: Option<&'a dyn TableSource>,
 }
 
-/// Unpacks the layers that have no snapshot yet. Also unpacks layers whose snapshot has lost its
-/// directory, if the store has these layers. Otherwise the directory stays missing. If a layer is
-/// read on demand, its table of contents is fetched again instead. If another
-/// process unpacks the same layers, waits for that process. Then adds a gc label to the record of
-/// the configuration. The label refers to the topmost snapshot, so a collection keeps the snapshot
-/// as long as the image.
+/// Unpacks the layers that have no snapshot yet, and the layers whose snapshot has lost its
+/// directory. If such a layer is read on demand, fetches its table of contents again instead. If a
+/// layer whose snapshot has lost its directory is neither read on demand nor in the store, the
+/// directory stays missing. If another process unpacks the same layers, waits for that process.
+/// Then adds a gc label to the record of the configuration. The label refers to the topmost
+/// snapshot, so a collection keeps the snapshot as long as the image.
 ///
 /// Returns the chain ID of the image, which is the name of its topmost snapshot. Returns `None` for
 /// an image without layers.
 ///
 /// # Errors
-/// `NotFound` if the store lacks the configuration, or a layer that has no snapshot yet;
-/// `Corrupt` for a damaged layer, a layer that does not have its diff ID, or if the manifest and
-/// the configuration do not match; `Unsupported` for an artifact or a blob that is not a layer, or
-/// for a layer that is an EROFS image if the snapshotter has only tars; errors of the store and of
-/// the snapshotter. After an error, or if the future is dropped, unfinished snapshots are removed.
-/// Committed snapshots stay until a collection, and a later call uses them.
+/// `NotFound` if the store lacks the configuration, or a layer that has no snapshot yet, or if the
+/// table of a layer that is read on demand is missing and cannot be fetched again; `Corrupt` for a
+/// damaged configuration or layer, a layer that does not have its diff ID, or if the manifest and
+/// the configuration do not match; `OutOfRange` if the configuration is too large to be read;
+/// `Unsupported` for an artifact or a blob that is not a layer, and for a layer that is an EROFS
+/// image or is read on demand if the snapshotter cannot have such layers; errors of the store, of
+/// the snapshotter, of the locks and of [`Target::tables`]. After an error, or if the future is
+/// dropped, unfinished snapshots are removed. Committed snapshots stay until a collection, and a
+/// later call uses them.
 pub async fn to_snapshots(
     store: &Store,
     target: Target<'_>,
@@ -81,10 +84,12 @@ pub(super) struct How {
     pub(super) discards: bool,
     /// Where layers are unpacked first, so that a later process can use them.
     pub(super) jobs: Option<Jobs>,
-    /// For each layer, its table if it is read on demand. Empty if no layer is. Jobs are used only
-    /// if it is empty.
+    /// For each layer, its table if it is read on demand. May be empty if no layer is. If a layer
+    /// has a table, no jobs are used.
     pub(super) tables: Vec<Option<LayerTable>>,
-    /// Whether the image was pulled as a whole, so that no layer is read on demand any more.
+    /// Whether the image is unpacked for a pull or an import. Then only layers with a table in
+    /// `tables` are read on demand. Otherwise, the layers that the last pull has recorded are,
+    /// unless the store has all of them.
     pub(super) whole: bool,
 }
 
@@ -116,10 +121,11 @@ pub(super) struct Unpacking<'a> {
     /// an earlier pull are not needed.
     pub(super) tables: Vec<Option<LayerTable>>,
     /// For each layer, what an earlier pull has recorded if the layer is read on demand. Empty if
-    /// no layer is, or if this is a pull.
+    /// no layer is, or for a pull or an import.
     recorded: Vec<Option<Recorded>>,
     pub(super) chain: Vec<Digest>,
-    /// How many layers, from the lowest up, have a snapshot already.
+    /// How many layers, from the lowest up, have a snapshot already. Counted only if layers are
+    /// unpacked in parallel.
     pub(super) existing: usize,
     /// The layers without a snapshot, lowest first, if they are unpacked in parallel. `None` stands
     /// for a layer that was committed.
@@ -131,10 +137,10 @@ pub(super) struct Unpacking<'a> {
     lock: Option<ChainLock>,
     pub(super) quota: ImageQuota,
     pub(super) discards: bool,
-    /// Whether all layers are unpacked, and none is read on demand.
+    /// As [`How::whole`].
     whole: bool,
-    /// The indexes of the layers whose committed snapshots have lost their directories, and that
-    /// are not in the store.
+    /// The indexes of the layers that were not in the store at the beginning, and whose committed
+    /// snapshots had lost their directories.
     pub(super) lost: Vec<usize>,
     /// The indexes of the layers that have a snapshot and are known to have their diff ID. Filled
     /// only if layers are discarded, or if snapshots keep the only copy of layers.
@@ -143,8 +149,8 @@ pub(super) struct Unpacking<'a> {
 
 impl<'a> Unpacking<'a> {
     /// Begins to unpack an image: pins it, gives snapshots without a directory their files again,
-    /// and prepares snapshots for missing layers if they are unpacked in parallel. The manifest and
-    /// its configuration are in the store.
+    /// and prepares snapshots for missing layers if they are unpacked in parallel. The
+    /// configuration must be in the store. The layers may arrive later.
     ///
     /// # Errors
     /// As [`to_snapshots`].
@@ -204,7 +210,8 @@ impl<'a> Unpacking<'a> {
         })
     }
 
-    /// Pins the image and the snapshots of its layers.
+    /// Pins the configuration, the snapshots of the layers and, unless layers are discarded, the
+    /// layers. Sets the layers and their chain IDs.
     pub(super) async fn pin(&mut self, manifest: &Manifest) -> Result<()> {
         if self.discards {
             let config = BlobRef::of(&manifest.config, Vec::new());
@@ -360,8 +367,8 @@ impl<'a> Unpacking<'a> {
         Ok(())
     }
 
-    /// Returns whether the configuration refers to the topmost snapshot, so that the image was
-    /// unpacked to the end before.
+    /// Returns whether the configuration refers to the topmost snapshot, which means that the image
+    /// was unpacked to the end before.
     pub(super) async fn is_recorded(&self) -> Result<bool> {
         let found = self.store.blobs().load(&self.config.digest).await?;
         let label = found.and_then(|(mut record, _)| record.labels.remove(&self.reference()));
@@ -406,7 +413,8 @@ impl<'a> Unpacking<'a> {
         }
     }
 
-    /// Ends the job of the image, if there is one. A collection deletes what is left.
+    /// Ends the job of the image with `end`, if there is a job. If that fails, warns, and a
+    /// collection deletes what is left.
     pub(super) async fn end_job(&self, end: fn(&KeptLayer) -> Result<()>) {
         let Some(kept) = self.kept.clone() else {
             return;
@@ -422,7 +430,7 @@ impl<'a> Unpacking<'a> {
         self.target.snapshotter.rebases()
     }
 
-    /// Returns what the snapshotter keeps as a layer, if it does not keep trees.
+    /// Returns which layers the snapshotter can have: only tars, or also EROFS images.
     pub(super) fn accept(&self) -> Accept {
         match self.target.snapshotter.os_features().contains(&EROFS) {
             true => Accept::TarsAndImages,
@@ -430,11 +438,11 @@ impl<'a> Unpacking<'a> {
         }
     }
 
-    /// Checks before anything is fetched or read that the snapshotter can have the layers.
+    /// Checks, before any layer is fetched or read, that the snapshotter can have the layers.
     ///
     /// # Errors
-    /// `Unsupported` for a layer that is an EROFS image by its type, if the snapshotter has only
-    /// tars.
+    /// `Unsupported` for a layer that is an EROFS image by its type, if the snapshotter can only
+    /// have tars.
     fn check_types(&self) -> Result<()> {
         let mut layers = self.layers.iter();
         match layers.find(|(layer, _)| layer.media_type.is_erofs()) {
@@ -508,8 +516,8 @@ impl<'a> Unpacking<'a> {
     }
 
     /// Verifies a layer whose snapshot exists already. The snapshot was made from a layer with this
-    /// diff ID, but the blob that this image lists may have another diff ID. A layer that is not in
-    /// the store is skipped.
+    /// diff ID, but the blob that this image lists may have another diff ID. Does nothing if the
+    /// diff ID of the blob is known already, or if the blob is not in the store.
     pub(super) async fn verify_existing(&self, index: usize) -> Result<()> {
         let (layer, diff_id) = self.layers[index].clone();
         if !is_unverified(self.store, &layer, &diff_id).await? {
@@ -534,7 +542,7 @@ impl<'a> Unpacking<'a> {
         Ok(())
     }
 
-    /// Removes an unfinished snapshot.
+    /// Removes an unfinished snapshot. If that fails, warns.
     pub(super) async fn remove_unfinished(&self, snapshot: &Arc<ActiveSnapshot>) {
         if let Err(left) = snapshot.remove().await {
             let key = snapshot.key();

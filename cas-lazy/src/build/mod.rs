@@ -26,12 +26,12 @@ pub(crate) fn build(layer: impl Read, span_size: u64, build_tool: &str) -> Resul
     let mut files: Vec<FileMetadata> = Vec::new();
     while let Some((entry, stated)) = tar.next_stated()? {
         files.push(metadata(entry, stated, tar.get_ref().position())?);
-        // The body ends here; the reader skips only its padding.
+        // Reads the body to its end, so that the reader skips only its padding.
         io::copy(&mut tar, &mut io::sink())?;
     }
     let counted = tar.into_inner();
     let whole = counted.position();
-    // Two end blocks follow the last member. SOCI does not count the padding after them.
+    // Two end blocks may follow the last member. SOCI does not count the bytes after them.
     let end = files.last().map_or(0, FileMetadata::next_header) + 2 * BLOCK;
     let gzip = counted.into_inner().into_inner().finish()?;
     Ok(Ztoc {

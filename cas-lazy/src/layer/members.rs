@@ -7,8 +7,8 @@ use super::Member;
 use crate::layer_toc::{LayerFile, LayerToc};
 use crate::ztoc::{BLOCK, FileKind, FileMetadata, Ztoc};
 
-/// Maximum number of bytes of the headers of one member: a pax header or a long name of
-/// [`limit::PAX`], and the other headers with their padding.
+/// Maximum number of bytes of the headers of one member. A pax header of [`limit::PAX`] bytes, long
+/// names and the other headers fit, with their padding.
 const HEADERS: u64 = 4 * limit::PAX;
 
 const XATTR: &[u8] = b"SCHILY.xattr.";
@@ -129,7 +129,8 @@ fn unusable(what: &str) -> Error {
 /// Returns whether the headers of a tar describe another member than `stated`.
 ///
 /// # Errors
-/// `Corrupt` if the headers are damaged.
+/// `Corrupt` if the headers are damaged; `OutOfRange` if a bound of [`limit`] is exceeded, or an
+/// owner or a device number is out of range.
 pub(super) fn header_differs(header: &[u8], stated: &Entry) -> Result<bool> {
     let found = Reader::new(header).next_entry()?;
     Ok(found.as_ref() != Some(stated))

@@ -17,12 +17,12 @@ use crate::estargz::OwnFile;
 use crate::layer_toc::LayerToc;
 use crate::ztoc::{BLOCK, Ztoc, relative};
 
-/// The name of the file that follows the files that containers read first.
+/// The name of a file of some eStargz layers. The files before it are those that containers read
+/// first.
 const LANDMARK: &[u8] = b".prefetch.landmark";
 
 /// A layer that is read on demand. The content of its files is in one data file of
-/// [`length`](Self::length) bytes. The data file consists of pieces. Bytes that belong to no piece
-/// are zeros.
+/// [`length`](Self::length) bytes, which arrive in pieces. Bytes that belong to no piece are zeros.
 #[derive(Debug)]
 pub struct LazyLayer {
     members: Vec<Member>,
@@ -36,7 +36,7 @@ pub struct LazyLayer {
 pub struct Member {
     /// The metadata of the member in the tar. The member is not a sparse file.
     pub entry: Entry,
-    /// Offset of the content of a file in the data file in bytes, a multiple of 512.
+    /// Offset of the content of the member in the data file in bytes, a multiple of 512.
     pub offset: u64,
 }
 
@@ -47,8 +47,8 @@ pub struct Piece {
     /// share a byte.
     pub compressed: Range<u64>,
     /// The range of the data file from the first byte of the piece to its last. It includes the
-    /// padding between the files of the piece. Pieces are in the order of these ranges, which do
-    /// not overlap.
+    /// padding between the files of the piece. Pieces are in the order of these ranges. The ranges
+    /// do not overlap.
     pub data: Range<u64>,
 }
 
@@ -102,21 +102,23 @@ impl LazyLayer {
         first..end.max(first)
     }
 
-    /// Returns the indexes of the pieces that precede the file `.prefetch.landmark`, which eStargz
-    /// layers have after the files that containers read first. Returns an empty range if the layer
-    /// does not have this file.
+    /// Returns the indexes of the pieces that have bytes before the content of the file
+    /// `.prefetch.landmark`. The files before it are those that containers read first. Returns an
+    /// empty range if the layer does not have this file.
     pub fn before_landmark(&self) -> Range<usize> {
         let is_landmark = |member: &&Member| relative(&member.entry.path) == LANDMARK;
         let landmark = self.members.iter().find(is_landmark);
         landmark.map_or(0..0, |member| self.pieces_in(0..member.offset))
     }
 
-    /// Verifies and decompresses a piece. `compressed` has the bytes of its
-    /// [`compressed`](Piece::compressed) range. Returns the bytes of the data file.
+    /// Verifies and decompresses a piece. `piece` is its index in [`pieces`](Self::pieces), and
+    /// `compressed` has the bytes of its [`compressed`](Piece::compressed) range. Returns the bytes
+    /// of the data file.
     ///
     /// # Errors
-    /// `Corrupt` if the bytes do not have the digest that the table of contents states, or do not
-    /// decompress; `OutOfRange` for more than [`limit::SPAN`](cas_core::limit::SPAN) bytes.
+    /// `Corrupt` if the bytes do not have the digest or the number that the table of contents
+    /// states, or do not decompress; `OutOfRange` for more than
+    /// [`limit::SPAN`](cas_core::limit::SPAN) bytes.
     pub fn decode(&self, piece: usize, compressed: &[u8]) -> Result<Vec<DataPart>> {
         self.source
             .decode(piece, compressed)
@@ -125,8 +127,8 @@ impl LazyLayer {
 
     /// Returns the headers that must be checked with [`check_header`](Self::check_header) before
     /// `range` of the data file is used. Each element has the index of a member, and the range of
-    /// its headers in the data file. Returns an empty list if the table of contents has digests of
-    /// all files.
+    /// its headers in the data file. Returns an empty list if the data file [is not a
+    /// tar](Self::is_tar), because the table of contents then has digests of all files.
     pub fn headers_before(&self, range: Range<u64>) -> Vec<(usize, Range<u64>)> {
         if !self.is_tar() {
             return Vec::new();
@@ -144,7 +146,8 @@ impl LazyLayer {
     /// Compares the header of a member with what the table of contents states about the member.
     ///
     /// # Errors
-    /// `Corrupt` if they differ, or if the header is damaged.
+    /// `Corrupt` if they differ, or if the header is damaged; `OutOfRange` if a value of the header
+    /// is out of range.
     pub fn check_header(&self, member: usize, header: &[u8]) -> Result<()> {
         let stated = &self.members[member].entry;
         if header_differs(header, stated)? {
@@ -175,8 +178,9 @@ impl TryFrom<Ztoc> for LazyLayer {
     /// Returns the layer that a zTOC describes.
     ///
     /// # Errors
-    /// `Unsupported` for a member with an owner, a time or another value that cannot be used;
-    /// `OutOfRange` if a span has too many bytes.
+    /// `Unsupported` for a member without a time, or with an owner, a device number or headers that
+    /// cannot be used; `OutOfRange` if a span has more than
+    /// [`limit::SPAN`](cas_core::limit::SPAN) bytes, compressed or decompressed.
     fn try_from(ztoc: Ztoc) -> Result<Self> {
         let members = members::of_ztoc(&ztoc)?;
         let length = ztoc.decompressed_size.next_multiple_of(BLOCK);
@@ -207,8 +211,8 @@ impl LazyLayer {
         Ok(())
     }
 
-    /// Returns the layer of a table of contents that has digests. `end` is where the compressed
-    /// bytes of the files end.
+    /// Returns the layer that a table of contents with digests describes. `end` is where the
+    /// compressed bytes of the files end.
     fn of_toc(toc: &LayerToc, compression: Compression, end: u64) -> Result<Self> {
         let (members, length) = members::of_toc(toc)?;
         let (pieces, streams) = pieces::of_toc(toc, &members, end)?;

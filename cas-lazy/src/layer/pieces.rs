@@ -12,7 +12,7 @@ use crate::layer_toc::{LayerToc, damaged};
 use crate::span::too_large;
 use crate::ztoc::Ztoc;
 
-/// Size in bytes of the buffer for decompressed bytes that belong to no wanted file.
+/// Size in bytes of the buffer for decompressed bytes that belong to no chunk.
 const SKIP: usize = 64 << 10;
 
 /// How pieces are decompressed and verified.
@@ -126,7 +126,7 @@ fn piece(compressed: Range<u64>, chunks: &[StreamChunk]) -> Result<Piece> {
     let end = chunks.iter().map(|chunk| chunk.offset + chunk.size).max();
     Ok(Piece {
         compressed,
-        // The padding of a file belongs to no piece: chunks of one file follow without gaps.
+        // The range includes the padding between files, but not the padding after the last file.
         data: begin.unwrap_or(0)..end.unwrap_or(0),
     })
 }
@@ -203,7 +203,7 @@ fn skip(decoder: &mut impl Read, amount: u64) -> io::Result<()> {
     while left > 0 {
         let most = buffer.len().min(left as usize);
         match decoder.read(&mut buffer[..most])? {
-            // The digest of the next chunk shows what is missing.
+            // The next chunk is then too short, which is an error.
             0 => break,
             read => left -= read as u64,
         }

@@ -62,22 +62,24 @@ impl StoredTable {
     /// [`TAR_FILE`](Self::TAR_FILE).
     pub const PREFIX: &str = "lazy.";
     /// The name of the data file, beside the directory of [`FILE`](Self::FILE). Pieces that have
-    /// not arrived are holes.
+    /// not arrived are holes. If the complete data file is the tar, it is renamed to
+    /// [`TAR_FILE`](Self::TAR_FILE).
     pub const DATA_FILE: &str = "lazy.data";
     /// The name of the file with [`PIECE_RECORD`](Self::PIECE_RECORD) bytes for each piece, lowest
     /// byte first: the checksum of the bytes of the piece in the data file, or 0 if the piece has
-    /// not arrived. The file ends after the last piece that was recorded.
+    /// not arrived. The file may be shorter: pieces after its end have not arrived.
     pub const PIECES_FILE: &str = "lazy.pieces";
     /// Number of bytes for each piece in [`PIECES_FILE`](Self::PIECES_FILE).
     pub const PIECE_RECORD: usize = size_of::<u64>();
     /// The name of the file with the [numbers of bytes](cas_core::snapshot::OnDemandBytes) that
     /// have arrived, as JSON. A power failure may lose this file.
     pub const BYTES_FILE: &str = "lazy.bytes";
-    /// The name of the file with the [members](crate::Member) whose contents were read: their
-    /// indexes in the order of the first reads, as JSON. A power failure may lose this file.
+    /// The name of the file with the [members](crate::Member) in the ranges of the tar that were
+    /// read: their indexes in the order of the first reads, as JSON. It lists members of any type.
+    /// A power failure may lose this file.
     pub const READ_FILE: &str = "lazy.read";
-    /// The name of the tar of the layer. The file exists once the tar is complete and was compared
-    /// with the diff ID. Its modification time is the beginning of 1970.
+    /// The name of the tar of the layer. The file exists once the tar is complete and was found to
+    /// have the diff ID. Its modification time is the beginning of 1970.
     pub const TAR_FILE: &str = "layer.tar";
 
     /// Returns the checksums of the first `pieces` pieces in the bytes of
@@ -112,7 +114,7 @@ impl StoredTable {
     /// zTOC is a whole blob, whose size is not known: the range has the maximum length.
     ///
     /// # Errors
-    /// `Corrupt` if the range is not in the layer.
+    /// `Corrupt` if the range is empty, not in the layer, or longer than [`limit::LAYER_TOC`].
     pub fn place(&self) -> Result<(Descriptor, Range<u64>)> {
         let range = match &self.format {
             TableFormat::Ztoc { digest } => {
@@ -131,8 +133,8 @@ impl StoredTable {
             || range.end - range.start > limit::LAYER_TOC
         {
             return Err(Error::corrupt(
-                "the description of a layer names a table of contents that is not in the layer; \
-                 pull the image again",
+                "the description of a layer names a table of contents that is not in the layer, or \
+                 is too large; pull the image again",
             )
             .subject(self.layer.digest));
         }
@@ -143,8 +145,8 @@ impl StoredTable {
     ///
     /// # Errors
     /// `Corrupt` if the table does not have its digest or is damaged, or if a zTOC was made for a
-    /// layer of another size; `Unsupported` if the layer cannot be read on demand; `OutOfRange` if
-    /// a bound of [`limit`](cas_core::limit) is exceeded.
+    /// layer of another size; `Unsupported` if the table has another version, or if the layer
+    /// cannot be read on demand; `OutOfRange` if a bound of [`limit`] is exceeded.
     pub fn read(&self, bytes: &[u8]) -> Result<LazyLayer> {
         match &self.format {
             TableFormat::Ztoc { digest } => {

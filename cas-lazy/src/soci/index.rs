@@ -6,9 +6,11 @@ use cas_core::{Descriptor, Digest, Document, Error, Manifest, MediaType, Result,
 
 use super::go_json;
 
-/// Media type of the configuration of an index of the first version, and its artifact type.
+/// Media type of the configuration of an index of the first version. A list of referrers states it
+/// as the artifact type of the index.
 pub const CONFIG_MEDIA_TYPE_V1: &str = "application/vnd.amazon.soci.index.v1+json";
-/// Media type of the configuration of an index of the second version, and its artifact type.
+/// Media type of the configuration of an index of the second version. The descriptor of the SOCI
+/// index in the index of the image states it as the artifact type.
 pub const CONFIG_MEDIA_TYPE_V2: &str = "application/vnd.amazon.soci.index.v2+json";
 /// Annotation of the manifest of an image: the digest of its index of the second version.
 pub const INDEX_DIGEST: &str = "com.amazon.soci.index-digest";
@@ -98,7 +100,8 @@ impl Index {
     /// have no artifact type, because SOCI serializes an index again before it compares the digest.
     ///
     /// # Errors
-    /// `OutOfRange` for more than [`limit::LAYERS`] zTOCs or [`limit::DOCUMENT_WRITE`] bytes.
+    /// `OutOfRange` for more than [`limit::LAYERS`] zTOCs or [`limit::DOCUMENT_WRITE`] bytes;
+    /// `Internal` if the manifest cannot be serialized.
     pub fn encode(&self) -> Result<Vec<u8>> {
         let config = MediaType::from(self.config_media_type());
         let subject = match &self.version {
@@ -136,9 +139,10 @@ impl Index {
     ///
     /// # Errors
     /// `Corrupt` if `bytes` is not a valid manifest, if a zTOC or an artifact does not name its
-    /// layer, if two zTOCs differ but name one layer, or if an index of the first version has no
-    /// subject; `Unsupported` for a manifest that is not a SOCI index; `OutOfRange` for a zTOC of
-    /// more than [`limit::ZTOC`] bytes or an artifact of more than [`limit::PREFETCH`].
+    /// layer, if a span size is not a number above 0, if two zTOCs differ but name one layer, or if
+    /// an index of the first version has no subject; `Unsupported` for a manifest that is not a
+    /// SOCI index; `OutOfRange` for a zTOC of more than [`limit::ZTOC`] bytes or an artifact of
+    /// more than [`limit::PREFETCH`].
     pub fn decode(bytes: &[u8]) -> Result<Index> {
         decode(bytes).map_err(|error| error.operation("read SOCI index"))
     }

@@ -28,15 +28,15 @@ struct Stored {
 struct StoredSpans {
     start_span: u32,
     end_span: u32,
-    /// A lower number is fetched first.
+    /// Ranges with lower numbers are fetched first.
     #[serde(default, skip_serializing)]
     priority: i64,
 }
 
 impl Prefetch {
-    /// Adds spans that are fetched after the others. Spans that continue the last range are added to
-    /// it. Does nothing if one range has all of the spans already. So there are never more ranges
-    /// than spans.
+    /// Adds spans that are fetched after the others. If they begin in the last range or directly
+    /// after it, extends this range instead. Does nothing if one range has all of the spans
+    /// already.
     pub fn add(&mut self, spans: RangeInclusive<u32>) {
         let has_all = |range: &RangeInclusive<u32>| {
             range.contains(spans.start()) && range.contains(spans.end())

@@ -27,7 +27,8 @@ pub struct Ztoc {
     pub build_tool: String,
     /// Size of the compressed layer in bytes.
     pub compressed_size: u64,
-    /// Size of the tar in bytes, including its two end blocks, but not the padding after them.
+    /// Size of the tar in bytes, including its two end blocks if it has them, but not the bytes
+    /// after them.
     pub decompressed_size: u64,
     /// The members of the tar, in order.
     pub files: Vec<FileMetadata>,
@@ -65,7 +66,7 @@ pub struct FileMetadata {
     /// Time of the last modification. `None` if a stored zTOC does not state it, as for years
     /// before 0 and after 9999.
     pub modified: Option<Time>,
-    /// Major and minor number of a device; zero for everything that is not a device.
+    /// Major and minor number of a device; without meaning for everything that is not a device.
     pub device: (i64, i64),
     /// The records of the pax header, key and value. Extended attributes begin with
     /// `SCHILY.xattr.`.
@@ -129,10 +130,10 @@ impl Ztoc {
     /// stores. Returns the zTOC.
     ///
     /// # Errors
-    /// `Corrupt` for a damaged layer, also if a gzip member is followed by bytes that are neither
-    /// zeros nor gzip; `Unsupported` for a layer that is not compressed with gzip, for sparse files
-    /// and global pax headers, which a zTOC cannot express, and for other bytes among the zeros at
-    /// the end; `OutOfRange` if a bound of [`limit`](cas_core::limit) is exceeded;
+    /// `Corrupt` for a damaged layer; `Unsupported` for a layer that is not compressed with gzip,
+    /// for bytes after a gzip member that are neither zeros nor gzip, and for sparse files and
+    /// global pax headers, which a zTOC cannot express; `OutOfRange` if a bound of
+    /// [`limit`](cas_core::limit) is exceeded, or if an owner or a device number is out of range;
     /// `InvalidArgument` for a span size of zero; errors of `layer`.
     pub fn build(layer: impl Read, span_size: u64, build_tool: &str) -> Result<Ztoc> {
         build::build(layer, span_size, build_tool).map_err(|error| error.operation("build zTOC"))
@@ -141,9 +142,10 @@ impl Ztoc {
     /// Reads a stored zTOC.
     ///
     /// # Errors
-    /// `Corrupt` if the zTOC is damaged, or if its offsets, sizes or checkpoints contradict each
-    /// other; `Unsupported` for another version, or for a layer that is not compressed with gzip;
-    /// `OutOfRange` if a bound of [`limit`](cas_core::limit) is exceeded.
+    /// `Corrupt` if the zTOC is damaged, if its offsets, sizes or checkpoints contradict each
+    /// other, or if a path or a size is too large; `Unsupported` for another version, or for a
+    /// layer that is not compressed with gzip; `OutOfRange` if the zTOC or its texts have too many
+    /// bytes, or if there are more members or spans than [`limit`](cas_core::limit) allows.
     pub fn decode(bytes: &[u8]) -> Result<Ztoc> {
         decode::decode(bytes).map_err(|error| error.operation("read zTOC"))
     }
@@ -151,14 +153,15 @@ impl Ztoc {
     /// Returns the bytes to store. SOCI's tools write the same bytes for the same content.
     ///
     /// # Errors
-    /// `OutOfRange` if they are more than [`limit::ZTOC`](cas_core::limit::ZTOC).
+    /// `OutOfRange` if an estimate of their number is more than
+    /// [`limit::ZTOC`](cas_core::limit::ZTOC). The estimate is never too low, but may be too high.
     pub fn encode(&self) -> Result<Vec<u8>> {
         encode::encode(self).map_err(|error| error.operation("write zTOC"))
     }
 
-    /// Returns the first and the last span that have bytes of a regular file or of its headers.
-    /// Returns `None` if the layer does not have a regular file at `path`, or if the file is empty.
-    /// `path` is relative to the root directory, or begins with `/` or `./`.
+    /// Returns the indexes of the first and the last span that have bytes of a regular file or of
+    /// its headers. Returns `None` if the last member at `path` is not a regular file or is empty,
+    /// or if there is none. `path` is relative to the root directory, or begins with `/` or `./`.
     pub fn spans_of(&self, path: &[u8]) -> Option<RangeInclusive<u32>> {
         let path = relative(path);
         // A later member replaces an earlier one with the same path.

@@ -24,7 +24,7 @@ const INIT_EXT: u64 = 1 << 30;
 const HAS_RESEND: u64 = 1 << 39;
 const FLAGS: u64 = ASYNC_READ | PARALLEL_DIROPS | INIT_EXT | HAS_RESEND;
 
-/// Flags of an open file: what the kernel has in memory stays valid, and closing sends nothing.
+/// Flags of an open file: what the kernel has in memory stays valid, and a close sends no flush.
 const KEEP_CACHE: u32 = 1 << 1;
 const NO_FLUSH: u32 = 1 << 5;
 
@@ -127,7 +127,8 @@ pub(super) fn snapshot_of(node: u64) -> Option<u64> {
     node.checked_sub(FIRST_FILE)
 }
 
-/// Returns the header of a reply with `length` bytes, or with a number of an error.
+/// Returns the header of a reply whose body has `length` bytes. `error` is the number of an error,
+/// or 0. A negative number is the code of a notification.
 pub(super) fn header(unique: u64, length: usize, error: i32) -> [u8; REPLY_HEADER] {
     let mut header = [0; REPLY_HEADER];
     header[..4].copy_from_slice(&((REPLY_HEADER + length) as u32).to_ne_bytes());
@@ -150,7 +151,7 @@ pub(super) fn handshake(read_ahead: u32) -> Vec<u8> {
     for number in [MAJOR, MINOR, read_ahead, FLAGS as u32] {
         reply.extend(number.to_ne_bytes());
     }
-    // How many requests wait in the background, and when the kernel begins to wait.
+    // Maximum number of requests in the background, and the number at which the kernel sends fewer.
     for number in [64_u16, 48] {
         reply.extend(number.to_ne_bytes());
     }

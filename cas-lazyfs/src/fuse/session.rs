@@ -17,9 +17,9 @@ use crate::Files;
 /// Default number of requests that are served at the same time. Half of them may wait for the same
 /// registry.
 const THREADS: usize = 16;
-/// Size in bytes of the buffer for requests. The kernel demands at least this.
+/// Size in bytes of the buffer for requests. The kernel demands at least 8 KiB.
 const BUFFER: usize = 64 << 10;
-/// Maximum number of bytes that the kernel reads at once.
+/// Maximum number of bytes in one reply to a read.
 const READ: usize = 1 << 20;
 /// Time between two records of what has arrived.
 const RECORD_EVERY: Duration = Duration::from_secs(1);
@@ -53,7 +53,7 @@ impl Session {
     }
 
     /// Sets the number of requests that are served at the same time, at least 1. By default, 16. At
-    /// most half of them wait for the same registry.
+    /// most half of them, but at least one, may wait for the same registry.
     #[must_use]
     pub fn with_threads(mut self, threads: usize) -> Self {
         self.threads = threads.max(1);
@@ -80,7 +80,7 @@ impl Session {
     /// Serves requests until the file system is unmounted.
     ///
     /// # Errors
-    /// Errors of the system, after which no request is served.
+    /// Errors of the system; `Internal` if a thread panicked. No request is served afterwards.
     pub fn serve(&self) -> Result<()> {
         let (ended, waiting) = (AtomicBool::new(false), thread::current());
         let turns = Turns::new((self.threads / 2).max(1));
@@ -111,7 +111,7 @@ impl Session {
         })
     }
 
-    /// Completes layers while no read waits.
+    /// Fetches the pieces that containers read first, and completes layers while no read waits.
     fn complete_layers(&self, ended: &AtomicBool) {
         while !ended.load(Ordering::Acquire) {
             thread::park_timeout(self.files.advance());

@@ -23,7 +23,8 @@ fn main() -> ExitCode {
     match Report::read(Path::new(directory)) {
         Ok(report) if report.is_empty() => {
             eprintln!(
-                "law-report: {directory} has no results; run the tests with CONFORMANCE_REPORT={directory}"
+                "law-report: {directory} has no results; run the tests with CONFORMANCE_REPORT set \
+                 to the absolute path of this directory"
             );
             ExitCode::FAILURE
         }

@@ -41,7 +41,8 @@ pub(super) enum ContentFault {
     TakesForeignProofs,
     AdoptsFromTheBeginning,
     CompactsALivingBlob,
-    /// A removal also removes blobs that were published since the last flush.
+    /// A removal of one blob also removes the blobs that were published as `Relaxed` since the last
+    /// flush.
     RemovesWhatIsNotFlushed,
 }
 

@@ -1,5 +1,5 @@
-//! Content stores on files with one fault each, for the laws of faults. They implement only what
-//! those laws use. Another process cannot resume an ingest.
+//! Content stores on files with one fault each, for the laws of faults, and one without a fault.
+//! They implement only what those laws use. An ingest is not resumed: it begins at 0 each time.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -21,7 +21,7 @@ use cas_core::{
 pub enum FileFault {
     /// No fault: the store writes, syncs, renames and syncs the directory.
     None,
-    /// The store syncs nothing.
+    /// A publish syncs nothing.
     AcknowledgesBeforeSyncing,
     /// The store does not sync the directory after a rename.
     ForgetsTheDirectorySync,
@@ -31,13 +31,13 @@ pub enum FileFault {
     IgnoresFailedSyncs,
     /// The store repeats a failed sync, and relies on the second result.
     RetriesFailedSyncs,
-    /// The store ignores that the disk is full.
+    /// The store ignores errors of writes, such as those of a full disk.
     IgnoresAFullDisk,
 }
 
 use FileFault as Fault;
 
-/// A content store on files, with one fault.
+/// A content store on files, with at most one fault.
 pub struct FileStore {
     dir: PathBuf,
     fault: Fault,

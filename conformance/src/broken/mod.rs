@@ -2,8 +2,8 @@
 //!
 //! Each [`Exhibit`] is the memory store with one fault. The law [`Exhibit::law`] must find the
 //! fault. Of the other laws, only those in [`Exhibit::also`] may find the fault. The stores in
-//! [`files`] are for the laws that make system calls fail. Broken snapshotters are in the tests of
-//! `snapshot-overlay`, because they wrap a working snapshotter.
+//! [`files`] are for the laws that kill a process at a system call, or make the call fail. Broken
+//! snapshotters are in the tests of `snapshot-overlay`, because they wrap a working snapshotter.
 
 mod content;
 pub mod files;

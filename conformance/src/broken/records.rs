@@ -16,7 +16,7 @@ pub(super) enum RecordFault {
     IgnoresExpectations,
     OverwritesNotes,
     AppliesHalfABatch,
-    /// It checks the expectations of only the first [`MANY`] changes in a batch.
+    /// A commit checks the expectations of only the first [`MANY`] changes in a batch.
     LooksAtTheFirst,
     /// A revision is the hash of the value, like the entity tags of some services.
     RepeatsRevisions,

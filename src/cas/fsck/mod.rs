@@ -30,7 +30,9 @@ pub struct FsckOptions {
     /// Which blobs are read and hashed, and which snapshots have their files read. The documents of
     /// images are always read and hashed.
     pub read_data: ReadData,
-    /// Whether this check continues after the last blob that an interrupted check has read.
+    /// Whether this check continues where an interrupted check with the same `read_data` stopped
+    /// reading blobs and snapshots. A check of a percentage always continues after the previous
+    /// one.
     pub resume: bool,
     /// Maximum number of bytes of blobs and snapshots that are read per second. `None` sets no
     /// limit.
@@ -70,13 +72,15 @@ impl Default for FsckOptions {
 impl Cas {
     /// Checks the store and the snapshots of a root, and repairs them if [`FsckOptions::repair`] is
     /// set. Returns what was found. A root can be checked even if it is so damaged that
-    /// [`Cas::open`] fails. Other jobs may use the root during the check, if its store allows
+    /// [`Cas::open`] fails. The report then has only the damage that must be repaired before the
+    /// rest can be checked. Other jobs may use the root during the check, if its store allows
     /// several processes at a time.
     ///
     /// # Errors
     /// `NotFound` if the directory is not a root; `Busy` if the store allows only one process at a
-    /// time, and another process has it open; as [`Cas::open`], except for damage; errors of the
-    /// source of a repair.
+    /// time, and another process has it open; as [`Cas::open_with`], except for damage; errors of
+    /// the source of a repair. A source in [`FsckOptions::from`] is opened even if nothing is
+    /// repaired.
     pub async fn fsck(root: impl AsRef<Path>, options: FsckOptions) -> Result<Report> {
         let path = root.as_ref();
         if !path
@@ -151,10 +155,9 @@ impl Cas {
 }
 
 impl Cas {
-    /// Explains an error that a verb on this root has returned. Something misplaced in the root,
-    /// such as a file in the place of a directory, may have caused `error`. In this case, returns
-    /// an error of the kind `Corrupt` that names the misplaced entry and the repair. Otherwise
-    /// returns `error`.
+    /// Explains an error that a verb on this root has returned. If something misplaced in the root
+    /// may have caused `error`, for example a file in the place of a directory, returns an error of
+    /// the kind `Corrupt` that names the misplaced entry and the repair. Otherwise returns `error`.
     #[must_use]
     pub fn explain_error(root: impl AsRef<Path>, error: Error) -> Error {
         let (root, registry) = (root.as_ref(), crate::registry());

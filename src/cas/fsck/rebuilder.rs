@@ -23,7 +23,7 @@ pub(super) struct LayerRebuilder<'a> {
     cas: &'a Cas,
     sources: &'a RepairSources<'a>,
     progress: &'a Arc<dyn Progress>,
-    /// For each chain ID, the layer of an image that has it.
+    /// For each chain ID, the layer with this chain ID, and an image that has the layer.
     layers: OnceCell<HashMap<String, Found>>,
 }
 
@@ -79,8 +79,8 @@ impl<'a> LayerRebuilder<'a> {
         let store = &self.cas.store;
         let options = PullOptions::default().with_progress(Arc::clone(self.progress));
         let mut last = Error::not_found(
-            "the store does not have the layer, and no source has it; pull or import the image \
-             again",
+            "the store does not have the layer, and no source for it is known; pull or import the \
+             image again",
         )
         .subject(found.layer.digest);
         for source in self.sources.of(found.name.as_ref()).await? {

@@ -123,8 +123,8 @@ impl<'a> RepairSources<'a> {
     #[cfg(not(feature = "registry"))]
     async fn connect(&self, _: &str) -> Result<Arc<dyn Fetcher>> {
         Err(cas_core::Error::unsupported(
-            "expected a root, an image layout or the URL of a store; for registries, build with \
-             the Cargo feature `registry`",
+            "this build cannot fetch from registries; name a root, an image layout or the URL of a \
+             store as the source, or build with the Cargo feature `registry`",
         ))
     }
 }

@@ -17,14 +17,16 @@ const SERVICE: &str = "CAS_TEST_S3";
 /// A well-formed signature. Moto checks only the form.
 const SIGNATURE: &str = "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/s3/aws4_request, \
                          SignedHeaders=host, Signature=0";
-/// A bucket that exists from the start.
+/// A bucket that exists once [`service`] has started the service.
 pub const BUCKET: &str = "laws";
 
 /// Maximum number of times that a request is repeated.
 const RESETS: usize = 5;
 
-/// Returns the host and port of the service. Prints the reason and returns `None` if moto is not
-/// installed.
+/// Returns the host and port of the service. Unless a parent process has started the service, the
+/// first call starts it, makes the bucket [`BUCKET`], and sets the credentials in the environment
+/// of this process. If moto is not installed, the first call prints the reason, and each call
+/// returns `None`.
 ///
 /// # Panics
 /// If the service does not start.
@@ -61,8 +63,8 @@ fn start() -> Option<String> {
     Some(host)
 }
 
-/// Runs the service on a thread that never ends, because the kernel kills the service together
-/// with the thread that started it.
+/// Runs the service from a thread that waits for it, because the kernel kills the service when the
+/// thread that started it ends.
 fn run_service(program: PathBuf, host: String) {
     thread::spawn(move || {
         let (ip, port) = host.split_once(':').expect("a port");

@@ -1,8 +1,9 @@
 //! Verifies signatures of cosign with a public key.
 //!
 //! cosign keeps the signatures of an image in the repository of the image, in one of two forms. In
-//! the older form, they are layers of the image `sha256-<digits>.sig` ([`payload`]). Since version
-//! 3, they are bundles that refer to the image ([`bundle`]).
+//! the older form ([`payload`]), they are layers of the image `sha256-<digits>.sig` or of a
+//! manifest that refers to the signed image. In the newer form ([`bundle`]), the default since
+//! version 3, each is a bundle in a manifest that refers to the signed image.
 
 mod bundle;
 mod key;
@@ -33,16 +34,18 @@ impl<R: Fetcher + Referrers> Repository for R {}
 /// Finds the repository for a name.
 #[async_trait]
 pub trait Connect: Send + Sync {
-    /// Returns the repository of a name, from which the content of the image can be fetched.
+    /// Returns the repository of a name. The tag of `name` is that of the image with the signatures
+    /// in the older form. This image is absent if there are no such signatures.
     ///
     /// # Errors
-    /// As [`Client::at`](crate::Client::at).
+    /// Those of the connection, such as the errors of [`Client::at`](crate::Client::at).
     async fn connect(&self, name: &FullName) -> Result<Arc<dyn Repository>>;
 }
 
 /// Accepts images that have a signature of cosign by one key. The digest in the signature must be
 /// that of the image. As with `cosign verify`, the name in the signature does not count. So an
-/// image may be copied to another name. No transparency log is consulted.
+/// image may be copied to another name. No transparency log is consulted. At most
+/// [`limit::SIGNATURES`] signatures are checked.
 #[derive(Clone)]
 pub struct Cosign {
     key: CosignKey,
@@ -56,8 +59,9 @@ impl Cosign {
         Cosign { key, registries }
     }
 
-    /// Checks the signatures of an image until one is valid. If none is valid, the error states why
-    /// the last one is not.
+    /// Checks the signatures of an image until one is valid. If none is valid, returns the last
+    /// error of reading a signature. If all could be read, the error states why the last manifest
+    /// has no valid signature, or that the image is not signed.
     async fn check(&self, name: &FullName, target: &Descriptor) -> Result<()> {
         let tag = signatures_of(name, &target.digest)?;
         let repository = self.registries.connect(&tag).await?;
@@ -103,9 +107,9 @@ struct Search<'a> {
     digest: Digest,
     /// How many more signatures are checked.
     left: usize,
-    /// Why no signature was valid.
+    /// Why the last manifest has no valid signature, or that the image is not signed.
     why: String,
-    /// Why a signature could not be read.
+    /// The last error of reading a manifest of signatures or a signature.
     failed: Option<Error>,
 }
 
@@ -116,7 +120,7 @@ impl Search<'_> {
         let mut read = BTreeSet::new();
         while let Some(page) = pages.try_next().await? {
             for referrer in page.iter().filter(|one| may_sign(one)) {
-                // Mirrors may list the same referrers.
+                // Several mirrors may list the same referrer.
                 if read.contains(&referrer.digest) {
                     continue;
                 }
@@ -158,7 +162,10 @@ impl Search<'_> {
     }
 
     /// Checks the signatures of a manifest. Returns `None` if one is valid. Otherwise returns why
-    /// the last one is not valid.
+    /// the manifest has no valid signature.
+    ///
+    /// # Errors
+    /// Errors of reading the manifest. If no signature is valid, the last error of reading one.
     async fn first_right(&mut self, manifest: &Descriptor) -> Result<Option<String>> {
         let data = whole(self.repository, manifest, limit::DOCUMENT_READ).await?;
         let manifest: Manifest = match serde_json::from_slice(&data) {
@@ -245,6 +252,6 @@ fn unparsed(what: &str, error: &serde_json::Error) -> String {
 }
 
 fn rejected(why: String) -> Error {
-    let advice = "sign the image with `cosign sign`, or pull another one";
+    let advice = "sign the image with `cosign sign --key`, or pull another one";
     Error::new(ErrorKind::Denied, format!("{why}; {advice}"))
 }

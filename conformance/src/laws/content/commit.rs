@@ -1,4 +1,5 @@
-//! Laws of the end of an ingest: proofs, durability, records, cancellation.
+//! Laws of the end of an ingest (proofs, durability, records, cancellation), of removals, and of
+//! copies between stores.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -173,7 +174,7 @@ pub(super) async fn blobs_are_copied_between_stores(subject: Subject) {
 }
 
 /// Drops the future of a commit at different moments. The blob must then be whole or absent, and
-/// the key free.
+/// the key must become free.
 pub(super) async fn a_cancelled_publish_is_whole_or_absent(subject: Subject) {
     let store = subject.open().await;
     for polls in 0..4 {
@@ -280,8 +281,8 @@ pub(super) async fn bytes_and_batch_are_one_step(subject: Subject) {
     );
 }
 
-/// A conflict of the batch keeps the bytes. A version that is not current does not
-/// prevent the removal of the other blobs.
+/// A conflict of the batch keeps the bytes. A blob that does not exist does not prevent the removal
+/// of the other blobs.
 pub(super) async fn a_removal_and_its_batch_are_one_step(subject: Subject) {
     let store = subject.open().await;
     let data = bytes(1, 10_000);
@@ -313,7 +314,8 @@ pub(super) async fn a_removal_and_its_batch_are_one_step(subject: Subject) {
     assert_has(&*store, &digest, &data).await;
 }
 
-/// Removes blobs that are next to each other or far apart, in any order.
+/// Removes blobs that are next to each other or far apart in the list, in the order of the list or
+/// backwards.
 pub(super) async fn a_removal_of_many_removes_only_those(subject: Subject) {
     let store = subject.open().await;
     let mut there = Vec::new();

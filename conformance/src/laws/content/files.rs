@@ -1,4 +1,4 @@
-//! Laws of files that become blobs, and of compaction.
+//! Laws of files that become blobs, of stored bytes that were changed, and of compaction.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;

@@ -140,7 +140,7 @@ laws! { $
             "A removal of many blobs in one call would also remove the blobs between them"
             ["cas_core::ContentStore::remove_versions"],
         blobs_are_copied_between_stores:
-            "After an interruption, a migration would copy a large blob from its start again"
+            "A migration that was interrupted could not continue"
             ["containerd content.Copy"],
     ]
     commit(racy) [

@@ -50,7 +50,7 @@ enum Step {
     Reopen,
 }
 
-/// The expected content of the store.
+/// The oracle: the expected content of the store.
 #[derive(Clone, Debug, Default)]
 struct Oracle {
     ingests: BTreeMap<&'static str, Vec<u8>>,
@@ -127,7 +127,7 @@ pub(super) async fn any_sequence_agrees_with_a_map(subject: Subject) {
         Ok(())
     });
     if let Err(error) = outcome {
-        panic!("the shortest failing sequence, repeatable with {seed}: {error}");
+        panic!("the shortest failing sequence found, repeatable with {seed}: {error}");
     }
 }
 
@@ -238,7 +238,8 @@ async fn look(store: &dyn ContentStore, oracle: &Oracle) {
     assert_eq!(found, held, "the unfinished ingests");
 }
 
-/// Reopens the store if it promises to be durable. Returns the open store.
+/// Reopens the store if it promises to be durable. If it does not promise to resume ingests, then
+/// discards them, in the oracle as well. Returns the open store.
 async fn reopen(
     subject: &Subject,
     place: &str,

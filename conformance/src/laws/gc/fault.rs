@@ -1,5 +1,6 @@
 //! Laws of faults. In each run, one system call that changes the disk gets a fault. Named images
-//! must be whole, records must agree with bytes, and a collection must remove all leftovers.
+//! must be whole, records must agree with bytes, and a collection must remove all leftovers. One
+//! law checks the syncs before an import is acknowledged.
 
 use cas_core::content::{ContentExt, Durability};
 use cas_core::records::Table;
@@ -38,7 +39,8 @@ async fn inject(subject: &Subject, fault: Fault) {
     subject.at_every_call(fault, check).await;
 }
 
-/// Imports images, changes labels, removes a name, collects, and leaves an unfinished ingest.
+/// Imports images, stores a blob without a name, changes labels, removes a name, collects, and
+/// leaves an unfinished ingest.
 async fn job(subject: &Subject) -> Result<()> {
     let store = subject.try_open().await?;
     Sample::of(1).import(&store, "one").await?;
@@ -149,7 +151,8 @@ pub(super) async fn agrees(store: &Store) {
     }
 }
 
-/// Checks that a collection after all jobs leaves exactly these blobs, with their records.
+/// Checks that a collection a day after all jobs leaves exactly these blobs, with their records,
+/// and no leases or ingests.
 pub(super) async fn nothing_dead(store: &Store, alive: Vec<Digest>) {
     collect_in(store, DAY).await;
     assert_eq!(there(store).await, alive, "blobs left after a collection");
@@ -183,8 +186,8 @@ pub(super) async fn nothing_without(store: &Store, names: [&str; 2]) {
 /// Text that occurs in no other file.
 const MARKER: &str = "conformance-name";
 
-/// The name of an image and the names of its files must be synced before the import is
-/// acknowledged.
+/// Before the import is acknowledged, each file that contains the name of the image must be synced,
+/// and so must the directory of this file.
 pub(super) async fn an_acknowledged_name_was_synced(subject: Subject) {
     if !subject.is_victim() {
         return subject.syncs_before_it_acknowledges(MARKER);

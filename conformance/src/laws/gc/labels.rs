@@ -46,7 +46,8 @@ pub(super) async fn a_root_label_keeps_a_blob(subject: Subject) {
     assert_eq!(there(&store).await, digests(&[&made[0]]));
 }
 
-/// `gc.ref.content` is a reference, alone or followed by `.` or `/`. Other labels are not.
+/// `gc.ref.content` is a reference, alone or followed by `.` or `/`. A label that continues in
+/// another way is not a reference.
 pub(super) async fn a_reference_has_the_exact_suffix(subject: Subject) {
     let store = subject.open().await;
     let made = blobs(&store, 5).await;

@@ -1,4 +1,5 @@
-//! Compares the store with the oracle, or updates the oracle after a failed step.
+//! Compares the store with the oracle (the expected state), or updates the oracle after a failed
+//! step.
 
 use std::collections::BTreeSet;
 

@@ -33,6 +33,6 @@ pub(super) async fn any_sequence_agrees_with_plain_maps(subject: Subject) {
         Ok(())
     });
     if let Err(error) = outcome {
-        panic!("the shortest failing sequence, repeatable with {seed}: {error}");
+        panic!("the shortest failing sequence found, repeatable with {seed}: {error}");
     }
 }
