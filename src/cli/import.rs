@@ -30,7 +30,7 @@ pub(crate) struct Import {
     /// Import all platforms (default)
     #[arg(long)]
     all_platforms: bool,
-    /// Unpack the images into snapshots, too
+    /// Unpack the images into snapshots, too; without --platform, only for this machine's platform
     #[arg(long)]
     unpack: bool,
 }

@@ -21,7 +21,8 @@ pub(crate) struct GiveOwners {
     directory: PathBuf,
 }
 
-/// Remove a directory and what is in it, but nothing that is mounted there (started by `cas run`)
+/// Remove a directory and what is in it, but nothing that is mounted there (started by `cas run`
+/// and `cas gc`)
 #[derive(Args)]
 pub(crate) struct RemoveTree {
     directory: PathBuf,

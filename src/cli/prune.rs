@@ -8,8 +8,9 @@ use super::Context;
 use super::gc::{shorten, when};
 use super::output::{count, size};
 
-/// Prints the number of removed images, and how much space is free now and later; with `dry_run` or
-/// JSON, also the images. Warns if a bound cannot be met.
+/// Prints the number of removed images, how much space their removal has freed, and how much it
+/// will free later. With `dry_run`, prints what would be removed and freed. With `dry_run` or JSON,
+/// also prints the images. Warns if a bound cannot be met.
 pub(crate) fn report(context: &Context, pruned: &Pruned, dry_run: bool) -> Result<()> {
     let out = &context.out;
     if out.is_json() || dry_run && !pruned.images.is_empty() {
