@@ -30,9 +30,9 @@ pub(crate) async fn find(cas: &Cas, text: &str) -> Result<Resource> {
     }
 }
 
-/// Returns the resource that `text` means, as [`find`] does. `text` may also be the name of an image,
-/// without `images/`, or the digest of a layer that the root keeps only as a tar. The result is then
-/// the image, or the snapshot that has the tar.
+/// Returns the resource that `text` means, as [`find`] does. `text` may also be the name of an
+/// image, without `images/`, or the digest of a layer that the root keeps only as a tar. The result
+/// is then the image, or the snapshot that has the tar.
 ///
 /// # Errors
 /// As [`find`]; `NotFound` if `text` names nothing.

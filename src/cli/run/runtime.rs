@@ -205,8 +205,8 @@ impl Signals {
                 }
                 () = sleep_until(last), if deadline.is_some() => {
                     // Kill the container first, so that the runtime can report how it ended. Kill
-                    // the runtime only if there is no container, or if the runtime has not ended
-                    // within another grace period.
+                    // the runtime only if the run has no container, or if the runtime has not
+                    // ended within another grace period.
                     if killed || !call(run_dir, &["kill", run_dir.id(), "KILL"]).await? {
                         child.start_kill().during("end", "the program")?;
                     }
