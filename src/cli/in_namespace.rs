@@ -1,6 +1,6 @@
 //! Works on files that belong to other users of a user namespace. A short-lived child process
-//! enters the namespace, because a process with several threads cannot enter one, and because no
-//! process can leave it again.
+//! enters a new user namespace with the same ids, because a process with several threads cannot
+//! enter one, and because no process can leave it again.
 
 use std::path::{Path, PathBuf};
 

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Time between two checks whether the process serves layers.
 const STEP: Duration = Duration::from_millis(20);
 /// Minimum time between the starts of two processes that serve layers. It bounds the load if the
-/// processes end at once.
+/// processes end right after their start.
 const LIFE: Duration = Duration::from_millis(200);
 /// If this many processes in a row end within [`LIFE`], no further process is started.
 const ATTEMPTS: u32 = 20;
@@ -161,7 +161,7 @@ pub(super) fn ensure_served(root: &Path) -> Result<()> {
             .subject(log.display()));
         }
         thread::sleep(STEP);
-        // The process ends at once if the processes of an unmounted session have not ended yet.
+        // The process ends right away if the processes of an unmounted session have not ended yet.
         if server
             .try_wait()
             .during("wait for", "cas lazy serve")?
