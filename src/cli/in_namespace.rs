@@ -43,7 +43,7 @@ impl RemoveTree {
 }
 
 /// Gives the files that were unpacked into `directory` without privileges to the owners that they
-/// have in the image.
+/// have in the image. Files whose owners the user namespace does not have stay as they are.
 pub(super) async fn give_owners(directory: &Path) -> Result<()> {
     let why = "files could not be given to their owners, for the reason above";
     call(GIVE, directory, why).await

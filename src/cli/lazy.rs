@@ -76,7 +76,11 @@ impl Lazy {
     }
 }
 
-/// Holds a session, and starts the process that serves it for as long as the session lasts.
+/// Holds a session until it ends. Starts the process that serves the session, and starts it again
+/// whenever it fails.
+///
+/// # Errors
+/// As [`OnDemand::hold`]; `Unavailable` if [`ATTEMPTS`] processes in a row ended within [`LIFE`].
 fn hold(on_demand: &OnDemand, root: &Path) -> Result<()> {
     let held = on_demand.hold()?;
     let (mut is_resumed, mut short_lives) = (false, 0);

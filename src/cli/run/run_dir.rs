@@ -62,7 +62,8 @@ fn runs(root: &Path) -> Result<(Dir, PathBuf)> {
 }
 
 impl RunDir {
-    /// Reserves the directory of a new run and locks it.
+    /// Reserves a name for the directory of a new run, and locks it. The directory itself is not
+    /// made here.
     pub(super) fn create(cas: &Cas, root: &Path) -> Result<Self> {
         let (runs, path) = make_runs(root)?;
         let id = unique::key(&prefix(cas)?);
