@@ -46,7 +46,7 @@ pub(crate) struct Process {
     /// Program to run instead of the image's entrypoint and command
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
-    /// Arguments that replace the image's command; they follow its entrypoint
+    /// Arguments that replace the image's command; they follow the entrypoint, or PROGRAM
     #[arg(last = true, value_name = "CMD")]
     command: Vec<String>,
 }

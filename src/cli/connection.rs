@@ -12,7 +12,8 @@ use super::Context;
 
 #[derive(Args)]
 pub(crate) struct Connection {
-    /// Use plain HTTP (automatic for a registry on this machine that does not require TLS)
+    /// Use plain HTTP, unless hosts.toml or registries.conf sets the scheme (automatic for a
+    /// registry on this machine that does not require TLS)
     #[arg(long)]
     pub(crate) plain_http: bool,
     /// Look for the login in this file first, as podman does [default: the file in cas.toml, or
@@ -42,7 +43,8 @@ pub(crate) struct Connection {
 /// Which certificates of registries are trusted.
 #[derive(Args)]
 pub(crate) struct Trust {
-    /// Read hosts.toml or certificates for a registry from DIR/HOST[:PORT] only
+    /// Read hosts.toml and certificates for a registry from DIR/HOST[:PORT] only; if this directory
+    /// is absent, read hosts.toml from DIR/_default
     #[arg(long, value_name = "DIR")]
     hosts_dir: Option<PathBuf>,
     /// Also trust the certificates in this PEM file, of authorities or of the registry itself
@@ -92,9 +94,9 @@ impl Connection {
         Ok(timeouts)
     }
 
-    /// Returns the files that name mirrors and certificates. `hosts` has the files of the root. A
-    /// file that an option of this command names replaces the file of the root. Files of
-    /// authorities (`--ca`) are added to those of the root.
+    /// Returns the files that name mirrors and certificates. `hosts` has the files of the root.
+    /// `--hosts-dir` and `--registries-conf` replace the directory and the file of the root. The
+    /// files of `--ca` are added to those of the root.
     pub(crate) fn hosts(&self, hosts: Hosts) -> Hosts {
         let hosts = self.trust.hosts(hosts);
         match &self.registries_conf {

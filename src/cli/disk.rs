@@ -21,15 +21,16 @@ The file is an EROFS image: metadata, and then the tar of each layer. Linux 6.4 
 the file. A virtual machine can use the file as a disk with sectors of 512 bytes. The same image
 always gives the same bytes. No privileges are needed. While the file is written, its directory may
 need free space for twice the size of the file. If the image is unpacked into snapshots of the
-snapshotter `erofs`, the format `erofs` copies the tars of these snapshots, and decompresses no
-layer. With `--format vmdk`, FILE is a directory, which must be empty or absent.
+snapshotter `erofs`, and the root is not read-only, the format `erofs` copies the tars of these
+snapshots, and decompresses no layer. With `--format vmdk`, FILE is a directory, which must be empty
+or absent.
 
 With `--writable`, the program mke2fs makes an empty ext4 file system in a second, sparse file. The
 virtual machine can write to this file system.")]
 pub(crate) struct Disk {
     /// Name or digest of the image
     image: String,
-    /// File to write; it appears once it is complete
+    /// File to write, which appears once it is complete; with `--format vmdk`, directory to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// Form of the disk
@@ -38,7 +39,7 @@ pub(crate) struct Disk {
     /// Second file to write: an empty, writable ext4 file system
     #[arg(long, value_name = "FILE", requires = "writable_size")]
     writable: Option<PathBuf>,
-    /// Size of the writable file system, as in 10GiB
+    /// Size of the writable file system, at least 16MiB, as in 10GiB
     #[arg(long, value_name = "SIZE", value_parser = cas::parse_size, requires = "writable")]
     writable_size: Option<u64>,
     /// Platform, as in linux/arm64 [default: this machine's; without an index, the image's own]

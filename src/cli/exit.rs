@@ -8,7 +8,7 @@ use cas::{Error, ErrorKind};
 
 use super::output::{printable, printable_lines};
 
-/// Prints the error. Returns the exit code of its kind.
+/// Prints the error, and if `verbose` is set, its causes. Returns the exit code of its kind.
 pub(crate) fn report(error: &Error, verbose: bool) -> ExitCode {
     eprintln!("cas: {}", printable(&error.to_string()));
     let mut cause = error.source().filter(|_| verbose);

@@ -47,7 +47,7 @@ pub(crate) struct Fsck {
     /// or an image in a registry [default: the registry of each image's name]
     #[arg(long, value_name = "SOURCE", requires = "repair")]
     from: Option<String>,
-    /// Use http instead of https for registries
+    /// Use plain HTTP for registries, unless hosts.toml or registries.conf sets the scheme
     #[arg(long, requires = "repair")]
     plain_http: bool,
     /// Look for the login in this file first, as podman does [default: the file in cas.toml, or

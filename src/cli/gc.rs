@@ -18,9 +18,9 @@ use super::{Context, prune, resource};
     cas gc --older-than 30d --keep-last 5 --max-size 20GiB --keep-free 5GiB
 
 Safe at any time, even while other commands run. The options of a cache remove names of images.
-Images that were not used for the time of --older-than lose their names. Then the least recently
-used images lose their names, until --max-size and --keep-free are met. The images that --keep-last
-counts stay, and so do images that are mounted, leased or being pulled.")]
+Images that were not used, created or changed for the time of --older-than lose their names. Then
+the least recently used images lose their names, until --max-size and --keep-free are met. The
+images that --keep-last counts stay, and so do images that are mounted, leased or being pulled.")]
 pub(crate) struct Gc {
     /// List what would be removed, but remove nothing
     #[arg(long)]
@@ -33,7 +33,7 @@ pub(crate) struct Gc {
 #[derive(Args)]
 #[command(next_help_heading = "Options of a cache")]
 struct Cache {
-    /// Also remove images that were not used for this long, as in 12h or 30d
+    /// Also remove images that were not used, created or changed for this long, as in 12h or 30d
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     older_than: Option<Duration>,
     /// Keep this many of the most recently used images; if this is the only option of a cache,
@@ -106,7 +106,8 @@ fn list(out: &Output, removed: &Removed) -> Result<()> {
     })
 }
 
-/// Returns how many resources of each kind were removed, and their total size.
+/// Returns the number of resources of each kind in `removed`, and their total size. For a dry run,
+/// these are the resources that would be removed.
 pub(crate) fn summary(removed: &Removed) -> String {
     let mut parts = vec![
         count(removed.blobs.len() as u64, "blob"),

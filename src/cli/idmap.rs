@@ -56,12 +56,12 @@ pub(super) fn unshare(namespaces: UnshareFlags) -> std::io::Result<()> {
     Ok(unsafe { unshare_unsafe(namespaces) }?)
 }
 
-/// Returns a new user namespace with these ranges. A short-lived child process creates it, because
-/// a process with several threads cannot.
+/// Returns a new user namespace with these ranges. A short-lived child process creates the
+/// namespace, because a process with several threads cannot.
 ///
 /// # Errors
 /// `Unsupported` if a user namespace cannot be created; `Denied` or `InvalidArgument` for ranges
-/// that the kernel refuses.
+/// that the kernel refuses; errors of starting the child.
 pub(super) fn namespace(ranges: &[IdRange]) -> Result<OwnedFd> {
     let mut child = Command::new("/proc/self/exe")
         .arg(COMMAND)

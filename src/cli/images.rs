@@ -33,11 +33,11 @@ pub(crate) struct Images {
 enum Field {
     /// The name
     Name,
-    /// The size; incomplete images come first
+    /// The size; incomplete and damaged images come first
     Size,
     /// When the name was created
     Created,
-    /// When the image was last used; images that were never used come first
+    /// When the image was last used; images without a known use come first
     Used,
 }
 
@@ -86,7 +86,7 @@ impl Images {
     }
 }
 
-/// Returns an image and its size in bytes, as JSON.
+/// Returns an image and its size in bytes, as JSON. `None` for the size becomes null.
 pub(crate) fn describe(image: &Image, size: Option<u64>) -> Value {
     let mut shown = json!({
         "target": image.target,

@@ -21,7 +21,8 @@ pub(crate) struct Import {
     /// Archive (plain, gzip, zstd, xz or bzip2), directory, or - for standard input
     source: PathBuf,
     /// Name for the image. If the source has several tags, give a name without a tag; each image is
-    /// then named REF:TAG. Images without a name are imported under their digests
+    /// then named REF:TAG. Without this option, images without a name are imported under their
+    /// digests
     #[arg(long, value_name = "REF")]
     name: Option<String>,
     /// Import only this platform, as in linux/arm64
@@ -30,7 +31,7 @@ pub(crate) struct Import {
     /// Import all platforms (default)
     #[arg(long)]
     all_platforms: bool,
-    /// Unpack the images into snapshots, too
+    /// Unpack the images into snapshots, too; without --platform, only for this machine's platform
     #[arg(long)]
     unpack: bool,
 }

@@ -1,6 +1,6 @@
 //! Works on files that belong to other users of a user namespace. A short-lived child process
-//! enters the namespace, because a process with several threads cannot enter one, and because no
-//! process can leave it again.
+//! enters a new user namespace with the same ids, because a process with several threads cannot
+//! enter one, and because no process can leave it again.
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,8 @@ pub(crate) struct GiveOwners {
     directory: PathBuf,
 }
 
-/// Remove a directory and what is in it, but nothing that is mounted there (started by `cas run`)
+/// Remove a directory and what is in it, but nothing that is mounted there (started by `cas run`
+/// and `cas gc`)
 #[derive(Args)]
 pub(crate) struct RemoveTree {
     directory: PathBuf,
@@ -42,7 +43,7 @@ impl RemoveTree {
 }
 
 /// Gives the files that were unpacked into `directory` without privileges to the owners that they
-/// have in the image.
+/// have in the image. Files whose owners the user namespace does not have stay as they are.
 pub(super) async fn give_owners(directory: &Path) -> Result<()> {
     let why = "files could not be given to their owners, for the reason above";
     call(GIVE, directory, why).await

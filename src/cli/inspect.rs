@@ -17,8 +17,9 @@ use super::{Context, blob, snapshot};
   cas inspect sha256:2c26b46b68ff
 
 An image is shown with its platforms, its manifest, its configuration, and its referrers, such as
-signatures. If its index has no manifest for this machine, the index is shown instead of a manifest.
-A digest, or the first digits of one, is looked up among images, then blobs, then snapshots.")]
+signatures. If the store has no manifest of the image for this machine, and --platform is not given,
+the index is shown instead of a manifest. A digest, or the first digits of one, is looked up among
+images, then blobs, then snapshots.")]
 pub(crate) struct Inspect {
     /// Name, digest, first digits of a digest, or key of a snapshot
     what: String,
@@ -34,8 +35,8 @@ impl Inspect {
         let shown = match cas.image(ImageRef::typed(&self.what)).await {
             Ok(image) => self.image(context, &cas, &image).await?,
             Err(error) if is_unknown(&error) => match self.other(&cas).await {
-                // If nothing is found and the text is not a valid name, the error about the name is
-                // more helpful.
+                // If nothing else is found, and the text is not a valid name or stands for several
+                // images, the error about images is more helpful.
                 Err(other) if is_unknown(&other) && error.kind() != ErrorKind::NotFound => {
                     return Err(error);
                 }
@@ -87,8 +88,9 @@ impl Inspect {
         Ok(shown)
     }
 
-    /// Returns whether the index is shown, because the image has no manifest for this machine. If
-    /// the user gave `--platform`, the index is not shown, and the image must have that platform.
+    /// Returns whether the index is shown, because the image has no manifest for this machine, or
+    /// because the store lacks this manifest. If the user gave `--platform`, the index is not
+    /// shown, and the image must have that platform.
     fn may_show_index(&self, error: &Error, image: &Image) -> bool {
         let is_index = image.target.media_type.is_index();
         is_index && self.platform.is_none() && error.kind() == ErrorKind::NotFound
@@ -97,7 +99,8 @@ impl Inspect {
     /// Returns the blob or the snapshot that `self.what` names, as JSON.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidArgument` for the first digits of several digests; errors of the store.
+    /// `NotFound`; `InvalidArgument` for the first digits of the digests of several blobs; as
+    /// [`blob::describe`]; errors of the store and the snapshotter.
     async fn other(&self, cas: &Cas) -> Result<Value> {
         let (kind, rest) = self.what.split_once('/').unwrap_or(("", &self.what));
         let digest = if kind == "content" { rest } else { &self.what };
@@ -127,7 +130,8 @@ impl Inspect {
     }
 }
 
-/// Returns whether an error says that nothing has this name, or that the text is not a name.
+/// Returns whether an error says that nothing has this name, or that the text is not a name or
+/// stands for several things.
 fn is_unknown(error: &Error) -> bool {
     matches!(
         error.kind(),

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Time between two checks whether the process serves layers.
 const STEP: Duration = Duration::from_millis(20);
 /// Minimum time between the starts of two processes that serve layers. It bounds the load if the
-/// processes end at once.
+/// processes end right after their start.
 const LIFE: Duration = Duration::from_millis(200);
 /// If this many processes in a row end within [`LIFE`], no further process is started.
 const ATTEMPTS: u32 = 20;
@@ -42,9 +42,10 @@ pub(crate) enum Lazy {
   cas lazy serve &
   cas run registry.example/team/app:1
 
-Commands that mount an image start this command in the background if it is not running. The command
-has two processes. The first process mounts the file system. The second process fetches the data. If
-the second process ends unexpectedly, the first process starts it again.")]
+Commands that mount an image start this command in the background if it is not running and the root
+has such layers. The command has two processes. The first process mounts the file system. The second
+process fetches the data. If the second process ends unexpectedly, the first process starts it
+again.")]
 pub(crate) struct Serve {
     /// Serve the session that is the standard input (used by the process that holds it)
     #[arg(long, hide = true)]
@@ -75,7 +76,11 @@ impl Lazy {
     }
 }
 
-/// Holds a session, and starts the process that serves it for as long as the session lasts.
+/// Holds a session until it ends. Starts the process that serves the session, and starts it again
+/// whenever it fails.
+///
+/// # Errors
+/// As [`OnDemand::hold`]; `Unavailable` if [`ATTEMPTS`] processes in a row ended within [`LIFE`].
 fn hold(on_demand: &OnDemand, root: &Path) -> Result<()> {
     let held = on_demand.hold()?;
     let (mut is_resumed, mut short_lives) = (false, 0);
@@ -109,10 +114,12 @@ fn hold(on_demand: &OnDemand, root: &Path) -> Result<()> {
     }
 }
 
-/// Pulls an image that is not in the store, without the layers that can be read on demand.
+/// Pulls an image, without the layers that can be read on demand. Does nothing if the store has the
+/// image.
 ///
 /// # Errors
-/// As [`cas::Cas::pull_with`].
+/// `Denied` for a read-only root; `InvalidArgument` if `image` stands for several images; as
+/// [`cas::Cas::pull_with`]; errors of the files that give short names a meaning.
 pub(super) async fn pull_missing(
     context: &Context,
     image: &str,
@@ -133,11 +140,13 @@ pub(super) async fn pull_missing(
     pull_first(&cas, names, &options).await.map(drop)
 }
 
-/// Starts the process that serves layers, in the background. Does nothing if the root has no layers
-/// that are read on demand, or if a process already serves them.
+/// Starts the process that serves layers, in the background, and waits until it serves. Does
+/// nothing if the root never had layers that are read on demand, or if a process already serves
+/// them.
 ///
 /// # Errors
-/// `FailedPrecondition` if the process does not serve in time; errors of the system.
+/// `FailedPrecondition` if no process serves within [`PATIENCE`]; as [`OnDemand::open`]; errors of
+/// the system.
 pub(super) fn ensure_served(root: &Path) -> Result<()> {
     let on_demand = OnDemand::open(root)?;
     if !on_demand.is_used() || on_demand.is_served() {
@@ -156,7 +165,7 @@ pub(super) fn ensure_served(root: &Path) -> Result<()> {
             .subject(log.display()));
         }
         thread::sleep(STEP);
-        // The processes of a session that was unmounted may not have ended yet.
+        // The process ends right away if the processes of an unmounted session have not ended yet.
         if server
             .try_wait()
             .during("wait for", "cas lazy serve")?

@@ -30,7 +30,8 @@ pub(crate) enum Leases {
         /// End the lease after this time, as in 90s or 2h [default: never]
         #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
         expire: Option<Duration>,
-        /// Keep only the resources themselves, not what they refer to
+        /// Keep only the resources, the targets of images and the parents of snapshots, not what
+        /// else they refer to
         #[arg(long)]
         flat: bool,
         /// Label of the lease; may be repeated
@@ -42,19 +43,19 @@ pub(crate) enum Leases {
     Add {
         /// Id of the lease
         id: String,
-        /// content/DIGEST, images/NAME, ingests/KEY or snapshots/SNAPSHOTTER/KEY; the first digits
-        /// of a digest are enough
+        /// DIGEST of a blob, content/DIGEST, images/NAME, ingests/KEY or snapshots/SNAPSHOTTER/KEY;
+        /// except for ingests, the first digits of a digest are enough
         #[arg(required = true)]
         resources: Vec<String>,
     },
-    /// End leases; the lease of a job that may still run needs --force
+    /// End leases; a lease that `cas lease create` did not make needs --force until it expires
     #[command(after_help = "Example:\n  cas lease rm audit")]
     Rm {
         /// Ids of leases
         #[arg(required = true)]
         ids: Vec<String>,
-        /// End leases of running jobs, too; such a job may fail, but images that it has already
-        /// named stay
+        /// End leases of jobs and of `cas fsck`, too; a job that still runs may then fail, but
+        /// images that it has already named stay
         #[arg(long)]
         force: bool,
     },

@@ -15,7 +15,8 @@ struct Log {
     progress: Arc<dyn Progress>,
 }
 
-/// Sends the events of this process to `progress` until the process ends.
+/// Sends the warnings and errors that are logged in this process to `progress`, until the process
+/// ends.
 pub(crate) fn show(progress: Arc<dyn Progress>) {
     // The call fails only if this function was called before.
     let _ = tracing::subscriber::set_global_default(Log { progress });

@@ -22,8 +22,9 @@ const HUB: &str = "docker.io";
   cas login registry.example
   cas login --username me --password-stdin < password.txt
 
-The name and the password are checked with the registry. Then they are saved in the file of logins
-(see --authfile), or in the credential helper that this file names. docs/CREDENTIALS.md has the
+The name and the password are checked with the registry. If the registry does not ask for a login,
+they are not checked, and a warning says so. Then they are saved in the file of logins (see
+--authfile), or in the credential helper that this file names. docs/CREDENTIALS.md has the
 rules.")]
 pub(crate) struct Login {
     /// HOST[:PORT] of the registry
@@ -56,11 +57,11 @@ pub(crate) struct Logout {
     /// HOST[:PORT] of the registry
     #[arg(value_name = "HOST", default_value = HUB, value_parser = host)]
     registry: Host,
-    /// Remove all logins from the file, and from the credential helpers that it names
+    /// Remove all logins that the file lists, from the file and from its credential helpers
     #[arg(long, conflicts_with = "registry")]
     all: bool,
-    /// Remove the login from this file [default: the file in cas.toml,
-    /// $REGISTRY_AUTH_FILE, or Docker's]
+    /// Remove the login from this file, and from the credential helpers that it names [default: the
+    /// file in cas.toml, $REGISTRY_AUTH_FILE, or Docker's]
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
 }
@@ -140,14 +141,14 @@ impl Login {
 /// Returns the password in `input`, which is standard input, without the line break at its end.
 ///
 /// # Errors
-/// `OutOfRange` if the password has more than [`limit::SECRET`] bytes; `InvalidArgument` if it is
-/// not UTF-8.
+/// `OutOfRange` if `input`, with the line break, has more than [`limit::SECRET`] bytes;
+/// `InvalidArgument` if it is not UTF-8; errors of reading.
 fn read_password(input: impl Read) -> Result<String> {
     let mut text = Vec::new();
     input.take(limit::SECRET + 1).read_to_end(&mut text)?;
     if text.len() as u64 > limit::SECRET {
         let allowed = limit::SECRET;
-        let why = format!("the password has more than {allowed} bytes; check standard input");
+        let why = format!("standard input has more than {allowed} bytes; expected a password");
         return Err(Error::out_of_range(why).operation("log in"));
     }
     let text = String::from_utf8(text).map_err(|_| {

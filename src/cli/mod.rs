@@ -1,4 +1,5 @@
-//! The commands of the tool: one file for each, with thin calls on [`cas::Cas`].
+//! The commands of the tool, with thin calls on [`cas::Cas`]: a file or a directory for each
+//! command, or for a few that belong together.
 
 #[cfg(feature = "aci")]
 mod aci;
@@ -103,8 +104,9 @@ const EXAMPLE: &str = "Example:
   cas unpack app:1 /tmp/rootfs
 
 Exit codes: 0 done; 1 failed; 2 wrong usage or not supported; 3 not found; 4 damaged or unexpected
-content; 5 busy or in conflict; 6 no space or over a limit; 7 a registry, an object store or a device
-does not answer, or a registry denies access; 128 plus the number of the signal that stopped cas.";
+content; 5 busy or in conflict; 6 no space or over a limit; 7 a registry, an object store or a
+device does not answer, or a registry denies access; 128 plus the number of the signal that stopped
+cas.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -190,7 +192,10 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Opens the root.
+    /// Opens the root. Makes the root if there is none.
+    ///
+    /// # Errors
+    /// As [`Context::root`] and [`Cas::open_with`].
     pub(crate) async fn cas(&self) -> Result<Cas> {
         Cas::open_with(self.root()?, self.open_options()).await
     }
@@ -210,7 +215,8 @@ impl Context {
         self.root.clone().map_or_else(default_root, Ok)
     }
 
-    /// Returns `error`, or an error that names the file of the root that has caused it.
+    /// Returns `error`. If something misplaced in the root may have caused it, returns instead an
+    /// error that names the misplaced file or directory.
     fn explain(&self, error: Error) -> Error {
         match self.root() {
             Ok(root) => Cas::explain_error(root, error),
@@ -226,8 +232,9 @@ impl Context {
         options
     }
 
-    /// Opens the root for a command that mounts images. If the root has layers that are read on
-    /// demand, also starts the process that serves them, unless it is already running.
+    /// Opens the root for a command that mounts images, and checks that it is not read-only. If the
+    /// root has layers that are read on demand, also starts the process that serves them, unless it
+    /// is already running.
     pub(crate) async fn cas_to_mount(&self) -> Result<Cas> {
         let cas = self.writable_cas().await?;
         #[cfg(feature = "on-demand")]
@@ -235,8 +242,9 @@ impl Context {
         Ok(cas)
     }
 
-    /// Opens the root, and checks that this user can write to it. The verbs of [`Cas`] make the
-    /// same check. Commands that change the root without these verbs call this method.
+    /// Opens the root, and checks as [`Cas::check_writable`] that it is not read-only. The verbs of
+    /// [`Cas`] that change the root make the same check. Commands that change the root without
+    /// these verbs call this method.
     pub(crate) async fn writable_cas(&self) -> Result<Cas> {
         let cas = self.cas().await?;
         cas.check_writable()?;

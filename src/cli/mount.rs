@@ -50,7 +50,7 @@ pub(crate) struct Mount {
     lazy: bool,
 }
 
-/// Unmount an image that `cas mount` has mounted
+/// Unmount an image that `cas mount` or `cas bundle --mount` has mounted
 #[derive(Args)]
 #[command(after_help = "Example:\n  cas umount /mnt")]
 pub(crate) struct Umount {
@@ -105,7 +105,8 @@ pub(super) fn check_right(cas: &Cas) -> Result<()> {
     cas_host::mount::check_right().map_err(advise)
 }
 
-/// Returns the error. If this user has no right to mount, the message also says what they can do.
+/// Returns the error. If it says that this user has no right to mount, and they are not the
+/// superuser, the message also says what they can do.
 pub(super) fn advise(error: Error) -> Error {
     if !has_no_right(&error) || rustix::process::geteuid().is_root() {
         return error;

@@ -81,7 +81,8 @@ impl Output {
         self.bytes(format!("{}\n", printable_lines(&text.to_string())).as_bytes())
     }
 
-    /// Prints bytes unchanged.
+    /// Prints bytes unchanged. If the reader of standard output has closed the pipe, ends the
+    /// process with exit code 0.
     pub(crate) fn bytes(&self, bytes: &[u8]) -> Result<()> {
         let mut out = std::io::stdout().lock();
         match out.write_all(bytes).and_then(|()| out.flush()) {
@@ -165,7 +166,7 @@ pub(crate) fn count(number: u64, what: &str) -> String {
     }
 }
 
-/// Returns a size in binary units, as in `12.3 MiB`.
+/// Returns a size in binary units, as in `12.30 MiB`.
 pub(crate) fn size(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }

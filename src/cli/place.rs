@@ -1,4 +1,4 @@
-//! Images in other stores, as people type them: `URL#NAME`, `DIR#NAME` or `NAME`.
+//! Images in this store and in other stores, as people type them: `URL#NAME`, `DIR#NAME` or `NAME`.
 
 use std::path::{Path, PathBuf};
 
@@ -91,8 +91,9 @@ impl At {
         At::Store(text.to_owned())
     }
 
-    /// Returns [`At::Here`] for the directory of the root that the tool uses, otherwise a copy of
-    /// this value. Two results are equal if they name the same store in the same way.
+    /// Returns [`At::Here`] for the directory of a root whose store the tool uses. Otherwise
+    /// returns a copy of this value. Two results are equal if they name the same store in the same
+    /// way.
     pub(crate) fn resolved(&self, context: &Context) -> At {
         match self {
             At::Root(path) if context.is_own_root(path) => At::Here,
@@ -109,10 +110,11 @@ impl At {
         }
     }
 
-    /// Opens the store. If the store is absent and `may_create` is set, creates it.
+    /// Opens the store. An absent store is created if `may_create` is set, or for [`At::Here`].
     ///
     /// # Errors
-    /// `NotFound` if the store is absent and `may_create` is not set; errors of [`Cas::open_with`].
+    /// `NotFound` if the store is in the file system, is absent and is not created; as
+    /// [`Cas::open_with`].
     pub(crate) async fn open(&self, context: &Context, may_create: bool) -> Result<Cas> {
         match self {
             At::Here => context.cas().await,

@@ -10,15 +10,15 @@ use tokio::sync::oneshot;
 /// Asks for a line. Returns the line without its line break.
 ///
 /// # Errors
-/// `InvalidArgument` if standard input ends; `OutOfRange` for a line of more than [`limit::SECRET`]
-/// bytes; errors of reading.
+/// `InvalidArgument` if standard input ends before the line begins; `OutOfRange` if the line, with
+/// its line break, has more than [`limit::SECRET`] bytes; errors of reading.
 pub(crate) async fn ask(question: &str) -> Result<String> {
     eprint!("{question}");
     off_this_thread(|| read_line(io::stdin().lock())).await
 }
 
-/// Asks for a line, and does not show what is typed. If the future is dropped, the terminal shows
-/// typed text again.
+/// Asks for a line, and does not show what is typed. Returns the line without its line break.
+/// Afterwards, or if the future is dropped, the terminal shows typed text again.
 ///
 /// # Errors
 /// As [`ask`]; errors of the terminal.

@@ -8,8 +8,9 @@ use super::Context;
 use super::gc::{shorten, when};
 use super::output::{count, size};
 
-/// Prints the number of removed images, and how much space is free now and later; with `dry_run` or
-/// JSON, also the images. Warns if a bound cannot be met.
+/// Prints the number of removed images, how much space their removal has freed, and how much it
+/// will free later. With `dry_run`, prints what would be removed and freed. With `dry_run` or JSON,
+/// also prints the images. Warns if --max-size or --keep-free cannot be met.
 pub(crate) fn report(context: &Context, pruned: &Pruned, dry_run: bool) -> Result<()> {
     let out = &context.out;
     if out.is_json() || dry_run && !pruned.images.is_empty() {
@@ -50,9 +51,9 @@ pub(crate) fn report(context: &Context, pruned: &Pruned, dry_run: bool) -> Resul
     out.say(said)?;
     if pruned.missing > 0 {
         context.progress.warn(&format!(
-            "--max-size or --keep-free is not met: {} more would have to be removed, but {} in use \
-             and images that --keep-last keeps are not removed; unmount images, or end leases, and \
-             try again",
+            "--max-size or --keep-free is not met: {} more would have to be removed, but {} in \
+             use, images that --keep-last keeps, and other files stay; unmount images, end leases, \
+             lower --keep-last or free other space, and try again",
             size(pruned.missing),
             count(pruned.in_use.len() as u64, "image")
         ));

@@ -11,7 +11,7 @@ use super::Context;
 use super::connection::Connection;
 use super::output::{printable, size};
 
-/// List and delete tags, repositories, referrers and blobs in a registry
+/// List tags, repositories and referrers in a registry, and delete tags, manifests and blobs
 #[derive(Subcommand)]
 #[command(after_help = "Example:\n  cas registry tags registry.example/team/app")]
 pub(crate) enum Registry {
@@ -237,7 +237,8 @@ fn repository(name: &FullName) -> String {
     format!("{}/{}", name.host(), name.repository())
 }
 
-/// Prints the warnings of the mirrors and the registry.
+/// Prints the warnings about mirrors and logins, and the warnings that mirrors and the registry
+/// have sent.
 async fn warn(context: &Context, mirrors: &Mirrors) {
     let withheld = mirrors.withheld().await;
     for message in mirrors.warnings().into_iter().chain(withheld) {

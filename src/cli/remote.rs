@@ -33,7 +33,7 @@ pub(crate) struct Pull {
     /// key in cas.toml]
     #[arg(long, value_name = "FILE")]
     cosign_key: Option<PathBuf>,
-    /// Unpack the image into snapshots, too
+    /// Unpack the image into snapshots, too; with --all-platforms, only for this machine's platform
     #[arg(long)]
     unpack: bool,
     /// Do not wait for layers that have a table of contents: fetch their data when programs read
@@ -49,8 +49,8 @@ pub(crate) struct Pull {
     /// When to ask the registry
     #[arg(long, value_enum, default_value_t = Policy::Always)]
     policy: Policy,
-    /// Fetch a layer of more than 4 MiB in up to N ranges at once, each of which takes 4 MiB of
-    /// memory [default: the number in cas.toml, or 1]
+    /// Fetch a layer of more than 4 MiB in up to N ranges of 4 MiB at once; with 2 or more, up to
+    /// N + 1 ranges are in memory [default: the number in cas.toml, or 1]
     #[arg(long, value_name = "N",
         value_parser = value_parser!(u64).range(1..=PullLimits::MAX_RANGES as u64))]
     ranges: Option<u64>,
@@ -107,11 +107,12 @@ impl Parallel {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Policy {
-    /// Only if the image or part of its content is not in the store
+    /// Only if the image or part of its content is not in the store, or to fetch a required
+    /// signature
     Missing,
     /// Always; content that the store has is not fetched again
     Always,
-    /// Never; the image must be in the store
+    /// Never; the image must be in the store, and no signature may be required
     Never,
 }
 

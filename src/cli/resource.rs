@@ -9,8 +9,13 @@ use cas::{Cas, DigestPrefix, ErrorKind, ImageRef, Result};
 use super::blob;
 
 /// Returns the resource that `text` means: `content/DIGEST`, `images/NAME`, `ingests/KEY`,
-/// `snapshots/SNAPSHOTTER/KEY`, or a digest alone. The first digits of a digest are enough. A name
-/// may be short, as docker accepts it.
+/// `snapshots/SNAPSHOTTER/KEY`, or the digest of a blob alone. The first digits of a digest are
+/// enough, except in the key of an ingest and in a key of another snapshotter than the root's. A
+/// name may be short, as docker accepts it. Whole digests and keys may be absent from the store.
+///
+/// # Errors
+/// `InvalidArgument` for other text, or for text that stands for several resources; `NotFound` for
+/// the first digits of no blob; errors of the store and the snapshotter.
 pub(crate) async fn find(cas: &Cas, text: &str) -> Result<Resource> {
     match text.split_once('/') {
         Some(("content", digest)) => content(cas, digest).await,
@@ -25,8 +30,12 @@ pub(crate) async fn find(cas: &Cas, text: &str) -> Result<Resource> {
     }
 }
 
-/// Returns the same as [`find`]. `text` may also be the name of an image, without `images/`, or the
-/// digest of a layer that the root keeps only as a tar, which means its snapshot.
+/// Returns the resource that `text` means, as [`find`] does. `text` may also be the name of an
+/// image, without `images/`, or the digest of a layer that the root keeps only as a tar. The result
+/// is then the image, or the snapshot that has the tar.
+///
+/// # Errors
+/// As [`find`]; `NotFound` if `text` names nothing.
 pub(crate) async fn find_or_image(cas: &Cas, text: &str) -> Result<Resource> {
     let kind = text.split_once('/').map(|(kind, _)| kind);
     let is_kind = matches!(kind, Some("content" | "images" | "ingests" | "snapshots"));

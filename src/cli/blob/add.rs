@@ -51,8 +51,9 @@ async fn publish(
     published.await.map(|_| descriptor.clone())
 }
 
-/// Writes a file into the ingest. The store may share the data of a regular file instead of copying
-/// it. A file that is not regular, such as a pipe, is read to its end.
+/// Writes a file into the ingest. A regular file is read up to the size that it has at the
+/// beginning, and the store may share its data instead of copying the data. A file that is not
+/// regular, such as a pipe, is read to its end.
 async fn copy_file(mut file: File, writer: &mut Writer) -> Result<()> {
     let metadata = file.metadata()?;
     if !metadata.is_file() {

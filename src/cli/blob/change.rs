@@ -9,7 +9,12 @@ use serde_json::json;
 use super::find;
 use crate::cli::Context;
 
-/// Removes blobs. If one of them is in use, removes none of them, except with `force`.
+/// Removes blobs and prints those that it has removed. Without `force`, removes none of the blobs
+/// if one of them is in use.
+///
+/// # Errors
+/// As [`find`] and [`Cas::remove_blobs_with`]; `Conflict` if a blob came into use during the call
+/// and was not removed.
 pub(super) async fn remove(
     context: &Context,
     cas: &Cas,
@@ -80,8 +85,11 @@ async fn warn_of_absent(
     Ok(())
 }
 
-/// Parses `KEY=VALUE`. Returns the key and the value, or for `KEY=`, which removes the label,
+/// Parses `KEY=VALUE`, or `KEY=`, which removes the label. Returns the key, and the value or
 /// `None`.
+///
+/// # Errors
+/// A message for text without a key or without `=`.
 pub(super) fn label(text: &str) -> std::result::Result<(String, Option<String>), &'static str> {
     match text.split_once('=') {
         None | Some(("", _)) => Err("expected KEY=VALUE, or KEY= to remove the label"),

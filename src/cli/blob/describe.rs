@@ -14,11 +14,12 @@ const HEAD: usize = 512;
 /// Where the header of a tar has the bytes `ustar`.
 const MARK: std::ops::Range<usize> = 257..262;
 
-/// Returns the digest, size, kind, format and record of a blob as JSON. For the configuration of an
-/// image, the JSON also has its content.
+/// Returns the digest, size and kind of a blob as JSON, with the format and the record if they are
+/// known. For a configuration, the JSON also has the content, which is null if it is not JSON.
 ///
 /// # Errors
-/// `Corrupt` for a damaged configuration; errors of the store.
+/// `Corrupt` for a damaged configuration or record; `OutOfRange` for a configuration that is too
+/// large to be read; `NotFound` if the blob was removed meanwhile; errors of the store.
 pub(crate) async fn describe(store: &Store, stat: &Stat) -> Result<Value> {
     let Stat { digest, size, .. } = *stat;
     let record = store.blobs().load(&digest).await?;

@@ -31,7 +31,8 @@ pub(crate) enum Blob {
         /// Digest of the blob, or its first digits
         digest: String,
     },
-    /// Write a blob to standard output and verify its digest
+    /// Write a blob to standard output and verify its digest; if the blob is damaged, fail after
+    /// writing it
     #[command(after_help = "Example:\n  cas blob cat e3b0c4 > layer.tar.gz")]
     Cat {
         /// Digest of the blob, or its first digits
@@ -55,7 +56,7 @@ pub(crate) enum Blob {
     #[command(after_help = "Example:\n  cas blob rm e3b0c442 2c26b46b
 
 If an image, a lease, a label, a snapshot or a blob that stays refers to one of the blobs, the
-command names what refers to it, and removes none of the blobs. `cas why` lists all references.")]
+command names up to three references, and removes none of the blobs. `cas why` lists more.")]
     Rm {
         /// Digests of the blobs, or their first digits
         #[arg(required = true, value_name = "DIGEST")]
@@ -78,7 +79,7 @@ refused.")]
     Label {
         /// Digest of the blob, or its first digits
         digest: String,
-        /// Labels to set; without a value, the label is removed
+        /// Labels to set; KEY= removes a label
         #[arg(required = true, value_name = "KEY=VALUE", value_parser = change::label)]
         labels: Vec<(String, Option<String>)>,
     },

@@ -1,5 +1,5 @@
-//! A runtime for machines without runc or crun: runs the bundle's process in a chroot, without
-//! isolation.
+//! A runtime for machines without runc and crun, and for `--runtime chroot`: runs the bundle's
+//! process in a chroot, without isolation.
 //!
 //! All threads of a process share one root directory, so this tool does not change its own. A child
 //! process changes its root directory and its user, and then executes the program.
@@ -61,8 +61,9 @@ impl RunInChroot {
 }
 
 /// Changes the root, groups, user and working directory of this process, which cannot regain its
-/// privileges afterwards. Groups and user change only for the calling thread, which then executes
-/// the program.
+/// privileges afterwards. Makes the working directory if it is absent. Groups and user change only
+/// for the calling thread, which then executes the program. If the kernel does not allow setting
+/// additional groups, the process keeps those that it has.
 fn enter(rootfs: &Rootfs, process: &bundle::Process) -> io::Result<()> {
     let may_set_groups = cas_host::may_set_groups();
     rustix::process::fchdir(rootfs)?;

@@ -27,11 +27,12 @@ use super::{Context, in_namespace, stop, subids};
   cas run app:1
   cas run app:1 -- sh -c 'echo hello; exit 7'
 
-Arguments after -- replace the image's command and follow its entrypoint, as with docker run. If
-there is neither a command nor an entrypoint, sh runs. The program is started by runc, or by crun if
-runc is not installed or cannot start the program. With runc and crun, the only network device of
-the program is loopback. If neither is installed, the program runs in a chroot, which does not
-isolate it. Changes that the program makes to files are lost when it ends.
+Arguments after -- replace the image's command, as with docker run. They follow the image's
+entrypoint, or the program of --entrypoint. If there is neither a command nor an entrypoint, sh
+runs. The program is started by runc, or by crun if runc is not installed or cannot start the
+program. With runc and crun, the only network device of the program is loopback. If neither is
+installed, the program runs in a chroot, which does not isolate it. Changes that the program makes
+to files of the image are lost when it ends.
 
 Without privileges, the image is unpacked for each run, and the program runs in a user namespace,
 in which you are the superuser. Other users of the image need ranges of ids in /etc/subuid and
@@ -169,7 +170,8 @@ async fn make_rootless(
     Ok(())
 }
 
-/// Starts the bundle with the first runtime that can. Returns the exit code of the program.
+/// Starts the bundle with the first runtime that can. Returns the exit code of the program. If the
+/// image does not have the program, or it is not executable, starts nothing and returns 127 or 126.
 async fn start(run_dir: &RunDir, runtimes: &[Runtime], signals: &mut Signals) -> Result<ExitCode> {
     let process = bundle::process(run_dir.bundle())?;
     let name = excerpt(process.args.first().map_or("", String::as_str));

@@ -6,7 +6,10 @@
 //!   ID/                 the bundle; its rootfs is a mounted snapshot, or without privileges, files
 //!     runtime           the path of the runtime
 //!     state/            the runtime's state of the container, while the container exists
+//!     pid               written by the runtime once the container exists
 //! ```
+//! If the runtime is a chroot, the last three are absent.
+//!
 //! If a lock is free, its run has ended, and the bundle next to it can be removed.
 
 use std::fs::DirBuilder;
@@ -59,7 +62,8 @@ fn runs(root: &Path) -> Result<(Dir, PathBuf)> {
 }
 
 impl RunDir {
-    /// Reserves the directory of a new run and locks it.
+    /// Reserves a name for the directory of a new run, and locks it. The directory itself is not
+    /// made here.
     pub(super) fn create(cas: &Cas, root: &Path) -> Result<Self> {
         let (runs, path) = make_runs(root)?;
         let id = unique::key(&prefix(cas)?);
@@ -97,13 +101,15 @@ impl RunDir {
     /// run.
     ///
     /// # Errors
-    /// `Busy` while the container does not end, or while something uses the mount, which then
-    /// stays.
+    /// `Busy` while the container does not end, or while something uses the mount; the mount then
+    /// stays. `Denied` if files of other users cannot be removed, or without the right to unmount.
+    /// Errors of the runtime and of the file system.
     pub(super) async fn remove(self, cas: &Cas) -> Result<()> {
         if self.bundle.exists() {
             runtime::end(&self).await?;
             match cas.unmount(self.rootfs()).await {
-                // The rootfs was not mounted yet, or an earlier removal has unmounted it.
+                // Without privileges, the rootfs is never mounted. Otherwise, it was not mounted
+                // yet, or an earlier removal has unmounted it.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 unmounted => unmounted?,
             }
@@ -127,7 +133,8 @@ impl RunDir {
     }
 }
 
-/// Removes the directories that killed runs have left.
+/// Removes the directories that killed runs with the snapshotter of `cas` have left. A failure to
+/// remove one is only a warning.
 pub(in super::super) async fn sweep(cas: &Cas, root: &Path, progress: &dyn Progress) -> Result<()> {
     // A root without a snapshotter has no runs.
     let Ok(prefix) = prefix(cas) else {

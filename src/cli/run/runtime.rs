@@ -16,8 +16,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::run_dir::RunDir;
 
-/// Maximum time that a program may take to end after a signal. A program that takes longer is
-/// killed.
+/// Maximum time that a program may take to end after a signal was passed on to it. A program that
+/// takes longer is killed.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// A program that runs a bundle.
@@ -128,11 +128,12 @@ fn record(run_dir: &RunDir, runtime: &Path) -> Result<()> {
     std::fs::write(&file, runtime.as_os_str().as_bytes()).during("write", file.display())
 }
 
-/// Calls the runtime of a run with these arguments. Returns false if the run no longer has a
-/// container.
+/// Calls the runtime of a run with these arguments. Returns false, without a call, if the run has
+/// no container.
 ///
 /// # Errors
-/// `Busy` if the runtime fails and the container is still there; errors of starting the runtime.
+/// `Busy` if the runtime fails and the container is still there; errors of starting the runtime,
+/// and of reading its path.
 async fn call(run_dir: &RunDir, arguments: &[&str]) -> Result<bool> {
     use std::os::unix::ffi::OsStringExt;
     let state = run_dir.bundle().join("state").join(run_dir.id());
@@ -189,7 +190,7 @@ impl Signals {
             let last = deadline.unwrap_or_else(Instant::now);
             tokio::select! {
                 status = child.wait() => return status.during("wait for", "the program"),
-                // At a terminal, the kernel has sent this signal to the program, too.
+                // After Ctrl-C at a terminal, the kernel has sent this signal to the program, too.
                 _ = self.interrupt.recv() => if !at_terminal {
                     pass(child, Signal::INT);
                     deadline.get_or_insert(Instant::now() + GRACE);
@@ -204,7 +205,8 @@ impl Signals {
                 }
                 () = sleep_until(last), if deadline.is_some() => {
                     // Kill the container first, so that the runtime can report how it ended. Kill
-                    // the runtime only if it has not ended after that, or has no container.
+                    // the runtime only if the run has no container, or if the runtime has not
+                    // ended within another grace period.
                     if killed || !call(run_dir, &["kill", run_dir.id(), "KILL"]).await? {
                         child.start_kill().during("end", "the program")?;
                     }
