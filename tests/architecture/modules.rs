@@ -23,6 +23,7 @@ const CRATES: &[&str] = &[
     "cas-layer",
     "cas-records-sqlite",
     "conformance",
+    "powercut",
     "snapshot-erofs",
     "snapshot-native",
     "snapshot-overlay",

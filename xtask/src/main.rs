@@ -23,6 +23,8 @@ cargo xtask TASK
   words    find words that no text may use; a part of `check`
   rocksdb  lint and test RocksDB, which takes minutes to build; CI runs `rocksdb` and `check`
   kills    kill every verb 300 times on each store and snapshotter; takes hours; can be resumed
+  powercuts
+           lose power 1,000 times for each store on each file system; takes hours; can be resumed
   long     run checks that are too slow for CI: release build, all real images, licenses, benches
   setup    install programs that tests call, and make the small image; needs root and Debian
   bench    measure all backends (writes docs/BACKENDS.md), and compare the tool with peers
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         "words" => words::check,
         "rocksdb" => rocksdb,
         "kills" => kills,
+        "powercuts" => powercuts,
         "long" => long,
         "setup" => peers::set_up,
         "bench" => bench,
@@ -214,6 +217,21 @@ fn kills() -> Result<()> {
     let kills = ["--test", "kills", "--", "--ignored", "--nocapture"];
     let log = env::current_dir()?.join(KILLED);
     step(cargo(&[&test[..], &kills].concat()).env("CAS_KILLS_LOG", log))
+}
+
+/// The log of the losses of power. A run skips the trials that the log lists.
+const CUT: &str = "target/powercuts.log";
+
+fn powercuts() -> Result<()> {
+    peers::set_up()?;
+    let features: &[&str] = if peers::can_build_rocksdb() {
+        &["--features", "rocksdb"]
+    } else {
+        &[]
+    };
+    let run = ["run", "--release", "--package", "oci-cas-powercut"];
+    let all = ["--", "all", "--log", CUT];
+    step(&mut cargo(&[&run[..], features, &all].concat()))
 }
 
 /// Returns cargo's options for the whole workspace, with RocksDB if it can be built.

@@ -32,6 +32,7 @@ const PEERS: &[(&str, &str)] = &[
     ("openssl", "openssl"),
     ("mkfs.ext4", "e2fsprogs"),
     ("mkfs.xfs", "xfsprogs"),
+    ("mkfs.btrfs", "btrfs-progs"),
     ("mkfs.erofs", "erofs-utils"),
     ("qemu-img", "qemu-utils"),
     ("g++", "g++"),
