@@ -149,7 +149,7 @@ impl MountedDirs {
 
 /// Returns the source of an overlay that names its layers by file descriptors. The source is the
 /// name of the topmost of the `lower` directories, a space, and the end of the path of `upper`, or
-/// of the topmost lower directory if there is no `upper`. A mount table shows the source, so that
+/// of the topmost lower directory without an `upper`. A mount table shows the source, so that
 /// these directories can be recognized in it. Only the end of a long name is used, and backslashes
 /// in the path are left out.
 pub(crate) fn overlay_source(lower: &[PathBuf], upper: Option<&Path>) -> OsString {

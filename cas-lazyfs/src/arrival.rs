@@ -69,7 +69,7 @@ pub(crate) struct Claim {
 
 impl State {
     /// Returns the rest of `pieces` from the first piece that is not present and that no thread
-    /// fetches. Returns `None` if there is no such piece.
+    /// fetches. Returns `None` if all are present or fetched.
     pub(crate) fn missing(&self, pieces: &Range<usize>) -> Option<Range<usize>> {
         let missing = |piece: &usize| {
             self.pieces[*piece] != Arrival::Present && !self.fetching.contains_key(piece)

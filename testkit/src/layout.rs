@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use crate::archive::Tar;
 use cas_core::Digest;
 use serde_json::{Value, json};
-use crate::archive::Tar;
 
 /// Writes a layout with an image of these layers.
 pub fn layout(path: &Path, layers: Vec<Tar>) {

@@ -103,7 +103,7 @@ impl Cells {
     }
 
     /// Replaces an object that is not a cell by a cell whose value is the bytes of the object. Does
-    /// nothing if there is no object. Does not compare before it writes.
+    /// nothing without an object. Does not compare before it writes.
     pub(crate) async fn wrap(&self, path: &str) -> Result<()> {
         let Some(object) = self.prefix.get(path).await? else {
             return Ok(());
