@@ -5,7 +5,7 @@
 //! ```
 //! A worker changes a root on a file system on a loop device on a [`Disk`](disk::Disk), which
 //! records all writes and flushes, and what the worker was promised. From the record, this program
-//! builds [states](states) in which a loss of power can leave the disk. It mounts each state, so
+//! builds [`states`] in which a loss of power can leave the disk. It mounts each state, so
 //! that the file system recovers, and [checks](check) that `cas` keeps its promises.
 
 mod campaign;
