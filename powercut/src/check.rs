@@ -14,7 +14,7 @@ use cas::{ContentExt as _, Digest, ErrorKind, FsckOptions, ImportOptions};
 use testkit::tree::scan;
 
 use crate::material::{IMAGES, Material};
-use crate::promise::{ABSENT, Promise, Resource};
+use crate::promise::{ABSENT, PRESENT, Promise, Resource};
 use crate::work::{FILLER, full_name};
 
 /// What a check reads.
@@ -127,7 +127,7 @@ fn blob(cas: &Cas, digest: &str) -> Result<String> {
 
 fn lease(cas: &Cas, id: &str) -> Result<String> {
     let found = pool::wait(cas.store().leases().load(id))?;
-    Ok(found.map_or(ABSENT, |_| "0").into())
+    Ok(found.map_or(ABSENT, |_| PRESENT).into())
 }
 
 fn image(cas: &Cas, name: &str) -> Result<String> {

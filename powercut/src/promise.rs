@@ -19,13 +19,15 @@ use anyhow::{Context as _, Result, bail};
 
 /// The value of an absent resource.
 pub(crate) const ABSENT: &str = "-";
+/// The value of a resource of which only the existence is promised.
+pub(crate) const PRESENT: &str = "+";
 
 /// A resource whose state is promised.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Resource {
     /// A blob, by its digest. The value is its size in bytes.
     Blob(String),
-    /// A lease, by its id. The value is the number of blobs that it had when it was noted.
+    /// A lease, by its id. The value is [`PRESENT`].
     Lease(String),
     /// A name of an image. The value is the digest of its target.
     Image(String),
@@ -109,7 +111,8 @@ impl Promise {
             let values = values.or_insert_with(|| [ABSENT.to_owned()].into());
             match *what {
                 "did" => *values = [(*value).to_owned()].into(),
-                _ => _ = values.insert((*value).to_owned()),
+                "try" => _ = values.insert((*value).to_owned()),
+                _ => bail!("expected `try` or `did`, found {what:?}"),
             }
         }
         Ok(promise)

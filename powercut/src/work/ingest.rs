@@ -12,7 +12,7 @@ use cas::{Descriptor, MediaType};
 use testkit::random::Random;
 
 use super::Worker;
-use crate::promise::Resource;
+use crate::promise::{PRESENT, Resource};
 
 /// The number of blobs that each thread stores.
 const BLOBS: u64 = 30;
@@ -24,7 +24,7 @@ pub(super) fn run(worker: &Worker, thread: u64, mut random: Random) -> Result<()
     let purpose = format!("thread{thread}");
     let guard = pool::wait(LeaseGuard::begin_for(store, &purpose, TTL))?;
     let lease = Resource::Lease(guard.id().to_owned());
-    worker.notes.did(&lease, "0")?;
+    worker.notes.did(&lease, PRESENT)?;
     // Stored, but only durable after the next flush.
     let mut relaxed = Vec::new();
     for number in 1..=BLOBS {
