@@ -1,4 +1,9 @@
 //! The commands of the tool: one file for each, with thin calls on [`cas::Cas`].
+#![deny(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "they panic if nobody reads the text; use `message` or `Output`"
+)]
 
 #[cfg(feature = "aci")]
 mod aci;
@@ -30,6 +35,7 @@ mod log;
 #[cfg(feature = "registry")]
 mod login;
 mod manual;
+mod message;
 mod mount;
 mod names;
 mod output;
