@@ -11,9 +11,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
-use common::{cas, demo_archive, fails, ok};
+use common::{at_terminal, cas, demo_archive, fails, ok, small_archive};
 use serde_json::Value;
 
 fn lines(text: &str) -> Vec<Value> {
@@ -185,6 +185,36 @@ fn wrong_usage_has_its_own_exit_codes() {
             .arg(scratch.path().join("absent.tar")),
         3,
     );
+}
+
+#[test]
+fn an_error_that_nobody_reads_has_its_exit_code() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut inspect = cas(&scratch.path().join("root"));
+    inspect.args(["inspect", "absent"]).stderr(writer);
+    assert_eq!(inspect.status().unwrap().code(), Some(3));
+}
+
+/// The bars of progress, and warnings above them, need a terminal that can move its cursor.
+#[test]
+fn a_terminal_without_bars_shows_warnings() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut import = Command::new(env!("CARGO_BIN_EXE_cas"));
+    import.args(["import", "--name", "a__b:1", "--root"]);
+    import.arg(scratch.path().join("root"));
+    import.arg(small_archive(scratch.path()));
+    for terminal in ["dumb", "xterm"] {
+        let Some(mut script) = at_terminal(import.env("TERM", terminal)) else {
+            return;
+        };
+        let shown = ok(&mut script);
+        assert!(
+            shown.contains("cas: warning: the OCI"),
+            "{terminal}: {shown}"
+        );
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use cas_core::layout::{REFS, parse_ref};
 use cas_core::{Context, Error, Result, limit};
 use cas_host::Dir;
 
+use crate::file;
 use crate::index::Index;
 
 /// Maximum size of one file in bytes.
@@ -15,7 +16,7 @@ const SMALL: u64 = 64 << 10;
 /// Returns an index with the names in `refs/`, or `None` if that directory does not exist.
 ///
 /// # Errors
-/// `Corrupt`, with the path, for a file that is not a descriptor; `InvalidArgument`, with the path,
+/// `Corrupt`, with the path, for a file that is not a descriptor, a directory or a symbolic link; `InvalidArgument`, with the path,
 /// for a file whose name is not the name of an image; `OutOfRange` for more than
 /// [`limit::DESCRIPTORS`] files, or a file of more than [`SMALL`] bytes; errors of the file system.
 pub(crate) fn read(root: &Dir) -> Result<Option<Index>> {
@@ -42,7 +43,7 @@ pub(crate) fn read(root: &Dir) -> Result<Option<Index>> {
 }
 
 fn add(index: &mut Index, refs: &Dir, name: &str) -> Result<()> {
-    let data = refs.read(name, SMALL)?.unwrap_or_default();
+    let data = file::read(refs, name, SMALL)?.unwrap_or_default();
     let target = parse_ref(&data)?;
     index.push(&name.parse()?, &target)
 }

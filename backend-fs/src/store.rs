@@ -85,6 +85,11 @@ impl FsStore {
         })
     }
 
+    /// Returns false for a layout of another program, to which `.cas/` was never added.
+    pub(crate) fn is_of_cas(&self) -> bool {
+        self.content.0.layout.cas_dir.is_some()
+    }
+
     /// Returns the content store.
     pub fn content(&self) -> Arc<dyn ContentStore> {
         self.content.clone()

@@ -10,37 +10,35 @@ use cas_host::Dir;
 use crate::index::Index;
 use crate::index_file::missing;
 use crate::store::FsStore;
-use crate::{layout, refs};
+use crate::{file, layout, places, refs};
 
 /// Checks the image layout in the directory `path`. Any program may have made the layout. Reads all
 /// blobs, and writes nothing. Returns a report with a finding for each problem. The subject of a
 /// finding is a file of the layout, the digest of a blob, the name of an image or, in a store of
 /// `cas`, a record or the key of an ingest. Missing records of blobs are not reported, because
-/// layouts of other programs have none.
+/// layouts of other programs have none. For the same reason, referrers that their subjects do not
+/// keep are only reported in a store of `cas`.
 ///
-/// An `index.json` that is missing or malformed, or has more than [`limit::DOCUMENT_READ`] bytes,
-/// is a finding. The blobs are then checked, but the names are not. If `oci-layout` is missing or
+/// An `index.json` that is missing, malformed or not a file, or has more than
+/// [`limit::DOCUMENT_READ`] bytes, is a finding. The blobs are then checked, but the names are not. If `oci-layout` is missing or
 /// damaged, or has another version, the report has only the findings in `oci-layout` and
 /// `index.json`.
 ///
 /// # Errors
 /// `FailedPrecondition` if the directory is not an image layout, or has a store of another kind or
 /// of a newer format; `Corrupt` if a file in `.cas/` is damaged; errors of the records and of the
-/// file system. If `oci-layout` or `index.json` has a finding and the store cannot be opened, that
-/// error is not returned, and no blob is checked.
+/// file system, also for `oci-layout` and `index.json`.
 pub async fn validate(path: impl AsRef<Path>) -> Result<Report> {
     let path = path.as_ref().to_owned();
     let found = pool::run(move || {
         let findings = files(&path)?;
-        match FsStore::open_read_only(path) {
-            Err(error) if findings.is_empty() => Err(error),
-            opened => Ok((findings, opened.ok())),
-        }
+        // No layout is opened that has a finding in `oci-layout`, for example another version.
+        let can_open = findings.iter().all(|found| found.subject != OCI_LAYOUT);
+        let opened = can_open.then(|| FsStore::open_read_only(path));
+        Ok((findings, opened.transpose()?))
     });
     let (mut findings, opened) = found.await?;
-    // If the layout cannot be opened, for example because of its version, the blobs are not
-    // checked.
-    let Some(store) = opened.map(|store| store.store()) else {
+    let Some(store) = opened else {
         return Ok(Report {
             findings,
             ..Report::default()
@@ -50,13 +48,15 @@ pub async fn validate(path: impl AsRef<Path>) -> Result<Report> {
         read_data: ReadData::All,
         ..CheckOptions::default()
     };
-    let mut report = check(&store, &[], &options).await?;
+    let mut report = check(&store.store(), &[], &options).await?;
     // A layout of another program has no records, so a missing record is not a fault. The problems
     // of `index.json` are among the findings already.
-    let is_known = |finding: &Finding| {
-        finding.problem == Problem::RecordMissing || finding.problem == Problem::StoreDamaged
+    let is_fault = |finding: &Finding| match finding.problem {
+        Problem::RecordMissing | Problem::StoreDamaged => false,
+        Problem::ReferrerUnlinked => store.is_of_cas(),
+        _ => true,
     };
-    report.findings.retain(|finding| !is_known(finding));
+    report.findings.retain(is_fault);
     findings.append(&mut report.findings);
     Ok(Report { findings, ..report })
 }
@@ -69,24 +69,46 @@ fn files(path: &Path) -> Result<Vec<Finding>> {
         if why.kind() == ErrorKind::FailedPrecondition && root.stat(INDEX)?.is_none() {
             return Err(why);
         }
-        findings.push(finding(OCI_LAYOUT, &why));
+        findings.push(finding(OCI_LAYOUT, why)?);
     }
-    let index = match root.read(INDEX, limit::DOCUMENT_READ).map_err(Error::from) {
-        Err(error) if error.kind() != ErrorKind::OutOfRange => return Err(error),
-        Err(error) => Err(error),
+    let index = match file::read(&root, INDEX, limit::DOCUMENT_READ) {
         Ok(Some(data)) => Index::parse(&data),
         Ok(None) => refs::read(&root).and_then(|index| index.ok_or_else(missing)),
+        Err(error) => Err(error),
     };
-    let wrong = index.map_or_else(|why| vec![why], |index| index.wrong());
-    findings.extend(wrong.iter().map(|why| finding(INDEX, why)));
+    for why in index.map_or_else(|why| vec![why], |index| index.wrong()) {
+        findings.push(finding(INDEX, why)?);
+    }
     Ok(findings)
 }
 
-fn finding(file: &str, why: &Error) -> Finding {
-    Finding {
-        problem: Problem::StoreDamaged,
-        subject: file.to_owned(),
-        detail: why.to_string(),
-        repaired: false,
+/// Returns a finding in a file.
+///
+/// # Errors
+/// Returns `why` if it is an error of the system, such as a failed device, which does not show that
+/// the file is damaged.
+fn finding(file: &str, why: Error) -> Result<Finding> {
+    match Error::of_system(&why) {
+        Some(_) => Err(why),
+        None => Ok(places::finding(file, why.to_string(), false)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_system_is_not_damage() {
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::IO, Errno::ACCESS] {
+            let error = io::Error::from_raw_os_error(errno.raw_os_error());
+            assert!(finding(INDEX, error.into()).is_err(), "{errno}");
+        }
+        assert!(finding(INDEX, Error::out_of_range("too long")).is_ok());
+        assert!(finding(INDEX, Error::corrupt("a directory")).is_ok());
     }
 }

@@ -8,7 +8,7 @@
 )]
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
 use backend_fs::{FsStore, validate};
@@ -281,6 +281,16 @@ fn what_is_wrong_with_a_layout_is_said_where_it_is() {
             "{found:?}"
         );
     }
+    let directory = damaged(&|layout| {
+        fs::remove_file(layout.path().join(INDEX)).unwrap();
+        fs::create_dir(layout.path().join(INDEX)).unwrap();
+    });
+    directory.finds(StoreDamaged, INDEX, "found a directory");
+    let link = damaged(&|layout| {
+        fs::rename(layout.path().join(INDEX), layout.path().join("moved")).unwrap();
+        symlink("moved", layout.path().join(INDEX)).unwrap();
+    });
+    link.finds(StoreDamaged, INDEX, "found a symbolic link");
     let entry = damaged(&|layout| layout.write_index(&[layout.entry("app"), json!({"size": 1})]));
     entry.finds(StoreDamaged, INDEX, "not a descriptor");
     let twice = damaged(&|layout| {
@@ -303,6 +313,34 @@ fn what_is_wrong_with_a_layout_is_said_where_it_is() {
     let error = wait(validate(other.path())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
     assert!(wait(validate(other.path().join("absent"))).is_err());
+}
+
+#[test]
+fn a_store_of_a_newer_format_is_refused_even_if_its_index_is_damaged() {
+    let foreign = Foreign::new();
+    drop(FsStore::open(foreign.path()).unwrap());
+    foreign.write(".cas/format.json", &json!({"kind": "fs", "version": 99}));
+    fs::write(foreign.path().join(INDEX), "[]").unwrap();
+    let error = wait(validate(foreign.path())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
+}
+
+/// The label that keeps a referrer is in the record of its subject, and a layout of another program
+/// has no records.
+#[test]
+fn a_referrer_without_a_label_is_no_fault_in_a_layout_of_another_program() {
+    let foreign = Foreign::new();
+    let referrer = json!({"schemaVersion": 2, "mediaType": MediaType::OCI_MANIFEST,
+                          "config": {"mediaType": "a/b", "digest": foreign.layer, "size": 5},
+                          "layers": [], "subject": foreign.manifest});
+    let referrer = referrer.to_string();
+    let path = foreign.blob(&Digest::sha256(referrer.as_bytes()));
+    fs::write(path, &referrer).unwrap();
+    assert_eq!(foreign.validate().findings, []);
+    drop(FsStore::open(foreign.path()).unwrap());
+    let found = wait(validate(foreign.path())).unwrap().findings;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].problem, Problem::ReferrerUnlinked);
 }
 
 #[test]

@@ -4,7 +4,8 @@
 //! of a snapshot, is [shielded](shield). Guards clean up [in the background](run) when they are
 //! dropped.
 
-use std::future::Future;
+use std::future::{self, Future};
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::thread;
@@ -40,37 +41,33 @@ where
     F: Future<Output = T> + Send + 'static,
 {
     Shield {
-        future: Some(Box::pin(future)),
-        begun: false,
+        future: Box::pin(future),
+        is_running: false,
     }
 }
 
-/// The future that [`shield`] returns.
+/// The future that [`shield`] returns. Do not poll it after its end: like the future of an `async`
+/// block, it then panics.
 pub struct Shield<T: Send + 'static> {
-    /// `None` after the future has completed.
-    future: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
-    begun: bool,
+    future: Pin<Box<dyn Future<Output = T> + Send>>,
+    /// Whether the future has begun and has not ended.
+    is_running: bool,
 }
 
 impl<T: Send + 'static> Future for Shield<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
-        self.begun = true;
-        let Some(future) = &mut self.future else {
-            return Poll::Pending;
-        };
-        let polled = future.as_mut().poll(context);
-        if polled.is_ready() {
-            self.future = None;
-        }
+        let polled = self.future.as_mut().poll(context);
+        self.is_running = polled.is_pending();
         polled
     }
 }
 
 impl<T: Send + 'static> Drop for Shield<T> {
     fn drop(&mut self) {
-        if let Some(future) = self.future.take().filter(|_| self.begun) {
+        if self.is_running {
+            let future = mem::replace(&mut self.future, Box::pin(future::pending()));
             run(async move { drop(future.await) });
         }
     }
@@ -107,6 +104,15 @@ mod tests {
         assert!(early.is_err());
         open.send(()).unwrap();
         assert_eq!(dropped.recv_timeout(Duration::from_secs(60)), Ok(1));
+    }
+
+    #[test]
+    #[should_panic = "resumed after completion"]
+    fn a_future_that_is_polled_after_its_end_panics() {
+        let mut shielded = shield(async {});
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        assert!(Pin::new(&mut shielded).poll(&mut context).is_ready());
+        let _ = Pin::new(&mut shielded).poll(&mut context);
     }
 
     #[test]

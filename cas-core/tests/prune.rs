@@ -123,6 +123,18 @@ async fn an_image_is_not_removed_if_the_bound_is_met_without_it() {
     assert_eq!(cache.names().await, ["new", "old", "small"]);
 }
 
+/// `large` frees less when it turns out that `small`, which shares a layer with it, can stay.
+#[tokio::test]
+async fn the_bytes_of_an_image_do_not_include_what_an_image_that_stays_refers_to() {
+    let mut cache = Cache::new();
+    cache.add("small", &["1", "shared"], 9).await;
+    cache.add("large", &["2", "3", "4", "shared"], 8).await;
+    let most = cache.bytes().await - 3 * LAYER;
+    let pruned = cache.prune(cache.options().with_max_size(most)).await;
+    assert_eq!(names(&pruned), ["large"]);
+    assert_eq!(pruned.images[0].bytes, pruned.freed);
+}
+
 #[tokio::test]
 async fn old_images_go_and_the_most_recently_used_stay_in_any_case() {
     let mut cache = Cache::new();

@@ -436,6 +436,58 @@ async fn all_records_are_in_the_small_store() {
     );
 }
 
+/// An ingest can be in the large store although it is small. A caller does not commit the record of
+/// a small blob before its bytes, so the publish must commit both in one step.
+#[tokio::test]
+async fn a_small_ingest_in_the_large_store_is_published_with_its_record() {
+    for is_rewound in [false, true] {
+        let (small, large) = (MemoryStore::new(), MemoryStore::new());
+        let over = |threshold| {
+            let large = Arc::new(large.clone());
+            by_size(small.clone().with_images(), large, threshold).content
+        };
+        let (lower, higher) = (over(10), over(THRESHOLD));
+        writer(&*lower).await.write(bytes(80)).await.unwrap();
+        assert_eq!(large.ingests().await.unwrap().len(), 1);
+        let mut writer = writer(&*higher).await;
+        if is_rewound {
+            writer.write(bytes(80)).await.unwrap();
+            writer.rewind().await.unwrap();
+            writer.write(bytes(80)).await.unwrap();
+        }
+        let mut batch = Batch::new();
+        batch.put(Table::Blobs, "record".to_owned(), Expect::Absent, bytes(1));
+        assert!(higher.commits_records(80));
+        let done = writer.commit(&batch, Durability::Full).await.unwrap();
+        assert!(done.batch, "rewound: {is_rewound}");
+        assert!(small.stat(&done.digest).await.unwrap().is_some());
+        assert_eq!(higher.ingests().await.unwrap(), []);
+    }
+}
+
+/// A process may end between any two steps.
+#[tokio::test]
+async fn a_publish_that_moves_the_ingest_back_is_repeated_if_it_is_cut_off() {
+    let data = bytes(80);
+    for steps in 1.. {
+        let scene = Scene::new();
+        let lower = scene.with_threshold(10);
+        writer(&*lower).await.write(data.clone()).await.unwrap();
+        let batch = Batch::new();
+        let commit = writer(&*scene.store).await.commit(&batch, Durability::Full);
+        let ended = step(pin!(commit), steps).is_ready();
+        let held = scene.store.begin(KEY).await.unwrap().offset();
+        assert!(held == 0 || held == 80, "{held} bytes after {steps} steps");
+        let digest = finish(&*scene.store, &data).await;
+        assert_eq!(scene.members_with(&digest).await, (true, false));
+        scene.assert_no_ingests().await;
+        if ended {
+            assert!(steps > 5, "the publish took only {steps} steps");
+            return;
+        }
+    }
+}
+
 /// Bytes without a record would never be collected. So if the records store fails, nothing is
 /// published, and a repeated publish publishes the bytes and the record.
 #[tokio::test]

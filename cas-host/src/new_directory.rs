@@ -41,7 +41,8 @@ impl NewDirectory {
     /// # Errors
     /// `FailedPrecondition` if the directory is not empty and does not have the attribute;
     /// `InvalidArgument` if `path`, or a part of the path above it, exists and is not a directory;
-    /// `NotFound` if its parent does not exist; errors of the file system.
+    /// `NotFound` if its parent does not exist; errors of the file system, for example if the umask
+    /// does not allow the owner to read the new directory, which is then removed.
     pub fn try_begin(path: &Path, mode: u32) -> Result<Option<Self>> {
         let created = match DirBuilder::new().mode(mode).create(path) {
             Ok(()) => true,
@@ -52,8 +53,16 @@ impl NewDirectory {
             }
             Err(error) => return Err(no_directory(error, path)),
         };
-        let Some(locked) = DirLock::try_new(path)? else {
-            return Ok(None);
+        let locked = match DirLock::try_new(path) {
+            Ok(Some(locked)) => locked,
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                // If another caller has begun to fill it, it is not empty, or that caller fails.
+                if created {
+                    let _ = fs::remove_dir(path);
+                }
+                return Err(error.into());
+            }
         };
         if created {
             // The umask may have removed permissions.
@@ -206,6 +215,7 @@ mod tests {
     use std::time::Duration;
 
     use cas_core::ErrorKind;
+    use rustix::fs::Uid;
 
     use super::*;
 
@@ -233,6 +243,28 @@ mod tests {
             "it is complete"
         );
         assert_eq!(fs::read_to_string(path.join("file")).unwrap(), "whole");
+    }
+
+    #[test]
+    fn a_new_directory_that_cannot_be_locked_is_removed() {
+        const NOBODY: u32 = 65534;
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: only the superuser can become another user");
+            return;
+        }
+        let temp = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(temp.path(), Some(NOBODY), None).unwrap();
+        let path = temp.path().join("new");
+        let new = path.clone();
+        // The superuser may read every directory. Only this thread gets another user.
+        let begun = thread::spawn(move || {
+            let uid = Uid::from_raw(NOBODY);
+            rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+            NewDirectory::try_begin(&new, 0o300).map(drop)
+        });
+        let error = begun.join().unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+        assert!(!path.exists());
     }
 
     #[test]

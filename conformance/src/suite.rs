@@ -72,8 +72,9 @@ macro_rules! laws {
             )*)*};
         }
     };
-    (@needs (needs $need:ident $($rest:tt)*)) => { Some($crate::cas_core::Capability::$need) };
-    (@needs $other:tt) => { None };
+    // Anything else in the parentheses, such as a misspelt word, does not compile.
+    (@needs ($(racy)?)) => { None };
+    (@needs (needs $need:ident $(, racy)?)) => { Some($crate::cas_core::Capability::$need) };
+    (@racy ($(needs $need:ident)?)) => { false };
     (@racy ($(needs $need:ident,)? racy)) => { true };
-    (@racy $other:tt) => { false };
 }

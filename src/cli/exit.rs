@@ -6,14 +6,15 @@ use std::process::ExitCode;
 
 use cas::{Error, ErrorKind};
 
+use super::message::{print, tell};
 use super::output::{printable, printable_lines};
 
 /// Prints the error, and if `verbose` is set, its causes. Returns the exit code of its kind.
 pub(crate) fn report(error: &Error, verbose: bool) -> ExitCode {
-    eprintln!("cas: {}", printable(&error.to_string()));
+    tell(format_args!("cas: {}", printable(&error.to_string())));
     let mut cause = error.source().filter(|_| verbose);
     while let Some(inner) = cause {
-        eprintln!("  because: {}", printable(&inner.to_string()));
+        tell(format_args!("  because: {}", printable(&inner.to_string())));
         cause = inner.source();
     }
     ExitCode::from(code(error))
@@ -33,7 +34,7 @@ pub(crate) fn misused(error: &clap::Error) -> ! {
     if is_plain {
         error.exit();
     }
-    eprint!("{}", printable_lines(&text));
+    print(printable_lines(&text));
     std::process::exit(error.exit_code())
 }
 

@@ -13,6 +13,7 @@ use cas::{Context as _, Error, ErrorKind, ImageRef, OnDemand, Platforms, PullOpt
 use clap::{Args, Subcommand};
 
 use super::Context;
+use super::message::tell;
 use super::remote::pull_first;
 
 /// How long a command waits for the process that it has started.
@@ -108,7 +109,9 @@ fn hold(on_demand: &OnDemand, root: &Path) -> Result<()> {
                  start; read its messages for the reason",
             )));
         }
-        eprintln!("cas: the process that serves layers ended with {ended}; starting it again");
+        tell(format_args!(
+            "cas: the process that serves layers ended with {ended}; starting it again"
+        ));
         is_resumed = true;
         thread::sleep(LIFE.saturating_sub(begun.elapsed()));
     }

@@ -1,5 +1,10 @@
 //! The commands of the tool, with thin calls on [`cas::Cas`]: a file or a directory for each
 //! command, or for a few that belong together.
+#![deny(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "they panic if nobody reads the text; use `message` or `Output`"
+)]
 
 #[cfg(feature = "aci")]
 mod aci;
@@ -31,6 +36,7 @@ mod log;
 #[cfg(feature = "registry")]
 mod login;
 mod manual;
+mod message;
 mod mount;
 mod names;
 mod output;

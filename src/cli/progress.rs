@@ -1,8 +1,7 @@
-//! Progress on standard error: bars on a terminal; elsewhere a line for each item that took at
-//! least a second; none with `--quiet`, `--no-progress` or `--json`.
+//! Progress on standard error: bars on a terminal that can show them; elsewhere a line for each item
+//! that took at least a second; none with `--quiet`, `--no-progress` or `--json`.
 
 use std::collections::HashMap;
-use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -10,9 +9,10 @@ use cas::backend::sync::lock;
 use cas::progress::{Event, Phase, Progress};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use super::message::tell;
 use super::output::printable;
 
-/// Without a terminal, only items that took at least this long get a line.
+/// Without bars, only items that took at least this long get a line.
 const WORTH_A_LINE: Duration = Duration::from_secs(1);
 
 /// Shows the progress and the warnings of a long operation.
@@ -29,12 +29,15 @@ enum Mode {
 
 impl Bars {
     pub(crate) fn new(quiet: bool, off: bool) -> Self {
+        let screen = MultiProgress::new();
         let mode = if quiet || off {
             Mode::Off
-        } else if std::io::stderr().is_terminal() {
-            Mode::Bars(MultiProgress::new(), Mutex::default())
-        } else {
+        } else if screen.is_hidden() {
+            // A hidden screen shows neither bars nor warnings. It is hidden without a terminal, and
+            // on a terminal that cannot move its cursor, as `TERM=dumb` states.
             Mode::Lines(Mutex::default())
+        } else {
+            Mode::Bars(screen, Mutex::default())
         };
         Bars {
             mode,
@@ -97,7 +100,7 @@ impl Bars {
                     && begun.elapsed() >= WORTH_A_LINE
                 {
                     let (bytes, seconds) = (super::output::size(done), begun.elapsed());
-                    print(&format!(
+                    tell(format_args!(
                         "{item}: {bytes} in {:.1} s",
                         seconds.as_secs_f64()
                     ));
@@ -119,15 +122,9 @@ impl Bars {
         match &self.mode {
             // The job continues if a warning cannot be printed.
             Mode::Bars(screen, _) => drop(screen.println(format!("cas: warning: {message}"))),
-            _ => print(&format!("cas: warning: {message}")),
+            _ => tell(format_args!("cas: warning: {message}")),
         }
     }
-}
-
-/// Prints a line on standard error. The job continues if this fails, for example because the reader
-/// of a pipe has ended.
-fn print(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn style(has_total: bool) -> ProgressStyle {

@@ -7,13 +7,15 @@ use cas::{Error, Result, limit};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio::sync::oneshot;
 
+use super::message::print;
+
 /// Asks for a line. Returns the line without its line break.
 ///
 /// # Errors
 /// `InvalidArgument` if standard input ends before the line begins; `OutOfRange` if the line, with
 /// its line break, has more than [`limit::SECRET`] bytes; errors of reading.
 pub(crate) async fn ask(question: &str) -> Result<String> {
-    eprint!("{question}");
+    print(question);
     off_this_thread(|| read_line(io::stdin().lock())).await
 }
 

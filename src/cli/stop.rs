@@ -11,6 +11,8 @@ use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
+use super::message::tell;
+
 /// Maximum time to wait for work that a signal has interrupted.
 const LAST_WORK: Duration = Duration::from_secs(10);
 
@@ -35,16 +37,16 @@ pub(crate) async fn at_a_signal(work: impl Future<Output = Result<ExitCode>>) ->
 /// Errors of the system.
 pub(crate) async fn stopped(kind: SignalKind) -> Result<ExitCode> {
     let number = kind.as_raw_value();
-    eprintln!("cas: stopped by signal {number}");
+    tell(format_args!("cas: stopped by signal {number}"));
     let again = signalled()?;
     tokio::select! {
         _ = again => {}
         () = last_work() => {}
     }
     if !pool::wait_until_idle(Duration::ZERO) {
-        eprintln!(
+        tell(
             "cas: the command had not finished cleaning up and may have left files; `cas gc` \
-             removes those in the store"
+             removes those in the store",
         );
     }
     Ok(ExitCode::from(

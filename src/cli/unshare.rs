@@ -18,6 +18,7 @@ use clap::Args;
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::thread::UnshareFlags;
 
+use super::message::tell;
 use super::{Context, idmap, subids};
 
 /// Name of the hidden command that maps ids.
@@ -93,7 +94,7 @@ impl Unshare {
             .args(&command[1..])
             .env("CAS_ROOT", root)
             .exec();
-        eprintln!("cas: run {:?}: {error}", command[0]);
+        tell(format_args!("cas: run {:?}: {error}", command[0]));
         Ok(ExitCode::from(match error.kind() {
             io::ErrorKind::NotFound => 127,
             _ => 126,
@@ -188,7 +189,7 @@ impl MapIds {
             mapper.args(numbers.map(|number| number.to_string()));
             // A program that fails prints its errors, and leaves the map empty.
             if let Err(error) = mapper.status() {
-                eprintln!("cas: run {program:?}: {error}");
+                tell(format_args!("cas: run {program:?}: {error}"));
             }
         }
         Ok(ExitCode::SUCCESS)

@@ -15,8 +15,9 @@ pub(crate) use testkit::layout;
 pub(crate) mod shop;
 pub(crate) mod tree;
 
+use std::iter;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
 /// Engines of this build that keep a store in a directory.
@@ -66,6 +67,25 @@ pub(crate) fn cas(root: &Path) -> Command {
         .arg(root)
         .arg("--no-progress");
     command
+}
+
+/// Returns a command that runs the tool at a terminal, or `None` if the program for that is
+/// missing.
+pub(crate) fn at_terminal(tool: &Command) -> Option<Command> {
+    if Command::new("script").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: the program `script` is missing; install bsdutils");
+        return None;
+    }
+    let words = iter::once(tool.get_program()).chain(tool.get_args());
+    let words: Vec<_> = words.map(|word| word.to_str().unwrap()).collect();
+    let mut script = Command::new("script");
+    script.args(["-qec", &words.join(" "), "/dev/null"]);
+    script.envs(
+        tool.get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    script.stdin(Stdio::piped()).stdout(Stdio::piped());
+    Some(script)
 }
 
 /// Returns `command` under strace, which kills it when it makes the system calls `calls`, separated

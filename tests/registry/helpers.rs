@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use super::cas;
 use super::fake::{Answer, Fake, Request};
 use super::login::{AUTH, closed};
 use super::sample::Sample;
-use crate::common::{fails, ok, text};
+use crate::common::{at_terminal, fails, ok, text};
 
 /// A line of a script: answers with the login of [`AUTH`].
 pub(crate) const ANSWER: &str = r#"echo '{"ServerURL":"x","Username":"me","Secret":"pass:word"}'"#;
@@ -31,25 +31,6 @@ pub(crate) fn helper(home: &Path, name: &str, lines: &str) {
 /// Returns the path of programs with those in `home` first.
 pub(crate) fn path(home: &Path) -> String {
     format!("{}:{}", home.display(), std::env::var("PATH").unwrap())
-}
-
-/// Returns a command that runs the tool at a terminal, or `None` if the program for that is
-/// missing.
-pub(crate) fn at_terminal(tool: &Command) -> Option<Command> {
-    if Command::new("script").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: the program `script` is missing; install bsdutils");
-        return None;
-    }
-    let words = std::iter::once(tool.get_program()).chain(tool.get_args());
-    let words: Vec<_> = words.map(|word| word.to_str().unwrap()).collect();
-    let mut script = Command::new("script");
-    script.args(["-qec", &words.join(" "), "/dev/null"]);
-    script.envs(
-        tool.get_envs()
-            .filter_map(|(name, value)| Some((name, value?))),
-    );
-    script.stdin(Stdio::piped()).stdout(Stdio::piped());
-    Some(script)
 }
 
 /// Answers questions at a terminal, each when it is asked. Returns what the terminal showed.

@@ -17,7 +17,7 @@ use super::login::AUTH;
 use super::sample::Sample;
 use crate::common::docker::{PASSWORD, PROGRAM, Registry, USER};
 use crate::common::shop::{GZIP, Shop};
-use crate::common::{can, fails, ok, text};
+use crate::common::{at_terminal, can, fails, ok, text};
 
 /// Starts a registry that accepts the login of [`AUTH`]: by itself, or by its token service.
 fn registry(has_tokens: bool) -> Fake {
@@ -420,7 +420,7 @@ fn a_password_that_is_typed_is_not_shown() {
     let scratch = tempfile::tempdir().unwrap();
     let home = scratch.path();
     let mut tool = cas(&home.join("root"), home);
-    let Some(script) = helpers::at_terminal(tool.args(["login", &registry.host])) else {
+    let Some(script) = at_terminal(tool.args(["login", &registry.host])) else {
         return;
     };
     let seen = helpers::answer(

@@ -245,7 +245,14 @@ impl Column for Raw {
             let from = first.map_or(0, |(key, _)| key.value().1);
             for row in bytes.range((&key[..], from)..).map_err(failed)? {
                 let (at, row) = row.map_err(failed)?;
-                let row = &row.value()[(offset.saturating_sub(at.value().1)) as usize..];
+                let (of, at) = at.value();
+                if of != key {
+                    // The blob ends before this row, which belongs to another one.
+                    break;
+                }
+                let row = row.value();
+                let row = row.get(offset.saturating_sub(at) as usize..);
+                let row = row.unwrap_or_default();
                 data.extend_from_slice(&row[..row.len().min(length - data.len())]);
                 if data.len() == length {
                     break;

@@ -169,7 +169,11 @@ impl Column for Raw {
                 let Some(found) = self.get(BYTES, &row(&key, start))? else {
                     break;
                 };
-                let rest = &found[(at - start) as usize..];
+                let rest = found.get((at - start) as usize..).unwrap_or_default();
+                if rest.is_empty() {
+                    // The blob ends in this row.
+                    break;
+                }
                 let some = &rest[..rest.len().min(length - data.len())];
                 data.extend_from_slice(some);
                 at += some.len() as u64;

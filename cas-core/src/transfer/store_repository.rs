@@ -19,7 +19,7 @@ use crate::content::{Durability, WRITER_TIMEOUT};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 use crate::dispatch;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::{Image, Reference};
 use crate::lease::{BlobRef, LeaseGuard, ReadGuard};
 use crate::progress::Silent;
@@ -89,18 +89,18 @@ impl StoreRepository {
         begun.await
     }
 
-    /// If a pushed document has a subject, and the store has this subject, records the document as
-    /// a referrer of the subject.
+    /// Records a document that was pushed as a referrer, if the store has its subject. The subject
+    /// may be any blob: registries accept every subject, even an absent one.
     async fn record_subject(&self, descriptor: &Descriptor, data: &[u8]) -> Result<()> {
         let document = dispatch::parse(descriptor, data)?;
         let Some(subject) = document.subject() else {
             return Ok(());
         };
-        if self.store.content.stat(&subject.digest).await?.is_none() {
-            return Ok(());
-        }
+        let subject = match blob::describe(&self.store, &subject.digest).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            described => described?,
+        };
         let guard = self.guard().await?;
-        let subject = blob::document(&self.store, &subject.digest).await?;
         guard.record_referrers(&subject, &[descriptor.digest]).await
     }
 

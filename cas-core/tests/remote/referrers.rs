@@ -25,7 +25,7 @@ use cas_core::{
 use futures_util::{StreamExt, stream};
 use serde_json::json;
 
-use crate::support::{config, index, named, put, store};
+use crate::support::{config, index, named, parts, put, store};
 
 const PLATFORM: &str = "linux/amd64";
 const SBOM: &str = "application/spdx+json";
@@ -124,6 +124,26 @@ async fn collect_later(store: &Store) -> usize {
     let later = SystemTime::now() + 2 * UNLEASED_TTL;
     let options = GcOptions::default().with_now(later);
     collect(store, &[], &options).await.unwrap().blobs.len()
+}
+
+/// A layer, or a document of a type that this program does not know, can have referrers, too.
+#[tokio::test]
+async fn a_referrer_of_a_blob_that_is_not_a_document_is_pushed_and_kept() {
+    let (from, to) = (store(), store());
+    let manifest = named(&to, PLATFORM).await;
+    let image = Image::new("app:1".parse().unwrap(), manifest.clone());
+    to.images.put(image).await.unwrap();
+    let layer = parts(&to, &manifest).await.remove(1);
+    let sbom = artifact(&from, SBOM, &layer).await;
+    let name = "sbom".parse().unwrap();
+    let there = StoreRepository::new(&to, &name);
+    let pushed = push(&from, &there, &sbom, &PushOptions::default()).await;
+    assert_eq!(pushed.unwrap(), sbom);
+    drop(there);
+    assert!(pool::wait_until_idle(Duration::from_secs(60)));
+    to.images.remove(&name).await.unwrap();
+    assert_eq!(listed(&to, &layer).await, [sbom.digest]);
+    assert_eq!(collect_later(&to).await, 0);
 }
 
 #[tokio::test]

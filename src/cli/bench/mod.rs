@@ -3,7 +3,6 @@
 mod columns;
 
 use std::cell::RefCell;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -14,6 +13,7 @@ use indicatif::ProgressBar;
 use workload::{Plan, Scale, SelfCommand, Table, free_space, rows, run, run_task};
 
 use super::Context;
+use super::message::tell;
 use super::output::size;
 use super::stop;
 
@@ -163,8 +163,8 @@ fn plot(table: &Table, directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Shows what is being measured: on a terminal in one line that changes, elsewhere in one line for
-/// each step.
+/// Shows what is being measured: on a terminal that can move its cursor, in one line that changes,
+/// elsewhere in one line for each step.
 struct Steps {
     bar: ProgressBar,
     lines: bool,
@@ -173,15 +173,14 @@ struct Steps {
 
 impl Steps {
     fn new(context: &Context) -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        let bar = if context.shows_progress && terminal {
-            ProgressBar::new_spinner()
-        } else {
-            ProgressBar::hidden()
+        // The bar is hidden where it cannot be shown.
+        let bar = match context.shows_progress {
+            true => ProgressBar::new_spinner(),
+            false => ProgressBar::hidden(),
         };
         Steps {
+            lines: context.shows_progress && bar.is_hidden(),
             bar,
-            lines: context.shows_progress && !terminal,
             last: RefCell::default(),
         }
     }
@@ -192,7 +191,7 @@ impl Steps {
         // Lines stay visible, so one line covers all columns and rounds of a step.
         let step = what.split(',').next().unwrap_or(what);
         if self.lines && self.last.replace(step.to_owned()) != step {
-            eprintln!("cas: measuring {step}");
+            tell(format_args!("cas: measuring {step}"));
         }
     }
 }

@@ -16,6 +16,7 @@ use clap::Args;
 use rustix::fs::{Gid, Uid};
 use rustix::thread;
 
+use super::super::message::tell;
 use super::super::{Context, subids, unshare};
 use super::{devices, is_rootless};
 
@@ -52,7 +53,7 @@ impl RunInChroot {
             .env_clear()
             .envs(variables)
             .exec();
-        eprintln!("cas: run \"{}\": {error}", excerpt(program));
+        tell(format_args!("cas: run \"{}\": {error}", excerpt(program)));
         Ok(ExitCode::from(match error.kind() {
             io::ErrorKind::NotFound => 127,
             _ => 126,

@@ -19,6 +19,7 @@ use self::runtime::{Runtime, Signals};
 use super::bundle::Process;
 #[cfg(feature = "on-demand")]
 use super::lazy;
+use super::message::tell;
 use super::{Context, in_namespace, stop, subids};
 
 /// Run a program of an image, and exit with the exit code of the program
@@ -182,16 +183,16 @@ async fn start(run_dir: &RunDir, runtimes: &[Runtime], signals: &mut Signals) ->
         found => match found? {
             Program::Found => {}
             Program::Absent => {
-                eprintln!(
+                tell(format_args!(
                     "cas: run \"{name}\": the image does not have this program; check its name"
-                );
+                ));
                 return Ok(ExitCode::from(127));
             }
             Program::NotExecutable => {
-                eprintln!(
+                tell(format_args!(
                     "cas: run \"{name}\": expected an executable file, found something else in the \
                      image; name another program"
-                );
+                ));
                 return Ok(ExitCode::from(126));
             }
         },
@@ -200,7 +201,7 @@ async fn start(run_dir: &RunDir, runtimes: &[Runtime], signals: &mut Signals) ->
         if let Some(code) = runtime.run(run_dir, signals).await? {
             return Ok(code);
         }
-        eprintln!("cas: {runtime} could not start the program");
+        tell(format_args!("cas: {runtime} could not start the program"));
     }
     let why = "no runtime could start the program, for the reasons above; \
                `--runtime chroot` starts it without isolation";

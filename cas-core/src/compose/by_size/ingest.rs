@@ -1,4 +1,5 @@
-//! An ingest that begins in the small store, and moves when it grows.
+//! An ingest that begins in the small store, and moves when it grows. If it is small again when it is
+//! published, it moves back.
 //!
 //! A writer keeps the key open in the small store until the key is open in the large store, so
 //! there is one writer across both. After a crash, each of the two stores may have a prefix of the
@@ -69,31 +70,33 @@ impl SizedIngest {
         })
     }
 
-    /// Moves the bytes to the large store. The small one keeps them until the copy is complete.
-    async fn grow(&mut self) -> Result<()> {
+    /// Moves the bytes to the other member. The member that has them keeps them until the copy is
+    /// complete.
+    async fn change_side(&mut self) -> Result<()> {
         let key = self.ingest.key().to_owned();
-        let mut large = begin_large(&*self.members.large, &key).await?;
-        if large.offset() > 0 {
+        let mut copy = begin_on(self.members.on(self.side.other()), &key).await?;
+        if copy.offset() > 0 {
             // A move of this writer or of an earlier one was dropped in the middle, and left bytes.
-            large.rewind().await?;
+            copy.rewind().await?;
         }
-        while large.offset() < self.ingest.offset() {
-            let piece = self.ingest.read_back(large.offset(), PIECE).await?;
+        while copy.offset() < self.ingest.offset() {
+            let piece = self.ingest.read_back(copy.offset(), PIECE).await?;
             if piece.is_empty() {
-                let error = fewer_than_stated(&*self.ingest, large.offset());
+                let error = fewer_than_stated(&*self.ingest, copy.offset());
                 return Err(error.operation("move ingest"));
             }
-            large.append(piece).await?;
+            copy.append(piece).await?;
         }
-        let small = mem::replace(&mut self.ingest, large);
-        self.side = Side::Large;
-        delete(&*self.members.small, small).await
+        let original = mem::replace(&mut self.ingest, copy);
+        self.side = self.side.other();
+        delete(self.members.on(self.side.other()), original).await
     }
 }
 
-/// Begins the ingest in the large store. No other writer has the key, but a writer that was dropped
-/// in the middle of a publish may not have released it yet.
-async fn begin_large(store: &dyn ContentStore, key: &str) -> Result<Box<dyn Ingest>> {
+/// Begins the ingest in the member to which it moves. No other writer has the key, but a writer
+/// that was dropped in the middle of a publish, or one that finds the key busy in the other member,
+/// may not have released it yet.
+async fn begin_on(store: &dyn ContentStore, key: &str) -> Result<Box<dyn Ingest>> {
     let mut backoff = Backoff::new(RELEASE_TIMEOUT);
     loop {
         match store.begin(key).await {
@@ -127,7 +130,7 @@ impl Ingest for SizedIngest {
     async fn append(&mut self, data: Bytes) -> Result<()> {
         let end = self.ingest.offset() + data.len() as u64;
         if self.side == Side::Small && end > self.members.threshold {
-            self.grow().await?;
+            self.change_side().await?;
         }
         self.ingest.append(data).await
     }
@@ -152,13 +155,20 @@ impl Ingest for SizedIngest {
 
     /// A blob that the other member has is not stored a second time. If the other member has it
     /// with another size, that copy is damaged, and is removed once the right bytes are stored.
+    ///
+    /// A small blob can be in the large store: after a rewind, or if the threshold was lower when
+    /// the ingest moved. It moves back, because its record is committed together with its bytes, as
+    /// [`ContentStore::commits_records`] states. A kill in between leaves both copies, or one.
     async fn publish(
-        self: Box<Self>,
+        mut self: Box<Self>,
         verified: &Verified,
         batch: &Batch,
         durability: Durability,
     ) -> Result<bool> {
         verified.check(self.key(), self.offset())?;
+        if self.side == Side::Large && verified.size() <= self.members.threshold {
+            self.change_side().await?;
+        }
         let digest = verified.digest();
         let (own, other) = (
             self.members.on(self.side),

@@ -21,7 +21,7 @@ pub(super) struct Candidate {
 /// Which images are removed, and what stays.
 pub(super) struct Plan {
     /// The images that are removed, least recently used first, each with the number of bytes that
-    /// no image referred to any longer when it was chosen.
+    /// no image refers to any longer, once this image and those before it are removed.
     pub(super) chosen: Vec<(Candidate, u64)>,
     /// Images that would be removed if nothing used them.
     pub(super) in_use: Vec<Reference>,
@@ -54,15 +54,15 @@ impl Plan {
                 in_use.push(candidate.image.name);
                 continue;
             }
-            let bytes = space.remove(&candidate.blobs);
-            chosen.push((candidate, bytes));
+            space.remove(&candidate.blobs);
+            chosen.push(candidate);
         }
         // An image that was chosen early may have freed nothing. Or the images that were chosen
         // later may have freed so much that the early image need not be removed. Such images stay,
         // unless they are too old.
-        let mut kept: Vec<(Candidate, u64)> = Vec::with_capacity(chosen.len());
+        let mut needed: Vec<Candidate> = Vec::with_capacity(chosen.len());
         let was_missing = space.missing();
-        while let Some((candidate, bytes)) = chosen.pop() {
+        while let Some(candidate) = chosen.pop() {
             if !options.is_too_old(candidate.used_at) {
                 space.restore(&candidate.blobs);
                 if space.missing() <= was_missing {
@@ -70,11 +70,19 @@ impl Plan {
                 }
                 space.remove(&candidate.blobs);
             }
-            kept.push((candidate, bytes));
+            needed.push(candidate);
         }
-        kept.reverse();
+        needed.reverse();
+        // Without the images that stay, an image frees fewer bytes than when it was chosen.
+        for candidate in &needed {
+            space.restore(&candidate.blobs);
+        }
+        let with_bytes = |candidate: Candidate| {
+            let bytes = space.remove(&candidate.blobs);
+            (candidate, bytes)
+        };
         Plan {
-            chosen: kept,
+            chosen: needed.into_iter().map(with_bytes).collect(),
             in_use,
             missing: space.missing(),
         }
