@@ -8,7 +8,7 @@ use cas_core::{
     Result,
 };
 
-/// Returns `length` bytes that do not repeat and differ between seeds (xorshift).
+/// Returns `length` pseudorandom bytes (xorshift), which differ between seeds.
 pub(crate) fn bytes(seed: u64, length: usize) -> Bytes {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
@@ -183,12 +183,13 @@ pub(crate) async fn scan(
     }
 }
 
-/// Returns the descriptor of a manifest that is unique for the text.
+/// Returns a descriptor with the type of a manifest and the digest of `text`. There need not be
+/// such a blob.
 pub(crate) fn target(text: &str) -> Descriptor {
     Descriptor::of(MediaType::OCI_MANIFEST, text.as_bytes())
 }
 
-/// Returns an image with a name and the target of `text`.
+/// Returns an image with a name and the [`target`] of `text`.
 pub(crate) fn image(name: &str, text: &str) -> Image {
     Image::new(name.parse().expect("a name"), target(text))
 }

@@ -8,8 +8,9 @@ use crate::law::{Gaps, Law};
 use crate::report;
 use crate::subject::Open;
 
-/// Runs one law on a store. Prints the reason if the store does not make the promise that the
-/// law is about, or declares the law as a gap.
+/// Runs one law on a store. `test` is the path of the `#[test]` that runs the law. If the store
+/// does not make the promise that the law is about, prints the promise. If the store declares the
+/// law as a gap, prints the reason. If a [`report`] was requested, appends the result to it.
 ///
 /// # Panics
 /// If the law is broken, if the store keeps a law that it declares as a gap and that is not racy,

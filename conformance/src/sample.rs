@@ -73,7 +73,8 @@ impl Sample {
     /// of the manifest.
     ///
     /// # Errors
-    /// `Busy` while another task stores a blob of the image; errors of the store.
+    /// `Busy` while another task stores a blob of the image; errors of [`LeaseGuard::pin`] and
+    /// [`LeaseGuard::publish`], such as `Conflict` if a blob was collected meanwhile.
     pub async fn store(&self, store: &Store, guard: &LeaseGuard) -> Result<()> {
         for (descriptor, data, children) in &self.parts {
             let wanted = BlobRef::of(descriptor, children.clone());
@@ -106,8 +107,9 @@ impl Sample {
 /// this image.
 ///
 /// # Errors
-/// `InvalidArgument` for an invalid name; `NotFound` if `from` does not exist, or if its target was
-/// collected; errors of [`LeaseGuard::name`].
+/// `InvalidArgument` for an invalid name; `NotFound` if `from` does not exist; errors of
+/// [`LeaseGuard::pin_tree`], such as `NotFound` if a blob of the image was collected; errors of
+/// [`LeaseGuard::name`].
 pub async fn tag(store: &Store, from: &str, to: &str) -> Result<()> {
     let image = store.images.get(&from.parse()?).await?;
     let image = image
@@ -123,7 +125,9 @@ pub async fn tag(store: &Store, from: &str, to: &str) -> Result<()> {
 ///
 /// # Errors
 /// `NotFound` if a blob is missing, and `Corrupt` if it is damaged, with the digest of the blob;
-/// errors of the store.
+/// `OutOfRange` if a blob has more than [`DOCUMENT_READ`](cas_core::limit::DOCUMENT_READ) bytes;
+/// `Corrupt` if the document does not parse; `Unsupported` if `root` is neither a manifest nor an
+/// index; errors of the store.
 pub async fn verify(store: &Store, root: &Descriptor) -> Result<()> {
     let document = dispatch::document(&*store.content, root).await?;
     if let Document::Manifest(manifest) = document {

@@ -1,4 +1,5 @@
-//! The laws, in groups. Each trait has a group, and the group `gc` is for whole stores.
+//! The laws, in groups. Each trait that a backend or a snapshotter implements has a group, and the
+//! group `gc` is for whole stores.
 
 pub mod content;
 pub mod gc;

@@ -6,8 +6,8 @@ use super::{Counts, Outcome, Report, groups, promises};
 use crate::laws::book;
 
 impl Report {
-    /// Returns the report as Markdown: a table of stores, the laws they do not keep, and the law
-    /// book.
+    /// Returns the report as Markdown: a table of stores, tables of the gaps, the skipped laws, the
+    /// outgrown gaps and the broken laws, and the law book.
     pub fn markdown(&self) -> impl Display + '_ {
         Page(self)
     }

@@ -98,8 +98,8 @@ pub struct Line {
 }
 
 impl Line {
-    /// Returns the name of the store. Suites whose names differ only in a group belong to one
-    /// store.
+    /// Returns the name of the store. Suites whose names differ only in an ending, such as
+    /// `_content` or `_collection`, belong to one store.
     fn store(&self) -> &str {
         let about = ["content", "records", "images", "collection", "snapshots"];
         let named = about.iter().find_map(|what| self.suite.strip_suffix(what));
@@ -153,7 +153,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// Returns the report of the lines in `directory`. If a law ran twice, the worse result counts.
+    /// Returns the report of the lines in the files `*.jsonl` of `directory`. If a law ran twice in
+    /// one suite, the worse result counts.
     ///
     /// # Errors
     /// Errors of the file system; `InvalidData` for a line that is not a [`Line`].
@@ -204,8 +205,8 @@ impl Report {
         stores
     }
 
-    /// Returns the report as JSON: each store with its promises and counts, the law book, and every
-    /// line.
+    /// Returns the report as JSON: each store with its promises and counts, the law book, and the
+    /// line of each law that was run on a store.
     pub fn json(&self) -> Value {
         let stores = self.stores().into_iter().map(|((package, store), lines)| {
             let groups = groups().into_iter().filter_map(|group| {
@@ -243,8 +244,8 @@ fn groups() -> Vec<&'static str> {
     groups
 }
 
-/// Returns the promises of a store: the capabilities with a law that was judged. A skipped law does
-/// not count.
+/// Returns the promises of a store, as its lines show them: the capabilities that are needed by a
+/// law whose verdict is neither `NotClaimed` nor `Skipped`.
 fn promises(lines: &[&Line]) -> Vec<&'static str> {
     let needed = |rule: &Rule, capability| rule.needs == Some(capability);
     let made = |capability: Capability| {

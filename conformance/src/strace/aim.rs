@@ -1,5 +1,6 @@
-//! Selects the call that a fault is injected into. strace counts the calls of each thread, by name
-//! and path.
+//! Selects the call that a fault is injected into. strace counts the calls of each thread
+//! separately for each name. With the option `-P path`, strace counts only the calls with that
+//! path.
 
 use super::Ended;
 use super::calls::{Call, parse};
@@ -11,10 +12,10 @@ pub(super) const HERE: &str = "{store}";
 #[derive(Debug)]
 pub(super) struct Aim {
     pub(super) name: String,
-    /// The path of the call, with [`HERE`] in place of the directory of the store, if it is then
-    /// the same in each run. Calls with other paths do not count.
+    /// The path of the call, with [`HERE`] in place of the directory of the store. Only calls with
+    /// this path count. `None` if calls with any path count.
     pub(super) path: Option<String>,
-    /// Its number among the calls of its thread with this name and path, from 1.
+    /// The number of the call among the calls of its thread with this name and path, from 1.
     pub(super) nth: usize,
 }
 

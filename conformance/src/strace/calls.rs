@@ -71,7 +71,8 @@ impl Call {
         !self.result.starts_with(['-', '?'])
     }
 
-    /// Returns whether the call may have changed something below `dir`.
+    /// Returns whether the call, if it succeeded, may have changed or synced something at or below
+    /// `dir`.
     pub(super) fn changes(&self, dir: &str) -> bool {
         let changes = !self.opens() || self.creates() || self.given.contains("O_TRUNC");
         // An argument that is data may contain the path as well.
@@ -87,12 +88,13 @@ impl Call {
         )
     }
 
-    /// Returns whether the call opens a file.
+    /// Returns whether the call is `open` or `openat`.
     pub(super) fn opens(&self) -> bool {
         matches!(self.name.as_str(), "open" | "openat")
     }
 
-    /// Returns whether the call creates the file if the file does not exist.
+    /// Returns whether the call has the flag `O_CREAT`, which creates the file if the file does not
+    /// exist.
     pub(super) fn creates(&self) -> bool {
         self.given.contains("O_CREAT")
     }
@@ -120,8 +122,8 @@ impl Call {
         parts
     }
 
-    /// Returns the last path in the arguments: a text, or the path of a file descriptor. strace can
-    /// filter by this path.
+    /// Returns the last path in the arguments, or `None` if there is none. The path is a text, or
+    /// the path of a file descriptor. strace can filter by this path.
     pub(super) fn about(&self) -> Option<String> {
         self.paths().pop()
     }
@@ -145,13 +147,13 @@ impl Call {
         arguments.iter().filter_map(path).collect()
     }
 
-    /// Returns the path of the file descriptor that is argument number `at`.
+    /// Returns the path of the file descriptor that is argument number `at`, counted from 0.
     pub(super) fn file(&self, at: usize) -> Option<PathBuf> {
         described(self.arguments().get(at)?)
     }
 
-    /// Returns the path in argument number `at`. If the argument before it is a directory,
-    /// the path is below that directory.
+    /// Returns the path in argument number `at`, counted from 0. If the argument before it is the
+    /// file descriptor of a directory, the path is below that directory.
     pub(super) fn path(&self, at: usize) -> Option<PathBuf> {
         let arguments = self.arguments();
         let name = arguments.get(at)?.strip_prefix('"')?.strip_suffix('"')?;

@@ -100,7 +100,7 @@ pub(super) async fn a_name_of_another_owner_is_denied(subject: Subject) {
     );
     delete(&red, "a").await;
     let theirs = blue.images.create(image("a", "one")).await.unwrap();
-    // The name no longer has the image that `red` read, so nothing is deleted.
+    // The image with this name is no longer `updated`, so nothing is deleted.
     let deleted = red.images.delete_unchanged(&[updated]).await;
     assert_eq!(deleted.unwrap(), []);
     let denied = red
@@ -245,7 +245,8 @@ pub(super) async fn owners_collect_at_once(subject: Subject) {
     for task in tasks {
         task.await.expect("the owner finishes");
     }
-    // A failed import leaves a lease. A day later, the lease has expired.
+    // A failed import ends its lease in the background, perhaps after the collections above. A day
+    // later, the lease has ended or expired.
     for view in [&red, &blue] {
         collect_in(view, DAY).await;
     }

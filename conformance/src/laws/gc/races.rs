@@ -11,7 +11,8 @@ use super::{collect_in, collect_now, there};
 use crate::material::{bytes, kind};
 use crate::sample::{JOB_LEASE, Sample, tag, verify};
 
-/// Writes the tombstone of a collection that is killed afterwards. Returns the tombstone.
+/// Writes a tombstone into the record of a blob, as a collection does that is then killed. Returns
+/// the tombstone.
 pub(super) async fn condemn(store: &Store, digest: &Digest) -> Tombstone {
     let stat = store.content.stat(digest).await.unwrap();
     let tombstone = Tombstone {
@@ -72,8 +73,8 @@ pub(super) async fn a_blob_stored_over_a_tombstone_is_live(subject: Subject) {
     }
 }
 
-/// A collection is killed after it writes tombstones and before it removes bytes. The next
-/// collection must finish the work.
+/// A collection is killed after it has written two tombstones and has removed the bytes of one of
+/// the two blobs, but no record. The next collection must finish the work.
 pub(super) async fn a_collection_finishes_what_another_began(subject: Subject) {
     let store = subject.open().await;
     let (kept, gone) = (Sample::of(1), Sample::of(2));
@@ -95,7 +96,7 @@ pub(super) async fn a_collection_finishes_what_another_began(subject: Subject) {
 }
 
 /// The lease of a job expires and a collection runs. The job must not create a name for an image
-/// whose blobs are gone.
+/// whose blobs are gone. If the lease was removed but the blobs still exist, the job must succeed.
 pub(super) async fn a_lease_that_expires_during_a_job_is_noticed(subject: Subject) {
     let store = subject.open().await;
     let sample = Sample::of(1);

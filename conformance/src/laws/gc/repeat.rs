@@ -29,8 +29,8 @@ const BUDGET: Duration = Duration::from_secs(10);
 /// Maximum number of calls of the job that change something.
 const CALLS: f64 = 80.0;
 
-/// Makes each changing call of the job fail in turn. On a slow store, makes only an even selection
-/// of these calls fail.
+/// Makes each call of the job that changes something fail, one after the other. On a slow store,
+/// makes only every n-th of these calls fail, with an n that fits [`BUDGET`].
 async fn fail_each(subject: &Subject, side: Side) {
     let (store, plan) = (subject.open().await, Plan::new());
     let from = MemoryStore::new().with_images();
@@ -71,7 +71,8 @@ async fn fail_each(subject: &Subject, side: Side) {
     }
 }
 
-/// Imports, copies, tags, removes a name and collects. Adds each finished step to `done`.
+/// Imports, copies, tags, removes a name and collects. Adds each finished step before the
+/// collection to `done`.
 async fn job(store: &Store, from: &Store, done: &mut Vec<&'static str>) -> Result<()> {
     Sample::of(1).import(store, "imported").await?;
     done.push("imported");
@@ -86,7 +87,8 @@ async fn job(store: &Store, from: &Store, done: &mut Vec<&'static str>) -> Resul
     collect(store, &[], &GcOptions::default()).await.map(|_| ())
 }
 
-/// Checks that acknowledged names exist, each with a whole image.
+/// Checks that acknowledged names exist, that a removed name does not exist, and that every image
+/// is whole.
 async fn acknowledged(store: &Store, done: &[&str], context: &str) {
     let images = store.images.list(&[]).await.unwrap();
     let there = |name: &str| images.iter().any(|image| image.name.as_str() == name);

@@ -104,7 +104,8 @@ pub(super) async fn an_update_of_an_unknown_name_is_not_found(subject: Subject) 
     assert_eq!(images.list(&[]).await.unwrap(), []);
 }
 
-/// Creates an empty label, and empties labels by an update.
+/// Creates an image with an empty label. Then updates two of its labels. The update empties one of
+/// them and leaves out the other.
 pub(super) async fn an_empty_label_is_not_stored(subject: Subject) {
     let images = subject.open().await;
     let created = images

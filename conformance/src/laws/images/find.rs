@@ -23,7 +23,7 @@ async fn found(images: &dyn ImageStore, text: &str) -> Vec<String> {
         .collect()
 }
 
-/// Creates, updates, swaps and deletes names.
+/// Creates, updates, replaces and deletes names.
 pub(super) async fn images_are_found_by_their_targets(subject: Subject) {
     let images = subject.open().await;
     assert_eq!(found(&*images, "one").await, [""; 0]);

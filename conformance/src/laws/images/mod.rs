@@ -28,7 +28,7 @@ laws! { $
             "Two images would become one in a store that shortens names or ignores case"
             ["containerd images.Store; umoci reference grammar"],
         an_image_needs_a_target:
-            "A name would exist that cannot be pulled, unpacked or removed"
+            "A name would exist whose image cannot be read or unpacked"
             ["containerd images.Store.Create"],
         labels_have_bounds:
             "An unbounded label would make every list slow and every record large"

@@ -145,8 +145,8 @@ pub(super) async fn a_deleted_name_is_not_found(subject: Subject) {
         .expect("a deleted name must be free");
 }
 
-/// A deletion with a target deletes only that target. `delete_unchanged` deletes only images that
-/// have not changed since they were read.
+/// A deletion with a target deletes a name only if the name has that target. `delete_unchanged`
+/// deletes only the names of images that have not changed since they were read.
 pub(super) async fn deletion_asks_for_the_target(subject: Subject) {
     let images = subject.open().await;
     images.create(image("a", "one")).await.unwrap();

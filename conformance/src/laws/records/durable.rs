@@ -42,8 +42,8 @@ pub(super) async fn a_reopened_store_has_its_records(subject: Subject) {
         .expect("a revision must stay current when the store is reopened");
 }
 
-/// Acknowledged batches must exist as a whole. The last batch may be partial if batches are not
-/// atomic.
+/// Acknowledged batches must exist as a whole. The batch that was not acknowledged may exist or
+/// not. If batches are not atomic, only its first change may exist.
 pub(super) async fn a_killed_process_keeps_its_records(subject: Subject) {
     if subject.is_victim() {
         let records = subject.open().await;

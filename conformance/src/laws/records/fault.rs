@@ -21,13 +21,14 @@ pub(super) async fn a_kill_at_any_call_keeps_the_records(subject: Subject) {
     inject(&subject, Fault::Kill).await;
 }
 
-/// An error of the device must be reported or retried. No acknowledged batch may be lost.
+/// An error of the device must be reported, or the call must be retried. No acknowledged batch may
+/// be lost.
 pub(super) async fn a_failed_call_keeps_the_records(subject: Subject) {
     inject(&subject, Fault::Error).await;
 }
 
-/// On a full disk, an error must be reported or the call retried. No acknowledged batch may be
-/// lost.
+/// On a full disk, an error must be reported, or the call must be retried. No acknowledged batch
+/// may be lost.
 pub(super) async fn a_full_disk_keeps_the_records(subject: Subject) {
     inject(&subject, Fault::Full).await;
 }
@@ -118,7 +119,7 @@ async fn check(victim: Victim<dyn Records>) {
     assert_eq!(content(&*records).await, after(batches().len(), 0));
 }
 
-/// Text that occurs in no other file.
+/// Text that occurs only in the values that this law writes.
 const MARKER: &str = "conformance-record";
 
 /// The record and the names of its files must be synced before the commit is acknowledged.

@@ -41,7 +41,7 @@ laws! { $
             "A scan in pages could not be continued, and would skip a lease"
             ["cas_core::Records::scan"],
         a_prefix_is_taken_literally:
-            "A key that contains a wildcard would match other records"
+            "A scan for a prefix that contains a wildcard would find other records"
             ["cas_core::Records::scan"],
         tables_are_separate:
             "An image and a lease with one name would be one record"
@@ -66,7 +66,7 @@ laws! { $
     ]
     batch(needs Atomic) [
         a_conflict_applies_nothing:
-            "A lost race would leave half a change, and the next attempt would fail"
+            "A lost race would leave a part of a batch, and the next attempt would fail"
             ["cas_core::Capability::Atomic"],
         a_batch_of_many_keys_is_one_step:
             "A large batch would be applied in part, or would delete records that it does not list"

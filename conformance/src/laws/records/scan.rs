@@ -1,4 +1,5 @@
-//! Laws of keys: their order, their prefixes, and what they may contain.
+//! Laws of keys and tables: the order of keys, their prefixes and what they may contain, and that
+//! each table has its own keys.
 
 use cas_core::records::{Expect, Record, Table};
 use cas_core::{ErrorKind, Records};
@@ -8,7 +9,8 @@ use crate::material::{delete, kind, record, scan, value, write};
 
 const T: Table = Table::Snapshots;
 
-/// Keys that have a meaning in a file system, a URL, SQL or a shell, in byte order.
+/// Keys in byte order. Some have a meaning in a file system, a URL, SQL or a shell. Others differ
+/// from another key only in case or at a wildcard, or are not ASCII.
 const ODD: [&str; 14] = [
     " ",
     "%2F",
@@ -94,7 +96,7 @@ pub(super) async fn tables_are_separate(subject: Subject) {
     }
 }
 
-/// Checks the order of keys, prefixes, cursors and revisions, in every table.
+/// Checks prefixes, cursors, revisions and the order of keys in every table.
 pub(super) async fn tables_are_alike(subject: Subject) {
     let records = subject.open().await;
     for table in Table::ALL {

@@ -1,4 +1,4 @@
-//! Laws of the changes that a layer makes to the layers below it. They are modeled on the test
+//! Laws of the changes that a layer makes to the layers below it. The laws are modeled on the test
 //! suite of containerd.
 
 use std::fs;

@@ -65,7 +65,8 @@ pub(super) async fn a_snapshot_updated_since_the_scan_stays(subject: Subject) {
     );
 }
 
-/// A chain without a gc root is removed as a whole, each snapshot before its parent.
+/// A chain without a gc root is removed as a whole, each snapshot before its parent. The parents of
+/// a young snapshot stay as long as that snapshot.
 pub(super) async fn a_collection_takes_chains_leaves_first(subject: Subject) {
     let (store, content) = (subject.open().await, MemoryStore::new().with_images());
     leased_layer(&*store, "a", None).await;

@@ -128,8 +128,8 @@ pub(super) async fn a_view_of_nothing_is_empty(subject: Subject) {
     store.remove("view").await.unwrap();
 }
 
-/// Every user of a container must be able to enter its root file system. The directories above it
-/// are private.
+/// Every user of a container must be able to enter its root file system. If the mount is a bind
+/// mount, the directory that contains all snapshots must be private.
 pub(super) async fn a_new_root_is_open_to_all(subject: Subject) {
     let store = subject.open().await;
     if !can_mount(&*store).await {

@@ -7,7 +7,7 @@ use cas_core::snapshot::Mount;
 use super::Subject;
 use super::scene::{commit, prepare};
 
-/// Text that occurs in no other file.
+/// Text that occurs only in the files that this law writes.
 const MARKER: &str = "conformance-layer";
 
 /// The files of a layer and their names must be synced before the commit of the layer is

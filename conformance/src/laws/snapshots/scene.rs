@@ -33,7 +33,7 @@ pub(super) async fn commit(store: &dyn Snapshotter, name: &str, key: &str) -> Re
     store.commit(name, key, Commit::default()).await
 }
 
-/// Creates a committed snapshot without content.
+/// Creates a committed snapshot without changes to its parent. Without a parent, it is empty.
 pub(super) async fn bare_layer(store: &dyn Snapshotter, name: &str, parent: Option<&str>) {
     let key = format!("making {name}");
     prepare(store, &key, parent)
@@ -44,7 +44,8 @@ pub(super) async fn bare_layer(store: &dyn Snapshotter, name: &str, parent: Opti
         .expect("commit must succeed");
 }
 
-/// Creates a committed snapshot with the content that `fill` writes into its tree.
+/// Creates a committed snapshot with the changes that `fill` makes to the tree of the parent.
+/// Without a parent, the tree is empty at first.
 pub(super) async fn layer(
     store: &dyn Snapshotter,
     name: &str,
@@ -107,13 +108,14 @@ pub(super) fn is_root() -> bool {
 /// The tree of a snapshot, as its mounts show it.
 pub(super) struct Tree {
     pub(super) path: PathBuf,
-    /// The root directory of a mount that is not attached. The mount ends when the directory is
-    /// closed.
+    /// The root directory of a mount that is not attached to a path. The mount ends when the
+    /// directory is closed. `None` if nothing was mounted.
     _root: Option<OwnedFd>,
 }
 
 impl Tree {
-    /// Mounts a snapshot. Returns its tree. The source of a bind mount is used as it is.
+    /// Mounts a snapshot. Returns its tree. If the snapshot has only a bind mount, nothing is
+    /// mounted, and the tree is the source of the bind mount.
     pub(super) fn mount(mounts: &[Mount]) -> Tree {
         if let [Mount::Bind { source, .. }] = mounts {
             return Tree {

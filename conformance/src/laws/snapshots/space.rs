@@ -36,7 +36,8 @@ pub(super) async fn hard_links_count_once(subject: Subject) {
 }
 
 /// An active snapshot is measured at each call. A committed snapshot is measured when it is
-/// committed. A snapshotter may make an image of the layers for the first child.
+/// committed. A snapshotter may make an image of the layers for the first child. The space of the
+/// image is then added.
 pub(super) async fn usage_is_fixed_by_the_commit(subject: Subject) {
     let store = subject.open().await;
     if !can_mount(&*store).await {

@@ -35,9 +35,10 @@ pub(super) fn blobs() -> &'static [Part] {
 pub(super) enum State {
     /// The blob exists, with a record that has these labels.
     Live(Labels),
-    /// The blob does not exist.
+    /// Neither the blob nor its record exists.
     Gone,
-    /// A failed step may have left its bytes, its record, or neither.
+    /// A failed step has left bytes without a record, a record without bytes, or a record with a
+    /// tombstone.
     Unknown,
 }
 
@@ -68,7 +69,7 @@ impl Oracle {
         self.blobs.insert(digest, state);
     }
 
-    /// Returns the labels of a blob, or `None` if it is not live.
+    /// Returns the labels of a blob, or `None` if it is gone or its state is unknown.
     pub(super) fn live(&self, digest: &Digest) -> Option<&Labels> {
         match self.state(digest) {
             State::Live(labels) => Some(labels),

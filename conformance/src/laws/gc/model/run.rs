@@ -141,7 +141,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Marks a blob that was just stored as live. A blob that was live keeps its labels.
+    /// Sets the state of a blob to live, after the blob was stored. A blob that was live already
+    /// keeps its labels.
     pub(super) async fn stored(&mut self, digest: Digest) {
         match self.oracle.state(&digest) {
             State::Live(_) => {}
@@ -211,13 +212,14 @@ impl<'a> Run<'a> {
         let known = *state != State::Unknown;
         assert!(
             !known || there == (*state != State::Gone),
-            "a removal of {digest} returned {there}, but it was {state:?}"
+            "the removal returned {there}, but the state of {digest} was {state:?}"
         );
         self.oracle.set(digest, State::Gone);
     }
 
-    /// Collects. A reachable blob must stay even if a call fails. All other blobs must be removed
-    /// if no call fails.
+    /// Collects. A reachable blob must stay even if the collection fails. If the collection
+    /// succeeds, all other blobs must be removed, except blobs in an unknown state and blobs that
+    /// only these reach.
     async fn collect(&mut self) {
         let (kept, perhaps) = (self.oracle.reached(false), self.oracle.reached(true));
         let options = GcOptions::default().with_now(SystemTime::now() + DAY);
@@ -242,7 +244,8 @@ impl<'a> Run<'a> {
         self.check().await;
     }
 
-    /// Reopens the store if it promises to be durable.
+    /// Reopens the store if it promises to be durable. If it does not promise that ingests survive,
+    /// then discards the ingests.
     async fn reopen(mut self) -> Self {
         let promises = self.store.content.capabilities();
         if !promises.has(Capability::Durable) {

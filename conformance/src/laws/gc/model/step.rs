@@ -4,17 +4,19 @@ use cas_core::content::Durability;
 use cas_core::testing::fault::Side;
 use proptest::prelude::*;
 
-/// Keys of the ingests that are written in parallel.
+/// Keys of the ingests. Several of them may be unfinished at the same time.
 pub(super) const KEYS: [&str; 3] = ["a", "b", "a/b"];
 pub(super) const NAMES: [&str; 3] = ["one", "two", "three:4"];
 pub(super) const LEASES: [&str; 2] = ["mine", "yours"];
 /// The length of [`blobs`](super::oracle::blobs).
 const BLOBS: usize = 8;
-/// Maximum number of the failing call of a step. Only calls that change something are counted.
+/// The last call of a step that may be made to fail, counted from 1. Only calls that change
+/// something are counted.
 const CALLS: usize = 5;
 
 /// One operation of a user. Keys, blobs, names and leases are given by their indexes. A step that
-/// needs an existing blob, name or lease does nothing if it does not exist.
+/// needs an existing blob, name or lease does nothing if there is none, or if the state of the blob
+/// is unknown.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     /// Appends half of the missing bytes of the blob to the ingest.
@@ -28,7 +30,7 @@ pub(super) enum Step {
         blob: usize,
         durability: Durability,
     },
-    /// Publishes an ingest under a wrong digest.
+    /// Tries to publish an ingest under a wrong digest, which must fail.
     PublishWrongDigest {
         key: usize,
     },
@@ -94,7 +96,8 @@ impl Label {
     }
 }
 
-/// The number of the failing call of a step, and whether it fails before or after its work.
+/// The number of the failing call of a step, and whether the call fails before or after its effect.
+/// `None` if no call is made to fail.
 pub(super) type Failing = Option<(usize, Side)>;
 
 /// Returns a strategy for sequences of steps, some of which fail.
