@@ -58,8 +58,8 @@ impl<S: ?Sized> Subject<S> {
         (self.open)(self.store_dir("store")).await
     }
 
-    /// Opens another store of the same kind, in the directory `name` below [`Subject::dir`], even if
-    /// it is open already. Returns the store.
+    /// Opens another store of the same kind, in the directory `name` below [`Subject::dir`], even
+    /// if it is open already. Returns the store.
     ///
     /// # Panics
     /// If the store cannot be opened, or if its directory cannot be created.

@@ -96,8 +96,8 @@ struct Ended {
 }
 
 impl<S: ?Sized + 'static> Subject<S> {
-    /// Does the job of a victim until a step fails. The job acknowledges each step. At the end, this
-    /// function acknowledges that all steps succeeded, or acknowledges the kind of the error.
+    /// Does the job of a victim until a step fails. The job acknowledges each step. At the end,
+    /// this function acknowledges that all steps succeeded, or acknowledges the kind of the error.
     /// Aborts the process if the job takes longer than 30 seconds.
     pub(crate) fn perform(&self, job: impl Future<Output = Result<()>>) {
         thread::spawn(|| {

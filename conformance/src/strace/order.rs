@@ -58,8 +58,8 @@ impl<S: ?Sized + 'static> Subject<S> {
 }
 
 impl<'a> Disk<'a> {
-    /// Follows a victim through its trace. Returns `None` if the victim writes no marked bytes below
-    /// the directory of its store.
+    /// Follows a victim through its trace. Returns `None` if the victim writes no marked bytes
+    /// below the directory of its store.
     ///
     /// # Panics
     /// If the victim acknowledges a step too early, or gives a new name to a file with marked bytes
