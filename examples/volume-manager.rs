@@ -69,7 +69,8 @@ pub(crate) fn run(root: &Path, archive: &Path, volumes: &Path) -> Result<Vec<Str
         cas.remove(image)?;
         steps.push(format!("removed {key}"));
     }
-    // Content that nothing refers to any more is removed once it is a day old.
+    // This removes content that nothing refers to any more. Content that was stored without a lease
+    // stays until it is a day old.
     cas.gc_with(GcOptions::default())?;
     cas.close()?;
     Ok(steps)

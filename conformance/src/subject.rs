@@ -42,7 +42,7 @@ impl<S: ?Sized> Subject<S> {
     /// Opens the store, even if it is open already. Returns the store.
     ///
     /// # Panics
-    /// If the store cannot be opened.
+    /// If the store cannot be opened, or if its directory cannot be created.
     pub async fn open(&self) -> Arc<S> {
         self.open_other("store").await
     }
@@ -58,11 +58,11 @@ impl<S: ?Sized> Subject<S> {
         (self.open)(self.store_dir("store")).await
     }
 
-    /// Opens another store of the same kind, in the directory `name`, even if it is open already.
-    /// Returns the store.
+    /// Opens another store of the same kind, in the directory `name` below [`Subject::dir`], even
+    /// if it is open already. Returns the store.
     ///
     /// # Panics
-    /// If the store cannot be opened.
+    /// If the store cannot be opened, or if its directory cannot be created.
     pub async fn open_other(&self, name: &str) -> Arc<S> {
         (self.open)(self.store_dir(name))
             .await

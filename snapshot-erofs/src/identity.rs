@@ -1,9 +1,10 @@
 //! Checks that the file of a committed layer has the right digest. The file is a tar, or the image
 //! of a native layer.
 //!
-//! A layer that was unpacked is committed under its chain ID. It is computed from the
+//! A layer that was unpacked is committed under its chain ID. The chain ID is computed from the
 //! chain ID of the parent and the diff ID, which is the digest of the file. If this crate has
-//! packed a tar, a file beside the tree of the snapshot has the digest of the tar.
+//! packed a tar from the files of a snapshot, a file beside the tree of the committed snapshot has
+//! the digest of the tar.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -96,15 +96,17 @@ struct Ended {
 }
 
 impl<S: ?Sized + 'static> Subject<S> {
-    /// Does the job of a victim until a step fails. The job acknowledges each step.
+    /// Does the job of a victim until a step fails. The job acknowledges each step. At the end,
+    /// this function acknowledges that all steps succeeded, or acknowledges the kind of the error.
+    /// Aborts the process if the job takes longer than 30 seconds.
     pub(crate) fn perform(&self, job: impl Future<Output = Result<()>>) {
         thread::spawn(|| {
             thread::sleep(TIMEOUT);
             eprintln!("not finished after {} s", TIMEOUT.as_secs());
             abort();
         });
-        // strace counts the calls of each thread. After these writes, this thread's calls have
-        // higher numbers than those of the harness thread, so that no fault hits the harness.
+        // strace counts the calls of each thread by name. After these writes, the writes of the job
+        // have higher numbers than those of the harness thread, so that no fault hits the latter.
         for _ in 0..OTHERS {
             let _ = stderr().write(b"\n");
         }
@@ -118,7 +120,12 @@ impl<S: ?Sized + 'static> Subject<S> {
     }
 
     /// For each call that changes the disk, or for a selection of them, runs a victim of this law
-    /// with a fault in that call. Then calls `check` on what the victim left behind.
+    /// with a fault in that call. If the victim reaches the fault, calls `check` with what the
+    /// victim left behind. Skips the law as [`Subject::run_without_fault`] does.
+    ///
+    /// # Panics
+    /// If a check fails, if the kind of the error does not fit the fault, or if fewer than half of
+    /// the victims reach their faults.
     pub(crate) async fn at_every_call<F>(&self, fault: Fault, check: impl Fn(Victim<S>) -> F)
     where
         F: Future<Output = ()>,
@@ -180,7 +187,8 @@ impl<S: ?Sized + 'static> Subject<S> {
     }
 
     /// Runs a victim without a fault. Returns what it printed and its trace. Skips the law and
-    /// returns `None` if strace is not installed, or if the store is not on a disk of this machine.
+    /// returns `None` if strace is not installed, or if the victim changes nothing below the
+    /// directory of its store, because the store is in memory or on another machine.
     fn run_without_fault(&self) -> Option<Ended> {
         if Command::new("strace").arg("-V").output().is_err() {
             crate::judge::skip("strace is not installed");
@@ -278,9 +286,9 @@ impl Ended {
         }
     }
 
-    /// Checks that the error reports a failed or full device. Some engines, such as
-    /// SQLite, do not report why a file could not be created or synced. A store whose sync failed
-    /// may refuse everything until it is reopened.
+    /// Checks that the job succeeded in spite of the fault, or that its error reports a failed or
+    /// full device. Some engines, such as SQLite, do not report why a file could not be created or
+    /// synced. A store whose sync failed may refuse everything until it is reopened.
     fn check_kind(&self, fault: Fault, call: &Call) {
         let told = self
             .acknowledged
@@ -319,8 +327,9 @@ fn points(calls: usize) -> Vec<usize> {
     (0..FIRST).chain(even).collect()
 }
 
-/// Returns a directory, in memory if possible. No disk is needed. A killed process loses no bytes
-/// that the kernel has accepted, and a fault is injected before the disk is used.
+/// Creates a temporary directory, in memory if possible. Returns it. No disk is needed, because a
+/// killed process loses no bytes that the kernel has accepted, and because strace injects a fault
+/// before the kernel uses the disk.
 fn in_memory() -> TempDir {
     let shared = Path::new("/dev/shm");
     let mut builder = tempfile::Builder::new();
@@ -329,7 +338,7 @@ fn in_memory() -> TempDir {
     made.expect("the directory for temporary files must be writable")
 }
 
-/// Runs a check. Returns its message if it panics or hangs.
+/// Runs a check. Returns an error with a message if it panics or hangs.
 async fn caught(check: impl Future<Output = ()>) -> Result<(), String> {
     let mut check = pin!(check);
     let caught = poll_fn(|context| {

@@ -24,7 +24,7 @@ struct Disk<'a> {
     names: BTreeSet<PathBuf>,
     /// Paths that exist.
     known: BTreeSet<PathBuf>,
-    /// Files whose sync failed. A later sync that succeeds proves nothing.
+    /// Files with marked bytes whose sync failed. A later sync that succeeds proves nothing.
     lost: BTreeSet<PathBuf>,
 }
 
@@ -40,7 +40,7 @@ impl<S: ?Sized + 'static> Subject<S> {
         let seen = Disk::watch(marker, &whole);
         assert!(
             seen.is_some(),
-            "no call writes the bytes below the store's directory"
+            "no call writes bytes with the marker below the store's directory"
         );
         let calls = parse(&whole.trace);
         let syncs: Vec<_> = calls
@@ -58,7 +58,12 @@ impl<S: ?Sized + 'static> Subject<S> {
 }
 
 impl<'a> Disk<'a> {
-    /// Follows a victim through its trace. Returns `None` if the trace has no marked bytes.
+    /// Follows a victim through its trace. Returns `None` if the victim writes no marked bytes
+    /// below the directory of its store.
+    ///
+    /// # Panics
+    /// If the victim acknowledges a step too early, or gives a new name to a file with marked bytes
+    /// before it syncs the file.
     fn watch(marker: &'a str, ended: &Ended) -> Option<()> {
         let mut disk = Disk {
             marker,
@@ -74,7 +79,8 @@ impl<'a> Disk<'a> {
             match call.given.split_once(&format!("\"{MARK}")) {
                 Some((_, acknowledged)) => {
                     let step = acknowledged.split("\\n").next().unwrap_or_default();
-                    // `refused KIND` and `all` end the job. They acknowledge no step.
+                    // `all` and `refused KIND` end the job. They and other texts with a space
+                    // acknowledge no step.
                     if step != ALL && !step.contains(' ') {
                         disk.check(step);
                     }
@@ -179,7 +185,8 @@ impl<'a> Disk<'a> {
         let written = std::mem::take(&mut self.written);
         assert!(
             written,
-            "`{step}` is acknowledged, but nothing was written below the store's directory"
+            "`{step}` is acknowledged, but no bytes with the marker were written below the store's \
+             directory"
         );
         for (path, dirty) in &self.files {
             assert!(

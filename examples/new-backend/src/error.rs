@@ -3,7 +3,7 @@
 use cas_core::{Error, ErrorKind};
 use rusqlite::ErrorCode;
 
-/// Why a transaction failed: an error of this store or of SQLite.
+/// Why a transaction or a read failed: an error of this store or of SQLite.
 pub(crate) struct Failed(pub(crate) Error);
 
 impl From<Error> for Failed {

@@ -204,7 +204,7 @@ pub(crate) fn read(
     }
     if found.len() as u64 != end - offset {
         return Err(Failed(Error::not_found(
-            "the blob was removed during the read; store it again",
+            "some of the bytes are no longer in the store; store the blob again",
         )));
     }
     Ok(found.into())

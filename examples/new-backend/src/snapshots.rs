@@ -28,7 +28,8 @@ impl SnapshotLayout for Copies {
         }
     }
 
-    /// Returns the mount of a snapshot. A view shows the directory of its parent, read-only.
+    /// Returns the mount of a snapshot. A view is read-only, and shows the directory of its parent,
+    /// or its own if it has no parent.
     fn mounts(
         &self,
         dirs: &SnapshotDirs,
