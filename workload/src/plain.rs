@@ -1,8 +1,9 @@
 //! The baseline and the floors. The baseline is plain files that are as durable as a store. The
-//! floors are bounds that no store can beat.
+//! floors are bounds that no store on a disk can beat.
 //!
 //! The baseline writes a blob to a temporary file, syncs and renames the file, and syncs the
-//! directory. It then appends a line about the blob to another file, and syncs that file.
+//! directory. It then appends a line about the blob to another file, and syncs that file. In the
+//! row `fill`, it writes the blobs in place and syncs them together.
 
 use std::fs::{self, File};
 use std::io::Write;

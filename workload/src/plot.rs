@@ -13,9 +13,10 @@ const BAR: f64 = 20.0;
 const HEAD: f64 = 44.0;
 
 impl Table {
-    /// Returns the key and the chart of each row. A chart is an SVG file with a logarithmic axis.
-    /// Such an axis has no 0, so only medians above 0 have bars. Floors have no bars. A row is left
-    /// out if it has no bar, or if one of its bars has a lowest value of 0.
+    /// Returns the key and the chart of each row that can be drawn. A chart is the text of an SVG
+    /// file with a logarithmic axis. Such an axis has no 0, so only medians above 0 have bars.
+    /// Floors have no bars. A row is left out if it has no bar, or if one round of a cell with a
+    /// bar has a value that is not above 0.
     pub fn plots(&self) -> Vec<(&'static str, String)> {
         let rows = (0..self.rows.len()).filter_map(|row| {
             let mut text = String::new();

@@ -10,7 +10,8 @@ use crate::table::{Cell, Table};
 use crate::targets::{self, Target};
 
 impl Table {
-    /// Returns the table in Markdown, with the goals of [`targets`] below it.
+    /// Returns the table in Markdown. Below it are the reasons why cells have no value, and the
+    /// goals that [`targets::of`] returns.
     pub fn markdown(&self) -> String {
         let mut text = String::new();
         // Writing to a string does not fail.
@@ -27,11 +28,14 @@ impl Table {
         )?;
         writeln!(
             text,
-            "Each value is the median of {rounds} rounds, or the value of one round for slow rows. \
+            "Each value is the median of {rounds} rounds, or the value of one round for slow rows \
+             and for rows that always give the same value. A column in which a row is very slow \
+             has fewer rounds. \
              The ingest of large blobs has one round for each blob. In each round, the columns are \
              measured in turn. ± is half the range in percent of the median. The best value is in \
-             **bold**, and so are the values that tie with it. Two values tie if their ranges \
-             overlap, or if they differ by less than 2 % (10 % in a row that is measured once). \
+             **bold**, and so are the values that tie with it. A value ties with the best one if \
+             their ranges overlap, or if its range comes within 2 % of the best one (10 % if the \
+             best one was measured once). \
              Columns that do not sync compete only in reads and space on disk. Columns in memory \
              do not compete. Memory is the peak above the memory of the open store.\n"
         )?;
@@ -82,7 +86,7 @@ impl Table {
         writeln!(text, "\n{}", remarks.join("\n"))
     }
 
-    /// Returns the table and the goals of [`targets`] as one JSON object.
+    /// Returns the table and the goals that [`targets::of`] returns as one JSON object.
     pub fn json(&self) -> Value {
         let cell = |cell: &Cell| match (cell.failure(), cell.range()) {
             (Some(failure), _) => json!({"failed": failure}),

@@ -98,7 +98,7 @@ pub const ROWS: &[Row] = &[
         durable: true,
         title: |scale| {
             format!(
-                "ingest of {} blobs of 100 B in {} named images, synced once",
+                "ingest of {} blobs of 100 B, synced together, in {} named images",
                 count(scale.image_blobs().into()),
                 scale.images
             )
@@ -284,7 +284,7 @@ pub const ROWS: &[Row] = &[
     },
 ];
 
-/// Returns the rows with these keys, or all rows if there are no keys.
+/// Returns the rows with these keys in the order of [`ROWS`], or all rows if there are no keys.
 ///
 /// # Errors
 /// `InvalidArgument` for an unknown key. The message lists the known keys.

@@ -7,7 +7,7 @@ use crate::data::BLOBS_PER_IMAGE;
 /// The amount of work for each row.
 #[derive(Clone, Debug)]
 pub struct Scale {
-    /// Number of small blobs in one round.
+    /// Maximum number of small blobs that a round stores.
     pub small_blobs: usize,
     /// Number of large blobs. Each is stored in a round of its own.
     pub large_blobs: u64,
@@ -17,13 +17,14 @@ pub struct Scale {
     pub stream_size: u64,
     /// Number of images that lists, lookups and collections work on. At least 2.
     pub images: u32,
-    /// Number of layers of the image that a snapshot is prepared on.
+    /// Number of layers of the image that a snapshot is prepared on. At least 1.
     pub layers: usize,
     /// Number of rounds of a row. A row that is slow or always gives the same value has one round,
-    /// and the row `large` has [`Scale::large_blobs`] rounds.
+    /// and the row `large` has [`Scale::large_blobs`] rounds. In a column in which a round takes
+    /// more than four times [`Scale::round_time`], this round is the last.
     pub rounds: usize,
-    /// The time after which a round of many small items stops. A rate counts only the items that
-    /// were done by then.
+    /// The time after which a round of many small items makes no further calls. A call takes many
+    /// items. The value of the round counts the items that were done.
     pub round_time: Duration,
 }
 
@@ -70,7 +71,7 @@ impl Scale {
         self.images * BLOBS_PER_IMAGE
     }
 
-    /// Returns how many bytes of free space a run with `columns` columns needs at most.
+    /// Returns a high estimate of the free space in bytes that a run with `columns` columns needs.
     pub fn space(&self, columns: usize) -> u64 {
         // A small blob takes blocks for its bytes, its directory entry and its record. The journal
         // of the file system takes further blocks.

@@ -23,11 +23,12 @@ const WRITERS: usize = 256;
 const PAGE: usize = 1000;
 const LABEL: &str = "example.org/bench";
 
-/// A function that opens a store in a directory.
+/// A function that opens a store in a directory. Creates the directory if it needs it.
 pub type Open =
     Arc<dyn Fn(PathBuf) -> Pin<Box<dyn Future<Output = Result<Store>> + Send>> + Send + Sync>;
 
-/// A function that opens a snapshotter in a directory, with its records in a store.
+/// A function that opens a snapshotter in a directory, with its records in a store. Creates the
+/// directory if it does not exist.
 pub type Snapshots = fn(&Path, Arc<dyn Records>) -> Result<Arc<dyn Snapshotter>>;
 
 /// Returns the column of the stores that `open` opens. `promise` states their durability.

@@ -5,9 +5,9 @@ use crate::machine::Machine;
 use crate::rows::{Better, Row};
 use crate::scale::Scale;
 
-/// Values that differ by less than this fraction tie.
+/// A value ties with the best one if its range comes within this fraction of the best one.
 const NOISE: f64 = 0.02;
-/// Values that were measured once tie if they differ by less than this fraction.
+/// The fraction in place of [`NOISE`] if the best value was measured once.
 const ONCE: f64 = 0.1;
 
 /// The head of a column.
@@ -44,7 +44,8 @@ impl Cell {
         self.failure.get_or_insert(reason);
     }
 
-    /// Returns the median, or `None` if there are no values or the row failed in this column.
+    /// Returns the median, or `None` if there are no values or the row failed in this column. The
+    /// median of an even number of values is the higher of the two in the middle.
     pub fn median(&self) -> Option<f64> {
         match self.failure {
             None => self.values.get(self.values.len() / 2).copied(),
@@ -68,8 +69,8 @@ impl Cell {
         self.failure.as_deref()
     }
 
-    /// Returns the range of the cell, widened by the noise of a measurement. A cell with a value in
-    /// this range ties with this cell.
+    /// Returns the range of the cell, which reaches at least as far from the median as the noise. A
+    /// cell whose range overlaps with this range ties with this cell.
     fn spread(&self) -> Option<(f64, f64)> {
         let (median, (least, most)) = (self.median()?, self.range()?);
         let noise = median * if self.values.len() == 1 { ONCE } else { NOISE };
@@ -95,7 +96,8 @@ pub struct Table {
 }
 
 impl Table {
-    /// Returns the cell of a row and a column, or `None` if the table lacks one of them.
+    /// Returns the cell of the row with this key and the column with this name, or `None` if the
+    /// table lacks one of them.
     pub fn cell(&self, row: &str, column: &str) -> Option<&Cell> {
         let row = self.rows.iter().position(|one| one.key == row)?;
         let column = self.columns.iter().position(|one| one.name == column)?;
@@ -108,8 +110,8 @@ impl Table {
         (0..self.columns.len()).filter(shown)
     }
 
-    /// Returns the best columns of a row: the column with the best median, and the columns that tie
-    /// with it.
+    /// Returns the best columns of a row: of the columns that compete in the row, the one with the
+    /// best median, and those that tie with it.
     pub(crate) fn best(&self, row: usize) -> Vec<usize> {
         let (what, cells) = (&self.rows[row], &self.cells[row]);
         let competes = |number: &usize| match self.columns[*number].promise {

@@ -9,7 +9,8 @@ use crate::table::Table;
 pub struct Target {
     /// The column and the row, and the baseline that the value is compared with.
     pub what: String,
-    /// The measured ratio.
+    /// The measured ratio. A ratio to a measured baseline is above 1 if the column is better than
+    /// the baseline. A ratio to an absolute value is the measured value divided by this value.
     pub ratio: f64,
     /// The goal for the ratio. If a higher ratio is better, the goal is a minimum. Otherwise, the
     /// ratio must be below the goal.
@@ -46,7 +47,7 @@ enum Baseline {
     Value(f64),
 }
 
-/// The goals, each as a column, a row, a baseline and the ratio to reach.
+/// The goals, each as a column, a row, a baseline and the goal for the ratio.
 const GOALS: &[(&str, &str, Baseline, f64)] = &[
     ("fs", "large", Baseline::Floor, 0.8),
     ("redb", "large", Baseline::Raw, 0.85),
@@ -73,8 +74,9 @@ const GOALS: &[(&str, &str, Baseline, f64)] = &[
     ("rocksdb", "collect-memory", Baseline::Value(128.0), 1.0),
 ];
 
-/// Returns the goals of the columns and rows that were measured. Goals in absolute values are left
-/// out if the images had fewer than 100,000 blobs.
+/// Returns the goals of the columns and rows that were measured. A goal is left out if its baseline
+/// was not measured. Goals in absolute values are left out if the images had fewer than 100,000
+/// blobs.
 pub fn of(table: &Table) -> Vec<Target> {
     GOALS
         .iter()

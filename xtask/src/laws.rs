@@ -10,18 +10,19 @@ use anyhow::{Context, Result, bail};
 use crate::stage::step;
 use crate::{everything, peers};
 
-/// The page with the results. The generated part is between the lines [`BEGIN`] and [`END`].
+/// The page with the results, which are between the marks [`BEGIN`] and [`END`].
 const PAGE: &str = "docs/BACKENDS.md";
 const BEGIN: &str = "<!-- laws -->";
 const END: &str = "<!-- /laws -->";
 
-/// The test targets of all packages that contain conformance tests.
+/// The test targets with conformance tests, in any package.
 const SUITES: &[&str] = &["laws", "composed", "s3"];
 
 /// Tests all stores, compositions and snapshotters, and writes the page.
 ///
 /// # Errors
-/// An error after the page was written, if a law is broken; errors of the files and commands.
+/// An error after the page was written, if a test failed, such as a test of a broken law; errors of
+/// the set-up, the files and the commands.
 pub(crate) fn report() -> Result<()> {
     peers::set_up()?;
     let verdicts = env::current_dir()?.join("target/laws");
@@ -58,7 +59,7 @@ fn write_between(page: &Path, text: &str) -> Result<()> {
         fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
     let (Some((before, rest)), true) = (old.split_once(BEGIN), old.contains(END)) else {
         bail!(
-            "{} has no lines {BEGIN} and {END}; add them",
+            "expected the marks {BEGIN} and {END} in {}; add them",
             page.display()
         );
     };

@@ -24,11 +24,15 @@ cargo xtask TASK
   rocksdb  lint and test RocksDB, which takes minutes to build; CI runs `rocksdb` and `check`
   kills    kill every verb 300 times on each store and snapshotter; takes hours; can be resumed
   powercuts
-           lose power 1,000 times for each store on each file system; takes hours; can be resumed
+           check 1,000 disks that a loss of power can leave, for each store on each file system;
+           takes hours; can be resumed
   long     run checks that are too slow for CI: release build, all real images, licenses, benches
-  setup    install programs that tests call, and make the small image; needs root and Debian
-  bench    measure all backends (writes docs/BACKENDS.md), and compare the tool with peers
-  report   run the conformance tests of every store and write the results to docs/BACKENDS.md
+  setup    install programs that builds and tests call, and make the small image; elsewhere than
+           as the superuser on Debian, list the missing Debian packages
+  bench    measure the backends except dir and s3 (writes docs/BACKENDS.md and docs/plots), and
+           compare the tool with peers
+  report   run the conformance tests of every store and snapshotter, and write the results to
+           docs/BACKENDS.md
 ";
 
 fn main() -> ExitCode {
@@ -63,7 +67,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Feature sets that must build in addition to the default set and the set of the tests.
+/// Feature sets that must build in addition to the set of the tests.
 const FEATURES: &[&[&str]] = &[
     &["--no-default-features"],
     &["--no-default-features", "--features", "redb"],
@@ -102,7 +106,7 @@ const ACIS: &[&str] = &[
     "store",
 ];
 
-/// Clippy's own arguments.
+/// Makes clippy check all targets, and fail if there is a warning.
 const STRICT: &[&str] = &["--all-targets", "--", "--deny", "warnings"];
 
 fn check() -> Result<()> {
@@ -142,7 +146,8 @@ fn check_stages(stages: &mut Stages, set_up: ScopedJoinHandle<'_, Result<()>>) -
     Ok(())
 }
 
-/// Lints and tests RocksDB. This is a separate task, because RocksDB takes minutes to build.
+/// Lints and tests RocksDB. This is a separate task, because RocksDB takes minutes to build. If it
+/// cannot be built, prints that, and returns no error.
 fn rocksdb() -> Result<()> {
     peers::set_up()?;
     if !peers::can_build_rocksdb() {
@@ -203,8 +208,8 @@ fn long() -> Result<()> {
     bench()
 }
 
-/// The log of the kills. A run skips the kills that the log lists. Without the file, a run begins
-/// with the first kill.
+/// The log of the kills. A run skips the verbs that left nothing according to the log. Without the
+/// file, a run begins with the first kill.
 const KILLED: &str = "target/kills.log";
 
 fn kills() -> Result<()> {

@@ -6,12 +6,12 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-/// Makes sure that this program runs where mounts are shared, as on a machine with systemd. If
+/// Makes this program run where mounts are shared, as on a machine with systemd, if it may. If
 /// mounts were private, a test that creates a namespace would keep the mounts of all other tests
 /// busy until the test ends.
 ///
-/// If mounts are private and this is the superuser, this call does not return: it runs the program
-/// again in a mount namespace of its own.
+/// If mounts are private and `unshare` can create a mount namespace, this call runs the program
+/// again in a new one, and does not return. If `unshare` cannot, mounts stay private.
 ///
 /// # Errors
 /// Errors of reading the mount table and of starting the program again.
@@ -22,7 +22,7 @@ pub(crate) fn share() -> Result<()> {
     let unshare = ["--mount", "--propagation", "shared"];
     let mut probe = Command::new("unshare");
     let probed = probe.args(unshare).arg("true").stderr(Stdio::null());
-    // Without the right to create a namespace, no test mounts anything.
+    // Without the right to create a mount namespace, no test mounts anything in this one.
     if !probed.status().is_ok_and(|status| status.success()) {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! Peers and images: other tools that tests compare `cas` with, and real images.
+//! Programs that builds and tests call, such as peers of `cas`, and real images.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -48,8 +48,12 @@ pub(crate) const ALL_IMAGES: &[&str] = &["small", "platforms", "multi"];
 /// The S3 service for tests of the store in a bucket, a Python package.
 const MOTO: &str = "moto[server,s3]==5.2.5";
 
-/// Installs missing programs, and makes the small image. Prints a note for each program or image
-/// that is still missing.
+/// Installs missing programs, and makes the small image. Only the superuser on a system with
+/// `apt-get` installs Debian packages. Otherwise, prints a note that lists the missing packages.
+/// Prints a note if moto or the image is still missing.
+///
+/// # Errors
+/// Errors of installing Debian packages and of making the image.
 pub(crate) fn set_up() -> Result<()> {
     let missing: Vec<&str> = PEERS
         .iter()
@@ -96,7 +100,11 @@ fn install_moto() -> Result<()> {
     Ok(())
 }
 
-/// Makes missing images in `target/images`.
+/// Makes missing images in `target/images`. If this is not the superuser or there are no scripts,
+/// prints a note for each missing image instead.
+///
+/// # Errors
+/// Errors of the scripts, and of creating the directory.
 pub(crate) fn make_images(images: &[&str]) -> Result<()> {
     let scripts = Path::new("../shared/images");
     for image in images {
@@ -142,8 +150,8 @@ pub(crate) fn can_build_rocksdb() -> bool {
     can
 }
 
-/// Returns whether a package is installed. For most packages, checks that the program exists. Some
-/// packages are only a part of the program, so other files are checked for them.
+/// Returns whether a package is installed. For most packages, checks that the program exists. Two
+/// packages only add to a program of another package, so what they add is checked.
 fn is_installed(program: &str, package: &str) -> bool {
     match package {
         "python3-venv" => Command::new(program)

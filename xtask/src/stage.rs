@@ -37,7 +37,10 @@ impl Stages {
         }
     }
 
-    /// Runs a stage that is not a command.
+    /// Runs a stage that is not a command, and on which later stages depend.
+    ///
+    /// # Errors
+    /// Errors of the stage.
     pub(crate) fn time(
         &mut self,
         name: &'static str,
@@ -49,10 +52,10 @@ impl Stages {
         outcome
     }
 
-    /// Prints the seconds of each stage.
+    /// Prints the seconds of each stage, and their sum.
     ///
     /// # Errors
-    /// Names the stages that failed.
+    /// Names the stages that failed in [`Stages::try_run`] or [`Stages::try_time`].
     pub(crate) fn finish(self) -> Result<()> {
         eprintln!("\nseconds  stage");
         for (name, seconds) in &self.seconds {
@@ -75,7 +78,10 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs one command. Prints the command, and how long it took.
+/// Runs one command. Prints the command and, if it succeeds, how long it took.
+///
+/// # Errors
+/// An error if the command cannot be started or does not succeed.
 pub(crate) fn step(command: &mut Command) -> Result<()> {
     let shown = format!("{command:?}").replace('"', "");
     eprintln!("==> {shown}");

@@ -16,7 +16,7 @@ use crate::stage::{cargo, step};
 /// the tests wait for something other than a core.
 const SIDE_BY_SIDE: usize = 4;
 
-/// A binary of tests, with the facts about its package that cargo passes to tests.
+/// A binary of tests, with facts about its package that cargo also passes to tests.
 struct Binary {
     program: PathBuf,
     name: String,
@@ -25,10 +25,11 @@ struct Binary {
 }
 
 /// Builds and runs the tests of the packages that `selection` names, and then the tests in their
-/// documentation. All tests are run, even if some fail.
+/// documentation. If the tests build, all of them are run, even if some fail.
 ///
 /// # Errors
-/// Names the binaries that failed.
+/// An error if the tests do not build. Otherwise, names the binaries that failed, and the command
+/// that tests the documentation if it failed.
 pub(crate) fn run(selection: &[&str]) -> Result<()> {
     let mut waiting = binaries(selection)?;
     waiting.reverse();
@@ -63,7 +64,7 @@ fn binaries(selection: &[&str]) -> Result<Vec<Binary>> {
     let build = [&["test", "--no-run", "--message-format=json"], selection].concat();
     let built = cargo(&build).stderr(Stdio::inherit()).output()?;
     if !built.status.success() {
-        bail!("the tests do not build; see the errors of cargo above");
+        bail!("the tests do not build; `cargo xtask check` prints the errors of the compiler");
     }
     let mut found = Vec::new();
     for message in String::from_utf8(built.stdout)?.lines() {

@@ -18,16 +18,16 @@ const WORDS: &[(&str, &str)] = &[
 /// Words that make a forbidden word acceptable if they follow it.
 const ALLOWED: &[(&str, &str)] = &[("is no", "longer")];
 
-/// The files that are read, by their extensions.
+/// The files that are checked, by their extensions.
 const FILES: &[&str] = &["*.rs", "*.md", "*.toml", "*.sh"];
 
 /// This file, which is not checked, because it contains the words.
 const THIS: &str = "xtask/src/words.rs";
 
-/// Checks all text files that git tracks.
+/// Checks the files of Rust, Markdown, TOML and shell that git tracks, except this file.
 ///
 /// # Errors
-/// Lists each forbidden word as `FILE:LINE: WORD; write ...`.
+/// Lists each forbidden word as `FILE:LINE: "WORD"; write ...`; errors of git and of reading files.
 pub(crate) fn check() -> Result<()> {
     let listed = Command::new("git")
         .args(["ls-files", "-z", "--"])

@@ -12,7 +12,7 @@ pub(super) async fn small(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     overhead(lane, stored)
 }
 
-/// Measures the space of the large blob that the previous step stored.
+/// Measures the space of the large blob that the step `large` stored. It must have run before.
 pub(super) async fn large(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     overhead(lane, lane.scale.large_size)
 }

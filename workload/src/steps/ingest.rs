@@ -48,7 +48,7 @@ pub(super) async fn large(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     Ok(vec![Taken::since(begun, mib).rate()])
 }
 
-/// Stores the same blob by several concurrent writers.
+/// Stores one blob with several concurrent writers.
 pub(super) async fn same(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     let seed = 1 << 20 | lane.round as u64;
     let column = lane.column().await?;

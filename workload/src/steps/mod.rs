@@ -15,8 +15,8 @@ use cas_core::Result;
 use crate::lane::Lane;
 use crate::scale::Scale;
 
-/// Measures a column. Returns one value for each row of the step, in the order of the rows. A row
-/// without a value is shown as N/A.
+/// Measures a column. Returns the values of the rows of the step, in the order of [`Step::rows`].
+/// If there are fewer values than rows, the last rows are shown as N/A.
 type Measure = for<'a, 'b> fn(&'a mut Lane<'b>) -> Measuring<'a>;
 
 type Measuring<'a> = Pin<Box<dyn Future<Output = Result<Vec<f64>>> + 'a>>;
@@ -54,7 +54,7 @@ impl Step {
         self
     }
 
-    /// Returns how often the step is run.
+    /// Returns how often the step is run in a column in which it is not too slow.
     pub(crate) fn rounds(&self, scale: &Scale) -> usize {
         match self.rounds {
             Rounds::Scale => scale.rounds,

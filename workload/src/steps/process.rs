@@ -32,7 +32,7 @@ pub(super) async fn stream(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
 /// process.
 pub(super) async fn collect(lane: &mut Lane<'_>, percent: u32) -> Result<Vec<f64>> {
     let dead = (lane.scale.images * percent / 100).max(1) as usize;
-    // The first image keeps the names that `tag` gave it.
+    // The first image is left out, because the names from the step `tag` keep its blobs.
     let dead = lane.fixture.images.get(1..=dead);
     let dead = dead.ok_or_else(|| Error::invalid("a scale has fewer than 2 images; use more"))?;
     let names: Vec<String> = dead.iter().map(|image| image.name.clone()).collect();
