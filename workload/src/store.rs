@@ -200,7 +200,7 @@ impl Column for Stored {
     }
 
     async fn collect(&self) -> Result<usize> {
-        // Two days from now, all blobs are old enough to be collected.
+        // With a time two days from now, nothing that expires before then keeps a blob.
         let later = SystemTime::now() + Duration::from_secs(2 * 24 * 60 * 60);
         let options = GcOptions::default().with_now(later);
         let collected = collect(&self.store, &[], &options).await?;
