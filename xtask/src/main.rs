@@ -242,7 +242,7 @@ fn powercuts() -> Result<()> {
 /// Returns cargo's options for the whole workspace, with RocksDB if it can be built.
 fn everything() -> &'static [&'static str] {
     if peers::can_build_rocksdb() {
-        &["--workspace", "--features", "s3,rocksdb"]
+        &["--workspace", "--features", "s3,rocksdb,cosign"]
     } else {
         WORKSPACE
     }
