@@ -61,7 +61,15 @@ pub(crate) fn run(selection: &[&str]) -> Result<()> {
 
 /// Builds and returns the binaries of tests.
 fn binaries(selection: &[&str]) -> Result<Vec<Binary>> {
-    let build = [&["test", "--no-run", "--message-format=json-render-diagnostics"], selection].concat();
+    let build = [
+        &[
+            "test",
+            "--no-run",
+            "--message-format=json-render-diagnostics",
+        ],
+        selection,
+    ]
+    .concat();
     let built = cargo(&build).stderr(Stdio::inherit()).output()?;
     if !built.status.success() {
         bail!("the tests do not build; `cargo xtask check` prints the errors of the compiler");
