@@ -12,8 +12,8 @@ use crate::space::Space;
 ///
 /// Methods that may wait for the disk are called from threads that may block, with one exception:
 /// if an ingest is dropped while some of its bytes are only in memory, [`Engine::transact`] is
-/// called from the thread that drops the ingest. [`Engine::view`] and the methods of [`View`] are called
-/// from any thread, so they must be fast, except for long reads.
+/// called from the thread that drops the ingest. [`Engine::view`] and the methods of [`View`] are
+/// called from any thread, so they must be fast, except for long reads.
 pub trait Engine: Send + Sync + 'static {
     /// Returns the maximum size of a row in bytes. A read of one byte may read a whole row.
     fn row_size(&self) -> usize;

@@ -73,8 +73,8 @@ impl Space {
         })))
     }
 
-    /// Creates the whole reserve if it does not exist. If the disk has no room for it, creates none,
-    /// and the store works without it.
+    /// Creates the whole reserve if it does not exist. If the disk has no room for it, creates
+    /// none, and the store works without it.
     pub(crate) fn create_reserve(&self) {
         self.reserve(self.0.size);
     }
@@ -138,8 +138,8 @@ impl Space {
         Ok(())
     }
 
-    /// Counts `bytes` as removed, if the engine can reuse their space at once ([`Reuse`]). Otherwise
-    /// does nothing.
+    /// Counts `bytes` as removed, if the engine can reuse their space at once ([`Reuse`]).
+    /// Otherwise does nothing.
     pub(crate) fn add_removed(&self, bytes: u64) {
         if self.0.reuse == Reuse::Immediate {
             self.0.removed.fetch_add(bytes, Ordering::Relaxed);

@@ -28,9 +28,10 @@ impl KvStore {
     /// error.
     ///
     /// If there is damage, `repair` is set and the directory can be written, copies all blobs and
-    /// records that can be read, but not ingests, to a new database. The damaged database is renamed, and the new database
-    /// gets its old name. If no blob and no record can be read, or if the database was lost, the new database is
-    /// empty, and the finding counts as not repaired, because the content is lost.
+    /// records that can be read, but not ingests, to a new database. The damaged database is
+    /// renamed, and the new database gets its old name. If no blob and no record can be read, or if
+    /// the database was lost, the new database is empty, and the finding counts as not repaired,
+    /// because the content is lost.
     ///
     /// # Errors
     /// `Full` if the disk has no room for the copy; other errors of the engine and of the file

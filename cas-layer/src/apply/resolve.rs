@@ -21,7 +21,8 @@ impl Tree {
     /// Directories that were created only for whiteouts are removed if `below` does not have them.
     ///
     /// Returns `false` if a directory that was created only for the members or whiteouts in it is a
-    /// link in `below`. The layer must then be applied on top of `below`, and the tree should be removed.
+    /// link in `below`. The layer must then be applied on top of `below`, and the tree should be
+    /// removed.
     ///
     /// # Errors
     /// Errors of the file systems.
