@@ -18,8 +18,8 @@ use crate::tx::Tx;
 /// sync.
 const SYNC_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The bytes of an ingest. When the value is dropped, the tail is written to rows, so that the
-/// ingest can be resumed.
+/// The bytes of an ingest. If `save_tail` is set when the value is dropped, the tail is written to
+/// rows, so that the ingest can be resumed.
 pub(crate) struct Body {
     pub(crate) kv: Arc<Kv>,
     pub(crate) key: String,
@@ -114,7 +114,7 @@ impl Body {
     }
 
     /// Turns the ingest into a blob, unless the blob exists with the same size, and applies the
-    /// batch. Returns whether rows remain to be removed.
+    /// batch. Returns whether rows remain for `Engine::finish_removals`.
     pub(crate) fn publish(
         &mut self,
         tx: &mut Tx<'_>,

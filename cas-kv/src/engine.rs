@@ -10,8 +10,10 @@ use crate::space::Space;
 
 /// An open database. Dropping it closes the database.
 ///
-/// Methods that may wait for the disk are called from threads that may block. [`Engine::view`] and
-/// the methods of [`View`] are called from any thread, so they must be fast, except for long reads.
+/// Methods that may wait for the disk are called from threads that may block, with one exception:
+/// if an ingest is dropped while some of its bytes are only in memory, [`Engine::transact`] is
+/// called from the thread that drops the ingest. [`Engine::view`] and the methods of [`View`] are
+/// called from any thread, so they must be fast, except for long reads.
 pub trait Engine: Send + Sync + 'static {
     /// Returns the maximum size of a row in bytes. A read of one byte may read a whole row.
     fn row_size(&self) -> usize;
@@ -63,7 +65,8 @@ pub trait Engine: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Makes all committed changes durable.
+    /// Makes all committed changes durable, except that rows of [`Transaction::stage_row`] may need
+    /// [`Engine::flush_staged`].
     ///
     /// # Errors
     /// Errors of the engine.
@@ -173,7 +176,8 @@ pub trait View: Send + Sync {
     /// Returns a record.
     fn record(&self, table: Table, key: &str) -> Result<Option<(u64, Bytes)>>;
     /// Returns up to `limit` records whose keys start with `prefix`, sorted by key. If `after` is
-    /// given, returns only records whose keys sort after it.
+    /// given, returns only records whose keys sort after it. Callers give no `after` that sorts
+    /// before `prefix`.
     fn records(
         &self,
         table: Table,
@@ -183,7 +187,7 @@ pub trait View: Send + Sync {
     ) -> Result<Vec<(String, u64, Bytes)>>;
 }
 
-/// Reads and writes the tables in one transaction. A read returns what the transaction has written
+/// Reads and writes the tables in one transaction. A read includes what the transaction has written
 /// before. A method that returns an `Option` returns `None` for an absent entry.
 ///
 /// # Errors
@@ -239,13 +243,14 @@ pub trait Transaction {
     fn remove_records(&mut self, table: Table, keys: &[&str]) -> Result<(), Failed>;
 }
 
-/// Why a change was not made.
+/// Why a change failed.
 #[derive(Debug)]
 pub enum Failed {
     /// The change conflicts with stored data, or the store cannot be written. The change wrote
     /// nothing, and other changes in the same transaction are unaffected.
     Refused(Error),
-    /// The engine failed, and the whole transaction is lost.
+    /// The engine failed, and so did all changes in the transaction. If the engine failed while it
+    /// committed the transaction, some of the changes may have been made.
     Broken(Error),
 }
 

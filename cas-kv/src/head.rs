@@ -1,5 +1,5 @@
-//! A file next to a database with a copy of the part that an engine reads first, to find all other
-//! parts.
+//! A copy of the part of a database that an engine reads first. The copy is a file next to the
+//! database.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -58,7 +58,8 @@ impl Head {
 
 /// Returns the path of a directory next to a database. An engine may create it to open a damaged
 /// database ([`OpenMode::Damaged`](crate::OpenMode::Damaged)), and removes it when the database is
-/// closed. If the process is killed before that, the next repair or opening removes the directory.
+/// closed. If the process is killed before that, the next repair removes the directory, or the next
+/// opening by a process that can write to the directory of the store.
 pub fn side_dir(database: &Path) -> PathBuf {
     beside(database, ".repair")
 }

@@ -35,7 +35,8 @@ impl IngestLock {
         }
     }
 
-    /// Sets the number of bytes that `ContentStore::ingests` reports for this ingest.
+    /// Sets the number of bytes that `ContentStore::ingests` reports for this ingest, and sets the
+    /// time that it reports to the current time.
     pub(crate) fn set_offset(&self, offset: u64) {
         lock(&self.kv.open_ingests).insert(self.key.clone(), (offset, SystemTime::now()));
     }

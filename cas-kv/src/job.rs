@@ -8,9 +8,11 @@ use tokio::sync::oneshot;
 use crate::engine::Failed;
 use crate::tx::Tx;
 
-/// Maximum number of blobs and records that a group adds or removes, if they add no bytes.
+/// Maximum number of blobs and records that a group adds or removes, if they add no bytes. A change
+/// that is larger by itself is a group of its own.
 const GROUP_ROWS: u64 = 256;
-/// Maximum number of bytes that a group adds.
+/// Maximum number of bytes that a group adds. A change that is larger by itself is a group of its
+/// own.
 pub(crate) const GROUP_BYTES: u64 = 16 << 20;
 
 /// A change that waits in the queue. Its result may have any type.

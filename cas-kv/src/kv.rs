@@ -43,13 +43,14 @@ pub(crate) struct Kv {
     pub(crate) engine: Box<dyn Engine>,
     numbers: Mutex<Numbers>,
     pub(crate) queue: Queue<Box<dyn Job>>,
-    /// Ingests that have a writer: their size in bytes, and the time of their last write.
+    /// Ingests that have a writer: their size in bytes, and the time when they were last written or
+    /// opened.
     pub(crate) open_ingests: Mutex<BTreeMap<String, (u64, SystemTime)>>,
     /// Whether the engine failed inside a transaction. The engine may then return data that is not
     /// on the disk.
     failed: AtomicBool,
     access: Access,
-    /// Whether there is a note for every image name that leads from its target to the name.
+    /// Whether every image name has a note. The note leads from the target of the name to the name.
     pub(crate) has_targets: bool,
     /// Dropped after the engine. `None` if the directory cannot be written.
     _reserve: Option<KeptReserve>,
@@ -141,7 +142,8 @@ impl Kv {
     /// counts `bytes` as added.
     ///
     /// # Errors
-    /// `Full` if there is not enough room, before the engine writes anything.
+    /// `Full` if there is not enough room, before the engine writes anything; errors of the engine
+    /// and of the file system.
     pub(crate) fn claim_space(&self, bytes: u64) -> Result<()> {
         self.engine
             .space()
@@ -180,7 +182,7 @@ impl Kv {
     /// Reads the tables. A panic of the engine on damaged rows becomes an error.
     ///
     /// # Errors
-    /// `Corrupt` after a panic; the error of `work`.
+    /// `Corrupt` after a panic; errors of the engine; the error of `work`.
     pub(crate) fn read<T>(&self, work: impl FnOnce(&dyn View) -> Result<T>) -> Result<T> {
         caught(|| work(&*self.engine.view()?)).unwrap_or_else(|| Err(unreadable()))
     }
@@ -249,8 +251,9 @@ impl Kv {
     }
 }
 
-/// Writes the note that leads from the target of a name to the name. `name` is the record of the
-/// name.
+/// Writes the note that leads from the target of an image name to the name. `name` is the value of
+/// the record of the name. `revision` is the revision of this record, which the note also gets.
+/// Writes nothing if the value does not parse.
 pub(crate) fn put_target(
     tx: &mut dyn Transaction,
     revision: u64,

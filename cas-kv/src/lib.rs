@@ -5,7 +5,8 @@
 //! way. The tables are:
 //!
 //! ```text
-//! meta              text -> number: the format, and the first unallocated number
+//! meta              text -> number: the format, the first number that is not reserved, and the
+//!                   number of bytes removed since the last compaction
 //! content           digest -> size, number, and all bytes of a small blob
 //! rows              number, offset -> a piece of a blob or an ingest
 //! ingests           key -> number, bytes in rows, time
@@ -14,11 +15,12 @@
 //!
 //! A number is allocated once. It either is the revision of one state of a record, or identifies
 //! the rows of one ingest or blob. A blob that is made from an ingest with rows keeps the number of
-//! the ingest. The number of a blob is also its version.
+//! the ingest. The number of a blob is also its version. When an upgrade or a repair writes the
+//! note of an image name, the note gets the revision of the record of the name.
 //!
-//! The store is in an [`OwnedDir`]. One process at a time may open the store. Several processes may
-//! open the store only if none of them can write to the directory. They can then only read the
-//! store.
+//! The store is in an [`OwnedDir`]. A process that can write to the directory opens the store
+//! alone. Several processes that cannot write to the directory can have the store open at the same
+//! time, and can only read it.
 
 mod batch;
 mod body;

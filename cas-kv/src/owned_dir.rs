@@ -1,4 +1,5 @@
-//! The directory of a store, which one process at a time owns.
+//! The directory of a store. One process at a time owns the directory, or several processes that
+//! cannot write to it share it.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -24,8 +25,9 @@ pub struct FileNames {
     pub new: &'static str,
 }
 
-/// A directory that this process owns until the value is dropped. No other process can open the
-/// store in it. A process that cannot write to the directory shares it with other such processes.
+/// A directory that this process has claimed until the value is dropped. If this process can write
+/// to the directory, it is the owner, and no other process can open the store in the directory.
+/// Otherwise, it shares the directory with other processes that cannot write to it.
 ///
 /// The directory contains the database; its [`Head`], once the database was closed; `owner`, a
 /// locked file with the pid of the owner; and `reserve`, the disk space that
@@ -43,9 +45,10 @@ impl OwnedDir {
     /// of the directory, together with other readers. Returns the directory.
     ///
     /// # Errors
-    /// `Busy` if another process owns the directory, with the pid of the owner if the pid is known;
-    /// `FailedPrecondition` if `path` is a file, or a directory with other contents; errors of the
-    /// file system.
+    /// `Busy` if another process or another value of this process owns the directory, or if it has
+    /// readers and this process can write to it, with the pid of the owner if the pid is known;
+    /// `FailedPrecondition` if `path` is a file, or a directory with other contents, or if the file
+    /// `owner` is a symbolic link; errors of the file system.
     pub fn claim(path: &Path, names: FileNames) -> Result<Self> {
         if path.is_file() {
             return Err(Error::precondition(format!(

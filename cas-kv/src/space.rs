@@ -73,7 +73,8 @@ impl Space {
         })))
     }
 
-    /// Creates the reserve if it does not exist. On a full disk the store works without it.
+    /// Creates the whole reserve if it does not exist. If the disk has no room for it, creates
+    /// none, and the store works without it.
     pub(crate) fn create_reserve(&self) {
         self.reserve(self.0.size);
     }
@@ -114,7 +115,8 @@ impl Space {
     /// counts `bytes` as added.
     ///
     /// # Errors
-    /// `Full` if there is not enough room, before the engine writes anything.
+    /// `Full` if there is not enough room, before the engine writes anything; errors of the file
+    /// system.
     pub(crate) fn claim(&self, bytes: u64, pending: u64) -> Result<()> {
         let removed = self.0.removed.load(Ordering::Relaxed);
         let unsynced = self.0.unsynced.load(Ordering::Relaxed);
@@ -136,7 +138,8 @@ impl Space {
         Ok(())
     }
 
-    /// Counts `bytes` as removed.
+    /// Counts `bytes` as removed, if the engine can reuse their space at once ([`Reuse`]).
+    /// Otherwise does nothing.
     pub(crate) fn add_removed(&self, bytes: u64) {
         if self.0.reuse == Reuse::Immediate {
             self.0.removed.fetch_add(bytes, Ordering::Relaxed);
@@ -149,8 +152,8 @@ impl Space {
         self.0.removed.store(0, Ordering::Relaxed);
     }
 
-    /// Returns the number of bytes that were added since the last sync, and that a sync would make
-    /// durable now.
+    /// Returns the number of bytes that count as added, and that [`Space::mark_synced`] has not
+    /// counted as synced yet.
     pub fn unsynced_bytes(&self) -> u64 {
         self.0.unsynced.load(Ordering::Relaxed)
     }

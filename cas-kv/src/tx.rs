@@ -2,19 +2,19 @@
 
 use crate::engine::{Failed, Transaction};
 
-/// The key of the first unallocated number in the table `meta`.
+/// The key, in the table `meta`, of the first number that is not reserved.
 pub(crate) const NUMBERS: &str = "numbers";
-/// The key of the removed bytes that no compaction has given back, in the table `meta`.
+/// The key, in the table `meta`, of the number of removed bytes that no compaction has given back.
 pub(crate) const REMOVED: &str = "removed";
 /// How many numbers one write reserves. Numbers that are not used before the store closes are
 /// skipped.
 const BLOCK: u64 = 1 << 32;
 
-/// Numbers for the rows and versions of blobs and for revisions of records. No number is used
-/// twice.
+/// Numbers for the rows and versions of blobs and for revisions of records. No number is
+/// allocated twice.
 ///
-/// A block of numbers is reserved durably before its first number is used, so no number is used
-/// again even if the transaction that used it is lost in a crash.
+/// A block of numbers is reserved durably before its first number is used, so no number is
+/// allocated again even if the transaction that used it is lost in a crash.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Numbers {
     next: u64,

@@ -17,7 +17,8 @@ const SYNCED: u64 = 64 << 20;
 /// What was copied.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Copied {
-    /// Number of blobs and records that were copied.
+    /// Number of blobs and records that were read. Notes of image names count, although they are
+    /// made again from the names instead of being copied.
     pub(super) kept: u64,
     /// Number of listed blobs whose bytes cannot be read.
     pub(super) lost: u64,

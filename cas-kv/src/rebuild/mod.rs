@@ -21,15 +21,17 @@ use crate::owned_dir::OwnedDir;
 use crate::store::{KvStore, OpenMode};
 
 impl KvStore {
-    /// Examines the database in `dir`. Returns a finding if the database is damaged or was lost, or
-    /// `None` if it is intact. Also returns `None` if there was never a database, or if opening it
+    /// Examines the database in `dir`: reads all its records and its entries of blobs and ingests,
+    /// but not the rows of blobs. Returns a finding if damage is found or if the database was lost,
+    /// and `None` otherwise. Also returns `None` if there was never a database, or if opening it
     /// fails with `Denied`, `FailedPrecondition` or `Internal`. [`KvStore::open`] reports such an
     /// error.
     ///
-    /// If `repair` is set and the directory can be written, copies all rows that can be read,
-    /// except ingests, to a new database. The damaged database is renamed, and the new database
-    /// gets its old name. If no row can be read, or if the database was lost, the new database is
-    /// empty, and the finding counts as not repaired, because the content is lost.
+    /// If there is damage, `repair` is set and the directory can be written, copies all blobs and
+    /// records that can be read, but not ingests, to a new database. The damaged database is
+    /// renamed, and the new database gets its old name. If no blob and no record can be read, or if
+    /// the database was lost, the new database is empty, and the finding counts as not repaired,
+    /// because the content is lost.
     ///
     /// # Errors
     /// `Full` if the disk has no room for the copy; other errors of the engine and of the file
@@ -134,8 +136,8 @@ fn finding(dir: &OwnedDir, detail: String, repaired: bool) -> Finding {
     }
 }
 
-/// Returns whether an error is something other than damage. The examination ignores such an error,
-/// because opening the store reports it.
+/// Returns whether the examination ignores an error of opening the database, because the error is
+/// not damage, and opening the store reports it.
 fn is_reported(error: &Error) -> bool {
     use ErrorKind::{Denied, FailedPrecondition, Internal};
     matches!(error.kind(), Denied | FailedPrecondition | Internal)

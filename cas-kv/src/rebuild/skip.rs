@@ -10,7 +10,8 @@ const LEAST: u128 = 1 << 24;
 /// The last character that is tried in place of a character of a key.
 const LAST: char = '~';
 
-/// Returns digests after `after`, first close to it and then farther away.
+/// Returns digests after `after`, or after the start if it is `None`: first close to that place,
+/// then farther away.
 pub(super) fn digests_after(after: Option<&Digest>) -> Box<dyn Iterator<Item = Digest>> {
     let from = after.map_or(0, position);
     let mut distance = LEAST;

@@ -36,8 +36,8 @@ impl<'a> Action<'a> {
     /// path.
     ///
     /// # Errors
-    /// `Corrupt` for a whiteout that names nothing, and for a member that is at the root but is not
-    /// a directory.
+    /// `Corrupt` for a whiteout that [`Whiteout::parse`] refuses, and for a member that is at the
+    /// root but is not a directory.
     pub fn of(entry: &Entry, path: &'a [u8]) -> Result<Self> {
         if path.is_empty() {
             return match entry.kind {

@@ -9,10 +9,10 @@ use cas_host::{begin_write, calls};
 use super::os;
 use crate::tar::{Entry, Reader, Region};
 
-/// At the end of a file, writeback is started ahead of the sync if at least this number of bytes
-/// was written since the last start.
+/// At the end of a region (of the whole file, if it is not sparse), writeback is started ahead of
+/// the sync if at least this number of bytes of the region was written since the last start.
 const LARGE: u64 = 256 << 10;
-/// Number of written bytes after which writeback is started before the end of the file.
+/// Number of written bytes after which writeback is started before the end of the region.
 const WINDOW: u64 = 8 << 20;
 
 /// Writes the stored bytes to their offsets and leaves holes. Returns the number of bytes written.

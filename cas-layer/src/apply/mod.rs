@@ -107,7 +107,7 @@ impl Tree {
 
     /// Returns the tree with a root directory that stays closed to other users. If a layer
     /// describes the root directory, [`apply`](Self::apply) keeps the owner of the directory and
-    /// sets the mode 0700, whatever the layer states.
+    /// sets the mode 0700 and no access list, whatever the layer states.
     #[must_use]
     pub fn into_private(self) -> Self {
         Tree {

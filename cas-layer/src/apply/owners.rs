@@ -66,8 +66,8 @@ fn decode(mut value: &[u8]) -> Option<(u32, u32)> {
 }
 
 /// Gives the files of a tree that was [unpacked without privileges](super::Tree::into_rootless) to
-/// the owners in their attributes, and removes these attributes. A file whose owner is not mapped
-/// in this user namespace stays as it is.
+/// the owners in their attributes, and removes these attributes. A file stays as it is if its
+/// attribute is not valid, or if its owner is not mapped in this user namespace.
 ///
 /// # Errors
 /// `Busy` at a mount point; `Unavailable` if a directory is moved meanwhile; errors of the file

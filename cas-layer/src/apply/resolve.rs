@@ -17,11 +17,12 @@ use super::{Tree, os};
 impl Tree {
     /// Completes a [standalone](Tree::apply_standalone) tree for use on top of `below`, a tree of
     /// all layers under it, or alone if `below` is `None`. Directories that no member of the layer
-    /// describes get the attributes that they have in `below`, and hidden names get overlay
-    /// whiteouts.
+    /// describes get the attributes that they have in `below`. Hidden names get overlay whiteouts.
+    /// Directories that were created only for whiteouts are removed if `below` does not have them.
     ///
-    /// Returns `false` if a directory that was created only for the members in it is a link in
-    /// `below`. The layer must then be applied on top of `below`, and the tree should be removed.
+    /// Returns `false` if a directory that was created only for the members or whiteouts in it is a
+    /// link in `below`. The layer must then be applied on top of `below`, and the tree should be
+    /// removed.
     ///
     /// # Errors
     /// Errors of the file systems.
