@@ -56,7 +56,14 @@ impl Folder {
         };
         if folder.is_writable() {
             folder.remove_temporary()?;
-            folder.create_subfolders()?;
+            let created = folder.create_subfolders();
+            let is_full = |error: &Error| error.kind() == cas_core::ErrorKind::Full;
+            // A loss of power may have left a full disk without one of the folders.
+            if created.as_ref().is_err_and(is_full) && folder.release_reserve() {
+                folder.create_subfolders()?;
+            } else {
+                created?;
+            }
         }
         Ok(folder)
     }
@@ -66,12 +73,21 @@ impl Folder {
         self.owner.is_writable()
     }
 
-    /// Removes the files that a kill left half written.
+    /// Removes the files that a kill left half written. The folder stays, because a full disk may
+    /// have no space for a new one.
     fn remove_temporary(&self) -> Result<()> {
-        match fs::remove_dir_all(self.root.join(TEMP_DIR)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
+        let entries = match fs::read_dir(self.root.join(TEMP_DIR)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            match entry.file_type()?.is_dir() {
+                true => fs::remove_dir_all(entry.path())?,
+                false => fs::remove_file(entry.path())?,
+            }
         }
+        Ok(())
     }
 
     /// Creates the folders that every store has, so that a write creates only the folders of a
@@ -83,7 +99,7 @@ impl Folder {
             .iter()
             .chain(&tables)
             .map(String::as_str)
-            .chain(["uploads"])
+            .chain(["uploads", TEMP_DIR])
         {
             fs::create_dir_all(self.root.join(folder))?;
         }
@@ -109,7 +125,12 @@ impl Folder {
 
     /// Removes the reserve, to free its space. Returns whether there was one.
     pub(crate) fn release_reserve(&self) -> bool {
-        fs::remove_file(self.root.join(RESERVE)).is_ok()
+        let removed = fs::remove_file(self.root.join(RESERVE)).is_ok();
+        if removed && let Ok(root) = File::open(&self.root) {
+            // btrfs gives the space to others only after the removal is durable.
+            let _ = cas_host::syncfs(&root);
+        }
+        removed
     }
 
     /// Checks that the directory can be written, and that every sync so far has succeeded.
