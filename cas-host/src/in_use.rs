@@ -101,11 +101,42 @@ impl MountedDirs {
     }
 
     /// Returns whether the last of `mounts` seems to be mounted at `directory`, even if a later
-    /// mount there hides it. Only the ends of paths are compared, because the root of `cas` may
-    /// have been moved since the mount was made.
+    /// mount there hides it. It is enough that the ends of paths agree, because the root of `cas`
+    /// may have been moved since the mount was made.
     pub fn shows(&self, directory: &Path, mounts: &[Mount]) -> bool {
         let mut lines = self.at(directory);
-        lines.any(|line| shows_last(line, mounts))
+        lines.any(|line| self.shows_last(line, mounts))
+    }
+
+    /// Returns whether a line seems to show the last of these mounts, which hides the others.
+    fn shows_last(&self, line: &str, mounts: &[Mount]) -> bool {
+        mounts.last().is_some_and(|mount| match mount {
+            Mount::Bind { source, .. } => {
+                let mut inside = self.inside(source);
+                inside.any(|inside| inside == Inside::of(line)) || seems(line, mount)
+            }
+            _ => seems(line, mount),
+        })
+    }
+
+    /// Returns what each table shows at `directory`.
+    fn inside(&self, directory: &Path) -> impl Iterator<Item = Inside> {
+        self.0.iter().filter_map(move |table| {
+            let above = table.lines().filter_map(|line| {
+                let rest = directory.strip_prefix(path_field(line, PLACE)?).ok()?;
+                Some((line, rest.to_owned()))
+            });
+            // Of several mounts at one place, the last is on top.
+            let nearest = above.reduce(|one, other| match other.1.iter().count() {
+                rest if rest <= one.1.iter().count() => other,
+                _ => one,
+            });
+            nearest.map(|(line, rest)| {
+                let Inside { device, path } = Inside::of(line);
+                let path = path.join(rest);
+                Inside { device, path }
+            })
+        })
     }
 
     /// Returns whether the topmost mount at `directory` is certainly not the last of `mounts`.
@@ -117,7 +148,7 @@ impl MountedDirs {
             let own = field(line, ID);
             lines.iter().all(|other| field(other, PARENT) != own)
         };
-        let is_ours = |line: &str| shows_last(line, mounts);
+        let is_ours = |line: &str| self.shows_last(line, mounts);
         let mut topmost = lines.iter().copied().filter(is_topmost).peekable();
         topmost.peek().is_some() && !topmost.any(is_ours)
     }
@@ -142,8 +173,36 @@ impl MountedDirs {
         while !inside.is_char_boundary(from) {
             from += 1;
         }
+        let here: Vec<Inside> = self.inside(Path::new(directory)).collect();
         let mut lines = self.lines();
-        lines.any(|line| plain(line).contains(&inside[from..]) || is_bound(line, directory))
+        lines.any(|line| {
+            plain(line).contains(&inside[from..])
+                || is_bound(line, directory)
+                || here.iter().any(|here| Inside::of(line).is_in(here))
+        })
+    }
+}
+
+/// A directory as a file system has it. Below a subvolume of btrfs or a bind mount, the path there
+/// may be quite another one than the path here.
+#[derive(PartialEq)]
+struct Inside {
+    device: Vec<u8>,
+    path: PathBuf,
+}
+
+impl Inside {
+    /// Returns the directory that the mount of a line shows.
+    fn of(line: &str) -> Self {
+        Inside {
+            device: field(line, DEVICE).unwrap_or_default(),
+            path: path_field(line, ROOT).unwrap_or_default(),
+        }
+    }
+
+    /// Returns whether this is `directory` or something in it.
+    fn is_in(&self, directory: &Inside) -> bool {
+        self.device == directory.device && self.path.starts_with(&directory.path)
     }
 }
 
@@ -167,6 +226,11 @@ fn field(line: &str, number: usize) -> Option<Vec<u8>> {
     line.split(' ').nth(number).map(unescape)
 }
 
+/// Returns a field of a line that is a path.
+fn path_field(line: &str, number: usize) -> Option<PathBuf> {
+    field(line, number).map(|path| OsString::from_vec(path).into())
+}
+
 /// Returns whether a line is of a mount at `directory`.
 fn is_at(line: &str, directory: &Path) -> bool {
     field(line, PLACE).is_some_and(|place| place == directory.as_os_str().as_bytes())
@@ -175,11 +239,6 @@ fn is_at(line: &str, directory: &Path) -> bool {
 /// Returns a line without escapes.
 fn plain(line: &str) -> String {
     without_backslashes(&String::from_utf8_lossy(&unescape(line)))
-}
-
-/// Returns whether a line seems to show the last of these mounts, which hides the others.
-fn shows_last(line: &str, mounts: &[Mount]) -> bool {
-    mounts.last().is_some_and(|mount| seems(line, mount))
 }
 
 /// Returns whether a line seems to show this mount. The root of `cas` may have another path by now,
@@ -316,6 +375,31 @@ mod tests {
             assert!(mounted.may_use(Path::new(directory)), "{directory}");
         }
         assert_eq!(unescape("a\\134\\012b"), b"a\\\nb");
+    }
+
+    #[test]
+    fn a_bind_mount_is_found_below_a_subvolume_and_a_bind_mount() {
+        let table = "36 35 0:40 /@home /home rw - btrfs /dev/sda rw\n\
+            37 35 0:40 /@home/r/snapshots/7/fs /mnt rw - btrfs /dev/sda rw\n\
+            38 35 98:0 / / rw - ext4 /dev/sdb rw\n\
+            39 35 98:0 /deep/a /b rw - ext4 /dev/sdb rw\n\
+            40 35 98:0 /deep/a/r/snapshots/8/fs /other rw - ext4 /dev/sdb rw\n";
+        let mounted = MountedDirs(vec![table.to_owned()]);
+        for (root, id, place) in [("/home/r", 7, "/mnt"), ("/b/r", 8, "/other")] {
+            let mount = |root: &str, id: u32| {
+                let source = Path::new(root).join(format!("snapshots/{id}/fs"));
+                [Mount::Bind {
+                    source,
+                    read_only: true,
+                }]
+            };
+            let place = Path::new(place);
+            assert!(mounted.shows(place, &mount(root, id)), "{root}");
+            assert!(!mounted.is_foreign(place, &mount(root, id)), "{root}");
+            assert!(mounted.is_foreign(place, &mount(root, 9)), "{root}");
+            assert!(mounted.may_use(&Path::new(root).join(format!("snapshots/{id}"))));
+            assert!(!mounted.may_use(&Path::new(root).join("snapshots/9")));
+        }
     }
 
     #[test]

@@ -32,11 +32,16 @@ impl Disk {
         Disk(at)
     }
 
-    /// Creates the directory `at`, and mounts the directory `source` there, read-only.
-    pub(crate) fn read_only(source: &Path, at: PathBuf) -> Self {
+    /// Creates the directory `at`, and mounts the directory `source` there.
+    pub(crate) fn bound(source: &Path, at: PathBuf) -> Self {
         fs::create_dir(&at).unwrap();
         ok(Command::new("mount").arg("--bind").arg(source).arg(&at));
-        let disk = Disk(at);
+        Disk(at)
+    }
+
+    /// Mounts the directory `source` as [`Disk::bound`] does, read-only.
+    pub(crate) fn read_only(source: &Path, at: PathBuf) -> Self {
+        let disk = Disk::bound(source, at);
         disk.remount("bind,ro");
         disk
     }

@@ -20,6 +20,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use cas::{Digest, ErrorKind};
+use common::disk::Disk;
 use common::layout::{layout, layout_of};
 use common::tree::differences;
 use common::{can, cas, fails, mounting_snapshotters, ok, real_image, small_archive};
@@ -61,6 +62,30 @@ fn a_mounted_image_is_the_plain_tree_and_its_programs_run() {
         ok(cas(&root).arg("umount").arg(&target));
         assert!(found.is_empty(), "{snapshotter}: {found:#?}");
         assert_eq!(version.unwrap().stdout, b"runs\n", "{snapshotter}");
+    }
+}
+
+/// The mount table then shows the files of a snapshot under another path than the root has.
+#[test]
+fn a_mount_of_a_root_below_a_bind_mount_is_checked_and_unmounted() {
+    if !can(&["mount"]) {
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let (real, target) = (scratch.path().join("real"), scratch.path().join("here/mnt"));
+    std::fs::create_dir(&real).unwrap();
+    let here = Disk::bound(&real, scratch.path().join("here"));
+    let archive = small_archive(scratch.path());
+    for snapshotter in mounting_snapshotters() {
+        let (root, name) = imported(&here.0, snapshotter, &archive);
+        ok(cas(&root).args(["-q", "mount", &name]).arg(&target));
+        ok(cas(&root).arg("fsck"));
+        ok(cas(&root).arg("umount").arg(&target));
+        assert_eq!(
+            std::fs::read_dir(&target).unwrap().count(),
+            0,
+            "{snapshotter}"
+        );
     }
 }
 
