@@ -1,14 +1,17 @@
-//! Every bound on input, in one place.
+//! The bounds on input, in one place.
 //!
-//! Sizes and lengths are in bytes unless stated otherwise. A bound is checked while data is
+//! Sizes and lengths are in bytes unless stated otherwise. A constant names the main things that it
+//! bounds. A bound is checked while data is
 //! streaming. A size that data declares is checked before memory of this size is allocated.
 
 use crate::error::{Error, Result};
 
-/// Maximum size of a manifest, index or configuration that is read.
+/// Maximum size of a manifest, index or configuration that is read. Also the maximum size of one
+/// page of referrers of a registry.
 pub const DOCUMENT_READ: u64 = 8 << 20;
-/// Maximum size of a manifest or an index that is pushed, or stored blob by blob. Also the maximum
-/// size of an `index.json`, an index of referrers or a SOCI index that `cas` writes.
+/// Maximum size of a manifest or an index that is pushed, or given to `ingest_blobs`. Also the
+/// maximum size of an index of referrers or a SOCI index that `cas` writes, and of the `index.json`
+/// of a store.
 pub const DOCUMENT_WRITE: u64 = 4 << 20;
 /// Maximum depth of nested arrays and objects in a JSON document.
 pub const JSON_DEPTH: usize = 64;
@@ -21,10 +24,11 @@ pub const INDEX_DEPTH: usize = 4;
 /// Also the maximum number of documents whose referrers one pull, push or copy looks up.
 pub const WALK: usize = 65_536;
 /// Maximum number of referrers of one manifest or index that are kept or listed. Also the maximum
-/// number of all referrers, including referrers of referrers, that one pull, push, copy or export
-/// takes with an image.
+/// number of all referrers, including referrers of referrers, that one pull, push or copy takes
+/// with an image, or one export with all its images.
 pub const REFERRERS: usize = 1024;
 /// Maximum length of a chain of referrers in which each referrer refers to the referrer before it.
+/// Pulls, pushes and copies refuse a longer chain.
 pub const REFERRER_DEPTH: usize = 8;
 /// Maximum number of pages of one listing of a registry.
 pub const PAGES: usize = 1000;
@@ -36,8 +40,9 @@ pub const REFERRER_ATTEMPTS: u32 = 16;
 /// Maximum total length of the warnings in one answer of a registry, as in the specification of
 /// registries.
 pub const REGISTRY_WARNINGS: usize = 4096;
-/// Maximum size of an answer of a registry, a token service or a credential helper that is neither
-/// a blob nor a manifest. Also the maximum size of one signature of an image that is read.
+/// Maximum size of an answer from a token service or a credential helper, and of an answer from a
+/// registry that has no other bound here. Also the maximum size of one signature of an image that
+/// is read.
 pub const ANSWER: u64 = 1 << 20;
 /// Maximum size of a file of logins, such as docker's `config.json`.
 pub const LOGINS: u64 = 8 << 20;
@@ -47,7 +52,7 @@ pub const HOSTS_FILE: u64 = 1 << 20;
 /// Maximum number of entries of a directory of certificates, of drop-in configuration files or of
 /// verifiers.
 pub const HOSTS_FILES: usize = 1024;
-/// Maximum size of a password that is typed or read from standard input.
+/// Maximum size of a password that is typed or read from standard input, with its line break.
 pub const SECRET: u64 = 64 << 10;
 /// Maximum length of the text in which a verifier states why it refused an image. A verifier is a
 /// program that checks signatures. The rest of a longer text is read and dropped.
@@ -78,7 +83,8 @@ pub const KEY: usize = 1024;
 pub const NOTE: usize = 64 << 10;
 /// Maximum number of images whose last use is kept in memory until it is written to the store.
 pub const USES: usize = 65_536;
-/// Maximum length of a label, key and value together.
+/// Maximum length of a label, key and value together. In the manifest of an ACI, the maximum length
+/// of the value of a label.
 pub const LABEL: usize = 4096;
 /// Maximum number of labels of one object, not counting labels that begin with
 /// `containerd.io/gc.ref.`.
@@ -93,8 +99,8 @@ pub const COMPONENT: usize = 255;
 pub const PATH_DEPTH: usize = 512;
 /// Maximum number of symbolic links that one path leads through, as in the kernel.
 pub const LINKS: usize = 40;
-/// Maximum number of entries of one layer, including directories that only the paths of entries
-/// imply.
+/// Maximum number of entries of one layer. When a layer implies a directory, the implied
+/// directories so far count, too.
 pub const ENTRIES: u64 = 2_000_000;
 /// Maximum number of files and directories of all layers of an image that are merged in memory.
 pub const INODES: usize = 4_000_000;
@@ -127,7 +133,8 @@ pub const PAX_GLOBAL: u64 = 4 << 20;
 pub const GNU_LONG: u64 = 64 << 10;
 /// Maximum number of regions of a sparse file.
 pub const SPARSE_REGIONS: usize = 64 << 10;
-/// Maximum number of different warnings that are reported for one layer, archive or registry.
+/// Maximum number of different warnings that are reported for one layer, archive or registry. If
+/// there are more, one more line says how many.
 pub const WARNINGS: usize = 32;
 /// Maximum size of the value of one extended attribute, as in the kernel. Larger values are left
 /// out.
@@ -138,7 +145,8 @@ pub const XATTRS: usize = 256 << 10;
 pub const ZSTD_WINDOW_LOG: u32 = 27;
 /// Maximum size of the dictionary of an xz stream. `xz -9` uses half of it.
 pub const XZ_DICTIONARY: u64 = 128 << 20;
-/// Maximum number of decompressed bytes of one layer.
+/// Maximum number of decompressed bytes of one layer, of one ACI, and of an image archive that is
+/// read as a stream.
 pub const LAYER: u64 = 64 << 30;
 /// Maximum number of decompressed bytes for each compressed byte of gzip, checked after the first
 /// decompressed MiB. Deflate itself cannot exceed 1,032.
@@ -146,9 +154,9 @@ pub const RATIO_GZIP: u64 = 1_100;
 /// Maximum number of decompressed bytes for each compressed byte of zstd, xz and bzip2, checked
 /// after the first decompressed GiB.
 pub const RATIO: u64 = 10_000;
-/// Maximum number of members of an image archive. Also the maximum number of hashes of changes that
-/// are kept unsorted while a layer is applied. At this number, they are merged into the sorted
-/// hashes.
+/// Maximum number of members of an image archive. While a layer is applied, the paths that it
+/// changes are kept as hashes in a sorted list, and this is also the maximum number of new hashes
+/// before they are merged into the list.
 pub const ENTRIES_IN_MEMORY: usize = 100_000;
 /// Maximum size of the `/etc/passwd` or `/etc/group` of an image that is read. Also the number of
 /// bytes that are read of the `/etc/passwd`, `/etc/subuid` and `/etc/subgid` of this machine.
@@ -172,15 +180,17 @@ pub const SPANS: usize = 8192;
 /// Maximum size of a prefetch artifact, SOCI's list of the spans of one layer that are fetched
 /// first.
 pub const PREFETCH: u64 = 1 << 20;
-/// Maximum number of decompressed bytes of one span.
+/// Maximum number of decompressed bytes of one span. Also of its compressed bytes.
 pub const SPAN: u64 = 256 << 20;
-/// Maximum size of the table of contents of an eStargz or zstd:chunked layer, decompressed.
+/// Maximum size of the table of contents of an eStargz or zstd:chunked layer, compressed and
+/// decompressed.
 pub const LAYER_TOC: u64 = 256 << 20;
 
 /// Maximum size of the manifest of an ACI (App Container Image).
 pub const ACI_MANIFEST: u64 = 1 << 20;
-/// Maximum number of dependencies, labels, annotations, mount points, ports or whitelisted paths
-/// that the manifest of an ACI lists. The bound holds for each of these lists.
+/// Maximum number of dependencies, labels, annotations, mount points, ports, whitelisted paths,
+/// arguments, variables, event handlers or groups that the manifest of an ACI lists. The bound
+/// holds for each of these lists.
 pub const ACI_LIST: usize = 4096;
 /// Maximum number of ACIs in a chain in which each depends on the next.
 pub const ACI_DEPTH: usize = 32;

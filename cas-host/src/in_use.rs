@@ -207,10 +207,10 @@ impl Inside {
 }
 
 /// Returns the source of an overlay that names its layers by file descriptors. The source is the
-/// name of the topmost of the `lower` directories, a space, and the end of the path of `upper`, or
-/// of the topmost lower directory without an `upper`. A mount table shows the source, so that
-/// these directories can be recognized in it. Only the end of a long name is used, and backslashes
-/// in the path are left out.
+/// name of the topmost of the `lower` directories, a space, and the end of a path: that of `upper`,
+/// or without an `upper`, that of the topmost lower directory. A mount table shows the source, so
+/// that these directories can be recognized in it. Only the end of a long name is used, and
+/// backslashes in the path are left out.
 pub(crate) fn overlay_source(lower: &[PathBuf], upper: Option<&Path>) -> OsString {
     let top = lower.first().map_or(Path::new("/"), PathBuf::as_path);
     let name = top.file_name().unwrap_or_default().as_bytes();

@@ -25,16 +25,17 @@
 //! object store that many machines share as in one process. `tests/protocol` of this crate searches
 //! the interleavings of jobs and collections.
 //!
-//! A collection for an [owner](crate::owner) marks twice. First it marks what the names of the
-//! owner, leases, labels and young content reach. It drops the claims of the owner on all other
-//! blobs. Then it marks what anything except the claims of the owner reaches. It removes the blobs
-//! that neither pass has marked and that only the owner claimed. Dropping a claim and removing a
-//! blob are both compare-and-swaps on the revision of step 1.
+//! A collection for an [owner](crate::owner) marks twice. The first pass marks what these reach:
+//! the owner's names, all leases, all labels, and young content. The second pass marks everything
+//! that any root reaches, except what only the owner's claims reach. Then the collection drops the
+//! owner's claims on the blobs that the first pass has not marked. It removes the blobs that
+//! neither pass has marked and that only the owner claimed. Dropping a claim and removing a blob
+//! are both compare-and-swaps on the revision of step 1.
 //!
 //! [`prune`] removes the names of the least recently used images, and then collects.
 //!
 //! [`remove`] removes the blobs that a user names, by the same steps. Unless the removal is
-//! forced, it fails if something else refers to them.
+//! forced, it fails if something else refers to them, or if a lease, a label or a claim keeps them.
 //!
 //! A collection does not remove bytes without a record, because another program may have stored
 //! them. Also, a job whose lease had expired may be about to write the record again.
@@ -129,11 +130,11 @@ impl GcOptions {
 }
 
 /// Removes what no name, lease or label keeps, and completes interrupted collections. Content that
-/// was stored without a lease less than a day ago stays, and so do blobs that owners claim, apart
-/// from the owner whose content is collected. A collection for an owner removes only expired
-/// leases, expired names of the owner, claims of the owner, and blobs that only this owner claims.
-/// Returns what was removed, or for a dry run what would be removed. Any number of
-/// collections may run concurrently, in any number of processes.
+/// was stored without a lease less than a day ago stays, and so do blobs that any other owner
+/// claims. A collection for an owner removes only expired leases, expired names of the owner,
+/// claims of the owner, and blobs that only this owner claims. Returns what was removed, or for a
+/// dry run what would be removed. Any number of collections may run concurrently, in any number of
+/// processes.
 ///
 /// # Errors
 /// `Corrupt` if a record or a document is damaged; `OutOfRange` if a document is too large to be

@@ -45,7 +45,8 @@ impl<R: Read> Gzip<R> {
         self.state = State::Header;
     }
 
-    /// Reads decompressed bytes of the member. Returns 0 at its verified end.
+    /// Reads decompressed bytes of the member. Returns 0 at its verified end, or for an empty
+    /// buffer.
     pub(super) fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if out.is_empty() {
             return Ok(0);
