@@ -11,7 +11,7 @@ use cas_core::{Error, Result};
 use cas_host::Dir;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, MAIN_DB, OpenFlags};
-use rustix::fs::{IFlags, ioctl_setflags};
+use rustix::fs::{IFlags, fstatfs, ioctl_setflags};
 
 use crate::error::classify;
 
@@ -21,6 +21,8 @@ use crate::error::classify;
 pub const VERSION: u32 = 2;
 /// Maximum time that a commit waits for commits of other processes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+/// The type of btrfs in the status of a file system.
+const BTRFS: i64 = 0x9123_683e;
 /// Number of pages of 4 KiB in the log after which SQLite writes them to the database.
 const CHECKPOINT: u32 = 256;
 /// The one row of `revisions` has the last revision that a record was given, so that no revision is
@@ -37,7 +39,7 @@ const SCHEMA: &str = "
 /// upgrades an older format.
 pub(crate) fn connect_both(path: &Path, dir: &Dir) -> Result<(Connection, Connection)> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    create_index(path);
+    create_index(path, dir);
     let writer = connect(path, flags | OpenFlags::SQLITE_OPEN_CREATE)?;
     let found = format(&writer)?;
     // The files have their names now. SQLite syncs only the name of the log, and ignores a failure
@@ -52,14 +54,18 @@ pub(crate) fn connect_both(path: &Path, dir: &Dir) -> Result<(Connection, Connec
     Ok((connect(path, flags)?, writer))
 }
 
-/// Creates the index of the log, so that btrfs overwrites it in place. SQLite writes the index
-/// through a mapping. If such a write needs new space on a full disk, the process gets SIGBUS.
-fn create_index(database: &Path) {
-    let index = beside(database, "-shm");
+/// On btrfs, creates the index of the log as a file that is overwritten in place. SQLite writes the
+/// index through a mapping. If such a write needs new space on a full disk, the process gets
+/// SIGBUS. Other file systems overwrite all files in place.
+fn create_index(database: &Path, dir: &Dir) {
+    if !fstatfs(dir).is_ok_and(|status| status.f_type == BTRFS) {
+        return;
+    }
     // If this is the superuser, SQLite gives the file to the owner of the database.
+    let index = beside(database, "-shm");
     let created = File::options().write(true).create_new(true).open(index);
     if let Ok(file) = created {
-        // Other file systems overwrite all files in place, and refuse the flag.
+        // Without the flag, only a full disk is worse.
         let _ = ioctl_setflags(&file, IFlags::NOCOW);
     }
 }
