@@ -119,12 +119,14 @@ impl MountedDirs {
         })
     }
 
-    /// Returns what each table shows at `directory`.
+    /// Returns what each table shows at `directory`, except for what is mounted at `directory`
+    /// itself. Where mounts are shared, that is a copy of a mount that covers a bind mount of it.
     fn inside(&self, directory: &Path) -> impl Iterator<Item = Inside> {
         self.0.iter().filter_map(move |table| {
             let above = table.lines().filter_map(|line| {
                 let rest = directory.strip_prefix(path_field(line, PLACE)?).ok()?;
-                Some((line, rest.to_owned()))
+                let is_below = rest.iter().next().is_some();
+                is_below.then(|| (line, rest.to_owned()))
             });
             // Of several mounts at one place, the last is on top.
             let nearest = above.reduce(|one, other| match other.1.iter().count() {
@@ -383,6 +385,7 @@ mod tests {
             37 35 0:40 /@home/r/snapshots/7/fs /mnt rw - btrfs /dev/sda rw\n\
             38 35 98:0 / / rw - ext4 /dev/sdb rw\n\
             39 35 98:0 /deep/a /b rw - ext4 /dev/sdb rw\n\
+            41 35 0:50 / /b/r/snapshots/8/fs rw - tmpfs other rw\n\
             40 35 98:0 /deep/a/r/snapshots/8/fs /other rw - ext4 /dev/sdb rw\n";
         let mounted = MountedDirs(vec![table.to_owned()]);
         for (root, id, place) in [("/home/r", 7, "/mnt"), ("/b/r", 8, "/other")] {
