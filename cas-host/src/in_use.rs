@@ -1,5 +1,6 @@
 //! Finds out from mount tables where something is mounted, and which directories mounts use.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -88,8 +89,7 @@ impl MountedDirs {
 
     /// Returns the places below `directory` where something is mounted.
     pub fn places_below(&self, directory: &Path) -> impl Iterator<Item = PathBuf> {
-        let places = self.lines().filter_map(|line| field(line, PLACE));
-        let places = places.map(|place| PathBuf::from(OsString::from_vec(place)));
+        let places = self.lines().filter_map(|line| path_field(line, PLACE));
         places.filter(move |place| place.starts_with(directory) && place != directory)
     }
 
@@ -129,10 +129,7 @@ impl MountedDirs {
                 is_below.then(|| (line, rest.to_owned()))
             });
             // Of several mounts at one place, the last is on top.
-            let nearest = above.reduce(|one, other| match other.1.iter().count() {
-                rest if rest <= one.1.iter().count() => other,
-                _ => one,
-            });
+            let nearest = above.max_by_key(|(_, rest)| Reverse(rest.iter().count()));
             nearest.map(|(line, rest)| {
                 let Inside { device, path } = Inside::of(line);
                 let path = path.join(rest);
