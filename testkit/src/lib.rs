@@ -5,6 +5,8 @@
 //! | [`aci`] | App Container images |
 //! | [`archive`] | a writer of valid and invalid tar archives |
 //! | [`compress`] | xz and bzip2 |
+//! | [`docker`] | a registry |
+//! | [`inventory`] | a list of what exists in and around a root |
 //! | [`kills`] | tests that kill a process at each system call that changes the disk |
 //! | [`layout`] | image layouts |
 //! | [`program`] | a program for images |
@@ -18,6 +20,8 @@
 pub mod aci;
 pub mod archive;
 pub mod compress;
+pub mod docker;
+pub mod inventory;
 pub mod kills;
 pub mod layout;
 pub mod program;

@@ -87,7 +87,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "oci-cas-benches",
         &["oci-cas", "oci-cas-workload", "oci-cas-snapshot-overlay"],
     ),
-    ("oci-cas-powercut", &["oci-cas", "oci-cas-testkit"]),
+    ("oci-cas-crash", &["oci-cas", "oci-cas-host", "oci-cas-testkit"]),
     ("oci-cas-testkit", &["oci-cas-core", "oci-cas-host"]),
     ("xtask", &[]),
 ];

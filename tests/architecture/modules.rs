@@ -23,7 +23,7 @@ const CRATES: &[&str] = &[
     "cas-layer",
     "cas-records-sqlite",
     "conformance",
-    "powercut",
+    "crash",
     "snapshot-erofs",
     "snapshot-native",
     "snapshot-overlay",

@@ -9,7 +9,7 @@
 #[cfg(all(feature = "cli", feature = "on-demand"))]
 pub(crate) mod chunked;
 pub(crate) mod disk;
-pub(crate) mod docker;
+pub(crate) use testkit::docker;
 pub(crate) mod gate;
 pub(crate) use testkit::layout;
 pub(crate) mod shop;

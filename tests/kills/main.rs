@@ -22,7 +22,6 @@ mod damage;
 #[allow(dead_code, reason = "the tests of registries use all of it")]
 #[path = "../registry/fake.rs"]
 mod fake;
-mod inventory;
 mod log;
 mod material;
 mod place;

@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use cas::blocking::Cas;
 use cas::gc::GcOptions;
+use testkit::inventory::Inventory;
 
 use crate::common::{cas, ok, text, tree};
-use crate::inventory::Inventory;
 use crate::material;
 
 /// The image that verbs read, which is unpacked.
@@ -127,7 +127,9 @@ impl Place {
     pub(crate) fn inventory(&self) -> Inventory {
         let open = async {
             let cas = cas::Cas::open(&self.root).await.unwrap();
-            let taken = Inventory::take(self.scratch.path(), &self.root, &cas).await;
+            let (store, snapshotter) = (cas.store(), &**cas.snapshotter().unwrap());
+            let here = self.scratch.path();
+            let taken = Inventory::take(here, &self.root, store, snapshotter).await;
             cas.close().await.unwrap();
             taken
         };

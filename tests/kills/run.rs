@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::common::ok;
-use crate::inventory::Inventory;
 use crate::log::Log;
 use crate::place::Place;
+use testkit::inventory::Inventory;
 use testkit::random::Random;
 
 use crate::strike::{End, kill, measure};

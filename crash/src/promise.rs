@@ -1,4 +1,4 @@
-//! What a worker was promised before a loss of power.
+//! What workers were promised before a crash.
 //!
 //! A worker notes a line before and after each change of a resource:
 //!
@@ -7,7 +7,8 @@
 //! did image t0-3 sha256:6b..
 //! ```
 //! After `did`, the resource has this value. Between `try` and `did`, it has this value or the
-//! value before. The value `-` means that the resource is absent.
+//! value before. The value `-` means that the resource is absent. After `free`, nothing is promised
+//! about the resource.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
@@ -22,6 +23,9 @@ pub(crate) const ABSENT: &str = "-";
 /// The value of a resource of which only the existence is promised.
 pub(crate) const PRESENT: &str = "+";
 
+/// Any value of a resource that is not damaged.
+pub(crate) const ANY: &str = "*";
+
 /// A resource whose state is promised.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Resource {
@@ -32,8 +36,12 @@ pub(crate) enum Resource {
     /// A name of an image. The value is the digest of its target.
     Image(String),
     /// The unpacked files of a named image. The value is the number of the image among the
-    /// material.
+    /// material. An image that nobody asked to unpack may be unpacked under another name.
     Tree(String),
+    /// A committed snapshot, by its key. The value is the text of its files.
+    Snapshot(String),
+    /// Damage that a repair may have left. The value is [`PRESENT`].
+    Damage(String),
 }
 
 impl Resource {
@@ -44,6 +52,8 @@ impl Resource {
             "lease" => Resource::Lease(name),
             "image" => Resource::Image(name),
             "tree" => Resource::Tree(name),
+            "snapshot" => Resource::Snapshot(name),
+            "damage" => Resource::Damage(name),
             _ => bail!("expected a kind of resource, found {kind:?}"),
         })
     }
@@ -54,6 +64,8 @@ impl Resource {
             Resource::Lease(name) => ("lease", name),
             Resource::Image(name) => ("image", name),
             Resource::Tree(name) => ("tree", name),
+            Resource::Snapshot(name) => ("snapshot", name),
+            Resource::Damage(name) => ("damage", name),
         }
     }
 }
@@ -70,9 +82,9 @@ impl std::fmt::Display for Resource {
 pub(crate) struct Notes(Arc<File>);
 
 impl Notes {
-    /// Opens the file of marks of a [`Disk`](crate::disk::Disk).
+    /// Opens a file of marks: an ordinary file, or that of a [`Disk`](crate::power).
     pub(crate) fn open(marks: &Path) -> Result<Self> {
-        let file = OpenOptions::new().write(true).open(marks);
+        let file = OpenOptions::new().append(true).open(marks);
         let file = file.with_context(|| format!("open {}", marks.display()))?;
         Ok(Notes(Arc::new(file)))
     }
@@ -87,9 +99,14 @@ impl Notes {
         self.note("did", resource, value)
     }
 
+    /// Notes that nothing is promised about a resource from now on.
+    pub(crate) fn free(&self, resource: &Resource) -> Result<()> {
+        self.note("free", resource, ABSENT)
+    }
+
     fn note(&self, what: &str, resource: &Resource, value: &str) -> Result<()> {
         // One write is one mark.
-        let line = format!("{what} {resource} {value}");
+        let line = format!("{what} {resource} {value}\n");
         (&*self.0).write_all(line.as_bytes()).context("note a mark")
     }
 }
@@ -99,22 +116,52 @@ impl Notes {
 pub(crate) struct Promise(pub(crate) BTreeMap<Resource, BTreeSet<String>>);
 
 impl Promise {
-    /// Returns what the lines of a worker promise.
-    pub(crate) fn of(marks: impl Iterator<Item = impl AsRef<str>>) -> Result<Self> {
+    /// Returns what the lines of workers promise.
+    pub(crate) fn of(marks: &str) -> Result<Self> {
         let mut promise = Promise::default();
-        for mark in marks {
-            let words: Vec<&str> = mark.as_ref().split(' ').collect();
-            let [what, kind, name, value] = &words[..] else {
-                bail!("expected four words in a mark, found {:?}", mark.as_ref());
+        promise.add(marks)?;
+        Ok(promise)
+    }
+
+    /// Adds what the lines of workers promise. Returns the resources that the lines name.
+    pub(crate) fn add(&mut self, marks: &str) -> Result<BTreeSet<Resource>> {
+        let mut named = BTreeSet::new();
+        for mark in marks.lines() {
+            let words: Vec<&str> = mark.split(' ').collect();
+            let [what, kind, name, value] = words[..] else {
+                bail!("expected four words in a mark, found {mark:?}");
             };
-            let values = promise.0.entry(Resource::parse(kind, name)?);
+            let resource = Resource::parse(kind, name)?;
+            named.insert(resource.clone());
+            if what == "free" {
+                self.0.remove(&resource);
+                continue;
+            }
+            let values = self.0.entry(resource);
             let values = values.or_insert_with(|| [ABSENT.to_owned()].into());
-            match *what {
-                "did" => *values = [(*value).to_owned()].into(),
-                "try" => _ = values.insert((*value).to_owned()),
-                _ => bail!("expected `try` or `did`, found {what:?}"),
+            match what {
+                "did" => *values = [value.to_owned()].into(),
+                "try" => _ = values.insert(value.to_owned()),
+                _ => bail!("expected `try`, `did` or `free`, found {what:?}"),
             }
         }
-        Ok(promise)
+        Ok(named)
+    }
+
+    /// Returns whether a resource may have this value. Texts about damage have blanks.
+    pub(crate) fn allows(&self, resource: &Resource, value: &str) -> bool {
+        let allowed = self.0.get(resource);
+        allowed.is_some_and(|allowed| {
+            allowed.contains(value) || (allowed.contains(ANY) && !value.contains(' '))
+        })
+    }
+
+    /// Notes that a resource was found with this value. From now on, it has this value.
+    pub(crate) fn settle(&mut self, resource: Resource, value: String) {
+        if let Some(allowed) = self.0.get_mut(&resource)
+            && !allowed.contains(ANY)
+        {
+            *allowed = [value].into();
+        }
     }
 }

@@ -2,20 +2,22 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
-use cas::{Cas, Engines};
-use tempfile::TempDir;
+use cas::blocking::Cas;
 use testkit::random::Random;
 
-use crate::disk::{Disk, Record};
-use crate::file_system::{FileSystem, Loop, Mounted};
+use super::disk::{Disk, Record};
+use super::file_system::{FileSystem, Loop, Mounted};
+use super::plant::Plant;
+use super::states::{Replay, State, positions};
 use crate::material::Material;
-use crate::plant::Plant;
-use crate::states::{Replay, State, positions};
-use crate::work::Work;
+use crate::outcome::Outcome;
+use crate::scratch::Scratch;
+use crate::stack::Stack;
+use crate::work::{self, Work};
 
 /// The longest that a check may take, in seconds.
 const CHECK_SECONDS: &str = "300";
@@ -28,9 +30,7 @@ const AS_NEXT_BOOT: &str = r#"mount --bind "$0" /proc/sys/kernel/random/boot_id 
 /// What is tried.
 #[derive(Clone, Debug)]
 pub(crate) struct Trial {
-    /// The store, as in `cas --store`.
-    pub(crate) store: String,
-    pub(crate) snapshotter: String,
+    pub(crate) stack: Stack,
     pub(crate) file_system: FileSystem,
     pub(crate) work: Work,
     pub(crate) plant: Option<Plant>,
@@ -42,44 +42,7 @@ pub(crate) struct Trial {
 impl fmt::Display for Trial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (file_system, work) = (self.file_system.name(), self.work.name());
-        let (store, snapshotter) = (&self.store, &self.snapshotter);
-        write!(
-            f,
-            "{store} {snapshotter} {file_system} {work} {}",
-            self.seed
-        )
-    }
-}
-
-/// What the checks of a trial found.
-pub(crate) struct Outcome {
-    /// The number of states that were checked.
-    pub(crate) states: usize,
-    /// A text for each state that breaks a promise.
-    pub(crate) violations: Vec<String>,
-}
-
-/// Where the files of a trial are. All are in memory.
-struct Scratch {
-    directory: TempDir,
-}
-
-impl Scratch {
-    fn new() -> Result<Self> {
-        let directory = tempfile::tempdir_in("/dev/shm").context("make a directory in memory")?;
-        for name in ["disk", "mounted", "material", "view"] {
-            fs::create_dir(directory.path().join(name))?;
-        }
-        Ok(Scratch { directory })
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    /// Returns the root on the mounted disk.
-    fn root(&self) -> PathBuf {
-        self.path("mounted").join("root")
+        write!(f, "{} {file_system} {work} {}", self.stack, self.seed)
     }
 }
 
@@ -88,9 +51,14 @@ impl Trial {
     ///
     /// Writes the first disk that breaks a promise to the file `keep`.
     pub(crate) fn run(&self, states: usize, keep: Option<&Path>) -> Result<Outcome> {
-        let scratch = Scratch::new()?;
+        let scratch = Scratch::in_memory()?;
         let material = Material::make(&scratch.path("material"), self.seed)?;
+        let registry = match self.work {
+            Work::Images | Work::Full => Some(material.serve(work::owners(1))?),
+            _ => None,
+        };
         let record = self.record(&scratch, &material)?;
+        drop(registry);
         let mut random = Random::new(self.seed, "states");
         let mut replay = Replay::new(&record, self.file_system.sector());
         let mut violations = Vec::new();
@@ -109,7 +77,8 @@ impl Trial {
             }
         }
         Ok(Outcome {
-            states: positions.len(),
+            tried: positions.len() as u64,
+            what: "disks".into(),
             violations,
         })
     }
@@ -120,12 +89,9 @@ impl Trial {
         self.file_system.format(&device.0)?;
         let mounted = Mounted::new(&device.0, &scratch.path("mounted"), self.file_system)?;
         let root = scratch.root();
-        let mut engines = Engines::default();
-        engines.store.clone_from(&self.store);
-        engines.snapshotter.clone_from(&self.snapshotter);
-        Cas::init_with(&root, engines, &cas::registry())?;
+        self.stack.init(&root)?;
         if self.plant.is_some() {
-            cas::blocking::Cas::open(&root)?.close()?;
+            Cas::open(&root)?.close()?;
         }
         let directory = File::open(scratch.path("mounted"))?;
         rustix::fs::syncfs(&directory)?;
@@ -163,7 +129,7 @@ impl Trial {
         state
             .pages
             .save(&File::create(&image)?, self.file_system.size())?;
-        fs::write(&marks, state.marks.join("\n"))?;
+        fs::write(&marks, state.marks.concat())?;
         let device = Loop::new(&image)?;
         let mounted = Mounted::new(&device.0, &scratch.path("mounted"), self.file_system)?;
         let boot_id = scratch.path("boot_id");

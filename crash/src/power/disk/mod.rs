@@ -67,7 +67,7 @@ impl Disk {
         let shared = Arc::new(Mutex::new(Shared::default()));
         let files = Files::new(Arc::clone(&shared), size);
         let mut config = Config::default();
-        config.mount_options = vec![MountOption::FSName("powercut".into())];
+        config.mount_options = vec![MountOption::FSName("crash".into())];
         config.acl = SessionACL::All;
         let session = fuser::spawn_mount(files, directory, &config)
             .with_context(|| format!("mount a disk on {}", directory.display()))?;

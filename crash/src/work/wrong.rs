@@ -8,7 +8,7 @@ use cas::backend::pool;
 use cas::content::Durability;
 use cas::{Descriptor, Image, MediaType};
 
-use super::{Worker, full_name};
+use super::Worker;
 use crate::material::IMAGES;
 use crate::promise::Resource;
 
@@ -29,9 +29,9 @@ pub(super) fn name_first(worker: &Worker) -> Result<()> {
             }
             pool::wait(store.put(&bytes, data, Durability::Relaxed))?;
         }
-        let name = format!("wrong{number}");
+        let name = format!("cut.example/wrong{number}:1");
         if let Some(target) = target {
-            let image = Image::new(full_name(&name).parse()?, target);
+            let image = Image::new(name.parse()?, target);
             pool::wait(store.images.create(image))?;
             worker.notes.did(&Resource::Image(name), &manifest)?;
         }

@@ -82,7 +82,7 @@ impl Drop for Loop {
     fn drop(&mut self) {
         let detached = run(Command::new("losetup").arg("--detach").arg(&self.0));
         if let Err(error) = detached {
-            eprintln!("powercut: {error:#}");
+            eprintln!("crash: {error:#}");
         }
     }
 }

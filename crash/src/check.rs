@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -10,12 +11,13 @@ use cas::blocking::Cas;
 use cas::check::{Finding, Problem, ReadData};
 use cas::image::Reference;
 use cas::layer::import::Source;
-use cas::{ContentExt as _, Digest, ErrorKind, FsckOptions, ImportOptions};
+use cas::{ContentExt as _, Digest, ErrorKind, FsckOptions, ImportOptions, Labels};
+use cas_host::mount;
 use testkit::tree::scan;
 
 use crate::material::{IMAGES, Material};
 use crate::promise::{ABSENT, PRESENT, Promise, Resource};
-use crate::work::{FILLER, full_name};
+use crate::work::{FILES, FILLER, remove_snapshot, repair};
 
 /// What a check reads.
 pub(crate) struct Place<'a> {
@@ -24,6 +26,9 @@ pub(crate) struct Place<'a> {
     pub(crate) mount: &'a Path,
     pub(crate) material: &'a Material,
 }
+
+/// The key of the view of a snapshot that is compared.
+const LOOK: &str = "look";
 
 /// Findings of `fsck` that are no damage. A collection removes what interrupted jobs have left. A
 /// removed blob may be back without its record, and then `fsck` suspects that names were lost, too.
@@ -35,11 +40,12 @@ const LEFT: [Problem; 5] = [
     Problem::MountLeft,
 ];
 
-/// Returns a line for each violation.
-pub(crate) fn check(place: &Place<'_>, promise: &Promise) -> Vec<String> {
+/// Returns a line for each promise that a loss of power broke.
+pub(crate) fn after_loss_of_power(place: &Place<'_>, promise: &Promise) -> Vec<String> {
     let mut found = Vec::new();
     for (step, end) in [
         ("full disk", works_on_full_disk(place)),
+        ("repair", repairs(place, promise)),
         ("as promised", keeps(place, promise)),
         ("fsck", has_no_damage(place)),
         ("collection", collects(place)),
@@ -79,23 +85,22 @@ fn works_on_full_disk(place: &Place<'_>) -> Result<Vec<String>> {
     }
 }
 
+/// Repairs the root, if the worker may have left damage.
+fn repairs(place: &Place<'_>, promise: &Promise) -> Result<Vec<String>> {
+    let is_damaged = |(resource, values): (&Resource, &BTreeSet<String>)| {
+        matches!(resource, Resource::Damage(_)) && values.contains(PRESENT)
+    };
+    if promise.0.iter().any(is_damaged) {
+        repair(place.root, place.material)?;
+    }
+    Ok(Vec::new())
+}
+
 /// Compares everything that was promised, and reads every image that has a name.
 fn keeps(place: &Place<'_>, promise: &Promise) -> Result<Vec<String>> {
     let cas = Cas::open(place.root)?;
-    let mut found = Vec::new();
-    for (resource, allowed) in &promise.0 {
-        let value = match resource {
-            Resource::Blob(digest) => blob(&cas, digest),
-            Resource::Lease(id) => lease(&cas, id),
-            Resource::Image(name) => image(&cas, name),
-            Resource::Tree(name) => tree(&cas, place, name),
-        };
-        match value {
-            Ok(value) if allowed.contains(&value) => {}
-            Ok(value) => found.push(format!("{resource}: expected {allowed:?}, found {value}")),
-            Err(error) => found.push(format!("{resource}: {error:#}")),
-        }
-    }
+    let all: BTreeSet<Resource> = promise.0.keys().cloned().collect();
+    let mut found = compare(&cas, place, promise, &all)?.1;
     for image in cas.images()? {
         let check = cas.check(&image);
         match check {
@@ -106,6 +111,37 @@ fn keeps(place: &Place<'_>, promise: &Promise) -> Result<Vec<String>> {
     }
     cas.close()?;
     Ok(found)
+}
+
+/// Compares the resources `which` with what was promised. Returns their values, and a line for each
+/// violation.
+pub(crate) fn compare(
+    cas: &Cas,
+    place: &Place<'_>,
+    promise: &Promise,
+    which: &BTreeSet<Resource>,
+) -> Result<(Vec<(Resource, String)>, Vec<String>)> {
+    let (mut values, mut found) = (Vec::new(), Vec::new());
+    for resource in which {
+        let Some(allowed) = promise.0.get(resource) else {
+            continue;
+        };
+        let value = match resource {
+            Resource::Blob(digest) => blob(cas, digest),
+            Resource::Lease(id) => lease(cas, id),
+            Resource::Image(name) => image(cas, name),
+            Resource::Tree(name) => tree(cas, place, name),
+            Resource::Snapshot(key) => snapshot(cas, key),
+            // A repair comes before this comparison.
+            Resource::Damage(_) => continue,
+        };
+        match value {
+            Ok(value) if promise.allows(resource, &value) => values.push((resource.clone(), value)),
+            Ok(value) => found.push(format!("{resource}: expected {allowed:?}, found {value}")),
+            Err(error) => found.push(format!("{resource}: {error:#}")),
+        }
+    }
+    Ok((values, found))
 }
 
 fn blob(cas: &Cas, digest: &str) -> Result<String> {
@@ -131,7 +167,7 @@ fn lease(cas: &Cas, id: &str) -> Result<String> {
 }
 
 fn image(cas: &Cas, name: &str) -> Result<String> {
-    match cas.image(full_name(name)) {
+    match cas.image(name) {
         Ok(image) => Ok(image.target.digest.to_string()),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(ABSENT.into()),
         Err(error) => Err(error.into()),
@@ -150,7 +186,7 @@ fn tree(cas: &Cas, place: &Place<'_>, name: &str) -> Result<String> {
         if pool::wait(cas.snapshotter()?.stat(&chain_id))?.is_none() {
             return Ok(ABSENT.into());
         }
-        cas.mount(full_name(name), place.mount)?;
+        cas.mount(name, place.mount)?;
         let found = scan(place.mount);
         cas.unmount(place.mount)?;
         let expected = scan(&place.material.tree(number));
@@ -164,8 +200,27 @@ fn tree(cas: &Cas, place: &Place<'_>, name: &str) -> Result<String> {
     Ok(ABSENT.into())
 }
 
+/// Returns the text of the files of a committed snapshot, or [`ABSENT`].
+fn snapshot(cas: &Cas, key: &str) -> Result<String> {
+    let snapshotter = &**cas.snapshotter()?;
+    if pool::wait(snapshotter.stat(key))?.is_none() {
+        return Ok(ABSENT.into());
+    }
+    remove_snapshot(snapshotter, LOOK)?;
+    let mounts = pool::wait(snapshotter.view(LOOK, Some(key), Labels::new()))?;
+    let root = mount::open(&mounts)?;
+    let mut texts = BTreeSet::new();
+    for number in 0..FILES {
+        let path = format!("/proc/self/fd/{}/f{number}", root.as_raw_fd());
+        texts.insert(fs::read_to_string(path)?);
+    }
+    drop(root);
+    remove_snapshot(snapshotter, LOOK)?;
+    Ok(texts.into_iter().collect::<Vec<_>>().join(" and "))
+}
+
 /// Returns the damage that `fsck` finds when it reads everything.
-fn has_no_damage(place: &Place<'_>) -> Result<Vec<String>> {
+pub(crate) fn has_no_damage(place: &Place<'_>) -> Result<Vec<String>> {
     let mut options = FsckOptions::default();
     options.read_data = ReadData::All;
     let report = Cas::fsck(place.root, options)?;
@@ -186,9 +241,9 @@ fn collects(place: &Place<'_>) -> Result<Vec<String>> {
     cas.gc()?;
     let mut found = Vec::new();
     for number in 0..IMAGES {
-        let name = format!("after{number}");
+        let name = format!("cut.example/after{number}:1");
         let options = ImportOptions::default()
-            .with_name(full_name(&name).parse::<Reference>()?)
+            .with_name(name.parse::<Reference>()?)
             .with_unpack(true);
         cas.import_with(Source::Path(place.material.layout(number)), options)?;
         let shown = tree(&cas, place, &name)?;

@@ -6,41 +6,50 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::ok;
-
-pub(crate) const PROGRAM: &str = "docker-registry";
-pub(crate) const USER: &str = "me";
-pub(crate) const PASSWORD: &str = "pass:word";
+/// The name of the program.
+pub const PROGRAM: &str = "docker-registry";
+/// The user of a registry that requires a login.
+pub const USER: &str = "me";
+/// The password of [`USER`].
+pub const PASSWORD: &str = "pass:word";
 /// Options of `openssl req` for a certificate that is not one of an authority.
 const LEAF: &[&str] = &["-addext", "basicConstraints=critical,CA:FALSE"];
 
+/// Runs a program that must succeed. Returns what it printed.
+fn ok(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {said}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 /// A registry that stops when this value is dropped.
-pub(crate) struct Registry {
+pub struct Registry {
     process: Child,
     /// Host and port.
-    pub(crate) host: String,
+    pub host: String,
     storage: PathBuf,
 }
 
 impl Registry {
     /// Starts a registry below `place` without authentication.
-    pub(crate) fn open(place: &Path) -> Self {
+    pub fn open(place: &Path) -> Self {
         Self::start(place, "", "")
     }
 
     /// Starts a registry with TLS, and makes its certificate, `certificate.pem` below `place`.
-    pub(crate) fn encrypted(place: &Path) -> Self {
+    pub fn encrypted(place: &Path) -> Self {
         Self::start(place, &tls(place, "IP:127.0.0.1", LEAF), "")
     }
 
     /// Starts a registry with TLS, as [`Registry::encrypted`] does, whose certificate is for `host`
     /// and made with these options of `openssl req`.
-    pub(crate) fn certified(place: &Path, host: &str, options: &[&str]) -> Self {
+    pub fn certified(place: &Path, host: &str, options: &[&str]) -> Self {
         Self::start(place, &tls(place, host, options), "")
     }
 
     /// Starts a registry with TLS, as [`Registry::encrypted`] does, whose certificate has expired.
-    pub(crate) fn expired(place: &Path) -> Self {
+    pub fn expired(place: &Path) -> Self {
         let tls = tls(place, "IP:127.0.0.1", LEAF);
         expire(place);
         Self::start(place, &tls, "")
@@ -48,7 +57,7 @@ impl Registry {
 
     /// Starts a registry with TLS, as [`Registry::encrypted`] does, that requires its own certificate
     /// from its clients, too. The key is `key.pem`.
-    pub(crate) fn mutual(place: &Path) -> Self {
+    pub fn mutual(place: &Path) -> Self {
         let tls = tls(place, "IP:127.0.0.1", LEAF);
         let certificate = place.join("certificate.pem");
         let clients = format!(", clientcas: [{}]}}", certificate.display());
@@ -57,7 +66,7 @@ impl Registry {
 
     /// Starts a registry with the certificate of Docker Hub's host, as [`Registry::encrypted`] does,
     /// that requires a name and a password.
-    pub(crate) fn hub(place: &Path) -> Self {
+    pub fn hub(place: &Path) -> Self {
         Self::start(
             place,
             &tls(place, "DNS:registry-1.docker.io", LEAF),
@@ -66,7 +75,7 @@ impl Registry {
     }
 
     /// Starts a registry that requires [`USER`] and [`PASSWORD`].
-    pub(crate) fn closed(place: &Path) -> Self {
+    pub fn closed(place: &Path) -> Self {
         Self::start(place, "", &login(place))
     }
 
@@ -105,12 +114,12 @@ impl Registry {
     }
 
     /// Returns a reference to `name` in this registry.
-    pub(crate) fn at(&self, name: &str) -> String {
+    pub fn at(&self, name: &str) -> String {
         format!("{}/{name}", self.host)
     }
 
     /// Returns the file of a blob in the registry's storage.
-    pub(crate) fn blob(&self, digest: &str) -> PathBuf {
+    pub fn blob(&self, digest: &str) -> PathBuf {
         let (algorithm, hex) = digest.split_once(':').unwrap();
         let blobs = self.storage.join("docker/registry/v2/blobs");
         blobs.join(algorithm).join(&hex[..2]).join(hex).join("data")

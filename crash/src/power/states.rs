@@ -7,7 +7,7 @@
 
 use testkit::random::Random;
 
-use crate::disk::{Event, Pages, Record};
+use super::disk::{Event, Pages, Record};
 
 /// Size in bytes of a block. Parts of a write are kept or lost by blocks, if not by sectors.
 const BLOCK: usize = 4096;

@@ -5,23 +5,31 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use cas::Cas;
-use cas::records::Table;
-use cas::snapshot;
+use cas_core::records::Table;
+use cas_core::{Snapshotter, Store, snapshot};
 
 /// How many bytes larger a root may be than a root on which no process was killed. Databases keep
 /// pages for later use, and redb shrinks its file once a quarter of it is free.
 const SLACK: u64 = 2 << 20;
 
 /// What exists. Numbers in names are left out, because they differ.
-pub(crate) struct Inventory {
+pub struct Inventory {
     things: BTreeMap<String, usize>,
     bytes: u64,
 }
 
 impl Inventory {
-    /// Lists the files below `scratch`, the mounts there, and the records of the open root.
-    pub(crate) async fn take(scratch: &Path, root: &Path, cas: &Cas) -> Self {
+    /// Lists the files below `scratch`, the mounts there, and the records, ingests and snapshots of
+    /// the open root `root`, which is below `scratch`.
+    ///
+    /// # Panics
+    /// If the root cannot be read.
+    pub async fn take(
+        scratch: &Path,
+        root: &Path,
+        store: &Store,
+        snapshotter: &dyn Snapshotter,
+    ) -> Self {
         let mut inventory = Inventory {
             things: BTreeMap::new(),
             bytes: 0,
@@ -33,15 +41,15 @@ impl Inventory {
             inventory.add(format!("mount {line}"));
         }
         for table in Table::ALL {
-            let found = cas.store().records.scan(table, "", None, 10_000).await;
+            let found = store.records.scan(table, "", None, 10_000).await;
             for record in found.unwrap() {
                 inventory.add(format!("record {}/{}", table.name(), record.key));
             }
         }
-        for ingest in cas.store().content.ingests().await.unwrap() {
+        for ingest in store.content.ingests().await.unwrap() {
             inventory.add(format!("ingest {}", ingest.key));
         }
-        for info in snapshot::all(&**cas.snapshotter().unwrap()).await.unwrap() {
+        for info in snapshot::all(snapshotter).await.unwrap() {
             inventory.add(format!("snapshot {:?} {}", info.kind, info.key));
         }
         inventory
@@ -70,7 +78,7 @@ impl Inventory {
     }
 
     /// Returns what this has and `before` does not, and the other way round.
-    pub(crate) fn differences(&self, before: &Inventory) -> Vec<String> {
+    pub fn differences(&self, before: &Inventory) -> Vec<String> {
         let mut found = Vec::new();
         let names = self.things.keys().chain(before.things.keys());
         let names: std::collections::BTreeSet<&String> = names.collect();

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 /// The environment variable that says that this program has a namespace of its own.
-const OWN: &str = "POWERCUT_NAMESPACE";
+const OWN: &str = "CRASH_NAMESPACE";
 
 /// Makes sure that this program has a mount namespace of its own. Otherwise, a namespace that
 /// another program makes meanwhile would keep the disks of this one busy.

@@ -1,28 +1,34 @@
-//! The images that a worker imports.
+//! The images that a worker imports, copies and pulls.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use cas::blocking::Cas;
+use cas::image::Reference;
+use cas::layer::import::Source;
+use cas::{ImportOptions, PushOptions};
 use testkit::archive::Tar;
+use testkit::docker::Registry;
 use testkit::random::Random;
 
 /// The number of images.
 pub(crate) const IMAGES: u64 = 6;
+/// A file with the host and the port of the registry.
+const REGISTRY: &str = "host";
 
-/// A directory with a layout of each image, and with the files of each image.
+/// A directory with a layout of each image, the files of each image, and a root with all of them.
 #[derive(Clone)]
 pub(crate) struct Material(PathBuf);
 
 impl Material {
     /// Makes the images. All share a layer, and one has a layer of 3 MiB.
     pub(crate) fn make(directory: &Path, seed: u64) -> Result<Self> {
+        fs::create_dir_all(directory)?;
         let material = Material(directory.to_owned());
         let mut random = Random::new(seed, "material");
         let base = layer("base", 40, &mut random);
-        let root = directory.join("root");
-        let cas = Cas::open(&root)?;
+        let cas = Cas::open(material.root())?;
         for number in 0..IMAGES {
             let mut own = layer(&format!("own{number}"), 12, &mut random);
             if number == 0 {
@@ -31,15 +37,16 @@ impl Material {
             let changed = format!("changed by {number}");
             let layers = vec![base.clone(), own.file("base/f3", changed)];
             testkit::layout::layout(&material.layout(number), layers);
-            let image = cas.import(material.layout(number))?;
-            let image = image.first().context("a layout has an image")?;
+            let name = material_name(number).parse::<Reference>()?;
+            let options = ImportOptions::default().with_name(name);
+            let image = cas.import_with(Source::Path(material.layout(number)), options)?;
+            let image = &image.first().context("a layout has an image")?.image;
             cas.unpack(image, material.tree(number))?;
             let chain_id = cas.snapshot(image)?.context("an image has layers")?;
             let facts = format!("{} {chain_id}", image.target.digest);
             fs::write(material.facts_file(number), facts)?;
         }
         cas.close()?;
-        fs::remove_dir_all(root)?;
         Ok(material)
     }
 
@@ -50,6 +57,33 @@ impl Material {
 
     pub(crate) fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// Starts a registry, and pushes all images to it, for each of `owners` under another tag.
+    pub(crate) fn serve(&self, owners: impl Iterator<Item = String>) -> Result<Registry> {
+        let registry = Registry::open(&self.0);
+        let cas = Cas::open(self.root())?;
+        for owner in owners {
+            for number in 0..IMAGES {
+                let target = at_registry(&registry.host, number, &owner);
+                let options = PushOptions::default().with_plain_http(true);
+                cas.push_with(material_name(number), target, options)?;
+            }
+        }
+        cas.close()?;
+        fs::write(self.0.join(REGISTRY), &registry.host)?;
+        Ok(registry)
+    }
+
+    /// Returns the reference of an image of `owner` in the registry, or `None` without a registry.
+    pub(crate) fn in_registry(&self, number: u64, owner: &str) -> Option<String> {
+        let host = fs::read_to_string(self.0.join(REGISTRY)).ok()?;
+        Some(at_registry(&host, number, owner))
+    }
+
+    /// Returns a root with all images.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.0.join("root")
     }
 
     /// Returns the layout of an image.
@@ -72,6 +106,15 @@ impl Material {
     pub(crate) fn tree(&self, number: u64) -> PathBuf {
         self.0.join(format!("tree{number}"))
     }
+}
+
+/// Returns the name of an image in the root of the material.
+pub(crate) fn material_name(number: u64) -> String {
+    format!("material.example/{number}:1")
+}
+
+fn at_registry(host: &str, number: u64, owner: &str) -> String {
+    format!("{host}/material:{number}-{owner}")
 }
 
 /// Returns a layer with a directory of some files of up to 8 KiB.

@@ -1,0 +1,154 @@
+//! Trials of all stores, with a log.
+
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, ValueEnum};
+
+use crate::kill::kill;
+use crate::outcome::Outcome;
+use crate::power::{self, FileSystem};
+use crate::stack::{S3, Stack};
+use crate::storm::storm;
+use crate::work::Work;
+
+const WORKS: [Work; 4] = [Work::Ingest, Work::Images, Work::Full, Work::Repair];
+/// The number of disks that are checked for each record.
+const DISKS: u64 = 50;
+/// The number of kills of a trial.
+const KILLS: u64 = 500;
+
+/// A kind of crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    Power,
+    Kill,
+    Storm,
+}
+
+/// What is tried, and how often.
+#[derive(Args)]
+pub(crate) struct Counts {
+    /// What is tried; by default everything
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Kind>,
+    /// The stores; by default all of this build, and S3 for kills and storms
+    #[arg(long)]
+    store: Vec<String>,
+    /// Number of disks to check for each store on each file system
+    #[arg(long, default_value_t = 1000)]
+    disks: u64,
+    /// Number of kills for each store
+    #[arg(long, default_value_t = 10_000)]
+    kills: u64,
+    /// Number of changes beside collections for each store on each snapshotter
+    #[arg(long, default_value_t = 10_000)]
+    changes: u64,
+    /// Chooses the works, the disks and the moments
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// One line of a log.
+enum Trial {
+    Power(power::Trial),
+    Kill(Stack, u64),
+    Storm(Stack, u64, u64),
+}
+
+impl fmt::Display for Trial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trial::Power(trial) => write!(f, "power {trial}"),
+            Trial::Kill(stack, seed) => write!(f, "kill {stack} {seed}"),
+            Trial::Storm(stack, seed, changes) => write!(f, "storm {stack} {seed} {changes}"),
+        }
+    }
+}
+
+impl Trial {
+    fn run(&self) -> Result<Outcome> {
+        match self {
+            Trial::Power(trial) => trial.run(DISKS as usize, None),
+            Trial::Kill(stack, seed) => kill(stack, KILLS, *seed),
+            Trial::Storm(stack, seed, changes) => storm(stack, *changes, *seed),
+        }
+    }
+}
+
+/// Runs all trials that `log` does not list, and adds each to it. Returns whether no trial found a
+/// violation, in this run or in those that wrote `log`.
+pub(crate) fn run(counts: &Counts, log: &Path) -> Result<bool> {
+    let done = match log.exists() {
+        true => fs::read_to_string(log).context("read the log")?,
+        false => String::new(),
+    };
+    let mut file = OpenOptions::new().append(true).create(true).open(log)?;
+    let mut sound = true;
+    for trial in trials(counts) {
+        let begin = format!("{trial}: ");
+        let result = match done.lines().find_map(|line| line.strip_prefix(&begin)) {
+            Some(result) => result.to_owned(),
+            None => {
+                let outcome = trial.run().with_context(|| trial.to_string())?;
+                for violation in &outcome.violations {
+                    println!("{trial}: {violation}");
+                }
+                writeln!(file, "{begin}{outcome}")?;
+                println!("{begin}{outcome}");
+                outcome.to_string()
+            }
+        };
+        sound &= result.starts_with(Outcome::SOUND);
+    }
+    Ok(sound)
+}
+
+/// Returns the trials that `counts` describe. Works and snapshotters take turns.
+fn trials(counts: &Counts) -> Vec<Trial> {
+    let stores = |all: &[&str]| match counts.store.is_empty() {
+        true => all.iter().map(|store| (*store).to_owned()).collect(),
+        false => counts.store.clone(),
+    };
+    let local: Vec<String> = stores(Stack::stores());
+    let every: Vec<String> = stores(&[Stack::stores(), &[S3]].concat());
+    let wanted = |kind| counts.only.is_empty() || counts.only.contains(&kind);
+    let seed = |round: u64| counts.seed.wrapping_mul(1_000_003).wrapping_add(round);
+    let mut trials = Vec::new();
+    if wanted(Kind::Power) {
+        for round in 0..counts.disks.div_ceil(DISKS) {
+            for (place, store) in local.iter().enumerate() {
+                for (other, file_system) in FileSystem::value_variants().iter().enumerate() {
+                    let turn = round as usize + place + other;
+                    trials.push(Trial::Power(power::Trial {
+                        stack: Stack::new(store, turn / WORKS.len()),
+                        file_system: *file_system,
+                        work: WORKS[turn % WORKS.len()],
+                        plant: None,
+                        seed: seed(round),
+                    }));
+                }
+            }
+        }
+    }
+    if wanted(Kind::Kill) {
+        for round in 0..counts.kills.div_ceil(KILLS) {
+            for (place, store) in every.iter().enumerate() {
+                let stack = Stack::new(store, round as usize + place);
+                trials.push(Trial::Kill(stack, seed(round)));
+            }
+        }
+    }
+    if wanted(Kind::Storm) {
+        for store in &every {
+            for turn in 0..Stack::SNAPSHOTTERS.len() {
+                let stack = Stack::new(store, turn);
+                trials.push(Trial::Storm(stack, seed(0), counts.changes));
+            }
+        }
+    }
+    trials
+}

@@ -1,0 +1,96 @@
+//! Kills of processes at random moments while they work.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::Child;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use testkit::random::Random;
+
+use crate::outcome::Outcome;
+use crate::site::Site;
+use crate::stack::Stack;
+use crate::work::Work;
+
+/// The longest that a process lives. It opens the root in about a tenth of this time.
+const LIFE: Duration = Duration::from_millis(400);
+/// After how many rounds everything is compared and removed.
+const ROUNDS: u64 = 50;
+
+/// Kills `kills` processes at work. After each round of kills, compares what the processes had
+/// changed with what they were promised. Ends early after a violation.
+pub(crate) fn kill(stack: &Stack, kills: u64, seed: u64) -> Result<Outcome> {
+    let mut site = Site::new(stack, seed)?;
+    let mut random = Random::new(seed, "kills");
+    let mut outcome = Outcome {
+        tried: 0,
+        what: "kills".into(),
+        violations: Vec::new(),
+    };
+    for round in 1.. {
+        let killed = strike(&site, &mut random)?;
+        outcome.tried += killed.number;
+        outcome.violations = killed.failed;
+        let named = site.read_marks()?;
+        outcome.violations.extend(lines(site.compare(&named)));
+        let is_last = outcome.tried >= kills || !outcome.violations.is_empty();
+        if is_last || round % ROUNDS == 0 {
+            let found = site.compare_all();
+            outcome.violations.extend(lines(found));
+        }
+        if is_last || !outcome.violations.is_empty() {
+            break;
+        }
+    }
+    Ok(outcome)
+}
+
+/// Returns the violations, or the error that kept a root from being compared.
+fn lines(found: Result<Vec<String>>) -> Vec<String> {
+    found.unwrap_or_else(|error| vec![format!("{error:#}")])
+}
+
+/// What a round of kills did.
+struct Killed {
+    number: u64,
+    /// What a worker said that failed before it was killed.
+    failed: Vec<String>,
+}
+
+/// Starts all processes, and kills each at a random moment.
+fn strike(site: &Site, random: &mut Random) -> Result<Killed> {
+    let mut killed = Killed {
+        number: 0,
+        failed: Vec::new(),
+    };
+    let begun = Instant::now();
+    let mut workers = Vec::new();
+    for process in 0..site.processes {
+        let mut worker = site.worker(Work::Load, random.below(u64::MAX), process);
+        let said = site.path(&format!("said{process}"));
+        let child = worker.stderr(File::create(&said)?).spawn();
+        let child = child.context("start a worker")?;
+        workers.push((random.within(LIFE), child, said));
+    }
+    workers.sort_by_key(|(moment, ..)| *moment);
+    for (moment, worker, said) in workers {
+        thread::sleep(moment.saturating_sub(begun.elapsed()));
+        match end(worker, said)? {
+            None => killed.number += 1,
+            Some(said) => killed.failed.push(said),
+        }
+    }
+    Ok(killed)
+}
+
+/// Kills a worker. Returns what it said if it had failed before.
+fn end(mut worker: Child, said: PathBuf) -> Result<Option<String>> {
+    worker.kill()?;
+    let status = worker.wait()?;
+    Ok(match status.code() {
+        None => None,
+        Some(_) => Some(format!("{status}: {}", fs::read_to_string(said)?)),
+    })
+}

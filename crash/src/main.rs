@@ -1,0 +1,199 @@
+//! Loses power and kills processes while roots are at work, and checks what is left.
+//!
+//! | module | contains |
+//! |---|---|
+//! | [`power`] | losses of power: disks that record what is written to them |
+//! | [`kill`] | kills of processes at random moments |
+//! | [`storm`] | collections back to back beside all kinds of changes |
+//! | [`campaign`] | trials of all stores, with a log |
+//! | [`work`] | what the workers do |
+//! | [`promise`] | what they were promised |
+//! | [`check`] | what is found afterwards |
+
+mod campaign;
+mod check;
+mod kill;
+mod material;
+mod namespace;
+mod outcome;
+mod power;
+mod promise;
+mod scratch;
+mod site;
+mod stack;
+mod storm;
+mod work;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::campaign::Counts;
+use crate::check::Place;
+use crate::material::Material;
+use crate::outcome::Outcome;
+use crate::power::{FileSystem, Plant};
+use crate::promise::Promise;
+use crate::stack::Stack;
+use crate::work::{Work, WorkArgs};
+
+/// Loses power and kills processes while roots are at work, and checks what is left.
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Record work once, and check disks that a loss of power can leave; needs the superuser
+    Power(PowerArgs),
+    /// Kill processes at work, and check after each kill; needs the superuser
+    Kill(KillArgs),
+    /// Make changes beside collections back to back, and check at the end; needs the superuser
+    Storm(StormArgs),
+    /// Try everything on every store; needs the superuser and takes a day
+    All(AllArgs),
+    /// Work on a root; used by the others
+    #[command(hide = true)]
+    Work(WorkArgs),
+    /// Check a root; used by `power`
+    #[command(hide = true)]
+    Check(CheckArgs),
+}
+
+#[derive(Args)]
+struct PowerArgs {
+    #[command(flatten)]
+    stack: Stack,
+    /// The file system of the disk
+    #[arg(long, value_enum, default_value = "ext4")]
+    file_system: FileSystem,
+    /// What the worker does
+    #[arg(long, value_enum, default_value = "images")]
+    work: Work,
+    /// A wrong order of writes, which the checks must find
+    #[arg(long, value_enum)]
+    plant: Option<Plant>,
+    /// Number of disks to check
+    #[arg(long, default_value_t = 100)]
+    disks: usize,
+    /// A file for the first disk that breaks a promise
+    #[arg(long)]
+    keep: Option<PathBuf>,
+    /// Repeats the work and the choice of the disks of an earlier run
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Args)]
+struct KillArgs {
+    #[command(flatten)]
+    stack: Stack,
+    /// Number of kills
+    #[arg(long, default_value_t = 500)]
+    kills: u64,
+    /// Repeats the work and the moments of an earlier run
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Args)]
+struct StormArgs {
+    #[command(flatten)]
+    stack: Stack,
+    /// Number of changes
+    #[arg(long, default_value_t = 10_000)]
+    changes: u64,
+    /// Repeats the changes of an earlier run
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Args)]
+struct AllArgs {
+    #[command(flatten)]
+    counts: Counts,
+    /// A file with a line for each trial that has ended; another run with this file leaves the
+    /// trials out
+    #[arg(long, default_value = "crashes.log")]
+    log: PathBuf,
+}
+
+#[derive(Args)]
+struct CheckArgs {
+    #[arg(long)]
+    marks: PathBuf,
+    #[arg(long)]
+    material: PathBuf,
+    #[arg(long)]
+    view: PathBuf,
+    root: PathBuf,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("crash: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Returns whether nothing is wrong.
+fn run(task: Task) -> Result<bool> {
+    match task {
+        Task::Work(arguments) => {
+            work::work(arguments)?;
+            return Ok(true);
+        }
+        Task::Check(arguments) => return check(arguments),
+        _ => namespace::enter()?,
+    }
+    let outcome = match task {
+        Task::Power(arguments) => {
+            let trial = power::Trial {
+                stack: arguments.stack,
+                file_system: arguments.file_system,
+                work: arguments.work,
+                plant: arguments.plant,
+                seed: arguments.seed,
+            };
+            trial.run(arguments.disks, arguments.keep.as_deref())?
+        }
+        Task::Kill(KillArgs { stack, kills, seed }) => kill::kill(&stack, kills, seed)?,
+        Task::Storm(arguments) => {
+            storm::storm(&arguments.stack, arguments.changes, arguments.seed)?
+        }
+        Task::All(arguments) => return campaign::run(&arguments.counts, &arguments.log),
+        Task::Work(_) | Task::Check(_) => return Ok(true),
+    };
+    Ok(report(&outcome))
+}
+
+fn report(outcome: &Outcome) -> bool {
+    for violation in &outcome.violations {
+        println!("{violation}");
+    }
+    println!("{outcome}");
+    outcome.violations.is_empty()
+}
+
+fn check(arguments: CheckArgs) -> Result<bool> {
+    let marks = fs::read_to_string(&arguments.marks)?;
+    let place = Place {
+        root: &arguments.root,
+        mount: &arguments.view,
+        material: &Material::at(arguments.material),
+    };
+    let found = check::after_loss_of_power(&place, &Promise::of(&marks)?);
+    for violation in &found {
+        println!("  {violation}");
+    }
+    Ok(found.is_empty())
+}

@@ -1,0 +1,19 @@
+//! Losses of power.
+//!
+//! ```text
+//! worker -> file system -> loop device -> Disk -> Record -> State -> check
+//! ```
+//! A worker changes a root on a file system on a loop device on a [`Disk`](disk::Disk), which
+//! records all writes and flushes, and what the worker was promised. From the record, a
+//! [`Trial`] builds [`states`] in which a loss of power can leave the disk. It mounts each state,
+//! so that the file system recovers, and checks that `cas` keeps its promises.
+
+mod disk;
+mod file_system;
+mod plant;
+mod states;
+mod trial;
+
+pub(crate) use self::file_system::FileSystem;
+pub(crate) use self::plant::Plant;
+pub(crate) use self::trial::Trial;

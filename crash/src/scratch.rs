@@ -1,0 +1,48 @@
+//! The files of a trial.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use tempfile::TempDir;
+
+/// A directory that is removed at the end, with some empty directories in it.
+pub(crate) struct Scratch {
+    directory: TempDir,
+}
+
+impl Scratch {
+    /// Makes the directory in memory.
+    pub(crate) fn in_memory() -> Result<Self> {
+        Self::at(Path::new("/dev/shm"))
+    }
+
+    /// Makes the directory where the snapshotter works: the kernel mounts no image of EROFS from a
+    /// file in memory.
+    pub(crate) fn for_snapshotter(name: &str) -> Result<Self> {
+        match name {
+            "erofs" => Self::at(&std::env::temp_dir()),
+            _ => Self::in_memory(),
+        }
+    }
+
+    fn at(place: &Path) -> Result<Self> {
+        let directory = tempfile::tempdir_in(place);
+        let directory = directory.with_context(|| format!("make a directory in {}", place.display()))?;
+        for name in ["disk", "mounted", "material", "view"] {
+            fs::create_dir(directory.path().join(name))?;
+        }
+        File::create(directory.path().join("marks"))?;
+        Ok(Scratch { directory })
+    }
+
+    /// Returns a path in the directory.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Returns the root.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.path("mounted").join("root")
+    }
+}

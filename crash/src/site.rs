@@ -1,0 +1,207 @@
+//! A root on which several processes work, and what surrounds it.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context as _, Result, bail};
+use cas::backend::{Snapshotter, pool};
+use cas::blocking::Cas;
+use cas::gc::GcOptions;
+use cas::snapshot;
+use testkit::docker::Registry;
+use testkit::inventory::Inventory;
+
+use crate::check::{self, Place};
+use crate::material::Material;
+use crate::promise::{Promise, Resource};
+use crate::scratch::Scratch;
+use crate::stack::Stack;
+use crate::work::{self, Work, remove_snapshot};
+
+/// The number of processes that work on a root at a time, if the store allows several.
+const PROCESSES: u64 = 2;
+/// The number of changes before anything is killed.
+const UNHARMED: u64 = 60;
+/// Longer than any lease, and longer than content without a lease is kept.
+const LATER: Duration = Duration::from_secs(40 * 86_400);
+/// Maximum time in which a root must open after a kill.
+const AT_ONCE: Duration = Duration::from_secs(10);
+/// Maximum number of violations that are reported together.
+const SHOWN: usize = 12;
+
+/// A root, its material and a registry.
+pub(crate) struct Site {
+    scratch: Scratch,
+    material: Material,
+    _registry: Registry,
+    /// The number of processes that work on the root at a time.
+    pub(crate) processes: u64,
+    promise: Promise,
+    /// What exists if nothing was ever killed, and everything was removed.
+    unharmed: Inventory,
+}
+
+impl Site {
+    /// Makes a root, works on it, and removes everything again.
+    pub(crate) fn new(stack: &Stack, seed: u64) -> Result<Self> {
+        let scratch = Scratch::for_snapshotter(&stack.snapshotter)?;
+        let material = Material::make(&scratch.path("material"), seed)?;
+        stack.init(&scratch.root())?;
+        let processes = match stack.is_shared(&scratch.root())? {
+            true => PROCESSES,
+            false => 1,
+        };
+        let registry = material.serve(work::owners(processes))?;
+        let unharmed = take_inventory(&scratch)?;
+        let mut site = Site {
+            scratch,
+            material,
+            _registry: registry,
+            processes,
+            promise: Promise::default(),
+            unharmed,
+        };
+        for process in 0..processes {
+            let mut worker = site.worker(Work::Storm, seed, process);
+            run(worker.args(["--changes", &UNHARMED.to_string()]))?;
+        }
+        site.read_marks()?;
+        site.clear()?;
+        site.unharmed = take_inventory(&site.scratch)?;
+        Ok(site)
+    }
+
+    /// Returns a worker that has not started.
+    pub(crate) fn worker(&self, work: Work, seed: u64, process: u64) -> Command {
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .args(["work", "--work", work.name()])
+            .args(["--seed", &seed.to_string()])
+            .args(["--process", &process.to_string()])
+            .arg("--marks")
+            .arg(self.scratch.path("marks"))
+            .arg("--material")
+            .arg(self.material.path())
+            .arg(self.scratch.root())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Returns a path next to the root and its material.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.scratch.path(name)
+    }
+
+    /// Reads what workers have noted since the last call. Returns the resources that they named.
+    pub(crate) fn read_marks(&mut self) -> Result<BTreeSet<Resource>> {
+        let marks = self.scratch.path("marks");
+        let named = self.promise.add(&fs::read_to_string(&marks)?)?;
+        File::create(marks)?;
+        Ok(named)
+    }
+
+    /// Opens the root and compares the resources `which` with what was promised. Returns a line for
+    /// each violation.
+    pub(crate) fn compare(&mut self, which: &BTreeSet<Resource>) -> Result<Vec<String>> {
+        let begun = Instant::now();
+        let cas = Cas::open(self.scratch.root())?;
+        let opened = begun.elapsed();
+        let view = self.scratch.path("view");
+        let root = self.scratch.root();
+        let place = Place {
+            root: &root,
+            mount: &view,
+            material: &self.material,
+        };
+        let (values, mut found) = check::compare(&cas, &place, &self.promise, which)?;
+        cas.close()?;
+        if opened > AT_ONCE {
+            found.push(format!("expected the root to open at once, found {opened:?}"));
+        }
+        for (resource, value) in values {
+            self.promise.settle(resource, value);
+        }
+        found.truncate(SHOWN);
+        Ok(found)
+    }
+
+    /// Compares everything with what was promised, checks all bytes, removes everything, and
+    /// compares what is left with a root on which nothing was killed. Returns a line for each
+    /// violation.
+    pub(crate) fn compare_all(&mut self) -> Result<Vec<String>> {
+        let all = self.promise.0.keys().cloned().collect();
+        let mut found = self.compare(&all)?;
+        let (root, view) = (self.scratch.root(), self.scratch.path("view"));
+        let place = Place {
+            root: &root,
+            mount: &view,
+            material: &self.material,
+        };
+        found.extend(check::has_no_damage(&place)?);
+        self.clear()?;
+        found.extend(take_inventory(&self.scratch)?.differences(&self.unharmed));
+        found.extend(self.processes_left()?);
+        found.truncate(SHOWN);
+        Ok(found)
+    }
+
+    /// Removes all names and all snapshots of the workers, and collects after all leases have
+    /// ended.
+    fn clear(&mut self) -> Result<()> {
+        let cas = Cas::open(self.scratch.root())?;
+        for image in cas.images()? {
+            cas.remove(image.name.as_str())?;
+        }
+        let snapshotter: &dyn Snapshotter = &**cas.snapshotter()?;
+        for info in pool::wait(snapshot::all(snapshotter))? {
+            if ["own-", "active-"].iter().any(|own| info.key.starts_with(own)) {
+                remove_snapshot(snapshotter, &info.key)?;
+            }
+        }
+        cas.gc_with(GcOptions::default().with_now(SystemTime::now() + LATER))?;
+        cas.close()?;
+        self.promise = Promise::default();
+        Ok(())
+    }
+
+    /// Returns a line for each process of a worker that still runs.
+    fn processes_left(&self) -> Result<Vec<String>> {
+        let root = self.scratch.root();
+        let root = root.to_str().context("a path is UTF-8")?;
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc")? {
+            let path = entry?.path();
+            let Ok(line) = fs::read(path.join("cmdline")) else {
+                continue;
+            };
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            if line.contains(root) {
+                found.push(format!("a process is left: {line}"));
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn take_inventory(scratch: &Scratch) -> Result<Inventory> {
+    let root = scratch.root();
+    let cas = Cas::open(&root)?;
+    let around = root.parent().context("a root is in a directory")?;
+    let snapshotter: &dyn Snapshotter = &**cas.snapshotter()?;
+    let taken = pool::wait(Inventory::take(around, &root, cas.store(), snapshotter));
+    cas.close()?;
+    Ok(taken)
+}
+
+/// Runs a worker that must succeed. Returns what it printed.
+pub(crate) fn run(worker: &mut Command) -> Result<String> {
+    let output = worker.output().context("run a worker")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("a worker failed ({}): {}", output.status, said.trim_end());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

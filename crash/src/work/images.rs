@@ -1,0 +1,70 @@
+//! Changes of images and snapshots, and collections.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::{PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use anyhow::Result;
+use cas::gc::GcOptions;
+
+use super::changes::change;
+use super::{Worker, each_thread};
+
+/// The number of changes that each thread makes.
+const CHANGES: u64 = 14;
+/// Longer than content without a name is kept.
+const LATER: Duration = Duration::from_secs(3 * 86_400);
+/// The file that fills a disk, next to the root.
+pub(crate) const FILLER: &str = "filler";
+
+/// Works until each thread has made its changes. If `fill` is a directory, its file system is full
+/// for a while.
+pub(super) fn run(worker: &Worker, seed: u64, fill: Option<&Path>) -> Result<()> {
+    // A collection that believes that it is days later also ends the leases of jobs that run.
+    let collecting = RwLock::new(());
+    each_thread(seed, |thread, mut random| {
+        for number in 0..CHANGES {
+            match fill {
+                Some(directory) if thread == 0 && number == 4 => fill_disk(directory)?,
+                Some(directory) if thread == 0 && number == 9 => {
+                    fs::remove_file(directory.join(FILLER))?;
+                }
+                _ => {}
+            }
+            let done = if random.below(8) == 0 {
+                let _alone = collecting.write().unwrap_or_else(PoisonError::into_inner);
+                let later = GcOptions::default().with_now(SystemTime::now() + LATER);
+                let collected = worker.cas.gc_with(later).map(|_| ());
+                collected.map_err(Into::into)
+            } else {
+                let _together = collecting.read().unwrap_or_else(PoisonError::into_inner);
+                change(worker, thread, &mut random)
+            };
+            match done {
+                // A change may fail while the disk is full. An engine whose file could not grow
+                // refuses everything until it is opened again, so the error may be any.
+                Err(_) if fill.is_some() => {}
+                done => done?,
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Writes a file until its file system is full.
+fn fill_disk(directory: &Path) -> Result<()> {
+    let mut file = File::create(directory.join(FILLER))?;
+    let mut piece = vec![1_u8; 1 << 20];
+    while piece.len() >= 4096 {
+        if file
+            .write_all(&piece)
+            .and_then(|()| file.sync_data())
+            .is_err()
+        {
+            piece.truncate(piece.len() / 4);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! All kinds of changes at once.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use anyhow::{Result, anyhow};
+use testkit::random::Random;
+
+use super::changes::change;
+use super::ingest::{Kept, keep, release};
+use super::{Worker, each_thread};
+
+/// The number of blobs that are stored at a time.
+const BLOBS: u64 = 4;
+/// The number of leases that a thread keeps at a time.
+const LEASES: usize = 3;
+
+/// Makes changes until the process is killed.
+pub(super) fn run(worker: &Worker, seed: u64) -> Result<()> {
+    each_thread(seed, |thread, mut random| {
+        let mut kept = VecDeque::new();
+        loop {
+            if random.below(12) == 0 {
+                worker.cas.gc()?;
+            }
+            any(worker, thread, &mut kept, &mut random)?;
+        }
+    })
+}
+
+/// Makes `changes` changes beside collections.
+pub(super) fn storm(worker: &Worker, seed: u64, changes: u64) -> Result<()> {
+    let (left, over) = (AtomicU64::new(changes), AtomicBool::new(false));
+    let take = || {
+        let less = |left: u64| left.checked_sub(1);
+        left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+    };
+    thread::scope(|scope| {
+        let collector = scope.spawn(|| -> Result<u64> {
+            let mut collections = 0;
+            while !over.load(Ordering::Relaxed) {
+                worker.cas.gc()?;
+                collections += 1;
+            }
+            Ok(collections)
+        });
+        let worked = each_thread(seed, |thread, mut random| {
+            let mut kept = VecDeque::new();
+            while take().is_ok() {
+                any(worker, thread, &mut kept, &mut random)?;
+            }
+            Ok(())
+        });
+        over.store(true, Ordering::Relaxed);
+        let collected = collector.join();
+        worked?;
+        let collections = collected.map_err(|_| anyhow!("the collector panicked"))??;
+        println!("{collections}");
+        Ok(())
+    })
+}
+
+/// Stores blobs or ends a lease, or changes images.
+fn any(
+    worker: &Worker,
+    thread: u64,
+    kept: &mut VecDeque<Kept>,
+    random: &mut Random,
+) -> Result<()> {
+    if random.below(4) != 0 {
+        return change(worker, thread, random);
+    }
+    if kept.len() == LEASES
+        && let Some(oldest) = kept.pop_front()
+    {
+        return release(worker, &oldest);
+    }
+    kept.push_back(keep(worker, thread, BLOBS, random)?);
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! The work during which power is lost or processes are killed.
+
+mod changes;
+mod images;
+mod ingest;
+mod load;
+mod repair;
+mod snapshots;
+mod wrong;
+
+pub(crate) use self::images::FILLER;
+pub(crate) use self::repair::repair;
+pub(crate) use self::snapshots::{FILES, remove as remove_snapshot};
+
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use anyhow::{Result, anyhow};
+use cas::blocking::Cas;
+use clap::{Args, ValueEnum};
+use testkit::random::Random;
+
+use crate::material::Material;
+use crate::promise::Notes;
+
+/// A kind of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Work {
+    /// Blobs of all sizes at all durabilities, under leases.
+    Ingest,
+    /// Imports, copies and pulls that unpack, tags, removals, commits of snapshots, and
+    /// collections.
+    Images,
+    /// As `images`, on a disk that is full for a while.
+    Full,
+    /// Blobs and snapshots that are lost, and repairs.
+    Repair,
+    /// Images that get their names before their blobs are flushed, which the checks must find.
+    NameFirst,
+    /// All changes of `images` and `ingest`, until the process is killed.
+    Load,
+    /// As `load`, beside collections back to back, until `--changes` changes were made.
+    Storm,
+}
+
+impl Work {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Work::Ingest => "ingest",
+            Work::Images => "images",
+            Work::Full => "full",
+            Work::Repair => "repair",
+            Work::NameFirst => "name-first",
+            Work::Load => "load",
+            Work::Storm => "storm",
+        }
+    }
+}
+
+/// What a worker is told.
+#[derive(Args)]
+pub(crate) struct WorkArgs {
+    #[arg(long, value_enum)]
+    pub(crate) work: Work,
+    #[arg(long)]
+    pub(crate) seed: u64,
+    /// The number of this process among those that work on the root
+    #[arg(long, default_value_t = 0)]
+    pub(crate) process: u64,
+    /// The number of changes of a storm
+    #[arg(long, default_value_t = 0)]
+    pub(crate) changes: u64,
+    #[arg(long)]
+    pub(crate) marks: PathBuf,
+    #[arg(long)]
+    pub(crate) material: PathBuf,
+    pub(crate) root: PathBuf,
+}
+
+/// What the work runs with.
+#[derive(Clone)]
+struct Worker {
+    cas: Cas,
+    notes: Notes,
+    material: Material,
+    /// The number of this process among those that work on the root.
+    process: u64,
+}
+
+/// The number of threads that work at the same time.
+const THREADS: u64 = 3;
+
+/// Works on a root until all is done.
+pub(crate) fn work(arguments: WorkArgs) -> Result<()> {
+    let root: &Path = &arguments.root;
+    let notes = Notes::open(&arguments.marks)?;
+    let material = Material::at(arguments.material);
+    let seed = arguments.seed;
+    if arguments.work == Work::Repair {
+        return repair::run(root, &notes, &material, Random::new(seed, "repair"));
+    }
+    let cas = Cas::open(root)?;
+    let worker = Worker {
+        cas: cas.clone(),
+        notes,
+        material,
+        process: arguments.process,
+    };
+    match arguments.work {
+        Work::Ingest => each_thread(seed, |thread, random| ingest::run(&worker, thread, random))?,
+        Work::Images => images::run(&worker, seed, None)?,
+        Work::Full => images::run(&worker, seed, root.parent())?,
+        Work::NameFirst => wrong::name_first(&worker)?,
+        Work::Load => load::run(&worker, seed)?,
+        Work::Storm => load::storm(&worker, seed, arguments.changes)?,
+        Work::Repair => {}
+    }
+    drop(worker);
+    cas.close()?;
+    Ok(())
+}
+
+/// Returns all owners of images in the registry, if `processes` processes work on a root.
+pub(crate) fn owners(processes: u64) -> impl Iterator<Item = String> {
+    (0..processes).flat_map(|process| (0..THREADS).map(move |thread| owner(process, thread)))
+}
+
+/// Returns the name of a thread.
+fn owner(process: u64, thread: u64) -> String {
+    format!("p{process}t{thread}")
+}
+
+/// Runs a task in each thread, and returns an error of one that failed.
+fn each_thread(seed: u64, task: impl Fn(u64, Random) -> Result<()> + Sync) -> Result<()> {
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let random = Random::new(seed, &format!("thread {thread}"));
+                let task = &task;
+                scope.spawn(move || task(thread, random))
+            })
+            .collect();
+        let ends = threads.into_iter().map(|thread| match thread.join() {
+            Ok(end) => end,
+            Err(_) => Err(anyhow!("a thread of the worker panicked")),
+        });
+        ends.collect()
+    })
+}
