@@ -68,7 +68,11 @@ impl Site {
             let mut worker = site.worker(Work::Storm, seed, process);
             run(worker.args(["--changes", &UNHARMED.to_string()]))?;
         }
-        site.read_marks()?;
+        let named = site.read_marks()?;
+        let found = site.compare(&named)?;
+        if !found.is_empty() {
+            bail!("without kills: {}", found.join("\n"));
+        }
         site.clear()?;
         site.unharmed = take_inventory(&site.scratch)?;
         Ok(site)

@@ -14,7 +14,7 @@ use cas_core::background::shield;
 use cas_core::error::{Context, ErrorKind};
 use cas_core::snapshot::{Commit, Mount, Usage};
 use cas_core::transfer::{LayerReader, QuotaLease};
-use cas_core::{Digest, Error, Labels, Result, limit, pool, unique};
+use cas_core::{Digest, Error, Labels, Result, limit, pool};
 use cas_host::{mount, overlay, syncfs};
 use futures_util::{StreamExt, stream};
 
@@ -302,7 +302,7 @@ impl Unpacking<'_> {
     /// Makes a view of a committed layer and removes the view again. Returns the mounts of the
     /// view.
     async fn look_at(&self, index: usize) -> Result<Vec<Mount>> {
-        let (snapshotter, key) = (Arc::clone(self.target.snapshotter), unique::key("look"));
+        let (snapshotter, key) = (Arc::clone(self.target.snapshotter), self.look.clone());
         let (top, labels) = (self.chain[index].to_string(), self.labels());
         let mounts = shield(async move {
             let mounts = snapshotter.view(&key, Some(&top), labels).await?;

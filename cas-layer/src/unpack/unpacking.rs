@@ -113,6 +113,8 @@ pub(super) struct Unpacking<'a> {
     guard: LeaseGuard,
     config: Descriptor,
     manifest_id: String,
+    /// The key of views that exist only for a moment.
+    pub(super) look: String,
     /// Any layer in the job of the image, if there is a job. It gives access to the job.
     pub(super) kept: Option<KeptLayer>,
     /// All layers with their diff IDs, lowest first.
@@ -193,6 +195,7 @@ impl<'a> Unpacking<'a> {
             guard: LeaseGuard::begin(store, "unpack").await?,
             config: manifest.config.clone(),
             manifest_id: String::new(),
+            look: unique::key("look"),
             kept: None,
             layers: Vec::new(),
             tables: Vec::new(),
@@ -210,8 +213,8 @@ impl<'a> Unpacking<'a> {
         })
     }
 
-    /// Pins the configuration, the snapshots of the layers and, unless layers are discarded, the
-    /// layers. Sets the layers and their chain IDs.
+    /// Pins the configuration, the snapshots of the layers, the views of them and, unless layers are
+    /// discarded, the layers. Sets the layers and their chain IDs.
     pub(super) async fn pin(&mut self, manifest: &Manifest) -> Result<()> {
         if self.discards {
             let config = BlobRef::of(&manifest.config, Vec::new());
@@ -231,8 +234,9 @@ impl<'a> Unpacking<'a> {
             self.recorded = on_demand::recorded(self.store, manifest, &self.layers).await?;
             on_demand::recorded_chain(&self.layers, &self.recorded)
         };
-        let names: Vec<String> = self.chain.iter().map(ToString::to_string).collect();
-        self.pin_snapshots(&names).await
+        let mut keys: Vec<String> = self.chain.iter().map(ToString::to_string).collect();
+        keys.push(self.look.clone());
+        self.pin_snapshots(&keys).await
     }
 
     async fn prepare(&mut self, manifest: &Manifest, how: &How) -> Result<()> {
