@@ -73,7 +73,7 @@ impl Trial {
     fn run(&self) -> Result<Outcome> {
         match self {
             Trial::Power(trial) => trial.run(DISKS as usize, None),
-            Trial::Kill(stack, seed) => kill(stack, KILLS, *seed),
+            Trial::Kill(stack, seed) => kill(stack, Work::Load, KILLS, *seed),
             Trial::Storm(stack, seed, changes) => storm(stack, *changes, *seed),
         }
     }

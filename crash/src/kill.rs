@@ -19,9 +19,9 @@ const LIFE: Duration = Duration::from_millis(400);
 /// After how many rounds everything is compared and removed.
 const ROUNDS: u64 = 50;
 
-/// Kills `kills` processes at work. After each round of kills, compares what the processes had
+/// Kills `kills` processes that do `work`, which does not end by itself. After each round of kills, compares what the processes had
 /// changed with what they were promised. Ends early after a violation.
-pub(crate) fn kill(stack: &Stack, kills: u64, seed: u64) -> Result<Outcome> {
+pub(crate) fn kill(stack: &Stack, work: Work, kills: u64, seed: u64) -> Result<Outcome> {
     let mut site = Site::new(stack, seed)?;
     let mut random = Random::new(seed, "kills");
     let mut outcome = Outcome {
@@ -30,7 +30,7 @@ pub(crate) fn kill(stack: &Stack, kills: u64, seed: u64) -> Result<Outcome> {
         violations: Vec::new(),
     };
     for round in 1.. {
-        let killed = strike(&site, &mut random)?;
+        let killed = strike(&site, work, &mut random)?;
         outcome.tried += killed.number;
         outcome.violations = killed.failed;
         let named = site.read_marks()?;
@@ -60,7 +60,7 @@ struct Killed {
 }
 
 /// Starts all processes, and kills each at a random moment.
-fn strike(site: &Site, random: &mut Random) -> Result<Killed> {
+fn strike(site: &Site, work: Work, random: &mut Random) -> Result<Killed> {
     let mut killed = Killed {
         number: 0,
         failed: Vec::new(),
@@ -68,7 +68,7 @@ fn strike(site: &Site, random: &mut Random) -> Result<Killed> {
     let begun = Instant::now();
     let mut workers = Vec::new();
     for process in 0..site.processes {
-        let mut worker = site.worker(Work::Load, random.below(u64::MAX), process);
+        let mut worker = site.worker(work, random.below(u64::MAX), process);
         let said = site.path(&format!("said{process}"));
         let child = worker.stderr(File::create(&said)?).spawn();
         let child = child.context("start a worker")?;

@@ -93,6 +93,9 @@ struct PowerArgs {
 struct KillArgs {
     #[command(flatten)]
     stack: Stack,
+    /// What the processes do: `load`, or `early`
+    #[arg(long, value_enum, default_value = "load")]
+    work: Work,
     /// Number of kills
     #[arg(long, default_value_t = 500)]
     kills: u64,
@@ -166,7 +169,10 @@ fn run(task: Task) -> Result<bool> {
             };
             trial.run(arguments.disks, arguments.keep.as_deref())?
         }
-        Task::Kill(KillArgs { stack, kills, seed }) => kill::kill(&stack, kills, seed)?,
+        Task::Kill(arguments) => {
+            let KillArgs { stack, work, .. } = arguments;
+            kill::kill(&stack, work, arguments.kills, arguments.seed)?
+        }
         Task::Storm(arguments) => {
             storm::storm(&arguments.stack, arguments.changes, arguments.seed)?
         }

@@ -123,7 +123,9 @@ impl Site {
         let (values, mut found) = check::compare(&cas, &place, &self.promise, which)?;
         cas.close()?;
         if opened > AT_ONCE {
-            found.push(format!("expected the root to open at once, found {opened:?}"));
+            found.push(format!(
+                "expected the root to open at once, found {opened:?}"
+            ));
         }
         for (resource, value) in values {
             self.promise.settle(resource, value);
@@ -161,7 +163,10 @@ impl Site {
         }
         let snapshotter: &dyn Snapshotter = &**cas.snapshotter()?;
         for info in pool::wait(snapshot::all(snapshotter))? {
-            if ["own-", "active-"].iter().any(|own| info.key.starts_with(own)) {
+            if ["own-", "active-"]
+                .iter()
+                .any(|own| info.key.starts_with(own))
+            {
                 remove_snapshot(snapshotter, &info.key)?;
             }
         }

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 /// What a trial needs.
-const PROGRAMS: [&str; 6] = [
+const PROGRAMS: [&str; 7] = [
     "losetup",
     "mount",
     "mkfs.ext4",
     "mkfs.xfs",
     "mkfs.btrfs",
     "strace",
+    "docker-registry",
 ];
 
 /// Runs a trial, or says why it is skipped.
@@ -28,8 +29,8 @@ fn run(arguments: &[&str]) -> Option<Output> {
         eprintln!("SKIPPED: needs the superuser, /dev/fuse and {PROGRAMS:?}; missing: {missing:?}");
         return None;
     }
-    let mut command = Command::new(env!("CARGO_BIN_EXE_powercut"));
-    Some(command.arg("try").args(arguments).output().unwrap())
+    let mut command = Command::new(env!("CARGO_BIN_EXE_crash"));
+    Some(command.arg("power").args(arguments).output().unwrap())
 }
 
 /// Checks 25 disks.
@@ -43,7 +44,7 @@ fn keeps_promises(store: &str, snapshotter: &str, file_system: &str, work: &str)
         file_system,
         "--work",
         work,
-        "--states",
+        "--disks",
         "25",
     ]) else {
         return;
@@ -51,12 +52,12 @@ fn keeps_promises(store: &str, snapshotter: &str, file_system: &str, work: &str)
     let said = String::from_utf8_lossy(&output.stdout);
     let cause = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}{cause}");
-    assert!(said.ends_with("0 of 25 disks break a promise\n"), "{said}");
+    assert!(said.ends_with("0 violations in 25 disks\n"), "{said}");
 }
 
 /// Checks disks on which one must break a promise.
 fn is_found(arguments: &[&str]) {
-    let Some(output) = run(&[arguments, &["--states", "30"]].concat()) else {
+    let Some(output) = run(&[arguments, &["--disks", "30"]].concat()) else {
         return;
     };
     let cause = String::from_utf8_lossy(&output.stderr);
@@ -78,12 +79,12 @@ macro_rules! trials {
 trials! {
     fs_on_ext4 "fs" "overlay" "ext4" "images";
     fs_on_xfs "fs" "erofs" "xfs" "images";
-    fs_on_btrfs "fs" "native" "btrfs" "ingest";
+    fs_on_btrfs "fs" "native" "btrfs" "repair";
     fs_on_full_ext4 "fs" "overlay" "ext4" "full";
     fs_on_full_btrfs "fs" "native" "btrfs" "full";
     redb_on_ext4 "redb" "native" "ext4" "ingest";
     redb_on_xfs "redb" "overlay" "xfs" "images";
-    redb_on_btrfs "redb" "erofs" "btrfs" "images";
+    redb_on_btrfs "redb" "erofs" "btrfs" "repair";
     dir_on_ext4 "dir" "overlay" "ext4" "images";
     dir_on_xfs "dir" "native" "xfs" "ingest";
     by_size_on_ext4 "by-size://?small=redb&large=fs&threshold=64KiB" "erofs" "ext4" "images";

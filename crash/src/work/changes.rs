@@ -4,9 +4,7 @@ use anyhow::Result;
 use cas::blocking::Cas;
 use cas::image::Reference;
 use cas::layer::import::Source;
-use cas::{
-    CopyOptions, ErrorKind, ImportOptions, ParallelPull, PullMode, PullModes, PullOptions,
-};
+use cas::{CopyOptions, ErrorKind, ImportOptions, ParallelPull, PullMode, PullModes, PullOptions};
 use testkit::random::Random;
 
 use super::{Worker, owner, snapshots};
@@ -69,9 +67,16 @@ fn unpack(
     let [image, tree] = resources(name);
     worker.notes.trying(&image, &target)?;
     worker.notes.trying(&tree, &number.to_string())?;
+    let did = || {
+        worker.notes.did(&image, &target)?;
+        worker.notes.did(&tree, &number.to_string())
+    };
+    if worker.is_early {
+        did()?;
+        return bring();
+    }
     bring()?;
-    worker.notes.did(&image, &target)?;
-    worker.notes.did(&tree, &number.to_string())
+    did()
 }
 
 fn import(worker: &Worker, name: String, number: u64) -> Result<()> {

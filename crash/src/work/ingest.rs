@@ -30,19 +30,12 @@ pub(super) fn run(worker: &Worker, thread: u64, mut random: Random) -> Result<()
 }
 
 /// Stores `count` blobs under a new lease, which ends when it expires, not with this process.
-pub(super) fn keep(
-    worker: &Worker,
-    thread: u64,
-    count: u64,
-    random: &mut Random,
-) -> Result<Kept> {
+pub(super) fn keep(worker: &Worker, thread: u64, count: u64, random: &mut Random) -> Result<Kept> {
     let store = worker.cas.store();
     let purpose = owner(worker.process, thread);
     let guard = pool::wait(LeaseGuard::begin_for(store, &purpose, TTL))?;
     let lease = guard.id().to_owned();
-    worker
-        .notes
-        .did(&Resource::Lease(lease.clone()), PRESENT)?;
+    worker.notes.did(&Resource::Lease(lease.clone()), PRESENT)?;
     let mut blobs = Vec::new();
     // Stored, but only durable after the next flush.
     let mut relaxed = Vec::new();

@@ -62,12 +62,7 @@ pub(super) fn storm(worker: &Worker, seed: u64, changes: u64) -> Result<()> {
 }
 
 /// Stores blobs or ends a lease, or changes images.
-fn any(
-    worker: &Worker,
-    thread: u64,
-    kept: &mut VecDeque<Kept>,
-    random: &mut Random,
-) -> Result<()> {
+fn any(worker: &Worker, thread: u64, kept: &mut VecDeque<Kept>, random: &mut Random) -> Result<()> {
     if random.below(4) != 0 {
         return change(worker, thread, random);
     }

@@ -39,6 +39,8 @@ pub(crate) enum Work {
     NameFirst,
     /// All changes of `images` and `ingest`, until the process is killed.
     Load,
+    /// As `load`, but notes that an image is unpacked before it is, which the checks must find.
+    Early,
     /// As `load`, beside collections back to back, until `--changes` changes were made.
     Storm,
 }
@@ -52,6 +54,7 @@ impl Work {
             Work::Repair => "repair",
             Work::NameFirst => "name-first",
             Work::Load => "load",
+            Work::Early => "early",
             Work::Storm => "storm",
         }
     }
@@ -85,6 +88,8 @@ struct Worker {
     material: Material,
     /// The number of this process among those that work on the root.
     process: u64,
+    /// Whether to note that an image is unpacked before it is.
+    is_early: bool,
 }
 
 /// The number of threads that work at the same time.
@@ -105,13 +110,14 @@ pub(crate) fn work(arguments: WorkArgs) -> Result<()> {
         notes,
         material,
         process: arguments.process,
+        is_early: arguments.work == Work::Early,
     };
     match arguments.work {
         Work::Ingest => each_thread(seed, |thread, random| ingest::run(&worker, thread, random))?,
         Work::Images => images::run(&worker, seed, None)?,
         Work::Full => images::run(&worker, seed, root.parent())?,
         Work::NameFirst => wrong::name_first(&worker)?,
-        Work::Load => load::run(&worker, seed)?,
+        Work::Load | Work::Early => load::run(&worker, seed)?,
         Work::Storm => load::storm(&worker, seed, arguments.changes)?,
         Work::Repair => {}
     }

@@ -1,0 +1,68 @@
+//! A few kills of processes at work, and of changes beside collections.
+#![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// Runs a trial, or says why it is skipped.
+fn run(arguments: &[&str]) -> Option<Output> {
+    if !rustix::process::geteuid().is_root() || !installed("docker-registry") {
+        eprintln!("SKIPPED: needs the superuser and docker-registry");
+        return None;
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_crash"));
+    Some(command.args(arguments).output().unwrap())
+}
+
+/// Runs a trial that must find nothing.
+fn is_sound(arguments: &[&str], end: &str) {
+    let Some(output) = run(arguments) else {
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stdout);
+    let cause = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {said}{cause}");
+    let last = said.lines().last().unwrap_or_default();
+    assert!(last.starts_with(end), "{last}");
+}
+
+fn installed(program: &str) -> bool {
+    let path = std::env::var("PATH").unwrap();
+    let mut directories = path.split(':');
+    directories.any(|at| Path::new(at).join(program).exists())
+}
+
+/// Kills at least 20 processes.
+fn survives_kills(store: &str, snapshotter: &str) {
+    let stack = ["--store", store, "--snapshotter", snapshotter];
+    is_sound(
+        &[&["kill", "--kills", "20"], &stack[..]].concat(),
+        "0 violations in 2",
+    );
+}
+
+#[test]
+fn two_processes_on_one_store_are_killed() {
+    survives_kills("fs", "overlay");
+}
+
+#[test]
+fn a_process_with_a_database_is_killed() {
+    survives_kills("redb", "native");
+}
+
+/// An image of EROFS is merged in a view, which a collection must not remove.
+#[test]
+fn collections_remove_nothing_that_jobs_need() {
+    let storm = ["storm", "--changes", "120", "--snapshotter", "erofs"];
+    is_sound(&storm, "0 violations in 120 changes beside ");
+}
+
+/// Processes that note that an image is unpacked before it is.
+#[test]
+fn a_broken_promise_is_found() {
+    let early = ["kill", "--work", "early", "--kills", "200"];
+    if let Some(output) = run(&early) {
+        assert_eq!(output.status.code(), Some(1));
+    }
+}
