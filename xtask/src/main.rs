@@ -23,9 +23,8 @@ cargo xtask TASK
   words    find words that no text may use; a part of `check`
   rocksdb  lint and test RocksDB, which takes minutes to build; CI runs `rocksdb` and `check`
   kills    kill every verb 300 times on each store and snapshotter; takes hours; can be resumed
-  powercuts
-           check 1,000 disks that a loss of power can leave, for each store on each file system;
-           takes hours; can be resumed
+  crashes  lose power, kill processes and collect while each store is at work, and check what is
+           left; takes a day; can be resumed
   long     run checks that are too slow for CI: release build, all real images, licenses, benches
   setup    install programs that builds and tests call, and make the small image; elsewhere than
            as the superuser on Debian, list the missing Debian packages
@@ -48,7 +47,7 @@ fn main() -> ExitCode {
         "words" => words::check,
         "rocksdb" => rocksdb,
         "kills" => kills,
-        "powercuts" => powercuts,
+        "crashes" => crashes,
         "long" => long,
         "setup" => peers::set_up,
         "bench" => bench,
@@ -224,18 +223,18 @@ fn kills() -> Result<()> {
     step(cargo(&[&test[..], &kills].concat()).env("CAS_KILLS_LOG", log))
 }
 
-/// The log of the losses of power. A run skips the trials that the log lists.
-const CUT: &str = "target/powercuts.log";
+/// The log of the crashes. A run skips the trials that the log lists.
+const CRASHED: &str = "target/crashes.log";
 
-fn powercuts() -> Result<()> {
+fn crashes() -> Result<()> {
     peers::set_up()?;
     let features: &[&str] = if peers::can_build_rocksdb() {
         &["--features", "rocksdb"]
     } else {
         &[]
     };
-    let run = ["run", "--release", "--package", "oci-cas-powercut"];
-    let all = ["--", "all", "--log", CUT];
+    let run = ["run", "--release", "--package", "oci-cas-crash"];
+    let all = ["--", "all", "--log", CRASHED];
     step(&mut cargo(&[&run[..], features, &all].concat()))
 }
 
