@@ -274,6 +274,66 @@ fn limited(root: &Path, kib: u32) -> Command {
     command
 }
 
+/// The limit counts the threads of a user, so the tool runs as a user without other processes.
+#[test]
+fn with_too_few_threads_the_message_says_what_to_do() {
+    if !can(&["setpriv", "prlimit", "chmod"]) {
+        return;
+    }
+    const USER: &str = "64999";
+    let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
+    let archive = demo_archive(scratch.path());
+    ok(Command::new("chmod")
+        .args(["-R", "a+rwX"])
+        .arg(scratch.path()));
+    // The tool itself may be in a directory that the user cannot reach.
+    let tool = scratch.path().join("tool");
+    fs::copy(env!("CARGO_BIN_EXE_cas"), &tool).unwrap();
+    let tree = scratch.path().join("tree");
+    let run = |engine: &str, threads: u32, arguments: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid", USER, "--regid", USER, "--clear-groups"])
+            .args(["prlimit", &format!("--nproc={threads}")])
+            .arg(&tool)
+            .arg("--root")
+            .arg(scratch.path().join(engine))
+            .args(arguments)
+            .env_remove("CAS_ROOT")
+            .current_dir("/");
+        command.output().unwrap()
+    };
+    let mut refused = 0;
+    for engine in ENGINES {
+        for arguments in [
+            &["--store", engine, "--snapshotter", "native", "init"][..],
+            &["import", "--name", "app", archive.to_str().unwrap()],
+        ] {
+            let made = run(engine, 1000, arguments);
+            assert!(made.status.success(), "{engine}: {}", text(&made.stderr));
+        }
+        for threads in [1, 3, 4, 6, 8] {
+            for arguments in [
+                &["images"][..],
+                &["gc"],
+                &["unpack", "--rootless", "app", tree.to_str().unwrap()],
+            ] {
+                let out = run(engine, threads, arguments);
+                let said = text(&out.stderr);
+                let context = format!("{engine} {threads} {arguments:?}: {said}");
+                assert!(!said.contains("panicked"), "{context}");
+                if out.status.code() != Some(0) {
+                    assert_eq!(out.status.code(), Some(5), "{context}");
+                    assert!(said.contains("ulimit -u"), "{context}");
+                    refused += 1;
+                }
+                let _ = fs::remove_dir_all(&tree);
+            }
+        }
+    }
+    assert!(refused > 0);
+}
+
 /// The kernel also sends a signal that ends processes that do not handle it.
 #[test]
 fn a_limit_on_the_size_of_files_is_said_and_leaves_nothing() {

@@ -3,11 +3,15 @@
 
 use std::future::Future;
 use std::sync::OnceLock;
+use std::time::Duration;
 
-use cas_core::{Error, Result};
+use cas_core::{Error, Result, pool};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 const THREADS: usize = 2;
+/// How long a thread for work that blocks stays idle. If such threads ended, tokio might panic
+/// because it cannot start another one.
+const IDLE: Duration = Duration::from_secs(365 * 86_400);
 /// Maximum number of threads for file I/O, which blocks. The default of tokio is 512.
 const BLOCKING: usize = 8;
 
@@ -39,20 +43,24 @@ pub(crate) fn unconstrained<F: Future>(future: F) -> impl Future<Output = F::Out
 ///
 /// # Errors
 /// Errors of the system if the runtime cannot be set up, for example `OutOfRange` if the process
-/// has too many open files. If no thread can be started, tokio panics.
+/// has too many open files or may not start threads.
 pub(crate) fn handle() -> Result<&'static Handle> {
     static RUNTIME: OnceLock<std::io::Result<Runtime>> = OnceLock::new();
     let started = RUNTIME.get_or_init(|| {
+        pool::check_threads(THREADS + 1)?;
         let mut runtime = Builder::new_multi_thread();
         // Only services are reached over sockets.
         #[cfg(feature = "s3")]
         runtime.enable_io();
-        runtime
+        let runtime = runtime
             .worker_threads(THREADS)
             .max_blocking_threads(BLOCKING)
+            .thread_keep_alive(IDLE)
             .thread_name("cas-remote")
             .enable_time()
-            .build()
+            .build()?;
+        runtime.spawn_blocking(|| {});
+        Ok(runtime)
     });
     match started {
         Ok(runtime) => Ok(runtime.handle()),

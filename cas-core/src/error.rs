@@ -259,6 +259,8 @@ fn names(subject: &str, thing: &str) -> bool {
 const ELOOP: i32 = 40;
 /// The `errno` of "too many open files in system".
 const ENFILE: i32 = 23;
+/// The `errno` of "resource temporarily unavailable", as for a thread beyond a limit.
+pub(crate) const EAGAIN: i32 = 11;
 /// The `errno` of "too many open files" in this process.
 const EMFILE: i32 = 24;
 
@@ -276,6 +278,10 @@ impl From<std::io::Error> for Error {
         }
         let advice = match error.raw_os_error() {
             Some(EMFILE) => "; raise the limit with `ulimit -n`",
+            Some(EAGAIN) => {
+                "; if there are too many threads, raise the limit with `ulimit -u`, or the limit \
+                 `pids.max` of the control group"
+            }
             Some(ENFILE) => "; raise the limit with `sysctl fs.file-max`",
             _ if matches!(error.kind(), Io::StorageFull | Io::QuotaExceeded) => {
                 "; free some space, for example with `cas gc`"

@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, mpsc};
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::coop::unconstrained;
 
-use crate::error::{Error, Result};
+use crate::error::{EAGAIN, Error, Result};
 use crate::sync::lock;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -47,9 +48,8 @@ where
         // The caller may have gone away.
         let _ = answer.send(outcome.unwrap_or_else(|_| Err(panicked())));
     });
-    pool().send(job).map_err(|_| {
-        Error::internal("no thread could be started; raise `ulimit -u` and restart")
-    })?;
+    let sent = pool().send(job);
+    sent.map_err(|_| Error::from(io::Error::from_raw_os_error(EAGAIN)).operation("start threads"))?;
     answered.await.unwrap_or_else(|_| Err(panicked()))
 }
 
@@ -74,6 +74,23 @@ where
             let _ = answer.send(outcome.unwrap_or_else(|_| Err(panicked())));
         })?;
     answered.await.unwrap_or_else(|_| Err(panicked()))
+}
+
+/// Checks that this process can have `count` more threads. tokio panics where it cannot start a
+/// thread, so call this before you start a runtime.
+///
+/// # Errors
+/// Errors of the system, such as `EAGAIN` at a limit on processes.
+pub fn check_threads(count: usize) -> io::Result<()> {
+    let gate = Mutex::new(());
+    thread::scope(|scope| {
+        // Until all are started, none ends.
+        let _closed = lock(&gate);
+        for _ in 0..count {
+            thread::Builder::new().spawn_scoped(scope, || drop(lock(&gate)))?;
+        }
+        Ok(())
+    })
 }
 
 /// Runs `work` on the pool, even if this thread may block, and does not wait for it.

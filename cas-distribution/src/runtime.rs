@@ -2,12 +2,16 @@
 
 use std::future::Future;
 use std::sync::OnceLock;
+use std::time::Duration;
 
-use cas_core::{Error, Result};
+use cas_core::{Error, Result, pool};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinSet;
 
 const THREADS: usize = 2;
+/// How long a thread for work that blocks stays idle. If such threads ended, tokio might panic
+/// because it cannot start another one.
+const IDLE: Duration = Duration::from_secs(365 * 86_400);
 /// Maximum number of threads for name lookups and for reading files, which block. tokio's default
 /// is 512.
 const BLOCKING: usize = 8;
@@ -51,12 +55,16 @@ pub(crate) async fn blocking<T: Send + 'static>(
 pub(crate) fn handle() -> Result<&'static Handle> {
     static RUNTIME: OnceLock<std::io::Result<Runtime>> = OnceLock::new();
     let started = RUNTIME.get_or_init(|| {
-        Builder::new_multi_thread()
+        pool::check_threads(THREADS + 1)?;
+        let runtime = Builder::new_multi_thread()
             .worker_threads(THREADS)
             .max_blocking_threads(BLOCKING)
+            .thread_keep_alive(IDLE)
             .thread_name("cas-registry")
             .enable_all()
-            .build()
+            .build()?;
+        runtime.spawn_blocking(|| {});
+        Ok(runtime)
     });
     match started {
         Ok(runtime) => Ok(runtime.handle()),

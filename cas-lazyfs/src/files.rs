@@ -230,9 +230,11 @@ impl Files {
             }
         };
         thread::scope(|scope| {
-            for _ in 0..FIRST {
-                scope.spawn(work);
+            for _ in 1..FIRST {
+                // If a thread cannot be started, the others do its share.
+                let _ = thread::Builder::new().spawn_scoped(scope, work);
             }
+            work();
         });
         true
     }

@@ -18,6 +18,8 @@ use crate::work::Work;
 const WORKS: [Work; 4] = [Work::Ingest, Work::Images, Work::Full, Work::Repair];
 /// The number of disks that are checked for each record.
 const DISKS: u64 = 50;
+/// The storms, and which part of the changes each makes.
+const STORMS: [(Work, u64); 2] = [(Work::Storm, 1), (Work::LateStorm, 10)];
 /// The number of kills of a trial.
 const KILLS: u64 = 500;
 
@@ -56,7 +58,7 @@ pub(crate) struct Counts {
 enum Trial {
     Power(power::Trial),
     Kill(Stack, u64),
-    Storm(Stack, u64, u64),
+    Storm(Stack, Work, u64, u64),
 }
 
 impl fmt::Display for Trial {
@@ -64,7 +66,9 @@ impl fmt::Display for Trial {
         match self {
             Trial::Power(trial) => write!(f, "power {trial}"),
             Trial::Kill(stack, seed) => write!(f, "kill {stack} {seed}"),
-            Trial::Storm(stack, seed, changes) => write!(f, "storm {stack} {seed} {changes}"),
+            Trial::Storm(stack, work, seed, changes) => {
+                write!(f, "{} {stack} {seed} {changes}", work.name())
+            }
         }
     }
 }
@@ -74,7 +78,7 @@ impl Trial {
         match self {
             Trial::Power(trial) => trial.run(DISKS as usize, None),
             Trial::Kill(stack, seed) => kill(stack, Work::Load, KILLS, *seed),
-            Trial::Storm(stack, seed, changes) => storm(stack, *changes, *seed),
+            Trial::Storm(stack, work, seed, changes) => storm(stack, *work, *changes, *seed),
         }
     }
 }
@@ -128,6 +132,7 @@ fn trials(counts: &Counts) -> Vec<Trial> {
                         file_system: *file_system,
                         work: WORKS[turn % WORKS.len()],
                         plant: None,
+                        fault: None,
                         seed: seed(round),
                     }));
                 }
@@ -146,7 +151,9 @@ fn trials(counts: &Counts) -> Vec<Trial> {
         for store in &every {
             for turn in 0..Stack::SNAPSHOTTERS.len() {
                 let stack = Stack::new(store, turn);
-                trials.push(Trial::Storm(stack, seed(0), counts.changes));
+                for (work, changes) in STORMS.map(|(work, of)| (work, counts.changes / of)) {
+                    trials.push(Trial::Storm(stack.clone(), work, seed(0), changes));
+                }
             }
         }
     }

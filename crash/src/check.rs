@@ -101,6 +101,14 @@ fn keeps(place: &Place<'_>, promise: &Promise) -> Result<Vec<String>> {
     let cas = Cas::open(place.root)?;
     let all: BTreeSet<Resource> = promise.0.keys().cloned().collect();
     let mut found = compare(&cas, place, promise, &all)?.1;
+    found.extend(incomplete(&cas)?);
+    cas.close()?;
+    Ok(found)
+}
+
+/// Returns a line for each name of an image that is not complete.
+pub(crate) fn incomplete(cas: &Cas) -> Result<Vec<String>> {
+    let mut found = Vec::new();
     for image in cas.images()? {
         let check = cas.check(&image);
         match check {
@@ -109,7 +117,6 @@ fn keeps(place: &Place<'_>, promise: &Promise) -> Result<Vec<String>> {
             Err(error) => found.push(format!("{}: {error}", image.name)),
         }
     }
-    cas.close()?;
     Ok(found)
 }
 

@@ -35,7 +35,7 @@ use crate::campaign::Counts;
 use crate::check::Place;
 use crate::material::Material;
 use crate::outcome::Outcome;
-use crate::power::{FileSystem, Plant};
+use crate::power::{Fault, FileSystem, Plant};
 use crate::promise::Promise;
 use crate::stack::Stack;
 use crate::work::{Work, WorkArgs};
@@ -78,6 +78,9 @@ struct PowerArgs {
     /// A wrong order of writes, which the checks must find
     #[arg(long, value_enum)]
     plant: Option<Plant>,
+    /// A fault of the disk while the worker runs
+    #[arg(long, value_enum)]
+    fault: Option<Fault>,
     /// Number of disks to check
     #[arg(long, default_value_t = 100)]
     disks: usize,
@@ -108,6 +111,9 @@ struct KillArgs {
 struct StormArgs {
     #[command(flatten)]
     stack: Stack,
+    /// What the processes do: `storm`, or `late-storm`
+    #[arg(long, value_enum, default_value = "storm")]
+    work: Work,
     /// Number of changes
     #[arg(long, default_value_t = 10_000)]
     changes: u64,
@@ -165,6 +171,7 @@ fn run(task: Task) -> Result<bool> {
                 file_system: arguments.file_system,
                 work: arguments.work,
                 plant: arguments.plant,
+                fault: arguments.fault,
                 seed: arguments.seed,
             };
             trial.run(arguments.disks, arguments.keep.as_deref())?
@@ -174,7 +181,8 @@ fn run(task: Task) -> Result<bool> {
             kill::kill(&stack, work, arguments.kills, arguments.seed)?
         }
         Task::Storm(arguments) => {
-            storm::storm(&arguments.stack, arguments.changes, arguments.seed)?
+            let StormArgs { stack, work, .. } = arguments;
+            storm::storm(&stack, work, arguments.changes, arguments.seed)?
         }
         Task::All(arguments) => return campaign::run(&arguments.counts, &arguments.log),
         Task::Work(_) | Task::Check(_) => return Ok(true),

@@ -24,7 +24,7 @@ use crate::work::{self, Work, remove_snapshot};
 /// The number of processes that work on a root at a time, if the store allows several.
 const PROCESSES: u64 = 2;
 /// The number of changes before anything is killed.
-const UNHARMED: u64 = 60;
+const UNHARMED: u64 = 240;
 /// Longer than any lease, and longer than content without a lease is kept.
 const LATER: Duration = Duration::from_secs(40 * 86_400);
 /// Maximum time in which a root must open after a kill.
@@ -146,6 +146,9 @@ impl Site {
             mount: &view,
             material: &self.material,
         };
+        let cas = Cas::open(&root)?;
+        found.extend(check::incomplete(&cas)?);
+        cas.close()?;
         found.extend(check::has_no_damage(&place)?);
         self.clear()?;
         found.extend(take_inventory(&self.scratch)?.differences(&self.unharmed));

@@ -9,18 +9,18 @@ use crate::site::Site;
 use crate::stack::Stack;
 use crate::work::Work;
 
-/// Makes `changes` changes beside collections, and compares everything with what was promised.
-pub(crate) fn storm(stack: &Stack, changes: u64, seed: u64) -> Result<Outcome> {
+/// Makes `changes` changes beside the collections of `work`, and compares everything with what was promised.
+pub(crate) fn storm(stack: &Stack, work: Work, changes: u64, seed: u64) -> Result<Outcome> {
     let mut site = Site::new(stack, seed)?;
     let mut workers = Vec::new();
     for process in 0..site.processes {
-        let mut worker = site.worker(Work::Storm, seed, process);
+        let mut worker = site.worker(work, seed, process);
         let share = changes.div_ceil(site.processes);
         worker.args(["--changes", &share.to_string()]);
         let piped = worker.stdout(Stdio::piped()).stderr(Stdio::piped());
         workers.push(piped.spawn().context("start a worker")?);
     }
-    let mut collections = 0;
+    let (mut collections, mut lost) = (0, 0);
     for worker in workers {
         let output = worker.wait_with_output()?;
         let said = String::from_utf8_lossy(&output.stderr);
@@ -28,12 +28,18 @@ pub(crate) fn storm(stack: &Stack, changes: u64, seed: u64) -> Result<Outcome> {
             bail!("a worker failed ({}): {}", output.status, said.trim_end());
         }
         let counted = String::from_utf8_lossy(&output.stdout);
-        collections += counted.trim_end().parse::<u64>()?;
+        let counted = counted.trim_end().split_once(' ');
+        let counted = counted.context("a worker prints two numbers")?;
+        collections += counted.0.parse::<u64>()?;
+        lost += counted.1.parse::<u64>()?;
     }
     site.read_marks()?;
     Ok(Outcome {
         tried: changes,
-        what: format!("changes beside {collections} collections"),
+        what: match lost {
+            0 => format!("changes beside {collections} collections"),
+            _ => format!("changes, of which {lost} lost a lease, beside {collections} collections"),
+        },
         violations: site.compare_all()?,
     })
 }

@@ -69,7 +69,8 @@ impl Lazy {
         let session = std::io::stdin().as_fd().try_clone_to_owned();
         let session = session.during("open", "session")?;
         // Serving blocks while registries answer, so it needs a thread that runs no futures.
-        let server = thread::spawn(move || on_demand.serve(session, serve.resume));
+        let server = thread::Builder::new().spawn(move || on_demand.serve(session, serve.resume));
+        let server = server.during("start", "thread")?;
         match server.join() {
             Ok(served) => served.map(|()| ExitCode::SUCCESS),
             Err(_) => Err(Error::internal("a thread panicked; please report it")),

@@ -87,7 +87,10 @@ const ARROWS: &[(&str, &[&str])] = &[
         "oci-cas-benches",
         &["oci-cas", "oci-cas-workload", "oci-cas-snapshot-overlay"],
     ),
-    ("oci-cas-crash", &["oci-cas", "oci-cas-host", "oci-cas-testkit"]),
+    (
+        "oci-cas-crash",
+        &["oci-cas", "oci-cas-host", "oci-cas-testkit"],
+    ),
     ("oci-cas-testkit", &["oci-cas-core", "oci-cas-host"]),
     ("xtask", &[]),
 ];

@@ -85,17 +85,23 @@ impl Session {
         let (ended, waiting) = (AtomicBool::new(false), thread::current());
         let turns = Turns::new((self.threads / 2).max(1));
         thread::scope(|scope| {
-            let workers: Vec<_> = (0..self.threads)
-                .map(|_| {
-                    scope.spawn(|| {
-                        let served = self.serve_one_by_one(&turns);
-                        ended.store(true, Ordering::Release);
-                        waiting.unpark();
-                        served
-                    })
-                })
-                .collect();
-            scope.spawn(|| self.complete_layers(&ended));
+            let work = || {
+                let served = self.serve_one_by_one(&turns);
+                ended.store(true, Ordering::Release);
+                waiting.unpark();
+                served
+            };
+            let mut workers = Vec::new();
+            for _ in 0..self.threads {
+                match thread::Builder::new().spawn_scoped(scope, work) {
+                    Ok(worker) => workers.push(worker),
+                    Err(error) if workers.is_empty() => return Err(error.into()),
+                    // The others do its share.
+                    Err(_) => {}
+                }
+            }
+            // Without this thread, layers are fetched only as they are read.
+            let _ = thread::Builder::new().spawn_scoped(scope, || self.complete_layers(&ended));
             while !ended.load(Ordering::Acquire) {
                 thread::park_timeout(RECORD_EVERY);
                 self.files.record();

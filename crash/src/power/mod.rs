@@ -9,11 +9,13 @@
 //! so that the file system recovers, and checks that `cas` keeps its promises.
 
 mod disk;
+mod fault;
 mod file_system;
 mod plant;
 mod states;
 mod trial;
 
+pub(crate) use self::fault::Fault;
 pub(crate) use self::file_system::FileSystem;
 pub(crate) use self::plant::Plant;
 pub(crate) use self::trial::Trial;

@@ -10,6 +10,7 @@ use cas::blocking::Cas;
 use testkit::random::Random;
 
 use super::disk::{Disk, Record};
+use super::fault::Fault;
 use super::file_system::{FileSystem, Loop, Mounted};
 use super::plant::Plant;
 use super::states::{Replay, State, positions};
@@ -34,6 +35,8 @@ pub(crate) struct Trial {
     pub(crate) file_system: FileSystem,
     pub(crate) work: Work,
     pub(crate) plant: Option<Plant>,
+    /// What is wrong with the disk while the worker runs.
+    pub(crate) fault: Option<Fault>,
     /// Chooses the material, the work, and the states. The order in which the threads of the worker
     /// write is chosen by the kernel.
     pub(crate) seed: u64,
@@ -42,7 +45,11 @@ pub(crate) struct Trial {
 impl fmt::Display for Trial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (file_system, work) = (self.file_system.name(), self.work.name());
-        write!(f, "{} {file_system} {work} {}", self.stack, self.seed)
+        write!(f, "{} {file_system} {work}", self.stack)?;
+        if let Some(fault) = self.fault {
+            write!(f, " {}", fault.name())?;
+        }
+        write!(f, " {}", self.seed)
     }
 }
 
@@ -97,7 +104,10 @@ impl Trial {
         rustix::fs::syncfs(&directory)?;
         drop(directory);
 
-        let start = disk.begin();
+        let start = disk.begin(self.fault.map(|fault| {
+            let mut random = Random::new(self.seed, "fault");
+            (fault, fault.hits(&mut random))
+        }));
         let program = std::env::current_exe()?;
         let mut command = match self.plant {
             None => Command::new(&program),
@@ -111,6 +121,9 @@ impl Trial {
             .arg("--material")
             .arg(material.path())
             .arg(&root);
+        if self.fault.is_some() {
+            command.arg("--accept-errors");
+        }
         let output = command.output().context("run the worker")?;
         let events = disk.end();
         mounted.unmount()?;
@@ -131,7 +144,12 @@ impl Trial {
             .save(&File::create(&image)?, self.file_system.size())?;
         fs::write(&marks, state.marks.concat())?;
         let device = Loop::new(&image)?;
-        let mounted = Mounted::new(&device.0, &scratch.path("mounted"), self.file_system)?;
+        let mounted = Mounted::new(&device.0, &scratch.path("mounted"), self.file_system);
+        let mounted = match mounted {
+            // A file system relies on flushes, too.
+            Err(error) if self.fault == Some(Fault::Lie) => return Ok(format!("{error:#}\n")),
+            mounted => mounted?,
+        };
         let boot_id = scratch.path("boot_id");
         fs::write(&boot_id, NEXT_BOOT)?;
         let mut command = Command::new("unshare");

@@ -4,18 +4,16 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::{PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::Result;
 use cas::gc::GcOptions;
 
 use super::changes::change;
-use super::{Worker, each_thread};
+use super::{LATER, Worker, each_thread};
 
 /// The number of changes that each thread makes.
 const CHANGES: u64 = 14;
-/// Longer than content without a name is kept.
-const LATER: Duration = Duration::from_secs(3 * 86_400);
 /// The file that fills a disk, next to the root.
 pub(crate) const FILLER: &str = "filler";
 
@@ -43,9 +41,9 @@ pub(super) fn run(worker: &Worker, seed: u64, fill: Option<&Path>) -> Result<()>
                 change(worker, thread, &mut random)
             };
             match done {
-                // A change may fail while the disk is full. An engine whose file could not grow
+                // A change may fail while the disk is full or faulty. An engine whose file could not grow
                 // refuses everything until it is opened again, so the error may be any.
-                Err(_) if fill.is_some() => {}
+                Err(_) if worker.accepts_errors => {}
                 done => done?,
             }
         }

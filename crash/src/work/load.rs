@@ -3,8 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, anyhow};
+use cas::ErrorKind;
+use cas::gc::GcOptions;
 use testkit::random::Random;
 
 use super::changes::change;
@@ -29,9 +32,11 @@ pub(super) fn run(worker: &Worker, seed: u64) -> Result<()> {
     })
 }
 
-/// Makes `changes` changes beside collections.
-pub(super) fn storm(worker: &Worker, seed: u64, changes: u64) -> Result<()> {
-    let (left, over) = (AtomicU64::new(changes), AtomicBool::new(false));
+/// Makes `changes` changes beside collections, which believe that it is `later`. A change whose job
+/// loses its lease fails with `Conflict`.
+pub(super) fn storm(worker: &Worker, seed: u64, changes: u64, later: Duration) -> Result<()> {
+    let (left, lost) = (AtomicU64::new(changes), AtomicU64::new(0));
+    let over = AtomicBool::new(false);
     let take = || {
         let less = |left: u64| left.checked_sub(1);
         left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
@@ -40,7 +45,8 @@ pub(super) fn storm(worker: &Worker, seed: u64, changes: u64) -> Result<()> {
         let collector = scope.spawn(|| -> Result<u64> {
             let mut collections = 0;
             while !over.load(Ordering::Relaxed) {
-                worker.cas.gc()?;
+                let now = SystemTime::now() + later;
+                worker.cas.gc_with(GcOptions::default().with_now(now))?;
                 collections += 1;
             }
             Ok(collections)
@@ -48,7 +54,12 @@ pub(super) fn storm(worker: &Worker, seed: u64, changes: u64) -> Result<()> {
         let worked = each_thread(seed, |thread, mut random| {
             let mut kept = VecDeque::new();
             while take().is_ok() {
-                any(worker, thread, &mut kept, &mut random)?;
+                match any(worker, thread, &mut kept, &mut random) {
+                    Err(error) if !later.is_zero() && is_conflict(&error) => {
+                        lost.fetch_add(1, Ordering::Relaxed);
+                    }
+                    done => done?,
+                }
             }
             Ok(())
         });
@@ -56,9 +67,14 @@ pub(super) fn storm(worker: &Worker, seed: u64, changes: u64) -> Result<()> {
         let collected = collector.join();
         worked?;
         let collections = collected.map_err(|_| anyhow!("the collector panicked"))??;
-        println!("{collections}");
+        println!("{collections} {}", lost.into_inner());
         Ok(())
     })
+}
+
+fn is_conflict(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<cas::Error>();
+    error.is_some_and(|error| error.kind() == ErrorKind::Conflict)
 }
 
 /// Stores blobs or ends a lease, or changes images.

@@ -14,6 +14,7 @@ pub(crate) use self::snapshots::{FILES, remove as remove_snapshot};
 
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use cas::blocking::Cas;
@@ -43,6 +44,8 @@ pub(crate) enum Work {
     Early,
     /// As `load`, beside collections back to back, until `--changes` changes were made.
     Storm,
+    /// As `storm`, but each collection believes that it is days later. So jobs lose their leases.
+    LateStorm,
 }
 
 impl Work {
@@ -56,6 +59,7 @@ impl Work {
             Work::Load => "load",
             Work::Early => "early",
             Work::Storm => "storm",
+            Work::LateStorm => "late-storm",
         }
     }
 }
@@ -70,6 +74,9 @@ pub(crate) struct WorkArgs {
     /// The number of this process among those that work on the root
     #[arg(long, default_value_t = 0)]
     pub(crate) process: u64,
+    /// Let changes fail, because the disk does
+    #[arg(long)]
+    pub(crate) accept_errors: bool,
     /// The number of changes of a storm
     #[arg(long, default_value_t = 0)]
     pub(crate) changes: u64,
@@ -90,8 +97,12 @@ struct Worker {
     process: u64,
     /// Whether to note that an image is unpacked before it is.
     is_early: bool,
+    /// Whether changes may fail.
+    accepts_errors: bool,
 }
 
+/// Longer than content without a name is kept.
+const LATER: Duration = Duration::from_secs(3 * 86_400);
 /// The number of threads that work at the same time.
 const THREADS: u64 = 3;
 
@@ -104,13 +115,17 @@ pub(crate) fn work(arguments: WorkArgs) -> Result<()> {
     if arguments.work == Work::Repair {
         return repair::run(root, &notes, &material, Random::new(seed, "repair"));
     }
-    let cas = Cas::open(root)?;
+    let cas = match Cas::open(root) {
+        Err(_) if arguments.accept_errors => return Ok(()),
+        cas => cas?,
+    };
     let worker = Worker {
         cas: cas.clone(),
         notes,
         material,
         process: arguments.process,
         is_early: arguments.work == Work::Early,
+        accepts_errors: arguments.accept_errors || arguments.work == Work::Full,
     };
     match arguments.work {
         Work::Ingest => each_thread(seed, |thread, random| ingest::run(&worker, thread, random))?,
@@ -118,12 +133,15 @@ pub(crate) fn work(arguments: WorkArgs) -> Result<()> {
         Work::Full => images::run(&worker, seed, root.parent())?,
         Work::NameFirst => wrong::name_first(&worker)?,
         Work::Load | Work::Early => load::run(&worker, seed)?,
-        Work::Storm => load::storm(&worker, seed, arguments.changes)?,
+        Work::Storm => load::storm(&worker, seed, arguments.changes, Duration::ZERO)?,
+        Work::LateStorm => load::storm(&worker, seed, arguments.changes, LATER)?,
         Work::Repair => {}
     }
     drop(worker);
-    cas.close()?;
-    Ok(())
+    match cas.close() {
+        Err(error) if !arguments.accept_errors => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 /// Returns all owners of images in the registry, if `processes` processes work on a root.

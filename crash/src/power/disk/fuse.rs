@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
 use fuser::{
@@ -10,7 +11,7 @@ use fuser::{
     WriteFlags,
 };
 
-use super::{Event, Shared};
+use super::{Event, Fault, Shared};
 
 /// The name of the file that is the disk.
 pub(super) const DISK: &str = "disk";
@@ -60,6 +61,15 @@ impl Files {
         }
     }
 
+    /// Returns the fault among `faults` that hits a request. Waits if the disk is slow.
+    fn hit(&self, faults: &[Fault]) -> Option<Fault> {
+        let hit = Shared::lock(&self.shared).hit(faults);
+        if hit == Some(Fault::Slow) {
+            thread::sleep(Fault::DELAY);
+        }
+        hit
+    }
+
     fn write_disk(&self, offset: u64, data: &[u8]) {
         let mut shared = Shared::lock(&self.shared);
         shared.pages.write(offset, data);
@@ -97,6 +107,9 @@ impl Filesystem for Files {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        if self.hit(&[Fault::Read]).is_some() {
+            return reply.error(Errno::EIO);
+        }
         let left = self.size.saturating_sub(offset);
         let mut data = vec![0; left.min(size.into()) as usize];
         Shared::lock(&self.shared).pages.read(offset, &mut data);
@@ -116,17 +129,29 @@ impl Filesystem for Files {
         reply: ReplyWrite,
     ) {
         if node == DISK_NODE {
-            self.write_disk(offset, data);
-        } else {
-            let line = String::from_utf8_lossy(data).into_owned();
-            Shared::lock(&self.shared).note(Event::Mark(line));
+            let made = match self.hit(&[Fault::Write, Fault::Short, Fault::Slow]) {
+                Some(Fault::Write) => 0,
+                Some(Fault::Short) => data.len() / 2,
+                _ => data.len(),
+            };
+            self.write_disk(offset, &data[..made]);
+            if made < data.len() {
+                return reply.error(Errno::EIO);
+            }
+            return reply.written(data.len() as u32);
         }
+        let line = String::from_utf8_lossy(data).into_owned();
+        Shared::lock(&self.shared).note(Event::Mark(line));
         reply.written(data.len() as u32);
     }
 
     fn fsync(&self, _: &Request, node: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
         if node == DISK_NODE {
-            Shared::lock(&self.shared).note(Event::Flush);
+            match self.hit(&[Fault::Flush, Fault::Lie]) {
+                Some(Fault::Flush) => return reply.error(Errno::EIO),
+                Some(_) => {}
+                None => Shared::lock(&self.shared).note(Event::Flush),
+            }
         }
         reply.ok();
     }

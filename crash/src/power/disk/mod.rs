@@ -7,6 +7,7 @@
 mod fuse;
 mod pages;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,6 +16,7 @@ use fuser::{BackgroundSession, Config, MountOption, SessionACL};
 
 use self::fuse::Files;
 pub(crate) use self::pages::Pages;
+use super::fault::Fault;
 
 /// What happened to a disk. The events of a record are in the order in which they ended: a write
 /// before a flush had ended when the flush began.
@@ -40,11 +42,32 @@ struct Shared {
     pages: Pages,
     /// `None` while nothing is recorded.
     events: Option<Vec<Event>>,
+    /// What is wrong with the disk while a record is made.
+    faulty: Option<Faulty>,
+}
+
+/// A fault, and which requests it hits.
+struct Faulty {
+    fault: Fault,
+    hits: Range<u64>,
+    /// The number of requests of the fault's kind so far.
+    requests: u64,
 }
 
 impl Shared {
     fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
         shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a request that one of `faults` may hit. Returns the fault that hits it.
+    fn hit(&mut self, faults: &[Fault]) -> Option<Fault> {
+        let faulty = self
+            .faulty
+            .as_mut()
+            .filter(|one| faults.contains(&one.fault))?;
+        faulty.requests += 1;
+        let hits = faulty.hits.contains(&(faulty.requests - 1));
+        hits.then_some(faulty.fault)
     }
 
     fn note(&mut self, event: Event) {
@@ -88,16 +111,24 @@ impl Disk {
         self.directory.join(fuse::MARKS)
     }
 
-    /// Begins a record. Everything that is written so far must have been flushed.
-    pub(crate) fn begin(&self) -> Pages {
+    /// Begins a record, during which the disk has a fault that hits some requests. Everything that
+    /// is written so far must have been flushed.
+    pub(crate) fn begin(&self, fault: Option<(Fault, Range<u64>)>) -> Pages {
         let mut shared = Shared::lock(&self.shared);
+        shared.faulty = fault.map(|(fault, hits)| Faulty {
+            fault,
+            hits,
+            requests: 0,
+        });
         shared.events = Some(Vec::new());
         shared.pages.clone()
     }
 
-    /// Ends the record, and returns its events.
+    /// Ends the record, and the fault of the disk. Returns the events.
     pub(crate) fn end(&self) -> Vec<Event> {
-        Shared::lock(&self.shared).events.take().unwrap_or_default()
+        let mut shared = Shared::lock(&self.shared);
+        shared.faulty = None;
+        shared.events.take().unwrap_or_default()
     }
 
     /// Unmounts the disk.

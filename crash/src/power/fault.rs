@@ -1,0 +1,52 @@
+//! Faults of a disk.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+use testkit::random::Random;
+
+/// What a faulty disk does to some of its requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Fault {
+    /// Reads fail.
+    Read,
+    /// Writes fail.
+    Write,
+    /// The first half of a write is made, and the write fails.
+    Short,
+    /// Flushes fail.
+    Flush,
+    /// Each request takes a tenth of a second.
+    Slow,
+    /// All flushes are acknowledged and not made, which the checks must find.
+    Lie,
+}
+
+impl Fault {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Fault::Read => "read",
+            Fault::Write => "write",
+            Fault::Short => "short",
+            Fault::Flush => "flush",
+            Fault::Slow => "slow",
+            Fault::Lie => "lie",
+        }
+    }
+
+    /// How long a request of a slow disk takes.
+    pub(crate) const DELAY: Duration = Duration::from_millis(100);
+
+    /// Returns the numbers of the requests that the fault hits, counted from the beginning of a
+    /// record.
+    pub(crate) fn hits(self, random: &mut Random) -> std::ops::Range<u64> {
+        let (first, count) = match self {
+            Fault::Lie => return 0..u64::MAX,
+            // A disk has fewer flushes than writes.
+            Fault::Flush => (random.below(400), 3),
+            Fault::Read => (random.below(100), 20),
+            Fault::Write | Fault::Short | Fault::Slow => (random.below(1500), 20),
+        };
+        first..first + count
+    }
+}
