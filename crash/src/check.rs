@@ -100,7 +100,7 @@ fn repairs(place: &Place<'_>, promise: &Promise) -> Result<Vec<String>> {
 fn keeps(place: &Place<'_>, promise: &Promise) -> Result<Vec<String>> {
     let cas = Cas::open(place.root)?;
     let all: BTreeSet<Resource> = promise.0.keys().cloned().collect();
-    let mut found = compare(&cas, place, promise, &all)?.1;
+    let mut found = compare(&cas, place, promise, &all).violations;
     found.extend(incomplete(&cas)?);
     cas.close()?;
     Ok(found)
@@ -120,15 +120,23 @@ pub(crate) fn incomplete(cas: &Cas) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Compares the resources `which` with what was promised. Returns their values, and a line for each
-/// violation.
+/// What was found about resources.
+#[derive(Default)]
+pub(crate) struct Comparison {
+    /// The resources that have a value that they may have.
+    pub(crate) values: Vec<(Resource, String)>,
+    /// A line for each other resource.
+    pub(crate) violations: Vec<String>,
+}
+
+/// Compares the resources `which` with what was promised.
 pub(crate) fn compare(
     cas: &Cas,
     place: &Place<'_>,
     promise: &Promise,
     which: &BTreeSet<Resource>,
-) -> Result<(Vec<(Resource, String)>, Vec<String>)> {
-    let (mut values, mut found) = (Vec::new(), Vec::new());
+) -> Comparison {
+    let mut comparison = Comparison::default();
     for resource in which {
         let Some(allowed) = promise.0.get(resource) else {
             continue;
@@ -142,13 +150,17 @@ pub(crate) fn compare(
             // A repair comes before this comparison.
             Resource::Damage(_) => continue,
         };
-        match value {
-            Ok(value) if promise.allows(resource, &value) => values.push((resource.clone(), value)),
-            Ok(value) => found.push(format!("{resource}: expected {allowed:?}, found {value}")),
-            Err(error) => found.push(format!("{resource}: {error:#}")),
-        }
+        let violation = match value {
+            Ok(value) if promise.allows(resource, &value) => {
+                comparison.values.push((resource.clone(), value));
+                continue;
+            }
+            Ok(value) => format!("{resource}: expected {allowed:?}, found {value}"),
+            Err(error) => format!("{resource}: {error:#}"),
+        };
+        comparison.violations.push(violation);
     }
-    Ok((values, found))
+    comparison
 }
 
 fn blob(cas: &Cas, digest: &str) -> Result<String> {

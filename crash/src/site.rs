@@ -120,14 +120,15 @@ impl Site {
             mount: &view,
             material: &self.material,
         };
-        let (values, mut found) = check::compare(&cas, &place, &self.promise, which)?;
+        let compared = check::compare(&cas, &place, &self.promise, which);
         cas.close()?;
+        let mut found = compared.violations;
         if opened > AT_ONCE {
             found.push(format!(
                 "expected the root to open at once, found {opened:?}"
             ));
         }
-        for (resource, value) in values {
+        for (resource, value) in compared.values {
             self.promise.settle(resource, value);
         }
         found.truncate(SHOWN);

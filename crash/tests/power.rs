@@ -35,18 +35,20 @@ fn run(arguments: &[&str]) -> Option<Output> {
 
 /// Checks 25 disks.
 fn keeps_promises(store: &str, snapshotter: &str, file_system: &str, work: &str) {
-    let Some(output) = run(&[
-        "--store",
-        store,
-        "--snapshotter",
-        snapshotter,
-        "--file-system",
-        file_system,
-        "--work",
-        work,
-        "--disks",
-        "25",
-    ]) else {
+    keeps_promises_with(store, snapshotter, file_system, work, &[]);
+}
+
+fn keeps_promises_with(
+    store: &str,
+    snapshotter: &str,
+    file_system: &str,
+    work: &str,
+    more: &[&str],
+) {
+    let usual = ["--store", store, "--snapshotter", snapshotter];
+    let disk = ["--file-system", file_system, "--work", work];
+    let arguments = [&usual[..], &disk, &["--disks", "25"], more].concat();
+    let Some(output) = run(&arguments) else {
         return;
     };
     let said = String::from_utf8_lossy(&output.stdout);
@@ -116,6 +118,17 @@ fn no_sync_of_records_is_found() {
 fn a_snapshot_before_its_files_is_found() {
     let work = ["--store", "redb", "--work", "images"];
     is_found(&[&work[..], &["--plant", "snapshot-before-syncfs"]].concat());
+}
+
+/// Without the flushes that it acknowledged, a disk may not even have a file system.
+#[test]
+fn a_disk_that_lies_is_found() {
+    is_found(&["--fault", "lie", "--work", "images", "--file-system", "xfs"]);
+}
+
+#[test]
+fn a_disk_whose_flushes_fail_keeps_promises() {
+    keeps_promises_with("fs", "overlay", "ext4", "images", &["--fault", "flush"]);
 }
 
 #[test]

@@ -82,7 +82,7 @@ pub(super) fn release(worker: &Worker, kept: &Kept) -> Result<()> {
     worker.notes.did(&lease, ABSENT)
 }
 
-/// Ends a lease, whoever owns it.
+/// Ends a lease of any owner.
 fn end_lease(store: &Store, id: &str) -> Result<()> {
     if let Some((lease, _)) = pool::wait(store.leases().load(id))? {
         let now = SystemTime::now();

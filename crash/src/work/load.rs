@@ -33,7 +33,7 @@ pub(super) fn run(worker: &Worker, seed: u64) -> Result<()> {
 }
 
 /// Makes `changes` changes beside collections, which believe that it is `later`. A change whose job
-/// loses its lease fails with `Conflict`.
+/// loses its lease fails with `Conflict`, or with `NotFound` for what the collection removed.
 pub(super) fn storm(worker: &Worker, seed: u64, changes: u64, later: Duration) -> Result<()> {
     let (left, lost) = (AtomicU64::new(changes), AtomicU64::new(0));
     let over = AtomicBool::new(false);
@@ -55,7 +55,7 @@ pub(super) fn storm(worker: &Worker, seed: u64, changes: u64, later: Duration) -
             let mut kept = VecDeque::new();
             while take().is_ok() {
                 match any(worker, thread, &mut kept, &mut random) {
-                    Err(error) if !later.is_zero() && is_conflict(&error) => {
+                    Err(error) if !later.is_zero() && is_of_lost_lease(&error) => {
                         lost.fetch_add(1, Ordering::Relaxed);
                     }
                     done => done?,
@@ -72,9 +72,10 @@ pub(super) fn storm(worker: &Worker, seed: u64, changes: u64, later: Duration) -
     })
 }
 
-fn is_conflict(error: &anyhow::Error) -> bool {
+fn is_of_lost_lease(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<cas::Error>();
-    error.is_some_and(|error| error.kind() == ErrorKind::Conflict)
+    let kinds = [ErrorKind::Conflict, ErrorKind::NotFound];
+    error.is_some_and(|error| kinds.contains(&error.kind()))
 }
 
 /// Stores blobs or ends a lease, or changes images.

@@ -40,8 +40,10 @@ pub(super) fn commit(worker: &Worker, owner: &str, random: &mut Random) -> Resul
         fs::write(path, &text)?;
     }
     drop(root);
-    let mut options = Commit::default();
-    options.labels = labels;
+    let options = Commit {
+        labels,
+        ..Commit::default()
+    };
     pool::wait(snapshotter.commit(&key, &active, options))?;
     worker.notes.did(&resource, &text)
 }
