@@ -52,6 +52,21 @@ impl FileSystem {
         run(Command::new(program).args(options).arg(device))
     }
 
+    /// Repairs the file system on a device.
+    pub(crate) fn repair(self, device: &Path) -> Result<()> {
+        if self != FileSystem::Ext4 {
+            bail!("expected {} to mount without a repair", self.name());
+        }
+        let mut command = Command::new("e2fsck");
+        let output = command.args(["-f", "-y"]).arg(device).output();
+        let status = output.context("run e2fsck")?.status;
+        // 1: errors were corrected.
+        if !matches!(status.code(), Some(0 | 1)) {
+            bail!("e2fsck does not repair the file system ({status})");
+        }
+        Ok(())
+    }
+
     /// Options of a mount. Two file systems that have the same UUID may be mounted at a time.
     const fn options(self) -> &'static str {
         match self {

@@ -148,6 +148,11 @@ impl Trial {
         let mounted = match mounted {
             // A file system relies on flushes, too.
             Err(error) if self.fault == Some(Fault::Lie) => return Ok(format!("{error:#}\n")),
+            // A file system that has met an error may have to be repaired before it is mounted.
+            Err(_) if self.fault.is_some() => {
+                self.file_system.repair(&device.0)?;
+                Mounted::new(&device.0, &scratch.path("mounted"), self.file_system)?
+            }
             mounted => mounted?,
         };
         let boot_id = scratch.path("boot_id");
