@@ -198,6 +198,13 @@ impl Tree {
     }
 }
 
+impl AsFd for Tree {
+    /// Returns the root directory.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+}
+
 /// The state while one layer is applied.
 struct Layer {
     dirs: Dirs,
