@@ -33,6 +33,8 @@ mod meta;
 mod owners;
 mod parents;
 pub mod path;
+#[cfg(test)]
+mod plant;
 mod remove;
 mod resolve;
 mod rootless;
