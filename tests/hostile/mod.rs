@@ -3,6 +3,7 @@
 
 mod cage;
 mod cases;
+mod confined;
 
 use std::fs;
 use std::os::fd::AsRawFd;

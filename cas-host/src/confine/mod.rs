@@ -67,10 +67,10 @@ impl<'a> Confinement<'a> {
             Confinement::Below(directory) => (Some(directory), privileges::FOR_FILES),
         };
         if let Some(directory) = directory {
-            report("root directory", privileges::change_root(directory));
+            report("a root directory of its own", privileges::change_root(directory));
         }
         report("Landlock", files::restrict(directory));
-        report("capabilities", privileges::keep(kept));
+        report("dropping capabilities", privileges::keep(kept));
         report("seccomp", calls::deny(directory.is_some()));
     }
 }
@@ -81,10 +81,12 @@ fn report(part: &str, outcome: io::Result<()>) {
     static WARNED: Once = Once::new();
     let Err(error) = outcome else { return };
     if error.kind() == io::ErrorKind::Unsupported {
-        return tracing::debug!(part, %error, "a thread is not confined by this part");
+        return tracing::debug!("a thread is not confined by {part}: {error}");
     }
     WARNED.call_once(|| {
-        tracing::warn!(part, %error, "threads that unpack cannot be confined by this part");
+        tracing::warn!(
+            "threads that unpack cannot be confined by {part}: {error}; they are less confined"
+        );
     });
 }
 

@@ -1,4 +1,4 @@
-//! The two threads of the pipeline, and the messages between them.
+//! The threads that decompress and hash, and the messages that they send.
 
 use std::io::Read;
 use std::sync::mpsc::{Receiver, Sender};

@@ -80,8 +80,8 @@ pub async fn to_snapshots(
 /// How an image is unpacked.
 #[derive(Clone)]
 pub(super) struct How {
-    /// How many layers are unpacked at the same time. Each needs three or four threads and a few
-    /// MiB of buffers.
+    /// How many layers are unpacked at the same time. Each needs four or five threads and a few MiB
+    /// of buffers.
     pub(super) quota: Quota,
     /// Whether layers are not stored, if their snapshots can be made without storing them.
     pub(super) discards: bool,
