@@ -9,7 +9,12 @@ use crate::common::{can, cas, demo_archive, ok, text};
 /// Returns how many threads of a command are confined by each of the calls.
 fn confined(command: &Command, log: &Path) -> [usize; 3] {
     let mut traced = Command::new("strace");
-    traced.args(["-f", "-qq", "-e", "trace=landlock_restrict_self,seccomp,capset"]);
+    traced.args([
+        "-f",
+        "-qq",
+        "-e",
+        "trace=landlock_restrict_self,seccomp,capset",
+    ]);
     traced.arg("-o").arg(log).arg(command.get_program());
     ok(traced.args(command.get_args()));
     let log = text(&fs::read(log).unwrap());
@@ -27,21 +32,26 @@ fn commands_that_unpack_are_confined_unless_forbidden() {
     let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
     let path = |name: &str| scratch.path().join(name);
     let archive = demo_archive(scratch.path());
-    ok(cas(&path("stored")).args(["import", "--name", "app"]).arg(&archive));
+    ok(cas(&path("stored"))
+        .args(["import", "--name", "app"])
+        .arg(&archive));
     for forbidden in [false, true] {
         let of = |name: &str| path(&format!("{name}-{forbidden}"));
         let with = |root: &Path, arguments: &[&str]| {
             let mut command = cas(root);
-            command.args(arguments);
             if forbidden {
                 command.arg("--no-confine");
             }
+            command.args(arguments);
             command
         };
         let (native, overlay) = (of("native"), of("overlay"));
         let mut import = with(&native, &["--snapshotter", "native", "import", "--unpack"]);
         import.arg(&archive);
-        let mut stream = with(&overlay, &["--snapshotter", "overlay", "import", "--unpack"]);
+        let mut stream = with(
+            &overlay,
+            &["--snapshotter", "overlay", "import", "--unpack"],
+        );
         stream.arg(&archive);
         let mut unpack = with(&path("stored"), &["unpack", "app"]);
         unpack.arg(of("tree"));

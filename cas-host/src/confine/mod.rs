@@ -67,7 +67,10 @@ impl<'a> Confinement<'a> {
             Confinement::Below(directory) => (Some(directory), privileges::FOR_FILES),
         };
         if let Some(directory) = directory {
-            report("a root directory of its own", privileges::change_root(directory));
+            report(
+                "a root directory of its own",
+                privileges::change_root(directory),
+            );
         }
         report("Landlock", files::restrict(directory));
         report("dropping capabilities", privileges::keep(kept));
