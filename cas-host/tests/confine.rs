@@ -190,10 +190,10 @@ const ESCAPES_OF_ROOT: &[Escape] = &[
 fn check(escapes: &[Escape], bounds: fn(&Place) -> Confinement<'_>) {
     for (name, escape) in escapes {
         let place = Place::new();
-        let free = place.within(Confinement::None, |place| escape(place));
+        let free = place.within(Confinement::None, escape);
         assert!(free.is_ok(), "{name}, not confined: {free:?}");
         let place = Place::new();
-        let confined = place.within(bounds(&place), |place| escape(place));
+        let confined = place.within(bounds(&place), escape);
         assert!(confined.is_err(), "{name}, confined: it worked");
         assert_eq!(fs::read(place.canary()).unwrap(), b"alive", "{name}");
         let left = fs::read_dir(place.dir.path().join("beside")).unwrap();
