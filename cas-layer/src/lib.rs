@@ -4,8 +4,8 @@
 //! Bytes flow one way: [`flow`] reads a blob, [`codec`] decompresses it, [`tar`] splits it into
 //! members, and [`apply`] writes them below one directory, never outside it. The other way,
 //! [`changes`] writes a layer from the changes in an overlay. These five modules are synchronous.
-//! [`flow`] starts two threads: the first reads and decompresses, the second hashes. Members are
-//! parsed and written on the thread of the caller.
+//! [`flow`] starts three threads, which can be confined: the first decompresses, the second hashes,
+//! and the third parses and writes members. The thread of the caller reads.
 
 pub mod apply;
 mod buffered;

@@ -12,7 +12,7 @@ use cas_core::content::Durability;
 use cas_core::{Descriptor, Digest, Error, ErrorKind, MediaType};
 use cas_layer::apply::Tree;
 use cas_layer::codec::Compression;
-use cas_layer::flow::{Accept, LayerSource, stream, unpack, unpack_one};
+use cas_layer::flow::{Accept, Confine, LayerSource, stream, unpack, unpack_one};
 use common::{Cage, Tar};
 
 /// A valid layer, compressed.
@@ -74,7 +74,7 @@ fn many_layers_run_through_few_buffers() {
     };
     let layers = blobs.iter().map(Blob::source).collect();
     let tree = Tree::open(&cage.root()).unwrap();
-    let applied = unpack(layers, &tree, Durability::Full, &count).unwrap();
+    let applied = unpack(layers, &tree, true, Durability::Full, &count).unwrap();
     assert_eq!(applied.len(), blobs.len());
     assert_eq!(
         applied[44].warnings,
@@ -94,7 +94,7 @@ fn a_blob_that_does_not_match_its_descriptor_is_corrupt() {
     let cage = Cage::new();
     let tree = Tree::open(&cage.root()).unwrap();
     let check = |layer: LayerSource<'_>, named: String| {
-        let error = unpack_one(layer, &tree, Durability::Relaxed, &|_| {}).unwrap_err();
+        let error = unpack_one(layer, &tree, true, Durability::Relaxed, &|_| {}).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
         assert!(
             error.to_string().contains(&named),
@@ -126,7 +126,7 @@ fn a_blob_that_does_not_match_its_descriptor_is_corrupt() {
         ..good.source()
     };
     assert_eq!(
-        unpack_one(plain, &tree, Durability::Relaxed, &|_| {})
+        unpack_one(plain, &tree, true, Durability::Relaxed, &|_| {})
             .unwrap_err()
             .kind(),
         ErrorKind::Corrupt
@@ -160,7 +160,7 @@ fn a_failure_anywhere_stops_the_pipeline_with_its_cause() {
     for round in 0..8 {
         let cage = Cage::new();
         let tree = Tree::open(&cage.root()).unwrap();
-        let run = |layers| unpack(layers, &tree, Durability::Relaxed, &|_| {}).unwrap_err();
+        let run = |layers| unpack(layers, &tree, true, Durability::Relaxed, &|_| {}).unwrap_err();
         // The blob fails in the middle of a layer, and in the layer after a large one.
         let cut = fat.bytes[..round * fat.bytes.len() / 8].to_vec();
         let broken = || LayerSource {
@@ -182,13 +182,19 @@ fn a_failure_anywhere_stops_the_pipeline_with_its_cause() {
     }
     let mut calls = 0;
     let layers = vec![fat.source(), fat.source()];
-    let error = stream(layers, Accept::Tars, &|_| {}, |layer, _| {
-        calls += 1;
-        match layer {
-            0 => Ok(()),
-            _ => Err(Error::cancelled("enough")),
-        }
-    });
+    let error = stream(
+        layers,
+        Accept::Tars,
+        Confine::Decoding,
+        &|_| {},
+        |layer, _| {
+            calls += 1;
+            match layer {
+                0 => Ok(()),
+                _ => Err(Error::cancelled("enough")),
+            }
+        },
+    );
     assert_eq!(
         (error.unwrap_err().kind(), calls),
         (ErrorKind::Cancelled, 2)
@@ -217,7 +223,9 @@ fn an_erofs_image_is_a_layer_only_if_its_type_says_so_and_images_are_accepted() 
     ] {
         let mut source = image.source();
         source.descriptor.media_type = media_type.into();
-        let streamed = stream(vec![source], accept, &|_| {}, |_, _| Ok(()));
+        let streamed = stream(vec![source], accept, Confine::Decoding, &|_| {}, |_, _| {
+            Ok(())
+        });
         let refused = streamed.err().map(|error| error.kind());
         let expected = (!expected).then_some(ErrorKind::Unsupported);
         assert_eq!(refused, expected, "{media_type} {accept:?}");
@@ -226,5 +234,12 @@ fn an_erofs_image_is_a_layer_only_if_its_type_says_so_and_images_are_accepted() 
     let tar = Blob::new(&Tar::new().file("file", "x").end());
     let mut source = tar.source();
     source.descriptor.media_type = native.into();
-    stream(vec![source], Accept::Tars, &|_| {}, |_, _| Ok(())).unwrap();
+    stream(
+        vec![source],
+        Accept::Tars,
+        Confine::Decoding,
+        &|_| {},
+        |_, _| Ok(()),
+    )
+    .unwrap();
 }

@@ -80,6 +80,7 @@ impl Cas {
                 entrance: Entrance::AsImage,
                 rootless: options.rootless.is_some(),
                 temporary: options.temporary,
+                confine: self.confine,
             };
             let (layers, progress) = (self.layers(), &options.progress);
             unpack::to_directory(layers, manifest, &rootfs, how, progress).await?;

@@ -243,8 +243,9 @@ impl Cas {
             Ok(())
         };
         let item = file.display().to_string();
-        let layers = unpack::fold_layers(self.layers(), manifest, &item, progress, layers, read);
-        Ok(layers.await?.finish())
+        let (from, confine) = (self.layers(), self.confine);
+        let read = unpack::fold_layers(from, manifest, &item, confine, progress, layers, read);
+        Ok(read.await?.finish())
     }
 }
 

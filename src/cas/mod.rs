@@ -104,6 +104,8 @@ pub struct Cas {
     own_store: bool,
     /// Whether the root keeps only the tars of unpacked layers.
     only_tars: bool,
+    /// Whether the threads that unpack images are confined.
+    confine: bool,
     /// The path of the root, if the root is read-only and the store is in it.
     read_only: Option<Arc<str>>,
     uses: Arc<Uses>,

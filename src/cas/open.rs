@@ -36,6 +36,9 @@ pub struct OpenOptions {
     /// Whether the store must exist already. By default, an absent store is created. The existence
     /// of a store is checked only if the store is in the file system.
     pub must_exist: bool,
+    /// Whether the threads that unpack images are not confined. By default, they can only reach the
+    /// directory that they write, as far as the kernel supports it (`docs/DURABILITY.md`).
+    pub unconfined: bool,
 }
 
 impl OpenOptions {
@@ -78,6 +81,13 @@ impl OpenOptions {
     #[must_use]
     pub fn with_must_exist(mut self, must_exist: bool) -> Self {
         self.must_exist = must_exist;
+        self
+    }
+
+    /// Sets [`unconfined`](Self::unconfined).
+    #[must_use]
+    pub fn with_unconfined(mut self, unconfined: bool) -> Self {
+        self.unconfined = unconfined;
         self
     }
 }
@@ -185,6 +195,7 @@ impl Cas {
             locks: root.snapshots(&scheme).join("locks").into(),
             own_store: options.store.is_none(),
             only_tars: only_tars && options.store.is_none(),
+            confine: !options.unconfined,
             read_only: root.read_only(&location),
             location: location.into(),
             uses: Arc::new(uses),

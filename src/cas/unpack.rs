@@ -115,6 +115,7 @@ impl Cas {
             entrance,
             rootless: options.rootless,
             temporary: false,
+            confine: self.confine,
         };
         let (layers, progress) = (self.layers(), &options.progress);
         unpack::to_directory(layers, &manifest, directory, how, progress).await
@@ -196,6 +197,7 @@ impl Cas {
             snapshotter: self.snapshotter()?,
             locks: &self.locks,
             only_tars: self.only_tars,
+            confine: self.confine,
             #[cfg(feature = "on-demand")]
             tables: Some(self),
             #[cfg(not(feature = "on-demand"))]

@@ -98,6 +98,10 @@ pub(crate) struct Arguments {
     /// Do not show progress
     #[arg(long, global = true, help_heading = GLOBAL)]
     no_progress: bool,
+    /// Do not confine the threads that unpack images. By default, the kernel lets them reach only
+    /// the directory that they write
+    #[arg(long, global = true, help_heading = GLOBAL)]
+    no_confine: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -191,6 +195,8 @@ pub(crate) struct Context {
     root: Option<PathBuf>,
     store: Option<String>,
     snapshotter: Option<String>,
+    /// Whether the threads that unpack images are not confined.
+    unconfined: bool,
     pub(crate) out: Output,
     pub(crate) progress: Arc<dyn Progress>,
     /// Whether progress is shown at all.
@@ -235,6 +241,7 @@ impl Context {
         let mut options = OpenOptions::default();
         options.store.clone_from(&self.store);
         options.snapshotter.clone_from(&self.snapshotter);
+        options.unconfined = self.unconfined;
         options
     }
 
@@ -269,6 +276,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<ExitCode> {
         root: arguments.root,
         store: arguments.store,
         snapshotter: arguments.snapshotter,
+        unconfined: arguments.no_confine,
         out: Output::new(arguments.json, arguments.quiet),
         progress,
         shows_progress: !arguments.quiet && !hide_progress,

@@ -129,7 +129,8 @@ impl At {
                     let error = Error::not_found(why).operation("open root");
                     return Err(error.subject(path.display()));
                 }
-                Cas::open_with(path, OpenOptions::default()).await
+                let options = OpenOptions::default().with_unconfined(context.unconfined);
+                Cas::open_with(path, options).await
             }
         }
     }

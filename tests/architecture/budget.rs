@@ -6,7 +6,7 @@ use std::process::Command;
 /// Builds, each with its maximum number of crates, including its own. A commit that adds a crate
 /// may raise a number, and says why.
 const BUDGET: &[(&[&str], usize)] = &[
-    (&["--package", "oci-cas"], 178),
+    (&["--package", "oci-cas"], 182),
     (&["--package", "oci-cas-core"], 40),
 ];
 

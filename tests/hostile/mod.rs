@@ -3,6 +3,7 @@
 
 mod cage;
 mod cases;
+mod confined;
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -107,6 +108,7 @@ async fn hostile_layers_do_the_same_everywhere_and_nothing_outside() {
                 locks: &cage.path("locks"),
                 only_tars: false,
                 tables: None,
+                confine: true,
             };
             let unpacked = to_snapshots(&store, target, &manifest, &progress).await;
             cage.assert_untouched(case.name);

@@ -1,9 +1,9 @@
 //! Owner, mode, extended attributes and times of the files of a layer.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use cas_core::{Error, Result};
-use cas_host::{calls, proc_path_of};
+use cas_host::{calls, node};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
 
@@ -106,30 +106,30 @@ impl Layer {
     /// a pipe.
     pub(super) fn describe_node(&mut self, dir: &Dir, name: &[u8], entry: &Entry) -> Result<()> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let node = os(calls::openat(&dir.fd, name, flags, Mode::empty()))?;
-        let stat = os(calls::fstat(&node))?;
+        let open = os(calls::openat(&dir.fd, name, flags, Mode::empty()))?;
+        let stat = os(calls::fstat(&open))?;
         let owned = (stat.st_uid, stat.st_gid) == (entry.uid, entry.gid);
         if !owned {
             let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-            calls::chownat(&node, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
+            calls::chownat(&open, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
                 .map_err(|errno| denied::owner(errno, entry.uid, entry.gid))?;
         }
         let link = matches!(entry.kind, EntryKind::Symlink(_));
         if !link && (stat.st_mode & 0o7777 != entry.mode || (!owned && entry.mode & 0o6000 != 0)) {
-            // Through the file descriptor, so that it is this node even if the name changes.
-            let through = format!("/proc/self/fd/{}", node.as_raw_fd());
-            os(calls::chmod(&through, Mode::from_raw_mode(entry.mode)))?;
+            os(node::set_mode(
+                open.as_fd(),
+                Mode::from_raw_mode(entry.mode),
+            ))?;
         }
-        let path = proc_path_of(dir.fd.as_fd(), name);
         if dir.default_acl.get() && !link {
-            match calls::lremovexattr(&path, "system.posix_acl_access") {
+            match node::remove_attribute(dir.fd.as_fd(), name, b"system.posix_acl_access") {
                 Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => {}
                 removed => os(removed)?,
             }
         }
-        for (name, value) in &entry.xattrs {
-            self.set_xattr(entry, name, |name| {
-                calls::lsetxattr(&path, name, value, XattrFlags::empty())
+        for (attribute, value) in &entry.xattrs {
+            self.set_xattr(entry, attribute, |attribute| {
+                node::set_attribute(dir.fd.as_fd(), name, attribute, value)
             })?;
         }
         let times = timestamps(entry.mtime);

@@ -33,6 +33,8 @@ mod meta;
 mod owners;
 mod parents;
 pub mod path;
+#[cfg(test)]
+mod plant;
 mod remove;
 mod resolve;
 mod rootless;
@@ -195,6 +197,13 @@ impl Tree {
     /// Errors of the file system. The tree must then be considered lost.
     pub fn sync(&self) -> Result<()> {
         os(cas_host::calls::syncfs(&self.root)).during("sync", "the tree")
+    }
+}
+
+impl AsFd for Tree {
+    /// Returns the root directory.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
     }
 }
 

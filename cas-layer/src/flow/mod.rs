@@ -1,10 +1,13 @@
-//! The pipeline from blobs to a tree: one thread reads and decompresses, one hashes the result,
-//! and the caller's thread parses and writes.
+//! The pipeline from blobs to a tree: the caller's thread reads, one thread decompresses, one hashes
+//! the result, and one parses and writes.
 //!
-//! Sixteen buffers of 256 KiB circulate between the three, so the first thread runs ahead, even
-//! into the next layer, by at most that much. A thread that fails drops its end of the channels,
-//! and the others then stop. An error is passed on in order with the bytes, so the caller gets the
-//! error that is first in this order.
+//! Sixteen buffers of 256 KiB circulate between the last three, so the first of them runs ahead,
+//! even into the next layer, by at most that much. A thread that fails drops its end of the
+//! channels, and the others then stop. An error is passed on in order with the bytes, so the caller
+//! gets the error that is first in this order.
+//!
+//! The three threads can be [confined](Confine). Code of others, such as the blobs and the function
+//! that receives the progress, runs only on the caller's thread.
 //!
 //! A layer is verified when the whole blob has the size in its descriptor, and the whole
 //! decompressed stream, including trailing bytes, has the diff ID of the layer. A blob of the same
@@ -12,20 +15,25 @@
 //! is the same. The outcome is known only after the last byte: do not use a tree before its layers
 //! are verified.
 
+mod feed;
 mod pipe;
 mod source;
 
 use std::io::{BufRead, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::resume_unwind;
 use std::sync::mpsc;
 use std::thread;
 
 use cas_core::content::Durability;
 use cas_core::image::{not_a_layer, not_a_tar};
 use cas_core::{Descriptor, Digest, Error, Result};
+use cas_host::Confinement;
 
 use crate::apply::{Applied, Tree};
 use crate::codec::{self, Compression};
 use crate::tar::{self, Reader};
+use feed::feed;
 use pipe::{Inflater, Message, verify};
 use source::Source;
 
@@ -47,11 +55,45 @@ pub struct LayerSource<'a> {
     pub compression: Compression,
 }
 
-/// A function that is called from another thread with the number of compressed bytes that were read
-/// since the last call.
-pub type OnRead<'a> = &'a (dyn Fn(u64) + Sync);
+/// A function that is called with the number of compressed bytes that were read since the last call.
+pub type OnRead<'a> = &'a dyn Fn(u64);
 
-/// Applies all layers, lowest first, to one tree.
+/// Which threads of the pipeline are [confined](Confinement).
+#[derive(Clone, Copy, Debug)]
+pub enum Confine<'a> {
+    /// None.
+    Off,
+    /// The threads that decompress and hash.
+    Decoding,
+    /// All. What the layers are applied to must be below this directory.
+    Below(BorrowedFd<'a>),
+}
+
+impl<'a> Confine<'a> {
+    /// Returns `confine`, or [`Confine::Off`] if `is_set` is false.
+    pub fn if_set(is_set: bool, confine: Self) -> Self {
+        if is_set { confine } else { Confine::Off }
+    }
+
+    /// Returns the bounds of the threads that decompress and hash.
+    fn decoding(self) -> Confinement<'a> {
+        match self {
+            Confine::Off => Confinement::None,
+            Confine::Decoding | Confine::Below(_) => Confinement::Closed,
+        }
+    }
+
+    /// Returns the bounds of the thread that applies layers.
+    fn applying(self) -> Confinement<'a> {
+        match self {
+            Confine::Off | Confine::Decoding => Confinement::None,
+            Confine::Below(directory) => Confinement::Below(directory),
+        }
+    }
+}
+
+/// Applies all layers, lowest first, to one tree. If `confine` is set, the threads that do so can
+/// reach only what is below the root of the tree.
 ///
 /// With [`Durability::Relaxed`] the caller must sync the tree. Otherwise one `syncfs` writes the
 /// tree to the device before this function returns. Returns what was done for each layer.
@@ -62,11 +104,13 @@ pub type OnRead<'a> = &'a (dyn Fn(u64) + Sync);
 pub fn unpack(
     layers: Vec<LayerSource<'_>>,
     tree: &Tree,
+    confine: bool,
     durability: Durability,
     on_read: OnRead<'_>,
 ) -> Result<Vec<Applied>> {
     let mut applied = Vec::with_capacity(layers.len());
-    stream(layers, Accept::Tars, on_read, |_, bytes| {
+    let confine = Confine::if_set(confine, Confine::Below(tree.as_fd()));
+    stream(layers, Accept::Tars, confine, on_read, |_, bytes| {
         applied.push(tree.apply(&mut Reader::new(bytes))?);
         Ok(())
     })?;
@@ -84,10 +128,11 @@ pub fn unpack(
 pub fn unpack_one(
     layer: LayerSource<'_>,
     tree: &Tree,
+    confine: bool,
     durability: Durability,
     on_read: OnRead<'_>,
 ) -> Result<Applied> {
-    let applied = unpack(vec![layer], tree, durability, on_read)?.pop();
+    let applied = unpack(vec![layer], tree, confine, durability, on_read)?.pop();
     applied.ok_or_else(|| Error::internal("no layer was applied; please report it"))
 }
 
@@ -101,7 +146,8 @@ pub enum Accept {
 }
 
 /// Passes the decompressed bytes of each layer to `apply`, with the index of the layer, and
-/// verifies them. Bytes that `apply` does not read are read and verified too.
+/// verifies them. Bytes that `apply` does not read are read and verified too. `apply` runs on
+/// another thread.
 ///
 /// # Errors
 /// `Corrupt` for a layer that does not match its size or diff ID; `Unsupported` for a blob of a
@@ -110,9 +156,11 @@ pub enum Accept {
 pub fn stream(
     layers: Vec<LayerSource<'_>>,
     accept: Accept,
+    confine: Confine<'_>,
     on_read: OnRead<'_>,
-    mut apply: impl FnMut(usize, &mut dyn BufRead) -> Result<()>,
+    mut apply: impl FnMut(usize, &mut dyn BufRead) -> Result<()> + Send,
 ) -> Result<()> {
+    let (stored, pieces) = mpsc::sync_channel(feed::AHEAD);
     let (raw, inflated) = mpsc::channel();
     let (hashed, whole) = mpsc::channel();
     let (spent, free) = mpsc::channel();
@@ -121,17 +169,15 @@ pub fn stream(
         let _ = spent.send(Vec::new());
     }
     let diff_ids: Vec<Option<Digest>> = layers.iter().map(|layer| layer.diff_id).collect();
-    let blobs: Vec<Descriptor> = layers
+    let blobs: Vec<(Descriptor, Compression)> = layers
         .iter()
-        .map(|layer| layer.descriptor.clone())
+        .map(|layer| (layer.descriptor.clone(), layer.compression))
         .collect();
-    thread::scope(|scope| {
-        let inflater = Inflater::new(raw, free, on_read);
-        let named = |name: &str| thread::Builder::new().name(name.to_owned());
-        named("cas-inflate").spawn_scoped(scope, move || inflater.run(layers))?;
-        named("cas-hash").spawn_scoped(scope, move || verify(&diff_ids, &inflated, &hashed))?;
-        let mut source = Source::new(whole, spent);
-        for (layer, blob) in blobs.iter().enumerate() {
+    let blobs = &blobs;
+    let inflater = Inflater::new(pieces, raw, free);
+    let mut source = Source::new(whole, spent);
+    let apply_all = move || {
+        for (layer, (blob, _)) in blobs.iter().enumerate() {
             check_begin(&mut source, blob, accept)?;
             apply(layer, &mut source)
                 .and_then(|()| source.finish())
@@ -142,6 +188,17 @@ pub fn stream(
                 })?;
         }
         Ok(())
+    };
+    let (decoding, applying) = (confine.decoding(), confine.applying());
+    // Each thread owns its ends of the channels. If one cannot be started, the others end, too.
+    thread::scope(move |scope| {
+        decoding.spawn(scope, "cas-inflate", move || inflater.run(blobs))?;
+        decoding.spawn(scope, "cas-hash", move || {
+            verify(&diff_ids, &inflated, &hashed)
+        })?;
+        let applied = applying.spawn(scope, "cas-apply", apply_all)?;
+        feed(layers, stored, on_read);
+        applied.join().unwrap_or_else(|panic| resume_unwind(panic))
     })
 }
 

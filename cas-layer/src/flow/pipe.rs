@@ -1,12 +1,13 @@
-//! The two threads of the pipeline, and the messages between them.
+//! The threads that decompress and hash, and the messages that they send.
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::sync::mpsc::{Receiver, Sender};
 
-use cas_core::{Context, Digest, Error, Hasher, Result};
+use cas_core::{Context, Descriptor, Digest, Error, Hasher, Result};
 
-use super::{BUFFER, LayerSource, OnRead};
-use crate::codec::Decoder;
+use super::BUFFER;
+use super::feed::{Piece, Stored};
+use crate::codec::{Compression, Decoder};
 
 /// What one thread sends to the next, in the order of the bytes.
 pub(super) enum Message {
@@ -18,35 +19,38 @@ pub(super) enum Message {
     Failed(Error),
 }
 
-/// The first thread: reads blobs and decompresses them.
-pub(super) struct Inflater<'a> {
+/// The first thread: decompresses blobs.
+pub(super) struct Inflater {
+    pieces: Receiver<Piece>,
     out: Sender<Message>,
     free: Receiver<Vec<u8>>,
     /// A buffer that was left over at the end of a layer.
     spare: Option<Vec<u8>>,
-    on_read: OnRead<'a>,
 }
 
 /// The receiver was dropped: another thread failed first and has reported the error.
 struct Closed;
 
-impl<'a> Inflater<'a> {
-    pub(super) fn new(out: Sender<Message>, free: Receiver<Vec<u8>>, on_read: OnRead<'a>) -> Self {
+impl Inflater {
+    pub(super) fn new(
+        pieces: Receiver<Piece>,
+        out: Sender<Message>,
+        free: Receiver<Vec<u8>>,
+    ) -> Self {
         Inflater {
+            pieces,
             out,
             free,
             spare: None,
-            on_read,
         }
     }
 
-    pub(super) fn run(mut self, layers: Vec<LayerSource<'_>>) {
-        for layer in layers {
-            let digest = layer.descriptor.digest;
-            let last = match self.layer(layer) {
+    pub(super) fn run(mut self, layers: &[(Descriptor, Compression)]) {
+        for (blob, compression) in layers {
+            let last = match self.layer(blob, *compression) {
                 Ok(Ok(())) => Message::End,
                 Ok(Err(Closed)) => return,
-                Err(error) => Message::Failed(error.operation("read layer").subject(digest)),
+                Err(error) => Message::Failed(error.operation("read layer").subject(blob.digest)),
             };
             let failed = matches!(last, Message::Failed(_));
             if self.out.send(last).is_err() || failed {
@@ -55,14 +59,13 @@ impl<'a> Inflater<'a> {
         }
     }
 
-    fn layer(&mut self, layer: LayerSource<'_>) -> Result<std::result::Result<(), Closed>> {
-        let blob = Blob {
-            source: layer.blob,
-            read: 0,
-            size: layer.descriptor.size,
-            on_read: self.on_read,
-        };
-        let mut decoder = Decoder::new(blob, layer.compression)?;
+    fn layer(
+        &mut self,
+        blob: &Descriptor,
+        compression: Compression,
+    ) -> Result<std::result::Result<(), Closed>> {
+        let mut stored = Stored::new(&self.pieces);
+        let mut decoder = Decoder::new(&mut stored, compression)?;
         loop {
             let free = self.spare.take().map_or_else(|| self.free.recv(), Ok);
             let Ok(mut buffer) = free else {
@@ -80,13 +83,14 @@ impl<'a> Inflater<'a> {
         }
         let read = decoder.consumed();
         drop(decoder);
-        let size = layer.descriptor.size;
+        let size = blob.size;
         if read != size {
             return Err(Error::corrupt(format!(
                 "expected a blob of {size} bytes, found {read} bytes; pull or import the \
                  image again"
             )));
         }
+        stored.finish()?;
         Ok(Ok(()))
     }
 }
@@ -102,32 +106,6 @@ fn fill(source: &mut impl Read, buffer: &mut Vec<u8>) -> Result<usize> {
         }
     }
     Ok(filled)
-}
-
-/// A blob that the decoder reads. Its bytes are counted, and are never more than its descriptor
-/// states.
-struct Blob<'a, 'b> {
-    source: Box<dyn Read + Send + 'b>,
-    read: u64,
-    size: u64,
-    on_read: OnRead<'a>,
-}
-
-impl Read for Blob<'_, '_> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let read = self.source.read(out)?;
-        self.read += read as u64;
-        if self.read > self.size {
-            return Err(Error::corrupt(format!(
-                "the blob is longer than the {} bytes of its descriptor; pull or import the image \
-                 again",
-                self.size
-            ))
-            .into());
-        }
-        (self.on_read)(read as u64);
-        Ok(read)
-    }
 }
 
 /// The second thread: hashes the decompressed bytes and compares the diff ID of each layer.

@@ -38,7 +38,7 @@ impl Entrance {
 }
 
 /// How an image is unpacked into a directory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DirectoryOptions {
     /// Who may enter the directory.
     pub entrance: Entrance,
@@ -46,6 +46,20 @@ pub struct DirectoryOptions {
     pub rootless: bool,
     /// Whether the tree is temporary. It is then not synced, so a power loss may damage it.
     pub temporary: bool,
+    /// Whether the threads that unpack are [confined](cas_host::Confinement) to the directory, as
+    /// they are by default.
+    pub confine: bool,
+}
+
+impl Default for DirectoryOptions {
+    fn default() -> Self {
+        DirectoryOptions {
+            entrance: Entrance::default(),
+            rootless: false,
+            temporary: false,
+            confine: true,
+        }
+    }
 }
 
 impl From<Entrance> for DirectoryOptions {
@@ -173,7 +187,7 @@ fn apply(
         true => Durability::Relaxed,
         false => Durability::Full,
     };
-    let applied = flow::unpack(layers, &tree, durability, &advance)?;
+    let applied = flow::unpack(layers, &tree, options.confine, durability, &advance)?;
     for (layer, applied) in digests.iter().zip(applied) {
         for warning in applied.warnings {
             progress.warn(&format!("{layer}: {warning}"));

@@ -9,7 +9,7 @@ use cas_core::{Manifest, Result, pool};
 
 use super::cancel::Waiter;
 use super::{LayersFrom, layers_with_diff_ids, parts};
-use crate::flow::{self, Accept};
+use crate::flow::{self, Accept, Confine};
 
 /// Calls `read` for each layer, lowest first. `read` receives a value that it may change, and the
 /// decompressed bytes of the layer. The value is `initial` at the first call. Returns the value
@@ -17,7 +17,8 @@ use crate::flow::{self, Accept};
 /// must not use what `read` has made of the bytes.
 ///
 /// `read` runs on another thread. Soon after the future is dropped, the reader that `read` has
-/// received returns an error. The progress receives the stored bytes of all layers as one item with
+/// received returns an error. If `confine` is set, the threads that decompress and hash are
+/// [confined](cas_host::Confinement). The progress receives the stored bytes of all layers as one item with
 /// the name `item`.
 ///
 /// # Errors
@@ -28,6 +29,7 @@ pub async fn fold_layers<'a, T, F>(
     from: impl Into<LayersFrom<'a>>,
     manifest: &Manifest,
     item: &str,
+    confine: bool,
     progress: &Arc<dyn Progress>,
     initial: T,
     read: F,
@@ -39,7 +41,7 @@ where
     let from = from.into();
     let guard = ReadGuard::begin(from.store, "unpack").await?;
     let folded = match guard.pin_all(&parts(manifest)).await {
-        Ok(()) => fold(from, manifest, item, progress, initial, read).await,
+        Ok(()) => fold(from, manifest, item, confine, progress, initial, read).await,
         Err(error) => Err(error),
     };
     guard.finish_with(folded).await
@@ -49,6 +51,7 @@ async fn fold<T, F>(
     from: LayersFrom<'_>,
     manifest: &Manifest,
     item: &str,
+    confine: bool,
     progress: &Arc<dyn Progress>,
     initial: T,
     mut read: F,
@@ -61,13 +64,14 @@ where
     let waiter = Waiter::new();
     let sources = from.open(&layers, &waiter).await?;
     let (reporter, name) = (Arc::clone(progress), item.to_owned());
+    let confine = Confine::if_set(confine, Confine::Decoding);
     let folded = pool::run(move || {
         let total = sources.iter().map(|layer| layer.descriptor.size).sum();
         reporter.begin(&name, Some(total));
         let mut value = initial;
         let advance = |bytes| reporter.advance(&name, bytes);
         let read = |_, bytes: &mut dyn BufRead| read(&mut value, bytes);
-        flow::stream(sources, Accept::Tars, &advance, read)?;
+        flow::stream(sources, Accept::Tars, confine, &advance, read)?;
         reporter.end(&name);
         Ok(value)
     });

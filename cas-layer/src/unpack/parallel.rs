@@ -26,7 +26,7 @@ use super::unpacking::Unpacking;
 use super::{StoredLayer, first_cause, on_demand, stored_tar};
 use crate::apply::{DeferredEffects, Tree};
 use crate::codec::{self, Compression};
-use crate::flow::{self, Accept, LayerSource};
+use crate::flow::{self, Accept, Confine, LayerSource};
 use crate::tar::Reader;
 
 /// Whether the progress of the bytes is reported here, or by the job that stores them.
@@ -162,7 +162,7 @@ impl Unpacking<'_> {
             true => self.accept(),
             false => Accept::Tars,
         };
-        let progress = Arc::clone(self.progress);
+        let (progress, confine) = (Arc::clone(self.progress), self.target.confine);
         let (snapshot, kept) = (Arc::clone(&standalone.snapshot), standalone.kept.clone());
         let waiter = Waiter::new();
         let watch = waiter.watch();
@@ -186,23 +186,25 @@ impl Unpacking<'_> {
                     progress.advance(&item, bytes);
                 }
             };
-            let mut deferred = None;
+            let (mut deferred, mut warnings) = (None, Vec::new());
             let layers = vec![watch.layer(source()?)];
-            let streamed = flow::stream(layers, accept, &advance, |_, bytes| {
+            let confine = Confine::if_set(confine, Confine::Below(tree.as_fd()));
+            let streamed = flow::stream(layers, accept, confine, &advance, |_, bytes| {
                 if is_tar {
                     deferred = Some(DeferredEffects::default());
-                    return stored_tar::store(bytes, &path);
+                    return stored_tar::store(bytes, tree.as_fd());
                 }
                 let (applied, effects) = tree.apply_standalone(&mut Reader::new(bytes))?;
                 // Without effects, the layer is applied again, and its warnings are reported then.
                 if effects.is_some() {
-                    for warning in applied.warnings {
-                        progress.warn(&format!("{item}: {warning}"));
-                    }
+                    warnings = applied.warnings;
                 }
                 deferred = effects;
                 Ok(())
             });
+            for warning in warnings {
+                progress.warn(&format!("{item}: {warning}"));
+            }
             let applied = streamed.map(|()| deferred);
             let recorded = kept.map_or(Ok(()), |kept| kept.record(&applied));
             let deferred = applied?;

@@ -15,7 +15,7 @@ use super::on_demand::{self, LayerTable};
 use super::unpacking::Unpacking;
 use super::{StoredLayer, stored_tar};
 use crate::apply::Tree;
-use crate::flow;
+use crate::flow::{self, Confine};
 
 /// What a snapshot is filled with.
 enum Content {
@@ -88,7 +88,7 @@ impl Unpacking<'_> {
         let waiter = Waiter::new();
         let watch = waiter.watch();
         let item = layer.descriptor.digest.to_string();
-        let accept = self.accept();
+        let (accept, confine) = (self.accept(), self.target.confine);
         pool::apart("cas-unpack", move || {
             // The snapshot is not removed, and no other layer begins, before this thread ends.
             let _ended = (snapshot, lease);
@@ -99,11 +99,14 @@ impl Unpacking<'_> {
             let warnings = match target {
                 LayerTarget::Tree(mounts) => {
                     let tree = Tree::at(cas_host::mount::open(&mounts)?.as_fd())?;
-                    flow::unpack_one(source, &tree, Durability::Relaxed, &advance)?.warnings
+                    let relaxed = Durability::Relaxed;
+                    flow::unpack_one(source, &tree, confine, relaxed, &advance)?.warnings
                 }
                 LayerTarget::Tar(directory) => {
-                    let store = |_, bytes: &mut dyn BufRead| stored_tar::store(bytes, &directory);
-                    flow::stream(vec![source], accept, &advance, store)?;
+                    let tree = Tree::open(&directory)?;
+                    let store = |_, bytes: &mut dyn BufRead| stored_tar::store(bytes, tree.as_fd());
+                    let confine = Confine::if_set(confine, Confine::Below(tree.as_fd()));
+                    flow::stream(vec![source], accept, confine, &advance, store)?;
                     Vec::new()
                 }
                 _ => return Err(stored_tar::unknown_target()),

@@ -1,12 +1,13 @@
 //! Layers that a snapshotter keeps as files: uncompressed tars, or EROFS images.
 
-use std::fs::OpenOptions;
-use std::io::{BufRead, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, BufRead, Write};
+use std::os::fd::BorrowedFd;
 
 use cas_core::snapshot::{LAYER_IMAGE, LAYER_TAR};
 use cas_core::{Context, Error, Result};
+use cas_host::calls;
+use rustix::fs::{Mode, OFlags};
 
 use crate::codec;
 
@@ -15,23 +16,21 @@ use crate::codec;
 /// # Errors
 /// `AlreadyExists` if the directory has a layer of the same kind; errors of `bytes` and of the file
 /// system.
-pub(super) fn store(bytes: &mut dyn BufRead, directory: &Path) -> Result<()> {
-    let path = directory.join(match codec::is_erofs(bytes.fill_buf()?) {
+pub(super) fn store(bytes: &mut dyn BufRead, directory: BorrowedFd<'_>) -> Result<()> {
+    let name = match codec::is_erofs(bytes.fill_buf()?) {
         true => LAYER_IMAGE,
         false => LAYER_TAR,
-    });
-    let opened = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&path);
-    let mut file = opened.during("create", path.display())?;
+    };
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let opened = calls::openat(directory, name, flags, Mode::RUSR | Mode::WUSR);
+    let opened = opened.map_err(io::Error::from).during("create", name);
+    let mut file = File::from(opened?);
     loop {
         let piece = bytes.fill_buf()?;
         if piece.is_empty() {
             return Ok(());
         }
-        file.write_all(piece).during("write", path.display())?;
+        file.write_all(piece).during("write", name)?;
         let length = piece.len();
         bytes.consume(length);
     }

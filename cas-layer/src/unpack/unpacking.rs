@@ -23,7 +23,7 @@ use super::kept_layer::{self, KeptLayer};
 use super::on_demand::{LayerTable, Recorded, TableSource};
 use super::standalone::StandaloneLayer;
 use super::{StoredLayer, is_unverified, layers_with_diff_ids, on_demand, parts, record_diff_id};
-use crate::flow::{self, Accept};
+use crate::flow::{self, Accept, Confine};
 
 /// How many layers of an image are unpacked at the same time by default.
 const AT_ONCE: i64 = 3;
@@ -41,6 +41,9 @@ pub struct Target<'a> {
     /// Where the tables of layers that are read on demand are fetched again if their snapshots are
     /// lost. Without it, an image with such a lost snapshot cannot be unpacked.
     pub tables: Option<&'a dyn TableSource>,
+    /// Whether the threads that unpack are [confined](cas_host::Confinement) to the directories of
+    /// the snapshots.
+    pub confine: bool,
 }
 
 /// Unpacks the layers that have no snapshot yet, and the layers whose snapshot has lost its
@@ -77,8 +80,8 @@ pub async fn to_snapshots(
 /// How an image is unpacked.
 #[derive(Clone)]
 pub(super) struct How {
-    /// How many layers are unpacked at the same time. Each needs three or four threads and a few
-    /// MiB of buffers.
+    /// How many layers are unpacked at the same time. Each needs four or five threads and a few MiB
+    /// of buffers.
     pub(super) quota: Quota,
     /// Whether layers are not stored, if their snapshots can be made without storing them.
     pub(super) discards: bool,
@@ -529,6 +532,7 @@ impl<'a> Unpacking<'a> {
         }
         let stored = StoredLayer::open(self.store, (layer.clone(), diff_id)).await?;
         let progress = Arc::clone(self.progress);
+        let confine = Confine::if_set(self.target.confine, Confine::Decoding);
         let waiter = Waiter::new();
         let watch = waiter.watch();
         let item = layer.digest.to_string();
@@ -537,7 +541,9 @@ impl<'a> Unpacking<'a> {
             let advance = |bytes| progress.advance(&item, bytes);
             // The closure reads nothing; all bytes are verified nevertheless.
             let layers = vec![watch.layer(stored.source())];
-            flow::stream(layers, Accept::TarsAndImages, &advance, |_, _| Ok(()))?;
+            flow::stream(layers, Accept::TarsAndImages, confine, &advance, |_, _| {
+                Ok(())
+            })?;
             progress.end(&item);
             Ok(())
         })

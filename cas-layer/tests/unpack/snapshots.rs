@@ -26,6 +26,7 @@ fn target<'a>(snapshotter: &'a Arc<dyn Snapshotter>, root: &'a tempfile::TempDir
         locks,
         only_tars: false,
         tables: None,
+        confine: true,
     }
 }
 

@@ -1,0 +1,99 @@
+//! Confines threads that handle the bytes of images. If such bytes mislead the code of a confined
+//! thread, the thread still cannot reach the rest of the machine (`docs/decisions/0038`).
+//!
+//! - Landlock: the thread can open, create, remove and rename files only below one directory, or
+//!   none at all. It cannot use TCP, and cannot send signals to other processes.
+//! - Root directory: for the superuser, the directory is also the root directory of the thread. So
+//!   no path leads out of it, even in calls that Landlock does not check, such as `chmod`.
+//! - Capabilities: the thread keeps those that writing files needs, or none.
+//! - seccomp: calls that no code of the thread needs fail with `EPERM`.
+//!
+//! The bounds end with the thread, and cannot be lifted before. They also hold for threads that a
+//! confined thread starts. Therefore only new threads are confined, and their work must not call
+//! code of others, such as a progress or a store, which may start threads that outlive the work.
+//!
+//! A part that this kernel does not have is left out. The bounds do not cover the memory of the
+//! process and the files that the process has open.
+
+mod calls;
+mod files;
+mod privileges;
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Once;
+use std::thread::{Builder, Scope, ScopedJoinHandle};
+
+use rustix::thread::CapabilitySet;
+
+/// What a thread can reach.
+#[derive(Clone, Copy, Debug)]
+pub enum Confinement<'a> {
+    /// Everything that the process can reach.
+    None,
+    /// Memory, and the files that the process has open.
+    Closed,
+    /// In addition to that, the files below a directory, but not to execute them.
+    Below(BorrowedFd<'a>),
+}
+
+impl<'a> Confinement<'a> {
+    /// Starts a thread that does `work` within these bounds. Returns its handle.
+    ///
+    /// # Errors
+    /// Errors of starting a thread.
+    pub fn spawn<'scope, T>(
+        self,
+        scope: &'scope Scope<'scope, '_>,
+        name: &str,
+        work: impl FnOnce() -> T + Send + 'scope,
+    ) -> io::Result<ScopedJoinHandle<'scope, T>>
+    where
+        'a: 'scope,
+        T: Send + 'scope,
+    {
+        let thread = Builder::new().name(name.to_owned());
+        thread.spawn_scoped(scope, move || {
+            self.enter();
+            work()
+        })
+    }
+
+    /// Confines this thread.
+    fn enter(self) {
+        let (directory, kept) = match self {
+            Confinement::None => return,
+            Confinement::Closed => (None, CapabilitySet::empty()),
+            Confinement::Below(directory) => (Some(directory), privileges::FOR_FILES),
+        };
+        if let Some(directory) = directory {
+            report(
+                "a root directory of its own",
+                privileges::change_root(directory),
+            );
+        }
+        report("Landlock", files::restrict(directory));
+        report("dropping capabilities", privileges::keep(kept));
+        report("seccomp", calls::deny(directory.is_some()));
+    }
+}
+
+/// Reports that a part of the bounds could not be set. If the kernel or the user of this process
+/// does not have the part, that is expected, and no warning.
+fn report(part: &str, outcome: io::Result<()>) {
+    static WARNED: Once = Once::new();
+    let Err(error) = outcome else { return };
+    if error.kind() == io::ErrorKind::Unsupported {
+        return tracing::debug!("a thread is not confined by {part}: {error}");
+    }
+    WARNED.call_once(|| {
+        tracing::warn!(
+            "threads that unpack cannot be confined by {part}: {error}; they are less confined"
+        );
+    });
+}
+
+/// Returns an error of the kind that [`report`] expects.
+fn unsupported(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, why)
+}
