@@ -5,6 +5,7 @@ use testkit::archive::{Header, Tar};
 /// A part of an archive: a member, or bytes that are kept as they are because they are not a plain
 /// member.
 #[derive(Clone)]
+#[allow(clippy::large_enum_variant, reason = "an archive has few parts")]
 pub(super) enum Part {
     Member(Member),
     Raw(Vec<u8>),
