@@ -14,43 +14,83 @@ const OTHER: u16 = 0x20;
 /// One entry of a list: its type and its permissions, which are at most 7 in a valid list.
 type Entry = (u16, u16);
 
-/// Returns the mode that a file of mode `mode` gets with this access list. Also returns whether the
-/// list must be stored, because it contains more than the mode.
+/// What becomes of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// It is stored.
+    Stored,
+    /// It is not stored, because it contains no more than the mode.
+    Dropped,
+    /// It is left out for this reason.
+    LeftOut(&'static str),
+}
+
+/// Applies the access list of a file to its mode.
 ///
 /// # Errors
 /// `Corrupt` for a list that the kernel refuses.
-pub(crate) fn access(value: &[u8], mode: u16) -> Result<(u16, bool)> {
-    let entries = parse(value)?;
+pub(crate) fn access(value: &[u8], mode: &mut u16, is_link: bool) -> Result<Effect> {
+    let Some(entries) = parse(value)? else {
+        return Ok(OTHER_VERSION);
+    };
+    if is_link {
+        return Ok(OTHER_TYPE);
+    }
+    check(&entries)?;
+    if entries.is_empty() {
+        return Ok(Effect::Dropped);
+    }
     let permissions = |tag| entries.iter().find(|entry| entry.0 == tag);
     let bits = |tag| permissions(tag).map_or(0, |entry| entry.1);
-    if entries.is_empty() {
-        return Ok((mode, false));
-    }
     let group = permissions(MASK).map_or(bits(GROUP_OBJ), |mask| mask.1);
-    let mode = mode & 0o7000 | bits(USER_OBJ) << 6 | group << 3 | bits(OTHER);
-    Ok((mode, entries.len() > 3))
+    *mode = *mode & 0o7000 | bits(USER_OBJ) << 6 | group << 3 | bits(OTHER);
+    Ok(if entries.len() > 3 {
+        Effect::Stored
+    } else {
+        Effect::Dropped
+    })
 }
 
-/// Returns whether a default list must be stored, because it is not empty.
+/// Returns what becomes of a default list.
 ///
 /// # Errors
 /// As [`access`].
-pub(crate) fn default(value: &[u8]) -> Result<bool> {
-    Ok(!parse(value)?.is_empty())
+pub(crate) fn default(value: &[u8], is_directory: bool) -> Result<Effect> {
+    let Some(entries) = parse(value)? else {
+        return Ok(OTHER_VERSION);
+    };
+    if entries.is_empty() {
+        return Ok(Effect::Dropped);
+    }
+    if !is_directory {
+        return Ok(OTHER_TYPE);
+    }
+    check(&entries)?;
+    Ok(Effect::Stored)
 }
 
-fn parse(value: &[u8]) -> Result<Vec<Entry>> {
-    let malformed = || {
-        Error::corrupt(
-            "an access control list is malformed, and the kernel would refuse it; build the image \
-             again",
-        )
-    };
-    let (version, rest) = value.split_first_chunk().ok_or_else(malformed)?;
-    let (entries, rest) = rest.as_chunks::<8>();
-    if u32::from_le_bytes(*version) != VERSION || !rest.is_empty() {
-        return Err(malformed());
+const OTHER_VERSION: Effect = Effect::LeftOut("the kernel does not support its version");
+const OTHER_TYPE: Effect = Effect::LeftOut("this type of file cannot have it");
+
+fn malformed() -> Error {
+    Error::corrupt(
+        "an access control list is malformed, and the kernel would refuse it; build the image \
+         again",
+    )
+}
+
+/// Returns the entries of a list, or `None` for another version. A value of no bytes removes a list,
+/// as a list without entries does. Types of entries must be known, also in a list that the file
+/// cannot have.
+fn parse(value: &[u8]) -> Result<Option<Vec<Entry>>> {
+    if value.is_empty() {
+        return Ok(Some(Vec::new()));
     }
+    let (version, rest) = value.split_first_chunk().ok_or_else(malformed)?;
+    if u32::from_le_bytes(*version) != VERSION {
+        return Ok(None);
+    }
+    let (entries, rest) = rest.as_chunks::<8>();
     let entries: Vec<Entry> = entries
         .iter()
         .map(|entry| {
@@ -58,7 +98,16 @@ fn parse(value: &[u8]) -> Result<Vec<Entry>> {
             (field(0), field(2))
         })
         .collect();
-    is_valid(&entries).then_some(entries).ok_or_else(malformed)
+    let known = [USER_OBJ, USER, GROUP_OBJ, GROUP, MASK, OTHER];
+    let is_known = entries.iter().all(|entry| known.contains(&entry.0));
+    (is_known && rest.is_empty())
+        .then_some(entries)
+        .ok_or_else(malformed)
+        .map(Some)
+}
+
+fn check(entries: &[Entry]) -> Result<()> {
+    is_valid(entries).then_some(()).ok_or_else(malformed)
 }
 
 /// Returns whether the kernel accepts a list. It accepts an empty list. In any other list, the
@@ -96,7 +145,6 @@ mod tests {
     #[test]
     fn a_list_sets_the_mode() {
         let plain = list(&[(USER_OBJ, 7), (GROUP_OBJ, 5), (OTHER, 1)]);
-        assert_eq!(access(&plain, 0o4644).unwrap(), (0o4751, false));
         let named = list(&[
             (USER_OBJ, 6),
             (USER, 7),
@@ -104,10 +152,32 @@ mod tests {
             (MASK, 3),
             (OTHER, 0),
         ]);
-        assert_eq!(access(&named, 0o777).unwrap(), (0o630, true));
-        assert_eq!(access(&list(&[]), 0o640).unwrap(), (0o640, false));
-        assert!(default(&plain).unwrap());
-        assert!(!default(&list(&[])).unwrap());
+        for (value, before, after, effect) in [
+            (&plain, 0o4644, 0o4751, Effect::Dropped),
+            (&named, 0o777, 0o630, Effect::Stored),
+            (&list(&[]), 0o640, 0o640, Effect::Dropped),
+            (&Vec::new(), 0o640, 0o640, Effect::Dropped),
+        ] {
+            let mut mode = before;
+            assert_eq!(access(value, &mut mode, false).unwrap(), effect);
+            assert_eq!(mode, after);
+        }
+        assert_eq!(default(&plain, true).unwrap(), Effect::Stored);
+        assert_eq!(default(&list(&[]), true).unwrap(), Effect::Dropped);
+        assert_eq!(default(&[], false).unwrap(), Effect::Dropped);
+    }
+
+    #[test]
+    fn a_list_that_a_file_cannot_have_is_left_out() {
+        let (mut mode, broken) = (0o640, list(&[(USER_OBJ, 9)]));
+        assert_eq!(access(&broken, &mut mode, true).unwrap(), OTHER_TYPE);
+        assert_eq!(default(&broken, false).unwrap(), OTHER_TYPE);
+        let other = [&[1, 0, 0, 0], &broken[4..7]].concat();
+        assert_eq!(access(&other, &mut mode, false).unwrap(), OTHER_VERSION);
+        assert_eq!(default(&other, true).unwrap(), OTHER_VERSION);
+        assert_eq!(mode, 0o640);
+        assert!(access(&broken[..9], &mut mode, true).is_err());
+        assert!(default(&list(&[(0x40, 7)]), false).is_err());
     }
 
     #[test]
@@ -115,10 +185,8 @@ mod tests {
         let three = [(USER_OBJ, 7), (GROUP_OBJ, 5), (OTHER, 1)];
         let with = |more: &[(u16, u16)]| list(&[&three[..2], more, &three[2..]].concat());
         for bad in [
-            Vec::new(),
             vec![2, 0, 0],
             list(&three)[..27].to_vec(),
-            [&[1, 0, 0, 0], &list(&three)[4..]].concat(),
             list(&three[..2]),
             with(&[(GROUP, 7)]),
             with(&[(MASK, 7), (MASK, 7)]),
@@ -126,7 +194,7 @@ mod tests {
             with(&[(MASK, 8)]),
             list(&[three[1], three[0], three[2]]),
         ] {
-            assert!(access(&bad, 0o644).is_err(), "{bad:?}");
+            assert!(access(&bad, &mut 0o644, false).is_err(), "{bad:?}");
         }
     }
 }

@@ -288,7 +288,8 @@ fn make(dirs: &SnapshotDirs, chain: &[u64]) -> Result<Image> {
             tars.push(Some(Seen::of(&tar).during("open", tar.display())?));
             erofs::open_file(&tar).and_then(|file| layers.add_file(file))
         };
-        for warning in added.during("merge layer", path.display())? {
+        let named = |error: Error| error.operation("merge layer").within(path.display());
+        for warning in added.map_err(named)? {
             tracing::warn!(layer = %path.display(), "{warning}");
         }
     }

@@ -32,6 +32,29 @@ impl Disk {
         Disk(at)
     }
 
+    /// Creates the directory `at`, and mounts a new ext4 of `size` bytes there, which is in the file
+    /// `image`. It has room for large extended attributes.
+    pub(crate) fn ext4(image: &Path, at: PathBuf, size: u64) -> Self {
+        fs::create_dir(&at).unwrap();
+        fs::File::create(image).unwrap().set_len(size).unwrap();
+        ok(Command::new("mke2fs")
+            .args([
+                "-q",
+                "-t",
+                "ext4",
+                "-b",
+                "4096",
+                "-O",
+                "ea_inode,^has_journal",
+            ])
+            .arg(image));
+        ok(Command::new("mount")
+            .args(["-o", "loop"])
+            .arg(image)
+            .arg(&at));
+        Disk(at)
+    }
+
     /// Creates the directory `at`, and mounts the directory `source` there.
     pub(crate) fn bound(source: &Path, at: PathBuf) -> Self {
         fs::create_dir(&at).unwrap();

@@ -20,8 +20,11 @@ pub(crate) struct Entry {
     linked_to: Option<PathBuf>,
 }
 
+/// The entries of a tree by their paths.
+pub(crate) type Tree = BTreeMap<PathBuf, Entry>;
+
 /// Returns all entries below `root`, and `root` itself as the empty path.
-pub(crate) fn scan(root: &Path) -> BTreeMap<PathBuf, Entry> {
+pub(crate) fn scan(root: &Path) -> Tree {
     let mut paths = vec![PathBuf::new()];
     let mut next = 0;
     while next < paths.len() {
@@ -56,14 +59,14 @@ pub(crate) fn scan(root: &Path) -> BTreeMap<PathBuf, Entry> {
         };
         (path, entry)
     };
-    let mut entries: BTreeMap<PathBuf, Entry> = paths.into_iter().map(entry).collect();
+    let mut entries: Tree = paths.into_iter().map(entry).collect();
     forget_hidden_names(&mut entries);
     entries
 }
 
 /// Treats a file as not linked if it has only one visible name. An overlay also counts names that
 /// an upper layer hides.
-fn forget_hidden_names(entries: &mut BTreeMap<PathBuf, Entry>) {
+fn forget_hidden_names(entries: &mut Tree) {
     let others = |(path, entry): (&PathBuf, &Entry)| {
         let first = entry.linked_to.as_ref();
         first.filter(|first| *first != path).cloned()
@@ -76,11 +79,15 @@ fn forget_hidden_names(entries: &mut BTreeMap<PathBuf, Entry>) {
     }
 }
 
-/// Returns the differences of two trees, one line for each.
+/// Returns the differences of two trees on the disk, one line for each.
 pub(crate) fn differences(a: &Path, b: &Path) -> Vec<String> {
-    let (a, b) = (scan(a), scan(b));
+    compare(&scan(a), &scan(b))
+}
+
+/// Returns the differences of two trees, one line for each.
+pub(crate) fn compare(a: &Tree, b: &Tree) -> Vec<String> {
     let mut found = Vec::new();
-    for (path, entry) in &a {
+    for (path, entry) in a {
         match b.get(path) {
             Some(other) if other == entry => {}
             other => found.push(format!("{}: {entry:?} / {other:?}", path.display())),
@@ -127,8 +134,11 @@ pub(crate) fn xattrs(path: &Path) -> BTreeMap<OsString, Vec<u8>> {
     names
         .map(|name| {
             let mut value = vec![0; 64 << 10];
-            let length = rustix::fs::lgetxattr(path, name, &mut value[..]).unwrap();
-            value.truncate(length);
+            match rustix::fs::lgetxattr(path, name, &mut value[..]) {
+                Ok(length) => value.truncate(length),
+                // The kernel lists an attribute, but refuses to show its value.
+                Err(error) => value = error.to_string().into_bytes(),
+            }
             (OsString::from_vec(name.to_vec()), value)
         })
         .collect()

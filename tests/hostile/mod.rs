@@ -1,179 +1,108 @@
-//! Hostile layers, applied to a plain tree and to snapshots of both kinds: each has the expected
-//! outcome, which is the same in all three places, and nothing outside is touched.
+//! Hostile images, imported and unpacked in a plain tree and with each snapshotter: each has the
+//! expected outcome, which is the same in all places, and nothing outside is touched.
+//!
+//! Each case has neighbours, which a seed determines: the same image in other bytes, and similar
+//! images. A trial of a case or a neighbour runs in a process that is watched, with bounds on time,
+//! memory and disk.
 
+mod attempt;
+mod attributes;
 mod cage;
 mod cases;
 mod confined;
+mod member;
+mod neighbours;
+mod plan;
+mod planted;
+mod watch;
 
-use std::fs;
-use std::os::fd::AsRawFd;
-use std::path::Path;
-use std::sync::Arc;
+use std::time::Duration;
 
-use cas::backend::{RecordImages, Snapshotter};
-use cas::layer::unpack::{Entrance, Target, to_directory, to_snapshots};
-use cas::progress::{Progress, Silent};
-use cas::snapshot::SnapshotKind;
-use cas::{ContentExt, Descriptor, Digest, ErrorKind, Labels, Manifest, MediaType};
-use cas::{Result, Store};
-use cas_core::testing::memory::MemoryStore;
-use serde_json::json;
-use snapshot_native::NativeSnapshotter;
-use snapshot_overlay::OverlaySnapshotter;
+use plan::Plan;
+use planted::Plant;
+use watch::{BOUNDS, Bounds, watch};
 
-use cage::Cage;
-use cases::{Case, Outcome};
+use crate::common;
 
-fn store() -> Store {
-    let memory = Arc::new(MemoryStore::new());
-    Store {
-        content: memory.clone(),
-        images: Arc::new(RecordImages::new(memory.clone())),
-        records: memory,
-    }
+/// The seed of the check, which is quick and always the same.
+const SEED: u64 = 1;
+
+#[test]
+fn hostile_layers_and_a_few_neighbours_do_the_same_everywhere_and_nothing_outside() {
+    try_neighbours(SEED, 4, 1, 1);
 }
 
-/// Stores the layers and the configuration of a case. Returns its manifest.
-async fn image(store: &Store, case: &Case) -> Manifest {
-    let mut layers = Vec::new();
-    for blob in &case.layers {
-        layers.push(Descriptor::of(case.media_type.clone(), blob));
-        store.content.put(blob.clone().into()).await.unwrap();
-    }
-    let diff_ids: Vec<String> = match &case.diff_id {
-        Some(diff_id) => vec![diff_id.to_string()],
-        None => layers.iter().map(|one| one.digest.to_string()).collect(),
+/// `CAS_HOSTILE_SEED` and `CAS_HOSTILE_NEIGHBOURS` change the seed, and how many neighbours with
+/// another meaning each case has.
+#[test]
+#[ignore = "takes minutes; `cargo xtask long` runs it"]
+fn all_neighbours_of_hostile_layers_do_the_same_everywhere_and_nothing_outside() {
+    let number = |name: &str, usual| {
+        let given = std::env::var(name).ok();
+        given.map_or(usual, |text| text.parse().expect("a number"))
     };
-    let config = json!({ "os": "linux", "architecture": "amd64",
-        "rootfs": { "type": "layers", "diff_ids": diff_ids } });
-    let config = config.to_string().into_bytes();
-    let descriptor = Descriptor::of(MediaType::OCI_CONFIG, &config);
-    store.content.put(config.into()).await.unwrap();
-    Manifest {
-        schema_version: 2,
-        media_type: Some(MediaType::OCI_MANIFEST),
-        artifact_type: None,
-        config: descriptor,
-        layers,
-        subject: None,
-        annotations: None,
-    }
+    let seed = number("CAS_HOSTILE_SEED", SEED);
+    let other = number("CAS_HOSTILE_NEIGHBOURS", 100);
+    try_neighbours(seed, 1, neighbours::REWRITES, other);
 }
 
-/// Returns the outcome of unpacking: success, or the kind of the error.
-fn outcome<T>(unpacked: &Result<T>) -> Outcome {
-    match unpacked {
-        Ok(_) => Outcome::Harmless,
-        Err(error) => Outcome::Refused(error.kind()),
-    }
+fn mounting_snapshotters() -> Vec<String> {
+    let names = common::mounting_snapshotters().into_iter();
+    names.map(str::to_owned).collect()
 }
 
-#[tokio::test]
-async fn hostile_layers_do_the_same_everywhere_and_nothing_outside() {
-    if !crate::common::can(&[]) {
+fn try_neighbours(seed: u64, every: usize, same: usize, other: u64) {
+    if !common::can(&["mke2fs"]) {
         return;
     }
-    let mut wrong = Vec::new();
-    for make in cases::ALL.into_iter().flatten() {
-        let cage = Cage::new();
-        let case = make(&cage);
-        let store = store();
-        let manifest = image(&store, &case).await;
-        let progress: Arc<dyn Progress> = Arc::new(Silent);
-
-        let plain = cage.path("plain/snapshots/0/fs");
-        let unpacked = to_directory(&store, &manifest, &plain, Entrance::AsImage, &progress).await;
-        cage.assert_untouched(case.name);
-        let mut check = |what: &str, found: Outcome, said: String| {
-            if found != case.outcome {
-                let name = case.name;
-                wrong.push(format!(
-                    "{name}, {what}: {found:?}, not {:?}: {said}",
-                    case.outcome
-                ));
-            }
-        };
-        let made = unpacked.is_ok();
-        check("plain", outcome(&unpacked), format!("{:?}", unpacked.err()));
-        assert_eq!(plain.exists(), made, "{}", case.name);
-
-        let records = Arc::new(MemoryStore::new());
-        let native = NativeSnapshotter::open(cage.path("native"), records.clone()).unwrap();
-        let overlay = OverlaySnapshotter::open(cage.path("overlay"), records).unwrap();
-        let snapshotters: [Arc<dyn Snapshotter>; 2] = [Arc::new(native), Arc::new(overlay)];
-        for snapshotter in &snapshotters {
-            let name = snapshotter.name();
-            let target = Target {
-                snapshotter,
-                locks: &cage.path("locks"),
-                only_tars: false,
-                tables: None,
-                confine: true,
-            };
-            let unpacked = to_snapshots(&store, target, &manifest, &progress).await;
-            cage.assert_untouched(case.name);
-            check(
-                name,
-                outcome(&unpacked),
-                format!("{:?}", unpacked.as_ref().err()),
-            );
-            match unpacked {
-                Ok(top) => same_tree(&case, &**snapshotter, &top.unwrap(), &plain).await,
-                Err(_) => nothing_under_way(&case, &**snapshotter).await,
-            }
-            cage.assert_untouched(case.name);
-            remove_all(&**snapshotter, &cage.path(name).join("snapshots")).await;
-        }
-        if plain.exists() {
-            fs::remove_dir_all(&plain).unwrap();
-        }
-        cage.assert_untouched(case.name);
-        cage.assert_no_mount();
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-/// Checks that the snapshot `top` shows the tree that was unpacked.
-async fn same_tree(case: &Case, snapshotter: &dyn Snapshotter, top: &Digest, plain: &Path) {
-    let top = top.to_string();
-    let mounts = snapshotter.view("look", Some(&top), Labels::new()).await;
-    let root = cas_host::mount::open(&mounts.unwrap()).unwrap();
-    let shown = format!("/proc/self/fd/{}", root.as_raw_fd());
-    let found = crate::common::tree::differences(plain, Path::new(&shown));
-    drop(root);
-    snapshotter.remove("look").await.unwrap();
+    let report = watch(&Plan {
+        seed,
+        only: None,
+        every,
+        same,
+        other,
+        bounds: BOUNDS,
+        snapshotters: mounting_snapshotters(),
+        plant: None,
+    });
+    let (refused, defined) = (report.refused, report.defined);
+    eprintln!(
+        "seed {seed}: {refused} images were refused, {defined} gave the same tree everywhere"
+    );
+    let wrong = report.wrong;
     assert!(
-        found.is_empty(),
-        "{} {}: {found:#?}",
-        case.name,
-        snapshotter.name()
+        wrong.is_empty(),
+        "{} wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
     );
 }
 
-/// Checks that a refused layer has left no snapshot, and that the snapshots below it are complete.
-async fn nothing_under_way(case: &Case, snapshotter: &dyn Snapshotter) {
-    let all = snapshotter.walk(None, 100).await.unwrap();
-    let committed = all.iter().all(|info| info.kind == SnapshotKind::Committed);
-    assert!(
-        committed && all.len() < case.layers.len(),
-        "{} {all:?}",
-        case.name
-    );
-}
-
-/// Removes all snapshots, the topmost first, and checks that their directories are gone.
-async fn remove_all(snapshotter: &dyn Snapshotter, directory: &Path) {
-    loop {
-        let all = snapshotter.walk(None, 100).await.unwrap();
-        if all.is_empty() {
-            break;
-        }
-        for info in all {
-            match snapshotter.remove(&info.key).await {
-                Err(error) if error.kind() == ErrorKind::FailedPrecondition => {}
-                removed => removed.unwrap(),
-            }
-        }
+#[test]
+fn planted_faults_are_reported() {
+    if !common::can(&["mke2fs", "tar"]) {
+        return;
     }
-    assert_eq!(fs::read_dir(directory).unwrap().count(), 0);
+    const ABSOLUTE_NAMES: usize = 1;
+    for (plant, said) in planted::ALL {
+        let report = watch(&Plan {
+            seed: SEED,
+            only: Some(ABSOLUTE_NAMES),
+            every: 1,
+            same: 0,
+            other: 0,
+            bounds: Bounds {
+                processor: Duration::from_secs(1),
+                time: match plant {
+                    Plant::Hang => Duration::from_secs(2),
+                    _ => BOUNDS.time,
+                },
+                ..BOUNDS
+            },
+            snapshotters: vec!["native".to_owned()],
+            plant: Some(plant),
+        });
+        let reported = report.wrong.iter().any(|line| line.contains(said));
+        assert!(reported, "{plant:?}: {:?}", report.wrong);
+    }
 }

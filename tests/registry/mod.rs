@@ -19,6 +19,7 @@ mod heals;
 mod helpers;
 mod hostile;
 mod hub;
+mod lies;
 mod listings;
 mod log_in;
 mod login;

@@ -3,13 +3,13 @@
 
 use cas_core::{Context, Error, Result};
 use cas_layer::apply::path::{clean, split};
-use cas_layer::apply::{Action, WHITEOUT_DEVICE, Whiteout, is_set};
+use cas_layer::apply::{Action, CAPABILITY, WHITEOUT_DEVICE, Whiteout, check_capability, is_set};
 use cas_layer::tar::{Device, Entry, EntryKind};
 
 use super::Tree;
 use super::node::{Content, Id, Kind, Node, ROOT};
 use super::resolve::Purpose;
-use crate::acl;
+use crate::acl::{self, Effect};
 use crate::attributes::{Attribute, SetId};
 
 /// The mode and the extended attributes that a member gives to its node.
@@ -204,22 +204,19 @@ impl Tree {
                     ));
                     continue;
                 }
-                b"system.posix_acl_access" if !is_link => {
-                    let stored;
-                    (mode, stored) = acl::access(value, mode)?;
-                    if !stored {
-                        continue;
-                    }
+                b"system.posix_acl_access" => match acl::access(value, &mut mode, is_link)? {
+                    Effect::Stored => None,
+                    Effect::Dropped => continue,
+                    Effect::LeftOut(reason) => Some(reason),
+                },
+                b"system.posix_acl_default" => match acl::default(value, is_directory)? {
+                    Effect::Stored => None,
+                    Effect::Dropped => continue,
+                    Effect::LeftOut(reason) => Some(reason),
+                },
+                CAPABILITY => {
+                    check_capability(value)?;
                     None
-                }
-                b"system.posix_acl_default" if is_directory => {
-                    if !acl::default(value)? {
-                        continue;
-                    }
-                    None
-                }
-                name if name.starts_with(b"system.posix_acl_") => {
-                    Some("this type of file cannot have it")
                 }
                 name if name.starts_with(b"user.") && !is_plain => {
                     Some("only files and directories can have it")

@@ -125,9 +125,66 @@ fn access_lists_are_those_that_the_kernel_sets() {
         .pax(&[(access, &named), (default, &plain)])
         .dir("d");
     assert!(compare(&[tar.end()]));
-    for bad in [&named[..named.len() - 1], &list(&[(1, 7)])] {
-        let tar = Tar::new().pax(&[(access, bad)]).file("x", "");
-        assert!(!compare(&[tar.end()]));
+    // A value of no bytes, another version, and lists that other types of files cannot have.
+    let other = [&[1, 0, 0, 0], &named[4..]].concat();
+    for (access_list, default_list) in [(&[][..], &[][..]), (&other, &other), (&named, &plain)] {
+        let lists = [(access, access_list), (default, default_list)];
+        let tar = Tar::new().pax(&lists).dir("d");
+        let tar = tar.pax(&lists).file("f", "").pax(&lists);
+        assert!(compare(&[tar.symlink("l", "f").end()]));
+    }
+    let tar = Tar::new().pax(&[(default, &list(&[(1, 7)]))]).file("f", "");
+    assert!(compare(&[tar.end()]));
+    for bad in [&named[..named.len() - 1], &list(&[(0x40, 7)])] {
+        for (key, flag) in [
+            (access, b'0'),
+            (access, b'2'),
+            (default, b'5'),
+            (default, b'0'),
+        ] {
+            let member = Header::new(flag, "x").link("y");
+            let tar = Tar::new().pax(&[(key, bad)]).member(member, "");
+            assert!(!compare(&[tar.end()]), "{key} {flag}");
+        }
+    }
+}
+
+#[test]
+fn capabilities_are_those_that_the_kernel_sets() {
+    if !can_mount() {
+        return;
+    }
+    let key = "SCHILY.xattr.security.capability";
+    let value = |version: u32, length| {
+        let mut value = version.to_le_bytes().to_vec();
+        value.resize(length, 1);
+        value
+    };
+    let member = |value: &[u8], flag| {
+        let tar = Tar::new().pax(&[(key, value)]);
+        tar.member(Header::new(flag, "x").link("y"), "").end()
+    };
+    for flag in *b"0256" {
+        assert!(compare(&[member(&value(0x0200_0001, 20), flag)]));
+        assert!(compare(&[member(&value(0x0300_0000, 24), flag)]));
+        for bad in [value(0x0200_0000, 24), value(0x0100_0000, 12), Vec::new()] {
+            assert!(!compare(&[member(&bad, flag)]), "{flag} {bad:?}");
+        }
+    }
+}
+
+/// The kernel refuses these names whatever the file system.
+#[test]
+fn names_of_attributes_without_an_end_are_left_out() {
+    if !can_mount() {
+        return;
+    }
+    for name in ["user.", "trusted.", "security."] {
+        let key = format!("SCHILY.xattr.{name}");
+        assert!(compare(&[Tar::new()
+            .pax(&[(&key, b"x")])
+            .file("x", "")
+            .end()]));
     }
 }
 

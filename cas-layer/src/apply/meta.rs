@@ -7,6 +7,7 @@ use cas_host::{calls, node};
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Stat, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use super::capability::{CAPABILITY, check_capability};
 use super::dirs::Dir;
 use super::owners::OWNER;
 use super::seen::Inode;
@@ -95,7 +96,7 @@ impl Layer {
             clear_xattrs(fd, entry)?;
         }
         for (name, value) in &entry.xattrs {
-            self.set_xattr(entry, name, |name| {
+            self.set_xattr(entry, (name, value), |name| {
                 calls::fsetxattr(fd, name, value, XattrFlags::empty())
             })?;
         }
@@ -128,7 +129,7 @@ impl Layer {
             }
         }
         for (attribute, value) in &entry.xattrs {
-            self.set_xattr(entry, attribute, |attribute| {
+            self.set_xattr(entry, (attribute, value), |attribute| {
                 node::set_attribute(dir.fd.as_fd(), name, attribute, value)
             })?;
         }
@@ -144,13 +145,16 @@ impl Layer {
     fn set_xattr(
         &mut self,
         entry: &Entry,
-        name: &[u8],
+        (name, value): (&[u8], &[u8]),
         set: impl FnOnce(&[u8]) -> rustix::io::Result<()>,
     ) -> Result<()> {
         let shown = name.escape_ascii();
         if !is_set(name) {
             self.warn_of_unset(name);
             return Ok(());
+        }
+        if name == CAPABILITY {
+            check_capability(value)?;
         }
         let Err(errno) = set(name) else {
             return Ok(());

@@ -24,6 +24,7 @@
 
 mod action;
 mod body;
+mod capability;
 mod cost;
 mod denied;
 mod dirs;
@@ -62,6 +63,7 @@ use seen::Seen;
 use standalone::Recorder;
 
 pub use action::{Action, WHITEOUT_DEVICE};
+pub use capability::{CAPABILITY, check_capability};
 pub use cost::{Cost, check_links};
 pub(crate) use meta::is_of_host;
 pub use meta::is_set;

@@ -64,8 +64,8 @@ impl<R: BufRead> Reader<R> {
         for name in &pax.left_out {
             let path = path.escape_ascii();
             self.warn(&format!(
-                "the xattr {name} of {path} is left out: its name or value is longer than \
-                 Linux allows"
+                "the xattr {name} of {path} is left out: Linux does not allow its name, or the \
+                 length of its name or value"
             ));
         }
         let stored = self.stored(header, pax.size, &kind).map_err(named)?;

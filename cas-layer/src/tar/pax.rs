@@ -115,8 +115,9 @@ impl Pax {
         if name.is_empty() || name.contains(&0) {
             return Err(bad(XATTR, name));
         }
-        // The kernel refuses longer names and values, whatever the file system.
-        if name.len() > limit::COMPONENT || value.len() > limit::XATTR {
+        // The kernel refuses these names, and longer names and values, whatever the file system.
+        let is_prefix = matches!(name, b"user." | b"trusted." | b"security.");
+        if is_prefix || name.len() > limit::COMPONENT || value.len() > limit::XATTR {
             self.xattrs.remove(name);
             self.left_out.push(shown(name));
             return Ok(());

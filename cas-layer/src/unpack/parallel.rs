@@ -302,7 +302,8 @@ impl Unpacking<'_> {
     }
 
     /// Makes a view of a committed layer and removes the view again. Returns the mounts of the
-    /// view.
+    /// view. If the snapshotter cannot merge the layers, the error names the topmost one, because
+    /// the snapshotter knows no digests of layers.
     async fn look_at(&self, index: usize) -> Result<Vec<Mount>> {
         let (snapshotter, key) = (Arc::clone(self.target.snapshotter), self.look.clone());
         let (top, labels) = (self.chain[index].to_string(), self.labels());
@@ -311,7 +312,9 @@ impl Unpacking<'_> {
             snapshotter.remove(&key).await?;
             Ok::<_, Error>(mounts)
         });
-        mounts.await
+        let blob = self.layers[index].0.digest;
+        let named = |error: Error| error.within(format_args!("the layers up to {blob}"));
+        mounts.await.map_err(named)
     }
 
     /// Returns the trees of the lowest `count` layers, which are committed, topmost first.

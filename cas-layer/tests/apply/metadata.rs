@@ -193,7 +193,8 @@ fn a_malformed_attribute_is_damage_and_its_member_is_named() {
         [2, 0, 0, 0].into_iter().chain(entries).collect()
     };
     let (capability, access) = ("security.capability", "system.posix_acl_access");
-    let malformed: [(&str, Vec<u8>); 7] = [
+    let malformed: [(&str, Vec<u8>); 8] = [
+        (capability, Vec::new()),
         (capability, b"xx".to_vec()),
         (
             capability,

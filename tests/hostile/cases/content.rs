@@ -4,7 +4,7 @@ use std::io::Write;
 
 use cas::{Digest, ErrorKind, MediaType, limit};
 
-use super::{CORRUPT, Case, Make, harmless, pax, refused};
+use super::{CORRUPT, Case, Layer, Make, harmless, pax, refused};
 use testkit::archive::{Header, Tar, record};
 
 pub(super) const ALL: &[Make] = &[
@@ -183,7 +183,8 @@ pub(super) const ALL: &[Make] = &[
         let mut cut = refused("an archive that ends inside a body", CORRUPT, Vec::new());
         let below = Tar::new().file("below", "1").end();
         let whole = Tar::new().file("a", "1").file("b", vec![b'x'; 5000]).0;
-        cut.layers = vec![below, whole[..whole.len() - 2000].to_vec()];
+        let end = whole[..whole.len() - 2000].to_vec();
+        cut.layers = [below, end].map(Layer::of).into();
         cut
     },
     // Bombs, and a wrong diff ID.
@@ -204,7 +205,7 @@ pub(super) const ALL: &[Make] = &[
     |_| bomb(),
     |_| {
         let mut lie = refused("a layer with a wrong diff ID", CORRUPT, vec![Tar::new()]);
-        lie.diff_id = Some(Digest::sha256(b"another"));
+        lie.layers[0].diff_id = Digest::sha256(b"another");
         lie
     },
 ];
@@ -214,13 +215,15 @@ pub(super) const ALL: &[Make] = &[
 fn bomb() -> Case {
     let mut bomb = refused("zeros in gzip, with a wrong diff ID", CORRUPT, Vec::new());
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    let header = Header::new(b'0', "zeros").size(64 << 20).sealed(false);
+    let header = Header::new(b'0', "zeros").size(16 << 20).sealed(false);
     encoder.write_all(&header).unwrap();
-    for _ in 0..64 {
+    for _ in 0..16 {
         encoder.write_all(&vec![0; 1 << 20]).unwrap();
     }
-    bomb.layers = vec![encoder.finish().unwrap()];
+    bomb.layers = vec![Layer {
+        blob: encoder.finish().unwrap(),
+        diff_id: Digest::sha256(b"another"),
+    }];
     bomb.media_type = MediaType::OCI_LAYER_GZIP;
-    bomb.diff_id = Some(Digest::sha256(b"another"));
     bomb
 }

@@ -2,6 +2,8 @@
 //! data of overlayfs, or the unpacking process. The tests of `cas-layer` check each rule by itself.
 
 mod content;
+mod cost;
+mod formats;
 mod links;
 mod paths;
 
@@ -17,23 +19,37 @@ pub(crate) enum Outcome {
     Refused(ErrorKind),
 }
 
+#[derive(Clone)]
 pub(crate) struct Case {
-    pub(crate) name: &'static str,
-    pub(crate) layers: Vec<Vec<u8>>,
+    pub(crate) name: String,
+    pub(crate) layers: Vec<Layer>,
     pub(crate) media_type: MediaType,
-    /// The diff ID, if it is not the digest of the blob.
-    pub(crate) diff_id: Option<Digest>,
     pub(crate) outcome: Outcome,
+}
+
+#[derive(Clone)]
+pub(crate) struct Layer {
+    pub(crate) blob: Vec<u8>,
+    pub(crate) diff_id: Digest,
+}
+
+impl Layer {
+    /// Returns an archive as a layer.
+    pub(crate) fn of(archive: Vec<u8>) -> Self {
+        Layer {
+            diff_id: Digest::sha256(&archive),
+            blob: archive,
+        }
+    }
 }
 
 fn case(name: &'static str, outcome: Outcome, layers: Vec<Tar>) -> Case {
     // The top directory has an entry, because otherwise its time is the time of unpacking.
-    let whole = |layer: Tar| Tar::new().dir("./").raw(layer.0).end();
+    let whole = |layer: Tar| Layer::of(Tar::new().dir("./").raw(layer.0).end());
     Case {
-        name,
+        name: name.to_owned(),
         layers: layers.into_iter().map(whole).collect(),
         media_type: MediaType::OCI_LAYER,
-        diff_id: None,
         outcome,
     }
 }
@@ -49,9 +65,15 @@ fn refused(name: &'static str, kind: ErrorKind, layers: Vec<Tar>) -> Case {
 
 const CORRUPT: ErrorKind = ErrorKind::Corrupt;
 
-type Make = fn(&Cage) -> Case;
+pub(crate) type Make = fn(&Cage) -> Case;
 
-pub(crate) const ALL: [&[Make]; 3] = [paths::ALL, links::ALL, content::ALL];
+pub(crate) const ALL: [&[Make]; 5] = [
+    paths::ALL,
+    links::ALL,
+    content::ALL,
+    formats::ALL,
+    cost::ALL,
+];
 
 /// Returns an archive with a file that has one pax record.
 fn pax(key: &str, value: &[u8]) -> Tar {
