@@ -66,7 +66,7 @@ pub(super) fn encode(nonce: &str, value: Option<&Bytes>) -> Bytes {
 
 /// Decodes a cell. Returns `None` if the body is not a cell. If the object changed while it was
 /// read, the nonces at both ends differ, and this function returns `None`, too.
-fn decode(body: &Bytes) -> Option<StoredCell> {
+pub(super) fn decode(body: &Bytes) -> Option<StoredCell> {
     let end = body.len().checked_sub(TAIL).filter(|end| *end >= HEAD)?;
     let nonce = std::str::from_utf8(&body[..NONCE]).ok()?.to_owned();
     let whole = body[end] == b'\n' && body[end + 1..] == *nonce.as_bytes();

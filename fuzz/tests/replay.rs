@@ -1,0 +1,62 @@
+//! Runs all targets on their seeds and on the inputs that are kept.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test may fail anywhere"
+)]
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use cas_fuzz::planted::PLANTED;
+use cas_fuzz::{corpus, replay, target, targets};
+
+/// A time in which every input is read, even by a build for tests on a busy machine.
+const SOON: Duration = Duration::from_secs(20);
+
+#[test]
+fn every_seed_is_accepted() {
+    for target in targets() {
+        let seeds = (target.seeds)();
+        assert!(!seeds.is_empty(), "{} has no seeds", target.name);
+        for (number, seed) in seeds.iter().enumerate() {
+            let name = target.name;
+            assert!(seed.len() <= target.longest, "seed {number} of {name}");
+            let outcome = replay::run(&target, seed);
+            assert_eq!(outcome.result, Ok(true), "seed {number} of {name}");
+        }
+    }
+}
+
+#[test]
+fn every_kept_input_is_read() {
+    for target in targets() {
+        for (file, input) in replay::inputs(&corpus(target.name)).unwrap() {
+            let outcome = replay::run(&target, &input);
+            let name = target.name;
+            if let Err(panic) = outcome.result {
+                panic!("{name} on {file}: {panic}");
+            }
+            assert!(outcome.took < SOON, "{name} on {file}: {:?}", outcome.took);
+        }
+    }
+}
+
+#[test]
+fn names_are_unique_and_every_corpus_has_a_target() {
+    let names: Vec<&str> = targets().iter().map(|target| target.name).collect();
+    let unique: BTreeSet<&str> = names.iter().copied().collect();
+    assert_eq!(unique.len(), names.len(), "{names:?}");
+    for directory in std::fs::read_dir(corpus("")).unwrap() {
+        let name = directory.unwrap().file_name().into_string().unwrap();
+        assert!(unique.contains(&*name), "there is no target {name}");
+    }
+}
+
+#[test]
+fn a_planted_panic_is_reported() {
+    let planted = target(PLANTED[0].target.name).unwrap();
+    let outcome = replay::run(&planted, b"planted!");
+    assert_eq!(outcome.result, Err("a planted panic".to_owned()));
+    assert_eq!(replay::run(&planted, b"plain").result, Ok(true));
+}
