@@ -38,7 +38,7 @@ pub(crate) const TARGETS: &[Target] = &[
         name: "effects",
         run: effects,
         seeds: saved_effects,
-        longest: 2048,
+        longest: 8192,
     },
 ];
 

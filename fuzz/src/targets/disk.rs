@@ -4,11 +4,12 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 
 use cas_core::Result;
-use cas_erofs::{DataFile, Image, Layers, check_image};
-use cas_layer::apply::Tree;
+use cas_erofs::{DataFile, Image, Layers, Tree, check_image};
+use cas_layer::apply;
 use cas_layer::tar::Reader;
 use erofs_rs::EroFS;
 use erofs_rs::backend::SliceImage;
+use testkit::archive::Tar;
 
 use super::tar::{archives, sealed};
 use super::{accepted, in_memory};
@@ -30,23 +31,25 @@ pub(crate) const TARGETS: &[Target] = &[
 ];
 
 /// Makes the image of some layers. Returns its metadata and its data files.
-fn merge(layers: &[&[u8]]) -> Result<(Vec<u8>, Vec<DataFile>)> {
+fn image_of(layers: &[&[u8]]) -> Result<(Vec<u8>, Vec<DataFile>)> {
+    let (tree, data) = merge(layers)?;
+    Ok((Image::new(&tree, &data)?.metadata().to_vec(), data))
+}
+
+fn merge(layers: &[&[u8]]) -> Result<(Tree, Vec<DataFile>)> {
     let directory = in_memory()?;
     let mut reader = Layers::new(directory.path());
     for layer in layers {
         reader.add(&mut &**layer)?;
     }
-    let (tree, data) = reader.finish();
-    Ok((Image::new(&tree, &data)?.metadata().to_vec(), data))
+    Ok(reader.finish())
 }
 
 /// Returns the metadata of a tree without files, which is a whole image.
 fn without_files() -> Option<Vec<u8>> {
-    let layer = testkit::archive::Tar::new()
-        .dir("dir/")
-        .symlink("link", "dir")
-        .end();
-    merge(&[&layer]).ok().map(|(metadata, _)| metadata)
+    let layer = Tar::new().dir("dir/").symlink("link", "dir").end();
+    let (tree, _) = merge(&[&layer]).ok()?;
+    Some(Image::new(&tree, &[]).ok()?.metadata().to_vec())
 }
 
 /// Checks an image that others made, as before a mount.
@@ -64,7 +67,7 @@ fn image(input: &[u8]) -> bool {
 /// reads the image. It has as many entries as a directory that the layer is applied to.
 fn merged(input: &[u8]) -> bool {
     let layer = sealed(input);
-    let made = merge(&[&layer, &layer]);
+    let made = image_of(&[&layer, &layer]);
     if let Ok((metadata, data)) = &made {
         let data: Vec<Vec<u8>> = data.iter().map(whole).collect();
         let devices = data.iter().map(|data| SliceImage::new(data)).collect();
@@ -99,7 +102,7 @@ fn whole(file: &DataFile) -> Vec<u8> {
 /// Applies a layer twice to a directory. Returns the number of entries.
 fn applied(layer: &[u8]) -> Result<usize> {
     let directory = in_memory()?;
-    let tree = Tree::open(directory.path())?;
+    let tree = apply::Tree::open(directory.path())?;
     for _ in 0..2 {
         tree.apply(&mut Reader::new(layer))?;
     }

@@ -18,7 +18,7 @@ pub(crate) const TARGETS: &[Target] = &[
         name: "ztoc",
         run: ztoc,
         seeds: ztocs,
-        longest: 4096,
+        longest: 40_000,
     },
     Target {
         name: "ztoc-build",
@@ -84,7 +84,7 @@ const DESCRIPTION: &str = r#"{"reference":"host.test/app:1","layer":{"mediaType"
 /// Where the table of contents begins in a layer.
 const END: u64 = 5000;
 
-/// Returns zTOCs of small layers. The windows are left out if there is only one span.
+/// Returns zTOCs of small layers. Most of their bytes are the window of the only checkpoint.
 fn ztocs() -> Vec<Vec<u8>> {
     let build = |tar: &Vec<u8>| {
         Ztoc::build(&gzipped(tar)[..], 1 << 20, "fuzz")

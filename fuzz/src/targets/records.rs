@@ -42,7 +42,7 @@ pub(crate) const TARGETS: &[Target] = &[
         run: |input| record(Table::Snapshots, "fuzz/key", input),
         seeds: || {
             texts(&[
-                r#"{"id":7,"kind":"committed","created_at":1000,"updated_at":1001,"usage":{"size":1,"inodes":2},"children":0}"#,
+                r#"{"id":7,"kind":"committed","created_at":1000,"updated_at":1001,"usage":{"bytes":1,"inodes":2},"children":0}"#,
                 r#"{"id":8,"kind":"active","parent":"other","labels":{"containerd.io/gc.root":"1"},"created_at":1000,"updated_at":1001}"#,
             ])
         },

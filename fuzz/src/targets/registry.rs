@@ -74,7 +74,7 @@ pub(crate) const TARGETS: &[Target] = &[
                 "host.test",
                 "host.test:5000/a/**:1.*",
                 "*.test/**",
-                "h/a@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+                "host.test/a@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
             ])
         },
         longest: 400,

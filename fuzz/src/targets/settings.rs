@@ -15,7 +15,7 @@ pub(crate) const TARGETS: &[Target] = &[
         seeds: || {
             texts(&[
                 "format = 1\nstore = \"mixed\"\nsnapshotter = \"native\"\n[stores.mixed]\nkind = \"by-size\"\nsmall = \"redb\"\nlarge = \"fs:///x\"\nthreshold = \"4KiB\"\n",
-                "format = 1\nstore = \"fs\"\nsnapshotter = \"overlay\"\n[remote]\nconnect-timeout = \"5s\"\n[registries.\"host.test\"]\ntoken-hosts = [\"auth.test\"]\n",
+                "format = 1\nstore = \"fs\"\nsnapshotter = \"overlay\"\n[remote]\nretry-for = 5\nca = [\"/a.pem\"]\nmin-speed = \"1KiB\"\n[registries.\"host.test\"]\ntoken-hosts = [\"auth.test\"]\n",
             ])
         },
         longest: 1500,

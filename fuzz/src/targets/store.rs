@@ -36,7 +36,7 @@ pub(crate) const TARGETS: &[Target] = &[
     Target {
         name: "blob-parts",
         run: |input| accepted(backend_remote::fuzzing::parts(input)),
-        seeds: || texts(&[r#"{"version":1,"size":9000000,"part_size":8388608,"etags":null}"#]),
+        seeds: || texts(&[r#"{"version":1,"size":9000000,"part":8388608}"#]),
         longest: 300,
     },
     Target {
@@ -44,7 +44,7 @@ pub(crate) const TARGETS: &[Target] = &[
         run: |input| accepted(backend_remote::fuzzing::format(input)),
         seeds: || {
             texts(&[
-                r#"{"kind":"cas-remote","version":1,"endpoint":null,"conditional_deletion":false}"#,
+                r#"{"kind":"oci-cas remote","version":2,"endpoint":null,"conditional_deletion":false}"#,
             ])
         },
         longest: 300,
