@@ -13,13 +13,16 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use cas_fuzz::planted::PLANTED;
 use cas_fuzz::{TARGET, Target};
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 
 use crate::AllArgs;
 
+/// A file system in memory, for the temporary files of targets, if the machine has it.
+const MEMORY: &str = "/dev/shm";
 /// Number of targets that run at the same time.
 const SIDE_BY_SIDE: usize = 2;
 /// The most memory that a target may use, in MiB.
-const MEMORY: usize = 1024;
+const MEBIBYTES: usize = 1024;
 /// The longest time that a target may take for one input, in seconds. Other programs run beside
 /// the campaign, so this is far more than an input needs.
 const SECONDS: usize = 10;
@@ -149,15 +152,21 @@ fn fuzz(arguments: &AllArgs, target: &Target, seconds: f64) -> Result<(Done, Exi
     let kept = cas_fuzz::corpus(target.name);
     let output = arguments.work.join(target.name).with_extension("log");
     let prefix = findings(arguments).join(target.name);
+    // libFuzzer ends without removing what the target has made.
+    let scratch = match Path::new(MEMORY).is_dir() {
+        true => TempDir::with_prefix_in("fuzz-", MEMORY)?,
+        false => TempDir::with_prefix("fuzz-")?,
+    };
     let mut command = Command::new(&arguments.program);
     command
         .env(TARGET, target.name)
+        .env("TMPDIR", scratch.path())
         .arg(&corpus)
         .arg(&seeds)
         .args(kept.exists().then_some(&kept))
         .arg(format!("-artifact_prefix={}-", prefix.display()))
         .arg(format!("-max_len={}", target.longest))
-        .arg(format!("-rss_limit_mb={MEMORY}"))
+        .arg(format!("-rss_limit_mb={MEBIBYTES}"))
         .arg(format!("-timeout={SECONDS}"))
         .args(["-print_final_stats=1", "-use_value_profile=1"])
         .stdin(Stdio::null())

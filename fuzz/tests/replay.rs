@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use cas_fuzz::planted::PLANTED;
 use cas_fuzz::{corpus, replay, target, targets};
+use testkit::random::Random;
 
 /// A time in which every input is read, even by a build for tests on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
@@ -46,6 +47,50 @@ fn every_kept_input_is_read() {
             assert!(outcome.took < SOON, "{name} on {file}: {:?}", outcome.took);
         }
     }
+}
+
+/// Number of changed inputs for each target.
+const CHANGED: usize = 60;
+
+/// Changes a byte, or removes, repeats or moves a few bytes.
+fn change(input: &mut Vec<u8>, random: &mut Random) {
+    let at = random.below(input.len().max(1) as u64) as usize;
+    let end = input.len().min(at + 1 + random.below(8) as usize);
+    let piece = input.get(at..end).unwrap_or_default().to_vec();
+    match random.below(5) {
+        0 if at < input.len() => input[at] = random.below(256) as u8,
+        1 if at < input.len() => input[at] ^= 1 << random.below(8),
+        2 => drop(input.drain(at.min(end)..end)),
+        3 => drop(input.splice(at.min(end)..at.min(end), piece)),
+        _ => {
+            let to = random.below(input.len().max(1) as u64) as usize;
+            let to = to.min(input.len());
+            drop(input.splice(to..to, piece));
+        }
+    }
+}
+
+#[test]
+fn changed_seeds_are_read() {
+    let mut bad = Vec::new();
+    for target in targets() {
+        let mut random = Random::new(1, target.name);
+        let seeds = (target.seeds)();
+        for _ in 0..CHANGED {
+            let mut input = seeds[random.below(seeds.len() as u64) as usize].clone();
+            for _ in 0..=random.below(4) {
+                change(&mut input, &mut random);
+            }
+            if let Err(panic) = replay::run(&target, &input).result {
+                bad.push(format!(
+                    "{}: {panic}: {}",
+                    target.name,
+                    input.escape_ascii()
+                ));
+            }
+        }
+    }
+    assert!(bad.is_empty(), "{}", bad.join("\n"));
 }
 
 #[test]

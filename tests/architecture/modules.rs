@@ -23,6 +23,7 @@ const CRATES: &[&str] = &[
     "cas-layer",
     "cas-records-sqlite",
     "conformance",
+    "fuzz",
     "powercut",
     "snapshot-erofs",
     "snapshot-native",

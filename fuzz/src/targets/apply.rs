@@ -12,7 +12,7 @@ use cas_layer::tar::Reader;
 use tempfile::TempDir;
 
 use super::tar::{archives, sealed};
-use super::{accepted, in_memory};
+use super::{accepted, scratch};
 use crate::Target;
 
 pub(crate) const TARGETS: &[Target] = &[
@@ -54,7 +54,7 @@ struct Cage {
 
 impl Cage {
     fn new() -> io::Result<Self> {
-        let directory = in_memory()?;
+        let directory = scratch()?;
         fs::create_dir(directory.path().join("outside"))?;
         fs::write(directory.path().join("outside/canary"), CANARY)?;
         let mut cage = Cage {

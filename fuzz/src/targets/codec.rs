@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write as _};
 
-use cas_core::{Error, Result};
+use cas_core::Result;
 use cas_layer::codec::{Compression, Decoder, detect};
 
 use super::accepted;
@@ -89,18 +89,23 @@ impl Read for Slow<'_> {
     }
 }
 
+/// Decompresses bytes one at a time.
+fn decode_slowly(input: &[u8], compression: Compression) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    let mut decoder = Decoder::with_budget(Slow(input), compression, BUDGET)?;
+    decoder.read_to_end(&mut out)?;
+    Ok(out)
+}
+
 /// Decompresses bytes at once and byte by byte, with the same result.
 fn one_kind(input: &[u8], compression: Compression) -> bool {
     let whole = decode(input, compression);
-    let mut slow = Vec::new();
-    let decoder = Decoder::with_budget(Slow(input), compression, BUDGET);
-    let outcome =
-        decoder.and_then(|mut decoder| decoder.read_to_end(&mut slow).map_err(Error::from));
-    match &whole {
-        Ok(whole) => assert_eq!(*whole, slow),
-        Err(error) => assert!(outcome.is_err(), "only {error} at once"),
-    }
-    assert_eq!(whole.is_ok(), outcome.is_ok(), "{whole:?} {outcome:?}");
+    let slow = decode_slowly(input, compression);
+    assert_eq!(
+        whole.as_ref().ok(),
+        slow.as_ref().ok(),
+        "{whole:?} {slow:?}"
+    );
     accepted(whole)
 }
 
@@ -125,18 +130,21 @@ fn gzip(input: &[u8]) -> bool {
 }
 
 /// Decompresses zstd. The crate `ruzstd`, which is another implementation, decodes each accepted
-/// frame to the same bytes.
+/// frame to the same bytes. Byte by byte, the result is the same, too. But libzstd refuses an empty
+/// block of another type than `raw` only if it gets a frame at once.
 fn zstd(input: &[u8]) -> bool {
     let ours = decode(input, Compression::Zstd);
-    if let Ok(ours) = &ours
-        && let Ok(mut peer) = ruzstd::decoding::StreamingDecoder::new(input)
-    {
+    let slow = decode_slowly(input, Compression::Zstd);
+    if let Ok(ours) = &ours {
+        assert!(slow.as_ref().is_ok_and(|slow| slow == ours), "{slow:?}");
         let mut first = Vec::new();
-        if peer.read_to_end(&mut first).is_ok() {
+        if let Ok(mut peer) = ruzstd::decoding::StreamingDecoder::new(input)
+            && peer.read_to_end(&mut first).is_ok()
+        {
             assert!(ours.starts_with(&first));
         }
     }
-    one_kind(input, Compression::Zstd);
+    accepted(slow);
     accepted(ours)
 }
 

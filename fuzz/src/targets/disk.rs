@@ -12,7 +12,7 @@ use erofs_rs::backend::SliceImage;
 use testkit::archive::Tar;
 
 use super::tar::{archives, sealed};
-use super::{accepted, in_memory};
+use super::{accepted, scratch};
 use crate::Target;
 
 pub(crate) const TARGETS: &[Target] = &[
@@ -37,7 +37,7 @@ fn image_of(layers: &[&[u8]]) -> Result<(Vec<u8>, Vec<DataFile>)> {
 }
 
 fn merge(layers: &[&[u8]]) -> Result<(Tree, Vec<DataFile>)> {
-    let directory = in_memory()?;
+    let directory = scratch()?;
     let mut reader = Layers::new(directory.path());
     for layer in layers {
         reader.add(&mut &**layer)?;
@@ -55,7 +55,7 @@ fn without_files() -> Option<Vec<u8>> {
 /// Checks an image that others made, as before a mount.
 fn image(input: &[u8]) -> bool {
     let check = || {
-        let directory = in_memory()?;
+        let directory = scratch()?;
         let path = directory.path().join("image");
         fs::write(&path, input)?;
         check_image(&File::open(&path)?)
@@ -101,7 +101,7 @@ fn whole(file: &DataFile) -> Vec<u8> {
 
 /// Applies a layer twice to a directory. Returns the number of entries.
 fn applied(layer: &[u8]) -> Result<usize> {
-    let directory = in_memory()?;
+    let directory = scratch()?;
     let tree = apply::Tree::open(directory.path())?;
     for _ in 0..2 {
         tree.apply(&mut Reader::new(layer))?;

@@ -7,7 +7,7 @@ use cas_core::Result;
 use cas_core::snapshot::Mount;
 use cas_host::fuzzing;
 
-use super::{accepted, in_memory, texts};
+use super::{accepted, scratch, texts};
 use crate::Target;
 
 pub(crate) const TARGETS: &[Target] = &[
@@ -66,7 +66,7 @@ fn mount_table(input: &[u8]) -> bool {
 
 /// Returns a tree, and the file for its manifest.
 fn tree() -> Result<(tempfile::TempDir, File, File)> {
-    let directory = in_memory()?;
+    let directory = scratch()?;
     let path = directory.path();
     fs::create_dir_all(path.join("tree/dir"))?;
     fs::write(path.join("tree/dir/a file"), "hello")?;

@@ -9,7 +9,7 @@ use cas_core::{Error, Result};
 use cas_distribution::{Hosts, fuzzing};
 use tempfile::TempDir;
 
-use super::{accepted, block_on, in_memory, texts};
+use super::{accepted, block_on, scratch, texts};
 use crate::Target;
 
 pub(crate) const TARGETS: &[Target] = &[
@@ -64,7 +64,7 @@ pub(crate) const TARGETS: &[Target] = &[
 /// Where a process that fuzzes writes the file.
 fn directory() -> &'static Path {
     static DIRECTORY: OnceLock<TempDir> = OnceLock::new();
-    let made = || in_memory().unwrap_or_else(|error| panic!("cannot make a directory: {error}"));
+    let made = || scratch().unwrap_or_else(|error| panic!("cannot make a directory: {error}"));
     DIRECTORY.get_or_init(made).path()
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use testkit::archive::Tar;
 
 use super::tar::sealed;
-use super::{accepted, block_on, in_memory};
+use super::{accepted, block_on, scratch};
 use crate::Target;
 
 pub(crate) const TARGETS: &[Target] = &[
@@ -135,7 +135,7 @@ fn stored(source: Source) -> bool {
 
 /// Imports a directory of skopeo with this manifest.
 fn skopeo_dir(input: &[u8]) -> bool {
-    let directory = in_memory();
+    let directory = scratch();
     let directory = directory.unwrap_or_else(|error| panic!("cannot make a directory: {error}"));
     let write = || {
         for blob in [layer(), config(&layer())] {

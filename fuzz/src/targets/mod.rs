@@ -18,7 +18,6 @@ mod tar;
 
 use std::fmt::{Debug, Display};
 use std::io;
-use std::path::Path;
 use std::str::FromStr;
 
 use cas_core::{ErrorKind, Result};
@@ -85,13 +84,9 @@ fn texts(texts: &[&str]) -> Vec<Vec<u8>> {
     texts.iter().map(|text| text.as_bytes().to_vec()).collect()
 }
 
-/// Makes a temporary directory, in memory if the machine has a file system there.
-fn in_memory() -> io::Result<TempDir> {
-    const MEMORY: &str = "/dev/shm";
-    match Path::new(MEMORY).is_dir() {
-        true => TempDir::with_prefix_in("fuzz-", MEMORY),
-        false => TempDir::with_prefix("fuzz-"),
-    }
+/// Makes a temporary directory. In a campaign it is in memory.
+fn scratch() -> io::Result<TempDir> {
+    TempDir::with_prefix("fuzz-")
 }
 
 /// Waits for a job.

@@ -5,7 +5,7 @@ use std::fs;
 use cas::bundle::IdRange;
 use cas::{Engines, PullModes, fuzzing};
 
-use super::{accepted, in_memory, parsed, texts};
+use super::{accepted, parsed, scratch, texts};
 use crate::Target;
 
 pub(crate) const TARGETS: &[Target] = &[
@@ -77,7 +77,7 @@ fn cas_toml(text: &str) -> bool {
 /// Looks up users in the accounts of an image: `passwd`, a zero byte and `group`.
 fn accounts(input: &[u8]) -> bool {
     let find = || -> cas_core::Result<bool> {
-        let root = in_memory()?;
+        let root = scratch()?;
         let etc = root.path().join("etc");
         fs::create_dir(&etc)?;
         let at = input

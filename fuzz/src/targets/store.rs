@@ -5,7 +5,7 @@ use std::fs;
 use backend_fs::validate;
 use bytes::Bytes;
 
-use super::{accepted, block_on, in_memory, texts};
+use super::{accepted, block_on, scratch, texts};
 use crate::Target;
 
 pub(crate) const TARGETS: &[Target] = &[
@@ -69,7 +69,7 @@ fn index_json(input: &[u8]) -> bool {
 /// Validates a layout with this `index.json` and a blob.
 fn layout(input: &[u8]) -> bool {
     let check = || {
-        let layout = in_memory()?;
+        let layout = scratch()?;
         let blobs = layout.path().join("blobs/sha256");
         fs::create_dir_all(&blobs)?;
         fs::write(
