@@ -69,7 +69,10 @@ pub(crate) fn run(arguments: &AllArgs) -> Result<bool> {
             if seconds < 1.0 {
                 continue;
             }
-            let (now, _) = fuzz(arguments, target, seconds)?;
+            let (now, status) = fuzz(arguments, target, seconds)?;
+            if !status.success() {
+                report(target, &output(arguments, target))?;
+            }
             let line = line(target.name, now);
             println!("{line}");
             lock(&done)?
@@ -124,7 +127,7 @@ fn convict(arguments: &AllArgs) -> Result<()> {
             bail!(
                 "the fault {name} was not found: expected the exit code {}, found {status}; see {}",
                 planted.code,
-                arguments.work.join(name).with_extension("log").display()
+                output(arguments, &planted.target).display()
             );
         }
         println!("{name} is found");
@@ -150,7 +153,7 @@ fn fuzz(arguments: &AllArgs, target: &Target, seconds: f64) -> Result<(Done, Exi
         fs::write(seeds.join(number.to_string()), seed)?;
     }
     let kept = cas_fuzz::corpus(target.name);
-    let output = arguments.work.join(target.name).with_extension("log");
+    let output = output(arguments, target);
     let prefix = findings(arguments).join(target.name);
     // libFuzzer ends without removing what the target has made.
     let scratch = match Path::new(MEMORY).is_dir() {
@@ -182,15 +185,17 @@ fn fuzz(arguments: &AllArgs, target: &Target, seconds: f64) -> Result<(Done, Exi
         .lines()
         .find_map(|line| line.strip_prefix("stat::number_of_executed_units:"))
         .and_then(|number| number.trim().parse().ok());
-    if !status.success() {
-        report(target, &said, &output);
-    }
     let done = Done {
         seconds: used,
         executions: executions.unwrap_or_default(),
         findings: u64::from(!status.success()),
     };
     Ok((done, status))
+}
+
+/// Returns the file with the output of libFuzzer for a target.
+fn output(arguments: &AllArgs, target: &Target) -> PathBuf {
+    arguments.work.join(target.name).with_extension("log")
 }
 
 fn findings(arguments: &AllArgs) -> PathBuf {
@@ -227,19 +232,18 @@ fn cpu_seconds(stat: &str) -> Option<f64> {
     Some((user + system) as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
-/// Prints how a finding can be repeated.
-fn report(target: &Target, said: &str, output: &Path) {
+/// Prints how the finding in the output of a target can be repeated.
+fn report(target: &Target, output: &Path) -> Result<()> {
     let name = target.name;
-    let input = said.lines().find_map(|line| {
-        line.split_once("Test unit written to ")
-            .map(|(_, path)| path)
-    });
-    match input {
-        Some(input) => println!(
+    let said = String::from_utf8_lossy(&fs::read(output)?).into_owned();
+    let written = |line| str::split_once(line, "Test unit written to ");
+    match said.lines().find_map(written) {
+        Some((_, input)) => println!(
             "{name}: a finding; repeat it: cargo run -p oci-cas-fuzz -- replay {name} {input}"
         ),
         None => println!("{name}: ended without an input; see {}", output.display()),
     }
+    Ok(())
 }
 
 /// Returns the line of the log for a run.

@@ -74,7 +74,7 @@ fn run(task: Task) -> Result<bool> {
         }
         Task::Replay { target, files } => {
             let target = cas_fuzz::target(&target)
-                .with_context(|| format!("there is no target {target}; see `fuzz list`"))?;
+                .with_context(|| format!("there is not a target {target}; see `fuzz list`"))?;
             let mut good = true;
             for file in files {
                 let input = fs::read(&file).with_context(|| format!("read {}", file.display()))?;

@@ -34,7 +34,7 @@ pub fn run(target: &Target, input: &[u8]) -> Outcome {
 }
 
 /// Returns the inputs in a directory, each with the name of its file, sorted by name. Returns none
-/// if there is no such directory.
+/// if the directory does not exist.
 ///
 /// # Errors
 /// Errors of the file system.

@@ -100,7 +100,7 @@ fn names_are_unique_and_every_corpus_has_a_target() {
     assert_eq!(unique.len(), names.len(), "{names:?}");
     for directory in std::fs::read_dir(corpus("")).unwrap() {
         let name = directory.unwrap().file_name().into_string().unwrap();
-        assert!(unique.contains(&*name), "there is no target {name}");
+        assert!(unique.contains(&*name), "no target has the name {name}");
     }
 }
 

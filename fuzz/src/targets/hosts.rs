@@ -106,7 +106,7 @@ fn registries_conf(input: &[u8]) -> bool {
             hosts.endpoints(&name()?).await
         })
     };
-    // A blocked registry is no error of the file.
+    // A blocked registry is not an error of the file.
     let accepts = |error: &Error| error.kind() == cas_core::ErrorKind::Denied;
     match find() {
         Err(error) if accepts(&error) => true,
