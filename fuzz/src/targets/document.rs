@@ -11,19 +11,19 @@ use crate::Target;
 pub(crate) const TARGETS: &[Target] = &[
     Target {
         name: "manifest",
-        run: |input| document(&MediaType::from(MediaType::OCI_MANIFEST), input),
+        run: |input| document(&MediaType::OCI_MANIFEST, input),
         seeds: || texts(&[MANIFEST, ARTIFACT]),
         longest: 4096,
     },
     Target {
         name: "index",
-        run: |input| document(&MediaType::from(MediaType::OCI_INDEX), input),
+        run: |input| document(&MediaType::OCI_INDEX, input),
         seeds: || texts(&[INDEX]),
         longest: 4096,
     },
     Target {
         name: "docker-manifest",
-        run: |input| document(&MediaType::from(MediaType::DOCKER_MANIFEST), input),
+        run: |input| document(&MediaType::DOCKER_MANIFEST, input),
         seeds: || texts(&[DOCKER]),
         longest: 4096,
     },
@@ -93,7 +93,7 @@ fn unknown_document(input: &[u8]) -> bool {
 
 fn config(input: &[u8]) -> bool {
     for known in [MediaType::OCI_CONFIG, MediaType::DOCKER_CONFIG] {
-        accepted(ImageConfig::recognise(&MediaType::from(known), input));
+        accepted(ImageConfig::recognise(&known, input));
     }
     accepted(ImageConfig::parse(input))
 }

@@ -1,4 +1,5 @@
 //! The targets, by what their inputs are.
+#![allow(clippy::panic, reason = "a target panics if a promise is broken")]
 
 mod aci;
 mod apply;

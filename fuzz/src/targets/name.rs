@@ -210,7 +210,7 @@ fn filter(input: &[u8]) -> bool {
     if let Ok(filters) = &filters
         && let Ok(name) = "host.test/app:1".parse()
     {
-        let target = Descriptor::of(MediaType::from(MediaType::OCI_MANIFEST), b"");
+        let target = Descriptor::of(MediaType::OCI_MANIFEST, b"");
         filters.matches(&Image::new(name, target));
     }
     accepted(filters)

@@ -238,7 +238,7 @@ fn tar_peer(input: &[u8]) -> bool {
     }
     let next = theirs.next();
     assert!(
-        !next.is_some_and(|next| next.is_ok()),
+        next.is_none_or(|next| next.is_err()),
         "the peer finds another member"
     );
     true
