@@ -23,7 +23,6 @@ const CRATES: &[&str] = &[
     "cas-layer",
     "cas-records-sqlite",
     "conformance",
-    "fuzz",
     "powercut",
     "snapshot-erofs",
     "snapshot-native",
