@@ -60,6 +60,9 @@ pub mod aci;
 pub mod backend;
 pub mod bundle;
 mod cas;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "on-demand")]
 mod on_demand;
 mod root;

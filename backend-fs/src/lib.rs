@@ -25,6 +25,9 @@ mod blobs;
 mod content;
 mod examine;
 mod file;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod images;
 mod index;
 mod index_file;

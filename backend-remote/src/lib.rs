@@ -42,6 +42,9 @@ mod error;
 mod examine;
 mod folder;
 mod format;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod ingest;
 mod nonce;
 mod object_name;

@@ -24,6 +24,9 @@ mod blobs;
 mod catalogue;
 mod fetch;
 mod format;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod image;
 mod info;
 mod key;

@@ -109,6 +109,9 @@ mod fallback;
 mod fetch;
 #[cfg(test)]
 mod fixtures_logins;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod helper;
 mod host;
 mod hosts;

@@ -114,7 +114,7 @@ impl Inner {
 }
 
 /// Returns the target of the link to the next page, as RFC 8288 writes it: `<URL>; rel="next"`.
-fn target(headers: &HeaderMap) -> Option<String> {
+pub(crate) fn target(headers: &HeaderMap) -> Option<String> {
     let values = headers.get_all(LINK).iter();
     let mut texts = values.filter_map(|value| value.to_str().ok());
     texts.find_map(|text| {

@@ -41,7 +41,7 @@ pub(crate) struct Token {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+pub(crate) struct Answer {
     token: Option<String>,
     access_token: Option<String>,
     /// The lifetime in seconds. Some services write it as a text.
@@ -52,7 +52,7 @@ struct Answer {
 impl Answer {
     /// Returns the token in the body of an answer. Services write it into either member, and may
     /// leave the other one empty.
-    fn read(body: &[u8]) -> Option<Token> {
+    pub(crate) fn read(body: &[u8]) -> Option<Token> {
         let answer: Answer = serde_json::from_slice(body).ok()?;
         let renewal = renewal(&answer.expires_in);
         let tokens = [answer.token, answer.access_token];

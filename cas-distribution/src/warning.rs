@@ -42,7 +42,7 @@ impl Warnings {
 
 /// Returns the text of a warning of the form `299 - "text"`, escaped and shortened. Returns `None`
 /// for an empty text, and for a warning of another form, such as the warning of a cache.
-fn text(warning: &str) -> Option<String> {
+pub(crate) fn text(warning: &str) -> Option<String> {
     let quoted = warning.trim().strip_prefix("299 - \"")?;
     let (mut text, mut letters) = (String::new(), quoted.chars());
     loop {

@@ -37,6 +37,12 @@ const PLACE: usize = 4;
 pub struct MountedDirs(Vec<String>);
 
 impl MountedDirs {
+    /// Returns what a mount table shows.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn of(table: String) -> Self {
+        MountedDirs(vec![table])
+    }
+
     /// Reads the mount tables of all mount namespaces in which a process runs. Skips a table that
     /// this process cannot read.
     #[must_use]

@@ -17,6 +17,9 @@ mod each;
 pub mod erofs;
 mod exposed;
 mod ext4;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod groups;
 mod idmap;
 mod immutable;

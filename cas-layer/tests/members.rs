@@ -81,6 +81,21 @@ fn members_are_one_stream() {
     }
 }
 
+/// Found by fuzzing: libzstd does not compare the sizes if the last block is empty and the frame
+/// arrives in parts.
+#[test]
+fn a_zstd_frame_with_fewer_bytes_than_its_header_states_is_damaged() {
+    // The magic number, a header with the size 32, and an empty last block.
+    let empty = b"\x28\xb5\x2f\xfd\x20\x20\x01\0\0";
+    for stream in [empty.to_vec(), [&zstd(b"first")[..], empty].concat()] {
+        for piece in [usize::MAX, 1, 7] {
+            let mut decoder = Decoder::new(Slow(&stream, piece), Compression::Zstd).unwrap();
+            let error = decoder.read_to_end(&mut Vec::new()).unwrap_err();
+            assert_eq!(Error::from(error).kind(), ErrorKind::Corrupt, "{piece}");
+        }
+    }
+}
+
 #[test]
 fn zeros_behind_and_between_members_are_skipped() {
     for (compression, encode) in FORMATS {

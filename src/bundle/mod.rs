@@ -38,6 +38,8 @@ pub(crate) use self::image::Config;
 pub(crate) use self::new::NewBundle;
 pub use self::options::BundleOptions;
 pub use self::rootfs::{Program, Rootfs};
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::user::find as find_account;
 
 /// Name of the configuration in a bundle.
 const DOCUMENT: &str = "config.json";

@@ -10,7 +10,7 @@ const GROUP: &str = "/etc/group";
 
 /// A user and their home directory.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Account {
+pub(crate) struct Account {
     pub(super) user: User,
     pub(super) home: String,
 }
@@ -26,7 +26,7 @@ pub(super) struct Account {
 /// `NotFound` for a name that the image does not have; `Corrupt` for a number that is too large, or
 /// if one of the files is not a regular file; `OutOfRange` if a file is too long, or the user is in
 /// more than [`limit::GROUPS`] groups; errors of the file system.
-pub(super) fn find(rootfs: &Rootfs, wanted: &str) -> Result<Account> {
+pub(crate) fn find(rootfs: &Rootfs, wanted: &str) -> Result<Account> {
     let (user, group) = wanted.split_once(':').unwrap_or((wanted, ""));
     let text = rootfs.read(PASSWD, limit::ACCOUNTS)?.unwrap_or_default();
     let number = match user {

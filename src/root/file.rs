@@ -15,7 +15,7 @@ pub(super) const NAME: &str = "cas.toml";
 ///
 /// # Errors
 /// `Corrupt` if the text does not parse; `FailedPrecondition` for another format.
-pub(super) fn parse(text: &str, path: &Path) -> Result<Engines> {
+pub(crate) fn parse(text: &str, path: &Path) -> Result<Engines> {
     #[derive(Deserialize)]
     struct Format {
         format: u32,
@@ -53,7 +53,7 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Engines> {
 }
 
 /// Returns the text of the file for these engines.
-pub(super) fn text(engines: &Engines) -> Result<String> {
+pub(crate) fn text(engines: &Engines) -> Result<String> {
     toml::to_string(engines).map_err(|error| {
         Error::internal("cas.toml could not be serialized; please report it").source(error)
     })

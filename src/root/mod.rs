@@ -49,6 +49,8 @@ pub use self::remote::{PolicyTable, RemoteTable};
 #[cfg(feature = "registry")]
 pub use self::settings::RemoteSettings;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::file::{parse, text};
 pub(crate) use self::snapshotter::parse as parse_snapshotter;
 
 /// The table of `cas.toml` about parallel pulls, and about the SOCI indexes that are used.

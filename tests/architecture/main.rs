@@ -91,6 +91,22 @@ const ARROWS: &[(&str, &[&str])] = &[
         "oci-cas-crash",
         &["oci-cas", "oci-cas-host", "oci-cas-testkit"],
     ),
+    (
+        "oci-cas-fuzz",
+        &[
+            "oci-cas",
+            "oci-cas-aci",
+            "oci-cas-backend-fs",
+            "oci-cas-backend-remote",
+            "oci-cas-core",
+            "oci-cas-distribution",
+            "oci-cas-erofs",
+            "oci-cas-host",
+            "oci-cas-layer",
+            "oci-cas-lazy",
+            "oci-cas-testkit",
+        ],
+    ),
     ("oci-cas-testkit", &["oci-cas-core", "oci-cas-host"]),
     ("xtask", &[]),
 ];

@@ -24,6 +24,7 @@ const CRATES: &[&str] = &[
     "cas-records-sqlite",
     "conformance",
     "crash",
+    "fuzz",
     "snapshot-erofs",
     "snapshot-native",
     "snapshot-overlay",

@@ -1,5 +1,6 @@
 //! `cargo xtask TASK`: the one entry point for checks, benches and reports of this workspace.
 
+mod fuzz;
 mod laws;
 mod mounts;
 mod peers;
@@ -25,7 +26,10 @@ cargo xtask TASK
   kills    kill every verb 300 times on each store and snapshotter; takes hours; can be resumed
   crashes  lose power, kill processes and collect while each store is at work, and check what is
            left; takes a day; can be resumed
-  long     run checks that are too slow for CI: release build, all real images, licenses, benches
+  fuzz     look for input that breaks a parser, one CPU minute for each target; can be resumed;
+           --minutes N for more
+  long     run checks that are too slow for CI: release build, all real images, licenses, benches,
+           and `fuzz`; --fuzz-minutes N for more of that
   setup    install programs that builds and tests call, and make the small image; elsewhere than
            as the superuser on Debian, list the missing Debian packages
   bench    measure the backends except dir and s3 (writes docs/BACKENDS.md and docs/plots), and
@@ -36,26 +40,33 @@ cargo xtask TASK
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    // No task takes an argument, and a task can take hours.
-    let [name] = &arguments[..] else {
-        eprint!("{HELP}");
-        return ExitCode::from(2);
-    };
-    let task: fn() -> Result<()> = match name.as_str() {
-        "check" => check,
-        "test" => || peers::set_up().and_then(|()| tests::run(WORKSPACE)),
-        "words" => words::check,
-        "rocksdb" => rocksdb,
-        "kills" => kills,
-        "crashes" => crashes,
-        "long" => long,
-        "setup" => peers::set_up,
-        "bench" => bench,
-        "report" => laws::report,
-        _ => {
-            eprint!("{HELP}");
-            return ExitCode::from(2);
+    // A task can take hours, so a wrong argument must not begin one.
+    let given: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (name, minutes) = match given[..] {
+        [name] => (name, 1.0),
+        ["fuzz", "--minutes", number] | ["long", "--fuzz-minutes", number] => {
+            match number.parse() {
+                Ok(minutes) => (given[0], minutes),
+                Err(_) => return usage(),
+            }
         }
+        _ => return usage(),
+    };
+    let fuzz = || fuzz::run(minutes);
+    let long = || long(minutes);
+    let task: &dyn Fn() -> Result<()> = match name {
+        "check" => &check,
+        "test" => &|| peers::set_up().and_then(|()| tests::run(WORKSPACE)),
+        "words" => &words::check,
+        "rocksdb" => &rocksdb,
+        "kills" => &kills,
+        "crashes" => &crashes,
+        "fuzz" => &fuzz,
+        "long" => &long,
+        "setup" => &peers::set_up,
+        "bench" => &bench,
+        "report" => &laws::report,
+        _ => return usage(),
     };
     match mounts::share().and_then(|()| task()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -64,6 +75,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn usage() -> ExitCode {
+    eprint!("{HELP}");
+    ExitCode::from(2)
 }
 
 /// Feature sets that must build in addition to the set of the tests.
@@ -179,7 +195,7 @@ const EXAMPLE: &[&str] = &[
     "target",
 ];
 
-fn long() -> Result<()> {
+fn long(fuzz_minutes: f64) -> Result<()> {
     check()?;
     rocksdb()?;
     peers::make_images(peers::ALL_IMAGES)?;
@@ -204,6 +220,7 @@ fn long() -> Result<()> {
     step(cargo(&search).env("CAS_PREEMPTIONS", "3"))?;
     let ignored = ["--release", "--", "--include-ignored"];
     step(&mut cargo(&[&["test"], everything(), &ignored].concat()))?;
+    fuzz::run(fuzz_minutes)?;
     bench()
 }
 

@@ -81,7 +81,7 @@ impl Pointer {
     }
 
     /// Returns the numbers of the parts that hold a range of the blob, and the range in each part.
-    pub(super) fn pieces(
+    pub(crate) fn pieces(
         &self,
         range: Range<u64>,
     ) -> impl Iterator<Item = (u64, Range<u64>)> + use<> {

@@ -26,6 +26,13 @@ const PAGE: usize = 1000;
 /// Maximum number of cells that are read or changed concurrently.
 pub(crate) const CONCURRENCY: usize = 16;
 
+/// Decodes a cell and encodes it again. Returns `None` if the body is not a cell.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn recoded(body: &Bytes) -> Option<Bytes> {
+    let cell = stored::decode(body)?;
+    Some(stored::encode(&cell.nonce, cell.value.as_ref()))
+}
+
 /// The cells of a store.
 pub(crate) struct Cells {
     prefix: Prefix,

@@ -66,13 +66,13 @@ pub(super) fn encode(nonce: &str, value: Option<&Bytes>) -> Bytes {
 
 /// Decodes a cell. Returns `None` if the body is not a cell. If the object changed while it was
 /// read, the nonces at both ends differ, and this function returns `None`, too.
-fn decode(body: &Bytes) -> Option<StoredCell> {
+pub(super) fn decode(body: &Bytes) -> Option<StoredCell> {
     let end = body.len().checked_sub(TAIL).filter(|end| *end >= HEAD)?;
     let nonce = std::str::from_utf8(&body[..NONCE]).ok()?.to_owned();
     let whole = body[end] == b'\n' && body[end + 1..] == *nonce.as_bytes();
     let value = match &body[NONCE..HEAD] {
         b" +\n" => Some(body.slice(HEAD..end)),
-        b" -\n" => None,
+        b" -\n" if end == HEAD => None,
         _ => return None,
     };
     whole.then_some(StoredCell { nonce, value })
@@ -95,5 +95,15 @@ mod tests {
             assert!(decode(&mixed.into()).is_none());
             assert!(decode(&body.slice(..body.len() - 1)).is_none());
         }
+    }
+
+    /// Found by fuzzing. The cell of a record whose mark is damaged would count as deleted.
+    #[test]
+    fn a_deleted_cell_with_a_value_is_damaged() {
+        let nonce = nonce().unwrap();
+        let body = encode(&nonce, Some(&Bytes::from_static(b"value")));
+        let mut damaged = body.to_vec();
+        damaged[NONCE + 1] = b'-';
+        assert!(decode(&damaged.into()).is_none());
     }
 }

@@ -85,7 +85,7 @@ impl<R: Read> Input<R> {
     }
 
     /// Returns the next bytes: as many as `length`, or all that are left.
-    fn peek(&mut self, length: usize) -> io::Result<&[u8]> {
+    pub(super) fn peek(&mut self, length: usize) -> io::Result<&[u8]> {
         while self.end - self.start < length {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);

@@ -1,0 +1,48 @@
+//! Doors to private parsers, for the fuzz targets of this repository.
+
+use std::iter;
+
+use reqwest::header::{HeaderMap, HeaderValue, LINK};
+
+use crate::config::Config;
+use crate::{challenge, date, pages, spelling, token, warning};
+
+/// Parses a value of the header `WWW-Authenticate`. Returns the number of known challenges.
+pub fn challenges(value: &str) -> usize {
+    challenge::parse(iter::once(value)).len()
+}
+
+/// Returns the target of a value of the header `Link` that names the next page.
+pub fn next_page(value: &[u8]) -> Option<String> {
+    let mut headers = HeaderMap::new();
+    headers.insert(LINK, HeaderValue::from_bytes(value).ok()?);
+    pages::target(&headers)
+}
+
+/// Parses the answer of a token service. Returns whether it has a token.
+pub fn token(body: &[u8]) -> bool {
+    token::Answer::read(body).is_some()
+}
+
+/// Parses a date of HTTP. Returns whether it is one.
+pub fn date(text: &str) -> bool {
+    date::parse(text).is_some()
+}
+
+/// Returns the text of a value of the header `Warning`.
+pub fn warning(text: &str) -> Option<String> {
+    warning::text(text)
+}
+
+/// Returns the canonical spelling of a host.
+pub fn spelling(host: &str) -> String {
+    spelling::host(host)
+}
+
+/// Parses a file of logins.
+///
+/// # Errors
+/// As the parser.
+pub fn logins(data: &[u8], is_legacy: bool) -> cas_core::Result<()> {
+    Config::parse(data, is_legacy).map(|_| ())
+}

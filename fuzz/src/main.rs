@@ -1,0 +1,93 @@
+//! Runs fuzz targets.
+
+mod campaign;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use cas_fuzz::replay;
+use clap::{Args, Parser, Subcommand};
+
+/// Runs fuzz targets.
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Look for inputs that break promises, with every target; `cargo xtask fuzz` calls this
+    All(AllArgs),
+    /// Print the names of the targets
+    List,
+    /// Run a target on the inputs in files
+    Replay {
+        /// A name that `fuzz list` prints
+        target: String,
+        /// Files, such as findings of `fuzz all`
+        files: Vec<PathBuf>,
+    },
+}
+
+/// What a campaign needs.
+#[derive(Args)]
+struct AllArgs {
+    /// CPU minutes for each target
+    #[arg(long, default_value_t = 1.0)]
+    minutes: f64,
+    /// The program `libfuzzer` of this package, built with counters of coverage
+    #[arg(long)]
+    program: PathBuf,
+    /// A directory for the corpus that grows, findings, and output of libFuzzer
+    #[arg(long)]
+    work: PathBuf,
+    /// A file with a line for each run that has ended; another run with this file continues
+    #[arg(long)]
+    log: PathBuf,
+    /// Only these targets
+    targets: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("fuzz: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Returns whether nothing is wrong.
+fn run(task: Task) -> Result<bool> {
+    match task {
+        Task::All(arguments) => campaign::run(&arguments),
+        Task::List => {
+            for target in cas_fuzz::targets() {
+                println!("{}", target.name);
+            }
+            Ok(true)
+        }
+        Task::Replay { target, files } => {
+            let target = cas_fuzz::target(&target)
+                .with_context(|| format!("there is not a target {target}; see `fuzz list`"))?;
+            let mut good = true;
+            for file in files {
+                let input = fs::read(&file).with_context(|| format!("read {}", file.display()))?;
+                let outcome = replay::run(&target, &input);
+                let said = match &outcome.result {
+                    Ok(true) => "accepted",
+                    Ok(false) => "refused",
+                    Err(panic) => panic,
+                };
+                println!("{}: {said} ({:?})", file.display(), outcome.took);
+                good &= outcome.result.is_ok();
+            }
+            Ok(good)
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Compressed streams.
+
+use std::io::{self, Read, Write as _};
+
+use cas_core::Result;
+use cas_layer::codec::{Compression, Decoder, detect};
+
+use super::accepted;
+use crate::Target;
+
+/// The most decompressed bytes of an input.
+const BUDGET: u64 = 16 << 20;
+
+pub(crate) const TARGETS: &[Target] = &[
+    Target {
+        name: "gzip",
+        run: gzip,
+        seeds: || PLAIN.iter().map(|plain| gzipped(plain)).collect(),
+        longest: 4096,
+    },
+    Target {
+        name: "zstd",
+        run: zstd,
+        seeds: || PLAIN.iter().map(|plain| zstd_of(plain)).collect(),
+        longest: 4096,
+    },
+    Target {
+        name: "xz",
+        run: |input| one_kind(input, Compression::Xz),
+        seeds: || {
+            PLAIN
+                .iter()
+                .map(|plain| testkit::compress::xz(plain))
+                .collect()
+        },
+        longest: 4096,
+    },
+    Target {
+        name: "bzip2",
+        run: |input| one_kind(input, Compression::Bzip2),
+        seeds: || {
+            PLAIN
+                .iter()
+                .map(|plain| testkit::compress::bzip2(plain))
+                .collect()
+        },
+        longest: 4096,
+    },
+    Target {
+        name: "compression",
+        run: any_kind,
+        seeds: || {
+            let plain = b"hello";
+            vec![
+                plain.to_vec(),
+                gzipped(plain),
+                zstd_of(plain),
+                testkit::compress::xz(plain),
+                testkit::compress::bzip2(plain),
+                [gzipped(plain), gzipped(b""), vec![0; 20]].concat(),
+            ]
+        },
+        longest: 4096,
+    },
+];
+
+const PLAIN: &[&[u8]] = &[
+    b"",
+    b"hello",
+    b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaabaaaaaaaaaaaa",
+];
+
+/// Decompresses bytes.
+fn decode(input: &[u8], compression: Compression) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    let mut decoder = Decoder::with_budget(input, compression, BUDGET)?;
+    decoder.read_to_end(&mut out)?;
+    assert_eq!(decoder.produced(), out.len() as u64);
+    Ok(out)
+}
+
+/// Returns the input one byte at a time, so that every state of a decoder waits for more.
+struct Slow<'a>(&'a [u8]);
+
+impl Read for Slow<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let most = out.len().min(1);
+        self.0.read(&mut out[..most])
+    }
+}
+
+/// Decompresses bytes one at a time.
+fn decode_slowly(input: &[u8], compression: Compression) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    let mut decoder = Decoder::with_budget(Slow(input), compression, BUDGET)?;
+    decoder.read_to_end(&mut out)?;
+    Ok(out)
+}
+
+/// Decompresses bytes at once and byte by byte, with the same result.
+fn one_kind(input: &[u8], compression: Compression) -> bool {
+    let whole = decode(input, compression);
+    let slow = decode_slowly(input, compression);
+    assert_eq!(
+        whole.as_ref().ok(),
+        slow.as_ref().ok(),
+        "{whole:?} {slow:?}"
+    );
+    accepted(whole)
+}
+
+fn any_kind(input: &[u8]) -> bool {
+    accepted(decode(input, detect(input)))
+}
+
+/// Decompresses gzip. miniz, which is another implementation, inflates the first member to the same
+/// bytes.
+fn gzip(input: &[u8]) -> bool {
+    let ours = decode(input, Compression::Gzip);
+    // The usual header has no fields, so deflate begins after ten bytes.
+    if let (Ok(ours), [0x1f, 0x8b, 8, 0, _, _, _, _, _, _, body @ ..]) = (&ours, input) {
+        let most = BUDGET as usize;
+        match miniz_oxide::inflate::decompress_to_vec_with_limit(body, most) {
+            Ok(first) => assert!(ours.starts_with(&first)),
+            Err(error) => panic!("only the peer fails: {error}"),
+        }
+    }
+    one_kind(input, Compression::Gzip);
+    accepted(ours)
+}
+
+/// Decompresses zstd. The crate `ruzstd`, which is another implementation, decodes each accepted
+/// frame to the same bytes. Byte by byte, the result is the same, too. But libzstd refuses an empty
+/// block of another type than `raw` only if it gets a frame at once.
+fn zstd(input: &[u8]) -> bool {
+    let ours = decode(input, Compression::Zstd);
+    let slow = decode_slowly(input, Compression::Zstd);
+    if let Ok(ours) = &ours {
+        assert!(slow.as_ref().is_ok_and(|slow| slow == ours), "{slow:?}");
+        let mut first = Vec::new();
+        if let Ok(mut peer) = ruzstd::decoding::StreamingDecoder::new(input)
+            && peer.read_to_end(&mut first).is_ok()
+        {
+            assert!(ours.starts_with(&first));
+        }
+    }
+    accepted(slow);
+    accepted(ours)
+}
+
+/// Compresses with gzip.
+pub(super) fn gzipped(plain: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    // Writing to a vector does not fail.
+    let _ = encoder.write_all(plain);
+    encoder.finish().unwrap_or_default()
+}
+
+/// Compresses with zstd.
+pub(super) fn zstd_of(plain: &[u8]) -> Vec<u8> {
+    zstd::encode_all(plain, 3).unwrap_or_default()
+}
