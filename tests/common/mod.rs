@@ -9,6 +9,7 @@
 #[cfg(all(feature = "cli", feature = "on-demand"))]
 pub(crate) mod chunked;
 pub(crate) mod disk;
+#[allow(unused_imports, reason = "each test binary uses its part")]
 pub(crate) use testkit::docker;
 pub(crate) mod gate;
 pub(crate) use testkit::layout;

@@ -120,10 +120,8 @@ impl Member {
 /// Splits a path for the two fields of a ustar header.
 fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
     let slashes = (1..path.len().saturating_sub(1)).filter(|at| path[*at] == b'/');
-    let parts = slashes.map(|at| (&path[..at], &path[at + 1..]));
-    parts
-        .filter(|(prefix, name)| prefix.len() <= PREFIX && name.len() <= NAME)
-        .next_back()
+    let mut parts = slashes.map(|at| (&path[..at], &path[at + 1..]));
+    parts.rfind(|(prefix, name)| prefix.len() <= PREFIX && name.len() <= NAME)
 }
 
 /// Returns an archive of parts.
