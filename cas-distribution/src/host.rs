@@ -66,6 +66,10 @@ fn parse(text: &str) -> Option<Host> {
     };
     // A final dot makes a name absolute.
     let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    // A URL may have a host with empty parts.
+    if name.split('.').any(str::is_empty) {
+        return None;
+    }
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b".-_[:]".contains(&byte);
     // A host that is not written as in a URL would never match a URL.
     let url: Url = format!("https://{name}/").parse().ok()?;
@@ -105,6 +109,9 @@ mod tests {
         for bad in [
             "",
             ":5000",
+            ".",
+            "..",
+            "auth..test",
             "https://auth.x.test",
             "auth.x.test/token",
             "auth.x.test:",
