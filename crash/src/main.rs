@@ -161,7 +161,7 @@ fn run(task: Task) -> Result<bool> {
             work::work(arguments)?;
             return Ok(true);
         }
-        Task::Check(arguments) => return check(arguments),
+        Task::Check(arguments) => return check_root(arguments),
         _ => namespace::enter()?,
     }
     let outcome = match task {
@@ -198,7 +198,7 @@ fn report(outcome: &Outcome) -> bool {
     outcome.violations.is_empty()
 }
 
-fn check(arguments: CheckArgs) -> Result<bool> {
+fn check_root(arguments: CheckArgs) -> Result<bool> {
     let marks = fs::read_to_string(&arguments.marks)?;
     let place = Place {
         root: &arguments.root,
