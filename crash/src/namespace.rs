@@ -9,6 +9,10 @@ use anyhow::{Context as _, Result};
 /// The environment variable that says that this program has a namespace of its own.
 const OWN: &str = "CRASH_NAMESPACE";
 
+/// Arguments of `unshare` for a mount namespace in which nothing stays mounted that is unmounted
+/// outside. Otherwise, tests that run at the same time would find their mounts in use here.
+pub(crate) const NEW: [&str; 3] = ["--mount", "--propagation", "slave"];
+
 /// Makes sure that this program has a mount namespace of its own. Otherwise, a namespace that
 /// another program makes meanwhile would keep the disks of this one busy.
 ///
@@ -21,7 +25,7 @@ pub(crate) fn enter() -> Result<()> {
         return Ok(());
     }
     let mut again = Command::new("unshare");
-    again.arg("--mount").arg(env::current_exe()?);
+    again.args(NEW).arg(env::current_exe()?);
     let error = again.args(env::args_os().skip(1)).env(OWN, "1").exec();
     Err(error).context("run unshare")
 }

@@ -15,6 +15,7 @@ use super::file_system::{FileSystem, Loop, Mounted};
 use super::plant::Plant;
 use super::states::{Replay, State, positions};
 use crate::material::Material;
+use crate::namespace;
 use crate::outcome::Outcome;
 use crate::scratch::Scratch;
 use crate::stack::Stack;
@@ -159,7 +160,8 @@ impl Trial {
         fs::write(&boot_id, NEXT_BOOT)?;
         let mut command = Command::new("unshare");
         command
-            .args(["--mount", "sh", "-c", AS_NEXT_BOOT])
+            .args(namespace::NEW)
+            .args(["sh", "-c", AS_NEXT_BOOT])
             .arg(boot_id)
             .args(["timeout", CHECK_SECONDS])
             .arg(std::env::current_exe()?)

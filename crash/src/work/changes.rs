@@ -69,7 +69,10 @@ fn unpack(
     worker.notes.trying(&tree, &number.to_string())?;
     let did = || {
         worker.notes.did(&image, &target)?;
-        worker.notes.did(&tree, &number.to_string())
+        match worker.promises_trees {
+            true => worker.notes.did(&tree, &number.to_string()),
+            false => worker.notes.trying(&tree, ANY),
+        }
     };
     if worker.is_early {
         did()?;

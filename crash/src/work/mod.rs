@@ -44,7 +44,7 @@ pub(crate) enum Work {
     Early,
     /// As `load`, beside collections back to back, until `--changes` changes were made.
     Storm,
-    /// As `storm`, but each collection believes that it is days later. So jobs lose their leases.
+    /// As `storm`, but some collections believe that it is days later. So jobs lose their leases.
     LateStorm,
 }
 
@@ -97,6 +97,9 @@ struct Worker {
     process: u64,
     /// Whether to note that an image is unpacked before it is.
     is_early: bool,
+    /// Whether an image that was unpacked stays unpacked. Otherwise, a job may lose its snapshots,
+    /// which the next mount makes again.
+    promises_trees: bool,
     /// Whether changes may fail.
     accepts_errors: bool,
 }
@@ -125,6 +128,7 @@ pub(crate) fn work(arguments: WorkArgs) -> Result<()> {
         material,
         process: arguments.process,
         is_early: arguments.work == Work::Early,
+        promises_trees: arguments.work != Work::LateStorm,
         accepts_errors: arguments.accept_errors || arguments.work == Work::Full,
     };
     match arguments.work {
