@@ -34,7 +34,7 @@ pub(super) fn run(worker: &Worker, seed: u64) -> Result<()> {
 
 /// The time between two collections that believe that it is later, so that a job that has lost its
 /// lease can find out what is left.
-const BETWEEN: Duration = Duration::from_millis(500);
+const BETWEEN: Duration = Duration::from_millis(200);
 
 /// Makes `changes` changes beside collections. Some of them believe that it is `later`, unless that
 /// is zero. A change whose job loses its lease fails with `Conflict`, or with `NotFound` for what
