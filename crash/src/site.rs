@@ -35,6 +35,9 @@ const SHOWN: usize = 12;
 /// A root, its material and a registry.
 pub(crate) struct Site {
     scratch: Scratch,
+    root: PathBuf,
+    /// An empty directory for mounts.
+    view: PathBuf,
     material: Material,
     _registry: Registry,
     /// The number of processes that work on the root at a time.
@@ -57,6 +60,8 @@ impl Site {
         let registry = material.serve(work::owners(processes))?;
         let unharmed = take_inventory(&scratch)?;
         let mut site = Site {
+            root: scratch.root(),
+            view: scratch.path("view"),
             scratch,
             material,
             _registry: registry,
@@ -89,9 +94,17 @@ impl Site {
             .arg(self.scratch.path("marks"))
             .arg("--material")
             .arg(self.material.path())
-            .arg(self.scratch.root())
+            .arg(&self.root)
             .stdin(Stdio::null());
         command
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place {
+            root: &self.root,
+            mount: &self.view,
+            material: &self.material,
+        }
     }
 
     /// Returns a path next to the root and its material.
@@ -111,16 +124,9 @@ impl Site {
     /// each violation.
     pub(crate) fn compare(&mut self, which: &BTreeSet<Resource>) -> Result<Vec<String>> {
         let begun = Instant::now();
-        let cas = Cas::open(self.scratch.root())?;
+        let cas = Cas::open(&self.root)?;
         let opened = begun.elapsed();
-        let view = self.scratch.path("view");
-        let root = self.scratch.root();
-        let place = Place {
-            root: &root,
-            mount: &view,
-            material: &self.material,
-        };
-        let compared = check::compare(&cas, &place, &self.promise, which);
+        let compared = check::compare(&cas, &self.place(), &self.promise, which);
         cas.close()?;
         let mut found = compared.violations;
         if opened > AT_ONCE {
@@ -141,16 +147,10 @@ impl Site {
     pub(crate) fn compare_all(&mut self) -> Result<Vec<String>> {
         let all = self.promise.0.keys().cloned().collect();
         let mut found = self.compare(&all)?;
-        let (root, view) = (self.scratch.root(), self.scratch.path("view"));
-        let place = Place {
-            root: &root,
-            mount: &view,
-            material: &self.material,
-        };
-        let cas = Cas::open(&root)?;
+        let cas = Cas::open(&self.root)?;
         found.extend(check::incomplete(&cas)?);
         cas.close()?;
-        found.extend(check::has_no_damage(&place)?);
+        found.extend(check::has_no_damage(&self.place())?);
         self.clear()?;
         found.extend(take_inventory(&self.scratch)?.differences(&self.unharmed));
         found.extend(self.processes_left()?);
@@ -161,7 +161,7 @@ impl Site {
     /// Removes all names and all snapshots of the workers, and collects after all leases have
     /// ended.
     fn clear(&mut self) -> Result<()> {
-        let cas = Cas::open(self.scratch.root())?;
+        let cas = Cas::open(&self.root)?;
         for image in cas.images()? {
             cas.remove(image.name.as_str())?;
         }
@@ -182,8 +182,7 @@ impl Site {
 
     /// Returns a line for each process of a worker that still runs.
     fn processes_left(&self) -> Result<Vec<String>> {
-        let root = self.scratch.root();
-        let root = root.to_str().context("a path is UTF-8")?;
+        let root = self.root.to_str().context("a path is UTF-8")?;
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc")? {
             let path = entry?.path();
