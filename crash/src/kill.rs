@@ -19,8 +19,9 @@ const LIFE: Duration = Duration::from_millis(400);
 /// After how many rounds everything is compared and removed.
 const ROUNDS: u64 = 50;
 
-/// Kills `kills` processes that do `work`, which does not end by itself. After each round of kills, compares what the processes had
-/// changed with what they were promised. Ends early after a violation.
+/// Kills `kills` processes that do `work`, which does not end by itself. After each round of kills,
+/// compares what the processes had changed with what they were promised. Ends early after a
+/// violation.
 pub(crate) fn kill(stack: &Stack, work: Work, kills: u64, seed: u64) -> Result<Outcome> {
     let mut site = Site::new(stack, seed)?;
     let mut random = Random::new(seed, "kills");

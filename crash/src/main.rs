@@ -156,13 +156,8 @@ fn main() -> ExitCode {
 
 /// Returns whether nothing is wrong.
 fn run(task: Task) -> Result<bool> {
-    match task {
-        Task::Work(arguments) => {
-            work::work(arguments)?;
-            return Ok(true);
-        }
-        Task::Check(arguments) => return check_root(arguments),
-        _ => namespace::enter()?,
+    if !matches!(task, Task::Work(_) | Task::Check(_)) {
+        namespace::enter()?;
     }
     let outcome = match task {
         Task::Power(arguments) => {
@@ -185,7 +180,11 @@ fn run(task: Task) -> Result<bool> {
             storm::storm(&stack, work, arguments.changes, arguments.seed)?
         }
         Task::All(arguments) => return campaign::run(&arguments.counts, &arguments.log),
-        Task::Work(_) | Task::Check(_) => return Ok(true),
+        Task::Work(arguments) => {
+            work::work(arguments)?;
+            return Ok(true);
+        }
+        Task::Check(arguments) => return check_root(arguments),
     };
     Ok(report(&outcome))
 }

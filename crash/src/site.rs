@@ -58,7 +58,6 @@ impl Site {
             false => 1,
         };
         let registry = material.serve(work::owners(processes))?;
-        let unharmed = take_inventory(&scratch)?;
         let mut site = Site {
             root: scratch.root(),
             view: scratch.path("view"),
@@ -67,11 +66,12 @@ impl Site {
             _registry: registry,
             processes,
             promise: Promise::default(),
-            unharmed,
+            unharmed: Inventory::default(),
         };
         for process in 0..processes {
             let mut worker = site.worker(Work::Storm, seed, process);
-            run(worker.args(["--changes", &UNHARMED.to_string()]))?;
+            worker.args(["--changes", &UNHARMED.to_string()]);
+            work::printed(&worker.output().context("run a worker")?)?;
         }
         let named = site.read_marks()?;
         let found = site.compare(&named)?;
@@ -206,14 +206,4 @@ fn take_inventory(scratch: &Scratch) -> Result<Inventory> {
     let taken = pool::wait(Inventory::take(around, &root, cas.store(), snapshotter));
     cas.close()?;
     Ok(taken)
-}
-
-/// Runs a worker that must succeed. Returns what it printed.
-pub(crate) fn run(worker: &mut Command) -> Result<String> {
-    let output = worker.output().context("run a worker")?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("a worker failed ({}): {}", output.status, said.trim_end());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -2,14 +2,15 @@
 
 use std::process::Stdio;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use crate::outcome::Outcome;
 use crate::site::Site;
 use crate::stack::Stack;
-use crate::work::Work;
+use crate::work::{self, Work};
 
-/// Makes `changes` changes beside the collections of `work`, and compares everything with what was promised.
+/// Makes `changes` changes beside the collections of `work`, and compares everything with what was
+/// promised.
 pub(crate) fn storm(stack: &Stack, work: Work, changes: u64, seed: u64) -> Result<Outcome> {
     let mut site = Site::new(stack, seed)?;
     let mut workers = Vec::new();
@@ -23,11 +24,7 @@ pub(crate) fn storm(stack: &Stack, work: Work, changes: u64, seed: u64) -> Resul
     let (mut collections, mut lost) = (0, 0);
     for worker in workers {
         let output = worker.wait_with_output()?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        if !output.status.success() {
-            bail!("a worker failed ({}): {}", output.status, said.trim_end());
-        }
-        let counted = String::from_utf8_lossy(&output.stdout);
+        let counted = work::printed(&output)?;
         let counted = counted.trim_end().split_once(' ');
         let counted = counted.context("a worker prints two numbers")?;
         collections += counted.0.parse::<u64>()?;

@@ -1,8 +1,11 @@
 //! 300 disks that a loss of power can leave, and planted faults that the checks must find.
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
-use std::path::Path;
-use std::process::{Command, Output};
+mod common;
+
+use std::process::Output;
+
+use common::crash;
 
 /// What a trial needs.
 const PROGRAMS: [&str; 7] = [
@@ -17,20 +20,7 @@ const PROGRAMS: [&str; 7] = [
 
 /// Runs a trial, or says why it is skipped.
 fn run(arguments: &[&str]) -> Option<Output> {
-    let path = std::env::var("PATH").unwrap();
-    let directories = || path.split(':').chain(["/usr/sbin", "/sbin"]);
-    let installed = |program: &&str| directories().any(|at| Path::new(at).join(program).exists());
-    let missing: Vec<&str> = PROGRAMS
-        .into_iter()
-        .filter(|program| !installed(program))
-        .collect();
-    let root = rustix::process::geteuid().is_root();
-    if !missing.is_empty() || !root || !Path::new("/dev/fuse").exists() {
-        eprintln!("SKIPPED: needs the superuser, /dev/fuse and {PROGRAMS:?}; missing: {missing:?}");
-        return None;
-    }
-    let mut command = Command::new(env!("CARGO_BIN_EXE_crash"));
-    Some(command.arg("power").args(arguments).output().unwrap())
+    crash(&[&["power"], arguments].concat(), &PROGRAMS)
 }
 
 /// Checks 25 disks.

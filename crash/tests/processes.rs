@@ -1,17 +1,15 @@
 //! A few kills of processes at work, and of changes beside collections.
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
-use std::path::Path;
-use std::process::{Command, Output};
+mod common;
+
+use std::process::Output;
+
+use common::crash;
 
 /// Runs a trial, or says why it is skipped.
 fn run(arguments: &[&str]) -> Option<Output> {
-    if !rustix::process::geteuid().is_root() || !installed("docker-registry") {
-        eprintln!("SKIPPED: needs the superuser and docker-registry");
-        return None;
-    }
-    let mut command = Command::new(env!("CARGO_BIN_EXE_crash"));
-    Some(command.args(arguments).output().unwrap())
+    crash(arguments, &["docker-registry"])
 }
 
 /// Runs a trial that must find nothing.
@@ -24,12 +22,6 @@ fn is_sound(arguments: &[&str], end: &str) {
     assert!(output.status.success(), "{arguments:?}: {said}{cause}");
     let last = said.lines().last().unwrap_or_default();
     assert!(last.starts_with(end), "{last}");
-}
-
-fn installed(program: &str) -> bool {
-    let path = std::env::var("PATH").unwrap();
-    let mut directories = path.split(':');
-    directories.any(|at| Path::new(at).join(program).exists())
 }
 
 /// Kills at least 20 processes.

@@ -12,7 +12,8 @@ use cas_core::{Snapshotter, Store, snapshot};
 /// pages for later use, and redb shrinks its file once a quarter of it is free.
 const SLACK: u64 = 2 << 20;
 
-/// What exists. Numbers in names are left out, because they differ.
+/// What exists, by default nothing. Numbers in names are left out, because they differ.
+#[derive(Default)]
 pub struct Inventory {
     things: BTreeMap<String, usize>,
     bytes: u64,
@@ -30,10 +31,7 @@ impl Inventory {
         store: &Store,
         snapshotter: &dyn Snapshotter,
     ) -> Self {
-        let mut inventory = Inventory {
-            things: BTreeMap::new(),
-            bytes: 0,
-        };
+        let mut inventory = Inventory::default();
         inventory.add_files(scratch, root);
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let here = scratch.to_str().unwrap();

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use cas::blocking::Cas;
 use testkit::random::Random;
 
@@ -130,10 +130,7 @@ impl Trial {
         mounted.unmount()?;
         drop(device);
         disk.unmount()?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            bail!("the worker failed ({}): {said}", output.status);
-        }
+        work::printed(&output)?;
         Ok(Record { start, events })
     }
 

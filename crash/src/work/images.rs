@@ -41,8 +41,8 @@ pub(super) fn run(worker: &Worker, seed: u64, fill: Option<&Path>) -> Result<()>
                 change(worker, thread, &mut random)
             };
             match done {
-                // A change may fail while the disk is full or faulty. An engine whose file could not grow
-                // refuses everything until it is opened again, so the error may be any.
+                // A change may fail while the disk is full or faulty. An engine whose file could
+                // not grow refuses everything until it is opened again, so the error may be any.
                 Err(_) if worker.accepts_errors => {}
                 done => done?,
             }

@@ -12,11 +12,13 @@ pub(crate) use self::images::FILLER;
 pub(crate) use self::repair::repair;
 pub(crate) use self::snapshots::{FILES, remove as remove_snapshot};
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::process::Output;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use cas::blocking::Cas;
 use clap::{Args, ValueEnum};
 use testkit::random::Random;
@@ -146,6 +148,18 @@ pub(crate) fn work(arguments: WorkArgs) -> Result<()> {
         Err(error) if !arguments.accept_errors => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// Returns what a worker has printed.
+///
+/// # Errors
+/// An error with the worker's message, if it failed.
+pub(crate) fn printed(output: &Output) -> Result<Cow<'_, str>> {
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("a worker failed ({}): {}", output.status, said.trim_end());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout))
 }
 
 /// Returns all owners of images in the registry, if `processes` processes work on a root.
