@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use cas::backend::{RecordImages, Snapshotter};
+use cas::backend::Snapshotter;
 use cas::layer::import::{ImportOptions, Source, import, import_unpacked};
 use cas::layer::unpack::{Entrance, Target, to_directory};
 use cas::progress::{Progress, Silent};
@@ -33,12 +33,7 @@ pub(super) struct Tried {
 }
 
 fn store() -> Store {
-    let memory = Arc::new(MemoryStore::new());
-    Store {
-        content: memory.clone(),
-        images: Arc::new(RecordImages::new(memory.clone())),
-        records: memory,
-    }
+    MemoryStore::new().with_images()
 }
 
 /// Imports a case from an image layout in each place, and unpacks it there. All places must have

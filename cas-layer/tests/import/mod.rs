@@ -9,21 +9,14 @@ mod ingest;
 mod platforms;
 mod referrers;
 
-use std::sync::Arc;
-
-use cas_core::image::{RecordImages, Reference};
+use cas_core::image::Reference;
 use cas_core::records::Table;
 use cas_core::testing::memory::MemoryStore;
 use cas_core::{Digest, Platform, Store};
 use cas_layer::import::{ImportOptions, import};
 
 fn store() -> Store {
-    let memory = Arc::new(MemoryStore::new());
-    Store {
-        content: memory.clone(),
-        images: Arc::new(RecordImages::new(memory.clone())),
-        records: memory,
-    }
+    MemoryStore::new().with_images()
 }
 
 fn named(name: &str) -> ImportOptions {

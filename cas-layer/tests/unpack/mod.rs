@@ -8,7 +8,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cas_core::image;
-use cas_core::image::RecordImages;
 use cas_core::media_type::DiffCompression;
 use cas_core::platform::All;
 use cas_core::progress::{Progress, Silent};
@@ -24,12 +23,7 @@ fn silent() -> Arc<dyn Progress> {
 }
 
 fn store() -> Store {
-    let memory = Arc::new(MemoryStore::new());
-    Store {
-        content: memory.clone(),
-        images: Arc::new(RecordImages::new(memory.clone())),
-        records: memory,
-    }
+    MemoryStore::new().with_images()
 }
 
 /// A layer: its members, and how it is compressed.
