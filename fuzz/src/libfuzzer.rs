@@ -1,4 +1,5 @@
-//! Runs one target under libFuzzer. `cargo xtask fuzz` builds this program with counters of coverage.
+//! Runs one target under libFuzzer. `cargo xtask fuzz` builds this program with counters of
+//! coverage.
 //!
 //! libFuzzer has `main`, and takes all arguments. Therefore, an environment variable names the
 //! target.

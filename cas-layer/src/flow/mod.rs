@@ -1,5 +1,5 @@
-//! The pipeline from blobs to a tree: the caller's thread reads, one thread decompresses, one hashes
-//! the result, and one parses and writes.
+//! The pipeline from blobs to a tree: the caller's thread reads, one thread decompresses, one
+//! hashes the result, and one parses and writes.
 //!
 //! Sixteen buffers of 256 KiB circulate between the last three, so the first of them runs ahead,
 //! even into the next layer, by at most that much. A thread that fails drops its end of the
@@ -55,7 +55,8 @@ pub struct LayerSource<'a> {
     pub compression: Compression,
 }
 
-/// A function that is called with the number of compressed bytes that were read since the last call.
+/// A function that is called with the number of compressed bytes that were read since the last
+/// call.
 pub type OnRead<'a> = &'a dyn Fn(u64);
 
 /// Which threads of the pipeline are [confined](Confinement).

@@ -18,8 +18,8 @@ use crate::flow::{self, Accept, Confine};
 ///
 /// `read` runs on another thread. Soon after the future is dropped, the reader that `read` has
 /// received returns an error. If `confine` is set, the threads that decompress and hash are
-/// [confined](cas_host::Confinement). The progress receives the stored bytes of all layers as one item with
-/// the name `item`.
+/// [confined](cas_host::Confinement). The progress receives the stored bytes of all layers as one
+/// item with the name `item`.
 ///
 /// # Errors
 /// `NotFound` if `from` does not have the configuration or a layer; `Corrupt` for a damaged layer,

@@ -216,8 +216,8 @@ impl<'a> Unpacking<'a> {
         })
     }
 
-    /// Pins the configuration, the snapshots of the layers, the views of them and, unless layers are
-    /// discarded, the layers. Sets the layers and their chain IDs.
+    /// Pins the configuration, the snapshots of the layers, the views of them and, unless layers
+    /// are discarded, the layers. Sets the layers and their chain IDs.
     pub(super) async fn pin(&mut self, manifest: &Manifest) -> Result<()> {
         if self.discards {
             let config = BlobRef::of(&manifest.config, Vec::new());

@@ -187,8 +187,8 @@ fn tar_stated(input: &[u8]) -> bool {
     accepted(outcome)
 }
 
-/// Reads an archive with another reader, the crate `tar`. If both accept a member, and ours warns of
-/// nothing, they agree about its name, target and bytes. Legal differences: the other reader does
+/// Reads an archive with another reader, the crate `tar`. If both accept a member, and ours warns
+/// of nothing, they agree about its name, target and bytes. Legal differences: the other reader does
 /// not end long names at a zero byte as GNU tar does, does not know sparse files in pax format,
 /// may refuse members, and knows extensions only in headers of the version 00.
 fn tar_peer(input: &[u8]) -> bool {
