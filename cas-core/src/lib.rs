@@ -40,6 +40,7 @@ pub mod pool;
 pub mod progress;
 pub mod records;
 pub mod registry;
+pub mod runtime;
 pub mod snapshot;
 mod store;
 pub mod sync;

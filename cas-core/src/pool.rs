@@ -76,23 +76,6 @@ where
     answered.await.unwrap_or_else(|_| Err(panicked()))
 }
 
-/// Checks that this process can have `count` more threads. tokio panics where it cannot start a
-/// thread, so call this before you start a runtime.
-///
-/// # Errors
-/// Errors of the system, such as `EAGAIN` at a limit on processes.
-pub fn check_threads(count: usize) -> io::Result<()> {
-    let gate = Mutex::new(());
-    thread::scope(|scope| {
-        // Until all are started, none ends.
-        let _closed = lock(&gate);
-        for _ in 0..count {
-            thread::Builder::new().spawn_scoped(scope, || drop(lock(&gate)))?;
-        }
-        Ok(())
-    })
-}
-
 /// Runs `work` on the pool, even if this thread may block, and does not wait for it.
 pub(crate) fn start(work: impl FnOnce() + Send + 'static) {
     let active = Active::begin();

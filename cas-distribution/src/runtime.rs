@@ -1,20 +1,11 @@
 //! A private tokio runtime for HTTP, because callers may be on any executor or none.
 
 use std::future::Future;
-use std::sync::OnceLock;
-use std::time::Duration;
 
-use cas_core::{Error, Result, pool};
-use tokio::runtime::{Builder, Handle, Runtime};
+use cas_core::runtime::PrivateRuntime;
+use cas_core::{Error, Result};
+use tokio::runtime::{Builder, Handle};
 use tokio::task::JoinSet;
-
-const THREADS: usize = 2;
-/// How long a thread for work that blocks stays idle. If such threads ended, tokio might panic
-/// because it cannot start another one.
-const IDLE: Duration = Duration::from_secs(365 * 86_400);
-/// Maximum number of threads for name lookups and for reading files, which block. tokio's default
-/// is 512.
-const BLOCKING: usize = 8;
 
 /// Runs `work` on the runtime. Returns its result. If the caller drops the future, `work` is
 /// cancelled.
@@ -48,28 +39,15 @@ pub(crate) async fn blocking<T: Send + 'static>(
     done.map_err(|_| Error::internal("reading files panicked; please report it"))?
 }
 
-/// Returns the runtime. The first call starts it. If that fails, later calls return the same error.
+/// Returns the runtime. The first call starts it.
 ///
 /// # Errors
-/// Errors of the system, such as `OutOfRange` at a limit, if its threads cannot be started.
+/// As [`PrivateRuntime::handle`].
 pub(crate) fn handle() -> Result<&'static Handle> {
-    static RUNTIME: OnceLock<std::io::Result<Runtime>> = OnceLock::new();
-    let started = RUNTIME.get_or_init(|| {
-        pool::check_threads(THREADS + 1)?;
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(THREADS)
-            .max_blocking_threads(BLOCKING)
-            .thread_keep_alive(IDLE)
-            .thread_name("cas-registry")
-            .enable_all()
-            .build()?;
-        runtime.spawn_blocking(|| {});
-        Ok(runtime)
-    });
-    match started {
-        Ok(runtime) => Ok(runtime.handle()),
-        Err(error) => Err(Error::of_system(error)
-            .unwrap_or_else(|| Error::unavailable(error.to_string()))
-            .operation("start threads")),
-    }
+    static RUNTIME: PrivateRuntime = PrivateRuntime::new("cas-registry");
+    RUNTIME.handle(|| {
+        let mut builder = Builder::new_multi_thread();
+        builder.enable_all();
+        builder
+    })
 }

@@ -1,0 +1,78 @@
+//! Private tokio runtimes, for crates whose libraries need one. Callers may use another executor or
+//! none.
+
+use std::io;
+use std::sync::{Mutex, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use crate::error::{Error, Result};
+use crate::sync::lock;
+
+const THREADS: usize = 2;
+/// Maximum number of threads for work that blocks, such as reading files. The default of tokio is
+/// 512.
+const BLOCKING: usize = 8;
+/// How long a thread for work that blocks stays idle. If such threads ended, tokio might panic
+/// because it cannot start another one.
+const IDLE: Duration = Duration::from_secs(365 * 86_400);
+
+/// A runtime that the first use starts.
+pub struct PrivateRuntime {
+    /// The name of its threads.
+    name: &'static str,
+    started: OnceLock<io::Result<Runtime>>,
+}
+
+impl PrivateRuntime {
+    /// Returns a runtime that is not started yet. Its threads get the name `name`.
+    pub const fn new(name: &'static str) -> Self {
+        PrivateRuntime {
+            name,
+            started: OnceLock::new(),
+        }
+    }
+
+    /// Returns the runtime. The first call starts it, with the drivers that `builder` enables. If
+    /// that fails, later calls return the same error.
+    ///
+    /// # Errors
+    /// Errors of the system, for example `OutOfRange` if the process has too many open files, or
+    /// `Busy` if it may not start threads.
+    pub fn handle(&self, builder: impl FnOnce() -> Builder) -> Result<&Handle> {
+        match self.started.get_or_init(|| start(self.name, builder())) {
+            Ok(runtime) => Ok(runtime.handle()),
+            Err(error) => Err(Error::of_system(error)
+                .unwrap_or_else(|| Error::unavailable(error.to_string()))
+                .operation("start threads")),
+        }
+    }
+}
+
+fn start(name: &str, mut builder: Builder) -> io::Result<Runtime> {
+    check_threads(THREADS + 1)?;
+    let runtime = builder
+        .worker_threads(THREADS)
+        .max_blocking_threads(BLOCKING)
+        .thread_keep_alive(IDLE)
+        .thread_name(name)
+        .build()?;
+    runtime.spawn_blocking(|| {});
+    Ok(runtime)
+}
+
+/// Checks that this process can have `count` more threads. tokio panics where it cannot start a
+/// thread.
+fn check_threads(count: usize) -> io::Result<()> {
+    let gate = Mutex::new(());
+    thread::scope(|scope| {
+        // Until all are started, none ends.
+        let _closed = lock(&gate);
+        for _ in 0..count {
+            thread::Builder::new().spawn_scoped(scope, || drop(lock(&gate)))?;
+        }
+        Ok(())
+    })
+}
