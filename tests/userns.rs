@@ -65,6 +65,8 @@ fn namespace(map: Map, script: &str, dir: &Path) -> Output {
         "--clear-groups",
         "unshare",
         "-m",
+        "--propagation",
+        "slave",
     ]);
     match map {
         Map::Own => unshare.args(["-Ur", "sh", "-c", &script]),

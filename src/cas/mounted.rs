@@ -324,17 +324,30 @@ pub(super) async fn detach(
 /// the machine, or if another process was faster.
 ///
 /// # Errors
-/// `Busy` while the mount is in use, or if the directory is mounted in another mount namespace;
-/// `Denied` without the right to unmount.
+/// As [`unmount_here`]; `Busy` if the directory is mounted in another mount namespace.
 pub(super) fn unmount(directory: &Path, mode: UnmountMode) -> Result<bool> {
+    let unmounted = unmount_here(directory, mode)?;
+    if !unmounted && MountedDirs::read().has(directory) {
+        return Err(elsewhere(directory));
+    }
+    Ok(unmounted)
+}
+
+/// Unmounts a directory in the mount namespace of this process. Returns false if nothing is mounted
+/// there. Another namespace may keep a copy of a mount that has ended here.
+///
+/// # Errors
+/// `Busy` while the mount is in use; `Denied` without the right to unmount.
+pub(super) fn unmount_here(directory: &Path, mode: UnmountMode) -> Result<bool> {
     match mount::unmount(directory, mode) {
-        Err(error) if error.kind() == ErrorKind::FailedPrecondition => {
-            if MountedDirs::read().has(directory) {
-                return Err(elsewhere(directory));
-            }
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::FailedPrecondition | ErrorKind::NotFound
+            ) =>
+        {
             Ok(false)
         }
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         unmounted => unmounted.map(|()| true),
     }
 }

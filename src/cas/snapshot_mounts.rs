@@ -189,7 +189,13 @@ impl Cas {
             };
             let unmounted = pool::run(unmount).await?;
             let is_by_path = mounted::directory(&key).is_some();
-            if !is_by_path && !mounted::is_at(&MountedDirs::read(), &directory, &mounts) {
+            // What other namespaces show of a mount that was unmounted here are copies.
+            let there = if unmounted {
+                MountedDirs::read_own()
+            } else {
+                MountedDirs::read()
+            };
+            if !is_by_path && !mounted::is_at(&there, &directory, &mounts) {
                 // Otherwise a later mount at this directory would count as a mount of this
                 // snapshot.
                 let _ = State::Kept.write(&*snapshotter, &key).await;

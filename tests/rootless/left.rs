@@ -53,7 +53,8 @@ fn what_is_mounted_in_a_bundle_is_neither_removed_nor_changed() {
         let collect = home.cas(Ids::Many, &[&ROOT[..], &["gc"]].concat());
         let script = "mount --bind \"$0\" \"$1\" && shift && exec \"$@\"";
         let mut command = Command::new("unshare");
-        command.args(["-m", "sh", "-c", script]).arg(&kept);
+        command.args(["-m", "--propagation", "slave"]);
+        command.args(["sh", "-c", script]).arg(&kept);
         command.arg(held.join("mounted"));
         command.arg(collect.get_program()).args(collect.get_args());
         command.current_dir(home.outside(""));

@@ -110,7 +110,8 @@ impl Home {
             Ids::One => Command::new("setpriv"),
             Ids::Many => {
                 let mut command = Command::new("unshare");
-                command.args(["-m", "sh", "-c", MANY, "sh", "setpriv"]);
+                command.args(["-m", "--propagation", "slave"]);
+                command.args(["sh", "-c", MANY, "sh", "setpriv"]);
                 command
             }
         };

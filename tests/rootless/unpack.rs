@@ -290,7 +290,8 @@ fn owners_are_counted_where_there_are_no_attributes() {
     let script = "mount -t ramfs none home/ram && chown \"$0:$0\" home/ram && exec \"$@\"";
     fs::create_dir(home.path("ram")).unwrap();
     let mut unpack = Command::new("unshare");
-    unpack.args(["-m", "sh", "-c", script, &USER.to_string()]);
+    unpack.args(["-m", "--propagation", "slave"]);
+    unpack.args(["sh", "-c", script, &USER.to_string()]);
     let inner = home.user(Ids::One, home.outside("cas"));
     unpack.arg(inner.get_program()).args(inner.get_args());
     unpack.current_dir(home.outside(""));

@@ -3,6 +3,7 @@
 mod example;
 mod killed;
 mod leftovers;
+mod namespaces;
 mod paths;
 mod prepared;
 mod snapshots;

@@ -30,6 +30,7 @@ pub(super) use self::place::RootDir;
 use self::prepared::{Documents, Prepared, Request};
 use super::arguments::ImageRef;
 use super::dir_lock::lock;
+use super::mounted::State;
 use super::{Cas, UnmountOptions, lookup};
 
 /// What verbs of root directories do, for messages.
@@ -180,12 +181,16 @@ impl Cas {
             let unmount = move || {
                 let checked = place.check_mount(snapshot.as_ref());
                 checked.during(UNMOUNT, place.path().display())?;
-                place.unmount(options.mode())
+                place.unmount(snapshot.as_ref(), options.mode())
             };
             let unmounted = pool::run(unmount).await?;
             if let Some(snapshotter) = snapshotter
                 && let Ok(mounts) = snapshotter.mounts(&key).await
             {
+                if unmounted {
+                    // Otherwise a copy of the mount in another namespace would count as the mount.
+                    let _ = State::Kept.write(&*snapshotter, &key).await;
+                }
                 let release = move || {
                     mount::release(&mounts);
                     Ok(())

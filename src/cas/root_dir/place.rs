@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use cas_core::snapshot::{Info, SnapshotKind};
 use cas_core::{Context, Error, ErrorKind, Result, Snapshotter, pool};
-use cas_host::mount::{self, UnmountMode};
+use cas_host::mount::UnmountMode;
 use cas_host::{DirLock, MountedDirs, no_directory};
 
 use super::super::dir_lock::lock;
@@ -127,21 +127,25 @@ impl RootDir {
         }
     }
 
-    /// Unmounts everything that is mounted on `rootfs`. Returns false if nothing is.
+    /// Unmounts everything that is mounted on `rootfs`. Returns false if nothing is. If the
+    /// `snapshot` of the directory says that its mount has ended, copies of the mount in other
+    /// namespaces do not count.
     ///
     /// # Errors
-    /// `Busy` while the mount is in use; `Denied` without the right to unmount.
-    pub(super) fn unmount(&self, mode: UnmountMode) -> Result<bool> {
+    /// `Busy` while the mount is in use, or if it is in another mount namespace; `Denied` without
+    /// the right to unmount.
+    pub(super) fn unmount(&self, snapshot: Option<&Info>, mode: UnmountMode) -> Result<bool> {
         let rootfs = self.rootfs();
-        if !mounted::unmount(&rootfs, mode).map_err(advise)? {
+        let unmounted = if snapshot.is_none_or(State::may_be_mounted) {
+            mounted::unmount(&rootfs, mode)
+        } else {
+            mounted::unmount_here(&rootfs, mode)
+        };
+        if !unmounted.map_err(advise)? {
             return Ok(false);
         }
-        loop {
-            match mount::unmount(&rootfs, mode) {
-                Err(error) if error.kind() == ErrorKind::FailedPrecondition => return Ok(true),
-                unmounted => unmounted.map_err(advise)?,
-            }
-        }
+        while mounted::unmount_here(&rootfs, mode).map_err(advise)? {}
+        Ok(true)
     }
 
     /// Checks that the snapshot, if there is one, and everything in the directory may be removed.
@@ -257,8 +261,8 @@ impl RootDir {
             // The state matters only after a kill, and there may be no space to write it.
             let _ = State::Unmounting.write_at(snapshotter, key, &rootfs).await;
         }
-        let place = self.clone();
-        let unmounted = pool::run(move || place.unmount(UnmountMode::default()));
+        let (place, seen) = (self.clone(), snapshot.cloned());
+        let unmounted = pool::run(move || place.unmount(seen.as_ref(), UnmountMode::default()));
         if let Err(error) = unmounted.await {
             if snapshot.is_some() {
                 let _ = State::Mounted.write_at(snapshotter, key, &rootfs).await;

@@ -1,0 +1,82 @@
+//! Mounts of which another mount namespace has copies. A namespace copies all mounts when it
+//! begins, as that of a container does, and may keep them when they are unmounted here.
+
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
+
+use cas::UnmountOptions;
+
+use super::{Scene, each};
+use crate::common::can;
+
+/// A mount namespace that keeps copies of all mounts until this value is dropped.
+struct Copies(Child);
+
+impl Copies {
+    fn make() -> Self {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "--propagation", "private"]);
+        unshare.args(["sh", "-c", "echo; read end"]);
+        let unshare = unshare.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = unshare.spawn().unwrap();
+        let mut line = [0];
+        child
+            .stdout
+            .as_mut()
+            .unwrap()
+            .read_exact(&mut line)
+            .unwrap();
+        Copies(child)
+    }
+}
+
+impl Drop for Copies {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// Runs a test on each snapshotter, if this is the superuser and can create mount namespaces.
+fn each_with_copies(test: impl Fn(&Scene)) {
+    if can(&["unshare"]) {
+        each(test);
+    }
+}
+
+#[test]
+fn a_root_directory_that_was_unmounted_here_is_not_mounted() {
+    each_with_copies(|scene| {
+        let cas = &scene.cas;
+        scene.prepare("app:1");
+        let _copies = Copies::make();
+        assert!(cas.unmount_root_dir(scene.dir()).unwrap());
+        for lazy in [false, true] {
+            let options = UnmountOptions::default().with_lazy(lazy);
+            assert!(!cas.unmount_root_dir_with(scene.dir(), options).unwrap());
+        }
+        scene.prepare("other:1");
+        scene.assert_prepared("other:1");
+        let _copies = Copies::make();
+        assert!(cas.remove_root_dir(scene.dir()).unwrap());
+        scene.assert_nothing_left();
+    });
+}
+
+#[test]
+fn a_snapshot_that_was_unmounted_here_is_mounted_again_and_removed() {
+    each_with_copies(|scene| {
+        let (cas, place) = (&scene.cas, scene.path("mnt"));
+        cas.create_snapshot("one", "app:1").unwrap();
+        for _ in 0..2 {
+            cas.mount_snapshot("one", &place).unwrap();
+            let _copies = Copies::make();
+            assert!(cas.unmount_snapshot("one").unwrap());
+            assert!(!cas.unmount_snapshot("one").unwrap());
+        }
+        cas.mount_snapshot("one", &place).unwrap();
+        let _copies = Copies::make();
+        assert!(cas.unmount_snapshot("one").unwrap());
+        assert!(cas.remove_snapshot("one").unwrap());
+    });
+}
