@@ -209,8 +209,8 @@ fn findings(arguments: &AllArgs) -> PathBuf {
     arguments.work.join("findings")
 }
 
-/// Waits for the end of a target, and asks it to end once it has used `seconds` of CPU time. Returns
-/// how it ended, and the CPU time that it used, in seconds.
+/// Waits for the end of a target, and asks it to end once it has used `seconds` of CPU time.
+/// Returns how it ended, and the CPU time that it used, in seconds.
 fn wait(child: &mut Child, seconds: f64) -> Result<(ExitStatus, f64)> {
     let pid = Pid::from_child(child);
     let stat = format!("/proc/{}/stat", child.id());

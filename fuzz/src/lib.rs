@@ -33,8 +33,8 @@ pub fn targets() -> Vec<Target> {
     targets::all()
 }
 
-/// Returns the target with this name, which may be that of a [planted] fault. Returns `None` if there
-/// is none.
+/// Returns the target with this name, which may be that of a [planted] fault. Returns `None` if
+/// there is none.
 pub fn target(name: &str) -> Option<Target> {
     let all = targets().into_iter().chain(planted::all());
     all.into_iter().find(|target| target.name == name)

@@ -1,4 +1,4 @@
-//! Files of containerd, docker and podman on registries, logins and policy.
+//! Files of containerd, docker and podman about registries, logins and policy.
 
 use std::fs;
 use std::path::Path;
@@ -61,7 +61,7 @@ pub(crate) const TARGETS: &[Target] = &[
     },
 ];
 
-/// Where a process that fuzzes writes the file.
+/// Returns the directory in which this process writes the files that it reads.
 fn directory() -> &'static Path {
     static DIRECTORY: OnceLock<TempDir> = OnceLock::new();
     let made = || scratch().unwrap_or_else(|error| panic!("cannot make a directory: {error}"));
@@ -72,7 +72,7 @@ fn name() -> Result<FullName> {
     "host.test/team/app:1".parse()
 }
 
-/// Returns places of files of which none exists.
+/// Returns a value of [`Hosts`] that names no file.
 fn nowhere() -> Hosts {
     let mut hosts = Hosts::of_system();
     hosts.directories.clear();
