@@ -34,8 +34,8 @@ pub fn process_config(data: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// `NotFound` for a name that the root file system does not have; `Corrupt` for a number that is
-/// too large, or if `/etc/passwd` or `/etc/group` is not a regular file; `OutOfRange` if one of them
-/// is too long, or if the user is in too many groups; errors of the file system.
+/// too large, or if `/etc/passwd` or `/etc/group` is not a regular file; `OutOfRange` if one of
+/// them is too long, or if the user is in too many groups; errors of the file system.
 pub fn account(path: &Path, wanted: &str) -> Result<()> {
     bundle::find_account(&Rootfs::open(path)?, wanted).map(|_| ())
 }

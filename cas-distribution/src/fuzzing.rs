@@ -12,8 +12,8 @@ pub fn challenges(value: &str) -> usize {
     challenge::parse(iter::once(value)).len()
 }
 
-/// Parses a value of the header `Link`. Returns the target of the link to the next page, or `None`
-/// if there is no such link.
+/// Parses a value of the header `Link`. Returns the target of its link to the next page, or `None`
+/// if it does not have one.
 pub fn next_page(value: &[u8]) -> Option<String> {
     let mut headers = HeaderMap::new();
     headers.insert(LINK, HeaderValue::from_bytes(value).ok()?);
@@ -25,13 +25,14 @@ pub fn token(body: &[u8]) -> bool {
     token::Answer::read(body).is_some()
 }
 
-/// Parses a date in an HTTP header. Returns whether the text is a date in the current form.
+/// Parses a date in an HTTP header. Returns whether the text has a form such as
+/// `Sun, 06 Nov 1994 08:49:37 GMT`.
 pub fn date(text: &str) -> bool {
     date::parse(text).is_some()
 }
 
-/// Returns the text in a value of the header `Warning`, escaped and shortened. Returns `None` if the
-/// text is empty, or if the warning has another form than `299 - "text"`.
+/// Returns the text in a value of the header `Warning`, escaped and shortened. Returns `None` if
+/// the text is empty, or if the warning has another form than `299 - "text"`.
 pub fn warning(text: &str) -> Option<String> {
     warning::text(text)
 }

@@ -10,7 +10,7 @@ use crate::Target;
 
 /// What a target did with an input.
 pub struct Outcome {
-    /// Whether the input was accepted, or, after a panic, its message.
+    /// Whether the input was accepted, or the message of the panic.
     pub result: Result<bool, String>,
     /// How long it took.
     pub took: Duration,

@@ -89,7 +89,7 @@ impl Cage {
     /// Runs `work` in an empty directory, which is then removed. Returns what `work` returns.
     ///
     /// # Panics
-    /// Panics if the canary was changed, or if something is beside the directory and the canary's.
+    /// Panics if the canary was changed, or if `work` has made something beside the two directories.
     fn run<T>(&self, work: impl FnOnce(&Path) -> T) -> io::Result<T> {
         let tree = self.directory.path().join("tree");
         fs::create_dir(&tree)?;
@@ -118,7 +118,7 @@ fn caged<T>(work: impl FnOnce(&Path) -> T) -> T {
         let result = made.run(work);
         // After a panic, the next input gets a new cage.
         *cage = Some(made);
-        result.unwrap_or_else(|error| panic!("the cage: {error}"))
+        result.unwrap_or_else(|error| panic!("cannot use the cage: {error}"))
     })
 }
 

@@ -70,7 +70,7 @@ const PLAIN: &[&[u8]] = &[
     b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaabaaaaaaaaaaaa",
 ];
 
-/// Decompresses an input that is there at once.
+/// Decompresses an input that can be read at once.
 fn decode(input: &[u8], compression: Compression) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     let mut decoder = Decoder::with_budget(input, compression, BUDGET)?;

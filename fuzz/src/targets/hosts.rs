@@ -61,7 +61,7 @@ pub(crate) const TARGETS: &[Target] = &[
     },
 ];
 
-/// Returns the directory in which this process writes the files that it reads.
+/// Returns the directory of this process for the files that targets read.
 fn directory() -> &'static Path {
     static DIRECTORY: OnceLock<TempDir> = OnceLock::new();
     let made = || scratch().unwrap_or_else(|error| panic!("cannot make a directory: {error}"));

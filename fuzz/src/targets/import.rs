@@ -115,8 +115,8 @@ fn imported(archive: Vec<u8>) -> bool {
     stored(Source::Stream(Box::new(Cursor::new(archive))))
 }
 
-/// Imports a source into an empty store. An import that succeeds returns images, and the store has
-/// no other images. An import that fails leaves none.
+/// Imports a source into an empty store. An import that succeeds returns at least one image, and
+/// writes at most as many names. An import that fails writes no names.
 fn stored(source: Source) -> bool {
     block_on(async {
         let store = MemoryStore::new().with_images();

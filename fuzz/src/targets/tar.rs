@@ -188,10 +188,10 @@ fn tar_stated(input: &[u8]) -> bool {
     accepted(outcome)
 }
 
-/// Reads an archive with our reader and with another one, the crate `tar`. If our reader accepts the
-/// archive without a warning, and the archive has no sparse file, the readers agree about the names,
-/// targets and bytes of its members. This ends at a member that the other reader refuses, or whose
-/// size only the other reader uses.
+/// Reads an archive with our reader and with another one, the crate `tar`. If our reader accepts
+/// the archive without a warning, and the archive has no sparse file, the readers agree about the
+/// names, targets and bytes of its members. The comparison ends at a member that the other reader
+/// refuses, or whose size only the other reader uses.
 ///
 /// Two more differences are legal. Unlike GNU tar and our reader, the other reader does not end a
 /// long name at a zero byte, so its names are cut there. It knows extensions only in headers of the
@@ -261,8 +261,8 @@ fn to_zero(bytes: &[u8]) -> &[u8] {
     &bytes[..end.unwrap_or(bytes.len())]
 }
 
-/// Writes the members of an archive again, except those that the writer refuses. They are read back
-/// as they were.
+/// Writes the members of an archive again, except sparse files and members that the writer refuses.
+/// They are read back as they were.
 fn tar_write(input: &[u8]) -> bool {
     let (members, outcome) = read(&sealed(input));
     let mut writer = Writer::new(Vec::new());
