@@ -49,8 +49,8 @@ impl Done {
 
 /// Checks that libFuzzer finds the planted faults, and then runs the chosen targets. A target runs
 /// until all its runs together, including those in the log, have had the CPU minutes, or until a
-/// finding. Prints a table of the chosen targets. Returns whether their runs, including those in the
-/// log, have no findings.
+/// finding. Prints a table of the chosen targets. Returns whether their runs, including those in
+/// the log, have no findings.
 ///
 /// # Errors
 /// An error if a planted fault is not found, or if the log has an unknown line; errors of starting
