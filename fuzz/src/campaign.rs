@@ -53,14 +53,19 @@ impl Done {
 /// the log, have no findings.
 ///
 /// # Errors
-/// An error if a planted fault is not found, or if the log has an unknown line; errors of starting
+/// An error for an unknown target, if a planted fault is not found, or if the log has an unknown
+/// line; errors of starting
 /// the program and of the file system.
 pub(crate) fn run(arguments: &AllArgs) -> Result<bool> {
-    convict(arguments)?;
-    let chosen = |target: &Target| {
-        arguments.targets.is_empty() || arguments.targets.iter().any(|name| name == target.name)
+    let targets = match arguments.targets.is_empty() {
+        true => cas_fuzz::targets(),
+        false => arguments
+            .targets
+            .iter()
+            .map(|name| crate::named(name))
+            .collect::<Result<_>>()?,
     };
-    let targets: Vec<Target> = cas_fuzz::targets().into_iter().filter(chosen).collect();
+    convict(arguments)?;
     let done = Mutex::new(read(&arguments.log)?);
     let log = OpenOptions::new()
         .append(true)
@@ -106,6 +111,12 @@ pub(crate) fn run(arguments: &AllArgs) -> Result<bool> {
         row(target.name, one);
     }
     row("in all", sum);
+    if sum.findings > 0 {
+        println!(
+            "findings count until the log is removed: {}",
+            arguments.log.display()
+        );
+    }
     Ok(sum.findings == 0)
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use cas_fuzz::replay;
+use cas_fuzz::{Target, replay};
 use clap::{Args, Parser, Subcommand};
 
 /// Runs fuzz targets.
@@ -74,8 +74,7 @@ fn run(task: Task) -> Result<bool> {
             Ok(true)
         }
         Task::Replay { target, files } => {
-            let target = cas_fuzz::target(&target)
-                .with_context(|| format!("no target has the name {target}; see `fuzz list`"))?;
+            let target = named(&target)?;
             let mut good = true;
             for file in files {
                 let input =
@@ -92,4 +91,13 @@ fn run(task: Task) -> Result<bool> {
             Ok(good)
         }
     }
+}
+
+/// Returns the target with this name.
+///
+/// # Errors
+/// An error if there is none.
+fn named(name: &str) -> Result<Target> {
+    cas_fuzz::target(name)
+        .with_context(|| format!("no target has the name {name}; see `fuzz list`"))
 }

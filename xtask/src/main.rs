@@ -45,9 +45,9 @@ fn main() -> ExitCode {
     let (name, minutes) = match given[..] {
         [name] => (name, 1.0),
         ["fuzz", "--minutes", number] | ["long", "--fuzz-minutes", number] => {
-            match number.parse() {
-                Ok(minutes) => (given[0], minutes),
-                Err(_) => return usage(),
+            match number.parse::<f64>() {
+                Ok(minutes) if minutes.is_finite() => (given[0], minutes),
+                _ => return usage(),
             }
         }
         _ => return usage(),
