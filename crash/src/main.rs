@@ -51,16 +51,16 @@ struct Cli {
 enum Task {
     /// Record work once, and check disks that a loss of power can leave; needs the superuser
     Power(PowerArgs),
-    /// Kill processes at work, and check after each kill; needs the superuser
+    /// Kill processes at work, and check after each round of kills; needs the superuser
     Kill(KillArgs),
-    /// Make changes beside collections back to back, and check at the end; needs the superuser
+    /// Make changes while collections run back to back, and check at the end; needs the superuser
     Storm(StormArgs),
-    /// Try everything on every store; needs the superuser and takes a day
+    /// Try losses of power, kills and storms on every store; needs the superuser and takes a day
     All(AllArgs),
     /// Work on a root; used by the others
     #[command(hide = true)]
     Work(WorkArgs),
-    /// Check a root; used by `power`
+    /// Check a root; used by `power` and `all`
     #[command(hide = true)]
     Check(CheckArgs),
 }
@@ -72,7 +72,7 @@ struct PowerArgs {
     /// The file system of the disk
     #[arg(long, value_enum, default_value = "ext4")]
     file_system: FileSystem,
-    /// What the worker does
+    /// What the worker does: `ingest`, `images`, `full`, `repair`, or `name-first`
     #[arg(long, value_enum, default_value = "images")]
     work: Work,
     /// A wrong order of writes, which the checks must find
@@ -87,7 +87,7 @@ struct PowerArgs {
     /// A file for the first disk that breaks a promise
     #[arg(long)]
     keep: Option<PathBuf>,
-    /// Repeats the work and the choice of the disks of an earlier run
+    /// Chooses the images, the changes, the requests that a fault hits, and the disks
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -99,10 +99,10 @@ struct KillArgs {
     /// What the processes do: `load`, or `early`
     #[arg(long, value_enum, default_value = "load")]
     work: Work,
-    /// Number of kills
+    /// Number of kills, rounded up to an even number if two processes work
     #[arg(long, default_value_t = 500)]
     kills: u64,
-    /// Repeats the work and the moments of an earlier run
+    /// Chooses the images, the changes and the moments
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -117,7 +117,7 @@ struct StormArgs {
     /// Number of changes
     #[arg(long, default_value_t = 10_000)]
     changes: u64,
-    /// Repeats the changes of an earlier run
+    /// Chooses the images and the changes
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -154,7 +154,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns whether nothing is wrong.
+/// Does a task. Returns whether no promise was broken.
 fn run(task: Task) -> Result<bool> {
     if !matches!(task, Task::Work(_) | Task::Check(_)) {
         namespace::enter()?;

@@ -64,7 +64,8 @@ impl Stack {
         Ok(())
     }
 
-    /// Returns the URL of the store. Each call for an S3 service returns a new store.
+    /// Returns the store as in `cas --store`. For [`S3`], returns the URL of a new store in each
+    /// call.
     fn url(&self) -> String {
         if self.store != S3 {
             return self.store.clone();

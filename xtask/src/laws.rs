@@ -1,4 +1,5 @@
-//! Runs the conformance tests of every store, and writes the results into docs/BACKENDS.md.
+//! Runs the conformance tests of every store and snapshotter, and writes the results into
+//! docs/BACKENDS.md.
 
 use std::env;
 use std::fs;
@@ -18,7 +19,8 @@ const END: &str = "<!-- /laws -->";
 /// The test targets with conformance tests, in any package.
 const SUITES: &[&str] = &["laws", "composed", "s3"];
 
-/// Tests all stores, compositions and snapshotters, and writes the page.
+/// Tests all stores, compositions and snapshotters, and writes the page. Leaves out RocksDB if it
+/// cannot be built.
 ///
 /// # Errors
 /// An error after the page was written, if a test failed, such as a test of a broken law; errors of
