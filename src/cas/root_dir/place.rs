@@ -314,8 +314,8 @@ impl RootDir {
         Ok(true)
     }
 
-    /// Removes the snapshot of a directory that does not exist. Returns false if there is no
-    /// snapshot, if it belongs to something else, or if it has changed since it was seen.
+    /// Removes the snapshot of a directory that does not exist. Returns false if no snapshot was
+    /// `seen`, if it belongs to something else, or if it has changed since.
     pub(super) async fn remove_snapshot(
         &self,
         snapshotter: &dyn Snapshotter,
