@@ -106,7 +106,8 @@ impl State {
 pub(super) struct NewSnapshot<'a> {
     pub(super) key: &'a str,
     pub(super) writable: bool,
-    /// The labels of the snapshot, one of which protects it from collections.
+    /// The labels of the snapshot. With the label of a [`State`], collections keep it. Without this
+    /// label, they keep it for at least a day, which is enough for a short job.
     pub(super) labels: Labels,
 }
 

@@ -49,11 +49,11 @@ pub struct Target<'a> {
 
 /// Unpacks the layers that have no snapshot yet, and the layers whose snapshot has lost its
 /// directory. If such a layer is read on demand, fetches its table of contents again instead, also
-/// if the snapshot has lost only a part of the table. If a layer whose snapshot has lost its
-/// directory is neither read on demand nor in the store, the directory stays missing. If another
-/// job, in this process or another one, unpacks the same layers, waits for that job. At the end,
-/// adds a gc label to the record of the configuration. The label refers to the topmost snapshot, so
-/// a collection keeps the snapshot as long as the image.
+/// if the table in its snapshot is damaged. If a layer whose snapshot has lost its directory is
+/// neither read on demand nor in the store, the directory stays missing. If another job, in this
+/// process or another one, unpacks the same layers, waits for that job. At the end, adds a gc label
+/// to the record of the configuration. The label refers to the topmost snapshot, so a collection
+/// keeps the snapshot as long as the image.
 ///
 /// Returns the chain ID of the image, which is the name of its topmost snapshot. Returns `None` for
 /// an image without layers.
