@@ -1,5 +1,5 @@
-//! Mounts of which another mount namespace has copies. A namespace copies all mounts when it
-//! begins, as that of a container does, and may keep them when they are unmounted here.
+//! Mounts of which another mount namespace has copies. A namespace, for example that of a
+//! container, copies all mounts when it begins, and may keep the copies when the mounts end here.
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
