@@ -29,7 +29,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::campaign::Counts;
 use crate::check::Place;
@@ -65,6 +66,25 @@ enum Task {
     Check(CheckArgs),
 }
 
+/// Works that end, from which power can be lost.
+const POWER_WORKS: [Work; 5] = [
+    Work::Ingest,
+    Work::Images,
+    Work::Full,
+    Work::Repair,
+    Work::NameFirst,
+];
+/// Works that only a kill ends.
+const KILL_WORKS: [Work; 2] = [Work::Load, Work::Early];
+/// Works beside collections.
+const STORM_WORKS: [Work; 2] = [Work::Storm, Work::LateStorm];
+
+/// Returns a parser for some of the works.
+fn works(some: &[Work]) -> impl TypedValueParser<Value = Work> {
+    let names = some.iter().map(|work| work.name());
+    PossibleValuesParser::new(names).try_map(|name| Work::from_str(&name, false))
+}
+
 #[derive(Args)]
 struct PowerArgs {
     #[command(flatten)]
@@ -72,8 +92,8 @@ struct PowerArgs {
     /// The file system of the disk
     #[arg(long, value_enum, default_value = "ext4")]
     file_system: FileSystem,
-    /// What the worker does: `ingest`, `images`, `full`, `repair`, or `name-first`
-    #[arg(long, value_enum, default_value = "images")]
+    /// What the worker does
+    #[arg(long, value_parser = works(&POWER_WORKS), default_value = "images")]
     work: Work,
     /// A wrong order of writes, which the checks must find
     #[arg(long, value_enum)]
@@ -96,8 +116,8 @@ struct PowerArgs {
 struct KillArgs {
     #[command(flatten)]
     stack: Stack,
-    /// What the processes do: `load`, or `early`
-    #[arg(long, value_enum, default_value = "load")]
+    /// What the processes do
+    #[arg(long, value_parser = works(&KILL_WORKS), default_value = "load")]
     work: Work,
     /// Number of kills, rounded up to an even number if two processes work
     #[arg(long, default_value_t = 500)]
@@ -111,8 +131,8 @@ struct KillArgs {
 struct StormArgs {
     #[command(flatten)]
     stack: Stack,
-    /// What the processes do: `storm`, or `late-storm`
-    #[arg(long, value_enum, default_value = "storm")]
+    /// What the processes do
+    #[arg(long, value_parser = works(&STORM_WORKS), default_value = "storm")]
     work: Work,
     /// Number of changes
     #[arg(long, default_value_t = 10_000)]

@@ -332,8 +332,8 @@ pub(super) async fn detach(
 /// As [`unmount_here`]; `Busy` if the mount is only in another mount namespace.
 pub(super) fn unmount(directory: &Path, mode: UnmountMode) -> Result<bool> {
     let unmounted = unmount_here(directory, mode)?;
-    if !unmounted && MountedDirs::read().has(directory) {
-        return Err(elsewhere(directory));
+    if !unmounted {
+        check_elsewhere(directory)?;
     }
     Ok(unmounted)
 }
@@ -355,6 +355,17 @@ pub(super) fn unmount_here(directory: &Path, mode: UnmountMode) -> Result<bool> 
             Ok(false)
         }
         unmounted => unmounted.map(|()| true),
+    }
+}
+
+/// Checks that nothing is mounted at a directory in any mount namespace that can be read.
+///
+/// # Errors
+/// `Busy`.
+pub(super) fn check_elsewhere(directory: &Path) -> Result<()> {
+    match MountedDirs::read().has(directory) {
+        true => Err(elsewhere(directory)),
+        false => Ok(()),
     }
 }
 

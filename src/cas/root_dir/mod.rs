@@ -180,6 +180,7 @@ impl Cas {
                 Some(snapshotter) => snapshotter.stat(&key).await?,
                 None => None,
             };
+            let is_last = snapshot.as_ref().is_some_and(|info| place.is_last(info));
             let unmount = move || {
                 let checked = place.check_mount(snapshot.as_ref());
                 checked.during(UNMOUNT, place.path().display())?;
@@ -189,7 +190,7 @@ impl Cas {
             if let Some(snapshotter) = snapshotter
                 && let Ok(mounts) = snapshotter.mounts(&key).await
             {
-                if unmounted {
+                if unmounted && is_last {
                     // Otherwise a copy of the mount in another namespace would count as the mount.
                     let _ = State::Kept.write(&*snapshotter, &key).await;
                 }

@@ -136,15 +136,15 @@ impl RootDir {
     /// without the right to unmount.
     pub(super) fn unmount(&self, snapshot: Option<&Info>, mode: UnmountMode) -> Result<bool> {
         let rootfs = self.rootfs();
-        let unmounted = if snapshot.is_none_or(State::may_be_mounted) {
-            mounted::unmount(&rootfs, mode)
-        } else {
-            mounted::unmount_here(&rootfs, mode)
-        };
-        if !unmounted.map_err(advise)? {
+        let unmount = || mounted::unmount_here(&rootfs, mode).map_err(advise);
+        if !unmount()? {
+            let has_ended = |info: &Info| self.is_last(info) && !State::may_be_mounted(info);
+            if !snapshot.is_some_and(has_ended) {
+                mounted::check_elsewhere(&rootfs)?;
+            }
             return Ok(false);
         }
-        while mounted::unmount_here(&rootfs, mode).map_err(advise)? {}
+        while unmount()? {}
         Ok(true)
     }
 
@@ -181,9 +181,14 @@ impl RootDir {
         )))
     }
 
+    /// Returns whether a snapshot was last mounted in this directory.
+    pub(super) fn is_last(&self, info: &Info) -> bool {
+        mounted::last_directory(info) == Some(self.rootfs())
+    }
+
     /// Returns whether the labels of a snapshot show that a job on this directory did not end.
     fn is_noted(&self, info: &Info) -> bool {
-        State::is_between(info) && mounted::last_directory(info) == Some(self.rootfs())
+        State::is_between(info) && self.is_last(info)
     }
 
     /// Checks that a snapshot with the key of this directory belongs to this directory, or to
