@@ -19,8 +19,8 @@ use crate::{Host, hub, spelling};
 ///   any text without a slash, and `**` for any text, as in `registry.example/team/**`. Both may
 ///   stand for an empty text. A pattern of hosts alone, such as `*.example.com`, is for all names
 ///   on these hosts. In a pattern, a host without a port is for every port if it has a `*`, and
-///   otherwise only for the ports 443 and 80. A host with a port is only for that port. `docker.io/NAME` stands for
-///   `docker.io/library/NAME`, unless `NAME` has `**`.
+///   otherwise only for the ports 443 and 80. A host with a port is only for that port.
+///   `docker.io/NAME` stands for `docker.io/library/NAME`, unless `NAME` has `**`.
 /// - The digest that a name refers to. For an image with an index, this is the digest of the index.
 ///
 /// A name with a digest does not show which tags the image has. So for such a name, the tag of a
