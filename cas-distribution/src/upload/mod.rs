@@ -72,8 +72,8 @@ impl<'a> Upload<'a> {
     /// than the size of the blob.
     ///
     /// # Errors
-    /// As [`Inner::expect`]; `OutOfRange` if even the shortest chunks are too large for the registry;
-    /// `Corrupt` if the registry states another digest for the blob; errors of the content.
+    /// As [`Inner::expect`]; `OutOfRange` if even the shortest chunks are too large for the
+    /// registry; `Corrupt` if the registry states another digest for the blob; errors of the content.
     pub(crate) async fn run(mut self) -> Result<()> {
         let mut mount_from = self.inner.mount_from.as_deref();
         loop {

@@ -108,8 +108,8 @@ pub(super) async fn fetch(
     failed.map_or(Ok(()), Err)
 }
 
-/// Imports the ACIs of a store directory of rkt. Warns of each ACI and each remote that could not be
-/// imported.
+/// Imports the ACIs of a store directory of rkt. Warns of each ACI and each remote that could not
+/// be imported.
 ///
 /// # Errors
 /// As [`AciStore::import_store`]; if archives were refused, an error of the same kind as the error
