@@ -13,8 +13,8 @@ pub const DOCUMENT_READ: u64 = 8 << 20;
 /// maximum size of an index of referrers or a SOCI index that `cas` writes, and of the `index.json`
 /// of a store.
 pub const DOCUMENT_WRITE: u64 = 4 << 20;
-/// Maximum size of `format.json` and `oci-layout` of a store of files, and of a file in the directory
-/// `refs/` of an image layout that is opened as such a store.
+/// Maximum size of `format.json` and `oci-layout` of a store of files, and of a file in the
+/// directory `refs/` of an image layout that is opened as such a store.
 pub const LAYOUT_FILE: u64 = 64 << 10;
 /// Maximum depth of nested arrays and objects in a JSON document.
 pub const JSON_DEPTH: usize = 64;

@@ -69,8 +69,8 @@ impl Snapshots {
     /// the directory of a new snapshot.
     ///
     /// # Errors
-    /// `Corrupt` if the counter does not parse or is too high; `Conflict` if every attempt lost against another
-    /// writer; errors of the store.
+    /// `Corrupt` if the counter does not parse or is too high; `Conflict` if every attempt lost
+    /// against another writer; errors of the store.
     pub async fn fresh_id(&self) -> Result<u64> {
         if let Some(id) = lock(&self.ids).next() {
             return Ok(id);
