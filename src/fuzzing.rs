@@ -5,18 +5,18 @@ use std::path::Path;
 use crate::bundle::{self, Rootfs};
 use crate::{Engines, Result, root};
 
-/// Parses `cas.toml`.
+/// Parses `cas.toml`, except the table `[pull_modes]`.
 ///
 /// # Errors
-/// As the parser.
+/// `Corrupt` if the text does not parse; `FailedPrecondition` for another format.
 pub fn cas_toml(text: &str) -> Result<Engines> {
     root::parse(text, Path::new("/root"))
 }
 
-/// Returns the text of `cas.toml`.
+/// Returns the text of `cas.toml` for these engines.
 ///
 /// # Errors
-/// As the writer.
+/// `Internal` if the engines cannot be serialized.
 pub fn cas_toml_text(engines: &Engines) -> Result<String> {
     root::text(engines)
 }
@@ -24,15 +24,18 @@ pub fn cas_toml_text(engines: &Engines) -> Result<String> {
 /// Parses the part of an image configuration that describes the process.
 ///
 /// # Errors
-/// As the parser.
+/// `Corrupt` if `data` is not an image configuration, or exceeds a bound on JSON documents.
 pub fn process_config(data: &[u8]) -> Result<()> {
     bundle::Config::parse(data).map(|_| ())
 }
 
-/// Finds a user in the root file system at `path`.
+/// Finds the user and the groups that `wanted` names, as `USER[:GROUP]`, in the root file system at
+/// `path`.
 ///
 /// # Errors
-/// As the search.
+/// `NotFound` for a name that the root file system does not have; `Corrupt` for a number that is
+/// too large, or if `/etc/passwd` or `/etc/group` is not a regular file; `OutOfRange` if one of
+/// them is too long, or if the user is in too many groups; errors of the file system.
 pub fn account(path: &Path, wanted: &str) -> Result<()> {
     bundle::find_account(&Rootfs::open(path)?, wanted).map(|_| ())
 }

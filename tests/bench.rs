@@ -48,6 +48,20 @@ fn it_counts_what_is_known_and_leaves_nothing() {
 }
 
 #[test]
+fn space_on_disk_is_compared_only_with_blobs_that_were_stored() {
+    let on = scratch();
+    for (rows, is_known) in [("disk-large", false), ("large,disk-large", true)] {
+        let mut bench = cas(&on.path().join("no-root"));
+        bench.args(["bench", "--quick", "--rows", rows, "--json"]);
+        bench.args(["--store", "fs", "--on"]).arg(on.path());
+        let said: Value = serde_json::from_str(&ok(&mut bench)).unwrap();
+        let measured = said["rows"].as_array().unwrap().last().unwrap();
+        let median = measured["columns"]["fs"]["median"].as_f64();
+        assert_eq!(median.is_some_and(|ratio| ratio >= 1.0), is_known, "{said}");
+    }
+}
+
+#[test]
 fn a_signal_ends_it_and_leaves_nothing() {
     let on = scratch();
     let mut bench = cas(&on.path().join("no-root"));

@@ -4,10 +4,11 @@ use cas_core::Result;
 
 use crate::index::Index;
 
-/// Parses `index.json` and reads all entries, and writes the document again. Returns the new bytes.
+/// Parses `index.json`, reads its entries, and writes the document again. Returns the new bytes.
 ///
 /// # Errors
-/// As the parser and the writer.
+/// `Corrupt` if `data` is not an index, is too large or is nested too deep; `Full` if the new
+/// document is too large. A malformed entry is not an error.
 pub fn index(data: &[u8]) -> Result<Vec<u8>> {
     let index = Index::parse(data)?;
     for (name, _) in index.list() {

@@ -31,7 +31,7 @@ pub(crate) fn unconstrained<F: Future>(future: F) -> impl Future<Output = F::Out
     tokio::task::coop::unconstrained(future)
 }
 
-/// Returns the runtime. The first call starts it.
+/// Returns a handle of the runtime. The first call starts the runtime.
 ///
 /// # Errors
 /// As [`PrivateRuntime::handle`].

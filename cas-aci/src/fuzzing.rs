@@ -4,19 +4,20 @@ use cas_core::Result;
 
 use crate::{archive, ql};
 
-/// Reads the tables of a database of ql. Returns the number of rows.
+/// Reads the tables of a database of ql. Returns the number of rows in all tables.
 ///
 /// # Errors
-/// As the reader.
+/// `Corrupt` if the database is damaged, or if its tables are too large.
 pub fn ql_rows(file: &[u8]) -> Result<usize> {
     let tables = ql::tables(file)?;
     Ok(tables.iter().map(ql::Table::len).sum())
 }
 
-/// Reads the manifest of an archive.
+/// Reads the archive of an ACI to its end. Returns the bytes of its manifest, which is not parsed.
 ///
 /// # Errors
-/// As the reader.
+/// `Corrupt` if the archive is malformed or is not that of an ACI; `OutOfRange` if a bound of
+/// [`limit`](cas_core::limit) is exceeded.
 pub fn manifest_of(archive: &[u8]) -> Result<bytes::Bytes> {
     archive::read_manifest(archive)
 }

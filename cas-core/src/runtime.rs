@@ -15,8 +15,8 @@ const THREADS: usize = 2;
 /// Maximum number of threads for work that blocks, such as reading files. The default of tokio is
 /// 512.
 const BLOCKING: usize = 8;
-/// How long a thread for work that blocks stays idle. If such threads ended, tokio might panic
-/// because it cannot start another one.
+/// How long a thread for work that blocks stays idle before it ends. After the end of the last one,
+/// tokio would panic if it could not start another one.
 const IDLE: Duration = Duration::from_secs(365 * 86_400);
 
 /// A runtime that the first use starts.
@@ -35,8 +35,8 @@ impl PrivateRuntime {
         }
     }
 
-    /// Returns the runtime. The first call starts it, with the drivers that `builder` enables. If
-    /// that fails, later calls return the same error.
+    /// Returns a handle of the runtime. The first call starts the runtime, with the drivers that
+    /// `builder` enables. If that fails, later calls do not try again, and return the same error.
     ///
     /// # Errors
     /// Errors of the system, for example `OutOfRange` if the process has too many open files, or
@@ -63,8 +63,8 @@ fn start(name: &str, mut builder: Builder) -> io::Result<Runtime> {
     Ok(runtime)
 }
 
-/// Checks that this process can have `count` more threads. tokio panics where it cannot start a
-/// thread.
+/// Checks that this process can have `count` more threads, because tokio panics if it cannot start
+/// a thread.
 fn check_threads(count: usize) -> io::Result<()> {
     let gate = Mutex::new(());
     thread::scope(|scope| {

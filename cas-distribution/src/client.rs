@@ -132,9 +132,13 @@ impl Client {
     /// Returns the warnings so far, each once. The first warnings are about credential helpers and
     /// files of logins that were skipped. The other warnings were sent by the registry, or by the
     /// mirror that this client reads: at most [`limit::WARNINGS`](cas_core::limit::WARNINGS). They
-    /// begin with the host in the name of the image, and their text is escaped.
+    /// begin with the host in the name of the image, or with the host of the mirror, and their text
+    /// is escaped.
     pub fn warnings(&self) -> Vec<String> {
-        let host = self.0.reference.host();
+        let host = match &self.0.namespace {
+            Some(_) => origin::authority(&self.0.base),
+            None => self.0.reference.host().to_owned(),
+        };
         let own = self.0.auth.warnings().iter().cloned();
         let sent = self.0.warnings.all().into_iter();
         own.chain(sent.map(|text| format!("{host} says: {text}")))

@@ -17,7 +17,8 @@ pub(crate) fn parse(text: &str) -> Option<SystemTime> {
         return None;
     }
     let month = MONTHS.iter().position(|name| *name == month)? as u64;
-    let (day, year) = (number(day, 1..=31)?, number(year, 1970..=9999)?);
+    let year = number(year, 1970..=9999)?;
+    let day = number(day, 1..=days(month, year))?;
     let mut parts = time.split(':');
     let mut part = |most| number(parts.next()?, 0..=most);
     // A minute may have a leap second.
@@ -37,6 +38,18 @@ pub(crate) fn parse(text: &str) -> Option<SystemTime> {
     let days = days.checked_sub(719_468)?;
     let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second;
     Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
+/// Returns how many days a month has. January is 0.
+fn days(month: u64, year: u64) -> u64 {
+    let divides = |years: u64| year.is_multiple_of(years);
+    let is_leap_year = divides(4) && (!divides(100) || divides(400));
+    match month {
+        1 if is_leap_year => 29,
+        1 => 28,
+        3 | 5 | 8 | 10 => 30,
+        _ => 31,
+    }
 }
 
 fn number(text: &str, allowed: std::ops::RangeInclusive<u64>) -> Option<u64> {
@@ -66,6 +79,11 @@ mod tests {
             ("Sun, 06 Nov 1994 08:49 GMT", None),
             ("Sun, +6 Nov 1994 08:49:37 GMT", None),
             ("Sun, 00 Nov 1994 08:49:37 GMT", None),
+            ("Thu, 31 Feb 2000 08:49:37 GMT", None),
+            ("Thu, 29 Feb 2001 08:49:37 GMT", None),
+            ("Mon, 29 Feb 2100 08:49:37 GMT", None),
+            ("Thu, 31 Nov 1994 08:49:37 GMT", None),
+            ("Sat, 31 Dec 1994 00:00:00 GMT", Some(788_832_000)),
             ("Sun, 06 nov 1994 08:49:37 GMT", None),
             ("Sun, 06 Nov 99999 08:49:37 GMT", None),
             ("120", None),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cas_core::error::excerpt;
 use cas_core::nulls::null_is_default;
 use cas_core::{Error, ErrorKind, limit};
 use reqwest::header::{HeaderValue, RETRY_AFTER};
@@ -242,8 +243,9 @@ pub(crate) fn redirected(url: &Url) -> Error {
 
 /// Returns the error for a registry that states another digest for the bytes that it has stored.
 pub(crate) fn stored_other(expected: &str, found: &HeaderValue) -> Error {
+    let found = excerpt(&String::from_utf8_lossy(found.as_bytes()));
     Error::corrupt(format!(
-        "expected the digest {expected}, but the registry stored {found:.200?}; check the registry"
+        "expected the digest {expected}, but the registry stored \"{found}\"; check the registry"
     ))
     .backend(REGISTRY)
 }
@@ -255,4 +257,16 @@ pub(crate) fn unexpected(url: &Url, what: &str) -> Error {
         shown(url)
     ))
     .backend(REGISTRY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_registry_states_is_shown_in_part() {
+        let found = HeaderValue::from_bytes(&[0xff; 10_000]).unwrap();
+        let said = stored_other("sha256:00", &found).to_string();
+        assert!(said.contains("sha256:00") && said.len() < 1000, "{said}");
+    }
 }

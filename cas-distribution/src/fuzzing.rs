@@ -12,24 +12,27 @@ pub fn challenges(value: &str) -> usize {
     challenge::parse(iter::once(value)).len()
 }
 
-/// Returns the target of a value of the header `Link` that names the next page.
+/// Parses a value of the header `Link`. Returns the target of its link to the next page, or `None`
+/// if it does not have one.
 pub fn next_page(value: &[u8]) -> Option<String> {
     let mut headers = HeaderMap::new();
     headers.insert(LINK, HeaderValue::from_bytes(value).ok()?);
     pages::target(&headers)
 }
 
-/// Parses the answer of a token service. Returns whether it has a token.
+/// Parses the answer of a token service. Returns whether the answer has a token.
 pub fn token(body: &[u8]) -> bool {
     token::Answer::read(body).is_some()
 }
 
-/// Parses a date of HTTP. Returns whether it is one.
+/// Parses a date in an HTTP header. Returns whether the text has a form such as
+/// `Sun, 06 Nov 1994 08:49:37 GMT`.
 pub fn date(text: &str) -> bool {
     date::parse(text).is_some()
 }
 
-/// Returns the text of a value of the header `Warning`.
+/// Returns the text in a value of the header `Warning`, escaped and shortened. Returns `None` if
+/// the text is empty, or if the warning has another form than `299 - "text"`.
 pub fn warning(text: &str) -> Option<String> {
     warning::text(text)
 }
@@ -39,10 +42,11 @@ pub fn spelling(host: &str) -> String {
     spelling::host(host)
 }
 
-/// Parses a file of logins.
+/// Parses a file of logins: docker's `config.json` or podman's `auth.json`, or the older
+/// `.dockercfg` if `is_legacy` is true.
 ///
 /// # Errors
-/// As the parser.
+/// `InvalidArgument` if the file does not parse.
 pub fn logins(data: &[u8], is_legacy: bool) -> cas_core::Result<()> {
     Config::parse(data, is_legacy).map(|_| ())
 }

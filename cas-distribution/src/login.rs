@@ -1,6 +1,6 @@
 //! Logging in to a registry, and logging out.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use cas_core::{Error, ErrorKind, Result};
 use reqwest::header::{AUTHORIZATION, HeaderValue};
@@ -14,6 +14,7 @@ use crate::host::Host;
 use crate::hosts::{self, Access, Hosts, Scheme};
 use crate::http::Http;
 use crate::keys::Keys;
+use crate::logins::Source;
 use crate::{logins, retry, runtime, save};
 
 /// Where a login was saved.
@@ -88,8 +89,8 @@ pub async fn log_out(registry: &Host, file: Option<PathBuf>) -> Result<Vec<Strin
             return Err(Error::not_found(format!("{why}; check the host")));
         }
         let other = logins::find(&keys, file.as_deref()).await?;
-        let other = other.login.and(other.file);
-        Ok(other.map(|file| other_login(&file, &host, "is used from now on")))
+        let other = other.login.and(other.source);
+        Ok(other.map(|source| other_login(&source, &host, "is used from now on")))
     };
     let warning = runtime::run(work).await.map_err(failed)?;
     Ok(warning.into_iter().collect())
@@ -131,7 +132,7 @@ async fn save_checked(
     let first = logins::find(&keys, options.auth_file.as_deref()).await?;
     warnings.extend(first.warnings);
     if first.login.is_some_and(|first| first != login)
-        && let Some(other) = first.file
+        && let Some(other) = first.source
     {
         warnings.push(other_login(&other, host, "is used before this one"));
     }
@@ -143,12 +144,13 @@ async fn save_checked(
 }
 
 /// Returns the warning about a login in another file.
-fn other_login(file: &Path, host: &str, use_of_it: &str) -> String {
-    let file = file.display();
-    format!(
-        "another login for {host} in {file} {use_of_it}; to remove it, use `cas logout --authfile \
-         {file} {host}`"
-    )
+fn other_login(source: &Source, host: &str, use_of_it: &str) -> String {
+    let file = source.path.display();
+    let remove = match source.is_legacy {
+        true => "edit this file".to_owned(),
+        false => format!("use `cas logout --authfile {file} {host}`"),
+    };
+    format!("another login for {host} in {file} {use_of_it}; to remove it, {remove}")
 }
 
 fn keys(host: &str) -> Result<Keys> {
@@ -214,4 +216,20 @@ fn check(status: StatusCode, url: &Url) -> Result<()> {
         url,
         &format!("answered {status} to a request of /v2/"),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_logout_is_advised_only_for_a_file_that_a_logout_changes() {
+        for (is_legacy, expected) in [(false, "`cas logout --authfile /f x.test`"), (true, "edit")]
+        {
+            let path = "/f".into();
+            let said = other_login(&Source { path, is_legacy }, "x.test", "is used");
+            assert!(said.contains(expected), "{said}");
+            assert_ne!(said.contains("cas logout"), is_legacy, "{said}");
+        }
+    }
 }

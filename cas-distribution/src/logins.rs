@@ -34,17 +34,18 @@ const RUN: &str = "/run/containers";
 pub(crate) struct Found {
     pub(crate) login: Option<Credentials>,
     /// The file that has the login, or names the helper that has it.
-    pub(crate) file: Option<PathBuf>,
+    pub(crate) source: Option<Source>,
     /// A warning for each helper that was skipped, and for each file that was skipped outside
     /// [`RUN`].
     pub(crate) warnings: Vec<String>,
 }
 
 /// A file that may have logins.
-#[derive(Debug, PartialEq, Eq)]
-struct Source {
-    path: PathBuf,
-    is_legacy: bool,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Source {
+    pub(crate) path: PathBuf,
+    /// Whether the file has the format of `.dockercfg`, which is only read.
+    pub(crate) is_legacy: bool,
 }
 
 /// Returns the login of these keys, with warnings. `file` is the file that the caller names.
@@ -61,13 +62,13 @@ pub(crate) async fn find(keys: &Keys, file: Option<&Path>) -> Result<Found> {
     // The programs of helpers that have failed.
     let mut skipped = Vec::new();
     for source in sources(file, &Places::of_system()) {
-        let path = source.path.clone();
-        let read = move || Config::read(&source.path, source.is_legacy);
+        let (path, is_legacy) = (source.path.clone(), source.is_legacy);
+        let read = move || Config::read(&path, is_legacy);
         let config = match runtime::blocking(read).await {
             Ok(Some(config)) => config,
             Ok(None) => continue,
-            Err(error) if file != Some(&path) && error.kind() == ErrorKind::Denied => {
-                found.warnings.extend(unreadable(&path, &error));
+            Err(error) if file != Some(&source.path) && error.kind() == ErrorKind::Denied => {
+                found.warnings.extend(unreadable(&source.path, &error));
                 continue;
             }
             Err(error) => return Err(error),
@@ -80,10 +81,10 @@ pub(crate) async fn find(keys: &Keys, file: Option<&Path>) -> Result<Found> {
             match ask(name, keys).await {
                 Ok(None) => {}
                 Ok(login) => {
-                    let file = Some(path);
+                    let source = Some(source);
                     return Ok(Found {
                         login,
-                        file,
+                        source,
                         ..found
                     });
                 }
@@ -92,15 +93,16 @@ pub(crate) async fn find(keys: &Keys, file: Option<&Path>) -> Result<Found> {
                         "the credential helper {} of {} was skipped: {why}; correct the helper, or \
                          remove it from this file",
                         program.escape_debug(),
-                        path.display()
+                        source.path.display()
                     ));
                     skipped.push(program);
                 }
             }
         }
-        if let Some(login) = config.saved(keys).during("read", path.display())? {
+        let saved = config.saved(keys);
+        if let Some(login) = saved.during("read", source.path.display())? {
             found.login = Some(login);
-            found.file = Some(path);
+            found.source = Some(source);
             return Ok(found);
         }
     }

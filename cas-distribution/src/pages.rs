@@ -121,15 +121,31 @@ pub(crate) fn target(headers: &HeaderMap) -> Option<String> {
         let mut rest = text;
         while let Some((_, link)) = rest.split_once('<') {
             let (target, parameters) = link.split_once('>')?;
-            // A comma ends the link. A comma in a quoted value hides the parameters after it.
-            let (own, later) = parameters.split_once(',').unwrap_or((parameters, ""));
-            if own.split(';').any(is_next) {
-                return Some(target.to_owned());
+            let (mut own, later) = split_unquoted(parameters, ',');
+            while !own.is_empty() {
+                let (parameter, others) = split_unquoted(own, ';');
+                if is_next(parameter) {
+                    return Some(target.to_owned());
+                }
+                own = others;
             }
             rest = later;
         }
         None
     })
+}
+
+/// Returns the text before and after the first `separator` that is not in a quoted string. The
+/// second text is empty if there is none.
+fn split_unquoted(text: &str, separator: char) -> (&str, &str) {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let at = text.find(|letter| {
+        let is_quote = letter == '"' && !is_escaped;
+        is_escaped = is_quoted && letter == '\\' && !is_escaped;
+        is_quoted ^= is_quote;
+        letter == separator && !is_quoted
+    });
+    at.map_or((text, ""), |at| (&text[..at], &text[at + 1..]))
 }
 
 /// Returns whether a parameter of a link marks it as the link to the next page.
@@ -174,6 +190,12 @@ mod tests {
                 Some("b"),
             ),
             ("<a,b>; rel=next", Some("a,b")),
+            ("<a>; title=\"x, y\"; rel=next", Some("a")),
+            (
+                "<a>; title=\"x\\\", <z>; rel=next\"; rel=prev, <b>; rel=next",
+                Some("b"),
+            ),
+            ("<a>; title=\"; rel=next\"", None),
             ("<a>; rel=prev", None),
             ("<a>", None),
             ("a; rel=next", None),

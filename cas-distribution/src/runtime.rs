@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 /// cancelled.
 ///
 /// # Errors
-/// Errors of `work`; `Internal` if it panicked; as [`handle`].
+/// Errors of `work`; `Internal` if it panicked; errors of [`handle`].
 pub(crate) async fn run<T, F>(work: F) -> Result<T>
 where
     T: Send + 'static,
@@ -28,10 +28,10 @@ where
 }
 
 /// Runs `work`, which may block on files, on a thread of the runtime for such work. Returns its
-/// result.
+/// result. If the caller drops the future, `work` that has begun runs to its end.
 ///
 /// # Errors
-/// Errors of `work`; `Internal` if it panicked; as [`handle`].
+/// Errors of `work`; `Internal` if it panicked; errors of [`handle`].
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -39,7 +39,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
     done.map_err(|_| Error::internal("reading files panicked; please report it"))?
 }
 
-/// Returns the runtime. The first call starts it.
+/// Returns a handle of the runtime. The first call starts the runtime.
 ///
 /// # Errors
 /// As [`PrivateRuntime::handle`].

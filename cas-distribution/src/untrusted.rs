@@ -29,6 +29,9 @@ pub(crate) fn advice(error: &(dyn Error + 'static), url: &Url) -> Option<String>
              machine"
                 .into()
         }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "check the clock of this machine".into()
+        }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             "use the host name for which the certificate was issued".into()
         }
@@ -45,5 +48,33 @@ fn certificate_error<'a>(mut cause: &'a (dyn Error + 'static)) -> Option<&'a Cer
     match cause.downcast_ref::<rustls::Error>()? {
         rustls::Error::InvalidCertificate(error) => Some(error),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_advice_is_about_what_is_wrong() {
+        let url = "https://x.test:5000/v2/".parse().unwrap();
+        for (wrong, expected) in [
+            (
+                CertificateError::UnknownIssuer,
+                "certs.d/x.test:5000/ca.crt",
+            ),
+            (CertificateError::Expired, "to renew the certificate"),
+            (CertificateError::NotValidYet, "check the clock"),
+            (CertificateError::NotValidForName, "use the host name"),
+            (CertificateError::Revoked, "to correct the certificate"),
+        ] {
+            let error = rustls::Error::InvalidCertificate(wrong);
+            let wrapped = io::Error::other(error.clone());
+            for advice in [advice(&error, &url), advice(&wrapped, &url)] {
+                let advice = advice.unwrap();
+                assert!(advice.contains(expected), "{error}: {advice}");
+            }
+        }
+        assert_eq!(advice(&rustls::Error::DecryptError, &url), None);
     }
 }

@@ -19,16 +19,17 @@ type Entry = (u16, u16);
 pub(crate) enum Effect {
     /// It is stored.
     Stored,
-    /// It is not stored, because it contains no more than the mode.
+    /// It is not stored, because it is empty or contains no more than the mode.
     Dropped,
     /// It is left out for this reason.
     LeftOut(&'static str),
 }
 
-/// Applies the access list of a file to its mode.
+/// Applies the access list of a file to its mode. Returns what becomes of the list. If the list is
+/// left out, the mode does not change.
 ///
 /// # Errors
-/// `Corrupt` for a list that the kernel refuses.
+/// `Corrupt` for a malformed list, which the kernel would refuse.
 pub(crate) fn access(value: &[u8], mode: &mut u16, is_link: bool) -> Result<Effect> {
     let Some(entries) = parse(value)? else {
         return Ok(OTHER_VERSION);
@@ -110,10 +111,10 @@ fn check(entries: &[Entry]) -> Result<()> {
     is_valid(entries).then_some(()).ok_or_else(malformed)
 }
 
-/// Returns whether the kernel accepts a list. It accepts an empty list. In any other list, the
-/// entries have known types in ascending order, and permissions of at most 7. The owner, the group
-/// and others have exactly one entry each. There is at most one mask, and exactly one if other
-/// users or groups are named.
+/// Returns whether the kernel accepts a list. It accepts an empty list. In any other list that it
+/// accepts, the entries have known types in ascending order, and permissions of at most 7. The
+/// owner, the group and others have exactly one entry each. There is at most one mask, and exactly
+/// one if other users or groups are named.
 fn is_valid(entries: &[Entry]) -> bool {
     if entries.is_empty() {
         return true;

@@ -7,23 +7,24 @@ use cas_core::Result;
 
 use crate::{MountedDirs, manifest};
 
-/// Returns what a mount table says, as if it were that of this process.
+/// Returns the mounts in a mount table that is given as text.
 pub fn mounted_dirs(table: String) -> MountedDirs {
     MountedDirs::of(table)
 }
 
-/// Compares a tree with a manifest.
+/// Compares a tree with a manifest, except the bytes of files. Returns a text with the first
+/// differences, or `None` if there are none, or if the manifest is incomplete or damaged.
 ///
 /// # Errors
-/// As the comparison.
+/// `Unavailable` if a directory is moved meanwhile; errors of the file system.
 pub fn compare(tree: impl AsFd, manifest: &File) -> Result<Option<String>> {
     manifest::compare(tree, manifest, None)
 }
 
-/// Writes the manifest of a tree.
+/// Writes the manifest of a tree, with checksums of the bytes of files.
 ///
 /// # Errors
-/// As the writer.
+/// `Unavailable` if a directory is moved meanwhile; errors of the file system.
 pub fn write(tree: impl AsFd, manifest: File) -> Result<()> {
     manifest::write(tree, manifest)
 }

@@ -1,7 +1,7 @@
 //! Finds out from mount tables where something is mounted, and which directories mounts use.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -47,22 +47,23 @@ impl MountedDirs {
     /// this process cannot read.
     #[must_use]
     pub fn read() -> Self {
-        let mut seen = BTreeSet::new();
-        let mut tables = Vec::new();
+        let mut namespaces: BTreeMap<PathBuf, BTreeMap<PathBuf, String>> = BTreeMap::new();
         for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let Ok(namespace) = fs::read_link(process.path().join("ns/mnt")) else {
+            let process = process.path();
+            let of = |name| fs::read_link(process.join(name));
+            let (Ok(namespace), Ok(root)) = (of("ns/mnt"), of("root")) else {
                 continue;
             };
-            if seen.contains(&namespace) {
+            let tables = namespaces.entry(namespace).or_default();
+            if tables.contains_key(&root) {
                 continue;
             }
-            // If the process has just ended, another process in its namespace has the same table.
-            if let Ok(table) = fs::read_to_string(process.path().join("mountinfo")) {
-                seen.insert(namespace);
-                tables.push(table);
+            // If the process has just ended, another process with its root has the same table.
+            if let Ok(table) = fs::read_to_string(process.join("mountinfo")) {
+                tables.insert(root, table);
             }
         }
-        MountedDirs(tables)
+        MountedDirs(namespaces.into_values().flat_map(whole).collect())
     }
 
     /// Returns whether another mount seems to show the file system that is mounted at `directory`:
@@ -185,6 +186,15 @@ impl MountedDirs {
                 || is_bound(line, directory)
                 || here.iter().any(|here| Inside::of(line).is_in(here))
         })
+    }
+}
+
+/// Returns the tables that show all mounts of a namespace, of its tables by the root directories of
+/// processes. A process is shown only the mounts below its root directory, with paths from there.
+fn whole(mut tables: BTreeMap<PathBuf, String>) -> Vec<String> {
+    match tables.remove(Path::new("/")) {
+        Some(table) => vec![table],
+        None => tables.into_values().collect(),
     }
 }
 
@@ -380,6 +390,14 @@ mod tests {
             assert!(mounted.may_use(Path::new(directory)), "{directory}");
         }
         assert_eq!(unescape("a\\134\\012b"), b"a\\\nb");
+    }
+
+    #[test]
+    fn the_table_of_the_root_of_a_namespace_is_enough() {
+        let table = |root: &str| (PathBuf::from(root), format!("table of {root}"));
+        let tables = |roots: &[&str]| whole(roots.iter().map(|root| table(root)).collect());
+        assert_eq!(tables(&["/a", "/", "/b"]), ["table of /"]);
+        assert_eq!(tables(&["/a", "/b"]), ["table of /a", "table of /b"]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Mode and attributes of files that cannot be opened: links, devices and pipes.
 //!
-//! Recent kernels have calls that take an open directory and a name. Older kernels have only calls
-//! that take a path, which leads through `/proc`.
+//! Recent kernels have calls that take a file opened with `O_PATH`, or an open directory and a
+//! name. On older kernels, only calls that take a path can be used, which leads through `/proc`.
 
 use std::ffi::{CStr, CString, c_int, c_long};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -36,7 +36,7 @@ struct Value {
 /// Sets the mode of a file that was opened with `O_PATH`, and is not a link.
 ///
 /// # Errors
-/// Errors of the call, except `EINTR`.
+/// Errors of the call, except `EINTR`; on an older kernel, `ENOENT` if `/proc` is not mounted.
 pub fn set_mode(node: BorrowedFd<'_>, mode: Mode) -> Result<()> {
     match needs_proc() {
         true => chmod(&proc_path(&node), mode),
@@ -44,10 +44,11 @@ pub fn set_mode(node: BorrowedFd<'_>, mode: Mode) -> Result<()> {
     }
 }
 
-/// Sets an extended attribute of an entry of a directory. A link is not followed.
+/// Sets an extended attribute of an entry of a directory, or replaces its value. A link is not
+/// followed.
 ///
 /// # Errors
-/// Errors of the call, except `EINTR`.
+/// `EINVAL` if a name contains a zero byte; errors as [`set_mode`].
 pub fn set_attribute(
     dir: BorrowedFd<'_>,
     name: &[u8],
@@ -65,7 +66,7 @@ pub fn set_attribute(
 /// Removes an extended attribute of an entry of a directory. A link is not followed.
 ///
 /// # Errors
-/// Errors of the call, except `EINTR`.
+/// `ENODATA` if the entry does not have the attribute; errors as [`set_attribute`].
 pub fn remove_attribute(dir: BorrowedFd<'_>, name: &[u8], attribute: &[u8]) -> Result<()> {
     if needs_proc() {
         return lremovexattr(&proc_path_of(dir, name), attribute);
@@ -74,8 +75,8 @@ pub fn remove_attribute(dir: BorrowedFd<'_>, name: &[u8], attribute: &[u8]) -> R
     uninterrupted(|| removexattrat(dir.as_raw_fd(), &name, &attribute))
 }
 
-/// Returns whether these functions need `/proc`, because the kernel does not have the calls of
-/// Linux 6.13.
+/// Returns whether these functions need `/proc`, because the calls of Linux 6.13 cannot be used:
+/// the kernel does not have them, a sandbox forbids them, or their numbers are not known here.
 pub(crate) fn needs_proc() -> bool {
     static NEEDS: OnceLock<bool> = OnceLock::new();
     // A sandbox may forbid system calls that are newer than the sandbox.

@@ -15,7 +15,7 @@ use cas_host::{Confinement, calls, node};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, XattrFlags, makedev};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
-/// A tree, and a canary next to it. Both are open.
+/// A tree, and next to it a directory with a canary. Both directories are open.
 struct Place {
     dir: tempfile::TempDir,
     tree: OwnedFd,
@@ -87,7 +87,7 @@ fn done(result: i64) -> io::Result<()> {
     }
 }
 
-/// What a layer that misleads the code of a thread may lead to.
+/// What a thread may do after a layer has misled its code.
 const ESCAPES: &[Escape] = &[
     ("write to an absolute path", |place| {
         write(CWD, place.canary().to_str().unwrap())

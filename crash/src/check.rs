@@ -1,4 +1,4 @@
-//! Checks a root after a loss of power.
+//! Checks of a root after a loss of power, after kills and after storms.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,7 +19,7 @@ use crate::material::{IMAGES, Material};
 use crate::promise::{ABSENT, PRESENT, Promise, Resource};
 use crate::work::{FILES, FILLER, remove_snapshot, repair};
 
-/// What a check reads.
+/// A root, and what its check needs.
 pub(crate) struct Place<'a> {
     pub(crate) root: &'a Path,
     /// An empty directory for mounts.
@@ -27,10 +27,10 @@ pub(crate) struct Place<'a> {
     pub(crate) material: &'a Material,
 }
 
-/// The key of the view of a snapshot that is compared.
+/// The key of the view through which a check reads a committed snapshot.
 const LOOK: &str = "look";
 
-/// Findings of `fsck` that are no damage. A collection removes what interrupted jobs have left. A
+/// Findings of `fsck` that are not damage. A collection removes what interrupted jobs have left. A
 /// removed blob may be back without its record, and then `fsck` suspects that names were lost, too.
 const LEFT: [Problem; 5] = [
     Problem::RecordMissing,
@@ -40,7 +40,8 @@ const LEFT: [Problem; 5] = [
     Problem::MountLeft,
 ];
 
-/// Returns a line for each promise that a loss of power broke.
+/// Makes all checks after a loss of power. They collect, repair damage that the worker has made,
+/// and import images. Returns a line for each broken promise and for each step that fails.
 pub(crate) fn after_loss_of_power(place: &Place<'_>, promise: &Promise) -> Vec<String> {
     let mut found = Vec::new();
     for (step, end) in [
@@ -60,7 +61,8 @@ pub(crate) fn after_loss_of_power(place: &Place<'_>, promise: &Promise) -> Vec<S
     found
 }
 
-/// Lists and collects, if the worker has filled the disk, and then frees the disk.
+/// If the file with which the worker fills the disk exists, lists images and collects, and then
+/// removes the file.
 fn works_on_full_disk(place: &Place<'_>) -> Result<Vec<String>> {
     let filler = place.root.with_file_name(FILLER);
     if !filler.exists() {
@@ -96,7 +98,7 @@ fn repairs(place: &Place<'_>, promise: &Promise) -> Result<Vec<String>> {
     Ok(Vec::new())
 }
 
-/// Compares everything that was promised, and reads every image that has a name.
+/// Compares everything that was promised, and checks that every image that has a name is complete.
 fn keeps(place: &Place<'_>, promise: &Promise) -> Result<Vec<String>> {
     let cas = Cas::open(place.root)?;
     let all: BTreeSet<Resource> = promise.0.keys().cloned().collect();
@@ -106,7 +108,7 @@ fn keeps(place: &Place<'_>, promise: &Promise) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Returns a line for each name of an image that is not complete.
+/// Returns a line for each name of an image that is not complete or cannot be checked.
 pub(crate) fn incomplete(cas: &Cas) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for image in cas.images()? {
@@ -120,10 +122,11 @@ pub(crate) fn incomplete(cas: &Cas) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// What was found about resources.
+/// What was found about resources, except those about which nothing is promised, and
+/// [`Resource::Damage`].
 #[derive(Default)]
 pub(crate) struct Comparison {
-    /// The resources that have a value that they may have.
+    /// The resources whose value was promised, with this value.
     pub(crate) values: Vec<(Resource, String)>,
     /// A line for each other resource.
     pub(crate) violations: Vec<String>,
@@ -194,7 +197,8 @@ fn image(cas: &Cas, name: &str) -> Result<String> {
 }
 
 /// Returns the number of the image whose files a mount of the named image shows, or [`ABSENT`] if
-/// the image is absent or not unpacked.
+/// the image is absent, not unpacked or not one of the material. If a file differs, returns a text
+/// that names the file.
 fn tree(cas: &Cas, place: &Place<'_>, name: &str) -> Result<String> {
     let target = image(cas, name)?;
     for number in 0..IMAGES {
@@ -219,7 +223,8 @@ fn tree(cas: &Cas, place: &Place<'_>, name: &str) -> Result<String> {
     Ok(ABSENT.into())
 }
 
-/// Returns the text of the files of a committed snapshot, or [`ABSENT`].
+/// Returns the text of the files of a committed snapshot, or [`ABSENT`]. If the files have
+/// different texts, returns all of them, with ` and ` between them.
 fn snapshot(cas: &Cas, key: &str) -> Result<String> {
     let snapshotter = &**cas.snapshotter()?;
     if pool::wait(snapshotter.stat(key))?.is_none() {
@@ -238,7 +243,7 @@ fn snapshot(cas: &Cas, key: &str) -> Result<String> {
     Ok(texts.into_iter().collect::<Vec<_>>().join(" and "))
 }
 
-/// Returns the damage that `fsck` finds when it reads everything.
+/// Lets `fsck` read all bytes. Returns a line for each finding that is damage.
 pub(crate) fn has_no_damage(place: &Place<'_>) -> Result<Vec<String>> {
     let mut options = FsckOptions::default();
     options.read_data = ReadData::All;
@@ -254,7 +259,7 @@ pub(crate) fn has_no_damage(place: &Place<'_>) -> Result<Vec<String>> {
     Ok(damage.map(line).collect())
 }
 
-/// Collects, and then imports and unpacks all images, which must work at once.
+/// Collects, and then imports and unpacks all images, which must succeed at the first attempt.
 fn collects(place: &Place<'_>) -> Result<Vec<String>> {
     let cas = Cas::open(place.root)?;
     cas.gc()?;

@@ -19,9 +19,10 @@ const LIFE: Duration = Duration::from_millis(400);
 /// After how many rounds everything is compared and removed.
 const ROUNDS: u64 = 50;
 
-/// Kills `kills` processes that do `work`, which does not end by itself. After each round of kills,
-/// compares what the processes had changed with what they were promised. Ends early after a
-/// violation.
+/// Kills processes that do `work`, which must not end by itself, until at least `kills` were
+/// killed. A round kills each process of a [`Site`] once. After each round, compares what the
+/// processes have changed with what they were promised. Ends after a round with a violation.
+/// Compares and removes everything after every [`ROUNDS`] rounds, and at the end.
 pub(crate) fn kill(stack: &Stack, work: Work, kills: u64, seed: u64) -> Result<Outcome> {
     let mut site = Site::new(stack, seed)?;
     let mut random = Random::new(seed, "kills");
@@ -48,15 +49,16 @@ pub(crate) fn kill(stack: &Stack, work: Work, kills: u64, seed: u64) -> Result<O
     Ok(outcome)
 }
 
-/// Returns the violations, or the error that kept a root from being compared.
+/// Returns the violations, or the error because of which a root was not compared.
 fn lines(found: Result<Vec<String>>) -> Vec<String> {
     found.unwrap_or_else(|error| vec![format!("{error:#}")])
 }
 
-/// What a round of kills did.
+/// What happened in a round of kills.
 struct Killed {
+    /// How many workers were killed.
     number: u64,
-    /// What a worker said that failed before it was killed.
+    /// The status and the messages of each worker that ended before it was killed.
     failed: Vec<String>,
 }
 
@@ -86,7 +88,7 @@ fn strike(site: &Site, work: Work, random: &mut Random) -> Result<Killed> {
     Ok(killed)
 }
 
-/// Kills a worker. Returns what it said if it had failed before.
+/// Kills a worker. If the worker had ended before, returns its status and its messages.
 fn end(mut worker: Child, said: PathBuf) -> Result<Option<String>> {
     worker.kill()?;
     let status = worker.wait()?;

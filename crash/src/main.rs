@@ -29,7 +29,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::campaign::Counts;
 use crate::check::Place;
@@ -51,18 +52,37 @@ struct Cli {
 enum Task {
     /// Record work once, and check disks that a loss of power can leave; needs the superuser
     Power(PowerArgs),
-    /// Kill processes at work, and check after each kill; needs the superuser
+    /// Kill processes at work, and check after each round of kills; needs the superuser
     Kill(KillArgs),
-    /// Make changes beside collections back to back, and check at the end; needs the superuser
+    /// Make changes while collections run back to back, and check at the end; needs the superuser
     Storm(StormArgs),
-    /// Try everything on every store; needs the superuser and takes a day
+    /// Try losses of power, kills and storms on every store; needs the superuser and takes a day
     All(AllArgs),
     /// Work on a root; used by the others
     #[command(hide = true)]
     Work(WorkArgs),
-    /// Check a root; used by `power`
+    /// Check a root; used by `power` and `all`
     #[command(hide = true)]
     Check(CheckArgs),
+}
+
+/// Works that end, from which power can be lost.
+const POWER_WORKS: [Work; 5] = [
+    Work::Ingest,
+    Work::Images,
+    Work::Full,
+    Work::Repair,
+    Work::NameFirst,
+];
+/// Works that only a kill ends.
+const KILL_WORKS: [Work; 2] = [Work::Load, Work::Early];
+/// Works beside collections.
+const STORM_WORKS: [Work; 2] = [Work::Storm, Work::LateStorm];
+
+/// Returns a parser for some of the works.
+fn works(some: &[Work]) -> impl TypedValueParser<Value = Work> {
+    let names = some.iter().map(|work| work.name());
+    PossibleValuesParser::new(names).try_map(|name| Work::from_str(&name, false))
 }
 
 #[derive(Args)]
@@ -73,7 +93,7 @@ struct PowerArgs {
     #[arg(long, value_enum, default_value = "ext4")]
     file_system: FileSystem,
     /// What the worker does
-    #[arg(long, value_enum, default_value = "images")]
+    #[arg(long, value_parser = works(&POWER_WORKS), default_value = "images")]
     work: Work,
     /// A wrong order of writes, which the checks must find
     #[arg(long, value_enum)]
@@ -87,7 +107,7 @@ struct PowerArgs {
     /// A file for the first disk that breaks a promise
     #[arg(long)]
     keep: Option<PathBuf>,
-    /// Repeats the work and the choice of the disks of an earlier run
+    /// Chooses the images, the changes, the requests that a fault hits, and the disks
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -96,13 +116,13 @@ struct PowerArgs {
 struct KillArgs {
     #[command(flatten)]
     stack: Stack,
-    /// What the processes do: `load`, or `early`
-    #[arg(long, value_enum, default_value = "load")]
+    /// What the processes do
+    #[arg(long, value_parser = works(&KILL_WORKS), default_value = "load")]
     work: Work,
-    /// Number of kills
+    /// Number of kills, rounded up to an even number if two processes work
     #[arg(long, default_value_t = 500)]
     kills: u64,
-    /// Repeats the work and the moments of an earlier run
+    /// Chooses the images, the changes and the moments
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -111,13 +131,13 @@ struct KillArgs {
 struct StormArgs {
     #[command(flatten)]
     stack: Stack,
-    /// What the processes do: `storm`, or `late-storm`
-    #[arg(long, value_enum, default_value = "storm")]
+    /// What the processes do
+    #[arg(long, value_parser = works(&STORM_WORKS), default_value = "storm")]
     work: Work,
     /// Number of changes
     #[arg(long, default_value_t = 10_000)]
     changes: u64,
-    /// Repeats the changes of an earlier run
+    /// Chooses the images and the changes
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -154,7 +174,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns whether nothing is wrong.
+/// Does a task. Returns whether no promise was broken.
 fn run(task: Task) -> Result<bool> {
     if !matches!(task, Task::Work(_) | Task::Check(_)) {
         namespace::enter()?;

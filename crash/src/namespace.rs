@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-/// The environment variable that says that this program has a namespace of its own.
+/// The environment variable that is set if this program has a namespace of its own.
 const OWN: &str = "CRASH_NAMESPACE";
 
 /// Arguments of `unshare` for a mount namespace in which nothing stays mounted that is unmounted
@@ -14,9 +14,10 @@ const OWN: &str = "CRASH_NAMESPACE";
 pub(crate) const NEW: [&str; 3] = ["--mount", "--propagation", "slave"];
 
 /// Makes sure that this program has a mount namespace of its own. Otherwise, a namespace that
-/// another program makes meanwhile would keep the disks of this one busy.
+/// another program makes meanwhile would keep the disks of this program busy.
 ///
-/// If it has none yet, this call does not return: it runs the program again in a new namespace.
+/// If it has none yet, this call runs the program again in a new namespace, and returns only if
+/// that fails.
 ///
 /// # Errors
 /// Errors of starting the program again.

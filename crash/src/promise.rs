@@ -7,8 +7,8 @@
 //! did image t0-3 sha256:6b..
 //! ```
 //! After `did`, the resource has this value. Between `try` and `did`, it has this value or the
-//! value before. The value `-` means that the resource is absent. After `free`, nothing is promised
-//! about the resource.
+//! value before. Before the first line, the resource is absent, which is the value `-`. After
+//! `free`, nothing is promised about the resource.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
@@ -23,7 +23,7 @@ pub(crate) const ABSENT: &str = "-";
 /// The value of a resource of which only the existence is promised.
 pub(crate) const PRESENT: &str = "+";
 
-/// Any value of a resource that is not damaged.
+/// Stands for all values of a resource that is not damaged.
 pub(crate) const ANY: &str = "*";
 
 /// A resource whose state is promised.
@@ -36,11 +36,12 @@ pub(crate) enum Resource {
     /// A name of an image. The value is the digest of its target.
     Image(String),
     /// The unpacked files of a named image. The value is the number of the image among the
-    /// material. An image that nobody asked to unpack may be unpacked under another name.
+    /// material. The files may exist even if no worker unpacked the image under this name, because
+    /// the same image was unpacked under another name.
     Tree(String),
     /// A committed snapshot, by its key. The value is the text of its files.
     Snapshot(String),
-    /// Damage that a repair may have left. The value is [`PRESENT`].
+    /// Damage that a worker makes and then repairs. The value in between is [`PRESENT`].
     Damage(String),
 }
 
@@ -148,7 +149,8 @@ impl Promise {
         Ok(named)
     }
 
-    /// Returns whether a resource may have this value. Texts about damage have blanks.
+    /// Returns whether a resource may have this value. [`ANY`] does not allow a value with a blank,
+    /// because such a value is a text about damage.
     pub(crate) fn allows(&self, resource: &Resource, value: &str) -> bool {
         let allowed = self.0.get(resource);
         allowed.is_some_and(|allowed| {
@@ -156,7 +158,8 @@ impl Promise {
         })
     }
 
-    /// Notes that a resource was found with this value. From now on, it has this value.
+    /// Notes that a resource was found with this value. From now on, it must have this value,
+    /// unless [`ANY`] is allowed.
     pub(crate) fn settle(&mut self, resource: Resource, value: String) {
         if let Some(allowed) = self.0.get_mut(&resource)
             && !allowed.contains(ANY)

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
-/// A directory that is removed at the end, with some empty directories in it.
+/// A directory that is removed when this value is dropped. At first, it has some empty directories
+/// and an empty file of marks.
 pub(crate) struct Scratch {
     directory: TempDir,
 }
@@ -17,8 +18,8 @@ impl Scratch {
         Self::at(Path::new("/dev/shm"))
     }
 
-    /// Makes the directory where the snapshotter works: the kernel mounts no image of EROFS from a
-    /// file in memory.
+    /// Makes the directory in memory, or for `erofs` in the directory for temporary files, because
+    /// the kernel does not mount an image of EROFS from a file in memory.
     pub(crate) fn for_snapshotter(name: &str) -> Result<Self> {
         match name {
             "erofs" => Self::at(&std::env::temp_dir()),
@@ -42,7 +43,7 @@ impl Scratch {
         self.directory.path().join(name)
     }
 
-    /// Returns the root.
+    /// Returns the path of the root, which the caller makes.
     pub(crate) fn root(&self) -> PathBuf {
         self.path("mounted").join("root")
     }

@@ -23,13 +23,13 @@ use crate::work::{self, Work, remove_snapshot};
 
 /// The number of processes that work on a root at a time, if the store allows several.
 const PROCESSES: u64 = 2;
-/// The number of changes before anything is killed.
+/// The number of changes that each process makes before anything is killed.
 const UNHARMED: u64 = 240;
 /// Longer than any lease, and longer than content without a lease is kept.
 const LATER: Duration = Duration::from_secs(40 * 86_400);
 /// Maximum time in which a root must open after a kill.
 const AT_ONCE: Duration = Duration::from_secs(10);
-/// Maximum number of violations that are reported together.
+/// Maximum number of violations that a comparison returns.
 const SHOWN: usize = 12;
 
 /// A root, its material and a registry.
@@ -48,7 +48,11 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// Makes a root, works on it, and removes everything again.
+    /// Makes a root, works on it without kills, removes what the work has made, and takes the
+    /// inventory.
+    ///
+    /// # Errors
+    /// If a promise is broken although nothing was killed; errors of the root and of the workers.
     pub(crate) fn new(stack: &Stack, seed: u64) -> Result<Self> {
         let scratch = Scratch::for_snapshotter(&stack.snapshotter)?;
         let material = Material::make(&scratch.path("material"), seed)?;
@@ -107,7 +111,7 @@ impl Site {
         }
     }
 
-    /// Returns a path next to the root and its material.
+    /// Returns the path of this name in the directory of the trial.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.scratch.path(name)
     }
@@ -121,7 +125,7 @@ impl Site {
     }
 
     /// Opens the root and compares the resources `which` with what was promised. Returns a line for
-    /// each violation.
+    /// each violation, at most [`SHOWN`]. Notes the value that each resource has.
     pub(crate) fn compare(&mut self, which: &BTreeSet<Resource>) -> Result<Vec<String>> {
         let begun = Instant::now();
         let cas = Cas::open(&self.root)?;
@@ -143,7 +147,7 @@ impl Site {
 
     /// Compares everything with what was promised, checks all bytes, removes everything, and
     /// compares what is left with a root on which nothing was killed. Returns a line for each
-    /// violation.
+    /// violation, at most [`SHOWN`].
     pub(crate) fn compare_all(&mut self) -> Result<Vec<String>> {
         let all = self.promise.0.keys().cloned().collect();
         let mut found = self.compare(&all)?;
@@ -158,8 +162,9 @@ impl Site {
         Ok(found)
     }
 
-    /// Removes all names and all snapshots of the workers, and collects after all leases have
-    /// ended.
+    /// Removes all names and all snapshots that workers have committed or left active. Then
+    /// collects with a clock that is [`LATER`], so that all leases have expired. Forgets all
+    /// promises.
     fn clear(&mut self) -> Result<()> {
         let cas = Cas::open(&self.root)?;
         for image in cas.images()? {
@@ -180,7 +185,8 @@ impl Site {
         Ok(())
     }
 
-    /// Returns a line for each process of a worker that still runs.
+    /// Returns a line for each process that names the root in its command line, such as a worker
+    /// that still runs.
     fn processes_left(&self) -> Result<Vec<String>> {
         let root = self.root.to_str().context("a path is UTF-8")?;
         let mut found = Vec::new();

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use cas::Engines;
 use cas::backend::Capability;
 use cas::blocking::Cas;
@@ -58,23 +58,29 @@ impl Stack {
     /// Makes a root.
     pub(crate) fn init(&self, root: &Path) -> Result<()> {
         let mut engines = Engines::default();
-        engines.store = self.url();
+        engines.store = self.url()?;
         engines.snapshotter.clone_from(&self.snapshotter);
         Cas::init_with(root, engines, &cas::registry())?;
         Ok(())
     }
 
-    /// Returns the URL of the store. Each call for an S3 service returns a new store.
-    fn url(&self) -> String {
+    /// Returns the store as in `cas --store`. For [`S3`], returns the URL of a new store in each
+    /// call.
+    ///
+    /// # Errors
+    /// An error if the S3 service is not installed.
+    fn url(&self) -> Result<String> {
         if self.store != S3 {
-            return self.store.clone();
+            return Ok(self.store.clone());
         }
-        let host = testkit::s3::service().unwrap_or_default();
+        let Some(host) = testkit::s3::service() else {
+            bail!("the S3 service moto is not installed; run `cargo xtask setup`");
+        };
         let unique = cas::backend::unique::key("crash");
-        format!(
+        Ok(format!(
             "s3://{}/{unique}?endpoint=http://{host}",
             testkit::s3::BUCKET
-        )
+        ))
     }
 
     /// Returns whether several processes may use the root `root` at a time.

@@ -1,4 +1,4 @@
-//! 300 disks that a loss of power can leave, and planted faults that the checks must find.
+//! 325 disks that a loss of power can leave, and planted faults that the checks must find.
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
 mod common;
@@ -47,7 +47,7 @@ fn keeps_promises_with(
     assert!(said.ends_with("0 violations in 25 disks\n"), "{said}");
 }
 
-/// Checks disks on which one must break a promise.
+/// Checks 30 disks, of which at least one must break a promise.
 fn is_found(arguments: &[&str]) {
     let Some(output) = run(&[arguments, &["--disks", "30"]].concat()) else {
         return;

@@ -1,4 +1,4 @@
-//! A few kills of processes at work, and of changes beside collections.
+//! A few kills of processes at work, and a few changes beside collections.
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
 mod common;
@@ -50,7 +50,7 @@ fn collections_remove_nothing_that_jobs_need() {
     is_sound(&storm, "0 violations in 120 changes beside ");
 }
 
-/// Processes that note that an image is unpacked before it is.
+/// The processes note that an image is unpacked before it is.
 #[test]
 fn a_broken_promise_is_found() {
     let early = ["kill", "--work", "early", "--kills", "200"];

@@ -1,4 +1,4 @@
-//! Runs every target under libFuzzer, for some CPU minutes each.
+//! Runs all targets, or some of them, under libFuzzer, each for some CPU minutes.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -47,15 +47,25 @@ impl Done {
     }
 }
 
-/// Convicts the planted faults, and then runs the targets until each has had its CPU minutes in
-/// this run and in those that wrote the log. A target stops at a finding. Prints a table of all
-/// targets. Returns whether there are no findings.
+/// Checks that libFuzzer finds the planted faults, and then runs the chosen targets. A target runs
+/// until all its runs together, including those in the log, have had the CPU minutes, or until a
+/// finding. Prints a table of the chosen targets. Returns whether their runs, including those in
+/// the log, have no findings.
+///
+/// # Errors
+/// An error for an unknown target, if a planted fault is not found, or if the log has an unknown
+/// line; errors of starting
+/// the program and of the file system.
 pub(crate) fn run(arguments: &AllArgs) -> Result<bool> {
-    convict(arguments)?;
-    let chosen = |target: &Target| {
-        arguments.targets.is_empty() || arguments.targets.iter().any(|name| name == target.name)
+    let targets = match arguments.targets.is_empty() {
+        true => cas_fuzz::targets(),
+        false => arguments
+            .targets
+            .iter()
+            .map(|name| crate::named(name))
+            .collect::<Result<_>>()?,
     };
-    let targets: Vec<Target> = cas_fuzz::targets().into_iter().filter(chosen).collect();
+    convict(arguments)?;
     let done = Mutex::new(read(&arguments.log)?);
     let log = OpenOptions::new()
         .append(true)
@@ -101,6 +111,12 @@ pub(crate) fn run(arguments: &AllArgs) -> Result<bool> {
         row(target.name, one);
     }
     row("in all", sum);
+    if sum.findings > 0 {
+        println!(
+            "findings count until the log is removed: {}",
+            arguments.log.display()
+        );
+    }
     Ok(sum.findings == 0)
 }
 
@@ -118,7 +134,7 @@ fn lock<T>(mutex: &Mutex<T>) -> Result<std::sync::MutexGuard<'_, T>> {
         .map_err(|_| anyhow!("a thread of the campaign panicked"))
 }
 
-/// Checks that libFuzzer finds each planted fault.
+/// Checks that libFuzzer finds each planted fault. Removes the inputs that it found.
 fn convict(arguments: &AllArgs) -> Result<()> {
     for planted in PLANTED {
         let name = planted.target.name;
@@ -141,8 +157,10 @@ fn convict(arguments: &AllArgs) -> Result<()> {
     Ok(())
 }
 
-/// Runs a target for at most `seconds` of CPU time. Returns what it did and how it ended. New
-/// inputs stay in the directory `corpus`, and inputs that break promises in `findings`.
+/// Runs a target until it has used `seconds` of CPU time, or until an input breaks a promise, takes
+/// too long or needs too much memory. Returns what the target did and how it ended. Inputs that
+/// reach something new stay in the directory `corpus`, and the input that ended the run stays in
+/// `findings`.
 fn fuzz(arguments: &AllArgs, target: &Target, seconds: f64) -> Result<(Done, ExitStatus)> {
     let corpus = arguments.work.join("corpus").join(target.name);
     let seeds = arguments.work.join("seeds").join(target.name);
@@ -178,7 +196,7 @@ fn fuzz(arguments: &AllArgs, target: &Target, seconds: f64) -> Result<(Done, Exi
     let program = arguments.program.display();
     let mut child = command
         .spawn()
-        .with_context(|| format!("start {program}"))?;
+        .with_context(|| format!("cannot start {program}"))?;
     let (status, used) = wait(&mut child, seconds)?;
     let said = String::from_utf8_lossy(&fs::read(&output)?).into_owned();
     let executions = said
@@ -193,7 +211,7 @@ fn fuzz(arguments: &AllArgs, target: &Target, seconds: f64) -> Result<(Done, Exi
     Ok((done, status))
 }
 
-/// Returns the file with the output of libFuzzer for a target.
+/// Returns the path of the file with the output of libFuzzer for a target.
 fn output(arguments: &AllArgs, target: &Target) -> PathBuf {
     arguments.work.join(target.name).with_extension("log")
 }
@@ -202,8 +220,8 @@ fn findings(arguments: &AllArgs) -> PathBuf {
     arguments.work.join("findings")
 }
 
-/// Waits for the end of a target, and asks it to end if it has used its CPU time. Returns how it
-/// ended, and the CPU time in seconds.
+/// Waits for the end of a target, and asks it to end once it has used `seconds` of CPU time.
+/// Returns how it ended, and the CPU time that it used, in seconds.
 fn wait(child: &mut Child, seconds: f64) -> Result<(ExitStatus, f64)> {
     let pid = Pid::from_child(child);
     let stat = format!("/proc/{}/stat", child.id());
@@ -215,7 +233,7 @@ fn wait(child: &mut Child, seconds: f64) -> Result<(ExitStatus, f64)> {
         }
         used = cpu_seconds(&fs::read_to_string(&stat)?).unwrap_or(used);
         if used >= seconds && !asked {
-            // libFuzzer then prints its counts and ends.
+            // After the current input, libFuzzer prints its counts and ends.
             kill_process(pid, Signal::USR1)?;
             asked = true;
         }
@@ -232,14 +250,16 @@ fn cpu_seconds(stat: &str) -> Option<f64> {
     Some((user + system) as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
-/// Prints how the finding in the output of a target can be repeated.
+/// Prints how the finding in the output of a target can be repeated, or where the output is if it
+/// does not name an input.
 fn report(target: &Target, output: &Path) -> Result<()> {
     let name = target.name;
     let said = String::from_utf8_lossy(&fs::read(output)?).into_owned();
     let written = |line| str::split_once(line, "Test unit written to ");
     match said.lines().find_map(written) {
         Some((_, input)) => println!(
-            "{name}: a finding; repeat it: cargo run -p oci-cas-fuzz -- replay {name} {input}"
+            "{name}: a finding; repeat it: cargo run -p oci-cas-fuzz --bin fuzz -- replay \
+             {name} {input}"
         ),
         None => println!("{name}: ended without an input; see {}", output.display()),
     }
@@ -256,17 +276,17 @@ fn line(name: &str, done: Done) -> String {
     format!("{name}: {seconds:.1} CPU seconds, {executions} executions, {findings} findings")
 }
 
-/// Returns what the log says about each target.
+/// Returns the sum of the runs in the log for each target. Without a log, there are none.
 fn read(log: &Path) -> Result<BTreeMap<String, Done>> {
     let text = match log.exists() {
-        true => fs::read_to_string(log).context("read the log")?,
+        true => fs::read_to_string(log).context("cannot read the log")?,
         false => String::new(),
     };
     let mut all: BTreeMap<String, Done> = BTreeMap::new();
     for line in text.lines() {
         let one = parse(line).with_context(|| {
             format!(
-                "the log {} has the unknown line {line:?}; remove it",
+                "the log {} has the unknown line {line:?}; remove the line",
                 log.display()
             )
         })?;
@@ -275,7 +295,7 @@ fn read(log: &Path) -> Result<BTreeMap<String, Done>> {
     Ok(all)
 }
 
-/// Returns the target and the numbers of a line of the log.
+/// Returns the target and the numbers of a line of the log, or `None` if the line is malformed.
 fn parse(line: &str) -> Option<(&str, Done)> {
     let (name, rest) = line.split_once(": ")?;
     let words: Vec<&str> = rest.split(' ').collect();

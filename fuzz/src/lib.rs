@@ -1,8 +1,9 @@
-//! Targets that read any bytes with every parser, decoder and reader of `cas`.
+//! Targets that read any bytes with the parsers, decoders and readers of `cas`.
 //!
-//! A [`Target`] panics if the code under test panics, or breaks a promise: a round trip changes a
-//! value, or a second implementation reads the same bytes differently. The test `replay` runs all
-//! targets on the inputs that are kept in `corpus/`. `cargo xtask fuzz` looks for more inputs, see
+//! A [`Target`] panics if the code under test panics or breaks a promise. For example, an error is
+//! `Internal`, a value changes when it is written and read again, or a second implementation reads
+//! the same bytes differently. The test `replay` runs all targets on their seeds, on changed seeds,
+//! and on the inputs that are kept in `corpus/`. `cargo xtask fuzz` looks for more inputs. See
 //! `docs/decisions/0037`.
 
 pub mod planted;
@@ -17,28 +18,30 @@ pub const TARGET: &str = "CAS_FUZZ_TARGET";
 /// A reader of any bytes.
 #[derive(Clone, Copy)]
 pub struct Target {
-    /// The name, which is also the name of a directory in `corpus/`.
+    /// The name. If inputs are kept for the target, their directory in `corpus/` has this name.
     pub name: &'static str,
     /// Reads an input. Returns whether it is accepted. Panics if a promise is broken.
     pub run: fn(&[u8]) -> bool,
-    /// Returns inputs that are accepted.
+    /// Returns inputs that `run` accepts.
     pub seeds: fn() -> Vec<Vec<u8>>,
-    /// The longest input that is tried, in bytes.
+    /// The longest input that a campaign tries, in bytes.
     pub longest: usize,
 }
 
-/// Returns all targets.
+/// Returns all targets, without the [planted] faults.
 pub fn targets() -> Vec<Target> {
     targets::all()
 }
 
-/// Returns the target with this name. Also finds the [planted] faults.
+/// Returns the target with this name, which may be that of a [planted] fault. Returns `None` if
+/// there is none.
 pub fn target(name: &str) -> Option<Target> {
     let all = targets().into_iter().chain(planted::all());
     all.into_iter().find(|target| target.name == name)
 }
 
-/// Returns the directory of the inputs that are kept for a target.
+/// Returns the directory of the inputs that are kept for a target. If none are kept, it does not
+/// exist.
 pub fn corpus(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("corpus")

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use cas_fuzz::replay;
+use cas_fuzz::{Target, replay};
 use clap::{Args, Parser, Subcommand};
 
 /// Runs fuzz targets.
@@ -19,7 +19,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Look for inputs that break promises, with every target; `cargo xtask fuzz` calls this
+    /// Look for inputs that break promises; `cargo xtask fuzz` calls this
     All(AllArgs),
     /// Print the names of the targets
     List,
@@ -35,19 +35,20 @@ enum Task {
 /// What a campaign needs.
 #[derive(Args)]
 struct AllArgs {
-    /// CPU minutes for each target
+    /// CPU minutes for each target, including those of its runs in the log
     #[arg(long, default_value_t = 1.0)]
     minutes: f64,
     /// The program `libfuzzer` of this package, built with counters of coverage
     #[arg(long)]
     program: PathBuf,
-    /// A directory for the corpus that grows, findings, and output of libFuzzer
+    /// A directory for seeds, the corpus that grows, findings, and output of libFuzzer
     #[arg(long)]
     work: PathBuf,
-    /// A file with a line for each run that has ended; another run with this file continues
+    /// A file with a line for each run of a target that has ended; a campaign continues where its
+    /// log ends, and counts the findings in it
     #[arg(long)]
     log: PathBuf,
-    /// Only these targets
+    /// Names of targets; all if none are given
     targets: Vec<String>,
 }
 
@@ -62,7 +63,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns whether nothing is wrong.
+/// Returns false if a target has failed.
 fn run(task: Task) -> Result<bool> {
     match task {
         Task::All(arguments) => campaign::run(&arguments),
@@ -73,11 +74,11 @@ fn run(task: Task) -> Result<bool> {
             Ok(true)
         }
         Task::Replay { target, files } => {
-            let target = cas_fuzz::target(&target)
-                .with_context(|| format!("there is not a target {target}; see `fuzz list`"))?;
+            let target = named(&target)?;
             let mut good = true;
             for file in files {
-                let input = fs::read(&file).with_context(|| format!("read {}", file.display()))?;
+                let input =
+                    fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
                 let outcome = replay::run(&target, &input);
                 let said = match &outcome.result {
                     Ok(true) => "accepted",
@@ -90,4 +91,13 @@ fn run(task: Task) -> Result<bool> {
             Ok(good)
         }
     }
+}
+
+/// Returns the target with this name.
+///
+/// # Errors
+/// An error if there is none.
+fn named(name: &str) -> Result<Target> {
+    cas_fuzz::target(name)
+        .with_context(|| format!("no target has the name {name}; see `fuzz list`"))
 }

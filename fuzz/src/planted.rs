@@ -1,4 +1,5 @@
-//! Faults that a campaign must find before it begins, so that its silence means something.
+//! Planted faults. A campaign looks for them first, and ends if one is not found. Otherwise, a
+//! campaign without findings would prove nothing.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -13,7 +14,8 @@ pub struct Planted {
     pub code: i32,
 }
 
-/// The planted faults. Each is behind a word that coverage alone leads to.
+/// The planted faults. Each is behind a text of eight bytes that tries at random do not find. The
+/// comparisons that libFuzzer records lead to it.
 pub const PLANTED: [Planted; 3] = [
     Planted {
         target: planted("planted-panic", |input| {

@@ -16,7 +16,7 @@ pub struct Outcome {
     pub took: Duration,
 }
 
-/// Runs a target on one input.
+/// Runs a target on one input. Returns what the target did, also if it panics.
 pub fn run(target: &Target, input: &[u8]) -> Outcome {
     let begun = Instant::now();
     let result = catch_unwind(AssertUnwindSafe(|| (target.run)(input)));
@@ -33,8 +33,8 @@ pub fn run(target: &Target, input: &[u8]) -> Outcome {
     }
 }
 
-/// Returns the inputs in a directory, each with the name of its file, sorted by name. Returns none
-/// if the directory does not exist.
+/// Returns the inputs in a directory, each with the name of its file, sorted by name. If the
+/// directory does not exist, there are none.
 ///
 /// # Errors
 /// Errors of the file system.

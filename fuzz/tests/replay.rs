@@ -1,4 +1,4 @@
-//! Runs all targets on their seeds and on the inputs that are kept.
+//! Runs all targets on their seeds, on changed seeds, and on the inputs that are kept.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -12,7 +12,7 @@ use cas_fuzz::planted::PLANTED;
 use cas_fuzz::{corpus, replay, target, targets};
 use testkit::random::Random;
 
-/// A time in which every input is read, even by a build for tests on a busy machine.
+/// A time in which every kept input is read, even by a build for tests on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
 
 #[test]
@@ -49,10 +49,10 @@ fn every_kept_input_is_read() {
     }
 }
 
-/// Number of changed inputs for each target.
+/// Number of changed seeds that each target reads.
 const CHANGED: usize = 60;
 
-/// Changes a byte, or removes, repeats or moves a few bytes.
+/// Changes a byte, or removes, repeats or copies a few bytes.
 fn change(input: &mut Vec<u8>, random: &mut Random) {
     let at = random.below(input.len().max(1) as u64) as usize;
     let end = input.len().min(at + 1 + random.below(8) as usize);

@@ -95,8 +95,8 @@ struct Capabilities {
 /// # Errors
 /// `NotFound` for a user or group that the image does not have; `Corrupt` if no process can be
 /// started with the configuration, or if the image's list of users or groups is not a regular file;
-/// `OutOfRange` if these lists are too long or put the user into too many groups; errors of the
-/// file system.
+/// `InvalidArgument` if the options contain a zero byte; `OutOfRange` if these lists are too long or
+/// put the user into too many groups; errors of the file system.
 pub(crate) fn finish(
     directory: &Path,
     config: &Config,

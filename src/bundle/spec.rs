@@ -72,7 +72,8 @@ const READ_ONLY: &[&str] = &[
 /// because a runtime would act on it, and one if the process cannot run as the user of the image.
 ///
 /// # Errors
-/// `Corrupt` if an argument, a variable or the working directory contains a zero byte.
+/// `InvalidArgument` if the entrypoint or the command of the options contains a zero byte;
+/// `Corrupt` if an argument, a variable or the working directory of the image does.
 pub(super) fn document(
     config: &Config,
     options: &BundleOptions,
@@ -111,11 +112,24 @@ pub(super) fn document(
     Ok((document, warnings))
 }
 
+/// Returns the beginning of the first text with a zero byte, or `None` if there is none.
+fn with_zero<'a>(mut texts: impl Iterator<Item = &'a String>) -> Option<String> {
+    let text = texts.find(|text| text.contains('\0'));
+    text.map(|text| excerpt(text))
+}
+
 fn process(
     config: &Config,
     options: &BundleOptions,
     (user, home): (&User, &str),
 ) -> Result<Process> {
+    let given = options.entrypoint.iter().chain(&options.command);
+    if let Some(text) = with_zero(given) {
+        let why = "an argument contains a zero byte; leave it out of the command";
+        return Err(Error::invalid(why)
+            .operation("create process")
+            .subject(text));
+    }
     let mut args = match &options.entrypoint {
         Some(entrypoint) => vec![entrypoint.clone()],
         None => config.entrypoint.clone(),
@@ -145,13 +159,12 @@ fn process(
     } else {
         format!("/{}", config.working_dir)
     };
-    let texts = args.iter().chain(&env).chain([&cwd]);
-    if let Some(text) = texts.into_iter().find(|text| text.contains('\0')) {
-        let why = "an argument, a variable or the working directory contains a zero byte; leave it \
-                   out of the command that you give, or build the image without it";
+    if let Some(text) = with_zero(args.iter().chain(&env).chain([&cwd])) {
+        let why = "an argument, a variable or the working directory of the image contains a zero \
+                   byte; build the image without it";
         return Err(Error::corrupt(why)
             .operation("create process")
-            .subject(excerpt(text)));
+            .subject(text));
     }
     let granted = || match user.uid {
         0 => all(CAPABILITIES),
@@ -229,6 +242,8 @@ fn mounts() -> Value {
 
 #[cfg(test)]
 mod tests {
+    use cas_core::ErrorKind;
+
     use super::*;
 
     const CONFIG: &str = r#"{
@@ -305,13 +320,28 @@ mod tests {
 
     #[test]
     fn a_zero_byte_is_refused() {
-        let config = r#"{"config": {"Env": ["A=1\u0000B=2"]}}"#;
-        let config = Config::parse(config.as_bytes()).unwrap();
         let account = Account {
             user: super::super::User::default(),
             home: "/".to_owned(),
         };
-        let refused = document(&config, &BundleOptions::default(), &account).unwrap_err();
-        assert_eq!(refused.kind(), cas_core::ErrorKind::Corrupt);
+        let plain = BundleOptions::default();
+        let of_image = r#"{"config": {"Env": ["A=1\u0000B=2"]}}"#;
+        for (config, options, expected) in [
+            (of_image, plain.clone(), ErrorKind::Corrupt),
+            (
+                "{}",
+                plain.clone().with_command(vec!["a\0b".to_owned()]),
+                ErrorKind::InvalidArgument,
+            ),
+            (
+                "{}",
+                plain.with_entrypoint("a\0b".to_owned()),
+                ErrorKind::InvalidArgument,
+            ),
+        ] {
+            let config = Config::parse(config.as_bytes()).unwrap();
+            let refused = document(&config, &options, &account).unwrap_err();
+            assert_eq!(refused.kind(), expected, "{refused}");
+        }
     }
 }

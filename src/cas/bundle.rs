@@ -35,7 +35,8 @@ impl Cas {
     ///
     /// # Errors
     /// As [`Cas::bundle`]; as [`Cas::mount`] for a `mounted` bundle; `InvalidArgument` for
-    /// `Platforms::All`, or if both `mounted` and `rootless` are set.
+    /// `Platforms::All`, if both `mounted` and `rootless` are set, or if the entrypoint or the
+    /// command contains a zero byte.
     pub async fn bundle_with(
         &self,
         image: impl Into<ImageRef>,

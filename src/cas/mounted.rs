@@ -11,10 +11,10 @@ use cas_core::{Context, Digest, Error, ErrorKind, Labels, Result, Snapshotter, p
 use cas_host::mount::{Rights, UnmountMode};
 use cas_host::{IdMap, MountedDirs, mount, no_directory};
 
-/// The state of a mount, which the label of its snapshot records. If a job is killed before its
-/// mount is complete, a collection removes the snapshot, unless it finds the snapshot mounted. The
-/// snapshot of a complete mount stays until it is unmounted, even if the machine is restarted,
-/// because it may have the only copy of what was written.
+/// The state of a mount, which a label of its snapshot records. If a job is killed while it mounts
+/// or unmounts, a later collection removes the snapshot, unless it finds the snapshot mounted. No
+/// collection removes the snapshot of a complete mount, even if the machine is restarted, because
+/// this snapshot may have the only copy of what was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     /// The snapshot is not mounted: it was made for a caller, or its mount has ended.
@@ -39,7 +39,8 @@ impl State {
         Labels::from([(GC_ROOT.to_owned(), unique::key(self.as_str()))])
     }
 
-    /// Returns the label of this state, and the label that says where the snapshot is mounted.
+    /// Returns the label of this state, and the label with the directory at which the snapshot is
+    /// mounted.
     ///
     /// # Errors
     /// `InvalidArgument` for a path that is not UTF-8.
@@ -75,7 +76,7 @@ impl State {
     /// Writes the state of the snapshot `key`.
     ///
     /// # Errors
-    /// `NotFound`; errors of the records.
+    /// `NotFound` if the snapshot does not exist; errors of the records.
     pub(super) async fn write(self, snapshotter: &dyn Snapshotter, key: &str) -> Result<()> {
         let path = format!("labels.{GC_ROOT}");
         let written = snapshotter.update(key, self.label(), &[&path]).await;
@@ -105,7 +106,8 @@ impl State {
 pub(super) struct NewSnapshot<'a> {
     pub(super) key: &'a str,
     pub(super) writable: bool,
-    /// The labels of the snapshot, one of which protects it from collections.
+    /// The labels of the snapshot. With the label of a [`State`], collections keep it. Without this
+    /// label, they keep it for at least a day, which is enough for a short job.
     pub(super) labels: Labels,
 }
 
@@ -128,7 +130,8 @@ impl Mounted {
     /// Makes a snapshot on a parent.
     ///
     /// # Errors
-    /// `AlreadyExists`; `NotFound` for the parent; as [`check_directories`].
+    /// `AlreadyExists` if there is a snapshot with this key; `NotFound` if the parent does not
+    /// exist; errors of [`check_directories`] and of the snapshotter.
     pub(super) async fn make(
         snapshotter: &Arc<dyn Snapshotter>,
         new: &NewSnapshot<'_>,
@@ -179,8 +182,8 @@ impl Mounted {
     /// Mounts the snapshot at `directory`.
     ///
     /// # Errors
-    /// `NotFound` for the directory; `Denied` without the right to mount; `Unsupported` if owners
-    /// cannot be mapped. On an error, the snapshot is removed if [`Self::make`] made it.
+    /// As [`mount::attach`], for example `Denied` without the right to mount; errors of the
+    /// records. On an error, the snapshot is removed if [`Self::make`] made it.
     pub(super) async fn attach(
         mut self,
         directory: PathBuf,
@@ -241,13 +244,15 @@ impl Drop for Mounted {
 /// Checks that the directories and images that mounts show exist.
 ///
 /// # Errors
-/// `NotFound`; `FailedPrecondition` if no process serves the layers that are read on demand.
+/// `NotFound` if one of them does not exist; `FailedPrecondition` if no process serves the layers
+/// that are read on demand.
 pub(super) fn check_directories(mounts: &[Mount]) -> Result<()> {
     #[cfg(feature = "erofs")]
     mounts.iter().try_for_each(check_served)?;
     if mounts.iter().any(|mount| lacks_files(mount, mounts)) {
         return Err(Error::not_found(
-            "files of a snapshot are missing; pull or import the image again",
+            "files of the snapshot or of a layer below it are missing; pull or import the image \
+             again, or find out with `cas fsck` what is lost",
         )
         .operation("mount"));
     }
@@ -300,10 +305,10 @@ async fn undo(
     }
 }
 
-/// Unmounts the snapshot `key` from `directory`, and removes it.
+/// Unmounts the snapshot `key` from `directory`, if it is mounted there, and removes the snapshot.
 ///
 /// # Errors
-/// `Busy` while the mount is in use, and the mount stays; errors of the snapshotter.
+/// As [`unmount_only`], and the mount and the snapshot stay; errors of the snapshotter.
 pub(super) async fn detach(
     snapshotter: &dyn Snapshotter,
     key: &str,
@@ -324,17 +329,18 @@ pub(super) async fn detach(
 /// the machine, or if another process was faster.
 ///
 /// # Errors
-/// As [`unmount_here`]; `Busy` if the directory is mounted in another mount namespace.
+/// As [`unmount_here`]; `Busy` if the mount is only in another mount namespace.
 pub(super) fn unmount(directory: &Path, mode: UnmountMode) -> Result<bool> {
     let unmounted = unmount_here(directory, mode)?;
-    if !unmounted && MountedDirs::read().has(directory) {
-        return Err(elsewhere(directory));
+    if !unmounted {
+        check_elsewhere(directory)?;
     }
     Ok(unmounted)
 }
 
 /// Unmounts a directory in the mount namespace of this process. Returns false if nothing is mounted
-/// there. Another namespace may keep a copy of a mount that has ended here.
+/// there, or if the mount is locked because it comes from a namespace with more rights. Another
+/// namespace may keep a copy of a mount that has ended here.
 ///
 /// # Errors
 /// `Busy` while the mount is in use; `Denied` without the right to unmount.
@@ -352,6 +358,17 @@ pub(super) fn unmount_here(directory: &Path, mode: UnmountMode) -> Result<bool> 
     }
 }
 
+/// Checks that nothing is mounted at a directory in any mount namespace that can be read.
+///
+/// # Errors
+/// `Busy`.
+pub(super) fn check_elsewhere(directory: &Path) -> Result<()> {
+    match MountedDirs::read().has(directory) {
+        true => Err(elsewhere(directory)),
+        false => Ok(()),
+    }
+}
+
 fn elsewhere(directory: &Path) -> Error {
     Error::busy(
         "the mount is in another mount namespace, perhaps that of a `cas unshare`; unmount it in \
@@ -360,12 +377,13 @@ fn elsewhere(directory: &Path) -> Error {
     .subject(directory.display())
 }
 
-/// Returns the mounts of the snapshot `key`, to unmount or remove it. Returns an empty list if the
-/// snapshot does not exist, if its files are missing or damaged, or if the disk is too full to make
-/// them again. The mounts then cannot be compared with the mount table.
+/// Returns the mounts of the snapshot `key`, for a caller that unmounts or removes the snapshot.
+/// Returns an empty list if the snapshot does not exist, if its files are missing or damaged, or if
+/// the disk is too full to make these files again. The snapshot then cannot be compared with the
+/// mount table.
 ///
 /// # Errors
-/// Errors of the snapshotter.
+/// `FailedPrecondition` if the snapshot is committed; other errors of the snapshotter.
 pub(super) async fn mounts(snapshotter: &dyn Snapshotter, key: &str) -> Result<Vec<Mount>> {
     use ErrorKind::{Corrupt, Full, NotFound};
     match snapshotter.mounts(key).await {
@@ -375,7 +393,7 @@ pub(super) async fn mounts(snapshotter: &dyn Snapshotter, key: &str) -> Result<V
 }
 
 /// Returns whether a snapshot with these `mounts`, which [`mounts`] has returned, seems to be
-/// mounted at a directory.
+/// mounted at a directory. If `mounts` is empty, anything that is mounted there counts.
 pub(super) fn is_at(there: &MountedDirs, directory: &Path, mounts: &[Mount]) -> bool {
     match mounts.is_empty() {
         true => there.has(directory),
@@ -383,12 +401,13 @@ pub(super) fn is_at(there: &MountedDirs, directory: &Path, mounts: &[Mount]) -> 
     }
 }
 
-/// Unmounts one of `mounts` from a directory. Returns false if none of `mounts` is mounted there,
-/// even if something else is: a user may have unmounted the snapshot, and mounted something else at
-/// the directory. If `mounts` is empty, unmounts whatever is mounted at the directory.
+/// Unmounts a snapshot with these `mounts` from a directory. Returns false if the snapshot is not
+/// mounted there, even if something else is: a user may have unmounted the snapshot, and mounted
+/// something else at the directory. If `mounts` is empty, unmounts whatever is mounted at the
+/// directory.
 ///
 /// # Errors
-/// As [`unmount`]; `Busy` if something else is mounted over the mount.
+/// As [`unmount`]; `Busy` if another mount covers the mount of the snapshot.
 pub(super) fn unmount_only(directory: &Path, mounts: &[Mount], mode: UnmountMode) -> Result<bool> {
     let own = MountedDirs::read_own();
     if mounts.is_empty() || !own.is_foreign(directory, mounts) {
@@ -413,6 +432,10 @@ async fn remove(snapshotter: &dyn Snapshotter, key: &str) -> Result<()> {
 }
 
 /// Returns the absolute path of a directory, without symbolic links.
+///
+/// # Errors
+/// `NotFound` if the directory does not exist; `InvalidArgument` if the path, or a part of it, is
+/// not a directory; errors of the file system.
 pub(super) fn resolve(directory: &Path, operation: &'static str) -> Result<PathBuf> {
     let found = directory.canonicalize().and_then(|found| {
         let is_directory = found.is_dir();
@@ -426,7 +449,7 @@ pub(super) fn resolve(directory: &Path, operation: &'static str) -> Result<PathB
 }
 
 /// The beginning of a key that names the directory at which its snapshot is mounted. `Cas::mount`
-/// and bundles use such keys, root directories do not.
+/// and bundles use such keys. Root directories and snapshots of callers do not.
 const MOUNTED: &str = "mounted ";
 
 /// Returns the directory that the key of a snapshot names, or `None` if the key names none.
@@ -434,20 +457,25 @@ pub(super) fn directory(key: &str) -> Option<PathBuf> {
     key.strip_prefix(MOUNTED).map(PathBuf::from)
 }
 
-/// Returns the directory at which a snapshot was last mounted, or `None` if it never was.
+/// Returns the directory at which a snapshot was last mounted or was to be mounted, or `None` if
+/// there is none.
 pub(super) fn last_directory(info: &Info) -> Option<PathBuf> {
     let noted = || info.labels.get(MOUNTED_AT).map(PathBuf::from);
     directory(&info.key).or_else(noted)
 }
 
-/// Returns the directory at which a snapshot is mounted, in any mount namespace, or `None` if it is
-/// not.
+/// Returns the directory at which a snapshot seems to be mounted, in any mount namespace, or `None`
+/// if it is not mounted. Anything that is mounted at the last directory of the snapshot counts,
+/// unless the label states that its mount has ended.
 pub(super) fn mounted_at(info: &Info) -> Option<PathBuf> {
     let last = last_directory(info).filter(|_| State::may_be_mounted(info));
     last.filter(|directory| MountedDirs::read().has(directory))
 }
 
 /// Returns the key that names a directory.
+///
+/// # Errors
+/// As [`utf8`].
 pub(super) fn key(directory: &Path) -> Result<String> {
     Ok(format!("{MOUNTED}{}", utf8(directory)?))
 }

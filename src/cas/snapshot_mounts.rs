@@ -94,9 +94,11 @@ impl Cas {
     ///
     /// # Errors
     /// `NotFound` if the snapshot, its files or the directory does not exist; `AlreadyExists` if
-    /// the snapshot is mounted; `InvalidArgument` if the path is not a directory, or is not UTF-8;
-    /// `FailedPrecondition` for a committed snapshot, or if the snapshot has layers that are read
-    /// on demand, and no process serves them; `Denied` without the right to mount.
+    /// the snapshot is mounted, or if something else is mounted where the snapshot was mounted
+    /// last, and [`Cas::unmount_snapshot`] was not called since; `InvalidArgument` if the path is
+    /// not a directory, or is not UTF-8; `FailedPrecondition` for a committed snapshot, or if the
+    /// snapshot has layers that are read on demand, and no process serves them; `Denied` without
+    /// the right to mount.
     pub async fn mount_snapshot(
         &self,
         key: impl AsRef<str>,

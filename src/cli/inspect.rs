@@ -108,16 +108,19 @@ impl Inspect {
             Err(error) if is_unknown(&error) => error,
             found => return blob::describe(cas.store(), &found?).await,
         };
+        let is_ambiguous = failed.kind() == ErrorKind::InvalidArgument && is_prefix(digest);
         // A root without a snapshotter has no snapshots.
         if let Ok(snapshotter) = cas.snapshotter() {
             let named = format!("snapshots/{}/", snapshotter.name());
             let key = self.what.strip_prefix(&*named).unwrap_or(&self.what);
-            match snapshot::describe(&**snapshotter, key).await {
-                Err(error) if is_unknown(&error) => {}
-                found => return found,
+            // Digits that stand for several blobs may still be a whole key, but do not shorten one.
+            if !is_ambiguous || snapshotter.stat(key).await?.is_some() {
+                match snapshot::describe(&**snapshotter, key).await {
+                    Err(error) if is_unknown(&error) => {}
+                    found => return found,
+                }
             }
         }
-        let is_ambiguous = failed.kind() == ErrorKind::InvalidArgument && is_prefix(digest);
         if is_ambiguous {
             return Err(failed);
         }

@@ -1,10 +1,11 @@
 //! Resources as people type them.
 
+use std::collections::BTreeMap;
+
 use cas::image::Reference;
 use cas::labels::VERIFIED_LAYER;
 use cas::records::Resource;
-use cas::snapshot::Info;
-use cas::{Cas, DigestPrefix, ErrorKind, ImageRef, Result};
+use cas::{Cas, Digest, DigestPrefix, Error, ErrorKind, ImageRef, Result};
 
 use super::blob;
 
@@ -57,22 +58,33 @@ pub(crate) async fn find_or_image(cas: &Cas, text: &str) -> Result<Resource> {
     image(cas, text).await
 }
 
-/// Returns the snapshot that has the tar of the layer whose digest begins with `prefix`, if the
+/// Returns a snapshot that has the tar of the layer whose digest begins with `text`, if the
 /// snapshotter keeps tars.
-async fn tar(cas: &Cas, prefix: &str) -> Result<Option<Resource>> {
-    let prefix: DigestPrefix = prefix.to_ascii_lowercase().parse()?;
+///
+/// # Errors
+/// `InvalidArgument` if the digests of several layers begin with `text`; errors of the
+/// snapshotter.
+async fn tar(cas: &Cas, text: &str) -> Result<Option<Resource>> {
+    let prefix: DigestPrefix = text.to_ascii_lowercase().parse()?;
     let Some(snapshotter) = cas.snapshotter().ok().filter(|one| one.keeps_tars()) else {
         return Ok(None);
     };
-    let is_of_layer = |info: &Info| {
+    let mut found = BTreeMap::new();
+    for info in cas.snapshots().await? {
         let layer = info.labels.get(VERIFIED_LAYER);
-        let layer = layer.and_then(|layer| layer.parse().ok());
-        layer.is_some_and(|layer| prefix.matches(&layer))
-    };
-    let found = cas.snapshots().await?.into_iter().find(is_of_layer);
-    Ok(found.map(|info| Resource::Snapshot {
+        let layer = layer.and_then(|layer| layer.parse::<Digest>().ok());
+        if let Some(layer) = layer.filter(|layer| prefix.matches(layer)) {
+            found.entry(layer).or_insert(info.key);
+        }
+    }
+    if found.len() > 1 {
+        let why = "the digests of several layers begin with these digits; give more digits";
+        return Err(Error::invalid(why).operation("find layer").subject(text));
+    }
+    let key = found.into_values().next();
+    Ok(key.map(|key| Resource::Snapshot {
         snapshotter: snapshotter.name().to_owned(),
-        key: info.key,
+        key,
     }))
 }
 

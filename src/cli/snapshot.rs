@@ -1,6 +1,6 @@
 //! `cas snapshot`: the operations of the snapshotter.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use cas::backend::Snapshotter;
@@ -192,31 +192,40 @@ async fn list(context: &Context, snapshots: &dyn Snapshotter) -> Result<()> {
 }
 
 async fn tree(context: &Context, snapshots: &dyn Snapshotter) -> Result<()> {
-    let mut above: BTreeMap<Option<String>, Vec<Info>> = BTreeMap::new();
-    for info in all(snapshots).await? {
-        above.entry(info.parent.clone()).or_default().push(info);
-    }
-    let mut waiting: Vec<(usize, Info)> = Vec::new();
-    let mut next = above.remove(&None);
-    let mut depth = 0;
-    loop {
-        let infos = next.take().unwrap_or_default().into_iter().rev();
-        waiting.extend(infos.map(|info| (depth, info)));
-        let Some((level, info)) = waiting.pop() else {
-            return Ok(());
-        };
-        let item = json!({"depth": level, "info": info});
+    for (depth, info) in nested(all(snapshots).await?) {
+        let item = json!({"depth": depth, "info": info});
         let text = || {
             format!(
                 "{}{} ({})",
-                "  ".repeat(level),
+                "  ".repeat(depth),
                 short(&info.key),
                 info.kind.as_str()
             )
         };
         context.out.item(&item, text)?;
-        depth = level + 1;
-        next = above.remove(&Some(info.key));
+    }
+    Ok(())
+}
+
+/// Returns snapshots with their depths in a tree, each before its children. A snapshot whose parent
+/// was lost is at the top, as one without a parent.
+fn nested(infos: Vec<Info>) -> Vec<(usize, Info)> {
+    let keys: BTreeSet<String> = infos.iter().map(|info| info.key.clone()).collect();
+    let mut above: BTreeMap<Option<String>, Vec<Info>> = BTreeMap::new();
+    for info in infos {
+        let parent = info.parent.clone().filter(|parent| keys.contains(parent));
+        above.entry(parent).or_default().push(info);
+    }
+    let (mut nested, mut waiting) = (Vec::new(), Vec::new());
+    let (mut next, mut depth) = (above.remove(&None), 0);
+    loop {
+        let infos = next.unwrap_or_default().into_iter().rev();
+        waiting.extend(infos.map(|info| (depth, info)));
+        let Some((level, info)) = waiting.pop() else {
+            return nested;
+        };
+        (next, depth) = (above.remove(&Some(info.key.clone())), level + 1);
+        nested.push((level, info));
     }
 }
 
@@ -351,4 +360,39 @@ fn described(info: &Info, usage: Usage, arrived: Option<OnDemandBytes>) -> Strin
 fn short(key: &str) -> String {
     key.parse::<cas::Digest>()
         .map_or_else(|_| key.to_owned(), |digest| digest.short())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use cas::snapshot::SnapshotKind;
+
+    use super::*;
+
+    #[test]
+    fn a_tree_has_every_snapshot_even_if_its_parent_was_lost() {
+        let info = |key: &str, parent: Option<&str>| Info {
+            key: key.to_owned(),
+            kind: SnapshotKind::Committed,
+            parent: parent.map(str::to_owned),
+            labels: Labels::new(),
+            created_at: SystemTime::UNIX_EPOCH,
+            updated_at: SystemTime::UNIX_EPOCH,
+        };
+        let infos = vec![
+            info("a", Some("lost")),
+            info("b", None),
+            info("c", Some("a")),
+            info("d", Some("b")),
+            info("e", Some("b")),
+        ];
+        let nested = nested(infos);
+        let shown: Vec<(usize, &str)> = nested
+            .iter()
+            .map(|(depth, info)| (*depth, &*info.key))
+            .collect();
+        let expected = [(0, "a"), (1, "c"), (0, "b"), (1, "d"), (1, "e")];
+        assert_eq!(shown, expected);
+    }
 }

@@ -111,7 +111,8 @@ impl Tar {
         self
     }
 
-    /// Appends a header with its checksum, and a body padded to blocks of 512 bytes.
+    /// Appends a header with its checksum, and a body padded to blocks of 512 bytes. Does not set
+    /// the size in the header.
     pub fn member(self, header: Header, body: impl AsRef<[u8]>) -> Self {
         let body = body.as_ref();
         let padding = vec![0; body.len().wrapping_neg() % 512];

@@ -42,8 +42,8 @@ impl Registry {
         Self::start(place, &tls(place, "IP:127.0.0.1", LEAF), "")
     }
 
-    /// Starts a registry with TLS, as [`Registry::encrypted`] does, whose certificate is for `host`
-    /// and made with these options of `openssl req`.
+    /// Starts a registry with TLS, as [`Registry::encrypted`] does. Its certificate is for `host`,
+    /// such as `DNS:registry.test`, and is made with these options of `openssl req`.
     pub fn certified(place: &Path, host: &str, options: &[&str]) -> Self {
         Self::start(place, &tls(place, host, options), "")
     }
@@ -55,8 +55,8 @@ impl Registry {
         Self::start(place, &tls, "")
     }
 
-    /// Starts a registry with TLS, as [`Registry::encrypted`] does, that requires its own certificate
-    /// from its clients, too. The key is `key.pem`.
+    /// Starts a registry with TLS, as [`Registry::encrypted`] does, that requires its own
+    /// certificate from its clients, too. The key is `key.pem`.
     pub fn mutual(place: &Path) -> Self {
         let tls = tls(place, "IP:127.0.0.1", LEAF);
         let certificate = place.join("certificate.pem");
@@ -64,8 +64,8 @@ impl Registry {
         Self::start(place, &tls.replace('}', &clients), "")
     }
 
-    /// Starts a registry with the certificate of Docker Hub's host, as [`Registry::encrypted`] does,
-    /// that requires a name and a password.
+    /// Starts a registry with TLS, as [`Registry::encrypted`] does, that requires [`USER`] and
+    /// [`PASSWORD`]. Its certificate is for the host of Docker Hub.
     pub fn hub(place: &Path) -> Self {
         Self::start(
             place,

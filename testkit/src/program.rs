@@ -1,7 +1,7 @@
 //! A program for images that needs no libraries.
 
-/// Returns a program for the processor of this build that ends at once with the exit code 0, as an
-/// ELF file with one segment.
+/// Returns a program that ends at once with the exit code 0, as an ELF file with one segment. It is
+/// for the processor of this build, which is an x86-64 or an AArch64.
 pub fn program_that_ends() -> Vec<u8> {
     const PLACE: u64 = 0x40_0000;
     const HEADERS: u64 = 0x78;

@@ -8,14 +8,15 @@ use cas_core::Digest;
 pub struct Random(u64);
 
 impl Random {
-    /// Returns the generator of one of many tasks that have the same seed.
+    /// Returns a generator for the task with this name. Other tasks with the same seed get other
+    /// numbers.
     pub fn new(seed: u64, task: &str) -> Self {
         let digest = Digest::sha256(task.as_bytes());
         let start = digest.as_bytes().first_chunk().copied();
         Random(seed ^ u64::from_le_bytes(start.unwrap_or_default()))
     }
 
-    /// Returns a number below `bound`, which is at least 1.
+    /// Returns a number below `bound`. `bound` must be at least 1.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
@@ -26,7 +27,7 @@ impl Random {
         Duration::from_nanos(self.below(nanos.max(1)))
     }
 
-    /// Returns random bytes, which no compression makes smaller.
+    /// Returns `length` random bytes, which no compression makes smaller.
     pub fn bytes(&mut self, length: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(length + 8);
         while bytes.len() < length {

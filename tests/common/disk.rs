@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use super::ok;
 
@@ -69,11 +71,19 @@ impl Disk {
         disk
     }
 
-    /// Changes the options of the mount.
+    /// Changes the options of the mount. A program that another test starts has the files of this
+    /// process open until it calls exec, and the mount stays writable as long. So this waits for
+    /// some seconds while the mount is busy.
     pub(crate) fn remount(&self, how: &str) {
-        ok(Command::new("mount")
-            .args(["-o", &format!("remount,{how}")])
-            .arg(&self.0));
+        let mut mount = Command::new("mount");
+        mount.args(["-o", &format!("remount,{how}")]).arg(&self.0);
+        for _ in 0..100 {
+            if mount.output().unwrap().status.success() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        ok(&mut mount);
     }
 
     /// Fills the file system, except for `left` bytes. Returns the file that fills it.

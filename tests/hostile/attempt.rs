@@ -24,7 +24,7 @@ use crate::common::tree::{Tree, compare, scan};
 /// What came of an image.
 pub(super) struct Tried {
     pub(super) outcome: Outcome,
-    /// The message of the plain tree, if it was refused.
+    /// The message of the error, if the image was refused in the plain tree.
     pub(super) said: String,
     /// The plain tree, if the image was unpacked.
     pub(super) tree: Option<Tree>,
@@ -110,7 +110,8 @@ fn disturbed(place: &str, cage: &Cage) -> Vec<String> {
     lines.map(|line| format!("{place}: {line}")).collect()
 }
 
-/// Checks that an error has a kind for wrong input, or the kind of its case, and names the layer.
+/// Checks that an error has a kind for wrong input, or the kind that its case expects, and that its
+/// message names the layer, is short and has no control characters. Returns a line if not.
 fn unnamed(place: &str, case: &Case, error: &Error) -> Option<String> {
     let said = error.to_string();
     let is_of_input = matches!(
@@ -129,7 +130,7 @@ fn unnamed(place: &str, case: &Case, error: &Error) -> Option<String> {
     (!fine).then(|| format!("{place}: not a refusal that names the layer: {said}"))
 }
 
-/// Maximum length of a message: no message repeats its input.
+/// Number of bytes that every message is shorter than: no message repeats its input.
 const LONGEST_MESSAGE: usize = 1500;
 
 async fn unpack_plain(cage: &Cage, plain: &Path) -> Result<()> {
@@ -216,8 +217,9 @@ async fn shown(
     Ok(plain.map_or_else(Vec::new, |plain| compare(plain, &found)))
 }
 
-/// Checks that a refused layer has left no snapshot, and that the snapshots below it are complete. A
-/// snapshotter that keeps tars commits a layer as it is, and refuses to show it.
+/// Checks that a refused layer has left no snapshot, and that the snapshots below it are complete.
+/// Only a snapshotter that keeps tars may have a snapshot of the refused layer: it commits a layer
+/// as it is, and refuses to show it. Returns a line if something is wrong.
 async fn nothing_under_way(case: &Case, snapshotter: &dyn Snapshotter) -> Option<String> {
     let all = snapshotter.walk(None, 1000).await.unwrap();
     let committed = all.iter().all(|info| info.kind == SnapshotKind::Committed);

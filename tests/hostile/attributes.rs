@@ -2,7 +2,7 @@
 
 use testkit::random::Random;
 
-/// Names without a value of their own.
+/// Names of attributes that get any of [`VALUES`].
 const NAMES: [&str; 22] = [
     "trusted.overlay.opaque",
     "trusted.overlay.redirect",

@@ -25,6 +25,8 @@ const TARS: &[&str] = &[
     "work",
 ];
 
+/// A directory with these entries:
+///
 /// ```text
 /// canary/                         never touched
 /// plain/snapshots/0/fs/           a plain tree, as deep as those of snapshots
@@ -32,6 +34,7 @@ const TARS: &[&str] = &[
 /// overlay/snapshots/N/{fs,work}/  an overlay snapshotter
 /// erofs/snapshots/N/fs/           a snapshotter that keeps layers as tars
 /// layout/                         the image, which is imported into each place
+/// locks/                          the locks of the unpacks
 /// ```
 /// From each `fs`, `../../../../canary` is the canary.
 pub(crate) struct Cage {
@@ -97,7 +100,7 @@ impl Cage {
         self.path("canary").to_str().unwrap().to_owned()
     }
 
-    /// Returns everything outside the places, deepest first.
+    /// Returns the canary and everything in it, children before their parents.
     fn outside(&self) -> Vec<PathBuf> {
         let mut paths = vec![self.path("canary")];
         let mut next = 0;
@@ -184,8 +187,8 @@ fn children(path: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Describes an entry completely, without changing its times. The target of a link is not read,
-/// because that changes its access time. Another target would be another inode.
+/// Describes an entry without changing its times. The target of a link is not read, because that
+/// changes the access time of the link. A link with another target would have another inode.
 fn describe(path: &Path) -> String {
     let data = fs::symlink_metadata(path).unwrap();
     let times = (data.atime(), data.mtime(), data.ctime(), data.ctime_nsec());

@@ -1,4 +1,4 @@
-//! Every command that unpacks confines the threads that do it, unless the user forbids it.
+//! Commands that unpack confine the threads that do it, unless the user forbids it.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::common::{can, cas, demo_archive, ok, text};
 
-/// Returns how often a command makes each of the calls that confine a thread.
+/// Returns how often a command makes each of three calls that confine a thread.
 fn confined(command: &Command, log: &Path) -> [usize; 3] {
     let mut traced = Command::new("strace");
     traced.args([

@@ -11,8 +11,8 @@ pub(super) enum Part {
     Raw(Vec<u8>),
 }
 
-/// A member without extension headers, or with a pax header that only has records which do not
-/// change how the archive is read.
+/// A member without extension headers, or with a pax header whose only records are the path, the
+/// target and extended attributes.
 #[derive(Clone)]
 pub(super) struct Member {
     pub(super) header: Header,
@@ -46,7 +46,7 @@ pub(super) const ENCODINGS: [Encoding; 4] = [
 ];
 
 const BLOCK: usize = 512;
-/// The bytes of a header for a path, and for the first part of a long path.
+/// Number of bytes that a header has for a path, and for the first part of a long path.
 const NAME: usize = 100;
 const PREFIX: usize = 155;
 

@@ -1,7 +1,8 @@
-//! Hostile images, imported and unpacked in a plain tree and with each snapshotter: each has the
-//! expected outcome, which is the same in all places, and nothing outside is touched.
+//! Hostile images, imported and unpacked in a plain tree and with each snapshotter that works here:
+//! each image has the expected outcome, which is the same in all places, and nothing outside is
+//! touched.
 //!
-//! Each case has neighbours, which a seed determines: the same image in other bytes, and similar
+//! Cases have neighbours, which a seed determines: the same image in other bytes, and similar
 //! images. A trial of a case or a neighbour runs in a process that is watched, with bounds on time,
 //! memory and disk.
 
@@ -24,7 +25,7 @@ use watch::{BOUNDS, Bounds, watch};
 
 use crate::common;
 
-/// The seed of the check, which is quick and always the same.
+/// The seed of the quick check, which always makes the same trials.
 const SEED: u64 = 1;
 
 #[test]

@@ -124,7 +124,8 @@ const CHANGES: u64 = 3;
 pub(super) const REWRITES: usize = SAME.len();
 
 /// Returns the neighbour with the same meaning that has the number `number`, and how it was made.
-/// Returns `None` if its bytes would not differ in a way that keeps the meaning.
+/// Returns `None` if there is none, because this rewrite would change the meaning of the case or
+/// cannot be applied to it.
 pub(super) fn same(case: &Case, number: usize) -> Option<(String, Case)> {
     let rewrite = SAME[number];
     let mut layers: Vec<Vec<Part>> = case.layers.iter().map(|one| parse(&one.blob)).collect();
@@ -276,8 +277,8 @@ fn compress(archive: &[u8], compression: Compression) -> Vec<u8> {
     }
 }
 
-/// Returns the positions of all members, except the entries of the top directory that begin each
-/// layer of a case: without them, its time is the time of unpacking.
+/// Returns the positions of all members, except the entry of the top directory that begins each
+/// layer of a case. Without this entry, the time of the top directory is the time of unpacking.
 fn members(layers: &[Vec<Part>]) -> Vec<(usize, usize)> {
     let positions = layers.iter().enumerate().flat_map(|(layer, parts)| {
         let members = parts.iter().enumerate();
@@ -399,7 +400,7 @@ fn target(layers: &[Vec<Part>], random: &mut Random) -> Vec<u8> {
         Part::Member(member) => Some(member.path.clone()),
         Part::Raw(_) => None,
     });
-    // The targets of links of a case lead to the canary by its absolute path.
+    // The target of a link of a case may lead to the canary by its absolute path.
     let linked = layers.iter().flatten().filter_map(|part| match part {
         Part::Member(member) if !member.link.is_empty() => Some(member.link.clone()),
         _ => None,

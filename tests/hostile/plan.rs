@@ -19,11 +19,11 @@ pub(super) struct Plan {
     pub(super) seed: u64,
     /// Only the case with this number, if one is given.
     pub(super) only: Option<usize>,
-    /// Only each of so many cases has neighbours.
+    /// One case of this number of cases has neighbours, and the others have none.
     pub(super) every: usize,
-    /// How many neighbours with the same meaning each case has, at most [`REWRITES`].
+    /// How many neighbours with the same meaning are tried for such a case, at most [`REWRITES`].
     pub(super) same: usize,
-    /// How many neighbours with another meaning each case has.
+    /// How many neighbours with another meaning are tried for such a case.
     pub(super) other: u64,
     pub(super) bounds: Bounds,
     /// The snapshotters that the images are unpacked with.

@@ -18,7 +18,7 @@ pub(super) enum Plant {
     Follow,
     /// A program that only reads the canary, which changes an access time.
     Read,
-    /// A result that is the opposite.
+    /// An outcome that is the opposite of the true one.
     Invert,
     /// A full disk.
     Fill,
@@ -45,7 +45,8 @@ pub(super) const ALL: [(Plant, &str); 8] = [
 ];
 
 impl Plant {
-    /// Does what goes wrong, before a trial.
+    /// Does what goes wrong, before a trial. [`Plant::Invert`] does nothing here: the plan changes
+    /// the outcome after the trial.
     pub(super) fn before(self, cage: &Cage, case: &Case, bounds: &Bounds) {
         match self {
             Plant::Invert => {}

@@ -1,5 +1,6 @@
 //! Trials in a process of their own, which is watched: a panic, a crash, a trial without an end,
-//! too much memory and a full disk are reported, and the next case begins in another process.
+//! too much memory and a full disk are reported. If the process ends during a trial, or has to be
+//! ended, the next case begins in another process.
 //!
 //! The process is this test binary with only the test [`child`]. It prints a line when a trial
 //! begins, a line for each wrong thing, and a line when the trial has ended.
@@ -31,7 +32,8 @@ pub(super) struct Bounds {
     pub(super) disk: u64,
 }
 
-/// The bounds of every trial. A layer may have a zstd window of 128 MiB.
+/// The usual bounds of a trial. The memory must be enough for a zstd window of 128 MiB, which a
+/// layer may have.
 pub(super) const BOUNDS: Bounds = Bounds {
     processor: Duration::from_secs(20),
     time: Duration::from_secs(300),
@@ -57,13 +59,14 @@ const PLAN: &str = "CAS_HOSTILE_PLAN";
 const FROM: &str = "CAS_HOSTILE_FROM";
 const PLACE: &str = "CAS_HOSTILE_PLACE";
 
-/// Makes all trials of a plan.
+/// Makes all trials of a plan. Returns what came of them.
 pub(super) fn watch(plan: &Plan) -> Report {
     let mut report = Report::default();
     let mut next = Some(0);
     while let Some(from) = next {
-        // On a disk, because the metadata of an EROFS image cannot be in memory, and below the
-        // system's root, so that a link may also point to the system's own file systems.
+        // The places are on a disk, because the metadata of an EROFS image cannot be in a tmpfs.
+        // The disk is mounted below the root of the system, so that a link may also point to the
+        // file systems of the system.
         let scratch = tempfile::tempdir_in("/dev/shm").unwrap();
         let path = |name: &str| scratch.path().join(name);
         let disk = Disk::ext4(&path("image"), path("disk"), plan.bounds.disk);

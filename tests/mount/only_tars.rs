@@ -134,6 +134,23 @@ fn plain(tar: &[u8]) -> Vec<u8> {
     tar.to_vec()
 }
 
+#[test]
+fn digits_of_the_digests_of_several_layers_mean_none_of_them() {
+    let Some(scene) = Scene::new() else {
+        return;
+    };
+    let layer = |number: u32| Tar::new().file("file", number.to_string());
+    let digits = |tar: &Tar| Digest::sha256(&tar.clone().end()).to_string()[..10].to_owned();
+    let first = layer(0);
+    let mut others = (1..).map(layer);
+    let second = others.find(|other| digits(other) == digits(&first));
+    let second = second.unwrap();
+    let layout = scene.layout("layout", &[(&first, plain), (&second, plain)]);
+    scene.import(&layout, "app");
+    let said = fails(scene.cas().args(["why", &digits(&first)]), 2);
+    assert!(said.contains("several layers"), "{said}");
+}
+
 /// The layers are compressed in three ways, one of which cannot be repeated.
 #[test]
 fn an_image_is_whole_although_only_its_tars_are_kept() {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use cas::ErrorKind;
+use tokio::time::timeout;
 
 use super::fake::{Answer, Fake};
 use super::quick;
@@ -66,6 +67,25 @@ async fn chunks_have_the_length_that_the_registry_states() {
         pushed(&registry, &sample, quick()).await.unwrap();
         receiver.has_all(&sample);
         assert_eq!(chunks(&registry), expected, "{stated}");
+    }
+}
+
+/// The registry demands chunks that it refuses, so shorter ones are not tried.
+#[tokio::test]
+async fn a_push_fails_if_the_shortest_chunks_are_too_large() {
+    let sample = Sample::new(&[SIZE]);
+    for stated in ["131072", "300000"] {
+        let receiver = Receiver::new();
+        receiver.states_chunks(stated);
+        receiver.spoil(|request, _| {
+            let is_large = request.path.contains("/uploads/") && request.body.len() > 100_000;
+            is_large.then(|| Answer::new(413))
+        });
+        let registry = receiver.start();
+        let pushed = pushed(&registry, &sample, quick());
+        let pushed = timeout(Duration::from_secs(20), pushed).await;
+        let error = pushed.expect("the push ends").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutOfRange, "{stated}: {error}");
     }
 }
 

@@ -154,8 +154,9 @@ const TEXTS: [(&str, Spoil); 6] = [
     }),
 ];
 
-/// Pulls an image. Returns an error unless the pull was right: it ended in time, and either brought
-/// everything or named nothing and had an error for such input.
+/// Pulls an image. Returns whether the pull brought all of it. If not, the pull has refused the
+/// image: it has named nothing, and its error has a kind and a message that fit wrong input.
+/// Returns an error if the pull did neither, or did not end in time.
 async fn outcome(
     sample: &Sample,
     answer: impl Fn(&Request) -> Answer + Send + Sync + 'static,

@@ -183,6 +183,18 @@ fn a_mirror_that_denies_or_is_gone_is_passed_over_with_a_warning() {
 }
 
 #[test]
+fn a_warning_has_the_host_that_sent_it() {
+    let scene = Scene::new();
+    let mirror = scene.mirror(|_, answer| answer.with("Warning", "299 - \"ends soon\""));
+    scene.hosts_toml(&[(&mirror, "")]);
+    let out = scene.pull("root").output().unwrap();
+    let (said, host) = (text(&out.stderr), &mirror.host);
+    assert!(out.status.success(), "{said}");
+    assert!(said.contains(&format!("{host} says: ends soon")), "{said}");
+    assert_eq!(said.matches(" says: ").count(), 1, "{said}");
+}
+
+#[test]
 fn a_read_that_breaks_continues_on_the_next_mirror() {
     let scene = Scene::new();
     let breaks = scene.mirror(|request, answer| match request.is("GET", "/blobs/") {

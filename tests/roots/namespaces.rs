@@ -1,13 +1,13 @@
-//! Mounts of which another mount namespace has copies. A namespace copies all mounts when it
-//! begins, as that of a container does, and may keep them when they are unmounted here.
+//! Mounts of which another mount namespace has copies. A namespace, for example that of a
+//! container, copies all mounts when it begins, and may keep the copies when the mounts end here.
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
 
-use cas::UnmountOptions;
+use cas::{ErrorKind, UnmountOptions};
 
 use super::{Scene, each};
-use crate::common::can;
+use crate::common::{can, ok};
 
 /// A mount namespace that keeps copies of all mounts until this value is dropped.
 struct Copies(Child);
@@ -60,6 +60,25 @@ fn a_root_directory_that_was_unmounted_here_is_not_mounted() {
         let _copies = Copies::make();
         assert!(cas.remove_root_dir(scene.dir()).unwrap());
         scene.assert_nothing_left();
+    });
+}
+
+/// A lazy unmount here does not end a mount in another namespace, so it is not advised.
+#[test]
+fn a_root_directory_that_is_mounted_elsewhere_is_busy() {
+    each_with_copies(|scene| {
+        let cas = &scene.cas;
+        scene.prepare("app:1");
+        let _copies = Copies::make();
+        ok(Command::new("umount").arg(scene.rootfs()));
+        for lazy in [false, true] {
+            let options = UnmountOptions::default().with_lazy(lazy);
+            let refused = cas.unmount_root_dir_with(scene.dir(), options).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Busy, "{refused}");
+            let said = refused.to_string();
+            assert!(said.contains("another mount namespace"), "{said}");
+            assert!(!said.contains("--lazy"), "{said}");
+        }
     });
 }
 

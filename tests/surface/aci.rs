@@ -166,6 +166,22 @@ fn an_image_is_made_of_an_aci() {
     shelf.ok(&["aci", "cat-manifest", "example.com/app"]);
 }
 
+/// The store of an earlier release, or another program, has a name in its short form.
+#[test]
+fn an_image_of_an_aci_takes_every_spelling_of_its_name() {
+    let shelf = Shelf::new();
+    let before = shelf.target();
+    let store = cas::blocking::Cas::open(shelf.path("root")).unwrap();
+    store
+        .create_image("aci:1", &before.parse().unwrap())
+        .unwrap();
+    drop(store);
+    import(&shelf, "example.com/app", "1.0");
+    shelf.ok(&["aci", "to-image", "example.com/app", "aci:1"]);
+    let shown = shelf.json(&["inspect", "aci:1"]);
+    assert_ne!(shown[0]["target"]["digest"], before.as_str());
+}
+
 #[test]
 fn gc_removes_acis_that_were_not_read_for_long() {
     let shelf = Shelf::new();

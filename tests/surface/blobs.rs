@@ -1,5 +1,7 @@
 //! `cas blob rm` and `cas blob label`.
 
+use std::fs;
+
 use super::Shelf;
 
 #[test]
@@ -112,6 +114,17 @@ fn labels_are_set_removed_and_decide_what_is_kept() {
     shelf.fails(&["blob", "label", short], 2);
     shelf.fails(&["blob", "label", "00", "a=b"], 3);
     shelf.ok(&["blob", "rm", &blob]);
+}
+
+#[test]
+fn a_file_that_states_no_size_is_added_whole() {
+    let shelf = Shelf::new();
+    let version = fs::read("/proc/version").unwrap();
+    fs::write(shelf.path("empty"), "").unwrap();
+    for (file, data) in [("/proc/version", &version[..]), ("empty", b"")] {
+        let added = shelf.ok(&["blob", "add", file]);
+        assert_eq!(added.trim(), cas::Digest::sha256(data).to_string());
+    }
 }
 
 #[test]

@@ -1,6 +1,31 @@
 //! `cas inspect` of anything, `cas lease add` of anything, and what `cas backends` shows.
 
+use std::collections::BTreeMap;
+
 use super::Shelf;
+
+#[test]
+fn digits_of_several_blobs_do_not_mean_a_snapshot() {
+    let shelf = Shelf::new();
+    let mut seen = BTreeMap::new();
+    let collision = (0..).find_map(|number: u32| {
+        let text = number.to_string();
+        let digest = cas::Digest::sha256(text.as_bytes());
+        let digits = digest.hex()[..4].to_owned();
+        let other = seen.insert(digits.clone(), text.clone())?;
+        Some((digits, [text, other]))
+    });
+    let (digits, texts) = collision.unwrap();
+    for text in texts {
+        shelf.blob(&text);
+    }
+    let key = format!("sha256:{digits:0<64}");
+    shelf.ok(&["snapshot", "prepare", &key]);
+    let said = shelf.fails(&["inspect", &digits], 2);
+    assert!(said.contains("several blobs"), "{said}");
+    let shown = shelf.json(&["inspect", &key]).remove(0);
+    assert_eq!(shown["snapshotter"], "native");
+}
 
 #[test]
 fn everything_is_shown_by_its_digest_or_the_first_digits() {

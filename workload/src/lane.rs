@@ -51,7 +51,7 @@ pub(crate) struct Lane<'a> {
     pub(crate) directory: PathBuf,
     pub(crate) column: Option<Box<dyn Column>>,
     pub(crate) round: usize,
-    /// Size in bytes of all small blobs that were stored.
+    /// Size in bytes of all blobs that the steps on small blobs or a large blob stored.
     pub(crate) stored: u64,
 }
 

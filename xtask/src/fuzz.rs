@@ -21,10 +21,12 @@ const WORK: &str = "target/fuzz";
 /// The log of the runs. A run continues where the log ends.
 const LOG: &str = "target/fuzz.log";
 
-/// Runs every target until it has had `minutes` of CPU time, in this run and in those of the log.
+/// Runs every target until it has had `minutes` of CPU time, in this run and in those of the log. A
+/// finding ends the run of its target.
 ///
 /// # Errors
-/// Errors of the build; an error if there are findings.
+/// Errors of the build; an error if a planted fault is not found, or if this run or the log has
+/// findings.
 pub(crate) fn run(minutes: f64) -> Result<()> {
     let host = host()?;
     // With an explicit target, programs that run during the build have no counters.

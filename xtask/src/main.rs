@@ -23,13 +23,14 @@ cargo xtask TASK
   test     set up and test everything except RocksDB; a part of `check`
   words    find words that no text may use; a part of `check`
   rocksdb  lint and test RocksDB, which takes minutes to build; CI runs `rocksdb` and `check`
-  kills    kill every verb 300 times on each store and snapshotter; takes hours; can be resumed
+  kills    kill every verb 300 times on each local store and each snapshotter; takes hours; can be
+           resumed
   crashes  lose power, kill processes and collect while each store is at work, and check what is
            left; takes a day; can be resumed
   fuzz     look for input that breaks a parser, one CPU minute for each target; can be resumed;
            --minutes N for more
-  long     run checks that are too slow for CI: release build, all real images, licenses, benches,
-           and `fuzz`; --fuzz-minutes N for more of that
+  long     run `check`, `rocksdb`, and checks that are too slow for CI: release build, all real
+           images, licenses, benches, and `fuzz`; --fuzz-minutes N for more of `fuzz`
   setup    install programs that builds and tests call, and make the small image; elsewhere than
            as the superuser on Debian, list the missing Debian packages
   bench    measure the backends except dir and s3 (writes docs/BACKENDS.md and docs/plots), and
@@ -45,9 +46,9 @@ fn main() -> ExitCode {
     let (name, minutes) = match given[..] {
         [name] => (name, 1.0),
         ["fuzz", "--minutes", number] | ["long", "--fuzz-minutes", number] => {
-            match number.parse() {
-                Ok(minutes) => (given[0], minutes),
-                Err(_) => return usage(),
+            match number.parse::<f64>() {
+                Ok(minutes) if minutes.is_finite() => (given[0], minutes),
+                _ => return usage(),
             }
         }
         _ => return usage(),

@@ -34,7 +34,8 @@ pub(crate) fn share() -> Result<()> {
 
 /// Returns whether the mount of the root directory is shared.
 fn are_shared() -> Result<bool> {
-    let table = fs::read_to_string("/proc/self/mountinfo").context("/proc/self/mountinfo")?;
+    let table =
+        fs::read_to_string("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
     let root = table
         .lines()
         .rfind(|line| line.split(' ').nth(4) == Some("/"));

@@ -1,4 +1,4 @@
-//! Programs that builds and tests call, such as peers of `cas`, and real images.
+//! Real images, and programs that builds and tests call, such as peers of `cas`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -72,7 +72,7 @@ fn binaries(selection: &[&str]) -> Result<Vec<Binary>> {
     .concat();
     let built = cargo(&build).stderr(Stdio::inherit()).output()?;
     if !built.status.success() {
-        bail!("the tests do not build; `cargo xtask check` prints the errors of the compiler");
+        bail!("the tests do not build; see the errors of the compiler above");
     }
     let mut found = Vec::new();
     for message in String::from_utf8(built.stdout)?.lines() {

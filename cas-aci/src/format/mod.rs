@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use cas_core::error::excerpt;
 use cas_core::lease::{CLOCK_SKEW, LeaseGuard, cannot_write};
 use cas_core::records::{Expect, Notes, Record, Records, Revision, retry};
 use cas_core::{Error, Result, Store};
@@ -222,10 +223,10 @@ impl State {
 }
 
 fn unknown(value: &[u8]) -> Error {
-    let text = String::from_utf8_lossy(value);
+    let text = excerpt(&String::from_utf8_lossy(value));
     Error::corrupt(format!(
-        "expected the number of the catalogue's format, found {text:.20?}; restore the store from \
-         a copy"
+        "expected the number of the catalogue's format, found \"{text}\"; restore the store from a \
+         copy"
     ))
 }
 

@@ -86,6 +86,17 @@ fn an_older_catalogue_is_migrated_once_and_kept_as_a_backup() {
 }
 
 #[test]
+fn a_note_that_is_no_number_is_damaged_and_shown_in_part() {
+    let store = old();
+    put(&store, "aci/format", "one\n".repeat(10_000).leak());
+    let error = wait(open(&store, &TWO)).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    let said = error.to_string();
+    assert!(said.contains(r#"found "one\none"#), "{said}");
+    assert!(said.len() < 400, "{said}");
+}
+
+#[test]
 fn a_migration_that_fails_releases_its_lock_and_changes_nothing() {
     let store = old();
     put(&store, "aci.0/image/300", "");

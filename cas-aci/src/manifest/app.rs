@@ -105,6 +105,9 @@ impl App {
         check_count("mount points", self.mount_points.len())?;
         check_count("ports", self.ports.len())?;
         check_count("event handlers", self.event_handlers.len())?;
+        for handler in &self.event_handlers {
+            check_count("arguments of an event handler", handler.exec.len())?;
+        }
         check_count("groups", self.supplementary_gids.len())?;
         if self.user.is_empty() || self.group.is_empty() {
             return Err(Error::invalid(

@@ -161,7 +161,9 @@ impl ImageManifest {
                 dependency.image_id.parse::<KeyPrefix>()?;
             }
             if self.is(dependency) {
-                return Err(Error::invalid("the image depends on itself").subject(&self.name));
+                let why =
+                    "the image depends on itself; build the ACI again without that dependency";
+                return Err(Error::invalid(why).subject(&self.name));
             }
         }
         for path in &self.path_whitelist {

@@ -55,6 +55,7 @@ fn what_is_wrong_is_refused_with_its_reason() {
     let label = |name: &str| format!(r#"{{"name":"{name}","value":"x"}}"#);
     let app = |more: &str| manifest(&format!(r#","app":{{"user":"0","group":"0"{more}}}"#));
     let many = vec![label("a"); limit::ACI_LIST + 1].join(",");
+    let words = vec![r#""a""#; limit::ACI_LIST + 1].join(",");
     let long = "v".repeat(limit::LABEL + 1);
     for (text, reason) in [
         ("[]".to_owned(), "does not parse"),
@@ -101,12 +102,18 @@ fn what_is_wrong_is_refused_with_its_reason() {
         ),
         (
             manifest(r#","dependencies":[{"imageName":"example.com/app"}]"#),
-            "depends on itself",
+            "depends on itself; build the ACI again without that dependency",
         ),
         (manifest(r#","pathWhitelist":["etc"]"#), "absolute path"),
         (manifest(r#","pathWhitelist":["/a/../b"]"#), "absolute path"),
         (manifest(r#","app":{"user":"0"}"#), "group"),
         (app("").replace("\"user\":\"0\"", "\"user\":\"\""), "user"),
+        (
+            app(&format!(
+                r#","eventHandlers":[{{"name":"pre-start","exec":[{words}]}}]"#
+            )),
+            "at most 4096",
+        ),
         (app(r#","workingDirectory":"x""#), "absolute path"),
         (
             app(r#","environment":[{"name":"A=B","value":""}]"#),

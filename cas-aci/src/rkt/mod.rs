@@ -45,6 +45,8 @@ pub struct ImportedStore {
     pub refused: Vec<(String, Error)>,
     /// The number of imported remotes.
     pub remotes: usize,
+    /// URLs of remotes that exceed the bounds of [`AciStore::write_remote`], each with the reason.
+    pub refused_remotes: Vec<(String, Error)>,
 }
 
 /// An image of rkt's catalogue.
@@ -76,9 +78,8 @@ impl AciStore {
     /// the format of its database; `NotFound` if the directory has no database;
     /// `FailedPrecondition` if the database is newer than version 7 or was not closed, or after
     /// [`AciStore::close`]; `Corrupt` if the database is damaged or not of rkt; `OutOfRange` if it
-    /// has more than [`limit::QL_DATABASE`] bytes; `InvalidArgument` if a remote exceeds the bounds
-    /// of [`AciStore::write_remote`]; errors of the file system and of the store. ACIs and remotes
-    /// that were imported before the error stay.
+    /// has more than [`limit::QL_DATABASE`] bytes; errors of the file system and of the store. ACIs
+    /// and remotes that were imported before the error stay.
     pub async fn import_store(&self, directory: impl AsRef<Path>) -> Result<ImportedStore> {
         let directory = directory.as_ref().to_owned();
         let shown = directory.display().to_string();
@@ -116,8 +117,15 @@ impl AciStore {
         }
         for (mut remote, key) in found.remotes {
             remote.key = keys.get(&key).copied();
-            self.write_remote(&remote).await?;
-            done.remotes += 1;
+            match self.write_remote(&remote).await {
+                Err(error) if error.kind() == ErrorKind::InvalidArgument => {
+                    done.refused_remotes.push((remote.aci_url, error));
+                }
+                outcome => {
+                    outcome?;
+                    done.remotes += 1;
+                }
+            }
         }
         Ok(done)
     }

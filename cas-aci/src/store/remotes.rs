@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use cas_core::error::url_excerpt;
-use cas_core::records::Batch;
+use cas_core::records::{Batch, Expect, retry};
 use cas_core::{Context, Error, ErrorKind, Result};
 
 use super::write::check_asked;
@@ -45,8 +45,9 @@ impl AciStore {
 
     /// Returns the key of the ACI at a URL. While the ACI that was fetched before is fresh, the
     /// server is not asked. Afterwards, the ACI is fetched and imported again, except if the server
-    /// answers that the ETag of the ACI is still the same. If the ACI is not imported again, only
-    /// the name and the key of `options` are used: they are compared with the ACI.
+    /// answers that the ETag of the ACI is still the same. If the ACI is not imported again, the
+    /// name and the key of `options` are compared with the ACI, and [`WriteOptions::latest`] is
+    /// recorded if it is set. The other options are then not used.
     ///
     /// If the server is asked, `sig_url` is stored in the [`Remote`]. The fetcher must verify the
     /// signature itself.
@@ -78,7 +79,7 @@ impl AciStore {
         if let Some((remote, info)) = &known
             && remote.is_fresh(SystemTime::now())
         {
-            check_asked(&info.key, &info.name, &options)?;
+            self.check_kept(info, &options).await?;
             return Ok(info.key);
         }
         let etag = known.as_ref().map(|(remote, _)| remote.etag.as_str());
@@ -98,7 +99,7 @@ impl AciStore {
                 })?;
                 remote.etag = before.etag;
                 remote.cache_max_age = max_age(&cache_control);
-                check_asked(&info.key, &info.name, &options)?;
+                self.check_kept(&info, &options).await?;
                 info.key
             }
             Fetched::Aci {
@@ -115,6 +116,28 @@ impl AciStore {
         remote.key = Some(key);
         self.write_remote(&remote).await?;
         Ok(key)
+    }
+
+    /// Checks that an ACI that is not imported again is the ACI that the caller asked for. Records
+    /// that it is the latest version, if the options say so. A kill leaves the old or the new
+    /// information.
+    async fn check_kept(&self, info: &AciInfo, options: &WriteOptions) -> Result<()> {
+        check_asked(&info.key, &info.name, options)?;
+        if !options.latest || info.latest {
+            return Ok(());
+        }
+        let record = || async {
+            // The ACI may have been removed meanwhile.
+            let Some((mut info, revision)) = self.catalogue.load(&info.key).await? else {
+                return Ok(());
+            };
+            info.latest = true;
+            let mut batch = Batch::new();
+            let expect = Expect::Revision(revision);
+            self.catalogue.put(&mut batch, &info, expect)?;
+            self.catalogue.commit(&batch).await
+        };
+        retry(record).await
     }
 
     /// Returns the remote with this URL and its ACI, if the catalogue has both.

@@ -138,6 +138,29 @@ fn a_fresh_aci_is_not_asked_for_and_a_304_keeps_it() {
 }
 
 #[test]
+fn an_aci_that_is_not_imported_again_can_still_become_the_latest() {
+    let archive = aci(&manifest("a", ""));
+    let latest = || WriteOptions::default().with_latest(true);
+    for (cache_control, times) in [("max-age=3600", 1), ("", 2)] {
+        let acis = open(&memory());
+        let server = Server::new(archive.clone(), "one", cache_control);
+        let fetch = |options| wait(acis.fetch(&server, URL, "", options)).unwrap();
+        let key = fetch(WriteOptions::default()).half();
+        let before = wait(acis.get_aci_info(&key)).unwrap();
+        assert!(!before.latest);
+        fetch(latest());
+        assert_eq!(server.asked().len(), times);
+        let mut after = wait(acis.get_aci_info(&key)).unwrap();
+        assert!(after.latest);
+        // Nothing else changes, and a fetch without the option keeps it.
+        fetch(WriteOptions::default());
+        assert!(wait(acis.get_aci_info(&key)).unwrap().latest);
+        after.latest = false;
+        assert_eq!(after, before);
+    }
+}
+
+#[test]
 fn an_aci_that_was_removed_is_fetched_again_without_its_etag() {
     let acis = open(&memory());
     let archive = aci(&manifest("a", ""));

@@ -114,6 +114,23 @@ fn what_a_killed_rkt_left_is_reported() {
 }
 
 #[test]
+fn a_remote_that_exceeds_its_bounds_does_not_prevent_the_import_of_the_others() {
+    let mut database = fixture("v7.ql");
+    let url = b"https://host/gone.aci";
+    let mut places = database.windows(url.len());
+    let at = places.position(|bytes| bytes == url).unwrap();
+    database[at + 12] = b'\n';
+    let root = directory(&database, &acis());
+    let store = open(&memory());
+    let done = wait(store.import_store(root.path())).unwrap();
+    assert_eq!((done.imported.len(), done.remotes), (2, 1));
+    let (url, error) = &done.refused_remotes[0];
+    assert_eq!(url, "https://host\ngone.aci");
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+    wait(store.get_remote("https://host/a.aci")).unwrap();
+}
+
+#[test]
 fn a_newer_damaged_open_or_missing_database_is_refused() {
     let store = open(&memory());
     let refused = |root: &TempDir| -> Error { wait(store.import_store(root.path())).unwrap_err() };

@@ -32,6 +32,8 @@ pub(crate) struct Upload<'a> {
     patience: Patience,
     /// The length of a chunk, if the registry does not take the whole at once.
     chunk: Option<u64>,
+    /// The minimum length of a chunk: [`SHORTEST`], or more if the registry demands more.
+    least: u64,
     /// The greatest number of bytes that an upload had when a chunk was accepted.
     best: u64,
 }
@@ -58,6 +60,7 @@ impl<'a> Upload<'a> {
             content,
             patience: inner.http.patience(),
             chunk: None,
+            least: SHORTEST,
             best: 0,
         }
     }
@@ -69,7 +72,7 @@ impl<'a> Upload<'a> {
     /// than the size of the blob.
     ///
     /// # Errors
-    /// As [`Inner::expect`]; `OutOfRange` if even short chunks are too large for the registry;
+    /// As [`Inner::expect`]; `OutOfRange` if even the shortest chunks are too large for the registry;
     /// `Corrupt` if the registry states another digest for the blob; errors of the content.
     pub(crate) async fn run(mut self) -> Result<()> {
         let mut mount_from = self.inner.mount_from.as_deref();
@@ -77,7 +80,7 @@ impl<'a> Upload<'a> {
             let failure = match self.attempt(mount_from.take()).await {
                 Ok(()) => return Ok(()),
                 Err(Refusal::TooLarge(failure)) => {
-                    match shorter(self.chunk, self.descriptor.size) {
+                    match shorter(self.chunk, self.descriptor.size, self.least) {
                         Some(shorter) => {
                             self.chunk = Some(shorter);
                             continue;
@@ -146,8 +149,9 @@ impl<'a> Upload<'a> {
         }
         let stated = response.headers().get(CHUNK_MIN_LENGTH);
         let stated = stated.and_then(|length| length.to_str().ok()?.parse().ok());
-        if let Some(least) = stated {
-            self.chunk = Some(self.chunk.unwrap_or(SHORTEST).max(least));
+        if let Some(stated) = stated {
+            self.least = SHORTEST.max(stated);
+            self.chunk = Some(self.chunk.unwrap_or(SHORTEST).max(self.least));
         }
         inner.location(&response).map(Some)
     }
@@ -198,14 +202,14 @@ pub(crate) fn check_digest(headers: &HeaderMap, descriptor: &Descriptor) -> Resu
 }
 
 /// Returns the length in bytes of the next chunk to try, after a request with one chunk or with the
-/// whole blob was too large. Returns `None` if shorter chunks are not tried.
-fn shorter(chunk: Option<u64>, size: u64) -> Option<u64> {
+/// whole blob was too large. Returns `None` if it would be shorter than `least`.
+fn shorter(chunk: Option<u64>, size: u64, least: u64) -> Option<u64> {
     let tried = chunk.map_or(size, |chunk| chunk.min(size));
     let next = match chunk {
         None => CHUNK.min(tried / 2),
         Some(_) => tried / 2,
     };
-    (next >= SHORTEST).then_some(next)
+    (next >= least).then_some(next)
 }
 
 /// Returns whether the headers of an answer name the blob: by its digest, or by its URL.
@@ -224,15 +228,18 @@ mod tests {
     #[test]
     fn chunks_become_shorter_until_they_are_too_short() {
         const MIB: u64 = 1 << 20;
-        for (chunk, size, expected) in [
-            (None, 100 * MIB, Some(CHUNK)),
-            (None, MIB, Some(MIB / 2)),
-            (None, SHORTEST, None),
-            (Some(CHUNK), 100 * MIB, Some(CHUNK / 2)),
-            (Some(CHUNK), MIB, Some(MIB / 2)),
-            (Some(SHORTEST), MIB, None),
+        for (chunk, size, least, expected) in [
+            (None, 100 * MIB, SHORTEST, Some(CHUNK)),
+            (None, MIB, SHORTEST, Some(MIB / 2)),
+            (None, SHORTEST, SHORTEST, None),
+            (Some(CHUNK), 100 * MIB, SHORTEST, Some(CHUNK / 2)),
+            (Some(CHUNK), MIB, SHORTEST, Some(MIB / 2)),
+            (Some(SHORTEST), MIB, SHORTEST, None),
+            (Some(MIB), 100 * MIB, MIB, None),
+            (Some(2 * MIB), 100 * MIB, MIB, Some(MIB)),
         ] {
-            assert_eq!(shorter(chunk, size), expected, "{chunk:?} {size}");
+            let found = shorter(chunk, size, least);
+            assert_eq!(found, expected, "{chunk:?} {size} {least}");
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::{Host, hub, spelling};
 ///   any text without a slash, and `**` for any text, as in `registry.example/team/**`. Both may
 ///   stand for an empty text. A pattern of hosts alone, such as `*.example.com`, is for all names
 ///   on these hosts. In a pattern, a host without a port is for every port if it has a `*`, and
-///   otherwise only for the ports 443 and 80. `docker.io/NAME` stands for
+///   otherwise only for the ports 443 and 80. A host with a port is only for that port. `docker.io/NAME` stands for
 ///   `docker.io/library/NAME`, unless `NAME` has `**`.
 /// - The digest that a name refers to. For an image with an index, this is the digest of the index.
 ///
@@ -57,6 +57,8 @@ enum Kind {
         has_digest: bool,
         /// Whether the host is a pattern, too.
         any_host: bool,
+        /// Whether the host is a pattern without a port.
+        any_port: bool,
     },
 }
 
@@ -204,6 +206,7 @@ impl Rule {
                 untagged,
                 has_digest,
                 any_host,
+                any_port,
             } => {
                 let (pattern, tag) = match (untagged, image.tag) {
                     (None, _) => (pattern, String::new()),
@@ -220,7 +223,9 @@ impl Rule {
                     true => format!("@{}", image.digest),
                     false => String::new(),
                 };
-                let others = image.others.iter().filter(|_| *any_host);
+                let is_usual_port = image.host == image.portless;
+                let may_differ = *any_port || (*any_host && is_usual_port);
+                let others = image.others.iter().filter(|_| may_differ);
                 let mut names = std::iter::once(&image.name).chain(others);
                 names.any(|name| pattern.is_for(&format!("{name}{tag}{digest}")))
             }
@@ -256,6 +261,7 @@ impl Kind {
             return None;
         }
         let any_host = host.contains('*');
+        let any_port = any_host && spelling::without_port(host) == host;
         let host = match any_host {
             true if host.bytes().all(known) => spelling::host(host),
             true => return None,
@@ -275,6 +281,7 @@ impl Kind {
             untagged: untagged.map(|(repository, _)| pattern(&format!("{repository}{digest}"))),
             has_digest: !digest.is_empty(),
             any_host,
+            any_port,
         })
     }
 }
@@ -327,6 +334,10 @@ mod tests {
             ("*.x.test", "a.x.test/b:1", true),
             ("*.x.test", "x.test/b:1", false),
             ("*.x.test:5000", "a.x.test/b:1", false),
+            ("*.x.test:443", "a.x.test:5000/b:1", false),
+            ("*.x.test:80/b", "a.x.test:5000/b:1", false),
+            ("*.docker.io:443", "registry-1.docker.io:5000/a:1", false),
+            ("*.docker.io:443", "team/app", true),
             ("*", "x.test/b:1", true),
             ("docker.io/busybox", "busybox", true),
             ("docker.io/*", "busybox", true),

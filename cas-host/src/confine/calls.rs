@@ -1,6 +1,6 @@
 //! The system calls that seccomp denies.
 //!
-//! The list names what is denied, and not what is allowed, because the allocator and the C library
+//! The lists name what is denied, and not what is allowed, because the allocator and the C library
 //! of a program that embeds this code may need calls that are not known here.
 
 use std::collections::BTreeMap;
@@ -17,8 +17,9 @@ use seccompiler::{
 use super::unsupported;
 use crate::node::{FCHMODAT2, REMOVEXATTRAT, SETXATTRAT};
 
-/// Calls that no confined thread needs. Calls are not listed if capabilities that every confined
-/// thread drops are necessary for them, because each line takes microseconds when a thread starts.
+/// Calls that no confined thread needs. If a call needs a capability that every confined thread
+/// drops, the list does not have to name the call: each line of the list takes microseconds when a
+/// thread starts.
 const DENIED: &[c_long] = &[
     // Programs, and other processes.
     libc::SYS_execve,
@@ -57,7 +58,7 @@ const DENIED: &[c_long] = &[
     libc::SYS_keyctl,
     libc::SYS_add_key,
     libc::SYS_request_key,
-    // What the capability SYS_ADMIN allows.
+    // What else the capability SYS_ADMIN allows.
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
     libc::SYS_quotactl,
@@ -68,8 +69,9 @@ const DENIED: &[c_long] = &[
     libc::SYS_syslog,
 ];
 
-/// Calls with which the owner of a file can change it without opening it. Landlock does not check
-/// them.
+/// Calls that change the mode, the times or the attributes of a file, and that its owner may make
+/// without the permission to write to it. Landlock does not check them. They are denied to a
+/// thread that changes no files.
 const DENIED_IF_CLOSED: &[c_long] = &[
     libc::SYS_fchmod,
     libc::SYS_fchmodat,
@@ -93,10 +95,12 @@ const DENIED_IF_CLOSED: &[c_long] = &[
     libc::SYS_futimesat,
 ];
 
-/// Denies calls to this thread. `changes_files` is whether the thread changes files.
+/// Denies calls to this thread: those of [`DENIED`], and, unless `changes_files` is set, those of
+/// [`DENIED_IF_CLOSED`].
 ///
 /// # Errors
-/// `Unsupported` on an architecture whose calls are not known here; errors of the kernel.
+/// `Unsupported` on an architecture whose calls are not known here; errors of the kernel, also if
+/// it does not have seccomp.
 pub(super) fn deny(changes_files: bool) -> io::Result<()> {
     static FILTERS: OnceLock<Option<[BpfProgram; 2]>> = OnceLock::new();
     let filters = FILTERS.get_or_init(|| {
@@ -121,7 +125,8 @@ fn filter(calls: &[c_long]) -> Option<BpfProgram> {
     filter.try_into().ok()
 }
 
-/// Returns the rule for signals to another process. A program sends itself a signal to abort.
+/// Returns the rule that denies signals to another process. Signals to the own process must work,
+/// because a program that aborts sends itself one.
 fn to_other_processes() -> Option<SeccompRule> {
     let own = u64::from(std::process::id());
     let other = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, own);

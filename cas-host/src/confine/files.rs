@@ -17,10 +17,12 @@ const NEWEST: ABI = ABI::V9;
 /// directory into another.
 const OLDEST: ABI = ABI::V2;
 
-/// Lets this thread open and change only what is below `directory`.
+/// Lets this thread open, create, remove and rename only what is below `directory`, or nothing if
+/// it is `None`. Also forbids it to execute files, to make sockets and to control devices there.
 ///
 /// # Errors
-/// `Unsupported` if the kernel does not have Landlock; errors of the kernel.
+/// `Unsupported` if the kernel does not have Landlock, or an older version than [`OLDEST`]; errors
+/// of the kernel.
 pub(super) fn restrict(directory: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let ruleset = handle_all().map_err(unsupported)?;
     let restricted = ruleset.create().and_then(|mut ruleset| {
@@ -34,7 +36,8 @@ pub(super) fn restrict(directory: Option<BorrowedFd<'_>>) -> io::Result<()> {
     restricted.map(|_| ()).map_err(io::Error::other)
 }
 
-/// Returns a set of rules that denies everything that the kernel can deny.
+/// Returns a set of rules that denies everything that the kernel can deny, up to the version
+/// [`NEWEST`].
 fn handle_all() -> Result<Ruleset, RulesetError> {
     Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)

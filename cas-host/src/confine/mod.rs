@@ -3,17 +3,17 @@
 //!
 //! - Landlock: the thread can open, create, remove and rename files only below one directory, or
 //!   none at all. It cannot use TCP, and cannot send signals to other processes.
-//! - Root directory: for the superuser, the directory is also the root directory of the thread. So
+//! - Root directory: for the superuser, that directory is also the root directory of the thread. So
 //!   no path leads out of it, even in calls that Landlock does not check, such as `chmod`.
 //! - Capabilities: the thread keeps those that writing files needs, or none.
-//! - seccomp: calls that no code of the thread needs fail with `EPERM`.
+//! - seccomp: the calls of a list, which no code of the thread needs, fail with `EPERM`.
 //!
 //! The bounds end with the thread, and cannot be lifted before. They also hold for threads that a
 //! confined thread starts. Therefore only new threads are confined, and their work must not call
 //! code of others, such as a progress or a store, which may start threads that outlive the work.
 //!
-//! A part that this kernel does not have is left out. The bounds do not cover the memory of the
-//! process and the files that the process has open.
+//! A part that this kernel does not have, or that fails, is left out, and the thread works without
+//! it. The bounds do not cover the memory of the process and the files that the process has open.
 
 mod calls;
 mod files;
@@ -33,15 +33,16 @@ pub enum Confinement<'a> {
     None,
     /// Memory, and the files that the process has open.
     Closed,
-    /// In addition to that, the files below a directory, but not to execute them.
+    /// In addition to that, the files below a directory. The thread cannot execute them.
     Below(BorrowedFd<'a>),
 }
 
 impl<'a> Confinement<'a> {
-    /// Starts a thread that does `work` within these bounds. Returns its handle.
+    /// Starts a thread that does `work` within these bounds, or within as many of them as the
+    /// kernel can set. Returns its handle.
     ///
     /// # Errors
-    /// Errors of starting a thread.
+    /// Errors of starting a thread. A bound that cannot be set is only logged.
     pub fn spawn<'scope, T>(
         self,
         scope: &'scope Scope<'scope, '_>,
@@ -68,7 +69,7 @@ impl<'a> Confinement<'a> {
         };
         if let Some(directory) = directory {
             report(
-                "a root directory of its own",
+                "a separate root directory",
                 privileges::change_root(directory),
             );
         }
@@ -78,8 +79,9 @@ impl<'a> Confinement<'a> {
     }
 }
 
-/// Reports that a part of the bounds could not be set. If the kernel or the user of this process
-/// does not have the part, that is expected, and no warning.
+/// Reports that a part of the bounds could not be set. The kind `Unsupported` is expected on some
+/// kernels, on some architectures and for users without privileges, and is an event at the level
+/// `DEBUG`. The first other error of this process is a warning.
 fn report(part: &str, outcome: io::Result<()>) {
     static WARNED: Once = Once::new();
     let Err(error) = outcome else { return };
@@ -88,12 +90,12 @@ fn report(part: &str, outcome: io::Result<()>) {
     }
     WARNED.call_once(|| {
         tracing::warn!(
-            "threads that unpack cannot be confined by {part}: {error}; they are less confined"
+            "threads that unpack cannot be confined by {part}: {error}; they run without this part"
         );
     });
 }
 
-/// Returns an error of the kind that [`report`] expects.
+/// Returns an error of the kind for which [`report`] does not warn.
 fn unsupported(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, why)
 }

@@ -11,9 +11,9 @@ use rustix::thread::{
 use super::unsupported;
 use crate::node;
 
-/// The capabilities with which a layer is applied as by the superuser. `SYS_ADMIN` is for
-/// attributes that begin with `trusted.` and `security.`; the other calls that need it are denied.
-/// With `SYS_RESOURCE`, the quotas of the users that own the files do not count.
+/// The capabilities that applying a layer as the superuser needs. `SYS_ADMIN` is for attributes
+/// that begin with `trusted.` and `security.`; seccomp denies most other calls that need it. With
+/// `SYS_RESOURCE`, the quotas of the users that own the files do not count.
 pub(super) const FOR_FILES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FOWNER)
@@ -37,21 +37,22 @@ pub(super) fn keep(kept: CapabilitySet) -> io::Result<()> {
     Ok(set_capabilities(None, sets)?)
 }
 
-/// Makes `directory` the root directory of this thread, and no other.
+/// Makes `directory` the root directory and the working directory of this thread, and of no other
+/// thread.
 ///
 /// # Errors
-/// `Unsupported` for a user who may not do that, and if files of the directory cannot be changed
-/// [without `/proc`](node::needs_proc); errors of the kernel.
+/// `Unsupported` if this thread does not have the capability `CAP_SYS_CHROOT`, or if files of the
+/// directory cannot be changed [without `/proc`](node::needs_proc); errors of the kernel.
 pub(super) fn change_root(directory: BorrowedFd<'_>) -> io::Result<()> {
     if !capabilities(None)?
         .effective
         .contains(CapabilitySet::SYS_CHROOT)
     {
-        return Err(unsupported("the process does not have CAP_SYS_CHROOT"));
+        return Err(unsupported("the thread does not have CAP_SYS_CHROOT"));
     }
     if node::needs_proc() {
         return Err(unsupported(
-            "the thread needs /proc, because the kernel lacks setxattrat",
+            "the thread needs /proc, because it cannot call fchmodat2 or setxattrat",
         ));
     }
     // SAFETY: only the open files of a process must not be separated from its threads.

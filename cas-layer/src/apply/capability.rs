@@ -5,11 +5,11 @@ use cas_core::{Error, Result};
 /// The name of the extended attribute with the capabilities of a file.
 pub const CAPABILITY: &[u8] = b"security.capability";
 
-/// The bit of the version that says whether a program gets its capabilities at once.
+/// The bit of the version that states whether a program has its capabilities from its start.
 const EFFECTIVE: u32 = 1;
 const VERSION_2: u32 = 0x0200_0000;
 const VERSION_3: u32 = 0x0300_0000;
-/// The bytes of a value of version 2. Version 3 adds the id of a user.
+/// The length in bytes of a value of version 2. In a value of version 3, the id of a user follows.
 const LENGTH: usize = 20;
 /// The id that no user has.
 const NOBODY: [u8; 4] = [0xff; 4];

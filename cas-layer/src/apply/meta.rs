@@ -47,7 +47,7 @@ pub(crate) fn is_of_host(name: &[u8]) -> bool {
 }
 
 impl Layer {
-    /// Sets owner, mode and attributes of a file.
+    /// Sets owner, mode and attributes of a file. `fresh` is as in [`Layer::set_xattrs`].
     pub(super) fn describe_file(
         &mut self,
         file: BorrowedFd<'_>,
@@ -84,8 +84,9 @@ impl Layer {
         ));
     }
 
-    /// Makes the attributes of an open file or directory equal to the attributes of the member. If
-    /// `fresh` is set, the file or directory has no attributes that would have to be removed.
+    /// Makes the attributes of an open file or directory equal to the attributes of the member,
+    /// except those that [layers may not set](is_set). If `fresh` is set, the file or directory has
+    /// no attributes that would have to be removed.
     pub(super) fn set_xattrs(
         &mut self,
         fd: BorrowedFd<'_>,
@@ -103,8 +104,8 @@ impl Layer {
         Ok(())
     }
 
-    /// Sets owner, mode, attributes and times of a node that cannot be opened: a link, a device or
-    /// a pipe.
+    /// Sets owner, mode, attributes and times of a new node that cannot be opened: a link, which
+    /// has no mode, a device or a pipe.
     pub(super) fn describe_node(&mut self, dir: &Dir, name: &[u8], entry: &Entry) -> Result<()> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = os(calls::openat(&dir.fd, name, flags, Mode::empty()))?;
@@ -170,7 +171,7 @@ impl Layer {
             ));
             return Ok(());
         }
-        // Only a malformed value, or an access list with unmapped ids, is refused with this error.
+        // Only a malformed value, or one with ids that are not mapped, is refused with this error.
         if errno == Errno::INVAL {
             return Err(Error::corrupt(format!(
                 "the kernel refuses the value of the xattr {shown}: it is malformed, or names \
@@ -199,7 +200,7 @@ impl Layer {
                 Some("only files and directories can have it")
             }
             Errno::PERM if is_restricted(name) => Some("only the superuser can set it"),
-            // The kernel checks only the values of access lists.
+            // The kernel checks no other values, except those that `check_capability` has checked.
             Errno::INVAL if self.rootless.is_some() && name.starts_with(b"system.posix_acl_") => {
                 Some("it is malformed, or names users that are not mapped in this user namespace")
             }
@@ -224,7 +225,7 @@ fn is_restricted(name: &[u8]) -> bool {
     name.starts_with(b"security.") || name.starts_with(b"trusted.")
 }
 
-/// Removes the attributes that the member does not have.
+/// Removes the attributes that the member does not have, except those that layers may not set.
 fn clear_xattrs(fd: BorrowedFd<'_>, entry: &Entry) -> Result<()> {
     let mut names = vec![0u8; 64 << 10];
     let length = match calls::flistxattr(fd, &mut names[..]) {

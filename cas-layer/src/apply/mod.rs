@@ -4,22 +4,28 @@
 //! but never outside it. If the last component of a path is a link, the link is not followed. No
 //! other process may change the tree while a layer is applied.
 //!
-//! - Metadata is set in this order: owner, mode, xattrs, times. Modes do not depend on the umask.
+//! - Metadata is set in this order: owner, mode, xattrs, times. Without privileges, a file that its
+//!   user may not write to gets its final mode after its xattrs, and [`Tree::close_directories`]
+//!   sets the final modes of directories. Modes do not depend on the umask.
 //! - A member replaces what exists at its path, unless both are directories. A directory that
 //!   changes only because of members below it keeps its times.
-//! - Missing parents are created with mode 0755, the caller as owner, and the first second of 1970
-//!   as time, so that applying twice gives equal trees. A parent that is neither a directory nor a
-//!   link is replaced by a directory.
+//! - Missing parents of members are created with mode 0755, the user of this process as owner, and
+//!   the first second of 1970 as time, so that applying twice gives equal trees. A parent that is
+//!   neither a directory nor a link is replaced by a directory.
 //! - Whiteouts never affect members of the same layer, in any order of the members.
 //! - Some xattrs are neither set nor removed: `security.selinux` and `system.nfs4_acl`, which
 //!   belong to the host; `trusted.overlay.*` and `user.overlay.*`, which would control an overlay;
 //!   and `user.cas.*`, which would mark a directory as unfinished.
 //! - Left out with a warning: the xattrs that the item above lists; xattrs that the file cannot
 //!   have, such as `user.*` of a link; xattrs that the file system does not support or has no room
-//!   for; xattrs that only the superuser may set; without privileges, access lists that the kernel
-//!   refuses; devices, if this process may not create them, and the hard links to them; and the
-//!   character device 0:0, which would be a whiteout in an overlay.
-//! - The files of a layer may use at most 95 % of the free space.
+//!   for; xattrs that only the superuser may set, if this process may not; devices, if this process
+//!   may not create them, and the hard links to them; and the character device 0:0, which would be
+//!   a whiteout in an overlay.
+//! - Without privileges, the xattr `user.rootlesscontainers` keeps the owner of a file. These are
+//!   then left out with a warning, too: this xattr of a layer; the owners that it cannot keep, such
+//!   as those of links and pipes; access lists that the kernel refuses; all devices, and the hard
+//!   links to them.
+//! - The files of a layer may use at most 95 % of the space that is free when the layer begins.
 //! - The kernel clamps times that the file system cannot store.
 
 mod action;
@@ -76,7 +82,7 @@ pub use whiteout::Whiteout;
 pub struct Tree {
     root: OwnedFd,
     private: bool,
-    /// Present if the user has no privileges.
+    /// Present if layers are applied without privileges.
     rootless: Option<Arc<Rootless>>,
 }
 
@@ -90,7 +96,7 @@ pub struct Applied {
     /// First the warnings about members, for example about attributes that were left out, and then
     /// the warnings about the archive. Each of these two lists has at most
     /// [`limit::WARNINGS`](cas_core::limit::WARNINGS) different warnings. If there were more, one
-    /// further warning states their number.
+    /// further warning states how many were left out, and counts each repetition.
     pub warnings: Vec<String>,
 }
 
@@ -139,11 +145,11 @@ impl Tree {
         })
     }
 
-    /// Checks that the tree is empty. Otherwise, a file that another program has put there would
-    /// become a part of a layer.
+    /// Checks that the tree is empty. A file that another program has put there would become a part
+    /// of a layer.
     ///
     /// # Errors
-    /// `FailedPrecondition` if something is in it; errors of the file system.
+    /// `FailedPrecondition` if something is in the tree; errors of the file system.
     pub fn check_empty(&self) -> Result<()> {
         for child in os(rustix::fs::Dir::read_from(&self.root))? {
             let child = os(child)?;
@@ -218,7 +224,7 @@ struct Layer {
     budget: u64,
     /// Whether the root directory stays closed to others.
     private: bool,
-    /// Present if the user has no privileges.
+    /// Present if the layer is applied without privileges.
     rootless: Option<Arc<Rootless>>,
     /// Devices that are left out.
     devices: Count,

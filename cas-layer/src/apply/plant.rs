@@ -1,4 +1,5 @@
-//! A fault that tests plant in this module, to show that the confinement stops what it leads to.
+//! A fault that a test plants in the code that applies layers, to show that the confinement stops
+//! what the fault leads to.
 
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
@@ -14,8 +15,8 @@ thread_local! {
     static PLANTED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// If the fault is planted on this thread, opens a directory as the kernel does. So links are
-/// followed out of the tree.
+/// If the fault is planted on this thread, opens a directory as the kernel does, so that links are
+/// followed out of the tree. Otherwise, returns `None`.
 pub(super) fn follow(dir: &Dir, name: &[u8]) -> Result<Option<OwnedFd>> {
     if !PLANTED.get() {
         return Ok(None);

@@ -6,8 +6,8 @@
 //! channels, and the others then stop. An error is passed on in order with the bytes, so the caller
 //! gets the error that is first in this order.
 //!
-//! The three threads can be [confined](Confine). Code of others, such as the blobs and the function
-//! that receives the progress, runs only on the caller's thread.
+//! The last three threads can be [confined](Confine). Code of others, such as the readers of blobs
+//! and the function that receives the progress, runs only on the caller's thread.
 //!
 //! A layer is verified when the whole blob has the size in its descriptor, and the whole
 //! decompressed stream, including trailing bytes, has the diff ID of the layer. A blob of the same
@@ -66,7 +66,8 @@ pub enum Confine<'a> {
     Off,
     /// The threads that decompress and hash.
     Decoding,
-    /// All. What the layers are applied to must be below this directory.
+    /// The threads that decompress and hash, and the thread that applies layers. What the layers
+    /// are applied to must be this directory or below it.
     Below(BorrowedFd<'a>),
 }
 
@@ -93,8 +94,8 @@ impl<'a> Confine<'a> {
     }
 }
 
-/// Applies all layers, lowest first, to one tree. If `confine` is set, the threads that do so can
-/// reach only what is below the root of the tree.
+/// Applies all layers, lowest first, to one tree. If `confine` is set, the threads that do so are
+/// [confined](Confine::Below) to the tree.
 ///
 /// With [`Durability::Relaxed`] the caller must sync the tree. Otherwise one `syncfs` writes the
 /// tree to the device before this function returns. Returns what was done for each layer.
@@ -203,11 +204,12 @@ pub fn stream(
     })
 }
 
-/// Checks that a layer begins like a type that `accept` includes.
+/// Checks that a layer begins like a type that `accept` includes. If it begins like no known type,
+/// but its media type may be that of a layer, reads all of it, because it may be damaged.
 ///
 /// # Errors
-/// `Unsupported` if it begins like another type; `Corrupt` if its type is not known and the blob is
-/// damaged.
+/// `Unsupported` if it begins like another type, or like none and is not damaged; `Corrupt` if it
+/// is damaged; errors of reading it.
 fn check_begin(source: &mut Source, blob: &Descriptor, accept: Accept) -> Result<()> {
     let named = |error: Error| {
         error

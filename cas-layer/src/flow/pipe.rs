@@ -108,7 +108,8 @@ fn fill(source: &mut impl Read, buffer: &mut Vec<u8>) -> Result<usize> {
     Ok(filled)
 }
 
-/// The second thread: hashes the decompressed bytes and compares the diff ID of each layer.
+/// The second thread: hashes the decompressed bytes of each layer, and compares the result with its
+/// diff ID.
 pub(super) fn verify(
     diff_ids: &[Option<Digest>],
     inflated: &Receiver<Message>,

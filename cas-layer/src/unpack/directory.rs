@@ -71,18 +71,20 @@ impl From<Entrance> for DirectoryOptions {
     }
 }
 
-/// Unpacks an image into `directory`, which must be absent or empty. If a killed unpack has left
-/// the directory, its content is removed first. The directory becomes the root file system that the
-/// layers describe, with the changes that `options` requests. Its content is on the device when
-/// this function returns, except with [`DirectoryOptions::temporary`].
+/// Unpacks an image into `directory`, which must be absent or empty. Waits while another job
+/// unpacks into it. If a killed unpack has left the directory, its content is removed first. The
+/// directory becomes the root file system that the layers describe, with the changes that `options`
+/// requests. Its content is on the device when this function returns, except with
+/// [`DirectoryOptions::temporary`].
 ///
 /// # Errors
 /// `FailedPrecondition` if the directory is not empty; `NotFound` if `from` does not have the
 /// configuration or a layer; `Corrupt` for a damaged layer, or if the manifest and the
-/// configuration do not match; `Unsupported` for an artifact, or for a layer that is not a tar;
-/// `Denied` if the directory must become private and belongs to another user; errors of
-/// [`NewDirectory::try_begin`], of [`flow::unpack`] and of the store. After an error, or if the
-/// future is dropped, what was unpacked is removed.
+/// configuration do not match; `OutOfRange` if the configuration is too large to be read;
+/// `Unsupported` for an artifact, or for a layer that is not a tar; `Denied` if the directory must
+/// become private and belongs to another user; errors of [`NewDirectory::try_begin`], of
+/// [`flow::unpack`] and of the store. After an error, or if the future is dropped, what was
+/// unpacked is removed.
 pub async fn to_directory<'a>(
     from: impl Into<LayersFrom<'a>>,
     manifest: &Manifest,

@@ -1,8 +1,8 @@
 //! Unpacks layers in parallel: each layer is applied without its parents. Then, from the lowest
 //! layer up, each tree is [resolved](Tree::resolve_onto) onto the layers below it. Finally all
 //! trees are synced together, and committed. If a layer cannot be applied without its parents, the
-//! layers below it are synced and committed first. If the snapshotter keeps tars, a layer is stored
-//! as a tar instead of being applied, and its tree is the directory of the tar.
+//! layers below it are synced and committed first. If the snapshotter keeps tars, the decompressed
+//! layer is stored instead of being applied, and its tree is the directory that it is stored in.
 
 use std::cmp::Reverse;
 use std::fs::File;
@@ -29,7 +29,7 @@ use crate::codec::{self, Compression};
 use crate::flow::{self, Accept, Confine, LayerSource};
 use crate::tar::Reader;
 
-/// Whether the progress of the bytes is reported here, or by the job that stores them.
+/// Whether the progress of the bytes is reported here, or by the job that sends them here.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reports {
     Bytes,
@@ -169,7 +169,8 @@ impl Unpacking<'_> {
         let layer = &self.layers[index].0;
         let (item, size) = (layer.digest.to_string(), layer.size);
         let applied = pool::apart("cas-unpack", move || {
-            // The snapshot is not removed, and no other layer begins, before this thread ends.
+            // Until this thread ends, the snapshot is not removed, and the layer keeps its place in
+            // the quota.
             let _ended = (snapshot, lease);
             let shown = reports == Reports::Bytes;
             if shown {

@@ -90,7 +90,8 @@ impl Unpacking<'_> {
         let item = layer.descriptor.digest.to_string();
         let (accept, confine) = (self.accept(), self.target.confine);
         pool::apart("cas-unpack", move || {
-            // The snapshot is not removed, and no other layer begins, before this thread ends.
+            // Until this thread ends, the snapshot is not removed, and the layer keeps its place in
+            // the quota.
             let _ended = (snapshot, lease);
             progress.begin(&item, Some(layer.descriptor.size));
             let advance = |bytes| progress.advance(&item, bytes);

@@ -38,8 +38,9 @@ pub struct Target<'a> {
     /// Whether the snapshotter keeps the only copy of layers. Then a pull or an import does not
     /// store a layer again if the layer was verified and has a sound snapshot.
     pub only_tars: bool,
-    /// Where the tables of layers that are read on demand are fetched again if their snapshots are
-    /// lost. Without it, an image with such a lost snapshot cannot be unpacked.
+    /// Fetches lost tables of contents again: those of layers that are read on demand, and whose
+    /// snapshots are lost or damaged. If it is `None`, an image with such a layer cannot be
+    /// unpacked.
     pub tables: Option<&'a dyn TableSource>,
     /// Whether the threads that unpack are [confined](cas_host::Confinement) to the directories of
     /// the snapshots.
@@ -47,11 +48,12 @@ pub struct Target<'a> {
 }
 
 /// Unpacks the layers that have no snapshot yet, and the layers whose snapshot has lost its
-/// directory. If such a layer is read on demand, fetches its table of contents again instead. If a
-/// layer whose snapshot has lost its directory is neither read on demand nor in the store, the
-/// directory stays missing. If another process unpacks the same layers, waits for that process.
-/// Then adds a gc label to the record of the configuration. The label refers to the topmost
-/// snapshot, so a collection keeps the snapshot as long as the image.
+/// directory. If such a layer is read on demand, fetches its table of contents again instead, also
+/// if the table in its snapshot is damaged. If a layer whose snapshot has lost its directory is
+/// neither read on demand nor in the store, the directory stays missing. If another job, in this
+/// process or another one, unpacks the same layers, waits for that job. At the end, adds a gc label
+/// to the record of the configuration. The label refers to the topmost snapshot, so a collection
+/// keeps the snapshot as long as the image.
 ///
 /// Returns the chain ID of the image, which is the name of its topmost snapshot. Returns `None` for
 /// an image without layers.
@@ -62,8 +64,9 @@ pub struct Target<'a> {
 /// damaged configuration or layer, a layer that does not have its diff ID, or if the manifest and
 /// the configuration do not match; `OutOfRange` if the configuration is too large to be read;
 /// `Unsupported` for an artifact or a blob that is not a layer, and for a layer that is an EROFS
-/// image or is read on demand if the snapshotter cannot have such layers; errors of the store, of
-/// the snapshotter, of the locks and of [`Target::tables`]. After an error, or if the future is
+/// image or is read on demand if the snapshotter cannot have such layers; errors of
+/// [`flow::stream`] and of [`Tree::apply`](crate::apply::Tree::apply); errors of the store, of the
+/// snapshotter, of the locks and of [`Target::tables`]. After an error, or if the future is
 /// dropped, unfinished snapshots are removed. Committed snapshots stay until a collection, and a
 /// later call uses them.
 pub async fn to_snapshots(
@@ -91,8 +94,8 @@ pub(super) struct How {
     /// has a table, no jobs are used.
     pub(super) tables: Vec<Option<LayerTable>>,
     /// Whether the image is unpacked for a pull or an import. Then only layers with a table in
-    /// `tables` are read on demand. Otherwise, the layers that the last pull has recorded are,
-    /// unless the store has all of them.
+    /// `tables` are read on demand. Otherwise, the layers that the last pull has recorded as such
+    /// are read on demand, unless the store has all of them.
     pub(super) whole: bool,
 }
 
@@ -122,8 +125,9 @@ pub(super) struct Unpacking<'a> {
     pub(super) kept: Option<KeptLayer>,
     /// All layers with their diff IDs, lowest first.
     pub(super) layers: Vec<(Descriptor, Digest)>,
-    /// For each layer, its table if it is read on demand. Empty if no layer is, or if the tables of
-    /// an earlier pull are not needed.
+    /// For each layer, its table, if the layer is read on demand and the table was fetched for this
+    /// unpack. Empty if no table was. The tables of an earlier pull are fetched only for layers
+    /// without a snapshot.
     pub(super) tables: Vec<Option<LayerTable>>,
     /// For each layer, what an earlier pull has recorded if the layer is read on demand. Empty if
     /// no layer is, or for a pull or an import.
@@ -133,7 +137,7 @@ pub(super) struct Unpacking<'a> {
     /// unpacked in parallel.
     pub(super) existing: usize,
     /// The layers without a snapshot, lowest first, if they are unpacked in parallel. `None` stands
-    /// for a layer that was committed.
+    /// for a layer that was committed, or that is being applied again on top of its parents.
     pub(super) standalone: Vec<Option<StandaloneLayer>>,
     /// An open directory on the file system of the trees in `standalone`. It is opened before the
     /// first write, so that its sync also reports a write error that the kernel has already
@@ -148,7 +152,8 @@ pub(super) struct Unpacking<'a> {
     /// snapshots had lost their directories.
     pub(super) lost: Vec<usize>,
     /// The indexes of the layers that have a snapshot and are known to have their diff ID. Filled
-    /// only if layers are discarded, or if snapshots keep the only copy of layers.
+    /// only if layers are discarded, or if snapshots keep the only copy of layers. In the second
+    /// case, a layer whose snapshot has lost or changed files is left out.
     pub(super) verified: BTreeSet<usize>,
 }
 
@@ -298,7 +303,7 @@ impl<'a> Unpacking<'a> {
     }
 
     async fn complete(&mut self) -> Result<Option<Digest>> {
-        // The layers that were lost have arrived since, and layers above them need their files.
+        // Layers that were lost may have arrived since, and layers above them need their files.
         if !self.lost.is_empty() {
             self.rebuild_missing().await?;
         }
@@ -488,8 +493,8 @@ impl<'a> Unpacking<'a> {
         Labels::from([(LEASE.to_owned(), self.guard.id().to_owned())])
     }
 
-    /// Commits a layer. If another process has committed the layer already, keeps the snapshot of
-    /// that process, and removes `snapshot`.
+    /// Commits a layer. If another job has committed the layer already, keeps the snapshot of that
+    /// job, and removes `snapshot`.
     pub(super) async fn commit(
         &self,
         index: usize,

@@ -14,10 +14,10 @@ use super::protocol::{
 use super::turns::Turns;
 use crate::Files;
 
-/// Default number of requests that are served at the same time. Half of them may wait for the same
-/// registry.
+/// Default number of requests that are served at the same time. At most half of them may wait for
+/// the same registry.
 const THREADS: usize = 16;
-/// Size in bytes of the buffer for requests. The kernel demands at least 8 KiB.
+/// Size in bytes of the buffer for requests. The kernel requires at least 8 KiB.
 const BUFFER: usize = 64 << 10;
 /// Maximum number of bytes in one reply to a read.
 const READ: usize = 1 << 20;
@@ -52,8 +52,9 @@ impl Session {
         }
     }
 
-    /// Sets the number of requests that are served at the same time, at least 1. By default, 16. At
-    /// most half of them, but at least one, may wait for the same registry.
+    /// Sets the number of requests that are served at the same time. By default, 16. With 0, one
+    /// request is served at a time. At most half of the requests, but at least one, may wait for
+    /// the same registry.
     #[must_use]
     pub fn with_threads(mut self, threads: usize) -> Self {
         self.threads = threads.max(1);
@@ -77,11 +78,13 @@ impl Session {
         }
     }
 
-    /// Serves requests until the file system is unmounted. A request that cannot be answered fails,
-    /// so that its reader does not wait.
+    /// Serves requests until the file system is unmounted. Meanwhile, fetches the pieces that
+    /// containers read first, completes layers, and records what has arrived. A request that cannot
+    /// be answered fails, so that its reader does not wait.
     ///
     /// # Errors
-    /// Errors of the system; `Internal` if a thread panicked. No request is served afterwards.
+    /// Errors of the system; `Internal` if a thread panicked. Once this returns, no request is
+    /// served any more.
     pub fn serve(&self) -> Result<()> {
         let (ended, waiting) = (AtomicBool::new(false), thread::current());
         let turns = Turns::new((self.threads / 2).max(1));
@@ -118,7 +121,7 @@ impl Session {
         })
     }
 
-    /// Fetches the pieces that containers read first, and completes layers while no read waits.
+    /// Fetches the pieces that containers read first, and completes layers while readers are quiet.
     fn complete_layers(&self, ended: &AtomicBool) {
         while !ended.load(Ordering::Acquire) {
             thread::park_timeout(self.files.advance());
@@ -181,9 +184,10 @@ impl Session {
         }
     }
 
-    /// Serves a read, and then the reads of the same registry that were waiting. A read that must
-    /// wait for its turn is served later, by another thread. Once the session has ended, the reads
-    /// that wait fail, because another thread may not come to them.
+    /// Serves a read, unless bytes of it are missing and too many other reads wait for the same
+    /// registry. It then waits for its turn, and another thread serves it. After a read with
+    /// missing bytes, serves the reads that have waited for their turn at the same registry. Once
+    /// the session has ended, these reads fail, because another thread may not come to them.
     fn read_in_turn(&self, request: &Request<'_>, turns: &Turns<Read>, data: &mut Vec<u8>) {
         let (unique, id) = (request.unique, snapshot_of(request.node));
         let (Some(id), Some((offset, size))) = (id, request.extent()) else {

@@ -16,7 +16,7 @@ pub(crate) enum Fault {
     Short,
     /// Flushes fail.
     Flush,
-    /// Each request takes a tenth of a second.
+    /// Writes take a tenth of a second longer.
     Slow,
     /// All flushes are acknowledged and not made, which the checks must find.
     Lie,
@@ -34,11 +34,11 @@ impl Fault {
         }
     }
 
-    /// How long a request of a slow disk takes.
+    /// How much longer a slow write takes.
     pub(crate) const DELAY: Duration = Duration::from_millis(100);
 
-    /// Returns the numbers of the requests that the fault hits, counted from the beginning of a
-    /// record.
+    /// Returns the numbers of the requests that the fault hits. Only requests that it may hit are
+    /// counted, from the beginning of a record.
     pub(crate) fn hits(self, random: &mut Random) -> std::ops::Range<u64> {
         let (first, count) = match self {
             Fault::Lie => return 0..u64::MAX,

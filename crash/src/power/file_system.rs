@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
-/// A file system, each with its usual options.
+/// A file system, with its default options except those that a test needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FileSystem {
     Ext4,
@@ -52,7 +52,8 @@ impl FileSystem {
         run(Command::new(program).args(options).arg(device))
     }
 
-    /// Repairs the file system on a device.
+    /// Repairs an ext4 on a device. For other file systems, returns an error, because they must
+    /// mount without a repair.
     pub(crate) fn repair(self, device: &Path) -> Result<()> {
         if self != FileSystem::Ext4 {
             bail!("expected {} to mount without a repair", self.name());
@@ -67,7 +68,8 @@ impl FileSystem {
         Ok(())
     }
 
-    /// Options of a mount. Two file systems that have the same UUID may be mounted at a time.
+    /// Returns the options of a mount. Without `nouuid`, xfs refuses to mount a file system while
+    /// another with the same UUID is mounted.
     const fn options(self) -> &'static str {
         match self {
             FileSystem::Xfs => "nouuid",
@@ -115,7 +117,7 @@ impl Mounted {
         Ok(Mounted(directory.to_owned()))
     }
 
-    /// Unmounts, and says if that fails.
+    /// Unmounts. If that fails, returns an error, and unmounts lazily.
     pub(crate) fn unmount(self) -> Result<()> {
         let unmounted = run(Command::new("umount").arg(&self.0));
         if unmounted.is_ok() {

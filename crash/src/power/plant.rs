@@ -1,28 +1,29 @@
-//! Wrong orders of writes in the store, which the checks must find.
+//! Wrong orders of writes in a root, which the checks must find.
 
 use std::path::Path;
 use std::process::Command;
 
 use clap::ValueEnum;
 
-/// A wrong order, because some system calls of the worker return success and do nothing.
+/// A wrong order of writes. It is made by system calls of the worker that return success and do
+/// nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Plant {
     /// No sync at all.
     NoSync,
     /// The bytes of blobs are not synced before their name.
     NoDataSync,
-    /// The directory of the blobs is not synced after a name was added.
+    /// In the store of files, the directory of the blobs is not synced after a name was added.
     NoDirectorySync,
     /// Snapshots are recorded before their files are synced.
     SnapshotBeforeSyncfs,
-    /// Records, tombstones among them, are not synced.
+    /// In the store of files, records are not synced. Tombstones are among them.
     NoRecordSync,
 }
 
 impl Plant {
-    /// Returns a command that runs `program` under strace with this fault, on the root
-    /// `root`, whose store exists.
+    /// Returns a command that runs `program` under strace with this wrong order in the root `root`,
+    /// whose store must exist. The caller adds the arguments of the program.
     pub(crate) fn command(self, program: &Path, root: &Path) -> Command {
         let (calls, only) = match self {
             Plant::NoSync => ("fsync,fdatasync,syncfs", None),

@@ -33,13 +33,13 @@ pub(crate) struct State {
     pub(crate) marks: Vec<String>,
 }
 
-/// Chooses positions in a record, in order: after each flush if `count` allows it, and in addition
-/// positions between flushes.
+/// Chooses `count` positions in a record, and returns them in order. Up to half of them are
+/// directly after flushes, each after a different flush. The others are at random places.
 pub(crate) fn positions(record: &Record, count: usize, random: &mut Random) -> Vec<usize> {
     let events = record.events.len();
     let is_flush = |at: &usize| matches!(record.events[at - 1], Event::Flush);
     let mut flushes: Vec<usize> = (1..=events).filter(is_flush).collect();
-    // Without room for all, half of the positions are flushes.
+    // If there are more flushes than that, those to leave out are chosen at random.
     while flushes.len() > count / 2 {
         flushes.remove(random.below(flushes.len() as u64) as usize);
     }
@@ -72,7 +72,7 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Returns a state at `position`, which is not before the position of the call before.
+    /// Returns a state at `position`. It must not be less than in the previous call.
     pub(crate) fn state(&mut self, position: usize, random: &mut Random) -> State {
         let events = &self.record.events;
         let last_flush = events[self.flushed..position]

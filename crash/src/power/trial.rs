@@ -23,10 +23,10 @@ use crate::work::{self, Work};
 
 /// The longest that a check may take, in seconds.
 const CHECK_SECONDS: &str = "300";
-/// The identity of the run of the kernel after the loss of power.
+/// The boot ID that a check finds: it is not that of the worker.
 const NEXT_BOOT: &str = "00000000-0000-4000-8000-000000000001\n";
-/// A script that runs the command in its arguments after the first. The command sees the first
-/// argument, a file, as the identity of this run of the kernel.
+/// A script that mounts the file in its first argument over the kernel's boot ID, and then runs the
+/// command in its other arguments.
 const AS_NEXT_BOOT: &str = r#"mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@""#;
 
 /// What is tried.
@@ -38,8 +38,8 @@ pub(crate) struct Trial {
     pub(crate) plant: Option<Plant>,
     /// What is wrong with the disk while the worker runs.
     pub(crate) fault: Option<Fault>,
-    /// Chooses the material, the work, and the states. The order in which the threads of the worker
-    /// write is chosen by the kernel.
+    /// Chooses the material, the changes of the worker, the requests that `fault` hits, and the
+    /// states. The order in which the threads of the worker write is chosen by the kernel.
     pub(crate) seed: u64,
 }
 
@@ -55,9 +55,9 @@ impl fmt::Display for Trial {
 }
 
 impl Trial {
-    /// Records the work once, and checks `states` disks.
+    /// Records the work once, and checks `states` disks. Returns what was found.
     ///
-    /// Writes the first disk that breaks a promise to the file `keep`.
+    /// If `keep` is given, writes the first disk that breaks a promise to this file.
     pub(crate) fn run(&self, states: usize, keep: Option<&Path>) -> Result<Outcome> {
         let scratch = Scratch::in_memory()?;
         let material = Material::make(&scratch.path("material"), self.seed)?;
@@ -134,7 +134,7 @@ impl Trial {
         Ok(Record { start, events })
     }
 
-    /// Returns what is wrong with a state, or nothing.
+    /// Returns what is wrong with a state, or an empty text.
     fn check(&self, scratch: &Scratch, material: &Material, state: &State) -> Result<String> {
         let (image, marks) = (scratch.path("image"), scratch.path("marks"));
         state

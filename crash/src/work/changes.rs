@@ -14,7 +14,8 @@ use crate::promise::{ABSENT, ANY, Resource};
 /// The number of names that a thread gives to images that it imports, copies or tags.
 const NAMES: u64 = 4;
 
-/// Makes a change of the images and snapshots of a thread. Other threads do not change them.
+/// Makes a random change of the images or of the snapshot of a thread, which no other thread
+/// changes.
 pub(super) fn change(worker: &Worker, thread: u64, random: &mut Random) -> Result<()> {
     let owner = owner(worker.process, thread);
     let name = format!("cut.example/{owner}-{}:1", random.below(NAMES));
@@ -56,7 +57,7 @@ fn remove(worker: &Worker, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Gives a name to an image of the material by `bring`, which also unpacks it.
+/// Calls `bring`, which gives a name to an image of the material and unpacks it.
 fn unpack(
     worker: &Worker,
     name: &str,
@@ -93,7 +94,8 @@ fn import(worker: &Worker, name: String, number: u64) -> Result<()> {
     })
 }
 
-/// Pulls, in half of the cases in parallel: then layers get their parents when they are committed.
+/// Pulls, in half of the cases in parallel. The snapshots of a parallel pull get their parents when
+/// they are committed.
 fn pull(worker: &Worker, name: String, number: u64, random: &mut Random) -> Result<()> {
     unpack(worker, &name, number, || {
         let parallel = match random.below(2) {
@@ -127,7 +129,8 @@ fn copy(worker: &Worker, name: String, number: u64) -> Result<()> {
     worker.notes.did(&image, &target)
 }
 
-/// Gives another name to an image of this thread. Nothing is promised about its files.
+/// Gives another name to an image of this thread, if this image exists. Nothing is promised about
+/// the files of the other name.
 fn tag(worker: &Worker, owner: &str, name: String, random: &mut Random) -> Result<()> {
     let source = format!("cut.example/{owner}-{}:1", random.below(NAMES));
     let target = match worker.cas.image(&*source) {

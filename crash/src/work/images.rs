@@ -12,12 +12,12 @@ use cas::gc::GcOptions;
 use super::changes::change;
 use super::{LATER, Worker, each_thread};
 
-/// The number of changes that each thread makes.
+/// The number of changes and collections that each thread makes.
 const CHANGES: u64 = 14;
 /// The file that fills a disk, next to the root.
 pub(crate) const FILLER: &str = "filler";
 
-/// Works until each thread has made its changes. If `fill` is a directory, its file system is full
+/// Works until each thread has made its changes. If `fill` is a directory, fills its file system
 /// for a while.
 pub(super) fn run(worker: &Worker, seed: u64, fill: Option<&Path>) -> Result<()> {
     // A collection that believes that it is days later also ends the leases of jobs that run.

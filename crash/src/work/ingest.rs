@@ -16,7 +16,7 @@ use crate::promise::{ABSENT, PRESENT, Resource};
 
 /// The number of blobs under each lease.
 const BLOBS: u64 = 30;
-/// Longer than any work takes, and longer than a collection of a check looks ahead.
+/// Longer than any work takes, and longer than the time by which collections of a work are ahead.
 const TTL: Duration = Duration::from_secs(30 * 86_400);
 
 /// Blobs that a lease keeps.
@@ -29,7 +29,8 @@ pub(super) fn run(worker: &Worker, thread: u64, mut random: Random) -> Result<()
     keep(worker, thread, BLOBS, &mut random).map(|_| ())
 }
 
-/// Stores `count` blobs under a new lease, which ends when it expires, not with this process.
+/// Stores `count` blobs under a new lease. The lease does not end with this process, but when it is
+/// released or expires.
 pub(super) fn keep(worker: &Worker, thread: u64, count: u64, random: &mut Random) -> Result<Kept> {
     let store = worker.cas.store();
     let purpose = owner(worker.process, thread);

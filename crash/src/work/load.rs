@@ -14,12 +14,12 @@ use super::changes::change;
 use super::ingest::{Kept, keep, release};
 use super::{Worker, each_thread};
 
-/// The number of blobs that are stored at a time.
+/// The number of blobs under each lease.
 const BLOBS: u64 = 4;
-/// The number of leases that a thread keeps at a time.
+/// The maximum number of leases that a thread keeps at a time.
 const LEASES: usize = 3;
 
-/// Makes changes until the process is killed.
+/// Makes changes and collections until the process is killed.
 pub(super) fn run(worker: &Worker, seed: u64) -> Result<()> {
     each_thread(seed, |thread, mut random| {
         let mut kept = VecDeque::new();
@@ -32,13 +32,14 @@ pub(super) fn run(worker: &Worker, seed: u64) -> Result<()> {
     })
 }
 
-/// The time between two collections that believe that it is later, so that a job that has lost its
-/// lease can find out what is left.
+/// The least time between two collections that believe that it is later. Within this time, a job
+/// that has lost its lease can find out which of its content is left.
 const BETWEEN: Duration = Duration::from_millis(200);
 
-/// Makes `changes` changes beside collections. Some of them believe that it is `later`, unless that
-/// is zero. A change whose job loses its lease fails with `Conflict`, or with `NotFound` for what
-/// the collection removed.
+/// Makes `changes` changes beside collections, and prints the number of collections and the number
+/// of changes that lost a lease. If `later` is not zero, some collections believe that it is later
+/// by this time. A change whose job loses its lease may then fail with `Conflict`, or with
+/// `NotFound` for what a collection removed.
 pub(super) fn storm(worker: &Worker, seed: u64, changes: u64, later: Duration) -> Result<()> {
     let (left, lost) = (AtomicU64::new(changes), AtomicU64::new(0));
     let over = AtomicBool::new(false);
@@ -88,7 +89,7 @@ fn is_of_lost_lease(error: &anyhow::Error) -> bool {
     error.is_some_and(|error| kinds.contains(&error.kind()))
 }
 
-/// Stores blobs or ends a lease, or changes images.
+/// Stores blobs under a new lease, ends a lease, or changes images or snapshots.
 fn any(worker: &Worker, thread: u64, kept: &mut VecDeque<Kept>, random: &mut Random) -> Result<()> {
     if random.below(4) != 0 {
         return change(worker, thread, random);

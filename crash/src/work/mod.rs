@@ -31,7 +31,7 @@ use crate::promise::Notes;
 pub(crate) enum Work {
     /// Blobs of all sizes at all durabilities, under leases.
     Ingest,
-    /// Imports, copies and pulls that unpack, tags, removals, commits of snapshots, and
+    /// Imports and pulls that unpack, copies, tags, removals, commits of snapshots, and
     /// collections.
     Images,
     /// As `images`, on a disk that is full for a while.
@@ -76,7 +76,7 @@ pub(crate) struct WorkArgs {
     /// The number of this process among those that work on the root
     #[arg(long, default_value_t = 0)]
     pub(crate) process: u64,
-    /// Let changes fail, because the disk does
+    /// Ignore errors, because the disk has faults
     #[arg(long)]
     pub(crate) accept_errors: bool,
     /// The number of changes of a storm
@@ -111,7 +111,7 @@ const LATER: Duration = Duration::from_secs(3 * 86_400);
 /// The number of threads that work at the same time.
 const THREADS: u64 = 3;
 
-/// Works on a root until all is done.
+/// Works on a root until the work is done. `load` and `early` are never done.
 pub(crate) fn work(arguments: WorkArgs) -> Result<()> {
     let root: &Path = &arguments.root;
     let notes = Notes::open(&arguments.marks)?;
@@ -150,7 +150,7 @@ pub(crate) fn work(arguments: WorkArgs) -> Result<()> {
     }
 }
 
-/// Returns what a worker has printed.
+/// Returns what a worker has printed to its standard output.
 ///
 /// # Errors
 /// An error with the worker's message, if it failed.

@@ -45,10 +45,11 @@ pub(crate) const TARGETS: &[Target] = &[
 /// What is in the canary.
 const CANARY: &str = "untouched";
 
-/// A directory for layers, and a canary beside it, which no layer may change.
+/// A directory for layers, and a canary beside it. No layer may change the canary.
 struct Cage {
     directory: TempDir,
-    /// The inode, mode, owners and times of the canary and of its directory.
+    /// The inode, mode, owner, group, number of links and times of the canary and of its directory.
+    /// Of a time, only the nanoseconds.
     before: Vec<[i64; 7]>,
 }
 
@@ -85,7 +86,10 @@ impl Cage {
             .collect()
     }
 
-    /// Runs `work` in an empty directory, and checks the canary.
+    /// Runs `work` in an empty directory, which is then removed. Returns what `work` returns.
+    ///
+    /// # Panics
+    /// Panics if the canary was changed, or if `work` has put something beside the two directories.
     fn run<T>(&self, work: impl FnOnce(&Path) -> T) -> io::Result<T> {
         let tree = self.directory.path().join("tree");
         fs::create_dir(&tree)?;
@@ -99,11 +103,11 @@ impl Cage {
 }
 
 thread_local! {
-    /// A process that fuzzes uses one directory for all inputs.
+    /// The cage of this thread, for all inputs until a panic.
     static CAGE: RefCell<Option<Cage>> = const { RefCell::new(None) };
 }
 
-/// Runs `work` in an empty directory of the cage.
+/// Runs `work` in an empty directory of the cage. Returns what `work` returns.
 fn caged<T>(work: impl FnOnce(&Path) -> T) -> T {
     CAGE.with_borrow_mut(|cage| {
         let made = match cage.take() {
@@ -114,7 +118,7 @@ fn caged<T>(work: impl FnOnce(&Path) -> T) -> T {
         let result = made.run(work);
         // After a panic, the next input gets a new cage.
         *cage = Some(made);
-        result.unwrap_or_else(|error| panic!("the cage: {error}"))
+        result.unwrap_or_else(|error| panic!("cannot use the cage: {error}"))
     })
 }
 
@@ -122,7 +126,7 @@ fn apply(tree: &Tree, archive: &[u8]) -> Result<Applied> {
     tree.apply(&mut Reader::new(archive))
 }
 
-/// Applies a layer twice, so that everything in it meets what is there already.
+/// Applies a layer twice. The second time, its members are applied over those of the first time.
 fn applied(input: &[u8], kind: impl FnOnce(Tree) -> Tree) -> bool {
     let archive = sealed(input);
     let outcome = caged(|path| {
@@ -135,7 +139,8 @@ fn applied(input: &[u8], kind: impl FnOnce(Tree) -> Tree) -> bool {
     accepted(outcome)
 }
 
-/// Applies a layer without the layers below it, and resolves it onto such layers.
+/// Applies a layer without the layers below it. If that is possible, resolves its effects onto a
+/// tree of lower layers.
 fn standalone(input: &[u8]) -> bool {
     let archive = sealed(input);
     let outcome = caged(|path| {
@@ -157,7 +162,7 @@ fn standalone(input: &[u8]) -> bool {
     accepted(outcome)
 }
 
-/// Reads saved effects, and resolves an empty layer with them.
+/// Reads saved effects, and resolves them for an empty tree without layers below it.
 fn effects(input: &[u8]) -> bool {
     let effects = DeferredEffects::from_bytes(input);
     if let Ok(effects) = &effects {
@@ -169,7 +174,7 @@ fn effects(input: &[u8]) -> bool {
     accepted(effects)
 }
 
-/// Returns the saved effects of layers.
+/// Returns the saved effects of the seeds that can be applied without the layers below them.
 fn saved_effects() -> Vec<Vec<u8>> {
     let effects = |archive: Vec<u8>| {
         caged(|path| {

@@ -8,7 +8,7 @@ use cas_layer::codec::{Compression, Decoder, detect};
 use super::accepted;
 use crate::Target;
 
-/// The most decompressed bytes of an input.
+/// Maximum number of bytes that an input may decompress to.
 const BUDGET: u64 = 16 << 20;
 
 pub(crate) const TARGETS: &[Target] = &[
@@ -70,7 +70,7 @@ const PLAIN: &[&[u8]] = &[
     b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaabaaaaaaaaaaaa",
 ];
 
-/// Decompresses bytes.
+/// Decompresses an input that can be read at once.
 fn decode(input: &[u8], compression: Compression) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     let mut decoder = Decoder::with_budget(input, compression, BUDGET)?;
@@ -89,7 +89,7 @@ impl Read for Slow<'_> {
     }
 }
 
-/// Decompresses bytes one at a time.
+/// Decompresses an input that arrives one byte at a time.
 fn decode_slowly(input: &[u8], compression: Compression) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     let mut decoder = Decoder::with_budget(Slow(input), compression, BUDGET)?;
@@ -97,7 +97,7 @@ fn decode_slowly(input: &[u8], compression: Compression) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// Decompresses bytes at once and byte by byte, with the same result.
+/// Decompresses an input at once and byte by byte. Both give the same bytes, or both fail.
 fn one_kind(input: &[u8], compression: Compression) -> bool {
     let whole = decode(input, compression);
     let slow = decode_slowly(input, compression);
@@ -113,11 +113,11 @@ fn any_kind(input: &[u8]) -> bool {
     accepted(decode(input, detect(input)))
 }
 
-/// Decompresses gzip. miniz, which is another implementation, inflates the first member to the same
-/// bytes.
+/// Decompresses gzip. If the input is accepted and has the usual header, then miniz, which is
+/// another implementation, inflates the first member to the same bytes.
 fn gzip(input: &[u8]) -> bool {
     let ours = decode(input, Compression::Gzip);
-    // The usual header has no fields, so deflate begins after ten bytes.
+    // The usual header has no optional fields, so the deflate stream begins after ten bytes.
     if let (Ok(ours), [0x1f, 0x8b, 8, 0, _, _, _, _, _, _, body @ ..]) = (&ours, input) {
         let most = BUDGET as usize;
         match miniz_oxide::inflate::decompress_to_vec_with_limit(body, most) {
@@ -129,9 +129,10 @@ fn gzip(input: &[u8]) -> bool {
     accepted(ours)
 }
 
-/// Decompresses zstd. The crate `ruzstd`, which is another implementation, decodes each accepted
-/// frame to the same bytes. Byte by byte, the result is the same, too. But libzstd refuses an empty
-/// block of another type than `raw` only if it gets a frame at once.
+/// Decompresses zstd. If the input is accepted, it is accepted byte by byte, too, with the same
+/// bytes. If the crate `ruzstd`, which is another implementation, accepts its first frame, it
+/// decodes that to the same bytes. An input that is refused at once may be accepted byte by byte:
+/// libzstd refuses an empty block of another type than `raw` only if it gets a frame at once.
 fn zstd(input: &[u8]) -> bool {
     let ours = decode(input, Compression::Zstd);
     let slow = decode_slowly(input, Compression::Zstd);

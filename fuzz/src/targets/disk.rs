@@ -45,14 +45,14 @@ fn merge(layers: &[&[u8]]) -> Result<(Tree, Vec<DataFile>)> {
     Ok(reader.finish())
 }
 
-/// Returns the metadata of a tree without files, which is a whole image.
+/// Returns the metadata of a tree without files. Without data files, the metadata is a whole image.
 fn without_files() -> Option<Vec<u8>> {
     let layer = Tar::new().dir("dir/").symlink("link", "dir").end();
     let (tree, _) = merge(&[&layer]).ok()?;
     Some(Image::new(&tree, &[]).ok()?.metadata().to_vec())
 }
 
-/// Checks an image that others made, as before a mount.
+/// Checks the superblock of an image that others made, as is done before a mount.
 fn image(input: &[u8]) -> bool {
     let check = || {
         let directory = scratch()?;
@@ -64,7 +64,8 @@ fn image(input: &[u8]) -> bool {
 }
 
 /// Makes an image of a layer that is added twice. `erofs-rs`, which shares no code with `cas`,
-/// reads the image. It has as many entries as a directory that the layer is applied to.
+/// reads the image. If the layer can be applied to a directory twice, the directory then has as
+/// many entries as the image.
 fn merged(input: &[u8]) -> bool {
     let layer = sealed(input);
     let made = image_of(&[&layer, &layer]);
@@ -89,7 +90,7 @@ fn merged(input: &[u8]) -> bool {
     accepted(made)
 }
 
-/// Returns the bytes of a data file, and zeros to the end of its last block.
+/// Returns the bytes of a data file, and zeros to the end of its last block of 512 bytes.
 fn whole(file: &DataFile) -> Vec<u8> {
     let mut bytes = vec![0; file.length.next_multiple_of(512) as usize];
     let read = file
@@ -99,7 +100,7 @@ fn whole(file: &DataFile) -> Vec<u8> {
     bytes
 }
 
-/// Applies a layer twice to a directory. Returns the number of entries.
+/// Applies a layer twice to a directory. Returns the number of entries below the directory.
 fn applied(layer: &[u8]) -> Result<usize> {
     let directory = scratch()?;
     let tree = apply::Tree::open(directory.path())?;

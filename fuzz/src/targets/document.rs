@@ -1,4 +1,4 @@
-//! JSON documents of images.
+//! JSON of images: documents, configurations, descriptors and the file `oci-layout`.
 
 use cas_core::document::check_json;
 use cas_core::image::ImageConfig;
@@ -60,7 +60,8 @@ const INDEX: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image
 const DOCKER: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json","config":{"mediaType":"application/vnd.docker.container.image.v1+json","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":5},"layers":[{"mediaType":"application/vnd.docker.image.rootfs.diff.tar.gzip","digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","size":9}]}"#;
 const CONFIG: &str = r#"{"created":"2020-01-01T00:00:00Z","architecture":"amd64","os":"linux","os.version":"1","os.features":["a"],"config":{"Env":["A=b"],"Labels":{"k":"v"}},"rootfs":{"type":"layers","diff_ids":["sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"]},"history":[{"created_by":"x"},{"empty_layer":true}]}"#;
 
-/// Parses a document, and uses everything that it lists. What `cas` writes of it parses again.
+/// Parses a document. Checks that the document and the descriptors that it lists are read back as
+/// they were written.
 fn document(media_type: &MediaType, input: &[u8]) -> bool {
     let result = Document::parse(media_type, input);
     if let Ok(document) = &result {
@@ -83,7 +84,7 @@ fn document(media_type: &MediaType, input: &[u8]) -> bool {
     accepted(result)
 }
 
-/// Finds out the type of a document, and parses it as that.
+/// Finds out the type of a document, and parses the document as one of this type.
 fn unknown_document(input: &[u8]) -> bool {
     match document_type(input) {
         Some(media_type) => document(&media_type, input),

@@ -1,4 +1,4 @@
-//! Tables of the kernel and manifests of snapshots.
+//! Mount tables of the kernel, and manifests of the trees of snapshots.
 
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ pub(crate) const TARGETS: &[Target] = &[
     },
 ];
 
-/// Looks for mounts in a table.
+/// Looks for mounts in a table. Accepts the table if something is mounted at `/srv/m`.
 fn mount_table(input: &[u8]) -> bool {
     let Ok(table) = String::from_utf8(input.to_vec()) else {
         return false;
@@ -64,7 +64,7 @@ fn mount_table(input: &[u8]) -> bool {
     mounted.has(place)
 }
 
-/// Returns a tree, and the file for its manifest.
+/// Makes a tree and an empty file for its manifest. Returns their directory, the tree and the file.
 fn tree() -> Result<(tempfile::TempDir, File, File)> {
     let directory = scratch()?;
     let path = directory.path();
@@ -83,7 +83,7 @@ fn tree_manifest() -> Result<Vec<u8>> {
     Ok(fs::read(directory.path().join("manifest"))?)
 }
 
-/// Compares a tree with a manifest.
+/// Compares a tree with a manifest. A damaged manifest is not compared, so it counts as accepted.
 fn manifest(input: &[u8]) -> bool {
     let compare = || {
         let (directory, tree, file) = tree()?;

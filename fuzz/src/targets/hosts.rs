@@ -1,8 +1,7 @@
-//! Files of containerd, docker and podman on registries, logins and policy.
+//! Files of containerd, docker and podman about registries, logins and policy.
 
 use std::fs;
-use std::path::Path;
-use std::sync::OnceLock;
+use std::path::PathBuf;
 
 use cas_core::image::FullName;
 use cas_core::{Error, Result};
@@ -61,18 +60,22 @@ pub(crate) const TARGETS: &[Target] = &[
     },
 ];
 
-/// Where a process that fuzzes writes the file.
-fn directory() -> &'static Path {
-    static DIRECTORY: OnceLock<TempDir> = OnceLock::new();
-    let made = || scratch().unwrap_or_else(|error| panic!("cannot make a directory: {error}"));
-    DIRECTORY.get_or_init(made).path()
+thread_local! {
+    /// The directory of this thread for the files that targets read.
+    static DIRECTORY: TempDir =
+        scratch().unwrap_or_else(|error| panic!("cannot make a directory: {error}"));
+}
+
+/// Returns the path of a file that targets read.
+fn file(name: &str) -> PathBuf {
+    DIRECTORY.with(|directory| directory.path().join(name))
 }
 
 fn name() -> Result<FullName> {
     "host.test/team/app:1".parse()
 }
 
-/// Returns places of files of which none exists.
+/// Returns a value of [`Hosts`] that names no file.
 fn nowhere() -> Hosts {
     let mut hosts = Hosts::of_system();
     hosts.directories.clear();
@@ -86,7 +89,7 @@ fn nowhere() -> Hosts {
 
 fn hosts_toml(input: &[u8]) -> bool {
     let find = || {
-        let certs = directory().join("certs.d");
+        let certs = file("certs.d");
         fs::create_dir_all(certs.join("host.test"))?;
         fs::write(certs.join("host.test/hosts.toml"), input)?;
         block_on(nowhere().with_directory(certs).endpoints(&name()?))
@@ -96,7 +99,7 @@ fn hosts_toml(input: &[u8]) -> bool {
 
 fn registries_conf(input: &[u8]) -> bool {
     let find = || {
-        let conf = directory().join("registries.conf");
+        let conf = file("registries.conf");
         fs::write(&conf, input)?;
         let hosts = nowhere().with_registries_conf(conf);
         block_on(async {
@@ -116,7 +119,7 @@ fn registries_conf(input: &[u8]) -> bool {
 
 fn policy(input: &[u8]) -> bool {
     let check = || {
-        let file = directory().join("policy.json");
+        let file = file("policy.json");
         fs::write(&file, input)?;
         block_on(nowhere().with_policy(file).check_policy(&name()?))
     };

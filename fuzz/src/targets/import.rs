@@ -1,4 +1,4 @@
-//! Archives of images.
+//! Archives of images, and directories of skopeo.
 
 use std::fs;
 use std::io::Cursor;
@@ -56,7 +56,7 @@ fn config(layer: &[u8]) -> Vec<u8> {
     config.to_string().into_bytes()
 }
 
-/// Returns the list of images of an archive of docker.
+/// Returns the list of images in an archive of docker: its `manifest.json`.
 fn docker_list() -> Vec<u8> {
     let image = json!({"Config": "config.json", "RepoTags": ["app:1"], "Layers": ["layer.tar"]});
     json!([image]).to_string().into_bytes()
@@ -88,7 +88,7 @@ fn manifest() -> Vec<u8> {
     manifest.to_string().into_bytes()
 }
 
-/// Returns the list of images of a layout.
+/// Returns the list of images in a layout: its `index.json`.
 fn oci_index() -> Vec<u8> {
     let manifest = manifest();
     let index = json!({"schemaVersion": 2, "manifests": [{
@@ -110,11 +110,13 @@ fn oci(index: &[u8]) -> Vec<u8> {
     tar.file("index.json", index).end()
 }
 
-/// Imports an archive into an empty store. If it is accepted, the store has an image.
+/// Imports an archive as [`stored`] does.
 fn imported(archive: Vec<u8>) -> bool {
     stored(Source::Stream(Box::new(Cursor::new(archive))))
 }
 
+/// Imports a source into an empty store. An import that succeeds returns at least one image, and
+/// writes at most as many names. An import that fails writes no names.
 fn stored(source: Source) -> bool {
     block_on(async {
         let store = MemoryStore::new().with_images();

@@ -1,4 +1,4 @@
-//! Tables of contents of layers that are read on demand.
+//! Layers that are read on demand: their tables of contents, and what leads to these tables.
 
 use std::ops::Range;
 
@@ -81,10 +81,10 @@ const V1: &str = include_str!("../../../cas-lazy/src/soci/index_v1.json");
 const V2: &str = include_str!("../../../cas-lazy/src/soci/index_v2.json");
 const TOC: &str = r#"{"version":1,"entries":[{"name":"dir/","type":"dir","modtime":"2020-01-01T00:00:00Z","mode":493},{"name":"dir/file","type":"reg","size":9,"offset":100,"chunkOffset":0,"chunkSize":5,"chunkDigest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","xattrs":{"user.a":"YQ=="}},{"name":"dir/file","type":"chunk","offset":200,"chunkOffset":5,"chunkDigest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},{"name":"link","type":"symlink","linkName":"dir"},{"name":"dev","type":"char","devMajor":1,"devMinor":3}]}"#;
 const DESCRIPTION: &str = r#"{"reference":"host.test/app:1","layer":{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":5000},"diff_id":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","format":{"estargz":{"digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a","offset":1000}}}"#;
-/// Where the table of contents begins in a layer.
+/// Offset of the table of contents in a layer, in bytes. In [`position`], the size of the layer.
 const END: u64 = 5000;
 
-/// Returns zTOCs of small layers. Most of their bytes are the window of the only checkpoint.
+/// Returns zTOCs of small layers. Most bytes of a zTOC are the window of its only checkpoint.
 fn ztocs() -> Vec<Vec<u8>> {
     let build = |tar: &Vec<u8>| {
         Ztoc::build(&gzipped(tar)[..], 1 << 20, "fuzz")
@@ -95,7 +95,8 @@ fn ztocs() -> Vec<Vec<u8>> {
     archives().iter().take(3).filter_map(build).collect()
 }
 
-/// Decodes a zTOC. It is the same after it was encoded again, and its layer can be used.
+/// Decodes a zTOC. Encoded and decoded again, it is the same. Looks up its files, and decodes
+/// damaged spans. If the layer can be read on demand, passes it to [`use_layer`].
 fn ztoc(input: &[u8]) -> bool {
     let decoded = Ztoc::decode(input);
     if let Ok(ztoc) = &decoded {
@@ -116,7 +117,8 @@ fn ztoc(input: &[u8]) -> bool {
     accepted(decoded)
 }
 
-/// Checks that pieces and members are in order, and decodes damaged pieces.
+/// Checks that pieces are in order, that the ranges of pieces and headers are within the layer, and
+/// that damaged pieces are refused.
 fn use_layer(layer: &LazyLayer) {
     let mut end = 0;
     for (number, piece) in layer.pieces().iter().enumerate() {
@@ -134,7 +136,8 @@ fn use_layer(layer: &LazyLayer) {
     }
 }
 
-/// Makes the zTOC of a layer, and reads each span of the layer with it.
+/// Makes the zTOC of a layer. Encoded and decoded again, it is the same. Reads each span of the
+/// layer with it.
 fn build(input: &[u8]) -> bool {
     let built = Ztoc::build(input, 64, "fuzz");
     if let Ok(ztoc) = &built {
@@ -152,7 +155,7 @@ fn build(input: &[u8]) -> bool {
     accepted(built)
 }
 
-/// Decodes an index, and encodes it again.
+/// Decodes an index of SOCI. Encoded and decoded again, it is the same.
 fn soci_index(input: &[u8]) -> bool {
     let decoded = Index::decode(input);
     if let Ok(index) = &decoded {
@@ -174,7 +177,7 @@ fn prefetch(input: &[u8]) -> bool {
     accepted(decoded)
 }
 
-/// Reads a description of a layer and the table that it names.
+/// Reads the compressed table of contents of a layer with a description that states its format.
 fn read_table(format: TableFormat, compressed: &[u8]) -> bool {
     let mut layer = Descriptor::of("application/x".into(), b"");
     layer.size = END + compressed.len() as u64 + 100;

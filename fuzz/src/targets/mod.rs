@@ -52,7 +52,7 @@ pub(crate) fn all() -> Vec<Target> {
 /// Returns whether an input was accepted.
 ///
 /// # Panics
-/// Panics if the error is `Internal`, because input must not be able to cause such an error.
+/// Panics for an error of the kind `Internal`, because input must not be able to cause one.
 fn accepted<T>(result: Result<T>) -> bool {
     if let Err(error) = &result {
         assert_ne!(error.kind(), ErrorKind::Internal, "{error}");
@@ -60,10 +60,11 @@ fn accepted<T>(result: Result<T>) -> bool {
     result.is_ok()
 }
 
-/// Parses a text, and writes it and parses it again. Returns whether the text was accepted.
+/// Parses a text, writes the value as a text, and parses that text. Returns whether the input was
+/// accepted. An input that is not UTF-8 is not.
 ///
 /// # Panics
-/// Panics if the second value differs from the first.
+/// Panics if the second text does not parse or has another value, and as [`accepted`].
 fn parsed<T: FromStr<Err = cas_core::Error> + Display + PartialEq + Debug>(input: &[u8]) -> bool {
     let Ok(text) = str::from_utf8(input) else {
         return false;
@@ -85,12 +86,12 @@ fn texts(texts: &[&str]) -> Vec<Vec<u8>> {
     texts.iter().map(|text| text.as_bytes().to_vec()).collect()
 }
 
-/// Makes a temporary directory. In a campaign it is in memory.
+/// Makes a temporary directory. In a campaign, it is in memory if the machine has `/dev/shm`.
 fn scratch() -> io::Result<TempDir> {
     TempDir::with_prefix("fuzz-")
 }
 
-/// Waits for a job.
+/// Waits for a job. Returns its result.
 fn block_on<T>(job: impl Future<Output = T>) -> T {
     thread_local! {
         static RUNTIME: io::Result<Runtime> = Builder::new_current_thread().enable_all().build();

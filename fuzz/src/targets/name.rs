@@ -114,7 +114,7 @@ fn full_name(input: &[u8]) -> bool {
     if let Ok(text) = str::from_utf8(input)
         && let Ok(name) = text.parse::<FullName>()
     {
-        // All spellings are the same name.
+        // Each spelling is read as the same name.
         for spelling in name.spellings() {
             assert_eq!(FullName::of(&spelling).as_ref(), Some(&name), "{spelling}");
         }

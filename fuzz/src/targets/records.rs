@@ -52,7 +52,7 @@ pub(crate) const TARGETS: &[Target] = &[
 
 const NAME: &str = "host.test/app:1";
 
-/// Returns the value that a store writes for an image or a lease.
+/// Returns the value that a store writes into the table of images or that of leases.
 fn stored(table: Table) -> Vec<u8> {
     let write = async {
         let store = MemoryStore::new().with_images();
@@ -75,8 +75,9 @@ fn stored(table: Table) -> Vec<u8> {
         .unwrap_or_default()
 }
 
-/// Puts a value into a store, reads it through the types of its table, checks and repairs the
-/// store, and collects. Damage is found, and does not prevent the repair.
+/// Puts a value into a store, and reads it. Then checks the store, repairs it, and runs a
+/// collection. These may fail because the value is damaged, but not with `Internal`. Returns
+/// whether the value can be read.
 fn record(table: Table, key: &str, value: &[u8]) -> bool {
     block_on(async {
         let store = MemoryStore::new().with_images();
@@ -100,8 +101,11 @@ fn record(table: Table, key: &str, value: &[u8]) -> bool {
     })
 }
 
-/// Reads all records of a store. A collection, which reads all of them, does not find damage
-/// either.
+/// Reads the only record of a store through the types of all tables, and in the dry run of a
+/// collection.
+///
+/// # Errors
+/// Errors of reading, except that an ancestor of a snapshot may be missing or damaged.
 async fn read(store: &Store) -> Result<()> {
     let records = || Arc::clone(&store.records);
     Blobs::new(records()).load(&Digest::sha256(b"blob")).await?;
@@ -110,7 +114,7 @@ async fn read(store: &Store) -> Result<()> {
     let snapshots = Snapshots::new(records(), "fuzz")?;
     let walked = snapshots.walk(None, 10).await?;
     for info in &walked {
-        // A parent may be missing.
+        // The parent is missing, or is the snapshot itself.
         if let Some(record) = snapshots.load(&info.key).await?
             && let Err(error) = snapshots.ancestors(&record).await
         {

@@ -1,4 +1,4 @@
-//! What registries and their token services answer.
+//! What registries and their token services answer, keys of cosign, and rules for images.
 
 use cas_distribution::fuzzing;
 use cas_distribution::{CosignKey, Rules};
@@ -81,7 +81,7 @@ pub(crate) const TARGETS: &[Target] = &[
     },
 ];
 
-/// A warning cannot control a terminal.
+/// Reads a warning. Its text has no control characters, so it cannot control a terminal.
 fn warning(input: &[u8]) -> bool {
     let text = fuzzing::warning(&String::from_utf8_lossy(input));
     if let Some(text) = &text {

@@ -1,4 +1,4 @@
-//! Settings of a root, and files of an image that describe a process.
+//! Settings of a root, ranges of ids, and files of an image that describe a process and its user.
 
 use std::fs;
 
@@ -59,7 +59,7 @@ pub(crate) const TARGETS: &[Target] = &[
     },
 ];
 
-/// Parses `cas.toml`, and writes it and parses it again.
+/// Parses `cas.toml`. Written and parsed again, it is the same.
 fn cas_toml(text: &str) -> bool {
     let result = fuzzing::cas_toml(text);
     if let Ok(engines) = &result {
@@ -74,7 +74,8 @@ fn cas_toml(text: &str) -> bool {
     accepted(result)
 }
 
-/// Looks up users in the accounts of an image: `passwd`, a zero byte and `group`.
+/// Looks up users in the accounts of an image. The input is the file `passwd`, a zero byte and the
+/// file `group`.
 fn accounts(input: &[u8]) -> bool {
     let find = || -> cas_core::Result<bool> {
         let root = scratch()?;

@@ -51,7 +51,7 @@ pub(crate) const TARGETS: &[Target] = &[
     },
 ];
 
-/// Returns archives with all kinds of members.
+/// Returns archives with members of each [`EntryKind`], and with extensions.
 pub(super) fn archives() -> Vec<Vec<u8>> {
     let long = "long/".repeat(40);
     vec![
@@ -133,7 +133,7 @@ fn members(reader: &mut Reader<&[u8]>) -> (Vec<Member>, Result<()>) {
     }
 }
 
-/// Reads an archive. Each member has the promised form.
+/// Reads an archive. Checks that each member has the form that [`Entry`] promises.
 fn tar(input: &[u8]) -> bool {
     let (members, outcome) = read(input);
     for (entry, body) in &members {
@@ -150,7 +150,7 @@ fn tar(input: &[u8]) -> bool {
     accepted(outcome)
 }
 
-/// Checks that regions are in order and within the file. Returns their length in bytes.
+/// Checks that regions are in order and within the file. Returns the sum of their lengths in bytes.
 fn check_regions(regions: &[Region], size: u64) -> u64 {
     let mut end = 0;
     for region in regions {
@@ -161,7 +161,8 @@ fn check_regions(regions: &[Region], size: u64) -> u64 {
     regions.iter().map(|region| region.length).sum()
 }
 
-/// Reads an archive in both ways. Both return the same members.
+/// Reads an archive with [`Reader::next_entry`] and with [`Reader::next_stated`]. Both accept it
+/// and return the same members, or both refuse it. Checks that the number of warnings is bounded.
 fn tar_stated(input: &[u8]) -> bool {
     let archive = sealed(input);
     let (members, outcome) = read(&archive);
@@ -187,10 +188,14 @@ fn tar_stated(input: &[u8]) -> bool {
     accepted(outcome)
 }
 
-/// Reads an archive with another reader, the crate `tar`. If both accept a member, and ours warns
-/// of nothing, they agree about its name, target and bytes. Legal differences: the other reader does
-/// not end long names at a zero byte as GNU tar does, does not know sparse files in pax format,
-/// may refuse members, and knows extensions only in headers of the version 00.
+/// Reads an archive with our reader and with another one, the crate `tar`. If our reader accepts
+/// the archive without a warning, and the archive has no sparse file, the readers agree about the
+/// names, targets and bytes of its members. The comparison ends at a member that the other reader
+/// refuses, or whose size only the other reader uses.
+///
+/// Two more differences are legal. Unlike GNU tar and our reader, the other reader does not end a
+/// long name at a zero byte, so its names are cut there. It knows extensions only in headers of the
+/// version 00, so headers of other versions get this version first.
 fn tar_peer(input: &[u8]) -> bool {
     let mut archive = input.to_vec();
     for block in archive.chunks_exact_mut(BLOCK) {
@@ -236,7 +241,7 @@ fn tar_peer(input: &[u8]) -> bool {
             }
             _ => {}
         }
-        // The other reader skips as many bytes.
+        // Our reader ignores this size, but the other reader skips as many bytes.
         let states_size = other.header().entry_size().is_ok_and(|size| size > 0);
         if entry.kind != EntryKind::File && states_size {
             return true;
@@ -256,7 +261,8 @@ fn to_zero(bytes: &[u8]) -> &[u8] {
     &bytes[..end.unwrap_or(bytes.len())]
 }
 
-/// Writes the members of an archive again. They are read back as they were.
+/// Writes the members of an archive again, except sparse files and members that the writer refuses.
+/// They are read back as they were.
 fn tar_write(input: &[u8]) -> bool {
     let (members, outcome) = read(&sealed(input));
     let mut writer = Writer::new(Vec::new());
@@ -275,7 +281,7 @@ fn tar_write(input: &[u8]) -> bool {
     accepted(outcome)
 }
 
-/// Reads a member after a pax header with the input as its records.
+/// Reads a member after a pax header. The input is the records of the header.
 fn pax(input: &[u8]) -> bool {
     tar(&Tar::new().extension(b'x', input).file("file", "").end())
 }
@@ -328,7 +334,7 @@ fn sparse_maps() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Returns an archive with a sparse file whose map is in its records.
+/// Returns an archive with a sparse file that has its map, of two regions, in its pax records.
 fn sparse_pax(map: &[u8], size: &[u8], data: &[u8]) -> Vec<u8> {
     Tar::new()
         .pax(&[

@@ -7,11 +7,11 @@
 //!   image-config.json   0600; the configuration of the image, byte for byte
 //!   image-name          0600; the full name of the image
 //! ```
-//! A job holds the lock of PATH from its first change to its last. Labels of the snapshot say where
-//! `rootfs` is, and whether the mount is complete. If a job is killed while it mounts or removes, a
-//! collection removes the snapshot and the directory. If it is killed before it has made the
-//! snapshot, an empty directory stays. A complete root directory stays, even if the machine is
-//! restarted, until it is removed or prepared again.
+//! A job holds the lock of PATH from its first change to its last. Labels of the snapshot record
+//! where `rootfs` is, and whether the mount is complete. If a job is killed while it mounts or
+//! removes, a later collection removes the snapshot and the directory, unless `rootfs` is mounted.
+//! If the job is killed before it has made the snapshot, an empty directory stays. A complete root
+//! directory stays, even if the machine is restarted, until it is removed or prepared again.
 
 mod place;
 mod prepared;
@@ -83,18 +83,19 @@ impl Cas {
     /// The directory is closed to other users, because the set-id programs and device nodes of the
     /// image work in the mount. An earlier root directory at `path`, even an incomplete one, is
     /// unmounted and removed first, with everything that others have put into it. A snapshot that
-    /// [`Cas::create_snapshot`] made under this key is removed, too.
+    /// [`Cas::create_snapshot`] made under this key is removed, too, if it is not mounted.
     ///
     /// # Errors
     /// As [`Cas::snapshot`]; `Denied` without the right to mount; `NotFound` if the parent of
     /// `path` does not exist; `InvalidArgument` if `path` is a link or a file, does not end in a
     /// name or is not UTF-8; `FailedPrecondition` if the directory has files and is not a root
     /// directory; `AlreadyExists` if another root directory, mount or job uses a snapshot with this
-    /// key;
-    /// `Busy` while the earlier root directory is in use, or if something else is mounted in it.
-    /// After each of these errors, nothing at `path` has changed. If an error occurs after the
-    /// earlier root directory was removed, nothing is left at `path`. This includes the errors of
-    /// [`Cas::mount`] for layers that are read on demand.
+    /// key; `Busy` while the earlier root directory is in use or is mounted only in another mount
+    /// namespace, or if something else is mounted in it. After each of these errors, what was at
+    /// `path` stays. Another error may occur after the earlier root directory was removed; nothing
+    /// is then left at `path`. Examples are `InvalidArgument` if the last component of `path`
+    /// cannot be the key of a snapshot, and the errors of [`Cas::mount`] for layers that are read
+    /// on demand.
     pub async fn prepare_root_dir(
         &self,
         path: impl AsRef<Path>,
@@ -141,14 +142,15 @@ impl Cas {
     }
 
     /// Unmounts the root directory of a container, and keeps the directory and what was written to
-    /// it. Returns false if the directory is not mounted, or does not exist.
-    /// [`Cas::mount_snapshot_with`] mounts the snapshot again; with `suid` and `devices`, as it was
-    /// mounted before.
+    /// it. Returns false if nothing is mounted on `rootfs`, or if the directory does not exist.
+    /// [`Cas::mount_snapshot_with`] mounts the snapshot again. Set `suid` and `devices` to mount it
+    /// as before.
     ///
     /// # Errors
-    /// `Busy` while the mount is in use; `FailedPrecondition` if the directory is not a root
-    /// directory and something is mounted on `rootfs` in it; `InvalidArgument` as for
-    /// [`Cas::prepare_root_dir`]; `Denied` without the right to unmount.
+    /// `Busy` while the mount is in use, or if it is only in another mount namespace;
+    /// `FailedPrecondition` if the directory is not a root directory and something is mounted on
+    /// `rootfs` in it; `InvalidArgument` as for [`Cas::prepare_root_dir`]; `Denied` without the
+    /// right to unmount.
     pub async fn unmount_root_dir(&self, path: impl AsRef<Path>) -> Result<bool> {
         self.unmount_root_dir_with(path, UnmountOptions::default())
             .await
@@ -158,8 +160,8 @@ impl Cas {
     /// [`Cas::unmount_root_dir`].
     ///
     /// # Errors
-    /// As [`Cas::unmount_root_dir`]; a lazy unmount returns `Busy` only if the directory is mounted
-    /// in another mount namespace.
+    /// As [`Cas::unmount_root_dir`]; a lazy unmount returns `Busy` only if the mount is only in
+    /// another mount namespace.
     pub async fn unmount_root_dir_with(
         &self,
         path: impl AsRef<Path>,
@@ -178,6 +180,7 @@ impl Cas {
                 Some(snapshotter) => snapshotter.stat(&key).await?,
                 None => None,
             };
+            let is_last = snapshot.as_ref().is_some_and(|info| place.is_last(info));
             let unmount = move || {
                 let checked = place.check_mount(snapshot.as_ref());
                 checked.during(UNMOUNT, place.path().display())?;
@@ -187,7 +190,7 @@ impl Cas {
             if let Some(snapshotter) = snapshotter
                 && let Ok(mounts) = snapshotter.mounts(&key).await
             {
-                if unmounted {
+                if unmounted && is_last {
                     // Otherwise a copy of the mount in another namespace would count as the mount.
                     let _ = State::Kept.write(&*snapshotter, &key).await;
                 }
@@ -208,11 +211,11 @@ impl Cas {
     /// mount in the directory are never removed.
     ///
     /// # Errors
-    /// `Busy` while the mount is in use, or if something else is mounted in the directory; nothing
-    /// is removed in these cases. `Busy` if something is mounted at the directory itself; the
-    /// directory then stays, but is empty. `FailedPrecondition` if the directory is not a root
-    /// directory; `InvalidArgument` as for [`Cas::prepare_root_dir`]; `Denied` without the right to
-    /// unmount.
+    /// `Busy` while the mount is in use or is only in another mount namespace, or if something else
+    /// is mounted in the directory; nothing is removed in these cases. `Busy` if something is
+    /// mounted at the directory itself; the directory then stays, but is empty.
+    /// `FailedPrecondition` if the directory is not a root directory; `InvalidArgument` as for
+    /// [`Cas::prepare_root_dir`]; `Denied` without the right to unmount.
     pub async fn remove_root_dir(&self, path: impl AsRef<Path>) -> Result<bool> {
         self.check_writable()?;
         let place = RootDir::of(path.as_ref(), REMOVE)?;

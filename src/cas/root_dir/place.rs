@@ -1,4 +1,4 @@
-//! The path of a root directory, and checks and removals of the files in it.
+//! The path of a root directory, and checks and removals of what is in the directory.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder};
@@ -23,7 +23,7 @@ pub(super) const CONFIG: &str = "image-config.json";
 /// The name of the file with the name of the image.
 pub(super) const NAME: &str = "image-name";
 
-/// A root directory, which may not exist.
+/// A root directory, whether it exists or not.
 #[derive(Clone)]
 pub(in crate::cas) struct RootDir {
     /// The absolute path of the directory.
@@ -38,7 +38,7 @@ impl RootDir {
     ///
     /// # Errors
     /// `InvalidArgument` if the path does not end in a name, is not UTF-8, or leads to a link or
-    /// something else that is not a directory.
+    /// something else that is not a directory; errors of the file system.
     pub(super) fn of(path: &Path, operation: &'static str) -> Result<Self> {
         Self::resolve(path).during(operation, path.display())
     }
@@ -127,24 +127,24 @@ impl RootDir {
         }
     }
 
-    /// Unmounts everything that is mounted on `rootfs`. Returns false if nothing is. If the
-    /// `snapshot` of the directory says that its mount has ended, copies of the mount in other
-    /// namespaces do not count.
+    /// Unmounts everything that is mounted on `rootfs`. Returns false if nothing is. If the label
+    /// of `snapshot`, the snapshot of the directory, states that its mount has ended, copies of the
+    /// mount in other namespaces do not count.
     ///
     /// # Errors
-    /// `Busy` while the mount is in use, or if it is in another mount namespace; `Denied` without
-    /// the right to unmount.
+    /// `Busy` while the mount is in use, or if it is only in another mount namespace; `Denied`
+    /// without the right to unmount.
     pub(super) fn unmount(&self, snapshot: Option<&Info>, mode: UnmountMode) -> Result<bool> {
         let rootfs = self.rootfs();
-        let unmounted = if snapshot.is_none_or(State::may_be_mounted) {
-            mounted::unmount(&rootfs, mode)
-        } else {
-            mounted::unmount_here(&rootfs, mode)
-        };
-        if !unmounted.map_err(advise)? {
+        let unmount = || mounted::unmount_here(&rootfs, mode).map_err(advise);
+        if !unmount()? {
+            let has_ended = |info: &Info| self.is_last(info) && !State::may_be_mounted(info);
+            if !snapshot.is_some_and(has_ended) {
+                mounted::check_elsewhere(&rootfs)?;
+            }
             return Ok(false);
         }
-        while mounted::unmount_here(&rootfs, mode).map_err(advise)? {}
+        while unmount()? {}
         Ok(true)
     }
 
@@ -152,7 +152,8 @@ impl RootDir {
     ///
     /// # Errors
     /// `AlreadyExists` if the snapshot belongs to something else; `FailedPrecondition` if the
-    /// directory has files that a root directory does not have.
+    /// directory has files that a root directory does not have, and this is not certainly a root
+    /// directory; errors of the file system.
     pub(super) fn check(&self, snapshot: Option<&Info>) -> Result<()> {
         if let Some(info) = snapshot {
             self.check_snapshot(info)?;
@@ -169,7 +170,7 @@ impl RootDir {
     /// Checks that nothing is mounted on `rootfs`, unless this is certainly a root directory.
     ///
     /// # Errors
-    /// `FailedPrecondition`.
+    /// `FailedPrecondition` if something is mounted there.
     pub(super) fn check_mount(&self, snapshot: Option<&Info>) -> Result<()> {
         if self.is_recognized(snapshot) || !MountedDirs::read_own().has(&self.rootfs()) {
             return Ok(());
@@ -180,13 +181,21 @@ impl RootDir {
         )))
     }
 
-    /// Returns whether the labels of a snapshot say that a job on this directory did not end.
+    /// Returns whether a snapshot was last mounted in this directory.
+    pub(super) fn is_last(&self, info: &Info) -> bool {
+        mounted::last_directory(info) == Some(self.rootfs())
+    }
+
+    /// Returns whether the labels of a snapshot show that a job on this directory did not end.
     fn is_noted(&self, info: &Info) -> bool {
-        State::is_between(info) && mounted::last_directory(info) == Some(self.rootfs())
+        State::is_between(info) && self.is_last(info)
     }
 
     /// Checks that a snapshot with the key of this directory belongs to this directory, or to
-    /// nothing.
+    /// nothing that exists.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if it belongs to something else.
     fn check_snapshot(&self, info: &Info) -> Result<()> {
         if info.kind == SnapshotKind::Committed || State::of(info).is_none() {
             let why = "another job has made a snapshot with the name of this directory; remove the \
@@ -208,8 +217,8 @@ impl RootDir {
         }
     }
 
-    /// Returns whether this is certainly a root directory: it has both files of one, or a job on it
-    /// did not end.
+    /// Returns whether this is certainly a root directory: it has both files of a root directory,
+    /// or a job on it did not end.
     fn is_recognized(&self, snapshot: Option<&Info>) -> bool {
         let has_file = |name| self.path.join(name).is_file();
         snapshot.is_some_and(|info| self.is_noted(info)) || (has_file(CONFIG) && has_file(NAME))
@@ -240,8 +249,8 @@ impl RootDir {
     /// checked that this may be done.
     ///
     /// # Errors
-    /// `Busy` while `rootfs` is in use, or if something else is mounted in the directory: nothing
-    /// is then changed; errors of the file system.
+    /// As [`Self::unmount`], and `Busy` if something else is mounted in the directory: nothing is
+    /// then removed; errors of the records and of the file system.
     pub(super) async fn clear(
         &self,
         snapshotter: &dyn Snapshotter,
@@ -310,8 +319,8 @@ impl RootDir {
         Ok(true)
     }
 
-    /// Removes the snapshot of a directory that does not exist. Returns false if there is none, or
-    /// if it has changed since it was seen.
+    /// Removes the snapshot of a directory that does not exist. Returns false if no snapshot was
+    /// `seen`, if it belongs to something else, or if it has changed since.
     pub(super) async fn remove_snapshot(
         &self,
         snapshotter: &dyn Snapshotter,
@@ -323,9 +332,9 @@ impl RootDir {
         }
     }
 
-    /// Removes the directory after its job was killed. Returns false if another job works on it
-    /// now, or has worked on it since its snapshot was seen. What cannot be removed is left to the
-    /// next job.
+    /// Removes the directory after its job was killed. Nothing must be mounted in it. Returns false
+    /// if another job works on it now, or has worked on it since its snapshot was seen. Leaves what
+    /// cannot be removed to the next job, and returns true.
     ///
     /// # Errors
     /// Errors of the records.

@@ -108,7 +108,8 @@ pub(super) async fn fetch(
     failed.map_or(Ok(()), Err)
 }
 
-/// Imports the ACIs of a store directory of rkt. Warns of each ACI that could not be imported.
+/// Imports the ACIs of a store directory of rkt. Warns of each ACI and each remote that could not be
+/// imported.
 ///
 /// # Errors
 /// As [`AciStore::import_store`]; if archives were refused, an error of the same kind as the error
@@ -139,11 +140,15 @@ pub(super) async fn import_store(
     for (key, error) in &done.refused {
         context.progress.warn(&format!("{key}: {error}"));
     }
+    for (_, error) in &done.refused_remotes {
+        context.progress.warn(&format!("not imported: {error}"));
+    }
     let refused: Vec<&String> = done.refused.iter().map(|(key, _)| key).collect();
     if context.out.is_json() {
         let total = json!({"total": {
             "imported": done.imported.len(),
             "remotes": done.remotes,
+            "refusedRemotes": done.refused_remotes.len(),
             "withoutArchive": done.without_blob,
             "unlisted": done.without_row,
             "refused": refused,

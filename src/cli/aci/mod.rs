@@ -134,6 +134,8 @@ impl Aci {
             Aci::ToImage { aci, name } => {
                 let key = find(acis, &aci).await?;
                 let image = acis.to_image(&key, name.name()).await?;
+                // Removes the other spellings of the name, which would refer to another image.
+                let image = cas.tag(image, &name).await?;
                 let mut made = json!({"target": image.target, "key": key});
                 names::add(&mut made, &image.name);
                 context.out.item(&made, || familiar(&image.name))

@@ -53,10 +53,11 @@ async fn publish(
 
 /// Writes a file into the ingest. A regular file is read up to the size that it has at the
 /// beginning, and the store may share its data instead of copying the data. A file that is not
-/// regular, such as a pipe, is read to its end.
+/// regular, such as a pipe, is read to its end, and so is a file that states the size 0, as files
+/// of `/proc` do.
 async fn copy_file(mut file: File, writer: &mut Writer) -> Result<()> {
     let metadata = file.metadata()?;
-    if !metadata.is_file() {
+    if !metadata.is_file() || metadata.len() == 0 {
         return copy(&mut file, writer).await;
     }
     let file = Arc::new(file);

@@ -98,7 +98,8 @@ pub fn ask(host: &str, method: &str, path: &str) -> String {
 }
 
 /// Sends a request. If the connection is reset, as may happen on a busy machine, sends the request
-/// again. A repeated request must therefore have the same effect. Returns the whole response.
+/// again, at most five times. So a request that was sent twice must have the same effect as one.
+/// Returns the whole response.
 ///
 /// # Panics
 /// If the service does not respond.

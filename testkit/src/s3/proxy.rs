@@ -18,7 +18,7 @@ pub enum Fault {
     /// The service checks a condition and writes a moment later. Other writes can happen in
     /// between.
     ChecksThenWrites,
-    /// The service writes a record, but the reply to the first attempt is lost.
+    /// The service writes each record, but the reply to the first write of each is lost.
     LosesFirstReply,
     /// The service writes the object that publishes a blob, but every reply is lost.
     NeverRepliesToPublish,

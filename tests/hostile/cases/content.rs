@@ -210,8 +210,8 @@ pub(super) const ALL: &[Make] = &[
     },
 ];
 
-/// Returns a file of zeros, compressed to a thousandth of its size. Gzip cannot exceed the allowed
-/// ratio, so only the wrong diff ID refuses the layer.
+/// Returns a case with a file of zeros, compressed to a thousandth of its size. Gzip cannot exceed
+/// the allowed ratio, so the layer is refused only because of its wrong diff ID.
 fn bomb() -> Case {
     let mut bomb = refused("zeros in gzip, with a wrong diff ID", CORRUPT, Vec::new());
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());

@@ -1,4 +1,4 @@
-//! Little input that asks for much work, memory or space.
+//! Little input that causes much work, or takes much memory or space.
 
 use std::io::Write;
 
@@ -9,7 +9,8 @@ use super::{CORRUPT, Case, Layer, Make, harmless, refused};
 use testkit::archive::{Header, Tar};
 use testkit::compress::xz;
 
-/// Returns a case with one compressed layer, whose diff ID is wrong if it is not refused before.
+/// Returns a case with one compressed layer. Its diff ID is wrong, so the layer is refused even if
+/// its content is not.
 fn packed(name: &'static str, kind: ErrorKind, blob: Vec<u8>, media_type: MediaType) -> Case {
     let mut case = refused(name, kind, Vec::new());
     case.layers = vec![Layer {
@@ -20,7 +21,7 @@ fn packed(name: &'static str, kind: ErrorKind, blob: Vec<u8>, media_type: MediaT
     case
 }
 
-/// Returns a file of zeros, as an archive without an end.
+/// Writes an archive of one file of zeros, without the blocks that end an archive.
 fn zeros(mebibytes: u64, write: &mut impl Write) {
     let header = Header::new(b'0', "zeros").size(mebibytes << 20);
     write.write_all(&header.sealed(false)).unwrap();

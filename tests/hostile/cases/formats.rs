@@ -32,7 +32,7 @@ fn file(header: Header) -> Vec<Tar> {
     vec![Tar::new().file("before", "x").member(header, "")]
 }
 
-/// Returns a case whose last layer ends after `left` bytes of its last member.
+/// Returns a case whose layer ends after `left` bytes of its last member.
 fn cut(name: &'static str, left: usize) -> Case {
     let mut cut = refused(name, CORRUPT, Vec::new());
     let whole = Tar::new().dir("./").file("a", "1");
@@ -42,7 +42,7 @@ fn cut(name: &'static str, left: usize) -> Case {
     cut
 }
 
-/// Returns a sparse file with one region of one byte at its end.
+/// Returns a layer with a sparse file of `size` bytes, of which only the last byte is stored.
 fn sparse(size: u64) -> Vec<Tar> {
     let map = format!("{},1", size - 1);
     let size = size.to_string();

@@ -29,7 +29,8 @@ const TO_ROOT: [&str; 7] = [
     "/dir/../../",
 ];
 
-/// Returns a layer with a link of each of [`TO_ROOT`], and one that leads through another link.
+/// Returns a layer with one link for each target of [`TO_ROOT`], and one link that leads through
+/// two of the others.
 fn links_to_root() -> Tar {
     let below = Tar::new()
         .file("dir/old", "")

@@ -1,5 +1,6 @@
-//! The layers. Each attacks something outside the directory that it is unpacked into, the control
-//! data of overlayfs, or the unpacking process. The tests of `cas-layer` check each rule by itself.
+//! The cases. Each is an image whose layers attack something outside the directory that they are
+//! unpacked into, the control data of overlayfs, or the unpacking process, or are at the bounds of
+//! what is accepted. The tests of `cas-layer` check each rule by itself.
 
 mod content;
 mod cost;
@@ -75,7 +76,7 @@ pub(crate) const ALL: [&[Make]; 5] = [
     cost::ALL,
 ];
 
-/// Returns an archive with a file that has one pax record.
+/// Returns an archive with two files, the second of which has one pax record.
 fn pax(key: &str, value: &[u8]) -> Tar {
     Tar::new()
         .file("before", "x")

@@ -45,7 +45,9 @@ pub(super) async fn large(lane: &mut Lane<'_>) -> Result<Vec<f64>> {
     let begun = Instant::now();
     column.put_large(round, size).await?;
     let mib = size as f64 / f64::from(1 << 20);
-    Ok(vec![Taken::since(begun, mib).rate()])
+    let rate = Taken::since(begun, mib).rate();
+    lane.stored += size;
+    Ok(vec![rate])
 }
 
 /// Stores one blob with several concurrent writers.

@@ -100,12 +100,12 @@ pub(crate) const STAGES: &[Stage] = &[
             Step::new(&["put"], |lane| Box::pin(ingest::put(lane))),
             Step::new(&["batch"], |lane| Box::pin(ingest::batch(lane))),
             Step::new(&["read"], |lane| Box::pin(read::blobs(lane))),
-            Step::new(&["disk"], |lane| Box::pin(disk::small(lane))).rounds_of(Rounds::Once),
+            Step::new(&["disk"], |lane| Box::pin(disk::overhead(lane))).rounds_of(Rounds::Once),
         ],
     },
     Stage::alone(&[
         Step::new(&["large"], |lane| Box::pin(ingest::large(lane))).rounds_of(Rounds::LargeBlobs),
-        Step::new(&["disk-large"], |lane| Box::pin(disk::large(lane))).rounds_of(Rounds::Once),
+        Step::new(&["disk-large"], |lane| Box::pin(disk::overhead(lane))).rounds_of(Rounds::Once),
         Step::new(&["ranges"], |lane| Box::pin(read::ranges(lane))),
     ]),
     Stage::alone(&[Step::new(&["stream", "stream-memory"], |lane| {

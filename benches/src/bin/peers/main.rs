@@ -20,6 +20,7 @@ mod shaped;
 mod snapshotters;
 mod warm;
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -104,7 +105,12 @@ fn options() -> Result<Options> {
                 .with_context(|| format!("{argument} needs a value"))
         };
         match argument.as_str() {
-            "--rounds" => options.rounds = value()?.parse()?,
+            "--rounds" => {
+                let rounds = value()?.parse::<NonZeroUsize>();
+                options.rounds = rounds
+                    .context("expected a number of rounds, at least 1")?
+                    .get();
+            }
             "--on" => options.on = Some(value()?.into()),
             "--ctr" => options.containerd = Programs(Some(value()?.into())),
             "--image" => options.image = value()?,

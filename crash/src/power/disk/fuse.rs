@@ -61,7 +61,8 @@ impl Files {
         }
     }
 
-    /// Returns the fault among `faults` that hits a request. Waits if the disk is slow.
+    /// Counts a request that one of `faults` may hit. Returns the fault that hits it, or `None`. If
+    /// the fault is [`Fault::Slow`], waits first.
     fn hit(&self, faults: &[Fault]) -> Option<Fault> {
         let hit = Shared::lock(&self.shared).hit(faults);
         if hit == Some(Fault::Slow) {

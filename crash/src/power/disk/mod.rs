@@ -59,7 +59,7 @@ impl Shared {
         shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a request that one of `faults` may hit. Returns the fault that hits it.
+    /// Counts a request that one of `faults` may hit. Returns the fault that hits it, or `None`.
     fn hit(&mut self, faults: &[Fault]) -> Option<Fault> {
         let faulty = self
             .faulty
@@ -111,8 +111,9 @@ impl Disk {
         self.directory.join(fuse::MARKS)
     }
 
-    /// Begins a record, during which the disk has a fault that hits some requests. Everything that
-    /// is written so far must have been flushed.
+    /// Begins a record. Returns the bytes that the disk has now, all of which must have been
+    /// flushed. Until the record ends, `fault` hits the requests of its kind with the given
+    /// numbers.
     pub(crate) fn begin(&self, fault: Option<(Fault, Range<u64>)>) -> Pages {
         let mut shared = Shared::lock(&self.shared);
         shared.faulty = fault.map(|(fault, hits)| Faulty {
@@ -124,7 +125,7 @@ impl Disk {
         shared.pages.clone()
     }
 
-    /// Ends the record, and the fault of the disk. Returns the events.
+    /// Ends the record, and the fault of the disk. Returns the events of the record.
     pub(crate) fn end(&self) -> Vec<Event> {
         let mut shared = Shared::lock(&self.shared);
         shared.faulty = None;

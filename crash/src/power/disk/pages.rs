@@ -49,7 +49,7 @@ impl Pages {
         }
     }
 
-    /// Writes all pages to a file of `size` bytes that has only zeros.
+    /// Writes the disk, which has `size` bytes, to an empty file.
     pub(crate) fn save(&self, file: &File, size: u64) -> std::io::Result<()> {
         file.set_len(size)?;
         for (number, page) in &self.0 {
