@@ -124,7 +124,9 @@ impl ContentStore for FsContent {
     }
 
     async fn remove_version(&self, digest: &Digest, version: Version) -> Result<bool> {
-        Ok(self.0.remove(&[(*digest, version)])? > 0)
+        // The removal may wait for the lock of another process.
+        let (shared, blobs) = (Arc::clone(&self.0), [(*digest, version)]);
+        pool::run(move || Ok(shared.remove(&blobs)? > 0)).await
     }
 
     async fn remove_versions(&self, blobs: &[(Digest, Version)], _batch: &Batch) -> Result<bool> {

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use cas_core::layout::{ImageLayout, OCI_LAYOUT};
-use cas_core::{Error, ErrorKind, Result};
+use cas_core::{Error, ErrorKind, Result, limit};
 use cas_host::{Dir, Lock, Place, cannot_write, find_foreign, make_private_dir};
 use cas_records_sqlite::SqliteRecords;
 use rustix::fs::FileType;
@@ -26,8 +26,6 @@ const KIND: &str = "fs";
 /// first. If `format.json` is damaged, a repair therefore reads the format from the database, and
 /// never takes a newer format for this one.
 const VERSION: u32 = cas_records_sqlite::VERSION;
-/// Maximum size of `format.json` and `oci-layout` in bytes.
-const SMALL: u64 = 64 << 10;
 
 /// The open directories of a store.
 pub(crate) struct Layout {
@@ -218,9 +216,10 @@ fn write_format(cas_dir: &Dir, version: u32) -> Result<()> {
 ///
 /// # Errors
 /// `FailedPrecondition` for another kind or a newer version; `Corrupt` if the file does not parse,
-/// is longer than [`SMALL`], or is not a file; errors of the file system.
+/// is longer than [`limit::LAYOUT_FILE`], or is not a file; errors of the file system.
 pub(crate) fn version(cas_dir: &Dir) -> Result<Option<u32>> {
-    let read = file::read(cas_dir, FORMAT, SMALL).map_err(|error| match error.kind() {
+    let read = file::read(cas_dir, FORMAT, limit::LAYOUT_FILE);
+    let read = read.map_err(|error| match error.kind() {
         ErrorKind::Corrupt => damaged_format(error),
         _ if file::is_too_long(&error) => damaged_format(error),
         _ => error,
@@ -246,12 +245,12 @@ fn damaged_format(why: impl Display) -> Error {
 }
 
 pub(crate) fn check_oci_layout(root: &Dir) -> Result<()> {
-    let data =
-        file::read(root, OCI_LAYOUT, SMALL).map_err(|error| match file::is_too_long(&error) {
-            true => damaged_layout(error),
-            false => error,
-        })?;
-    let Some(data) = data else {
+    let read = file::read(root, OCI_LAYOUT, limit::LAYOUT_FILE);
+    let read = read.map_err(|error| match file::is_too_long(&error) {
+        true => damaged_layout(error),
+        false => error,
+    });
+    let Some(data) = read? else {
         return Err(match root.stat(CAS_DIR)? {
             Some(_) => damaged_layout("it is missing"),
             None => Error::precondition(format!(

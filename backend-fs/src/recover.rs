@@ -47,9 +47,9 @@ fn remove_damaged(blobs: &Blobs) -> Result<()> {
             if let Some(stat) = blobs.stat(digest)?
                 && let Some((file, _)) = blobs.open_blob(digest)?
                 && !hashes_to(&file, digest)?
+                && blobs.remove(digest, stat.version)?
             {
                 tracing::warn!(%digest, "removed a damaged blob; store it again");
-                blobs.remove(digest, stat.version)?;
             }
         }
         match page.get(PAGE - 1) {

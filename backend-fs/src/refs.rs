@@ -10,15 +10,13 @@ use cas_host::Dir;
 use crate::file;
 use crate::index::Index;
 
-/// Maximum size of one file in bytes.
-const SMALL: u64 = 64 << 10;
-
 /// Returns an index with the names in `refs/`, or `None` if that directory does not exist.
 ///
 /// # Errors
 /// `Corrupt`, with the path, for a file that is not a descriptor, a directory or a symbolic link; `InvalidArgument`, with the path,
 /// for a file whose name is not the name of an image; `OutOfRange` for more than
-/// [`limit::DESCRIPTORS`] files, or a file of more than [`SMALL`] bytes; errors of the file system.
+/// [`limit::DESCRIPTORS`] files, or a file of more than [`limit::LAYOUT_FILE`] bytes; errors of the
+/// file system.
 pub(crate) fn read(root: &Dir) -> Result<Option<Index>> {
     let mut index = Index::empty();
     let refs = match root.open_dir(REFS) {
@@ -43,7 +41,7 @@ pub(crate) fn read(root: &Dir) -> Result<Option<Index>> {
 }
 
 fn add(index: &mut Index, refs: &Dir, name: &str) -> Result<()> {
-    let data = file::read(refs, name, SMALL)?.unwrap_or_default();
+    let data = file::read(refs, name, limit::LAYOUT_FILE)?.unwrap_or_default();
     let target = parse_ref(&data)?;
     index.push(&name.parse()?, &target)
 }

@@ -163,6 +163,7 @@ impl Opener for FsOpener {
     }
 
     async fn examine(&self, location: &Location, repair: bool) -> Result<Vec<Finding>> {
+        location.check_options(&[])?;
         let path = location.path()?;
         pool::run(move || examine(path.as_ref(), repair).during("examine store", path.display()))
             .await

@@ -240,3 +240,15 @@ fn a_newer_version_of_the_image_layout_is_not_replaced() {
     assert!(error.to_string().contains("2.0.0"), "{error}");
     assert_eq!(fs::read_to_string(file).unwrap(), newer);
 }
+
+#[test]
+fn an_unknown_option_is_refused_before_anything_is_repaired() {
+    let temp = tempfile::tempdir().unwrap();
+    drop(FsStore::open(temp.path()).unwrap());
+    let file = temp.path().join("index.json");
+    fs::remove_file(&file).unwrap();
+    let location = format!("fs://{}?colour=red", temp.path().display());
+    let error = wait(FsOpener.examine(&location.parse().unwrap(), true)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+    assert!(!file.exists());
+}

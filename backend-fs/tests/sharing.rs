@@ -4,12 +4,16 @@ mod support;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use backend_fs::FsStore;
 use cas_core::content::{Durability, Expected, Writer};
 use cas_core::image::Image;
 use cas_core::records::Batch;
 use cas_core::{ContentExt, Descriptor, Digest, ErrorKind, MediaType, pool::wait};
+use cas_host::{Dir, Lock};
 use support::name;
 
 const TASK: &str = "CAS_FS_TASK";
@@ -140,4 +144,25 @@ fn a_blob_of_the_wrong_size_is_replaced() {
     std::fs::write(&path, "").unwrap();
     wait(content.put(data[..].into())).unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), data);
+}
+
+/// The other process is stood for by a lock that another task releases.
+#[test]
+fn a_removal_that_waits_for_another_process_lets_other_tasks_run() {
+    let temp = tempfile::tempdir().unwrap();
+    let content = FsStore::open(temp.path()).unwrap().content();
+    let digest = wait(content.put("bytes".into())).unwrap();
+    let version = wait(content.stat(&digest)).unwrap().unwrap().version;
+    let dir = Dir::open(temp.path().join(".cas")).unwrap();
+    let lock = Lock::exclusive(&dir, "remove.lock").unwrap();
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let removed = { runtime }.build().unwrap().block_on(async {
+            let release = async { drop(lock) };
+            tokio::join!(content.remove_version(&digest, version), release).0
+        });
+        sender.send(removed.unwrap()).unwrap();
+    });
+    assert_eq!(receiver.recv_timeout(Duration::from_secs(60)), Ok(true));
 }

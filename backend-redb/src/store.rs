@@ -121,6 +121,7 @@ impl Opener for RedbOpener {
     }
 
     async fn examine(&self, location: &Location, repair: bool) -> Result<Vec<Finding>> {
+        location.check_options(&["cache"])?;
         let path = location.path()?;
         let found = pool::run(move || {
             examine(&path, repair)

@@ -242,6 +242,13 @@ fn unknown_options_are_refused() {
         wait(RedbOpener.open(&location.parse().unwrap())).map(drop)
     };
     open("?cache=1MiB").unwrap();
+    let examine = |options: &str| {
+        let location = format!("redb://{}/store{options}", temp.path().display());
+        wait(RedbOpener.examine(&location.parse().unwrap(), true)).map(drop)
+    };
+    examine("?cache=1MiB").unwrap();
+    let refused = examine("?inline=1KiB").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
     for bad in ["?cache=much", "?inline=1KiB", "?cache=-1"] {
         assert_eq!(
             open(bad).unwrap_err().kind(),

@@ -76,6 +76,7 @@ impl Opener for DirOpener {
     }
 
     async fn examine(&self, location: &Location, repair: bool) -> Result<Vec<Finding>> {
+        location.check_options(&[])?;
         let path = location.path()?;
         // A check creates no store.
         if !path.join("format").try_exists()? {

@@ -21,9 +21,10 @@ use rustls::crypto::ring;
 use rustls_platform_verifier::BuilderVerifierExt;
 
 use crate::error::classify;
+use crate::format::Format;
 use crate::prefix::Prefix;
-use crate::shared;
 use crate::store::{GAPS, MAX_NAME, RemoteStore};
+use crate::{runtime, shared};
 
 const OPTIONS: &[&str] = &["endpoint", "region", "single"];
 const DEFAULT_ENDPOINT: &str = "https://s3.amazonaws.com";
@@ -62,6 +63,10 @@ impl Opener for S3Opener {
     }
 
     async fn examine(&self, location: &Location, repair: bool) -> Result<Vec<Finding>> {
+        // A check creates no store.
+        if !RemoteStore::is_in_s3(location).await? {
+            return Ok(Vec::new());
+        }
         RemoteStore::open_s3(location).await?.examine(repair).await
     }
 }
@@ -80,7 +85,7 @@ impl RemoteStore {
     /// the service does not answer or TLS cannot be set up; other errors of the service.
     pub async fn open_s3(location: &Location) -> Result<Self> {
         let location = S3Location::parse(location)?;
-        let shown = format!("s3://{}/{}", location.bucket, location.prefix);
+        let shown = location.shown();
         let prefix = location.open_prefix()?;
         let opened = if location.single {
             Self::open_single(prefix, Capabilities::of(&[Capability::Durable])).await
@@ -88,6 +93,20 @@ impl RemoteStore {
             Self::open_shared(prefix, location.endpoint).await
         };
         opened.map_err(|error| error.operation("open store").within(shown))
+    }
+
+    /// Returns whether a store is at `location`. Writes nothing.
+    ///
+    /// # Errors
+    /// As [`RemoteStore::open_s3`], but the service is not tested.
+    async fn is_in_s3(location: &Location) -> Result<bool> {
+        let location = S3Location::parse(location)?;
+        let prefix = location.open_prefix()?;
+        let found = runtime::run(async move { Format::load(&prefix).await }).await;
+        match found {
+            Ok(format) => Ok(format.is_some()),
+            Err(error) => Err(error.operation("examine store").within(location.shown())),
+        }
     }
 }
 
@@ -159,6 +178,11 @@ impl S3Location {
             },
             single,
         })
+    }
+
+    /// Returns the location as messages show it, without options.
+    fn shown(&self) -> String {
+        format!("s3://{}/{}", self.bucket, self.prefix)
     }
 
     /// Returns a client for the prefix. Sends no request.

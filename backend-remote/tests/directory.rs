@@ -142,8 +142,13 @@ fn long_keys_are_accepted_and_options_refused() {
     assert_eq!(page[0].key, key);
     drop(store);
     let odd = format!("{location}?single=true").parse().unwrap();
-    let refused = wait(DirOpener.open(&odd)).err().unwrap();
-    assert_eq!(refused.kind(), ErrorKind::InvalidArgument);
+    let refused = [
+        wait(DirOpener.open(&odd)).map(drop),
+        wait(DirOpener.examine(&odd, true)).map(drop),
+    ];
+    for refused in refused {
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidArgument);
+    }
 }
 
 /// Parts that a killed process sent are found and removed. Parts of blobs, and of the ingests of

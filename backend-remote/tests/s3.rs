@@ -4,9 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use backend_remote::RemoteStore;
+use backend_remote::{RemoteStore, S3Opener};
 use cas_core::pool::wait;
-use cas_core::{ContentExt, Digest, Result};
+use cas_core::{ContentExt, Digest, Opener, Result};
 
 /// Opens the store of a law in a bucket that is named after the directory `dir`. Each law has a
 /// bucket of its own, because moto reads all keys of a bucket to list some of them. Without a
@@ -65,4 +65,24 @@ fn a_part_that_is_written_again_within_a_second_is_noticed() {
         let found = wait(content.is_unchanged(&stat)).unwrap();
         assert_eq!(found, unchanged, "{bytes}");
     }
+}
+
+#[test]
+fn an_examination_creates_no_store() {
+    let Some(host) = testkit::s3::service() else {
+        eprintln!("SKIPPED: no moto in target/moto; `cargo xtask setup` installs it");
+        return;
+    };
+    testkit::s3::make_bucket(host, "examined");
+    let location = format!("s3://examined/store?endpoint=http://{host}")
+        .parse()
+        .unwrap();
+    let format = || testkit::s3::ask(host, "GET", "/examined/store/format");
+    for repair in [false, true] {
+        assert_eq!(wait(S3Opener.examine(&location, repair)).unwrap(), []);
+        assert!(format().starts_with("HTTP/1.1 404"), "{repair}");
+    }
+    wait(S3Opener.open(&location)).unwrap();
+    assert!(format().starts_with("HTTP/1.1 200"));
+    assert_eq!(wait(S3Opener.examine(&location, true)).unwrap(), []);
 }

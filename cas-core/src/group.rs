@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use tokio::sync::{Notify, oneshot};
@@ -43,7 +44,7 @@ pub trait Grouped: Send + Sync + 'static {
 
     /// Does all jobs and returns their answers. The leader drops its `Arc` of this value before it
     /// sends the last answers, because a caller that receives its answer may expect to hold the
-    /// last `Arc`.
+    /// last `Arc`. After a panic, the jobs of the group have no answers, and other groups follow.
     fn make(&self, jobs: Vec<Self::Job>) -> Vec<Answer>;
 }
 
@@ -140,7 +141,8 @@ fn lead<G: Grouped>(group: Arc<G>, enough: impl Fn() -> bool) {
         return;
     }
     while let Some(jobs) = next(&*group) {
-        let answers = group.make(jobs);
+        // The other callers must not wait for a leader that a panic has ended.
+        let answers = catch_unwind(AssertUnwindSafe(|| group.make(jobs))).unwrap_or_default();
         if end_if(&*group, Inner::is_empty) {
             drop(group);
             answers.into_iter().for_each(|answer| answer());
@@ -209,13 +211,18 @@ impl<G: Grouped> Drop for PassOn<'_, G> {
 mod tests {
     use std::future::poll_fn;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
     use std::task::Poll;
     use std::thread;
     use std::time::Duration;
 
     use super::*;
+    use crate::error::ErrorKind;
 
     type Numbered = (usize, oneshot::Sender<usize>);
+
+    /// A group with this job panics.
+    const PANICS: usize = usize::MAX;
 
     /// Answers each job with its number. Even numbers have low priority.
     #[derive(Default)]
@@ -244,7 +251,8 @@ mod tests {
         fn make(&self, jobs: Vec<Numbered>) -> Vec<Answer> {
             thread::sleep(Duration::from_micros(200));
             self.done.fetch_add(jobs.len(), Ordering::Relaxed);
-            let numbers = jobs.iter().map(|(number, _)| *number).collect();
+            let numbers: Vec<_> = jobs.iter().map(|(number, _)| *number).collect();
+            assert!(!numbers.contains(&PANICS), "planted");
             self.groups.lock().unwrap().push(numbers);
             let answer = |(number, sender): Numbered| {
                 Box::new(move || {
@@ -300,6 +308,27 @@ mod tests {
         }
         let groups = counter.groups.lock().unwrap();
         assert!(groups.iter().all(|group| group.len() <= 4));
+    }
+
+    #[test]
+    fn after_a_panic_its_callers_get_an_error_and_later_callers_are_answered() {
+        let counter = Arc::new(Counter::default());
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.build().unwrap();
+        let (sender, answered) = mpsc::channel();
+        thread::spawn(move || {
+            let ends = |[lost, next]: [Result<usize>; 2]| {
+                let lost = lost.map_err(|error| error.kind());
+                sender.send((lost, next.ok())).unwrap();
+            };
+            // A thread of the pool leads, and then the caller.
+            ends([PANICS, 1].map(|number| runtime.block_on(job(&counter, number))));
+            ends([PANICS, 1].map(|number| pool::wait(job(&counter, number))));
+        });
+        for _ in 0..2 {
+            let answers = answered.recv_timeout(Duration::from_secs(60));
+            assert_eq!(answers, Ok((Err(ErrorKind::Internal), Some(1))));
+        }
     }
 
     #[test]

@@ -13,6 +13,9 @@ pub const DOCUMENT_READ: u64 = 8 << 20;
 /// maximum size of an index of referrers or a SOCI index that `cas` writes, and of the `index.json`
 /// of a store.
 pub const DOCUMENT_WRITE: u64 = 4 << 20;
+/// Maximum size of `format.json` and `oci-layout` of a store of files, and of a file in the
+/// directory `refs/` of an image layout that is opened as such a store.
+pub const LAYOUT_FILE: u64 = 64 << 10;
 /// Maximum depth of nested arrays and objects in a JSON document.
 pub const JSON_DEPTH: usize = 64;
 /// Maximum number of descriptors that one document lists. Also the maximum number of labels of one
@@ -62,6 +65,8 @@ pub const REASON: u64 = 1024;
 pub const SIGNATURES: usize = 64;
 /// Maximum number of redirects that one request follows.
 pub const REDIRECTS: usize = 5;
+/// Maximum length of each part of the text of a platform, such as the operating system.
+pub const PLATFORM_PART: usize = 64;
 /// Maximum number of features in the text of a platform.
 pub const OS_FEATURES: usize = 16;
 /// Maximum number of layers of one image.

@@ -45,8 +45,8 @@ pub trait Opener: Send + Sync + 'static {
     ///
     /// # Errors
     /// `Busy` if another process has the store open and the store is not
-    /// [`Shared`](crate::Capability::Shared); `Full` if the disk has no room for the repair; errors
-    /// of the backend.
+    /// [`Shared`](crate::Capability::Shared); `InvalidArgument` for an option that the backend does
+    /// not support; `Full` if the disk has no room for the repair; errors of the backend.
     async fn examine(&self, _location: &Location, _repair: bool) -> Result<Vec<Finding>> {
         Ok(Vec::new())
     }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeSet;
+use std::fs::{self, File};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -508,4 +509,23 @@ async fn what_was_pinned_is_kept_for_a_day_after_the_lease() {
     };
     assert_eq!(collected(UNLEASED_TTL / 2).await, []);
     assert_eq!(collected(UNLEASED_TTL * 2).await, [(descriptor.digest, 5)]);
+}
+
+/// A store may return adopted bytes in several pieces.
+#[tokio::test]
+async fn adopted_bytes_are_hashed_whole() {
+    let plain = store();
+    let mut content = Wrapped::new(&plain);
+    content.pieces = Some(1000);
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/blobs.rs");
+    let (data, file) = (fs::read(path).unwrap(), File::open(path).unwrap());
+    let mut writer = Writer::begin(&content, "key", Expected::ANY).await.unwrap();
+    let length = data.len() as u64;
+    let written = writer.write_file(&Arc::new(file), 0, length).await;
+    assert_eq!((written.unwrap(), writer.offset()), (length, length));
+    let done = writer
+        .commit(&Batch::new(), Durability::Full)
+        .await
+        .unwrap();
+    assert_eq!((done.digest, done.size), (Digest::sha256(&data), length));
 }

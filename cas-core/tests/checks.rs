@@ -2,6 +2,7 @@
 //! and damage that leaves the times of a file as they were.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -228,6 +229,40 @@ async fn a_damaged_blob_is_fetched_although_it_seems_to_be_unchanged() {
             "{flaw:?}: it was not replaced"
         );
     }
+}
+
+/// A job that brings the right bytes while a repair looks for them. The repair finds no source.
+struct Meanwhile(Arc<AtomicBool>);
+
+#[async_trait]
+impl Sources for Meanwhile {
+    async fn of(&self, _: Option<&Reference>) -> Result<Vec<Arc<dyn Fetcher>>> {
+        self.0.store(true, Ordering::Relaxed);
+        Ok(Vec::new())
+    }
+}
+
+#[tokio::test]
+async fn bytes_that_are_right_by_now_are_not_set_aside() {
+    let plain = store();
+    let target = image(&plain, "linux/amd64").await;
+    let named = Image::new("app:1".parse().unwrap(), target.clone());
+    plain.images.create(named).await.unwrap();
+    let layer = parts(&plain, &target).await[1].digest;
+    let mut content = Wrapped::new(&plain);
+    content.damaged = Some((layer, Flaw::First));
+    let options = CheckOptions {
+        read_data: ReadData::All,
+        repair: Some(Repair {
+            sources: &Meanwhile(Arc::clone(&content.mended)),
+            rebuilder: None,
+        }),
+        ..CheckOptions::default()
+    };
+    let report = check(&content.of(&plain), &[], &options).await.unwrap();
+    let is_damage = |found: &Finding| found.problem == Problem::BlobDamaged;
+    assert!(report.findings.iter().any(is_damage), "{report:?}");
+    assert!(plain.content.stat(&layer).await.unwrap().is_some());
 }
 
 /// An image without a name that a lease keeps needs its blobs as much as an image with a name.

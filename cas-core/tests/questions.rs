@@ -7,7 +7,8 @@ use cas_core::image::{
 };
 use cas_core::platform::{All, Only};
 use cas_core::{
-    ContentExt, Descriptor, Digest, Document, ErrorKind, Image, MediaType, Platform, Store,
+    ContentExt, Descriptor, Digest, Document, ErrorKind, Image, Manifest, MediaType, Platform,
+    Store,
 };
 
 mod support;
@@ -306,13 +307,21 @@ async fn layers_and_diff_ids_must_pair() {
     };
     let other = ImageConfig {
         rootfs_type: "overlay".into(),
-        ..config
+        ..config.clone()
     };
-    for wrong in [more, fewer, other] {
-        assert_eq!(
-            layers(&manifest, &wrong).unwrap_err().kind(),
-            ErrorKind::Corrupt
-        );
+    let empty = Manifest {
+        layers: Vec::new(),
+        ..*manifest.clone()
+    };
+    assert_eq!(layers(&empty, &fewer).unwrap(), []);
+    for (manifest, wrong) in [
+        (&empty, &config),
+        (&manifest, &more),
+        (&manifest, &fewer),
+        (&manifest, &other),
+    ] {
+        let error = layers(manifest, wrong).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
     }
 }
 

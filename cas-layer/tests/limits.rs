@@ -61,6 +61,10 @@ fn paths_and_links() {
     edge(limit::PATH_DEPTH, limit::PATH_DEPTH, |depth| {
         path("a/".repeat(depth).trim_end_matches('/').as_bytes())
     });
+    // A component `.` leads no deeper.
+    edge(limit::PATH_DEPTH, limit::PATH_DEPTH, |depth| {
+        path(format!("./{}", "a/.//".repeat(depth)).as_bytes())
+    });
     let link = |length| {
         Tar::new()
             .pax(&[("linkpath", &vec![b'x'; length])])

@@ -88,6 +88,11 @@ fn check_arrived(directory: &Path, layer: &LazyLayer, depth: Depth) -> Result<Co
         .take(most as u64 + 1)
         .read_to_end(&mut recorded)?;
     let data = opened(StoredTable::DATA_FILE)?;
+    // The data file has become the complete tar, or was removed because the tar is complete. A kill
+    // in between leaves the checksums, and another process may do it meanwhile.
+    if data.is_none() && opened(StoredTable::TAR_FILE)?.is_some() {
+        return Ok(Condition::Sound);
+    }
     let mut damaged = usize::from(recorded.len() > most);
     let mut pace = Pace::new(per_second);
     let sums = StoredTable::piece_sums(&recorded, layer.pieces().len());
@@ -272,4 +277,48 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     erofs::open_file(path)?.read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
+
+    use std::io::Write;
+
+    use cas_core::{Descriptor, Digest};
+    use cas_lazy::{TableFormat, Ztoc};
+    use testkit::archive::Tar;
+
+    use super::*;
+
+    fn layer() -> LazyLayer {
+        let tar = Tar::new().file("file", "text").end();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&tar).unwrap();
+        let blob = gzip.finish().unwrap();
+        let table = Ztoc::build(&blob[..], 64 << 10, "test").unwrap();
+        let table = table.encode().unwrap();
+        let size = blob.len() as u64;
+        let stored = StoredTable {
+            reference: "registry.example/app:1".to_owned(),
+            layer: Descriptor::new("application/gzip".into(), Digest::sha256(&blob), size),
+            diff_id: Digest::sha256(&tar),
+            format: TableFormat::Ztoc {
+                digest: Digest::sha256(&table),
+            },
+        };
+        stored.read(&table).unwrap()
+    }
+
+    /// As a kill leaves it after the data file has become the complete tar.
+    #[test]
+    fn checksums_of_a_data_file_that_has_become_the_tar_are_no_damage() {
+        let (temp, layer) = (tempfile::tempdir().unwrap(), layer());
+        let sums = vec![1; layer.pieces().len() * StoredTable::PIECE_RECORD];
+        fs::write(temp.path().join(StoredTable::PIECES_FILE), sums).unwrap();
+        let check = || check_arrived(temp.path(), &layer, Depth::Bytes { per_second: None });
+        assert!(matches!(check().unwrap(), Condition::Damaged(_)));
+        fs::write(temp.path().join(StoredTable::TAR_FILE), "").unwrap();
+        assert!(matches!(check().unwrap(), Condition::Sound));
+    }
 }

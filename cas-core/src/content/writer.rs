@@ -315,7 +315,7 @@ async fn append_from(
     let before = ingest.offset();
     let adopted = ingest.adopt(file, offset, length).await?;
     if adopted > 0 {
-        return ingest.read_back(before, adopted).await;
+        return read_all_back(ingest, before, adopted).await;
     }
     let file = Arc::clone(file);
     let data = pool::run(move || {
@@ -329,6 +329,24 @@ async fn append_from(
         ingest.append(data.clone()).await?;
     }
     Ok(data)
+}
+
+/// Returns `length` bytes of an ingest from `offset`. The store may return them in several pieces.
+async fn read_all_back(ingest: &mut dyn Ingest, offset: u64, length: usize) -> Result<Bytes> {
+    let first = ingest.read_back(offset, length).await?;
+    if first.len() == length {
+        return Ok(first);
+    }
+    let mut data = first.to_vec();
+    while data.len() < length {
+        let at = offset + data.len() as u64;
+        let piece = ingest.read_back(at, length - data.len()).await?;
+        if piece.is_empty() {
+            return Err(fewer_than_stated(ingest, at).operation("write"));
+        }
+        data.extend_from_slice(&piece);
+    }
+    Ok(data.into())
 }
 
 fn poisoned() -> Error {

@@ -223,7 +223,8 @@ pub fn layers(manifest: &Manifest, config: &ImageConfig) -> Result<Vec<(Descript
         .subject(layer.digest));
     }
     let stated: Option<Vec<_>> = manifest.layers.iter().map(stated_diff_id).collect();
-    if let Some(stated) = stated {
+    // No layers say nothing about the diff IDs.
+    if let Some(stated) = stated.filter(|stated| !stated.is_empty()) {
         let layers = manifest.layers.iter().cloned();
         return Ok(layers.zip(stated).collect());
     }

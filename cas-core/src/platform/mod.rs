@@ -151,7 +151,7 @@ impl FromStr for Platform {
     fn from_str(text: &str) -> Result<Self> {
         let word = |part: &&str| {
             !part.is_empty()
-                && part.len() <= 64
+                && part.len() <= limit::PLATFORM_PART
                 && part
                     .bytes()
                     .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
@@ -339,6 +339,13 @@ mod tests {
             "linux/amd64(+erofs)",
         ] {
             assert!(text.parse::<Platform>().is_err(), "{text}");
+        }
+        for (length, is_taken) in [
+            (limit::PLATFORM_PART, true),
+            (limit::PLATFORM_PART + 1, false),
+        ] {
+            let text = format!("linux/{}", "a".repeat(length));
+            assert_eq!(text.parse::<Platform>().is_ok(), is_taken, "{length}");
         }
     }
 }

@@ -138,10 +138,14 @@ async fn root(store: &Store, target: &Descriptor, options: &PushOptions) -> Resu
     }
     let resolved = manifest_for(&*store.content, target, platforms).await?;
     if !is_required {
-        options.progress.warn(
-            "the store does not have all platforms of the index; only the manifest for this \
-             machine is pushed; pull all platforms to push them",
-        );
+        let whose = match platforms {
+            Platforms::Like(platform) => platform.to_string(),
+            _ => "this machine".to_owned(),
+        };
+        options.progress.warn(&format!(
+            "the store does not have all platforms of the index; only the manifest for {whose} is \
+             pushed; pull all platforms to push them"
+        ));
     }
     Ok(resolved.descriptor)
 }

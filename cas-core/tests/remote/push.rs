@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use cas_core::image::check;
 use cas_core::platform::{All, Platforms};
-use cas_core::progress::Event;
+use cas_core::progress::{Event, Phase};
 use cas_core::transfer::{PushOptions, push};
 use cas_core::{ContentExt, Descriptor, ErrorKind, MediaType, Platform, Store, limit};
 
@@ -82,6 +82,32 @@ async fn a_push_of_an_incomplete_image_is_one_platform_or_an_error() {
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert_eq!(remote.pushed.lock().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_push_of_one_platform_of_an_index_names_the_platform() {
+    let (from, sparse, there) = (store(), store(), store());
+    let other = named(&from, "linux/riscv64").await;
+    let root = index(&from, &[other, named(&from, "linux/s390x").await]).await;
+    let riscv: Platform = "linux/riscv64".parse().unwrap();
+    let one = of(Platforms::One(riscv.clone()));
+    let source = FakeRemote::new(&from, &root);
+    pulled(&sparse, &source, &one).await.unwrap();
+    let said: Arc<Mutex<Vec<String>>> = Arc::default();
+    let sink = Arc::clone(&said);
+    let note = move |event: Event<'_>| {
+        if event.phase == Phase::Warning {
+            sink.lock().unwrap().push(event.item.to_owned());
+        }
+    };
+    let options = choosing(Platforms::Like(riscv)).with_progress(Arc::new(note));
+    let remote = FakeRemote::new(&there, &root);
+    push(&sparse, &remote, &root, &options).await.unwrap();
+    let said = said.lock().unwrap();
+    assert!(
+        said[0].contains("only the manifest for linux/riscv64"),
+        "{said:?}"
+    );
 }
 
 /// A descriptor may embed the content of a blob.

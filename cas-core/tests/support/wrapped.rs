@@ -1,11 +1,15 @@
 //! A content store that misbehaves in one place.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use cas_core::capability::Capabilities;
-use cas_core::content::{Entry, IngestStatus, Stat, Version};
+use cas_core::content::{Durability, Entry, IngestStatus, Stat, Verified, Version};
+use cas_core::records::Batch;
 use cas_core::{BlobReader, ContentStore, Digest, Error, ErrorKind, Ingest, Result, Store};
 
 /// What is wrong with a blob.
@@ -29,6 +33,8 @@ type Hook = Box<dyn Fn(&str) + Send + Sync>;
 pub(crate) struct Wrapped {
     inner: Arc<dyn ContentStore>,
     pub(crate) damaged: Option<(Digest, Flaw)>,
+    /// Whether the damaged blob has its right bytes again.
+    pub(crate) mended: Arc<AtomicBool>,
     /// The only ingest that is listed.
     pub(crate) listed: Option<IngestStatus>,
     /// Called before an ingest is discarded.
@@ -37,6 +43,8 @@ pub(crate) struct Wrapped {
     pub(crate) unchanged: bool,
     /// Whether the entries of a list are digests only, as in a directory.
     pub(crate) only_digests: bool,
+    /// Whether ingests adopt files, and return at most this number of their bytes at once.
+    pub(crate) pieces: Option<usize>,
 }
 
 impl Wrapped {
@@ -44,10 +52,12 @@ impl Wrapped {
         Wrapped {
             inner: store.content.clone(),
             damaged: None,
+            mended: Arc::default(),
             listed: None,
             discarding: None,
             unchanged: false,
             only_digests: false,
+            pieces: None,
         }
     }
 
@@ -70,14 +80,19 @@ impl ContentStore for Wrapped {
     }
     async fn open(&self, digest: &Digest) -> Result<Option<Arc<dyn BlobReader>>> {
         let reader = self.inner.open(digest).await?;
-        match self.damaged.filter(|(damaged, _)| damaged == digest) {
+        let damaged = self.damaged.filter(|(damaged, _)| damaged == digest);
+        match damaged.filter(|_| !self.mended.load(Ordering::Relaxed)) {
             Some((_, Flaw::Opens(kind))) => Err(Error::new(kind, "a planted error")),
             Some((_, flaw)) => Ok(reader.map(|reader| Arc::new(Bad(reader, flaw)) as _)),
             None => Ok(reader),
         }
     }
     async fn begin(&self, key: &str) -> Result<Box<dyn Ingest>> {
-        self.inner.begin(key).await
+        let inner = self.inner.begin(key).await?;
+        Ok(match self.pieces {
+            Some(length) => Box::new(InPieces(inner, length)),
+            None => inner,
+        })
     }
     async fn ingests(&self) -> Result<Vec<IngestStatus>> {
         match &self.listed {
@@ -110,6 +125,42 @@ impl ContentStore for Wrapped {
     }
     async fn flush(&self) -> Result<()> {
         self.inner.flush().await
+    }
+}
+
+struct InPieces(Box<dyn Ingest>, usize);
+
+#[async_trait]
+impl Ingest for InPieces {
+    fn key(&self) -> &str {
+        self.0.key()
+    }
+    fn offset(&self) -> u64 {
+        self.0.offset()
+    }
+    async fn append(&mut self, data: Bytes) -> Result<()> {
+        self.0.append(data).await
+    }
+    async fn adopt(&mut self, file: &Arc<File>, offset: u64, length: usize) -> Result<usize> {
+        let mut data = vec![0; length];
+        let read = file.read_at(&mut data, offset)?;
+        data.truncate(read);
+        self.0.append(data.into()).await?;
+        Ok(read)
+    }
+    async fn read_back(&mut self, offset: u64, length: usize) -> Result<Bytes> {
+        self.0.read_back(offset, length.min(self.1)).await
+    }
+    async fn rewind(&mut self) -> Result<()> {
+        self.0.rewind().await
+    }
+    async fn publish(
+        self: Box<Self>,
+        verified: &Verified,
+        batch: &Batch,
+        durability: Durability,
+    ) -> Result<bool> {
+        self.0.publish(verified, batch, durability).await
     }
 }
 

@@ -215,6 +215,10 @@ fn damaged(compression: Compression, error: io::Error) -> io::Error {
         .source(error)
         .into();
     }
+    // It says nothing about the stream.
+    if error.kind() == ErrorKind::OutOfMemory {
+        return Error::from(error).into();
+    }
     let found = match error.kind() {
         ErrorKind::UnexpectedEof => "it ends too early".to_owned(),
         _ => error.to_string(),
@@ -249,5 +253,16 @@ mod tests {
             check_ratio(compression, 1, floor + 1).unwrap_err();
         }
         check_ratio(None, 1, u64::MAX).unwrap();
+    }
+
+    #[test]
+    fn a_lack_of_memory_is_not_damage() {
+        for (found, expected) in [
+            (ErrorKind::OutOfMemory, cas_core::ErrorKind::Unavailable),
+            (ErrorKind::UnexpectedEof, cas_core::ErrorKind::Corrupt),
+        ] {
+            let error = Error::from(damaged(Compression::Bzip2, found.into()));
+            assert_eq!(error.kind(), expected, "{error}");
+        }
     }
 }

@@ -31,7 +31,8 @@ struct Entry {
 /// # Errors
 /// `Unsupported` for a manifest that is not an image of layers, or that has a layer that is an
 /// EROFS image; `Corrupt` if a manifest and its configuration do not match; `NotFound` if the
-/// archive does not contain all layers of a manifest; errors of [`image::image_config`].
+/// archive does not contain the configuration and all layers of a manifest; errors of
+/// [`image::image_config`].
 pub(super) async fn manifest(
     store: &Store,
     chosen: &BTreeMap<Reference, Chosen>,
@@ -91,6 +92,12 @@ async fn entry(store: &Store, manifest: &Manifest, plan: &Plan) -> Result<Entry>
         }
         Ok(blob_path(&layer.digest))
     };
+    if !plan.has(&manifest.config.digest) {
+        return Err(Error::not_found(
+            "the configuration is not selected, and docker needs it; export with --format oci",
+        )
+        .subject(manifest.config.digest));
+    }
     Ok(Entry {
         config: blob_path(&manifest.config.digest),
         repo_tags: Vec::new(),

@@ -158,12 +158,14 @@ struct Chosen {
 /// `InvalidArgument` if `images` is empty, or if the target is a directory, a path without a UTF-8
 /// file name, or a path in something that is not a directory; `NotFound` if content was lost, a
 /// layer was discarded after it was unpacked or is only kept as a tar, an image does not have the
-/// platform, or the archive is for docker and lacks a layer; `Corrupt` for damaged content;
-/// `Unsupported` for an image that docker cannot load, if the archive is for docker; `OutOfRange`
-/// for more referrers than [`limit::REFERRERS`](cas_core::limit::REFERRERS), or if an image exceeds
-/// a bound of [`walk`](cas_core::dispatch::walk()); errors of the store and of the target. An
-/// existing file with the name of the target is then unchanged, unless only the last step failed:
-/// the sync of its directory.
+/// platform, or the archive is for docker and lacks a configuration or a layer; `Corrupt` for
+/// damaged content; `Unsupported` for an image that docker cannot load, if the archive is for
+/// docker; `OutOfRange` for more referrers than
+/// [`limit::REFERRERS`](cas_core::limit::REFERRERS), more images and referrers than
+/// [`limit::DESCRIPTORS`](cas_core::limit::DESCRIPTORS), or if an image exceeds a bound of
+/// [`walk`](cas_core::dispatch::walk()); errors of the store and of the target. An existing file
+/// with the name of the target is then unchanged, unless only the last step failed: the sync of its
+/// directory.
 pub async fn export(
     store: &Store,
     images: &[Image],

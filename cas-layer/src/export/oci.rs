@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use cas_core::image::Reference;
 use cas_core::layout::{IMAGE_LAYOUT_VERSION, REF_NAME};
-use cas_core::{Descriptor, Error, Index, MediaType, Result};
+use cas_core::{Descriptor, Error, Index, MediaType, Result, limit};
 
 use super::Chosen;
 use crate::Naming;
@@ -23,6 +23,10 @@ pub(super) fn version() -> Bytes {
 ///
 /// Referrers follow, without names and without any annotations, because a reader could take an
 /// annotation of theirs for a name.
+///
+/// # Errors
+/// `OutOfRange` if an import would refuse the index: for more than [`limit::DESCRIPTORS`] entries,
+/// or [`limit::DOCUMENT_READ`] bytes.
 pub(super) fn index(
     chosen: &BTreeMap<Reference, Chosen>,
     referrers: &[Descriptor],
@@ -50,9 +54,17 @@ pub(super) fn index(
         subject: None,
         annotations: None,
     };
-    serde_json::to_vec(&index)
-        .map(Bytes::from)
-        .map_err(|error| {
-            Error::internal("an index could not be serialized; please report it").source(error)
-        })
+    let found = index.manifests.len();
+    let data = serde_json::to_vec(&index).map_err(|error| {
+        Error::internal("an index could not be serialized; please report it").source(error)
+    })?;
+    if found > limit::DESCRIPTORS || data.len() as u64 > limit::DOCUMENT_READ {
+        let (most, bytes) = (limit::DESCRIPTORS, limit::DOCUMENT_READ);
+        return Err(Error::out_of_range(format!(
+            "the archive would list {found} names and referrers in an index of {} bytes; at most \
+             {most} in {bytes} bytes can be imported again; export fewer images at a time",
+            data.len()
+        )));
+    }
+    Ok(data.into())
 }

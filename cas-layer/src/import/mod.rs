@@ -224,12 +224,21 @@ async fn store_images(
     for root in listed {
         if plan.visit(&root.target).await? {
             roots.push(root);
+        } else if platform.is_none() {
+            let index = root.target.digest;
+            importer.progress.warn(&format!(
+                "the source has none of the manifests that the index {index} lists; the index is \
+                 not imported"
+            ));
         }
     }
-    if roots.is_empty()
-        && let Some(error) = plan.no_platform()
-    {
-        return Err(error);
+    if roots.is_empty() {
+        return Err(plan.no_platform().unwrap_or_else(|| {
+            Error::not_found(
+                "the source is incomplete: it has none of the manifests that its indexes list; \
+                 import a complete copy",
+            )
+        }));
     }
     let referrers = referrers::take(&mut roots, &plan);
     let named = names::assign(roots, options.name.as_ref(), options.naming)?;

@@ -102,7 +102,9 @@ impl<'a> Plan<'a> {
                 check_same(known, descriptor)?;
                 return Ok(*leads_to_image);
             }
-            if depth > limit::INDEX_DEPTH {
+            // A manifest in the innermost index is not a level of its own.
+            let is_index = descriptor.media_type.is_index();
+            if depth > limit::INDEX_DEPTH + usize::from(!is_index) {
                 let allowed = limit::INDEX_DEPTH;
                 return Err(Error::out_of_range(format!(
                     "indexes are nested more than {allowed} levels deep; build the image again"

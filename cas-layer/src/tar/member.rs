@@ -277,7 +277,7 @@ pub(super) fn check_path(path: &[u8]) -> Result<()> {
     }
     let names = || {
         path.split(|&byte| byte == b'/')
-            .filter(|name| !name.is_empty())
+            .filter(|name| !matches!(*name, b"" | b"."))
     };
     if let Some(name) = names().find(|name| name.len() > limit::COMPONENT) {
         return fail(format!(

@@ -9,13 +9,13 @@ use cas_core::content::ContentExt;
 use cas_core::error::ErrorKind;
 use cas_core::progress::Event;
 use cas_core::testing::memory::MemoryStore;
-use cas_core::{Descriptor, Digest, MediaType, Store};
+use cas_core::{Descriptor, Digest, Image, MediaType, Store, limit};
 use cas_layer::export::{ExportOptions, Target, export};
 use serde_json::json;
 use tokio::sync::Notify;
 
 use super::flawed::{Flaw, Flawed};
-use super::{bytes_of, docker, for_platform, images, memory, source, store_of, take};
+use super::{Sink, bytes_of, docker, for_platform, images, memory, source, store_of, take};
 use crate::common::source::{Files, OWN, noise};
 
 /// Checks that an export fails with `kind`, leaves the existing file and its directory unchanged,
@@ -248,4 +248,34 @@ async fn a_target_that_is_not_a_file_is_an_error() {
     let failed = export(&store, &[], nothing, &ExportOptions::default()).await;
     assert_eq!(failed.unwrap_err().kind(), ErrorKind::InvalidArgument);
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+/// An import would refuse an index with more entries.
+#[tokio::test]
+async fn no_more_images_are_exported_than_can_be_imported() {
+    for (count, is_taken) in [(limit::DESCRIPTORS, true), (limit::DESCRIPTORS + 1, false)] {
+        let store = memory();
+        let imported = take(&store, &source(), None).await;
+        let target = &imported[0].target;
+        let named = |number: usize| {
+            let name = format!("x.test/many:{number}").parse().unwrap();
+            Image::new(name, target.clone())
+        };
+        let many: Vec<Image> = (0..count).map(named).collect();
+        let sink = Sink::default();
+        let out = Target::Stream(Box::new(sink.clone()));
+        let exported = export(&store, &many, out, &ExportOptions::default()).await;
+        if is_taken {
+            exported.unwrap();
+            let archive = sink.0.lock().unwrap().clone();
+            assert_eq!(take(&memory(), &archive, None).await.len(), count);
+        } else {
+            let error = exported.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
+            assert!(
+                error.to_string().contains(&limit::DESCRIPTORS.to_string()),
+                "{error}"
+            );
+        }
+    }
 }

@@ -161,11 +161,16 @@ async fn a_filter_selects_configurations_and_layers() {
             .iter()
             .all(|name| found.iter().any(|(one, _)| one == name))
     );
-    // Docker needs all layers.
-    let error = bytes_of(&store, &docker().with_filter(Arc::new(|_| false)))
-        .await
-        .unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::NotFound);
+    // Docker needs the configuration and all layers.
+    let selections: [fn(&Descriptor) -> bool; 2] = [
+        |blob| !blob.media_type.is_layer(),
+        |blob| blob.media_type.is_layer(),
+    ];
+    for selects in selections {
+        let options = docker().with_filter(Arc::new(selects));
+        let error = bytes_of(&store, &options).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    }
 }
 
 #[tokio::test]

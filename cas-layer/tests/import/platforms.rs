@@ -1,7 +1,10 @@
 //! Imports of one platform, and of images for other machines.
 
+use std::sync::{Arc, Mutex};
+
 use cas_core::error::ErrorKind;
-use cas_core::{Descriptor, Platform, Platforms, Store};
+use cas_core::progress::{Event, Phase};
+use cas_core::{Descriptor, Platform, Platforms, Store, limit};
 use cas_layer::import::ImportOptions;
 
 use super::good::names;
@@ -112,4 +115,52 @@ async fn a_sparse_index_is_imported_unchanged() {
         .await
         .unwrap();
     assert_eq!(present(&store, &all).await, [true, false, true, true]);
+}
+
+/// Without a manifest, an index is not an image.
+#[tokio::test]
+async fn an_index_without_any_of_its_manifests_is_not_imported() {
+    let all = ImportOptions::default;
+    let mut files = Files::layout();
+    let (lost, kept) = (files.image(1, "amd64"), files.image(2, "amd64"));
+    let (sparse, whole) = (files.index(vec![lost.clone()]), files.index(vec![kept]));
+    files.remove(&blob_path(&lost.digest));
+    let mut alone = files.clone();
+    alone.entries(&[(Some("sparse"), &sparse)]);
+    let error = import(&store(), in_stream(&alone.tar()), &all()).await;
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+
+    files.entries(&[(Some("sparse"), &sparse), (Some("whole"), &whole)]);
+    let said: Arc<Mutex<Vec<String>>> = Arc::default();
+    let sink = Arc::clone(&said);
+    let options = all().with_progress(Arc::new(move |event: Event<'_>| {
+        if event.phase == Phase::Warning {
+            sink.lock().unwrap().push(event.item.to_owned());
+        }
+    }));
+    let images = import(&store(), in_stream(&files.tar()), &options).await;
+    assert_eq!(names(&images.unwrap()), ["whole"]);
+    let said = said.lock().unwrap();
+    let is_named = |text: &String| text.contains(&sparse.digest.to_string());
+    assert!(said.iter().any(is_named), "{said:?}");
+}
+
+#[tokio::test]
+async fn as_many_indexes_as_allowed_are_nested_and_no_more() {
+    for (levels, is_taken) in [(limit::INDEX_DEPTH, true), (limit::INDEX_DEPTH + 1, false)] {
+        let mut files = Files::layout();
+        let mut root = files.image(1, "amd64");
+        for _ in 0..levels {
+            root = files.index(vec![root]);
+        }
+        files.entries(&[(Some("deep"), &root)]);
+        let taken = import(&store(), in_stream(&files.tar()), &ImportOptions::default()).await;
+        let kind = taken.err().map(|error| error.kind());
+        assert_eq!(
+            kind,
+            (!is_taken).then_some(ErrorKind::OutOfRange),
+            "{levels}"
+        );
+    }
 }

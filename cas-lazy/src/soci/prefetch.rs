@@ -68,8 +68,11 @@ impl Prefetch {
     /// Returns the bytes to store.
     ///
     /// # Errors
-    /// `Internal` if the artifact cannot be serialized.
+    /// `OutOfRange` for more than [`limit::SPANS`] ranges, which [`decode`](Self::decode) would
+    /// refuse; `Internal` if the artifact cannot be serialized.
     pub fn encode(&self) -> Result<Vec<u8>> {
+        check_bound("ranges", self.spans.len() as u64, limit::SPANS as u64)
+            .map_err(|error| error.operation("write prefetch artifact"))?;
         let stored = self.spans.iter().map(|spans| StoredSpans {
             start_span: *spans.start(),
             end_span: *spans.end(),
@@ -156,6 +159,19 @@ mod tests {
             prefetch.add(spans);
         }
         assert_eq!(prefetch.spans, [5..=8, 2..=4, 9..=9]);
+    }
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        let spans = (0..limit::SPANS as u32).map(|span| span..=u32::MAX);
+        let mut prefetch = Prefetch {
+            spans: spans.collect(),
+        };
+        let written = prefetch.encode().unwrap();
+        assert_eq!(Prefetch::decode(&written).unwrap(), prefetch);
+        prefetch.spans.push(0..=0);
+        let error = prefetch.encode().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
     }
 
     #[test]

@@ -79,7 +79,8 @@ impl Session {
     }
 
     /// Serves requests until the file system is unmounted. Meanwhile, fetches the pieces that
-    /// containers read first, completes layers, and records what has arrived.
+    /// containers read first, completes layers, and records what has arrived. A request that cannot
+    /// be answered fails, so that its reader does not wait.
     ///
     /// # Errors
     /// Errors of the system; `Internal` if a thread panicked. Once this returns, no request is
@@ -131,6 +132,8 @@ impl Session {
         let (mut message, mut data) = (vec![0; BUFFER], Vec::new());
         loop {
             let length = match rustix::io::read(&self.device, &mut message) {
+                // The other end is closed.
+                Ok(0) => return Ok(()),
                 Ok(length) => length,
                 // The kernel has cancelled the request, or a signal arrived.
                 Err(Errno::NOENT | Errno::INTR | Errno::AGAIN) => continue,
@@ -142,10 +145,10 @@ impl Session {
             };
             match request.operation {
                 Operation::Forget => {}
-                Operation::Read => self.read_in_turn(&request, turns, &mut data)?,
+                Operation::Read => self.read_in_turn(&request, turns, &mut data),
                 _ => match self.answer(&request) {
-                    Ok(reply) => self.reply(request.unique, &reply)?,
-                    Err(errno) => self.refuse(request.unique, errno)?,
+                    Ok(reply) => self.reply(request.unique, &reply),
+                    Err(errno) => self.refuse(request.unique, errno),
                 },
             }
         }
@@ -183,14 +186,9 @@ impl Session {
 
     /// Serves a read, unless bytes of it are missing and too many other reads wait for the same
     /// registry. It then waits for its turn, and another thread serves it. After a read with
-    /// missing bytes, serves the reads that have waited for their turn at the same registry, until
-    /// the session ends.
-    fn read_in_turn(
-        &self,
-        request: &Request<'_>,
-        turns: &Turns<Read>,
-        data: &mut Vec<u8>,
-    ) -> Result<()> {
+    /// missing bytes, serves the reads that have waited for their turn at the same registry. Once
+    /// the session has ended, these reads fail, because another thread may not come to them.
+    fn read_in_turn(&self, request: &Request<'_>, turns: &Turns<Read>, data: &mut Vec<u8>) {
         let (unique, id) = (request.unique, snapshot_of(request.node));
         let (Some(id), Some((offset, size))) = (id, request.extent()) else {
             return self.refuse(unique, Errno::INVAL);
@@ -205,14 +203,16 @@ impl Session {
             return self.read(&read, data);
         };
         let mut next = turns.begin(&registry, read);
-        while let Some(read) = next.filter(|_| !self.files.has_ended()) {
-            self.read(&read, data)?;
+        while let Some(read) = next {
+            match self.files.has_ended() {
+                true => self.refuse(read.unique, Errno::IO),
+                false => self.read(&read, data),
+            }
             next = turns.next(&registry);
         }
-        Ok(())
     }
 
-    fn read(&self, read: &Read, data: &mut Vec<u8>) -> Result<()> {
+    fn read(&self, read: &Read, data: &mut Vec<u8>) {
         let &Read {
             unique,
             id,
@@ -224,29 +224,44 @@ impl Session {
             Ok(length) => {
                 let header = protocol::header(unique, length, 0);
                 data[..REPLY_HEADER].copy_from_slice(&header);
-                self.send(&data[..REPLY_HEADER + length])
+                self.send(unique, &data[..REPLY_HEADER + length]);
             }
             Err(error) => {
                 tracing::error!(%error, id, offset, size, "cannot read a layer on demand");
-                self.refuse(unique, errno_of(&error))
+                self.refuse(unique, errno_of(&error));
             }
         }
     }
 
-    fn reply(&self, unique: u64, body: &[u8]) -> Result<()> {
+    fn reply(&self, unique: u64, body: &[u8]) {
         let header = protocol::header(unique, body.len(), 0);
-        self.send(&[&header, body].concat())
+        self.send(unique, &[&header, body].concat());
     }
 
-    fn refuse(&self, unique: u64, errno: Errno) -> Result<()> {
-        self.send(&protocol::header(unique, 0, errno.raw_os_error()))
+    /// Sends the reply to a request. If the kernel does not take it, the request fails.
+    fn send(&self, unique: u64, message: &[u8]) {
+        if let Err(errno) = self.try_send(message) {
+            let error = std::io::Error::from(errno);
+            tracing::error!(%error, "cannot answer a reader of a layer; its request fails");
+            self.refuse(unique, Errno::IO);
+        }
     }
 
-    fn send(&self, message: &[u8]) -> Result<()> {
+    /// Makes a request fail. If the kernel does not take this reply either, the reader waits until
+    /// it is killed or the file system is unmounted.
+    fn refuse(&self, unique: u64, errno: Errno) {
+        let header = protocol::header(unique, 0, errno.raw_os_error());
+        if let Err(errno) = self.try_send(&header) {
+            let error = std::io::Error::from(errno);
+            tracing::error!(%error, "cannot answer a reader of a layer, so it waits");
+        }
+    }
+
+    fn try_send(&self, message: &[u8]) -> std::result::Result<(), Errno> {
         match rustix::io::write(&self.device, message) {
             // The reader was killed, or the file system was unmounted.
             Ok(_) | Err(Errno::NOENT | Errno::NODEV) => Ok(()),
-            Err(errno) => Err(std::io::Error::from(errno).into()),
+            Err(errno) => Err(errno),
         }
     }
 }

@@ -10,13 +10,16 @@
 mod fixture;
 
 use std::fs::{self, File};
+use std::net::Shutdown;
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use cas_lazyfs::{Files, Session};
 use fixture::{ID, Mounted, Snapshots};
 
 #[test]
@@ -402,4 +405,49 @@ fn a_registry_that_does_not_answer_delays_no_reader_of_another() {
         let served = served.expect("the other registry answers");
         assert!(served == snapshots.tar[..served.len()]);
     });
+}
+
+/// Returns a request of the kernel to read the file of the snapshot [`ID`].
+fn read_request(unique: u64, size: u32) -> Vec<u8> {
+    const LENGTH: u32 = 80;
+    const READ: u32 = 15;
+    /// The number of the root directory, after which the files follow.
+    const ROOT: u64 = 1;
+    let node = ROOT + 1 + ID.parse::<u64>().unwrap();
+    let mut request = [LENGTH.to_ne_bytes(), READ.to_ne_bytes()].concat();
+    request.extend([unique.to_ne_bytes(), node.to_ne_bytes()].concat());
+    request.extend([0; 32]);
+    request.extend(size.to_ne_bytes());
+    request.resize(LENGTH as usize, 0);
+    request
+}
+
+/// A socket stands for the device. It takes small messages only.
+#[test]
+fn a_read_whose_reply_is_not_taken_fails_and_others_are_served() {
+    let Some((snapshots, registry)) = Snapshots::new() else {
+        return;
+    };
+    let (kernel, device) = UnixDatagram::pair().unwrap();
+    let end = device.try_clone().unwrap();
+    let directory = snapshots.directory();
+    let files = Files::new(directory.parent().unwrap().to_owned(), registry).with_speed(0);
+    let session = Session::new(device.into(), files).with_threads(1);
+    let server = thread::spawn(move || session.serve());
+    kernel
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    let mut reply = vec![0; 1 << 20];
+    let mut ask = |unique: u64, size: u32| {
+        kernel.send(&read_request(unique, size)).unwrap();
+        let length = kernel.recv(&mut reply).expect("every request is answered");
+        let of = u64::from_ne_bytes(reply[8..16].try_into().unwrap());
+        assert_eq!(of, unique);
+        let error = i32::from_ne_bytes(reply[4..8].try_into().unwrap());
+        (error, reply[16..length].to_vec())
+    };
+    assert_eq!(ask(1, 1 << 20), (-5, Vec::new()));
+    assert_eq!(ask(2, 512), (0, snapshots.tar[..512].to_vec()));
+    end.shutdown(Shutdown::Read).unwrap();
+    server.join().unwrap().unwrap();
 }

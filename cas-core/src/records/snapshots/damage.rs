@@ -95,9 +95,9 @@ impl Snapshots {
 
     /// Returns the keys of the damaged records: records that do not parse, and records whose chain
     /// of parents is broken or circular. A chain is broken if one of its records is missing or does
-    /// not parse. An empty key stands for the counter of ids, if it does not parse, or is lost or
-    /// too low. If `remove` is set, removes these records, and corrects the counter of ids and the
-    /// numbers of children of the other records.
+    /// not parse. An empty key stands for the counter of ids, if it does not parse, or is lost, too
+    /// low or too high. If `remove` is set, removes these records, and corrects the counter of ids
+    /// and the numbers of children of the other records.
     ///
     /// # Errors
     /// `Conflict` if `remove` is set and another job changed one of the records meanwhile that are
@@ -133,9 +133,10 @@ impl Snapshots {
         Ok(keys.chain(corrected.then(String::new)).collect())
     }
 
-    /// If the counter of ids does not parse, or is lost or too low, adds a write of the right value
-    /// to `batch`. Lost records may have had even higher ids. A snapshotter that makes a directory
-    /// skips an id whose directory is still there. Returns whether the counter was wrong.
+    /// If the counter of ids does not parse, or is lost, too low or too high, adds a write of the
+    /// right value to `batch`. Lost records may have had even higher ids. A snapshotter that makes
+    /// a directory skips an id whose directory is still there. Returns whether the counter was
+    /// wrong.
     async fn correct_counter(&self, sound: &Sound, batch: &mut Batch) -> Result<bool> {
         let found = self
             .records

@@ -69,8 +69,8 @@ impl Snapshots {
     /// the directory of a new snapshot.
     ///
     /// # Errors
-    /// `Corrupt` if the counter does not parse; `Conflict` if every attempt lost against another
-    /// writer; errors of the store.
+    /// `Corrupt` if the counter does not parse or is too high; `Conflict` if every attempt lost
+    /// against another writer; errors of the store.
     pub async fn fresh_id(&self) -> Result<u64> {
         if let Some(id) = lock(&self.ids).next() {
             return Ok(id);
@@ -278,7 +278,7 @@ impl Snapshots {
                 Expect::Revision(found.revision.clone()),
             ),
         };
-        let next = first.saturating_add(BLOCK);
+        let next = first + BLOCK;
         let mut batch = Batch::new();
         let value = next.to_string().into();
         batch.put(Table::Snapshots, self.snapshotter, expect, value);
@@ -295,9 +295,14 @@ fn parse_counter(found: &super::Record) -> Result<u64> {
     std::str::from_utf8(&found.value)
         .ok()
         .and_then(|text| text.parse().ok())
+        // A block of ids must follow.
+        .filter(|next: &u64| next.checked_add(BLOCK).is_some())
         .ok_or_else(|| {
-            Error::corrupt("the counter of snapshot ids does not parse; run `cas fsck --repair`")
-                .subject(&found.key)
+            Error::corrupt(
+                "the counter of snapshot ids does not parse or is too high; run `cas fsck \
+                 --repair`",
+            )
+            .subject(&found.key)
         })
 }
 

@@ -187,8 +187,9 @@ async fn circular_and_broken_chains_are_found_and_removed_and_no_others() {
 /// The other views hold ids that no record has.
 #[tokio::test]
 async fn a_corrected_counter_gives_out_no_id_twice() {
-    let counters: [Option<&str>; 6] = [Some("x"), Some(""), Some("-1"), Some("0"), Some("3"), None];
-    for counter in counters {
+    let too_high = u64::MAX.to_string();
+    let counters = ["x", "", "-1", "0", "3", &too_high].map(Some);
+    for counter in counters.into_iter().chain([None]) {
         let store = Arc::new(MemoryStore::new());
         let views: Vec<_> = (0..5)
             .map(|_| Snapshots::new(store.clone(), "test").unwrap())
@@ -202,7 +203,10 @@ async fn a_corrected_counter_gives_out_no_id_twice() {
         }
         let mut batch = Batch::new();
         match counter {
-            Some(text) => batch.put(Table::Snapshots, "test", Expect::Any, text.into()),
+            Some(text) => {
+                let value = text.to_owned().into();
+                batch.put(Table::Snapshots, "test", Expect::Any, value);
+            }
             None => batch.delete(Table::Snapshots, "test", Expect::Any),
         }
         store.commit(&batch).await.unwrap();
