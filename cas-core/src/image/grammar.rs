@@ -37,8 +37,8 @@ pub(super) fn check(host: &str, repository: &str, tag: Option<&str>) -> Result<(
     }
     if !repository.split('/').all(is_component) {
         return refused(format!(
-            "{EXPECTED}, with lower-case letters and digits in the repository, separated by one of \
-             . _ / or by __ or by any number of -"
+            "{EXPECTED}; the repository consists of words of lower-case letters and digits, with \
+             one of . _ __ / or any number of - between two words"
         ));
     }
     if repository.len() > limit::REPOSITORY {
@@ -59,8 +59,7 @@ pub(super) fn check(host: &str, repository: &str, tag: Option<&str>) -> Result<(
     let is_id = short.len() == 64 && short.bytes().all(|byte| byte.is_ascii_hexdigit());
     if host == HUB && (is_algorithm || is_id && tag.is_none()) {
         return refused(
-            "it looks like a digest, but a digest can only select an image in the store; use a name"
-                .into(),
+            "it looks like a digest, and a digest is not a name; give a name, such as app:1".into(),
         );
     }
     Ok(())

@@ -53,9 +53,9 @@ impl Counters {
         }
     }
 
-    /// Returns the totals of every operation that was called, by the name of the operation. If
-    /// calls end meanwhile, one total of an operation may include a call that another total of this
-    /// operation does not include.
+    /// Returns the totals of every operation of which a call has ended, by the name of the
+    /// operation. The fields of [`Counts`] are read one after the other. So if a call ends
+    /// meanwhile, `errors` may include it although `calls` does not.
     pub fn snapshot(&self) -> BTreeMap<&'static str, Counts> {
         let all = Operation::ALL.iter();
         all.map(|operation| (operation.name(), self.of(*operation)))
