@@ -23,7 +23,8 @@
 //! apply("layer 2", &mounts).await?;
 //! snapshotter.commit("chain-2", "unpack-1", Commit::default()).await?;
 //!
-//! // The whole image is the topmost layer: read-only as a view, or writable for a container.
+//! // The topmost snapshot has all files of the image. They are shown read-only by a view, or
+//! // writable for a container.
 //! let image = snapshotter.view("look", Some("chain-2"), Labels::new()).await?;
 //! let rootfs = snapshotter.prepare("container", Some("chain-2"), Labels::new()).await?;
 //!
@@ -150,9 +151,9 @@ pub enum Condition {
     Sound,
     /// Its directory is missing.
     Missing,
-    /// Something else is in the place of its directory, its files differ from the files that were
-    /// committed, or the files that the snapshotter made for its mounts were changed. The text
-    /// names the problem, or the first differences.
+    /// Its directory was replaced by something else, or its files are not the files that were
+    /// committed, or files that the snapshotter made for its mounts were changed. The text names
+    /// the problem, or the first differences.
     Damaged(String),
 }
 
@@ -259,9 +260,9 @@ pub enum LayerTarget {
     /// The uncompressed tar of the layer is stored in this empty directory, under the name
     /// [`LAYER_TAR`]. If the snapshotter has the [feature](Snapshotter::os_features)
     /// [`EROFS`](crate::platform::EROFS), the layer may also be an EROFS image under the name
-    /// [`LAYER_IMAGE`]. For a layer that is read on demand, the table of contents is stored
-    /// instead, in the files of the crate `cas-lazy`. The directory must contain nothing else when
-    /// the snapshot is committed.
+    /// [`LAYER_IMAGE`]. For a layer that is read on demand, the directory has files of a table of
+    /// contents instead, whose names and formats the crate `cas-lazy` defines. The directory must
+    /// contain nothing else when the snapshot is committed.
     Tar(PathBuf),
 }
 
@@ -272,8 +273,8 @@ pub struct Commit {
     pub labels: Labels,
     /// A committed parent for an active snapshot that has no parent. Layers that are unpacked in
     /// parallel get their parents by this option. Only a snapshotter that
-    /// [rebases](Snapshotter::rebases) supports it. If the snapshot has a parent, only this parent
-    /// may be given, and it has no effect.
+    /// [rebases](Snapshotter::rebases) supports it. For a snapshot that already has a parent, the
+    /// option must be `None` or the same parent, and has no effect.
     pub parent: Option<String>,
     /// Whether the caller has synced the file system of the mounts (`syncfs`) after the last write.
     /// One such sync is enough for all layers of an image.
@@ -307,9 +308,9 @@ pub trait Snapshotter: Send + Sync + 'static {
         false
     }
 
-    /// Returns the features of the operating system that images may require if they are unpacked
-    /// with this snapshotter, such as [`EROFS`](crate::platform::EROFS). A variant of an image that
-    /// requires these features is preferred over other variants.
+    /// Returns the values of `os.features` that this snapshotter supports, such as
+    /// [`EROFS`](crate::platform::EROFS). It can unpack images whose platform requires them, and a
+    /// variant of an image that requires them is preferred over other variants.
     fn os_features(&self) -> &'static [&'static str] {
         &[]
     }
@@ -368,12 +369,12 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// # Errors
     /// `NotFound` if `key` or `options.parent` does not exist; `AlreadyExists` if a snapshot has
     /// the name; `FailedPrecondition` if `key` is not active, or was made for a
-    /// [`LayerTarget::Tar`] and the layer is not stored yet; `InvalidArgument` if `options.parent`
-    /// differs from an existing parent or is not committed, for a name that is not valid as a key
-    /// (see [`Snapshotter::prepare`]), or for labels that exceed their bounds; `Unsupported` if
-    /// `options.parent` is given for a snapshot without a parent and the snapshotter does not
-    /// rebase, or if the snapshotter cannot keep the content as a layer; `Conflict` if another
-    /// snapshot was created under `key` meanwhile.
+    /// [`LayerTarget::Tar`] and the layer is not stored yet; `InvalidArgument` if `key` already
+    /// has another parent than `options.parent`, if `options.parent` is not committed, for a name
+    /// that is not valid as a key (see [`Snapshotter::prepare`]), or for labels that exceed their
+    /// bounds; `Unsupported` if `options.parent` is given for a snapshot without a parent and the
+    /// snapshotter does not rebase, or if the snapshotter cannot keep the content as a layer;
+    /// `Conflict` if another snapshot was created under `key` meanwhile.
     async fn commit(&self, name: &str, key: &str, options: Commit) -> Result<()>;
 
     /// Removes a snapshot in any state.
@@ -400,8 +401,8 @@ pub trait Snapshotter: Send + Sync + 'static {
     /// `labels` and `labels.<key>`, or for labels that exceed their bounds.
     async fn update(&self, key: &str, labels: Labels, fieldpaths: &[&str]) -> Result<Info>;
 
-    /// Returns the space that the snapshot takes, without its parents. Each call measures the space
-    /// of an active snapshot. The space of a committed snapshot is measured at its commit. Files
+    /// Returns the space that the snapshot takes, without its parents. The space of an active
+    /// snapshot is measured again at each call, that of a committed snapshot at its commit. Files
     /// that the snapshotter makes later to mount the children of the snapshot, such as an EROFS
     /// image of its layers, are added.
     ///
@@ -410,7 +411,7 @@ pub trait Snapshotter: Send + Sync + 'static {
     async fn usage(&self, key: &str) -> Result<Usage>;
 
     /// Returns how much of the layer of a snapshot has arrived, or `None` if the layer is not read
-    /// on demand.
+    /// on demand. By default, returns `None` for every key.
     ///
     /// # Errors
     /// `NotFound` if the snapshot does not exist; errors of the file system.
@@ -420,7 +421,8 @@ pub trait Snapshotter: Send + Sync + 'static {
 
     /// Does the part of a commit that reads the files of the active snapshot `key`. The caller must
     /// not change the files afterwards. Returns the space that the snapshot takes, for
-    /// [`Commit::usage`]. A caller that syncs several snapshots can call this during the sync.
+    /// [`Commit::usage`]. A caller that syncs several snapshots can call this during the sync. By
+    /// default, this is [`Snapshotter::usage`], also for a snapshot that is not active.
     ///
     /// # Errors
     /// `NotFound` if the snapshot does not exist; `FailedPrecondition` if it is not active.
@@ -469,13 +471,14 @@ pub trait Snapshotter: Send + Sync + 'static {
     async fn leftovers(&self) -> Result<Vec<Usage>>;
 
     /// Removes the [leftovers](Snapshotter::leftovers) that are not in use. A leftover is in use if
-    /// something is mounted in it, if a process is building or committing it, or if snapshots that
-    /// used it before a [`replace`](Snapshotter::replace) still exist. A garbage collection of the
-    /// whole store calls this, and so does a check that repairs. Returns the space that was freed.
+    /// something is mounted in it, or if a process is building or committing it. The old directory
+    /// of a [replaced](Snapshotter::replace) snapshot is also in use while a snapshot that was made
+    /// on top of it exists. A garbage collection of the whole store calls this, and so does a check
+    /// that repairs. Returns the space that was freed.
     async fn cleanup(&self) -> Result<Usage>;
 
     /// Closes the snapshotter. Later calls of the other asynchronous methods fail with
-    /// `FailedPrecondition`.
+    /// `FailedPrecondition`, except for methods that return `None` by default.
     async fn close(&self) -> Result<()>;
 }
 

@@ -57,7 +57,7 @@ type Times = HashMap<Reference, SystemTime>;
 
 struct Pending {
     times: Times,
-    /// When the times were last taken to be written.
+    /// When a write last took the times out of memory, or when this value was created.
     taken: Instant,
 }
 
@@ -99,8 +99,8 @@ impl Uses {
         }
     }
 
-    /// Records in memory that an image was used at `time`. If the times of [`limit::USES`] other
-    /// images wait to be written, this time is dropped.
+    /// Records in memory that an image was used at `time`. Drops the time if the maximum of
+    /// [`limit::USES`] other images are in memory already.
     pub fn note_at(&self, name: &Reference, time: SystemTime) {
         let times = &mut lock(&self.pending).times;
         if let Some(known) = times.get_mut(name) {
@@ -176,7 +176,8 @@ impl Drop for Uses {
             let _ = parts.write(times).await;
             drop((parts, ended));
         });
-        // A store that only one process can open must be closed when its last handle is dropped.
+        // The task keeps the store open. If only one process can open the store, this waits for the
+        // task, so that the store can be opened again.
         if has_one_owner {
             let _ = end.recv();
         }

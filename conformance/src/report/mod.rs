@@ -111,7 +111,7 @@ impl Line {
 /// Appends the result of a law, if a report was requested.
 ///
 /// # Panics
-/// If the line cannot be written, because a report must be complete.
+/// If the line cannot be written. A report without it would be wrong.
 pub(crate) fn record(group: &str, test: &str, verdict: &Verdict, took: Duration) {
     let Some(directory) = env::var_os(DIRECTORY) else {
         return;
