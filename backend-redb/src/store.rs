@@ -6,7 +6,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use cas_core::check::Finding;
 use cas_core::{Capabilities, Context, Location, Opener, Result, Store, pool};
-use cas_kv::{KvStore, OpenMode, OwnedDir, Reuse, Space};
+use cas_kv::{KvStore, OpenMode, OwnedDir, Reserve, Reuse, Space};
 
 use crate::engine::RedbEngine;
 use crate::file::{self, NAMES};
@@ -18,9 +18,12 @@ pub const GAPS: &[(&str, &str)] = &[];
 
 /// Default size of the page cache in bytes.
 const CACHE: usize = 64 << 20;
-/// Size in bytes of the file that reserves space for a full disk. This is more than redb writes
-/// when it opens the database and removes a blob.
-const RESERVE: u64 = 2 << 20;
+/// What is reserved for a full disk. This is more than redb writes when it opens the database and
+/// removes a blob. It creates no files.
+const RESERVE: Reserve = Reserve {
+    bytes: 2 << 20,
+    files: 0,
+};
 
 /// A store in one redb file.
 pub struct RedbStore(KvStore);

@@ -97,3 +97,60 @@ fn compact(database: &Database, name: &str, bottom: BottommostLevelCompaction) -
         .compact_range_cf_opt(family, all.0, all.1, &options);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use cas_core::gc::{GcOptions, collect};
+    use cas_core::{ContentExt, Digest, pool::wait};
+
+    use crate::RocksStore;
+
+    const SIZE: usize = 2 << 20;
+
+    /// Returns the number of bytes in the blob files of the database in `directory`.
+    fn in_blob_files(directory: &Path) -> u64 {
+        let entries = fs::read_dir(directory.join("db")).unwrap();
+        let files = entries.map(|entry| entry.unwrap()).filter(|entry| {
+            let name = entry.file_name();
+            name.to_str().unwrap().ends_with(".blob")
+        });
+        files.map(|file| file.metadata().unwrap().len()).sum()
+    }
+
+    /// A collection that is killed between its removals and its compaction has not returned the
+    /// space. The next collection does, although it finds nothing to remove.
+    #[test]
+    fn the_space_of_a_killed_collection_is_given_back_by_the_next() {
+        let temp = tempfile::tempdir().unwrap();
+        let [killed, next] = ["killed", "next"].map(|name| temp.path().join(name));
+        let store = RocksStore::open(&killed).unwrap();
+        let content = store.content();
+        let blobs: Vec<Digest> = (0..8)
+            .map(|seed| wait(content.put(vec![seed; SIZE].into())).unwrap())
+            .collect();
+        for digest in &blobs[..7] {
+            wait(content.remove(digest)).unwrap();
+        }
+        wait(content.flush()).unwrap();
+        fs::create_dir_all(next.join("db")).unwrap();
+        for file in fs::read_dir(killed.join("db")).unwrap() {
+            let file = file.unwrap();
+            fs::copy(file.path(), next.join("db").join(file.file_name())).unwrap();
+        }
+        assert!(in_blob_files(&next) > 7 * SIZE as u64);
+        let store = RocksStore::open(&next).unwrap();
+        let removed = wait(collect(&store.store(), &[], &GcOptions::default())).unwrap();
+        assert!(removed.is_empty(), "{removed:?}");
+        let left = wait(store.content().open(&blobs[7])).unwrap().unwrap();
+        assert!(wait(left.read_at(0, SIZE)).unwrap() == vec![7; SIZE]);
+        drop((left, store));
+        let bytes = in_blob_files(&next);
+        assert!(
+            bytes < 2 * SIZE as u64,
+            "{bytes} bytes are left of one blob of 2 MiB"
+        );
+    }
+}

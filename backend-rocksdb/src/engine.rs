@@ -186,13 +186,14 @@ mod tests {
 
     use std::fs;
 
-    use cas_kv::{IngestEntry, Reuse};
+    use cas_kv::{IngestEntry, Reserve, Reuse};
     use rocksdb::statistics::Ticker;
 
     use super::*;
 
     fn open(directory: &Path, mode: OpenMode) -> RocksEngine {
-        let space = Space::new(directory, 0, Reuse::AfterCompaction).unwrap();
+        let none = Reserve { bytes: 0, files: 0 };
+        let space = Space::new(directory, none, Reuse::AfterCompaction).unwrap();
         let tuning = Tuning {
             statistics: true,
             ..Tuning::default()

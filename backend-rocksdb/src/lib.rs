@@ -16,6 +16,7 @@
 //! db.repair         files of a damaged database, while a repair reads them
 //! owner             locked by the process that has the store open; contains its pid
 //! reserve           disk space for removals on a full disk
+//! reserve.N         inodes for removals on a disk without others
 //! ```
 //!
 //! The crate `cas-kv` implements the store over these tables.

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use cas_core::check::Finding;
 use cas_core::sync::lock;
 use cas_core::{Capabilities, Context, Location, Opener, Result, Store, pool};
-use cas_kv::{FileNames, KvStore, OwnedDir, Reuse, Space};
+use cas_kv::{FileNames, KvStore, OwnedDir, Reserve, Reuse, Space};
 
 use crate::database::Database;
 use crate::engine::RocksEngine;
@@ -23,9 +23,13 @@ const NAMES: FileNames = FileNames {
     database: "db",
     new: "db.new",
 };
-/// Size of the reserve in bytes. This is more than RocksDB writes when it opens a database and
-/// removes a blob.
-const RESERVE: u64 = 8 << 20;
+/// What is reserved for a full disk. This is more than RocksDB writes and creates when it opens a
+/// database and removes a blob. Each opening for writing leaves another file, until a collection
+/// writes the removals to tables, so the files are enough for some commands.
+const RESERVE: Reserve = Reserve {
+    bytes: 8 << 20,
+    files: 32,
+};
 
 /// A store in one RocksDB database.
 pub struct RocksStore {

@@ -47,7 +47,7 @@ pub use engine::{BlobEntry, Engine, Failed, IngestEntry, Rows, Transaction, View
 pub use head::{Head, side_dir};
 pub use key::Key;
 pub use owned_dir::{FileNames, OwnedDir};
-pub use space::{Reuse, Space};
+pub use space::{Reserve, Reuse, Space};
 pub use store::{KvStore, OpenMode};
 
 /// The capabilities of every store over an [`Engine`].

@@ -30,8 +30,8 @@ pub struct FileNames {
 /// Otherwise, it shares the directory with other processes that cannot write to it.
 ///
 /// The directory contains the database; its [`Head`], once the database was closed; `owner`, a
-/// locked file with the pid of the owner; and `reserve`, the disk space that
-/// [`Space`](crate::Space) keeps for removals on a full disk.
+/// locked file with the pid of the owner; and the files `reserve` and `reserve.N`, the disk space
+/// and the inodes that [`Space`](crate::Space) keeps for removals on a full disk.
 #[derive(Debug)]
 pub struct OwnedDir {
     path: PathBuf,
@@ -169,7 +169,8 @@ fn refuse_foreign(path: &Path, names: FileNames) -> Result<()> {
     // The names that an interrupted creation leaves, and the names next to a database that was
     // lost.
     let beside = format!("{database}.");
-    let is_ours = |name: &str| name == OWNER || name == RESERVE || name.starts_with(&beside);
+    let is_reserve = |name: &str| name == RESERVE || name.starts_with(&format!("{RESERVE}."));
+    let is_ours = |name: &str| name == OWNER || is_reserve(name) || name.starts_with(&beside);
     for entry in fs::read_dir(path)? {
         let name = entry?.file_name();
         if !name.to_str().is_some_and(is_ours) {

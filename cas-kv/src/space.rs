@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cas_core::{Error, ErrorKind, Result};
 use rustix::fs::FallocateFlags;
 
-/// The file name of the reserve.
+/// The name of the file of the reserve that takes up space. The names of its other files, which are
+/// empty, are this name, a full stop and a number.
 pub(crate) const RESERVE: &str = "reserve";
 /// Bytes kept free, in addition to the reserve, for the overhead of a commit.
 const MARGIN: u64 = 1 << 20;
@@ -35,19 +36,30 @@ pub(crate) struct KeptReserve(pub(crate) Space);
 
 impl Drop for KeptReserve {
     fn drop(&mut self) {
-        self.0.reserve(STEP);
+        self.0.reserve(STEP, 0);
     }
 }
 
-/// Disk space accounting of one database, and its reserve: a file that takes up disk space. The
-/// file is removed on a full disk, so that blobs can be removed.
+/// What a reserve takes up, so that it can be freed on a full disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Reserve {
+    /// The number of bytes, which must be more than the engine writes to remove a blob and to open
+    /// the database.
+    pub bytes: u64,
+    /// The number of empty files, each of which takes up an inode. This must be at least the number
+    /// of files that the engine creates to remove a blob and to open the database.
+    pub files: u32,
+}
+
+/// Disk space accounting of one database, and its reserve: files that take up space and inodes of
+/// the disk. The files are removed on a full disk, so that blobs can be removed.
 #[derive(Clone, Debug)]
 pub struct Space(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    reserve: PathBuf,
-    size: u64,
+    path: PathBuf,
+    reserve: Reserve,
     reuse: Reuse,
     dir: File,
     /// Bytes that were added and may be in memory only.
@@ -57,15 +69,14 @@ struct Inner {
 }
 
 impl Space {
-    /// Returns the accounting for a database in `dir`. `size` is the size of the reserve in bytes,
-    /// which must be more than the engine writes to remove a blob and to open the database.
+    /// Returns the accounting for a database in `dir`. Creates no reserve.
     ///
     /// # Errors
     /// Errors of the file system.
-    pub fn new(dir: &Path, size: u64, reuse: Reuse) -> io::Result<Self> {
+    pub fn new(dir: &Path, reserve: Reserve, reuse: Reuse) -> io::Result<Self> {
         Ok(Space(Arc::new(Inner {
-            reserve: dir.join(RESERVE),
-            size,
+            path: dir.join(RESERVE),
+            reserve,
             reuse,
             dir: File::open(dir)?,
             unsynced: AtomicU64::new(0),
@@ -73,42 +84,63 @@ impl Space {
         })))
     }
 
-    /// Creates the whole reserve if it does not exist. If the disk has no room for it, creates
-    /// none, and the store works without it.
+    /// Creates what is missing of the reserve. If the disk has no room for all of its bytes, creates
+    /// no file with bytes, and if it has no room for all of its files, creates no other files. The
+    /// store then works without them.
     pub(crate) fn create_reserve(&self) {
-        self.reserve(self.0.size);
+        let Reserve { bytes, files } = self.0.reserve;
+        self.reserve(bytes, files);
     }
 
-    /// Creates the reserve if it does not exist. On an almost full disk the reserve is smaller. If
-    /// not even `least` bytes fit, no reserve is created.
-    fn reserve(&self, least: u64) {
-        let path = &self.0.reserve;
+    /// Creates what is missing of the reserve. On an almost full disk, the reserve is smaller. If
+    /// not even `bytes` bytes or `files` files fit, frees what it has of these.
+    fn reserve(&self, bytes: u64, files: u32) {
+        self.reserve_bytes(bytes);
+        let is_there = |path: &PathBuf| path.exists() || create(path).is_ok();
+        if self.others().take_while(is_there).count() < files as usize {
+            self.others().for_each(|path| {
+                let _ = std::fs::remove_file(path);
+            });
+        }
+    }
+
+    /// Creates the file with the bytes of the reserve if it does not exist, and if at least `least`
+    /// bytes fit.
+    fn reserve_bytes(&self, least: u64) {
+        let path = &self.0.path;
         if path.exists() {
             return;
         }
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(0o600);
-        let Ok(file) = options.open(path) else {
+        let Ok(file) = create(path) else {
             return;
         };
-        let mut size = self.0.size;
+        let mut size = self.0.reserve.bytes;
         while rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size).is_err() {
             size = size.saturating_sub(STEP);
             if size < least || size == 0 {
-                self.release_reserve();
+                let _ = std::fs::remove_file(path);
                 return;
             }
         }
     }
 
-    /// Removes the reserve, to free its space. Returns whether there was one.
+    /// Returns the paths of the files of the reserve that have no bytes.
+    fn others(&self) -> impl Iterator<Item = PathBuf> {
+        let name = |number: u32| self.0.path.with_added_extension(number.to_string());
+        (1..=self.0.reserve.files).map(name)
+    }
+
+    /// Removes the reserve, to free its space and its inodes. Returns whether there was one.
     pub fn release_reserve(&self) -> bool {
-        let removed = std::fs::remove_file(&self.0.reserve).is_ok();
-        if removed {
+        let all = std::iter::once(self.0.path.clone()).chain(self.others());
+        let removed = all
+            .filter(|path| std::fs::remove_file(path).is_ok())
+            .count();
+        if removed > 0 {
             // btrfs gives the space to others only after the removal is durable.
             let _ = cas_host::syncfs(&self.0.dir);
         }
-        removed
+        removed > 0
     }
 
     /// Checks that the disk has room for `bytes` more and for `pending` bytes of the engine, and
@@ -171,4 +203,11 @@ impl Space {
         let status = rustix::fs::fstatvfs(&self.0.dir)?;
         Ok(status.f_bavail.saturating_mul(status.f_frsize))
     }
+}
+
+/// Creates an empty file that does not exist.
+fn create(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    options.open(path)
 }
