@@ -131,10 +131,14 @@ fn trials(counts: &Counts) -> Vec<Trial> {
             for (place, store) in local.iter().enumerate() {
                 for (other, file_system) in FileSystem::value_variants().iter().enumerate() {
                     let turn = round as usize + place + other;
+                    let work = WORKS[turn % WORKS.len()];
+                    let is_shared = store == SHARED && matches!(work, Work::Ingest | Work::Images);
+                    let has_two = is_shared && round / WORKS.len() as u64 % 2 == 1;
                     trials.push(Trial::Power(power::Trial {
                         stack: Stack::new(store, turn / WORKS.len()),
                         file_system: *file_system,
-                        work: WORKS[turn % WORKS.len()],
+                        work,
+                        processes: 1 + u64::from(has_two),
                         plant: None,
                         fault: None,
                         seed: seed(round),
