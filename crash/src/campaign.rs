@@ -18,6 +18,8 @@ use crate::work::Work;
 const WORKS: [Work; 4] = [Work::Ingest, Work::Images, Work::Full, Work::Repair];
 /// The number of disks that a trial checks.
 const DISKS: u64 = 50;
+/// The store on a disk that several processes can open.
+const SHARED: &str = "fs";
 /// The kinds of storms. The number of changes of each is divided by the number beside it.
 const STORMS: [(Work, u64); 2] = [(Work::Storm, 1), (Work::LateStorm, 10)];
 /// The number of kills of a trial.
