@@ -18,6 +18,8 @@ use crate::work::Work;
 const WORKS: [Work; 4] = [Work::Ingest, Work::Images, Work::Full, Work::Repair];
 /// The number of disks that a trial checks.
 const DISKS: u64 = 50;
+/// The store on a disk that several processes can open.
+const SHARED: &str = "fs";
 /// The kinds of storms. The number of changes of each is divided by the number beside it.
 const STORMS: [(Work, u64); 2] = [(Work::Storm, 1), (Work::LateStorm, 10)];
 /// The number of kills of a trial.
@@ -131,10 +133,14 @@ fn trials(counts: &Counts) -> Vec<Trial> {
             for (place, store) in local.iter().enumerate() {
                 for (other, file_system) in FileSystem::value_variants().iter().enumerate() {
                     let turn = round as usize + place + other;
+                    let work = WORKS[turn % WORKS.len()];
+                    let is_shared = store == SHARED && matches!(work, Work::Ingest | Work::Images);
+                    let has_two = is_shared && round / WORKS.len() as u64 % 2 == 1;
                     trials.push(Trial::Power(power::Trial {
                         stack: Stack::new(store, turn / WORKS.len()),
                         file_system: *file_system,
-                        work: WORKS[turn % WORKS.len()],
+                        work,
+                        processes: 1 + u64::from(has_two),
                         plant: None,
                         fault: None,
                         seed: seed(round),

@@ -101,6 +101,10 @@ struct PowerArgs {
     /// A fault of the disk while the worker runs
     #[arg(long, value_enum)]
     fault: Option<Fault>,
+    /// Number of processes that work at a time; `ingest` and `images` can have several, if the store
+    /// allows this
+    #[arg(long, default_value_t = 1)]
+    processes: u64,
     /// Number of disks to check
     #[arg(long, default_value_t = 100)]
     disks: usize,
@@ -185,6 +189,7 @@ fn run(task: Task) -> Result<bool> {
                 stack: arguments.stack,
                 file_system: arguments.file_system,
                 work: arguments.work,
+                processes: arguments.processes,
                 plant: arguments.plant,
                 fault: arguments.fault,
                 seed: arguments.seed,

@@ -70,7 +70,6 @@ macro_rules! trials {
 
 trials! {
     fs_on_ext4 "fs" "overlay" "ext4" "images";
-    fs_on_xfs "fs" "erofs" "xfs" "images";
     fs_on_btrfs "fs" "native" "btrfs" "repair";
     fs_on_full_ext4 "fs" "overlay" "ext4" "full";
     fs_on_full_btrfs "fs" "native" "btrfs" "full";
@@ -81,6 +80,11 @@ trials! {
     dir_on_xfs "dir" "native" "xfs" "ingest";
     by_size_on_ext4 "by-size://?small=redb&large=fs&threshold=64KiB" "erofs" "ext4" "images";
     by_size_on_btrfs "by-size://?small=redb&large=fs&threshold=64KiB" "overlay" "btrfs" "ingest";
+}
+
+#[test]
+fn two_processes_on_xfs() {
+    keeps_promises_with("fs", "erofs", "xfs", "images", &["--processes", "2"]);
 }
 
 #[test]

@@ -1,11 +1,12 @@
-//! One record of one worker, and the checks of the disks that losses of power can leave.
+//! One record of workers, and the checks of the disks that losses of power can leave.
 
 use std::fmt;
 use std::fs::{self, File};
+use std::io;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use cas::blocking::Cas;
 use testkit::random::Random;
 
@@ -35,6 +36,8 @@ pub(crate) struct Trial {
     pub(crate) stack: Stack,
     pub(crate) file_system: FileSystem,
     pub(crate) work: Work,
+    /// The number of processes that work at a time.
+    pub(crate) processes: u64,
     pub(crate) plant: Option<Plant>,
     /// What is wrong with the disk while the worker runs.
     pub(crate) fault: Option<Fault>,
@@ -50,6 +53,9 @@ impl fmt::Display for Trial {
         if let Some(fault) = self.fault {
             write!(f, " {}", fault.name())?;
         }
+        if self.processes > 1 {
+            write!(f, " {} processes", self.processes)?;
+        }
         write!(f, " {}", self.seed)
     }
 }
@@ -62,7 +68,7 @@ impl Trial {
         let scratch = Scratch::in_memory()?;
         let material = Material::make(&scratch.path("material"), self.seed)?;
         let registry = match self.work {
-            Work::Images | Work::Full => Some(material.serve(work::owners(1))?),
+            Work::Images | Work::Full => Some(material.serve(work::owners(self.processes))?),
             _ => None,
         };
         let record = self.record(&scratch, &material)?;
@@ -98,6 +104,9 @@ impl Trial {
         let mounted = Mounted::new(&device.0, &scratch.path("mounted"), self.file_system)?;
         let root = scratch.root();
         self.stack.init(&root)?;
+        if self.processes > 1 && !self.stack.is_shared(&root)? {
+            bail!("only one process can open the store {}", self.stack.store);
+        }
         if self.plant.is_some() {
             Cas::open(&root)?.close()?;
         }
@@ -109,29 +118,44 @@ impl Trial {
             let mut random = Random::new(self.seed, "fault");
             (fault, fault.hits(&mut random))
         }));
-        let program = std::env::current_exe()?;
-        let mut command = match self.plant {
-            None => Command::new(&program),
-            Some(plant) => plant.command(&program, &root),
-        };
-        command
-            .args(["work", "--work", self.work.name()])
-            .args(["--seed", &self.seed.to_string()])
-            .arg("--marks")
-            .arg(disk.marks())
-            .arg("--material")
-            .arg(material.path())
-            .arg(&root);
-        if self.fault.is_some() {
-            command.arg("--accept-errors");
-        }
-        let output = command.output().context("run the worker")?;
+        let workers = (0..self.processes).map(|process| {
+            let mut worker = self.worker(process, &root)?;
+            worker.arg("--marks").arg(disk.marks());
+            worker.arg("--material").arg(material.path()).arg(&root);
+            let worker = worker.stdout(Stdio::piped()).stderr(Stdio::piped());
+            worker.spawn().context("start a worker")
+        });
+        let workers = workers.collect::<Result<Vec<_>>>()?;
+        let outputs = workers.into_iter().map(Child::wait_with_output);
+        let outputs = outputs.collect::<io::Result<Vec<_>>>()?;
         let events = disk.end();
         mounted.unmount()?;
         drop(device);
         disk.unmount()?;
-        work::printed(&output)?;
+        outputs
+            .iter()
+            .try_for_each(|output| work::printed(output).map(|_| ()))?;
         Ok(Record { start, events })
+    }
+
+    /// Returns the command of a worker, without the paths that it needs.
+    fn worker(&self, process: u64, root: &Path) -> Result<Command> {
+        let program = std::env::current_exe()?;
+        let mut command = match self.plant {
+            None => Command::new(&program),
+            Some(plant) => plant.command(&program, root),
+        };
+        command
+            .args(["work", "--work", self.work.name()])
+            .args(["--seed", &self.seed.wrapping_add(process).to_string()])
+            .args(["--process", &process.to_string()]);
+        if self.processes > 1 {
+            command.arg("--shared");
+        }
+        if self.fault.is_some() {
+            command.arg("--accept-errors");
+        }
+        Ok(command)
     }
 
     /// Returns what is wrong with a state, or an empty text.

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::{PoisonError, RwLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use cas::gc::GcOptions;
@@ -22,6 +22,11 @@ pub(crate) const FILLER: &str = "filler";
 pub(super) fn run(worker: &Worker, seed: u64, fill: Option<&Path>) -> Result<()> {
     // A collection that believes that it is days later also ends the leases of jobs that run.
     let collecting = RwLock::new(());
+    let ahead = if worker.is_shared {
+        Duration::ZERO
+    } else {
+        LATER
+    };
     each_thread(seed, |thread, mut random| {
         for number in 0..CHANGES {
             match fill {
@@ -33,7 +38,7 @@ pub(super) fn run(worker: &Worker, seed: u64, fill: Option<&Path>) -> Result<()>
             }
             let done = if random.below(8) == 0 {
                 let _alone = collecting.write().unwrap_or_else(PoisonError::into_inner);
-                let later = GcOptions::default().with_now(SystemTime::now() + LATER);
+                let later = GcOptions::default().with_now(SystemTime::now() + ahead);
                 let collected = worker.cas.gc_with(later).map(|_| ());
                 collected.map_err(Into::into)
             } else {

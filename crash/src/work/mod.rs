@@ -76,6 +76,9 @@ pub(crate) struct WorkArgs {
     /// The number of this process among those that work on the root
     #[arg(long, default_value_t = 0)]
     pub(crate) process: u64,
+    /// Whether other processes work on the root, whose leases no collection may end
+    #[arg(long)]
+    pub(crate) shared: bool,
     /// Ignore errors, because the disk has faults
     #[arg(long)]
     pub(crate) accept_errors: bool,
@@ -97,6 +100,8 @@ struct Worker {
     material: Material,
     /// The number of this process among those that work on the root.
     process: u64,
+    /// Whether other processes work on the root.
+    is_shared: bool,
     /// Whether to note that an image is unpacked before it is.
     is_early: bool,
     /// Whether an image that was unpacked stays unpacked. Otherwise, a job may lose its snapshots,
@@ -129,6 +134,7 @@ pub(crate) fn work(arguments: WorkArgs) -> Result<()> {
         notes,
         material,
         process: arguments.process,
+        is_shared: arguments.shared,
         is_early: arguments.work == Work::Early,
         promises_trees: arguments.work != Work::LateStorm,
         accepts_errors: arguments.accept_errors || arguments.work == Work::Full,
