@@ -1,6 +1,8 @@
 //! Images whose layers are read on demand.
 
 mod heal;
+mod kills;
+mod real;
 mod scene;
 mod settings;
 
@@ -8,7 +10,6 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cas::layer::unpack::{LayerTable, LayerTables};
@@ -45,27 +46,7 @@ fn layers_with_tables_of_their_own_are_the_plain_tree_before_and_after_completio
         let Some(scene) = Scene::in_format(false, write) else {
             return;
         };
-        let plain = scene.plain();
-        scene.mount();
-        scene.assert_shows(&plain);
-        assert!(arrived(&scene.root) > 0);
-        scene.unmount();
-        scene.end_session();
-        let settings = scene.root.join("cas.toml");
-        let text = fs::read_to_string(&settings).unwrap();
-        fs::write(
-            &settings,
-            text.replace("complete = false", "complete = true"),
-        )
-        .unwrap();
-        scene.mount();
-        scene.await_tars(2);
-        scene.unmount();
-        scene.mount();
-        scene.end_session();
-        scene.assert_shows(&plain);
-        scene.unmount();
-        ok(cas(&scene.root).args(["fsck", "--read-data"]));
+        scene.assert_shows_before_and_after_completion(2);
     }
 }
 
@@ -464,61 +445,6 @@ fn tables_may_come_from_elsewhere_and_other_layers_are_fetched() {
         .arg(&scene.mnt));
     scene.assert_shows(&scene.plain());
     scene.unmount();
-}
-
-/// Kills the process that serves the layers while programs read and map files, again and again. No
-/// reader sees a wrong byte or an error, because the holder starts the process again.
-#[test]
-#[ignore = "takes minutes; `cargo xtask long` runs it"]
-fn readers_see_the_right_bytes_while_servers_are_killed() {
-    const KILLS: usize = 1000;
-    let Some(scene) = Scene::real(false) else {
-        return;
-    };
-    let plain = scene.plain();
-    scene.mount();
-    // `sha256sum` reads, and the programs that run are mapped.
-    let sums = "cd \"$0\" && find . -xdev -type f -exec sha256sum {} + > ../sums && sort ../sums";
-    let expected = ok(Command::new("sh").args(["-c", sums]).arg(&plain));
-    let ended = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let reader = scope.spawn(|| {
-            let mut rounds = 0;
-            while !ended.load(Ordering::Relaxed) {
-                // What the kernel has in memory would hide the processes.
-                fs::write("/proc/sys/vm/drop_caches", "3").unwrap();
-                let found = ok(Command::new("sh").args(["-c", sums]).arg(&scene.mnt));
-                let other = found.lines().filter(|line| !expected.contains(line));
-                let other: Vec<_> = other.collect();
-                assert!(other.is_empty(), "round {rounds}: other bytes: {other:#?}");
-                assert_eq!(found.lines().count(), expected.lines().count(), "errors");
-                let mut run = Command::new("chroot");
-                run.arg(&scene.mnt).args(["/bin/busybox", "echo", "runs"]);
-                assert_eq!(ok(&mut run), "runs\n");
-                rounds += 1;
-            }
-            rounds
-        });
-        let mut killed = 0;
-        while killed < KILLS && !reader.is_finished() {
-            if let [_, server] = &scene.servers()[..] {
-                killed += usize::from(kill(server));
-            }
-            // The holder gives up if many processes in a row live for less than 200 ms.
-            std::thread::sleep(Duration::from_millis(210 + killed as u64 * 7 % 60));
-        }
-        ended.store(true, Ordering::Relaxed);
-        let rounds = reader.join().unwrap();
-        eprintln!("{killed} kills, {rounds} rounds of reading");
-        assert_eq!(killed, KILLS);
-    });
-    scene.unmount();
-}
-
-/// Kills a process. Returns whether it existed.
-fn kill(process: &str) -> bool {
-    let killed = Command::new("kill").args(["-9", process]).output();
-    killed.unwrap().status.success()
 }
 
 /// Two images with one configuration and the same layers, each with an index of its own.

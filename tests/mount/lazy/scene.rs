@@ -136,6 +136,30 @@ impl Scene {
         assert!(found.is_empty(), "{found:#?}");
     }
 
+    /// Asserts that the mounted tree is the tree of the whole image while its `layers` arrive, and
+    /// after they are complete and the image is mounted again.
+    #[track_caller]
+    pub(super) fn assert_shows_before_and_after_completion(&self, layers: usize) {
+        let plain = self.plain();
+        self.mount();
+        self.assert_shows(&plain);
+        assert!(arrived(&self.root) > 0);
+        self.unmount();
+        self.end_session();
+        let settings = self.root.join("cas.toml");
+        let text = fs::read_to_string(&settings).unwrap();
+        let text = text.replace("complete = false", "complete = true");
+        fs::write(&settings, text).unwrap();
+        self.mount();
+        self.await_tars(layers);
+        self.unmount();
+        self.mount();
+        self.end_session();
+        self.assert_shows(&plain);
+        self.unmount();
+        ok(cas(&self.root).args(["fsck", "--read-data"]));
+    }
+
     pub(super) fn served(&self) -> PathBuf {
         self.root.join("snapshots/erofs/lazy")
     }
@@ -249,7 +273,12 @@ pub(super) fn layers() -> Vec<Vec<u8>> {
 
 /// Imports the image of [`layers`] in the format of `write`, with the name `name`.
 pub(super) fn import(root: &Path, name: &str, write: fn(&[u8]) -> Chunked) {
+    import_tars(root, name, &layers(), write);
+}
+
+/// Imports an image of these layers in the format of `write`, with the name `name`.
+pub(super) fn import_tars(root: &Path, name: &str, tars: &[Vec<u8>], write: fn(&[u8]) -> Chunked) {
     let layout = root.join("layout");
-    chunked::layout(&layout, layers().iter().map(|tar| write(tar)).collect());
+    chunked::layout(&layout, tars.iter().map(|tar| write(tar)).collect());
     ok(cas(root).args(["-q", "import", "--name", name]).arg(layout));
 }

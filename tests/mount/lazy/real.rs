@@ -1,0 +1,71 @@
+//! Real images in all formats of layers that are read on demand.
+
+use std::io::Read;
+use std::path::Path;
+
+use super::scene::{Scene, convert, import_tars, is_usable};
+use crate::common::{cas, chunked, ok, real_image};
+
+/// The directories in `target/images`.
+const IMAGES: [&str; 4] = [
+    "small",
+    "debian-platforms",
+    "debian-multi",
+    "debian-multi-zstd",
+];
+
+/// Returns the decompressed layers of the image in a layout that is for this machine.
+fn tars(layout: &Path) -> Vec<Vec<u8>> {
+    let root = tempfile::tempdir().unwrap();
+    ok(cas(root.path())
+        .args(["-q", "import", "--name", "app"])
+        .arg(layout));
+    let cas = cas::blocking::Cas::open(root.path()).unwrap();
+    let manifest = cas.manifest("app").unwrap().manifest;
+    let tars = manifest.layers.iter().map(|layer| {
+        let digest = layer.digest.to_string();
+        let blob = root
+            .path()
+            .join("store/blobs")
+            .join(digest.replace(':', "/"));
+        let compressed = std::fs::File::open(blob).unwrap();
+        let mut tar = Vec::new();
+        let read = match layer.media_type.as_str().ends_with("zstd") {
+            true => zstd::Decoder::new(compressed)
+                .unwrap()
+                .read_to_end(&mut tar),
+            false => flate2::read::MultiGzDecoder::new(compressed).read_to_end(&mut tar),
+        };
+        read.unwrap();
+        tar
+    });
+    tars.collect()
+}
+
+/// Each image is read whole while its layers arrive, and again after they are complete.
+#[test]
+#[ignore = "takes minutes; `cargo xtask long` runs it"]
+fn real_images_are_the_plain_trees_in_all_formats() {
+    if !is_usable() {
+        return;
+    }
+    for layout in IMAGES.iter().filter_map(|name| real_image(name)) {
+        let tars = tars(&layout);
+        let formats: [(&str, fn(&[u8]) -> chunked::Chunked); 3] = [
+            ("gzip with a zTOC", chunked::plain),
+            ("eStargz", chunked::estargz),
+            ("zstd:chunked", chunked::zstd_chunked),
+        ];
+        for (number, (format, write)) in formats.into_iter().enumerate() {
+            let scene = Scene::with(false, |whole, reference| match number {
+                0 => {
+                    import_tars(whole, "plain", &tars, write);
+                    convert(whole, "plain", reference, "256KiB");
+                }
+                _ => import_tars(whole, reference, &tars, write),
+            });
+            scene.assert_shows_before_and_after_completion(tars.len());
+            eprintln!("{}: {} layers, {format}", layout.display(), tars.len());
+        }
+    }
+}
