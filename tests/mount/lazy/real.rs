@@ -4,7 +4,8 @@ use std::io::Read;
 use std::path::Path;
 
 use super::scene::{Scene, convert, import_tars, is_usable};
-use crate::common::{cas, chunked, ok, real_image};
+use crate::common::chunked::{self, Chunked};
+use crate::common::{cas, ok, real_image};
 
 /// The directories in `target/images`.
 const IMAGES: [&str; 4] = [
@@ -12,6 +13,16 @@ const IMAGES: [&str; 4] = [
     "debian-platforms",
     "debian-multi",
     "debian-multi-zstd",
+];
+
+/// Writes a tar as a layer in a format.
+type Format = fn(&[u8]) -> Chunked;
+
+/// The formats, with their names. The first gets a zTOC.
+const FORMATS: [(&str, Format); 3] = [
+    ("gzip with a zTOC", chunked::plain),
+    ("eStargz", chunked::estargz),
+    ("zstd:chunked", chunked::zstd_chunked),
 ];
 
 /// Returns the decompressed layers of the image in a layout that is for this machine.
@@ -51,12 +62,7 @@ fn real_images_are_the_plain_trees_in_all_formats() {
     }
     for layout in IMAGES.iter().filter_map(|name| real_image(name)) {
         let tars = tars(&layout);
-        let formats: [(&str, fn(&[u8]) -> chunked::Chunked); 3] = [
-            ("gzip with a zTOC", chunked::plain),
-            ("eStargz", chunked::estargz),
-            ("zstd:chunked", chunked::zstd_chunked),
-        ];
-        for (number, (format, write)) in formats.into_iter().enumerate() {
+        for (number, (format, write)) in FORMATS.into_iter().enumerate() {
             let scene = Scene::with(false, |whole, reference| match number {
                 0 => {
                     import_tars(whole, "plain", &tars, write);
