@@ -150,6 +150,14 @@ pub const XATTRS: usize = 256 << 10;
 pub const ZSTD_WINDOW_LOG: u32 = 27;
 /// Maximum size of the dictionary of an xz stream. `xz -9` uses half of it.
 pub const XZ_DICTIONARY: u64 = 128 << 20;
+/// Maximum number of bzip2 streams in one file, in addition to one for each [`BZIP2_STREAM`]
+/// decompressed bytes. A stream can have only 14 bytes, but to begin it, some MiB of memory are
+/// cleared.
+pub const BZIP2_STREAMS: u64 = 1_000;
+/// Minimum number of decompressed bytes of the bzip2 streams that do not count for
+/// [`BZIP2_STREAMS`], on average. Programs that compress in parallel write streams of 100 kB or
+/// more.
+pub const BZIP2_STREAM: u64 = 64 << 10;
 /// Maximum number of decompressed bytes of one layer, of one ACI, and of an image archive that is
 /// read as a stream.
 pub const LAYER: u64 = 64 << 30;

@@ -4,7 +4,7 @@
 
 use std::io::{self, Read, Write};
 
-use cas_core::{Error, ErrorKind};
+use cas_core::{Error, ErrorKind, limit};
 use cas_layer::codec::{Compression, Decoder, detect};
 use flate2::write::GzEncoder;
 use testkit::compress::{bzip2, xz};
@@ -105,6 +105,22 @@ fn damage_is_corrupt() {
         decode(&flipped, Compression::Gzip).unwrap_err().kind(),
         ErrorKind::Corrupt
     );
+}
+
+/// To begin a stream of bzip2 costs as much as to decompress many bytes.
+#[test]
+fn many_small_streams_of_bzip2_are_refused() {
+    let most = limit::BZIP2_STREAMS as usize;
+    for stream in [bzip2(b""), bzip2(b"x")] {
+        decode(&stream.repeat(most), Compression::Bzip2).unwrap();
+        let error = decode(&stream.repeat(most + 1), Compression::Bzip2).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
+        assert!(error.to_string().contains(&most.to_string()), "{error}");
+    }
+    let large = bzip2(&vec![7; limit::BZIP2_STREAM as usize]);
+    let streams = most + 100;
+    let decoded = decode(&large.repeat(streams), Compression::Bzip2).unwrap();
+    assert_eq!(decoded.len(), streams << 16);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 
 use bzip2::{Decompress, Status};
+use cas_core::{Error, limit};
 
 use super::input::Input;
 
@@ -11,6 +12,10 @@ pub(super) struct Bzip2<R> {
     pub(super) input: Input<R>,
     decoder: Decompress,
     ended: bool,
+    /// The number of streams before this one.
+    streams: u64,
+    /// The number of decompressed bytes of these streams.
+    produced: u64,
 }
 
 impl<R: Read> Bzip2<R> {
@@ -19,13 +24,30 @@ impl<R: Read> Bzip2<R> {
             input,
             decoder: Decompress::new(false),
             ended: false,
+            streams: 0,
+            produced: 0,
         }
     }
 
     /// Begins the next stream.
-    pub(super) fn restart(&mut self) {
+    ///
+    /// # Errors
+    /// `OutOfRange` for more streams than [`limit::BZIP2_STREAMS`] allows.
+    pub(super) fn restart(&mut self) -> io::Result<()> {
+        self.streams += 1;
+        self.produced += self.decoder.total_out();
+        let most = limit::BZIP2_STREAMS + self.produced / limit::BZIP2_STREAM;
+        if self.streams >= most {
+            return Err(Error::out_of_range(format!(
+                "more than {most} bzip2 streams have only {} decompressed bytes; compress the data \
+                 again as one stream",
+                self.produced
+            ))
+            .into());
+        }
         self.decoder = Decompress::new(false);
         self.ended = false;
+        Ok(())
     }
 
     /// Reads decompressed bytes of the stream. Returns 0 at its verified end.

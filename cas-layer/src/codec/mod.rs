@@ -81,7 +81,7 @@ impl<R: Read> Stream<R> {
             Stream::Gzip(gzip) => gzip.restart(),
             Stream::Zstd(zstd) => zstd.restart()?,
             Stream::Xz(xz) => xz.restart(),
-            Stream::Bzip2(bzip2) => bzip2.restart(),
+            Stream::Bzip2(bzip2) => bzip2.restart()?,
         }
         Ok(())
     }
