@@ -90,16 +90,9 @@ impl Site {
     /// Returns a worker that has not started.
     pub(crate) fn worker(&self, work: Work, seed: u64, process: u64) -> Command {
         let mut command = Command::new("/proc/self/exe");
-        command
-            .args(["work", "--work", work.name()])
-            .args(["--seed", &seed.to_string()])
-            .args(["--process", &process.to_string()])
-            .arg("--marks")
-            .arg(self.scratch.path("marks"))
-            .arg("--material")
-            .arg(self.material.path())
-            .arg(&self.root)
-            .stdin(Stdio::null());
+        let places = (&*self.scratch.path("marks"), &self.material, &*self.root);
+        work::tell(&mut command, (work, seed, process), places);
+        command.stdin(Stdio::null());
         command
     }
 

@@ -119,9 +119,7 @@ impl Trial {
             (fault, fault.hits(&mut random))
         }));
         let workers = (0..self.processes).map(|process| {
-            let mut worker = self.worker(process, &root)?;
-            worker.arg("--marks").arg(disk.marks());
-            worker.arg("--material").arg(material.path()).arg(&root);
+            let mut worker = self.worker(process, (&disk.marks(), material, &root))?;
             let worker = worker.stdout(Stdio::piped()).stderr(Stdio::piped());
             worker.spawn().context("start a worker")
         });
@@ -138,17 +136,15 @@ impl Trial {
         Ok(Record { start, events })
     }
 
-    /// Returns the command of a worker, without the paths that it needs.
-    fn worker(&self, process: u64, root: &Path) -> Result<Command> {
+    /// Returns the command of a worker.
+    fn worker(&self, process: u64, places: (&Path, &Material, &Path)) -> Result<Command> {
         let program = std::env::current_exe()?;
         let mut command = match self.plant {
             None => Command::new(&program),
-            Some(plant) => plant.command(&program, root),
+            Some(plant) => plant.command(&program, places.2),
         };
-        command
-            .args(["work", "--work", self.work.name()])
-            .args(["--seed", &self.seed.wrapping_add(process).to_string()])
-            .args(["--process", &process.to_string()]);
+        let seed = self.seed.wrapping_add(process);
+        work::tell(&mut command, (self.work, seed, process), places);
         if self.processes > 1 {
             command.arg("--shared");
         }

@@ -14,7 +14,7 @@ pub(crate) use self::snapshots::{FILES, remove as remove_snapshot};
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 use std::thread;
 use std::time::Duration;
 
@@ -154,6 +154,23 @@ pub(crate) fn work(arguments: WorkArgs) -> Result<()> {
         Err(error) if !arguments.accept_errors => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// Appends the arguments of a worker to the command of this program.
+pub(crate) fn tell(
+    command: &mut Command,
+    (work, seed, process): (Work, u64, u64),
+    (marks, material, root): (&Path, &Material, &Path),
+) {
+    command
+        .args(["work", "--work", work.name()])
+        .args(["--seed", &seed.to_string()])
+        .args(["--process", &process.to_string()])
+        .arg("--marks")
+        .arg(marks)
+        .arg("--material")
+        .arg(material.path())
+        .arg(root);
 }
 
 /// Returns what a worker has printed to its standard output.
