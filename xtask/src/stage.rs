@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 #[derive(Default)]
 pub(crate) struct Stages {
     seconds: Vec<(&'static str, f64)>,
-    failed: Vec<&'static str>,
+    failed: Vec<(&'static str, anyhow::Error)>,
 }
 
 impl Stages {
@@ -32,8 +32,7 @@ impl Stages {
     /// Runs a stage that is not a command. If it fails, does the same as [`Stages::try_run`].
     pub(crate) fn try_time(&mut self, name: &'static str, work: impl FnOnce() -> Result<()>) {
         if let Err(error) = self.time(name, work) {
-            eprintln!("{error:#}");
-            self.failed.push(name);
+            self.failed.push((name, error));
         }
     }
 
@@ -52,7 +51,8 @@ impl Stages {
         outcome
     }
 
-    /// Prints the seconds of each stage, and their sum.
+    /// Prints the seconds of each stage, their sum, and the errors of the stages that failed. The
+    /// errors come last because CI shows only the end of a long output.
     ///
     /// # Errors
     /// Names the stages that failed in [`Stages::try_run`] or [`Stages::try_time`].
@@ -66,7 +66,11 @@ impl Stages {
         if self.failed.is_empty() {
             return Ok(());
         }
-        bail!("these stages failed: {}", self.failed.join(", "))
+        for (name, error) in &self.failed {
+            eprintln!("\n{name}: {error:#}");
+        }
+        let names: Vec<_> = self.failed.iter().map(|(name, _)| *name).collect();
+        bail!("these stages failed: {}", names.join(", "))
     }
 }
 

@@ -16,6 +16,9 @@ use crate::stage::{cargo, step};
 /// the tests wait for something other than a core.
 const SIDE_BY_SIDE: usize = 4;
 
+/// Number of lines that are repeated of a binary that ended before its summary.
+const LAST_LINES: usize = 20;
+
 /// A binary of tests, with facts about its package that cargo also passes to tests.
 struct Binary {
     program: PathBuf,
@@ -28,8 +31,8 @@ struct Binary {
 /// documentation. If the tests build, all of them are run, even if some fail.
 ///
 /// # Errors
-/// An error if the tests do not build. Otherwise, names the binaries that failed, and the command
-/// that tests the documentation if it failed.
+/// An error if the tests do not build. Otherwise, names the binaries that failed, with the output
+/// of the tests that failed, and the command that tests the documentation if it failed.
 pub(crate) fn run(selection: &[&str]) -> Result<()> {
     let mut waiting = binaries(selection)?;
     waiting.reverse();
@@ -56,7 +59,7 @@ pub(crate) fn run(selection: &[&str]) -> Result<()> {
     if failed.is_empty() {
         return Ok(());
     }
-    bail!("{}", failed.join("; "))
+    bail!("{}", failed.join("\n"))
 }
 
 /// Builds and returns the binaries of tests.
@@ -114,15 +117,24 @@ impl Binary {
             .output()
             .with_context(|| format!("cannot start {}", self.program.display()))?;
         let title = format!("{} of {}", self.name, self.package);
+        let printed = String::from_utf8_lossy(&ran.stdout);
         eprintln!(
-            "==> {title}\n{}{}<== {:.1} s",
-            String::from_utf8_lossy(&ran.stdout),
+            "==> {title}\n{printed}{}<== {:.1} s",
             String::from_utf8_lossy(&ran.stderr),
             begun.elapsed().as_secs_f64()
         );
         if !ran.status.success() {
-            bail!("{title} ended with {}", ran.status);
+            bail!("{title} ended with {}\n{}", ran.status, failures(&printed));
         }
         Ok(())
     }
+}
+
+/// Returns what a binary of tests printed of the tests that failed. If the binary ended before it
+/// could print that, returns the last of what it printed.
+fn failures(printed: &str) -> &str {
+    let last = || printed.rmatch_indices('\n').nth(LAST_LINES);
+    let begins = printed.find("\nfailures:\n");
+    let begins = begins.or_else(|| last().map(|(begins, _)| begins));
+    &printed[begins.unwrap_or(0)..]
 }
