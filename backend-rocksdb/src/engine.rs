@@ -3,7 +3,7 @@
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cas_core::sync::lock;
@@ -18,6 +18,7 @@ use crate::error::{broken, classify, corrupt};
 use crate::family::{ROW_SIZE, ROWS};
 use crate::options::Tuning;
 use crate::tables::Tables;
+use crate::unsynced::Unsynced;
 
 /// Maximum size in bytes of a blob that is stored inline, in its entry.
 const INLINE_MAX: usize = 512;
@@ -36,8 +37,7 @@ pub(crate) struct RocksEngine {
     staged: AtomicU64,
     /// How many of those writes are durable.
     flushed: Mutex<u64>,
-    /// Whether there are commits that a crash would undo.
-    unsynced: AtomicBool,
+    unsynced: Unsynced,
     compaction: Compaction,
     space: Space,
 }
@@ -68,7 +68,7 @@ impl RocksEngine {
             reads_head,
             staged: AtomicU64::new(0),
             flushed: Mutex::new(0),
-            unsynced: AtomicBool::new(false),
+            unsynced: Unsynced::default(),
             compaction: Compaction::new(tuning.garbage),
             space,
         })
@@ -116,18 +116,17 @@ impl Engine for RocksEngine {
     ) -> Result<(), Failed> {
         let mut tables = Tables::new(&self.db);
         let synced = work(&mut tables)?;
-        let covered = self.space.unsynced_bytes();
+        let (bytes, writes) = (self.space.unsynced_bytes(), self.unsynced.covered());
         let (logged, staged) = tables.into_parts();
         let mut options = WriteOptions::default();
         // The entry of an ingest must be durable before its rows, or a crash could leave rows that
         // no entry refers to.
         options.set_sync(synced || staged.first);
-        if !synced && !logged.is_empty() {
-            // Set before the write is visible: a `sync` that finds the write must not skip it.
-            self.unsynced.store(true, Ordering::Release);
-        }
-        if synced || !logged.is_empty() {
+        if synced {
             self.db.db.write_opt(logged, &options).map_err(broken)?;
+        } else if !logged.is_empty() {
+            let write = || self.db.db.write_opt(logged, &options);
+            self.unsynced.write(write).map_err(broken)?;
         }
         if !staged.rows.is_empty() {
             let written = self.db.db.write_without_wal(staged.rows);
@@ -138,8 +137,8 @@ impl Engine for RocksEngine {
             }
         }
         if synced {
-            self.unsynced.store(false, Ordering::Release);
-            self.space.mark_synced(covered);
+            self.unsynced.mark_synced(writes);
+            self.space.mark_synced(bytes);
         }
         Ok(())
     }
@@ -157,12 +156,10 @@ impl Engine for RocksEngine {
     }
 
     fn sync(&self) -> Result<()> {
-        if self.unsynced.swap(false, Ordering::AcqRel) {
-            let synced = self.db.db.flush_wal(true).map_err(classify);
-            if synced.is_err() {
-                self.unsynced.store(true, Ordering::Release);
-            }
-            return synced;
+        if self.unsynced.is_pending() {
+            let writes = self.unsynced.covered();
+            self.db.db.flush_wal(true).map_err(classify)?;
+            self.unsynced.mark_synced(writes);
         }
         Ok(())
     }

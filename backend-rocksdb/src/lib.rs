@@ -40,6 +40,7 @@ mod options;
 mod side;
 mod store;
 mod tables;
+mod unsynced;
 mod view;
 
 pub use options::Tuning;
