@@ -1,4 +1,4 @@
-//! What was killed so far, in a file, so that a run that was stopped can be continued.
+//! What was struck so far, in a file, so that a run that was stopped can be continued.
 //!
 //! Each store and snapshotter has a line with its seed, and a line for each verb.
 
@@ -6,7 +6,9 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::PathBuf;
 
-/// The end of the entry of a verb whose kills left nothing.
+use crate::run::Struck;
+
+/// The end of the entry of a verb of which nothing was left.
 const DONE: &str = "nothing left";
 
 /// The lines of one store and snapshotter.
@@ -19,10 +21,10 @@ pub(crate) struct Log {
 
 impl Log {
     /// Returns the log in the file that `CAS_KILLS_LOG` names.
-    pub(crate) fn from_environment(what: &str) -> Self {
+    pub(crate) fn from_environment(store: &str, snapshotter: &str) -> Self {
         Log {
             file: std::env::var_os("CAS_KILLS_LOG").map(PathBuf::from),
-            what: what.to_owned(),
+            what: format!("{store} on {snapshotter}"),
         }
     }
 
@@ -35,20 +37,20 @@ impl Log {
         self.add("seed", &seed.to_string());
     }
 
-    /// Returns whether a verb was killed at least `kills` times, and nothing was left.
-    pub(crate) fn has(&self, verb: &str, kills: u64) -> bool {
+    /// Returns whether a verb was struck at least `times` times, and nothing was left.
+    pub(crate) fn has(&self, verb: &str, times: u64) -> bool {
         let enough = |entry: &String| {
             let number = entry.split(' ').next().and_then(|text| text.parse().ok());
-            number.is_some_and(|number: u64| number >= kills) && entry.ends_with(DONE)
+            number.is_some_and(|number: u64| number >= times) && entry.ends_with(DONE)
         };
         self.entries(verb).iter().any(enough)
     }
 
-    /// Adds that a verb was killed `kills` times and left nothing, or that something was `left`.
-    pub(crate) fn add_verb(&self, verb: &str, kills: u64, left: bool) {
-        let result = match left {
-            true => "LEFT".to_owned(),
-            false => format!("{kills} kills, {DONE}"),
+    /// Adds how often a verb was struck, if nothing was left of that, or that something was left.
+    pub(crate) fn add_verb(&self, verb: &str, struck: &Struck) {
+        let result = match struck.left.is_empty() {
+            true => format!("{} times, {DONE}", struck.times),
+            false => "LEFT".to_owned(),
         };
         self.add(verb, &result);
     }

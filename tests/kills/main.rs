@@ -1,11 +1,15 @@
-//! Kills every verb that writes at random moments, on every store and every snapshotter, and checks
-//! that the next collection leaves nothing of what the killed processes did.
+//! Kills every verb that writes at random moments, and makes each of its system calls fail, on
+//! every store and every snapshotter. Checks that the next collection leaves nothing of what was
+//! killed or failed.
 //!
-//! `cargo xtask kills` runs all of them. `CAS_KILLS` is the number of kills of each verb, by
-//! default 300. `CAS_KILLS_OF` is a list of verbs, separated by commas, by default all.
-//! `CAS_KILLS_SEED` repeats the moments of an earlier run, which printed its seed. `CAS_KILLS_LOG`
-//! is a file to which each verb that was killed is added; a run leaves out the verbs that left
-//! nothing according to this file.
+//! `cargo xtask kills` makes all kills, and `cargo xtask faults` makes all calls fail. For both,
+//! `CAS_KILLS_OF` is a list of verbs, separated by commas, by default all. `CAS_KILLS_LOG` is a
+//! file to which each verb is added; a run leaves out the verbs that left nothing according to
+//! this file.
+//!
+//! For kills, `CAS_KILLS` is the number of kills of each verb, by default 300. `CAS_KILLS_SEED`
+//! repeats the moments of an earlier run, which printed its seed. For faults, `CAS_FAULTS_EACH` is
+//! a number N, by default 1: of the calls with the same name, each Nth fails.
 #![cfg(feature = "cli")]
 #![allow(
     clippy::unwrap_used,
@@ -22,6 +26,7 @@ mod damage;
 #[allow(dead_code, reason = "the tests of registries use all of it")]
 #[path = "../registry/fake.rs"]
 mod fake;
+mod faults;
 mod log;
 mod material;
 mod place;
@@ -58,6 +63,25 @@ macro_rules! stores {
                 fn on_erofs() {
                     crate::run::kill_all(stringify!($store), "erofs");
                 }
+
+                #[test]
+                #[ignore = "an hour; `cargo xtask faults` runs it"]
+                fn faults_on_native() {
+                    crate::faults::fail_all(stringify!($store), "native");
+                }
+
+                #[test]
+                #[ignore = "an hour; `cargo xtask faults` runs it"]
+                fn faults_on_overlay() {
+                    crate::faults::fail_all(stringify!($store), "overlay");
+                }
+
+                #[cfg(feature = "erofs")]
+                #[test]
+                #[ignore = "an hour; `cargo xtask faults` runs it"]
+                fn faults_on_erofs() {
+                    crate::faults::fail_all(stringify!($store), "erofs");
+                }
             }
         )*
     };
@@ -74,6 +98,17 @@ fn verbs_of_acis_that_are_killed_leave_nothing() {
     ] {
         run::kill_few(store, "native", aci::VERBS);
     }
+}
+
+/// Some calls of a verb that fail.
+#[test]
+fn a_verb_whose_calls_fail_leaves_nothing() {
+    faults::fail_few("fs", "native");
+}
+
+#[test]
+fn what_a_failed_call_leaves_is_reported() {
+    faults::report_planted("fs", "native");
 }
 
 stores! {

@@ -1,4 +1,4 @@
-//! All kills of one store and one snapshotter.
+//! All verbs of one store and one snapshotter, and their kills.
 
 use std::time::{Duration, Instant};
 
@@ -24,13 +24,19 @@ const KILLS: u64 = 300;
 const FEW: u64 = 2;
 
 /// A place, and what exists there if nothing was ever killed.
-struct World {
-    place: Place,
+pub(crate) struct World {
+    pub(crate) place: Place,
     unharmed: Inventory,
 }
 
+/// How often a verb was killed, or failed, and what was left of that.
+pub(crate) struct Struck {
+    pub(crate) times: u64,
+    pub(crate) left: Vec<String>,
+}
+
 impl World {
-    fn new(store: &str, snapshotter: &str, verbs: &[&Verb]) -> Self {
+    pub(crate) fn new(store: &str, snapshotter: &str, verbs: &[&Verb]) -> Self {
         let mut place = Place::new(store, snapshotter);
         #[cfg(feature = "registry")]
         if place.registry.is_some() {
@@ -48,8 +54,8 @@ impl World {
         World { place, unharmed }
     }
 
-    /// Kills a verb many times. Returns what was left after a collection.
-    fn kill_verb(&mut self, verb: &Verb, kills: u64, mut random: Random) -> Vec<String> {
+    /// Kills a verb many times, until a collection leaves something.
+    fn kill_verb(&mut self, verb: &Verb, kills: u64, mut random: Random) -> Struck {
         let (mut killed, mut missed, begun) = (0, 0, Instant::now());
         let (mut time, mut left) = (Duration::ZERO, Vec::new());
         while killed < kills && left.is_empty() {
@@ -67,8 +73,7 @@ impl World {
                 left = self.left(verb);
             }
         }
-        left.truncate(SHOWN);
-        left.extend(self.place.damage());
+        self.add_damage(&mut left);
         let (name, spent) = (verb.name, begun.elapsed().as_secs());
         let result = if left.is_empty() {
             "nothing left"
@@ -78,7 +83,16 @@ impl World {
         eprintln!(
             "  {name}: {killed} kills within {time:?}, {missed} missed, {result} ({spent} s)"
         );
-        left
+        Struck {
+            times: killed,
+            left,
+        }
+    }
+
+    /// Adds what is damaged to what is left, and shortens the latter.
+    pub(crate) fn add_damage(&self, left: &mut Vec<String>) {
+        left.truncate(SHOWN);
+        left.extend(self.place.damage());
     }
 
     fn measure(&mut self, verb: &Verb) -> Duration {
@@ -94,7 +108,7 @@ impl World {
     }
 
     /// Returns what a collection leaves.
-    fn left(&self, verb: &Verb) -> Vec<String> {
+    pub(crate) fn left(&self, verb: &Verb) -> Vec<String> {
         (verb.recover)(&self.place);
         self.place.collect();
         self.place.inventory().differences(&self.unharmed)
@@ -118,23 +132,34 @@ pub(crate) fn kill_few(store: &str, snapshotter: &str, verbs: &'static [Verb]) {
 }
 
 fn kill_each(store: &str, snapshotter: &str, verbs: &[&Verb], kills: u64) {
-    let what = format!("{store} on {snapshotter}");
-    let log = Log::from_environment(&what);
+    let log = Log::from_environment(store, snapshotter);
     let seed = crate::seed::seed(&log);
-    eprintln!("{what}: CAS_KILLS_SEED={seed}");
-    let is_done = |verb: &&&Verb| log.has(verb.name, kills);
-    let verbs: Vec<&Verb> = verbs
-        .iter()
-        .filter(|verb| !is_done(verb))
-        .copied()
-        .collect();
+    eprintln!("{store} on {snapshotter}: CAS_KILLS_SEED={seed}");
+    strike_each(store, snapshotter, verbs, kills, |world, verb| {
+        world.kill_verb(verb, kills, Random::new(seed, verb.name))
+    });
+}
+
+/// Strikes each of `verbs` that was not struck `times` times according to the log, and adds it to
+/// the log. Panics at the end if something was left of a verb.
+pub(crate) fn strike_each(
+    store: &str,
+    snapshotter: &str,
+    verbs: &[&Verb],
+    times: u64,
+    strike: impl Fn(&mut World, &Verb) -> Struck,
+) {
+    let log = Log::from_environment(store, snapshotter);
+    let mut verbs = verbs.to_vec();
+    verbs.retain(|verb| !log.has(verb.name, times));
     let mut world = World::new(store, snapshotter, &verbs);
     let mut failed = Vec::new();
     for verb in &verbs {
-        let left = world.kill_verb(verb, kills, Random::new(seed, verb.name));
-        log.add_verb(verb.name, kills, !left.is_empty());
-        if !left.is_empty() {
-            failed.push(format!("{what}, {}: {left:#?}", verb.name));
+        let struck = strike(&mut world, verb);
+        log.add_verb(verb.name, &struck);
+        if !struck.left.is_empty() {
+            let (name, left) = (verb.name, struck.left);
+            failed.push(format!("{store} on {snapshotter}, {name}: {left:#?}"));
             world = World::new(store, snapshotter, &verbs);
         }
     }
@@ -142,7 +167,7 @@ fn kill_each(store: &str, snapshotter: &str, verbs: &[&Verb], kills: u64) {
 }
 
 /// Returns the verbs that the environment chooses and this machine can run.
-fn chosen() -> Vec<&'static Verb> {
+pub(crate) fn chosen() -> Vec<&'static Verb> {
     let mut verbs: Vec<&Verb> = crate::verbs::VERBS.iter().collect();
     verbs.extend(crate::resources::VERBS);
     #[cfg(feature = "aci")]

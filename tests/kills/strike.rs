@@ -1,8 +1,11 @@
-//! One process that is killed, or measured.
+//! One process that is killed, measured, or ended.
 
-use std::process::{Command, Stdio};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::common::text;
 
@@ -49,4 +52,23 @@ pub(crate) fn measure(command: &mut Command) -> Duration {
         End::Itself(time) => time,
         End::Killed => unreachable!("nobody kills it"),
     }
+}
+
+/// Runs a command. Returns what it wrote to standard error, and how it ended. If it has not ended
+/// within `time`, kills it and the programs that it started, and returns `None`.
+pub(crate) fn end_within(command: &mut Command, time: Duration) -> Option<Output> {
+    let begun = Instant::now();
+    let silent = command.stdin(Stdio::null()).stdout(Stdio::null());
+    let group = silent.stderr(Stdio::piped()).process_group(0);
+    let mut process = group.spawn().unwrap();
+    while process.try_wait().unwrap().is_none() {
+        if begun.elapsed() > time {
+            let group = Pid::from_child(&process);
+            kill_process_group(group, Signal::KILL).unwrap();
+            process.wait().unwrap();
+            return None;
+        }
+        thread::sleep(LOOK);
+    }
+    Some(process.wait_with_output().unwrap())
 }

@@ -25,6 +25,8 @@ cargo xtask TASK
   rocksdb  lint and test RocksDB, which takes minutes to build; CI runs `rocksdb` and `check`
   kills    kill every verb 300 times on each local store and each snapshotter; takes hours; can be
            resumed
+  faults   make every system call of every verb fail once, on each local store and each snapshotter;
+           takes a day; can be resumed
   crashes  lose power, kill processes and collect while each store is at work, and check what is
            left; takes a day; can be resumed
   fuzz     look for input that breaks a parser, one CPU minute for each target; can be resumed;
@@ -60,7 +62,8 @@ fn main() -> ExitCode {
         "test" => &|| peers::set_up().and_then(|()| tests::run(WORKSPACE)),
         "words" => &words::check,
         "rocksdb" => &rocksdb,
-        "kills" => &kills,
+        "kills" => &|| strike(KILLED, &["--skip", "faults_on"]),
+        "faults" => &|| strike(FAILED, &["faults_on"]),
         "crashes" => &crashes,
         "fuzz" => &fuzz,
         "long" => &long,
@@ -219,17 +222,25 @@ fn long(fuzz_minutes: f64) -> Result<()> {
         "protocol",
     ];
     step(cargo(&search).env("CAS_PREEMPTIONS", "3"))?;
-    let ignored = ["--release", "--", "--include-ignored"];
+    let ignored = [
+        "--release",
+        "--",
+        "--include-ignored",
+        "--skip",
+        "faults_on",
+    ];
     step(&mut cargo(&[&["test"], everything(), &ignored].concat()))?;
     fuzz::run(fuzz_minutes)?;
     bench()
 }
 
-/// The log of the kills. A run skips the verbs that left nothing according to the log. Without the
-/// file, a run begins with the first kill.
+/// The logs of the kills and of the faults. A run skips the verbs that left nothing according to the
+/// log. Without the file, a run begins with the first verb.
 const KILLED: &str = "target/kills.log";
+const FAILED: &str = "target/faults.log";
 
-fn kills() -> Result<()> {
+/// Runs the tests that kill verbs, or that make their system calls fail.
+fn strike(log: &str, chosen: &[&str]) -> Result<()> {
     let features = if peers::can_build_rocksdb() {
         "s3,rocksdb"
     } else {
@@ -237,8 +248,8 @@ fn kills() -> Result<()> {
     };
     let test = ["test", "--package", "oci-cas", "--features", features];
     let kills = ["--test", "kills", "--", "--ignored", "--nocapture"];
-    let log = env::current_dir()?.join(KILLED);
-    step(cargo(&[&test[..], &kills].concat()).env("CAS_KILLS_LOG", log))
+    let log = env::current_dir()?.join(log);
+    step(cargo(&[&test[..], &kills, chosen].concat()).env("CAS_KILLS_LOG", log))
 }
 
 /// The log of the crashes. A run skips the trials that the log lists.

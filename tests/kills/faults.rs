@@ -1,0 +1,286 @@
+//! Errors of system calls. Each call of a verb that reads or changes files or mounts fails in one
+//! run of the verb.
+//!
+//! strace counts the calls of each thread. So if several threads make a call with the same number,
+//! all of these calls fail in the same run.
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+use std::{fmt, fs, thread};
+
+use crate::common::text;
+use crate::place::Place;
+use crate::run::{Struck, World, chosen, strike_each};
+use crate::strike;
+use crate::verbs::{VERBS, Verb};
+
+/// The calls that fail with EIO. A question mark precedes each call that some machines do not have,
+/// because strace otherwise refuses an unknown name.
+const READS: &[&str] = &[
+    "?open",
+    "openat",
+    "openat2",
+    "read",
+    "pread64",
+    "statx",
+    "newfstatat",
+    "getdents64",
+    "fgetxattr",
+    "flock",
+    "ioctl",
+    "mount",
+    "umount2",
+    "?open_tree",
+    "?move_mount",
+    "?fsopen",
+    "?fsconfig",
+    "?fsmount",
+    "?mount_setattr",
+    "fchmod",
+    "fchmodat",
+    "fchown",
+    "fchownat",
+    "utimensat",
+    "?unlink",
+    "unlinkat",
+    "?rmdir",
+];
+/// The calls that fail with EIO, and in other runs with ENOSPC.
+const WRITES: &[&str] = &[
+    "write",
+    "pwrite64",
+    "fsync",
+    "fdatasync",
+    "syncfs",
+    "ftruncate",
+    "fallocate",
+    "copy_file_range",
+    "?mkdir",
+    "mkdirat",
+    "?rename",
+    "renameat",
+    "renameat2",
+    "?link",
+    "linkat",
+    "?symlink",
+    "symlinkat",
+    "fsetxattr",
+    "setxattr",
+    "lsetxattr",
+];
+/// How strace writes files that are not on a disk. Threads wake each other with them, so that an
+/// error may end the process in any way.
+const OTHER_FILES: &[&str] = &["<anon_inode:", "<pipe:", "<socket:", "<UNIX", "<TCP"];
+/// How strace marks the result of a call that it made fail.
+const INJECTED: &str = "(INJECTED)";
+/// The time in which a verb must end.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// The exit code of a panic.
+const PANIC: i32 = 101;
+/// The exit code of a program whose libraries cannot be loaded.
+const NOT_LOADED: i32 = 127;
+
+/// A call that fails.
+struct Fault {
+    call: &'static str,
+    error: &'static str,
+    /// The number of the call among the calls of its thread with this name, from 1.
+    number: usize,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Fault {
+            call,
+            error,
+            number,
+        } = self;
+        write!(f, "{error} from call {number} of {call}")
+    }
+}
+
+/// Prints the verb and the fault if a check of what is left panics.
+struct Context(String);
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("{}", self.0);
+        }
+    }
+}
+
+/// Makes the calls of all verbs fail, and reports together what was left of any.
+pub(crate) fn fail_all(store: &str, snapshotter: &str) {
+    if !crate::common::can(&["mount", "runc", "strace"]) {
+        return;
+    }
+    let each = std::env::var("CAS_FAULTS_EACH").map_or(1, |number| number.parse().unwrap());
+    strike_each(store, snapshotter, &chosen(), 1, |world, verb| {
+        world.fail_verb(verb, READS, WRITES, each)
+    });
+}
+
+/// Makes a few calls of an import fail.
+pub(crate) fn fail_few(store: &str, snapshotter: &str) {
+    if !crate::common::can(&["strace"]) {
+        return;
+    }
+    let import = VERBS.iter().find(|verb| verb.name == "import").unwrap();
+    strike_each(store, snapshotter, &[import], 1, |world, verb| {
+        let struck = world.fail_verb(verb, &[], &["fsync", "renameat", "mkdirat"], 8);
+        assert!(struck.times > 5, "only {} calls failed", struck.times);
+        struck
+    });
+}
+
+/// Checks that these faults are reported: a program that leaves a file if it cannot be removed,
+/// one that says nothing, and one that is killed by a signal.
+pub(crate) fn report_planted(store: &str, snapshotter: &str) {
+    if !crate::common::can(&["strace"]) {
+        return;
+    }
+    let planted = |name, command| Verb {
+        name,
+        prepare: |_| {},
+        command,
+        recover: |_| {},
+    };
+    let mut world = World::new(store, snapshotter, &[]);
+    for (verb, reported) in [
+        (
+            planted("leave", |place| shell(place, "rm $1/planted; true")),
+            "planted",
+        ),
+        (
+            planted("silent", |place| {
+                shell(place, "rm -f $1/planted 2> /dev/null")
+            }),
+            "says nothing",
+        ),
+        (
+            planted("killed", |place| {
+                shell(place, "rm $1/planted || kill -SEGV $$")
+            }),
+            "signal",
+        ),
+    ] {
+        let struck = world.fail_verb(&verb, &["unlinkat"], &[], 1);
+        let left = struck.left.join("\n");
+        assert!(left.contains(reported), "{reported}: {left}");
+        fs::remove_file(world.place.root.join("planted")).unwrap();
+    }
+}
+
+/// Returns a command that writes a file into the root, and then runs a script.
+fn shell(place: &Place, script: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("echo > $1/planted; {script}"), "sh"]);
+    shell.arg(&place.root);
+    shell
+}
+
+impl World {
+    /// Makes each `each`th call of `reads` and `writes` fail, until a collection leaves something
+    /// or the verb ends in a wrong way.
+    fn fail_verb(
+        &mut self,
+        verb: &Verb,
+        reads: &[&'static str],
+        writes: &[&'static str],
+        each: usize,
+    ) -> Struck {
+        let reads = reads.iter().map(|call| (*call, "EIO"));
+        let both = |call: &&'static str| [(*call, "EIO"), (*call, "ENOSPC")];
+        let faults: Vec<_> = reads.chain(writes.iter().flat_map(both)).collect();
+        let (mut times, mut left, begun) = (0, Vec::new(), Instant::now());
+        'faults: for (call, error) in faults {
+            for number in (1..).step_by(each) {
+                let fault = Fault {
+                    call,
+                    error,
+                    number,
+                };
+                let context = Context(format!("{}: {fault}", verb.name));
+                let Some(wrong) = self.fail(verb, &fault) else {
+                    (verb.recover)(&self.place);
+                    break;
+                };
+                times += 1;
+                left.extend(wrong);
+                left.extend(self.left(verb));
+                if !left.is_empty() {
+                    left.insert(0, context.0.clone());
+                    break 'faults;
+                }
+            }
+        }
+        self.add_damage(&mut left);
+        let (name, spent) = (verb.name, begun.elapsed().as_secs());
+        let result = match left.is_empty() {
+            true => "nothing left".to_owned(),
+            false => format!("LEFT {left:#?}"),
+        };
+        eprintln!("  {name}: {times} faults, {result} ({spent} s)");
+        Struck { times, left }
+    }
+
+    /// Runs a verb in which a call fails. Returns `None` if the verb makes fewer calls. Otherwise
+    /// returns in which way the verb ended wrongly, if it did.
+    fn fail(&mut self, verb: &Verb, fault: &Fault) -> Option<Option<String>> {
+        self.place.round += 1;
+        (verb.prepare)(&self.place);
+        let trace = tempfile::NamedTempFile::new().unwrap();
+        let mut traced = under_strace(&(verb.command)(&self.place), fault, trace.path());
+        let ended = strike::end_within(&mut traced, TIMEOUT);
+        let trace = fs::read(trace.path()).unwrap();
+        let trace = text(&trace);
+        let mut injected = trace.lines().filter(|line| line.contains(INJECTED));
+        let first = injected.next()?;
+        let is_other = |line: &str| OTHER_FILES.iter().any(|other| line.contains(other));
+        if is_other(first) || injected.any(is_other) {
+            return Some(None);
+        }
+        Some(wrong(ended).map(|wrong| format!("{wrong}: {first}")))
+    }
+}
+
+fn under_strace(command: &Command, fault: &Fault, trace: &Path) -> Command {
+    let Fault {
+        call,
+        error,
+        number,
+    } = fault;
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-y", "-o"]).arg(trace);
+    strace.arg("-e").arg(format!("trace={call}"));
+    strace
+        .arg("-e")
+        .arg(format!("inject={call}:error={error}:when={number}"));
+    strace.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => strace.env(name, value),
+            None => strace.env_remove(name),
+        };
+    }
+    strace
+}
+
+/// Returns in which way a verb ended wrongly. An error that is reported is right, and so is a
+/// success, because some calls can fail without a consequence.
+fn wrong(ended: Option<Output>) -> Option<String> {
+    let Some(ended) = ended else {
+        return Some(format!("did not end within {} s", TIMEOUT.as_secs()));
+    };
+    let said = text(&ended.stderr);
+    match ended.status.code() {
+        Some(NOT_LOADED) => None,
+        Some(PANIC) => Some(format!("panicked: {said}")),
+        Some(0) => None,
+        Some(code) if said.is_empty() => Some(format!("says nothing, and ends with {code}")),
+        Some(_) => None,
+        None => Some(format!("{}: {said}", ended.status)),
+    }
+}
