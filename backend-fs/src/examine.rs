@@ -8,16 +8,18 @@ use cas_core::image::Image;
 use cas_core::layout::{INDEX as FILE, OCI_LAYOUT};
 use cas_core::pool::wait;
 use cas_core::records::{Batch, Expect, Records, Table};
-use cas_core::{Error, ErrorKind, Result, limit};
-use cas_host::Dir;
+use cas_core::{Digest, Error, ErrorKind, Result, limit};
+use cas_host::{Dir, if_directory};
 use cas_records_sqlite::SqliteRecords;
 
+use crate::blobs::Blobs;
+use crate::facts::KnownFacts;
 use crate::file;
 use crate::images::key;
 use crate::index::Index;
-use crate::index_file::{lock_index, replace};
+use crate::index_file::{IndexFile, lock_index, replace};
 use crate::layout::{self, FORMAT, RECORDS, encode};
-use crate::places::{self, CAS_DIR, finding};
+use crate::places::{self, BLOBS, CAS_DIR, finding};
 
 /// Maximum number of records in one page.
 const PAGE: usize = 256;
@@ -29,7 +31,8 @@ const PAGE: usize = 256;
 /// the wrong type, such as a file in the place of a directory. Makes a lost directory of blobs
 /// again. Writes a lost or damaged `oci-layout` again, and a damaged `format.json` if the format is
 /// known. Makes a lost or damaged `index.json` from the records, because they have every name that
-/// this crate wrote. Writes a record for each name that is only in `index.json`.
+/// this crate wrote. Corrects the entries of a readable `index.json` that are not descriptors.
+/// Writes a record for each name that is only in `index.json`.
 ///
 /// If `format.json` is damaged and the format is not known, examines nothing else.
 ///
@@ -78,6 +81,7 @@ pub(crate) fn examine(path: &Path, repair: bool) -> Result<Vec<Finding>> {
             repair,
         ));
     }
+    findings.extend(examine_entries((&root, &cas_dir), repair)?);
     findings.extend(match repair {
         true => repair_index((&root, &cas_dir), &database)?,
         false => {
@@ -124,6 +128,40 @@ fn examine_format(path: &Path, root: &Dir, repair: bool) -> Result<Option<Findin
         format!("{why}; {outcome}"),
         repaired,
     )))
+}
+
+/// Finds entries of `index.json` that are not descriptors with the type of their content. If
+/// `repair` is set, corrects the entries whose content is in the store. A kill leaves the old or
+/// the new file. A damaged or lost `index.json` is reported elsewhere.
+///
+/// # Errors
+/// `Full` if `index.json` would become too large; errors of the file system.
+fn examine_entries(directories: (&Dir, &Dir), repair: bool) -> Result<Vec<Finding>> {
+    let (root, known) = (directories.0, KnownFacts::default());
+    let Ok(index) = read_index(root) else {
+        return Ok(Vec::new());
+    };
+    let blobs = match if_directory(root.open_dir(BLOBS))? {
+        Some(dir) => Blobs::new(dir),
+        None => return Ok(Vec::new()),
+    };
+    let facts = |digest: &Digest| known.of(&blobs, digest);
+    let faults = index.faults(facts)?;
+    let faults: Vec<(String, bool)> = match repair && !faults.is_empty() {
+        true => IndexFile::default().change(directories, |index| index.mend(facts))?,
+        false => faults.into_iter().map(|fault| (fault, false)).collect(),
+    };
+    let found = |(fault, mended)| {
+        let outcome = match (repair, mended) {
+            (true, true) => "the entry was corrected",
+            (true, false) => {
+                "the store does not have its content; import it, or correct or remove the entry"
+            }
+            (false, _) => "a repair corrects the entry if the store has its content",
+        };
+        finding(FILE, format!("{fault}; {outcome}"), mended)
+    };
+    Ok(faults.into_iter().map(found).collect())
 }
 
 /// Makes a damaged or lost `index.json` again, and writes the missing records of its names. Holds

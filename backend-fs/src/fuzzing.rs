@@ -10,10 +10,10 @@ use crate::index::Index;
 /// `Corrupt` if `data` is not an index, is too large or is nested too deep; `Full` if the new
 /// document is too large. A malformed entry is not an error.
 pub fn index(data: &[u8]) -> Result<Vec<u8>> {
-    let index = Index::parse(data)?;
+    let mut index = Index::parse(data)?;
     for (name, _) in index.list() {
         let _ = index.targets(&name);
     }
-    let _ = (index.unnamed(), index.wrong());
+    let _ = (index.unnamed(), index.wrong(), index.mend(|_| Ok(None)));
     index.encode()
 }

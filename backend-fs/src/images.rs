@@ -74,8 +74,10 @@ impl FsImages {
         changed.map_err(|error| self.shared.explain(error))
     }
 
-    /// Returns the image of a name whose target is `target`.
+    /// Returns the image of a name whose entry has this target.
     fn image(&self, name: Reference, target: Descriptor) -> Result<Image> {
+        let Shared { blobs, facts, .. } = &*self.shared;
+        let target = facts.complete(blobs, target)?;
         match self
             .records
             .load_blocking(Table::Images, &key(&name, &target))?
@@ -317,7 +319,7 @@ impl ImageStore for FsImages {
     async fn find(&self, prefix: &DigestPrefix) -> Result<Vec<Image>> {
         let prefix = prefix.clone();
         self.run(move |images| {
-            let (named, mut unnamed) = images.index()?.find(&prefix)?;
+            let (named, mut unnamed) = images.index()?.find(&prefix);
             let mut found = Vec::new();
             for (name, target) in named {
                 found.push(images.image(name, target)?);
@@ -344,7 +346,11 @@ impl ImageStore for FsImages {
             for (name, target) in index.list() {
                 roots.push(Root::from(images.image(name, target)?));
             }
-            roots.extend(index.unnamed()?.into_iter().map(Root::unnamed));
+            roots.extend(index.unnamed().into_iter().map(Root::unnamed));
+            let Shared { blobs, facts, .. } = &*images.shared;
+            for root in &mut roots {
+                root.target = facts.correct(blobs, root.target.clone())?;
+            }
             Ok(roots)
         })
         .await
@@ -417,7 +423,8 @@ impl ImageStore for FsImages {
 }
 
 /// Returns whether the index does not have an entry for the name and the target in the key of a
-/// record. Returns false if the key does not parse, or if an entry of the name is not a descriptor.
+/// record. Returns false if the key does not parse, or if an entry of the name does not have a
+/// valid digest.
 fn is_stray(index: &Index, key: &str) -> bool {
     let parsed = key
         .split_once(' ')

@@ -10,6 +10,9 @@ use cas_core::layout::REF_NAME as NAME;
 use cas_core::{Descriptor, Digest, DigestPrefix, Error, ErrorKind, MediaType, Result, limit};
 use serde_json::{Map, Value, json};
 
+use crate::entry::{digest_of, fault, mended, name_of, name_or_digest, target};
+use crate::facts::Facts;
+
 /// What to do about a damaged file. No repair works on the layout of another program.
 pub(crate) const REPAIR: &str =
     "restore the file or, in a store of cas, let `cas fsck --repair` make it again";
@@ -87,8 +90,8 @@ impl Index {
     /// Returns the target of a name, or `None` if the name does not have an entry.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the name has several entries; `Corrupt` if one of its entries is not
-    /// a descriptor.
+    /// `FailedPrecondition` if the name has several entries; `Corrupt` if one of its entries does
+    /// not have a valid digest.
     pub(crate) fn get(&self, name: &Reference) -> Result<Option<Descriptor>> {
         let mut targets = self.targets(name)?;
         match &targets[..] {
@@ -105,7 +108,7 @@ impl Index {
     /// other programs write several entries of a name.
     ///
     /// # Errors
-    /// `Corrupt` if one of the entries is not a descriptor.
+    /// `Corrupt` if one of the entries does not have a valid digest.
     pub(crate) fn targets(&self, name: &Reference) -> Result<Vec<Descriptor>> {
         let entries = self.entries();
         let positions = self.positions.get_or_init(|| self.find_positions());
@@ -118,7 +121,7 @@ impl Index {
     }
 
     /// Returns all names with their targets, in the order of the names. Skips entries without a
-    /// name and entries that are not descriptors.
+    /// valid name or digest.
     pub(crate) fn list(&self) -> Vec<Named> {
         let entries = self.entries().iter();
         let mut list: Vec<_> = entries
@@ -130,24 +133,15 @@ impl Index {
 
     /// Returns the targets of the entries that [`Self::list`] skips. An entry whose digest does not
     /// parse is left out, because the store cannot have its content.
-    ///
-    /// # Errors
-    /// `Corrupt` if an entry with a valid digest is not a descriptor.
-    pub(crate) fn unnamed(&self) -> Result<Vec<Descriptor>> {
-        let is_listed = |entry: &Value| name_of(entry).is_some() && target(entry).is_ok();
-        let unnamed = self.entries().iter().filter(|entry| !is_listed(entry));
-        unnamed
-            .filter(|entry| digest_of(entry).is_some())
-            .map(target)
-            .collect()
+    pub(crate) fn unnamed(&self) -> Vec<Descriptor> {
+        let entries = self.entries().iter();
+        let unnamed = entries.filter(|entry| name_of(entry).is_none());
+        unnamed.filter_map(|entry| target(entry).ok()).collect()
     }
 
     /// Returns the same as [`Self::list`] and [`Self::unnamed`], but only for entries whose digests
     /// begin with `prefix`.
-    ///
-    /// # Errors
-    /// As [`Self::unnamed`].
-    pub(crate) fn find(&self, prefix: &DigestPrefix) -> Result<(Vec<Named>, Vec<Descriptor>)> {
+    pub(crate) fn find(&self, prefix: &DigestPrefix) -> (Vec<Named>, Vec<Descriptor>) {
         let (entries, mut named, mut unnamed) = (self.entries(), Vec::new(), Vec::new());
         let digests = self.digests.get_or_init(|| self.sort_digests());
         for first in prefix.first() {
@@ -159,19 +153,66 @@ impl Index {
                 let entry = &entries[*position];
                 match (name_of(entry), target(entry)) {
                     (Some(name), Ok(target)) => named.push((name, target)),
-                    (_, target) => unnamed.push(target?),
+                    (_, target) => unnamed.extend(target.ok()),
                 }
             }
         }
         named.sort_by(|(one, _), (next, _)| one.cmp(next));
-        Ok((named, unnamed))
+        (named, unnamed)
     }
 
-    /// Returns an error for each entry that is not a descriptor, and for each name with several
-    /// targets.
+    /// Returns what is wrong with each entry that is not a descriptor with a media type, or whose
+    /// content is a document of another type. `facts` returns the facts about a blob, if they are
+    /// known.
+    ///
+    /// # Errors
+    /// Errors of `facts`.
+    pub(crate) fn faults(
+        &self,
+        facts: impl Fn(&Digest) -> Result<Option<Facts>>,
+    ) -> Result<Vec<String>> {
+        let mut faults = Vec::new();
+        for entry in self.entries() {
+            let facts = digest_of(entry).map(|digest| facts(&digest)).transpose()?;
+            faults.extend(fault(entry, facts.flatten().as_ref()));
+        }
+        Ok(faults)
+    }
+
+    /// Corrects the entries with a fault whose content is in the store. Returns the faults that
+    /// [`Self::faults`] returned before, and for each whether it was corrected.
+    ///
+    /// # Errors
+    /// Errors of `facts`.
+    pub(crate) fn mend(
+        &mut self,
+        facts: impl Fn(&Digest) -> Result<Option<Facts>>,
+    ) -> Result<Vec<(String, bool)>> {
+        self.forget();
+        let mut faults = Vec::new();
+        let manifests = self.document.get_mut("manifests");
+        for entry in manifests
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
+            let facts = digest_of(entry).map(|digest| facts(&digest)).transpose()?;
+            let facts = facts.flatten();
+            if let Some(fault) = fault(entry, facts.as_ref()) {
+                let mended = facts.and_then(|facts| mended(entry, &facts));
+                faults.push((fault, mended.is_some()));
+                *entry = mended.unwrap_or_else(|| entry.take());
+            }
+        }
+        Ok(faults)
+    }
+
+    /// Returns an error for each entry that is not a descriptor with a media type, and for each
+    /// name with several targets.
     pub(crate) fn wrong(&self) -> Vec<Error> {
-        let targets = self.entries().iter().map(target);
-        let mut wrong: Vec<Error> = targets.filter_map(Result::err).collect();
+        let faults = self.entries().iter().filter_map(|entry| fault(entry, None));
+        let error = |why| Error::corrupt(format!("{why}; correct or remove the entry"));
+        let mut wrong: Vec<Error> = faults.map(error).collect();
         let names: BTreeSet<Reference> = self.list().into_iter().map(|(name, _)| name).collect();
         wrong.extend(names.iter().filter_map(|name| self.get(name).err()));
         wrong
@@ -245,35 +286,9 @@ impl Index {
     }
 }
 
-/// Returns the name of an entry, or `None` if the entry does not have a valid name.
-fn name_of(entry: &Value) -> Option<Reference> {
-    let name = entry.get("annotations")?.get(NAME)?.as_str()?;
-    name.parse().ok()
-}
-
-/// Returns the name of an entry, or its digest if it does not have a valid name.
-fn name_or_digest(entry: &Value) -> Option<Reference> {
-    name_of(entry).or_else(|| Some(digest_of(entry)?.into()))
-}
-
 /// Returns whether a name is the digest of its target.
 fn is_unnamed(name: &Reference, target: &Descriptor) -> bool {
     *name == Reference::from(target.digest)
-}
-
-fn digest_of(entry: &Value) -> Option<Digest> {
-    entry.get("digest")?.as_str()?.parse().ok()
-}
-
-/// Returns the descriptor of an entry, without the annotation of the name.
-fn target(entry: &Value) -> Result<Descriptor> {
-    let mut target: Descriptor = serde_json::from_value(entry.clone()).map_err(|error| {
-        Error::corrupt(format!(
-            "an entry of index.json is not a descriptor: {error}; correct or remove the entry"
-        ))
-    })?;
-    target.annotations.remove(NAME);
-    Ok(target)
 }
 
 #[cfg(test)]
@@ -341,20 +356,20 @@ mod tests {
         ]);
         let text = |entries: &Value| json!({"manifests": entries}).to_string();
         let index = Index::parse(text(&entries).as_bytes()).unwrap();
-        let unnamed = index.unnamed().unwrap();
+        let unnamed = index.unnamed();
         let found: Vec<String> = unnamed.iter().map(|one| one.digest.to_string()).collect();
         assert_eq!(found, (1..6).map(digest).collect::<Vec<_>>());
         assert_eq!(index.list().len(), 1);
         for number in 0..6 {
             let prefix = digest(number)[..19].parse().unwrap();
-            let (names, unnamed) = index.find(&prefix).unwrap();
+            let (names, unnamed) = index.find(&prefix);
             let found: Vec<String> = names.iter().map(|(name, _)| name.to_string()).collect();
             assert_eq!(found, ["app:1"; 1][usize::from(number > 0)..]);
             let targets = names.iter().map(|(_, target)| target).chain(&unnamed);
             let targets: Vec<String> = targets.map(|one| one.digest.to_string()).collect();
             assert_eq!(targets, [digest(number)]);
         }
-        let none = index.find(&"sha512:ab".parse().unwrap()).unwrap();
+        let none = index.find(&"sha512:ab".parse().unwrap());
         assert_eq!((none.0.len(), none.1.len()), (0, 0));
         let mut index = index;
         for number in 1..6 {
@@ -363,17 +378,25 @@ mod tests {
             index.remove(&name);
             assert_eq!(index.get(&name).unwrap(), None);
         }
-        assert_eq!(index.unnamed().unwrap(), []);
+        assert_eq!(index.unnamed(), []);
         assert_eq!(index.list().len(), 1);
 
-        let without_type = json!({"digest": digest(1), "annotations": {NAME: "app:1"}});
-        for other in [
-            json!({"digest": digest(1)}),
-            named(1, json!(7)),
-            without_type,
+        // An entry with other faults is read as far as possible.
+        let without_size = json!({"digest": digest(1), "annotations": {NAME: "app:1"}});
+        for (other, is_named) in [
+            (json!({"digest": digest(1)}), false),
+            (named(1, json!(7)), false),
+            (without_size, true),
         ] {
             let index = Index::parse(text(&json!([other])).as_bytes()).unwrap();
-            assert_eq!(index.unnamed().unwrap_err().kind(), ErrorKind::Corrupt);
+            let (named, unnamed) = (index.list(), index.unnamed());
+            assert_eq!(
+                (named.len(), unnamed.len()),
+                (usize::from(is_named), usize::from(!is_named))
+            );
+            let targets = named.into_iter().map(|(_, target)| target).chain(unnamed);
+            let found: Vec<String> = targets.map(|target| target.digest.to_string()).collect();
+            assert_eq!(found, [digest(1)]);
         }
     }
 }

@@ -23,7 +23,9 @@
 mod blob_name;
 mod blobs;
 mod content;
+mod entry;
 mod examine;
+mod facts;
 mod file;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use cas_core::group::{self, Answer, Grouped, Queue};
 use cas_core::{Algorithm, Error, Result};
-use cas_host::{Existing, check_written, syncfs};
-use rustix::fs::Mode;
+use cas_host::{Dir, Existing, check_written, syncfs};
+use rustix::fs::{FileType, Mode, Stat};
 use tokio::sync::oneshot;
 
 use crate::blob_name::BlobName;
 use crate::pending::{Pending, Waiting};
+use crate::places::CAS_DIR;
 use crate::shared::Shared;
 
 /// Maximum number of publishes that share their syncs, to bound the latency of the first.
@@ -158,9 +159,27 @@ impl Shared {
             }
             _ => {
                 let _lock = self.lock_removals()?;
+                self.clear_directory(blobs, &pending.digest.hex())?;
                 Ok(ingests.rename(&*staged, blobs, name.as_c_str())?)
             }
         }
+    }
+
+    /// Removes a directory that is in the place of a blob, because a file cannot replace it. Moves
+    /// a directory that is not empty to `.cas/`. The caller holds the lock on removals. A kill or a
+    /// loss of power leaves the directory in one of the two places, and the blob missing.
+    fn clear_directory(&self, blobs: &Dir, name: &str) -> Result<()> {
+        let is_directory =
+            |stat: Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        if !blobs.stat(name)?.is_some_and(is_directory) || blobs.remove_dir(name)? {
+            return Ok(());
+        }
+        let aside = blobs.set_aside_into(self.cas_dir()?, name)?;
+        tracing::warn!(
+            "a directory was in the place of the blob {name}; it was moved to {CAS_DIR}/{}",
+            aside.unwrap_or_default()
+        );
+        Ok(())
     }
 
     fn sync_names(&self, algorithm: Algorithm) -> Result<()> {

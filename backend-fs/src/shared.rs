@@ -12,6 +12,7 @@ use cas_core::{Context, Digest, Error, Result};
 use cas_host::{Dir, Lock, Reserve, syncfs};
 
 use crate::blobs::Blobs;
+use crate::facts::KnownFacts;
 use crate::layout::Layout;
 use crate::pending::Publishes;
 use crate::places::{BLOBS, blobs_lost, explain};
@@ -34,6 +35,8 @@ pub(crate) struct Shared {
     /// the store is read-only.
     began: SystemTime,
     pub(crate) publishes: Publishes,
+    /// Facts about the content of entries of `index.json`.
+    pub(crate) facts: KnownFacts,
     marker: Mutex<Option<Marker>>,
 }
 
@@ -62,6 +65,7 @@ impl Shared {
             boot,
             began,
             publishes: Publishes::default(),
+            facts: KnownFacts::default(),
             marker: Mutex::new(None),
         })
     }

@@ -12,7 +12,7 @@ use backend_fs::FsStore;
 use cas_core::content::{Durability, Expected, Writer};
 use cas_core::image::Image;
 use cas_core::records::Batch;
-use cas_core::{ContentExt, Descriptor, Digest, ErrorKind, MediaType, pool::wait};
+use cas_core::{Algorithm, ContentExt, Descriptor, Digest, ErrorKind, MediaType, pool::wait};
 use cas_host::{Dir, Lock};
 use support::name;
 
@@ -144,6 +144,39 @@ fn a_blob_of_the_wrong_size_is_replaced() {
     std::fs::write(&path, "").unwrap();
     wait(content.put(data[..].into())).unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), data);
+}
+
+#[test]
+fn a_directory_in_the_place_of_a_blob_is_replaced_and_what_is_in_it_is_kept() {
+    for (algorithm, durability) in [
+        (Algorithm::Sha256, Durability::Full),
+        (Algorithm::Sha512, Durability::Full),
+        (Algorithm::Sha256, Durability::Relaxed),
+    ] {
+        let temp = tempfile::tempdir().unwrap();
+        let store = FsStore::open(temp.path()).unwrap().store();
+        let data = b"the right bytes";
+        let digest = Digest::of(algorithm, data);
+        let blobs = temp.path().join("blobs").join(algorithm.name());
+        let place = blobs.join(digest.hex());
+        let descriptor = Descriptor::new(MediaType::BYTES, digest, data.len() as u64);
+        for round in 1..=3 {
+            std::fs::create_dir_all(&place).unwrap();
+            // The last directory is empty.
+            if round < 3 {
+                std::fs::write(place.join("theirs"), [round]).unwrap();
+            }
+            wait(store.put(&descriptor, data[..].into(), durability)).unwrap();
+            assert_eq!(std::fs::read(&place).unwrap(), data);
+            std::fs::remove_file(&place).unwrap();
+        }
+        let aside = |number: u8| {
+            let name = format!(".cas/{}.damaged-{number}", digest.hex());
+            std::fs::read(temp.path().join(name).join("theirs")).ok()
+        };
+        assert_eq!([1, 2, 3].map(aside), [Some(vec![1]), Some(vec![2]), None]);
+        assert_eq!(std::fs::read_dir(blobs).unwrap().count(), 0);
+    }
 }
 
 /// The other process is stood for by a lock that another task releases.

@@ -168,14 +168,23 @@ impl Dir {
     /// # Errors
     /// Errors of the file system.
     pub fn set_aside(&self, name: &str) -> io::Result<Option<String>> {
+        self.set_aside_into(self, name)
+    }
+
+    /// Does the same as [`Dir::set_aside`], but also moves the entry to the directory `to`, which
+    /// is on the same file system.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub fn set_aside_into(&self, to: &Dir, name: &str) -> io::Result<Option<String>> {
         if self.stat(name)?.is_none() {
             return Ok(None);
         }
         let mut number = 1;
         loop {
             let aside = format!("{name}.damaged-{number}");
-            if self.stat(&*aside)?.is_none() {
-                self.rename(name, self, &*aside)?;
+            if to.stat(&*aside)?.is_none() {
+                self.rename(name, to, &*aside)?;
                 return Ok(Some(aside));
             }
             number += 1;
@@ -230,6 +239,18 @@ impl Dir {
         match calls::unlinkat(&self.0, name, AtFlags::empty()) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes a directory. Returns false if it is not empty.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub fn remove_dir(&self, name: &str) -> io::Result<bool> {
+        match calls::unlinkat(&self.0, name, AtFlags::REMOVEDIR) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }

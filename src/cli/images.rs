@@ -33,7 +33,7 @@ pub(crate) struct Images {
 enum Field {
     /// The name
     Name,
-    /// The size; incomplete and damaged images come first
+    /// The size; incomplete and damaged images, and content that is not an image, come first
     Size,
     /// When the name was created
     Created,
@@ -51,6 +51,14 @@ impl Images {
             let size = match image::size(&*cas.store().content, &image.target, &All).await {
                 Ok(size) => Some(size),
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
+                    None
+                }
+                // Other programs may give a name to any content.
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::OutOfRange) =>
+                {
+                    let warning = format!("{} has no known size: {error}", listed.shown);
+                    context.progress.warn(&warning);
                     None
                 }
                 Err(error) => return Err(error),
@@ -78,11 +86,19 @@ impl Images {
             vec![
                 listed.shown.clone(),
                 listed.image.target.digest.short(),
-                bytes.map_or_else(|| "incomplete".into(), size),
+                bytes.map_or_else(|| without_size(&listed.image).into(), size),
                 ago(listed.image.created_at),
                 listed.used_at.map_or_else(|| "never".into(), ago),
             ]
         })
+    }
+}
+
+/// Returns what is shown for the size of an image without one.
+fn without_size(image: &Image) -> &'static str {
+    match image.target.media_type.is_document() {
+        true => "incomplete",
+        false => "not an image",
     }
 }
 

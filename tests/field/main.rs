@@ -11,6 +11,7 @@ mod common;
 mod compressed;
 mod config_types;
 mod foreign;
+mod healed;
 mod long_names;
 mod messages;
 mod nulls;

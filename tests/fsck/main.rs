@@ -12,6 +12,7 @@ mod bucket;
 mod common;
 mod damage;
 mod database;
+mod entries;
 mod kept;
 mod lost;
 mod misplaced;

@@ -141,6 +141,33 @@ fn an_import_replaces_it_too_and_a_collection_removes_what_no_record_names() {
     assert!(other.exists());
 }
 
+/// A directory in the place of a blob counts as a missing blob, as any other misplaced entry does.
+#[test]
+fn a_directory_in_the_place_of_a_blob_is_found_and_replaced() {
+    let scene = Scene::new("fs");
+    let archive = scene.scratch.path().join("demo.tar");
+    for digest in [
+        scene.layer(),
+        scene.manifest_digest,
+        scene.manifest.config.digest,
+    ] {
+        let place = scene.root.join("store/blobs/sha256").join(digest.hex());
+        for inside in ["", "theirs"] {
+            let put = || {
+                fs::remove_file(&place).unwrap();
+                fs::create_dir_all(place.join(inside)).unwrap();
+            };
+            put();
+            ok(cas(&scene.root)
+                .args(["import", "--name", "app:1"])
+                .arg(&archive));
+            assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()));
+            put();
+            scene.heals("blob-missing", digest.hex());
+        }
+    }
+}
+
 /// The record and the metadata of an image, and the list of the files of a snapshot.
 #[test]
 fn no_command_waits_at_a_pipe() {

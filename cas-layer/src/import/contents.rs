@@ -11,6 +11,7 @@ use bytes::Bytes;
 use cas_core::{Context, Digest, Error, Result, Store, limit, pool};
 use rustix::fs::{Mode, OFlags};
 
+use super::spill::Spilled;
 use crate::codec;
 
 /// Maximum number of links in an archive that are followed for one path.
@@ -49,6 +50,8 @@ pub(super) enum Location {
     File(Arc<File>, u64),
     /// In memory.
     Memory(Bytes),
+    /// Among the small files of an archive that are kept together, starting at this offset.
+    Spilled(Spilled, u64),
     /// Already in the store.
     Stored(Digest),
 }
@@ -231,6 +234,14 @@ impl Part {
                     Ok(data.into())
                 })
                 .await
+            }
+            Location::Spilled(spilled, offset) => {
+                let mut data = Vec::with_capacity(length);
+                while data.len() < length {
+                    let (at, left) = (offset + data.len() as u64, length - data.len());
+                    data.extend_from_slice(&spilled.read(at, left).await?);
+                }
+                Ok(data.into())
             }
             Location::Stored(digest) => {
                 let reader = store.content.open(digest).await?;

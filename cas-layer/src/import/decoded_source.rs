@@ -62,6 +62,8 @@ fn decode(mut decoder: impl Read, buffers: &Buffers, sender: &Sender<Result<Byte
 async fn reader(store: &Store, part: &Part) -> Result<Box<dyn Read + Send>> {
     Ok(match &part.location {
         Location::Memory(data) => Box::new(Cursor::new(data.clone())),
+        // Such files are small.
+        Location::Spilled(..) => Box::new(Cursor::new(part.head(store, usize::MAX).await?)),
         Location::File(file, offset) => {
             let (file, from) = (Arc::clone(file), *offset);
             Box::new(At { file, from }.take(part.size))

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use cas_core::content::{Durability, OwnIngest};
+use cas_core::content::{Durability, Ingest, OwnIngest};
 use cas_core::image::Reference;
 use cas_core::lease::{BlobRef, LeaseGuard};
 use cas_core::progress::Progress;
@@ -21,7 +21,7 @@ use super::contents::{Location, Part};
 use super::decoded_source::DecodedSource;
 use super::item::Item;
 use super::part_source::PartSource;
-use super::undo::{Created, Undo, collect_unreferenced, not_removed};
+use super::undo::{Created, Undo, collect_unreferenced, discard_all, not_removed};
 use super::watched_source::WatchedSource;
 use crate::buffers::Buffers;
 use crate::codec::Compression;
@@ -260,14 +260,22 @@ impl<'a> BlobImporter<'a> {
         Ok(digest)
     }
 
+    /// Begins an ingest that is not published. It is discarded when the import ends.
+    pub(super) async fn begin_spill(&self) -> Result<Box<dyn Ingest>> {
+        let own = OwnIngest::new(&self.store.content, "import");
+        let ingest = self.store.content.begin(own.key()).await?;
+        self.created().ingests.insert(own.key().to_owned(), own);
+        Ok(ingest)
+    }
+
     /// Ends the lease. The stored blobs are kept for a day.
     pub(super) async fn finish_kept(self) -> Result<()> {
         self.guard.finish_kept().await
     }
 
-    /// Names images, whose blobs must be durable, and ends the lease. Then removes blobs that this
-    /// import created: those that are not in `planned`, or all if the images could not be named.
-    /// Blobs to which something refers stay. Returns the named images.
+    /// Names images, whose blobs must be durable, and ends the lease. Then removes ingests and blobs
+    /// that this import created: those blobs that are not in `planned`, or all if the images could
+    /// not be named. Blobs to which something refers stay. Returns the named images.
     pub(super) async fn finish(
         self,
         named: BTreeMap<Reference, Descriptor>,
@@ -277,10 +285,13 @@ impl<'a> BlobImporter<'a> {
             .into_iter()
             .map(|(name, target)| Image::new(name, target))
             .collect();
-        let mut blobs = std::mem::take(&mut self.created().blobs);
+        let Created { mut blobs, ingests } = std::mem::take(&mut *self.created());
         let named = self.guard.name(images, &["target"]).await;
         if named.is_ok() {
             blobs.retain(|blob| !planned.contains(blob));
+        }
+        for warning in discard_all(ingests).await {
+            self.progress.warn(&warning);
         }
         if let Err(error) = collect_unreferenced(self.store, blobs).await {
             self.progress.warn(&not_removed(&error));

@@ -52,7 +52,7 @@ impl Item {
                 "expected content of this digest, found {found}; import an intact copy"
             ))
             .operation("read"),
-            Location::File(..) | Location::Memory(_) => return Ok(()),
+            Location::File(..) | Location::Memory(_) | Location::Spilled(..) => return Ok(()),
         };
         Err(error.subject(descriptor.digest))
     }

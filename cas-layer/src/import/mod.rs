@@ -4,7 +4,8 @@
 //! A directory or an uncompressed tar file is read in place. Only the blobs that the chosen images
 //! reach are read, several of them concurrently. A stream (a pipe or a compressed archive) is read
 //! once, and every large file in it is stored as it arrives. Stored files that no image reaches are
-//! removed from the store afterwards.
+//! removed from the store afterwards. Small files are stored once it is known that an image needs
+//! them, so a file costs no more than its bytes.
 //!
 //! [`ingest_blobs`] and [`ingest_image`] store single blobs, whose digests the caller knows.
 //!
@@ -30,6 +31,7 @@ mod plan;
 mod referrers;
 mod skopeo_dir;
 mod source;
+mod spill;
 mod stream;
 mod undo;
 mod unpack;

@@ -9,12 +9,12 @@ use cas_core::transfer::{BlobSource, LayerSender};
 use cas_core::{Error, Result, pool};
 
 use super::contents::{Location, Part};
-use crate::buffers::{At, Buffers};
+use crate::buffers::{At, Buffers, PIECE};
 
 /// Maximum number of bytes in one copy from file to file.
 const FILE_PIECE: u64 = 16 << 20;
 
-/// A part that is in a file or in memory.
+/// A part that is not in the store yet.
 pub(super) struct PartSource<'a> {
     part: Part,
     at: u64,
@@ -60,6 +60,10 @@ impl BlobSource for PartSource<'_> {
                 let (buffers, file, from) =
                     (self.buffers.clone(), Arc::clone(file), offset + self.at);
                 pool::run(move || Ok(buffers.read(&mut At { file, from }, left)?)).await?
+            }
+            Location::Spilled(spilled, offset) => {
+                let length = left.min(PIECE as u64) as usize;
+                spilled.read(offset + self.at, length).await?
             }
             Location::Stored(_) => {
                 return Err(Error::internal(

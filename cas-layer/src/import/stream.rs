@@ -1,7 +1,8 @@
 //! Reads an archive once, from start to end. A thread reads and decompresses it, and every large
 //! file is stored as it arrives. Small files, up to [`IN_MEMORY`] bytes in all, stay in memory
 //! until it is known whether an image needs them. Storing one file takes longer than reading a
-//! thousand.
+//! thousand, so only the first [`ALONE`] of the other files below [`LARGE`] bytes are stored as they
+//! arrive. Further ones are kept together in a [`Spill`] until it is known which ones are needed.
 
 use std::io::{BufReader, Read};
 use std::thread;
@@ -16,6 +17,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use super::archive::{Member, Members, begin};
 use super::contents::{Contents, Location, Node, Part, check_document_size};
 use super::importer::BlobImporter;
+use super::spill::Spill;
 use crate::buffers::{Buffers, PIECE};
 use crate::codec::{self, Decoder};
 use crate::layout::DOCKER_MANIFEST;
@@ -26,6 +28,12 @@ const AHEAD: usize = 4;
 const SMALL: u64 = 64 << 10;
 /// Maximum number of bytes of small files that are kept in memory.
 const IN_MEMORY: u64 = 32 << 20;
+/// Minimum size in bytes of a file that is always stored as it arrives. Reading so many bytes takes
+/// as long as storing a file.
+const LARGE: u64 = 1 << 20;
+/// Maximum number of files below [`LARGE`] that are stored as they arrive. Few images have as many
+/// such layers.
+const ALONE: usize = 64;
 /// Files that are always kept in memory, and never stored. They may be larger than [`SMALL`].
 const DOCUMENTS: [&str; 3] = [OCI_LAYOUT, INDEX, DOCKER_MANIFEST];
 
@@ -53,7 +61,11 @@ pub(super) async fn receive(
             let _ = events.blocking_send(outcome.map(Event::End));
         })?;
     let mut members = Members::default();
-    let mut room = IN_MEMORY;
+    let mut room = Room {
+        in_memory: IN_MEMORY,
+        alone: ALONE,
+        spill: Spill::default(),
+    };
     loop {
         match archive.recv().await.transpose()? {
             Some(Event::Member(member, size)) => {
@@ -68,6 +80,7 @@ pub(super) async fn receive(
             }
             Some(Event::End(warnings)) => {
                 importer.warn(&warnings);
+                room.spill.flush().await?;
                 return Ok(members.finish());
             }
             Some(Event::Piece(_)) | None => {
@@ -113,14 +126,23 @@ fn read(
     Ok(reader.warnings())
 }
 
-/// Stores the current file, or keeps it in memory. `room` is the number of bytes that may still be
-/// kept there.
+/// Where there is room for further files.
+struct Room {
+    /// Number of bytes that may still be kept in memory.
+    in_memory: u64,
+    /// Number of files below [`LARGE`] that may still be stored as they arrive.
+    alone: usize,
+    /// The files below [`LARGE`] for which there is no other room.
+    spill: Spill,
+}
+
+/// Stores the current file, or keeps it in memory or in the spill.
 async fn file(
     importer: &BlobImporter<'_>,
     path: &str,
     size: u64,
     archive: &mut Receiver<Result<Event>>,
-    room: &mut u64,
+    room: &mut Room,
 ) -> Result<Part> {
     let mut source = ArchiveSource {
         archive,
@@ -128,9 +150,11 @@ async fn file(
     };
     let location = if DOCUMENTS.contains(&path) {
         Location::Memory(source.document(path).await?)
-    } else if size <= SMALL.min(*room) {
-        *room -= size;
+    } else if size <= SMALL.min(room.in_memory) {
+        room.in_memory -= size;
         Location::Memory(source.all().await?)
+    } else if size < LARGE && room.alone == 0 {
+        room.spill.add(importer, &mut source).await?
     } else if let Some(digest) = blob_name(path) {
         if importer.pin(&digest, size).await? {
             while source.next().await?.is_some() {}
@@ -141,6 +165,9 @@ async fn file(
     } else {
         Location::Stored(importer.store_unnamed(Some(size), &mut source).await?)
     };
+    if size < LARGE && matches!(location, Location::Stored(_)) {
+        room.alone -= 1;
+    }
     Ok(Part { size, location })
 }
 

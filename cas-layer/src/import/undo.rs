@@ -28,14 +28,7 @@ impl Undo {
     /// Removes what the import created, and ends its lease. Returns a warning for each step that
     /// failed.
     pub(super) async fn run(self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        for (key, ingest) in self.created.ingests {
-            if let Err(error) = ingest.discard().await {
-                warnings.push(format!(
-                    "the ingest {key} could not be removed; a collection will remove it: {error}"
-                ));
-            }
-        }
+        let mut warnings = discard_all(self.created.ingests).await;
         if let Err(error) = self.guard.finish().await {
             warnings.push(format!(
                 "the lease of the import could not be ended; it will expire: {error}"
@@ -57,6 +50,19 @@ impl Undo {
         }
         named
     }
+}
+
+/// Discards ingests, by key. Returns a warning for each that could not be discarded.
+pub(super) async fn discard_all(ingests: BTreeMap<String, OwnIngest>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (key, ingest) in ingests {
+        if let Err(error) = ingest.discard().await {
+            warnings.push(format!(
+                "the ingest {key} could not be removed; a collection will remove it: {error}"
+            ));
+        }
+    }
+    warnings
 }
 
 /// Removes the blobs that nothing references, by a garbage collection of these blobs alone.

@@ -6,6 +6,7 @@ mod docker;
 mod dropped;
 mod good;
 mod ingest;
+mod many;
 mod platforms;
 mod referrers;
 

@@ -1,0 +1,99 @@
+//! What the content of an entry of `index.json` says about the entry.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use cas_core::content::Version;
+use cas_core::sync::lock;
+use cas_core::{Descriptor, Digest, MediaType, Result, document_type, limit};
+
+use crate::blobs::Blobs;
+use crate::reader::read;
+
+/// The size and the type of a stored blob.
+#[derive(Clone)]
+pub(crate) struct Facts {
+    size: u64,
+    /// The type of a document; [`MediaType::BYTES`] for any other content.
+    media_type: MediaType,
+}
+
+/// The facts that were found so far. Many entries may have the same content, which is read once.
+#[derive(Default)]
+pub(crate) struct KnownFacts(Mutex<HashMap<Digest, (Version, Facts)>>);
+
+impl KnownFacts {
+    /// Returns the facts about a blob, or `None` if it is absent. A blob of more than
+    /// [`limit::DOCUMENT_READ`] bytes is not read.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub(crate) fn of(&self, blobs: &Blobs, digest: &Digest) -> Result<Option<Facts>> {
+        let Some(stat) = blobs.stat(digest)? else {
+            return Ok(None);
+        };
+        if let Some((version, facts)) = lock(&self.0).get(digest)
+            && *version == stat.version
+        {
+            return Ok(Some(facts.clone()));
+        }
+        let Some((file, size)) = blobs.open_blob(digest)? else {
+            return Ok(None);
+        };
+        let found = match size <= limit::DOCUMENT_READ {
+            true => document_type(&read(&file, 0, size as usize)?),
+            false => None,
+        };
+        let media_type = found.unwrap_or(MediaType::BYTES);
+        let facts = Facts { size, media_type };
+        lock(&self.0).insert(*digest, (stat.version, facts.clone()));
+        Ok(Some(facts))
+    }
+
+    /// Adds the size and the type of the content to a target whose entry does not state them.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub(crate) fn complete(&self, blobs: &Blobs, mut target: Descriptor) -> Result<Descriptor> {
+        if (target.size == 0 || target.media_type.as_str().is_empty())
+            && let Some(facts) = self.of(blobs, &target.digest)?
+        {
+            facts.complete(&mut target);
+        }
+        Ok(target)
+    }
+
+    /// Does the same as [`KnownFacts::complete`], and corrects the type of a document that is
+    /// stated to be something else. A collection must keep what the document lists.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub(crate) fn correct(&self, blobs: &Blobs, mut target: Descriptor) -> Result<Descriptor> {
+        if (target.size == 0 || !target.media_type.is_document())
+            && let Some(facts) = self.of(blobs, &target.digest)?
+        {
+            facts.correct(&mut target);
+        }
+        Ok(target)
+    }
+}
+
+impl Facts {
+    fn complete(&self, target: &mut Descriptor) {
+        if target.size == 0 {
+            target.size = self.size;
+        }
+        if target.media_type.as_str().is_empty() {
+            target.media_type = self.media_type.clone();
+        }
+    }
+
+    /// Adds the size and the type to a target that does not state them, and corrects the type of a
+    /// document that is stated to be something else.
+    pub(crate) fn correct(&self, target: &mut Descriptor) {
+        self.complete(target);
+        if self.media_type.is_document() && !target.media_type.is_document() {
+            target.media_type = self.media_type.clone();
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Files of an archive that are kept together until it is known which of them an image needs.
+//!
+//! Their bytes are in one ingest, which is never published. The import discards it when it ends. If
+//! the process is killed, a collection removes the ingest once it has not grown for a day.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cas_core::content::Ingest;
+use cas_core::transfer::BlobSource;
+use cas_core::{Error, Result};
+use tokio::sync::Mutex;
+
+use super::contents::Location;
+use super::importer::BlobImporter;
+use crate::buffers::PIECE;
+
+/// The files that were kept so far.
+#[derive(Default)]
+pub(super) struct Spill {
+    /// `None` until the first file.
+    kept: Option<Spilled>,
+    /// The last bytes, which the ingest does not have yet. Appending each file alone would be slow.
+    waiting: Vec<u8>,
+    /// Number of bytes of all files.
+    length: u64,
+}
+
+/// The bytes of all files, one file after the other.
+#[derive(Clone)]
+pub(super) struct Spilled(Arc<Mutex<Box<dyn Ingest>>>);
+
+impl Spill {
+    /// Adds the file whose bytes are in `source`. Returns where they can be read after the next
+    /// [`Spill::flush`].
+    ///
+    /// # Errors
+    /// Errors of the source and of the store.
+    pub(super) async fn add(
+        &mut self,
+        importer: &BlobImporter<'_>,
+        source: &mut dyn BlobSource,
+    ) -> Result<Location> {
+        let kept = match &self.kept {
+            Some(kept) => kept.clone(),
+            None => {
+                let ingest = importer.begin_spill().await?;
+                let kept = Spilled(Arc::new(Mutex::new(ingest)));
+                self.kept.insert(kept).clone()
+            }
+        };
+        let start = self.length;
+        while let Some(piece) = source.next().await? {
+            self.waiting.extend_from_slice(&piece);
+            self.length += piece.len() as u64;
+            if self.waiting.len() >= PIECE {
+                self.flush().await?;
+            }
+        }
+        Ok(Location::Spilled(kept, start))
+    }
+
+    /// Writes the bytes that wait.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub(super) async fn flush(&mut self) -> Result<()> {
+        if let Some(Spilled(ingest)) = &self.kept {
+            let data = std::mem::take(&mut self.waiting).into();
+            ingest.lock().await.append(data).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Spilled {
+    /// Returns up to `length` bytes from `offset`, and at least one if there is one.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub(super) async fn read(&self, offset: u64, length: usize) -> Result<Bytes> {
+        let piece = self.0.lock().await.read_back(offset, length).await?;
+        match piece.is_empty() && length > 0 {
+            true => Err(Error::corrupt(
+                "the ingest with the small files of the archive ends too early; import again",
+            )),
+            false => Ok(piece),
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Entries of `index.json` that another program wrote with missing or wrong members, beside a sound
+//! image.
+
+use std::fs;
+
+use cas::{Algorithm, Digest};
+use serde_json::{Value, json};
+
+use crate::common::{cas, fails, ok};
+use crate::scene::{Scene, has};
+
+const NAME: &str = "org.opencontainers.image.ref.name";
+
+/// Damages an entry.
+type Fault = fn(&mut Value);
+
+const FAULTS: &[(&str, Fault)] = &[
+    ("no type", |entry| remove(entry, "mediaType")),
+    ("null type", |entry| entry["mediaType"] = Value::Null),
+    ("empty type", |entry| entry["mediaType"] = json!("")),
+    ("number for a type", |entry| entry["mediaType"] = json!(7)),
+    ("type of a layer", |entry| {
+        entry["mediaType"] = json!("application/vnd.oci.image.layer.v1.tar+gzip");
+    }),
+    ("type of something else", |entry| {
+        entry["mediaType"] = json!("application/xml");
+    }),
+    ("no size", |entry| remove(entry, "size")),
+    ("null size", |entry| entry["size"] = Value::Null),
+    ("text for a size", |entry| entry["size"] = json!("100")),
+    ("negative size", |entry| entry["size"] = json!(-1)),
+    ("list of annotations", |entry| {
+        entry["annotations"] = json!([1])
+    }),
+    ("number for annotations", |entry| {
+        entry["annotations"] = json!(7)
+    }),
+    ("annotation that is a number", |entry| {
+        entry["annotations"]["x"] = json!(7)
+    }),
+    ("wrong platform", |entry| entry["platform"] = json!("linux")),
+    ("nothing but a digest", |entry| {
+        *entry = json!({"digest": entry["digest"]})
+    }),
+];
+
+fn remove(entry: &mut Value, member: &str) {
+    entry.as_object_mut().unwrap().remove(member);
+}
+
+/// Stores a manifest with the layers of `app:1`, as another program does: without a record. Returns
+/// its bytes and its entry.
+fn manifest(scene: &Scene, algorithm: Algorithm, case: &str) -> (Vec<u8>, Value) {
+    let mut manifest = serde_json::to_value(&scene.manifest).unwrap();
+    manifest["annotations"] = json!({"case": case});
+    let data = manifest.to_string().into_bytes();
+    let digest = Digest::of(algorithm, &data);
+    let media_type = "application/vnd.oci.image.manifest.v1+json";
+    let entry = json!({"mediaType": media_type, "digest": digest, "size": data.len()});
+    (data, entry)
+}
+
+fn write_blob(scene: &Scene, data: &[u8], entry: &Value) {
+    let path = entry["digest"].as_str().unwrap().replace(':', "/");
+    let path = scene.root.join("store/blobs").join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, data).unwrap();
+}
+
+/// Adds entries to `index.json`.
+fn add(scene: &Scene, entries: impl IntoIterator<Item = Value>) {
+    let file = scene.root.join("store/index.json");
+    let mut index: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    index["manifests"].as_array_mut().unwrap().extend(entries);
+    fs::write(&file, index.to_string()).unwrap();
+}
+
+/// Adds an entry for each fault, every second one with a name. Returns the digests.
+fn add_faults(scene: &Scene, algorithm: Algorithm) -> Vec<String> {
+    let mut digests = Vec::new();
+    for (number, (case, fault)) in FAULTS.iter().enumerate() {
+        let (data, mut entry) = manifest(scene, algorithm, case);
+        write_blob(scene, &data, &entry);
+        digests.push(entry["digest"].as_str().unwrap().to_owned());
+        if number % 2 == 0 {
+            entry["annotations"] = json!({NAME: format!("odd:{number}")});
+        }
+        fault(&mut entry);
+        add(scene, [entry]);
+    }
+    digests
+}
+
+fn run(scene: &Scene, arguments: &[&str]) -> String {
+    ok(cas(&scene.root).args(arguments))
+}
+
+#[test]
+fn entries_with_faults_keep_their_content_and_do_not_disturb_others_and_are_corrected() {
+    for algorithm in Algorithm::ALL {
+        let scene = Scene::new("fs");
+        let digests = add_faults(&scene, algorithm);
+        // Every command works, and a collection keeps what the entries list.
+        let listed = run(&scene, &["images", "--json"]);
+        assert!(listed.contains(r#""app:1""#), "{listed}");
+        for digest in &digests {
+            assert!(listed.contains(digest), "{digest}: {listed}");
+        }
+        run(&scene, &["tag", "app:1", "other:1"]);
+        run(&scene, &["rmi", "other:1", "app:1"]);
+        run(&scene, &["gc"]);
+        run(&scene, &["df"]);
+        let layer = scene
+            .root
+            .join("store/blobs/sha256")
+            .join(scene.layer().hex());
+        assert!(layer.exists());
+
+        let (code, found) = scene.fsck(&[]);
+        assert_eq!((code, found.len()), (4, 2 * FAULTS.len()), "{found:#?}");
+        for (digest, (case, _)) in digests.iter().zip(FAULTS) {
+            let names = |one: &Value| {
+                one["subject"] == "index.json" && one["detail"].as_str().unwrap().contains(digest)
+            };
+            assert!(found.iter().any(names), "{case}: {found:#?}");
+        }
+        let (code, repaired) = scene.fsck(&["--repair"]);
+        assert_eq!(code, 0, "{repaired:#?}");
+        assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()));
+        let out = scene.scratch.path().join("out");
+        for (digest, (case, _)) in digests.iter().zip(FAULTS) {
+            ok(cas(&scene.root).args(["unpack", digest]).arg(&out));
+            assert!(fs::read_dir(&out).unwrap().next().is_some(), "{case}");
+            fs::remove_dir_all(&out).unwrap();
+            run(&scene, &["rmi", digest]);
+        }
+        let listed = run(&scene, &["images", "--json"]);
+        assert_eq!(listed, "");
+    }
+}
+
+/// Everything that a user does with a sound image also works with an entry that has a fault, except
+/// that content of another type is not an image before a repair.
+#[test]
+fn an_entry_with_a_fault_can_be_tagged_copied_imported_and_removed() {
+    let scene = Scene::new("fs");
+    let digests = add_faults(&scene, Algorithm::Sha256);
+    let other = scene.scratch.path().join("other");
+    let archive = scene.scratch.path().join("demo.tar");
+    for (digest, (case, _)) in digests.iter().zip(FAULTS) {
+        if case.starts_with("type of") {
+            let out = scene.scratch.path().join("out");
+            fails(cas(&scene.root).args(["unpack", digest]).arg(out), 2);
+            run(&scene, &["rmi", digest]);
+            continue;
+        }
+        run(&scene, &["tag", digest, "back:1"]);
+        run(
+            &scene,
+            &["copy", "back:1", &format!("{}#", other.display())],
+        );
+        ok(cas(&other).args(["inspect", "back:1"]));
+        run(&scene, &["rmi", "back:1"]);
+        run(&scene, &["rmi", digest]);
+    }
+    ok(cas(&scene.root)
+        .args(["import", "--name", "new:1"])
+        .arg(archive));
+    let listed = run(&scene, &["images", "--json"]);
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+    assert_eq!(scene.fsck(&["--repair"]).0, 0);
+    assert_eq!(scene.fsck(&[]), (0, Vec::new()));
+}
+
+/// Without the content of an entry, nothing tells its size.
+#[test]
+fn an_entry_whose_content_is_missing_is_corrected_once_it_is_there() {
+    for algorithm in Algorithm::ALL {
+        let scene = Scene::new("fs");
+        let (data, mut entry) = manifest(&scene, algorithm, "missing");
+        remove(&mut entry, "size");
+        remove(&mut entry, "mediaType");
+        add(&scene, [entry.clone()]);
+        for arguments in [
+            &["images"][..],
+            &["tag", "app:1", "other:1"],
+            &["rmi", "other:1"],
+            &["gc"],
+        ] {
+            run(&scene, arguments);
+        }
+        for _ in 0..2 {
+            let (code, found) = scene.fsck(&["--repair"]);
+            assert_eq!(code, 4, "{found:#?}");
+            assert!(has(&found, "store-damaged", "index.json"), "{found:#?}");
+            assert!(has(&found, "blob-missing", ""), "{found:#?}");
+        }
+        write_blob(&scene, &data, &entry);
+        assert_eq!(scene.fsck(&["--repair"]).0, 0);
+        assert_eq!(scene.fsck(&["--read-data"]), (0, Vec::new()));
+        scene.works();
+    }
+}
+
+/// A layout may list content of any type. A person is told, and everything else is listed.
+#[test]
+fn content_that_is_not_an_image_is_listed_beside_images() {
+    let scene = Scene::new("fs");
+    let layer = scene.layer();
+    let size = scene.bytes(&layer).len();
+    let media_type = "application/vnd.oci.image.layer.v1.tar+gzip";
+    let entry = json!({"mediaType": media_type, "digest": layer, "size": size});
+    let mut named = entry.clone();
+    named["annotations"] = json!({NAME: "layer:1"});
+    add(&scene, [entry, named]);
+    let layout = scene.root.join("store");
+    let other = scene.scratch.path().join("other");
+    for store in crate::common::ENGINES {
+        let root = other.join(store);
+        ok(cas(&root).args(["--store", store, "init"]));
+        ok(cas(&root).arg("import").arg(&layout));
+    }
+    let others = crate::common::ENGINES.iter().map(|store| other.join(store));
+    for root in others.chain([scene.root.clone()]) {
+        let out = cas(&root).arg("images").output().unwrap();
+        let [listed, said] = [&out.stdout, &out.stderr].map(|text| crate::common::text(text));
+        assert!(out.status.success(), "{said}");
+        assert!(
+            listed.contains("app:1") && listed.contains("not an image"),
+            "{listed}"
+        );
+        assert!(
+            said.contains("layer:1") && said.contains(media_type),
+            "{said}"
+        );
+        ok(cas(&root).args(["rmi", "layer:1", "app:1"]));
+        ok(cas(&root).args(["gc"]));
+        ok(cas(&root).args(["fsck", "--read-data"]));
+    }
+}
+
+/// A full index cannot be made longer, but can still be read.
+#[test]
+fn a_repair_that_fails_leaves_the_index_as_it_was() {
+    let scene = Scene::new("fs");
+    let (data, mut entry) = manifest(&scene, Algorithm::Sha256, "full");
+    write_blob(&scene, &data, &entry);
+    remove(&mut entry, "size");
+    add(&scene, [entry]);
+    let file = scene.root.join("store/index.json");
+    let mut index: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let length = |index: &Value| index.to_string().len();
+    index["x"] = json!("");
+    let left = (4 << 20) - length(&index);
+    index["x"] = json!("x".repeat(left));
+    fs::write(&file, index.to_string()).unwrap();
+    let before = fs::read(&file).unwrap();
+    fails(cas(&scene.root).args(["fsck", "--repair"]), 6);
+    assert!(fs::read(&file).unwrap() == before);
+    run(&scene, &["images"]);
+}
