@@ -87,8 +87,8 @@ impl Index {
     /// Returns the target of a name, or `None` if the name does not have an entry.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the name has several entries; `Corrupt` if one of its entries is not
-    /// a descriptor.
+    /// `FailedPrecondition` if [`Self::targets`] returns several targets; `Corrupt` if one of the
+    /// entries of the name is not a descriptor.
     pub(crate) fn get(&self, name: &Reference) -> Result<Option<Descriptor>> {
         let mut targets = self.targets(name)?;
         match &targets[..] {
@@ -101,8 +101,9 @@ impl Index {
         }
     }
 
-    /// Returns all targets of a name. An entry without a name has its digest as its name. Only
-    /// other programs write several entries of a name.
+    /// Returns all targets of a name. An entry without a name has its digest as its name. Several
+    /// such entries with the same digest count as one. Only other programs write several entries of
+    /// a name.
     ///
     /// # Errors
     /// `Corrupt` if one of the entries is not a descriptor.

@@ -80,8 +80,8 @@ impl RocksEngine {
     }
 }
 
-/// Moves the contents of the log to table files. The next opening does not move them, because the
-/// disk may be full by then.
+/// Writes the contents of the log to table files. This is done when the database is closed and not
+/// when it is opened again, because the disk may be full by then.
 impl Drop for RocksEngine {
     fn drop(&mut self) {
         if self.writable
@@ -123,7 +123,8 @@ impl Engine for RocksEngine {
         // no entry refers to.
         options.set_sync(synced || staged.first);
         if !synced && !logged.is_empty() {
-            // Set before the write is visible: a `sync` that finds the write must not skip it.
+            // Set before the write, because a caller that finds the write may call `sync` at once,
+            // and `sync` does nothing if this is false.
             self.unsynced.store(true, Ordering::Release);
         }
         if synced || !logged.is_empty() {

@@ -1,7 +1,7 @@
 //! Reads an archive once, from start to end. A thread reads and decompresses it, and every large
 //! file is stored as it arrives. Small files, up to [`IN_MEMORY`] bytes in all, stay in memory
-//! until it is known whether an image needs them. Storing one file takes longer than reading a
-//! thousand.
+//! until it is known whether an image needs them, because storing one small file takes longer than
+//! reading a thousand.
 
 use std::io::{BufReader, Read};
 use std::thread;
@@ -30,7 +30,8 @@ const IN_MEMORY: u64 = 32 << 20;
 const DOCUMENTS: [&str; 3] = [OCI_LAYOUT, INDEX, DOCKER_MANIFEST];
 
 enum Event {
-    /// A member; the pieces of a file follow.
+    /// A member and its size in bytes, which is 0 for a link. If the member is a file, its pieces
+    /// follow.
     Member(Member, u64),
     /// A piece of the current file.
     Piece(Bytes),
@@ -176,7 +177,7 @@ impl BlobSource for ArchiveSource<'_> {
     async fn open(&mut self, offset: u64) -> Result<()> {
         if offset > 0 {
             return Err(Error::internal(
-                "an archive is read from its beginning; please report it",
+                "a file of an archive was not read from its beginning; please report it",
             ));
         }
         Ok(())
